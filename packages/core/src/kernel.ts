@@ -1,0 +1,208 @@
+/**
+ * The kernel IR: what a backend is asked to run. A program is a list of steps over numbered buffers;
+ * a step is a loop kernel (elementwise work and row reductions, any mixture, fused) or a library call.
+ *
+ * The meaning of every construct here is given, executably, by `reference.ts`.
+ */
+import type { ComputeType, DType } from "./dtype.ts";
+
+/**
+ * A strided window onto a flat buffer, one stride (in elements) per axis of the iteration space it is used in.
+ * The element at index i is `offset + Σ i[axis] * strides[axis]`. Strides may be 0 (broadcast) or negative (flip).
+ */
+export interface View {
+  readonly offset: number;
+  readonly strides: readonly number[];
+  /** Per axis `[from, to)`, or null for all: outside of it a load yields 0 and a store is skipped. */
+  readonly valid?: readonly (readonly [number, number] | null)[];
+}
+
+/** A view of one of the program's buffers. */
+export interface Operand {
+  readonly buffer: number;
+  readonly dtype: DType;
+  readonly view: View;
+}
+
+export type UnaryOp =
+  | "neg"
+  | "exp"
+  | "log"
+  | "sqrt"
+  | "rsqrt"
+  | "recip"
+  | "sin"
+  | "cos"
+  | "tanh"
+  | "erf"
+  | "floor"
+  | "abs"
+  | "not";
+
+/**
+ * Both operands have the same type. Integer arithmetic wraps modulo 2^32; integer `div` truncates; `mod` has the
+ * sign of the dividend; `shr` is logical on u32 and arithmetic on i32. `and`, `or`, `xor` work on integers and bool.
+ * `max` and `min` with a NaN operand are unspecified.
+ */
+export type BinaryOp =
+  | "add"
+  | "sub"
+  | "mul"
+  | "div"
+  | "mod"
+  | "max"
+  | "min"
+  | "lt"
+  | "le"
+  | "eq"
+  | "and"
+  | "or"
+  | "xor"
+  | "shl"
+  | "shr";
+
+export type ReduceOp = "sum" | "prod" | "max" | "min";
+
+/**
+ * Straight-line code in SSA form: an instruction names earlier ones by index. `dtype` is the type of its result:
+ * comparisons give bool; loads give the compute type of the operand's storage type.
+ */
+export type Instr =
+  | { readonly op: "load"; readonly from: Operand; readonly dtype: ComputeType }
+  | { readonly op: "const"; readonly value: number; readonly dtype: ComputeType }
+  /** A number given at run time, so that a changing learning rate does not recompile. */
+  | { readonly op: "scalar"; readonly slot: number; readonly dtype: ComputeType }
+  /** The index along one axis of the iteration space (outer axes first), as i32. */
+  | { readonly op: "index"; readonly axis: number; readonly dtype: "i32" }
+  | { readonly op: UnaryOp; readonly a: number; readonly dtype: ComputeType }
+  | { readonly op: BinaryOp; readonly a: number; readonly b: number; readonly dtype: ComputeType }
+  /** a ? b : c, with `a` bool. */
+  | { readonly op: "where"; readonly a: number; readonly b: number; readonly c: number; readonly dtype: ComputeType }
+  /**
+   * Converts to `to`. Float to integer truncates towards zero (out of range: unspecified); to bool is `!= 0`; i32 and
+   * u32 reinterpret. `to: "f16"` or `"bf16"` rounds to that precision and stays f32.
+   */
+  | { readonly op: "cast"; readonly a: number; readonly to: DType; readonly dtype: ComputeType }
+  /** Folds `a` over all inner axes: one value per outer index. */
+  | { readonly op: "reduce"; readonly kind: ReduceOp; readonly a: number; readonly dtype: ComputeType }
+  /** In a matmul epilogue only: the finished element of the product. */
+  | { readonly op: "product"; readonly dtype: ComputeType };
+
+/** Writes `value` (an index into the body) converted to the operand's dtype. */
+export interface Store {
+  readonly to: Operand;
+  readonly value: number;
+}
+
+/**
+ * One fused kernel. The outer axes run in parallel, in any order; every `reduce` folds all the inner axes.
+ *
+ * - `inner: []` is an elementwise kernel; one reduce is a reduction; several that follow one another are softmax,
+ *   a norm or their gradients.
+ * - A store whose view has `outer.length` strides happens once per outer index; one with
+ *   `outer.length + inner.length` happens for every element.
+ * - No axis has length 0. An elementwise kernel has `inner: []`.
+ * - A buffer that is both loaded from and stored to is accessed by the same view in both (in place); all loads of an
+ *   element happen before its store.
+ */
+export interface LoopKernel {
+  readonly type: "loop";
+  readonly outer: readonly number[];
+  readonly inner: readonly number[];
+  readonly body: readonly Instr[];
+  readonly stores: readonly Store[];
+}
+
+/**
+ * What a matmul does to its product before storing it: an elementwise body over the axes `[...batch, m, n]`,
+ * in which the instruction `product` is the finished sum over k.
+ */
+export interface Epilogue {
+  readonly body: readonly Instr[];
+  readonly stores: readonly Store[];
+}
+
+/** Parameters of the kernels a backend may tune by hand. Core owns a fallback in loop kernels for each. */
+export interface LibraryParams {
+  /**
+   * C[...batch, m, n] = Σ_t A_t[...batch, m, k_t] · B_t[...batch, k_t, n].
+   * inputs: A_0, B_0, A_1, B_1, …, any strides, f32, f64, f16 or bf16. Without an epilogue: outputs [C].
+   * With one, outputs is empty, and the epilogue's stores say what is written.
+   */
+  matmul: {
+    readonly batch: readonly number[];
+    readonly m: number;
+    readonly n: number;
+    readonly k: readonly number[];
+    readonly epilogue?: Epilogue;
+  };
+  /**
+   * O = softmax(scale · Q Kᵀ [masked]) V with `heads / kvHeads` query heads per key head (head h uses key head
+   * floor(h / (heads / kvHeads))). Causal: query i sees key j iff j <= i + kv - q.
+   * inputs: Q [batch, heads, q, d], K [batch, kvHeads, kv, d], V [batch, kvHeads, kv, d], and if `bias` an additive
+   * B [batch, heads, q, kv]; outputs: O [batch, heads, q, d], L [batch, heads, q] (log of the sum of exponentials).
+   */
+  attention: AttentionParams;
+  /** inputs: Q, K, V, [bias,] O, L, dO; outputs: dQ, dK, dV (shapes of Q, K, V). */
+  attentionGrad: AttentionParams;
+  /** inputs: table [rows, cols], index [count] (i32); output [count, cols]. An index out of range yields NaN (0 for integers). */
+  gather: { readonly rows: number; readonly cols: number; readonly count: number };
+  /**
+   * inputs: index [count] (i32), values [count, cols]; output [rows, cols] = for each row the sum, in order of
+   * position, of the values whose index it is. An index out of range adds nothing. Deterministic.
+   */
+  scatterAdd: { readonly rows: number; readonly cols: number; readonly count: number };
+}
+
+export interface AttentionParams {
+  readonly batch: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly q: number;
+  readonly kv: number;
+  readonly d: number;
+  readonly causal: boolean;
+  readonly scale: number;
+  readonly bias: boolean;
+}
+
+export type LibraryName = keyof LibraryParams;
+
+/** One call of a library kernel; its operands' views have one stride per axis of the shapes given above. */
+export type LibraryCall = {
+  [K in LibraryName]: {
+    readonly type: "library";
+    readonly name: K;
+    readonly params: LibraryParams[K];
+    readonly inputs: readonly Operand[];
+    readonly outputs: readonly Operand[];
+  };
+}[LibraryName];
+
+export type Step = LoopKernel | LibraryCall;
+
+/**
+ * A buffer of a program. `input` and `output` buffers are passed to `Executable.run` in their order here; `temp` buffers
+ * belong to the executable, and several values may live in one at different times. An `output` with `aliasOf` is the
+ * same memory as that input (an update in place), and operands name the input's index.
+ */
+export interface BufferSpec {
+  readonly kind: "input" | "output" | "temp";
+  readonly bytes: number;
+  readonly aliasOf?: number;
+}
+
+/** Everything a backend needs to run one lazily built graph: fused, ordered, memory-planned. Steps run in order. */
+export interface Program {
+  readonly buffers: readonly BufferSpec[];
+  /** How many scalars `run` is given. */
+  readonly scalars: number;
+  readonly steps: readonly Step[];
+}
+
+/** The instructions that `instr` reads. */
+export function operandsOf(instr: Instr): readonly number[] {
+  if ("c" in instr) return [instr.a, instr.b, instr.c];
+  if ("b" in instr) return [instr.a, instr.b];
+  return "a" in instr ? [instr.a] : [];
+}

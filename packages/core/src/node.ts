@@ -1,0 +1,138 @@
+/**
+ * The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes; `grad` maps
+ * graphs to graphs; `plan` turns a graph into a program. Nothing here computes a number.
+ */
+import type { DeviceBuffer } from "./backend.ts";
+import type { DType, TypedArray } from "./dtype.ts";
+import type { BinaryOp, ReduceOp, UnaryOp } from "./kernel.ts";
+
+export type Shape = readonly number[];
+/** Per axis `[start, stop, step]` with step >= 1. */
+export type Range = readonly [start: number, stop: number, step: number];
+
+/**
+ * Memory on a device that outlives a program: parameters, optimizer state, results that somebody asked for.
+ * `version` counts in-place updates, so that a stale reader can be told.
+ */
+export interface Storage {
+  buffer: DeviceBuffer;
+  version: number;
+  /** For messages: the path of the parameter, or what this memory is. */
+  name: string;
+}
+
+interface None {}
+
+/** Every primitive operation and its static attributes. Tables elsewhere are exhaustive over these keys. */
+export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
+  // --- leaves
+  /** Device memory as it was at `version`. */
+  readonly buffer: { readonly storage: Storage; readonly version: number };
+  /** Host memory, uploaded when a program needs it. */
+  readonly data: { readonly values: TypedArray };
+  /** A number that is part of the program. Shape []. */
+  readonly const: { readonly value: number };
+  /** A number handed to the program at run time. Shape []. */
+  readonly scalar: { readonly value: number };
+  /** The i32 index along `axis`. */
+  readonly iota: { readonly axis: number };
+  /** Uniform u32 bits: one word of Threefry-2x32-20 per element, counter = linear index; inputs: two u32 keys, shape []. */
+  readonly randomBits: None;
+
+  // --- elementwise (UnaryOp and BinaryOp above): operands of one shape
+  readonly where: None;
+  readonly cast: { readonly to: DType };
+
+  // --- reductions over `axes` (ascending), which stay with length 1
+  readonly reduceSum: { readonly axes: readonly number[] };
+  readonly reduceProd: { readonly axes: readonly number[] };
+  readonly reduceMax: { readonly axes: readonly number[] };
+  readonly reduceMin: { readonly axes: readonly number[] };
+
+  // --- movement: same elements, seen otherwise
+  readonly reshape: None;
+  /** Output axis i is input axis order[i]. */
+  readonly permute: { readonly order: readonly number[] };
+  /** Axes of length 1 become any length; the rank stays. */
+  readonly expand: None;
+  readonly slice: { readonly ranges: readonly Range[] };
+  /** Zeros around: per axis [before, after]. */
+  readonly pad: { readonly widths: readonly (readonly [number, number])[] };
+  readonly flip: { readonly axes: readonly number[] };
+
+  // --- library: hand-tuned on most backends, lowered to the above on others
+  /** inputs: A [...batch, m, k], B [...batch, k, n] of equal batch. */
+  readonly matmul: None;
+  /** inputs: Q, K, V, [bias]; results (by `pick`): O, L. */
+  readonly attention: { readonly causal: boolean; readonly scale: number };
+  /** inputs: Q, K, V, [bias,] O, L, dO; results (by `pick`): dQ, dK, dV. */
+  readonly attentionGrad: { readonly causal: boolean; readonly scale: number };
+  /** Result `index` of a node with several. */
+  readonly pick: { readonly index: number };
+  /** inputs: table [rows, cols], index [count] (i32). */
+  readonly gather: None;
+  /** inputs: index [count] (i32), values [count, cols]; result [rows, cols]. */
+  readonly scatterAdd: None;
+
+  // --- structure
+  /** The first input, but not computed before the second: keeps a recomputation (checkpoint) late. */
+  readonly after: None;
+};
+
+export type Op = keyof Attrs;
+
+/** The reduction nodes and what they fold with. */
+export const REDUCE_KIND: { readonly [K in "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin"]: ReduceOp } = {
+  reduceSum: "sum",
+  reduceProd: "prod",
+  reduceMax: "max",
+  reduceMin: "min",
+};
+
+/** One operation. `shape` and `dtype` are those of its result (of result 0, where there are several). */
+export class Node<K extends Op = Op> {
+  readonly op: K;
+  readonly attrs: Attrs[K];
+  readonly inputs: readonly Node[];
+  readonly shape: Shape;
+  readonly dtype: DType;
+
+  constructor(op: K, attrs: Attrs[K], inputs: readonly Node[], shape: Shape, dtype: DType) {
+    this.op = op;
+    this.attrs = attrs;
+    this.inputs = inputs;
+    this.shape = shape;
+    this.dtype = dtype;
+  }
+}
+
+/** Narrows a node by its operation. */
+export function isOp<K extends Op>(node: Node, op: K): node is Node<K> {
+  return node.op === op;
+}
+
+/** All nodes that `roots` need, inputs before users, each once. Iterative: graphs are deep. */
+export function topological(roots: readonly Node[]): Node[] {
+  const order: Node[] = [];
+  const state = new Map<Node, number>(); // index of the next input to visit; -1 when done
+  const stack: Node[] = [];
+  for (const root of roots) {
+    if (!state.has(root)) stack.push(root);
+    while (stack.length > 0) {
+      const node = stack[stack.length - 1]!;
+      const next = state.get(node) ?? 0;
+      if (next === -1) {
+        stack.pop();
+      } else if (next < node.inputs.length) {
+        state.set(node, next + 1);
+        const input = node.inputs[next]!;
+        if (!state.has(input)) stack.push(input);
+      } else {
+        state.set(node, -1);
+        order.push(node);
+        stack.pop();
+      }
+    }
+  }
+  return order;
+}
