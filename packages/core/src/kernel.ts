@@ -77,7 +77,13 @@ export type Instr =
   | { readonly op: UnaryOp; readonly a: number; readonly dtype: ComputeType }
   | { readonly op: BinaryOp; readonly a: number; readonly b: number; readonly dtype: ComputeType }
   /** a ? b : c, with `a` bool. */
-  | { readonly op: "where"; readonly a: number; readonly b: number; readonly c: number; readonly dtype: ComputeType }
+  | {
+      readonly op: "where";
+      readonly a: number;
+      readonly b: number;
+      readonly c: number;
+      readonly dtype: ComputeType;
+    }
   /**
    * Converts to `to`. Float to integer truncates towards zero (out of range: unspecified); to bool is `!= 0`; i32 and
    * u32 reinterpret. `to: "f16"` or `"bf16"` rounds to that precision and stays f32.

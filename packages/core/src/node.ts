@@ -82,7 +82,9 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
 export type Op = keyof Attrs;
 
 /** The reduction nodes and what they fold with. */
-export const REDUCE_KIND: { readonly [K in "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin"]: ReduceOp } = {
+export const REDUCE_KIND: {
+  readonly [K in "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin"]: ReduceOp;
+} = {
   reduceSum: "sum",
   reduceProd: "prod",
   reduceMax: "max",

@@ -1,0 +1,68 @@
+/** Buffers of raw bytes as numbers, and operands as lists of element offsets. */
+import { bf16ToF32, BYTES, type ComputeType, type DType, f16ToF32, f32ToBf16, f32ToF16 } from "../dtype.ts";
+import { roundTo, viewBytes } from "../dtype.ts";
+import type { Operand } from "../kernel.ts";
+import { product } from "../shape.ts";
+
+/** A value of type `from` converted to `to`. */
+export function convert(value: number, from: ComputeType, to: DType): number {
+  if (to === "bool") return value === 0 ? 0 : 1;
+  if ((to === "i32" || to === "u32") && (from === "f32" || from === "f64"))
+    return roundTo(to, Math.trunc(value));
+  return to === "f32" ? value : roundTo(to, value); // the interpreter computes f32 in float64
+}
+
+/** Reads and writes the elements of a buffer as numbers. */
+export interface Elements {
+  get(index: number): number;
+  set(index: number, value: number): void;
+}
+
+/** The elements of `bytes` stored as `dtype`. */
+export function elements(bytes: ArrayBuffer, dtype: DType): Elements {
+  const array = viewBytes(dtype, bytes, 0, Math.floor(bytes.byteLength / BYTES[dtype]));
+  const [decode, encode] = CODEC[dtype];
+  return {
+    get: (i) => decode(array[i]!),
+    set: (i, value) => {
+      array[i] = encode(value);
+    },
+  };
+}
+
+const same = (x: number): number => x;
+const CODEC: { readonly [D in DType]: readonly [decode: typeof same, encode: typeof same] } = {
+  f32: [same, same],
+  f64: [same, same],
+  i32: [same, same],
+  u32: [same, same],
+  bool: [same, same],
+  f16: [f16ToF32, f32ToF16],
+  bf16: [bf16ToF32, f32ToBf16],
+};
+
+/** For every index of `shape` in order: its element offset in the operand, or INVALID where there is none. */
+export function offsets(
+  operand: Operand,
+  shape: readonly number[],
+  firstAxis: number,
+  base: number,
+): Int32Array {
+  const out = new Int32Array(product(shape));
+  const index = shape.map(() => 0);
+  for (let i = 0; i < out.length; i++) {
+    let at = base;
+    let valid = true;
+    index.forEach((x, d) => {
+      const range = operand.view.valid?.[firstAxis + d];
+      if (range && (x < range[0] || x >= range[1])) valid = false;
+      at += x * operand.view.strides[firstAxis + d]!;
+    });
+    out[i] = valid ? at : INVALID;
+    for (let d = shape.length - 1; d >= 0 && ++index[d]! === shape[d]; d--) index[d] = 0;
+  }
+  return out;
+}
+
+/** The offset of an element that is not there (padding). */
+export const INVALID: number = -(2 ** 31);

@@ -1,0 +1,77 @@
+/** Shapes: sizes, broadcasting, axis checking. Strided views of shapes are in `views.ts`. */
+import type { Shape } from "./node.ts";
+
+/** The number of elements. */
+export function product(shape: Shape): number {
+  let n = 1;
+  for (const d of shape) n *= d;
+  return n;
+}
+
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a === b || (a.length === b.length && a.every((d, i) => d === b[i]));
+}
+
+/** `[2, 3]` as a message shows it. */
+export function show(shape: Shape): string {
+  return `[${shape.join(", ")}]`;
+}
+
+/** The shape both broadcast to by the usual rule (aligned at the end, 1 stretches), or an error that names `what`. */
+export function broadcastShapes(a: Shape, b: Shape, what: string): Shape {
+  if (sameShape(a, b)) return a;
+  const rank = Math.max(a.length, b.length);
+  const out = new Array<number>(rank);
+  for (let i = 1; i <= rank; i++) {
+    const x = a[a.length - i] ?? 1;
+    const y = b[b.length - i] ?? 1;
+    if (x !== y && x !== 1 && y !== 1) {
+      throw new RangeError(
+        `${what}: shapes ${show(a)} and ${show(b)} do not broadcast: axis ${-i} has lengths ${x} and ${y}; ` +
+          `make them equal, or one of them 1`,
+      );
+    }
+    out[rank - i] = x === 1 ? y : x;
+  }
+  return out;
+}
+
+/** An axis in 0 … rank-1 from one that may count from the end. */
+export function resolveAxis(axis: number, rank: number, what: string): number {
+  const resolved = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(axis) || resolved < 0 || resolved >= rank) {
+    throw new RangeError(
+      `${what}: axis ${axis} is not one of a tensor with ${rank} axes (${-rank} … ${rank - 1})`,
+    );
+  }
+  return resolved;
+}
+
+/** Ascending, distinct axes; all of them when none are given. */
+export function resolveAxes(
+  axes: number | readonly number[] | undefined,
+  rank: number,
+  what: string,
+): number[] {
+  if (axes === undefined) return Array.from({ length: rank }, (_, i) => i);
+  const list = (typeof axes === "number" ? [axes] : axes).map((axis) => resolveAxis(axis, rank, what));
+  const distinct = [...new Set(list)].sort((a, b) => a - b);
+  if (distinct.length !== list.length)
+    throw new RangeError(`${what}: axes [${list.join(", ")}] repeat; name each once`);
+  return distinct;
+}
+
+/** A shape in which one length may be -1, to be found from the number of elements. */
+export function resolveShape(shape: Shape, from: Shape): Shape {
+  const size = product(from);
+  const known = shape.reduce((n, d) => (d === -1 ? n : n * d), 1);
+  const unknown = shape.filter((d) => d === -1).length;
+  const fits = unknown === 0 ? known === size : unknown === 1 && known > 0 && size % known === 0;
+  if (!fits || shape.some((d) => !Number.isInteger(d) || d < -1)) {
+    throw new RangeError(
+      `reshape: ${show(from)} has ${size} elements and cannot become ${show(shape)}; ` +
+        `give lengths with that product (one of them may be -1)`,
+    );
+  }
+  return unknown === 0 ? shape : shape.map((d) => (d === -1 ? size / known : d));
+}
