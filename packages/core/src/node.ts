@@ -91,6 +91,12 @@ export const REDUCE_KIND: {
   reduceMin: "min",
 };
 
+/** How a checkpointed value can be computed again in the backward pass, from its inputs. */
+export interface Replay {
+  readonly inputs: readonly Node[];
+  readonly run: (inputs: readonly Node[]) => Node;
+}
+
 /** One operation. `shape` and `dtype` are those of its result (of result 0, where there are several). */
 export class Node<K extends Op = Op> {
   readonly op: K;
@@ -98,6 +104,10 @@ export class Node<K extends Op = Op> {
   readonly inputs: readonly Node[];
   readonly shape: Shape;
   readonly dtype: DType;
+  /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). */
+  gradient: "stop" | Replay | null = null;
+  /** Once the value has been computed the node turns into a `buffer`; this is what it was, for differentiation. */
+  origin: Node | null = null;
 
   constructor(op: K, attrs: Attrs[K], inputs: readonly Node[], shape: Shape, dtype: DType) {
     this.op = op;
@@ -108,13 +118,24 @@ export class Node<K extends Op = Op> {
   }
 }
 
+/** Turns `node` into a leaf that holds its computed value. Its gradient is still that of its origin. */
+export function settle(node: Node, leaf: Node<"buffer"> | Node<"data">): void {
+  const mutable = node as { -readonly [F in "op" | "attrs" | "inputs" | "origin"]: Node[F] };
+  mutable.origin ??= node.inputs.length > 0 ? new Node(node.op, node.attrs, node.inputs, node.shape, node.dtype) : null;
+  mutable.op = leaf.op;
+  mutable.attrs = leaf.attrs;
+  mutable.inputs = [];
+}
+
 /** Narrows a node by its operation. */
 export function isOp<K extends Op>(node: Node, op: K): node is Node<K> {
   return node.op === op;
 }
 
+const inputsOf = (node: Node): readonly Node[] => node.inputs;
+
 /** All nodes that `roots` need, inputs before users, each once. Iterative: graphs are deep. */
-export function topological(roots: readonly Node[]): Node[] {
+export function topological(roots: readonly Node[], edges: (node: Node) => readonly Node[] = inputsOf): Node[] {
   const order: Node[] = [];
   const state = new Map<Node, number>(); // index of the next input to visit; -1 when done
   const stack: Node[] = [];
@@ -123,11 +144,12 @@ export function topological(roots: readonly Node[]): Node[] {
     while (stack.length > 0) {
       const node = stack[stack.length - 1]!;
       const next = state.get(node) ?? 0;
+      const inputs = edges(node);
       if (next === -1) {
         stack.pop();
-      } else if (next < node.inputs.length) {
+      } else if (next < inputs.length) {
         state.set(node, next + 1);
-        const input = node.inputs[next]!;
+        const input = inputs[next]!;
         if (!state.has(input)) stack.push(input);
       } else {
         state.set(node, -1);

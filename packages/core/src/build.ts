@@ -1,0 +1,305 @@
+/**
+ * Builders of single nodes: each checks its arguments, infers shape and type, and drops what does nothing. Tensor
+ * methods and gradient rules are written in these; operands of elementwise builders broadcast.
+ */
+import { BYTES, computeType, type DType, isFloat, type TypedArray } from "./dtype.ts";
+import type { BinaryOp, UnaryOp } from "./kernel.ts";
+import { type Attrs, isOp, Node, type Op, type Range, type Shape, type Storage } from "./node.ts";
+import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
+
+function make<K extends Op>(op: K, attrs: Attrs[K], inputs: readonly Node[], shape: Shape, dtype: DType): Node<K> {
+  return new Node(op, attrs, inputs, shape, dtype);
+}
+
+// --- leaves
+
+/** Device memory as it is now. */
+export function buffer(storage: Storage, shape: Shape, dtype: DType): Node<"buffer"> {
+  return make("buffer", { storage, version: storage.version }, [], shape, dtype);
+}
+
+/** Host memory: `values` in the storage format of `dtype`, row-major. */
+export function data(values: TypedArray, shape: Shape, dtype: DType): Node<"data"> {
+  if (values.byteLength !== product(shape) * BYTES[dtype]) {
+    throw new RangeError(
+      `tensor: ${values.length} values were given for shape ${show(shape)} of ${dtype}, which takes ${product(shape)}`,
+    );
+  }
+  return make("data", { values }, [], shape, dtype);
+}
+
+/** A number that is part of the program. */
+export function constant(value: number, dtype: DType): Node<"const"> {
+  return make("const", { value }, [], [], dtype);
+}
+
+const BAKED: ReadonlySet<number> = new Set([0, 1, -1, 2, 0.5]);
+
+/** A number handed over at run time, unless it is one of 0, ±1, 2, ½ or an integer type's: those are baked in. */
+export function scalar(value: number, dtype: DType): Node {
+  return BAKED.has(value) || !isFloat(dtype) ? constant(value, dtype) : runtimeScalar(value, dtype);
+}
+
+/** A number handed over at run time, so that a new value needs no new program. */
+export function runtimeScalar(value: number, dtype: DType): Node<"scalar"> {
+  return make("scalar", { value }, [], [], dtype);
+}
+
+/** The index along `axis`, as i32. */
+export function iota(shape: Shape, axis: number): Node<"iota"> {
+  return make("iota", { axis }, [], shape, "i32");
+}
+
+/** Uniform u32 words; see `random.ts`. */
+export function randomBits(key0: Node, key1: Node, shape: Shape): Node<"randomBits"> {
+  return make("randomBits", {}, [key0, key1], shape, "u32");
+}
+
+/** `value` everywhere in `shape`. */
+export function fill(value: number, shape: Shape, dtype: DType): Node {
+  return broadcastTo(constant(value, dtype), shape);
+}
+
+// --- elementwise
+
+/** The value of a node that is one baked-in number throughout, or null. */
+export function constantValue(node: Node): number | null {
+  while (isOp(node, "expand") || isOp(node, "reshape")) node = node.inputs[0]!;
+  return isOp(node, "const") ? node.attrs.value : null;
+}
+
+/** Widens half precision to f32, since arithmetic is never done in it. */
+function widen(x: Node): Node {
+  return cast(x, computeType(x.dtype));
+}
+
+const FLOAT_ONLY: ReadonlySet<Op> = new Set<UnaryOp>([
+  "exp",
+  "log",
+  "sqrt",
+  "rsqrt",
+  "recip",
+  "sin",
+  "cos",
+  "tanh",
+  "erf",
+  "floor",
+]);
+
+export function unary(op: UnaryOp, x: Node): Node {
+  if (op === "not" ? x.dtype !== "bool" : x.dtype === "bool" || (FLOAT_ONLY.has(op) && !isFloat(x.dtype))) {
+    const wanted = op === "not" ? "bool" : FLOAT_ONLY.has(op) ? "a float type" : "a number type";
+    throw new TypeError(`${op}: the tensor is ${x.dtype}, but ${wanted} is needed; use .cast(…) first`);
+  }
+  const wide = widen(x);
+  return make(op, {}, [wide], wide.shape, wide.dtype);
+}
+
+/** Both operands in one compute type: f16 and bf16 widen to f32, f32 meets f64 as f64; nothing else converts by itself. */
+function unify(op: string, a: Node, b: Node): [Node, Node] {
+  const [x, y] = [widen(a), widen(b)];
+  if (x.dtype === y.dtype) return [x, y];
+  if (isFloat(x.dtype) && isFloat(y.dtype)) return [cast(x, "f64"), cast(y, "f64")];
+  throw new TypeError(`${op}: operands are ${a.dtype} and ${b.dtype}; convert one with .cast("${a.dtype}") or .cast("${b.dtype}")`);
+}
+
+const COMPARISONS: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["lt", "le", "eq"]);
+const BITWISE: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["and", "or", "xor"]);
+const SHIFTS: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["shl", "shr"]);
+
+function checkOperands(op: BinaryOp, dtype: DType): void {
+  const float = isFloat(dtype);
+  const wrong =
+    (BITWISE.has(op) && float) || (SHIFTS.has(op) && (float || dtype === "bool")) ||
+    (dtype === "bool" && !BITWISE.has(op) && op !== "eq");
+  if (wrong) throw new TypeError(`${op} is not defined on ${dtype} tensors; convert with .cast(…) first`);
+}
+
+/** What a + 0, a · 1 and their like are without computing anything; null where there is work to do. */
+function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
+  const [x, y] = [constantValue(a), constantValue(b)];
+  if (op === "add" && x === 0) return b;
+  if ((op === "add" || op === "sub") && y === 0) return a;
+  if (op === "mul" && x === 1) return b;
+  if ((op === "mul" || op === "div") && y === 1) return a;
+  return null;
+}
+
+export function binary(op: BinaryOp, a: Node, b: Node): Node {
+  const [x, y] = unify(op, a, b);
+  checkOperands(op, x.dtype);
+  const shape = broadcastShapes(x.shape, y.shape, op);
+  const short = shortcut(op, x, y);
+  if (short) return broadcastTo(short, shape);
+  const dtype = COMPARISONS.has(op) ? "bool" : x.dtype;
+  return make(op, {}, [broadcastTo(x, shape), broadcastTo(y, shape)], shape, dtype);
+}
+
+export const add = (a: Node, b: Node): Node => binary("add", a, b);
+export const sub = (a: Node, b: Node): Node => binary("sub", a, b);
+export const mul = (a: Node, b: Node): Node => binary("mul", a, b);
+export const div = (a: Node, b: Node): Node => binary("div", a, b);
+export const neg = (x: Node): Node => unary("neg", x);
+export const not = (x: Node): Node => unary("not", x);
+export const square = (x: Node): Node => mul(x, x);
+/** x · value, with the value handed over at run time. */
+export const scale = (x: Node, value: number): Node => mul(x, scalar(value, computeType(x.dtype)));
+
+/** condition ? a : b, elementwise, all broadcast together. */
+export function where(condition: Node, a: Node, b: Node): Node {
+  if (condition.dtype !== "bool") {
+    throw new TypeError(`where: the condition is ${condition.dtype}, but bool is needed; compare it, or use .cast("bool")`);
+  }
+  const [x, y] = unify("where", a, b);
+  const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
+  const inputs = [condition, x, y].map((n) => broadcastTo(n, shape));
+  return make("where", {}, inputs, shape, x.dtype);
+}
+
+export function cast(x: Node, to: DType): Node {
+  return x.dtype === to ? x : make("cast", { to }, [x], x.shape, to);
+}
+
+// --- reductions
+
+/** Folds `axes` (ascending, distinct); they stay with length 1. */
+export function reduce(op: "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin", x: Node, axes: readonly number[]): Node {
+  const wide = widen(x);
+  if (wide.dtype === "bool") throw new TypeError(`${op}: the tensor is bool; use .cast("i32") to count`);
+  if (axes.length === 0) return wide;
+  const shape = wide.shape.map((d, i) => (axes.includes(i) ? 1 : d));
+  if (sameShape(shape, wide.shape)) return wide;
+  return make(op, { axes }, [wide], shape, wide.dtype);
+}
+
+export const sum = (x: Node, axes: readonly number[]): Node => reduce("reduceSum", x, axes);
+
+/** Sums a gradient of a broadcast result back to the operand's shape. */
+export function unbroadcast(g: Node, shape: Shape): Node {
+  if (sameShape(g.shape, shape)) return g;
+  const extra = g.shape.length - shape.length;
+  const axes = g.shape.flatMap((d, i) => (i < extra || (shape[i - extra] === 1 && d !== 1) ? [i] : []));
+  return reshape(sum(g, axes), shape);
+}
+
+// --- movement
+
+export function reshape(x: Node, shape: Shape): Node {
+  const resolved = resolveShape(shape, x.shape);
+  if (sameShape(resolved, x.shape)) return x;
+  if (isOp(x, "reshape") && x.gradient === null) return reshape(x.inputs[0]!, resolved);
+  return make("reshape", {}, [x], resolved, x.dtype);
+}
+
+export function permute(x: Node, order: readonly number[]): Node {
+  const sorted = [...order].sort((a, b) => a - b);
+  if (order.length !== x.shape.length || sorted.some((axis, i) => axis !== i)) {
+    throw new RangeError(`permute: [${order.join(", ")}] does not name each axis of ${show(x.shape)} once`);
+  }
+  if (order.every((axis, i) => axis === i)) return x;
+  return make("permute", { order }, [x], order.map((axis) => x.shape[axis]!), x.dtype);
+}
+
+/** Swaps the last two axes. */
+export function swapLast(x: Node): Node {
+  const axes = x.shape.map((_, i) => i);
+  return permute(x, [...axes.slice(0, -2), axes.length - 1, axes.length - 2]);
+}
+
+/** `x` stretched to `shape` by the broadcasting rule. */
+export function broadcastTo(x: Node, shape: Shape): Node {
+  if (sameShape(x.shape, shape)) return x;
+  if (!sameShape(broadcastShapes(x.shape, shape, "expand"), shape)) {
+    throw new RangeError(`expand: ${show(x.shape)} does not stretch to ${show(shape)}; only axes of length 1 do`);
+  }
+  const aligned = reshape(x, [...new Array<number>(shape.length - x.shape.length).fill(1), ...x.shape]);
+  return sameShape(aligned.shape, shape) ? aligned : make("expand", {}, [aligned], shape, x.dtype);
+}
+
+export function slice(x: Node, ranges: readonly Range[]): Node {
+  ranges.forEach(([start, stop, step], axis) => {
+    const length = x.shape[axis] ?? -1;
+    if (![start, stop, step].every(Number.isInteger) || start < 0 || stop > length || start > stop || step < 1) {
+      throw new RangeError(`slice: [${start}, ${stop}, ${step}] is not a range of axis ${axis} of ${show(x.shape)}`);
+    }
+  });
+  if (ranges.length !== x.shape.length) throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}`);
+  if (ranges.every(([start, stop, step], i) => start === 0 && stop === x.shape[i] && step === 1)) return x;
+  const shape = ranges.map(([start, stop, step]) => Math.ceil((stop - start) / step));
+  return make("slice", { ranges }, [x], shape, x.dtype);
+}
+
+export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {
+  if (widths.length !== x.shape.length || widths.flat().some((w) => !Number.isInteger(w) || w < 0)) {
+    throw new RangeError(`pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] >= 0 per axis`);
+  }
+  if (widths.flat().every((w) => w === 0)) return x;
+  const shape = x.shape.map((d, i) => widths[i]![0] + d + widths[i]![1]);
+  return make("pad", { widths }, [x], shape, x.dtype);
+}
+
+export function flip(x: Node, axes: readonly number[]): Node {
+  return axes.length === 0 ? x : make("flip", { axes }, [x], x.shape, x.dtype);
+}
+
+// --- library
+
+/** A [...batch, m, k] · B [...batch, k, n]; batches broadcast. */
+export function matmul(a: Node, b: Node): Node {
+  const [k, rows] = [a.shape.at(-1), b.shape.at(-2)];
+  if (a.shape.length < 2 || b.shape.length < 2 || k !== rows) {
+    throw new RangeError(
+      `matmul: ${show(a.shape)} · ${show(b.shape)}: the last axis of the first (${k}) must equal the second-to-last of the second (${rows})`,
+    );
+  }
+  for (const x of [a, b]) {
+    if (!isFloat(x.dtype)) throw new TypeError(`matmul: an operand is ${x.dtype}, but a float type is needed; use .cast("f32")`);
+  }
+  const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "matmul");
+  const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
+  const inputs = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
+  const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
+  return make("matmul", {}, inputs, [...batch, m, n], dtype);
+}
+
+/** Rows of `table` [rows, cols] by `index` [count]. */
+export function gather(table: Node, index: Node): Node {
+  return make("gather", {}, [table, index], [index.shape[0]!, table.shape[1]!], computeType(table.dtype));
+}
+
+/** For each of `rows` rows the sum of the `values` [count, cols] whose `index` [count] it is. */
+export function scatterAdd(index: Node, values: Node, rows: number): Node {
+  const wide = widen(values);
+  return make("scatterAdd", {}, [index, wide], [rows, wide.shape[1]!], wide.dtype);
+}
+
+/** Result `index` of a node with several. */
+export function pick(node: Node, index: number, shape: Shape): Node {
+  return make("pick", { index }, [node], shape, node.dtype);
+}
+
+/** softmax(scale · Q Kᵀ + bias) V, and the log of its normalisers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
+export function attention(inputs: readonly Node[], attrs: Attrs["attention"]): [O: Node, L: Node] {
+  const q = inputs[0]!;
+  const node = make("attention", attrs, inputs.map(widen), q.shape, computeType(q.dtype));
+  return [pick(node, 0, q.shape), pick(node, 1, q.shape.slice(0, -1))];
+}
+
+/** [dQ, dK, dV] of an attention, given its inputs, results and dO. */
+export function attentionGrad(inputs: readonly Node[], attrs: Attrs["attentionGrad"]): [Node, Node, Node] {
+  const [q, k, v] = [inputs[0]!, inputs[1]!, inputs[2]!];
+  const node = make("attentionGrad", attrs, inputs, q.shape, q.dtype);
+  return [pick(node, 0, q.shape), pick(node, 1, k.shape), pick(node, 2, v.shape)];
+}
+
+/** `x`, but not computed before `gate` has been. */
+export function after(x: Node, gate: Node): Node {
+  return make("after", {}, [x, gate], x.shape, x.dtype);
+}
+
+/** `x`, through which no gradient passes. */
+export function stopGradient(x: Node): Node {
+  const node = make("reshape", {}, [x], x.shape, x.dtype);
+  node.gradient = "stop";
+  return node;
+}

@@ -1,0 +1,322 @@
+/**
+ * safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes without holes, little-endian, row-major.
+ * The reader checks the whole header before it allocates anything for a tensor; then tensors are read one at a time, or
+ * in pieces. Format: https://huggingface.co/docs/safetensors
+ */
+import type { Shape } from "../node.ts";
+import {
+  decodeUtf8,
+  describe,
+  encodeUtf8,
+  FormatError,
+  isRecord,
+  parseJsonObject,
+  readExactly,
+  type Source,
+} from "./format.ts";
+
+/** Bytes of one element. In the format's own order, by which writers sort: tensors of wide elements come first. */
+export const FILE_DTYPE_BYTES = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  F64: 8,
+  I64: 8,
+  U64: 8,
+} as const;
+
+/** Element types as files name them. */
+export type FileDType = keyof typeof FILE_DTYPE_BYTES;
+
+/** Headers above this are refused, as by every reader of the format. */
+export const MAX_HEADER_BYTES = 100_000_000;
+
+export interface TensorEntry {
+  readonly dtype: FileDType;
+  readonly shape: Shape;
+  /** Offsets in the file, in bytes. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** A tensor's elements as they are in the file. */
+export interface TensorData {
+  readonly dtype: FileDType;
+  readonly shape: Shape;
+  readonly bytes: Uint8Array;
+}
+
+/** An open file, or several shards seen as one. */
+export interface TensorFile {
+  readonly name: string;
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly metadata: ReadonlyMap<string, string>;
+  /** All of a tensor. Throws FormatError if there is none of that name. */
+  read(name: string): Promise<TensorData>;
+  /** The `length` bytes at `offset` of a tensor's own bytes: for tensors too large to hold twice. */
+  readBytes(name: string, offset: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** Reads and checks the header. Throws FormatError; allocates nothing but the header. */
+export async function openSafetensors(source: Source): Promise<TensorFile> {
+  const { entries, metadata } = await readHeader(source);
+  const entry = (name: string): TensorEntry => {
+    const found = entries.get(name);
+    if (found) return found;
+    throw new FormatError({
+      file: source.name,
+      tensor: name,
+      found: "no such tensor",
+      expected: `one of the file's ${entries.size}`,
+    });
+  };
+  const readBytes = (name: string, offset: number, length: number): Promise<Uint8Array> => {
+    const { begin, end } = entry(name);
+    if (!(offset >= 0 && length >= 0 && begin + offset + length <= end)) {
+      throw new RangeError(
+        `${name}: bytes ${offset}..${offset + length} of a tensor of ${end - begin} bytes`,
+      );
+    }
+    return readExactly(source, begin + offset, length);
+  };
+  return {
+    name: source.name,
+    entries,
+    metadata,
+    readBytes: async (name, offset, length) => readBytes(name, offset, length),
+    read: async (name) => {
+      const { dtype, shape, begin, end } = entry(name);
+      return { dtype, shape, bytes: await readBytes(name, 0, end - begin) };
+    },
+    close: async () => source.close?.(),
+  };
+}
+
+interface Header {
+  entries: ReadonlyMap<string, TensorEntry>;
+  metadata: ReadonlyMap<string, string>;
+}
+
+async function readHeader(source: Source): Promise<Header> {
+  const file = source.name;
+  const room = Math.min(source.size - 8, MAX_HEADER_BYTES);
+  if (room < 2) {
+    throw new FormatError({
+      file,
+      found: `${source.size} bytes`,
+      expected: "8 bytes of length and a header",
+    });
+  }
+  const start = await readExactly(source, 0, 9);
+  const length = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true);
+  if (start[8] !== 0x7b) {
+    const pickle = (start[0] === 0x80 && start[1]! < 6) || (start[0] === 0x50 && start[1] === 0x4b);
+    throw new FormatError({
+      file,
+      found: pickle ? "a Python pickle" : `a header that starts with byte ${start[8]}`,
+      expected: "safetensors",
+      hint: pickle
+        ? "Pickles run code when read and are never read here: save with safetensors in Python " +
+          "(save_file, or save_pretrained with safe_serialization=True) and give that file."
+        : "",
+    });
+  }
+  if (length < 2n || length > BigInt(room)) {
+    throw new FormatError({ file, found: `a header of ${length} bytes`, expected: `2 to ${room}` });
+  }
+  const text = decodeUtf8(await readExactly(source, 8, Number(length)), file);
+  return parseHeader(parseJsonObject(text, file, 3), file, 8 + Number(length), source.size);
+}
+
+function parseHeader(json: Record<string, unknown>, file: string, dataStart: number, size: number): Header {
+  const entries = new Map<string, TensorEntry>();
+  let metadata = new Map<string, string>();
+  for (const [name, value] of Object.entries(json)) {
+    if (name === "__metadata__") metadata = parseMetadata(value, file);
+    else entries.set(name, parseEntry(name, value, file, dataStart, size));
+  }
+  checkCoverage(entries, file, dataStart, size);
+  return { entries, metadata };
+}
+
+function parseMetadata(value: unknown, file: string): Map<string, string> {
+  const metadata = new Map<string, string>();
+  for (const [key, text] of isRecord(value) ? Object.entries(value) : [["", null] as const]) {
+    if (typeof text !== "string") {
+      throw new FormatError({
+        file,
+        tensor: "__metadata__",
+        found: describe(value),
+        expected: "an object of strings",
+      });
+    }
+    metadata.set(key, text);
+  }
+  return metadata;
+}
+
+function parseEntry(
+  name: string,
+  value: unknown,
+  file: string,
+  dataStart: number,
+  size: number,
+): TensorEntry {
+  const fail = (found: unknown, expected: string): never => {
+    throw new FormatError({
+      file,
+      tensor: name,
+      found: typeof found === "string" ? found : describe(found),
+      expected,
+    });
+  };
+  if (!isRecord(value)) return fail(value, "an object with dtype, shape and data_offsets");
+  const { dtype, shape, data_offsets: offsets } = value;
+  if (!isFileDType(dtype)) {
+    return fail(`dtype ${describe(dtype)}`, `one of ${Object.keys(FILE_DTYPE_BYTES).join(" ")}`);
+  }
+  if (!isCounts(shape)) return fail(`shape ${describe(shape)}`, "a list of whole numbers >= 0");
+  if (!isCounts(offsets) || offsets.length !== 2)
+    return fail(`data_offsets ${describe(offsets)}`, "[begin, end]");
+  const [begin, end] = [dataStart + offsets[0]!, dataStart + offsets[1]!];
+  if (begin > end || end > size) {
+    return fail(
+      `data_offsets ${describe(offsets)}`,
+      `begin <= end <= ${size - dataStart}, the bytes after the header`,
+    );
+  }
+  const bytes = byteCount(dtype, shape);
+  if (bytes !== end - begin) {
+    return fail(`${end - begin} bytes`, `${bytes} for ${dtype} [${shape.join(", ")}]`);
+  }
+  return { dtype, shape, begin, end };
+}
+
+/** Tensors must follow one another from the header to the end: a hole could hide data, an overlap make one alias two. */
+function checkCoverage(
+  entries: ReadonlyMap<string, TensorEntry>,
+  file: string,
+  start: number,
+  size: number,
+): void {
+  const sorted = [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  let at = start;
+  for (const [tensor, { begin, end }] of sorted) {
+    if (begin !== at) {
+      const what =
+        begin < at ? "an overlap with the tensor before it" : `a hole of ${begin - at} bytes before it`;
+      throw new FormatError({ file, tensor, found: what, expected: "tensors that follow one another" });
+    }
+    at = end;
+  }
+  if (at !== size) {
+    throw new FormatError({
+      file,
+      found: `${size - at} bytes after the last tensor`,
+      expected: `a file of ${at} bytes`,
+    });
+  }
+}
+
+export function isFileDType(value: unknown): value is FileDType {
+  return typeof value === "string" && Object.hasOwn(FILE_DTYPE_BYTES, value);
+}
+
+/** Bytes of a tensor; NaN where that is beyond the safe integers, which equals nothing. */
+export function byteCount(dtype: FileDType, shape: Shape): number {
+  let count: number = FILE_DTYPE_BYTES[dtype];
+  for (const n of shape) count *= n;
+  return Number.isSafeInteger(count) ? count : NaN;
+}
+
+function isCounts(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
+}
+
+/** A tensor to be written; its bytes are asked for when their turn comes, so that one is in memory at a time. */
+export interface TensorToWrite {
+  readonly name: string;
+  readonly dtype: FileDType;
+  readonly shape: Shape;
+  bytes(): Uint8Array | Promise<Uint8Array>;
+}
+
+/**
+ * The file, piece by piece, byte for byte as the Rust and Python writers make it: wide elements first, then by name,
+ * the header padded to a multiple of 8 so that every tensor is aligned. `metadata` should hold `format: "pt"`, without
+ * which transformers refuses a file that has any.
+ * @throws if a name is given twice, or bytes do not fit the shape.
+ */
+export async function* writeSafetensors(
+  tensors: Iterable<TensorToWrite>,
+  metadata: Iterable<readonly [string, string]> = [["format", "pt"]],
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const order = Object.keys(FILE_DTYPE_BYTES);
+  const sorted = [...tensors].sort(
+    (a, b) =>
+      order.indexOf(b.dtype) - order.indexOf(a.dtype) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0),
+  );
+  yield headerBytes(sorted, Object.fromEntries(metadata));
+  for (const tensor of sorted) {
+    const bytes = await tensor.bytes();
+    const expected = byteCount(tensor.dtype, tensor.shape);
+    if (bytes.byteLength !== expected) {
+      throw new Error(
+        `${tensor.name}: ${bytes.byteLength} bytes given; ${tensor.dtype} [${tensor.shape.join(", ")}] has ${expected}`,
+      );
+    }
+    yield bytes;
+  }
+}
+
+function headerBytes(tensors: readonly TensorToWrite[], metadata: Record<string, string>): Uint8Array {
+  const header = new Map<string, unknown>();
+  if (Object.keys(metadata).length > 0) header.set("__metadata__", metadata);
+  let begin = 0;
+  for (const { name, dtype, shape } of tensors) {
+    if (name === "__metadata__" || header.has(name)) {
+      throw new Error(
+        `the tensor name ${JSON.stringify(name)} is given twice or reserved; write a tied tensor once`,
+      );
+    }
+    const end = begin + byteCount(dtype, shape);
+    header.set(name, { dtype, shape, data_offsets: [begin, end] });
+    begin = end;
+  }
+  // Not Object.fromEntries: an object would move names that look like indices to the front.
+  const fields = [...header].map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`);
+  const json = encodeUtf8(`{${fields.join(",")}}`);
+  const length = Math.ceil(json.byteLength / 8) * 8;
+  if (length > MAX_HEADER_BYTES)
+    throw new Error(`a header of ${length} bytes; the format allows ${MAX_HEADER_BYTES}`);
+  const bytes = new Uint8Array(8 + length).fill(0x20);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
+  bytes.set(json, 8);
+  return bytes;
+}
+
+/** Gathers the pieces of a small file in memory. */
+export async function serialize(
+  tensors: Iterable<TensorToWrite>,
+  metadata?: Iterable<readonly [string, string]>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of writeSafetensors(tensors, metadata)) chunks.push(chunk);
+  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return bytes;
+}

@@ -1,0 +1,140 @@
+/** A model's weights in its directory: one safetensors file, or shards that an index names. Seen as one file. */
+import {
+  describe,
+  FormatError,
+  isPlainFileName,
+  isRecord,
+  parseJsonObject,
+  readText,
+  type Files,
+} from "./format.ts";
+import { openSafetensors, type TensorEntry, type TensorFile } from "./safetensors.ts";
+
+const SUFFIX = ".safetensors";
+
+/** tensor name -> file name, both checked. */
+export function parseIndex(text: string, file: string): Map<string, string> {
+  const { weight_map: map } = parseJsonObject(text, file, 8);
+  if (!isRecord(map)) {
+    throw new FormatError({
+      file,
+      tensor: "weight_map",
+      found: describe(map),
+      expected: "an object of file names",
+    });
+  }
+  const files = new Map<string, string>();
+  for (const [tensor, shard] of Object.entries(map)) {
+    if (typeof shard !== "string" || !isPlainFileName(shard) || !shard.endsWith(SUFFIX)) {
+      throw new FormatError({
+        file,
+        tensor,
+        found: `the file ${describe(shard)}`,
+        expected: `the plain name of a ${SUFFIX} file beside the index`,
+      });
+    }
+    files.set(tensor, shard);
+  }
+  return files;
+}
+
+/**
+ * Opens `<stem>.safetensors`, or else all shards of `<stem>.safetensors.index.json`.
+ * @throws FormatError if neither is there, a shard is missing, a tensor is in two shards, or not in the shard that the
+ * index names.
+ */
+export async function openWeights(files: Files, stem = "model"): Promise<TensorFile> {
+  const single = await files.open(stem + SUFFIX);
+  if (single) return openSafetensors(single);
+  const indexName = `${stem}${SUFFIX}.index.json`;
+  const index = await readText(files, indexName);
+  if (index === null) throw await missing(files, stem);
+  return openShards(files, indexName, parseIndex(index, indexName));
+}
+
+async function openShards(files: Files, indexName: string, index: Map<string, string>): Promise<TensorFile> {
+  const shards = new Map<string, TensorFile>();
+  const home = new Map<string, TensorFile>();
+  const entries = new Map<string, TensorEntry>();
+  const metadata = new Map<string, string>();
+  const close = async (): Promise<void> => {
+    await Promise.all([...shards.values()].map((shard) => shard.close()));
+  };
+  try {
+    for (const name of new Set(index.values())) {
+      const source = await files.open(name);
+      if (!source)
+        throw new FormatError({
+          file: indexName,
+          found: `no file ${name}`,
+          expected: "all shards beside it",
+        });
+      const shard = await openSafetensors(source);
+      shards.set(name, shard);
+      for (const [key, value] of shard.metadata) metadata.set(key, value);
+      for (const [tensor, entry] of shard.entries) {
+        if (home.has(tensor)) {
+          throw new FormatError({
+            file: name,
+            tensor,
+            found: `a tensor that is also in ${home.get(tensor)!.name}`,
+            expected: "it once",
+          });
+        }
+        home.set(tensor, shard);
+        entries.set(tensor, entry);
+      }
+    }
+    for (const [tensor, name] of index) {
+      if (home.get(tensor) !== shards.get(name)) {
+        throw new FormatError({
+          file: name,
+          tensor,
+          found: "no such tensor",
+          expected: `it here, by ${indexName}`,
+        });
+      }
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const at = (tensor: string): TensorFile => {
+    const shard = home.get(tensor);
+    if (shard) return shard;
+    throw new FormatError({
+      file: indexName,
+      tensor,
+      found: "no such tensor",
+      expected: `one of ${home.size}`,
+    });
+  };
+  return {
+    name: indexName,
+    entries,
+    metadata,
+    read: async (tensor) => at(tensor).read(tensor),
+    readBytes: async (tensor, offset, length) => at(tensor).readBytes(tensor, offset, length),
+    close,
+  };
+}
+
+async function missing(files: Files, stem: string): Promise<FormatError> {
+  const pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json", `${stem}.bin`];
+  for (const name of pickles) {
+    const source = await files.open(name);
+    if (!source) continue;
+    await source.close?.();
+    return new FormatError({
+      file: files.name,
+      found: `${name}, a Python pickle`,
+      expected: stem + SUFFIX,
+      hint: "Pickles run code when read and are never read here: in Python, load the model and call save_pretrained.",
+    });
+  }
+  return new FormatError({
+    file: files.name,
+    found: "no weights",
+    expected: `${stem}${SUFFIX} or ${stem}${SUFFIX}.index.json`,
+  });
+}
