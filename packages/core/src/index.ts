@@ -5,3 +5,4 @@ export * from "./kernel.ts";
 export { Node, type Attrs, type Op, type Range, type Shape, type Storage, topological } from "./node.ts";
 export { product, sameShape } from "./shape.ts";
 export { ReferenceBackend, runStep } from "./reference.ts";
+export * from "./io/index.ts";

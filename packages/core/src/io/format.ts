@@ -157,7 +157,8 @@ export function parseJson(text: string, file: string, maxDepth = 64): unknown {
 /** Parses JSON that must be an object. */
 export function parseJsonObject(text: string, file: string, maxDepth = 64): Record<string, unknown> {
   const value = parseJson(text, file, maxDepth);
-  if (!isRecord(value)) throw new FormatError({ file, found: describe(value), expected: "a JSON object" });
+  if (!isRecord(value))
+    throw new FormatError({ file, found: describeValue(value), expected: "a JSON object" });
   return value;
 }
 
@@ -172,7 +173,7 @@ export function isPlainFileName(name: string): boolean {
 }
 
 /** A value from a file, cut to a length that fits a message. */
-export function describe(value: unknown): string {
+export function describeValue(value: unknown): string {
   const text = value === undefined ? "nothing" : JSON.stringify(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
@@ -227,7 +228,7 @@ function addKey(keys: Set<string>, literal: string, file: string): void {
   if (keys.has(key)) {
     throw new FormatError({
       file,
-      found: `the key ${describe(key.slice(1, -1))} twice`,
+      found: `the key ${describeValue(key.slice(1, -1))} twice`,
       expected: "every key once",
     });
   }

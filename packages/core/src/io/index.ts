@@ -4,7 +4,7 @@ export {
   blobSource,
   type BlobLike,
   bytesSource,
-  describe,
+  describeValue,
   type Fault,
   type Files,
   FormatError,

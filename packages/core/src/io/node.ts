@@ -1,8 +1,8 @@
 /** Files on disk, for Node: read in pieces, written so that a reader sees the old file or the new one, never a part. */
-import { constants } from "node:fs";
 import { mkdir, open, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { isPlainFileName, type Files, type Source } from "./format.ts";
+import process from "node:process";
+import { encodeUtf8, isPlainFileName, type Files, type Source } from "./format.ts";
 
 /** Opens a file for reading at offsets. Close it when done. */
 export async function fileSource(path: string): Promise<Source> {
@@ -68,7 +68,7 @@ export async function stageFile(path: string, content: Chunks): Promise<StagedFi
   const discard = (): Promise<void> => rm(temporary, { force: true });
   let bytes = 0;
   try {
-    const handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o666);
+    const handle = await open(temporary, "wx");
     try {
       for await (const chunk of chunksOf(content)) {
         await writeFully(handle, chunk);
@@ -127,7 +127,7 @@ async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> 
 }
 
 async function* chunksOf(content: Chunks): AsyncGenerator<Uint8Array> {
-  if (typeof content === "string") yield Buffer.from(content);
+  if (typeof content === "string") yield encodeUtf8(content);
   else if (content instanceof Uint8Array) yield content;
   else yield* content;
 }

@@ -6,7 +6,7 @@
 import type { Shape } from "../node.ts";
 import {
   decodeUtf8,
-  describe,
+  describeValue,
   encodeUtf8,
   FormatError,
   isRecord,
@@ -156,7 +156,7 @@ function parseMetadata(value: unknown, file: string): Map<string, string> {
       throw new FormatError({
         file,
         tensor: "__metadata__",
-        found: describe(value),
+        found: describeValue(value),
         expected: "an object of strings",
       });
     }
@@ -172,32 +172,28 @@ function parseEntry(
   dataStart: number,
   size: number,
 ): TensorEntry {
-  const fail = (found: unknown, expected: string): never => {
-    throw new FormatError({
-      file,
-      tensor: name,
-      found: typeof found === "string" ? found : describe(found),
-      expected,
-    });
+  const fail = (found: string, expected: string): never => {
+    throw new FormatError({ file, tensor: name, found, expected });
   };
-  if (!isRecord(value)) return fail(value, "an object with dtype, shape and data_offsets");
+  if (!isRecord(value)) return fail(describeValue(value), "an object with dtype, shape and data_offsets");
   const { dtype, shape, data_offsets: offsets } = value;
   if (!isFileDType(dtype)) {
-    return fail(`dtype ${describe(dtype)}`, `one of ${Object.keys(FILE_DTYPE_BYTES).join(" ")}`);
+    return fail(`dtype ${describeValue(dtype)}`, `one of ${Object.keys(FILE_DTYPE_BYTES).join(" ")}`);
   }
-  if (!isCounts(shape)) return fail(`shape ${describe(shape)}`, "a list of whole numbers >= 0");
+  if (!isCounts(shape)) return fail(`shape ${describeValue(shape)}`, "a list of whole numbers >= 0");
   if (!isCounts(offsets) || offsets.length !== 2)
-    return fail(`data_offsets ${describe(offsets)}`, "[begin, end]");
+    return fail(`data_offsets ${describeValue(offsets)}`, "[begin, end]");
   const [begin, end] = [dataStart + offsets[0]!, dataStart + offsets[1]!];
   if (begin > end || end > size) {
     return fail(
-      `data_offsets ${describe(offsets)}`,
+      `data_offsets ${describeValue(offsets)}`,
       `begin <= end <= ${size - dataStart}, the bytes after the header`,
     );
   }
   const bytes = byteCount(dtype, shape);
   if (bytes !== end - begin) {
-    return fail(`${end - begin} bytes`, `${bytes} for ${dtype} [${shape.join(", ")}]`);
+    const expected = Number.isNaN(bytes) ? "more than any file has" : String(bytes);
+    return fail(`${end - begin} bytes`, `${expected} for ${dtype} [${shape.join(", ")}]`);
   }
   return { dtype, shape, begin, end };
 }

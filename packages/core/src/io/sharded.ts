@@ -1,6 +1,6 @@
 /** A model's weights in its directory: one safetensors file, or shards that an index names. Seen as one file. */
 import {
-  describe,
+  describeValue,
   FormatError,
   isPlainFileName,
   isRecord,
@@ -19,7 +19,7 @@ export function parseIndex(text: string, file: string): Map<string, string> {
     throw new FormatError({
       file,
       tensor: "weight_map",
-      found: describe(map),
+      found: describeValue(map),
       expected: "an object of file names",
     });
   }
@@ -29,7 +29,7 @@ export function parseIndex(text: string, file: string): Map<string, string> {
       throw new FormatError({
         file,
         tensor,
-        found: `the file ${describe(shard)}`,
+        found: `the file ${describeValue(shard)}`,
         expected: `the plain name of a ${SUFFIX} file beside the index`,
       });
     }
