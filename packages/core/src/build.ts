@@ -7,7 +7,13 @@ import type { BinaryOp, UnaryOp } from "./kernel.ts";
 import { type Attrs, isOp, Node, type Op, type Range, type Shape, type Storage } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
-function make<K extends Op>(op: K, attrs: Attrs[K], inputs: readonly Node[], shape: Shape, dtype: DType): Node<K> {
+function make<K extends Op>(
+  op: K,
+  attrs: Attrs[K],
+  inputs: readonly Node[],
+  shape: Shape,
+  dtype: DType,
+): Node<K> {
   return new Node(op, attrs, inputs, shape, dtype);
 }
 
@@ -100,7 +106,9 @@ function unify(op: string, a: Node, b: Node): [Node, Node] {
   const [x, y] = [widen(a), widen(b)];
   if (x.dtype === y.dtype) return [x, y];
   if (isFloat(x.dtype) && isFloat(y.dtype)) return [cast(x, "f64"), cast(y, "f64")];
-  throw new TypeError(`${op}: operands are ${a.dtype} and ${b.dtype}; convert one with .cast("${a.dtype}") or .cast("${b.dtype}")`);
+  throw new TypeError(
+    `${op}: operands are ${a.dtype} and ${b.dtype}; convert one with .cast("${a.dtype}") or .cast("${b.dtype}")`,
+  );
 }
 
 const COMPARISONS: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["lt", "le", "eq"]);
@@ -110,7 +118,8 @@ const SHIFTS: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["shl", "shr"]);
 function checkOperands(op: BinaryOp, dtype: DType): void {
   const float = isFloat(dtype);
   const wrong =
-    (BITWISE.has(op) && float) || (SHIFTS.has(op) && (float || dtype === "bool")) ||
+    (BITWISE.has(op) && float) ||
+    (SHIFTS.has(op) && (float || dtype === "bool")) ||
     (dtype === "bool" && !BITWISE.has(op) && op !== "eq");
   if (wrong) throw new TypeError(`${op} is not defined on ${dtype} tensors; convert with .cast(…) first`);
 }
@@ -148,7 +157,9 @@ export const scale = (x: Node, value: number): Node => mul(x, scalar(value, comp
 /** condition ? a : b, elementwise, all broadcast together. */
 export function where(condition: Node, a: Node, b: Node): Node {
   if (condition.dtype !== "bool") {
-    throw new TypeError(`where: the condition is ${condition.dtype}, but bool is needed; compare it, or use .cast("bool")`);
+    throw new TypeError(
+      `where: the condition is ${condition.dtype}, but bool is needed; compare it, or use .cast("bool")`,
+    );
   }
   const [x, y] = unify("where", a, b);
   const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
@@ -163,7 +174,11 @@ export function cast(x: Node, to: DType): Node {
 // --- reductions
 
 /** Folds `axes` (ascending, distinct); they stay with length 1. */
-export function reduce(op: "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin", x: Node, axes: readonly number[]): Node {
+export function reduce(
+  op: "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin",
+  x: Node,
+  axes: readonly number[],
+): Node {
   const wide = widen(x);
   if (wide.dtype === "bool") throw new TypeError(`${op}: the tensor is bool; use .cast("i32") to count`);
   if (axes.length === 0) return wide;
@@ -197,7 +212,13 @@ export function permute(x: Node, order: readonly number[]): Node {
     throw new RangeError(`permute: [${order.join(", ")}] does not name each axis of ${show(x.shape)} once`);
   }
   if (order.every((axis, i) => axis === i)) return x;
-  return make("permute", { order }, [x], order.map((axis) => x.shape[axis]!), x.dtype);
+  return make(
+    "permute",
+    { order },
+    [x],
+    order.map((axis) => x.shape[axis]!),
+    x.dtype,
+  );
 }
 
 /** Swaps the last two axes. */
@@ -210,7 +231,9 @@ export function swapLast(x: Node): Node {
 export function broadcastTo(x: Node, shape: Shape): Node {
   if (sameShape(x.shape, shape)) return x;
   if (!sameShape(broadcastShapes(x.shape, shape, "expand"), shape)) {
-    throw new RangeError(`expand: ${show(x.shape)} does not stretch to ${show(shape)}; only axes of length 1 do`);
+    throw new RangeError(
+      `expand: ${show(x.shape)} does not stretch to ${show(shape)}; only axes of length 1 do`,
+    );
   }
   const aligned = reshape(x, [...new Array<number>(shape.length - x.shape.length).fill(1), ...x.shape]);
   return sameShape(aligned.shape, shape) ? aligned : make("expand", {}, [aligned], shape, x.dtype);
@@ -219,11 +242,20 @@ export function broadcastTo(x: Node, shape: Shape): Node {
 export function slice(x: Node, ranges: readonly Range[]): Node {
   ranges.forEach(([start, stop, step], axis) => {
     const length = x.shape[axis] ?? -1;
-    if (![start, stop, step].every(Number.isInteger) || start < 0 || stop > length || start > stop || step < 1) {
-      throw new RangeError(`slice: [${start}, ${stop}, ${step}] is not a range of axis ${axis} of ${show(x.shape)}`);
+    if (
+      ![start, stop, step].every(Number.isInteger) ||
+      start < 0 ||
+      stop > length ||
+      start > stop ||
+      step < 1
+    ) {
+      throw new RangeError(
+        `slice: [${start}, ${stop}, ${step}] is not a range of axis ${axis} of ${show(x.shape)}`,
+      );
     }
   });
-  if (ranges.length !== x.shape.length) throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}`);
+  if (ranges.length !== x.shape.length)
+    throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}`);
   if (ranges.every(([start, stop, step], i) => start === 0 && stop === x.shape[i] && step === 1)) return x;
   const shape = ranges.map(([start, stop, step]) => Math.ceil((stop - start) / step));
   return make("slice", { ranges }, [x], shape, x.dtype);
@@ -231,7 +263,9 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
 
 export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {
   if (widths.length !== x.shape.length || widths.flat().some((w) => !Number.isInteger(w) || w < 0)) {
-    throw new RangeError(`pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] >= 0 per axis`);
+    throw new RangeError(
+      `pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] >= 0 per axis`,
+    );
   }
   if (widths.flat().every((w) => w === 0)) return x;
   const shape = x.shape.map((d, i) => widths[i]![0] + d + widths[i]![1]);
@@ -253,7 +287,8 @@ export function matmul(a: Node, b: Node): Node {
     );
   }
   for (const x of [a, b]) {
-    if (!isFloat(x.dtype)) throw new TypeError(`matmul: an operand is ${x.dtype}, but a float type is needed; use .cast("f32")`);
+    if (!isFloat(x.dtype))
+      throw new TypeError(`matmul: an operand is ${x.dtype}, but a float type is needed; use .cast("f32")`);
   }
   const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "matmul");
   const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];

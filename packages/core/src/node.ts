@@ -121,7 +121,8 @@ export class Node<K extends Op = Op> {
 /** Turns `node` into a leaf that holds its computed value. Its gradient is still that of its origin. */
 export function settle(node: Node, leaf: Node<"buffer"> | Node<"data">): void {
   const mutable = node as { -readonly [F in "op" | "attrs" | "inputs" | "origin"]: Node[F] };
-  mutable.origin ??= node.inputs.length > 0 ? new Node(node.op, node.attrs, node.inputs, node.shape, node.dtype) : null;
+  mutable.origin ??=
+    node.inputs.length > 0 ? new Node(node.op, node.attrs, node.inputs, node.shape, node.dtype) : null;
   mutable.op = leaf.op;
   mutable.attrs = leaf.attrs;
   mutable.inputs = [];
@@ -135,7 +136,10 @@ export function isOp<K extends Op>(node: Node, op: K): node is Node<K> {
 const inputsOf = (node: Node): readonly Node[] => node.inputs;
 
 /** All nodes that `roots` need, inputs before users, each once. Iterative: graphs are deep. */
-export function topological(roots: readonly Node[], edges: (node: Node) => readonly Node[] = inputsOf): Node[] {
+export function topological(
+  roots: readonly Node[],
+  edges: (node: Node) => readonly Node[] = inputsOf,
+): Node[] {
   const order: Node[] = [];
   const state = new Map<Node, number>(); // index of the next input to visit; -1 when done
   const stack: Node[] = [];

@@ -1,0 +1,295 @@
+/**
+ * Reverse-mode differentiation, graph to graph: one table of rules, and the walk over it. Nothing is computed here;
+ * the gradient is more graph, which is planned together with the forward pass.
+ */
+import {
+  add,
+  after,
+  attentionGrad,
+  binary,
+  broadcastTo,
+  cast,
+  constant,
+  div,
+  fill,
+  flip,
+  gather,
+} from "./build.ts";
+import {
+  iota,
+  matmul,
+  mul,
+  neg,
+  pad,
+  permute,
+  pick,
+  reduce,
+  reshape,
+  scale,
+  scatterAdd,
+  slice,
+  square,
+} from "./build.ts";
+import { sub, sum, swapLast, unary, unbroadcast, where } from "./build.ts";
+import { computeType, isFloat } from "./dtype.ts";
+import { type Attrs, type Node, type Op, type Replay, topological } from "./node.ts";
+import { composeAttentionGrad } from "./ops/attention.ts";
+import { product } from "./shape.ts";
+
+/**
+ * From g = dL/dy to dL/dx for each input x of y = op(x): null where there is none. `results` holds the gradients of all
+ * results, for the nodes that have several; g is the first.
+ */
+export type Vjp<K extends Op> = (
+  g: Node,
+  y: Node,
+  x: readonly Node[],
+  attrs: Attrs[K],
+  results: readonly (Node | null)[],
+) => readonly (Node | null)[];
+
+/** One rule per operation; "none" where the result does not depend smoothly on any input. */
+export type VjpTable = { readonly [K in Op]: Vjp<K> | "none" };
+
+/** 1 of the type that arithmetic on `x` is done in. */
+const one = (x: Node): Node => constant(1, computeType(x.dtype));
+const zero = (x: Node): Node => constant(0, computeType(x.dtype));
+const lt = (a: Node, b: Node): Node => binary("lt", a, b);
+const eq = (a: Node, b: Node): Node => binary("eq", a, b);
+
+/** Towards zero. */
+function truncate(x: Node): Node {
+  return where(lt(x, zero(x)), neg(unary("floor", neg(x))), unary("floor", x));
+}
+
+/** For the larger (or smaller) of two: all to the winner; a tie is shared. */
+function toWinner(g: Node, aWins: Node, tie: Node): [Node, Node] {
+  const half = where(tie, scale(g, 0.5), zero(g));
+  const toA = where(aWins, g, half);
+  return [toA, sub(g, toA)];
+}
+
+/** For the extreme of a reduction: shared equally among all elements that attain it. */
+function toExtremes(g: Node, y: Node, x: Node, axes: readonly number[]): Node {
+  const attained = cast(eq(x, y), y.dtype);
+  return mul(attained, div(g, sum(attained, axes)));
+}
+
+/** The product of all other elements along `axes`, exact also where some are zero. */
+function productOfOthers(x: Node, axes: readonly number[]): Node {
+  const kept = x.shape.map((_, i) => i).filter((i) => !axes.includes(i));
+  const order = [...kept, ...axes];
+  const n = product(axes.map((i) => x.shape[i]!));
+  const rows = product(kept.map((i) => x.shape[i]!));
+  const flat = reshape(permute(x, order), [rows, 1, n]);
+  const self = eq(iota([n, n], 0), iota([n, n], 1));
+  const others = reduce("reduceProd", where(self, one(x), broadcastTo(flat, [rows, n, n])), [2]);
+  const moved = reshape(
+    others,
+    order.map((i) => x.shape[i]!),
+  );
+  return permute(moved, inverse(order));
+}
+
+function inverse(order: readonly number[]): number[] {
+  const out = new Array<number>(order.length);
+  order.forEach((axis, i) => (out[axis] = i));
+  return out;
+}
+
+/** Puts the elements of a slice back to where they came from, zeros elsewhere. */
+function unslice(g: Node, x: Node, ranges: Attrs["slice"]["ranges"]): Node {
+  let out = g;
+  ranges.forEach(([, , step], axis) => {
+    if (step === 1) return;
+    // [.., n, ..] -> [.., n, 1, ..] -> pad the new axis to `step` -> [.., n * step, ..]
+    const [before, n, rest] = [out.shape.slice(0, axis), out.shape[axis]!, out.shape.slice(axis + 1)];
+    const widths = [...before, n, 1, ...rest].map((_, i): [number, number] => [
+      0,
+      i === axis + 1 ? step - 1 : 0,
+    ]);
+    out = reshape(pad(reshape(out, [...before, n, 1, ...rest]), widths), [...before, n * step, ...rest]);
+  });
+  // A step may have made the last stretch reach past the end of x: cut that off, then pad.
+  const fit = ranges.map(([start], i): [number, number, number] => [
+    0,
+    Math.min(out.shape[i]!, x.shape[i]! - start),
+    1,
+  ]);
+  const cut = slice(out, fit);
+  return pad(
+    cut,
+    ranges.map(([start], i): [number, number] => [start, x.shape[i]! - start - cut.shape[i]!]),
+  );
+}
+
+/** The rules. Read as mathematics: `mul: (g, y, [a, b]) => [g·b, g·a]`. */
+export const VJP: VjpTable = {
+  buffer: "none",
+  data: "none",
+  const: "none",
+  scalar: "none",
+  iota: "none",
+  randomBits: "none",
+
+  neg: (g) => [neg(g)],
+  exp: (g, y) => [mul(g, y)],
+  log: (g, _y, [x]) => [div(g, x!)],
+  sqrt: (g, y) => [div(scale(g, 0.5), y)],
+  rsqrt: (g, y) => [mul(scale(g, -0.5), mul(y, square(y)))],
+  recip: (g, y) => [neg(mul(g, square(y)))],
+  sin: (g, _y, [x]) => [mul(g, unary("cos", x!))],
+  cos: (g, _y, [x]) => [neg(mul(g, unary("sin", x!)))],
+  tanh: (g, y) => [mul(g, sub(one(y), square(y)))],
+  erf: (g, _y, [x]) => [mul(g, scale(unary("exp", neg(square(x!))), 2 / Math.sqrt(Math.PI)))],
+  abs: (g, _y, [x]) => [where(lt(x!, zero(x!)), neg(g), where(eq(x!, zero(x!)), zero(g), g))],
+  floor: "none",
+  not: "none",
+
+  add: (g) => [g, g],
+  sub: (g) => [g, neg(g)],
+  mul: (g, _y, [a, b]) => [mul(g, b!), mul(g, a!)],
+  div: (g, y, [, b]) => [div(g, b!), neg(mul(g, div(y, b!)))],
+  mod: (g, _y, [a, b]) => [g, neg(mul(g, truncate(div(a!, b!))))],
+  max: (g, _y, [a, b]) => toWinner(g, lt(b!, a!), eq(a!, b!)),
+  min: (g, _y, [a, b]) => toWinner(g, lt(a!, b!), eq(a!, b!)),
+  lt: "none",
+  le: "none",
+  eq: "none",
+  and: "none",
+  or: "none",
+  xor: "none",
+  shl: "none",
+  shr: "none",
+  where: (g, _y, [c]) => [null, where(c!, g, zero(g)), where(c!, zero(g), g)],
+  cast: (g, _y, [x]) => [isFloat(x!.dtype) ? cast(g, computeType(x!.dtype)) : null],
+
+  reduceSum: (g, _y, [x]) => [broadcastTo(g, x!.shape)],
+  reduceProd: (g, _y, [x], { axes }) => [mul(g, productOfOthers(x!, axes))],
+  reduceMax: (g, y, [x], { axes }) => [toExtremes(g, y, x!, axes)],
+  reduceMin: (g, y, [x], { axes }) => [toExtremes(g, y, x!, axes)],
+
+  reshape: (g, _y, [x]) => [reshape(g, x!.shape)],
+  permute: (g, _y, _x, { order }) => [permute(g, inverse(order))],
+  expand: (g, _y, [x]) => [unbroadcast(g, x!.shape)],
+  slice: (g, _y, [x], { ranges }) => [unslice(g, x!, ranges)],
+  pad: (g, _y, [x], { widths }) => [
+    slice(
+      g,
+      widths.map(([before], i) => [before, before + x!.shape[i]!, 1]),
+    ),
+  ],
+  flip: (g, _y, _x, { axes }) => [flip(g, axes)],
+
+  matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b!)), matmul(swapLast(a!), g)],
+  // The gradient kernel takes the normalisers L as given; what L itself would contribute is inside dQ and dK already.
+  attention: (g, y, x, attrs) => {
+    const [q, k, v, bias] = x;
+    const [o, l] = attentionResults(y, q!);
+    const grads = attentionGrad([...x, o, l, g], attrs);
+    return bias ? [...grads, composeAttentionGrad([q!, k!, v!, bias], g, attrs)[3]] : grads;
+  },
+  attentionGrad: (_g, _y, x, attrs, results) => secondOrderAttention(x, attrs, results),
+  pick: "none", // the walk hands its gradient to the node it picks from
+  gather: (g, _y, [table, index]) => [scatterAdd(index!, g, table!.shape[0]!), null],
+  scatterAdd: (g, y, [index, values]) => {
+    const inRange = binary(
+      "and",
+      binary("le", constant(0, "i32"), index!),
+      lt(index!, constant(y.shape[0]!, "i32")),
+    );
+    return [null, where(reshape(inRange, [values!.shape[0]!, 1]), gather(g, index!), zero(g))];
+  },
+  after: (g) => [g, null],
+};
+
+function attentionResults(y: Node, q: Node): [O: Node, L: Node] {
+  return [pick(y, 0, q.shape), pick(y, 1, q.shape.slice(0, -1))];
+}
+
+/** Differentiates the gradient of attention by composing it of primitives; O and L are functions of Q, K, V there. */
+function secondOrderAttention(
+  x: readonly Node[],
+  attrs: Attrs["attentionGrad"],
+  results: readonly (Node | null)[],
+): (Node | null)[] {
+  const [inputs, dO] = [x.slice(0, -3), x.at(-1)!];
+  const composed = composeAttentionGrad(inputs, dO, attrs);
+  const roots = results.flatMap((g, i): [Node, Node][] => (g ? [[composed[i]!, g]] : []));
+  const found = backpropagate(roots, new Set([...inputs, dO]), "stop");
+  return x.map((input, i) => (i < inputs.length || input === dO ? (found.get(input) ?? null) : null));
+}
+
+/** The inputs along which gradients can flow. */
+function differentiable(node: Node): readonly Node[] {
+  if (node.gradient === "stop") return [];
+  const inputs = (node.origin ?? node).inputs;
+  return node.op === "after" ? inputs.slice(0, 1) : inputs;
+}
+
+/**
+ * Gradients of Σ root·cotangent with respect to `targets`; with "stop", the walk ends at them. Only nodes on a path to a
+ * target are visited: what is frozen costs nothing.
+ */
+function backpropagate(
+  roots: readonly (readonly [Node, Node])[],
+  targets: ReadonlySet<Node>,
+  atTargets: "stop" | "continue",
+): Map<Node, Node> {
+  const stops = (node: Node): boolean => atTargets === "stop" && targets.has(node);
+  const order = topological(
+    roots.map(([root]) => root),
+    (node) => (stops(node) ? [] : differentiable(node)),
+  );
+  const onPath = new Set<Node>();
+  for (const node of order) {
+    if (targets.has(node) || differentiable(node).some((input) => onPath.has(input))) onPath.add(node);
+  }
+  const gradients = new Map<Node, Node>();
+  const results = new Map<Node, (Node | null)[]>(); // of nodes with several results, by index
+  const accumulate = (node: Node, g: Node | null | undefined): void => {
+    if (!g || !onPath.has(node)) return;
+    const before = gradients.get(node);
+    gradients.set(node, before ? add(before, g) : g);
+  };
+  for (const [root, g] of roots) accumulate(root, g);
+
+  for (const node of order.reverse()) {
+    const g = gradients.get(node);
+    const parts = results.get(node);
+    if (stops(node) || (!g && !parts)) continue;
+    if (node.gradient !== null && node.gradient !== "stop") {
+      for (const [inner, part] of replayed(node.gradient, g!, new Set(order))) accumulate(inner, part);
+      continue;
+    }
+    const source = node.origin ?? node;
+    if (source.op === "pick") {
+      const parent = source.inputs[0]!;
+      const list = results.get(parent) ?? [];
+      list[(source.attrs as Attrs["pick"]).index] = g!;
+      results.set(parent, list);
+      continue;
+    }
+    const rule = VJP[source.op] as Vjp<Op> | "none";
+    if (rule === "none") continue;
+    const first = g ?? parts?.[0] ?? fill(0, node.shape, node.dtype);
+    const list = Array.from(parts ?? [first], (part) => part ?? null);
+    rule(first, node, source.inputs, source.attrs, list).forEach((part, i) =>
+      accumulate(source.inputs[i]!, part),
+    );
+  }
+  return gradients;
+}
+
+/** Gradients of a checkpointed value: its region is computed again, not before `g` has been, and differentiated. */
+function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node> {
+  const inputs = replay.inputs.map((x) => after(x, g));
+  return backpropagate([[replay.run(inputs), g]], outer, "stop");
+}
+
+/** Gradients of the scalar `loss` with respect to `targets`; zeros where it does not depend on one. */
+export function gradients(loss: Node, targets: readonly Node[]): Node[] {
+  const seed = broadcastTo(constant(1, computeType(loss.dtype)), loss.shape);
+  const found = backpropagate([[loss, seed]], new Set(targets), "continue");
+  return targets.map((target) => found.get(target) ?? fill(0, target.shape, computeType(target.dtype)));
+}

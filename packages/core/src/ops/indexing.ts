@@ -1,0 +1,126 @@
+/** Joining, masking and indexing, composed of primitives. */
+import { add, binary, broadcastTo, cast, constant, gather, iota, mul, pad, reshape } from "../build.ts";
+import { scatterAdd, slice, where } from "../build.ts";
+import { computeType, type DType } from "../dtype.ts";
+import type { Node, Range, Shape } from "../node.ts";
+import { product, sameShape, show } from "../shape.ts";
+
+/** Ranges that take all of `shape` but [start, start + length) along one axis. */
+export function narrowRanges(shape: Shape, axis: number, start: number, length: number): Range[] {
+  return shape.map((d, i): Range => (i === axis ? [start, start + length, 1] : [0, d, 1]));
+}
+
+/** Pieces one after another along `axis`: the sum of the pieces, each padded to the whole. */
+export function concat(pieces: readonly Node[], axis: number): Node {
+  const first = pieces[0]!;
+  const total = pieces.reduce((n, piece) => n + piece.shape[axis]!, 0);
+  let start = 0;
+  const padded = pieces.map((piece) => {
+    const rest = piece.shape.map((d, i) => (i === axis ? first.shape[axis]! : d));
+    if (!sameShape(rest, first.shape) || piece.dtype !== first.dtype) {
+      throw new RangeError(
+        `concat: ${show(first.shape)} ${first.dtype} and ${show(piece.shape)} ${piece.dtype} differ beside axis ${axis}`,
+      );
+    }
+    const widths = piece.shape.map((d, i): [number, number] =>
+      i === axis ? [start, total - start - d] : [0, 0],
+    );
+    start += piece.shape[axis]!;
+    return pad(piece, widths);
+  });
+  return padded.reduce((a, b) => (first.dtype === "bool" ? binary("or", a, b) : add(a, b)));
+}
+
+/** Elements where column - row <= diagonal ("lower") or >= diagonal ("upper"), zeros elsewhere. */
+export function triangle(x: Node, side: "lower" | "upper", diagonal: number): Node {
+  const rank = x.shape.length;
+  if (rank < 2)
+    throw new RangeError(`${side === "lower" ? "tril" : "triu"}: ${show(x.shape)} has no rows and columns`);
+  const limit = add(iota(x.shape, rank - 2), constant(diagonal, "i32"));
+  const column = iota(x.shape, rank - 1);
+  const keep = side === "lower" ? binary("le", column, limit) : binary("le", limit, column);
+  return where(keep, x, constant(0, computeType(x.dtype)));
+}
+
+function checkIndex(what: string, index: Node): Node {
+  if (index.dtype !== "i32" && index.dtype !== "u32") {
+    throw new TypeError(`${what}: the index is ${index.dtype}, but i32 is needed; use .cast("i32")`);
+  }
+  return cast(index, "i32");
+}
+
+/** Rows of axis 0 by an index of any shape: [...index.shape, ...x.shape[1:]]. */
+export function take(x: Node, index: Node): Node {
+  const rest = x.shape.slice(1);
+  const flat = gather(
+    reshape(x, [x.shape[0]!, product(rest)]),
+    reshape(checkIndex("take", index), [product(index.shape)]),
+  );
+  return reshape(flat, [...index.shape, ...rest]);
+}
+
+/** For every element of `index`, its position in a row-major tensor of `shape`, with `index` in the place of `axis`. */
+function linearIndex(index: Node, shape: Shape, axis: number): Node {
+  let linear: Node = constant(0, "i32");
+  shape.forEach((_, d) => {
+    const stride = constant(product(shape.slice(d + 1)), "i32");
+    linear = add(linear, mul(d === axis ? index : iota(index.shape, d), stride));
+  });
+  // An index outside the axis must not reach another row.
+  const inside = binary(
+    "and",
+    binary("le", constant(0, "i32"), index),
+    binary("lt", index, constant(shape[axis]!, "i32")),
+  );
+  return reshape(where(inside, broadcastTo(linear, index.shape), constant(-1, "i32")), [
+    product(index.shape),
+  ]);
+}
+
+function checkRanks(what: string, x: Shape, index: Shape, axis: number): void {
+  if (x.length !== index.length || index.some((d, i) => i !== axis && d > x[i]!)) {
+    throw new RangeError(
+      `${what}: index ${show(index)} must have the rank of ${show(x)} and not exceed it beside axis ${axis}`,
+    );
+  }
+}
+
+/** out[i, j] = x[i, index[i, j]] for axis 1, and so on (torch.gather). */
+export function gatherAlong(x: Node, axis: number, index: Node): Node {
+  checkRanks("gather", x.shape, index.shape, axis);
+  const table = reshape(x, [product(x.shape), 1]);
+  return reshape(gather(table, linearIndex(checkIndex("gather", index), x.shape, axis)), index.shape);
+}
+
+/** x plus `values`, each added where `index` says along `axis` (torch.scatter_add). */
+export function scatterAddAlong(x: Node, axis: number, index: Node, values: Node): Node {
+  checkRanks("scatterAdd", x.shape, index.shape, axis);
+  if (!sameShape(index.shape, values.shape)) {
+    throw new RangeError(
+      `scatterAdd: index ${show(index.shape)} and values ${show(values.shape)} must have one shape`,
+    );
+  }
+  const linear = linearIndex(checkIndex("scatterAdd", index), x.shape, axis);
+  const added = scatterAdd(linear, reshape(values, [product(values.shape), 1]), product(x.shape));
+  return add(x, reshape(added, x.shape));
+}
+
+/** 1 at position `index` of a new last axis of length `depth`, 0 elsewhere. */
+export function oneHot(index: Node, depth: number, dtype: DType): Node {
+  const shape = [...index.shape, depth];
+  const target = reshape(checkIndex("oneHot", index), [...index.shape, 1]);
+  return cast(binary("eq", iota(shape, shape.length - 1), target), dtype);
+}
+
+/** [before, after, step] slices of one axis, stacked: windows of `size` every `stride` elements, as a new axis after it. */
+export function windows(x: Node, axis: number, size: number, stride: number): Node {
+  const count = Math.floor((x.shape[axis]! - size) / stride) + 1;
+  const pieces = Array.from({ length: size }, (_, offset) => {
+    const ranges = x.shape.map((d, i): Range =>
+      i === axis ? [offset, offset + (count - 1) * stride + 1, stride] : [0, d, 1],
+    );
+    const piece = slice(x, ranges);
+    return reshape(piece, [...piece.shape.slice(0, axis + 1), 1, ...piece.shape.slice(axis + 1)]);
+  });
+  return concat(pieces, axis + 1);
+}
