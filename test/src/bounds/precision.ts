@@ -1,0 +1,47 @@
+/**
+ * How far one float operation of a correct backend may be from the exact result. This table, and not a tolerance
+ * tuned until a test passes, decides what is an error: the bounds of a whole kernel follow from it (arithmetic.ts).
+ */
+import type { BinaryOp, UnaryOp } from "@tiedlora/core";
+
+type FloatOp =
+  | Exclude<UnaryOp, "neg" | "abs" | "floor" | "not">
+  | Extract<BinaryOp, "add" | "sub" | "mul" | "div" | "mod">;
+
+/** Absolute error of `op` at argument `x` with exact result `y`, where `u` is half the distance from 1 to the next number. */
+export type Precision = { readonly [op in FloatOp]: (x: number, y: number, u: number) => number };
+
+/** `n` units in the last place. */
+const ulps =
+  (n: number) =>
+  (_x: number, y: number, u: number): number =>
+    2 * n * u * Math.abs(y);
+
+/**
+ * The accuracy that WGSL asks of an implementation (its section "Floating Point Accuracy"), which is looser than IEEE,
+ * except where WGSL asks too little to compute with (sin, cos: 2^-11) or says nothing (erf).
+ */
+export const PRECISION: Precision = {
+  add: ulps(1),
+  sub: ulps(1),
+  mul: ulps(1),
+  div: ulps(2.5),
+  recip: ulps(2.5),
+  // x - y * trunc(x / y): the product is rounded at the magnitude of x
+  mod: (x, y, u) => 4 * u * (Math.abs(x) + Math.abs(y)),
+  sqrt: ulps(4), // WGSL: inherited from 1 / inverseSqrt(x)
+  rsqrt: ulps(2),
+  exp: (x, y, u) => 2 * (3 + 2 * Math.abs(x)) * u * y,
+  // 3 ulp, but absolute 2^-21 near 1, where the result is near 0
+  log: (x, y, u) => (x >= 0.5 && x <= 2 ? 8 * u : 6 * u * Math.abs(y)),
+  // the reduction of the argument by a multiple of pi/2 is good to some ulp of the argument
+  sin: (x, _y, u) => 8 * u * (2 + Math.abs(x)),
+  cos: (x, _y, u) => 8 * u * (2 + Math.abs(x)),
+  // by way of exponentials: absolute, since it is a difference of nearly equal numbers around 0
+  tanh: (_x, _y, u) => 8 * u,
+  // rational approximations (Abramowitz and Stegun 7.1.26) are good to 1.5e-7; plus rounding
+  erf: (_x, _y, u) => 16 * u,
+};
+
+/** Half the distance from 1 to the next number. */
+export const UNIT: { readonly f32: number; readonly f64: number } = { f32: 2 ** -24, f64: 2 ** -53 };
