@@ -182,7 +182,7 @@ class Worker {
         break;
       case "result":
         if (message.name === this.#end) this.#finished();
-        else this.#count(result, message);
+        else if (!message.name.startsWith(this.#end)) this.#count(result, message);
         break;
     }
   }
@@ -201,7 +201,7 @@ class Worker {
   }
 
   #where(): string {
-    const path = this.#path.filter((name) => name !== this.#end);
+    const path = this.#path.filter((name) => !name.startsWith(this.#end));
     if (path.length === 0 || path.at(-1) === this.#entered)
       return path.join(" > ") || this.#entered || LOADING;
     return this.#entered;

@@ -1,6 +1,9 @@
 /** Imports the test files that the parent names, one after the other, until it says that there are no more. */
-import { beforeEach, test } from "node:test";
+import { after, beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
+
+const HOOKS_MS = 200;
 
 // Sent at once, so that the parent knows which test it is that blocks or crashes this process.
 beforeEach((context) => process.send?.({ type: "enter", name: context.fullName ?? context.name }));
@@ -17,6 +20,9 @@ process.on("message", async ({ file, end }) => {
   } catch (error) {
     process.send?.({ type: "load-error", error: error?.stack ?? String(error) });
   }
-  // Tests of the root run in order: once this one has, all of the file's have. Its report tells the parent.
-  void test(end, () => undefined);
+  // Tests of the root run in order, and its hooks once there are no more (on some versions of Node only at exit).
+  const hooks = new Promise((done) => after(() => done()));
+  await test(`${end} (tests)`, () => undefined);
+  await Promise.race([hooks, sleep(HOOKS_MS)]);
+  void test(end, () => undefined); // its report tells the parent
 });

@@ -23,6 +23,11 @@ const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly 
     may: [],
     mayNot: [CORE, CPU, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fs", "fast-check"],
   },
+  {
+    file: "packages/core/src/io/node.ts",
+    may: [NODE],
+    mayNot: [CORE, CPU, MODELS, "tiedlora", "fast-check"],
+  },
   // Core's node.ts is the graph's Node, not a door to Node.js.
   { file: "packages/core/src/node.ts", may: [], mayNot: [CPU, NODE] },
   {

@@ -1,0 +1,50 @@
+/**
+ * The size of the core: its sources stay within 5,000 lines, and the files to be read in an afternoon within 2,000.
+ * Counted are all lines, comments too: they are read as well.
+ *
+ *   npm run check     (or: npx tsx scripts/check-budget.ts --list)
+ */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+
+const SOURCES = resolve(import.meta.dirname, "../packages/core/src");
+const BUDGET = 5000;
+const READING = ["node.ts", "shape.ts", "tensor.ts", "grad.ts", "fuse.ts", "plan.ts"];
+const READING_BUDGET = 2000;
+
+const lines = new Map(
+  readdirSync(SOURCES, { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .map((file) => [
+      file.replaceAll("\\", "/"),
+      readFileSync(join(SOURCES, file), "utf8").split("\n").length - 1,
+    ]),
+);
+
+/** A file, and the folder of its name with the parts of it. */
+const linesOf = (file: string): number =>
+  [...lines].reduce(
+    (sum, [path, n]) => (path === file || path.startsWith(file.replace(/\.ts$/, "/")) ? sum + n : sum),
+    0,
+  );
+
+if (process.argv.includes("--list")) {
+  for (const [file, n] of [...lines].sort((a, b) => b[1] - a[1]))
+    console.log(`${String(n).padStart(6)}  ${file}`);
+}
+const total = [...lines.values()].reduce((sum, n) => sum + n, 0);
+const missing = READING.filter((file) => !existsSync(join(SOURCES, file)));
+const reading = READING.reduce((sum, file) => sum + linesOf(file), 0);
+console.log(
+  `packages/core/src: ${total} of ${BUDGET} lines; the reading path: ${reading} of ${READING_BUDGET}`,
+);
+const faults = [
+  missing.length > 0
+    ? `the reading path names ${missing.join(", ")}, which is not there: mend READING in this script`
+    : "",
+  total > BUDGET || reading > READING_BUDGET
+    ? "the core is over its budget: move out of it what only some users need, or say it shorter (--list shows the files)"
+    : "",
+].filter((fault) => fault !== "");
+for (const fault of faults) console.error(`check-budget: ${fault}`);
+if (faults.length > 0) process.exitCode = 1;
