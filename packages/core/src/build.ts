@@ -4,7 +4,16 @@
  */
 import { BYTES, computeType, type DType, isFloat, type TypedArray } from "./dtype.ts";
 import type { BinaryOp, UnaryOp } from "./kernel.ts";
-import { type Attrs, isOp, Node, type Op, type Range, type Shape, type Storage } from "./node.ts";
+import {
+  type Attrs,
+  isOp,
+  Node,
+  type Op,
+  type Range,
+  type Replay,
+  type Shape,
+  type Storage,
+} from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
 function make<K extends Op>(
@@ -336,5 +345,12 @@ export function after(x: Node, gate: Node): Node {
 export function stopGradient(x: Node): Node {
   const node = make("reshape", {}, [x], x.shape, x.dtype);
   node.gradient = "stop";
+  return node;
+}
+
+/** `x`, whose gradient is that of computing it again. */
+export function marked(x: Node, replay: Replay): Node {
+  const node = make("reshape", {}, [x], x.shape, x.dtype);
+  node.gradient = replay;
   return node;
 }

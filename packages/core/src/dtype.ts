@@ -120,3 +120,20 @@ export function roundTo(dtype: DType, value: number): number {
       return value ? 1 : 0;
   }
 }
+
+/** `size` elements from raw bytes, as the typed array a user reads: half precision becomes f32. */
+export function decode(bytes: ArrayBufferLike, dtype: DType, size: number): TypedArray {
+  const raw = viewBytes(dtype, bytes, 0, size);
+  if (dtype === "f16") return Float32Array.from(raw, f16ToF32);
+  if (dtype === "bf16") return Float32Array.from(raw, bf16ToF32);
+  return raw;
+}
+
+/** Numbers in the storage format of `dtype`: rounded to half precision, wrapped to integers. */
+export function encode(values: ArrayLike<number>, dtype: DType): TypedArray {
+  const out = allocateArray(dtype, values.length);
+  const convert =
+    dtype === "f16" ? f32ToF16 : dtype === "bf16" ? f32ToBf16 : dtype === "bool" ? Number : undefined;
+  for (let i = 0; i < values.length; i++) out[i] = convert ? convert(values[i]!) : values[i]!;
+  return out;
+}

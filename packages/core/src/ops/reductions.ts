@@ -1,5 +1,5 @@
 /** Reductions composed of primitives. Axes are resolved (ascending, distinct) and stay with length 1. */
-import { add, binary, broadcastTo, constant, div, iota, reduce, reshape } from "../build.ts";
+import { add, binary, broadcastTo, cast, constant, div, iota, reduce, reshape } from "../build.ts";
 import { scale, square, sub, sum, unary, where } from "../build.ts";
 import { computeType } from "../dtype.ts";
 import type { Node, Shape } from "../node.ts";
@@ -16,7 +16,11 @@ export function variance(x: Node, axes: readonly number[], correction: number): 
 }
 
 /** exp(x - max) and the sum of it. */
-function shiftedExp(x: Node, axes: readonly number[]): { shifted: Node; e: Node; total: Node; max: Node } {
+function shiftedExp(
+  input: Node,
+  axes: readonly number[],
+): { shifted: Node; e: Node; total: Node; max: Node } {
+  const x = cast(input, computeType(input.dtype));
   const max = reduce("reduceMax", x, axes);
   max.gradient = max === x ? null : "stop"; // the shift cancels out: its gradient is zero in exact arithmetic
   const shifted = sub(x, max);

@@ -1,0 +1,107 @@
+/** Attention with grouped queries, and rotary positions. */
+import * as build from "../build.ts";
+import { show } from "../shape.ts";
+import { concat, deviceOf, Tensor } from "../tensor.ts";
+import { type InitOptions } from "./init.ts";
+import { Linear } from "./linear.ts";
+import { Module } from "./module.ts";
+
+export interface AttentionOptions {
+  /** Query i sees key j only if j <= i + kv - q (the last query sees all keys). */
+  readonly causal?: boolean;
+  /** Default 1/√d. */
+  readonly scale?: number;
+  /** Added to the scores; broadcasts to [batch, heads, q, kv]. -1e30 hides a key. */
+  readonly bias?: Tensor;
+}
+
+/**
+ * softmax(scale · q kᵀ + bias) v for q [batch, heads, q, d], k and v [batch, kvHeads, kv, d], where kvHeads divides
+ * heads: head h uses key head floor(h · kvHeads / heads). Result [batch, heads, q, d].
+ */
+export function scaledDotProductAttention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AttentionOptions = {},
+): Tensor {
+  const [batch, heads, length, d] = q.shape as [number, number, number, number];
+  const [kBatch, kvHeads, kv, kd] = k.shape as [number, number, number, number];
+  const ranks = q.rank === 4 && k.rank === 4 && k.shape.every((n, i) => n === v.shape[i]);
+  if (!ranks || kBatch !== batch || kd !== d || heads % kvHeads !== 0) {
+    throw new RangeError(
+      `attention: q ${show(q.shape)}, k ${show(k.shape)}, v ${show(v.shape)}; need [batch, heads, q, d] and twice ` +
+        `[batch, kvHeads, kv, d] with kvHeads dividing heads`,
+    );
+  }
+  const bias = options.bias?.expand([batch, heads, length, kv]);
+  const inputs = [q, k, v, ...(bias ? [bias] : [])];
+  const attrs = { causal: options.causal ?? false, scale: options.scale ?? 1 / Math.sqrt(d) };
+  const [out] = build.attention(
+    inputs.map((t) => t.node),
+    attrs,
+  );
+  return new Tensor(out, deviceOf(inputs));
+}
+
+/**
+ * Cosines and sines [length, d/2] for rotary positions 0 … length-1, from inverse frequencies; f64 on the host, then f32.
+ */
+export function ropeTable(
+  length: number,
+  inverseFrequencies: readonly number[],
+): { cos: Float32Array; sin: Float32Array } {
+  const half = inverseFrequencies.length;
+  const angles = Float64Array.from(
+    { length: length * half },
+    (_, i) => Math.floor(i / half) * inverseFrequencies[i % half]!,
+  );
+  return { cos: Float32Array.from(angles, Math.cos), sin: Float32Array.from(angles, Math.sin) };
+}
+
+/**
+ * Rotary positions in the half-rotation form of Hugging Face (not interleaved): the pair (x[i], x[i + d/2]) is turned by
+ * the angle of frequency i. x [..., t, d]; cos and sin [t, rotary/2] or anything that broadcasts to [..., t, rotary/2].
+ * Elements beyond `rotary` pass unchanged.
+ */
+export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
+  const half = cos.shape.at(-1)!;
+  const rest = x.shape.at(-1)! - 2 * half;
+  const [a, b] = [x.narrow(-1, 0, half), x.narrow(-1, half, half)];
+  const turned = [a.mul(cos).sub(b.mul(sin)), b.mul(cos).add(a.mul(sin))];
+  return concat(rest > 0 ? [...turned, x.narrow(-1, 2 * half, rest)] : turned, -1);
+}
+
+/** [batch, t, heads · d] -> [batch, heads, t, d]. */
+export function splitHeads(x: Tensor, heads: number): Tensor {
+  const [batch, t, width] = x.shape as [number, number, number];
+  return x.reshape([batch, t, heads, width / heads]).permute([0, 2, 1, 3]);
+}
+
+/** [batch, heads, t, d] -> [batch, t, heads · d]. */
+export function mergeHeads(x: Tensor): Tensor {
+  const [batch, heads, t, d] = x.shape as [number, number, number, number];
+  return x.permute([0, 2, 1, 3]).reshape([batch, t, heads * d]);
+}
+
+/** Causal self-attention as in GPT-2: one projection to q, k, v, one back. */
+export class CausalSelfAttention extends Module {
+  readonly qkv: Linear;
+  readonly out: Linear;
+  readonly heads: number;
+
+  constructor(dim: number, heads: number, options: InitOptions & { readonly bias?: boolean }) {
+    super();
+    this.heads = heads;
+    this.qkv = Linear.init(dim, 3 * dim, { ...options, key: options.key.fold("qkv") });
+    this.out = Linear.init(dim, dim, { ...options, key: options.key.fold("out") });
+  }
+
+  /** x [batch, t, dim] -> [batch, t, dim]. */
+  forward(x: Tensor): Tensor {
+    const dim = x.shape.at(-1)!;
+    const [q, k, v] = this.qkv.forward(x).split(dim, -1) as [Tensor, Tensor, Tensor];
+    const [hq, hk, hv] = [splitHeads(q, this.heads), splitHeads(k, this.heads), splitHeads(v, this.heads)];
+    return this.out.forward(mergeHeads(scaledDotProductAttention(hq, hk, hv, { causal: true })));
+  }
+}

@@ -1,0 +1,38 @@
+/** Initial values: drawn on the host in float64, so that every backend starts from the same bits. */
+import type { Device } from "../device.ts";
+import { Parameter } from "../parameter.ts";
+import { type Key, normalArray, uniformArray } from "../random.ts";
+import type { Shape } from "../node.ts";
+import { product } from "../shape.ts";
+
+/** What a module needs to make its parameters. */
+export interface InitOptions {
+  readonly device: Device;
+  /** Where initial values come from; two modules need two keys (`key.fold("name")`). */
+  readonly key: Key;
+}
+
+/** U(-bound, bound). */
+export function uniformParameter(
+  shape: Shape,
+  bound: number,
+  { device, key }: InitOptions,
+  name?: string,
+): Parameter {
+  return Parameter.from(device, uniformArray(key, product(shape), -bound, bound), shape, "f32", name);
+}
+
+/** N(0, std²). */
+export function normalParameter(
+  shape: Shape,
+  std: number,
+  { device, key }: InitOptions,
+  name?: string,
+): Parameter {
+  return Parameter.from(device, normalArray(key, product(shape), 0, std), shape, "f32", name);
+}
+
+/** The same value everywhere. */
+export function constantParameter(shape: Shape, value: number, device: Device, name?: string): Parameter {
+  return Parameter.from(device, new Float32Array(product(shape)).fill(value), shape, "f32", name);
+}

@@ -1,0 +1,59 @@
+/** Linear layers, and the place where adapters sit. */
+import type { Parameter } from "../parameter.ts";
+import type { Tensor } from "../tensor.ts";
+import { type InitOptions, uniformParameter } from "./init.ts";
+import { Module } from "./module.ts";
+
+/** Changes the output of a layer that itself stays as it is. No module: an adapter owns its parameters, the layer does not. */
+export interface LinearAdapter {
+  /** From the layer's input x [..., in] and its output y [..., out]: the new output [..., out]. */
+  apply(x: Tensor, y: Tensor, layer: Linear): Tensor;
+}
+
+/** How a weight is stored: PyTorch's Linear [out, in], or GPT-2's Conv1D [in, out]. */
+export type LinearLayout = "outIn" | "inOut";
+
+/** y = W x + b over the last axis. */
+export class Linear extends Module {
+  weight: Parameter;
+  bias: Parameter | null;
+  readonly layout: LinearLayout;
+  adapter: LinearAdapter | null = null;
+
+  /** A layer around parameters that exist, e.g. loaded or tied ones. */
+  constructor(weight: Parameter, bias: Parameter | null = null, layout: LinearLayout = "outIn") {
+    super();
+    this.weight = weight;
+    this.bias = bias;
+    this.layout = layout;
+  }
+
+  /** A new layer; initial values as in PyTorch: weight and bias U(-1/√in, 1/√in). */
+  static init(
+    inFeatures: number,
+    outFeatures: number,
+    options: InitOptions & { readonly bias?: boolean },
+  ): Linear {
+    const bound = 1 / Math.sqrt(inFeatures);
+    const fold = (name: string): InitOptions => ({ ...options, key: options.key.fold(name) });
+    const weight = uniformParameter([outFeatures, inFeatures], bound, fold("weight"), "weight");
+    return new Linear(
+      weight,
+      options.bias === false ? null : uniformParameter([outFeatures], bound, fold("bias"), "bias"),
+    );
+  }
+
+  get inFeatures(): number {
+    return this.weight.shape[this.layout === "outIn" ? 1 : 0]!;
+  }
+  get outFeatures(): number {
+    return this.weight.shape[this.layout === "outIn" ? 0 : 1]!;
+  }
+
+  /** x [..., in] -> [..., out]. */
+  forward(x: Tensor): Tensor {
+    const product = x.matmul(this.layout === "outIn" ? this.weight.transpose() : this.weight);
+    const y = this.bias ? product.add(this.bias) : product;
+    return this.adapter ? this.adapter.apply(x, y, this) : y;
+  }
+}

@@ -1,0 +1,35 @@
+/** Losses. */
+import { sameShape, show } from "../shape.ts";
+import { type Tensor, where } from "../tensor.ts";
+
+/**
+ * Mean of -log softmax(logits)[target] over the positions where `mask` is not 0 (all, without one).
+ * logits [..., classes], targets (i32) [...], mask [...] (bool or a weight). The loss of no position at all is NaN.
+ */
+export function crossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  options: { readonly mask?: Tensor } = {},
+): Tensor {
+  const positions = logits.shape.slice(0, -1);
+  for (const [name, t] of [
+    ["targets", targets],
+    ["mask", options.mask ?? targets],
+  ] as const) {
+    if (!sameShape(t.shape, positions)) {
+      throw new RangeError(
+        `crossEntropy: ${name} ${show(t.shape)} for logits ${show(logits.shape)}; need ${show(positions)}`,
+      );
+    }
+  }
+  const hit = targets.oneHot(logits.shape.at(-1)!, "bool");
+  const losses = logits.logSumExp(-1).sub(where(hit, logits, 0).sum(-1));
+  if (!options.mask) return losses.mean();
+  const weight = options.mask.cast("f32");
+  return losses.mul(weight).sum().div(weight.sum());
+}
+
+/** Mean squared difference. */
+export function mse(prediction: Tensor, target: Tensor): Tensor {
+  return prediction.sub(target).square().mean();
+}

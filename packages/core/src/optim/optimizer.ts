@@ -1,0 +1,227 @@
+/** What optimizers share: gradients, accumulation, clipping, masks, state, and the one program per step. */
+import * as build from "../build.ts";
+import type { Device } from "../device.ts";
+import { allocateArray, computeType } from "../dtype.ts";
+import { settle, type Storage } from "../node.ts";
+import { checkMask, type Parameter } from "../parameter.ts";
+import { submit, type Update } from "../plan.ts";
+import { deviceOf, grad, Tensor, where } from "../tensor.ts";
+import type { Schedule } from "./schedule.ts";
+
+export interface OptimizerOptions {
+  /** A number, or the rate of each step. */
+  readonly lr: number | Schedule;
+  /** Scales all gradients down together so that their joint norm is at most this. */
+  readonly clipNorm?: number;
+}
+
+/** One tensor per parameter that lives from step to step, e.g. momentum. f32 zeros at first. */
+type State = Map<string, Tensor>;
+
+/** What a rule makes of one parameter in one step. */
+export interface Rule {
+  readonly value: Tensor;
+  readonly state: ReadonlyMap<string, Tensor>;
+}
+
+/** All that a resumed run needs. */
+export interface OptimizerState {
+  readonly step: number;
+  /** By `name.index`, the index being the parameter's position; f32. */
+  readonly tensors: ReadonlyMap<string, Float32Array>;
+}
+
+/** A number handed over at run time, whatever it is: a rate of 0 must not make another program than one of 0.1. */
+export const runtime = (value: number): Tensor => new Tensor(build.runtimeScalar(value, "f32"), null);
+
+/** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false are left alone. */
+export abstract class Optimizer {
+  readonly parameters: readonly Parameter[];
+  readonly #schedule: Schedule;
+  readonly #clipNorm: number | undefined;
+  readonly #state = new Map<Parameter, Map<string, Storage>>();
+  #accumulated = new Map<Parameter, Storage>();
+  #step = 0;
+  #gradNorm: Tensor | null = null;
+
+  constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
+    this.parameters = [...new Set(parameters)];
+    if (this.parameters.length === 0) throw new RangeError("optimizer: there are no parameters to train");
+    const { lr } = options;
+    this.#schedule = typeof lr === "number" ? () => lr : lr;
+    this.#clipNorm = options.clipNorm;
+  }
+
+  /** The names of the state tensors of each parameter. */
+  protected abstract readonly stateNames: readonly string[];
+  /** New value and state of `p` from its gradient; `step` counts from 1. */
+  protected abstract rule(p: Tensor, g: Tensor, state: State, lr: number, step: number): Rule;
+
+  /** Steps done. */
+  get stepCount(): number {
+    return this.#step;
+  }
+  /** The learning rate of the next step. */
+  get lr(): number {
+    return this.#schedule(this.#step);
+  }
+  /** The joint norm of the last step's gradients, before clipping; null unless `clipNorm` was given. */
+  get gradNorm(): Tensor | null {
+    return this.#gradNorm;
+  }
+
+  /**
+   * Differentiates `loss`, updates all parameters, and evaluates the loss and `also` as they were before: one program.
+   * Without a loss, applies what `accumulate` has gathered.
+   */
+  step(loss?: Tensor, also: readonly Tensor[] = []): void {
+    const { device, tensors, updates } = this.#trace(loss, also);
+    const { outputs } = submit(
+      device,
+      tensors.map((t) => t.node),
+      updates,
+    );
+    tensors.forEach(({ node }, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
+    for (const storage of this.#accumulated.values()) storage.buffer.free();
+    this.#accumulated = new Map();
+    this.#step++;
+  }
+
+  /** Adds the gradients of `loss` to those gathered so far; the next `step` applies them all. */
+  accumulate(loss: Tensor): void {
+    const trained = this.#trained();
+    const device = deviceOf([loss, ...trained])!;
+    const updates = this.#gradients(loss, trained).map((g, i): Update => {
+      const p = trained[i]!;
+      const storage = this.#accumulated.get(p) ?? zeroStorage(device, p, `gradient of ${p.name}`);
+      this.#accumulated.set(p, storage);
+      return { storage, value: g.node };
+    });
+    const { outputs } = submit(device, [loss.node], updates);
+    settle(loss.node, build.buffer(outputs[0]!, loss.shape, loss.dtype));
+  }
+
+  /** What the next `step(loss)` would submit: for `explain`, and for counting kernels. */
+  trace(loss: Tensor): { device: Device; tensors: Tensor[]; updates: Update[] } {
+    return this.#trace(loss, []);
+  }
+
+  #trained(): Parameter[] {
+    const trained = this.parameters.filter((p) => p.requiresGrad);
+    if (trained.length === 0)
+      throw new RangeError("optimizer: every parameter is frozen; set requiresGrad on one");
+    return trained;
+  }
+
+  /** Gradients of the loss plus what was accumulated. */
+  #gradients(loss: Tensor | undefined, trained: readonly Parameter[]): Tensor[] {
+    if (!loss && this.#accumulated.size === 0)
+      throw new RangeError("step: give a loss, or call accumulate(loss) first");
+    const fresh = loss ? grad(loss, trained) : [];
+    return trained.map((p, i) => {
+      const storage = this.#accumulated.get(p);
+      const before = storage
+        ? new Tensor(build.buffer(storage, p.shape, computeType(p.dtype)), p.device)
+        : null;
+      const g = fresh[i];
+      if (before && g) return before.add(g);
+      return g ?? before ?? new Tensor(build.fill(0, p.shape, computeType(p.dtype)), p.device);
+    });
+  }
+
+  #trace(
+    loss: Tensor | undefined,
+    also: readonly Tensor[],
+  ): { device: Device; tensors: Tensor[]; updates: Update[] } {
+    const trained = this.#trained();
+    const device = deviceOf([...trained, ...(loss ? [loss] : [])])!;
+    const gradients = this.#clip(this.#gradients(loss, trained));
+    const lr = this.lr;
+    const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr, device));
+    const tensors = [...(loss ? [loss] : []), ...(this.#gradNorm ? [this.#gradNorm] : []), ...also];
+    return {
+      device,
+      tensors: tensors.filter(({ node }) => node.op !== "buffer" && node.op !== "data"),
+      updates,
+    };
+  }
+
+  #clip(gradients: readonly Tensor[]): readonly Tensor[] {
+    this.#gradNorm = null;
+    if (this.#clipNorm === undefined) return gradients;
+    const squares = gradients.map((g) => g.square().sum());
+    this.#gradNorm = squares.reduce((a, b) => a.add(b)).sqrt();
+    const factor = runtime(this.#clipNorm).div(this.#gradNorm.add(1e-6)).minimum(1);
+    return gradients.map((g) => g.mul(factor));
+  }
+
+  /** The updates of one parameter and its state; masked elements keep both. */
+  #update(p: Parameter, g: Tensor, lr: number, device: Device): Update[] {
+    const type = computeType(p.dtype);
+    const storages = this.#stateOf(p, device);
+    const state = new Map(
+      [...storages].map(([name, s]) => [name, new Tensor(build.buffer(s, p.shape, type), device)]),
+    );
+    const result = this.rule(p.cast(type), g, state, lr, this.#step + 1);
+    if (p.updateMask) checkMask(p, p.updateMask);
+    const keep = p.updateMask?.cast("bool");
+    const masked = (fresh: Tensor, old: Tensor): Tensor => (keep ? where(keep, fresh, old) : fresh);
+    return [
+      { storage: p.storage, value: masked(result.value, p).cast(p.dtype).node },
+      ...[...storages].map(([name, storage]): Update => {
+        return { storage, value: masked(result.state.get(name)!, state.get(name)!).node };
+      }),
+    ];
+  }
+
+  #stateOf(p: Parameter, device: Device): Map<string, Storage> {
+    let state = this.#state.get(p);
+    if (!state) {
+      state = new Map(this.stateNames.map((name) => [name, zeroStorage(device, p, `${name} of ${p.name}`)]));
+      this.#state.set(p, state);
+    }
+    return state;
+  }
+
+  /** Copies out the step count and all state, for a checkpoint. */
+  async state(): Promise<OptimizerState> {
+    const tensors = new Map<string, Float32Array>();
+    for (const [index, p] of this.parameters.entries()) {
+      for (const [name, storage] of this.#state.get(p) ?? []) {
+        tensors.set(`${name}.${index}`, new Float32Array(await storage.buffer.read(0, 4 * p.size)));
+      }
+    }
+    return { step: this.#step, tensors };
+  }
+
+  /** Continues from a state that `state()` gave for the same parameters in the same order. */
+  load({ step, tensors }: OptimizerState): void {
+    for (const key of tensors.keys()) {
+      const [name, index] = key.split(".");
+      const p = this.parameters[Number(index)];
+      if (!p || !this.stateNames.includes(name!) || tensors.get(key)!.length !== p.size) {
+        throw new RangeError(
+          `optimizer state "${key}" (${tensors.get(key)!.length} values) fits no parameter of this optimizer`,
+        );
+      }
+    }
+    this.#step = step;
+    for (const [index, p] of this.parameters.entries()) {
+      for (const name of this.stateNames) {
+        const values = tensors.get(`${name}.${index}`);
+        const storage = values && this.#stateOf(p, p.device!).get(name)!;
+        if (!storage) continue;
+        storage.version++;
+        storage.buffer.write(values);
+      }
+    }
+  }
+}
+
+/** Zeros of the shape of `p`, in the type that arithmetic on it is done in. */
+function zeroStorage(device: Device, p: Parameter, name: string): Storage {
+  const zeros = allocateArray(computeType(p.dtype), p.size);
+  const storage = device.allocate(zeros.byteLength, name);
+  storage.buffer.write(zeros);
+  return storage;
+}

@@ -1,0 +1,93 @@
+/** Parameters: tensors that own their memory, can be updated in place, and are what optimizers train. */
+import * as build from "./build.ts";
+import type { Device } from "./device.ts";
+import { allocateArray, type DType, encode, isFloat, type TypedArray } from "./dtype.ts";
+import type { Node, Shape, Storage } from "./node.ts";
+import { product, sameShape, show } from "./shape.ts";
+import { Tensor } from "./tensor.ts";
+
+/**
+ * A weight. Tying weights is using one Parameter in several places: its gradient is the sum over all of them, it is
+ * counted, updated and stored once.
+ */
+export class Parameter extends Tensor {
+  readonly storage: Storage;
+  /** False: not differentiated, not updated; the backward graph towards it is never built. */
+  requiresGrad: boolean;
+  /**
+   * Per element (broadcasting to `shape`): 1 trains it, 0 leaves it exactly as it is, also under weight decay and
+   * momentum. Null trains all.
+   */
+  updateMask: Tensor | null = null;
+  #leaf: Node<"buffer">;
+
+  constructor(storage: Storage, shape: Shape, dtype: DType, device: Device) {
+    const leaf = build.buffer(storage, shape, dtype);
+    super(leaf, device);
+    this.storage = storage;
+    this.requiresGrad = isFloat(dtype);
+    this.#leaf = leaf;
+  }
+
+  /** A parameter with the given values, row-major; f16 and bf16 may be given as numbers or as 16-bit patterns. */
+  static from(
+    device: Device,
+    values: TypedArray | readonly number[],
+    shape: Shape,
+    dtype: DType = "f32",
+    name = "parameter",
+  ): Parameter {
+    const raw = toStorage(values, shape, dtype, name);
+    const storage = device.allocate(raw.byteLength, name);
+    storage.buffer.write(raw);
+    return new Parameter(storage, shape, dtype, device);
+  }
+
+  /** For messages and files: the path in the model. */
+  get name(): string {
+    return this.storage.name;
+  }
+  set name(name: string) {
+    this.storage.name = name;
+  }
+
+  override get node(): Node {
+    if (this.#leaf.attrs.version !== this.storage.version) {
+      this.#leaf = build.buffer(this.storage, this.#leaf.shape, this.#leaf.dtype);
+    }
+    return this.#leaf;
+  }
+
+  /** Replaces the values. Graphs built on the old ones can no longer be computed, and say so. */
+  set(values: TypedArray | readonly number[]): void {
+    const raw = toStorage(values, this.shape, this.dtype, this.name);
+    this.storage.version++;
+    this.storage.buffer.write(raw);
+  }
+}
+
+function toStorage(
+  values: TypedArray | readonly number[],
+  shape: Shape,
+  dtype: DType,
+  name: string,
+): TypedArray {
+  if (values.length !== product(shape)) {
+    throw new RangeError(
+      `${name}: ${values.length} values were given for shape ${show(shape)}, which takes ${product(shape)}`,
+    );
+  }
+  return values.constructor === allocateArray(dtype, 0).constructor
+    ? (values as TypedArray)
+    : encode(values, dtype);
+}
+
+/** Whether `mask` can stand for `parameter.updateMask`; throws what is wrong with it. */
+export function checkMask(parameter: Parameter, mask: Tensor): void {
+  const shape = mask.shape.length > parameter.rank ? null : mask.expand(parameter.shape).shape;
+  if (!shape || !sameShape(shape, parameter.shape)) {
+    throw new RangeError(
+      `updateMask ${show(mask.shape)} does not broadcast to ${parameter.name} ${show(parameter.shape)}`,
+    );
+  }
+}

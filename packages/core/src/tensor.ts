@@ -1,0 +1,569 @@
+/**
+ * The user's handle. A tensor is a recipe: methods check their arguments and build graph; nothing is computed until a
+ * value is read (`data`, `item`) or an optimizer steps. Memory is nobody's business but the planner's.
+ */
+import * as build from "./build.ts";
+import { BYTES, computeType, decode, type DType, isFloat, type TypedArray, viewBytes } from "./dtype.ts";
+import type { Device } from "./device.ts";
+import { gradients } from "./grad.ts";
+import { type BinaryOp, type UnaryOp } from "./kernel.ts";
+import { type Node, type Range, type Shape, settle } from "./node.ts";
+import { conv2d, poolWindows } from "./ops/convolution.ts";
+import * as elementwise from "./ops/elementwise.ts";
+import { einsum as einsumNodes } from "./ops/einsum.ts";
+import * as indexing from "./ops/indexing.ts";
+import * as reductions from "./ops/reductions.ts";
+import { submit } from "./plan.ts";
+import { hostDevice } from "./device.ts";
+import { product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
+
+/** What an elementwise method takes: a tensor, or a number that becomes one of its type. */
+export type Operand = Tensor | number;
+type Axes = number | readonly number[];
+interface ReduceOptions {
+  /** Keep reduced axes with length 1. */
+  readonly keepdims?: boolean;
+}
+/** A part of an axis: [start, stop, step?], where negative start and stop count from the end; null takes all. */
+export type SliceSpec = readonly [start: number, stop: number, step?: number] | null;
+
+/** An n-dimensional array on a device (or on none yet, if made of constants alone). Immutable. */
+export class Tensor {
+  readonly #node: Node;
+  /** Where it lives; null for constants, which adopt the device of what they meet. */
+  readonly device: Device | null;
+
+  constructor(node: Node, device: Device | null) {
+    this.#node = node;
+    this.device = device;
+  }
+
+  /** The graph node behind the handle. */
+  get node(): Node {
+    return this.#node;
+  }
+
+  get shape(): Shape {
+    return this.node.shape;
+  }
+  get dtype(): DType {
+    return this.node.dtype;
+  }
+  /** The number of axes. */
+  get rank(): number {
+    return this.shape.length;
+  }
+  /** The number of elements. */
+  get size(): number {
+    return product(this.shape);
+  }
+
+  #make(node: Node): Tensor {
+    return new Tensor(node, this.device);
+  }
+  #unary(op: UnaryOp): Tensor {
+    return this.#make(build.unary(op, this.node));
+  }
+  #binary(op: BinaryOp, other: Operand, swap = false): Tensor {
+    const [a, b] = [this.node, operandNode(other, this)];
+    return new Tensor(swap ? build.binary(op, b, a) : build.binary(op, a, b), deviceOf([this, other]));
+  }
+
+  // --- arithmetic; shapes broadcast, types must agree (f16 and bf16 widen to f32)
+  add(other: Operand): Tensor {
+    return this.#binary("add", other);
+  }
+  sub(other: Operand): Tensor {
+    return this.#binary("sub", other);
+  }
+  mul(other: Operand): Tensor {
+    return this.#binary("mul", other);
+  }
+  div(other: Operand): Tensor {
+    return this.#binary("div", other);
+  }
+  /** The remainder, with the sign of the dividend. */
+  mod(other: Operand): Tensor {
+    return this.#binary("mod", other);
+  }
+  maximum(other: Operand): Tensor {
+    return this.#binary("max", other);
+  }
+  minimum(other: Operand): Tensor {
+    return this.#binary("min", other);
+  }
+  /** Any base for an integer number as exponent; otherwise exp(y log x), which needs x > 0. */
+  pow(exponent: Operand): Tensor {
+    if (typeof exponent === "number") return this.#make(elementwise.powNumber(this.node, exponent));
+    return new Tensor(elementwise.pow(this.node, exponent.node), deviceOf([this, exponent]));
+  }
+
+  // --- comparisons and logic: bool tensors
+  lt(other: Operand): Tensor {
+    return this.#binary("lt", other);
+  }
+  le(other: Operand): Tensor {
+    return this.#binary("le", other);
+  }
+  gt(other: Operand): Tensor {
+    return this.#binary("lt", other, true);
+  }
+  ge(other: Operand): Tensor {
+    return this.#binary("le", other, true);
+  }
+  eq(other: Operand): Tensor {
+    return this.#binary("eq", other);
+  }
+  ne(other: Operand): Tensor {
+    return this.eq(other).not();
+  }
+  and(other: Operand): Tensor {
+    return this.#binary("and", other);
+  }
+  or(other: Operand): Tensor {
+    return this.#binary("or", other);
+  }
+  xor(other: Operand): Tensor {
+    return this.#binary("xor", other);
+  }
+  not(): Tensor {
+    return this.#unary("not");
+  }
+
+  // --- elementwise functions
+  neg(): Tensor {
+    return this.#unary("neg");
+  }
+  exp(): Tensor {
+    return this.#unary("exp");
+  }
+  log(): Tensor {
+    return this.#unary("log");
+  }
+  sqrt(): Tensor {
+    return this.#unary("sqrt");
+  }
+  rsqrt(): Tensor {
+    return this.#unary("rsqrt");
+  }
+  reciprocal(): Tensor {
+    return this.#unary("recip");
+  }
+  sin(): Tensor {
+    return this.#unary("sin");
+  }
+  cos(): Tensor {
+    return this.#unary("cos");
+  }
+  tanh(): Tensor {
+    return this.#unary("tanh");
+  }
+  erf(): Tensor {
+    return this.#unary("erf");
+  }
+  floor(): Tensor {
+    return this.#unary("floor");
+  }
+  abs(): Tensor {
+    return this.#unary("abs");
+  }
+  square(): Tensor {
+    return this.#make(build.square(this.node));
+  }
+  sign(): Tensor {
+    return this.#make(elementwise.sign(this.node));
+  }
+  sigmoid(): Tensor {
+    return this.#make(elementwise.sigmoid(this.node));
+  }
+  relu(): Tensor {
+    return this.#make(elementwise.relu(this.node));
+  }
+  silu(): Tensor {
+    return this.#make(elementwise.silu(this.node));
+  }
+  softplus(): Tensor {
+    return this.#make(elementwise.softplus(this.node));
+  }
+  /** "none" (default) is exact, by erf; "tanh" is GPT-2's approximation. */
+  gelu(approximate: "none" | "tanh" = "none"): Tensor {
+    return this.#make(elementwise.gelu(this.node, approximate));
+  }
+  clamp(low: number | null, high: number | null = null): Tensor {
+    return this.#make(elementwise.clamp(this.node, low, high));
+  }
+  cast(dtype: DType): Tensor {
+    return this.#make(build.cast(this.node, dtype));
+  }
+
+  // --- reductions over `axes` (default: all)
+  #reduce(
+    what: string,
+    f: (axes: number[]) => Node,
+    axes: Axes | undefined,
+    { keepdims }: ReduceOptions = {},
+  ): Tensor {
+    const resolved = resolveAxes(axes, this.rank, what);
+    const node = f(resolved);
+    const kept = this.shape.filter((_, i) => !resolved.includes(i));
+    return this.#make(keepdims === true ? node : build.reshape(node, kept));
+  }
+  sum(axes?: Axes, options?: ReduceOptions): Tensor {
+    return this.#reduce("sum", (a) => build.sum(this.node, a), axes, options);
+  }
+  mean(axes?: Axes, options?: ReduceOptions): Tensor {
+    return this.#reduce("mean", (a) => reductions.mean(this.node, a), axes, options);
+  }
+  prod(axes?: Axes, options?: ReduceOptions): Tensor {
+    return this.#reduce("prod", (a) => build.reduce("reduceProd", this.node, a), axes, options);
+  }
+  max(axes?: Axes, options?: ReduceOptions): Tensor {
+    return this.#reduce("max", (a) => build.reduce("reduceMax", this.node, a), axes, options);
+  }
+  min(axes?: Axes, options?: ReduceOptions): Tensor {
+    return this.#reduce("min", (a) => build.reduce("reduceMin", this.node, a), axes, options);
+  }
+  /** Mean squared distance from the mean, divided by n - correction (default 0: the biased variance that norms use). */
+  variance(axes?: Axes, options: ReduceOptions & { readonly correction?: number } = {}): Tensor {
+    return this.#reduce(
+      "variance",
+      (a) => reductions.variance(this.node, a, options.correction ?? 0),
+      axes,
+      options,
+    );
+  }
+  logSumExp(axes?: Axes, options?: ReduceOptions): Tensor {
+    return this.#reduce("logSumExp", (a) => reductions.logSumExp(this.node, a), axes, options);
+  }
+  /** The index (i32) of the first largest element along `axis`. */
+  argmax(axis: number = -1, options?: ReduceOptions): Tensor {
+    return this.#reduce("argmax", ([a]) => reductions.argExtreme("reduceMax", this.node, a!), axis, options);
+  }
+  /** The index (i32) of the first smallest element along `axis`. */
+  argmin(axis: number = -1, options?: ReduceOptions): Tensor {
+    return this.#reduce("argmin", ([a]) => reductions.argExtreme("reduceMin", this.node, a!), axis, options);
+  }
+  softmax(axis: number = -1): Tensor {
+    return this.#make(reductions.softmax(this.node, [resolveAxis(axis, this.rank, "softmax")]));
+  }
+  logSoftmax(axis: number = -1): Tensor {
+    return this.#make(reductions.logSoftmax(this.node, [resolveAxis(axis, this.rank, "logSoftmax")]));
+  }
+  /** Running sums along `axis`. */
+  cumsum(axis: number = -1): Tensor {
+    return this.#make(reductions.cumsum(this.node, resolveAxis(axis, this.rank, "cumsum")));
+  }
+
+  // --- movement: no elements are computed, and mostly none are copied
+  /** One length may be -1. */
+  reshape(shape: Shape): Tensor {
+    return this.#make(build.reshape(this.node, shape));
+  }
+  /** Axis i of the result is axis order[i] of this. */
+  permute(order: readonly number[]): Tensor {
+    return this.#make(
+      build.permute(
+        this.node,
+        order.map((axis) => resolveAxis(axis, this.rank, "permute")),
+      ),
+    );
+  }
+  /** Swaps two axes (default: the last two). */
+  transpose(a: number = -2, b: number = -1): Tensor {
+    const [x, y] = [resolveAxis(a, this.rank, "transpose"), resolveAxis(b, this.rank, "transpose")];
+    return this.permute(this.shape.map((_, i) => (i === x ? y : i === y ? x : i)));
+  }
+  /** Stretches axes of length 1, and adds axes in front. */
+  expand(shape: Shape): Tensor {
+    return this.#make(build.broadcastTo(this.node, shape));
+  }
+  squeeze(axis: number): Tensor {
+    const at = resolveAxis(axis, this.rank, "squeeze");
+    if (this.shape[at] !== 1)
+      throw new RangeError(`squeeze: axis ${axis} of ${show(this.shape)} has not length 1`);
+    return this.reshape(this.shape.filter((_, i) => i !== at));
+  }
+  /** Inserts an axis of length 1, which will have the index `axis`. */
+  unsqueeze(axis: number): Tensor {
+    const at = resolveAxis(axis, this.rank + 1, "unsqueeze");
+    return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
+  }
+  /** One [start, stop, step?] or null per axis; missing ones take all. */
+  slice(...ranges: readonly SliceSpec[]): Tensor {
+    if (ranges.length > this.rank)
+      throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(this.shape)}`);
+    const full = this.shape.map((d, i): Range => {
+      const [start, stop, step] = ranges[i] ?? [0, d];
+      return [start < 0 ? start + d : start, stop < 0 ? stop + d : stop, step ?? 1];
+    });
+    return this.#make(build.slice(this.node, full));
+  }
+  /** `length` elements from `start` along `axis`. */
+  narrow(axis: number, start: number, length: number): Tensor {
+    const at = resolveAxis(axis, this.rank, "narrow");
+    return this.#make(build.slice(this.node, indexing.narrowRanges(this.shape, at, start, length)));
+  }
+  /** Zeros around: [before, after] per axis. */
+  pad(widths: readonly (readonly [number, number])[]): Tensor {
+    return this.#make(build.pad(this.node, widths));
+  }
+  flip(axes: Axes): Tensor {
+    return this.#make(build.flip(this.node, resolveAxes(axes, this.rank, "flip")));
+  }
+  /** Pieces of the given sizes (or of one size, the last may be smaller) along `axis`. */
+  split(sizes: number | readonly number[], axis: number = 0): Tensor[] {
+    const length = this.shape[resolveAxis(axis, this.rank, "split")]!;
+    const list = typeof sizes === "number" ? chunks(length, sizes) : sizes;
+    if (list.reduce((a, b) => a + b, 0) !== length) {
+      throw new RangeError(
+        `split: sizes [${list.join(", ")}] must add up to ${length}, the length of axis ${axis}`,
+      );
+    }
+    let start = 0;
+    return list.map((size) => this.narrow(axis, (start += size) - size, size));
+  }
+  /** Zeros above the given diagonal of the last two axes. */
+  tril(diagonal = 0): Tensor {
+    return this.#make(indexing.triangle(this.node, "lower", diagonal));
+  }
+  /** Zeros below the given diagonal of the last two axes. */
+  triu(diagonal = 0): Tensor {
+    return this.#make(indexing.triangle(this.node, "upper", diagonal));
+  }
+
+  // --- products and indexing
+  /** [..., m, k] · [..., k, n], batches broadcast. A two-dimensional right side meets all leading axes at once. */
+  matmul(other: Tensor): Tensor {
+    const device = deviceOf([this, other]);
+    if (other.rank === 2 && this.rank > 2) {
+      const rows = this.reshape([this.size / Math.max(this.shape.at(-1)!, 1), this.shape.at(-1)!]);
+      const out = build.matmul(rows.node, other.node);
+      return new Tensor(build.reshape(out, [...this.shape.slice(0, -1), other.shape[1]!]), device);
+    }
+    return new Tensor(build.matmul(this.node, other.node), device);
+  }
+  /** Rows of axis 0 by an index (i32) of any shape: an embedding look-up. Out of range gives NaN. */
+  take(index: Tensor): Tensor {
+    return new Tensor(indexing.take(this.node, index.node), deviceOf([this, index]));
+  }
+  /** out[i][j] = this[i][index[i][j]] for axis 1 (torch.gather). Out of range gives NaN. */
+  gather(axis: number, index: Tensor): Tensor {
+    const at = resolveAxis(axis, this.rank, "gather");
+    return new Tensor(indexing.gatherAlong(this.node, at, index.node), deviceOf([this, index]));
+  }
+  /** This plus `values`, each added where `index` (i32) says along `axis` (torch.scatter_add). */
+  scatterAdd(axis: number, index: Tensor, values: Tensor): Tensor {
+    const at = resolveAxis(axis, this.rank, "scatterAdd");
+    return new Tensor(
+      indexing.scatterAddAlong(this.node, at, index.node, values.node),
+      deviceOf([this, index, values]),
+    );
+  }
+  /** 1 at the position given by this index (i32) in a new last axis of length `depth`, 0 elsewhere. */
+  oneHot(depth: number, dtype: DType = "f32"): Tensor {
+    return this.#make(indexing.oneHot(this.node, depth, dtype));
+  }
+  /** This [n, c, h, w] with kernel [out, c, kh, kw]. */
+  conv2d(kernel: Tensor, options: { readonly stride?: number; readonly padding?: number } = {}): Tensor {
+    const node = conv2d(this.node, kernel.node, options.stride ?? 1, options.padding ?? 0);
+    return new Tensor(node, deviceOf([this, kernel]));
+  }
+  maxPool2d(size: number, stride: number = size): Tensor {
+    return this.#make(poolWindows(this.node, size, stride)).max(-1);
+  }
+  avgPool2d(size: number, stride: number = size): Tensor {
+    return this.#make(poolWindows(this.node, size, stride)).mean(-1);
+  }
+
+  /** The same values, through which no gradient passes. */
+  detach(): Tensor {
+    return this.#make(build.stopGradient(this.node));
+  }
+
+  // --- reading: computes what is needed, then copies it here
+  /** All elements, row-major. Half precision comes as f32, bool as 0 and 1. */
+  async data(): Promise<TypedArray> {
+    const bytes = await this.#bytes();
+    return decode(bytes, this.dtype, this.size);
+  }
+  /** The value of a tensor with one element. */
+  async item(): Promise<number> {
+    if (this.size !== 1)
+      throw new RangeError(`item: shape ${show(this.shape)} has ${this.size} elements; use data()`);
+    return (await this.data())[0]!;
+  }
+  /** Nested arrays of numbers. */
+  async toArray(): Promise<unknown> {
+    return nest(await this.data(), this.shape);
+  }
+
+  async #bytes(): Promise<ArrayBufferLike> {
+    await realize(this);
+    const { attrs } = this.node;
+    if ("values" in attrs)
+      return attrs.values.buffer.slice(
+        attrs.values.byteOffset,
+        attrs.values.byteOffset + attrs.values.byteLength,
+      );
+    const { storage } = (this.node as Node<"buffer">).attrs;
+    const bytes = await storage.buffer.read(0, this.size * BYTES[this.dtype]);
+    if (this.node.origin) releaseTo(this.node, bytes);
+    return bytes;
+  }
+
+  toString(): string {
+    return `Tensor(${show(this.shape)} ${this.dtype}${this.device ? ` on ${this.device.name}` : ""})`;
+  }
+}
+
+/** The node of an operand, numbers being of the type that `like` computes in. */
+function operandNode(x: Operand, like: Tensor): Node {
+  if (typeof x !== "number") return x.node;
+  const type = computeType(like.dtype);
+  if (!isFloat(type) && !Number.isInteger(x)) {
+    throw new TypeError(`${x} is no ${type}; use .cast("f32") on the tensor first, or give an integer`);
+  }
+  return build.scalar(x, type);
+}
+
+/** The one device that all tensors are on; null if there are only constants. */
+export function deviceOf(operands: readonly Operand[]): Device | null {
+  let found: Device | null = null;
+  for (const x of operands) {
+    if (typeof x === "number" || x.device === null || x.device === found) continue;
+    if (found !== null) {
+      throw new TypeError(
+        `tensors are on two devices, ${found.name} and ${x.device.name}; copy one over by device.tensor(await x.data())`,
+      );
+    }
+    found = x.device;
+  }
+  return found;
+}
+
+function chunks(length: number, size: number): number[] {
+  if (!Number.isInteger(size) || size < 1)
+    throw new RangeError(`split: size ${size} must be a positive integer`);
+  return Array.from({ length: Math.ceil(length / size) }, (_, i) => Math.min(size, length - i * size));
+}
+
+function nest(values: TypedArray, shape: Shape): unknown {
+  if (shape.length === 0) return values[0];
+  const inner = product(shape.slice(1));
+  return Array.from({ length: shape[0]! }, (_, i) =>
+    shape.length === 1 ? values[i] : nest(values.subarray(i * inner, (i + 1) * inner), shape.slice(1)),
+  );
+}
+
+/** Gives the device memory of a computed result back: its value is on the host from now on. */
+function releaseTo(node: Node, bytes: ArrayBuffer): void {
+  if (node.op !== "buffer") return; // somebody read it at the same time and was faster
+  const { storage } = (node as Node<"buffer">).attrs;
+  settle(node, build.data(viewBytes(node.dtype, bytes), node.shape, node.dtype));
+  storage.buffer.free();
+}
+
+/**
+ * Computes all of `tensors` in one program each device, so that reading them is only a copy. Resolves when the work has
+ * been submitted.
+ */
+export async function realize(...tensors: readonly Tensor[]): Promise<void> {
+  const byDevice = new Map<Device, Set<Node>>();
+  for (const { node, device } of tensors) {
+    if (node.op === "buffer" || node.op === "data") continue;
+    const on = device ?? hostDevice();
+    byDevice.set(on, (byDevice.get(on) ?? new Set()).add(node));
+  }
+  for (const [device, set] of byDevice) {
+    const nodes = [...set];
+    const { outputs } = await submit(device, nodes);
+    nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
+  }
+}
+
+/**
+ * Gradients of the scalar `loss` with respect to each tensor of `wrt`: graph, to be read, or differentiated again.
+ * Zeros where the loss does not depend on a tensor. Only what leads to `wrt` is differentiated.
+ */
+export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
+  if (loss.size !== 1) {
+    throw new RangeError(
+      `grad: the loss has shape ${show(loss.shape)}; reduce it to one number, e.g. by .mean()`,
+    );
+  }
+  if (!isFloat(loss.dtype)) throw new TypeError(`grad: the loss is ${loss.dtype}, which has no gradient`);
+  const device = deviceOf([loss, ...wrt]);
+  const targets = wrt.map((t) => t.node);
+  return gradients(loss.node, targets).map((node) => new Tensor(node, device));
+}
+
+/**
+ * fn(...inputs), whose intermediate values are not kept for the backward pass but computed again in it. `fn` is called
+ * twice: it must build the same graph both times (random keys are values, so dropout does). Parameters may be captured.
+ */
+export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: readonly Tensor[]): Tensor {
+  const out = fn(...inputs);
+  const node = build.marked(out.node, {
+    inputs: inputs.map((x) => x.node),
+    run: (nodes) => fn(...nodes.map((n, i) => new Tensor(n, inputs[i]!.device))).node,
+  });
+  return new Tensor(node, out.device);
+}
+
+/** condition ? a : b, elementwise; all broadcast. */
+export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
+  const like = [a, b].find((x) => typeof x !== "number") ?? new Tensor(build.constant(0, "f32"), null);
+  return new Tensor(
+    build.where(condition.node, operandNode(a, like), operandNode(b, like)),
+    deviceOf([condition, a, b]),
+  );
+}
+
+/** Joins tensors along an axis that exists. */
+export function concat(tensors: readonly Tensor[], axis: number = 0): Tensor {
+  if (tensors.length === 0) throw new RangeError("concat: give at least one tensor");
+  const at = resolveAxis(axis, tensors[0]!.rank, "concat");
+  return new Tensor(
+    indexing.concat(
+      tensors.map((t) => t.node),
+      at,
+    ),
+    deviceOf(tensors),
+  );
+}
+
+/** Joins tensors of one shape along a new axis. */
+export function stack(tensors: readonly Tensor[], axis: number = 0): Tensor {
+  if (tensors.length === 0) throw new RangeError("stack: give at least one tensor");
+  const odd = tensors.find((t) => !sameShape(t.shape, tensors[0]!.shape));
+  if (odd) throw new RangeError(`stack: shapes ${show(tensors[0]!.shape)} and ${show(odd.shape)} differ`);
+  return concat(
+    tensors.map((t) => t.unsqueeze(axis)),
+    axis,
+  );
+}
+
+/** Einstein summation, e.g. `einsum("bij,bjk->bik", x, y)`. */
+export function einsum(spec: string, ...tensors: readonly Tensor[]): Tensor {
+  return new Tensor(
+    einsumNodes(
+      spec,
+      tensors.map((t) => t.node),
+    ),
+    deviceOf(tensors),
+  );
+}
+
+/** `value` everywhere. Adopts the device of what it meets. */
+export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
+  return new Tensor(build.broadcastTo(build.scalar(value, dtype), shape), null);
+}
+export const zeros = (shape: Shape, dtype: DType = "f32"): Tensor => full(shape, 0, dtype);
+export const ones = (shape: Shape, dtype: DType = "f32"): Tensor => full(shape, 1, dtype);
+
+/** The index along `axis` of each element of `shape`, as i32. */
+export function iota(shape: Shape, axis: number): Tensor {
+  return new Tensor(build.iota(shape, resolveAxis(axis, shape.length, "iota")), null);
+}
+/** 0 … n-1, as i32. */
+export const arange = (n: number): Tensor => iota([n], 0);
