@@ -1,0 +1,100 @@
+/**
+ * The documents hold what they say: their TypeScript type-checks and runs and prints what its comments promise, their shell
+ * commands work, and their links lead somewhere.
+ */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { before, describe, test } from "node:test";
+import { type Block, codeBlocks, expectedOutput, localLinks } from "../docs/blocks.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+const folder = join(root, ".cache/docs");
+const scratch = join(folder, "run"); // commands find the repository from here, and write nothing into it
+const TIMEOUT_MS = 180_000;
+
+const documents = [
+  "README.md",
+  "CONTRIBUTING.md",
+  "CHANGELOG.md",
+  "test/README.md",
+  ...readdirSync(join(root, "packages")).map((name) => `packages/${name}/README.md`),
+].map((file) => ({ file, text: readFileSync(join(root, file), "utf8") }));
+const blocks = documents.flatMap(({ file, text }) => codeBlocks(file, text));
+const typescript = blocks.filter(({ language }) => language === "ts");
+const shell = blocks.filter(({ language }) => language === "sh");
+
+const pathOf = (block: Block): string => join(folder, `${block.place.replaceAll(/[^\w]+/g, "-")}.ts`);
+
+function run(command: string, args: readonly string[], cwd: string): string {
+  const { NODE_OPTIONS: _inherited, ...env } = process.env;
+  const result = spawnSync(command, args, { cwd, env, encoding: "utf8", timeout: TIMEOUT_MS });
+  const output = `${result.stdout}${result.stderr}`;
+  assert.equal(result.status, 0, `${result.error?.message ?? `exit code ${result.status}`}\n${output}`);
+  return result.stdout;
+}
+
+before(() => {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(scratch, { recursive: true });
+  for (const block of typescript) writeFileSync(pathOf(block), `${block.code}\nexport {};\n`);
+});
+
+test("every TypeScript block type-checks", () => {
+  const config = {
+    extends: "../../tsconfig.base.json",
+    compilerOptions: {
+      composite: false,
+      declaration: false,
+      declarationMap: false,
+      isolatedDeclarations: false,
+      noEmit: true,
+      noUnusedLocals: false,
+      lib: ["ES2023", "DOM"],
+      types: ["node"],
+    },
+    files: typescript.map(pathOf),
+  };
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
+  run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder], root);
+});
+
+describe("TypeScript blocks run, and print what they say", () => {
+  for (const block of typescript.filter(({ runs }) => runs)) {
+    test(block.place, () => {
+      const tsx = join(root, "node_modules/tsx/dist/cli.mjs");
+      const output = run(process.execPath, [tsx, "--conditions=@tiedlora/source", pathOf(block)], scratch);
+      const lines = output.split("\n").map((line) => line.trim());
+      let from = 0;
+      for (const expected of expectedOutput(block.code)) {
+        const at = lines.indexOf(expected, from);
+        assert.ok(at >= from, `expected the line "${expected}" in the output:\n${output}`);
+        from = at + 1;
+      }
+    });
+  }
+});
+
+describe("shell blocks run", () => {
+  for (const block of shell.filter(({ runs }) => runs)) {
+    test(block.place, () => void run("bash", ["-euo", "pipefail", "-c", block.code], scratch));
+  }
+});
+
+test("links to files of the repository lead somewhere", () => {
+  const broken = documents.flatMap(({ file, text }) =>
+    localLinks(text)
+      .filter((target) => !existsSync(join(root, dirname(file), target)))
+      .map((target) => `${file}: ${target}`),
+  );
+  assert.deepEqual(broken, []);
+});
+
+test("every block names its language", () => {
+  const unnamed = blocks.filter(({ language }) => !["ts", "sh", "text", "json", "yaml"].includes(language));
+  assert.deepEqual(
+    unnamed.map(({ place, language }) => `${place}: "${language}"`),
+    [],
+  );
+});
