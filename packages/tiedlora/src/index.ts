@@ -1,1 +1,47 @@
-export {};
+/** Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models. */
+export {
+  adapt,
+  Adapter,
+  type AdaptOptions,
+  type FactorSelection,
+  linearInfos,
+  linearsOf,
+} from "./adapter.ts";
+export { init, type Init } from "./init.ts";
+export {
+  type Call,
+  type CommonOptions,
+  defineMethod,
+  type Dim,
+  type Dims,
+  type Factor,
+  type FactorSpec,
+  type FactorTensors,
+  type LowRank,
+  lowRankForward,
+  type Method,
+  type MethodSpec,
+  type PrepareContext,
+  type Recipe,
+  type Scaling,
+  type Tie,
+} from "./method.ts";
+export { METHOD_NAMES, methodByName, type MethodName, methods } from "./methods/index.ts";
+export { FACTOR_NAMES, type FactorName, tiedLora, type TiedLoraOptions } from "./methods/tied-lora.ts";
+export { type AdapterPlan, countParameters, type FactorPlan, planAdapter, type SitePlan } from "./plan.ts";
+export {
+  type LinearInfo,
+  type Modules,
+  resolveSites,
+  type Site,
+  type Target,
+  type TargetSpec,
+} from "./sites.ts";
+export { loadAdapterFiles } from "./files/load.ts";
+export { type LoadOptions, nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";
+export { type Batch, exampleOrder, stackBatch } from "./data/batches.ts";
+export { batchesOf, type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
+export { DataError } from "./data/errors.ts";
+export { type Example } from "./data/examples.ts";
+export { readRecords, type TextFile } from "./data/records.ts";
+export { DivergedError, lossInputs, type StepReport, train, type TrainOptions } from "./train/train.ts";

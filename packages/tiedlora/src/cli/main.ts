@@ -1,6 +1,56 @@
-/** The command line: runs `argv` (without node and script) and gives the exit code. */
-export async function main(argv: readonly string[]): Promise<number> {
-  await Promise.resolve();
-  console.error(`unknown command: ${argv[0] ?? "(none)"}`);
-  return 2;
+/** The command line: parses arguments, runs a command, and turns errors into messages and exit codes. */
+import { Command, CommanderError } from "commander";
+import { processOutput, paint, type Output } from "./output.ts";
+import { addParams } from "./params.ts";
+import { addTrain } from "./train.ts";
+
+/** What the exit codes mean. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
+
+/** Runs `argv` (without node and script) and gives the exit code. */
+export async function main(argv: readonly string[], output: Output = processOutput()): Promise<number> {
+  const program = createProgram(output);
+  try {
+    await program.parseAsync([...argv], { from: "user" });
+    return Number(process.exitCode ?? EXIT.ok);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage; // it has printed
+    output.info(`${paint("red", "error:")} ${messageOf(error)}`);
+    if (process.env["TIEDLORA_DEBUG"] !== undefined && error instanceof Error) output.info(error.stack ?? "");
+    return EXIT.failed;
+  }
 }
+
+export function createProgram(output: Output): Command {
+  const program = new Command("tiedlora")
+    .description("Tied-LoRA, LoRA and VeRA: fine-tunes language models by small adapters with tied weights")
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => output.out(text.trimEnd()),
+      writeErr: (text) => output.info(text.trimEnd()),
+    })
+    .showSuggestionAfterError()
+    .configureHelp({ sortSubcommands: true })
+    .addHelpText(
+      "after",
+      `\nExit codes: ${EXIT.ok} done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.interrupted} interrupted.`,
+    );
+  addTrain(program, output);
+  addParams(program, output);
+  return program;
+}
+
+function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const code = (error as NodeJS.ErrnoException).code;
+  const hint = code === undefined ? undefined : SYSTEM_HINTS[code];
+  return hint === undefined ? error.message : `${error.message}. ${hint}`;
+}
+
+/** What to do about errors of the operating system. */
+const SYSTEM_HINTS: Readonly<Record<string, string>> = {
+  ENOSPC: "The disk is full: free some space, or give another --out.",
+  EACCES: "There is no permission to do that: give another directory.",
+  EROFS: "The file system is read-only: give another directory.",
+  ENOTDIR: "Part of the path is a file, not a directory.",
+};

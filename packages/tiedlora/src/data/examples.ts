@@ -1,0 +1,86 @@
+/** Examples: what a record asks, and what the model should answer. */
+import { nearest } from "../nearest.ts";
+import { DataError } from "./errors.ts";
+import type { DataRecord } from "./records.ts";
+
+export interface Example {
+  /** May be empty: then every token is learned. */
+  readonly prompt: string;
+  readonly completion: string;
+  readonly line: number;
+}
+
+export interface Columns {
+  readonly prompt?: string | undefined;
+  readonly completion?: string | undefined;
+}
+
+/** Reads examples out of the records of one file. */
+export type ToExample = (record: DataRecord) => Example;
+
+/**
+ * How the records of `file` are read, decided by its first. With columns given: those. Otherwise the names people use:
+ * `prompt` and `completion`; `instruction`, `input` and `output` (Alpaca); `text`.
+ */
+export function exampleReader(file: string, first: DataRecord, columns: Columns = {}): ToExample {
+  const text = (record: DataRecord, name: string): string => textField(file, record, name);
+  const { prompt, completion } = columns;
+  if (prompt !== undefined && completion === undefined) {
+    const have = Object.keys(first.fields).join(", ");
+    throw new DataError(
+      file,
+      null,
+      `a prompt column is given but no completion column; the file has ${have}`,
+    );
+  }
+  if (completion !== undefined) {
+    if (prompt !== undefined) checkColumn(file, first, prompt);
+    checkColumn(file, first, completion);
+    return (record) => ({
+      prompt: prompt === undefined ? "" : text(record, prompt),
+      completion: text(record, completion),
+      line: record.line,
+    });
+  }
+  const has = (...names: string[]): boolean => names.every((name) => name in first.fields);
+  if (has("prompt", "completion"))
+    return (r) => ({ prompt: text(r, "prompt"), completion: text(r, "completion"), line: r.line });
+  if (has("instruction", "output")) return (record) => alpaca(file, record);
+  if (has("text")) return (r) => ({ prompt: "", completion: text(r, "text"), line: r.line });
+  throw new DataError(
+    file,
+    first.line,
+    `cannot tell prompt and completion apart: the fields are ${Object.keys(first.fields).join(", ")}; expected ` +
+      `prompt and completion, instruction and output, or text, or columns named with --prompt-column and --completion-column`,
+  );
+}
+
+function checkColumn(file: string, record: DataRecord, name: string): void {
+  if (name in record.fields) return;
+  const names = Object.keys(record.fields);
+  const close = nearest(name, names);
+  throw new DataError(
+    file,
+    record.line,
+    `no column "${name}"; there are ${names.join(", ")}${close === null ? "" : ` (did you mean "${close}"?)`}`,
+  );
+}
+
+function textField(file: string, record: DataRecord, name: string): string {
+  const value = record.fields[name];
+  if (typeof value === "string") return value;
+  if (typeof value === "number") return String(value);
+  const found = value === undefined ? "is missing" : `is ${JSON.stringify(value).slice(0, 40)}`;
+  throw new DataError(file, record.line, `"${name}" ${found}; expected text`);
+}
+
+/** The Stanford Alpaca layout, with its instruction and optional input as the prompt. */
+function alpaca(file: string, record: DataRecord): Example {
+  const instruction = textField(file, record, "instruction");
+  const input = record.fields["input"] === undefined ? "" : textField(file, record, "input");
+  return {
+    prompt: input === "" ? instruction : `${instruction}\n${input}`,
+    completion: textField(file, record, "output"),
+    line: record.line,
+  };
+}

@@ -1,0 +1,125 @@
+/** Records of a data file: named fields with the line they come from. CSV, TSV, JSON lines, plain text. */
+import { DataError } from "./errors.ts";
+import { delimitedRows } from "./csv.ts";
+
+export interface DataRecord {
+  readonly fields: Readonly<Record<string, unknown>>;
+  /** From 1. */
+  readonly line: number;
+}
+
+export type DataFormat = "csv" | "tsv" | "jsonl" | "text";
+
+/** A file's text in pieces, and the name that messages call it by. */
+export interface TextFile {
+  readonly name: string;
+  pieces(): AsyncIterable<string>;
+}
+
+const BY_EXTENSION: Readonly<Record<string, DataFormat>> = {
+  csv: "csv",
+  tsv: "tsv",
+  jsonl: "jsonl",
+  ndjson: "jsonl",
+  txt: "text",
+};
+
+/** The format that a file's name says. Throws for an unknown one. */
+export function formatOf(name: string): DataFormat {
+  const extension = /\.([^./\\]+)$/.exec(name)?.[1]?.toLowerCase() ?? "";
+  const format = BY_EXTENSION[extension];
+  if (format === undefined) {
+    const known = Object.keys(BY_EXTENSION).map((one) => `.${one}`);
+    throw new DataError(
+      name,
+      null,
+      `unknown kind of data file; expected a name that ends in ${known.join(", ")}`,
+    );
+  }
+  return format;
+}
+
+/** The records of a file, in order. Plain text: one record `text` a line. */
+export function readRecords(
+  file: TextFile,
+  format: DataFormat = formatOf(file.name),
+): AsyncGenerator<DataRecord> {
+  switch (format) {
+    case "csv":
+      return tableRecords(file, ",", true);
+    case "tsv":
+      return tableRecords(file, "\t", false);
+    case "jsonl":
+      return jsonRecords(file);
+    case "text":
+      return textRecords(file);
+  }
+}
+
+async function* tableRecords(
+  file: TextFile,
+  delimiter: "," | "\t",
+  quotes: boolean,
+): AsyncGenerator<DataRecord> {
+  let header: readonly string[] | null = null;
+  for await (const { fields, line } of delimitedRows(file.pieces(), file.name, { delimiter, quotes })) {
+    if (header === null) {
+      header = checkHeader(fields, file.name, line);
+    } else if (fields.length !== header.length) {
+      throw new DataError(
+        file.name,
+        line,
+        `${fields.length} fields; expected ${header.length}, as in the header (${header.join(", ")})`,
+      );
+    } else {
+      yield { fields: Object.fromEntries(header.map((name, i) => [name, fields[i]!])), line };
+    }
+  }
+  if (header === null) throw new DataError(file.name, null, "the file is empty; expected a header and rows");
+}
+
+function checkHeader(fields: readonly string[], file: string, line: number): readonly string[] {
+  const twice = fields.find((name, i) => fields.indexOf(name) !== i);
+  if (twice !== undefined) throw new DataError(file, line, `the header names the column "${twice}" twice`);
+  return fields;
+}
+
+async function* jsonRecords(file: TextFile): AsyncGenerator<DataRecord> {
+  for await (const { text, line } of lines(file)) {
+    if (text.trim() === "") continue;
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch (cause) {
+      throw new DataError(
+        file.name,
+        line,
+        `not JSON (${(cause as Error).message}); expected one object a line`,
+      );
+    }
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      throw new DataError(
+        file.name,
+        line,
+        `${text.slice(0, 40)} is not a JSON object; expected one object a line`,
+      );
+    yield { fields: value as Record<string, unknown>, line };
+  }
+}
+
+async function* textRecords(file: TextFile): AsyncGenerator<DataRecord> {
+  for await (const { text, line } of lines(file)) {
+    if (text.trim() !== "") yield { fields: { text }, line };
+  }
+}
+
+async function* lines(file: TextFile): AsyncGenerator<{ text: string; line: number }> {
+  let rest = "";
+  let line = 0;
+  for await (const piece of file.pieces()) {
+    const parts = (rest + (line === 0 && rest === "" ? piece.replace(/^\ufeff/, "") : piece)).split("\n");
+    rest = parts.pop()!;
+    for (const text of parts) yield { text: text.replace(/\r$/, ""), line: ++line };
+  }
+  if (rest !== "") yield { text: rest.replace(/\r$/, ""), line: ++line };
+}

@@ -1,0 +1,37 @@
+/** Loads an adapter of any format that is known, by what its config says it is. */
+import { describeValue, FormatError, type Files, type nn } from "@tiedlora/core";
+import type { Adapter } from "../adapter.ts";
+import { CONFIG_FILE, loadNative, PEFT_TYPE, readAdapterConfig, type LoadOptions } from "./native.ts";
+
+type Loader = (
+  model: nn.Module,
+  files: Files,
+  config: Record<string, unknown>,
+  options: LoadOptions,
+) => Promise<Adapter>;
+
+/** By `peft_type` of adapter_config.json. */
+const LOADERS: Readonly<Record<string, Loader>> = { [PEFT_TYPE]: loadNative };
+
+/**
+ * Puts an adapter from files on a model. Strict: a tensor that is missing, unexpected or of another shape is an error
+ * (Python's peft warns, or says nothing). A failed load leaves the model as it was.
+ */
+export async function loadAdapterFiles(
+  model: nn.Module,
+  files: Files,
+  options: LoadOptions = {},
+): Promise<Adapter> {
+  const config = await readAdapterConfig(files);
+  const type = config["peft_type"];
+  const loader = typeof type === "string" && Object.hasOwn(LOADERS, type) ? LOADERS[type] : undefined;
+  if (loader === undefined) {
+    throw new FormatError({
+      file: `${files.name}/${CONFIG_FILE}`,
+      tensor: "peft_type",
+      found: describeValue(type),
+      expected: `one of ${Object.keys(LOADERS).join(", ")}`,
+    });
+  }
+  return loader(model, files, config, options);
+}

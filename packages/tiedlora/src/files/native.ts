@@ -1,0 +1,202 @@
+/**
+ * The native adapter format: a directory with `adapter_model.safetensors`, where a tied factor is stored once under the
+ * path of its first place, and `adapter_config.json`, from which the method is declared again. The other places and where
+ * the adapter comes from are in the tensors' metadata. Python's peft does not read it: export to one of its formats.
+ */
+import {
+  decodeF32,
+  encodeTensor,
+  FormatError,
+  openSafetensors,
+  parseJsonObject,
+  readText,
+  writeSafetensors,
+  type Files,
+  type nn,
+  type Tensor,
+  type TensorFile,
+  type TensorToWrite,
+} from "@tiedlora/core";
+import { createAdapter, type Adapter } from "../adapter.ts";
+import type { Json, Method, Recipe } from "../method.ts";
+import { methodFromRecipe } from "../methods/rebuild.ts";
+
+export const CONFIG_FILE = "adapter_config.json";
+export const TENSORS_FILE = "adapter_model.safetensors";
+export const PEFT_TYPE = "TIED_LORA";
+
+/** Where an adapter comes from; free text by free keys. */
+export type Provenance = Readonly<Record<string, string>>;
+
+/** A file's name and content. */
+export type OutputFile = readonly [name: string, content: string | AsyncIterable<Uint8Array> | Uint8Array];
+
+/** The files of an adapter, in the order they should be written in. */
+export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const { method } = adapter;
+  const config: { readonly [key: string]: Json } = {
+    peft_type: PEFT_TYPE,
+    format_version: 1,
+    base_model_name_or_path: provenance["base_model"] ?? null,
+    method: method.name,
+    recipe: { method: method.recipe.method, options: method.recipe.options },
+    r: method.rank,
+    lora_alpha: method.alpha,
+    target_modules: [
+      ...new Set(adapter.plan.sites.flatMap(({ site }) => site.members.map(({ path }) => path))),
+    ],
+    trained: [...adapter.stateDict()].filter(([, p]) => p.requiresGrad).map(([path]) => path),
+  };
+  const metadata = {
+    format: "pt",
+    "tiedlora.aliases": JSON.stringify(Object.fromEntries(adapter.aliases())),
+    "tiedlora.provenance": JSON.stringify(provenance),
+  };
+  return [
+    [TENSORS_FILE, writeSafetensors(parametersToWrite(adapter.stateDict()), Object.entries(metadata))],
+    [CONFIG_FILE, `${JSON.stringify(config, null, 2)}\n`],
+  ];
+}
+
+/** Parameters as f32 tensors; each is copied from the device when its turn comes. */
+export function parametersToWrite(parameters: ReadonlyMap<string, Tensor>): TensorToWrite[] {
+  return [...parameters].map(([name, tensor]) => ({
+    name,
+    dtype: "F32",
+    shape: tensor.shape,
+    bytes: async () => encodeTensor("f32", await tensor.data()),
+  }));
+}
+
+export interface LoadOptions {
+  /** The name the adapter gets. Default: "default". */
+  readonly name?: string;
+  /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
+  readonly method?: Method;
+  /** Whether what was trained can be trained on. Default: true. */
+  readonly trainable?: boolean;
+}
+
+/** Puts a native adapter on a model. Throws if anything is missing, unexpected or of another shape; then the model is unchanged. */
+export async function loadNative(
+  model: nn.Module,
+  files: Files,
+  config: Record<string, unknown>,
+  options: LoadOptions = {},
+): Promise<Adapter> {
+  const where = `${files.name}/${CONFIG_FILE}`;
+  const method = options.method ?? methodFromRecipe(recipeOf(config, where), where);
+  const source = await files.open(TENSORS_FILE);
+  if (source === null) throw missingFile(files, TENSORS_FILE);
+  try {
+    const file = await openSafetensors(source);
+    const adapter = createAdapter(model, method, options);
+    checkNames(adapter, file);
+    checkAliases(adapter, file);
+    for (const [path, parameter] of adapter.stateDict()) {
+      parameter.set(decodeF32(await file.read(path), file.name, path));
+    }
+    restoreTrained(adapter, config, where, options.trainable ?? true);
+    return adapter.attach(model);
+  } finally {
+    await source.close?.();
+  }
+}
+
+/** The parsed adapter_config.json of a directory. */
+export async function readAdapterConfig(files: Files): Promise<Record<string, unknown>> {
+  const text = await readText(files, CONFIG_FILE);
+  if (text === null) throw missingFile(files, CONFIG_FILE);
+  return parseJsonObject(text, `${files.name}/${CONFIG_FILE}`);
+}
+
+export function missingFile(files: Files, name: string): FormatError {
+  return new FormatError({
+    file: files.name,
+    found: `no ${name}`,
+    expected: `an adapter: a directory with ${CONFIG_FILE} and ${TENSORS_FILE}`,
+  });
+}
+
+function recipeOf(config: Record<string, unknown>, file: string): Recipe {
+  const { recipe } = config;
+  const valid =
+    typeof recipe === "object" &&
+    recipe !== null &&
+    "method" in recipe &&
+    "options" in recipe &&
+    typeof recipe.method === "string" &&
+    typeof recipe.options === "object" &&
+    recipe.options !== null;
+  if (!valid)
+    throw new FormatError({
+      file,
+      tensor: "recipe",
+      found: JSON.stringify(recipe) ?? "nothing",
+      expected: "{ method, options }",
+    });
+  return recipe as unknown as Recipe;
+}
+
+function checkNames(adapter: Adapter, file: TensorFile): void {
+  const wanted = adapter.stateDict();
+  const missing = [...wanted.keys()].filter((path) => !file.entries.has(path));
+  const unexpected = [...file.entries.keys()].filter((path) => !wanted.has(path));
+  if (missing.length > 0 || unexpected.length > 0) {
+    throw new FormatError({
+      file: file.name,
+      found: `${missing.length} tensors missing (${missing.slice(0, 3).join(", ")}), ${unexpected.length} unexpected (${unexpected.slice(0, 3).join(", ")})`,
+      expected: `the ${wanted.size} parameters of ${adapter.method.name} on this model`,
+      hint: "Is this the base model that the adapter was trained on?",
+    });
+  }
+  for (const [path, parameter] of wanted) {
+    const { shape } = file.entries.get(path)!;
+    if (shape.length !== parameter.rank || shape.some((size, axis) => size !== parameter.shape[axis])) {
+      throw new FormatError({
+        file: file.name,
+        tensor: path,
+        found: `shape [${shape}]`,
+        expected: `[${parameter.shape}]`,
+      });
+    }
+  }
+}
+
+/** What was tied when it was saved must be tied again. */
+function checkAliases(adapter: Adapter, file: TensorFile): void {
+  const text = file.metadata.get("tiedlora.aliases");
+  if (text === undefined) return;
+  const saved = parseJsonObject(text, file.name, 2);
+  const here = adapter.aliases();
+  const differs = [...new Set([...Object.keys(saved), ...here.keys()])].find(
+    (path) => saved[path] !== here.get(path),
+  );
+  if (differs !== undefined) {
+    throw new FormatError({
+      file: file.name,
+      tensor: differs,
+      found: `tied to ${JSON.stringify(saved[differs] ?? null)}`,
+      expected: `tied to ${JSON.stringify(here.get(differs) ?? null)}, as the method says`,
+    });
+  }
+}
+
+function restoreTrained(
+  adapter: Adapter,
+  config: Record<string, unknown>,
+  file: string,
+  trainable: boolean,
+): void {
+  const { trained } = config;
+  if (!Array.isArray(trained) || !trained.every((path) => typeof path === "string")) {
+    throw new FormatError({
+      file,
+      tensor: "trained",
+      found: JSON.stringify(trained) ?? "nothing",
+      expected: "a list of paths",
+    });
+  }
+  for (const [path, parameter] of adapter.stateDict())
+    parameter.requiresGrad = trainable && trained.includes(path);
+}

@@ -1,0 +1,68 @@
+/** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
+import type { LinearInfo } from "./sites.ts";
+
+/** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */
+export function endsWithName(path: string, suffix: string): boolean {
+  return path === suffix || path.endsWith(`.${suffix}`);
+}
+
+/** Whether the whole of `path` matches, as Python's re.fullmatch. */
+export function fullMatch(path: string, pattern: RegExp): boolean {
+  const flags = pattern.flags.replace(/[gy]/g, "");
+  return new RegExp(`^(?:${pattern.source})$`, flags).test(path);
+}
+
+/** The layer a module belongs to: the first number in its path, or the one after `pattern`; null if there is none. */
+export function layerOf(path: string, pattern?: string): number | null {
+  const segments = path.split(".");
+  for (let i = 1; i < segments.length - 1; i++) {
+    if (/^\d+$/.test(segments[i]!) && (pattern === undefined || segments[i - 1] === pattern))
+      return Number(segments[i]);
+  }
+  return null;
+}
+
+/** The path with its layer's number replaced: what modules of one type have in common. */
+export function typeOf(path: string): string {
+  return path.replace(/(?<=\.)\d+(?=\.)/, "*");
+}
+
+/**
+ * The first value whose key matches the end of `path`; keys are names or regular expressions, and a key that starts
+ * with ^ has to match all of it.
+ */
+export function patternValue(path: string, patterns: Readonly<Record<string, number>>): number | undefined {
+  for (const [key, value] of Object.entries(patterns)) {
+    const anchored = key.startsWith("^");
+    if (new RegExp(`${anchored ? "" : "^(?:.*\\.)?"}(?:${key})$`).test(path)) return value;
+  }
+  return undefined;
+}
+
+/** Linears that compute queries, keys and values, in this order: adapted as one target with one A. */
+const QKV_SEPARATE = ["q_proj", "k_proj", "v_proj"] as const;
+/** One linear that computes all three. */
+const QKV_FUSED: readonly string[] = ["c_attn", "query_key_value", "qkv_proj", "linear_qkv", "qkv"];
+
+/** The groups of linears that are queries, keys and values of one attention: one fused linear, or three. */
+export function qkvGroups(linears: readonly LinearInfo[]): (readonly LinearInfo[])[] {
+  const byPath = new Map(linears.map((linear) => [linear.path, linear]));
+  return linears.flatMap((linear) => {
+    const [parent, name] = splitPath(linear.path);
+    if (QKV_FUSED.includes(name)) return [[linear]];
+    if (name !== QKV_SEPARATE[0]) return [];
+    const members = QKV_SEPARATE.map((member) => byPath.get(parent === "" ? member : `${parent}.${member}`));
+    return members.every((member) => member !== undefined) ? [members] : [];
+  });
+}
+
+/** The path of the module that contains `path`, and its name in there. */
+export function splitPath(path: string): [parent: string, name: string] {
+  const dot = path.lastIndexOf(".");
+  return [path.slice(0, Math.max(dot, 0)), path.slice(dot + 1)];
+}
+
+/** The names closest to what was asked for: what an error should suggest. */
+export function moduleNames(linears: readonly LinearInfo[]): string[] {
+  return [...new Set(linears.map((linear) => splitPath(linear.path)[1]))];
+}

@@ -1,0 +1,251 @@
+/**
+ * What an adaptation method is: a declaration of its factors (shape, start, tying, trained or not) and of the formula
+ * they enter. Everything else (injection, counting, freezing, files, merging) is derived from it, elsewhere.
+ */
+import type { Shape, Tensor } from "@tiedlora/core";
+import type { Init } from "./init.ts";
+import type { Site, Target } from "./sites.ts";
+
+/** The sizes that shapes are made of. `layers`: how many layers of the model are adapted. */
+export interface Dims {
+  readonly in: number;
+  readonly out: number;
+  readonly rank: number;
+  readonly layers: number;
+}
+
+/** One axis of a factor: a size of the module, a fixed number, or a number computed from the sizes. */
+export type Dim = keyof Dims | number | ((dims: Dims) => number);
+
+/**
+ * Which modules share one factor:
+ * - `none`: each module has its own;
+ * - `all`: modules of one type (`self_attn.q_proj`) share it over all layers;
+ * - `{ blocks: k }`: as `all`, within blocks of k successive layers;
+ * - `layer`: the modules of one layer, where the factor has one shape;
+ * - `shape`: all modules where the factor has one shape, whatever their type;
+ * - `model`: all modules; `in` and `out` axes are as large as the largest, and each module uses the leading part;
+ * - a function: modules for which it returns the same string.
+ */
+export type Tie =
+  "none" | "all" | "layer" | "shape" | "model" | { readonly blocks: number } | ((site: Site) => string);
+
+export interface Factor {
+  readonly shape: readonly Dim[];
+  readonly init: Init;
+  readonly tie: Tie;
+  readonly trained: boolean;
+}
+
+/** What a forward formula is given besides the factors. */
+export interface Call {
+  /** Input of the module, [..., in]. */
+  readonly x: Tensor;
+  /** What the module answers without this adapter, [..., out]. */
+  readonly y: Tensor;
+  /** alpha / rank, or what the method's scaling makes of them. */
+  readonly scale: number;
+  /** The frozen weight [out, in]; reading it in a formula makes merging it exact as well. */
+  readonly weight: Tensor;
+  /** The module's bias [out], if it has one. */
+  readonly bias: Tensor | null;
+  /** Computes once for all modules that are adapted as one target and read the same input (q, k and v of a layer). */
+  shared<T extends Tensor | LowRank>(compute: () => T): T;
+}
+
+/** An update in the form of LoRA: ΔW = scale · B · A, A [rank, in], B [out, rank]. */
+export interface LowRank {
+  readonly A: Tensor;
+  readonly B: Tensor;
+}
+
+export type FactorTensors<F extends string = string> = { readonly [K in F]: Tensor };
+
+/** How the scale follows from alpha and rank. */
+export const SCALINGS = {
+  /** LoRA: alpha / rank. */
+  rank: (alpha: number, rank: number): number => alpha / rank,
+  /** rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): alpha / √rank. */
+  "sqrt-rank": (alpha: number, rank: number): number => alpha / Math.sqrt(rank),
+} as const;
+export type Scaling = keyof typeof SCALINGS;
+
+/** Plain data that a method can be declared again from; it goes into files. */
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
+export interface Recipe {
+  readonly method: string;
+  readonly options: { readonly [key: string]: Json };
+}
+
+/** Settings that every method has. */
+export interface CommonOptions {
+  readonly rank?: number;
+  /** Default: the rank, so that the scale is 1 (as in the Tied-LoRA paper). */
+  readonly alpha?: number;
+  readonly scaling?: Scaling;
+  /** Which linear modules are adapted. Default: "qkv". */
+  readonly target?: Target;
+  /** Probability of dropping an element of the adapter's input while training. */
+  readonly dropout?: number;
+  /** Ranks of single modules: the first key that matches the end of a module's path, as in PEFT. */
+  readonly rankPattern?: Readonly<Record<string, number>>;
+  readonly alphaPattern?: Readonly<Record<string, number>>;
+}
+
+export interface Method<F extends string = string> {
+  readonly name: string;
+  readonly rank: number;
+  readonly alpha: number;
+  readonly scaling: Scaling;
+  readonly target: Target;
+  readonly dropout: number;
+  readonly rankPattern: Readonly<Record<string, number>>;
+  readonly alphaPattern: Readonly<Record<string, number>>;
+  readonly factors: { readonly [K in F]: Factor };
+  /** The factors whose product is the update. Exactly one of them must start at zero; empty: not checked. */
+  readonly product: readonly F[];
+  readonly recipe: Recipe;
+  /** What the module answers, [..., out], given its factors. */
+  forward(factors: FactorTensors<F>, call: Call): Tensor;
+  /** The update of one module in the form of LoRA, for methods that have one: used for export. */
+  lowRank?(factors: FactorTensors<F>): LowRank;
+  /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
+  prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
+}
+
+/** What `prepare` is given, for each adapted target. */
+export interface PrepareContext {
+  readonly site: Site;
+  readonly dims: Dims;
+  /** The frozen weight [out, in], row-major; rows of fused modules under each other. */
+  readonly weight: Float32Array;
+  shapeOf(factor: string): Shape;
+}
+
+/** What a researcher writes: `forward` or `lowRank`, and whatever differs from the defaults. */
+export interface MethodSpec<F extends string> extends CommonOptions {
+  readonly name: string;
+  readonly factors: { readonly [K in F]: FactorSpec };
+  /** Default: all factors that are declared. */
+  readonly product?: readonly F[];
+  readonly recipe?: Recipe;
+  forward?(factors: FactorTensors<F>, call: Call): Tensor;
+  lowRank?(factors: FactorTensors<F>): LowRank;
+  prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
+}
+
+export interface FactorSpec {
+  readonly shape: readonly Dim[];
+  readonly init: Init;
+  /** Default: "none". */
+  readonly tie?: Tie;
+  /** Default: true. */
+  readonly trained?: boolean;
+}
+
+/**
+ * Completes and checks a declaration. Throws if the settings make no sense, if neither formula is given, or if the
+ * start breaks the zero rule.
+ *
+ * ```ts
+ * const scaledLora = defineMethod({
+ *   name: "scaled-lora",
+ *   rank: 4,
+ *   factors: {
+ *     A: { shape: ["rank", "in"], init: init.normal(), tie: "all", trained: false },
+ *     B: { shape: ["out", "rank"], init: init.zeros() },
+ *   },
+ *   lowRank: ({ A, B }) => ({ A, B }),
+ * });
+ * ```
+ */
+export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F> {
+  const rank = spec.rank ?? 8;
+  const alpha = spec.alpha ?? rank;
+  const dropout = spec.dropout ?? 0;
+  checkSettings(spec.name, rank, alpha, dropout);
+  const names = Object.keys(spec.factors) as F[];
+  const factors = Object.fromEntries(
+    names.map((name): [string, Factor] => [name, { tie: "none", trained: true, ...spec.factors[name] }]),
+  ) as { [K in F]: Factor };
+  const { forward, lowRank, prepare } = spec;
+  if (forward === undefined && lowRank === undefined) {
+    throw new Error(`method ${spec.name} has no formula: give forward(factors, call) or lowRank(factors)`);
+  }
+  const method: Method<F> = {
+    name: spec.name,
+    rank,
+    alpha,
+    dropout,
+    scaling: spec.scaling ?? "rank",
+    target: spec.target ?? "qkv",
+    rankPattern: spec.rankPattern ?? {},
+    alphaPattern: spec.alphaPattern ?? {},
+    factors,
+    product: spec.product ?? names,
+    recipe: spec.recipe ?? { method: spec.name, options: {} },
+    forward:
+      forward ??
+      ((tensors, call) =>
+        lowRankForward(
+          call.shared(() => lowRank!(tensors)),
+          call,
+        )),
+    ...(lowRank && { lowRank }),
+    ...(prepare && { prepare }),
+  };
+  checkZeroStart(method);
+  return method;
+}
+
+/** y + scale · B(A x) */
+export function lowRankForward({ A, B }: LowRank, { x, y, scale, shared }: Call): Tensor {
+  const hidden = shared(() => x.matmul(A.transpose()));
+  return y.add(scaled(hidden.matmul(B.transpose()), scale));
+}
+
+export function scaled(t: Tensor, by: number): Tensor {
+  return by === 1 ? t : t.mul(by);
+}
+
+function checkSettings(name: string, rank: number, alpha: number, dropout: number): void {
+  if (!Number.isInteger(rank) || rank < 1)
+    throw new RangeError(`${name}: rank ${rank} given; expected an integer of at least 1`);
+  if (!Number.isFinite(alpha) || alpha === 0)
+    throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0`);
+  if (!(dropout >= 0 && dropout < 1))
+    throw new RangeError(`${name}: dropout ${dropout} given; expected at least 0 and below 1`);
+}
+
+/**
+ * The zero-start rule: exactly one factor of the product starts at zero, and it is trained. With none, the model changes
+ * at step 0. With two, neither ever gets a gradient; with a frozen one, nothing does.
+ */
+export function checkZeroStart<F extends string>(method: Method<F>): void {
+  if (method.product.length === 0) return;
+  const at = (name: F): Factor => method.factors[name];
+  const zero = method.product.filter((name) => at(name).init.zero);
+  const trained = method.product.filter((name) => at(name).trained);
+  const list = (names: readonly string[]): string => names.join(", ");
+  if (trained.length === 0) {
+    throw new Error(`${method.name}: nothing is trained; train at least one of ${list(method.product)}`);
+  }
+  if (zero.length === 0) {
+    throw new Error(
+      `${method.name}: no factor starts at zero, so the model would change before the first step; start one of the ` +
+        `trained factors (${list(trained)}) at zero, for example init: { ${trained[0]}: init.zeros() }`,
+    );
+  }
+  if (zero.length > 1) {
+    throw new Error(
+      `${method.name}: ${list(zero)} all start at zero, so none of them would ever get a gradient; let exactly one ` +
+        `start at zero, for example init: { ${zero[zero.length - 1]}: init.normal() }`,
+    );
+  }
+  if (!at(zero[0]!).trained) {
+    throw new Error(
+      `${method.name}: ${zero[0]} starts at zero and is frozen, so the update would stay zero for ever; train ` +
+        `${zero[0]}, or start it at other values and a trained factor (${list(trained)}) at zero`,
+    );
+  }
+}

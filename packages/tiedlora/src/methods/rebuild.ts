@@ -1,0 +1,35 @@
+/** Declares a method again from what a file says of it. */
+import { FormatError } from "@tiedlora/core";
+import type { Method, Recipe } from "../method.ts";
+import { recipeOptions } from "./recipe.ts";
+import { tiedLora, type TiedLoraOptions } from "./tied-lora.ts";
+
+/** By the `method` of recipes. */
+const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) => Method>> = {
+  "tied-lora": (options) => tiedLora(options as unknown as TiedLoraOptions),
+};
+
+/** Throws FormatError if the method is not in the library, or its options are wrong. */
+export function methodFromRecipe(recipe: Recipe, file: string): Method {
+  const options = recipeOptions(recipe);
+  const declare = Object.hasOwn(DECLARATIONS, recipe.method) ? DECLARATIONS[recipe.method] : undefined;
+  if (declare === undefined || options === null) {
+    throw new FormatError({
+      file,
+      tensor: "recipe",
+      found: declare === undefined ? `the method ${JSON.stringify(recipe.method)}` : "a custom option",
+      expected: `one of ${Object.keys(DECLARATIONS).join(", ")} with plain options`,
+      hint: "Load it with { method }, the declaration it was trained with.",
+    });
+  }
+  try {
+    return declare(options);
+  } catch (cause) {
+    throw new FormatError({
+      file,
+      tensor: "recipe",
+      found: (cause as Error).message,
+      expected: "valid options",
+    });
+  }
+}

@@ -1,0 +1,42 @@
+/** Methods as plain data, for adapter files: what a declaration was called with, and how to call it again. */
+import type { Json, Recipe } from "../method.ts";
+
+/** Data in the place of what has no plain form, such as a function. A file with it needs the method given at the load. */
+export const CUSTOM = "(custom)";
+
+/** Options as plain data. Regular expressions become { regex }; functions become CUSTOM; undefined is left out. */
+export function recipe(method: string, options: object): Recipe {
+  const plain = Object.entries(options).flatMap(([key, value]): [string, Json][] => {
+    const json = toJson(value);
+    return json === undefined ? [] : [[key, json]];
+  });
+  return { method, options: Object.fromEntries(plain) };
+}
+
+function toJson(value: unknown): Json | undefined {
+  if (value === undefined) return undefined;
+  if (value === null || typeof value === "string" || typeof value === "number" || typeof value === "boolean")
+    return value;
+  if (typeof value === "function") return CUSTOM;
+  if (value instanceof RegExp) return { regex: value.source, flags: value.flags };
+  if (Array.isArray(value)) return value.map((item) => toJson(item) ?? null);
+  return recipe("", value as object).options;
+}
+
+/** The options that a recipe holds, with regular expressions restored. Null if part of them is custom. */
+export function recipeOptions({ options }: Recipe): Record<string, unknown> | null {
+  if (JSON.stringify(options).includes(JSON.stringify(CUSTOM))) return null;
+  return fromJson(options) as Record<string, unknown>;
+}
+
+function fromJson(value: Json): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (isArray(value)) return value.map(fromJson);
+  const { regex, flags } = value;
+  if (typeof regex === "string" && typeof flags === "string") return new RegExp(regex, flags);
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, fromJson(item)]));
+}
+
+function isArray(value: Json): value is readonly Json[] {
+  return Array.isArray(value);
+}

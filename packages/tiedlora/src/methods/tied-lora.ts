@@ -1,0 +1,133 @@
+/**
+ * Tied-LoRA (Renduchintala, Konuk, Kuchaiev 2024, arXiv 2311.09578): z = W x + s · v ⊙ (B (u ⊙ (A x))), where A and B are
+ * one pair for all layers and u, v are each layer's own. Which of the four are trained, and whether A and B are tied, is
+ * free: LoRA, VeRA and the paper's TL1 to TL6 are points of this family.
+ */
+import type { Tensor } from "@tiedlora/core";
+import { init, type Init } from "../init.ts";
+import {
+  defineMethod,
+  scaled,
+  type Call,
+  type CommonOptions,
+  type FactorSpec,
+  type Method,
+  type Tie,
+} from "../method.ts";
+import { recipe } from "./recipe.ts";
+
+export type FactorName = "v" | "B" | "u" | "A";
+export const FACTOR_NAMES: readonly FactorName[] = ["v", "B", "u", "A"];
+
+export interface TiedLoraOptions extends CommonOptions {
+  /** Which factors are trained; at least one. */
+  readonly trained: readonly FactorName[];
+  /** What shares A and B: true (all layers), false (nothing), another tie, or one for each factor. Default: true. */
+  readonly tied?: boolean | Tie | FactorTies;
+  /**
+   * Start values that differ from the default: A and B normal with variance 1/columns, u and v one, and one trained
+   * factor at zero: B, else v, else A, else u.
+   */
+  readonly init?: Readonly<Partial<Record<FactorName, Init>>>;
+  /** Vectors that exist although they are frozen at one, so that they can be unfrozen later; others are left out. */
+  readonly keep?: readonly ("u" | "v")[];
+  /** For messages and files. Default: "tied-lora". */
+  readonly name?: string;
+}
+
+export type FactorTies = Readonly<Partial<Record<FactorName, Tie>>>;
+
+/** Any member of the family. 15 sets of trained factors, tied or not. */
+export function tiedLora(options: TiedLoraOptions): Method<FactorName> {
+  const { trained, tied = true, keep = [], name = "tied-lora", init: given = {}, ...common } = options;
+  checkTrained(name, trained);
+  const ties = tiesOf(tied);
+  const start = startOf(trained, given);
+  const exists = (factor: FactorName): boolean =>
+    factor === "A" ||
+    factor === "B" ||
+    keep.includes(factor) ||
+    trained.includes(factor) ||
+    !isOne(start[factor]);
+  const present = FACTOR_NAMES.filter(exists);
+  const specs = present.map((factor): [string, FactorSpec] => [
+    factor,
+    {
+      shape: SHAPES[factor],
+      init: start[factor],
+      tie: ties[factor] ?? "none",
+      trained: trained.includes(factor),
+    },
+  ]);
+  return defineMethod<FactorName>({
+    ...common,
+    name,
+    factors: Object.fromEntries(specs) as Record<FactorName, FactorSpec>,
+    product: present,
+    recipe: recipe("tied-lora", { ...options, init: undefined, keep: present.filter(isVector) }),
+    forward: tiedForward,
+    lowRank: (f) => {
+      const { A, B, u, v }: Factors = f;
+      return { A: u ? A.mul(u.unsqueeze(1)) : A, B: v ? B.mul(v.unsqueeze(1)) : B };
+    },
+  });
+}
+
+type Factors = Readonly<Pick<Record<FactorName, Tensor>, "A" | "B"> & Partial<Record<FactorName, Tensor>>>;
+
+/**
+ * v scales the rows of B, not the output: the same in real arithmetic, and one small product instead of a large one. In a
+ * fused target B and v are given as the rows of one module, while A x is computed once for all.
+ */
+function tiedForward({ A, B, u, v }: Factors, { x, y, scale, shared }: Call): Tensor {
+  const hidden = shared(() => (u ? x.matmul(A.transpose()).mul(u) : x.matmul(A.transpose())));
+  const rows = v ? B.mul(scaled(v, scale).unsqueeze(1)) : scaled(B, scale);
+  return y.add(hidden.matmul(rows.transpose()));
+}
+
+const SHAPES = {
+  v: ["out"],
+  B: ["out", "rank"],
+  u: ["rank"],
+  A: ["rank", "in"],
+} as const;
+
+function isVector(factor: FactorName): boolean {
+  return factor === "u" || factor === "v";
+}
+
+function tiesOf(tied: boolean | Tie | FactorTies): FactorTies {
+  if (typeof tied === "boolean") return tied ? { A: "all", B: "all" } : {};
+  if (typeof tied === "object" && !("blocks" in tied)) return tied;
+  return { A: tied, B: tied };
+}
+
+/** Which trained factor starts at zero when nothing is said: the first of these that is trained. */
+const ZERO_ORDER: readonly FactorName[] = ["B", "v", "A", "u"];
+
+function startOf(
+  trained: readonly FactorName[],
+  given: Readonly<Partial<Record<FactorName, Init>>>,
+): Record<FactorName, Init> {
+  const defaults = { v: init.ones(), B: init.normal(), u: init.ones(), A: init.normal() };
+  const givenZero = Object.values(given).some((one) => one.zero);
+  const zero = givenZero ? undefined : ZERO_ORDER.find((name) => trained.includes(name) && !given[name]);
+  return { ...defaults, ...(zero && { [zero]: init.zeros() }), ...given };
+}
+
+function isOne(start: Init): boolean {
+  return start.label === "1";
+}
+
+function checkTrained(name: string, trained: readonly FactorName[]): void {
+  const unknown = trained.filter((factor) => !FACTOR_NAMES.includes(factor));
+  if (unknown.length > 0) {
+    throw new Error(
+      `${name}: trained factors ${unknown.join(", ")} given; expected some of ${FACTOR_NAMES.join(", ")}`,
+    );
+  }
+  if (new Set(trained).size !== trained.length)
+    throw new Error(`${name}: a factor is given twice in ${trained.join(", ")}`);
+  if (trained.length === 0)
+    throw new Error(`${name}: nothing is trained; give at least one of ${FACTOR_NAMES.join(", ")}`);
+}

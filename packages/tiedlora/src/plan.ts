@@ -1,0 +1,165 @@
+/**
+ * The layout of an adapter, worked out from the names and sizes of a model's linears alone: which factors exist, how
+ * large they are, and which modules share them. Counting needs no more than this; `adapt` gives it weights.
+ */
+import { product, type Shape } from "@tiedlora/core";
+import { patternValue } from "./match.ts";
+import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "./method.ts";
+import { resolveSites, type LinearInfo, type Site } from "./sites.ts";
+
+/** One parameter of an adapter. */
+export interface FactorPlan {
+  /** The factor's name in the method: "A". */
+  readonly factor: string;
+  readonly spec: Factor;
+  readonly shape: Shape;
+  /** The first of `aliases`: what the parameter is called in files. */
+  readonly path: string;
+  /** The places it is used at, in the order of the model: site path + "." + factor. More than one: it is tied. */
+  readonly aliases: readonly string[];
+  readonly sites: readonly Site[];
+}
+
+export interface SitePlan {
+  readonly site: Site;
+  readonly dims: Dims;
+  readonly scale: number;
+  /** By factor name, in the order of the declaration. */
+  readonly factors: ReadonlyMap<string, FactorPlan>;
+}
+
+export interface AdapterPlan {
+  readonly sites: readonly SitePlan[];
+  /** Each parameter once. */
+  readonly factors: readonly FactorPlan[];
+}
+
+/** Lays `method` out over a model's linears. Throws if no module matches, or modules that share a factor differ in size. */
+export function planAdapter(linears: readonly LinearInfo[], method: Method): AdapterPlan {
+  const sites = resolveSites(linears, method.target);
+  checkPatterns(sites, method);
+  const layers = new Set(sites.map((site) => site.layer)).size;
+  const placed = sites.map((site): Placed => {
+    const rank = patternValue(site.path, method.rankPattern) ?? method.rank;
+    const alpha = patternValue(site.path, method.alphaPattern) ?? method.alpha;
+    const dims = { in: site.in, out: site.out, rank, layers };
+    return { site, dims, scale: SCALINGS[method.scaling](alpha, rank) };
+  });
+  const names = Object.keys(method.factors);
+  const byFactor = new Map(names.map((name) => [name, planFactor(name, method.factors[name]!, placed)]));
+  const planned = placed.map((place): SitePlan => {
+    const factors = names.map((name) => [name, byFactor.get(name)!.get(place.site)!] as const);
+    return { ...place, factors: new Map(factors) };
+  });
+  return { sites: planned, factors: [...new Set(planned.flatMap((site) => [...site.factors.values()]))] };
+}
+
+/** How many numbers `method` trains on a model with these linears, and how many its adapter has in all. */
+export function countParameters(
+  linears: readonly LinearInfo[],
+  method: Method,
+): { readonly trainable: number; readonly total: number } {
+  const { factors } = planAdapter(linears, method);
+  const sum = (plans: readonly FactorPlan[]): number => plans.reduce((n, plan) => n + product(plan.shape), 0);
+  return { trainable: sum(factors.filter((plan) => plan.spec.trained)), total: sum(factors) };
+}
+
+interface Placed {
+  readonly site: Site;
+  readonly dims: Dims;
+  readonly scale: number;
+}
+
+/** Groups the sites by what they share, and gives each group one parameter. */
+function planFactor(factor: string, spec: Factor, places: readonly Placed[]): Map<Site, FactorPlan> {
+  const groups = new Map<string, Placed[]>();
+  for (const place of places) {
+    const key = tieKey(spec.tie, place.site, shapeOf(spec, place.dims));
+    const group = groups.get(key);
+    if (group) group.push(place);
+    else groups.set(key, [place]);
+  }
+  const plans = new Map<Site, FactorPlan>();
+  for (const group of groups.values()) {
+    const aliases = group.map(({ site }) => `${site.path}.${factor}`);
+    const sites = group.map(({ site }) => site);
+    const plan = { factor, spec, shape: commonShape(factor, spec, group), path: aliases[0]!, aliases, sites };
+    for (const site of sites) plans.set(site, plan);
+  }
+  return plans;
+}
+
+/** Sites with the same key share the factor. */
+function tieKey(tie: Tie, site: Site, shape: Shape): string {
+  if (typeof tie === "function") return tie(site);
+  if (typeof tie === "object") {
+    if (!Number.isInteger(tie.blocks) || tie.blocks < 1)
+      throw new RangeError(`tie in blocks of ${tie.blocks} layers given; expected an integer of at least 1`);
+    return `${site.type} ${site.layer === null ? "" : Math.floor(site.layer / tie.blocks)}`;
+  }
+  switch (tie) {
+    case "none":
+      return site.path;
+    case "all":
+      return site.type;
+    case "layer":
+      return `${site.layer ?? site.path} ${shape.join("x")}`;
+    case "shape":
+      return shape.join("x");
+    case "model":
+      return "";
+  }
+}
+
+function shapeOf(spec: Factor, dims: Dims): Shape {
+  return spec.shape.map((dim) => sizeOf(dim, dims));
+}
+
+function sizeOf(dim: Dim, dims: Dims): number {
+  const size = typeof dim === "number" ? dim : typeof dim === "function" ? dim(dims) : dims[dim];
+  if (!Number.isInteger(size) || size < 1) {
+    const given = `in ${dims.in}, out ${dims.out}, rank ${dims.rank}`;
+    throw new RangeError(`a factor would have an axis of ${size}; expected a positive integer (${given})`);
+  }
+  return size;
+}
+
+/**
+ * The shape of the one parameter of a group. Where modules differ in size, `in` and `out` axes are as large as the
+ * largest and each module uses the leading part (VeRA's rule); that is for ties which cross types of modules.
+ */
+function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Shape {
+  const shapes = group.map(({ dims }) => shapeOf(spec, dims));
+  return spec.shape.map((dim, axis) => {
+    const sizes = shapes.map((shape) => shape[axis]!);
+    const largest = Math.max(...sizes);
+    const different = sizes.findIndex((size) => size !== largest);
+    const mayDiffer =
+      (spec.tie === "model" || typeof spec.tie === "function") && (dim === "in" || dim === "out");
+    if (different >= 0 && !mayDiffer) {
+      const one = group[different]!.site.path;
+      const other = group[sizes.indexOf(largest)]!.site.path;
+      throw new Error(
+        `${factor} cannot be shared by ${one} and ${other}: it would have shape [${shapes[different]}] in one and ` +
+          `[${shapes[sizes.indexOf(largest)]}] in the other; tie it by "shape", or adapt fewer modules`,
+      );
+    }
+    return largest;
+  });
+}
+
+/** A pattern that matches no module does nothing, silently: refuse it. */
+function checkPatterns(sites: readonly Site[], method: Method): void {
+  for (const [name, patterns] of Object.entries({
+    rankPattern: method.rankPattern,
+    alphaPattern: method.alphaPattern,
+  })) {
+    for (const [key, value] of Object.entries(patterns)) {
+      if (!sites.some((site) => patternValue(site.path, { [key]: value }) !== undefined)) {
+        throw new Error(
+          `${name} ${JSON.stringify(key)} matches none of the adapted modules (${sites[0]!.path}, ...)`,
+        );
+      }
+    }
+  }
+}

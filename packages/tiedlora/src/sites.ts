@@ -1,0 +1,142 @@
+/** Sites: the places of a model that are adapted. Each is one linear module, or a group that is adapted as one. */
+import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "./match.ts";
+
+/** What has to be known of a linear module to adapt it; a model and a config without weights can both say it. */
+export interface LinearInfo {
+  /** Path as in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
+  readonly path: string;
+  readonly in: number;
+  readonly out: number;
+}
+
+/** One module of a site; `offset`: its first row among the site's `out`. */
+export interface Member extends LinearInfo {
+  readonly offset: number;
+}
+
+export interface Site {
+  /** The module's path; for a fused group the parent's path and the group's name. */
+  readonly path: string;
+  /** The path without its layer's number: "model.layers.*.self_attn.qkv". */
+  readonly type: string;
+  readonly layer: number | null;
+  readonly in: number;
+  readonly out: number;
+  readonly members: readonly Member[];
+}
+
+/**
+ * Which linears are adapted:
+ * - `"qkv"`: queries, keys and values of each attention, as one target (one A; B's rows divide over the three);
+ * - `"all-linear"`: every linear but the output embedding;
+ * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), where "qkv" stands for the group;
+ * - a regular expression over whole paths.
+ */
+export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp;
+export type Target = Modules | TargetSpec;
+
+export interface TargetSpec {
+  readonly modules: Modules;
+  /** Not these, even if `modules` has them. */
+  readonly exclude?: readonly string[] | RegExp;
+  /** Only these layers, counted from 0. */
+  readonly layers?: readonly number[];
+  /** The name before the layer's number in paths, where that is not the first number. */
+  readonly layersPattern?: string;
+}
+
+const OUTPUT_EMBEDDINGS: readonly string[] = ["lm_head", "embed_out", "score", "classifier"];
+
+/** The sites that `target` means among `linears`. Throws if there are none: a target that matches nothing does nothing. */
+export function resolveSites(linears: readonly LinearInfo[], target: Target): Site[] {
+  const spec = isSpec(target) ? target : { modules: target };
+  const groups = selectGroups(linears, spec.modules);
+  const sites = groups
+    .filter((group) => group.every((member) => !isExcluded(member.path, spec.exclude)))
+    .map((group) => siteOf(group, spec.layersPattern))
+    .filter((site) => spec.layers === undefined || (site.layer !== null && spec.layers.includes(site.layer)));
+  if (sites.length === 0) throw new Error(nothingMatched(linears, spec));
+  if (spec.layers !== undefined) checkLayers(sites, spec.layers);
+  return sites;
+}
+
+function isSpec(target: Target): target is TargetSpec {
+  return typeof target === "object" && "modules" in target;
+}
+
+function selectGroups(linears: readonly LinearInfo[], modules: Modules): (readonly LinearInfo[])[] {
+  if (modules === "qkv") return qkvGroups(linears);
+  if (modules === "all-linear")
+    return linears.filter(({ path }) => !OUTPUT_EMBEDDINGS.includes(splitPath(path)[1])).map((l) => [l]);
+  if (modules instanceof RegExp)
+    return linears.filter(({ path }) => fullMatch(path, modules)).map((l) => [l]);
+  if (typeof modules === "string") {
+    throw new Error(
+      `target "${String(modules)}" given; expected "qkv", "all-linear", a list of module names such as ["${String(modules)}"], or a regular expression`,
+    );
+  }
+  return selectByNames(linears, modules);
+}
+
+function selectByNames(linears: readonly LinearInfo[], names: readonly string[]): (readonly LinearInfo[])[] {
+  const grouped = names.includes("qkv") ? qkvGroups(linears) : [];
+  const inGroup = new Set(grouped.flat());
+  const single = names.filter((name) => name !== "qkv" || grouped.length === 0);
+  const missing = single.filter((name) => !linears.some(({ path }) => endsWithName(path, name)));
+  if (missing.length > 0) throw new Error(nothingMatched(linears, { modules: missing }));
+  const first = new Map(grouped.map((group) => [group[0]!, group]));
+  return linears.flatMap((linear): (readonly LinearInfo[])[] => {
+    const group = first.get(linear);
+    if (group) return [group];
+    return !inGroup.has(linear) && single.some((name) => endsWithName(linear.path, name)) ? [[linear]] : [];
+  });
+}
+
+function isExcluded(path: string, exclude: TargetSpec["exclude"]): boolean {
+  if (exclude === undefined) return false;
+  return exclude instanceof RegExp
+    ? fullMatch(path, exclude)
+    : exclude.some((name) => endsWithName(path, name));
+}
+
+function siteOf(group: readonly LinearInfo[], layersPattern: string | undefined): Site {
+  let out = 0;
+  const members = group.map((linear): Member => {
+    const member = { ...linear, offset: out };
+    out += linear.out;
+    return member;
+  });
+  const first = members[0]!;
+  const different = members.find((member) => member.in !== first.in);
+  if (different !== undefined) {
+    throw new Error(
+      `${first.path} reads ${first.in} features and ${different.path} ${different.in}: they cannot be adapted as one target`,
+    );
+  }
+  const [parent] = splitPath(first.path);
+  const path = members.length === 1 ? first.path : parent === "" ? "qkv" : `${parent}.qkv`;
+  return { path, type: typeOf(path), layer: layerOf(first.path, layersPattern), in: first.in, out, members };
+}
+
+function checkLayers(sites: readonly Site[], layers: readonly number[]): void {
+  const missing = layers.filter((layer) => !sites.some((site) => site.layer === layer));
+  if (missing.length > 0) {
+    const there = [...new Set(sites.map((site) => site.layer))];
+    throw new Error(
+      `no target module in layers ${missing.join(", ")}; of those given only ${there.join(", ")} exist`,
+    );
+  }
+}
+
+function nothingMatched(linears: readonly LinearInfo[], spec: TargetSpec): string {
+  const { modules } = spec;
+  const given =
+    modules instanceof RegExp
+      ? String(modules)
+      : typeof modules === "string"
+        ? `"${modules}"`
+        : JSON.stringify(modules);
+  const limits = spec.exclude !== undefined || spec.layers !== undefined ? " after exclude and layers" : "";
+  const hint = modules === "qkv" ? "; name the modules to adapt, for example target: [...]" : "";
+  return `target ${given} matches no linear module${limits}; the model has ${moduleNames(linears).join(", ") || "none"}${hint}`;
+}
