@@ -1,0 +1,243 @@
+/** The WebGPU backend: memory, compilation, and the reporting of what goes wrong on a device that works on its own. */
+import type {
+  Backend,
+  BackendMemory,
+  Caps,
+  DeviceBuffer,
+  DType,
+  Executable,
+  LibraryCall,
+  Program,
+} from "@tiedlora/core";
+import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
+import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "./errors.ts";
+import { type Counters, GpuExecutable, type Host } from "./executable.ts";
+import { accelerates, lowerProgram } from "./lower.ts";
+import { type Block, MemoryPool, USAGE } from "./memory.ts";
+import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
+import { PipelineCache } from "./pipelines.ts";
+import { type KernelTime, Recorder } from "./profile.ts";
+
+/** Opens an adapter and makes a backend of it. Throws NoAdapterError, which says how to get one. */
+export async function createWebGpuBackend(options: OpenOptions = {}): Promise<WebGpuBackend> {
+  return new WebGpuBackend(await openGpu(options));
+}
+
+export class WebGpuBackend implements Backend, Transfers {
+  readonly name = "webgpu";
+  readonly caps: Caps;
+  readonly pool: MemoryPool;
+  /** The adapter's name, features and limits. */
+  readonly adapter: AdapterInfo;
+  readonly #gpu: Gpu;
+  readonly #pipelines: PipelineCache;
+  readonly #staging: StagingPool;
+  readonly #counters: Counters = { dispatches: 0, bindGroups: 0, submissions: 0 };
+  readonly #host: Host;
+  /** Rejections of what waits for the device. */
+  readonly #waiting = new Set<(error: Error) => void>();
+  #recorder: Recorder | undefined;
+  #failure: Error | undefined;
+  #lost: DeviceLostError | DeviceClosedError | undefined;
+  #closed = false;
+
+  constructor(gpu: Gpu) {
+    this.#gpu = gpu;
+    this.adapter = gpu.info;
+    const { device, target } = gpu;
+    const fail = (error: Error): void => void (this.#failure ??= error);
+    this.pool = new MemoryPool(device, device.limits.maxBufferSize, fail);
+    this.#pipelines = new PipelineCache(device);
+    this.#staging = new StagingPool(device);
+    this.caps = {
+      dtypes: new Set<DType>(["f32", "f16", "bf16", "i32", "u32", "bool"]),
+      maxOperands: target.maxBindings,
+      maxBufferBytes: device.limits.maxBufferSize,
+    };
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault(); // reported by the next sync or read instead of on the console
+      fail(this.#toError(event.error));
+    });
+    void gpu.lost.then((error) => {
+      this.#lost = error;
+      for (const reject of this.#waiting) reject(error);
+    });
+    this.#host = this.#makeHost();
+  }
+
+  #makeHost(): Host {
+    const recorder = (): Recorder | undefined => this.#recorder;
+    return {
+      device: this.device,
+      pool: this.pool,
+      counters: this.#counters,
+      get recorder() {
+        return recorder();
+      },
+      usable: () => {
+        this.#assertOpen();
+        return this.#lost === undefined;
+      },
+    };
+  }
+
+  /** The WebGPU device. */
+  get device(): GPUDevice {
+    return this.#gpu.device;
+  }
+
+  /** What was done so far: dispatches, bind groups made, command buffers submitted, pipelines compiled. */
+  get counters(): Readonly<Counters> & { readonly pipelines: number } {
+    return { ...this.#counters, pipelines: this.#pipelines.compiled };
+  }
+
+  alloc(bytes: number): DeviceBuffer {
+    this.#assertOpen();
+    return new GpuBuffer(bytes, this);
+  }
+
+  accelerates(call: LibraryCall): boolean {
+    return accelerates(call, this.#gpu.target);
+  }
+
+  async compile(program: Program): Promise<Executable> {
+    this.#assertOpen();
+    if (this.#lost) throw this.#lost;
+    const kernels = lowerProgram(program, this.#gpu.target);
+    const pipelines = await this.#orLost(Promise.all(kernels.map((k) => this.#pipelines.get(k))));
+    return new GpuExecutable(this.#host, program, kernels, pipelines);
+  }
+
+  async sync(): Promise<void> {
+    this.#assertOpen();
+    await this.#orLost(this.device.queue.onSubmittedWorkDone());
+    this.#throwFailure();
+  }
+
+  memory(): BackendMemory {
+    return { liveBytes: this.pool.liveBytes, peakBytes: this.pool.peakBytes };
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#gpu.close();
+  }
+
+  /**
+   * Runs `work` and returns how long each kernel that it submitted took on the device. Throws where the adapter has no
+   * timestamp queries.
+   */
+  async profile(work: () => void | Promise<void>): Promise<KernelTime[]> {
+    this.#assertOpen();
+    if (!this.device.features.has("timestamp-query")) {
+      throw new WebGpuError(
+        `the device "${this.adapter.description}" has no timestamp queries (feature "timestamp-query"), ` +
+          'or was opened with variant "plain"; measure whole steps by the clock instead',
+      );
+    }
+    const recorder = new Recorder(this.device);
+    this.#recorder = recorder;
+    try {
+      await work();
+    } finally {
+      this.#recorder = undefined;
+    }
+    return recorder.finish((promise) => this.#orLost(promise));
+  }
+
+  write(block: Block, data: ArrayBufferView, offset: number): void {
+    if (!this.#host.usable()) return;
+    const { queue } = this.device;
+    const [start, end] = [Math.ceil(offset / 4) * 4, Math.floor((offset + data.byteLength) / 4) * 4];
+    const { buffer, byteOffset, byteLength } = data;
+    const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+    if (end > start) {
+      queue.writeBuffer(block.gpu, start, buffer as ArrayBuffer, byteOffset + start - offset, end - start);
+    }
+    if (offset < start) this.#merge(block, bytes.subarray(0, Math.min(start - offset, byteLength)), offset);
+    if (offset + byteLength > end && end >= start) this.#merge(block, bytes.subarray(end - offset), end);
+  }
+
+  /** Writes less than a word. */
+  #merge(block: Block, bytes: Uint8Array, offset: number): void {
+    const [word, mask, value] = [new Uint8Array(4), new Uint8Array(4), bytes];
+    mask.fill(255, offset % 4, (offset % 4) + value.length);
+    word.set(value, offset % 4);
+    const { device } = this;
+    const uniform = device.createBuffer({ size: 16, usage: USAGE.UNIFORM | USAGE.COPY_DST });
+    const word32 = (x: Uint8Array): number => new Uint32Array(x.buffer)[0]!;
+    device.queue.writeBuffer(
+      uniform,
+      0,
+      new Uint32Array([Math.floor(offset / 4), word32(mask), word32(word), 0]),
+    );
+    const pipeline = (this.#mergePipeline ??= device.createComputePipeline({
+      layout: "auto",
+      compute: { module: device.createShaderModule({ code: MERGE_CODE }), entryPoint: "main" },
+    }));
+    const entries = [block.gpu, uniform].map((gpu, binding) => ({ binding, resource: { buffer: gpu } }));
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+    pass.dispatchWorkgroups(1);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    uniform.destroy();
+  }
+  #mergePipeline: GPUComputePipeline | undefined;
+
+  async read(block: Block, offset: number, bytes: number): Promise<ArrayBuffer> {
+    this.#assertOpen();
+    if (this.#lost) throw this.#lost;
+    if (bytes === 0) return new ArrayBuffer(0);
+    const start = Math.floor(offset / 4) * 4;
+    const size = Math.ceil((offset + bytes - start) / 4) * 4;
+    const staging = this.#staging.take(size);
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(block.gpu, start, staging, 0, size);
+    this.device.queue.submit([encoder.finish()]);
+    this.#counters.submissions++;
+    await this.#orLost(staging.mapAsync(USAGE.MAP_READ, 0, size)).catch((error: unknown) => {
+      staging.destroy();
+      throw this.#failure ?? error;
+    });
+    const copy = staging.getMappedRange(0, size).slice(offset - start, offset - start + bytes);
+    staging.unmap();
+    this.#staging.give(staging);
+    this.#throwFailure();
+    return copy;
+  }
+
+  /** The promise, or a rejection as soon as the device is lost or closed. */
+  async #orLost<T>(promise: Promise<T>): Promise<T> {
+    const result = new Promise<T>((resolve, reject) => {
+      if (this.#lost) return reject(this.#lost);
+      this.#waiting.add(reject);
+      promise.then(resolve, reject).finally(() => this.#waiting.delete(reject));
+    });
+    return this.#gpu.waiter.wait(result);
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) {
+      throw new DeviceClosedError("this WebGPU device was closed; open a new one with webgpu()");
+    }
+  }
+
+  /** Throws the first error since the last time. */
+  #throwFailure(): void {
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure) throw failure;
+  }
+
+  #toError(error: GPUError): Error {
+    return error.constructor.name === "GPUOutOfMemoryError"
+      ? outOfMemory(this.pool.liveBytes, error.message)
+      : new WebGpuError(
+          `the WebGPU implementation rejected an operation; please report this: ${error.message}`,
+        );
+  }
+}

@@ -1,0 +1,86 @@
+/** Device memory as the core sees it, and the copies between it and the host. */
+import type { DeviceBuffer } from "@tiedlora/core";
+import { type Block, type MemoryPool, USAGE } from "./memory.ts";
+
+/** What buffers need of their backend. */
+export interface Transfers {
+  readonly pool: MemoryPool;
+  write(block: Block, data: ArrayBufferView, offset: number): void;
+  read(block: Block, offset: number, bytes: number): Promise<ArrayBuffer>;
+}
+
+export class GpuBuffer implements DeviceBuffer {
+  readonly bytes: number;
+  readonly #block: Block;
+  readonly #transfers: Transfers;
+  #freed = false;
+
+  constructor(bytes: number, transfers: Transfers) {
+    this.bytes = bytes;
+    this.#transfers = transfers;
+    this.#block = transfers.pool.take(bytes);
+  }
+
+  /** The memory itself. Throws after `free`. */
+  get block(): Block {
+    if (this.#freed) throw new Error("DeviceBuffer: this buffer was freed; do not use it afterwards");
+    return this.#block;
+  }
+
+  write(data: ArrayBufferView, offset = 0): void {
+    this.#check("write", offset, data.byteLength);
+    this.#transfers.write(this.block, data, offset);
+  }
+
+  read(offset = 0, bytes: number = this.bytes - offset): Promise<ArrayBuffer> {
+    this.#check("read", offset, bytes);
+    return this.#transfers.read(this.block, offset, bytes);
+  }
+
+  free(): void {
+    if (this.#freed) throw new Error("DeviceBuffer.free: this buffer was freed before; free it once");
+    this.#freed = true;
+    this.#transfers.pool.give(this.#block, this.bytes);
+  }
+
+  #check(what: string, offset: number, bytes: number): void {
+    if (offset >= 0 && bytes >= 0 && offset + bytes <= this.bytes) return;
+    throw new RangeError(
+      `DeviceBuffer.${what}: bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes} bytes; stay within it`,
+    );
+  }
+}
+
+/** Host-visible buffers for reading back, kept for reuse. */
+export class StagingPool {
+  readonly #device: GPUDevice;
+  readonly #free: GPUBuffer[] = [];
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  /** A mappable buffer of at least `bytes` bytes. */
+  take(bytes: number): GPUBuffer {
+    const fits = this.#free.findIndex((b) => b.size >= bytes && b.size <= 4 * Math.max(bytes, 1024));
+    if (fits >= 0) return this.#free.splice(fits, 1)[0]!;
+    const size = 2 ** Math.ceil(Math.log2(Math.max(bytes, 256)));
+    return this.#device.createBuffer({ size, usage: USAGE.MAP_READ | USAGE.COPY_DST });
+  }
+
+  give(buffer: GPUBuffer): void {
+    this.#free.push(buffer);
+    if (this.#free.length > 8) this.#free.shift()!.destroy();
+  }
+}
+
+/**
+ * Writes that are not whole 4-byte words, which WebGPU cannot copy: the words at either end are merged with what the
+ * buffer holds, by a small kernel, so that the order of operations is kept.
+ */
+export const MERGE_CODE = `@group(0) @binding(0) var<storage, read_write> words: array<u32>;
+@group(0) @binding(1) var<uniform> P: array<vec4<u32>, 1>;
+@compute @workgroup_size(1)
+fn main() {
+  words[P[0].x] = (words[P[0].x] & ~P[0].y) | (P[0].z & P[0].y);
+}`;

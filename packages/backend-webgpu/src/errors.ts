@@ -1,0 +1,69 @@
+/** What can go wrong with a GPU, as named errors that say what to do. */
+
+/** Any failure of the WebGPU backend. */
+export class WebGpuError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** No adapter, or no WebGPU at all. */
+export class NoAdapterError extends WebGpuError {}
+
+/** The device is gone (driver reset, GPU removed, destroyed by someone else): what it held is lost with it. */
+export class DeviceLostError extends WebGpuError {}
+
+/** The device was closed by `close()`. */
+export class DeviceClosedError extends WebGpuError {}
+
+/** An allocation that the device refused. */
+export class OutOfMemoryError extends WebGpuError {}
+
+/** A kernel that the WGSL compiler or the driver rejected: a bug of this package or of the driver. */
+export class ShaderError extends WebGpuError {
+  /** The kernel's source. */
+  readonly code: string;
+
+  constructor(message: string, code: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+const bytes = (n: number): string => (n >= 1 << 20 ? `${(n / (1 << 20)).toFixed(1)} MiB` : `${n} bytes`);
+
+export function tooLarge(size: number, limit: number): OutOfMemoryError {
+  return new OutOfMemoryError(
+    `a buffer of ${bytes(size)} was asked for, but this device's largest is ${bytes(limit)}; ` +
+      "use half precision for frozen weights, a smaller model or batch, or another device",
+  );
+}
+
+export function outOfMemory(live: number, detail: string): OutOfMemoryError {
+  return new OutOfMemoryError(
+    `the device is out of memory with ${bytes(live)} in use by this backend; use a smaller batch, checkpointing, ` +
+      `half precision for frozen weights, or free tensors that are held (${detail.trim()})`,
+  );
+}
+
+export function shaderError(
+  label: string,
+  code: string,
+  messages: readonly string[],
+  cause?: unknown,
+): ShaderError {
+  return new ShaderError(
+    `the kernel "${label}" did not compile; please report it together with the adapter's name:\n` +
+      `${messages.join("\n")}\n--- source\n${code}`,
+    code,
+    { cause },
+  );
+}
+
+export function deviceLost(reason: string, message: string): DeviceLostError {
+  return new DeviceLostError(
+    `the GPU device was lost (${reason}: ${message.trim() || "no details"}); its tensors are gone. ` +
+      "Open a new device with webgpu() and load the model again from a checkpoint",
+  );
+}

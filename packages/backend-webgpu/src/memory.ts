@@ -1,0 +1,108 @@
+/**
+ * Device memory: buffers by size class, kept for reuse after they are freed, and counted. Reuse needs no fences:
+ * queue operations happen in the order of submission, so a new owner's writes come after the old owner's reads.
+ */
+import { outOfMemory, tooLarge } from "./errors.ts";
+
+/** One GPU buffer with the identity that bind groups are cached by. */
+export interface Block {
+  readonly id: number;
+  readonly gpu: GPUBuffer;
+  /** Bytes of the GPU buffer: the size class. */
+  readonly size: number;
+}
+
+/** Free blocks of at most this share of what is live are kept. */
+const KEEP_SHARE = 0.5;
+const KEEP_LEAST = 64 << 20;
+
+export class MemoryPool {
+  readonly #device: GPUDevice;
+  readonly #maxBytes: number;
+  readonly #onError: (error: Error) => void;
+  readonly #free = new Map<number, Block[]>();
+  #freeBytes = 0;
+  #nextId = 1;
+  #live = 0;
+  #peak = 0;
+
+  /** `onError` hears of allocations that the device turns out, later, to have refused. */
+  constructor(device: GPUDevice, maxBytes: number, onError: (error: Error) => void) {
+    this.#device = device;
+    this.#maxBytes = maxBytes;
+    this.#onError = onError;
+  }
+
+  get liveBytes(): number {
+    return this.#live;
+  }
+
+  get peakBytes(): number {
+    return this.#peak;
+  }
+
+  /** A block of at least `bytes` bytes, with unspecified content. */
+  take(bytes: number): Block {
+    const size = this.#classOf(bytes);
+    if (size > this.#maxBytes) throw tooLarge(bytes, this.#maxBytes);
+    this.#live += bytes;
+    this.#peak = Math.max(this.#peak, this.#live);
+    const block = this.#free.get(size)?.pop();
+    if (!block) return this.#create(size);
+    this.#freeBytes -= size;
+    return block;
+  }
+
+  /** Takes back a block that was taken for `bytes` bytes. */
+  give(block: Block, bytes: number): void {
+    this.#live -= bytes;
+    this.#freeBytes += block.size;
+    const list = this.#free.get(block.size);
+    if (list) list.push(block);
+    else this.#free.set(block.size, [block]);
+    this.#trim();
+  }
+
+  /** Small sizes to a power of two, large ones to an eighth of one: equal shapes meet, little is wasted. */
+  #classOf(bytes: number): number {
+    if (bytes <= 4096) return Math.max(256, 2 ** Math.ceil(Math.log2(bytes || 1)));
+    const step = 2 ** Math.floor(Math.log2(bytes)) / 8;
+    return Math.min(Math.ceil(bytes / step) * step, Math.max(this.#maxBytes, Math.ceil(bytes / 16) * 16));
+  }
+
+  #create(size: number): Block {
+    this.#device.pushErrorScope("out-of-memory");
+    const gpu = this.#device.createBuffer({
+      size,
+      usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
+    });
+    const live = this.#live;
+    this.#device.popErrorScope().then(
+      (error) => error && this.#onError(outOfMemory(live, error.message)),
+      () => {}, // the device is lost: reported as that
+    );
+    return { id: this.#nextId++, gpu, size };
+  }
+
+  /** Destroys the largest free blocks while more is kept than is worth keeping. */
+  #trim(): void {
+    const limit = Math.max(KEEP_LEAST, this.#live * KEEP_SHARE);
+    if (this.#freeBytes <= limit) return;
+    for (const [size, blocks] of [...this.#free].sort((a, b) => b[0] - a[0])) {
+      while (this.#freeBytes > limit && blocks.length > 0) {
+        blocks.shift()!.gpu.destroy(); // submitted work that uses it still completes
+        this.#freeBytes -= size;
+      }
+    }
+  }
+}
+
+/** The WebGPU usage flags, which exist as a global only in browsers. */
+export const USAGE: {
+  readonly MAP_READ: 1;
+  readonly COPY_SRC: 4;
+  readonly COPY_DST: 8;
+  readonly UNIFORM: 64;
+  readonly STORAGE: 128;
+  readonly QUERY_RESOLVE: 512;
+} = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 };

@@ -1,0 +1,200 @@
+/**
+ * Finding a GPU: `navigator.gpu` in browsers, Dawn (npm package "webgpu") in Node. The only module that knows the
+ * difference; what it returns is a device with the limits and features that the backend uses.
+ */
+import { deviceLost, DeviceClosedError, type DeviceLostError, NoAdapterError } from "./errors.ts";
+import { isNode, PoliteWaiter } from "./wait.ts";
+import type { Target } from "./wgsl/target.ts";
+
+export interface OpenOptions {
+  /** Which adapter to ask for, where there are several. */
+  readonly adapter?: "high-performance" | "low-power" | "software";
+  /** "plain": only what every WebGPU implementation has: default limits, no optional features. Default "auto". */
+  readonly variant?: "auto" | "plain";
+  /** Lower limits than the device's, to try how a kernel behaves on a lesser one. */
+  readonly limits?: {
+    readonly maxBindingBytes?: number;
+    readonly maxBindings?: number;
+    readonly maxGroupsPerDimension?: number;
+  };
+}
+
+/** What the adapter says about itself. */
+export interface AdapterInfo {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly description: string;
+  /** It computes on the CPU. */
+  readonly software: boolean;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+/** An open device. */
+export interface Gpu {
+  readonly device: GPUDevice;
+  readonly info: AdapterInfo;
+  readonly target: Target;
+  readonly waiter: PoliteWaiter;
+  /** Fulfilled when the device is lost or closed. */
+  readonly lost: Promise<DeviceLostError | DeviceClosedError>;
+  close(): void;
+}
+
+const DEBIAN = "on Debian and Ubuntu a software one is in: apt install libvulkan1 mesa-vulkan-drivers";
+
+/** Dawn lives as long as the object that `create` returned is referenced; Node does not exit while it computes. */
+const dawn: { gpu: GPU | undefined; users: number } = { gpu: undefined, users: 0 };
+
+interface DawnModule {
+  create(flags: string[]): GPU;
+}
+
+async function openDawn(): Promise<GPU> {
+  if (dawn.gpu) return dawn.gpu;
+  const name = "webgpu"; // a variable, so that bundlers for browsers do not follow it
+  const module = (await import(name).catch((cause: unknown) => {
+    throw new NoAdapterError(
+      'WebGPU in Node needs the package "webgpu" (Dawn), which could not be loaded; install it: npm install webgpu',
+      { cause },
+    );
+  })) as DawnModule;
+  return (dawn.gpu ??= module.create([]));
+}
+
+async function findGpu(): Promise<{ gpu: GPU; release: () => void }> {
+  const native = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+  if (native) return { gpu: native, release: () => {} };
+  if (!isNode) {
+    throw new NoAdapterError(
+      "this browser has no WebGPU (navigator.gpu), or the page is not served from https or localhost; " +
+        "use another browser or the CPU backend",
+    );
+  }
+  const gpu = await openDawn();
+  dawn.users++;
+  const release = (): void => {
+    if (--dawn.users === 0) dawn.gpu = undefined;
+  };
+  return { gpu, release };
+}
+
+function adapterOptions(options: OpenOptions): GPURequestAdapterOptions {
+  if (options.adapter === "software") return { forceFallbackAdapter: true };
+  return options.adapter === undefined ? {} : { powerPreference: options.adapter };
+}
+
+async function requestAdapter(gpu: GPU, options: OpenOptions): Promise<GPUAdapter> {
+  const adapter = await gpu.requestAdapter(adapterOptions(options));
+  if (adapter) return adapter;
+  const wanted = options.adapter === undefined ? "" : ` of kind "${options.adapter}"`;
+  throw new NoAdapterError(
+    `WebGPU finds no adapter${wanted}: this machine has no GPU with a Vulkan, Metal or Direct3D 12 driver ` +
+      (isNode ? `(${DEBIAN})` : "that the browser accepts") +
+      "; or use the CPU backend",
+  );
+}
+
+/** Limits that are raised to what the adapter offers. */
+const RAISED = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
+
+/** What newer WebGPU versions tell about an adapter, where they do. */
+interface MoreInfo {
+  readonly isFallbackAdapter?: boolean;
+  readonly subgroupMinSize?: number;
+  readonly subgroupMaxSize?: number;
+}
+
+function isSoftware(info: GPUAdapterInfo & MoreInfo): boolean {
+  const text = `${info.vendor} ${info.architecture} ${info.device} ${info.description}`;
+  return info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe|software|basic render/i.test(text);
+}
+
+function describe(adapter: GPUAdapter): AdapterInfo {
+  const { info } = adapter;
+  const limits: Record<string, number> = {};
+  for (const key in adapter.limits) {
+    const value: unknown = adapter.limits[key as keyof GPUSupportedLimits];
+    if (typeof value === "number") limits[key] = value;
+  }
+  return {
+    vendor: info.vendor,
+    architecture: info.architecture,
+    description: info.description || `${info.vendor} ${info.device || info.architecture}`,
+    software: isSoftware(info),
+    features: [...adapter.features].sort(),
+    limits,
+  };
+}
+
+function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, options: OpenOptions): Target {
+  const info = adapter.info as GPUAdapterInfo & MoreInfo;
+  const fixed = info.subgroupMinSize === info.subgroupMaxSize ? (info.subgroupMaxSize ?? 0) : 0;
+  const { limits } = device;
+  const lower = options.limits ?? {};
+  return {
+    f16: device.features.has("shader-f16"),
+    subgroup: device.features.has("subgroups") ? fixed : 0,
+    software,
+    maxInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
+    maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
+    maxGroupsPerDimension: Math.min(
+      limits.maxComputeWorkgroupsPerDimension,
+      lower.maxGroupsPerDimension ?? Infinity,
+    ),
+    maxBindings: Math.min(limits.maxStorageBuffersPerShaderStage, lower.maxBindings ?? Infinity),
+    maxBindingBytes: Math.min(limits.maxStorageBufferBindingSize, lower.maxBindingBytes ?? Infinity),
+    offsetAlignment: Math.max(256, limits.minStorageBufferOffsetAlignment),
+  };
+}
+
+/** Opens a device. Throws NoAdapterError where there is none. */
+export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
+  const { gpu, release } = await findGpu();
+  try {
+    const adapter = await requestAdapter(gpu, options);
+    const plain = options.variant === "plain";
+    const device = await adapter.requestDevice({
+      requiredFeatures: plain ? [] : FEATURES.filter((f) => adapter.features.has(f)),
+      requiredLimits: plain ? {} : Object.fromEntries(RAISED.map((k) => [k, adapter.limits[k]])),
+    });
+    return opened(device, adapter, options, release);
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions, release: () => void): Gpu {
+  const info = describe(adapter);
+  let closed = false;
+  const lost = device.lost.then(({ reason, message }) =>
+    closed
+      ? new DeviceClosedError(
+          "the device was closed by close() while this was pending; await results before closing",
+        )
+      : deviceLost(reason, message),
+  );
+  const usesDawn = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu === undefined;
+  return {
+    device,
+    info,
+    target: targetOf(device, adapter, info.software, options),
+    waiter: new PoliteWaiter(info.software && usesDawn),
+    lost,
+    close: () => {
+      if (closed) return;
+      closed = true;
+      device.destroy();
+      release();
+    },
+  };
+}

@@ -1,0 +1,158 @@
+/**
+ * The WGSL of every operation. Operands are names of `let` variables, never literals: WGSL evaluates constant
+ * expressions while compiling, and rejects those that overflow.
+ */
+import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/core";
+import type { Helper } from "./helpers.ts";
+
+/** Lanes of a value: one element, or four neighbours along the vector axis. */
+export type Width = 1 | 4;
+
+/** The type of a value and how an operation asks for a helper function. */
+export interface Typed {
+  readonly type: ComputeType;
+  readonly width: Width;
+  readonly call: (helper: Helper, ...args: string[]) => string;
+}
+
+const SCALAR: { readonly [T in ComputeType]: string } = {
+  f32: "f32",
+  f64: "f64", // never rendered: `caps.dtypes` leaves f64 out
+  i32: "i32",
+  u32: "u32",
+  bool: "bool",
+};
+
+/** The WGSL type of `width` values of `type`. */
+export function wgslType(type: ComputeType, width: Width): string {
+  return width === 1 ? SCALAR[type] : `vec4<${SCALAR[type]}>`;
+}
+
+/** A number as an expression of `type`; what has no literal comes from the uniform's header (see HEADER). */
+export function literal(value: number, type: ComputeType): string {
+  switch (type) {
+    case "bool":
+      return value === 0 ? "false" : "true";
+    case "u32":
+      return `${value >>> 0}u`;
+    case "i32":
+      return `i32(${value | 0})`; // -2147483648i would be the negation of a literal that is out of range
+    default: {
+      const x = Math.fround(value);
+      if (Number.isNaN(x)) return "bitcast<f32>(P[0].y)";
+      if (!Number.isFinite(x)) return `bitcast<f32>(P[0].${x > 0 ? "z" : "w"})`;
+      return Object.is(x, -0) ? "-0f" : `${x}f`;
+    }
+  }
+}
+
+const unary =
+  (name: string) =>
+  (a: string): string =>
+    `${name}(${a})`;
+
+export const UNARY: { readonly [K in UnaryOp]: (a: string, t: Typed) => string } = {
+  neg: (a, t) => (t.type === "u32" ? `(~${a} + ${wgslType("u32", t.width)}(1u))` : `-${a}`),
+  exp: unary("exp"),
+  log: unary("log"),
+  sqrt: unary("sqrt"),
+  rsqrt: unary("inverseSqrt"),
+  recip: (a) => `1f / ${a}`,
+  sin: (a, t) => t.call("sine", a, "0"),
+  cos: (a, t) => t.call("sine", a, "1"),
+  tanh: (a, t) => t.call("tanh", a),
+  erf: (a, t) => t.call("erf", a),
+  floor: unary("floor"),
+  abs: unary("abs"),
+  not: (a, t) => (t.type === "bool" ? `!${a}` : `${a} == ${wgslType(t.type, t.width)}()`),
+};
+
+const infix =
+  (operator: string) =>
+  (a: string, b: string): string =>
+    `${a} ${operator} ${b}`;
+
+/** Comparisons and extrema of bools are those of 0 and 1. */
+const ordered =
+  (number: (a: string, b: string) => string, bool: (a: string, b: string) => string) =>
+  (a: string, b: string, t: Typed): string =>
+    t.type === "bool" ? bool(a, b) : number(a, b);
+
+const logic =
+  (integer: string, bool: string) =>
+  (a: string, b: string, t: Typed): string =>
+    `${a} ${t.type === "bool" ? bool : integer} ${b}`;
+
+/** `name` where `b` is not 0; WGSL gives a / 0 = a for integers, we give 0. */
+const division =
+  (operator: string) =>
+  (a: string, b: string, t: Typed): string => {
+    const T = wgslType(t.type, t.width);
+    return `select(${a} ${operator} ${b}, ${T}(), ${b} == ${T}())`;
+  };
+
+const shift =
+  (operator: string) =>
+  (a: string, b: string, t: Typed): string =>
+    `${a} ${operator} (${wgslType("u32", t.width)}(${b}) & ${wgslType("u32", t.width)}(31u))`;
+
+export const BINARY: { readonly [K in BinaryOp]: (a: string, b: string, t: Typed) => string } = {
+  add: logic("+", "|"),
+  sub: logic("-", "!="),
+  mul: logic("*", "&"),
+  div: (a, b, t) => (t.type === "f32" ? `${a} / ${b}` : division("/")(a, b, t)),
+  mod: (a, b, t) => (t.type === "f32" ? t.call("remainder", a, b) : division("%")(a, b, t)),
+  max: ordered(
+    (a, b) => `max(${a}, ${b})`,
+    (a, b) => `${a} | ${b}`,
+  ),
+  min: ordered(
+    (a, b) => `min(${a}, ${b})`,
+    (a, b) => `${a} & ${b}`,
+  ),
+  lt: ordered(infix("<"), (a, b) => `!${a} & ${b}`),
+  le: ordered(infix("<="), (a, b) => `!${a} | ${b}`),
+  eq: infix("=="),
+  and: logic("&", "&"),
+  or: logic("|", "|"),
+  xor: logic("^", "!="),
+  shl: shift("<<"),
+  shr: shift(">>"),
+};
+
+/** What a reduction starts from, folds with, and the subgroup function that does the same across lanes. */
+export const REDUCE: {
+  readonly [K in ReduceOp]: {
+    readonly fold: BinaryOp;
+    readonly subgroup: string;
+    readonly start: (t: ComputeType) => number;
+  };
+} = {
+  sum: { fold: "add", subgroup: "subgroupAdd", start: () => 0 },
+  prod: { fold: "mul", subgroup: "subgroupMul", start: () => 1 },
+  max: {
+    fold: "max",
+    subgroup: "subgroupMax",
+    start: (t) => (t === "i32" ? -(2 ** 31) : t === "u32" || t === "bool" ? 0 : -Infinity),
+  },
+  min: {
+    fold: "min",
+    subgroup: "subgroupMin",
+    start: (t) => (t === "i32" ? 2 ** 31 - 1 : t === "u32" ? 2 ** 32 - 1 : t === "bool" ? 1 : Infinity),
+  },
+};
+
+/** `a` of type `from` converted to `to`; f16 and bf16 round and stay f32. */
+export function convert(a: string, from: ComputeType, to: DType, t: Typed): string {
+  const type = (c: ComputeType): string => wgslType(c, t.width);
+  switch (to) {
+    case "bool":
+      return from === "bool" ? a : `${a} != ${type(from)}()`;
+    case "f16":
+      return t.call("roundToF16", from === "f32" ? a : `${type("f32")}(${a})`);
+    case "bf16":
+      return t.call("roundToBf16", from === "f32" ? a : `${type("f32")}(${a})`);
+    default:
+      return from === to ? a : `${type(to)}(${a})`;
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * Emits the instructions of a body as WGSL: which depend on the inner axes, which are four wide, and how each is
+ * written. Shared by loop kernels and matmul epilogues.
+ */
+import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/core";
+import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } from "./arithmetic.ts";
+import { address, type Access, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
+import { range } from "./target.ts";
+
+/** Where a body runs: its axes, the expressions of their indices, and which axis goes four at a time. */
+export interface BodySpace {
+  readonly body: readonly Instr[];
+  readonly stores: readonly Store[];
+  /** Lengths of all axes; those from `outerRank` on are folded by reductions. */
+  readonly lengths: readonly number[];
+  readonly outerRank: number;
+  readonly origin: readonly number[];
+  readonly vectorAxis: number | undefined;
+  /** A u32 expression for the index along each axis; along the vector axis a multiple of 4. */
+  readonly indices: readonly string[];
+}
+
+/** The operands of a body, as requests for bindings. */
+export function usesOf(space: Pick<BodySpace, "body" | "stores" | "lengths" | "vectorAxis">): Use[] {
+  const { lengths, vectorAxis } = space;
+  const use = (operand: Operand, write: boolean): Use => ({ operand, write, lengths, vectorAxis });
+  return [
+    ...space.body.flatMap((i) => (i.op === "load" ? [use(i.from, false)] : [])),
+    ...space.stores.map((s) => use(s.to, true)),
+  ];
+}
+
+/** Writes WGSL statements for the instructions of one body. */
+export class BodyWriter {
+  readonly space: BodySpace;
+  /** Per instruction: does it depend on the inner axes? */
+  readonly inner: readonly boolean[];
+  /** Per instruction: is it four wide? */
+  readonly wide: readonly boolean[];
+  readonly #bindings: Bindings;
+  readonly #hoisted = new Map<Operand, string>();
+  readonly #product: string | undefined;
+
+  /** `product` is the text of the finished element(s) of a matmul, four wide exactly if there is a vector axis. */
+  constructor(space: BodySpace, bindings: Bindings, product?: string) {
+    this.space = space;
+    this.#bindings = bindings;
+    this.#product = product;
+    const inner: boolean[] = [];
+    const wide: boolean[] = [];
+    space.body.forEach((instr, i) => {
+      inner[i] = this.#dependsOnInner(instr, inner);
+      wide[i] = this.#isWide(instr, wide);
+    });
+    this.inner = inner;
+    this.wide = wide;
+  }
+
+  #dependsOnInner(instr: Instr, inner: readonly boolean[]): boolean {
+    const { outerRank, lengths } = this.space;
+    if (instr.op === "load") {
+      const { strides, valid } = instr.from.view;
+      return range(lengths.length).some(
+        (d) => d >= outerRank && ((strides[d] ?? 0) !== 0 || Boolean(valid?.[d])),
+      );
+    }
+    if (instr.op === "index") return instr.axis >= outerRank;
+    return instr.op !== "reduce" && operandsOf(instr).some((a) => inner[a]);
+  }
+
+  #isWide(instr: Instr, wide: readonly boolean[]): boolean {
+    const { vectorAxis, outerRank, lengths } = this.space;
+    if (vectorAxis === undefined) return false;
+    if (instr.op === "load")
+      return modeOf({ operand: instr.from, write: false, lengths, vectorAxis }) !== "scalar";
+    if (instr.op === "index") return instr.axis === vectorAxis;
+    if (instr.op === "product") return true;
+    if (instr.op === "reduce" && vectorAxis >= outerRank) return false;
+    return operandsOf(instr).some((a) => wide[a]);
+  }
+
+  width(i: number): Width {
+    return this.wide[i] ? 4 : 1;
+  }
+
+  type(i: number): ComputeType {
+    return this.space.body[i]!.dtype;
+  }
+
+  /** The value of instruction `i`, spread over four lanes where `width` asks for it. */
+  value(i: number, width: Width): string {
+    return width === 4 && !this.wide[i] ? `${wgslType(this.type(i), 4)}(v${i})` : `v${i}`;
+  }
+
+  /** The instructions that the roots need and that satisfy `keep`, in order; others are taken as known. */
+  needed(roots: readonly number[], keep: (i: number) => boolean): number[] {
+    const found = new Set<number>();
+    const stack = [...roots];
+    for (let i = stack.pop(); i !== undefined; i = stack.pop()) {
+      if (found.has(i) || !keep(i)) continue;
+      found.add(i);
+      stack.push(...operandsOf(this.space.body[i]!));
+    }
+    return [...found].sort((a, b) => a - b);
+  }
+
+  /** Statements before the inner loops: the outer part of the address of every operand used within them. */
+  hoist(): string[] {
+    const { body, stores, outerRank, indices } = this.space;
+    const operands = [
+      ...body.flatMap((i, n) => (i.op === "load" && this.inner[n] ? [i.from] : [])),
+      ...stores.flatMap((s) => (s.to.view.strides.length > outerRank ? [s.to] : [])),
+    ];
+    const lines: string[] = [];
+    for (const operand of new Set(operands)) {
+      const name = `base${this.#hoisted.size}`;
+      const { strides } = operand.view;
+      const start = this.#bindings.access(operand).offset;
+      lines.push(`let ${name} = ${address(strides, indices, 0, outerRank, start)};`);
+      this.#hoisted.set(operand, name);
+    }
+    return lines;
+  }
+
+  /** The statement that computes instruction `i` (not a reduction) as `v{i}`. */
+  compute(i: number): string {
+    const instr = this.space.body[i]!;
+    if (instr.op === "load") return this.#load(i, instr.from);
+    return `let v${i} = ${this.#expression(instr, this.width(i))};`;
+  }
+
+  #expression(instr: Exclude<Instr, { op: "load" }>, width: Width): string {
+    const arg = (i: number): string => this.value(i, width);
+    const typed = (type: ComputeType): Typed => ({
+      type,
+      width,
+      call: (helper, ...args) => this.#bindings.helpers.call(helper, width, args),
+    });
+    switch (instr.op) {
+      case "const":
+        return literal(instr.value, instr.dtype);
+      case "scalar":
+        return scalarText(this.#bindings.scalar({ slot: instr.slot, dtype: instr.dtype }), instr.dtype);
+      case "index":
+        return this.#index(instr.axis, width);
+      case "product":
+        return this.#product!;
+      case "where":
+        return `select(${arg(instr.c)}, ${arg(instr.b)}, ${arg(instr.a)})`;
+      case "cast":
+        return convert(arg(instr.a), this.type(instr.a), instr.to, typed(this.type(instr.a)));
+      case "reduce":
+        throw new Error("a reduction is a loop, not an expression");
+      default:
+        return "b" in instr
+          ? BINARY[instr.op](arg(instr.a), arg(instr.b), typed(this.type(instr.a)))
+          : UNARY[instr.op](arg(instr.a), typed(this.type(instr.a)));
+    }
+  }
+
+  #index(axis: number, width: Width): string {
+    const origin = this.space.origin[axis] ?? 0;
+    const one = `i32(${this.space.indices[axis]}${origin === 0 ? "" : ` + ${origin}u`})`;
+    return width === 1 ? one : `vec4<i32>(${one}) + vec4<i32>(0, 1, 2, 3)`;
+  }
+
+  /** Address and validity of an operand, `shift` elements along the vector axis. */
+  #place(operand: Operand, access: Access, shift: number): { at: string; valid: string | undefined } {
+    const { lengths, outerRank, indices: all, vectorAxis } = this.space;
+    const indices = shift === 0 ? all : all.map((x, d) => (d === vectorAxis ? `(${x} + ${shift}u)` : x));
+    const { strides } = operand.view;
+    const base =
+      vectorAxis !== undefined && vectorAxis < outerRank && shift > 0
+        ? undefined
+        : this.#hoisted.get(operand);
+    const at =
+      base === undefined
+        ? address(strides, indices, 0, lengths.length, access.offset)
+        : address(strides, indices, outerRank, lengths.length, base);
+    return { at, valid: condition(operand, lengths, indices, 0, lengths.length) };
+  }
+
+  #load(i: number, operand: Operand): string {
+    const access = this.#bindings.access(operand);
+    const type = wgslType(this.type(i), this.width(i));
+    if (access.mode !== "gather") {
+      const { at, valid } = this.#place(operand, access, 0);
+      const value =
+        access.mode === "vector" ? this.#bindings.loadFour(access, at) : this.#bindings.load(access, at);
+      return valid === undefined
+        ? `let v${i} = ${value};`
+        : `var v${i} = ${type}(); if (${valid}) { v${i} = ${value}; }`;
+    }
+    const parts = range(4).map((c) => {
+      const { at, valid } = this.#place(operand, access, c);
+      const set = `v${i}.${"xyzw"[c]} = ${this.#bindings.load(access, at)};`;
+      return valid === undefined ? set : `if (${valid}) { ${set} }`;
+    });
+    return `var v${i} = ${type}(); ${parts.join(" ")}`;
+  }
+
+  /** The statement that carries out `store`. */
+  store(store: Store): string {
+    const { to: operand, value } = store;
+    const access = this.#bindings.access(operand);
+    const typed = (width: Width): Typed => ({
+      type: this.type(value),
+      width,
+      call: (helper, ...args) => this.#bindings.helpers.call(helper, width, args),
+    });
+    const stored = operand.dtype === "f16" || operand.dtype === "bf16" ? "f32" : operand.dtype;
+    const converted = (x: string, width: Width): string => convert(x, this.type(value), stored, typed(width));
+    const guarded = (statement: string, valid: string | undefined): string =>
+      valid === undefined ? statement : `if (${valid}) { ${statement} }`;
+    if (access.mode === "vector") {
+      const { at, valid } = this.#place(operand, access, 0);
+      return guarded(this.#bindings.storeFour(access, at, converted(this.value(value, 4), 4)), valid);
+    }
+    const count = access.mode === "gather" ? 4 : 1;
+    return range(count)
+      .map((c) => {
+        const { at, valid } = this.#place(operand, access, c);
+        const x = this.wide[value] ? `v${value}.${"xyzw"[c]}` : `v${value}`;
+        return guarded(this.#bindings.store(access, at, converted(x, 1)), valid);
+      })
+      .join(" ");
+  }
+}
+
+/** A run-time number from its raw word. */
+function scalarText(word: string, dtype: ComputeType): string {
+  if (dtype === "bool") return `${word} != 0u`;
+  return dtype === "u32" ? word : `bitcast<${dtype}>(${word})`;
+}

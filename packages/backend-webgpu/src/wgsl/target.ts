@@ -1,0 +1,65 @@
+/**
+ * What rendering depends on: the abilities and limits of one device, and the form of a rendered kernel.
+ * Everything in this folder is text generation; nothing here talks to a GPU.
+ */
+import type { ComputeType } from "@tiedlora/core";
+
+/** Abilities and limits that the rendered code may rely on. */
+export interface Target {
+  /** `enable f16` works. Without it, half precision is unpacked from 32-bit words. */
+  readonly f16: boolean;
+  /** Lanes of a subgroup where that is the same for every shader, else 0: subgroup code is not rendered. */
+  readonly subgroup: number;
+  /** A CPU pretends to be a GPU: memory instructions and barriers cost far more than arithmetic. */
+  readonly software: boolean;
+  readonly maxInvocations: number;
+  readonly maxWorkgroupBytes: number;
+  readonly maxGroupsPerDimension: number;
+  /** Storage buffers that one kernel may bind. */
+  readonly maxBindings: number;
+  /** The largest part of a buffer that one binding can show. */
+  readonly maxBindingBytes: number;
+  readonly offsetAlignment: number;
+}
+
+/** A part of one of the program's buffers, bound as one storage buffer. */
+export interface Binding {
+  readonly buffer: number;
+  readonly write: boolean;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** A run-time number that a kernel reads, in the order of the words after the uniform's header. */
+export interface ScalarUse {
+  readonly slot: number;
+  readonly dtype: ComputeType;
+}
+
+/**
+ * One dispatch. The code names bindings by their position, so that equal layers of a model render to equal text.
+ * After the storage buffers comes one uniform buffer: a header (see `HEADER`), then the scalars.
+ */
+export interface Kernel {
+  readonly label: string;
+  readonly code: string;
+  readonly bindings: readonly Binding[];
+  readonly scalars: readonly ScalarUse[];
+  readonly groups: readonly [number, number, number];
+}
+
+/**
+ * The first words of every kernel's uniform buffer: values that WGSL has no literal for, or that a compiler must not
+ * know: 0 (added to loop bounds, against unrolling; see `Bindings.declare`), a quiet NaN, +infinity, -infinity.
+ */
+export const HEADER: readonly number[] = [0, 0x7fc00000, 0x7f800000, 0xff800000];
+
+export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
+export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
+/** Spreads `groups` workgroups over two dimensions where one cannot hold them; the shader returns early beyond. */
+export function grid(groups: number, target: Target): readonly [number, number, number] {
+  if (groups <= target.maxGroupsPerDimension) return [groups, 1, 1];
+  const rows = ceilDiv(groups, target.maxGroupsPerDimension);
+  return [ceilDiv(groups, rows), rows, 1];
+}
