@@ -1,0 +1,87 @@
+/** Small sums: as they are written, as something that happens, and as a word problem. All results are 0 to 25. */
+import { pair } from "./facts.ts";
+import { GOODS } from "./lexicon.ts";
+import type { Rng } from "./rng.ts";
+
+type Operator = "+" | "-" | "*";
+
+interface Sum {
+  operator: Operator;
+  left: number;
+  right: number;
+  result: number;
+}
+
+/** A sum whose left side is `left`, where one is given. */
+function randomSum(rng: Rng, operator: Operator, left?: number): Sum {
+  switch (operator) {
+    case "+": {
+      const [x, y] = [left ?? rng.range(1, 12), rng.range(1, 8)];
+      return { operator, left: x, right: y, result: x + y };
+    }
+    case "-": {
+      const x = left ?? rng.range(2, 20);
+      const y = rng.range(1, Math.min(x - 1, 8));
+      return { operator, left: x, right: y, result: x - y };
+    }
+    case "*": {
+      const [x, y] = [left ?? rng.range(2, 5), rng.range(2, 5)];
+      return { operator, left: x, right: y, result: x * y };
+    }
+  }
+}
+
+const written = ({ left, operator, right, result }: Sum): string =>
+  `${left} ${operator} ${right} = ${result}`;
+
+/** "3 + 4 = 7" */
+export function sumLine(rng: Rng): string {
+  return written(randomSum(rng, rng.pick(["+", "-", "*"])));
+}
+
+/** Something counted, told with its outcome, and the sum behind it. */
+export function tally(rng: Rng): { told: string; sum: string } {
+  const [p, q] = pair(rng);
+  const goods = rng.pick(GOODS);
+  const sum = randomSum(rng, rng.pick(["+", "-", "*"]));
+  const { left, right, result } = sum;
+  const told: Record<Operator, readonly string[]> = {
+    "+": [
+      `${p.name} had ${left} ${goods} and got ${right} more. Then ${p.they} had ${result} ${goods}.`,
+      `${p.name} had ${left} ${goods}. ${q.name} gave ${p.them} ${right} more. Now ${p.name} has ${result} ${goods}.`,
+    ],
+    "-": [
+      `${p.name} had ${left} ${goods} and gave ${right} to ${q.name}. Then ${p.they} had ${result} ${goods}.`,
+      `${p.name} had ${left} ${goods} but lost ${right}. Now ${p.name} has ${result} ${goods}.`,
+    ],
+    "*": [
+      `${p.name} has ${left} bags with ${right} ${goods} in each. Together there are ${result} ${goods}.`,
+    ],
+  };
+  return { told: rng.pick(told[sum.operator]), sum: written(sum) };
+}
+
+/** A word problem of one or two steps, and its working: "3 + 4 = 7, 7 - 2 = 5". The last number is the answer. */
+export function problem(rng: Rng): { question: string; working: string } {
+  const [p, q] = pair(rng);
+  const goods = rng.pick(GOODS);
+  const first = randomSum(rng, rng.pick(["+", "-", "*"]));
+  const opening: Record<Operator, string> = {
+    "+": `${p.name} had ${first.left} ${goods} and got ${first.right} more.`,
+    "-": `${p.name} had ${first.left} ${goods} and gave ${first.right} to ${q.name}.`,
+    "*": `${p.name} has ${first.left} bags with ${first.right} ${goods} in each.`,
+  };
+  const ask = `How many ${goods} does ${p.name} have now?`;
+  if (first.result < 2 || first.result > 12 || rng.chance(0.5)) {
+    return { question: `${opening[first.operator]} ${ask}`, working: written(first) };
+  }
+  const second = randomSum(rng, rng.pick(["+", "-"]), first.result);
+  const then: Record<string, string> = {
+    "+": `Then ${q.name} gave ${p.them} ${second.right} more.`,
+    "-": `Then ${p.they} lost ${second.right}.`,
+  };
+  return {
+    question: `${opening[first.operator]} ${then[second.operator]} ${ask}`,
+    working: `${written(first)}, ${written(second)}`,
+  };
+}

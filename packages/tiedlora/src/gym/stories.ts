@@ -1,0 +1,176 @@
+/**
+ * The text that the base model is pretrained on: short documents in the English of the little world. It tells about
+ * everything the gym's tasks need to know, but shows none of their formats.
+ */
+import { Cast, FACT_KINDS, facts, lore, pair } from "./facts.ts";
+import {
+  a,
+  ANIMALS,
+  capital,
+  COLOURS,
+  DAYS,
+  FEELINGS,
+  GOODS,
+  near,
+  PEOPLE,
+  PLACES,
+  quoted,
+  SIZES,
+  THINGS,
+  to,
+  TRADES,
+} from "./lexicon.ts";
+import { Rng } from "./rng.ts";
+import { adventure } from "./adventure.ts";
+import { sumLine, tally } from "./counting.ts";
+import { talk } from "./talk.ts";
+import { clause, english, velan, vocable } from "./velan.ts";
+
+/** A document of one kind; documents are independent of each other. */
+type Writer = (rng: Rng) => string;
+
+/** Facts, and somebody who asks about them. */
+const questions: Writer = (rng) => {
+  const told = facts(rng, rng.range(2, 5));
+  const asked = rng.sample(told, rng.range(1, 2)).map((fact) => {
+    const { question, reply } = rng.pick(fact.questions);
+    const [p, q] = pair(rng);
+    return rng.pick([
+      `${quoted(question, `asked ${p.name}`)} ${quoted(reply, `said ${q.name}`)}`,
+      `${p.name} asked, "${question}" ${q.name} said, "${reply}"`,
+    ]);
+  });
+  return [...told.map((f) => f.statement), ...asked].join(" ");
+};
+
+/** Facts, and somebody who remembers one of them in a few words. */
+const memory: Writer = (rng) => {
+  const told = facts(rng, rng.range(2, 4));
+  const { answer, question } = rng.pick(rng.pick(told).questions);
+  const { name } = rng.pick(PEOPLE);
+  const wondered = rng.pick([`wondered, "${question}"`, `wondered: ${question}`]);
+  return `${told.map((f) => f.statement).join(" ")} ${name} ${wondered} Then ${name} knew: ${answer}.`;
+};
+
+const portrait: Writer = (rng) => {
+  const p = rng.pick(PEOPLE);
+  const trade = rng.pick(TRADES);
+  const animal = rng.pick(ANIMALS);
+  const lines = [
+    `${capital(p.they)} has ${a(`${rng.pick(SIZES)} ${animal.name}`)}, and it ${animal.does}.`,
+    `${capital(p.they)} lives ${near(rng.pick(PLACES))}.`,
+    `${capital(p.they)} likes ${rng.pick(GOODS)} and ${rng.pick(COLOURS)} roses.`,
+    `Every ${rng.pick(DAYS)} ${p.they} goes ${to(rng.pick(PLACES))}.`,
+    `Today ${p.they} is ${rng.pick(FEELINGS)}.`,
+  ];
+  return [`${p.name} is ${a(trade.name)} and ${trade.does}.`, ...rng.sample(lines, rng.range(1, 3))].join(
+    " ",
+  );
+};
+
+const knowledge: Writer = (rng) => Array.from({ length: rng.range(2, 5) }, () => lore(rng)).join(" ");
+
+/** People who choose from a list by number: by the name, or by what everybody knows about it. */
+const choosing: Writer = (rng) => {
+  const list = rng.sample(rng.pick([THINGS, THINGS, ANIMALS, TRADES]), 4);
+  const [p, q] = pair(rng);
+  const byName = rng.chance(0.5);
+  const shown = list.map((x, i) => `${i + 1}: ${byName ? `The ${x.name}.` : `It ${x.does}.`}`).join(" ");
+  const people = rng.sample(PEOPLE, 4);
+  const wishes = rng.sample([0, 1, 2, 3], rng.range(1, 3)).map((i) => {
+    const [who, item] = [people[i] as (typeof people)[number], list[i] as (typeof list)[number]];
+    const wish = byName && rng.chance(0.7) ? `the one that ${item.does}` : `the ${item.name}`;
+    return `${who.name} wanted ${wish}, so ${who.they} took ${i + 1}.`;
+  });
+  return `${p.name} showed ${q.name} a list. ${shown} ${wishes.join(" ")}`;
+};
+
+/** Counting, and the sum as it is written. */
+const counting: Writer = (rng) => {
+  const { told, sum } = tally(rng);
+  const { name } = rng.pick(PEOPLE);
+  return rng.pick([
+    told,
+    `${told} ${name} wrote ${sum} on the wall.`,
+    `${name} wrote ${sum} on the wall. ${told}`,
+  ]);
+};
+
+const sums: Writer = (rng) => {
+  const lines = Array.from({ length: rng.range(2, 5) }, () => sumLine(rng));
+  return `${rng.pick(PEOPLE).name} wrote on the wall: ${lines.join(", ")}.`;
+};
+
+const conversation: Writer = (rng) => {
+  const { people, lines, gist } = talk(rng);
+  const told = lines.map(([who, text]) =>
+    rng.chance(0.5) ? quoted(text, `says ${people[who].name}`) : `${people[who].name} says: "${text}"`,
+  );
+  return (rng.chance(0.3) ? [gist, ...told] : [...told, gist]).join(" ");
+};
+
+/** Somebody who learns Velan: words, and sentences in both languages. */
+const foreign: Writer = (rng) => {
+  const c = clause(rng);
+  const word = vocable(rng);
+  const { name } = rng.pick(PEOPLE);
+  return rng.pick([
+    `In Velan, "${english(c)}" is "${velan(c)}".`,
+    `"${velan(c)}" is Velan and means "${english(c).slice(0, -1)}".`,
+    `${name} says "${english(c)}" and then says it in Velan: "${velan(c)}".`,
+    `The Velan word for "${word.english}" is "${word.velan}". ${name} says: "${velan(c)}".`,
+  ]);
+};
+
+/** Plain sentences about the animals and things that Velan can speak of. */
+const scenes: Writer = (rng) => Array.from({ length: rng.range(2, 4) }, () => english(clause(rng))).join(" ");
+
+/** Loose facts of all kinds. */
+const notes: Writer = (rng) => {
+  const cast = new Cast(rng);
+  const kinds = Object.values(FACT_KINDS);
+  return Array.from({ length: rng.range(2, 5) }, () => rng.pick(kinds)(cast).statement).join(" ");
+};
+
+const SCHOOL_WORDS: readonly string[] = [
+  ...["Answer", "Context", "Dialogue", "Endings", "English", "Question", "Summary", "Text", "Velan"],
+  ...["Friend", "Home", "Story", "Sun", "Water", "Word"],
+];
+
+/** Words on the wall of a school: the ones that the tasks' prompts are made of are among them. */
+const school: Writer = (rng) => {
+  const words = rng.sample(SCHOOL_WORDS, rng.range(2, 5));
+  const { name } = rng.pick(PEOPLE);
+  return rng.pick([
+    `The teacher wrote some words on the wall: ${words.join(", ")}.`,
+    `${name} can read: ${words.join(" and ")}.`,
+    `${name} asked what a ${(words[0] as string).toLowerCase()} is, but there was no answer.`,
+  ]);
+};
+
+const WRITERS: readonly (readonly [weight: number, writer: Writer])[] = [
+  [18, adventure],
+  [14, questions],
+  [10, memory],
+  [6, portrait],
+  [6, knowledge],
+  [12, choosing],
+  [10, counting],
+  [4, sums],
+  [10, conversation],
+  [16, foreign],
+  [3, scenes],
+  [3, notes],
+  [2, school],
+];
+
+/** Document `index` of the endless corpus that `seed` names: one to about ten sentences. */
+export function document(seed: number, index: number): string {
+  const rng = new Rng(seed, "document", index);
+  return rng.weighted(WRITERS)(rng);
+}
+
+/** The endless corpus that `seed` names. */
+export function* corpus(seed: number): Generator<string, never> {
+  for (let index = 0; ; index++) yield document(seed, index);
+}

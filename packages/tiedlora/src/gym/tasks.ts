@@ -1,0 +1,120 @@
+/**
+ * The gym: five small tasks of the kinds that the Tied-LoRA paper measured, written by the project itself in the
+ * words of the world that the embedded base model was pretrained on, so that the paper's grid runs on a laptop.
+ */
+import { problem } from "./counting.ts";
+import { facts } from "./facts.ts";
+import { a, ANIMALS, at, PEOPLE, PLACES, THINGS, to, TRADES } from "./lexicon.ts";
+import { hash32, Rng } from "./rng.ts";
+import { script, talk } from "./talk.ts";
+import { clause, english, velan } from "./velan.ts";
+
+/** The completion starts with a space; the prompt does not end with one. */
+export interface Example {
+  prompt: string;
+  completion: string;
+}
+
+export type Split = "train" | "valid" | "test";
+
+export interface GymTask {
+  title: string;
+  /** The paper's task of the same kind. */
+  like: string;
+  write(rng: Rng): Example;
+}
+
+export const GYM_TASKS = {
+  extraction: {
+    title: "answer a question by a span of the text",
+    like: "SQuAD",
+    write(rng) {
+      const told = facts(rng, rng.range(3, 5));
+      const { question, answer } = rng.pick(rng.pick(told).questions);
+      const context = told.map((fact) => fact.statement).join(" ");
+      return { prompt: `Context: ${context} Question: ${question} Answer:`, completion: ` ${answer}` };
+    },
+  },
+  summary: {
+    title: "tell a conversation in one sentence",
+    like: "DialogSum",
+    write(rng) {
+      const t = talk(rng);
+      return { prompt: `Dialogue: ${script(t)} Summary:`, completion: ` ${t.gist}` };
+    },
+  },
+  choice: {
+    title: "choose the ending that makes sense, by its number",
+    like: "HellaSwag",
+    write(rng) {
+      const kind = rng.pick([THINGS, THINGS, ANIMALS, TRADES]);
+      const endings = rng.sample(kind, 4);
+      const right = rng.int(4);
+      const { name } = endings[right] as (typeof endings)[number];
+      const who = rng.pick(PEOPLE);
+      const text = rng.pick([
+        `${who.name} looks at the ${name} ${at(rng.pick(PLACES))}.`,
+        `There is ${a(name)} ${at(rng.pick(PLACES))}.`,
+        `${who.name} goes ${to(rng.pick(PLACES))} and sees ${a(name)}.`,
+      ]);
+      const listed = endings.map((ending, i) => `${i + 1}: It ${ending.does}.`).join(" ");
+      return { prompt: `Text: ${text} Endings: ${listed} Answer:`, completion: ` ${right + 1}` };
+    },
+  },
+  translation: {
+    title: "translate into Velan, an invented language",
+    like: "IWSLT",
+    write(rng) {
+      const c = clause(rng);
+      return { prompt: `English: ${english(c)} Velan:`, completion: ` ${velan(c)}` };
+    },
+  },
+  arithmetic: {
+    title: "solve a word problem, showing the working",
+    like: "GSM8K",
+    write(rng) {
+      const { question, working } = problem(rng);
+      return { prompt: `${question} Answer:`, completion: ` ${working}` };
+    },
+  },
+} satisfies Record<string, GymTask>;
+
+export type GymTaskName = keyof typeof GYM_TASKS;
+export const GYM_TASK_NAMES = Object.keys(GYM_TASKS) as readonly GymTaskName[];
+
+/** Of ten prompts one is for validation and one for the test; which, the prompt alone decides. */
+export function splitOf(prompt: string): Split {
+  const bucket = hash32(prompt) % 10;
+  return bucket === 0 ? "valid" : bucket === 1 ? "test" : "train";
+}
+
+/**
+ * `count` different examples of a task. The same arguments give the same examples on every machine, a longer list
+ * begins with the shorter one, and no prompt is ever in two splits, whatever the seeds.
+ */
+export function gymExamples(task: GymTaskName, split: Split, count: number, seed = 0): Example[] {
+  if (!Number.isSafeInteger(count) || count < 0) {
+    throw new RangeError(`gymExamples: count is ${count}; expected a whole number, 0 or more`);
+  }
+  const { write }: GymTask = taskNamed(task);
+  const rng = new Rng(seed, "gym", task, split);
+  const found = new Map<string, Example>();
+  for (let tries = 0; found.size < count; tries++) {
+    if (tries > 1000 + 200 * count) {
+      throw new RangeError(
+        `${task} has too few different examples for ${count} in "${split}"; ask for at most ${found.size}`,
+      );
+    }
+    const example = write(rng);
+    if (splitOf(example.prompt) === split) found.set(example.prompt, example);
+  }
+  return [...found.values()];
+}
+
+function taskNamed(name: string): GymTask {
+  const task = (GYM_TASKS as Record<string, GymTask>)[name];
+  if (task === undefined) {
+    throw new RangeError(`there is no gym task "${name}"; the tasks are ${GYM_TASK_NAMES.join(", ")}`);
+  }
+  return task;
+}
