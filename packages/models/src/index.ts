@@ -1,1 +1,39 @@
-export {};
+/**
+ * Decoder language models on @tiedlora/core: Llama-family, GPT-2 and others from the files of a Hugging Face directory,
+ * with tokenizers and generation. What needs a file system is the entry point "@tiedlora/models/node".
+ */
+export { ARCHITECTURES, type Architecture, type ModelType } from "./architectures.ts";
+export { KvCache } from "./cache.ts";
+export { configFrom, configToJson, type DecoderConfig, parseConfig, type StoredDType } from "./config.ts";
+export {
+  type Batch,
+  Decoder,
+  type ForwardOptions,
+  type Ids,
+  LayerNorm1P,
+  type ParameterSource,
+} from "./decoder.ts";
+export {
+  type GenerateOptions,
+  generateText,
+  generateTokens,
+  streamText,
+  streamTexts,
+  type TextOptions,
+} from "./generate.ts";
+export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions } from "./load.ts";
+export {
+  countParameters,
+  linearSpecs,
+  moduleParameters,
+  moduleSpecs,
+  type ModuleSpec,
+  parameterSpecs,
+  type ParameterSpec,
+} from "./modules.ts";
+export { preset, PRESET_NAMES } from "./presets.ts";
+export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
+export { ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";
+export { sampleToken, type SamplingOptions } from "./sampling.ts";
+export { modelFiles, type OutputFile, type SaveOptions } from "./save.ts";
+export { type ChatMessage, type ChatOptions, loadTokenizerFrom, Tokenizer } from "./tokenizer.ts";

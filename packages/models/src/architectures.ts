@@ -1,0 +1,247 @@
+/**
+ * Every model family that can be loaded, as data: how its config names things, how its modules are named, and which of
+ * the decoder's few variants it uses. The decoder itself (decoder.ts) is one for all.
+ */
+
+/** Names of modules as Hugging Face's models have them: adapters and files refer to these. */
+export interface Names {
+  /** Everything but the output embedding is below this module. */
+  readonly base: string;
+  readonly embed: string;
+  /** Learned absolute positions; null where positions are rotary. */
+  readonly position: string | null;
+  readonly layers: string;
+  readonly finalNorm: string;
+  readonly head: string;
+  // --- inside a layer
+  readonly attentionNorm: string;
+  readonly mlpNorm: string;
+  /** One fused linear, or queries, keys and values. */
+  readonly qkv: readonly [string] | readonly [string, string, string];
+  readonly qNorm: string;
+  readonly kNorm: string;
+  readonly out: string;
+  readonly gate: string;
+  readonly up: string;
+  readonly down: string;
+}
+
+/** Names of sizes in config.json; where there are several, the first that is present counts. */
+export interface Fields {
+  readonly hidden: readonly string[];
+  readonly layers: readonly string[];
+  readonly heads: readonly string[];
+  readonly intermediate: readonly string[];
+  readonly maxPositions: readonly string[];
+  readonly normEps: readonly string[];
+  readonly activation: readonly string[];
+}
+
+/** rms: x / rms(x) * w. layer: LayerNorm. layer1p: LayerNorm whose weight is stored as w - 1. */
+export type NormKind = "rms" | "layer" | "layer1p";
+
+export interface Architecture {
+  /** The class in transformers; written to config.json. */
+  readonly className: string;
+  readonly fields: Fields;
+  readonly names: Names;
+  readonly norm: NormKind;
+  /** "optional": as the file has it. */
+  readonly normBias: boolean | "optional";
+  /** GPT-2 keeps linear weights as [in, out]. */
+  readonly linear: "linear" | "conv1d";
+  /** gated: down(act(gate x) * up x). plain: down(act(up x)). */
+  readonly mlp: "gated" | "plain";
+  /** Biases: fixed by the architecture, or a field of the config (false where absent). */
+  readonly qkvBias: boolean | string;
+  readonly outBias: boolean | string;
+  readonly mlpBias: boolean | string;
+  /** RMSNorm over each head's queries and keys, before the rotation. */
+  readonly qkNorm: boolean;
+  /** Fraction of each head that is rotated, where the config may say so; null: always all of it. */
+  readonly partialRotary: number | null;
+  /** What transformers assumes where the config is silent. */
+  readonly defaults: {
+    readonly maxPositions: number;
+    readonly normEps: number;
+    readonly activation: string;
+    readonly tied: boolean;
+    readonly theta: number;
+    /** null: as many as heads. */
+    readonly kvHeads: number | null;
+    /** null: hidden / heads. */
+    readonly headDim: number | null;
+  };
+  /** Which layers see a window of the past only, and which do without positions. */
+  readonly window: "never" | "always" | "upper-layers" | "no-rope-layers";
+  readonly noRopeLayers: boolean;
+  /** Tensors that old files carry and nobody needs. */
+  readonly ignored: readonly RegExp[];
+}
+
+const LLAMA_FIELDS: Fields = {
+  hidden: ["hidden_size"],
+  layers: ["num_hidden_layers"],
+  heads: ["num_attention_heads"],
+  intermediate: ["intermediate_size"],
+  maxPositions: ["max_position_embeddings"],
+  normEps: ["rms_norm_eps"],
+  activation: ["hidden_act"],
+};
+
+const LLAMA_NAMES: Names = {
+  base: "model",
+  embed: "embed_tokens",
+  position: null,
+  layers: "layers",
+  finalNorm: "norm",
+  head: "lm_head",
+  attentionNorm: "input_layernorm",
+  mlpNorm: "post_attention_layernorm",
+  qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+  qNorm: "self_attn.q_norm",
+  kNorm: "self_attn.k_norm",
+  out: "self_attn.o_proj",
+  gate: "mlp.gate_proj",
+  up: "mlp.up_proj",
+  down: "mlp.down_proj",
+};
+
+const LLAMA: Architecture = {
+  className: "LlamaForCausalLM",
+  fields: LLAMA_FIELDS,
+  names: LLAMA_NAMES,
+  norm: "rms",
+  normBias: false,
+  linear: "linear",
+  mlp: "gated",
+  qkvBias: "attention_bias",
+  outBias: "attention_bias",
+  mlpBias: "mlp_bias",
+  qkNorm: false,
+  partialRotary: null,
+  defaults: {
+    maxPositions: 2048,
+    normEps: 1e-6,
+    activation: "silu",
+    tied: false,
+    theta: 10_000,
+    kvHeads: null,
+    headDim: null,
+  },
+  window: "never",
+  noRopeLayers: false,
+  ignored: [/\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$/],
+};
+
+const QWEN2: Architecture = {
+  ...LLAMA,
+  className: "Qwen2ForCausalLM",
+  qkvBias: true,
+  outBias: false,
+  mlpBias: false,
+  defaults: { ...LLAMA.defaults, maxPositions: 32_768, kvHeads: 32 },
+  window: "upper-layers",
+};
+
+/** Values of `model_type` in config.json. */
+export type ModelType =
+  "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "nemotron" | "nemo_gpt";
+
+export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
+  gpt2: {
+    ...LLAMA,
+    className: "GPT2LMHeadModel",
+    fields: {
+      hidden: ["n_embd", "hidden_size"],
+      layers: ["n_layer", "num_hidden_layers"],
+      heads: ["n_head", "num_attention_heads"],
+      intermediate: ["n_inner"],
+      maxPositions: ["n_positions", "n_ctx", "max_position_embeddings"],
+      normEps: ["layer_norm_epsilon"],
+      activation: ["activation_function"],
+    },
+    names: {
+      ...LLAMA_NAMES,
+      base: "transformer",
+      embed: "wte",
+      position: "wpe",
+      layers: "h",
+      finalNorm: "ln_f",
+      attentionNorm: "ln_1",
+      mlpNorm: "ln_2",
+      qkv: ["attn.c_attn"],
+      out: "attn.c_proj",
+      up: "mlp.c_fc",
+      down: "mlp.c_proj",
+    },
+    norm: "layer",
+    normBias: true,
+    linear: "conv1d",
+    mlp: "plain",
+    qkvBias: true,
+    outBias: true,
+    mlpBias: true,
+    defaults: { ...LLAMA.defaults, maxPositions: 1024, normEps: 1e-5, activation: "gelu_new", tied: true },
+    ignored: [/\.attn\.(bias|masked_bias)$/],
+  },
+  llama: LLAMA,
+  mistral: {
+    ...LLAMA,
+    className: "MistralForCausalLM",
+    qkvBias: false,
+    outBias: false,
+    mlpBias: false,
+    defaults: { ...LLAMA.defaults, maxPositions: 131_072, kvHeads: 8 },
+    window: "always",
+  },
+  qwen2: QWEN2,
+  qwen3: {
+    ...QWEN2,
+    className: "Qwen3ForCausalLM",
+    qkvBias: "attention_bias",
+    outBias: "attention_bias",
+    qkNorm: true,
+    defaults: { ...QWEN2.defaults, headDim: 128 },
+  },
+  smollm3: {
+    ...LLAMA,
+    className: "SmolLM3ForCausalLM",
+    defaults: { ...LLAMA.defaults, maxPositions: 32_768, kvHeads: 4, tied: true, theta: 2_000_000 },
+    window: "no-rope-layers",
+    noRopeLayers: true,
+  },
+  /** transformers' port of NeMo's newer models. */
+  nemotron: {
+    ...LLAMA,
+    className: "NemotronForCausalLM",
+    fields: { ...LLAMA_FIELDS, normEps: ["norm_eps"] },
+    norm: "layer1p",
+    normBias: true,
+    mlp: "plain",
+    partialRotary: 0.5,
+    defaults: { ...LLAMA.defaults, maxPositions: 4096, normEps: 1e-5, activation: "relu2" },
+  },
+  /** GPT-2B-001: NeMo's Megatron GPT with its own config names, modules named as in Llama. */
+  nemo_gpt: {
+    ...LLAMA,
+    className: "NemoGPTForCausalLM",
+    fields: {
+      hidden: ["hidden_size"],
+      layers: ["num_hidden_layers", "num_layers"],
+      heads: ["num_attention_heads"],
+      intermediate: ["intermediate_size", "ffn_hidden_size"],
+      maxPositions: ["max_position_embeddings", "encoder_seq_length"],
+      normEps: ["norm_eps", "layer_norm_eps", "layernorm_epsilon"],
+      activation: ["hidden_act", "activation"],
+    },
+    norm: "layer1p",
+    normBias: "optional",
+    partialRotary: 1,
+    defaults: { ...LLAMA.defaults, maxPositions: 4096, normEps: 1e-5 },
+  },
+};
+
+export function isModelType(value: unknown): value is ModelType {
+  return typeof value === "string" && Object.hasOwn(ARCHITECTURES, value);
+}

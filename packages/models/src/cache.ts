@@ -1,0 +1,130 @@
+/**
+ * Keys and values of the tokens so far, so that a new token costs one position. Its memory has a fixed capacity and is
+ * updated in place: every step then runs the same compiled program. Rows of a batch are padded on the left, so that all
+ * are at the same slot.
+ */
+import { assign, type Device, iota, nn, type Tensor, where } from "@tiedlora/core";
+import type { DecoderConfig } from "./config.ts";
+
+interface LayerCache {
+  k: nn.Parameter;
+  v: nn.Parameter;
+}
+
+export class KvCache {
+  readonly config: DecoderConfig;
+  readonly device: Device;
+  /** Per row: how many slots at its start are padding. */
+  readonly pads: readonly number[];
+  #capacity: number;
+  #length = 0;
+  #layers: LayerCache[];
+  /** What the next commit writes, by layer. */
+  #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
+
+  constructor(config: DecoderConfig, device: Device, pads: readonly number[], capacity: number) {
+    this.config = config;
+    this.device = device;
+    this.pads = pads;
+    this.#capacity = capacity;
+    this.#layers = this.#allocate(capacity);
+  }
+
+  /** Slots in use, padding included. */
+  get length(): number {
+    return this.#length;
+  }
+  get capacity(): number {
+    return this.#capacity;
+  }
+
+  #allocate(capacity: number): LayerCache[] {
+    const { layers, kvHeads, headDim } = this.config;
+    const shape = [this.pads.length, kvHeads, capacity, headDim];
+    const zeros = (name: string): nn.Parameter => {
+      const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+      return nn.Parameter.from(this.device, values, shape, "f32", name);
+    };
+    return Array.from({ length: layers }, (_, i) => ({
+      k: zeros(`keys of layer ${i}`),
+      v: zeros(`values of layer ${i}`),
+    }));
+  }
+
+  /**
+   * Takes the keys and values [batch, kvHeads, tokens, headDim] of new tokens of a layer; gives those that the new
+   * tokens attend to. The first call of a cache may bring many tokens, further ones one each.
+   */
+  append(layer: number, k: Tensor, v: Tensor): [k: Tensor, v: Tensor] {
+    const tokens = k.shape[2]!;
+    if (this.#length + tokens > this.#capacity) {
+      throw new RangeError(
+        `cache: ${this.#length} + ${tokens} tokens exceed its capacity of ${this.#capacity}; call reserve first`,
+      );
+    }
+    if (this.#length === 0) {
+      const widths = [
+        [0, 0],
+        [0, 0],
+        [0, this.#capacity - tokens],
+        [0, 0],
+      ] as const;
+      this.#pending[layer] = { k: k.pad(widths), v: v.pad(widths), tokens };
+      return [k, v];
+    }
+    if (tokens !== 1)
+      throw new RangeError(`cache: ${tokens} tokens after the first ${this.#length}; give one at a time`);
+    const here = iota([1, 1, this.#capacity, 1], 2).eq(this.#length);
+    const old = this.#layers[layer]!;
+    const [newK, newV] = [where(here, k, old.k), where(here, v, old.v)];
+    this.#pending[layer] = { k: newK, v: newV, tokens };
+    return [newK, newV];
+  }
+
+  /** Computes `outputs` and stores what the forward pass has appended: one program. */
+  commit(outputs: readonly Tensor[]): void {
+    const updates = this.#pending.flatMap(({ k, v }, layer): [nn.Parameter, Tensor][] => {
+      return [
+        [this.#layers[layer]!.k, k],
+        [this.#layers[layer]!.v, v],
+      ];
+    });
+    assign(updates, outputs);
+    this.#length += this.#pending[0]?.tokens ?? 0;
+    this.#pending = [];
+  }
+
+  /** Makes room for `tokens` more, at least doubling. */
+  reserve(tokens: number): void {
+    const needed = this.#length + tokens;
+    if (needed <= this.#capacity) return;
+    const grown = Math.max(needed, 2 * this.#capacity);
+    const old = this.#layers;
+    const widths = [
+      [0, 0],
+      [0, 0],
+      [0, grown - this.#capacity],
+      [0, 0],
+    ] as const;
+    this.#layers = this.#allocate(grown);
+    const pairs = old.flatMap(({ k, v }, i): [nn.Parameter, Tensor][] => [
+      [this.#layers[i]!.k, k.pad(widths)],
+      [this.#layers[i]!.v, v.pad(widths)],
+    ]);
+    assign(pairs, []);
+    this.#capacity = grown;
+    for (const { k, v } of old) {
+      k.storage.buffer.free();
+      v.storage.buffer.free();
+    }
+  }
+
+  /** Gives the memory back. */
+  free(): void {
+    for (const { k, v } of this.#layers) {
+      k.storage.buffer.free();
+      v.storage.buffer.free();
+    }
+    this.#layers = [];
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * The decoder: one for GPT-2, Llama, Mistral, Qwen, SmolLM and NeMo's GPT. What differs between them is data
+ * (architectures.ts, config.ts); what is here is the computation.
+ *
+ *   x = embed(ids);  for each layer:  x += out(attention(qkv(norm(x))));  x += mlp(norm(x));  logits = head(norm(x))
+ */
+import { checkpoint, concat, type Device, nn, type Parameter, type Tensor } from "@tiedlora/core";
+import { ARCHITECTURES } from "./architectures.ts";
+import type { Activation, DecoderConfig } from "./config.ts";
+import type { KvCache } from "./cache.ts";
+import { type Ids, idsTensor, type IdsShape, maskTensor } from "./inputs.ts";
+import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
+import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
+
+export type { Ids } from "./inputs.ts";
+
+export interface ForwardOptions extends SequenceOptions {
+  /** Keys and values of earlier tokens; those of the given ids are added to it. */
+  readonly cache?: KvCache;
+}
+
+/** A training batch. */
+export interface Batch {
+  /** Token ids, [batch, length]. */
+  readonly inputIds: Ids;
+  /** [batch, length]: 1 where a token is to be predicted (from those before it), 0 where not; all, without one. */
+  readonly mask?: Ids;
+}
+
+const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
+  silu: (x) => x.silu(),
+  gelu: (x) => x.gelu(),
+  gelu_tanh: (x) => x.gelu("tanh"),
+  relu: (x) => x.relu(),
+  relu2: (x) => x.relu().square(),
+};
+
+type Norm = nn.LayerNorm | nn.RMSNorm;
+
+/** LayerNorm that stores its weight as w - 1, so that weight decay pulls towards the identity (NeMo's LayerNorm1P). */
+export class LayerNorm1P extends nn.LayerNorm {
+  override forward(x: Tensor): Tensor {
+    const y = nn.layerNorm(x, this.eps).mul(this.weight.add(1));
+    return this.bias ? y.add(this.bias) : y;
+  }
+}
+
+/** The modules of one layer, by what they do; their names are in the tree of the Decoder. */
+interface Layer {
+  readonly attentionNorm: Norm;
+  readonly qkv: readonly nn.Linear[];
+  readonly qNorm: Norm | null;
+  readonly kNorm: Norm | null;
+  readonly out: nn.Linear;
+  readonly mlpNorm: Norm;
+  readonly gate: nn.Linear | null;
+  readonly up: nn.Linear;
+  readonly down: nn.Linear;
+}
+
+/** A module that only gives its children a name. */
+class Scope extends nn.Module {}
+
+/** Gives the parameter of a path, of the given shape. */
+export type ParameterSource = (path: string, shape: readonly number[]) => Parameter;
+
+/**
+ * A decoder-only language model. Its modules sit at the paths of Hugging Face's models, e.g.
+ * `model.layers.0.self_attn.q_proj`; a linear's `adapter` changes its output.
+ */
+export class Decoder extends nn.Module {
+  readonly config: DecoderConfig;
+  readonly device: Device;
+  /** Compute each layer's intermediate values again in the backward pass instead of keeping them. */
+  checkpointing = false;
+  // Private, so that the walk over modules meets them at their named places only.
+  readonly #embed: nn.Embedding;
+  readonly #position: nn.Embedding | null;
+  readonly #layers: readonly Layer[];
+  readonly #finalNorm: Norm;
+  readonly #head: nn.Linear;
+
+  /** Builds the modules around the parameters that `source` gives. With tied embeddings it is not asked for the head's. */
+  constructor(config: DecoderConfig, device: Device, source: ParameterSource) {
+    super();
+    this.config = config;
+    this.device = device;
+    const spec = decoderSpec(config);
+    const parameters = (module: ModuleSpec): [Parameter, Parameter | null] => {
+      const [weight, bias] = moduleParameters(config, module).map(({ path, shape }) => source(path, shape));
+      return [weight!, bias ?? null];
+    };
+    const embedding = (module: ModuleSpec): nn.Embedding =>
+      this.#place(module.path, new nn.Embedding(parameters(module)[0]));
+    const linear = (module: ModuleSpec): nn.Linear => {
+      const layout = storedInOut(config, module) ? "inOut" : "outIn";
+      return this.#place(module.path, new nn.Linear(...parameters(module), layout));
+    };
+    const norm = (module: ModuleSpec): Norm => this.#place(module.path, this.#norm(...parameters(module)));
+    const headNorm = (module: ModuleSpec): Norm =>
+      this.#place(module.path, new nn.RMSNorm(parameters(module)[0], config.normEps));
+
+    this.#embed = embedding(spec.embed);
+    this.#position = spec.position && embedding(spec.position);
+    this.#layers = spec.layers.map((layer) => ({
+      attentionNorm: norm(layer.attentionNorm),
+      qkv: layer.qkv.map(linear),
+      qNorm: layer.qNorm && headNorm(layer.qNorm),
+      kNorm: layer.kNorm && headNorm(layer.kNorm),
+      out: linear(layer.out),
+      mlpNorm: norm(layer.mlpNorm),
+      gate: layer.gate && linear(layer.gate),
+      up: linear(layer.up),
+      down: linear(layer.down),
+    }));
+    this.#finalNorm = norm(spec.finalNorm);
+    this.#head = config.tied
+      ? this.#place(spec.head.path, new nn.Linear(this.#embed.weight))
+      : linear(spec.head);
+  }
+
+  #norm(weight: Parameter, bias: Parameter | null): Norm {
+    const { norm, normEps } = this.config;
+    if (norm === "rms") return new nn.RMSNorm(weight, normEps);
+    return norm === "layer1p"
+      ? new LayerNorm1P(weight, bias, normEps)
+      : new nn.LayerNorm(weight, bias, normEps);
+  }
+
+  /** Puts a module at its path below this one, making the scopes and arrays between. */
+  #place<M extends nn.Module>(path: string, module: M): M {
+    const segments = path.split(".");
+    let at: object = this;
+    for (const [i, segment] of segments.slice(0, -1).entries()) {
+      const known = (at as Record<string, object | undefined>)[segment];
+      const made = known ?? (/^\d+$/.test(segments[i + 1]!) ? [] : new Scope());
+      if (!known) Object.assign(at, { [segment]: made });
+      at = made;
+    }
+    Object.assign(at, { [segments.at(-1)!]: module });
+    return module;
+  }
+
+  /** ids [batch, length] -> logits [batch, length, vocab], f32. */
+  forward(ids: Ids, options: ForwardOptions = {}): Tensor {
+    return this.#head.forward(this.hidden(ids, options));
+  }
+
+  /** The logits of hidden states [..., hidden] -> [..., vocab]. */
+  logits(hidden: Tensor): Tensor {
+    return this.#head.forward(hidden);
+  }
+
+  /** ids [batch, length] -> what the output embedding reads, [batch, length, hidden], f32: normalised. */
+  hidden(ids: Ids, options: ForwardOptions = {}): Tensor {
+    const tokens = idsTensor(this.device, ids, this.config.vocab);
+    const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, options.cache);
+    // Half-precision tables are widened once here; from here on everything is f32.
+    let x = this.#embed.forward(tokens).cast("f32");
+    if (this.#position) x = x.add(this.#position.forward(sequence.positions));
+    const keep = this.checkpointing && options.cache === undefined;
+    for (const [i, layer] of this.#layers.entries()) {
+      const run = (input: Tensor): Tensor => this.#layer(layer, i, input, sequence, options.cache);
+      x = keep ? checkpoint(run, x) : run(x);
+    }
+    return this.#finalNorm.forward(x);
+  }
+
+  /**
+   * Mean over the predicted tokens of -log p(token | the tokens before it). Position t of the mask speaks of token t,
+   * which position t - 1 predicts; the first token is never predicted.
+   */
+  loss({ inputIds, mask }: Batch): Tensor {
+    const ids = idsTensor(this.device, inputIds, this.config.vocab);
+    const [, length] = ids.shape as IdsShape;
+    if (length < 2)
+      throw new RangeError(
+        `loss: sequences of ${length} token; need at least 2, to predict one from another`,
+      );
+    const options =
+      mask === undefined ? {} : { mask: maskTensor(this.device, mask, ids.shape).narrow(1, 1, length - 1) };
+    // The last token predicts nothing: leaving it out changes no other position.
+    const logits = this.forward(ids.narrow(1, 0, length - 1));
+    return nn.crossEntropy(logits, ids.narrow(1, 1, length - 1), options);
+  }
+
+  #layer(layer: Layer, index: number, x: Tensor, sequence: Sequence, cache: KvCache | undefined): Tensor {
+    const attended = x.add(this.#attention(layer, index, layer.attentionNorm.forward(x), sequence, cache));
+    return attended.add(this.#mlp(layer, layer.mlpNorm.forward(attended)));
+  }
+
+  #attention(layer: Layer, index: number, x: Tensor, sequence: Sequence, cache: KvCache | undefined): Tensor {
+    const { heads, kvHeads, headDim, ropeLayers, attentionScales, windows } = this.config;
+    const projected = layer.qkv.map((linear) => linear.forward(x));
+    const joined = projected.length === 1 ? projected[0]! : concat(projected, -1);
+    const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
+    const parts = projected.length === 1 ? joined.split(widths, -1) : projected;
+    let [q, k, v] = parts.map((part, i) => nn.splitHeads(part, i === 0 ? heads : kvHeads)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    if (layer.qNorm && layer.kNorm) [q, k] = [layer.qNorm.forward(q), layer.kNorm.forward(k)];
+    const { rotation } = sequence;
+    if (rotation && ropeLayers[index]!) {
+      [q, k] = [nn.rope(q, rotation.cos, rotation.sin), nn.rope(k, rotation.cos, rotation.sin)];
+    }
+    if (cache) [k, v] = cache.append(index, k, v);
+    const { causal, bias } = sequence.visibility(windows[index]!);
+    const options = { causal, scale: attentionScales[index]!, ...(bias ? { bias } : {}) };
+    return layer.out.forward(nn.mergeHeads(nn.scaledDotProductAttention(q, k, v, options)));
+  }
+
+  #mlp(layer: Layer, x: Tensor): Tensor {
+    const activation = ACTIVATIONS[this.config.activation];
+    const up = layer.up.forward(x);
+    return layer.down.forward(layer.gate ? activation(layer.gate.forward(x)).mul(up) : activation(up));
+  }
+
+  /** The linear at a path; undefined if there is none. */
+  linear(path: string): nn.Linear | undefined {
+    for (const [name, module] of this.namedModules())
+      if (name === path && module instanceof nn.Linear) return module;
+    return undefined;
+  }
+
+  /** Every linear with its path, in the order of computation: what adapters can target. */
+  linears(): [path: string, linear: nn.Linear][] {
+    return [...this.namedModules()].filter(
+      (entry): entry is [string, nn.Linear] => entry[1] instanceof nn.Linear,
+    );
+  }
+
+  /** For messages. */
+  get name(): string {
+    return ARCHITECTURES[this.config.modelType].className;
+  }
+}

@@ -1,0 +1,101 @@
+/** Typed, checked access to the fields of a config.json. Every error names the field, what it holds and what is needed. */
+import { describeValue, FormatError, isRecord } from "@tiedlora/core";
+
+const MAX_SIZE = 2 ** 31 - 1;
+
+/** Reads fields of one JSON object. A method given several names takes the first that is present and not null. */
+export class Fields {
+  readonly file: string;
+  readonly raw: Readonly<Record<string, unknown>>;
+  /** Put before names in messages, for objects inside of the config. */
+  readonly prefix: string;
+
+  constructor(file: string, raw: Readonly<Record<string, unknown>>, prefix = "") {
+    this.file = file;
+    this.raw = raw;
+    this.prefix = prefix;
+  }
+
+  fail(name: string, expected: string, hint?: string): never {
+    const found = describeValue(this.raw[name]);
+    throw new FormatError({ file: this.file, tensor: this.prefix + name, found, expected, hint });
+  }
+
+  /** The name under which a value is present; undefined if there is none. */
+  find(names: readonly string[]): string | undefined {
+    return names.find((name) => this.raw[name] !== undefined && this.raw[name] !== null);
+  }
+
+  has(name: string): boolean {
+    return this.find([name]) !== undefined;
+  }
+
+  /** A count or size: a whole number from `min` on. */
+  size(names: readonly string[], fallback?: number, min = 1): number {
+    return this.#read(
+      names,
+      fallback,
+      `a whole number from ${min} to ${MAX_SIZE}`,
+      (value): value is number =>
+        Number.isInteger(value) && (value as number) >= min && (value as number) <= MAX_SIZE,
+    );
+  }
+
+  /** A finite number above zero. */
+  positive(names: readonly string[], fallback?: number): number {
+    return this.#read(
+      names,
+      fallback,
+      "a number above 0",
+      (value): value is number => typeof value === "number" && Number.isFinite(value) && value > 0,
+    );
+  }
+
+  flag(name: string, fallback: boolean): boolean {
+    return this.#read(
+      [name],
+      fallback,
+      "true or false",
+      (value): value is boolean => typeof value === "boolean",
+    );
+  }
+
+  text(names: readonly string[], fallback?: string): string {
+    return this.#read(names, fallback, "text", (value): value is string => typeof value === "string");
+  }
+
+  /** A list of finite numbers. */
+  numbers(name: string, length: number): number[] {
+    const isNumbers = (value: unknown): value is number[] =>
+      Array.isArray(value) && value.length === length && value.every((n) => Number.isFinite(n));
+    return this.#read([name], undefined, `a list of ${length} numbers`, isNumbers);
+  }
+
+  object(name: string): Fields {
+    const value = this.raw[name];
+    if (!isRecord(value)) this.fail(name, "an object");
+    return new Fields(this.file, value, `${this.prefix}${name}.`);
+  }
+
+  /** A token id, several, or none. */
+  ids(name: string): number[] {
+    const value = this.raw[name];
+    if (value === undefined || value === null) return [];
+    const list: unknown[] = Array.isArray(value) ? value : [value];
+    if (!list.every((id) => Number.isInteger(id) && (id as number) >= -1))
+      this.fail(name, "a token id, or a list");
+    return (list as number[]).filter((id) => id >= 0);
+  }
+
+  #read<T>(
+    names: readonly string[],
+    fallback: T | undefined,
+    expected: string,
+    accepts: (value: unknown) => value is T,
+  ): T {
+    const name = this.find(names);
+    if (name === undefined) return fallback ?? this.fail(names[0]!, expected);
+    const value = this.raw[name];
+    return accepts(value) ? value : this.fail(name, expected);
+  }
+}

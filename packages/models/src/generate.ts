@@ -1,0 +1,151 @@
+/** Generation: a prompt is read once, then each token costs one position; rows of a batch may differ in length. */
+import { key, type TypedArray } from "@tiedlora/core";
+import { KvCache } from "./cache.ts";
+import type { Decoder } from "./decoder.ts";
+import { checkSampling, sampleToken, type SamplingOptions } from "./sampling.ts";
+import { TextStream } from "./stream.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+export interface GenerateOptions extends SamplingOptions {
+  /** At most this many new tokens. Default 128. */
+  readonly maxTokens?: number;
+  /** Tokens that end a row; they are not given out. Default: the end-of-text tokens of the model's config. */
+  readonly stopTokens?: readonly number[];
+  /** Of sampling; the same seed gives the same tokens. Default 0. */
+  readonly seed?: number;
+  /** Ends the generation early. */
+  readonly signal?: AbortSignal;
+}
+
+export interface TextOptions extends GenerateOptions {
+  /** Strings that end a text; they are not part of it. */
+  readonly stop?: readonly string[];
+}
+
+/** Prompts are padded to a multiple of this, so that few programs serve all lengths. */
+const PROMPT_BLOCK = 16;
+const DEFAULT_TOKENS = 128;
+
+/**
+ * Generates token by token: at each step, the new token of each row; null for rows that have ended.
+ * @param prompts token ids; at least one each, lengths may differ
+ */
+export async function* generateTokens(
+  model: Decoder,
+  prompts: readonly (readonly number[])[],
+  options: GenerateOptions = {},
+): AsyncGenerator<(number | null)[], void, undefined> {
+  const { maxTokens = DEFAULT_TOKENS, seed = 0, signal } = options;
+  checkSampling(options);
+  checkPrompts(model, prompts, maxTokens);
+  const stops = new Set(options.stopTokens ?? model.config.eos);
+  const length = Math.ceil(Math.max(...prompts.map((p) => p.length)) / PROMPT_BLOCK) * PROMPT_BLOCK;
+  const pads = prompts.map((prompt) => length - prompt.length);
+  const cache = new KvCache(model.config, model.device, pads, capacityFor(length, maxTokens));
+  const seen = prompts.map((prompt) => [...prompt]);
+  const done = prompts.map(() => false);
+  const root = key(seed).fold("generate");
+  try {
+    let input = prompts.map((prompt, row) => [...Array<number>(pads[row]!).fill(0), ...prompt]);
+    for (let step = 0; step < maxTokens && done.includes(false); step++) {
+      signal?.throwIfAborted();
+      const logits = await nextLogits(model, input, cache);
+      const vocab = model.config.vocab;
+      const tokens = done.map((ended, row): number | null => {
+        if (ended) return null;
+        const scores = logits.subarray(row * vocab, (row + 1) * vocab);
+        const token = sampleToken(scores, options, seen[row]!, root.fold(row).fold(step));
+        seen[row]!.push(token);
+        done[row] = stops.has(token);
+        return done[row] ? null : token;
+      });
+      if (tokens.some((token) => token !== null)) yield tokens;
+      input = seen.map((ids) => [ids.at(-1)!]);
+    }
+  } finally {
+    cache.free();
+  }
+}
+
+/** The logits after the last token of each row, [batch · vocab]. */
+async function nextLogits(model: Decoder, input: readonly number[][], cache: KvCache): Promise<TypedArray> {
+  cache.reserve(input[0]!.length);
+  const hidden = model.hidden(input, { cache });
+  const logits = model.logits(hidden.narrow(1, input[0]!.length - 1, 1));
+  cache.commit([logits]);
+  return logits.data();
+}
+
+/** Room for the prompt and as much again; `reserve` doubles it when that is used up. */
+function capacityFor(length: number, maxTokens: number): number {
+  return Math.min(length + maxTokens, Math.max(2 * length, 64));
+}
+
+function checkPrompts(model: Decoder, prompts: readonly (readonly number[])[], maxTokens: number): void {
+  if (prompts.length === 0 || prompts.some((prompt) => prompt.length === 0)) {
+    throw new RangeError(
+      "generate: an empty prompt; give at least one token, e.g. the beginning-of-text token",
+    );
+  }
+  if (!Number.isInteger(maxTokens) || maxTokens < 1) {
+    throw new RangeError(`maxTokens: ${maxTokens} was given; need a whole number from 1 on`);
+  }
+  const longest = Math.max(...prompts.map((prompt) => prompt.length));
+  const { rope, maxPositions } = model.config;
+  if (rope === null && longest + maxTokens - 1 > maxPositions) {
+    throw new RangeError(
+      `generate: a prompt of ${longest} tokens and ${maxTokens} new ones exceed the ${maxPositions} positions that the ` +
+        `model has learned; shorten the prompt or lower maxTokens`,
+    );
+  }
+}
+
+/** Continues texts. A stop string or an end-of-text token ends a text; neither is part of the result. */
+export async function generateText(
+  model: Decoder,
+  tokenizer: Tokenizer,
+  prompts: readonly string[],
+  options: TextOptions = {},
+): Promise<string[]> {
+  const texts = prompts.map(() => "");
+  for await (const { row, text } of streamTexts(model, tokenizer, prompts, options)) texts[row] += text;
+  return texts;
+}
+
+/** Continues one text, piece by piece: whole characters, nothing that may turn out to be a stop string. */
+export async function* streamText(
+  model: Decoder,
+  tokenizer: Tokenizer,
+  prompt: string,
+  options: TextOptions = {},
+): AsyncGenerator<string, void, undefined> {
+  for await (const { text } of streamTexts(model, tokenizer, [prompt], options)) yield text;
+}
+
+/** Continues texts; gives out their pieces as they come, with the row that each belongs to. */
+export async function* streamTexts(
+  model: Decoder,
+  tokenizer: Tokenizer,
+  prompts: readonly string[],
+  options: TextOptions = {},
+): AsyncGenerator<{ row: number; text: string }, void, undefined> {
+  const ids = prompts.map((prompt) => tokenizer.encode(prompt));
+  const stops = options.stopTokens ?? stopTokensOf(model, tokenizer);
+  const streams = ids.map((prompt) => new TextStream(tokenizer, prompt, options.stop ?? []));
+  for await (const tokens of generateTokens(model, ids, { ...options, stopTokens: stops })) {
+    for (const [row, token] of tokens.entries()) {
+      const text = token === null ? "" : streams[row]!.push(token);
+      if (text !== "") yield { row, text };
+    }
+    if (streams.every((stream, row) => stream.stopped || tokens[row] === null)) break;
+  }
+  for (const [row, stream] of streams.entries()) {
+    const text = stream.end();
+    if (text !== "") yield { row, text };
+  }
+}
+
+function stopTokensOf(model: Decoder, tokenizer: Tokenizer): number[] {
+  const { eosId } = tokenizer;
+  return [...new Set([...model.config.eos, ...(eosId === null ? [] : [eosId])])];
+}

@@ -1,0 +1,59 @@
+/** A model from the files of a Hugging Face directory, or new with random weights. */
+import { type Device, type Files, FormatError, key, nn, openWeights, readText } from "@tiedlora/core";
+import { type DecoderConfig, parseConfig } from "./config.ts";
+import { Decoder } from "./decoder.ts";
+import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
+
+export interface LoadOptions {
+  readonly device: Device;
+}
+
+/** Reads config.json alone. */
+export async function loadConfigFrom(files: Files): Promise<DecoderConfig> {
+  const text = await readText(files, "config.json");
+  if (text !== null) return parseConfig(text);
+  throw new FormatError({
+    file: files.name,
+    found: "no config.json",
+    expected: "a Hugging Face model directory",
+  });
+}
+
+/**
+ * Loads a model: config.json and model.safetensors or its shards. Weights go to the device in the precision that they
+ * are stored in, a few MB at a time.
+ * @throws FormatError for an unknown architecture or setting, and for tensors that are missing, unexpected or misshapen.
+ */
+export async function loadModelFrom(files: Files, { device }: LoadOptions): Promise<Decoder> {
+  const parsed = await loadConfigFrom(files);
+  const weights = await openWeights(files);
+  try {
+    const config = completeConfig(parsed, weights);
+    const parameters = await loadParameters(matchTensors(config, weights, device), weights, device);
+    return new Decoder(config, device, (path) => parameters.get(path)!);
+  } finally {
+    await weights.close();
+  }
+}
+
+/**
+ * A new model with random weights: matrices N(0, initializer_range²), those that write to the residual stream smaller
+ * by √(2 · layers) as in GPT-2; biases 0; norms the identity. The same seed gives the same bits on every backend.
+ */
+export function createModel(
+  config: DecoderConfig,
+  options: LoadOptions & { readonly seed: number },
+): Decoder {
+  const { device, seed } = options;
+  const root = key(seed).fold("model");
+  const std = config.initializerRange;
+  const residual = std / Math.sqrt(2 * config.layers);
+  return new Decoder(config, device, (path, shape) => {
+    if (shape.length === 1) {
+      const one = path.endsWith(".weight") && config.norm !== "layer1p";
+      return nn.constantParameter(shape, one ? 1 : 0, device, path);
+    }
+    const scale = /\.(o_proj|down_proj|c_proj)\.weight$/.test(path) ? residual : std;
+    return nn.normalParameter(shape, scale, { device, key: root.fold(path) }, path);
+  });
+}

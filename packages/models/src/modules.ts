@@ -1,0 +1,139 @@
+/** What a model is made of, from its config alone: modules with their paths and sizes. No weights are allocated. */
+import { ARCHITECTURES } from "./architectures.ts";
+import type { DecoderConfig } from "./config.ts";
+
+export type ModuleKind = "embedding" | "linear" | "norm";
+
+export interface ModuleSpec {
+  /** As in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
+  readonly path: string;
+  readonly kind: ModuleKind;
+  /** linear: features in and out. embedding: rows and columns. norm: both its length. */
+  readonly in: number;
+  readonly out: number;
+  readonly bias: boolean;
+}
+
+export interface ParameterSpec {
+  readonly path: string;
+  readonly shape: readonly number[];
+}
+
+/** The modules of one layer, by what they do. */
+export interface LayerSpec {
+  readonly attentionNorm: ModuleSpec;
+  /** One fused linear, or three. */
+  readonly qkv: readonly ModuleSpec[];
+  readonly qNorm: ModuleSpec | null;
+  readonly kNorm: ModuleSpec | null;
+  readonly out: ModuleSpec;
+  readonly mlpNorm: ModuleSpec;
+  readonly gate: ModuleSpec | null;
+  readonly up: ModuleSpec;
+  readonly down: ModuleSpec;
+}
+
+export interface DecoderSpec {
+  readonly embed: ModuleSpec;
+  readonly position: ModuleSpec | null;
+  readonly layers: readonly LayerSpec[];
+  readonly finalNorm: ModuleSpec;
+  /** With tied embeddings its weight is that of `embed`. */
+  readonly head: ModuleSpec;
+}
+
+export function decoderSpec(config: DecoderConfig): DecoderSpec {
+  const { names } = ARCHITECTURES[config.modelType];
+  const { hidden, vocab, maxPositions } = config;
+  const at = (name: string): string => `${names.base}.${name}`;
+  const embedding = (path: string, rows: number): ModuleSpec => ({
+    path,
+    kind: "embedding",
+    in: rows,
+    out: hidden,
+    bias: false,
+  });
+  return {
+    embed: embedding(at(names.embed), vocab),
+    position: names.position === null ? null : embedding(at(names.position), maxPositions),
+    layers: Array.from({ length: config.layers }, (_, i) => layerSpec(config, at(`${names.layers}.${i}`))),
+    finalNorm: normSpec(at(names.finalNorm), hidden, config.normBias),
+    head: { path: names.head, kind: "linear", in: hidden, out: vocab, bias: false },
+  };
+}
+
+function normSpec(path: string, length: number, bias: boolean): ModuleSpec {
+  return { path, kind: "norm", in: length, out: length, bias };
+}
+
+function layerSpec(config: DecoderConfig, prefix: string): LayerSpec {
+  const { names, mlp } = ARCHITECTURES[config.modelType];
+  const { hidden, headDim, heads, kvHeads, intermediate, normBias, qkvBias, outBias, mlpBias } = config;
+  const at = (name: string): string => `${prefix}.${name}`;
+  const linear = (name: string, from: number, to: number, bias: boolean): ModuleSpec => ({
+    path: at(name),
+    kind: "linear",
+    in: from,
+    out: to,
+    bias,
+  });
+  const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
+  const fused = names.qkv.length === 1;
+  const headNorm = (name: string): ModuleSpec | null =>
+    config.qkNorm ? normSpec(at(name), headDim, false) : null;
+  return {
+    attentionNorm: normSpec(at(names.attentionNorm), hidden, normBias),
+    qkv: names.qkv.map((name, i) =>
+      linear(name, hidden, fused ? widths.reduce((a, b) => a + b) : widths[i]!, qkvBias),
+    ),
+    qNorm: headNorm(names.qNorm),
+    kNorm: headNorm(names.kNorm),
+    out: linear(names.out, heads * headDim, hidden, outBias),
+    mlpNorm: normSpec(at(names.mlpNorm), hidden, normBias),
+    gate: mlp === "gated" ? linear(names.gate, hidden, intermediate, mlpBias) : null,
+    up: linear(names.up, hidden, intermediate, mlpBias),
+    down: linear(names.down, intermediate, hidden, mlpBias),
+  };
+}
+
+/** All modules that hold parameters, in the order of computation. */
+export function moduleSpecs(config: DecoderConfig): ModuleSpec[] {
+  const { embed, position, layers, finalNorm, head } = decoderSpec(config);
+  const inside = layers.flatMap((layer) => Object.values(layer).flat() as (ModuleSpec | null)[]);
+  return [embed, position, ...inside, finalNorm, head].filter((spec) => spec !== null);
+}
+
+/** The parameters of a module. */
+export function moduleParameters(config: DecoderConfig, spec: ModuleSpec): ParameterSpec[] {
+  const bias = spec.bias ? [{ path: `${spec.path}.bias`, shape: [spec.out] }] : [];
+  return [{ path: `${spec.path}.weight`, shape: weightShape(config, spec) }, ...bias];
+}
+
+function weightShape(config: DecoderConfig, spec: ModuleSpec): number[] {
+  if (spec.kind === "norm") return [spec.in];
+  return spec.kind === "embedding" || storedInOut(config, spec) ? [spec.in, spec.out] : [spec.out, spec.in];
+}
+
+/** Whether a linear's weight is stored as [in, out]: those of GPT-2, except its output embedding. */
+export function storedInOut(config: DecoderConfig, spec: ModuleSpec): boolean {
+  const { names, linear } = ARCHITECTURES[config.modelType];
+  return linear === "conv1d" && spec.kind === "linear" && spec.path !== names.head;
+}
+
+/** Every parameter that a file holds: a tied output embedding is not among them. */
+export function parameterSpecs(config: DecoderConfig): ParameterSpec[] {
+  const { head } = ARCHITECTURES[config.modelType].names;
+  return moduleSpecs(config)
+    .filter(({ path }) => !(config.tied && path === head))
+    .flatMap((spec) => moduleParameters(config, spec));
+}
+
+/** How many numbers the model learns; tied ones count once. */
+export function countParameters(config: DecoderConfig): number {
+  return parameterSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
+/** The linear modules, which adapters can target. */
+export function linearSpecs(config: DecoderConfig): ModuleSpec[] {
+  return moduleSpecs(config).filter(({ kind }) => kind === "linear");
+}

@@ -1,0 +1,37 @@
+/** Well-known models, by name: their architecture, for counting parameters without a download. */
+import { configFrom, type DecoderConfig } from "./config.ts";
+
+const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  "llama-2-7b": {
+    model_type: "llama",
+    vocab_size: 32_000,
+    hidden_size: 4096,
+    intermediate_size: 11_008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 32,
+    max_position_embeddings: 4096,
+    rms_norm_eps: 1e-5,
+    torch_dtype: "float16",
+    bos_token_id: 1,
+    eos_token_id: 2,
+  },
+  "gpt-2b-001": {
+    model_type: "nemo_gpt",
+    vocab_size: 256_000,
+    hidden_size: 2048,
+    intermediate_size: 5440,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+    max_position_embeddings: 4096,
+    norm_eps: 1e-5,
+    torch_dtype: "bfloat16",
+  },
+};
+
+export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS);
+
+/** The config of a preset; undefined if there is none of that name. */
+export function preset(name: string): DecoderConfig | undefined {
+  return Object.hasOwn(PRESETS, name) ? configFrom(PRESETS[name]!, `preset ${name}`) : undefined;
+}

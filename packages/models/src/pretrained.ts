@@ -1,0 +1,37 @@
+/** A model with its tokenizer: what most programs want of a model directory. */
+import type { Files } from "@tiedlora/core";
+import type { Decoder } from "./decoder.ts";
+import { generateText, streamText, type TextOptions } from "./generate.ts";
+import { loadModelFrom, type LoadOptions } from "./load.ts";
+import { loadTokenizerFrom, type Tokenizer } from "./tokenizer.ts";
+
+export class Pretrained {
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+
+  constructor(model: Decoder, tokenizer: Tokenizer) {
+    this.model = model;
+    this.tokenizer = tokenizer;
+  }
+
+  /** A token to fill rows up with; masks make its value irrelevant. */
+  get padId(): number {
+    return this.tokenizer.padId ?? this.model.config.pad ?? this.model.config.eos[0] ?? 0;
+  }
+
+  /** What comes after the prompt. */
+  async complete(prompt: string, options: TextOptions = {}): Promise<string> {
+    return (await generateText(this.model, this.tokenizer, [prompt], options))[0]!;
+  }
+
+  /** What comes after the prompt, piece by piece. */
+  stream(prompt: string, options: TextOptions = {}): AsyncGenerator<string, void, undefined> {
+    return streamText(this.model, this.tokenizer, prompt, options);
+  }
+}
+
+/** Loads a model and its tokenizer from the files of a Hugging Face directory. */
+export async function loadPretrainedFrom(files: Files, options: LoadOptions): Promise<Pretrained> {
+  const tokenizer = await loadTokenizerFrom(files);
+  return new Pretrained(await loadModelFrom(files, options), tokenizer);
+}

@@ -1,0 +1,102 @@
+/** Choosing the next token, on the host in float64, so that a seed gives the same choice on every backend. */
+import { type Key, uniformArray } from "@tiedlora/core";
+
+export interface SamplingOptions {
+  /** 0 (the default) takes the most likely token; 1 samples from the model's own distribution. */
+  readonly temperature?: number;
+  /** Only the k most likely tokens. */
+  readonly topK?: number;
+  /** Only the smallest set of most likely tokens whose probabilities add up to p. */
+  readonly topP?: number;
+  /** Divides the score of tokens that occurred already (Keskar et al. 2019); 1 does nothing. */
+  readonly repetitionPenalty?: number;
+}
+
+/** Throws what is wrong with the options. */
+export function checkSampling(options: SamplingOptions): void {
+  const { temperature = 0, topK = 1, topP = 1, repetitionPenalty = 1 } = options;
+  const check = (ok: boolean, name: string, value: number, expected: string): void => {
+    if (!ok) throw new RangeError(`${name}: ${value} was given; need ${expected}`);
+  };
+  check(temperature >= 0 && Number.isFinite(temperature), "temperature", temperature, "a number from 0 on");
+  check(Number.isInteger(topK) && topK >= 1, "topK", topK, "a whole number from 1 on");
+  check(topP > 0 && topP <= 1, "topP", topP, "a number above 0, up to 1");
+  check(
+    repetitionPenalty > 0 && Number.isFinite(repetitionPenalty),
+    "repetitionPenalty",
+    repetitionPenalty,
+    "a number above 0",
+  );
+}
+
+/**
+ * The next token of one row.
+ * @param logits [vocab]
+ * @param seen tokens of the prompt and those generated so far
+ * @param key fresh for each row and step
+ */
+export function sampleToken(
+  logits: ArrayLike<number>,
+  options: SamplingOptions,
+  seen: Iterable<number>,
+  key: Key,
+): number {
+  const scores = Float64Array.from(logits);
+  const { temperature = 0, topK, topP, repetitionPenalty = 1 } = options;
+  if (scores.some(Number.isNaN))
+    throw new RangeError("the model's logits are not numbers (NaN): its weights or an adapter are broken");
+  if (repetitionPenalty !== 1) {
+    for (const id of new Set(seen))
+      scores[id]! *= scores[id]! > 0 ? 1 / repetitionPenalty : repetitionPenalty;
+  }
+  if (temperature === 0) return argmax(scores);
+  const weights = softmax(scores.map((score) => score / temperature));
+  if (topK !== undefined && topK < weights.length) keepLargest(weights, topK);
+  if (topP !== undefined && topP < 1) keepNucleus(weights, topP);
+  return draw(weights, key);
+}
+
+/** The first of the largest. */
+function argmax(values: Float64Array): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
+  return best;
+}
+
+function softmax(scores: Float64Array): Float64Array {
+  const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+  const weights = scores.map((score) => Math.exp(score - max));
+  const total = weights.reduce((a, b) => a + b, 0);
+  return weights.map((w) => w / total);
+}
+
+/** Zeroes what is below the kth largest; equals of it stay. */
+function keepLargest(weights: Float64Array, k: number): void {
+  const least = weights.toSorted()[weights.length - k]!;
+  for (const [i, w] of weights.entries()) if (w < least) weights[i] = 0;
+}
+
+function keepNucleus(weights: Float64Array, p: number): void {
+  const total = weights.reduce((a, b) => a + b, 0);
+  const order = Array.from(weights.keys()).sort((a, b) => weights[b]! - weights[a]! || a - b);
+  let sum = 0;
+  for (const i of order) {
+    if (sum >= p * total) weights[i] = 0;
+    else sum += weights[i]!;
+  }
+}
+
+/** Inverse of the cumulative distribution, at 48 random bits. */
+function draw(weights: Float64Array, key: Key): number {
+  const [high, low] = uniformArray(key, 2) as Float32Array & { 0: number; 1: number };
+  const total = weights.reduce((a, b) => a + b, 0);
+  let rest = (high + low * 2 ** -24) * total;
+  let last = 0;
+  for (const [i, w] of weights.entries()) {
+    if (w === 0) continue;
+    last = i;
+    rest -= w;
+    if (rest < 0) return i;
+  }
+  return last;
+}

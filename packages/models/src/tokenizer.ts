@@ -1,0 +1,178 @@
+/** Text to token ids and back, from a tokenizer.json; chats to text, by the model's own template. */
+import { Template } from "@huggingface/jinja";
+import { Tokenizer as Pipeline } from "@huggingface/tokenizers";
+import { describeValue, type Files, FormatError, isRecord, parseJsonObject, readText } from "@tiedlora/core";
+
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string;
+}
+
+export interface ChatOptions {
+  /** End with the start of an answer. Default true. */
+  readonly addGenerationPrompt?: boolean;
+  /** Further variables of the template, e.g. `tools`, `enable_thinking`. */
+  readonly variables?: Readonly<Record<string, unknown>>;
+}
+
+const SPECIAL = ["bos_token", "eos_token", "pad_token", "unk_token"] as const;
+type Special = (typeof SPECIAL)[number];
+
+interface Parts {
+  readonly tokenizer: Record<string, unknown>;
+  /** tokenizer_config.json over special_tokens_map.json. */
+  readonly config: Record<string, unknown>;
+  readonly template: string | null;
+  readonly file: string;
+}
+
+export class Tokenizer {
+  readonly #pipeline: Pipeline;
+  readonly #special: Readonly<Record<Special, string | null>>;
+  readonly #template: string | null;
+  readonly #file: string;
+
+  constructor({ tokenizer, config, template, file }: Parts) {
+    // The package reads these five without asking.
+    const complete = {
+      normalizer: null,
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: null,
+      added_tokens: [],
+      ...tokenizer,
+    };
+    if (!isRecord(tokenizer["model"])) {
+      throw new FormatError({
+        file,
+        tensor: "model",
+        found: describeValue(tokenizer["model"]),
+        expected: "the vocabulary",
+      });
+    }
+    try {
+      this.#pipeline = new Pipeline(complete, config);
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      throw new FormatError({
+        file,
+        found: message,
+        expected: "a tokenizer that @huggingface/tokenizers can read",
+      });
+    }
+    const text = (name: Special): string | null => {
+      const value = config[name];
+      if (typeof value === "string") return value;
+      return isRecord(value) && typeof value["content"] === "string" ? value["content"] : null;
+    };
+    this.#special = {
+      bos_token: text("bos_token"),
+      eos_token: text("eos_token"),
+      pad_token: text("pad_token"),
+      unk_token: text("unk_token"),
+    };
+    this.#template = template;
+    this.#file = file;
+  }
+
+  /** Token ids; with the special tokens that the tokenizer's post-processor adds, e.g. Llama's <s>, unless told not to. */
+  encode(text: string, options: { readonly specialTokens?: boolean } = {}): number[] {
+    return this.#pipeline.encode(text, { add_special_tokens: options.specialTokens ?? true }).ids;
+  }
+
+  /** The text of token ids; special tokens are left out unless told not to. */
+  decode(ids: readonly number[], options: { readonly skipSpecialTokens?: boolean } = {}): string {
+    return this.#pipeline.decode([...ids], { skip_special_tokens: options.skipSpecialTokens ?? true });
+  }
+
+  /** undefined where there is no such token. */
+  tokenId(token: string): number | undefined {
+    return this.#pipeline.token_to_id(token);
+  }
+
+  token(id: number): string | undefined {
+    return this.#pipeline.id_to_token(id);
+  }
+
+  #id(name: Special): number | null {
+    const token = this.#special[name];
+    return token === null ? null : (this.tokenId(token) ?? null);
+  }
+  get bosId(): number | null {
+    return this.#id("bos_token");
+  }
+  get eosId(): number | null {
+    return this.#id("eos_token");
+  }
+  get padId(): number | null {
+    return this.#id("pad_token");
+  }
+
+  /** How many tokens there are. A model's vocabulary may be padded beyond that: never size a model by this. */
+  get size(): number {
+    return this.#pipeline.get_vocab(true).size;
+  }
+
+  /** Whether the model says how to write a chat. */
+  get hasChatTemplate(): boolean {
+    return this.#template !== null;
+  }
+
+  /** The chat as text. Encode it with `specialTokens: false`: the template writes them itself. */
+  chat(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
+    if (this.#template === null) {
+      throw new FormatError({
+        file: this.#file,
+        tensor: "chat_template",
+        found: "none",
+        expected: "a chat template",
+        hint: "This model was not trained on chats: give it plain text.",
+      });
+    }
+    try {
+      return new Template(this.#template).render({
+        messages,
+        add_generation_prompt: options.addGenerationPrompt ?? true,
+        ...Object.fromEntries(SPECIAL.map((name) => [name, this.#special[name] ?? ""])),
+        ...options.variables,
+      });
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      throw new FormatError({
+        file: this.#file,
+        tensor: "chat_template",
+        found: message,
+        expected: "a template that renders",
+      });
+    }
+  }
+}
+
+/** Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json and chat_template.jinja. */
+export async function loadTokenizerFrom(files: Files): Promise<Tokenizer> {
+  const file = "tokenizer.json";
+  const text = await readText(files, file);
+  if (text === null) {
+    throw new FormatError({
+      file: files.name,
+      found: `no ${file}`,
+      expected: "a fast tokenizer",
+      hint: "In Python: AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR).",
+    });
+  }
+  const read = async (name: string): Promise<Record<string, unknown>> => {
+    const content = await readText(files, name);
+    return content === null ? {} : parseJsonObject(content, name);
+  };
+  const config = { ...(await read("special_tokens_map.json")), ...(await read("tokenizer_config.json")) };
+  const template = (await readText(files, "chat_template.jinja")) ?? templateOf(config["chat_template"]);
+  return new Tokenizer({ tokenizer: parseJsonObject(text, file), config, template, file });
+}
+
+/** One template, or a list of named ones, of which "default" is the one for plain chats. */
+function templateOf(value: unknown): string | null {
+  if (typeof value === "string") return value;
+  if (!Array.isArray(value)) return null;
+  const named: unknown = value.find((item) => isRecord(item) && item["name"] === "default");
+  return isRecord(named) && typeof named["template"] === "string" ? named["template"] : null;
+}

@@ -1,0 +1,165 @@
+/** Weights from files to the device: checked against the config before anything is allocated, then copied in pieces. */
+import {
+  BYTES,
+  decodeF32,
+  type Device,
+  type DType,
+  FILE_DTYPE_BYTES,
+  type FileDType,
+  FormatError,
+  nn,
+  type TensorFile,
+} from "@tiedlora/core";
+import { ARCHITECTURES } from "./architectures.ts";
+import type { DecoderConfig } from "./config.ts";
+import { type ParameterSpec, parameterSpecs } from "./modules.ts";
+
+/** Large enough for a disk to be quick, small enough not to count. A multiple of every element size. */
+const CHUNK_BYTES = 8 * 2 ** 20;
+
+/** What the file's types are on the device: halves stay halves; null cannot be a weight. */
+const WEIGHT_DTYPE: { readonly [D in FileDType]: DType | null } = {
+  BOOL: null,
+  U8: null,
+  I8: null,
+  F8_E5M2: null,
+  F8_E4M3: null,
+  I16: null,
+  U16: null,
+  F16: "f16",
+  BF16: "bf16",
+  I32: null,
+  U32: null,
+  F32: "f32",
+  F64: "f32",
+  I64: null,
+  U64: null,
+};
+
+/** A parameter and the tensor of the file that it comes from. */
+interface Match extends ParameterSpec {
+  readonly tensor: string;
+  readonly from: FileDType;
+  readonly dtype: DType;
+}
+
+/** The config, with what only the file can say: whether norms have a bias, where the architecture leaves it open. */
+export function completeConfig(config: DecoderConfig, file: TensorFile): DecoderConfig {
+  const { normBias, names } = ARCHITECTURES[config.modelType];
+  if (normBias !== "optional") return config;
+  return { ...config, normBias: file.entries.has(`${names.base}.${names.finalNorm}.bias`) };
+}
+
+/**
+ * Pairs every parameter with its tensor. Strict: a tensor that is missing, of another shape, not a float, or that
+ * nothing would use is an error, since a model without it computes something else.
+ */
+export function matchTensors(config: DecoderConfig, file: TensorFile, device: Device): Match[] {
+  const available = tensorsByPath(config, file);
+  const specs = parameterSpecs(config);
+  const wanted = new Set(specs.map(({ path }) => path));
+  const missing = specs.filter(({ path }) => !available.has(path)).map(({ path }) => path);
+  const unexpected = [...available.keys()].filter((path) => !wanted.has(path));
+  if (missing.length + unexpected.length > 0) throw mismatch(config, file, missing, unexpected);
+  return specs.map((spec) => matchOne(spec, available.get(spec.path)!, file, device));
+}
+
+/** Path in the model -> tensor in the file: without what old files carry for nothing, and with a prefix if it lacks. */
+function tensorsByPath(config: DecoderConfig, file: TensorFile): Map<string, string> {
+  const { names, ignored } = ARCHITECTURES[config.modelType];
+  const tensors = [...file.entries.keys()];
+  const head = `${names.head}.weight`;
+  // The official GPT-2 files hold the model without its language-model head, hence without "transformer."
+  const bare = !tensors.some((name) => name.startsWith(`${names.base}.`));
+  const paths = new Map<string, string>();
+  for (const tensor of tensors) {
+    const path = bare && tensor !== head ? `${names.base}.${tensor}` : tensor;
+    if (!ignored.some((pattern) => pattern.test(path))) paths.set(path, tensor);
+  }
+  if (config.tied && paths.has(head)) {
+    const embed = `${names.base}.${names.embed}.weight`;
+    if (!paths.has(embed)) paths.set(embed, head);
+    paths.delete(head);
+  }
+  return paths;
+}
+
+function matchOne(spec: ParameterSpec, tensor: string, file: TensorFile, device: Device): Match {
+  const { dtype: from, shape } = file.entries.get(tensor)!;
+  const fail = (found: string, expected: string): never => {
+    throw new FormatError({ file: file.name, tensor, found, expected });
+  };
+  if (shape.length !== spec.shape.length || shape.some((n, axis) => n !== spec.shape[axis])) {
+    return fail(`shape [${shape.join(", ")}]`, `[${spec.shape.join(", ")}], by config.json`);
+  }
+  const stored = WEIGHT_DTYPE[from];
+  if (stored === null) return fail(`${from}`, "F32, F16, BF16 or F64; dequantise the model in Python");
+  const { dtypes, maxBufferBytes } = device.backend.caps;
+  const dtype = dtypes.has(stored) ? stored : "f32";
+  const bytes = spec.shape.reduce((a, b) => a * b, BYTES[dtype]);
+  if (bytes > maxBufferBytes)
+    return fail(`${bytes} bytes`, `at most ${maxBufferBytes}, the largest buffer of ${device.name}`);
+  return { ...spec, tensor, from, dtype };
+}
+
+function mismatch(
+  config: DecoderConfig,
+  file: TensorFile,
+  missing: readonly string[],
+  unexpected: readonly string[],
+): FormatError {
+  const some = (list: readonly string[]): string =>
+    list.slice(0, 5).join(", ") + (list.length > 5 ? `, and ${list.length - 5} more` : "");
+  const { head } = ARCHITECTURES[config.modelType].names;
+  const parts = [
+    ...(missing.length > 0 ? [`${missing.length} missing: ${some(missing)}`] : []),
+    ...(unexpected.length > 0 ? [`${unexpected.length} unexpected: ${some(unexpected)}`] : []),
+  ];
+  const first = missing[0] ?? unexpected[0];
+  const hint = missing.includes(`${head}.weight`)
+    ? 'If the output embedding is the input embedding, config.json must say "tie_word_embeddings": true.'
+    : undefined;
+  return new FormatError({
+    file: file.name,
+    tensor: first,
+    found: `tensors that do not fit the config (${parts.join("; ")})`,
+    expected: `exactly the ${parameterSpecs(config).length} tensors of a ${config.modelType} model`,
+    hint,
+  });
+}
+
+/** Copies all weights to the device. On an error everything allocated is given back. */
+export async function loadParameters(
+  matches: readonly Match[],
+  file: TensorFile,
+  device: Device,
+): Promise<Map<string, nn.Parameter>> {
+  const parameters = new Map<string, nn.Parameter>();
+  try {
+    for (const match of matches) {
+      const bytes = match.shape.reduce((a, b) => a * b, BYTES[match.dtype]);
+      const storage = device.allocate(bytes, match.path);
+      parameters.set(match.path, new nn.Parameter(storage, match.shape, match.dtype, device));
+      await copy(match, file, (data, offset) => storage.buffer.write(data, offset));
+    }
+    return parameters;
+  } catch (error) {
+    for (const { storage } of parameters.values()) storage.buffer.free();
+    throw error;
+  }
+}
+
+async function copy(
+  { tensor, from, dtype }: Match,
+  file: TensorFile,
+  write: (data: ArrayBufferView, offset: number) => void,
+): Promise<void> {
+  const { begin, end } = file.entries.get(tensor)!;
+  const widen = WEIGHT_DTYPE[from] !== dtype || from === "F64";
+  for (let at = 0; at < end - begin; at += CHUNK_BYTES) {
+    const bytes = await file.readBytes(tensor, at, Math.min(CHUNK_BYTES, end - begin - at));
+    const shape = [bytes.byteLength / FILE_DTYPE_BYTES[from]];
+    const data = widen ? decodeF32({ dtype: from, shape, bytes }, file.name, tensor) : bytes;
+    write(data, (at / FILE_DTYPE_BYTES[from]) * BYTES[dtype]);
+  }
+}

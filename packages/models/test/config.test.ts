@@ -1,0 +1,283 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { FormatError } from "@tiedlora/core";
+import { configFrom, configToJson, parseConfig } from "../src/config.ts";
+import { countParameters, linearSpecs, moduleSpecs, parameterSpecs } from "../src/modules.ts";
+import { preset } from "../src/presets.ts";
+
+const LLAMA = {
+  model_type: "llama",
+  vocab_size: 101,
+  hidden_size: 32,
+  intermediate_size: 56,
+  num_hidden_layers: 3,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+};
+const GPT2 = { model_type: "gpt2", vocab_size: 101, n_embd: 24, n_layer: 3, n_head: 3 };
+
+describe("config.json", () => {
+  test("v4 and v5 fields give one config", () => {
+    const scaling = {
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 32,
+    };
+    const v4 = configFrom({
+      ...LLAMA,
+      rope_theta: 5e5,
+      rope_scaling: { rope_type: "llama3", ...scaling },
+      torch_dtype: "bfloat16",
+    });
+    const v5 = configFrom({
+      ...LLAMA,
+      rope_parameters: { rope_type: "llama3", rope_theta: 5e5, ...scaling },
+      dtype: "bfloat16",
+    });
+    assert.deepEqual({ ...v5, raw: null }, { ...v4, raw: null });
+    assert.equal(v4.dtype, "bf16");
+    assert.deepEqual(v4.rope, {
+      theta: 5e5,
+      dim: 8,
+      scaling: { type: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, original: 32 },
+    });
+  });
+
+  test("what is written is read back as the same config, in v4 fields", () => {
+    for (const raw of [
+      LLAMA,
+      GPT2,
+      { ...LLAMA, rope_parameters: { rope_type: "linear", factor: 2, rope_theta: 3e4 }, dtype: "float16" },
+      {
+        ...LLAMA,
+        model_type: "nemotron",
+        rope_parameters: { rope_type: "default", rope_theta: 1e4, partial_rotary_factor: 0.5 },
+      },
+      { ...LLAMA, model_type: "smollm3", no_rope_layers: [1, 0, 1] },
+    ]) {
+      const config = configFrom(raw);
+      const json = configToJson(config);
+      assert.deepEqual({ ...parseConfig(json), raw: null }, { ...config, raw: null });
+      assert.ok(!("rope_parameters" in JSON.parse(json)) && !("dtype" in JSON.parse(json)));
+    }
+  });
+
+  test("silence means what transformers assumes", () => {
+    const llama = configFrom(LLAMA);
+    assert.deepEqual(
+      [llama.tied, llama.qkvBias, llama.normEps, llama.maxPositions, llama.headDim, llama.activation],
+      [false, false, 1e-6, 2048, 8, "silu"],
+    );
+    const { num_key_value_heads: _, ...silent } = LLAMA;
+    assert.equal(configFrom(silent).kvHeads, 4);
+    assert.equal(configFrom({ ...LLAMA, num_key_value_heads: null }).kvHeads, 4);
+    const gpt2 = configFrom(GPT2);
+    assert.deepEqual(
+      [gpt2.tied, gpt2.intermediate, gpt2.maxPositions, gpt2.activation, gpt2.rope, gpt2.qkvBias],
+      [true, 96, 1024, "gelu_tanh", null, true],
+    );
+    assert.equal(configFrom({ ...GPT2, n_inner: null }).intermediate, 96);
+    assert.equal(configFrom({ ...LLAMA, model_type: "qwen3" }).headDim, 128);
+    assert.equal(configFrom({ ...LLAMA, model_type: "smollm3" }).tied, true);
+    assert.equal(configFrom({ ...LLAMA, model_type: "nemotron" }).rope!.dim, 4);
+    assert.deepEqual(configFrom({ ...LLAMA, eos_token_id: [2, 3] }).eos, [2, 3]);
+  });
+
+  test("biases are where each family has them", () => {
+    const biased = (raw: object): string[] =>
+      linearSpecs(configFrom(raw as Record<string, unknown>))
+        .filter(({ path, bias }) => bias && path.includes(".0."))
+        .map(({ path }) => path.split(".").at(-1)!);
+    assert.deepEqual(biased(LLAMA), []);
+    assert.deepEqual(biased({ ...LLAMA, attention_bias: true }), ["q_proj", "k_proj", "v_proj", "o_proj"]);
+    assert.deepEqual(biased({ ...LLAMA, mlp_bias: true }), ["gate_proj", "up_proj", "down_proj"]);
+    assert.deepEqual(biased({ ...LLAMA, model_type: "qwen2" }), ["q_proj", "k_proj", "v_proj"]);
+    assert.deepEqual(biased({ ...LLAMA, model_type: "qwen3" }), []);
+    assert.deepEqual(biased(GPT2), ["c_attn", "c_proj", "c_fc", "c_proj"]);
+  });
+
+  test("layers with a window, and layers without positions", () => {
+    const windows = (raw: object): readonly (number | null)[] =>
+      configFrom(raw as Record<string, unknown>).windows;
+    assert.deepEqual(windows({ ...LLAMA, model_type: "mistral", sliding_window: 7 }), [7, 7, 7]);
+    assert.deepEqual(windows({ ...LLAMA, model_type: "mistral", sliding_window: null }), [null, null, null]);
+    assert.deepEqual(windows({ ...LLAMA, model_type: "mistral" }), [4096, 4096, 4096]);
+    assert.deepEqual(windows({ ...LLAMA, model_type: "qwen2", sliding_window: 7 }), [null, null, null]);
+    const qwen = { ...LLAMA, model_type: "qwen2", sliding_window: 7, use_sliding_window: true };
+    assert.deepEqual(windows({ ...qwen, max_window_layers: 2 }), [null, null, 7]);
+    const types = ["sliding_attention", "full_attention", "full_attention"];
+    assert.deepEqual(windows({ ...qwen, layer_types: types }), [7, null, null]);
+    const smol = configFrom({ ...LLAMA, model_type: "smollm3", no_rope_layer_interval: 2 });
+    assert.deepEqual(smol.ropeLayers, [true, false, true]);
+    assert.deepEqual(
+      configFrom({ ...LLAMA, model_type: "smollm3", no_rope_layers: [0, 1, 1, 0] }).ropeLayers,
+      [false, true, true],
+    );
+  });
+
+  const refused: [string, Record<string, unknown>, RegExp][] = [
+    [
+      "an unknown model",
+      { ...LLAMA, model_type: "mamba" },
+      /"model_type": found "mamba"; expected one of gpt2, llama/,
+    ],
+    ["no model type", {}, /"model_type": found nothing/],
+    [
+      "an unknown activation",
+      { ...LLAMA, hidden_act: "mish" },
+      /"hidden_act": found "mish"; expected one of silu/,
+    ],
+    [
+      "an unknown rope type",
+      { ...LLAMA, rope_scaling: { rope_type: "ntk", factor: 2 } },
+      /"rope_scaling.rope_type": found "ntk"; expected one of default, linear/,
+    ],
+    [
+      "rope of several kinds",
+      { ...LLAMA, rope_parameters: { full_attention: { rope_type: "default" }, factor: 1 } },
+      /"rope_parameters.rope_type": found nothing/,
+    ],
+    [
+      "a rope factor of 0",
+      { ...LLAMA, rope_scaling: { type: "linear", factor: 0 } },
+      /"rope_scaling.factor": found 0; expected a number above 0/,
+    ],
+    [
+      "a missing size",
+      { ...LLAMA, hidden_size: undefined },
+      /"hidden_size": found nothing; expected a whole number from 1/,
+    ],
+    ["a size that is none", { ...LLAMA, num_hidden_layers: -1 }, /"num_hidden_layers": found -1/],
+    ["a size beyond all", { ...LLAMA, vocab_size: 1e12 }, /"vocab_size": found 1000000000000/],
+    [
+      "heads that do not divide",
+      { ...LLAMA, num_key_value_heads: 3 },
+      /"num_key_value_heads": found 3; expected a divisor of the 4 heads/,
+    ],
+    [
+      "heads that do not divide the width",
+      { ...LLAMA, num_attention_heads: 3, num_key_value_heads: 3 },
+      /"head_dim": found nothing; expected a size/,
+    ],
+    ["an odd head", { ...LLAMA, head_dim: 7 }, /"head_dim": found 7; expected an even size/],
+    [
+      "partial rotation where the family has none",
+      { ...LLAMA, partial_rotary_factor: 0.5 },
+      /"partial_rotary_factor": found 0.5; expected 1/,
+    ],
+    [
+      "a quantised model",
+      { ...LLAMA, quantization_config: { bits: 4 } },
+      /"quantization_config".*Dequantise/,
+    ],
+    ["cross attention", { ...GPT2, add_cross_attention: true }, /"add_cross_attention": found true/],
+    [
+      "a classifier",
+      { ...LLAMA, architectures: ["LlamaForSequenceClassification"] },
+      /"architectures": found/,
+    ],
+    [
+      "an unknown type",
+      { ...LLAMA, torch_dtype: "int8" },
+      /"torch_dtype": found "int8"; expected one of float32/,
+    ],
+    [
+      "a flag that is none",
+      { ...LLAMA, tie_word_embeddings: "yes" },
+      /"tie_word_embeddings": found "yes"; expected true or false/,
+    ],
+    [
+      "an unknown layer type",
+      { ...LLAMA, model_type: "mistral", layer_types: ["linear_attention"] },
+      /"layer_types": found/,
+    ],
+  ];
+  for (const [what, raw, message] of refused) {
+    test(`${what} is refused by name`, () => {
+      assert.throws(
+        () => configFrom(raw),
+        (error: Error) => {
+          assert.ok(error instanceof FormatError, String(error));
+          assert.match(error.message, message);
+          return true;
+        },
+      );
+    });
+  }
+});
+
+describe("what a model is made of", () => {
+  test("Llama-2-7B has 6,738,415,616 parameters, and linears named as in transformers", () => {
+    const config = preset("llama-2-7b")!;
+    assert.equal(countParameters(config), 6_738_415_616);
+    const linears = linearSpecs(config);
+    assert.equal(linears.length, 32 * 7 + 1);
+    assert.deepEqual(linears[1], {
+      path: "model.layers.0.self_attn.k_proj",
+      kind: "linear",
+      in: 4096,
+      out: 4096,
+      bias: false,
+    });
+  });
+
+  test("GPT-2B-001 has queries, keys and values of 2048 features in 24 layers", () => {
+    const config = preset("gpt-2b-001")!;
+    assert.equal(
+      linearSpecs(config).filter(
+        ({ path, in: from, out }) => /[qkv]_proj$/.test(path) && from === 2048 && out === 2048,
+      ).length,
+      72,
+    );
+    assert.equal(config.rope!.dim, 128);
+  });
+
+  test("known counts: GPT-2 124M, SmolLM2-135M, Qwen2.5-0.5B", () => {
+    const count = (raw: Record<string, unknown>): number => countParameters(configFrom(raw));
+    assert.equal(
+      count({ model_type: "gpt2", vocab_size: 50257, n_embd: 768, n_layer: 12, n_head: 12 }),
+      124_439_808,
+    );
+    const smol = {
+      ...LLAMA,
+      vocab_size: 49152,
+      hidden_size: 576,
+      intermediate_size: 1536,
+      num_hidden_layers: 30,
+      num_attention_heads: 9,
+      num_key_value_heads: 3,
+      tie_word_embeddings: true,
+    };
+    assert.equal(count(smol), 134_515_008);
+    const qwen = {
+      model_type: "qwen2",
+      vocab_size: 151936,
+      hidden_size: 896,
+      intermediate_size: 4864,
+      num_hidden_layers: 24,
+      num_attention_heads: 14,
+      num_key_value_heads: 2,
+      tie_word_embeddings: true,
+    };
+    assert.equal(count(qwen), 494_032_768);
+  });
+
+  test("GPT-2's linears are stored as [in, out], its output embedding is not", () => {
+    const specs = new Map(
+      parameterSpecs({ ...configFrom(GPT2), tied: false }).map(({ path, shape }) => [path, shape]),
+    );
+    assert.deepEqual(specs.get("transformer.h.2.attn.c_attn.weight"), [24, 72]);
+    assert.deepEqual(specs.get("transformer.h.2.mlp.c_proj.weight"), [96, 24]);
+    assert.deepEqual(specs.get("lm_head.weight"), [101, 24]);
+    assert.ok(!parameterSpecs(configFrom(GPT2)).some(({ path }) => path === "lm_head.weight"));
+  });
+
+  test("every module has a path of its own", () => {
+    for (const type of ["gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3", "nemotron", "nemo_gpt"]) {
+      const config = configFrom({ ...(type === "gpt2" ? GPT2 : LLAMA), model_type: type });
+      const paths = moduleSpecs(config).map(({ path }) => path);
+      assert.equal(new Set(paths).size, paths.length, type);
+    }
+  });
+});
