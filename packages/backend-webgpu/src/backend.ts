@@ -12,11 +12,12 @@ import type {
 import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
 import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "./errors.ts";
 import { type Counters, GpuExecutable, type Host } from "./executable.ts";
-import { accelerates, lowerProgram } from "./lower.ts";
+import { lowerProgram } from "./lower.ts";
 import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
+import { isRendered } from "./wgsl/library.ts";
 
 /** Opens an adapter and makes a backend of it. Throws NoAdapterError, which says how to get one. */
 export async function createWebGpuBackend(options: OpenOptions = {}): Promise<WebGpuBackend> {
@@ -58,11 +59,14 @@ export class WebGpuBackend implements Backend, Transfers {
       event.preventDefault(); // reported by the next sync or read instead of on the console
       fail(this.#toError(event.error));
     });
-    void gpu.lost.then((error) => {
-      this.#lost = error;
-      for (const reject of this.#waiting) reject(error);
-    });
+    void this.#watchLoss();
     this.#host = this.#makeHost();
+  }
+
+  async #watchLoss(): Promise<void> {
+    const error = await this.#gpu.lost;
+    this.#lost = error;
+    for (const reject of this.#waiting) reject(error);
   }
 
   #makeHost(): Host {
@@ -97,7 +101,7 @@ export class WebGpuBackend implements Backend, Transfers {
   }
 
   accelerates(call: LibraryCall): boolean {
-    return accelerates(call, this.#gpu.target);
+    return isRendered(call);
   }
 
   async compile(program: Program): Promise<Executable> {
@@ -153,7 +157,7 @@ export class WebGpuBackend implements Backend, Transfers {
     const { buffer, byteOffset, byteLength } = data;
     const bytes = new Uint8Array(buffer, byteOffset, byteLength);
     if (end > start) {
-      queue.writeBuffer(block.gpu, start, buffer as ArrayBuffer, byteOffset + start - offset, end - start);
+      queue.writeBuffer(block.gpu, start, buffer, byteOffset + start - offset, end - start);
     }
     if (offset < start) this.#merge(block, bytes.subarray(0, Math.min(start - offset, byteLength)), offset);
     if (offset + byteLength > end && end >= start) this.#merge(block, bytes.subarray(end - offset), end);

@@ -3,7 +3,7 @@ import type { LibraryCall, LoopKernel, Program, Step } from "@tiedlora/core";
 import { renderLoop } from "./wgsl/loop.ts";
 import type { Kernel, Target } from "./wgsl/target.ts";
 import { WebGpuError } from "./errors.ts";
-import { isRendered, renderLibrary } from "./wgsl/library.ts";
+import { renderLibrary } from "./wgsl/library.ts";
 
 /** The kernels of a program, in order. Throws where a step exceeds what the device can bind. */
 export function lowerProgram(program: Program, target: Target): Kernel[] {
@@ -15,11 +15,6 @@ export function lowerProgram(program: Program, target: Target): Kernel[] {
 
 function lowerStep(step: Step, bytes: readonly number[], target: Target): Kernel[] {
   return step.type === "loop" ? renderLoop(step, bytes, target) : renderLibrary(step, bytes, target);
-}
-
-/** Whether there are kernels for this call. */
-export function accelerates(call: LibraryCall, target: Target): boolean {
-  return isRendered(call, target);
 }
 
 function checked(step: LoopKernel | LibraryCall, kernels: Kernel[], target: Target): Kernel[] {

@@ -11,6 +11,8 @@ export interface OpenOptions {
   readonly adapter?: "high-performance" | "low-power" | "software";
   /** "plain": only what every WebGPU implementation has: default limits, no optional features. Default "auto". */
   readonly variant?: "auto" | "plain";
+  /** Choose kernels as for this kind of adapter, whatever it is. Default: what it is. */
+  readonly tuning?: "hardware" | "software";
   /** Lower limits than the device's, to try how a kernel behaves on a lesser one. */
   readonly limits?: {
     readonly maxBindingBytes?: number;
@@ -115,7 +117,9 @@ interface MoreInfo {
 
 function isSoftware(info: GPUAdapterInfo & MoreInfo): boolean {
   const text = `${info.vendor} ${info.architecture} ${info.device} ${info.description}`;
-  return info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe|software|basic render/i.test(text);
+  return (
+    (info.isFallbackAdapter ?? false) || /swiftshader|llvmpipe|lavapipe|software|basic render/i.test(text)
+  );
 }
 
 function describe(adapter: GPUAdapter): AdapterInfo {
@@ -187,7 +191,12 @@ function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions, re
   return {
     device,
     info,
-    target: targetOf(device, adapter, info.software, options),
+    target: targetOf(
+      device,
+      adapter,
+      options.tuning ? options.tuning === "software" : info.software,
+      options,
+    ),
     waiter: new PoliteWaiter(info.software && usesDawn),
     lost,
     close: () => {

@@ -180,7 +180,7 @@ export class Bindings {
       for (const p of range(s.parts)) {
         const n = s.first + p;
         lines.push(
-          `@group(0) @binding(${n}) var<storage, ${s.write ? "read_write" : "read"}> b${n}: array<${element}>;`,
+          `@group(0) @binding(${n}) var<storage, ${s.write ? "read_write" : "read"}> data${n}: array<${element}>;`,
         );
       }
     }
@@ -268,7 +268,7 @@ export class Bindings {
   #element(shown: Shown, address: string, width: Width): string {
     const per = this.#perElement(shown, width);
     const read = (n: number, at: string): string =>
-      shown.atomic ? `atomicLoad(&b${n}[${at}])` : `b${n}[${at}]`;
+      shown.atomic ? `atomicLoad(&data${n}[${at}])` : `data${n}[${at}]`;
     const at = per === 1 ? address : `(${address}) / ${per}u`;
     if (shown.parts === 1) return read(shown.first, at);
     return `${this.#partsReader(shown, width, read)}(${at})`;
@@ -301,11 +301,11 @@ export class Bindings {
   #write(shown: Shown, address: string, width: Width, value: string): string {
     const per = this.#perElement(shown, width);
     const at = per === 1 ? address : `(${address}) / ${per}u`;
-    return this.#perPart(shown, at, per, (n, i) => `b${n}[${i}] = ${value};`);
+    return this.#perPart(shown, at, per, (n, i) => `data${n}[${i}] = ${value};`);
   }
 
   #writeCall(shown: Shown, address: string, fn: string, value: string): string {
-    return this.#perPart(shown, `(${address}) / 2u`, 2, (n, i) => `${fn}(&b${n}[${i}], ${value});`);
+    return this.#perPart(shown, `(${address}) / 2u`, 2, (n, i) => `${fn}(&data${n}[${i}], ${value});`);
   }
 
   #perPart(shown: Shown, at: string, per: number, statement: (n: number, at: string) => string): string {

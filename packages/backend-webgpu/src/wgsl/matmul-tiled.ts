@@ -1,0 +1,129 @@
+/**
+ * Matrix product by tiles in workgroup memory, for GPUs; it needs no optional feature. Every invocation computes a
+ * small rectangle of the tile in registers.
+ */
+import type { MatmulFrame, Side, Term } from "./matmul.ts";
+import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
+
+/** Rows and columns of the tile, its depth, and the rows and columns of one invocation. */
+interface Tile {
+  readonly rows: number;
+  readonly columns: number;
+  readonly depth: number;
+  readonly own: number;
+}
+
+const size = (t: Tile): number => (t.rows / t.own) * (t.columns / t.own);
+
+function chooseTile(frame: MatmulFrame, target: Target): Tile {
+  const depth = Math.max(...frame.terms.map((t) => t.depth)) <= 8 ? 8 : 16;
+  const { rows, columns, batches } = frame;
+  if (rows <= 16) return { rows: 16, columns: 64, depth, own: 4 };
+  const tiles = ceilDiv(rows, 64) * ceilDiv(columns, 64) * batches;
+  // large tiles reuse more, but there must be enough of them to fill the device
+  if (target.software)
+    return rows * columns >= 64 * 64 ? { rows: 64, columns: 64, depth, own: 8 } : small(depth);
+  return tiles >= 64 ? { rows: 64, columns: 64, depth, own: 4 } : small(depth);
+}
+
+const small = (depth: number): Tile => ({ rows: 32, columns: 32, depth, own: 4 });
+
+export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
+  const tile = chooseTile(frame, target);
+  const [rowTiles, columnTiles] = [ceilDiv(frame.rows, tile.rows), ceilDiv(frame.columns, tile.columns)];
+  const [across, vectors] = [tile.columns / tile.own, tile.own / 4];
+  const accumulators = range(tile.own).flatMap((r) => range(vectors).map((j) => `c${r}_${j}`));
+  const main = [
+    `let b = group / ${rowTiles * columnTiles}u;`,
+    `let row = ((group / ${columnTiles}u) % ${rowTiles}u) * ${tile.rows}u;`,
+    `let column = (group % ${columnTiles}u) * ${tile.columns}u;`,
+    ...frame.bases(),
+    ...accumulators.map((c) => `var ${c} = vec4<f32>();`),
+    ...frame.terms.flatMap((term) => termLoop(frame, term, tile, target)),
+    ...finishAll(frame, tile, accumulators, across, vectors),
+  ];
+  return frame.kernel(main, {
+    groups: frame.batches * rowTiles * columnTiles,
+    size: [across, tile.rows / tile.own],
+    shared: [
+      `var<workgroup> rowTile: array<vec4<f32>, ${(tile.rows * tile.depth) / 4}>;`,
+      `var<workgroup> columnTile: array<vec4<f32>, ${(tile.columns * tile.depth) / 4}>;`,
+    ],
+    subgroups: false,
+    variant: `tiled ${tile.rows}x${tile.columns}x${tile.depth}`,
+  });
+}
+
+function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): string[] {
+  const { own } = tile;
+  const across = tile.columns / own;
+  const vectors = range(own / 4);
+  // drivers unroll loops of constant length: good on a GPU, slow to compile on a CPU
+  const depth = target.software ? `${tile.depth}u + P[0].x` : `${tile.depth}u`;
+  return [
+    `for (var k0 = 0u; k0 < ${term.depth}u + P[0].x; k0 += ${tile.depth}u) {`,
+    ...fill(frame, term.rows, term.depth, "rowTile", "row", tile.rows, tile),
+    ...fill(frame, term.columns, term.depth, "columnTile", "column", tile.columns, tile),
+    "  workgroupBarrier();",
+    `  for (var k = 0u; k < ${depth}; k++) {`,
+    ...vectors.map((j) => `    let b${j} = columnTile[k * ${tile.columns / 4}u + at.x + ${j * across}u];`),
+    ...vectors.map((i) => `    let a${i} = rowTile[k * ${tile.rows / 4}u + at.y * ${own / 4}u + ${i}u];`),
+    ...range(own).flatMap((r) =>
+      vectors.map((j) => `    c${r}_${j} = fma(vec4<f32>(a${r >> 2}[${r & 3}]), b${j}, c${r}_${j});`),
+    ),
+    "  }",
+    "  workgroupBarrier();",
+    "}",
+  ];
+}
+
+/** Copies four lines at one depth per turn and invocation; depths beyond the last are zero. */
+function fill(
+  frame: MatmulFrame,
+  side: Side,
+  depth: number,
+  to: string,
+  from: string,
+  lines: number,
+  tile: Tile,
+): string[] {
+  const groups = lines / 4;
+  // neighbouring invocations read neighbouring memory
+  const depthFirst = side.vector !== "line" && Math.abs(side.operand.view.strides[side.depthAxis]!) === 1;
+  const [k, line] = depthFirst
+    ? [`e % ${tile.depth}u`, `e / ${tile.depth}u`]
+    : [`e / ${groups}u`, `e % ${groups}u`];
+  return [
+    `  for (var e = lane; e < ${groups * tile.depth}u; e += ${size(tile)}u) {`,
+    `    let k = ${k};`,
+    `    let l = ${line};`,
+    `    let line = ${from} + l * 4u;`,
+    "    var v = vec4<f32>();",
+    `    if (k0 + k < ${depth}u) { v = ${frame.lines(side, "line", "k0 + k")}; }`,
+    `    ${to}[k * ${groups}u + l] = v;`,
+    "  }",
+  ];
+}
+
+function finishAll(
+  frame: MatmulFrame,
+  tile: Tile,
+  accumulators: readonly string[],
+  across: number,
+  vectors: number,
+): string[] {
+  const row = (r: string): string => `row + at.y * ${tile.own}u + ${r}`;
+  const column = (j: string): string => `column + (at.x + ${j} * ${across}u) * 4u`;
+  if (accumulators.length <= 4) {
+    return accumulators.map((c, i) =>
+      frame.finish(row(`${Math.floor(i / vectors)}u`), column(`${i % vectors}u`), c),
+    );
+  }
+  return [
+    `var done: array<vec4<f32>, ${accumulators.length}>;`,
+    ...accumulators.map((c, i) => `done[${i}] = ${c};`),
+    `for (var i = 0u; i < ${accumulators.length}u + P[0].x; i++) {`,
+    `  ${frame.finish(row(`i / ${vectors}u`), column(`(i % ${vectors}u)`), "done[i]")}`,
+    "}",
+  ];
+}
