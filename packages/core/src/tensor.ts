@@ -14,11 +14,11 @@ import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
 import * as reductions from "./ops/reductions.ts";
 import { submit } from "./plan.ts";
-import { hostDevice } from "./device.ts";
+import { hostRuntime, type Runtime } from "./runtime.ts";
 import { product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
 
 /** What an elementwise method takes: a tensor, or a number that becomes one of its type. */
-export type Operand = Tensor | number;
+export type TensorOrNumber = Tensor | number;
 type Axes = number | readonly number[];
 interface ReduceOptions {
   /** Keep reduced axes with length 1. */
@@ -64,66 +64,66 @@ export class Tensor {
   #unary(op: UnaryOp): Tensor {
     return this.#make(build.unary(op, this.node));
   }
-  #binary(op: BinaryOp, other: Operand, swap = false): Tensor {
+  #binary(op: BinaryOp, other: TensorOrNumber, swap = false): Tensor {
     const [a, b] = [this.node, operandNode(other, this)];
     return new Tensor(swap ? build.binary(op, b, a) : build.binary(op, a, b), deviceOf([this, other]));
   }
 
   // --- arithmetic; shapes broadcast, types must agree (f16 and bf16 widen to f32)
-  add(other: Operand): Tensor {
+  add(other: TensorOrNumber): Tensor {
     return this.#binary("add", other);
   }
-  sub(other: Operand): Tensor {
+  sub(other: TensorOrNumber): Tensor {
     return this.#binary("sub", other);
   }
-  mul(other: Operand): Tensor {
+  mul(other: TensorOrNumber): Tensor {
     return this.#binary("mul", other);
   }
-  div(other: Operand): Tensor {
+  div(other: TensorOrNumber): Tensor {
     return this.#binary("div", other);
   }
   /** The remainder, with the sign of the dividend. */
-  mod(other: Operand): Tensor {
+  mod(other: TensorOrNumber): Tensor {
     return this.#binary("mod", other);
   }
-  maximum(other: Operand): Tensor {
+  maximum(other: TensorOrNumber): Tensor {
     return this.#binary("max", other);
   }
-  minimum(other: Operand): Tensor {
+  minimum(other: TensorOrNumber): Tensor {
     return this.#binary("min", other);
   }
   /** Any base for an integer number as exponent; otherwise exp(y log x), which needs x > 0. */
-  pow(exponent: Operand): Tensor {
+  pow(exponent: TensorOrNumber): Tensor {
     if (typeof exponent === "number") return this.#make(elementwise.powNumber(this.node, exponent));
     return new Tensor(elementwise.pow(this.node, exponent.node), deviceOf([this, exponent]));
   }
 
   // --- comparisons and logic: bool tensors
-  lt(other: Operand): Tensor {
+  lt(other: TensorOrNumber): Tensor {
     return this.#binary("lt", other);
   }
-  le(other: Operand): Tensor {
+  le(other: TensorOrNumber): Tensor {
     return this.#binary("le", other);
   }
-  gt(other: Operand): Tensor {
+  gt(other: TensorOrNumber): Tensor {
     return this.#binary("lt", other, true);
   }
-  ge(other: Operand): Tensor {
+  ge(other: TensorOrNumber): Tensor {
     return this.#binary("le", other, true);
   }
-  eq(other: Operand): Tensor {
+  eq(other: TensorOrNumber): Tensor {
     return this.#binary("eq", other);
   }
-  ne(other: Operand): Tensor {
+  ne(other: TensorOrNumber): Tensor {
     return this.eq(other).not();
   }
-  and(other: Operand): Tensor {
+  and(other: TensorOrNumber): Tensor {
     return this.#binary("and", other);
   }
-  or(other: Operand): Tensor {
+  or(other: TensorOrNumber): Tensor {
     return this.#binary("or", other);
   }
-  xor(other: Operand): Tensor {
+  xor(other: TensorOrNumber): Tensor {
     return this.#binary("xor", other);
   }
   not(): Tensor {
@@ -398,7 +398,7 @@ export class Tensor {
   }
 
   async #bytes(): Promise<ArrayBufferLike> {
-    await realize(this);
+    realize(this);
     const { attrs } = this.node;
     if ("values" in attrs)
       return attrs.values.buffer.slice(
@@ -417,7 +417,7 @@ export class Tensor {
 }
 
 /** The node of an operand, numbers being of the type that `like` computes in. */
-function operandNode(x: Operand, like: Tensor): Node {
+function operandNode(x: TensorOrNumber, like: Tensor): Node {
   if (typeof x !== "number") return x.node;
   const type = computeType(like.dtype);
   if (!isFloat(type) && !Number.isInteger(x)) {
@@ -427,7 +427,7 @@ function operandNode(x: Operand, like: Tensor): Node {
 }
 
 /** The one device that all tensors are on; null if there are only constants. */
-export function deviceOf(operands: readonly Operand[]): Device | null {
+export function deviceOf(operands: readonly TensorOrNumber[]): Device | null {
   let found: Device | null = null;
   for (const x of operands) {
     if (typeof x === "number" || x.device === null || x.device === found) continue;
@@ -464,19 +464,18 @@ function releaseTo(node: Node, bytes: ArrayBuffer): void {
 }
 
 /**
- * Computes all of `tensors` in one program each device, so that reading them is only a copy. Resolves when the work has
- * been submitted.
+ * Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait.
  */
-export async function realize(...tensors: readonly Tensor[]): Promise<void> {
-  const byDevice = new Map<Device, Set<Node>>();
+export function realize(...tensors: readonly Tensor[]): void {
+  const byDevice = new Map<Runtime, Set<Node>>();
   for (const { node, device } of tensors) {
     if (node.op === "buffer" || node.op === "data") continue;
-    const on = device ?? hostDevice();
+    const on = device ?? hostRuntime(); // constants alone: as good as anywhere
     byDevice.set(on, (byDevice.get(on) ?? new Set()).add(node));
   }
   for (const [device, set] of byDevice) {
     const nodes = [...set];
-    const { outputs } = await submit(device, nodes);
+    const { outputs } = submit(device, nodes);
     nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
   }
 }
@@ -511,7 +510,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: reado
 }
 
 /** condition ? a : b, elementwise; all broadcast. */
-export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
+export function where(condition: Tensor, a: TensorOrNumber, b: TensorOrNumber): Tensor {
   const like = [a, b].find((x) => typeof x !== "number") ?? new Tensor(build.constant(0, "f32"), null);
   return new Tensor(
     build.where(condition.node, operandNode(a, like), operandNode(b, like)),
