@@ -1,0 +1,235 @@
+/** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
+import type { Backend } from "./backend.ts";
+import { fuse, type Hints } from "./fuse.ts";
+import { bytesOf } from "./fuse/draft.ts";
+import { tooManyOperands } from "./fuse/limit.ts";
+import { mapBuffers, operandsOfStep, type Steps, toSteps, type Work } from "./fuse/steps.ts";
+import type { BufferSpec, Program, Step } from "./kernel.ts";
+import { assignSlots, sharesViews } from "./memory.ts";
+import { isOp, Node, type Storage, topological } from "./node.ts";
+import { runsAfter, schedule, usesOf } from "./order.ts";
+import { product } from "./shape.ts";
+
+export interface Source {
+  readonly roots: readonly Node[];
+  readonly updates: readonly { readonly storage: Storage; readonly value: Node }[];
+  readonly always: ReadonlySet<Node>;
+  /** Leaves, in the order in which a submission gives them. */
+  readonly storages: readonly Storage[];
+  readonly data: readonly Node[];
+  readonly slots: ReadonlyMap<Node, number>;
+  readonly backend: Backend;
+  readonly fusion: boolean;
+}
+
+/** A program, and what its inputs and outputs are in terms of a submission's leaves. */
+export interface Layout {
+  readonly program: Program;
+  /** Why each step looks as it does: names of fusion rules. */
+  readonly rules: readonly (readonly string[])[];
+  readonly inputs: readonly { readonly from: "storage" | "data"; readonly index: number }[];
+  /** In order: an input updated in place, a fresh storage, or memory that replaces a storage's. */
+  readonly outputs: readonly { readonly to: "input" | "fresh" | "replace"; readonly index: number }[];
+  /** Storages to be allocated for each submission. */
+  readonly fresh: readonly { readonly bytes: number; readonly name: string }[];
+  /** For each root, where its value is. */
+  readonly results: readonly { readonly from: "storage" | "fresh"; readonly index: number }[];
+  /** Which of the graph's host data the program reads. */
+  readonly usesData: readonly boolean[];
+}
+
+export function assemble(source: Source): Layout {
+  const destinations = chooseDestinations(source);
+  const { works, values, valueOf } = planSteps(source, destinations.computed);
+  return new Assembly(source, destinations, works, values, valueOf).layout();
+}
+
+// --- where roots and updated values go
+
+interface Destinations {
+  /** Nodes to be computed into memory, each with one place to go. */
+  readonly computed: Set<Node>;
+  readonly fresh: { readonly node: Node; readonly bytes: number }[];
+  readonly updates: { readonly storage: Storage; readonly value: Node }[];
+  readonly results: Layout["results"];
+}
+
+/** A node of its own that has the value of `node`: to be written to a second place, or out of a leaf. */
+const copyOf = (node: Node): Node => new Node("reshape", {}, [node], node.shape, node.dtype);
+
+function chooseDestinations({ roots, updates, storages }: Source): Destinations {
+  const computed = new Set<Node>();
+  const fresh: Destinations["fresh"] = [];
+  const updated = new Set(updates.map(({ storage }) => storage));
+  const known = new Map<Node, Layout["results"][number]>();
+  const results = roots.map((node) => {
+    let result = known.get(node);
+    if (result) return result;
+    if (isOp(node, "buffer") && !updated.has(node.attrs.storage)) {
+      result = { from: "storage", index: storages.indexOf(node.attrs.storage) };
+    } else {
+      const value = isOp(node, "buffer") || isOp(node, "data") ? copyOf(node) : node;
+      result = { from: "fresh", index: fresh.push({ node: value, bytes: bytesOf(value) }) - 1 };
+      if (product(value.shape) > 0) computed.add(value);
+    }
+    known.set(node, result);
+    return result;
+  });
+  const writes: Destinations["updates"] = [];
+  for (const { storage, value: node } of updates) {
+    if (product(node.shape) === 0 || (isOp(node, "buffer") && node.attrs.storage === storage)) continue;
+    const value = isOp(node, "buffer") || isOp(node, "data") || computed.has(node) ? copyOf(node) : node;
+    computed.add(value);
+    writes.push({ storage, value });
+  }
+  return { computed, fresh, updates: writes, results };
+}
+
+// --- steps
+
+const ATTEMPTS = 200;
+
+/** Fuses and emits, again with what was learnt, until every step is one that the backend can run. */
+function planSteps({ always, slots, backend, fusion }: Source, roots: ReadonlySet<Node>): Steps {
+  const hints: Hints = { alone: new Set(), memory: new Set(), rowMajor: new Set() };
+  const order = topological([...roots]);
+  const options = { fusion, epilogues: false, always };
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const fused = fuse(order, roots, options, hints);
+    const steps = toSteps(fused, slots, hints);
+    if (!steps) continue;
+    if (tooManyOperands(fused, steps, roots, backend.caps.maxOperands, hints)) continue;
+    return steps;
+  }
+  throw new Error(
+    `plan: no way was found to run this graph with ${backend.caps.maxOperands} buffers per kernel`,
+  );
+}
+
+// --- buffers
+
+class Assembly {
+  readonly #source: Source;
+  readonly #to: Destinations;
+  readonly #values: Steps["values"];
+  readonly #valueOf: Steps["valueOf"];
+  readonly #works: readonly Work[];
+  readonly #buffers: BufferSpec[] = [];
+  readonly #bufferOf = new Map<number, number>(); // by value
+  readonly #inputs: { from: "storage" | "data"; index: number }[] = [];
+  readonly #outputs: Layout["outputs"][number][] = [];
+  /** The program's input for a storage, by its index. */
+  readonly #inputOf = new Map<number, number>();
+
+  constructor(
+    source: Source,
+    to: Destinations,
+    works: readonly Work[],
+    values: Steps["values"],
+    valueOf: Steps["valueOf"],
+  ) {
+    this.#source = source;
+    this.#to = to;
+    this.#works = works;
+    this.#values = values;
+    this.#valueOf = valueOf;
+  }
+
+  layout(): Layout {
+    const { storages, data } = this.#source;
+    const leafValues = new Map<Storage | Node, number>();
+    const touched = new Set(
+      this.#works.flatMap(({ step }) => operandsOfStep(step).reads.map((r) => r.buffer)),
+    );
+    this.#values.forEach(({ node, bytes }, value) => {
+      if (!touched.has(value)) return;
+      if (isOp(node, "buffer")) {
+        leafValues.set(node.attrs.storage, value);
+        this.#bufferOf.set(value, this.#addInput("storage", storages.indexOf(node.attrs.storage), bytes));
+      } else if (isOp(node, "data")) {
+        this.#bufferOf.set(value, this.#addInput("data", data.indexOf(node), bytes));
+      }
+    });
+    const inPlace = this.#to.updates.map(({ storage, value }) =>
+      this.#tryInPlace(leafValues.get(storage), this.#valueOf(value)),
+    );
+    this.#to.updates.forEach((update, i) => this.#place(update, inPlace[i]!));
+    this.#placeFresh();
+    const order = schedule(this.#works, this.#values, new Set(this.#bufferOf.keys()));
+    return this.#finish(order);
+  }
+
+  #addInput(from: "storage" | "data", index: number, bytes: number): number {
+    this.#inputs.push({ from, index });
+    const buffer = this.#buffers.push({ kind: "input", bytes }) - 1;
+    if (from === "storage") this.#inputOf.set(index, buffer);
+    return buffer;
+  }
+
+  /**
+   * Whether a new value can be written over the old one: every other reader of the old can run before, and the step that
+   * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
+   */
+  #tryInPlace(old: number | undefined, fresh: number): boolean {
+    const { writer, readers } = usesOf(this.#works);
+    const work = writer.get(fresh)!;
+    const others = [...((old === undefined ? undefined : readers.get(old)) ?? [])];
+    if (others.some((other) => other !== work && runsAfter(other, work))) return false;
+    if (others.includes(work) && (work.step.type !== "loop" || !sharesViews(work.step, old!, fresh)))
+      return false;
+    for (const other of others) if (other !== work) work.needs.add(other);
+    return true;
+  }
+
+  #place({ storage, value }: Destinations["updates"][number], inPlace: boolean): void {
+    const index = this.#source.storages.indexOf(storage);
+    const bytes = bytesOf(value);
+    if (!inPlace) {
+      this.#bufferOf.set(this.#valueOf(value), this.#buffers.length);
+      this.#buffers.push({ kind: "output", bytes });
+      this.#outputs.push({ to: "replace", index });
+      return;
+    }
+    const input = this.#inputOf.get(index) ?? this.#addInput("storage", index, bytes);
+    this.#buffers.push({ kind: "output", bytes, aliasOf: input });
+    this.#outputs.push({
+      to: "input",
+      index: this.#inputs.findIndex((x) => x.from === "storage" && x.index === index),
+    });
+    this.#bufferOf.set(this.#valueOf(value), input);
+  }
+
+  #placeFresh(): void {
+    this.#to.fresh.forEach(({ node, bytes }, index) => {
+      if (bytes === 0) return;
+      this.#bufferOf.set(this.#valueOf(node), this.#buffers.length);
+      this.#buffers.push({ kind: "output", bytes });
+      this.#outputs.push({ to: "fresh", index });
+    });
+  }
+
+  #finish(order: readonly Work[]): Layout {
+    const { data, slots } = this.#source;
+    const steps: Step[] = order.map((work) => work.step);
+    const { slotOf, bytes } = assignSlots(steps, this.#values, new Set(this.#bufferOf.keys()));
+    const firstTemp = this.#buffers.length;
+    for (const size of bytes) this.#buffers.push({ kind: "temp", bytes: size });
+    const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + slotOf.get(value)!;
+    return {
+      program: {
+        buffers: this.#buffers,
+        scalars: slots.size,
+        steps: steps.map((step) => mapBuffers(step, to)),
+      },
+      rules: order.map((work) => [...work.rules]),
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      fresh: this.#to.fresh.map(({ node, bytes: size }) => ({
+        bytes: size,
+        name: `the result of ${node.op}`,
+      })),
+      results: this.#to.results,
+      usesData: data.map((_, i) => this.#inputs.some(({ from, index }) => from === "data" && index === i)),
+    };
+  }
+}

@@ -1,0 +1,70 @@
+/** Devices: what users hold of a backend. Everything that is computed there is computed through one. */
+import * as build from "./build.ts";
+import { type DType, encode, type TypedArray } from "./dtype.ts";
+import type { Node, Shape } from "./node.ts";
+import { ReferenceBackend } from "./reference.ts";
+import { Runtime, type RuntimeOptions } from "./runtime.ts";
+import { Tensor } from "./tensor.ts";
+
+/** Numbers, nested as deep as there are axes. */
+export type NestedArray = readonly (number | NestedArray)[];
+export type DeviceOptions = RuntimeOptions;
+
+export class Device extends Runtime {
+  /**
+   * A tensor of given values. Numbers become f32 unless `dtype` says otherwise; typed arrays keep their type (a
+   * Uint16Array needs one: f16 or bf16 bit patterns). `shape` defaults to that of nested arrays, or one axis.
+   */
+  tensor(
+    values: TypedArray | number | NestedArray,
+    options: { readonly shape?: Shape; readonly dtype?: DType } = {},
+  ): Tensor {
+    return new Tensor(dataNode(values, options), this);
+  }
+}
+
+/** The reference: an interpreter in float64, exact and slow. */
+export function reference(options: DeviceOptions = {}): Device {
+  return new Device(new ReferenceBackend(), options);
+}
+
+function dataNode(
+  values: TypedArray | number | NestedArray,
+  { shape, dtype }: { readonly shape?: Shape; readonly dtype?: DType },
+): Node {
+  if (typeof values === "number")
+    return build.data(toStorage([values], dtype ?? "f32"), shape ?? [], dtype ?? "f32");
+  if (!Array.isArray(values)) {
+    const array = values as TypedArray;
+    const type = dtype ?? typeOf(array);
+    return build.data(toStorage(array, type), shape ?? [array.length], type);
+  }
+  const nested = shapeOf(values as NestedArray);
+  const flat = (values as unknown[]).flat(Infinity) as number[];
+  if (flat.some((x) => typeof x !== "number") || flat.length !== nested.reduce((a, b) => a * b, 1)) {
+    throw new TypeError(
+      `tensor: nested arrays must be of equal lengths and hold numbers; the first of each give [${nested.join(", ")}]`,
+    );
+  }
+  return build.data(toStorage(flat, dtype ?? "f32"), shape ?? nested, dtype ?? "f32");
+}
+
+function shapeOf(values: number | NestedArray | undefined): number[] {
+  return Array.isArray(values) ? [values.length, ...shapeOf((values as NestedArray)[0])] : [];
+}
+
+function typeOf(values: TypedArray): DType {
+  if (values instanceof Float32Array) return "f32";
+  if (values instanceof Float64Array) return "f64";
+  if (values instanceof Int32Array) return "i32";
+  if (values instanceof Uint32Array) return "u32";
+  throw new TypeError(
+    `tensor: a Uint16Array holds f16 or bf16 patterns; say which by { dtype: "f16" } or { dtype: "bf16" }`,
+  );
+}
+
+/** A copy in the storage format of `dtype`; 16-bit patterns of half precision are taken as they are. */
+function toStorage(values: ArrayLike<number>, dtype: DType): TypedArray {
+  if (values instanceof Uint16Array && (dtype === "f16" || dtype === "bf16")) return values.slice();
+  return encode(dtype === "bool" ? Array.from(values, (x) => (x ? 1 : 0)) : values, dtype);
+}

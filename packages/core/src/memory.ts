@@ -1,0 +1,122 @@
+/**
+ * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
+ * writes over an operand that nobody reads later.
+ */
+import type { LoopKernel, Operand, Step, View } from "./kernel.ts";
+import { operandsOfStep, type Value } from "./fuse/steps.ts";
+
+/** Where each temporary goes, and how large the slots are. */
+export interface Slots {
+  readonly slotOf: ReadonlyMap<number, number>;
+  readonly bytes: readonly number[];
+}
+
+interface Lifetime {
+  readonly values: number[];
+  readonly first: number;
+  last: number;
+  bytes: number;
+}
+
+/** Assigns slots to all values that `steps` write, but not to those in `elsewhere`. */
+export function assignSlots(
+  steps: readonly Step[],
+  values: readonly Value[],
+  elsewhere: ReadonlySet<number>,
+): Slots {
+  const lifetimes = lifetimesOf(steps, values, elsewhere);
+  const slotOf = new Map<number, number>();
+  const slots: { bytes: number; taken: Lifetime[] }[] = [];
+  // Large ones first: a smaller one then fits into what is there, and the largest decide the total.
+  for (const life of [...lifetimes].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
+    let best = -1;
+    slots.forEach((slot, i) => {
+      const free = slot.taken.every((other) => other.last < life.first || life.last < other.first);
+      if (free && slot.bytes >= life.bytes && (best < 0 || slot.bytes < slots[best]!.bytes)) best = i;
+    });
+    if (best < 0) best = slots.push({ bytes: life.bytes, taken: [] }) - 1;
+    slots[best]!.taken.push(life);
+    for (const value of life.values) slotOf.set(value, best);
+  }
+  return { slotOf, bytes: slots.map((slot) => slot.bytes) };
+}
+
+function lifetimesOf(
+  steps: readonly Step[],
+  values: readonly Value[],
+  elsewhere: ReadonlySet<number>,
+): Lifetime[] {
+  const lastRead = new Map<number, number>();
+  steps.forEach((step, at) => {
+    const { reads, writes } = operandsOfStep(step);
+    for (const { buffer } of [...reads, ...writes]) lastRead.set(buffer, at);
+  });
+  const lifeOf = new Map<number, Lifetime>();
+  const lifetimes: Lifetime[] = [];
+  steps.forEach((step, at) => {
+    const claimed = new Set<number>(); // one operand's memory for one result
+    for (const { buffer: value } of operandsOfStep(step).writes) {
+      if (elsewhere.has(value) || lifeOf.has(value)) continue;
+      const dying = (other: number): boolean =>
+        !claimed.has(other) &&
+        lifeOf.has(other) &&
+        lastRead.get(other) === at &&
+        lifeOf.get(other)!.last === at;
+      const over = step.type === "loop" ? overwritable(step, value, values, dying) : undefined;
+      const life = over === undefined ? undefined : lifeOf.get(over);
+      if (over !== undefined && life) {
+        claimed.add(over);
+        life.values.push(value);
+        life.last = lastRead.get(value)!;
+        lifeOf.set(value, life);
+      } else {
+        const fresh: Lifetime = {
+          values: [value],
+          first: at,
+          last: lastRead.get(value)!,
+          bytes: values[value]!.bytes,
+        };
+        lifetimes.push(fresh);
+        lifeOf.set(value, fresh);
+      }
+    }
+  });
+  return lifetimes;
+}
+
+/** An operand of `kernel` for which `can` holds and in whose memory `value` can be written. */
+function overwritable(
+  kernel: LoopKernel,
+  value: number,
+  values: readonly Value[],
+  can: (other: number) => boolean,
+): number | undefined {
+  const reads = operandsOfStep(kernel).reads.map((r) => r.buffer);
+  return reads.find(
+    (other) =>
+      can(other) && values[other]!.bytes === values[value]!.bytes && sharesViews(kernel, other, value),
+  );
+}
+
+/** Whether all loads of `loaded` and the one store to `stored` go through the same view, so that both may be one memory. */
+export function sharesViews(kernel: LoopKernel, loaded: number, stored: number): boolean {
+  const loads = operandsOfStep(kernel).reads.filter((r) => r.buffer === loaded);
+  const stores = kernel.stores.map((s) => s.to).filter((to) => to.buffer === stored);
+  const [store] = stores;
+  return stores.length === 1 && loads.every((load) => sameOperandView(load, store!));
+}
+
+function sameOperandView(a: Operand, b: Operand): boolean {
+  return a.dtype === b.dtype && sameView(a.view, b.view);
+}
+
+function sameView(a: View, b: View): boolean {
+  const ranges = (view: View): string =>
+    JSON.stringify(view.valid?.some((r) => r !== null) ? view.valid : null);
+  return (
+    a.offset === b.offset &&
+    a.strides.length === b.strides.length &&
+    a.strides.every((s, axis) => s === b.strides[axis]) &&
+    ranges(a) === ranges(b)
+  );
+}

@@ -1,0 +1,164 @@
+/**
+ * Plans: from a graph to a compiled program, and its submission. A graph is traced anew every time; one of known
+ * structure finds its plan by key, and then only buffers and scalars are put in.
+ */
+import type { DeviceBuffer, Executable } from "./backend.ts";
+import { isOp, type Node, type Storage, topological } from "./node.ts";
+import { assemble, type Layout } from "./assemble.ts";
+import { lower } from "./lower.ts";
+import { trace, type Trace } from "./key.ts";
+import { QueuedBuffer, type Runtime } from "./runtime.ts";
+import { product } from "./shape.ts";
+
+/** After the program, `storage` holds `value` (of the same size and type), and its version has grown by one. */
+export interface Update {
+  readonly storage: Storage;
+  readonly value: Node;
+}
+
+export interface Submission {
+  /** One storage per root, in order. Equal roots share one; a root that is memory already is its own. */
+  readonly outputs: readonly Storage[];
+}
+
+/** A program, and how to put a graph's leaves into it. */
+export interface Plan extends Layout {
+  readonly signature: Int32Array;
+  /** Null when there is nothing to compute. */
+  executable: Executable | null;
+  /** Settled once the executable is there. */
+  ready: Promise<void> | null;
+  tempBytes: number;
+}
+
+/** Computes `roots` and `updates` in one program. Does not wait: reading an output does. */
+export function submit(
+  runtime: Runtime,
+  roots: readonly Node[],
+  updates: readonly Update[] = [],
+): Submission {
+  const traced = trace(roots, updates);
+  const plan = runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
+  for (const { storage } of updates) storage.version++;
+  const { storages, data, scalars } = traced;
+  const values = Float64Array.from(scalars, (node) => node.attrs.value);
+  const fresh = plan.fresh.map(({ bytes, name }) => runtime.allocate(bytes, name));
+  const outputs = plan.results.map(({ from, index }) =>
+    from === "storage" ? storages[index]! : fresh[index]!,
+  );
+  const hostData = data.map((node) => node.attrs.values);
+  const uploads = data.map((node, i) => (plan.usesData[i] ? uploadFor(runtime, node) : null));
+  runtime.queue.run(() => {
+    const temporary: DeviceBuffer[] = [];
+    const inputs = plan.inputs.map(({ from, index }) => {
+      if (from === "storage") return memoryOf(storages[index]!);
+      const kept = uploads[index];
+      if (kept) return memoryOf(kept);
+      const buffer = uploaded(runtime, hostData[index]!);
+      temporary.push(buffer);
+      return buffer;
+    });
+    const replaced: { storage: Storage; buffer: DeviceBuffer }[] = [];
+    const targets = plan.outputs.map((output): DeviceBuffer => {
+      if (output.to === "input") return inputs[output.index]!;
+      if (output.to === "fresh") return memoryOf(fresh[output.index]!);
+      const storage = storages[output.index]!;
+      const buffer = runtime.backend.alloc(storage.buffer.bytes);
+      replaced.push({ storage, buffer });
+      return buffer;
+    });
+    plan.executable?.run(inputs, targets, values);
+    for (const { storage, buffer } of replaced) replaceMemory(storage, buffer);
+    for (const buffer of temporary) buffer.free();
+  }, plan.ready ?? undefined);
+  return { outputs };
+}
+
+/** The plan that `submit` would use, and whether it was known already. */
+export function planFor(runtime: Runtime, roots: readonly Node[], updates: readonly Update[] = []): Plan {
+  const traced = trace(roots, updates);
+  return runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
+}
+
+/** The backend's memory behind a storage. */
+function memoryOf({ buffer }: { readonly buffer: DeviceBuffer }): DeviceBuffer {
+  return buffer instanceof QueuedBuffer ? buffer.memory : buffer;
+}
+
+function replaceMemory(storage: Storage, memory: DeviceBuffer): void {
+  memoryOf(storage).free();
+  if (storage.buffer instanceof QueuedBuffer) storage.buffer.memory = memory;
+  else storage.buffer = memory;
+}
+
+function uploaded(runtime: Runtime, values: ArrayBufferView): DeviceBuffer {
+  const buffer = runtime.backend.alloc(Math.max(values.byteLength, 4));
+  buffer.write(values);
+  return buffer;
+}
+
+/** The lasting upload of host memory that is used for the second time; null the first time. */
+function uploadFor(runtime: Runtime, node: Node<"data">): Storage | null {
+  const known = runtime.uploads.get(node);
+  if (known === undefined) {
+    runtime.uploads.set(node, null);
+    return null;
+  }
+  if (known) return known;
+  const { values } = node.attrs;
+  const storage = runtime.allocate(values.byteLength, "an uploaded tensor");
+  storage.buffer.write(values);
+  runtime.uploads.set(node, storage);
+  return storage;
+}
+
+function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Update[], traced: Trace): Plan {
+  checkTypes(runtime, roots, updates);
+  const signature = traced.signature.slice();
+  const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
+  const { backend } = runtime;
+  const wanted = [...roots, ...updates.map((update) => update.value)];
+  const lowered = lower(wanted, (call) => backend.accelerates(call), slots);
+  const layout = assemble({
+    roots: lowered.roots.slice(0, roots.length),
+    updates: updates.map(({ storage }, i) => ({ storage, value: lowered.roots[roots.length + i]! })),
+    always: lowered.always,
+    storages: traced.storages,
+    data: traced.data,
+    slots,
+    backend,
+    fusion: runtime.fusion,
+  });
+  const plan: Plan = { ...layout, signature, executable: null, ready: null, tempBytes: 0 };
+  const finish = (executable: Executable): void => {
+    plan.executable = executable;
+    plan.tempBytes = executable.tempBytes;
+    plan.ready = null;
+  };
+  if (plan.program.steps.length > 0) {
+    const compiled = backend.compile(plan.program);
+    if (compiled instanceof Promise) plan.ready = compiled.then(finish);
+    else finish(compiled);
+  }
+  runtime.keepPlan(traced.hash, plan);
+  return plan;
+}
+
+function checkTypes({ backend, name }: Runtime, roots: readonly Node[], updates: readonly Update[]): void {
+  const { dtypes } = backend.caps;
+  for (const node of topological([...roots, ...updates.map((u) => u.value)])) {
+    if (dtypes.has(node.dtype) || (node.inputs.length > 0 && isOp(node, "cast") && node.dtype !== "f64"))
+      continue;
+    throw new TypeError(
+      `${name} holds no ${node.dtype} (a ${node.op} of shape [${node.shape.join(", ")}]); it has ${[...dtypes].join(", ")}: use .cast(…) or another dtype`,
+    );
+  }
+  for (const { storage, value } of updates) {
+    const bytes = product(value.shape) * 4;
+    if (bytes / 4 > storage.buffer.bytes) {
+      throw new RangeError(
+        `update of ${storage.name}: the value [${value.shape.join(", ")}] is larger than its memory`,
+      );
+    }
+  }
+}

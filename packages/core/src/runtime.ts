@@ -1,0 +1,178 @@
+/**
+ * What a device is to the planner: a backend, the compiled programs, and one queue in which everything happens in the
+ * order of submission, also while a program is still being compiled.
+ */
+import type { Backend, DeviceBuffer } from "./backend.ts";
+import type { Node, Storage } from "./node.ts";
+import type { Plan } from "./plan.ts";
+import { ReferenceBackend } from "./reference.ts";
+
+export interface RuntimeOptions {
+  /** "off": one kernel per node, to find out whether fusion is at fault. Default "on". */
+  readonly fusion?: "on" | "off";
+  /** Compiled programs that are kept; the least recently used goes first. Default 256. */
+  readonly cachedPrograms?: number;
+  /** Bytes of temporaries that kept programs may hold together, the last one aside. Default 1 GiB. */
+  readonly cachedBytes?: number;
+}
+
+/** Device memory whose uses are queued behind what was submitted before. An update may exchange what is behind it. */
+export class QueuedBuffer implements DeviceBuffer {
+  readonly bytes: number;
+  /** The backend's memory, as of the end of the queue's executed part. */
+  memory: DeviceBuffer;
+  freed = false;
+  readonly #queue: Queue;
+
+  constructor(memory: DeviceBuffer, bytes: number, queue: Queue) {
+    this.memory = memory;
+    this.bytes = bytes;
+    this.#queue = queue;
+  }
+
+  write(data: ArrayBufferView, offset = 0): void {
+    if (this.#queue.idle) return this.memory.write(data, offset);
+    const copy = new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+    this.#queue.run(() => this.memory.write(copy, offset));
+  }
+
+  read(offset?: number, bytes?: number): Promise<ArrayBuffer> {
+    return this.#queue.ask(() => this.memory.read(offset, bytes));
+  }
+
+  free(): void {
+    if (this.freed) throw new Error("DeviceBuffer.free: this buffer was freed before; free it once");
+    this.freed = true;
+    this.#queue.run(() => this.memory.free());
+  }
+}
+
+/** Runs tasks in order: at once while nothing is awaited, behind it otherwise. */
+export class Queue {
+  #tail: Promise<void> | null = null;
+  #failure: Error | null = null;
+
+  get idle(): boolean {
+    return this.#tail === null;
+  }
+
+  /** Runs `task`, once `ready` and all earlier tasks are done. Its failure is reported by the next `ask`. */
+  run(task: () => void, ready?: Promise<unknown>): void {
+    if (!this.#tail && !ready) return task();
+    const before = this.#tail;
+    const tail: Promise<void> = Promise.all([before, ready])
+      .then(task)
+      .catch((error: unknown) => {
+        this.#failure ??= error instanceof Error ? error : new Error(String(error));
+      })
+      .finally(() => {
+        if (this.#tail === tail) this.#tail = null;
+      });
+    this.#tail = tail;
+  }
+
+  /** The answer to `question`, asked behind all earlier tasks; rejects with the first failure of any. */
+  async ask<T>(question: () => Promise<T>): Promise<T> {
+    if (this.#tail) await this.#tail;
+    if (this.#failure) throw this.#failure;
+    return question();
+  }
+}
+
+export class Runtime {
+  readonly name: string;
+  readonly backend: Backend;
+  readonly fusion: boolean;
+  readonly queue: Queue = new Queue();
+  /** Host memory that has been used: null after the first time, afterwards its upload, for as long as the node lives. */
+  readonly uploads: WeakMap<Node, Storage | null> = new WeakMap<Node, Storage | null>();
+  readonly #plans = new Map<number, Plan[]>(); // by hash, the least recently used hash first
+  readonly #limits: { readonly programs: number; readonly bytes: number };
+  readonly #collected: FinalizationRegistry<DeviceBuffer>;
+  #closed = false;
+
+  constructor(backend: Backend, options: RuntimeOptions = {}) {
+    this.name = backend.name;
+    this.backend = backend;
+    this.fusion = options.fusion !== "off";
+    this.#limits = { programs: options.cachedPrograms ?? 256, bytes: options.cachedBytes ?? 2 ** 30 };
+    this.#collected = new FinalizationRegistry((buffer) => {
+      if (!this.#closed && !(buffer instanceof QueuedBuffer && buffer.freed)) buffer.free();
+    });
+  }
+
+  /** Memory that lives until nobody refers to the storage any more, or until `storage.buffer.free()`. */
+  allocate(bytes: number, name: string): Storage {
+    if (this.#closed) throw new Error(`${this.name} was closed; open a device anew to allocate "${name}"`);
+    const size = Math.max(bytes, 4);
+    const { maxBufferBytes } = this.backend.caps;
+    if (size > maxBufferBytes) {
+      throw new RangeError(
+        `${name} takes ${size} bytes, but one buffer of ${this.name} holds at most ${maxBufferBytes}; split it, or store it as f16`,
+      );
+    }
+    const buffer = new QueuedBuffer(this.backend.alloc(size), size, this.queue);
+    const storage: Storage = { buffer, version: 0, name };
+    this.#collected.register(storage, buffer);
+    return storage;
+  }
+
+  /** The plan of a graph with this signature, if it was planned before. */
+  findPlan(hash: number, signature: Int32Array): Plan | undefined {
+    const plans = this.#plans.get(hash);
+    const found = plans?.find((plan) => sameInts(plan.signature, signature));
+    if (!plans || !found) return undefined;
+    this.#plans.delete(hash);
+    this.#plans.set(hash, plans);
+    return found;
+  }
+
+  keepPlan(hash: number, plan: Plan): void {
+    this.#plans.set(hash, [...(this.#plans.get(hash) ?? []), plan]);
+    this.#evict();
+  }
+
+  #evict(): void {
+    const all = [...this.#plans.values()].flat();
+    let count = all.length;
+    let bytes = all.reduce((sum, plan) => sum + plan.tempBytes, 0);
+    for (const [hash, plans] of this.#plans) {
+      if (count <= Math.max(this.#limits.programs, 1) && (bytes <= this.#limits.bytes || count <= 1)) return;
+      this.#plans.delete(hash);
+      for (const plan of plans) {
+        count--;
+        bytes -= plan.tempBytes;
+        this.queue.run(() => plan.executable?.free());
+      }
+    }
+  }
+
+  /** Bytes on the device now and at most so far, and how many programs are kept compiled. */
+  memory(): { liveBytes: number; peakBytes: number; cachedPrograms: number } {
+    let cachedPrograms = 0;
+    for (const plans of this.#plans.values()) cachedPrograms += plans.length;
+    return { ...this.backend.memory(), cachedPrograms };
+  }
+
+  /** Resolves when all submitted work is done; rejects with the first error of any of it. */
+  sync(): Promise<void> {
+    return this.queue.ask(() => this.backend.sync());
+  }
+
+  /** Frees everything; Node then exits by itself. Calling it twice is harmless. */
+  close(): void {
+    this.#closed = true;
+    this.backend.close();
+  }
+}
+
+/** Where values are computed that depend on no device: constants. */
+export function hostRuntime(): Runtime {
+  return new Runtime(new ReferenceBackend());
+}
+
+function sameInts(a: Int32Array, b: Int32Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}

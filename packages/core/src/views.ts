@@ -1,0 +1,320 @@
+/**
+ * The algebra of views: how a point of a kernel's iteration space reaches an element of a node, and how that changes
+ * when it is pushed through reshape, permute, expand, slice, pad and flip. All of it is affine; what is not says so.
+ */
+import type { Attrs, Node, Op, Shape } from "./node.ts";
+
+/** `offset + Σ coeffs[axis] · i[axis]` over the axes of an iteration space. */
+export interface Affine {
+  offset: number;
+  readonly coeffs: number[];
+}
+
+type Valid = readonly [from: number, to: number] | null;
+
+/** Where a point of an iteration space reads a node: one affine index per axis of the node. */
+export interface Access {
+  readonly index: Affine[];
+  /** Per axis of the iteration space `[from, to)`, or null for all: outside of it the element is a zero of a padding. */
+  readonly valid: Valid[];
+}
+
+/** "Split iteration axis `axis` into `[length / inner, inner]`, and it will be affine." */
+export interface Split {
+  readonly axis: number;
+  readonly inner: number;
+}
+
+const zero = (rank: number): Affine => ({ offset: 0, coeffs: new Array<number>(rank).fill(0) });
+
+/** Every axis of the iteration space is the axis of the node with the same number. */
+export function identityAccess(shape: Shape): Access {
+  const index = shape.map((_, axis) => {
+    const affine = zero(shape.length);
+    affine.coeffs[axis] = 1;
+    return affine;
+  });
+  return { index, valid: shape.map(() => null) };
+}
+
+/** The smallest and largest value over the valid part of the space. */
+function rangeOf(affine: Affine, extents: Shape, valid: readonly Valid[]): [low: number, high: number] {
+  let [low, high] = [affine.offset, affine.offset];
+  affine.coeffs.forEach((c, axis) => {
+    if (c === 0) return;
+    const [from, to] = valid[axis] ?? [0, extents[axis]!];
+    low += Math.min(c * from, c * (to - 1));
+    high += Math.max(c * from, c * (to - 1));
+  });
+  return [low, high];
+}
+
+/** `affine` as `quotient · radix + rest` with rest in [0, radix); a Split that makes it possible; or null. */
+function divide(
+  affine: Affine,
+  radix: number,
+  extents: Shape,
+  valid: readonly Valid[],
+): { quotient: Affine; rest: Affine } | Split | null {
+  const [quotient, rest] = [zero(extents.length), zero(extents.length)];
+  rest.offset = affine.offset;
+  affine.coeffs.forEach((c, axis) => {
+    if (c % radix === 0) quotient.coeffs[axis] = c / radix;
+    else rest.coeffs[axis] = c;
+  });
+  const [low, high] = rangeOf(rest, extents, valid);
+  const whole = Math.floor(low / radix);
+  if (high < (whole + 1) * radix) {
+    quotient.offset = whole;
+    rest.offset -= whole * radix;
+    return { quotient, rest };
+  }
+  for (let axis = 0; axis < extents.length; axis++) {
+    const step = Math.abs(rest.coeffs[axis]!);
+    if (step === 0 || radix % step !== 0) continue;
+    const inner = radix / step;
+    if (inner < extents[axis]! && extents[axis]! % inner === 0) return { axis, inner };
+  }
+  return null;
+}
+
+/** Row-major strides. */
+export function contiguousStrides(shape: Shape): number[] {
+  const strides = new Array<number>(shape.length);
+  for (let axis = shape.length - 1, n = 1; axis >= 0; n *= shape[axis]!, axis--) strides[axis] = n;
+  return strides;
+}
+
+/** Σ strides[axis] · index[axis]: the linear index under the given strides. */
+export function linearize(index: readonly Affine[], strides: readonly number[], rank: number): Affine {
+  const out = zero(rank);
+  index.forEach((affine, axis) => {
+    const stride = strides[axis]!;
+    if (stride === 0) return;
+    out.offset += stride * affine.offset;
+    for (let i = 0; i < rank; i++) out.coeffs[i]! += stride * affine.coeffs[i]!;
+  });
+  return out;
+}
+
+/**
+ * Regroups digits: the axes of `from` (which `access` is about) become those of `to`. Both are cut into the smallest
+ * groups of equal products, and each group is converted.
+ */
+export function regroup(access: Access, from: Shape, to: Shape, extents: Shape): Access | Split | null {
+  const rank = extents.length;
+  const [a, b] = [from, to].map((shape) => shape.flatMap((d, axis) => (d === 1 ? [] : [axis])));
+  const index = to.map(() => zero(rank));
+  for (let i = 0, j = 0; i < a!.length;) {
+    const [sources, targets] = [[a![i++]!], [b![j++]!]];
+    let [m, n] = [from[sources[0]!]!, to[targets[0]!]!];
+    while (m !== n) {
+      if (m < n) m *= from[sources[sources.push(a![i++]!) - 1]!]!;
+      else n *= to[targets[targets.push(b![j++]!) - 1]!]!;
+    }
+    const group = sources.map((axis) => access.index[axis]!);
+    const strides = contiguousStrides(sources.map((axis) => from[axis]!));
+    let rest = linearize(group, strides, rank);
+    for (let t = 0; t < targets.length - 1; t++) {
+      n /= to[targets[t]!]!;
+      const digits = divide(rest, n, extents, access.valid);
+      if (digits === null || "axis" in digits) return digits;
+      index[targets[t]!] = digits.quotient;
+      rest = digits.rest;
+    }
+    index[targets.at(-1)!] = rest;
+  }
+  return { index, valid: access.valid };
+}
+
+/** `from <= affine < to` as a range of one iteration axis. */
+function condition(
+  affine: Affine,
+  [from, to]: readonly [number, number],
+  extents: Shape,
+  valid: readonly Valid[],
+): { axis: number; range: readonly [number, number] } | "always" | "never" | null {
+  const [low, high] = rangeOf(affine, extents, valid);
+  if (low >= from && high < to) return "always";
+  if (high < from || low >= to) return "never";
+  for (let axis = 0; axis < extents.length; axis++) {
+    const c = affine.coeffs[axis]!;
+    if (c === 0) continue;
+    const others = { offset: affine.offset, coeffs: affine.coeffs.with(axis, 0) };
+    const [least, most] = rangeOf(others, extents, valid);
+    const size = Math.abs(c);
+    const aligned =
+      most - least < size && (least === most || ((from - least) % size === 0 && (to - least) % size === 0));
+    if (!aligned) continue;
+    const [first, last] =
+      c > 0
+        ? [Math.ceil((from - least) / c), Math.floor((to - 1 - least) / c)]
+        : [Math.ceil((to - 1 - least) / c), Math.floor((from - least) / c)];
+    const [lower, upper] = valid[axis] ?? [0, extents[axis]!];
+    return { axis, range: [Math.max(first, lower), Math.min(last + 1, upper)] };
+  }
+  return null;
+}
+
+function throughPad(access: Access, node: Node<"pad">, extents: Shape): Access | null {
+  const valid = [...access.valid];
+  const index: Affine[] = [];
+  for (const [axis, affine] of access.index.entries()) {
+    const before = node.attrs.widths[axis]![0];
+    const length = node.inputs[0]!.shape[axis]!;
+    const inside = condition(affine, [before, before + length], extents, valid);
+    if (inside === null) return null;
+    if (inside === "never") return nowhere(node.inputs[0]!.shape, extents.length);
+    if (inside !== "always") {
+      if (inside.range[0] >= inside.range[1]) return nowhere(node.inputs[0]!.shape, extents.length);
+      valid[inside.axis] = inside.range;
+    }
+    index.push({ offset: affine.offset - before, coeffs: affine.coeffs });
+  }
+  return { index, valid };
+}
+
+/** An access none of whose points is valid. In a space without axes that cannot be said, so null. */
+function nowhere(shape: Shape, rank: number): Access | null {
+  if (rank === 0) return null;
+  const valid: Valid[] = new Array<Valid>(rank).fill(null);
+  valid[0] = [0, 0];
+  return { index: shape.map(() => zero(rank)), valid };
+}
+
+type Movement = "reshape" | "permute" | "expand" | "slice" | "pad" | "flip" | "after";
+const MOVEMENT: ReadonlySet<Op> = new Set<Movement>([
+  "reshape",
+  "permute",
+  "expand",
+  "slice",
+  "pad",
+  "flip",
+  "after",
+]);
+
+/** Nodes whose elements are their first input's, seen otherwise. */
+export function isMovement(node: Node): node is Node<Movement> {
+  return MOVEMENT.has(node.op);
+}
+
+/** The access to a movement node's input that gives what `access` to the node itself means. */
+export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
+  const input = node.inputs[0]!.shape;
+  switch (node.op) {
+    case "after":
+      return access;
+    case "reshape":
+      return regroup(access, node.shape, input, extents);
+    case "permute": {
+      const index = new Array<Affine>(input.length);
+      (node.attrs as Attrs["permute"]).order.forEach((from, to) => (index[from] = access.index[to]!));
+      return { index, valid: access.valid };
+    }
+    case "expand": {
+      const index = access.index.map((affine, i) => (input[i] === 1 ? zero(extents.length) : affine));
+      return { index, valid: access.valid };
+    }
+    case "slice": {
+      const { ranges } = node.attrs as Attrs["slice"];
+      const index = access.index.map((affine, i) => {
+        const [start, , step] = ranges[i]!;
+        return { offset: start + step * affine.offset, coeffs: affine.coeffs.map((c) => step * c) };
+      });
+      return { index, valid: access.valid };
+    }
+    case "flip": {
+      const { axes } = node.attrs as Attrs["flip"];
+      const index = access.index.map((affine, i) =>
+        axes.includes(i)
+          ? { offset: input[i]! - 1 - affine.offset, coeffs: affine.coeffs.map((c) => (c === 0 ? 0 : -c)) }
+          : affine,
+      );
+      return { index, valid: access.valid };
+    }
+    case "pad":
+      return throughPad(access, node as Node<"pad">, extents);
+  }
+}
+
+/** Whether an iteration axis can be split at `inner` without losing what is valid. */
+export function canSplit({ valid }: Access, { axis, inner }: Split): boolean {
+  const range = valid[axis];
+  if (!range) return true;
+  const [from, to] = range;
+  return (
+    from >= to ||
+    (from % inner === 0 && to % inner === 0) ||
+    Math.floor(from / inner) === Math.floor((to - 1) / inner)
+  );
+}
+
+/** Rewrites an access, in place, for a space in which one axis has been split in two. */
+export function splitAccess(access: Access, { axis, inner }: Split): void {
+  for (const { coeffs } of access.index) coeffs.splice(axis, 1, coeffs[axis]! * inner, coeffs[axis]!);
+  const range = access.valid[axis];
+  let parts: [Valid, Valid] = [null, null];
+  if (range) {
+    const [from, to] = range;
+    if (from >= to) parts = [[0, 0], null];
+    else if (from % inner === 0 && to % inner === 0) parts = [[from / inner, to / inner], null];
+    else {
+      const block = Math.floor(from / inner);
+      parts = [
+        [block, block + 1],
+        [from - block * inner, to - block * inner],
+      ];
+    }
+  }
+  access.valid.splice(axis, 1, ...parts);
+}
+
+/** Whether two accesses to one node are the same. */
+export function sameAccess(a: Access, b: Access): boolean {
+  return (
+    a.index.every(({ offset, coeffs }, i) => {
+      const other = b.index[i]!;
+      return offset === other.offset && coeffs.every((c, axis) => c === other.coeffs[axis]);
+    }) &&
+    a.valid.every((range, axis) => range?.[0] === b.valid[axis]?.[0] && range?.[1] === b.valid[axis]?.[1])
+  );
+}
+
+/** A copy that shares nothing, to be split in place. */
+export function cloneAccess({ index, valid }: Access): Access {
+  return {
+    index: index.map(({ offset, coeffs }) => ({ offset, coeffs: [...coeffs] })),
+    valid: [...valid],
+  };
+}
+
+/** Iteration axes (longer than 1) that the element depends on. */
+export function dependsOn(access: Access, extents: Shape): boolean[] {
+  return extents.map((n, axis) => n > 1 && access.index.some(({ coeffs }) => coeffs[axis] !== 0));
+}
+
+/**
+ * How the axes in `axes` reach the elements of a node of `shape`: "all" reaches each element exactly once, "some" none
+ * twice, "many" some several times.
+ */
+export function coverage(
+  access: Access,
+  shape: Shape,
+  extents: Shape,
+  axes: readonly boolean[],
+): "all" | "some" | "many" {
+  const { coeffs } = linearize(access.index, contiguousStrides(shape), extents.length);
+  const digits = extents.flatMap((n, axis) =>
+    axes[axis] && n > 1 ? [{ n, stride: Math.abs(coeffs[axis]!) }] : [],
+  );
+  digits.sort((a, b) => a.stride - b.stride);
+  let [reach, size] = [0, 1]; // largest linear index so far, number of points
+  let dense = access.valid.every((range) => range === null);
+  for (const { n, stride } of digits) {
+    if (stride <= reach) return "many";
+    dense &&= stride === size;
+    reach += stride * (n - 1);
+    size *= n;
+  }
+  return dense && size === shape.reduce((a, b) => a * b, 1) ? "all" : "some";
+}
