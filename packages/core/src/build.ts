@@ -50,9 +50,9 @@ export function constant(value: number, dtype: DType): Node<"const"> {
 
 const BAKED: ReadonlySet<number> = new Set([0, 1, -1, 2, 0.5]);
 
-/** A number handed over at run time, unless it is one of 0, ±1, 2, ½ or an integer type's: those are baked in. */
+/** A number handed over at run time, unless it is one of 0, ±1, 2, ½, which are baked in. */
 export function scalar(value: number, dtype: DType): Node {
-  return BAKED.has(value) || !isFloat(dtype) ? constant(value, dtype) : runtimeScalar(value, dtype);
+  return BAKED.has(value) || dtype === "bool" ? constant(value, dtype) : runtimeScalar(value, dtype);
 }
 
 /** A number handed over at run time, so that a new value needs no new program. */

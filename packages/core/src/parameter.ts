@@ -4,7 +4,7 @@ import type { Device } from "./device.ts";
 import { allocateArray, type DType, encode, isFloat, type TypedArray } from "./dtype.ts";
 import type { Node, Shape, Storage } from "./node.ts";
 import { product, sameShape, show } from "./shape.ts";
-import { Tensor } from "./tensor.ts";
+import { deviceOf, execute, Tensor } from "./tensor.ts";
 
 /**
  * A weight. Tying weights is using one Parameter in several places: its gradient is the sum over all of them, it is
@@ -90,4 +90,28 @@ export function checkMask(parameter: Parameter, mask: Tensor): void {
       `updateMask ${show(mask.shape)} does not broadcast to ${parameter.name} ${show(parameter.shape)}`,
     );
   }
+}
+
+/**
+ * Gives parameters new values computed on their device, all in one program that also computes `outputs`; every value is
+ * made from what the parameters held before.
+ */
+export function assign(
+  updates: readonly (readonly [Parameter, Tensor])[],
+  outputs: readonly Tensor[] = [],
+): void {
+  for (const [p, value] of updates) {
+    if (!sameShape(p.shape, value.shape) || p.dtype !== value.dtype) {
+      throw new TypeError(
+        `assign: ${p.name} is ${show(p.shape)} ${p.dtype}, the value ${show(value.shape)} ${value.dtype}; they must be equal`,
+      );
+    }
+  }
+  const device = deviceOf([...updates.map(([p]) => p), ...outputs]);
+  if (device)
+    execute(
+      device,
+      outputs,
+      updates.map(([p, value]) => ({ storage: p.storage, value: value.node })),
+    );
 }

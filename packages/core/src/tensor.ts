@@ -13,7 +13,7 @@ import * as elementwise from "./ops/elementwise.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
 import * as reductions from "./ops/reductions.ts";
-import { submit } from "./plan.ts";
+import { submit, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
 import { product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
 
@@ -336,7 +336,7 @@ export class Tensor {
   matmul(other: Tensor): Tensor {
     const device = deviceOf([this, other]);
     if (other.rank === 2 && this.rank > 2) {
-      const rows = this.reshape([this.size / Math.max(this.shape.at(-1)!, 1), this.shape.at(-1)!]);
+      const rows = this.reshape([product(this.shape.slice(0, -1)), this.shape.at(-1)!]);
       const out = build.matmul(rows.node, other.node);
       return new Tensor(build.reshape(out, [...this.shape.slice(0, -1), other.shape[1]!]), device);
     }
@@ -463,20 +463,21 @@ function releaseTo(node: Node, bytes: ArrayBuffer): void {
   storage.buffer.free();
 }
 
+/** Submits one program that computes `tensors` and applies `updates`; the tensors are then results in memory. */
+export function execute(device: Runtime, tensors: readonly Tensor[], updates: readonly Update[] = []): void {
+  const nodes = [...new Set(tensors.map((t) => t.node))].filter(({ op }) => op !== "buffer" && op !== "data");
+  if (nodes.length + updates.length === 0) return;
+  const { outputs } = submit(device, nodes, updates);
+  nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
+}
+
 /**
  * Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait.
  */
 export function realize(...tensors: readonly Tensor[]): void {
-  const byDevice = new Map<Runtime, Set<Node>>();
-  for (const { node, device } of tensors) {
-    if (node.op === "buffer" || node.op === "data") continue;
-    const on = device ?? hostRuntime(); // constants alone: as good as anywhere
-    byDevice.set(on, (byDevice.get(on) ?? new Set()).add(node));
-  }
-  for (const [device, set] of byDevice) {
-    const nodes = [...set];
-    const { outputs } = submit(device, nodes);
-    nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
+  for (const device of new Set(tensors.map((t) => t.device))) {
+    const mine = tensors.filter((t) => t.device === device);
+    execute(device ?? hostRuntime(), mine); // constants alone are as good anywhere
   }
 }
 

@@ -2,10 +2,10 @@
 import * as build from "../build.ts";
 import type { Device } from "../device.ts";
 import { allocateArray, computeType } from "../dtype.ts";
-import { settle, type Storage } from "../node.ts";
+import type { Storage } from "../node.ts";
 import { checkMask, type Parameter } from "../parameter.ts";
-import { submit, type Update } from "../plan.ts";
-import { deviceOf, grad, Tensor, where } from "../tensor.ts";
+import type { Update } from "../plan.ts";
+import { deviceOf, execute, grad, Tensor, where } from "../tensor.ts";
 import type { Schedule } from "./schedule.ts";
 
 export interface OptimizerOptions {
@@ -76,12 +76,7 @@ export abstract class Optimizer {
    */
   step(loss?: Tensor, also: readonly Tensor[] = []): void {
     const { device, tensors, updates } = this.#trace(loss, also);
-    const { outputs } = submit(
-      device,
-      tensors.map((t) => t.node),
-      updates,
-    );
-    tensors.forEach(({ node }, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
+    execute(device, tensors, updates);
     for (const storage of this.#accumulated.values()) storage.buffer.free();
     this.#accumulated = new Map();
     this.#step++;
@@ -97,8 +92,7 @@ export abstract class Optimizer {
       this.#accumulated.set(p, storage);
       return { storage, value: g.node };
     });
-    const { outputs } = submit(device, [loss.node], updates);
-    settle(loss.node, build.buffer(outputs[0]!, loss.shape, loss.dtype));
+    execute(device, [loss], updates);
   }
 
   /** What the next `step(loss)` would submit: for `explain`, and for counting kernels. */
