@@ -31,9 +31,6 @@ export interface OptimizerState {
   readonly tensors: ReadonlyMap<string, Float32Array>;
 }
 
-/** A number handed over at run time, whatever it is: a rate of 0 must not make another program than one of 0.1. */
-export const runtime = (value: number): Tensor => new Tensor(build.runtimeScalar(value, "f32"), null);
-
 /** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false are left alone. */
 export abstract class Optimizer {
   readonly parameters: readonly Parameter[];
@@ -41,6 +38,7 @@ export abstract class Optimizer {
   readonly #clipNorm: number | undefined;
   readonly #state = new Map<Parameter, Map<string, Storage>>();
   #accumulated = new Map<Parameter, Storage>();
+  readonly #numbers = new Map<string, Tensor>();
   #step = 0;
   #gradNorm: Tensor | null = null;
 
@@ -54,8 +52,18 @@ export abstract class Optimizer {
 
   /** The names of the state tensors of each parameter. */
   protected abstract readonly stateNames: readonly string[];
-  /** New value and state of `p` from its gradient; `step` counts from 1. */
-  protected abstract rule(p: Tensor, g: Tensor, state: State, lr: number, step: number): Rule;
+  /** New value and state from the value `p` and gradient `g` of the parameter `of`; `step` counts from 1. */
+  protected abstract rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule;
+
+  /**
+   * A number handed over at run time, whatever it is: a rate of 0 must not make another program than one of 0.1. Within a
+   * step the same name is the same tensor.
+   */
+  protected number(name: string, value: number): Tensor {
+    let tensor = this.#numbers.get(name);
+    if (!tensor) this.#numbers.set(name, (tensor = new Tensor(build.runtimeScalar(value, "f32"), null)));
+    return tensor;
+  }
 
   /** Steps done. */
   get stepCount(): number {
@@ -127,6 +135,7 @@ export abstract class Optimizer {
     loss: Tensor | undefined,
     also: readonly Tensor[],
   ): { device: Device; tensors: Tensor[]; updates: Update[] } {
+    this.#numbers.clear();
     const trained = this.#trained();
     const device = deviceOf([...trained, ...(loss ? [loss] : [])])!;
     const gradients = this.#clip(this.#gradients(loss, trained));
@@ -145,7 +154,7 @@ export abstract class Optimizer {
     if (this.#clipNorm === undefined) return gradients;
     const squares = gradients.map((g) => g.square().sum());
     this.#gradNorm = squares.reduce((a, b) => a.add(b)).sqrt();
-    const factor = runtime(this.#clipNorm).div(this.#gradNorm.add(1e-6)).minimum(1);
+    const factor = this.number("clipNorm", this.#clipNorm).div(this.#gradNorm.add(1e-6)).minimum(1);
     return gradients.map((g) => g.mul(factor));
   }
 
@@ -156,7 +165,7 @@ export abstract class Optimizer {
     const state = new Map(
       [...storages].map(([name, s]) => [name, new Tensor(build.buffer(s, p.shape, type), device)]),
     );
-    const result = this.rule(p.cast(type), g, state, lr, this.#step + 1);
+    const result = this.rule(p.cast(type), g, state, lr, this.#step + 1, p);
     if (p.updateMask) checkMask(p, p.updateMask);
     const keep = p.updateMask?.cast("bool");
     const masked = (fresh: Tensor, old: Tensor): Tensor => (keep ? where(keep, fresh, old) : fresh);

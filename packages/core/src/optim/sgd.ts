@@ -1,7 +1,7 @@
 /** Stochastic gradient descent, as PyTorch computes it. */
 import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
-import { Optimizer, type OptimizerOptions, type Rule, runtime } from "./optimizer.ts";
+import { Optimizer, type OptimizerOptions, type Rule } from "./optimizer.ts";
 
 export interface SGDOptions extends OptimizerOptions {
   /** Default 0: plain descent. */
@@ -24,11 +24,12 @@ export class SGD extends Optimizer {
   }
 
   protected rule(p: Tensor, g: Tensor, state: ReadonlyMap<string, Tensor>, lr: number): Rule {
-    const gradient = this.#weightDecay === 0 ? g : g.add(p.mul(runtime(this.#weightDecay)));
+    const gradient =
+      this.#weightDecay === 0 ? g : g.add(p.mul(this.number("weightDecay", this.#weightDecay)));
     const old = state.get("velocity");
-    if (!old) return { value: p.sub(gradient.mul(runtime(lr))), state: new Map() };
-    const velocity = old.mul(runtime(this.#momentum)).add(gradient);
-    return { value: p.sub(velocity.mul(runtime(lr))), state: new Map([["velocity", velocity]]) };
+    if (!old) return { value: p.sub(gradient.mul(this.number("lr", lr))), state: new Map() };
+    const velocity = old.mul(this.number("momentum", this.#momentum)).add(gradient);
+    return { value: p.sub(velocity.mul(this.number("lr", lr))), state: new Map([["velocity", velocity]]) };
   }
 }
 

@@ -1,0 +1,107 @@
+/**
+ * The work that all frameworks are given: sizes, data and initial values, as integers' hashes, so that every peer starts
+ * from the same bits and losses can be compared before times are.
+ */
+
+/** A 32-bit mixing function of start … start+n-1. */
+export function hashes(n: number, seed: number): Uint32Array {
+  const out = new Uint32Array(n);
+  const offset = Math.imul(seed, 0x9e3779b9) >>> 0;
+  for (let i = 0; i < n; i++) {
+    let x = (i + offset) >>> 0;
+    x ^= x >>> 16;
+    x = Math.imul(x, 0x7feb352d);
+    x ^= x >>> 15;
+    x = Math.imul(x, 0x846ca68b);
+    x ^= x >>> 16;
+    out[i] = x >>> 0;
+  }
+  return out;
+}
+
+/** Uniform f32 in [-bound, bound). */
+export function uniform(n: number, seed: number, bound = 1): Float32Array {
+  return Float32Array.from(hashes(n, seed), (h) => (((h >>> 8) / 16777216) * 2 - 1) * bound);
+}
+
+export interface GptSize {
+  readonly layers: number;
+  readonly dim: number;
+  readonly heads: number;
+  readonly vocab: number;
+  readonly batch: number;
+  readonly length: number;
+}
+
+export type GptName = "small" | "medium";
+export const GPT: { readonly [S in GptName]: GptSize } = {
+  small: { layers: 4, dim: 128, heads: 4, vocab: 512, batch: 8, length: 128 },
+  medium: { layers: 6, dim: 384, heads: 6, vocab: 4096, batch: 4, length: 256 },
+};
+export const ADAMW = { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1 } as const;
+export const LORA = { rank: 8, alpha: 16, lr: 1e-3 } as const;
+export const MLP_LAYERS: readonly number[] = [784, 512, 512, 10];
+
+/** Inputs and targets of one step, [batch * length] each: a noisy affine Markov chain. */
+export function tokens(step: number, { batch, length, vocab }: GptSize): { x: Int32Array; y: Int32Array } {
+  const h = hashes(batch * (length + 1), 1000 + step);
+  const [x, y] = [new Int32Array(batch * length), new Int32Array(batch * length)];
+  for (let b = 0; b < batch; b++) {
+    let token = h[b * (length + 1)]! % vocab;
+    for (let i = 0; i < length; i++) {
+      x[b * length + i] = token;
+      token = (token * 7 + 3 + (h[b * (length + 1) + i + 1]! % 4)) % vocab;
+      y[b * length + i] = token;
+    }
+  }
+  return { x, y };
+}
+
+export function mlpBatch(step: number, batch = 128): { x: Float32Array; y: Int32Array } {
+  return {
+    x: uniform(batch * 784, 5000 + step),
+    y: Int32Array.from(hashes(batch, 6000 + step), (h) => h % 10),
+  };
+}
+
+/** A parameter's name, shape and initial values: all 1, all 0, or uniform up to a bound. */
+export type Init = readonly [name: string, shape: readonly number[], values: "one" | "zero" | number];
+
+export function gptInit({ dim: d, vocab, length, layers }: GptSize): Init[] {
+  const a = 0.02 * Math.sqrt(3);
+  const list: Init[] = [
+    ["wte", [vocab, d], a],
+    ["wpe", [length, d], a],
+  ];
+  for (let l = 0; l < layers; l++) {
+    list.push([`${l}.ln1g`, [d], "one"], [`${l}.ln1b`, [d], "zero"]);
+    list.push([`${l}.wqkv`, [d, 3 * d], a], [`${l}.bqkv`, [3 * d], "zero"]);
+    list.push([`${l}.wo`, [d, d], a], [`${l}.bo`, [d], "zero"]);
+    list.push([`${l}.ln2g`, [d], "one"], [`${l}.ln2b`, [d], "zero"]);
+    list.push([`${l}.w1`, [d, 4 * d], a], [`${l}.b1`, [4 * d], "zero"]);
+    list.push([`${l}.w2`, [4 * d, d], a], [`${l}.b2`, [d], "zero"]);
+  }
+  list.push(["lnfg", [d], "one"], ["lnfb", [d], "zero"]);
+  return list;
+}
+
+export function loraInit({ dim: d, layers }: GptSize): Init[] {
+  return Array.from({ length: layers }, (_, l): Init[] => [
+    [`${l}.A`, [d, LORA.rank], Math.sqrt(3 / d) * 0.5],
+    [`${l}.B`, [LORA.rank, 3 * d], "zero"],
+  ]).flat();
+}
+
+export function mlpInit(): Init[] {
+  return MLP_LAYERS.slice(0, -1).flatMap((fanIn, i): Init[] => [
+    [`w${i}`, [fanIn, MLP_LAYERS[i + 1]!], Math.sqrt(1 / fanIn)],
+    [`b${i}`, [MLP_LAYERS[i + 1]!], "zero"],
+  ]);
+}
+
+/** The values of the `index`-th parameter of a list. */
+export function initialValues([, shape, values]: Init, index: number): Float32Array {
+  const n = shape.reduce((a, b) => a * b, 1);
+  if (values === "zero") return new Float32Array(n);
+  return values === "one" ? new Float32Array(n).fill(1) : uniform(n, index + 1, values);
+}

@@ -1,0 +1,145 @@
+/** The training steps that are measured, written as a user of the library would write them. */
+import { type Device, nn, optim, Parameter, type Tensor } from "@tiedlora/core";
+import {
+  ADAMW,
+  GPT,
+  type GptName,
+  gptInit,
+  type GptSize,
+  type Init,
+  initialValues,
+  LORA,
+} from "./problems.ts";
+import { loraInit, mlpBatch, mlpInit, tokens } from "./problems.ts";
+
+export type Method = "full" | "lora" | "tl6" | "vera";
+export type Work =
+  { readonly kind: "mlp" } | { readonly kind: "gpt"; readonly size: GptName; readonly method: Method };
+
+/** One workload on one device: `step(i)` submits step i and returns its loss; `units` are tokens or rows a step. */
+export interface Training {
+  readonly units: number;
+  readonly optimizer: optim.Optimizer;
+  /** The loss of step i, not yet computed. */
+  loss(step: number): Tensor;
+  step(step: number): Tensor;
+}
+
+type Weights = ReadonlyMap<string, Parameter>;
+
+function parameters(device: Device, list: readonly Init[]): Map<string, Parameter> {
+  return new Map(
+    list.map((init, i) => {
+      const [name, shape] = init;
+      return [name, Parameter.from(device, initialValues(init, i), shape, "f32", name)];
+    }),
+  );
+}
+
+/** What an adapter adds to a layer's fused q, k, v projection of x; null without one. */
+type Adapter = (layer: number, x: Tensor) => Tensor | null;
+
+function gptLogits(ids: Tensor, size: GptSize, w: Weights, adapter: Adapter): Tensor {
+  const { layers, dim: d, heads, batch, length } = size;
+  let h = w.get("wte")!.take(ids).add(w.get("wpe")!);
+  for (let l = 0; l < layers; l++) {
+    const p = (name: string): Parameter => w.get(`${l}.${name}`)!;
+    const x = nn.layerNorm(h).mul(p("ln1g")).add(p("ln1b"));
+    const base = x.matmul(p("wqkv")).add(p("bqkv"));
+    const extra = adapter(l, x);
+    const [q, k, v] = (extra ? base.add(extra) : base).split(d, -1).map((t) => nn.splitHeads(t, heads));
+    const o = nn.mergeHeads(nn.scaledDotProductAttention(q!, k!, v!, { causal: true }));
+    h = h.add(o.matmul(p("wo")).add(p("bo")));
+    const y = nn.layerNorm(h).mul(p("ln2g")).add(p("ln2b"));
+    h = h.add(y.matmul(p("w1")).add(p("b1")).gelu("tanh").matmul(p("w2")).add(p("b2")));
+  }
+  h = nn.layerNorm(h).mul(w.get("lnfg")!).add(w.get("lnfb")!);
+  return h.reshape([batch * length, d]).matmul(w.get("wte")!.transpose());
+}
+
+/** The trained factors of a method, and how they act. Tied ones are one parameter for all layers. */
+function adapterOf(
+  device: Device,
+  size: GptSize,
+  method: Method,
+): { trained: Parameter[]; adapter: Adapter } {
+  const scale = LORA.alpha / LORA.rank;
+  if (method === "full") return { trained: [], adapter: () => null };
+  if (method === "lora") {
+    const factors = parameters(device, loraInit(size));
+    const adapter: Adapter = (l, x) =>
+      x
+        .matmul(factors.get(`${l}.A`)!)
+        .matmul(factors.get(`${l}.B`)!)
+        .mul(scale);
+    return { trained: [...factors.values()], adapter };
+  }
+  const { dim: d, layers } = size;
+  const draw = (name: string, shape: number[], values: Init[2]): Parameter =>
+    Parameter.from(device, initialValues([name, shape, values], 99), shape, "f32", name);
+  const bound = Math.sqrt(3 / d) * 0.5;
+  const A = draw("A", [d, LORA.rank], bound);
+  const B = draw("B", [LORA.rank, 3 * d], method === "tl6" ? "zero" : bound);
+  const u = Array.from({ length: layers }, (_, l) => draw(`${l}.u`, [LORA.rank], "one"));
+  const v = Array.from({ length: layers }, (_, l) =>
+    draw(`${l}.v`, [3 * d], method === "tl6" ? "one" : "zero"),
+  );
+  const adapter: Adapter = (l, x) => x.matmul(A).mul(u[l]!).matmul(B).mul(v[l]!).mul(scale);
+  return { trained: [...(method === "tl6" ? [A, B] : []), ...u, ...v], adapter };
+}
+
+function gpt(device: Device, name: GptName, method: Method): Training {
+  const size = GPT[name];
+  const weights = parameters(device, gptInit(size));
+  const { trained, adapter } = adapterOf(device, size, method);
+  const batches = Array.from({ length: 16 }, (_, i) => tokens(i, size));
+  const optimizer =
+    method === "full"
+      ? decayMatrices([...weights.values()])
+      : optim.adamW(trained, { ...ADAMW, lr: LORA.lr, weightDecay: 0 });
+  const loss = (i: number): Tensor => {
+    const { x, y } = batches[i % 16]!;
+    const ids = device.tensor(x, { shape: [size.batch, size.length] });
+    return nn.crossEntropy(gptLogits(ids, size, weights, adapter), device.tensor(y));
+  };
+  return training(size.batch * size.length, optimizer, loss);
+}
+
+/** Weight decay on matrices only, as in GPT-2 training. */
+function decayMatrices(all: readonly Parameter[]): optim.Optimizer {
+  return optim.adamW(all, { ...ADAMW, weightDecay: (p) => (p.rank >= 2 ? ADAMW.weightDecay : 0) });
+}
+
+function mlp(device: Device): Training {
+  const weights = parameters(device, mlpInit());
+  const batches = Array.from({ length: 16 }, (_, i) => mlpBatch(i));
+  const optimizer = optim.adamW([...weights.values()], { lr: 1e-3, weightDecay: 0 });
+  const loss = (i: number): Tensor => {
+    const { x, y } = batches[i % 16]!;
+    let h: Tensor = device.tensor(x, { shape: [128, 784] });
+    for (let l = 0; l < 3; l++) {
+      h = h.matmul(weights.get(`w${l}`)!).add(weights.get(`b${l}`)!);
+      if (l < 2) h = h.relu();
+    }
+    return nn.crossEntropy(h, device.tensor(y));
+  };
+  return training(128, optimizer, loss);
+}
+
+function training(units: number, optimizer: optim.Optimizer, loss: (i: number) => Tensor): Training {
+  return {
+    units,
+    optimizer,
+    loss,
+    step: (i) => {
+      const value = loss(i);
+      optimizer.step(value);
+      return value;
+    },
+  };
+}
+
+/** Sets a workload up. */
+export function prepare(device: Device, work: Work): Training {
+  return work.kind === "mlp" ? mlp(device) : gpt(device, work.size, work.method);
+}
