@@ -1,0 +1,267 @@
+/**
+ * Replays training runs that PyTorch recorded in float64, and says how far ours are from them.
+ *
+ *   npm run oracle -- DIR [--backend cpu|reference|webgpu] [--model DIR] [--only NAME]
+ *
+ * DIR holds a NAME.json (settings, losses) and a NAME.safetensors (init.*, grad0.*, final.*, input_ids, loss_mask) for
+ * each run; the base model is DIR/../../models/stories260K unless --model is given. The exit code is non-zero if a run
+ * deviates by more than 1e-5 in a loss, or 1e-4 in the first gradients or the final values.
+ */
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import {
+  decodeF32,
+  decodeTensor,
+  type Device,
+  grad,
+  openSafetensors,
+  optim,
+  reference,
+  type Tensor,
+  type TensorFile,
+} from "@tiedlora/core";
+import { fileSource } from "@tiedlora/core/node";
+import { loadModel } from "@tiedlora/models/node";
+import { adapt, type Adapter, type FactorName, FACTOR_NAMES, type SitePlan, tiedLora } from "tiedlora";
+
+/** What a run may deviate by. PyTorch in float32 stands at 2e-7, 2e-6, 3e-6. */
+export const LIMITS = { losses: 1e-5, gradients: 1e-4, finals: 1e-4 } as const;
+
+interface Settings {
+  readonly method: string;
+  readonly trained: readonly FactorName[];
+  readonly tied: boolean;
+  readonly rank: number;
+  readonly steps: number;
+  readonly lr: number;
+  readonly betas: readonly [number, number];
+  readonly eps: number;
+  readonly weight_decay: number;
+  readonly batch: number;
+  readonly losses: readonly number[];
+}
+
+export interface Deviation {
+  /** The largest |loss - recorded| / recorded. */
+  readonly losses: number;
+  /** The largest norm of a factor's difference, over the norm of all recorded gradients together. */
+  readonly gradients: number;
+  /** Of each factor: the norm of the difference over the norm of what was recorded. */
+  readonly finals: ReadonlyMap<FactorName, number>;
+  readonly seconds: number;
+}
+
+export function withinLimits({ losses, gradients, finals }: Deviation): boolean {
+  const worst = Math.max(...finals.values());
+  // Negated comparisons would let NaN pass.
+  return losses <= LIMITS.losses && gradients <= LIMITS.gradients && worst <= LIMITS.finals;
+}
+
+/** Replays the run `name` of a directory. */
+export async function replay(
+  directory: string,
+  name: string,
+  modelDir: string,
+  device: Device,
+): Promise<Deviation> {
+  const settings = JSON.parse(await readFile(join(directory, `${name}.json`), "utf8")) as Settings;
+  const file = await openSafetensors(await fileSource(join(directory, `${name}.safetensors`)));
+  try {
+    return await replayRun(settings, file, modelDir, device);
+  } finally {
+    await file.close();
+  }
+}
+
+async function replayRun(
+  settings: Settings,
+  file: TensorFile,
+  modelDir: string,
+  device: Device,
+): Promise<Deviation> {
+  const started = performance.now();
+  const model = await loadModel(modelDir, { device });
+  const recorded = (name: string): Promise<Float32Array> =>
+    file.read(name).then((tensor) => decodeF32(tensor, file.name, name));
+  const inits = new Map<FactorName, Float32Array>();
+  for (const factor of FACTOR_NAMES) inits.set(factor, await recorded(`init.${factor}`));
+  const keep = (["u", "v"] as const).filter((vector) => inits.get(vector)!.some((value) => value !== 1));
+  const { trained, tied, rank } = settings;
+  const adapter = adapt(model, tiedLora({ name: settings.method, trained, tied, rank, keep, target: "qkv" }));
+  for (const [factor, values] of inits) setFactor(adapter, factor, values);
+
+  const batches = await readBatches(file, settings.batch, device);
+  const optimizer = optim.adamW(adapter.parameters(), {
+    lr: settings.lr,
+    betas: settings.betas,
+    eps: settings.eps,
+    weightDecay: settings.weight_decay,
+  });
+  const gradients = await gradientDeviation(adapter, model.loss(batches[0]!), trained, recorded);
+  let losses = 0;
+  for (let step = 0; step < settings.steps; step++) {
+    const loss = model.loss(batches[step % batches.length]!);
+    optimizer.step(loss);
+    const expected = settings.losses[step]!;
+    losses = worse(losses, Math.abs((await loss.item()) - expected) / Math.abs(expected));
+  }
+  const finals = new Map<FactorName, number>();
+  for (const factor of FACTOR_NAMES) {
+    const expected = await recorded(`final.${factor}`);
+    const actual = await factorValues(adapter, factor);
+    if (actual !== null) finals.set(factor, norm(difference(actual, expected)) / (norm(expected) || 1));
+  }
+  return { losses, gradients, finals, seconds: (performance.now() - started) / 1000 };
+}
+
+/** NaN is worse than anything. */
+const worse = (a: number, b: number): number => (Number.isNaN(a) || Number.isNaN(b) ? NaN : Math.max(a, b));
+const norm = (values: Float64Array | Float32Array): number =>
+  Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+
+function difference(a: Float32Array, b: Float32Array): Float64Array {
+  if (a.length !== b.length) throw new Error(`${a.length} values here, ${b.length} recorded`);
+  return Float64Array.from(a, (value, i) => value - b[i]!);
+}
+
+/** The sites at which a factor has a parameter of its own: one if it is tied, else one a layer. Empty: left out at one. */
+function ownSites(adapter: Adapter, factor: FactorName): SitePlan[] {
+  const seen = new Set<unknown>();
+  return adapter.plan.sites.filter(({ factors }) => {
+    const plan = factors.get(factor);
+    return plan !== undefined && !seen.has(plan) && seen.add(plan);
+  });
+}
+
+function parametersOf(adapter: Adapter, factor: FactorName): ReturnType<Adapter["parameter"]>[] {
+  return ownSites(adapter, factor).map(({ site }) => adapter.parameter(`${site.path}.${factor}`));
+}
+
+/** `values`: [n, ...], the parameters of all sites after one another. */
+function setFactor(adapter: Adapter, factor: FactorName, values: Float32Array): void {
+  const parameters = parametersOf(adapter, factor);
+  let at = 0;
+  for (const parameter of parameters) parameter.set(values.slice(at, (at += parameter.size)));
+  if (parameters.length > 0 && at !== values.length)
+    throw new Error(`init.${factor} has ${values.length} values, the adapter ${at}`);
+}
+
+async function factorValues(adapter: Adapter, factor: FactorName): Promise<Float32Array | null> {
+  const parameters = parametersOf(adapter, factor);
+  return parameters.length === 0 ? null : join32(parameters);
+}
+
+async function join32(tensors: readonly Tensor[]): Promise<Float32Array> {
+  const parts: number[] = [];
+  for (const tensor of tensors) parts.push(...(await tensor.data()));
+  return Float32Array.from(parts);
+}
+
+async function gradientDeviation(
+  adapter: Adapter,
+  loss: Tensor,
+  trained: readonly FactorName[],
+  recorded: (name: string) => Promise<Float32Array>,
+): Promise<number> {
+  const parameters = trained.map((factor) => parametersOf(adapter, factor));
+  const gradients = grad(loss, parameters.flat());
+  let [at, squares, worst] = [0, 0, 0];
+  for (const [i, factor] of trained.entries()) {
+    const count = parameters[i]!.length;
+    const actual = await join32(gradients.slice(at, (at += count)));
+    const expected = await recorded(`grad0.${factor}`);
+    squares += norm(expected) ** 2;
+    worst = worse(worst, norm(difference(actual, expected)));
+  }
+  return worst / Math.sqrt(squares);
+}
+
+type LossInputs = { readonly inputIds: Tensor; readonly mask: Tensor };
+
+/** The recorded rows, `batch` at a time: step s uses batch s mod their number. */
+async function readBatches(file: TensorFile, batch: number, device: Device): Promise<LossInputs[]> {
+  const ids = decodeTensor(await file.read("input_ids"), file.name, "input_ids").values;
+  const mask = decodeF32(await file.read("loss_mask"), file.name, "loss_mask");
+  const [rows = 0, length = 0] = file.entries.get("input_ids")!.shape;
+  const shape = [batch, length];
+  return Array.from({ length: rows / batch }, (_, i) => {
+    const part = [i * batch * length, (i + 1) * batch * length] as const;
+    return {
+      inputIds: device.tensor(Int32Array.from(ids.slice(...part)), { shape, dtype: "i32" }),
+      mask: device.tensor(mask.slice(...part), { shape }),
+    };
+  });
+}
+
+const BACKENDS = {
+  cpu: async (): Promise<Device> => (await import("@tiedlora/backend-cpu")).cpu(),
+  reference: async (): Promise<Device> => Promise.resolve(reference()),
+  webgpu: async (): Promise<Device> => (await import("@tiedlora/backend-webgpu/node")).webgpu(),
+} as const;
+
+async function main(argv: readonly string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: [...argv],
+    allowPositionals: true,
+    options: {
+      backend: { type: "string", default: "cpu" },
+      model: { type: "string" },
+      only: { type: "string" },
+    },
+  });
+  const [directory] = positionals;
+  const open = Object.hasOwn(BACKENDS, values.backend)
+    ? BACKENDS[values.backend as keyof typeof BACKENDS]
+    : undefined;
+  if (directory === undefined || open === undefined) {
+    console.error(
+      `usage: npm run oracle -- DIR [--backend ${Object.keys(BACKENDS).join("|")}] [--model DIR] [--only NAME]`,
+    );
+    return 2;
+  }
+  const names = (await readdir(directory))
+    .filter((file) => file.endsWith(".json"))
+    .map((file) => file.slice(0, -".json".length))
+    .filter((name) => values.only === undefined || name === values.only)
+    .sort();
+  if (names.length === 0) {
+    console.error(`${directory} holds no run${values.only === undefined ? "" : ` named ${values.only}`}`);
+    return 2;
+  }
+  const device = await open();
+  let failed = 0;
+  try {
+    console.log(
+      `on ${device.name}; limits: ${Object.entries(LIMITS)
+        .map(([what, limit]) => `${what} ${limit}`)
+        .join(", ")}`,
+    );
+    for (const name of names) {
+      const deviation = await replay(
+        directory,
+        name,
+        values.model ?? join(directory, "../../models/stories260K"),
+        device,
+      );
+      if (!withinLimits(deviation)) failed++;
+      console.log(line(name, deviation));
+    }
+  } finally {
+    device.close();
+  }
+  console.log(`${names.length - failed} of ${names.length} runs within the limits`);
+  return failed === 0 ? 0 : 1;
+}
+
+function line(name: string, deviation: Deviation): string {
+  const show = (value: number): string => value.toExponential(1);
+  const finals = [...deviation.finals].map(([factor, value]) => `${factor} ${show(value)}`).join("  ");
+  const verdict = withinLimits(deviation) ? "ok  " : "FAIL";
+  return (
+    `${verdict} ${name.padEnd(12)} losses ${show(deviation.losses)}  first gradients ${show(deviation.gradients)}  ` +
+    `final ${finals}  (${deviation.seconds.toFixed(1)} s)`
+  );
+}
+
+if (process.argv[1]?.endsWith("oracle.ts")) process.exitCode = await main(process.argv.slice(2));

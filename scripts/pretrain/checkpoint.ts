@@ -1,0 +1,48 @@
+/** Checkpoints of a pretraining run: weights, optimizer state and position in the corpus, in one file each time. */
+import { decodeF32, encodeTensor, type optim, openSafetensors, serialize, type TensorToWrite } from "@tiedlora/core";
+import { fileSource, writeFileAtomic } from "@tiedlora/core/node";
+import type { Decoder } from "@tiedlora/models";
+import { stat } from "node:fs/promises";
+import type { Position } from "./stream.ts";
+
+export interface Run {
+  readonly model: Decoder;
+  readonly optimizer: optim.AdamW;
+}
+
+const f32 = (name: string, values: Float32Array, shape: readonly number[]): TensorToWrite => ({
+  name,
+  dtype: "F32",
+  shape,
+  bytes: () => encodeTensor("f32", values),
+});
+
+/** Writes the file in one go: a run that is killed leaves the checkpoint before. */
+export async function saveCheckpoint(path: string, { model, optimizer }: Run, position: Position): Promise<void> {
+  const tensors: TensorToWrite[] = [];
+  for (const [name, p] of model.stateDict()) {
+    tensors.push(f32(`model.${name}`, (await p.data()) as Float32Array, p.shape));
+  }
+  const state = await optimizer.state();
+  for (const [name, values] of state.tensors) tensors.push(f32(`optimizer.${name}`, values, [values.length]));
+  const metadata: [string, string][] = [
+    ["step", String(state.step)],
+    ["position", JSON.stringify(position)],
+  ];
+  await writeFileAtomic(path, await serialize(tensors, metadata));
+}
+
+/** Continues from a checkpoint; null if there is none. */
+export async function loadCheckpoint(path: string, { model, optimizer }: Run): Promise<Position | null> {
+  if ((await stat(path).catch(() => null)) === null) return null;
+  const source = await fileSource(path);
+  const file = await openSafetensors(source);
+  const values = async (name: string): Promise<Float32Array> => decodeF32(await file.read(name), path, name);
+  for (const [name, p] of model.stateDict()) p.set(await values(`model.${name}`));
+  const tensors = new Map<string, Float32Array>();
+  for (const name of file.entries.keys()) {
+    if (name.startsWith("optimizer.")) tensors.set(name.slice("optimizer.".length), await values(name));
+  }
+  optimizer.load({ step: Number(file.metadata.get("step")), tensors });
+  return JSON.parse(file.metadata.get("position") ?? "") as Position;
+}

@@ -1,0 +1,48 @@
+/** What the embedded base model is: its architecture, its text and how it is trained. */
+
+/** config.json of the directory. The whole directory must stay below 4 MB. */
+export const CONFIG = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_size: 96,
+  intermediate_size: 256,
+  num_hidden_layers: 6,
+  num_attention_heads: 6,
+  num_key_value_heads: 6,
+  vocab_size: 1024,
+  max_position_embeddings: 256,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10_000,
+  hidden_act: "silu",
+  tie_word_embeddings: true,
+  attention_bias: false,
+  mlp_bias: false,
+  initializer_range: 0.05,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  pad_token_id: 0,
+  torch_dtype: "float32",
+} as const;
+
+/** generation_config.json */
+export const GENERATION = { bos_token_id: 1, eos_token_id: 2, pad_token_id: 0, do_sample: false } as const;
+
+/** Seeds of the corpus: no text is used for two things. */
+export const SEEDS = { tokenizer: 0, training: 1, validation: 2, weights: 0 } as const;
+
+export const RECIPE = {
+  tokenizerDocuments: 20_000,
+  /** Of each task: the prompts' words become tokens too. */
+  tokenizerExamples: 500,
+  steps: 4000,
+  batch: 16,
+  length: 128,
+  lr: 3e-3,
+  warmup: 50,
+  betas: [0.9, 0.98],
+  weightDecay: 0.05,
+  clipNorm: 1,
+  validationBatches: 8,
+  /** Steps between checkpoints, each with a validation. */
+  every: 250,
+} as const;

@@ -1,0 +1,27 @@
+/** The base model's tokenizer: trained on stories, and on the tasks' prompts so that their words are tokens. */
+import {
+  document,
+  GYM_TASK_NAMES,
+  gymExamples,
+  tokenizerFiles,
+  trainBpe,
+} from "../../packages/tiedlora/src/gym/index.ts";
+import { CONFIG, RECIPE, SEEDS } from "./recipe.ts";
+
+function* texts(): Generator<string> {
+  for (let i = 0; i < RECIPE.tokenizerDocuments; i++) yield document(SEEDS.tokenizer, i);
+  for (const task of GYM_TASK_NAMES) {
+    const examples = gymExamples(task, "train", RECIPE.tokenizerExamples, SEEDS.tokenizer);
+    for (const { prompt, completion } of examples) yield prompt + completion;
+  }
+}
+
+/** tokenizer.json and tokenizer_config.json, as text by file name. */
+export function baseTokenizer(): Record<string, string> {
+  const bpe = trainBpe(texts(), CONFIG.vocab_size);
+  const { tokenizer, config } = tokenizerFiles(bpe, CONFIG.max_position_embeddings);
+  return {
+    "tokenizer.json": `${JSON.stringify(tokenizer)}\n`,
+    "tokenizer_config.json": `${JSON.stringify(config, null, 2)}\n`,
+  };
+}
