@@ -11,7 +11,7 @@ import { type Block, codeBlocks, expectedOutput, localLinks } from "../docs/bloc
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, ".cache/docs");
-const scratch = join(folder, "run"); // commands find the repository from here, and write nothing into it
+const scratch = join(folder, "run"); // what a block writes stays here
 const TIMEOUT_MS = 180_000;
 
 const documents = [
@@ -88,7 +88,7 @@ describe("TypeScript blocks run, and print what they say", () => {
 
 describe("shell blocks run", () => {
   for (const block of shell.filter(({ runs }) => runs)) {
-    test(block.place, () => void run("bash", ["-euo", "pipefail", "-c", block.code], scratch));
+    test(block.place, () => void run("bash", ["-euo", "pipefail", "-c", block.code], root));
   }
 });
 
