@@ -11,9 +11,10 @@ type Runner<K extends LibraryName> = (call: CallOf<K>, buffers: Buffers, scalars
 /** All elements of an operand over `shape`, contiguous. */
 function read(operand: Operand, shape: readonly number[], buffers: Buffers): Float64Array {
   const data = elements(buffers[operand.buffer]!, operand.dtype);
-  return Float64Array.from(offsets(operand, shape, 0, operand.view.offset), (at) =>
-    at === INVALID ? 0 : data.get(at),
-  );
+  const out = new Float64Array(product(shape));
+  const from = offsets(operand, shape, 0, operand.view.offset);
+  for (let i = 0; i < out.length; i++) out[i] = from[i] === INVALID ? 0 : data.get(from[i]!);
+  return out;
 }
 
 function write(operand: Operand, shape: readonly number[], buffers: Buffers, values: Float64Array): void {
