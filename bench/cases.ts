@@ -1,6 +1,7 @@
 /** What is timed. A case builds its tensors once and gives a function that runs it once, to the end. */
-import { type Device, grad, key, nn, optim, uniformArray, type Tensor } from "@tiedlora/core";
-import { Classifier, Gpt, GPT_SIZES, type GptSize } from "./models.ts";
+import { type Device, grad, key, nn, type Tensor, uniformArray } from "@tiedlora/core";
+import { GPT, type GptName, type GptSize } from "./problems.ts";
+import { type Method, prepare, type Work } from "./workloads.ts";
 
 export interface Case {
   readonly name: string;
@@ -11,20 +12,10 @@ export interface Case {
   readonly setup: (device: Device) => () => Promise<void>;
 }
 
-const random = (device: Device, shape: readonly number[], seed: number): Tensor => {
-  const size = shape.reduce((a, b) => a * b, 1);
-  return device.tensor(uniformArray(key(seed), size, -1, 1), { shape });
-};
 const parameter = (device: Device, shape: readonly number[], seed: number): nn.Parameter => {
   const size = shape.reduce((a, b) => a * b, 1);
   return nn.Parameter.from(device, uniformArray(key(seed), size, -1, 1), shape);
 };
-const ids = (device: Device, shape: readonly number[], below: number, seed: number): Tensor => {
-  const size = shape.reduce((a, b) => a * b, 1);
-  const values = Int32Array.from(uniformArray(key(seed), size, 0, below), Math.floor);
-  return device.tensor(values, { shape, dtype: "i32" });
-};
-
 /** Times the evaluation of `f` on inputs that stay where they are; reading the result is part of the time. */
 function op(
   name: string,
@@ -42,19 +33,15 @@ function op(
   };
 }
 
-/** Times an optimizer's step: forward, backward and update, as one program. */
-function step(name: string, flop: number, setup: (device: Device) => [nn.Module, () => Tensor]): Case {
+/** Times a whole training step, until its loss is known. */
+function training(name: string, work: Work, flop: number): Case {
   return {
-    name,
+    name: `${name}, a training step`,
     flop,
     setup: (device) => {
-      const [model, loss] = setup(device);
-      const optimizer = optim.adamW(model.parameters(), { lr: 1e-3 });
-      return async () => {
-        const value = loss();
-        optimizer.step(value);
-        await value.item();
-      };
+      const { step } = prepare(device, work);
+      let i = 0;
+      return async () => void (await step(i++).item());
     },
   };
 }
@@ -75,28 +62,20 @@ const gradOf = (f: (x: Tensor) => Tensor): ((x: Tensor) => Tensor) => {
   return (x) => grad(f(x).square().sum(), [x])[0]!;
 };
 
-/** Multiplications and additions of a GPT's step: forward and twice that backward, attention in full. */
-function gptFlop({ layers, dim, vocab, batch, length }: GptSize): number {
-  const perToken = layers * (12 * dim * dim + 2 * length * dim) + dim * vocab;
-  return 3 * 2 * perToken * batch * length;
+/**
+ * Floating-point operations of a GPT's training step, attention counted in full. With the base frozen, its weights take
+ * a product less each.
+ */
+function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
+  const weights = layers * 12 * dim * dim + dim * vocab;
+  const attention = layers * 2 * length * dim;
+  return 2 * batch * length * ((method === "full" ? 3 : 2) * weights + 3 * attention);
 }
 
-const gpt = (name: keyof typeof GPT_SIZES): Case => {
-  const size = GPT_SIZES[name];
-  return step(`GPT ${name}, a training step`, gptFlop(size), (device) => {
-    const model = new Gpt(size, device);
-    const shape = [size.batch, size.length];
-    const [x, y] = [ids(device, shape, size.vocab, 1), ids(device, shape, size.vocab, 2)];
-    return [model, () => nn.crossEntropy(model.forward(x), y)];
-  });
-};
+const gpt = (size: GptName, method: Method): Case =>
+  training(`GPT ${size}, ${method}`, { kind: "gpt", size, method }, gptFlop(GPT[size], method));
 
-const classifier: Case = step("MLP 784-512-512-10, a training step", 0.51e9, (device) => {
-  const model = new Classifier(device);
-  const x = random(device, [128, 784], 1);
-  const y = ids(device, [128], 10, 2);
-  return [model, () => nn.crossEntropy(model.forward(x), y)];
-});
+const mlpFlop = 3 * 2 * 128 * (784 * 512 + 512 * 512 + 512 * 10);
 
 export const CASES: readonly Case[] = [
   matmul(512, 512, 512),
@@ -113,7 +92,10 @@ export const CASES: readonly Case[] = [
     "layer norm, its gradient",
     gradOf((x) => nn.layerNorm(x)),
   ),
-  classifier,
-  gpt("small"),
-  gpt("medium"),
+  training("MLP 784-512-512-10", { kind: "mlp" }, mlpFlop),
+  gpt("small", "full"),
+  gpt("medium", "full"),
+  gpt("medium", "lora"),
+  gpt("medium", "tl6"),
+  gpt("medium", "vera"),
 ];
