@@ -26,7 +26,8 @@ const { values: args } = parseArgs({
   },
 });
 const steps = Number(args.steps);
-if (!Number.isSafeInteger(steps) || steps < 1) throw new RangeError(`--steps ${args.steps}: expected a whole number from 1 on`);
+if (!Number.isSafeInteger(steps) || steps < 1)
+  throw new RangeError(`--steps ${args.steps}: expected a whole number from 1 on`);
 
 const { batch, length, lr, warmup, betas, weightDecay, clipNorm, every } = RECIPE;
 const tokenizerText = baseTokenizer();
@@ -39,7 +40,9 @@ const optimizer = optim.adamW(model.parameters(), {
   weightDecay,
   clipNorm,
 });
-console.log(`${model.parameters().reduce((n, p) => n + p.size, 0)} parameters, ${steps} steps of ${batch * length} tokens`);
+console.log(
+  `${model.parameters().reduce((n, p) => n + p.size, 0)} parameters, ${steps} steps of ${batch * length} tokens`,
+);
 
 /** Loss on text of another seed, the same text each time. */
 async function validate(): Promise<number> {

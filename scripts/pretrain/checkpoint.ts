@@ -1,5 +1,12 @@
 /** Checkpoints of a pretraining run: weights, optimizer state and position in the corpus, in one file each time. */
-import { decodeF32, encodeTensor, type optim, openSafetensors, serialize, type TensorToWrite } from "@tiedlora/core";
+import {
+  decodeF32,
+  encodeTensor,
+  type optim,
+  openSafetensors,
+  serialize,
+  type TensorToWrite,
+} from "@tiedlora/core";
 import { fileSource, writeFileAtomic } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
 import { stat } from "node:fs/promises";
@@ -18,7 +25,11 @@ const f32 = (name: string, values: Float32Array, shape: readonly number[]): Tens
 });
 
 /** Writes the file in one go: a run that is killed leaves the checkpoint before. */
-export async function saveCheckpoint(path: string, { model, optimizer }: Run, position: Position): Promise<void> {
+export async function saveCheckpoint(
+  path: string,
+  { model, optimizer }: Run,
+  position: Position,
+): Promise<void> {
   const tensors: TensorToWrite[] = [];
   for (const [name, p] of model.stateDict()) {
     tensors.push(f32(`model.${name}`, (await p.data()) as Float32Array, p.shape));

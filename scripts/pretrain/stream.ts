@@ -1,6 +1,6 @@
 /** The corpus as token batches: documents one after the other, each between <s> and </s>, cut into rows. */
 import type { Tokenizer } from "@tiedlora/models";
-import { document } from "../../packages/tiedlora/src/gym/index.ts";
+import { document } from "tiedlora/gym";
 
 /** Where a stream stands; enough to continue it. */
 export interface Position {

@@ -1,11 +1,5 @@
 /** The base model's tokenizer: trained on stories, and on the tasks' prompts so that their words are tokens. */
-import {
-  document,
-  GYM_TASK_NAMES,
-  gymExamples,
-  tokenizerFiles,
-  trainBpe,
-} from "../../packages/tiedlora/src/gym/index.ts";
+import { document, GYM_TASK_NAMES, gymExamples, tokenizerFiles, trainBpe } from "tiedlora/gym";
 import { CONFIG, RECIPE, SEEDS } from "./recipe.ts";
 
 function* texts(): Generator<string> {

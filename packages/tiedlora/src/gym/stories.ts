@@ -132,10 +132,10 @@ const notes: Writer = (rng) => {
   return Array.from({ length: rng.range(2, 5) }, () => rng.pick(kinds)(cast).statement).join(" ");
 };
 
-const SCHOOL_WORDS: readonly string[] = [
-  ...["Answer", "Context", "Dialogue", "Endings", "English", "Question", "Summary", "Text", "Velan"],
-  ...["Friend", "Home", "Story", "Sun", "Water", "Word"],
-];
+const SCHOOL_WORDS: readonly string[] =
+  "Answer Context Dialogue Endings English Question Summary Text Velan Friend Home Story Sun Water Word".split(
+    " ",
+  );
 
 /** Words on the wall of a school: the ones that the tasks' prompts are made of are among them. */
 const school: Writer = (rng) => {

@@ -96,7 +96,7 @@ export function gymExamples(task: GymTaskName, split: Split, count: number, seed
   if (!Number.isSafeInteger(count) || count < 0) {
     throw new RangeError(`gymExamples: count is ${count}; expected a whole number, 0 or more`);
   }
-  const { write }: GymTask = taskNamed(task);
+  const chosen = taskNamed(task);
   const rng = new Rng(seed, "gym", task, split);
   const found = new Map<string, Example>();
   for (let tries = 0; found.size < count; tries++) {
@@ -105,7 +105,7 @@ export function gymExamples(task: GymTaskName, split: Split, count: number, seed
         `${task} has too few different examples for ${count} in "${split}"; ask for at most ${found.size}`,
       );
     }
-    const example = write(rng);
+    const example = chosen.write(rng);
     if (splitOf(example.prompt) === split) found.set(example.prompt, example);
   }
   return [...found.values()];
