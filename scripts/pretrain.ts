@@ -31,7 +31,7 @@ if (!Number.isSafeInteger(steps) || steps < 1)
 
 const { batch, length, lr, warmup, betas, weightDecay, clipNorm, every } = RECIPE;
 const tokenizerText = baseTokenizer();
-const tokenizer = await loadTokenizerFrom(memoryFiles(tokenizerText));
+const tokenizer = await loadTokenizerFrom(memoryFiles(new Map(Object.entries(tokenizerText))));
 const device = await cpu(args.threads === undefined ? {} : { threads: Number(args.threads) });
 const model = createModel(configFrom(CONFIG), { device, seed: SEEDS.weights });
 const optimizer = optim.adamW(model.parameters(), {

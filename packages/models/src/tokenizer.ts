@@ -82,6 +82,7 @@ export class Tokenizer {
 
   /** The text of token ids; special tokens are left out unless told not to. */
   decode(ids: readonly number[], options: { readonly skipSpecialTokens?: boolean } = {}): string {
+    if (ids.length === 0) return ""; // the package refuses it
     return this.#pipeline.decode([...ids], { skip_special_tokens: options.skipSpecialTokens ?? true });
   }
 
