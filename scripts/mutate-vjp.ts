@@ -41,7 +41,8 @@ const OPERAND_FAULTS: readonly Fault[] = [
   },
   {
     name: "operands swapped",
-    apply: (rule, g, y, [a, b, ...rest], attrs, results) => rule(g, y, a && b ? [b, a, ...rest] : [a!], attrs, results),
+    apply: (rule, g, y, [a, b, ...rest], attrs, results) =>
+      rule(g, y, a && b ? [b, a, ...rest] : [a!], attrs, results),
   },
   {
     name: "result taken for operand",
@@ -64,8 +65,11 @@ function same(a: Node | null, b: Node | null): boolean {
   if (a === b || a === null || b === null) return a === b;
   if (a.op !== b.op || a.inputs.length !== b.inputs.length || a.shape.join() !== b.shape.join()) return false;
   // leaves are the caller's, and compared by identity above; constants by their attributes
-  if (a.inputs.length === 0 && !("value" in a.attrs)) return a.op === "iota" && JSON.stringify(a.attrs) === JSON.stringify(b.attrs);
-  return JSON.stringify(a.attrs) === JSON.stringify(b.attrs) && a.inputs.every((x, i) => same(x, b.inputs[i]!));
+  if (a.inputs.length === 0 && !("value" in a.attrs))
+    return a.op === "iota" && JSON.stringify(a.attrs) === JSON.stringify(b.attrs);
+  return (
+    JSON.stringify(a.attrs) === JSON.stringify(b.attrs) && a.inputs.every((x, i) => same(x, b.inputs[i]!))
+  );
 }
 
 const MOST_CASES = 200;
@@ -123,14 +127,17 @@ async function countParts(device: Device, op: Op): Promise<number[]> {
   const coverage = RULES[op];
   const names = "none" in coverage ? [] : coverage;
   for (const record of RECORDS.filter((r) => names.includes(r.name) && r.gradient === "yes")) {
-    for (const [one, seed] of casesOf(record).slice(0, 10)) await checkDerivative(device, record, one, seed, 2);
+    for (const [one, seed] of casesOf(record).slice(0, 10))
+      await checkDerivative(device, record, one, seed, 2);
   }
   table[op] = rule;
   return [...parts].sort((a, b) => a - b);
 }
 
 const wanted = process.argv.slice(2);
-const ops = (Object.keys(VJP) as Op[]).filter((op) => table[op] !== "none" && (wanted.length === 0 || wanted.includes(op)));
+const ops = (Object.keys(VJP) as Op[]).filter(
+  (op) => table[op] !== "none" && (wanted.length === 0 || wanted.includes(op)),
+);
 const device = reference();
 const total = { killed: 0, equivalent: 0, survived: 0 };
 for (const op of ops) {
@@ -148,5 +155,7 @@ for (const op of ops) {
   }
 }
 device.close();
-console.log(`${total.killed} killed, ${total.survived} survived (${total.equivalent} change nothing and are left out)`);
+console.log(
+  `${total.killed} killed, ${total.survived} survived (${total.equivalent} change nothing and are left out)`,
+);
 if (total.survived > 0 || total.killed === 0) process.exitCode = 1;

@@ -2,16 +2,17 @@
 import {
   type Backend,
   BYTES,
+  type DeviceBuffer,
   type DType,
   bf16ToF32,
   f16ToF32,
-  type TypedArray,
   viewBytes,
 } from "@tiedlora/core";
 import { BoundsBackend } from "./bounds/backend.ts";
 import type { Precision } from "./bounds/precision.ts";
 import type { ProgramCase } from "./generate/builder.ts";
 import { printProgram } from "./print.ts";
+import { randomArray } from "./prng.ts";
 
 /** How much of what was compared had a bound at all; a test whose values are all unbounded tests nothing. */
 export interface Coverage {
@@ -32,51 +33,82 @@ export function decode(dtype: DType, bytes: ArrayBuffer): Float64Array {
   return Float64Array.from(raw, dtype === "f16" ? f16ToF32 : dtype === "bf16" ? bf16ToF32 : (x) => x);
 }
 
-/** Runs `test` once and returns the contents of its input and output buffers (null for temporaries). */
-export async function runProgram(backend: Backend, test: ProgramCase): Promise<(Contents | null)[]> {
-  const { program, data, dtypes, scalars } = test;
-  const buffers = program.buffers.map((spec, i) => {
+/** Values for one run of a program: other data and scalars for each `repeat`. */
+function variant(test: ProgramCase, repeat: number): ProgramCase {
+  if (repeat === 0) return test;
+  const data = test.data.map((array, i) => randomArray(test.dtypes[i]!, array.length, 1000 * repeat + i));
+  return { ...test, data, scalars: test.scalars.map((x) => x + repeat) };
+}
+
+/** One run's buffers: null for temporaries and aliases. */
+function allocate(backend: Backend, { program, data }: ProgramCase): (DeviceBuffer | null)[] {
+  return program.buffers.map((spec, i) => {
     if (spec.kind === "temp" || spec.aliasOf !== undefined) return null;
     const buffer = backend.alloc(spec.bytes);
-    buffer.write(data[i] as TypedArray);
+    buffer.write(data[i]!);
     return buffer;
   });
-  const passed = (kind: "input" | "output") =>
-    program.buffers.flatMap((spec, i) => (spec.kind === kind ? [buffers[spec.aliasOf ?? i]!] : []));
+}
+
+/** Compiles a program, submits it for each of `tests` at once, and returns the contents of all buffers. */
+async function runAll(backend: Backend, tests: readonly ProgramCase[]): Promise<(Contents | null)[][]> {
+  const { program, dtypes } = tests[0]!;
   const executable = await backend.compile(program);
+  const sets = tests.map((test) => allocate(backend, test));
   try {
-    executable.run(passed("input"), passed("output"), scalars);
-    const out: (Contents | null)[] = [];
-    for (const [i, buffer] of buffers.entries()) {
-      if (!buffer) out.push(null);
-      else {
-        const values = decode(dtypes[i]!, await buffer.read());
-        out.push({ values, errors: backend instanceof BoundsBackend ? backend.lastErrors : null });
+    for (const [k, buffers] of sets.entries()) {
+      const passed = (kind: "input" | "output"): DeviceBuffer[] =>
+        program.buffers.flatMap((spec, i) => (spec.kind === kind ? [buffers[spec.aliasOf ?? i]!] : []));
+      executable.run(passed("input"), passed("output"), tests[k]!.scalars);
+    }
+    const results: (Contents | null)[][] = [];
+    for (const buffers of sets) {
+      const contents: (Contents | null)[] = [];
+      for (const [i, buffer] of buffers.entries()) {
+        const values = buffer && decode(dtypes[i]!, await buffer.read());
+        contents.push(
+          values && { values, errors: backend instanceof BoundsBackend ? backend.lastErrors : null },
+        );
       }
+      results.push(contents);
     }
     await backend.sync();
-    return out;
+    return results;
   } finally {
     executable.free();
-    for (const buffer of buffers) buffer?.free();
+    for (const buffers of sets) for (const buffer of buffers) buffer?.free();
   }
+}
+
+export interface CheckOptions {
+  readonly coverage: Coverage;
+  /** How often the executable is run, every time on other buffers. */
+  readonly repeats: number;
+  readonly precision?: Precision | undefined;
 }
 
 /** Throws unless `backend` computes `test` to within the yardstick's bounds. */
 export async function checkProgram(
   backend: Backend,
   test: ProgramCase,
-  coverage: Coverage,
-  precision?: Precision,
+  options: CheckOptions,
 ): Promise<void> {
-  const yardstick = new BoundsBackend(precision ? { precision } : {});
-  const expected = await runProgram(yardstick, test);
-  const found = await runProgram(backend, test);
-  expected.forEach((want, i) => {
-    if (!want?.errors) return;
-    const complaint = firstDifference(found[i]!.values, want.values, want.errors, coverage);
-    if (complaint) throw new Error(`buffer ${i}, ${complaint}\n${printProgram(test.program)}`);
-  });
+  const { coverage, repeats, precision } = options;
+  const tests = Array.from({ length: repeats }, (_, i) => variant(test, i));
+  const expected = await runAll(new BoundsBackend(precision ? { precision } : {}), tests);
+  const found = await runAll(backend, tests);
+  const written = new Set(
+    test.program.buffers.flatMap((b, i) => (b.kind === "output" ? [b.aliasOf ?? i] : [])),
+  );
+  const unused: Coverage = { elements: 0, bounded: 0 };
+  expected.forEach((buffers, run) =>
+    buffers.forEach((want, i) => {
+      if (!want?.errors) return;
+      const counted = written.has(i) ? coverage : unused; // an input must merely stay as it is
+      const complaint = firstDifference(found[run]![i]!.values, want.values, want.errors, counted);
+      if (complaint) throw new Error(`run ${run}, buffer ${i}, ${complaint}\n${printProgram(test.program)}`);
+    }),
+  );
 }
 
 /** Describes the first element that is further off than its bound allows, or returns null. */

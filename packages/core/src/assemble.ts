@@ -33,7 +33,7 @@ export interface Layout {
   /** Storages to be allocated for each submission. */
   readonly fresh: readonly { readonly bytes: number; readonly name: string }[];
   /** For each root, where its value is. */
-  readonly results: readonly { readonly from: "storage" | "fresh"; readonly index: number }[];
+  readonly results: readonly number[];
   /** Which of the graph's host data the program reads. */
   readonly usesData: readonly boolean[];
 }
@@ -57,21 +57,17 @@ interface Destinations {
 /** A node of its own that has the value of `node`: to be written to a second place, or out of a leaf. */
 const copyOf = (node: Node): Node => new Node("reshape", {}, [node], node.shape, node.dtype);
 
-function chooseDestinations({ roots, updates, storages }: Source): Destinations {
+function chooseDestinations({ roots, updates }: Source): Destinations {
   const computed = new Set<Node>();
   const fresh: Destinations["fresh"] = [];
-  const updated = new Set(updates.map(({ storage }) => storage));
   const known = new Map<Node, Layout["results"][number]>();
   const results = roots.map((node) => {
     let result = known.get(node);
-    if (result) return result;
-    if (isOp(node, "buffer") && !updated.has(node.attrs.storage)) {
-      result = { from: "storage", index: storages.indexOf(node.attrs.storage) };
-    } else {
-      const value = isOp(node, "buffer") || isOp(node, "data") ? copyOf(node) : node;
-      result = { from: "fresh", index: fresh.push({ node: value, bytes: bytesOf(value) }) - 1 };
-      if (product(value.shape) > 0) computed.add(value);
-    }
+    if (result !== undefined) return result;
+    // a copy even of what is memory already: that may be a parameter's, and change
+    const value = isOp(node, "buffer") || isOp(node, "data") ? copyOf(node) : node;
+    result = fresh.push({ node: value, bytes: bytesOf(value) }) - 1;
+    if (product(value.shape) > 0) computed.add(value);
     known.set(node, result);
     return result;
   });

@@ -17,7 +17,7 @@ export interface Update {
 }
 
 export interface Submission {
-  /** One storage per root, in order. Equal roots share one; a root that is memory already is its own. */
+  /** One storage per root, in order. Equal roots share one. */
   readonly outputs: readonly Storage[];
 }
 
@@ -43,9 +43,7 @@ export function submit(
   const { storages, data, scalars } = traced;
   const values = Float64Array.from(scalars, (node) => node.attrs.value);
   const fresh = plan.fresh.map(({ bytes, name }) => runtime.allocate(bytes, name));
-  const outputs = plan.results.map(({ from, index }) =>
-    from === "storage" ? storages[index]! : fresh[index]!,
-  );
+  const outputs = plan.results.map((index) => fresh[index]!);
   const hostData = data.map((node) => node.attrs.values);
   const uploads = data.map((node, i) => (plan.usesData[i] ? uploadFor(runtime, node) : null));
   runtime.queue.run(() => {

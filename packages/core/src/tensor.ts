@@ -7,7 +7,7 @@ import { BYTES, computeType, decode, type DType, isFloat, type TypedArray, viewB
 import type { Device } from "./device.ts";
 import { gradients } from "./grad.ts";
 import { type BinaryOp, type UnaryOp } from "./kernel.ts";
-import { type Node, type Range, type Shape, settle } from "./node.ts";
+import { type Node, type Range, type Shape, settle, type Storage } from "./node.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
 import * as elementwise from "./ops/elementwise.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
@@ -460,14 +460,20 @@ function releaseTo(node: Node, bytes: ArrayBuffer): void {
   if (node.op !== "buffer") return; // somebody read it at the same time and was faster
   const { storage } = (node as Node<"buffer">).attrs;
   settle(node, build.data(viewBytes(node.dtype, bytes), node.shape, node.dtype));
-  storage.buffer.free();
+  if (!shared.has(storage)) storage.buffer.free();
 }
+
+/** Storages of several equal results: these go when nobody refers to them any more. */
+const shared = new WeakSet<Storage>();
 
 /** Submits one program that computes `tensors` and applies `updates`; the tensors are then results in memory. */
 export function execute(device: Runtime, tensors: readonly Tensor[], updates: readonly Update[] = []): void {
   const nodes = [...new Set(tensors.map((t) => t.node))].filter(({ op }) => op !== "buffer" && op !== "data");
   if (nodes.length + updates.length === 0) return;
   const { outputs } = submit(device, nodes, updates);
+  outputs.forEach((storage, i) => {
+    if (outputs.indexOf(storage) !== i) shared.add(storage);
+  });
   nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
 }
 

@@ -41,6 +41,8 @@ export abstract class Optimizer {
   readonly #numbers = new Map<string, Tensor>();
   #step = 0;
   #gradNorm: Tensor | null = null;
+  /** The norm's own memory: a result that nobody reads would wait for the garbage collector, one every step. */
+  #normStorage: Storage | null = null;
 
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
     this.parameters = [...new Set(parameters)];
@@ -73,7 +75,7 @@ export abstract class Optimizer {
   get lr(): number {
     return this.#schedule(this.#step);
   }
-  /** The joint norm of the last step's gradients, before clipping; null unless `clipNorm` was given. */
+  /** The joint norm of the last step's gradients, before clipping; null unless `clipNorm` was given. The next step replaces it. */
   get gradNorm(): Tensor | null {
     return this.#gradNorm;
   }
@@ -85,6 +87,7 @@ export abstract class Optimizer {
   step(loss?: Tensor, also: readonly Tensor[] = []): void {
     const { device, tensors, updates } = this.#trace(loss, also);
     execute(device, tensors, updates);
+    if (this.#gradNorm) this.#gradNorm = new Tensor(build.buffer(this.#normStorage!, [], "f32"), device);
     for (const storage of this.#accumulated.values()) storage.buffer.free();
     this.#accumulated = new Map();
     this.#step++;
@@ -141,7 +144,11 @@ export abstract class Optimizer {
     const gradients = this.#clip(this.#gradients(loss, trained));
     const lr = this.lr;
     const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr, device));
-    const tensors = [...(loss ? [loss] : []), ...(this.#gradNorm ? [this.#gradNorm] : []), ...also];
+    const tensors = [...(loss ? [loss] : []), ...also];
+    if (this.#gradNorm) {
+      this.#normStorage ??= device.allocate(4, "the gradients' norm");
+      updates.push({ storage: this.#normStorage, value: this.#gradNorm.node });
+    }
     return {
       device,
       tensors: tensors.filter(({ node }) => node.op !== "buffer" && node.op !== "data"),

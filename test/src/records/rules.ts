@@ -1,0 +1,73 @@
+/**
+ * For every operation of the graph: the records that a check of its derivative rule goes through, or why it has none. A
+ * new operation is a compile error here until somebody says which.
+ */
+import type { Op } from "@tiedlora/core";
+
+export type RuleCoverage = readonly string[] | { readonly none: string };
+
+const LEAF: RuleCoverage = { none: "a leaf has no inputs" };
+const JUMPS: RuleCoverage = { none: "constant between jumps" };
+const INTEGER: RuleCoverage = { none: "of integers" };
+
+export const RULES: { readonly [K in Op]: RuleCoverage } = {
+  buffer: LEAF,
+  data: LEAF,
+  const: LEAF,
+  scalar: LEAF,
+  iota: LEAF,
+  randomBits: { none: "random numbers depend on their key alone" },
+
+  neg: ["neg", "sub"],
+  exp: ["exp", "softmax"],
+  log: ["log", "logSumExp"],
+  sqrt: ["sqrt"],
+  rsqrt: ["rsqrt"],
+  recip: ["reciprocal", "sigmoid"],
+  sin: ["sin"],
+  cos: ["cos"],
+  tanh: ["tanh", "gelu"],
+  erf: ["erf", "gelu"],
+  abs: ["abs", "softplus"],
+  floor: JUMPS,
+  not: INTEGER,
+
+  add: ["add"],
+  sub: ["sub"],
+  mul: ["mul"],
+  div: ["div"],
+  mod: ["mod"],
+  max: ["maximum"],
+  min: ["minimum"],
+  lt: JUMPS,
+  le: JUMPS,
+  eq: JUMPS,
+  and: INTEGER,
+  or: INTEGER,
+  xor: INTEGER,
+  shl: INTEGER,
+  shr: INTEGER,
+  where: ["where"],
+  cast: ["cast"],
+
+  reduceSum: ["sum"],
+  reduceProd: ["prod"],
+  reduceMax: ["max"],
+  reduceMin: ["min"],
+
+  reshape: ["reshape"],
+  permute: ["permute", "transpose"],
+  expand: ["expand"],
+  slice: ["slice", "narrow"],
+  pad: ["pad", "concat"],
+  flip: ["flip"],
+
+  matmul: ["matmul"],
+  attention: ["scaledDotProductAttention"],
+  attentionGrad: ["scaledDotProductAttention"], // second order
+  pick: { none: "hands its gradient to the node it picks from; attention goes through it" },
+  gather: ["take", "gather"],
+  scatterAdd: ["scatterAdd"],
+
+  after: ["checkpoint"],
+};

@@ -1,0 +1,17 @@
+/** A device on the same backend that is told to have no library kernels. */
+import { type Backend, Device } from "@tiedlora/core";
+
+export function withoutLibrary(device: Device): Device {
+  const { backend } = device;
+  const plain: Backend = {
+    name: `${backend.name}, without library kernels`,
+    caps: backend.caps,
+    alloc: (bytes) => backend.alloc(bytes),
+    accelerates: () => false,
+    compile: (program) => backend.compile(program),
+    sync: () => backend.sync(),
+    memory: () => backend.memory(),
+    close: () => {}, // the other device's to close
+  };
+  return new Device(plain);
+}

@@ -1,0 +1,71 @@
+/** Tests of the suite itself: it finds planted faults, its table misses no operation, its bounds are no excuse. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Device, ReferenceBackend, Tensor } from "@tiedlora/core";
+import { BoundsBackend, conformance, NOT_OPERATIONS, RECORDS } from "@tiedlora/test";
+import { FAULTS, faultyBackend } from "./support/faulty.ts";
+
+for (const name of Object.keys(FAULTS)) {
+  test(`the kernel cases find a backend in which ${name}`, async () => {
+    const suite = conformance(({ fusion }) => new Device(faultyBackend(name), { fusion }), { effort: 2 });
+    const failures: string[] = [];
+    for (const { name: title, run } of suite.cases) {
+      if (
+        !title.startsWith("random ") ||
+        title.startsWith("random graphs") ||
+        title.startsWith("random numbers")
+      )
+        continue;
+      await run().catch((error: unknown) => failures.push(String(error)));
+    }
+    assert.notEqual(failures.length, 0, "no kernel case failed");
+    assert.match(failures[0]!, /seed -?\d+/, "a failure says how to repeat it");
+    assert.match(failures[0]!, /step 0: /, "a failure shows the program");
+  });
+}
+
+test("every method of Tensor has a record, or a reason not to", () => {
+  const names = new Set(RECORDS.map(({ name }) => name));
+  const missing = Object.getOwnPropertyNames(Tensor.prototype).filter(
+    (m) => !names.has(m) && !(m in NOT_OPERATIONS),
+  );
+  assert.deepEqual(missing, []);
+  const stale = Object.keys(NOT_OPERATIONS).filter(
+    (m) => !Object.getOwnPropertyNames(Tensor.prototype).includes(m),
+  );
+  assert.deepEqual(stale, []);
+});
+
+test("a known gap passes while it fails, and fails when it passes", async () => {
+  const make = (): Device => new Device(new ReferenceBackend());
+  const broken = (): Device => new Device(faultyBackend("le is lt"));
+  const gaps = [{ name: "le, forward and backward", reason: "a planted fault" }];
+  const run = async (device: () => Device): Promise<void> => {
+    const suite = conformance(device, { gaps });
+    await suite.cases.find(({ name }) => name.startsWith("le, forward and backward (known gap"))!.run();
+  };
+  await run(broken);
+  await assert.rejects(run(make), /remove it from the known gaps/);
+  assert.throws(
+    () => conformance(make, { gaps: [{ name: "no such case", reason: "" }] }),
+    /no case of the suite/,
+  );
+});
+
+test("bounds are tight: a hundred roundings wrong is outside of them", async () => {
+  const backend = new BoundsBackend();
+  const device = new Device(backend, { fusion: "off" });
+  const x = device.tensor(Float32Array.from({ length: 64 }, (_, i) => Math.sin(i) + 1.5));
+  const cases = [x.mul(x), x.exp(), x.sum(), x.div(x.add(0.1)), x.reshape([8, 8]).matmul(x.reshape([8, 8]))];
+  for (const y of cases) {
+    const values = await y.data();
+    const errors = backend.lastErrors!;
+    values.forEach((value, i) =>
+      assert.ok(errors[i]! < 100 * 2 ** -23 * Math.abs(value), `${errors[i]} for ${value}`),
+    );
+  }
+  // and exact where every backend is exact
+  const whole = device.tensor([1, 2, 3, 4]).mul(3).add(1).sum();
+  assert.equal((await whole.data())[0], 34);
+  assert.deepEqual([...backend.lastErrors!], [0]);
+});

@@ -1,0 +1,25 @@
+/** Runs the conformance suite under node:test. */
+import { after, test } from "node:test";
+import { conformance, type ConformanceOptions, type MakeDevice } from "@tiedlora/test";
+
+/** With TIEDLORA_LONG=1 (npm run test:long): 2,000 random kernels and as many graphs. */
+export const long: boolean = process.env["TIEDLORA_LONG"] === "1";
+
+/** TIEDLORA_SEED=n repeats the random cases of a run that printed it. */
+function seed(): { seed?: number } {
+  const given = process.env["TIEDLORA_SEED"];
+  if (given === undefined) return {};
+  if (!/^-?\d+$/.test(given)) throw new Error(`TIEDLORA_SEED: "${given}" is no integer`);
+  return { seed: Number(given) };
+}
+
+/** Registers every case as a test. */
+export function register(
+  makeDevice: MakeDevice,
+  options: ConformanceOptions & { readonly skip?: string | false } = {},
+): void {
+  const effort = long ? { effort: 5, randomCases: 2000 } : {};
+  const suite = conformance(makeDevice, { ...effort, ...seed(), ...options });
+  for (const { name, run } of suite.cases) test(name, { skip: options.skip ?? false }, run);
+  after(() => suite.close());
+}
