@@ -2,7 +2,7 @@
 import { key, nn, type Device, type Key } from "@tiedlora/core";
 import { nearest } from "./nearest.ts";
 import { layerOf } from "./match.ts";
-import type { Method, PrepareContext } from "./method.ts";
+import type { Method, PreparedMethod, PrepareContext } from "./method.ts";
 import { AdapterStack, Place, SharedWork, weightView, type Owner } from "./place.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
 import type { LinearInfo } from "./sites.ts";
@@ -13,8 +13,6 @@ export interface AdaptOptions {
   /** Default: "default". One model can have several adapters, of different names. */
   readonly name?: string;
 }
-
-type PreparedMethod = Method & Required<Pick<Method, "prepare">>;
 
 /**
  * Puts a new adapter of `method` on `model`, and freezes the model's own weights. At the start the model answers as

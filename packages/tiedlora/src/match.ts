@@ -1,4 +1,5 @@
 /** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
+import { compilePattern } from "./regex.ts";
 import type { LinearInfo } from "./sites.ts";
 
 /** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */
@@ -28,13 +29,12 @@ export function typeOf(path: string): string {
 }
 
 /**
- * The first value whose key matches the end of `path`; keys are names or regular expressions, and a key that starts
- * with ^ has to match all of it.
+ * The first value whose key matches the end of `path` after a dot; keys are names or regular expressions, and one that
+ * starts with ^ has to match all of the path (PEFT's rank_pattern and alpha_pattern).
  */
 export function patternValue(path: string, patterns: Readonly<Record<string, number>>): number | undefined {
   for (const [key, value] of Object.entries(patterns)) {
-    const anchored = key.startsWith("^");
-    if (new RegExp(`${anchored ? "" : "^(?:.*\\.)?"}(?:${key})$`).test(path)) return value;
+    if (compilePattern(`(.*\\.)?(${key})`).fullMatch(path)) return value;
   }
   return undefined;
 }

@@ -105,13 +105,19 @@ export interface Method<F extends string = string> {
   /** The factors whose product is the update. Exactly one of them must start at zero; empty: not checked. */
   readonly product: readonly F[];
   readonly recipe: Recipe;
-  /** What the module answers, [..., out], given its factors. */
-  forward(factors: FactorTensors<F>, call: Call): Tensor;
-  /** The update of one module in the form of LoRA, for methods that have one: used for export. */
+  /**
+   * What the module answers, [..., out]. In a fused target this is asked for each module, with the rows of the factors'
+   * `out` axes that are its own. Without it, the answer follows from `lowRank`.
+   */
+  forward?(factors: FactorTensors<F>, call: Call): Tensor;
+  /** The update of a whole target in the form of LoRA, for methods that have one; files of other programs hold that. */
   lowRank?(factors: FactorTensors<F>): LowRank;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
+
+/** A method whose start depends on the frozen weights. */
+export type PreparedMethod<F extends string = string> = Method<F> & Required<Pick<Method<F>, "prepare">>;
 
 /** What `prepare` is given, for each adapted target. */
 export interface PrepareContext {
@@ -127,7 +133,7 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   readonly name: string;
   readonly factors: { readonly [K in F]: FactorSpec };
   /** Default: all factors that are declared. */
-  readonly product?: readonly F[];
+  readonly product?: readonly NoInfer<F>[];
   readonly recipe?: Recipe;
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   lowRank?(factors: FactorTensors<F>): LowRank;
@@ -159,6 +165,10 @@ export interface FactorSpec {
  * });
  * ```
  */
+export function defineMethod<const F extends string>(
+  spec: MethodSpec<F> & Required<Pick<MethodSpec<F>, "prepare">>,
+): PreparedMethod<F>;
+export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F>;
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F> {
   const rank = spec.rank ?? 8;
   const alpha = spec.alpha ?? rank;
@@ -184,13 +194,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     factors,
     product: spec.product ?? names,
     recipe: spec.recipe ?? { method: spec.name, options: {} },
-    forward:
-      forward ??
-      ((tensors, call) =>
-        lowRankForward(
-          call.shared(() => lowRank!(tensors)),
-          call,
-        )),
+    ...(forward && { forward }),
     ...(lowRank && { lowRank }),
     ...(prepare && { prepare }),
   };

@@ -1,6 +1,6 @@
 /** Where adapters meet a model: what sits in the `adapter` field of a linear, and one adapter's part in it. */
-import { dropout, type Key, type nn, type Node, type Tensor } from "@tiedlora/core";
-import type { Call, LowRank, Method } from "./method.ts";
+import { type Key, nn, type Node, type Tensor } from "@tiedlora/core";
+import { lowRankForward, type Call, type LowRank, type Method } from "./method.ts";
 import type { SitePlan } from "./plan.ts";
 import type { Member } from "./sites.ts";
 
@@ -60,7 +60,7 @@ export class Place {
     const { dropoutKey, method } = owner;
     const shared = this.#work.at(x, [...this.#factors.values()], dropoutKey);
     const input =
-      dropoutKey === null ? x : shared(() => dropout(x, method.dropout, dropoutKey.fold(plan.site.path)));
+      dropoutKey === null ? x : shared(() => nn.dropout(x, method.dropout, dropoutKey.fold(plan.site.path)));
     const call: Call = {
       x: input,
       y,
@@ -69,7 +69,9 @@ export class Place {
       bias: linear.bias,
       shared,
     };
-    return method.forward(this.factors(member.offset, member.out), call);
+    if (method.forward) return method.forward(this.factors(member.offset, member.out), call);
+    const { A, B } = shared(() => method.lowRank!(this.factors()));
+    return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
   }
 
   /** The factors as the rows `offset` to `offset + out` of the site see them; default: the whole site. */

@@ -1,9 +1,8 @@
 /** `tiedlora params`: counts an adapter's parameters from the model's architecture alone. */
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
-import { directoryFiles } from "@tiedlora/core/node";
-import { readText } from "@tiedlora/core";
-import { moduleSpecs, parseConfig, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
+import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
+import { loadConfig } from "@tiedlora/models/node";
 import { methodByName, type MethodName } from "../methods/index.ts";
 import { nearest } from "../nearest.ts";
 import { countParameters } from "../plan.ts";
@@ -34,7 +33,7 @@ export function addParams(program: Command, output: Output): void {
 
 async function params(options: ParamsOptions, output: Output): Promise<void> {
   const config = preset(options.model) ?? (await readConfig(options.model));
-  const linears = moduleSpecs(config).filter(({ kind }) => kind === "linear");
+  const linears = linearSpecs(config);
   const count = (name: MethodName): number =>
     countParameters(linears, methodByName(name, { rank: options.rank, target: options.target })).trainable;
   const trainable = count(options.method);
@@ -59,7 +58,5 @@ async function readConfig(model: string): Promise<DecoderConfig> {
     const hint = close === null ? `known names are ${PRESET_NAMES.join(", ")}` : `did you mean ${close}?`;
     throw new Error(`"${model}" is neither a directory nor the name of a known model; ${hint}`);
   }
-  const text = await readText(await directoryFiles(model), "config.json");
-  if (text === null) throw new Error(`${model} has no config.json; expected a Hugging Face model directory`);
-  return parseConfig(text, `${model}/config.json`);
+  return loadConfig(model);
 }

@@ -2,9 +2,11 @@
 import { access, constants } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
-import { optim, type Device } from "@tiedlora/core";
-import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
+import { optim } from "@tiedlora/core";
+import { type Decoder, generateText, type Tokenizer } from "@tiedlora/models";
+import { loadModel, loadTokenizer } from "@tiedlora/models/node";
 import { adapt, type Adapter } from "../adapter.ts";
+import type { Example } from "../data/examples.ts";
 import { batchesOf, loadDataset, type Dataset } from "../data/dataset.ts";
 import { methodByName, type MethodName } from "../methods/index.ts";
 import type { Method } from "../method.ts";
@@ -87,14 +89,15 @@ export function addTrain(program: Command, output: Output): void {
         dropout: options.dropout,
       });
       await withDevice(options.backend, async (device) => {
-        const pretrained = await loadPretrained(options.model, { device });
-        const dataset = await loadDataset(file, pretrained.tokenizer, {
+        const tokenizer = await loadTokenizer(options.model);
+        const model = await loadModel(options.model, { device });
+        const dataset = await loadDataset(file, tokenizer, {
           prompt: options.promptColumn,
           completion: options.completionColumn,
           separator: options.separator,
           maxLength: options.seq,
         });
-        await run({ options, output, device, pretrained, dataset, method });
+        await run({ options, output, model, tokenizer, dataset, method });
       });
     });
 }
@@ -102,15 +105,15 @@ export function addTrain(program: Command, output: Output): void {
 interface Run {
   readonly options: TrainCommand;
   readonly output: Output;
-  readonly device: Device;
-  readonly pretrained: Pretrained;
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
   readonly dataset: Dataset;
   readonly method: Method;
 }
 
 async function run(context: Run): Promise<void> {
-  const { options, output, pretrained, dataset, method } = context;
-  const adapter = await adapt(pretrained.model, method, { seed: options.seed });
+  const { options, output, model, tokenizer, dataset, method } = context;
+  const adapter = await adapt(model, method, { seed: options.seed });
   describe(context, adapter);
   await showSample(context, "before");
   const interrupt = new AbortController();
@@ -119,7 +122,7 @@ async function run(context: Run): Promise<void> {
   const progress = new ProgressLine(output, options.json === true);
   try {
     const reports = train({
-      model: pretrained.model,
+      model,
       adapter,
       optimizer: optimizerOf(adapter, options),
       steps: options.steps,
@@ -127,7 +130,7 @@ async function run(context: Run): Promise<void> {
         batch: options.batch,
         maxLength: options.seq,
         seed: options.seed,
-        padId: pretrained.padId,
+        padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
       }),
       signal: interrupt.signal,
     });
@@ -156,11 +159,11 @@ function optimizerOf(adapter: Adapter, options: TrainCommand): optim.AdamW {
 }
 
 /** What is about to happen, in a few lines. */
-function describe({ options, output, dataset, method, device }: Run, adapter: Adapter): void {
+function describe({ options, output, model, dataset, method }: Run, adapter: Adapter): void {
   const { trainable } = adapter.count();
   const { examples, truncated, skipped } = dataset;
   output.info(
-    `${paint("bold", method.name)} rank ${method.rank} on ${options.model} (${device.name}): ` +
+    `${paint("bold", method.name)} rank ${method.rank} on ${options.model} (${model.device.name}): ` +
       `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules`,
   );
   output.info(`${examples.length} examples from ${options.data}`);
@@ -174,13 +177,21 @@ function describe({ options, output, dataset, method, device }: Run, adapter: Ad
 }
 
 /** What the model makes of the first example's prompt. */
-async function showSample({ output, pretrained, dataset }: Run, when: "before" | "after"): Promise<void> {
-  const { prompt } = dataset.sample;
-  const text = await pretrained.complete(prompt, { maxTokens: SAMPLE_TOKENS });
+async function showSample(
+  { output, model, tokenizer, dataset }: Run,
+  when: "before" | "after",
+): Promise<void> {
+  const prompt = samplePrompt(dataset.sample);
+  const [text = ""] = await generateText(model, tokenizer, [prompt], { maxTokens: SAMPLE_TOKENS });
   output.info(`${paint("dim", `${when} training:`)} ${prompt}${paint("cyan", text)}`);
 }
 
 const SAMPLE_TOKENS = 48;
+
+/** The prompt of an example; of one that has none, its first words. */
+function samplePrompt({ prompt, completion }: Example): string {
+  return prompt === "" ? completion.trim().split(/\s+/).slice(0, 5).join(" ") : prompt;
+}
 
 function provenanceOf(options: TrainCommand, steps: number): Record<string, string> {
   const { model, data, seed, lr, batch, seq, backend, schedule, warmup, weightDecay } = options;

@@ -36,7 +36,7 @@ export function stackBatch(examples: readonly EncodedExample[], maxLength: numbe
  */
 export function exampleOrder(count: number, seed: number): (position: number) => number {
   let epoch = -1;
-  let order = new Uint32Array(0);
+  let order: Uint32Array = new Uint32Array(0);
   return (position) => {
     const wanted = Math.floor(position / count);
     if (wanted !== epoch)

@@ -1,12 +1,18 @@
 /** Declares a method again from what a file says of it. */
 import { FormatError } from "@tiedlora/core";
 import type { Method, Recipe } from "../method.ts";
+import { dora } from "./dora.ts";
+import { loraXs } from "./lora-xs.ts";
 import { recipeOptions } from "./recipe.ts";
 import { tiedLora, type TiedLoraOptions } from "./tied-lora.ts";
+import { vbLora } from "./vb-lora.ts";
 
 /** By the `method` of recipes. */
 const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) => Method>> = {
   "tied-lora": (options) => tiedLora(options as unknown as TiedLoraOptions),
+  dora,
+  "lora-xs": loraXs,
+  "vb-lora": vbLora,
 };
 
 /** Throws FormatError if the method is not in the library, or its options are wrong. */

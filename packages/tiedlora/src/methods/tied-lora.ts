@@ -111,7 +111,7 @@ function startOf(
 ): Record<FactorName, Init> {
   const defaults = { v: init.ones(), B: init.normal(), u: init.ones(), A: init.normal() };
   const givenZero = Object.values(given).some((one) => one.zero);
-  const zero = givenZero ? undefined : ZERO_ORDER.find((name) => trained.includes(name) && !given[name]);
+  const zero = givenZero ? undefined : ZERO_ORDER.find((name) => trained.includes(name));
   return { ...defaults, ...(zero && { [zero]: init.zeros() }), ...given };
 }
 

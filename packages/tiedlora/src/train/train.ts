@@ -89,7 +89,7 @@ export function lossInputs(
 async function firstNotFinite(adapter: Adapter): Promise<string> {
   for (const [path, parameter] of adapter.stateDict()) {
     const values = await parameter.data();
-    const count = values.reduce((n, value) => n + (Number.isFinite(value) ? 0 : 1), 0);
+    const count = Array.from(values).filter((value) => !Number.isFinite(value)).length;
     if (count > 0) return `${count} of ${values.length} values of ${path} are not finite`;
   }
   return "all parameters of the adapter are finite, so it comes from the model's own weights or the data";

@@ -1,0 +1,27 @@
+/**
+ * LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): ΔW = s · B R A, where B and A are frozen at the leading left singular
+ * vectors of W, times the singular values, and the right ones; only the r×r core R is trained. It starts at zero.
+ */
+import { init } from "../init.ts";
+import { defineMethod, type CommonOptions, type PreparedMethod } from "../method.ts";
+import { leadingSingularVectors } from "../linalg/svd.ts";
+import { recipe } from "./recipe.ts";
+
+export function loraXs(options: CommonOptions = {}): PreparedMethod<"A" | "R" | "B"> {
+  return defineMethod({
+    ...options,
+    name: "lora-xs",
+    recipe: recipe("lora-xs", options),
+    factors: {
+      A: { shape: ["rank", "in"], init: init.fromWeight(), trained: false },
+      R: { shape: ["rank", "rank"], init: init.zeros() },
+      B: { shape: ["out", "rank"], init: init.fromWeight(), trained: false },
+    },
+    lowRank: ({ A, R, B }) => ({ A: R.matmul(A), B }),
+    prepare: ({ weight, dims }) => {
+      const { left, values, right } = leadingSingularVectors(weight, dims.out, dims.in, dims.rank);
+      const B = left.map((value, i) => value * values[i % dims.rank]!);
+      return Promise.resolve({ A: right, B });
+    },
+  });
+}

@@ -1,0 +1,39 @@
+/** A small decoder for tests, and the numbers that tests look at. */
+import { type Device, reference, type Tensor } from "@tiedlora/core";
+import { configFrom, createModel, type Decoder } from "@tiedlora/models";
+
+/** Three layers of a Llama with grouped queries: hidden 8, queries 8, keys and values 4 wide. */
+export function tinyLlama(device: Device = reference(), fields: Record<string, unknown> = {}): Decoder {
+  const config = configFrom({
+    model_type: "llama",
+    vocab_size: 17,
+    hidden_size: 8,
+    intermediate_size: 12,
+    num_hidden_layers: 3,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    initializer_range: 0.4,
+    ...fields,
+  });
+  return createModel(config, { device, seed: 1 });
+}
+
+export const IDS = [
+  [3, 14, 1, 5, 9],
+  [2, 6, 5, 3, 5],
+] as const;
+
+/** Loss of the model on IDS. */
+export function lossOf(model: Decoder): Tensor {
+  return model.loss({ inputIds: IDS });
+}
+
+export async function logitsOf(model: Decoder): Promise<number[]> {
+  return [...(await model.forward(IDS).data())];
+}
+
+/** The largest difference of two lists of numbers. */
+export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new Error(`${a.length} numbers against ${b.length}`);
+  return Math.max(...Array.from(a, (x, i) => Math.abs(x - b[i]!)));
+}
