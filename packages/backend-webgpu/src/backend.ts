@@ -2,6 +2,7 @@
 import type {
   Backend,
   BackendMemory,
+  BufferSpec,
   Caps,
   DeviceBuffer,
   DType,
@@ -107,9 +108,9 @@ export class WebGpuBackend implements Backend, Transfers {
   async compile(program: Program): Promise<Executable> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
-    const kernels = lowerProgram(program, this.#gpu.target);
+    const { kernels, scratchBytes } = lowerProgram(program, this.#gpu.target);
     const pipelines = await this.#orLost(Promise.all(kernels.map((k) => this.#pipelines.get(k))));
-    return new GpuExecutable(this.#host, program, kernels, pipelines);
+    return new GpuExecutable(this.#host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
   }
 
   async sync(): Promise<void> {
@@ -244,4 +245,9 @@ export class WebGpuBackend implements Backend, Transfers {
           `the WebGPU implementation rejected an operation; please report this: ${error.message}`,
         );
   }
+}
+
+/** The buffers that kernels bind: scratch follows the program's own and belongs to the executable like temporaries. */
+function withScratch(buffers: readonly BufferSpec[], scratchBytes: readonly number[]): BufferSpec[] {
+  return [...buffers, ...scratchBytes.map((bytes) => ({ kind: "temp" as const, bytes }))];
 }

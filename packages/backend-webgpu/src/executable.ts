@@ -2,7 +2,7 @@
  * A compiled program: pipelines, temporaries, and bind groups made once for each set of buffers it is run on. A run
  * encodes one command buffer.
  */
-import type { BufferSpec, Executable, Program } from "@tiedlora/core";
+import type { BufferSpec, Executable } from "@tiedlora/core";
 import type { GpuBuffer } from "./buffer.ts";
 import type { Block, MemoryPool } from "./memory.ts";
 import type { Pipeline } from "./pipelines.ts";
@@ -49,18 +49,21 @@ export class GpuExecutable implements Executable {
   readonly #sets = new Map<string, readonly GPUBindGroup[]>();
   #freed = false;
 
-  constructor(host: Host, program: Program, kernels: readonly Kernel[], pipelines: readonly Pipeline[]) {
+  constructor(
+    host: Host,
+    specs: readonly BufferSpec[],
+    kernels: readonly Kernel[],
+    pipelines: readonly Pipeline[],
+  ) {
     this.#host = host;
-    this.#specs = program.buffers;
+    this.#specs = specs;
     const isTemp = (b: BufferSpec): boolean => b.kind === "temp";
-    this.tempBytes = program.buffers.reduce((sum, b) => sum + (isTemp(b) ? b.bytes : 0), 0);
-    this.#temps = program.buffers.map((b) => (isTemp(b) ? host.pool.take(b.bytes) : undefined));
+    this.tempBytes = specs.reduce((sum, b) => sum + (isTemp(b) ? b.bytes : 0), 0);
+    this.#temps = specs.map((b) => (isTemp(b) ? host.pool.take(b.bytes) : undefined));
     this.#dispatches = kernels.map((kernel, i) => ({
       kernel,
       pipeline: pipelines[i]!,
-      external: [...new Set(kernel.bindings.map((b) => b.buffer))].filter(
-        (b) => !isTemp(program.buffers[b]!),
-      ),
+      external: [...new Set(kernel.bindings.map((b) => b.buffer))].filter((b) => !isTemp(specs[b]!)),
       groups: new Map(),
     }));
     this.#uniforms = new UniformBlock(host.device, kernels);

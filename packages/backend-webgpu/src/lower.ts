@@ -1,23 +1,32 @@
 /** Programs to dispatches: each step becomes one kernel or a few. */
-import type { LibraryCall, LoopKernel, Program, Step } from "@tiedlora/core";
+import type { Program, Step } from "@tiedlora/core";
+import { WebGpuError } from "./errors.ts";
+import { Buffers } from "./wgsl/buffers.ts";
+import { renderLibrary } from "./wgsl/library.ts";
 import { renderLoop } from "./wgsl/loop.ts";
 import type { Kernel, Target } from "./wgsl/target.ts";
-import { WebGpuError } from "./errors.ts";
-import { renderLibrary } from "./wgsl/library.ts";
 
-/** The kernels of a program, in order. Throws where a step exceeds what the device can bind. */
-export function lowerProgram(program: Program, target: Target): Kernel[] {
-  const bytes = program.buffers.map((b) =>
-    b.aliasOf === undefined ? b.bytes : program.buffers[b.aliasOf]!.bytes,
+/** The kernels of a program, in order, and the sizes of the buffers that they use besides the program's. */
+export interface Lowered {
+  readonly kernels: readonly Kernel[];
+  readonly scratchBytes: readonly number[];
+}
+
+/** Renders a program. Throws where a step exceeds what the device can bind. */
+export function lowerProgram(program: Program, target: Target): Lowered {
+  const buffers = new Buffers(
+    program.buffers.map((b) => (b.aliasOf === undefined ? b.bytes : program.buffers[b.aliasOf]!.bytes)),
   );
-  return program.steps.flatMap((step) => checked(step, lowerStep(step, bytes, target), target));
+  const kernels = program.steps.flatMap((step) => {
+    buffers.beginStep();
+    const rendered =
+      step.type === "loop" ? renderLoop(step, buffers.bytes, target) : renderLibrary(step, buffers, target);
+    return checked(step, rendered, target);
+  });
+  return { kernels, scratchBytes: buffers.scratchBytes };
 }
 
-function lowerStep(step: Step, bytes: readonly number[], target: Target): Kernel[] {
-  return step.type === "loop" ? renderLoop(step, bytes, target) : renderLibrary(step, bytes, target);
-}
-
-function checked(step: LoopKernel | LibraryCall, kernels: Kernel[], target: Target): Kernel[] {
+function checked(step: Step, kernels: Kernel[], target: Target): Kernel[] {
   for (const { label, bindings } of kernels) {
     if (bindings.length <= target.maxBindings) continue;
     const what = step.type === "loop" ? "loop kernel" : step.name;

@@ -1,14 +1,36 @@
 /** Which library calls have kernels here, and those kernels. */
 import type { LibraryCall } from "@tiedlora/core";
+import { isAttentionRendered, renderAttention, renderAttentionGrad } from "./attention.ts";
+import type { Buffers } from "./buffers.ts";
 import { renderMatmul } from "./matmul.ts";
+import { renderGather, renderScatterAdd } from "./rows.ts";
 import type { Kernel, Target } from "./target.ts";
 
 /** Whether this call has a kernel of its own. */
 export function isRendered(call: LibraryCall): boolean {
-  return call.name === "matmul";
+  switch (call.name) {
+    case "matmul":
+    case "gather":
+    case "scatterAdd":
+      return true;
+    case "attention":
+    case "attentionGrad":
+      return isAttentionRendered(call);
+  }
 }
 
-export function renderLibrary(call: LibraryCall, bufferBytes: readonly number[], target: Target): Kernel[] {
-  if (call.name === "matmul") return renderMatmul(call, bufferBytes, target);
-  throw new Error(`backend-webgpu: ${call.name} was compiled although accelerates() is false for it`);
+/** The dispatches of a call for which `isRendered` holds. */
+export function renderLibrary(call: LibraryCall, buffers: Buffers, target: Target): Kernel[] {
+  switch (call.name) {
+    case "matmul":
+      return renderMatmul(call, buffers.bytes, target);
+    case "gather":
+      return renderGather(call, buffers.bytes, target);
+    case "scatterAdd":
+      return renderScatterAdd(call, buffers.bytes, target);
+    case "attention":
+      return renderAttention(call, buffers, target);
+    case "attentionGrad":
+      return renderAttentionGrad(call, buffers, target);
+  }
 }

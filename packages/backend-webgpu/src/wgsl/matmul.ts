@@ -6,12 +6,13 @@ import { type Instr, type LibraryCall, type Operand, product } from "@tiedlora/c
 import type { Epilogue, LoopKernel, View } from "@tiedlora/core";
 import { address, Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";
+import { assemble } from "./entry.ts";
 import { Helpers } from "./helpers.ts";
 import { renderLoop } from "./loop.ts";
 import { subgroupKernel } from "./matmul-subgroup.ts";
 import { tiledKernel } from "./matmul-tiled.ts";
 import { axisToSplit, byteExtent, narrowView } from "./space.ts";
-import { ceilDiv, grid, type Kernel, range, type Target } from "./target.ts";
+import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
@@ -361,44 +362,21 @@ fn finish(b: u32, row: u32, column: u32, value: vec4<f32>) {
 }`;
   }
 
-  /** The finished kernel: `main` is the body of the entry point, with `group` the linear workgroup index. */
+  /** The finished kernel; see `Entry`. */
   kernel(
     main: readonly string[],
     shape: {
-      groups: number;
-      size: readonly [number, number];
-      shared: readonly string[];
-      subgroups: boolean;
-      variant: string;
+      readonly groups: number;
+      readonly size: readonly [number, number];
+      readonly shared: readonly string[];
+      readonly subgroups: boolean;
+      readonly variant: string;
     },
   ): Kernel {
-    const groups = grid(shape.groups, this.#target);
     const sides = this.terms.flatMap((t) => [t.rows, t.columns]);
     const functions = [...sides.map((s) => this.#sideFunctions(s)), this.#finishFunctions()];
-    const linear = groups[1] === 1 ? "id.x" : `id.x + id.y * ${groups[0]}u`;
-    const over =
-      groups[0] * groups[1] === shape.groups ? [] : [`  if (group >= ${shape.groups}u) { return; }`];
-    const code = [
-      ...(shape.subgroups ? ["enable subgroups;"] : []),
-      this.#bindings.declare(),
-      this.#bindings.helpers.definitions(),
-      this.#bindings.functions(),
-      ...shape.shared,
-      ...functions,
-      `@compute @workgroup_size(${shape.size.join(", ")})`,
-      `fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) lane: u32) {`,
-      `  let group = ${linear};`,
-      ...over,
-      ...main.map((l) => `  ${l}`),
-      "}",
-    ].filter((l) => l !== "");
-    return {
-      label: `${this.label} (${shape.variant})`,
-      code: code.join("\n"),
-      bindings: this.#bindings.list(),
-      scalars: this.#bindings.scalars,
-      groups,
-    };
+    const label = `${this.label} (${shape.variant})`;
+    return assemble({ ...shape, label, functions, main }, this.#bindings, this.#target);
   }
 }
 

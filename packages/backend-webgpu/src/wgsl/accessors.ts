@@ -1,0 +1,107 @@
+/** WGSL functions that load and store the elements of an operand by index, for the library kernels. */
+import { computeType, type Operand } from "@tiedlora/core";
+import { wgslType } from "./arithmetic.ts";
+import { address, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
+import { range } from "./target.ts";
+
+/** A request for an operand whose last axis is accessed four at a time where its view allows. */
+export function useOf(operand: Operand, lengths: readonly number[], write: boolean): Use {
+  const last = lengths.length - 1;
+  const use: Use = { operand, write, lengths, vectorAxis: last };
+  const suits = lengths[last]! % 4 === 0 && modeOf(use) === "vector";
+  return suits ? use : { ...use, vectorAxis: undefined };
+}
+
+const names = (lengths: readonly number[]): string[] => lengths.map((_, d) => `i${d}`);
+const parameters = (lengths: readonly number[]): string =>
+  names(lengths)
+    .map((n) => `${n}: u32`)
+    .join(", ");
+
+interface Place {
+  readonly at: string;
+  readonly valid: string | undefined;
+}
+
+/** Address and validity, `shift` elements along the last axis, whose end is checked too if `shift` is given. */
+function place(operand: Operand, lengths: readonly number[], bindings: Bindings, shift?: number): Place {
+  const last = lengths.length - 1;
+  const indices = names(lengths);
+  if (shift) indices[last] = `(${indices[last]} + ${shift}u)`;
+  const valid = condition(operand, lengths, indices, 0, lengths.length);
+  const inside = shift === undefined ? undefined : `${indices[last]} < ${lengths[last]}u`;
+  const tests = [valid, inside].filter((x) => x !== undefined);
+  return {
+    at: address(operand.view.strides, indices, 0, lengths.length, bindings.access(operand).offset),
+    valid: tests.length === 0 ? undefined : tests.join(" && "),
+  };
+}
+
+/** `fn name(i0, …)`: the element at the indices. */
+export function loadFunction(
+  name: string,
+  operand: Operand,
+  lengths: readonly number[],
+  bindings: Bindings,
+): string {
+  const type = computeType(operand.dtype);
+  const { at, valid } = place(operand, lengths, bindings);
+  const guard = valid === undefined ? "" : ` if (!(${valid})) { return ${type}(); }`;
+  return `fn ${name}(${parameters(lengths)}) -> ${type} {${guard} return ${bindings.load(bindings.access(operand), at)}; }`;
+}
+
+/** `fn name(i0, …)`: four elements along the last axis, from a multiple of 4; zeros beyond the end. */
+export function loadFourFunction(
+  name: string,
+  operand: Operand,
+  lengths: readonly number[],
+  bindings: Bindings,
+): string {
+  const access = bindings.access(operand);
+  const type = wgslType(computeType(operand.dtype), 4);
+  const head = `fn ${name}(${parameters(lengths)}) -> ${type} {`;
+  if (access.mode === "vector") {
+    const { at, valid } = place(operand, lengths, bindings);
+    const guard = valid === undefined ? "" : ` if (!(${valid})) { return ${type}(); }`;
+    return `${head}${guard} return ${bindings.loadFour(access, at)}; }`;
+  }
+  const parts = range(4).map((c) => {
+    const { at, valid } = place(operand, lengths, bindings, c);
+    return `if (${valid}) { v.${"xyzw"[c]} = ${bindings.load(access, at)}; }`;
+  });
+  return `${head} var v = ${type}(); ${parts.join(" ")} return v; }`;
+}
+
+/** `fn name(i0, …, v)`: stores one element of the operand's compute type. */
+export function storeFunction(
+  name: string,
+  operand: Operand,
+  lengths: readonly number[],
+  bindings: Bindings,
+): string {
+  const type = computeType(operand.dtype);
+  const { at, valid } = place(operand, lengths, bindings);
+  const guard = valid === undefined ? "" : ` if (!(${valid})) { return; }`;
+  return `fn ${name}(${parameters(lengths)}, v: ${type}) {${guard} ${bindings.store(bindings.access(operand), at, "v")} }`;
+}
+
+/** `fn name(i0, …, v)`: stores four elements along the last axis, from a multiple of 4; none beyond the end. */
+export function storeFourFunction(
+  name: string,
+  operand: Operand,
+  lengths: readonly number[],
+  bindings: Bindings,
+): string {
+  const access = bindings.access(operand);
+  const head = `fn ${name}(${parameters(lengths)}, v: ${wgslType(computeType(operand.dtype), 4)}) {`;
+  if (access.mode === "vector") {
+    const { at, valid } = place(operand, lengths, bindings);
+    const guard = valid === undefined ? "" : ` if (!(${valid})) { return; }`;
+    return `${head}${guard} ${bindings.storeFour(access, at, "v")} }`;
+  }
+  const parts = range(4).map((c) => {
+    const { at, valid } = place(operand, lengths, bindings, c);
+    return `if (${valid}) { ${bindings.store(access, at, `v.${"xyzw"[c]}`)} }`;
+  });
+  return `${head} ${parts.join(" ")} }`;
+}
