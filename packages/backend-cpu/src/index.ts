@@ -1,1 +1,10 @@
-export {};
+/** The CPU backend of tiedlora: WebAssembly SIMD, assembled in TypeScript, on all cores. */
+import { Device, type DeviceOptions } from "@tiedlora/core";
+import { type CpuBackendOptions, createCpuBackend } from "./backend.ts";
+
+export { CpuBackend, createCpuBackend, type CpuBackendOptions } from "./backend.ts";
+
+/** A device that computes on this machine's cores. `threads: 1` stays on the calling thread. */
+export async function cpu(options: CpuBackendOptions & DeviceOptions = {}): Promise<Device> {
+  return new Device(await createCpuBackend(options), options);
+}

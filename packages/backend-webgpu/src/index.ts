@@ -1,4 +1,8 @@
 /** WebGPU backend of @tiedlora/core: loop kernels and library calls as WGSL, in browsers and in Node. */
+import { Device, type DeviceOptions } from "@tiedlora/core";
+import { createWebGpuBackend } from "./backend.ts";
+import type { OpenOptions } from "./open.ts";
+
 export { createWebGpuBackend, WebGpuBackend } from "./backend.ts";
 export {
   DeviceClosedError,
@@ -10,3 +14,8 @@ export {
 } from "./errors.ts";
 export type { AdapterInfo, OpenOptions } from "./open.ts";
 export type { KernelTime } from "./profile.ts";
+
+/** A device on a GPU. Throws NoAdapterError, which says how to get an adapter, where there is none. */
+export async function webgpu(options: OpenOptions & DeviceOptions = {}): Promise<Device> {
+  return new Device(await createWebGpuBackend(options), options);
+}

@@ -1,1 +1,2 @@
-export {};
+/** The backend for Node: the same as the main entry, which finds Dawn by itself. */
+export * from "./index.ts";

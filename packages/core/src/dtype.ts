@@ -92,7 +92,7 @@ export function f32ToF16(value: number): number {
   if (magnitude >= 0x477ff000) return sign | 0x7c00; // 65520 and above round to infinity
   if (magnitude < 0x38800000) {
     // below the smallest normal 2^-14: a multiple of 2^-24, rounded ties to even
-    const scaled = Math.abs(f32[0]!) * 2 ** 24;
+    const scaled = Math.abs(f32[0]) * 2 ** 24;
     const floor = Math.floor(scaled);
     const rest = scaled - floor;
     return sign | (rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor);

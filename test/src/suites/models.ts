@@ -45,7 +45,9 @@ class Block extends nn.Module {
   constructor(device: Device, key: random.Key) {
     super();
     this.norm1 = nn.LayerNorm.init(DIM, { device });
-    this.attention = new nn.CausalSelfAttention(DIM, 3, { device, key: key.fold("attention") });
+    // No bias: that of the keys has no gradient but rounding errors, which AdamW would blow up to full steps.
+    const attention = { device, key: key.fold("attention"), bias: false };
+    this.attention = new nn.CausalSelfAttention(DIM, 3, attention);
     this.norm2 = nn.LayerNorm.init(DIM, { device });
     this.mlp = nn.MLP.init(DIM, 4 * DIM, { device, key: key.fold("mlp"), activation: "gelu_tanh" });
   }

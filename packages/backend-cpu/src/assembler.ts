@@ -1,0 +1,305 @@
+/**
+ * A small structured WebAssembly assembler: expression trees in, module bytes out. It knows functions, locals,
+ * structured loops and the sections of a module; the instruction set is in `instructions.ts`.
+ */
+
+export type ValueType = "i32" | "f32" | "f64" | "v128";
+
+/** Bytes, nested so that composing expressions costs nothing; flattened once. */
+export type Code = readonly (number | Code)[];
+
+const TYPE_CODE: { readonly [T in ValueType]: number } = { i32: 0x7f, f32: 0x7d, f64: 0x7c, v128: 0x7b };
+
+/** Unsigned LEB128. */
+export function uleb(value: number): number[] {
+  const out: number[] = [];
+  let rest = value;
+  do {
+    const low = rest % 128;
+    rest = Math.floor(rest / 128);
+    out.push(rest > 0 ? low | 0x80 : low);
+  } while (rest > 0);
+  return out;
+}
+
+/** Signed LEB128 of a 32-bit integer. */
+export function sleb(value: number): number[] {
+  const out: number[] = [];
+  for (let rest = value | 0; ;) {
+    const low = rest & 0x7f;
+    rest >>= 7;
+    const done = (rest === 0 && (low & 0x40) === 0) || (rest === -1 && (low & 0x40) !== 0);
+    out.push(done ? low : low | 0x80);
+    if (done) return out;
+  }
+}
+
+/** Code that leaves one value on the stack. Using an expression twice evaluates it twice: bind it to a local. */
+export class Expr {
+  readonly type: ValueType;
+  readonly code: Code;
+  constructor(type: ValueType, code: Code) {
+    this.type = type;
+    this.code = code;
+  }
+}
+
+export class Local extends Expr {
+  readonly index: number;
+  constructor(type: ValueType, index: number) {
+    super(type, [0x20, ...uleb(index)]);
+    this.index = index;
+  }
+}
+
+/** An i32 expression, or a constant. */
+export type Int = Expr | number;
+
+export function toExpr(x: Int): Expr {
+  return typeof x === "number" ? new Expr("i32", [0x41, ...sleb(x)]) : x;
+}
+
+/** A function of a module: defined here or imported. */
+export interface Callable {
+  readonly index: number;
+  readonly results: readonly ValueType[];
+}
+
+const ADD = 0x6a;
+const LT_S = 0x48;
+
+export class Fn implements Callable {
+  readonly index: number;
+  readonly params: readonly Local[];
+  readonly results: readonly ValueType[];
+  private readonly locals: ValueType[] = [];
+  private readonly body: (number | Code)[] = [];
+  /** Runs at entry, before the body: constants that stay in locals. */
+  private readonly head: (number | Code)[] = [];
+  private readonly constants = new Map<string, Local>();
+
+  constructor(index: number, params: readonly ValueType[], results: readonly ValueType[]) {
+    this.index = index;
+    this.params = params.map((type, i) => new Local(type, i));
+    this.results = results;
+  }
+
+  local(type: ValueType, initial?: Int): Local {
+    const local = new Local(type, this.params.length + this.locals.length);
+    this.locals.push(type);
+    if (initial !== undefined) this.set(local, initial);
+    return local;
+  }
+
+  /** Evaluates `value` once, into a fresh local. */
+  bind(value: Expr): Local {
+    return value instanceof Local ? value : this.local(value.type, value);
+  }
+
+  /**
+   * A constant held in a local that is set once at function entry. V8 12 and later re-creates inline v128 constants
+   * inside loops, at three times the cost of the loop.
+   */
+  constant(key: string, value: Expr): Local {
+    let local = this.constants.get(key);
+    if (local === undefined) {
+      local = this.local(value.type);
+      this.constants.set(key, local);
+      this.head.push(value.code, 0x21, uleb(local.index));
+    }
+    return local;
+  }
+
+  set(local: Local, value: Int): void {
+    this.body.push(toExpr(value).code, 0x21, uleb(local.index));
+  }
+
+  add(local: Local, by: Int): void {
+    if (by !== 0) this.set(local, new Expr("i32", [local.code, toExpr(by).code, ADD]));
+  }
+
+  /** Appends instructions that leave nothing on the stack. */
+  emit(...code: Code): void {
+    this.body.push(code);
+  }
+
+  call(target: Callable, ...args: readonly Int[]): void {
+    this.body.push(
+      args.map((a) => toExpr(a).code),
+      0x10,
+      uleb(target.index),
+    );
+  }
+
+  /** do { body } while (condition) */
+  doWhile(body: () => void, condition: () => Expr): void {
+    this.body.push(0x03, 0x40);
+    body();
+    this.body.push(condition().code, 0x0d, 0, 0x0b);
+  }
+
+  /** while (condition) { body } */
+  while(condition: () => Expr, body: () => void): void {
+    this.if(condition(), () => this.doWhile(body, condition));
+  }
+
+  /** for (v = from; v < to; v += step) { body }, signed. */
+  for(v: Local, from: Int, to: Int, step: Int, body: () => void): void {
+    const more = (): Expr => new Expr("i32", [v.code, toExpr(to).code, LT_S]);
+    this.set(v, from);
+    this.while(more, () => {
+      body();
+      this.add(v, step);
+    });
+  }
+
+  if(condition: Expr, then: () => void, otherwise?: () => void): void {
+    this.body.push(condition.code, 0x04, 0x40);
+    then();
+    if (otherwise !== undefined) {
+      this.body.push(0x05);
+      otherwise();
+    }
+    this.body.push(0x0b);
+  }
+
+  /** The function's entry in the code section, its size in front. */
+  encode(out: number[]): void {
+    const groups: [count: number, type: ValueType][] = [];
+    for (const type of this.locals) {
+      const last = groups.at(-1);
+      if (last?.[1] === type) last[0]++;
+      else groups.push([1, type]);
+    }
+    const content: number[] = [...uleb(groups.length)];
+    for (const [count, type] of groups) content.push(...uleb(count), TYPE_CODE[type]);
+    flatten(this.head, content);
+    flatten(this.body, content);
+    content.push(0x0b);
+    append(out, uleb(content.length));
+    append(out, content);
+  }
+}
+
+function flatten(code: Code, out: number[]): void {
+  for (const part of code) {
+    if (typeof part === "number") out.push(part);
+    else flatten(part, out);
+  }
+}
+
+function append(out: number[], bytes: readonly number[]): void {
+  for (const byte of bytes) out.push(byte);
+}
+
+function text(s: string): number[] {
+  const bytes = [...new TextEncoder().encode(s)];
+  return [...uleb(bytes.length), ...bytes];
+}
+
+export interface MemoryImport {
+  readonly shared: boolean;
+}
+
+/** The largest memory of 32-bit WebAssembly, in pages of 64 KiB: 4 GiB. */
+export const MAX_PAGES = 65536;
+
+interface Imported extends Callable {
+  readonly module: string;
+  readonly name: string;
+  readonly params: readonly ValueType[];
+}
+
+/** A module with one imported memory (`env.memory`), imported and exported functions. Imports come first. */
+export class Module {
+  private readonly imports: Imported[] = [];
+  private readonly functions: { readonly fn: Fn; readonly name: string | null }[] = [];
+
+  import(
+    module: string,
+    name: string,
+    params: readonly ValueType[],
+    results: readonly ValueType[],
+  ): Callable {
+    if (this.functions.length > 0) throw new Error("WebAssembly imports must be declared before functions");
+    const imported = { module, name, params, results, index: this.imports.length };
+    this.imports.push(imported);
+    return imported;
+  }
+
+  /** Defines a function and, with a name, exports it. */
+  fn(
+    name: string | null,
+    params: readonly ValueType[],
+    results: readonly ValueType[],
+    build: (f: Fn, ...params: Local[]) => void,
+  ): Fn {
+    const fn = new Fn(this.imports.length + this.functions.length, params, results);
+    this.functions.push({ fn, name });
+    build(fn, ...fn.params);
+    return fn;
+  }
+
+  bytes(memory: MemoryImport): Uint8Array<ArrayBuffer> {
+    const types = new TypeTable();
+    const imports: number[] = [...uleb(this.imports.length + 1), ...text("env"), ...text("memory")];
+    append(imports, [0x02, memory.shared ? 3 : 1, ...uleb(0), ...uleb(MAX_PAGES)]);
+    for (const f of this.imports) {
+      append(imports, [...text(f.module), ...text(f.name), 0x00, ...uleb(types.of(f.params, f.results))]);
+    }
+    const declared: number[] = [...uleb(this.functions.length)];
+    const code: number[] = [...uleb(this.functions.length)];
+    for (const { fn } of this.functions) {
+      append(
+        declared,
+        uleb(
+          types.of(
+            fn.params.map((p) => p.type),
+            fn.results,
+          ),
+        ),
+      );
+      fn.encode(code);
+    }
+    const exported = this.functions.filter((f) => f.name !== null);
+    const exports: number[] = [...uleb(exported.length)];
+    for (const { fn, name } of exported) append(exports, [...text(name ?? ""), 0x00, ...uleb(fn.index)]);
+
+    const out: number[] = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
+    const section = (id: number, content: readonly number[]): void => {
+      append(out, [id, ...uleb(content.length)]);
+      append(out, content);
+    };
+    section(1, types.encode());
+    section(2, imports);
+    section(3, declared);
+    section(7, exports);
+    section(10, code);
+    return new Uint8Array(out);
+  }
+}
+
+/** The type section: one entry per distinct signature. */
+class TypeTable {
+  private readonly indexOf = new Map<string, number>();
+  private readonly entries: number[][] = [];
+
+  of(params: readonly ValueType[], results: readonly ValueType[]): number {
+    const key = `${params.join()}>${results.join()}`;
+    let index = this.indexOf.get(key);
+    if (index === undefined) {
+      index = this.entries.length;
+      this.indexOf.set(key, index);
+      const codes = (types: readonly ValueType[]): number[] => [
+        ...uleb(types.length),
+        ...types.map((t) => TYPE_CODE[t]),
+      ];
+      this.entries.push([0x60, ...codes(params), ...codes(results)]);
+    }
+    return index;
+  }
+
+  encode(): number[] {
+    return [...uleb(this.entries.length), ...this.entries.flat()];
+  }
+}

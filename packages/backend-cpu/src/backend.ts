@@ -1,0 +1,329 @@
+/**
+ * The CPU backend: programs compiled to WebAssembly SIMD, run by workers over one shared memory in lock step, or on the
+ * calling thread where memory cannot be shared, threads are not wanted or the program is small.
+ */
+import type {
+  Backend,
+  BackendMemory,
+  Caps,
+  DeviceBuffer,
+  DType,
+  Executable,
+  LibraryCall,
+  Program,
+} from "@tiedlora/core";
+import { ProgramImage } from "./executable.ts";
+import type { Tile } from "./gemm.ts";
+import { gemmModule } from "./gemm.ts";
+import { Heap } from "./heap.ts";
+import { canShareMemory, defaultTile, parallelism } from "./platform.ts";
+import { accelerates, compileProgram } from "./program.ts";
+import { ENTRY } from "./worker-source.ts";
+import { Workers } from "./workers.ts";
+
+export interface CpuBackendOptions {
+  /** Threads that compute; 1 computes on the calling thread. Default: as many as the machine runs at once. */
+  readonly threads?: number;
+  /** The register tile of matrix products. Default: one that suits the engine. */
+  readonly tile?: Tile;
+}
+
+/** Programs estimated below this run on the calling thread at once: waking a worker takes as long. */
+const HERE_NS = 60_000;
+
+/** The GEMM core, compiled once per process and setting. */
+const gemmModules = new Map<string, WebAssembly.Module>();
+
+function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
+  const key = JSON.stringify([tile, shared]);
+  let module = gemmModules.get(key);
+  if (module === undefined) gemmModules.set(key, (module = new WebAssembly.Module(gemmModule(tile, shared))));
+  return module;
+}
+
+interface Scratch {
+  readonly address: number;
+  /** Per thread. */
+  readonly bytes: number;
+}
+
+export class CpuBackend implements Backend {
+  readonly name = "cpu";
+  readonly threads: number;
+  readonly caps: Caps = {
+    dtypes: new Set<DType>(["f32", "f16", "bf16", "i32", "u32", "bool"]),
+    maxOperands: 64,
+    maxBufferBytes: 2 ** 32 - 2 ** 20,
+  };
+  private readonly heap: Heap;
+  private readonly tile: Tile;
+  private readonly gemm: WebAssembly.Module;
+  private readonly workers: Workers | null;
+  private gemmHere: WebAssembly.Exports | null = null;
+  private scratch: Scratch = { address: 0, bytes: 0 };
+  /** Memory for temporaries, which programs use in turn. */
+  private temps: { readonly address: number; readonly bytes: number } | null = null;
+  private images = new Set<ProgramImage>();
+  private failure: Error | null = null;
+  private closed = false;
+
+  constructor(options: CpuBackendOptions = {}) {
+    const threads = options.threads ?? parallelism();
+    if (!Number.isInteger(threads) || threads < 1 || threads > 256) {
+      throw new RangeError(`cpu({ threads: ${threads} }): expected a whole number from 1 to 256`);
+    }
+    this.threads = canShareMemory() ? threads : 1;
+    this.tile = options.tile ?? defaultTile();
+    const shared = this.threads > 1;
+    this.heap = new Heap(shared);
+    this.gemm = gemmCore(this.tile, shared);
+    this.workers = shared ? new Workers(this.heap, this.gemm, this.threads) : null;
+  }
+
+  accelerates(call: LibraryCall): boolean {
+    return accelerates(call);
+  }
+
+  alloc(bytes: number): DeviceBuffer {
+    this.assertOpen();
+    if (!Number.isInteger(bytes) || bytes < 0 || bytes > this.caps.maxBufferBytes) {
+      throw new RangeError(
+        `alloc(${bytes}): expected a whole number of bytes up to ${this.caps.maxBufferBytes}`,
+      );
+    }
+    return new CpuBuffer(this, this.heap.allocate(bytes, "a tensor"), bytes);
+  }
+
+  /** Synchronous, except where an engine forbids compiling on its main thread. */
+  compile(program: Program): Executable | Promise<Executable> {
+    this.assertOpen();
+    const compiled = compileProgram(program, {
+      threads: this.threads,
+      shared: this.heap.shared,
+      tile: this.tile,
+    });
+    const finish = (module: WebAssembly.Module): Executable => {
+      const image = new ProgramImage(this.heap, program, compiled, module, this.done);
+      this.images.add(image);
+      return new CpuExecutable(this, image);
+    };
+    try {
+      return finish(new WebAssembly.Module(compiled.bytes));
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      return WebAssembly.compile(compiled.bytes).then(finish);
+    }
+  }
+
+  async sync(): Promise<void> {
+    await this.workers?.whenDone(this.workers.last);
+    const failure = this.takeFailure();
+    if (failure !== null) throw failure;
+  }
+
+  memory(): BackendMemory {
+    return { liveBytes: this.heap.liveBytes, peakBytes: this.heap.peakBytes };
+  }
+
+  close(): void {
+    this.closed = true;
+    this.workers?.close();
+    this.images.clear();
+  }
+
+  // --- for buffers and executables of this backend
+
+  /** @internal */
+  assertOpen(): void {
+    if (this.closed) throw new Error("this CPU device is closed; make a new one with cpu()");
+  }
+
+  private get done(): number {
+    return this.workers?.done ?? 0;
+  }
+
+  private get last(): number {
+    return this.workers?.last ?? 0;
+  }
+
+  private get idle(): boolean {
+    return this.workers === null || this.workers.idle;
+  }
+
+  private takeFailure(): Error | null {
+    const failure = this.failure ?? this.workers?.takeFailure() ?? null;
+    this.failure = null;
+    return failure;
+  }
+
+  /** @internal */
+  writeBytes(address: number, data: Uint8Array): void {
+    if (this.workers === null || this.idle) return this.heap.bytes.set(data, address);
+    const staging = this.heap.allocateOwn(data.byteLength, this.done);
+    this.heap.bytes.set(data, staging);
+    const ticket = this.workers.submit(ENTRY.copy, address, staging, data.byteLength);
+    this.heap.releaseOwn(staging, ticket);
+  }
+
+  /** @internal */
+  async readBytes(address: number, bytes: number): Promise<ArrayBuffer> {
+    const { workers, heap } = this;
+    if (workers === null || this.idle) {
+      const copy = heap.bytes.slice(address, address + bytes).buffer as ArrayBuffer;
+      const failure = this.takeFailure();
+      if (failure !== null) throw failure;
+      return copy;
+    }
+    // work submitted after this call must not be seen: copy in order
+    const staging = heap.allocateOwn(bytes, this.done);
+    const ticket = workers.submit(ENTRY.copy, staging, address, bytes);
+    try {
+      await workers.whenDone(ticket);
+      const failure = this.takeFailure();
+      if (failure !== null) throw failure;
+      return heap.bytes.slice(staging, staging + bytes).buffer as ArrayBuffer;
+    } finally {
+      heap.releaseOwn(staging, ticket);
+    }
+  }
+
+  /** @internal */
+  freeBytes(address: number, bytes: number): void {
+    if (!this.closed) this.heap.release(address, bytes, this.last);
+  }
+
+  /** @internal */
+  run(image: ProgramImage, buffers: readonly number[], scalars: Float64Array): void {
+    const { workers, heap } = this;
+    const { compiled } = image;
+    this.reserveTemps(image.tempBytes);
+    this.reserveScratch(compiled.scratchBytes);
+    const frame = image.frame(buffers, scalars, this.temps?.address ?? 0, this.scratch, this.done);
+    if (workers === null || (compiled.cost < HERE_NS && this.idle)) {
+      try {
+        this.gemmHere ??= new WebAssembly.Instance(this.gemm, { env: { memory: heap.memory } }).exports;
+        image.runHere(frame, this.gemmHere, this.scratch.address);
+      } catch (error) {
+        this.failure ??= new Error(`a program failed on the CPU backend: ${String(error)}`, { cause: error });
+      }
+    } else frame.ticket = workers.submit(ENTRY.run, image.descriptor, frame.address, 0);
+  }
+
+  /** @internal */
+  forget(image: ProgramImage): void {
+    if (this.closed || !this.images.delete(image)) return;
+    if (this.workers !== null && this.workers.last > 0)
+      this.workers.submit(ENTRY.drop, image.descriptor, 0, 0);
+    image.free(this.last);
+    if (this.images.size === 0 && this.temps !== null) {
+      this.heap.release(this.temps.address, this.temps.bytes, this.last);
+      this.temps = null;
+    }
+  }
+
+  private reserveTemps(bytes: number): void {
+    if (bytes <= (this.temps?.bytes ?? 0)) return;
+    if (this.temps !== null) this.heap.release(this.temps.address, this.temps.bytes, this.last);
+    this.temps = null;
+    this.temps = { address: this.heap.allocate(bytes, "temporaries of a program"), bytes };
+  }
+
+  private reserveScratch(bytes: number): void {
+    if (bytes <= this.scratch.bytes) return;
+    if (this.scratch.bytes > 0) this.heap.releaseOwn(this.scratch.address, this.last);
+    this.scratch = { address: 0, bytes: 0 };
+    const aligned = Math.ceil(bytes / 64) * 64;
+    this.scratch = { address: this.heap.allocateOwn(aligned * this.threads, Infinity), bytes: aligned };
+  }
+}
+
+class CpuBuffer implements DeviceBuffer {
+  readonly bytes: number;
+  readonly address: number;
+  readonly owner: CpuBackend;
+  freed = false;
+
+  constructor(owner: CpuBackend, address: number, bytes: number) {
+    this.owner = owner;
+    this.address = address;
+    this.bytes = bytes;
+  }
+
+  write(data: ArrayBufferView, offset = 0): void {
+    this.check("write", offset, data.byteLength);
+    this.owner.writeBytes(
+      this.address + offset,
+      new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+    );
+  }
+
+  async read(offset = 0, bytes: number = this.bytes - offset): Promise<ArrayBuffer> {
+    this.check("read", offset, bytes);
+    return this.owner.readBytes(this.address + offset, bytes);
+  }
+
+  free(): void {
+    if (this.freed) throw new Error("DeviceBuffer.free: this buffer was freed before; free it once");
+    this.freed = true;
+    this.owner.freeBytes(this.address, this.bytes);
+  }
+
+  private check(what: string, offset: number, bytes: number): void {
+    this.owner.assertOpen();
+    if (this.freed) throw new Error(`DeviceBuffer.${what}: this buffer was freed`);
+    if (offset < 0 || bytes < 0 || offset + bytes > this.bytes) {
+      throw new RangeError(
+        `DeviceBuffer.${what}: bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes} bytes`,
+      );
+    }
+  }
+}
+
+class CpuExecutable implements Executable {
+  readonly tempBytes: number;
+  private readonly owner: CpuBackend;
+  private readonly image: ProgramImage;
+
+  constructor(owner: CpuBackend, image: ProgramImage) {
+    this.owner = owner;
+    this.image = image;
+    this.tempBytes = image.tempBytes;
+  }
+
+  run(inputs: readonly DeviceBuffer[], outputs: readonly DeviceBuffer[], scalars: Float64Array): void {
+    const { specs } = this.image;
+    this.owner.assertOpen();
+    if (scalars.length < this.image.scalars) {
+      throw new RangeError(`run: ${scalars.length} scalars given, ${this.image.scalars} expected`);
+    }
+    let [nextInput, nextOutput] = [0, 0];
+    const addresses = specs.map((spec, i) => {
+      if (spec.kind === "temp") return 0;
+      const buffer = spec.kind === "input" ? inputs[nextInput++] : outputs[nextOutput++];
+      if (!(buffer instanceof CpuBuffer) || buffer.owner !== this.owner || buffer.freed) {
+        throw new TypeError(`run: ${spec.kind} buffer ${i} is missing, freed, or of another device`);
+      }
+      if (buffer.bytes < spec.bytes) {
+        throw new RangeError(
+          `run: ${spec.kind} buffer ${i} has ${buffer.bytes} bytes, ${spec.bytes} expected`,
+        );
+      }
+      return buffer.address;
+    });
+    if (nextInput !== inputs.length || nextOutput !== outputs.length) {
+      throw new RangeError(
+        `run: ${inputs.length} inputs and ${outputs.length} outputs given, ${nextInput} and ${nextOutput} expected`,
+      );
+    }
+    this.owner.run(this.image, addresses, scalars);
+  }
+
+  free(): void {
+    this.owner.forget(this.image);
+  }
+}
+
+/** Makes a CPU backend; `cpu()` makes a device of it. */
+export function createCpuBackend(options: CpuBackendOptions = {}): Promise<CpuBackend> {
+  return Promise.resolve(new CpuBackend(options));
+}

@@ -1,0 +1,140 @@
+/** A compiled program in the backend's memory: its descriptor for the workers, its frames, its run on this thread. */
+import type { BufferSpec, Program } from "@tiedlora/core";
+import type { Heap } from "./heap.ts";
+import type { CompiledProgram } from "./program.ts";
+import { exportName, GEMM_MODULE } from "./program.ts";
+import { DESCRIPTOR } from "./worker-source.ts";
+
+type StepCode = (frame: number, args: number, chunk: number, scratch: number) => void;
+
+/** Temporaries lie one after the other; programs run one at a time, so all of them use the same memory. */
+const TEMP_ALIGNMENT = 64;
+
+interface Frame {
+  readonly address: number;
+  /** The last submission that reads it. */
+  ticket: number;
+}
+
+export class ProgramImage {
+  /** Address of the descriptor, which also names the program to the workers. */
+  readonly descriptor: number;
+  readonly compiled: CompiledProgram;
+  readonly module: WebAssembly.Module;
+  readonly specs: readonly BufferSpec[];
+  readonly scalars: number;
+  /** Bytes of all temporaries together. */
+  readonly tempBytes: number;
+  /** By buffer number: where in the memory for temporaries it is. */
+  private readonly tempOffsets: ReadonlyMap<number, number>;
+  private readonly args: readonly number[];
+  private readonly heap: Heap;
+  private frames: Frame[] = [];
+  private code: StepCode[] | null = null;
+
+  constructor(
+    heap: Heap,
+    program: Program,
+    compiled: CompiledProgram,
+    module: WebAssembly.Module,
+    done: number,
+  ) {
+    this.heap = heap;
+    this.compiled = compiled;
+    this.module = module;
+    this.specs = program.buffers;
+    this.scalars = program.scalars;
+    const offsets = new Map<number, number>();
+    let end = 0;
+    for (const [buffer, bytes] of compiled.temps) {
+      offsets.set(buffer, end);
+      end += Math.ceil(bytes / TEMP_ALIGNMENT) * TEMP_ALIGNMENT;
+    }
+    this.tempOffsets = offsets;
+    this.tempBytes = end;
+    const { address, args } = this.writeDescriptor(done);
+    this.descriptor = address;
+    this.args = args;
+  }
+
+  /** Lays out descriptor, arguments and module bytes; see DESCRIPTOR. */
+  private writeDescriptor(done: number): { address: number; args: number[] } {
+    const { bytes, calls, frameBytes } = this.compiled;
+    const argWords = calls.reduce((n, call) => n + call.args.length, 0);
+    const headWords = DESCRIPTOR.first + DESCRIPTOR.callWords * calls.length;
+    const moduleAt = 4 * (headWords + argWords);
+    const address = this.heap.allocateOwn(moduleAt + bytes.byteLength, done);
+    const { words } = this.heap;
+    const d = address >>> 2;
+    words[d + DESCRIPTOR.module] = address + moduleAt;
+    words[d + DESCRIPTOR.moduleBytes] = bytes.byteLength;
+    words[d + DESCRIPTOR.calls] = calls.length;
+    words[d + DESCRIPTOR.scratchAt] = frameBytes;
+    this.heap.bytes.set(bytes, address + moduleAt);
+    const args: number[] = [];
+    let at = address + 4 * headWords;
+    calls.forEach((call, i) => {
+      const next = calls[i + 1];
+      // steps of one chunk are all worker 0's: it needs no barrier between two of them
+      const barrier = call.chunks > 1 || (next !== undefined && next.chunks > 1) ? 1 : 0;
+      words.set([call.fn, call.chunks, at, barrier], d + DESCRIPTOR.first + DESCRIPTOR.callWords * i);
+      words.set(call.args, at >>> 2);
+      args.push(at);
+      at += 4 * call.args.length;
+    });
+    return { address, args };
+  }
+
+  /**
+   * A frame with this run's addresses and scalars. `done`: the last finished submission, whose frames are free.
+   */
+  frame(
+    buffers: readonly number[],
+    scalars: Float64Array,
+    temps: number,
+    scratch: { readonly address: number; readonly bytes: number },
+    done: number,
+  ): Frame {
+    const { scalarsAt, frameBytes } = this.compiled;
+    let frame = this.frames.find((f) => f.ticket <= done);
+    if (frame === undefined) {
+      frame = { address: this.heap.allocateOwn(frameBytes + 8, done), ticket: 0 };
+      this.frames.push(frame);
+    }
+    const { words } = this.heap;
+    const at = frame.address >>> 2;
+    for (let i = 0; i < buffers.length; i++) words[at + i] = buffers[i] ?? 0;
+    for (const [buffer, offset] of this.tempOffsets) words[at + buffer] = temps + offset;
+    if (this.scalars > 0) {
+      new Float64Array(words.buffer, frame.address + scalarsAt, this.scalars).set(scalars);
+    }
+    words[(frame.address + frameBytes) >>> 2] = scratch.address;
+    words[(frame.address + frameBytes + 4) >>> 2] = scratch.bytes;
+    return frame;
+  }
+
+  /** Runs the program on the calling thread. */
+  runHere(frame: Frame, gemm: WebAssembly.Exports, scratch: number): void {
+    const code = (this.code ??= this.instantiate(gemm));
+    this.compiled.calls.forEach((call, i) => {
+      const step = code[call.fn];
+      if (step === undefined) throw new Error(`the program has no function ${exportName(call.fn)}`);
+      const args = this.args[i] ?? 0;
+      for (let chunk = 0; chunk < call.chunks; chunk++) step(frame.address, args, chunk, scratch);
+    });
+  }
+
+  private instantiate(gemm: WebAssembly.Exports): StepCode[] {
+    const imports = { env: { memory: this.heap.memory }, [GEMM_MODULE]: gemm };
+    const { exports } = new WebAssembly.Instance(this.module, imports as WebAssembly.Imports);
+    return Object.keys(exports).map((_, i) => exports[exportName(i)] as StepCode);
+  }
+
+  /** Gives the memory back; submissions up to `ticket` may still use it. */
+  free(ticket: number): void {
+    this.heap.releaseOwn(this.descriptor, ticket);
+    for (const frame of this.frames) this.heap.releaseOwn(frame.address, ticket);
+    this.frames = [];
+    this.code = null;
+  }
+}

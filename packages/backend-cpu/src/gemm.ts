@@ -1,0 +1,296 @@
+/**
+ * The GEMM core as a module of its own, compiled once per process: packing of A and B into strips, and a block kernel on
+ * packed operands (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). Programs import
+ * it and do the blocking with their shapes as constants (`matmul.ts`).
+ *
+ * Packed strips: for every k the `rows` values of the strip, k padded with zeros to a multiple of the unrolling. Packing
+ * reads any strides and widens half precision, so that transposes and frozen half-precision weights cost nothing more.
+ */
+import { BYTES } from "@tiedlora/core";
+import type { Expr, Fn, Local, ValueType } from "./assembler.ts";
+import { Module } from "./assembler.ts";
+import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";
+import { loadLanes, loadSplat } from "./loops/access.ts";
+import { VectorMath } from "./math.ts";
+
+/** A register tile of `rows` x 4·`vectors`, and the unrolling over k. */
+export interface Tile {
+  readonly rows: number;
+  readonly vectors: number;
+  readonly unroll: number;
+  readonly fma: boolean;
+}
+
+export type GemmDType = "f32" | "f16" | "bf16";
+export const GEMM_DTYPES: readonly GemmDType[] = ["f32", "f16", "bf16"];
+
+/** Names and signatures of the module's functions. */
+export const PACK_PARAMS: readonly ValueType[] = ["i32", "i32", "i32", "i32", "i32", "i32"];
+export const BLOCK_PARAMS: readonly ValueType[] = [
+  "i32",
+  "i32",
+  "i32",
+  "i32",
+  "i32",
+  "i32",
+  "i32",
+  "i32",
+  "i32",
+];
+export const packName = (side: "A" | "B", dtype: GemmDType): string => `pack${side}_${dtype}`;
+export const BLOCK_NAME = "block";
+
+/** The columns of a tile. */
+export function tileColumns(tile: Tile): number {
+  return 4 * tile.vectors;
+}
+
+export function gemmModule(tile: Tile, shared: boolean): Uint8Array<ArrayBuffer> {
+  const module = new Module();
+  for (const dtype of GEMM_DTYPES) {
+    emitPack(module, packName("A", dtype), tile.rows, tile, dtype);
+    emitPack(module, packName("B", dtype), tileColumns(tile), tile, dtype);
+  }
+  emitBlock(module, tile, emitTile(module, tile));
+  return module.bytes({ shared });
+}
+
+/** k rounded up to the unrolling. */
+function padded(k: Expr, tile: Tile): Expr {
+  return i32.and(i32.add(k, tile.unroll - 1), -tile.unroll);
+}
+
+/**
+ * pack(to, from, rowStride, kStride, rows, k): strips of `height` rows; element (r, k) is at from + r·rowStride +
+ * k·kStride (bytes).
+ */
+function emitPack(module: Module, name: string, height: number, tile: Tile, dtype: GemmDType): void {
+  module.fn(name, PACK_PARAMS, [], (f, ...params) => {
+    const [to, from, rowStride, kStride, rows, k] = params as [Local, Local, Local, Local, Local, Local];
+    const math = new VectorMath(f, tile.fma);
+    const strip = { f, math, dtype, height, to, rowStride, kStride, k };
+    const row = f.local("i32");
+    const p = f.local("i32");
+    const left = f.local("i32");
+    f.for(row, 0, rows, height, () => {
+      f.set(left, i32.sub(rows, row));
+      f.set(p, i32.add(from, i32.mul(row, rowStride)));
+      f.if(
+        i32.ge_s(left, height),
+        () =>
+          f.if(
+            i32.eq(rowStride, BYTES[dtype]),
+            () => packContiguous(strip, p),
+            () => packStrided(strip, p),
+          ),
+        () => packPartial(strip, p, left),
+      );
+      const padding = f.bind(i32.mul(i32.sub(padded(k, tile), k), 4 * height));
+      memory.fill(f, to, 0, padding);
+      f.add(to, padding);
+    });
+  });
+}
+
+interface Strip {
+  readonly f: Fn;
+  readonly math: VectorMath;
+  readonly dtype: GemmDType;
+  readonly height: number;
+  readonly to: Local;
+  readonly rowStride: Local;
+  readonly kStride: Local;
+  readonly k: Local;
+}
+
+/** Rows lie next to one another: straight copies. */
+function packContiguous({ f, math, dtype, height, to, kStride, k }: Strip, p: Local): void {
+  const i = f.local("i32");
+  f.for(i, 0, k, 1, () => {
+    let r = 0;
+    for (; r + 4 <= height; r += 4) v128.store(f, to, loadLanes(math, dtype, p, 1, r * BYTES[dtype]), 4 * r);
+    for (; r < height; r++) v128.store32_lane(f, to, loadSplat(math, dtype, p, r * BYTES[dtype]), 0, 4 * r);
+    f.add(to, 4 * height);
+    f.add(p, kStride);
+  });
+}
+
+/** Any strides; where k is contiguous, in transposed blocks of 4x4. */
+function packStrided(strip: Strip, p: Local): void {
+  const { f, math, dtype, height, to, rowStride, kStride, k } = strip;
+  const bytes = BYTES[dtype];
+  const at = Array.from({ length: height }, () => f.local("i32"));
+  at.forEach((x, r) => f.set(x, r === 0 ? p : i32.add(at[r - 1] as Local, rowStride)));
+  const i = f.local("i32", 0);
+  if (height % 4 === 0) {
+    const whole = f.local("i32", i32.select(i32.and(k, -4), 0, i32.eq(kStride, bytes)));
+    f.for(i, 0, whole, 4, () => {
+      for (let r = 0; r < height; r += 4) {
+        const rows = [0, 1, 2, 3].map((x) => f.bind(loadLanes(math, dtype, at[r + x] as Local, 1, 0)));
+        transpose(f, rows as [Local, Local, Local, Local]).forEach((column, x) =>
+          v128.store(f, to, column, 4 * (r + x * height)),
+        );
+      }
+      for (const x of at) f.add(x, 4 * bytes);
+      f.add(to, 16 * height);
+    });
+  }
+  f.for(i, i, k, 1, () => {
+    at.forEach((x, r) => {
+      v128.store32_lane(f, to, loadSplat(math, dtype, x, 0), 0, 4 * r);
+      f.add(x, kStride);
+    });
+    f.add(to, 4 * height);
+  });
+}
+
+/** The columns of the 4x4 block with these rows. */
+function transpose(f: Fn, [a, b, c, d]: readonly [Expr, Expr, Expr, Expr]): Expr[] {
+  const low = [
+    f.bind(v128.shuffle32(a, b, [0, 4, 1, 5])),
+    f.bind(v128.shuffle32(c, d, [0, 4, 1, 5])),
+  ] as const;
+  const high = [
+    f.bind(v128.shuffle32(a, b, [2, 6, 3, 7])),
+    f.bind(v128.shuffle32(c, d, [2, 6, 3, 7])),
+  ] as const;
+  return [low, high].flatMap(([x, y]) => [
+    v128.shuffle32(x, y, [0, 1, 4, 5]),
+    v128.shuffle32(x, y, [2, 3, 6, 7]),
+  ]);
+}
+
+/** The last strip: fewer rows than its height, zeros in the place of the others. */
+function packPartial(
+  { f, math, dtype, height, to, rowStride, kStride, k }: Strip,
+  p: Local,
+  left: Local,
+): void {
+  const bytes = f.bind(i32.mul(k, 4 * height));
+  memory.fill(f, to, 0, bytes);
+  const [r, i, source, target] = [f.local("i32"), f.local("i32"), f.local("i32"), f.local("i32")];
+  f.for(r, 0, left, 1, () => {
+    f.set(source, p);
+    f.set(target, i32.add(to, i32.shl(r, 2)));
+    f.for(i, 0, k, 1, () => {
+      v128.store32_lane(f, target, loadSplat(math, dtype, source, 0), 0);
+      f.add(source, kStride);
+      f.add(target, 4 * height);
+    });
+    f.add(p, rowStride);
+  });
+  f.add(to, bytes);
+}
+
+/** tile(a, b, c, rowStride, k, add): C (+)= strip A · strip B; k a multiple of the unrolling. */
+function emitTile(module: Module, tile: Tile): Fn {
+  const { rows, vectors, unroll } = tile;
+  const columns = tileColumns(tile);
+  return module.fn(null, PACK_PARAMS, [], (f, ...params) => {
+    const [a, b, c, rowStride, k, add] = params as [Local, Local, Local, Local, Local, Local];
+    const math = new VectorMath(f, tile.fma);
+    const sums = Array.from({ length: rows }, () =>
+      Array.from({ length: vectors }, () => f.local("v128", f32x4.const(0))),
+    );
+    const end = f.local("i32", i32.add(b, i32.mul(k, 4 * columns)));
+    const row = Array.from({ length: vectors }, () => f.local("v128"));
+    const x = f.local("v128");
+    f.while(
+      () => i32.lt_u(b, end),
+      () => {
+        for (let u = 0; u < unroll; u++) {
+          row.forEach((y, j) => f.set(y, v128.load(b, 4 * (u * columns + 4 * j))));
+          sums.forEach((sum, r) => {
+            f.set(x, v128.load32_splat(a, 4 * (u * rows + r)));
+            row.forEach((y, j) => f.set(sum[j] as Local, math.madd(x, y, sum[j] as Local)));
+          });
+        }
+        f.add(a, 4 * rows * unroll);
+        f.add(b, 4 * columns * unroll);
+      },
+    );
+    const write = (value: (sum: Expr, j: number) => Expr): void =>
+      sums.forEach((sum) => {
+        sum.forEach((s, j) => v128.store(f, c, value(s, j), 16 * j));
+        f.add(c, rowStride);
+      });
+    f.if(
+      add,
+      () => write((s, j) => f32x4.add(v128.load(c, 16 * j), s)),
+      () => write((s) => s),
+    );
+  });
+}
+
+/**
+ * block(a, b, c, rowStride, m, n, k, add, spare): packed A [m, k] times packed B [k, n] into C; `spare` is memory for
+ * one tile, through which tiles at the edges go.
+ */
+function emitBlock(module: Module, tile: Tile, tileFn: Fn): void {
+  const { rows } = tile;
+  const columns = tileColumns(tile);
+  module.fn(BLOCK_NAME, BLOCK_PARAMS, [], (f, ...params) => {
+    const [pa, pb, c, rowStride, m, n, k, add, spare] = params as [
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
+    const [i, j, a, target] = [f.local("i32"), f.local("i32"), f.local("i32"), f.local("i32")];
+    const b = f.local("i32", pb);
+    const kPadded = f.bind(padded(k, tile));
+    f.for(j, 0, n, columns, () => {
+      f.set(a, pa);
+      f.for(i, 0, m, rows, () => {
+        f.set(target, i32.add(i32.add(c, i32.mul(i, rowStride)), i32.shl(j, 2)));
+        const whole = i32.and(i32.le_s(i32.add(i, rows), m), i32.le_s(i32.add(j, columns), n));
+        f.if(
+          whole,
+          () => f.call(tileFn, a, b, target, rowStride, kPadded, add),
+          () => {
+            f.call(tileFn, a, b, spare, 4 * columns, kPadded, 0);
+            const size = { height: i32.sub(m, i), width: i32.sub(n, j) };
+            copyCorner(f, tile, spare, target, rowStride, size, add);
+          },
+        );
+        f.add(a, i32.mul(kPadded, 4 * rows));
+      });
+      f.add(b, i32.mul(kPadded, 4 * columns));
+    });
+  });
+}
+
+/** Copies (adds) the part of the tile at `from` that lies within C. */
+function copyCorner(
+  f: Fn,
+  tile: Tile,
+  from: Expr,
+  to: Expr,
+  rowStride: Expr,
+  size: { readonly height: Expr; readonly width: Expr },
+  add: Expr,
+): void {
+  const [r, j] = [f.local("i32"), f.local("i32")];
+  const columns = tileColumns(tile);
+  const least = (x: Local, bound: number): Local => f.bind(i32.select(x, bound, i32.lt_s(x, bound)));
+  const height = least(f.bind(size.height), tile.rows);
+  const width = f.bind(i32.shl(least(f.bind(size.width), columns), 2));
+  const [source, target] = [f.local("i32", from), f.local("i32", to)];
+  f.for(r, 0, height, 1, () => {
+    f.for(j, 0, width, 4, () => {
+      const value = f32.load(i32.add(source, j));
+      f.if(
+        add,
+        () => f32.store(f, i32.add(target, j), f32.add(f32.load(i32.add(target, j)), value)),
+        () => f32.store(f, i32.add(target, j), value),
+      );
+    });
+    f.add(source, 4 * columns);
+    f.add(target, rowStride);
+  });
+}

@@ -1,0 +1,188 @@
+/**
+ * Gather and scatter-add over rows. Scatter-add is deterministic: every chunk owns a part of the output, reads all
+ * indices in order and adds what falls into its part.
+ */
+import type { LibraryCall, Operand } from "@tiedlora/core";
+import { BYTES, computeType } from "@tiedlora/core";
+import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
+import { i32 } from "./instructions.ts";
+import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";
+import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
+import { bufferAddress, chunkRange, STEP_PARAMS } from "./loops/kernel.ts";
+import type { LaneType } from "./loops/values.ts";
+import { constant, fold } from "./loops/values.ts";
+import { VectorMath } from "./math.ts";
+
+export type GatherCall = Extract<LibraryCall, { name: "gather" }>;
+export type ScatterAddCall = Extract<LibraryCall, { name: "scatterAdd" }>;
+
+/** Nanoseconds per element moved; work below PARALLEL_NS stays on one thread. */
+const ELEMENT_NS = 0.3;
+const PARALLEL_NS = 20_000;
+
+function laneType(operand: Operand): LaneType {
+  const type = computeType(operand.dtype);
+  if (type === "f64") throw new Error("the CPU backend has no f64 buffers; use f32");
+  return type;
+}
+
+/** An operand of two axes at run time: its first row and how to step. */
+class Rows {
+  readonly operand: Operand;
+  readonly type: LaneType;
+  readonly bytes: number;
+  readonly rowBytes: number;
+  readonly columnStride: number;
+  private readonly f: Fn;
+  private readonly start: Local;
+
+  constructor(f: Fn, operand: Operand, frame: Local, args: Local, slot: number) {
+    const { offset, strides } = operand.view;
+    this.f = f;
+    this.operand = operand;
+    this.type = laneType(operand);
+    this.bytes = BYTES[operand.dtype];
+    this.rowBytes = (strides[0] ?? 0) * this.bytes;
+    this.columnStride = strides[1] ?? 0;
+    this.start = f.local("i32", i32.add(bufferAddress(frame, args, slot), offset * this.bytes));
+  }
+
+  /** The address of [row, column]. */
+  at(row: Expr, column: Int): Local {
+    const rowStart = i32.add(this.start, i32.mul(row, this.rowBytes));
+    return this.f.local("i32", i32.add(rowStart, i32.mul(column, this.columnStride * this.bytes)));
+  }
+}
+
+/** Runs `vector` on four columns at a time and `single` on the rest, the addresses following. */
+function overColumns(
+  f: Fn,
+  from: Int,
+  to: Int,
+  moving: readonly { readonly p: Local; readonly rows: Rows }[],
+  vector: () => void,
+  single: () => void,
+): void {
+  const c = f.local("i32", from);
+  const step = (width: number, body: () => void): void =>
+    f.while(
+      () => i32.le_s(i32.add(c, width), to),
+      () => {
+        body();
+        for (const { p, rows } of moving) f.add(p, width * rows.columnStride * rows.bytes);
+        f.add(c, width);
+      },
+    );
+  step(4, vector);
+  step(1, single);
+}
+
+/** Stores four columns, or one, of `value` at `p`. */
+function put(f: Fn, math: VectorMath, rows: Rows, p: Local, value: Expr, type: LaneType, lanes: 1 | 4): void {
+  if (lanes === 1) storeOne(f, math, rows.operand.dtype, p, value, type);
+  else storeLanes(f, math, rows.operand.dtype, p, rows.columnStride, 0, value, type);
+}
+
+function get(math: VectorMath, rows: Rows, p: Local, lanes: 1 | 4): Expr {
+  if (lanes === 1) return loadSplat(math, rows.operand.dtype, p, 0);
+  return loadLanes(math, rows.operand.dtype, p, rows.columnStride, 0);
+}
+
+function slots(operands: readonly Operand[]): { readonly buffers: number[]; readonly slot: number[] } {
+  const buffers = [...new Set(operands.map((o) => o.buffer))];
+  return { buffers, slot: operands.map((o) => buffers.indexOf(o.buffer)) };
+}
+
+export function compileGather(
+  module: Module,
+  name: string,
+  call: GatherCall,
+  options: CodegenOptions,
+): StepFunction {
+  const { rows, cols, count } = call.params;
+  const [table, index] = call.inputs as [Operand, Operand];
+  const output = call.outputs[0] as Operand;
+  const { buffers, slot } = slots([table, index, output]);
+  const cost = count * cols * ELEMENT_NS;
+  const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : Math.min(count, 4 * options.threads);
+  const perChunk = Math.ceil(count / wanted);
+  module.fn(name, STEP_PARAMS, [], (f, ...params) => {
+    const [frame, args, chunk] = params as [Local, Local, Local, Local];
+    const math = new VectorMath(f, options.fma);
+    const from = new Rows(f, table, frame, args, slot[0] ?? 0);
+    const to = new Rows(f, output, frame, args, slot[2] ?? 0);
+    const indices = new Rows(f, index, frame, args, slot[1] ?? 0);
+    const missing = constant(math, from.type === "f32" ? NaN : 0, from.type);
+    const i = f.local("i32");
+    const [start, end] = chunkRange(f, chunk, perChunk, count);
+    f.for(i, start, end, 1, () => {
+      const row = f.bind(i32.load(indices.at(i, 0)));
+      const target = to.at(i, 0);
+      const out = { p: target, rows: to };
+      f.if(
+        i32.lt_u(row, rows),
+        () => {
+          const source = from.at(row, 0);
+          const copy = (lanes: 1 | 4) => (): void =>
+            put(f, math, to, target, get(math, from, source, lanes), from.type, lanes);
+          overColumns(f, 0, cols, [{ p: source, rows: from }, out], copy(4), copy(1));
+        },
+        () => {
+          const fill = (lanes: 1 | 4) => (): void => put(f, math, to, target, missing, from.type, lanes);
+          overColumns(f, 0, cols, [out], fill(4), fill(1));
+        },
+      );
+    });
+  });
+  return { chunks: Math.ceil(count / perChunk), cost, scratchBytes: 0, buffers };
+}
+
+export function compileScatterAdd(
+  module: Module,
+  name: string,
+  call: ScatterAddCall,
+  options: CodegenOptions,
+): StepFunction {
+  const { rows, cols, count } = call.params;
+  const [index, values] = call.inputs as [Operand, Operand];
+  const output = call.outputs[0] as Operand;
+  const { buffers, slot } = slots([index, values, output]);
+  const cost = (count + rows) * cols * ELEMENT_NS + count;
+  const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : 2 * options.threads;
+  // parts of the columns are even work; parts of the rows only where there are too few columns
+  const colsPer = cols >= 16 * wanted ? Math.ceil(cols / wanted / 16) * 16 : cols;
+  const rowsPer = colsPer < cols ? rows : Math.ceil(rows / Math.min(rows, wanted));
+  const rowChunks = Math.ceil(rows / rowsPer);
+  module.fn(name, STEP_PARAMS, [], (f, ...params) => {
+    const [frame, args, chunk] = params as [Local, Local, Local, Local];
+    const math = new VectorMath(f, options.fma);
+    const indices = new Rows(f, index, frame, args, slot[0] ?? 0);
+    const from = new Rows(f, values, frame, args, slot[1] ?? 0);
+    const to = new Rows(f, output, frame, args, slot[2] ?? 0);
+    const [r0, r1] = chunkRange(f, i32.rem_u(chunk, rowChunks), rowsPer, rows);
+    const [c0, c1] = chunkRange(f, i32.div_u(chunk, rowChunks), colsPer, cols);
+    const i = f.local("i32");
+    f.for(i, r0, r1, 1, () => {
+      const target = to.at(i, c0);
+      const clear = (lanes: 1 | 4) => (): void =>
+        put(f, math, to, target, constant(math, 0, to.type), to.type, lanes);
+      overColumns(f, c0, c1, [{ p: target, rows: to }], clear(4), clear(1));
+    });
+    f.for(i, 0, count, 1, () => {
+      const row = f.bind(i32.load(indices.at(i, 0)));
+      f.if(i32.lt_u(i32.sub(row, r0), i32.sub(r1, r0)), () => {
+        const [source, target] = [from.at(i, c0), to.at(row, c0)];
+        const accumulate = (lanes: 1 | 4) => (): void => {
+          const sum = fold("sum", to.type, get(math, to, target, lanes), get(math, from, source, lanes));
+          put(f, math, to, target, sum, to.type, lanes);
+        };
+        const moving = [
+          { p: source, rows: from },
+          { p: target, rows: to },
+        ];
+        overColumns(f, c0, c1, moving, accumulate(4), accumulate(1));
+      });
+    });
+  });
+  return { chunks: rowChunks * Math.ceil(cols / colsPer), cost, scratchBytes: 0, buffers };
+}

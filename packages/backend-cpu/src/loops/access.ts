@@ -1,0 +1,101 @@
+/** Loads and stores of four lanes, or of one, at any stride and in any storage type. */
+import type { DType } from "@tiedlora/core";
+import { BYTES } from "@tiedlora/core";
+import type { Expr, Fn } from "../assembler.ts";
+import { i16x8, i32, i32x4, v128 } from "../instructions.ts";
+import type { VectorMath } from "../math.ts";
+import type { LaneType } from "./values.ts";
+import { cast } from "./values.ts";
+
+/** Bits as stored -> lanes as computed with. */
+function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {
+  switch (dtype) {
+    case "f32":
+    case "i32":
+    case "u32":
+      return raw;
+    case "bool":
+      return i32x4.ne(raw, math.ki(0));
+    case "f16":
+      return math.fromF16(raw);
+    case "bf16":
+      return math.fromBf16(raw);
+    case "f64":
+      throw new Error("the CPU backend has no f64 buffers; use f32");
+  }
+}
+
+/** Lanes as computed with -> bits as stored. */
+function narrow(f: Fn, math: VectorMath, dtype: DType, value: Expr, from: LaneType): Expr {
+  switch (dtype) {
+    case "f32":
+    case "i32":
+    case "u32":
+      return cast(math, value, from, dtype);
+    case "bool":
+      return v128.and(cast(math, value, from, "bool"), math.ki(1));
+    case "f16":
+      return math.toF16(f.bind(cast(math, value, from, "f32")));
+    case "bf16":
+      return math.toBf16(f.bind(cast(math, value, from, "f32")));
+    case "f64":
+      throw new Error("the CPU backend has no f64 buffers; use f32");
+  }
+}
+
+/** Four lanes: the elements at `offset`, `offset + stride`, … (bytes, elements) from the address `p`. */
+export function loadLanes(math: VectorMath, dtype: DType, p: Expr, stride: number, offset: number): Expr {
+  const bytes = BYTES[dtype];
+  const at = (lane: number): number => offset + lane * stride * bytes;
+  if (stride === 0) return loadSplat(math, dtype, p, offset);
+  if (bytes === 2) {
+    if (stride === 1) return widen(math, dtype, v128.load16x4_u(p, offset));
+    let raw: Expr = i32x4.splat(i32.load16_u(p, at(0)));
+    for (let lane = 1; lane < 4; lane++) raw = i32x4.replace_lane(raw, lane, i32.load16_u(p, at(lane)));
+    return widen(math, dtype, raw);
+  }
+  if (stride === 1) return widen(math, dtype, v128.load(p, offset));
+  if (stride === -1) {
+    return widen(math, dtype, v128.shuffle32(v128.load(p, at(3)), math.ki(0), [3, 2, 1, 0]));
+  }
+  let raw: Expr = v128.load32_zero(p, at(0));
+  for (let lane = 1; lane < 4; lane++) raw = v128.load32_lane(p, raw, lane, at(lane));
+  return widen(math, dtype, raw);
+}
+
+/** One element, in all lanes. */
+export function loadSplat(math: VectorMath, dtype: DType, p: Expr, offset: number): Expr {
+  const raw = BYTES[dtype] === 2 ? i32x4.splat(i32.load16_u(p, offset)) : v128.load32_splat(p, offset);
+  return widen(math, dtype, raw);
+}
+
+/** Stores four lanes with `stride` elements between them. */
+export function storeLanes(
+  f: Fn,
+  math: VectorMath,
+  dtype: DType,
+  p: Expr,
+  stride: number,
+  offset: number,
+  value: Expr,
+  from: LaneType,
+): void {
+  const raw = f.bind(narrow(f, math, dtype, value, from));
+  const bytes = BYTES[dtype];
+  if (bytes === 2 && stride === 1) v128.store64_lane(f, p, i16x8.narrow_i32x4_u(raw, raw), 0, offset);
+  else if (stride === 1) v128.store(f, p, raw, offset);
+  else {
+    for (let lane = 0; lane < 4; lane++) {
+      const at = offset + lane * stride * bytes;
+      if (bytes === 2) v128.store16_lane(f, p, raw, 2 * lane, at);
+      else v128.store32_lane(f, p, raw, lane, at);
+    }
+  }
+}
+
+/** Stores lane 0 alone. */
+export function storeOne(f: Fn, math: VectorMath, dtype: DType, p: Expr, value: Expr, from: LaneType): void {
+  const raw = narrow(f, math, dtype, value, from);
+  if (BYTES[dtype] === 2) v128.store16_lane(f, p, raw, 0);
+  else v128.store32_lane(f, p, raw, 0);
+}

@@ -1,0 +1,243 @@
+/**
+ * A loop kernel in canonical form: axes of length 1 gone, axes that every operand walks alike merged, padding clipped to
+ * the axes, buffers numbered by first use. Two kernels that differ only in their buffers have one canonical form.
+ */
+import type { ComputeType, DType, Instr, LoopKernel, Operand } from "@tiedlora/core";
+import { operandsOf } from "@tiedlora/core";
+
+export interface Axis {
+  readonly length: number;
+  readonly inner: boolean;
+}
+
+type Interval = readonly [from: number, to: number];
+
+/** An operand over the axes of the nest. `slot` numbers the kernel's buffers. */
+export interface Access {
+  readonly slot: number;
+  readonly dtype: DType;
+  readonly offset: number;
+  readonly strides: readonly number[];
+  /** Per axis: null where all of it is valid; never empty. */
+  readonly valid: readonly (Interval | null)[];
+}
+
+/** The slot of a matmul's finished tile, in an epilogue. */
+export const PRODUCT = -1;
+/** The slot of the thread's scratch memory. */
+export const SCRATCH = -2;
+
+export interface NestStore {
+  readonly to: Access;
+  readonly value: number;
+  /** Once per outer index rather than per element. */
+  readonly row: boolean;
+}
+
+export interface Nest {
+  readonly axes: readonly Axis[];
+  readonly body: readonly Instr[];
+  /** By instruction: what a load reads; null for a load of padding alone, and for other instructions. */
+  readonly loads: readonly (Access | null)[];
+  /** By instruction: the axis that an `index` reads; -1 if that axis has length 1. */
+  readonly indexAxis: readonly number[];
+  readonly stores: readonly NestStore[];
+  /** The program's buffer in each slot. */
+  readonly buffers: readonly number[];
+}
+
+/** Mutable while axes are being dropped and merged. */
+interface Draft {
+  readonly slot: number;
+  readonly dtype: DType;
+  readonly offset: number;
+  strides: number[];
+  valid: (Interval | null)[];
+  dead: boolean;
+}
+
+const total = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
+
+function draft(operand: Operand, slot: number, axes: readonly Axis[]): Draft {
+  const { offset, strides, valid } = operand.view;
+  const clipped = axes.map((axis, d): Interval | null => {
+    const range = valid?.[d];
+    if (!range || (range[0] <= 0 && range[1] >= axis.length)) return null;
+    return [Math.max(0, range[0]), Math.min(axis.length, range[1])];
+  });
+  return {
+    slot,
+    dtype: operand.dtype,
+    offset,
+    strides: axes.map((_, d) => strides[d] ?? 0), // a row-level operand has strides for the outer axes alone
+    valid: clipped,
+    dead: clipped.some((range) => range !== null && range[0] >= range[1]),
+  };
+}
+
+/** Replaces reductions over nothing by their operand, so that a kernel without inner axes is elementwise. */
+function withoutTrivialReduces(body: readonly Instr[]): Instr[] {
+  const same = body.map((_, i) => i);
+  return body.map((instr, i) => {
+    if (instr.op === "reduce") same[i] = same[instr.a] ?? instr.a;
+    const at = (x: number): number => same[x] ?? x;
+    if ("c" in instr) return { ...instr, a: at(instr.a), b: at(instr.b), c: at(instr.c) };
+    if ("b" in instr) return { ...instr, a: at(instr.a), b: at(instr.b) };
+    return "a" in instr ? { ...instr, a: at(instr.a) } : instr;
+  });
+}
+
+class Canonicaliser {
+  axes: Axis[];
+  readonly drafts: Draft[] = [];
+  readonly buffers: number[] = [];
+  /** Canonical axis of each original axis; -1 when dropped. */
+  readonly axisOf: number[];
+  /** Axes that an `index` instruction reads stay apart. */
+  private readonly indexed: Set<number>;
+
+  constructor(kernel: LoopKernel) {
+    this.axes = [
+      ...kernel.outer.map((length) => ({ length, inner: false })),
+      ...kernel.inner.map((length) => ({ length, inner: true })),
+    ];
+    this.axisOf = this.axes.map((_, i) => i);
+    this.indexed = new Set(kernel.body.flatMap((instr) => (instr.op === "index" ? [instr.axis] : [])));
+  }
+
+  add(operand: Operand): Draft {
+    let slot = this.buffers.indexOf(operand.buffer);
+    if (slot < 0) slot = this.buffers.push(operand.buffer) - 1;
+    const access = draft(operand, slot, this.axes);
+    this.drafts.push(access);
+    return access;
+  }
+
+  private remove(axis: number): void {
+    this.axes.splice(axis, 1);
+    for (const d of this.drafts) {
+      d.strides.splice(axis, 1);
+      d.valid.splice(axis, 1);
+    }
+    this.axisOf.forEach((a, i) => {
+      if (a === axis) this.axisOf[i] = -1;
+      else if (a > axis) this.axisOf[i] = a - 1;
+    });
+  }
+
+  private isIndexed(axis: number): boolean {
+    return this.axisOf.some((a, original) => a === axis && this.indexed.has(original));
+  }
+
+  /** Whether axes `a` and `a + 1` are one axis to every operand. */
+  private mergeable(a: number): boolean {
+    const [outer, inner] = [this.axes[a], this.axes[a + 1]];
+    if (!outer || !inner || outer.inner !== inner.inner || this.isIndexed(a) || this.isIndexed(a + 1))
+      return false;
+    return this.drafts.every(
+      (d) => d.dead || (d.valid[a + 1] === null && d.strides[a] === (d.strides[a + 1] ?? 0) * inner.length),
+    );
+  }
+
+  /** Removes axis `a`, whose index is folded into axis `a + 1`. */
+  private merge(a: number): void {
+    const length = this.axes[a + 1]?.length ?? 1;
+    for (const d of this.drafts) {
+      const range = d.valid[a];
+      d.valid[a + 1] = range ? [range[0] * length, range[1] * length] : null;
+    }
+    this.axes[a + 1] = {
+      length: length * (this.axes[a]?.length ?? 1),
+      inner: this.axes[a + 1]?.inner ?? false,
+    };
+    this.remove(a);
+  }
+
+  /** With `keepLast`, the last axis stays as it is, and the others keep their flattened order. */
+  run(keepLast: boolean): void {
+    const last = this.axes.length - (keepLast ? 2 : 1);
+    for (let a = last; a >= 0; a--) if (this.axes[a]?.length === 1) this.remove(a);
+    for (let a = this.axes.length - (keepLast ? 3 : 2); a >= 0; a--) if (this.mergeable(a)) this.merge(a);
+  }
+
+  /** A matmul's finished panel: `rowStride` elements from row to row of all but the last axis, flattened. */
+  addProduct(rowStride: number): Draft {
+    const strides: number[] = [1];
+    let stride = rowStride;
+    for (let a = this.axes.length - 2; a >= 0; a--) {
+      strides.unshift(stride);
+      stride *= this.axes[a]?.length ?? 1;
+    }
+    const valid = this.axes.map(() => null);
+    const access: Draft = { slot: PRODUCT, dtype: "f32", offset: 0, strides, valid, dead: false };
+    this.drafts.push(access);
+    return access;
+  }
+}
+
+export interface CanonicalOptions {
+  /** For a matmul epilogue: elements from row to row of the panel that `product` reads. Keeps the last axis apart. */
+  readonly productRowStride?: number;
+}
+
+/** The canonical form of `kernel`. */
+export function canonicalise(kernel: LoopKernel, options: CanonicalOptions = {}): Nest {
+  const { productRowStride } = options;
+  const canon = new Canonicaliser(kernel);
+  const elementwise = total(kernel.inner) === 1;
+  const body = elementwise ? withoutTrivialReduces(kernel.body) : kernel.body;
+  const loads = body.map((instr) => {
+    if (instr.op === "load") return canon.add(instr.from);
+    return instr.op === "product" && productRowStride !== undefined
+      ? canon.addProduct(productRowStride)
+      : null;
+  });
+  const stores = kernel.stores.map(({ to, value }) => ({
+    to: canon.add(to),
+    value: elementwise ? resolve(kernel.body, value) : value,
+    row: elementwise || to.view.strides.length === kernel.outer.length,
+  }));
+  canon.run(productRowStride !== undefined);
+  return {
+    axes: canon.axes,
+    body,
+    loads: loads.map((access) => (access === null || access.dead ? null : access)),
+    indexAxis: body.map((instr) => (instr.op === "index" ? (canon.axisOf[instr.axis] ?? -1) : -1)),
+    stores: stores.filter((store) => !store.to.dead),
+    buffers: canon.buffers,
+  };
+}
+
+/** Follows reductions over nothing to the value they are. */
+function resolve(body: readonly Instr[], value: number): number {
+  const instr = body[value];
+  return instr?.op === "reduce" ? resolve(body, instr.a) : value;
+}
+
+/** All instructions that `roots` need, ascending; does not look behind instructions that `known` holds for. */
+export function closure(
+  body: readonly Instr[],
+  roots: readonly number[],
+  known: (i: number) => boolean = () => false,
+): number[] {
+  const seen = new Set<number>();
+  const visit = (i: number): void => {
+    const instr = body[i];
+    if (instr === undefined || seen.has(i) || known(i)) return;
+    seen.add(i);
+    for (const a of operandsOf(instr)) visit(a);
+  };
+  for (const root of roots) visit(root);
+  return [...seen].sort((a, b) => a - b);
+}
+
+/** The type an instruction computes with; this backend has no f64. */
+export function typeOf(body: readonly Instr[], i: number): Exclude<ComputeType, "f64"> {
+  const type = body[i]?.dtype ?? "f32";
+  if (type === "f64") {
+    throw new Error(
+      "the CPU backend has no f64: cast to f32, or use the reference backend, which computes in f64",
+    );
+  }
+  return type;
+}

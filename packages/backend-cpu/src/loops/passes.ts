@@ -1,0 +1,121 @@
+/**
+ * Passes over the inner axes. Reductions that do not need one another share a pass; element-level stores come in a last
+ * one. In row mode, values that are costly and needed in a later pass again are saved to scratch memory.
+ */
+import type { Instr } from "@tiedlora/core";
+import { operandsOf } from "@tiedlora/core";
+import type { Access, Nest, NestStore } from "./nest.ts";
+import { closure, SCRATCH } from "./nest.ts";
+import type { Schedule } from "./schedule.ts";
+
+export interface Pass {
+  readonly reduces: readonly number[];
+  readonly stores: readonly NestStore[];
+  /** What the pass reduces and stores. */
+  readonly roots: readonly number[];
+  /** All instructions that takes, ascending; what lies behind earlier reductions and saved values left out. */
+  readonly needed: readonly number[];
+  /** Values to save for later passes, and saved ones to load. */
+  readonly save: Map<number, Access>;
+  readonly restore: Map<number, Access>;
+}
+
+/** Bytes of scratch for one saved value: it should stay in the first two cache levels. */
+const MAX_SAVED_BYTES = 128 * 1024;
+
+/** By instruction: how many reductions one after the other it takes to get there. */
+function levels(body: readonly Instr[]): number[] {
+  const level: number[] = [];
+  for (const instr of body) {
+    const below = Math.max(0, ...operandsOf(instr).map((a) => level[a] ?? 0));
+    level.push(instr.op === "reduce" ? below + 1 : below);
+  }
+  return level;
+}
+
+export interface PassPlan {
+  readonly passes: readonly Pass[];
+  readonly scratchBytes: number;
+}
+
+/** `perElement` tells which instructions differ from element to element of a row. */
+export function planPasses(nest: Nest, plan: Schedule, perElement: (i: number) => boolean): PassPlan {
+  const { body } = nest;
+  const level = levels(body);
+  const live = closure(
+    body,
+    nest.stores.map((s) => s.value),
+  ).filter((i) => body[i]?.op === "reduce");
+  const stores = nest.stores.filter((store) => !store.row);
+  const groups = new Map<number, number[]>();
+  for (const r of live) groups.set(level[r] ?? 0, [...(groups.get(level[r] ?? 0) ?? []), r]);
+  const passes: Pass[] = [...groups.keys()]
+    .sort((a, b) => a - b)
+    .map((l) => makePass(body, groups.get(l) ?? [], []));
+  if (stores.length > 0) passes.push(makePass(body, [], stores));
+  return plan.mode === "row" ? withSavedValues(nest, plan, passes, perElement) : { passes, scratchBytes: 0 };
+}
+
+function makePass(body: readonly Instr[], reduces: readonly number[], stores: readonly NestStore[]): Pass {
+  const roots = [...reduces.map((r) => operandsOf(body[r] as Instr)[0] ?? 0), ...stores.map((s) => s.value)];
+  const needed = closure(body, roots, (i) => body[i]?.op === "reduce" && !roots.includes(i));
+  return { reduces, stores, roots, needed, save: new Map(), restore: new Map() };
+}
+
+const COSTLY: ReadonlySet<string> = new Set(["exp", "log", "sin", "cos", "tanh", "erf", "div", "mod"]);
+
+/** Marks values that an earlier pass computed at a price and a later one would compute again. */
+function withSavedValues(
+  nest: Nest,
+  plan: Schedule,
+  passes: readonly Pass[],
+  perElement: (i: number) => boolean,
+): PassPlan {
+  const { body } = nest;
+  const lengths = plan.axes.map((axis) => (axis.inner ? axis.length : 1));
+  const bytes = 4 * lengths.reduce((a, b) => a * b, 1);
+  if (bytes > MAX_SAVED_BYTES) return { passes, scratchBytes: 0 };
+  const saved = new Map<number, Access>();
+  const out: Pass[] = [];
+  for (const pass of passes) {
+    const earlier = (i: number): Pass | undefined => out.find((p) => p.needed.includes(i));
+    const shared = new Set(pass.needed.filter((i) => perElement(i) && earlier(i) !== undefined));
+    const isFrontier = (i: number): boolean =>
+      pass.roots.includes(i) ||
+      pass.needed.some((user) => !shared.has(user) && operandsOf(body[user] as Instr).includes(i));
+    for (const i of shared) {
+      const costly = closure(body, [i], (x) => body[x]?.op === "reduce").some((x) => {
+        const op = body[x]?.op ?? "const";
+        return perElement(x) && COSTLY.has(op);
+      });
+      if (!isFrontier(i) || !costly) continue;
+      const access = saved.get(i) ?? scratchAccess(saved.size * bytes, lengths, body[i]?.dtype);
+      saved.set(i, access);
+      earlier(i)?.save.set(i, access);
+      pass.restore.set(i, access);
+    }
+    const known = (i: number): boolean => body[i]?.op === "reduce" && !pass.roots.includes(i);
+    const direct = closure(body, pass.roots, (i) => known(i) || pass.restore.has(i));
+    const needed = [...new Set([...direct, ...reached(body, direct, pass)])].sort((a, b) => a - b);
+    out.push({ ...pass, needed });
+  }
+  return { passes: out, scratchBytes: saved.size * bytes };
+}
+
+/** The restored values that `direct` reads, or that are roots themselves. */
+function reached(body: readonly Instr[], direct: readonly number[], pass: Pass): number[] {
+  const read = new Set([...pass.roots, ...direct.flatMap((i) => operandsOf(body[i] as Instr))]);
+  return [...pass.restore.keys()].filter((i) => read.has(i));
+}
+
+function scratchAccess(byteOffset: number, lengths: readonly number[], dtype: string | undefined): Access {
+  const strides: number[] = [];
+  let stride = 1;
+  for (let a = lengths.length - 1; a >= 0; a--) {
+    const length = lengths[a] ?? 1;
+    strides[a] = length === 1 ? 0 : stride;
+    stride *= length;
+  }
+  const type = dtype === "i32" || dtype === "u32" || dtype === "bool" ? dtype : "f32";
+  return { slot: SCRATCH, dtype: type, offset: byteOffset / 4, strides, valid: lengths.map(() => null) };
+}

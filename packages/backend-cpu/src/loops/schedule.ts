@@ -1,0 +1,173 @@
+/**
+ * How a nest is run: which axis goes into the SIMD lanes, how far it is unrolled, and how the work is cut into chunks
+ * that threads take. Every chunk computes whole results, so how many there are never changes a bit of them.
+ *
+ * - mode "row": lanes lie along an inner axis; reductions end by folding the lanes.
+ * - mode "column": lanes lie along an outer axis, so that four (or 4·unroll) outer indices are computed side by side;
+ *   this serves elementwise kernels and reductions over strided axes.
+ */
+import type { Instr } from "@tiedlora/core";
+import type { Access, Axis, Nest } from "./nest.ts";
+import { typeOf } from "./nest.ts";
+
+export interface Schedule {
+  readonly mode: "row" | "column";
+  /** The nest's axes, possibly with one of length 1 added to serve as vector axis. */
+  readonly axes: readonly Axis[];
+  readonly vector: number;
+  /** The other axes, outermost first. */
+  readonly outer: readonly number[];
+  readonly inner: readonly number[];
+  /** Vectors per iteration. */
+  readonly unroll: number;
+  /** Where validity changes along the vector axis: ascending, from 0 to its length. */
+  readonly segments: readonly number[];
+  /** Rows (indices of `outer`) and vector elements per chunk. */
+  readonly rows: number;
+  readonly rowsPerChunk: number;
+  readonly vectorPerChunk: number;
+  readonly chunks: number;
+  /** Estimated run time on one thread, nanoseconds. */
+  readonly cost: number;
+}
+
+/** Beyond this many pieces of the vector axis the code is not copied per piece; validity is tested per element. */
+const MAX_SEGMENTS = 16;
+/** A chunk should be worth handing to another thread. */
+const CHUNK_NS = 10_000;
+/** Work below this stays on one thread. */
+const PARALLEL_NS = 20_000;
+/** Chunks start on cache lines of their own. */
+const LINE = 16;
+
+/** Nanoseconds of one instruction on four lanes; orders of magnitude are enough. */
+function instructionCost(instr: Instr, integer: boolean): number {
+  switch (instr.op) {
+    case "const":
+    case "scalar":
+    case "load":
+    case "product":
+      return 0;
+    case "exp":
+    case "tanh":
+    case "erf":
+      return 2.5;
+    case "log":
+    case "sin":
+    case "cos":
+      return 4;
+    case "div":
+    case "mod":
+      return integer ? 12 : 2;
+    case "sqrt":
+    case "rsqrt":
+    case "recip":
+      return 2;
+    default:
+      return 0.25;
+  }
+}
+
+function accessCost(access: Access, vector: number): number {
+  const stride = access.strides[vector] ?? 0;
+  const half = access.dtype === "f16" || access.dtype === "bf16" ? 1.5 : 0;
+  if (stride === 0) return 0.1;
+  return (stride === 1 || stride === -1 ? 0.6 : 3) + half;
+}
+
+function accesses(nest: Nest): Access[] {
+  return [...nest.loads.filter((a) => a !== null), ...nest.stores.map((s) => s.to)];
+}
+
+/** Nanoseconds per element when `vector` lies in the lanes: full vectors at a quarter, the rest one by one. */
+function costPerElement(nest: Nest, vector: number, length: number): number {
+  let perVector = 0;
+  nest.body.forEach((instr, i) => {
+    perVector += instructionCost(instr, typeOf(nest.body, i) !== "f32");
+  });
+  for (const access of accesses(nest)) perVector += accessCost(access, vector);
+  const full = Math.floor(length / 4);
+  return ((full + (length - 4 * full)) * Math.max(perVector, 0.5)) / length;
+}
+
+function segmentsOf(nest: Nest, vector: number, length: number): number[] {
+  const cuts = new Set([0, length]);
+  for (const access of accesses(nest)) {
+    const range = access.valid[vector];
+    if (range) cuts.add(range[0]).add(range[1]);
+  }
+  return [...cuts].sort((a, b) => a - b);
+}
+
+const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
+
+/** The axis that is cheapest in the lanes; null if validity changes too often along each. */
+function vectorAxis(nest: Nest): number | null {
+  let best: number | null = null;
+  let bestCost = Infinity;
+  const hasInner = nest.axes.some((axis) => axis.inner);
+  nest.axes.forEach((axis, a) => {
+    if (segmentsOf(nest, a, axis.length).length - 1 > MAX_SEGMENTS) return;
+    // equal costs: the later axis; an outer axis pays for keeping its accumulators across the inner loop
+    const cost = costPerElement(nest, a, axis.length) * (hasInner && !axis.inner ? 1.1 : 1);
+    if (cost <= bestCost) [best, bestCost] = [a, cost];
+  });
+  return best;
+}
+
+/** Many copies of a long body would only fill the instruction cache. */
+function unrollOf(nest: Nest, segments: number, length: number): number {
+  const size = nest.body.filter((instr) => instr.op !== "const" && instr.op !== "scalar").length;
+  if (segments > 4 || size > 24 || length < 8) return 1;
+  return size > 8 || length < 16 ? 2 : 4;
+}
+
+export interface ScheduleOptions {
+  readonly threads: number;
+  /** Fixes the lanes to the last axis (a matmul epilogue). */
+  readonly lastAxis?: boolean;
+}
+
+export function schedule(nest: Nest, options: ScheduleOptions): Schedule {
+  const found = options.lastAxis === true ? nest.axes.length - 1 : vectorAxis(nest);
+  const axes = found === null ? [...nest.axes, { length: 1, inner: false }] : nest.axes;
+  const vector = found ?? nest.axes.length;
+  const length = axes[vector]?.length ?? 1;
+  const mode = axes[vector]?.inner === true ? "row" : "column";
+  const others = axes.map((_, a) => a).filter((a) => a !== vector);
+  const outer = others.filter((a) => axes[a]?.inner !== true);
+  const inner = others.filter((a) => axes[a]?.inner === true);
+  const segments = segmentsOf(nest, vector, length);
+  const rows = product(outer.map((a) => axes[a]?.length ?? 1));
+  const elements = product(axes.map((axis) => axis.length));
+  const passes = 1 + nest.body.filter((instr) => instr.op === "reduce").length / 2;
+  const cost = elements * costPerElement(nest, vector, length) * passes;
+  const split = chunking(cost, rows, mode === "column" ? length : 1, options.threads);
+  return {
+    mode,
+    axes,
+    vector,
+    outer,
+    inner,
+    segments,
+    rows,
+    cost,
+    unroll: unrollOf(nest, segments.length - 1, length),
+    ...split,
+    vectorPerChunk: mode === "column" ? split.vectorPerChunk : length,
+  };
+}
+
+function chunking(
+  cost: number,
+  rows: number,
+  length: number,
+  threads: number,
+): Pick<Schedule, "rowsPerChunk" | "vectorPerChunk" | "chunks"> {
+  const wanted = threads === 1 || cost < PARALLEL_NS ? 1 : Math.min(Math.ceil(cost / CHUNK_NS), 4 * threads);
+  const rowsPerChunk = Math.ceil(rows / Math.min(rows, wanted));
+  const rowChunks = Math.ceil(rows / rowsPerChunk);
+  const vectorChunks = Math.max(1, Math.round(wanted / rowChunks));
+  const vectorPerChunk = Math.ceil(length / vectorChunks / LINE) * LINE;
+  return { rowsPerChunk, vectorPerChunk, chunks: rowChunks * Math.ceil(length / vectorPerChunk) };
+}

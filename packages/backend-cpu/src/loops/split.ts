@@ -1,0 +1,185 @@
+/**
+ * Splits long reductions with few results in two: parts of a fixed length, then their combination. The parts run in
+ * parallel, and partial sums keep the rounding error of a long sum small. How it is cut depends on shapes alone, so
+ * that the result does not depend on the number of threads.
+ */
+import type { DType, Instr, LoopKernel, Operand, Store } from "@tiedlora/core";
+import { BYTES, operandsOf } from "@tiedlora/core";
+import { closure } from "./nest.ts";
+
+/** Elements per part, about. */
+const PART = 16384;
+/** Fewer independent results than this cannot occupy the threads. */
+const FEW_RESULTS = 32;
+/** Above this, a single accumulator loses too many digits. */
+const LONG = 2 ** 20;
+
+export interface SplitKernels {
+  readonly kernels: readonly LoopKernel[];
+  /** Bytes of each buffer to add to the program, numbered from `firstBuffer`. */
+  readonly temps: readonly number[];
+}
+
+const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
+
+/** Reductions of a kernel that all happen in one pass, or null. */
+function onePass(kernel: LoopKernel): number[] | null {
+  const { body } = kernel;
+  const reduces = body.flatMap((instr, i) => (instr.op === "reduce" ? [i] : []));
+  const roots = reduces.flatMap((r) => operandsOf(body[r] as Instr));
+  const nested = closure(body, roots).some((i) => body[i]?.op === "reduce");
+  const perElement = kernel.stores.some((s) => s.to.view.strides.length !== kernel.outer.length);
+  return reduces.length === 0 || nested || perElement ? null : reduces;
+}
+
+/** The inner axis to cut: the longest that no padding applies to. */
+function cutAxis(kernel: LoopKernel): number | null {
+  let best: number | null = null;
+  kernel.inner.forEach((length, a) => {
+    const padded = kernel.body.some(
+      (instr) => instr.op === "load" && (instr.from.view.valid?.[kernel.outer.length + a] ?? null) !== null,
+    );
+    if (!padded && length > 1 && length > (best === null ? 0 : (kernel.inner[best] ?? 0))) best = a;
+  });
+  return best;
+}
+
+/** The two or three kernels that compute what `kernel` does, or null where it is better left whole. */
+export function splitReduction(kernel: LoopKernel, firstBuffer: number): SplitKernels | null {
+  const elements = product(kernel.inner);
+  const results = product(kernel.outer);
+  if (elements < 2 * PART || (results >= FEW_RESULTS && elements < LONG)) return null;
+  const reduces = onePass(kernel);
+  const axis = cutAxis(kernel);
+  if (reduces === null || axis === null) return null;
+  const length = kernel.inner[axis] ?? 1;
+  const part = Math.min(length, Math.max(1, Math.round((PART * length) / elements)));
+  const whole = Math.floor(length / part);
+  const rest = length - whole * part;
+  const parts = whole + (rest > 0 ? 1 : 0);
+  if (parts < 2) return null;
+
+  const partial = reduces.map((r, i) => partialOperand(kernel, r, firstBuffer + i, parts));
+  const cut = { kernel, axis, reduces, partial, part };
+  const kernels = [partKernel(cut, 0, whole, part)];
+  if (rest > 0) kernels.push(partKernel(cut, whole, 1, rest));
+  kernels.push(combineKernel(kernel, reduces, partial, parts));
+  return { kernels, temps: partial.map((p) => results * parts * BYTES[p.dtype]) };
+}
+
+interface Cut {
+  readonly kernel: LoopKernel;
+  readonly axis: number;
+  readonly reduces: readonly number[];
+  readonly partial: readonly Operand[];
+  /** Length of a whole part. */
+  readonly part: number;
+}
+
+/** The partial results of reduction `r`: [...outer, parts]. */
+function partialOperand(kernel: LoopKernel, r: number, buffer: number, parts: number): Operand {
+  const strides: number[] = [1];
+  let stride = parts;
+  for (const length of [...kernel.outer].reverse()) {
+    strides.unshift(stride);
+    stride *= length;
+  }
+  const dtype: DType = kernel.body[r]?.dtype ?? "f32";
+  return { buffer, dtype, view: { offset: 0, strides } };
+}
+
+/** Parts `first` to `first + count`, each `length` long. */
+function partKernel(
+  { kernel, axis, reduces, partial, part }: Cut,
+  first: number,
+  count: number,
+  length: number,
+): LoopKernel {
+  const outerRank = kernel.outer.length;
+  const body: Instr[] = [];
+  const at = new Map<number, number>(); // old instruction -> new
+  const push = (instr: Instr): number => body.push(instr) - 1;
+  const roots = reduces.flatMap((r) => operandsOf(kernel.body[r] as Instr));
+  for (const i of closure(kernel.body, roots)) {
+    const instr = kernel.body[i] as Instr;
+    if (instr.op === "load")
+      at.set(i, push({ ...instr, from: cutOperand(instr.from, outerRank, axis, first, part) }));
+    else if (instr.op === "index" && instr.axis === outerRank + axis) {
+      const which = push({ op: "index", axis: outerRank, dtype: "i32" });
+      const scale = push({ op: "const", value: part, dtype: "i32" });
+      const base = push({ op: "const", value: first * part, dtype: "i32" });
+      const within = push({ op: "index", axis: instr.axis + 1, dtype: "i32" });
+      const start = push({ op: "mul", a: which, b: scale, dtype: "i32" });
+      const moved = push({ op: "add", a: start, b: within, dtype: "i32" });
+      at.set(i, push({ op: "add", a: moved, b: base, dtype: "i32" }));
+    } else if (instr.op === "index") {
+      at.set(i, push({ ...instr, axis: instr.axis < outerRank ? instr.axis : instr.axis + 1 }));
+    } else at.set(i, push(renumber(instr, at)));
+  }
+  const stores: Store[] = reduces.map((r, x) => {
+    const value = push(renumber(kernel.body[r] as Instr, at));
+    const to = partial[x] as Operand;
+    return { to: { ...to, view: { ...to.view, offset: first } }, value };
+  });
+  const inner = kernel.inner.map((n, a) => (a === axis ? length : n));
+  return { type: "loop", outer: [...kernel.outer, count], inner, body, stores };
+}
+
+function cutOperand(operand: Operand, outerRank: number, axis: number, first: number, part: number): Operand {
+  const { offset, strides, valid } = operand.view;
+  if (strides.length === outerRank) return operand;
+  const along = strides[outerRank + axis] ?? 0;
+  const view = {
+    offset: offset + first * part * along,
+    strides: [...strides.slice(0, outerRank), part * along, ...strides.slice(outerRank)],
+    ...(valid && { valid: [...valid.slice(0, outerRank), null, ...valid.slice(outerRank)] }),
+  };
+  return { ...operand, view };
+}
+
+function renumber(instr: Instr, at: ReadonlyMap<number, number>): Instr {
+  const to = (i: number): number => at.get(i) ?? i;
+  if ("c" in instr) return { ...instr, a: to(instr.a), b: to(instr.b), c: to(instr.c) };
+  if ("b" in instr) return { ...instr, a: to(instr.a), b: to(instr.b) };
+  return "a" in instr ? { ...instr, a: to(instr.a) } : instr;
+}
+
+/** Folds the parts, then does what the kernel did with its reductions. */
+function combineKernel(
+  kernel: LoopKernel,
+  reduces: readonly number[],
+  partial: readonly Operand[],
+  parts: number,
+): LoopKernel {
+  const body: Instr[] = [];
+  const at = new Map<number, number>();
+  reduces.forEach((r, x) => {
+    const instr = kernel.body[r];
+    if (instr?.op !== "reduce") return;
+    const load = body.push({ op: "load", from: partial[x] as Operand, dtype: instr.dtype }) - 1;
+    at.set(r, body.push({ ...instr, a: load }) - 1);
+  });
+  const needed = closure(
+    kernel.body,
+    kernel.stores.map((s) => s.value),
+    (i) => at.has(i),
+  );
+  for (const i of needed) {
+    const instr = kernel.body[i] as Instr;
+    at.set(i, body.push(instr.op === "load" ? rowLoad(instr, kernel) : renumber(instr, at)) - 1);
+  }
+  const stores = kernel.stores.map((s) => ({ ...s, value: at.get(s.value) ?? s.value }));
+  return { type: "loop", outer: kernel.outer, inner: [parts], body, stores };
+}
+
+/** A load that is the same for all inner indices, over the outer axes and the axis of parts. */
+function rowLoad(instr: Extract<Instr, { op: "load" }>, kernel: LoopKernel): Instr {
+  const { offset, strides, valid } = instr.from.view;
+  const rank = kernel.outer.length;
+  const view = {
+    offset,
+    strides: [...strides.slice(0, rank), 0],
+    ...(valid && { valid: [...valid.slice(0, rank), null] }),
+  };
+  return { ...instr, from: { ...instr.from, view } };
+}

@@ -1,0 +1,348 @@
+/**
+ * The matmul step: blocking around the GEMM core, all shapes and strides constants of the code. Threads share a product
+ * by parts of C; k is cut at fixed places, so the parts do not change a bit of the result.
+ */
+import type { Epilogue, LibraryCall, LoopKernel, Operand } from "@tiedlora/core";
+import { BYTES } from "@tiedlora/core";
+import type { Callable, Fn, Int, Local, Module } from "./assembler.ts";
+import type { GemmDType, Tile } from "./gemm.ts";
+import { tileColumns } from "./gemm.ts";
+import { i32 } from "./instructions.ts";
+import { LoopEmitter } from "./loops/emit.ts";
+import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
+import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
+import { canonicalise, PRODUCT } from "./loops/nest.ts";
+import { schedule } from "./loops/schedule.ts";
+
+export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
+
+/** The GEMM core as imported into a program. */
+export interface GemmImports {
+  readonly pack: (side: "A" | "B", dtype: GemmDType) => Callable;
+  readonly block: Callable;
+}
+
+export interface MatmulOptions extends CodegenOptions {
+  readonly tile: Tile;
+  readonly gemm: GemmImports;
+}
+
+/** Lengths of the blocks along k, m and n: B's panel stays in L2 or L3, A's block in L2, a strip of B in L1. */
+const K_BLOCK = 256;
+const M_BLOCK = 192;
+const N_BLOCK = 2048;
+/** With an epilogue, a panel of C of this size is finished over all of k before it is handed on. */
+const M_PANEL = 768;
+const N_PANEL = 512;
+/** A core's speed, for estimates: floating-point operations per nanosecond, and nanoseconds to pack an element. */
+const FLOP_PER_NS = 45;
+const PACK_NS = 0.5;
+const PARALLEL_NS = 20_000;
+
+const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
+const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;
+
+/** How C is cut into chunks: `batches` of whole products, or parts of one. */
+interface Grid {
+  readonly batchPerChunk: number;
+  readonly mPer: number;
+  readonly nPer: number;
+}
+
+interface Problem {
+  readonly batch: readonly number[];
+  readonly m: number;
+  readonly n: number;
+  readonly terms: readonly { readonly a: Operand; readonly b: Operand; readonly k: number }[];
+  /** Where the product goes directly: f32, contiguous along n. */
+  readonly direct: Operand | null;
+  readonly epilogue: Epilogue | null;
+}
+
+/** Swaps the last two strides. */
+function transposed(operand: Operand): Operand {
+  const { strides } = operand.view;
+  const [rows = 0, columns = 0] = strides.slice(-2);
+  return { ...operand, view: { ...operand.view, strides: [...strides.slice(0, -2), columns, rows] } };
+}
+
+/** Brings a call into a form with C contiguous along n, or with an epilogue that stores it. */
+function problemOf({ params, inputs, outputs }: MatmulCall): Problem {
+  const terms = params.k.map((k, t) => ({ a: inputs[2 * t] as Operand, b: inputs[2 * t + 1] as Operand, k }));
+  const base = { batch: params.batch, m: params.m, n: params.n, terms };
+  if (params.epilogue !== undefined) return { ...base, direct: null, epilogue: params.epilogue };
+  const c = outputs[0] as Operand;
+  const [rowStride, columnStride] = c.view.strides.slice(-2);
+  if (c.dtype === "f32" && columnStride === 1) return { ...base, direct: c, epilogue: null };
+  if (c.dtype === "f32" && rowStride === 1) {
+    // C is stored transposed: compute Cᵀ = Bᵀ Aᵀ
+    const swapped = terms.map(({ a, b, k }) => ({ a: transposed(b), b: transposed(a), k }));
+    return { ...base, m: params.n, n: params.m, terms: swapped, direct: transposed(c), epilogue: null };
+  }
+  const epilogue: Epilogue = { body: [{ op: "product", dtype: "f32" }], stores: [{ to: c, value: 0 }] };
+  return { ...base, direct: null, epilogue };
+}
+
+/** Cuts C so that the slowest thread finishes soonest; packing is what finer cuts cost. */
+function gridOf({ batch, m, n, terms }: Problem, cost: number, tile: Tile, threads: number): Grid {
+  const batches = product(batch);
+  if (threads === 1 || cost < PARALLEL_NS) return { batchPerChunk: batches, mPer: m, nPer: n };
+  const k = terms.reduce((sum, term) => sum + term.k, 0);
+  let best: Grid = { batchPerChunk: 1, mPer: m, nPer: n };
+  let bestTime = Infinity;
+  for (let pm = 1; pm <= 2 * threads; pm++) {
+    for (let pn = 1; pm * pn <= 2 * threads; pn++) {
+      const mPer = Math.min(m, ceilTo(m / pm, tile.rows));
+      const nPer = Math.min(n, ceilTo(n / pn, Math.max(16, tileColumns(tile))));
+      const chunks = batches * Math.ceil(m / mPer) * Math.ceil(n / nPer);
+      const time =
+        Math.ceil(chunks / threads) * k * ((2 * mPer * nPer) / FLOP_PER_NS + PACK_NS * (mPer + nPer));
+      if (time < bestTime * 0.98) [best, bestTime] = [{ batchPerChunk: 1, mPer, nPer }, time];
+    }
+  }
+  if (best.mPer < m || best.nPer < n) return best;
+  // enough products to go round: several per chunk where they are small
+  const wanted = Math.min(batches, 4 * threads, Math.ceil((2 * cost) / PARALLEL_NS));
+  return { ...best, batchPerChunk: Math.ceil(batches / wanted) };
+}
+
+/** Memory of one thread: packed A, packed B, a spare tile, and the panel of C that an epilogue reads. */
+interface Layout {
+  readonly a: number;
+  readonly b: number;
+  readonly spare: number;
+  readonly panel: number;
+  readonly bytes: number;
+  readonly nBlock: number;
+  readonly mPanel: number;
+}
+
+function layoutOf(problem: Problem, grid: Grid, tile: Tile): Layout {
+  const hasPanel = problem.epilogue !== null;
+  const columns = tileColumns(tile);
+  const nBlock = Math.min(hasPanel ? N_PANEL : N_BLOCK, ceilTo(grid.nPer, columns));
+  const mPanel = hasPanel ? Math.min(M_PANEL, grid.mPer) : grid.mPer;
+  const deepest = Math.min(K_BLOCK, Math.max(...problem.terms.map((t) => t.k)));
+  const k = ceilTo(deepest, tile.unroll);
+  const b = 4 * k * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows);
+  const spare = b + 4 * k * nBlock;
+  const panel = spare + 4 * tile.rows * columns;
+  return { a: 0, b, spare, panel, bytes: panel + (hasPanel ? 4 * mPanel * nBlock : 0), nBlock, mPanel };
+}
+
+function mBlock(tile: Tile): number {
+  return Math.floor(M_BLOCK / tile.rows) * tile.rows;
+}
+
+/** Adds the step's function to the module under `name`. */
+export function compileMatmul(
+  module: Module,
+  name: string,
+  call: MatmulCall,
+  options: MatmulOptions,
+): StepFunction {
+  const problem = problemOf(call);
+  const { tile } = options;
+  const flops =
+    2 * product(problem.batch) * problem.m * problem.n * problem.terms.reduce((s, t) => s + t.k, 0);
+  const cost = flops / FLOP_PER_NS;
+  const grid = gridOf(problem, cost, tile, options.threads);
+  const layout = layoutOf(problem, grid, tile);
+  const buffers: number[] = [];
+  const slotOf = (operand: Operand): number => {
+    const at = buffers.indexOf(operand.buffer);
+    return at >= 0 ? at : buffers.push(operand.buffer) - 1;
+  };
+  const slots = {
+    terms: problem.terms.map(({ a, b }) => ({ a: slotOf(a), b: slotOf(b) })),
+    direct: problem.direct === null ? -1 : slotOf(problem.direct),
+  };
+  const epilogue =
+    problem.epilogue && compileEpilogue(module, problem, problem.epilogue, layout, options, slotOf);
+  const parts = { m: Math.ceil(problem.m / grid.mPer), n: Math.ceil(problem.n / grid.nPer) };
+  const batchChunks = Math.ceil(product(problem.batch) / grid.batchPerChunk);
+  module.fn(name, STEP_PARAMS, [], (f, ...params) => {
+    const [frame, args, chunk, scratch] = params as [Local, Local, Local, Local];
+    new MatmulEmitter(f, { problem, grid, layout, options, slots, epilogue, frame, args, scratch }).emit(
+      chunk,
+      parts,
+    );
+  });
+  return { chunks: batchChunks * parts.m * parts.n, cost, scratchBytes: layout.bytes, buffers };
+}
+
+interface Emission {
+  readonly problem: Problem;
+  readonly grid: Grid;
+  readonly layout: Layout;
+  readonly options: MatmulOptions;
+  readonly slots: {
+    readonly terms: readonly { readonly a: number; readonly b: number }[];
+    readonly direct: number;
+  };
+  readonly epilogue: Fn | null;
+  readonly frame: Local;
+  readonly args: Local;
+  readonly scratch: Local;
+}
+
+class MatmulEmitter {
+  private readonly f: Fn;
+  private readonly e: Emission;
+
+  constructor(f: Fn, emission: Emission) {
+    this.f = f;
+    this.e = emission;
+  }
+
+  private least(a: Int, b: number): Local {
+    const x = this.f.local("i32", a);
+    this.f.set(x, i32.select(x, b, i32.lt_s(x, b)));
+    return x;
+  }
+
+  emit(chunk: Local, parts: { readonly m: number; readonly n: number }): void {
+    const { f } = this;
+    const { problem, grid } = this.e;
+    const batches = product(problem.batch);
+    const rest = f.local("i32", i32.div_u(chunk, parts.n));
+    const n0 = f.bind(i32.mul(i32.rem_u(chunk, parts.n), grid.nPer));
+    const n1 = this.least(i32.add(n0, grid.nPer), problem.n);
+    const m0 = f.bind(i32.mul(i32.rem_u(rest, parts.m), grid.mPer));
+    const m1 = this.least(i32.add(m0, grid.mPer), problem.m);
+    const b0 = f.bind(i32.mul(i32.div_u(rest, parts.m), grid.batchPerChunk));
+    const b1 = this.least(i32.add(b0, grid.batchPerChunk), batches);
+    const b = f.local("i32");
+    f.for(b, b0, b1, 1, () => this.product(b, m0, m1, n0, n1));
+  }
+
+  /** The address of an operand's element [b, 0, 0]. */
+  private origin(operand: Operand, slot: number, b: Local): Local {
+    const { f } = this;
+    const { problem, frame, args } = this.e;
+    const bytes = BYTES[operand.dtype];
+    const p = f.local("i32", i32.add(bufferAddress(frame, args, slot), operand.view.offset * bytes));
+    const rest = f.local("i32", b);
+    for (let d = problem.batch.length - 1; d >= 0; d--) {
+      const stride = (operand.view.strides[d] ?? 0) * bytes;
+      const length = problem.batch[d] ?? 1;
+      if (stride !== 0 && length > 1) f.set(p, i32.add(p, i32.mul(i32.rem_u(rest, length), stride)));
+      f.set(rest, i32.div_u(rest, length));
+    }
+    return p;
+  }
+
+  /** Rows m0..m1 and columns n0..n1 of product `b`. */
+  private product(b: Local, m0: Local, m1: Local, n0: Local, n1: Local): void {
+    const { f } = this;
+    const { problem, layout, slots, epilogue, frame, args, scratch } = this.e;
+    const origins = problem.terms.map((term, t) => ({
+      a: this.origin(term.a, slots.terms[t]?.a ?? 0, b),
+      b: this.origin(term.b, slots.terms[t]?.b ?? 0, b),
+    }));
+    const c = problem.direct === null ? null : this.origin(problem.direct, slots.direct, b);
+    const [im, jc] = [f.local("i32"), f.local("i32")];
+    f.for(im, m0, m1, layout.mPanel, () => {
+      const rows = this.least(i32.sub(m1, im), layout.mPanel);
+      f.for(jc, n0, n1, layout.nBlock, () => {
+        const columns = this.least(i32.sub(n1, jc), layout.nBlock);
+        const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nBlock);
+        const target =
+          c === null
+            ? f.bind(i32.add(scratch, layout.panel))
+            : f.bind(i32.add(i32.add(c, i32.mul(im, rowStride)), i32.shl(jc, 2)));
+        problem.terms.forEach((_, t) => {
+          const from = origins[t] as { a: Local; b: Local };
+          this.term(t, from, { im, rows, jc, columns, target, rowStride });
+        });
+        if (epilogue !== null) {
+          const row = f.bind(i32.add(i32.mul(b, problem.m), im));
+          const end = { row: i32.add(row, rows), column: i32.add(jc, columns) };
+          f.call(epilogue, frame, args, scratch, row, end.row, jc, end.column, target);
+        }
+      });
+    });
+  }
+
+  /** Adds term t to the panel (the first one overwrites it). */
+  private term(
+    t: number,
+    from: { readonly a: Local; readonly b: Local },
+    panel: { im: Local; rows: Local; jc: Local; columns: Local; target: Local; rowStride: number },
+  ): void {
+    const { f } = this;
+    const { problem, layout, options, scratch } = this.e;
+    const { a, b, k } = problem.terms[t] as Problem["terms"][number];
+    const { im, rows, jc, columns, target, rowStride } = panel;
+    const [aRow, aK] = bytesOfLastTwo(a);
+    const [bK, bColumn] = bytesOfLastTwo(b);
+    const [packedA, packedB] = [f.bind(i32.add(scratch, layout.a)), f.bind(i32.add(scratch, layout.b))];
+    const [pc, ic] = [f.local("i32"), f.local("i32")];
+    const block = mBlock(options.tile);
+    f.for(pc, 0, Math.max(k, 1), K_BLOCK, () => {
+      const depth = this.least(i32.sub(k, pc), K_BLOCK);
+      const bAt = i32.add(i32.add(from.b, i32.mul(pc, bK)), i32.mul(jc, bColumn));
+      f.call(options.gemm.pack("B", b.dtype as GemmDType), packedB, bAt, bColumn, bK, columns, depth);
+      f.for(ic, 0, rows, block, () => {
+        const height = this.least(i32.sub(rows, ic), block);
+        const aAt = i32.add(i32.add(from.a, i32.mul(i32.add(im, ic), aRow)), i32.mul(pc, aK));
+        f.call(options.gemm.pack("A", a.dtype as GemmDType), packedA, aAt, aRow, aK, height, depth);
+        const to = i32.add(target, i32.mul(ic, rowStride));
+        const add = t > 0 ? 1 : i32.ne(pc, 0);
+        const spare = i32.add(scratch, layout.spare);
+        f.call(options.gemm.block, packedA, packedB, to, rowStride, height, columns, depth, add, spare);
+      });
+    });
+  }
+}
+
+function bytesOfLastTwo(operand: Operand): [number, number] {
+  const bytes = BYTES[operand.dtype];
+  const [first = 0, second = 0] = operand.view.strides.slice(-2);
+  return [first * bytes, second * bytes];
+}
+
+/** epilogue(frame, args, scratch, row, endRow, column, endColumn, panel): rows counted over batch and m. */
+function compileEpilogue(
+  module: Module,
+  problem: Problem,
+  epilogue: Epilogue,
+  layout: Layout,
+  options: MatmulOptions,
+  slotOf: (operand: Operand) => number,
+): Fn {
+  const kernel: LoopKernel = {
+    type: "loop",
+    outer: [...problem.batch, problem.m, problem.n],
+    inner: [],
+    body: epilogue.body,
+    stores: epilogue.stores,
+  };
+  const nest = canonicalise(kernel, { productRowStride: layout.nBlock });
+  const plan = schedule(nest, { threads: 1, lastAxis: true });
+  const slots = nest.buffers.map((buffer) =>
+    slotOf({ buffer, dtype: "f32", view: { offset: 0, strides: [] } }),
+  );
+  return module.fn(null, Array(8).fill("i32"), [], (f, ...params) => {
+    const [frame, args, scratch, row, endRow, column, endColumn, panel] = params as Local[] as [
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
+    // the panel's first element is [row, column]; operands count from [0, 0]
+    const corner = i32.add(i32.mul(row, layout.nBlock), column);
+    const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));
+    const emitter = new LoopEmitter(f, nest, plan, {
+      fma: options.fma,
+      base: (slot) => (slot === PRODUCT ? origin : bufferAddress(frame, args, slots[slot] ?? 0)),
+      scalar: (slot) => i32.add(frame, options.scalarsAt + 8 * slot),
+      scratch,
+    });
+    emitter.emit({ rows: [row, endRow], vector: [column, endColumn] });
+  });
+}

@@ -1,0 +1,110 @@
+/**
+ * What the place we run in offers: threads, relaxed SIMD, sharing of memory. Node's modules are reached at run time, so
+ * that the same code loads in a browser.
+ */
+import { Module } from "./assembler.ts";
+import type { Tile } from "./gemm.ts";
+import { f32x4, v128 } from "./instructions.ts";
+
+/** A worker that has been given its source. */
+export interface WorkerHandle {
+  post(message: unknown): void;
+  /** Whether the worker keeps the process alive. */
+  keepAlive(on: boolean): void;
+  onFailure(report: (reason: string) => void): void;
+  terminate(): void;
+}
+
+interface NodeWorker {
+  postMessage(message: unknown): void;
+  ref(): void;
+  unref(): void;
+  on(event: "error", listener: (error: Error) => void): void;
+  terminate(): Promise<number>;
+}
+
+interface NodeModules {
+  "node:worker_threads": { readonly Worker: new (source: string, options: { eval: boolean }) => NodeWorker };
+  "node:os": { availableParallelism(): number };
+  "node:v8": { setFlagsFromString(flags: string): void };
+}
+
+interface NodeProcess {
+  readonly versions?: { readonly v8?: string };
+  getBuiltinModule?<K extends keyof NodeModules>(name: K): NodeModules[K] | undefined;
+}
+
+const nodeProcess = (globalThis as { process?: NodeProcess }).process;
+
+function nodeModule<K extends keyof NodeModules>(name: K): NodeModules[K] | undefined {
+  return nodeProcess?.getBuiltinModule?.(name);
+}
+
+/** How many threads this machine runs at once. */
+export function parallelism(): number {
+  const os = nodeModule("node:os");
+  if (os !== undefined) return os.availableParallelism();
+  return (globalThis as { navigator?: { hardwareConcurrency?: number } }).navigator?.hardwareConcurrency ?? 1;
+}
+
+/** Whether memory can be shared with workers; pages need cross-origin isolation for it. */
+export function canShareMemory(): boolean {
+  const isolated = (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated;
+  return typeof SharedArrayBuffer !== "undefined" && isolated !== false;
+}
+
+/** Starts a worker from self-contained source: no file to find for loaders and bundlers. */
+export function startWorker(source: string): WorkerHandle {
+  const threads = nodeModule("node:worker_threads");
+  if (threads !== undefined) {
+    const worker = new threads.Worker(source, { eval: true });
+    worker.unref();
+    return {
+      post: (message) => worker.postMessage(message),
+      keepAlive: (on) => (on ? worker.ref() : worker.unref()),
+      onFailure: (report) => worker.on("error", (error) => report(error.message)),
+      terminate: () => void worker.terminate(),
+    };
+  }
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const worker = new Worker(url);
+  return {
+    post: (message) => worker.postMessage(message),
+    keepAlive: () => undefined,
+    onFailure: (report) => worker.addEventListener("error", (event) => report(event.message)),
+    terminate: () => {
+      worker.terminate();
+      URL.revokeObjectURL(url);
+    },
+  };
+}
+
+/** Whether this engine compiles relaxed-SIMD fused multiply-add. */
+function acceptsRelaxedSimd(): boolean {
+  const module = new Module();
+  module.fn("probe", ["i32"], [], (f, p) => {
+    if (p !== undefined) v128.store(f, p, f32x4.relaxed_madd(v128.load(p), v128.load(p), v128.load(p)));
+  });
+  return WebAssembly.validate(module.bytes({ shared: false }));
+}
+
+let relaxedSimd: boolean | undefined;
+
+/**
+ * Whether to use fused multiply-add. Node 20's V8 (11.3) has it behind a flag that can be set while running; it
+ * has to be set before the first module that uses it, and holds for the whole process.
+ */
+export function hasRelaxedSimd(): boolean {
+  if (relaxedSimd === undefined) {
+    if (nodeProcess?.versions?.v8?.startsWith("11.") === true && !acceptsRelaxedSimd()) {
+      nodeModule("node:v8")?.setFlagsFromString("--experimental-wasm-relaxed-simd");
+    }
+    relaxedSimd = acceptsRelaxedSimd();
+  }
+  return relaxedSimd;
+}
+
+/** The register tile that suits most engines: V8 before 13 spills with anything larger. */
+export function defaultTile(): Tile {
+  return { rows: 4, vectors: 2, unroll: 1, fma: hasRelaxedSimd() };
+}

@@ -1,0 +1,186 @@
+/** A program as one WebAssembly module and a list of calls into it. */
+import type { LibraryCall, Operand, Program, Step } from "@tiedlora/core";
+import type { Callable } from "./assembler.ts";
+import { Module } from "./assembler.ts";
+import type { GemmDType, Tile } from "./gemm.ts";
+import { BLOCK_NAME, BLOCK_PARAMS, GEMM_DTYPES, PACK_PARAMS, packName } from "./gemm.ts";
+import { compileGather, compileScatterAdd } from "./indexing.ts";
+import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
+import { compileLoop, planLoop } from "./loops/kernel.ts";
+import { splitReduction } from "./loops/split.ts";
+import type { GemmImports } from "./matmul.ts";
+import { compileMatmul } from "./matmul.ts";
+
+export interface ProgramOptions {
+  readonly threads: number;
+  readonly shared: boolean;
+  readonly tile: Tile;
+}
+
+/** One call: export number `fn`, for each of `chunks` chunks; `args` are offsets in the frame, by slot. */
+export interface Call {
+  readonly fn: number;
+  readonly chunks: number;
+  readonly args: readonly number[];
+}
+
+export interface CompiledProgram {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly calls: readonly Call[];
+  /** The frame holds the address of each buffer (those of `temps` last), then the scalars as f64. */
+  readonly bufferCount: number;
+  readonly scalarsAt: number;
+  readonly frameBytes: number;
+  /** Sizes of temporaries by buffer number: the program's, and partial results of split reductions. */
+  readonly temps: ReadonlyMap<number, number>;
+  readonly scratchBytes: number;
+  /** Estimated run time on one thread, nanoseconds. */
+  readonly cost: number;
+}
+
+/** The name by which programs import the GEMM core. */
+export const GEMM_MODULE = "gemm";
+
+/** The export name of a program's function number `i`. */
+export const exportName = (i: number): string => `k${i}`;
+
+/** Whether there is a kernel for `call`; it decides what core lowers to loops. */
+export function accelerates(call: LibraryCall): boolean {
+  const operands = [...call.inputs, ...call.outputs];
+  const stored = call.name === "matmul" ? (call.params.epilogue?.stores ?? []).map((s) => s.to) : [];
+  const half = (o: Operand | undefined): boolean => o?.dtype === "f16" || o?.dtype === "bf16";
+  if ([...operands, ...stored].some((o) => o.dtype === "f64")) return false;
+  if (operands.some((o) => o.view.valid?.some((range) => range !== null))) return false;
+  switch (call.name) {
+    case "matmul":
+      return call.inputs.every((o) => o.dtype === "f32" || half(o));
+    case "gather":
+      return true;
+    case "scatterAdd":
+      return !half(call.outputs[0]); // sums are kept in the output
+    case "attention":
+    case "attentionGrad":
+      return false;
+  }
+}
+
+export function compileProgram(program: Program, options: ProgramOptions): CompiledProgram {
+  const temps = new Map<number, number>();
+  program.buffers.forEach((spec, i) => {
+    if (spec.kind === "temp") temps.set(i, spec.bytes);
+  });
+  let bufferCount = program.buffers.length;
+  const steps = program.steps.flatMap((step): readonly Step[] => {
+    const split = step.type === "loop" ? splitReduction(step, bufferCount) : null;
+    if (split === null) return [step];
+    for (const bytes of split.temps) temps.set(bufferCount++, bytes);
+    return split.kernels;
+  });
+  const scalarsAt = Math.ceil((4 * bufferCount) / 8) * 8;
+  const builder = new ProgramBuilder(steps, { ...options, fma: options.tile.fma, scalarsAt });
+  const calls = steps.map((step) => builder.add(step));
+  return {
+    bytes: builder.module.bytes({ shared: options.shared }),
+    calls,
+    bufferCount,
+    scalarsAt,
+    frameBytes: scalarsAt + 8 * program.scalars,
+    temps,
+    scratchBytes: builder.scratchBytes,
+    cost: builder.cost,
+  };
+}
+
+interface Compiled {
+  readonly fn: number;
+  readonly step: StepFunction;
+  /** The buffers of the step it was compiled for, in order of appearance. */
+  readonly order: readonly number[];
+}
+
+/** Compiles each distinct step once: twelve equal layers share their kernels. */
+class ProgramBuilder {
+  readonly module: Module = new Module();
+  scratchBytes = 0;
+  cost = 0;
+  private readonly options: CodegenOptions & ProgramOptions;
+  private readonly gemm: GemmImports | null;
+  private readonly compiled = new Map<string, Compiled>();
+
+  constructor(steps: readonly Step[], options: CodegenOptions & ProgramOptions) {
+    this.options = options;
+    const usesGemm = steps.some((step) => step.type === "library" && step.name === "matmul");
+    this.gemm = usesGemm ? importGemm(this.module) : null;
+  }
+
+  add(step: Step): Call {
+    const { key, order } = structuralKey(step);
+    let entry = this.compiled.get(key);
+    if (entry === undefined) {
+      const fn = this.compiled.size;
+      entry = { fn, step: this.compile(step, exportName(fn)), order };
+      this.compiled.set(key, entry);
+    }
+    const { fn, step: compiled, order: original } = entry;
+    this.scratchBytes = Math.max(this.scratchBytes, compiled.scratchBytes);
+    this.cost += compiled.cost;
+    const args = compiled.buffers.map((buffer) => 4 * (order[original.indexOf(buffer)] ?? 0));
+    return { fn, chunks: compiled.chunks, args };
+  }
+
+  private compile(step: Step, name: string): StepFunction {
+    const { module, options, gemm } = this;
+    if (step.type === "loop") return compileLoop(module, name, planLoop(step, options.threads), options);
+    if (!accelerates(step)) {
+      throw new Error(
+        `the CPU backend has no kernel for this ${step.name} call; core lowers what accelerates() refuses`,
+      );
+    }
+    switch (step.name) {
+      case "matmul":
+        if (gemm === null) throw new Error("the program does not import the GEMM core");
+        return compileMatmul(module, name, step, { ...options, gemm });
+      case "gather":
+        return compileGather(module, name, step, options);
+      case "scatterAdd":
+        return compileScatterAdd(module, name, step, options);
+      case "attention":
+      case "attentionGrad":
+        throw new Error(`the CPU backend has no kernel for ${step.name}`);
+    }
+  }
+}
+
+function importGemm(module: Module): GemmImports {
+  const packs = new Map<string, Callable>();
+  for (const side of ["A", "B"] as const) {
+    for (const dtype of GEMM_DTYPES) {
+      const name = packName(side, dtype);
+      packs.set(name, module.import(GEMM_MODULE, name, PACK_PARAMS, []));
+    }
+  }
+  const block = module.import(GEMM_MODULE, BLOCK_NAME, BLOCK_PARAMS, []);
+  const pack = (side: "A" | "B", dtype: GemmDType): Callable => {
+    const found = packs.get(packName(side, dtype));
+    if (found === undefined) throw new Error(`the GEMM core packs f32, f16 and bf16, not ${dtype}`);
+    return found;
+  };
+  return { pack, block };
+}
+
+/** A string equal for steps that differ only in which buffers they use, and those buffers in order of appearance. */
+function structuralKey(step: Step): { readonly key: string; readonly order: readonly number[] } {
+  const order: number[] = [];
+  const key = JSON.stringify(step, (name, value: unknown) => {
+    if (typeof value !== "number") return value;
+    if (name === "buffer") {
+      const at = order.indexOf(value);
+      return at >= 0 ? at : order.push(value) - 1;
+    }
+    // JSON has neither infinities nor a negative zero
+    return Number.isFinite(value) && !Object.is(value, -0)
+      ? value
+      : `number ${Object.is(value, -0) ? "-0" : value}`;
+  });
+  return { key, order };
+}
