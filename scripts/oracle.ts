@@ -117,8 +117,8 @@ async function replayRun(
 
 /** NaN is worse than anything. */
 const worse = (a: number, b: number): number => (Number.isNaN(a) || Number.isNaN(b) ? NaN : Math.max(a, b));
-const norm = (values: Float64Array | Float32Array): number =>
-  Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+const norm = (values: Float32Array | Float64Array): number =>
+  Math.sqrt(Array.from(values).reduce((sum, value) => sum + value * value, 0));
 
 function difference(a: Float32Array, b: Float32Array): Float64Array {
   if (a.length !== b.length) throw new Error(`${a.length} values here, ${b.length} recorded`);

@@ -1,13 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  type Backend,
-  Device,
-  type DeviceOptions,
-  type LibraryCall,
-  type Program,
-  ReferenceBackend,
-} from "@tiedlora/core";
+import { type Backend, Device, type LibraryCall, type Program, ReferenceBackend } from "@tiedlora/core";
 import fc from "fast-check";
 import * as build from "../src/build.ts";
 import { planFor, submit } from "../src/plan.ts";

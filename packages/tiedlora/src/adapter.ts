@@ -73,6 +73,9 @@ export interface FactorSelection {
   readonly match?: RegExp;
 }
 
+/** What console.log calls in Node. */
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
+
 export class Adapter implements Owner {
   readonly name: string;
   readonly method: Method;
@@ -102,6 +105,7 @@ export class Adapter implements Owner {
     const device = deviceOf(linears, plan);
     this.#parameters = new Map(plan.factors.map((factor) => [factor, createParameter(factor, device, seed)]));
     this.#places = plan.sites.flatMap((site) => this.#placesOf(site, linears));
+    Object.defineProperty(this, INSPECT, { value: () => this.toString() });
   }
 
   #placesOf(plan: SitePlan, linears: ReadonlyMap<string, nn.Linear>): [nn.Linear, Place][] {
@@ -220,7 +224,7 @@ export class Adapter implements Owner {
     for (const [linear, place] of this.#places) yield [linear, place];
   }
 
-  [Symbol.for("nodejs.util.inspect.custom")](): string {
+  toString(): string {
     const { trainable, total } = this.count();
     return `Adapter(${this.name}: ${this.method.name}, ${this.plan.sites.length} sites, ${trainable} of ${total} trained)`;
   }

@@ -96,7 +96,7 @@ suite("a tied factor", () => {
       const at = Float64Array.from(await parameter.data());
       const direction = normalArray(key(9).fold(factor), parameter.size);
       const [gradient] = grad(lossOf(model), [parameter]);
-      const slope = (await gradient!.data()).reduce((sum, g, i) => sum + g * direction[i]!, 0);
+      const slope = Array.from(await gradient!.data()).reduce((sum, g, i) => sum + g * direction[i]!, 0);
       const step = 2 ** -8;
       const moved = async (by: number): Promise<number> => {
         parameter.set(Float32Array.from(at, (x, i) => x + by * direction[i]!));
@@ -292,7 +292,7 @@ test("a masked element never moves, under decay and momentum, while the others d
   const before = await A.data();
   await run(adapter, optimizer, model);
   const after = await A.data();
-  after.forEach((value, i) => assert.equal(value !== before[i], i % 2 === 1, `element ${i}`));
+  Array.from(after).forEach((value, i) => assert.equal(value !== before[i], i % 2 === 1, `element ${i}`));
 });
 
 suite("taking an adapter off", () => {

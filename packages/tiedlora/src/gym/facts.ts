@@ -46,8 +46,10 @@ export class Cast {
   }
 }
 
+export type FactKind = "location" | "possession" | "trade" | "journey" | "count" | "gift" | "pet";
+
 /** Each kind draws what it needs from the cast and tells one fact. */
-export const FACT_KINDS = {
+export const FACT_KINDS: Readonly<Record<FactKind, (cast: Cast) => Fact>> = {
   location(cast) {
     const thing = cast.draw(THINGS).name;
     const where = at(cast.draw(PLACES));
@@ -150,7 +152,7 @@ export const FACT_KINDS = {
       ],
     };
   },
-} satisfies Record<string, (cast: Cast) => Fact>;
+};
 
 /** `count` facts that fit together, with two or more of one kind, so that a question has to be read. */
 export function facts(rng: Rng, count: number): Fact[] {

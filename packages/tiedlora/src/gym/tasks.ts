@@ -24,7 +24,9 @@ export interface GymTask {
   write(rng: Rng): Example;
 }
 
-export const GYM_TASKS = {
+export type GymTaskName = "extraction" | "summary" | "choice" | "translation" | "arithmetic";
+
+export const GYM_TASKS: Readonly<Record<GymTaskName, GymTask>> = {
   extraction: {
     title: "answer a question by a span of the text",
     like: "SQuAD",
@@ -77,10 +79,9 @@ export const GYM_TASKS = {
       return { prompt: `${question} Answer:`, completion: ` ${working}` };
     },
   },
-} satisfies Record<string, GymTask>;
+};
 
-export type GymTaskName = keyof typeof GYM_TASKS;
-export const GYM_TASK_NAMES = Object.keys(GYM_TASKS) as readonly GymTaskName[];
+export const GYM_TASK_NAMES: readonly GymTaskName[] = Object.keys(GYM_TASKS) as GymTaskName[];
 
 /** Of ten prompts one is for validation and one for the test; which, the prompt alone decides. */
 export function splitOf(prompt: string): Split {
@@ -112,7 +113,7 @@ export function gymExamples(task: GymTaskName, split: Split, count: number, seed
 }
 
 function taskNamed(name: string): GymTask {
-  const task = (GYM_TASKS as Record<string, GymTask>)[name];
+  const task = (GYM_TASKS as Readonly<Record<string, GymTask>>)[name];
   if (task === undefined) {
     throw new RangeError(`there is no gym task "${name}"; the tasks are ${GYM_TASK_NAMES.join(", ")}`);
   }

@@ -92,8 +92,26 @@ export const methods: Methods = {
   tiedLora,
 };
 
+export type MethodName =
+  | "lora"
+  | "vera"
+  | "tl1"
+  | "tl2"
+  | "tl3"
+  | "tl4"
+  | "tl5"
+  | "tl6"
+  | "rslora"
+  | "lora-fa"
+  | "sharelora-a"
+  | "sharelora-b"
+  | "sharelora-ab"
+  | "dora"
+  | "lora-xs"
+  | "vb-lora";
+
 /** What the command line and files call the methods. */
-const BY_NAME = {
+const BY_NAME: Readonly<Record<MethodName, (options?: CommonOptions) => Method>> = {
   lora: methods.lora,
   vera: methods.vera,
   tl1: methods.tl1,
@@ -110,9 +128,8 @@ const BY_NAME = {
   dora: methods.dora,
   "lora-xs": methods.loraXs,
   "vb-lora": methods.vbLora,
-} as const satisfies Readonly<Record<string, (options?: CommonOptions) => Method>>;
+};
 
-export type MethodName = keyof typeof BY_NAME;
 export const METHOD_NAMES: readonly MethodName[] = Object.keys(BY_NAME) as MethodName[];
 
 /** A method by its name. Throws for an unknown one, and lists those that there are. */
