@@ -42,6 +42,7 @@ export { type LoadOptions, nativeFiles, type OutputFile, type Provenance } from 
 export { type Batch, exampleOrder, stackBatch } from "./data/batches.ts";
 export { batchesOf, type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
 export { DataError } from "./data/errors.ts";
+export { encodeExample, type EncodedExample, type EncodeOptions } from "./data/encode.ts";
 export { type Example } from "./data/examples.ts";
 export { readRecords, type TextFile } from "./data/records.ts";
 export { DivergedError, lossInputs, type StepReport, train, type TrainOptions } from "./train/train.ts";

@@ -1,0 +1,77 @@
+/** Small helpers for making elements. */
+type Child = Node | string | null;
+type Attributes = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+function fill<T extends Element>(element: T, attributes: Attributes, children: readonly Child[]): T {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined)
+      element.setAttribute(name, String(value));
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+export function el<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  attributes: Attributes = {},
+  ...children: readonly Child[]
+): HTMLElementTagNameMap[K] {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg<K extends keyof SVGElementTagNameMap>(
+  tag: K,
+  attributes: Attributes = {},
+  ...children: readonly Child[]
+): SVGElementTagNameMap[K] {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+/** The element with an id, of the class that is expected there; the page is broken without it. */
+export function byId(id: string): HTMLElement;
+export function byId<T extends HTMLElement>(id: string, of: new () => T): T;
+export function byId(id: string, of: new () => HTMLElement = HTMLElement): HTMLElement {
+  const element = document.getElementById(id);
+  if (!(element instanceof of)) throw new Error(`the page has no ${of.name} #${id}`);
+  return element;
+}
+
+/** A labelled drop-down list. */
+export function choice(
+  label: string,
+  options: Readonly<Record<string, string>>,
+  selected: string,
+  changed: (value: string) => void,
+): HTMLLabelElement {
+  const list = el(
+    "select",
+    {},
+    ...Object.entries(options).map(([value, text]) =>
+      el("option", { value, selected: value === selected }, text),
+    ),
+  );
+  list.addEventListener("change", () => changed(list.value));
+  return el("label", {}, label, list);
+}
+
+/** A labelled number; what is out of range is not passed on, and marked. */
+export function numeric(
+  label: string,
+  value: number,
+  range: { readonly min: number; readonly max: number; readonly step: number | "any" },
+  changed: (value: number) => void,
+): HTMLLabelElement {
+  const input = el("input", { type: "number", value, required: true, ...range });
+  input.addEventListener("input", () => {
+    if (input.checkValidity()) changed(input.valueAsNumber);
+  });
+  input.addEventListener("change", () => input.reportValidity());
+  return el("label", {}, label, input);
+}
+
+export const count = (value: number): string => value.toLocaleString("en-US");
+
+export function bytes(value: number): string {
+  return value < 1e6 ? `${(value / 1e3).toFixed(0)} kB` : `${(value / 1e6).toFixed(1)} MB`;
+}

@@ -1,0 +1,66 @@
+/** What an experiment trains on: a task of the gym, or text that the visitor pasted. */
+import { batchesOf, type Batch, encodeExample } from "tiedlora";
+import { type Example, GYM_TASK_NAMES, gymExamples } from "tiedlora/gym";
+import type { Pretrained } from "@tiedlora/models";
+import type { Experiment, Sample } from "../protocol.ts";
+
+const TRAIN_EXAMPLES = 2000;
+const SHOWN = 3;
+const MAX_TOKENS = 97;
+
+export interface Data {
+  readonly batch: (step: number) => Batch;
+  readonly samples: readonly Sample[];
+}
+
+export function dataOf(experiment: Experiment, base: Pretrained): Data {
+  const { seed, batch } = experiment;
+  const { train, shown } = examplesOf(experiment);
+  const encoded = train.flatMap((example, i) => {
+    const one = encodeExample({ ...example, line: i + 1 }, base.tokenizer, { maxLength: MAX_TOKENS });
+    return one === null ? [] : [one];
+  });
+  if (encoded.length === 0) {
+    throw new Error(`every prompt of the text is longer than ${MAX_TOKENS} tokens; paste shorter lines`);
+  }
+  return {
+    batch: batchesOf(encoded, { batch, maxLength: MAX_TOKENS, seed, padId: base.padId }),
+    samples: shown.map(({ prompt, completion }) => ({ prompt, right: completion.trim() })),
+  };
+}
+
+function examplesOf({ task, text, seed }: Experiment): { train: Example[]; shown: Example[] } {
+  if (task === "text") return pasted(text);
+  const name = GYM_TASK_NAMES.find((one) => one === task);
+  if (name === undefined) throw new Error(`there is no task "${task}"`);
+  return {
+    train: gymExamples(name, "train", TRAIN_EXAMPLES, seed),
+    shown: gymExamples(name, "valid", SHOWN, seed),
+  };
+}
+
+/** A line is an example: `prompt => completion`, or text alone. */
+function pasted(text: string): { train: Example[]; shown: Example[] } {
+  const train = text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "")
+    .map((line) => {
+      const at = line.indexOf("=>");
+      if (at < 0) return { prompt: "", completion: line };
+      return { prompt: line.slice(0, at).trimEnd(), completion: ` ${line.slice(at + 2).trim()}` };
+    });
+  if (train.length === 0) {
+    throw new Error(
+      'there is no text; paste lines such as "question => answer", or any text, a sentence a line',
+    );
+  }
+  const shown = train.slice(0, SHOWN).map(({ prompt, completion }) => {
+    const words = completion.split(" ");
+    const head = words.slice(0, Math.ceil(words.length / 3)).join(" ");
+    return prompt === ""
+      ? { prompt: head, completion: completion.slice(head.length) }
+      : { prompt, completion };
+  });
+  return { train, shown };
+}

@@ -1,0 +1,66 @@
+/** Files in and out: what a visitor picks, and zip archives of adapters. */
+import { type Files, memoryFiles } from "@tiedlora/core";
+import { type Adapter, nativeFiles, type OutputFile } from "tiedlora";
+import { unzipSync, zipSync } from "fflate";
+import type { DownloadFormat } from "../protocol.ts";
+
+/** Picked files by their plain names; one zip archive is opened. */
+export async function pickedFiles(files: readonly File[]): Promise<Files> {
+  if (files.length === 1 && files[0]!.name.endsWith(".zip")) {
+    const entries = unzipSync(new Uint8Array(await files[0]!.arrayBuffer()));
+    return memoryFiles(
+      new Map(Object.entries(entries).map(([path, bytes]) => [plain(path), bytes])),
+      files[0]!.name,
+    );
+  }
+  return memoryFiles(new Map(files.map((file) => [plain(file.name), file])), folderOf(files));
+}
+
+export function folderOf(files: readonly File[]): string {
+  const path = files[0]?.webkitRelativePath ?? "";
+  return path.split("/")[0] || "your files";
+}
+
+const plain = (path: string): string => path.split("/").at(-1)!;
+
+/** The base model that lies beside the page. */
+export function servedFiles(base: URL, name: string): Files {
+  return {
+    name,
+    open: async (file) => {
+      const answer = await fetch(new URL(file, base));
+      if (answer.status === 404) return null;
+      if (!answer.ok) throw new Error(`${file} of the base model: the server answered ${answer.status}`);
+      const bytes = new Uint8Array(await answer.arrayBuffer());
+      return {
+        name: file,
+        size: bytes.byteLength,
+        read: (offset, length) => Promise.resolve(bytes.slice(offset, offset + length)),
+      };
+    },
+  };
+}
+
+export async function adapterZip(adapter: Adapter, format: DownloadFormat): Promise<Uint8Array> {
+  const entries: Record<string, Uint8Array> = {};
+  for (const [name, content] of await filesOf(adapter, format)) entries[name] = await bytesOf(content);
+  return zipSync(entries, { level: 0 });
+}
+
+async function filesOf(adapter: Adapter, _format: DownloadFormat): Promise<readonly OutputFile[]> {
+  return nativeFiles(adapter, { made_by: "playground" });
+}
+
+async function bytesOf(content: OutputFile[1]): Promise<Uint8Array> {
+  if (typeof content === "string") return new TextEncoder().encode(content);
+  if (content instanceof Uint8Array) return content;
+  const parts: Uint8Array[] = [];
+  for await (const part of content) parts.push(part.slice());
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}

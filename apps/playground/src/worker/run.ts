@@ -1,0 +1,82 @@
+/** One adapter on the base model, and its training, a step at a time. */
+import { concat, grad, optim, type Tensor } from "@tiedlora/core";
+import { generateText, type Pretrained } from "@tiedlora/models";
+import { adapt, type Adapter, lossInputs, type StepReport, train } from "tiedlora";
+import { methodOf } from "../method.ts";
+import type { Experiment, RunChoice, Sample } from "../protocol.ts";
+import type { Data } from "./data.ts";
+
+export class Run {
+  readonly id: number;
+  readonly adapter: Adapter;
+  readonly #base: Pretrained;
+  #reports: AsyncGenerator<StepReport> | null = null;
+  #batch: Data["batch"] | null = null;
+
+  constructor(id: number, adapter: Adapter, base: Pretrained) {
+    this.id = id;
+    this.adapter = adapter;
+    this.#base = base;
+  }
+
+  /** A new adapter; it is not active until `use`. */
+  static create(choice: RunChoice, base: Pretrained, seed: number): Run {
+    const name = `run ${choice.id}`;
+    const adapter = adapt(base.model, methodOf(choice.method), { seed, name });
+    adapter.active = false;
+    return new Run(choice.id, adapter, base);
+  }
+
+  prepare(choice: RunChoice, { steps }: Experiment, { batch }: Data): void {
+    const optimizer = optim.adamW(this.adapter.parameters(), {
+      lr: optim.cosine(choice.lr, { warmup: Math.ceil(steps / 10), steps }),
+      betas: [0.9, 0.98],
+      clipNorm: 1,
+    });
+    this.#batch = batch;
+    this.#reports = train({ model: this.#base.model, adapter: this.adapter, optimizer, steps, batch });
+  }
+
+  /** The next step; null when all are done. Throws DivergedError. */
+  async step(): Promise<StepReport | null> {
+    const next = await this.#reports!.next();
+    return next.done === true ? null : next.value;
+  }
+
+  /** The size of the gradient of each trained factor at the batch of `step`, by path. */
+  async gradientNorms(step: number): Promise<Record<string, number>> {
+    const named = [...this.adapter.stateDict()].filter(([, parameter]) => parameter.requiresGrad);
+    const { model } = this.#base;
+    const gradients = grad(
+      model.loss(lossInputs(model, this.#batch!(step))),
+      named.map(([, parameter]) => parameter),
+    );
+    const norms = concat(gradients.map((g: Tensor) => g.square().sum().sqrt().reshape([1])));
+    const values = await norms.data();
+    return Object.fromEntries(named.map(([path], i) => [path, values[i]!]));
+  }
+
+  complete(samples: readonly Sample[]): Promise<string[]> {
+    return complete(
+      this.#base,
+      samples.map(({ prompt }) => prompt),
+    );
+  }
+
+  async end(): Promise<void> {
+    await this.#reports?.return(undefined);
+    this.#reports = null;
+  }
+}
+
+const COMPLETION_TOKENS = 40;
+
+/** What the model, as it is now, makes of prompts. */
+export async function complete(base: Pretrained, prompts: readonly string[]): Promise<string[]> {
+  if (prompts.length === 0) return [];
+  const texts = await generateText(base.model, base.tokenizer, prompts, {
+    maxTokens: COMPLETION_TOKENS,
+    stop: ["\n"],
+  });
+  return texts.map((text) => text.trim());
+}
