@@ -124,6 +124,8 @@ export class LoopEmitter {
   }
 
   private column(from: Int, to: Int): void {
+    // nothing at depth 1 lies behind a reduction here: those are computed per vector
+    for (const pass of this.passes) this.prepare(pass.needed, 1);
     this.vectorLoop(from, to, () => {
       for (const pass of this.passes) {
         this.prepare(pass.needed, 2);
