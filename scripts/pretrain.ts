@@ -13,7 +13,7 @@ import { memoryFiles, nn, optim } from "@tiedlora/core";
 import { writeFilesAtomic } from "@tiedlora/core/node";
 import { configFrom, createModel, Decoder, loadTokenizerFrom, modelFiles } from "@tiedlora/models";
 import { loadCheckpoint, saveCheckpoint } from "./pretrain/checkpoint.ts";
-import { CONFIG, GENERATION, RECIPE, SEEDS } from "./pretrain/recipe.ts";
+import { CONFIG, GENERATION, learningRate, RECIPE, SEEDS } from "./pretrain/recipe.ts";
 import { TokenStream } from "./pretrain/stream.ts";
 import { baseTokenizer } from "./pretrain/tokenizer.ts";
 
@@ -29,13 +29,13 @@ const steps = Number(args.steps);
 if (!Number.isSafeInteger(steps) || steps < 1)
   throw new RangeError(`--steps ${args.steps}: expected a whole number from 1 on`);
 
-const { batch, length, lr, warmup, betas, weightDecay, clipNorm, every } = RECIPE;
+const { batch, length, betas, weightDecay, clipNorm, every } = RECIPE;
 const tokenizerText = baseTokenizer();
 const tokenizer = await loadTokenizerFrom(memoryFiles(new Map(Object.entries(tokenizerText))));
 const device = await cpu(args.threads === undefined ? {} : { threads: Number(args.threads) });
 const model = createModel(configFrom(CONFIG), { device, seed: SEEDS.weights });
 const optimizer = optim.adamW(model.parameters(), {
-  lr: optim.cosine(lr, { warmup, steps, end: lr / 20 }),
+  lr: learningRate(steps),
   betas: [...betas],
   weightDecay,
   clipNorm,

@@ -34,11 +34,13 @@ export const RECIPE = {
   tokenizerDocuments: 20_000,
   /** Of each task: the prompts' words become tokens too. */
   tokenizerExamples: 500,
-  steps: 4000,
-  batch: 16,
+  steps: 6000,
+  batch: 8,
   length: 128,
+  /** Rises over `warmup` steps, stays, and falls to zero over the last `decay` share of the steps: see `learningRate`. */
   lr: 3e-3,
-  warmup: 50,
+  warmup: 100,
+  decay: 0.3,
   betas: [0.9, 0.98],
   weightDecay: 0.05,
   clipNorm: 1,
@@ -46,3 +48,13 @@ export const RECIPE = {
   /** Steps between checkpoints, each with a validation. */
   every: 250,
 } as const;
+
+/**
+ * Warm-up, plateau, linear decay (Hu et al. 2024, arXiv 2404.06395). The plateau knows nothing of the number of steps, so a
+ * run that was stopped there can go on to another number.
+ */
+export function learningRate(steps: number): (step: number) => number {
+  const { lr, warmup, decay } = RECIPE;
+  const falling = Math.max(1, Math.round(decay * steps));
+  return (step) => lr * Math.max(0, Math.min(1, (step + 1) / warmup, (steps - step) / falling));
+}

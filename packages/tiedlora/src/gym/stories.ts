@@ -149,12 +149,12 @@ const school: Writer = (rng) => {
 };
 
 const WRITERS: readonly (readonly [weight: number, writer: Writer])[] = [
-  [18, adventure],
+  [12, adventure],
   [14, questions],
-  [10, memory],
+  [13, memory],
   [6, portrait],
   [6, knowledge],
-  [12, choosing],
+  [15, choosing],
   [10, counting],
   [4, sums],
   [10, conversation],
