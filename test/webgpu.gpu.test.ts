@@ -1,5 +1,5 @@
 /** The conformance suite on WebGPU, through Dawn. */
-import { webgpu } from "@tiedlora/backend-webgpu/node";
+import { webgpu } from "@tiedlora/backend-webgpu";
 import { register } from "./support/conformance.ts";
 import { skip } from "./support/gpu.ts";
 

@@ -1,15 +1,20 @@
-import { type AdapterResult, requestNodeAdapter } from "@tiedlora/backend-webgpu/node";
-
-const found: AdapterResult = await requestNodeAdapter();
-if (found.reason !== undefined && process.env["REQUIRE_WEBGPU"] === "1") {
-  throw new Error(`REQUIRE_WEBGPU=1, but ${found.reason}; run "npm run setup"`);
-}
+/** Whether WebGPU tests can run here, in Node. */
+import { NoAdapterError, webgpu } from "@tiedlora/backend-webgpu";
 
 /** For `test(name, { skip }, …)`: false, or the reason why no WebGPU test can run here. */
-export const skip: string | false = found.reason ?? false;
+export const skip: string | false = await findReason();
 
-/** A fresh device; call only where {@link skip} is false. */
-export async function device(): Promise<GPUDevice> {
-  if (!found.adapter) throw new Error(found.reason);
-  return await found.adapter.requestDevice();
+if (skip !== false && process.env["REQUIRE_WEBGPU"] === "1") {
+  throw new Error(`REQUIRE_WEBGPU=1, but ${skip}; run "npm run setup"`);
+}
+
+async function findReason(): Promise<string | false> {
+  try {
+    const device = await webgpu();
+    device.close();
+    return false;
+  } catch (error) {
+    if (error instanceof NoAdapterError) return error.message;
+    throw error;
+  }
 }
