@@ -204,7 +204,8 @@ export const ELEMENTWISE: readonly OpRecord[] = [
   binary("mul", (x, y) => x.mul(y)),
   binary("mul", (x, y) => x.mul(y), { dtypes: INTEGERS, gradient: INTEGER }),
   binary("div", (x, y) => x.div(y), { right: "positive", dtypes: FLOATS }),
-  binary("mod", (x, y) => x.mod(y), { left: "away", right: [2, 3], dtypes: FLOATS }),
+  // with a divisor of 1, most quotients have a whole part, by which the derivative goes
+  binary("mod", (x, y) => x.mod(y), { left: "away", right: [1, 3], dtypes: FLOATS }),
   binary("maximum", (x, y) => x.maximum(y), { left: "away", right: [-1, 2] }),
   binary("minimum", (x, y) => x.minimum(y), { left: "away", right: [-1, 2] }),
   ...(["lt", "le", "gt", "ge", "eq", "ne"] as const).map((name) =>

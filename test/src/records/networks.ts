@@ -21,6 +21,8 @@ const attention: OpRecord = {
       d: upTo(big ? 17 : 3),
       causal: fc.boolean(),
       bias: fc.constantFrom("no", "full", "broadcast"),
+      // what comes back is then no constant, and second derivatives go through it as well
+      squared: fc.boolean(),
     });
     return gene.map((g): OpCase => {
       const [heads, kv] = [g.kvHeads * g.group, g.q + g.more];
@@ -32,10 +34,13 @@ const attention: OpRecord = {
       if (g.bias === "full") inputs.push(spec([g.batch, heads, g.q, kv]));
       if (g.bias === "broadcast") inputs.push(spec([1, 1, g.q, kv]));
       return {
-        call: `scaledDotProductAttention(q, k, v, { causal: ${g.causal}, bias: ${g.bias} })`,
+        call: `scaledDotProductAttention(q, k, v, { causal: ${g.causal}, bias: ${g.bias} })${g.squared ? ".square()" : ""}`,
         inputs,
-        build: ([q, k, v, bias]) =>
-          nn.scaledDotProductAttention(q!, k!, v!, bias ? { causal: g.causal, bias } : { causal: g.causal }),
+        build: ([q, k, v, bias]) => {
+          const options = bias ? { causal: g.causal, bias } : { causal: g.causal };
+          const y = nn.scaledDotProductAttention(q!, k!, v!, options);
+          return g.squared ? y.square() : y;
+        },
       };
     });
   },
