@@ -217,6 +217,11 @@ export class Decoder extends nn.Module {
     return layer.down.forward(layer.gate ? activation(layer.gate.forward(x)).mul(up) : activation(up));
   }
 
+  /** Whether the output embedding is the input embedding now: an adapter, or a merge, may have given it its own. */
+  get tied(): boolean {
+    return this.#head.weight === this.#embed.weight;
+  }
+
   /** The linear at a path; undefined if there is none. */
   linear(path: string): nn.Linear | undefined {
     for (const [name, module] of this.namedModules())

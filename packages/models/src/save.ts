@@ -26,7 +26,10 @@ export function modelFiles(model: Decoder, options: SaveOptions = {}): OutputFil
       : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`;
   const files = shards.map((shard, i): OutputFile => [name(i), writeSafetensors(shard.map(toWrite))]);
   if (shards.length > 1) files.push([INDEX_FILE, indexJson(shards, name)]);
-  return [...files, ["config.json", configToJson({ ...model.config, dtype: storedDType(model) })]];
+  return [
+    ...files,
+    ["config.json", configToJson({ ...model.config, dtype: storedDType(model), tied: model.tied })],
+  ];
 }
 
 function splitShards(entries: readonly Entry[], maxBytes: number): Entry[][] {

@@ -1,17 +1,21 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
-import { key, nn, type Device, type Key } from "@tiedlora/core";
-import { nearest } from "./nearest.ts";
+import { assign, key, nn, type Device, type Key, type TypedArray } from "@tiedlora/core";
+import { adaptersOf, type AdapterSet } from "./adapters.ts";
+import { hostInfos, weightView, type Host } from "./hosts.ts";
 import { layerOf } from "./match.ts";
 import type { Method, PreparedMethod, PrepareContext } from "./method.ts";
-import { AdapterStack, Place, SharedWork, weightView, type Owner } from "./place.ts";
+import { nearest } from "./nearest.ts";
+import { Place, SharedWork, type Owner } from "./place.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
-import type { LinearInfo } from "./sites.ts";
+import type { ReplacedPlan } from "./replaced.ts";
 
 export interface AdaptOptions {
   /** All random start values follow from it. Default: 0. */
   readonly seed?: number;
   /** Default: "default". One model can have several adapters, of different names. */
   readonly name?: string;
+  /** Whether it takes part when the model runs. Default: true. */
+  readonly active?: boolean;
 }
 
 /**
@@ -29,43 +33,19 @@ export function adapt(
   options: AdaptOptions = {},
 ): Adapter | Promise<Adapter> {
   const adapter = createAdapter(model, method, options);
-  if (method.prepare === undefined) return adapter.attach(model);
-  return prepareFactors(adapter, linearsOf(model), method as PreparedMethod).then(() =>
-    adapter.attach(model),
-  );
+  if (method.prepare === undefined) return adapter.attach();
+  return prepareFactors(adapter, method as PreparedMethod).then(() => adapter.attach());
 }
 
 /** An adapter for `model` that is not on it yet; the model is unchanged. Throws if its name is taken there. */
 export function createAdapter(model: nn.Module, method: Method, options: AdaptOptions = {}): Adapter {
-  const linears = linearsOf(model);
-  const plan = planAdapter(linearInfos(linears), method);
-  const { name = "default", seed = 0 } = options;
-  for (const linear of linears.values()) {
-    if (stackOf(linear)?.places.some(({ owner }) => (owner as Adapter).name === name)) {
-      throw new Error(
-        `the model already has an adapter "${name}"; give another name, or detach that one first`,
-      );
-    }
-  }
-  return new Adapter(name, method, plan, linears, seed);
-}
-
-/** All linear modules of a model by their paths; one that is used in two places by its first. */
-export function linearsOf(model: nn.Module): Map<string, nn.Linear> {
-  const paths = new Map<nn.Linear, string>();
-  for (const [path, module] of model.namedModules()) {
-    if (module instanceof nn.Linear && !paths.has(module)) paths.set(module, path);
-  }
-  return new Map([...paths].map(([linear, path]) => [path, linear]));
-}
-
-export function linearInfos(linears: ReadonlyMap<string, nn.Linear>): LinearInfo[] {
-  return [...linears].map(([path, linear]) => ({ path, in: linear.inFeatures, out: linear.outFeatures }));
+  adaptersOf(model).checkName(options.name ?? "default");
+  return new Adapter(model, method, options);
 }
 
 /** Which of an adapter's parameters are meant; all conditions that are given must hold. */
 export interface FactorSelection {
-  /** Names in the method: ["A", "B"]. */
+  /** Names in the method: ["A", "B"]; "saved" and "bias" are the copies of the model's own parameters. */
   readonly factors?: readonly string[];
   /** Layers from 0. A factor that is tied belongs to all layers it is used in, and cannot be selected by some of them. */
   readonly layers?: readonly number[];
@@ -73,66 +53,108 @@ export interface FactorSelection {
   readonly match?: RegExp;
 }
 
+/** What has parameters: a factor of the method, or a copy of one of the model's. */
+interface Entry {
+  readonly factor: string;
+  /** What it is called in files: the first alias. */
+  readonly path: string;
+  readonly aliases: readonly string[];
+  readonly parameter: nn.Parameter;
+}
+
 /** What console.log calls in Node. */
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
 export class Adapter implements Owner {
   readonly name: string;
+  readonly model: nn.Module;
   readonly method: Method;
   readonly plan: AdapterPlan;
   readonly seed: number;
-  /** Whether it takes part when the model runs. */
-  active = true;
+  /** Updates are multiplied by it; 1 is what was trained. */
+  multiplier = 1;
   /** Whether dropout is on. */
   training = false;
   /** The step that dropout draws for: the same step gives the same mask, also when a checkpoint is recomputed. */
   step = 0;
-  readonly #parameters: ReadonlyMap<FactorPlan, nn.Parameter>;
-  readonly #places: readonly (readonly [nn.Linear, Place])[];
+  #active: boolean;
+  readonly #set: AdapterSet;
+  readonly #entries: readonly Entry[];
+  readonly #byPlan: ReadonlyMap<FactorPlan | ReplacedPlan, Entry>;
+  readonly #places: readonly (readonly [Host, Place])[];
   #dropout: { readonly step: number; readonly key: Key } | null = null;
 
+  /** Use `adapt`. */
   constructor(
-    name: string,
+    model: nn.Module,
     method: Method,
-    plan: AdapterPlan,
-    linears: ReadonlyMap<string, nn.Linear>,
-    seed: number,
+    { name = "default", seed = 0, active = true }: AdaptOptions = {},
   ) {
+    const set = adaptersOf(model);
+    const own = set.ownParameters();
+    const parameters = [...own].map(([path, { shape }]) => ({ path, shape }));
     this.name = name;
+    this.model = model;
     this.method = method;
-    this.plan = plan;
+    this.plan = planAdapter(hostInfos(set.hosts), method, parameters);
     this.seed = seed;
-    const device = deviceOf(linears, plan);
-    this.#parameters = new Map(plan.factors.map((factor) => [factor, createParameter(factor, device, seed)]));
-    this.#places = plan.sites.flatMap((site) => this.#placesOf(site, linears));
+    this.#active = active;
+    this.#set = set;
+    const device = deviceOf(set.hosts, this.plan);
+    this.#byPlan = new Map<FactorPlan | ReplacedPlan, Entry>([
+      ...this.plan.factors.map((plan) => [plan, factorEntry(plan, device, seed)] as const),
+      ...this.plan.replaced.map((plan) => [plan, replacedEntry(plan, own.get(plan.path)!)] as const),
+    ]);
+    this.#entries = [...this.#byPlan.values()];
+    this.#places = this.plan.sites.flatMap((site) => this.#placesOf(site, set.hosts));
     Object.defineProperty(this, INSPECT, { value: () => this.toString() });
   }
 
-  #placesOf(plan: SitePlan, linears: ReadonlyMap<string, nn.Linear>): [nn.Linear, Place][] {
-    const factors = new Map([...plan.factors].map(([name, factor]) => [name, this.#parameters.get(factor)!]));
+  #placesOf(plan: SitePlan, hosts: ReadonlyMap<string, Host>): [Host, Place][] {
+    const factors = new Map([...plan.factors].map(([name, factor]) => [name, this.#parameterOf(factor)]));
     const work = new SharedWork();
     return plan.site.members.map((member) => [
-      linears.get(member.path)!,
+      hosts.get(member.path)!,
       new Place(this, member, plan, factors, work),
     ]);
   }
 
+  #parameterOf(plan: FactorPlan | ReplacedPlan): nn.Parameter {
+    return this.#byPlan.get(plan)!.parameter;
+  }
+
   /** Puts the adapter on the model it was made for, and freezes the model's weights. */
-  attach(model: nn.Module): this {
-    model.freeze();
-    for (const [linear, place] of this.#places) {
-      const places = stackOf(linear)?.places ?? [];
-      if (!places.includes(place)) linear.adapter = new AdapterStack([...places, place]);
-    }
+  attach(): this {
+    this.#set.add(this);
     return this;
   }
 
   /** Takes the adapter off the model, which then answers exactly as without it. */
   detach(): void {
-    for (const [linear, place] of this.#places) {
-      const places = stackOf(linear)?.places.filter((one) => one !== place) ?? [];
-      linear.adapter = places.length === 0 ? null : new AdapterStack(places);
-    }
+    if (this.#attached) this.#set.delete(this.name);
+  }
+
+  get #attached(): boolean {
+    return this.#set.has(this.name) && this.#set.get(this.name) === this;
+  }
+
+  /** Whether it is one of those that take part when the model runs. */
+  get active(): boolean {
+    return this.#active;
+  }
+  set active(active: boolean) {
+    if (active && this.#attached) this.#set.checkActive(this);
+    this.#active = active;
+    if (this.#attached) this.#set.sync();
+  }
+
+  /** For the set of adapters, which makes the model follow by itself. */
+  switch(active: boolean): void {
+    this.#active = active;
+  }
+
+  get takesPart(): boolean {
+    return this.#set.runs(this);
   }
 
   get dropoutKey(): Key | null {
@@ -150,7 +172,7 @@ export class Adapter implements Owner {
 
   /** Every parameter once, trained or frozen: what an optimizer is given. */
   parameters(): nn.Parameter[] {
-    return [...this.#parameters.values()];
+    return this.#entries.map(({ parameter }) => parameter);
   }
 
   trainableParameters(): nn.Parameter[] {
@@ -160,14 +182,20 @@ export class Adapter implements Owner {
   /** Every place with the parameter used there; a tied parameter comes once for each. */
   *namedParameters(): IterableIterator<[path: string, parameter: nn.Parameter]> {
     for (const { site, factors } of this.plan.sites) {
-      for (const [name, factor] of factors) yield [`${site.path}.${name}`, this.#parameters.get(factor)!];
+      for (const [name, factor] of factors) yield [`${site.path}.${name}`, this.#parameterOf(factor)];
     }
+    yield* this.replacements();
+  }
+
+  /** The copies of the model's own parameters, by the path of what they stand in for. */
+  *replacements(): IterableIterator<[path: string, parameter: nn.Parameter]> {
+    for (const plan of this.plan.replaced) yield [plan.path, this.#parameterOf(plan)];
   }
 
   /** The places of tied parameters other than the first: place -> the path that the parameter has in files. */
   aliases(): Map<string, string> {
     return new Map(
-      this.plan.factors.flatMap(({ path, aliases }) =>
+      this.#entries.flatMap(({ path, aliases }) =>
         aliases.slice(1).map((alias): [string, string] => [alias, path]),
       ),
     );
@@ -175,7 +203,7 @@ export class Adapter implements Owner {
 
   /** Each parameter once, by its path in files. */
   stateDict(): Map<string, nn.Parameter> {
-    return new Map([...this.#parameters].map(([{ path }, parameter]) => [path, parameter]));
+    return new Map(this.#entries.map(({ path, parameter }) => [path, parameter]));
   }
 
   /** The parameter used at a place such as "model.layers.0.self_attn.qkv.A". */
@@ -203,9 +231,23 @@ export class Adapter implements Owner {
     return this;
   }
 
+  /**
+   * Trains only some elements of the selected parameters, which must have one shape: those where `mask`, row-major, is 1.
+   * The others stay exactly as they are. Null trains all again.
+   */
+  mask(selection: FactorSelection, mask: TypedArray | readonly number[] | null): this {
+    for (const parameter of this.select(selection)) {
+      const { device, shape, size, name } = parameter;
+      if (mask !== null && mask.length !== size)
+        throw new RangeError(`a mask of ${mask.length} elements for ${name} [${shape}], which has ${size}`);
+      parameter.updateMask = mask === null ? null : device!.tensor(Float32Array.from(mask), { shape });
+    }
+    return this;
+  }
+
   /** The selected parameters. Throws if there are none: a selection that matches nothing does nothing, silently. */
   select(selection: FactorSelection): nn.Parameter[] {
-    const known = Object.keys(this.method.factors);
+    const known = [...new Set([...Object.keys(this.method.factors), ...this.#entries.map((e) => e.factor)])];
     const unknown = selection.factors?.find((name) => !known.includes(name));
     if (unknown !== undefined) {
       throw new Error(
@@ -213,15 +255,15 @@ export class Adapter implements Owner {
           `out unless the method is declared with keep: ["${unknown}"]`,
       );
     }
-    const selected = [...this.#parameters].filter(([factor]) => isSelected(factor, selection));
+    const selected = this.#entries.filter((entry) => isSelected(entry, selection));
     if (selected.length === 0)
       throw new Error(`the selection ${describeSelection(selection)} matches no parameter of the adapter`);
-    return selected.map(([, parameter]) => parameter);
+    return selected.map(({ parameter }) => parameter);
   }
 
-  /** How the adapter acts: each adapted linear with its path. */
-  *places(): IterableIterator<[linear: nn.Linear, place: Place]> {
-    for (const [linear, place] of this.#places) yield [linear, place];
+  /** How the adapter acts: each adapted module with its part of the adapter. */
+  *places(): IterableIterator<[host: Host, place: Place]> {
+    for (const [host, place] of this.#places) yield [host, place];
   }
 
   toString(): string {
@@ -230,35 +272,37 @@ export class Adapter implements Owner {
   }
 }
 
-function createParameter(factor: FactorPlan, device: Device, seed: number): nn.Parameter {
-  const values = factor.spec.init.fill(factor.shape, key(seed).fold(factor.path));
-  const parameter = nn.Parameter.from(device, values, factor.shape, "f32", factor.path);
-  parameter.requiresGrad = factor.spec.trained;
-  return parameter;
+function factorEntry(plan: FactorPlan, device: Device, seed: number): Entry {
+  const { factor, path, aliases, spec, shape } = plan;
+  const values = spec.init.fill(shape, key(seed).fold(path));
+  const parameter = nn.Parameter.from(device, values, shape, "f32", path);
+  parameter.requiresGrad = spec.trained;
+  return { factor, path, aliases, parameter };
 }
 
-function deviceOf(linears: ReadonlyMap<string, nn.Linear>, plan: AdapterPlan): Device {
+/** A copy in f32, made on the device. */
+function replacedEntry({ factor, path, shape }: ReplacedPlan, own: nn.Parameter): Entry {
+  const parameter = nn.constantParameter(shape, 0, own.device!, path);
+  assign([[parameter, own.cast("f32")]]);
+  return { factor, path, aliases: [path], parameter };
+}
+
+function deviceOf(hosts: ReadonlyMap<string, Host>, plan: AdapterPlan): Device {
   const { path } = plan.sites[0]!.site.members[0]!;
-  const { device } = linears.get(path)!.weight;
+  const { device } = hosts.get(path)!.weight;
   if (device === null) throw new Error(`the weight of ${path} is on no device; load the model first`);
   return device;
 }
 
-export function stackOf(linear: nn.Linear): AdapterStack | null {
-  const { adapter } = linear;
-  if (adapter === null || adapter instanceof AdapterStack) return adapter;
-  throw new Error("a linear carries an adapter that is not of this library; remove it first");
-}
-
-function isSelected(factor: FactorPlan, { factors, layers, match }: FactorSelection): boolean {
-  if (factors !== undefined && !factors.includes(factor.factor)) return false;
-  if (match !== undefined && !factor.aliases.some((alias) => match.test(alias))) return false;
+function isSelected(entry: Entry, { factors, layers, match }: FactorSelection): boolean {
+  if (factors !== undefined && !factors.includes(entry.factor)) return false;
+  if (match !== undefined && !entry.aliases.some((alias) => match.test(alias))) return false;
   if (layers === undefined) return true;
-  const own = [...new Set(factor.aliases.map((alias) => layerOf(alias)))];
+  const own = [...new Set(entry.aliases.map((alias) => layerOf(alias)))];
   const inside = own.filter((layer) => layer !== null && layers.includes(layer));
   if (inside.length > 0 && inside.length < own.length) {
     throw new Error(
-      `${factor.factor} is tied over layers ${own.join(", ")} and cannot be selected in layers ${inside.join(", ")} alone; ` +
+      `${entry.factor} is tied over layers ${own.join(", ")} and cannot be selected in layers ${inside.join(", ")} alone; ` +
         `declare the method with tied: false or in blocks, or select the other factors`,
     );
   }
@@ -275,15 +319,12 @@ function describeSelection({ factors, layers, match }: FactorSelection): string 
 }
 
 /** Start values from the frozen weights, one site after the other, so that only one weight is on the host at a time. */
-async function prepareFactors(
-  adapter: Adapter,
-  linears: ReadonlyMap<string, nn.Linear>,
-  method: PreparedMethod,
-): Promise<void> {
+async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise<void> {
+  const { hosts } = adaptersOf(adapter.model);
   for (const { site, dims, factors } of adapter.plan.sites) {
     const weight = new Float32Array(site.in * site.out);
     for (const { path, offset } of site.members) {
-      weight.set(await weightView(linears.get(path)!).data(), offset * site.in);
+      weight.set(await weightView(hosts.get(path)!).data(), offset * site.in);
     }
     const context: PrepareContext = { site, dims, weight, shapeOf: (name) => factors.get(name)!.shape };
     const values = await method.prepare(context);

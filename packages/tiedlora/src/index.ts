@@ -1,14 +1,12 @@
 /** Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models. */
-export {
-  adapt,
-  Adapter,
-  type AdaptOptions,
-  type FactorSelection,
-  linearInfos,
-  linearsOf,
-} from "./adapter.ts";
+export { adapt, Adapter, type AdaptOptions, type FactorSelection } from "./adapter.ts";
+export { adaptersOf, type AdapterSet } from "./adapters.ts";
+export { type Host, hostInfos, hostsOf } from "./hosts.ts";
+export { type MergeOptions, untie } from "./merge.ts";
+export { BASE } from "./rows.ts";
 export { init, type Init } from "./init.ts";
 export {
+  type BiasMode,
   type Call,
   type CommonOptions,
   defineMethod,

@@ -1,5 +1,5 @@
 /** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
-import { compilePattern } from "./regex.ts";
+import { compilePattern, type Pattern } from "./regex.ts";
 import type { LinearInfo } from "./sites.ts";
 
 /** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */
@@ -8,7 +8,8 @@ export function endsWithName(path: string, suffix: string): boolean {
 }
 
 /** Whether the whole of `path` matches, as Python's re.fullmatch. */
-export function fullMatch(path: string, pattern: RegExp): boolean {
+export function fullMatch(path: string, pattern: RegExp | Pattern): boolean {
+  if (!(pattern instanceof RegExp)) return pattern.fullMatch(path);
   const flags = pattern.flags.replace(/[gy]/g, "");
   return new RegExp(`^(?:${pattern.source})$`, flags).test(path);
 }

@@ -90,7 +90,13 @@ export interface CommonOptions {
   /** Ranks of single modules: the first key that matches the end of a module's path, as in PEFT. */
   readonly rankPattern?: Readonly<Record<string, number>>;
   readonly alphaPattern?: Readonly<Record<string, number>>;
+  /** Modules that get a whole trained copy, by names or ends of paths: ["norm", "lm_head"]. They are not adapted. */
+  readonly modulesToSave?: readonly string[];
+  /** Which biases of the model get a trained copy: none (default), those of adapted modules, or all. */
+  readonly bias?: BiasMode;
 }
+
+export type BiasMode = "none" | "adapted" | "all";
 
 export interface Method<F extends string = string> {
   readonly name: string;
@@ -101,6 +107,8 @@ export interface Method<F extends string = string> {
   readonly dropout: number;
   readonly rankPattern: Readonly<Record<string, number>>;
   readonly alphaPattern: Readonly<Record<string, number>>;
+  readonly modulesToSave: readonly string[];
+  readonly bias: BiasMode;
   readonly factors: { readonly [K in F]: Factor };
   /** The factors whose product is the update. Exactly one of them must start at zero; empty: not checked. */
   readonly product: readonly F[];
@@ -191,6 +199,8 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     target: spec.target ?? "qkv",
     rankPattern: spec.rankPattern ?? {},
     alphaPattern: spec.alphaPattern ?? {},
+    modulesToSave: spec.modulesToSave ?? [],
+    bias: spec.bias ?? "none",
     factors,
     product: spec.product ?? names,
     recipe: spec.recipe ?? { method: spec.name, options: {} },

@@ -1,37 +1,50 @@
-/** Where adapters meet a model: what sits in the `adapter` field of a linear, and one adapter's part in it. */
-import { type Key, nn, type Node, type Tensor } from "@tiedlora/core";
-import { lowRankForward, type Call, type LowRank, type Method } from "./method.ts";
+/** Where adapters meet a model: what sits in the `adapter` field of a module, and one adapter's part in it. */
+import { type Key, nn, type Tensor } from "@tiedlora/core";
+import { weightView, type Host } from "./hosts.ts";
+import { lowRankForward, scaled, type Call, type LowRank, type Method } from "./method.ts";
 import type { SitePlan } from "./plan.ts";
+import type { RowGroups } from "./rows.ts";
 import type { Member } from "./sites.ts";
 
 /** What places ask of the adapter they belong to. */
 export interface Owner {
+  readonly name: string;
   readonly method: Method;
-  /** Whether the adapter takes part. */
-  readonly active: boolean;
+  /** Whether the adapter takes part now. */
+  readonly takesPart: boolean;
+  /** What its updates are multiplied by. */
+  readonly multiplier: number;
   /** Where dropout takes its numbers from in this step; null: no dropout. */
   readonly dropoutKey: Key | null;
 }
 
-/** The adapters of one linear, in the order in which they were attached. */
-export class AdapterStack implements nn.LinearAdapter {
+/** The adapters of one module, in the order in which they were attached. */
+export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
   readonly places: readonly Place[];
+  readonly #state: { readonly rows: RowGroups | null };
 
-  constructor(places: readonly Place[]) {
+  constructor(places: readonly Place[], state: { readonly rows: RowGroups | null }) {
     this.places = places;
+    this.#state = state;
   }
 
-  apply(x: Tensor, y: Tensor, linear: nn.Linear): Tensor {
-    return this.places.reduce((sum, place) => (place.owner.active ? place.apply(x, sum, linear) : sum), y);
+  /** x: input [..., in] of a linear, or ids [...] of an embedding. y: what the module answers without adapters, [..., out]. */
+  apply(x: Tensor, y: Tensor, host: Host): Tensor {
+    const { rows } = this.#state;
+    if (rows === null) {
+      return this.places.reduce((sum, place) => (place.owner.takesPart ? place.apply(x, sum, host) : sum), y);
+    }
+    const inputs = rows.split(x);
+    const outputs = rows.split(y);
+    const parts = rows.adapters.map((name, i) => {
+      const place = this.places.find(({ owner }) => owner.name === name);
+      return place === undefined ? outputs[i]! : place.apply(inputs[i]!, outputs[i]!, host);
+    });
+    return rows.join(parts);
   }
 }
 
-/** The frozen weight as [out, in], whichever way it is stored. */
-export function weightView(linear: nn.Linear): Tensor {
-  return linear.layout === "outIn" ? linear.weight : linear.weight.transpose();
-}
-
-/** One adapter at one linear. Linears that are adapted as one target have places with a `SharedWork` in common. */
+/** One adapter at one module. Linears that are adapted as one target have places with a `SharedWork` in common. */
 export class Place {
   readonly owner: Owner;
   readonly member: Member;
@@ -54,24 +67,38 @@ export class Place {
     this.#work = work;
   }
 
-  /** What the module answers with this adapter, given its input x [..., in] and what it answers without, y [..., out]. */
-  apply(x: Tensor, y: Tensor, linear: nn.Linear): Tensor {
+  get scale(): number {
+    return this.plan.scale * this.owner.multiplier;
+  }
+
+  /** What the module answers with this adapter: see `AdapterStack.apply`. */
+  apply(x: Tensor, y: Tensor, host: Host): Tensor {
+    if (host instanceof nn.Linear) return this.linear(x, y, host, host.bias);
+    const low = this.lowRank();
+    // x A of a one-hot x is a column of A
+    if (low !== null) return y.add(scaled(low.A.transpose().take(x).matmul(low.B.transpose()), this.scale));
+    return this.linear(x.oneHot(this.member.in), y, host, null);
+  }
+
+  /** The same for an input [..., in], with another bias than the module's. */
+  linear(x: Tensor, y: Tensor, host: Host, bias: Tensor | null): Tensor {
     const { owner, plan, member } = this;
     const { dropoutKey, method } = owner;
-    const shared = this.#work.at(x, [...this.#factors.values()], dropoutKey);
+    const shared = this.#work.at(x, [...this.#factors.values()], [dropoutKey, this.scale]);
     const input =
       dropoutKey === null ? x : shared(() => nn.dropout(x, method.dropout, dropoutKey.fold(plan.site.path)));
-    const call: Call = {
-      x: input,
-      y,
-      scale: plan.scale,
-      weight: weightView(linear),
-      bias: linear.bias,
-      shared,
-    };
+    const call: Call = { x: input, y, scale: this.scale, weight: weightView(host), bias, shared };
     if (method.forward) return method.forward(this.factors(member.offset, member.out), call);
     const { A, B } = shared(() => method.lowRank!(this.factors()));
     return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
+  }
+
+  /** The module's update in the form of LoRA, ΔW = scale · B A with the rows of B that are its own; null if it has none. */
+  lowRank(): LowRank | null {
+    const { method } = this.owner;
+    if (!method.lowRank) return null;
+    const { A, B } = method.lowRank(this.factors());
+    return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
   /** The factors as the rows `offset` to `offset + out` of the site see them; default: the whole site. */
@@ -87,6 +114,11 @@ export class Place {
     }
     return views;
   }
+
+  /** The whole parameter behind a factor; undefined if the method has none of this name. */
+  parameter(factor: string): nn.Parameter | undefined {
+    return this.#factors.get(factor);
+  }
 }
 
 function part(t: Tensor, axis: number, start: number, length: number): Tensor {
@@ -100,11 +132,11 @@ type Work = Tensor | LowRank;
  * kept for as long as x is in use, and dropped when a factor has been updated since.
  */
 export class SharedWork {
-  readonly #byInput = new WeakMap<Tensor, { state: readonly (Node | Key | null)[]; results: Work[] }>();
+  readonly #byInput = new WeakMap<Tensor, { state: readonly unknown[]; results: Work[] }>();
 
-  /** `shared` of one call: its results are taken over by the next call with the same input and factors, in order. */
-  at(x: Tensor, factors: readonly Tensor[], random: Key | null): Call["shared"] {
-    const state = [...factors.map((factor) => factor.node), random];
+  /** `shared` of one call: its results are taken over by the next call with the same input, factors and settings, in order. */
+  at(x: Tensor, factors: readonly Tensor[], settings: readonly (Key | number | null)[]): Call["shared"] {
+    const state = [...factors.map((factor) => factor.node), ...settings];
     let entry = this.#byInput.get(x);
     if (entry === undefined || entry.state.some((one, i) => one !== state[i])) {
       entry = { state, results: [] };

@@ -5,6 +5,7 @@
 import { product, type Shape } from "@tiedlora/core";
 import { patternValue } from "./match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "./method.ts";
+import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./replaced.ts";
 import { resolveSites, type LinearInfo, type Site } from "./sites.ts";
 
 /** One parameter of an adapter. */
@@ -32,11 +33,25 @@ export interface AdapterPlan {
   readonly sites: readonly SitePlan[];
   /** Each parameter once. */
   readonly factors: readonly FactorPlan[];
+  /** Copies of the model's own parameters that are trained in their place. */
+  readonly replaced: readonly ReplacedPlan[];
 }
 
-/** Lays `method` out over a model's linears. Throws if no module matches, or modules that share a factor differ in size. */
-export function planAdapter(linears: readonly LinearInfo[], method: Method): AdapterPlan {
-  const sites = resolveSites(linears, method.target);
+/**
+ * Lays `method` out over a model's linears, and embeddings. Throws if no module matches, or modules that share a factor
+ * differ in size. `parameters`: all of the model's, for methods with `modulesToSave` or `bias`.
+ */
+export function planAdapter(
+  linears: readonly LinearInfo[],
+  method: Method,
+  parameters?: readonly ParameterInfo[],
+): AdapterPlan {
+  const open = linears.filter(
+    ({ path, kind }) =>
+      (kind === undefined || kind === "linear" || kind === "embedding") &&
+      !isSaved(path, method.modulesToSave),
+  );
+  const sites = resolveSites(open, method.target);
   checkPatterns(sites, method);
   const layers = new Set(sites.map((site) => site.layer)).size;
   const placed = sites.map((site): Placed => {
@@ -51,17 +66,35 @@ export function planAdapter(linears: readonly LinearInfo[], method: Method): Ada
     const factors = names.map((name) => [name, byFactor.get(name)!.get(place.site)!] as const);
     return { ...place, factors: new Map(factors) };
   });
-  return { sites: planned, factors: [...new Set(planned.flatMap((site) => [...site.factors.values()]))] };
+  const factors = [...new Set(planned.flatMap((site) => [...site.factors.values()]))];
+  return { sites: planned, factors, replaced: replacedBy(method, sites, parameters) };
+}
+
+function replacedBy(
+  method: Method,
+  sites: readonly Site[],
+  parameters: readonly ParameterInfo[] | undefined,
+): ReplacedPlan[] {
+  if (method.modulesToSave.length === 0 && method.bias === "none") return [];
+  if (parameters === undefined) {
+    throw new Error(
+      `${method.name} replaces parameters of the model (modulesToSave, bias): give their paths and shapes too`,
+    );
+  }
+  return planReplaced(parameters, sites, method);
 }
 
 /** How many numbers `method` trains on a model with these linears, and how many its adapter has in all. */
 export function countParameters(
   linears: readonly LinearInfo[],
   method: Method,
+  parameters?: readonly ParameterInfo[],
 ): { readonly trainable: number; readonly total: number } {
-  const { factors } = planAdapter(linears, method);
-  const sum = (plans: readonly FactorPlan[]): number => plans.reduce((n, plan) => n + product(plan.shape), 0);
-  return { trainable: sum(factors.filter((plan) => plan.spec.trained)), total: sum(factors) };
+  const { factors, replaced } = planAdapter(linears, method, parameters);
+  const sum = (plans: readonly { readonly shape: Shape }[]): number =>
+    plans.reduce((n, plan) => n + product(plan.shape), 0);
+  const trained = factors.filter((plan) => plan.spec.trained);
+  return { trainable: sum([...trained, ...replaced]), total: sum([...factors, ...replaced]) };
 }
 
 interface Placed {

@@ -33,16 +33,29 @@ export class PatternError extends Error {
   }
 }
 
-export interface Pattern {
+/** See `compilePattern`. */
+export class Pattern {
   readonly source: string;
+  readonly #program: readonly Instruction[];
+
+  constructor(source: string) {
+    this.source = source;
+    this.#program = emit(new Parser(source).parse(), source);
+  }
+
   /** Whether all of the text matches (Python's re.fullmatch). */
-  fullMatch(text: string): boolean;
+  fullMatch(text: string): boolean {
+    return simulate(this.#program, text, 0, true);
+  }
 }
 
 /** Throws PatternError for what is not supported. */
 export function compilePattern(source: string): Pattern {
-  const program = emit(new Parser(source).parse(), source);
-  return { source, fullMatch: (text) => simulate(program, text, 0, true) };
+  return new Pattern(source);
+}
+
+export function isPattern(value: unknown): value is Pattern {
+  return value instanceof Pattern;
 }
 
 /** The simulation: all positions in the program that the text read so far can be at, without duplicates. */

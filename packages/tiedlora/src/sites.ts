@@ -1,12 +1,18 @@
 /** Sites: the places of a model that are adapted. Each is one linear module, or a group that is adapted as one. */
 import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "./match.ts";
+import { isPattern, type Pattern } from "./regex.ts";
 
-/** What has to be known of a linear module to adapt it; a model and a config without weights can both say it. */
+/**
+ * What has to be known of a module to adapt it; a model and a config without weights can both say it. An embedding is a
+ * linear map too, of one-hot vectors: `in` is its number of rows, `out` their length.
+ */
 export interface LinearInfo {
   /** Path as in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
   readonly path: string;
   readonly in: number;
   readonly out: number;
+  /** Default: "linear". Others than these two are ignored. */
+  readonly kind?: string;
 }
 
 /** One module of a site; `offset`: its first row among the site's `out`. */
@@ -26,19 +32,19 @@ export interface Site {
 }
 
 /**
- * Which linears are adapted:
+ * Which modules are adapted:
  * - `"qkv"`: queries, keys and values of each attention, as one target (one A; B's rows divide over the three);
  * - `"all-linear"`: every linear but the output embedding;
  * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), where "qkv" stands for the group;
- * - a regular expression over whole paths.
+ * - a regular expression over whole paths. One from a file is a Pattern, which cannot hang.
  */
-export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp;
+export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp | Pattern;
 export type Target = Modules | TargetSpec;
 
 export interface TargetSpec {
   readonly modules: Modules;
   /** Not these, even if `modules` has them. */
-  readonly exclude?: readonly string[] | RegExp;
+  readonly exclude?: readonly string[] | RegExp | Pattern;
   /** Only these layers, counted from 0. */
   readonly layers?: readonly number[];
   /** The name before the layer's number in paths, where that is not the first number. */
@@ -66,9 +72,8 @@ function isSpec(target: Target): target is TargetSpec {
 
 function selectGroups(linears: readonly LinearInfo[], modules: Modules): (readonly LinearInfo[])[] {
   if (modules === "qkv") return qkvGroups(linears);
-  if (modules === "all-linear")
-    return linears.filter(({ path }) => !OUTPUT_EMBEDDINGS.includes(splitPath(path)[1])).map((l) => [l]);
-  if (modules instanceof RegExp)
+  if (modules === "all-linear") return linears.filter(isInnerLinear).map((l) => [l]);
+  if (modules instanceof RegExp || isPattern(modules))
     return linears.filter(({ path }) => fullMatch(path, modules)).map((l) => [l]);
   if (typeof modules === "string") {
     throw new Error(
@@ -76,6 +81,10 @@ function selectGroups(linears: readonly LinearInfo[], modules: Modules): (readon
     );
   }
   return selectByNames(linears, modules);
+}
+
+function isInnerLinear({ path, kind }: LinearInfo): boolean {
+  return kind !== "embedding" && !OUTPUT_EMBEDDINGS.includes(splitPath(path)[1]);
 }
 
 function selectByNames(linears: readonly LinearInfo[], names: readonly string[]): (readonly LinearInfo[])[] {
@@ -94,7 +103,7 @@ function selectByNames(linears: readonly LinearInfo[], names: readonly string[])
 
 function isExcluded(path: string, exclude: TargetSpec["exclude"]): boolean {
   if (exclude === undefined) return false;
-  return exclude instanceof RegExp
+  return exclude instanceof RegExp || isPattern(exclude)
     ? fullMatch(path, exclude)
     : exclude.some((name) => endsWithName(path, name));
 }
@@ -133,9 +142,11 @@ function nothingMatched(linears: readonly LinearInfo[], spec: TargetSpec): strin
   const given =
     modules instanceof RegExp
       ? String(modules)
-      : typeof modules === "string"
-        ? `"${modules}"`
-        : JSON.stringify(modules);
+      : isPattern(modules)
+        ? `/${modules.source}/`
+        : typeof modules === "string"
+          ? `"${modules}"`
+          : JSON.stringify(modules);
   const limits = spec.exclude !== undefined || spec.layers !== undefined ? " after exclude and layers" : "";
   const hint = modules === "qkv" ? "; name the modules to adapt, for example target: [...]" : "";
   return `target ${given} matches no linear module${limits}; the model has ${moduleNames(linears).join(", ") || "none"}${hint}`;

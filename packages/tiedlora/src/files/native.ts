@@ -97,7 +97,7 @@ export async function loadNative(
       parameter.set(decodeF32(await file.read(path), file.name, path));
     }
     restoreTrained(adapter, config, where, options.trainable ?? true);
-    return adapter.attach(model);
+    return adapter.attach();
   } finally {
     await source.close?.();
   }

@@ -17,7 +17,7 @@ const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) =
 
 /** Throws FormatError if the method is not in the library, or its options are wrong. */
 export function methodFromRecipe(recipe: Recipe, file: string): Method {
-  const options = recipeOptions(recipe);
+  const options = inRecipe(file, () => recipeOptions(recipe));
   const declare = Object.hasOwn(DECLARATIONS, recipe.method) ? DECLARATIONS[recipe.method] : undefined;
   if (declare === undefined || options === null) {
     throw new FormatError({
@@ -28,8 +28,13 @@ export function methodFromRecipe(recipe: Recipe, file: string): Method {
       hint: "Load it with { method }, the declaration it was trained with.",
     });
   }
+  return inRecipe(file, () => declare(options));
+}
+
+/** What `build` throws, as a fault of the file. */
+function inRecipe<T>(file: string, build: () => T): T {
   try {
-    return declare(options);
+    return build();
   } catch (cause) {
     throw new FormatError({
       file,

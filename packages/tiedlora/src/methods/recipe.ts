@@ -1,10 +1,11 @@
 /** Methods as plain data, for adapter files: what a declaration was called with, and how to call it again. */
 import type { Json, Recipe } from "../method.ts";
+import { compilePattern, Pattern } from "../regex.ts";
 
 /** Data in the place of what has no plain form, such as a function. A file with it needs the method given at the load. */
 export const CUSTOM = "(custom)";
 
-/** Options as plain data. Regular expressions become { regex }; functions become CUSTOM; undefined is left out. */
+/** Options as plain data. Regular expressions become { regex, flags }; functions become CUSTOM; undefined is left out. */
 export function recipe(method: string, options: object): Recipe {
   const plain = Object.entries(options).flatMap(([key, value]): [string, Json][] => {
     const json = toJson(value);
@@ -19,11 +20,15 @@ function toJson(value: unknown): Json | undefined {
     return value;
   if (typeof value === "function") return CUSTOM;
   if (value instanceof RegExp) return { regex: value.source, flags: value.flags };
+  if (value instanceof Pattern) return { regex: value.source, flags: "" };
   if (Array.isArray(value)) return value.map((item) => toJson(item) ?? null);
   return recipe("", value as object).options;
 }
 
-/** The options that a recipe holds, with regular expressions restored. Null if part of them is custom. */
+/**
+ * The options that a recipe holds, null if part of them is custom. Regular expressions become patterns that match in
+ * linear time: a file must not be able to hang its reader. Throws PatternError for those that cannot.
+ */
 export function recipeOptions({ options }: Recipe): Record<string, unknown> | null {
   if (JSON.stringify(options).includes(JSON.stringify(CUSTOM))) return null;
   return fromJson(options) as Record<string, unknown>;
@@ -33,7 +38,8 @@ function fromJson(value: Json): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (isArray(value)) return value.map(fromJson);
   const { regex, flags } = value;
-  if (typeof regex === "string" && typeof flags === "string") return new RegExp(regex, flags);
+  if (typeof regex === "string" && typeof flags === "string")
+    return compilePattern(flags.includes("i") ? `(?i)${regex}` : regex);
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, fromJson(item)]));
 }
 

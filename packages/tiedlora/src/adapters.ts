@@ -1,0 +1,317 @@
+/** All adapters of one model, by name: which of them are active, and scopes in which others are, or none. */
+import type { nn } from "@tiedlora/core";
+import type { Adapter } from "./adapter.ts";
+import { hostsOf, type Host } from "./hosts.ts";
+import { computeMerged, type MergeOptions } from "./merge.ts";
+import { nearest } from "./nearest.ts";
+import { AdapterStack, type Place } from "./place.ts";
+import { Overlay } from "./replaced.ts";
+import { BASE, RowGroups } from "./rows.ts";
+
+const SETS = new WeakMap<nn.Module, AdapterSet>();
+
+/** The adapters of `model`: always the same object. */
+export function adaptersOf(model: nn.Module): AdapterSet {
+  let set = SETS.get(model);
+  if (set === undefined) SETS.set(model, (set = new AdapterSet(model)));
+  return set;
+}
+
+interface Merged {
+  readonly names: readonly string[];
+  /** By the path of the weight or bias that they stand in for. */
+  readonly parameters: ReadonlyMap<string, nn.Parameter>;
+}
+
+/** See `adaptersOf`. Errors leave everything as it was. */
+export class AdapterSet {
+  readonly model: nn.Module;
+  readonly hosts: ReadonlyMap<string, Host>;
+  readonly #adapters: Map<string, Adapter> = new Map<string, Adapter>();
+  readonly #overlay: Overlay;
+  #rows: RowGroups | null = null;
+  #disabled = 0;
+  #merged: Merged | null = null;
+
+  constructor(model: nn.Module) {
+    this.model = model;
+    this.hosts = hostsOf(model);
+    this.#overlay = new Overlay(model);
+  }
+
+  /** In the order in which they were attached. */
+  get names(): string[] {
+    return [...this.#adapters.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.#adapters.has(name);
+  }
+
+  get(name: string): Adapter {
+    const found = this.#adapters.get(name);
+    if (found !== undefined) return found;
+    const close = nearest(name, this.names);
+    const hint = close === null ? `there are ${this.names.join(", ") || "none"}` : `did you mean "${close}"?`;
+    throw new Error(`the model has no adapter "${name}"; ${hint}`);
+  }
+
+  /** The names of those that take part when the model runs. */
+  get active(): string[] {
+    return this.names.filter((name) => this.#adapters.get(name)!.active);
+  }
+
+  /** Makes exactly these take part; no name: none. */
+  setActive(...names: readonly string[]): void {
+    const wanted = new Set(names.map((name) => this.get(name)));
+    this.#checkReplaced([...wanted]);
+    for (const adapter of this.#adapters.values()) adapter.switch(wanted.has(adapter));
+    this.sync();
+  }
+
+  /** Runs `work` on the model without adapters; then all is as before. Nests, and waits for a promise. */
+  disabled<T>(work: () => T): T {
+    this.#disabled++;
+    this.sync();
+    return finallyDo(work, () => {
+      this.#disabled--;
+      this.sync();
+    });
+  }
+
+  /** Runs `work` with exactly these adapters active; then all is as before. Waits for a promise. */
+  withActive<T>(names: readonly string[], work: () => T): T {
+    const before = this.active;
+    this.setActive(...names);
+    return finallyDo(work, () => this.setActive(...before.filter((name) => this.has(name))));
+  }
+
+  /**
+   * Runs `work` on mixed batches: row i of every batch goes through the adapter `names[i]` alone, or through none for
+   * "__base__"; whether they are active makes no difference. Waits for a promise.
+   */
+  mixed<T>(names: readonly string[], work: () => T): T {
+    const used = [...new Set(names)].filter((name) => name !== BASE).map((name) => this.get(name));
+    const replacing = used.find(({ plan }) => plan.replaced.length > 0);
+    if (replacing !== undefined) {
+      const [first] = replacing.plan.replaced;
+      throw new Error(
+        `adapter "${replacing.name}" replaces ${first!.path}, which all rows of a batch share: it cannot be mixed with others`,
+      );
+    }
+    if (this.#merged !== null)
+      throw new Error(`"${this.#merged.names.join('", "')}" merged into the weights; unmerge before mixing`);
+    if (this.#rows !== null) throw new Error("a mixed batch within a mixed batch; name all rows at once");
+    const device = [...this.hosts.values()][0]!.weight.device!;
+    this.#rows = new RowGroups(names, device);
+    return this.disabled(() =>
+      finallyDo(work, () => {
+        this.#rows = null;
+      }),
+    );
+  }
+
+  /** What stacks ask: the rows of a mixed batch, or null. */
+  get rows(): RowGroups | null {
+    return this.#rows;
+  }
+
+  /** Whether an adapter's places act when the model runs. */
+  runs(adapter: Adapter): boolean {
+    return adapter.active && this.#disabled === 0 && !this.mergedNames.includes(adapter.name);
+  }
+
+  /** The names of those that are merged into the weights. */
+  get mergedNames(): readonly string[] {
+    return this.#merged?.names ?? [];
+  }
+
+  /**
+   * Writes adapters into the weights: the model then runs without extra work, and answers alike. Sums in f32 and rounds
+   * once, to the type of the weight. The weights themselves are kept, so that `unmerge` restores them bit for bit. Default: the active ones.
+   *
+   * Throws, and changes nothing, if a result is not finite, if a weight is used elsewhere too (see `untie`), or if an
+   * adapter's update is not a linear map.
+   */
+  async merge(options: MergeOptions = {}): Promise<void> {
+    const fresh = (options.names ?? this.active).map((name) => this.get(name));
+    const again = fresh.find(({ name }) => this.mergedNames.includes(name));
+    if (again !== undefined) throw new Error(`"${again.name}" is merged already; unmerge first`);
+    if (fresh.length === 0) throw new Error("no adapter to merge: none is active, and no name was given");
+    const names = [...this.mergedNames, ...fresh.map(({ name }) => name)];
+    // In the order of attachment, from the model's own weights: the same bits in one go or one after another.
+    const ordered = [...this.#adapters.values()].filter(({ name }) => names.includes(name));
+    this.#checkReplaced([...new Set([...ordered, ...this.#active()])]);
+    const own = this.#overlay;
+    const parameters = await computeMerged(ordered, own, options);
+    this.#merged = { names: ordered.map(({ name }) => name), parameters };
+    this.sync();
+  }
+
+  /** Puts the model's own weights back, bit for bit; the adapters act beside them again. */
+  unmerge(): void {
+    if (this.#merged === null) throw new Error("nothing is merged");
+    this.#merged = null;
+    this.sync();
+  }
+
+  /** Takes all adapters off; the model answers as before them, bit for bit. */
+  unload(): void {
+    this.#merged = null;
+    this.#rows = null;
+    for (const name of this.names) this.remove(name);
+  }
+
+  /** Merges, and takes all adapters off: the model is then a plain one. The old weights are given up. */
+  async mergeAndUnload(options: MergeOptions = {}): Promise<void> {
+    const { names } = options;
+    if (
+      this.#merged === null ||
+      names !== undefined ||
+      this.active.some((name) => !this.mergedNames.includes(name))
+    )
+      await this.merge({
+        ...options,
+        names: names ?? this.active.filter((name) => !this.mergedNames.includes(name)),
+      });
+    const merged = this.#merged!;
+    this.#merged = null;
+    this.#overlay.settle(this.#wanted(merged).keys());
+    for (const name of this.names) this.remove(name);
+  }
+
+  /** Takes an adapter off. Refused while it is merged. */
+  delete(name: string): void {
+    this.get(name);
+    if (this.mergedNames.includes(name))
+      throw new Error(`"${name}" is merged into the weights; unmerge, or mergeAndUnload, first`);
+    this.remove(name);
+  }
+
+  /** Puts `adapter` in the place of the one of its name: a hot swap, the model and what is compiled for it stay. */
+  swap(adapter: Adapter): void {
+    const old = this.get(adapter.name);
+    if (old === adapter) return;
+    if (this.mergedNames.includes(adapter.name))
+      throw new Error(`"${adapter.name}" is merged; unmerge first`);
+    this.#checkReplaced([...this.#active().filter((one) => one !== old), ...(old.active ? [adapter] : [])]);
+    adapter.switch(old.active);
+    const order = [...this.#adapters.values()].map((one) => (one === old ? adapter : one));
+    this.#unplace(old);
+    this.#adapters.clear();
+    for (const one of order) this.#adapters.set(one.name, one);
+    this.#place(adapter);
+    this.sync();
+  }
+
+  /** For `Adapter.attach`. */
+  add(adapter: Adapter): void {
+    if (this.#adapters.get(adapter.name) === adapter) return;
+    this.checkName(adapter.name);
+    if (adapter.active) this.#checkReplaced([...this.#active(), adapter]);
+    for (const [, parameter] of this.#overlay.parameters()) parameter.requiresGrad = false;
+    this.#adapters.set(adapter.name, adapter);
+    this.#place(adapter);
+    this.sync();
+  }
+
+  /** For `Adapter.detach`. */
+  remove(name: string): void {
+    const adapter = this.#adapters.get(name);
+    if (adapter === undefined) return;
+    this.#adapters.delete(name);
+    this.#unplace(adapter);
+    this.sync();
+  }
+
+  /** Throws if there is an adapter of this name. */
+  checkName(name: string): void {
+    if (name === BASE) throw new Error(`"${BASE}" means the model without adapters; give another name`);
+    if (!this.#adapters.has(name)) return;
+    throw new Error(
+      `the model already has an adapter "${name}"; give another name, or detach that one first`,
+    );
+  }
+
+  /** The model's own parameters by path, whatever stands in for them now. */
+  ownParameters(): Map<string, nn.Parameter> {
+    return new Map(this.#overlay.parameters());
+  }
+
+  /** Throws if these adapters could not all be active. */
+  checkActive(adapter: Adapter): void {
+    this.#checkReplaced([...new Set([...this.#active(), adapter])]);
+  }
+
+  /** Makes the model's fields follow what is active, merged and disabled. */
+  sync(): void {
+    this.#overlay.show(this.#disabled > 0 ? new Map() : this.#wanted(this.#merged));
+  }
+
+  #wanted(merged: Merged | null): Map<string, nn.Parameter> {
+    const wanted = new Map<string, nn.Parameter>();
+    for (const adapter of this.#adapters.values()) {
+      if (!adapter.active && !merged?.names.includes(adapter.name)) continue;
+      for (const [path, parameter] of adapter.replacements()) wanted.set(path, parameter);
+    }
+    for (const [path, parameter] of merged?.parameters ?? []) wanted.set(path, parameter);
+    return wanted;
+  }
+
+  #active(): Adapter[] {
+    return [...this.#adapters.values()].filter(({ active }) => active);
+  }
+
+  #checkReplaced(adapters: readonly Adapter[]): void {
+    const owner = new Map<string, string>();
+    for (const { name, plan } of adapters) {
+      for (const { path } of plan.replaced) {
+        const other = owner.get(path);
+        if (other !== undefined) {
+          throw new Error(
+            `adapters "${other}" and "${name}" both replace ${path}; only one of them can be active (adapt: { active: false })`,
+          );
+        }
+        owner.set(path, name);
+      }
+    }
+  }
+
+  #place(adapter: Adapter): void {
+    for (const [host, place] of adapter.places()) {
+      if (host.adapter !== null && !(host.adapter instanceof AdapterStack))
+        throw new Error("a module carries an adapter that is not of this library; remove it first");
+      host.adapter = this.#stack([...(host.adapter?.places ?? []), place]);
+    }
+  }
+
+  #stack(places: readonly Place[]): AdapterStack {
+    const order = this.names;
+    const at = ({ owner }: Place): number => order.indexOf(owner.name);
+    return new AdapterStack(
+      [...places].sort((a, b) => at(a) - at(b)),
+      this,
+    );
+  }
+
+  #unplace(adapter: Adapter): void {
+    for (const [host, place] of adapter.places()) {
+      const places = (host.adapter as AdapterStack | null)?.places.filter((one) => one !== place) ?? [];
+      host.adapter = places.length === 0 ? null : this.#stack(places);
+    }
+  }
+}
+
+/** Runs `cleanup` when `work` is done: after its promise, if it gives one. */
+function finallyDo<T>(work: () => T, cleanup: () => void): T {
+  let result: T;
+  try {
+    result = work();
+  } catch (error) {
+    cleanup();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(cleanup) as T;
+  cleanup();
+  return result;
+}

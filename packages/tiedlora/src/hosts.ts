@@ -1,0 +1,60 @@
+/** Hosts: the modules of a model at which adapters act, and the places in it where parameters sit. */
+import { nn, type Tensor } from "@tiedlora/core";
+import type { LinearInfo } from "./sites.ts";
+
+export type Host = nn.Linear | nn.Embedding;
+
+/** All linears and embeddings of a model by their paths; one that is used in two places by its first. */
+export function hostsOf(model: nn.Module): Map<string, Host> {
+  const paths = new Map<Host, string>();
+  for (const [path, module] of model.namedModules()) {
+    if ((module instanceof nn.Linear || module instanceof nn.Embedding) && !paths.has(module))
+      paths.set(module, path);
+  }
+  return new Map([...paths].map(([host, path]) => [path, host]));
+}
+
+/** What planning has to know of a model. */
+export function hostInfos(hosts: ReadonlyMap<string, Host>): LinearInfo[] {
+  return [...hosts].map(([path, host]) =>
+    host instanceof nn.Linear
+      ? { path, in: host.inFeatures, out: host.outFeatures, kind: "linear" }
+      : { path, in: host.weight.shape[0]!, out: host.weight.shape[1]!, kind: "embedding" },
+  );
+}
+
+/** Whether a host's weight is stored as [in, out]: GPT-2's linears, and embeddings. */
+export function storedInOut(host: Host): boolean {
+  return host instanceof nn.Embedding || host.layout === "inOut";
+}
+
+/** The frozen weight as [out, in], whichever way it is stored. */
+export function weightView(host: Host): Tensor {
+  return storedInOut(host) ? host.weight.transpose() : host.weight;
+}
+
+/** A module's field that holds a parameter. */
+export interface Slot {
+  readonly module: nn.Module;
+  readonly field: string;
+}
+
+/** Every field of a model that holds a parameter, by the parameter's path; a tied parameter has several. */
+export function slotsOf(model: nn.Module): Map<string, Slot> {
+  const slots = new Map<string, Slot>();
+  for (const [path, module] of model.namedModules()) {
+    for (const [field, value] of Object.entries(module)) {
+      if (value instanceof nn.Parameter)
+        slots.set(path === "" ? field : `${path}.${field}`, { module, field });
+    }
+  }
+  return slots;
+}
+
+export function readSlot({ module, field }: Slot): nn.Parameter {
+  return (module as unknown as Record<string, nn.Parameter>)[field]!;
+}
+
+export function writeSlot({ module, field }: Slot, parameter: nn.Parameter): void {
+  (module as unknown as Record<string, nn.Parameter>)[field] = parameter;
+}

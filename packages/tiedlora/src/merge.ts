@@ -1,0 +1,166 @@
+/** Adapters written into the weights. Sums are made in f32 and rounded once, to the type that the weight is stored in. */
+import { arange, assign, BYTES, key, nn, normalArray, stack, type Tensor } from "@tiedlora/core";
+import type { Adapter } from "./adapter.ts";
+import { hostsOf, storedInOut, weightView, type Host } from "./hosts.ts";
+import { scaled } from "./method.ts";
+import type { Place } from "./place.ts";
+
+export interface MergeOptions {
+  /** Default: the active adapters. */
+  readonly names?: readonly string[];
+  /** Whether to refuse results that are not finite. Default: true. */
+  readonly safe?: boolean;
+}
+
+/** How the model's own parameters are found, whatever stands in for them. */
+interface Own {
+  own(path: string): nn.Parameter;
+  parameters(): Iterable<[path: string, parameter: nn.Parameter]>;
+}
+
+/** A weight and a bias with updates added, in f32: weight [out, in], bias [out]; null: the bias stays as it is. */
+export interface MergedTensors {
+  readonly weight: Tensor;
+  readonly bias: Tensor | null;
+}
+
+/** The places of adapters by module, in the order of the adapters. */
+export function placesByHost(adapters: readonly Adapter[]): Map<Host, Place[]> {
+  const found = new Map<Host, Place[]>();
+  for (const adapter of adapters) {
+    for (const [host, place] of adapter.places()) {
+      const places = found.get(host);
+      if (places) places.push(place);
+      else found.set(host, [place]);
+    }
+  }
+  return found;
+}
+
+/** New parameters with the adapters merged in, by path. Changes nothing. Throws as `AdapterSet.merge` says. */
+export async function computeMerged(
+  adapters: readonly Adapter[],
+  model: Own,
+  { safe = true }: MergeOptions,
+): Promise<Map<string, nn.Parameter>> {
+  if (safe) await checkFactors(adapters);
+  const merged = new Map<string, nn.Parameter>();
+  for (const [host, places] of placesByHost(adapters)) {
+    const { path } = places[0]!.member;
+    checkUntied(`${path}.weight`, model);
+    const { weight, bias } = await mergedTensors(host, places);
+    merged.set(`${path}.weight`, storeAs(host.weight, storedInOut(host) ? weight.transpose() : weight));
+    if (bias !== null) merged.set(`${path}.bias`, storeAs((host as nn.Linear).bias!, bias));
+  }
+  if (safe) await checkFinite(merged);
+  return merged;
+}
+
+/** The merged weight of one module as a graph. Async: what is no linear map shows itself by values. */
+export async function mergedTensors(host: Host, places: readonly Place[]): Promise<MergedTensors> {
+  const bias = host instanceof nn.Linear ? host.bias : null;
+  let weight = weightView(host).cast("f32");
+  let shift: Tensor | null = null;
+  for (const place of places) {
+    const low = place.lowRank();
+    if (low !== null) {
+      weight = weight.add(scaled(low.B, place.scale).matmul(low.A));
+      continue;
+    }
+    const added = await affine(host, place, weight);
+    weight = added.weight;
+    if (added.shift !== null) shift = shift === null ? added.shift : shift.add(added.shift);
+  }
+  if (shift === null) return { weight, bias: null };
+  if (bias === null)
+    throw new Error(
+      `the update of ${places[0]!.member.path} adds a constant, but the module has no bias to merge it into`,
+    );
+  return { weight, bias: bias.cast("f32").add(shift) };
+}
+
+/** A formula as a linear map: what it makes of the unit vectors, and of zero. Checks on other vectors that it is one. */
+async function affine(
+  host: Host,
+  place: Place,
+  weight: Tensor,
+): Promise<{ weight: Tensor; shift: Tensor | null }> {
+  const { in: width, path } = place.member;
+  const device = host.weight.device!;
+  const apply = (x: Tensor): Tensor => place.linear(x, x.matmul(weight.transpose()), host, null);
+  const constant = apply(device.tensor(new Float32Array(width), { shape: [1, width] }));
+  const columns = apply(arange(width).oneHot(width)).sub(constant);
+  const probe = device.tensor(normalArray(key(0).fold("probe"), 3 * width), { shape: [3, width] });
+  const error = apply(probe).sub(probe.matmul(columns).add(constant)).abs().max();
+  const [size = 0, off = 0, shift = 0] = await stack([
+    apply(probe).abs().max(),
+    error,
+    constant.abs().max(),
+  ]).data();
+  if (off > 1e-3 * size) {
+    throw new Error(
+      `the update of ${path} by ${place.owner.method.name} is not a linear map of its input, so no weight can hold it; keep the adapter`,
+    );
+  }
+  return { weight: columns.transpose(), shift: shift === 0 ? null : constant.squeeze(0) };
+}
+
+/** A new parameter of the type of `like`, computed on its device. */
+export function storeAs(like: nn.Parameter, value: Tensor): nn.Parameter {
+  const device = like.device!;
+  const storage = device.allocate(like.size * BYTES[like.dtype], like.name);
+  const parameter = new nn.Parameter(storage, like.shape, like.dtype, device);
+  parameter.requiresGrad = false;
+  assign([[parameter, value.cast(like.dtype)]]);
+  return parameter;
+}
+
+async function checkFactors(adapters: readonly Adapter[]): Promise<void> {
+  for (const adapter of adapters) {
+    for (const [path, parameter] of adapter.stateDict()) {
+      const values = await parameter.data();
+      if (values.every(Number.isFinite)) continue;
+      throw new Error(
+        `adapter "${adapter.name}" has values that are not finite at ${path}; the weights are untouched`,
+      );
+    }
+  }
+}
+
+async function checkFinite(merged: ReadonlyMap<string, nn.Parameter>): Promise<void> {
+  const largest = await stack([...merged.values()].map((p) => p.cast("f32").abs().max())).data();
+  const paths = [...merged.keys()];
+  largest.forEach((value, i) => {
+    if (!Number.isFinite(value)) {
+      throw new Error(
+        `merging would put values that are not finite into ${paths[i]}: it is stored as ${merged.get(paths[i]!)!.dtype}; the weights are untouched`,
+      );
+    }
+  });
+}
+
+function checkUntied(path: string, model: Own): void {
+  const weight = model.own(path);
+  const others = [...model.parameters()]
+    .filter(([one, p]) => p === weight && one !== path)
+    .map(([one]) => one);
+  if (others.length === 0) return;
+  const module = path.slice(0, -".weight".length);
+  throw new Error(
+    `${path} is the same weight as ${others.join(", ")}: merging into it would change both. ` +
+      `Give it a weight of its own first: untie(model, "${module}")`,
+  );
+}
+
+/**
+ * Gives a module that shares its weight with others one of its own, with the same values. A decoder whose output
+ * embedding is untied is saved with "tie_word_embeddings": false.
+ */
+export function untie(model: nn.Module, path: string): void {
+  const host = hostsOf(model).get(path);
+  if (host === undefined) throw new Error(`there is no linear or embedding at ${path}`);
+  const { weight } = host;
+  const uses = [...model.namedParameters()].filter(([, parameter]) => parameter === weight);
+  if (uses.length < 2) throw new Error(`the weight of ${path} is not shared with another module`);
+  host.weight = storeAs(weight, weight);
+}

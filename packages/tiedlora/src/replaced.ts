@@ -1,0 +1,93 @@
+/**
+ * Parameters of the model that an adapter replaces by trained copies of its own: whole modules (`modulesToSave`) and
+ * biases. The model's parameters themselves are never written; the copies stand in for them while the adapter is active.
+ */
+import type { nn, Shape } from "@tiedlora/core";
+import { endsWithName, moduleNames } from "./match.ts";
+import type { Method } from "./method.ts";
+import type { Site } from "./sites.ts";
+import { readSlot, slotsOf, writeSlot, type Slot } from "./hosts.ts";
+
+/** A parameter of the model, without its values. */
+export interface ParameterInfo {
+  readonly path: string;
+  readonly shape: Shape;
+}
+
+/** `saved`: of a module in `modulesToSave`. `bias`: by the bias mode. */
+export interface ReplacedPlan extends ParameterInfo {
+  readonly factor: "saved" | "bias";
+}
+
+/** Whether `path` is, or is below, a module that `modulesToSave` names. */
+export function isSaved(path: string, modulesToSave: readonly string[]): boolean {
+  const segments = path.split(".");
+  return segments.some((_, i) => {
+    const module = segments.slice(0, i + 1).join(".");
+    return modulesToSave.some((name) => endsWithName(module, name));
+  });
+}
+
+/** Which parameters `method` replaces. Throws if a name in `modulesToSave` matches no module. */
+export function planReplaced(
+  parameters: readonly ParameterInfo[],
+  sites: readonly Site[],
+  { modulesToSave, bias }: Method,
+): ReplacedPlan[] {
+  const unmatched = modulesToSave.find(
+    (name) => !parameters.some(({ path }) => isSaved(parent(path), [name])),
+  );
+  if (unmatched !== undefined) {
+    const there = moduleNames(parameters.map(({ path }) => ({ path: parent(path), in: 0, out: 0 })));
+    throw new Error(`modulesToSave "${unmatched}" matches no module; the model has ${there.join(", ")}`);
+  }
+  const adapted = new Set(sites.flatMap((site) => site.members.map(({ path }) => `${path}.bias`)));
+  return parameters.flatMap(({ path, shape }): ReplacedPlan[] => {
+    if (isSaved(parent(path), modulesToSave)) return [{ path, shape, factor: "saved" }];
+    const replaced = path.endsWith(".bias") && (bias === "all" || (bias === "adapted" && adapted.has(path)));
+    return replaced ? [{ path, shape, factor: "bias" }] : [];
+  });
+}
+
+function parent(path: string): string {
+  return path.slice(0, Math.max(path.lastIndexOf("."), 0));
+}
+
+/** Lets parameters stand in for a model's own, and puts those back. */
+export class Overlay {
+  readonly #slots: ReadonlyMap<string, Slot>;
+  /** The model's own parameters at slots where others stand in for them now. */
+  readonly #own: Map<string, nn.Parameter> = new Map<string, nn.Parameter>();
+
+  constructor(model: nn.Module) {
+    this.#slots = slotsOf(model);
+  }
+
+  /** The model's own parameter at a path. */
+  own(path: string): nn.Parameter {
+    return this.#own.get(path) ?? readSlot(this.#slots.get(path)!);
+  }
+
+  /** Every path with the model's own parameter. */
+  *parameters(): IterableIterator<[path: string, parameter: nn.Parameter]> {
+    for (const path of this.#slots.keys()) yield [path, this.own(path)];
+  }
+
+  /** Makes exactly these stand in, by path. */
+  show(wanted: ReadonlyMap<string, nn.Parameter>): void {
+    for (const [path, parameter] of this.#own) {
+      writeSlot(this.#slots.get(path)!, parameter);
+      if (!wanted.has(path)) this.#own.delete(path);
+    }
+    for (const [path, parameter] of wanted) {
+      const slot = this.#slots.get(path)!;
+      if (!this.#own.has(path)) this.#own.set(path, readSlot(slot));
+      writeSlot(slot, parameter);
+    }
+  }
+
+  /** From now on the parameters that stand in at these paths are the model's own. */
+  settle(paths: Iterable<string>): void {
+    for (const path of paths) this.#own.delete(path);
+  }
+}
