@@ -1,16 +1,23 @@
 /**
- * Builds the page: static files in dist/, or in the directory that is given.
+ * Builds the page: static files, by default in dist/ and with the project's own base model.
  *
- *   npm run playground:build
+ *   npm run playground:build [-- --out DIR] [--base DIR] [--no-with-base]
  */
 import { cpSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
 import { build } from "esbuild";
 
 const here = import.meta.dirname;
-const out = resolve(process.argv[2] ?? join(here, "dist"));
-const base = join(here, "../../packages/tiedlora/assets/base");
-if (!existsSync(base)) throw new Error(`there is no base model in ${base}; train it: npm run pretrain`);
+const { values } = parseArgs({
+  allowNegative: true,
+  options: {
+    out: { type: "string", default: join(here, "dist") },
+    base: { type: "string", default: join(here, "../../packages/tiedlora/assets/base") },
+    "with-base": { type: "boolean", default: true },
+  },
+});
+const out = resolve(values.out);
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
@@ -31,5 +38,9 @@ await build({
   logLevel: "warning",
 });
 for (const file of ["index.html", "icon.svg"]) cpSync(join(here, file), join(out, file));
-cpSync(base, join(out, "base"), { recursive: true });
+if (values["with-base"]) {
+  if (!existsSync(values.base))
+    throw new Error(`there is no base model in ${values.base}; train it: npm run pretrain`);
+  cpSync(values.base, join(out, "base"), { recursive: true });
+}
 console.log(`the page is in ${out}`);

@@ -48,6 +48,12 @@ export function methodOf({ preset, trained, tie, rank }: MethodChoice): Method {
   return tiedLora({ trained, tied: tied[tie], rank });
 }
 
+const NAMES: Readonly<Record<string, string>> = { lora: "LoRA", vera: "VeRA" };
+
+export function presetName(preset: string): string {
+  return NAMES[preset] ?? preset.toUpperCase();
+}
+
 export function labelOf({ preset, trained, rank }: MethodChoice): string {
-  return `${preset === "own" ? `own (${trained.join(", ")})` : preset.toUpperCase()} · rank ${rank}`;
+  return `${preset === "own" ? `own (${trained.join(", ")})` : presetName(preset)} · rank ${rank}`;
 }

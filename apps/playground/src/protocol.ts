@@ -53,6 +53,15 @@ export interface Sample {
   readonly right: string;
 }
 
+/** What a prompt of the visitor's own led to. */
+export interface Completed {
+  readonly text: string;
+  /** The likeliest next tokens, with their probabilities. */
+  readonly next: readonly { readonly token: string; readonly probability: number }[];
+  /** Of the token that follows the prompt, [vocabulary]. */
+  readonly logits: Float32Array;
+}
+
 export type Phase = "before" | "during" | "after";
 export type DownloadFormat = "native" | "peft";
 
@@ -93,7 +102,7 @@ export type Reply =
       readonly phase: Phase;
       readonly texts: readonly string[];
     }
-  | { readonly type: "completed"; readonly run: number | null; readonly text: string }
+  | ({ readonly type: "completed"; readonly run: number | null } & Completed)
   | { readonly type: "state"; readonly state: "idle" | "training" | "paused" | "done" | "stopped" }
   | {
       readonly type: "adapterLoaded";

@@ -40,15 +40,32 @@ function open(backend: BackendChoice): void {
   ask({ type: "open", backend });
 }
 
-/** The method that is drawn: the first card. */
+/** The method that is drawn: the one chosen above the drawing, else the first. */
+function drawnMethod(): RunChoice | undefined {
+  const list = byId("network-run", HTMLSelectElement);
+  return cards.choices.find(({ id }) => String(id) === list.value) ?? cards.choices[0];
+}
+
 function drawNetwork(): void {
-  const shown = cards.choices[0];
+  const shown = drawnMethod();
+  const list = byId("network-run", HTMLSelectElement);
+  list.replaceChildren(
+    ...cards.choices.map(({ id, method }) =>
+      el("option", { value: id, selected: id === shown?.id }, labelOf(method)),
+    ),
+  );
   if (!base || !shown || shown.method.trained.length === 0) return;
-  network = new Network(byId("network"), base, methodOf(shown.method), "var(--run-0)", {
-    chosen: (path, ofBase) => {
-      ask({ type: "tensor", run: ofBase ? null : shown.id, path });
+  network = new Network(
+    byId("network"),
+    base,
+    methodOf(shown.method),
+    `var(--run-${cards.choices.indexOf(shown)})`,
+    {
+      chosen: (path, ofBase) => {
+        ask({ type: "tensor", run: ofBase ? null : shown.id, path });
+      },
     },
-  });
+  );
 }
 
 function start(): void {
@@ -128,7 +145,7 @@ function receive(reply: Reply): void {
       );
       return numbers.step(reply);
     case "gradients":
-      if (reply.run === cards.choices[0]?.id) network?.showGradients(reply.norms);
+      if (reply.run === drawnMethod()?.id) network?.showGradients(reply.norms);
       return;
     case "tensor":
       return showPicture(reply);
@@ -138,8 +155,7 @@ function receive(reply: Reply): void {
       byId("status").textContent = `loaded: ${reply.method}, ${count(reply.trainable)} parameters`;
       return;
     case "completed":
-      byId("tried").textContent = reply.text;
-      return;
+      return showTried(reply);
     case "files":
       return download(reply.name, reply.zip);
     case "problem":
@@ -151,6 +167,16 @@ function receive(reply: Reply): void {
         open("cpu");
       }
   }
+}
+
+function showTried({ text, next }: Extract<Reply, { type: "completed" }>): void {
+  const likely = next.map(
+    ({ token, probability }) => `${JSON.stringify(token)} ${(100 * probability).toFixed(0)} %`,
+  );
+  byId("tried").replaceChildren(
+    el("span", {}, text === "" ? "(nothing)" : text),
+    el("span", { class: "likely" }, `likely next: ${likely.join(" · ")}`),
+  );
 }
 
 function download(name: string, zip: Uint8Array): void {
@@ -198,6 +224,7 @@ worker.addEventListener("error", ({ message }) =>
 byId("train").addEventListener("click", start);
 byId("pause").addEventListener("click", () => ask({ type: paused ? "resume" : "pause" }));
 byId("stop").addEventListener("click", () => ask({ type: "stop" }));
+byId("network-run").addEventListener("change", drawNetwork);
 pick("model-files", "loadModel");
 pick("adapter-files", "loadAdapter");
 open(pickedBackend);

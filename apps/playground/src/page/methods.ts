@@ -1,6 +1,6 @@
 /** The cards of the methods: presets, the four switches, tying, rank and rate, and what that costs. */
 import { countParameters, type FactorName, FACTOR_NAMES } from "tiedlora";
-import { methodOf, PRESETS, presetChoice, presetOf, TIE_SCOPES } from "../method.ts";
+import { methodOf, PRESETS, presetChoice, presetName, presetOf, TIE_SCOPES } from "../method.ts";
 import type { BaseInfo, RunChoice, TieScope } from "../protocol.ts";
 import { byId, choice, count, el, numeric } from "./dom.ts";
 
@@ -71,7 +71,7 @@ export class MethodCards {
       this.#update(i, { ...one, method: { ...next, preset: presetOf(next.trained, next.tie) } });
     };
     const presets = {
-      ...Object.fromEntries(Object.keys(PRESETS).map((name) => [name, name.toUpperCase()])),
+      ...Object.fromEntries(Object.keys(PRESETS).map((name) => [name, presetName(name)])),
       ...OWN,
     };
     const card = el(

@@ -7,13 +7,17 @@ import type { BaseInfo } from "../protocol.ts";
 import { svg } from "./dom.ts";
 
 const WIDTH = 460;
-const ROW = { height: 64, gap: 12, left: 170 };
-const BOX = { width: 42, height: 30 };
+const ROW = { height: 68, gap: 10, left: 150 };
+const BOX = { width: 38, height: 28 };
+/** A factor that is shared is drawn larger: it is one for all. */
+const SHARED_BOX = { width: 52, height: 40 };
 
 interface Place {
   readonly x: number;
   readonly y: number;
 }
+
+type Size = typeof BOX;
 
 export interface NetworkEvents {
   /** A factor of the adapter was chosen, or a weight of the base model. */
@@ -44,7 +48,7 @@ export class Network {
     for (const [i, factor] of shared.entries()) {
       const at = sharedPlace(i, shared.length, height);
       for (const layer of layersOf(factor)) drawing.prepend(wire(at, layer, factor));
-      drawing.append(this.#part(factor, at, events));
+      drawing.append(this.#part(factor, at, SHARED_BOX, events));
     }
     holder.replaceChildren(drawing);
   }
@@ -56,7 +60,7 @@ export class Network {
       const ring = this.#rings.get(path);
       if (!ring) continue;
       const size = Math.max(0, 1 + Math.log10(Math.max(norm, 1e-12) / largest) / 4); // 0 at a ten-thousandth
-      ring.setAttribute("stroke-width", String(1 + 9 * size));
+      ring.setAttribute("stroke-width", String(1 + 6 * size));
       const { part, label } = this.#parts.get(path)!;
       part.setAttribute("aria-label", `${label}, gradient ${norm.toPrecision(2)}`);
     }
@@ -74,28 +78,31 @@ export class Network {
     row.append(
       svg("rect", { class: "layer", x: ROW.left, y, width: WIDTH - ROW.left - 4, height: ROW.height, rx: 8 }),
     );
-    row.append(svg("text", { x: ROW.left + 8, y: y + 15 }, `layer ${layer + 1}`));
+    row.append(svg("text", { x: ROW.left + 8, y: y + 16 }, `layer ${layer + 1}`));
     for (const [i, factor] of own.slice(0, 4).entries())
-      row.append(this.#part(factor, { x: ROW.left + 36 + i * (BOX.width + 8), y: y + 40 }, events));
+      row.append(
+        this.#part(factor, { x: ROW.left + 80 + i * (BOX.width + 20), y: y + ROW.height / 2 }, BOX, events),
+      );
     const site = plan.sites.find((one) => one.site.layer === layer)?.site;
     const path = site?.members[0]?.path ?? base.linears.find((one) => one.path.includes(`.${layer}.`))?.path;
-    if (path !== undefined) row.append(frozenWeight(`${path}.weight`, { x: WIDTH - 42, y: y + 36 }, events));
+    if (path !== undefined)
+      row.append(frozenWeight(`${path}.weight`, { x: WIDTH - 42, y: y + ROW.height / 2 }, events));
     return row;
   }
 
-  #part(factor: FactorPlan, { x, y }: Place, events: NetworkEvents): SVGGElement {
+  #part(factor: FactorPlan, { x, y }: Place, size: Size, events: NetworkEvents): SVGGElement {
     const { trained } = factor.spec;
     const layers = layersOf(factor).length;
     const label =
       `${factor.factor}, ${factor.shape.join(" by ")}, ${layers > 1 ? `one for ${layers} layers` : "of this layer"}, ` +
       (trained ? "trained" : "frozen");
-    const ring = svg("circle", { class: "ring", cx: x, cy: y, r: BOX.width / 2 + 5, "stroke-width": 0 });
+    const ring = svg("circle", { class: "ring", cx: x, cy: y, r: size.width / 2 + 4, "stroke-width": 0 });
     const part = svg(
       "g",
       { class: trained ? "part" : "part frozen", role: "button", tabindex: 0, "aria-label": label },
       svg("title", {}, label),
       ring,
-      box({ x, y }),
+      box({ x, y }, size),
       svg("text", { x, y: y + 4, "text-anchor": "middle" }, factor.factor),
     );
     this.#rings.set(factor.path, ring);
@@ -110,14 +117,14 @@ function frozenWeight(path: string, at: Place, events: NetworkEvents): SVGGEleme
     "g",
     { class: "part frozen", role: "button", tabindex: 0, "aria-label": label },
     svg("title", {}, label),
-    box(at, 60),
+    box(at, { ...BOX, width: 60 }),
     svg("text", { x: at.x, y: at.y + 4, "text-anchor": "middle" }, "W"),
   );
   return chosen(part, () => events.chosen(path, true));
 }
 
-function box({ x, y }: Place, width: number = BOX.width): SVGRectElement {
-  return svg("rect", { x: x - width / 2, y: y - BOX.height / 2, width, height: BOX.height, rx: 5 });
+function box({ x, y }: Place, { width, height }: Size): SVGRectElement {
+  return svg("rect", { x: x - width / 2, y: y - height / 2, width, height, rx: 5 });
 }
 
 function chosen(part: SVGGElement, act: () => void): SVGGElement {
@@ -132,7 +139,7 @@ function chosen(part: SVGGElement, act: () => void): SVGGElement {
 
 /** From a shared factor into the row of a layer. */
 function wire({ x, y }: Place, layer: number, { spec }: FactorPlan): SVGPathElement {
-  const [fromX, toX, toY] = [x + BOX.width / 2, ROW.left, rowTop(layer) + ROW.height / 2];
+  const [fromX, toX, toY] = [x + SHARED_BOX.width / 2, ROW.left, rowTop(layer) + ROW.height / 2];
   const middle = (fromX + toX) / 2 + 12;
   return svg("path", {
     class: spec.trained ? "wire" : "wire frozen",
@@ -144,7 +151,7 @@ function wire({ x, y }: Place, layer: number, { spec }: FactorPlan): SVGPathElem
 function sharedPlace(i: number, of: number, height: number): Place {
   const rows = Math.ceil(of / 2);
   const [row, column] = [Math.floor(i / 2), i % 2];
-  return { x: 30 + column * 64, y: (height * (row + 0.5)) / rows + (column - 0.5) * 44 };
+  return { x: 34 + column * 30, y: (height * (row + 0.5)) / rows + (column - 0.5) * 110 };
 }
 
 const rowTop = (layer: number): number => ROW.gap + layer * (ROW.height + ROW.gap);

@@ -7,7 +7,7 @@ import { loadAdapterFiles } from "tiedlora";
 import type { BackendChoice, BaseInfo, Experiment, Reply, Request } from "../protocol.ts";
 import { dataOf } from "./data.ts";
 import { adapterZip, folderOf, pickedFiles, servedFiles } from "./files.ts";
-import { complete, Run } from "./run.ts";
+import { complete, Run, tryPrompt } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
 const GRADIENTS_EVERY = 5;
@@ -188,14 +188,12 @@ export class Lab {
 
   async #complete(id: number | null, prompt: string): Promise<void> {
     const run = id === null ? null : (this.#runs.get(id) ?? null);
-    const gate = this.#gate;
-    await gate?.borrow(async () => {
+    const work = async (): Promise<void> => {
       this.#activate(run);
-      this.#send({ type: "completed", run: id, text: (await complete(this.#base!, [prompt]))[0]! });
-    });
-    if (gate) return;
-    this.#activate(run);
-    this.#send({ type: "completed", run: id, text: (await complete(this.#base!, [prompt]))[0]! });
+      const answer = await tryPrompt(this.#base!, prompt);
+      this.#send({ type: "completed", run: id, ...answer }, [answer.logits.buffer as ArrayBuffer]);
+    };
+    await (this.#gate === null ? work() : this.#gate.borrow(work));
   }
 
   async #showTensor(id: number | null, path: string): Promise<void> {
@@ -262,13 +260,17 @@ class Gate {
   /** Runs `work` between two steps. */
   borrow(work: () => Promise<void>): Promise<void> {
     const { promise, resolve } = deferred();
-    this.#guests.push(() => work().finally(resolve));
+    let outcome: Promise<void> = promise;
+    this.#guests.push(() => {
+      outcome = work();
+      return outcome.catch(() => undefined).finally(resolve); // who asked is told of a failure, not the training
+    });
     const held = this.#held;
     if (held) {
-      held.resolve(); // wakes the training, which serves its guests and waits again
       this.#held = deferred();
+      held.resolve(); // wakes the training, which serves its guests and waits again
     }
-    return promise;
+    return promise.then(() => outcome);
   }
 }
 

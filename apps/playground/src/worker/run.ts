@@ -3,7 +3,7 @@ import { concat, grad, optim, type Tensor } from "@tiedlora/core";
 import { generateText, type Pretrained } from "@tiedlora/models";
 import { adapt, type Adapter, lossInputs, type StepReport, train } from "tiedlora";
 import { methodOf } from "../method.ts";
-import type { Experiment, RunChoice, Sample } from "../protocol.ts";
+import type { Completed, Experiment, RunChoice, Sample } from "../protocol.ts";
 import type { Data } from "./data.ts";
 
 export class Run {
@@ -79,4 +79,20 @@ export async function complete(base: Pretrained, prompts: readonly string[]): Pr
     stop: ["\n"],
   });
   return texts.map((text) => text.trim());
+}
+
+const LIKELIEST = 5;
+
+/** A completion, and what the model held for likely after the prompt. */
+export async function tryPrompt(base: Pretrained, prompt: string): Promise<Completed> {
+  const { model, tokenizer } = base;
+  const ids = tokenizer.encode(prompt);
+  if (ids.length === 0) throw new Error("the prompt is empty; write a few words");
+  const all = model.logits(model.hidden([ids]).narrow(1, ids.length - 1, 1));
+  const [logits, probabilities] = [await all.data(), await all.softmax(-1).data()];
+  const order = Array.from(probabilities.keys()).sort((a, b) => probabilities[b]! - probabilities[a]!);
+  const next = order
+    .slice(0, LIKELIEST)
+    .map((id) => ({ token: tokenizer.decode([id]), probability: probabilities[id]! }));
+  return { text: (await complete(base, [prompt]))[0]!, next, logits: Float32Array.from(logits) };
 }

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { processOutput, paint, type Output } from "./output.ts";
 import { addParams } from "./params.ts";
+import { addPlayground } from "./playground.ts";
 import { addTrain } from "./train.ts";
 
 /** What the exit codes mean. */
@@ -37,6 +38,7 @@ export function createProgram(output: Output): Command {
     );
   addTrain(program, output);
   addParams(program, output);
+  addPlayground(program, output);
   return program;
 }
 

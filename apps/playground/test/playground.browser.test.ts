@@ -1,0 +1,279 @@
+/** The page as a visitor uses it, by keyboard alone, on both backends; and what it gives out, read in Node. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { spawnSync } from "node:child_process";
+import { after, before, test } from "node:test";
+import { cpu } from "@tiedlora/backend-cpu";
+import { memoryFiles } from "@tiedlora/core";
+import { unzipSync } from "fflate";
+import type { Browser, Page } from "playwright-core";
+import { loadAdapterFiles } from "tiedlora";
+import { loadBase } from "../../../packages/tiedlora/src/node/base.ts";
+import { serveStatic } from "../../../packages/tiedlora/src/node/static.ts";
+import { launch, skip } from "../../../test/support/browser.ts";
+
+const STEPS = 30;
+const PROMPT = "English: The bird takes the ball. Velan:";
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+let folder = "";
+let server: Server;
+let browser: Browser;
+let address = "";
+
+before(async () => {
+  if (skip !== false) return;
+  folder = mkdtempSync(join(tmpdir(), "playground-"));
+  const built = spawnSync(
+    process.execPath,
+    [
+      "--import",
+      "tsx",
+      "--conditions=@tiedlora/source",
+      join(import.meta.dirname, "../build.ts"),
+      "--out",
+      folder,
+    ],
+    { encoding: "utf8" },
+  );
+  assert.equal(built.status, 0, built.stderr);
+  server = await serveStatic([{ path: "/", folder }], { port: 0 });
+  address = `http://localhost:${(server.address() as AddressInfo).port}/`;
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  server?.close();
+  server?.closeAllConnections();
+  if (folder !== "") rmSync(folder, { recursive: true, force: true });
+});
+
+/** Opens the page; whatever it complains about on the console is collected. */
+async function open(width = 1280): Promise<{ page: Page; complaints: string[] }> {
+  const page = await browser.newPage({ viewport: { width, height: 900 } });
+  const complaints: string[] = [];
+  page.on("console", (message) => {
+    if (message.type() === "error" || message.type() === "warning") complaints.push(message.text());
+  });
+  page.on("pageerror", ({ message }) => complaints.push(message));
+  await page.addInitScript(RECORD);
+  await page.goto(address);
+  await settled(page, "idle");
+  return { page, complaints };
+}
+
+/** Keeps what the worker sends, and counts long tasks of the main thread. */
+const RECORD = `
+  globalThis.replies = [];
+  globalThis.longTasks = [];
+  const Own = Worker;
+  globalThis.Worker = class extends Own {
+    constructor(...options) {
+      super(...options);
+      this.addEventListener("message", ({ data }) => replies.push(data));
+    }
+  };
+  new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: "longtask" });
+`;
+
+const settled = (page: Page, state: string): Promise<unknown> =>
+  page.waitForFunction(`document.body.dataset.state === ${JSON.stringify(state)}`, null, {
+    timeout: 120_000,
+  });
+
+/** Presses Tab until the focus is on what matches. */
+async function tabTo(page: Page, selector: string): Promise<void> {
+  for (let i = 0; i < 200; i++) {
+    if (await page.evaluate(`document.activeElement.matches(${JSON.stringify(selector)})`)) return;
+    await page.keyboard.press("Tab");
+  }
+  assert.fail(`the keyboard does not reach ${selector}`);
+}
+
+/** Chooses an option of a list by the arrow keys. */
+async function choose(page: Page, selector: string, value: string): Promise<void> {
+  await tabTo(page, selector);
+  const now = (): Promise<unknown> => page.evaluate("document.activeElement.value");
+  await page.keyboard.press("Home");
+  for (let i = 0; i < 20 && (await now()) !== value; i++) await page.keyboard.press("ArrowDown");
+  assert.equal(await now(), value);
+}
+
+async function type(page: Page, selector: string, text: string): Promise<void> {
+  await tabTo(page, selector);
+  await page.keyboard.press("Control+A");
+  await page.keyboard.type(text);
+}
+
+const PRESET = "fieldset.method:first-child label:first-child select";
+const text = async (page: Page, selector: string): Promise<string> =>
+  (await page.textContent(selector)) ?? "";
+
+async function violations(page: Page): Promise<string[]> {
+  await page.evaluate(axe);
+  const found = await page.evaluate("axe.run().then(({ violations }) => violations)");
+  return (found as { id: string; nodes: { html: string }[] }[]).map(
+    ({ id, nodes }) => `${id}: ${nodes[0]?.html}`,
+  );
+}
+
+interface Step {
+  readonly type: string;
+  readonly run: number;
+  readonly loss: number;
+}
+
+for (const backend of ["webgpu", "cpu"] as const) {
+  test(
+    `by keyboard on ${backend}: TL6 learns, its adapter is downloaded, loaded again, and the same in Node`,
+    { skip },
+    async (t) => {
+      const { page, complaints } = await open();
+      await choose(page, "#settings label:nth-of-type(2) select", backend);
+      await settled(page, "idle");
+      assert.match(await text(page, "#base"), backend === "cpu" ? /WebAssembly, \d+ threads/ : /WebGPU/);
+      assert.deepEqual(await violations(page), []);
+      await type(page, "#settings label:nth-of-type(3) input", String(STEPS));
+      await choose(page, PRESET, "lora");
+      await choose(page, PRESET, "tl6");
+      await tabTo(page, "#train");
+      await page.keyboard.press("Enter");
+      await settled(page, "training");
+      assert.deepEqual(await violations(page), []);
+      await settled(page, "done");
+
+      const steps = await page.evaluate<Step[]>(
+        'replies.filter(({ type }) => type === "step" || type === "problem")',
+      );
+      const losses = steps.filter(({ run }) => run === 0).map(({ loss }) => loss);
+      assert.equal(losses.length, STEPS);
+      const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+      assert.ok(
+        mean(losses.slice(-5)) < 0.7 * mean(losses.slice(0, 5)),
+        `the loss fell from ${losses[0]} to ${losses.at(-1)}`,
+      );
+      const answers = await page.evaluate<string[]>(
+        '[...document.querySelectorAll(".sample td")].map((cell) => cell.textContent)',
+      );
+      assert.notEqual(answers[0], answers[1], "the completion changed");
+      t.diagnostic(
+        `loss ${losses[0]?.toFixed(2)} -> ${losses.at(-1)?.toFixed(2)}; "${answers[0]}" -> "${answers[1]}"`,
+      );
+      t.diagnostic(`long tasks of the main thread: ${JSON.stringify(await page.evaluate("longTasks"))} ms`);
+      assert.deepEqual(await violations(page), []);
+
+      const zip = await downloaded(page);
+      const [chooser] = await Promise.all([
+        page.waitForEvent("filechooser"),
+        tabTo(page, "#adapter-files").then(() => page.keyboard.press("Enter")),
+      ]);
+      await chooser.setFiles({ name: "adapter.zip", mimeType: "application/zip", buffer: Buffer.from(zip) });
+      await page.waitForFunction('replies.some(({ type }) => type === "adapterLoaded")');
+      const trained = await logitsOf(page, "0");
+      assert.deepEqual(
+        await logitsOf(page, "100"),
+        trained,
+        "the adapter that was loaded answers as the one that was saved",
+      );
+      compare(await logitsInNode(zip), trained);
+      assert.deepEqual(complaints, []);
+      await page.close();
+    },
+  );
+}
+
+test(
+  "a training can be paused, continued and stopped; values and prompts can be looked at meanwhile",
+  { skip },
+  async () => {
+    const { page, complaints } = await open(390);
+    await choose(page, "#settings label:nth-of-type(2) select", "cpu");
+    await settled(page, "idle");
+    assert.deepEqual(await violations(page), []);
+    assert.ok(
+      await page.evaluate("document.documentElement.scrollWidth <= innerWidth"),
+      "nothing is wider than a phone",
+    );
+    await type(page, "#settings label:nth-of-type(3) input", "2000");
+    await page.click("#train");
+    await page.waitForFunction('replies.filter(({ type }) => type === "step").length > 4');
+    await page.click("#pause");
+    await settled(page, "paused");
+    await page.fill("#try-prompt", PROMPT);
+    await page.click("#try-button");
+    await page.waitForFunction('replies.some(({ type }) => type === "completed")');
+    const steps = await page.evaluate('replies.filter(({ type }) => type === "step").length');
+    await page.locator("#network .part").first().press("Enter");
+    await page.waitForSelector("dialog[open]");
+    assert.deepEqual(await violations(page), []);
+    await page.keyboard.press("Escape");
+    assert.ok(
+      Number(await page.evaluate('replies.filter(({ type }) => type === "step").length')) <=
+        Number(steps) + 1,
+    );
+    await page.click("#pause");
+    await settled(page, "training");
+    await page.click("#stop");
+    await settled(page, "stopped");
+    assert.deepEqual(complaints, []);
+    await page.close();
+  },
+);
+
+test("what cannot work is explained in the page", { skip }, async () => {
+  const { page } = await open();
+  await page.setInputFiles("#adapter-files", {
+    name: "adapter.zip",
+    mimeType: "application/zip",
+    buffer: Buffer.from("no zip"),
+  });
+  await page.waitForSelector("#problem:not([hidden])");
+  await page.setInputFiles("#adapter-files", {
+    name: "adapter_config.json",
+    mimeType: "application/json",
+    buffer: Buffer.from("{}"),
+  });
+  await page.waitForFunction('document.getElementById("problem").textContent.includes("peft_type")');
+  await page.close();
+});
+
+/** Downloads the first method's adapter by keyboard. */
+async function downloaded(page: Page): Promise<Uint8Array> {
+  await tabTo(page, "#numbers button");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.keyboard.press("Enter")]);
+  return new Uint8Array(readFileSync(await download.path()));
+}
+
+/** What the model of the page says after the prompt, with the adapter of that number. */
+async function logitsOf(page: Page, run: string): Promise<number[]> {
+  await page.evaluate('(replies = replies.filter(({ type }) => type !== "completed"))');
+  await page.selectOption("#try-run", run);
+  await page.fill("#try-prompt", PROMPT);
+  await page.click("#try-button");
+  await page.waitForFunction('replies.some(({ type }) => type === "completed")');
+  return page.evaluate<number[]>('[...replies.find(({ type }) => type === "completed").logits]');
+}
+
+async function logitsInNode(zip: Uint8Array): Promise<number[]> {
+  const device = await cpu();
+  try {
+    const { model, tokenizer } = await loadBase({ device });
+    await loadAdapterFiles(model, memoryFiles(new Map(Object.entries(unzipSync(zip)))));
+    const ids = tokenizer.encode(PROMPT);
+    return [...(await model.logits(model.hidden([ids]).narrow(1, ids.length - 1, 1)).data())];
+  } finally {
+    device.close();
+  }
+}
+
+function compare(actual: readonly number[], expected: readonly number[]): void {
+  assert.equal(actual.length, expected.length);
+  const largest = Math.max(...actual.map((value, i) => Math.abs(value - expected[i]!)));
+  assert.ok(largest < 2e-5, `logits in Node differ by ${largest}`);
+}

@@ -1,0 +1,92 @@
+/**
+ * A small server of static files for the playground. It answers with the headers that make a page cross-origin isolated,
+ * so that WebAssembly has threads there.
+ */
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { extname, join, normalize, sep } from "node:path";
+
+const TYPES: Readonly<Record<string, string>> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
+  ".json": "application/json",
+  ".map": "application/json",
+  ".svg": "image/svg+xml",
+};
+
+const HEADERS = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+  "cache-control": "no-cache",
+} as const;
+
+/** A folder of files, and the path of the address that it is found under, "/" or "/base/". */
+export interface Mount {
+  readonly path: string;
+  readonly folder: string;
+}
+
+export interface ServeOptions {
+  /** 0: any that is free. */
+  readonly port: number;
+  /** Default: this machine alone. */
+  readonly host?: string;
+  /** Without it WebAssembly has one thread. Default: true. */
+  readonly isolated?: boolean;
+}
+
+/** Serves `mounts`; of those that fit, the one with the longest path answers. Rejects when the port is taken. */
+export function serveStatic(mounts: readonly Mount[], options: ServeOptions): Promise<Server> {
+  const { port, host = "127.0.0.1", isolated = true } = options;
+  const byLength = [...mounts].sort((a, b) => b.path.length - a.path.length);
+  const server = createServer((request, response) => {
+    answer(byLength, isolated, request, response).catch((error: unknown) => {
+      response.writeHead(500).end(error instanceof Error ? error.message : String(error));
+    });
+  });
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => resolve(server));
+  });
+}
+
+async function answer(
+  mounts: readonly Mount[],
+  isolated: boolean,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  if (request.method !== "GET" && request.method !== "HEAD") return void response.writeHead(405).end();
+  const path = pathOf(request.url ?? "/");
+  const file = path === null ? null : fileOf(mounts, path);
+  const found = file === null ? null : await stat(file).catch(() => null);
+  if (file === null || !found?.isFile()) return void response.writeHead(404).end("not found");
+  response.writeHead(200, {
+    "content-type": TYPES[extname(file)] ?? "application/octet-stream",
+    "content-length": found.size,
+    ...(isolated ? HEADERS : { "cache-control": HEADERS["cache-control"] }),
+  });
+  if (request.method === "HEAD") return void response.end();
+  createReadStream(file)
+    .on("error", () => response.destroy())
+    .pipe(response);
+}
+
+/** The path of an address, decoded; null if it is malformed. */
+function pathOf(url: string): string | null {
+  try {
+    return decodeURIComponent(new URL(url, "http://localhost").pathname);
+  } catch {
+    return null;
+  }
+}
+
+/** The file of a path; null outside the folders. */
+function fileOf(mounts: readonly Mount[], path: string): string | null {
+  const mount = mounts.find((one) => path.startsWith(one.path));
+  if (mount === undefined || path.includes("\0")) return null;
+  const rest = normalize(path.slice(mount.path.length) || "index.html");
+  return rest === ".." || rest.startsWith(`..${sep}`) ? null : join(mount.folder, rest);
+}
