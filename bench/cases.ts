@@ -39,9 +39,9 @@ function training(name: string, work: Work, flop: number): Case {
     name: `${name}, a training step`,
     flop,
     setup: (device) => {
-      const { step } = prepare(device, work);
+      const prepared = prepare(device, work);
       let i = 0;
-      return async () => void (await step(i++).item());
+      return async () => void (await prepared.step(i++).item());
     },
   };
 }
@@ -51,12 +51,12 @@ const matmul = (m: number, k: number, n: number, how: "" | "Aᵀ" | "Bᵀ" = "")
     `matmul ${m}x${k}x${n} ${how}`.trim(),
     { flop: 2 * m * k * n },
     [how === "Aᵀ" ? [k, m] : [m, k], how === "Bᵀ" ? [n, k] : [k, n]],
-    (a, b) => (how === "Aᵀ" ? a!.transpose() : a!).matmul(how === "Bᵀ" ? b!.transpose() : b!),
+    (a, b) => (how === "Aᵀ" ? a.transpose() : a).matmul(how === "Bᵀ" ? b.transpose() : b),
   );
 
 /** Reduced to one row, so that what is timed is the operation and not the copying out of its result. */
 const rows = (name: string, f: (x: Tensor) => Tensor): Case =>
-  op(name, { bytes: 4 * 2048 * 2048 }, [[2048, 2048]], (x) => f(x!).sum(0));
+  op(name, { bytes: 4 * 2048 * 2048 }, [[2048, 2048]], (x) => f(x).sum(0));
 
 const gradOf = (f: (x: Tensor) => Tensor): ((x: Tensor) => Tensor) => {
   return (x) => grad(f(x).square().sum(), [x])[0]!;

@@ -81,7 +81,7 @@ function weighted(device: Device, outputs: readonly Tensor[], seed: number): Ten
 async function checkSlope(device: Device, f: Scalar, points: readonly Point[], what: string): Promise<void> {
   const inputs = tensorsAt(device, points, 0);
   const varied = inputs.flatMap((x, i) =>
-    points[i]!.direction ? [{ x, direction: points[i]!.direction! }] : [],
+    points[i]!.direction ? [{ x, direction: points[i]!.direction }] : [],
   );
   const gradients = grad(f(inputs), varied.map(({ x }) => x)); // prettier-ignore
   const parts = gradients.map((g, i) => {

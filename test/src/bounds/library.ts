@@ -150,7 +150,7 @@ function normalise(scores: Bounded, scope: Scope): { p: Bounded; log: number; lo
     e.values[j] = y;
     e.errors[j] = arithmetic.error + rescaling * y;
     sum += y;
-    sumError += e.errors[j]!;
+    sumError += e.errors[j];
   });
   const p = bounded(e.values.length);
   e.values.forEach((y, j) => {

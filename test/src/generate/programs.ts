@@ -135,14 +135,14 @@ export function attentionPrograms(limits: Limits): fc.Arbitrary<ProgramCase> {
     const [Q, K, V] = [[batch, heads, q, d], [batch, kvHeads, kv, d], [batch, kvHeads, kv, d]]; // prettier-ignore
     const view = (i: number): ViewGene => g.views[i]!;
     builder.begin();
-    const operands = [Q, K, V].map((dims, i) => builder.input("f32", plain(view(i)), dims!));
+    const operands = [Q, K, V].map((dims, i) => builder.input("f32", plain(view(i)), dims));
     if (bias) operands.push(builder.input("f32", plain(view(3), view(3).broadcast), [batch, heads, q, kv]));
-    const [O, L] = [builder.output("f32", view(4), Q!), builder.output("f32", view(5), [batch, heads, q])];
+    const [O, L] = [builder.output("f32", view(4), Q), builder.output("f32", view(5), [batch, heads, q])];
     builder.add({ type: "library", name: "attention", params, inputs: operands, outputs: [O, L] });
     builder.begin();
     const inputs = [...operands, O, L].map((o) => builder.reuse(o));
-    inputs.push(builder.input("f32", plain(view(6)), Q!));
-    const outputs = [Q, K, V].map((dims, i) => builder.output("f32", view(i + 4), dims!));
+    inputs.push(builder.input("f32", plain(view(6)), Q));
+    const outputs = [Q, K, V].map((dims, i) => builder.output("f32", view(i + 4), dims));
     builder.add({ type: "library", name: "attentionGrad", params, inputs, outputs });
     return builder.finish(g.seed);
   });

@@ -43,7 +43,7 @@ const einsumRecord: OpRecord = {
       const labels = [...new Set(spec.replaceAll(/[^a-z]/g, ""))];
       const terms = spec.split("->")[0]!.split(",");
       const inputs = terms.map((term): InputSpec => ({
-        shape: [...term].map((label) => sizes[labels.indexOf(label)]!),
+        shape: term.split("").map((label) => sizes[labels.indexOf(label)]!),
         domain: "any",
         dtypes: F32,
       }));

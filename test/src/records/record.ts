@@ -3,7 +3,7 @@
  * every backend with the yardstick, forward and backward, and the check of every derivative against differences.
  */
 import type { DType, Shape, Tensor } from "@tiedlora/core";
-import fc from "fast-check";
+import type fc from "fast-check";
 import { prng } from "../prng.ts";
 
 /**

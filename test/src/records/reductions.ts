@@ -28,8 +28,8 @@ function reduction(
     gradient: dtypes === INTEGERS ? { none: "integers have no derivative" } : "yes",
     cases: ({ limit, zeros }) => {
       const shape = shapes({ limit: Math.min(limit, most ?? limit), zeros: zeros && empty });
-      const arguments_ = fc.tuple(shape, fc.nat({ max: 15 }), fc.boolean(), fc.boolean());
-      return arguments_.map(([dims, mask, all, keepdims]) => {
+      const options = fc.tuple(shape, fc.nat({ max: 15 }), fc.boolean(), fc.boolean());
+      return options.map(([dims, mask, all, keepdims]) => {
         const axes = all || dims.length === 0 ? undefined : axesOf(mask, dims.length);
         return {
           call: `x.${name}(${axes ? `[${axes.join(", ")}]` : "undefined"}, { keepdims: ${keepdims} })`,

@@ -34,7 +34,7 @@ export interface ConformanceOptions {
 export interface ConformanceCase {
   readonly name: string;
   /** Rejects with what is wrong. */
-  run(): Promise<void>;
+  readonly run: () => Promise<void>;
 }
 
 export class Context {

@@ -1,0 +1,28 @@
+import { launch } from "/work/main/test/support/browser.ts";
+import { serveStatic } from "/work/main/packages/tiedlora/src/node/static.ts";
+const server = await serveStatic([{path:"/",folder:"/tmp/pg"}],{port:0});
+const url = `http://localhost:${(server.address() as any).port}/`;
+const browser = await launch();
+const page = await browser.newPage({viewport:{width:1280,height:900}});
+page.on("console",(m)=>console.log("console",m.type(),m.text()));
+page.on("pageerror",(e)=>console.log("pageerror",e.message));
+await page.goto(url);
+await page.waitForFunction(()=>document.body.dataset.state==="idle",null,{timeout:60000});
+console.log(await page.textContent("#base"));
+await page.screenshot({path:"/tmp/s1.png",fullPage:true});
+if (process.argv[2]) { await page.selectOption("#settings select >> nth=1", process.argv[2]); await page.waitForFunction(()=>document.body.dataset.state==="idle",null,{timeout:60000}); console.log(await page.textContent("#base"));}
+await page.fill("#settings input[type=number] >> nth=0","20");
+const t=Date.now();
+await page.click("#train");
+await page.waitForTimeout(5000);
+await page.screenshot({path:"/tmp/s2.png",fullPage:true});
+await page.waitForFunction(()=>["done","idle"].includes(document.body.dataset.state!),null,{timeout:120000}).catch(e=>console.log(e.message));
+console.log((Date.now()-t)/1000, await page.textContent("#problem"), await page.textContent("#numbers tbody"));
+await page.click("#network .part >> nth=0");
+await page.waitForTimeout(1000);
+await page.screenshot({path:"/tmp/s3.png",fullPage:true});
+await page.keyboard.press("Escape");
+await page.setViewportSize({width:390,height:800});
+await page.waitForTimeout(500);
+await page.screenshot({path:"/tmp/s4.png",fullPage:true});
+await browser.close(); server.close(); process.exit(0);
