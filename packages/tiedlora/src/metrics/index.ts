@@ -1,0 +1,6 @@
+/** Metrics equal to the reference implementations of their fields; fixed cases are in test/metrics.test.ts. */
+export { bleuOf, type BleuOptions, type BleuScore, corpusBleu, tokenize13a } from "./bleu.ts";
+export { argmax, choiceAccuracy, normalizedChoiceAccuracy } from "./choice.ts";
+export { flexibleNumber, sameNumber, strictNumber } from "./gsm8k.ts";
+export { bestRouge, rouge, type RougeScore, type RougeType, rougeWords } from "./rouge.ts";
+export { exactMatch, normalizeAnswer, wordF1 } from "./squad.ts";
