@@ -35,8 +35,8 @@ export {
   type Target,
   type TargetSpec,
 } from "./sites.ts";
-export { loadAdapterFiles } from "./files/load.ts";
-export { type LoadOptions, nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";
+export { loadAdapterFiles, type LoadOptions } from "./files/load.ts";
+export { nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";
 export { type Batch, exampleOrder, stackBatch } from "./data/batches.ts";
 export { batchesOf, type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
 export { DataError } from "./data/errors.ts";

@@ -24,6 +24,7 @@ export interface FactorPlan {
 export interface SitePlan {
   readonly site: Site;
   readonly dims: Dims;
+  readonly alpha: number;
   readonly scale: number;
   /** By factor name, in the order of the declaration. */
   readonly factors: ReadonlyMap<string, FactorPlan>;
@@ -58,7 +59,7 @@ export function planAdapter(
     const rank = patternValue(site.path, method.rankPattern) ?? method.rank;
     const alpha = patternValue(site.path, method.alphaPattern) ?? method.alpha;
     const dims = { in: site.in, out: site.out, rank, layers };
-    return { site, dims, scale: SCALINGS[method.scaling](alpha, rank) };
+    return { site, dims, alpha, scale: SCALINGS[method.scaling](alpha, rank) };
   });
   const names = Object.keys(method.factors);
   const byFactor = new Map(names.map((name) => [name, planFactor(name, method.factors[name]!, placed)]));
@@ -97,11 +98,7 @@ export function countParameters(
   return { trainable: sum([...trained, ...replaced]), total: sum([...factors, ...replaced]) };
 }
 
-interface Placed {
-  readonly site: Site;
-  readonly dims: Dims;
-  readonly scale: number;
-}
+type Placed = Omit<SitePlan, "factors">;
 
 /** Groups the sites by what they share, and gives each group one parameter. */
 function planFactor(factor: string, spec: Factor, places: readonly Placed[]): Map<Site, FactorPlan> {

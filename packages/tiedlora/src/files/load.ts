@@ -1,7 +1,22 @@
 /** Loads an adapter of any format that is known, by what its config says it is. */
 import { describeValue, FormatError, type Files, type nn } from "@tiedlora/core";
 import type { Adapter } from "../adapter.ts";
-import { CONFIG_FILE, loadNative, PEFT_TYPE, readAdapterConfig, type LoadOptions } from "./native.ts";
+import type { Method } from "../method.ts";
+import { CONFIG_FILE, loadNative, PEFT_TYPE, readAdapterConfig } from "./native.ts";
+import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
+
+export interface LoadOptions {
+  /** The name the adapter gets. Default: "default". */
+  readonly name?: string;
+  /** Whether it takes part when the model runs. Default: true. */
+  readonly active?: boolean;
+  /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
+  readonly method?: Method;
+  /** Whether what was trained can be trained on. Default: true. */
+  readonly trainable?: boolean;
+  /** false: tensors that are missing or unexpected in peft's files are let pass. Other shapes never are. Default: true. */
+  readonly strict?: boolean;
+}
 
 type Loader = (
   model: nn.Module,
@@ -11,7 +26,11 @@ type Loader = (
 ) => Promise<Adapter>;
 
 /** By `peft_type` of adapter_config.json. */
-const LOADERS: Readonly<Record<string, Loader>> = { [PEFT_TYPE]: loadNative };
+const LOADERS: Readonly<Record<string, Loader>> = {
+  [PEFT_TYPE]: loadNative,
+  LORA: loadPeftLora,
+  VERA: loadPeftVera,
+};
 
 /**
  * Puts an adapter from files on a model. Strict: a tensor that is missing, unexpected or of another shape is an error

@@ -18,8 +18,9 @@ import {
   type TensorToWrite,
 } from "@tiedlora/core";
 import { createAdapter, type Adapter } from "../adapter.ts";
-import type { Json, Method, Recipe } from "../method.ts";
+import type { Json, Recipe } from "../method.ts";
 import { methodFromRecipe } from "../methods/rebuild.ts";
+import type { LoadOptions } from "./load.ts";
 
 export const CONFIG_FILE = "adapter_config.json";
 export const TENSORS_FILE = "adapter_model.safetensors";
@@ -68,15 +69,6 @@ export function parametersToWrite(parameters: ReadonlyMap<string, Tensor>): Tens
   }));
 }
 
-export interface LoadOptions {
-  /** The name the adapter gets. Default: "default". */
-  readonly name?: string;
-  /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
-  readonly method?: Method;
-  /** Whether what was trained can be trained on. Default: true. */
-  readonly trainable?: boolean;
-}
-
 /** Puts a native adapter on a model. Throws if anything is missing, unexpected or of another shape; then the model is unchanged. */
 export async function loadNative(
   model: nn.Module,
@@ -86,10 +78,8 @@ export async function loadNative(
 ): Promise<Adapter> {
   const where = `${files.name}/${CONFIG_FILE}`;
   const method = options.method ?? methodFromRecipe(recipeOf(config, where), where);
-  const source = await files.open(TENSORS_FILE);
-  if (source === null) throw missingFile(files, TENSORS_FILE);
+  const file = await openTensors(files);
   try {
-    const file = await openSafetensors(source);
     const adapter = createAdapter(model, method, options);
     checkNames(adapter, file);
     checkAliases(adapter, file);
@@ -99,8 +89,23 @@ export async function loadNative(
     restoreTrained(adapter, config, where, options.trainable ?? true);
     return adapter.attach();
   } finally {
-    await source.close?.();
+    await file.close();
   }
+}
+
+/** Opens the tensors of an adapter's directory. */
+export async function openTensors(files: Files): Promise<TensorFile> {
+  const source = await files.open(TENSORS_FILE);
+  if (source !== null) return openSafetensors(source);
+  const pickle = await files.open("adapter_model.bin");
+  if (pickle === null) throw missingFile(files, TENSORS_FILE);
+  await pickle.close?.();
+  throw new FormatError({
+    file: files.name,
+    found: "adapter_model.bin, a Python pickle",
+    expected: TENSORS_FILE,
+    hint: "Pickles run code when read and are never read here: in Python, load the adapter and call save_pretrained.",
+  });
 }
 
 /** The parsed adapter_config.json of a directory. */
@@ -156,8 +161,8 @@ function checkNames(adapter: Adapter, file: TensorFile): void {
       throw new FormatError({
         file: file.name,
         tensor: path,
-        found: `shape [${shape}]`,
-        expected: `[${parameter.shape}]`,
+        found: `shape [${shape.join(", ")}]`,
+        expected: `[${parameter.shape.join(", ")}]`,
       });
     }
   }

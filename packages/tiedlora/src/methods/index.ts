@@ -2,6 +2,7 @@
 import { init, type Init } from "../init.ts";
 import type { CommonOptions, Method, PreparedMethod } from "../method.ts";
 import { dora } from "./dora.ts";
+import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
 import { tiedLora, type FactorName, type FactorTies, type TiedLoraOptions } from "./tied-lora.ts";
 import { vbLora, type VbLoraOptions } from "./vb-lora.ts";
@@ -49,6 +50,7 @@ export interface Methods {
   readonly shareLoraB: Preset;
   readonly shareLoraAB: Preset;
   readonly dora: (options?: CommonOptions) => PreparedMethod<"A" | "B" | "m">;
+  readonly loraBias: (options?: CommonOptions) => Method<"A" | "B" | "c">;
   readonly loraXs: (options?: CommonOptions) => PreparedMethod<"A" | "R" | "B">;
   readonly vbLora: (options?: VbLoraOptions) => Method<"bank" | "a" | "b">;
   readonly tiedLora: (options: TiedLoraOptions) => Method<FactorName>;
@@ -87,6 +89,7 @@ export const methods: Methods = {
   shareLoraB: preset("sharelora-b", ["B", "A"], { B: "all" }),
   shareLoraAB: preset("sharelora-ab", ["B", "A"], { A: "all", B: "all" }),
   dora,
+  loraBias,
   loraXs,
   vbLora,
   tiedLora,
@@ -107,6 +110,7 @@ export type MethodName =
   | "sharelora-b"
   | "sharelora-ab"
   | "dora"
+  | "lora-bias"
   | "lora-xs"
   | "vb-lora";
 
@@ -126,6 +130,7 @@ const BY_NAME: Readonly<Record<MethodName, (options?: CommonOptions) => Method>>
   "sharelora-b": methods.shareLoraB,
   "sharelora-ab": methods.shareLoraAB,
   dora: methods.dora,
+  "lora-bias": methods.loraBias,
   "lora-xs": methods.loraXs,
   "vb-lora": methods.vbLora,
 };

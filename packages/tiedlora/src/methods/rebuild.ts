@@ -2,6 +2,7 @@
 import { FormatError } from "@tiedlora/core";
 import type { Method, Recipe } from "../method.ts";
 import { dora } from "./dora.ts";
+import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
 import { recipeOptions } from "./recipe.ts";
 import { tiedLora, type TiedLoraOptions } from "./tied-lora.ts";
@@ -11,6 +12,7 @@ import { vbLora } from "./vb-lora.ts";
 const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) => Method>> = {
   "tied-lora": (options) => tiedLora(options as unknown as TiedLoraOptions),
   dora,
+  "lora-bias": loraBias,
   "lora-xs": loraXs,
   "vb-lora": vbLora,
 };

@@ -6,8 +6,8 @@ import type { nn } from "@tiedlora/core";
 import type { Adapter } from "../adapter.ts";
 import { DataError } from "../data/errors.ts";
 import type { TextFile } from "../data/records.ts";
-import { loadAdapterFiles } from "../files/load.ts";
-import { nativeFiles, type LoadOptions, type Provenance } from "../files/native.ts";
+import { loadAdapterFiles, type LoadOptions } from "../files/load.ts";
+import { nativeFiles, type Provenance } from "../files/native.ts";
 
 /** A text file for `readRecords`. Throws if there is none, or it is empty. */
 export async function textFile(path: string): Promise<TextFile> {

@@ -1,0 +1,207 @@
+/** adapter_config.json of Python's peft: what is read of it, and what is refused because it would be computed wrongly. */
+import { describeValue, FormatError } from "@tiedlora/core";
+import type { BiasMode } from "../../method.ts";
+import { compilePattern, type Pattern } from "../../regex.ts";
+
+/** Which modules a config means. */
+export interface PeftTargets {
+  /** Names or ends of paths, a pattern over whole paths, "all-linear", or null: peft's default for the architecture. */
+  readonly modules: readonly string[] | Pattern | "all-linear" | null;
+  readonly exclude: readonly string[] | Pattern | null;
+  readonly layers: readonly number[] | null;
+  readonly layersPattern: readonly string[];
+  readonly modulesToSave: readonly string[];
+}
+
+export interface PeftLoraConfig {
+  readonly targets: PeftTargets;
+  readonly rank: number;
+  readonly alpha: number;
+  readonly rankPattern: Readonly<Record<string, number>>;
+  readonly alphaPattern: Readonly<Record<string, number>>;
+  readonly rsLora: boolean;
+  readonly dora: boolean;
+  readonly loraBias: boolean;
+  readonly dropout: number;
+  readonly bias: BiasMode;
+}
+
+export interface PeftVeraConfig {
+  readonly targets: PeftTargets;
+  readonly rank: number;
+  readonly dropout: number;
+  readonly bias: BiasMode;
+  /** Whether the file holds A and B; else they are drawn from `seed`. */
+  readonly saveProjection: boolean;
+  readonly seed: number;
+  readonly dInitial: number;
+}
+
+type Raw = Readonly<Record<string, unknown>>;
+
+/** Variants that change what is computed. A value other than these means another method than LoRA. */
+const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
+  layer_replication: [null],
+  megatron_config: [null],
+  trainable_token_indices: [null],
+  target_parameters: [null],
+  alora_invocation_tokens: [null],
+  use_qalora: [false, null],
+  use_bdlora: [false, null],
+  velora_config: [null],
+  monteclora_config: [null],
+  kasa_config: [null],
+  arrow_config: [null],
+  // these others change the base weights when the adapter is loaded
+  init_lora_weights: [null, true, false, "gaussian", "orthogonal", "eva"],
+};
+
+export function parsePeftLora(raw: Raw, file: string): PeftLoraConfig {
+  const f = new Reader(raw, file);
+  for (const [field, plain] of Object.entries(PLAIN_LORA)) f.only(field, plain);
+  return {
+    targets: f.targets(),
+    rank: f.number("r", 8, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
+    alpha: f.number("lora_alpha", 8, (a) => a !== 0, "a number other than 0"),
+    rankPattern: f.numbers("rank_pattern", (r) => Number.isInteger(r) && r >= 1),
+    alphaPattern: f.numbers("alpha_pattern", (a) => a !== 0),
+    rsLora: f.flag("use_rslora", false),
+    dora: f.flag("use_dora", false),
+    loraBias: f.flag("lora_bias", false),
+    dropout: f.dropout("lora_dropout"),
+    bias: f.bias("lora_only"),
+  };
+}
+
+export function parsePeftVera(raw: Raw, file: string): PeftVeraConfig {
+  const f = new Reader(raw, file);
+  return {
+    targets: f.targets(),
+    rank: f.number("r", 256, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
+    dropout: f.dropout("vera_dropout"),
+    bias: f.bias("vera_only"),
+    saveProjection: f.flag("save_projection", true),
+    seed: f.number("projection_prng_key", 0, Number.isSafeInteger, "an integer"),
+    dInitial: f.number("d_initial", 0.1, () => true, "a number"),
+  };
+}
+
+/** Fields with defaults. What has another type than it should is an error that names it. */
+class Reader {
+  readonly #raw: Raw;
+  readonly #file: string;
+
+  constructor(raw: Raw, file: string) {
+    this.#raw = raw;
+    this.#file = file;
+  }
+
+  #fail(field: string, expected: string, hint?: string): never {
+    throw new FormatError({
+      file: this.#file,
+      tensor: field,
+      found: describeValue(this.#raw[field]),
+      expected,
+      hint,
+    });
+  }
+
+  /** Refuses values that are not in a list; a field that is absent is null. */
+  only(field: string, plain: readonly unknown[]): void {
+    if (plain.includes(this.#raw[field] ?? null)) return;
+    const known = plain.filter((value) => value !== null).map((value) => JSON.stringify(value));
+    this.#fail(
+      field,
+      known.length === 0 ? "null" : known.join(", "),
+      "This variant is not supported: in Python, merge the adapter into the model, or convert it to plain LoRA.",
+    );
+  }
+
+  number(field: string, otherwise: number, valid: (value: number) => boolean, expected: string): number {
+    const value = this.#raw[field] ?? otherwise;
+    if (typeof value !== "number" || !Number.isFinite(value) || !valid(value))
+      return this.#fail(field, expected);
+    return value;
+  }
+
+  numbers(field: string, valid: (value: number) => boolean): Record<string, number> {
+    const value = this.#raw[field] ?? {};
+    const wrong = (one: unknown): boolean => typeof one !== "number" || !Number.isFinite(one) || !valid(one);
+    if (typeof value !== "object" || Array.isArray(value) || Object.values(value).some(wrong))
+      return this.#fail(field, "an object of numbers by module name");
+    for (const key of Object.keys(value)) this.#pattern(field, `(.*\\.)?(${key})`);
+    return value as Record<string, number>;
+  }
+
+  flag(field: string, otherwise: boolean): boolean {
+    const value = this.#raw[field] ?? otherwise;
+    return typeof value === "boolean" ? value : this.#fail(field, "true or false");
+  }
+
+  dropout(field: string): number {
+    return this.number(field, 0, (p) => p >= 0 && p < 1, "a number of at least 0 and below 1");
+  }
+
+  bias(adapted: string): BiasMode {
+    const value = this.#raw["bias"] ?? "none";
+    if (value === "none" || value === "all") return value;
+    return value === adapted ? "adapted" : this.#fail("bias", `"none", "all" or "${adapted}"`);
+  }
+
+  targets(): PeftTargets {
+    const modules = this.#modules("target_modules");
+    const layers = this.#layers();
+    const layersPattern = this.#strings("layers_pattern");
+    if (layersPattern.length > 0 && layers === null)
+      this.#fail("layers_pattern", "null, since layers_to_transform is not given");
+    if (layers !== null && modules !== null && !Array.isArray(modules))
+      this.#fail("layers_to_transform", "null, since target_modules is not a list");
+    const excluded = this.#modules("exclude_modules");
+    if (excluded === "all-linear") this.#fail("exclude_modules", "a list or a pattern");
+    return {
+      modules,
+      exclude: excluded as readonly string[] | Pattern | null,
+      layers,
+      layersPattern,
+      modulesToSave: this.#strings("modules_to_save"),
+    };
+  }
+
+  #modules(field: string): readonly string[] | Pattern | "all-linear" | null {
+    const value = this.#raw[field] ?? null;
+    if (value === null) return null;
+    if (typeof value === "string")
+      return value.toLowerCase() === "all-linear" ? "all-linear" : this.#pattern(field, value);
+    return this.#strings(field);
+  }
+
+  #strings(field: string): readonly string[] {
+    const value = this.#raw[field] ?? [];
+    const list: unknown = typeof value === "string" ? [value] : value;
+    if (!Array.isArray(list) || !list.every((one) => typeof one === "string"))
+      return this.#fail(field, "a list of names");
+    return list as string[];
+  }
+
+  #layers(): readonly number[] | null {
+    const value = this.#raw["layers_to_transform"] ?? null;
+    const list: unknown = typeof value === "number" ? [value] : value;
+    if (list === null || (Array.isArray(list) && list.length === 0)) return null;
+    if (!Array.isArray(list) || !list.every((one) => Number.isInteger(one) && (one as number) >= 0))
+      return this.#fail("layers_to_transform", "a layer number, or a list of them");
+    return list as number[];
+  }
+
+  #pattern(field: string, source: string): Pattern {
+    try {
+      return compilePattern(source);
+    } catch (cause) {
+      throw new FormatError({
+        file: this.#file,
+        tensor: field,
+        found: (cause as Error).message,
+        expected: "a regular expression that this library reads",
+      });
+    }
+  }
+}

@@ -1,0 +1,112 @@
+/** Names of tensors in peft's files, and how they are matched with what an adapter needs. */
+import { decodeF32, FormatError, type nn, type TensorFile } from "@tiedlora/core";
+
+export const PREFIX = "base_model.model.";
+
+/** Tensors of peft by their names in files, without the adapter's name that raw state dicts have inside. */
+const SHAPES_OF_NAMES: readonly (readonly [RegExp, string])[] = [
+  [/^(.*\.lora_[AB])\.(?:[^.]+\.)?(weight|bias)$/, "$1.$2"],
+  [/^(.*\.lora_embedding_[AB])(?:\.[^.]+)?$/, "$1"],
+  [/^(.*\.lora_magnitude_vector)(?:\.[^.]+)?(?:\.weight)?$/, "$1"],
+  [/^(.*\.vera_lambda_[bd])(?:\.[^.]+)?$/, "$1"],
+  [/^base_model\.(?:model\.)?(vera_[AB])(?:\.[^.]+)?$/, "base_model.$1"],
+  [/^(.*)\.modules_to_save\.[^.]+\.(weight|bias)$/, "$1.$2"],
+];
+
+/** The name that a published file would have. */
+export function publishedName(name: string): string {
+  for (const [pattern, published] of SHAPES_OF_NAMES) {
+    if (pattern.test(name)) return name.replace(pattern, published);
+  }
+  return name;
+}
+
+/** What an adapter needs of a file: for each tensor its names, the first being the usual one. */
+export interface Wanted {
+  readonly names: readonly string[];
+  readonly parameter: nn.Parameter;
+}
+
+export interface ReadOptions {
+  /** Whether a missing or unexpected tensor is an error. Default: true. */
+  readonly strict?: boolean;
+  /** Names that may be there and are not read. */
+  readonly ignored?: (name: string) => boolean;
+}
+
+/**
+ * Fills parameters from a file. All is checked before anything is set. Throws FormatError for tensors that are missing,
+ * unexpected, or of another shape (never let pass).
+ */
+export async function readInto(
+  file: TensorFile,
+  wanted: readonly Wanted[],
+  { strict = true, ignored = () => false }: ReadOptions = {},
+): Promise<void> {
+  const stored = namesInFile(file);
+  const matched = wanted.map((one) => ({ ...one, found: one.names.find((name) => stored.has(name)) }));
+  const used = new Set(matched.map(({ found }) => found));
+  const missing = matched.filter(({ found }) => found === undefined).map(({ names }) => names[0]!);
+  const unexpected = [...stored.keys()].filter((name) => !used.has(name) && !ignored(name));
+  if (strict && missing.length + unexpected.length > 0)
+    throw mismatch(file, wanted.length, missing, unexpected);
+  if (missing.length === wanted.length) throw mismatch(file, wanted.length, missing, unexpected);
+  const present = matched.filter((one) => one.found !== undefined);
+  for (const { found, parameter } of present) checkShape(file, stored.get(found!)!, parameter);
+  for (const { found, parameter } of present) {
+    const name = stored.get(found!)!;
+    parameter.set(decodeF32(await file.read(name), file.name, name));
+  }
+}
+
+/** Published name -> name in the file. */
+function namesInFile(file: TensorFile): Map<string, string> {
+  const names = new Map<string, string>();
+  for (const name of file.entries.keys()) {
+    const published = publishedName(name);
+    const other = names.get(published);
+    if (other !== undefined) {
+      throw new FormatError({
+        file: file.name,
+        tensor: name,
+        found: `${other} as well`,
+        expected: "the tensors of one adapter",
+        hint: "Save each adapter on its own, with save_pretrained in Python.",
+      });
+    }
+    names.set(published, name);
+  }
+  return names;
+}
+
+function checkShape(file: TensorFile, name: string, parameter: nn.Parameter): void {
+  const { shape } = file.entries.get(name)!;
+  if (shape.length === parameter.rank && shape.every((size, axis) => size === parameter.shape[axis])) return;
+  throw new FormatError({
+    file: file.name,
+    tensor: name,
+    found: `shape [${shape.join(", ")}]`,
+    expected: `[${parameter.shape.join(", ")}]`,
+  });
+}
+
+function mismatch(
+  file: TensorFile,
+  count: number,
+  missing: readonly string[],
+  unexpected: readonly string[],
+): FormatError {
+  const some = (list: readonly string[]): string =>
+    list.slice(0, 3).join(", ") + (list.length > 3 ? `, and ${list.length - 3} more` : "");
+  const parts = [
+    ...(missing.length > 0 ? [`${missing.length} missing: ${some(missing)}`] : []),
+    ...(unexpected.length > 0 ? [`${unexpected.length} unexpected: ${some(unexpected)}`] : []),
+  ];
+  return new FormatError({
+    file: file.name,
+    tensor: missing[0] ?? unexpected[0],
+    found: `tensors that do not fit the config and the model (${parts.join("; ")})`,
+    expected: `exactly the ${count} tensors of this adapter`,
+    hint: "Is this the base model that the adapter was trained on? { strict: false } loads what fits.",
+  });
+}

@@ -1,0 +1,192 @@
+/** Reading adapters that Python's peft has written: LoRA with its variants, and VeRA. */
+import { decodeF32, type Files, FormatError, nn, type TensorFile } from "@tiedlora/core";
+import { createAdapter, type Adapter } from "../../adapter.ts";
+import { adaptersOf, type AdapterSet } from "../../adapters.ts";
+import { hostInfos } from "../../hosts.ts";
+import { patternValue } from "../../match.ts";
+import type { BiasMode, CommonOptions, Method } from "../../method.ts";
+import { dora } from "../../methods/dora.ts";
+import { methods } from "../../methods/index.ts";
+import { loraBias } from "../../methods/lora-bias.ts";
+import type { LoadOptions } from "../load.ts";
+import { CONFIG_FILE, openTensors } from "../native.ts";
+import { veraProjections } from "../torch-random.ts";
+import { parsePeftLora, parsePeftVera, type PeftLoraConfig, type PeftTargets } from "./config.ts";
+import { PREFIX, readInto, type Wanted } from "./keys.ts";
+import { savedModules, targetPaths } from "./targets.ts";
+
+type Config = Readonly<Record<string, unknown>>;
+
+/** Puts a LoRA adapter on a model: plain, rank-stabilised, with patterns, biases, saved modules, or DoRA. */
+export async function loadPeftLora(
+  model: nn.Module,
+  files: Files,
+  raw: Config,
+  options: LoadOptions = {},
+): Promise<Adapter> {
+  const file = `${files.name}/${CONFIG_FILE}`;
+  const config = parsePeftLora(raw, file);
+  const common = commonOptions(model, config.targets, config, file);
+  const method = loraMethod(config, {
+    ...common,
+    alpha: config.alpha,
+    scaling: config.rsLora ? "sqrt-rank" : "rank",
+    rankPattern: usedPatterns(config.rankPattern, common.target),
+    alphaPattern: usedPatterns(config.alphaPattern, common.target),
+  });
+  return fill(model, files, method, options, (adapter) => [
+    ...loraTensors(adapter),
+    ...replacedTensors(adapter),
+  ]);
+}
+
+function loraMethod({ dora: isDora, loraBias: hasBias }: PeftLoraConfig, options: CommonOptions): Method {
+  if (isDora) return dora(options); // its magnitudes come from the file, not from the weights
+  return hasBias ? loraBias(options) : methods.lora(options);
+}
+
+/** Puts a VeRA adapter on a model. Projections that the file does not hold are drawn as PyTorch draws them. */
+export async function loadPeftVera(
+  model: nn.Module,
+  files: Files,
+  raw: Config,
+  options: LoadOptions = {},
+): Promise<Adapter> {
+  const file = `${files.name}/${CONFIG_FILE}`;
+  const config = parsePeftVera(raw, file);
+  const { dInitial } = config;
+  const method = methods.vera({ ...commonOptions(model, config.targets, config, file), dInitial });
+  return fill(model, files, method, options, (adapter) => {
+    const [A, B] = [adapter.select({ factors: ["A"] })[0]!, adapter.select({ factors: ["B"] })[0]!];
+    if (!config.saveProjection) {
+      const drawn = veraProjections(config.seed, config.rank, A.shape[1]!, B.shape[0]!);
+      A.set(drawn.A);
+      B.set(drawn.B);
+    }
+    const projections: Wanted[] = [
+      { names: ["base_model.vera_A"], parameter: A },
+      { names: ["base_model.vera_B"], parameter: B },
+    ];
+    const vectors = [...adapter.places()].flatMap(([, place]): Wanted[] => [
+      { names: [`${PREFIX}${place.member.path}.vera_lambda_b`], parameter: place.parameter("v")! },
+      { names: [`${PREFIX}${place.member.path}.vera_lambda_d`], parameter: place.parameter("u")! },
+    ]);
+    return [...(config.saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
+  });
+}
+
+function commonOptions(
+  model: nn.Module,
+  targets: PeftTargets,
+  { rank, dropout, bias }: { readonly rank: number; readonly dropout: number; readonly bias: BiasMode },
+  file: string,
+): CommonOptions & { readonly target: string[] } {
+  const set = adaptersOf(model);
+  const parameters = [...set.ownParameters()].map(([path, { shape }]) => ({ path, shape }));
+  return {
+    rank,
+    dropout,
+    bias,
+    target: targetPaths(model, hostInfos(set.hosts), targets, file),
+    modulesToSave: savedModules(parameters, targets.modulesToSave, file),
+  };
+}
+
+/** peft lets patterns pass that match no module; here they would be an error, so they are left out. */
+function usedPatterns(
+  patterns: Readonly<Record<string, number>>,
+  paths: readonly string[],
+): Record<string, number> {
+  const used = ([key, value]: [string, number]): boolean =>
+    paths.some((path) => patternValue(path, { [key]: value }) !== undefined);
+  return Object.fromEntries(Object.entries(patterns).filter(used));
+}
+
+const LORA_NAMES: Readonly<Record<string, string>> = {
+  A: "lora_A.weight",
+  B: "lora_B.weight",
+  c: "lora_B.bias",
+  m: "lora_magnitude_vector",
+};
+
+function loraTensors(adapter: Adapter): Wanted[] {
+  return [...adapter.places()].flatMap(([host, place]) =>
+    Object.keys(adapter.method.factors).map((factor): Wanted => {
+      const matrix = factor === "A" || factor === "B";
+      const name = host instanceof nn.Embedding && matrix ? `lora_embedding_${factor}` : LORA_NAMES[factor]!;
+      return { names: [`${PREFIX}${place.member.path}.${name}`], parameter: place.parameter(factor)! };
+    }),
+  );
+}
+
+/** Copies of the model's own parameters; biases of adapted modules are those of the layer inside the adapter. */
+function replacedTensors(adapter: Adapter): Wanted[] {
+  const adapted = new Set([...adapter.places()].map(([, { member }]) => `${member.path}.bias`));
+  return [...adapter.replacements()].map(([path, parameter]): Wanted => {
+    const plain = `${PREFIX}${path}`;
+    const inside = `${PREFIX}${path.slice(0, -"bias".length)}base_layer.bias`;
+    return { names: adapted.has(path) ? [inside, plain] : [plain], parameter };
+  });
+}
+
+async function fill(
+  model: nn.Module,
+  files: Files,
+  method: Method,
+  options: LoadOptions,
+  wantedBy: (adapter: Adapter) => Wanted[],
+): Promise<Adapter> {
+  const file = await openTensors(files);
+  try {
+    const adapter = createAdapter(model, method, options);
+    const set = adaptersOf(model);
+    const repeated = repeatedNames(file, set, adapter);
+    await readInto(file, wantedBy(adapter), {
+      ...(options.strict !== undefined && { strict: options.strict }),
+      ignored: (name) => repeated.has(name) || isQuirk(name, adapter),
+    });
+    for (const [name, path] of repeated) await checkRepeated(file, name, set.ownParameters().get(path)!);
+    if (options.trainable === false) adapter.freeze();
+    return adapter.attach();
+  } finally {
+    await file.close();
+  }
+}
+
+/** With bias "all", peft writes the biases of saved modules three times over. */
+function isQuirk(name: string, { method, plan }: Adapter): boolean {
+  const found = /^(.*)\.(?:modules_to_save|original_module)\.bias$/.exec(name);
+  return (
+    found !== null &&
+    method.bias === "all" &&
+    plan.replaced.some(({ path }) => `${PREFIX}${path}` === `${found[1]}.bias`)
+  );
+}
+
+/** Weights of embeddings, which peft writes along when an embedding is adapted: name in the file -> path in the model. */
+function repeatedNames(file: TensorFile, set: AdapterSet, adapter: Adapter): Map<string, string> {
+  const replaced = new Set(adapter.plan.replaced.map(({ path }) => path));
+  const repeated = new Map<string, string>();
+  for (const name of file.entries.keys()) {
+    if (!name.startsWith(PREFIX) || !name.endsWith(".weight")) continue;
+    const path = name.slice(PREFIX.length).replace(/\.base_layer\.weight$/, ".weight");
+    const module = path.slice(0, -".weight".length);
+    const embedding = set.hosts.get(module) instanceof nn.Embedding || module === "lm_head";
+    if (embedding && set.hosts.has(module) && !replaced.has(path)) repeated.set(name, path);
+  }
+  return repeated;
+}
+
+/** They must be the model's: others, of an embedding that was resized or trained, would be lost silently. */
+async function checkRepeated(file: TensorFile, name: string, own: nn.Parameter): Promise<void> {
+  const stored = decodeF32(await file.read(name), file.name, name);
+  const values = await own.data();
+  if (stored.length === values.length && stored.every((value, i) => value === values[i])) return;
+  throw new FormatError({
+    file: file.name,
+    tensor: name,
+    found: "an embedding that differs from the model's",
+    expected: "the same, since modules_to_save does not name it",
+    hint: "In Python, save the model with these embeddings, and load the adapter on that.",
+  });
+}
