@@ -19,7 +19,7 @@ export async function measure(fn: () => Promise<void>, seconds: number): Promise
   });
   await new Promise<void>((resolve, reject) => {
     bench.on("complete", () => resolve());
-    bench.on("error", () => reject(bench.error as unknown));
+    bench.on("error", () => reject(bench.error));
     bench.run({ async: true });
   });
   const sorted = bench.stats.sample.toSorted((a, b) => a - b);

@@ -28,7 +28,7 @@ interface Contents {
 }
 
 /** The numbers that raw storage holds. */
-export function decode(dtype: DType, bytes: ArrayBuffer): Float64Array {
+function decode(dtype: DType, bytes: ArrayBuffer): Float64Array {
   const raw = viewBytes(dtype, bytes, 0, Math.floor(bytes.byteLength / BYTES[dtype]));
   return Float64Array.from(raw, dtype === "f16" ? f16ToF32 : dtype === "bf16" ? bf16ToF32 : (x) => x);
 }

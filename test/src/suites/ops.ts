@@ -13,7 +13,7 @@ import { withoutLibrary } from "./fallback.ts";
 const LIMIT = 600;
 
 /** Records of one name are one case. */
-export function recordsByName(): Map<string, OpRecord[]> {
+function recordsByName(): Map<string, OpRecord[]> {
   const names = new Map<string, OpRecord[]>();
   for (const record of RECORDS) names.set(record.name, [...(names.get(record.name) ?? []), record]);
   return names;
