@@ -28,6 +28,7 @@ export class ShaderError extends WebGpuError {
   constructor(message: string, code: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
+    Object.defineProperty(this, "code", { enumerable: false }); // the message has it: consoles would show it twice
   }
 }
 

@@ -4,13 +4,14 @@
  * key, in registers, and the workgroup passes over tiles of eight lines of the other kind. Tiles are handed out from
  * workgroup memory, or, on adapters that compute on the CPU, by subgroup broadcasts: lane l loads line l.
  */
-import type { AttentionParams, LibraryCall, Operand } from "@tiedlora/core";
+import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/core";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
 import { literal } from "./arithmetic.ts";
 import { Bindings, type Use } from "./bindings.ts";
 import type { Buffers } from "./buffers.ts";
 import { assemble } from "./entry.ts";
 import { Helpers } from "./helpers.ts";
+import { renderLoop } from "./loop.ts";
 import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
 
 type CallOf<K> = Extract<LibraryCall, { name: K }>;
@@ -43,6 +44,8 @@ class AttentionKernel {
   readonly parts: readonly number[];
   readonly lanes: number;
   readonly #subgroup: boolean;
+  /** Loops over the lines of a tile are written as loops: slower, but quick to compile on a CPU. */
+  readonly #compact: boolean;
   readonly #target: Target;
   readonly #named: readonly Named[];
   readonly #bindings: Bindings;
@@ -57,6 +60,7 @@ class AttentionKernel {
     this.params = params;
     this.parts = range(ceilDiv(params.d, 4));
     this.#subgroup = target.software && target.subgroup === TILE;
+    this.#compact = target.software && !this.#subgroup;
     this.lanes = this.#subgroup ? TILE : 64;
     this.#target = target;
     this.#named = named;
@@ -98,39 +102,44 @@ class AttentionKernel {
     return this.#subgroup ? [] : ["workgroupBarrier();"];
   }
 
+  /** Statements for each line `j` (an expression) of a tile. */
+  each(f: (j: string) => readonly string[]): string[] {
+    if (!this.#compact) return range(TILE).flatMap((j) => f(`${j}u`));
+    return [`for (var j = 0u; j < ${TILE}u + P[0].x; j++) {`, ...f("j"), "}"];
+  }
+
   /** Part `p` of line `j` of the tile of `from`. */
-  tile(from: string, j: number, p: number): string {
-    if (this.#subgroup) return `subgroupBroadcast(${from}Own${p}, ${j}u)`;
-    return `${from}Tile[${j * this.parts.length + p}]`;
+  #tile(from: string, j: string, p: number): string {
+    if (this.#subgroup) return `subgroupBroadcast(${from}Own${p}, ${j})`;
+    return `${from}Tile[${j} * ${this.parts.length}u + ${p}u]`;
   }
 
-  /** Statements that define `{to}0` … `{to}7`: the dot products of a line held as `{own}0` … with those of a tile. */
+  /** Statements `{to}[j] =` the dot product of a line held as `{own}0` … with line j of a tile, for all j. */
   dots(to: string, own: string, from: string): string[] {
-    return [
-      ...range(TILE).map((j) => `var ${to}${j} = 0f;`),
-      ...this.parts.flatMap((p) =>
-        range(TILE).map((j) => `${to}${j} += dot(${own}${p}, ${this.tile(from, j, p)});`),
-      ),
-    ];
+    const add = (j: string, p: number): string =>
+      `${to}[${j}] += dot(${own}${p}, ${this.#tile(from, j, p)});`;
+    const start = `var ${to}: array<f32, ${TILE}>;`;
+    if (this.#compact) return [start, ...this.each((j) => this.parts.map((p) => add(j, p)))];
+    return [start, ...this.parts.flatMap((p) => this.each((j) => [add(j, p)]))];
   }
 
-  /** Statements `{to}p = start(p) + Σ_j {weight}j · tile line j`. */
-  accumulate(to: string, weight: string, from: string, start: (p: number) => string): string[] {
-    return this.parts.flatMap((p) => [
-      `${to}${p} = ${start(p)};`,
-      ...range(TILE).map(
-        (j) => `${to}${p} = fma(vec4<f32>(${weight}${j}), ${this.tile(from, j, p)}, ${to}${p});`,
-      ),
-    ]);
+  /** Statements `{to}p = start(p) + Σ_j {weight}[j] · tile line j`. */
+  accumulate(to: string, weight: string, from: string, start?: (p: number) => string): string[] {
+    const begin = (p: number): string[] => (start ? [`${to}${p} = ${start(p)};`] : []);
+    const add = (j: string, p: number): string =>
+      `${to}${p} = fma(vec4<f32>(${weight}[${j}]), ${this.#tile(from, j, p)}, ${to}${p});`;
+    if (this.#compact) {
+      return [...this.parts.flatMap(begin), ...this.each((j) => this.parts.map((p) => add(j, p)))];
+    }
+    return this.parts.flatMap((p) => [...begin(p), ...this.each((j) => [add(j, p)])]);
   }
 
-  /** Statements that define `{to}0` … `{to}7`: a number of each line of the tile, by lane or all by every invocation. */
-  perLine(to: string, ofLane: string, of: (j: number) => string): string[] {
-    if (!this.#subgroup) return range(TILE).map((j) => `let ${to}${j} = ${of(j)};`);
-    return [
-      `let ${to}Own = ${ofLane};`,
-      ...range(TILE).map((j) => `let ${to}${j} = subgroupBroadcast(${to}Own, ${j}u);`),
-    ];
+  /** Statements that define an array with a number of each line of the tile: by lane, or all by every invocation. */
+  perLine(to: string, ofLane: string, of: (j: string) => string): string[] {
+    const start = `var ${to}: array<f32, ${TILE}>;`;
+    if (!this.#subgroup) return [start, ...this.each((j) => [`${to}[${j}] = ${of(j)};`])];
+    const own = `let ${to}Own = ${ofLane};`;
+    return [start, own, ...this.each((j) => [`${to}[${j}] = subgroupBroadcast(${to}Own, ${j});`])];
   }
 
   /** The functions of all operands: lines four at a time, rows of numbers (`lengths` of rank 3) one at a time. */
@@ -210,24 +219,38 @@ function place(lines: number, heads: number, lanes: number): { groups: number; t
   };
 }
 
-/** Statements that turn the scores `s0` … into scaled, biased ones; `see` says which pairs of query and key count. */
-function scores(
-  p: AttentionParams,
-  query: (j: number) => string,
-  key: (j: number) => string,
-  inside: (j: number) => string,
-): string[] {
-  return range(TILE).flatMap((j) => {
-    const bias = p.bias
-      ? ` + bias(b, head, min(${query(j)}, ${p.q - 1}u), min(${key(j)}, ${p.kv - 1}u))`
-      : "";
-    // unsigned, so written as j + q <= i + kv
-    const causal = p.causal ? ` && ${key(j)} + ${p.q}u <= ${query(j)} + ${p.kv}u` : "";
-    return [`s${j} = s${j} * ${literal(p.scale, "f32")}${bias};`, `let see${j} = ${inside(j)}${causal};`];
-  });
+/** The query and the key of line `j` of the tile, and whether that line exists. */
+interface Pair {
+  readonly query: (j: string) => string;
+  readonly key: (j: string) => string;
+  readonly inside: (j: string) => string;
 }
 
-const perKey = (f: (j: number) => string): string[] => range(TILE).map(f);
+const keysPass = ({ kv }: AttentionParams): Pair => ({
+  query: () => "own",
+  key: (j) => `(start + ${j})`,
+  inside: (j) => `start + ${j} < ${kv}u`,
+});
+
+const queriesPass = ({ q }: AttentionParams): Pair => ({
+  query: (j) => `(start + ${j})`,
+  key: () => "own",
+  inside: (j) => `start + ${j} < ${q}u`,
+});
+
+/** Statements that turn the scores `s` into scaled, biased ones; `see` says which pairs of query and key count. */
+function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
+  const { bias, causal, scale, q, kv } = a.params;
+  return [
+    `var see: array<bool, ${TILE}>;`,
+    ...a.each((j) => {
+      const plus = bias ? ` + bias(b, head, min(${query(j)}, ${q - 1}u), min(${key(j)}, ${kv - 1}u))` : "";
+      // unsigned, so written as j + q <= i + kv
+      const before = causal ? ` && ${key(j)} + ${q}u <= ${query(j)} + ${kv}u` : "";
+      return [`s[${j}] = s[${j}] * ${literal(scale, "f32")}${plus};`, `see[${j}] = ${inside(j)}${before};`];
+    }),
+  ];
+}
 
 /** The forward pass: one invocation per query. */
 export function renderAttention(call: CallOf<"attention">, buffers: Buffers, target: Target): Kernel[] {
@@ -248,19 +271,14 @@ export function renderAttention(call: CallOf<"attention">, buffers: Buffers, tar
     ...a.loadTile("value", "b, keyHead", "start", p.kv - 1),
     ...a.barrier(),
     ...a.dots("s", "q", "key"),
-    ...scores(
-      p,
-      () => "own",
-      (j) => `(start + ${j}u)`,
-      (j) => `start + ${j}u < ${p.kv}u`,
-    ),
+    ...scores(a, keysPass(p)),
     "var top = most;",
-    ...perKey((j) => `top = max(top, select(most, s${j}, see${j}));`),
+    ...a.each((j) => [`top = max(top, select(most, s[${j}], see[${j}]));`]),
     "let shrink = exp(most - top);",
     "most = top;",
     "sum *= shrink;",
-    ...perKey((j) => `let p${j} = select(0f, exp(s${j} - top), see${j}); sum += p${j};`),
-    ...a.accumulate("o", "p", "value", (part) => `o${part} * shrink`),
+    ...a.each((j) => [`s[${j}] = select(0f, exp(s[${j}] - top), see[${j}]);`, `sum += s[${j}];`]),
+    ...a.accumulate("o", "s", "value", (part) => `o${part} * shrink`),
     "}",
     "if (exists) {",
     ...a.storeLine("putResult", "b, head, own", (part) => `o${part} / sum`),
@@ -277,7 +295,10 @@ function keyEnd(p: AttentionParams, lanes: number): string {
   return `min(${p.kv}u, max(first + ${lanes + p.kv}u, ${p.q}u) - ${p.q}u)`;
 }
 
-/** The gradients: queries own lines in the first kernel, keys in the second. */
+/**
+ * The gradients, in three kernels: what both others need of each query, then queries own lines, then keys. The first
+ * also copies the log-sums beside its sums, so that no kernel binds more than the eight buffers that every device allows.
+ */
 export function renderAttentionGrad(
   call: CallOf<"attentionGrad">,
   buffers: Buffers,
@@ -286,29 +307,55 @@ export function renderAttentionGrad(
   const p = call.params;
   const named = operandsOf(call);
   const lengths = [p.batch, p.heads, p.q];
-  // per query Σ_j p_j dp_j = dO · O, handed from the first kernel to the second
-  const delta: Operand = {
-    buffer: buffers.scratch(4 * p.batch * p.heads * p.q),
+  const scratch = buffers.scratch(8 * p.batch * p.heads * p.q);
+  const row = (offset: number): Operand => ({
+    buffer: scratch,
     dtype: "f32",
-    view: { offset: 0, strides: [p.heads * p.q, p.q, 1] },
-  };
-  return [
-    queryGradient(
-      p,
-      [...without(named, "putKey", "putValue"), { name: "putDelta", operand: delta, lengths, write: true }],
-      buffers,
-      target,
-    ),
-    keyGradient(
-      p,
-      [
-        ...without(named, "result", "putQuery"),
-        { name: "delta", operand: { ...delta }, lengths, write: false },
-      ],
-      buffers,
-      target,
-    ),
+    view: { offset, strides: [2 * p.heads * p.q, 2 * p.q, 1] },
+  });
+  const prepared: Named[] = [
+    { name: "logSum", operand: row(0), lengths, write: false },
+    { name: "delta", operand: row(p.q), lengths, write: false },
   ];
+  const rest = (...keys: string[]): Named[] => [...without(named, "result", "logSum", ...keys), ...prepared];
+  return [
+    ...renderLoop(rowSums(p, named, row(0), row(p.q)), buffers.bytes, target),
+    queryGradient(p, rest("putKey", "putValue"), buffers, target),
+    keyGradient(p, rest("putQuery"), buffers, target),
+  ];
+}
+
+/** Per query: L, and delta = Σ_j p_j dp_j = dO · O. */
+function rowSums(
+  { batch, heads, q, d }: AttentionParams,
+  named: ReadonlyMap<string, Named>,
+  logSum: Operand,
+  delta: Operand,
+): LoopKernel {
+  const load = (name: string): Instr => {
+    const { dtype, buffer, view } = named.get(name)!.operand;
+    const missing = 4 - view.strides.length;
+    const strides = [...view.strides, ...range(missing).map(() => 0)];
+    const valid = view.valid && { valid: [...view.valid, ...range(missing).map(() => null)] };
+    const from = { dtype, buffer, view: { offset: view.offset, strides, ...valid } };
+    return { op: "load", from, dtype: "f32" };
+  };
+  return {
+    type: "loop",
+    outer: [batch, heads, q],
+    inner: [d],
+    body: [
+      load("result"),
+      load("gradient"),
+      { op: "mul", a: 0, b: 1, dtype: "f32" },
+      { op: "reduce", kind: "sum", a: 2, dtype: "f32" },
+      load("logSum"),
+    ],
+    stores: [
+      { to: delta, value: 3 },
+      { to: logSum, value: 4 },
+    ],
+  };
 }
 
 const without = (named: ReadonlyMap<string, Named>, ...keys: string[]): Named[] =>
@@ -327,8 +374,7 @@ function queryGradient(
     `let keyHead = head / ${p.heads / p.kvHeads}u;`,
     ...a.line("query", "b, head, own", "q"),
     ...a.line("gradient", "b, head, own", "g"),
-    "var delta = 0f;",
-    ...a.parts.map((part) => `delta += dot(g${part}, result(b, head, own, ${4 * part}u));`),
+    "let sum = delta(b, head, own);",
     "let norm = logSum(b, head, own);",
     ...a.zeros("d"),
     `for (var start = 0u; start < ${keyEnd(p, a.lanes)} + P[0].x; start += ${TILE}u) {`,
@@ -338,21 +384,15 @@ function queryGradient(
     ...a.barrier(),
     ...a.dots("s", "q", "key"),
     ...a.dots("t", "g", "value"),
-    ...scores(
-      p,
-      () => "own",
-      (j) => `(start + ${j}u)`,
-      (j) => `start + ${j}u < ${p.kv}u`,
-    ),
-    ...perKey(
-      (j) =>
-        `let w${j} = select(0f, exp(s${j} - norm) * (t${j} - delta) * ${literal(p.scale, "f32")}, see${j});`,
-    ),
-    ...a.accumulate("d", "w", "key", (part) => `d${part}`),
+    ...scores(a, keysPass(p)),
+    ...a.each((j) => {
+      const weight = `exp(s[${j}] - norm) * (t[${j}] - sum) * ${literal(p.scale, "f32")}`;
+      return [`s[${j}] = select(0f, ${weight}, see[${j}]);`];
+    }),
+    ...a.accumulate("d", "s", "key"),
     "}",
     "if (exists) {",
     ...a.storeLine("putQuery", "b, head, own", (part) => `d${part}`),
-    "putDelta(b, head, own, delta);",
     "}",
   ];
   return a.kernel("attentionGrad queries", p.batch * groups, main);
@@ -380,18 +420,15 @@ function keyGradient(p: AttentionParams, named: readonly Named[], buffers: Buffe
     ...a.barrier(),
     ...a.dots("s", "k", "query"),
     ...a.dots("t", "v", "gradient"),
-    ...scores(
-      p,
-      (j) => `(start + ${j}u)`,
-      () => "own",
-      (j) => `start + ${j}u < ${p.q}u`,
-    ),
-    ...a.perLine("norm", ofLane("logSum"), (j) => `logSum(b, head, min(start + ${j}u, ${p.q - 1}u))`),
-    ...a.perLine("delta", ofLane("delta"), (j) => `delta(b, head, min(start + ${j}u, ${p.q - 1}u))`),
-    ...perKey((j) => `let p${j} = select(0f, exp(s${j} - norm${j}), see${j});`),
-    ...perKey((j) => `let w${j} = p${j} * (t${j} - delta${j}) * ${literal(p.scale, "f32")};`),
-    ...a.accumulate("dv", "p", "gradient", (part) => `dv${part}`),
-    ...a.accumulate("dk", "w", "query", (part) => `dk${part}`),
+    ...scores(a, queriesPass(p)),
+    ...a.perLine("norms", ofLane("logSum"), (j) => `logSum(b, head, min(start + ${j}, ${p.q - 1}u))`),
+    ...a.perLine("deltas", ofLane("delta"), (j) => `delta(b, head, min(start + ${j}, ${p.q - 1}u))`),
+    ...a.each((j) => [
+      `s[${j}] = select(0f, exp(s[${j}] - norms[${j}]), see[${j}]);`,
+      `t[${j}] = s[${j}] * (t[${j}] - deltas[${j}]) * ${literal(p.scale, "f32")};`,
+    ]),
+    ...a.accumulate("dv", "s", "gradient"),
+    ...a.accumulate("dk", "t", "query"),
     "}",
     "}",
     "if (exists) {",
