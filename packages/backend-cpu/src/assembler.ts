@@ -153,6 +153,11 @@ export class Fn implements Callable {
     });
   }
 
+  /** Leaves the structured block that is `depth` further out than the innermost; a loop is begun anew. */
+  breakIf(condition: Expr, depth: number): void {
+    this.body.push(condition.code, 0x0d, uleb(depth));
+  }
+
   if(condition: Expr, then: () => void, otherwise?: () => void): void {
     this.body.push(condition.code, 0x04, 0x40);
     then();

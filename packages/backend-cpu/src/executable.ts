@@ -1,8 +1,9 @@
 /** A compiled program in the backend's memory: its descriptor for the workers, its frames, its run on this thread. */
-import type { BufferSpec, Program } from "@tiedlora/core";
+import type { BufferSpec, Program, Step } from "@tiedlora/core";
 import type { Heap } from "./heap.ts";
 import type { CompiledProgram } from "./program.ts";
 import { exportName, GEMM_MODULE } from "./program.ts";
+import type { Recorder } from "./profile.ts";
 import { DESCRIPTOR } from "./worker-source.ts";
 
 type StepCode = (frame: number, args: number, chunk: number, scratch: number) => void;
@@ -113,14 +114,16 @@ export class ProgramImage {
     return frame;
   }
 
-  /** Runs the program on the calling thread. */
-  runHere(frame: Frame, gemm: WebAssembly.Exports, scratch: number): void {
+  /** Runs the program on the calling thread; `recorder` is told how long each call took. */
+  runHere(frame: Frame, gemm: WebAssembly.Exports, scratch: number, recorder: Recorder | null = null): void {
     const code = (this.code ??= this.instantiate(gemm));
     this.compiled.calls.forEach((call, i) => {
       const step = code[call.fn];
       if (step === undefined) throw new Error(`the program has no function ${exportName(call.fn)}`);
       const args = this.args[i] ?? 0;
+      const start = recorder === null ? 0 : performance.now();
       for (let chunk = 0; chunk < call.chunks; chunk++) step(frame.address, args, chunk, scratch);
+      recorder?.add(this.compiled.steps[i] as Step, performance.now() - start);
     });
   }
 

@@ -19,6 +19,11 @@ export interface Tile {
   readonly vectors: number;
   readonly unroll: number;
   readonly fma: boolean;
+  /**
+   * After this many rows the code branches (never taken). V8 before 12 moves all loads of a basic block to its start and
+   * so runs out of registers beyond 4x8; in blocks of two rows, 6x8 fits and is 7 % faster. Default: all rows.
+   */
+  readonly rowGroup?: number;
 }
 
 export type GemmDType = "f32" | "f16" | "bf16";
@@ -195,6 +200,7 @@ function emitTile(module: Module, tile: Tile): Fn {
     const end = f.local("i32", i32.add(b, i32.mul(k, 4 * columns)));
     const row = Array.from({ length: vectors }, () => f.local("v128"));
     const x = f.local("v128");
+    const group = tile.rowGroup ?? rows;
     f.while(
       () => i32.lt_u(b, end),
       () => {
@@ -203,6 +209,7 @@ function emitTile(module: Module, tile: Tile): Fn {
           sums.forEach((sum, r) => {
             f.set(x, v128.load32_splat(a, 4 * (u * rows + r)));
             row.forEach((y, j) => f.set(sum[j] as Local, math.madd(x, y, sum[j] as Local)));
+            if ((r + 1) % group === 0 && r + 1 < rows) f.breakIf(i32.eq(b, end), 1); // never taken; see Tile
           });
         }
         f.add(a, 4 * rows * unroll);

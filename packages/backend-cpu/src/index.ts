@@ -3,6 +3,7 @@ import { Device, type DeviceOptions } from "@tiedlora/core";
 import { type CpuBackendOptions, createCpuBackend } from "./backend.ts";
 
 export { CpuBackend, createCpuBackend, type CpuBackendOptions } from "./backend.ts";
+export type { KernelTime } from "./profile.ts";
 
 /** A device that computes on this machine's cores. `threads: 1` stays on the calling thread. */
 export async function cpu(options: CpuBackendOptions & DeviceOptions = {}): Promise<Device> {

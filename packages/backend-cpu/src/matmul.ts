@@ -28,7 +28,7 @@ export interface MatmulOptions extends CodegenOptions {
 }
 
 /** Lengths of the blocks along k, m and n: B's panel stays in L2 or L3, A's block in L2, a strip of B in L1. */
-const K_BLOCK = 256;
+const K_BLOCK = 384;
 const M_BLOCK = 192;
 const N_BLOCK = 2048;
 /** With an epilogue, a panel of C of this size is finished over all of k before it is handed on. */

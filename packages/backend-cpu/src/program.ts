@@ -27,6 +27,8 @@ export interface Call {
 export interface CompiledProgram {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly calls: readonly Call[];
+  /** The step that each call is. */
+  readonly steps: readonly Step[];
   /** The frame holds the address of each buffer (those of `temps` last), then the scalars as f64. */
   readonly bufferCount: number;
   readonly scalarsAt: number;
@@ -82,6 +84,7 @@ export function compileProgram(program: Program, options: ProgramOptions): Compi
   return {
     bytes: builder.module.bytes({ shared: options.shared }),
     calls,
+    steps,
     bufferCount,
     scalarsAt,
     frameBytes: scalarsAt + 8 * program.scalars,
