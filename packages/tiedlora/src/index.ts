@@ -35,12 +35,22 @@ export {
   type Target,
   type TargetSpec,
 } from "./sites.ts";
+export { peftLoraFiles, peftVeraFiles } from "./files/peft/save.ts";
 export { loadAdapterFiles, type LoadOptions } from "./files/load.ts";
 export { nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";
-export { type Batch, exampleOrder, stackBatch } from "./data/batches.ts";
-export { batchesOf, type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
+export {
+  type Batch,
+  batchesOf,
+  type BatchOptions,
+  evaluationBatches,
+  exampleOrder,
+  packExamples,
+  stackBatch,
+} from "./data/batches.ts";
+export { type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
 export { DataError } from "./data/errors.ts";
 export { encodeExample, type EncodedExample, type EncodeOptions } from "./data/encode.ts";
-export { type Example } from "./data/examples.ts";
+export { type ChatExample, type Example, type Message, type TextExample } from "./data/examples.ts";
 export { readRecords, type TextFile } from "./data/records.ts";
+export { evaluate, type Evaluation } from "./train/evaluate.ts";
 export { DivergedError, lossInputs, type StepReport, train, type TrainOptions } from "./train/train.ts";

@@ -59,8 +59,8 @@ export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): Outp
   ];
 }
 
-/** Parameters as f32 tensors; each is copied from the device when its turn comes. */
-export function parametersToWrite(parameters: ReadonlyMap<string, Tensor>): TensorToWrite[] {
+/** Parameters, or other tensors, in f32; each is computed and copied from the device when its turn comes. */
+export function parametersToWrite(parameters: Iterable<readonly [string, Tensor]>): TensorToWrite[] {
   return [...parameters].map(([name, tensor]) => ({
     name,
     dtype: "F32",

@@ -18,6 +18,21 @@ export function tinyLlama(device: Device = reference(), fields: Record<string, u
   return createModel(config, { device, seed: 1 });
 }
 
+/** Three layers of a GPT-2: transposed weights, biases, a tied output embedding. */
+export function tinyGpt2(device: Device = reference(), fields: Record<string, unknown> = {}): Decoder {
+  const config = configFrom({
+    model_type: "gpt2",
+    vocab_size: 17,
+    n_embd: 8,
+    n_layer: 3,
+    n_head: 2,
+    n_positions: 16,
+    initializer_range: 0.4,
+    ...fields,
+  });
+  return createModel(config, { device, seed: 1 });
+}
+
 export const IDS = [
   [3, 14, 1, 5, 9],
   [2, 6, 5, 3, 5],

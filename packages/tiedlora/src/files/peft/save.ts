@@ -1,0 +1,151 @@
+/** Writing adapters as Python's peft reads them: LoRA, expanded to one A and B a module, and VeRA, compact. */
+import { nn, type Tensor, writeSafetensors } from "@tiedlora/core";
+import type { Adapter } from "../../adapter.ts";
+import { adaptersOf } from "../../adapters.ts";
+import { hostInfos, storedInOut, type Host } from "../../hosts.ts";
+import type { Json } from "../../method.ts";
+import type { Place } from "../../place.ts";
+import { CONFIG_FILE, parametersToWrite, TENSORS_FILE, type OutputFile, type Provenance } from "../native.ts";
+import { PREFIX } from "./keys.ts";
+import { shortNames } from "./targets.ts";
+import { packTied } from "./vera.ts";
+
+type Tensors = [name: string, tensor: Tensor][];
+
+/**
+ * An adapter as peft's LoRA, in f32: ΔW of every module is written out as its own A and B, so that whatever reads LoRA
+ * reads it. Methods whose update is no product B A are refused, DoRA and LoRA with a bias aside.
+ */
+export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const places = [...adapter.places()];
+  const modules = places.map(([host, place]) => ({ host, place, ...loraFactors(adapter, place) }));
+  const tensors = modules.flatMap(({ host, place, A, B, c, m }): Tensors => {
+    const at = `${PREFIX}${place.member.path}`;
+    if (host instanceof nn.Embedding) return [[`${at}.lora_embedding_A`, A], [`${at}.lora_embedding_B`, B]]; // prettier-ignore
+    return [
+      [`${at}.lora_A.weight`, A],
+      [`${at}.lora_B.weight`, B],
+      ...(c ? [[`${at}.lora_B.bias`, c] as [string, Tensor]] : []),
+      ...(m ? [[`${at}.lora_magnitude_vector`, m] as [string, Tensor]] : []),
+    ];
+  });
+  const { method } = adapter;
+  const ranks = modules.map(({ A }) => A.shape[0]!);
+  const rank = ranks.includes(method.rank) ? method.rank : ranks[0]!;
+  const alphas = modules.map(({ place }, i) => alphaOf(place, ranks[i]!));
+  const alpha = alphas.includes(method.alpha) ? method.alpha : alphas[0]!;
+  const differing = (values: readonly number[], usual: number): Record<string, number> =>
+    Object.fromEntries(
+      values.flatMap((value, i) => (value === usual ? [] : [[places[i]![1].member.path, value]])),
+    );
+  return outputFiles(adapter, provenance, [...tensors, ...replacedTensors(adapter)], {
+    peft_type: "LORA",
+    bias: method.bias === "adapted" ? "lora_only" : method.bias,
+    r: rank,
+    lora_alpha: alpha,
+    lora_dropout: method.dropout,
+    rank_pattern: differing(ranks, rank),
+    alpha_pattern: differing(alphas, alpha),
+    use_rslora: method.scaling === "sqrt-rank",
+    use_dora: modules.some(({ m }) => m !== undefined),
+    ...(modules.some(({ c }) => c !== undefined) && { lora_bias: true }),
+    init_lora_weights: true,
+  });
+}
+
+interface LoraFactors {
+  readonly A: Tensor;
+  readonly B: Tensor;
+  readonly c?: Tensor;
+  readonly m?: Tensor;
+}
+
+function loraFactors({ method }: Adapter, place: Place): LoraFactors {
+  const low = place.lowRank();
+  if (low !== null) return low;
+  const { offset, out } = place.member;
+  const { A, B, ...rest } = place.factors(offset, out) as Record<string, Tensor>;
+  const known = method.recipe.method === "dora" || method.recipe.method === "lora-bias";
+  if (known && A !== undefined && B !== undefined) return { A, B, ...rest };
+  throw new Error(
+    `${method.name} has no update of the form B A (it declares no lowRank), so peft's LoRA cannot hold it; save it in the native format, or merge it`,
+  );
+}
+
+/** The alpha that gives a module's scale at this rank: the declared one where nothing has changed it. */
+function alphaOf({ owner, plan, scale }: Place, rank: number): number {
+  if (owner.multiplier === 1 && rank === plan.dims.rank) return plan.alpha;
+  return owner.method.scaling === "sqrt-rank" ? scale * Math.sqrt(rank) : scale * rank;
+}
+
+/**
+ * A tied adapter as peft's VeRA: A and B once for all modules, and each module's u and s · v. peft multiplies in the same
+ * order, so nothing is rounded anew. Training it on in Python trains u and v only. For methods of the Tied-LoRA family.
+ */
+export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const { A, B, vectors } = packTied(adapter);
+  const tensors = vectors.flatMap(({ path, u, v }): Tensors => [
+    [`${PREFIX}${path}.vera_lambda_b`, v],
+    [`${PREFIX}${path}.vera_lambda_d`, u],
+  ]);
+  const projections: Tensors = [
+    ["base_model.vera_A", A],
+    ["base_model.vera_B", B],
+  ];
+  const { method } = adapter;
+  return outputFiles(adapter, provenance, [...projections, ...tensors, ...replacedTensors(adapter)], {
+    peft_type: "VERA",
+    bias: method.bias === "adapted" ? "vera_only" : method.bias,
+    r: A.shape[0]!,
+    projection_prng_key: 0,
+    save_projection: true,
+    vera_dropout: method.dropout,
+    d_initial: 0.1,
+    init_weights: true,
+  });
+}
+
+/** peft calls the bias of an adapted module that of the layer inside. */
+function replacedTensors(adapter: Adapter): Tensors {
+  const adapted = new Set([...adapter.places()].map(([, { member }]) => `${member.path}.bias`));
+  return [...adapter.replacements()].map(([path, parameter]) => {
+    const name = adapted.has(path) ? `${path.slice(0, -"bias".length)}base_layer.bias` : path;
+    return [`${PREFIX}${name}`, parameter];
+  });
+}
+
+function outputFiles(
+  adapter: Adapter,
+  provenance: Provenance,
+  tensors: Tensors,
+  fields: Readonly<Record<string, Json>>,
+): OutputFile[] {
+  const places = [...adapter.places()];
+  const paths = places.map(([, { member }]) => member.path);
+  const saved = adapter.plan.replaced
+    .filter(({ factor }) => factor === "saved")
+    .map(({ path }) => path.slice(0, path.lastIndexOf(".")));
+  const config: Record<string, Json> = {
+    ...fields,
+    task_type: "CAUSAL_LM",
+    base_model_name_or_path: provenance["base_model"] ?? null,
+    inference_mode: true,
+    target_modules: shortNames(paths, hostInfos(adaptersOf(adapter.model).hosts)),
+    modules_to_save: saved.length === 0 ? null : [...new Set(saved)],
+    fan_in_fan_out: places.some(([host]) => isConv1d(host)),
+  };
+  const metadata = {
+    format: "pt",
+    "tiedlora.method": adapter.method.name,
+    "tiedlora.provenance": JSON.stringify(provenance),
+  };
+  const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return [
+    [TENSORS_FILE, writeSafetensors(parametersToWrite(tensors), Object.entries(metadata))],
+    [CONFIG_FILE, `${JSON.stringify(sorted, null, 2)}\n`],
+  ];
+}
+
+function isConv1d(host: Host): boolean {
+  return host instanceof nn.Linear && storedInOut(host);
+}
