@@ -71,6 +71,7 @@ export const i32: { readonly [K in "eqz" | "trunc_sat_f64_s" | "trunc_sat_f64_u"
       | "lt_u"
       | "gt_s"
       | "le_s"
+      | "le_u"
       | "ge_s"
       | "add"
       | "sub"
@@ -98,6 +99,7 @@ export const i32: { readonly [K in "eqz" | "trunc_sat_f64_s" | "trunc_sat_f64_u"
   lt_u: intBinary(0x49),
   gt_s: intBinary(0x4a),
   le_s: intBinary(0x4c),
+  le_u: intBinary(0x4d),
   ge_s: intBinary(0x4e),
   add: intBinary(0x6a),
   sub: intBinary(0x6b),

@@ -2,6 +2,7 @@
 import type { LibraryCall, Operand, Program, Step } from "@tiedlora/core";
 import type { Callable } from "./assembler.ts";
 import { Module } from "./assembler.ts";
+import { compileAttention, compileAttentionGrad } from "./attention.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
 import { BLOCK_NAME, BLOCK_PARAMS, GEMM_DTYPES, PACK_PARAMS, packName } from "./gemm.ts";
 import { compileGather, compileScatterAdd } from "./indexing.ts";
@@ -40,6 +41,9 @@ export interface CompiledProgram {
   readonly cost: number;
 }
 
+/** Attention of fewer queries is done without its kernel. */
+const MIN_QUERIES = 4;
+
 /** The name by which programs import the GEMM core. */
 export const GEMM_MODULE = "gemm";
 
@@ -62,7 +66,11 @@ export function accelerates(call: LibraryCall): boolean {
       return !half(call.outputs[0]); // sums are kept in the output
     case "attention":
     case "attentionGrad":
-      return false;
+      // a handful of queries are not worth packing the keys for: two products and a softmax serve them
+      return (
+        call.params.q >= MIN_QUERIES &&
+        [...call.inputs, ...call.outputs].every((o) => o.dtype === "f32" || half(o))
+      );
   }
 }
 
@@ -79,7 +87,7 @@ export function compileProgram(program: Program, options: ProgramOptions): Compi
     return split.kernels;
   });
   const scalarsAt = Math.ceil((4 * bufferCount) / 8) * 8;
-  const builder = new ProgramBuilder(steps, { ...options, fma: options.tile.fma, scalarsAt });
+  const builder = new ProgramBuilder({ ...options, fma: options.tile.fma, scalarsAt });
   const calls = steps.map((step) => builder.add(step));
   return {
     bytes: builder.module.bytes({ shared: options.shared }),
@@ -107,13 +115,12 @@ class ProgramBuilder {
   scratchBytes = 0;
   cost = 0;
   private readonly options: CodegenOptions & ProgramOptions;
-  private readonly gemm: GemmImports | null;
+  private readonly gemm: GemmImports;
   private readonly compiled = new Map<string, Compiled>();
 
-  constructor(steps: readonly Step[], options: CodegenOptions & ProgramOptions) {
+  constructor(options: CodegenOptions & ProgramOptions) {
     this.options = options;
-    const usesGemm = steps.some((step) => step.type === "library" && step.name === "matmul");
-    this.gemm = usesGemm ? importGemm(this.module) : null;
+    this.gemm = importGemm(this.module);
   }
 
   add(step: Step): Call {
@@ -141,15 +148,15 @@ class ProgramBuilder {
     }
     switch (step.name) {
       case "matmul":
-        if (gemm === null) throw new Error("the program does not import the GEMM core");
         return compileMatmul(module, name, step, { ...options, gemm });
+      case "attention":
+        return compileAttention(module, name, step, { ...options, gemm });
+      case "attentionGrad":
+        return compileAttentionGrad(module, name, step, { ...options, gemm });
       case "gather":
         return compileGather(module, name, step, options);
       case "scatterAdd":
         return compileScatterAdd(module, name, step, options);
-      case "attention":
-      case "attentionGrad":
-        throw new Error(`the CPU backend has no kernel for ${step.name}`);
     }
   }
 }

@@ -1,0 +1,304 @@
+/** Attention row by row: softmax over a block's scores, its gradient, and copying results out. Panels are f32. */
+import type { Operand } from "@tiedlora/core";
+import { BYTES } from "@tiedlora/core";
+import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
+import type { Geometry } from "./attention.ts";
+import { f32x4, i32, i32x4, memory, v128 } from "./instructions.ts";
+import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";
+import { horizontal } from "./loops/values.ts";
+import { VectorMath } from "./math.ts";
+
+const i32s = (n: number): "i32"[] => Array<"i32">(n).fill("i32");
+
+/** One row of scores: its address, how many keys the query sees, and the end of whole vectors of them. */
+class Row {
+  readonly f: Fn;
+  readonly math: VectorMath;
+  private readonly g: Geometry;
+
+  constructor(f: Fn, math: VectorMath, g: Geometry) {
+    this.f = f;
+    this.math = math;
+    this.g = g;
+  }
+
+  /** How many keys query `i` sees. */
+  visible(i: Local): Local {
+    const { q, kv, causal } = this.g.params;
+    const n = this.f.local("i32", kv);
+    if (causal) {
+      this.f.set(n, i32.add(i, kv - q + 1));
+      this.f.set(n, i32.select(n, kv, i32.lt_s(n, kv)));
+      this.f.set(n, i32.select(n, 0, i32.ge_s(n, 0)));
+    }
+    return n;
+  }
+
+  /** Whether scores are scaled, and biased, in a pass of their own: elsewhere the exponential's argument takes it in. */
+  prescaled(bias: Operand | null): boolean {
+    return bias !== null || !(this.g.params.scale > 0);
+  }
+
+  /** Scales and biases in place, then writes -inf to what is past `visible` in its vector; the end of whole vectors. */
+  prepare(row: Local, visible: Local, bias: Operand | null, biasRow: Local): Local {
+    const { f, math, g } = this;
+    const end = f.bind(i32.add(row, i32.shl(i32.and(i32.add(visible, 3), -4), 2)));
+    if (this.prescaled(bias)) {
+      const p = f.local("i32", row);
+      const b = f.local("i32", biasRow);
+      const stride = bias?.view.strides[3] ?? 0;
+      f.while(
+        () => i32.lt_u(p, end),
+        () => {
+          const scaled = f32x4.mul(v128.load(p), math.k(g.params.scale));
+          v128.store(
+            f,
+            p,
+            bias === null ? scaled : f32x4.add(scaled, loadLanes(math, bias.dtype, b, stride, 0)),
+          );
+          f.add(p, 16);
+          if (bias !== null) f.add(b, 4 * stride * BYTES[bias.dtype]);
+        },
+      );
+    }
+    f.if(i32.and(visible, 3), () => {
+      const iota = f.constant("iota0", v128.const32([0, 1, 2, 3]));
+      const seen = i32x4.lt_s(iota, i32x4.splat(i32.and(visible, 3)));
+      const last = f.bind(i32.sub(end, 16));
+      v128.store(f, last, v128.bitselect(v128.load(last), math.k(-Infinity), seen));
+    });
+    return end;
+  }
+
+  /** Writes 0 from `from` to the end of the panel's `columns`. */
+  clear(row: Local, from: Local, columns: Local): void {
+    memory.fill(this.f, from, 0, i32.sub(i32.add(row, i32.shl(columns, 2)), from));
+  }
+}
+
+/** Runs `body` over the vectors of [from, to): `unroll` at a time, then one by one; pointers advance together. */
+function overVectors(
+  f: Fn,
+  pointers: readonly Local[],
+  end: Local,
+  unroll: number,
+  body: (unroll: number) => void,
+): void {
+  const [first] = pointers as [Local];
+  for (const n of unroll > 1 ? [unroll, 1] : [1]) {
+    f.while(
+      () => i32.le_u(i32.add(first, 16 * n), end),
+      () => {
+        body(n);
+        for (const p of pointers) f.add(p, 16 * n);
+      },
+    );
+  }
+}
+
+/**
+ * softmax(scores, rows, firstQuery, columns, L, factors, bias): scores become exp(score - max), zero where hidden; writes the
+ * logarithm of their sum to L and one over it to `factors`.
+ */
+export function emitSoftmaxRows(
+  module: Module,
+  g: Geometry,
+  fma: boolean,
+  { L, bias }: { readonly L: Operand; readonly bias: Operand | null },
+): Fn {
+  return module.fn(null, i32s(7), [], (f, ...params) => {
+    const [row, rows, i, columns, l, factor, biasRow] = params as Local[] as [
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
+    const math = new VectorMath(f, fma);
+    const helper = new Row(f, math, g);
+    const scale = helper.prescaled(bias) ? 1 : g.params.scale;
+    const [p, left] = [f.local("i32"), f.local("i32", rows)];
+    const UNROLL = 4;
+    const partial = Array.from({ length: UNROLL }, () => f.local("v128"));
+    const [total] = partial as [Local];
+    const fold = (op: (a: Expr, b: Expr) => Expr): void => {
+      for (const other of partial.slice(1)) f.set(total, op(total, other));
+    };
+    f.while(
+      () => left,
+      () => {
+        const visible = helper.visible(i);
+        const end = helper.prepare(row, visible, bias, biasRow);
+        for (const x of partial) f.set(x, math.k(-Infinity));
+        f.set(p, row);
+        overVectors(f, [p], end, UNROLL, (n) => {
+          for (let u = 0; u < n; u++)
+            f.set(partial[u] as Local, f32x4.pmax(partial[u] as Local, v128.load(p, 16 * u)));
+        });
+        fold(f32x4.pmax);
+        const max = f.bind(f32x4.mul(horizontal(f, "max", "f32", total), math.k(scale)));
+        const shift = f.bind(f32x4.neg(max));
+        for (const x of partial) f.set(x, math.k(0));
+        f.set(p, row);
+        overVectors(f, [p], end, 2, (n) => {
+          for (let u = 0; u < n; u++) {
+            const e = f.bind(math.exp(math.madd(v128.load(p, 16 * u), math.k(scale), shift)));
+            v128.store(f, p, e, 16 * u);
+            f.set(partial[u] as Local, f32x4.add(partial[u] as Local, e));
+          }
+        });
+        helper.clear(row, end, columns);
+        fold(f32x4.add);
+        const sum = f.bind(horizontal(f, "sum", "f32", total));
+        storeOne(f, math, L.dtype, l, f32x4.add(max, math.log(sum)), "f32");
+        v128.store32_lane(f, factor, f32x4.div(math.k(1), sum), 0);
+        f.add(row, g.scoreStride);
+        f.add(i, 1);
+        f.add(l, (L.view.strides[2] ?? 0) * BYTES[L.dtype]);
+        f.add(factor, 4);
+        if (bias !== null) f.add(biasRow, (bias.view.strides[2] ?? 0) * BYTES[bias.dtype]);
+        f.add(left, -1);
+      },
+    );
+  });
+}
+
+/**
+ * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias): scores become P, slopes (dP = dO Vᵀ) become
+ * scale · P ∘ (dP - Σ dO ∘ O), both zero where hidden.
+ */
+export function emitGradRows(
+  module: Module,
+  g: Geometry,
+  fma: boolean,
+  operands: { readonly L: Operand; readonly bias: Operand | null; readonly O: Operand; readonly dO: Operand },
+): Fn {
+  const { L, bias, O, dO } = operands;
+  const rowStride = (o: Operand): number => (o.view.strides[2] ?? 0) * BYTES[o.dtype];
+  return module.fn(null, i32s(9), [], (f, ...params) => {
+    const [row, slope, rows, i, columns, l, o, dout, biasRow] = params as Local[] as [
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
+    const math = new VectorMath(f, fma);
+    const helper = new Row(f, math, g);
+    const scale = helper.prescaled(bias) ? 1 : g.params.scale;
+    const [p, s, left] = [f.local("i32"), f.local("i32"), f.local("i32", rows)];
+    f.while(
+      () => left,
+      () => {
+        const visible = helper.visible(i);
+        const end = helper.prepare(row, visible, bias, biasRow);
+        const delta = dot(f, math, g.params.d, [o, O], [dout, dO]);
+        const shift = f.bind(f32x4.neg(loadSplat(math, L.dtype, l, 0)));
+        f.set(p, row);
+        f.set(s, slope);
+        overVectors(f, [p, s], end, 2, (n) => {
+          for (let u = 0; u < n; u++) {
+            const e = f.bind(math.exp(math.madd(v128.load(p, 16 * u), math.k(scale), shift)));
+            v128.store(f, p, e, 16 * u);
+            const difference = f32x4.sub(v128.load(s, 16 * u), delta);
+            v128.store(f, s, f32x4.mul(f32x4.mul(e, math.k(g.params.scale)), difference), 16 * u);
+          }
+        });
+        helper.clear(row, end, columns);
+        helper.clear(slope, s, columns);
+        f.add(row, g.scoreStride);
+        f.add(slope, g.scoreStride);
+        f.add(i, 1);
+        f.add(l, rowStride(L));
+        f.add(o, rowStride(O));
+        f.add(dout, rowStride(dO));
+        if (bias !== null) f.add(biasRow, rowStride(bias));
+        f.add(left, -1);
+      },
+    );
+  });
+}
+
+/** Σ x·y over `length` elements of two operands' last axis, in all lanes. */
+function dot(
+  f: Fn,
+  math: VectorMath,
+  length: number,
+  x: readonly [Local, Operand],
+  y: readonly [Local, Operand],
+): Local {
+  const sum = f.local("v128", math.k(0));
+  const pointers = [x, y].map(([start, operand]) => ({ operand, p: f.local("i32", start) }));
+  const value = (lanes: 1 | 4): Expr => {
+    const [a, b] = pointers.map(({ p, operand: { dtype, view } }) =>
+      lanes === 4 ? loadLanes(math, dtype, p, view.strides[3] ?? 0, 0) : loadSplat(math, dtype, p, 0),
+    ) as [Expr, Expr];
+    return f32x4.mul(a, b);
+  };
+  const run = (count: number, lanes: 1 | 4, add: () => void): void => {
+    const n = f.local("i32", count);
+    f.while(
+      () => n,
+      () => {
+        add();
+        for (const { p, operand } of pointers)
+          f.add(p, lanes * (operand.view.strides[3] ?? 0) * BYTES[operand.dtype]);
+        f.add(n, -1);
+      },
+    );
+  };
+  if (length >= 4) run(Math.floor(length / 4), 4, () => f.set(sum, f32x4.add(sum, value(4))));
+  if (length % 4 > 0) {
+    const laneZero = f.constant("lane0", v128.const32([0xffffffff, 0, 0, 0]));
+    run(length % 4, 1, () => f.set(sum, f32x4.add(sum, v128.and(value(1), laneZero))));
+  }
+  return f.bind(horizontal(f, "sum", "f32", sum));
+}
+
+/** copyRows(panel, to, rows, factors): rows of a panel as wide as a head to an operand; scaled by a factor each if `scaled`. */
+export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Operand, scaled: boolean): Fn {
+  const { d } = g.params;
+  const bytes = BYTES[to.dtype];
+  const [, , rowStride = 0, stride = 0] = to.view.strides;
+  return module.fn(null, i32s(4), [], (f, ...params) => {
+    const [from, target, rows, factors] = params as [Local, Local, Local, Local];
+    const math = new VectorMath(f, fma);
+    const [left, p, t] = [f.local("i32", rows), f.local("i32"), f.local("i32")];
+    const factor = f.local("v128");
+    const put = (lanes: 1 | 4): void => {
+      const raw = lanes === 4 ? v128.load(p) : v128.load32_splat(p);
+      const value = scaled ? f32x4.mul(raw, factor) : raw;
+      if (lanes === 4) storeLanes(f, math, to.dtype, t, stride, 0, value, "f32");
+      else storeOne(f, math, to.dtype, t, value, "f32");
+    };
+    const run = (end: Int, lanes: 1 | 4): void =>
+      f.while(
+        () => i32.lt_u(p, end),
+        () => {
+          put(lanes);
+          f.add(p, 4 * lanes);
+          f.add(t, lanes * stride * bytes);
+        },
+      );
+    f.while(
+      () => left,
+      () => {
+        if (scaled) f.set(factor, v128.load32_splat(factors));
+        f.set(p, from);
+        f.set(t, target);
+        run(f.bind(i32.add(from, 16 * Math.floor(d / 4))), 4);
+        run(f.bind(i32.add(from, 4 * d)), 1);
+        f.add(from, g.widthStride);
+        f.add(target, rowStride * bytes);
+        if (scaled) f.add(factors, 4);
+        f.add(left, -1);
+      },
+    );
+  });
+}

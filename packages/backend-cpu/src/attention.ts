@@ -1,0 +1,362 @@
+/**
+ * Attention and its gradient by blocks of queries (Dao et al., "FlashAttention", 2022): the scores of a block and all
+ * keys stay in cache, and the matrix of all scores is never in memory. Products are the GEMM core's. Every chunk computes
+ * whole results, so the number of threads does not change a bit.
+ */
+import type { AttentionParams, LibraryCall, Operand } from "@tiedlora/core";
+import { BYTES } from "@tiedlora/core";
+import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
+import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./attention-rows.ts";
+import type { GemmDType, Tile } from "./gemm.ts";
+import { tileColumns } from "./gemm.ts";
+import { i32, memory } from "./instructions.ts";
+import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
+import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
+import type { GemmImports } from "./matmul.ts";
+
+export type AttentionCall = Extract<LibraryCall, { name: "attention" }>;
+export type AttentionGradCall = Extract<LibraryCall, { name: "attentionGrad" }>;
+
+export interface AttentionOptions extends CodegenOptions {
+  readonly tile: Tile;
+  readonly gemm: GemmImports;
+}
+
+/** Queries per block, where their scores fit into SCORE_BYTES; fewer with many keys. */
+const QUERIES = 48;
+const SCORE_BYTES = 192 * 1024;
+/** For estimates: floating-point operations per nanosecond, and nanoseconds for the exponential of a score. */
+const FLOP_PER_NS = 40;
+const SCORE_NS = 1;
+const PARALLEL_NS = 20_000;
+
+const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;
+
+/** Sizes of blocks and panels, all constants of the code. */
+export interface Geometry {
+  readonly params: AttentionParams;
+  readonly tile: Tile;
+  /** Queries per block, a multiple of the tile's rows. */
+  readonly queries: number;
+  /** Padded to tiles: keys as columns, keys as depth, width of a head as columns and as depth. */
+  readonly keyColumns: number;
+  readonly keyDepth: number;
+  readonly widthColumns: number;
+  readonly widthDepth: number;
+  /** Bytes from row to row in panels of scores and in panels as wide as a head. */
+  readonly scoreStride: number;
+  readonly widthStride: number;
+}
+
+function geometryOf(params: AttentionParams, tile: Tile): Geometry {
+  const { q, kv, d } = params;
+  const { rows, unroll } = tile;
+  const columns = tileColumns(tile);
+  const fitting = Math.floor(SCORE_BYTES / (4 * kv) / rows) * rows;
+  const most = Math.floor(QUERIES / rows) * rows;
+  const keyColumns = ceilTo(kv, columns);
+  const widthColumns = ceilTo(d, columns);
+  return {
+    params,
+    tile,
+    queries: Math.max(rows, Math.min(fitting, most, ceilTo(q, rows))),
+    keyColumns,
+    keyDepth: ceilTo(kv, unroll),
+    widthColumns,
+    widthDepth: ceilTo(d, unroll),
+    scoreStride: 4 * (keyColumns + 16), // not a power of two, so that rows do not share cache sets
+    widthStride: 4 * widthColumns,
+  };
+}
+
+/** Hands out parts of a thread's scratch memory. */
+class Layout {
+  bytes = 0;
+  take(bytes: number): number {
+    const at = this.bytes;
+    this.bytes += ceilTo(bytes, 64);
+    return at;
+  }
+}
+
+function numbered(operands: readonly Operand[]): { buffers: number[]; slot: (o: Operand) => number } {
+  const buffers = [...new Set(operands.map((o) => o.buffer))];
+  return { buffers, slot: (o) => buffers.indexOf(o.buffer) };
+}
+
+/** Bytes per step along each axis of an operand. */
+function byteStrides(operand: Operand): number[] {
+  return operand.view.strides.map((stride) => stride * BYTES[operand.dtype]);
+}
+
+/** What both directions do: addresses of heads, packing, products of packed panels. */
+class Emitter {
+  readonly f: Fn;
+  readonly g: Geometry;
+  private readonly gemm: GemmImports;
+  private readonly scratch: Local;
+  private readonly spare: number;
+  private readonly base: (operand: Operand) => Expr;
+
+  constructor(
+    f: Fn,
+    g: Geometry,
+    options: AttentionOptions,
+    place: { frame: Local; args: Local; scratch: Local; spare: number; slot: (o: Operand) => number },
+  ) {
+    this.f = f;
+    this.g = g;
+    this.gemm = options.gemm;
+    this.scratch = place.scratch;
+    this.spare = place.spare;
+    this.base = (operand) => bufferAddress(place.frame, place.args, place.slot(operand));
+  }
+
+  at(offset: number): Local {
+    return this.f.bind(i32.add(this.scratch, offset));
+  }
+
+  least(a: Expr, b: number): Local {
+    const x = this.f.local("i32", a);
+    this.f.set(x, i32.select(x, b, i32.lt_s(x, b)));
+    return x;
+  }
+
+  /** The address of [b, h, 0, …]. */
+  head(operand: Operand, b: Int, h: Int): Local {
+    const [batchStride = 0, headStride = 0] = byteStrides(operand);
+    const start = i32.add(this.base(operand), operand.view.offset * BYTES[operand.dtype]);
+    return this.f.local("i32", i32.add(i32.add(start, i32.mul(b, batchStride)), i32.mul(h, headStride)));
+  }
+
+  /** Packs `rows` rows of `depth` numbers; strides in bytes. */
+  pack(
+    side: "A" | "B",
+    dtype: GemmDType,
+    to: Int,
+    from: Int,
+    strides: readonly number[],
+    rows: Int,
+    depth: Int,
+  ): void {
+    const [rowStride = 0, depthStride = 0] = strides;
+    this.f.call(this.gemm.pack(side, dtype), to, from, rowStride, depthStride, rows, depth);
+  }
+
+  /** c (+)= a · b for panels packed as deep as `depth`; c has room for whole tiles. */
+  multiply(a: Int, b: Int, c: Int, stride: number, rows: Int, columns: Int, depth: Int, add: Int): void {
+    this.f.call(this.gemm.block, a, b, c, stride, rows, columns, depth, add, this.at(this.spare));
+  }
+
+  /** As `multiply`, with b packed `packedDepth` deep, of which the first `depth` are used. */
+  multiplyPart(a: Int, b: Local, c: Local, stride: number, rows: Int, depth: Int, packedDepth: number): void {
+    const { f, g } = this;
+    const columns = tileColumns(g.tile);
+    for (let j = 0; j < g.widthColumns; j += columns) {
+      const strip = i32.add(b, 4 * j * packedDepth);
+      this.multiply(a, strip, f.bind(i32.add(c, 4 * j)), stride, rows, columns, depth, 0);
+    }
+  }
+
+  /** Runs `body` for blocks of queries `first`, `first + step`, …; gives the first query, how many, and the keys seen. */
+  blocks(first: Int, step: number, body: (i0: Local, rows: Local, keys: Local) => void): void {
+    const { f, g } = this;
+    const { q, kv, causal } = g.params;
+    const i0 = f.local("i32");
+    f.for(i0, i32.mul(first, g.queries), q, step * g.queries, () => {
+      const rows = this.least(i32.sub(q, i0), g.queries);
+      const keys = f.local("i32", kv);
+      if (causal) {
+        f.set(keys, this.least(i32.add(i32.add(i0, rows), kv - q), kv));
+        f.set(keys, i32.select(keys, 1, i32.ge_s(keys, 1)));
+      }
+      body(i0, rows, keys);
+    });
+  }
+
+  /** `x` rounded up to a multiple of `step`. */
+  roundUp(x: Expr, step: number): Local {
+    return this.f.bind(i32.mul(i32.div_u(i32.add(x, step - 1), step), step));
+  }
+}
+
+/** Adds the step's function to the module under `name`. */
+export function compileAttention(
+  module: Module,
+  name: string,
+  call: AttentionCall,
+  options: AttentionOptions,
+): StepFunction {
+  const { params } = call;
+  const g = geometryOf(params, options.tile);
+  const { batch, heads, kvHeads, q, kv, d, causal } = params;
+  const [Q, K, V] = call.inputs as [Operand, Operand, Operand];
+  const bias = params.bias ? (call.inputs[3] as Operand) : null;
+  const [O, L] = call.outputs as [Operand, Operand];
+  const { buffers, slot } = numbered([...call.inputs, ...call.outputs]);
+  const layout = new Layout();
+  const at = {
+    keys: layout.take(4 * g.widthDepth * g.keyColumns),
+    values: layout.take(4 * g.keyDepth * g.widthColumns),
+    queries: layout.take(4 * g.widthDepth * g.queries),
+    weights: layout.take(4 * g.keyDepth * g.queries),
+    scores: layout.take(g.scoreStride * g.queries),
+    results: layout.take(g.widthStride * g.queries),
+    factors: layout.take(4 * g.queries),
+    spare: layout.take(4 * g.tile.rows * tileColumns(g.tile)),
+  };
+  const units = batch * heads;
+  const blocks = Math.ceil(q / g.queries);
+  const cost = units * q * kv * (causal ? 0.6 : 1) * ((4 * d) / FLOP_PER_NS + SCORE_NS);
+  const parallel = options.threads > 1 && cost >= PARALLEL_NS;
+  const parts = parallel ? Math.min(blocks, Math.ceil((4 * options.threads) / units)) : 1;
+  const rowsOf = emitSoftmaxRows(module, g, options.fma, { L, bias });
+  const copy = emitCopyRows(module, g, options.fma, O, true);
+
+  module.fn(name, STEP_PARAMS, [], (f, ...p) => {
+    const [frame, args, chunk, scratch] = p as [Local, Local, Local, Local];
+    const e = new Emitter(f, g, options, { frame, args, scratch, spare: at.spare, slot });
+    const unit = f.local("i32");
+    const [from, to] = parallel ? [i32.div_u(chunk, parts), 1] : [i32.const(0), units];
+    const start = f.local("i32", from);
+    f.for(unit, start, i32.add(start, to), 1, () => {
+      const [b, h] = [f.bind(i32.div_u(unit, heads)), f.bind(i32.rem_u(unit, heads))];
+      const keyHead = f.bind(i32.div_u(h, heads / kvHeads));
+      const [, , kRow = 0, kColumn = 0] = byteStrides(K);
+      const [, , vRow = 0, vColumn = 0] = byteStrides(V);
+      const [, , qRow = 0, qColumn = 0] = byteStrides(Q);
+      e.pack("B", K.dtype as GemmDType, e.at(at.keys), e.head(K, b, keyHead), [kRow, kColumn], kv, d);
+      e.pack("B", V.dtype as GemmDType, e.at(at.values), e.head(V, b, keyHead), [vColumn, vRow], d, kv);
+      const origins = { Q: e.head(Q, b, h), O: e.head(O, b, h), L: e.head(L, b, h) };
+      const biasOrigin = bias === null ? null : e.head(bias, b, h);
+      e.blocks(parts > 1 ? i32.rem_u(chunk, parts) : 0, parts, (i0, rows, keys) => {
+        const queryAt = i32.add(origins.Q, i32.mul(i0, qRow));
+        e.pack("A", Q.dtype as GemmDType, e.at(at.queries), queryAt, [qRow, qColumn], rows, d);
+        const wholeRows = e.roundUp(rows, g.tile.rows);
+        const columns = e.roundUp(keys, tileColumns(g.tile));
+        const scores = e.at(at.scores);
+        e.multiply(e.at(at.queries), e.at(at.keys), scores, g.scoreStride, wholeRows, columns, d, 0);
+        const lAt = i32.add(origins.L, i32.mul(i0, byteStrides(L)[2] ?? 0));
+        const biasAt =
+          bias === null ? 0 : i32.add(biasOrigin as Local, i32.mul(i0, byteStrides(bias)[2] ?? 0));
+        f.call(rowsOf, scores, rows, i0, columns, lAt, e.at(at.factors), biasAt);
+        e.pack("A", "f32", e.at(at.weights), scores, [g.scoreStride, 4], rows, keys);
+        const results = e.at(at.results);
+        e.multiplyPart(
+          e.at(at.weights),
+          e.at(at.values),
+          results,
+          g.widthStride,
+          wholeRows,
+          keys,
+          g.keyDepth,
+        );
+        const outAt = i32.add(origins.O, i32.mul(i0, byteStrides(O)[2] ?? 0));
+        f.call(copy, results, outAt, rows, e.at(at.factors));
+      });
+    });
+  });
+  return { chunks: parallel ? units * parts : 1, cost, scratchBytes: layout.bytes, buffers };
+}
+
+/** Adds the step's function to the module under `name`. A chunk is one key head with all queries that attend to it. */
+export function compileAttentionGrad(
+  module: Module,
+  name: string,
+  call: AttentionGradCall,
+  options: AttentionOptions,
+): StepFunction {
+  const { params } = call;
+  const g = geometryOf(params, options.tile);
+  const { batch, heads, kvHeads, q, kv, d, causal } = params;
+  const [Q, K, V] = call.inputs as [Operand, Operand, Operand];
+  const bias = params.bias ? (call.inputs[3] as Operand) : null;
+  const [O, L, dO] = call.inputs.slice(-3) as [Operand, Operand, Operand];
+  const [dQ, dK, dV] = call.outputs as [Operand, Operand, Operand];
+  const { buffers, slot } = numbered([...call.inputs, ...call.outputs]);
+  const layout = new Layout();
+  const { rows: tileRows } = g.tile;
+  const depth = ceilTo(g.queries, g.tile.unroll);
+  const wide = 4 * g.widthDepth * g.keyColumns;
+  const keyRows = ceilTo(kv, tileRows);
+  const at = {
+    keys: layout.take(wide),
+    values: layout.take(wide),
+    keysDeep: layout.take(4 * g.keyDepth * g.widthColumns),
+    queries: layout.take(4 * g.widthDepth * g.queries),
+    queriesDeep: layout.take(4 * depth * g.widthColumns),
+    gradsDeep: layout.take(4 * depth * g.widthColumns),
+    scores: layout.take(g.scoreStride * g.queries),
+    slopes: layout.take(g.scoreStride * g.queries),
+    packed: layout.take(4 * Math.max(g.keyDepth * g.queries, depth * keyRows)),
+    results: layout.take(g.widthStride * g.queries),
+    dK: layout.take(g.widthStride * keyRows),
+    dV: layout.take(g.widthStride * keyRows),
+    spare: layout.take(4 * tileRows * tileColumns(g.tile)),
+  };
+  const units = batch * kvHeads;
+  const group = heads / kvHeads;
+  const cost = batch * heads * q * kv * (causal ? 0.6 : 1) * ((10 * d) / FLOP_PER_NS + SCORE_NS);
+  const parallel = options.threads > 1 && cost >= PARALLEL_NS;
+  const rowsOf = emitGradRows(module, g, options.fma, { L, bias, O, dO });
+  const copyOf = (operand: Operand): Callable => emitCopyRows(module, g, options.fma, operand, false);
+  const copies = { dQ: copyOf(dQ), dK: copyOf(dK), dV: copyOf(dV) };
+
+  module.fn(name, STEP_PARAMS, [], (f, ...p) => {
+    const [frame, args, chunk, scratch] = p as [Local, Local, Local, Local];
+    const e = new Emitter(f, g, options, { frame, args, scratch, spare: at.spare, slot });
+    const strides = (o: Operand): [row: number, column: number] =>
+      byteStrides(o).slice(2) as [number, number];
+    const flipped = (o: Operand): [number, number] => [strides(o)[1], strides(o)[0]];
+    const type = (o: Operand): GemmDType => o.dtype as GemmDType;
+    const [unit, member] = [f.local("i32"), f.local("i32")];
+    const start = f.local("i32", parallel ? chunk : 0);
+    f.for(unit, start, i32.add(start, parallel ? 1 : units), 1, () => {
+      const [b, keyHead] = [f.bind(i32.div_u(unit, kvHeads)), f.bind(i32.rem_u(unit, kvHeads))];
+      e.pack("B", type(K), e.at(at.keys), e.head(K, b, keyHead), strides(K), kv, d);
+      e.pack("B", type(V), e.at(at.values), e.head(V, b, keyHead), strides(V), kv, d);
+      e.pack("B", type(K), e.at(at.keysDeep), e.head(K, b, keyHead), flipped(K), d, kv);
+      memory.fill(f, e.at(at.dK), 0, g.widthStride * keyRows);
+      memory.fill(f, e.at(at.dV), 0, g.widthStride * keyRows);
+      f.for(member, 0, group, 1, () => {
+        const h = f.bind(i32.add(i32.mul(keyHead, group), member));
+        const origin = (o: Operand): Local => e.head(o, b, h);
+        const from = { Q: origin(Q), dO: origin(dO), O: origin(O), L: origin(L), dQ: origin(dQ) };
+        const biasOrigin = bias === null ? null : origin(bias);
+        e.blocks(0, 1, (i0, rows, keys) => {
+          const rowAt = (o: Operand, head: Local): Local => f.bind(i32.add(head, i32.mul(i0, strides(o)[0])));
+          const [queryAt, gradAt] = [rowAt(Q, from.Q), rowAt(dO, from.dO)];
+          const wholeRows = e.roundUp(rows, tileRows);
+          const columns = e.roundUp(keys, tileColumns(g.tile));
+          const wholeKeys = e.roundUp(keys, tileRows);
+          const [scores, slopes] = [e.at(at.scores), e.at(at.slopes)];
+          const packed = e.at(at.packed);
+          const whole = [g.scoreStride, wholeRows, columns, d, 0] as const;
+          e.pack("A", type(Q), e.at(at.queries), queryAt, strides(Q), rows, d);
+          e.multiply(e.at(at.queries), e.at(at.keys), scores, ...whole);
+          e.pack("A", type(dO), e.at(at.queries), gradAt, strides(dO), rows, d);
+          e.multiply(e.at(at.queries), e.at(at.values), slopes, ...whole);
+          const lAt = i32.add(from.L, i32.mul(i0, strides(L)[0]));
+          const biasAt = bias === null ? 0 : rowAt(bias, biasOrigin as Local);
+          f.call(rowsOf, scores, slopes, rows, i0, columns, lAt, rowAt(O, from.O), gradAt, biasAt);
+          // dV += Pᵀ dO, dK += dSᵀ Q
+          const widths = [g.widthStride, wholeKeys, g.widthColumns, rows, 1] as const;
+          e.pack("B", type(dO), e.at(at.gradsDeep), gradAt, flipped(dO), d, rows);
+          e.pack("A", "f32", packed, scores, [4, g.scoreStride], keys, rows);
+          e.multiply(packed, e.at(at.gradsDeep), e.at(at.dV), ...widths);
+          e.pack("B", type(Q), e.at(at.queriesDeep), queryAt, flipped(Q), d, rows);
+          e.pack("A", "f32", packed, slopes, [4, g.scoreStride], keys, rows);
+          e.multiply(packed, e.at(at.queriesDeep), e.at(at.dK), ...widths);
+          // dQ = dS K
+          e.pack("A", "f32", packed, slopes, [g.scoreStride, 4], rows, keys);
+          const results = e.at(at.results);
+          e.multiplyPart(packed, e.at(at.keysDeep), results, g.widthStride, wholeRows, keys, g.keyDepth);
+          f.call(copies.dQ, results, rowAt(dQ, from.dQ), rows, 0);
+        });
+      });
+      f.call(copies.dK, e.at(at.dK), e.head(dK, b, keyHead), kv, 0);
+      f.call(copies.dV, e.at(at.dV), e.head(dV, b, keyHead), kv, 0);
+    });
+  });
+  return { chunks: parallel ? units : 1, cost, scratchBytes: layout.bytes, buffers };
+}
