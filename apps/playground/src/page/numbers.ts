@@ -42,7 +42,7 @@ export class Numbers {
   finish(runs: Iterable<number> = this.#rows.keys()): void {
     for (const id of runs) {
       const buttons = (["native", "peft"] as const).map((format) => {
-        const button = el("button", { type: "button" }, format === "peft" ? "PEFT" : "Download");
+        const button = el("button", { type: "button" }, format === "peft" ? "as PEFT" : "Download");
         button.addEventListener("click", () => this.#download(id, format));
         return button;
       });

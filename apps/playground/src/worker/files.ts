@@ -1,6 +1,6 @@
 /** Files in and out: what a visitor picks, and zip archives of adapters. */
 import { type Files, memoryFiles } from "@tiedlora/core";
-import { type Adapter, nativeFiles, type OutputFile } from "tiedlora";
+import { type Adapter, nativeFiles, type OutputFile, peftLoraFiles } from "tiedlora";
 import { unzipSync, zipSync } from "fflate";
 import type { DownloadFormat } from "../protocol.ts";
 
@@ -43,13 +43,17 @@ export function servedFiles(base: URL, name: string): Files {
 
 export async function adapterZip(adapter: Adapter, format: DownloadFormat): Promise<Uint8Array> {
   const entries: Record<string, Uint8Array> = {};
-  for (const [name, content] of await filesOf(adapter, format)) entries[name] = await bytesOf(content);
+  for (const [name, content] of FILES_OF[format](adapter)) entries[name] = await bytesOf(content);
   return zipSync(entries, { level: 0 });
 }
 
-async function filesOf(adapter: Adapter, _format: DownloadFormat): Promise<readonly OutputFile[]> {
-  return nativeFiles(adapter, { made_by: "playground" });
-}
+const PROVENANCE = { made_by: "playground" } as const;
+
+/** The project's own format keeps the tying; peft's LoRA is what other programs read. */
+const FILES_OF: Readonly<Record<DownloadFormat, (adapter: Adapter) => OutputFile[]>> = {
+  native: (adapter) => nativeFiles(adapter, PROVENANCE),
+  peft: (adapter) => peftLoraFiles(adapter, PROVENANCE),
+};
 
 async function bytesOf(content: OutputFile[1]): Promise<Uint8Array> {
   if (typeof content === "string") return new TextEncoder().encode(content);

@@ -3,7 +3,7 @@ import { cpu } from "@tiedlora/backend-cpu";
 import { type WebGpuBackend, webgpu } from "@tiedlora/backend-webgpu";
 import type { Device } from "@tiedlora/core";
 import { linearSpecs, loadPretrainedFrom, type Pretrained } from "@tiedlora/models";
-import { loadAdapterFiles } from "tiedlora";
+import { adaptersOf, loadAdapterFiles } from "tiedlora";
 import type { BackendChoice, BaseInfo, Experiment, Reply, Request } from "../protocol.ts";
 import { dataOf } from "./data.ts";
 import { adapterZip, folderOf, pickedFiles, servedFiles } from "./files.ts";
@@ -106,8 +106,10 @@ export class Lab {
   async #loadAdapter(files: readonly File[]): Promise<void> {
     const id = this.#loaded++;
     const base = this.#base!;
-    const adapter = await loadAdapterFiles(base.model, await pickedFiles(files), { name: `loaded ${id}` });
-    adapter.active = false;
+    const adapter = await loadAdapterFiles(base.model, await pickedFiles(files), {
+      name: `loaded ${id}`,
+      active: false,
+    });
     this.#runs.set(id, new Run(id, adapter, base));
     const { trainable } = adapter.count();
     this.#send({ type: "adapterLoaded", run: id, method: adapter.method.name, trainable });
@@ -121,6 +123,7 @@ export class Lab {
     this.#clearTrained();
     this.#send({ type: "samples", samples: data.samples });
     const prompts = data.samples.map(({ prompt }) => prompt);
+    this.#activate(null);
     const before = await complete(base, prompts);
     this.#send({ type: "completions", run: null, phase: "before", texts: before });
     for (const choice of experiment.runs) {
@@ -183,7 +186,7 @@ export class Lab {
 
   /** Lets one adapter alone take part; null: none. */
   #activate(run: Run | null): void {
-    for (const other of this.#runs.values()) other.adapter.active = other === run;
+    adaptersOf(this.#base!.model).setActive(...(run === null ? [] : [run.adapter.name]));
   }
 
   async #complete(id: number | null, prompt: string): Promise<void> {

@@ -22,8 +22,7 @@ export class Run {
   /** A new adapter; it is not active until `use`. */
   static create(choice: RunChoice, base: Pretrained, seed: number): Run {
     const name = `run ${choice.id}`;
-    const adapter = adapt(base.model, methodOf(choice.method), { seed, name });
-    adapter.active = false;
+    const adapter = adapt(base.model, methodOf(choice.method), { seed, name, active: false });
     return new Run(choice.id, adapter, base);
   }
 
