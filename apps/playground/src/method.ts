@@ -1,5 +1,12 @@
 /** From the switches of the page to a method of the library, and from presets to switches. */
-import { METHOD_NAMES, type FactorName, type PlainMethod, methodByName, tiedLora } from "tiedlora";
+import {
+  METHOD_NAMES,
+  type FactorName,
+  type PlainMethod,
+  type PlainMethodName,
+  methodByName,
+  tiedLora,
+} from "tiedlora";
 import type { MethodChoice, TieScope } from "./protocol.ts";
 
 interface Preset {
@@ -43,7 +50,7 @@ export function presetOf(trained: readonly FactorName[], tie: TieScope): string 
 
 /** Throws where nothing is trained, and says so. */
 export function methodOf({ preset, trained, tie, rank }: MethodChoice): PlainMethod {
-  if (METHOD_NAMES.some((name) => name === preset)) return methodByName(preset, { rank });
+  if (METHOD_NAMES.some((name) => name === preset)) return methodByName(preset as PlainMethodName, { rank });
   const tied = { all: "all", none: false, model: "model", pairs: { blocks: 2 } } as const;
   return tiedLora({ trained, tied: tied[tie], rank });
 }

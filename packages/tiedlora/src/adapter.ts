@@ -3,7 +3,7 @@ import { assign, key, nn, type Device, type Key, type TypedArray } from "@tiedlo
 import { adaptersOf, type AdapterSet } from "./adapters.ts";
 import { hostInfos, weightView, type Host } from "./hosts.ts";
 import { layerOf } from "./match.ts";
-import type { Method, PreparedMethod, PrepareContext } from "./method.ts";
+import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "./method.ts";
 import { nearest } from "./nearest.ts";
 import { Place, SharedWork, type Owner } from "./place.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
@@ -26,7 +26,8 @@ export interface AdaptOptions {
  * unchanged.
  */
 export function adapt(model: nn.Module, method: PreparedMethod, options?: AdaptOptions): Promise<Adapter>;
-export function adapt(model: nn.Module, method: Method, options?: AdaptOptions): Adapter;
+export function adapt(model: nn.Module, method: PlainMethod, options?: AdaptOptions): Adapter;
+export function adapt(model: nn.Module, method: Method, options?: AdaptOptions): Adapter | Promise<Adapter>;
 export function adapt(
   model: nn.Module,
   method: Method,
@@ -239,7 +240,9 @@ export class Adapter implements Owner {
     for (const parameter of this.select(selection)) {
       const { device, shape, size, name } = parameter;
       if (mask !== null && mask.length !== size)
-        throw new RangeError(`a mask of ${mask.length} elements for ${name} [${shape}], which has ${size}`);
+        throw new RangeError(
+          `a mask of ${mask.length} elements for ${name} [${shape.join(", ")}], which has ${size}`,
+        );
       parameter.updateMask = mask === null ? null : device!.tensor(Float32Array.from(mask), { shape });
     }
     return this;

@@ -19,12 +19,20 @@ export {
   lowRankForward,
   type Method,
   type MethodSpec,
+  type PlainMethod,
+  type PreparedMethod,
   type PrepareContext,
   type Recipe,
   type Scaling,
   type Tie,
 } from "./method.ts";
-export { METHOD_NAMES, methodByName, type MethodName, methods } from "./methods/index.ts";
+export {
+  METHOD_NAMES,
+  methodByName,
+  type MethodName,
+  methods,
+  type PlainMethodName,
+} from "./methods/index.ts";
 export { FACTOR_NAMES, type FactorName, tiedLora, type TiedLoraOptions } from "./methods/tied-lora.ts";
 export { type AdapterPlan, countParameters, type FactorPlan, planAdapter, type SitePlan } from "./plan.ts";
 export {

@@ -44,7 +44,9 @@ export const init = {
     label: "given",
     fill: (shape) => {
       if (values.length !== product(shape))
-        throw new RangeError(`${values.length} start values given for a factor of shape [${shape}]`);
+        throw new RangeError(
+          `${values.length} start values given for a factor of shape [${shape.join(", ")}]`,
+        );
       return values.slice();
     },
   }),

@@ -50,7 +50,7 @@ export interface Call {
   /** The module's bias [out], if it has one. */
   readonly bias: Tensor | null;
   /** Computes once for all modules that are adapted as one target and read the same input (q, k and v of a layer). */
-  shared<T extends Tensor | LowRank>(compute: () => T): T;
+  readonly shared: <T extends Tensor | LowRank>(compute: () => T) => T;
 }
 
 /** An update in the form of LoRA: ΔW = scale · B · A, A [rank, in], B [out, rank]. */
@@ -124,8 +124,10 @@ export interface Method<F extends string = string> {
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 
-/** A method whose start depends on the frozen weights. */
+/** A method whose start depends on the frozen weights: `adapt` has to wait for them. */
 export type PreparedMethod<F extends string = string> = Method<F> & Required<Pick<Method<F>, "prepare">>;
+/** A method whose start does not. */
+export type PlainMethod<F extends string = string> = Method<F> & { readonly prepare?: undefined };
 
 /** What `prepare` is given, for each adapted target. */
 export interface PrepareContext {
@@ -176,18 +178,20 @@ export interface FactorSpec {
 export function defineMethod<const F extends string>(
   spec: MethodSpec<F> & Required<Pick<MethodSpec<F>, "prepare">>,
 ): PreparedMethod<F>;
+export function defineMethod<const F extends string>(
+  spec: MethodSpec<F> & { readonly prepare?: undefined },
+): PlainMethod<F>;
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F>;
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F> {
   const rank = spec.rank ?? 8;
   const alpha = spec.alpha ?? rank;
   const dropout = spec.dropout ?? 0;
   checkSettings(spec.name, rank, alpha, dropout);
-  const names = Object.keys(spec.factors) as F[];
+  const declared = Object.entries<FactorSpec>(spec.factors);
   const factors = Object.fromEntries(
-    names.map((name): [string, Factor] => [name, { tie: "none", trained: true, ...spec.factors[name] }]),
+    declared.map(([name, factor]): [string, Factor] => [name, { tie: "none", trained: true, ...factor }]),
   ) as { [K in F]: Factor };
-  const { forward, lowRank, prepare } = spec;
-  if (forward === undefined && lowRank === undefined) {
+  if (spec.forward === undefined && spec.lowRank === undefined) {
     throw new Error(`method ${spec.name} has no formula: give forward(factors, call) or lowRank(factors)`);
   }
   const method: Method<F> = {
@@ -202,14 +206,19 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     modulesToSave: spec.modulesToSave ?? [],
     bias: spec.bias ?? "none",
     factors,
-    product: spec.product ?? names,
+    product: spec.product ?? (Object.keys(factors) as F[]),
     recipe: spec.recipe ?? { method: spec.name, options: {} },
-    ...(forward && { forward }),
-    ...(lowRank && { lowRank }),
-    ...(prepare && { prepare }),
+    ...pick(spec, "forward"),
+    ...pick(spec, "lowRank"),
+    ...pick(spec, "prepare"),
   };
   checkZeroStart(method);
   return method;
+}
+
+/** The field alone, if there is one. */
+function pick<T extends object, K extends keyof T>(from: T, field: K): Partial<Pick<T, K>> {
+  return from[field] === undefined ? {} : ({ [field]: from[field] } as Pick<T, K>);
 }
 
 /** y + scale · B(A x) */
@@ -237,7 +246,8 @@ function checkSettings(name: string, rank: number, alpha: number, dropout: numbe
  */
 export function checkZeroStart<F extends string>(method: Method<F>): void {
   if (method.product.length === 0) return;
-  const at = (name: F): Factor => method.factors[name];
+  const factors: Readonly<Record<string, Factor>> = method.factors;
+  const at = (name: F): Factor => factors[name]!;
   const zero = method.product.filter((name) => at(name).init.zero);
   const trained = method.product.filter((name) => at(name).trained);
   const list = (names: readonly string[]): string => names.join(", ");

@@ -62,7 +62,9 @@ export function planAdapter(
     return { site, dims, alpha, scale: SCALINGS[method.scaling](alpha, rank) };
   });
   const names = Object.keys(method.factors);
-  const byFactor = new Map(names.map((name) => [name, planFactor(name, method.factors[name]!, placed)]));
+  const byFactor = new Map(
+    Object.entries(method.factors).map(([name, spec]) => [name, planFactor(name, spec, placed)]),
+  );
   const planned = placed.map((place): SitePlan => {
     const factors = names.map((name) => [name, byFactor.get(name)!.get(place.site)!] as const);
     return { ...place, factors: new Map(factors) };
@@ -170,8 +172,8 @@ function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Sh
       const one = group[different]!.site.path;
       const other = group[sizes.indexOf(largest)]!.site.path;
       throw new Error(
-        `${factor} cannot be shared by ${one} and ${other}: it would have shape [${shapes[different]}] in one and ` +
-          `[${shapes[sizes.indexOf(largest)]}] in the other; tie it by "shape", or adapt fewer modules`,
+        `${factor} cannot be shared by ${one} and ${other}: it would have shape [${shapes[different]!.join(", ")}] in one and ` +
+          `[${shapes[sizes.indexOf(largest)]!.join(", ")}] in the other; tie it by "shape", or adapt fewer modules`,
       );
     }
     return largest;

@@ -330,7 +330,7 @@ class Parser {
         this.#at++;
         const to = this.#setItem();
         if (typeof to === "function" || to < from) this.#fail("a range that does not rise");
-        tests.push((code) => code >= from && code <= (to as number));
+        tests.push((code) => code >= from && code <= to);
       } else {
         tests.push((code) => code === from);
       }

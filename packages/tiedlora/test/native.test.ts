@@ -7,7 +7,6 @@ import {
   memoryFiles,
   normalArray,
   openSafetensors,
-  type Files,
 } from "@tiedlora/core";
 import {
   adapt,
@@ -40,14 +39,14 @@ async function saved(
   method: Method,
 ): Promise<{ files: Map<string, Uint8Array | string>; logits: number[]; adapter: Adapter }> {
   const model = tinyLlama();
-  const adapter = adapt(model, method);
+  const adapter = await adapt(model, method);
   for (const [path, parameter] of adapter.stateDict())
     parameter.set(normalArray(key(5).fold(path), parameter.size, 0, 0.5));
   return { files: await collect(adapter), logits: await logitsOf(model), adapter };
 }
 
 const load = (files: ReadonlyMap<string, Uint8Array | string>, options = {}): Promise<Adapter> =>
-  loadAdapterFiles(tinyLlama(), memoryFiles(files, "adapter") as Files, options);
+  loadAdapterFiles(tinyLlama(), memoryFiles(files, "adapter"), options);
 
 suite("the native format", () => {
   test("gives back every answer bit for bit, with everything tied again", async () => {

@@ -265,7 +265,7 @@ suite("reading peft's files", () => {
 
   test("a file of which nothing fits is an error even then", async () => {
     const other = await edited(await files(), (tensors) => {
-      for (const [name, tensor] of [...tensors]) {
+      for (const [name, tensor] of new Map(tensors)) {
         tensors.delete(name);
         tensors.set(`x.${name}`, tensor);
       }
@@ -278,7 +278,7 @@ suite("reading peft's files", () => {
     const model = tinyLlama(device);
     await loadAdapterFiles(model, asFiles(plain));
     const raw = await edited(plain, (tensors) => {
-      for (const [name, tensor] of [...tensors]) {
+      for (const [name, tensor] of new Map(tensors)) {
         tensors.delete(name);
         tensors.set(name.replace(".weight", ".default.weight"), tensor);
       }

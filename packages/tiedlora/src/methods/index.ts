@@ -1,6 +1,6 @@
 /** The methods by name: the paper's configurations, and others of the same form. */
 import { init, type Init } from "../init.ts";
-import type { CommonOptions, Method, PreparedMethod } from "../method.ts";
+import type { CommonOptions, Method, PlainMethod, PreparedMethod } from "../method.ts";
 import { dora } from "./dora.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
@@ -8,7 +8,7 @@ import { tiedLora, type FactorName, type FactorTies, type TiedLoraOptions } from
 import { vbLora, type VbLoraOptions } from "./vb-lora.ts";
 
 export type PresetOptions = Omit<TiedLoraOptions, "trained" | "name">;
-export type Preset = (options?: PresetOptions) => Method<FactorName>;
+export type Preset = (options?: PresetOptions) => PlainMethod<FactorName>;
 
 /** A point of the Tied-LoRA family under a name of its own. */
 function preset(
@@ -29,7 +29,7 @@ export interface VeraOptions extends PresetOptions {
  * VeRA (Kopiczko et al. 2024, arXiv 2310.11454): one random, frozen pair A, B for all modules, and trained vectors. Modules
  * of different sizes use the leading parts of the pair, as in PEFT.
  */
-function vera(options: VeraOptions = {}): Method<FactorName> {
+function vera(options: VeraOptions = {}): PlainMethod<FactorName> {
   const { dInitial = 0.1, ...rest } = options;
   const start: Partial<Record<FactorName, Init>> = { u: init.constant(dInitial), ...rest.init };
   return tiedLora({ tied: "model", ...rest, init: start, trained: ["v", "u"], name: "vera" });
@@ -37,7 +37,7 @@ function vera(options: VeraOptions = {}): Method<FactorName> {
 
 export interface Methods {
   readonly lora: Preset;
-  readonly vera: (options?: VeraOptions) => Method<FactorName>;
+  readonly vera: (options?: VeraOptions) => PlainMethod<FactorName>;
   readonly tl1: Preset;
   readonly tl2: Preset;
   readonly tl3: Preset;
@@ -50,10 +50,10 @@ export interface Methods {
   readonly shareLoraB: Preset;
   readonly shareLoraAB: Preset;
   readonly dora: (options?: CommonOptions) => PreparedMethod<"A" | "B" | "m">;
-  readonly loraBias: (options?: CommonOptions) => Method<"A" | "B" | "c">;
+  readonly loraBias: (options?: CommonOptions) => PlainMethod<"A" | "B" | "c">;
   readonly loraXs: (options?: CommonOptions) => PreparedMethod<"A" | "R" | "B">;
-  readonly vbLora: (options?: VbLoraOptions) => Method<"bank" | "a" | "b">;
-  readonly tiedLora: (options: TiedLoraOptions) => Method<FactorName>;
+  readonly vbLora: (options?: VbLoraOptions) => PlainMethod<"bank" | "a" | "b">;
+  readonly tiedLora: (options: TiedLoraOptions) => PlainMethod<FactorName>;
 }
 
 /**
@@ -137,7 +137,12 @@ const BY_NAME: Readonly<Record<MethodName, (options?: CommonOptions) => Method>>
 
 export const METHOD_NAMES: readonly MethodName[] = Object.keys(BY_NAME) as MethodName[];
 
+/** Names of methods whose start does not depend on the weights, so that `adapt` need not wait. */
+export type PlainMethodName = Exclude<MethodName, "dora" | "lora-xs">;
+
 /** A method by its name. Throws for an unknown one, and lists those that there are. */
+export function methodByName(name: PlainMethodName, options?: CommonOptions): PlainMethod;
+export function methodByName(name: string, options?: CommonOptions): Method;
 export function methodByName(name: string, options: CommonOptions = {}): Method {
   const known = METHOD_NAMES.find((one) => one === name);
   if (known === undefined)

@@ -1,9 +1,9 @@
 /** LoRA with a trained bias on B (PEFT's `lora_bias`): z = W x + s (B A x + c). Merging it needs a module with a bias. */
 import { init } from "../init.ts";
-import { defineMethod, scaled, type CommonOptions, type Method } from "../method.ts";
+import { defineMethod, scaled, type CommonOptions, type PlainMethod } from "../method.ts";
 import { recipe } from "./recipe.ts";
 
-export function loraBias(options: CommonOptions = {}): Method<"A" | "B" | "c"> {
+export function loraBias(options: CommonOptions = {}): PlainMethod<"A" | "B" | "c"> {
   return defineMethod({
     ...options,
     name: "lora-bias",

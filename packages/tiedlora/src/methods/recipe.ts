@@ -22,7 +22,7 @@ function toJson(value: unknown): Json | undefined {
   if (value instanceof RegExp) return { regex: value.source, flags: value.flags };
   if (value instanceof Pattern) return { regex: value.source, flags: "" };
   if (Array.isArray(value)) return value.map((item) => toJson(item) ?? null);
-  return recipe("", value as object).options;
+  return recipe("", value).options;
 }
 
 /**

@@ -11,7 +11,7 @@ import {
   type Call,
   type CommonOptions,
   type FactorSpec,
-  type Method,
+  type PlainMethod,
   type Tie,
 } from "../method.ts";
 import { recipe } from "./recipe.ts";
@@ -38,7 +38,7 @@ export interface TiedLoraOptions extends CommonOptions {
 export type FactorTies = Readonly<Partial<Record<FactorName, Tie>>>;
 
 /** Any member of the family. 15 sets of trained factors, tied or not. */
-export function tiedLora(options: TiedLoraOptions): Method<FactorName> {
+export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
   const { trained, tied = true, keep = [], name = "tied-lora", init: given = {}, ...common } = options;
   checkTrained(name, trained);
   const ties = tiesOf(tied);

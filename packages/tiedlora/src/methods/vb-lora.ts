@@ -5,7 +5,7 @@
 import type { Tensor } from "@tiedlora/core";
 import { where } from "@tiedlora/core";
 import { init } from "../init.ts";
-import { defineMethod, type CommonOptions, type Method } from "../method.ts";
+import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
 import { recipe } from "./recipe.ts";
 
 export interface VbLoraOptions extends CommonOptions {
@@ -17,7 +17,7 @@ export interface VbLoraOptions extends CommonOptions {
   readonly topK?: number;
 }
 
-export function vbLora(options: VbLoraOptions = {}): Method<"bank" | "a" | "b"> {
+export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | "b"> {
   const { vectors = 256, length = 256, topK = 2, ...common } = options;
   /** [rows, pieces, vectors] -> [rows, pieces · length]. */
   const mix = (logits: Tensor, bank: Tensor): Tensor => {

@@ -160,7 +160,7 @@ class Reader {
     if (excluded === "all-linear") this.#fail("exclude_modules", "a list or a pattern");
     return {
       modules,
-      exclude: excluded as readonly string[] | Pattern | null,
+      exclude: excluded,
       layers,
       layersPattern,
       modulesToSave: this.#strings("modules_to_save"),
@@ -180,7 +180,7 @@ class Reader {
     const list: unknown = typeof value === "string" ? [value] : value;
     if (!Array.isArray(list) || !list.every((one) => typeof one === "string"))
       return this.#fail(field, "a list of names");
-    return list as string[];
+    return list;
   }
 
   #layers(): readonly number[] | null {

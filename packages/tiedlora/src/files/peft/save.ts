@@ -64,7 +64,7 @@ function loraFactors({ method }: Adapter, place: Place): LoraFactors {
   const low = place.lowRank();
   if (low !== null) return low;
   const { offset, out } = place.member;
-  const { A, B, ...rest } = place.factors(offset, out) as Record<string, Tensor>;
+  const { A, B, ...rest } = place.factors(offset, out);
   const known = method.recipe.method === "dora" || method.recipe.method === "lora-bias";
   if (known && A !== undefined && B !== undefined) return { A, B, ...rest };
   throw new Error(
