@@ -118,7 +118,8 @@ class AttentionKernel {
   dots(to: string, own: string, from: string): string[] {
     const add = (j: string, p: number): string =>
       `${to}[${j}] += dot(${own}${p}, ${this.#tile(from, j, p)});`;
-    const start = `var ${to}: array<f32, ${TILE}>;`;
+    // Zeroes written out: Mesa's software Vulkan does not repeat the implicit ones in further rounds of a loop.
+    const start = `var ${to} = array<f32, ${TILE}>();`;
     if (this.#compact) return [start, ...this.each((j) => this.parts.map((p) => add(j, p)))];
     return [start, ...this.parts.flatMap((p) => this.each((j) => [add(j, p)]))];
   }
