@@ -21,7 +21,7 @@ export function normalizedChoiceAccuracy(
     throw new RangeError(`${logLikelihoods.length} log-likelihoods for ${endings.length} endings`);
   }
   return choiceAccuracy(
-    logLikelihoods.map((value, i) => value / Math.max(1, [...endings[i]!].length)),
+    logLikelihoods.map((value, i) => value / Math.max(1, Array.from(endings[i]!).length)),
     right,
   );
 }

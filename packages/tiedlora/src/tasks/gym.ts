@@ -1,0 +1,44 @@
+/** The gym's five tasks as tasks like any other: their questions are generated, not read. */
+import { GYM_TASK_NAMES, GYM_TASKS, type GymTaskName, gymExamples } from "../gym/tasks.ts";
+import {
+  BLEU,
+  EXACT_MATCH,
+  F1,
+  ROUGE_1,
+  ROUGE_2,
+  ROUGE_L,
+  SAME_CHOICE,
+  SAME_RESULT,
+  SAME_TEXT,
+} from "./metrics.ts";
+import type { Metric, Split, Task } from "./task.ts";
+
+const METRICS: Readonly<Record<GymTaskName, readonly [Metric, ...Metric[]]>> = {
+  extraction: [EXACT_MATCH, F1],
+  summary: [ROUGE_L, ROUGE_1, ROUGE_2],
+  choice: [SAME_CHOICE],
+  translation: [BLEU, SAME_TEXT],
+  arithmetic: [SAME_RESULT, SAME_TEXT],
+};
+
+/** How many questions of each split there are to be had; the paper's grid needs fewer. */
+const COUNT: Readonly<Record<Split, number>> = { train: 4000, valid: 400, test: 400 };
+
+/** Of the data; a run's own seed does not change which questions it is asked. */
+const SEED = 0;
+
+export const GYM: readonly Task[] = GYM_TASK_NAMES.map((name) => ({
+  name,
+  title: GYM_TASKS[name].title,
+  metrics: METRICS[name],
+  maxTokens: 32,
+  stop: [],
+  trainOnAll: false,
+  needsFiles: false,
+  has: () => Promise.resolve(true),
+  async *questions(split) {
+    for (const { prompt, completion } of gymExamples(name, split, COUNT[split], SEED)) {
+      yield { prompt, answers: [completion.trim()] };
+    }
+  },
+}));

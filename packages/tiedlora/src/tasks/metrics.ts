@@ -1,0 +1,67 @@
+/** The metrics as tasks use them: over a whole data set, in per cent. */
+import { corpusBleu } from "../metrics/bleu.ts";
+import { choiceAccuracy, normalizedChoiceAccuracy } from "../metrics/choice.ts";
+import { flexibleNumber, sameNumber, strictNumber } from "../metrics/gsm8k.ts";
+import { bestRouge, type RougeType } from "../metrics/rouge.ts";
+import { exactMatch, wordF1 } from "../metrics/squad.ts";
+import type { ChoiceMetric, TextMetric } from "./task.ts";
+
+/** A metric that is the mean of a score of each text. */
+export function meanMetric(
+  name: string,
+  score: (text: string, references: readonly string[]) => number,
+): TextMetric {
+  return {
+    kind: "text",
+    name,
+    score: (texts, references) =>
+      (100 * texts.reduce((sum, text, i) => sum + score(text, references[i]!), 0)) /
+      Math.max(1, texts.length),
+  };
+}
+
+const rouge = (name: string, type: RougeType): TextMetric =>
+  meanMetric(name, (text, references) => bestRouge(type, text, references).f);
+
+const words = (text: string): string => text.trim().split(/\s+/).join(" ");
+
+export const EXACT_MATCH: TextMetric = meanMetric("exact match", exactMatch);
+export const F1: TextMetric = meanMetric("F1", wordF1);
+export const ROUGE_1: TextMetric = rouge("ROUGE-1", "rouge1");
+export const ROUGE_2: TextMetric = rouge("ROUGE-2", "rouge2");
+export const ROUGE_L: TextMetric = rouge("ROUGE-L", "rougeL");
+export const BLEU: TextMetric = {
+  kind: "text",
+  name: "BLEU",
+  score: (texts, references) => corpusBleu(texts, references).score,
+};
+/** The text is the answer, but for white space. */
+export const SAME_TEXT: TextMetric = meanMetric("accuracy", (text, references) =>
+  references.some((reference) => words(reference) === words(text)) ? 1 : 0,
+);
+/** The first number of the text is the answer's. */
+export const SAME_CHOICE: TextMetric = meanMetric("accuracy", (text, references) => {
+  const number = /\d+/.exec(text)?.[0];
+  return number !== undefined && references.includes(number) ? 1 : 0;
+});
+export const NUMBER_STRICT: TextMetric = meanMetric("strict match", (text, references) =>
+  sameNumber(strictNumber(text), references[0]!),
+);
+export const NUMBER_FLEXIBLE: TextMetric = meanMetric("flexible match", (text, references) =>
+  sameNumber(flexibleNumber(text), references[0]!),
+);
+/** The last numbers of text and answer are the same. */
+export const SAME_RESULT: TextMetric = meanMetric("result", (text, references) =>
+  sameNumber(flexibleNumber(text), flexibleNumber(references[0]!) ?? references[0]!),
+);
+
+export const LIKELIEST: ChoiceMetric = {
+  kind: "choice",
+  name: "acc",
+  score: (values, { right }) => choiceAccuracy(values, right),
+};
+export const LIKELIEST_NORMALIZED: ChoiceMetric = {
+  kind: "choice",
+  name: "acc_norm",
+  score: (values, { endings, right }) => normalizedChoiceAccuracy(values, endings, right),
+};
