@@ -30,20 +30,30 @@ export interface Host {
 
 /** Bind groups are kept for this many sets of buffers per program, and this many per kernel. */
 const KEPT_SETS = 8;
+/** Up to this size a buffer that is another one in every run is copied to or from one that stays. */
+const STAGED_BYTES = 1 << 20;
 
 interface Dispatch {
   readonly kernel: Kernel;
   readonly pipeline: Pipeline;
-  /** Indices of the program's buffers that are not its own: the bind group depends on them. */
-  readonly external: readonly number[];
+  /** Bind groups by the identities of the buffers that are not the executable's own. */
   readonly groups: Map<string, GPUBindGroup>;
 }
 
+/** A copy of `bytes` bytes between a buffer of the caller and the executable's own. */
+interface Copy {
+  readonly from: Block;
+  readonly to: Block;
+  readonly bytes: number;
+}
+
 export class GpuExecutable implements Executable {
-  readonly tempBytes: number;
   readonly #host: Host;
   readonly #specs: readonly BufferSpec[];
-  readonly #temps: readonly (Block | undefined)[];
+  /** The executable's own memory: temporaries, and stages of buffers that change from run to run. */
+  readonly #own: (Block | undefined)[];
+  /** What an input was in the first run. */
+  readonly #first: (GpuBuffer | undefined)[];
   readonly #dispatches: readonly Dispatch[];
   readonly #uniforms: UniformBlock;
   readonly #sets = new Map<string, readonly GPUBindGroup[]>();
@@ -57,27 +67,32 @@ export class GpuExecutable implements Executable {
   ) {
     this.#host = host;
     this.#specs = specs;
-    const isTemp = (b: BufferSpec): boolean => b.kind === "temp";
-    this.tempBytes = specs.reduce((sum, b) => sum + (isTemp(b) ? b.bytes : 0), 0);
-    this.#temps = specs.map((b) => (isTemp(b) ? host.pool.take(b.bytes) : undefined));
-    this.#dispatches = kernels.map((kernel, i) => ({
-      kernel,
-      pipeline: pipelines[i]!,
-      external: [...new Set(kernel.bindings.map((b) => b.buffer))].filter((b) => !isTemp(specs[b]!)),
-      groups: new Map(),
-    }));
+    this.#own = specs.map(({ kind, bytes, aliasOf }) => {
+      const isStaged = kind === "output" && aliasOf === undefined && bytes <= STAGED_BYTES;
+      return kind === "temp" || isStaged ? host.pool.take(bytes) : undefined;
+    });
+    this.#first = specs.map(() => undefined);
+    this.#dispatches = kernels.map((kernel, i) => ({ kernel, pipeline: pipelines[i]!, groups: new Map() }));
     this.#uniforms = new UniformBlock(host.device, kernels);
+  }
+
+  get tempBytes(): number {
+    return this.#specs.reduce((sum, { bytes }, i) => sum + (this.#own[i] ? bytes : 0), 0);
   }
 
   run(inputs: readonly GpuBuffer[], outputs: readonly GpuBuffer[], scalars: Float64Array): void {
     if (this.#freed) throw new Error("Executable.run: this executable was freed");
     if (!this.#host.usable() || this.#dispatches.length === 0) return;
     const { device, counters, recorder } = this.#host;
-    const groups = this.#bindGroups(this.#blocks(inputs, outputs));
+    const given = this.#given(inputs, outputs);
+    this.#stageInputs(given);
+    const groups = this.#bindGroups(given.map((buffer, i) => this.#own[i] ?? buffer!.block));
     this.#uniforms.update(scalars);
     const encoder = device.createCommandEncoder();
+    encodeCopies(encoder, this.#copiesIn(given));
     if (recorder) recorder.encode(encoder, this.#dispatches, groups);
     else encodePass(encoder.beginComputePass(), this.#dispatches, groups);
+    encodeCopies(encoder, this.#copiesOut(given));
     device.queue.submit([encoder.finish()]);
     counters.submissions++;
     counters.dispatches += this.#dispatches.length;
@@ -86,21 +101,64 @@ export class GpuExecutable implements Executable {
   free(): void {
     if (this.#freed) throw new Error("Executable.free: this executable was freed before; free it once");
     this.#freed = true;
-    this.#temps.forEach((block, i) => block && this.#host.pool.give(block, this.#specs[i]!.bytes));
+    this.#own.forEach((block, i) => block && this.#host.pool.give(block, this.#specs[i]!.bytes));
     this.#uniforms.free();
     this.#sets.clear();
     for (const d of this.#dispatches) d.groups.clear();
   }
 
-  /** The memory of every buffer of the program in this run. */
-  #blocks(inputs: readonly GpuBuffer[], outputs: readonly GpuBuffer[]): readonly Block[] {
+  /**
+   * Gives an input a stage once it is seen to be another buffer than in the first run, as batches are: bind groups then
+   * no longer depend on it.
+   */
+  #stageInputs(given: readonly (GpuBuffer | undefined)[]): void {
+    given.forEach((buffer, i) => {
+      const { kind, bytes } = this.#specs[i]!;
+      if (kind !== "input" || this.#own[i]) return;
+      const first = (this.#first[i] ??= buffer);
+      if (first === buffer || bytes > STAGED_BYTES || this.#isUpdated(i)) return;
+      this.#own[i] = this.#host.pool.take(bytes);
+      this.#sets.clear();
+      for (const { kernel, groups } of this.#dispatches) {
+        if (kernel.bindings.some(({ buffer }) => buffer === i)) groups.clear();
+      }
+    });
+  }
+
+  #isUpdated(input: number): boolean {
+    return this.#specs.some(({ aliasOf }) => aliasOf === input);
+  }
+
+  /** To every stage, before the kernels: of outputs too, because a program may write only parts of one. */
+  #copiesIn(given: readonly (GpuBuffer | undefined)[]): Copy[] {
+    return given.flatMap((buffer, i) => {
+      const own = this.#own[i];
+      return own && buffer ? [{ from: buffer.block, to: own, bytes: this.#words(i) }] : [];
+    });
+  }
+
+  /** From the stages of outputs, after the kernels. */
+  #copiesOut(given: readonly (GpuBuffer | undefined)[]): Copy[] {
+    return given.flatMap((buffer, i) => {
+      const own = this.#specs[i]!.kind === "output" ? this.#own[i] : undefined;
+      return own && buffer ? [{ from: own, to: buffer.block, bytes: this.#words(i) }] : [];
+    });
+  }
+
+  /** Bytes of a buffer as whole words, which copies need. */
+  #words(i: number): number {
+    return Math.ceil(this.#specs[i]!.bytes / 4) * 4;
+  }
+
+  /** The caller's buffer for every buffer of the program; undefined for temporaries. */
+  #given(inputs: readonly GpuBuffer[], outputs: readonly GpuBuffer[]): readonly (GpuBuffer | undefined)[] {
     const next = { input: 0, output: 0 };
     const given = { input: inputs, output: outputs };
-    const blocks = this.#specs.map(({ kind }, i) => {
-      if (kind === "temp") return this.#temps[i]!;
+    const buffers = this.#specs.map(({ kind }) => {
+      if (kind === "temp") return undefined;
       const buffer = given[kind][next[kind]++];
       if (!buffer) throw missing(kind, next[kind], given[kind].length);
-      return buffer.block;
+      return buffer;
     });
     if (next.input < inputs.length || next.output < outputs.length) {
       throw new Error(
@@ -108,11 +166,11 @@ export class GpuExecutable implements Executable {
           `but was given ${inputs.length} and ${outputs.length}`,
       );
     }
-    return blocks;
+    return buffers;
   }
 
   #bindGroups(blocks: readonly Block[]): readonly GPUBindGroup[] {
-    const key = blocks.map((b, i) => (this.#temps[i] ? "" : b.id)).join(",");
+    const key = blocks.map((b, i) => (this.#own[i] ? "" : b.id)).join(",");
     const known = this.#sets.get(key);
     if (known) return known;
     const groups = this.#dispatches.map((d) => this.#bindGroup(d, blocks));
@@ -121,10 +179,10 @@ export class GpuExecutable implements Executable {
   }
 
   #bindGroup(dispatch: Dispatch, blocks: readonly Block[]): GPUBindGroup {
-    const key = dispatch.external.map((b) => blocks[b]!.id).join(",");
+    const { kernel, pipeline } = dispatch;
+    const key = kernel.bindings.map(({ buffer }) => (this.#own[buffer] ? "" : blocks[buffer]!.id)).join(",");
     const known = dispatch.groups.get(key);
     if (known) return known;
-    const { kernel, pipeline } = dispatch;
     const entries = kernel.bindings.map(({ buffer, offset, bytes }, binding): GPUBindGroupEntry => ({
       binding,
       resource: { buffer: blocks[buffer]!.gpu, offset, size: bytes },
@@ -135,6 +193,10 @@ export class GpuExecutable implements Executable {
     remember(dispatch.groups, key, group);
     return group;
   }
+}
+
+function encodeCopies(encoder: GPUCommandEncoder, copies: readonly Copy[]): void {
+  for (const { from, to, bytes } of copies) encoder.copyBufferToBuffer(from.gpu, 0, to.gpu, 0, bytes);
 }
 
 /** Encodes all dispatches into one pass. */

@@ -23,6 +23,7 @@ export class MemoryPool {
   readonly #free = new Map<number, Block[]>();
   #freeBytes = 0;
   #nextId = 1;
+  #held = 0;
   #live = 0;
   #peak = 0;
 
@@ -39,6 +40,11 @@ export class MemoryPool {
 
   get peakBytes(): number {
     return this.#peak;
+  }
+
+  /** Bytes of all GPU buffers, those kept for reuse included. */
+  get heldBytes(): number {
+    return this.#held;
   }
 
   /** A block of at least `bytes` bytes, with unspecified content. */
@@ -71,6 +77,7 @@ export class MemoryPool {
   }
 
   #create(size: number): Block {
+    this.#held += size;
     this.#device.pushErrorScope("out-of-memory");
     const gpu = this.#device.createBuffer({
       size,
@@ -92,6 +99,7 @@ export class MemoryPool {
       while (this.#freeBytes > limit && blocks.length > 0) {
         blocks.shift()!.gpu.destroy(); // submitted work that uses it still completes
         this.#freeBytes -= size;
+        this.#held -= size;
       }
     }
   }
