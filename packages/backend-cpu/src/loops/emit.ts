@@ -11,7 +11,7 @@ import { loadLanes, loadSplat, storeLanes, storeOne } from "./access.ts";
 import type { Access, Nest, NestStore } from "./nest.ts";
 import { closure, SCRATCH, typeOf } from "./nest.ts";
 import type { Pass } from "./passes.ts";
-import { planPasses } from "./passes.ts";
+import { planPasses, scratchAccess } from "./passes.ts";
 import type { Schedule } from "./schedule.ts";
 import { binary, cast, constant, fold, horizontal, identity, unary } from "./values.ts";
 
@@ -49,6 +49,8 @@ export class LoopEmitter {
   private readonly plan: Schedule;
   private readonly env: Environment;
   private readonly passes: readonly Pass[];
+  /** By reduction: where its accumulators are, if they are in memory. */
+  private readonly columnSums: ReadonlyMap<number, Access>;
   /** What the kernel needs of its thread's scratch memory. */
   readonly scratchBytes: number;
   /** Loop depth at which each instruction's value is available: 0 outside all loops to 3 in the innermost. */
@@ -71,7 +73,9 @@ export class LoopEmitter {
     this.varies = varies;
     const planned = planPasses(nest, plan, (i) => depth[i] === 3 && varies[i] === true);
     this.passes = planned.passes;
-    this.scratchBytes = planned.scratchBytes;
+    this.columnSums = plan.streams ? columnSums(nest, plan, planned.passes) : new Map<number, Access>();
+    this.scratchBytes =
+      planned.scratchBytes + this.columnSums.size * 4 * (plan.axes[plan.vector]?.length ?? 0);
   }
 
   emit(range: Range): void {
@@ -87,12 +91,13 @@ export class LoopEmitter {
     this.prepare(all, 0);
     this.walk(plan.outer, range.rows[0], range.rows[1], () => {
       if (plan.mode === "row") this.row();
+      else if (plan.streams) this.stream(range.vector[0], range.vector[1]);
       else this.column(range.vector[0], range.vector[1]);
     });
   }
 
   private accesses(): Access[] {
-    const cached = this.passes.flatMap((pass) => [...pass.save.values()]);
+    const cached = [...this.passes.flatMap((pass) => [...pass.save.values()]), ...this.columnSums.values()];
     return [...this.nest.loads.filter((a) => a !== null), ...this.nest.stores.map((s) => s.to), ...cached];
   }
 
@@ -121,6 +126,41 @@ export class LoopEmitter {
       });
     }
     this.storeRows(1);
+  }
+
+  /** Column mode with the accumulators in memory: see `Schedule.streams`. */
+  private stream(from: Int, to: Int): void {
+    const { f, math } = this;
+    const sums = [...this.columnSums];
+    const needed = this.passes.flatMap((pass) => pass.needed);
+    this.prepare(needed, 1);
+    this.vectorLoop(from, to, () => {
+      for (const [r, access] of sums) {
+        const { kind, type } = this.reduction(r);
+        this.storeValues(access, () => constant(math, identity(kind, type), type), type);
+      }
+    });
+    this.loopInner(() => {
+      this.prepare(
+        needed.filter((i) => this.varies[i] !== true),
+        3,
+      );
+      this.vectorLoop(from, to, () => {
+        this.prepare(needed, 2);
+        this.prepare(needed, 3);
+        for (const [r, access] of sums) {
+          const { kind, type, a } = this.reduction(r);
+          this.storeValues(access, (u) => fold(kind, type, this.load(access, u), this.value(a, u)), type);
+        }
+      });
+    });
+    this.vectorLoop(from, to, () => {
+      for (const [r, access] of sums) {
+        const lanes = Array.from({ length: this.block.unroll }, (_, u) => f.bind(this.load(access, u)));
+        this.define(r, lanes);
+      }
+      this.storeRows(2);
+    });
   }
 
   private column(from: Int, to: Int): void {
@@ -457,25 +497,33 @@ export class LoopEmitter {
   }
 
   private store(access: Access, i: number): void {
-    const { f, math, plan } = this;
     const valid = this.validity(access);
     if (valid === false) return;
     const type = typeOf(this.nest.body, i);
-    const stride = access.strides[plan.vector] ?? 0;
-    const p = this.pointer(access);
-    const write = (): void => {
-      if (this.block.lanes === 1 || this.block === NO_BLOCK)
-        storeOne(f, math, access.dtype, p, this.value(i, 0), type);
-      else {
-        for (let u = 0; u < this.block.unroll; u++) {
-          const offset = 4 * u * stride * BYTES[access.dtype];
-          storeLanes(f, math, access.dtype, p, stride, offset, this.value(i, u), type);
-        }
-      }
-    };
+    const write = (): void => this.storeValues(access, (u) => this.value(i, u), type);
     if (valid === null) write();
-    else f.if(valid, write);
+    else this.f.if(valid, write);
   }
+
+  private storeValues(access: Access, value: (u: number) => Expr, type: ReturnType<typeof typeOf>): void {
+    const { f, math } = this;
+    const p = this.pointer(access);
+    if (this.block.lanes === 1 || this.block === NO_BLOCK)
+      return storeOne(f, math, access.dtype, p, value(0), type);
+    const stride = access.strides[this.plan.vector] ?? 0;
+    for (let u = 0; u < this.block.unroll; u++) {
+      const offset = 4 * u * stride * BYTES[access.dtype];
+      storeLanes(f, math, access.dtype, p, stride, offset, value(u), type);
+    }
+  }
+}
+
+/** A vector of accumulators along the vector axis for each reduction. */
+function columnSums(nest: Nest, plan: Schedule, passes: readonly Pass[]): Map<number, Access> {
+  const lengths = plan.axes.map((axis, a) => (a === plan.vector ? axis.length : 1));
+  const bytes = 4 * (plan.axes[plan.vector]?.length ?? 0);
+  const reduces = passes.flatMap((pass) => pass.reduces);
+  return new Map(reduces.map((r, x) => [r, scratchAccess(x * bytes, lengths, nest.body[r]?.dtype)]));
 }
 
 function bytesAlong(access: Access, axis: number): number {

@@ -33,6 +33,13 @@ function levels(body: readonly Instr[]): number[] {
   return level;
 }
 
+/** Whether the nest is reductions that do not need one another, with stores per outer index alone. */
+export function singlePass(nest: Nest): boolean {
+  const level = levels(nest.body);
+  const reduces = nest.body.flatMap((instr, i) => (instr.op === "reduce" ? [level[i] ?? 0] : []));
+  return reduces.length > 0 && reduces.every((l) => l === 1) && nest.stores.every((store) => store.row);
+}
+
 export interface PassPlan {
   readonly passes: readonly Pass[];
   readonly scratchBytes: number;
@@ -108,7 +115,12 @@ function reached(body: readonly Instr[], direct: readonly number[], pass: Pass):
   return [...pass.restore.keys()].filter((i) => read.has(i));
 }
 
-function scratchAccess(byteOffset: number, lengths: readonly number[], dtype: string | undefined): Access {
+/** Memory for one value per index of the axes with a length here, row-major. */
+export function scratchAccess(
+  byteOffset: number,
+  lengths: readonly number[],
+  dtype: string | undefined,
+): Access {
   const strides: number[] = [];
   let stride = 1;
   for (let a = lengths.length - 1; a >= 0; a--) {

@@ -7,11 +7,18 @@
  *   this serves elementwise kernels and reductions over strided axes.
  */
 import type { Instr } from "@tiedlora/core";
+import { operandsOf } from "@tiedlora/core";
 import type { Access, Axis, Nest } from "./nest.ts";
 import { typeOf } from "./nest.ts";
+import { singlePass } from "./passes.ts";
 
 export interface Schedule {
   readonly mode: "row" | "column";
+  /**
+   * Of mode "column": whether the inner axes are walked outside of the vector axis, with the accumulators in memory. Sums
+   * over the rows of a matrix then read it in order, not a cache line of every row at a time.
+   */
+  readonly streams: boolean;
   /** The nest's axes, possibly with one of length 1 added to serve as vector axis. */
   readonly axes: readonly Axis[];
   readonly vector: number;
@@ -37,6 +44,8 @@ const MAX_SEGMENTS = 16;
 const CHUNK_NS = 10_000;
 /** Work below this stays on one thread. */
 const PARALLEL_NS = 20_000;
+/** Shorter axes are not worth accumulators in memory. */
+const STREAM_LENGTH = 32;
 /** Chunks start on cache lines of their own. */
 const LINE = 16;
 
@@ -79,13 +88,31 @@ function accesses(nest: Nest): Access[] {
   return [...nest.loads.filter((a) => a !== null), ...nest.stores.map((s) => s.to)];
 }
 
+/** By instruction: whether it is computed per element of a row, not once per outer index. */
+function withinRows(nest: Nest): boolean[] {
+  const inner = nest.axes.map((axis) => axis.inner);
+  const within: boolean[] = [];
+  nest.body.forEach((instr, i) => {
+    const strides = nest.loads[i]?.strides ?? [];
+    const own =
+      strides.some((stride, a) => stride !== 0 && inner[a]) || inner[nest.indexAxis[i] ?? -1] === true;
+    within.push(own || (instr.op !== "reduce" && operandsOf(instr).some((a) => within[a])));
+  });
+  return within;
+}
+
 /** Nanoseconds per element when `vector` lies in the lanes: full vectors at a quarter, the rest one by one. */
 function costPerElement(nest: Nest, vector: number, length: number): number {
+  const folded = product(nest.axes.map((axis) => (axis.inner ? axis.length : 1)));
+  const within = withinRows(nest);
+  const share = (often: boolean | undefined): number => (often === true ? 1 : 1 / folded);
   let perVector = 0;
   nest.body.forEach((instr, i) => {
-    perVector += instructionCost(instr, typeOf(nest.body, i) !== "f32");
+    const access = nest.loads[i] ?? null;
+    const cost = instructionCost(instr, typeOf(nest.body, i) !== "f32");
+    perVector += share(within[i]) * (cost + (access === null ? 0 : accessCost(access, vector)));
   });
-  for (const access of accesses(nest)) perVector += accessCost(access, vector);
+  for (const { to, row } of nest.stores) perVector += share(!row) * accessCost(to, vector);
   const full = Math.floor(length / 4);
   return ((full + (length - 4 * full)) * Math.max(perVector, 0.5)) / length;
 }
@@ -118,7 +145,8 @@ function vectorAxis(nest: Nest): number | null {
 /** Many copies of a long body would only fill the instruction cache. */
 function unrollOf(nest: Nest, segments: number, length: number): number {
   const size = nest.body.filter((instr) => instr.op !== "const" && instr.op !== "scalar").length;
-  if (segments > 4 || size > 24 || length < 8) return 1;
+  if (segments > 4 || length < 8) return 1;
+  if (size > 24) return 1;
   return size > 8 || length < 16 ? 2 : 4;
 }
 
@@ -142,9 +170,12 @@ export function schedule(nest: Nest, options: ScheduleOptions): Schedule {
   const elements = product(axes.map((axis) => axis.length));
   const passes = 1 + nest.body.filter((instr) => instr.op === "reduce").length / 2;
   const cost = elements * costPerElement(nest, vector, length) * passes;
+  const folded = product(inner.map((a) => axes[a]?.length ?? 1));
+  const streams = mode === "column" && length >= STREAM_LENGTH && folded >= STREAM_LENGTH && singlePass(nest);
   const split = chunking(cost, rows, mode === "column" ? length : 1, options.threads);
   return {
     mode,
+    streams,
     axes,
     vector,
     outer,
