@@ -22,8 +22,9 @@ export interface TextOptions extends GenerateOptions {
   readonly stop?: readonly string[];
 }
 
-/** Prompts are padded to a multiple of this, so that few programs serve all lengths. */
-const PROMPT_BLOCK = 16;
+/** Sizes of prompts and caches are rounded up from here in few steps, so that few programs serve all lengths. */
+const SMALLEST_PROMPT = 16;
+const SMALLEST_CACHE = 64;
 const DEFAULT_TOKENS = 128;
 
 /**
@@ -39,16 +40,19 @@ export async function* generateTokens(
   checkSampling(options);
   checkPrompts(model, prompts, maxTokens);
   const stops = new Set(options.stopTokens ?? model.config.eos);
-  const length = Math.ceil(Math.max(...prompts.map((p) => p.length)) / PROMPT_BLOCK) * PROMPT_BLOCK;
-  const pads = prompts.map((prompt) => length - prompt.length);
-  const cache = new KvCache(model.config, model.device, pads, capacityFor(length, maxTokens));
   const seen = prompts.map((prompt) => [...prompt]);
   const done = prompts.map(() => false);
   const root = key(seed).fold("generate");
+  let cache: KvCache | null = null;
   try {
-    let input = prompts.map((prompt, row) => [...Array<number>(pads[row]!).fill(0), ...prompt]);
     for (let step = 0; step < maxTokens && done.includes(false); step++) {
       signal?.throwIfAborted();
+      if (cache?.stale) {
+        cache.free();
+        cache = null;
+      }
+      const input = cache ? seen.map((ids) => [ids.at(-1)!]) : leftPadded(seen);
+      cache ??= newCache(model, input, seen);
       const logits = await nextLogits(model, input, cache);
       const vocab = model.config.vocab;
       const tokens = done.map((ended, row): number | null => {
@@ -60,11 +64,22 @@ export async function* generateTokens(
         return done[row] ? null : token;
       });
       if (tokens.some((token) => token !== null)) yield tokens;
-      input = seen.map((ids) => [ids.at(-1)!]);
     }
   } finally {
-    cache.free();
+    cache?.free();
   }
+}
+
+/** Rows of one length, for which few programs are needed; a cache hides the padding. */
+function leftPadded(rows: readonly (readonly number[])[]): number[][] {
+  const length = paddedLength(Math.max(...rows.map((row) => row.length)));
+  return rows.map((row) => [...Array<number>(length - row.length).fill(0), ...row]);
+}
+
+function newCache(model: Decoder, input: readonly number[][], rows: readonly (readonly number[])[]): KvCache {
+  const length = input[0]!.length;
+  const pads = rows.map((row) => length - row.length);
+  return new KvCache(model.config, model.device, pads, capacityFor(length));
 }
 
 /** The logits after the last token of each row, [batch · vocab]. */
@@ -76,9 +91,19 @@ async function nextLogits(model: Decoder, input: readonly number[][], cache: KvC
   return logits.data();
 }
 
-/** Room for the prompt and as much again; `reserve` doubles it when that is used up. */
-function capacityFor(length: number, maxTokens: number): number {
-  return Math.min(length + maxTokens, Math.max(2 * length, 64));
+/** The next of 16, 24, 32, 48, 64, 96, …: at most half as much again, and two programs for each doubling. */
+function paddedLength(tokens: number): number {
+  let size = SMALLEST_PROMPT;
+  while (size < tokens) size *= 2;
+  const between = (size / 4) * 3;
+  return between >= Math.max(tokens, SMALLEST_PROMPT) ? between : size;
+}
+
+/** A power of two with room for the prompt and at least one token more; `reserve` doubles it when it is used up. */
+function capacityFor(length: number): number {
+  let capacity = SMALLEST_CACHE;
+  while (capacity <= length) capacity *= 2;
+  return capacity;
 }
 
 function checkPrompts(model: Decoder, prompts: readonly (readonly number[])[], maxTokens: number): void {
@@ -100,11 +125,14 @@ function checkPrompts(model: Decoder, prompts: readonly (readonly number[])[], m
   }
 }
 
+/** A text, or its token ids where it is encoded in another way: a chat's template writes special tokens itself. */
+export type Prompt = string | readonly number[];
+
 /** Continues texts. A stop string or an end-of-text token ends a text; neither is part of the result. */
 export async function generateText(
   model: Decoder,
   tokenizer: Tokenizer,
-  prompts: readonly string[],
+  prompts: readonly Prompt[],
   options: TextOptions = {},
 ): Promise<string[]> {
   const texts = prompts.map(() => "");
@@ -116,7 +144,7 @@ export async function generateText(
 export async function* streamText(
   model: Decoder,
   tokenizer: Tokenizer,
-  prompt: string,
+  prompt: Prompt,
   options: TextOptions = {},
 ): AsyncGenerator<string, void, undefined> {
   for await (const { text } of streamTexts(model, tokenizer, [prompt], options)) yield text;
@@ -126,10 +154,10 @@ export async function* streamText(
 export async function* streamTexts(
   model: Decoder,
   tokenizer: Tokenizer,
-  prompts: readonly string[],
+  prompts: readonly Prompt[],
   options: TextOptions = {},
 ): AsyncGenerator<{ row: number; text: string }, void, undefined> {
-  const ids = prompts.map((prompt) => tokenizer.encode(prompt));
+  const ids = prompts.map((prompt) => (typeof prompt === "string" ? tokenizer.encode(prompt) : prompt));
   const stops = options.stopTokens ?? stopTokensOf(model, tokenizer);
   const streams = ids.map((prompt) => new TextStream(tokenizer, prompt, options.stop ?? []));
   for await (const tokens of generateTokens(model, ids, { ...options, stopTokens: stops })) {

@@ -17,6 +17,7 @@ export {
   type GenerateOptions,
   generateText,
   generateTokens,
+  type Prompt,
   streamText,
   streamTexts,
   type TextOptions,

@@ -2,6 +2,15 @@
 export { adapt, Adapter, type AdaptOptions, type FactorSelection } from "./adapter.ts";
 export { adaptersOf, type AdapterSet } from "./adapters.ts";
 export { type Host, hostInfos, hostsOf } from "./hosts.ts";
+export { combine, type CombineOptions } from "./combine.ts";
+export {
+  type AdapterReport,
+  type FactorCount,
+  formatReport,
+  inspect,
+  type ModuleReport,
+  type ParameterReport,
+} from "./inspect.ts";
 export { type MergeOptions, untie } from "./merge.ts";
 export { BASE } from "./rows.ts";
 export { init, type Init } from "./init.ts";
@@ -43,6 +52,7 @@ export {
   type Target,
   type TargetSpec,
 } from "./sites.ts";
+export { mergedModelFiles } from "./files/merged.ts";
 export { peftLoraFiles, peftVeraFiles } from "./files/peft/save.ts";
 export { loadAdapterFiles, type LoadOptions } from "./files/load.ts";
 export { nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";

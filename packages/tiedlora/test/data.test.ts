@@ -2,14 +2,19 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import fc from "fast-check";
 import {
+  batchesOf,
   DataError,
+  evaluationBatches,
   exampleOrder,
   loadDataset,
+  packExamples,
   readRecords,
   stackBatch,
   type TextFile,
 } from "../src/index.ts";
-import { encodeExample, type TextEncoderLike } from "../src/data/encode.ts";
+import { paddedLength } from "../src/data/batches.ts";
+import { encodeExample, type EncodedExample, type TextEncoderLike } from "../src/data/encode.ts";
+import type { Message } from "../src/data/examples.ts";
 
 /** A file in memory, handed over in pieces of any size. */
 function file(name: string, text: string, piece = Infinity): TextFile {
@@ -93,17 +98,38 @@ test("JSON lines: one object a line, and the line of what is not", async () => {
   await fails("a.jsonl", "[1]", /line 1: \[1\] is not a JSON object/);
 });
 
-/** Tokens are character codes; 1 begins a text and 2 ends it. "ab" is one token, 500. */
+test("a JSON list: its objects, and the line of what is not one", async () => {
+  assert.deepEqual(await records("a.json", '\ufeff[\n {"x": "[{,"},\n\n {"x":\n  [1, "\\"]"]}\n]', 3), [
+    [{ x: "[{," }, 2],
+    [{ x: [1, '"]'] }, 4],
+  ]);
+  assert.deepEqual(await records("a.json", "[]"), []);
+  await fails("a.json", '[{"x":1},\n2]', /line 2: item 2 is not an object; expected a list of objects/);
+  await fails("a.json", '{"x":1}', /a\.json: not a list; expected.*\.jsonl/);
+  await fails("a.json", '{"x":1}\n{"x":2}', /not JSON.*\.jsonl/);
+});
+
+/** Tokens are character codes; 1 begins a text and 2 ends it. "ab" is one token, 500. A chat is "u:hi|a:ho|". */
 const tokenizer: TextEncoderLike = {
-  encode: (text) => [
-    1,
+  encode: (text, { specialTokens = true } = {}) => [
+    ...(specialTokens ? [1] : []),
     ...text
       .replaceAll("ab", "\u01f4")
       .split("")
       .map((c) => c.charCodeAt(0)),
   ],
   eosId: 2,
+  chat: (messages, { addGenerationPrompt = true } = {}) =>
+    "\u0001" +
+    messages.map(({ role, content }) => `${role[0]}:${content}|`).join("") +
+    (addGenerationPrompt ? "a:" : ""),
 };
+
+type Template = (
+  messages: readonly Message[],
+  options?: { readonly addGenerationPrompt?: boolean },
+) => string;
+const plainTemplate: Template = (messages, options) => tokenizer.chat!(messages, options);
 
 const encode = (prompt: string, completion: string, maxLength = 100) =>
   encodeExample({ prompt, completion, line: 1 }, tokenizer, { maxLength });
@@ -112,7 +138,7 @@ suite("an example", () => {
   test("is the prompt, a space, the completion and an end; the loss starts at the completion", () => {
     const encoded = encode("xy", "z");
     assert.deepEqual([...encoded!.tokens], [1, 120, 121, 32, 122, 2]);
-    assert.equal(encoded?.answerStart, 3);
+    assert.deepEqual(encoded?.spans, [[3, 6]]);
   });
 
   test("has no space put in where there is white space", () => {
@@ -126,11 +152,11 @@ suite("an example", () => {
       separator: "",
     });
     assert.deepEqual([...encoded!.tokens], [1, 120, 500, 2]);
-    assert.equal(encoded?.answerStart, 2);
+    assert.deepEqual(encoded?.spans, [[2, 4]]);
   });
 
   test("without a prompt is learned whole, but for the first token", () => {
-    assert.equal(encode("", "z")?.answerStart, 1);
+    assert.deepEqual(encode("", "z")?.spans, [[1, 3]]);
   });
 
   test("is cut off at the end, and says so", () => {
@@ -140,6 +166,67 @@ suite("an example", () => {
 
   test("whose prompt fills the sequence is left out", () => {
     assert.equal(encode("xyxyxy", "z", 6), null);
+  });
+});
+
+suite("a chat", () => {
+  const chat = (
+    messages: readonly Message[],
+    maxLength = 100,
+    template: Template = plainTemplate,
+  ): string | null => {
+    const encoded = encodeExample({ messages, line: 1 }, { ...tokenizer, chat: template }, { maxLength });
+    if (encoded === null) return null;
+    const learned = new Set(
+      encoded.spans.flatMap(([a, b]) => Array.from({ length: b - a }, (_, i) => a + i)),
+    );
+    return Array.from(encoded.tokens, (t, i) => {
+      const c = t === 1 ? "^" : String.fromCharCode(t);
+      return learned.has(i) ? c.toUpperCase() : c;
+    }).join("");
+  };
+  const [ask, answer] = [
+    { role: "user", content: "hi" },
+    { role: "assistant", content: "ho" },
+  ] as const;
+
+  test("is what the template writes, once begun; the assistant's turns are learned, with their ends", () => {
+    assert.equal(chat([ask, answer]), "^u:hi|a:HO|");
+    assert.equal(chat([ask, answer, ask, answer]), "^u:hi|a:HO|u:hi|a:HO|");
+    assert.equal(chat([ask, answer, ask]), "^u:hi|a:HO|u:hi|");
+  });
+
+  test("is cut off at the end; without a turn to learn it is left out", () => {
+    assert.equal(chat([ask, answer, ask, answer], 16), "^u:hi|a:HO|u:hi|"); // ends before the second answer
+    assert.equal(chat([ask, answer], 8), null);
+    assert.equal(chat([ask]), null);
+  });
+
+  test("whose template rewrites earlier turns is learned where it is what the model will see", () => {
+    // As templates that leave out what was thought before the last answer.
+    const forgetful: Template = (messages, options) =>
+      tokenizer.chat!(
+        messages.map((m, i) =>
+          m.role === "assistant" && i < messages.length - 1 ? { ...m, content: "." } : m,
+        ),
+        options,
+      );
+    assert.equal(chat([ask, answer, ask, answer], 100, forgetful), "^u:hi|a:.|u:hi|a:HO|");
+  });
+
+  test("that is none, or that the tokenizer cannot write, is an error with its line", async () => {
+    const load = (text: string, with_ = tokenizer): Promise<unknown> =>
+      loadDataset(file("a.jsonl", text), with_, { maxLength: 99 });
+    await assert.rejects(load('{"messages":[]}'), { message: /line 1: "messages" is not a list/ });
+    await assert.rejects(load('{"messages":[{"role":"user"}]}'), {
+      message: /line 1: messages\[0\] is \{"role":"user"\}; expected/,
+    });
+    await assert.rejects(
+      load('{"messages":[{"role":"assistant","content":"x"}]}', { ...tokenizer, chat: undefined! }),
+      {
+        message: /line 1: this chat cannot be written/,
+      },
+    );
   });
 });
 
@@ -154,14 +241,14 @@ suite("a data set", () => {
       '{"instruction":"x","input":"","output":"z"}',
     ]) {
       const { sample } = await load("a.jsonl", text);
-      assert.deepEqual([sample.prompt, sample.completion], ["x", "z"]);
+      assert.deepEqual(sample, { prompt: "x", completion: "z", line: 1 });
     }
     assert.deepEqual((await load("a.txt", "z\n")).sample, { prompt: "", completion: "z", line: 1 });
   });
 
   test("takes columns by name, and suggests the nearest", async () => {
     const { sample } = await load("a.csv", "mr,ref\nx,z\n", { prompt: "mr", completion: "ref" });
-    assert.deepEqual([sample.prompt, sample.completion], ["x", "z"]);
+    assert.deepEqual(sample, { prompt: "x", completion: "z", line: 2 });
     await assert.rejects(load("a.csv", "mr,ref\nx,z\n", { prompt: "mr", completion: "reff" }), {
       message: /no column "reff"; there are mr, ref \(did you mean "ref"\?\)/,
     });
@@ -184,8 +271,24 @@ suite("a data set", () => {
     const dataset = await load("a.jsonl", text);
     assert.deepEqual([dataset.truncated, dataset.skipped], [1, [1]]);
     await assert.rejects(load("a.jsonl", text.split("\n")[0]!), {
-      message: /all 1 prompts are longer than 16 tokens/,
+      message: /all 1 prompts are longer than 16 tokens.*--seq/,
     });
+  });
+
+  test("tells examples without a completion from those that are too long", async () => {
+    const text = '{"prompt":"x","completion":""}\n{"prompt":"x","completion":"z"}';
+    const { examples, skipped, empty } = await load("a.jsonl", text);
+    assert.deepEqual([examples.length, skipped, empty], [1, [], [1]]);
+    await assert.rejects(load("a.jsonl", text.split("\n")[0]!), {
+      message: /the completions of all 1 examples are empty; is this the right column\?/,
+    });
+  });
+
+  test("has a fingerprint that any other token changes", async () => {
+    const of = async (text: string): Promise<string> => (await load("a.txt", text)).fingerprint;
+    assert.equal(await of("xyz\nx"), await of("xyz\nx"));
+    assert.notEqual(await of("xyz\nx"), await of("xyz\ny"));
+    assert.notEqual(await of("xyz"), await of("xyz\nx"));
   });
 });
 
@@ -210,13 +313,111 @@ suite("batches", () => {
     const examples = [encode("x", "z")!, encode("xxx", "zz")!];
     const batch = stackBatch(examples, 100, 0);
     assert.equal(batch.length, 33);
-    assert.deepEqual([...batch.tokens.slice(0, 6)], [1, 120, 32, 122, 2, 0]);
-    assert.deepEqual([...batch.mask.slice(0, 6)], [0, 0, 1, 1, 1, 0]);
+    assert.deepEqual(Array.from(batch.tokens.slice(0, 6)), [1, 120, 32, 122, 2, 0]);
+    assert.deepEqual(Array.from(batch.mask.slice(0, 6)), [0, 0, 1, 1, 1, 0]);
     assert.equal(
       batch.mask.reduce((a, b) => a + b),
       3 + 4,
     );
     assert.equal(batch.tokenCount, 5 + 8);
     assert.equal(stackBatch(examples, 8, 0).length, 8);
+  });
+
+  const ofLength = (n: number, line = 1): EncodedExample => ({
+    tokens: new Int32Array(n).fill(line),
+    spans: [[1, n]],
+    line,
+    truncated: false,
+  });
+
+  test("have at most 8 lengths to the octave", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 2, max: 1 << 20 }), (n) => {
+        const length = paddedLength(n, Infinity);
+        assert.ok(length >= n && (length - 1) % 32 === 0);
+        assert.ok(length - n < Math.max(32, n / 8), `${n} -> ${length}`);
+      }),
+    );
+    const lengths = new Set(Array.from({ length: 4096 }, (_, i) => paddedLength(i + 2, Infinity)));
+    assert.equal(lengths.size, 8 + 4 * 8);
+  });
+
+  const lengths = fc.array(fc.integer({ min: 2, max: 300 }), { minLength: 1, maxLength: 60 });
+
+  test("hold every example once an epoch, also those that are sorted by length", () => {
+    fc.assert(
+      fc.property(lengths, fc.integer({ min: 1, max: 5 }), fc.nat(99), (sizes, batch, seed) => {
+        const examples = sizes.map((n, i) => ofLength(n, i));
+        const at = batchesOf(examples, { batch, maxLength: 300, seed, padId: -1 });
+        // 16 batches are made of 16 · batch successive examples of the shuffled order.
+        const seen = Array.from({ length: 16 }, (_, step) => at(step)).flatMap((b) =>
+          Array.from({ length: batch }, (_, row) => b.tokens[row * b.length]!),
+        );
+        const order = exampleOrder(sizes.length, seed);
+        const expected = Array.from({ length: 16 * batch }, (_, i) => order(i));
+        const sorted = (values: number[]): number[] => values.sort((a, b) => a - b);
+        assert.deepEqual(sorted(seen), sorted(expected));
+      }),
+    );
+  });
+
+  test("are a function of seed and step alone: a run can go on anywhere", () => {
+    const examples = Array.from({ length: 50 }, (_, i) => ofLength(2 + ((i * 37) % 199), i));
+    const options = { batch: 3, maxLength: 200, seed: 5, padId: 0 };
+    const inOrder = batchesOf(examples, options);
+    const all = Array.from({ length: 70 }, (_, step) => inOrder(step));
+    for (const step of [69, 3, 40, 16, 15]) assert.deepEqual(batchesOf(examples, options)(step), all[step]);
+    assert.notDeepEqual(batchesOf(examples, { ...options, seed: 6 })(0), all[0]);
+  });
+
+  test("of examples sorted by length hold less padding", () => {
+    const examples = Array.from({ length: 400 }, (_, i) => ofLength(2 + ((i * 7919) % 500), i));
+    const options = { batch: 8, maxLength: 512, seed: 1, padId: 0 };
+    const at = batchesOf(examples, options);
+    const batches = Array.from({ length: 48 }, (_, step) => at(step));
+    const order = exampleOrder(400, 1);
+    const unsorted = batches.map((_, step) =>
+      stackBatch(
+        Array.from({ length: 8 }, (_, i) => examples[order(8 * step + i)]!),
+        512,
+        0,
+      ),
+    );
+    const padding = (all: typeof batches): number =>
+      1 - all.reduce((n, b) => n + b.tokenCount, 0) / all.reduce((n, b) => n + b.tokens.length, 0);
+    assert.ok(padding(batches) < 0.15, `${padding(batches)}`);
+    assert.ok(padding(unsorted) > 0.35, `${padding(unsorted)}`);
+  });
+
+  test("for an evaluation hold every example once", () => {
+    fc.assert(
+      fc.property(lengths, fc.integer({ min: 1, max: 7 }), (sizes, batch) => {
+        const batches = evaluationBatches(
+          sizes.map((n) => ofLength(n)),
+          { batch, maxLength: 300, padId: 0 },
+        );
+        const sum = (f: (b: (typeof batches)[number]) => number): number =>
+          batches.reduce((n, b) => n + f(b), 0);
+        assert.equal(sum((b) => b.tokenCount), sizes.reduce((a, b) => a + b)); // prettier-ignore
+        assert.equal(sum((b) => b.predicted), sizes.reduce((a, b) => a + b - 1, 0)); // prettier-ignore
+        for (const b of batches) assert.equal(b.predicted, b.mask.reduce((x, y) => x + y)); // prettier-ignore
+      }),
+    );
+  });
+
+  test("are packed: nothing is lost, nothing too long, each example learns what it learned alone", () => {
+    fc.assert(
+      fc.property(lengths, (sizes) => {
+        const packed = packExamples(sizes.map((n, i) => ofLength(n, i)), 300); // prettier-ignore
+        assert.ok(packed.every(({ tokens }) => tokens.length <= 300));
+        const learned = packed.flatMap(({ tokens, spans }) => spans.map(([a, b]) => [tokens[a], b - a + 1]));
+        assert.deepEqual(
+          learned.sort(([a], [b]) => a! - b!),
+          sizes.map((n, i) => [i, n]),
+        );
+        // Two sequences that are at most half full would have been joined.
+        assert.ok(packed.filter(({ tokens }) => tokens.length <= 150).length <= 1);
+      }),
+    );
   });
 });

@@ -133,7 +133,7 @@ async function* chunksOf(content: Chunks): AsyncGenerator<Uint8Array> {
 }
 
 /** Makes the rename itself last through a crash. Windows cannot open a directory, and needs not. */
-async function syncDirectory(directory: string): Promise<void> {
+export async function syncDirectory(directory: string): Promise<void> {
   if (process.platform === "win32") return;
   const handle = await open(directory, "r");
   try {

@@ -4,8 +4,7 @@ import { optim } from "@tiedlora/core";
 import { generateText, linearSpecs } from "@tiedlora/models";
 import type { Pretrained } from "@tiedlora/models/node";
 import { adapt } from "../adapter.ts";
-import { batchesOf } from "../data/dataset.ts";
-import { stackBatch } from "../data/batches.ts";
+import { batchesOf, stackBatch } from "../data/batches.ts";
 import { encodeExample, type EncodedExample } from "../data/encode.ts";
 import { type Example, GYM_TASK_NAMES, GYM_TASKS, gymExamples, type GymTaskName } from "../gym/tasks.ts";
 import { methodByName, type MethodName } from "../methods/index.ts";
@@ -102,7 +101,7 @@ async function judged(
   encoded: readonly EncodedExample[],
 ): Promise<Judgement> {
   const loss = await model.loss(lossInputs(model, stackBatch(encoded, MAX_TOKENS, padId))).item();
-  const longest = Math.max(...encoded.map(({ tokens, answerStart }) => tokens.length - answerStart));
+  const longest = Math.max(...encoded.map(({ tokens, spans }) => tokens.length - spans[0]![0]));
   const prompts = examples.map(({ prompt }) => prompt);
   const answers = await generateText(model, tokenizer, prompts, { maxTokens: longest + 4 });
   const right = answers.filter((answer, i) => answer.trim() === examples[i]!.completion.trim()).length;

@@ -1,12 +1,11 @@
 /** The command line: parses arguments, runs a command, and turns errors into messages and exit codes. */
 import { Command, CommanderError } from "commander";
-import { processOutput, paint, type Output } from "./output.ts";
+import { DivergedError } from "../train/diverged.ts";
+import { EXIT, paint, processOutput, type Output } from "./output.ts";
 import { addParams } from "./params.ts";
 import { addPlayground } from "./playground.ts";
+import { UsageError } from "./settings.ts";
 import { addTrain } from "./train.ts";
-
-/** What the exit codes mean. */
-export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 
 /** Runs `argv` (without node and script) and gives the exit code. */
 export async function main(argv: readonly string[], output: Output = processOutput()): Promise<number> {
@@ -18,7 +17,7 @@ export async function main(argv: readonly string[], output: Output = processOutp
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage; // it has printed
     output.info(`${paint("red", "error:")} ${messageOf(error)}`);
     if (process.env["TIEDLORA_DEBUG"] !== undefined && error instanceof Error) output.info(error.stack ?? "");
-    return EXIT.failed;
+    return exitCodeOf(error);
   }
 }
 
@@ -34,7 +33,8 @@ export function createProgram(output: Output): Command {
     .configureHelp({ sortSubcommands: true })
     .addHelpText(
       "after",
-      `\nExit codes: ${EXIT.ok} done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.interrupted} interrupted.`,
+      `\nExit codes: ${EXIT.ok} done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage or settings, ${EXIT.diverged} the loss became NaN, ` +
+        `${EXIT.interrupted} interrupted.`,
     );
   addTrain(program, output);
   addParams(program, output);
@@ -42,10 +42,15 @@ export function createProgram(output: Output): Command {
   return program;
 }
 
+function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError) return EXIT.usage;
+  return error instanceof DivergedError ? EXIT.diverged : EXIT.failed;
+}
+
 function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const code = (error as NodeJS.ErrnoException).code;
-  const hint = code === undefined ? undefined : SYSTEM_HINTS[code];
+  const hint = code === undefined ? memoryHint(error) : SYSTEM_HINTS[code];
   return hint === undefined ? error.message : `${error.message}. ${hint}`;
 }
 
@@ -56,3 +61,12 @@ const SYSTEM_HINTS: Readonly<Record<string, string>> = {
   EROFS: "The file system is read-only: give another directory.",
   ENOTDIR: "Part of the path is a file, not a directory.",
 };
+
+function memoryHint({ name, message }: Error): string | undefined {
+  if (
+    name !== "OutOfMemoryError" &&
+    !/out of memory|one buffer of .* holds at most|allocation failed/i.test(message)
+  )
+    return undefined;
+  return "To need less: a smaller --batch (with more --accumulate), a smaller --seq, or --checkpointing.";
+}

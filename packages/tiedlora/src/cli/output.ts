@@ -1,44 +1,29 @@
 /** Where the command line writes: results to stdout, everything for people to stderr unless it is the result. */
 import { styleText } from "node:util";
 
+/** What the exit codes mean. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, diverged: 3, interrupted: 130 } as const;
+
 export interface Output {
   /** A line of results. */
   out(line: string): void;
   /** A line about what is going on. */
   info(line: string): void;
-  /** Replaces the last line on a terminal; on anything else, prints nothing. */
-  status(line: string): void;
-  /** Whether `status` shows. */
+  /** Whether there is a terminal, on which a line can move. */
   readonly interactive: boolean;
 }
 
 /** The process's own streams. Colours and moving lines only on a terminal. */
 export function processOutput(): Output {
   const { stdout, stderr } = process;
-  let open = false; // whether a status line is on the screen
-  const clear = (): void => {
-    if (open) stderr.write("\r\x1b[K");
-    open = false;
-  };
   return {
     interactive: stderr.isTTY,
-    out: (line) => {
-      clear();
-      stdout.write(`${line}\n`);
-    },
-    info: (line) => {
-      clear();
-      stderr.write(`${line}\n`);
-    },
-    status: (line) => {
-      if (!stderr.isTTY) return;
-      stderr.write(`\r\x1b[K${line.slice(0, (stderr.columns || 80) - 1)}`);
-      open = true;
-    },
+    out: (line) => void stdout.write(`${line}\n`),
+    info: (line) => void stderr.write(`${line}\n`),
   };
 }
 
-type Style = "bold" | "dim" | "red" | "green" | "cyan";
+type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan";
 
 /** Colours text for a terminal that shows colours. */
 export function paint(style: Style, text: string): string {

@@ -1,17 +1,20 @@
 /** How training goes: one moving line on a terminal, some lines in a log, or JSON for programs. */
+import { MultiBar } from "cli-progress";
+import type { Evaluation } from "../train/evaluate.ts";
 import type { StepReport } from "../train/train.ts";
 import { duration, paint, type Output } from "./output.ts";
 
 /** Where nothing can be overwritten, so many lines show the whole run. */
 const LOG_LINES = 20;
-const BAR = 20;
+const WIDTH = 20;
 
 export class ProgressLine {
   readonly #output: Output;
   readonly #json: boolean;
   /** Steps done. */
   steps = 0;
-  #first: number | null = null;
+  #bar: Bar | null = null;
+  readonly #losses: number[] = [];
   #last: StepReport | null = null;
 
   constructor(output: Output, json: boolean) {
@@ -19,34 +22,90 @@ export class ProgressLine {
     this.#json = json;
   }
 
-  report(report: StepReport): void {
+  /** Shows a step, and the evaluation after it if there was one. */
+  report(report: StepReport, evaluation: Evaluation | null = null): void {
     this.steps = report.step;
-    this.#first ??= report.loss;
+    this.#losses.push(report.loss);
     this.#last = report;
     if (this.#json) {
-      this.#output.out(JSON.stringify(report));
+      const extra = evaluation && { validLoss: evaluation.loss, validPerplexity: evaluation.perplexity };
+      this.#output.out(JSON.stringify({ ...report, ...extra }));
     } else if (this.#output.interactive) {
-      this.#output.status(progressText(report));
-    } else if (report.step === 1 || report.step % Math.ceil(report.steps / LOG_LINES) === 0) {
-      this.#output.info(progressText(report));
+      this.#bar ??= new Bar(report.steps);
+      if (evaluation !== null) this.#bar.log(evaluationText(report, evaluation));
+      this.#bar.update(report);
+    } else {
+      const every = Math.ceil(report.steps / LOG_LINES);
+      if (report.step === 1 || report.step % every === 0) this.#output.info(progressText(report));
+      if (evaluation !== null) this.#output.info(evaluationText(report, evaluation));
     }
   }
 
   /** The line that stays. */
   end(): void {
+    this.#bar?.stop();
+    this.#bar = null;
     const last = this.#last;
-    if (last === null || this.#first === null) return;
+    if (last === null) return;
+    const losses = this.#losses;
+    const some = Math.min(Math.ceil(losses.length / 10), 50); // one batch is easier than another
+    const [first, end] = [mean(losses.slice(0, some)), mean(losses.slice(-some))];
+    const over = some === 1 ? "step" : `${some} steps`;
     this.#output.info(
-      `${paint("green", "trained")} ${last.step} steps: loss ${this.#first.toFixed(4)} at the first, ` +
-        `${last.loss.toFixed(4)} at the last; ${last.tokens.toLocaleString("en-US")} tokens, ${Math.round(last.tokensPerSecond).toLocaleString("en-US")} tokens/s`,
+      `${paint("green", "trained")} ${last.step} steps: loss ${first.toFixed(4)} over the first ${over}, ` +
+        `${end.toFixed(4)} over the last; ${last.tokens.toLocaleString("en-US")} tokens, ${wholes(last.tokensPerSecond)} tokens/s`,
     );
   }
 }
 
-/** "step  40/200 [####......] loss 2.9381  1,240 tokens/s  12s left" */
-export function progressText({ step, steps, loss, tokensPerSecond, secondsLeft }: StepReport): string {
-  const filled = Math.round((BAR * step) / steps);
-  const bar = "#".repeat(filled) + ".".repeat(BAR - filled);
-  const speed = `${Math.round(tokensPerSecond).toLocaleString("en-US")} tokens/s`;
-  return `step ${String(step).padStart(String(steps).length)}/${steps} [${bar}] loss ${loss.toFixed(4)}  ${speed}  ${duration(secondsLeft)} left`;
+function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+const wholes = (value: number): string => Math.round(value).toLocaleString("en-US");
+
+/** The moving line of a terminal, at the bottom of what is printed meanwhile. */
+class Bar {
+  readonly #bars: MultiBar;
+  readonly #bar: ReturnType<MultiBar["create"]>;
+
+  constructor(steps: number) {
+    this.#bars = new MultiBar({
+      format: "step {value}/{total} [{bar}] {text}",
+      barsize: WIDTH,
+      barCompleteChar: "#",
+      barIncompleteChar: ".",
+      stream: process.stderr,
+      hideCursor: true,
+      clearOnComplete: true,
+    });
+    this.#bar = this.#bars.create(steps, 0, { text: "" });
+  }
+
+  update(report: StepReport): void {
+    this.#bar.update(report.step, { text: statusText(report) });
+  }
+
+  log(line: string): void {
+    this.#bars.log(`${line}\n`);
+  }
+
+  stop(): void {
+    this.#bars.stop();
+  }
+}
+
+/** "loss 2.9381  1,240 tokens/s  12s left" */
+function statusText({ loss, tokensPerSecond, secondsLeft }: StepReport): string {
+  return `loss ${loss.toFixed(4)}  ${wholes(tokensPerSecond)} tokens/s  ${duration(secondsLeft)} left`;
+}
+
+/** "step  40/200  loss 2.9381  1,240 tokens/s  12s left" */
+function progressText(report: StepReport): string {
+  const { step, steps } = report;
+  return `step ${String(step).padStart(String(steps).length)}/${steps}  ${statusText(report)}`;
+}
+
+function evaluationText({ step }: StepReport, { loss, perplexity }: Evaluation): string {
+  return `step ${step}: validation loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`;
 }

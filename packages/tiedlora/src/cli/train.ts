@@ -1,209 +1,262 @@
-/** `tiedlora train`: fine-tunes a model directory on a file of examples, and saves the adapter. */
+/** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
 import { access, constants } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
-import { optim } from "@tiedlora/core";
-import { type Decoder, generateText, type Tokenizer } from "@tiedlora/models";
-import { loadModel, loadTokenizer } from "@tiedlora/models/node";
+import { type Device, optim } from "@tiedlora/core";
+import { writeFileAtomic } from "@tiedlora/core/node";
+import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { adapt, type Adapter } from "../adapter.ts";
-import type { Example } from "../data/examples.ts";
-import { batchesOf, loadDataset, type Dataset } from "../data/dataset.ts";
-import { methodByName, type MethodName } from "../methods/index.ts";
+import { packExamples } from "../data/batches.ts";
+import type { Dataset } from "../data/dataset.ts";
 import type { Method } from "../method.ts";
-import { saveAdapter, textFile } from "../node/files.ts";
-import type { Modules } from "../sites.ts";
-import { train } from "../train/train.ts";
-import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
-import { methodName, number, oneOf, target, whole } from "./options.ts";
-import { paint, type Output } from "./output.ts";
+import { methodByName } from "../methods/index.ts";
+import { dataFile } from "../node/data.ts";
+import { textFile } from "../node/files.ts";
+import { lastState, run, type RunResult } from "../node/run.ts";
+import { checkRank } from "./checks.ts";
+import { withDevice } from "./device.ts";
+import { checkLength, checkModelDirectory, describeData, openData, openModel, padIdOf } from "./load.ts";
+import { EXIT, paint, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
+import { RUN_FILE, runSettings } from "./run-file.ts";
+import { sampleOf } from "./sample.ts";
+import { addSettings } from "./settings.ts";
+import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { settingsYaml } from "./yaml.ts";
 
-const SCHEDULES = ["constant", "linear", "cosine"] as const;
-
-interface TrainCommand {
-  readonly model: string;
-  readonly data: string;
-  readonly promptColumn?: string;
-  readonly completionColumn?: string;
-  readonly separator: string;
-  readonly method: MethodName;
-  readonly rank: number;
-  readonly alpha?: number;
-  readonly target: Modules;
-  readonly dropout: number;
-  readonly steps: number;
-  readonly batch: number;
-  readonly seq: number;
-  readonly lr: number;
-  readonly schedule: (typeof SCHEDULES)[number];
-  readonly warmup: number;
-  readonly weightDecay: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly clip?: number;
-  readonly seed: number;
-  readonly backend: BackendName;
-  readonly out: string;
+interface TrainFlags extends Record<string, unknown> {
+  readonly config?: string;
+  readonly resume?: true;
+  readonly restart?: true;
   readonly json?: true;
 }
 
+const EXAMPLES = `
+Examples:
+  tiedlora train --model ./llama --data train.jsonl --method tl6 --rank 8 --steps 200 --lr 3e-3 --out ./adapter
+  tiedlora train --config run.yaml --rank 4 --out ./rank4
+  tiedlora train --resume --out ./adapter`;
+
 export function addTrain(program: Command, output: Output): void {
-  program
-    .command("train")
-    .description("fine-tune a model on a file of prompts and completions, and save the adapter")
-    .requiredOption("--model <dir>", "the base model: a Hugging Face directory")
-    .requiredOption("--data <file>", "examples: .csv, .tsv, .jsonl or .txt")
-    .option("--prompt-column <name>", "the field that holds the prompt")
-    .option("--completion-column <name>", "the field that holds the completion; the loss is on it alone")
-    .option("--separator <text>", "put between prompt and completion where neither has white space", " ")
-    .option("--method <name>", "lora, vera, or tl1 to tl6", methodName, "tl6")
-    .option("--rank <n>", "rank of the update", whole(1), 8)
-    .option("--alpha <x>", "scale of the update times its rank (default: the rank)", number({ above: 0 }))
-    .option("--target <modules>", "qkv, all-linear, module names, or /pattern/", target, "qkv")
-    .option("--dropout <p>", "dropout of the adapter's input", number({ min: 0, below: 1 }), 0)
-    .option("--steps <n>", "training steps", whole(1), 100)
-    .option("--batch <n>", "examples a step", whole(1), 4)
-    .option("--seq <n>", "the most tokens of an example", whole(2), 256)
-    .option("--lr <x>", "learning rate", number({ above: 0 }), 1e-3)
-    .option("--schedule <name>", "constant, linear or cosine", oneOf(SCHEDULES), "constant")
-    .option("--warmup <n>", "steps over which the learning rate rises", whole(0), 0)
-    .option("--weight-decay <x>", "AdamW's weight decay", number({ min: 0 }), 0.01)
-    .option("--beta1 <x>", "AdamW's decay rate of the mean", number({ min: 0, below: 1 }), 0.9)
-    .option("--beta2 <x>", "AdamW's decay rate of the square", number({ min: 0, below: 1 }), 0.98)
-    .option("--clip <x>", "the largest norm of the gradients together", number({ above: 0 }))
-    .option("--seed <n>", "all randomness follows from it", whole(0), 0)
-    .option("--backend <name>", "cpu, webgpu, or reference (slow, float64)", oneOf(BACKEND_NAMES), "cpu")
-    .requiredOption("--out <dir>", "where the adapter is saved")
+  const command = program.command("train").description("fine-tune a model on examples, and save the adapter");
+  addSettings(command, TRAIN_SETTINGS)
+    .option("--resume", "go on with the run in --out from its last checkpoint, with its settings")
+    .option("--restart", "throw away an unfinished run in --out")
     .option("--json", "print one JSON object a step instead of the progress line")
-    .addHelpText(
-      "after",
-      "\nExample:\n  tiedlora train --model ./llama --data train.jsonl --method tl6 --rank 8 --steps 200 --lr 3e-3 --out ./adapter",
-    )
-    .action(async (options: TrainCommand) => {
-      await checkWritable(options.out);
-      const file = await textFile(options.data);
-      const method = methodByName(options.method, {
-        rank: options.rank,
-        ...(options.alpha !== undefined && { alpha: options.alpha }),
-        target: options.target,
-        dropout: options.dropout,
-      });
-      await withDevice(options.backend, async (device) => {
-        const tokenizer = await loadTokenizer(options.model);
-        const model = await loadModel(options.model, { device });
-        const dataset = await loadDataset(file, tokenizer, {
-          prompt: options.promptColumn,
-          completion: options.completionColumn,
-          separator: options.separator,
-          maxLength: options.seq,
-        });
-        await run({ options, output, model, tokenizer, dataset, method });
-      });
+    .addHelpText("after", EXAMPLES)
+    .action(async (flags: TrainFlags) => {
+      const { settings, resume } = await runSettings(flags);
+      await checkWritable(settings.out);
+      if (!resume) await checkUnfinished(settings.out, flags.restart === true);
+      await checkModelDirectory(settings.model);
+      await checkLength(settings.model, settings.seq);
+      const ended = await withDevice(settings.backend, (device) =>
+        trainCommand({ settings, output, device, resume, json: flags.json === true }),
+      );
+      if (ended === "interrupted") process.exitCode = EXIT.interrupted;
     });
 }
 
-interface Run {
-  readonly options: TrainCommand;
+interface Context {
+  readonly settings: TrainSettings;
   readonly output: Output;
+  readonly device: Device;
+  readonly resume: boolean;
+  readonly json: boolean;
+}
+
+interface Prepared {
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;
   readonly dataset: Dataset;
-  readonly method: Method;
+  readonly valid: Dataset | null;
+  readonly adapter: Adapter;
 }
 
-async function run(context: Run): Promise<void> {
-  const { options, output, model, tokenizer, dataset, method } = context;
-  const adapter = await adapt(model, method, { seed: options.seed });
-  describe(context, adapter);
-  await showSample(context, "before");
-  const interrupt = new AbortController();
-  const onInterrupt = (): void => interrupt.abort();
-  process.once("SIGINT", onInterrupt);
-  const progress = new ProgressLine(output, options.json === true);
-  try {
-    const reports = train({
-      model,
-      adapter,
-      optimizer: optimizerOf(adapter, options),
-      steps: options.steps,
-      batch: batchesOf(dataset.examples, {
-        batch: options.batch,
-        maxLength: options.seq,
-        seed: options.seed,
-        padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
-      }),
-      signal: interrupt.signal,
-    });
-    for await (const report of reports) progress.report(report);
-  } finally {
-    process.removeListener("SIGINT", onInterrupt);
-  }
-  progress.end();
-  await showSample(context, "after");
-  await saveAdapter(adapter, options.out, provenanceOf(options, progress.steps));
-  output.info(`adapter saved in ${options.out}`);
-  if (interrupt.signal.aborted) {
-    output.info(`interrupted after ${progress.steps} of ${options.steps} steps`);
-    process.exitCode = 130;
-  }
+async function trainCommand(context: Context): Promise<RunResult["ended"]> {
+  const { settings, output } = context;
+  const prepared = await prepare(context);
+  const { model, tokenizer, dataset } = prepared;
+  await showSample(output, "before", model, tokenizer, dataset);
+  const result = await runTraining(context, prepared);
+  await showSample(output, "after", model, tokenizer, dataset);
+  conclude(output, settings, result);
+  return result.ended;
 }
 
-function optimizerOf(adapter: Adapter, options: TrainCommand): optim.AdamW {
-  const { lr, warmup, steps, schedule, weightDecay, beta1, beta2, clip } = options;
-  return optim.adamW(adapter.parameters(), {
-    lr: schedule === "constant" ? optim.constant(lr, { warmup }) : optim[schedule](lr, { warmup, steps }),
-    betas: [beta1, beta2],
-    weightDecay,
-    ...(clip !== undefined && { clipNorm: clip }),
+/** Loads everything and puts the adapter on the model; nothing has been written yet. */
+async function prepare({ settings, output, device }: Context): Promise<Prepared> {
+  const file = (await dataFile(settings.data, "train"))!; // throws where there is none
+  const validFile =
+    settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
+  const method = methodOf(settings);
+  const { model, tokenizer } = await openModel(settings.model, device);
+  checkRank(model, method, output);
+  model.checkpointing = settings.checkpointing;
+  const dataset = await openData(file, tokenizer, settings);
+  const valid = validFile && (await openData(validFile, tokenizer, settings));
+  const adapter = await adapt(model, method, { seed: settings.seed });
+  const { trainable } = adapter.count();
+  output.info(
+    `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
+      `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules`,
+  );
+  describeData(output, file.name, dataset, settings.seq);
+  if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
+  return { model, tokenizer, dataset, valid, adapter };
+}
+
+async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
+  const { settings, output, resume, json } = context;
+  const { model, tokenizer, dataset, valid, adapter } = prepared;
+  const examples = settings.pack ? packExamples(dataset.examples, settings.seq) : dataset.examples;
+  const steps = stepsOf(settings, examples.length);
+  if (resume) await announceResume(output, settings.out, steps);
+  else await writeFileAtomic(join(settings.out, RUN_FILE), settingsYaml(TRAIN_SETTINGS, absolute(settings)));
+  const progress = new ProgressLine(output, json);
+  return interruptible(async (signal) => {
+    try {
+      return await run({
+        model,
+        adapter,
+        optimizer: optimizerOf(adapter, settings, steps),
+        directory: settings.out,
+        examples,
+        valid: valid?.examples,
+        fingerprint: dataset.fingerprint,
+        steps,
+        batch: settings.batch,
+        accumulate: settings.accumulate,
+        maxLength: settings.seq,
+        seed: settings.seed,
+        padId: padIdOf(model, tokenizer),
+        evalEvery: settings.evalEvery,
+        patience: settings.patience,
+        saveEvery: settings.saveEvery,
+        log: settings.log,
+        resume,
+        provenance: provenanceOf(settings, steps),
+        signal,
+        onStep: (report, evaluation) => progress.report(report, evaluation),
+      });
+    } finally {
+      progress.end();
+    }
   });
 }
 
-/** What is about to happen, in a few lines. */
-function describe({ options, output, model, dataset, method }: Run, adapter: Adapter): void {
-  const { trainable } = adapter.count();
-  const { examples, truncated, skipped } = dataset;
-  output.info(
-    `${paint("bold", method.name)} rank ${method.rank} on ${options.model} (${model.device.name}): ` +
-      `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules`,
-  );
-  output.info(`${examples.length} examples from ${options.data}`);
-  if (truncated > 0) output.info(`${truncated} of them are cut off at ${options.seq} tokens (--seq)`);
-  if (skipped.length > 0) {
-    const lines = skipped.slice(0, 5).join(", ") + (skipped.length > 5 ? ", ..." : "");
-    output.info(
-      `${skipped.length} left out: their prompts fill ${options.seq} tokens (--seq); lines ${lines}`,
-    );
+export function methodOf(
+  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">,
+): Method {
+  const { method, rank, alpha, target, dropout } = settings;
+  return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
+}
+
+const DEFAULT_STEPS = 100;
+
+function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, examples: number): number {
+  if (epochs === undefined) return steps ?? DEFAULT_STEPS;
+  return Math.max(1, Math.ceil((epochs * examples) / (batch * accumulate)));
+}
+
+const RATES = {
+  constant: (lr: number, { warmup }: { warmup: number }): optim.Schedule => optim.constant(lr, { warmup }),
+  linear: optim.linear,
+  cosine: optim.cosine,
+} as const;
+
+function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.AdamW {
+  const { lr, schedule, weightDecay, beta1, beta2, clip } = settings;
+  const warmup = Math.min(settings.warmup ?? Math.min(50, Math.ceil(steps / 10)), steps);
+  return optim.adamW(adapter.parameters(), {
+    lr: RATES[schedule](lr, { warmup, steps }),
+    betas: [beta1, beta2],
+    weightDecay,
+    clipNorm: clip,
+  });
+}
+
+/** Runs `work` so that Ctrl-C ends it after the current step; a second one ends the process. */
+async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const interrupt = new AbortController();
+  const onSignal = (): void => {
+    if (interrupt.signal.aborted) process.exit(EXIT.interrupted);
+    interrupt.abort();
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  try {
+    return await work(interrupt.signal);
+  } finally {
+    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
   }
 }
 
-/** What the model makes of the first example's prompt. */
+async function announceResume(output: Output, directory: string, steps: number): Promise<void> {
+  const last = await lastState(directory);
+  output.info(
+    last === null
+      ? `there is no checkpoint in ${directory} yet: starting at the beginning`
+      : `going on after step ${last.step} of ${steps}`,
+  );
+}
+
 async function showSample(
-  { output, model, tokenizer, dataset }: Run,
+  output: Output,
   when: "before" | "after",
+  model: Decoder,
+  tokenizer: Tokenizer,
+  { sample }: Dataset,
 ): Promise<void> {
-  const prompt = samplePrompt(dataset.sample);
-  const [text = ""] = await generateText(model, tokenizer, [prompt], { maxTokens: SAMPLE_TOKENS });
-  output.info(`${paint("dim", `${when} training:`)} ${prompt}${paint("cyan", text)}`);
+  const { prompt, completion } = await sampleOf(model, tokenizer, sample);
+  output.info(`${paint("dim", `${when} training:`)} ${prompt}${paint("cyan", completion)}`);
 }
 
-const SAMPLE_TOKENS = 48;
-
-/** The prompt of an example; of one that has none, its first words. */
-function samplePrompt({ prompt, completion }: Example): string {
-  return prompt === "" ? completion.trim().split(/\s+/).slice(0, 5).join(" ") : prompt;
+function conclude(output: Output, settings: TrainSettings, { ended, steps, saved, best }: RunResult): void {
+  const { out, model } = settings;
+  if (ended === "early")
+    output.info(
+      `stopped early at step ${steps}: no lower validation loss in ${settings.patience} evaluations`,
+    );
+  if (best !== null)
+    output.info(`the best step is ${saved}, with a validation loss of ${best.loss.toFixed(4)}`);
+  output.info(`adapter saved in ${out}`);
+  if (ended === "interrupted") {
+    output.info(`interrupted after step ${steps}; go on with: tiedlora train --resume --out ${out}`);
+  } else {
+    output.info(paint("dim", `try it: tiedlora generate --model ${model} --adapter ${out} --prompt "..."`));
+  }
 }
 
-function provenanceOf(options: TrainCommand, steps: number): Record<string, string> {
-  const { model, data, seed, lr, batch, seq, backend, schedule, warmup, weightDecay } = options;
+function provenanceOf(settings: TrainSettings, steps: number): Record<string, string> {
+  const { model, data, seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
+  const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     base_model: model,
     data,
-    ...Object.fromEntries(
-      Object.entries({ seed, steps, lr, batch, seq, backend, schedule, warmup, weightDecay }).map(
-        ([key, value]) => [key, String(value)],
-      ),
-    ),
+    ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
   };
+}
+
+/** With paths that mean the same from every directory. */
+function absolute(settings: TrainSettings): TrainSettings {
+  const { model, data, valid, out } = settings;
+  return {
+    ...settings,
+    model: resolve(model),
+    data: resolve(data),
+    out: resolve(out),
+    ...(valid !== undefined && { valid: resolve(valid) }),
+  };
+}
+
+/** A run that somebody may still want is not thrown away by accident. */
+async function checkUnfinished(directory: string, restart: boolean): Promise<void> {
+  const state = await lastState(directory);
+  if (state === null || state.finished || restart) return;
+  throw new Error(
+    `--out ${directory}: a run that is not finished is in there, at step ${state.step}; go on with it by --resume, throw ` +
+      `it away by --restart, or give another directory`,
+  );
 }
 
 /** Finds out before the work, not after it, that the adapter cannot be saved. */

@@ -1,73 +1,95 @@
 /** A file of examples, encoded for training. */
-import { exampleOrder, stackBatch, type Batch } from "./batches.ts";
-import { encodeExample, type EncodedExample, type TextEncoderLike } from "./encode.ts";
+import { encodeExample, type EncodedExample, type EncodeOptions, type TextEncoderLike } from "./encode.ts";
 import { DataError } from "./errors.ts";
-import { exampleReader, type Columns, type Example, type ToExample } from "./examples.ts";
+import { exampleReader, isChat, type Columns, type Example, type ToExample } from "./examples.ts";
 import { formatOf, readRecords, type TextFile } from "./records.ts";
 
 export interface Dataset {
   readonly examples: readonly EncodedExample[];
   /** One of them as text: to show what the model makes of its prompt. */
   readonly sample: Example;
-  /** Examples whose completion was cut off at the end. */
+  /** Examples whose end was cut off. */
   readonly truncated: number;
   /** Lines of examples that were left out, because their prompt leaves no room for a completion. */
   readonly skipped: readonly number[];
+  /** Lines of examples that were left out, because their completion is empty. */
+  readonly empty: readonly number[];
+  /** A hash of all tokens: whether two runs train on the same data. */
+  readonly fingerprint: string;
 }
 
-export interface DatasetOptions extends Columns {
-  readonly maxLength: number;
-  readonly separator?: string;
+export interface DatasetOptions extends Columns, EncodeOptions {
   /** At most so many examples. Default: all. */
   readonly limit?: number;
 }
 
-/** Reads and encodes all examples of a file. Throws DataError with the line of what is wrong. */
+/** Reads and encodes all examples of a file, a piece at a time. Throws DataError with the line of what is wrong. */
 export async function loadDataset(
   file: TextFile,
   tokenizer: TextEncoderLike,
   options: DatasetOptions,
 ): Promise<Dataset> {
   const examples: EncodedExample[] = [];
-  const skipped: number[] = [];
+  const [skipped, empty]: [number[], number[]] = [[], []];
   let toExample: ToExample | null = null;
   let sample: Example | null = null;
   for await (const record of readRecords(file, formatOf(file.name))) {
     toExample ??= exampleReader(file.name, record, options);
     const example = toExample(record);
-    const encoded = encodeExample(example, tokenizer, options);
+    const encoded = encodeOne(file, example, tokenizer, options);
     if (encoded === null) {
-      skipped.push(example.line);
+      (isEmpty(example) ? empty : skipped).push(example.line);
       continue;
     }
     sample ??= example;
     examples.push(encoded);
     if (examples.length === options.limit) break;
   }
-  if (sample === null) {
-    const why =
-      skipped.length > 0
-        ? `all ${skipped.length} prompts are longer than ${options.maxLength} tokens; give a larger sequence length`
-        : "there are no examples in it";
-    throw new DataError(file.name, null, why);
-  }
+  if (sample === null) throw new DataError(file.name, null, nothingLeft(skipped, empty, options.maxLength));
   const truncated = examples.filter((example) => example.truncated).length;
-  return { examples, sample, truncated, skipped };
+  return { examples, sample, truncated, skipped, empty, fingerprint: fingerprint(examples) };
 }
 
-/** The batch of each step: shuffled anew each epoch, the same for the same seed. */
-export function batchesOf(
-  examples: readonly EncodedExample[],
-  options: {
-    readonly batch: number;
-    readonly maxLength: number;
-    readonly seed: number;
-    readonly padId: number;
-  },
-): (step: number) => Batch {
-  const order = exampleOrder(examples.length, options.seed);
-  return (step) => {
-    const rows = Array.from({ length: options.batch }, (_, i) => examples[order(step * options.batch + i)]!);
-    return stackBatch(rows, options.maxLength, options.padId);
+function encodeOne(
+  file: TextFile,
+  example: Example,
+  tokenizer: TextEncoderLike,
+  options: EncodeOptions,
+): EncodedExample | null {
+  if (!isChat(example)) return encodeExample(example, tokenizer, options);
+  try {
+    return encodeExample(example, tokenizer, options);
+  } catch (cause) {
+    throw new DataError(file.name, example.line, `this chat cannot be written: ${(cause as Error).message}`);
+  }
+}
+
+function isEmpty(example: Example): boolean {
+  return isChat(example)
+    ? !example.messages.some(({ role, content }) => role === "assistant" && content !== "")
+    : example.completion === "";
+}
+
+function nothingLeft(skipped: readonly number[], empty: readonly number[], maxLength: number): string {
+  if (skipped.length > 0)
+    return (
+      `nothing to learn is left: all ${skipped.length} prompts are longer than ${maxLength} tokens; give a larger ` +
+      `sequence length (--seq)`
+    );
+  if (empty.length > 0)
+    return `the completions of all ${empty.length} examples are empty; is this the right column?`;
+  return "there are no examples in it";
+}
+
+/** FNV-1a over the tokens. */
+function fingerprint(examples: readonly EncodedExample[]): string {
+  let hash = 0x811c9dc5;
+  const mix = (word: number): void => {
+    hash = Math.imul(hash ^ word, 0x01000193);
   };
+  for (const { tokens, spans } of examples) {
+    for (const token of tokens) mix(token);
+    for (const [start, end] of spans) mix(start * 65_599 + end);
+  }
+  return `${examples.length}-${(hash >>> 0).toString(16).padStart(8, "0")}`;
 }

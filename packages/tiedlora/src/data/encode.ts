@@ -1,18 +1,28 @@
-/** Token sequences for training: prompt and completion as the model sees them, and which tokens count in the loss. */
-import type { Example } from "./examples.ts";
+/** Token sequences for training: what the model sees of an example, and which of its tokens count in the loss. */
+import { isChat, type ChatExample, type Example, type TextExample } from "./examples.ts";
 
 /** The part of a tokenizer that is needed here. */
 export interface TextEncoderLike {
-  /** Tokens of a text that starts a sequence, with a beginning-of-text token where the model has one. */
-  encode(text: string): readonly number[];
+  /**
+   * Tokens of a text; with those that begin a sequence, where the model has such, unless `specialTokens` is false.
+   */
+  encode(text: string, options?: { readonly specialTokens?: boolean }): readonly number[];
   /** Ends a completion; null: the model has no such token. */
   readonly eosId: number | null;
+  /** A chat as text, special tokens included, by the model's own template. Needed for chats alone. */
+  chat?(
+    messages: readonly { readonly role: string; readonly content: string }[],
+    options?: { readonly addGenerationPrompt?: boolean },
+  ): string;
 }
+
+/** Tokens from `start` up to `end`. */
+export type Span = readonly [start: number, end: number];
 
 export interface EncodedExample {
   readonly tokens: Int32Array;
-  /** The first token that counts in the loss. */
-  readonly answerStart: number;
+  /** The tokens that count in the loss: ranges in ascending order, none of them empty. The first token never counts. */
+  readonly spans: readonly Span[];
   readonly line: number;
   readonly truncated: boolean;
 }
@@ -25,24 +35,59 @@ export interface EncodeOptions {
 }
 
 /**
- * Encodes an example; null if its prompt leaves no room for the completion. Both parts are tokenized together, as they
- * will be seen at generation; a token that spans the joint counts as part of the completion.
+ * Encodes an example; null if nothing to learn is left of it within `maxLength`: its prompt leaves no room, or its
+ * completion is empty. Prompt and completion are tokenized together, as they will be seen at generation; a token that
+ * spans the joint counts as part of the completion. Of a chat the assistant's turns count.
  */
 export function encodeExample(
   example: Example,
   tokenizer: TextEncoderLike,
   options: EncodeOptions,
 ): EncodedExample | null {
-  const prompt = tokenizer.encode(example.prompt);
-  const text = joinText(example.prompt, example.completion, options.separator ?? " ");
-  const all = [...tokenizer.encode(text)];
-  if (tokenizer.eosId !== null && all[all.length - 1] !== tokenizer.eosId) all.push(tokenizer.eosId);
-  const answerStart = example.prompt === "" ? 1 : commonPrefix(prompt, all);
-  const truncated = all.length > options.maxLength;
+  if (!isChat(example) && example.completion === "") return null;
+  const { all, spans } = isChat(example)
+    ? encodeChat(example, tokenizer)
+    : encodeText(example, tokenizer, options.separator ?? " ");
   const tokens = Int32Array.from(all.slice(0, options.maxLength));
-  // The first token of a sequence is predicted from nothing: it never counts.
-  if (tokens.length <= Math.max(answerStart, 1)) return null;
-  return { tokens, answerStart: Math.max(answerStart, 1), line: example.line, truncated };
+  const kept = spans
+    .map(([start, end]): Span => [Math.max(start, 1), Math.min(end, tokens.length)])
+    .filter(([start, end]) => end > start);
+  if (kept.length === 0) return null;
+  return { tokens, spans: kept, line: example.line, truncated: all.length > options.maxLength };
+}
+
+interface Encoded {
+  readonly all: readonly number[];
+  readonly spans: readonly Span[];
+}
+
+function encodeText(example: TextExample, tokenizer: TextEncoderLike, separator: string): Encoded {
+  const text = joinText(example.prompt, example.completion, separator);
+  const all = [...tokenizer.encode(text)];
+  if (tokenizer.eosId !== null && all.at(-1) !== tokenizer.eosId) all.push(tokenizer.eosId);
+  const start = example.prompt === "" ? 1 : commonPrefix(tokenizer.encode(example.prompt), all);
+  return { all, spans: [[start, all.length]] };
+}
+
+/**
+ * A template may write a turn differently when others follow it (it may leave out what an assistant thought). Turns whose
+ * beginning is not found in the whole chat then count as context.
+ */
+function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Encoded {
+  if (tokenizer.chat === undefined) throw new Error("this tokenizer cannot write chats");
+  const tokensOf = (text: string): readonly number[] => tokenizer.encode(text, { specialTokens: false });
+  const whole = tokenizer.chat(messages, { addGenerationPrompt: false });
+  const all = tokensOf(whole);
+  const spans: Span[] = [];
+  for (const [i, { role }] of messages.entries()) {
+    if (role !== "assistant") continue;
+    const before = tokenizer.chat(messages.slice(0, i), { addGenerationPrompt: true });
+    const after = tokenizer.chat(messages.slice(0, i + 1), { addGenerationPrompt: false });
+    if (!whole.startsWith(before) || !whole.startsWith(after)) continue;
+    const end = after.length === whole.length ? all.length : commonPrefix(tokensOf(after), all);
+    spans.push([commonPrefix(tokensOf(before), all), end]);
+  }
+  return { all, spans };
 }
 
 export function joinText(prompt: string, completion: string, separator: string): string {

@@ -3,11 +3,28 @@ import { nearest } from "../nearest.ts";
 import { DataError } from "./errors.ts";
 import type { DataRecord } from "./records.ts";
 
-export interface Example {
+export interface TextExample {
   /** May be empty: then every token is learned. */
   readonly prompt: string;
   readonly completion: string;
   readonly line: number;
+}
+
+export interface Message {
+  readonly role: string;
+  readonly content: string;
+}
+
+/** A conversation, written by the model's chat template; the assistant's turns are learned. */
+export interface ChatExample {
+  readonly messages: readonly Message[];
+  readonly line: number;
+}
+
+export type Example = TextExample | ChatExample;
+
+export function isChat(example: Example): example is ChatExample {
+  return "messages" in example;
 }
 
 export interface Columns {
@@ -20,7 +37,7 @@ export type ToExample = (record: DataRecord) => Example;
 
 /**
  * How the records of `file` are read, decided by its first. With columns given: those. Otherwise the names people use:
- * `prompt` and `completion`; `instruction`, `input` and `output` (Alpaca); `text`.
+ * `messages` (a chat); `prompt` and `completion`; `instruction`, `input` and `output` (Alpaca); `text`.
  */
 export function exampleReader(file: string, first: DataRecord, columns: Columns = {}): ToExample {
   const text = (record: DataRecord, name: string): string => textField(file, record, name);
@@ -43,6 +60,7 @@ export function exampleReader(file: string, first: DataRecord, columns: Columns 
     });
   }
   const has = (...names: string[]): boolean => names.every((name) => name in first.fields);
+  if (has("messages")) return (record) => chat(file, record);
   if (has("prompt", "completion"))
     return (r) => ({ prompt: text(r, "prompt"), completion: text(r, "completion"), line: r.line });
   if (has("instruction", "output")) return (record) => alpaca(file, record);
@@ -51,7 +69,8 @@ export function exampleReader(file: string, first: DataRecord, columns: Columns 
     file,
     first.line,
     `cannot tell prompt and completion apart: the fields are ${Object.keys(first.fields).join(", ")}; expected ` +
-      `prompt and completion, instruction and output, or text, or columns named with --prompt-column and --completion-column`,
+      `prompt and completion, messages, instruction and output, or text, or columns named with --prompt-column and ` +
+      `--completion-column`,
   );
 }
 
@@ -75,7 +94,7 @@ function textField(file: string, record: DataRecord, name: string): string {
 }
 
 /** The Stanford Alpaca layout, with its instruction and optional input as the prompt. */
-function alpaca(file: string, record: DataRecord): Example {
+function alpaca(file: string, record: DataRecord): TextExample {
   const instruction = textField(file, record, "instruction");
   const input = record.fields["input"] === undefined ? "" : textField(file, record, "input");
   return {
@@ -83,4 +102,22 @@ function alpaca(file: string, record: DataRecord): Example {
     completion: textField(file, record, "output"),
     line: record.line,
   };
+}
+
+/** OpenAI's layout: a list of { role, content }. */
+function chat(file: string, record: DataRecord): ChatExample {
+  const messages = record.fields["messages"];
+  if (!Array.isArray(messages) || messages.length === 0)
+    throw new DataError(file, record.line, `"messages" is not a list with at least one message`);
+  const read = messages.map((message: unknown, i): Message => {
+    const { role, content } = (message ?? {}) as Record<string, unknown>;
+    if (typeof role === "string" && typeof content === "string") return { role, content };
+    const found = JSON.stringify(message)?.slice(0, 60);
+    throw new DataError(
+      file,
+      record.line,
+      `messages[${i}] is ${found}; expected { "role": ..., "content": ... }, both text`,
+    );
+  });
+  return { messages: read, line: record.line };
 }

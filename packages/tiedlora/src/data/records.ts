@@ -1,4 +1,4 @@
-/** Records of a data file: named fields with the line they come from. CSV, TSV, JSON lines, plain text. */
+/** Records of a data file: named fields with the line they come from. CSV, TSV, JSON lines, a JSON list, plain text. */
 import { DataError } from "./errors.ts";
 import { delimitedRows } from "./csv.ts";
 
@@ -8,7 +8,7 @@ export interface DataRecord {
   readonly line: number;
 }
 
-export type DataFormat = "csv" | "tsv" | "jsonl" | "text";
+export type DataFormat = "csv" | "tsv" | "jsonl" | "json" | "text";
 
 /** A file's text in pieces, and the name that messages call it by. */
 export interface TextFile {
@@ -21,8 +21,14 @@ const BY_EXTENSION: Readonly<Record<string, DataFormat>> = {
   tsv: "tsv",
   jsonl: "jsonl",
   ndjson: "jsonl",
+  json: "json",
   txt: "text",
 };
+
+/** Whether a file of this name can be read as data. */
+export function isDataFile(name: string): boolean {
+  return Object.keys(BY_EXTENSION).some((extension) => name.toLowerCase().endsWith(`.${extension}`));
+}
 
 /** The format that a file's name says. Throws for an unknown one. */
 export function formatOf(name: string): DataFormat {
@@ -51,6 +57,8 @@ export function readRecords(
       return tableRecords(file, "\t", false);
     case "jsonl":
       return jsonRecords(file);
+    case "json":
+      return jsonListRecords(file);
     case "text":
       return textRecords(file);
   }
@@ -105,6 +113,49 @@ async function* jsonRecords(file: TextFile): AsyncGenerator<DataRecord> {
       );
     yield { fields: value as Record<string, unknown>, line };
   }
+}
+
+/** A whole file that is one list of objects, as Alpaca's; it is read at once. */
+async function* jsonListRecords(file: TextFile): AsyncGenerator<DataRecord> {
+  let text = "";
+  for await (const piece of file.pieces()) text += piece;
+  text = text.replace(/^\ufeff/, "");
+  const expected = "expected a list of objects, [{...}, ...]; one object a line goes into a .jsonl file";
+  let items: unknown;
+  try {
+    items = JSON.parse(text);
+  } catch (cause) {
+    throw new DataError(file.name, null, `not JSON (${(cause as Error).message}); ${expected}`);
+  }
+  if (!Array.isArray(items)) throw new DataError(file.name, null, `not a list; ${expected}`);
+  const lineOf = itemLines(text);
+  for (const [i, item] of items.entries()) {
+    if (typeof item !== "object" || item === null || Array.isArray(item))
+      throw new DataError(file.name, lineOf[i]!, `item ${i + 1} is not an object; ${expected}`);
+    yield { fields: item as Record<string, unknown>, line: lineOf[i]! };
+  }
+}
+
+/** The lines at which the items of a list start; `text` is valid JSON. */
+function itemLines(text: string): number[] {
+  const starts: number[] = [];
+  let [line, depth, atStart] = [1, 0, false];
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i]!;
+    if (c === "\n") line++;
+    if (/\s/.test(c)) continue;
+    if (depth === 1 && atStart && c !== "]") starts.push(line);
+    atStart = depth === 1 && c === ",";
+    if (c === '"') {
+      i++;
+      while (text[i] !== '"') i += text[i] === "\\" ? 2 : 1;
+    } else if (c === "[" || c === "{") {
+      atStart = ++depth === 1;
+    } else if (c === "]" || c === "}") {
+      depth--;
+    }
+  }
+  return starts;
 }
 
 async function* textRecords(file: TextFile): AsyncGenerator<DataRecord> {

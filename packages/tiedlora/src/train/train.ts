@@ -1,16 +1,31 @@
 /** The training loop: batches in, a report a step out. What is printed or saved is the caller's business. */
-import type { optim } from "@tiedlora/core";
+import type { optim, Tensor } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
 import type { Batch } from "../data/batches.ts";
+import { diagnose, DivergedError } from "./diverged.ts";
+
+export { DivergedError } from "./diverged.ts";
 
 export interface TrainOptions {
   readonly model: Decoder;
   readonly adapter: Adapter;
   readonly optimizer: optim.Optimizer;
+  /** Of the whole run, those done before included. */
   readonly steps: number;
-  /** The batch of a step, counted from 0. */
-  readonly batch: (step: number) => Batch;
+  /** Steps done before, by the same run before it was cut off. Default: 0. */
+  readonly start?: number;
+  /** Tokens seen in those. Default: 0. */
+  readonly tokens?: number;
+  /** The batches in order, counted from 0: step s takes batch s, or batches s·accumulate and the following. */
+  readonly batch: (index: number) => Batch;
+  /** Batches a step, whose gradients are those of one batch of all their tokens. Default: 1. */
+  readonly accumulate?: number;
+  /**
+   * Whether the caller wants to look at the adapter as it is after so many steps: then the next step is not begun before
+   * the caller asks for its report. Default: never.
+   */
+  readonly pauseAfter?: (step: number) => boolean;
   /** Stops after the current step. */
   readonly signal?: AbortSignal;
 }
@@ -19,26 +34,17 @@ export interface StepReport {
   /** From 1. */
   readonly step: number;
   readonly steps: number;
-  /** Before the step's update. */
+  /** Before the step's update: the mean over the predicted tokens of -log p, in nats. */
   readonly loss: number;
   readonly lr: number;
+  /** Of the gradients of all parameters together, before clipping; null if the optimizer does not clip. */
+  readonly gradNorm: number | null;
   /** Tokens seen so far, without padding. */
   readonly tokens: number;
   readonly tokensPerSecond: number;
   readonly secondsLeft: number;
-}
-
-/** The loss stopped being a number. The update of that step is in the adapter: do not save it. */
-export class DivergedError extends Error {
-  readonly step: number;
-
-  constructor(step: number, loss: number, where: string) {
-    super(
-      `the loss is ${loss} at step ${step}: ${where}; nothing was saved. Try a lower learning rate, a warm-up, or gradient clipping`,
-    );
-    this.name = "DivergedError";
-    this.step = step;
-  }
+  /** On the device. */
+  readonly memoryBytes: number;
 }
 
 /**
@@ -46,31 +52,74 @@ export class DivergedError extends Error {
  * Throws DivergedError when the loss is not finite.
  */
 export async function* train(options: TrainOptions): AsyncGenerator<StepReport> {
-  const { model, adapter, optimizer, steps, signal } = options;
+  const { adapter, optimizer, steps, start = 0, signal } = options;
   if (adapter.trainableParameters().length === 0)
     throw new Error("nothing would be trained: every parameter of the adapter is frozen; unfreeze some");
-  const meter = new Meter(steps);
+  const meter = new Meter(steps, start, options.tokens ?? 0);
+  let lastFinite: StepReport | null = null;
+  const reportOf = async (submitted: Submitted): Promise<StepReport> => {
+    const [loss, gradNorm] = await Promise.all([submitted.loss, submitted.gradNorm]);
+    if (!Number.isFinite(loss))
+      throw new DivergedError(submitted.step, loss, await diagnose(options, lastFinite));
+    const memoryBytes = options.model.device.memory().liveBytes;
+    lastFinite = { ...meter.measure(submitted), loss, gradNorm, memoryBytes };
+    return lastFinite;
+  };
   adapter.train();
   try {
     let pending: Promise<StepReport> | null = null;
-    for (let step = 0; step < steps && !signal?.aborted; step++) {
+    for (let step = start; step < steps && !isAborted(signal); step++) {
       adapter.step = step;
-      const batch = options.batch(step);
-      const loss = model.loss(lossInputs(model, batch));
       const lr = optimizer.lr;
-      optimizer.step(loss);
+      const submitted = submitStep(options, step, lr);
       if (pending !== null) yield await pending;
-      const reported = loss.item().then(async (value) => {
-        if (!Number.isFinite(value)) throw new DivergedError(step + 1, value, await firstNotFinite(adapter));
-        return meter.report(step + 1, value, lr, batch.tokenCount);
-      });
-      reported.catch(() => undefined); // it is thrown when it is awaited
-      pending = reported;
+      pending = reportOf(submitted);
+      pending.catch(() => undefined); // it is thrown when it is awaited
+      if (options.pauseAfter?.(step + 1)) {
+        yield await pending;
+        pending = null;
+      }
     }
     if (pending !== null) yield await pending;
   } finally {
     adapter.train(false);
   }
+}
+
+/** Asked anew each step: others abort it. */
+function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted ?? false;
+}
+
+/** A step that the device has been given. */
+interface Submitted {
+  /** From 1. */
+  readonly step: number;
+  readonly lr: number;
+  readonly tokens: number;
+  readonly loss: Promise<number>;
+  readonly gradNorm: Promise<number | null>;
+}
+
+function submitStep(
+  { model, optimizer, batch, accumulate = 1 }: TrainOptions,
+  step: number,
+  lr: number,
+): Submitted {
+  const batches = Array.from({ length: accumulate }, (_, i) => batch(step * accumulate + i));
+  const predicted = batches.reduce((n, one) => n + one.predicted, 0);
+  // Each part's loss is a mean over its own tokens: weighted by their share, the parts add up to the mean over all.
+  const losses = batches.map((one): Tensor => {
+    const loss = model.loss(lossInputs(model, one));
+    return accumulate === 1 ? loss : loss.mul(one.predicted / predicted);
+  });
+  for (const loss of losses.slice(0, -1)) optimizer.accumulate(loss);
+  optimizer.step(losses.at(-1));
+  const loss = Promise.all(losses.map((one) => one.item())).then((parts) => parts.reduce((a, b) => a + b));
+  const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
+  gradNorm.catch(() => undefined); // the same failure as the loss's
+  const tokens = batches.reduce((n, one) => n + one.tokenCount, 0);
+  return { step: step + 1, lr, tokens, loss, gradNorm };
 }
 
 /** A batch as the model's loss takes it. */
@@ -85,42 +134,34 @@ export function lossInputs(
   };
 }
 
-/** Says which parameter holds numbers that are not finite. */
-async function firstNotFinite(adapter: Adapter): Promise<string> {
-  for (const [path, parameter] of adapter.stateDict()) {
-    const values = await parameter.data();
-    const count = Array.from(values).filter((value) => !Number.isFinite(value)).length;
-    if (count > 0) return `${count} of ${values.length} values of ${path} are not finite`;
-  }
-  return "all parameters of the adapter are finite, so it comes from the model's own weights or the data";
-}
-
 /** Speed and time left. The first step compiles, and is left out of the estimate once there are others. */
 class Meter {
   readonly #steps: number;
-  readonly #start: number = performance.now();
-  #first: { readonly time: number; readonly tokens: number } | null = null;
-  #tokens = 0;
+  readonly #started: number = performance.now();
+  /** Step and tokens at which counting starts: the beginning, later the end of the first step. */
+  #from: { readonly time: number; readonly step: number; readonly tokens: number };
+  #tokens: number;
+  #measured = 0;
 
-  constructor(steps: number) {
+  constructor(steps: number, start: number, tokens: number) {
     this.#steps = steps;
+    this.#tokens = tokens;
+    this.#from = { time: this.#started, step: start, tokens };
   }
 
-  report(step: number, loss: number, lr: number, tokens: number): StepReport {
+  measure({ step, lr, tokens }: Submitted): Omit<StepReport, "loss" | "gradNorm" | "memoryBytes"> {
     const now = performance.now();
     this.#tokens += tokens;
-    const since = this.#first ?? { time: this.#start, tokens: 0 };
-    const stepsSince = this.#first === null ? 1 : step - 1;
-    const seconds = Math.max((now - since.time) / 1000, 1e-9);
-    this.#first ??= { time: now, tokens: this.#tokens };
+    const from = this.#from;
+    const seconds = Math.max((now - from.time) / 1000, 1e-9);
+    if (this.#measured++ === 0) this.#from = { time: now, step, tokens: this.#tokens };
     return {
       step,
       steps: this.#steps,
-      loss,
       lr,
       tokens: this.#tokens,
-      tokensPerSecond: (this.#tokens - since.tokens) / seconds,
-      secondsLeft: (seconds / stepsSince) * (this.#steps - step),
+      tokensPerSecond: (this.#tokens - from.tokens) / seconds,
+      secondsLeft: (seconds / (step - from.step)) * (this.#steps - step),
     };
   }
 }

@@ -1,0 +1,83 @@
+/** Models, adapters and data for commands, with errors that say what to do. */
+import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
+import { readdir } from "node:fs/promises";
+import type { Device } from "@tiedlora/core";
+import type { Decoder, Tokenizer } from "@tiedlora/models";
+import { loadConfig, loadPretrained, type Pretrained } from "@tiedlora/models/node";
+import { loadDataset, type Dataset } from "../data/dataset.ts";
+import type { TextFile } from "../data/records.ts";
+import { nearest } from "../nearest.ts";
+import { paint, type Output } from "./output.ts";
+import type { DataSettings } from "./train-settings.ts";
+
+/** Loads a model directory and its tokenizer. */
+export async function openModel(directory: string, device: Device): Promise<Pretrained> {
+  await checkModelDirectory(directory);
+  return loadPretrained(directory, { device });
+}
+
+/** Throws if there is no such directory, and says what it may be instead. */
+export async function checkModelDirectory(directory: string): Promise<void> {
+  const found = await stat(directory).catch(() => null);
+  if (found?.isDirectory()) return;
+  const expected = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
+  if (found !== null) throw new Error(`--model ${directory}: this is a file; ${expected}`);
+  throw new Error(
+    `--model ${directory}: there is no such directory; ${(await suggestion(directory)) ?? expected}`,
+  );
+}
+
+async function suggestion(directory: string): Promise<string | null> {
+  const parent = dirname(directory);
+  const siblings = await readdir(parent).catch(() => null);
+  const name = directory.slice(directory.lastIndexOf("/") + 1);
+  const close = siblings && nearest(name, siblings);
+  if (close !== null) return `did you mean ${parent === "." ? close : `${parent}/${close}`}?`;
+  if (siblings === null && /^[\w.-]+\/[\w.-]+$/.test(directory))
+    return `to use a model of the Hugging Face hub, download it first: hf download ${directory} --local-dir ${name}`;
+  return null;
+}
+
+/** Throws if sequences are longer than the model has learned positions for. */
+export async function checkLength(directory: string, seq: number): Promise<void> {
+  const { maxPositions } = await loadConfig(directory);
+  if (seq > maxPositions)
+    throw new Error(
+      `--seq ${seq}: the model knows ${maxPositions} positions (max_position_embeddings); give at most --seq ${maxPositions}`,
+    );
+}
+
+/** Reads and encodes a file of examples. */
+export function openData(file: TextFile, tokenizer: Tokenizer, settings: DataSettings): Promise<Dataset> {
+  return loadDataset(file, tokenizer, {
+    prompt: settings.promptColumn,
+    completion: settings.completionColumn,
+    separator: settings.separator,
+    maxLength: settings.seq,
+  });
+}
+
+/** What was read, and what was cut or left out. */
+export function describeData(
+  output: Output,
+  name: string,
+  { examples, truncated, skipped, empty }: Dataset,
+  seq: number,
+): void {
+  output.info(`${examples.length.toLocaleString("en-US")} examples from ${name}`);
+  const warn = (text: string): void => output.info(`${paint("yellow", "note:")} ${text}`);
+  if (truncated > 0) warn(`${truncated} of them are cut off at ${seq} tokens (--seq)`);
+  if (skipped.length > 0)
+    warn(`${skipped.length} left out: their prompts fill ${seq} tokens (--seq); lines ${some(skipped)}`);
+  if (empty.length > 0) warn(`${empty.length} left out: their completions are empty; lines ${some(empty)}`);
+}
+
+function some(lines: readonly number[]): string {
+  return lines.slice(0, 5).join(", ") + (lines.length > 5 ? ", ..." : "");
+}
+
+/** A token to fill rows up with. */
+export function padIdOf(model: Decoder, tokenizer: Tokenizer): number {
+  return tokenizer.padId ?? model.config.pad ?? model.config.eos[0] ?? 0;
+}

@@ -1,0 +1,74 @@
+/** The settings of a run, from flags, a file, or the run that is to go on: each run keeps its own as run.yaml. */
+import { access } from "node:fs/promises";
+import { join } from "node:path";
+import { entries, nameOf, readSettings, resolveSettings, UsageError } from "./settings.ts";
+import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+
+export const RUN_FILE = "run.yaml";
+
+export interface RunFlags extends Record<string, unknown> {
+  readonly config?: string;
+  readonly resume?: true;
+}
+
+/** What may differ when a run goes on: it changes nothing of the steps that are done. */
+const FREE: readonly (keyof TrainSettings)[] = [
+  "out",
+  "steps",
+  "epochs",
+  "patience",
+  "saveEvery",
+  "log",
+  "backend",
+];
+
+/**
+ * Settings of `train`. With `--resume` those of the run in `--out`; other ones are an error, and where there is no run yet,
+ * it begins.
+ */
+export async function runSettings(flags: RunFlags): Promise<{ settings: TrainSettings; resume: boolean }> {
+  const out = flags["out"];
+  const file = flags.resume && typeof out === "string" ? join(out, RUN_FILE) : null;
+  const exists = file !== null && (await access(file).then(() => true, () => false)); // prettier-ignore
+  if (!exists) {
+    const settings = await resolveSettings(TRAIN_SETTINGS, flags, flags.config);
+    checkSteps(settings);
+    const again = flags.resume && file === null ? await runSettings({ ...flags, out: settings.out }) : null;
+    return again ?? { settings, resume: false };
+  }
+  const saved = await readSettings(TRAIN_SETTINGS, file);
+  const fromFile = flags.config === undefined ? {} : await readSettings(TRAIN_SETTINGS, flags.config);
+  const given: Record<string, unknown> = { ...fromFile, ...definedOf(flags) };
+  for (const [key] of entries(TRAIN_SETTINGS)) {
+    if (given[key] === undefined || FREE.includes(key) || same(key, given[key], saved[key])) continue;
+    throw new UsageError(
+      `--${nameOf(key)} ${shown(given[key])}: the run in ${shown(out)} was started with ${shown(saved[key])}; leave it out, or ` +
+        `start a new run in another directory`,
+    );
+  }
+  if (given["steps"] !== undefined) given["epochs"] = undefined;
+  const settings = await resolveSettings(TRAIN_SETTINGS, { ...saved, ...given }, undefined);
+  return { settings, resume: true };
+}
+
+function definedOf(flags: RunFlags): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+}
+
+/** Paths are kept in full; what is given may be a shorter way to say the same. */
+function same(key: string, given: unknown, saved: unknown): boolean {
+  const isPath = key === "model" || key === "data" || key === "valid";
+  if (isPath && typeof given === "string" && typeof saved === "string")
+    return join(process.cwd(), given) === saved || given === saved;
+  return shown(given) === shown(saved);
+}
+
+function shown(value: unknown): string {
+  if (value === undefined) return "none";
+  return typeof value === "string" ? value : value instanceof RegExp ? String(value) : JSON.stringify(value);
+}
+
+function checkSteps({ steps, epochs }: TrainSettings): void {
+  if (steps !== undefined && epochs !== undefined)
+    throw new UsageError("--steps and --epochs are both given; give one of them");
+}

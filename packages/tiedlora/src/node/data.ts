@@ -1,0 +1,36 @@
+/** What a path to data means: one file of examples, or a directory with train, valid and test files in it. */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { DataError } from "../data/errors.ts";
+import { isDataFile } from "../data/records.ts";
+import { textFile } from "./files.ts";
+import type { TextFile } from "../data/records.ts";
+
+/** Names that each part goes by, before the extension. */
+const PARTS = {
+  train: ["train", "training"],
+  valid: ["valid", "validation", "val", "dev", "devset"],
+  test: ["test", "testing"],
+} as const;
+
+export type DataPart = keyof typeof PARTS;
+export const DATA_PARTS: readonly DataPart[] = Object.keys(PARTS) as DataPart[];
+
+/** The file of one part; null if the directory has none. A path to a file is that file, as "train". */
+export async function dataFile(path: string, part: DataPart): Promise<TextFile | null> {
+  const found = await stat(path).catch(() => null);
+  if (!found?.isDirectory()) return part === "train" ? textFile(path) : null;
+  const names = (await readdir(path)).filter(isDataFile).sort();
+  const stem = (name: string): string => name.replace(/\.[^.]+$/, "").toLowerCase();
+  const matching = names.filter((name) => (PARTS[part] as readonly string[]).includes(stem(name)));
+  if (matching.length > 1)
+    throw new DataError(path, null, `${matching.join(" and ")} could both be the ${part} data; remove one`);
+  if (matching[0] !== undefined) return textFile(join(path, matching[0]));
+  if (part !== "train") return null;
+  throw new DataError(
+    path,
+    null,
+    `no train.jsonl (or .csv, .tsv, .json, .txt) in this directory; it has ${names.join(", ") || "no data files"}. Rename ` +
+      `one, or give a file`,
+  );
+}

@@ -1,0 +1,124 @@
+/** Metrics of a run on disk: metrics.jsonl, metrics.csv, and event files for TensorBoard. Written as they come. */
+import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { writeFileAtomic } from "@tiedlora/core/node";
+import { eventFileName, scalarsEvent, startEvent, versionEvent } from "./tensorboard.ts";
+
+export const METRIC_FORMATS = ["jsonl", "csv", "tensorboard"] as const;
+export type MetricFormat = (typeof METRIC_FORMATS)[number];
+
+/** What can be known after a step; the columns of the CSV. */
+const COLUMNS = [
+  "step",
+  "loss",
+  "lr",
+  "grad_norm",
+  "tokens",
+  "tokens_per_second",
+  "memory_bytes",
+  "valid_loss",
+  "valid_perplexity",
+] as const;
+
+export type Metrics = { readonly step: number } & Readonly<Partial<Record<(typeof COLUMNS)[number], number>>>;
+
+type Write = (metrics: Metrics) => void;
+
+export class MetricsLog {
+  readonly #writers: readonly Write[];
+  readonly #files: readonly number[];
+
+  private constructor(writers: readonly Write[], files: readonly number[]) {
+    this.#writers = writers;
+    this.#files = files;
+  }
+
+  /**
+   * Opens the files of a directory. Of a run that goes on after `step`, what was written for later steps is dropped; with
+   * step 0 they start anew.
+   */
+  static async open(directory: string, formats: readonly MetricFormat[], step: number): Promise<MetricsLog> {
+    mkdirSync(directory, { recursive: true });
+    const files: number[] = [];
+    const open = (path: string): ((content: string | Uint8Array) => void) => {
+      const file = openSync(path, "a");
+      files.push(file);
+      return (content) => {
+        const bytes = typeof content === "string" ? Buffer.from(content) : content;
+        for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+      };
+    };
+    const writers: Write[] = [];
+    for (const format of new Set(formats)) {
+      if (format === "tensorboard") {
+        writers.push(tensorboardWriter(open(join(directory, eventFileName(Date.now() / 1000))), step));
+      } else {
+        const path = join(directory, `metrics.${format}`);
+        await writeFileAtomic(path, LINES[format].kept(path, step));
+        const write = open(path);
+        writers.push((metrics) => write(LINES[format].line(metrics)));
+      }
+    }
+    return new MetricsLog(writers, files);
+  }
+
+  write(metrics: Metrics): void {
+    for (const write of this.#writers) write(metrics);
+  }
+
+  close(): void {
+    for (const file of this.#files) closeSync(file);
+  }
+}
+
+/** Lines of earlier runs up to a step, and the line of new metrics. */
+const LINES = {
+  jsonl: {
+    kept: (path: string, step: number): string =>
+      keepLines(path, (line) => stepOf(() => (JSON.parse(line) as { step?: unknown }).step) <= step),
+    line: (metrics: Metrics): string => `${JSON.stringify(metrics)}\n`,
+  },
+  csv: {
+    kept: (path: string, step: number): string =>
+      `${COLUMNS.join(",")}\n` + keepLines(path, (line) => stepOf(() => Number(line.split(",")[0])) <= step),
+    line: (metrics: Metrics): string => `${COLUMNS.map((name) => metrics[name] ?? "").join(",")}\n`,
+  },
+} as const;
+
+function tensorboardWriter(write: (content: Uint8Array) => void, step: number): Write {
+  const now = (): number => Date.now() / 1000;
+  write(versionEvent(now()));
+  if (step > 0) write(startEvent(now(), step + 1));
+  return ({ step, ...rest }) => {
+    const named = Object.entries(rest).map(([name, value]): [string, number] => [tagOf(name), value]);
+    write(scalarsEvent(now(), step, Object.fromEntries(named)));
+  };
+}
+
+/** TensorBoard groups by what comes before the slash. */
+function tagOf(name: string): string {
+  const [kind, rest] = name.startsWith("valid_") ? ["valid", name.slice("valid_".length)] : ["train", name];
+  return `${kind}/${rest}`;
+}
+
+/** The whole lines of a file that pass; a last line that a crash has cut short does not. */
+function keepLines(path: string, keep: (line: string) => boolean): string {
+  let text = "";
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  const lines = text.split("\n").slice(0, -1);
+  return lines.filter(keep).map((line) => `${line}\n`).join(""); // prettier-ignore
+}
+
+/** The step of a line; infinite if it has none. */
+function stepOf(read: () => unknown): number {
+  try {
+    const step = read();
+    return typeof step === "number" && Number.isFinite(step) ? step : Infinity;
+  } catch {
+    return Infinity;
+  }
+}

@@ -1,0 +1,51 @@
+/** What is said when the loss stops being a number: at which step, where the broken numbers are, and what to try. */
+import type { nn } from "@tiedlora/core";
+import type { StepReport, TrainOptions } from "./train.ts";
+
+/** The loss stopped being a number. The update of that step is in the adapter: do not save it. */
+export class DivergedError extends Error {
+  /** From 1. */
+  readonly step: number;
+
+  constructor(step: number, loss: number, where: string) {
+    super(`the loss is ${loss} at step ${step}: ${where}. Nothing of this step was saved`);
+    this.name = "DivergedError";
+    this.step = step;
+  }
+}
+
+/** Says which parameter holds numbers that are not finite, and what to do. */
+export async function diagnose(
+  { model, adapter, start = 0 }: TrainOptions,
+  lastFinite: StepReport | null,
+): Promise<string> {
+  const own = await firstNotFinite(modelParameters(model));
+  if (own !== null) return `${own}, a weight of the model itself; load another copy of the model`;
+  const found = await firstNotFinite(adapter.stateDict());
+  const before =
+    lastFinite === null
+      ? "at the first step already"
+      : `after a loss of ${lastFinite.loss.toPrecision(4)} at step ${lastFinite.step}` +
+        (lastFinite.gradNorm === null
+          ? ""
+          : ` with a gradient of norm ${lastFinite.gradNorm.toPrecision(4)}`);
+  const advice =
+    lastFinite === null && start === 0
+      ? "the model overflows on this data: try another backend, or a model in f32 or bf16"
+      : "try a lower learning rate, a warm-up, or a smaller bound for the gradients (--clip)";
+  return `${found ?? "all parameters of the adapter are finite"}, ${before}; ${advice}`;
+}
+
+function modelParameters(model: nn.Module): Map<string, nn.Parameter> {
+  return new Map([...model.namedParameters()].map(([path, parameter]) => [path, parameter]));
+}
+
+async function firstNotFinite(parameters: ReadonlyMap<string, nn.Parameter>): Promise<string | null> {
+  for (const [path, parameter] of parameters) {
+    const values = await parameter.data();
+    let count = 0;
+    for (const value of values) if (!Number.isFinite(value)) count++;
+    if (count > 0) return `${count} of ${values.length} values of ${path} are not finite`;
+  }
+  return null;
+}

@@ -1,0 +1,34 @@
+/** How well a model predicts examples that it is not trained on. */
+import type { Decoder } from "@tiedlora/models";
+import type { Adapter } from "../adapter.ts";
+import type { Batch } from "../data/batches.ts";
+import { lossInputs } from "./train.ts";
+
+export interface Evaluation {
+  /** Mean over the predicted tokens of -log p, in nats. */
+  readonly loss: number;
+  /** exp(loss). */
+  readonly perplexity: number;
+  /** Tokens that were predicted. */
+  readonly tokens: number;
+}
+
+/** The loss over all batches, each token counting the same. Dropout is off meanwhile. */
+export async function evaluate(
+  model: Decoder,
+  batches: readonly Batch[],
+  adapter?: Adapter,
+): Promise<Evaluation> {
+  const training = adapter?.training ?? false;
+  adapter?.train(false);
+  try {
+    let [sum, tokens] = [0, 0];
+    for (const batch of batches) {
+      sum += (await model.loss(lossInputs(model, batch)).item()) * batch.predicted;
+      tokens += batch.predicted;
+    }
+    return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens };
+  } finally {
+    adapter?.train(training);
+  }
+}
