@@ -33,10 +33,15 @@ export interface CpuBackendOptions {
    * process was started with `--experimental-wasm-revectorize`.
    */
   readonly revectorize?: boolean;
+  /**
+   * Programs that are estimated to take fewer nanoseconds run on the calling thread at once, because waking a worker
+   * takes as long. Default 60,000.
+   */
+  readonly inlineNs?: number;
 }
 
-/** Programs estimated below this run on the calling thread at once: waking a worker takes as long. */
-const HERE_NS = 60_000;
+/** Default of `inlineNs`. */
+const INLINE_NS = 60_000;
 
 /** The GEMM core, compiled once per process and setting. */
 const gemmModules = new Map<string, WebAssembly.Module>();
@@ -63,6 +68,7 @@ export class CpuBackend implements Backend {
     maxBufferBytes: 2 ** 32 - 2 ** 20,
   };
   private readonly heap: Heap;
+  private readonly inlineNs: number;
   private readonly tile: Tile;
   private readonly gemm: WebAssembly.Module;
   private readonly workers: Workers | null;
@@ -81,6 +87,7 @@ export class CpuBackend implements Backend {
       throw new RangeError(`cpu({ threads: ${threads} }): expected a whole number from 1 to 256`);
     }
     this.threads = canShareMemory() ? threads : 1;
+    this.inlineNs = options.inlineNs ?? INLINE_NS;
     const wide = revectorizes(options.revectorize);
     const tile = options.tile ?? defaultTile(wide);
     this.tile = { ...tile, fma: tile.fma && hasRelaxedSimd() };
@@ -222,7 +229,7 @@ export class CpuBackend implements Backend {
     this.reserveTemps(image.tempBytes);
     this.reserveScratch(compiled.scratchBytes);
     const frame = image.frame(buffers, scalars, this.temps?.address ?? 0, this.scratch, this.done);
-    const here = workers === null || (this.idle && (compiled.cost < HERE_NS || this.recorder !== null));
+    const here = workers === null || (this.idle && (compiled.cost < this.inlineNs || this.recorder !== null));
     if (here) {
       try {
         this.gemmHere ??= new WebAssembly.Instance(this.gemm, { env: { memory: heap.memory } }).exports;
