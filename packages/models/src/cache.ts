@@ -5,6 +5,7 @@
  */
 import { assign, type Device, iota, nn, type Tensor, where } from "@tiedlora/core";
 import type { DecoderConfig } from "./config.ts";
+import { frequenciesDiffer } from "./rope.ts";
 
 interface LayerCache {
   k: nn.Parameter;
@@ -36,6 +37,16 @@ export class KvCache {
   }
   get capacity(): number {
     return this.#capacity;
+  }
+
+  /**
+   * Whether one token more changes the rotary frequencies of the earlier ones, as dynamic and longrope scaling do beyond
+   * the original length: what is cached is then of no use, and the sequence has to be read anew.
+   */
+  get stale(): boolean {
+    const { rope } = this.config;
+    if (!rope || this.#length === 0) return false;
+    return this.pads.some((pad) => frequenciesDiffer(rope, this.#length - pad, this.#length - pad + 1));
   }
 
   #allocate(capacity: number): LayerCache[] {
@@ -98,7 +109,8 @@ export class KvCache {
   reserve(tokens: number): void {
     const needed = this.#length + tokens;
     if (needed <= this.#capacity) return;
-    const grown = Math.max(needed, 2 * this.#capacity);
+    let grown = 2 * this.#capacity;
+    while (grown < needed) grown *= 2;
     const old = this.#layers;
     const widths = [
       [0, 0],

@@ -269,6 +269,7 @@ function ropeOf(
 function scalingOf(s: Fields, f: Fields, dim: number, maxPositions: number): RopeScaling {
   const type = s.text(["rope_type", "type"], s.has("factor") ? undefined : "default");
   const originalName = "original_max_position_embeddings";
+  // Phi's files have it outside of the object; silence means that nothing was stretched.
   const original = (s.has(originalName) ? s : f).size([originalName], maxPositions);
   switch (type) {
     case "default":
@@ -277,7 +278,7 @@ function scalingOf(s: Fields, f: Fields, dim: number, maxPositions: number): Rop
       return { type, factor: s.positive(["factor"]) };
     case "dynamic":
       if (dim <= 2) s.fail("rope_type", "another type: dynamic needs more than 2 rotated elements");
-      return { type, factor: s.positive(["factor"]), original };
+      return { type, factor: s.positive(["factor"]), original: maxPositions };
     case "llama3": {
       const lowFrequencyFactor = s.positive(["low_freq_factor"]);
       const highFrequencyFactor = s.positive(["high_freq_factor"]);
@@ -288,7 +289,7 @@ function scalingOf(s: Fields, f: Fields, dim: number, maxPositions: number): Rop
         factor: s.positive(["factor"]),
         lowFrequencyFactor,
         highFrequencyFactor,
-        original: s.size([originalName]),
+        original,
       };
     }
     case "yarn":
@@ -323,7 +324,7 @@ function yarnOf(s: Fields, original: number, maxPositions: number): RopeScaling 
 }
 
 function longropeOf(s: Fields, dim: number, original: number, maxPositions: number): RopeScaling {
-  const factor = original === maxPositions ? s.positive(["factor"], 1) : maxPositions / original;
+  const factor = s.positive(["factor"], maxPositions / original);
   const suggested = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
   return {
     type: "longrope",

@@ -130,14 +130,13 @@ export class Decoder extends nn.Module {
   /** Puts a module at its path below this one, making the scopes and arrays between. */
   #place<M extends nn.Module>(path: string, module: M): M {
     const segments = path.split(".");
-    let at: object = this;
-    for (const [i, segment] of segments.slice(0, -1).entries()) {
+    const parent = segments.slice(0, -1).reduce<object>((at, segment, i) => {
       const known = (at as Record<string, object | undefined>)[segment];
       const made = known ?? (/^\d+$/.test(segments[i + 1]!) ? [] : new Scope());
       if (!known) Object.assign(at, { [segment]: made });
-      at = made;
-    }
-    Object.assign(at, { [segments.at(-1)!]: module });
+      return made;
+    }, this);
+    Object.assign(parent, { [segments.at(-1)!]: module });
     return module;
   }
 

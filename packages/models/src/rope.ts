@@ -92,7 +92,14 @@ const SCALE: { readonly [T in RopeScaling["type"]]: Scale<T> } = {
 export function ropeFrequencies({ theta, dim, scaling }: RopeConfig, length: number): Frequencies {
   const scale = SCALE[scaling.type] as Scale<typeof scaling.type>;
   const attentionFactor = "attentionFactor" in scaling ? scaling.attentionFactor : 1;
-  return { perPosition: scale(scaling as never, theta, dim, length), attentionFactor };
+  return { perPosition: scale(scaling, theta, dim, length), attentionFactor };
+}
+
+/** Whether sequences of these two lengths have different frequencies. */
+export function frequenciesDiffer({ scaling }: RopeConfig, before: number, after: number): boolean {
+  if (scaling.type === "dynamic")
+    return Math.max(before, scaling.original) !== Math.max(after, scaling.original);
+  return scaling.type === "longrope" && before > scaling.original !== after > scaling.original;
 }
 
 export interface RopeTables {

@@ -3,7 +3,7 @@ import { type Device, iota, type Tensor, where } from "@tiedlora/core";
 import type { KvCache } from "./cache.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { IdsShape } from "./inputs.ts";
-import { ropeTables } from "./rope.ts";
+import { type RopeConfig, ropeTables } from "./rope.ts";
 
 export interface SequenceOptions {
   /** [batch, length] of 1 (a token) and 0 (padding, which nobody sees). Without one, all are tokens. */
@@ -18,11 +18,17 @@ export interface Visibility {
   readonly bias: Tensor | null;
 }
 
+/** Rotary tables [length, dim/2], or [batch, 1, length, dim/2] where rows differ. */
+export interface Rotation {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+}
+
 export interface Sequence {
   /** i32 [length], or [batch, length] where rows differ. */
   readonly positions: Tensor;
-  /** Rotary tables [length, dim/2] or [batch, 1, length, dim/2]; null where positions are learned. */
-  readonly rotation: { readonly cos: Tensor; readonly sin: Tensor } | null;
+  /** Of the given tokens; null where positions are learned. */
+  readonly rotation: Rotation | null;
   /** For layers whose queries see `window` positions up to their own; null: all. */
   visibility(window: number | null): Visibility;
 }
@@ -42,6 +48,12 @@ export function prepare(
       "forward: a cache keeps its own positions and padding; give no attentionMask or positions with it",
     );
   }
+  if (cache?.stale) {
+    throw new RangeError(
+      `forward: with ${cache.length + 1} tokens this model's rotary frequencies change, also for those in the cache; ` +
+        "give the whole sequence, with a new cache",
+    );
+  }
   checkRows(options.attentionMask, "attentionMask", batch, length);
   checkRows(options.positions, "positions", batch, length);
   const start = cache?.length ?? 0;
@@ -49,11 +61,12 @@ export function prepare(
   const rows = (options.positions ?? positionRows(start, length, mask, cache?.pads)).map((row) =>
     Array.from(row),
   );
-  const decoding = cache !== undefined && start > 0;
+  checkPositions(config, rows);
   return {
-    ...positionTensors(config, device, rows, length),
+    positions: positionTensor(device, rows),
+    rotation: config.rope && rotationOf(config.rope, device, rows),
     visibility: memoize((window) =>
-      decoding ? visibleSlots(device, cache, window) : visibleTokens(device, mask, length, window),
+      cache && start > 0 ? visibleSlots(device, cache, window) : visibleTokens(device, mask, length, window),
     ),
   };
 }
@@ -76,7 +89,7 @@ function paddingMask(pads: readonly number[], length: number): number[][] | unde
   return pads.map((pad) => Array.from({ length }, (_, slot) => (slot < pad ? 0 : 1)));
 }
 
-/** One row if all are equal. Padding gets position 0, as in transformers' generate; nobody looks at it. */
+/** One row if none is padded, one for each when a cache is continued. Padding gets position 0, as in transformers' generate; nobody looks at it. */
 function positionRows(
   start: number,
   length: number,
@@ -90,37 +103,41 @@ function positionRows(
     });
   }
   const from = (pad: number): number[] => Array.from({ length }, (_, t) => Math.max(0, start + t - pad));
-  return pads?.some((pad) => pad > 0) ? pads.map(from) : [from(0)];
+  return pads && start > 0 ? pads.map(from) : [from(0)];
 }
 
-function positionTensors(
-  config: DecoderConfig,
-  device: Device,
-  rows: readonly number[][],
-  length: number,
-): Pick<Sequence, "positions" | "rotation"> {
-  const flat = rows.flat();
-  const end = Math.max(...flat) + 1;
-  const wrong = flat.find((p) => !Number.isInteger(p) || p < 0);
+function checkPositions(config: DecoderConfig, rows: readonly number[][]): void {
+  const wrong = rows.flat().find((p) => !Number.isInteger(p) || p < 0);
   if (wrong !== undefined) throw new RangeError(`positions: ${wrong}; need whole numbers from 0 on`);
+  const end = Math.max(...rows.map(lengthOf));
   if (!config.rope && end > config.maxPositions) {
     throw new RangeError(
       `a sequence of ${end} positions; the model has learned ${config.maxPositions}: shorten it`,
     );
   }
-  const shared = rows.length === 1;
-  const positions = device.tensor(Int32Array.from(flat), {
-    shape: shared ? [length] : [rows.length, length],
-    dtype: "i32",
-  });
-  if (!config.rope) return { positions, rotation: null };
-  const tables = ropeTables(config.rope, flat, end);
-  const half = config.rope.dim / 2;
-  const shape = shared ? [length, half] : [rows.length, 1, length, half];
-  return {
-    positions,
-    rotation: { cos: device.tensor(tables.cos, { shape }), sin: device.tensor(tables.sin, { shape }) },
-  };
+}
+
+const lengthOf = (positions: readonly number[]): number => positions.reduce((a, b) => Math.max(a, b), 0) + 1;
+
+function positionTensor(device: Device, rows: readonly number[][]): Tensor {
+  const length = rows[0]!.length;
+  const shape = rows.length === 1 ? [length] : [rows.length, length];
+  return device.tensor(Int32Array.from(rows.flat()), { shape, dtype: "i32" });
+}
+
+/** Each row by its own length, on which some scalings depend: padding changes nothing. */
+function rotationOf(rope: RopeConfig, device: Device, rows: readonly number[][]): Rotation {
+  const width = rows[0]!.length;
+  const half = rope.dim / 2;
+  const cos = new Float32Array(rows.length * width * half);
+  const sin = new Float32Array(cos.length);
+  for (const [i, row] of rows.entries()) {
+    const tables = ropeTables(rope, row, lengthOf(row));
+    cos.set(tables.cos, i * width * half);
+    sin.set(tables.sin, i * width * half);
+  }
+  const shape = rows.length === 1 ? [width, half] : [rows.length, 1, width, half];
+  return { cos: device.tensor(cos, { shape }), sin: device.tensor(sin, { shape }) };
 }
 
 function visibleTokens(
@@ -146,15 +163,17 @@ function visibleTokens(
 function visibleSlots(device: Device, cache: KvCache, window: number | null): Visibility {
   const slot = iota([1, 1, 1, cache.capacity], 3);
   let visible = slot.le(cache.length);
-  if (window !== null) visible = visible.and(slot.gt(cache.length - window));
-  if (cache.pads.some((pad) => pad > 0)) {
-    const pads = device.tensor(Int32Array.from(cache.pads), {
-      shape: [cache.pads.length, 1, 1, 1],
-      dtype: "i32",
-    });
-    visible = visible.and(slot.ge(pads));
+  if (window !== null) {
+    // As data: 0, 1 and 2 would become part of the program, and make it another one.
+    const last = device.tensor(Int32Array.of(cache.length - window), { shape: [1, 1, 1, 1], dtype: "i32" });
+    visible = visible.and(slot.gt(last));
   }
-  return { causal: false, bias: where(visible, 0, HIDDEN) };
+  // Compared also where there is none: prompts that need no padding are continued by the same program.
+  const pads = device.tensor(Int32Array.from(cache.pads), {
+    shape: [cache.pads.length, 1, 1, 1],
+    dtype: "i32",
+  });
+  return { causal: false, bias: where(visible.and(slot.ge(pads)), 0, HIDDEN) };
 }
 
 function memoize(compute: (window: number | null) => Visibility): (window: number | null) => Visibility {

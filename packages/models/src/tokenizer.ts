@@ -42,14 +42,7 @@ export class Tokenizer {
       added_tokens: [],
       ...tokenizer,
     };
-    if (!isRecord(tokenizer["model"])) {
-      throw new FormatError({
-        file,
-        tensor: "model",
-        found: describeValue(tokenizer["model"]),
-        expected: "the vocabulary",
-      });
-    }
+    checkModel(tokenizer["model"], file);
     try {
       this.#pipeline = new Pipeline(complete, config);
     } catch (cause) {
@@ -147,6 +140,22 @@ export class Tokenizer {
       });
     }
   }
+}
+
+/** The package would guess from the vocabulary's form what an unknown type means. */
+function checkModel(model: unknown, file: string): void {
+  if (!isRecord(model)) {
+    throw new FormatError({ file, tensor: "model", found: describeValue(model), expected: "the vocabulary" });
+  }
+  const type = model["type"];
+  // Older files have none: there the form does tell.
+  if (type === undefined || type === "BPE" || type === "Unigram" || type === "WordPiece") return;
+  throw new FormatError({
+    file,
+    tensor: "model.type",
+    found: describeValue(type),
+    expected: "BPE, Unigram or WordPiece",
+  });
 }
 
 /** Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json and chat_template.jinja. */

@@ -93,7 +93,7 @@ function matchOne(spec: ParameterSpec, tensor: string, file: TensorFile, device:
     return fail(`shape [${shape.join(", ")}]`, `[${spec.shape.join(", ")}], by config.json`);
   }
   const stored = WEIGHT_DTYPE[from];
-  if (stored === null) return fail(`${from}`, "F32, F16, BF16 or F64; dequantise the model in Python");
+  if (stored === null) return fail(from, "F32, F16, BF16 or F64; dequantise the model in Python");
   const { dtypes, maxBufferBytes } = device.backend.caps;
   const dtype = dtypes.has(stored) ? stored : "f32";
   const bytes = spec.shape.reduce((a, b) => a * b, BYTES[dtype]);

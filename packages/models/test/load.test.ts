@@ -15,39 +15,12 @@ import { directoryFiles } from "@tiedlora/core/node";
 import { configFrom } from "../src/config.ts";
 import { createModel, loadModelFrom } from "../src/load.ts";
 import { loadConfig, loadModel, loadPretrained, saveModel } from "../src/node.ts";
-import { maxDifference, needsShared, sharedJson, sharedPath } from "./support/shared.ts";
-
-interface Expected {
-  input_ids: number[][];
-  base_logits: number[];
-  base_logits_bf16_weights_f32_math: number[];
-  base_logits_f16_weights_f32_math: number[];
-}
+import { needsShared, sharedPath } from "./support/shared.ts";
 
 const temporary = mkdtempSync(join(tmpdir(), "tiedlora-models-"));
 after(() => rmSync(temporary, { recursive: true }));
 
-describe("models that Python wrote", { skip: needsShared }, () => {
-  for (const base of ["tiny-gpt2", "tiny-llama"]) {
-    for (const [suffix, field, dtype] of [
-      ["", "base_logits", "f32"],
-      ["-sharded", "base_logits", "f32"],
-      ["-f16", "base_logits_f16_weights_f32_math", "f16"],
-      ["-bf16", "base_logits_bf16_weights_f32_math", "bf16"],
-    ] as const) {
-      test(`${base}${suffix}: logits within 2e-5 of transformers, weights kept as ${dtype}`, async () => {
-        const device = reference();
-        const model = await loadModel(sharedPath("fixtures/peft", base + suffix), { device });
-        const expected = sharedJson<Expected>("fixtures/peft", base, "expected.json");
-        const logits = await model.forward(expected.input_ids).data();
-        const difference = maxDifference(logits, expected[field]);
-        assert.ok(difference < 2e-5, `difference ${difference}`);
-        assert.ok(model.parameters().every((p) => p.dtype === dtype));
-        device.close();
-      });
-    }
-  }
-
+describe("saving", { skip: needsShared }, () => {
   test("saved and loaded again, sharded or not, they are the same bytes and the same config", async () => {
     for (const name of ["tiny-gpt2", "tiny-llama-bf16", "tiny-llama-f16"]) {
       for (const maxShardBytes of [1e9, 30_000]) {
@@ -56,15 +29,15 @@ describe("models that Python wrote", { skip: needsShared }, () => {
         const out = join(temporary, `${name}-${maxShardBytes}`);
         const model = await loadModel(source, { device });
         await saveModel(model, out, { maxShardBytes });
-        const [before, after_] = [
+        const [before, restored] = [
           await openWeights(await directoryFiles(source)),
           await openWeights(await directoryFiles(out)),
         ];
-        assert.deepEqual(new Set(after_.entries.keys()), new Set(before.entries.keys()));
+        assert.deepEqual(new Set(restored.entries.keys()), new Set(before.entries.keys()));
         for (const tensor of before.entries.keys())
-          assert.deepEqual(await after_.read(tensor), await before.read(tensor));
-        assert.equal(after_.metadata.get("format"), "pt");
-        await Promise.all([before.close(), after_.close()]);
+          assert.deepEqual(await restored.read(tensor), await before.read(tensor));
+        assert.equal(restored.metadata.get("format"), "pt");
+        await Promise.all([before.close(), restored.close()]);
         assert.deepEqual(
           { ...(await loadConfig(out)), raw: null },
           { ...(await loadConfig(source)), raw: null },
@@ -92,39 +65,11 @@ describe("models that Python wrote", { skip: needsShared }, () => {
       await saveModel(model, out, { maxShardBytes });
       const again = await loadModel(out, { device });
       assert.equal(again.config.modelType, model.config.modelType);
-      assert.ok(readdirSync(out).every((file) => !file.endsWith(".tmp")));
+      assert.deepEqual(
+        readdirSync(out).filter((file) => file.endsWith(".tmp")),
+        [],
+      );
     }
-    device.close();
-  });
-});
-
-describe("stories260K", { skip: needsShared }, () => {
-  interface Golden {
-    prompt: string;
-    prompt_ids: number[];
-    logits_last: number[];
-    logits_first8_per_position: number[][];
-    mean_nll_prompt: number;
-    greedy_ids: number[];
-    paragraph0: string;
-    paragraph0_ids: number[];
-    paragraph0_mean_nll: number;
-  }
-
-  test("logits within 1e-4 of the golden ones; losses; tokens", async () => {
-    const device = reference();
-    const { model, tokenizer } = await loadPretrained(sharedPath("models/stories260K"), { device });
-    const golden = sharedJson<Golden>("models/stories260K/golden.json");
-    assert.deepEqual(tokenizer.encode(golden.prompt), golden.prompt_ids);
-    assert.deepEqual(tokenizer.encode(golden.paragraph0), golden.paragraph0_ids);
-    const logits = await model.forward([golden.prompt_ids]).data();
-    assert.ok(maxDifference(logits.slice(-512), golden.logits_last) < 1e-4);
-    for (const [t, first] of golden.logits_first8_per_position.entries()) {
-      assert.ok(maxDifference(logits.slice(t * 512, t * 512 + 8), first) < 1e-4);
-    }
-    const loss = async (ids: number[]): Promise<number> => model.loss({ inputIds: [ids] }).item();
-    assert.ok(Math.abs((await loss(golden.prompt_ids)) - golden.mean_nll_prompt) < 1e-5);
-    assert.ok(Math.abs((await loss(golden.paragraph0_ids)) - golden.paragraph0_mean_nll) < 1e-5);
     device.close();
   });
 });
@@ -172,7 +117,7 @@ describe("files that do not fit", () => {
       { device },
     );
   const rename = (tensors: Tensors, to: (name: string) => string): void => {
-    for (const [name, tensor] of [...tensors]) {
+    for (const [name, tensor] of Array.from(tensors)) {
       tensors.delete(name);
       tensors.set(to(name), { ...tensor, name: to(name) });
     }
@@ -296,7 +241,7 @@ describe("files that do not fit", () => {
     const nemo = { ...LLAMA, model_type: "nemo_gpt" };
     const without = await files(nemo);
     assert.equal(without.config.normBias, false);
-    const with_ = await files(nemo, (t) => {
+    const biased = await files(nemo, (t) => {
       for (const name of [
         "model.layers.0.input_layernorm",
         "model.layers.0.post_attention_layernorm",
@@ -305,8 +250,8 @@ describe("files that do not fit", () => {
         t.set(`${name}.bias`, zeros(`${name}.bias`, [4]));
       }
     });
-    assert.equal(with_.config.normBias, true);
-    assert.deepEqual(await with_.forward([[1, 2]]).data(), await without.forward([[1, 2]]).data());
+    assert.equal(biased.config.normBias, true);
+    assert.deepEqual(await biased.forward([[1, 2]]).data(), await without.forward([[1, 2]]).data());
     const wide = await files(LLAMA, (t) => {
       const values = Float64Array.of(1, 0.5, 0.1, 3);
       t.set("model.norm.weight", {
