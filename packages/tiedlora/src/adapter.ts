@@ -16,6 +16,8 @@ export interface AdaptOptions {
   readonly name?: string;
   /** Whether it takes part when the model runs. Default: true. */
   readonly active?: boolean;
+  /** Takes the place of the adapter of this name, if there is one: a hot swap, the model stays as it is. Default: false. */
+  readonly replace?: boolean;
 }
 
 /**
@@ -34,13 +36,13 @@ export function adapt(
   options: AdaptOptions = {},
 ): Adapter | Promise<Adapter> {
   const adapter = createAdapter(model, method, options);
-  if (method.prepare === undefined) return adapter.attach();
-  return prepareFactors(adapter, method as PreparedMethod).then(() => adapter.attach());
+  if (method.prepare === undefined) return adapter.attach(options);
+  return prepareFactors(adapter, method as PreparedMethod).then(() => adapter.attach(options));
 }
 
 /** An adapter for `model` that is not on it yet; the model is unchanged. Throws if its name is taken there. */
 export function createAdapter(model: nn.Module, method: Method, options: AdaptOptions = {}): Adapter {
-  adaptersOf(model).checkName(options.name ?? "default");
+  if (options.replace !== true) adaptersOf(model).checkName(options.name ?? "default");
   return new Adapter(model, method, options);
 }
 
@@ -125,8 +127,9 @@ export class Adapter implements Owner {
   }
 
   /** Puts the adapter on the model it was made for, and freezes the model's weights. */
-  attach(): this {
-    this.#set.add(this);
+  attach({ replace = false }: Pick<AdaptOptions, "replace"> = {}): this {
+    if (replace && this.#set.has(this.name)) this.#set.swap(this);
+    else this.#set.add(this);
     return this;
   }
 
@@ -262,6 +265,20 @@ export class Adapter implements Owner {
     if (selected.length === 0)
       throw new Error(`the selection ${describeSelection(selection)} matches no parameter of the adapter`);
     return selected.map(({ parameter }) => parameter);
+  }
+
+  /** How many parameters are trained, of how many that the model and its adapter have: a line as peft prints it. */
+  trainableSummary(): string {
+    const { trainable, total } = this.count();
+    const own = new Set(this.#set.ownParameters().values());
+    const all = [...own].reduce((sum, { size }) => sum + size, total);
+    const show = (n: number): string => n.toLocaleString("en-US");
+    const percent = ((100 * trainable) / all).toFixed(4);
+    return `trainable params: ${show(trainable)} || all params: ${show(all)} || trainable%: ${percent}`;
+  }
+
+  printTrainableParameters(): void {
+    console.log(this.trainableSummary());
   }
 
   /** How the adapter acts: each adapted module with its part of the adapter. */

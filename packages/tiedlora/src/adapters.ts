@@ -142,10 +142,18 @@ export class AdapterSet {
     // In the order of attachment, from the model's own weights: the same bits in one go or one after another.
     const ordered = [...this.#adapters.values()].filter(({ name }) => names.includes(name));
     this.#checkReplaced([...new Set([...ordered, ...this.#active()])]);
-    const own = this.#overlay;
-    const parameters = await computeMerged(ordered, own, options);
-    this.#merged = { names: ordered.map(({ name }) => name), parameters };
-    this.sync();
+    const before = this.#merged;
+    const after = { names: ordered.map(({ name }) => name), parameters: new Map<string, nn.Parameter>() };
+    try {
+      this.#merged = after; // the weights are the model's own, the replaced parameters those of the adapters
+      this.sync();
+      this.#merged = { ...after, parameters: await computeMerged(ordered, this.ownParameters(), options) };
+    } catch (error) {
+      this.#merged = before;
+      throw error;
+    } finally {
+      this.sync();
+    }
   }
 
   /** Puts the model's own weights back, bit for bit; the adapters act beside them again. */

@@ -12,11 +12,8 @@ export interface MergeOptions {
   readonly safe?: boolean;
 }
 
-/** How the model's own parameters are found, whatever stands in for them. */
-interface Own {
-  own(path: string): nn.Parameter;
-  parameters(): Iterable<[path: string, parameter: nn.Parameter]>;
-}
+/** The model's own parameters by path, whatever stands in for them. */
+type Own = ReadonlyMap<string, nn.Parameter>;
 
 /** A weight and a bias with updates added, in f32: weight [out, in], bias [out]; null: the bias stays as it is. */
 export interface MergedTensors {
@@ -40,17 +37,20 @@ export function placesByHost(adapters: readonly Adapter[]): Map<Host, Place[]> {
 /** New parameters with the adapters merged in, by path. Changes nothing. Throws as `AdapterSet.merge` says. */
 export async function computeMerged(
   adapters: readonly Adapter[],
-  model: Own,
+  own: Own,
   { safe = true }: MergeOptions,
 ): Promise<Map<string, nn.Parameter>> {
   if (safe) await checkFactors(adapters);
   const merged = new Map<string, nn.Parameter>();
   for (const [host, places] of placesByHost(adapters)) {
     const { path } = places[0]!.member;
-    checkUntied(`${path}.weight`, model);
+    checkUntied(`${path}.weight`, own);
     const { weight, bias } = await mergedTensors(host, places);
     merged.set(`${path}.weight`, storeAs(host.weight, storedInOut(host) ? weight.transpose() : weight));
-    if (bias !== null) merged.set(`${path}.bias`, storeAs((host as nn.Linear).bias!, bias));
+    if (bias !== null) merged.set(`${path}.bias`, storeAs(own.get(`${path}.bias`)!, bias));
+  }
+  for (const [path, parameter] of adapters.flatMap((adapter) => [...adapter.replacements()])) {
+    if (!merged.has(path)) merged.set(path, storeAs(own.get(path)!, parameter));
   }
   if (safe) await checkFinite(merged);
   return merged;
@@ -139,11 +139,10 @@ async function checkFinite(merged: ReadonlyMap<string, nn.Parameter>): Promise<v
   });
 }
 
-function checkUntied(path: string, model: Own): void {
-  const weight = model.own(path);
-  const others = [...model.parameters()]
-    .filter(([one, p]) => p === weight && one !== path)
-    .map(([one]) => one);
+/** Throws if the weight at `path` is used at other paths too. */
+export function checkUntied(path: string, own: Own): void {
+  const weight = own.get(path);
+  const others = [...own].filter(([one, p]) => p === weight && one !== path).map(([one]) => one);
   if (others.length === 0) return;
   const module = path.slice(0, -".weight".length);
   throw new Error(

@@ -1,15 +1,11 @@
 /** Loads an adapter of any format that is known, by what its config says it is. */
 import { describeValue, FormatError, type Files, type nn } from "@tiedlora/core";
-import type { Adapter } from "../adapter.ts";
+import type { Adapter, AdaptOptions } from "../adapter.ts";
 import type { Method } from "../method.ts";
 import { CONFIG_FILE, loadNative, PEFT_TYPE, readAdapterConfig } from "./native.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 
-export interface LoadOptions {
-  /** The name the adapter gets. Default: "default". */
-  readonly name?: string;
-  /** Whether it takes part when the model runs. Default: true. */
-  readonly active?: boolean;
+export interface LoadOptions extends Pick<AdaptOptions, "name" | "active" | "replace"> {
   /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
   readonly method?: Method;
   /** Whether what was trained can be trained on. Default: true. */

@@ -87,7 +87,7 @@ export async function loadNative(
       parameter.set(decodeF32(await file.read(path), file.name, path));
     }
     restoreTrained(adapter, config, where, options.trainable ?? true);
-    return adapter.attach();
+    return adapter.attach(options);
   } finally {
     await file.close();
   }

@@ -147,7 +147,7 @@ async function fill(
     });
     for (const [name, path] of repeated) await checkRepeated(file, name, set.ownParameters().get(path)!);
     if (options.trainable === false) adapter.freeze();
-    return adapter.attach();
+    return adapter.attach(options);
   } finally {
     await file.close();
   }

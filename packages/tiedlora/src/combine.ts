@@ -1,0 +1,121 @@
+/** Several adapters made into one LoRA adapter: a weighted sum of their updates. */
+import { concat, type nn, type Tensor } from "@tiedlora/core";
+import { type Adapter, createAdapter } from "./adapter.ts";
+import { adaptersOf } from "./adapters.ts";
+import { leadingSingularVectors } from "./linalg/svd.ts";
+import { scaled, type LowRank } from "./method.ts";
+import { methods } from "./methods/index.ts";
+import type { Place } from "./place.ts";
+
+export interface CombineOptions {
+  /** The name of the new adapter. */
+  readonly name: string;
+  /**
+   * - `cat` (default): all A under each other, all B side by side. Exactly the sum; its rank is the sum of the ranks.
+   * - `linear`: A and B are summed themselves, which is cheaper and not the sum of the updates where there are several; all ranks
+   *   must be equal.
+   * - `svd`: the best approximation of the sum at `rank`.
+   */
+  readonly how?: "cat" | "linear" | "svd";
+  /** For `svd`. Default: the largest rank among the adapters. */
+  readonly rank?: number;
+  /** Whether the new adapter takes part when the model runs. Default: true. */
+  readonly active?: boolean;
+}
+
+interface Part extends LowRank {
+  readonly weight: number;
+}
+
+/**
+ * Adds an adapter whose update is Σ weight · update, weights of any sign, over the adapters given by name. Those stay, as
+ * they are; make them inactive, or the new one acts beside them. Throws for methods whose update is no product B A.
+ */
+export async function combine(
+  model: nn.Module,
+  weights: Readonly<Record<string, number>>,
+  options: CombineOptions,
+): Promise<Adapter> {
+  const { name, how = "cat", active = true } = options;
+  const set = adaptersOf(model);
+  set.checkName(name);
+  const adapters = Object.entries(weights).map(([one, weight]) => ({ adapter: set.get(one), weight }));
+  if (adapters.length === 0) throw new Error("combine: no adapter given; name at least one with its weight");
+  const replacing = adapters.find(({ adapter }) => adapter.plan.replaced.length > 0);
+  if (replacing !== undefined)
+    throw new Error(
+      `combine: "${replacing.adapter.name}" replaces parameters of the model, which have no weighted sum`,
+    );
+
+  const parts = new Map<string, Part[]>();
+  for (const { adapter, weight } of adapters) {
+    for (const [, place] of adapter.places()) {
+      const { path } = place.member;
+      parts.set(path, [...(parts.get(path) ?? []), partOf(place, weight)]);
+    }
+  }
+  const factors = new Map<string, LowRank>();
+  for (const [path, list] of parts) factors.set(path, await COMBINE[how](list, options.rank, path));
+  const ranks = Object.fromEntries([...factors].map(([path, { A }]) => [path, A.shape[0]!]));
+  const alphas = ranks; // the scale is 1: it is in B
+  const target = [...factors.keys()];
+  const method = methods.lora({ target, rank: 1, rankPattern: exact(ranks), alphaPattern: exact(alphas) });
+  const combined = createAdapter(model, method, { name, active });
+  for (const [path, { A, B }] of factors) {
+    combined.parameter(`${path}.A`).set(await A.data());
+    combined.parameter(`${path}.B`).set(await B.data());
+  }
+  return combined.attach();
+}
+
+function partOf(place: Place, weight: number): Part {
+  const low = place.lowRank();
+  if (low !== null) return { A: low.A, B: scaled(low.B, place.scale), weight };
+  throw new Error(
+    `combine: ${place.owner.method.name} of "${place.owner.name}" has no update of the form B A; only such updates have a sum that LoRA holds`,
+  );
+}
+
+/** Keys of patterns that match whole paths alone. */
+function exact(values: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(values).map(([path, value]) => [`^${path.replaceAll(".", "\\.")}$`, value]),
+  );
+}
+
+type Combine = (parts: readonly Part[], rank: number | undefined, path: string) => LowRank | Promise<LowRank>;
+
+const COMBINE: Readonly<Record<NonNullable<CombineOptions["how"]>, Combine>> = {
+  cat: (parts) => ({
+    A: concat(parts.map(({ A }) => A)),
+    B: concat(
+      parts.map(({ B, weight }) => scaled(B, weight)),
+      1,
+    ),
+  }),
+  linear: (parts, _rank, path) => {
+    const ranks = parts.map(({ A }) => A.shape[0]!);
+    if (new Set(ranks).size > 1)
+      throw new Error(
+        `combine: ranks ${ranks.join(", ")} at ${path}; "linear" needs equal ones, use "cat" or "svd"`,
+      );
+    // as in peft: the square root of the weight on either side, its sign on one
+    const sum = (of: (part: Part) => Tensor): Tensor => parts.map(of).reduce((a, b) => a.add(b));
+    return {
+      A: sum(({ A, weight }) => scaled(A, Math.sqrt(Math.abs(weight)))),
+      B: sum(({ B, weight }) => scaled(B, Math.sign(weight) * Math.sqrt(Math.abs(weight)))),
+    };
+  },
+  svd: async (parts, rank) => {
+    const update = parts.map(({ A, B, weight }) => scaled(B, weight).matmul(A)).reduce((a, b) => a.add(b));
+    const [out = 0, width = 0] = update.shape;
+    const wanted = Math.min(rank ?? Math.max(...parts.map(({ A }) => A.shape[0]!)), out, width);
+    const { left, values, right } = leadingSingularVectors(await update.data(), out, width, wanted);
+    const device = update.device!;
+    const B = left.map((value, i) => value * values[i % wanted]!);
+    return {
+      A: device.tensor(right, { shape: [wanted, width] }),
+      B: device.tensor(B, { shape: [out, wanted] }),
+    };
+  },
+};

@@ -1,0 +1,33 @@
+/** A model with its adapters merged in, as files: each weight is made when its turn comes, so there is never a second model. */
+import type { Tensor } from "@tiedlora/core";
+import { type Decoder, modelFiles, type OutputFile, type SaveOptions } from "@tiedlora/models";
+import { adaptersOf } from "../adapters.ts";
+import { storedInOut } from "../hosts.ts";
+import { checkUntied, mergedTensors, placesByHost } from "../merge.ts";
+
+/**
+ * The files of `model` with its active adapters merged in; the model itself stays as it is. Sums are made in f32 and rounded once,
+ * to the stored type. Throws if an adapted weight is used elsewhere too (see `untie`); a value that is not finite stops the writing.
+ */
+export function mergedModelFiles(model: Decoder, options: SaveOptions = {}): OutputFile[] {
+  const set = adaptersOf(model);
+  const acting = set.active.filter((name) => !set.mergedNames.includes(name)).map((name) => set.get(name));
+  const replace = new Map<string, () => Promise<Tensor>>();
+  for (const [host, places] of placesByHost(acting)) {
+    const { path } = places[0]!.member;
+    checkUntied(`${path}.weight`, set.ownParameters());
+    replace.set(`${path}.weight`, async () => {
+      const { weight } = await mergedTensors(host, places);
+      return storedInOut(host) ? weight.transpose() : weight;
+    });
+    if (
+      places.some(({ owner }) => owner.method.lowRank === undefined) &&
+      "bias" in host &&
+      host.bias !== null
+    ) {
+      const { bias } = host;
+      replace.set(`${path}.bias`, async () => (await mergedTensors(host, places)).bias ?? bias);
+    }
+  }
+  return modelFiles(model, { ...options, replace });
+}

@@ -1,0 +1,100 @@
+/** What an adapter consists of, for a person or a program to look at. */
+import type { Shape } from "@tiedlora/core";
+import type { Adapter } from "./adapter.ts";
+
+export interface ModuleReport {
+  /** The adapted target: a module, or a fused group. */
+  readonly path: string;
+  /** The modules in it. */
+  readonly modules: readonly string[];
+  readonly in: number;
+  readonly out: number;
+  readonly rank: number;
+  readonly scale: number;
+}
+
+export interface ParameterReport {
+  readonly factor: string;
+  /** What it is called in files. */
+  readonly path: string;
+  readonly shape: Shape;
+  readonly size: number;
+  readonly trained: boolean;
+  /** Every place that uses it, the first included: more than one, and it is tied. */
+  readonly aliases: readonly string[];
+}
+
+export interface FactorCount {
+  readonly factor: string;
+  /** How many parameters; tied ones count once. */
+  readonly parameters: number;
+  readonly size: number;
+  readonly trained: number;
+}
+
+export interface AdapterReport {
+  readonly name: string;
+  readonly method: string;
+  readonly modules: readonly ModuleReport[];
+  readonly parameters: readonly ParameterReport[];
+  readonly factors: readonly FactorCount[];
+  readonly trainable: number;
+  readonly total: number;
+}
+
+/** Every matched module, every parameter with all its aliases, and counts for each factor. */
+export function inspect(adapter: Adapter): AdapterReport {
+  const modules = adapter.plan.sites.map(({ site, dims }, i): ModuleReport => {
+    const { path, members } = site;
+    const scale = adapter.plan.sites[i]!.scale * adapter.multiplier;
+    return {
+      path,
+      modules: members.map((one) => one.path),
+      in: site.in,
+      out: site.out,
+      rank: dims.rank,
+      scale,
+    };
+  });
+  const named = adapter.stateDict();
+  const parameters = [...adapter.plan.factors, ...adapter.plan.replaced].map((plan): ParameterReport => {
+    const { size, requiresGrad } = named.get(plan.path)!;
+    const aliases = "aliases" in plan ? plan.aliases : [plan.path];
+    return { factor: plan.factor, path: plan.path, shape: plan.shape, size, trained: requiresGrad, aliases };
+  });
+  const factors = [...new Set(parameters.map(({ factor }) => factor))].map((factor): FactorCount => {
+    const own = parameters.filter((one) => one.factor === factor);
+    const sum = (list: readonly ParameterReport[]): number => list.reduce((n, { size }) => n + size, 0);
+    return { factor, parameters: own.length, size: sum(own), trained: sum(own.filter((one) => one.trained)) };
+  });
+  const { trainable, total } = adapter.count();
+  return { name: adapter.name, method: adapter.method.name, modules, parameters, factors, trainable, total };
+}
+
+/** A report as lines of text: counts, the parameters with where they are used, the modules. */
+export function formatReport(report: AdapterReport): string {
+  const show = (n: number): string => n.toLocaleString("en-US");
+  const factors = report.factors.map(
+    ({ factor, parameters, size, trained }) =>
+      `  ${factor}: ${parameters} parameter${parameters === 1 ? "" : "s"}, ${show(size)} numbers, ${
+        trained === size ? "trained" : trained === 0 ? "frozen" : `${show(trained)} of them trained`
+      }`,
+  );
+  const parameters = report.parameters.flatMap(({ path, shape, trained, aliases }) => [
+    `  ${path} [${shape.join(", ")}] ${trained ? "trained" : "frozen"}${aliases.length > 1 ? `, tied over ${aliases.length} places` : ""}`,
+    ...aliases.slice(1).map((alias) => `    = ${alias}`),
+  ]);
+  const modules = report.modules.map(
+    ({ path, modules: inside, in: from, out, rank, scale }) =>
+      `  ${path} [${out}, ${from}] rank ${rank}, scale ${scale}${inside.length > 1 ? ` (${inside.length} modules)` : ""}`,
+  );
+  return [
+    `adapter "${report.name}", ${report.method}: ${show(report.trainable)} of ${show(report.total)} numbers trained`,
+    "factors:",
+    ...factors,
+    "parameters:",
+    ...parameters,
+    `${report.modules.length} adapted modules:`,
+    ...modules,
+  ].join("\n");
+}
