@@ -15,7 +15,7 @@ interface Preset {
 }
 
 /** The paper's configurations as switches. */
-export const PRESETS: Readonly<Record<string, Preset>> = {
+const SWITCHES = {
   lora: { trained: ["B", "A"], tie: "none" },
   vera: { trained: ["v", "u"], tie: "model" },
   tl1: { trained: ["A"], tie: "all" },
@@ -24,7 +24,13 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   tl4: { trained: ["v", "B", "u"], tie: "all" },
   tl5: { trained: ["B", "A"], tie: "all" },
   tl6: { trained: ["v", "B", "u", "A"], tie: "all" },
-};
+} as const satisfies Readonly<Record<string, Preset>>;
+
+export type PresetName = keyof typeof SWITCHES;
+export const PRESETS: Readonly<Record<PresetName, Preset>> = SWITCHES;
+export const PRESET_NAMES: readonly PresetName[] = Object.keys(SWITCHES) as PresetName[];
+
+const isPreset = (name: string): name is PresetName => Object.hasOwn(SWITCHES, name);
 
 export const TIE_SCOPES: Readonly<Record<TieScope, string>> = {
   all: "one A, B for all layers",
@@ -34,23 +40,23 @@ export const TIE_SCOPES: Readonly<Record<TieScope, string>> = {
 };
 
 /** The choice that a preset stands for. */
-export function presetChoice(preset: string, rank: number): MethodChoice {
-  const { trained, tie } = PRESETS[preset]!;
+export function presetChoice(preset: PresetName, rank: number): MethodChoice {
+  const { trained, tie } = PRESETS[preset];
   return { preset, trained, tie, rank };
 }
 
 /** The preset that these switches are, or "own". */
-export function presetOf(trained: readonly FactorName[], tie: TieScope): string {
+export function presetOf(trained: readonly FactorName[], tie: TieScope): PresetName | "own" {
   const same = (preset: Preset): boolean =>
     preset.tie === tie &&
     preset.trained.length === trained.length &&
     preset.trained.every((name) => trained.includes(name));
-  return Object.keys(PRESETS).find((name) => same(PRESETS[name]!)) ?? "own";
+  return PRESET_NAMES.find((name) => same(PRESETS[name])) ?? "own";
 }
 
 /** Throws where nothing is trained, and says so. */
 export function methodOf({ preset, trained, tie, rank }: MethodChoice): PlainMethod {
-  if (METHOD_NAMES.some((name) => name === preset)) return methodByName(preset as PlainMethodName, { rank });
+  if (isPreset(preset)) return methods[preset]({ rank });
   const tied = { all: "all", none: false, model: "model", pairs: { blocks: 2 } } as const;
   return tiedLora({ trained, tied: tied[tie], rank });
 }

@@ -1,6 +1,14 @@
 /** The cards of the methods: presets, the four switches, tying, rank and rate, and what that costs. */
 import { countParameters, type FactorName, FACTOR_NAMES } from "tiedlora";
-import { methodOf, PRESETS, presetChoice, presetName, presetOf, TIE_SCOPES } from "../method.ts";
+import {
+  methodOf,
+  PRESET_NAMES,
+  type PresetName,
+  presetChoice,
+  presetName,
+  presetOf,
+  TIE_SCOPES,
+} from "../method.ts";
 import type { BaseInfo, RunChoice, TieScope } from "../protocol.ts";
 import { byId, choice, count, el, numeric } from "./dom.ts";
 
@@ -42,9 +50,7 @@ export class MethodCards {
       "Compare with another",
     );
     add.addEventListener("click", () => {
-      const unused = Object.keys(PRESETS).find((name) =>
-        this.#choices.every(({ method }) => method.preset !== name),
-      );
+      const unused = PRESET_NAMES.find((name) => this.#choices.every(({ method }) => method.preset !== name));
       const id = [0, 1, 2, 3].find((one) => this.#choices.every((choice) => choice.id !== one))!;
       this.#choices.push({ id, method: presetChoice(unused ?? "tl6", 8), lr: 0.01 });
       this.#draw();
@@ -71,7 +77,7 @@ export class MethodCards {
       this.#update(i, { ...one, method: { ...next, preset: presetOf(next.trained, next.tie) } });
     };
     const presets = {
-      ...Object.fromEntries(Object.keys(PRESETS).map((name) => [name, presetName(name)])),
+      ...Object.fromEntries(PRESET_NAMES.map((name) => [name, presetName(name)])),
       ...OWN,
     };
     const card = el(
@@ -82,7 +88,8 @@ export class MethodCards {
         "div",
         { class: "fields" },
         choice("preset", presets, method.preset, (name) => {
-          if (name !== "own") this.#update(i, { ...one, method: presetChoice(name, method.rank) });
+          if (name !== "own")
+            this.#update(i, { ...one, method: presetChoice(name as PresetName, method.rank) });
         }),
         choice("A and B", TIE_SCOPES, method.tie, (tie) => set({ tie: tie as TieScope })),
         numeric("rank", method.rank, { min: 1, max: 64, step: 1 }, (rank) =>
