@@ -54,7 +54,14 @@ export {
 } from "./sites.ts";
 export { mergedModelFiles } from "./files/merged.ts";
 export { peftLoraFiles, peftVeraFiles } from "./files/peft/save.ts";
-export { loadAdapterFiles, type LoadOptions } from "./files/load.ts";
+export { mlxFiles } from "./files/mlx.ts";
+export {
+  ADAPTER_FORMATS,
+  adapterFiles,
+  type AdapterFormat,
+  loadAdapterFiles,
+  type LoadOptions,
+} from "./files/load.ts";
 export { nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";
 export {
   type Batch,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
-import { type Device, nn, optim } from "@tiedlora/core";
+import { type Device, type nn, optim } from "@tiedlora/core";
 import { type Decoder, generateTokens } from "@tiedlora/models";
 import {
   adapt,
@@ -114,7 +114,7 @@ suite("several adapters on a model", () => {
     const model = tinyGpt2(device);
     const other = add(model, "other", qv({ target: ["c_proj"] }));
     const adapter = adapt(model, qv({ target: ["c_attn"], modulesToSave: ["ln_f"], bias: "all" }));
-    const base = new Map([...adaptersOf(model).ownParameters()]);
+    const base = adaptersOf(model).ownParameters();
     const values = async (parameters: Iterable<nn.Parameter>): Promise<number[][]> =>
       Promise.all([...parameters].map(async (p) => [...(await p.data())]));
     const [ownBefore, otherBefore] = [await values(base.values()), await values(other.parameters())];
@@ -163,7 +163,7 @@ suite("switching adapters off for a while", () => {
 });
 
 suite("a mixed batch", () => {
-  const three = [...IDS, IDS[0]].map((row) => [...row]);
+  const three = [IDS[0], IDS[1], IDS[0]].map((row): number[] => Array.from(row));
   async function mixed(model: Decoder, names: string[]): Promise<number[][]> {
     const logits = await adaptersOf(model)
       .mixed(names, () => model.forward(three))

@@ -1,9 +1,19 @@
-/** Loads an adapter of any format that is known, by what its config says it is. */
+/** Adapters of any format that is known: read by what their config says they are, written by the format's name. */
 import { describeValue, FormatError, type Files, type nn } from "@tiedlora/core";
 import type { Adapter, AdaptOptions } from "../adapter.ts";
 import type { Method } from "../method.ts";
-import { CONFIG_FILE, loadNative, PEFT_TYPE, readAdapterConfig } from "./native.ts";
+import { isMlxConfig, loadMlx, mlxFiles } from "./mlx.ts";
+import {
+  CONFIG_FILE,
+  loadNative,
+  nativeFiles,
+  type OutputFile,
+  PEFT_TYPE,
+  type Provenance,
+  readAdapterConfig,
+} from "./native.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
+import { peftLoraFiles, peftVeraFiles } from "./peft/save.ts";
 
 export interface LoadOptions extends Pick<AdaptOptions, "name" | "active" | "replace"> {
   /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
@@ -38,6 +48,7 @@ export async function loadAdapterFiles(
   options: LoadOptions = {},
 ): Promise<Adapter> {
   const config = await readAdapterConfig(files);
+  if (isMlxConfig(config)) return loadMlx(model, files, config, options);
   const type = config["peft_type"];
   const loader = typeof type === "string" && Object.hasOwn(LOADERS, type) ? LOADERS[type] : undefined;
   if (loader === undefined) {
@@ -49,4 +60,28 @@ export async function loadAdapterFiles(
     });
   }
   return loader(model, files, config, options);
+}
+
+export type AdapterFormat = "native" | "peft-lora" | "peft-vera" | "mlx";
+type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
+
+/** How an adapter is written, by the format's name. */
+export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
+  /** Everything, each tied tensor once; read by this library alone. */
+  native: nativeFiles,
+  /** peft's LoRA, expanded to one A and B a module; read by most tools. */
+  "peft-lora": peftLoraFiles,
+  /** peft's VeRA: a tied adapter, compact and exact. */
+  "peft-vera": peftVeraFiles,
+  /** mlx-lm's LoRA. */
+  mlx: mlxFiles,
+};
+
+/** The files of an adapter in a format. Throws if the format cannot hold it, and says which can. */
+export function adapterFiles(
+  adapter: Adapter,
+  format: AdapterFormat = "native",
+  provenance: Provenance = {},
+): OutputFile[] {
+  return ADAPTER_FORMATS[format](adapter, provenance);
 }

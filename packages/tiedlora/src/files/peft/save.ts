@@ -53,14 +53,16 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   });
 }
 
-interface LoraFactors {
+/** One module's update in the form of LoRA, with what variants add: c, a bias on B; m, DoRA's lengths. */
+export interface LoraFactors {
   readonly A: Tensor;
   readonly B: Tensor;
   readonly c?: Tensor;
   readonly m?: Tensor;
 }
 
-function loraFactors({ method }: Adapter, place: Place): LoraFactors {
+/** Throws for methods that have no such form. */
+export function loraFactors({ method }: Adapter, place: Place): LoraFactors {
   const low = place.lowRank();
   if (low !== null) return low;
   const { offset, out } = place.member;

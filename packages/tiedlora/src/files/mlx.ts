@@ -1,0 +1,222 @@
+/**
+ * Adapters of mlx-lm, in and out: `adapters.safetensors` with lora_a [in, rank] and lora_b [rank, out], transposed against
+ * peft, and y += scale · x a b where the scale is alpha / rank already. Its config names modules inside layers, the same in
+ * each of the last `num_layers`.
+ */
+import {
+  decodeF32,
+  describeValue,
+  type Files,
+  FormatError,
+  isRecord,
+  nn,
+  openSafetensors,
+  sameShape,
+  type Tensor,
+  type TensorFile,
+  writeSafetensors,
+  zeros,
+} from "@tiedlora/core";
+import { type Adapter, createAdapter } from "../adapter.ts";
+import { adaptersOf } from "../adapters.ts";
+import { hostInfos } from "../hosts.ts";
+import { layerOf } from "../match.ts";
+import type { Method } from "../method.ts";
+import { dora } from "../methods/dora.ts";
+import { methods } from "../methods/index.ts";
+import type { LinearInfo } from "../sites.ts";
+import type { LoadOptions } from "./load.ts";
+import { CONFIG_FILE, missingFile, parametersToWrite, type OutputFile, type Provenance } from "./native.ts";
+import { loraFactors, type LoraFactors } from "./peft/save.ts";
+
+const MLX_TENSORS = "adapters.safetensors";
+
+/** Whether a config is one of mlx-lm. */
+export function isMlxConfig(config: Readonly<Record<string, unknown>>): boolean {
+  return !("peft_type" in config) && ("lora_parameters" in config || "fine_tune_type" in config);
+}
+
+/** mlx-lm calls GPT-2's trunk "model". */
+const toMlx = (path: string): string => path.replace(/^transformer\./, "model.");
+
+/** Puts an mlx-lm adapter on a model. Strict: every tensor must have its place, and every module all its tensors. */
+export async function loadMlx(
+  model: nn.Module,
+  files: Files,
+  config: Readonly<Record<string, unknown>>,
+  options: LoadOptions = {},
+): Promise<Adapter> {
+  const source = await files.open(MLX_TENSORS);
+  if (source === null) throw missingFile(files, MLX_TENSORS);
+  const file = await openSafetensors(source);
+  try {
+    const { isDora, scale, dropout } = parseConfig(config, `${files.name}/${CONFIG_FILE}`);
+    const { hosts } = adaptersOf(model);
+    const paths = modulesIn(file, new Map([...hosts.keys()].map((path) => [toMlx(path), path])), isDora);
+    const ranks = [...paths.keys()].map((name) => file.entries.get(`${name}.lora_a`)!.shape[1] ?? 0);
+    const rank = ranks[0]!;
+    const odd = [...paths.keys()].find((_, i) => ranks[i] !== rank);
+    if (odd !== undefined)
+      throw new FormatError({ file: file.name, tensor: odd, found: `rank ${ranks.at(-1)}`, expected: `rank ${rank}, as in the first module` }); // prettier-ignore
+    const common = { rank, alpha: scale * rank, dropout, target: [...paths.values()] };
+    const method: Method = isDora ? dora(common) : methods.lora(common);
+    const adapter = createAdapter(model, method, options);
+    for (const [name, path] of paths) {
+      await readTransposed(file, `${name}.lora_a`, adapter.parameter(`${path}.A`));
+      await readTransposed(file, `${name}.lora_b`, adapter.parameter(`${path}.B`));
+      if (isDora) await readTransposed(file, `${name}.m`, adapter.parameter(`${path}.m`));
+    }
+    if (options.trainable === false) adapter.freeze();
+    return adapter.attach(options);
+  } finally {
+    await file.close();
+  }
+}
+
+function parseConfig(
+  config: Readonly<Record<string, unknown>>,
+  file: string,
+): { isDora: boolean; scale: number; dropout: number } {
+  const { fine_tune_type: type = "lora", lora_parameters: given } = config;
+  if (type !== "lora" && type !== "dora")
+    throw new FormatError({
+      file,
+      tensor: "fine_tune_type",
+      found: describeValue(type),
+      expected: `"lora" or "dora"`,
+    });
+  const { scale, dropout = 0 } = isRecord(given) ? given : {};
+  if (typeof scale !== "number" || !Number.isFinite(scale) || scale === 0)
+    throw new FormatError({ file, tensor: "lora_parameters", found: `scale ${describeValue(scale)}`, expected: "a number other than 0" }); // prettier-ignore
+  if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1))
+    throw new FormatError({ file, tensor: "lora_parameters", found: `dropout ${describeValue(dropout)}`, expected: "at least 0 and below 1" }); // prettier-ignore
+  return { isDora: type === "dora", scale, dropout };
+}
+
+/** Module in the file -> path in the model, in the model's order. */
+function modulesIn(
+  file: TensorFile,
+  known: ReadonlyMap<string, string>,
+  isDora: boolean,
+): Map<string, string> {
+  const parts = isDora ? ["lora_a", "lora_b", "m"] : ["lora_a", "lora_b"];
+  const found = new Map<string, Set<string>>();
+  for (const name of file.entries.keys()) {
+    const dot = name.lastIndexOf(".");
+    const [module, part] = [name.slice(0, dot), name.slice(dot + 1)];
+    if (!parts.includes(part) || !known.has(module)) {
+      throw new FormatError({
+        file: file.name,
+        tensor: name,
+        found: "a tensor without a place in this model",
+        expected: `${parts.join(", ")} of its modules`,
+        hint: "Is this the base model that the adapter was trained on?",
+      });
+    }
+    found.set(module, (found.get(module) ?? new Set()).add(part));
+  }
+  for (const [module, present] of found) {
+    const missing = parts.find((part) => !present.has(part));
+    if (missing !== undefined)
+      throw new FormatError({ file: file.name, tensor: `${module}.${missing}`, found: "nothing", expected: "it beside the others" }); // prettier-ignore
+  }
+  if (found.size === 0)
+    throw new FormatError({ file: file.name, found: "no tensors", expected: "an adapter" });
+  return new Map([...known].filter(([module]) => found.has(module)));
+}
+
+/** A vector is read as it is. */
+async function readTransposed(file: TensorFile, name: string, parameter: nn.Parameter): Promise<void> {
+  const { shape } = file.entries.get(name)!;
+  const wanted = [...parameter.shape].reverse();
+  if (!sameShape(shape, wanted))
+    throw new FormatError({ file: file.name, tensor: name, found: `shape [${shape.join(", ")}]`, expected: `[${wanted.join(", ")}]` }); // prettier-ignore
+  const values = decodeF32(await file.read(name), file.name, name);
+  const [rows = 0, columns = 1] = parameter.shape;
+  parameter.set(values.map((_, i) => values[(i % columns) * rows + Math.floor(i / columns)]!));
+}
+
+/**
+ * An adapter as mlx-lm's LoRA or DoRA, in f32. What mlx-lm would adapt beside the adapter's own modules gets an update of
+ * zero. Throws for modules outside of layers, and for replaced parameters, which mlx-lm has not.
+ */
+export function mlxFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const [replaced] = adapter.plan.replaced;
+  if (replaced !== undefined)
+    throw new Error(
+      `mlx-lm's adapters have no ${replaced.path}: it replaces a parameter of the model; export as peft-lora`,
+    );
+  const modules = adapterModules(adapter);
+  const rank = Math.max(...modules.map(({ factors }) => factors.A.shape[0]!));
+  const scales = new Set(modules.map(({ scale }) => scale));
+  const shared = scales.size === 1 ? modules[0]!.scale : 1; // else each scale goes into its own B
+  const tensors = modules.flatMap(({ path, factors: { A, B, m }, scale }): [string, Tensor][] => {
+    const a = A.transpose().pad([[0, 0], [0, rank - A.shape[0]!]]); // prettier-ignore
+    const b = (scale === shared ? B : B.mul(scale)).transpose().pad([[0, rank - B.shape[1]!], [0, 0]]); // prettier-ignore
+    const name = toMlx(path);
+    return [[`${name}.lora_a`, a], [`${name}.lora_b`, b], ...(m ? [[`${name}.m`, m] as [string, Tensor]] : [])]; // prettier-ignore
+  });
+  const isDora = modules.some(({ factors }) => factors.m !== undefined);
+  const filled = zeroModules(adapter, modules, isDora).flatMap((info): [string, Tensor][] => [
+    [`${toMlx(info.path)}.lora_a`, zeros([info.in, rank])],
+    [`${toMlx(info.path)}.lora_b`, zeros([rank, info.out])],
+  ]);
+  const config = {
+    fine_tune_type: isDora ? "dora" : "lora",
+    lora_parameters: { dropout: adapter.method.dropout, keys: keysOf(modules), rank, scale: shared },
+    model: provenance["base_model"] ?? null,
+    num_layers: layerCount(adapter) - firstLayer(modules),
+  };
+  return [
+    [MLX_TENSORS, writeSafetensors(parametersToWrite([...tensors, ...filled]), [["format", "mlx"]])],
+    [CONFIG_FILE, `${JSON.stringify(config, null, 2)}\n`],
+  ];
+}
+
+interface MlxModule {
+  readonly path: string;
+  readonly layer: number;
+  readonly factors: LoraFactors;
+  readonly scale: number;
+}
+
+function adapterModules(adapter: Adapter): MlxModule[] {
+  return [...adapter.places()].map(([host, place]) => {
+    const { path } = place.member;
+    const layer = layerOf(path);
+    if (layer === null || host instanceof nn.Embedding)
+      throw new Error(
+        `mlx-lm adapts linear modules inside layers only, and ${path} is none; export as peft-lora`,
+      );
+    const factors = loraFactors(adapter, place);
+    if (factors.c !== undefined) throw new Error("mlx-lm's LoRA has no bias on B; export as peft-lora");
+    return { path, layer, factors, scale: place.scale };
+  });
+}
+
+/** "self_attn.q_proj" of "model.layers.3.self_attn.q_proj" */
+const keyOf = (path: string): string => path.replace(/^.*?\.\d+\./, "");
+const keysOf = (modules: readonly MlxModule[]): string[] => [
+  ...new Set(modules.map(({ path }) => keyOf(path))),
+];
+const firstLayer = (modules: readonly MlxModule[]): number => Math.min(...modules.map(({ layer }) => layer));
+
+function layerCount(adapter: Adapter): number {
+  const infos = hostInfos(adaptersOf(adapter.model).hosts);
+  return 1 + Math.max(...infos.map(({ path }) => layerOf(path) ?? -1));
+}
+
+/** Modules that mlx-lm's config names as well, being alike, but that the adapter does not change. */
+function zeroModules(adapter: Adapter, modules: readonly MlxModule[], isDora: boolean): LinearInfo[] {
+  const own = new Set(modules.map(({ path }) => path));
+  const [keys, first] = [keysOf(modules), firstLayer(modules)];
+  const others = hostInfos(adaptersOf(adapter.model).hosts).filter(({ path }) => {
+    const layer = layerOf(path);
+    return layer !== null && layer >= first && keys.includes(keyOf(path)) && !own.has(path);
+  });
+  if (isDora && others.length > 0)
+    throw new Error(
+      `mlx-lm would adapt ${others[0]!.path} as well, and DoRA has no update of zero; export as peft-lora`,
+    );
+  return others;
+}
