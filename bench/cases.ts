@@ -1,7 +1,7 @@
 /** What is timed. A case builds its tensors once and gives a function that runs it once, to the end. */
 import { type Device, grad, key, nn, type Tensor, uniformArray } from "@tiedlora/core";
-import { GPT, type GptName, type GptSize } from "./problems.ts";
-import { type Method, prepare, type Work } from "./workloads.ts";
+import { GPT, gptFlop, type GptName, type Method, type Work } from "./problems.ts";
+import { prepare } from "./workloads.ts";
 
 export interface Case {
   readonly name: string;
@@ -61,16 +61,6 @@ const rows = (name: string, f: (x: Tensor) => Tensor): Case =>
 const gradOf = (f: (x: Tensor) => Tensor): ((x: Tensor) => Tensor) => {
   return (x) => grad(f(x).square().sum(), [x])[0]!;
 };
-
-/**
- * Floating-point operations of a GPT's training step, attention counted in full. With the base frozen, its weights take
- * a product less each.
- */
-function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
-  const weights = layers * 12 * dim * dim + dim * vocab;
-  const attention = layers * 2 * length * dim;
-  return 2 * batch * length * ((method === "full" ? 3 : 2) * weights + 3 * attention);
-}
 
 const gpt = (size: GptName, method: Method): Case =>
   training(`GPT ${size}, ${method}`, { kind: "gpt", size, method }, gptFlop(GPT[size], method));

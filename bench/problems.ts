@@ -38,6 +38,24 @@ export const GPT: { readonly [S in GptName]: GptSize } = {
   small: { layers: 4, dim: 128, heads: 4, vocab: 512, batch: 8, length: 128 },
   medium: { layers: 6, dim: 384, heads: 6, vocab: 4096, batch: 4, length: 256 },
 };
+/** What is trained: all weights, or an adapter's beside a frozen model. */
+export type Method = "full" | "lora" | "tl6" | "vera";
+export type Work =
+  | { readonly kind: "mlp" }
+  | { readonly kind: "gpt"; readonly size: GptName | GptSize; readonly method: Method };
+
+export const sizeOf = (size: GptName | GptSize): GptSize => (typeof size === "string" ? GPT[size] : size);
+
+/**
+ * Floating-point operations of a GPT's training step, attention counted in full. With the base frozen, its weights take
+ * a product less each.
+ */
+export function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
+  const weights = layers * 12 * dim * dim + dim * vocab;
+  const attention = layers * 2 * length * dim;
+  return 2 * batch * length * ((method === "full" ? 3 : 2) * weights + 3 * attention);
+}
+
 export const ADAMW = { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1 } as const;
 export const LORA = { rank: 8, alpha: 16, lr: 1e-3 } as const;
 export const MLP_LAYERS: readonly number[] = [784, 512, 512, 10];
@@ -85,11 +103,43 @@ export function gptInit({ dim: d, vocab, length, layers }: GptSize): Init[] {
   return list;
 }
 
-export function loraInit({ dim: d, layers }: GptSize): Init[] {
-  return Array.from({ length: layers }, (_, l): Init[] => [
-    [`${l}.A`, [d, LORA.rank], Math.sqrt(3 / d) * 0.5],
-    [`${l}.B`, [LORA.rank, 3 * d], "zero"],
-  ]).flat();
+/** A factor of an adapter: its start, and whether it is trained. */
+export interface Factor {
+  readonly init: Init;
+  readonly trained: boolean;
+}
+
+/**
+ * The factors A [dim, rank], B [rank, 3 dim], u [rank], v [3 dim] of a method; those named "3.A" are layer 3's own, those
+ * named "A" are tied over all layers. They add (x A ⊙ u) B ⊙ v · alpha / rank to a layer's fused q, k, v projection.
+ */
+export function adapterInit({ dim: d, layers }: GptSize, method: Method): Factor[] {
+  const factor = (name: string, shape: number[], values: Init[2], trained = true): Factor => ({
+    init: [name, shape, values],
+    trained,
+  });
+  const r = LORA.rank;
+  const bound = Math.sqrt(3 / d) * 0.5;
+  const perLayer = (f: (l: number) => Factor[]): Factor[] =>
+    Array.from({ length: layers }, (_, l) => f(l)).flat();
+  switch (method) {
+    case "full":
+      return [];
+    case "lora":
+      return perLayer((l) => [factor(`${l}.A`, [d, r], bound), factor(`${l}.B`, [r, 3 * d], "zero")]);
+    case "tl6":
+      return [
+        factor("A", [d, r], bound),
+        factor("B", [r, 3 * d], "zero"),
+        ...perLayer((l) => [factor(`${l}.u`, [r], "one"), factor(`${l}.v`, [3 * d], "one")]),
+      ];
+    case "vera":
+      return [
+        factor("A", [d, r], bound, false),
+        factor("B", [r, 3 * d], bound, false),
+        ...perLayer((l) => [factor(`${l}.u`, [r], "one"), factor(`${l}.v`, [3 * d], "zero")]),
+      ];
+  }
 }
 
 export function mlpInit(): Init[] {

@@ -2,19 +2,21 @@
 import { type Device, nn, optim, Parameter, type Tensor } from "@tiedlora/core";
 import {
   ADAMW,
-  GPT,
-  type GptName,
+  adapterInit,
   gptInit,
   type GptSize,
   type Init,
   initialValues,
   LORA,
+  type Method,
+  mlpBatch,
+  mlpInit,
+  sizeOf,
+  tokens,
+  type Work,
 } from "./problems.ts";
-import { loraInit, mlpBatch, mlpInit, tokens } from "./problems.ts";
 
-export type Method = "full" | "lora" | "tl6" | "vera";
-export type Work =
-  { readonly kind: "mlp" } | { readonly kind: "gpt"; readonly size: GptName; readonly method: Method };
+export type { Method, Work };
 
 /** One workload on one device: `step(i)` submits step i and returns its loss; `units` are tokens or rows a step. */
 export interface Training {
@@ -63,33 +65,24 @@ function adapterOf(
   size: GptSize,
   method: Method,
 ): { trained: Parameter[]; adapter: Adapter } {
-  const scale = LORA.alpha / LORA.rank;
-  if (method === "full") return { trained: [], adapter: () => null };
-  if (method === "lora") {
-    const factors = parameters(device, loraInit(size));
-    const adapter: Adapter = (l, x) =>
-      x
-        .matmul(factors.get(`${l}.A`)!)
-        .matmul(factors.get(`${l}.B`)!)
-        .mul(scale);
-    return { trained: [...factors.values()], adapter };
-  }
-  const { dim: d, layers } = size;
-  const draw = (name: string, shape: number[], values: Init[2]): Parameter =>
-    Parameter.from(device, initialValues([name, shape, values], 99), shape, "f32", name);
-  const bound = Math.sqrt(3 / d) * 0.5;
-  const A = draw("A", [d, LORA.rank], bound);
-  const B = draw("B", [LORA.rank, 3 * d], method === "tl6" ? "zero" : bound);
-  const u = Array.from({ length: layers }, (_, l) => draw(`${l}.u`, [LORA.rank], "one"));
-  const v = Array.from({ length: layers }, (_, l) =>
-    draw(`${l}.v`, [3 * d], method === "tl6" ? "one" : "zero"),
+  const factors = adapterInit(size, method);
+  if (factors.length === 0) return { trained: [], adapter: () => null };
+  const w = parameters(
+    device,
+    factors.map(({ init }) => init),
   );
-  const adapter: Adapter = (l, x) => x.matmul(A).mul(u[l]!).matmul(B).mul(v[l]!).mul(scale);
-  return { trained: [...(method === "tl6" ? [A, B] : []), ...u, ...v], adapter };
+  const trained = factors.filter((factor) => factor.trained).map(({ init: [name] }) => w.get(name)!);
+  const adapter: Adapter = (l, x) => {
+    const of = (name: string): Parameter | undefined => w.get(`${l}.${name}`) ?? w.get(name);
+    const [u, v] = [of("u"), of("v")];
+    const down = x.matmul(of("A")!);
+    const up = (u ? down.mul(u) : down).matmul(of("B")!);
+    return (v ? up.mul(v) : up).mul(LORA.alpha / LORA.rank);
+  };
+  return { trained, adapter };
 }
 
-function gpt(device: Device, name: GptName, method: Method): Training {
-  const size = GPT[name];
+function gpt(device: Device, size: GptSize, method: Method): Training {
   const weights = parameters(device, gptInit(size));
   const { trained, adapter } = adapterOf(device, size, method);
   const batches = Array.from({ length: 16 }, (_, i) => tokens(i, size));
@@ -141,5 +134,5 @@ function training(units: number, optimizer: optim.Optimizer, loss: (i: number) =
 
 /** Sets a workload up. */
 export function prepare(device: Device, work: Work): Training {
-  return work.kind === "mlp" ? mlp(device) : gpt(device, work.size, work.method);
+  return work.kind === "mlp" ? mlp(device) : gpt(device, sizeOf(work.size), work.method);
 }

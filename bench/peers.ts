@@ -1,0 +1,176 @@
+/**
+ * The same training in tiedlora, jax-js, tfjs and, where Debian's is installed, PyTorch: equal initial weights and batches,
+ * losses compared first, then all take turns in one run, so that a busy machine is busy for each of them.
+ *
+ *   npm run bench:peers                      everything (about 20 minutes on two cores)
+ *   npm run bench:peers -- medium cpu        comparisons whose name contains every word
+ *   npm run bench:peers -- --quick           the CPU's main rows, in about a minute
+ *   npm run bench:peers -- --node 24         the JavaScript of all on another Node, which npm installs
+ *   npm run bench:peers -- --json            a line per comparison: name, ratio (peer's time ÷ ours, against the fastest
+ *                                            configuration of the peer), goal, ours_ms, peer_ms, peer
+ *
+ * Exits 1 when losses disagree or a process fails, not when a goal is missed: that is printed.
+ */
+import { cpus } from "node:os";
+import { parseArgs } from "node:util";
+import { GROWTHS, LINEAR, STARTS, type StepComparison, STEPS } from "./peers/comparisons.ts";
+import { Child } from "./peers/child.ts";
+import {
+  javaScriptParticipants,
+  nodeProgram,
+  type Participant,
+  prepareJavaScript,
+  pytorch,
+} from "./peers/participants.ts";
+import { compareSteps, firstStep, type Result, stepMs } from "./peers/rounds.ts";
+import { gptFlop } from "./problems.ts";
+
+const { values, positionals: words } = parseArgs({
+  allowPositionals: true,
+  options: {
+    quick: { type: "boolean", default: false },
+    json: { type: "boolean", default: false },
+    node: { type: "string" },
+    seconds: { type: "string" },
+  },
+});
+const seconds = Number(values.seconds ?? (values.quick ? 2 : 20));
+if (!(seconds > 0)) throw new Error(`--seconds ${values.seconds}: expected a number above 0`);
+
+interface Row {
+  readonly name: string;
+  readonly ratio: number;
+  readonly goal: number;
+  readonly ours: number;
+  readonly peer: number;
+  readonly unit: "ms" | "mb";
+  readonly peerName: string;
+}
+
+function print({ name, ratio, goal, ours, peer, unit, peerName }: Row): void {
+  if (values.json) {
+    const line = { name, ratio, goal, [`ours_${unit}`]: ours, [`peer_${unit}`]: peer, peer: peerName };
+    console.log(
+      JSON.stringify(line, (_, x: unknown) => (typeof x === "number" ? Number(x.toPrecision(4)) : x)),
+    );
+    return;
+  }
+  const verdict = ratio >= goal ? "reached" : "MISSED";
+  const shown = (x: number): string => `${x.toFixed(x < 10 ? 2 : 0)} ${unit === "mb" ? "MB" : "ms"}`;
+  console.log(
+    `  ${ratio.toFixed(2)}× of ${goal}× ${verdict}: ${shown(ours)} against ${shown(peer)} (${peerName})`,
+  );
+}
+
+function note(text: string): void {
+  if (values.json) console.error(text);
+  else console.log(text);
+}
+
+const wanted = ({ name, quick }: { name: string; quick?: true }): boolean =>
+  (!values.quick || quick === true) && words.every((word) => name.toLowerCase().includes(word.toLowerCase()));
+
+const node = nodeProgram(values.node);
+const revectorized = Number.parseInt(node.version) >= 24;
+prepareJavaScript();
+const torch = pytorch();
+let failed = false;
+
+function participantsOf({ backend }: StepComparison): Participant[] {
+  const all = javaScriptParticipants(backend, node);
+  // The quick run leaves out what was never the fastest.
+  const some = values.quick ? all.filter(({ label }) => !label.startsWith("tfjs")) : all;
+  return backend === "cpu" && typeof torch !== "string" ? [...some, torch] : some;
+}
+
+function rowsOf(comparison: StepComparison, results: readonly Result[]): Row[] {
+  const ours = results.find(({ participant }) => participant.kind === "ours")!;
+  const rows: Row[] = [];
+  for (const kind of ["javascript", "pytorch"] as const) {
+    const peers = results.filter(({ participant }) => participant.kind === kind);
+    const goal = comparison[kind]?.[revectorized ? 1 : 0];
+    if (peers.length === 0) continue;
+    const fastest = peers.reduce((a, b) => (b.ms < a.ms ? b : a));
+    const peerName = fastest.participant.label;
+    const { name } = comparison;
+    if (goal !== undefined) {
+      rows.push({
+        name,
+        ratio: fastest.ms / ours.ms,
+        goal,
+        ours: ours.ms,
+        peer: fastest.ms,
+        unit: "ms",
+        peerName,
+      });
+    }
+    const memoryGoal = comparison.memory?.[kind];
+    if (memoryGoal !== undefined) {
+      const [a, b] = [ours.peakMb, fastest.peakMb];
+      rows.push({
+        name: `${name}: peak memory`,
+        ratio: b / a,
+        goal: memoryGoal,
+        ours: a,
+        peer: b,
+        unit: "mb",
+        peerName,
+      });
+    }
+  }
+  return rows;
+}
+
+async function steps(comparison: StepComparison): Promise<void> {
+  const participants = participantsOf(comparison);
+  note(comparison.name);
+  const { results, faults, agreement } = await compareSteps(participants, comparison, seconds, values.quick);
+  for (const fault of faults) {
+    failed = true;
+    note(`  FAILED: ${fault}`);
+  }
+  for (const { participant, ms, best, count, peakMb } of results) {
+    const numbers = `${ms.toFixed(1).padStart(9)} ms (best ${best.toFixed(1)}, ${count} steps), ${peakMb.toFixed(0)} MB`;
+    note(`  ${participant.label.padEnd(44)} ${numbers}`);
+  }
+  if (results.length > 1) note(`  losses agree within ${agreement.toExponential(1)}`);
+  if (results.some(({ participant }) => participant.kind === "ours"))
+    rowsOf(comparison, results).forEach(print);
+}
+
+note(`${cpus().length} × ${cpus()[0]?.model.trim() ?? "?"}, Node ${node.version}`);
+if (typeof torch === "string") note(torch);
+for (const comparison of STEPS.filter(wanted)) await steps(comparison);
+for (const { name, work, backend, limitMs } of STARTS.filter(wanted)) {
+  note(name);
+  const all = javaScriptParticipants(backend, node).filter(({ kind }) => kind === "ours" || !values.quick);
+  const times: { label: string; ms: number }[] = [];
+  for (const participant of all) {
+    const ms = await firstStep(() => new Child(participant.command(work, backend)), values.quick ? 2 : 5);
+    times.push({ label: participant.label, ms });
+    note(`  ${participant.label.padEnd(44)} ${ms.toFixed(0).padStart(7)} ms`);
+  }
+  const ours = times[0]!.ms;
+  print({ name, ratio: limitMs / ours, goal: 1, ours, peer: limitMs, unit: "ms", peerName: "limit" });
+}
+const [ourselves] = javaScriptParticipants("cpu", node);
+for (const { name, from, to } of values.quick ? [] : GROWTHS.filter(wanted)) {
+  note(name);
+  const [small, large] = await stepMs(
+    [from, to].map(
+      (size) => () => new Child(ourselves!.command({ kind: "gpt", size, method: "full" }, "cpu")),
+    ),
+    seconds,
+  );
+  const linear = (small! * gptFlop(to, "full")) / gptFlop(from, "full");
+  print({
+    name,
+    ratio: linear / large!,
+    goal: LINEAR,
+    ours: large!,
+    peer: linear,
+    unit: "ms",
+    peerName: "linear",
+  });
+}
+if (failed) process.exitCode = 1;

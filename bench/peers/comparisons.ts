@@ -1,0 +1,83 @@
+/** What is compared, and the goals: peer's time ÷ ours, against the fastest configuration of a peer. */
+import { GPT, type GptSize, type Method, type Work } from "../problems.ts";
+import type { Task } from "./serve.ts";
+
+/** A goal on Node 20, and one on versions that have 256-bit revectorisation. */
+export type Goal = readonly [plain: number, revectorized: number];
+
+export interface StepComparison {
+  readonly name: string;
+  readonly work: Work;
+  readonly backend: Task["backend"];
+  readonly javascript: Goal;
+  readonly pytorch?: Goal;
+  /** Goals for the peak memory of the process: the peer's ÷ ours. */
+  readonly memory?: { readonly javascript: number; readonly pytorch: number };
+  /** Part of --quick. */
+  readonly quick?: true;
+}
+
+const gpt = (size: "small" | "medium", method: Method): Work => ({ kind: "gpt", size, method });
+const LORA: { javascript: Goal; pytorch: Goal } = { javascript: [3.2, 5], pytorch: [0.6, 0.9] };
+const WEBGPU = { backend: "webgpu", javascript: [6, 6] } as const;
+
+export const STEPS: readonly StepComparison[] = [
+  { name: "MLP, cpu", work: { kind: "mlp" }, backend: "cpu", javascript: [2.8, 4], quick: true },
+  { name: "GPT small, cpu", work: gpt("small", "full"), backend: "cpu", javascript: [3.5, 5], quick: true },
+  {
+    name: "GPT medium, cpu",
+    work: gpt("medium", "full"),
+    backend: "cpu",
+    javascript: [3.2, 5],
+    pytorch: [0.55, 0.9],
+    memory: { javascript: 3, pytorch: 1 },
+    quick: true,
+  },
+  { name: "LoRA r8 on GPT medium, cpu", work: gpt("medium", "lora"), backend: "cpu", ...LORA },
+  { name: "TL6 r8 on GPT medium, cpu", work: gpt("medium", "tl6"), backend: "cpu", ...LORA, quick: true },
+  { name: "VeRA r8 on GPT medium, cpu", work: gpt("medium", "vera"), backend: "cpu", ...LORA },
+  { name: "GPT small, webgpu", work: gpt("small", "full"), ...WEBGPU },
+  { name: "GPT medium, webgpu", work: gpt("medium", "full"), ...WEBGPU },
+  { name: "LoRA r8 on GPT medium, webgpu", work: gpt("medium", "lora"), ...WEBGPU },
+  { name: "TL6 r8 on GPT medium, webgpu", work: gpt("medium", "tl6"), ...WEBGPU },
+];
+
+/** A new process until its first finished step. */
+export const STARTS: readonly {
+  readonly name: string;
+  readonly work: Work;
+  readonly backend: Task["backend"];
+  readonly limitMs: number;
+  readonly quick?: true;
+}[] = [
+  {
+    name: "first step of a new process, GPT small, cpu",
+    work: gpt("small", "full"),
+    backend: "cpu",
+    limitMs: 1000,
+    quick: true,
+  },
+  {
+    name: "first step of a new process, GPT small, webgpu",
+    work: gpt("small", "full"),
+    backend: "webgpu",
+    limitMs: 3000,
+  },
+];
+
+/** Time has to follow the work: linear ÷ ours is at least this. */
+export const LINEAR = 0.9;
+
+/** Two sizes of one model. */
+export const GROWTHS: readonly { readonly name: string; readonly from: GptSize; readonly to: GptSize }[] = [
+  {
+    name: "growth, layers 2 to 12, cpu",
+    from: { ...GPT.medium, layers: 2 },
+    to: { ...GPT.medium, layers: 12 },
+  },
+  {
+    name: "growth, tokens 128 to 1024, cpu",
+    from: { ...GPT.medium, batch: 1, length: 128 },
+    to: { ...GPT.medium, batch: 1, length: 1024 },
+  },
+];
