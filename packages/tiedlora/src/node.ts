@@ -1,4 +1,4 @@
 /** The part of the library that needs Node's file system. */
-export { loadAdapter, saveAdapter, textFile } from "./node/files.ts";
+export { loadAdapter, saveAdapter, saveAdapters, saveMerged, textFile } from "./node/files.ts";
 export { METRIC_FORMATS, type MetricFormat } from "./node/metrics.ts";
 export { run, type RunOptions, type RunResult } from "./node/run.ts";

@@ -169,7 +169,7 @@ suite("a mixed batch", () => {
       .mixed(names, () => model.forward(three))
       .data();
     const row = logits.length / 3;
-    return [0, 1, 2].map((i) => [...logits.slice(i * row, (i + 1) * row)]);
+    return [0, 1, 2].map((i) => Array.from(logits.subarray(i * row, (i + 1) * row)));
   }
   const alone = async (model: Decoder, row: number, ...names: string[]): Promise<number[]> =>
     adaptersOf(model).withActive(names, async () => [...(await model.forward([three[row]!]).data())]);

@@ -10,6 +10,11 @@ import { checkUntied, mergedTensors, placesByHost } from "../merge.ts";
  * to the stored type. Throws if an adapted weight is used elsewhere too (see `untie`); a value that is not finite stops the writing.
  */
 export function mergedModelFiles(model: Decoder, options: SaveOptions = {}): OutputFile[] {
+  return modelFiles(model, { ...options, replace: mergedWeights(model) });
+}
+
+/** The weights of `model` that its active adapters change, by path, with the adapters merged in: made when asked for. */
+export function mergedWeights(model: Decoder): ReadonlyMap<string, () => Promise<Tensor>> {
   const set = adaptersOf(model);
   const acting = set.active.filter((name) => !set.mergedNames.includes(name)).map((name) => set.get(name));
   const replace = new Map<string, () => Promise<Tensor>>();
@@ -29,5 +34,5 @@ export function mergedModelFiles(model: Decoder, options: SaveOptions = {}): Out
       replace.set(`${path}.bias`, async () => (await mergedTensors(host, places)).bias ?? bias);
     }
   }
-  return modelFiles(model, { ...options, replace });
+  return replace;
 }

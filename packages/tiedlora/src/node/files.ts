@@ -1,13 +1,18 @@
 /** Files on disk: data that is read piece by piece, adapters that are written whole or not at all. */
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import { directoryFiles, writeFilesAtomic } from "@tiedlora/core/node";
-import type { nn } from "@tiedlora/core";
+import { isPlainFileName, type nn } from "@tiedlora/core";
+import type { Decoder, SaveOptions } from "@tiedlora/models";
+import { saveModel } from "@tiedlora/models/node";
 import type { Adapter } from "../adapter.ts";
+import { adaptersOf } from "../adapters.ts";
 import { DataError } from "../data/errors.ts";
 import type { TextFile } from "../data/records.ts";
-import { loadAdapterFiles, type LoadOptions } from "../files/load.ts";
-import { nativeFiles, type Provenance } from "../files/native.ts";
+import { adapterFiles, type AdapterFormat, loadAdapterFiles, type LoadOptions } from "../files/load.ts";
+import { mergedWeights } from "../files/merged.ts";
+import type { Provenance } from "../files/native.ts";
 
 /** A text file for `readRecords`. Throws if there is none, or it is empty. */
 export async function textFile(path: string): Promise<TextFile> {
@@ -18,13 +23,47 @@ export async function textFile(path: string): Promise<TextFile> {
   return { name: path, pieces: () => createReadStream(path, { encoding: "utf8" }) as AsyncIterable<string> };
 }
 
-/** Writes an adapter into a directory, in the native format. Either all files are replaced, or none. */
+/** Writes an adapter into a directory. Either all files are replaced, or none. Throws if the format cannot hold it. */
 export async function saveAdapter(
   adapter: Adapter,
   directory: string,
   provenance: Provenance = {},
+  format: AdapterFormat = "native",
 ): Promise<void> {
-  await writeFilesAtomic(directory, nativeFiles(adapter, provenance));
+  await writeFilesAtomic(directory, adapterFiles(adapter, format, provenance));
+}
+
+/**
+ * Writes several adapters of a model as peft does: "default" into the directory itself, others into one of their name in it.
+ * Default: all.
+ */
+export async function saveAdapters(
+  model: nn.Module,
+  directory: string,
+  names: readonly string[] = adaptersOf(model).names,
+  format: AdapterFormat = "native",
+): Promise<void> {
+  const adapters = names.map((name) => adaptersOf(model).get(name));
+  const unfit = names.find((name) => !isPlainFileName(name));
+  if (unfit !== undefined)
+    throw new Error(`"${unfit}" cannot name a directory; save it alone, by saveAdapter`);
+  for (const adapter of adapters) {
+    const path = adapter.name === "default" ? directory : join(directory, adapter.name);
+    await saveAdapter(adapter, path, {}, format);
+  }
+}
+
+/**
+ * Writes a model with its active adapters merged in, one weight after another, into a directory that transformers loads; the
+ * model itself stays as it is. Throws if an adapted weight is used elsewhere too (see `untie`).
+ * @param options.copyFrom a directory whose tokenizer and generation settings are copied along
+ */
+export async function saveMerged(
+  model: Decoder,
+  directory: string,
+  options: SaveOptions & { readonly copyFrom?: string } = {},
+): Promise<void> {
+  await saveModel(model, directory, { ...options, replace: mergedWeights(model) });
 }
 
 /** Puts the adapter of a directory on a model. Strict: see `loadAdapterFiles`. */
