@@ -7,6 +7,7 @@ import { BYTES } from "@tiedlora/core";
 import type { Callable, Fn, Int, Local, Module } from "./assembler.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
 import { tileColumns } from "./gemm.ts";
+import { emitGemv, isSkinny } from "./gemv.ts";
 import { i32 } from "./instructions.ts";
 import { LoopEmitter } from "./loops/emit.ts";
 import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
@@ -37,6 +38,8 @@ const N_PANEL = 512;
 /** A core's speed, for estimates: floating-point operations per nanosecond, and nanoseconds to pack an element. */
 const FLOP_PER_NS = 45;
 const PACK_NS = 0.5;
+/** Nanoseconds to read a number of a matrix that is used for few rows. */
+const READ_NS = 0.2;
 const PARALLEL_NS = 20_000;
 
 const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
@@ -145,7 +148,9 @@ export function compileMatmul(
   const { tile } = options;
   const flops =
     2 * product(problem.batch) * problem.m * problem.n * problem.terms.reduce((s, t) => s + t.k, 0);
-  const cost = flops / FLOP_PER_NS;
+  const skinny = problem.terms.map(({ a, b }) => isSkinny(problem.m, a, b));
+  const read = problem.terms.reduce((sum, { k }, t) => sum + (skinny[t] === true ? k * problem.n : 0), 0);
+  const cost = Math.max(flops / FLOP_PER_NS, product(problem.batch) * read * READ_NS);
   const grid = gridOf(problem, cost, tile, options.threads);
   const layout = layoutOf(problem, grid, tile);
   const buffers: number[] = [];
@@ -159,14 +164,26 @@ export function compileMatmul(
   };
   const epilogue =
     problem.epilogue && compileEpilogue(module, problem, problem.epilogue, layout, options, slotOf);
+  const gemv = problem.terms.map(({ a, b, k }, t) => {
+    const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nBlock);
+    return skinny[t] === true ? emitGemv(module, { m: problem.m, k, a, b, rowStride }, options.fma) : null;
+  });
   const parts = { m: Math.ceil(problem.m / grid.mPer), n: Math.ceil(problem.n / grid.nPer) };
   const batchChunks = Math.ceil(product(problem.batch) / grid.batchPerChunk);
   module.fn(name, STEP_PARAMS, [], (f, ...params) => {
     const [frame, args, chunk, scratch] = params as [Local, Local, Local, Local];
-    new MatmulEmitter(f, { problem, grid, layout, options, slots, epilogue, frame, args, scratch }).emit(
-      chunk,
-      parts,
-    );
+    new MatmulEmitter(f, {
+      problem,
+      grid,
+      layout,
+      options,
+      slots,
+      epilogue,
+      gemv,
+      frame,
+      args,
+      scratch,
+    }).emit(chunk, parts);
   });
   return { chunks: batchChunks * parts.m * parts.n, cost, scratchBytes: layout.bytes, buffers };
 }
@@ -181,6 +198,8 @@ interface Emission {
     readonly direct: number;
   };
   readonly epilogue: Fn | null;
+  /** By term: its kernel for few rows. */
+  readonly gemv: readonly (Fn | null)[];
   readonly frame: Local;
   readonly args: Local;
   readonly scratch: Local;
@@ -277,6 +296,11 @@ class MatmulEmitter {
     const [aRow, aK] = bytesOfLastTwo(a);
     const [bK, bColumn] = bytesOfLastTwo(b);
     const [packedA, packedB] = [f.bind(i32.add(scratch, layout.a)), f.bind(i32.add(scratch, layout.b))];
+    const skinny = this.e.gemv[t] ?? null;
+    if (skinny !== null) {
+      f.call(skinny, from.a, i32.add(from.b, i32.mul(jc, bColumn)), target, columns, t > 0 ? 1 : 0);
+      return;
+    }
     const [pc, ic] = [f.local("i32"), f.local("i32")];
     const block = mBlock(options.tile);
     f.for(pc, 0, Math.max(k, 1), K_BLOCK, () => {
