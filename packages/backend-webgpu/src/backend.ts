@@ -36,6 +36,7 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly #staging: StagingPool;
   readonly #counters: Counters = { dispatches: 0, bindGroups: 0, submissions: 0 };
   readonly #host: Host;
+  readonly #onError: (event: GPUUncapturedErrorEvent) => void;
   /** Rejections of what waits for the device. */
   readonly #waiting = new Set<(error: Error) => void>();
   #recorder: Recorder | undefined;
@@ -56,10 +57,11 @@ export class WebGpuBackend implements Backend, Transfers {
       maxOperands: target.maxBindings,
       maxBufferBytes: device.limits.maxBufferSize,
     };
-    device.addEventListener("uncapturederror", (event) => {
+    this.#onError = (event) => {
       event.preventDefault(); // reported by the next sync or read instead of on the console
       fail(this.#toError(event.error));
-    });
+    };
+    device.addEventListener("uncapturederror", this.#onError);
     void this.#watchLoss();
     this.#host = this.#makeHost();
   }
@@ -126,6 +128,7 @@ export class WebGpuBackend implements Backend, Transfers {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.device.removeEventListener("uncapturederror", this.#onError); // Dawn would keep this object alive by it
     this.#gpu.close();
   }
 

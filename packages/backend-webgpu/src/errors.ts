@@ -44,7 +44,7 @@ export function tooLarge(size: number, limit: number): OutOfMemoryError {
 export function outOfMemory(live: number, detail: string): OutOfMemoryError {
   return new OutOfMemoryError(
     `the device is out of memory with ${bytes(live)} in use by this backend; use a smaller batch, checkpointing, ` +
-      `half precision for frozen weights, or free tensors that are held (${detail.trim()})`,
+      `half precision for frozen weights, or free tensors that are held (${detail.trim().split("\n")[0]})`,
   );
 }
 

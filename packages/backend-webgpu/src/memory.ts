@@ -10,6 +10,8 @@ export interface Block {
   readonly gpu: GPUBuffer;
   /** Bytes of the GPU buffer: the size class. */
   readonly size: number;
+  /** The device turned out to have no memory for it. */
+  refused: boolean;
 }
 
 /** Free blocks of at most this share of what is live are kept. */
@@ -62,11 +64,12 @@ export class MemoryPool {
   /** Takes back a block that was taken for `bytes` bytes. */
   give(block: Block, bytes: number): void {
     this.#live -= bytes;
+    if (block.refused) return this.#destroy(block);
     this.#freeBytes += block.size;
     const list = this.#free.get(block.size);
     if (list) list.push(block);
     else this.#free.set(block.size, [block]);
-    this.#trim();
+    this.#trim(Math.max(KEEP_LEAST, this.#live * KEEP_SHARE));
   }
 
   /** Small sizes to a power of two, large ones to an eighth of one: equal shapes meet, little is wasted. */
@@ -83,23 +86,32 @@ export class MemoryPool {
       size,
       usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
     });
-    const live = this.#live;
-    this.#device.popErrorScope().then(
-      (error) => error && this.#onError(outOfMemory(live, error.message)),
-      () => {}, // the device is lost: reported as that
-    );
-    return { id: this.#nextId++, gpu, size };
+    const block: Block = { id: this.#nextId++, gpu, size, refused: false };
+    void this.#watch(block, this.#device.popErrorScope());
+    return block;
   }
 
-  /** Destroys the largest free blocks while more is kept than is worth keeping. */
-  #trim(): void {
-    const limit = Math.max(KEEP_LEAST, this.#live * KEEP_SHARE);
+  async #watch(block: Block, scope: Promise<GPUError | null>): Promise<void> {
+    const live = this.#live;
+    const error = await scope.catch(() => null); // the device is lost: reported as that
+    if (!error) return;
+    block.refused = true;
+    this.#trim(0); // room for the next attempt
+    this.#onError(outOfMemory(live, error.message));
+  }
+
+  #destroy({ gpu, size }: Block): void {
+    gpu.destroy(); // submitted work that uses it still completes
+    this.#held -= size;
+  }
+
+  /** Destroys the largest free blocks while more bytes are kept than `limit`. */
+  #trim(limit: number): void {
     if (this.#freeBytes <= limit) return;
     for (const [size, blocks] of [...this.#free].sort((a, b) => b[0] - a[0])) {
       while (this.#freeBytes > limit && blocks.length > 0) {
-        blocks.shift()!.gpu.destroy(); // submitted work that uses it still completes
+        this.#destroy(blocks.shift()!);
         this.#freeBytes -= size;
-        this.#held -= size;
       }
     }
   }

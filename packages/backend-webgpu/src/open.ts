@@ -45,15 +45,18 @@ export interface Gpu {
 
 const DEBIAN = "on Debian and Ubuntu a software one is in: apt install libvulkan1 mesa-vulkan-drivers";
 
-/** Dawn lives as long as the object that `create` returned is referenced; Node does not exit while it computes. */
-const dawn: { gpu: GPU | undefined; users: number } = { gpu: undefined, users: 0 };
+/**
+ * Dawn lives as long as the object that `create` returned is referenced, and takes the process with it when that is
+ * collected too early, even after the last device was destroyed. So one is made, and kept; it keeps no process alive.
+ */
+let dawn: GPU | undefined;
 
 interface DawnModule {
   create(flags: string[]): GPU;
 }
 
 async function openDawn(): Promise<GPU> {
-  if (dawn.gpu) return dawn.gpu;
+  if (dawn) return dawn;
   const name = "webgpu"; // a variable, so that bundlers for browsers do not follow it
   const module = (await import(name).catch((cause: unknown) => {
     throw new NoAdapterError(
@@ -61,24 +64,22 @@ async function openDawn(): Promise<GPU> {
       { cause },
     );
   })) as DawnModule;
-  return (dawn.gpu ??= module.create([]));
+  return (dawn ??= module.create([]));
 }
 
-async function findGpu(): Promise<{ gpu: GPU; release: () => void }> {
-  const native = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
-  if (native) return { gpu: native, release: () => {} };
+/** The browser's, or that of a runtime that brings one. */
+const nativeGpu = (): GPU | undefined => (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+
+async function findGpu(): Promise<GPU> {
+  const native = nativeGpu();
+  if (native) return native;
   if (!isNode) {
     throw new NoAdapterError(
       "this browser has no WebGPU (navigator.gpu), or the page is not served from https or localhost; " +
         "use another browser or the CPU backend",
     );
   }
-  const gpu = await openDawn();
-  dawn.users++;
-  const release = (): void => {
-    if (--dawn.users === 0) dawn.gpu = undefined;
-  };
-  return { gpu, release };
+  return openDawn();
 }
 
 function adapterOptions(options: OpenOptions): GPURequestAdapterOptions {
@@ -162,22 +163,17 @@ function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, opt
 
 /** Opens a device. Throws NoAdapterError where there is none. */
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
-  const { gpu, release } = await findGpu();
-  try {
-    const adapter = await requestAdapter(gpu, options);
-    const plain = options.variant === "plain";
-    const device = await adapter.requestDevice({
-      requiredFeatures: plain ? [] : FEATURES.filter((f) => adapter.features.has(f)),
-      requiredLimits: plain ? {} : Object.fromEntries(RAISED.map((k) => [k, adapter.limits[k]])),
-    });
-    return opened(device, adapter, options, release);
-  } catch (error) {
-    release();
-    throw error;
-  }
+  const gpu = await findGpu();
+  const adapter = await requestAdapter(gpu, options);
+  const plain = options.variant === "plain";
+  const device = await adapter.requestDevice({
+    requiredFeatures: plain ? [] : FEATURES.filter((f) => adapter.features.has(f)),
+    requiredLimits: plain ? {} : Object.fromEntries(RAISED.map((k) => [k, adapter.limits[k]])),
+  });
+  return opened(device, adapter, options);
 }
 
-function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions, release: () => void): Gpu {
+function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions): Gpu {
   const info = describe(adapter);
   let closed = false;
   const lost = device.lost.then(({ reason, message }) =>
@@ -187,23 +183,16 @@ function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions, re
         )
       : deviceLost(reason, message),
   );
-  const usesDawn = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu === undefined;
+  const software = options.tuning ? options.tuning === "software" : info.software;
   return {
     device,
     info,
-    target: targetOf(
-      device,
-      adapter,
-      options.tuning ? options.tuning === "software" : info.software,
-      options,
-    ),
-    waiter: new PoliteWaiter(info.software && usesDawn),
+    target: targetOf(device, adapter, software, options),
+    waiter: new PoliteWaiter(info.software && nativeGpu() === undefined),
     lost,
     close: () => {
-      if (closed) return;
       closed = true;
       device.destroy();
-      release();
     },
   };
 }
