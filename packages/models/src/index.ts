@@ -36,5 +36,5 @@ export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 export { ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";
 export { sampleToken, type SamplingOptions } from "./sampling.ts";
-export { modelFiles, type OutputFile, type SaveOptions } from "./save.ts";
+export { modelFiles, type OutputFile, type SaveOptions, weightFiles } from "./save.ts";
 export { type ChatMessage, type ChatOptions, loadTokenizerFrom, Tokenizer } from "./tokenizer.ts";

@@ -1,5 +1,6 @@
 /** A model as the files of a Hugging Face directory, made piece by piece: one weight at a time is on the host. */
 import {
+  byteCount,
   BYTES,
   decode,
   encode,
@@ -29,53 +30,47 @@ export const SINGLE_FILE = "model.safetensors";
 
 type Entry = [path: string, parameter: nn.Parameter];
 
-type Chosen = Pick<SaveOptions, "dtype" | "replace">;
-
-const sizeOf = (parameter: nn.Parameter, { dtype }: Chosen = {}): number =>
-  parameter.size * BYTES[dtype ?? parameter.dtype];
-
 /** The weights and the config, in the order in which they should become visible. Tied weights are written once. */
 export function modelFiles(model: Decoder, options: SaveOptions = {}): OutputFile[] {
-  const shards = splitShards([...model.stateDict()], options);
-  const name = (i: number): string =>
-    shards.length === 1
-      ? SINGLE_FILE
-      : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`;
-  const files = shards.map((shard, i): OutputFile => [
-    name(i),
-    writeSafetensors(shard.map((entry) => toWrite(entry, options))),
-  ]);
-  if (shards.length > 1) files.push([INDEX_FILE, indexJson(shards, name, options)]);
-  return [
-    ...files,
-    [
-      "config.json",
-      configToJson({ ...model.config, dtype: options.dtype ?? storedDType(model), tied: model.tied }),
-    ],
-  ];
+  const tensors = [...model.stateDict()].map((entry) => toWrite(entry, options));
+  const dtype = options.dtype ?? storedDType(model);
+  const config = configToJson({ ...model.config, dtype, tied: model.tied });
+  return [...weightFiles(tensors, options.maxShardBytes), ["config.json", config]];
 }
 
-function splitShards(entries: readonly Entry[], options: SaveOptions): Entry[][] {
-  const maxBytes = options.maxShardBytes ?? 5e9;
-  const shards: Entry[][] = [[]];
+/**
+ * Weights as model.safetensors or, where they are more than `maxBytes`, as shards and their index. A tensor is asked for
+ * its bytes when its turn comes.
+ */
+export function weightFiles(tensors: readonly TensorToWrite[], maxBytes = 5e9): OutputFile[] {
+  const shards = splitShards(tensors, maxBytes);
+  if (shards.length === 1) return [[SINGLE_FILE, writeSafetensors(tensors)]];
+  const number = (n: number): string => String(n).padStart(5, "0");
+  const name = (i: number): string => `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
+  const files = shards.map((shard, i): OutputFile => [name(i), writeSafetensors(shard)]);
+  return [...files, [INDEX_FILE, indexJson(shards, name)]];
+}
+
+function splitShards(tensors: readonly TensorToWrite[], maxBytes: number): TensorToWrite[][] {
+  const shards: TensorToWrite[][] = [[]];
   let bytes = 0;
-  for (const entry of entries) {
-    const size = sizeOf(entry[1], options);
+  for (const tensor of tensors) {
+    const size = byteCount(tensor.dtype, tensor.shape);
     if (bytes > 0 && bytes + size > maxBytes) {
       shards.push([]);
       bytes = 0;
     }
-    shards.at(-1)!.push(entry);
+    shards.at(-1)!.push(tensor);
     bytes += size;
   }
   return shards;
 }
 
-function toWrite([name, parameter]: Entry, options: Chosen): TensorToWrite {
+function toWrite([name, parameter]: Entry, options: SaveOptions): TensorToWrite {
   const dtype = options.dtype ?? parameter.dtype;
   const made = options.replace?.get(name);
   const asHeld = async (): Promise<Uint8Array> =>
-    new Uint8Array(await parameter.storage.buffer.read(0, sizeOf(parameter)));
+    new Uint8Array(await parameter.storage.buffer.read(0, parameter.size * BYTES[parameter.dtype]));
   const converted = async (): Promise<Uint8Array> => {
     const values = encode(await (made === undefined ? parameter : await made()).data(), dtype);
     if (made !== undefined && !decode(values.buffer, dtype, parameter.size).every(Number.isFinite))
@@ -90,9 +85,11 @@ function toWrite([name, parameter]: Entry, options: Chosen): TensorToWrite {
   };
 }
 
-function indexJson(shards: readonly Entry[][], name: (i: number) => string, options: Chosen): string {
-  const entries = shards.flatMap((shard, i) => shard.map(([path]): [string, string] => [path, name(i)]));
-  const total = shards.flat().reduce((sum, [, parameter]) => sum + sizeOf(parameter, options), 0);
+function indexJson(shards: readonly TensorToWrite[][], name: (i: number) => string): string {
+  const entries = shards.flatMap((shard, i) =>
+    shard.map((tensor): [string, string] => [tensor.name, name(i)]),
+  );
+  const total = shards.flat().reduce((sum, { dtype, shape }) => sum + byteCount(dtype, shape), 0);
   const map = Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
   return `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`;
 }

@@ -226,6 +226,10 @@ describe("what a model is made of", () => {
     });
   });
 
+  test("TinyLlama has 1,100,048,384 parameters", () => {
+    assert.equal(countParameters(preset("tinyllama-1.1b")!), 1_100_048_384);
+  });
+
   test("GPT-2B-001 has queries, keys and values of 2048 features in 24 layers", () => {
     const config = preset("gpt-2b-001")!;
     assert.equal(
