@@ -1,12 +1,5 @@
 /** From the switches of the page to a method of the library, and from presets to switches. */
-import {
-  METHOD_NAMES,
-  type FactorName,
-  type PlainMethod,
-  type PlainMethodName,
-  methodByName,
-  tiedLora,
-} from "tiedlora";
+import { type FactorName, methods, type PlainMethod, tiedLora } from "tiedlora";
 import type { MethodChoice, TieScope } from "./protocol.ts";
 
 interface Preset {
