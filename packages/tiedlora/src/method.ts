@@ -224,7 +224,7 @@ function pick<T extends object, K extends keyof T>(from: T, field: K): Partial<P
 /** y + scale · B(A x) */
 export function lowRankForward({ A, B }: LowRank, { x, y, scale, shared }: Call): Tensor {
   const hidden = shared(() => x.matmul(A.transpose()));
-  return y.add(scaled(hidden.matmul(B.transpose()), scale));
+  return y.add(hidden.matmul(scaled(B, scale).transpose()));
 }
 
 export function scaled(t: Tensor, by: number): Tensor {

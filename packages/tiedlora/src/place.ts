@@ -44,6 +44,8 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
   }
 }
 
+type Factors = Record<string, Tensor>;
+
 /** One adapter at one module. Linears that are adapted as one target have places with a `SharedWork` in common. */
 export class Place {
   readonly owner: Owner;
@@ -93,17 +95,20 @@ export class Place {
     return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
   }
 
-  /** The module's update in the form of LoRA, ΔW = scale · B A with the rows of B that are its own; null if it has none. */
-  lowRank(): LowRank | null {
+  /**
+   * The module's update in the form of LoRA, ΔW = scale · B A with the rows of B that are its own; null if it has none.
+   * `change`: of the factors before.
+   */
+  lowRank(change: (factors: Factors) => Factors = (factors) => factors): LowRank | null {
     const { method } = this.owner;
     if (!method.lowRank) return null;
-    const { A, B } = method.lowRank(this.factors());
+    const { A, B } = method.lowRank(change(this.factors()));
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
   /** The factors as the rows `offset` to `offset + out` of the site see them; default: the whole site. */
-  factors(offset: number = 0, out: number = this.plan.site.out): Record<string, Tensor> {
-    const views: Record<string, Tensor> = {};
+  factors(offset: number = 0, out: number = this.plan.site.out): Factors {
+    const views: Factors = {};
     for (const [name, parameter] of this.#factors) {
       let view: Tensor = parameter;
       this.plan.factors.get(name)!.spec.shape.forEach((dim, axis) => {

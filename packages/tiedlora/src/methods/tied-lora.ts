@@ -76,11 +76,12 @@ export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
 type Factors = Readonly<Pick<Record<FactorName, Tensor>, "A" | "B"> & Partial<Record<FactorName, Tensor>>>;
 
 /**
- * v scales the rows of B, not the output: the same in real arithmetic, and one small product instead of a large one. In a
- * fused target B and v are given as the rows of one module, while A x is computed once for all.
+ * u scales the rows of A and v those of B, not what passes between: the same in real arithmetic, small products instead of
+ * large ones, and the very numbers that an export as LoRA holds. In a fused target B and v are given as the rows of one
+ * module, while A x is computed once for all.
  */
 function tiedForward({ A, B, u, v }: Factors, { x, y, scale, shared }: Call): Tensor {
-  const hidden = shared(() => (u ? x.matmul(A.transpose()).mul(u) : x.matmul(A.transpose())));
+  const hidden = shared(() => x.matmul((u ? A.mul(u.unsqueeze(1)) : A).transpose()));
   const rows = v ? B.mul(scaled(v, scale).unsqueeze(1)) : scaled(B, scale);
   return y.add(hidden.matmul(rows.transpose()));
 }

@@ -3,7 +3,7 @@ import { nn, type Tensor, writeSafetensors } from "@tiedlora/core";
 import type { Adapter } from "../../adapter.ts";
 import { adaptersOf } from "../../adapters.ts";
 import { hostInfos, storedInOut, type Host } from "../../hosts.ts";
-import type { Json } from "../../method.ts";
+import { type Json, scaled } from "../../method.ts";
 import type { Place } from "../../place.ts";
 import { CONFIG_FILE, parametersToWrite, TENSORS_FILE, type OutputFile, type Provenance } from "../native.ts";
 import { PREFIX } from "./keys.ts";
@@ -18,7 +18,8 @@ type Tensors = [name: string, tensor: Tensor][];
  */
 export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   const places = [...adapter.places()];
-  const modules = places.map(([host, place]) => ({ host, place, ...loraFactors(adapter, place) }));
+  const folded = foldsScale(adapter);
+  const modules = places.map(([host, place]) => ({ host, place, ...loraFactors(adapter, place, folded) }));
   const tensors = modules.flatMap(({ host, place, A, B, c, m }): Tensors => {
     const at = `${PREFIX}${place.member.path}`;
     if (host instanceof nn.Embedding) return [[`${at}.lora_embedding_A`, A], [`${at}.lora_embedding_B`, B]]; // prettier-ignore
@@ -32,7 +33,7 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   const { method } = adapter;
   const ranks = modules.map(({ A }) => A.shape[0]!);
   const rank = ranks.includes(method.rank) ? method.rank : ranks[0]!;
-  const alphas = modules.map(({ place }, i) => alphaOf(place, ranks[i]!));
+  const alphas = modules.map(({ place }, i) => (folded ? ranks[i]! : alphaOf(place, ranks[i]!)));
   const alpha = alphas.includes(method.alpha) ? method.alpha : alphas[0]!;
   const differing = (values: readonly number[], usual: number): Record<string, number> =>
     Object.fromEntries(
@@ -46,7 +47,7 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
     lora_dropout: method.dropout,
     rank_pattern: differing(ranks, rank),
     alpha_pattern: differing(alphas, alpha),
-    use_rslora: method.scaling === "sqrt-rank",
+    use_rslora: method.scaling === "sqrt-rank" && !folded,
     use_dora: modules.some(({ m }) => m !== undefined),
     ...(modules.some(({ c }) => c !== undefined) && { lora_bias: true }),
     init_lora_weights: true,
@@ -61,9 +62,18 @@ export interface LoraFactors {
   readonly m?: Tensor;
 }
 
-/** Throws for methods that have no such form. */
-export function loraFactors({ method }: Adapter, place: Place): LoraFactors {
-  const low = place.lowRank();
+/**
+ * Whether the scale is written into B, where the module multiplies it into v: else B v would be rounded before it, and the
+ * answers differ in the last bits. For a power of two it makes no difference.
+ */
+function foldsScale(adapter: Adapter): boolean {
+  const exact = (scale: number): boolean => Number.isInteger(Math.log2(Math.abs(scale)));
+  return "v" in adapter.method.factors && [...adapter.places()].some(([, place]) => !exact(place.scale));
+}
+
+/** Throws for methods that have no such form. `folded`: with the scale in B. */
+export function loraFactors({ method }: Adapter, place: Place, folded = false): LoraFactors {
+  const low = place.lowRank(folded ? (f) => ({ ...f, v: scaled(f["v"]!, place.scale) }) : undefined);
   if (low !== null) return low;
   const { offset, out } = place.member;
   const { A, B, ...rest } = place.factors(offset, out);
