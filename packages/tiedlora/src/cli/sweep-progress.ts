@@ -1,0 +1,93 @@
+/** How a sweep goes: a line for each run that ends, and on a terminal one that moves below them. */
+import { MultiBar } from "cli-progress";
+import { type RunConfig, type RunFailure, runId, type RunResult } from "../sweep/config.ts";
+import { duration, paint, type Output } from "./output.ts";
+
+export class SweepProgress {
+  failures = 0;
+  #ended = 0;
+  readonly #output: Output;
+  readonly #count: number;
+  readonly #json: boolean;
+  readonly #start: number = performance.now();
+  readonly #running = new Map<string, string>();
+  readonly #bars: MultiBar | null;
+  readonly #bar: ReturnType<MultiBar["create"]> | null;
+
+  constructor(output: Output, count: number, json: boolean) {
+    this.#output = output;
+    this.#count = count;
+    this.#json = json;
+    this.#bars = output.interactive && !json ? new MultiBar(BAR) : null;
+    this.#bar = this.#bars?.create(count, 0, { text: "" }) ?? null;
+  }
+
+  step(config: RunConfig, step: number): void {
+    const { task, method, rank, steps } = config;
+    this.#running.set(runId(config), `${task} ${method} r${rank} ${Math.round((100 * step) / steps)} %`);
+    this.#show();
+  }
+
+  done(result: RunResult): void {
+    const number = this.#end(result.id);
+    if (this.#json) this.#output.out(JSON.stringify(result));
+    else this.#say(`${number} ${resultText(result)}`);
+  }
+
+  failed({ id, message }: RunFailure): void {
+    this.failures++;
+    const number = this.#end(id);
+    if (this.#json) this.#output.out(JSON.stringify({ id, failed: message }));
+    else this.#say(`${number} ${paint("red", "failed:")} ${id}: ${message}`);
+  }
+
+  /** The lines that stay. */
+  end(directory: string): void {
+    this.#bars?.stop();
+    const failed =
+      this.failures === 0
+        ? ""
+        : `, ${paint("red", `${this.failures} failed`)} (the same command tries them again)`;
+    this.#output.info(
+      `${this.#ended - this.failures} runs finished${failed}; for a report: tiedlora report ${directory}`,
+    );
+  }
+
+  #end(id: string): string {
+    this.#ended++;
+    this.#running.delete(id);
+    this.#show();
+    return paint("dim", `${this.#ended}/${this.#count}`);
+  }
+
+  #say(line: string): void {
+    if (this.#bars === null) this.#output.info(line);
+    else this.#bars.log(`${line}\n`);
+  }
+
+  #show(): void {
+    const perRun = (performance.now() - this.#start) / 1000 / this.#ended;
+    const left = this.#ended === 0 ? "" : `${duration(perRun * (this.#count - this.#ended))} left  `;
+    this.#bar?.update(this.#ended, { text: left + [...this.#running.values()].join(" | ") });
+  }
+}
+
+const BAR = {
+  format: "run {value}/{total} [{bar}] {text}",
+  barsize: 20,
+  barCompleteChar: "#",
+  barIncompleteChar: ".",
+  stream: process.stderr,
+  hideCursor: true,
+  clearOnComplete: true,
+};
+
+/** "summary tl6 rank 8 seed 0: ROUGE-L 93.10, loss 0.0412, 4,848 trained, 21s" */
+function resultText({ config, test, trainable, seconds }: RunResult): string {
+  const { task, method, rank, seed } = config;
+  const [name, value] = Object.entries(test.scores)[0] ?? ["perplexity", test.perplexity];
+  const what = trainable === 0 ? `${task} without an adapter` : `${task} ${method} rank ${rank} seed ${seed}`;
+  const trained =
+    trainable === 0 ? "" : `, ${trainable.toLocaleString("en-US")} trained, ${duration(seconds)}`;
+  return `${what}: ${name} ${value.toFixed(2)}, loss ${test.loss.toFixed(4)}${trained}`;
+}

@@ -1,0 +1,131 @@
+/** `tiedlora sweep`: all runs of a YAML file, in parallel processes; those that are finished are not run again. */
+import { readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { type Command, InvalidArgumentError } from "commander";
+import { runPool } from "../node/sweep/pool.ts";
+import { RunStore } from "../node/sweep/store.ts";
+import { type RunConfig, runId } from "../sweep/config.ts";
+import { expandSweep } from "../sweep/expand.ts";
+import { parseSweep, SpecError, type SweepSpec } from "../sweep/spec.ts";
+import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { EXIT, paint, type Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+import { SweepProgress } from "./sweep-progress.ts";
+
+interface SweepCommand {
+  readonly out?: string;
+  readonly parallel?: number;
+  readonly backend: BackendName;
+  readonly dryRun?: true;
+  readonly json?: true;
+}
+
+export function addSweep(program: Command, output: Output): void {
+  program
+    .command("sweep")
+    .description("run the combinations of a YAML file in parallel; go on where an earlier sweep was stopped")
+    .argument("<file>", "what varies and what does not: see examples/paper-grid.yaml")
+    .option("--out <dir>", "the folder of results (default: out in the file)")
+    .option("--parallel <n>", "processes at once (default: as many as cores on cpu, 1 on webgpu)", processes)
+    .option("--backend <name>", BACKEND_NAMES.join(", "), backendName, "cpu")
+    .option("--dry-run", "list the runs and end")
+    .option("--json", "print one JSON object for each run that ends")
+    .addHelpText(
+      "after",
+      "\nExample:\n  tiedlora sweep examples/paper-grid.yaml\n  tiedlora report runs/paper-grid",
+    )
+    .action(async (file: string, options: SweepCommand) => {
+      const text = await readSpec(file);
+      const spec = specOf(text, file);
+      const store = new RunStore(options.out ?? spec.out);
+      const configs = expandSweep(spec);
+      if (options.dryRun) {
+        for (const config of configs) output.out(runId(config));
+        return;
+      }
+      await store.prepare();
+      await store.describe(text);
+      await sweep({ spec, options, output, store, configs });
+    });
+}
+
+function processes(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1)
+    throw new InvalidArgumentError("expected a whole number of at least 1.");
+  return value;
+}
+
+function backendName(text: string): BackendName {
+  const found = BACKEND_NAMES.find((name) => name === text);
+  if (found === undefined) throw new InvalidArgumentError(`expected one of ${BACKEND_NAMES.join(", ")}.`);
+  return found;
+}
+
+async function readSpec(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    const why = code === "ENOENT" ? "there is no such file" : `it cannot be read (${code})`;
+    throw new UsageError(`${file}: ${why}; examples/paper-grid.yaml is one to start from`);
+  }
+}
+
+function specOf(text: string, file: string): SweepSpec {
+  try {
+    return parseSweep(text, file);
+  } catch (error) {
+    throw error instanceof SpecError ? new UsageError(error.message) : error;
+  }
+}
+
+interface Sweep {
+  readonly spec: SweepSpec;
+  readonly options: SweepCommand;
+  readonly output: Output;
+  readonly store: RunStore;
+  readonly configs: readonly RunConfig[];
+}
+
+async function sweep({ spec, options, output, store, configs }: Sweep): Promise<void> {
+  const done = new Set((await store.finished()).map(({ id }) => id));
+  const todo = configs.filter((config) => !done.has(runId(config)));
+  const cores = availableParallelism();
+  const parallel = options.parallel ?? spec.parallel ?? (options.backend === "webgpu" ? 1 : cores);
+  const threads = Math.max(1, Math.floor(cores / parallel));
+  output.info(
+    `${paint("bold", spec.name)}: ${configs.length} runs, ${configs.length - todo.length} of them finished earlier; ` +
+      `${parallel} at once, results in ${store.directory}`,
+  );
+  const interrupt = new AbortController();
+  const onInterrupt = (): void => interrupt.abort();
+  process.once("SIGINT", onInterrupt).once("SIGTERM", onInterrupt);
+  const progress = new SweepProgress(output, todo.length, options.json === true);
+  try {
+    await runPool(todo, {
+      parallel,
+      backend: options.backend,
+      threads,
+      signal: interrupt.signal,
+      onStep: (config, step) => progress.step(config, step),
+      onDone: async (result) => {
+        await store.finish(result);
+        progress.done(result);
+      },
+      onFailed: async (failure) => {
+        await store.fail(failure);
+        progress.failed(failure);
+      },
+    });
+  } finally {
+    process.off("SIGINT", onInterrupt).off("SIGTERM", onInterrupt);
+  }
+  progress.end(store.directory);
+  if (interrupt.signal.aborted) {
+    output.info("interrupted; the same command goes on with what is missing");
+    process.exitCode = EXIT.interrupted;
+  } else if (progress.failures > 0) {
+    process.exitCode = EXIT.failed;
+  }
+}

@@ -1,0 +1,96 @@
+/** Runs the configs of a sweep in parallel processes. A run that fails, or takes its process down, stops no other. */
+import { type ChildProcess, fork } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { type RunConfig, type RunFailure, runId, type RunResult } from "../../sweep/config.ts";
+import type { Job, Message } from "./protocol.ts";
+
+export interface PoolEvents {
+  readonly onStart?: (config: RunConfig) => void;
+  readonly onStep?: (config: RunConfig, step: number, loss: number) => void;
+  readonly onDone: (result: RunResult) => Promise<void>;
+  readonly onFailed: (failure: RunFailure) => Promise<void>;
+}
+
+export interface PoolOptions extends PoolEvents, Omit<Job, "config"> {
+  /** Processes at once. */
+  readonly parallel: number;
+  /** Ends all processes; what is unfinished is lost. */
+  readonly signal?: AbortSignal;
+  /** What the processes run. Default: the worker beside this file. */
+  readonly worker?: string;
+}
+
+const WORKER = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
+
+/** Does all runs; resolves when the last one has ended. */
+export async function runPool(configs: readonly RunConfig[], options: PoolOptions): Promise<void> {
+  const queue = [...configs];
+  const lane = async (): Promise<void> => {
+    const worker = new Worker(options);
+    try {
+      for (let next = queue.shift(); next !== undefined && !options.signal?.aborted; next = queue.shift()) {
+        options.onStart?.(next);
+        await worker.run(next);
+      }
+    } finally {
+      worker.end();
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(options.parallel, configs.length) }, lane));
+}
+
+/** A process that is started when it is needed, and again when it has died. */
+class Worker {
+  readonly #options: PoolOptions;
+  #child: ChildProcess | null = null;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    options.signal?.addEventListener("abort", () => this.end());
+  }
+
+  async run(config: RunConfig): Promise<void> {
+    const { backend, threads, onDone, onFailed, signal } = this.#options;
+    const outcome = await this.#ask({ config, backend, threads });
+    if (outcome.type === "done") await onDone(outcome.result);
+    else if (!signal?.aborted) await onFailed({ id: runId(config), config, message: outcome.message });
+  }
+
+  /** Sends the job and waits for its end, whichever way. */
+  #ask(job: Job): Promise<Exclude<Message, { type: "step" }>> {
+    const child = (this.#child ??= this.#start());
+    return new Promise((resolve) => {
+      const settle = (outcome: Exclude<Message, { type: "step" }>): void => {
+        child.off("message", onMessage).off("exit", onExit).off("error", onError);
+        resolve(outcome);
+      };
+      const onMessage = (message: Message): void => {
+        if (message.type === "step") this.#options.onStep?.(job.config, message.step, message.loss);
+        else settle(message);
+      };
+      const died = (how: string): void => {
+        this.#child = null;
+        settle({ type: "failed", message: `its process ${how}` });
+      };
+      const onExit = (code: number | null, signal: string | null): void =>
+        died(
+          signal === null
+            ? `ended with exit code ${code}`
+            : `was ended by ${signal}${signal === "SIGKILL" ? " (out of memory?)" : ""}`,
+        );
+      const onError = (error: Error): void => died(`could not be used: ${error.message}`);
+      child.on("message", onMessage).on("exit", onExit).on("error", onError);
+      child.send(job);
+    });
+  }
+
+  #start(): ChildProcess {
+    const path = this.#options.worker ?? fileURLToPath(new URL(WORKER, import.meta.url));
+    return fork(path, { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+  }
+
+  end(): void {
+    this.#child?.kill("SIGKILL"); // it holds nothing that has to be saved
+    this.#child = null;
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * The folder of a sweep: runs/ID.json for each run that is finished, failed/ID.json for each that failed. Files appear whole,
+ * so a sweep that was killed at any moment goes on with what is missing.
+ */
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { writeFileAtomic } from "@tiedlora/core/node";
+import type { RunFailure, RunResult } from "../../sweep/config.ts";
+
+export class RunStore {
+  readonly directory: string;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** Makes the folder, and finds out now whether it can be written. */
+  async prepare(): Promise<void> {
+    await mkdir(join(this.directory, "runs"), { recursive: true });
+    await mkdir(join(this.directory, "failed"), { recursive: true });
+  }
+
+  /** Keeps the text of the sweep's own file beside its results. */
+  async describe(text: string): Promise<void> {
+    await writeFileAtomic(join(this.directory, "sweep.yaml"), text);
+  }
+
+  async finish(result: RunResult): Promise<void> {
+    await writeFileAtomic(this.#path("runs", result.id), json(result));
+    await rm(this.#path("failed", result.id), { force: true });
+  }
+
+  async fail(failure: RunFailure): Promise<void> {
+    await writeFileAtomic(this.#path("failed", failure.id), json(failure));
+  }
+
+  finished(): Promise<RunResult[]> {
+    return this.#all<RunResult>("runs");
+  }
+
+  failures(): Promise<RunFailure[]> {
+    return this.#all<RunFailure>("failed");
+  }
+
+  #path(kind: "runs" | "failed", id: string): string {
+    return join(this.directory, kind, `${id}.json`);
+  }
+
+  /** In the order of their names. A file that cannot be read is an error, which names it. */
+  async #all<T>(kind: "runs" | "failed"): Promise<T[]> {
+    const folder = join(this.directory, kind);
+    const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
+    const files = names.filter((name) => name.endsWith(".json")).sort();
+    return Promise.all(
+      files.map(async (name) => {
+        const path = join(folder, name);
+        try {
+          return JSON.parse(await readFile(path, "utf8")) as T;
+        } catch (cause) {
+          throw new Error(`${path} is damaged (${(cause as Error).message}); delete it to run it again`, {
+            cause,
+          });
+        }
+      }),
+    );
+  }
+}
+
+const json = (value: unknown): string => `${JSON.stringify(value, null, 1)}\n`;

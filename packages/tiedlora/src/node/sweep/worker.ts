@@ -1,0 +1,50 @@
+/** A process of a sweep: does one run after another, as it is told, until its parent goes away. */
+import { type Device, reference } from "@tiedlora/core";
+import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
+import { runOne } from "../../sweep/run.ts";
+import { loadBase } from "../base.ts";
+import { directorySource, NO_FILES } from "../tasks.ts";
+import type { Job, Message } from "./protocol.ts";
+
+const say = (message: Message): void => {
+  process.send!(message);
+};
+
+async function open({ backend, threads }: Job): Promise<Device> {
+  switch (backend) {
+    case "cpu":
+      return (await import("@tiedlora/backend-cpu")).cpu({ threads });
+    case "webgpu":
+      return (await import("@tiedlora/backend-webgpu/node")).webgpu();
+    case "reference":
+      return reference();
+  }
+}
+
+/** The device and the model are kept for the next run. */
+let device: Promise<Device> | null = null;
+const models = new Map<string, Promise<Pretrained>>();
+
+async function work(job: Job): Promise<void> {
+  const { config } = job;
+  const opened = await (device ??= open(job));
+  let base = models.get(config.model);
+  if (base === undefined) {
+    base =
+      config.model === "base"
+        ? loadBase({ device: opened })
+        : loadPretrained(config.model, { device: opened });
+    models.set(config.model, base);
+  }
+  const { model, tokenizer, padId } = await base;
+  const source = config.data === null ? NO_FILES : directorySource(config.data);
+  const onStep = (step: number, loss: number): void => say({ type: "step", step, loss });
+  say({ type: "done", result: await runOne(config, { model, tokenizer, padId, source, onStep }) });
+}
+
+process.on("message", (job: Job) => {
+  work(job).catch((error: unknown) => {
+    say({ type: "failed", message: error instanceof Error ? error.message : String(error) });
+  });
+});
+process.on("disconnect", () => process.exit());

@@ -1,0 +1,256 @@
+/**
+ * A sweep as a YAML file says it: what varies, what does not, and on what it runs. A mistake names the line, the key and the
+ * nearest valid name.
+ */
+import { isMap, isScalar, LineCounter, parseDocument, type Document } from "yaml";
+import { z } from "zod";
+import { METHOD_NAMES } from "../methods/index.ts";
+import { nearest } from "../nearest.ts";
+import { TASKS } from "../tasks/index.ts";
+
+const named = (what: string, names: readonly string[]): z.ZodType<string> =>
+  z.string({ error: `expected the name of a ${what}` }).refine((name) => names.includes(name), {
+    error: ({ input }) => {
+      const close = nearest(String(input), names);
+      return `there is no ${what} "${String(input)}"${close === null ? `; there are ${names.join(", ")}` : ` (did you mean "${close}"?)`}`;
+    },
+  });
+
+const whole = (min: number): z.ZodType<number> => {
+  const error = `expected a whole number of at least ${min}`;
+  return z.int({ error }).min(min, { error });
+};
+const above0: z.ZodType<number> = z
+  .number({ error: "expected a number above 0" })
+  .gt(0, { error: "expected a number above 0" });
+const share: z.ZodType<number> = z.number().min(0).lt(1);
+
+/** One value or a list of values. */
+const listOf = <T>(item: z.ZodType<T>): z.ZodType<T[]> =>
+  z.preprocess(
+    (given) => (Array.isArray(given) || given === undefined ? given : [given]),
+    z.array(item, { error: "expected a value or a list of values" }).min(1, { error: "the list is empty" }),
+  );
+
+const METHOD = named("method", METHOD_NAMES);
+const SCHEDULE: z.ZodType<Schedule> = z.enum(["constant", "linear", "cosine"]);
+
+/** A learning rate for all methods, or one for each, with `default` for the others. */
+const RATES = z.union([above0, z.record(z.string(), above0)], {
+  error: "expected a number, or one for each method with a default: { default: 0.01, tl1: 0.03 }",
+});
+
+const SPEC = z.strictObject({
+  name: z.string().default("sweep"),
+  on: z.strictObject({
+    model: z.string().default("base"),
+    tasks: listOf(
+      named(
+        "task",
+        TASKS.map(({ name }) => name),
+      ),
+    ),
+    data: z.string().optional(),
+    "loss-only": z.boolean().default(false),
+  }),
+  out: z.string(),
+  search: z
+    .union([z.literal("grid"), z.strictObject({ random: whole(1), seed: whole(0).default(0) })], {
+      error: "expected grid, or { random: 20 } for so many runs of it",
+    })
+    .default("grid"),
+  vary: z.strictObject({
+    method: listOf(METHOD),
+    rank: listOf(whole(1)),
+    seed: listOf(whole(0)).default([0]),
+    lr: listOf(above0).optional(),
+    steps: listOf(whole(1)).optional(),
+    batch: listOf(whole(1)).optional(),
+    dropout: listOf(share).optional(),
+    target: listOf(z.string()).optional(),
+  }),
+  train: z
+    .strictObject({
+      steps: whole(1).default(200),
+      batch: whole(1).default(16),
+      seq: whole(2).default(128),
+      lr: RATES.default(0.01),
+      schedule: SCHEDULE.default("cosine"),
+      warmup: whole(0).default(20),
+      "weight-decay": z.number().min(0).default(0.01),
+      clip: above0.default(1),
+      dropout: share.default(0),
+      target: z.string().default("qkv"),
+    })
+    .prefault({}),
+  evaluate: z
+    .strictObject({
+      every: whole(1).default(50),
+      patience: whole(1).optional(),
+      train: whole(1).default(4000),
+      valid: whole(1).default(100),
+      test: whole(1).default(200),
+      baseline: z.boolean().default(true),
+    })
+    .prefault({}),
+  parallel: whole(1).optional(),
+});
+
+type Schedule = "constant" | "linear" | "cosine";
+
+export interface SweepSpec {
+  readonly name: string;
+  /** What it runs on. */
+  readonly on: {
+    /** "base", the embedded model, or a Hugging Face directory. */
+    readonly model: string;
+    readonly tasks: readonly string[];
+    /** The folder that has each task's files in a folder of its name. */
+    readonly data?: string | undefined;
+    readonly "loss-only": boolean;
+  };
+  /** The folder of results. */
+  readonly out: string;
+  readonly search: "grid" | { readonly random: number; readonly seed: number };
+  /** Lists of values; every combination is a run. */
+  readonly vary: {
+    readonly method: readonly string[];
+    readonly rank: readonly number[];
+    readonly seed: readonly number[];
+    readonly lr?: readonly number[] | undefined;
+    readonly steps?: readonly number[] | undefined;
+    readonly batch?: readonly number[] | undefined;
+    readonly dropout?: readonly number[] | undefined;
+    readonly target?: readonly string[] | undefined;
+  };
+  readonly train: {
+    readonly steps: number;
+    readonly batch: number;
+    readonly seq: number;
+    readonly lr: number | Readonly<Record<string, number>>;
+    readonly schedule: Schedule;
+    readonly warmup: number;
+    readonly "weight-decay": number;
+    readonly clip: number;
+    readonly dropout: number;
+    readonly target: string;
+  };
+  readonly evaluate: {
+    /** Steps between validations. */
+    readonly every: number;
+    readonly patience?: number | undefined;
+    /** The most examples of each split. */
+    readonly train: number;
+    readonly valid: number;
+    readonly test: number;
+    /** Whether the model without an adapter is measured too. */
+    readonly baseline: boolean;
+  };
+  /** Processes; default: as many as cores. */
+  readonly parallel?: number | undefined;
+}
+
+/** A mistake in a sweep's file. */
+export class SpecError extends Error {
+  constructor(file: string, line: number | null, message: string) {
+    super(line === null ? `${file}: ${message}` : `${file}, line ${line}: ${message}`);
+    this.name = "SpecError";
+  }
+}
+
+/** Reads a sweep. Throws SpecError with the line of what is wrong. */
+export function parseSweep(text: string, file: string): SweepSpec {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const lineAt = (offset: number): number => lines.linePos(offset).line;
+  const [mistake] = document.errors;
+  if (mistake !== undefined)
+    throw new SpecError(file, lineAt(mistake.pos[0]), `not YAML: ${mistake.message}`);
+  const result = SPEC.safeParse(plain(document, file) ?? {});
+  if (result.success) return checked(result.data satisfies SweepSpec, file);
+  const { issues } = result.error;
+  // A misspelt name is also a missing one: the former is what helps.
+  const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0]!;
+  if (issue.code === "unrecognized_keys") {
+    const [key] = issue.keys as [string];
+    const at = offsetOf(document, [...issue.path, key], true);
+    throw new SpecError(file, at === null ? null : lineAt(at), unknownKey(key, issue.path));
+  }
+  const at = offsetOf(document, issue.path, false);
+  const where = issue.path.join(".");
+  throw new SpecError(
+    file,
+    at === null ? null : lineAt(at),
+    where === "" ? issue.message : `${where}: ${issue.message}`,
+  );
+}
+
+/** The values of a document. An alias that stands for nothing is found out only here. */
+function plain(document: Document, file: string): unknown {
+  try {
+    return document.toJS() as unknown;
+  } catch (cause) {
+    throw new SpecError(file, null, `not YAML: ${(cause as Error).message}`);
+  }
+}
+
+function checked(spec: SweepSpec, file: string): SweepSpec {
+  const { tasks, data } = spec.on;
+  const needing = tasks.find((name) => TASKS.find((task) => task.name === name)!.needsFiles);
+  if (needing !== undefined && data === undefined) {
+    throw new SpecError(
+      file,
+      null,
+      `on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`,
+    );
+  }
+  const rates = spec.train.lr;
+  if (typeof rates === "object") {
+    const stray = Object.keys(rates).find(
+      (name) => name !== "default" && !METHOD_NAMES.includes(name as never),
+    );
+    if (stray !== undefined) throw new SpecError(file, null, `train.lr: there is no method "${stray}"`);
+    const without = spec.vary.method.find(
+      (name) => rates[name] === undefined && rates["default"] === undefined,
+    );
+    if (without !== undefined)
+      throw new SpecError(file, null, `train.lr has no rate for ${without}, and no default`);
+  }
+  return spec;
+}
+
+/** The keys of a section of the schema, for a better name. */
+function keysOf(path: readonly PropertyKey[]): string[] {
+  let schema: unknown = SPEC;
+  for (const part of path) schema = unwrapped((unwrapped(schema) as z.ZodObject).shape[String(part)]);
+  const inner = unwrapped(schema);
+  return inner instanceof z.ZodObject ? Object.keys(inner.shape) : [];
+}
+
+function unwrapped(schema: unknown): unknown {
+  let inner = schema;
+  while (inner instanceof z.ZodDefault || inner instanceof z.ZodPrefault || inner instanceof z.ZodOptional)
+    inner = inner.unwrap();
+  return inner;
+}
+
+function unknownKey(key: string, path: readonly PropertyKey[]): string {
+  const keys = keysOf(path);
+  const close = nearest(key, keys);
+  const where = path.length === 0 ? "" : ` in ${path.join(".")}`;
+  return `there is no "${key}"${where}; ${close === null ? `there are ${keys.join(", ")}` : `did you mean "${close}"?`}`;
+}
+
+/** Where a value, or the key of a value, is in the text. */
+function offsetOf(document: Document, path: readonly PropertyKey[], ofKey: boolean): number | null {
+  for (let depth = path.length; depth >= 0; depth--) {
+    const parent = document.getIn(path.slice(0, -1), true) ?? document.contents;
+    if (ofKey && isMap(parent)) {
+      const pair = parent.items.find(({ key }) => isScalar(key) && key.value === path.at(-1));
+      if (pair !== undefined && isScalar(pair.key)) return pair.key.range?.[0] ?? null;
+    }
+    const node = document.getIn(path.slice(0, depth), true) as { range?: readonly number[] } | undefined;
+    if (node?.range !== undefined) return node.range[0] ?? null;
+  }
+  return null;
+}
