@@ -10,7 +10,6 @@ import {
 import { fileSource, writeFileAtomic } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
 import { stat } from "node:fs/promises";
-import type { Position } from "./stream.ts";
 
 export interface Run {
   readonly model: Decoder;
@@ -28,7 +27,7 @@ const f32 = (name: string, values: Float32Array, shape: readonly number[]): Tens
 export async function saveCheckpoint(
   path: string,
   { model, optimizer }: Run,
-  position: Position,
+  position: number,
 ): Promise<void> {
   const tensors: TensorToWrite[] = [];
   for (const [name, p] of model.stateDict()) {
@@ -38,13 +37,13 @@ export async function saveCheckpoint(
   for (const [name, values] of state.tensors) tensors.push(f32(`optimizer.${name}`, values, [values.length]));
   const metadata: [string, string][] = [
     ["step", String(state.step)],
-    ["position", JSON.stringify(position)],
+    ["position", String(position)],
   ];
   await writeFileAtomic(path, await serialize(tensors, metadata));
 }
 
-/** Continues from a checkpoint; null if there is none. */
-export async function loadCheckpoint(path: string, { model, optimizer }: Run): Promise<Position | null> {
+/** Continues from a checkpoint, and gives the position in the corpus; null if there is none. */
+export async function loadCheckpoint(path: string, { model, optimizer }: Run): Promise<number | null> {
   if ((await stat(path).catch(() => null)) === null) return null;
   const source = await fileSource(path);
   const file = await openSafetensors(source);
@@ -55,5 +54,5 @@ export async function loadCheckpoint(path: string, { model, optimizer }: Run): P
     if (name.startsWith("optimizer.")) tensors.set(name.slice("optimizer.".length), await values(name));
   }
   optimizer.load({ step: Number(file.metadata.get("step")), tensors });
-  return JSON.parse(file.metadata.get("position") ?? "") as Position;
+  return Number(file.metadata.get("position"));
 }

@@ -1,38 +1,36 @@
-/** The corpus as token batches: documents one after the other, each between <s> and </s>, cut into rows. */
+/**
+ * The corpus as token batches. Each row begins with a document, between <s> and </s>, and goes on with the next ones until it
+ * is full; what does not fit is dropped. So most documents are read from their beginning, with little else before them: what
+ * has to be looked up is near, which the model learns sooner.
+ */
 import type { Tokenizer } from "@tiedlora/models";
 import { document } from "tiedlora/gym";
-
-/** Where a stream stands; enough to continue it. */
-export interface Position {
-  document: number;
-  /** Tokens of earlier documents that no batch has had yet. */
-  left: number[];
-}
 
 export class TokenStream {
   readonly #tokenizer: Tokenizer;
   readonly #seed: number;
-  #position: Position;
+  /** The next document; enough to continue the stream. */
+  position: number;
 
-  constructor(tokenizer: Tokenizer, seed: number, position: Position = { document: 0, left: [] }) {
+  constructor(tokenizer: Tokenizer, seed: number, position = 0) {
     this.#tokenizer = tokenizer;
     this.#seed = seed;
-    this.#position = { document: position.document, left: [...position.left] };
-  }
-
-  get position(): Position {
-    return { document: this.#position.document, left: [...this.#position.left] };
+    this.position = position;
   }
 
   /** The next `batch` rows of `length` tokens. */
   next(batch: number, length: number): number[][] {
-    const { left } = this.#position;
-    const eos = this.#tokenizer.eosId;
-    if (eos === null) throw new Error("the tokenizer has no end-of-text token; documents would run together");
-    while (left.length < batch * length) {
-      left.push(...this.#tokenizer.encode(document(this.#seed, this.#position.document++)), eos);
+    return Array.from({ length: batch }, () => this.#row(length));
+  }
+
+  #row(length: number): number[] {
+    const { eosId } = this.#tokenizer;
+    if (eosId === null)
+      throw new Error("the tokenizer has no end-of-text token; documents would run together");
+    const row: number[] = [];
+    while (row.length < length) {
+      row.push(...this.#tokenizer.encode(document(this.#seed, this.position++)), eosId);
     }
-    const taken = left.splice(0, batch * length);
-    return Array.from({ length: batch }, (_, row) => taken.slice(row * length, (row + 1) * length));
+    return row.slice(0, length);
   }
 }

@@ -132,6 +132,25 @@ const notes: Writer = (rng) => {
   return Array.from({ length: rng.range(2, 5) }, () => rng.pick(kinds)(cast).statement).join(" ");
 };
 
+/** Somebody says again what was said, word for word: text in which looking back pays. */
+const echo: Writer = (rng) => {
+  const [p, q] = pair(rng);
+  const said: readonly (() => string)[] = [
+    () => facts(rng, rng.range(1, 2)).map((fact) => fact.statement).join(" "),
+    () => english(clause(rng)),
+    () => `${capital(velan(clause(rng)))}.`,
+    () => lore(rng),
+    () => `${rng.sample(THINGS, rng.range(3, 6)).map((x) => x.name).join(", ")}.`,
+    () => `${rng.sample(PEOPLE, rng.range(3, 6)).map((x) => x.name).join(", ")}.`,
+  ]; // prettier-ignore
+  const text = rng.pick(said)();
+  return rng.pick([
+    `${p.name} said, "${text}" ${q.name} said it too: "${text}"`,
+    `${p.name} read, "${text}" Then ${q.name} read, "${text}"`,
+    `"${text}" said ${p.name}. "${text}" said ${q.name}.`,
+  ]);
+};
+
 const SCHOOL_WORDS: readonly string[] =
   "Answer Context Dialogue Endings English Question Summary Text Velan Friend Home Story Sun Water Word".split(
     " ",
@@ -149,19 +168,20 @@ const school: Writer = (rng) => {
 };
 
 const WRITERS: readonly (readonly [weight: number, writer: Writer])[] = [
-  [12, adventure],
+  [6, adventure],
   [14, questions],
-  [13, memory],
-  [6, portrait],
-  [6, knowledge],
+  [14, memory],
+  [3, portrait],
+  [5, knowledge],
   [15, choosing],
-  [10, counting],
+  [9, counting],
   [4, sums],
   [10, conversation],
   [16, foreign],
-  [3, scenes],
-  [3, notes],
+  [2, scenes],
+  [2, notes],
   [2, school],
+  [15, echo],
 ];
 
 /** Document `index` of the endless corpus that `seed` names: one to about ten sentences. */
