@@ -107,7 +107,7 @@ export function emitSoftmaxRows(
   { L, bias }: { readonly L: Operand; readonly bias: Operand | null },
 ): Fn {
   return module.fn(null, i32s(7), [], (f, ...params) => {
-    const [row, rows, i, columns, l, factor, biasRow] = params as Local[] as [
+    const [row, rows, i, columns, l, factor, biasRow] = params as [
       Local,
       Local,
       Local,
@@ -178,7 +178,7 @@ export function emitGradRows(
   const { L, bias, O, dO } = operands;
   const rowStride = (o: Operand): number => (o.view.strides[2] ?? 0) * BYTES[o.dtype];
   return module.fn(null, i32s(9), [], (f, ...params) => {
-    const [row, slope, rows, i, columns, l, o, dout, biasRow] = params as Local[] as [
+    const [row, slope, rows, i, columns, l, o, dout, biasRow] = params as [
       Local,
       Local,
       Local,

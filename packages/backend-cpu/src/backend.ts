@@ -199,7 +199,7 @@ export class CpuBackend implements Backend {
   async readBytes(address: number, bytes: number): Promise<ArrayBuffer> {
     const { workers, heap } = this;
     if (workers === null || this.idle) {
-      const copy = heap.bytes.slice(address, address + bytes).buffer as ArrayBuffer;
+      const copy = heap.bytes.slice(address, address + bytes).buffer;
       const failure = this.takeFailure();
       if (failure !== null) throw failure;
       return copy;
@@ -211,7 +211,7 @@ export class CpuBackend implements Backend {
       await workers.whenDone(ticket);
       const failure = this.takeFailure();
       if (failure !== null) throw failure;
-      return heap.bytes.slice(staging, staging + bytes).buffer as ArrayBuffer;
+      return heap.bytes.slice(staging, staging + bytes).buffer;
     } finally {
       heap.releaseOwn(staging, ticket);
     }

@@ -129,7 +129,7 @@ export class ProgramImage {
 
   private instantiate(gemm: WebAssembly.Exports): StepCode[] {
     const imports = { env: { memory: this.heap.memory }, [GEMM_MODULE]: gemm };
-    const { exports } = new WebAssembly.Instance(this.module, imports as WebAssembly.Imports);
+    const { exports } = new WebAssembly.Instance(this.module, imports);
     return Object.keys(exports).map((_, i) => exports[exportName(i)] as StepCode);
   }
 

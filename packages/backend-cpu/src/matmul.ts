@@ -348,7 +348,7 @@ function compileEpilogue(
     slotOf({ buffer, dtype: "f32", view: { offset: 0, strides: [] } }),
   );
   return module.fn(null, Array(8).fill("i32"), [], (f, ...params) => {
-    const [frame, args, scratch, row, endRow, column, endColumn, panel] = params as Local[] as [
+    const [frame, args, scratch, row, endRow, column, endColumn, panel] = params as [
       Local,
       Local,
       Local,

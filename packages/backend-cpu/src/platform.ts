@@ -16,10 +16,11 @@ export interface WorkerHandle {
 }
 
 interface NodeWorker {
-  postMessage(message: unknown): void;
+  postMessage(message: unknown, transfer: readonly []): void;
   ref(): void;
   unref(): void;
   on(event: "error", listener: (error: Error) => void): void;
+  on(event: "exit", listener: (code: number) => void): void;
   terminate(): Promise<number>;
 }
 
@@ -62,16 +63,19 @@ export function startWorker(source: string): WorkerHandle {
     const worker = new threads.Worker(source, { eval: true });
     worker.unref();
     return {
-      post: (message) => worker.postMessage(message),
+      post: (message) => worker.postMessage(message, []),
       keepAlive: (on) => (on ? worker.ref() : worker.unref()),
-      onFailure: (report) => worker.on("error", (error) => report(error.message)),
+      onFailure: (report) => {
+        worker.on("error", (error) => report(error.message));
+        worker.on("exit", (code) => report(`it ended with code ${code}`));
+      },
       terminate: () => void worker.terminate(),
     };
   }
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const worker = new Worker(url);
   return {
-    post: (message) => worker.postMessage(message),
+    post: (message) => worker.postMessage(message, []),
     keepAlive: () => undefined,
     onFailure: (report) => worker.addEventListener("error", (event) => report(event.message)),
     terminate: () => {

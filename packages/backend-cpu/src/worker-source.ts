@@ -103,7 +103,7 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
   const load = (descriptor: number): Step[] => {
     const d = descriptor >>> 2;
     const at = words[d + D.module]! >>> 0;
-    const bytes = new Uint8Array(memory.buffer, at, words[d + D.moduleBytes]!).slice();
+    const bytes = new Uint8Array(memory.buffer, at, words[d + D.moduleBytes]).slice();
     const imports = { env: { memory }, gemm };
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), imports);
     return Object.keys(exports).map((_, i) => exports["k" + i] as Step);

@@ -112,9 +112,8 @@ export class Workers {
   /** Resolves when `done` may have changed. */
   private async change(): Promise<void> {
     const seen = this.finished | 0;
-    const { waitAsync } = Atomics as WaitAsync;
-    if (waitAsync === undefined) await new Promise((resolve) => setTimeout(resolve, 1));
-    else await waitAsync(this.words, CONTROL.done, seen).value;
+    const answer = (Atomics as WaitAsync).waitAsync?.(this.words, CONTROL.done, seen);
+    await (answer === undefined ? new Promise((resolve) => setTimeout(resolve, 1)) : answer.value);
   }
 
   /** Waits for the queue to move, where waiting is allowed; elsewhere returns at once. */
