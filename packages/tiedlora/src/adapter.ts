@@ -1,5 +1,5 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
-import { assign, key, nn, type Device, type Key, type TypedArray } from "@tiedlora/core";
+import { assign, key, nn, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
 import { adaptersOf, type AdapterSet } from "./adapters.ts";
 import { hostInfos, weightView, type Host } from "./hosts.ts";
 import { layerOf } from "./match.ts";
@@ -40,8 +40,14 @@ export function adapt(
   return prepareFactors(adapter, method as PreparedMethod).then(() => adapter.attach(options));
 }
 
+/** For those who set all values themselves, as files do. */
+interface CreateOptions extends AdaptOptions {
+  /** Factors start at zero, whatever the method says: nothing is drawn. */
+  readonly blank?: boolean;
+}
+
 /** An adapter for `model` that is not on it yet; the model is unchanged. Throws if its name is taken there. */
-export function createAdapter(model: nn.Module, method: Method, options: AdaptOptions = {}): Adapter {
+export function createAdapter(model: nn.Module, method: Method, options: CreateOptions = {}): Adapter {
   if (options.replace !== true) adaptersOf(model).checkName(options.name ?? "default");
   return new Adapter(model, method, options);
 }
@@ -91,7 +97,7 @@ export class Adapter implements Owner {
   constructor(
     model: nn.Module,
     method: Method,
-    { name = "default", seed = 0, active = true }: AdaptOptions = {},
+    { name = "default", seed = 0, active = true, blank = false }: CreateOptions = {},
   ) {
     const set = adaptersOf(model);
     const own = set.ownParameters();
@@ -105,7 +111,7 @@ export class Adapter implements Owner {
     this.#set = set;
     const device = deviceOf(set.hosts, this.plan);
     this.#byPlan = new Map<FactorPlan | ReplacedPlan, Entry>([
-      ...this.plan.factors.map((plan) => [plan, factorEntry(plan, device, seed)] as const),
+      ...this.plan.factors.map((plan) => [plan, factorEntry(plan, device, blank ? null : seed)] as const),
       ...this.plan.replaced.map((plan) => [plan, replacedEntry(plan, own.get(plan.path)!)] as const),
     ]);
     this.#entries = [...this.#byPlan.values()];
@@ -292,9 +298,11 @@ export class Adapter implements Owner {
   }
 }
 
-function factorEntry(plan: FactorPlan, device: Device, seed: number): Entry {
+/** With start values drawn from `seed`; null: zeros. */
+function factorEntry(plan: FactorPlan, device: Device, seed: number | null): Entry {
   const { factor, path, aliases, spec, shape } = plan;
-  const values = spec.init.fill(shape, key(seed).fold(path));
+  const values =
+    seed === null ? new Float32Array(product(shape)) : spec.init.fill(shape, key(seed).fold(path));
   const parameter = nn.Parameter.from(device, values, shape, "f32", path);
   parameter.requiresGrad = spec.trained;
   return { factor, path, aliases, parameter };

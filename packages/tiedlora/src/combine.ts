@@ -60,7 +60,7 @@ export async function combine(
   const alphas = ranks; // the scale is 1: it is in B
   const target = [...factors.keys()];
   const method = methods.lora({ target, rank: 1, rankPattern: exact(ranks), alphaPattern: exact(alphas) });
-  const combined = createAdapter(model, method, { name, active });
+  const combined = createAdapter(model, method, { name, active, blank: true });
   for (const [path, { A, B }] of factors) {
     combined.parameter(`${path}.A`).set(await A.data());
     combined.parameter(`${path}.B`).set(await B.data());

@@ -60,7 +60,7 @@ export async function loadMlx(
       throw new FormatError({ file: file.name, tensor: odd, found: `rank ${ranks.at(-1)}`, expected: `rank ${rank}, as in the first module` }); // prettier-ignore
     const common = { rank, alpha: scale * rank, dropout, target: [...paths.values()] };
     const method: Method = isDora ? dora(common) : methods.lora(common);
-    const adapter = createAdapter(model, method, options);
+    const adapter = createAdapter(model, method, { ...options, blank: true });
     for (const [name, path] of paths) {
       await readTransposed(file, `${name}.lora_a`, adapter.parameter(`${path}.A`));
       await readTransposed(file, `${name}.lora_b`, adapter.parameter(`${path}.B`));

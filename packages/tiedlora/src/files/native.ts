@@ -80,7 +80,7 @@ export async function loadNative(
   const method = options.method ?? methodFromRecipe(recipeOf(config, where), where);
   const file = await openTensors(files);
   try {
-    const adapter = createAdapter(model, method, options);
+    const adapter = createAdapter(model, method, { ...options, blank: true });
     checkNames(adapter, file);
     checkAliases(adapter, file);
     for (const [path, parameter] of adapter.stateDict()) {

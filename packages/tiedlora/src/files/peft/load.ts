@@ -138,7 +138,7 @@ async function fill(
 ): Promise<Adapter> {
   const file = await openTensors(files);
   try {
-    const adapter = createAdapter(model, method, options);
+    const adapter = createAdapter(model, method, { ...options, blank: true });
     const set = adaptersOf(model);
     const repeated = repeatedNames(file, set, adapter);
     await readInto(file, wantedBy(adapter), {

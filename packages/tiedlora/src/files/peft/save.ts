@@ -95,6 +95,11 @@ function alphaOf({ owner, plan, scale }: Place, rank: number): number {
  * order, so nothing is rounded anew. Training it on in Python trains u and v only. For methods of the Tied-LoRA family.
  */
 export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const embedding = [...adapter.places()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
+  if (embedding !== undefined)
+    throw new Error(
+      `peft's VeRA adapts linear modules only, and ${embedding.path} is an embedding; export as peft-lora`,
+    );
   const { A, B, vectors } = packTied(adapter);
   const tensors = vectors.flatMap(({ path, u, v }): Tensors => [
     [`${PREFIX}${path}.vera_lambda_b`, v],
