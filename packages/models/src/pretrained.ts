@@ -1,9 +1,9 @@
 /** A model with its tokenizer: what most programs want of a model directory. */
 import type { Files } from "@tiedlora/core";
 import type { Decoder } from "./decoder.ts";
-import { generateText, streamText, type TextOptions } from "./generate.ts";
+import { generateText, type Prompt, streamText, type TextOptions } from "./generate.ts";
 import { loadModelFrom, type LoadOptions } from "./load.ts";
-import { loadTokenizerFrom, type Tokenizer } from "./tokenizer.ts";
+import { type ChatMessage, type ChatOptions, loadTokenizerFrom, type Tokenizer } from "./tokenizer.ts";
 
 export class Pretrained {
   readonly model: Decoder;
@@ -20,12 +20,17 @@ export class Pretrained {
   }
 
   /** What comes after the prompt. */
-  async complete(prompt: string, options: TextOptions = {}): Promise<string> {
+  async complete(prompt: Prompt, options: TextOptions = {}): Promise<string> {
     return (await generateText(this.model, this.tokenizer, [prompt], options))[0]!;
   }
 
+  /** The prompt of a chat, in the model's own form, for `complete` and `stream`. */
+  chatPrompt(messages: readonly ChatMessage[], options: ChatOptions = {}): number[] {
+    return this.tokenizer.encode(this.tokenizer.chat(messages, options), { specialTokens: false });
+  }
+
   /** What comes after the prompt, piece by piece. */
-  stream(prompt: string, options: TextOptions = {}): AsyncGenerator<string, void, undefined> {
+  stream(prompt: Prompt, options: TextOptions = {}): AsyncGenerator<string, void, undefined> {
     return streamText(this.model, this.tokenizer, prompt, options);
   }
 }

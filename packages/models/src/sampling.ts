@@ -1,4 +1,9 @@
-/** Choosing the next token, on the host in float64, so that a seed gives the same choice on every backend. */
+/**
+ * Choosing the next token, on the host in float64, by random numbers that are a function of seed, row and step: a seed
+ * gives the same text on every backend. Logits of two backends differ by rounding, in the sixth digit; where the two
+ * highest scores, or the random number and the border of an interval, are closer than that, the choice may differ.
+ * Equal scores: the first wins; all equals of the kth largest stay in `topK`.
+ */
 import { type Key, uniformArray } from "@tiedlora/core";
 
 export interface SamplingOptions {
