@@ -1,10 +1,8 @@
 /** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
 import type { Backend } from "./backend.ts";
-import { fuse, type Hints } from "./fuse.ts";
-import { bytesOf } from "./fuse/draft.ts";
-import { tooManyOperands } from "./fuse/limit.ts";
-import { mapBuffers, operandsOfStep, type Steps, toSteps, type Work } from "./fuse/steps.ts";
-import type { BufferSpec, Program, Step } from "./kernel.ts";
+import { fuse, type Fused, type Work } from "./fuse.ts";
+import { bytesOf } from "./fuse/storage.ts";
+import { type BufferSpec, mapBuffers, operandsOfStep, type Program, type Step } from "./kernel.ts";
 import { assignSlots, sharesViews } from "./memory.ts";
 import { isOp, Node, type Storage, topological } from "./node.ts";
 import { runsAfter, schedule, usesOf } from "./order.ts";
@@ -13,7 +11,7 @@ import { product } from "./shape.ts";
 export interface Source {
   readonly roots: readonly Node[];
   readonly updates: readonly { readonly storage: Storage; readonly value: Node }[];
-  readonly always: ReadonlySet<Node>;
+  readonly nodes: ReadonlySet<Node>;
   /** Leaves, in the order in which a submission gives them. */
   readonly storages: readonly Storage[];
   readonly data: readonly Node[];
@@ -40,8 +38,15 @@ export interface Layout {
 
 export function assemble(source: Source): Layout {
   const destinations = chooseDestinations(source);
-  const { works, values, valueOf } = planSteps(source, destinations.computed);
-  return new Assembly(source, destinations, works, values, valueOf).layout();
+  const { backend, slots, fusion, nodes } = source;
+  const fused = fuse(topological([...destinations.computed]), {
+    roots: destinations.computed,
+    unfused: fusion ? null : nodes,
+    maxOperands: backend.caps.maxOperands,
+    slots,
+    accelerates: (call) => backend.accelerates(call),
+  });
+  return new Assembly(source, destinations, fused).layout();
 }
 
 // --- where roots and updated values go
@@ -81,35 +86,12 @@ function chooseDestinations({ roots, updates }: Source): Destinations {
   return { computed, fresh, updates: writes, results };
 }
 
-// --- steps
-
-const ATTEMPTS = 200;
-
-/** Fuses and emits, again with what was learnt, until every step is one that the backend can run. */
-function planSteps({ always, slots, backend, fusion }: Source, roots: ReadonlySet<Node>): Steps {
-  const hints: Hints = { alone: new Set(), memory: new Set(), rowMajor: new Set() };
-  const order = topological([...roots]);
-  const options = { fusion, epilogues: false, always };
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const fused = fuse(order, roots, options, hints);
-    const steps = toSteps(fused, slots, hints);
-    if (!steps) continue;
-    if (tooManyOperands(fused, steps, roots, backend.caps.maxOperands, hints)) continue;
-    return steps;
-  }
-  throw new Error(
-    `plan: no way was found to run this graph with ${backend.caps.maxOperands} buffers per kernel`,
-  );
-}
-
 // --- buffers
 
 class Assembly {
   readonly #source: Source;
   readonly #to: Destinations;
-  readonly #values: Steps["values"];
-  readonly #valueOf: Steps["valueOf"];
-  readonly #works: readonly Work[];
+  readonly #fused: Fused;
   readonly #buffers: BufferSpec[] = [];
   readonly #bufferOf = new Map<number, number>(); // by value
   readonly #inputs: { from: "storage" | "data"; index: number }[] = [];
@@ -117,28 +99,21 @@ class Assembly {
   /** The program's input for a storage, by its index. */
   readonly #inputOf = new Map<number, number>();
 
-  constructor(
-    source: Source,
-    to: Destinations,
-    works: readonly Work[],
-    values: Steps["values"],
-    valueOf: Steps["valueOf"],
-  ) {
+  constructor(source: Source, to: Destinations, fused: Fused) {
     this.#source = source;
     this.#to = to;
-    this.#works = works;
-    this.#values = values;
-    this.#valueOf = valueOf;
+    this.#fused = fused;
   }
 
   layout(): Layout {
     const { storages, data } = this.#source;
     const leafValues = new Map<Storage | Node, number>();
     const touched = new Set(
-      this.#works.flatMap(({ step }) => operandsOfStep(step).reads.map((r) => r.buffer)),
+      this.#fused.works.flatMap(({ step }) => operandsOfStep(step).reads.map((r) => r.buffer)),
     );
-    this.#values.forEach(({ node, bytes }, value) => {
+    this.#fused.values.forEach((node, value) => {
       if (!touched.has(value)) return;
+      const bytes = bytesOf(node);
       if (isOp(node, "buffer")) {
         leafValues.set(node.attrs.storage, value);
         this.#bufferOf.set(value, this.#addInput("storage", storages.indexOf(node.attrs.storage), bytes));
@@ -147,11 +122,11 @@ class Assembly {
       }
     });
     const inPlace = this.#to.updates.map(({ storage, value }) =>
-      this.#tryInPlace(leafValues.get(storage), this.#valueOf(value)),
+      this.#tryInPlace(leafValues.get(storage), this.#fused.valueOf(value)),
     );
     this.#to.updates.forEach((update, i) => this.#place(update, inPlace[i]!));
     this.#placeFresh();
-    const order = schedule(this.#works, this.#values, new Set(this.#bufferOf.keys()));
+    const order = schedule(this.#fused, new Set(this.#bufferOf.keys()));
     return this.#finish(order);
   }
 
@@ -167,12 +142,11 @@ class Assembly {
    * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
    */
   #tryInPlace(old: number | undefined, fresh: number): boolean {
-    const { writer, readers } = usesOf(this.#works);
+    const { writer, readers } = usesOf(this.#fused.works);
     const work = writer.get(fresh)!;
     const others = [...((old === undefined ? undefined : readers.get(old)) ?? [])];
     if (others.some((other) => other !== work && runsAfter(other, work))) return false;
-    if (others.includes(work) && (work.step.type !== "loop" || !sharesViews(work.step, old!, fresh)))
-      return false;
+    if (others.includes(work) && !sharesViews(work.step, old!, fresh)) return false;
     for (const other of others) if (other !== work) work.needs.add(other);
     return true;
   }
@@ -181,7 +155,7 @@ class Assembly {
     const index = this.#source.storages.indexOf(storage);
     const bytes = bytesOf(value);
     if (!inPlace) {
-      this.#bufferOf.set(this.#valueOf(value), this.#buffers.length);
+      this.#bufferOf.set(this.#fused.valueOf(value), this.#buffers.length);
       this.#buffers.push({ kind: "output", bytes });
       this.#outputs.push({ to: "replace", index });
       return;
@@ -192,13 +166,13 @@ class Assembly {
       to: "input",
       index: this.#inputs.findIndex((x) => x.from === "storage" && x.index === index),
     });
-    this.#bufferOf.set(this.#valueOf(value), input);
+    this.#bufferOf.set(this.#fused.valueOf(value), input);
   }
 
   #placeFresh(): void {
     this.#to.fresh.forEach(({ node, bytes }, index) => {
       if (bytes === 0) return;
-      this.#bufferOf.set(this.#valueOf(node), this.#buffers.length);
+      this.#bufferOf.set(this.#fused.valueOf(node), this.#buffers.length);
       this.#buffers.push({ kind: "output", bytes });
       this.#outputs.push({ to: "fresh", index });
     });
@@ -207,7 +181,7 @@ class Assembly {
   #finish(order: readonly Work[]): Layout {
     const { data, slots } = this.#source;
     const steps: Step[] = order.map((work) => work.step);
-    const { slotOf, bytes } = assignSlots(steps, this.#values, new Set(this.#bufferOf.keys()));
+    const { slotOf, bytes } = assignSlots(steps, this.#fused.values, new Set(this.#bufferOf.keys()));
     const firstTemp = this.#buffers.length;
     for (const size of bytes) this.#buffers.push({ kind: "temp", bytes: size });
     const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + slotOf.get(value)!;

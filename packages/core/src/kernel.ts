@@ -212,3 +212,34 @@ export function operandsOf(instr: Instr): readonly number[] {
   if ("b" in instr) return [instr.a, instr.b];
   return "a" in instr ? [instr.a] : [];
 }
+
+/** All operands of a step: what it reads, what it writes. */
+export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes: readonly Operand[] } {
+  const loads = (body: readonly Instr[]): Operand[] => body.flatMap((i) => (i.op === "load" ? [i.from] : []));
+  if (step.type === "loop") return { reads: loads(step.body), writes: step.stores.map((s) => s.to) };
+  const epilogue = step.name === "matmul" ? step.params.epilogue : undefined;
+  return {
+    reads: [...step.inputs, ...loads(epilogue?.body ?? [])],
+    writes: [...step.outputs, ...(epilogue?.stores.map((s) => s.to) ?? [])],
+  };
+}
+
+/** The step with every operand's buffer replaced. */
+export function mapBuffers(step: Step, to: (value: number) => number): Step {
+  const map = (from: Operand): Operand => ({ ...from, buffer: to(from.buffer) });
+  const body = (list: readonly Instr[]): Instr[] =>
+    list.map((i) => (i.op === "load" ? { ...i, from: map(i.from) } : i));
+  if (step.type === "loop") {
+    const kernel: LoopKernel = {
+      ...step,
+      body: body(step.body),
+      stores: step.stores.map((s) => ({ ...s, to: map(s.to) })),
+    };
+    return kernel;
+  }
+  const call = { ...step, inputs: step.inputs.map(map), outputs: step.outputs.map(map) } as LibraryCall;
+  if (call.name !== "matmul" || !call.params.epilogue) return call;
+  const { epilogue } = call.params;
+  const stores = epilogue.stores.map((s) => ({ ...s, to: map(s.to) }));
+  return { ...call, params: { ...call.params, epilogue: { body: body(epilogue.body), stores } } };
+}

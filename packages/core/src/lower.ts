@@ -1,13 +1,13 @@
 /**
- * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty or
- * uniform is no work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
+ * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty is no
+ * work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
  */
 import * as build from "./build.ts";
 import { computeType, type DType } from "./dtype.ts";
 import type { LibraryCall } from "./kernel.ts";
-import { type Attrs, isOp, Node, type Op, type Shape, topological } from "./node.ts";
-import { isReduction } from "./fuse/draft.ts";
-import { isLibrary, type LibraryNode, plainCall } from "./fuse/library.ts";
+import { type Attrs, isOp, isReduction, Node, type Op, type Shape, topological, withInputs } from "./node.ts";
+import { isLibrary, type LibraryNode } from "./fuse/kinds.ts";
+import { plainCall } from "./fuse/library.ts";
 import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
 import { product, sameShape } from "./shape.ts";
 import { isMovement } from "./views.ts";
@@ -15,8 +15,8 @@ import { isMovement } from "./views.ts";
 export interface Lowered {
   /** What became of the roots, in their order. */
   readonly roots: readonly Node[];
-  /** Nodes that are to be computed where they are used, with or without fusion. */
-  readonly always: ReadonlySet<Node>;
+  /** What became of all nodes of the graph: without the insides of what was composed. */
+  readonly nodes: ReadonlySet<Node>;
 }
 
 /** Lowers the graph of `roots`. `slots` are the numbers of the scalars that are given at run time. */
@@ -26,11 +26,11 @@ export function lower(
   slots: ReadonlyMap<Node, number>,
 ): Lowered {
   const lowering = new Lowering(accelerates, slots);
-  return { roots: lowering.all(roots), always: lowering.always };
+  const order = topological(roots);
+  return { nodes: new Set(lowering.all(order)), roots: lowering.all(roots) };
 }
 
 class Lowering {
-  readonly always = new Set<Node>();
   readonly #accelerates: (call: LibraryCall) => boolean;
   readonly #slots: ReadonlyMap<Node, number>;
   readonly #lowered = new Map<Node, Node>();
@@ -62,12 +62,13 @@ class Lowering {
   #lower(node: Node): Node {
     if (isOp(node, "pick")) return this.#pick(node);
     const inputs = node.inputs.map((input) => this.#single(this.#lowered.get(input)!));
-    if (product(node.shape) === 0) return this.#fill(0, node.shape, node.dtype);
+    if (product(node.shape) === 0)
+      return this.#unify(new Node("const", { value: 0 }, [], node.shape, node.dtype));
     if (isReduction(node)) return this.#reduction(node, inputs[0]!);
     if (isMovement(node)) return this.#movement(node, inputs);
     if (isOp(node, "scalar") && !this.#slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
-    if (isOp(node, "randomBits")) return this.#elementwise(threefry(inputs[0]!, inputs[1]!, node.shape));
+    if (isOp(node, "randomBits")) return this.#one(threefry(inputs[0]!, inputs[1]!, node.shape));
     if (isLibrary(node)) return this.#library(node, inputs);
     return this.#unify(withInputs(node, inputs));
   }
@@ -111,18 +112,7 @@ class Lowering {
   // --- empty and uniform values are no work
 
   #fill(value: number, shape: Shape, dtype: DType): Node {
-    return this.#uniform(this.#unify(build.constant(value, dtype)), shape);
-  }
-
-  /** One element, everywhere in `shape`. */
-  #uniform(element: Node, shape: Shape): Node {
-    const aligned = shape.map(() => 1);
-    const start = sameShape(element.shape, aligned)
-      ? element
-      : this.#unify(new Node("reshape", {}, [element], aligned, element.dtype));
-    return sameShape(aligned, shape)
-      ? start
-      : this.#unify(new Node("expand", {}, [start], shape, element.dtype));
+    return this.#one(build.fill(value, shape, dtype));
   }
 
   #reduction(node: Node, input: Node): Node {
@@ -137,9 +127,6 @@ class Lowering {
       return product(input.shape) === 0
         ? this.#fill(0, node.shape, node.dtype)
         : this.#unify(withInputs(node, inputs));
-    if (isOp(node, "after")) return this.#unify(withInputs(node, inputs));
-    const element = uniformElement(input);
-    if (element) return this.#uniform(element, node.shape);
     if (isOp(node, "reshape")) {
       if (sameShape(node.shape, input.shape)) return input;
       if (isOp(input, "reshape")) return this.#movement(node, input.inputs);
@@ -186,7 +173,7 @@ class Lowering {
     const { inputs } = node;
     switch (node.op) {
       case "matmul":
-        return [this.#one(this.#composeMatmul(inputs[0]!, inputs[1]!))];
+        return [this.#one(composeMatmul(inputs[0]!, inputs[1]!))];
       case "attention":
         return this.all(composeAttention(inputs, node.attrs as Attrs["attention"]));
       case "attentionGrad": {
@@ -198,50 +185,16 @@ class Lowering {
         return this.all([dQ, dK, dV]);
       }
       case "gather":
-        return [this.#elementwise(composeGather(inputs[0]!, inputs[1]!))];
+        return [this.#one(composeGather(inputs[0]!, inputs[1]!))];
       case "scatterAdd":
-        return [this.#elementwise(composeScatterAdd(inputs[0]!, inputs[1]!, node.shape))];
+        return [this.#one(composeScatterAdd(inputs[0]!, inputs[1]!, node.shape))];
     }
   }
-
-  #composeMatmul(a: Node, b: Node): Node {
-    const batch = a.shape.slice(0, -2);
-    const [m, k, n] = [a.shape.at(-2)!, a.shape.at(-1)!, b.shape.at(-1)!];
-    const products = build.mul(build.reshape(a, [...batch, m, k, 1]), build.reshape(b, [...batch, 1, k, n]));
-    this.#one(products);
-    this.always.add(this.#lowered.get(products)!);
-    return build.reshape(build.sum(products, [batch.length + 1]), [...batch, m, n]);
-  }
-
-  /** Lowers the inside of an operation; what it consists of is not worth a kernel each, whatever the fusion. */
-  #elementwise(node: Node): Node {
-    const known = new Set(this.#lowered.keys());
-    const result = this.#one(node);
-    for (const inside of topological([result], (n) => (known.has(n) ? [] : n.inputs))) {
-      if (!known.has(inside) && inside !== result && !isMovement(inside) && !isReduction(inside))
-        this.always.add(inside);
-    }
-    return result;
-  }
-}
-
-function withInputs(node: Node, inputs: readonly Node[]): Node {
-  if (inputs.every((input, i) => input === node.inputs[i])) return node;
-  return new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
 }
 
 function exactNumbers(_: string, value: unknown): unknown {
   if (typeof value !== "number") return value;
   return Object.is(value, -0) || !Number.isFinite(value) ? `${Object.is(value, -0) ? "-0" : value}` : value;
-}
-
-/** The node of one element that `node` repeats everywhere, or null. */
-function uniformElement(node: Node): Node | null {
-  while (isOp(node, "expand") || isOp(node, "reshape")) {
-    if (product(node.inputs[0]!.shape) === 1) return node.inputs[0]!;
-    node = node.inputs[0]!;
-  }
-  return node.shape.length === 0 ? node : null;
 }
 
 /** What a reduction over nothing gives. */
@@ -274,6 +227,14 @@ function threefry(key0: Node, key1: Node, shape: Shape): Node {
     b = build.add(b, build.add(keys[(i + 1) % 3]!, u32(i)));
   }
   return build.reshape(a, shape);
+}
+
+/** Σ over k of products: only for backends without a matmul for it. */
+function composeMatmul(a: Node, b: Node): Node {
+  const batch = a.shape.slice(0, -2);
+  const [m, k, n] = [a.shape.at(-2)!, a.shape.at(-1)!, b.shape.at(-1)!];
+  const products = build.mul(build.reshape(a, [...batch, m, k, 1]), build.reshape(b, [...batch, 1, k, n]));
+  return build.reshape(build.sum(products, [batch.length + 1]), [...batch, m, n]);
 }
 
 /** Σ_r (index = r) table[r], by comparison with every row: only for backends without a gather. */

@@ -2,8 +2,9 @@
  * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
  * writes over an operand that nobody reads later.
  */
-import type { LoopKernel, Operand, Step, View } from "./kernel.ts";
-import { operandsOfStep, type Value } from "./fuse/steps.ts";
+import { type Operand, operandsOfStep, type Step, type View } from "./kernel.ts";
+import type { Node } from "./node.ts";
+import { bytesOf } from "./fuse/storage.ts";
 
 /** Where each temporary goes, and how large the slots are. */
 export interface Slots {
@@ -21,7 +22,7 @@ interface Lifetime {
 /** Assigns slots to all values that `steps` write, but not to those in `elsewhere`. */
 export function assignSlots(
   steps: readonly Step[],
-  values: readonly Value[],
+  values: readonly Node[],
   elsewhere: ReadonlySet<number>,
 ): Slots {
   const lifetimes = lifetimesOf(steps, values, elsewhere);
@@ -43,7 +44,7 @@ export function assignSlots(
 
 function lifetimesOf(
   steps: readonly Step[],
-  values: readonly Value[],
+  values: readonly Node[],
   elsewhere: ReadonlySet<number>,
 ): Lifetime[] {
   const lastRead = new Map<number, number>();
@@ -62,7 +63,7 @@ function lifetimesOf(
         lifeOf.has(other) &&
         lastRead.get(other) === at &&
         lifeOf.get(other)!.last === at;
-      const over = step.type === "loop" ? overwritable(step, value, values, dying) : undefined;
+      const over = overwritable(step, value, values, dying);
       const life = over === undefined ? undefined : lifeOf.get(over);
       if (over !== undefined && life) {
         claimed.add(over);
@@ -74,7 +75,7 @@ function lifetimesOf(
           values: [value],
           first: at,
           last: lastRead.get(value)!,
-          bytes: values[value]!.bytes,
+          bytes: bytesOf(values[value]!),
         };
         lifetimes.push(fresh);
         lifeOf.set(value, fresh);
@@ -86,21 +87,24 @@ function lifetimesOf(
 
 /** An operand of `kernel` for which `can` holds and in whose memory `value` can be written. */
 function overwritable(
-  kernel: LoopKernel,
+  step: Step,
   value: number,
-  values: readonly Value[],
+  values: readonly Node[],
   can: (other: number) => boolean,
 ): number | undefined {
-  const reads = operandsOfStep(kernel).reads.map((r) => r.buffer);
+  const reads = operandsOfStep(step).reads.map((r) => r.buffer);
   return reads.find(
     (other) =>
-      can(other) && values[other]!.bytes === values[value]!.bytes && sharesViews(kernel, other, value),
+      can(other) && bytesOf(values[other]!) === bytesOf(values[value]!) && sharesViews(step, other, value),
   );
 }
 
 /** Whether all loads of `loaded` and the one store to `stored` go through the same view, so that both may be one memory. */
-export function sharesViews(kernel: LoopKernel, loaded: number, stored: number): boolean {
-  const loads = operandsOfStep(kernel).reads.filter((r) => r.buffer === loaded);
+export function sharesViews(step: Step, loaded: number, stored: number): boolean {
+  const kernel = step.type === "loop" ? step : step.name === "matmul" ? step.params.epilogue : undefined;
+  if (!kernel || (step.type === "library" && step.inputs.some((input) => input.buffer === loaded)))
+    return false;
+  const loads = kernel.body.flatMap((i) => (i.op === "load" && i.from.buffer === loaded ? [i.from] : []));
   const stores = kernel.stores.map((s) => s.to).filter((to) => to.buffer === stored);
   const [store] = stores;
   return stores.length === 1 && loads.every((load) => sameOperandView(load, store!));

@@ -67,8 +67,8 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   readonly attention: { readonly causal: boolean; readonly scale: number };
   /** inputs: Q, K, V, [bias,] O, L, dO; results (by `pick`): dQ, dK, dV. */
   readonly attentionGrad: { readonly causal: boolean; readonly scale: number };
-  /** Result `index` of a node with several. */
-  readonly pick: { readonly index: number };
+  /** Result `index` of a node with several; with an `order`, stored so that axis i is the result's axis order[i]. */
+  readonly pick: { readonly index: number; readonly order?: readonly number[] };
   /** inputs: table [rows, cols], index [count] (i32). */
   readonly gather: None;
   /** inputs: index [count] (i32), values [count, cols]; result [rows, cols]. */
@@ -90,6 +90,10 @@ export const REDUCE_KIND: {
   reduceMax: "max",
   reduceMin: "min",
 };
+
+export function isReduction(node: Node): node is Node<keyof typeof REDUCE_KIND> {
+  return node.op in REDUCE_KIND;
+}
 
 /** How a checkpointed value can be computed again in the backward pass, from its inputs. */
 export interface Replay {
@@ -126,6 +130,12 @@ export function settle(node: Node, leaf: Node<"buffer"> | Node<"data">): void {
   mutable.op = leaf.op;
   mutable.attrs = leaf.attrs;
   mutable.inputs = [];
+}
+
+/** The same operation on other inputs of the same shapes. */
+export function withInputs(node: Node, inputs: readonly Node[]): Node {
+  if (inputs.every((input, i) => input === node.inputs[i])) return node;
+  return new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
 }
 
 /** Narrows a node by its operation. */

@@ -2,7 +2,9 @@
  * The order of steps: everything after what it needs, updates in place after the last reader of the old value, and
  * otherwise such that few bytes are live at a time.
  */
-import { operandsOfStep, type Value, type Work } from "./fuse/steps.ts";
+import { type Fused, type Work } from "./fuse.ts";
+import { bytesOf } from "./fuse/storage.ts";
+import { operandsOfStep } from "./kernel.ts";
 
 /** Values by the step that writes them and the steps that read them. */
 export interface Uses {
@@ -42,12 +44,8 @@ export function runsAfter(work: Work, other: Work): boolean {
 }
 
 /** Orders the steps. `persistent` values are in memory before and after the program, so they do not count. */
-export function schedule(
-  works: readonly Work[],
-  values: readonly Value[],
-  persistent: ReadonlySet<number>,
-): Work[] {
-  const bytes = (value: number): number => (persistent.has(value) ? 0 : values[value]!.bytes);
+export function schedule({ works, values }: Fused, persistent: ReadonlySet<number>): Work[] {
+  const bytes = (value: number): number => (persistent.has(value) ? 0 : bytesOf(values[value]!));
   const uses = usesOf(works);
   const asSoonAsPossible = byDepth(works);
   const candidates = [works, asSoonAsPossible, delayed(asSoonAsPossible, uses, bytes)].map((order) =>

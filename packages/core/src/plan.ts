@@ -5,7 +5,9 @@
 import type { DeviceBuffer, Executable } from "./backend.ts";
 import { isOp, type Node, type Storage, topological } from "./node.ts";
 import { assemble, type Layout } from "./assemble.ts";
+import type { LibraryCall } from "./kernel.ts";
 import { lower } from "./lower.ts";
+import { rewrite } from "./lower/rewrite.ts";
 import { trace, type Trace } from "./key.ts";
 import { QueuedBuffer, type Runtime } from "./runtime.ts";
 import { product } from "./shape.ts";
@@ -116,11 +118,14 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const lowered = lower(wanted, (call) => backend.accelerates(call), slots);
+  const accelerates = (call: LibraryCall): boolean => backend.accelerates(call);
+  const lowered = lower(wanted, accelerates, slots);
+  const { maxOperands } = backend.caps;
+  const results = runtime.fusion ? rewrite(lowered.roots, { accelerates, maxOperands }) : lowered.roots;
   const layout = assemble({
-    roots: lowered.roots.slice(0, roots.length),
-    updates: updates.map(({ storage }, i) => ({ storage, value: lowered.roots[roots.length + i]! })),
-    always: lowered.always,
+    roots: results.slice(0, roots.length),
+    updates: updates.map(({ storage }, i) => ({ storage, value: results[roots.length + i]! })),
+    nodes: lowered.nodes,
     storages: traced.storages,
     data: traced.data,
     slots,

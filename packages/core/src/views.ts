@@ -10,7 +10,7 @@ export interface Affine {
   readonly coeffs: number[];
 }
 
-type Valid = readonly [from: number, to: number] | null;
+export type Valid = readonly [from: number, to: number] | null;
 
 /** Where a point of an iteration space reads a node: one affine index per axis of the node. */
 export interface Access {
@@ -19,13 +19,13 @@ export interface Access {
   readonly valid: Valid[];
 }
 
-/** "Split iteration axis `axis` into `[length / inner, inner]`, and it will be affine." */
+/** "Split iteration axis `axis` into `[length / inner, inner]`, begin again, and it will be affine." */
 export interface Split {
   readonly axis: number;
   readonly inner: number;
 }
 
-const zero = (rank: number): Affine => ({ offset: 0, coeffs: new Array<number>(rank).fill(0) });
+export const zero = (rank: number): Affine => ({ offset: 0, coeffs: new Array<number>(rank).fill(0) });
 
 /** Every axis of the iteration space is the axis of the node with the same number. */
 export function identityAccess(shape: Shape): Access {
@@ -182,7 +182,7 @@ function nowhere(shape: Shape, rank: number): Access | null {
   return { index: shape.map(() => zero(rank)), valid };
 }
 
-type Movement = "reshape" | "permute" | "expand" | "slice" | "pad" | "flip" | "after";
+export type Movement = "reshape" | "permute" | "expand" | "slice" | "pad" | "flip" | "after";
 const MOVEMENT: ReadonlySet<Op> = new Set<Movement>([
   "reshape",
   "permute",
@@ -237,38 +237,6 @@ export function pushThrough(node: Node<Movement>, access: Access, extents: Shape
   }
 }
 
-/** Whether an iteration axis can be split at `inner` without losing what is valid. */
-export function canSplit({ valid }: Access, { axis, inner }: Split): boolean {
-  const range = valid[axis];
-  if (!range) return true;
-  const [from, to] = range;
-  return (
-    from >= to ||
-    (from % inner === 0 && to % inner === 0) ||
-    Math.floor(from / inner) === Math.floor((to - 1) / inner)
-  );
-}
-
-/** Rewrites an access, in place, for a space in which one axis has been split in two. */
-export function splitAccess(access: Access, { axis, inner }: Split): void {
-  for (const { coeffs } of access.index) coeffs.splice(axis, 1, coeffs[axis]! * inner, coeffs[axis]!);
-  const range = access.valid[axis];
-  let parts: [Valid, Valid] = [null, null];
-  if (range) {
-    const [from, to] = range;
-    if (from >= to) parts = [[0, 0], null];
-    else if (from % inner === 0 && to % inner === 0) parts = [[from / inner, to / inner], null];
-    else {
-      const block = Math.floor(from / inner);
-      parts = [
-        [block, block + 1],
-        [from - block * inner, to - block * inner],
-      ];
-    }
-  }
-  access.valid.splice(axis, 1, ...parts);
-}
-
 /** Whether two accesses to one node are the same. */
 export function sameAccess(a: Access, b: Access): boolean {
   return (
@@ -278,43 +246,4 @@ export function sameAccess(a: Access, b: Access): boolean {
     }) &&
     a.valid.every((range, axis) => range?.[0] === b.valid[axis]?.[0] && range?.[1] === b.valid[axis]?.[1])
   );
-}
-
-/** A copy that shares nothing, to be split in place. */
-export function cloneAccess({ index, valid }: Access): Access {
-  return {
-    index: index.map(({ offset, coeffs }) => ({ offset, coeffs: [...coeffs] })),
-    valid: [...valid],
-  };
-}
-
-/** Iteration axes (longer than 1) that the element depends on. */
-export function dependsOn(access: Access, extents: Shape): boolean[] {
-  return extents.map((n, axis) => n > 1 && access.index.some(({ coeffs }) => coeffs[axis] !== 0));
-}
-
-/**
- * How the axes in `axes` reach the elements of a node of `shape`: "all" reaches each element exactly once, "some" none
- * twice, "many" some several times.
- */
-export function coverage(
-  access: Access,
-  shape: Shape,
-  extents: Shape,
-  axes: readonly boolean[],
-): "all" | "some" | "many" {
-  const { coeffs } = linearize(access.index, contiguousStrides(shape), extents.length);
-  const digits = extents.flatMap((n, axis) =>
-    axes[axis] && n > 1 ? [{ n, stride: Math.abs(coeffs[axis]!) }] : [],
-  );
-  digits.sort((a, b) => a.stride - b.stride);
-  let [reach, size] = [0, 1]; // largest linear index so far, number of points
-  let dense = access.valid.every((range) => range === null);
-  for (const { n, stride } of digits) {
-    if (stride <= reach) return "many";
-    dense &&= stride === size;
-    reach += stride * (n - 1);
-    size *= n;
-  }
-  return dense && size === shape.reduce((a, b) => a * b, 1) ? "all" : "some";
 }

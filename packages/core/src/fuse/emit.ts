@@ -1,258 +1,311 @@
-/** From a loop draft to a loop kernel: its sites become instructions, then its axes are merged where memory allows. */
-import { BYTES, computeType, type ComputeType, type DType, roundTo } from "../dtype.ts";
+/**
+ * From nodes to instructions. The nodes of a kernel are computed at their elements of its space, everything that they need
+ * and that is not in memory on the way to them. Movement changes where an input is read; what cannot be read is reported.
+ */
+import { computeType, type ComputeType, type DType, roundTo } from "../dtype.ts";
+import type { BinaryOp, Instr, Operand, UnaryOp } from "../kernel.ts";
+import { isOp, isReduction, type Node, REDUCE_KIND } from "../node.ts";
+import { product } from "../shape.ts";
 import {
-  type BinaryOp,
-  type Instr,
-  type LoopKernel,
-  operandsOf,
-  type Operand,
-  type Store,
-  type View,
-} from "../kernel.ts";
-import { isOp, type Node, REDUCE_KIND } from "../node.ts";
-import { type Affine, contiguousStrides, isMovement, linearize } from "../views.ts";
-import { isReduction, type LoopDraft } from "./draft.ts";
-import type { Edge, Site } from "./space.ts";
+  type Access,
+  type Affine,
+  contiguousStrides,
+  identityAccess,
+  isMovement,
+  type Movement,
+} from "../views.ts";
+import { linearize, pushThrough, regroup, sameAccess, type Split, type Valid, zero } from "../views.ts";
+import { folds, points, type Space, split } from "./space.ts";
 
-/** Where a node's memory is: the number of its value, and its strides there. */
-export interface Home {
-  readonly value: number;
-  readonly strides: readonly number[];
+/** What emission has to know of the whole program. */
+export interface Memory {
+  /** Whether a node is read from memory wherever it is not computed. */
+  has(node: Node): boolean;
+  /** The number of the value that holds it. */
+  valueOf(node: Node): number;
+  /** The number of a scalar. */
+  slotOf(node: Node): number;
 }
 
-/** What emission asks about values and scalars. */
-export interface Homes {
-  /** The memory that a node is in or, for a reshape, shares. */
-  of(node: Node): Home;
-  slot(scalar: Node): number;
-}
-
-/** A kernel over the draft's own axes, in their order; operands' `buffer` is the number of a value. */
-export interface RawKernel {
-  readonly extents: readonly number[];
-  readonly inner: readonly boolean[];
+/** Instructions over a space; operands' `buffer` is the number of a value. */
+export interface Emitted {
+  readonly space: Space;
   readonly body: readonly Instr[];
-  readonly stores: readonly Store[];
+  /** Where each of the nodes is computed, the instruction with its value, and whether that is one value per row. */
+  readonly results: ReadonlyMap<Node, Result>;
+  /** Nodes that are loaded, and nodes that must be known before. */
+  readonly reads: ReadonlySet<Node>;
+  readonly gates: ReadonlySet<Node>;
+}
+export interface Result {
+  readonly at: Access;
+  readonly value: number;
+  readonly perRow: boolean;
 }
 
-/** The kernel of a draft before its axes are put in order. */
-export function emitRaw(draft: LoopDraft, homes: Homes): RawKernel {
-  const emitter = new Emitter(draft, homes);
-  const stores = draft.outputs.map((node): Store => {
-    const site = draft.space.sites.get(node)![0]!;
-    const value = emitter.computed(site);
-    return { to: operand(site, node, homes.of(node)), value };
-  });
-  return { extents: draft.space.extents, inner: draft.space.inner, body: emitter.body, stores };
+/** Why nothing was emitted: `store` cannot be read unless it is in memory; null: the nodes do not go together. */
+export interface Refusal {
+  readonly store: Node | null;
 }
 
-/** The view of `node`'s memory at `site`. */
-export function operand({ access }: Site, node: Node, { value, strides }: Home): Operand {
-  const { offset, coeffs } = linearize(access.index, strides, access.valid.length);
-  const everywhere = access.valid.every((range) => range === null);
-  const view: View = everywhere
-    ? { offset, strides: coeffs }
-    : { offset, strides: coeffs, valid: access.valid };
-  return { buffer: value, dtype: node.dtype, view };
+/** Emits `nodes` (inputs before users). A `product` among them is a matmul, whose result is at hand. */
+export function emit(
+  nodes: readonly Node[],
+  start: Space,
+  memory: Memory,
+  product?: Node,
+): Emitted | Refusal {
+  let space = start;
+  for (;;) {
+    const result = new Emitter(space, memory, product).run(nodes);
+    if (!("axis" in result)) return result;
+    space = split(space, result);
+  }
+}
+
+/** The operand that reads or writes `node`, which lies in row-major order, at an access. */
+export function operandAt(node: Node, base: Node, { index, valid }: Access, value: number): Operand {
+  const { offset, coeffs } = linearize(index, contiguousStrides(node.shape), valid.length);
+  const view = { offset, strides: coeffs };
+  const whole = valid.every((range) => range === null);
+  return { buffer: value, dtype: base.dtype, view: whole ? view : { ...view, valid } };
 }
 
 class Emitter {
-  readonly body: Instr[] = [];
-  readonly #draft: LoopDraft;
-  readonly #homes: Homes;
-  readonly #done = new Map<Site, number>();
+  readonly #space: Space;
+  readonly #memory: Memory;
+  readonly #product: Node | undefined;
+  readonly #body: Instr[] = [];
+  readonly #results = new Map<Node, Result>();
+  readonly #reads = new Set<Node>();
+  readonly #gates = new Set<Node>();
+  /** Where the kernel's own nodes are computed. */
+  readonly #own = new Map<Node, Access>();
+  readonly #computed = new Map<Node, { readonly at: Access; readonly value: number }[]>();
   readonly #known = new Map<string, number>();
+  #obstacle: Split | Refusal | null = null;
 
-  constructor(draft: LoopDraft, homes: Homes) {
-    this.#draft = draft;
-    this.#homes = homes;
+  constructor(space: Space, memory: Memory, product?: Node) {
+    this.#space = space;
+    this.#memory = memory;
+    this.#product = product;
   }
 
-  #push(instr: Instr): number {
-    const key = JSON.stringify(instr, (_, x: unknown) =>
-      typeof x === "number" && !Number.isFinite(x) ? String(x) : Object.is(x, -0) ? "-0" : x,
-    );
-    const known = this.#known.get(key);
-    if (known !== undefined) return known;
-    this.#known.set(key, this.body.length);
-    return this.body.push(instr) - 1;
+  run(nodes: readonly Node[]): Emitted | Refusal | Split {
+    const all = points(this.#space);
+    for (const node of nodes) {
+      const perRow = folds(this.#space) && product(node.shape) !== all;
+      const at = this.#home(node, perRow);
+      if (at) this.#own.set(node, at);
+      const value = at && !this.#obstacle ? this.#value(node, at) : 0;
+      if (this.#obstacle) return this.#obstacle;
+      this.#results.set(node, { at: at!, value, perRow });
+    }
+    const [space, body, results] = [this.#space, this.#body, this.#results];
+    return { space, body, results, reads: this.#reads, gates: this.#gates };
   }
 
-  #edge({ site, masked }: Edge): number {
-    const value = this.computed(site);
-    const loads = this.body[value]!.op === "load" && site.inputs === null;
-    return masked && !loads ? this.#masked(site, value) : value;
+  #fail(obstacle: Split | Refusal): number {
+    this.#obstacle ??= obstacle;
+    return this.#constant(0, "f32");
   }
 
-  /** The instruction that holds the value of a site. */
-  computed(site: Site): number {
-    const known = this.#done.get(site);
-    if (known !== undefined) return known;
-    const value = this.#compute(site);
-    this.#done.set(site, value);
+  /** One index for each axis of the space that `which` picks. */
+  #units(which: (axis: number) => boolean): { index: Affine[]; lengths: number[]; valid: Valid[] } {
+    const { extents } = this.#space;
+    const { index, valid } = identityAccess(extents);
+    const picked = <T>(list: readonly T[]): T[] => list.filter((_, axis) => which(axis));
+    return { index: picked(index), lengths: picked(extents), valid };
+  }
+
+  /** The access at which a node of the kernel is computed: element by element, or row by row. */
+  #home(node: Node, perRow: boolean): Access | null {
+    const { inner, extents } = this.#space;
+    const units = this.#units((axis) => !perRow || !inner[axis]);
+    if (product(units.lengths) !== product(node.shape)) {
+      this.#fail({ store: null });
+      return null;
+    }
+    const access = regroup(units, units.lengths, node.shape, extents);
+    if (access && !("axis" in access)) return access;
+    this.#fail(access ?? { store: null });
+    return null;
+  }
+
+  /** The instruction that holds `node` at an access. */
+  #value(node: Node, at: Access): number {
+    const own = this.#own.get(node);
+    if (own && !sameAccess(own, at)) return this.#fail({ store: null }); // of another row, which may not be there yet
+    const list = this.#computed.get(node) ?? [];
+    const known = list.find((entry) => sameAccess(entry.at, at));
+    if (known) return known.value;
+    const value = !own && this.#memory.has(node) ? this.#load(node, node, at) : this.#compute(node, at);
+    list.push({ at, value });
+    this.#computed.set(node, list);
     return value;
   }
 
-  #compute(site: Site): number {
-    const { node, inputs } = site;
-    if (inputs === null) return this.#load(site, node);
-    if (inputs[0]?.site === site) return this.#load(site, node, node.inputs[0]!);
+  #compute(node: Node, at: Access): number {
+    if (this.#obstacle) return 0;
     const dtype = computeType(node.dtype);
+    if (node === this.#product) return this.#push({ op: "product", dtype }, "product");
     if (isOp(node, "const")) return this.#constant(node.attrs.value, node.dtype);
-    if (isOp(node, "scalar")) return this.#push({ op: "scalar", slot: this.#homes.slot(node), dtype });
-    if (isOp(node, "iota")) return this.#index(site.access.index[node.attrs.axis]!);
-    const args = inputs.map((edge) => this.#edge(edge));
+    if (isOp(node, "scalar")) {
+      const slot = this.#memory.slotOf(node);
+      return this.#push({ op: "scalar", slot, dtype }, `scalar ${slot} ${dtype}`);
+    }
+    if (isOp(node, "iota")) return this.#index(at.index[node.attrs.axis]!);
+    if (isMovement(node)) return this.#moved(node, at);
+    const inputAt = isReduction(node) ? this.#unfold(node, at) : at;
+    if (!inputAt) return 0;
+    const args = node.inputs.map((input) => this.#value(input, inputAt));
     const [a, b, c] = args as [number, number, number];
-    if (isMovement(node)) return a;
-    if (isReduction(node)) return this.#push({ op: "reduce", kind: REDUCE_KIND[node.op], a, dtype });
+    if (isReduction(node)) {
+      const kind = REDUCE_KIND[node.op];
+      return this.#push({ op: "reduce", kind, a, dtype }, `reduce ${kind} ${a}`);
+    }
     if (isOp(node, "cast")) return this.#cast(a, node.attrs.to);
-    if (isOp(node, "where")) return this.#push({ op: "where", a, b, c, dtype });
-    if (args.length === 2) return this.#push({ op: node.op as BinaryOp, a, b, dtype });
-    return this.#push({ op: node.op as "neg", a, dtype });
+    if (isOp(node, "where")) return this.#where(a, b, c);
+    if (args.length === 2) return this.#binary(node.op as BinaryOp, a, b, dtype);
+    return this.#push({ op: node.op as UnaryOp, a, dtype }, `${node.op} ${a}`);
   }
 
-  /** A reshape that is stored itself is loaded from what it reshapes, row-major both. */
-  #load(site: Site, node: Node, from: Node = node): number {
-    const dtype = computeType(node.dtype);
-    if (site.access.valid.some((range) => range !== null && range[0] >= range[1]))
-      return this.#constant(0, dtype);
-    const home = this.#homes.of(from);
-    const strides = from === node ? home.strides : contiguousStrides(node.shape);
-    return this.#push({ op: "load", from: operand(site, node, { ...home, strides }), dtype });
+  /** What a reduction that is needed at an access reads: its axes run over the inner axes. */
+  #unfold(node: Node<keyof typeof REDUCE_KIND>, at: Access): Access | null {
+    const { inner, extents } = this.#space;
+    const { axes } = node.attrs;
+    const units = this.#units((axis) => inner[axis]!);
+    const lengths = axes.map((axis) => node.inputs[0]!.shape[axis]!);
+    const fits = this.#own.has(node) && product(units.lengths) === product(lengths);
+    const digits = fits ? regroup(units, units.lengths, lengths, extents) : null;
+    if (!digits || "axis" in digits) {
+      this.#fail(digits ?? { store: this.#own.has(node) ? null : node });
+      return null;
+    }
+    const index = at.index.map((affine, axis) =>
+      axes.includes(axis) ? digits.index[axes.indexOf(axis)]! : affine,
+    );
+    return { index, valid: at.valid };
+  }
+
+  /** What a movement node moves, read where it comes from. */
+  #moved(node: Node<Movement>, at: Access): number {
+    const [input, gate] = node.inputs as [Node, Node?];
+    if (gate) {
+      this.#gates.add(gate);
+      return this.#value(input, at);
+    }
+    const element = uniformElement(node);
+    if (element)
+      return this.#value(element, {
+        index: element.shape.map(() => zero(at.valid.length)),
+        valid: at.valid,
+      });
+    const base = this.#reshaped(node);
+    if (!this.#own.has(base) && this.#memory.has(base)) return this.#load(base, node, at);
+    const from = pushThrough(node, at, this.#space.extents);
+    if (from && !("axis" in from)) {
+      const value = this.#value(input, from);
+      return isOp(node, "pad") ? this.#masked(from, value) : value;
+    }
+    const apart = isOp(node, "reshape") ? base : this.#own.has(node) ? input : node;
+    return this.#fail(from ?? { store: apart });
+  }
+
+  /** What a reshape sees otherwise: in memory the two are the same. */
+  #reshaped(node: Node): Node {
+    let base = node;
+    while (isOp(base, "reshape") && (base === node || (!this.#own.has(base) && !this.#memory.has(base)))) {
+      base = base.inputs[0]!;
+    }
+    return base;
+  }
+
+  #load(base: Node, as: Node, at: Access): number {
+    const dtype = computeType(base.dtype);
+    if (at.valid.some((range) => range !== null && range[0] >= range[1])) return this.#constant(0, dtype);
+    this.#reads.add(base);
+    const from = operandAt(as, base, at, this.#memory.valueOf(base));
+    const { offset, strides, valid } = from.view;
+    const ranges = valid?.map((range) => range?.join("-")).join() ?? "";
+    return this.#push(
+      { op: "load", from, dtype },
+      `load ${from.buffer} ${offset} ${strides.join()} ${ranges}`,
+    );
+  }
+
+  // --- single instructions; equal ones are one
+
+  #push(instr: Instr, key: string): number {
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    this.#known.set(key, this.#body.length);
+    return this.#body.push(instr) - 1;
   }
 
   #constant(value: number, dtype: DType): number {
-    return this.#push({ op: "const", value: roundTo(dtype, value), dtype: computeType(dtype) });
+    const rounded = roundTo(dtype, value);
+    const type = computeType(dtype);
+    const text = Object.is(rounded, -0) ? "-0" : String(rounded);
+    return this.#push({ op: "const", value: rounded, dtype: type }, `const ${text} ${type}`);
+  }
+
+  #binary(op: BinaryOp, a: number, b: number, dtype: ComputeType): number {
+    return this.#push({ op, a, b, dtype }, `${op} ${a} ${b}`);
+  }
+
+  #where(a: number, b: number, c: number): number {
+    return this.#push({ op: "where", a, b, c, dtype: this.#body[b]!.dtype }, `where ${a} ${b} ${c}`);
   }
 
   #cast(a: number, to: DType): number {
-    const from: ComputeType = this.body[a]!.dtype;
-    return from === to ? a : this.#push({ op: "cast", a, to, dtype: computeType(to) });
+    if (this.#body[a]!.dtype === to) return a;
+    return this.#push({ op: "cast", a, to, dtype: computeType(to) }, `cast ${a} ${to}`);
+  }
+
+  #axis(axis: number): number {
+    return this.#push({ op: "index", axis, dtype: "i32" }, `index ${axis}`);
   }
 
   /** An affine function of the kernel's indices, as i32. */
   #index({ offset, coeffs }: Affine): number {
     let sum: number | null = null;
     coeffs.forEach((c, axis) => {
-      if (c === 0 || this.#draft.space.extents[axis] === 1) return;
-      const index = this.#push({ op: "index", axis, dtype: "i32" });
-      const term =
-        c === 1 ? index : this.#push({ op: "mul", a: index, b: this.#constant(c, "i32"), dtype: "i32" });
-      sum = sum === null ? term : this.#push({ op: "add", a: sum, b: term, dtype: "i32" });
+      if (c === 0) return;
+      const index = this.#axis(axis);
+      const term = c === 1 ? index : this.#binary("mul", index, this.#constant(c, "i32"), "i32");
+      sum = sum === null ? term : this.#binary("add", sum, term, "i32");
     });
     if (sum === null) return this.#constant(offset, "i32");
-    return offset === 0
-      ? sum
-      : this.#push({ op: "add", a: sum, b: this.#constant(offset, "i32"), dtype: "i32" });
+    return offset === 0 ? sum : this.#binary("add", sum, this.#constant(offset, "i32"), "i32");
   }
 
-  /** `value` within the site's valid range, 0 outside. */
-  #masked(site: Site, value: number): number {
-    const { dtype } = this.body[value]!;
-    const zero = this.#constant(0, dtype);
+  /** `value` where `valid` holds, 0 elsewhere. A load sees to that itself. */
+  #masked({ valid }: Access, value: number): number {
+    const instr = this.#body[value]!;
+    if (instr.op === "load" && instr.from.view.valid === valid) return value;
+    const zeroValue = this.#constant(0, instr.dtype);
     let inside: number | null = null;
     const and = (test: number): void => {
-      inside = inside === null ? test : this.#push({ op: "and", a: inside, b: test, dtype: "bool" });
+      inside = inside === null ? test : this.#binary("and", inside, test, "bool");
     };
-    for (const [axis, range] of site.access.valid.entries()) {
+    for (const [axis, range] of valid.entries()) {
       if (!range) continue;
       const [from, to] = range;
-      if (from >= to) return zero;
-      const index = this.#push({ op: "index", axis, dtype: "i32" });
-      if (from > 0) and(this.#push({ op: "le", a: this.#constant(from, "i32"), b: index, dtype: "bool" }));
-      if (to < this.#draft.space.extents[axis]!)
-        and(this.#push({ op: "lt", a: index, b: this.#constant(to, "i32"), dtype: "bool" }));
+      if (from >= to) return zeroValue;
+      if (from > 0) and(this.#binary("le", this.#constant(from, "i32"), this.#axis(axis), "bool"));
+      if (to < this.#space.extents[axis]!)
+        and(this.#binary("lt", this.#axis(axis), this.#constant(to, "i32"), "bool"));
     }
-    return inside === null ? value : this.#push({ op: "where", a: inside, b: value, c: zero, dtype });
+    return inside === null ? value : this.#where(inside, value, zeroValue);
   }
 }
 
-/** For each instruction, whether its value differs along inner axes. */
-function variesWithinRows({ body, extents, inner }: RawKernel): boolean[] {
-  const along = (axis: number): boolean => inner[axis]! && extents[axis]! > 1;
-  const varies: boolean[] = [];
-  for (const instr of body) {
-    if (instr.op === "load") {
-      const { strides, valid } = instr.from.view;
-      varies.push(strides.some((s, axis) => along(axis) && (s !== 0 || (valid?.[axis] ?? null) !== null)));
-    } else if (instr.op === "index") varies.push(along(instr.axis));
-    else varies.push(instr.op !== "reduce" && operandsOf(instr).some((i) => varies[i]));
+/** The node of one element that `node` shows everywhere, or null. */
+export function uniformElement(node: Node): Node | null {
+  while (isMovement(node) && !isOp(node, "pad") && !isOp(node, "after")) {
+    if (product(node.inputs[0]!.shape) === 1) return node.inputs[0]!;
+    node = node.inputs[0]!;
   }
-  return varies;
-}
-
-/** Drops axes of length 1, puts outer axes first, and merges neighbours that every operand walks as one. */
-export function canonical(raw: RawKernel): LoopKernel {
-  const { extents, inner } = raw;
-  const varies = variesWithinRows(raw);
-  const order = [false, true].flatMap((side) =>
-    extents.flatMap((n, axis) => (n > 1 && inner[axis] === side ? [axis] : [])),
-  );
-  const isRow = (store: Store): boolean =>
-    !varies[store.value] &&
-    store.to.view.strides.every((s, axis) => !inner[axis] || extents[axis] === 1 || s === 0);
-  const views = [
-    ...raw.body.flatMap((i) => (i.op === "load" ? [i.from.view] : [])),
-    ...raw.stores.map((s) => s.to.view),
-  ];
-  const indexed = new Set(raw.body.flatMap((i) => (i.op === "index" ? [i.axis] : [])));
-
-  // groups of axes that become one, each ordered from slow to fast
-  const groups: number[][] = [];
-  for (const axis of order) {
-    const before = groups.at(-1);
-    const last = before?.at(-1);
-    const joins =
-      last !== undefined &&
-      inner[last] === inner[axis] &&
-      !indexed.has(last) &&
-      !indexed.has(axis) &&
-      views.every((view) => mergesWith(view, last, axis, extents[axis]!));
-    if (joins) before!.push(axis);
-    else groups.push([axis]);
-  }
-  const outer = groups.filter(([axis]) => !inner[axis!]);
-  const place = new Map(groups.flatMap((group, i) => group.map((axis) => [axis, i] as const)));
-  const body = raw.body.map((instr): Instr => {
-    if (instr.op === "load") return { ...instr, from: regroupOperand(instr.from, groups) };
-    return instr.op === "index" ? { ...instr, axis: place.get(instr.axis)! } : instr;
-  });
-  const stores = raw.stores.map((store): Store => ({
-    ...store,
-    to: regroupOperand(store.to, isRow(store) ? outer : groups),
-  }));
-  const length = (group: readonly number[]): number => group.reduce((n, axis) => n * extents[axis]!, 1);
-  return {
-    type: "loop",
-    outer: outer.map(length),
-    inner: groups.slice(outer.length).map(length),
-    body,
-    stores,
-  };
-}
-
-/** Whether `slow` and the `fast` axis inside of it, of length n, are one stride in a view. */
-export function mergesWith({ strides, valid }: View, slow: number, fast: number, n: number): boolean {
-  return strides[slow] === strides[fast]! * n && !valid?.[fast] && !valid?.[slow];
-}
-
-/** An operand over groups of axes: of each group the fastest axis gives the stride. */
-export function regroupOperand(from: Operand, groups: readonly (readonly number[])[]): Operand {
-  const { offset, strides, valid } = from.view;
-  const fastest = groups.map((group) => group.at(-1)!);
-  const ranges = fastest.map((axis) => valid?.[axis] ?? null);
-  const view: View = { offset, strides: fastest.map((axis) => strides[axis]!) };
-  return { ...from, view: ranges.some((range) => range !== null) ? { ...view, valid: ranges } : view };
-}
-
-/** Bytes that a kernel touches at least: each operand's distinct elements once. */
-export function bytesTouched(kernel: LoopKernel): number {
-  const extents = [...kernel.outer, ...kernel.inner];
-  const of = ({ dtype, view }: Operand): number =>
-    view.strides.reduce((n, stride, axis) => {
-      const [from, to] = view.valid?.[axis] ?? [0, extents[axis]!];
-      return stride === 0 ? n : n * (to - from);
-    }, BYTES[dtype]);
-  const loads = kernel.body.reduce((n, i) => (i.op === "load" ? n + of(i.from) : n), 0);
-  return kernel.stores.reduce((n, s) => n + of(s.to), loads);
+  return node.shape.length === 0 ? node : null;
 }

@@ -1,90 +1,103 @@
-/** Library nodes as library calls: parameters from shapes, and the shapes of all results. */
-import type { LibraryCall, Operand } from "../kernel.ts";
+/** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
+import type { DType } from "../dtype.ts";
+import type { Epilogue, LibraryCall, Operand } from "../kernel.ts";
 import { type Attrs, isOp, type Node, type Shape } from "../node.ts";
-import { contiguousStrides } from "../views.ts";
-
-export type LibraryNode = Node<"matmul" | "attention" | "attentionGrad" | "gather" | "scatterAdd">;
+import { contiguousStrides, identityAccess, isMovement, pushThrough } from "../views.ts";
+import { type Memory, operandAt } from "./emit.ts";
+import { isValue, type LibraryNode } from "./kinds.ts";
 
 /** The shapes of all results, in the order of the call's outputs. */
 export function resultShapes(node: LibraryNode): readonly Shape[] {
-  const shapes = node.inputs.map((input) => input.shape);
-  switch (node.op) {
-    case "attention":
-      return [node.shape, node.shape.slice(0, -1)];
-    case "attentionGrad":
-      return shapes.slice(0, 3);
-    default:
-      return [node.shape];
-  }
+  if (isOp(node, "attention")) return [node.shape, node.shape.slice(0, -1)];
+  if (isOp(node, "attentionGrad")) return node.inputs.slice(0, 3).map((input) => input.shape);
+  return [node.shape];
 }
 
-/** The call of a library node. `inputs` and `outputs` are in the order that `LibraryParams` gives. */
-export function libraryCall(
-  node: LibraryNode,
-  inputs: readonly Operand[],
-  outputs: readonly Operand[],
-): LibraryCall {
+/** The parameters of a call. */
+function paramsOf(node: LibraryNode, epilogue?: Epilogue): LibraryCall["params"] {
   const [a, b] = node.inputs as [Node, Node];
   switch (node.op) {
     case "matmul": {
       const [m, n] = node.shape.slice(-2) as [number, number];
       const k = node.inputs.flatMap((input, i) => (i % 2 === 0 ? [input.shape.at(-1)!] : []));
-      return {
-        type: "library",
-        name: "matmul",
-        params: { batch: node.shape.slice(0, -2), m, n, k },
-        inputs,
-        outputs,
-      };
+      return { batch: node.shape.slice(0, -2), m, n, k, ...(epilogue ? { epilogue } : {}) };
     }
     case "attention":
     case "attentionGrad": {
       const [batch, heads, q, d] = a.shape as [number, number, number, number];
       const [, kvHeads, kv] = b.shape as [number, number, number];
-      const { causal, scale } = node.attrs as Attrs["attention"];
       const bias = node.inputs.length === (node.op === "attention" ? 4 : 7);
-      const params = { batch, heads, kvHeads, q, kv, d, causal, scale, bias };
-      return { type: "library", name: node.op, params, inputs, outputs };
+      return { batch, heads, kvHeads, q, kv, d, ...(node.attrs as Attrs["attention"]), bias };
     }
-    case "gather": {
-      const [rows, cols] = a.shape as [number, number];
-      return { type: "library", name: "gather", params: { rows, cols, count: b.shape[0]! }, inputs, outputs };
-    }
-    case "scatterAdd": {
-      const [count, cols] = b.shape as [number, number];
-      return {
-        type: "library",
-        name: "scatterAdd",
-        params: { rows: node.shape[0]!, cols, count },
-        inputs,
-        outputs,
-      };
-    }
+    case "gather":
+      return { rows: a.shape[0]!, cols: a.shape[1]!, count: b.shape[0]! };
+    case "scatterAdd":
+      return { rows: node.shape[0]!, cols: b.shape[1]!, count: b.shape[0]! };
   }
+}
+
+/** The call of a library node. With an epilogue there are no `outputs`: it stores. */
+export function libraryCall(
+  node: LibraryNode,
+  inputs: readonly Operand[],
+  outputs: readonly Operand[],
+  epilogue?: Epilogue,
+): LibraryCall {
+  const params = paramsOf(node, epilogue);
+  return { type: "library", name: node.op, params, inputs, outputs } as LibraryCall;
 }
 
 /** The call with all operands row-major, to ask a backend whether it has a kernel for such calls. */
 export function plainCall(node: LibraryNode): LibraryCall {
-  let buffer = 0;
-  const plain = (shape: Shape, dtype: Node["dtype"]): Operand => ({
-    buffer: buffer++,
+  const plain = (shape: Shape, dtype: DType, buffer: number): Operand => ({
+    buffer,
     dtype,
     view: { offset: 0, strides: contiguousStrides(shape) },
   });
-  const inputs = node.inputs.map((input) => plain(input.shape, input.dtype));
-  return libraryCall(
-    node,
-    inputs,
-    resultShapes(node).map((shape) => plain(shape, node.dtype)),
-  );
+  const inputs = node.inputs.map((input, i) => plain(input.shape, input.dtype, i));
+  const outputs = resultShapes(node).map((shape, i) => plain(shape, node.dtype, inputs.length + i));
+  return libraryCall(node, inputs, outputs);
 }
 
-export function isLibrary(node: Node): node is LibraryNode {
-  return (
-    isOp(node, "matmul") ||
-    isOp(node, "attention") ||
-    isOp(node, "attentionGrad") ||
-    isOp(node, "gather") ||
-    isOp(node, "scatterAdd")
-  );
+/** A result that is written in the axis order in which it is used; the node's own shape is that of the memory. */
+export function outputOperand(node: Node, value: number): Operand {
+  const own = contiguousStrides(node.shape);
+  const order = isOp(node, "pick") ? node.attrs.order : undefined;
+  const strides = [...own];
+  order?.forEach((axis, i) => (strides[axis] = own[i]!));
+  return { buffer: value, dtype: node.dtype, view: { offset: 0, strides } };
+}
+
+/** An operand as one stride per axis of memory, and what else must be known before. */
+export interface View {
+  readonly operand: Operand;
+  readonly base: Node;
+  readonly gates: readonly Node[];
+}
+
+/** Looks through movement for the memory of an operand; without a view of it, names the node that has to be stored. */
+export function viewOf(input: Node, memory: Memory): View | { readonly store: Node } {
+  const source = underViews(input, memory);
+  if (!memory.has(source)) return { store: isOp(source, "pad") || isValue(source) ? input : source };
+  let at = identityAccess(input.shape);
+  let node = input;
+  const gates: Node[] = [];
+  for (;;) {
+    let base = node;
+    while ((isOp(base, "reshape") || isOp(base, "after")) && !memory.has(base)) {
+      if (isOp(base, "after")) gates.push(base.inputs[1]!);
+      base = base.inputs[0]!;
+    }
+    if (memory.has(base)) return { operand: operandAt(node, base, at, memory.valueOf(base)), base, gates };
+    const from = isMovement(node) ? pushThrough(node, at, input.shape) : null;
+    if (!from || "axis" in from) return { store: input };
+    at = from;
+    node = node.inputs[0]!;
+  }
+}
+
+/** What is in memory under an operand, or is to be. */
+function underViews(node: Node, memory: Memory): Node {
+  while (isMovement(node) && !isOp(node, "pad") && !memory.has(node)) node = node.inputs[0]!;
+  return node;
 }

@@ -1,0 +1,102 @@
+/** The form of loop kernels that backends see: outer axes first, and neighbours that every operand walks as one merged. */
+import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "../kernel.ts";
+import type { Node, Shape } from "../node.ts";
+import { product } from "../shape.ts";
+import { type Emitted, operandAt } from "./emit.ts";
+
+/** The kernel that computes what was emitted and stores the given nodes. */
+export function loopKernel(emitted: Emitted, stored: readonly Node[], valueOf: ValueOf): LoopKernel {
+  const { extents, inner } = emitted.space;
+  const plain = unmerged(emitted, stored, valueOf);
+  const groups: number[][] = []; // axes that become one, each from slow to fast
+  for (const axis of [...axesWhere(inner, false), ...axesWhere(inner, true)]) {
+    const last = groups.at(-1)?.at(-1);
+    const joins =
+      last !== undefined && inner[last] === inner[axis] && mergeable(plain, [last, axis], extents);
+    if (joins) groups.at(-1)!.push(axis);
+    else groups.push([axis]);
+  }
+  const lengths = groups.map((group) => product(group.map((axis) => extents[axis]!)));
+  const outer = groups.filter(([axis]) => !inner[axis!]).length;
+  return {
+    type: "loop",
+    outer: lengths.slice(0, outer),
+    inner: lengths.slice(outer),
+    ...merged(plain, groups, outer),
+  };
+}
+
+/** What follows a matmul, over the axes of its result; null where an operand does not go along them. */
+export function epilogueOver(
+  shape: Shape,
+  emitted: Emitted,
+  stored: readonly Node[],
+  valueOf: ValueOf,
+): Epilogue | null {
+  const { extents } = emitted.space;
+  const plain = unmerged(emitted, stored, valueOf);
+  let axis = 0;
+  const groups = shape.map((length) => {
+    const group = [axis];
+    for (let n = extents[axis++]!; n < length; n *= extents[axis++]!) group.push(axis);
+    return group;
+  });
+  if (!groups.every((group) => mergeable(plain, group, extents))) return null;
+  return merged(plain, groups, groups.length);
+}
+
+type ValueOf = (node: Node) => number;
+
+/** A kernel over the axes of its space. */
+interface Unmerged {
+  readonly body: readonly Instr[];
+  readonly stores: readonly (Store & { readonly perRow: boolean })[];
+}
+
+function unmerged({ body, results }: Emitted, stored: readonly Node[], valueOf: ValueOf): Unmerged {
+  const stores = stored.map((node) => {
+    const { at, value, perRow } = results.get(node)!;
+    return { to: operandAt(node, node, at, valueOf(node)), value, perRow };
+  });
+  return { body, stores };
+}
+
+/** Whether neighbouring axes, from slow to fast, are one stride in every operand. */
+function mergeable({ body, stores }: Unmerged, axes: readonly number[], extents: Shape): boolean {
+  if (axes.length === 1) return true;
+  const indexed = body.some((instr) => instr.op === "index" && axes.includes(instr.axis));
+  const loads = body.flatMap((instr) => (instr.op === "load" ? [instr.from] : []));
+  const oneStride = ({ strides, valid }: View): boolean =>
+    axes.every((axis, i) => {
+      const slower = axes[i - 1];
+      return !valid?.[axis] && (slower === undefined || strides[slower] === strides[axis]! * extents[axis]!);
+    });
+  return !indexed && [...loads, ...stores.map((store) => store.to)].every(({ view }) => oneStride(view));
+}
+
+/** The kernel with each group of axes as one; stores of one value per row have the outer ones alone. */
+function merged({ body, stores }: Unmerged, groups: readonly (readonly number[])[], outer: number): Epilogue {
+  const place = new Map(groups.flatMap((group, i) => group.map((axis) => [axis, i] as const)));
+  return {
+    body: body.map((instr): Instr => {
+      if (instr.op === "load") return { ...instr, from: regrouped(instr.from, groups) };
+      return instr.op === "index" ? { ...instr, axis: place.get(instr.axis)! } : instr;
+    }),
+    stores: stores.map(({ to, value, perRow }) => ({
+      to: regrouped(to, perRow ? groups.slice(0, outer) : groups),
+      value,
+    })),
+  };
+}
+
+const axesWhere = (flags: readonly boolean[], wanted: boolean): number[] =>
+  flags.flatMap((flag, axis) => (flag === wanted ? [axis] : []));
+
+/** An operand over groups of axes: of each group the fastest axis gives the stride. */
+function regrouped(from: Operand, groups: readonly (readonly number[])[]): Operand {
+  const { offset, strides, valid } = from.view;
+  const fastest = groups.map((group) => group.at(-1)!);
+  const ranges = fastest.map((axis) => valid?.[axis] ?? null);
+  const view: View = { offset, strides: fastest.map((axis) => strides[axis]!) };
+  return { ...from, view: ranges.some((range) => range !== null) ? { ...view, valid: ranges } : view };
+}

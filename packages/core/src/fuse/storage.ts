@@ -1,0 +1,119 @@
+/** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
+import { BYTES } from "../dtype.ts";
+import { isOp, isReduction, type Node, type Op } from "../node.ts";
+import { product } from "../shape.ts";
+import { isMovement } from "../views.ts";
+import { isMemory, isValue, underMovement } from "./kinds.ts";
+
+export const bytesOf = (node: Node): number => product(node.shape) * BYTES[node.dtype];
+
+/** Relative cost of one element; what is not listed costs 1. */
+const COST: { readonly [K in Op]?: number } = {
+  div: 4,
+  mod: 4,
+  sqrt: 4,
+  recip: 4,
+  rsqrt: 4,
+  exp: 12,
+  log: 12,
+  sin: 12,
+  cos: 12,
+  tanh: 16,
+  erf: 16,
+};
+/** Up to this, computing an element again costs less than memory traffic for another value. */
+const CHEAP = 40;
+/** Up to this, it does not matter how often an element is computed. */
+const TRIVIAL = 8;
+/** Kernels of more nodes than this are slow to compile. */
+export const LARGEST = 600;
+
+/** What computing one element of a node takes, given what is in memory. */
+interface Estimate {
+  readonly cost: number;
+  readonly nodes: number;
+  /** What is read from memory for it. */
+  readonly reads: ReadonlySet<Node>;
+}
+
+export interface StorageOptions {
+  /** Nodes that are results. */
+  readonly roots: ReadonlySet<Node>;
+  /** Null: fuse as much as possible. Otherwise: these nodes are all stored. */
+  readonly unfused: ReadonlySet<Node> | null;
+  readonly maxOperands: number;
+}
+
+/** The nodes of `order` (inputs before users) that are in memory once they are computed. */
+export function chooseStored(
+  order: readonly Node[],
+  { roots, unfused, maxOperands }: StorageOptions,
+): Set<Node> {
+  const stored = new Set(order.filter((node) => isMemory(node) || roots.has(node)));
+  const { uses, stretched } = countUses(order);
+  const estimates = new Map<Node, Estimate>();
+  const reading = (node: Node): Estimate => ({ cost: 0, nodes: 0, reads: new Set([node]) });
+  const given = (node: Node): Estimate => (stored.has(node) ? reading(node) : estimates.get(node)!);
+
+  for (const node of order) {
+    const inputs = isMemory(node) ? [] : [...new Set(node.inputs.map(sourceOf(stored)))];
+    if (node.op === "after") storeGate(node.inputs[1]!, stored);
+    const parts = inputs.map(given);
+    const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
+    while (joint().size > maxOperands - 2) {
+      // too many operands for one kernel: the input that reads most is computed apart
+      const most = parts.reduce((best, part, i) => (part.reads.size > parts[best]!.reads.size ? i : best), 0);
+      stored.add(inputs[most]!);
+      parts[most] = reading(inputs[most]!);
+    }
+    const free = isValue(node) || isMemory(node) || isMovement(node);
+    const estimate = {
+      cost: parts.reduce((sum, part) => sum + part.cost, free ? 0 : (COST[node.op] ?? 1)),
+      nodes: parts.reduce((sum, part) => sum + part.nodes, 1),
+      reads: joint(),
+    };
+    estimates.set(node, estimate);
+    if (isMovement(node) || isValue(node)) continue;
+    const reads = [...estimate.reads].reduce((sum, read) => sum + bytesOf(read), 0);
+    const cheap = estimate.cost <= CHEAP && reads <= 1.1 * bytesOf(node);
+    const reasons = [
+      isReduction(node),
+      unfused?.has(node),
+      (uses.get(node) ?? 0) > 1 && !cheap,
+      stretched.has(node) && estimate.cost > TRIVIAL,
+      estimate.nodes > LARGEST / 4,
+    ];
+    if (reasons.includes(true)) stored.add(node);
+  }
+  return stored;
+}
+
+/** The node that a use of `node` reads: movement is looked through, unless it is stored. */
+function sourceOf(stored: ReadonlySet<Node>): (node: Node) => Node {
+  return (node) => {
+    while (isMovement(node) && !stored.has(node)) node = node.inputs[0]!;
+    return node;
+  };
+}
+
+/** What others wait for is in memory: only a kernel can be waited for. */
+function storeGate(gate: Node, stored: Set<Node>): void {
+  const node = sourceOf(stored)(gate);
+  if (!isValue(node)) stored.add(node);
+}
+
+/** How many nodes use each node's values, and which are read more than once an element by a use. */
+function countUses(order: readonly Node[]): { uses: Map<Node, number>; stretched: Set<Node> } {
+  const uses = new Map<Node, number>();
+  const stretched = new Set<Node>();
+  for (const node of order) {
+    if (isMovement(node)) continue;
+    for (const base of new Set(node.inputs.map(underMovement))) uses.set(base, (uses.get(base) ?? 0) + 1);
+    for (let input of node.inputs) {
+      let stretch = false;
+      for (; isMovement(input); input = input.inputs[0]!) stretch ||= isOp(input, "expand");
+      if (stretch) stretched.add(input);
+    }
+  }
+  return { uses, stretched };
+}
