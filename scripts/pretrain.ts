@@ -13,6 +13,7 @@ import { memoryFiles, nn, optim } from "@tiedlora/core";
 import { writeFilesAtomic } from "@tiedlora/core/node";
 import { configFrom, createModel, Decoder, loadTokenizerFrom, modelFiles } from "@tiedlora/models";
 import { loadCheckpoint, saveCheckpoint } from "./pretrain/checkpoint.ts";
+import { initAttention } from "./pretrain/init.ts";
 import { CONFIG, GENERATION, learningRate, RECIPE, SEEDS } from "./pretrain/recipe.ts";
 import { TokenStream } from "./pretrain/stream.ts";
 import { baseTokenizer } from "./pretrain/tokenizer.ts";
@@ -34,6 +35,7 @@ const tokenizerText = baseTokenizer();
 const tokenizer = await loadTokenizerFrom(memoryFiles(new Map(Object.entries(tokenizerText))));
 const device = await cpu(args.threads === undefined ? {} : { threads: Number(args.threads) });
 const model = createModel(configFrom(CONFIG), { device, seed: SEEDS.weights });
+initAttention(model, SEEDS.weights);
 const optimizer = optim.adamW(model.parameters(), {
   lr: learningRate(steps),
   betas: [...betas],

@@ -1,0 +1,35 @@
+/** `tiedlora report`: what a sweep found, as one HTML file and as tables. */
+import { basename, resolve } from "node:path";
+import type { Command } from "commander";
+import { writeReport } from "../node/report.ts";
+import { paint, type Output } from "./output.ts";
+
+interface ReportCommand {
+  readonly out?: string;
+  readonly title?: string;
+}
+
+export function addReport(program: Command, output: Output): void {
+  program
+    .command("report")
+    .description("write the report of a sweep: one HTML file with plots and tables, and CSV")
+    .argument("<dir>", "the folder of a sweep's results")
+    .option(
+      "--out <dir>",
+      "where report.html, runs.csv and summary.csv are written (default: the same folder)",
+    )
+    .option("--title <text>", "its heading (default: the folder's name)")
+    .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
+    .action(async (directory: string, options: ReportCommand) => {
+      const title = options.title ?? basename(resolve(directory));
+      const report = await writeReport(directory, options.out ?? directory, title);
+      for (const { task, lora, found } of report.summary.smallest) {
+        output.info(
+          `${paint("bold", task)}: ${found.method} rank ${found.rank} (${found.trainable.toLocaleString("en-US")} parameters) is the ` +
+            `smallest within 1 % of lora rank ${lora.rank} (${lora.trainable.toLocaleString("en-US")})`,
+        );
+      }
+      if (report.failures > 0) output.info(`${report.failures} runs failed; they are listed in the report`);
+      for (const file of report.files) output.out(file);
+    });
+}

@@ -1,0 +1,53 @@
+/** Writes the report of a sweep's folder: report.html, runs.csv and summary.csv. */
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { writeFilesAtomic } from "@tiedlora/core/node";
+import { runsCsv, summaryCsv } from "../report/csv.ts";
+import { type PageParts, reportHtml } from "../report/html.ts";
+import { summarize, type Summary } from "../report/summary.ts";
+import { RunStore } from "./sweep/store.ts";
+
+export interface WrittenReport {
+  readonly files: readonly string[];
+  readonly summary: Summary;
+  readonly runs: number;
+  readonly failures: number;
+}
+
+/** Reads the results in `directory`, and writes the report into `out`. Throws if there are no results. */
+export async function writeReport(directory: string, out: string, title: string): Promise<WrittenReport> {
+  const store = new RunStore(directory);
+  const [results, failures] = await Promise.all([store.finished(), store.failures()]);
+  if (results.length === 0) {
+    throw new Error(
+      `${directory} has no finished runs${failures.length > 0 ? ` (${failures.length} failed, the first: ${failures[0]!.message})` : ""}; tiedlora sweep writes them`,
+    );
+  }
+  const summary = summarize(results);
+  const spec = await readFile(join(directory, "sweep.yaml"), "utf8").catch(() => null);
+  const files: [string, string][] = [
+    ["report.html", reportHtml({ title, results, failures, summary, spec }, await pageParts())],
+    ["runs.csv", runsCsv(results)],
+    ["summary.csv", summaryCsv(summary)],
+  ];
+  await writeFilesAtomic(out, files);
+  return {
+    files: files.map(([name]) => join(out, name)),
+    summary,
+    runs: results.length,
+    failures: failures.length,
+  };
+}
+
+async function pageParts(): Promise<PageParts> {
+  const own = (name: string): Promise<string> =>
+    readFile(fileURLToPath(new URL(`../../assets/report/${name}`, import.meta.url)), "utf8");
+  const { resolve } = createRequire(import.meta.url);
+  const uplot = (name: string): Promise<string> => readFile(resolve(`uplot/dist/${name}`), "utf8");
+  return {
+    styles: await Promise.all([uplot("uPlot.min.css"), own("report.css")]),
+    scripts: await Promise.all([uplot("uPlot.iife.min.js"), own("report.js")]),
+  };
+}

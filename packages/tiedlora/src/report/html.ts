@@ -1,0 +1,190 @@
+/** The report of a sweep as one HTML file that needs no other: tables, and the data that the page's script draws. */
+import type { RunFailure, RunResult } from "../sweep/config.ts";
+import { chartsOf } from "./charts.ts";
+import type { Interval } from "./stats.ts";
+import { type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
+
+/** What the page is made of beside the data: uPlot, and the page's own script and style. */
+export interface PageParts {
+  readonly scripts: readonly string[];
+  readonly styles: readonly string[];
+}
+
+export interface ReportInput {
+  readonly title: string;
+  readonly results: readonly RunResult[];
+  readonly failures: readonly RunFailure[];
+  readonly summary: Summary;
+  /** The sweep's own file; null if it is not there. */
+  readonly spec: string | null;
+}
+
+export function reportHtml(input: ReportInput, { scripts, styles }: PageParts): string {
+  const { title, summary } = input;
+  const charts = chartsOf(summary);
+  const options = summary.ranks.map((rank) => `<option value="${rank}">${rank}</option>`).join("");
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>${styles.join("\n")}</style>
+</head>
+<body>
+<main>
+<h1>${escape(title)}</h1>
+<p>${overview(input)}</p>
+${section("Smallest adapter within 1 % of LoRA", smallestTable(summary))}
+${section("Quality against trainable parameters", chartsDiv("size"))}
+${section("Quality against rank", chartsDiv("rank"))}
+${section(
+  "Learning curves",
+  `<p><label>Rank <select id="rank">${options}</select></label> Loss on the validation set; means over seeds.</p>${chartsDiv("curves")}`,
+)}
+${section("All results", `<p>Means over seeds ± half of the 95 % interval (Student's t).</p>${resultsTable(summary)}`)}
+${failuresSection(input.failures)}
+${section("Examples", samples(summary))}
+${section("Configurations", configs(input))}
+</main>
+<script type="application/json" id="charts">${JSON.stringify(charts).replaceAll("<", "\\u003c")}</script>
+${scripts.map((script) => `<script>${script.replaceAll("</script", "<\\/script")}</script>`).join("\n")}
+</body>
+</html>
+`;
+}
+
+function chartsDiv(name: string): string {
+  return `<div class="charts" data-section="${name}"></div>`;
+}
+
+function section(title: string, content: string): string {
+  return `<section><h2>${title}</h2>\n${content}</section>`;
+}
+
+function overview({ results, failures, summary }: ReportInput): string {
+  const [first] = results;
+  const seconds = results.reduce((sum, run) => sum + run.seconds, 0);
+  const seeds = new Set(results.map(({ config }) => config.seed)).size;
+  const models = [...new Set(results.map(({ config }) => config.model))].join(", ");
+  const notes = [...new Set(results.map(({ note }) => note))].filter((note) => note !== null);
+  return escape(
+    `${results.length} runs (${failures.length} failed) on the model ${models}: ${summary.tasks.length} tasks, ` +
+      `${summary.methods.length} methods, ranks ${summary.ranks.join(", ")}, ${seeds} seeds; ` +
+      `${(seconds / 3600).toFixed(1)} hours of training on ${first?.device ?? "no device"}. ${notes.join(". ")}`,
+  );
+}
+
+function smallestTable({ smallest }: Summary): string {
+  if (smallest.length === 0) return "<p>There are no LoRA runs to compare with.</p>";
+  const rows = smallest.map(({ task, lora, found }) => [
+    task,
+    lora.measure.name,
+    `lora r${lora.rank}: ${shown(lora.quality)}`,
+    whole(lora.trainable),
+    `${found.method} r${found.rank}: ${shown(found.quality)}`,
+    whole(found.trainable),
+    `${((100 * found.trainable) / lora.trainable).toFixed(1)} %`,
+  ]);
+  return table(
+    ["task", "metric", "best LoRA", "its parameters", "smallest within 1 %", "its parameters", "share"],
+    rows,
+  );
+}
+
+function resultsTable(summary: Summary): string {
+  const { groups, averages, tasks, baselines } = summary;
+  const measured = (group: Group): string[] => [
+    group.task,
+    group.method,
+    String(group.rank),
+    whole(group.trainable),
+    group.measure.name,
+    shown(group.quality),
+    shown(group.loss, 4),
+    String(group.quality.count),
+  ];
+  const base = tasks.flatMap((task) => {
+    const run = baselines.get(task);
+    if (run === undefined) return [];
+    const measure = measureOf(run);
+    return [
+      [
+        task,
+        "no adapter",
+        "",
+        "0",
+        measure.name,
+        qualityOf(run, measure).toFixed(2),
+        run.test.loss.toFixed(4),
+        "",
+      ],
+    ];
+  });
+  return table(
+    ["task", "method", "rank", "trainable", "metric", "quality", "test loss", "seeds"],
+    [...averages.map(measured), ...base, ...groups.map(measured)],
+  );
+}
+
+function failuresSection(failures: readonly RunFailure[]): string {
+  if (failures.length === 0) return "";
+  return section(
+    "Failed runs",
+    table(
+      ["run", "why"],
+      failures.map(({ id, message }) => [id, message]),
+    ),
+  );
+}
+
+/** What the model without an adapter, and the best one of each task, answered. */
+function samples({ tasks, groups, baselines }: Summary): string {
+  return tasks
+    .map((task) => {
+      const own = groups.filter((group) => group.task === task);
+      if (own.length === 0) return "";
+      const best = own.reduce((a, b) =>
+        (b.quality.mean - a.quality.mean) * (a.measure.higherIsBetter ? 1 : -1) > 0 ? b : a,
+      );
+      const before = baselines.get(task)?.samples ?? [];
+      const rows = best.runs[0]!.samples.map(({ prompt, text, answer }, i) => [
+        prompt,
+        before[i]?.text ?? "",
+        text,
+        answer,
+      ]);
+      if (rows.length === 0) return "";
+      return `<h3>${escape(task)}</h3>${table(["prompt", "no adapter", `${best.method} rank ${best.rank}`, "right"], rows)}`;
+    })
+    .join("\n");
+}
+
+function configs({ results, spec }: ReportInput): string {
+  const file =
+    spec === null
+      ? ""
+      : `<details open><summary>The sweep's file</summary><pre>${escape(spec)}</pre></details>`;
+  const all = results.map(({ id, config }) => `${id} ${JSON.stringify(config)}`).join("\n");
+  return `${file}<details><summary>The config of every run</summary><pre>${escape(all)}</pre></details>`;
+}
+
+function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (tag: "th" | "td", cells: readonly string[]): string =>
+    `<tr>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join("")}</tr>`;
+  const body = rows.map((row) => line("td", row)).join("\n");
+  return `<div class="table"><table><thead>${line("th", header)}</thead><tbody>\n${body}\n</tbody></table></div>`;
+}
+
+function shown({ mean, half }: Interval, digits = 2): string {
+  return half === null ? mean.toFixed(digits) : `${mean.toFixed(digits)} ± ${half.toFixed(digits)}`;
+}
+
+const whole = (value: number): string => value.toLocaleString("en-US");
+
+const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+
+function escape(text: string): string {
+  return text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
+}

@@ -1,0 +1,166 @@
+/** What a sweep found: quality for each task, method and rank, over seeds; and which adapter is the smallest good one. */
+import { BASELINE, type RunConfig, type RunResult } from "../sweep/config.ts";
+import { interval, type Interval } from "./stats.ts";
+
+/** How good a run is: its task's main metric, or its perplexity if nothing was generated. */
+export interface Measure {
+  readonly name: string;
+  readonly higherIsBetter: boolean;
+}
+
+/** Runs that differ in their seed alone. */
+export interface Group {
+  readonly task: string;
+  readonly method: string;
+  readonly rank: number;
+  readonly trainable: number;
+  readonly measure: Measure;
+  readonly quality: Interval;
+  readonly loss: Interval;
+  readonly runs: readonly RunResult[];
+}
+
+export interface Summary {
+  readonly tasks: readonly string[];
+  readonly methods: readonly string[];
+  readonly ranks: readonly number[];
+  /** One for each task, method and rank. Where more varied, the one with the lowest validation loss. */
+  readonly groups: readonly Group[];
+  /** The mean over all tasks, for methods and ranks that have every task; empty with one task or unlike measures. */
+  readonly averages: readonly Group[];
+  /** The model without an adapter, by task. */
+  readonly baselines: ReadonlyMap<string, RunResult>;
+  readonly smallest: readonly Smallest[];
+}
+
+/** The smallest adapter whose mean is within 1 % of LoRA's best. */
+export interface Smallest {
+  readonly task: string;
+  readonly lora: Group;
+  readonly found: Group;
+}
+
+/** The name of the mean over tasks, where a task's name would be. */
+export const ALL_TASKS = "all tasks";
+
+export function summarize(results: readonly RunResult[]): Summary {
+  const runs = results.filter(({ config }) => config.method !== BASELINE);
+  const baselines = new Map(
+    results.filter(({ config }) => config.method === BASELINE).map((run) => [run.config.task, run]),
+  );
+  const tasks = unique(results.map(({ config }) => config.task));
+  const methods = unique(runs.map(({ config }) => config.method));
+  const ranks = unique(runs.map(({ config }) => config.rank)).sort((a, b) => a - b);
+  const variants = grouped(runs, ({ config }) => variantOf(config)).map(groupOf);
+  const groups = grouped(variants, ({ task, method, rank }) => `${task} ${method} ${rank}`).map(bestOf);
+  const averages = tasks.length > 1 ? averaged(groups, tasks) : [];
+  const smallest = [...averages.slice(0, 1).map(() => ALL_TASKS), ...tasks].flatMap((task) =>
+    smallestOf(task, task === ALL_TASKS ? averages : groups.filter((group) => group.task === task)),
+  );
+  return { tasks, methods, ranks, groups, averages, baselines, smallest };
+}
+
+/** All that distinguishes two runs beside their seed. */
+function variantOf(config: RunConfig): string {
+  return JSON.stringify({ ...config, seed: 0 });
+}
+
+function groupOf(runs: readonly RunResult[]): Group {
+  const [first] = runs as [RunResult];
+  const { task, method, rank } = first.config;
+  const measure = measureOf(first);
+  return {
+    task,
+    method,
+    rank,
+    trainable: first.trainable,
+    measure,
+    quality: interval(runs.map((run) => qualityOf(run, measure))),
+    loss: interval(runs.map(({ test }) => test.loss)),
+    runs,
+  };
+}
+
+export function measureOf({ test }: RunResult): Measure {
+  const [name] = Object.keys(test.scores);
+  return name === undefined ? { name: "perplexity", higherIsBetter: false } : { name, higherIsBetter: true };
+}
+
+export function qualityOf({ test }: RunResult, { name }: Measure): number {
+  return test.scores[name] ?? test.perplexity;
+}
+
+/** Chosen by validation, so that the test set decides nothing. */
+function bestOf(variants: readonly Group[]): Group {
+  const validation = ({ runs }: Group): number =>
+    runs.reduce((sum, { valid }) => sum + Math.min(...valid.map(([, loss]) => loss)), 0) / runs.length;
+  return variants.reduce((best, one) => (validation(one) < validation(best) ? one : best));
+}
+
+/** Means over tasks, seed by seed, so that the interval is that of the mean. */
+function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
+  if (groups.some(({ measure }) => !measure.higherIsBetter)) return [];
+  return grouped(groups, ({ method, rank }) => `${method} ${rank}`).flatMap((ofTasks) => {
+    if (ofTasks.length < tasks.length) return [];
+    const [{ method, rank, trainable }] = ofTasks as [Group];
+    const runs = ofTasks.flatMap((group) => group.runs);
+    const seeds = unique(runs.map(({ config }) => config.seed)).filter((seed) =>
+      ofTasks.every((group) => group.runs.some(({ config }) => config.seed === seed)),
+    );
+    if (seeds.length === 0) return [];
+    const over = (value: (run: RunResult, group: Group) => number): Interval =>
+      interval(
+        seeds.map((seed) => {
+          const values = ofTasks.map((group) =>
+            value(
+              group.runs.find(({ config }) => config.seed === seed)!,
+              group,
+            ),
+          );
+          return values.reduce((a, b) => a + b) / values.length;
+        }),
+      );
+    const quality = over((run, { measure }) => qualityOf(run, measure));
+    const measure = { name: "mean of the tasks' metrics", higherIsBetter: true };
+    return [
+      {
+        task: ALL_TASKS,
+        method,
+        rank,
+        trainable,
+        measure,
+        quality,
+        loss: over(({ test }) => test.loss),
+        runs,
+      },
+    ];
+  });
+}
+
+function smallestOf(task: string, groups: readonly Group[]): Smallest[] {
+  const better = (a: Group, b: Group): boolean =>
+    a.measure.higherIsBetter ? a.quality.mean > b.quality.mean : a.quality.mean < b.quality.mean;
+  const loras = groups.filter(({ method }) => method === "lora");
+  if (loras.length === 0) return [];
+  const lora = loras.reduce((best, one) => (better(one, best) ? one : best));
+  const near = groups.filter(({ quality, measure }) =>
+    measure.higherIsBetter
+      ? quality.mean >= 0.99 * lora.quality.mean
+      : quality.mean <= 1.01 * lora.quality.mean,
+  );
+  const found = near.reduce((least, one) => (one.trainable < least.trainable ? one : least));
+  return [{ task, lora, found }];
+}
+
+function grouped<T>(items: readonly T[], key: (item: T) => string): T[][] {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const of = key(item);
+    const group = groups.get(of);
+    if (group === undefined) groups.set(of, [item]);
+    else group.push(item);
+  }
+  return [...groups.values()];
+}
+
+const unique = <T>(items: readonly T[]): T[] => [...new Set(items)];
