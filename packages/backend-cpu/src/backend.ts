@@ -21,6 +21,7 @@ import { type KernelTime, Recorder } from "./profile.ts";
 import { accelerates, compileProgram } from "./program.ts";
 import { ENTRY } from "./worker-source.ts";
 import { Workers } from "./workers.ts";
+import type { WorkerHandle } from "./platform.ts";
 
 export interface CpuBackendOptions {
   /** Threads that compute; 1 computes on the calling thread. Default: as many as the machine runs at once. */
@@ -159,6 +160,11 @@ export class CpuBackend implements Backend {
     this.closed = true;
     this.workers?.close();
     this.images.clear();
+  }
+
+  /** @internal The handles of its workers, for tests that end one. */
+  workersForTest(): readonly WorkerHandle[] {
+    return this.workers?.started ?? [];
   }
 
   // --- for buffers and executables of this backend

@@ -28,10 +28,15 @@ export interface MatmulOptions extends CodegenOptions {
   readonly gemm: GemmImports;
 }
 
-/** Lengths of the blocks along k, m and n: B's panel stays in L2 or L3, A's block in L2, a strip of B in L1. */
+/** About the lengths of the blocks along k, m and n: B's panel stays in L2 or L3, A's block in L2, a strip of B in L1. */
 const K_BLOCK = 384;
 const M_BLOCK = 192;
 const N_BLOCK = 2048;
+/** The length of the blocks that k is cut into, all about equal: a short last one would pay for loading and storing C. */
+function kBlock(k: number): number {
+  return ceilTo(Math.ceil(k / Math.max(1, Math.round(k / K_BLOCK))), 8);
+}
+
 /** With an epilogue, a panel of C of this size is finished over all of k before it is handed on. */
 const M_PANEL = 768;
 const N_PANEL = 512;
@@ -125,7 +130,7 @@ function layoutOf(problem: Problem, grid: Grid, tile: Tile): Layout {
   const columns = tileColumns(tile);
   const nBlock = Math.min(hasPanel ? N_PANEL : N_BLOCK, ceilTo(grid.nPer, columns));
   const mPanel = hasPanel ? Math.min(M_PANEL, grid.mPer) : grid.mPer;
-  const deepest = Math.min(K_BLOCK, Math.max(...problem.terms.map((t) => t.k)));
+  const deepest = Math.max(...problem.terms.map((t) => Math.min(t.k, kBlock(t.k))));
   const k = ceilTo(deepest, tile.unroll);
   const b = 4 * k * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows);
   const spare = b + 4 * k * nBlock;
@@ -303,8 +308,9 @@ class MatmulEmitter {
     }
     const [pc, ic] = [f.local("i32"), f.local("i32")];
     const block = mBlock(options.tile);
-    f.for(pc, 0, Math.max(k, 1), K_BLOCK, () => {
-      const depth = this.least(i32.sub(k, pc), K_BLOCK);
+    const longest = Math.max(kBlock(k), 1);
+    f.for(pc, 0, Math.max(k, 1), longest, () => {
+      const depth = this.least(i32.sub(k, pc), longest);
       const bAt = i32.add(i32.add(from.b, i32.mul(pc, bK)), i32.mul(jc, bColumn));
       f.call(options.gemm.pack("B", b.dtype as GemmDType), packedB, bAt, bColumn, bK, columns, depth);
       f.for(ic, 0, rows, block, () => {

@@ -25,7 +25,12 @@ interface NodeWorker {
 }
 
 interface NodeModules {
-  "node:worker_threads": { readonly Worker: new (source: string, options: { eval: boolean }) => NodeWorker };
+  "node:worker_threads": {
+    readonly Worker: new (
+      source: string,
+      options: { eval: boolean; execArgv: readonly string[] },
+    ) => NodeWorker;
+  };
   "node:os": { availableParallelism(): number };
   "node:v8": { setFlagsFromString(flags: string): void };
 }
@@ -60,7 +65,7 @@ export function canShareMemory(): boolean {
 export function startWorker(source: string): WorkerHandle {
   const threads = nodeModule("node:worker_threads");
   if (threads !== undefined) {
-    const worker = new threads.Worker(source, { eval: true });
+    const worker = new threads.Worker(source, { eval: true, execArgv: [] }); // loaders and types of input are not for it
     worker.unref();
     return {
       post: (message) => worker.postMessage(message, []),

@@ -32,6 +32,11 @@ export class Workers {
     this.threads = threads;
   }
 
+  /** The workers, once the first entry was submitted. */
+  get started(): readonly WorkerHandle[] {
+    return this.handles;
+  }
+
   /** The ticket of the last entry submitted. */
   get last(): number {
     return this.submitted;
