@@ -45,6 +45,9 @@ export interface DecoderConfig {
   readonly raw: Readonly<Record<string, unknown>>;
 }
 
+/** Each layer is written out as modules, also to count parameters: a number beyond all reason must not take all memory. */
+const MAX_LAYERS = 10_000;
+
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   silu: "silu",
   swish: "silu",
@@ -88,7 +91,7 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
   const flag = (value: boolean | string): boolean =>
     typeof value === "string" ? f.flag(value, false) : value;
   const hidden = f.size(fields.hidden);
-  const layers = f.size(fields.layers);
+  const layers = f.size(fields.layers, undefined, 1, MAX_LAYERS);
   const heads = f.size(fields.heads);
   const kvHeads = headCount(f, heads, defaults.kvHeads);
   const headDim = headDimension(f, hidden, heads, defaults.headDim);

@@ -30,14 +30,14 @@ export class Fields {
     return this.find([name]) !== undefined;
   }
 
-  /** A count or size: a whole number from `min` on. */
-  size(names: readonly string[], fallback?: number, min = 1): number {
+  /** A count or size: a whole number from `min` to `max`. */
+  size(names: readonly string[], fallback?: number, min = 1, max: number = MAX_SIZE): number {
     return this.#read(
       names,
       fallback,
-      `a whole number from ${min} to ${MAX_SIZE}`,
+      `a whole number from ${min} to ${max}`,
       (value): value is number =>
-        Number.isInteger(value) && (value as number) >= min && (value as number) <= MAX_SIZE,
+        Number.isInteger(value) && (value as number) >= min && (value as number) <= max,
     );
   }
 

@@ -153,6 +153,11 @@ describe("config.json", () => {
       /"hidden_size": found nothing; expected a whole number from 1/,
     ],
     ["a size that is none", { ...LLAMA, num_hidden_layers: -1 }, /"num_hidden_layers": found -1/],
+    [
+      "more layers than anyone could hold",
+      { ...LLAMA, num_hidden_layers: 2e9 },
+      /"num_hidden_layers": found 2000000000; expected a whole number from 1 to 10000/,
+    ],
     ["a size beyond all", { ...LLAMA, vocab_size: 1e12 }, /"vocab_size": found 1000000000000/],
     [
       "heads that do not divide",
