@@ -7,11 +7,20 @@ import { assign, type Device, iota, nn, type Tensor, where } from "@tiedlora/cor
 import type { DecoderConfig } from "./config.ts";
 import { frequenciesDiffer } from "./rope.ts";
 
+/** The two tensors of a layer, [batch, kvHeads, capacity, headDim]. */
 interface LayerCache {
   k: nn.Parameter;
   v: nn.Parameter;
 }
 
+/**
+ * The cache of one batch. `generateTokens` manages one by itself; by hand:
+ *
+ *     const cache = new KvCache(model.config, device, [0], 64);
+ *     const logits = model.forward([prompt], { cache });
+ *     cache.commit([logits]); // computes the logits and fills the cache, in one program
+ *     const next = model.forward([[token]], { cache }); // one token at a time from here on; reserve(1) makes room
+ */
 export class KvCache {
   readonly config: DecoderConfig;
   readonly device: Device;
@@ -23,6 +32,10 @@ export class KvCache {
   /** What the next commit writes, by layer. */
   #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
 
+  /**
+   * @param pads for each row, by how many tokens it is padded on the left
+   * @param capacity slots for tokens, padding included
+   */
   constructor(config: DecoderConfig, device: Device, pads: readonly number[], capacity: number) {
     this.config = config;
     this.device = device;
@@ -35,6 +48,7 @@ export class KvCache {
   get length(): number {
     return this.#length;
   }
+  /** Slots there are; `reserve` adds some. */
   get capacity(): number {
     return this.#capacity;
   }

@@ -10,21 +10,30 @@ export type StoredDType = "f32" | "f16" | "bf16";
 /** Everything that the decoder has to know. */
 export interface DecoderConfig {
   readonly modelType: ModelType;
+  /** Rows of the embedding; there may be more than the tokenizer has tokens. */
   readonly vocab: number;
+  /** Width of the residual stream. */
   readonly hidden: number;
   readonly layers: number;
+  /** Heads of the queries. */
   readonly heads: number;
+  /** Heads of keys and values, a divisor of `heads`: query head h uses head floor(h · kvHeads / heads). */
   readonly kvHeads: number;
+  /** Width of a head; heads · headDim may differ from `hidden`. */
   readonly headDim: number;
+  /** Width of the MLP. */
   readonly intermediate: number;
+  /** How many positions there are to learn, or were in training. */
   readonly maxPositions: number;
   readonly norm: NormKind;
   readonly normBias: boolean;
+  /** Added to the variance, or to the mean square. */
   readonly normEps: number;
   readonly activation: Activation;
   readonly qkvBias: boolean;
   readonly outBias: boolean;
   readonly mlpBias: boolean;
+  /** RMSNorm over each head of queries and keys, before the rotation. */
   readonly qkNorm: boolean;
   /** null: learned absolute positions. */
   readonly rope: RopeConfig | null;
@@ -36,10 +45,13 @@ export interface DecoderConfig {
   readonly attentionScales: readonly number[];
   /** The output embedding is the input embedding. */
   readonly tied: boolean;
+  /** What the config says of the file; loading goes by the file itself. */
   readonly dtype: StoredDType;
+  /** Token ids of the beginning and the ends of a text, and of padding. */
   readonly bos: number | null;
   readonly eos: readonly number[];
   readonly pad: number | null;
+  /** Standard deviation of new matrices. */
   readonly initializerRange: number;
   /** The file's own fields; saving keeps those that nothing here replaces. */
   readonly raw: Readonly<Record<string, unknown>>;

@@ -5,6 +5,7 @@ import { Decoder } from "./decoder.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
 
 export interface LoadOptions {
+  /** Where the weights go, and where the model then computes. */
   readonly device: Device;
 }
 

@@ -25,6 +25,7 @@ export async function loadConfig(directory: string): Promise<DecoderConfig> {
   return loadConfigFrom(await directoryFiles(directory));
 }
 
+/** The tokenizer of a Hugging Face directory. */
 export async function loadTokenizer(directory: string): Promise<Tokenizer> {
   return loadTokenizerFrom(await directoryFiles(directory));
 }

@@ -5,6 +5,7 @@ import { generateText, type Prompt, streamText, type TextOptions } from "./gener
 import { loadModelFrom, type LoadOptions } from "./load.ts";
 import { type ChatMessage, type ChatOptions, loadTokenizerFrom, type Tokenizer } from "./tokenizer.ts";
 
+/** A model and the tokenizer it was trained with. */
 export class Pretrained {
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;

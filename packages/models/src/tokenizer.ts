@@ -3,7 +3,9 @@ import { Template } from "@huggingface/jinja";
 import { Tokenizer as Pipeline } from "@huggingface/tokenizers";
 import { describeValue, type Files, FormatError, isRecord, parseJsonObject, readText } from "@tiedlora/core";
 
+/** One turn of a chat. */
 export interface ChatMessage {
+  /** "system", "user" or "assistant", as far as the template knows them. */
   readonly role: string;
   readonly content: string;
 }
@@ -26,6 +28,7 @@ interface Parts {
   readonly file: string;
 }
 
+/** A tokenizer.json with what the files beside it say; `loadTokenizer` and `loadPretrained` make one. */
 export class Tokenizer {
   readonly #pipeline: Pipeline;
   readonly #special: Readonly<Record<Special, string | null>>;
@@ -84,6 +87,7 @@ export class Tokenizer {
     return this.#pipeline.token_to_id(token);
   }
 
+  /** As the vocabulary writes it; undefined where there is no such id. */
   token(id: number): string | undefined {
     return this.#pipeline.id_to_token(id);
   }
@@ -92,6 +96,7 @@ export class Tokenizer {
     const token = this.#special[name];
     return token === null ? null : (this.tokenId(token) ?? null);
   }
+  /** Ids of the tokens that begin, end and pad a text; null where the tokenizer names none. */
   get bosId(): number | null {
     return this.#id("bos_token");
   }
