@@ -12,6 +12,7 @@ import type {
   LibraryCall,
   Program,
 } from "@tiedlora/core";
+import { ceilingProgram } from "./ceiling.ts";
 import { ProgramImage } from "./executable.ts";
 import type { Tile } from "./gemm.ts";
 import { gemmModule } from "./gemm.ts";
@@ -54,6 +55,9 @@ function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
   return module;
 }
 
+/** Runs of the ceiling's kernel, of which the fastest counts; the first are compiled badly. */
+const PEAK_RUNS = 8;
+
 interface Scratch {
   readonly address: number;
   /** Per thread. */
@@ -71,6 +75,8 @@ export class CpuBackend implements Backend {
   private readonly heap: Heap;
   private readonly inlineNs: number;
   private readonly tile: Tile;
+  /** Whether the engine combines operations into 256-bit ones. */
+  private readonly wide: boolean;
   private readonly gemm: WebAssembly.Module;
   private readonly workers: Workers | null;
   private gemmHere: WebAssembly.Exports | null = null;
@@ -89,8 +95,8 @@ export class CpuBackend implements Backend {
     }
     this.threads = canShareMemory() ? threads : 1;
     this.inlineNs = options.inlineNs ?? INLINE_NS;
-    const wide = revectorizes(options.revectorize);
-    const tile = options.tile ?? defaultTile(wide);
+    this.wide = revectorizes(options.revectorize);
+    const tile = options.tile ?? defaultTile(this.wide);
     this.tile = { ...tile, fma: tile.fma && hasRelaxedSimd() };
     const shared = this.threads > 1;
     this.heap = new Heap(shared);
@@ -141,6 +147,30 @@ export class CpuBackend implements Backend {
 
   memory(): BackendMemory {
     return { liveBytes: this.heap.liveBytes, peakBytes: this.heap.peakBytes };
+  }
+
+  /**
+   * The most that this engine computes on this machine, in billions of floating-point operations a second: measured
+   * now, by multiply-adds in registers on all threads.
+   */
+  async peakGflops(): Promise<number> {
+    const { compiled, flop } = ceilingProgram(this.threads, this.heap.shared, {
+      fma: this.tile.fma,
+      wide: this.wide,
+    });
+    const program: Program = { buffers: [], scalars: 0, steps: [] };
+    const module = new WebAssembly.Module(compiled.bytes);
+    const image = new ProgramImage(this.heap, program, compiled, module, this.done);
+    this.images.add(image);
+    let best = Infinity;
+    for (let i = 0; i < PEAK_RUNS; i++) {
+      const start = performance.now();
+      this.run(image, [], new Float64Array());
+      await this.sync();
+      best = Math.min(best, performance.now() - start);
+    }
+    this.forget(image);
+    return flop / best / 1e6;
   }
 
   /** Runs `work` on the calling thread and returns how long each kernel that it submitted took. */

@@ -1,0 +1,59 @@
+/** The arithmetic that an engine on this machine can do at most, to compare kernels with: multiply-adds in registers. */
+import { Module } from "./assembler.ts";
+import type { Local } from "./assembler.ts";
+import { f32x4, v128 } from "./instructions.ts";
+import { STEP_PARAMS } from "./loops/kernel.ts";
+import { VectorMath } from "./math.ts";
+import type { CompiledProgram } from "./program.ts";
+import { exportName } from "./program.ts";
+
+const ITERATIONS = 400_000;
+const CHUNKS_PER_THREAD = 4;
+
+export interface CeilingProgram {
+  readonly compiled: CompiledProgram;
+  /** Floating-point operations of one run. */
+  readonly flop: number;
+}
+
+/**
+ * Independent multiply-adds: enough to hide their latency, few enough for the registers. Neighbouring ones are stored
+ * next to one another, which is where V8 looks for what to combine into 256 bits (`wide`).
+ */
+export function ceilingProgram(
+  threads: number,
+  shared: boolean,
+  { fma, wide }: { readonly fma: boolean; readonly wide: boolean },
+): CeilingProgram {
+  const sums = wide ? 24 : 12;
+  const module = new Module();
+  module.fn(exportName(0), STEP_PARAMS, [], (f, ...params) => {
+    const scratch = params[3] as Local;
+    const math = new VectorMath(f, fma);
+    v128.store(f, scratch, math.k(-1e-9));
+    const x = f.bind(v128.load32_splat(scratch)); // a constant would keep V8 from combining its users
+    const values = Array.from({ length: sums }, () => f.local("v128", f32x4.const(1)));
+    const i = f.local("i32", ITERATIONS);
+    f.doWhile(
+      () => {
+        for (const value of values) f.set(value, math.madd(x, value, value));
+        f.add(i, -1);
+      },
+      () => i,
+    );
+    values.forEach((value, s) => v128.store(f, scratch, value, 16 * s));
+  });
+  const chunks = CHUNKS_PER_THREAD * threads;
+  const compiled: CompiledProgram = {
+    bytes: module.bytes({ shared }),
+    calls: [{ fn: 0, chunks, args: [] }],
+    steps: [],
+    bufferCount: 0,
+    scalarsAt: 0,
+    frameBytes: 0,
+    temps: new Map(),
+    scratchBytes: 16 * sums,
+    cost: Infinity,
+  };
+  return { compiled, flop: 8 * sums * ITERATIONS * chunks };
+}
