@@ -44,6 +44,8 @@ export function adapt(
 interface CreateOptions extends AdaptOptions {
   /** Factors start at zero, whatever the method says: nothing is drawn. */
   readonly blank?: boolean;
+  /** Called before anything is allocated; may throw. */
+  readonly check?: (plan: AdapterPlan) => void;
 }
 
 /** An adapter for `model` that is not on it yet; the model is unchanged. Throws if its name is taken there. */
@@ -97,7 +99,7 @@ export class Adapter implements Owner {
   constructor(
     model: nn.Module,
     method: Method,
-    { name = "default", seed = 0, active = true, blank = false }: CreateOptions = {},
+    { name = "default", seed = 0, active = true, blank = false, check }: CreateOptions = {},
   ) {
     const set = adaptersOf(model);
     const own = set.ownParameters();
@@ -106,6 +108,7 @@ export class Adapter implements Owner {
     this.model = model;
     this.method = method;
     this.plan = planAdapter(hostInfos(set.hosts), method, parameters);
+    check?.(this.plan);
     this.seed = seed;
     this.#active = active;
     this.#set = set;

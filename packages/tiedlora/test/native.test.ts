@@ -1,13 +1,6 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import {
-  bytesSource,
-  FormatError,
-  key,
-  memoryFiles,
-  normalArray,
-  openSafetensors,
-} from "@tiedlora/core";
+import { bytesSource, FormatError, key, memoryFiles, normalArray, openSafetensors } from "@tiedlora/core";
 import {
   adapt,
   type Adapter,
@@ -160,6 +153,26 @@ suite("loading refuses, and leaves the model as it was,", () => {
 
   test("what was tied and would not be tied again", () =>
     refuses(() => undefined, /missing|tied to/, { method: methods.tl6({ rank: 2, tied: false }) }));
+
+  test("a rank that the file does not hold, before anything is allocated", () =>
+    refuses(
+      editConfig((config) => {
+        const recipe = config["recipe"] as { options: Record<string, unknown> };
+        recipe.options["rank"] = 2 ** 40;
+      }),
+      /found \d+ numbers; expected \d{13,}/,
+    ));
+
+  test("a pattern that would take for ever in a backtracking engine, at once", async () => {
+    const { files } = await saved(methods.tl6({ rank: 2 }));
+    editConfig((config) => {
+      const recipe = config["recipe"] as { options: Record<string, unknown> };
+      recipe.options["target"] = { regex: "(.*)*(.*)*(.*)*X", flags: "" };
+    })(files);
+    const started = performance.now();
+    await assert.rejects(load(files), { message: /matches no linear module/ });
+    assert.ok(performance.now() - started < 5_000);
+  });
 
   test("options that make no sense", () =>
     refuses(

@@ -22,6 +22,7 @@ import {
   peftVeraFiles,
   tiedLora,
 } from "../src/index.ts";
+import { veraProjections } from "../src/files/torch-random.ts";
 import { asFiles, collect, type Contents, randomize, withConfig } from "./support/files.ts";
 import { distance, logitsOf, tinyGpt2, tinyLlama } from "./support/tiny.ts";
 
@@ -70,6 +71,7 @@ suite("written as peft's LoRA and read back, the answers are the same bit for bi
       methods.lora({ rank: 2, bias: "all", modulesToSave: ["ln_f", "wte"] }),
       tinyGpt2,
     ],
+    ["DoRA on an embedding", methods.dora({ rank: 2, target: ["embed_tokens", "q_proj"] })],
     ["LoRA with a bias on B", methods.loraBias({ rank: 2, alpha: 6 })],
   ];
   for (const [name, method, make] of cases) {
@@ -361,6 +363,48 @@ suite("reading peft's files", () => {
       withConfig(contents, (c) => (c["target_modules"] = "(?<=x)y")),
       /target_modules.*not supported/,
     );
+  });
+
+  test("a rank that the file does not hold is refused before anything is allocated", async () => {
+    const contents = await files();
+    await refuses(
+      withConfig(contents, (c) => (c["r"] = 2 ** 40)),
+      /found \d+ numbers; expected \d{13,}, as config and model say/,
+    );
+    const vera = await collect(peftVeraFiles((await adapted(methods.vera({ rank: 2 }))).adapter));
+    await refuses(
+      withConfig(vera, (c) => Object.assign(c, { r: 2 ** 40, save_projection: false })),
+      /numbers; expected/,
+    );
+  });
+
+  test("embeddings that peft would keep tied are refused", async () => {
+    const embedding = await files(methods.lora({ rank: 2, target: ["embed_tokens"] }));
+    await refuses(
+      withConfig(embedding, (c) => (c["ensure_weight_tying"] = true)),
+      /ensure_weight_tying.*found true; expected false/,
+    );
+    const other = withConfig(await files(), (c) => (c["ensure_weight_tying"] = true));
+    await loadAdapterFiles(tinyLlama(device), asFiles(other));
+  });
+
+  test("projections that the file does not hold are drawn from the key", async () => {
+    const method = methods.vera({ rank: 3, target: ["q_proj", "v_proj", "down_proj"] });
+    const { adapter, fresh } = await adapted(method);
+    const drawn = veraProjections(42, 3, 12, 8);
+    adapter.select({ factors: ["A"] })[0]!.set(drawn.A);
+    adapter.select({ factors: ["B"] })[0]!.set(drawn.B);
+    const contents = await edited(await collect(peftVeraFiles(adapter)), (tensors) => {
+      for (const name of ["base_model.vera_A", "base_model.vera_B"]) tensors.delete(name);
+    });
+    await refuses(contents, /vera_A/);
+    await loadAdapterFiles(
+      fresh,
+      asFiles(
+        withConfig(contents, (c) => Object.assign(c, { save_projection: false, projection_prng_key: 42 })),
+      ),
+    );
+    assert.deepEqual(await logitsOf(fresh), await logitsOf(adapter.model as Decoder));
   });
 
   test("a pickle is not read, and the error says how to convert it", async () => {

@@ -26,7 +26,14 @@ import { dora } from "../methods/dora.ts";
 import { methods } from "../methods/index.ts";
 import type { LinearInfo } from "../sites.ts";
 import type { LoadOptions } from "./load.ts";
-import { CONFIG_FILE, missingFile, parametersToWrite, type OutputFile, type Provenance } from "./native.ts";
+import {
+  CONFIG_FILE,
+  fitsIn,
+  missingFile,
+  parametersToWrite,
+  type OutputFile,
+  type Provenance,
+} from "./native.ts";
 import { loraFactors, type LoraFactors } from "./peft/save.ts";
 
 const MLX_TENSORS = "adapters.safetensors";
@@ -60,7 +67,7 @@ export async function loadMlx(
       throw new FormatError({ file: file.name, tensor: odd, found: `rank ${ranks.at(-1)}`, expected: `rank ${rank}, as in the first module` }); // prettier-ignore
     const common = { rank, alpha: scale * rank, dropout, target: [...paths.values()] };
     const method: Method = isDora ? dora(common) : methods.lora(common);
-    const adapter = createAdapter(model, method, { ...options, blank: true });
+    const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file) });
     for (const [name, path] of paths) {
       await readTransposed(file, `${name}.lora_a`, adapter.parameter(`${path}.A`));
       await readTransposed(file, `${name}.lora_b`, adapter.parameter(`${path}.B`));

@@ -9,6 +9,7 @@ import {
   FormatError,
   openSafetensors,
   parseJsonObject,
+  product,
   readText,
   writeSafetensors,
   type Files,
@@ -20,6 +21,7 @@ import {
 import { createAdapter, type Adapter } from "../adapter.ts";
 import type { Json, Recipe } from "../method.ts";
 import { methodFromRecipe } from "../methods/rebuild.ts";
+import type { AdapterPlan } from "../plan.ts";
 import type { LoadOptions } from "./load.ts";
 
 export const CONFIG_FILE = "adapter_config.json";
@@ -80,7 +82,7 @@ export async function loadNative(
   const method = options.method ?? methodFromRecipe(recipeOf(config, where), where);
   const file = await openTensors(files);
   try {
-    const adapter = createAdapter(model, method, { ...options, blank: true });
+    const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file) });
     checkNames(adapter, file);
     checkAliases(adapter, file);
     for (const [path, parameter] of adapter.stateDict()) {
@@ -91,6 +93,28 @@ export async function loadNative(
   } finally {
     await file.close();
   }
+}
+
+/** How many times the numbers of a file an adapter may take, and a million besides: what is wrong below is said by tensor. */
+const ROOM = 8;
+
+/**
+ * A check that an adapter of this plan is not far larger than its file: a config must not make its reader allocate what
+ * nobody has written. `drawn`: factors that do not come from the file.
+ */
+export function fitsIn(file: TensorFile, drawn: readonly string[] = []): (plan: AdapterPlan) => void {
+  return ({ factors, replaced }) => {
+    const read = [...factors.filter(({ factor }) => !drawn.includes(factor)), ...replaced];
+    const needed = read.reduce((sum, { shape }) => sum + product(shape), 0);
+    const held = [...file.entries.values()].reduce((sum, { shape }) => sum + product(shape), 0);
+    if (needed <= ROOM * held + 1e6) return;
+    throw new FormatError({
+      file: file.name,
+      found: `${held} numbers`,
+      expected: `${needed}, as config and model say`,
+      hint: "Is this the base model that the adapter was trained on?",
+    });
+  };
 }
 
 /** Opens the tensors of an adapter's directory. */

@@ -59,6 +59,7 @@ const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
 export function parsePeftLora(raw: Raw, file: string): PeftLoraConfig {
   const f = new Reader(raw, file);
   for (const [field, plain] of Object.entries(PLAIN_LORA)) f.only(field, plain);
+  if (f.meansEmbeddings()) f.only("ensure_weight_tying", [false, null]);
   return {
     targets: f.targets(),
     rank: f.number("r", 8, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
@@ -115,6 +116,13 @@ class Reader {
       known.length === 0 ? "null" : known.join(", "),
       "This variant is not supported: in Python, merge the adapter into the model, or convert it to plain LoRA.",
     );
+  }
+
+  /** Whether an embedding might be adapted or saved: only then does it matter how embeddings are tied. */
+  meansEmbeddings(): boolean {
+    const { target_modules: targets, modules_to_save: saved } = this.#raw;
+    const names = [targets, saved].flat();
+    return typeof targets === "string" || names.some((name) => /(embed|wte|lm_head)/.test(String(name)));
   }
 
   number(field: string, otherwise: number, valid: (value: number) => boolean, expected: string): number {

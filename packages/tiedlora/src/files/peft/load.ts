@@ -9,7 +9,7 @@ import { dora } from "../../methods/dora.ts";
 import { methods } from "../../methods/index.ts";
 import { loraBias } from "../../methods/lora-bias.ts";
 import type { LoadOptions } from "../load.ts";
-import { CONFIG_FILE, openTensors } from "../native.ts";
+import { CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
 import { veraProjections } from "../torch-random.ts";
 import { parsePeftLora, parsePeftVera, type PeftLoraConfig, type PeftTargets } from "./config.ts";
 import { PREFIX, readInto, type Wanted } from "./keys.ts";
@@ -56,23 +56,30 @@ export async function loadPeftVera(
   const config = parsePeftVera(raw, file);
   const { dInitial } = config;
   const method = methods.vera({ ...commonOptions(model, config.targets, config, file), dInitial });
-  return fill(model, files, method, options, (adapter) => {
-    const [A, B] = [adapter.select({ factors: ["A"] })[0]!, adapter.select({ factors: ["B"] })[0]!];
-    if (!config.saveProjection) {
-      const drawn = veraProjections(config.seed, config.rank, A.shape[1]!, B.shape[0]!);
-      A.set(drawn.A);
-      B.set(drawn.B);
-    }
-    const projections: Wanted[] = [
-      { names: ["base_model.vera_A"], parameter: A },
-      { names: ["base_model.vera_B"], parameter: B },
-    ];
-    const vectors = [...adapter.places()].flatMap(([, place]): Wanted[] => [
-      { names: [`${PREFIX}${place.member.path}.vera_lambda_b`], parameter: place.parameter("v")! },
-      { names: [`${PREFIX}${place.member.path}.vera_lambda_d`], parameter: place.parameter("u")! },
-    ]);
-    return [...(config.saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
-  });
+  return fill(
+    model,
+    files,
+    method,
+    options,
+    (adapter) => {
+      const [A, B] = [adapter.select({ factors: ["A"] })[0]!, adapter.select({ factors: ["B"] })[0]!];
+      if (!config.saveProjection) {
+        const drawn = veraProjections(config.seed, config.rank, A.shape[1]!, B.shape[0]!);
+        A.set(drawn.A);
+        B.set(drawn.B);
+      }
+      const projections: Wanted[] = [
+        { names: ["base_model.vera_A"], parameter: A },
+        { names: ["base_model.vera_B"], parameter: B },
+      ];
+      const vectors = [...adapter.places()].flatMap(([, place]): Wanted[] => [
+        { names: [`${PREFIX}${place.member.path}.vera_lambda_b`], parameter: place.parameter("v")! },
+        { names: [`${PREFIX}${place.member.path}.vera_lambda_d`], parameter: place.parameter("u")! },
+      ]);
+      return [...(config.saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
+    },
+    config.saveProjection ? [] : ["A", "B"],
+  );
 }
 
 function commonOptions(
@@ -135,10 +142,11 @@ async function fill(
   method: Method,
   options: LoadOptions,
   wantedBy: (adapter: Adapter) => Wanted[],
+  drawn: readonly string[] = [],
 ): Promise<Adapter> {
   const file = await openTensors(files);
   try {
-    const adapter = createAdapter(model, method, { ...options, blank: true });
+    const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file, drawn) });
     const set = adaptersOf(model);
     const repeated = repeatedNames(file, set, adapter);
     await readInto(file, wantedBy(adapter), {

@@ -22,13 +22,17 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   const modules = places.map(([host, place]) => ({ host, place, ...loraFactors(adapter, place, folded) }));
   const tensors = modules.flatMap(({ host, place, A, B, c, m }): Tensors => {
     const at = `${PREFIX}${place.member.path}`;
-    if (host instanceof nn.Embedding) return [[`${at}.lora_embedding_A`, A], [`${at}.lora_embedding_B`, B]]; // prettier-ignore
-    return [
-      [`${at}.lora_A.weight`, A],
-      [`${at}.lora_B.weight`, B],
-      ...(c ? [[`${at}.lora_B.bias`, c] as [string, Tensor]] : []),
-      ...(m ? [[`${at}.lora_magnitude_vector`, m] as [string, Tensor]] : []),
+    const [nameA, nameB] =
+      host instanceof nn.Embedding
+        ? ["lora_embedding_A", "lora_embedding_B"]
+        : ["lora_A.weight", "lora_B.weight"];
+    const named: [string, Tensor | undefined][] = [
+      [nameA, A],
+      [nameB, B],
+      ["lora_B.bias", c],
+      ["lora_magnitude_vector", m],
     ];
+    return named.flatMap(([name, tensor]): Tensors => (tensor ? [[`${at}.${name}`, tensor]] : []));
   });
   const { method } = adapter;
   const ranks = modules.map(({ A }) => A.shape[0]!);
