@@ -135,7 +135,7 @@ suite("tying", () => {
       { path: "layers.1.up", in: 4, out: 6 },
     ];
     assert.throws(() => planAdapter(linears, methods.tl6({ target: ["up"] })), {
-      message: /B cannot be shared by layers\.1\.up and layers\.0\.up: .*\[6,8\].*\[8,8\]/,
+      message: /B cannot be shared by layers\.1\.up and layers\.0\.up: .*\[6, 8\].*\[8, 8\]/,
     });
   });
 
