@@ -155,7 +155,9 @@ const makeCast: Maker = (b, gene) => {
     u32: ["f32", "i32", "bool"],
     bool: ["f32", "i32", "u32"],
   };
-  const to = pickOf(gene.c, choices[from]);
+  // a type that no buffer can have is none that core would round to
+  const allowed = choices[from].filter((to) => b.scope.dtypes.has(to));
+  const to = pickOf<DType>(gene.c, allowed.length > 0 ? allowed : ["f32"]);
   const dtype = to === "f16" || to === "bf16" ? "f32" : to;
   b.push({ op: "cast", a: b.pick(gene.a, from), to, dtype });
 };

@@ -72,9 +72,12 @@ class GraphBuilder {
   readonly tensors: Tensor[] = [];
   readonly lines: string[] = [];
   readonly limit: number;
+  /** Types that a tensor may have. */
+  readonly dtypes: ReadonlySet<DType>;
 
-  constructor(limit: number) {
+  constructor(limit: number, dtypes: ReadonlySet<DType>) {
     this.limit = limit;
+    this.dtypes = dtypes;
   }
 
   /** A tensor with its name; `n` counts from the newest. */
@@ -239,7 +242,9 @@ const lookUp: Maker = (g, gene) => {
 
 const convert: Maker = (g, gene) => {
   const { x, name } = g.pick(gene.a);
-  const to = pickOf(gene.n, ["f16", "bf16", "i32"] as const);
+  const wanted = (["f16", "bf16", "i32"] as const).filter((to) => g.dtypes.has(to));
+  if (wanted.length === 0) return unary(g, gene);
+  const to = pickOf(gene.n, wanted);
   if (to === "i32") g.add(asFloat(x).mul(3).floor().cast("i32"), `${name}.mul(3).floor().cast("i32")`);
   else g.add(asFloat(x).cast(to), `${name}.cast("${to}")`);
 };
@@ -283,7 +288,7 @@ export function buildGraph(
   dtypes: ReadonlySet<DType>,
   limit: number,
 ): BuiltGraph {
-  const g = new GraphBuilder(limit);
+  const g = new GraphBuilder(limit, dtypes);
   const leaves = gene.leaves.map(({ shape, dtype, seed }) => {
     const wanted: readonly DType[] = ["f32", "f32", "f32", "f16", "bf16", "i32"];
     const type = pickOf(

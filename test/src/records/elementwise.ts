@@ -179,6 +179,7 @@ const cast: OpRecord = {
     fc.tuple(shapes(options), fc.constantFrom(...casts)).map(([shape, [from, domain, to]]) => ({
       call: `x.cast("${to}")`,
       inputs: [{ shape, domain, dtypes: [from] }],
+      needs: [to],
       build: ([x]) => x!.cast(to),
     })),
 };
