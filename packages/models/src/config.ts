@@ -274,11 +274,17 @@ function ropeOf(
       partial === null ? "1 for this architecture" : `a fraction that rotates an even part of ${headDim}`,
     );
   }
-  return {
-    theta: (v5?.has("rope_theta") ? v5 : f).positive(["rope_theta", "rotary_base"], theta),
-    dim,
-    scaling: scaled ? scalingOf(scaled, f, dim, maxPositions) : { type: "default" },
-  };
+  const base = thetaOf(v5?.has("rope_theta") ? v5 : f, theta);
+  const scaling: RopeScaling = scaled ? scalingOf(scaled, f, dim, maxPositions) : { type: "default" };
+  if (scaling.type === "yarn" && base === 1)
+    scaled?.fail("rope_type", "another type: yarn needs a rope_theta above 1");
+  return { theta: base, dim, scaling };
+}
+
+function thetaOf(f: Fields, fallback: number): number {
+  const names = ["rope_theta", "rotary_base"];
+  const theta = f.positive(names, fallback);
+  return theta >= 1 ? theta : f.fail(f.find(names)!, "a number from 1 on");
 }
 
 function scalingOf(s: Fields, f: Fields, dim: number, maxPositions: number): RopeScaling {
@@ -340,13 +346,14 @@ function yarnOf(s: Fields, original: number, maxPositions: number): RopeScaling 
 
 function longropeOf(s: Fields, dim: number, original: number, maxPositions: number): RopeScaling {
   const factor = s.positive(["factor"], maxPositions / original);
+  if (original === 1) s.fail("original_max_position_embeddings", "more than 1");
   const suggested = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
   return {
     type: "longrope",
     original,
     attentionFactor: s.positive(["attention_factor"], suggested),
-    shortFactor: s.numbers("short_factor", dim / 2),
-    longFactor: s.numbers("long_factor", dim / 2),
+    shortFactor: s.positives("short_factor", dim / 2),
+    longFactor: s.positives("long_factor", dim / 2),
   };
 }
 

@@ -64,11 +64,11 @@ export class Fields {
     return this.#read(names, fallback, "text", (value): value is string => typeof value === "string");
   }
 
-  /** A list of finite numbers. */
-  numbers(name: string, length: number): number[] {
-    const isNumbers = (value: unknown): value is number[] =>
-      Array.isArray(value) && value.length === length && value.every((n) => Number.isFinite(n));
-    return this.#read([name], undefined, `a list of ${length} numbers`, isNumbers);
+  /** A list of finite numbers above zero. */
+  positives(name: string, length: number): number[] {
+    const isPositives = (value: unknown): value is number[] =>
+      Array.isArray(value) && value.length === length && value.every((n) => Number.isFinite(n) && n > 0);
+    return this.#read([name], undefined, `a list of ${length} numbers above 0`, isPositives);
   }
 
   object(name: string): Fields {

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import fc from "fast-check";
 import { FormatError } from "@tiedlora/core";
 import { configFrom, configToJson, parseConfig } from "../src/config.ts";
 import { countParameters, linearSpecs, moduleSpecs, parameterSpecs } from "../src/modules.ts";
 import { preset } from "../src/presets.ts";
+import { ropeFrequencies } from "../src/rope.ts";
 
 const LLAMA = {
   model_type: "llama",
@@ -214,6 +216,62 @@ describe("config.json", () => {
       );
     });
   }
+});
+
+describe("any config", () => {
+  const names =
+    `hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size intermediate_size hidden_act
+     rms_norm_eps rope_theta rope_scaling rope_parameters dtype torch_dtype layer_types sliding_window use_sliding_window
+     no_rope_layers eos_token_id partial_rotary_factor max_position_embeddings tie_word_embeddings architectures n_inner`.split(
+      /\s+/,
+    );
+  const scaling = fc.record(
+    {
+      rope_type: fc.constantFrom("default", "linear", "dynamic", "llama3", "yarn", "longrope", "su", "mrope"),
+      factor: fc.oneof(fc.double({ min: 0.01, max: 1e9 }), fc.jsonValue()),
+      original_max_position_embeddings: fc.oneof(fc.integer(), fc.jsonValue()),
+      low_freq_factor: fc.double(),
+      high_freq_factor: fc.double(),
+      short_factor: fc.array(fc.double(), { maxLength: 6 }),
+      mscale: fc.double(),
+      mscale_all_dim: fc.double(),
+    },
+    { requiredKeys: [] },
+  );
+  const value = fc.oneof(fc.integer({ min: -2, max: 80 }), fc.jsonValue(), scaling, fc.constant(undefined));
+
+  test("is read, or refused in an error that names the file and the field; never anything else", () => {
+    const base = fc.constantFrom<Record<string, unknown>>(
+      LLAMA,
+      GPT2,
+      ...["mistral", "qwen2", "qwen3", "smollm3", "nemotron", "nemo_gpt"].map((t) => ({
+        ...LLAMA,
+        model_type: t,
+      })),
+    );
+    const changes = fc.dictionary(fc.constantFrom(...names), value, { minKeys: 1, maxKeys: 4 });
+    fc.assert(
+      fc.property(base, changes, (raw, change) => {
+        try {
+          const config = configFrom({ ...raw, ...change });
+          assert.ok(countParameters(config) > 0, "a model without parameters");
+          if (config.rope) {
+            const { perPosition, attentionFactor } = ropeFrequencies(config.rope, 9);
+            const numbers = [...perPosition, attentionFactor];
+            assert.ok(
+              numbers.every(Number.isFinite),
+              `${numbers.join(" ")} of ${JSON.stringify(config.rope)}`,
+            );
+          }
+          configToJson(config);
+        } catch (error) {
+          assert.ok(error instanceof FormatError, String(error instanceof Error ? error.stack : error));
+          assert.match(error.message, /config\.json/);
+        }
+      }),
+      { numRuns: 3000 },
+    );
+  });
 });
 
 describe("what a model is made of", () => {

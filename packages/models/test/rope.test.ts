@@ -103,7 +103,7 @@ test("attention factors of yarn and longrope as their papers suggest", () => {
   near([of(longrope, 64)], [Math.sqrt(1 + Math.log(4) / Math.log(16))]);
   assert.throws(
     () => of({ ...longrope, short_factor: [1] }),
-    /short_factor": found \[1\]; expected a list of 4 numbers/,
+    /short_factor": found \[1\]; expected a list of 4 numbers above 0/,
   );
 });
 
