@@ -2,6 +2,7 @@
 export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
 export { Device, type DeviceOptions, type NestedArray, reference } from "./device.ts";
 export * from "./dtype.ts";
+export { explain, Explanation, type StepCost, type Traced } from "./explain.ts";
 export * from "./io/index.ts";
 export * from "./kernel.ts";
 export * as nn from "./nn/index.ts";

@@ -110,17 +110,14 @@ export function sharesViews(step: Step, loaded: number, stored: number): boolean
   return stores.length === 1 && loads.every((load) => sameOperandView(load, store!));
 }
 
-function sameOperandView(a: Operand, b: Operand): boolean {
-  return a.dtype === b.dtype && sameView(a.view, b.view);
-}
-
-function sameView(a: View, b: View): boolean {
-  const ranges = (view: View): string =>
-    JSON.stringify(view.valid?.some((r) => r !== null) ? view.valid : null);
+/** Whether a load reaches, for every element of the store, that element; a store of one value per row has outer axes only. */
+function sameOperandView(load: Operand, store: Operand): boolean {
+  const [a, b] = [load.view, store.view];
+  const ranges = ({ valid }: View): string => JSON.stringify(valid?.some((r) => r !== null) ? valid : null);
   return (
+    load.dtype === store.dtype &&
     a.offset === b.offset &&
-    a.strides.length === b.strides.length &&
-    a.strides.every((s, axis) => s === b.strides[axis]) &&
+    a.strides.every((stride, axis) => stride === (b.strides[axis] ?? 0)) &&
     ranges(a) === ranges(b)
   );
 }
