@@ -106,7 +106,7 @@ async function affine(
 }
 
 /** A new parameter of the type of `like`, computed on its device. */
-export function storeAs(like: nn.Parameter, value: Tensor): nn.Parameter {
+function storeAs(like: nn.Parameter, value: Tensor): nn.Parameter {
   const device = like.device!;
   const storage = device.allocate(like.size * BYTES[like.dtype], like.name);
   const parameter = new nn.Parameter(storage, like.shape, like.dtype, device);

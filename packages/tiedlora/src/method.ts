@@ -244,7 +244,7 @@ function checkSettings(name: string, rank: number, alpha: number, dropout: numbe
  * The zero-start rule: exactly one factor of the product starts at zero, and it is trained. With none, the model changes
  * at step 0. With two, neither ever gets a gradient; with a frozen one, nothing does.
  */
-export function checkZeroStart<F extends string>(method: Method<F>): void {
+function checkZeroStart<F extends string>(method: Method<F>): void {
   if (method.product.length === 0) return;
   const factors: Readonly<Record<string, Factor>> = method.factors;
   const at = (name: F): Factor => factors[name]!;

@@ -3,7 +3,7 @@ import type { Json, Recipe } from "../method.ts";
 import { compilePattern, Pattern } from "../regex.ts";
 
 /** Data in the place of what has no plain form, such as a function. A file with it needs the method given at the load. */
-export const CUSTOM = "(custom)";
+const CUSTOM = "(custom)";
 
 /** Options as plain data. Regular expressions become { regex, flags }; functions become CUSTOM; undefined is left out. */
 export function recipe(method: string, options: object): Recipe {

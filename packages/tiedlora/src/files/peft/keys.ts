@@ -14,7 +14,7 @@ const SHAPES_OF_NAMES: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** The name that a published file would have. */
-export function publishedName(name: string): string {
+function publishedName(name: string): string {
   for (const [pattern, published] of SHAPES_OF_NAMES) {
     if (pattern.test(name)) return name.replace(pattern, published);
   }
