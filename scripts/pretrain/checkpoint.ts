@@ -46,13 +46,18 @@ export async function saveCheckpoint(
 export async function loadCheckpoint(path: string, { model, optimizer }: Run): Promise<number | null> {
   if ((await stat(path).catch(() => null)) === null) return null;
   const source = await fileSource(path);
-  const file = await openSafetensors(source);
-  const values = async (name: string): Promise<Float32Array> => decodeF32(await file.read(name), path, name);
-  for (const [name, p] of model.stateDict()) p.set(await values(`model.${name}`));
-  const tensors = new Map<string, Float32Array>();
-  for (const name of file.entries.keys()) {
-    if (name.startsWith("optimizer.")) tensors.set(name.slice("optimizer.".length), await values(name));
+  try {
+    const file = await openSafetensors(source);
+    const values = async (name: string): Promise<Float32Array> =>
+      decodeF32(await file.read(name), path, name);
+    for (const [name, p] of model.stateDict()) p.set(await values(`model.${name}`));
+    const tensors = new Map<string, Float32Array>();
+    for (const name of file.entries.keys()) {
+      if (name.startsWith("optimizer.")) tensors.set(name.slice("optimizer.".length), await values(name));
+    }
+    optimizer.load({ step: Number(file.metadata.get("step")), tensors });
+    return Number(file.metadata.get("position"));
+  } finally {
+    await source.close();
   }
-  optimizer.load({ step: Number(file.metadata.get("step")), tensors });
-  return Number(file.metadata.get("position"));
 }

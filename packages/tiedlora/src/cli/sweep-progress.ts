@@ -44,10 +44,7 @@ export class SweepProgress {
   /** The lines that stay. */
   end(directory: string): void {
     this.#bars?.stop();
-    const failed =
-      this.failures === 0
-        ? ""
-        : `, ${paint("red", `${this.failures} failed`)} (the same command tries them again)`;
+    const failed = this.failures === 0 ? "" : `, ${paint("red", `${this.failures} failed`)}`;
     this.#output.info(
       `${this.#ended - this.failures} runs finished${failed}; for a report: tiedlora report ${directory}`,
     );

@@ -8,7 +8,7 @@ import { type RunConfig, runId } from "../sweep/config.ts";
 import { expandSweep } from "../sweep/expand.ts";
 import { parseSweep, SpecError, type SweepSpec } from "../sweep/spec.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
-import { EXIT, paint, type Output } from "./output.ts";
+import { Interrupted, paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { SweepProgress } from "./sweep-progress.ts";
 
@@ -124,8 +124,8 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
   progress.end(store.directory);
   if (interrupt.signal.aborted) {
     output.info("interrupted; the same command goes on with what is missing");
-    process.exitCode = EXIT.interrupted;
-  } else if (progress.failures > 0) {
-    process.exitCode = EXIT.failed;
+    throw new Interrupted();
   }
+  if (progress.failures > 0)
+    throw new Error(`${progress.failures} of ${todo.length} runs failed; the same command tries them again`);
 }
