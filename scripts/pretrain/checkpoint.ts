@@ -58,6 +58,6 @@ export async function loadCheckpoint(path: string, { model, optimizer }: Run): P
     optimizer.load({ step: Number(file.metadata.get("step")), tensors });
     return Number(file.metadata.get("position"));
   } finally {
-    await source.close();
+    await source.close?.();
   }
 }
