@@ -29,15 +29,41 @@ export function typeOf(path: string): string {
   return path.replace(/(?<=\.)\d+(?=\.)/, "*");
 }
 
+type Matcher = (path: string) => boolean;
+
 /**
- * The first value whose key matches the end of `path` after a dot; keys are names or regular expressions, and one that
- * starts with ^ has to match all of the path (PEFT's rank_pattern and alpha_pattern).
+ * Whether a key of peft's rank_pattern or alpha_pattern means a path: a name or a regular expression that matches its end
+ * after a dot; one that starts with ^ has to match all of it.
  */
-export function patternValue(path: string, patterns: Readonly<Record<string, number>>): number | undefined {
-  for (const [key, value] of Object.entries(patterns)) {
-    if (compilePattern(`(.*\\.)?(${key})`).fullMatch(path)) return value;
+export function patternMatcher(key: string): Matcher {
+  // Files may list each of a model's modules: names and whole paths are compared without the machinery of patterns.
+  if (/^[\w.-]+$/.test(key)) return (path) => endsLike(path, key);
+  if (/^\^(?:[\w-]|\\\.)+\$$/.test(key)) {
+    const whole = key.slice(1, -1).replaceAll("\\.", ".");
+    return (path) => path === whole;
   }
-  return undefined;
+  const pattern = compilePattern(`(.*\\.)?(${key})`);
+  return (path) => pattern.fullMatch(path);
+}
+
+/** Whether `path` ends in `key` after a dot, where a dot in `key` stands for any character, as in a regular expression. */
+function endsLike(path: string, key: string): boolean {
+  const start = path.length - key.length;
+  if (start < 0 || (start > 0 && path[start - 1] !== ".")) return false;
+  for (let i = 0; i < key.length; i++) if (key[i] !== "." && key[i] !== path[start + i]) return false;
+  return true;
+}
+
+const matchers = new WeakMap<Readonly<Record<string, number>>, (readonly [Matcher, number])[]>();
+
+/** The value of the first key that means `path`. */
+export function patternValue(path: string, patterns: Readonly<Record<string, number>>): number | undefined {
+  let list = matchers.get(patterns);
+  if (list === undefined) {
+    list = Object.entries(patterns).map(([key, value]) => [patternMatcher(key), value] as const);
+    matchers.set(patterns, list);
+  }
+  return list.find(([matches]) => matches(path))?.[1];
 }
 
 /** Linears that compute queries, keys and values, in this order: adapted as one target with one A. */

@@ -3,7 +3,7 @@
  * large they are, and which modules share them. Counting needs no more than this; `adapt` gives it weights.
  */
 import { product, type Shape } from "@tiedlora/core";
-import { patternValue } from "./match.ts";
+import { patternMatcher, patternValue } from "./match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "./method.ts";
 import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./replaced.ts";
 import { resolveSites, type LinearInfo, type Site } from "./sites.ts";
@@ -186,8 +186,9 @@ function checkPatterns(sites: readonly Site[], method: Method): void {
     rankPattern: method.rankPattern,
     alphaPattern: method.alphaPattern,
   })) {
-    for (const [key, value] of Object.entries(patterns)) {
-      if (!sites.some((site) => patternValue(site.path, { [key]: value }) !== undefined)) {
+    for (const key of Object.keys(patterns)) {
+      const matches = patternMatcher(key);
+      if (!sites.some((site) => matches(site.path))) {
         throw new Error(
           `${name} ${JSON.stringify(key)} matches none of the adapted modules (${sites[0]!.path}, ...)`,
         );

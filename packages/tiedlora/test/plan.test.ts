@@ -13,6 +13,7 @@ import {
   type Tie,
   tiedLora,
 } from "../src/index.ts";
+import { patternMatcher } from "../src/match.ts";
 
 /** The attention linears of a Llama: L layers of width d, kv columns for keys and values. */
 function llama(layers: number, d: number, kv = d): LinearInfo[] {
@@ -165,6 +166,26 @@ suite("ranks and alphas of single modules", () => {
         [8, 3 / 8],
       ],
     );
+  });
+
+  test("keys are names, whole paths or expressions, and mean what they mean as regular expressions", () => {
+    const paths = ["model.layers.1.attn.q", "model.layers.11.attn.q", "q", "model.layers.1.attn.xq", "a-q"];
+    for (const key of [
+      "q",
+      "attn.q",
+      "1.attn.q",
+      "^q$",
+      "^model\\.layers\\.1\\.attn\\.q$",
+      "^q",
+      "xq|a-q",
+      "l.yers.1.attn.q",
+      ".q",
+      "layers\\.\\d+\\..*",
+    ]) {
+      // prettier-ignore
+      const expected = paths.filter((path) => new RegExp(`^(?:.*\\.)?(?:${key})$`).test(path));
+      assert.deepEqual(paths.filter(patternMatcher(key)), expected, key);
+    }
   });
 
   test("a pattern that matches nothing is an error", () => {

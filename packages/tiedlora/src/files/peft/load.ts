@@ -3,7 +3,7 @@ import { decodeF32, type Files, FormatError, nn, type TensorFile } from "@tiedlo
 import { createAdapter, type Adapter } from "../../adapter.ts";
 import { adaptersOf, type AdapterSet } from "../../adapters.ts";
 import { hostInfos } from "../../hosts.ts";
-import { patternValue } from "../../match.ts";
+import { patternMatcher } from "../../match.ts";
 import type { BiasMode, CommonOptions, Method } from "../../method.ts";
 import { dora } from "../../methods/dora.ts";
 import { methods } from "../../methods/index.ts";
@@ -104,9 +104,7 @@ function usedPatterns(
   patterns: Readonly<Record<string, number>>,
   paths: readonly string[],
 ): Record<string, number> {
-  const used = ([key, value]: [string, number]): boolean =>
-    paths.some((path) => patternValue(path, { [key]: value }) !== undefined);
-  return Object.fromEntries(Object.entries(patterns).filter(used));
+  return Object.fromEntries(Object.entries(patterns).filter(([key]) => paths.some(patternMatcher(key))));
 }
 
 const LORA_NAMES: Readonly<Record<string, string>> = {
