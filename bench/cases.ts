@@ -1,7 +1,8 @@
 /** What is timed. A case builds its tensors once and gives a function that runs it once, to the end. */
-import { type Device, grad, key, nn, type Tensor, uniformArray } from "@tiedlora/core";
-import { GPT, gptFlop, type GptName, type Method, type Work } from "./problems.ts";
-import { prepare } from "./workloads.ts";
+import { type Device, grad, key, nn, optim, realize, type Tensor, uniformArray } from "@tiedlora/core";
+import { configFrom, createModel, generateTokens } from "@tiedlora/models";
+import { GPT, type GptName, type GptSize } from "./problems.ts";
+import { type Method, prepare, type Work } from "./workloads.ts";
 
 export interface Case {
   readonly name: string;
@@ -9,26 +10,40 @@ export interface Case {
   readonly flop?: number;
   /** Bytes that one run must read and write, where they are what counts. */
   readonly bytes?: number;
+  /** Tokens that one run yields, where they are what counts. */
+  readonly tokens?: number;
   readonly setup: (device: Device) => () => Promise<void>;
 }
 
-const parameter = (device: Device, shape: readonly number[], seed: number): nn.Parameter => {
-  const size = shape.reduce((a, b) => a * b, 1);
-  return nn.Parameter.from(device, uniformArray(key(seed), size, -1, 1), shape);
-};
-/** Times the evaluation of `f` on inputs that stay where they are; reading the result is part of the time. */
+type Shape = readonly number[];
+
+const product = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
+
+const parameter = (device: Device, shape: Shape, seed: number): nn.Parameter =>
+  nn.Parameter.from(device, uniformArray(key(seed), product(shape), -1, 1), shape);
+
+interface Cost {
+  readonly flop?: number;
+  readonly bytes?: number;
+}
+
+/** Times the evaluation of `f` on inputs that stay where they are. Results stay on the device: copying is not timed. */
 function op(
   name: string,
-  cost: { flop?: number; bytes?: number },
-  shapes: readonly (readonly number[])[],
-  f: (...inputs: Tensor[]) => Tensor,
+  cost: Cost,
+  shapes: readonly Shape[],
+  f: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
 ): Case {
   return {
     name,
     ...cost,
     setup: (device) => {
       const inputs = shapes.map((shape, i) => parameter(device, shape, i));
-      return async () => void (await f(...inputs).data());
+      return async () => {
+        const results = f(...inputs);
+        realize(...(Array.isArray(results) ? results : [results as Tensor]));
+        await device.sync();
+      };
     },
   };
 }
@@ -39,9 +54,9 @@ function training(name: string, work: Work, flop: number): Case {
     name: `${name}, a training step`,
     flop,
     setup: (device) => {
-      const prepared = prepare(device, work);
+      const workload = prepare(device, work);
       let i = 0;
-      return async () => void (await prepared.step(i++).item());
+      return async () => void (await workload.step(i++).item());
     },
   };
 }
@@ -54,38 +69,131 @@ const matmul = (m: number, k: number, n: number, how: "" | "Aᵀ" | "Bᵀ" = "")
     (a, b) => (how === "Aᵀ" ? a.transpose() : a).matmul(how === "Bᵀ" ? b.transpose() : b),
   );
 
-/** Reduced to one row, so that what is timed is the operation and not the copying out of its result. */
-const rows = (name: string, f: (x: Tensor) => Tensor): Case =>
-  op(name, { bytes: 4 * 2048 * 2048 }, [[2048, 2048]], (x) => f(x).sum(0));
+const SIDE = 2048;
+/** An operation on rows, with as many arrays of its size read and written as `arrays` says. */
+const rows = (name: string, arrays: number, f: (x: Tensor) => Tensor): Case =>
+  op(name, { bytes: arrays * 4 * SIDE * SIDE }, [[SIDE, SIDE]], (x) => f(x));
 
-const gradOf = (f: (x: Tensor) => Tensor): ((x: Tensor) => Tensor) => {
-  return (x) => grad(f(x).square().sum(), [x])[0]!;
-};
+/** The gradient of an operation, given the one of its result. */
+const gradientOf = (name: string, f: (x: Tensor) => Tensor): Case =>
+  op(name, { bytes: 3 * 4 * SIDE * SIDE }, [[SIDE, SIDE], [SIDE, SIDE]], (x, g) => grad(f(x).mul(g).sum(), [x])); // prettier-ignore
+
+/** Causal attention as a transformer of GPT-2's size has it; the masked half is not counted. */
+function attention(name: string, products: number, withGradient: boolean): Case {
+  const [batch, heads, length, d] = [4, 12, 512, 64] as const;
+  const shape = [batch, heads, length, d];
+  const flop = (products * 2 * batch * heads * length * length * d) / 2;
+  return op(name, { flop }, [shape, shape, shape, shape], (q, k, v, g) => {
+    const out = nn.scaledDotProductAttention(q, k, v, { causal: true });
+    return withGradient ? grad(out.mul(g).sum(), [q, k, v]) : out;
+  });
+}
+
+function embeddingGradient(): Case {
+  const [vocab, width, count] = [32_000, 512, 2048];
+  return {
+    name: "embedding gradient 2048 of 32000x512",
+    bytes: 4 * (vocab + count) * width,
+    setup: (device) => {
+      const table = parameter(device, [vocab, width], 1);
+      const weights = parameter(device, [count, width], 2);
+      const ids = device.tensor(Int32Array.from({ length: count }, (_, i) => (i * 7919) % vocab));
+      return async () => {
+        realize(...grad(table.take(ids).mul(weights).sum(), [table]));
+        await device.sync();
+      };
+    },
+  };
+}
+
+function adamw(): Case {
+  const n = 4_000_000;
+  return {
+    name: "AdamW on 4 million parameters",
+    bytes: 7 * 4 * n, // parameter and two moments read and written, gradient read
+    setup: (device) => {
+      const weights = parameter(device, [n], 1);
+      const slopes = parameter(device, [n], 2);
+      const optimizer = optim.adamW([weights], { lr: 1e-3 });
+      return async () => {
+        optimizer.step(weights.mul(slopes.detach()).sum());
+        await device.sync();
+      };
+    },
+  };
+}
+
+/**
+ * Floating-point operations of a GPT's training step, attention counted in full. With the base frozen, its weights take
+ * a product less each.
+ */
+function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
+  const weights = layers * 12 * dim * dim + dim * vocab;
+  const scores = layers * 2 * length * dim;
+  return 2 * batch * length * ((method === "full" ? 3 : 2) * weights + 3 * scores);
+}
 
 const gpt = (size: GptName, method: Method): Case =>
   training(`GPT ${size}, ${method}`, { kind: "gpt", size, method }, gptFlop(GPT[size], method));
+
+/** A Llama of 25 million parameters continues a prompt of 16 tokens with 64, by a cache of keys and values. */
+function generation(): Case {
+  const tokens = 64;
+  const config = configFrom({
+    model_type: "llama",
+    vocab_size: 8192,
+    hidden_size: 512,
+    intermediate_size: 1408,
+    num_hidden_layers: 6,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    max_position_embeddings: 256,
+    rms_norm_eps: 1e-5,
+  });
+  return {
+    name: "generation, Llama of 25 M",
+    tokens,
+    setup: (device) => {
+      const model = createModel(config, { device, seed: 1 });
+      const prompt = Array.from({ length: 16 }, (_, i) => 17 * i + 3);
+      return async () => {
+        let count = 0;
+        for await (const _ of generateTokens(model, [prompt], { maxTokens: tokens, stopTokens: [] })) count++;
+        if (count !== tokens) throw new Error(`generated ${count} tokens instead of ${tokens}`);
+      };
+    },
+  };
+}
 
 const mlpFlop = 3 * 2 * 128 * (784 * 512 + 512 * 512 + 512 * 10);
 
 export const CASES: readonly Case[] = [
   matmul(512, 512, 512),
+  matmul(1024, 1024, 1024),
   matmul(1024, 384, 1536),
   matmul(1024, 384, 1536, "Bᵀ"),
   matmul(384, 1024, 1536, "Aᵀ"),
   matmul(1024, 384, 8),
   matmul(1024, 8, 1152),
-  rows("sum", (x) => x),
-  rows("gelu", (x) => x.gelu("tanh")),
-  rows("softmax", (x) => x.softmax()),
-  rows("layer norm", (x) => nn.layerNorm(x)),
-  rows(
-    "layer norm, its gradient",
-    gradOf((x) => nn.layerNorm(x)),
-  ),
+  matmul(8, 1024, 1152, "Aᵀ"),
+  matmul(1, 1024, 4096, "Bᵀ"),
+  rows("sum of all", 1, (x) => x.sum()),
+  rows("sum over rows", 1, (x) => x.sum(1)),
+  rows("sum over columns", 1, (x) => x.sum(0)),
+  rows("gelu", 2, (x) => x.gelu("tanh")),
+  rows("softmax", 2, (x) => x.softmax()),
+  gradientOf("softmax gradient", (x) => x.softmax()),
+  rows("layer norm", 2, (x) => nn.layerNorm(x)),
+  gradientOf("layer norm gradient", (x) => nn.layerNorm(x)),
+  attention("attention 4x12x512x64, causal", 2, false),
+  attention("attention 4x12x512x64, causal, with gradient", 7, true),
+  embeddingGradient(),
+  adamw(),
   training("MLP 784-512-512-10", { kind: "mlp" }, mlpFlop),
   gpt("small", "full"),
   gpt("medium", "full"),
   gpt("medium", "lora"),
   gpt("medium", "tl6"),
   gpt("medium", "vera"),
+  generation(),
 ];

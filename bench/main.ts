@@ -4,23 +4,34 @@
  *   npm run bench                                 all, on the CPU backend
  *   npm run bench -- matmul GPT                   cases whose name contains one of the words
  *   npm run bench -- --backend webgpu --seconds 2 --json
+ *
+ * "of ceiling" compares with what the same device did in the same run: multiply-adds in registers, or memory traffic (more
+ * than 100 % where data stays in cache). Peak memory is the device's, without code and the process. `--profile` lists where
+ * the time of each case goes, kernel by kernel.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
-import { cpu } from "@tiedlora/backend-cpu";
-import { webgpu } from "@tiedlora/backend-webgpu/node";
-import type { Device } from "@tiedlora/core";
-import { CASES } from "./cases.ts";
-import { measure } from "./measure.ts";
+import { cpu, CpuBackend } from "@tiedlora/backend-cpu";
+import { webgpu, WebGpuBackend } from "@tiedlora/backend-webgpu/node";
+import { Device } from "@tiedlora/core";
+import { type Case, CASES } from "./cases.ts";
+import { type Ceiling, measureCeiling } from "./ceiling.ts";
+import { Counting } from "./counting.ts";
+import { measure, type Timing } from "./measure.ts";
 
-const BACKENDS: Record<string, () => Promise<Device>> = { cpu: () => cpu(), webgpu: () => webgpu() };
+const BACKENDS: Readonly<Record<string, () => Promise<Device>>> = {
+  cpu: () => cpu(values.threads === undefined ? {} : { threads: Number(values.threads) }),
+  webgpu: () => webgpu(),
+};
 
 const { values, positionals: words } = parseArgs({
   allowPositionals: true,
   options: {
     backend: { type: "string", default: "cpu" },
+    threads: { type: "string" },
     seconds: { type: "string", default: "3" },
     json: { type: "boolean", default: false },
+    profile: { type: "boolean", default: false },
   },
 });
 const open = BACKENDS[values.backend];
@@ -36,23 +47,78 @@ if (chosen.length === 0) {
   );
 }
 
-const device = await open();
-const machine = `${cpus().length} × ${cpus()[0]?.model.trim() ?? "?"}, Node ${process.versions.node}, ${device.name}`;
-if (!values.json) console.log(machine);
-for (const one of chosen) {
-  const run = one.setup(device);
-  const { medianMs, spread, samples } = await measure(run, seconds);
-  const gflops = one.flop === undefined ? undefined : one.flop / medianMs / 1e6;
-  const gbs = one.bytes === undefined ? undefined : one.bytes / medianMs / 1e6;
-  if (values.json) {
-    console.log(
-      JSON.stringify({ name: one.name, backend: device.name, medianMs, spread, samples, gflops, gbs }),
-    );
-    continue;
-  }
-  const rate = gflops !== undefined ? `${gflops.toFixed(1)} GFLOP/s` : `${gbs?.toFixed(1)} GB/s`;
-  console.log(
-    `${one.name.padEnd(40)} ${medianMs.toFixed(2).padStart(9)} ms ±${(100 * spread).toFixed(0).padStart(3)} %  ${rate}`,
-  );
+interface Result extends Timing {
+  readonly name: string;
+  readonly backend: string;
+  /** Billions of operations a second, of bytes a second, or tokens a second. */
+  readonly rate: number;
+  readonly unit: "GFLOP/s" | "GB/s" | "tokens/s";
+  readonly ofCeiling: number | null;
+  readonly peakMb: number;
+  readonly kernels: number;
 }
-device.close();
+
+/** Each case has a device of its own, so that its peak of memory is its own. */
+async function runCase(one: Case, opened: Device, ceiling: Ceiling): Promise<Result> {
+  const counting = new Counting(opened.backend);
+  const device = new Device(counting.backend);
+  const run = one.setup(device);
+  await run();
+  const before = counting.kernels;
+  await run();
+  const kernels = counting.kernels - before;
+  // later the peak would also count results that wait for the garbage collector
+  const peakMb = device.memory().peakBytes / 1e6;
+  const timing = await measure(run, seconds);
+  if (values.profile) await printProfile(opened, run);
+  const { medianMs } = timing;
+  const common = { name: one.name, backend: opened.name, ...timing, kernels, peakMb };
+  if (one.flop !== undefined) {
+    const rate = one.flop / medianMs / 1e6;
+    return { ...common, rate, unit: "GFLOP/s", ofCeiling: rate / ceiling.gflops };
+  }
+  if (one.bytes !== undefined) {
+    const rate = one.bytes / medianMs / 1e6;
+    return { ...common, rate, unit: "GB/s", ofCeiling: rate / ceiling.gbs };
+  }
+  return { ...common, rate: ((one.tokens ?? 1) * 1000) / medianMs, unit: "tokens/s", ofCeiling: null };
+}
+
+async function printProfile({ backend }: Device, run: () => Promise<void>): Promise<void> {
+  if (!(backend instanceof CpuBackend || backend instanceof WebGpuBackend)) return;
+  for (const { label, calls, milliseconds } of (await backend.profile(run)).slice(0, 12)) {
+    console.log(`    ${milliseconds.toFixed(2).padStart(9)} ms ${String(calls).padStart(4)}x  ${label}`);
+  }
+}
+
+function printRow(r: Result): void {
+  const of = r.ofCeiling === null ? "" : `${(100 * r.ofCeiling).toFixed(0)} %`;
+  const spread = `±${(100 * r.spread).toFixed(0)} %`;
+  const columns = [
+    r.name.padEnd(46),
+    `${r.medianMs.toFixed(2)} ms`.padStart(12),
+    spread.padStart(6),
+    `${r.rate.toFixed(1)} ${r.unit}`.padStart(16),
+    of.padStart(7),
+    `${r.peakMb.toFixed(0)} MB`.padStart(9),
+    `${r.kernels} kernels`.padStart(12),
+  ];
+  console.log(columns.join(" "));
+}
+
+const first = await open();
+const ceiling = await measureCeiling(first);
+first.close();
+if (values.json) console.log(JSON.stringify({ name: "ceiling", backend: values.backend, ...ceiling }));
+else {
+  const model = cpus()[0]?.model.trim() ?? "?";
+  console.log(`${cpus().length} × ${model}, Node ${process.versions.node}, ${first.name}`);
+  console.log(`ceiling: ${ceiling.gflops.toFixed(1)} GFLOP/s, ${ceiling.gbs.toFixed(1)} GB/s`);
+}
+for (const one of chosen) {
+  const device = await open();
+  const result = await runCase(one, device, ceiling);
+  device.close();
+  if (values.json) console.log(JSON.stringify(result));
+  else printRow(result);
+}
