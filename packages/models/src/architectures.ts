@@ -4,7 +4,7 @@
  */
 
 /** Names of modules as Hugging Face's models have them: adapters and files refer to these. */
-export interface Names {
+interface Names {
   /** Everything but the output embedding is below this module. */
   readonly base: string;
   readonly embed: string;
@@ -27,7 +27,7 @@ export interface Names {
 }
 
 /** Names of sizes in config.json; where there are several, the first that is present counts. */
-export interface Fields {
+interface Fields {
   readonly hidden: readonly string[];
   readonly layers: readonly string[];
   readonly heads: readonly string[];

@@ -2,7 +2,7 @@
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 
-export type ModuleKind = "embedding" | "linear" | "norm";
+type ModuleKind = "embedding" | "linear" | "norm";
 
 export interface ModuleSpec {
   /** As in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
@@ -20,7 +20,7 @@ export interface ParameterSpec {
 }
 
 /** The modules of one layer, by what they do. */
-export interface LayerSpec {
+interface LayerSpec {
   readonly attentionNorm: ModuleSpec;
   /** One fused linear, or three. */
   readonly qkv: readonly ModuleSpec[];

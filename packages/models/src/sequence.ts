@@ -12,14 +12,14 @@ export interface SequenceOptions {
   readonly positions?: readonly ArrayLike<number>[];
 }
 
-export interface Visibility {
+interface Visibility {
   readonly causal: boolean;
   /** Added to the scores; broadcasts to [batch, heads, queries, keys]. */
   readonly bias: Tensor | null;
 }
 
 /** Rotary tables [length, dim/2], or [batch, 1, length, dim/2] where rows differ. */
-export interface Rotation {
+interface Rotation {
   readonly cos: Tensor;
   readonly sin: Tensor;
 }

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
-export const SHARED: string =
+const SHARED: string =
   process.env["TIEDLORA_SHARED"] ?? resolve(import.meta.dirname, "../../../../../shared");
 
 /** A reason to skip, or false. */
