@@ -1,10 +1,13 @@
 /** The command line: parses arguments, runs a command, and turns errors into messages and exit codes. */
 import { Command, CommanderError } from "commander";
 import { DivergedError } from "../train/diverged.ts";
-import { EXIT, paint, processOutput, type Output } from "./output.ts";
+import { EXIT, Interrupted, paint, processOutput, type Output } from "./output.ts";
+import { addDemo } from "./demo.ts";
 import { addParams } from "./params.ts";
 import { addPlayground } from "./playground.ts";
+import { addReport } from "./report.ts";
 import { UsageError } from "./settings.ts";
+import { addSweep } from "./sweep.ts";
 import { addTrain } from "./train.ts";
 
 /** Runs `argv` (without node and script) and gives the exit code. */
@@ -12,9 +15,10 @@ export async function main(argv: readonly string[], output: Output = processOutp
   const program = createProgram(output);
   try {
     await program.parseAsync([...argv], { from: "user" });
-    return Number(process.exitCode ?? EXIT.ok);
+    return EXIT.ok;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage; // it has printed
+    if (error instanceof Interrupted) return EXIT.interrupted;
     output.info(`${paint("red", "error:")} ${messageOf(error)}`);
     if (process.env["TIEDLORA_DEBUG"] !== undefined && error instanceof Error) output.info(error.stack ?? "");
     return exitCodeOf(error);
@@ -39,6 +43,9 @@ export function createProgram(output: Output): Command {
   addTrain(program, output);
   addParams(program, output);
   addPlayground(program, output);
+  addDemo(program, output);
+  addSweep(program, output);
+  addReport(program, output);
   return program;
 }
 

@@ -4,6 +4,14 @@ import { styleText } from "node:util";
 /** What the exit codes mean. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, diverged: 3, interrupted: 130 } as const;
 
+/** Thrown by a command that Ctrl-C has ended, when it has said all there is to say. */
+export class Interrupted extends Error {
+  constructor() {
+    super("interrupted");
+    this.name = "Interrupted";
+  }
+}
+
 export interface Output {
   /** A line of results. */
   out(line: string): void;

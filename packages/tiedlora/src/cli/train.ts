@@ -16,7 +16,7 @@ import { lastState, run, type RunResult } from "../node/run.ts";
 import { checkRank } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { checkLength, checkModelDirectory, describeData, openData, openModel, padIdOf } from "./load.ts";
-import { EXIT, paint, type Output } from "./output.ts";
+import { EXIT, Interrupted, paint, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
 import { RUN_FILE, runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
@@ -53,7 +53,7 @@ export function addTrain(program: Command, output: Output): void {
       const ended = await withDevice(settings.backend, (device) =>
         trainCommand({ settings, output, device, resume, json: flags.json === true }),
       );
-      if (ended === "interrupted") process.exitCode = EXIT.interrupted;
+      if (ended === "interrupted") throw new Interrupted();
     });
 }
 
