@@ -1,21 +1,33 @@
-/** Every file of examples/ runs to its end, and asserts by itself what it shows. */
+/** Every file of examples/ and lessons/ runs to its end, and asserts by itself what it shows. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
 
 const root = resolve(import.meta.dirname, "../..");
 const TIMEOUT_MS = 180_000;
 
-for (const file of readdirSync(join(root, "examples")).filter((name) => name.endsWith(".ts"))) {
-  test(`examples/${file}`, () => {
-    const args = [
-      join(root, "node_modules/tsx/dist/cli.mjs"),
-      "--conditions=@tiedlora/source",
-      join(root, "examples", file),
-    ];
+const filesOf = (folder: string): string[] =>
+  readdirSync(join(root, folder))
+    .filter((name) => name.endsWith(".ts"))
+    .map((name) => `${folder}/${name}`);
+
+for (const file of [...filesOf("examples"), ...filesOf("lessons")]) {
+  test(file, () => {
+    const tsx = join(root, "node_modules/tsx/dist/cli.mjs");
+    const args = [tsx, "--conditions=@tiedlora/source", join(root, file)];
     const result = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8", timeout: TIMEOUT_MS });
     assert.equal(result.status, 0, `${result.error?.message ?? ""}\n${result.stdout}\n${result.stderr}`);
   });
 }
+
+test("a lesson is one file of fewer than 150 lines that says how to run it, and needs no Node", () => {
+  for (const file of filesOf("lessons")) {
+    const text = readFileSync(join(root, file), "utf8");
+    assert.ok(text.split("\n").length - 1 < 150, `${file} is too long`);
+    assert.ok(text.includes(`npx tsx --conditions=@tiedlora/source ${file}`), `${file}: no command`);
+    assert.doesNotMatch(text, /from "node:|\bprocess\./, `${file} would not run in a page`);
+  }
+  assert.equal(filesOf("lessons").length, 9);
+});
