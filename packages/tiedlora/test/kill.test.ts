@@ -15,9 +15,12 @@ writeExamples(join(folder, "train.jsonl"));
 
 const STEPS = 60;
 const ARGUMENTS = [
-  ...["train", "--model", join(folder, "model"), "--data", join(folder, "train.jsonl"), "--json"],
-  ..."--batch 2 --seq 32 --rank 2 --lr 0.02 --dropout 0.2 --save-every 1 --backend cpu".split(" "),
-  ...["--valid", join(folder, "train.jsonl"), "--eval-every", "7", "--steps", String(STEPS)],
+  "train",
+  "--json",
+  ...`--model ${folder}/model --data ${folder}/train.jsonl --valid ${folder}/train.jsonl`.split(" "),
+  ...`--batch 2 --seq 32 --rank 2 --lr 0.02 --dropout 0.2 --save-every 1 --eval-every 7 --steps ${STEPS}`.split(
+    " ",
+  ),
 ];
 
 /** Kills the process once it has done so many more steps and some milliseconds have passed. */

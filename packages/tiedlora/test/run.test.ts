@@ -117,7 +117,13 @@ suite("a run", () => {
       new RegExp(`stopped early at step ${best + 3}: .*the best step is ${best + 1},`, "s"),
     );
     const again = await tiedlora(
-      ...["train", "--resume", "--steps", "60", "--json", "--out", join(folder, "early")],
+      "train",
+      "--resume",
+      "--steps",
+      "60",
+      "--json",
+      "--out",
+      join(folder, "early"),
     );
     assert.deepEqual([again.code, again.out], [0, ""], "and does not go on");
   });

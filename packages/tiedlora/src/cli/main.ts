@@ -9,6 +9,13 @@ import { addReport } from "./report.ts";
 import { UsageError } from "./settings.ts";
 import { addSweep } from "./sweep.ts";
 import { addTrain } from "./train.ts";
+import { addChat } from "./chat.ts";
+import { addInit, addValidate } from "./config-commands.ts";
+import { addExport, addImport, addMerge } from "./convert.ts";
+import { addDevices } from "./devices.ts";
+import { addEval } from "./eval.ts";
+import { addGenerate } from "./generate.ts";
+import { addInspect } from "./inspect.ts";
 
 /** Runs `argv` (without node and script) and gives the exit code. */
 export async function main(argv: readonly string[], output: Output = processOutput()): Promise<number> {
@@ -25,7 +32,7 @@ export async function main(argv: readonly string[], output: Output = processOutp
   }
 }
 
-export function createProgram(output: Output): Command {
+function createProgram(output: Output): Command {
   const program = new Command("tiedlora")
     .description("Tied-LoRA, LoRA and VeRA: fine-tunes language models by small adapters with tied weights")
     .exitOverride()
@@ -41,6 +48,7 @@ export function createProgram(output: Output): Command {
         `${EXIT.interrupted} interrupted.`,
     );
   addTrain(program, output);
+  for (const add of COMMANDS) add(program, output);
   addParams(program, output);
   addPlayground(program, output);
   addDemo(program, output);
@@ -48,6 +56,19 @@ export function createProgram(output: Output): Command {
   addReport(program, output);
   return program;
 }
+
+const COMMANDS = [
+  addChat,
+  addDevices,
+  addEval,
+  addExport,
+  addGenerate,
+  addImport,
+  addInit,
+  addInspect,
+  addMerge,
+  addValidate,
+] as const;
 
 function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return EXIT.usage;

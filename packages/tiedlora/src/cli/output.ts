@@ -15,6 +15,8 @@ export class Interrupted extends Error {
 export interface Output {
   /** A line of results. */
   out(line: string): void;
+  /** A piece of results, as it comes: without the end of a line. */
+  write(text: string): void;
   /** A line about what is going on. */
   info(line: string): void;
   /** Whether there is a terminal, on which a line can move. */
@@ -27,6 +29,7 @@ export function processOutput(): Output {
   return {
     interactive: stderr.isTTY,
     out: (line) => void stdout.write(`${line}\n`),
+    write: (text) => void stdout.write(text),
     info: (line) => void stderr.write(`${line}\n`),
   };
 }

@@ -18,6 +18,7 @@ export async function tiedlora(...argv: string[]): Promise<Result> {
   const output: Output = {
     interactive: false,
     out: (line) => void out.push(line),
+    write: (text) => void out.push(`${out.pop() ?? ""}${text}`),
     info: (line) => void info.push(line),
   };
   const code = await main(argv, output);

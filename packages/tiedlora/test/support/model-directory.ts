@@ -37,7 +37,7 @@ const TOKENIZER = {
   },
 };
 
-export const TEMPLATE =
+const TEMPLATE =
   "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}" +
   "{% if add_generation_prompt %}assistant: {% endif %}";
 

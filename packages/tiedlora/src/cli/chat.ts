@@ -1,0 +1,68 @@
+/** `tiedlora chat`: a conversation with a model, a line at a time. */
+import { createInterface } from "node:readline/promises";
+import type { Command } from "commander";
+import { streamText, type ChatMessage, type Prompt, type Tokenizer } from "@tiedlora/models";
+import { addSamplingFlags, samplingOf, type SamplingFlags } from "./generate.ts";
+import { paint, type Output } from "./output.ts";
+import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
+
+interface ChatFlags extends ModelFlags, SamplingFlags {
+  readonly system?: string;
+}
+
+export function addChat(program: Command, output: Output): void {
+  const command = program.command("chat").description("talk to a model, with an adapter or without");
+  addSamplingFlags(addModelFlags(command))
+    .option("--system <text>", "a message of the system before the first of yours")
+    .addHelpText(
+      "after",
+      "\nIn a chat, /reset forgets what was said, and /exit or Ctrl-D ends.\n" +
+        "\nExample:\n  tiedlora chat --model ./llama --adapter ./adapter --temperature 0.7",
+    )
+    .action((flags: ChatFlags) => withModel(flags, (opened) => converse(opened, flags, output)));
+}
+
+async function converse(opened: Opened, flags: ChatFlags, output: Output): Promise<void> {
+  const { model, tokenizer } = opened;
+  if (!tokenizer.hasChatTemplate)
+    output.info("the model has no chat template: your lines are continued as plain text");
+  const start: ChatMessage[] = flags.system === undefined ? [] : [{ role: "system", content: flags.system }];
+  let messages = [...start];
+  const lines = createInterface({
+    input: process.stdin,
+    output: process.stderr,
+    prompt: paint("bold", "> "),
+  });
+  try {
+    lines.prompt();
+    for await (const line of lines) {
+      const content = line.trim();
+      if (content === "/exit") return;
+      if (content === "/reset") messages = [...start];
+      else if (content !== "") {
+        messages.push({ role: "user", content });
+        let answer = "";
+        for await (const piece of streamText(
+          model,
+          tokenizer,
+          promptOf(tokenizer, messages),
+          samplingOf(flags),
+        )) {
+          output.write(piece);
+          answer += piece;
+        }
+        output.out("");
+        messages.push({ role: "assistant", content: answer.trim() });
+      }
+      lines.prompt();
+    }
+  } finally {
+    lines.close();
+  }
+}
+
+/** By the model's template; without one, what was said so far, a line each. */
+function promptOf(tokenizer: Tokenizer, messages: readonly ChatMessage[]): Prompt {
+  if (tokenizer.hasChatTemplate) return tokenizer.encode(tokenizer.chat(messages), { specialTokens: false });
+  return messages.map(({ content }) => content).join("\n");
+}

@@ -1,0 +1,86 @@
+/** `tiedlora merge`, `export` and `import`: adapters into weights, and into the formats of other programs and back. */
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import type { Adapter } from "../adapter.ts";
+import { ADAPTER_FORMATS, type AdapterFormat } from "../files/load.ts";
+import { saveAdapter, saveMerged } from "../node/files.ts";
+import { oneOf } from "./options.ts";
+import type { Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
+
+const FORMATS = Object.keys(ADAPTER_FORMATS) as AdapterFormat[];
+
+interface OutFlags extends ModelFlags {
+  readonly out: string;
+}
+
+export function addMerge(program: Command, output: Output): void {
+  addModelFlags(
+    program.command("merge").description("write the model with the adapter merged into its weights"),
+  )
+    .requiredOption("--out <dir>", "where the merged model is written")
+    .addHelpText(
+      "after",
+      "\nThe result is a Hugging Face directory, with the model's tokenizer.\n" +
+        "\nExample:\n  tiedlora merge --model ./llama --adapter ./adapter --out ./merged",
+    )
+    .action(async (flags: OutFlags) => {
+      await withAdapter(flags, async ({ model, directory }) => {
+        await checkOther(flags.out, directory, "the model's own directory");
+        await saveMerged(model, flags.out, { copyFrom: directory });
+      });
+      output.info(`merged model saved in ${flags.out}`);
+    });
+}
+
+export function addExport(program: Command, output: Output): void {
+  addModelFlags(program.command("export").description("write an adapter in another program's format"))
+    .requiredOption("--format <name>", FORMATS.join(", "), oneOf(FORMATS))
+    .requiredOption("--out <dir>", "where it is written")
+    .addHelpText(
+      "after",
+      "\nExample:\n  tiedlora export --model ./llama --adapter ./adapter --format peft-lora --out ./for-peft",
+    )
+    .action((flags: OutFlags & { readonly format: AdapterFormat }) => convert(flags, flags.format, output));
+}
+
+export function addImport(program: Command, output: Output): void {
+  addModelFlags(
+    program.command("import").description("read an adapter of peft or mlx-lm, and write it as ours"),
+  )
+    .requiredOption("--out <dir>", "where it is written")
+    .addHelpText(
+      "after",
+      "\nOther commands read such adapters as they are; import them to train on.\n" +
+        "\nExample:\n  tiedlora import --model ./llama --adapter ./from-peft --out ./adapter",
+    )
+    .action((flags: OutFlags) => convert(flags, "native", output));
+}
+
+async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
+  await withAdapter(flags, async ({ adapter, directory }) => {
+    await checkOther(flags.out, flags.adapter!, "the adapter's own directory");
+    await saveAdapter(adapter, flags.out, { base_model: directory }, format);
+  });
+  output.info(`adapter saved in ${flags.out} (${format})`);
+}
+
+/** As withModel; without an adapter there is nothing to do. */
+async function withAdapter(
+  flags: OutFlags,
+  work: (opened: Opened & { readonly adapter: Adapter }) => Promise<void>,
+): Promise<void> {
+  if (flags.adapter === undefined) throw new UsageError("--adapter is missing: give the adapter's directory");
+  await withModel(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
+}
+
+/** Nothing that is read is overwritten. */
+async function checkOther(out: string, source: string, what: string): Promise<void> {
+  const exists = await stat(out).catch(() => null);
+  if (exists !== null && !exists.isDirectory())
+    throw new Error(`--out ${out}: this is a file; give a directory`);
+  if (resolve(out) === resolve(source))
+    throw new Error(`--out ${out}: that is ${what}; give another directory`);
+}

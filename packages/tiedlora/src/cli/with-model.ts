@@ -1,0 +1,59 @@
+/** What the commands that use a model have in common: a model, an adapter on it or not, and a device. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { isRecord, parseJsonObject } from "@tiedlora/core";
+import type { Pretrained } from "@tiedlora/models/node";
+import type { Adapter } from "../adapter.ts";
+import { CONFIG_FILE } from "../files/native.ts";
+import { loadAdapter } from "../node/files.ts";
+import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
+import { checkModelDirectory, openModel } from "./load.ts";
+import { oneOf } from "./options.ts";
+import { UsageError } from "./settings.ts";
+
+export interface ModelFlags {
+  readonly model?: string;
+  readonly adapter?: string;
+  readonly backend: BackendName;
+}
+
+/** Adds --model, --adapter and --backend. */
+export function addModelFlags(command: Command): Command {
+  return command
+    .option("--model <dir>", "the base model (default: the one that the adapter was trained on)")
+    .option("--adapter <dir>", "an adapter: of train, of peft or of mlx-lm (default: the model alone)")
+    .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
+}
+
+export interface Opened extends Pick<Pretrained, "model" | "tokenizer" | "padId"> {
+  readonly adapter: Adapter | null;
+  /** Where the model was found. */
+  readonly directory: string;
+}
+
+/** Loads what the flags say, and closes the device afterwards. */
+export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => Promise<T>): Promise<T> {
+  const directory = await modelOf(flags);
+  await checkModelDirectory(directory);
+  return withDevice(flags.backend, async (device) => {
+    const { model, tokenizer, padId } = await openModel(directory, device);
+    const adapter = flags.adapter === undefined ? null : await loadAdapter(model, flags.adapter);
+    return work({ model, tokenizer, padId, adapter, directory });
+  });
+}
+
+/** The model of the flags, or the one that the adapter's config names. */
+async function modelOf({ model, adapter }: ModelFlags): Promise<string> {
+  if (model !== undefined) return model;
+  if (adapter === undefined) throw new UsageError("--model is missing: give a Hugging Face directory");
+  const path = join(adapter, CONFIG_FILE);
+  const text = await readFile(path, "utf8").catch(() => null);
+  if (text === null)
+    throw new Error(`--adapter ${adapter}: there is no ${CONFIG_FILE} in it; expected an adapter`);
+  const config = parseJsonObject(text, path);
+  const base = isRecord(config) ? config["base_model_name_or_path"] : null;
+  if (typeof base !== "string" || base === "")
+    throw new UsageError(`--model is missing, and ${path} does not say which it was trained on`);
+  return base;
+}
