@@ -25,10 +25,20 @@ export type Dim = keyof Dims | number | ((dims: Dims) => number);
  * - `layer`: the modules of one layer, where the factor has one shape;
  * - `shape`: all modules where the factor has one shape, whatever their type;
  * - `model`: all modules; `in` and `out` axes are as large as the largest, and each module uses the leading part;
- * - a function: modules for which it returns the same string.
+ * - `{ groups }`: lists of paths of targets; those that are in no list share nothing;
+ * - a function: targets for which it returns the same string.
+ *
+ * For the last two as for `model`, `in` and `out` axes are as large as the largest.
  */
 export type Tie =
-  "none" | "all" | "layer" | "shape" | "model" | { readonly blocks: number } | ((site: Site) => string);
+  | "none"
+  | "all"
+  | "layer"
+  | "shape"
+  | "model"
+  | { readonly blocks: number }
+  | { readonly groups: readonly (readonly string[])[] }
+  | ((site: Site) => string);
 
 export interface Factor {
   readonly shape: readonly Dim[];

@@ -124,6 +124,10 @@ function planFactor(factor: string, spec: Factor, places: readonly Placed[]): Ma
 /** Sites with the same key share the factor. */
 function tieKey(tie: Tie, site: Site, shape: Shape): string {
   if (typeof tie === "function") return tie(site);
+  if (typeof tie === "object" && "groups" in tie) {
+    const group = tie.groups.findIndex((paths) => paths.includes(site.path));
+    return group < 0 ? site.path : String(group);
+  }
   if (typeof tie === "object") {
     if (!Number.isInteger(tie.blocks) || tie.blocks < 1)
       throw new RangeError(`tie in blocks of ${tie.blocks} layers given; expected an integer of at least 1`);
@@ -166,8 +170,7 @@ function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Sh
     const sizes = shapes.map((shape) => shape[axis]!);
     const largest = Math.max(...sizes);
     const different = sizes.findIndex((size) => size !== largest);
-    const mayDiffer =
-      (spec.tie === "model" || typeof spec.tie === "function") && (dim === "in" || dim === "out");
+    const mayDiffer = crossesSizes(spec.tie) && (dim === "in" || dim === "out");
     if (different >= 0 && !mayDiffer) {
       const one = group[different]!.site.path;
       const other = group[sizes.indexOf(largest)]!.site.path;
@@ -178,6 +181,10 @@ function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Sh
     }
     return largest;
   });
+}
+
+function crossesSizes(tie: Tie): boolean {
+  return tie === "model" || typeof tie === "function" || (typeof tie === "object" && "groups" in tie);
 }
 
 /** A pattern that matches no module does nothing, silently: refuse it. */

@@ -18,6 +18,7 @@ import {
   loadAdapterFiles,
   type Method,
   methods,
+  nativeFiles,
   peftLoraFiles,
   peftVeraFiles,
   tiedLora,
@@ -115,6 +116,62 @@ suite("written as peft's VeRA and read back, the answers are the same bit for bi
       ["base_model.vera_A", "base_model.vera_B"],
     );
     assert.equal(all.length, 2 + 3 * 3 * 2);
+  });
+
+  test("several pairs in one become several again, tied as they were, and go through the native format", async () => {
+    const { adapter, logits, fresh } = await adapted(
+      methods.tl6({ rank: 2, target: ["q_proj", "k_proj", "o_proj"] }),
+    );
+    const loaded = await loadAdapterFiles(fresh, asFiles(await collect(peftVeraFiles(adapter))));
+    const parts = (one: Adapter): number[] =>
+      one.plan.factors
+        .filter(({ factor }) => factor === "A" || factor === "B")
+        .map(({ aliases }) => aliases.length);
+    assert.deepEqual(parts(loaded).sort(), parts(adapter).sort());
+    const again = tinyLlama(device);
+    await loadAdapterFiles(again, asFiles(await collect(nativeFiles(loaded))));
+    assert.deepEqual(await logitsOf(again), logits);
+  });
+
+  test("metadata that does not fit the tensors is refused, and without it the file is plain VeRA", async () => {
+    const { adapter, logits } = await adapted(methods.tl6({ rank: 2 }));
+    const contents = await collect(peftVeraFiles(adapter));
+    const file = await openSafetensors(bytesSource(contents.get(TENSORS) as Uint8Array));
+    const rewritten = async (
+      blocks: string | null,
+      change: (name: string, values: Float32Array) => void = () => {},
+    ): Promise<Contents> => {
+      // prettier-ignore
+      const tensors = [...file.entries].map(([name, { shape }]) => ({
+        name,
+        dtype: "F32" as const,
+        shape,
+        bytes: async () => {
+          const values = decodeF32(await file.read(name), "file", name);
+          change(name, values);
+          return encodeTensor("f32", values);
+        },
+      }));
+      const bytes = await serialize(tensors, blocks === null ? [] : [["tiedlora.blocks", blocks]]);
+      return new Map([...contents, [TENSORS, bytes]]);
+    };
+    const plain = tinyLlama(device);
+    await loadAdapterFiles(plain, asFiles(await rewritten(null)));
+    assert.ok(distance(await logitsOf(plain), logits) < 2e-5);
+    const refused = async (wrong: Contents, message: RegExp): Promise<void> =>
+      assert.rejects(loadAdapterFiles(tinyLlama(device), asFiles(wrong)), (error) => {
+        assert.ok(error instanceof FormatError);
+        assert.match(error.message, message);
+        return true;
+      });
+    await refused(await rewritten('[{"a":0,"rank":6,"modules":["x"]}]'), /tiedlora\.blocks.*remove it/);
+    await refused(await rewritten('{"a":0}'), /something else/);
+    const blocks = file.metadata.get("tiedlora.blocks")!;
+    const trainedOn = await rewritten(
+      blocks,
+      (name, values) => name.endsWith("vera_lambda_d") && values.fill(1),
+    );
+    await refused(trainedOn, /vera_lambda_d.*values outside of the module's own part/);
   });
 
   test("what VeRA cannot hold is refused, and the error says what can", async () => {

@@ -121,6 +121,11 @@ suite("tying", () => {
   test("by a function shares where it says", () => {
     assert.equal(one((site) => String(site.layer! % 2)).length, 2);
   });
+  test("by lists of paths shares within each, and leaves the others alone", () => {
+    const paths = [0, 1, 2].map((i) => `model.layers.${i}.self_attn.q_proj`);
+    const plans = one({ groups: [[paths[0]!, paths[2]!]] }, ["q_proj"]);
+    assert.deepEqual(plans.slice(0, 2).map((plan) => plan.sites.map(({ layer }) => layer)), [[0, 2], [1]]); // prettier-ignore
+  });
   test("over the model is as large as the largest module", () => {
     const [plan] = planAdapter(
       llama(2, 8, 4),

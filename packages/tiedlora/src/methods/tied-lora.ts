@@ -99,7 +99,7 @@ function isVector(factor: FactorName): boolean {
 
 function tiesOf(tied: boolean | Tie | FactorTies): FactorTies {
   if (typeof tied === "boolean") return tied ? { A: "all", B: "all" } : {};
-  if (typeof tied === "object" && !("blocks" in tied)) return tied;
+  if (typeof tied === "object" && !("blocks" in tied) && !("groups" in tied)) return tied;
   return { A: tied, B: tied };
 }
 

@@ -1,5 +1,5 @@
 /** Names of tensors in peft's files, and how they are matched with what an adapter needs. */
-import { decodeF32, FormatError, type nn, type TensorFile } from "@tiedlora/core";
+import { decodeF32, FormatError, type nn, sameShape, type Shape, type TensorFile } from "@tiedlora/core";
 
 export const PREFIX = "base_model.model.";
 
@@ -21,10 +21,18 @@ function publishedName(name: string): string {
   return name;
 }
 
-/** What an adapter needs of a file: for each tensor its names, the first being the usual one. */
+/** A tensor that an adapter needs of a file. */
 export interface Wanted {
+  /** The first is the usual one. */
   readonly names: readonly string[];
-  readonly parameter: nn.Parameter;
+  readonly shape: Shape;
+  /** Takes the values, row-major; only once all tensors were found. */
+  readonly set: (values: Float32Array) => void;
+}
+
+/** A tensor that is a parameter as it is. */
+export function into(parameter: nn.Parameter, ...names: readonly string[]): Wanted {
+  return { names, shape: parameter.shape, set: (values) => parameter.set(values) };
 }
 
 export interface ReadOptions {
@@ -52,10 +60,10 @@ export async function readInto(
     throw mismatch(file, wanted.length, missing, unexpected);
   if (missing.length === wanted.length) throw mismatch(file, wanted.length, missing, unexpected);
   const present = matched.filter((one) => one.found !== undefined);
-  for (const { found, parameter } of present) checkShape(file, stored.get(found!)!, parameter);
-  for (const { found, parameter } of present) {
+  for (const { found, shape } of present) checkShape(file, stored.get(found!)!, shape);
+  for (const { found, set } of present) {
     const name = stored.get(found!)!;
-    parameter.set(decodeF32(await file.read(name), file.name, name));
+    set(decodeF32(await file.read(name), file.name, name));
   }
 }
 
@@ -79,14 +87,14 @@ function namesInFile(file: TensorFile): Map<string, string> {
   return names;
 }
 
-function checkShape(file: TensorFile, name: string, parameter: nn.Parameter): void {
+function checkShape(file: TensorFile, name: string, wanted: Shape): void {
   const { shape } = file.entries.get(name)!;
-  if (shape.length === parameter.rank && shape.every((size, axis) => size === parameter.shape[axis])) return;
+  if (sameShape(shape, wanted)) return;
   throw new FormatError({
     file: file.name,
     tensor: name,
     found: `shape [${shape.join(", ")}]`,
-    expected: `[${parameter.shape.join(", ")}]`,
+    expected: `[${wanted.join(", ")}]`,
   });
 }
 

@@ -11,9 +11,16 @@ import { loraBias } from "../../methods/lora-bias.ts";
 import type { LoadOptions } from "../load.ts";
 import { CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
 import { veraProjections } from "../torch-random.ts";
-import { parsePeftLora, parsePeftVera, type PeftLoraConfig, type PeftTargets } from "./config.ts";
-import { PREFIX, readInto, type Wanted } from "./keys.ts";
+import {
+  parsePeftLora,
+  parsePeftVera,
+  type PeftLoraConfig,
+  type PeftTargets,
+  type PeftVeraConfig,
+} from "./config.ts";
+import { into, PREFIX, readInto, type Wanted } from "./keys.ts";
 import { savedModules, targetPaths } from "./targets.ts";
+import { readBlocks, unpackedMethod, unpackedTensors } from "./unpack.ts";
 
 type Config = Readonly<Record<string, unknown>>;
 
@@ -34,10 +41,12 @@ export async function loadPeftLora(
     rankPattern: usedPatterns(config.rankPattern, common.target),
     alphaPattern: usedPatterns(config.alphaPattern, common.target),
   });
-  return fill(model, files, method, options, (adapter) => [
-    ...loraTensors(adapter),
-    ...replacedTensors(adapter),
-  ]);
+  return withTensors(files, (tensors) =>
+    fill(model, tensors, method, options, (adapter) => [
+      ...loraTensors(adapter),
+      ...replacedTensors(adapter),
+    ]),
+  );
 }
 
 function loraMethod({ dora: isDora, loraBias: hasBias }: PeftLoraConfig, options: CommonOptions): Method {
@@ -45,41 +54,47 @@ function loraMethod({ dora: isDora, loraBias: hasBias }: PeftLoraConfig, options
   return hasBias ? loraBias(options) : methods.lora(options);
 }
 
-/** Puts a VeRA adapter on a model. Projections that the file does not hold are drawn as PyTorch draws them. */
+/**
+ * Puts a VeRA adapter on a model. Projections that the file does not hold are drawn as PyTorch draws them. A pair that was
+ * made up of several by `peftVeraFiles` becomes several again.
+ */
 export async function loadPeftVera(
   model: nn.Module,
   files: Files,
   raw: Config,
   options: LoadOptions = {},
 ): Promise<Adapter> {
-  const file = `${files.name}/${CONFIG_FILE}`;
-  const config = parsePeftVera(raw, file);
-  const { dInitial } = config;
-  const method = methods.vera({ ...commonOptions(model, config.targets, config, file), dInitial });
-  return fill(
-    model,
-    files,
-    method,
-    options,
-    (adapter) => {
-      const [A, B] = [adapter.select({ factors: ["A"] })[0]!, adapter.select({ factors: ["B"] })[0]!];
-      if (!config.saveProjection) {
-        const drawn = veraProjections(config.seed, config.rank, A.shape[1]!, B.shape[0]!);
-        A.set(drawn.A);
-        B.set(drawn.B);
-      }
-      const projections: Wanted[] = [
-        { names: ["base_model.vera_A"], parameter: A },
-        { names: ["base_model.vera_B"], parameter: B },
+  const where = `${files.name}/${CONFIG_FILE}`;
+  const config = parsePeftVera(raw, where);
+  const common = commonOptions(model, config.targets, config, where);
+  return withTensors(files, (file) => {
+    const blocks = config.saveProjection ? readBlocks(file, config.rank, common.target) : null;
+    if (blocks !== null) {
+      const wanted = (adapter: Adapter): Wanted[] => [
+        ...unpackedTensors(adapter, blocks),
+        ...replacedTensors(adapter),
       ];
-      const vectors = [...adapter.places()].flatMap(([, place]): Wanted[] => [
-        { names: [`${PREFIX}${place.member.path}.vera_lambda_b`], parameter: place.parameter("v")! },
-        { names: [`${PREFIX}${place.member.path}.vera_lambda_d`], parameter: place.parameter("u")! },
-      ]);
-      return [...(config.saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
-    },
-    config.saveProjection ? [] : ["A", "B"],
-  );
+      return fill(model, file, unpackedMethod(blocks, common), options, wanted);
+    }
+    const { dInitial, saveProjection } = config;
+    const method = methods.vera({ ...common, dInitial });
+    return fill(model, file, method, options, (adapter) => veraTensors(adapter, config), saveProjection ? [] : ["A", "B"]); // prettier-ignore
+  });
+}
+
+function veraTensors(adapter: Adapter, { saveProjection, seed, rank }: PeftVeraConfig): Wanted[] {
+  const [A, B] = [adapter.select({ factors: ["A"] })[0]!, adapter.select({ factors: ["B"] })[0]!];
+  if (!saveProjection) {
+    const drawn = veraProjections(seed, rank, A.shape[1]!, B.shape[0]!);
+    A.set(drawn.A);
+    B.set(drawn.B);
+  }
+  const projections = [into(A, "base_model.vera_A"), into(B, "base_model.vera_B")];
+  const vectors = [...adapter.places()].flatMap(([, place]) => [
+    into(place.parameter("v")!, `${PREFIX}${place.member.path}.vera_lambda_b`),
+    into(place.parameter("u")!, `${PREFIX}${place.member.path}.vera_lambda_d`),
+  ]);
+  return [...(saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
 }
 
 function commonOptions(
@@ -119,7 +134,7 @@ function loraTensors(adapter: Adapter): Wanted[] {
     Object.keys(adapter.method.factors).map((factor): Wanted => {
       const matrix = factor === "A" || factor === "B";
       const name = host instanceof nn.Embedding && matrix ? `lora_embedding_${factor}` : LORA_NAMES[factor]!;
-      return { names: [`${PREFIX}${place.member.path}.${name}`], parameter: place.parameter(factor)! };
+      return into(place.parameter(factor)!, `${PREFIX}${place.member.path}.${name}`);
     }),
   );
 }
@@ -130,33 +145,38 @@ function replacedTensors(adapter: Adapter): Wanted[] {
   return [...adapter.replacements()].map(([path, parameter]): Wanted => {
     const plain = `${PREFIX}${path}`;
     const inside = `${PREFIX}${path.slice(0, -"bias".length)}base_layer.bias`;
-    return { names: adapted.has(path) ? [inside, plain] : [plain], parameter };
+    return into(parameter, ...(adapted.has(path) ? [inside, plain] : [plain]));
   });
 }
 
+async function withTensors<T>(files: Files, work: (file: TensorFile) => Promise<T>): Promise<T> {
+  const file = await openTensors(files);
+  try {
+    return await work(file);
+  } finally {
+    await file.close();
+  }
+}
+
+/** `drawn`: factors that do not come from the file. */
 async function fill(
   model: nn.Module,
-  files: Files,
+  file: TensorFile,
   method: Method,
   options: LoadOptions,
   wantedBy: (adapter: Adapter) => Wanted[],
   drawn: readonly string[] = [],
 ): Promise<Adapter> {
-  const file = await openTensors(files);
-  try {
-    const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file, drawn) });
-    const set = adaptersOf(model);
-    const repeated = repeatedNames(file, set, adapter);
-    await readInto(file, wantedBy(adapter), {
-      ...(options.strict !== undefined && { strict: options.strict }),
-      ignored: (name) => repeated.has(name) || isQuirk(name, adapter),
-    });
-    for (const [name, path] of repeated) await checkRepeated(file, name, set.ownParameters().get(path)!);
-    if (options.trainable === false) adapter.freeze();
-    return adapter.attach(options);
-  } finally {
-    await file.close();
-  }
+  const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file, drawn) });
+  const set = adaptersOf(model);
+  const repeated = repeatedNames(file, set, adapter);
+  await readInto(file, wantedBy(adapter), {
+    ...(options.strict !== undefined && { strict: options.strict }),
+    ignored: (name) => repeated.has(name) || isQuirk(name, adapter),
+  });
+  for (const [name, path] of repeated) await checkRepeated(file, name, set.ownParameters().get(path)!);
+  if (options.trainable === false) adapter.freeze();
+  return adapter.attach(options);
 }
 
 /** With bias "all", peft writes the biases of saved modules three times over. */

@@ -8,7 +8,7 @@ import type { Place } from "../../place.ts";
 import { CONFIG_FILE, parametersToWrite, TENSORS_FILE, type OutputFile, type Provenance } from "../native.ts";
 import { PREFIX } from "./keys.ts";
 import { shortNames } from "./targets.ts";
-import { packTied } from "./vera.ts";
+import { BLOCKS, packTied } from "./vera.ts";
 
 type Tensors = [name: string, tensor: Tensor][];
 
@@ -96,7 +96,8 @@ function alphaOf({ owner, plan, scale }: Place, rank: number): number {
 
 /**
  * A tied adapter as peft's VeRA: A and B once for all modules, and each module's u and s · v. peft multiplies in the same
- * order, so nothing is rounded anew. Training it on in Python trains u and v only. For methods of the Tied-LoRA family.
+ * order, so nothing is rounded anew. Training it on in Python trains u and v only. For methods of the Tied-LoRA family. The
+ * metadata says how the pair is made up of several, for reading it back as such.
  */
 export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   const embedding = [...adapter.places()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
@@ -104,7 +105,7 @@ export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
     throw new Error(
       `peft's VeRA adapts linear modules only, and ${embedding.path} is an embedding; export as peft-lora`,
     );
-  const { A, B, vectors } = packTied(adapter);
+  const { A, B, vectors, blocks } = packTied(adapter);
   const tensors = vectors.flatMap(({ path, u, v }): Tensors => [
     [`${PREFIX}${path}.vera_lambda_b`, v],
     [`${PREFIX}${path}.vera_lambda_d`, u],
@@ -114,16 +115,22 @@ export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
     ["base_model.vera_B", B],
   ];
   const { method } = adapter;
-  return outputFiles(adapter, provenance, [...projections, ...tensors, ...replacedTensors(adapter)], {
-    peft_type: "VERA",
-    bias: method.bias === "adapted" ? "vera_only" : method.bias,
-    r: A.shape[0]!,
-    projection_prng_key: 0,
-    save_projection: true,
-    vera_dropout: method.dropout,
-    d_initial: 0.1,
-    init_weights: true,
-  });
+  return outputFiles(
+    adapter,
+    provenance,
+    [...projections, ...tensors, ...replacedTensors(adapter)],
+    {
+      peft_type: "VERA",
+      bias: method.bias === "adapted" ? "vera_only" : method.bias,
+      r: A.shape[0]!,
+      projection_prng_key: 0,
+      save_projection: true,
+      vera_dropout: method.dropout,
+      d_initial: 0.1,
+      init_weights: true,
+    },
+    blocks.length > 1 ? { [BLOCKS]: JSON.stringify(blocks) } : {},
+  );
 }
 
 /** peft calls the bias of an adapted module that of the layer inside. */
@@ -140,6 +147,7 @@ function outputFiles(
   provenance: Provenance,
   tensors: Tensors,
   fields: Readonly<Record<string, Json>>,
+  more: Readonly<Record<string, string>> = {},
 ): OutputFile[] {
   const places = [...adapter.places()];
   const paths = places.map(([, { member }]) => member.path);
@@ -156,6 +164,7 @@ function outputFiles(
     fan_in_fan_out: places.some(([host]) => isConv1d(host)),
   };
   const metadata = {
+    ...more,
     format: "pt",
     "tiedlora.method": adapter.method.name,
     "tiedlora.provenance": JSON.stringify(provenance),

@@ -20,10 +20,22 @@ export interface PackedVectors {
   readonly v: Tensor;
 }
 
+/** Where the metadata of a file lists the parts. */
+export const BLOCKS = "tiedlora.blocks";
+
+/** One part, as the metadata lists it. */
+export interface PackedBlock {
+  /** Parts with the same number have one A. */
+  readonly a: number;
+  readonly rank: number;
+  readonly modules: readonly string[];
+}
+
 export interface Packed {
   readonly A: Tensor;
   readonly B: Tensor;
   readonly vectors: readonly PackedVectors[];
+  readonly blocks: readonly PackedBlock[];
 }
 
 interface Block {
@@ -61,7 +73,17 @@ export function packTied(adapter: Adapter): Packed {
     const rank = block.A.shape[0]!;
     return { path: place.member.path, u: pad(u, 0, start, A.shape[0]! - start - rank), v };
   });
-  return { A, B, vectors };
+  const shared = [...new Set(blocks.map((block) => block.A))];
+  return {
+    A,
+    B,
+    vectors,
+    blocks: blocks.map((block) => ({
+      a: shared.indexOf(block.A),
+      rank: block.A.shape[0]!,
+      modules: places.filter((place) => blockOf.get(place) === block).map(({ member }) => member.path),
+    })),
+  };
 }
 
 const rankOf = (blocks: readonly Block[]): number => blocks.reduce((sum, { A }) => sum + A.shape[0]!, 0);
