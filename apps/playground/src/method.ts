@@ -20,7 +20,7 @@ const SWITCHES = {
 } as const satisfies Readonly<Record<string, Preset>>;
 
 export type PresetName = keyof typeof SWITCHES;
-export const PRESETS: Readonly<Record<PresetName, Preset>> = SWITCHES;
+const PRESETS: Readonly<Record<PresetName, Preset>> = SWITCHES;
 export const PRESET_NAMES: readonly PresetName[] = Object.keys(SWITCHES) as PresetName[];
 
 const isPreset = (name: string): name is PresetName => Object.hasOwn(SWITCHES, name);

@@ -8,7 +8,7 @@
  */
 
 /** Blocks start on cache lines, so that threads do not share one by accident. */
-export const ALIGNMENT = 64;
+const ALIGNMENT = 64;
 
 interface Block {
   readonly start: number;

@@ -23,7 +23,7 @@ export function uleb(value: number): number[] {
 }
 
 /** Signed LEB128 of a 32-bit integer. */
-export function sleb(value: number): number[] {
+function sleb(value: number): number[] {
   const out: number[] = [];
   for (let rest = value | 0; ;) {
     const low = rest & 0x7f;

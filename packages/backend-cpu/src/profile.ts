@@ -28,7 +28,7 @@ export class Recorder {
 }
 
 /** A kernel in one line: what it does, over which shape, on which types. */
-export function describe(step: Step): string {
+function describe(step: Step): string {
   return step.type === "loop" ? describeLoop(step) : describeCall(step);
 }
 

@@ -12,7 +12,7 @@ import {
 import type { BaseInfo, RunChoice, TieScope } from "../protocol.ts";
 import { byId, choice, count, el, numeric } from "./dom.ts";
 
-export const MOST_METHODS = 4;
+const MOST_METHODS = 4;
 const OWN = { own: "my own" };
 
 export class MethodCards {

@@ -26,7 +26,7 @@ export function fill(dtype: DType, bytes: ArrayBuffer, seed: number): void {
   }
 }
 
-export function decode(dtype: DType, bytes: ArrayBuffer): number[] {
+function decode(dtype: DType, bytes: ArrayBuffer): number[] {
   const raw = [...viewBytes(dtype, bytes)];
   if (dtype === "f16") return raw.map(f16ToF32);
   return dtype === "bf16" ? raw.map(bf16ToF32) : raw;

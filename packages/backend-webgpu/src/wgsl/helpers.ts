@@ -39,7 +39,7 @@ function typesOf(width: 1 | 4): Types {
 }
 
 /** The name under which a helper of this width is defined. */
-export function helperName(helper: Helper, width: 1 | 4): string {
+function helperName(helper: Helper, width: 1 | 4): string {
   return width === 1 ? `${helper}_` : `${helper}4_`;
 }
 

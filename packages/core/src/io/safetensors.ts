@@ -38,7 +38,7 @@ export const FILE_DTYPE_BYTES = {
 export type FileDType = keyof typeof FILE_DTYPE_BYTES;
 
 /** Headers above this are refused, as by every reader of the format. */
-export const MAX_HEADER_BYTES = 100_000_000;
+const MAX_HEADER_BYTES = 100_000_000;
 
 export interface TensorEntry {
   readonly dtype: FileDType;
@@ -224,7 +224,7 @@ function checkCoverage(
   }
 }
 
-export function isFileDType(value: unknown): value is FileDType {
+function isFileDType(value: unknown): value is FileDType {
   return typeof value === "string" && Object.hasOwn(FILE_DTYPE_BYTES, value);
 }
 

@@ -4,7 +4,7 @@ import { computeType } from "../dtype.ts";
 import type { Node } from "../node.ts";
 
 /** `value` in the compute type of `x`, handed over at run time. */
-export const like = (x: Node, value: number): Node => scalar(value, computeType(x.dtype));
+const like = (x: Node, value: number): Node => scalar(value, computeType(x.dtype));
 
 /** 1 / (1 + exp(-x)). */
 export const sigmoid = (x: Node): Node => unary("recip", add(like(x, 1), unary("exp", neg(x))));

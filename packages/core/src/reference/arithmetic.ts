@@ -3,7 +3,7 @@ import type { ComputeType } from "../dtype.ts";
 import type { BinaryOp, ReduceOp, UnaryOp } from "../kernel.ts";
 
 /** erf by its all-positive Kummer series, to about 1e-15. */
-export function erf(x: number): number {
+function erf(x: number): number {
   if (Number.isNaN(x)) return x;
   if (Math.abs(x) > 6) return Math.sign(x);
   let term = x;

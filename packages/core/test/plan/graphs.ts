@@ -27,13 +27,13 @@ export class Tape {
 const LENGTHS = [1, 2, 3, 4, 6];
 
 /** Lengths of a common shape, each possibly 1, the first axes possibly missing: so that most pairs broadcast. */
-export function randomShape(tape: Tape, common: Shape): number[] {
+function randomShape(tape: Tape, common: Shape): number[] {
   const shape = common.map((d) => (tape.below(5) === 0 ? 1 : d));
   return tape.below(3) === 0 ? shape.slice(tape.below(shape.length + 1)) : shape;
 }
 
 /** Values in [-2, 2), multiples of 1/8, so that products and small sums are exact. */
-export function values(tape: Tape, n: number): Float64Array {
+function values(tape: Tape, n: number): Float64Array {
   const seed = tape.below(1000);
   return Float64Array.from({ length: n }, (_, i) => ((Math.imul(seed + i + 1, 48271) >>> 7) % 32) / 8 - 2);
 }
