@@ -1,7 +1,7 @@
 /** Training steps as kernels, without a GPU: how many there are, how many differ, and that they keep to the limits. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Device } from "@tiedlora/core";
+import { Device, type Tensor } from "@tiedlora/core";
 import { type Method, prepare } from "../../../bench/workloads.ts";
 import type { Kernel, Target } from "../src/wgsl/target.ts";
 import { CARD, DEFAULT_LIMITS, DryBackend, SOFTWARE } from "./support/dry.ts";
@@ -50,6 +50,19 @@ for (const [name, target] of Object.entries(TARGETS)) {
     });
   }
 }
+
+test("buffers beyond a binding split a kernel no further than that helps", async () => {
+  const backend = new DryBackend({ ...DEFAULT_LIMITS, maxBindings: 16, maxBindingBytes: 16384 });
+  const device = new Device(backend);
+  const [x, y] = [[131, 60], [60, 160]].map((shape) => device.tensor(new Float32Array(shape[0]! * shape[1]!)).reshape(shape)); // prettier-ignore
+  const count = async (result: Tensor): Promise<number> => {
+    await result.data();
+    return backend.programs.at(-1)!.length;
+  };
+  assert.equal(await count(x!.sum(0)), 1); // every column passes through all of the buffer
+  assert.equal(await count(x!.add(1)), 4);
+  assert.ok((await count(x!.matmul(y!))) <= 32);
+});
 
 function invocations(code: string): number {
   const size = /@workgroup_size\(([\d, ]+)\)/.exec(code)![1]!;

@@ -281,14 +281,15 @@ export class Bindings {
     const per = this.#perElement(shown, width);
     const span = shown.window / (BYTES_OF_KIND[shown.kind] * per);
     const name = `part${shown.first}`;
-    const cases = range(shown.parts - 1).map(
-      (p) => `  if (i < ${(p + 1) * span}u) { return ${read(shown.first + p, `i - ${p * span}u`)}; }`,
-    );
-    const last = shown.parts - 1;
     const element = shown.atomic ? "u32" : ELEMENT[shown.kind][width === 4 ? 1 : 0];
+    // one exit: drivers turn early returns into costly control flow
+    const cases = range(shown.parts).map((p) => {
+      const value = `{ v = ${read(shown.first + p, p === 0 ? "i" : `i - ${p * span}u`)}; }`;
+      return p === shown.parts - 1 ? value : `if (i < ${(p + 1) * span}u) ${value} else `;
+    });
     this.#functions.set(
       name,
-      `fn ${name}(i: u32) -> ${element} {\n${cases.join("\n")}\n  return ${read(shown.first + last, `i - ${last * span}u`)};\n}`,
+      `fn ${name}(i: u32) -> ${element} { var v = ${element}(); ${cases.join("")} return v; }`,
     );
     return name;
   }

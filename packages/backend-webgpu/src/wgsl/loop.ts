@@ -9,7 +9,7 @@ import { BINARY, literal, REDUCE, type Typed, type Width, wgslType } from "./ari
 import { Bindings, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";
 import { Helpers } from "./helpers.ts";
-import { axisToSplit, byteExtent, coalesce, narrow, operandsOfSpace, type Space, spaceOf } from "./space.ts";
+import { axisToSplit, coalesce, narrow, operandsOfSpace, type Space, spaceOf, wantsSplit } from "./space.ts";
 import { ceilDiv, grid, type Kernel, range, type Target } from "./target.ts";
 
 /** The dispatches of a loop kernel: one, or several where its buffers exceed what a binding can show. */
@@ -19,17 +19,19 @@ export function renderLoop(kernel: LoopKernel, bufferBytes: readonly number[], t
   );
 }
 
-/** Halves the outer axes until every operand of an oversize buffer fits one binding, as far as that goes. */
-export function split(space: Space, bufferBytes: readonly number[], target: Target): Space[] {
+/**
+ * Halves the outer axes until every operand of an oversize buffer fits one binding. One of which a single row exceeds a
+ * binding is left to `Bindings`, which shows it by several.
+ */
+function split(space: Space, bufferBytes: readonly number[], target: Target): Space[] {
   const lengths = [...space.outer, ...space.inner];
-  const oversize = operandsOfSpace(space).filter((o) => {
-    const bytes = byteExtent(o, lengths);
-    const room = target.maxBindingBytes - target.offsetAlignment;
-    return bufferBytes[o.buffer]! > target.maxBindingBytes && bytes && bytes[1] - bytes[0] > room;
-  });
+  const rank = space.outer.length;
+  const oversize = operandsOfSpace(space).filter((o) =>
+    wantsSplit(o, lengths, rank, bufferBytes[o.buffer]!, target),
+  );
   if (oversize.length === 0) return [space];
-  const axis = axisToSplit(oversize, lengths, range(space.outer.length));
-  if (axis === undefined) return [space]; // one row exceeds a binding: it is shown by several
+  const axis = axisToSplit(oversize, lengths, range(rank));
+  if (axis === undefined) return [space];
   const length = lengths[axis]!;
   const half = length >= 8 ? ceilDiv(length, 8) * 4 : ceilDiv(length, 2);
   return [narrow(space, axis, 0, half), narrow(space, axis, half, length - half)].flatMap((s) =>

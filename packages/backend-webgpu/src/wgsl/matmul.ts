@@ -11,7 +11,7 @@ import { Helpers } from "./helpers.ts";
 import { renderLoop } from "./loop.ts";
 import { subgroupKernel } from "./matmul-subgroup.ts";
 import { tiledKernel } from "./matmul-tiled.ts";
-import { axisToSplit, byteExtent, narrowView } from "./space.ts";
+import { axisToSplit, narrowView, wantsSplit } from "./space.ts";
 import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
@@ -117,14 +117,9 @@ function shifted(instr: Instr, by: number): Instr {
   return "a" in instr ? { ...instr, a: instr.a + by } : instr;
 }
 
-/** Halves batch, m and n until every operand of an oversize buffer fits one binding, as far as that goes. */
+/** Halves batch, m and n until every operand of an oversize buffer fits one binding, where that can be. */
 function split(p: Product, bufferBytes: readonly number[], target: Target): Product[] {
   const rank = p.batch.length;
-  const room = target.maxBindingBytes - target.offsetAlignment;
-  const isOversize = (o: Operand, lengths: readonly number[]): boolean => {
-    const bytes = byteExtent(o, lengths);
-    return bufferBytes[o.buffer]! > target.maxBindingBytes && bytes !== null && bytes[1] - bytes[0] > room;
-  };
   const outer = [...p.batch, p.m, p.n];
   // every operand over the axes [...batch, m, n]: the depth is not split
   const asOuter = (o: Operand, missing: number): Operand => {
@@ -132,14 +127,18 @@ function split(p: Product, bufferBytes: readonly number[], target: Target): Prod
     if (missing === rank) strides[rank + 1] = o.view.strides[rank + 1]!;
     return { ...o, view: { offset: o.view.offset, strides } };
   };
+  const isOversize = (o: Operand, lengths: readonly number[], outerRank: number): boolean =>
+    wantsSplit(o, lengths, outerRank, bufferBytes[o.buffer]!, target);
   const oversize = [
     ...p.inputs.flatMap((o, i) => {
       const depth = p.k[i >> 1]!;
-      const lengths = i % 2 === 0 ? [...p.batch, p.m, depth] : [...p.batch, depth, p.n];
-      return isOversize(o, lengths) ? [asOuter(o, i % 2 === 0 ? rank + 1 : rank)] : [];
+      const [lines, missing] = i % 2 === 0 ? [p.m, rank + 1] : [p.n, rank];
+      // with the depth last, whatever the operand's order
+      const view = i % 2 === 0 ? o.view : swapLast(o.view);
+      return isOversize({ ...o, view }, [...p.batch, lines, depth], rank + 1) ? [asOuter(o, missing)] : [];
     }),
     ...usesOf({ ...p.epilogue, lengths: outer, vectorAxis: undefined }).flatMap((u) =>
-      isOversize(u.operand, outer) ? [u.operand] : [],
+      isOversize(u.operand, outer, outer.length) ? [u.operand] : [],
     ),
   ];
   const axis = oversize.length === 0 ? undefined : axisToSplit(oversize, outer, range(outer.length));
@@ -149,6 +148,12 @@ function split(p: Product, bufferBytes: readonly number[], target: Target): Prod
   return [narrowed(p, axis, 0, half), narrowed(p, axis, half, length - half)].flatMap((q) =>
     split(q, bufferBytes, target),
   );
+}
+
+/** The view with its last two axes exchanged. */
+function swapLast({ offset, strides, valid }: View): View {
+  const swap = <T>(of: readonly T[]): T[] => [...of.slice(0, -2), of[of.length - 1]!, of[of.length - 2]!];
+  return { offset, strides: swap(strides), ...(valid ? { valid: swap(valid) } : {}) };
 }
 
 function narrowed(p: Product, axis: number, start: number, length: number): Product {

@@ -3,6 +3,7 @@
  * its operands do not fit one binding.
  */
 import { BYTES, type Instr, type LoopKernel, type Operand, type Store, type View } from "@tiedlora/core";
+import type { Target } from "./target.ts";
 
 /** A loop kernel over a part of its iteration space: `index` along an axis starts at `origin[axis]`. */
 export interface Space {
@@ -115,7 +116,7 @@ export function narrowView(view: View, axis: number, start: number): View {
 }
 
 /** The first and last element that a view touches, or null where its valid ranges leave nothing. */
-export function extent(view: View, lengths: readonly number[]): readonly [number, number] | null {
+function extent(view: View, lengths: readonly number[]): readonly [number, number] | null {
   let [low, high] = [view.offset, view.offset];
   for (const [d, stride] of view.strides.entries()) {
     const range = view.valid?.[d];
@@ -135,6 +136,26 @@ export function byteExtent(operand: Operand, lengths: readonly number[]): readon
   if (!elements) return null;
   const size = BYTES[operand.dtype];
   return [Math.floor((elements[0] * size) / 16) * 16, Math.ceil(((elements[1] + 1) * size) / 16) * 16];
+}
+
+/**
+ * Whether an operand of an oversize buffer touches more than one binding shows, and would touch less if the axes
+ * `[0, outerRank)` were split: what it touches within one outer index must fit.
+ */
+export function wantsSplit(
+  operand: Operand,
+  lengths: readonly number[],
+  outerRank: number,
+  bufferBytes: number,
+  { maxBindingBytes, offsetAlignment }: Target,
+): boolean {
+  if (bufferBytes <= maxBindingBytes) return false;
+  const room = maxBindingBytes - offsetAlignment;
+  const touched = (of: readonly number[]): number => {
+    const bytes = byteExtent(operand, of);
+    return bytes === null ? 0 : bytes[1] - bytes[0];
+  };
+  return touched(lengths) > room && touched(lengths.map((n, d) => (d < outerRank ? 1 : n))) <= room;
 }
 
 /** The axis, of those given, whose halving most shrinks what the oversize operands touch; undefined if none does. */
