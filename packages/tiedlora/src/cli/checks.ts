@@ -18,7 +18,7 @@ export function checkRank(model: Decoder, method: Method, output: Output): void 
 }
 
 /** What is to be noted of a method's rank; null: nothing. Throws if it is absurd. */
-function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
+export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
   const { sites } = planAdapter(linears, { ...method, rank: 1 });
   const [smallest] = sites
     .map(({ site }) => site)

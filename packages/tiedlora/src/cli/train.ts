@@ -145,14 +145,14 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   });
 }
 
-function methodOf(settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">): Method {
+export function methodOf(settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">): Method {
   const { method, rank, alpha, target, dropout } = settings;
   return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
 }
 
 const DEFAULT_STEPS = 100;
 
-function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, examples: number): number {
+export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, examples: number): number {
   if (epochs === undefined) return steps ?? DEFAULT_STEPS;
   return Math.max(1, Math.ceil((epochs * examples) / (batch * accumulate)));
 }
