@@ -4,16 +4,8 @@
  */
 import { BYTES, computeType, type DType, isFloat, type TypedArray } from "./dtype.ts";
 import type { BinaryOp, UnaryOp } from "./kernel.ts";
-import {
-  type Attrs,
-  isOp,
-  Node,
-  type Op,
-  type Range,
-  type Replay,
-  type Shape,
-  type Storage,
-} from "./node.ts";
+import { type Attrs, isOp, Node, type Op, type Range, type Replay, type Shape } from "./node.ts";
+import { type Storage } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
 function make<K extends Op>(

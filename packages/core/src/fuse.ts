@@ -189,7 +189,7 @@ class Fuser implements Memory {
 
   /** With those that make what it reads: an epilogue of a matmul, rows that are folded and used, several results at once. */
   joinProducers(): void {
-    for (const start of [...this.#kernels]) {
+    for (const start of Array.from(this.#kernels)) {
       let kernel: Kernel | null = this.#kernels.has(start) ? start : null;
       while (kernel) {
         const user: Kernel = kernel;
@@ -204,7 +204,7 @@ class Fuser implements Memory {
 
   /** With others that read the same large value in the same rows. */
   joinReadersOfTheSame(): void {
-    for (const start of [...this.#kernels]) {
+    for (const start of Array.from(this.#kernels)) {
       let kernel: Kernel | null = this.#kernels.has(start) ? start : null;
       while (kernel?.emitted && !kernel.call) {
         const current: Kernel = kernel;
@@ -223,7 +223,7 @@ class Fuser implements Memory {
   /** Small ones of the same size with each other, e.g. the updates of many small parameters. */
   joinSmall(): void {
     const latest = new Map<string, Kernel>();
-    for (const kernel of [...this.#kernels]) {
+    for (const kernel of Array.from(this.#kernels)) {
       if (!kernel.emitted || kernel.call || points(kernel.emitted.space) > SMALL) continue;
       const key = pattern(kernel.emitted.space);
       const before = latest.get(key);

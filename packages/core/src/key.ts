@@ -3,7 +3,7 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "./dtype.ts";
-import type { Attrs, Node, Op, Storage } from "./node.ts";
+import { type Attrs, isOp, type Node, type Op, type Storage } from "./node.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */
 export interface Trace {
@@ -15,77 +15,15 @@ export interface Trace {
   readonly scalars: readonly Node<"scalar">[];
 }
 
-/** Writes an operation's attributes into the key. */
-type Encode<K extends Op> = (attrs: Attrs[K], w: Writer) => void;
-const none = (): void => {};
-const axes = (a: { readonly axes: readonly number[] }, w: Writer): void => w.list(a.axes);
-const attention = (a: Attrs["attention"], w: Writer): void => {
-  w.int(a.causal ? 1 : 0);
-  w.number(a.scale);
-};
+/** Operations by number, in the order in which they were first met. */
+const CODES = new Map<Op, number>();
 
-const ENCODE: { readonly [K in Op]: Encode<K> } = {
-  buffer: ({ storage }, w) => w.int(w.storage(storage)),
-  data: none,
-  const: ({ value }, w) => w.number(value),
-  scalar: none,
-  iota: ({ axis }, w) => w.int(axis),
-  randomBits: none,
-  neg: none,
-  exp: none,
-  log: none,
-  sqrt: none,
-  rsqrt: none,
-  recip: none,
-  sin: none,
-  cos: none,
-  tanh: none,
-  erf: none,
-  floor: none,
-  abs: none,
-  not: none,
-  add: none,
-  sub: none,
-  mul: none,
-  div: none,
-  mod: none,
-  max: none,
-  min: none,
-  lt: none,
-  le: none,
-  eq: none,
-  and: none,
-  or: none,
-  xor: none,
-  shl: none,
-  shr: none,
-  where: none,
-  cast: none, // the target is the node's type
-  reduceSum: axes,
-  reduceProd: axes,
-  reduceMax: axes,
-  reduceMin: axes,
-  reshape: none,
-  permute: ({ order }, w) => w.list(order),
-  expand: none,
-  slice: ({ ranges }, w) => {
-    for (const range of ranges) w.list(range);
-  },
-  pad: ({ widths }, w) => {
-    for (const width of widths) w.list(width);
-  },
-  flip: axes,
-  matmul: none,
-  attention,
-  attentionGrad: attention,
-  pick: ({ index }, w) => w.int(index),
-  gather: none,
-  scatterAdd: none,
-  after: none,
-};
+function codeOf(op: Op): number {
+  let code = CODES.get(op);
+  if (code === undefined) CODES.set(op, (code = CODES.size));
+  return code;
+}
 
-const OPS = Object.keys(ENCODE) as Op[];
-const CODE = Object.fromEntries(OPS.map((op, code) => [op, code])) as { readonly [K in Op]: number };
 const TYPE: { readonly [D in DType]: number } = { f32: 0, f16: 1, bf16: 2, f64: 3, i32: 4, u32: 5, bool: 6 };
 
 const float = new Float64Array(1);
@@ -106,10 +44,16 @@ class Writer {
     this.ints[this.length++] = value;
   }
 
-  number(value: number): void {
-    float[0] = value;
-    this.int(halves[0]!);
-    this.int(halves[1]!);
+  /** An attribute: a number, a truth value, or lists of them. The builders name attributes in one order. */
+  attribute(value: unknown): void {
+    if (Array.isArray(value)) {
+      this.int(value.length);
+      for (const item of value) this.attribute(item);
+    } else {
+      float[0] = Number(value);
+      this.int(halves[0]!);
+      this.int(halves[1]!);
+    }
   }
 
   list(values: readonly number[]): void {
@@ -144,47 +88,38 @@ export function trace(
   w.reset();
   const data: Node<"data">[] = [];
   const scalars: Node<"scalar">[] = [];
-  const position = new Map<Node, number>();
-  const stack: Node[] = [];
-  const next: number[] = []; // for each node on the stack, the input to visit next
-
-  const visit = (root: Node): number => {
-    const known = position.get(root);
-    if (known !== undefined) return known;
-    stack.push(root);
-    next.push(0);
-    while (stack.length > 0) {
-      const top = stack.length - 1;
-      const node = stack[top]!;
-      const i = next[top]!;
-      if (i < node.inputs.length) {
-        next[top] = i + 1;
-        const input = node.inputs[i]!;
-        if (!position.has(input)) {
-          stack.push(input);
-          next.push(0);
-        }
-        continue;
-      }
-      stack.pop();
-      next.pop();
-      if (position.has(node)) continue;
-      write(node);
-      position.set(node, position.size);
-    }
-    return position.get(root)!;
-  };
+  const mark = ++traces;
+  let count = 0;
 
   const write = (node: Node): void => {
-    const { op, inputs, shape } = node;
-    w.int((CODE[op] << 3) | TYPE[node.dtype]);
-    w.list(shape);
-    w.int(inputs.length);
-    for (let i = 0; i < inputs.length; i++) w.int(position.get(inputs[i]!)!);
-    (ENCODE[op] as Encode<Op>)(node.attrs, w);
-    if (op === "buffer") checkVersion((node as Node<"buffer">).attrs);
-    else if (op === "data") data.push(node as Node<"data">);
-    else if (op === "scalar") scalars.push(node as Node<"scalar">);
+    const { op, inputs, attrs } = node;
+    w.int((codeOf(op) << 3) | TYPE[node.dtype]);
+    w.list(node.shape);
+    for (let i = 0; i < inputs.length; i++) w.int(inputs[i]!.position);
+    if (isOp(node, "buffer")) {
+      checkVersion(node.attrs);
+      w.int(w.storage(node.attrs.storage));
+    } else if (isOp(node, "data")) data.push(node);
+    else if (isOp(node, "scalar")) scalars.push(node);
+    else for (const name in attrs) w.attribute(attrs[name as keyof typeof attrs]);
+    node.mark = mark;
+    node.position = count++;
+  };
+
+  const stack: Node[] = [];
+  const visit = (root: Node): number => {
+    if (root.mark !== mark) stack.push(root);
+    while (stack.length > 0) {
+      const node = stack[stack.length - 1]!;
+      const height = stack.length;
+      // the first input on top, so that it is written first
+      for (let i = node.inputs.length - 1; i >= 0; i--)
+        if (node.inputs[i]!.mark !== mark) stack.push(node.inputs[i]!);
+      if (stack.length > height) continue;
+      stack.pop();
+      if (node.mark !== mark) write(node);
+    }
+    return root.position;
   };
 
   const results = roots.map(visit);
@@ -194,6 +129,9 @@ export function trace(
   const signature = w.ints.subarray(0, w.length);
   return { hash: hash(signature), signature, storages: w.storages, data, scalars };
 }
+
+/** Traces so far: nodes remember in which they were met. */
+let traces = 0;
 
 function checkVersion({ storage, version }: Attrs["buffer"]): void {
   if (storage.version !== version) {

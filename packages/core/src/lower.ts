@@ -5,7 +5,7 @@
 import * as build from "./build.ts";
 import { computeType, type DType } from "./dtype.ts";
 import type { LibraryCall } from "./kernel.ts";
-import { type Attrs, isOp, isReduction, Node, type Op, type Shape, topological, withInputs } from "./node.ts";
+import { type Attrs, isOp, isReduction, Node, type Shape, topological, withInputs } from "./node.ts";
 import { isLibrary, type LibraryNode } from "./fuse/kinds.ts";
 import { plainCall } from "./fuse/library.ts";
 import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
@@ -165,7 +165,7 @@ class Lowering {
     const input = this.#halfPrecision(node.inputs[0]!);
     if (input === node.inputs[0]) return node;
     return this.#unify(
-      new Node(node.op as Op, node.attrs, [input, ...node.inputs.slice(1)], node.shape, input.dtype),
+      new Node(node.op, node.attrs, [input, ...node.inputs.slice(1)], node.shape, input.dtype),
     );
   }
 

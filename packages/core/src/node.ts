@@ -84,12 +84,7 @@ export type Op = keyof Attrs;
 /** The reduction nodes and what they fold with. */
 export const REDUCE_KIND: {
   readonly [K in "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin"]: ReduceOp;
-} = {
-  reduceSum: "sum",
-  reduceProd: "prod",
-  reduceMax: "max",
-  reduceMin: "min",
-};
+} = { reduceSum: "sum", reduceProd: "prod", reduceMax: "max", reduceMin: "min" };
 
 export function isReduction(node: Node): node is Node<keyof typeof REDUCE_KIND> {
   return node.op in REDUCE_KIND;
@@ -110,6 +105,9 @@ export class Node<K extends Op = Op> {
   readonly dtype: DType;
   /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). */
   gradient: "stop" | Replay | null = null;
+  /** The last trace that met this node, and its number there: see `key.ts`. */
+  mark = 0;
+  position = 0;
   /** Once the value has been computed the node turns into a `buffer`; this is what it was, for differentiation. */
   origin: Node | null = null;
 
@@ -151,26 +149,17 @@ export function topological(
   edges: (node: Node) => readonly Node[] = inputsOf,
 ): Node[] {
   const order: Node[] = [];
-  const state = new Map<Node, number>(); // index of the next input to visit; -1 when done
-  const stack: Node[] = [];
-  for (const root of roots) {
-    if (!state.has(root)) stack.push(root);
-    while (stack.length > 0) {
-      const node = stack[stack.length - 1]!;
-      const next = state.get(node) ?? 0;
-      const inputs = edges(node);
-      if (next === -1) {
-        stack.pop();
-      } else if (next < inputs.length) {
-        state.set(node, next + 1);
-        const input = inputs[next]!;
-        if (!state.has(input)) stack.push(input);
-      } else {
-        state.set(node, -1);
-        order.push(node);
-        stack.pop();
-      }
-    }
+  const done = new Set<Node>();
+  const stack = [...roots].reverse();
+  while (stack.length > 0) {
+    const node = stack[stack.length - 1]!;
+    const height = stack.length;
+    const inputs = done.has(node) ? [] : edges(node);
+    for (let i = inputs.length - 1; i >= 0; i--) if (!done.has(inputs[i]!)) stack.push(inputs[i]!);
+    if (stack.length > height) continue;
+    stack.pop();
+    if (!done.has(node)) order.push(node);
+    done.add(node);
   }
   return order;
 }

@@ -6,14 +6,8 @@ import { computeType, type ComputeType, type DType, roundTo } from "../dtype.ts"
 import type { BinaryOp, Instr, Operand, UnaryOp } from "../kernel.ts";
 import { isOp, isReduction, type Node, REDUCE_KIND } from "../node.ts";
 import { product } from "../shape.ts";
-import {
-  type Access,
-  type Affine,
-  contiguousStrides,
-  identityAccess,
-  isMovement,
-  type Movement,
-} from "../views.ts";
+import { type Access, type Affine, contiguousStrides, identityAccess, isMovement } from "../views.ts";
+import { type Movement } from "../views.ts";
 import { linearize, pushThrough, regroup, sameAccess, type Split, type Valid, zero } from "../views.ts";
 import { folds, points, type Space, split } from "./space.ts";
 
@@ -197,10 +191,7 @@ class Emitter {
     }
     const element = uniformElement(node);
     if (element)
-      return this.#value(element, {
-        index: element.shape.map(() => zero(at.valid.length)),
-        valid: at.valid,
-      });
+      return this.#value(element, { index: element.shape.map(() => zero(at.valid.length)), valid: at.valid });
     const base = this.#reshaped(node);
     if (!this.#own.has(base) && this.#memory.has(base)) return this.#load(base, node, at);
     const from = pushThrough(node, at, this.#space.extents);

@@ -4,16 +4,8 @@
  * in pieces. Format: https://huggingface.co/docs/safetensors
  */
 import type { Shape } from "../node.ts";
-import {
-  decodeUtf8,
-  describeValue,
-  encodeUtf8,
-  FormatError,
-  isRecord,
-  parseJsonObject,
-  readExactly,
-  type Source,
-} from "./format.ts";
+import { decodeUtf8, describeValue, encodeUtf8, FormatError, isRecord, parseJsonObject } from "./format.ts";
+import { readExactly, type Source } from "./format.ts";
 
 /** Bytes of one element. In the format's own order, by which writers sort: tensors of wide elements come first. */
 export const FILE_DTYPE_BYTES = {

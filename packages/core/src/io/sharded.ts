@@ -1,13 +1,6 @@
 /** A model's weights in its directory: one safetensors file, or shards that an index names. Seen as one file. */
-import {
-  describeValue,
-  FormatError,
-  isPlainFileName,
-  isRecord,
-  parseJsonObject,
-  readText,
-  type Files,
-} from "./format.ts";
+import { describeValue, FormatError, isPlainFileName, isRecord, parseJsonObject } from "./format.ts";
+import { readText, type Files } from "./format.ts";
 import { openSafetensors, type TensorEntry, type TensorFile } from "./safetensors.ts";
 
 const SUFFIX = ".safetensors";

@@ -2,7 +2,6 @@
 import { mul, permute, reshape } from "../build.ts";
 import { plainCall } from "../fuse/library.ts";
 import { uniformElement } from "../fuse/emit.ts";
-import type { LibraryNode } from "../fuse/kinds.ts";
 import type { LibraryCall } from "../kernel.ts";
 import { isOp, Node, topological, withInputs } from "../node.ts";
 import { product, sameShape } from "../shape.ts";
@@ -99,7 +98,7 @@ class Rewriter {
     if (!sameShape(shape, b.matmul.shape) || operands.length + 3 > this.#options.maxOperands) return null;
     const matmul = new Node("matmul", {}, operands, shape, dtype);
     this.uses.set(matmul, 1);
-    if (!this.#options.accelerates(plainCall(matmul as LibraryNode))) return null;
+    if (!this.#options.accelerates(plainCall(matmul))) return null;
     return reshape(matmul, like.shape);
   }
 

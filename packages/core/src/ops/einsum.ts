@@ -21,7 +21,7 @@ function parse(
   }
   const size = new Map<string, number>();
   const inputs = operands.map((node, i): Labelled => {
-    const labels = [...terms[i]!];
+    const labels = terms[i]!.split("");
     if (labels.length !== node.shape.length || new Set(labels).size !== labels.length) {
       throw new RangeError(`einsum: term "${terms[i]}" must name each axis of ${show(node.shape)} once`);
     }
@@ -36,7 +36,7 @@ function parse(
     });
     return { node, labels };
   });
-  const output = [...match[2]!];
+  const output = match[2]!.split("");
   const unknown = output.filter((label) => !size.has(label));
   if (unknown.length > 0)
     throw new RangeError(`einsum: "${unknown.join("")}" of the result is in no term of "${spec}"`);

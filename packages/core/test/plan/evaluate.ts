@@ -122,6 +122,7 @@ function compute(node: Node, known: Map<Node, Values>, memory: (node: Node<"buff
         x[0]!.reduce((sum, row, i) => (row === r ? sum + x[1]![i * cols + j!]! : sum), 0),
       );
     }
+    default: // folds and elementwise operations, below
   }
   if (node.op in FOLD) {
     const [start, fold] = FOLD[node.op]!;
