@@ -5,8 +5,9 @@
  *
  * A base model is a directory of DIR with an `expected.json` (input_ids, shape, base_logits, logits_NAME). Beside BASE lie
  * copies of it in other precisions or shards (BASE-f16, BASE-bf16, BASE-sharded) and adapters: BASE-adapter-NAME, or one
- * tied adapter in several formats, BASE-tied-as-FORMAT and BASE-tied-reference. The exit code is non-zero if logits differ
- * by more than 2e-5, or 1e-4 for weights in half precision.
+ * tied adapter in several formats, BASE-tied-as-FORMAT and BASE-tied-reference. A `vera_prng.json` holds numbers of PyTorch's
+ * generator, which must be the same bits. The exit code is non-zero if logits differ by more than 2e-5, or 1e-4 for weights
+ * in half precision.
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,7 +16,7 @@ import { decodeF32, type Device, openSafetensors, parseJsonObject } from "@tiedl
 import { fileSource } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
 import { loadModel } from "@tiedlora/models/node";
-import { adapt, FACTOR_NAMES, tiedLora } from "tiedlora";
+import { adapt, FACTOR_NAMES, tiedLora, veraProjections } from "tiedlora";
 import { loadAdapter } from "tiedlora/node";
 import { isBackendName, BACKENDS } from "./backends.ts";
 
@@ -42,18 +43,48 @@ interface Expected {
   readonly logits: ReadonlyMap<string, readonly number[]>;
 }
 
+/** VeRA's projections against those that PyTorch has drawn. */
+async function compareDrawn(directory: string): Promise<Check> {
+  const path = join(directory, DRAWN);
+  const { cases } = parseJsonObject(await readFile(path, "utf8"), path) as unknown as { cases: Drawn[] };
+  const differences = cases.flatMap((one) => {
+    const { A, B } = veraProjections(one.seed, one.r, one.in_features, one.out_features);
+    const off = (values: Float32Array, wanted: readonly number[]): number[] =>
+      wanted.map((value, i) => Math.abs(value - values[i]!));
+    return [
+      ...off(A, one.A_first8),
+      ...off(A.subarray(-one.A_last4.length), one.A_last4),
+      ...off(B, one.B_first8),
+      ...off(B.subarray(-one.B_last4.length), one.B_last4),
+    ];
+  });
+  return { name: DRAWN, difference: Math.max(...differences), limit: 0 };
+}
+
+const DRAWN = "vera_prng.json";
+
+interface Drawn {
+  readonly r: number;
+  readonly in_features: number;
+  readonly out_features: number;
+  readonly seed: number;
+  readonly A_first8: readonly number[];
+  readonly A_last4: readonly number[];
+  readonly B_first8: readonly number[];
+  readonly B_last4: readonly number[];
+}
+
 /** Runs every comparison that a directory holds, one after another. */
 export async function* compareAll(directory: string, device: Device): AsyncGenerator<Check> {
-  const names = (await readdir(directory, { withFileTypes: true }))
-    .filter((entry) => entry.isDirectory())
-    .map((entry) => entry.name)
-    .sort();
+  const entries = await readdir(directory, { withFileTypes: true });
+  const names = entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort();
   const files = new Map<string, Set<string>>();
   for (const name of names) files.set(name, new Set(await readdir(join(directory, name))));
   const bases = names.filter((name) => files.get(name)!.has("expected.json"));
   /** The base that a name belongs to: the longest that it continues. */
   const baseOf = (name: string): string | undefined =>
     bases.filter((base) => name.startsWith(`${base}-`)).sort((a, b) => b.length - a.length)[0];
+  if (entries.some(({ name }) => name === DRAWN)) yield await compareDrawn(directory);
   for (const base of bases) {
     const expected = await readExpected(join(directory, base, "expected.json"));
     const model = await loadModel(join(directory, base), { device }).catch(

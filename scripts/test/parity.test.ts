@@ -31,7 +31,7 @@ test(
   { skip: without(fixtures) },
   async () => {
     const checks = await run(join(SHARED, fixtures));
-    assert.equal(checks.size, 30);
+    assert.equal(checks.size, 31);
     for (const check of checks.values()) assert.ok(passed(check), JSON.stringify(check));
   },
 );

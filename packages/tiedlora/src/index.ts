@@ -54,6 +54,7 @@ export {
 } from "./sites.ts";
 export { mergedModelFiles } from "./files/merged.ts";
 export { peftLoraFiles, peftVeraFiles } from "./files/peft/save.ts";
+export { veraProjections } from "./files/torch-random.ts";
 export { mlxFiles } from "./files/mlx.ts";
 export {
   ADAPTER_FORMATS,

@@ -59,16 +59,17 @@ suite("start values", () => {
     const std = Math.sqrt(list.reduce((sum, x) => sum + (x - mean) ** 2, 0) / list.length);
     return { mean, std, extreme: Math.max(...list.map(Math.abs)) };
   };
-  const [rows, columns] = [64, 400];
-  const n = rows * columns;
+  const columns = 400;
+  const shape = [64, columns];
+  const n = 64 * columns;
 
   test("of A are normal with variance 1/in by default, or uniform in ±1/√in, as peft's", () => {
     const bound = 1 / Math.sqrt(columns);
-    const normal = moments(init.normal().fill([rows, columns], key(1)));
+    const normal = moments(init.normal().fill(shape, key(1)));
     // five standard errors: of the mean std/√n, of the deviation std/√(2n)
     assert.ok(Math.abs(normal.mean) < (5 * bound) / Math.sqrt(n));
     assert.ok(Math.abs(normal.std - bound) < (5 * bound) / Math.sqrt(2 * n));
-    const uniform = moments(init.uniform().fill([rows, columns], key(1)));
+    const uniform = moments(init.uniform().fill(shape, key(1)));
     assert.ok(uniform.extreme <= bound && uniform.extreme > 0.999 * bound);
     assert.ok(Math.abs(uniform.std - bound / Math.sqrt(3)) < (5 * bound) / Math.sqrt(2 * n));
   });

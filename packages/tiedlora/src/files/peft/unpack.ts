@@ -15,7 +15,7 @@ export function readBlocks(file: TensorFile, rank: number, targets: readonly str
   if (text === undefined) return null;
   const list = parseJson(text, file.name, 4);
   const valid = Array.isArray(list) && list.every(isBlock);
-  const blocks = valid ? (list as PackedBlock[]) : [];
+  const blocks = valid ? list : [];
   const modules = blocks.flatMap((block) => block.modules);
   const total = blocks.reduce((sum, block) => sum + block.rank, 0);
   const complete = modules.length === targets.length && targets.every((path) => modules.includes(path));
