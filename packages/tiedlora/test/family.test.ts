@@ -10,6 +10,7 @@ import {
   adaptersOf,
   FACTOR_NAMES,
   type FactorName,
+  type Init,
   init,
   loadAdapterFiles,
   methods,
@@ -60,16 +61,16 @@ suite("start values", () => {
     return { mean, std, extreme: Math.max(...list.map(Math.abs)) };
   };
   const columns = 400;
-  const shape = [64, columns];
   const n = 64 * columns;
+  const draw = (start: Init, shape: readonly number[]): Float32Array => start.fill(shape, key(1));
 
   test("of A are normal with variance 1/in by default, or uniform in ±1/√in, as peft's", () => {
     const bound = 1 / Math.sqrt(columns);
-    const normal = moments(init.normal().fill(shape, key(1)));
+    const normal = moments(draw(init.normal(), [64, columns]));
     // five standard errors: of the mean std/√n, of the deviation std/√(2n)
     assert.ok(Math.abs(normal.mean) < (5 * bound) / Math.sqrt(n));
     assert.ok(Math.abs(normal.std - bound) < (5 * bound) / Math.sqrt(2 * n));
-    const uniform = moments(init.uniform().fill(shape, key(1)));
+    const uniform = moments(draw(init.uniform(), [64, columns]));
     assert.ok(uniform.extreme <= bound && uniform.extreme > 0.999 * bound);
     assert.ok(Math.abs(uniform.std - bound / Math.sqrt(3)) < (5 * bound) / Math.sqrt(2 * n));
   });
