@@ -4,7 +4,7 @@
  */
 import type { Epilogue, LibraryCall, LoopKernel, Operand } from "@tiedlora/core";
 import { BYTES } from "@tiedlora/core";
-import type { Callable, Fn, Int, Local, Module } from "./assembler.ts";
+import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
 import { tileColumns } from "./gemm.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";
@@ -37,9 +37,14 @@ function kBlock(k: number): number {
   return ceilTo(Math.ceil(k / Math.max(1, Math.round(k / K_BLOCK))), 8);
 }
 
-/** With an epilogue, a panel of C of this size is finished over all of k before it is handed on. */
-const M_PANEL = 768;
+/** With an epilogue, a panel of C of this size is finished over all of k before it is handed on: in L2. */
+const M_PANEL = 192;
 const N_PANEL = 512;
+/** What of A and of B is kept packed over all of k meanwhile, bytes. */
+const A_BYTES = 512 * 1024;
+const B_BYTES = 4 * 2 ** 20;
+/** Deeper products are packed anew for every panel. */
+const MAX_RESIDENT_DEPTH = 6144;
 /** A core's speed, for estimates: floating-point operations per nanosecond, and nanoseconds to pack an element. */
 const FLOP_PER_NS = 45;
 const PACK_NS = 0.5;
@@ -121,11 +126,49 @@ interface Layout {
   readonly spare: number;
   readonly panel: number;
   readonly bytes: number;
+  /** Columns of B that are packed at a time, and rows of C that are finished before the next. */
   readonly nBlock: number;
   readonly mPanel: number;
+  /** Columns of the panel of C; with `resident`, fewer than `nBlock`. */
+  readonly nPanel: number;
+  /** A and B are packed over all of k before a panel is computed, by term from these addresses on. */
+  readonly resident: readonly { readonly a: number; readonly b: number }[] | null;
 }
 
-function layoutOf(problem: Problem, grid: Grid, tile: Tile): Layout {
+/** k of a term, cut into blocks that are all padded to the longest. */
+function paddedDepth(k: number): number {
+  return ceilTo(k, kBlock(k));
+}
+
+/** The layout for an epilogue over a product that is not too deep: nothing is packed twice. */
+function residentLayout(problem: Problem, grid: Grid, tile: Tile): Layout {
+  const columns = tileColumns(tile);
+  const depth = problem.terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
+  const fit = (bytes: number, most: number, step: number, wanted: number): number =>
+    Math.max(
+      step,
+      Math.min(Math.floor(Math.min(most, bytes / (4 * depth)) / step) * step, ceilTo(wanted, step)),
+    );
+  const nBlock = fit(B_BYTES, N_BLOCK, columns, grid.nPer);
+  const mPanel = fit(A_BYTES, M_PANEL, tile.rows, grid.mPer);
+  const nPanel = Math.min(N_PANEL, nBlock);
+  const b = 4 * depth * mPanel;
+  const spare = b + 4 * depth * nBlock;
+  const panel = spare + 4 * tile.rows * columns;
+  let before = 0;
+  const resident = problem.terms.map(({ k }) => {
+    const at = { a: 4 * before * mPanel, b: b + 4 * before * nBlock };
+    before += paddedDepth(k);
+    return at;
+  });
+  return { a: 0, b, spare, panel, bytes: panel + 4 * mPanel * nPanel, nBlock, mPanel, nPanel, resident };
+}
+
+function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boolean): Layout {
+  const depth = problem.terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
+  if (problem.epilogue !== null && !skinny && depth <= MAX_RESIDENT_DEPTH) {
+    return residentLayout(problem, grid, tile);
+  }
   const hasPanel = problem.epilogue !== null;
   const columns = tileColumns(tile);
   const nBlock = Math.min(hasPanel ? N_PANEL : N_BLOCK, ceilTo(grid.nPer, columns));
@@ -135,7 +178,8 @@ function layoutOf(problem: Problem, grid: Grid, tile: Tile): Layout {
   const b = 4 * k * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows);
   const spare = b + 4 * k * nBlock;
   const panel = spare + 4 * tile.rows * columns;
-  return { a: 0, b, spare, panel, bytes: panel + (hasPanel ? 4 * mPanel * nBlock : 0), nBlock, mPanel };
+  const bytes = panel + (hasPanel ? 4 * mPanel * nBlock : 0);
+  return { a: 0, b, spare, panel, bytes, nBlock, mPanel, nPanel: nBlock, resident: null };
 }
 
 function mBlock(tile: Tile): number {
@@ -157,7 +201,7 @@ export function compileMatmul(
   const read = problem.terms.reduce((sum, { k }, t) => sum + (skinny[t] === true ? k * problem.n : 0), 0);
   const cost = Math.max(flops / FLOP_PER_NS, product(problem.batch) * read * READ_NS);
   const grid = gridOf(problem, cost, tile, options.threads);
-  const layout = layoutOf(problem, grid, tile);
+  const layout = layoutOf(problem, grid, tile, skinny.includes(true));
   const buffers: number[] = [];
   const slotOf = (operand: Operand): number => {
     const at = buffers.indexOf(operand.buffer);
@@ -170,7 +214,7 @@ export function compileMatmul(
   const epilogue =
     problem.epilogue && compileEpilogue(module, problem, problem.epilogue, layout, options, slotOf);
   const gemv = problem.terms.map(({ a, b, k }, t) => {
-    const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nBlock);
+    const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nPanel);
     return skinny[t] === true ? emitGemv(module, { m: problem.m, k, a, b, rowStride }, options.fma) : null;
   });
   const parts = { m: Math.ceil(problem.m / grid.mPer), n: Math.ceil(problem.n / grid.nPer) };
@@ -259,18 +303,19 @@ class MatmulEmitter {
   /** Rows m0..m1 and columns n0..n1 of product `b`. */
   private product(b: Local, m0: Local, m1: Local, n0: Local, n1: Local): void {
     const { f } = this;
-    const { problem, layout, slots, epilogue, frame, args, scratch } = this.e;
+    const { problem, layout, slots, scratch } = this.e;
     const origins = problem.terms.map((term, t) => ({
       a: this.origin(term.a, slots.terms[t]?.a ?? 0, b),
       b: this.origin(term.b, slots.terms[t]?.b ?? 0, b),
     }));
+    if (layout.resident !== null) return this.resident(layout.resident, origins, b, { m0, m1, n0, n1 });
     const c = problem.direct === null ? null : this.origin(problem.direct, slots.direct, b);
     const [im, jc] = [f.local("i32"), f.local("i32")];
     f.for(im, m0, m1, layout.mPanel, () => {
       const rows = this.least(i32.sub(m1, im), layout.mPanel);
       f.for(jc, n0, n1, layout.nBlock, () => {
         const columns = this.least(i32.sub(n1, jc), layout.nBlock);
-        const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nBlock);
+        const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nPanel);
         const target =
           c === null
             ? f.bind(i32.add(scratch, layout.panel))
@@ -279,11 +324,87 @@ class MatmulEmitter {
           const from = origins[t] as { a: Local; b: Local };
           this.term(t, from, { im, rows, jc, columns, target, rowStride });
         });
-        if (epilogue !== null) {
-          const row = f.bind(i32.add(i32.mul(b, problem.m), im));
-          const end = { row: i32.add(row, rows), column: i32.add(jc, columns) };
-          f.call(epilogue, frame, args, scratch, row, end.row, jc, end.column, target);
-        }
+        this.finish(b, im, rows, jc, columns, target);
+      });
+    });
+  }
+
+  /** Runs the epilogue on the panel at `target`. */
+  private finish(b: Local, im: Local, rows: Local, column: Local, columns: Local, target: Local): void {
+    const { f } = this;
+    const { problem, epilogue, frame, args, scratch } = this.e;
+    if (epilogue === null) return;
+    const row = f.bind(i32.add(i32.mul(b, problem.m), im));
+    const end = { row: i32.add(row, rows), column: i32.add(column, columns) };
+    f.call(epilogue, frame, args, scratch, row, end.row, column, end.column, target);
+  }
+
+  /** As `product`, with A and B packed over all of k: every panel of C is finished while it is in cache. */
+  private resident(
+    at: readonly { readonly a: number; readonly b: number }[],
+    origins: readonly { readonly a: Local; readonly b: Local }[],
+    b: Local,
+    { m0, m1, n0, n1 }: { readonly m0: Local; readonly m1: Local; readonly n0: Local; readonly n1: Local },
+  ): void {
+    const { f } = this;
+    const { problem, layout, options, scratch } = this.e;
+    const [im, jc, js] = [f.local("i32"), f.local("i32"), f.local("i32")];
+    const target = f.bind(i32.add(scratch, layout.panel));
+    const spare = f.bind(i32.add(scratch, layout.spare));
+    /** For each block of k: its place in the packed panels, which are `lines` wide, and its depth. */
+    const blocks = (k: number, body: (pc: Local, depth: Local) => void): void => {
+      const pc = f.local("i32");
+      f.for(pc, 0, Math.max(k, 1), Math.max(kBlock(k), 1), () =>
+        body(pc, this.least(i32.sub(k, pc), Math.max(kBlock(k), 1))),
+      );
+    };
+    const place = (start: number, pc: Local, lines: number): Expr =>
+      i32.add(i32.add(scratch, start), i32.mul(pc, 4 * lines));
+    f.for(jc, n0, n1, layout.nBlock, () => {
+      const columns = this.least(i32.sub(n1, jc), layout.nBlock);
+      problem.terms.forEach(({ b: operand, k }, t) => {
+        const [bK, bColumn] = bytesOfLastTwo(operand);
+        const pack = options.gemm.pack("B", operand.dtype as GemmDType);
+        blocks(k, (pc, depth) => {
+          const from = i32.add(i32.add(origins[t]?.b ?? 0, i32.mul(pc, bK)), i32.mul(jc, bColumn));
+          f.call(pack, place(at[t]?.b ?? 0, pc, layout.nBlock), from, bColumn, bK, columns, depth);
+        });
+      });
+      f.for(im, m0, m1, layout.mPanel, () => {
+        const rows = this.least(i32.sub(m1, im), layout.mPanel);
+        problem.terms.forEach(({ a: operand, k }, t) => {
+          const [aRow, aK] = bytesOfLastTwo(operand);
+          const pack = options.gemm.pack("A", operand.dtype as GemmDType);
+          blocks(k, (pc, depth) => {
+            const from = i32.add(i32.add(origins[t]?.a ?? 0, i32.mul(im, aRow)), i32.mul(pc, aK));
+            f.call(pack, place(at[t]?.a ?? 0, pc, layout.mPanel), from, aRow, aK, rows, depth);
+          });
+        });
+        f.for(js, 0, columns, layout.nPanel, () => {
+          const width = this.least(i32.sub(columns, js), layout.nPanel);
+          problem.terms.forEach(({ k }, t) => {
+            blocks(k, (pc, depth) => {
+              const a = place(at[t]?.a ?? 0, pc, layout.mPanel);
+              const strip = i32.mul(i32.mul(js, 4), paddedTo(depth, options.tile.unroll));
+              const packedB = i32.add(place(at[t]?.b ?? 0, pc, layout.nBlock), strip);
+              const add = t > 0 ? 1 : i32.ne(pc, 0);
+              f.call(
+                options.gemm.block,
+                a,
+                packedB,
+                target,
+                4 * layout.nPanel,
+                rows,
+                width,
+                depth,
+                add,
+                spare,
+              );
+            });
+          });
+          const column = f.bind(i32.add(jc, js));
+          this.finish(b, im, rows, column, width, target);
+        });
       });
     });
   }
@@ -326,6 +447,11 @@ class MatmulEmitter {
   }
 }
 
+/** `depth` rounded up to a multiple of a power of two. */
+function paddedTo(depth: Local, unroll: number): Expr {
+  return i32.and(i32.add(depth, unroll - 1), -unroll);
+}
+
 function bytesOfLastTwo(operand: Operand): [number, number] {
   const bytes = BYTES[operand.dtype];
   const [first = 0, second = 0] = operand.view.strides.slice(-2);
@@ -348,7 +474,7 @@ function compileEpilogue(
     body: epilogue.body,
     stores: epilogue.stores,
   };
-  const nest = canonicalise(kernel, { productRowStride: layout.nBlock });
+  const nest = canonicalise(kernel, { productRowStride: layout.nPanel });
   const plan = schedule(nest, { threads: 1, lastAxis: true });
   const slots = nest.buffers.map((buffer) =>
     slotOf({ buffer, dtype: "f32", view: { offset: 0, strides: [] } }),
@@ -365,7 +491,7 @@ function compileEpilogue(
       Local,
     ];
     // the panel's first element is [row, column]; operands count from [0, 0]
-    const corner = i32.add(i32.mul(row, layout.nBlock), column);
+    const corner = i32.add(i32.mul(row, layout.nPanel), column);
     const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));
     const emitter = new LoopEmitter(f, nest, plan, {
       fma: options.fma,
