@@ -1,0 +1,109 @@
+/** Both backends in headless Chromium: bundles support/page.ts, serves it, and calls its jobs. */
+import assert from "node:assert/strict";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { build } from "esbuild";
+import type { Browser } from "playwright-core";
+import { launch, skip } from "./browser.ts";
+import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
+
+/** An ordinary page, and one that is cross-origin isolated, which may share memory among threads. */
+export type Path = "/" | "/isolated";
+
+const ISOLATION = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+};
+
+async function bundle(): Promise<string> {
+  const { outputFiles } = await build({
+    entryPoints: [join(import.meta.dirname, "page.ts")],
+    bundle: true,
+    write: false,
+    format: "esm",
+    target: "es2023",
+    conditions: ["@tiedlora/source"],
+    logLevel: "warning",
+  });
+  return outputFiles[0]!.text;
+}
+
+function serve(script: string): Promise<Server> {
+  const server = createServer(({ url }, response) => {
+    if (url === "/script.js") response.setHeader("content-type", "text/javascript").end(script);
+    else {
+      if (url === "/isolated")
+        for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
+      response.setHeader("content-type", "text/html");
+      response.end('<!doctype html><meta charset="utf-8"><script type="module" src="/script.js"></script>');
+    }
+  });
+  return new Promise((listening) => server.listen(0, "localhost", () => listening(server)));
+}
+
+/** Evaluates `code`, which may use the page's `jobs`, in a new page. */
+export type InPage = <T>(path: Path, code: string) => Promise<T>;
+
+/** Starts Chromium before the tests of the calling file, and stops it after them. */
+export function usePages(): InPage {
+  let browser: Browser | undefined;
+  let server: Server | undefined;
+  before(async () => {
+    if (skip !== false) return;
+    server = await serve(await bundle());
+    browser = await launch();
+  });
+  after(async () => {
+    await browser?.close();
+    server?.close();
+    server?.closeAllConnections();
+  });
+  return async <T>(path: Path, code: string): Promise<T> => {
+    const page = await browser!.newPage();
+    const errors: string[] = [];
+    page.on("pageerror", (error) => errors.push(String(error)));
+    try {
+      await page.goto(`http://localhost:${(server!.address() as AddressInfo).port}${path}`);
+      await page.waitForFunction("globalThis.jobs !== undefined", undefined, { timeout: 60_000 });
+      const result: T = await page.evaluate(code);
+      assert.deepEqual(errors, []);
+      return result;
+    } finally {
+      await page.close();
+    }
+  };
+}
+
+/** Fine-tuning in a page gives the losses that the reference gives in Node. */
+export function testFineTuning(inPage: InPage, backend: PageBackend, path: Path, steps: number): void {
+  test(`fine-tuning in a page at ${path} on ${backend} gives the reference's losses`, { skip }, async () => {
+    const losses = await inPage<number[]>(path, `jobs.fineTune(${JSON.stringify(backend)}, ${steps})`);
+    const wanted = await fineTune("reference", steps);
+    losses.forEach((loss, s) => {
+      assert.ok(Math.abs(loss - wanted[s]!) < 1e-4 * wanted[s]!, `step ${s}: ${loss}, not ${wanted[s]}`);
+    });
+    assert.ok(losses.at(-1)! < 0.9 * losses[0]!, `from ${losses[0]} to ${losses.at(-1)}`);
+  });
+}
+
+/** The suite's core in a page, in several tests, so that a failure shows how far it came. */
+export function testSuite(
+  inPage: InPage,
+  backend: PageBackend,
+  path: Path,
+  options: { readonly parts: number; readonly effort: number },
+): void {
+  const { parts, effort } = options;
+  for (let part = 0; part < parts; part++) {
+    const name = `the suite's core in a page at ${path} on ${backend}, part ${part + 1} of ${parts}`;
+    test(name, { skip }, async () => {
+      const call = `jobs.runSuite(${JSON.stringify(backend)}, ${JSON.stringify({ part, parts, effort })})`;
+      const results = await inPage<CaseResult[]>(path, call);
+      assert.ok(results.length > 0);
+      const failures = results.filter(({ error }) => error !== undefined);
+      assert.deepEqual(failures, []);
+    });
+  }
+}

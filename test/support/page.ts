@@ -1,0 +1,80 @@
+/** What browser tests run inside the page: the conformance suite's core, and a fine-tuning job. Bundled by esbuild. */
+import { cpu, type CpuBackend } from "@tiedlora/backend-cpu";
+import { webgpu, type WebGpuBackend } from "@tiedlora/backend-webgpu";
+import { type Device, type DeviceOptions, optim, reference } from "@tiedlora/core";
+import { configFrom, createModel } from "@tiedlora/models";
+import { conformance } from "@tiedlora/test";
+import { adapt, methods } from "tiedlora";
+
+const OPEN = {
+  cpu: (options: DeviceOptions): Promise<Device> => cpu(options),
+  webgpu: (options: DeviceOptions): Promise<Device> => webgpu(options),
+  "webgpu plain": (options: DeviceOptions): Promise<Device> => webgpu({ ...options, variant: "plain" }),
+  reference: (options: DeviceOptions): Promise<Device> => Promise.resolve(reference(options)),
+} as const;
+
+export type PageBackend = keyof typeof OPEN;
+
+export interface CaseResult {
+  readonly name: string;
+  readonly error?: string;
+}
+
+/** Runs part of the suite's core: the cases whose position is `part` modulo `parts`. */
+async function runSuite(
+  backend: PageBackend,
+  { part, parts, effort }: { readonly part: number; readonly parts: number; readonly effort: number },
+): Promise<CaseResult[]> {
+  const suite = conformance((options) => OPEN[backend](options), { subset: "core", effort });
+  const results: CaseResult[] = [];
+  for (const { name, run } of suite.cases.filter((_, i) => i % parts === part)) {
+    console.log(name); // for whoever watches
+    const error = await run().then(
+      () => undefined,
+      (e: unknown) => String(e),
+    );
+    results.push(error === undefined ? { name } : { name, error });
+  }
+  await suite.close();
+  return results;
+}
+
+/** Fine-tunes a small Llama by tied adapters; the loss of each step. */
+export async function fineTune(backend: PageBackend, steps: number): Promise<number[]> {
+  const device = await OPEN[backend]({});
+  const config = configFrom({
+    model_type: "llama",
+    vocab_size: 29,
+    hidden_size: 32,
+    intermediate_size: 48,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    initializer_range: 0.2,
+  });
+  const model = createModel(config, { device, seed: 1 });
+  const adapter = adapt(model, methods.tl6({ rank: 4, target: "qkv" }), { seed: 2 });
+  const optimizer = optim.adamW(adapter.parameters(), { lr: 2e-2 });
+  const inputIds = [0, 1, 2].map((row) => Array.from({ length: 12 }, (_, i) => (i * (row + 3) + row) % 29));
+  const losses: number[] = [];
+  for (let step = 0; step < steps; step++) {
+    const loss = model.loss({ inputIds });
+    optimizer.step(loss);
+    losses.push(await loss.item());
+  }
+  device.close();
+  return losses;
+}
+
+/** What the backends find in this page. */
+async function describe(): Promise<{ threads: number; cores: number; adapter: string }> {
+  const [processor, graphics] = [await cpu(), await webgpu()];
+  const { threads } = processor.backend as CpuBackend;
+  const { description } = (graphics.backend as WebGpuBackend).adapter;
+  processor.close();
+  graphics.close();
+  return { threads, cores: navigator.hardwareConcurrency, adapter: description };
+}
+
+export const jobs = { runSuite, fineTune, describe };
+Object.assign(globalThis, { jobs });
