@@ -5,7 +5,7 @@ import { bytesOf } from "./fuse/storage.ts";
 import { type BufferSpec, mapBuffers, operandsOfStep, type Program, type Step } from "./kernel.ts";
 import { assignSlots, sharesViews } from "./memory.ts";
 import { isOp, Node, type Storage, topological } from "./node.ts";
-import { runsAfter, schedule, usesOf } from "./order.ts";
+import { runsAfter, schedule, type Uses, usesOf } from "./order.ts";
 import { product } from "./shape.ts";
 
 export interface Source {
@@ -121,11 +121,14 @@ class Assembly {
         this.#bufferOf.set(value, this.#addInput("data", data.indexOf(node), bytes));
       }
     });
+    const uses = usesOf(this.#fused.works);
     const inPlace = this.#to.updates.map(({ storage, value }) =>
-      this.#tryInPlace(leafValues.get(storage), this.#fused.valueOf(value)),
+      tryInPlace(uses, leafValues.get(storage), this.#fused.valueOf(value)),
     );
     this.#to.updates.forEach((update, i) => this.#place(update, inPlace[i]!));
-    this.#placeFresh();
+    this.#to.fresh.forEach(({ node, bytes }, index) => {
+      if (bytes > 0) this.#addOutput("fresh", index, node);
+    });
     const order = schedule(this.#fused, new Set(this.#bufferOf.keys()));
     return this.#finish(order);
   }
@@ -137,29 +140,10 @@ class Assembly {
     return buffer;
   }
 
-  /**
-   * Whether a new value can be written over the old one: every other reader of the old can run before, and the step that
-   * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
-   */
-  #tryInPlace(old: number | undefined, fresh: number): boolean {
-    const { writer, readers } = usesOf(this.#fused.works);
-    const work = writer.get(fresh)!;
-    const others = [...((old === undefined ? undefined : readers.get(old)) ?? [])];
-    if (others.some((other) => other !== work && runsAfter(other, work))) return false;
-    if (others.includes(work) && !sharesViews(work.step, old!, fresh)) return false;
-    for (const other of others) if (other !== work) work.needs.add(other);
-    return true;
-  }
-
   #place({ storage, value }: Destinations["updates"][number], inPlace: boolean): void {
     const index = this.#source.storages.indexOf(storage);
+    if (!inPlace) return this.#addOutput("replace", index, value);
     const bytes = bytesOf(value);
-    if (!inPlace) {
-      this.#bufferOf.set(this.#fused.valueOf(value), this.#buffers.length);
-      this.#buffers.push({ kind: "output", bytes });
-      this.#outputs.push({ to: "replace", index });
-      return;
-    }
     const input = this.#inputOf.get(index) ?? this.#addInput("storage", index, bytes);
     this.#buffers.push({ kind: "output", bytes, aliasOf: input });
     this.#outputs.push({
@@ -169,13 +153,10 @@ class Assembly {
     this.#bufferOf.set(this.#fused.valueOf(value), input);
   }
 
-  #placeFresh(): void {
-    this.#to.fresh.forEach(({ node, bytes }, index) => {
-      if (bytes === 0) return;
-      this.#bufferOf.set(this.#fused.valueOf(node), this.#buffers.length);
-      this.#buffers.push({ kind: "output", bytes });
-      this.#outputs.push({ to: "fresh", index });
-    });
+  #addOutput(to: "fresh" | "replace", index: number, node: Node): void {
+    this.#bufferOf.set(this.#fused.valueOf(node), this.#buffers.length);
+    this.#buffers.push({ kind: "output", bytes: bytesOf(node) });
+    this.#outputs.push({ to, index });
   }
 
   #finish(order: readonly Work[]): Layout {
@@ -202,4 +183,17 @@ class Assembly {
       usesData: data.map((_, i) => this.#inputs.some(({ from, index }) => from === "data" && index === i)),
     };
   }
+}
+
+/**
+ * Whether a new value can be written over the old one: every other reader of the old can run before, and the step that
+ * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
+ */
+function tryInPlace({ writer, readers }: Uses, old: number | undefined, fresh: number): boolean {
+  const work = writer.get(fresh)!;
+  const others = [...((old === undefined ? undefined : readers.get(old)) ?? [])];
+  if (others.some((other) => other !== work && runsAfter(other, work))) return false;
+  if (others.includes(work) && !sharesViews(work.step, old!, fresh)) return false;
+  for (const other of others) if (other !== work) work.needs.add(other);
+  return true;
 }

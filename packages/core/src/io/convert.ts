@@ -1,6 +1,6 @@
 /** Between the element types of files and those of the framework. A value that does not fit is an error, never wrapped. */
 import { BYTES, f16ToF32, bf16ToF32, viewBytes, type DType, type TypedArray } from "../dtype.ts";
-import { FormatError } from "./format.ts";
+import { wrong } from "./format.ts";
 import { FILE_DTYPE_BYTES, type FileDType, type TensorData } from "./safetensors.ts";
 
 /** The type that a tensor is written as. */
@@ -68,12 +68,7 @@ export function decodeTensor(data: TensorData, file: string, tensor: string): Va
   const bytes = data.bytes.byteOffset % width === 0 ? data.bytes : data.bytes.slice();
   const values = DECODE[data.dtype](bytes.buffer, bytes.byteOffset, bytes.byteLength / width);
   if (typeof values !== "string") return values;
-  throw new FormatError({
-    file,
-    tensor,
-    found: values,
-    expected: `${data.dtype} values that this framework can hold`,
-  });
+  throw wrong(file, values, `${data.dtype} values that this framework can hold`, { tensor });
 }
 
 /** A float tensor of any width as f32 (an f64 is rounded). */
@@ -83,7 +78,7 @@ export function decodeF32(data: TensorData, file: string, tensor: string): Float
   if (dtype === "bf16") return Float32Array.from(values, bf16ToF32);
   if (dtype === "f64") return Float32Array.from(values);
   if (values instanceof Float32Array) return values;
-  throw new FormatError({ file, tensor, found: data.dtype, expected: "a float type" });
+  throw wrong(file, data.dtype, "a float type", { tensor });
 }
 
 /** The bytes of storage as a file has them. */

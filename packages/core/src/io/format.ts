@@ -32,6 +32,16 @@ export class FormatError extends Error {
   }
 }
 
+/** The error that `file` has, where something is expected, something else. */
+export function wrong(
+  file: string,
+  found: string,
+  expected: string,
+  more: Pick<Fault, "tensor" | "hint"> = {},
+): FormatError {
+  return new FormatError({ file, found, expected, ...more });
+}
+
 /** Bytes that are read in pieces: an open file, a Blob, a buffer. */
 export interface Source {
   /** For messages. */
@@ -94,10 +104,7 @@ export function memoryFiles(
 export async function readExactly(source: Source, offset: number, length: number): Promise<Uint8Array> {
   const bytes = await source.read(offset, length);
   if (bytes.byteLength !== length) {
-    throw new FormatError({
-      file: source.name,
-      found: `${bytes.byteLength} bytes at offset ${offset}`,
-      expected: `${length} bytes`,
+    throw wrong(source.name, `${bytes.byteLength} bytes at offset ${offset}`, `${length} bytes`, {
       hint: "The file is cut short, or changed while it was read.",
     });
   }
@@ -115,7 +122,7 @@ export function decodeUtf8(bytes: Uint8Array, file: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw new FormatError({ file, found: "bytes that are not UTF-8", expected: "UTF-8 text" });
+    throw wrong(file, "bytes that are not UTF-8", "UTF-8 text");
   }
 }
 
@@ -132,11 +139,7 @@ export async function readText(files: Files, name: string): Promise<string | nul
   if (source === null) return null;
   try {
     if (source.size > MAX_TEXT_BYTES) {
-      throw new FormatError({
-        file: source.name,
-        found: `${source.size} bytes of text`,
-        expected: `at most ${MAX_TEXT_BYTES}`,
-      });
+      throw wrong(source.name, `${source.size} bytes of text`, `at most ${MAX_TEXT_BYTES}`);
     }
     return decodeUtf8(await readExactly(source, 0, source.size), source.name);
   } finally {
@@ -150,15 +153,14 @@ export function parseJson(text: string, file: string, maxDepth = 64): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch (cause) {
-    throw new FormatError({ file, found: (cause as Error).message, expected: "JSON" });
+    throw wrong(file, (cause as Error).message, "JSON");
   }
 }
 
 /** Parses JSON that must be an object. */
 export function parseJsonObject(text: string, file: string, maxDepth = 64): Record<string, unknown> {
   const value = parseJson(text, file, maxDepth);
-  if (!isRecord(value))
-    throw new FormatError({ file, found: describeValue(value), expected: "a JSON object" });
+  if (!isRecord(value)) throw wrong(file, describeValue(value), "a JSON object");
   return value;
 }
 
@@ -197,11 +199,7 @@ function scanJson(text: string, file: string, maxDepth: number): void {
       if (keys && followedByColon(text, i + 1)) addKey(keys, text.slice(start, i + 1), file);
     } else if (c === 0x7b || c === 0x5b) {
       if (open.length === maxDepth) {
-        throw new FormatError({
-          file,
-          found: `JSON nested deeper than ${maxDepth}`,
-          expected: `at most ${maxDepth} levels`,
-        });
+        throw wrong(file, `JSON nested deeper than ${maxDepth}`, `at most ${maxDepth} levels`);
       }
       open.push(c === 0x7b ? new Set() : null);
     } else if (c === 0x7d || c === 0x5d) {
@@ -226,11 +224,7 @@ function addKey(keys: Set<string>, literal: string, file: string): void {
     }
   }
   if (keys.has(key)) {
-    throw new FormatError({
-      file,
-      found: `the key ${describeValue(key.slice(1, -1))} twice`,
-      expected: "every key once",
-    });
+    throw wrong(file, `the key ${describeValue(key.slice(1, -1))} twice`, "every key once");
   }
   keys.add(key);
 }

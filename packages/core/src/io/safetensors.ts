@@ -4,7 +4,7 @@
  * in pieces. Format: https://huggingface.co/docs/safetensors
  */
 import type { Shape } from "../node.ts";
-import { decodeUtf8, describeValue, encodeUtf8, FormatError, isRecord, parseJsonObject } from "./format.ts";
+import { decodeUtf8, describeValue, encodeUtf8, wrong, isRecord, parseJsonObject } from "./format.ts";
 import { readExactly, type Source } from "./format.ts";
 
 /** Bytes of one element. In the format's own order, by which writers sort: tensors of wide elements come first. */
@@ -65,12 +65,7 @@ export async function openSafetensors(source: Source): Promise<TensorFile> {
   const entry = (name: string): TensorEntry => {
     const found = entries.get(name);
     if (found) return found;
-    throw new FormatError({
-      file: source.name,
-      tensor: name,
-      found: "no such tensor",
-      expected: `one of the file's ${entries.size}`,
-    });
+    throw wrong(source.name, "no such tensor", `one of the file's ${entries.size}`, { tensor: name });
   };
   const readBytes = (name: string, offset: number, length: number): Promise<Uint8Array> => {
     const { begin, end } = entry(name);
@@ -103,28 +98,26 @@ async function readHeader(source: Source): Promise<Header> {
   const file = source.name;
   const room = Math.min(source.size - 8, MAX_HEADER_BYTES);
   if (room < 2) {
-    throw new FormatError({
-      file,
-      found: `${source.size} bytes`,
-      expected: "8 bytes of length and a header",
-    });
+    throw wrong(file, `${source.size} bytes`, "8 bytes of length and a header");
   }
   const start = await readExactly(source, 0, 9);
   const length = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true);
   if (start[8] !== 0x7b) {
     const pickle = (start[0] === 0x80 && start[1]! < 6) || (start[0] === 0x50 && start[1] === 0x4b);
-    throw new FormatError({
+    throw wrong(
       file,
-      found: pickle ? "a Python pickle" : `a header that starts with byte ${start[8]}`,
-      expected: "safetensors",
-      hint: pickle
-        ? "Pickles run code when read and are never read here: save with safetensors in Python " +
-          "(save_file, or save_pretrained with safe_serialization=True) and give that file."
-        : "",
-    });
+      pickle ? "a Python pickle" : `a header that starts with byte ${start[8]}`,
+      "safetensors",
+      {
+        hint: pickle
+          ? "Pickles run code when read and are never read here: save with safetensors in Python " +
+            "(save_file, or save_pretrained with safe_serialization=True) and give that file."
+          : "",
+      },
+    );
   }
   if (length < 2n || length > BigInt(room)) {
-    throw new FormatError({ file, found: `a header of ${length} bytes`, expected: `2 to ${room}` });
+    throw wrong(file, `a header of ${length} bytes`, `2 to ${room}`);
   }
   const text = decodeUtf8(await readExactly(source, 8, Number(length)), file);
   return parseHeader(parseJsonObject(text, file, 3), file, 8 + Number(length), source.size);
@@ -145,12 +138,7 @@ function parseMetadata(value: unknown, file: string): Map<string, string> {
   const metadata = new Map<string, string>();
   for (const [key, text] of isRecord(value) ? Object.entries(value) : [["", null] as const]) {
     if (typeof text !== "string") {
-      throw new FormatError({
-        file,
-        tensor: "__metadata__",
-        found: describeValue(value),
-        expected: "an object of strings",
-      });
+      throw wrong(file, describeValue(value), "an object of strings", { tensor: "__metadata__" });
     }
     metadata.set(key, text);
   }
@@ -165,7 +153,7 @@ function parseEntry(
   size: number,
 ): TensorEntry {
   const fail = (found: string, expected: string): never => {
-    throw new FormatError({ file, tensor: name, found, expected });
+    throw wrong(file, found, expected, { tensor: name });
   };
   if (!isRecord(value)) return fail(describeValue(value), "an object with dtype, shape and data_offsets");
   const { dtype, shape, data_offsets: offsets } = value;
@@ -203,16 +191,12 @@ function checkCoverage(
     if (begin !== at) {
       const what =
         begin < at ? "an overlap with the tensor before it" : `a hole of ${begin - at} bytes before it`;
-      throw new FormatError({ file, tensor, found: what, expected: "tensors that follow one another" });
+      throw wrong(file, what, "tensors that follow one another", { tensor });
     }
     at = end;
   }
   if (at !== size) {
-    throw new FormatError({
-      file,
-      found: `${size - at} bytes after the last tensor`,
-      expected: `a file of ${at} bytes`,
-    });
+    throw wrong(file, `${size - at} bytes after the last tensor`, `a file of ${at} bytes`);
   }
 }
 

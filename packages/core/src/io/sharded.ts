@@ -1,5 +1,5 @@
 /** A model's weights in its directory: one safetensors file, or shards that an index names. Seen as one file. */
-import { describeValue, FormatError, isPlainFileName, isRecord, parseJsonObject } from "./format.ts";
+import { describeValue, FormatError, wrong, isPlainFileName, isRecord, parseJsonObject } from "./format.ts";
 import { readText, type Files } from "./format.ts";
 import { openSafetensors, type TensorEntry, type TensorFile } from "./safetensors.ts";
 
@@ -9,22 +9,17 @@ const SUFFIX = ".safetensors";
 export function parseIndex(text: string, file: string): Map<string, string> {
   const { weight_map: map } = parseJsonObject(text, file, 8);
   if (!isRecord(map)) {
-    throw new FormatError({
-      file,
-      tensor: "weight_map",
-      found: describeValue(map),
-      expected: "an object of file names",
-    });
+    throw wrong(file, describeValue(map), "an object of file names", { tensor: "weight_map" });
   }
   const files = new Map<string, string>();
   for (const [tensor, shard] of Object.entries(map)) {
     if (typeof shard !== "string" || !isPlainFileName(shard) || !shard.endsWith(SUFFIX)) {
-      throw new FormatError({
+      throw wrong(
         file,
-        tensor,
-        found: `the file ${describeValue(shard)}`,
-        expected: `the plain name of a ${SUFFIX} file beside the index`,
-      });
+        `the file ${describeValue(shard)}`,
+        `the plain name of a ${SUFFIX} file beside the index`,
+        { tensor },
+      );
     }
     files.set(tensor, shard);
   }
@@ -56,23 +51,13 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
   try {
     for (const name of new Set(index.values())) {
       const source = await files.open(name);
-      if (!source)
-        throw new FormatError({
-          file: indexName,
-          found: `no file ${name}`,
-          expected: "all shards beside it",
-        });
+      if (!source) throw wrong(indexName, `no file ${name}`, "all shards beside it");
       const shard = await openSafetensors(source);
       shards.set(name, shard);
       for (const [key, value] of shard.metadata) metadata.set(key, value);
       for (const [tensor, entry] of shard.entries) {
         if (home.has(tensor)) {
-          throw new FormatError({
-            file: name,
-            tensor,
-            found: `a tensor that is also in ${home.get(tensor)!.name}`,
-            expected: "it once",
-          });
+          throw wrong(name, `a tensor that is also in ${home.get(tensor)!.name}`, "it once", { tensor });
         }
         home.set(tensor, shard);
         entries.set(tensor, entry);
@@ -80,12 +65,7 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
     }
     for (const [tensor, name] of index) {
       if (home.get(tensor) !== shards.get(name)) {
-        throw new FormatError({
-          file: name,
-          tensor,
-          found: "no such tensor",
-          expected: `it here, by ${indexName}`,
-        });
+        throw wrong(name, "no such tensor", `it here, by ${indexName}`, { tensor });
       }
     }
   } catch (error) {
@@ -95,12 +75,7 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
   const at = (tensor: string): TensorFile => {
     const shard = home.get(tensor);
     if (shard) return shard;
-    throw new FormatError({
-      file: indexName,
-      tensor,
-      found: "no such tensor",
-      expected: `one of ${home.size}`,
-    });
+    throw wrong(indexName, "no such tensor", `one of ${home.size}`, { tensor });
   };
   return {
     name: indexName,
@@ -118,16 +93,9 @@ async function missing(files: Files, stem: string): Promise<FormatError> {
     const source = await files.open(name);
     if (!source) continue;
     await source.close?.();
-    return new FormatError({
-      file: files.name,
-      found: `${name}, a Python pickle`,
-      expected: stem + SUFFIX,
+    return wrong(files.name, `${name}, a Python pickle`, stem + SUFFIX, {
       hint: "Pickles run code when read and are never read here: in Python, load the model and call save_pretrained.",
     });
   }
-  return new FormatError({
-    file: files.name,
-    found: "no weights",
-    expected: `${stem}${SUFFIX} or ${stem}${SUFFIX}.index.json`,
-  });
+  return wrong(files.name, "no weights", `${stem}${SUFFIX} or ${stem}${SUFFIX}.index.json`);
 }

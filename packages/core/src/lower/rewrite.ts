@@ -1,7 +1,7 @@
 /** Rewrites of a lowered graph to an equal one that takes fewer steps. Every rule is a function of a node with rewritten inputs. */
 import { mul, permute, reshape } from "../build.ts";
-import { plainCall } from "../fuse/library.ts";
-import { uniformElement } from "../fuse/emit.ts";
+import { plainCall } from "../emit/library.ts";
+import { uniformElement } from "../emit/emit.ts";
 import type { LibraryCall } from "../kernel.ts";
 import { isOp, Node, topological, withInputs } from "../node.ts";
 import { product, sameShape } from "../shape.ts";
