@@ -169,32 +169,56 @@ export class Fn implements Callable {
   }
 
   /** The function's entry in the code section, its size in front. */
-  encode(out: number[]): void {
+  encode(out: Bytes): void {
     const groups: [count: number, type: ValueType][] = [];
     for (const type of this.locals) {
       const last = groups.at(-1);
       if (last?.[1] === type) last[0]++;
       else groups.push([1, type]);
     }
-    const content: number[] = [...uleb(groups.length)];
-    for (const [count, type] of groups) content.push(...uleb(count), TYPE_CODE[type]);
-    flatten(this.head, content);
-    flatten(this.body, content);
-    content.push(0x0b);
-    append(out, uleb(content.length));
-    append(out, content);
+    const content = new Bytes();
+    content.add(uleb(groups.length));
+    for (const [count, type] of groups) content.add([uleb(count), TYPE_CODE[type]]);
+    content.add(this.head);
+    content.add(this.body);
+    content.add([0x0b]);
+    out.addSized(content);
   }
 }
 
-function flatten(code: Code, out: number[]): void {
-  for (const part of code) {
-    if (typeof part === "number") out.push(part);
-    else flatten(part, out);
-  }
-}
+/** Bytes that are appended to. */
+class Bytes {
+  private data = new Uint8Array(256);
+  private length = 0;
 
-function append(out: number[], bytes: readonly number[]): void {
-  for (const byte of bytes) out.push(byte);
+  add(code: Code): void {
+    for (const part of code) {
+      if (typeof part !== "number") this.add(part);
+      else {
+        if (this.length === this.data.length) this.reserve(1);
+        this.data[this.length++] = part;
+      }
+    }
+  }
+
+  /** The content of `other`, its size in front. */
+  addSized(other: Bytes): void {
+    this.add(uleb(other.length));
+    this.reserve(other.length);
+    this.data.set(other.data.subarray(0, other.length), this.length);
+    this.length += other.length;
+  }
+
+  finish(): Uint8Array<ArrayBuffer> {
+    return this.data.slice(0, this.length);
+  }
+
+  private reserve(more: number): void {
+    if (this.length + more <= this.data.length) return;
+    const grown = new Uint8Array(Math.max(2 * this.data.length, this.length + more));
+    grown.set(this.data);
+    this.data = grown;
+  }
 }
 
 function text(s: string): number[] {
@@ -247,40 +271,41 @@ export class Module {
 
   bytes(memory: MemoryImport): Uint8Array<ArrayBuffer> {
     const types = new TypeTable();
-    const imports: number[] = [...uleb(this.imports.length + 1), ...text("env"), ...text("memory")];
-    append(imports, [0x02, memory.shared ? 3 : 1, ...uleb(0), ...uleb(MAX_PAGES)]);
+    const imports = new Bytes();
+    imports.add([uleb(this.imports.length + 1), text("env"), text("memory")]);
+    imports.add([0x02, memory.shared ? 3 : 1, uleb(0), uleb(MAX_PAGES)]);
     for (const f of this.imports) {
-      append(imports, [...text(f.module), ...text(f.name), 0x00, ...uleb(types.of(f.params, f.results))]);
+      imports.add([text(f.module), text(f.name), 0x00, uleb(types.of(f.params, f.results))]);
     }
-    const declared: number[] = [...uleb(this.functions.length)];
-    const code: number[] = [...uleb(this.functions.length)];
+    const declared = new Bytes();
+    const code = new Bytes();
+    for (const section of [declared, code]) section.add(uleb(this.functions.length));
     for (const { fn } of this.functions) {
-      append(
-        declared,
-        uleb(
-          types.of(
-            fn.params.map((p) => p.type),
-            fn.results,
-          ),
-        ),
-      );
+      const params = fn.params.map((p) => p.type);
+      declared.add(uleb(types.of(params, fn.results)));
       fn.encode(code);
     }
     const exported = this.functions.filter((f) => f.name !== null);
-    const exports: number[] = [...uleb(exported.length)];
-    for (const { fn, name } of exported) append(exports, [...text(name ?? ""), 0x00, ...uleb(fn.index)]);
+    const exports = new Bytes();
+    exports.add(uleb(exported.length));
+    for (const { fn, name } of exported) exports.add([text(name ?? ""), 0x00, uleb(fn.index)]);
+    const signatures = new Bytes();
+    signatures.add(types.encode());
 
-    const out: number[] = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
-    const section = (id: number, content: readonly number[]): void => {
-      append(out, [id, ...uleb(content.length)]);
-      append(out, content);
-    };
-    section(1, types.encode());
-    section(2, imports);
-    section(3, declared);
-    section(7, exports);
-    section(10, code);
-    return new Uint8Array(out);
+    const out = new Bytes();
+    out.add([0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+    const sections = [
+      [1, signatures],
+      [2, imports],
+      [3, declared],
+      [7, exports],
+      [10, code],
+    ] as const;
+    for (const [id, content] of sections) {
+      out.add([id]);
+      out.addSized(content);
+    }
+    return out.finish();
   }
 }
 
