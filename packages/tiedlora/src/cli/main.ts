@@ -32,7 +32,7 @@ export async function main(argv: readonly string[], output: Output = processOutp
   }
 }
 
-function createProgram(output: Output): Command {
+export function createProgram(output: Output): Command {
   const program = new Command("tiedlora")
     .description("Tied-LoRA, LoRA and VeRA: fine-tunes language models by small adapters with tied weights")
     .exitOverride()

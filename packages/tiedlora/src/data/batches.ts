@@ -29,7 +29,7 @@ export function paddedLength(longest: number, maxLength: number): number {
 
 /** Stacks sequences, padded to the longest of them (rounded up, at most `maxLength`). */
 export function stackBatch(examples: readonly EncodedExample[], maxLength: number, padId: number): Batch {
-  const length = paddedLength(Math.max(...examples.map(({ tokens }) => tokens.length)), maxLength);
+  const length = paddedLength(longestOf(examples), maxLength);
   const tokens = new Int32Array(examples.length * length).fill(padId);
   const mask = new Float32Array(examples.length * length);
   examples.forEach((example, row) => {
@@ -39,6 +39,10 @@ export function stackBatch(examples: readonly EncodedExample[], maxLength: numbe
   const tokenCount = examples.reduce((n, example) => n + example.tokens.length, 0);
   const predicted = examples.reduce((n, example) => n + predictedTokens(example), 0);
   return { batch: examples.length, length, tokens, mask, tokenCount, predicted };
+}
+
+function longestOf(examples: readonly EncodedExample[]): number {
+  return examples.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 0);
 }
 
 export function predictedTokens({ spans }: EncodedExample): number {

@@ -5,25 +5,26 @@
 import type { Tensor } from "@tiedlora/core";
 import { where } from "@tiedlora/core";
 import { init } from "../init.ts";
-import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
+import { defineMethod, type CommonOptions, type Dims, type PlainMethod } from "../method.ts";
 import { recipe } from "./recipe.ts";
 
 export interface VbLoraOptions extends CommonOptions {
   /** Vectors in the bank. Default: 256. */
   readonly vectors?: number;
-  /** Their length; has to divide the sizes of the adapted modules. Default: 256. */
+  /** Their length; has to divide the sizes of the adapted modules. Default: the largest divisor of theirs and of 256. */
   readonly length?: number;
   /** Default: 2. */
   readonly topK?: number;
 }
 
 export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | "b"> {
-  const { vectors = 256, length = 256, topK = 2, ...common } = options;
+  const { vectors = 256, topK = 2, ...common } = options;
+  const length = (d: Dims): number => options.length ?? divisor(divisor(d.in, d.out), 256);
   /** [rows, pieces, vectors] -> [rows, pieces · length]. */
   const mix = (logits: Tensor, bank: Tensor): Tensor => {
     const [rows = 0, pieces = 0] = logits.shape;
     const weights = where(largest(logits, topK), logits, -1e30).softmax(-1);
-    return weights.matmul(bank).reshape([rows, pieces * length]);
+    return weights.matmul(bank).reshape([rows, pieces * bank.shape[1]!]);
   };
   return defineMethod({
     ...common,
@@ -31,12 +32,17 @@ export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | 
     recipe: recipe("vb-lora", options),
     factors: {
       bank: { shape: [vectors, length], init: init.uniform(0.02), tie: "model" },
-      a: { shape: ["rank", (d) => d.in / length, vectors], init: init.normal(0.1) },
-      b: { shape: ["rank", (d) => d.out / length, vectors], init: init.normal(0.1) },
+      a: { shape: ["rank", (d) => d.in / length(d), vectors], init: init.normal(0.1) },
+      b: { shape: ["rank", (d) => d.out / length(d), vectors], init: init.normal(0.1) },
     },
     product: [],
     lowRank: ({ bank, a, b }) => ({ A: mix(a, bank), B: mix(b, bank).transpose() }),
   });
+}
+
+/** The greatest common divisor. */
+function divisor(a: number, b: number): number {
+  return b === 0 ? a : divisor(b, a % b);
 }
 
 /** Where the k largest of the last axis are (more, where some are equal). */

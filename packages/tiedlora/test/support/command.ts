@@ -17,12 +17,12 @@ export async function tiedlora(...argv: string[]): Promise<Result> {
   const [out, info]: [string[], string[]] = [[], []];
   const output: Output = {
     interactive: false,
-    out: (line) => void out.push(line),
-    write: (text) => void out.push(`${out.pop() ?? ""}${text}`),
+    out: (line) => void out.push(`${line}\n`),
+    write: (text) => void out.push(text),
     info: (line) => void info.push(line),
   };
   const code = await main(argv, output);
-  return { code, out: out.join("\n"), info: info.join("\n") };
+  return { code, out: out.join("").trimEnd(), info: info.join("\n") };
 }
 
 /** Starts it as a process, from the sources. */
