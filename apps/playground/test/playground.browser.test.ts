@@ -84,7 +84,7 @@ const RECORD = `
 
 const settled = (page: Page, state: string): Promise<unknown> =>
   page.waitForFunction(`document.body.dataset.state === ${JSON.stringify(state)}`, null, {
-    timeout: 120_000,
+    timeout: 300_000,
   });
 
 /** Presses Tab until the focus is on what matches. */

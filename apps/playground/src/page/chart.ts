@@ -1,5 +1,7 @@
-/** The curves of the loss, one a method, drawn at most once a frame. */
+/** The curves of the loss, one a method, drawn a few times a second. */
 import uPlot from "uplot";
+
+const REDRAW_MS = 250;
 
 export class LossChart {
   readonly #holder: HTMLElement;
@@ -26,10 +28,10 @@ export class LossChart {
     this.#losses[curve]![step - 1] = loss;
     if (this.#due) return;
     this.#due = true;
-    requestAnimationFrame(() => {
+    setTimeout(() => {
       this.#due = false;
       this.#plot.setData(this.#data());
-    });
+    }, REDRAW_MS);
   }
 
   #data(): uPlot.AlignedData {
