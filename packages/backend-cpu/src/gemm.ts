@@ -120,20 +120,31 @@ function packContiguous({ f, math, dtype, height, to, kStride, k }: Strip, p: Lo
   });
 }
 
-/** Any strides; where k is contiguous, in transposed blocks of 4x4. */
+/** Any strides; where k is contiguous, in transposed blocks of 4x4, and of 2x4 at the end. */
 function packStrided(strip: Strip, p: Local): void {
   const { f, math, dtype, height, to, rowStride, kStride, k } = strip;
   const bytes = BYTES[dtype];
   const at = Array.from({ length: height }, () => f.local("i32"));
   at.forEach((x, r) => f.set(x, r === 0 ? p : i32.add(at[r - 1] as Local, rowStride)));
   const i = f.local("i32", 0);
-  if (height % 4 === 0) {
+  if (height % 2 === 0) {
+    const four = (r: number): Local => f.bind(loadLanes(math, dtype, at[r] as Local, 1, 0));
     const whole = f.local("i32", i32.select(i32.and(k, -4), 0, i32.eq(kStride, bytes)));
     f.for(i, 0, whole, 4, () => {
-      for (let r = 0; r < height; r += 4) {
-        const rows = [0, 1, 2, 3].map((x) => f.bind(loadLanes(math, dtype, at[r + x] as Local, 1, 0)));
-        transpose(f, rows as [Local, Local, Local, Local]).forEach((column, x) =>
+      let r = 0;
+      for (; r + 4 <= height; r += 4) {
+        transpose(f, [four(r), four(r + 1), four(r + 2), four(r + 3)]).forEach((column, x) =>
           v128.store(f, to, column, 4 * (r + x * height)),
+        );
+      }
+      if (r < height) {
+        const [first, second] = [four(r), four(r + 1)];
+        const [low, high] = [
+          f.bind(v128.shuffle32(first, second, [0, 4, 1, 5])),
+          f.bind(v128.shuffle32(first, second, [2, 6, 3, 7])),
+        ];
+        [low, low, high, high].forEach((pairs, x) =>
+          v128.store64_lane(f, to, pairs, x % 2, 4 * (r + x * height)),
         );
       }
       for (const x of at) f.add(x, 4 * bytes);
