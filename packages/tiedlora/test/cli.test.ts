@@ -15,7 +15,8 @@ writeExamples(at("train.jsonl"));
 /** A small run of the tiny model; `more` overrides. */
 const train = (out: string, ...more: string[]): Promise<Result> =>
   tiedlora(
-    ...["train", "--model", at("model"), "--data", at("train.jsonl"), "--out", at(out)],
+    "train",
+    ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${at(out)}`.split(" "),
     ..."--steps 3 --batch 2 --seq 32 --rank 2 --lr 0.01 --backend reference".split(" "),
     ...more,
   );
@@ -288,7 +289,9 @@ suite("after training,", () => {
 
   test("eval measures loss and perplexity, or a task", async () => {
     const { code, out, info } = await tiedlora(
-      ...["eval", ...model, "--adapter", adapter, "--data", at("train.jsonl"), "--seq", "32", "--json"],
+      "eval",
+      ...model,
+      ...`--adapter ${adapter} --data ${at("train.jsonl")} --seq 32 --json`.split(" "),
     );
     assert.equal(code, 0, info);
     const { examples, loss, perplexity } = JSON.parse(out) as Record<string, number>;
@@ -440,7 +443,8 @@ suite("as a program", () => {
 
   test("Ctrl-C ends after the current step, keeps a checkpoint, and says how to go on", async () => {
     const child = start(
-      ...["train", "--model", at("model"), "--data", at("train.jsonl"), "--out", at("ctrl-c"), "--json"],
+      "train",
+      ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${at("ctrl-c")} --json`.split(" "),
       ..."--steps 100000 --seq 32 --rank 2 --backend cpu".split(" "),
     );
     child.stdout!.once("data", () => child.kill("SIGINT"));
