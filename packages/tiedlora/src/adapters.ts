@@ -30,7 +30,9 @@ export class AdapterSet {
   readonly #adapters: Map<string, Adapter> = new Map<string, Adapter>();
   readonly #overlay: Overlay;
   #rows: RowGroups | null = null;
+  /** How many scopes without adapters are open; those inside of a mixed batch's own count against it. */
   #disabled = 0;
+  #disabledOutside = 0;
   #merged: Merged | null = null;
 
   constructor(model: nn.Module) {
@@ -69,7 +71,10 @@ export class AdapterSet {
     this.sync();
   }
 
-  /** Runs `work` on the model without adapters; then all is as before. Nests, and waits for a promise. */
+  /**
+   * Runs `work` on the model without adapters; then all is as before. Nests. If `work` gives a promise, the scope lasts until
+   * that is settled, for all who use the model meanwhile; so do the scopes below.
+   */
   disabled<T>(work: () => T): T {
     this.#disabled++;
     this.sync();
@@ -79,7 +84,7 @@ export class AdapterSet {
     });
   }
 
-  /** Runs `work` with exactly these adapters active; then all is as before. Waits for a promise. */
+  /** Runs `work` with exactly these adapters active; then all is as before. */
   withActive<T>(names: readonly string[], work: () => T): T {
     const before = this.active;
     this.setActive(...names);
@@ -88,7 +93,7 @@ export class AdapterSet {
 
   /**
    * Runs `work` on mixed batches: row i of every batch goes through the adapter `names[i]` alone, or through none for
-   * "__base__"; whether they are active makes no difference. Waits for a promise.
+   * "__base__"; whether they are active makes no difference.
    */
   mixed<T>(names: readonly string[], work: () => T): T {
     const used = [...new Set(names)].filter((name) => name !== BASE).map((name) => this.get(name));
@@ -104,6 +109,7 @@ export class AdapterSet {
     if (this.#rows !== null) throw new Error("a mixed batch within a mixed batch; name all rows at once");
     const device = [...this.hosts.values()][0]!.weight.device!;
     this.#rows = new RowGroups(names, device);
+    this.#disabledOutside = this.#disabled;
     return this.disabled(() =>
       finallyDo(work, () => {
         this.#rows = null;
@@ -113,7 +119,7 @@ export class AdapterSet {
 
   /** What stacks ask: the rows of a mixed batch, or null. */
   get rows(): RowGroups | null {
-    return this.#rows;
+    return this.#disabled > this.#disabledOutside + 1 ? null : this.#rows;
   }
 
   /** Whether an adapter's places act when the model runs. */

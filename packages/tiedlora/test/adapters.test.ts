@@ -195,6 +195,19 @@ suite("a mixed batch", () => {
     assert.deepEqual(adaptersOf(model).active, ["two"]);
   });
 
+  test("may have a scope without adapters inside, or around", async () => {
+    const model = tinyLlama(device);
+    add(model, "one");
+    const set = adaptersOf(model);
+    const wanted = await mixed(model, ["one", BASE, "one"]);
+    const base = [...(await model.forward(three).data())];
+    const inside = await set.mixed(["one", BASE, "one"], () =>
+      set.disabled(() => model.forward(three)).data(),
+    );
+    assert.deepEqual([...inside], base);
+    assert.deepEqual(await set.disabled(() => mixed(model, ["one", BASE, "one"])), wanted);
+  });
+
   test("works with embeddings and DoRA, and while text is generated", async () => {
     const model = tinyLlama(device);
     add(model, "words", methods.lora({ rank: 2, target: ["embed_tokens", "lm_head"] }));
@@ -329,6 +342,20 @@ suite("a weighted combination", () => {
     await rejected({ dora: 1 }, /dora of "dora" has no update of the form B A/);
     assert.ok(!adaptersOf(model).has("x"));
   });
+});
+
+test("single elements are chosen by a mask, and the others stay exactly as they are", async () => {
+  const model = tinyLlama(device);
+  const adapter = randomize(adapt(model, methods.tl6({ rank: 2 })));
+  const [A] = adapter.select({ factors: ["A"] });
+  adapter.mask({ factors: ["A"] }, Array.from({ length: A!.size }, (_, i) => i % 3 === 0 ? 1 : 0)); // prettier-ignore
+  const before = await A!.data();
+  const optimizer = optim.adamW(adapter.parameters(), { lr: 0.1, weightDecay: 0.5 });
+  for (let i = 0; i < 2; i++) optimizer.step(lossOf(model));
+  (await A!.data()).forEach((value, i) => assert.equal(value !== before[i], i % 3 === 0));
+  adapter.mask({ factors: ["A"] }, null);
+  assert.equal(A!.updateMask, null);
+  assert.throws(() => adapter.mask({ factors: ["A"] }, [1]), { message: /a mask of 1 elements for .*qkv\.A \[2, 8\], which has 16/ }); // prettier-ignore
 });
 
 suite("parameters that an adapter replaces", () => {

@@ -34,7 +34,7 @@ import {
   type OutputFile,
   type Provenance,
 } from "./native.ts";
-import { loraFactors, type LoraFactors } from "./peft/save.ts";
+import { foldsScale, loraFactors, type LoraFactors } from "./peft/save.ts";
 
 const MLX_TENSORS = "adapters.safetensors";
 
@@ -188,6 +188,7 @@ interface MlxModule {
 }
 
 function adapterModules(adapter: Adapter): MlxModule[] {
+  const folded = foldsScale(adapter);
   return [...adapter.places()].map(([host, place]) => {
     const { path } = place.member;
     const layer = layerOf(path);
@@ -195,9 +196,9 @@ function adapterModules(adapter: Adapter): MlxModule[] {
       throw new Error(
         `mlx-lm adapts linear modules inside layers only, and ${path} is none; export as peft-lora`,
       );
-    const factors = loraFactors(adapter, place);
+    const factors = loraFactors(adapter, place, folded);
     if (factors.c !== undefined) throw new Error("mlx-lm's LoRA has no bias on B; export as peft-lora");
-    return { path, layer, factors, scale: place.scale };
+    return { path, layer, factors, scale: folded ? 1 : place.scale };
   });
 }
 

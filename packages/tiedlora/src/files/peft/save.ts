@@ -70,7 +70,7 @@ export interface LoraFactors {
  * Whether the scale is written into B, where the module multiplies it into v: else B v would be rounded before it, and the
  * answers differ in the last bits. For a power of two it makes no difference.
  */
-function foldsScale(adapter: Adapter): boolean {
+export function foldsScale(adapter: Adapter): boolean {
   const exact = (scale: number): boolean => Number.isInteger(Math.log2(Math.abs(scale)));
   return "v" in adapter.method.factors && [...adapter.places()].some(([, place]) => !exact(place.scale));
 }
