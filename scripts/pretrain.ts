@@ -70,7 +70,6 @@ const checkpoint = join(args.cache, "checkpoint.safetensors");
 const stream = new TokenStream(
   tokenizer,
   SEEDS.training,
-  RECIPE.repetitions,
   (await loadCheckpoint(checkpoint, { model, optimizer })) ?? undefined,
 );
 if (optimizer.stepCount > 0) console.log(`continuing after step ${optimizer.stepCount}`);

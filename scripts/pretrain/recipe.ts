@@ -34,9 +34,7 @@ export const RECIPE = {
   tokenizerDocuments: 20_000,
   /** Of each task: the prompts' words become tokens too. */
   tokenizerExamples: 500,
-  /** So many documents at the beginning say everything twice: about the first fifth of the steps. */
-  repetitions: 45_000,
-  steps: 5000,
+  steps: 7000,
   batch: 12,
   length: 80,
   /** Rises over `warmup` steps, stays, and falls to zero over the last `decay` share of the steps: see `learningRate`. */

@@ -19,6 +19,13 @@
     return { xs, rows, data: [xs, ...values, ...(baseline === null ? [] : [xs.map(() => baseline)])] };
   }
 
+  /** The powers of ten in a range. */
+  function decades(low, high) {
+    const first = Math.ceil(Math.log10(low));
+    const count = Math.floor(Math.log10(high)) - first + 1;
+    return Array.from({ length: count }, (_, i) => 10 ** (first + i));
+  }
+
   /** Draws the intervals as vertical lines through the points. */
   function intervals(rows) {
     return (plot, seriesIndex) => {
@@ -52,6 +59,7 @@
       ticks: { show: false },
     };
     const few = chart.logX && xs.length <= 6;
+    const splits = (_, __, low, high) => (few ? xs : decades(low, high));
     const options = {
       width: parent.clientWidth,
       height: HEIGHT,
@@ -70,7 +78,7 @@
           label: chart.x,
           labelSize: 24,
           values: (_, splits) => splits.map((value) => (value === null ? "" : short(value))),
-          ...(few && { splits: () => xs, filter: (_, splits) => splits }),
+          ...(chart.logX && { splits, filter: (_, all) => all }),
         },
         { ...axis, label: chart.y, labelSize: 24, size: 54 },
       ],

@@ -190,11 +190,6 @@ export function document(seed: number, index: number): string {
   return rng.weighted(WRITERS)(rng);
 }
 
-/** A document of sayings that are said twice, for every `index`: what a model learns to look back from. */
-export function repetition(seed: number, index: number): string {
-  return echo(new Rng(seed, "document", index));
-}
-
 /** The endless corpus that `seed` names. */
 export function* corpus(seed: number): Generator<string, never> {
   for (let index = 0; ; index++) yield document(seed, index);
