@@ -3,7 +3,7 @@
  * elements are recomputed from their loads in each pass over a row, except costly ones, which stay in scratch memory.
  */
 import type { Instr, ReduceOp } from "@tiedlora/core";
-import { BYTES, operandsOf } from "@tiedlora/core";
+import { BYTES } from "@tiedlora/core";
 import type { Expr, Fn, Int, Local } from "../assembler.ts";
 import { f32, f32x4, f64, i32, i32x4, v128 } from "../instructions.ts";
 import { VectorMath } from "../math.ts";
@@ -11,6 +11,7 @@ import { loadLanes, loadSplat, storeLanes, storeOne } from "./access.ts";
 import type { Access, Nest, NestStore } from "./nest.ts";
 import { closure, SCRATCH, typeOf } from "./nest.ts";
 import type { Pass } from "./passes.ts";
+import { dependences } from "./dependences.ts";
 import { planPasses, scratchAccess } from "./passes.ts";
 import type { Schedule } from "./schedule.ts";
 import { binary, cast, constant, fold, horizontal, identity, unary } from "./values.ts";
@@ -528,36 +529,4 @@ function columnSums(nest: Nest, plan: Schedule, passes: readonly Pass[]): Map<nu
 
 function bytesAlong(access: Access, axis: number): number {
   return (access.strides[axis] ?? 0) * BYTES[access.dtype];
-}
-
-/** Loop depth and lane dependence of every instruction. */
-function dependences(nest: Nest, plan: Schedule): { depth: number[]; varies: boolean[] } {
-  const depthOf = (axis: number): number => {
-    if (axis === plan.vector) return plan.mode === "row" ? 3 : 2;
-    if (plan.axes[axis]?.inner !== true) return 1;
-    return plan.mode === "row" ? 2 : 3;
-  };
-  const depth: number[] = [];
-  const varies: boolean[] = [];
-  nest.body.forEach((instr, i) => {
-    if (instr.op === "reduce") {
-      depth.push(plan.mode === "row" ? 1 : 2);
-      varies.push(plan.mode === "column");
-      return;
-    }
-    const axes: number[] = [];
-    const access = nest.loads[i] ?? null;
-    if (access !== null) {
-      access.strides.forEach((stride, a) => {
-        if (stride !== 0 || access.valid[a] !== null) axes.push(a);
-      });
-    } else if (instr.op === "index") {
-      const axis = nest.indexAxis[i] ?? -1;
-      if (axis >= 0) axes.push(axis);
-    }
-    const operands = operandsOf(instr);
-    depth.push(Math.max(0, ...axes.map(depthOf), ...operands.map((a) => depth[a] ?? 0)));
-    varies.push(axes.includes(plan.vector) || operands.some((a) => varies[a] === true));
-  });
-  return { depth, varies };
 }
