@@ -12,7 +12,7 @@ export {
   ShaderError,
   WebGpuError,
 } from "./errors.ts";
-export type { AdapterInfo, OpenOptions } from "./open.ts";
+export { type AdapterInfo, adapters, type OpenOptions } from "./open.ts";
 export type { KernelTime } from "./profile.ts";
 
 /** A device on a GPU. Throws NoAdapterError, which says how to get an adapter, where there is none. */

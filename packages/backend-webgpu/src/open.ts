@@ -98,6 +98,24 @@ async function requestAdapter(gpu: GPU, options: OpenOptions): Promise<GPUAdapte
   );
 }
 
+/**
+ * The adapters that WebGPU offers here, without opening a device: the one that `webgpu()` takes, then others. Throws
+ * NoAdapterError, which says how to get one, where there is none.
+ */
+export async function adapters(): Promise<AdapterInfo[]> {
+  const gpu = await findGpu();
+  const found = [describe(await requestAdapter(gpu, {}))];
+  for (const adapter of ["high-performance", "low-power", "software"] as const) {
+    const other = await gpu.requestAdapter(adapterOptions({ adapter }));
+    if (other) found.push(describe(other));
+  }
+  const seen = new Set<string>();
+  return found.filter((info) => {
+    const key = `${info.vendor} ${info.architecture} ${info.description}`;
+    return !seen.has(key) && seen.add(key);
+  });
+}
+
 /** Limits that are raised to what the adapter offers. */
 const RAISED = [
   "maxBufferSize",
