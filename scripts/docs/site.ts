@@ -2,7 +2,15 @@
  * The site: which pages there are, and where a link of the repository's files leads in it. Markdown files and lessons become
  * pages; every other file that a page links to becomes one too, as source, or is copied if it is a picture or a page already.
  */
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, dirname, join, posix, resolve } from "node:path";
 import { commandReference } from "./commands.ts";
 import { readLesson } from "./lesson.ts";
@@ -84,7 +92,7 @@ function titleOf(file: string): string {
 }
 
 /** Where a file of the repository is in the site. */
-export function sitePath(file: string): string {
+function sitePath(file: string): string {
   if (file === "docs/README.md") return "index.html";
   if (file === "README.md") return "overview.html";
   if (file.startsWith("docs/api/")) return file.slice("docs/".length); // written by typedoc
@@ -96,7 +104,27 @@ export function sitePath(file: string): string {
       .toLowerCase()
       .replace(/\.md$/, ".html");
   if (isLesson(file)) return file.replace(/\.ts$/, ".html");
-  return COPIED.test(file) ? `files/${file}` : `source/${file}.html`;
+  if (COPIED.test(file)) return `files/${file}`;
+  return isFolder(file) ? `source/${file}/index.html` : `source/${file}.html`;
+}
+
+function isFolder(file: string): boolean {
+  return statSync(join(ROOT, file), { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** The page that stands for a folder, if one does. */
+function pageOfFolder(folder: string): string {
+  if (folder === "lessons") return "docs/lessons.md";
+  const readme = `${folder}/README.md`;
+  return existsSync(join(ROOT, readme)) ? readme : folder;
+}
+
+/** The content of a page for a file or folder that is no page by itself. */
+function contentOf(file: string, link: (to: string) => string): string {
+  if (!isFolder(file)) return sourcePage(file, read(file));
+  const files = readdirSync(join(ROOT, file), { withFileTypes: true }).filter((entry) => entry.isFile());
+  const items = files.map(({ name }) => `<li><a href="${link(`${file}/${name}`)}">${name}</a></li>`);
+  return `<h1 class="path">${file}</h1>\n<ul>\n${items.join("\n")}\n</ul>\n`;
 }
 
 /** Writes all pages into `folder`, without those of the API. */
@@ -112,12 +140,14 @@ export function buildSite(folder: string): void {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     writeFileSync(join(folder, path), text);
   };
+  const linkTo = (from: string, file: string): string => {
+    if (!order.includes(file) && existsSync(join(ROOT, file))) sources.add(file);
+    return relativeTo(sitePath(from), sitePath(file));
+  };
   for (const [i, file] of order.entries()) {
     const link = (target: string): string => {
       const to = targetOf(file, target);
-      if (to === null) return target;
-      if (!order.includes(to.file) && existsSync(join(ROOT, to.file))) sources.add(to.file);
-      return relativeTo(sitePath(file), sitePath(to.file)) + to.anchor;
+      return to === null ? target : linkTo(file, to.file) + to.anchor;
     };
     const [previous, next] = [order[i - 1], order[i + 1]].map((one) =>
       one === undefined ? undefined : linked(one),
@@ -130,16 +160,19 @@ export function buildSite(folder: string): void {
     if (COPIED.test(file)) {
       mkdirSync(dirname(join(folder, path)), { recursive: true });
       copyFileSync(join(ROOT, file), join(folder, path));
-    } else
-      write(path, frame({ path, title: basename(file), content: sourcePage(file, read(file)) }, sections));
+    } else {
+      const content = contentOf(file, (to) => linkTo(file, to)); // of a folder, adds to the sources
+      write(path, frame({ path, title: basename(file), content }, sections));
+    }
   }
   copyFileSync(join(import.meta.dirname, "style.css"), join(folder, "style.css"));
 }
 
 /** The file of the repository that a link leads to; null for the outside and for anchors of the same page. */
-export function targetOf(from: string, target: string): { file: string; anchor: string } | null {
+function targetOf(from: string, target: string): { file: string; anchor: string } | null {
   if (/^([a-z][a-z+.-]*:|#)/i.test(target)) return null;
   const [path = "", anchor] = target.split("#");
-  const file = posix.normalize(posix.join(posix.dirname(from), path));
+  const full = posix.normalize(posix.join(posix.dirname(from), path)).replace(/\/$/, "");
+  const file = isFolder(full) ? pageOfFolder(full) : full;
   return { file, anchor: anchor === undefined ? "" : `#${anchor}` };
 }

@@ -50,7 +50,7 @@ function runTypescript(block: Block): void {
 
 /** Commands of the guide are for the reader's own folder; all others for a checkout. */
 function runShell({ place, code }: Block): void {
-  run("bash", ["-euo", "pipefail", "-c", code], place.startsWith("docs/") ? scratch : root);
+  run("bash", ["-euo", "pipefail", "-c", code], place.startsWith("docs/guide/") ? scratch : root);
 }
 
 before(() => {
