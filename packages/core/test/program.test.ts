@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Device, explain, grad, nn, optim, type Tensor } from "@tiedlora/core";
+import { type Device, explain, grad, nn, optim, type Parameter, type Tensor } from "@tiedlora/core";
 import { loops, matmuls, parameter, Recorder, recording, TinyGpt } from "./support.ts";
 
 const ids = (device: Device, n = 8): Tensor =>
@@ -136,6 +136,26 @@ test("the updates of many small parameters are few kernels", () => {
   optim.adamW(parameters, { lr: 0.1 }).step(loss);
   const updates = recorder.last.steps.filter((step) => step.type === "loop" && step.stores.length >= 3);
   assert.ok(updates.length <= 2, `${updates.length} kernels update 12 parameters`);
+});
+
+test("a step of tied low-rank adapters takes at most 20 steps a layer, of full training 27", () => {
+  const { device } = recording();
+  const layers = 6;
+  const model = new TinyGpt(device, { layers, dim: 32, heads: 2, vocab: 64 });
+  const count = (trained: readonly Parameter[]): number =>
+    explain(optim.adamW(trained, { lr: 1e-3 }).trace(model.loss(ids(device, 16), ids(device, 16)))).steps
+      .length;
+  const full = count(model.parameters());
+  model.freeze();
+  const [A, B] = [parameter(device, [32, 4]), parameter(device, [4, 96])];
+  const own = model.blocks.map(({ attention }) => {
+    const [u, v] = [parameter(device, [4]), parameter(device, [96])];
+    attention.qkv.adapter = { apply: (x, y) => y.add(x.matmul(A).mul(u).matmul(B.mul(v))) };
+    return [u, v];
+  });
+  const tied = count([A, B, ...own.flat()]);
+  assert.ok(full <= 27 * layers, `full training: ${full} steps`);
+  assert.ok(tied <= 20 * layers, `tied adapters: ${tied} steps`);
 });
 
 test("explain names each step with its arithmetic and traffic, and sums up", () => {
