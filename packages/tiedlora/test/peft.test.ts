@@ -14,6 +14,7 @@ import type { Decoder } from "@tiedlora/models";
 import {
   adapt,
   type Adapter,
+  adaptersOf,
   type CommonOptions,
   loadAdapterFiles,
   type Method,
@@ -483,6 +484,38 @@ suite("reading peft's files", () => {
       });
     await loadAdapterFiles(tinyLlama(device), asFiles(await repeat(0)));
     await refuses(await repeat(1), /an embedding that differs from the model's/);
+  });
+
+  test("biases of saved modules, which peft writes three times with bias all, are read once", async () => {
+    const method = methods.lora({ rank: 2, bias: "all", modulesToSave: ["ln_f"] });
+    const { adapter, logits } = await adapted(method, tinyGpt2);
+    const at = "base_model.model.transformer.ln_f";
+    const contents = await edited(await collect(peftLoraFiles(adapter)), (tensors) => {
+      const bias = tensors.get(`${at}.bias`)!;
+      tensors.set(`${at}.modules_to_save.bias`, bias);
+      tensors.set(`${at}.original_module.bias`, { ...bias, values: new Float32Array(8) });
+    });
+    const fresh = tinyGpt2(device);
+    await loadAdapterFiles(fresh, asFiles(contents));
+    assert.deepEqual(await logitsOf(fresh), logits);
+    const other = await edited(contents, (tensors) =>
+      tensors.set(`${at}.original_module.weight`, { shape: [8], values: new Float32Array(8) }),
+    );
+    await assert.rejects(loadAdapterFiles(tinyGpt2(device), asFiles(other)), { message: /1 unexpected/ });
+  });
+
+  test("an output embedding that is saved stands in for a tied one, and the input embedding stays", async () => {
+    const { adapter, logits, fresh } = await adapted(
+      methods.lora({ rank: 2, modulesToSave: ["lm_head"] }),
+      tinyGpt2,
+    );
+    const embedding = await fresh.stateDict().get("transformer.wte.weight")!.data();
+    await loadAdapterFiles(fresh, asFiles(await collect(peftLoraFiles(adapter))));
+    assert.deepEqual(await logitsOf(fresh), logits);
+    assert.deepEqual(await fresh.stateDict().get("transformer.wte.weight")!.data(), embedding);
+    assert.equal(fresh.tied, false);
+    adaptersOf(fresh).unload();
+    assert.equal(fresh.tied, true);
   });
 
   test("loaded frozen on request, else as trained", async () => {
