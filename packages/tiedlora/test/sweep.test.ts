@@ -199,7 +199,10 @@ test("a run that fails, or takes its process with it, stops no other", async (t)
     onDone: async ({ config }) => void done.push(config.seed),
     onFailed: async ({ config, message }) => void failed.push(`${config.lr}: ${message}`),
   });
-  assert.deepEqual(done.sort((a, b) => a - b), [0, 2, 4, 6, 7]);
+  assert.deepEqual(
+    done.sort((a, b) => a - b),
+    [0, 2, 4, 6, 7],
+  );
   assert.deepEqual(failed.sort(), [
     "1: the loss is NaN",
     "2: its process was ended by SIGKILL (out of memory?)",

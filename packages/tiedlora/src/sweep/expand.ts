@@ -53,7 +53,7 @@ function product(lists: { readonly [K in keyof Combination]: readonly Combinatio
 
 function configOf(spec: SweepSpec, one: Combination): RunConfig {
   const { train, evaluate, on } = spec;
-  const { schedule, clip, seq } = train;
+  const { schedule, clip } = train;
   return {
     model: on.model,
     task: one.task,
@@ -65,7 +65,7 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     seed: one.seed,
     steps: one.steps,
     batch: one.batch,
-    seq,
+    seq: on.seq,
     lr: one.lr ?? rateOf(train.lr, one.method),
     schedule,
     warmup: Math.min(train.warmup, one.steps),

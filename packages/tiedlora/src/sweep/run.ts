@@ -143,7 +143,7 @@ function encoded(
     .filter((example) => example !== null);
   if (examples.length > 0) return examples;
   throw new RangeError(
-    `none of ${questions.length} examples of ${task.name} fits into ${maxLength} tokens; give a larger train.seq`,
+    `none of ${questions.length} examples of ${task.name} fits into ${maxLength} tokens; give a larger on.seq`,
   );
 }
 

@@ -51,6 +51,7 @@ const SPEC = z.strictObject({
       ),
     ),
     data: z.string().optional(),
+    seq: whole(2).default(128),
     "loss-only": z.boolean().default(false),
   }),
   out: z.string(),
@@ -73,7 +74,6 @@ const SPEC = z.strictObject({
     .strictObject({
       steps: whole(1).default(200),
       batch: whole(1).default(16),
-      seq: whole(2).default(128),
       lr: RATES.default(0.01),
       schedule: SCHEDULE.default("cosine"),
       warmup: whole(0).default(20),
@@ -107,6 +107,9 @@ export interface SweepSpec {
     readonly tasks: readonly string[];
     /** The folder that has each task's files in a folder of its name. */
     readonly data?: string | undefined;
+    /** The most tokens of an example. */
+    readonly seq: number;
+    /** Measure the loss, generate nothing. */
     readonly "loss-only": boolean;
   };
   /** The folder of results. */
@@ -126,7 +129,6 @@ export interface SweepSpec {
   readonly train: {
     readonly steps: number;
     readonly batch: number;
-    readonly seq: number;
     readonly lr: number | Readonly<Record<string, number>>;
     readonly schedule: Schedule;
     readonly warmup: number;
