@@ -1,5 +1,15 @@
 /** What is timed. A case builds its tensors once and gives a function that runs it once, to the end. */
-import { type Device, grad, key, nn, optim, realize, type Tensor, uniformArray } from "@tiedlora/core";
+import {
+  assign,
+  type Device,
+  grad,
+  key,
+  nn,
+  optim,
+  Parameter,
+  type Tensor,
+  uniformArray,
+} from "@tiedlora/core";
 import { configFrom, createModel, generateTokens } from "@tiedlora/models";
 import { GPT, type GptName, type GptSize } from "./problems.ts";
 import { type Method, prepare, type Work } from "./workloads.ts";
@@ -19,15 +29,29 @@ type Shape = readonly number[];
 
 const product = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
 
-const parameter = (device: Device, shape: Shape, seed: number): nn.Parameter =>
-  nn.Parameter.from(device, uniformArray(key(seed), product(shape), -1, 1), shape);
+const parameter = (device: Device, shape: Shape, seed: number): Parameter =>
+  Parameter.from(device, uniformArray(key(seed), product(shape), -1, 1), shape);
 
 interface Cost {
   readonly flop?: number;
   readonly bytes?: number;
 }
 
-/** Times the evaluation of `f` on inputs that stay where they are. Results stay on the device: copying is not timed. */
+/**
+ * Runs what `f` gives, into memory that is allocated the first time: new memory would be paid for page by page, and
+ * results stay on the device, so that copying is not timed either.
+ */
+function into(device: Device, f: () => readonly Tensor[]): () => Promise<void> {
+  let targets: Parameter[] | null = null;
+  return async () => {
+    const results = f();
+    targets ??= results.map(({ shape }) => Parameter.from(device, new Float32Array(product(shape)), shape));
+    assign(results.map((result, i) => [targets![i]!, result] as const));
+    await device.sync();
+  };
+}
+
+/** Times the evaluation of `f` on inputs that stay where they are. */
 function op(
   name: string,
   cost: Cost,
@@ -39,11 +63,10 @@ function op(
     ...cost,
     setup: (device) => {
       const inputs = shapes.map((shape, i) => parameter(device, shape, i));
-      return async () => {
+      return into(device, () => {
         const results = f(...inputs);
-        realize(...(Array.isArray(results) ? results : [results as Tensor]));
-        await device.sync();
-      };
+        return Array.isArray(results) ? (results as readonly Tensor[]) : [results as Tensor];
+      });
     },
   };
 }
@@ -98,10 +121,7 @@ function embeddingGradient(): Case {
       const table = parameter(device, [vocab, width], 1);
       const weights = parameter(device, [count, width], 2);
       const ids = device.tensor(Int32Array.from({ length: count }, (_, i) => (i * 7919) % vocab));
-      return async () => {
-        realize(...grad(table.take(ids).mul(weights).sum(), [table]));
-        await device.sync();
-      };
+      return into(device, () => grad(table.take(ids).mul(weights).sum(), [table]));
     },
   };
 }
