@@ -80,6 +80,7 @@ async function runAll(backend: Backend, tests: readonly ProgramCase[]): Promise<
   }
 }
 
+/** How an executable is compared with the reference. */
 export interface CheckOptions {
   readonly coverage: Coverage;
   /** How often the executable is run, every time on other buffers. */

@@ -20,6 +20,7 @@ import { fallbackCases, opCases } from "./suites/ops.ts";
 import { randomCases } from "./suites/random.ts";
 import { trainingCases } from "./suites/training.ts";
 
+/** The cases that a backend has to pass. */
 export interface ConformanceSuite {
   readonly cases: readonly ConformanceCase[];
   /** Closes the devices that the cases shared. */

@@ -1,6 +1,7 @@
 /** Runs fast-check properties so that a failure says what is needed: the shrunk case, the seed, the path. */
 import fc from "fast-check";
 
+/** How many random cases a property is tried on, and where from. */
 export interface PropertyOptions {
   readonly runs: number;
   /** Reproduces a failure, together with `path`. */

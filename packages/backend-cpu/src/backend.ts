@@ -24,6 +24,7 @@ import { ENTRY } from "./worker-source.ts";
 import { Workers } from "./workers.ts";
 import type { WorkerHandle } from "./platform.ts";
 
+/** How the CPU backend computes. */
 export interface CpuBackendOptions {
   /** Threads that compute; 1 computes on the calling thread. Default: as many as the machine runs at once. */
   readonly threads?: number;
@@ -64,6 +65,7 @@ interface Scratch {
   readonly bytes: number;
 }
 
+/** Compiles programs to WebAssembly with SIMD, and runs them on threads. Users open it by `cpu()`. */
 export class CpuBackend implements Backend {
   readonly name = "cpu";
   readonly threads: number;

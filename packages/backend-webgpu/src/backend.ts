@@ -25,6 +25,7 @@ export async function createWebGpuBackend(options: OpenOptions = {}): Promise<We
   return new WebGpuBackend(await openGpu(options));
 }
 
+/** Compiles programs to WGSL, and submits each as one command buffer. Users open it by `webgpu()`. */
 export class WebGpuBackend implements Backend, Transfers {
   readonly name = "webgpu";
   readonly caps: Caps;

@@ -6,6 +6,7 @@ import { deviceLost, DeviceClosedError, type DeviceLostError, NoAdapterError } f
 import { isNode, PoliteWaiter } from "./wait.ts";
 import type { Target } from "./wgsl/target.ts";
 
+/** Which GPU is opened, and how much of it is used. */
 export interface OpenOptions {
   /** Which adapter to ask for, where there are several. */
   readonly adapter?: "high-performance" | "low-power" | "software";

@@ -8,8 +8,10 @@ import { Tensor } from "./tensor.ts";
 
 /** Numbers, nested as deep as there are axes. */
 export type NestedArray = readonly (number | NestedArray)[];
+/** Settings of a device, whatever its backend. */
 export type DeviceOptions = RuntimeOptions;
 
+/** A backend with its compiled programs: where tensors live. Made by `cpu()`, `webgpu()` and `reference()`. */
 export class Device extends Runtime {
   /**
    * A tensor of given values. Numbers become f32 unless `dtype` says otherwise; typed arrays keep their type (a

@@ -10,6 +10,7 @@ export type DType = "f32" | "f16" | "bf16" | "f64" | "i32" | "u32" | "bool";
 /** The types that arithmetic is done in; storage types widen to one of them. */
 export type ComputeType = "f32" | "f64" | "i32" | "u32" | "bool";
 
+/** What values are on the host; f16 and bf16 are bit patterns in a Uint16Array. */
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array;
 
 /** Bytes of one element in memory. */

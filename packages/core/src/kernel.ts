@@ -24,6 +24,7 @@ export interface Operand {
   readonly view: View;
 }
 
+/** Operations on one value. */
 export type UnaryOp =
   | "neg"
   | "exp"
@@ -61,6 +62,7 @@ export type BinaryOp =
   | "shl"
   | "shr";
 
+/** What a reduction folds with. */
 export type ReduceOp = "sum" | "prod" | "max" | "min";
 
 /**
@@ -160,6 +162,7 @@ export interface LibraryParams {
   scatterAdd: { readonly rows: number; readonly cols: number; readonly count: number };
 }
 
+/** The sizes of an attention call, and what is masked. */
 export interface AttentionParams {
   readonly batch: number;
   readonly heads: number;
@@ -172,6 +175,7 @@ export interface AttentionParams {
   readonly bias: boolean;
 }
 
+/** The operations that a backend may have kernels of its own for. */
 export type LibraryName = keyof LibraryParams;
 
 /** One call of a library kernel; its operands' views have one stride per axis of the shapes given above. */
@@ -185,6 +189,7 @@ export type LibraryCall = {
   };
 }[LibraryName];
 
+/** What a program is a list of. */
 export type Step = LoopKernel | LibraryCall;
 
 /**

@@ -6,6 +6,7 @@ import type { DeviceBuffer } from "./backend.ts";
 import type { DType, TypedArray } from "./dtype.ts";
 import type { BinaryOp, ReduceOp, UnaryOp } from "./kernel.ts";
 
+/** Lengths of the axes, the slowest first; [] is a single number. */
 export type Shape = readonly number[];
 /** Per axis `[start, stop, step]` with step >= 1. */
 export type Range = readonly [start: number, stop: number, step: number];
@@ -79,6 +80,7 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   readonly after: None;
 };
 
+/** The name of an operation. */
 export type Op = keyof Attrs;
 
 /** The reduction nodes and what they fold with. */

@@ -5,6 +5,7 @@ import { Fields } from "./fields.ts";
 import type { RopeConfig, RopeScaling } from "./rope.ts";
 
 export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu" | "relu2";
+/** The precisions that weights are stored in. */
 export type StoredDType = "f32" | "f16" | "bf16";
 
 /** Everything that the decoder has to know. */

@@ -14,6 +14,7 @@ import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
 export type { Ids } from "./inputs.ts";
 
+/** How a forward pass reads its tokens. */
 export interface ForwardOptions extends SequenceOptions {
   /** Keys and values of earlier tokens; those of the given ids are added to it. */
   readonly cache?: KvCache;

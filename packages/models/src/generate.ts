@@ -6,6 +6,7 @@ import { checkSampling, sampleToken, type SamplingOptions } from "./sampling.ts"
 import { TextStream } from "./stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** How tokens are generated, and when a row ends. */
 export interface GenerateOptions extends SamplingOptions {
   /** At most this many new tokens. Default 128. */
   readonly maxTokens?: number;
@@ -17,6 +18,7 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal;
 }
 
+/** As GenerateOptions, for text. */
 export interface TextOptions extends GenerateOptions {
   /** Strings that end a text; they are not part of it. */
   readonly stop?: readonly string[];

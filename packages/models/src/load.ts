@@ -4,6 +4,7 @@ import { type DecoderConfig, parseConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
 
+/** Where a model is loaded to. */
 export interface LoadOptions {
   /** Where the weights go, and where the model then computes. */
   readonly device: Device;

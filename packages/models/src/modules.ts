@@ -4,6 +4,7 @@ import type { DecoderConfig } from "./config.ts";
 
 type ModuleKind = "embedding" | "linear" | "norm";
 
+/** A module of a decoder, known from its config alone. */
 export interface ModuleSpec {
   /** As in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
   readonly path: string;
@@ -14,6 +15,7 @@ export interface ModuleSpec {
   readonly bias: boolean;
 }
 
+/** A parameter of a decoder, known from its config alone. */
 export interface ParameterSpec {
   readonly path: string;
   readonly shape: readonly number[];

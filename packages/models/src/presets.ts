@@ -43,6 +43,7 @@ const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   },
 };
 
+/** The names that `preset` knows. */
 export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS);
 
 /** The config of a preset; undefined if there is none of that name. */

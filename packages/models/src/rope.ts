@@ -32,6 +32,7 @@ export type RopeScaling =
       readonly longFactor: readonly number[];
     };
 
+/** Rotary positions: base, rotated elements, scaling. */
 export interface RopeConfig {
   readonly theta: number;
   /** How many of each head's elements are rotated, from the first on; even. */

@@ -6,6 +6,7 @@
  */
 import { type Key, uniformArray } from "@tiedlora/core";
 
+/** How the next token is chosen from the model's scores. */
 export interface SamplingOptions {
   /** 0 (the default) takes the most likely token; 1 samples from the model's own distribution. */
   readonly temperature?: number;

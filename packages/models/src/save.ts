@@ -14,6 +14,7 @@ import {
 import { configToJson, type StoredDType } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
 
+/** How weights are written. */
 export interface SaveOptions {
   /** Files of weights above this are split. Default 5 GB, as in transformers. */
   readonly maxShardBytes?: number;
@@ -23,6 +24,7 @@ export interface SaveOptions {
   readonly replace?: ReadonlyMap<string, () => Promise<Tensor>>;
 }
 
+/** A file to be written: its name, and its content at once or in pieces. */
 export type OutputFile = readonly [name: string, content: string | AsyncIterable<Uint8Array>];
 
 export const INDEX_FILE = "model.safetensors.index.json";

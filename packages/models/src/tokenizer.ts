@@ -10,6 +10,7 @@ export interface ChatMessage {
   readonly content: string;
 }
 
+/** How a chat template is filled in. */
 export interface ChatOptions {
   /** End with the start of an answer. Default true. */
   readonly addGenerationPrompt?: boolean;

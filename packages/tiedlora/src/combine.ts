@@ -7,6 +7,7 @@ import { scaled, type LowRank } from "./method.ts";
 import { methods } from "./methods/index.ts";
 import type { Place } from "./place.ts";
 
+/** How adapters are summed, and what the sum is called. */
 export interface CombineOptions {
   /** The name of the new adapter. */
   readonly name: string;

@@ -2,6 +2,7 @@
 import { nn, type Tensor } from "@tiedlora/core";
 import type { LinearInfo } from "./sites.ts";
 
+/** A module that can carry an adapter. */
 export type Host = nn.Linear | nn.Embedding;
 
 /** All linears and embeddings of a model by their paths; one that is used in two places by its first. */

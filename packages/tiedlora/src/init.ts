@@ -1,6 +1,7 @@
 /** Start values of factors. Drawn on the host in float64 by counter, so that they are the same bits on every backend. */
 import { normalArray, product, type Key, type Shape, uniformArray } from "@tiedlora/core";
 
+/** How a factor starts. */
 export interface Init {
   /** Whether all values are zero: what the zero-start rule looks at. */
   readonly zero: boolean;
@@ -15,6 +16,7 @@ function fanIn(shape: Shape): number {
   return shape[shape.length - 1] ?? 1;
 }
 
+/** Where factors start. */
 export const init = {
   zeros: (): Init => ({ zero: true, label: "0", fill: (shape) => new Float32Array(product(shape)) }),
   ones: (): Init => init.constant(1),

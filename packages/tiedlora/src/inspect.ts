@@ -2,6 +2,7 @@
 import type { Shape } from "@tiedlora/core";
 import type { Adapter } from "./adapter.ts";
 
+/** One adapted place, and the parameters that it uses. */
 export interface ModuleReport {
   /** The adapted target: a module, or a fused group. */
   readonly path: string;
@@ -13,6 +14,7 @@ export interface ModuleReport {
   readonly scale: number;
 }
 
+/** One parameter, and all the places that use it. */
 export interface ParameterReport {
   readonly factor: string;
   /** What it is called in files. */
@@ -24,6 +26,7 @@ export interface ParameterReport {
   readonly aliases: readonly string[];
 }
 
+/** All parameters of one factor, counted. */
 export interface FactorCount {
   readonly factor: string;
   /** How many parameters; tied ones count once. */
@@ -32,6 +35,7 @@ export interface FactorCount {
   readonly trained: number;
 }
 
+/** What an adapter is made of, as plain data. */
 export interface AdapterReport {
   readonly name: string;
   readonly method: string;

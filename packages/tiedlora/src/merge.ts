@@ -5,6 +5,7 @@ import { hostsOf, storedInOut, weightView, type Host } from "./hosts.ts";
 import { scaled } from "./method.ts";
 import type { Place } from "./place.ts";
 
+/** What is merged, and how carefully. */
 export interface MergeOptions {
   /** Default: the active adapters. */
   readonly names?: readonly string[];

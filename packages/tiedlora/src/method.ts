@@ -40,6 +40,7 @@ export type Tie =
   | { readonly groups: readonly (readonly string[])[] }
   | ((site: Site) => string);
 
+/** A factor of a method, with its defaults filled in. */
 export interface Factor {
   readonly shape: readonly Dim[];
   readonly init: Init;
@@ -69,6 +70,7 @@ export interface LowRank {
   readonly B: Tensor;
 }
 
+/** The factors of one place, by name. */
 export type FactorTensors<F extends string = string> = { readonly [K in F]: Tensor };
 
 /** How the scale follows from alpha and rank. */
@@ -78,10 +80,12 @@ export const SCALINGS = {
   /** rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): alpha / √rank. */
   "sqrt-rank": (alpha: number, rank: number): number => alpha / Math.sqrt(rank),
 } as const;
+/** The names of SCALINGS. */
 export type Scaling = keyof typeof SCALINGS;
 
 /** Plain data that a method can be declared again from; it goes into files. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
+/** The name of a method of the library, and the options that it was made with. */
 export interface Recipe {
   readonly method: string;
   readonly options: { readonly [key: string]: Json };
@@ -106,8 +110,10 @@ export interface CommonOptions {
   readonly bias?: BiasMode;
 }
 
+/** Which biases of the model are trained too: none, those of adapted modules, or all. */
 export type BiasMode = "none" | "adapted" | "all";
 
+/** A method, ready to be put on a model: what `defineMethod` and the functions of `methods` give. */
 export interface Method<F extends string = string> {
   readonly name: string;
   readonly rank: number;
@@ -160,6 +166,7 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 
+/** A factor as it is declared. */
 export interface FactorSpec {
   readonly shape: readonly Dim[];
   readonly init: Init;

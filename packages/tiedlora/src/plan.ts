@@ -21,6 +21,7 @@ export interface FactorPlan {
   readonly sites: readonly Site[];
 }
 
+/** One adapted place, and which parameters it uses. */
 export interface SitePlan {
   readonly site: Site;
   readonly dims: Dims;
@@ -30,6 +31,7 @@ export interface SitePlan {
   readonly factors: ReadonlyMap<string, FactorPlan>;
 }
 
+/** Everything that an adapter will consist of, known from shapes alone. */
 export interface AdapterPlan {
   readonly sites: readonly SitePlan[];
   /** Each parameter once. */

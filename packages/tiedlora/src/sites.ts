@@ -20,6 +20,7 @@ export interface Member extends LinearInfo {
   readonly offset: number;
 }
 
+/** A place that is adapted: a module, or several that are adapted as one. */
 export interface Site {
   /** The module's path; for a fused group the parent's path and the group's name. */
   readonly path: string;
@@ -39,8 +40,10 @@ export interface Site {
  * - a regular expression over whole paths. One from a file is a Pattern, which cannot hang.
  */
 export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp | Pattern;
+/** What is adapted. */
 export type Target = Modules | TargetSpec;
 
+/** Modules, narrowed down by names and layers. */
 export interface TargetSpec {
   readonly modules: Modules;
   /** Not these, even if `modules` has them. */

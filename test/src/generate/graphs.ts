@@ -35,6 +35,7 @@ interface StepGene {
   readonly m: number;
 }
 
+/** A random graph as plain data, which can be shrunk. */
 export interface GraphGene {
   readonly leaves: readonly LeafGene[];
   readonly steps: readonly StepGene[];
@@ -274,6 +275,7 @@ const MAKERS: readonly (readonly [weight: number, Maker])[] = [
 ];
 const TOTAL = MAKERS.reduce((sum, [weight]) => sum + weight, 0);
 
+/** A graph made from its gene. */
 export interface BuiltGraph {
   /** What is read. */
   readonly outputs: readonly Tensor[];

@@ -6,6 +6,7 @@ import { PRODUCTS } from "./products.ts";
 import type { OpRecord } from "./record.ts";
 import { REDUCTIONS } from "./reductions.ts";
 
+/** One record for each operation of the API. */
 export const RECORDS: readonly OpRecord[] = [
   ...ELEMENTWISE,
   ...REDUCTIONS,

@@ -16,6 +16,7 @@ import { prng } from "../prng.ts";
 export type Domain =
   "any" | "positive" | "unit" | "away" | "distinct" | "bool" | readonly [from: number, to: number];
 
+/** What an operation may be given as one of its inputs. */
 export interface InputSpec {
   readonly shape: Shape;
   readonly domain: Domain;
@@ -41,6 +42,7 @@ export type CaseSource = (options: {
   readonly zeros: boolean;
 }) => fc.Arbitrary<OpCase>;
 
+/** How an operation is called, on what, and whether it is differentiable. */
 export interface OpRecord {
   /** As it stands in the API: the name of a method of Tensor or of an exported function. */
   readonly name: string;

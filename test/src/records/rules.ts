@@ -4,12 +4,14 @@
  */
 import type { Op } from "@tiedlora/core";
 
+/** The records that exercise a rule of differentiation, or why there is nothing to exercise. */
 export type RuleCoverage = readonly string[] | { readonly none: string };
 
 const LEAF: RuleCoverage = { none: "a leaf has no inputs" };
 const JUMPS: RuleCoverage = { none: "constant between jumps" };
 const INTEGER: RuleCoverage = { none: "of integers" };
 
+/** For each operation of the graph, what exercises its rule. */
 export const RULES: { readonly [K in Op]: RuleCoverage } = {
   buffer: LEAF,
   data: LEAF,

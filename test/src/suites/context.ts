@@ -5,6 +5,7 @@ import type { Coverage } from "../compare.ts";
 import type { Limits } from "../generate/builder.ts";
 import { type PropertyOptions } from "../property.ts";
 
+/** Whether kernels are fused. */
 export type Fusion = "on" | "off";
 
 /** Makes a device on the backend under test. Called a few times; each device is closed in the end. */
@@ -17,6 +18,7 @@ export interface Gap {
   readonly reason: string;
 }
 
+/** Which cases there are, and how hard they try. */
 export interface ConformanceOptions {
   /** "core" is small enough for a page. Default "all". */
   readonly subset?: "core" | "all";
@@ -31,6 +33,7 @@ export interface ConformanceOptions {
   readonly gaps?: readonly Gap[];
 }
 
+/** One named case. */
 export interface ConformanceCase {
   readonly name: string;
   /** Rejects with what is wrong. */

@@ -32,6 +32,7 @@ export type FileDType = keyof typeof FILE_DTYPE_BYTES;
 /** Headers above this are refused, as by every reader of the format. */
 const MAX_HEADER_BYTES = 100_000_000;
 
+/** What a file's header says about one tensor. */
 export interface TensorEntry {
   readonly dtype: FileDType;
   readonly shape: Shape;

@@ -6,6 +6,7 @@ import { type InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
+/** Which keys a query sees, and how scores are scaled. */
 export interface AttentionOptions {
   /** Query i sees key j only if j <= i + kv - q (the last query sees all keys). */
   readonly causal?: boolean;

@@ -5,6 +5,7 @@ import type { InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
+/** The nonlinearities by name. */
 export type Activation = "relu" | "gelu" | "gelu_tanh" | "silu" | "tanh" | "sigmoid";
 
 /** Activations by name; "gelu" is exact, "gelu_tanh" GPT-2's approximation. */

@@ -3,6 +3,7 @@ import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
 import { Optimizer, type OptimizerOptions, type Rule } from "./optimizer.ts";
 
+/** Settings of AdamW. */
 export interface AdamWOptions extends OptimizerOptions {
   /** Decay rates of the two moments. Default [0.9, 0.999]. */
   readonly betas?: readonly [number, number];

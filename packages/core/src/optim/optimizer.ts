@@ -8,6 +8,7 @@ import type { Update } from "../plan.ts";
 import { deviceOf, execute, grad, Tensor, where } from "../tensor.ts";
 import type { Schedule } from "./schedule.ts";
 
+/** Settings that all optimizers have. */
 export interface OptimizerOptions {
   /** A number, or the rate of each step. */
   readonly lr: number | Schedule;

@@ -3,6 +3,7 @@ import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
 import { Optimizer, type OptimizerOptions, type Rule } from "./optimizer.ts";
 
+/** Settings of stochastic gradient descent. */
 export interface SGDOptions extends OptimizerOptions {
   /** Default 0: plain descent. */
   readonly momentum?: number;

@@ -2,6 +2,7 @@
 import { key, permutation } from "@tiedlora/core";
 import type { EncodedExample, Span } from "./encode.ts";
 
+/** Examples of one step, padded to one length. */
 export interface Batch {
   readonly batch: number;
   readonly length: number;
@@ -64,6 +65,7 @@ export function exampleOrder(count: number, seed: number): (position: number) =>
   };
 }
 
+/** How examples are put into batches. */
 export interface BatchOptions {
   /** Examples in each. */
   readonly batch: number;

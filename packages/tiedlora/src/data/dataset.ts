@@ -4,6 +4,7 @@ import { DataError } from "./errors.ts";
 import { exampleReader, isChat, type Columns, type Example, type ToExample } from "./examples.ts";
 import { formatOf, readRecords, type TextFile } from "./records.ts";
 
+/** A file of examples as tokens, and what was cut or left out. */
 export interface Dataset {
   readonly examples: readonly EncodedExample[];
   /** One of them as text: to show what the model makes of its prompt. */
@@ -18,6 +19,7 @@ export interface Dataset {
   readonly fingerprint: string;
 }
 
+/** How a file of examples is read. */
 export interface DatasetOptions extends Columns, EncodeOptions {
   /** At most so many examples. Default: all. */
   readonly limit?: number;

@@ -19,6 +19,7 @@ export interface TextEncoderLike {
 /** Tokens from `start` up to `end`. */
 export type Span = readonly [start: number, end: number];
 
+/** An example as tokens, and which of them are learned. */
 export interface EncodedExample {
   readonly tokens: Int32Array;
   /** The tokens that count in the loss: ranges in ascending order, none of them empty. The first token never counts. */
@@ -27,6 +28,7 @@ export interface EncodedExample {
   readonly truncated: boolean;
 }
 
+/** How an example becomes tokens. */
 export interface EncodeOptions {
   /** The most tokens of a sequence; more are cut off at the end. */
   readonly maxLength: number;

@@ -3,6 +3,7 @@ import { nearest } from "../nearest.ts";
 import { DataError } from "./errors.ts";
 import type { DataRecord } from "./records.ts";
 
+/** A prompt and its completion; the completion is learned. */
 export interface TextExample {
   /** May be empty: then every token is learned. */
   readonly prompt: string;
@@ -10,6 +11,7 @@ export interface TextExample {
   readonly line: number;
 }
 
+/** A turn of a conversation. */
 export interface Message {
   readonly role: string;
   readonly content: string;
@@ -21,6 +23,7 @@ export interface ChatExample {
   readonly line: number;
 }
 
+/** One thing to learn from. */
 export type Example = TextExample | ChatExample;
 
 export function isChat(example: Example): example is ChatExample {

@@ -15,6 +15,7 @@ import {
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { peftLoraFiles, peftVeraFiles } from "./peft/save.ts";
 
+/** How an adapter's files are read. */
 export interface LoadOptions extends Pick<AdaptOptions, "name" | "active" | "replace"> {
   /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
   readonly method?: Method;
@@ -62,6 +63,7 @@ export async function loadAdapterFiles(
   return loader(model, files, config, options);
 }
 
+/** The name of a file format for adapters. */
 export type AdapterFormat = "native" | "peft-lora" | "peft-vera" | "mlx";
 type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
 

@@ -12,6 +12,7 @@ export function hash32(text: string): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
+/** A seeded stream of random numbers, the same on every machine. */
 export class Rng {
   #a: number;
   #b: number;

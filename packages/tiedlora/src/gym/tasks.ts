@@ -15,8 +15,10 @@ export interface Example {
   completion: string;
 }
 
+/** The part of a task's examples that one belongs to; parts do not overlap. */
 export type Split = "train" | "valid" | "test";
 
+/** A task: examples without end, written from random numbers. */
 export interface GymTask {
   title: string;
   /** The paper's task of the same kind. */
@@ -24,8 +26,10 @@ export interface GymTask {
   write(rng: Rng): Example;
 }
 
+/** The name of a task of the gym. */
 export type GymTaskName = "extraction" | "summary" | "choice" | "translation" | "arithmetic";
 
+/** The gym's tasks by name. */
 export const GYM_TASKS: Readonly<Record<GymTaskName, GymTask>> = {
   extraction: {
     title: "answer a question by a span of the text",
@@ -81,6 +85,7 @@ export const GYM_TASKS: Readonly<Record<GymTaskName, GymTask>> = {
   },
 };
 
+/** The names of the gym's tasks. */
 export const GYM_TASK_NAMES: readonly GymTaskName[] = Object.keys(GYM_TASKS) as GymTaskName[];
 
 /** Of ten prompts one is for validation and one for the test; which, the prompt alone decides. */

@@ -95,6 +95,7 @@ export const methods: Methods = {
   tiedLora,
 };
 
+/** The name of a method of the library. */
 export type MethodName =
   | "lora"
   | "vera"
@@ -135,6 +136,7 @@ const BY_NAME: Readonly<Record<MethodName, (options?: CommonOptions) => Method>>
   "vb-lora": methods.vbLora,
 };
 
+/** The methods of the library, by the names of the command line. */
 export const METHOD_NAMES: readonly MethodName[] = Object.keys(BY_NAME) as MethodName[];
 
 /** Names of methods whose start does not depend on the weights, so that `adapt` need not wait. */

@@ -16,7 +16,9 @@ import {
 } from "../method.ts";
 import { recipe } from "./recipe.ts";
 
+/** A factor of Tied-LoRA, named as in the paper. */
 export type FactorName = "v" | "B" | "u" | "A";
+/** The factors in the order of the formula, from the output to the input. */
 export const FACTOR_NAMES: readonly FactorName[] = ["v", "B", "u", "A"];
 
 export interface TiedLoraOptions extends CommonOptions {

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import { eventFileName, scalarsEvent, startEvent, versionEvent } from "./tensorboard.ts";
 
+/** The kinds of files that metrics are written to. */
 export const METRIC_FORMATS = ["jsonl", "csv", "tensorboard"] as const;
+/** A kind of file for metrics. */
 export type MetricFormat = (typeof METRIC_FORMATS)[number];
 
 /** What can be known after a step; the columns of the CSV. */

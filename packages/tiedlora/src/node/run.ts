@@ -25,6 +25,7 @@ import {
 import { saveAdapter } from "./files.ts";
 import { MetricsLog, type MetricFormat } from "./metrics.ts";
 
+/** What `run` needs. */
 export interface RunOptions {
   readonly model: Decoder;
   readonly adapter: Adapter;
@@ -58,6 +59,7 @@ export interface RunOptions {
   readonly onStep?: (report: StepReport, evaluation: Evaluation | null) => void;
 }
 
+/** How a run ended. */
 export interface RunResult {
   /** Steps done, those before a resume included. */
   readonly steps: number;

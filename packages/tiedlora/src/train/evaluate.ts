@@ -4,6 +4,7 @@ import type { Adapter } from "../adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import { lossInputs } from "./train.ts";
 
+/** How well a model predicts examples. */
 export interface Evaluation {
   /** Mean over the predicted tokens of -log p, in nats. */
   readonly loss: number;

@@ -7,6 +7,7 @@ import { diagnose, DivergedError } from "./diverged.ts";
 
 export { DivergedError } from "./diverged.ts";
 
+/** What `train` needs. */
 export interface TrainOptions {
   readonly model: Decoder;
   readonly adapter: Adapter;
@@ -30,6 +31,7 @@ export interface TrainOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What is known about a step once its loss is. */
 export interface StepReport {
   /** From 1. */
   readonly step: number;
