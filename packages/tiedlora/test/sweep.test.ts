@@ -277,10 +277,10 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
   assert.deepEqual([again.curve, again.valid, again.test], [result.curve, result.valid, result.test]);
   // One validation without a lower loss is enough to stop: at a rate of almost nothing, the loss does not fall for ever.
   const patient = await runOne(
-    { ...config, lr: 5, schedule: "constant", patience: 1, steps: 40 },
+    { ...config, lr: 5, schedule: "constant", patience: 1, steps: 12 },
     context,
   ).catch((error: unknown) => error);
-  if (!(patient instanceof Error)) assert.ok((patient as RunResult).steps < 40);
+  if (!(patient instanceof Error)) assert.ok((patient as RunResult).steps < 12);
   else assert.equal(patient.name, "DivergedError");
   const baseline = await runOne({ ...config, method: BASELINE, rank: 0, steps: 0 }, context);
   assert.deepEqual([baseline.trainable, baseline.steps, baseline.curve], [0, 0, []]);
