@@ -84,8 +84,12 @@ function markdownOf(file: string): string {
   return read(file).replace(/^<!-- (\w+) -->$/gm, (comment, name: string) => GENERATED[name]?.() ?? comment);
 }
 
-/** A page's first heading. */
+/** Pages whose first heading says too little among others. */
+const TITLES: Readonly<Record<string, string>> = { "docs/README.md": "Start here", "README.md": "Overview" };
+
+/** A page's first heading, or the name it has in TITLES. */
 function titleOf(file: string): string {
+  if (TITLES[file] !== undefined) return TITLES[file];
   const title = isLesson(file) ? readLesson(file, read(file)).title : /^# (.+)$/m.exec(read(file))?.[1];
   if (title === undefined) throw new Error(`${file}: expected a first line "# Title"`);
   return title;

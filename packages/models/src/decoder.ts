@@ -24,7 +24,7 @@ export interface ForwardOptions extends SequenceOptions {
 export interface Batch {
   /** Token ids, [batch, length]. */
   readonly inputIds: Ids;
-  /** [batch, length]: 1 where a token is to be predicted (from those before it), 0 where not; all, without one. */
+  /** `[batch, length]`: 1 where a token is to be predicted (from those before it), 0 where not; all, without one. */
   readonly mask?: Ids;
 }
 

@@ -49,6 +49,7 @@ export async function directoryFiles(directory: string): Promise<Files> {
   };
 }
 
+/** The content of a file, in pieces. */
 export type Chunks = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
 /** A file that is written and flushed under a temporary name. `commit` gives it its name, `discard` removes it. */

@@ -8,7 +8,7 @@ export interface Batch {
   readonly length: number;
   /** [batch, length], padded at the end. */
   readonly tokens: Int32Array;
-  /** [batch, length]: 1 where a token is to be predicted from those before it. */
+  /** `[batch, length]`: 1 where a token is to be predicted from those before it. */
   readonly mask: Float32Array;
   /** Tokens that are not padding. */
   readonly tokenCount: number;
