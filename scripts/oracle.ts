@@ -4,11 +4,16 @@
  *   npm run oracle -- DIR [--backend cpu|reference|webgpu] [--model DIR] [--only NAME]
  *
  * DIR holds a NAME.json (settings, losses) and a NAME.safetensors (init.*, grad0.*, final.*, input_ids, loss_mask) for
- * each run; the base model is DIR/../../models/stories260K unless --model is given. The exit code is non-zero if a run
- * deviates by more than 1e-5 in a loss, or 1e-4 in the first gradients or the final values.
+ * each run; the base model is models/stories260K in DIR/../.. or in the folder of shared data, unless --model is given. The
+ * exit code is non-zero if a run deviates by more than 1e-5 in a loss, or 1e-4 in the first gradients or the final values.
+ * On the reference, which computes on one core, as many runs as there are cores go on at once.
  */
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { availableParallelism } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import {
   decodeF32,
@@ -229,29 +234,65 @@ async function main(argv: readonly string[]): Promise<number> {
     console.error(`${directory} holds no run${values.only === undefined ? "" : ` named ${values.only}`}`);
     return 2;
   }
+  const model = values.model ?? modelFor(directory);
+  const limits = Object.entries(LIMITS).map(([what, limit]) => `${what} ${limit}`);
+  console.log(`on ${values.backend}; limits: ${limits.join(", ")}`);
+  const failed =
+    values.backend === "reference" && names.length > 1
+      ? await inProcesses(names, ["--backend", "reference", "--model", model, directory])
+      : await here(names, directory, model, open);
+  console.log(`${names.length - failed} of ${names.length} runs within the limits`);
+  return failed === 0 ? 0 : 1;
+}
+
+/** Where the base model is, if nobody says. */
+function modelFor(directory: string): string {
+  const shared = process.env["TIEDLORA_SHARED"] ?? resolve(import.meta.dirname, "../../shared");
+  const places = [join(directory, "../.."), shared].map((place) => join(place, "models/stories260K"));
+  return places.find((place) => existsSync(place)) ?? places[0]!;
+}
+
+/** Replays one run after another on one device; how many failed. */
+async function here(
+  names: readonly string[],
+  directory: string,
+  model: string,
+  open: () => Promise<Device>,
+): Promise<number> {
   const device = await open();
   let failed = 0;
   try {
-    console.log(
-      `on ${device.name}; limits: ${Object.entries(LIMITS)
-        .map(([what, limit]) => `${what} ${limit}`)
-        .join(", ")}`,
-    );
     for (const name of names) {
-      const deviation = await replay(
-        directory,
-        name,
-        values.model ?? join(directory, "../../models/stories260K"),
-        device,
-      );
+      const deviation = await replay(directory, name, model, device);
       if (!withinLimits(deviation)) failed++;
       console.log(line(name, deviation));
     }
   } finally {
     device.close();
   }
-  console.log(`${names.length - failed} of ${names.length} runs within the limits`);
-  return failed === 0 ? 0 : 1;
+  return failed;
+}
+
+/** Replays each run in a process of its own, as many at once as there are cores; how many failed. */
+async function inProcesses(names: readonly string[], flags: readonly string[]): Promise<number> {
+  const waiting = [...names];
+  let failed = 0;
+  const work = async (): Promise<void> => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+      const script = fileURLToPath(import.meta.url);
+      const child = spawn(process.execPath, [...process.execArgv, script, ...flags, "--only", name], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      let text = "";
+      child.stdout.on("data", (data: Buffer) => (text += data.toString()));
+      const code = await new Promise((done) => child.once("close", done));
+      if (code !== 0) failed++;
+      const own = text.split("\n").find((row) => /^(ok|FAIL) /.test(row));
+      console.log(own ?? `FAIL ${name.padEnd(12)} ended with code ${String(code)}`);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(availableParallelism(), names.length) }, work));
+  return failed;
 }
 
 function line(name: string, deviation: Deviation): string {
