@@ -3,7 +3,7 @@ import { after, test } from "node:test";
 import { conformance, type ConformanceOptions, type MakeDevice } from "@tiedlora/test";
 
 /** With TIEDLORA_LONG=1 (npm run test:long): 2,000 random kernels and as many graphs. */
-const long = process.env["TIEDLORA_LONG"] === "1";
+export const long: boolean = process.env["TIEDLORA_LONG"] === "1";
 
 /** TIEDLORA_SEED=n repeats the random cases of a run that printed it. */
 function seed(): { seed?: number } {

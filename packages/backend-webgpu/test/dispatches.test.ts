@@ -60,7 +60,7 @@ test("buffers beyond a binding split a kernel no further than that helps", async
     return backend.programs.at(-1)!.length;
   };
   assert.equal(await count(x!.sum(0)), 1); // every column passes through all of the buffer
-  assert.equal(await count(x!.add(1)), 4);
+  assert.equal(await count(x!.add(1)), 2); // as few as the buffer has parts
   assert.ok((await count(x!.matmul(y!))) <= 32);
 });
 
