@@ -1,5 +1,12 @@
 /** A model's weights in its directory: one safetensors file, or shards that an index names. Seen as one file. */
-import { describeValue, type FormatError, isPlainFileName, isRecord, parseJsonObject, wrong } from "./format.ts";
+import {
+  describeValue,
+  type FormatError,
+  isPlainFileName,
+  isRecord,
+  parseJsonObject,
+  wrong,
+} from "./format.ts";
 import { readText, type Files } from "./format.ts";
 import { openSafetensors, type TensorEntry, type TensorFile } from "./safetensors.ts";
 
