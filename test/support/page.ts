@@ -76,5 +76,5 @@ async function describe(): Promise<{ threads: number; cores: number; adapter: st
   return { threads, cores: navigator.hardwareConcurrency, adapter: description };
 }
 
-export const jobs = { runSuite, fineTune, describe };
+const jobs = { runSuite, fineTune, describe };
 Object.assign(globalThis, { jobs });
