@@ -89,7 +89,8 @@ test("bias, activation and residual follow a matmul in its own step", () => {
 test("a low-rank update is a second term of the layer's matmul", () => {
   const { device, recorder } = recording();
   const [x, w, bias] = [parameter(device, [2, 3, 4]), parameter(device, [4, 4]), parameter(device, [4])];
-  const [A, B, u, v] = [[4, 2], [2, 4], [2], [4]].map((shape) => parameter(device, shape)) as [Tensor, Tensor, Tensor, Tensor]; // prettier-ignore
+  const [A, B] = [parameter(device, [4, 2]), parameter(device, [2, 4])];
+  const [u, v] = [parameter(device, [2]), parameter(device, [4])];
   void x.matmul(w).add(bias).add(x.matmul(A).mul(u).matmul(B).mul(v).mul(3)).data();
   assert.deepEqual(matmuls(recorder.last), [{ terms: 1, epilogue: true }, { terms: 2, epilogue: true }]); // prettier-ignore
   assert.equal(loops(recorder.last), 1, "B · v");
