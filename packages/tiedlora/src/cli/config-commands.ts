@@ -33,7 +33,7 @@ export function addInit(program: Command, output: Output): void {
 }
 
 /** The defaults, and examples of what has none. */
-export function initialYaml(): string {
+function initialYaml(): string {
   const defaults = entries(TRAIN_SETTINGS).map(([key, { fallback }]) => [key, fallback] as const);
   const values = {
     ...Object.fromEntries(defaults),

@@ -104,7 +104,7 @@ export async function readSettings<T>(settings: Settings<T>, file: string): Prom
   return parseSettings(settings, text, file);
 }
 
-export function parseSettings<T>(settings: Settings<T>, text: string, file: string): Partial<T> {
+function parseSettings<T>(settings: Settings<T>, text: string, file: string): Partial<T> {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const fail = (offset: number, message: string): never => {

@@ -49,7 +49,7 @@ export interface TrainSettings extends DataSettings {
 const DATA = "data";
 
 /** How examples are read; shared with the commands that do not train. */
-export const DATA_SETTINGS: Settings<DataSettings> = {
+const DATA_SETTINGS: Settings<DataSettings> = {
   data: {
     group: DATA,
     kind: text("path"),

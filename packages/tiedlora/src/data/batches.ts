@@ -46,7 +46,7 @@ function longestOf(examples: readonly EncodedExample[]): number {
   return examples.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 0);
 }
 
-export function predictedTokens({ spans }: EncodedExample): number {
+function predictedTokens({ spans }: EncodedExample): number {
   return spans.reduce((n, [start, end]) => n + end - start, 0);
 }
 

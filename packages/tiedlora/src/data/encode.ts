@@ -92,7 +92,7 @@ function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Enco
   return { all, spans };
 }
 
-export function joinText(prompt: string, completion: string, separator: string): string {
+function joinText(prompt: string, completion: string, separator: string): string {
   const joined = prompt === "" || /\s$/.test(prompt) || /^\s/.test(completion);
   return joined ? prompt + completion : prompt + separator + completion;
 }

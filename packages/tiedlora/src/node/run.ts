@@ -71,7 +71,7 @@ export interface RunResult {
 }
 
 /** Where a run's checkpoints are. */
-export function checkpointDirectory(directory: string): string {
+function checkpointDirectory(directory: string): string {
   return join(directory, "checkpoints");
 }
 
