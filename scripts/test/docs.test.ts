@@ -6,11 +6,11 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { before, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { type Block, codeBlocks, expectedOutput, localLinks } from "../docs/blocks.ts";
 import { guidePages, ROOT as root } from "../docs/site.ts";
 
-const folder = join(root, ".cache/docs");
+const folder = join(root, ".cache/docs", String(process.pid)); // runs at the same time do not meet
 const scratch = join(folder, "run"); // what a block writes stays here
 const TIMEOUT_MS = 180_000;
 
@@ -53,15 +53,16 @@ function runShell({ place, code }: Block): void {
   run("bash", ["-euo", "pipefail", "-c", code], place.startsWith("docs/guide/") ? scratch : root);
 }
 
+after(() => rmSync(folder, { recursive: true, force: true }));
+
 before(() => {
-  rmSync(folder, { recursive: true, force: true });
   mkdirSync(scratch, { recursive: true });
   for (const block of typescript) writeFileSync(pathOf(block), `${block.code}\nexport {};\n`);
 });
 
 test("every TypeScript block type-checks", () => {
   const config = {
-    extends: "../../tsconfig.base.json",
+    extends: "../../../tsconfig.base.json",
     compilerOptions: {
       composite: false,
       declaration: false,
