@@ -32,7 +32,8 @@ const SAMPLES = 3;
 /** Runs one config. The model is left as it was. */
 export async function runOne(config: RunConfig, context: RunContext): Promise<RunResult> {
   const task = taskByName(config.task);
-  const splits = await runSplits(task, context.source, config.examples);
+  const fits = (question: Question): boolean => tokensOf(question, context) <= config.seq;
+  const splits = await runSplits(task, context.source, config.examples, fits);
   const trained = config.method === BASELINE ? UNTRAINED : await adapted(config, context, task, splits);
   try {
     const { texts, ...test } = await evaluateTask(task, context, splits.test, {
@@ -54,6 +55,11 @@ export async function runOne(config: RunConfig, context: RunContext): Promise<Ru
   } finally {
     trained.adapter?.detach();
   }
+}
+
+/** With the token that ends the answer. */
+function tokensOf({ prompt, answers }: Question, { tokenizer }: Evaluated): number {
+  return tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
 }
 
 type Trained = Omit<RunResult, "id" | "config" | "test" | "samples" | "device" | "note"> & {

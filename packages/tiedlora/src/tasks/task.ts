@@ -138,11 +138,20 @@ export type SplitLimits = Readonly<Record<Split, number>>;
 /**
  * Reads the splits that a training run needs. A data set without training files (HellaSwag's come apart, IWSLT's on request)
  * is divided: of its validation set 8 of 10 questions are for training, one for validation, one for the test; the question
- * alone decides. Without test files the validation set is the test set.
+ * alone decides. Without test files the validation set is the test set. Only questions that `fits` keeps are taken.
  */
-export async function runSplits(task: Task, source: TaskSource, limits: SplitLimits): Promise<RunSplits> {
+export async function runSplits(
+  task: Task,
+  source: TaskSource,
+  limits: SplitLimits,
+  fits: (question: Question) => boolean = () => true,
+): Promise<RunSplits> {
   const take = (split: Split, from: Split, keep: (q: Question) => boolean): Promise<Question[]> =>
-    firstQuestions(task.questions(from, source), limits[split], keep);
+    firstQuestions(
+      task.questions(from, source),
+      limits[split],
+      (question) => keep(question) && fits(question),
+    );
   const has = async (split: Split): Promise<boolean> => !task.needsFiles || (await task.has(split, source));
   const [hasTrain, hasValid, hasTest] = await Promise.all([has("train"), has("valid"), has("test")]);
   const all = (): boolean => true;
