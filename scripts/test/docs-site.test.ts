@@ -114,7 +114,8 @@ test("every npm script that is written anywhere exists", () => {
   const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
   const named = writtenCommands().filter(({ words }) => words[0] === "npm" && words[1] === "run");
   assert.ok(named.length > 5);
-  for (const { place, words } of named) assert.ok(Object.hasOwn(scripts, words[2] ?? ""), `${place}: npm run ${words[2]}`);
+  for (const { place, words } of named)
+    assert.ok(Object.hasOwn(scripts, words[2] ?? ""), `${place}: npm run ${words[2]}`);
 });
 
 test("the reading of the core goes through the marked files in order, and names what is there", () => {
