@@ -99,7 +99,11 @@ async function main(): Promise<void> {
   const { dtype } = values;
   if (dtype !== "f32" && dtype !== "f16" && dtype !== "bf16")
     throw new Error(`--dtype ${dtype}: need f32, f16 or bf16`);
-  const options: MakeModelOptions = { dtype, maxShardBytes: Number(values["shard-mb"]) * 1e6, seed: Number(values.seed) };
+  const options: MakeModelOptions = {
+    dtype,
+    maxShardBytes: Number(values["shard-mb"]) * 1e6,
+    seed: Number(values.seed),
+  };
   await makeModel(config, directory, options);
   console.log(`${directory}: ${countParameters(config).toLocaleString("en")} parameters in ${dtype}`);
 }

@@ -145,7 +145,9 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   });
 }
 
-export function methodOf(settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">): Method {
+export function methodOf(
+  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">,
+): Method {
   const { method, rank, alpha, target, dropout } = settings;
   return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
 }
