@@ -3,10 +3,10 @@
  *
  *   npm run playground:build [-- --out DIR] [--base DIR] [--no-with-base]
  */
-import { cpSync, existsSync, mkdirSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { build } from "esbuild";
+import { build, type BuildOptions } from "esbuild";
 
 const here = import.meta.dirname;
 const { values } = parseArgs({
@@ -21,13 +21,7 @@ const out = resolve(values.out);
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
-await build({
-  entryPoints: {
-    page: join(here, "src/page/main.ts"),
-    style: join(here, "page.css"),
-    worker: join(here, "src/worker/main.ts"),
-  },
-  outdir: out,
+const COMMON = {
   bundle: true,
   format: "esm",
   target: "es2023",
@@ -36,11 +30,65 @@ await build({
   minify: true,
   sourcemap: true,
   logLevel: "warning",
+} as const satisfies BuildOptions;
+
+await build({
+  ...COMMON,
+  entryPoints: {
+    page: join(here, "src/page/main.ts"),
+    style: join(here, "page.css"),
+    worker: join(here, "src/worker/main.ts"),
+    lessons: join(here, "src/lessons/main.ts"),
+  },
+  outdir: out,
 });
-for (const file of ["index.html", "icon.svg"]) cpSync(join(here, file), join(out, file));
+await buildLessons(join(here, "../../lessons"));
+for (const file of ["index.html", "lessons.html", "icon.svg"]) cpSync(join(here, file), join(out, file));
 if (values["with-base"]) {
   if (!existsSync(values.base))
     throw new Error(`there is no base model in ${values.base}; train it: npm run pretrain`);
   cpSync(values.base, join(out, "base"), { recursive: true });
 }
+
+/** Each lesson as a worker of its own, and the text and code of all in one file. */
+async function buildLessons(folder: string): Promise<void> {
+  const files = readdirSync(folder).filter((file) => file.endsWith(".ts"));
+  const lessons = files.sort().map((file) => lessonOf(file, readFileSync(join(folder, file), "utf8")));
+  for (const [i, { id }] of lessons.entries()) {
+    const from = (path: string): string => JSON.stringify(`./${relative(here, path)}`);
+    const contents =
+      `import { report } from ${from(join(here, "src/lessons/report.ts"))};\n` +
+      `await report(() => import(${from(join(folder, files[i]!))}));\n`;
+    await build({
+      ...COMMON,
+      stdin: { contents, resolveDir: here, loader: "ts" },
+      outfile: join(out, "lessons", `${id}.js`),
+    });
+  }
+  writeFileSync(join(out, "lessons/index.json"), JSON.stringify(lessons));
+}
+
+/** The comment that opens a lesson is its text: a title, the command, paragraphs. */
+function lessonOf(
+  file: string,
+  source: string,
+): { id: string; title: string; paragraphs: string[]; code: string } {
+  const end = source.indexOf("*/");
+  const [title = file, ...paragraphs] = source
+    .slice(source.indexOf("/**") + 3, end)
+    .split("\n")
+    .map((line) => line.replace(/^ \* ?/, ""))
+    .join("\n")
+    .trim()
+    .split(/\n\s*\n/)
+    .map((paragraph) => paragraph.trim().replaceAll(/\s*\n\s*/g, " "));
+  const prose = paragraphs.filter((paragraph) => !paragraph.startsWith("npx "));
+  return {
+    id: file.replace(/\.ts$/, ""),
+    title: title.replace(/\.$/, ""),
+    paragraphs: prose,
+    code: source.slice(end + 3).trim(),
+  };
+}
+
 console.log(`the page is in ${out}`);

@@ -1,69 +1,36 @@
 /** The page as a visitor uses it, by keyboard alone, on both backends; and what it gives out, read in Node. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
-import type { Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
 import { memoryFiles } from "@tiedlora/core";
 import { unzipSync } from "fflate";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { loadAdapterFiles } from "tiedlora";
 import { loadBase } from "../../../packages/tiedlora/src/node/base.ts";
-import { serveStatic } from "../../../packages/tiedlora/src/node/static.ts";
-import { launch, skip } from "../../../test/support/browser.ts";
+import { skip } from "../../../test/support/browser.ts";
+import { servePage, type ServedPage, violations } from "./support/page.ts";
 
 const STEPS = 30;
 const PROMPT = "English: The bird takes the ball. Velan:";
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-let folder = "";
-let server: Server;
-let browser: Browser;
-let address = "";
+let served: ServedPage | undefined;
 
 before(async () => {
-  if (skip !== false) return;
-  folder = mkdtempSync(join(tmpdir(), "playground-"));
-  const built = spawnSync(
-    process.execPath,
-    [
-      "--import",
-      "tsx",
-      "--conditions=@tiedlora/source",
-      join(import.meta.dirname, "../build.ts"),
-      "--out",
-      folder,
-    ],
-    { encoding: "utf8" },
-  );
-  assert.equal(built.status, 0, built.stderr);
-  server = await serveStatic([{ path: "/", folder }], { port: 0 });
-  address = `http://localhost:${(server.address() as AddressInfo).port}/`;
-  browser = await launch();
+  if (skip === false) served = await servePage();
 });
 
-after(async () => {
-  await browser?.close();
-  server?.close();
-  server?.closeAllConnections();
-  if (folder !== "") rmSync(folder, { recursive: true, force: true });
-});
+after(() => served?.[Symbol.asyncDispose]());
 
 /** Opens the page; whatever it complains about on the console is collected. */
 async function open(width = 1280): Promise<{ page: Page; complaints: string[] }> {
-  const page = await browser.newPage({ viewport: { width, height: 900 } });
+  const page = await served!.browser.newPage({ viewport: { width, height: 900 } });
   const complaints: string[] = [];
   page.on("console", (message) => {
     if (message.type() === "error" || message.type() === "warning") complaints.push(message.text());
   });
   page.on("pageerror", ({ message }) => complaints.push(message));
   await page.addInitScript(RECORD);
-  await page.goto(address);
+  await page.goto(served!.address);
   await settled(page, "idle");
   return { page, complaints };
 }
@@ -114,14 +81,6 @@ async function type(page: Page, selector: string, text: string): Promise<void> {
 const PRESET = "fieldset.method:first-child label:first-child select";
 const text = async (page: Page, selector: string): Promise<string> =>
   (await page.textContent(selector)) ?? "";
-
-async function violations(page: Page): Promise<string[]> {
-  await page.evaluate(axe);
-  const found = await page.evaluate("axe.run().then(({ violations }) => violations)");
-  return (found as { id: string; nodes: { html: string }[] }[]).map(
-    ({ id, nodes }) => `${id}: ${nodes[0]?.html}`,
-  );
-}
 
 interface Step {
   readonly type: string;

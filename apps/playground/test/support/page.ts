@@ -1,0 +1,52 @@
+/** The built page, served, and a browser for it. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { serveStatic } from "../../../../packages/tiedlora/src/node/static.ts";
+import { launch } from "../../../../test/support/browser.ts";
+
+export interface ServedPage {
+  readonly address: string;
+  readonly browser: Browser;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Builds the page into a new folder, serves it and starts a browser. */
+export async function servePage(): Promise<ServedPage> {
+  const folder = mkdtempSync(join(tmpdir(), "playground-"));
+  const script = join(import.meta.dirname, "../../build.ts");
+  const built = spawnSync(
+    process.execPath,
+    ["--import", "tsx", "--conditions=@tiedlora/source", script, "--out", folder],
+    { encoding: "utf8" },
+  );
+  assert.equal(built.status, 0, built.stderr);
+  const server = await serveStatic([{ path: "/", folder }], { port: 0 });
+  const browser = await launch();
+  return {
+    address: `http://localhost:${(server.address() as AddressInfo).port}/`,
+    browser,
+    [Symbol.asyncDispose]: async () => {
+      await browser.close();
+      server.close();
+      server.closeAllConnections();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** What axe-core finds wrong for people who do not see the page or do not use a mouse. */
+export async function violations(page: Page): Promise<string[]> {
+  await page.evaluate(axe);
+  const found = await page.evaluate<{ id: string; nodes: { html: string }[] }[]>(
+    "axe.run().then(({ violations }) => violations)",
+  );
+  return found.map(({ id, nodes }) => `${id}: ${nodes[0]?.html}`);
+}
