@@ -78,15 +78,15 @@ function lessonOf(
     .slice(source.indexOf("/**") + 3, end)
     .split("\n")
     .map((line) => line.replace(/^ \* ?/, ""))
+    .map((line) => line.replace(/\s*npx tsx .*$/, "")) // how to run it in Node
     .join("\n")
     .trim()
     .split(/\n\s*\n/)
     .map((paragraph) => paragraph.trim().replaceAll(/\s*\n\s*/g, " "));
-  const prose = paragraphs.filter((paragraph) => !paragraph.startsWith("npx "));
   return {
     id: file.replace(/\.ts$/, ""),
     title: title.replace(/\.$/, ""),
-    paragraphs: prose,
+    paragraphs,
     code: source.slice(end + 3).trim(),
   };
 }
