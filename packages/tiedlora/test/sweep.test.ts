@@ -275,13 +275,12 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
   // The same config again is the same run.
   const again = await runOne(config, context);
   assert.deepEqual([again.curve, again.valid, again.test], [result.curve, result.valid, result.test]);
-  // One validation without a lower loss is enough to stop: at a rate of almost nothing, the loss does not fall for ever.
+  // One validation without a lower loss is enough to stop; at a rate of almost nothing the second is no lower.
   const patient = await runOne(
-    { ...config, lr: 5, schedule: "constant", patience: 1, steps: 12 },
+    { ...config, lr: 1e-30, schedule: "constant", patience: 1, steps: 12 },
     context,
-  ).catch((error: unknown) => error);
-  if (!(patient instanceof Error)) assert.ok((patient as RunResult).steps < 12);
-  else assert.equal(patient.name, "DivergedError");
+  );
+  assert.equal(patient.steps, 4);
   const baseline = await runOne({ ...config, method: BASELINE, rank: 0, steps: 0 }, context);
   assert.deepEqual([baseline.trainable, baseline.steps, baseline.curve], [0, 0, []]);
   assert.equal(await loss(), before);

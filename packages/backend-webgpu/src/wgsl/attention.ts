@@ -105,7 +105,8 @@ class AttentionKernel {
   /** Statements for each line `j` (an expression) of a tile. */
   each(f: (j: string) => readonly string[]): string[] {
     if (!this.#compact) return range(TILE).flatMap((j) => f(`${j}u`));
-    return [`for (var j = 0u; j < ${TILE}u + P[0].x; j++) {`, ...f("j"), "}"];
+    // Bounds of inner loops are constants: LLVM, on which software adapters build, dies of some that are not.
+    return [`for (var j = 0u; j < ${TILE}u; j++) {`, ...f("j"), "}"];
   }
 
   /** Part `p` of line `j` of the tile of `from`. */

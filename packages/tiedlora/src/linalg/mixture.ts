@@ -18,3 +18,8 @@ function largest(logits: Tensor, k: number): Tensor {
   }
   return logits.detach().ge(threshold);
 }
+
+/** The greatest common divisor of two whole numbers. */
+export function commonDivisor(a: number, b: number): number {
+  return b === 0 ? a : commonDivisor(b, a % b);
+}

@@ -3,29 +3,30 @@
  * B's columns is a mixture of the `topK` vectors that its logits favour. It starts near the base model, not at it.
  */
 import { init } from "../init.ts";
-import { mixtureRows } from "../linalg/mixture.ts";
-import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
+import { commonDivisor, mixtureRows } from "../linalg/mixture.ts";
+import { defineMethod, type CommonOptions, type Dims, type PlainMethod } from "../method.ts";
 import { recipe } from "./recipe.ts";
 
 export interface VbLoraOptions extends CommonOptions {
   /** Vectors in the bank. Default: 256. */
   readonly vectors?: number;
-  /** Their length; has to divide the sizes of the adapted modules. Default: 256. */
+  /** Their length; has to divide the sizes of the adapted modules. Default: the largest that divides theirs and 256. */
   readonly length?: number;
   /** Default: 2. */
   readonly topK?: number;
 }
 
 export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | "b"> {
-  const { vectors = 256, length = 256, topK = 2, ...common } = options;
+  const { vectors = 256, topK = 2, length: given, ...common } = options;
+  const length = (d: Dims): number => given ?? commonDivisor(commonDivisor(d.in, d.out), 256);
   return defineMethod({
     ...common,
     name: "vb-lora",
     recipe: recipe("vb-lora", options),
     factors: {
       bank: { shape: [vectors, length], init: init.uniform(0.02), tie: "model" },
-      a: { shape: ["rank", (d) => d.in / length, vectors], init: init.normal(0.1) },
-      b: { shape: ["rank", (d) => d.out / length, vectors], init: init.normal(0.1) },
+      a: { shape: ["rank", (d) => d.in / length(d), vectors], init: init.normal(0.1) },
+      b: { shape: ["rank", (d) => d.out / length(d), vectors], init: init.normal(0.1) },
     },
     product: [],
     lowRank: ({ bank, a, b }) => ({
