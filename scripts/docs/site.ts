@@ -28,6 +28,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
       "docs/README.md",
       "docs/guide/install.md",
       "docs/guide/first-run.md",
+      "docs/playground.md",
       "docs/guide/your-data.md",
       "docs/guide/your-model.md",
       "docs/guide/your-method.md",

@@ -66,7 +66,7 @@ export class Lab {
     this.#device = null;
     this.#device = backend === "webgpu" ? await webgpu() : await cpu();
     this.#backend = backend;
-    await this.#use(servedFiles(this.#baseUrl, "base"), "the project's base model");
+    await this.#use(servedFiles(this.#baseUrl, "base"), "The project's base model");
   }
 
   async #loadModel(files: readonly File[]): Promise<void> {
