@@ -91,4 +91,4 @@ function lessonOf(
   };
 }
 
-console.log(`the page is in ${out}`);
+console.error(`the page is in ${out}`);

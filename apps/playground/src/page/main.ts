@@ -12,7 +12,6 @@ import { showPicture } from "./picture.ts";
 import { Settings } from "./settings.ts";
 
 const worker = new Worker(new URL("worker.js", location.href), { type: "module" });
-// oxlint-disable-next-line unicorn/require-post-message-target-origin -- workers have no origin
 const ask = (request: Request): void => worker.postMessage(request);
 
 let base: BaseInfo | null = null;

@@ -8,8 +8,8 @@ import { serveStatic } from "../node/static.ts";
 import { whole } from "./options.ts";
 import type { Output } from "./output.ts";
 
-/** In the published package, and in a checkout. */
-const PLACES = ["../../assets/playground/", "../../../../apps/playground/dist/"].map((path) =>
+/** In a checkout, and in the published package. */
+const PLACES = ["../../../../apps/playground/dist/", "../../assets/playground/"].map((path) =>
   fileURLToPath(new URL(path, import.meta.url)),
 );
 
