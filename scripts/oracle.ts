@@ -22,13 +22,13 @@ import {
   grad,
   openSafetensors,
   optim,
-  reference,
   type Tensor,
   type TensorFile,
 } from "@tiedlora/core";
 import { fileSource } from "@tiedlora/core/node";
 import { loadModel } from "@tiedlora/models/node";
 import { adapt, type Adapter, type FactorName, FACTOR_NAMES, type SitePlan, tiedLora } from "tiedlora";
+import { BACKENDS, isBackendName } from "./backends.ts";
 
 /** What a run may deviate by. PyTorch in float32 stands at 2e-7, 2e-6, 3e-6. */
 export const LIMITS = { losses: 1e-5, gradients: 1e-4, finals: 1e-4 } as const;
@@ -199,12 +199,6 @@ async function readBatches(file: TensorFile, batch: number, device: Device): Pro
   });
 }
 
-const BACKENDS = {
-  cpu: async (): Promise<Device> => (await import("@tiedlora/backend-cpu")).cpu(),
-  reference: async (): Promise<Device> => Promise.resolve(reference()),
-  webgpu: async (): Promise<Device> => (await import("@tiedlora/backend-webgpu/node")).webgpu(),
-} as const;
-
 async function main(argv: readonly string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args: [...argv],
@@ -216,9 +210,7 @@ async function main(argv: readonly string[]): Promise<number> {
     },
   });
   const [directory] = positionals;
-  const open = Object.hasOwn(BACKENDS, values.backend)
-    ? BACKENDS[values.backend as keyof typeof BACKENDS]
-    : undefined;
+  const open = isBackendName(values.backend) ? BACKENDS[values.backend] : undefined;
   if (directory === undefined || open === undefined) {
     console.error(
       `usage: npm run oracle -- DIR [--backend ${Object.keys(BACKENDS).join("|")}] [--model DIR] [--only NAME]`,
