@@ -79,8 +79,12 @@ export class Lab {
     this.#runs.clear();
     this.#base = base;
     this.#baseName = name;
-    const { backend, base: info } = { backend: this.#backend, base: this.#info() };
-    this.#send({ type: "ready", backend, adapter: this.#adapterName(), base: info });
+    this.#send({
+      type: "ready",
+      backend: this.#backend,
+      adapter: this.#adapterName(),
+      base: this.#info(),
+    });
     this.#send({ type: "state", state: "idle" });
   }
 
