@@ -1,8 +1,14 @@
 /** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
-import type { Backend } from "./backend.ts";
+import {
+  type Backend,
+  type BufferSpec,
+  mapBuffers,
+  operandsOfStep,
+  type Program,
+  type Step,
+} from "@tiedlora/kernels";
 import { fuse, type Fused, type Work } from "./fuse.ts";
 import { bytesOf } from "./fuse/storage.ts";
-import { type BufferSpec, mapBuffers, operandsOfStep, type Program, type Step } from "./kernel.ts";
 import { assignSlots, sharesViews } from "./memory.ts";
 import { isOp, Node, type Storage, topological } from "./node.ts";
 import { runsAfter, schedule, type Uses, usesOf } from "./order.ts";

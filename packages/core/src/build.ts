@@ -2,8 +2,15 @@
  * Builders of single nodes: each checks its arguments, infers shape and type, and drops what does nothing. Tensor
  * methods and gradient rules are written in these; operands of elementwise builders broadcast.
  */
-import { BYTES, computeType, type DType, isFloat, type TypedArray } from "./dtype.ts";
-import type { BinaryOp, UnaryOp } from "./kernel.ts";
+import {
+  type BinaryOp,
+  BYTES,
+  computeType,
+  type DType,
+  isFloat,
+  type TypedArray,
+  type UnaryOp,
+} from "@tiedlora/kernels";
 import { type Attrs, isOp, Node, type Op, type Range, type Replay, type Shape } from "./node.ts";
 import { type Storage } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";

@@ -1,8 +1,7 @@
 /** Devices: what users hold of a backend. Everything that is computed there is computed through one. */
+import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
 import * as build from "./build.ts";
-import { type DType, encode, type TypedArray } from "./dtype.ts";
 import type { Node, Shape } from "./node.ts";
-import { ReferenceBackend } from "./reference.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import { Tensor } from "./tensor.ts";
 

@@ -1,7 +1,13 @@
 /** What a graph costs: the steps of its program, with the arithmetic and the memory traffic of each. */
-import { BYTES } from "./dtype.ts";
-import { type Instr, type LibraryCall, type Operand, operandsOf, operandsOfStep } from "./kernel.ts";
-import { type Step } from "./kernel.ts";
+import {
+  BYTES,
+  type Instr,
+  type LibraryCall,
+  type Operand,
+  operandsOf,
+  operandsOfStep,
+  type Step,
+} from "@tiedlora/kernels";
 import { isOp, type Shape } from "./node.ts";
 import { planFor, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";

@@ -3,13 +3,13 @@
  * which computes all else on the way (`emit/emit.ts`); then kernels are joined, two at a time, as long as one space has
  * room for both: by the named rules below. With fusion off there is a kernel for every node, and none are joined.
  */
+import type { LibraryCall, Step } from "@tiedlora/kernels";
 import { emit, type Emitted, type Memory } from "./emit/emit.ts";
 import { epilogueOver, loopKernel } from "./emit/canonical.ts";
 import { isLibrary, isMemory, type LibraryNode } from "./emit/kinds.ts";
 import { libraryCall, outputOperand, resultShapes, type View, viewOf } from "./emit/library.ts";
 import { commonSpace, folds, pattern, points, rows, type Space, spaceOf } from "./emit/space.ts";
 import { chooseStored, LARGEST } from "./fuse/storage.ts";
-import type { LibraryCall, Step } from "./kernel.ts";
 import { isOp, Node } from "./node.ts";
 import { product } from "./shape.ts";
 

@@ -2,12 +2,12 @@
  * Reverse-mode differentiation, graph to graph: one table of rules, and the walk over it. Nothing is computed here;
  * the gradient is more graph, which is planned together with the forward pass.
  */
+import { computeType, isFloat } from "@tiedlora/kernels";
 import { add, after, attentionGrad, binary, broadcastTo, cast, constant, div, fill, flip } from "./build.ts";
 import { gather } from "./build.ts";
 import { iota, matmul, mul, neg, pad, permute, pick, reduce, reshape, scale, scatterAdd } from "./build.ts";
 import { slice, square } from "./build.ts";
 import { sub, sum, swapLast, unary, unbroadcast, where } from "./build.ts";
-import { computeType, isFloat } from "./dtype.ts";
 import { type Attrs, type Node, type Op, type Replay, topological } from "./node.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
 import { product } from "./shape.ts";

@@ -2,7 +2,7 @@
  * The structural key of a graph: integers that are equal for two graphs exactly when one program computes both. Operations,
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
-import type { DType } from "./dtype.ts";
+import type { DType } from "@tiedlora/kernels";
 import { type Attrs, isOp, type Node, type Op, type Storage } from "./node.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */

@@ -2,9 +2,8 @@
  * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty is no
  * work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
  */
+import { computeType, type DType, type LibraryCall } from "@tiedlora/kernels";
 import * as build from "./build.ts";
-import { computeType, type DType } from "./dtype.ts";
-import type { LibraryCall } from "./kernel.ts";
 import { type Attrs, isOp, isReduction, Node, type Shape, topological, withInputs } from "./node.ts";
 import { isLibrary, type LibraryNode } from "./emit/kinds.ts";
 import { plainCall } from "./emit/library.ts";

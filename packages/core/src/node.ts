@@ -2,9 +2,7 @@
  * The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes; `grad` maps
  * graphs to graphs; `plan` turns a graph into a program. Nothing here computes a number.
  */
-import type { DeviceBuffer } from "./backend.ts";
-import type { DType, TypedArray } from "./dtype.ts";
-import type { BinaryOp, ReduceOp, UnaryOp } from "./kernel.ts";
+import type { BinaryOp, DeviceBuffer, DType, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
 
 /** Lengths of the axes, the slowest first; [] is a single number. */
 export type Shape = readonly number[];

@@ -2,9 +2,9 @@
  * The order of steps: everything after what it needs, updates in place after the last reader of the old value, and
  * otherwise such that few bytes are live at a time.
  */
+import { operandsOfStep } from "@tiedlora/kernels";
 import { type Fused, type Work } from "./fuse.ts";
 import { bytesOf } from "./fuse/storage.ts";
-import { operandsOfStep } from "./kernel.ts";
 
 /** Values by the step that writes them and the steps that read them. */
 export interface Uses {

@@ -1,7 +1,7 @@
 /** Parameters: tensors that own their memory, can be updated in place, and are what optimizers train. */
+import { allocateArray, type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import type { Device } from "./device.ts";
-import { allocateArray, type DType, encode, isFloat, type TypedArray } from "./dtype.ts";
 import type { Node, Shape, Storage } from "./node.ts";
 import { product, sameShape, show } from "./shape.ts";
 import { deviceOf, execute, Tensor } from "./tensor.ts";

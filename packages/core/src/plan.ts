@@ -2,10 +2,9 @@
  * Plans: from a graph to a compiled program, and its submission. A graph is traced anew every time; one of known
  * structure finds its plan by key, and then only buffers and scalars are put in.
  */
-import type { DeviceBuffer, Executable } from "./backend.ts";
+import type { DeviceBuffer, Executable, LibraryCall } from "@tiedlora/kernels";
 import { isOp, type Node, type Storage, topological } from "./node.ts";
 import { assemble, type Layout } from "./assemble.ts";
-import type { LibraryCall } from "./kernel.ts";
 import { lower } from "./lower.ts";
 import { rewrite } from "./lower/rewrite.ts";
 import { trace, type Trace } from "./key.ts";

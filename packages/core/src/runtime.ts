@@ -2,10 +2,9 @@
  * What a device is to the planner: a backend, the compiled programs, and one queue in which everything happens in the
  * order of submission, also while a program is still being compiled.
  */
-import type { Backend, DeviceBuffer } from "./backend.ts";
+import { type Backend, type DeviceBuffer, ReferenceBackend } from "@tiedlora/kernels";
 import type { Node, Storage } from "./node.ts";
 import type { Plan } from "./plan.ts";
-import { ReferenceBackend } from "./reference.ts";
 
 export interface RuntimeOptions {
   /** "off": one kernel per node, to find out whether fusion is at fault. Default "on". */

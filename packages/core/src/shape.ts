@@ -1,12 +1,8 @@
 /** Shapes: sizes, broadcasting, axis checking. Strided views of shapes are in `views.ts`. */
+import { product } from "@tiedlora/kernels";
 import type { Shape } from "./node.ts";
 
-/** The number of elements. */
-export function product(shape: Shape): number {
-  let n = 1;
-  for (const d of shape) n *= d;
-  return n;
-}
+export { product };
 
 export function sameShape(a: Shape, b: Shape): boolean {
   return a === b || (a.length === b.length && a.every((d, i) => d === b[i]));

@@ -2,11 +2,20 @@
  * The user's handle. A tensor is a recipe: methods check their arguments and build graph; nothing is computed until a
  * value is read (`data`, `item`) or an optimizer steps. Memory is nobody's business but the planner's.
  */
+import {
+  type BinaryOp,
+  BYTES,
+  computeType,
+  decode,
+  type DType,
+  isFloat,
+  type TypedArray,
+  type UnaryOp,
+  viewBytes,
+} from "@tiedlora/kernels";
 import * as build from "./build.ts";
-import { BYTES, computeType, decode, type DType, isFloat, type TypedArray, viewBytes } from "./dtype.ts";
 import type { Device } from "./device.ts";
 import { gradients } from "./grad.ts";
-import { type BinaryOp, type UnaryOp } from "./kernel.ts";
 import { type Node, type Range, type Shape, settle, type Storage } from "./node.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
 import * as elementwise from "./ops/elementwise.ts";

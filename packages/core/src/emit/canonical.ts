@@ -1,5 +1,5 @@
 /** The form of loop kernels that backends see: outer axes first, and neighbours that every operand walks as one merged. */
-import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "../kernel.ts";
+import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "@tiedlora/kernels";
 import type { Node, Shape } from "../node.ts";
 import { product } from "../shape.ts";
 import { type Emitted, operandAt } from "./emit.ts";

@@ -2,8 +2,16 @@
  * From nodes to instructions. The nodes of a kernel are computed at their elements of its space, everything that they need
  * and that is not in memory on the way to them. Movement changes where an input is read; what cannot be read is reported.
  */
-import { computeType, type ComputeType, type DType, roundTo } from "../dtype.ts";
-import type { BinaryOp, Instr, Operand, UnaryOp } from "../kernel.ts";
+import {
+  type BinaryOp,
+  computeType,
+  type ComputeType,
+  type DType,
+  type Instr,
+  type Operand,
+  roundTo,
+  type UnaryOp,
+} from "@tiedlora/kernels";
 import { isOp, isReduction, type Node, REDUCE_KIND } from "../node.ts";
 import { product } from "../shape.ts";
 import { type Access, type Affine, contiguousStrides, identityAccess, isMovement } from "../views.ts";

@@ -1,5 +1,5 @@
 /** Kinds of nodes, as fusion sees them. */
-import type { LibraryCall } from "../kernel.ts";
+import type { LibraryCall } from "@tiedlora/kernels";
 import { isOp, type Node, type Op } from "../node.ts";
 import { isMovement } from "../views.ts";
 

@@ -1,6 +1,5 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
-import type { DType } from "../dtype.ts";
-import type { Epilogue, LibraryCall, Operand } from "../kernel.ts";
+import type { DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { type Attrs, isOp, type Node, type Shape } from "../node.ts";
 import { contiguousStrides, identityAccess, isMovement, pushThrough } from "../views.ts";
 import { type Memory, operandAt } from "./emit.ts";

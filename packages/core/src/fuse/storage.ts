@@ -1,5 +1,5 @@
 /** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
-import { BYTES } from "../dtype.ts";
+import { BYTES } from "@tiedlora/kernels";
 import { isOp, isReduction, type Node, type Op } from "../node.ts";
 import { product } from "../shape.ts";
 import { isMovement } from "../views.ts";

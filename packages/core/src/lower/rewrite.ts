@@ -1,8 +1,8 @@
 /** Rewrites of a lowered graph to an equal one that takes fewer steps. Every rule is a function of a node with rewritten inputs. */
+import type { LibraryCall } from "@tiedlora/kernels";
 import { mul, permute, reshape } from "../build.ts";
 import { plainCall } from "../emit/library.ts";
 import { uniformElement } from "../emit/emit.ts";
-import type { LibraryCall } from "../kernel.ts";
 import { isOp, Node, topological, withInputs } from "../node.ts";
 import { product, sameShape } from "../shape.ts";
 

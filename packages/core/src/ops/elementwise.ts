@@ -1,6 +1,6 @@
 /** Elementwise functions composed of primitives: activations, powers, clamping. */
+import { computeType } from "@tiedlora/kernels";
 import { add, binary, constant, mul, neg, scale, scalar, square, unary, where } from "../build.ts";
-import { computeType } from "../dtype.ts";
 import type { Node } from "../node.ts";
 
 /** `value` in the compute type of `x`, handed over at run time. */

@@ -1,7 +1,7 @@
 /** Joining, masking and indexing, composed of primitives. */
+import { computeType, type DType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, gather, iota, mul, pad, reshape } from "../build.ts";
 import { scatterAdd, slice, where } from "../build.ts";
-import { computeType, type DType } from "../dtype.ts";
 import type { Node, Range, Shape } from "../node.ts";
 import { product, sameShape, show } from "../shape.ts";
 

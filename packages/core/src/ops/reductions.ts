@@ -1,7 +1,7 @@
 /** Reductions composed of primitives. Axes are resolved (ascending, distinct) and stay with length 1. */
+import { computeType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, div, iota, reduce, reshape } from "../build.ts";
 import { scale, square, sub, sum, unary, where } from "../build.ts";
-import { computeType } from "../dtype.ts";
 import type { Node, Shape } from "../node.ts";
 import { product } from "../shape.ts";
 

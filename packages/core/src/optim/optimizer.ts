@@ -1,7 +1,7 @@
 /** What optimizers share: gradients, accumulation, clipping, masks, state, and the one program per step. */
+import { allocateArray, computeType } from "@tiedlora/kernels";
 import * as build from "../build.ts";
 import type { Device } from "../device.ts";
-import { allocateArray, computeType } from "../dtype.ts";
 import type { Storage } from "../node.ts";
 import { checkMask, type Parameter } from "../parameter.ts";
 import type { Update } from "../plan.ts";

@@ -1,5 +1,5 @@
 /** Between the element types of files and those of the framework. A value that does not fit is an error, never wrapped. */
-import { BYTES, f16ToF32, bf16ToF32, viewBytes, type DType, type TypedArray } from "../dtype.ts";
+import { BYTES, f16ToF32, bf16ToF32, viewBytes, type DType, type TypedArray } from "./dtype.ts";
 import { wrong } from "./format.ts";
 import { FILE_DTYPE_BYTES, type FileDType, type TensorData } from "./safetensors.ts";
 

@@ -1,5 +1,18 @@
-/** Reading and writing files; the part for Node's file system is the entry point "@tiedlora/core/node". */
+/** Reading and writing safetensors; the part for Node's file system is the entry point "@tiedlora/safetensors/node". */
 export { decodeF32, decodeTensor, encodeTensor, FILE_OF_DTYPE, type Values } from "./convert.ts";
+export {
+  allocateArray,
+  bf16ToF32,
+  BYTES,
+  decode,
+  type DType,
+  encode,
+  f16ToF32,
+  f32ToBf16,
+  f32ToF16,
+  type TypedArray,
+  viewBytes,
+} from "./dtype.ts";
 export {
   blobSource,
   type BlobLike,

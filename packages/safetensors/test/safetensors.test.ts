@@ -4,8 +4,8 @@ import { join, resolve } from "node:path";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { f32ToBf16, f32ToF16 } from "../src/dtype.ts";
-import { decodeF32, decodeTensor, encodeTensor } from "../src/io/convert.ts";
-import { bytesSource, FormatError, memoryFiles, type Source } from "../src/io/format.ts";
+import { decodeF32, decodeTensor, encodeTensor } from "../src/convert.ts";
+import { bytesSource, FormatError, memoryFiles, type Source } from "../src/format.ts";
 import {
   byteCount,
   FILE_DTYPE_BYTES,
@@ -13,9 +13,9 @@ import {
   openSafetensors,
   serialize,
   type TensorToWrite,
-} from "../src/io/safetensors.ts";
-import { openWeights } from "../src/io/sharded.ts";
-import { directoryFiles, fileSource } from "../src/io/node.ts";
+} from "../src/safetensors.ts";
+import { openWeights } from "../src/sharded.ts";
+import { directoryFiles, fileSource } from "../src/node.ts";
 
 const shared = process.env["TIEDLORA_SHARED"] ?? resolve(import.meta.dirname, "../../../../shared");
 const needsShared = existsSync(shared) ? false : `${shared} is absent`;

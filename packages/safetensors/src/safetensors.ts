@@ -3,7 +3,6 @@
  * The reader checks the whole header before it allocates anything for a tensor; then tensors are read one at a time, or
  * in pieces. Format: https://huggingface.co/docs/safetensors
  */
-import type { Shape } from "../node.ts";
 import { decodeUtf8, describeValue, encodeUtf8, wrong, isRecord, parseJsonObject } from "./format.ts";
 import { readExactly, type Source } from "./format.ts";
 
@@ -35,7 +34,7 @@ const MAX_HEADER_BYTES = 100_000_000;
 /** What a file's header says about one tensor. */
 export interface TensorEntry {
   readonly dtype: FileDType;
-  readonly shape: Shape;
+  readonly shape: readonly number[];
   /** Offsets in the file, in bytes. */
   readonly begin: number;
   readonly end: number;
@@ -44,7 +43,7 @@ export interface TensorEntry {
 /** A tensor's elements as they are in the file. */
 export interface TensorData {
   readonly dtype: FileDType;
-  readonly shape: Shape;
+  readonly shape: readonly number[];
   readonly bytes: Uint8Array;
 }
 
@@ -206,7 +205,7 @@ function isFileDType(value: unknown): value is FileDType {
 }
 
 /** Bytes of a tensor; NaN where that is beyond the safe integers, which equals nothing. */
-export function byteCount(dtype: FileDType, shape: Shape): number {
+export function byteCount(dtype: FileDType, shape: readonly number[]): number {
   let count: number = FILE_DTYPE_BYTES[dtype];
   for (const n of shape) count *= n;
   return Number.isSafeInteger(count) ? count : NaN;
@@ -220,7 +219,7 @@ function isCounts(value: unknown): value is number[] {
 export interface TensorToWrite {
   readonly name: string;
   readonly dtype: FileDType;
-  readonly shape: Shape;
+  readonly shape: readonly number[];
   bytes(): Uint8Array | Promise<Uint8Array>;
 }
 

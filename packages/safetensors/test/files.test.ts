@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileS
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { readText } from "../src/io/format.ts";
-import { directoryFiles, stageFile, writeFileAtomic, writeFilesAtomic } from "../src/io/node.ts";
+import { readText } from "../src/format.ts";
+import { directoryFiles, stageFile, writeFileAtomic, writeFilesAtomic } from "../src/node.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "tiedlora-io-"));
 after(() => rmSync(directory, { recursive: true }));

@@ -1,14 +1,9 @@
 /**
- * Element types: how wide they are in memory, what arithmetic they take part in, how they map to typed arrays.
- *
- * `f16` and `bf16` are storage formats: they are widened to f32 when loaded, and arithmetic on them gives f32.
- * `f64` exists on the reference backend only. `bool` is stored as 32-bit 0 or 1, so that every backend can hold it.
+ * Element types in memory: how wide they are, how they map to typed arrays, and the bit patterns of half precision.
+ * `f16` and `bf16` are 16-bit patterns; `bool` is 32-bit 0 or 1, so that every backend can hold it.
  */
 
 export type DType = "f32" | "f16" | "bf16" | "f64" | "i32" | "u32" | "bool";
-
-/** The types that arithmetic is done in; storage types widen to one of them. */
-export type ComputeType = "f32" | "f64" | "i32" | "u32" | "bool";
 
 /** What values are on the host; f16 and bf16 are bit patterns in a Uint16Array. */
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array;
@@ -23,15 +18,6 @@ export const BYTES: { readonly [D in DType]: number } = {
   u32: 4,
   bool: 4,
 };
-
-/** The type that arithmetic on `dtype` is done in. */
-export function computeType(dtype: DType): ComputeType {
-  return dtype === "f16" || dtype === "bf16" ? "f32" : dtype;
-}
-
-export function isFloat(dtype: DType): boolean {
-  return dtype === "f32" || dtype === "f64" || dtype === "f16" || dtype === "bf16";
-}
 
 /** Raw storage of `length` elements: half precision as 16-bit patterns, `bool` as 32-bit 0 or 1. */
 export function allocateArray(dtype: DType, length: number): TypedArray {
@@ -100,26 +86,6 @@ export function f32ToF16(value: number): number {
   }
   const rounded = magnitude + 0xfff + ((magnitude >>> 13) & 1);
   return sign | ((rounded - 0x38000000) >>> 13);
-}
-
-/** `value` as a tensor of `dtype` would hold it: rounded for floats, wrapped for integers. */
-export function roundTo(dtype: DType, value: number): number {
-  switch (dtype) {
-    case "f32":
-      return Math.fround(value);
-    case "f64":
-      return value;
-    case "f16":
-      return f16ToF32(f32ToF16(value));
-    case "bf16":
-      return bf16ToF32(f32ToBf16(value));
-    case "i32":
-      return value | 0;
-    case "u32":
-      return value >>> 0;
-    case "bool":
-      return value ? 1 : 0;
-  }
 }
 
 /** `size` elements from raw bytes, as the typed array a user reads: half precision becomes f32. */
