@@ -2,26 +2,15 @@
  * The user's handle. A tensor is a recipe: methods check their arguments and build graph; nothing is computed until a
  * value is read (`data`, `item`) or an optimizer steps. Memory is nobody's business but the planner's.
  */
-import {
-  type BinaryOp,
-  BYTES,
-  computeType,
-  decode,
-  type DType,
-  isFloat,
-  type TypedArray,
-  type UnaryOp,
-  viewBytes,
-} from "@tiedlora/kernels";
+import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
+import { BYTES, computeType, decode, isFloat, viewBytes } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import type { Device } from "./device.ts";
 import { gradients } from "./grad.ts";
-import { type Node, type Range, type Shape, settle, type Storage } from "./node.ts";
+import { type Node, type Range, REDUCE_KIND, type Shape, settle, type Storage } from "./node.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
-import * as elementwise from "./ops/elementwise.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
-import * as reductions from "./ops/reductions.ts";
 import { submit, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
 import { product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
@@ -33,6 +22,7 @@ interface ReduceOptions {
   /** Keep reduced axes with length 1. */
   readonly keepdims?: boolean;
 }
+const KEEP: ReduceOptions = { keepdims: true };
 /** A part of an axis: [start, stop, step?], where negative start and stop count from the end; null takes all. */
 export type SliceSpec = readonly [start: number, stop: number, step?: number] | null;
 
@@ -103,8 +93,11 @@ export class Tensor {
   }
   /** Any base for an integer number as exponent; otherwise exp(y log x), which needs x > 0. */
   pow(exponent: TensorOrNumber): Tensor {
-    if (typeof exponent === "number") return this.#make(elementwise.powNumber(this.node, exponent));
-    return new Tensor(elementwise.pow(this.node, exponent.node), deviceOf([this, exponent]));
+    if (exponent === 0.5) return this.sqrt();
+    if (exponent === -0.5) return this.rsqrt();
+    if (Number.isInteger(exponent) && Math.abs(exponent as number) <= 64)
+      return integerPower(this, exponent as number);
+    return this.log().mul(exponent).exp();
   }
 
   // --- comparisons and logic: bool tensors
@@ -177,90 +170,109 @@ export class Tensor {
     return this.#unary("abs");
   }
   square(): Tensor {
-    return this.#make(build.square(this.node));
+    return this.mul(this);
   }
+  /** -1, 0 or 1. */
   sign(): Tensor {
-    return this.#make(elementwise.sign(this.node));
+    const type = computeType(this.dtype);
+    return this.gt(0).cast(type).sub(this.lt(0).cast(type));
   }
+  /** 1 / (1 + exp(-x)). */
   sigmoid(): Tensor {
-    return this.#make(elementwise.sigmoid(this.node));
+    return this.neg().exp().add(1).reciprocal();
   }
   relu(): Tensor {
-    return this.#make(elementwise.relu(this.node));
+    return where(this.gt(0), this, 0);
   }
+  /** x · sigmoid(x). */
   silu(): Tensor {
-    return this.#make(elementwise.silu(this.node));
+    return this.mul(this.sigmoid());
   }
+  /** log(1 + exp(x)), without overflow. */
   softplus(): Tensor {
-    return this.#make(elementwise.softplus(this.node));
+    return this.relu().add(this.abs().neg().exp().add(1).log());
   }
-  /** "none" (default) is exact, by erf; "tanh" is GPT-2's approximation. */
+  /** "none": x Φ(x) by erf. "tanh": 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's approximation. */
   gelu(approximate: "none" | "tanh" = "none"): Tensor {
-    return this.#make(elementwise.gelu(this.node, approximate));
+    const bracket =
+      approximate === "none"
+        ? this.mul(Math.SQRT1_2).erf()
+        : this.mul(this.square().mul(0.044715).add(1))
+            .mul(Math.sqrt(2 / Math.PI))
+            .tanh();
+    return this.mul(0.5).mul(bracket.add(1));
   }
+  /** At least `low`, at most `high`; null leaves a side open. */
   clamp(low: number | null, high: number | null = null): Tensor {
-    return this.#make(elementwise.clamp(this.node, low, high));
+    const raised = low === null ? this : where(this.lt(low), low, this);
+    return high === null ? raised : where(raised.gt(high), high, raised);
   }
   cast(dtype: DType): Tensor {
     return this.#make(build.cast(this.node, dtype));
   }
 
   // --- reductions over `axes` (default: all)
-  #reduce(
-    what: string,
-    f: (axes: number[]) => Node,
-    axes: Axes | undefined,
-    { keepdims }: ReduceOptions = {},
-  ): Tensor {
-    const resolved = resolveAxes(axes, this.rank, what);
-    const node = f(resolved);
+  #reduce(op: keyof typeof REDUCE_KIND, axes: Axes | undefined, { keepdims }: ReduceOptions = {}): Tensor {
+    const resolved = resolveAxes(axes, this.rank, REDUCE_KIND[op]);
+    const node = build.reduce(op, this.node, resolved);
     const kept = this.shape.filter((_, i) => !resolved.includes(i));
     return this.#make(keepdims === true ? node : build.reshape(node, kept));
   }
   sum(axes?: Axes, options?: ReduceOptions): Tensor {
-    return this.#reduce("sum", (a) => build.sum(this.node, a), axes, options);
-  }
-  mean(axes?: Axes, options?: ReduceOptions): Tensor {
-    return this.#reduce("mean", (a) => reductions.mean(this.node, a), axes, options);
+    return this.#reduce("reduceSum", axes, options);
   }
   prod(axes?: Axes, options?: ReduceOptions): Tensor {
-    return this.#reduce("prod", (a) => build.reduce("reduceProd", this.node, a), axes, options);
+    return this.#reduce("reduceProd", axes, options);
   }
   max(axes?: Axes, options?: ReduceOptions): Tensor {
-    return this.#reduce("max", (a) => build.reduce("reduceMax", this.node, a), axes, options);
+    return this.#reduce("reduceMax", axes, options);
   }
   min(axes?: Axes, options?: ReduceOptions): Tensor {
-    return this.#reduce("min", (a) => build.reduce("reduceMin", this.node, a), axes, options);
+    return this.#reduce("reduceMin", axes, options);
+  }
+  mean(axes?: Axes, options?: ReduceOptions): Tensor {
+    const total = this.sum(resolveAxes(axes, this.rank, "mean"), options);
+    return total.mul(total.size / this.size);
   }
   /** Mean squared distance from the mean, divided by n - correction (default 0: the biased variance that norms use). */
   variance(axes?: Axes, options: ReduceOptions & { readonly correction?: number } = {}): Tensor {
-    return this.#reduce(
-      "variance",
-      (a) => reductions.variance(this.node, a, options.correction ?? 0),
-      axes,
-      options,
-    );
+    const folded = resolveAxes(axes, this.rank, "variance");
+    const squares = this.sub(this.mean(folded, KEEP)).square().sum(folded, options);
+    return squares.mul(1 / (this.size / squares.size - (options.correction ?? 0)));
   }
+  /** log Σ exp(x), without overflow. */
   logSumExp(axes?: Axes, options?: ReduceOptions): Tensor {
-    return this.#reduce("logSumExp", (a) => reductions.logSumExp(this.node, a), axes, options);
+    const folded = resolveAxes(axes, this.rank, "logSumExp");
+    const max = this.max(folded, KEEP).detach(); // the shift cancels out: its gradient is zero
+    const log = this.sub(max).exp().sum(folded, options).log();
+    return log.add(max.reshape(log.shape));
   }
   /** The index (i32) of the first largest element along `axis`. */
   argmax(axis: number = -1, options?: ReduceOptions): Tensor {
-    return this.#reduce("argmax", ([a]) => reductions.argExtreme("reduceMax", this.node, a!), axis, options);
+    const at = resolveAxis(axis, this.rank, "argmax");
+    return where(this.eq(this.max(at, KEEP)), iota(this.shape, at), this.shape[at]!).min(at, options);
   }
   /** The index (i32) of the first smallest element along `axis`. */
   argmin(axis: number = -1, options?: ReduceOptions): Tensor {
-    return this.#reduce("argmin", ([a]) => reductions.argExtreme("reduceMin", this.node, a!), axis, options);
+    const at = resolveAxis(axis, this.rank, "argmin");
+    return where(this.eq(this.min(at, KEEP)), iota(this.shape, at), this.shape[at]!).min(at, options);
   }
   softmax(axis: number = -1): Tensor {
-    return this.#make(reductions.softmax(this.node, [resolveAxis(axis, this.rank, "softmax")]));
+    const at = resolveAxis(axis, this.rank, "softmax");
+    const e = this.sub(this.max(at, KEEP).detach()).exp();
+    return e.div(e.sum(at, KEEP));
   }
   logSoftmax(axis: number = -1): Tensor {
-    return this.#make(reductions.logSoftmax(this.node, [resolveAxis(axis, this.rank, "logSoftmax")]));
+    const at = resolveAxis(axis, this.rank, "logSoftmax");
+    const shifted = this.sub(this.max(at, KEEP).detach());
+    return shifted.sub(shifted.exp().sum(at, KEEP).log());
   }
-  /** Running sums along `axis`. */
+  /** Running sums along `axis`: O(n²) work, but one kernel. */
   cumsum(axis: number = -1): Tensor {
-    return this.#make(reductions.cumsum(this.node, resolveAxis(axis, this.rank, "cumsum")));
+    const at = resolveAxis(axis, this.rank, "cumsum");
+    const pairs = [...this.shape.slice(0, at + 1), ...this.shape.slice(at)]; // [.., i, j, ..]
+    const seen = iota(pairs, at + 1).le(iota(pairs, at));
+    return where(seen, this.unsqueeze(at).expand(pairs), 0).sum(at + 1);
   }
 
   // --- movement: no elements are computed, and mostly none are copied
@@ -433,6 +445,14 @@ function operandNode(x: TensorOrNumber, like: Tensor): Node {
     throw new TypeError(`${x} is no ${type}; use .cast("f32") on the tensor first, or give an integer`);
   }
   return build.scalar(x, type);
+}
+
+/** x to an integer power by repeated squaring: exact signs, also for negative x. */
+function integerPower(x: Tensor, exponent: number): Tensor {
+  if (exponent < 0) return integerPower(x, -exponent).reciprocal();
+  if (exponent <= 1) return exponent === 1 ? x : x.mul(0).add(1);
+  const half = integerPower(x, Math.floor(exponent / 2)).square();
+  return exponent % 2 === 0 ? half : half.mul(x);
 }
 
 /** The one device that all tensors are on; null if there are only constants. */

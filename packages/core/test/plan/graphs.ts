@@ -1,8 +1,7 @@
 /** Random graphs, made from a list of numbers so that fast-check can shrink them. */
-import { type Node, product, type Range, type Shape } from "@tiedlora/core";
+import { type Node, product, type Range, type Shape, Tensor } from "@tiedlora/core";
 import * as build from "../../src/build.ts";
 import { gradients } from "../../src/grad.ts";
-import { softmax, variance } from "../../src/ops/reductions.ts";
 
 /** Choices read off a list; 0 when it has run out. */
 export class Tape {
@@ -137,11 +136,12 @@ const MAKERS: readonly ((tape: Tape, x: Node, y: Node) => Node)[] = [
       ? x
       : build.mul(x, build.cast(build.iota(x.shape, tape.below(x.shape.length)), "f64")),
   (_, x, y) => build.after(x, y),
-  (tape, x) => (x.shape.length === 0 ? x : softmax(build.unary("sin", x), [tape.below(x.shape.length)])),
+  (tape, x) =>
+    x.shape.length === 0 ? x : new Tensor(x, null).sin().softmax(tape.below(x.shape.length)).node,
   (tape, x) => {
     if (x.shape.length === 0) return x;
     const axis = tape.of([x.shape.length - 1, x.shape.length - 1, tape.below(x.shape.length)]);
-    const spread = build.unary("rsqrt", build.add(variance(x, [axis], 0), build.constant(0.5, "f64")));
+    const spread = build.unary("rsqrt", new Tensor(x, null).variance(axis, { keepdims: true }).add(0.5).node);
     return build.mul(build.sub(x, build.sum(x, [axis])), spread); // much like a norm
   },
 ];
