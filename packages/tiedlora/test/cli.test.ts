@@ -441,16 +441,20 @@ suite("as a program", () => {
     assert.deepEqual([wrong.code, wrong.out], [1, ""]);
   });
 
-  test("Ctrl-C ends after the current step, keeps a checkpoint, and says how to go on", async () => {
-    const child = start(
-      "train",
-      ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${at("ctrl-c")} --json`.split(" "),
-      ..."--steps 100000 --seq 32 --rank 2 --backend cpu".split(" "),
-    );
-    child.stdout!.once("data", () => child.kill("SIGINT"));
-    const { code, info } = await ended(child);
-    assert.equal(code, 130, info);
-    assert.match(info, /interrupted after step \d+; go on with: tiedlora train --resume --out .*ctrl-c/);
-    assert.ok(existsSync(at("ctrl-c/checkpoints")), "a checkpoint was kept");
-  });
+  // The reference backend computes on the thread that would be told of the signal.
+  for (const backend of ["cpu", "reference"]) {
+    test(`Ctrl-C ends after the current step, keeps a checkpoint, and says how to go on: ${backend}`, async () => {
+      const out = at(`ctrl-c-${backend}`);
+      const child = start(
+        "train",
+        ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${out} --json`.split(" "),
+        ...`--steps 100000 --save-every 100000 --seq 32 --rank 2 --backend ${backend}`.split(" "),
+      );
+      child.stdout!.once("data", () => child.kill("SIGINT"));
+      const { code, info } = await ended(child);
+      assert.equal(code, 130, info);
+      assert.match(info, /interrupted after step \d+; go on with: tiedlora train --resume --out .*ctrl-c/);
+      assert.ok(existsSync(join(out, "checkpoints")), "a checkpoint was kept");
+    });
+  }
 });

@@ -4,6 +4,7 @@ import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { nn } from "@tiedlora/core";
 import { evaluationBatches, stackBatch } from "../data/batches.ts";
 import { encodeExample, type EncodedExample } from "../data/encode.ts";
+import { breathe } from "../train/breathe.ts";
 import { evaluate } from "../train/evaluate.ts";
 import type { Choice, ChoiceMetric, Question, Task, TextMetric } from "./task.ts";
 
@@ -104,6 +105,7 @@ async function answers(
     .sort((i, j) => questions[i]!.prompt.length - questions[j]!.prompt.length);
   const texts = Array<string>(questions.length).fill("");
   for (let at = 0; at < order.length; at += batch) {
+    await breathe();
     const rows = order.slice(at, at + batch);
     const prompts = rows.map((i) => questions[i]!.prompt);
     const generated = await generateText(model, tokenizer, prompts, {
@@ -125,6 +127,7 @@ async function scoreChoices(
   let [sum, count] = [0, 0];
   for (const { choice } of questions) {
     if (choice === undefined) continue;
+    await breathe();
     const values = await logLikelihoods(evaluated, choice, options);
     sum += metric.score(values, choice);
     count++;

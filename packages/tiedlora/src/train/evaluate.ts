@@ -2,6 +2,7 @@
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
 import type { Batch } from "../data/batches.ts";
+import { breathe } from "./breathe.ts";
 import { lossInputs } from "./train.ts";
 
 /** How well a model predicts examples. */
@@ -25,6 +26,7 @@ export async function evaluate(
   try {
     let [sum, tokens] = [0, 0];
     for (const batch of batches) {
+      await breathe();
       sum += (await model.loss(lossInputs(model, batch)).item()) * batch.predicted;
       tokens += batch.predicted;
     }

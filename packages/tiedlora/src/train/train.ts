@@ -3,6 +3,7 @@ import type { optim, Tensor } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
 import type { Batch } from "../data/batches.ts";
+import { breathe } from "./breathe.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
 
 export { DivergedError } from "./diverged.ts";
@@ -81,6 +82,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
         yield await pending;
         pending = null;
       }
+      await breathe();
     }
     if (pending !== null) yield await pending;
   } finally {

@@ -6,8 +6,11 @@ import { loadBase } from "../base.ts";
 import { directorySource, NO_FILES } from "../tasks.ts";
 import type { Job, Message } from "./protocol.ts";
 
+const end = (): never => process.exit();
+
+/** Without a parent there is nothing left to do. */
 const say = (message: Message): void => {
-  process.send!(message);
+  process.send!(message, undefined, undefined, (error) => error && end());
 };
 
 async function open({ backend, threads }: Job): Promise<Device> {
@@ -47,4 +50,5 @@ process.on("message", (job: Job) => {
     say({ type: "failed", message: error instanceof Error ? error.message : String(error) });
   });
 });
-process.on("disconnect", () => process.exit());
+process.on("disconnect", end);
+if (!process.connected) end(); // it went away while this was loaded
