@@ -1,5 +1,6 @@
 /** What a planner hands to a backend, and the float64 interpreter that says what it means. */
 export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
+export { type Cost, costOf } from "./cost.ts";
 export * from "./dtype.ts";
 export * from "./kernel.ts";
 export { ReferenceBackend, runStep } from "./reference.ts";
