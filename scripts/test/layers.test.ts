@@ -49,13 +49,13 @@ const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly 
   { file: "packages/core/src/node.ts", may: [KERNELS], mayNot: [CPU, NODE] },
   {
     file: "packages/backend-cpu/src/planted.ts",
-    may: [CORE],
+    may: [KERNELS, CORE],
     mayNot: [WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fast-check"],
   },
-  { file: "packages/backend-cpu/src/node.ts", may: [CORE, NODE], mayNot: [MODELS, "tiedlora"] },
+  { file: "packages/backend-cpu/src/node.ts", may: [KERNELS, CORE, NODE], mayNot: [MODELS, "tiedlora"] },
   {
     file: "packages/backend-webgpu/src/sub/planted.ts",
-    may: [CORE],
+    may: [KERNELS, CORE],
     mayNot: [CPU, MODELS, "tiedlora", SUITE, NODE, "webgpu"],
   },
   {

@@ -1,6 +1,5 @@
 /** Attention row by row: softmax over a block's scores, its gradient, and copying results out. Panels are f32. */
-import type { Operand } from "@tiedlora/core";
-import { BYTES } from "@tiedlora/core";
+import { BYTES, type Operand } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import type { Geometry } from "./attention.ts";
 import { f32x4, i32, i32x4, memory, v128 } from "./instructions.ts";

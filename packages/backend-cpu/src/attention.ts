@@ -3,8 +3,7 @@
  * keys stay in cache, and the matrix of all scores is never in memory. Products are the GEMM core's. Every chunk computes
  * whole results, so the number of threads does not change a bit.
  */
-import type { AttentionParams, LibraryCall, Operand } from "@tiedlora/core";
-import { BYTES } from "@tiedlora/core";
+import { type AttentionParams, BYTES, type LibraryCall, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./attention-rows.ts";
 import type { GemmDType, Tile } from "./gemm.ts";

@@ -11,7 +11,7 @@ import type {
   Executable,
   LibraryCall,
   Program,
-} from "@tiedlora/core";
+} from "@tiedlora/kernels";
 import { ceilingProgram } from "./ceiling.ts";
 import { ProgramImage } from "./executable.ts";
 import type { Tile } from "./gemm.ts";

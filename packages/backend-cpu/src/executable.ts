@@ -1,5 +1,5 @@
 /** A compiled program in the backend's memory: its descriptor for the workers, its frames, its run on this thread. */
-import type { BufferSpec, Program, Step } from "@tiedlora/core";
+import type { BufferSpec, Program, Step } from "@tiedlora/kernels";
 import type { Heap } from "./heap.ts";
 import type { CompiledProgram } from "./program.ts";
 import { exportName, GEMM_MODULE } from "./program.ts";

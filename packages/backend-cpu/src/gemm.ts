@@ -6,7 +6,7 @@
  * Packed strips: for every k the `rows` values of the strip, k padded with zeros to a multiple of the unrolling. Packing
  * reads any strides and widens half precision, so that transposes and frozen half-precision weights cost nothing more.
  */
-import { BYTES } from "@tiedlora/core";
+import { BYTES } from "@tiedlora/kernels";
 import type { Expr, Fn, Local, ValueType } from "./assembler.ts";
 import { Module } from "./assembler.ts";
 import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";

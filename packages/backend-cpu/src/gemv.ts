@@ -2,8 +2,7 @@
  * Products of a few rows with a matrix (generating token by token): the matrix is read once, in its stored precision and
  * order, without packing. Accumulation is in f32, in an order that depends on shapes alone.
  */
-import type { Operand } from "@tiedlora/core";
-import { BYTES } from "@tiedlora/core";
+import { BYTES, type Operand } from "@tiedlora/kernels";
 import type { Expr, Fn, Local, Module } from "./assembler.ts";
 import { f32x4, i32, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat } from "./loops/access.ts";

@@ -2,8 +2,7 @@
  * Gather and scatter-add over rows. Scatter-add is deterministic: every chunk owns a part of the output, reads all
  * indices in order and adds what falls into its part.
  */
-import type { LibraryCall, Operand } from "@tiedlora/core";
-import { BYTES, computeType } from "@tiedlora/core";
+import { BYTES, computeType, type LibraryCall, type Operand } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { i32 } from "./instructions.ts";
 import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";

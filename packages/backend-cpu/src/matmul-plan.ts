@@ -1,5 +1,5 @@
 /** How a matrix product is blocked: its parts for threads, its blocks for the caches, its scratch memory. Emits no code. */
-import type { Epilogue, LibraryCall, Operand } from "@tiedlora/core";
+import type { Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import type { Tile } from "./gemm.ts";
 import { tileColumns } from "./gemm.ts";
 

@@ -2,8 +2,7 @@
  * The matmul step: blocking around the GEMM core, all shapes and strides constants of the code. Threads share a product
  * by parts of C; k is cut at fixed places, so the parts do not change a bit of the result.
  */
-import type { Epilogue, LoopKernel, Operand } from "@tiedlora/core";
-import { BYTES } from "@tiedlora/core";
+import { BYTES, type Epilogue, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";

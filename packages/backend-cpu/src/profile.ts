@@ -1,5 +1,5 @@
 /** Times every step of what runs meanwhile, on the calling thread alone; where the time goes, not how fast it gets done. */
-import type { DType, LibraryCall, LoopKernel, Step } from "@tiedlora/core";
+import type { DType, LibraryCall, LoopKernel, Step } from "@tiedlora/kernels";
 
 /** The time that equal kernels took on one thread, in all. */
 export interface KernelTime {

@@ -1,5 +1,5 @@
 /** A program as one WebAssembly module and a list of calls into it. */
-import type { LibraryCall, Operand, Program, Step } from "@tiedlora/core";
+import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
 import type { Callable } from "./assembler.ts";
 import { Module } from "./assembler.ts";
 import { compileAttention, compileAttentionGrad } from "./attention.ts";

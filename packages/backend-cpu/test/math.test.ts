@@ -1,7 +1,7 @@
 /** The vector math keeps to the errors that `src/math.ts` states, over the whole range of f32. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import type { LoopKernel, UnaryOp } from "@tiedlora/core";
+import type { LoopKernel, UnaryOp } from "@tiedlora/kernels";
 import { CpuBackend } from "../src/backend.ts";
 import { denseOperand, runOn } from "./support/run.ts";
 

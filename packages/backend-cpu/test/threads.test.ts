@@ -1,7 +1,7 @@
 /** The number of threads does not change a bit of any result, and work that is cut into chunks is right. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { BYTES, type LoopKernel, type Step } from "@tiedlora/core";
+import { BYTES, type LoopKernel, type Step } from "@tiedlora/kernels";
 import { CpuBackend } from "../src/backend.ts";
 import { attentionCase, attentionGradCase, matmulCase, Operands } from "./support/calls.ts";
 import { assertSameAsReference, denseOperand, fill, runOn, type TestBuffer } from "./support/run.ts";

@@ -9,7 +9,7 @@ import type {
   Executable,
   LibraryCall,
   Program,
-} from "@tiedlora/core";
+} from "@tiedlora/kernels";
 import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
 import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "./errors.ts";
 import { type Counters, GpuExecutable, type Host } from "./executable.ts";

@@ -1,5 +1,5 @@
 /** Device memory as the core sees it, and the copies between it and the host. */
-import type { DeviceBuffer } from "@tiedlora/core";
+import type { DeviceBuffer } from "@tiedlora/kernels";
 import { type Block, type MemoryPool, USAGE } from "./memory.ts";
 
 /** What buffers need of their backend. */

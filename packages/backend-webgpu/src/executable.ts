@@ -2,7 +2,7 @@
  * A compiled program: pipelines, temporaries, and bind groups made once for each set of buffers it is run on. A run
  * encodes one command buffer.
  */
-import type { BufferSpec, Executable } from "@tiedlora/core";
+import type { BufferSpec, Executable } from "@tiedlora/kernels";
 import type { GpuBuffer } from "./buffer.ts";
 import type { Block, MemoryPool } from "./memory.ts";
 import type { Pipeline } from "./pipelines.ts";

@@ -1,5 +1,5 @@
 /** Programs to dispatches: each step becomes one kernel or a few. */
-import type { Program, Step } from "@tiedlora/core";
+import type { Program, Step } from "@tiedlora/kernels";
 import { WebGpuError } from "./errors.ts";
 import { Buffers } from "./wgsl/buffers.ts";
 import { renderLibrary } from "./wgsl/library.ts";

@@ -1,5 +1,5 @@
 /** The uniform buffer of a program: for each set of scalars that a kernel uses, the header and their values. */
-import type { ComputeType } from "@tiedlora/core";
+import type { ComputeType } from "@tiedlora/kernels";
 import { USAGE } from "./memory.ts";
 import { HEADER, type Kernel, type ScalarUse } from "./wgsl/target.ts";
 

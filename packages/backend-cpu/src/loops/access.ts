@@ -1,6 +1,5 @@
 /** Loads and stores of four lanes, or of one, at any stride and in any storage type. */
-import type { DType } from "@tiedlora/core";
-import { BYTES } from "@tiedlora/core";
+import { BYTES, type DType } from "@tiedlora/kernels";
 import type { Expr, Fn } from "../assembler.ts";
 import { i16x8, i32, i32x4, v128 } from "../instructions.ts";
 import type { VectorMath } from "../math.ts";

@@ -1,5 +1,5 @@
 /** At which loop each value of a scheduled nest is computed, and whether its lanes differ. */
-import { operandsOf } from "@tiedlora/core";
+import { operandsOf } from "@tiedlora/kernels";
 import type { Nest } from "./nest.ts";
 import type { Schedule } from "./schedule.ts";
 

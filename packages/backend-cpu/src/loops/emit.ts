@@ -2,8 +2,7 @@
  * Emits the loops of a scheduled nest. Values are computed at the outermost loop they depend on, once; in row mode,
  * elements are recomputed from their loads in each pass over a row, except costly ones, which stay in scratch memory.
  */
-import type { Instr, ReduceOp } from "@tiedlora/core";
-import { BYTES } from "@tiedlora/core";
+import { BYTES, type Instr, type ReduceOp } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local } from "../assembler.ts";
 import { f32, f32x4, f64, i32, i32x4, v128 } from "../instructions.ts";
 import { VectorMath } from "../math.ts";

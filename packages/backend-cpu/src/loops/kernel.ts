@@ -1,5 +1,5 @@
 /** Loop kernels as functions of a module. */
-import type { LoopKernel } from "@tiedlora/core";
+import type { LoopKernel } from "@tiedlora/kernels";
 import type { Fn, Int, Local, Module } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
 import { LoopEmitter } from "./emit.ts";

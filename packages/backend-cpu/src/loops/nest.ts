@@ -2,8 +2,14 @@
  * A loop kernel in canonical form: axes of length 1 gone, axes that every operand walks alike merged, padding clipped to
  * the axes, buffers numbered by first use. Two kernels that differ only in their buffers have one canonical form.
  */
-import type { ComputeType, DType, Instr, LoopKernel, Operand } from "@tiedlora/core";
-import { operandsOf } from "@tiedlora/core";
+import {
+  type ComputeType,
+  type DType,
+  type Instr,
+  type LoopKernel,
+  type Operand,
+  operandsOf,
+} from "@tiedlora/kernels";
 
 export interface Axis {
   readonly length: number;

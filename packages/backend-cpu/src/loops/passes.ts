@@ -2,8 +2,7 @@
  * Passes over the inner axes. Reductions that do not need one another share a pass; element-level stores come in a last
  * one. In row mode, values that are costly and needed in a later pass again are saved to scratch memory.
  */
-import type { Instr } from "@tiedlora/core";
-import { operandsOf } from "@tiedlora/core";
+import { type Instr, operandsOf } from "@tiedlora/kernels";
 import type { Access, Nest, NestStore } from "./nest.ts";
 import { closure, SCRATCH } from "./nest.ts";
 import type { Schedule } from "./schedule.ts";

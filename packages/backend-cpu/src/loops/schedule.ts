@@ -6,8 +6,7 @@
  * - mode "column": lanes lie along an outer axis, so that four (or 4·unroll) outer indices are computed side by side;
  *   this serves elementwise kernels and reductions over strided axes.
  */
-import type { Instr } from "@tiedlora/core";
-import { operandsOf } from "@tiedlora/core";
+import { type Instr, operandsOf } from "@tiedlora/kernels";
 import type { Access, Axis, Nest } from "./nest.ts";
 import { typeOf } from "./nest.ts";
 import { singlePass } from "./passes.ts";

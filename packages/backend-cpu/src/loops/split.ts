@@ -3,8 +3,15 @@
  * parallel, and partial sums keep the rounding error of a long sum small. How it is cut depends on shapes alone, so
  * that the result does not depend on the number of threads.
  */
-import type { DType, Instr, LoopKernel, Operand, Store } from "@tiedlora/core";
-import { BYTES, operandsOf } from "@tiedlora/core";
+import {
+  BYTES,
+  type DType,
+  type Instr,
+  type LoopKernel,
+  type Operand,
+  operandsOf,
+  type Store,
+} from "@tiedlora/kernels";
 import { closure } from "./nest.ts";
 
 /** Elements per part, about. */

@@ -1,5 +1,5 @@
 /** What an instruction of a kernel body is in SIMD: values are four lanes; a bool is a lane mask (all ones or zero). */
-import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/core";
+import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/kernels";
 import type { Expr, Fn } from "../assembler.ts";
 import { f32x4, i32, i32x4, v128 } from "../instructions.ts";
 import type { VectorMath } from "../math.ts";

@@ -1,5 +1,5 @@
 /** Library calls to test with: shapes, strides and types as given, every operand in a buffer of its own. */
-import type { AttentionParams, DType, Epilogue, LibraryCall, Operand } from "@tiedlora/core";
+import type { AttentionParams, DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { dense, extent, type TestBuffer } from "./run.ts";
 
 export interface CallCase {

@@ -1,5 +1,5 @@
 /** Random loop kernels: any valid body over any strides, padding and storage types. */
-import type { ComputeType, DType, Instr, LoopKernel, Operand, Store } from "@tiedlora/core";
+import type { ComputeType, DType, Instr, LoopKernel, Operand, Store } from "@tiedlora/kernels";
 import fc from "fast-check";
 import type { TestBuffer } from "./run.ts";
 import { dense, extent } from "./run.ts";

@@ -1,7 +1,20 @@
 /** Runs one step on a backend and on the float64 reference, from the same bytes, and compares what they wrote. */
 import assert from "node:assert/strict";
-import type { Backend, BufferSpec, DType, Operand, Program, Step } from "@tiedlora/core";
-import { BYTES, bf16ToF32, f16ToF32, f32ToBf16, f32ToF16, runStep, viewBytes } from "@tiedlora/core";
+import {
+  type Backend,
+  bf16ToF32,
+  type BufferSpec,
+  BYTES,
+  type DType,
+  f16ToF32,
+  f32ToBf16,
+  f32ToF16,
+  type Operand,
+  type Program,
+  runStep,
+  type Step,
+  viewBytes,
+} from "@tiedlora/kernels";
 
 /** A buffer of the step under test. */
 export interface TestBuffer {

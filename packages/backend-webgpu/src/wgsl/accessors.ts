@@ -1,5 +1,5 @@
 /** WGSL functions that load and store the elements of an operand by index, for the library kernels. */
-import { computeType, type Operand } from "@tiedlora/core";
+import { computeType, type Operand } from "@tiedlora/kernels";
 import { wgslType } from "./arithmetic.ts";
 import { address, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { range } from "./target.ts";

@@ -2,7 +2,7 @@
  * The WGSL of every operation. Operands are names of `let` variables, never literals: WGSL evaluates constant
  * expressions while compiling, and rejects those that overflow.
  */
-import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/core";
+import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/kernels";
 import type { Helper } from "./helpers.ts";
 
 /** Lanes of a value: one element, or four neighbours along the vector axis. */

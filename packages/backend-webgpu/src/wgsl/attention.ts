@@ -4,7 +4,7 @@
  * key, in registers, and the workgroup passes over tiles of eight lines of the other kind. Tiles are handed out from
  * workgroup memory, or, on adapters that compute on the CPU, by subgroup broadcasts: lane l loads line l.
  */
-import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/core";
+import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
 import { literal } from "./arithmetic.ts";
 import { Bindings, type Use } from "./bindings.ts";

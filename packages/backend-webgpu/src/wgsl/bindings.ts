@@ -2,7 +2,7 @@
  * Storage buffers in a kernel: which WGSL type shows each, and the text of loads and stores. A buffer larger than a
  * binding is shown by several bindings where a kernel needs more of it than one can show.
  */
-import { BYTES, type DType, type Operand } from "@tiedlora/core";
+import { BYTES, type DType, type Operand } from "@tiedlora/kernels";
 import { literal, type Width } from "./arithmetic.ts";
 import type { Helpers } from "./helpers.ts";
 import { byteExtent } from "./space.ts";

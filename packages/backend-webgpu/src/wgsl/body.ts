@@ -2,7 +2,7 @@
  * Emits the instructions of a body as WGSL: which depend on the inner axes, which are four wide, and how each is
  * written. Shared by loop kernels and matmul epilogues.
  */
-import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/core";
+import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/kernels";
 import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } from "./arithmetic.ts";
 import { address, type Access, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { range } from "./target.ts";

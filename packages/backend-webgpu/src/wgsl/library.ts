@@ -1,5 +1,5 @@
 /** Which library calls have kernels here, and those kernels. */
-import type { LibraryCall } from "@tiedlora/core";
+import type { LibraryCall } from "@tiedlora/kernels";
 import { isAttentionRendered, renderAttention, renderAttentionGrad } from "./attention.ts";
 import type { Buffers } from "./buffers.ts";
 import { renderMatmul } from "./matmul.ts";

@@ -4,7 +4,7 @@
  * neighbouring outer indices are neighbours in memory) both. Memory is accessed four elements at a time where the
  * views allow it.
  */
-import { type ComputeType, type LoopKernel, product } from "@tiedlora/core";
+import { type ComputeType, type LoopKernel, product } from "@tiedlora/kernels";
 import { BINARY, literal, REDUCE, type Typed, type Width, wgslType } from "./arithmetic.ts";
 import { Bindings, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";

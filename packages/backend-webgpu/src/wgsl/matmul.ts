@@ -2,8 +2,15 @@
  * Matrix products as WGSL: which of the kernels to use, and what they share. A kernel sees two sides, each a set of
  * lines (rows of A, columns of B, or the other way round) along the depth k, over which it sums.
  */
-import { type Instr, type LibraryCall, type Operand, product } from "@tiedlora/core";
-import type { Epilogue, LoopKernel, View } from "@tiedlora/core";
+import {
+  type Epilogue,
+  type Instr,
+  type LibraryCall,
+  type LoopKernel,
+  type Operand,
+  product,
+  type View,
+} from "@tiedlora/kernels";
 import { address, Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";
 import { assemble } from "./entry.ts";

@@ -1,5 +1,5 @@
 /** Row lookups (gather) and their transpose (scatterAdd), as WGSL. */
-import { isFloat, type LibraryCall, type LoopKernel, type Operand } from "@tiedlora/core";
+import { isFloat, type LibraryCall, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
 import { literal } from "./arithmetic.ts";
 import { Bindings } from "./bindings.ts";

@@ -2,7 +2,7 @@
  * Iteration spaces: merging axes that all operands walk through alike, and splitting a kernel along an axis where
  * its operands do not fit one binding.
  */
-import { BYTES, type Instr, type LoopKernel, type Operand, type Store, type View } from "@tiedlora/core";
+import { BYTES, type Instr, type LoopKernel, type Operand, type Store, type View } from "@tiedlora/kernels";
 import type { Target } from "./target.ts";
 
 /** A loop kernel over a part of its iteration space: `index` along an axis starts at `origin[axis]`. */

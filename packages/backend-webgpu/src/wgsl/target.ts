@@ -2,7 +2,7 @@
  * What rendering depends on: the abilities and limits of one device, and the form of a rendered kernel.
  * Everything in this folder is text generation; nothing here talks to a GPU.
  */
-import type { ComputeType } from "@tiedlora/core";
+import type { ComputeType } from "@tiedlora/kernels";
 
 /** Abilities and limits that the rendered code may rely on. */
 export interface Target {

@@ -1,5 +1,5 @@
 /** A backend that renders every program for a given device and runs none: to look at kernels without a GPU. */
-import type { Backend, DeviceBuffer, Executable, LibraryCall, Program } from "@tiedlora/core";
+import type { Backend, DeviceBuffer, Executable, LibraryCall, Program } from "@tiedlora/kernels";
 import { lowerProgram } from "../../src/lower.ts";
 import { isRendered } from "../../src/wgsl/library.ts";
 import type { Kernel, Target } from "../../src/wgsl/target.ts";
