@@ -10,6 +10,7 @@ import {
 } from "./kernel.ts";
 import { product } from "./shape.ts";
 
+/** What a step is and takes. */
 export interface Cost {
   /** What it is, with its sizes: "matmul 1024×384×1536 + epilogue", "rows 1024 of 384", "elements 1024×384". */
   readonly name: string;
