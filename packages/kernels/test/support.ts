@@ -10,7 +10,7 @@ export function dense(buffer: number, shape: readonly number[], dtype: DType = "
 /** A buffer's type and first contents. */
 export type Content = readonly [dtype: DType, values: readonly number[]];
 
-export const bytesOf = ([dtype, values]: Content): ArrayBuffer => encode(values, dtype).buffer as ArrayBuffer;
+const bytesOf = ([dtype, values]: Content): ArrayBuffer => encode(values, dtype).buffer as ArrayBuffer;
 
 /** Runs a step over `contents`; what the buffers hold afterwards. */
 export function run(step: Step, contents: readonly Content[], scalars: readonly number[] = []): number[][] {
