@@ -2,7 +2,7 @@
  * The algebra of views: how a point of a kernel's iteration space reaches an element of a node, and how that changes
  * when it is pushed through reshape, permute, expand, slice, pad and flip. All of it is affine; what is not says so.
  */
-import type { Attrs, Node, Op, Shape } from "./node.ts";
+import { isOp, type Node, type Op, type Shape } from "./node.ts";
 
 /** `offset + Σ coeffs[axis] · i[axis]` over the axes of an iteration space. */
 export interface Affine {
@@ -24,6 +24,12 @@ export interface Split {
   readonly axis: number;
   readonly inner: number;
 }
+
+/** affine · factor + plus. */
+const scaled = ({ offset, coeffs }: Affine, factor: number, plus: number): Affine => ({
+  offset: factor * offset + plus,
+  coeffs: coeffs.map((c) => (c === 0 ? 0 : factor * c)),
+});
 
 export const zero = (rank: number): Affine => ({ offset: 0, coeffs: new Array<number>(rank).fill(0) });
 
@@ -157,21 +163,20 @@ function condition(
 }
 
 function throughPad(access: Access, node: Node<"pad">, extents: Shape): Access | null {
+  const input = node.inputs[0]!.shape;
   const valid = [...access.valid];
-  const index: Affine[] = [];
   for (const [axis, affine] of access.index.entries()) {
     const before = node.attrs.widths[axis]![0];
-    const length = node.inputs[0]!.shape[axis]!;
-    const inside = condition(affine, [before, before + length], extents, valid);
+    const inside = condition(affine, [before, before + input[axis]!], extents, valid);
     if (inside === null) return null;
-    if (inside === "never") return nowhere(node.inputs[0]!.shape, extents.length);
-    if (inside !== "always") {
-      if (inside.range[0] >= inside.range[1]) return nowhere(node.inputs[0]!.shape, extents.length);
-      valid[inside.axis] = inside.range;
-    }
-    index.push({ offset: affine.offset - before, coeffs: affine.coeffs });
+    if (inside === "always") continue;
+    if (inside === "never" || inside.range[0] >= inside.range[1]) return nowhere(input, extents.length);
+    valid[inside.axis] = inside.range;
   }
-  return { index, valid };
+  return {
+    index: access.index.map((affine, axis) => scaled(affine, 1, -node.attrs.widths[axis]![0])),
+    valid,
+  };
 }
 
 /** An access none of whose points is valid. In a space without axes that cannot be said, so null. */
@@ -182,59 +187,34 @@ function nowhere(shape: Shape, rank: number): Access | null {
   return { index: shape.map(() => zero(rank)), valid };
 }
 
-export type Movement = "reshape" | "permute" | "expand" | "slice" | "pad" | "flip" | "after";
-const MOVEMENT: ReadonlySet<Op> = new Set<Movement>([
-  "reshape",
-  "permute",
-  "expand",
-  "slice",
-  "pad",
-  "flip",
-  "after",
-]);
+const MOVEMENT = ["reshape", "permute", "expand", "slice", "pad", "flip", "after"] as const;
+const movements: ReadonlySet<Op> = new Set(MOVEMENT);
+export type Movement = (typeof MOVEMENT)[number];
 
 /** Nodes whose elements are their first input's, seen otherwise. */
 export function isMovement(node: Node): node is Node<Movement> {
-  return MOVEMENT.has(node.op);
+  return movements.has(node.op);
 }
 
 /** The access to a movement node's input that gives what `access` to the node itself means. */
 export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
   const input = node.inputs[0]!.shape;
-  switch (node.op) {
-    case "after":
-      return access;
-    case "reshape":
-      return regroup(access, node.shape, input, extents);
-    case "permute": {
-      const index = new Array<Affine>(input.length);
-      (node.attrs as Attrs["permute"]).order.forEach((from, to) => (index[from] = access.index[to]!));
-      return { index, valid: access.valid };
-    }
-    case "expand": {
-      const index = access.index.map((affine, i) => (input[i] === 1 ? zero(extents.length) : affine));
-      return { index, valid: access.valid };
-    }
-    case "slice": {
-      const { ranges } = node.attrs as Attrs["slice"];
-      const index = access.index.map((affine, i) => {
-        const [start, , step] = ranges[i]!;
-        return { offset: start + step * affine.offset, coeffs: affine.coeffs.map((c) => step * c) };
-      });
-      return { index, valid: access.valid };
-    }
-    case "flip": {
-      const { axes } = node.attrs as Attrs["flip"];
-      const index = access.index.map((affine, i) =>
-        axes.includes(i)
-          ? { offset: input[i]! - 1 - affine.offset, coeffs: affine.coeffs.map((c) => (c === 0 ? 0 : -c)) }
-          : affine,
-      );
-      return { index, valid: access.valid };
-    }
-    case "pad":
-      return throughPad(access, node as Node<"pad">, extents);
+  const { index, valid } = access;
+  const mapped = (f: (affine: Affine, axis: number) => Affine): Access => ({ index: index.map(f), valid });
+  if (isOp(node, "reshape")) return regroup(access, node.shape, input, extents);
+  if (isOp(node, "permute")) return mapped((_, axis) => index[node.attrs.order.indexOf(axis)]!);
+  if (isOp(node, "expand"))
+    return mapped((affine, axis) => (input[axis] === 1 ? zero(extents.length) : affine));
+  if (isOp(node, "slice"))
+    return mapped((affine, axis) => {
+      const [start, , step] = node.attrs.ranges[axis]!;
+      return scaled(affine, step, start);
+    });
+  if (isOp(node, "flip")) {
+    const { axes } = node.attrs;
+    return mapped((affine, axis) => (axes.includes(axis) ? scaled(affine, -1, input[axis]! - 1) : affine));
   }
+  return isOp(node, "pad") ? throughPad(access, node, extents) : access;
 }
 
 /** Whether two accesses to one node are the same. */

@@ -6,16 +6,11 @@ import { isMovement } from "../views.ts";
 type LibraryOp = LibraryCall["name"];
 export type LibraryNode = Node<LibraryOp>;
 
-const LIBRARY: ReadonlySet<Op> = new Set<LibraryOp>([
-  "matmul",
-  "attention",
-  "attentionGrad",
-  "gather",
-  "scatterAdd",
-]);
+const LIBRARY: readonly LibraryOp[] = ["matmul", "attention", "attentionGrad", "gather", "scatterAdd"];
+const libraryOps: ReadonlySet<Op> = new Set(LIBRARY);
 
 export function isLibrary(node: Node): node is LibraryNode {
-  return LIBRARY.has(node.op);
+  return libraryOps.has(node.op);
 }
 
 /** Leaves in memory, and what library calls write. */
