@@ -2,11 +2,11 @@
  * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty is no
  * work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
  */
-import { computeType, type DType, type LibraryCall } from "@tiedlora/kernels";
+import { computeType, isFloat, type LibraryCall } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import { type Attrs, isOp, isReduction, Node, type Shape, topological, withInputs } from "./node.ts";
 import { isLibrary, type LibraryNode } from "./emit/kinds.ts";
-import { plainCall } from "./emit/library.ts";
+import { plainCall, resultShapes } from "./emit/library.ts";
 import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
 import { product, sameShape } from "./shape.ts";
 import { isMovement } from "./views.ts";
@@ -32,9 +32,8 @@ export function lower(
 class Lowering {
   readonly #accelerates: (call: LibraryCall) => boolean;
   readonly #slots: ReadonlyMap<Node, number>;
-  readonly #lowered = new Map<Node, Node>();
-  /** The results of lowered nodes that have several. */
-  readonly #results = new Map<Node, readonly Node[]>();
+  /** What became of a node: of most, one node; of those with several results, all of these. */
+  readonly #lowered = new Map<Node, readonly Node[]>();
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
@@ -47,29 +46,44 @@ class Lowering {
   all(nodes: readonly Node[]): Node[] {
     for (const node of topological(nodes, (n) => (this.#lowered.has(n) ? [] : n.inputs))) {
       if (this.#lowered.has(node)) continue;
-      const result = this.#lower(node);
-      this.#lowered.set(node, result);
-      this.#lowered.set(result, result);
+      const results = this.#lower(node);
+      for (const result of results) this.#lowered.set(result, [result]);
+      this.#lowered.set(node, results);
     }
-    return nodes.map((node) => this.#single(this.#lowered.get(node)!));
+    return nodes.map((node) => this.#lowered.get(node)![0]!);
   }
 
   #one(node: Node): Node {
     return this.all([node])[0]!;
   }
 
-  #lower(node: Node): Node {
-    if (isOp(node, "pick")) return this.#pick(node);
-    const inputs = node.inputs.map((input) => this.#single(this.#lowered.get(input)!));
-    if (product(node.shape) === 0)
-      return this.#unify(new Node("const", { value: 0 }, [], node.shape, node.dtype));
-    if (isReduction(node)) return this.#reduction(node, inputs[0]!);
-    if (isMovement(node)) return this.#movement(node, inputs);
+  #lower(node: Node): readonly Node[] {
+    if (isOp(node, "pick")) return [this.#lowered.get(node.inputs[0]!)![node.attrs.index]!];
+    const inputs = node.inputs.map((input) => this.#lowered.get(input)![0]!);
+    if (isLibrary(node)) return this.#library(withInputs(node, inputs));
+    return [this.#simple(withInputs(node, inputs))];
+  }
+
+  #simple(node: Node): Node {
+    const [input] = node.inputs as [Node];
+    if (product(node.shape) === 0) return this.#unify(emptyOf(node));
+    if (isReduction(node)) {
+      if (product(input.shape) === 0) return this.#fill(identityOf(node), node);
+      return sameShape(input.shape, node.shape) ? input : this.#unify(node);
+    }
+    if (isOp(node, "pad") && product(input.shape) === 0) return this.#fill(0, node);
+    if (isOp(node, "reshape")) {
+      if (sameShape(node.shape, input.shape)) return input;
+      if (isOp(input, "reshape")) return this.#simple(withInputs(node, input.inputs));
+    }
     if (isOp(node, "scalar") && !this.#slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
-    if (isOp(node, "randomBits")) return this.#one(threefry(inputs[0]!, inputs[1]!, node.shape));
-    if (isLibrary(node)) return this.#library(node, inputs);
-    return this.#unify(withInputs(node, inputs));
+    if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1]!, node.shape));
+    return this.#unify(node);
+  }
+
+  #fill(value: number, { shape, dtype }: Node): Node {
+    return this.#one(build.fill(value, shape, dtype));
   }
 
   // --- equal nodes are one node
@@ -87,113 +101,58 @@ class Lowering {
       : JSON.stringify(node.attrs, exactNumbers);
     const key = `${node.op} ${node.dtype} ${node.shape.join()} ${node.inputs.map((x) => this.#id(x)).join()} ${own}`;
     const known = this.#unique.get(key);
-    if (known) return known;
-    this.#unique.set(key, node);
-    return node;
-  }
-
-  // --- nodes with several results
-
-  #single(node: Node): Node {
-    const results = this.#results.get(node);
-    if (results) return results[0]!;
-    return isOp(node, "attention") || isOp(node, "attentionGrad")
-      ? this.#unify(build.pick(node, 0, node.shape))
-      : node;
-  }
-
-  #pick(node: Node<"pick">): Node {
-    const source = this.#lowered.get(node.inputs[0]!)!;
-    const results = this.#results.get(source);
-    return results ? results[node.attrs.index]! : this.#unify(withInputs(node, [source]));
-  }
-
-  // --- empty and uniform values are no work
-
-  #fill(value: number, shape: Shape, dtype: DType): Node {
-    return this.#one(build.fill(value, shape, dtype));
-  }
-
-  #reduction(node: Node, input: Node): Node {
-    if (product(input.shape) === 0) return this.#fill(identityOf(node), node.shape, node.dtype);
-    if (sameShape(input.shape, node.shape)) return input;
-    return this.#unify(withInputs(node, [input]));
-  }
-
-  #movement(node: Node, inputs: readonly Node[]): Node {
-    const [input] = inputs as [Node];
-    if (isOp(node, "pad"))
-      return product(input.shape) === 0
-        ? this.#fill(0, node.shape, node.dtype)
-        : this.#unify(withInputs(node, inputs));
-    if (isOp(node, "reshape")) {
-      if (sameShape(node.shape, input.shape)) return input;
-      if (isOp(input, "reshape")) return this.#movement(node, input.inputs);
-    }
-    return this.#unify(withInputs(node, inputs));
+    if (!known) this.#unique.set(key, node);
+    return known ?? node;
   }
 
   // --- library calls
 
-  #library(node: LibraryNode, inputs: readonly Node[]): Node {
-    if (inputs.some((input) => product(input.shape) === 0)) return this.#empty(node, inputs);
-    const operands = node.op === "matmul" ? inputs.map((input) => this.#halfPrecision(input)) : inputs;
-    const call = withInputs(node, operands) as LibraryNode;
-    if (this.#accelerates(plainCall(call))) return this.#unify(call);
-    const results = this.#compose(withInputs(node, inputs) as LibraryNode);
-    if (results.length > 1) this.#results.set(results[0]!, results);
-    return results[0]!;
-  }
-
-  #empty(node: LibraryNode, inputs: readonly Node[]): Node {
-    if (node.op === "matmul" || node.op === "scatterAdd") return this.#fill(0, node.shape, node.dtype);
-    if (node.op === "gather")
-      return this.#fill(node.dtype === "f32" || node.dtype === "f64" ? NaN : 0, node.shape, node.dtype);
-    const results = this.#compose(withInputs(node, inputs) as LibraryNode);
-    this.#results.set(results[0]!, results);
-    return results[0]!;
+  #library(node: LibraryNode): readonly Node[] {
+    if ([node, ...node.inputs].some(({ shape }) => product(shape) === 0)) {
+      if (node.op === "matmul" || node.op === "scatterAdd") return [this.#fill(0, node)];
+      if (node.op === "gather") return [this.#fill(isFloat(node.dtype) ? NaN : 0, node)];
+      return this.all(compose(node));
+    }
+    const operands = node.op === "matmul" ? node.inputs.map((x) => this.#halfPrecision(x)) : node.inputs;
+    const call = withInputs(node, operands);
+    if (!this.#accelerates(plainCall(call))) return this.all(compose(node));
+    const unique = this.#unify(call);
+    const shapes = resultShapes(call);
+    if (shapes.length === 1) return [unique];
+    return shapes.map((shape, index) => this.#unify(build.pick(unique, index, shape)));
   }
 
   /** A matmul reads f16 and bf16 itself: a cast of them to f32, also under movement, is left out. */
   #halfPrecision(node: Node): Node {
-    if (isOp(node, "cast") && node.dtype === "f32") {
-      const [from] = node.inputs as [Node];
-      return from.dtype === "f16" || from.dtype === "bf16" ? from : node;
-    }
-    if (!isMovement(node) || node.dtype !== "f32") return node;
-    const input = this.#halfPrecision(node.inputs[0]!);
-    if (input === node.inputs[0]) return node;
+    if (node.dtype !== "f32") return node;
+    const [input] = node.inputs as [Node];
+    if (isOp(node, "cast")) return input.dtype === "f16" || input.dtype === "bf16" ? input : node;
+    const narrow = isMovement(node) ? this.#halfPrecision(input) : input;
+    if (narrow === input) return node;
     return this.#unify(
-      new Node(node.op, node.attrs, [input, ...node.inputs.slice(1)], node.shape, input.dtype),
+      new Node(node.op, node.attrs, [narrow, ...node.inputs.slice(1)], node.shape, narrow.dtype),
     );
-  }
-
-  #compose(node: LibraryNode): Node[] {
-    const { inputs } = node;
-    switch (node.op) {
-      case "matmul":
-        return [this.#one(composeMatmul(inputs[0]!, inputs[1]!))];
-      case "attention":
-        return this.all(composeAttention(inputs, node.attrs as Attrs["attention"]));
-      case "attentionGrad": {
-        const [dQ, dK, dV] = composeAttentionGrad(
-          inputs.slice(0, -3),
-          inputs.at(-1)!,
-          node.attrs as Attrs["attentionGrad"],
-        );
-        return this.all([dQ, dK, dV]);
-      }
-      case "gather":
-        return [this.#one(composeGather(inputs[0]!, inputs[1]!))];
-      case "scatterAdd":
-        return [this.#one(composeScatterAdd(inputs[0]!, inputs[1]!, node.shape))];
-    }
   }
 }
 
+/** Nothing at all, in the shape of `node`. */
+const emptyOf = ({ shape, dtype }: Node): Node => new Node("const", { value: 0 }, [], shape, dtype);
+
+/** The results of a library call in primitives. */
+function compose(node: LibraryNode): readonly Node[] {
+  const [a, b] = node.inputs as [Node, Node];
+  if (isOp(node, "matmul")) return [composeMatmul(a, b)];
+  if (isOp(node, "gather")) return [composeGather(a, b)];
+  if (isOp(node, "scatterAdd")) return [composeScatterAdd(a, b, node.shape)];
+  if (isOp(node, "attention")) return composeAttention(node.inputs, node.attrs);
+  const attrs = node.attrs as Attrs["attentionGrad"];
+  return composeAttentionGrad(node.inputs.slice(0, -3), node.inputs.at(-1)!, attrs).slice(0, 3);
+}
+
+/** Numbers that JSON does not tell apart. */
 function exactNumbers(_: string, value: unknown): unknown {
-  if (typeof value !== "number") return value;
-  return Object.is(value, -0) || !Number.isFinite(value) ? `${Object.is(value, -0) ? "-0" : value}` : value;
+  if (typeof value !== "number" || (Number.isFinite(value) && !Object.is(value, -0))) return value;
+  return Object.is(value, -0) ? "-0" : String(value);
 }
 
 /** What a reduction over nothing gives. */
@@ -252,7 +211,7 @@ function composeGather(table: Node, index: Node): Node {
     build.binary("le", build.constant(0, "i32"), column),
     build.binary("lt", column, build.constant(rows, "i32")),
   );
-  const missing = build.constant(wide.dtype === "f32" || wide.dtype === "f64" ? NaN : 0, wide.dtype);
+  const missing = build.constant(isFloat(wide.dtype) ? NaN : 0, wide.dtype);
   return build.where(inside, build.reshape(found, [count, cols]), missing);
 }
 

@@ -131,7 +131,7 @@ export function settle(node: Node, leaf: Node<"buffer"> | Node<"data">): void {
 }
 
 /** The same operation on other inputs of the same shapes. */
-export function withInputs(node: Node, inputs: readonly Node[]): Node {
+export function withInputs<K extends Op>(node: Node<K>, inputs: readonly Node[]): Node<K> {
   if (inputs.every((input, i) => input === node.inputs[i])) return node;
   return new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
 }
