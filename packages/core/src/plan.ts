@@ -47,29 +47,39 @@ export function submit(
   const outputs = plan.results.map((index) => fresh[index]!);
   const hostData = data.map((node) => node.attrs.values);
   const uploads = data.map((node, i) => (plan.usesData[i] ? uploadFor(runtime, node) : null));
-  runtime.queue.run(() => {
-    const temporary: DeviceBuffer[] = [];
-    const inputs = plan.inputs.map(({ from, index }) => {
-      if (from === "storage") return memoryOf(storages[index]!);
-      const kept = uploads[index];
-      if (kept) return memoryOf(kept);
-      const buffer = uploaded(runtime, hostData[index]!);
-      temporary.push(buffer);
-      return buffer;
-    });
-    const replaced: { storage: Storage; buffer: DeviceBuffer }[] = [];
-    const targets = plan.outputs.map((output): DeviceBuffer => {
-      if (output.to === "input") return inputs[output.index]!;
-      if (output.to === "fresh") return memoryOf(fresh[output.index]!);
-      const storage = storages[output.index]!;
-      const buffer = runtime.backend.alloc(storage.buffer.bytes);
-      replaced.push({ storage, buffer });
-      return buffer;
-    });
-    plan.executable?.run(inputs, targets, values);
-    for (const { storage, buffer } of replaced) replaceMemory(storage, buffer);
-    for (const buffer of temporary) buffer.free();
-  }, plan.ready ?? undefined);
+  const task = (): void => {
+    const temporary = new Set<DeviceBuffer>();
+    try {
+      const inputs = plan.inputs.map(({ from, index }) => {
+        if (from === "storage") return memoryOf(storages[index]!);
+        const kept = uploads[index];
+        if (kept) return memoryOf(kept);
+        const buffer = uploaded(runtime, hostData[index]!);
+        temporary.add(buffer);
+        return buffer;
+      });
+      const replaced: { storage: Storage; buffer: DeviceBuffer }[] = [];
+      const targets = plan.outputs.map((output): DeviceBuffer => {
+        if (output.to === "input") return inputs[output.index]!;
+        if (output.to === "fresh") return memoryOf(fresh[output.index]!);
+        const storage = storages[output.index]!;
+        const buffer = runtime.backend.alloc(storage.buffer.bytes);
+        temporary.add(buffer);
+        replaced.push({ storage, buffer });
+        return buffer;
+      });
+      plan.executable?.run(inputs, targets, values);
+      for (const { storage, buffer } of replaced) {
+        replaceMemory(storage, buffer);
+        temporary.delete(buffer);
+      }
+    } finally {
+      for (const buffer of temporary) buffer.free();
+    }
+  };
+  const written = [...fresh, ...updates.map(({ storage }) => storage)];
+  const writes = written.map(({ buffer }) => buffer).filter((buffer) => buffer instanceof QueuedBuffer);
+  runtime.queue.run(task, plan.ready ? { ready: plan.ready, writes } : { writes });
   return { outputs };
 }
 
@@ -79,15 +89,23 @@ export function planFor(runtime: Runtime, roots: readonly Node[], updates: reado
   return runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
 }
 
-/** The backend's memory behind a storage. */
+/** The backend's memory behind a storage. Throws where it was to be written by something that failed. */
 function memoryOf({ buffer }: { readonly buffer: DeviceBuffer }): DeviceBuffer {
-  return buffer instanceof QueuedBuffer ? buffer.memory : buffer;
+  if (!(buffer instanceof QueuedBuffer)) return buffer;
+  if (buffer.failure) throw buffer.failure;
+  return buffer.memory;
 }
 
 function replaceMemory(storage: Storage, memory: DeviceBuffer): void {
-  memoryOf(storage).free();
-  if (storage.buffer instanceof QueuedBuffer) storage.buffer.memory = memory;
-  else storage.buffer = memory;
+  const { buffer } = storage;
+  if (!(buffer instanceof QueuedBuffer)) {
+    buffer.free();
+    storage.buffer = memory;
+    return;
+  }
+  buffer.memory.free();
+  buffer.memory = memory;
+  buffer.failure = null;
 }
 
 function uploaded(runtime: Runtime, values: ArrayBufferView): DeviceBuffer {
@@ -139,8 +157,10 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
   };
   if (plan.program.steps.length > 0) {
     const compiled = backend.compile(plan.program);
-    if (compiled instanceof Promise) plan.ready = compiled.then(finish);
-    else finish(compiled);
+    if (compiled instanceof Promise) {
+      plan.ready = compiled.then(finish);
+      plan.ready.catch(() => runtime.dropPlan(traced.hash, plan));
+    } else finish(compiled);
   }
   runtime.keepPlan(traced.hash, plan);
   return plan;

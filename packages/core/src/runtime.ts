@@ -21,6 +21,8 @@ export class QueuedBuffer implements DeviceBuffer {
   /** The backend's memory, as of the end of the queue's executed part. */
   memory: DeviceBuffer;
   freed = false;
+  /** Why the memory does not hold what it should: something that was to write it failed. */
+  failure: Error | null = null;
   readonly #queue: Queue;
 
   constructor(memory: DeviceBuffer, bytes: number, queue: Queue) {
@@ -30,13 +32,21 @@ export class QueuedBuffer implements DeviceBuffer {
   }
 
   write(data: ArrayBufferView, offset = 0): void {
-    if (this.#queue.idle) return this.memory.write(data, offset);
-    const copy = new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
-    this.#queue.run(() => this.memory.write(copy, offset));
+    const isAll = offset === 0 && data.byteLength === this.bytes;
+    const copy = this.#queue.idle
+      ? data
+      : new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+    this.#queue.run(
+      () => {
+        this.memory.write(copy, offset);
+        if (isAll) this.failure = null;
+      },
+      { writes: [this] },
+    );
   }
 
   read(offset?: number, bytes?: number): Promise<ArrayBuffer> {
-    return this.#queue.ask(() => this.memory.read(offset, bytes));
+    return this.#queue.ask(() => this.memory.read(offset, bytes), this);
   }
 
   free(): void {
@@ -46,23 +56,38 @@ export class QueuedBuffer implements DeviceBuffer {
   }
 }
 
-/** Runs tasks in order: at once while nothing is awaited, behind it otherwise. */
+/**
+ * Runs tasks in order: at once while nothing is awaited, behind it otherwise. A task that fails spoils what it was to
+ * write and what is computed from that; everything else goes on.
+ */
 export class Queue {
   #tail: Promise<void> | null = null;
-  #failure: Error | null = null;
+  /** The first failure that nobody has been told of. */
+  #unreported: Error | null = null;
 
   get idle(): boolean {
     return this.#tail === null;
   }
 
-  /** Runs `task`, once `ready` and all earlier tasks are done. Its failure is reported by the next `ask`. */
-  run(task: () => void, ready?: Promise<unknown>): void {
+  /**
+   * Runs `task`, once `ready` and all earlier tasks are done. Throws if it fails at once; a later failure is that of the
+   * buffers that it `writes`.
+   */
+  run(
+    task: () => void,
+    {
+      ready,
+      writes = [],
+    }: { readonly ready?: Promise<void>; readonly writes?: readonly QueuedBuffer[] } = {},
+  ): void {
     if (!this.#tail && !ready) return task();
     const before = this.#tail;
     const tail: Promise<void> = Promise.all([before, ready])
       .then(task)
-      .catch((error: unknown) => {
-        this.#failure ??= error instanceof Error ? error : new Error(String(error));
+      .catch((cause: unknown) => {
+        const failure = cause instanceof Error ? cause : new Error(String(cause));
+        for (const buffer of writes) buffer.failure ??= failure;
+        this.#unreported ??= failure;
       })
       .finally(() => {
         if (this.#tail === tail) this.#tail = null;
@@ -70,11 +95,16 @@ export class Queue {
     this.#tail = tail;
   }
 
-  /** The answer to `question`, asked behind all earlier tasks; rejects with the first failure of any. */
-  async ask<T>(question: () => Promise<T>): Promise<T> {
+  /**
+   * The answer to `question`, asked behind all earlier tasks. Rejects with the failure of the buffer that it is about;
+   * without one, with the first failure of any task that was not reported before.
+   */
+  async ask<T>(question: () => Promise<T>, about?: QueuedBuffer): Promise<T> {
     if (this.#tail) await this.#tail;
-    if (this.#failure) throw this.#failure;
-    return question();
+    const failure = about ? about.failure : this.#unreported;
+    if (!failure) return question();
+    if (failure === this.#unreported) this.#unreported = null;
+    throw failure;
   }
 }
 
@@ -131,6 +161,13 @@ export class Runtime {
     this.#evict();
   }
 
+  /** Forgets a plan that could not be compiled: its next use compiles it anew. */
+  dropPlan(hash: number, plan: Plan): void {
+    const rest = this.#plans.get(hash)?.filter((other) => other !== plan) ?? [];
+    if (rest.length > 0) this.#plans.set(hash, rest);
+    else this.#plans.delete(hash);
+  }
+
   #evict(): void {
     const all = [...this.#plans.values()].flat();
     let count = all.length;
@@ -153,7 +190,7 @@ export class Runtime {
     return { ...this.backend.memory(), cachedPrograms };
   }
 
-  /** Resolves when all submitted work is done; rejects with the first error of any of it. */
+  /** Resolves when all submitted work is done; rejects with the first error of it that no read has reported. */
   sync(): Promise<void> {
     return this.queue.ask(() => this.backend.sync());
   }
