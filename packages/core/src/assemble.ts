@@ -1,12 +1,6 @@
 /** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
-import {
-  type Backend,
-  type BufferSpec,
-  mapBuffers,
-  operandsOfStep,
-  type Program,
-  type Step,
-} from "@tiedlora/kernels";
+import type { Backend, BufferSpec, Program } from "@tiedlora/kernels";
+import { mapBuffers } from "@tiedlora/kernels";
 import { fuse, type Fused, type Work } from "./fuse.ts";
 import { bytesOf } from "./fuse/storage.ts";
 import { assignSlots, sharesViews } from "./memory.ts";
@@ -43,120 +37,108 @@ export interface Layout {
 }
 
 export function assemble(source: Source): Layout {
-  const destinations = chooseDestinations(source);
   const { backend, slots, fusion, nodes } = source;
-  const fused = fuse(topological([...destinations.computed]), {
-    roots: destinations.computed,
+  const targets = chooseTargets(source);
+  const fused = fuse(topological([...targets.computed]), {
+    roots: targets.computed,
     unfused: fusion ? null : nodes,
     maxOperands: backend.caps.maxOperands,
     slots,
     accelerates: (call) => backend.accelerates(call),
   });
-  return new Assembly(source, destinations, fused).layout();
+  return new Assembly(source, targets, fused).layout();
 }
 
 // --- where roots and updated values go
 
-interface Destinations {
+interface Targets {
   /** Nodes to be computed into memory, each with one place to go. */
-  readonly computed: Set<Node>;
-  readonly fresh: { readonly node: Node; readonly bytes: number }[];
-  readonly updates: { readonly storage: Storage; readonly value: Node }[];
-  readonly results: Layout["results"];
+  readonly computed: ReadonlySet<Node>;
+  /** The distinct roots, and for each root its number among them. */
+  readonly fresh: readonly Node[];
+  readonly results: readonly number[];
+  readonly updates: Source["updates"];
 }
 
-/** A node of its own that has the value of `node`: to be written to a second place, or out of a leaf. */
-const copyOf = (node: Node): Node => new Node("reshape", {}, [node], node.shape, node.dtype);
-
-function chooseDestinations({ roots, updates }: Source): Destinations {
+function chooseTargets({ roots, updates }: Source): Targets {
   const computed = new Set<Node>();
-  const fresh: Destinations["fresh"] = [];
-  const known = new Map<Node, Layout["results"][number]>();
-  const results = roots.map((node) => {
-    let result = known.get(node);
-    if (result !== undefined) return result;
-    // a copy even of what is memory already: that may be a parameter's, and change
-    const value = isOp(node, "buffer") || isOp(node, "data") ? copyOf(node) : node;
-    result = fresh.push({ node: value, bytes: bytesOf(value) }) - 1;
-    if (product(value.shape) > 0) computed.add(value);
-    known.set(node, result);
-    return result;
-  });
-  const writes: Destinations["updates"] = [];
-  for (const { storage, value: node } of updates) {
-    if (product(node.shape) === 0 || (isOp(node, "buffer") && node.attrs.storage === storage)) continue;
-    const value = isOp(node, "buffer") || isOp(node, "data") || computed.has(node) ? copyOf(node) : node;
-    computed.add(value);
-    writes.push({ storage, value });
-  }
-  return { computed, fresh, updates: writes, results };
+  /** `node`, or a copy: to be written to a second place, or out of a leaf, which may be a parameter's and change. */
+  const computedOnce = (node: Node): Node => {
+    const taken = isOp(node, "buffer") || isOp(node, "data") || computed.has(node);
+    const value = taken ? new Node("reshape", {}, [node], node.shape, node.dtype) : node;
+    if (product(node.shape) > 0) computed.add(value);
+    return value;
+  };
+  const distinct = [...new Set(roots)];
+  const changing = updates.filter(
+    ({ storage, value }) =>
+      product(value.shape) > 0 && !(isOp(value, "buffer") && value.attrs.storage === storage),
+  );
+  return {
+    computed,
+    fresh: distinct.map(computedOnce),
+    results: roots.map((root) => distinct.indexOf(root)),
+    updates: changing.map(({ storage, value }) => ({ storage, value: computedOnce(value) })),
+  };
 }
 
 // --- buffers
 
 class Assembly {
   readonly #source: Source;
-  readonly #to: Destinations;
+  readonly #targets: Targets;
   readonly #fused: Fused;
   readonly #buffers: BufferSpec[] = [];
   readonly #bufferOf = new Map<number, number>(); // by value
-  readonly #inputs: { from: "storage" | "data"; index: number }[] = [];
+  readonly #inputs: (Layout["inputs"][number] & { readonly buffer: number })[] = [];
   readonly #outputs: Layout["outputs"][number][] = [];
-  /** The program's input for a storage, by its index. */
-  readonly #inputOf = new Map<number, number>();
 
-  constructor(source: Source, to: Destinations, fused: Fused) {
+  constructor(source: Source, targets: Targets, fused: Fused) {
     this.#source = source;
-    this.#to = to;
+    this.#targets = targets;
     this.#fused = fused;
   }
 
   layout(): Layout {
-    const { storages, data } = this.#source;
-    const leafValues = new Map<Storage | Node, number>();
-    const touched = new Set(
-      this.#fused.works.flatMap(({ step }) => operandsOfStep(step).reads.map((r) => r.buffer)),
-    );
-    this.#fused.values.forEach((node, value) => {
-      if (!touched.has(value)) return;
-      const bytes = bytesOf(node);
-      if (isOp(node, "buffer")) {
-        leafValues.set(node.attrs.storage, value);
-        this.#bufferOf.set(value, this.#addInput("storage", storages.indexOf(node.attrs.storage), bytes));
-      } else if (isOp(node, "data")) {
-        this.#bufferOf.set(value, this.#addInput("data", data.indexOf(node), bytes));
-      }
+    const { works, values } = this.#fused;
+    const { fresh, results, updates } = this.#targets;
+    const uses = usesOf(works);
+    values.forEach((node, value) => {
+      if (uses.readers.has(value)) this.#addLeaf(node, value);
     });
-    const uses = usesOf(this.#fused.works);
-    const inPlace = this.#to.updates.map(({ storage, value }) =>
-      tryInPlace(uses, leafValues.get(storage), this.#fused.valueOf(value)),
-    );
-    this.#to.updates.forEach((update, i) => this.#place(update, inPlace[i]!));
-    this.#to.fresh.forEach(({ node, bytes }, index) => {
-      if (bytes > 0) this.#addOutput("fresh", index, node);
+    const inPlace = updates.map((update) => this.#tryInPlace(update, uses));
+    updates.forEach(({ storage, value }, i) => {
+      const index = this.#source.storages.indexOf(storage);
+      if (inPlace[i]) this.#overwrite(index, value);
+      else this.#addOutput("replace", index, value);
+    });
+    fresh.forEach((node, index) => {
+      if (bytesOf(node) > 0) this.#addOutput("fresh", index, node);
     });
     const order = schedule(this.#fused, new Set(this.#bufferOf.keys()));
-    return this.#finish(order);
+    const reads = (index: number): boolean =>
+      this.#inputs.some((x) => x.from === "data" && x.index === index);
+    return {
+      program: this.#program(order),
+      rules: order.map((work) => [...work.rules]),
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      fresh: fresh.map((node) => ({ bytes: bytesOf(node), name: `the result of ${node.op}` })),
+      results,
+      usesData: this.#source.data.map((_, index) => reads(index)),
+    };
   }
 
-  #addInput(from: "storage" | "data", index: number, bytes: number): number {
-    this.#inputs.push({ from, index });
-    const buffer = this.#buffers.push({ kind: "input", bytes }) - 1;
-    if (from === "storage") this.#inputOf.set(index, buffer);
-    return buffer;
+  #addLeaf(node: Node, value: number): void {
+    const { storages, data } = this.#source;
+    if (isOp(node, "buffer")) this.#addInput("storage", storages.indexOf(node.attrs.storage), node, value);
+    else if (isOp(node, "data")) this.#addInput("data", data.indexOf(node), node, value);
   }
 
-  #place({ storage, value }: Destinations["updates"][number], inPlace: boolean): void {
-    const index = this.#source.storages.indexOf(storage);
-    if (!inPlace) return this.#addOutput("replace", index, value);
-    const bytes = bytesOf(value);
-    const input = this.#inputOf.get(index) ?? this.#addInput("storage", index, bytes);
-    this.#buffers.push({ kind: "output", bytes, aliasOf: input });
-    this.#outputs.push({
-      to: "input",
-      index: this.#inputs.findIndex((x) => x.from === "storage" && x.index === index),
-    });
-    this.#bufferOf.set(this.#fused.valueOf(value), input);
+  #addInput(from: "storage" | "data", index: number, node: Node, value: number): number {
+    const buffer = this.#buffers.push({ kind: "input", bytes: bytesOf(node) }) - 1;
+    this.#bufferOf.set(value, buffer);
+    return this.#inputs.push({ from, index, buffer }) - 1;
   }
 
   #addOutput(to: "fresh" | "replace", index: number, node: Node): void {
@@ -165,41 +147,45 @@ class Assembly {
     this.#outputs.push({ to, index });
   }
 
-  #finish(order: readonly Work[]): Layout {
-    const { data, slots } = this.#source;
-    const steps: Step[] = order.map((work) => work.step);
+  /** The output is an input: the memory of a storage. */
+  #overwrite(storage: number, node: Node): void {
+    const value = this.#fused.valueOf(node);
+    let input = this.#inputs.findIndex(({ from, index }) => from === "storage" && index === storage);
+    if (input < 0) input = this.#addInput("storage", storage, node, value);
+    const { buffer } = this.#inputs[input]!;
+    this.#bufferOf.set(value, buffer);
+    this.#buffers.push({ kind: "output", bytes: bytesOf(node), aliasOf: buffer });
+    this.#outputs.push({ to: "input", index: input });
+  }
+
+  /**
+   * Whether a new value can be written over the old one: every other reader of the old can run before, and the step that
+   * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
+   */
+  #tryInPlace({ storage, value }: Source["updates"][number], { writer, readers }: Uses): boolean {
+    const { values, valueOf } = this.#fused;
+    const [old, fresh] = [
+      values.findIndex((node) => isOp(node, "buffer") && node.attrs.storage === storage),
+      valueOf(value),
+    ];
+    const work = writer.get(fresh)!;
+    const reading = readers.get(old) ?? new Set();
+    const others = [...reading].filter((other) => other !== work);
+    if (others.some((other) => runsAfter(other, work))) return false;
+    if (reading.has(work) && !sharesViews(work.step, old, fresh)) return false;
+    for (const other of others) work.needs.add(other);
+    return true;
+  }
+
+  #program(order: readonly Work[]): Program {
+    const steps = order.map((work) => work.step);
     const { slotOf, bytes } = assignSlots(steps, this.#fused.values, new Set(this.#bufferOf.keys()));
     const firstTemp = this.#buffers.length;
-    for (const size of bytes) this.#buffers.push({ kind: "temp", bytes: size });
     const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + slotOf.get(value)!;
     return {
-      program: {
-        buffers: this.#buffers,
-        scalars: slots.size,
-        steps: steps.map((step) => mapBuffers(step, to)),
-      },
-      rules: order.map((work) => [...work.rules]),
-      inputs: this.#inputs,
-      outputs: this.#outputs,
-      fresh: this.#to.fresh.map(({ node, bytes: size }) => ({
-        bytes: size,
-        name: `the result of ${node.op}`,
-      })),
-      results: this.#to.results,
-      usesData: data.map((_, i) => this.#inputs.some(({ from, index }) => from === "data" && index === i)),
+      buffers: [...this.#buffers, ...bytes.map((size): BufferSpec => ({ kind: "temp", bytes: size }))],
+      scalars: this.#source.slots.size,
+      steps: steps.map((step) => mapBuffers(step, to)),
     };
   }
-}
-
-/**
- * Whether a new value can be written over the old one: every other reader of the old can run before, and the step that
- * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
- */
-function tryInPlace({ writer, readers }: Uses, old: number | undefined, fresh: number): boolean {
-  const work = writer.get(fresh)!;
-  const others = [...((old === undefined ? undefined : readers.get(old)) ?? [])];
-  if (others.some((other) => other !== work && runsAfter(other, work))) return false;
-  if (others.includes(work) && !sharesViews(work.step, old!, fresh)) return false;
-  for (const other of others) if (other !== work) work.needs.add(other);
-  return true;
 }

@@ -45,6 +45,22 @@ interface Kernel {
   /** Null for a library call that stores its results as they are. */
   readonly emitted: Emitted | null;
   readonly rules: ReadonlySet<string>;
+  /** What it reads from memory. */
+  readonly reads: ReadonlySet<Node>;
+  /** What else must be known before. */
+  readonly gates: readonly Node[];
+}
+
+function kernelOf(
+  nodes: readonly Node[],
+  call: Kernel["call"],
+  emitted: Emitted | null,
+  rules: ReadonlySet<string> = new Set(),
+): Kernel {
+  const inputs = call?.inputs ?? [];
+  const reads = new Set([...inputs.map((input) => input.base), ...(emitted?.reads ?? [])]);
+  const gates = [...inputs.flatMap((input) => input.gates), ...(emitted?.gates ?? [])];
+  return { nodes, call, emitted, rules, reads, gates };
 }
 
 /** Rows longer than this are folded in parallel, by a kernel of their own, unless there are many rows. */
@@ -70,7 +86,6 @@ class Fuser implements Memory {
   readonly #options: FuseOptions;
   readonly #stored: Set<Node>;
   readonly #position: Map<Node, number>;
-  readonly #picks = new Map<Node, Node<"pick">[]>();
   readonly #values: Node[] = [];
   readonly #numbers = new Map<object, number>();
   readonly #kernels = new Set<Kernel>();
@@ -82,11 +97,6 @@ class Fuser implements Memory {
     this.#options = options;
     this.#position = new Map(order.map((node, i) => [node, i]));
     this.#stored = chooseStored(order, options);
-    for (const node of order) {
-      if (!isOp(node, "pick")) continue;
-      const [source] = node.inputs as [Node];
-      this.#picks.set(source, [...(this.#picks.get(source) ?? []), node]);
-    }
   }
 
   // --- Memory
@@ -130,23 +140,21 @@ class Fuser implements Memory {
       }
     });
     const shapes = resultShapes(node);
-    const picks = this.#picks.get(node) ?? [];
+    if (shapes.length === 1) return kernelOf([node], { node, inputs }, null);
+    const picks = this.#order.filter(
+      (pick) => isOp(pick, "pick") && pick.inputs[0] === node,
+    ) as Node<"pick">[];
     const results = shapes.map((shape, index) => {
       const used = picks.find((pick) => pick.attrs.index === index);
       return used ?? new Node("pick", { index }, [node], shape, node.dtype);
     });
-    return {
-      nodes: shapes.length === 1 ? [node] : results,
-      call: { node, inputs },
-      emitted: null,
-      rules: new Set(),
-    };
+    return kernelOf(results, { node, inputs }, null);
   }
 
   #loopKernel(node: Node): Kernel {
     for (;;) {
       const emitted = emit([node], spaceOf(node), this);
-      if (!("store" in emitted)) return { nodes: [node], call: null, emitted, rules: new Set() };
+      if (!("store" in emitted)) return kernelOf([node], null, emitted);
       if (!emitted.store || emitted.store === node)
         throw new Error(`plan: no kernel computes a ${node.op} of shape [${node.shape.join(", ")}]`);
       this.#stored.add(emitted.store);
@@ -156,30 +164,26 @@ class Fuser implements Memory {
   #add(kernel: Kernel): void {
     this.#kernels.add(kernel);
     for (const node of kernel.nodes) this.#producer.set(node, kernel);
-    for (const read of this.#reads(kernel)) {
-      const readers = this.#readers.get(read);
-      if (readers) readers.add(kernel);
-      else this.#readers.set(read, new Set([kernel]));
-    }
+    for (const read of kernel.reads) this.#readersOf(read).add(kernel);
   }
 
   #remove(kernel: Kernel): void {
     this.#kernels.delete(kernel);
-    for (const read of this.#reads(kernel)) this.#readers.get(read)!.delete(kernel);
+    for (const read of kernel.reads) this.#readersOf(read).delete(kernel);
   }
 
-  #reads({ call, emitted }: Kernel): Set<Node> {
-    return new Set([...(call?.inputs.map((input) => input.base) ?? []), ...(emitted?.reads ?? [])]);
+  #readersOf(node: Node): Set<Kernel> {
+    let readers = this.#readers.get(node);
+    if (!readers) this.#readers.set(node, (readers = new Set()));
+    return readers;
   }
 
   /** The kernels that must run before. */
   #needs(kernel: Kernel): Set<Kernel> {
-    const gates = [...(kernel.call?.inputs ?? [])].flatMap((input) => input.gates);
     const needs = new Set<Kernel>();
-    for (const node of [...this.#reads(kernel), ...(kernel.emitted?.gates ?? []), ...gates]) {
-      let known = node;
-      while (!this.#producer.has(known) && known.inputs.length > 0) known = known.inputs[0]!;
-      const producer = this.#producer.get(known);
+    for (let node of [...kernel.reads, ...kernel.gates]) {
+      while (!this.#producer.has(node) && node.inputs.length > 0) node = node.inputs[0]!;
+      const producer = this.#producer.get(node);
       if (producer && producer !== kernel) needs.add(producer);
     }
     return needs;
@@ -189,33 +193,31 @@ class Fuser implements Memory {
 
   /** With those that make what it reads: an epilogue of a matmul, rows that are folded and used, several results at once. */
   joinProducers(): void {
-    for (const start of Array.from(this.#kernels)) {
-      let kernel: Kernel | null = this.#kernels.has(start) ? start : null;
-      while (kernel) {
-        const user: Kernel = kernel;
-        const candidates = [...this.#needs(user)].sort(
-          (a, b) => Number(b.call !== null) - Number(a.call !== null),
-        );
-        kernel = null;
-        for (const producer of candidates) if ((kernel = this.#join(producer, user))) break;
-      }
-    }
+    const callsFirst = (a: Kernel, b: Kernel): number => Number(b.call !== null) - Number(a.call !== null);
+    this.#joinEach((kernel) => [...this.#needs(kernel)].sort(callsFirst));
   }
 
   /** With others that read the same large value in the same rows. */
   joinReadersOfTheSame(): void {
+    this.#joinEach(({ call, emitted, reads }) => {
+      if (call || !emitted) return [];
+      const large = [...reads].filter((read) => product(read.shape) >= points(emitted.space));
+      const others = new Set(large.flatMap((read) => [...this.#readersOf(read)]));
+      return [...others].filter(
+        (other) => !other.call && pattern(other.emitted!.space) === pattern(emitted.space),
+      );
+    });
+  }
+
+  /** Joins each kernel with the first of its candidates that it goes with, and goes on with the joint one. */
+  #joinEach(candidates: (kernel: Kernel) => readonly Kernel[]): void {
     for (const start of Array.from(this.#kernels)) {
-      let kernel: Kernel | null = this.#kernels.has(start) ? start : null;
-      while (kernel?.emitted && !kernel.call) {
-        const current: Kernel = kernel;
-        const { space } = current.emitted!;
-        kernel = null;
-        const large = [...current.emitted!.reads].filter((read) => product(read.shape) >= points(space));
-        const others = new Set(large.flatMap((read) => [...this.#readers.get(read)!]));
-        for (const other of others) {
-          if (other === current || other.call || !samePattern(other.emitted!.space, space)) continue;
-          if ((kernel = this.#join(other, current))) break;
-        }
+      let joint = this.#kernels.has(start) ? start : null;
+      while (joint) {
+        const kernel: Kernel = joint;
+        joint = null;
+        for (const other of candidates(kernel))
+          if (other !== kernel && (joint = this.#join(other, kernel))) break;
       }
     }
   }
@@ -245,13 +247,11 @@ class Fuser implements Memory {
     if ("store" in emitted || emitted.body.length > LARGEST || this.#needsBetween(first, second)) return null;
     if (isLong(emitted.space) && nodes.some((node) => !emitted.results.get(node)!.perRow)) return null;
     const rules = new Set([...first.rules, ...second.rules, rule ?? ruleOf(first, second)]);
-    const joint: Kernel = { nodes, call: first.call, emitted, rules };
-    const readers = (node: Node): Kernel[] =>
-      [...(this.#readers.get(node) ?? [])].filter((reader) => reader !== first && reader !== second);
-    const stored = nodes.filter((node) => this.#options.roots.has(node) || readers(node).length > 0);
+    const joint = kernelOf(nodes, first.call, emitted, rules);
+    const stored = this.#storedOf(nodes, (reader) => reader !== first && reader !== second);
     const scattered = folds(emitted.space) && !emitted.space.inner.at(-1);
     if (scattered && stored.some((node) => !emitted.results.get(node)!.perRow)) return null;
-    if (new Set([...this.#reads(joint), ...stored]).size > this.#options.maxOperands) return null;
+    if (new Set([...joint.reads, ...stored]).size > this.#options.maxOperands) return null;
     if (joint.call) {
       const step = this.#step(joint, stored);
       if (!step || !this.#options.accelerates(step as LibraryCall)) return null;
@@ -280,16 +280,18 @@ class Fuser implements Memory {
 
   // --- steps
 
+  /** Those of `nodes` that are results, or that one of some kernels reads. */
+  #storedOf(nodes: readonly Node[], counts: (reader: Kernel) => boolean = () => true): Node[] {
+    return nodes.filter((node) => this.#options.roots.has(node) || [...this.#readersOf(node)].some(counts));
+  }
+
   /** The steps of all kernels that lead to a root. */
   finish(): Fused {
-    const { roots } = this.#options;
     const works = new Map<Kernel, Work>();
-    const stack = [...roots].map((root) => this.#producer.get(root)!);
+    const stack = [...this.#options.roots].map((root) => this.#producer.get(root)!);
     for (let kernel = stack.pop(); kernel; kernel = stack.pop()) {
       if (works.has(kernel)) continue;
-      const stored = kernel.nodes.filter(
-        (node) => roots.has(node) || (this.#readers.get(node)?.size ?? 0) > 0,
-      );
+      const stored = this.#storedOf(kernel.nodes);
       if (stored.length === 0) stored.push(kernel.nodes.at(-1)!); // somebody only waits for it
       works.set(kernel, { step: this.#step(kernel, stored)!, needs: new Set(), rules: kernel.rules });
       stack.push(...this.#needs(kernel));
@@ -325,12 +327,10 @@ function isLong(space: Space): boolean {
   return folds(space) && points(space) > LONG_ROW * rows(space) && rows(space) < MANY_ROWS;
 }
 
-const samePattern = (a: Space, b: Space): boolean => pattern(a) === pattern(b);
-
 /** Why two kernels were joined. */
 function ruleOf(first: Kernel, second: Kernel): string {
   if (first.call) return "matmulEpilogue";
-  const reads = first.nodes.some((node) => second.emitted!.reads.has(node));
+  const reads = first.nodes.some((node) => second.reads.has(node));
   if (!reads) return "readersOfTheSame";
   return folds(first.emitted!.space) || folds(second.emitted!.space) ? "rows" : "elements";
 }

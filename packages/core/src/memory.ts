@@ -16,7 +16,7 @@ interface Lifetime {
   readonly values: number[];
   readonly first: number;
   last: number;
-  bytes: number;
+  readonly bytes: number;
 }
 
 /** Assigns slots to all values that `steps` write, but not to those in `elsewhere`. */
@@ -47,56 +47,33 @@ function lifetimesOf(
   values: readonly Node[],
   elsewhere: ReadonlySet<number>,
 ): Lifetime[] {
-  const lastRead = new Map<number, number>();
+  const lastUse = new Map<number, number>();
   steps.forEach((step, at) => {
     const { reads, writes } = operandsOfStep(step);
-    for (const { buffer } of [...reads, ...writes]) lastRead.set(buffer, at);
+    for (const { buffer } of [...reads, ...writes]) lastUse.set(buffer, at);
   });
   const lifeOf = new Map<number, Lifetime>();
   const lifetimes: Lifetime[] = [];
   steps.forEach((step, at) => {
-    const claimed = new Set<number>(); // one operand's memory for one result
-    for (const { buffer: value } of operandsOfStep(step).writes) {
+    const { reads, writes } = operandsOfStep(step);
+    const claimed = new Set<Lifetime>(); // one operand's memory for one result
+    for (const { buffer: value } of writes) {
       if (elsewhere.has(value) || lifeOf.has(value)) continue;
-      const dying = (other: number): boolean =>
-        !claimed.has(other) &&
-        lifeOf.has(other) &&
-        lastRead.get(other) === at &&
-        lifeOf.get(other)!.last === at;
-      const over = overwritable(step, value, values, dying);
-      const life = over === undefined ? undefined : lifeOf.get(over);
-      if (over !== undefined && life) {
-        claimed.add(over);
-        life.values.push(value);
-        life.last = lastRead.get(value)!;
-        lifeOf.set(value, life);
-      } else {
-        const fresh: Lifetime = {
-          values: [value],
-          first: at,
-          last: lastRead.get(value)!,
-          bytes: bytesOf(values[value]!),
-        };
-        lifetimes.push(fresh);
-        lifeOf.set(value, fresh);
-      }
+      const [bytes, last] = [bytesOf(values[value]!), lastUse.get(value)!];
+      const over = reads.find(({ buffer }) => {
+        const life = lifeOf.get(buffer);
+        const dies = life?.last === at && !claimed.has(life);
+        return dies && bytesOf(values[buffer]!) === bytes && sharesViews(step, buffer, value);
+      });
+      const life = over ? lifeOf.get(over.buffer)! : { values: [], first: at, last, bytes };
+      if (over) claimed.add(life);
+      else lifetimes.push(life);
+      life.values.push(value);
+      life.last = last;
+      lifeOf.set(value, life);
     }
   });
   return lifetimes;
-}
-
-/** An operand of `kernel` for which `can` holds and in whose memory `value` can be written. */
-function overwritable(
-  step: Step,
-  value: number,
-  values: readonly Node[],
-  can: (other: number) => boolean,
-): number | undefined {
-  const reads = operandsOfStep(step).reads.map((r) => r.buffer);
-  return reads.find(
-    (other) =>
-      can(other) && bytesOf(values[other]!) === bytesOf(values[value]!) && sharesViews(step, other, value),
-  );
 }
 
 /** Whether all loads of `loaded` and the one store to `stored` go through the same view, so that both may be one memory. */
