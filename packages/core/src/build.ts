@@ -2,34 +2,17 @@
  * Builders of single nodes: each checks its arguments, infers shape and type, and drops what does nothing. Tensor
  * methods and gradient rules are written in these; operands of elementwise builders broadcast.
  */
-import {
-  type BinaryOp,
-  BYTES,
-  computeType,
-  type DType,
-  isFloat,
-  type TypedArray,
-  type UnaryOp,
-} from "@tiedlora/kernels";
-import { type Attrs, isOp, Node, type Op, type Range, type Replay, type Shape } from "./node.ts";
-import { type Storage } from "./node.ts";
+import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
+import { BYTES, computeType, isFloat } from "@tiedlora/kernels";
+import type { Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
+import { isOp, Node, type REDUCE_KIND } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
-
-function make<K extends Op>(
-  op: K,
-  attrs: Attrs[K],
-  inputs: readonly Node[],
-  shape: Shape,
-  dtype: DType,
-): Node<K> {
-  return new Node(op, attrs, inputs, shape, dtype);
-}
 
 // --- leaves
 
 /** Device memory as it is now. */
 export function buffer(storage: Storage, shape: Shape, dtype: DType): Node<"buffer"> {
-  return make("buffer", { storage, version: storage.version }, [], shape, dtype);
+  return new Node("buffer", { storage, version: storage.version }, [], shape, dtype);
 }
 
 /** Host memory: `values` in the storage format of `dtype`, row-major. */
@@ -39,12 +22,12 @@ export function data(values: TypedArray, shape: Shape, dtype: DType): Node<"data
       `tensor: ${values.length} values were given for shape ${show(shape)} of ${dtype}, which takes ${product(shape)}`,
     );
   }
-  return make("data", { values }, [], shape, dtype);
+  return new Node("data", { values }, [], shape, dtype);
 }
 
 /** A number that is part of the program. */
 export function constant(value: number, dtype: DType): Node<"const"> {
-  return make("const", { value }, [], [], dtype);
+  return new Node("const", { value }, [], [], dtype);
 }
 
 const BAKED: ReadonlySet<number> = new Set([0, 1, -1, 2, 0.5]);
@@ -56,17 +39,17 @@ export function scalar(value: number, dtype: DType): Node {
 
 /** A number handed over at run time, so that a new value needs no new program. */
 export function runtimeScalar(value: number, dtype: DType): Node<"scalar"> {
-  return make("scalar", { value }, [], [], dtype);
+  return new Node("scalar", { value }, [], [], dtype);
 }
 
 /** The index along `axis`, as i32. */
 export function iota(shape: Shape, axis: number): Node<"iota"> {
-  return make("iota", { axis }, [], shape, "i32");
+  return new Node("iota", { axis }, [], shape, "i32");
 }
 
 /** Uniform u32 words; see `random.ts`. */
 export function randomBits(key0: Node, key1: Node, shape: Shape): Node<"randomBits"> {
-  return make("randomBits", {}, [key0, key1], shape, "u32");
+  return new Node("randomBits", {}, [key0, key1], shape, "u32");
 }
 
 /** `value` everywhere in `shape`. */
@@ -87,26 +70,15 @@ function widen(x: Node): Node {
   return cast(x, computeType(x.dtype));
 }
 
-const FLOAT_ONLY: ReadonlySet<Op> = new Set<UnaryOp>([
-  "exp",
-  "log",
-  "sqrt",
-  "rsqrt",
-  "recip",
-  "sin",
-  "cos",
-  "tanh",
-  "erf",
-  "floor",
-]);
-
 export function unary(op: UnaryOp, x: Node): Node {
-  if (op === "not" ? x.dtype !== "bool" : x.dtype === "bool" || (FLOAT_ONLY.has(op) && !isFloat(x.dtype))) {
-    const wanted = op === "not" ? "bool" : FLOAT_ONLY.has(op) ? "a float type" : "a number type";
-    throw new TypeError(`${op}: the tensor is ${x.dtype}, but ${wanted} is needed; use .cast(…) first`);
-  }
+  const { dtype } = x;
+  const wanted = op === "not" ? "bool" : op === "neg" || op === "abs" ? "a number type" : "a float type";
+  const fits =
+    wanted === "bool" ? dtype === "bool" : wanted === "a float type" ? isFloat(dtype) : dtype !== "bool";
+  if (!fits)
+    throw new TypeError(`${op}: the tensor is ${dtype}, but ${wanted} is needed; use .cast(…) first`);
   const wide = widen(x);
-  return make(op, {}, [wide], wide.shape, wide.dtype);
+  return new Node(op, {}, [wide], wide.shape, wide.dtype);
 }
 
 /** Both operands in one compute type: f16 and bf16 widen to f32, f32 meets f64 as f64; nothing else converts by itself. */
@@ -119,17 +91,17 @@ function unify(op: string, a: Node, b: Node): [Node, Node] {
   );
 }
 
-const COMPARISONS: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["lt", "le", "eq"]);
-const BITWISE: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["and", "or", "xor"]);
-const SHIFTS: ReadonlySet<BinaryOp> = new Set<BinaryOp>(["shl", "shr"]);
+const COMPARISONS: readonly Op[] = ["lt", "le", "eq"];
+const BITWISE: readonly Op[] = ["and", "or", "xor"];
+const SHIFTS: readonly Op[] = ["shl", "shr"];
 
 function checkOperands(op: BinaryOp, dtype: DType): void {
-  const float = isFloat(dtype);
-  const wrong =
-    (BITWISE.has(op) && float) ||
-    (SHIFTS.has(op) && (float || dtype === "bool")) ||
-    (dtype === "bool" && !BITWISE.has(op) && op !== "eq");
-  if (wrong) throw new TypeError(`${op} is not defined on ${dtype} tensors; convert with .cast(…) first`);
+  const takes = BITWISE.includes(op)
+    ? !isFloat(dtype)
+    : SHIFTS.includes(op)
+      ? dtype === "i32" || dtype === "u32"
+      : dtype !== "bool" || op === "eq";
+  if (!takes) throw new TypeError(`${op} is not defined on ${dtype} tensors; convert with .cast(…) first`);
 }
 
 /** What a + 0, a · 1 and their like are without computing anything; null where there is work to do. */
@@ -148,8 +120,8 @@ export function binary(op: BinaryOp, a: Node, b: Node): Node {
   const shape = broadcastShapes(x.shape, y.shape, op);
   const short = shortcut(op, x, y);
   if (short) return broadcastTo(short, shape);
-  const dtype = COMPARISONS.has(op) ? "bool" : x.dtype;
-  return make(op, {}, [broadcastTo(x, shape), broadcastTo(y, shape)], shape, dtype);
+  const dtype = COMPARISONS.includes(op) ? "bool" : x.dtype;
+  return new Node(op, {}, [broadcastTo(x, shape), broadcastTo(y, shape)], shape, dtype);
 }
 
 export const add = (a: Node, b: Node): Node => binary("add", a, b);
@@ -172,27 +144,22 @@ export function where(condition: Node, a: Node, b: Node): Node {
   const [x, y] = unify("where", a, b);
   const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
   const inputs = [condition, x, y].map((n) => broadcastTo(n, shape));
-  return make("where", {}, inputs, shape, x.dtype);
+  return new Node("where", {}, inputs, shape, x.dtype);
 }
 
 export function cast(x: Node, to: DType): Node {
-  return x.dtype === to ? x : make("cast", { to }, [x], x.shape, to);
+  return x.dtype === to ? x : new Node("cast", { to }, [x], x.shape, to);
 }
 
 // --- reductions
 
 /** Folds `axes` (ascending, distinct); they stay with length 1. */
-export function reduce(
-  op: "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin",
-  x: Node,
-  axes: readonly number[],
-): Node {
+export function reduce(op: keyof typeof REDUCE_KIND, x: Node, axes: readonly number[]): Node {
   const wide = widen(x);
   if (wide.dtype === "bool") throw new TypeError(`${op}: the tensor is bool; use .cast("i32") to count`);
-  if (axes.length === 0) return wide;
   const shape = wide.shape.map((d, i) => (axes.includes(i) ? 1 : d));
   if (sameShape(shape, wide.shape)) return wide;
-  return make(op, { axes }, [wide], shape, wide.dtype);
+  return new Node(op, { axes }, [wide], shape, wide.dtype);
 }
 
 export const sum = (x: Node, axes: readonly number[]): Node => reduce("reduceSum", x, axes);
@@ -211,7 +178,7 @@ export function reshape(x: Node, shape: Shape): Node {
   const resolved = resolveShape(shape, x.shape);
   if (sameShape(resolved, x.shape)) return x;
   if (isOp(x, "reshape") && x.gradient === null) return reshape(x.inputs[0]!, resolved);
-  return make("reshape", {}, [x], resolved, x.dtype);
+  return new Node("reshape", {}, [x], resolved, x.dtype);
 }
 
 export function permute(x: Node, order: readonly number[]): Node {
@@ -220,13 +187,8 @@ export function permute(x: Node, order: readonly number[]): Node {
     throw new RangeError(`permute: [${order.join(", ")}] does not name each axis of ${show(x.shape)} once`);
   }
   if (order.every((axis, i) => axis === i)) return x;
-  return make(
-    "permute",
-    { order },
-    [x],
-    order.map((axis) => x.shape[axis]!),
-    x.dtype,
-  );
+  const shape = order.map((axis) => x.shape[axis]!);
+  return new Node("permute", { order }, [x], shape, x.dtype);
 }
 
 /** Swaps the last two axes. */
@@ -244,19 +206,13 @@ export function broadcastTo(x: Node, shape: Shape): Node {
     );
   }
   const aligned = reshape(x, [...new Array<number>(shape.length - x.shape.length).fill(1), ...x.shape]);
-  return sameShape(aligned.shape, shape) ? aligned : make("expand", {}, [aligned], shape, x.dtype);
+  return sameShape(aligned.shape, shape) ? aligned : new Node("expand", {}, [aligned], shape, x.dtype);
 }
 
 export function slice(x: Node, ranges: readonly Range[]): Node {
   ranges.forEach(([start, stop, step], axis) => {
-    const length = x.shape[axis] ?? -1;
-    if (
-      ![start, stop, step].every(Number.isInteger) ||
-      start < 0 ||
-      stop > length ||
-      start > stop ||
-      step < 1
-    ) {
+    const inOrder = 0 <= start && start <= stop && stop <= (x.shape[axis] ?? -1) && step >= 1;
+    if (!inOrder || ![start, stop, step].every(Number.isInteger)) {
       throw new RangeError(
         `slice: [${start}, ${stop}, ${step}] is not a range of axis ${axis} of ${show(x.shape)}`,
       );
@@ -266,7 +222,7 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
     throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}`);
   if (ranges.every(([start, stop, step], i) => start === 0 && stop === x.shape[i] && step === 1)) return x;
   const shape = ranges.map(([start, stop, step]) => Math.ceil((stop - start) / step));
-  return make("slice", { ranges }, [x], shape, x.dtype);
+  return new Node("slice", { ranges }, [x], shape, x.dtype);
 }
 
 export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {
@@ -277,11 +233,11 @@ export function pad(x: Node, widths: readonly (readonly [number, number])[]): No
   }
   if (widths.flat().every((w) => w === 0)) return x;
   const shape = x.shape.map((d, i) => widths[i]![0] + d + widths[i]![1]);
-  return make("pad", { widths }, [x], shape, x.dtype);
+  return new Node("pad", { widths }, [x], shape, x.dtype);
 }
 
 export function flip(x: Node, axes: readonly number[]): Node {
-  return axes.length === 0 ? x : make("flip", { axes }, [x], x.shape, x.dtype);
+  return axes.length === 0 ? x : new Node("flip", { axes }, [x], x.shape, x.dtype);
 }
 
 // --- library
@@ -302,54 +258,47 @@ export function matmul(a: Node, b: Node): Node {
   const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
   const inputs = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
   const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
-  return make("matmul", {}, inputs, [...batch, m, n], dtype);
+  return new Node("matmul", {}, inputs, [...batch, m, n], dtype);
 }
 
 /** Rows of `table` [rows, cols] by `index` [count]. */
 export function gather(table: Node, index: Node): Node {
-  return make("gather", {}, [table, index], [index.shape[0]!, table.shape[1]!], computeType(table.dtype));
+  return new Node("gather", {}, [table, index], [index.shape[0]!, table.shape[1]!], computeType(table.dtype));
 }
 
 /** For each of `rows` rows the sum of the `values` [count, cols] whose `index` [count] it is. */
 export function scatterAdd(index: Node, values: Node, rows: number): Node {
   const wide = widen(values);
-  return make("scatterAdd", {}, [index, wide], [rows, wide.shape[1]!], wide.dtype);
+  return new Node("scatterAdd", {}, [index, wide], [rows, wide.shape[1]!], wide.dtype);
 }
 
 /** Result `index` of a node with several. */
 export function pick(node: Node, index: number, shape: Shape): Node {
-  return make("pick", { index }, [node], shape, node.dtype);
+  return new Node("pick", { index }, [node], shape, node.dtype);
 }
 
 /** softmax(scale · Q Kᵀ + bias) V, and the log of its normalisers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
 export function attention(inputs: readonly Node[], attrs: Attrs["attention"]): [O: Node, L: Node] {
   const q = inputs[0]!;
-  const node = make("attention", attrs, inputs.map(widen), q.shape, computeType(q.dtype));
+  const node = new Node("attention", attrs, inputs.map(widen), q.shape, computeType(q.dtype));
   return [pick(node, 0, q.shape), pick(node, 1, q.shape.slice(0, -1))];
 }
 
 /** [dQ, dK, dV] of an attention, given its inputs, results and dO. */
 export function attentionGrad(inputs: readonly Node[], attrs: Attrs["attentionGrad"]): [Node, Node, Node] {
   const [q, k, v] = [inputs[0]!, inputs[1]!, inputs[2]!];
-  const node = make("attentionGrad", attrs, inputs, q.shape, q.dtype);
+  const node = new Node("attentionGrad", attrs, inputs, q.shape, q.dtype);
   return [pick(node, 0, q.shape), pick(node, 1, k.shape), pick(node, 2, v.shape)];
 }
 
 /** `x`, but not computed before `gate` has been. */
 export function after(x: Node, gate: Node): Node {
-  return make("after", {}, [x, gate], x.shape, x.dtype);
+  return new Node("after", {}, [x, gate], x.shape, x.dtype);
 }
 
-/** `x`, through which no gradient passes. */
-export function stopGradient(x: Node): Node {
-  const node = make("reshape", {}, [x], x.shape, x.dtype);
-  node.gradient = "stop";
-  return node;
-}
-
-/** `x`, whose gradient is that of computing it again. */
-export function marked(x: Node, replay: Replay): Node {
-  const node = make("reshape", {}, [x], x.shape, x.dtype);
-  node.gradient = replay;
+/** `x`, through which no gradient passes ("stop"), or whose gradient is that of computing it again. */
+export function marked(x: Node, gradient: "stop" | Replay): Node {
+  const node = new Node("reshape", {}, [x], x.shape, x.dtype);
+  node.gradient = gradient;
   return node;
 }

@@ -4,13 +4,11 @@
  */
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { add, after, attentionGrad, binary, broadcastTo, cast, constant, div, fill, flip } from "./build.ts";
-import { gather } from "./build.ts";
-import { iota, matmul, mul, neg, pad, permute, pick, reduce, reshape, scale, scatterAdd } from "./build.ts";
-import { slice, square } from "./build.ts";
-import { sub, sum, swapLast, unary, unbroadcast, where } from "./build.ts";
-import { type Attrs, type Node, type Op, type Replay, topological } from "./node.ts";
+import { gather, iota, matmul, mul, neg, pad, permute, pick, reduce, reshape, scale } from "./build.ts";
+import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where } from "./build.ts";
+import { type Attrs, type Node, type Op, type Range, type Replay, topological } from "./node.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
-import { product } from "./shape.ts";
+import { inverse, product } from "./shape.ts";
 
 /**
  * From g = dL/dy to dL/dx for each input x of y = op(x): null where there is none. `results` holds the gradients of all
@@ -53,49 +51,39 @@ function toExtremes(g: Node, y: Node, x: Node, axes: readonly number[]): Node {
 
 /** The product of all other elements along `axes`, exact also where some are zero. */
 function productOfOthers(x: Node, axes: readonly number[]): Node {
-  const kept = x.shape.map((_, i) => i).filter((i) => !axes.includes(i));
-  const order = [...kept, ...axes];
+  const kept = x.shape.flatMap((_, i) => (axes.includes(i) ? [] : [i]));
+  const moved = permute(x, [...kept, ...axes]);
   const n = product(axes.map((i) => x.shape[i]!));
   const rows = product(kept.map((i) => x.shape[i]!));
-  const flat = reshape(permute(x, order), [rows, 1, n]);
+  const all = broadcastTo(reshape(moved, [rows, 1, n]), [rows, n, n]);
   const self = eq(iota([n, n], 0), iota([n, n], 1));
-  const others = reduce("reduceProd", where(self, one(x), broadcastTo(flat, [rows, n, n])), [2]);
-  const moved = reshape(
-    others,
-    order.map((i) => x.shape[i]!),
-  );
-  return permute(moved, inverse(order));
-}
-
-function inverse(order: readonly number[]): number[] {
-  const out = new Array<number>(order.length);
-  order.forEach((axis, i) => (out[axis] = i));
-  return out;
+  const others = reduce("reduceProd", where(self, one(x), all), [2]);
+  return permute(reshape(others, moved.shape), inverse([...kept, ...axes]));
 }
 
 /** Puts the elements of a slice back to where they came from, zeros elsewhere. */
-function unslice(g: Node, x: Node, ranges: Attrs["slice"]["ranges"]): Node {
+function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
   let out = g;
   ranges.forEach(([, , step], axis) => {
     if (step === 1) return;
     // [.., n, ..] -> [.., n, 1, ..] -> pad the new axis to `step` -> [.., n * step, ..]
     const [before, n, rest] = [out.shape.slice(0, axis), out.shape[axis]!, out.shape.slice(axis + 1)];
-    const widths = [...before, n, 1, ...rest].map((_, i): [number, number] => [
-      0,
-      i === axis + 1 ? step - 1 : 0,
-    ]);
-    out = reshape(pad(reshape(out, [...before, n, 1, ...rest]), widths), [...before, n * step, ...rest]);
+    const apart = reshape(out, [...before, n, 1, ...rest]);
+    const spread = pad(
+      apart,
+      apart.shape.map((_, i) => [0, i === axis + 1 ? step - 1 : 0]),
+    );
+    out = reshape(spread, [...before, n * step, ...rest]);
   });
   // A step may have made the last stretch reach past the end of x: cut that off, then pad.
-  const fit = ranges.map(([start], i): [number, number, number] => [
-    0,
-    Math.min(out.shape[i]!, x.shape[i]! - start),
-    1,
-  ]);
-  const cut = slice(out, fit);
+  const room = ranges.map(([start], i) => x.shape[i]! - start);
+  const fit = slice(
+    out,
+    room.map((length, i) => [0, Math.min(out.shape[i]!, length), 1]),
+  );
   return pad(
-    cut,
-    ranges.map(([start], i): [number, number] => [start, x.shape[i]! - start - cut.shape[i]!]),
+    fit,
+    ranges.map(([start], i) => [start, room[i]! - fit.shape[i]!]),
   );
 }
 

@@ -71,3 +71,6 @@ export function resolveShape(shape: Shape, from: Shape): Shape {
   }
   return unknown === 0 ? shape : shape.map((d) => (d === -1 ? size / known : d));
 }
+
+/** The order of axes that undoes `order`. */
+export const inverse = (order: readonly number[]): number[] => order.map((_, axis) => order.indexOf(axis));

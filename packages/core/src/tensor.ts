@@ -398,7 +398,7 @@ export class Tensor {
 
   /** The same values, through which no gradient passes. */
   detach(): Tensor {
-    return this.#make(build.stopGradient(this.node));
+    return this.#make(build.marked(this.node, "stop"));
   }
 
   // --- reading: computes what is needed, then copies it here

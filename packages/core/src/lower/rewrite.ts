@@ -4,7 +4,7 @@ import { mul, permute, reshape } from "../build.ts";
 import { plainCall } from "../emit/library.ts";
 import { uniformElement } from "../emit/emit.ts";
 import { isOp, Node, topological, withInputs } from "../node.ts";
-import { product, sameShape } from "../shape.ts";
+import { inverse, product, sameShape } from "../shape.ts";
 
 export interface RewriteOptions {
   readonly accelerates: (call: LibraryCall) => boolean;
@@ -65,8 +65,7 @@ class Rewriter {
     if (!order || !agreed || users.some((user) => user.op === "pick")) return node;
     const shape = order.map((axis) => node.shape[axis]!);
     const stored = new Node("pick", { ...node.attrs, order }, node.inputs, shape, node.dtype);
-    const inverse = order.map((_, axis) => order.indexOf(axis));
-    return permute(stored, inverse);
+    return permute(stored, inverse(order));
   }
 
   /** A·B + C·D is one matmul with two terms; so is A·B + r + C·D, which is then followed by + r. */

@@ -130,7 +130,7 @@ const MAKERS: readonly ((tape: Tape, x: Node, y: Node) => Node)[] = [
   },
   // The gradient of a cast from half precision is f32, which the reference keeps in more precision while it is fused.
   (tape, x) =>
-    build.stopGradient(build.cast(build.cast(x, tape.of(["f16", "bf16", "i32", "bool"] as const)), "f64")),
+    build.marked(build.cast(build.cast(x, tape.of(["f16", "bf16", "i32", "bool"] as const)), "f64"), "stop"),
   (tape, x) =>
     x.shape.length === 0
       ? x
