@@ -12,15 +12,11 @@ export function crossEntropy(
   options: { readonly mask?: Tensor } = {},
 ): Tensor {
   const positions = logits.shape.slice(0, -1);
-  for (const [name, t] of [
-    ["targets", targets],
-    ["mask", options.mask ?? targets],
-  ] as const) {
-    if (!sameShape(t.shape, positions)) {
-      throw new RangeError(
-        `crossEntropy: ${name} ${show(t.shape)} for logits ${show(logits.shape)}; need ${show(positions)}`,
-      );
-    }
+  const wrong = [targets, options.mask ?? targets].find((t) => !sameShape(t.shape, positions));
+  if (wrong) {
+    throw new RangeError(
+      `crossEntropy: ${wrong === targets ? "targets" : "mask"} ${show(wrong.shape)} for logits ${show(logits.shape)}; need ${show(positions)}`,
+    );
   }
   const hit = targets.oneHot(logits.shape.at(-1)!, "bool");
   const losses = logits.logSumExp(-1).sub(where(hit, logits, 0).sum(-1));

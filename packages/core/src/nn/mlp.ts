@@ -18,6 +18,12 @@ export const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } 
   sigmoid: (x) => x.sigmoid(),
 };
 
+/** What a new feed-forward part is made of. */
+export interface MLPOptions extends InitOptions {
+  readonly activation?: Activation;
+  readonly bias?: boolean;
+}
+
 /** down(activation(up(x))). */
 export class MLP extends Module {
   readonly up: Linear;
@@ -31,11 +37,7 @@ export class MLP extends Module {
     this.activation = activation;
   }
 
-  static init(
-    dim: number,
-    hidden: number,
-    options: InitOptions & { readonly activation?: Activation; readonly bias?: boolean },
-  ): MLP {
+  static init(dim: number, hidden: number, options: MLPOptions): MLP {
     const up = Linear.init(dim, hidden, { ...options, key: options.key.fold("up") });
     const down = Linear.init(hidden, dim, { ...options, key: options.key.fold("down") });
     return new MLP(up, down, options.activation ?? "gelu");
@@ -61,11 +63,7 @@ export class GatedMLP extends Module {
     this.activation = activation;
   }
 
-  static init(
-    dim: number,
-    hidden: number,
-    options: InitOptions & { readonly activation?: Activation; readonly bias?: boolean },
-  ): GatedMLP {
+  static init(dim: number, hidden: number, options: MLPOptions): GatedMLP {
     const linear = (name: string, i: number, o: number): Linear =>
       Linear.init(i, o, { ...options, key: options.key.fold(name) });
     const down = linear("down", hidden, dim);
@@ -81,11 +79,8 @@ export class GatedMLP extends Module {
 export function dropout(x: Tensor, p: number, key: Key): Tensor {
   if (!(p >= 0 && p < 1)) throw new RangeError(`dropout: probability ${p} is not in 0 … 1 (1 excluded)`);
   if (p === 0) return x;
-  return x.mul(
-    bernoulli(key, x.shape, 1 - p)
-      .cast("f32")
-      .mul(1 / (1 - p)),
-  );
+  const kept = bernoulli(key, x.shape, 1 - p).cast("f32");
+  return x.mul(kept.mul(1 / (1 - p)));
 }
 
 /** Dropout while training; give a fresh key for every call. */

@@ -45,24 +45,24 @@ export abstract class Module {
     }
   }
 
-  /** What a file stores: each parameter once, under its first path. */
-  stateDict(): Map<string, Parameter> {
+  /** Each parameter with its first path. */
+  #firstPaths(): Map<Parameter, string> {
     const paths = new Map<Parameter, string>();
     for (const [path, parameter] of this.namedParameters())
       if (!paths.has(parameter)) paths.set(parameter, path);
-    return new Map([...paths].map(([parameter, path]) => [path, parameter]));
+    return paths;
+  }
+
+  /** What a file stores: each parameter once, under its first path. */
+  stateDict(): Map<string, Parameter> {
+    return new Map([...this.#firstPaths()].map(([parameter, path]) => [path, parameter]));
   }
 
   /** For tied parameters: each further path, and the first path of the same parameter. */
   aliases(): Map<string, string> {
-    const first = new Map<Parameter, string>();
-    const out = new Map<string, string>();
-    for (const [path, parameter] of this.namedParameters()) {
-      const known = first.get(parameter);
-      if (known === undefined) first.set(parameter, path);
-      else out.set(path, known);
-    }
-    return out;
+    const first = this.#firstPaths();
+    const paths = [...this.namedParameters()].map(([path, p]): [string, string] => [path, first.get(p)!]);
+    return new Map(paths.filter(([path, same]) => path !== same));
   }
 
   /** Replaces the values of all parameters; strict: nothing may be missing, unexpected or of another size. */

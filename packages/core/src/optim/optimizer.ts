@@ -86,7 +86,7 @@ export abstract class Optimizer {
    * Without a loss, applies what `accumulate` has gathered.
    */
   step(loss?: Tensor, also: readonly Tensor[] = []): void {
-    const { device, tensors, updates } = this.#trace(loss, also);
+    const { device, tensors, updates } = this.trace(loss, also);
     execute(device, tensors, updates);
     if (this.#gradNorm) this.#gradNorm = new Tensor(build.buffer(this.#normStorage!, [], "f32"), device);
     for (const storage of this.#accumulated.values()) storage.buffer.free();
@@ -107,11 +107,6 @@ export abstract class Optimizer {
     execute(device, [loss], updates);
   }
 
-  /** What the next `step(loss)` would submit: for `explain`, and for counting kernels. */
-  trace(loss: Tensor): { device: Device; tensors: Tensor[]; updates: Update[] } {
-    return this.#trace(loss, []);
-  }
-
   #trained(): Parameter[] {
     const trained = this.parameters.filter((p) => p.requiresGrad);
     if (trained.length === 0)
@@ -126,18 +121,17 @@ export abstract class Optimizer {
     const fresh = loss ? grad(loss, trained) : [];
     return trained.map((p, i) => {
       const storage = this.#accumulated.get(p);
-      const before = storage
-        ? new Tensor(build.buffer(storage, p.shape, computeType(p.dtype)), p.device)
-        : null;
+      const before = storage ? stateTensor(p, storage) : null;
       const g = fresh[i];
       if (before && g) return before.add(g);
       return g ?? before ?? new Tensor(build.fill(0, p.shape, computeType(p.dtype)), p.device);
     });
   }
 
-  #trace(
-    loss: Tensor | undefined,
-    also: readonly Tensor[],
+  /** What `step` with these arguments would submit: for `explain`, and for counting kernels. */
+  trace(
+    loss?: Tensor,
+    also: readonly Tensor[] = [],
   ): { device: Device; tensors: Tensor[]; updates: Update[] } {
     this.#numbers.clear();
     const trained = this.#trained();
@@ -145,16 +139,11 @@ export abstract class Optimizer {
     const gradients = this.#clip(this.#gradients(loss, trained));
     const lr = this.lr;
     const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr, device));
-    const tensors = [...(loss ? [loss] : []), ...also];
     if (this.#gradNorm) {
       this.#normStorage ??= device.allocate(4, "the gradients' norm");
       updates.push({ storage: this.#normStorage, value: this.#gradNorm.node });
     }
-    return {
-      device,
-      tensors: tensors.filter(({ node }) => node.op !== "buffer" && node.op !== "data"),
-      updates,
-    };
+    return { device, tensors: [...(loss ? [loss] : []), ...also], updates };
   }
 
   #clip(gradients: readonly Tensor[]): readonly Tensor[] {
@@ -168,20 +157,19 @@ export abstract class Optimizer {
 
   /** The updates of one parameter and its state; masked elements keep both. */
   #update(p: Parameter, g: Tensor, lr: number, device: Device): Update[] {
-    const type = computeType(p.dtype);
     const storages = this.#stateOf(p, device);
-    const state = new Map(
-      [...storages].map(([name, s]) => [name, new Tensor(build.buffer(s, p.shape, type), device)]),
-    );
-    const result = this.rule(p.cast(type), g, state, lr, this.#step + 1, p);
+    const state = new Map([...storages].map(([name, storage]) => [name, stateTensor(p, storage)]));
+    const result = this.rule(p.cast(computeType(p.dtype)), g, state, lr, this.#step + 1, p);
     if (p.updateMask) checkMask(p, p.updateMask);
     const keep = p.updateMask?.cast("bool");
     const masked = (fresh: Tensor, old: Tensor): Tensor => (keep ? where(keep, fresh, old) : fresh);
+    const own = { storage: p.storage, value: masked(result.value, p).cast(p.dtype).node };
     return [
-      { storage: p.storage, value: masked(result.value, p).cast(p.dtype).node },
-      ...[...storages].map(([name, storage]): Update => {
-        return { storage, value: masked(result.state.get(name)!, state.get(name)!).node };
-      }),
+      own,
+      ...[...storages].map(([name, storage]) => ({
+        storage,
+        value: masked(result.state.get(name)!, state.get(name)!).node,
+      })),
     ];
   }
 
@@ -207,26 +195,25 @@ export abstract class Optimizer {
 
   /** Continues from a state that `state()` gave for the same parameters in the same order. */
   load({ step, tensors }: OptimizerState): void {
-    for (const key of tensors.keys()) {
+    for (const [key, { length }] of tensors) {
       const [name, index] = key.split(".");
-      const p = this.parameters[Number(index)];
-      if (!p || !this.stateNames.includes(name!) || tensors.get(key)!.length !== p.size) {
-        throw new RangeError(
-          `optimizer state "${key}" (${tensors.get(key)!.length} values) fits no parameter of this optimizer`,
-        );
-      }
+      if (this.stateNames.includes(name!) && this.parameters[Number(index)]?.size === length) continue;
+      throw new RangeError(`optimizer state "${key}" (${length} values) fits no parameter of this optimizer`);
     }
     this.#step = step;
-    for (const [index, p] of this.parameters.entries()) {
-      for (const name of this.stateNames) {
-        const values = tensors.get(`${name}.${index}`);
-        const storage = values && this.#stateOf(p, p.device!).get(name)!;
-        if (!storage) continue;
-        storage.version++;
-        storage.buffer.write(values);
-      }
+    for (const [key, values] of tensors) {
+      const [name, index] = key.split(".");
+      const p = this.parameters[Number(index)]!;
+      const storage = this.#stateOf(p, p.device!).get(name!)!;
+      storage.version++;
+      storage.buffer.write(values);
     }
   }
+}
+
+/** What is kept for `p`, as it is now. */
+function stateTensor(p: Parameter, storage: Storage): Tensor {
+  return new Tensor(build.buffer(storage, p.shape, computeType(p.dtype)), p.device);
 }
 
 /** Zeros of the shape of `p`, in the type that arithmetic on it is done in. */

@@ -14,42 +14,31 @@ interface Decay extends Warmup {
   readonly end?: number;
 }
 
-function check(what: string, lr: number, { warmup = 0, steps, end = 0 }: Warmup & Partial<Decay>): void {
-  const wrong = !(lr >= 0) || !(warmup >= 0) || !(end >= 0) || (steps !== undefined && !(steps >= warmup));
-  if (wrong) {
+/** A warm-up, then `lr` down to `end` as the part of it that is `left` when the decay has gone to 0 … 1. */
+function schedule(what: string, lr: number, options: Decay, left: (progress: number) => number): Schedule {
+  const { warmup = 0, steps, end = 0 } = options;
+  if (!(lr >= 0 && warmup >= 0 && end >= 0 && steps >= warmup)) {
     throw new RangeError(
       `${what}: lr ${lr}, warmup ${warmup}, steps ${steps}, end ${end}; none may be negative, and steps >= warmup`,
     );
   }
-}
-
-/** The rate while warming up, or null after that. */
-function warming(lr: number, step: number, warmup = 0): number | null {
-  return step < warmup ? (lr * (step + 1)) / warmup : null;
-}
-
-/** How far the decay has gone, in 0 … 1. */
-function progress(step: number, { warmup = 0, steps }: Decay): number {
-  return Math.min(1, (step - warmup) / Math.max(1, steps - warmup));
+  return (step) => {
+    if (step < warmup) return (lr * (step + 1)) / warmup;
+    return end + (lr - end) * left(Math.min(1, (step - warmup) / Math.max(1, steps - warmup)));
+  };
 }
 
 /** `lr` throughout. */
 export function constant(lr: number, options: Warmup = {}): Schedule {
-  check("constant", lr, options);
-  return (step) => warming(lr, step, options.warmup) ?? lr;
+  return schedule("constant", lr, { ...options, steps: Infinity }, () => 1);
 }
 
 /** Straight from `lr` to `end`. */
 export function linear(lr: number, options: Decay): Schedule {
-  check("linear", lr, options);
-  const end = options.end ?? 0;
-  return (step) => warming(lr, step, options.warmup) ?? lr + (end - lr) * progress(step, options);
+  return schedule("linear", lr, options, (progress) => 1 - progress);
 }
 
 /** Half a cosine from `lr` to `end` (Loshchilov and Hutter 2017, without restarts). */
 export function cosine(lr: number, options: Decay): Schedule {
-  check("cosine", lr, options);
-  const end = options.end ?? 0;
-  const half = (step: number): number => (1 + Math.cos(Math.PI * progress(step, options))) / 2;
-  return (step) => warming(lr, step, options.warmup) ?? end + (lr - end) * half(step);
+  return schedule("cosine", lr, options, (progress) => (1 + Math.cos(Math.PI * progress)) / 2);
 }
