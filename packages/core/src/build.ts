@@ -147,6 +147,12 @@ export function where(condition: Node, a: Node, b: Node): Node {
   return new Node("where", {}, inputs, shape, x.dtype);
 }
 
+/** Where 0 <= index < length. */
+export function within(index: Node, length: number): Node {
+  const above = binary("le", constant(0, "i32"), index);
+  return binary("and", above, binary("lt", index, constant(length, "i32")));
+}
+
 export function cast(x: Node, to: DType): Node {
   return x.dtype === to ? x : new Node("cast", { to }, [x], x.shape, to);
 }

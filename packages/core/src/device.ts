@@ -3,6 +3,7 @@ import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora
 import * as build from "./build.ts";
 import type { Node, Shape } from "./node.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
+import { product, show } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
 /** Numbers, nested as deep as there are axes. */
@@ -33,18 +34,15 @@ function dataNode(
   values: TypedArray | number | NestedArray,
   { shape, dtype }: { readonly shape?: Shape; readonly dtype?: DType },
 ): Node {
-  if (typeof values === "number")
-    return build.data(toStorage([values], dtype ?? "f32"), shape ?? [], dtype ?? "f32");
-  if (!Array.isArray(values)) {
-    const array = values as TypedArray;
-    const type = dtype ?? typeOf(array);
-    return build.data(toStorage(array, type), shape ?? [array.length], type);
+  if (ArrayBuffer.isView(values)) {
+    const type = dtype ?? typeOf(values);
+    return build.data(toStorage(values, type), shape ?? [values.length], type);
   }
-  const nested = shapeOf(values as NestedArray);
-  const flat = (values as unknown[]).flat(Infinity) as number[];
-  if (flat.some((x) => typeof x !== "number") || flat.length !== nested.reduce((a, b) => a * b, 1)) {
+  const nested = shapeOf(values);
+  const flat = ([values] as unknown[]).flat(Infinity) as number[];
+  if (flat.some((x) => typeof x !== "number") || flat.length !== product(nested)) {
     throw new TypeError(
-      `tensor: nested arrays must be of equal lengths and hold numbers; the first of each give [${nested.join(", ")}]`,
+      `tensor: nested arrays must be of equal lengths and hold numbers; the first of each give ${show(nested)}`,
     );
   }
   return build.data(toStorage(flat, dtype ?? "f32"), shape ?? nested, dtype ?? "f32");

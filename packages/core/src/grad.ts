@@ -5,7 +5,7 @@
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { add, after, attentionGrad, binary, broadcastTo, cast, constant, div, fill, flip } from "./build.ts";
 import { gather, iota, matmul, mul, neg, pad, permute, pick, reduce, reshape, scale } from "./build.ts";
-import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where } from "./build.ts";
+import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import { type Attrs, type Node, type Op, type Range, type Replay, topological } from "./node.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
 import { inverse, product } from "./shape.ts";
@@ -157,11 +157,7 @@ export const VJP: VjpTable = {
   pick: "none", // the walk hands its gradient to the node it picks from
   gather: (g, _y, [table, index]) => [scatterAdd(index!, g, table!.shape[0]!), null],
   scatterAdd: (g, y, [index, values]) => {
-    const inRange = binary(
-      "and",
-      binary("le", constant(0, "i32"), index!),
-      lt(index!, constant(y.shape[0]!, "i32")),
-    );
+    const inRange = within(index!, y.shape[0]!);
     return [null, where(reshape(inRange, [values!.shape[0]!, 1]), gather(g, index!), zero(g))];
   },
   after: (g) => [g, null],

@@ -206,11 +206,7 @@ function composeGather(table: Node, index: Node): Node {
   const zero = build.constant(0, wide.dtype);
   const found = build.sum(build.where(hit, build.reshape(wide, [1, rows, cols]), zero), [1]);
   const column = build.reshape(index, [count, 1]);
-  const inside = build.binary(
-    "and",
-    build.binary("le", build.constant(0, "i32"), column),
-    build.binary("lt", column, build.constant(rows, "i32")),
-  );
+  const inside = build.within(column, rows);
   const missing = build.constant(isFloat(wide.dtype) ? NaN : 0, wide.dtype);
   return build.where(inside, build.reshape(found, [count, cols]), missing);
 }

@@ -3,13 +3,14 @@
  * structure finds its plan by key, and then only buffers and scalars are put in.
  */
 import type { DeviceBuffer, Executable, LibraryCall } from "@tiedlora/kernels";
-import { isOp, type Node, type Storage, topological } from "./node.ts";
+import { bytesOf } from "./fuse/storage.ts";
+import { type Node, type Storage, topological } from "./node.ts";
 import { assemble, type Layout } from "./assemble.ts";
 import { lower } from "./lower.ts";
 import { rewrite } from "./lower/rewrite.ts";
 import { trace, type Trace } from "./key.ts";
 import { QueuedBuffer, type Runtime } from "./runtime.ts";
-import { product } from "./shape.ts";
+import { show } from "./shape.ts";
 
 /** After the program, `storage` holds `value` (of the same size and type), and its version has grown by one. */
 export interface Update {
@@ -39,7 +40,7 @@ export function submit(
   updates: readonly Update[] = [],
 ): Submission {
   const traced = trace(roots, updates);
-  const plan = runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
+  const plan = planFor(runtime, roots, updates, traced);
   for (const { storage } of updates) storage.version++;
   const { storages, data, scalars } = traced;
   const values = Float64Array.from(scalars, (node) => node.attrs.value);
@@ -83,9 +84,13 @@ export function submit(
   return { outputs };
 }
 
-/** The plan that `submit` would use, and whether it was known already. */
-export function planFor(runtime: Runtime, roots: readonly Node[], updates: readonly Update[] = []): Plan {
-  const traced = trace(roots, updates);
+/** The plan that `submit` uses. */
+export function planFor(
+  runtime: Runtime,
+  roots: readonly Node[],
+  updates: readonly Update[] = [],
+  traced: Trace = trace(roots, updates),
+): Plan {
   return runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
 }
 
@@ -168,19 +173,16 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
 
 function checkTypes({ backend, name }: Runtime, roots: readonly Node[], updates: readonly Update[]): void {
   const { dtypes } = backend.caps;
-  for (const node of topological([...roots, ...updates.map((u) => u.value)])) {
-    if (dtypes.has(node.dtype) || (node.inputs.length > 0 && isOp(node, "cast") && node.dtype !== "f64"))
-      continue;
+  for (const { op, dtype, shape } of topological([...roots, ...updates.map((u) => u.value)])) {
+    if (dtypes.has(dtype) || (op === "cast" && dtype !== "f64")) continue;
     throw new TypeError(
-      `${name} holds no ${node.dtype} (a ${node.op} of shape [${node.shape.join(", ")}]); it has ${[...dtypes].join(", ")}: use .cast(…) or another dtype`,
+      `${name} holds no ${dtype} (a ${op} of shape ${show(shape)}); it has ${[...dtypes].join(", ")}: use .cast(…) or another dtype`,
     );
   }
   for (const { storage, value } of updates) {
-    const bytes = product(value.shape) * 4;
-    if (bytes / 4 > storage.buffer.bytes) {
-      throw new RangeError(
-        `update of ${storage.name}: the value [${value.shape.join(", ")}] is larger than its memory`,
-      );
-    }
+    if (bytesOf(value) <= storage.buffer.bytes) continue;
+    throw new RangeError(
+      `update of ${storage.name}: the value ${show(value.shape)} is larger than its memory`,
+    );
   }
 }

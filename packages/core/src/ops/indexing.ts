@@ -1,7 +1,7 @@
 /** Joining, masking and indexing, composed of primitives. */
 import { computeType, type DType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, gather, iota, mul, pad, reshape } from "../build.ts";
-import { scatterAdd, slice, where } from "../build.ts";
+import { scatterAdd, slice, where, within } from "../build.ts";
 import type { Node, Range, Shape } from "../node.ts";
 import { product, sameShape, show } from "../shape.ts";
 
@@ -67,11 +67,7 @@ function linearIndex(index: Node, shape: Shape, axis: number): Node {
     linear = add(linear, mul(d === axis ? index : iota(index.shape, d), stride));
   });
   // An index outside the axis must not reach another row.
-  const inside = binary(
-    "and",
-    binary("le", constant(0, "i32"), index),
-    binary("lt", index, constant(shape[axis]!, "i32")),
-  );
+  const inside = within(index, shape[axis]!);
   return reshape(where(inside, broadcastTo(linear, index.shape), constant(-1, "i32")), [
     product(index.shape),
   ]);
