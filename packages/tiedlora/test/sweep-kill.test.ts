@@ -1,7 +1,7 @@
 /** Sweeps that are killed, as by a machine out of memory: nothing that was finished is done again, and nothing is left running. */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,15 +9,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { RunStore } from "../src/node/sweep/store.ts";
 import type { RunResult } from "../src/sweep/config.ts";
 import { ended, start } from "./support/command.ts";
-import { temporary, writeModel } from "./support/model-directory.ts";
+import { temporary, writeModel, writeSums } from "./support/model-directory.ts";
 import { isRunning, workersOf } from "./support/processes.ts";
 
 const folder = temporary();
 await writeModel(join(folder, "model"));
-const sum = (i: number): string => JSON.stringify({ question: `${i}+${i}`, answer: `#### ${2 * i}` });
-mkdirSync(join(folder, "data/gsm8k"), { recursive: true });
-for (const [name, count] of [["train", 12], ["test", 4]] as const) // prettier-ignore
-  writeFileSync(join(folder, `data/gsm8k/${name}.jsonl`), Array.from({ length: count }, (_, i) => sum(i)).join("\n")); // prettier-ignore
+writeSums(join(folder, "data"));
 
 /** Writes a grid of three runs and the model without an adapter. */
 function grid(name: string, steps: number): string {

@@ -1,9 +1,11 @@
 /** Sweeps: what a file says becomes runs; runs are finished once, whatever happens to the others or to the sweep. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { memoryFiles, reference } from "@tiedlora/core";
 import { configFrom, createModel, loadTokenizerFrom } from "@tiedlora/models";
 import fc from "fast-check";
@@ -17,6 +19,7 @@ import { BASELINE, type RunConfig, runId, type RunResult } from "../src/sweep/co
 import { expandSweep } from "../src/sweep/expand.ts";
 import { runOne } from "../src/sweep/run.ts";
 import { parseSweep } from "../src/sweep/spec.ts";
+import { isRunning } from "./support/processes.ts";
 
 const GRID = `name: small
 on: { model: base, tasks: [choice, summary] }
@@ -171,6 +174,8 @@ test("the store gives back what was finished; a run that succeeds is no failure 
 
 /** A worker that does what the learning rate of its job says. */
 const WORKER = `
+import { writeFileSync } from "node:fs";
+writeFileSync(new URL("./" + process.pid + ".pid", import.meta.url), "");
 process.on("message", ({ config }) => {
   const say = (message) => process.send(message);
   say({ type: "step", step: 1, loss: 2 });
@@ -209,6 +214,26 @@ test("a run that fails, or takes its process with it, stops no other", async (t)
     "3: its process ended with exit code 7",
   ]);
   assert.equal(steps, 8);
+});
+
+test("a sweep whose results cannot be kept ends its processes and says why", async (t) => {
+  const directory = await folder(t);
+  const worker = join(directory, "worker.mjs");
+  await writeFile(worker, WORKER);
+  const configs = [4, 0].map((lr, i) => ({ ...CONFIGS[2]!, lr, seed: i }));
+  const pool = runPool(configs, {
+    parallel: 2,
+    backend: "cpu",
+    threads: 1,
+    worker,
+    onDone: () => Promise.reject(new Error("the disk is full")),
+    onFailed: () => assert.fail("nothing failed"),
+  });
+  await assert.rejects(pool, /the disk is full/);
+  const processes = (await readdir(directory)).filter((name) => name.endsWith(".pid")).map((name) => parseInt(name)); // prettier-ignore
+  assert.ok(processes.length > 0, "they were started");
+  for (let i = 0; i < 200 && processes.some(isRunning); i++) await sleep(50);
+  assert.deepEqual(processes.filter(isRunning), []);
 });
 
 test("an interrupted sweep ends its processes and reports nothing as failed", async (t) => {
@@ -285,6 +310,16 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
   assert.deepEqual([baseline.trainable, baseline.steps, baseline.curve], [0, 0, []]);
   assert.equal(await loss(), before);
   model.device.close();
+});
+
+test("what a killed process was writing is removed, what another is writing is not", async (t) => {
+  const store = new RunStore(await folder(t));
+  await store.prepare();
+  const runs = join(store.directory, "runs");
+  const ended = spawnSync(process.execPath, ["--version"]).pid;
+  for (const pid of [ended, process.ppid]) await writeFile(join(runs, `.a.json.${pid}-0.tmp`), "{");
+  await store.prepare();
+  assert.deepEqual(await readdir(runs), [`.a.json.${process.ppid}-0.tmp`]);
 });
 
 test("a sweep's folder holds nothing but its own files", async (t) => {

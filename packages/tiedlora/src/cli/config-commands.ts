@@ -1,11 +1,13 @@
 /** `tiedlora init` and `validate`: a file of settings with comments, and whether one would work. */
 import { access } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import { linearSpecs } from "@tiedlora/models";
 import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
 import { dataFile } from "../node/data.ts";
 import { textFile } from "../node/files.ts";
+import { writing } from "../node/writing.ts";
 import { countParameters } from "../plan.ts";
 import { rankProblem } from "./checks.ts";
 import { checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
@@ -27,7 +29,7 @@ export function addInit(program: Command, output: Output): void {
       const exists = await access(file).then(() => true, () => false); // prettier-ignore
       if (exists && !force)
         throw new UsageError(`${file} exists; give another name, or replace it by --force`);
-      await writeFileAtomic(file, initialYaml());
+      await writing(dirname(resolve(file)), () => writeFileAtomic(file, initialYaml()));
       output.info(`${file} written: fill in model, data and out, check it by "tiedlora validate ${file}"`);
     });
 }

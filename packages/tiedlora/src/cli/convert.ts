@@ -1,10 +1,10 @@
 /** `tiedlora merge`, `export` and `import`: adapters into weights, and into the formats of other programs and back. */
-import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { Adapter } from "../adapter.ts";
 import { ADAPTER_FORMATS, type AdapterFormat } from "../files/load.ts";
 import { saveAdapter, saveMerged } from "../node/files.ts";
+import { checkOut } from "./checks.ts";
 import { oneOf } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -28,7 +28,7 @@ export function addMerge(program: Command, output: Output): void {
     )
     .action(async (flags: OutFlags) => {
       await withAdapter(flags, async ({ model, directory }) => {
-        await checkOther(flags.out, directory, "the model's own directory");
+        checkOther(flags.out, directory, "the model's own directory");
         await saveMerged(model, flags.out, { copyFrom: directory });
       });
       output.info(`merged model saved in ${flags.out}`);
@@ -61,7 +61,7 @@ export function addImport(program: Command, output: Output): void {
 
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
   await withAdapter(flags, async ({ adapter, directory }) => {
-    await checkOther(flags.out, flags.adapter!, "the adapter's own directory");
+    checkOther(flags.out, flags.adapter!, "the adapter's own directory");
     await saveAdapter(adapter, flags.out, { base_model: directory }, format);
   });
   output.info(`adapter saved in ${flags.out} (${format})`);
@@ -73,14 +73,12 @@ async function withAdapter(
   work: (opened: Opened & { readonly adapter: Adapter }) => Promise<void>,
 ): Promise<void> {
   if (flags.adapter === undefined) throw new UsageError("--adapter is missing: give the adapter's directory");
+  await checkOut(flags.out);
   await withModel(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
 }
 
 /** Nothing that is read is overwritten. */
-async function checkOther(out: string, source: string, what: string): Promise<void> {
-  const exists = await stat(out).catch(() => null);
-  if (exists !== null && !exists.isDirectory())
-    throw new Error(`--out ${out}: this is a file; give a directory`);
+function checkOther(out: string, source: string, what: string): void {
   if (resolve(out) === resolve(source))
     throw new Error(`--out ${out}: that is ${what}; give another directory`);
 }

@@ -85,7 +85,9 @@ function messageOf(error: unknown): string {
 /** What to do about errors of the operating system. */
 const SYSTEM_HINTS: Readonly<Record<string, string>> = {
   ENOSPC: "The disk is full: free some space, or give another --out.",
+  EDQUOT: "Your share of the disk is full: free some space, or give another --out.",
   EACCES: "There is no permission to do that: give another directory.",
+  EPERM: "There is no permission to do that: give another directory.",
   EROFS: "The file system is read-only: give another directory.",
   ENOTDIR: "Part of the path is a file, not a directory.",
 };

@@ -26,12 +26,23 @@ export interface Output {
 /** The process's own streams. Colours and moving lines only on a terminal. */
 export function processOutput(): Output {
   const { stdout, stderr } = process;
+  stdout.on("error", onBroken);
+  stderr.on("error", () => undefined); // there is nowhere left to say it
   return {
     interactive: stderr.isTTY,
     out: (line) => void stdout.write(`${line}\n`),
     write: (text) => void stdout.write(text),
     info: (line) => void stderr.write(`${line}\n`),
   };
+}
+
+/** Nobody reads the results any more, as in `| head`: that is an end. A full disk is a failure. */
+function onBroken({ code, message }: NodeJS.ErrnoException): void {
+  if (code === "EPIPE") process.exit(EXIT.interrupted);
+  process.stderr.write(
+    `${paint("red", "error:")} the results cannot be written to the standard output: ${message}\n`,
+  );
+  process.exit(EXIT.failed);
 }
 
 type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan";

@@ -2,6 +2,7 @@
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import { writeReport } from "../node/report.ts";
+import { checkOut } from "./checks.ts";
 import { paint, type Output } from "./output.ts";
 
 interface ReportCommand {
@@ -21,6 +22,7 @@ export function addReport(program: Command, output: Output): void {
     .option("--title <text>", "its heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
+      if (options.out !== undefined) await checkOut(options.out);
       const title = options.title ?? basename(resolve(directory));
       const report = await writeReport(directory, options.out ?? directory, title);
       for (const { task, lora, found } of report.summary.smallest) {

@@ -41,9 +41,13 @@ export class SweepProgress {
     else this.#say(`${number} ${paint("red", "failed:")} ${id}: ${message}`);
   }
 
+  /** Gives the terminal back. */
+  stop(): void {
+    this.#bars?.stop();
+  }
+
   /** The lines that stay. */
   end(directory: string): void {
-    this.#bars?.stop();
     const failed = this.failures === 0 ? "" : `, ${paint("red", `${this.failures} failed`)}`;
     this.#output.info(
       `${this.#ended - this.failures} runs finished${failed}; for a report: tiedlora report ${directory}`,

@@ -7,6 +7,7 @@ import { RunStore } from "../node/sweep/store.ts";
 import { type RunConfig, runId } from "../sweep/config.ts";
 import { expandSweep } from "../sweep/expand.ts";
 import { parseSweep, SpecError, type SweepSpec } from "../sweep/spec.ts";
+import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -43,6 +44,7 @@ export function addSweep(program: Command, output: Output): void {
         for (const config of configs) output.out(runId(config));
         return;
       }
+      await checkOut(store.directory);
       await store.prepare();
       await store.describe(text);
       await sweep({ spec, options, output, store, configs });
@@ -119,6 +121,7 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
       },
     });
   } finally {
+    progress.stop();
     process.off("SIGINT", onInterrupt).off("SIGTERM", onInterrupt);
   }
   progress.end(store.directory);

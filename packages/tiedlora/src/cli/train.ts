@@ -1,6 +1,5 @@
 /** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
-import { access, constants } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { type Device, optim } from "@tiedlora/core";
 import { writeFileAtomic } from "@tiedlora/core/node";
@@ -13,7 +12,8 @@ import { methodByName } from "../methods/index.ts";
 import { dataFile } from "../node/data.ts";
 import { textFile } from "../node/files.ts";
 import { lastState, run, type RunResult } from "../node/run.ts";
-import { checkRank } from "./checks.ts";
+import { isWriteError, writing } from "../node/writing.ts";
+import { checkOut, checkRank } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { checkLength, checkModelDirectory, describeData, openData, openModel, padIdOf } from "./load.ts";
 import { EXIT, Interrupted, paint, type Output } from "./output.ts";
@@ -46,7 +46,7 @@ export function addTrain(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
       const { settings, resume } = await runSettings(flags);
-      await checkWritable(settings.out);
+      await checkOut(settings.out);
       if (!resume) await checkUnfinished(settings.out, flags.restart === true);
       await checkModelDirectory(settings.model);
       await checkLength(settings.model, settings.seq);
@@ -78,7 +78,10 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
   const prepared = await prepare(context);
   const { model, tokenizer, dataset } = prepared;
   await showSample(output, "before", model, tokenizer, dataset);
-  const result = await runTraining(context, prepared);
+  const result = await runTraining(context, prepared).catch(async (error: unknown) => {
+    if (isWriteError(error)) await announceSaved(output, settings.out);
+    throw error;
+  });
   await showSample(output, "after", model, tokenizer, dataset);
   conclude(output, settings, result);
   return result.ended;
@@ -112,7 +115,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   const examples = settings.pack ? packExamples(dataset.examples, settings.seq) : dataset.examples;
   const steps = stepsOf(settings, examples.length);
   if (resume) await announceResume(output, settings.out, steps);
-  else await writeFileAtomic(join(settings.out, RUN_FILE), settingsYaml(TRAIN_SETTINGS, absolute(settings)));
+  else await writeRunFile(settings);
   const progress = new ProgressLine(output, json);
   return interruptible(async (signal) => {
     try {
@@ -191,6 +194,11 @@ async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Prom
   }
 }
 
+async function writeRunFile(settings: TrainSettings): Promise<void> {
+  const text = settingsYaml(TRAIN_SETTINGS, absolute(settings));
+  await writing(settings.out, () => writeFileAtomic(join(settings.out, RUN_FILE), text));
+}
+
 async function announceResume(output: Output, directory: string, steps: number): Promise<void> {
   const last = await lastState(directory);
   output.info(
@@ -198,6 +206,14 @@ async function announceResume(output: Output, directory: string, steps: number):
       ? `there is no checkpoint in ${directory} yet: starting at the beginning`
       : `going on after step ${last.step} of ${steps}`,
   );
+}
+
+async function announceSaved(output: Output, directory: string): Promise<void> {
+  const last = await lastState(directory).catch(() => null);
+  if (last !== null && !last.finished)
+    output.info(
+      `step ${last.step} is saved; when there is space, go on with: tiedlora train --resume --out ${directory}`,
+    );
 }
 
 async function showSample(
@@ -257,22 +273,4 @@ async function checkUnfinished(directory: string, restart: boolean): Promise<voi
     `--out ${directory}: a run that is not finished is in there, at step ${state.step}; go on with it by --resume, throw ` +
       `it away by --restart, or give another directory`,
   );
-}
-
-/** Finds out before the work, not after it, that the adapter cannot be saved. */
-async function checkWritable(directory: string): Promise<void> {
-  let path = resolve(directory);
-  for (;;) {
-    try {
-      await access(path, constants.W_OK);
-      return;
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== "ENOENT" || dirname(path) === path)
-        throw new Error(`--out ${directory}: cannot write in ${path} (${code}); give another directory`, {
-          cause: error,
-        });
-      path = dirname(path);
-    }
-  }
 }

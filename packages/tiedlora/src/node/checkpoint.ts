@@ -17,6 +17,7 @@ import {
 import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import type { Adapter } from "../adapter.ts";
 import { nativeFiles, TENSORS_FILE, type Provenance } from "../files/native.ts";
+import { writeError } from "./writing.ts";
 
 /** What a run is at, beside its tensors. The random numbers and the place in the data follow from seed and step. */
 export interface RunState {
@@ -77,7 +78,7 @@ export async function saveCheckpoint(
     await syncDirectory(directory);
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
-    throw error;
+    throw writeError(directory, error);
   }
 }
 

@@ -13,6 +13,7 @@ import type { TextFile } from "../data/records.ts";
 import { adapterFiles, type AdapterFormat, loadAdapterFiles, type LoadOptions } from "../files/load.ts";
 import { mergedWeights } from "../files/merged.ts";
 import type { Provenance } from "../files/native.ts";
+import { removeLeftovers, writing } from "./writing.ts";
 
 /** A text file for `readRecords`. Throws if there is none, or it is empty. */
 export async function textFile(path: string): Promise<TextFile> {
@@ -30,7 +31,9 @@ export async function saveAdapter(
   provenance: Provenance = {},
   format: AdapterFormat = "native",
 ): Promise<void> {
-  await writeFilesAtomic(directory, adapterFiles(adapter, format, provenance));
+  const files = adapterFiles(adapter, format, provenance);
+  await removeLeftovers(directory);
+  await writing(directory, () => writeFilesAtomic(directory, files));
 }
 
 /**
@@ -63,7 +66,9 @@ export async function saveMerged(
   directory: string,
   options: SaveOptions & { readonly copyFrom?: string } = {},
 ): Promise<void> {
-  await saveModel(model, directory, { ...options, replace: mergedWeights(model) });
+  const replace = mergedWeights(model);
+  await removeLeftovers(directory);
+  await writing(directory, () => saveModel(model, directory, { ...options, replace }));
 }
 
 /** Puts the adapter of a directory on a model. Strict: see `loadAdapterFiles`. */

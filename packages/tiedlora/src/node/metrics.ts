@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs
 import { join } from "node:path";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import { eventFileName, scalarsEvent, startEvent, versionEvent } from "./tensorboard.ts";
+import { removeLeftovers, writeError, writing } from "./writing.ts";
 
 /** The kinds of files that metrics are written to. */
 export const METRIC_FORMATS = ["jsonl", "csv", "tensorboard"] as const;
@@ -27,12 +28,12 @@ export type Metrics = { readonly step: number } & Readonly<Partial<Record<(typeo
 type Write = (metrics: Metrics) => void;
 
 export class MetricsLog {
-  readonly #writers: readonly Write[];
-  readonly #files: readonly number[];
+  readonly #directory: string;
+  readonly #writers: Write[] = [];
+  readonly #files: number[] = [];
 
-  private constructor(writers: readonly Write[], files: readonly number[]) {
-    this.#writers = writers;
-    this.#files = files;
+  private constructor(directory: string) {
+    this.#directory = directory;
   }
 
   /**
@@ -40,32 +41,48 @@ export class MetricsLog {
    * step 0 they start anew.
    */
   static async open(directory: string, formats: readonly MetricFormat[], step: number): Promise<MetricsLog> {
-    mkdirSync(directory, { recursive: true });
-    const files: number[] = [];
-    const open = (path: string): ((content: string | Uint8Array) => void) => {
-      const file = openSync(path, "a");
-      files.push(file);
-      return (content) => {
-        const bytes = typeof content === "string" ? Buffer.from(content) : content;
-        for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
-      };
-    };
-    const writers: Write[] = [];
+    const log = new MetricsLog(directory);
+    try {
+      await writing(directory, () => log.#start(formats, step));
+    } catch (error) {
+      log.close();
+      throw error;
+    }
+    return log;
+  }
+
+  async #start(formats: readonly MetricFormat[], step: number): Promise<void> {
+    mkdirSync(this.#directory, { recursive: true });
+    await removeLeftovers(this.#directory);
     for (const format of new Set(formats)) {
       if (format === "tensorboard") {
-        writers.push(tensorboardWriter(open(join(directory, eventFileName(Date.now() / 1000))), step));
+        const write = this.#append(eventFileName(Date.now() / 1000));
+        this.#writers.push(tensorboardWriter(write, step));
       } else {
-        const path = join(directory, `metrics.${format}`);
+        const path = join(this.#directory, `metrics.${format}`);
         await writeFileAtomic(path, LINES[format].kept(path, step));
-        const write = open(path);
-        writers.push((metrics) => write(LINES[format].line(metrics)));
+        const write = this.#append(`metrics.${format}`);
+        this.#writers.push((metrics) => write(LINES[format].line(metrics)));
       }
     }
-    return new MetricsLog(writers, files);
+  }
+
+  /** Opens a file, and gives what appends to it. */
+  #append(name: string): (content: string | Uint8Array) => void {
+    const file = openSync(join(this.#directory, name), "a");
+    this.#files.push(file);
+    return (content) => {
+      const bytes = typeof content === "string" ? Buffer.from(content) : content;
+      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+    };
   }
 
   write(metrics: Metrics): void {
-    for (const write of this.#writers) write(metrics);
+    try {
+      for (const write of this.#writers) write(metrics);
+    } catch (cause) {
+      throw writeError(this.#directory, cause);
+    }
   }
 
   close(): void {

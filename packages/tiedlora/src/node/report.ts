@@ -8,6 +8,7 @@ import { runsCsv, summaryCsv } from "../report/csv.ts";
 import { type PageParts, reportHtml } from "../report/html.ts";
 import { summarize, type Summary } from "../report/summary.ts";
 import { RunStore } from "./sweep/store.ts";
+import { removeLeftovers, writing } from "./writing.ts";
 
 export interface WrittenReport {
   readonly files: readonly string[];
@@ -32,7 +33,8 @@ export async function writeReport(directory: string, out: string, title: string)
     ["runs.csv", runsCsv(results)],
     ["summary.csv", summaryCsv(summary)],
   ];
-  await writeFilesAtomic(out, files);
+  await removeLeftovers(out);
+  await writing(out, () => writeFilesAtomic(out, files));
   return {
     files: files.map(([name]) => join(out, name)),
     summary,

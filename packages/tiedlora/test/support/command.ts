@@ -25,10 +25,13 @@ export async function tiedlora(...argv: string[]): Promise<Result> {
   return { code, out: out.join("").trimEnd(), info: info.join("\n") };
 }
 
+/** The arguments of Node that run a script of this folder from the sources. */
+export const scriptArguments = (script: string): string[] =>
+  ["--import", "tsx", "--conditions=@tiedlora/source", join(import.meta.dirname, script)]; // prettier-ignore
+
 /** Starts it as a process, from the sources. */
 export function start(...argv: string[]): ChildProcess {
-  const script = join(import.meta.dirname, "tiedlora.ts");
-  return spawn(process.execPath, ["--import", "tsx", "--conditions=@tiedlora/source", script, ...argv], {
+  return spawn(process.execPath, [...scriptArguments("tiedlora.ts"), ...argv], {
     stdio: ["ignore", "pipe", "pipe"],
     cwd: join(import.meta.dirname, "../../../.."),
   });

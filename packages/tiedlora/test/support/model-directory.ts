@@ -1,5 +1,5 @@
 /** A tiny model in a directory of Hugging Face's layout, for tests that start from files. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { reference } from "@tiedlora/core";
@@ -81,6 +81,14 @@ export function writeExamples(path: string, count = 24): void {
       completion: `${words[i % 6]}${"!".repeat(i % 3)}`,
     });
   writeFileSync(path, Array.from({ length: count }, (_, i) => `${line(i)}\n`).join("")); // prettier-ignore
+}
+
+/** Files of the task gsm8k in a folder of its name: sums that fit into a few characters. */
+export function writeSums(directory: string): void {
+  const line = (i: number): string => JSON.stringify({ question: `${i}+${i}`, answer: `#### ${2 * i}` });
+  mkdirSync(join(directory, "gsm8k"), { recursive: true });
+  for (const [name, count] of [["train", 12], ["test", 4]] as const) // prettier-ignore
+    writeFileSync(join(directory, "gsm8k", `${name}.jsonl`), Array.from({ length: count }, (_, i) => line(i)).join("\n")); // prettier-ignore
 }
 
 /** A temporary directory, removed when the process ends. */

@@ -22,16 +22,22 @@ export interface PoolOptions extends PoolEvents, Omit<Job, "config"> {
 
 const WORKER = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
 
-/** Does all runs; resolves when the last one has ended. */
-export async function runPool(configs: readonly RunConfig[], options: PoolOptions): Promise<void> {
+/** Does all runs; resolves when the last one has ended. If a result cannot be kept, all are ended and it rejects. */
+export async function runPool(configs: readonly RunConfig[], given: PoolOptions): Promise<void> {
   const queue = [...configs];
+  const failed = new AbortController();
+  const signal = given.signal === undefined ? failed.signal : AbortSignal.any([given.signal, failed.signal]);
+  const options = { ...given, signal };
   const lane = async (): Promise<void> => {
     const worker = new Worker(options);
     try {
-      for (let next = queue.shift(); next !== undefined && !options.signal?.aborted; next = queue.shift()) {
+      for (let next = queue.shift(); next !== undefined && !signal.aborted; next = queue.shift()) {
         options.onStart?.(next);
         await worker.run(next);
       }
+    } catch (error) {
+      failed.abort();
+      throw error;
     } finally {
       worker.end();
     }

@@ -6,6 +6,7 @@ import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import type { RunFailure, RunResult } from "../../sweep/config.ts";
+import { removeLeftovers, writing } from "../writing.ts";
 
 export class RunStore {
   readonly directory: string;
@@ -16,22 +17,30 @@ export class RunStore {
 
   /** Makes the folder, and finds out now whether it can be written. */
   async prepare(): Promise<void> {
-    await mkdir(join(this.directory, "runs"), { recursive: true });
-    await mkdir(join(this.directory, "failed"), { recursive: true });
+    for (const kind of ["runs", "failed"]) {
+      const folder = join(this.directory, kind);
+      await writing(this.directory, () => mkdir(folder, { recursive: true }));
+      await removeLeftovers(folder);
+    }
+    await removeLeftovers(this.directory);
   }
 
   /** Keeps the text of the sweep's own file beside its results. */
   async describe(text: string): Promise<void> {
-    await writeFileAtomic(join(this.directory, "sweep.yaml"), text);
+    await this.#write("sweep.yaml", text);
   }
 
   async finish(result: RunResult): Promise<void> {
-    await writeFileAtomic(this.#path("runs", result.id), json(result));
-    await rm(this.#path("failed", result.id), { force: true });
+    await this.#write(nameOf("runs", result.id), json(result));
+    await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
   }
 
   async fail(failure: RunFailure): Promise<void> {
-    await writeFileAtomic(this.#path("failed", failure.id), json(failure));
+    await this.#write(nameOf("failed", failure.id), json(failure));
+  }
+
+  #write(name: string, text: string): Promise<void> {
+    return writing(this.directory, () => writeFileAtomic(join(this.directory, name), text));
   }
 
   finished(): Promise<RunResult[]> {
@@ -40,10 +49,6 @@ export class RunStore {
 
   failures(): Promise<RunFailure[]> {
     return this.#all<RunFailure>("failed");
-  }
-
-  #path(kind: "runs" | "failed", id: string): string {
-    return join(this.directory, kind, `${id}.json`);
   }
 
   /** In the order of their names. A file that cannot be read is an error, which names it. */
@@ -69,4 +74,5 @@ export class RunStore {
   }
 }
 
+const nameOf = (kind: "runs" | "failed", id: string): string => join(kind, `${id}.json`);
 const json = (value: unknown): string => `${JSON.stringify(value, null, 1)}\n`;
