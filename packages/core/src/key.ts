@@ -3,7 +3,7 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "@tiedlora/kernels";
-import { type Attrs, isOp, type Node, type Op, type Storage } from "./node.ts";
+import { type Attrs, isOp, type Node, type Op, type Storage, topological } from "./node.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */
 export interface Trace {
@@ -88,50 +88,28 @@ export function trace(
   w.reset();
   const data: Node<"data">[] = [];
   const scalars: Node<"scalar">[] = [];
-  const mark = ++traces;
-  let count = 0;
-
-  const write = (node: Node): void => {
-    const { op, inputs, attrs } = node;
-    w.int((codeOf(op) << 3) | TYPE[node.dtype]);
+  const order = topological([...roots, ...updates.map(({ value }) => value)]);
+  for (const node of order) {
+    w.int((codeOf(node.op) << 3) | TYPE[node.dtype]);
     w.list(node.shape);
-    for (let i = 0; i < inputs.length; i++) w.int(inputs[i]!.position);
+    for (const input of node.inputs) w.int(input.position);
     if (isOp(node, "buffer")) {
       checkVersion(node.attrs);
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
-    else for (const name in attrs) w.attribute(attrs[name as keyof typeof attrs]);
-    node.mark = mark;
-    node.position = count++;
-  };
-
-  const stack: Node[] = [];
-  const visit = (root: Node): number => {
-    if (root.mark !== mark) stack.push(root);
-    while (stack.length > 0) {
-      const node = stack[stack.length - 1]!;
-      const height = stack.length;
-      // the first input on top, so that it is written first
-      for (let i = node.inputs.length - 1; i >= 0; i--)
-        if (node.inputs[i]!.mark !== mark) stack.push(node.inputs[i]!);
-      if (stack.length > height) continue;
-      stack.pop();
-      if (node.mark !== mark) write(node);
-    }
-    return root.position;
-  };
-
-  const results = roots.map(visit);
-  for (const { storage, value } of updates) results.push(visit(value), w.storage(storage));
-  w.list(results);
+    else for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
+  }
+  for (const root of roots) w.int(root.position);
+  for (const { storage, value } of updates) {
+    w.int(value.position);
+    w.int(w.storage(storage));
+  }
+  w.int(updates.length);
   w.int(roots.length);
   const signature = w.ints.subarray(0, w.length);
   return { hash: hash(signature), signature, storages: w.storages, data, scalars };
 }
-
-/** Traces so far: nodes remember in which they were met. */
-let traces = 0;
 
 function checkVersion({ storage, version }: Attrs["buffer"]): void {
   if (storage.version !== version) {

@@ -105,8 +105,8 @@ export class Node<K extends Op = Op> {
   readonly dtype: DType;
   /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). */
   gradient: "stop" | Replay | null = null;
-  /** The last trace that met this node, and its number there: see `key.ts`. */
-  mark = 0;
+  /** The last walk over a graph that met this node, and its place in the order that it gave. */
+  walk = 0;
   position = 0;
   /** Once the value has been computed the node turns into a `buffer`; this is what it was, for differentiation. */
   origin: Node | null = null;
@@ -143,23 +143,28 @@ export function isOp<K extends Op>(node: Node, op: K): node is Node<K> {
 
 const inputsOf = (node: Node): readonly Node[] => node.inputs;
 
+/** Walks so far: nodes remember which was the last to meet them, since a set of nodes would cost more than the walk. */
+let walks = 0;
+
 /** All nodes that `roots` need, inputs before users, each once. Iterative: graphs are deep. */
 export function topological(
   roots: readonly Node[],
   edges: (node: Node) => readonly Node[] = inputsOf,
 ): Node[] {
   const order: Node[] = [];
-  const done = new Set<Node>();
+  const walk = ++walks;
   const stack = [...roots].reverse();
   while (stack.length > 0) {
     const node = stack[stack.length - 1]!;
     const height = stack.length;
-    const inputs = done.has(node) ? [] : edges(node);
-    for (let i = inputs.length - 1; i >= 0; i--) if (!done.has(inputs[i]!)) stack.push(inputs[i]!);
-    if (stack.length > height) continue;
+    if (node.walk !== walk) {
+      const inputs = edges(node);
+      for (let i = inputs.length - 1; i >= 0; i--) if (inputs[i]!.walk !== walk) stack.push(inputs[i]!);
+      if (stack.length > height) continue;
+      node.walk = walk;
+      node.position = order.push(node) - 1;
+    }
     stack.pop();
-    if (!done.has(node)) order.push(node);
-    done.add(node);
   }
   return order;
 }
