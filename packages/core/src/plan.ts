@@ -78,9 +78,8 @@ export function submit(
       for (const buffer of temporary) buffer.free();
     }
   };
-  const written = [...fresh, ...updates.map(({ storage }) => storage)];
-  const writes = written.map(({ buffer }) => buffer).filter((buffer) => buffer instanceof QueuedBuffer);
-  runtime.queue.run(task, plan.ready ? { ready: plan.ready, writes } : { writes });
+  const makes = fresh.map(({ buffer }) => buffer).filter((buffer) => buffer instanceof QueuedBuffer);
+  runtime.queue.run(task, plan.ready ? { ready: plan.ready, makes } : { makes });
   return { outputs };
 }
 
@@ -94,7 +93,7 @@ export function planFor(
   return runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
 }
 
-/** The backend's memory behind a storage. Throws where it was to be written by something that failed. */
+/** The backend's memory behind a storage. Throws where what was to fill it failed. */
 function memoryOf({ buffer }: { readonly buffer: DeviceBuffer }): DeviceBuffer {
   if (!(buffer instanceof QueuedBuffer)) return buffer;
   if (buffer.failure) throw buffer.failure;

@@ -21,7 +21,7 @@ export class QueuedBuffer implements DeviceBuffer {
   /** The backend's memory, as of the end of the queue's executed part. */
   memory: DeviceBuffer;
   freed = false;
-  /** Why the memory does not hold what it should: something that was to write it failed. */
+  /** Why the memory does not hold what it should: what was to fill it failed. */
   failure: Error | null = null;
   readonly #queue: Queue;
 
@@ -41,7 +41,7 @@ export class QueuedBuffer implements DeviceBuffer {
         this.memory.write(copy, offset);
         if (isAll) this.failure = null;
       },
-      { writes: [this] },
+      { makes: [this] },
     );
   }
 
@@ -57,12 +57,12 @@ export class QueuedBuffer implements DeviceBuffer {
 }
 
 /**
- * Runs tasks in order: at once while nothing is awaited, behind it otherwise. A task that fails spoils what it was to
- * write and what is computed from that; everything else goes on.
+ * Runs tasks in order: at once while nothing is awaited, behind it otherwise. A task that fails has not happened: weights
+ * that it was to update stay, its results are not to be had, nor what is computed from them. Everything else goes on.
  */
 export class Queue {
   #tail: Promise<void> | null = null;
-  /** The first failure that nobody has been told of. */
+  /** The first failure that nothing has reported. */
   #unreported: Error | null = null;
 
   get idle(): boolean {
@@ -70,15 +70,12 @@ export class Queue {
   }
 
   /**
-   * Runs `task`, once `ready` and all earlier tasks are done. Throws if it fails at once; a later failure is that of the
-   * buffers that it `writes`.
+   * Runs `task`, once `ready` and all earlier tasks are done. Throws if it fails at once. A later failure is reported by
+   * the next `ask`, and by all that are about what the task `makes`.
    */
   run(
     task: () => void,
-    {
-      ready,
-      writes = [],
-    }: { readonly ready?: Promise<void>; readonly writes?: readonly QueuedBuffer[] } = {},
+    { ready, makes = [] }: { readonly ready?: Promise<void>; readonly makes?: readonly QueuedBuffer[] } = {},
   ): void {
     if (!this.#tail && !ready) return task();
     const before = this.#tail;
@@ -86,7 +83,7 @@ export class Queue {
       .then(task)
       .catch((cause: unknown) => {
         const failure = cause instanceof Error ? cause : new Error(String(cause));
-        for (const buffer of writes) buffer.failure ??= failure;
+        for (const buffer of makes) buffer.failure ??= failure;
         this.#unreported ??= failure;
       })
       .finally(() => {
@@ -96,12 +93,12 @@ export class Queue {
   }
 
   /**
-   * The answer to `question`, asked behind all earlier tasks. Rejects with the failure of the buffer that it is about;
-   * without one, with the first failure of any task that was not reported before.
+   * The answer to `question`, asked behind all earlier tasks. Rejects with the failure of what it is about; otherwise with
+   * the first failure of any task that was not reported yet.
    */
   async ask<T>(question: () => Promise<T>, about?: QueuedBuffer): Promise<T> {
     if (this.#tail) await this.#tail;
-    const failure = about ? about.failure : this.#unreported;
+    const failure = about?.failure ?? this.#unreported;
     if (!failure) return question();
     if (failure === this.#unreported) this.#unreported = null;
     throw failure;
@@ -190,7 +187,7 @@ export class Runtime {
     return { ...this.backend.memory(), cachedPrograms };
   }
 
-  /** Resolves when all submitted work is done; rejects with the first error of it that no read has reported. */
+  /** Resolves when all submitted work is done; rejects with the first error of it that nothing has reported. */
   sync(): Promise<void> {
     return this.queue.ask(() => this.backend.sync());
   }
