@@ -1,6 +1,6 @@
 /**
  * Pretrains the base model that is embedded in the tiedlora package, from nothing but the gym's stories, and writes
- * its Hugging Face directory. About half an hour on two cores; a run that was stopped continues where it was.
+ * its Hugging Face directory. About twenty minutes on two cores; a run that was stopped continues where it was.
  *
  *   npm run pretrain                     # writes packages/tiedlora/assets/base
  *   npm run pretrain -- --out DIR --steps 500 --cache DIR

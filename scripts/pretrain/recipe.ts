@@ -34,9 +34,9 @@ export const RECIPE = {
   tokenizerDocuments: 20_000,
   /** Of each task: the prompts' words become tokens too. */
   tokenizerExamples: 500,
-  steps: 7000,
+  steps: 12_000,
   batch: 12,
-  length: 80,
+  length: 96,
   /** Rises over `warmup` steps, stays, and falls to zero over the last `decay` share of the steps: see `learningRate`. */
   lr: 3e-3,
   warmup: 100,

@@ -2,7 +2,7 @@
  * The text that the base model is pretrained on: short documents in the English of the little world. It tells about
  * everything the gym's tasks need to know, but shows none of their formats.
  */
-import { Cast, FACT_KINDS, facts, lore, pair } from "./facts.ts";
+import { Cast, type Fact, FACT_KINDS, facts, lore, pair, type Question } from "./facts.ts";
 import {
   a,
   ANIMALS,
@@ -29,27 +29,33 @@ import { clause, english, velan, vocable } from "./velan.ts";
 /** A document of one kind; documents are independent of each other. */
 type Writer = (rng: Rng) => string;
 
-/** Facts, and somebody who asks about them. */
+/** Most of what can be asked about some facts: many questions to one text, since only their answers have to be looked up. */
+function asked(rng: Rng, told: readonly Fact[]): Question[] {
+  return rng.shuffle(told.flatMap((fact) => fact.questions)).slice(0, rng.range(3, 6));
+}
+
+/** Facts, and people who ask about them. */
 const questions: Writer = (rng) => {
-  const told = facts(rng, rng.range(2, 5));
-  const asked = rng.sample(told, rng.range(1, 2)).map((fact) => {
-    const { question, reply } = rng.pick(fact.questions);
-    const [p, q] = pair(rng);
-    return rng.pick([
-      `${quoted(question, `asked ${p.name}`)} ${quoted(reply, `said ${q.name}`)}`,
-      `${p.name} asked, "${question}" ${q.name} said, "${reply}"`,
-    ]);
-  });
-  return [...told.map((f) => f.statement), ...asked].join(" ");
+  const told = facts(rng, rng.range(2, 4));
+  const [p, q] = pair(rng);
+  const say = rng.pick<(x: Question) => string>([
+    ({ question, reply }) => `${quoted(question, `asked ${p.name}`)} ${quoted(reply, `said ${q.name}`)}`,
+    ({ question, reply }) => `${p.name} asked, "${question}" ${q.name} said, "${reply}"`,
+    ({ question, reply }) => `"${question}" "${reply}"`,
+  ]);
+  return [...told.map((f) => f.statement), ...asked(rng, told).map(say)].join(" ");
 };
 
-/** Facts, and somebody who remembers one of them in a few words. */
+/** Facts, and somebody who remembers them in a few words. */
 const memory: Writer = (rng) => {
   const told = facts(rng, rng.range(2, 4));
-  const { answer, question } = rng.pick(rng.pick(told).questions);
-  const { name } = rng.pick(PEOPLE);
-  const wondered = rng.pick([`wondered, "${question}"`, `wondered: ${question}`]);
-  return `${told.map((f) => f.statement).join(" ")} ${name} ${wondered} Then ${name} knew: ${answer}.`;
+  const { name, they } = rng.pick(PEOPLE);
+  const remember = rng.pick<(x: Question) => string>([
+    ({ question, answer }) => `${name} wondered, "${question}" Then ${they} knew: ${answer}.`,
+    ({ question, answer }) => `${question} ${name} knew: ${answer}.`,
+    ({ question, answer }) => `${question} ${capital(answer)}.`,
+  ]);
+  return [...told.map((f) => f.statement), ...asked(rng, told).map(remember)].join(" ");
 };
 
 const portrait: Writer = (rng) => {
@@ -76,13 +82,17 @@ const choosing: Writer = (rng) => {
   const [p, q] = pair(rng);
   const byName = rng.chance(0.5);
   const shown = list.map((x, i) => `${i + 1}: ${byName ? `The ${x.name}.` : `It ${x.does}.`}`).join(" ");
-  const people = rng.sample(PEOPLE, 4);
-  const wishes = rng.sample([0, 1, 2, 3], rng.range(1, 3)).map((i) => {
-    const [who, item] = [people[i] as (typeof people)[number], list[i] as (typeof list)[number]];
-    const wish = byName && rng.chance(0.7) ? `the one that ${item.does}` : `the ${item.name}`;
-    return `${who.name} wanted ${wish}, so ${who.they} took ${i + 1}.`;
-  });
-  return `${p.name} showed ${q.name} a list. ${shown} ${wishes.join(" ")}`;
+  const choices = rng.shuffle(list.map((item, i) => ({ item, number: i + 1 })));
+  const told = rng.pick<(x: (typeof choices)[number]) => string>([
+    ({ item, number }) => (byName ? `It ${item.does}: ${number}.` : `The ${item.name} is ${number}.`),
+    ({ item, number }) => `${capital(byName ? `the one that ${item.does}` : a(item.name))}? ${number}.`,
+    ({ item, number }) => {
+      const { name, they } = rng.pick(PEOPLE);
+      const wish = byName && rng.chance(0.7) ? `the one that ${item.does}` : `the ${item.name}`;
+      return `${name} wanted ${wish}, so ${they} took ${number}.`;
+    },
+  ]);
+  return `${p.name} showed ${q.name} a list. ${shown} ${choices.map(told).join(" ")}`;
 };
 
 /** Counting, and the sum as it is written. */
@@ -109,7 +119,7 @@ const conversation: Writer = (rng) => {
   return (rng.chance(0.3) ? [gist, ...told] : [...told, gist]).join(" ");
 };
 
-/** Somebody who learns Velan: words, and sentences in both languages. */
+/** Somebody who learns Velan: words, and sentences in both languages, in quotation marks and without, which are other tokens. */
 const foreign: Writer = (rng) => {
   const c = clause(rng);
   const word = vocable(rng);
@@ -119,6 +129,8 @@ const foreign: Writer = (rng) => {
     `"${velan(c)}" is Velan and means "${english(c).slice(0, -1)}".`,
     `${name} says "${english(c)}" and then says it in Velan: "${velan(c)}".`,
     `The Velan word for "${word.english}" is "${word.velan}". ${name} says: "${velan(c)}".`,
+    `"${english(c)}" in Velan is ${velan(c)}.`,
+    `The teacher wrote in Velan: ${velan(c)}.`,
   ]);
 };
 
@@ -169,19 +181,19 @@ const school: Writer = (rng) => {
 
 const WRITERS: readonly (readonly [weight: number, writer: Writer])[] = [
   [6, adventure],
-  [14, questions],
-  [14, memory],
+  [18, questions],
+  [18, memory],
   [3, portrait],
   [5, knowledge],
-  [15, choosing],
+  [20, choosing],
   [9, counting],
   [4, sums],
   [10, conversation],
-  [16, foreign],
+  [14, foreign],
   [2, scenes],
   [2, notes],
   [2, school],
-  [15, echo],
+  [10, echo],
 ];
 
 /** Document `index` of the endless corpus that `seed` names: one to about ten sentences. */

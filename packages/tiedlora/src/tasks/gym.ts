@@ -1,22 +1,12 @@
 /** The gym's five tasks as tasks like any other: their questions are generated, not read. */
 import { GYM_TASK_NAMES, GYM_TASKS, type GymTaskName, gymExamples } from "../gym/tasks.ts";
-import {
-  BLEU,
-  EXACT_MATCH,
-  F1,
-  ROUGE_1,
-  ROUGE_2,
-  ROUGE_L,
-  SAME_CHOICE,
-  SAME_RESULT,
-  SAME_TEXT,
-} from "./metrics.ts";
+import { BLEU, EXACT_MATCH, F1, ROUGE_1, ROUGE_2, ROUGE_L, SAME_RESULT, SAME_TEXT } from "./metrics.ts";
 import type { Metric, Split, Task } from "./task.ts";
 
 const METRICS: Readonly<Record<GymTaskName, readonly [Metric, ...Metric[]]>> = {
   extraction: [EXACT_MATCH, F1],
   summary: [ROUGE_L, ROUGE_1, ROUGE_2],
-  choice: [SAME_CHOICE],
+  choice: [SAME_TEXT],
   translation: [BLEU, SAME_TEXT],
   arithmetic: [SAME_RESULT, SAME_TEXT],
 };
