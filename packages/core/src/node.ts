@@ -2,7 +2,8 @@
  * The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes; `grad` maps
  * graphs to graphs; `plan` turns a graph into a program. Nothing here computes a number.
  */
-import type { BinaryOp, DeviceBuffer, DType, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
+import type { BinaryOp, DType, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
+import type { QueuedBuffer } from "./runtime.ts";
 
 /** Lengths of the axes, the slowest first; [] is a single number. */
 export type Shape = readonly number[];
@@ -14,7 +15,7 @@ export type Range = readonly [start: number, stop: number, step: number];
  * `version` counts in-place updates, so that a stale reader can be told.
  */
 export interface Storage {
-  buffer: DeviceBuffer;
+  readonly buffer: QueuedBuffer;
   version: number;
   /** For messages: the path of the parameter, or what this memory is. */
   name: string;

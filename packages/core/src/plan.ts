@@ -9,7 +9,7 @@ import { assemble, type Layout } from "./assemble.ts";
 import { lower } from "./lower.ts";
 import { rewrite } from "./lower/rewrite.ts";
 import { trace, type Trace } from "./key.ts";
-import { QueuedBuffer, type Runtime } from "./runtime.ts";
+import type { Runtime } from "./runtime.ts";
 import { show } from "./shape.ts";
 
 /** After the program, `storage` holds `value` (of the same size and type), and its version has grown by one. */
@@ -71,14 +71,16 @@ export function submit(
       });
       plan.executable?.run(inputs, targets, values);
       for (const { storage, buffer } of replaced) {
-        replaceMemory(storage, buffer);
         temporary.delete(buffer);
+        temporary.add(storage.buffer.memory);
+        storage.buffer.memory = buffer;
+        storage.buffer.failure = null;
       }
     } finally {
       for (const buffer of temporary) buffer.free();
     }
   };
-  const makes = fresh.map(({ buffer }) => buffer).filter((buffer) => buffer instanceof QueuedBuffer);
+  const makes = fresh.map(({ buffer }) => buffer);
   runtime.queue.run(task, plan.ready ? { ready: plan.ready, makes } : { makes });
   return { outputs };
 }
@@ -94,22 +96,9 @@ export function planFor(
 }
 
 /** The backend's memory behind a storage. Throws where what was to fill it failed. */
-function memoryOf({ buffer }: { readonly buffer: DeviceBuffer }): DeviceBuffer {
-  if (!(buffer instanceof QueuedBuffer)) return buffer;
+function memoryOf({ buffer }: Storage): DeviceBuffer {
   if (buffer.failure) throw buffer.failure;
   return buffer.memory;
-}
-
-function replaceMemory(storage: Storage, memory: DeviceBuffer): void {
-  const { buffer } = storage;
-  if (!(buffer instanceof QueuedBuffer)) {
-    buffer.free();
-    storage.buffer = memory;
-    return;
-  }
-  buffer.memory.free();
-  buffer.memory = memory;
-  buffer.failure = null;
 }
 
 function uploaded(runtime: Runtime, values: ArrayBufferView): DeviceBuffer {
@@ -121,14 +110,10 @@ function uploaded(runtime: Runtime, values: ArrayBufferView): DeviceBuffer {
 /** The lasting upload of host memory that is used for the second time; null the first time. */
 function uploadFor(runtime: Runtime, node: Node<"data">): Storage | null {
   const known = runtime.uploads.get(node);
-  if (known === undefined) {
-    runtime.uploads.set(node, null);
-    return null;
-  }
   if (known) return known;
   const { values } = node.attrs;
-  const storage = runtime.allocate(values.byteLength, "an uploaded tensor");
-  storage.buffer.write(values);
+  const storage = known === null ? runtime.allocate(values.byteLength, "an uploaded tensor") : null;
+  storage?.buffer.write(values);
   runtime.uploads.set(node, storage);
   return storage;
 }

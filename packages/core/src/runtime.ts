@@ -112,9 +112,9 @@ export class Runtime {
   readonly queue: Queue = new Queue();
   /** Host memory that has been used: null after the first time, afterwards its upload, for as long as the node lives. */
   readonly uploads: WeakMap<Node, Storage | null> = new WeakMap<Node, Storage | null>();
-  readonly #plans = new Map<number, Plan[]>(); // by hash, the least recently used hash first
+  readonly #plans = new Map<number, Plan>(); // by hash, the least recently used first
   readonly #limits: { readonly programs: number; readonly bytes: number };
-  readonly #collected: FinalizationRegistry<DeviceBuffer>;
+  readonly #collected: FinalizationRegistry<QueuedBuffer>;
   #closed = false;
 
   constructor(backend: Backend, options: RuntimeOptions = {}) {
@@ -123,7 +123,7 @@ export class Runtime {
     this.fusion = options.fusion !== "off";
     this.#limits = { programs: options.cachedPrograms ?? 256, bytes: options.cachedBytes ?? 2 ** 30 };
     this.#collected = new FinalizationRegistry((buffer) => {
-      if (!this.#closed && !(buffer instanceof QueuedBuffer && buffer.freed)) buffer.free();
+      if (!this.#closed && !buffer.freed) buffer.free();
     });
   }
 
@@ -145,46 +145,40 @@ export class Runtime {
 
   /** The plan of a graph with this signature, if it was planned before. */
   findPlan(hash: number, signature: Int32Array): Plan | undefined {
-    const plans = this.#plans.get(hash);
-    const found = plans?.find((plan) => sameInts(plan.signature, signature));
-    if (!plans || !found) return undefined;
+    const plan = this.#plans.get(hash);
+    if (!plan || !sameInts(plan.signature, signature)) return undefined;
     this.#plans.delete(hash);
-    this.#plans.set(hash, plans);
-    return found;
+    this.#plans.set(hash, plan);
+    return plan;
   }
 
+  /** Keeps a plan; the least recently used ones beyond the limits go. Of two graphs with one hash the later is kept. */
   keepPlan(hash: number, plan: Plan): void {
-    this.#plans.set(hash, [...(this.#plans.get(hash) ?? []), plan]);
-    this.#evict();
+    this.#freePlan(hash);
+    this.#plans.set(hash, plan);
+    let bytes = [...this.#plans.values()].reduce((sum, { tempBytes }) => sum + tempBytes, 0);
+    for (const [oldest, { tempBytes }] of this.#plans) {
+      const { size } = this.#plans;
+      if (size <= 1 || (size <= this.#limits.programs && bytes <= this.#limits.bytes)) return;
+      bytes -= tempBytes;
+      this.#freePlan(oldest);
+    }
   }
 
   /** Forgets a plan that could not be compiled: its next use compiles it anew. */
   dropPlan(hash: number, plan: Plan): void {
-    const rest = this.#plans.get(hash)?.filter((other) => other !== plan) ?? [];
-    if (rest.length > 0) this.#plans.set(hash, rest);
-    else this.#plans.delete(hash);
+    if (this.#plans.get(hash) === plan) this.#plans.delete(hash);
   }
 
-  #evict(): void {
-    const all = [...this.#plans.values()].flat();
-    let count = all.length;
-    let bytes = all.reduce((sum, plan) => sum + plan.tempBytes, 0);
-    for (const [hash, plans] of this.#plans) {
-      if (count <= Math.max(this.#limits.programs, 1) && (bytes <= this.#limits.bytes || count <= 1)) return;
-      this.#plans.delete(hash);
-      for (const plan of plans) {
-        count--;
-        bytes -= plan.tempBytes;
-        this.queue.run(() => plan.executable?.free());
-      }
-    }
+  #freePlan(hash: number): void {
+    const plan = this.#plans.get(hash);
+    if (plan) this.queue.run(() => plan.executable?.free());
+    this.#plans.delete(hash);
   }
 
   /** Bytes on the device now and at most so far, and how many programs are kept compiled. */
   memory(): { liveBytes: number; peakBytes: number; cachedPrograms: number } {
-    let cachedPrograms = 0;
-    for (const plans of this.#plans.values()) cachedPrograms += plans.length;
-    return { ...this.backend.memory(), cachedPrograms };
+    return { ...this.backend.memory(), cachedPrograms: this.#plans.size };
   }
 
   /** Resolves when all submitted work is done; rejects with the first error of it that nothing has reported. */
