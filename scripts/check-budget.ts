@@ -12,7 +12,7 @@ const SOURCES = resolve(import.meta.dirname, "../packages/core/src");
 /** What the core is meant to come down to. */
 const GOAL = 5000;
 /** What it may not exceed until then: it only ever goes down. */
-const BUDGET = 5610;
+const BUDGET = 5570;
 const READING = ["node.ts", "shape.ts", "tensor.ts", "grad.ts", "fuse.ts", "plan.ts"];
 const READING_BUDGET = 2000;
 
