@@ -13,13 +13,21 @@ function seed(): { seed?: number } {
   return { seed: Number(given) };
 }
 
+interface RegisterOptions extends ConformanceOptions {
+  readonly skip?: string | false;
+  /** What the names of the tests start with. */
+  readonly title?: string;
+  /** Which cases; default: all. */
+  readonly only?: RegExp;
+}
+
 /** Registers every case as a test. */
-export function register(
-  makeDevice: MakeDevice,
-  options: ConformanceOptions & { readonly skip?: string | false } = {},
-): void {
+export function register(makeDevice: MakeDevice, options: RegisterOptions = {}): void {
   const effort = long ? { effort: 5, randomCases: 2000 } : {};
   const suite = conformance(makeDevice, { ...effort, ...seed(), ...options });
-  for (const { name, run } of suite.cases) test(name, { skip: options.skip ?? false }, run);
+  const cases = suite.cases.filter(({ name }) => options.only?.test(name) ?? true);
+  for (const { name, run } of cases) {
+    test(`${options.title ?? ""}${name}`, { skip: options.skip ?? false }, run);
+  }
   after(() => suite.close());
 }

@@ -9,6 +9,7 @@ import { adapt, methods } from "tiedlora";
 const OPEN = {
   cpu: (options: DeviceOptions): Promise<Device> => cpu(options),
   webgpu: (options: DeviceOptions): Promise<Device> => webgpu(options),
+  "webgpu f16": (options: DeviceOptions): Promise<Device> => webgpu({ ...options, matmulPrecision: "f16" }),
   "webgpu plain": (options: DeviceOptions): Promise<Device> => webgpu({ ...options, variant: "plain" }),
   reference: (options: DeviceOptions): Promise<Device> => Promise.resolve(reference(options)),
 } as const;

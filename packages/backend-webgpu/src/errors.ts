@@ -11,6 +11,9 @@ export class WebGpuError extends Error {
 /** No adapter, or no WebGPU at all. */
 export class NoAdapterError extends WebGpuError {}
 
+/** The adapter lacks an optional feature that was asked for. */
+export class MissingFeatureError extends WebGpuError {}
+
 /** The device is gone (driver reset, GPU removed, destroyed by someone else): what it held is lost with it. */
 export class DeviceLostError extends WebGpuError {}
 

@@ -7,6 +7,7 @@ export { createWebGpuBackend, WebGpuBackend } from "./backend.ts";
 export {
   DeviceClosedError,
   DeviceLostError,
+  MissingFeatureError,
   NoAdapterError,
   OutOfMemoryError,
   ShaderError,

@@ -2,9 +2,15 @@
  * Finding a GPU: `navigator.gpu` in browsers, Dawn (npm package "webgpu") in Node. The only module that knows the
  * difference; what it returns is a device with the limits and features that the backend uses.
  */
-import { deviceLost, DeviceClosedError, type DeviceLostError, NoAdapterError } from "./errors.ts";
+import {
+  deviceLost,
+  DeviceClosedError,
+  type DeviceLostError,
+  MissingFeatureError,
+  NoAdapterError,
+} from "./errors.ts";
 import { isNode, PoliteWaiter } from "./wait.ts";
-import type { Target } from "./wgsl/target.ts";
+import type { MatmulPrecision, Target } from "./wgsl/target.ts";
 
 /** Which GPU is opened, and how much of it is used. */
 export interface OpenOptions {
@@ -14,6 +20,12 @@ export interface OpenOptions {
   readonly variant?: "auto" | "plain";
   /** Choose kernels as for this kind of adapter, whatever it is. Default: what it is. */
   readonly tuning?: "hardware" | "software";
+  /**
+   * "f16": the factors of matrix products are rounded to half precision when a tile of them is read (relative error 2^-11,
+   * absolute 2^-24 below 2^-14; beyond 65504 the product is infinite or NaN); products and sums stay f32, and so do
+   * products with a single row or column where those are reductions. Needs the feature "shader-f16". Default "f32".
+   */
+  readonly matmulPrecision?: MatmulPrecision;
   /** Lower limits than the device's, to try how a kernel behaves on a lesser one. */
   readonly limits?: {
     readonly maxBindingBytes?: number;
@@ -166,6 +178,7 @@ function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, opt
   const lower = options.limits ?? {};
   return {
     f16: device.features.has("shader-f16"),
+    matmulPrecision: options.matmulPrecision ?? "f32",
     subgroup: device.features.has("subgroups") ? fixed : 0,
     software,
     maxInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
@@ -180,11 +193,22 @@ function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, opt
   };
 }
 
-/** Opens a device. Throws NoAdapterError where there is none. */
+function checkF16({ features, info }: GPUAdapter, { matmulPrecision, variant }: OpenOptions): void {
+  if (matmulPrecision !== "f16" || (features.has("shader-f16") && variant !== "plain")) return;
+  const why = features.has("shader-f16")
+    ? 'the variant "plain" leaves out'
+    : `the adapter "${info.description || info.vendor}" does not offer`;
+  throw new MissingFeatureError(
+    `matmulPrecision "f16" needs the feature "shader-f16", which ${why}; leave it out, to compute in f32`,
+  );
+}
+
+/** Opens a device. Throws NoAdapterError where there is none, MissingFeatureError where it lacks what `options` need. */
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   const gpu = await findGpu();
   const adapter = await requestAdapter(gpu, options);
   const plain = options.variant === "plain";
+  checkF16(adapter, options);
   const device = await adapter.requestDevice({
     requiredFeatures: plain ? [] : FEATURES.filter((f) => adapter.features.has(f)),
     requiredLimits: plain ? {} : Object.fromEntries(RAISED.map((k) => [k, adapter.limits[k]])),

@@ -10,6 +10,7 @@ const TARGETS: { readonly [name: string]: Target } = {
   "the default limits": DEFAULT_LIMITS,
   "a software adapter": SOFTWARE,
   "a graphics card": CARD,
+  "a graphics card, factors of products in f16": { ...CARD, matmulPrecision: "f16" },
 };
 
 /** The kernels of one training step of a GPT of six layers and width 384. */
@@ -70,6 +71,9 @@ function invocations(code: string): number {
 }
 
 function workgroupBytes(code: string): number {
-  const arrays = code.matchAll(/var<workgroup> \w+: array<(vec4<)?\w+>*, (\d+)>/g);
-  return [...arrays].reduce((sum, [, four, n]) => sum + (four ? 16 : 4) * Number(n), 0);
+  const arrays = code.matchAll(/var<workgroup> \w+: array<(vec4<)?(\w+)>*, (\d+)>/g);
+  return [...arrays].reduce(
+    (sum, [, four, type, n]) => sum + (four ? 4 : 1) * (type === "f16" ? 2 : 4) * Number(n),
+    0,
+  );
 }

@@ -16,7 +16,7 @@ import {
   type UnaryOp,
 } from "@tiedlora/core";
 import { erf } from "./erf.ts";
-import { type Precision, UNIT } from "./precision.ts";
+import { type FloatOp, type Precision, UNIT } from "./precision.ts";
 
 const MAX: { readonly f32: number; readonly f64: number } = {
   f32: 3.4028234663852886e38,
@@ -118,6 +118,13 @@ export class Arithmetic {
     }
   }
 
+  /** A factor of a matrix product, which may be rounded to half precision, or not. */
+  factor(x: number, e: number): number {
+    if (this.#precision.factors === undefined) return this.#exact(x, e);
+    const y = this.cast("f32", "f16", x, e);
+    return this.#exact(x, this.error + Math.abs(y - x));
+  }
+
   /** The sum of `n` products' or values' sum `y`, whose absolute values sum to `size`, in any order. */
   sum(dtype: ComputeType, y: number, size: number, n: number, e: number, exact: boolean): number {
     if (!isFloatType(dtype)) return this.#exact(dtype === "u32" ? y >>> 0 : y | 0, certain(e));
@@ -144,7 +151,7 @@ export class Arithmetic {
     return this.#exact(y, size < TINY[dtype] ? e + TINY[dtype] : e);
   }
 
-  #rounded(dtype: "f32" | "f64", y: number, op: keyof Precision, x: number, e: number): number {
+  #rounded(dtype: "f32" | "f64", y: number, op: FloatOp, x: number, e: number): number {
     return this.#finish(dtype, y, e + this.#precision[op](x, y, UNIT[dtype]));
   }
 

@@ -65,14 +65,24 @@ class Dot {
 const wideOf = (operands: readonly Operand[]): "f32" | "f64" =>
   operands.some((o) => o.dtype === "f64") ? "f64" : "f32";
 
+function factors(operand: Operand, shape: readonly number[], scope: Scope): Bounded {
+  const { arithmetic } = scope;
+  const { values, errors } = read(operand, shape, scope);
+  const rounded = errors.map((e, i) => {
+    arithmetic.factor(values[i]!, e);
+    return arithmetic.error;
+  });
+  return { values, errors: rounded };
+}
+
 const matmul: Runner<"matmul"> = ({ params, inputs, outputs }, scope) => {
   const { batch, m, n, k, epilogue } = params;
   const wide = wideOf(inputs);
   const c = bounded(product(batch) * m * n);
   const dots = Array.from(c.values, () => new Dot());
   k.forEach((depth, term) => {
-    const a = read(inputs[2 * term]!, [...batch, m, depth], scope);
-    const b = read(inputs[2 * term + 1]!, [...batch, depth, n], scope);
+    const a = factors(inputs[2 * term]!, [...batch, m, depth], scope);
+    const b = factors(inputs[2 * term + 1]!, [...batch, depth, n], scope);
     dots.forEach((dot, i) => {
       const [column, row, matrix] = [i % n, Math.floor(i / n), Math.floor(i / n / m)];
       for (let p = 0; p < depth; p++) {

@@ -4,12 +4,15 @@
  */
 import type { BinaryOp, UnaryOp } from "@tiedlora/core";
 
-type FloatOp =
+export type FloatOp =
   | Exclude<UnaryOp, "neg" | "abs" | "floor" | "not">
   | Extract<BinaryOp, "add" | "sub" | "mul" | "div" | "mod">;
 
 /** Absolute error of `op` at argument `x` with exact result `y`, where `u` is half the distance from 1 to the next number. */
-export type Precision = { readonly [op in FloatOp]: (x: number, y: number, u: number) => number };
+export type Precision = { readonly [op in FloatOp]: (x: number, y: number, u: number) => number } & {
+  /** Matrix products may round their factors to this type first. */
+  readonly factors?: "f16";
+};
 
 /** `n` units in the last place. */
 const ulps =

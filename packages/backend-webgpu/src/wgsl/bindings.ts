@@ -173,8 +173,7 @@ export class Bindings {
   /** Declarations of all bindings; call it last, when all scalars are known. */
   declare(): string {
     const lines: string[] = [];
-    const f16 = this.#shown.some((s) => s.kind === "f16");
-    if (f16) lines.push("enable f16;");
+    if (this.helpers.useF16 || this.#shown.some((s) => s.kind === "f16")) lines.push("enable f16;");
     for (const s of this.#shown) {
       const element = s.atomic ? "atomic<u32>" : ELEMENT[s.kind][s.wide ? 1 : 0];
       for (const p of range(s.parts)) {
@@ -202,6 +201,12 @@ export class Bindings {
       return this.#decode(access.operand.dtype, shown, this.#element(shown, address, 4), address, 4);
     const elements = range(4).map((c) => this.load(access, c === 0 ? address : `${address} + ${c}u`));
     return `vec4<${wgslOf(access.operand.dtype)}>(${elements.join(", ")})`;
+  }
+
+  /** `value`, one or four floats that were loaded through `access`, as `f16`, rounded to nearest. */
+  toF16(access: Access, value: string, width: Width): string {
+    if (access.shown.kind !== "f16") return this.helpers.call("nearestF16", width, [value]);
+    return width === 1 ? `f16(${value})` : `vec4<f16>(${value})`; // it was half precision before
   }
 
   /** The statement that stores `value`, of the operand's compute type. */

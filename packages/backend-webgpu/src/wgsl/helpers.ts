@@ -11,15 +11,17 @@ export type Helper =
   | "bf16Bits"
   | "roundToF16"
   | "roundToBf16"
+  | "nearestF16"
   | "wideBf16"
   | "wideF16"
   | "packHalves";
 
-/** Names of the float, unsigned, signed and bool types of one width, and a constant spread over it. */
+/** Names of the float, unsigned, signed and half types of one width, and a constant spread over it. */
 interface Types {
   readonly width: 1 | 4;
   readonly F: string;
   readonly U: string;
+  readonly half: string;
   readonly I: string;
   readonly u: (hex: string) => string;
   readonly name: (helper: Helper) => string;
@@ -33,6 +35,7 @@ function typesOf(width: 1 | 4): Types {
     F: of("f32"),
     U,
     I: of("i32"),
+    half: of("f16"),
     u: (x) => (width === 1 ? `${x}u` : `${U}(${x}u)`),
     name: (helper) => helperName(helper, width),
   };
@@ -119,6 +122,14 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   roundToBf16: ({ F, u, name }) => `fn ${name("roundToBf16")}(x: ${F}) -> ${F} {
   return bitcast<${F}>(${name("bf16Bits")}(x) << ${u("16")});
 }`,
+  // An `f16`: rounded to nearest in integers first, so that the conversion, which may round either way, is exact. What is
+  // beyond the largest becomes an infinity or a NaN.
+  nearestF16: ({ U, F, u, half, name }) => `fn ${name("nearestF16")}(x: ${F}) -> ${half} {
+  let bits = bitcast<${U}>(x);
+  let rounded = (bits + ${u("0xfff")} + ((bits >> ${u("13")}) & ${u("1")})) & ${u("0xffffe000")};
+  let beyond = (bits & ${u("0x7fffffff")}) >= ${u("0x477ff000")};
+  return ${half}(bitcast<${F}>(select(rounded, bits | ${u("0x7f800000")}, beyond)));
+}`,
   // One half of a word (width 1: word, index), or the four halves of two words.
   wideBf16: ({ name, width }) =>
     width === 4
@@ -157,6 +168,11 @@ export class Helpers {
     for (const other of DEPENDS[helper] ?? []) this.#define(other, width);
     const types = typesOf(width);
     this.#used.set(name, BODY[helper](types).replaceAll("F(", `${types.F}(`));
+  }
+
+  /** Whether a definition needs `enable f16`. */
+  get useF16(): boolean {
+    return this.#used.has(helperName("nearestF16", 1)) || this.#used.has(helperName("nearestF16", 4));
   }
 
   definitions(): string {

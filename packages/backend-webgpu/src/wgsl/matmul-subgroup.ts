@@ -41,7 +41,9 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
   if (whole > 0) {
     lines.push(
       `for (var k = 0u; k < ${whole}u + P[0].x; k += 4u) {`,
-      ...range(held).map((i) => `  let a${i} = ${alongDepth(frame, term.rows, `row${i}`)};`),
+      ...range(held).map(
+        (i) => `  let a${i} = ${frame.rounded(term.rows, alongDepth(frame, term.rows, `row${i}`))};`,
+      ),
       ...columnsByDepth(frame, term.columns).map((l) => `  ${l}`),
       ...range(held * S).map((r) => `  ${accumulate(r, S, (i, q) => `a${i}[${q}]`, 4)}`),
       "}",
@@ -50,8 +52,10 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
   if (whole < term.depth) {
     lines.push(
       `for (var k = ${whole}u; k < ${term.depth}u + P[0].x; k++) {`,
-      ...range(held).map((i) => `  let a${i} = ${frame.one(term.rows, `row${i}`, "k")};`),
-      `  let b0 = ${frame.lines(term.columns, "column", "k")};`,
+      ...range(held).map(
+        (i) => `  let a${i} = ${frame.rounded(term.rows, frame.one(term.rows, `row${i}`, "k"), 1)};`,
+      ),
+      `  let b0 = ${frame.rounded(term.columns, frame.lines(term.columns, "column", "k"))};`,
       ...range(held * S).map((r) => `  ${accumulate(r, S, (i) => `a${i}`, 1)}`),
       "}",
     );
@@ -79,10 +83,14 @@ function alongDepth(frame: MatmulFrame, side: Side, line: string): string {
 /** Statements that define b0 … b3: four columns at depths k to k + 3. */
 function columnsByDepth(frame: MatmulFrame, side: Side): string[] {
   if (side.vector !== "depth")
-    return range(4).map((q) => `let b${q} = ${frame.lines(side, "column", `k + ${q}u`)};`);
+    return range(4).map(
+      (q) => `let b${q} = ${frame.rounded(side, frame.lines(side, "column", `k + ${q}u`))};`,
+    );
   const last = side.lengths[side.lineAxis]! - 1;
   return [
-    ...range(4).map((c) => `let t${c} = ${frame.four(side, `min(column + ${c}u, ${last}u)`, "k")};`),
+    ...range(4).map(
+      (c) => `let t${c} = ${frame.rounded(side, frame.four(side, `min(column + ${c}u, ${last}u)`, "k"))};`,
+    ),
     ...range(4).map((q) => `let b${q} = vec4<f32>(t0[${q}], t1[${q}], t2[${q}], t3[${q}]);`),
   ];
 }

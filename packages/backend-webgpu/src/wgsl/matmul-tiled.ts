@@ -46,8 +46,8 @@ export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
     groups: frame.batches * rowTiles * columnTiles,
     size: [across, tile.rows / tile.own],
     shared: [
-      `var<workgroup> rowTile: array<vec4<f32>, ${(tile.rows * tile.depth) / 4}>;`,
-      `var<workgroup> columnTile: array<vec4<f32>, ${(tile.columns * tile.depth) / 4}>;`,
+      `var<workgroup> rowTile: array<${frame.stagedType}, ${(tile.rows * tile.depth) / 4}>;`,
+      `var<workgroup> columnTile: array<${frame.stagedType}, ${(tile.columns * tile.depth) / 4}>;`,
     ],
     subgroups: false,
     variant: `tiled ${tile.rows}x${tile.columns}x${tile.depth}`,
@@ -58,6 +58,8 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
   const { own } = tile;
   const across = tile.columns / own;
   const vectors = range(own / 4);
+  const factor = (from: string, lines: number, i: string): string =>
+    frame.factors(`${from}Tile[k * ${lines / 4}u + ${i}]`);
   // drivers unroll loops of constant length: good on a GPU, slow to compile on a CPU
   const depth = target.software ? `${tile.depth}u + P[0].x` : `${tile.depth}u`;
   return [
@@ -66,8 +68,8 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
     ...fill(frame, term.columns, term.depth, "columnTile", "column", tile.columns, tile),
     "  workgroupBarrier();",
     `  for (var k = 0u; k < ${depth}; k++) {`,
-    ...vectors.map((j) => `    let b${j} = columnTile[k * ${tile.columns / 4}u + at.x + ${j * across}u];`),
-    ...vectors.map((i) => `    let a${i} = rowTile[k * ${tile.rows / 4}u + at.y * ${own / 4}u + ${i}u];`),
+    ...vectors.map((j) => `    let b${j} = ${factor("column", tile.columns, `at.x + ${j * across}u`)};`),
+    ...vectors.map((i) => `    let a${i} = ${factor("row", tile.rows, `at.y * ${own / 4}u + ${i}u`)};`),
     ...range(own).flatMap((r) =>
       vectors.map((j) => `    c${r}_${j} = fma(vec4<f32>(a${r >> 2}[${r & 3}]), b${j}, c${r}_${j});`),
     ),
@@ -100,7 +102,7 @@ function fill(
     `    let line = ${from} + l * 4u;`,
     "    var v = vec4<f32>();",
     `    if (k0 + k < ${depth}u) { v = ${frame.lines(side, "line", "k0 + k")}; }`,
-    `    ${to}[k * ${groups}u + l] = v;`,
+    `    ${to}[k * ${groups}u + l] = ${frame.staged(side, "v")};`,
     "  }",
   ];
 }

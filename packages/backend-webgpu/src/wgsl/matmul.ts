@@ -11,6 +11,7 @@ import {
   product,
   type View,
 } from "@tiedlora/kernels";
+import { type Width, wgslType } from "./arithmetic.ts";
 import { address, Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";
 import { assemble } from "./entry.ts";
@@ -334,6 +335,28 @@ export class MatmulFrame {
       .join(", ")})`;
   }
 
+  /** The type of four numbers as they are staged. */
+  get stagedType(): string {
+    return this.#target.matmulPrecision === "f16" ? "vec4<f16>" : "vec4<f32>";
+  }
+
+  /** One or four numbers of a side (an expression) in the type they are staged in. */
+  staged({ operand }: Side, value: string, width: Width = 4): string {
+    if (this.#target.matmulPrecision === "f32") return value;
+    return this.#bindings.toF16(this.#bindings.access(operand), value, width);
+  }
+
+  /** Staged numbers as the floats that are multiplied. */
+  factors(staged: string, width: Width = 4): string {
+    if (this.#target.matmulPrecision === "f32") return staged;
+    return `${wgslType("f32", width)}(${staged})`;
+  }
+
+  /** Numbers of a side, which is not staged, as the floats that are multiplied. */
+  rounded(side: Side, value: string, width: Width = 4): string {
+    return this.factors(this.staged(side, value, width), width);
+  }
+
   /** A call that treats four finished columns; both may be beyond the last. */
   finish(row: string, column: string, value: string): string {
     return `finish(b, ${row}, ${column}, ${value});`;
@@ -387,7 +410,7 @@ fn finish(b: u32, row: u32, column: u32, value: vec4<f32>) {
   ): Kernel {
     const sides = this.terms.flatMap((t) => [t.rows, t.columns]);
     const functions = [...sides.map((s) => this.#sideFunctions(s)), this.#finishFunctions()];
-    const label = `${this.label} (${shape.variant})`;
+    const label = `${this.label} (${shape.variant}${this.#target.matmulPrecision === "f16" ? " f16" : ""})`;
     return assemble({ ...shape, label, functions, main }, this.#bindings, this.#target);
   }
 }

@@ -4,10 +4,15 @@
  */
 import type { ComputeType } from "@tiedlora/kernels";
 
+/** The type that the factors of a matrix product have when they are multiplied. */
+export type MatmulPrecision = "f32" | "f16";
+
 /** Abilities and limits that the rendered code may rely on. */
 export interface Target {
   /** `enable f16` works. Without it, half precision is unpacked from 32-bit words. */
   readonly f16: boolean;
+  /** What the factors of a matrix product are rounded to; "f16" needs `f16`. Sums are f32 in either case. */
+  readonly matmulPrecision: MatmulPrecision;
   /** Lanes of a subgroup where that is the same for every shader, else 0: subgroup code is not rendered. */
   readonly subgroup: number;
   /** A CPU pretends to be a GPU: memory instructions and barriers cost far more than arithmetic. */

@@ -7,6 +7,7 @@ import type { Kernel, Target } from "../../src/wgsl/target.ts";
 /** What WebGPU guarantees everywhere. */
 export const DEFAULT_LIMITS: Target = {
   f16: false,
+  matmulPrecision: "f32",
   subgroup: 0,
   software: false,
   maxInvocations: 256,
