@@ -2,3 +2,4 @@
 export { loadAdapter, saveAdapter, saveAdapters, saveMerged, textFile } from "./node/files.ts";
 export { METRIC_FORMATS, type MetricFormat } from "./node/metrics.ts";
 export { run, type RunOptions, type RunResult } from "./node/run.ts";
+export { directorySource } from "./node/tasks.ts";

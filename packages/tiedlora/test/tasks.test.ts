@@ -1,4 +1,4 @@
-/** Tasks: each data set's own files give the paper's prompts; splits are kept apart; answers are judged. */
+/** Tasks: each data set's own files give its prompts, the paper's where it has some; splits are kept apart; answers are judged. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";

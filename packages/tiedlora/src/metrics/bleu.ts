@@ -6,6 +6,7 @@ import { counted, ngrams, splitWords, trimEnd } from "./text.ts";
 
 const MAX_ORDER = 4;
 
+/** What sacreBLEU lets choose. */
 export interface BleuOptions {
   /** "13a" is the tokenizer of mteval-v13a; "none" splits at white space. Default: "13a". */
   readonly tokenize?: "13a" | "none";
@@ -15,6 +16,7 @@ export interface BleuOptions {
   readonly effectiveOrder?: boolean;
 }
 
+/** BLEU and what it is made of. */
 export interface BleuScore {
   /** 0 to 100. */
   readonly score: number;

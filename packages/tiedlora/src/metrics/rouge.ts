@@ -4,14 +4,17 @@
  */
 import { counted, harmonicMean, ngrams, overlap } from "./text.ts";
 
+/** Of single words, of pairs of words, or of the longest common subsequence. */
 export type RougeType = "rouge1" | "rouge2" | "rougeL";
 
+/** How much of a text is in the reference, how much of the reference in the text, and their harmonic mean; in [0, 1]. */
 export interface RougeScore {
   readonly precision: number;
   readonly recall: number;
   readonly f: number;
 }
 
+/** The words that ROUGE compares: runs of a-z and 0-9, in lower case. */
 export function rougeWords(text: string): string[] {
   return text.toLowerCase().match(/[a-z0-9]+/g) ?? [];
 }

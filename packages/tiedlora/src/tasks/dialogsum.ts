@@ -1,4 +1,7 @@
-/** DialogSum (Chen et al. 2021): tell a conversation in a sentence or two. The test set has three references. */
+/**
+ * DialogSum (Chen et al. 2021): tell a conversation in a sentence or two. The test set has three references. How the
+ * Tied-LoRA paper asks is not known; the prompt is ours, in the form of its others.
+ */
 import { readRecords } from "../data/records.ts";
 import { ROUGE_1, ROUGE_2, ROUGE_L } from "./metrics.ts";
 import { Fields } from "./reading.ts";

@@ -1,4 +1,7 @@
-/** E2E NLG (Novikova et al. 2017): say what a list of slots and values means. Several references for each list. */
+/**
+ * E2E NLG (Novikova et al. 2017): say what a list of slots and values means. Several references for each list. The Tied-LoRA paper
+ * does not have this task; the prompt is ours.
+ */
 import { readRecords, type TextFile } from "../data/records.ts";
 import { BLEU } from "./metrics.ts";
 import { Fields } from "./reading.ts";

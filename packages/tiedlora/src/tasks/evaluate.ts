@@ -25,6 +25,7 @@ export interface EvaluateOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How a model answered the questions of a task. */
 export interface TaskResult {
   /** Questions that were asked. */
   readonly count: number;

@@ -1,4 +1,4 @@
-/** GSM8K (Cobbe et al. 2021): solve a word problem, showing the working. */
+/** GSM8K (Cobbe et al. 2021): solve a word problem, showing the working. The prompt is that of Tied-LoRA's authors. */
 import { readRecords } from "../data/records.ts";
 import { NUMBER_FLEXIBLE, NUMBER_STRICT } from "./metrics.ts";
 import { Fields } from "./reading.ts";

@@ -40,6 +40,7 @@ export interface ChoiceMetric {
   readonly score: (logLikelihoods: readonly number[], choice: Choice) => number;
 }
 
+/** What judges the answers to a task. */
 export type Metric = TextMetric | ChoiceMetric;
 
 /** Where a data set's files are. */
@@ -51,6 +52,7 @@ export interface TaskSource {
   open(name: string): Promise<TextFile>;
 }
 
+/** A task that a model is trained on and judged by; `defineTask` makes one. */
 export interface Task {
   readonly name: string;
   /** What is asked, in a few words. */
@@ -71,6 +73,7 @@ export interface Task {
   readonly questions: (split: Split, source: TaskSource) => AsyncIterable<Question>;
 }
 
+/** The declaration of a task. */
 export interface TaskSpec {
   readonly name: string;
   readonly title: string;

@@ -1,4 +1,7 @@
-/** Translation from English into German: IWSLT 2017 (talks, XML) and Multi30k (captions, parallel lines). */
+/**
+ * Translation from English into German: IWSLT 2017 (talks, XML) and Multi30k (captions, parallel lines). The Tied-LoRA paper has the
+ * former, but how it asks is not known; the prompt is ours.
+ */
 import { DataError } from "../data/errors.ts";
 import type { TextFile } from "../data/records.ts";
 import { BLEU } from "./metrics.ts";
