@@ -50,7 +50,11 @@ test("every page has a title, one first heading, the width of a phone, and nothi
     const html = readFileSync(join(site, page), "utf8");
     assert.equal(html.match(/<h1[ >]/g)?.length, 1, page);
     // What is copied as it is, a sweep's report, has a title of its own.
-    assert.match(html, page.startsWith("files") ? /<title>.+<\/title>/ : /<title>.+ · tiedlora<\/title>/, page);
+    assert.match(
+      html,
+      page.startsWith("files") ? /<title>.+<\/title>/ : /<title>.+ · tiedlora<\/title>/,
+      page,
+    );
     assert.match(html, /name="viewport" content="width=device-width/, page);
     assert.doesNotMatch(html, /<(script|link|img)[^>]*(src|href)="https?:/, page);
   }
