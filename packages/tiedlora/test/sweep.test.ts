@@ -1,6 +1,7 @@
 /** Sweeps: what a file says becomes runs; runs are finished once, whatever happens to the others or to the sweep. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,6 +20,7 @@ import { BASELINE, type RunConfig, runId, type RunResult } from "../src/sweep/co
 import { expandSweep } from "../src/sweep/expand.ts";
 import { runOne } from "../src/sweep/run.ts";
 import { parseSweep } from "../src/sweep/spec.ts";
+import { tiedlora } from "./support/command.ts";
 import { isRunning } from "./support/processes.ts";
 
 const GRID = `name: small
@@ -320,6 +322,26 @@ test("what a killed process was writing is removed, what another is writing is n
   for (const pid of [ended, process.ppid]) await writeFile(join(runs, `.a.json.${pid}-0.tmp`), "{");
   await store.prepare();
   assert.deepEqual(await readdir(runs), [`.a.json.${process.ppid}-0.tmp`]);
+});
+
+test("a model that is not there, or knows too few positions, is found out before any run", async (t) => {
+  const directory = await folder(t);
+  const file = join(directory, "grid.yaml");
+  const refused = async (from: string, to: string): Promise<string> => {
+    await writeFile(file, GRID.replace(from, to));
+    const { code, info } = await tiedlora("sweep", file, "--out", join(directory, "out"));
+    assert.equal(code, 1, info);
+    return info;
+  };
+  assert.match(
+    await refused("model: base", `model: ${directory}/none`),
+    /on\.model .*none: there is no such/,
+  );
+  assert.match(
+    await refused("summary]", "summary], seq: 129"),
+    /on\.seq 129: the model knows 128 positions .*; give at most on\.seq 128/,
+  );
+  assert.ok(!existsSync(join(directory, "out")), "nothing was written");
 });
 
 test("a sweep's folder holds nothing but its own files", async (t) => {

@@ -17,14 +17,14 @@ export async function openModel(directory: string, device: Device): Promise<Pret
   return loadPretrained(directory, { device });
 }
 
-/** Throws if there is no such directory, and says what it may be instead. */
-export async function checkModelDirectory(directory: string): Promise<void> {
+/** Throws if there is no such directory, and says what it may be instead. `name`: of the setting that gives it. */
+export async function checkModelDirectory(directory: string, name = "--model"): Promise<void> {
   const found = await stat(directory).catch(() => null);
   if (found?.isDirectory()) return;
   const expected = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
-  if (found !== null) throw new Error(`--model ${directory}: this is a file; ${expected}`);
+  if (found !== null) throw new Error(`${name} ${directory}: this is a file; ${expected}`);
   throw new Error(
-    `--model ${directory}: there is no such directory; ${(await suggestion(directory)) ?? expected}`,
+    `${name} ${directory}: there is no such directory; ${(await suggestion(directory)) ?? expected}`,
   );
 }
 
@@ -40,11 +40,11 @@ async function suggestion(directory: string): Promise<string | null> {
 }
 
 /** Throws if sequences are longer than the model has learned positions for. */
-export async function checkLength(directory: string, seq: number): Promise<void> {
+export async function checkLength(directory: string, seq: number, name = "--seq"): Promise<void> {
   const { maxPositions } = await loadConfig(directory);
   if (seq > maxPositions)
     throw new Error(
-      `--seq ${seq}: the model knows ${maxPositions} positions (max_position_embeddings); give at most --seq ${maxPositions}`,
+      `${name} ${seq}: the model knows ${maxPositions} positions (max_position_embeddings); give at most ${name} ${maxPositions}`,
     );
 }
 

@@ -1,5 +1,6 @@
 /** How a sweep goes: a line for each run that ends, and on a terminal one that moves below them. */
 import { MultiBar } from "cli-progress";
+import { measureOf, qualityOf } from "../report/summary.ts";
 import { type RunConfig, type RunFailure, runId, type RunResult } from "../sweep/config.ts";
 import { duration, paint, type Output } from "./output.ts";
 
@@ -84,11 +85,12 @@ const BAR = {
 };
 
 /** "summary tl6 rank 8 seed 0: ROUGE-L 93.10, loss 0.0412, 4,848 trained, 21s" */
-function resultText({ config, test, trainable, seconds }: RunResult): string {
+function resultText(result: RunResult): string {
+  const { config, test, trainable, seconds } = result;
   const { task, method, rank, seed } = config;
-  const [name, value] = Object.entries(test.scores)[0] ?? ["perplexity", test.perplexity];
+  const measure = measureOf(result);
   const what = trainable === 0 ? `${task} without an adapter` : `${task} ${method} rank ${rank} seed ${seed}`;
   const trained =
     trainable === 0 ? "" : `, ${trainable.toLocaleString("en-US")} trained, ${duration(seconds)}`;
-  return `${what}: ${name} ${value.toFixed(2)}, loss ${test.loss.toFixed(4)}${trained}`;
+  return `${what}: ${measure.name} ${qualityOf(result, measure).toFixed(2)}, loss ${test.loss.toFixed(4)}${trained}`;
 }

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
+import { BASE_DIRECTORY } from "../node/base.ts";
 import { runPool } from "../node/sweep/pool.ts";
 import { RunStore } from "../node/sweep/store.ts";
 import { type RunConfig, runId } from "../sweep/config.ts";
@@ -9,6 +10,7 @@ import { expandSweep } from "../sweep/expand.ts";
 import { parseSweep, SpecError, type SweepSpec } from "../sweep/spec.ts";
 import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { checkLength, checkModelDirectory } from "./load.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { SweepProgress } from "./sweep-progress.ts";
@@ -45,10 +47,18 @@ export function addSweep(program: Command, output: Output): void {
         return;
       }
       await checkOut(store.directory);
+      await checkModel(spec.on);
       await store.prepare();
       await store.describe(text);
       await sweep({ spec, options, output, store, configs });
     });
+}
+
+/** Before any run: the model is there, and knows as many positions as examples may have tokens. */
+async function checkModel({ model, seq }: SweepSpec["on"]): Promise<void> {
+  const directory = model === "base" ? BASE_DIRECTORY : model;
+  await checkModelDirectory(directory, "on.model");
+  await checkLength(directory, seq, "on.seq");
 }
 
 function processes(text: string): number {

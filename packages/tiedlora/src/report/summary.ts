@@ -2,7 +2,7 @@
 import { BASELINE, type RunConfig, type RunResult } from "../sweep/config.ts";
 import { interval, type Interval } from "./stats.ts";
 
-/** How good a run is: its task's main metric, or its perplexity if nothing was generated. */
+/** How good a run is: its task's main metric, or its perplexity if the loss alone was asked for. */
 export interface Measure {
   readonly name: string;
   readonly higherIsBetter: boolean;
@@ -81,9 +81,11 @@ function groupOf(runs: readonly RunResult[]): Group {
   };
 }
 
-export function measureOf({ test }: RunResult): Measure {
+export function measureOf({ test, config }: RunResult): Measure {
   const [name] = Object.keys(test.scores);
-  return name === undefined ? { name: "perplexity", higherIsBetter: false } : { name, higherIsBetter: true };
+  return name === undefined || config.lossOnly
+    ? { name: "perplexity", higherIsBetter: false }
+    : { name, higherIsBetter: true };
 }
 
 export function qualityOf({ test }: RunResult, { name }: Measure): number {
