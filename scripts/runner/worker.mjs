@@ -15,14 +15,19 @@ process.on("message", async ({ file, end }) => {
     setTimeout(report, 2000).unref();
     return;
   }
+  // Tests of the root run in order, and its hooks once there are no more (on some versions of Node only at exit).
+  let begun = false;
+  after(() => {
+    begun = true; // ahead of the file's own hooks, which are registered later
+  });
   try {
     await import(pathToFileURL(file).href);
   } catch (error) {
     process.send?.({ type: "load-error", error: error?.stack ?? String(error) });
   }
-  // Tests of the root run in order, and its hooks once there are no more (on some versions of Node only at exit).
   const hooks = new Promise((done) => after(() => done()));
   await test(`${end} (tests)`, () => undefined);
   await Promise.race([hooks, sleep(HOOKS_MS)]);
+  if (begun) await hooks; // closing a browser takes its time; hooks that the next file adds meanwhile would run with these
   void test(end, () => undefined); // its report tells the parent
 });

@@ -116,3 +116,21 @@ test("tests, subtests and skips are counted; skips keep their reasons", async ()
     { name: "g", reason: "no browser" },
   ]);
 });
+
+test("a file's slow hooks end before the next file begins, so that its hooks do not run among them", async () => {
+  const slow = (ms: number): string => `
+    let closed = false;
+    test("t", async () => {
+      await new Promise((resolve) => setTimeout(resolve, ${ms}));
+      if (closed) throw new Error("closed before its time");
+    });
+    after(() => { closed = true; return new Promise((resolve) => setTimeout(resolve, 600)); });`;
+  const list = await results([slow(0), slow(1500)]);
+  assert.deepEqual(
+    list.map(({ passed, failures }) => [passed, failures]),
+    [
+      [1, []],
+      [1, []],
+    ],
+  );
+});
