@@ -18,6 +18,7 @@ import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
+import { Verdicts } from "./verdicts.ts";
 import { isRendered } from "./wgsl/library.ts";
 
 /** Opens an adapter and makes a backend of it. Throws NoAdapterError, which says how to get one. */
@@ -35,6 +36,7 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly #gpu: Gpu;
   readonly #pipelines: PipelineCache;
   readonly #staging: StagingPool;
+  readonly #verdicts: Verdicts;
   readonly #counters: Counters = { dispatches: 0, bindGroups: 0, submissions: 0 };
   readonly #host: Host;
   readonly #onError: (event: GPUUncapturedErrorEvent) => void;
@@ -50,7 +52,8 @@ export class WebGpuBackend implements Backend, Transfers {
     this.adapter = gpu.info;
     const { device, target } = gpu;
     const fail = (error: Error): void => void (this.#failure ??= error);
-    this.pool = new MemoryPool(device, device.limits.maxBufferSize, fail);
+    this.#verdicts = new Verdicts(device);
+    this.pool = new MemoryPool(device, device.limits.maxBufferSize, this.#verdicts, fail);
     this.#pipelines = new PipelineCache(device);
     this.#staging = new StagingPool(device);
     this.caps = {
@@ -64,7 +67,7 @@ export class WebGpuBackend implements Backend, Transfers {
     };
     device.addEventListener("uncapturederror", this.#onError);
     void this.#watchLoss();
-    this.#host = this.#makeHost();
+    this.#host = this.#makeHost(fail);
   }
 
   async #watchLoss(): Promise<void> {
@@ -73,12 +76,15 @@ export class WebGpuBackend implements Backend, Transfers {
     for (const reject of this.#waiting) reject(error);
   }
 
-  #makeHost(): Host {
+  #makeHost(fail: (error: Error) => void): Host {
     const recorder = (): Recorder | undefined => this.#recorder;
     return {
       device: this.device,
       pool: this.pool,
       counters: this.#counters,
+      verdicts: this.#verdicts,
+      fail,
+      rejection: (error) => this.#toError(error),
       get recorder() {
         return recorder();
       },
@@ -119,6 +125,7 @@ export class WebGpuBackend implements Backend, Transfers {
   async sync(): Promise<void> {
     this.#assertOpen();
     await this.#orLost(this.device.queue.onSubmittedWorkDone());
+    await this.#orLost(this.#verdicts.settled());
     this.#throwFailure();
   }
 
@@ -149,14 +156,33 @@ export class WebGpuBackend implements Backend, Transfers {
     this.#recorder = recorder;
     try {
       await work();
+    } catch (error) {
+      recorder.discard();
+      throw error;
     } finally {
       this.#recorder = undefined;
     }
     return recorder.finish((promise) => this.#orLost(promise));
   }
 
-  write(block: Block, data: ArrayBufferView, offset: number): void {
+  write(to: GpuBuffer, data: ArrayBufferView, offset: number): void {
     if (!this.#host.usable()) return;
+    const isAll = offset === 0 && data.byteLength === to.bytes;
+    const { block } = to;
+    this.#verdicts.of(
+      "validation",
+      () => this.#write(block, data, offset),
+      (error) => {
+        if (!error && isAll) return to.spoil(undefined);
+        if (!error || block.refused) return;
+        const failure = this.#toError(error);
+        to.spoil(failure);
+        this.#host.fail(failure);
+      },
+    );
+  }
+
+  #write(block: Block, data: ArrayBufferView, offset: number): void {
     const { queue } = this.device;
     const [start, end] = [Math.ceil(offset / 4) * 4, Math.floor((offset + data.byteLength) / 4) * 4];
     const { buffer, byteOffset, byteLength } = data;
@@ -197,26 +223,41 @@ export class WebGpuBackend implements Backend, Transfers {
   }
   #mergePipeline: GPUComputePipeline | undefined;
 
-  async read(block: Block, offset: number, bytes: number): Promise<ArrayBuffer> {
+  async read(from: GpuBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
     if (bytes === 0) return new ArrayBuffer(0);
     const start = Math.floor(offset / 4) * 4;
     const size = Math.ceil((offset + bytes - start) / 4) * 4;
-    const staging = this.#staging.take(size);
-    const encoder = this.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(block.gpu, start, staging, 0, size);
-    this.device.queue.submit([encoder.finish()]);
-    this.#counters.submissions++;
-    await this.#orLost(staging.mapAsync(USAGE.MAP_READ, 0, size)).catch((error: unknown) => {
-      staging.destroy();
-      throw this.#failure ?? error;
-    });
+    const staging = await this.#copied(from, start, size);
     const copy = staging.getMappedRange(0, size).slice(offset - start, offset - start + bytes);
     staging.unmap();
     this.#staging.give(staging);
     this.#throwFailure();
     return copy;
+  }
+
+  /** A mapped copy of bytes `start` to `start + size`. Rejects with what spoiled the buffer, or the copying of it. */
+  async #copied(from: GpuBuffer, start: number, size: number): Promise<GPUBuffer> {
+    const errors: Error[] = [];
+    const learn = (error: GPUError | null): void => void (error && errors.push(this.#toError(error)));
+    const staging = this.#verdicts.of("out-of-memory", () => this.#staging.take(size), learn);
+    this.#verdicts.of("validation", () => this.#copy(from.block, start, staging, size), learn);
+    const mapped = staging.mapAsync(USAGE.MAP_READ, 0, size);
+    await this.#orLost(mapped).catch((error: unknown) => errors.push(error as Error));
+    await this.#orLost(this.#verdicts.settled());
+    const failure = from.failure ?? errors[0];
+    if (!failure) return staging;
+    staging.destroy();
+    if (this.#failure === failure) this.#failure = undefined; // reported here
+    throw failure;
+  }
+
+  #copy(from: Block, start: number, to: GPUBuffer, size: number): void {
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(from.gpu, start, to, 0, size);
+    this.device.queue.submit([encoder.finish()]);
+    this.#counters.submissions++;
   }
 
   /** The promise, or a rejection as soon as the device is lost or closed. */

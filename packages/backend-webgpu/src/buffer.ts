@@ -5,8 +5,8 @@ import { type Block, type MemoryPool, USAGE } from "./memory.ts";
 /** What buffers need of their backend. */
 export interface Transfers {
   readonly pool: MemoryPool;
-  write(block: Block, data: ArrayBufferView, offset: number): void;
-  read(block: Block, offset: number, bytes: number): Promise<ArrayBuffer>;
+  write(buffer: GpuBuffer, data: ArrayBufferView, offset: number): void;
+  read(buffer: GpuBuffer, offset: number, bytes: number): Promise<ArrayBuffer>;
 }
 
 export class GpuBuffer implements DeviceBuffer {
@@ -14,6 +14,7 @@ export class GpuBuffer implements DeviceBuffer {
   readonly #block: Block;
   readonly #transfers: Transfers;
   #freed = false;
+  #spoiled: Error | undefined;
 
   constructor(bytes: number, transfers: Transfers) {
     this.bytes = bytes;
@@ -27,14 +28,24 @@ export class GpuBuffer implements DeviceBuffer {
     return this.#block;
   }
 
+  /** Why this does not hold what it should: there was no memory for it, or what was to fill it failed. */
+  get failure(): Error | undefined {
+    return this.#block.refused ?? this.#spoiled;
+  }
+
+  /** What was to fill this failed; undefined: it has been filled since. */
+  spoil(failure: Error | undefined): void {
+    this.#spoiled = failure;
+  }
+
   write(data: ArrayBufferView, offset = 0): void {
     this.#check("write", offset, data.byteLength);
-    this.#transfers.write(this.block, data, offset);
+    this.#transfers.write(this, data, offset);
   }
 
   read(offset = 0, bytes: number = this.bytes - offset): Promise<ArrayBuffer> {
     this.#check("read", offset, bytes);
-    return this.#transfers.read(this.block, offset, bytes);
+    return this.#transfers.read(this, offset, bytes);
   }
 
   free(): void {
@@ -51,6 +62,9 @@ export class GpuBuffer implements DeviceBuffer {
   }
 }
 
+/** Bytes of host-visible buffers that are kept. */
+const KEPT_STAGING = 64 << 20;
+
 /** Host-visible buffers for reading back, kept for reuse. */
 export class StagingPool {
   readonly #device: GPUDevice;
@@ -64,13 +78,15 @@ export class StagingPool {
   take(bytes: number): GPUBuffer {
     const fits = this.#free.findIndex((b) => b.size >= bytes && b.size <= 4 * Math.max(bytes, 1024));
     if (fits >= 0) return this.#free.splice(fits, 1)[0]!;
-    const size = 2 ** Math.ceil(Math.log2(Math.max(bytes, 256)));
+    const largest = Math.floor(this.#device.limits.maxBufferSize / 4) * 4;
+    const size = Math.min(2 ** Math.ceil(Math.log2(Math.max(bytes, 256))), Math.max(bytes, largest));
     return this.#device.createBuffer({ size, usage: USAGE.MAP_READ | USAGE.COPY_DST });
   }
 
   give(buffer: GPUBuffer): void {
     this.#free.push(buffer);
-    if (this.#free.length > 8) this.#free.shift()!.destroy();
+    const kept = (): number => this.#free.reduce((sum, { size }) => sum + size, 0);
+    while (this.#free.length > 8 || kept() > KEPT_STAGING) this.#free.shift()!.destroy();
   }
 }
 

@@ -51,15 +51,14 @@ export function outOfMemory(live: number, detail: string): OutOfMemoryError {
   );
 }
 
-export function shaderError(
-  label: string,
-  code: string,
-  messages: readonly string[],
-  cause?: unknown,
-): ShaderError {
+/** `cause` is the rejection of the pipeline: "validation" for WGSL that is wrong, "internal" for a driver that gave up. */
+export function shaderError(label: string, code: string, message: string, cause: unknown): ShaderError {
+  const isDriver = (cause as { readonly reason?: string }).reason === "internal";
+  const what = isDriver
+    ? "was given up by the driver, which may be out of memory; if it happens again, please report it"
+    : "did not compile; please report it";
   return new ShaderError(
-    `the kernel "${label}" did not compile; please report it together with the adapter's name:\n` +
-      `${messages.join("\n")}\n--- source\n${code}`,
+    `the kernel "${label}" ${what} together with the adapter's name:\n${message}\n--- source\n${code}`,
     code,
     { cause },
   );

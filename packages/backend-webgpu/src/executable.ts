@@ -8,6 +8,7 @@ import type { Block, MemoryPool } from "./memory.ts";
 import type { Pipeline } from "./pipelines.ts";
 import type { Recorder } from "./profile.ts";
 import { UniformBlock } from "./uniforms.ts";
+import type { Verdicts } from "./verdicts.ts";
 import type { Kernel } from "./wgsl/target.ts";
 
 /** Counts of what a backend did so far. */
@@ -22,10 +23,15 @@ export interface Host {
   readonly device: GPUDevice;
   readonly pool: MemoryPool;
   readonly counters: Counters;
+  readonly verdicts: Verdicts;
   /** Times kernels while profiling. */
   readonly recorder: Recorder | undefined;
   /** False once the device is lost: work is dropped, and reads and syncs reject. Throws after close(). */
   usable(): boolean;
+  /** The error that a rejected operation is reported as. */
+  rejection(error: GPUError): Error;
+  /** To be reported by the next read or sync. */
+  fail(error: Error): void;
 }
 
 /** Bind groups are kept for this many sets of buffers per program, and this many per kernel. */
@@ -45,6 +51,13 @@ interface Copy {
   readonly from: Block;
   readonly to: Block;
   readonly bytes: number;
+}
+
+/** The memory that one run was encoded with. */
+interface Run {
+  readonly own: readonly (Block | undefined)[];
+  readonly inputs: readonly GpuBuffer[];
+  readonly outputs: readonly GpuBuffer[];
 }
 
 export class GpuExecutable implements Executable {
@@ -67,10 +80,7 @@ export class GpuExecutable implements Executable {
   ) {
     this.#host = host;
     this.#specs = specs;
-    this.#own = specs.map(({ kind, bytes, aliasOf }) => {
-      const isStaged = kind === "output" && aliasOf === undefined && bytes <= STAGED_BYTES;
-      return kind === "temp" || isStaged ? host.pool.take(bytes) : undefined;
-    });
+    this.#own = takeOwn(specs, host.pool);
     this.#first = specs.map(() => undefined);
     this.#dispatches = kernels.map((kernel, i) => ({ kernel, pipeline: pipelines[i]!, groups: new Map() }));
     this.#uniforms = new UniformBlock(host.device, kernels);
@@ -83,9 +93,21 @@ export class GpuExecutable implements Executable {
   run(inputs: readonly GpuBuffer[], outputs: readonly GpuBuffer[], scalars: Float64Array): void {
     if (this.#freed) throw new Error("Executable.run: this executable was freed");
     if (!this.#host.usable() || this.#dispatches.length === 0) return;
-    const { device, counters, recorder } = this.#host;
     const given = this.#given(inputs, outputs);
+    const failure = inputs.find((buffer) => buffer.failure)?.failure;
+    if (failure) throw failure;
+    this.#replaceRefused();
     this.#stageInputs(given);
+    const own = [...this.#own];
+    this.#host.verdicts.of(
+      "validation",
+      () => this.#submit(given, scalars),
+      (error) => this.#judge(error, { own, inputs, outputs }),
+    );
+  }
+
+  #submit(given: readonly (GpuBuffer | undefined)[], scalars: Float64Array): void {
+    const { device, counters, recorder } = this.#host;
     const groups = this.#bindGroups(given.map((buffer, i) => this.#own[i] ?? buffer!.block));
     this.#uniforms.update(scalars);
     const encoder = device.createCommandEncoder();
@@ -107,6 +129,39 @@ export class GpuExecutable implements Executable {
     for (const d of this.#dispatches) d.groups.clear();
   }
 
+  /** A submission that is rejected has not happened at all; one that read what was spoiled has, and spoils on. */
+  #judge(error: GPUError | null, { own, inputs, outputs }: Run): void {
+    const read = inputs.find((buffer) => buffer.failure)?.failure;
+    if (!error) {
+      if (read) for (const output of outputs) output.spoil(read);
+      return;
+    }
+    const refused = own.find((block) => block?.refused)?.refused;
+    const unheld = outputs.find((buffer) => buffer.failure)?.failure;
+    const failure = read ?? refused ?? unheld ?? this.#host.rejection(error);
+    for (const output of outputs) if (!inputs.includes(output)) output.spoil(failure);
+    this.#host.fail(failure);
+  }
+
+  /** Asks anew for what the device had no memory for. */
+  #replaceRefused(): void {
+    this.#own.forEach((block, i) => {
+      if (!block?.refused) return;
+      this.#own[i] = undefined;
+      this.#host.pool.give(block, this.#specs[i]!.bytes);
+      this.#takeOwn(i);
+    });
+  }
+
+  /** Memory of the executable's own for buffer `i`. */
+  #takeOwn(i: number): void {
+    this.#own[i] = this.#host.pool.take(this.#specs[i]!.bytes);
+    this.#sets.clear();
+    for (const { kernel, groups } of this.#dispatches) {
+      if (kernel.bindings.some(({ buffer }) => buffer === i)) groups.clear();
+    }
+  }
+
   /**
    * Gives an input a stage once it is seen to be another buffer than in the first run, as batches are: bind groups then
    * no longer depend on it.
@@ -117,11 +172,7 @@ export class GpuExecutable implements Executable {
       if (kind !== "input" || this.#own[i]) return;
       const first = (this.#first[i] ??= buffer);
       if (first === buffer || bytes > STAGED_BYTES || this.#isUpdated(i)) return;
-      this.#own[i] = this.#host.pool.take(bytes);
-      this.#sets.clear();
-      for (const { kernel, groups } of this.#dispatches) {
-        if (kernel.bindings.some(({ buffer }) => buffer === i)) groups.clear();
-      }
+      this.#takeOwn(i);
     });
   }
 
@@ -192,6 +243,21 @@ export class GpuExecutable implements Executable {
     this.#host.counters.bindGroups++;
     remember(dispatch.groups, key, group);
     return group;
+  }
+}
+
+/** Temporaries, and stages of small outputs. Keeps none if one of them cannot be had. */
+function takeOwn(specs: readonly BufferSpec[], pool: MemoryPool): (Block | undefined)[] {
+  const own: (Block | undefined)[] = [];
+  try {
+    for (const { kind, bytes, aliasOf } of specs) {
+      const isStaged = kind === "output" && aliasOf === undefined && bytes <= STAGED_BYTES;
+      own.push(kind === "temp" || isStaged ? pool.take(bytes) : undefined);
+    }
+    return own;
+  } catch (error) {
+    own.forEach((block, i) => block && pool.give(block, specs[i]!.bytes));
+    throw error;
   }
 }
 

@@ -3,6 +3,7 @@
  * queue operations happen in the order of submission, so a new owner's writes come after the old owner's reads.
  */
 import { outOfMemory, tooLarge } from "./errors.ts";
+import type { Verdicts } from "./verdicts.ts";
 
 /** One GPU buffer with the identity that bind groups are cached by. */
 export interface Block {
@@ -11,7 +12,7 @@ export interface Block {
   /** Bytes of the GPU buffer: the size class. */
   readonly size: number;
   /** The device turned out to have no memory for it. */
-  refused: boolean;
+  refused: Error | undefined;
 }
 
 /** Free blocks of at most this share of what is live are kept. */
@@ -21,6 +22,7 @@ const KEEP_LEAST = 64 << 20;
 export class MemoryPool {
   readonly #device: GPUDevice;
   readonly #maxBytes: number;
+  readonly #verdicts: Verdicts;
   readonly #onError: (error: Error) => void;
   readonly #free = new Map<number, Block[]>();
   #freeBytes = 0;
@@ -30,8 +32,9 @@ export class MemoryPool {
   #peak = 0;
 
   /** `onError` hears of allocations that the device turns out, later, to have refused. */
-  constructor(device: GPUDevice, maxBytes: number, onError: (error: Error) => void) {
+  constructor(device: GPUDevice, maxBytes: number, verdicts: Verdicts, onError: (error: Error) => void) {
     this.#device = device;
+    this.#verdicts = verdicts;
     this.#maxBytes = maxBytes;
     this.#onError = onError;
   }
@@ -81,23 +84,21 @@ export class MemoryPool {
 
   #create(size: number): Block {
     this.#held += size;
-    this.#device.pushErrorScope("out-of-memory");
-    const gpu = this.#device.createBuffer({
-      size,
-      usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
-    });
-    const block: Block = { id: this.#nextId++, gpu, size, refused: false };
-    void this.#watch(block, this.#device.popErrorScope());
-    return block;
-  }
-
-  async #watch(block: Block, scope: Promise<GPUError | null>): Promise<void> {
     const live = this.#live;
-    const error = await scope.catch(() => null); // the device is lost: reported as that
-    if (!error) return;
-    block.refused = true;
-    this.#trim(0); // room for the next attempt
-    this.#onError(outOfMemory(live, error.message));
+    const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
+    const make = (): Block => ({
+      id: this.#nextId++,
+      gpu: this.#device.createBuffer({ size, usage }),
+      size,
+      refused: undefined,
+    });
+    const block: Block = this.#verdicts.of("out-of-memory", make, (error) => {
+      if (!error) return;
+      block.refused = outOfMemory(live, error.message);
+      this.#trim(0); // room for the next attempt
+      this.#onError(block.refused);
+    });
+    return block;
   }
 
   #destroy({ gpu, size }: Block): void {

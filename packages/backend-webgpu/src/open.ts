@@ -193,11 +193,33 @@ function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, opt
   };
 }
 
-function checkF16({ features, info }: GPUAdapter, { matmulPrecision, variant }: OpenOptions): void {
+/** The values of options that are one of a few. */
+const CHOICES: {
+  readonly [K in "adapter" | "variant" | "tuning" | "matmulPrecision"]: readonly OpenOptions[K][];
+} = {
+  adapter: ["high-performance", "low-power", "software"],
+  variant: ["auto", "plain"],
+  tuning: ["hardware", "software"],
+  matmulPrecision: ["f32", "f16"],
+};
+
+/** Throws a TypeError where an option has a value that it does not have. */
+function checkOptions(options: OpenOptions): void {
+  for (const key of Object.keys(CHOICES) as (keyof typeof CHOICES)[]) {
+    const [value, choices] = [options[key], CHOICES[key] as readonly unknown[]];
+    if (value === undefined || choices.includes(value)) continue;
+    throw new TypeError(
+      `webgpu: ${key} is ${JSON.stringify(value)}, which is none of ${choices.map((c) => `"${c}"`).join(", ")}`,
+    );
+  }
+}
+
+function checkF16(adapter: GPUAdapter, { matmulPrecision, variant }: OpenOptions): void {
+  const { features } = adapter;
   if (matmulPrecision !== "f16" || (features.has("shader-f16") && variant !== "plain")) return;
   const why = features.has("shader-f16")
     ? 'the variant "plain" leaves out'
-    : `the adapter "${info.description || info.vendor}" does not offer`;
+    : `the adapter "${describe(adapter).description}" does not offer`;
   throw new MissingFeatureError(
     `matmulPrecision "f16" needs the feature "shader-f16", which ${why}; leave it out, to compute in f32`,
   );
@@ -205,15 +227,26 @@ function checkF16({ features, info }: GPUAdapter, { matmulPrecision, variant }: 
 
 /** Opens a device. Throws NoAdapterError where there is none, MissingFeatureError where it lacks what `options` need. */
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
+  checkOptions(options);
   const gpu = await findGpu();
   const adapter = await requestAdapter(gpu, options);
-  const plain = options.variant === "plain";
   checkF16(adapter, options);
-  const device = await adapter.requestDevice({
+  return opened(await requestDevice(adapter, options), adapter, options);
+}
+
+async function requestDevice(adapter: GPUAdapter, { variant }: OpenOptions): Promise<GPUDevice> {
+  const plain = variant === "plain";
+  const wanted = {
     requiredFeatures: plain ? [] : FEATURES.filter((f) => adapter.features.has(f)),
     requiredLimits: plain ? {} : Object.fromEntries(RAISED.map((k) => [k, adapter.limits[k]])),
+  };
+  return adapter.requestDevice(wanted).catch((cause: unknown) => {
+    throw new NoAdapterError(
+      `the adapter "${describe(adapter).description}" opens no device (${String(cause)}); ` +
+        'try { variant: "plain" }, another adapter, a newer driver, or the CPU backend',
+      { cause },
+    );
   });
-  return opened(device, adapter, options);
 }
 
 function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions): Gpu {

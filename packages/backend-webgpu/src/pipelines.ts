@@ -72,7 +72,6 @@ export class PipelineCache {
       );
     const [error, result] = await Promise.all([invalid, pipeline]);
     if ("gpu" in result) return result;
-    const messages = [error?.message ?? String(result.cause)];
-    throw shaderError(label, code, messages, result.cause);
+    throw shaderError(label, code, error?.message ?? String(result.cause), result.cause);
   }
 }

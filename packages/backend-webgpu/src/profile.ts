@@ -24,6 +24,10 @@ interface Pending {
 /** Queries that one query set may hold. */
 const MAX_QUERIES = 4096;
 
+function destroy({ queries, buffer, staging }: Pending): void {
+  for (const resource of [queries, buffer, staging]) resource.destroy();
+}
+
 export class Recorder {
   readonly #device: GPUDevice;
   #pending: Pending[] = [];
@@ -68,12 +72,19 @@ export class Recorder {
     this.#pending.push({ labels: dispatches.map((d) => d.kernel.label), queries, buffer, staging });
   }
 
+  /** Forgets what was encoded so far. */
+  discard(): void {
+    for (const pending of this.#pending) destroy(pending);
+    this.#pending = [];
+  }
+
   /** The times of everything encoded so far, once it has run; the slowest first. */
   async finish(wait: <T>(promise: Promise<T>) => Promise<T>): Promise<KernelTime[]> {
     const times = new Map<string, { calls: number; milliseconds: number }>();
     const pending = this.#pending;
     this.#pending = [];
-    for (const { labels, queries, buffer, staging } of pending) {
+    for (const one of pending) {
+      const { labels, staging } = one;
       await wait(staging.mapAsync(USAGE.MAP_READ));
       const ticks = new BigUint64Array(staging.getMappedRange());
       labels.forEach((label, i) => {
@@ -82,9 +93,7 @@ export class Recorder {
         time.milliseconds += Number(ticks[2 * i + 1]! - ticks[2 * i]!) / 1e6;
         times.set(label, time);
       });
-      staging.destroy();
-      buffer.destroy();
-      queries.destroy();
+      destroy(one);
     }
     return [...times]
       .map(([label, time]) => ({ label, ...time }))

@@ -7,11 +7,12 @@ import {
   createWebGpuBackend,
   DeviceClosedError,
   DeviceLostError,
+  type OpenOptions,
   OutOfMemoryError,
   ShaderError,
   type WebGpuBackend,
 } from "@tiedlora/backend-webgpu";
-import { Device, type DeviceBuffer } from "@tiedlora/core";
+import { Device, type DeviceBuffer, type Instr, type Operand, type Program } from "@tiedlora/core";
 import { skip } from "../../../test/support/gpu.ts";
 import { PipelineCache } from "../src/pipelines.ts";
 
@@ -172,3 +173,97 @@ test(
     });
   },
 );
+
+/** A program that doubles its first input into its output and, in place, the second, by way of `bytes` bytes of memory. */
+function doubling(bytes: number): Program {
+  const at = (buffer: number): Operand => ({ buffer, dtype: "f32", view: { offset: 0, strides: [1] } });
+  const load = (buffer: number): Instr => ({ op: "load", from: at(buffer), dtype: "f32" });
+  const twice: Instr = { op: "add", a: 0, b: 0, dtype: "f32" };
+  const loop = { type: "loop", outer: [4], inner: [] } as const;
+  return {
+    scalars: 0,
+    buffers: [
+      { kind: "input", bytes: 16 },
+      { kind: "temp", bytes },
+      { kind: "output", bytes: 16 },
+      { kind: "output", bytes: 16, aliasOf: 0 },
+    ],
+    steps: [
+      { ...loop, body: [load(0)], stores: [{ to: at(1), value: 0 }] },
+      { ...loop, body: [load(1), twice], stores: [2, 0].map((b) => ({ to: at(b), value: 1 })) },
+    ],
+  };
+}
+
+const values = async (buffer: DeviceBuffer): Promise<number[]> =>
+  Array.from(new Float32Array(await buffer.read()));
+
+test(
+  "a program without memory for its temporaries has not happened, and says so as often as it is asked",
+  options,
+  async () => {
+    await withBackend(async (backend) => {
+      const [weight, result] = [backend.alloc(16), backend.alloc(16)];
+      weight.write(Float32Array.of(1, 2, 3, 4));
+      const run = async (bytes: number): Promise<void> => {
+        const executable = await backend.compile(doubling(bytes));
+        executable.run([weight], [result, weight], new Float64Array());
+        executable.run([weight], [result, weight], new Float64Array());
+        await backend.sync().finally(() => executable.free());
+      };
+      await run(16);
+      assert.deepEqual(await values(result), [4, 8, 12, 16]);
+
+      await assert.rejects(run(backend.caps.maxBufferBytes - 15), OutOfMemoryError);
+      for (let i = 0; i < 2; i++) await assert.rejects(values(result), OutOfMemoryError);
+      assert.deepEqual(await values(weight), [4, 8, 12, 16], "the update has not happened");
+      await backend.sync(); // it was reported
+
+      const next = backend.alloc(16);
+      const small = await backend.compile(doubling(16));
+      assert.throws(() => small.run([result], [next, result], new Float64Array()), OutOfMemoryError);
+      small.run([weight], [next, weight], new Float64Array());
+      assert.deepEqual(await values(next), [8, 16, 24, 32]);
+      result.write(Float32Array.of(1, 1, 1, 1));
+      assert.deepEqual(await values(result), [1, 1, 1, 1], "written anew, it is good again");
+    });
+  },
+);
+
+test("what was computed from a buffer without memory is not to be had either", options, async () => {
+  await withBackend(async (backend) => {
+    const weight = backend.alloc(16);
+    weight.write(Float32Array.of(1, 2, 3, 4));
+    const device = new Device(backend);
+    const [small, large] = [await backend.compile(doubling(16)), await backend.compile(doubling(32))];
+    const [held, one, two] = [
+      backend.alloc(backend.caps.maxBufferBytes - 15),
+      backend.alloc(16),
+      backend.alloc(16),
+    ];
+    small.run([held], [one, held], new Float64Array()); // both before anything is known
+    large.run([one], [two, one], new Float64Array());
+    await assert.rejects(values(two), OutOfMemoryError);
+    await assert.rejects(values(one), OutOfMemoryError);
+    held.free();
+    await backend.sync().catch(() => {});
+    assert.deepEqual(await values(weight), [1, 2, 3, 4]);
+    assert.equal(await device.tensor([1, 2]).sum().item(), 3);
+  });
+});
+
+test("a program that cannot have one of its temporaries keeps none of them", options, async () => {
+  await withBackend(async (backend) => {
+    const before = backend.memory().liveBytes;
+    await assert.rejects(backend.compile(doubling(backend.caps.maxBufferBytes + 16)), OutOfMemoryError);
+    assert.equal(backend.memory().liveBytes, before);
+  });
+});
+
+test("an option with a value that it does not have is refused", options, async () => {
+  const wrong = { variant: "plane" } as unknown as OpenOptions;
+  await assert.rejects(createWebGpuBackend(wrong), {
+    name: "TypeError",
+    message: 'webgpu: variant is "plane", which is none of "auto", "plain"',
+  });
+});
