@@ -209,7 +209,7 @@ function checkOptions(options: OpenOptions): void {
     const [value, choices] = [options[key], CHOICES[key] as readonly unknown[]];
     if (value === undefined || choices.includes(value)) continue;
     throw new TypeError(
-      `webgpu: ${key} is ${JSON.stringify(value)}, which is none of ${choices.map((c) => `"${c}"`).join(", ")}`,
+      `webgpu: ${key} is ${JSON.stringify(value)}, which is none of ${choices.map((c) => JSON.stringify(c)).join(", ")}`,
     );
   }
 }
