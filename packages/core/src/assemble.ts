@@ -1,11 +1,11 @@
 /** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
 import type { Backend, BufferSpec, Program } from "@tiedlora/kernels";
 import { mapBuffers } from "@tiedlora/kernels";
-import { fuse, type Fused, type Work } from "./fuse.ts";
+import { assignSlots, runsAfter, schedule, sharesViews } from "@tiedlora/kernels/planner";
+import { type Uses, usesOf, type Work } from "@tiedlora/kernels/planner";
+import { fuse, type Fused } from "./fuse.ts";
 import { bytesOf } from "./fuse/storage.ts";
-import { assignSlots, sharesViews } from "./memory.ts";
 import { isOp, Node, type Storage, topological } from "./node.ts";
-import { runsAfter, schedule, type Uses, usesOf } from "./order.ts";
 import { product } from "./shape.ts";
 
 export interface Source {
@@ -115,7 +115,7 @@ class Assembly {
     fresh.forEach((node, index) => {
       if (bytesOf(node) > 0) this.#addOutput("fresh", index, node);
     });
-    const order = schedule(this.#fused, new Set(this.#bufferOf.keys()));
+    const order = schedule(works, values.map(bytesOf), new Set(this.#bufferOf.keys()));
     const reads = (index: number): boolean =>
       this.#inputs.some((x) => x.from === "data" && x.index === index);
     return {
@@ -179,7 +179,8 @@ class Assembly {
 
   #program(order: readonly Work[]): Program {
     const steps = order.map((work) => work.step);
-    const { slotOf, bytes } = assignSlots(steps, this.#fused.values, new Set(this.#bufferOf.keys()));
+    const sizes = this.#fused.values.map(bytesOf);
+    const { slotOf, bytes } = assignSlots(steps, sizes, new Set(this.#bufferOf.keys()));
     const firstTemp = this.#buffers.length;
     const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + slotOf.get(value)!;
     return {

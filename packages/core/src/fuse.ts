@@ -4,13 +4,13 @@
  * room for both: by the named rules below. With fusion off there is a kernel for every node, and none are joined.
  */
 import type { LibraryCall, Step } from "@tiedlora/kernels";
+import { commonSpace, epilogueOver, folds, loopKernel, operandAt, pattern } from "@tiedlora/kernels/planner";
+import { points, rows, type Space, type Work } from "@tiedlora/kernels/planner";
 import { emit, type Emitted, type Memory } from "./emit/emit.ts";
-import { epilogueOver, loopKernel } from "./emit/canonical.ts";
 import { isLibrary, isMemory, type LibraryNode } from "./emit/kinds.ts";
 import { libraryCall, outputOperand, resultShapes, type View, viewOf } from "./emit/library.ts";
-import { commonSpace, folds, pattern, points, rows, type Space, spaceOf } from "./emit/space.ts";
 import { chooseStored, LARGEST } from "./fuse/storage.ts";
-import { isOp, Node } from "./node.ts";
+import { isOp, isReduction, Node } from "./node.ts";
 import { product } from "./shape.ts";
 
 export interface FuseOptions {
@@ -20,14 +20,6 @@ export interface FuseOptions {
   readonly maxOperands: number;
   readonly slots: ReadonlyMap<Node, number>;
   readonly accelerates: (call: LibraryCall) => boolean;
-}
-
-/** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
-export interface Work {
-  step: Step;
-  readonly needs: Set<Work>;
-  /** The rules that shaped it, for `explain`. */
-  readonly rules: ReadonlySet<string>;
 }
 
 export interface Fused {
@@ -304,16 +296,28 @@ class Fuser implements Memory {
 
   /** The step of a kernel; null for an epilogue that does not go along the product's axes. */
   #step({ nodes, call, emitted }: Kernel, stored: readonly Node[]): Step | null {
-    const valueOf = (node: Node): number => this.valueOf(node);
-    if (!call) return loopKernel(emitted!, stored, valueOf);
-    const inputs = call.inputs.map((input) => input.operand);
+    const inputs = call?.inputs.map((input) => input.operand) ?? [];
     if (!emitted) {
-      const outputs = nodes.map((node) => outputOperand(node, valueOf(node)));
-      return libraryCall(call.node, inputs, outputs);
+      const outputs = nodes.map((node) => outputOperand(node, this.valueOf(node)));
+      return libraryCall(call!.node, inputs, outputs);
     }
-    const epilogue = epilogueOver(call.node.shape, emitted, stored, valueOf);
+    const stores = stored.map((node) => {
+      const { at, value, perRow } = emitted.results.get(node)!;
+      return { to: operandAt(node.shape, node.dtype, at, this.valueOf(node)), value, perRow };
+    });
+    const kernel = { space: emitted.space, body: emitted.body, stores };
+    if (!call) return loopKernel(kernel);
+    const epilogue = epilogueOver(call.node.shape, kernel);
     return epilogue && libraryCall(call.node, inputs, [], epilogue);
   }
+}
+
+/** The space in which a node is computed when it is alone: its elements, or for a reduction those of its input. */
+function spaceOf(node: Node): Space {
+  const shape = isReduction(node) ? node.inputs[0]!.shape : node.shape;
+  const folded = isReduction(node) ? node.attrs.axes : [];
+  const axes = shape.flatMap((n, axis) => (n > 1 ? [axis] : []));
+  return { extents: axes.map((axis) => shape[axis]!), inner: axes.map((axis) => folded.includes(axis)) };
 }
 
 /** The space of a matmul's result, if what follows is as large and elementwise. */

@@ -5,11 +5,10 @@
 import { computeType, isFloat, type LibraryCall } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import { type Attrs, isOp, isReduction, Node, type Shape, topological, withInputs } from "./node.ts";
-import { isLibrary, type LibraryNode } from "./emit/kinds.ts";
+import { isLibrary, isMovement, type LibraryNode } from "./emit/kinds.ts";
 import { plainCall, resultShapes } from "./emit/library.ts";
 import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
 import { product, sameShape } from "./shape.ts";
-import { isMovement } from "./views.ts";
 
 export interface Lowered {
   /** What became of the roots, in their order. */

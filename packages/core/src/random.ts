@@ -1,102 +1,10 @@
-/**
- * Counter-based random numbers: Threefry-2x32-20 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
- * A key is a value; the same key gives the same numbers, on every backend bit for bit. Derive a fresh key for each use
- * by `fold`.
- */
+/** Random tensors, from the keys and the generator of `@tiedlora/kernels/random`: what a device draws is what the host draws. */
+import type { Key } from "@tiedlora/kernels/random";
 import * as build from "./build.ts";
 import type { Node, Shape } from "./node.ts";
 import { Tensor } from "./tensor.ts";
 
-const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
-const PARITY = 0x1bd11bda;
-
-/** Twenty rounds over the counter (x0, x1) with the key (k0, k1); all u32. */
-export function threefry2x32(k0: number, k1: number, x0: number, x1: number): [number, number] {
-  const keys = [k0, k1, k0 ^ k1 ^ PARITY];
-  let a = (x0 + k0) | 0;
-  let b = (x1 + k1) | 0;
-  for (let round = 0; round < 20; round++) {
-    const rotation = ROTATIONS[round % 8]!;
-    a = (a + b) | 0;
-    b = ((b << rotation) | (b >>> (32 - rotation))) ^ a;
-    if (round % 4 !== 3) continue;
-    const i = (round + 1) / 4;
-    a = (a + keys[i % 3]!) | 0;
-    b = (b + keys[(i + 1) % 3]! + i) | 0;
-  }
-  return [a >>> 0, b >>> 0];
-}
-
-/** FNV-1a, to derive keys from names. */
-function hash(text: string): number {
-  let h = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
-  return h >>> 0;
-}
-
-/** A random key. Immutable. */
-export class Key {
-  readonly k0: number;
-  readonly k1: number;
-
-  constructor(k0: number, k1: number) {
-    this.k0 = k0 >>> 0;
-    this.k1 = k1 >>> 0;
-  }
-
-  /** The key for a part: `key.fold("dropout").fold(step)`. Different data give unrelated keys. */
-  fold(data: number | string): Key {
-    const word = typeof data === "number" ? data : hash(data);
-    return new Key(...threefry2x32(this.k0, this.k1, word >>> 0, typeof data === "number" ? 0 : 1));
-  }
-
-  toString(): string {
-    return `Key(${this.k0}, ${this.k1})`;
-  }
-}
-
-/** The key of a seed: an integer in 0 … 2^53 - 1. */
-export function key(seed: number): Key {
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new RangeError(`key: seed ${seed} is not an integer in 0 … 2^53 - 1`);
-  return new Key(Math.floor(seed / 2 ** 32), seed);
-}
-
-/** Word 0 of the generator for the counters 0 … n-1, on the host. */
-export function bitsArray(k: Key, n: number): Uint32Array {
-  const out = new Uint32Array(n);
-  for (let i = 0; i < n; i++) out[i] = threefry2x32(k.k0, k.k1, i, 0)[0];
-  return out;
-}
-
-/** Uniform numbers in [low, high), on the host: 24 random bits each. */
-export function uniformArray(k: Key, n: number, low = 0, high = 1): Float32Array {
-  return Float32Array.from(bitsArray(k, n), (word) => low + (high - low) * ((word >>> 8) * 2 ** -24));
-}
-
-/** Normal numbers, on the host in float64 (Box and Muller, 1958), so that they are the same everywhere. */
-export function normalArray(k: Key, n: number, mean = 0, std = 1): Float32Array {
-  const out = new Float32Array(n);
-  for (let i = 0; i < n; i += 2) {
-    const [a, b] = threefry2x32(k.k0, k.k1, i, 1);
-    const radius = Math.sqrt(-2 * Math.log((a + 1) * 2 ** -32));
-    const angle = 2 * Math.PI * (b * 2 ** -32);
-    out[i] = mean + std * radius * Math.cos(angle);
-    if (i + 1 < n) out[i + 1] = mean + std * radius * Math.sin(angle);
-  }
-  return out;
-}
-
-/** A random order of 0 … n-1 (Fisher and Yates). */
-export function permutation(k: Key, n: number): Uint32Array {
-  const order = Uint32Array.from({ length: n }, (_, i) => i);
-  const words = bitsArray(k, n);
-  for (let i = n - 1; i > 0; i--) {
-    const j = Math.floor((words[i]! / 2 ** 32) * (i + 1));
-    [order[i], order[j]] = [order[j]!, order[i]!];
-  }
-  return order;
-}
+export * from "@tiedlora/kernels/random";
 
 function bitsNode(k: Key, shape: Shape): Node {
   return build.randomBits(build.runtimeScalar(k.k0, "u32"), build.runtimeScalar(k.k1, "u32"), shape);

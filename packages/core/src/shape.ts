@@ -1,4 +1,4 @@
-/** Shapes: sizes, broadcasting, axis checking. Strided views of shapes are in `views.ts`. */
+/** Shapes: sizes, broadcasting, axis checking. Strided views are in `@tiedlora/kernels/planner`. */
 import { product } from "@tiedlora/kernels";
 import type { Shape } from "./node.ts";
 

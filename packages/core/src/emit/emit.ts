@@ -2,14 +2,22 @@
  * From nodes to instructions. The nodes of a kernel are computed at their elements of its space, everything that they need
  * and that is not in memory on the way to them. Movement changes where an input is read; what cannot be read is reported.
  */
-import type { BinaryOp, ComputeType, DType, Instr, Operand, UnaryOp } from "@tiedlora/kernels";
+import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
+import type { Access, Affine, Space, Split } from "@tiedlora/kernels/planner";
+import {
+  folds,
+  identityAccess,
+  operandAt,
+  points,
+  regroup,
+  sameAccess,
+  split,
+  zero,
+} from "@tiedlora/kernels/planner";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../node.ts";
 import { product } from "../shape.ts";
-import type { Access, Affine, Movement, Split } from "../views.ts";
-import { contiguousStrides, identityAccess, isMovement, linearize } from "../views.ts";
-import { pushThrough, regroup, sameAccess, zero } from "../views.ts";
-import { folds, points, type Space, split } from "./space.ts";
+import { isMovement, type Movement, pushThrough } from "./kinds.ts";
 
 /** What emission has to know of the whole program. */
 export interface Memory {
@@ -70,14 +78,6 @@ class Obstacle {
   constructor(reason: Split | Refusal) {
     this.reason = reason;
   }
-}
-
-/** The operand that reads or writes `node`, which lies in row-major order, at an access. */
-export function operandAt(node: Node, base: Node, { index, valid }: Access, value: number): Operand {
-  const { offset, coeffs } = linearize(index, contiguousStrides(node.shape), valid.length);
-  const view = { offset, strides: coeffs };
-  const whole = valid.every((range) => range === null);
-  return { buffer: value, dtype: base.dtype, view: whole ? view : { ...view, valid } };
 }
 
 class Emitter implements Emitted {
@@ -190,7 +190,7 @@ class Emitter implements Emitted {
     const dtype = computeType(base.dtype);
     if (at.valid.some((range) => range !== null && range[0] >= range[1])) return this.#constant(0, dtype);
     this.reads.add(base);
-    const from = operandAt(as, base, at, this.#memory.valueOf(base));
+    const from = operandAt(as.shape, base.dtype, at, this.#memory.valueOf(base));
     const { offset, strides, valid } = from.view;
     const ranges = valid?.map((range) => range?.join("-")).join() ?? "";
     return this.#push(

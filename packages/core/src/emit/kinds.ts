@@ -1,7 +1,15 @@
-/** Kinds of nodes, as fusion sees them. */
+/** Kinds of nodes, as fusion sees them; and how a read of movement becomes a read of what it shows. */
 import type { LibraryCall } from "@tiedlora/kernels";
-import { isOp, type Node, type Op } from "../node.ts";
-import { isMovement } from "../views.ts";
+import {
+  type Access,
+  type Affine,
+  regroup,
+  scaled,
+  type Split,
+  throughPad,
+  zero,
+} from "@tiedlora/kernels/planner";
+import { isOp, type Node, type Op, type Shape } from "../node.ts";
 
 type LibraryOp = LibraryCall["name"];
 export type LibraryNode = Node<LibraryOp>;
@@ -23,8 +31,38 @@ export function isValue(node: Node): boolean {
   return isOp(node, "const") || isOp(node, "scalar") || isOp(node, "iota");
 }
 
+const MOVEMENT = ["reshape", "permute", "expand", "slice", "pad", "flip", "after"] as const;
+const movements: ReadonlySet<Op> = new Set(MOVEMENT);
+export type Movement = (typeof MOVEMENT)[number];
+
+/** Nodes whose elements are their first input's, seen otherwise. */
+export function isMovement(node: Node): node is Node<Movement> {
+  return movements.has(node.op);
+}
+
 /** What is under the movement nodes. */
 export function underMovement(node: Node): Node {
   while (isMovement(node)) node = node.inputs[0]!;
   return node;
+}
+
+/** The access to a movement node's input that gives what `access` to the node itself means. */
+export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
+  const input = node.inputs[0]!.shape;
+  const { index, valid } = access;
+  const mapped = (f: (affine: Affine, axis: number) => Affine): Access => ({ index: index.map(f), valid });
+  if (isOp(node, "reshape")) return regroup(access, node.shape, input, extents);
+  if (isOp(node, "permute")) return mapped((_, axis) => index[node.attrs.order.indexOf(axis)]!);
+  if (isOp(node, "expand"))
+    return mapped((affine, axis) => (input[axis] === 1 ? zero(extents.length) : affine));
+  if (isOp(node, "slice"))
+    return mapped((affine, axis) => {
+      const [start, , step] = node.attrs.ranges[axis]!;
+      return scaled(affine, step, start);
+    });
+  if (isOp(node, "flip")) {
+    const { axes } = node.attrs;
+    return mapped((affine, axis) => (axes.includes(axis) ? scaled(affine, -1, input[axis]! - 1) : affine));
+  }
+  return isOp(node, "pad") ? throughPad(access, node.attrs.widths, input, extents) : access;
 }

@@ -1,9 +1,9 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
 import type { DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
+import { contiguousStrides, identityAccess, operandAt } from "@tiedlora/kernels/planner";
 import { type Attrs, isOp, type Node, type Shape } from "../node.ts";
-import { contiguousStrides, identityAccess, isMovement, pushThrough } from "../views.ts";
-import { type Memory, operandAt } from "./emit.ts";
-import { isValue, type LibraryNode } from "./kinds.ts";
+import type { Memory } from "./emit.ts";
+import { isMovement, isValue, type LibraryNode, pushThrough } from "./kinds.ts";
 
 /** The shapes of all results, in the order of the call's outputs. */
 export function resultShapes(node: LibraryNode): readonly Shape[] {
@@ -87,7 +87,8 @@ export function viewOf(input: Node, memory: Memory): View | { readonly store: No
       if (isOp(base, "after")) gates.push(base.inputs[1]!);
       base = base.inputs[0]!;
     }
-    if (memory.has(base)) return { operand: operandAt(node, base, at, memory.valueOf(base)), base, gates };
+    if (memory.has(base))
+      return { operand: operandAt(node.shape, base.dtype, at, memory.valueOf(base)), base, gates };
     const from = isMovement(node) ? pushThrough(node, at, input.shape) : null;
     if (!from || "axis" in from) return { store: input };
     at = from;

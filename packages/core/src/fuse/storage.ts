@@ -2,8 +2,7 @@
 import { BYTES } from "@tiedlora/kernels";
 import { isOp, isReduction, type Node, type Op } from "../node.ts";
 import { product } from "../shape.ts";
-import { isMovement } from "../views.ts";
-import { isMemory, isValue, underMovement } from "../emit/kinds.ts";
+import { isMemory, isMovement, isValue, underMovement } from "../emit/kinds.ts";
 
 export const bytesOf = (node: Node): number => product(node.shape) * BYTES[node.dtype];
 

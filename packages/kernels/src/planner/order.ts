@@ -2,9 +2,15 @@
  * The order of steps: everything after what it needs, updates in place after the last reader of the old value, and
  * otherwise such that few bytes are live at a time.
  */
-import { operandsOfStep } from "@tiedlora/kernels";
-import { type Fused, type Work } from "./fuse.ts";
-import { bytesOf } from "./fuse/storage.ts";
+import { operandsOfStep, type Step } from "../kernel.ts";
+
+/** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
+export interface Work {
+  readonly step: Step;
+  readonly needs: Set<Work>;
+  /** The rules that shaped it, for reports. */
+  readonly rules: ReadonlySet<string>;
+}
 
 /** Values by the step that writes them and the steps that read them. */
 export interface Uses {
@@ -45,21 +51,26 @@ export function runsAfter(work: Work, other: Work): boolean {
 
 /**
  * Orders the steps: early, so that what a step needs is let go of soon; but what makes more than it lets go of waits until
- * somebody asks for it. `persistent` values are in memory before and after the program, so they do not count.
+ * somebody asks for it. `bytes` are those of each value; `persistent` ones are in memory before and after the program, so they
+ * do not count.
  */
-export function schedule({ works, values }: Fused, persistent: ReadonlySet<number>): Work[] {
+export function schedule(
+  works: readonly Work[],
+  bytes: readonly number[],
+  persistent: ReadonlySet<number>,
+): Work[] {
   const order = byDepth(works);
   const { writer, readers } = usesOf(works);
   const users = new Map<Work, Work[]>(order.map((work) => [work, []]));
   for (const work of order) for (const need of work.needs) users.get(need)!.push(work);
   const position = new Map(order.map((work, at) => [work, at]));
   const made = new Map<Work, number>(); // bytes, less those of which this is the last reader
-  const add = (work: Work, bytes: number): void => void made.set(work, (made.get(work) ?? 0) + bytes);
+  const add = (work: Work, n: number): void => void made.set(work, (made.get(work) ?? 0) + n);
   for (const [value, work] of writer) {
     if (persistent.has(value)) continue;
-    add(work, bytesOf(values[value]!));
+    add(work, bytes[value]!);
     const last = [...(readers.get(value) ?? [])].sort((a, b) => position.get(b)! - position.get(a)!)[0];
-    if (last) add(last, -bytesOf(values[value]!));
+    if (last) add(last, -bytes[value]!);
   }
   for (const work of order.toReversed()) {
     const first = Math.min(...users.get(work)!.map((user) => position.get(user)!));

@@ -1,18 +1,23 @@
 /** The form of loop kernels that backends see: outer axes first, and neighbours that every operand walks as one merged. */
-import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "@tiedlora/kernels";
-import type { Node, Shape } from "../node.ts";
+import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "../kernel.ts";
 import { product } from "../shape.ts";
-import { type Emitted, operandAt } from "./emit.ts";
+import type { Space } from "./space.ts";
 
-/** The kernel that computes what was emitted and stores the given nodes. */
-export function loopKernel(emitted: Emitted, stored: readonly Node[], valueOf: ValueOf): LoopKernel {
-  const { extents, inner } = emitted.space;
-  const plain = unmerged(emitted, stored, valueOf);
+/** A kernel over the axes of its space, inner and outer ones in any order. */
+export interface Unmerged {
+  readonly space: Space;
+  readonly body: readonly Instr[];
+  /** A store of one value per row has a view over all axes, too: the strides along inner ones do not count. */
+  readonly stores: readonly (Store & { readonly perRow: boolean })[];
+}
+
+/** The kernel with merged axes. */
+export function loopKernel(kernel: Unmerged): LoopKernel {
+  const { extents, inner } = kernel.space;
   const groups: number[][] = []; // axes that become one, each from slow to fast
   for (const axis of [...axesWhere(inner, false), ...axesWhere(inner, true)]) {
     const last = groups.at(-1)?.at(-1);
-    const joins =
-      last !== undefined && inner[last] === inner[axis] && mergeable(plain, [last, axis], extents);
+    const joins = last !== undefined && inner[last] === inner[axis] && mergeable(kernel, [last, axis]);
     if (joins) groups.at(-1)!.push(axis);
     else groups.push([axis]);
   }
@@ -22,48 +27,27 @@ export function loopKernel(emitted: Emitted, stored: readonly Node[], valueOf: V
     type: "loop",
     outer: lengths.slice(0, outer),
     inner: lengths.slice(outer),
-    ...merged(plain, groups, outer),
+    ...merged(kernel, groups, outer),
   };
 }
 
 /** What follows a matmul, over the axes of its result; null where an operand does not go along them. */
-export function epilogueOver(
-  shape: Shape,
-  emitted: Emitted,
-  stored: readonly Node[],
-  valueOf: ValueOf,
-): Epilogue | null {
-  const { extents } = emitted.space;
-  const plain = unmerged(emitted, stored, valueOf);
+export function epilogueOver(shape: readonly number[], kernel: Unmerged): Epilogue | null {
+  const { extents } = kernel.space;
   let axis = 0;
   const groups = shape.map((length) => {
     const group = [axis];
     for (let n = extents[axis++]!; n < length; n *= extents[axis++]!) group.push(axis);
     return group;
   });
-  if (!groups.every((group) => mergeable(plain, group, extents))) return null;
-  return merged(plain, groups, groups.length);
-}
-
-type ValueOf = (node: Node) => number;
-
-/** A kernel over the axes of its space. */
-interface Unmerged {
-  readonly body: readonly Instr[];
-  readonly stores: readonly (Store & { readonly perRow: boolean })[];
-}
-
-function unmerged({ body, results }: Emitted, stored: readonly Node[], valueOf: ValueOf): Unmerged {
-  const stores = stored.map((node) => {
-    const { at, value, perRow } = results.get(node)!;
-    return { to: operandAt(node, node, at, valueOf(node)), value, perRow };
-  });
-  return { body, stores };
+  if (!groups.every((group) => mergeable(kernel, group))) return null;
+  return merged(kernel, groups, groups.length);
 }
 
 /** Whether neighbouring axes, from slow to fast, are one stride in every operand. */
-function mergeable({ body, stores }: Unmerged, axes: readonly number[], extents: Shape): boolean {
+function mergeable({ space, body, stores }: Unmerged, axes: readonly number[]): boolean {
   if (axes.length === 1) return true;
+  const { extents } = space;
   const indexed = body.some((instr) => instr.op === "index" && axes.includes(instr.axis));
   const loads = body.flatMap((instr) => (instr.op === "load" ? [instr.from] : []));
   const oneStride = ({ strides, valid }: View): boolean =>

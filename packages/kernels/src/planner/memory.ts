@@ -2,9 +2,7 @@
  * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
  * writes over an operand that nobody reads later.
  */
-import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
-import type { Node } from "./node.ts";
-import { bytesOf } from "./fuse/storage.ts";
+import { type Operand, operandsOfStep, type Step, type View } from "../kernel.ts";
 
 /** Where each temporary goes, and how large the slots are. */
 export interface Slots {
@@ -19,13 +17,13 @@ interface Lifetime {
   readonly bytes: number;
 }
 
-/** Assigns slots to all values that `steps` write, but not to those in `elsewhere`. */
+/** Assigns slots to all values that `steps` write, but not to those in `elsewhere`. `bytes` are those of each value. */
 export function assignSlots(
   steps: readonly Step[],
-  values: readonly Node[],
+  bytes: readonly number[],
   elsewhere: ReadonlySet<number>,
 ): Slots {
-  const lifetimes = lifetimesOf(steps, values, elsewhere);
+  const lifetimes = lifetimesOf(steps, bytes, elsewhere);
   const slotOf = new Map<number, number>();
   const slots: { bytes: number; taken: Lifetime[] }[] = [];
   // Large ones first: a smaller one then fits into what is there, and the largest decide the total.
@@ -44,7 +42,7 @@ export function assignSlots(
 
 function lifetimesOf(
   steps: readonly Step[],
-  values: readonly Node[],
+  bytes: readonly number[],
   elsewhere: ReadonlySet<number>,
 ): Lifetime[] {
   const lastUse = new Map<number, number>();
@@ -59,13 +57,13 @@ function lifetimesOf(
     const claimed = new Set<Lifetime>(); // one operand's memory for one result
     for (const { buffer: value } of writes) {
       if (elsewhere.has(value) || lifeOf.has(value)) continue;
-      const [bytes, last] = [bytesOf(values[value]!), lastUse.get(value)!];
+      const [size, last] = [bytes[value]!, lastUse.get(value)!];
       const over = reads.find(({ buffer }) => {
         const life = lifeOf.get(buffer);
         const dies = life?.last === at && !claimed.has(life);
-        return dies && bytesOf(values[buffer]!) === bytes && sharesViews(step, buffer, value);
+        return dies && bytes[buffer] === size && sharesViews(step, buffer, value);
       });
-      const life = over ? lifeOf.get(over.buffer)! : { values: [], first: at, last, bytes };
+      const life = over ? lifeOf.get(over.buffer)! : { values: [], first: at, last, bytes: size };
       if (over) claimed.add(life);
       else lifetimes.push(life);
       life.values.push(value);

@@ -1,20 +1,11 @@
 /** The iteration space of a kernel: the elements of its largest values in row-major order, of which reductions fold some axes. */
-import { isReduction, type Node, type Shape } from "../node.ts";
 import { product } from "../shape.ts";
-import type { Split } from "../views.ts";
+import type { Split } from "./affine.ts";
 
 export interface Space {
-  readonly extents: Shape;
+  readonly extents: readonly number[];
   /** Per axis, whether reductions fold it. */
   readonly inner: readonly boolean[];
-}
-
-/** The space in which a node is computed when it is alone: its elements, or for a reduction those of its input. */
-export function spaceOf(node: Node): Space {
-  const shape = isReduction(node) ? node.inputs[0]!.shape : node.shape;
-  const folded = isReduction(node) ? node.attrs.axes : [];
-  const axes = shape.flatMap((n, axis) => (n > 1 ? [axis] : []));
-  return { extents: axes.map((axis) => shape[axis]!), inner: axes.map((axis) => folded.includes(axis)) };
 }
 
 /** The number of elements. */
@@ -35,7 +26,7 @@ export function pattern({ extents, inner }: Space): string {
   return runs.map((run) => `${run.inner ? "fold" : "keep"} ${run.n}`).join();
 }
 
-/** A space in which the nodes of both can be computed, if there is one: equal rows, or elements or rows of equal number. */
+/** A space in which both can be computed, if there is one: equal rows, or elements or rows of equal number. */
 export function commonSpace(a: Space, b: Space): Space | null {
   if (folds(a) && folds(b)) return pattern(a) === pattern(b) ? a : null;
   if (folds(b)) return commonSpace(b, a);

@@ -1,8 +1,11 @@
 /**
- * The algebra of views: how a point of a kernel's iteration space reaches an element of a node, and how that changes
- * when it is pushed through reshape, permute, expand, slice, pad and flip. All of it is affine; what is not says so.
+ * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
+ * the point, and the strided operand that comes of it. What is not affine says how the space would have to be split.
  */
-import { isOp, type Node, type Op, type Shape } from "./node.ts";
+import type { DType } from "../dtype.ts";
+import type { Operand } from "../kernel.ts";
+
+type Shape = readonly number[];
 
 /** `offset + Σ coeffs[axis] · i[axis]` over the axes of an iteration space. */
 export interface Affine {
@@ -12,7 +15,7 @@ export interface Affine {
 
 export type Valid = readonly [from: number, to: number] | null;
 
-/** Where a point of an iteration space reads a node: one affine index per axis of the node. */
+/** Where a point of an iteration space reads a value: one affine index per axis of the value. */
 export interface Access {
   readonly index: Affine[];
   /** Per axis of the iteration space `[from, to)`, or null for all: outside of it the element is a zero of a padding. */
@@ -26,14 +29,14 @@ export interface Split {
 }
 
 /** affine · factor + plus. */
-const scaled = ({ offset, coeffs }: Affine, factor: number, plus: number): Affine => ({
+export const scaled = ({ offset, coeffs }: Affine, factor: number, plus: number): Affine => ({
   offset: factor * offset + plus,
   coeffs: coeffs.map((c) => (c === 0 ? 0 : factor * c)),
 });
 
 export const zero = (rank: number): Affine => ({ offset: 0, coeffs: new Array<number>(rank).fill(0) });
 
-/** Every axis of the iteration space is the axis of the node with the same number. */
+/** Every axis of the iteration space is the axis of the value with the same number. */
 export function identityAccess(shape: Shape): Access {
   const index = shape.map((_, axis) => {
     const affine = zero(shape.length);
@@ -162,21 +165,23 @@ function condition(
   return null;
 }
 
-function throughPad(access: Access, node: Node<"pad">, extents: Shape): Access | null {
-  const input = node.inputs[0]!.shape;
+/** The access through zeros of `widths` [before, after] around a value of `shape`; null where its ranges are not affine. */
+export function throughPad(
+  access: Access,
+  widths: readonly (readonly [number, number])[],
+  shape: Shape,
+  extents: Shape,
+): Access | null {
   const valid = [...access.valid];
   for (const [axis, affine] of access.index.entries()) {
-    const before = node.attrs.widths[axis]![0];
-    const inside = condition(affine, [before, before + input[axis]!], extents, valid);
+    const [before] = widths[axis]!;
+    const inside = condition(affine, [before, before + shape[axis]!], extents, valid);
     if (inside === null) return null;
     if (inside === "always") continue;
-    if (inside === "never" || inside.range[0] >= inside.range[1]) return nowhere(input, extents.length);
+    if (inside === "never" || inside.range[0] >= inside.range[1]) return nowhere(shape, extents.length);
     valid[inside.axis] = inside.range;
   }
-  return {
-    index: access.index.map((affine, axis) => scaled(affine, 1, -node.attrs.widths[axis]![0])),
-    valid,
-  };
+  return { index: access.index.map((affine, axis) => scaled(affine, 1, -widths[axis]![0])), valid };
 }
 
 /** An access none of whose points is valid. In a space without axes that cannot be said, so null. */
@@ -187,37 +192,7 @@ function nowhere(shape: Shape, rank: number): Access | null {
   return { index: shape.map(() => zero(rank)), valid };
 }
 
-const MOVEMENT = ["reshape", "permute", "expand", "slice", "pad", "flip", "after"] as const;
-const movements: ReadonlySet<Op> = new Set(MOVEMENT);
-export type Movement = (typeof MOVEMENT)[number];
-
-/** Nodes whose elements are their first input's, seen otherwise. */
-export function isMovement(node: Node): node is Node<Movement> {
-  return movements.has(node.op);
-}
-
-/** The access to a movement node's input that gives what `access` to the node itself means. */
-export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
-  const input = node.inputs[0]!.shape;
-  const { index, valid } = access;
-  const mapped = (f: (affine: Affine, axis: number) => Affine): Access => ({ index: index.map(f), valid });
-  if (isOp(node, "reshape")) return regroup(access, node.shape, input, extents);
-  if (isOp(node, "permute")) return mapped((_, axis) => index[node.attrs.order.indexOf(axis)]!);
-  if (isOp(node, "expand"))
-    return mapped((affine, axis) => (input[axis] === 1 ? zero(extents.length) : affine));
-  if (isOp(node, "slice"))
-    return mapped((affine, axis) => {
-      const [start, , step] = node.attrs.ranges[axis]!;
-      return scaled(affine, step, start);
-    });
-  if (isOp(node, "flip")) {
-    const { axes } = node.attrs;
-    return mapped((affine, axis) => (axes.includes(axis) ? scaled(affine, -1, input[axis]! - 1) : affine));
-  }
-  return isOp(node, "pad") ? throughPad(access, node, extents) : access;
-}
-
-/** Whether two accesses to one node are the same. */
+/** Whether two accesses to one value are the same. */
 export function sameAccess(a: Access, b: Access): boolean {
   return (
     a.index.every(({ offset, coeffs }, i) => {
@@ -226,4 +201,12 @@ export function sameAccess(a: Access, b: Access): boolean {
     }) &&
     a.valid.every((range, axis) => range?.[0] === b.valid[axis]?.[0] && range?.[1] === b.valid[axis]?.[1])
   );
+}
+
+/** The operand that reads or writes a value of `shape`, which lies in row-major order in a buffer, at an access. */
+export function operandAt(shape: Shape, dtype: DType, { index, valid }: Access, buffer: number): Operand {
+  const { offset, coeffs } = linearize(index, contiguousStrides(shape), valid.length);
+  const view = { offset, strides: coeffs };
+  const whole = valid.every((range) => range === null);
+  return { buffer, dtype, view: whole ? view : { ...view, valid } };
 }
