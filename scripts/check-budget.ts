@@ -1,6 +1,5 @@
 /**
- * The size of the core: its sources are to come down to 5,000 lines and never grow, and the files to be read in an
- * afternoon stay within 2,000.
+ * The size of the core: its sources stay within 5,000 lines, and the files to be read in an afternoon within 2,000.
  * Counted are all lines, comments too: they are read as well.
  *
  *   npm run check     (or: npx tsx scripts/check-budget.ts --list)
@@ -9,10 +8,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 const SOURCES = resolve(import.meta.dirname, "../packages/core/src");
-/** What the core is meant to come down to. */
-const GOAL = 5000;
-/** What it may not exceed until then: it only ever goes down. */
-const BUDGET = 5570;
+const BUDGET = 5000;
 const READING = ["node.ts", "shape.ts", "tensor.ts", "grad.ts", "fuse.ts", "plan.ts"];
 const READING_BUDGET = 2000;
 
@@ -40,7 +36,7 @@ const total = [...lines.values()].reduce((sum, n) => sum + n, 0);
 const missing = READING.filter((file) => !existsSync(join(SOURCES, file)));
 const reading = READING.reduce((sum, file) => sum + linesOf(file), 0);
 console.log(
-  `packages/core/src: ${total} of ${BUDGET} lines (the goal is ${GOAL}); the reading path: ${reading} of ${READING_BUDGET}`,
+  `packages/core/src: ${total} of ${BUDGET} lines; the reading path: ${reading} of ${READING_BUDGET}`,
 );
 const faults = [
   missing.length > 0

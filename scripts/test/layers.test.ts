@@ -11,6 +11,7 @@ const OXLINT = join(root, "node_modules/oxlint/bin/oxlint");
 
 const SAFETENSORS = "@tiedlora/safetensors";
 const KERNELS = "@tiedlora/kernels";
+const PLANNER = "@tiedlora/kernels/planner";
 const CORE = "@tiedlora/core";
 const CPU = "@tiedlora/backend-cpu";
 const WEBGPU = "@tiedlora/backend-webgpu";
@@ -37,7 +38,7 @@ const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly 
   },
   {
     file: "packages/core/src/planted.ts",
-    may: [KERNELS, SAFETENSORS],
+    may: [KERNELS, PLANNER, SAFETENSORS],
     mayNot: [`${SAFETENSORS}/node`, CORE, CPU, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fs", "fast-check"],
   },
   {
@@ -50,13 +51,13 @@ const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly 
   {
     file: "packages/backend-cpu/src/planted.ts",
     may: [KERNELS, CORE],
-    mayNot: [WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fast-check"],
+    mayNot: [PLANNER, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fast-check"],
   },
   { file: "packages/backend-cpu/src/node.ts", may: [KERNELS, CORE, NODE], mayNot: [MODELS, "tiedlora"] },
   {
     file: "packages/backend-webgpu/src/sub/planted.ts",
     may: [KERNELS, CORE],
-    mayNot: [CPU, MODELS, "tiedlora", SUITE, NODE, "webgpu"],
+    mayNot: [PLANNER, CPU, MODELS, "tiedlora", SUITE, NODE, "webgpu"],
   },
   {
     file: "packages/models/src/planted.ts",

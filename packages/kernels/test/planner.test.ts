@@ -1,0 +1,133 @@
+/** What a planner makes programs with: views, canonical kernels, the order of steps and their memory. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { LoopKernel, Operand } from "../src/index.ts";
+import { type Access, type Affine, identityAccess, linearize, regroup } from "../src/planner/index.ts";
+import { assignSlots, contiguousStrides, loopKernel, operandAt } from "../src/planner/index.ts";
+import { runsAfter, schedule, sharesViews, split, throughPad, type Work } from "../src/planner/index.ts";
+import { dense } from "./support.ts";
+
+/** All points of a space, in row-major order. */
+function points(extents: readonly number[]): number[][] {
+  const [first, ...rest] = extents;
+  if (first === undefined) return [[]];
+  return Array.from({ length: first }, (_, i) => points(rest).map((point) => [i, ...point])).flat();
+}
+
+const at = ({ offset, coeffs }: Affine, point: readonly number[]): number =>
+  coeffs.reduce((sum, c, axis) => sum + c * point[axis]!, offset);
+
+const isAccess = (access: unknown): access is Access =>
+  typeof access === "object" && access !== null && "index" in access;
+
+test("regrouping axes reaches the same elements", () => {
+  for (const [from, to] of [
+    [[4, 6], [24]],
+    [[24], [4, 6]],
+    [
+      [2, 3, 4],
+      [6, 4],
+    ],
+    [
+      [2, 12],
+      [2, 3, 4],
+    ],
+    [[1, 5, 1], [5]],
+  ] as const) {
+    const extents = from.length > to.length ? from : to; // as fine as both, so that all is affine
+    const units = identityAccess(extents);
+    const access = from === extents ? units : regroup(units, extents, from, extents);
+    assert.ok(isAccess(access), `${from.join("×")} over ${extents.join("×")}`);
+    const seen = regroup(access, from, to, extents);
+    assert.ok(isAccess(seen), `${from.join("×")} as ${to.join("×")}`);
+    const linear = linearize(seen.index, contiguousStrides(to), extents.length);
+    points(extents).forEach((point, i) => assert.equal(at(linear, point), i));
+  }
+});
+
+test("what is not affine says which axis to split, and then is", () => {
+  const refused = regroup(identityAccess([6, 4]), [6, 4], [3, 8], [6, 4]);
+  assert.deepEqual(refused, { axis: 0, inner: 2 });
+  const { extents } = split({ extents: [6, 4], inner: [false, false] }, { axis: 0, inner: 2 });
+  assert.deepEqual(extents, [3, 2, 4]);
+  const again = regroup(identityAccess(extents), extents, [3, 8], extents);
+  assert.ok(isAccess(again), "affine over 3×2×4");
+  assert.deepEqual(
+    again.index.map(({ coeffs }) => coeffs),
+    [
+      [1, 0, 0],
+      [0, 4, 1],
+    ],
+  );
+});
+
+test("a padding becomes a range of valid points", () => {
+  const access = throughPad(identityAccess([5]), [[1, 2]], [2], [5]);
+  assert.ok(access, "a padding of one axis is affine");
+  assert.deepEqual(operandAt([2], "f32", access, 7), {
+    buffer: 7,
+    dtype: "f32",
+    view: { offset: -1, strides: [1], valid: [[1, 3]] },
+  });
+});
+
+/** y = x + x over `shape`, through the given views. */
+const doubling = (x: Operand, y: Operand, outer: readonly number[] = [4]): LoopKernel => ({
+  type: "loop",
+  outer,
+  inner: [],
+  body: [
+    { op: "load", from: x, dtype: "f32" },
+    { op: "add", a: 0, b: 0, dtype: "f32" },
+  ],
+  stores: [{ to: y, value: 1 }],
+});
+
+test("neighbouring axes are one where every operand walks them as one", () => {
+  const space = { extents: [3, 4, 2], inner: [false, false, true] };
+  const merged = (x: Operand): LoopKernel => {
+    const { body, stores } = doubling(x, dense(1, [3, 4, 2]));
+    return loopKernel({ space, body, stores: stores.map((store) => ({ ...store, perRow: false })) });
+  };
+  const plain = merged(dense(0, [3, 4, 2]));
+  assert.deepEqual([plain.outer, plain.inner], [[12], [2]]); // never across what is folded and what is not
+  assert.deepEqual(plain.stores[0]!.to.view.strides, [2, 1]);
+  const column: Operand = { buffer: 0, dtype: "f32", view: { offset: 0, strides: [0, 2, 1] } };
+  assert.deepEqual(merged(column).outer, [3, 4]);
+});
+
+const work = (step: LoopKernel, ...needs: Work[]): Work => ({
+  step,
+  needs: new Set(needs),
+  rules: new Set(),
+});
+
+test("values whose lives do not overlap share memory, and a result may take its operand's", () => {
+  const flat = (buffer: number): Operand => dense(buffer, [4]);
+  const steps = [0, 1, 2].map((i) => doubling(flat(i), flat(i + 1)));
+  const chain = assignSlots(steps, [16, 16, 16, 16], new Set([0, 3]));
+  assert.equal(chain.bytes.length, 1); // 2 is written over 1
+  assert.equal(chain.slotOf.get(1), chain.slotOf.get(2));
+
+  const reversed: Operand = { ...flat(1), view: { offset: 3, strides: [-1] } };
+  assert.ok(!sharesViews(doubling(reversed, flat(2)), 1, 2), "read backwards, written forwards");
+  const apart = assignSlots([steps[0]!, doubling(reversed, flat(2)), steps[2]!], [16, 16, 16, 16], new Set([0, 3])); // prettier-ignore
+  assert.deepEqual(apart.bytes, [16, 16]);
+
+  const smaller = assignSlots(steps, [16, 32, 16, 8], new Set([0]));
+  assert.deepEqual(smaller.bytes, [32, 16]); // not equal, so not in place; but 3 fits where 1 was
+  assert.equal(smaller.slotOf.get(3), smaller.slotOf.get(1));
+});
+
+test("steps run after what they need, and what makes much waits until it is asked for", () => {
+  const flat = (buffer: number): Operand => dense(buffer, [4]);
+  const large = work(doubling(flat(0), flat(1)));
+  const first = work(doubling(flat(0), flat(2)));
+  const second = work(doubling(flat(2), flat(3)), first);
+  const user = work(doubling(flat(1), flat(4)), large, second);
+  const bytes = [16, 1024, 16, 16, 16];
+  const order = schedule([user, large, second, first], bytes, new Set([0, 4]));
+  assert.deepEqual(order, [first, second, large, user]);
+  assert.ok(runsAfter(user, first), "by way of the second");
+  assert.ok(!runsAfter(second, large), "nobody asked for that");
+});
