@@ -8,6 +8,9 @@ import type { Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
 import { isOp, Node, type REDUCE_KIND } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
+/** The attributes of operations that have none. */
+const NONE = {};
+
 // --- leaves
 
 /** Device memory as it is now. */
@@ -49,7 +52,7 @@ export function iota(shape: Shape, axis: number): Node<"iota"> {
 
 /** Uniform u32 words; see `random.ts`. */
 export function randomBits(key0: Node, key1: Node, shape: Shape): Node<"randomBits"> {
-  return new Node("randomBits", {}, [key0, key1], shape, "u32");
+  return new Node("randomBits", NONE, [key0, key1], shape, "u32");
 }
 
 /** `value` everywhere in `shape`. */
@@ -78,17 +81,15 @@ export function unary(op: UnaryOp, x: Node): Node {
   if (!fits)
     throw new TypeError(`${op}: the tensor is ${dtype}, but ${wanted} is needed; use .cast(…) first`);
   const wide = widen(x);
-  return new Node(op, {}, [wide], wide.shape, wide.dtype);
+  return new Node(op, NONE, [wide], wide.shape, wide.dtype);
 }
 
-/** Both operands in one compute type: f16 and bf16 widen to f32, f32 meets f64 as f64; nothing else converts by itself. */
-function unify(op: string, a: Node, b: Node): [Node, Node] {
-  const [x, y] = [widen(a), widen(b)];
-  if (x.dtype === y.dtype) return [x, y];
-  if (isFloat(x.dtype) && isFloat(y.dtype)) return [cast(x, "f64"), cast(y, "f64")];
-  throw new TypeError(
-    `${op}: operands are ${a.dtype} and ${b.dtype}; convert one with .cast("${a.dtype}") or .cast("${b.dtype}")`,
-  );
+/** The type in which operands meet: f16 and bf16 widen to f32, f32 meets f64 as f64; nothing else converts by itself. */
+function commonType(op: string, a: DType, b: DType): DType {
+  const [x, y] = [computeType(a), computeType(b)];
+  if (x === y) return x;
+  if (isFloat(x) && isFloat(y)) return "f64";
+  throw new TypeError(`${op}: operands are ${a} and ${b}; convert one with .cast("${a}") or .cast("${b}")`);
 }
 
 const COMPARISONS: readonly Op[] = ["lt", "le", "eq"];
@@ -106,7 +107,8 @@ function checkOperands(op: BinaryOp, dtype: DType): void {
 
 /** What a + 0, a · 1 and their like are without computing anything; null where there is work to do. */
 function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
-  const [x, y] = [constantValue(a), constantValue(b)];
+  const x = constantValue(a);
+  const y = constantValue(b);
   if (op === "add" && x === 0) return b;
   if ((op === "add" || op === "sub") && y === 0) return a;
   if (op === "mul" && x === 1) return b;
@@ -115,13 +117,15 @@ function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
 }
 
 export function binary(op: BinaryOp, a: Node, b: Node): Node {
-  const [x, y] = unify(op, a, b);
-  checkOperands(op, x.dtype);
-  const shape = broadcastShapes(x.shape, y.shape, op);
+  const type = commonType(op, a.dtype, b.dtype);
+  checkOperands(op, type);
+  const shape = broadcastShapes(a.shape, b.shape, op);
+  const x = cast(a, type);
+  const y = cast(b, type);
   const short = shortcut(op, x, y);
   if (short) return broadcastTo(short, shape);
-  const dtype = COMPARISONS.includes(op) ? "bool" : x.dtype;
-  return new Node(op, {}, [broadcastTo(x, shape), broadcastTo(y, shape)], shape, dtype);
+  const dtype = COMPARISONS.includes(op) ? "bool" : type;
+  return new Node(op, NONE, [broadcastTo(x, shape), broadcastTo(y, shape)], shape, dtype);
 }
 
 export const add = (a: Node, b: Node): Node => binary("add", a, b);
@@ -141,10 +145,10 @@ export function where(condition: Node, a: Node, b: Node): Node {
       `where: the condition is ${condition.dtype}, but bool is needed; compare it, or use .cast("bool")`,
     );
   }
-  const [x, y] = unify("where", a, b);
-  const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
-  const inputs = [condition, x, y].map((n) => broadcastTo(n, shape));
-  return new Node("where", {}, inputs, shape, x.dtype);
+  const type = commonType("where", a.dtype, b.dtype);
+  const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape, "where"), "where");
+  const inputs = [condition, cast(a, type), cast(b, type)].map((n) => broadcastTo(n, shape));
+  return new Node("where", NONE, inputs, shape, type);
 }
 
 /** Where 0 <= index < length. */
@@ -174,7 +178,7 @@ export const sum = (x: Node, axes: readonly number[]): Node => reduce("reduceSum
 export function unbroadcast(g: Node, shape: Shape): Node {
   if (sameShape(g.shape, shape)) return g;
   const extra = g.shape.length - shape.length;
-  const axes = g.shape.flatMap((d, i) => (i < extra || (shape[i - extra] === 1 && d !== 1) ? [i] : []));
+  const axes = g.shape.flatMap((d, i) => (d !== 1 && (i < extra || shape[i - extra] === 1) ? [i] : []));
   return reshape(sum(g, axes), shape);
 }
 
@@ -184,12 +188,11 @@ export function reshape(x: Node, shape: Shape): Node {
   const resolved = resolveShape(shape, x.shape);
   if (sameShape(resolved, x.shape)) return x;
   if (isOp(x, "reshape") && x.gradient === null) return reshape(x.inputs[0]!, resolved);
-  return new Node("reshape", {}, [x], resolved, x.dtype);
+  return new Node("reshape", NONE, [x], resolved, x.dtype);
 }
 
 export function permute(x: Node, order: readonly number[]): Node {
-  const sorted = [...order].sort((a, b) => a - b);
-  if (order.length !== x.shape.length || sorted.some((axis, i) => axis !== i)) {
+  if (order.length !== x.shape.length || x.shape.some((_, axis) => !order.includes(axis))) {
     throw new RangeError(`permute: [${order.join(", ")}] does not name each axis of ${show(x.shape)} once`);
   }
   if (order.every((axis, i) => axis === i)) return x;
@@ -199,8 +202,11 @@ export function permute(x: Node, order: readonly number[]): Node {
 
 /** Swaps the last two axes. */
 export function swapLast(x: Node): Node {
-  const axes = x.shape.map((_, i) => i);
-  return permute(x, [...axes.slice(0, -2), axes.length - 1, axes.length - 2]);
+  const rank = x.shape.length;
+  return permute(
+    x,
+    x.shape.map((_, i) => (i < rank - 2 ? i : 2 * rank - 3 - i)),
+  );
 }
 
 /** `x` stretched to `shape` by the broadcasting rule. */
@@ -211,8 +217,9 @@ export function broadcastTo(x: Node, shape: Shape): Node {
       `expand: ${show(x.shape)} does not stretch to ${show(shape)}; only axes of length 1 do`,
     );
   }
-  const aligned = reshape(x, [...new Array<number>(shape.length - x.shape.length).fill(1), ...x.shape]);
-  return sameShape(aligned.shape, shape) ? aligned : new Node("expand", {}, [aligned], shape, x.dtype);
+  return product(x.shape) === product(shape)
+    ? reshape(x, shape)
+    : new Node("expand", NONE, [x], shape, x.dtype);
 }
 
 export function slice(x: Node, ranges: readonly Range[]): Node {
@@ -264,18 +271,24 @@ export function matmul(a: Node, b: Node): Node {
   const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
   const inputs = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
   const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
-  return new Node("matmul", {}, inputs, [...batch, m, n], dtype);
+  return new Node("matmul", NONE, inputs, [...batch, m, n], dtype);
 }
 
 /** Rows of `table` [rows, cols] by `index` [count]. */
 export function gather(table: Node, index: Node): Node {
-  return new Node("gather", {}, [table, index], [index.shape[0]!, table.shape[1]!], computeType(table.dtype));
+  return new Node(
+    "gather",
+    NONE,
+    [table, index],
+    [index.shape[0]!, table.shape[1]!],
+    computeType(table.dtype),
+  );
 }
 
 /** For each of `rows` rows the sum of the `values` [count, cols] whose `index` [count] it is. */
 export function scatterAdd(index: Node, values: Node, rows: number): Node {
   const wide = widen(values);
-  return new Node("scatterAdd", {}, [index, wide], [rows, wide.shape[1]!], wide.dtype);
+  return new Node("scatterAdd", NONE, [index, wide], [rows, wide.shape[1]!], wide.dtype);
 }
 
 /** Result `index` of a node with several. */
@@ -299,12 +312,12 @@ export function attentionGrad(inputs: readonly Node[], attrs: Attrs["attentionGr
 
 /** `x`, but not computed before `gate` has been. */
 export function after(x: Node, gate: Node): Node {
-  return new Node("after", {}, [x, gate], x.shape, x.dtype);
+  return new Node("after", NONE, [x, gate], x.shape, x.dtype);
 }
 
 /** `x`, through which no gradient passes ("stop"), or whose gradient is that of computing it again. */
 export function marked(x: Node, gradient: "stop" | Replay): Node {
-  const node = new Node("reshape", {}, [x], x.shape, x.dtype);
+  const node = new Node("reshape", NONE, [x], x.shape, x.dtype);
   node.gradient = gradient;
   return node;
 }

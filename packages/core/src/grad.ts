@@ -11,15 +11,15 @@ import { composeAttentionGrad } from "./ops/attention.ts";
 import { inverse, product } from "./shape.ts";
 
 /**
- * From g = dL/dy to dL/dx for each input x of y = op(x): null where there is none. `results` holds the gradients of all
- * results, for the nodes that have several; g is the first.
+ * From g = dL/dy to dL/dx for each input x of y = op(x): null where there is none. Of nodes with several results, `results`
+ * holds the gradients of those that have one, by index; g is that of the first.
  */
 export type Vjp<K extends Op> = (
   g: Node,
   y: Node,
   x: readonly Node[],
   attrs: Attrs[K],
-  results: readonly (Node | null)[],
+  results: readonly Node[],
 ) => readonly (Node | null)[];
 
 /** One rule per operation; "none" where the result does not depend smoothly on any input. */
@@ -171,44 +171,46 @@ function attentionResults(y: Node, q: Node): [O: Node, L: Node] {
 function secondOrderAttention(
   x: readonly Node[],
   attrs: Attrs["attentionGrad"],
-  results: readonly (Node | null)[],
+  results: readonly Node[],
 ): (Node | null)[] {
   const [inputs, dO] = [x.slice(0, -3), x.at(-1)!];
   const composed = composeAttentionGrad(inputs, dO, attrs);
-  const roots = results.flatMap((g, i): [Node, Node][] => (g ? [[composed[i]!, g]] : []));
+  const roots = results.flatMap((g, i): [Node, Node][] => [[composed[i]!, g]]); // skips what is not there
   const found = backpropagate(roots, new Set([...inputs, dO]), "stop");
   return x.map((input, i) => (i < inputs.length || input === dO ? (found.get(input) ?? null) : null));
 }
 
+const NOTHING: readonly Node[] = [];
+
 /** The inputs along which gradients can flow. */
 function differentiable(node: Node): readonly Node[] {
-  if (node.gradient === "stop") return [];
+  if (node.gradient === "stop") return NOTHING;
   const inputs = (node.origin ?? node).inputs;
   return node.op === "after" ? inputs.slice(0, 1) : inputs;
 }
 
 /**
  * Gradients of Σ root·cotangent with respect to `targets`; with "stop", the walk ends at them. Only nodes on a path to a
- * target are visited: what is frozen costs nothing.
+ * target are visited: what is frozen costs nothing. The result has all of these nodes; null where no gradient came.
  */
 function backpropagate(
   roots: readonly (readonly [Node, Node])[],
   targets: ReadonlySet<Node>,
   atTargets: "stop" | "continue",
-): Map<Node, Node> {
+): Map<Node, Node | null> {
   const stops = (node: Node): boolean => atTargets === "stop" && targets.has(node);
   const order = topological(
     roots.map(([root]) => root),
-    (node) => (stops(node) ? [] : differentiable(node)),
+    (node) => (stops(node) ? NOTHING : differentiable(node)),
   );
-  const onPath = new Set<Node>();
+  const gradients = new Map<Node, Node | null>();
+  const onPath = (node: Node): boolean => gradients.has(node);
   for (const node of order) {
-    if (targets.has(node) || differentiable(node).some((input) => onPath.has(input))) onPath.add(node);
+    if (targets.has(node) || differentiable(node).some(onPath)) gradients.set(node, null);
   }
-  const gradients = new Map<Node, Node>();
-  const results = new Map<Node, (Node | null)[]>(); // of nodes with several results, by index
+  const results = new Map<Node, Node[]>(); // of nodes with several results, by index
   const accumulate = (node: Node, g: Node | null | undefined): void => {
-    if (!g || !onPath.has(node)) return;
+    if (!g || !onPath(node)) return;
     const before = gradients.get(node);
     gradients.set(node, before ? add(before, g) : g);
   };
@@ -222,27 +224,24 @@ function backpropagate(
       for (const [inner, part] of replayed(node.gradient, g!, new Set(order))) accumulate(inner, part);
       continue;
     }
-    const source = node.origin ?? node;
-    if (source.op === "pick") {
-      const parent = source.inputs[0]!;
-      const list = results.get(parent) ?? [];
-      list[(source.attrs as Attrs["pick"]).index] = g!;
-      results.set(parent, list);
+    const { op, attrs, inputs } = node.origin ?? node;
+    if (op === "pick") {
+      const list = results.get(inputs[0]!) ?? [];
+      list[(attrs as Attrs["pick"]).index] = g!;
+      results.set(inputs[0]!, list);
       continue;
     }
-    const rule = VJP[source.op] as Vjp<Op> | "none";
+    const rule = VJP[op] as Vjp<Op> | "none";
     if (rule === "none") continue;
     const first = g ?? parts?.[0] ?? fill(0, node.shape, node.dtype);
-    const list = Array.from(parts ?? [first], (part) => part ?? null);
-    rule(first, node, source.inputs, source.attrs, list).forEach((part, i) =>
-      accumulate(source.inputs[i]!, part),
-    );
+    const toInputs = rule(first, node, inputs, attrs, parts ?? NOTHING);
+    for (let i = 0; i < inputs.length; i++) accumulate(inputs[i]!, toInputs[i]);
   }
   return gradients;
 }
 
 /** Gradients of a checkpointed value: its region is computed again, not before `g` has been, and differentiated. */
-function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node> {
+function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node | null> {
   const inputs = replay.inputs.map((x) => after(x, g));
   return backpropagate([[replay.run(inputs), g]], outer, "stop");
 }

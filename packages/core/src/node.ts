@@ -53,7 +53,7 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   readonly reshape: None;
   /** Output axis i is input axis order[i]. */
   readonly permute: { readonly order: readonly number[] };
-  /** Axes of length 1 become any length; the rank stays. */
+  /** Axes of length 1 become any length, and axes are added in front. */
   readonly expand: None;
   readonly slice: { readonly ranges: readonly Range[] };
   /** Zeros around: per axis [before, after]. */

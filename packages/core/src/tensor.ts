@@ -64,8 +64,13 @@ export class Tensor {
     return this.#make(build.unary(op, this.node));
   }
   #binary(op: BinaryOp, other: TensorOrNumber, swap = false): Tensor {
-    const [a, b] = [this.node, operandNode(other, this)];
-    return new Tensor(swap ? build.binary(op, b, a) : build.binary(op, a, b), deviceOf([this, other]));
+    const a = this.node;
+    const b = operandNode(other, this);
+    const known = typeof other === "number" || other.device === this.device;
+    return new Tensor(
+      swap ? build.binary(op, b, a) : build.binary(op, a, b),
+      known ? this.device : deviceOf([this, other]),
+    );
   }
 
   // --- arithmetic; shapes broadcast, types must agree (f16 and bf16 widen to f32)

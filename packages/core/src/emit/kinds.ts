@@ -53,8 +53,10 @@ export function pushThrough(node: Node<Movement>, access: Access, extents: Shape
   const mapped = (f: (affine: Affine, axis: number) => Affine): Access => ({ index: index.map(f), valid });
   if (isOp(node, "reshape")) return regroup(access, node.shape, input, extents);
   if (isOp(node, "permute")) return mapped((_, axis) => index[node.attrs.order.indexOf(axis)]!);
-  if (isOp(node, "expand"))
-    return mapped((affine, axis) => (input[axis] === 1 ? zero(extents.length) : affine));
+  if (isOp(node, "expand")) {
+    const added = index.length - input.length;
+    return { index: input.map((d, axis) => (d === 1 ? zero(extents.length) : index[added + axis]!)), valid };
+  }
   if (isOp(node, "slice"))
     return mapped((affine, axis) => {
       const [start, , step] = node.attrs.ranges[axis]!;

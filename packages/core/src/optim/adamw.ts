@@ -1,7 +1,7 @@
 /** AdamW (Loshchilov and Hutter 2019), as PyTorch computes it. */
 import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
-import { Optimizer, type OptimizerOptions, type Rule } from "./optimizer.ts";
+import { Optimizer, type OptimizerOptions, type Rule, type State } from "./optimizer.ts";
 
 /** Settings of AdamW. */
 export interface AdamWOptions extends OptimizerOptions {
@@ -29,32 +29,17 @@ export class AdamW extends Optimizer {
     this.#weightDecay = typeof decay === "number" ? () => decay : decay;
   }
 
-  protected rule(
-    p: Tensor,
-    g: Tensor,
-    state: ReadonlyMap<string, Tensor>,
-    lr: number,
-    step: number,
-    of: Parameter,
-  ): Rule {
+  protected rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule {
     const [b1, b2] = [this.#beta1, this.#beta2];
     const decay = this.#weightDecay(of);
-    const mean = (old: Tensor, fresh: Tensor, beta: "b1" | "b2", value: number): Tensor =>
-      old.mul(this.number(beta, value)).add(fresh.mul(this.number(`1 - ${beta}`, 1 - value)));
-    const m = mean(state.get("m")!, g, "b1", b1);
-    const v = mean(state.get("v")!, g.square(), "b2", b2);
-    const correction = this.number("1 / √(1 - b2^t)", 1 / Math.sqrt(1 - b2 ** step));
-    const denominator = v.sqrt().mul(correction).add(this.number("eps", this.#eps));
-    const decayed = p.mul(this.number(`1 - lr · ${decay}`, 1 - lr * decay));
-    const rate = this.number("lr / (1 - b1^t)", lr / (1 - b1 ** step));
-    const value = decayed.sub(m.div(denominator).mul(rate));
-    return {
-      value,
-      state: new Map([
-        ["m", m],
-        ["v", v],
-      ]),
-    };
+    const number = (name: string, value: number): Tensor => this.number(name, value, p.shape);
+    const m = state.m!.mul(number("b1", b1)).add(g.mul(number("1 - b1", 1 - b1)));
+    const v = state.v!.mul(number("b2", b2)).add(g.square().mul(number("1 - b2", 1 - b2)));
+    const correction = number("1 / √(1 - b2^t)", 1 / Math.sqrt(1 - b2 ** step));
+    const denominator = v.sqrt().mul(correction).add(number("eps", this.#eps));
+    const decayed = p.mul(number(`1 - lr · ${decay}`, 1 - lr * decay));
+    const rate = number("lr / (1 - b1^t)", lr / (1 - b1 ** step));
+    return { value: decayed.sub(m.div(denominator).mul(rate)), state: { m, v } };
   }
 }
 

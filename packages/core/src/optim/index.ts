@@ -1,5 +1,5 @@
 /** Optimizers and learning-rate schedules. */
 export * from "./adamw.ts";
-export { Optimizer, type OptimizerOptions, type OptimizerState, type Rule } from "./optimizer.ts";
+export { Optimizer, type OptimizerOptions, type OptimizerState, type Rule, type State } from "./optimizer.ts";
 export * from "./schedule.ts";
 export * from "./sgd.ts";

@@ -2,9 +2,10 @@
 import { allocateArray, computeType } from "@tiedlora/kernels";
 import * as build from "../build.ts";
 import type { Device } from "../device.ts";
-import type { Storage } from "../node.ts";
+import type { Shape, Storage } from "../node.ts";
 import { checkMask, type Parameter } from "../parameter.ts";
 import type { Update } from "../plan.ts";
+import { sameShape } from "../shape.ts";
 import { deviceOf, execute, grad, Tensor, where } from "../tensor.ts";
 import type { Schedule } from "./schedule.ts";
 
@@ -16,13 +17,13 @@ export interface OptimizerOptions {
   readonly clipNorm?: number;
 }
 
-/** One tensor per parameter that lives from step to step, e.g. momentum. f32 zeros at first. */
-type State = Map<string, Tensor>;
+/** By name: tensors that live from step to step beside a parameter, e.g. its momentum. f32 zeros at first. */
+export type State = Readonly<Record<string, Tensor>>;
 
 /** What a rule makes of one parameter in one step. */
 export interface Rule {
   readonly value: Tensor;
-  readonly state: ReadonlyMap<string, Tensor>;
+  readonly state: State;
 }
 
 /** All that a resumed run needs. */
@@ -39,7 +40,8 @@ export abstract class Optimizer {
   readonly #clipNorm: number | undefined;
   readonly #state = new Map<Parameter, Map<string, Storage>>();
   #accumulated = new Map<Parameter, Storage>();
-  readonly #numbers = new Map<string, Tensor>();
+  /** The numbers of this step by name, each in the shapes that were asked for. */
+  readonly #numbers = new Map<string, Tensor[]>();
   #step = 0;
   #gradNorm: Tensor | null = null;
   /** The norm's own memory: a result that nobody reads would wait for the garbage collector, one every step. */
@@ -60,11 +62,13 @@ export abstract class Optimizer {
 
   /**
    * A number handed over at run time, whatever it is: a rate of 0 must not make another program than one of 0.1. Within a
-   * step the same name is the same tensor.
+   * step the same name and `shape` is the same tensor.
    */
-  protected number(name: string, value: number): Tensor {
-    let tensor = this.#numbers.get(name);
-    if (!tensor) this.#numbers.set(name, (tensor = new Tensor(build.runtimeScalar(value, "f32"), null)));
+  protected number(name: string, value: number, shape: Shape = []): Tensor {
+    let known = this.#numbers.get(name);
+    if (!known) this.#numbers.set(name, (known = [new Tensor(build.runtimeScalar(value, "f32"), null)]));
+    let tensor = known.find((one) => sameShape(one.shape, shape));
+    if (!tensor) known.push((tensor = known[0]!.expand(shape)));
     return tensor;
   }
 
@@ -158,19 +162,16 @@ export abstract class Optimizer {
   /** The updates of one parameter and its state; masked elements keep both. */
   #update(p: Parameter, g: Tensor, lr: number, device: Device): Update[] {
     const storages = this.#stateOf(p, device);
-    const state = new Map([...storages].map(([name, storage]) => [name, stateTensor(p, storage)]));
-    const result = this.rule(p.cast(computeType(p.dtype)), g, state, lr, this.#step + 1, p);
+    const old: Record<string, Tensor> = {};
+    for (const name of this.stateNames) old[name] = stateTensor(p, storages.get(name)!);
+    const { value, state } = this.rule(p.cast(computeType(p.dtype)), g, old, lr, this.#step + 1, p);
     if (p.updateMask) checkMask(p, p.updateMask);
     const keep = p.updateMask?.cast("bool");
-    const masked = (fresh: Tensor, old: Tensor): Tensor => (keep ? where(keep, fresh, old) : fresh);
-    const own = { storage: p.storage, value: masked(result.value, p).cast(p.dtype).node };
-    return [
-      own,
-      ...[...storages].map(([name, storage]) => ({
-        storage,
-        value: masked(result.state.get(name)!, state.get(name)!).node,
-      })),
-    ];
+    const masked = (fresh: Tensor, before: Tensor): Tensor => (keep ? where(keep, fresh, before) : fresh);
+    const updates = [{ storage: p.storage, value: masked(value, p).cast(p.dtype).node }];
+    for (const name of this.stateNames)
+      updates.push({ storage: storages.get(name)!, value: masked(state[name]!, old[name]!).node });
+    return updates;
   }
 
   #stateOf(p: Parameter, device: Device): Map<string, Storage> {

@@ -1,7 +1,7 @@
 /** Stochastic gradient descent, as PyTorch computes it. */
 import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
-import { Optimizer, type OptimizerOptions, type Rule } from "./optimizer.ts";
+import { Optimizer, type OptimizerOptions, type Rule, type State } from "./optimizer.ts";
 
 /** Settings of stochastic gradient descent. */
 export interface SGDOptions extends OptimizerOptions {
@@ -24,13 +24,12 @@ export class SGD extends Optimizer {
     this.stateNames = this.#momentum === 0 ? [] : ["velocity"];
   }
 
-  protected rule(p: Tensor, g: Tensor, state: ReadonlyMap<string, Tensor>, lr: number): Rule {
+  protected rule(p: Tensor, g: Tensor, state: State, lr: number): Rule {
     const gradient =
       this.#weightDecay === 0 ? g : g.add(p.mul(this.number("weightDecay", this.#weightDecay)));
-    const old = state.get("velocity");
-    if (!old) return { value: p.sub(gradient.mul(this.number("lr", lr))), state: new Map() };
-    const velocity = old.mul(this.number("momentum", this.#momentum)).add(gradient);
-    return { value: p.sub(velocity.mul(this.number("lr", lr))), state: new Map([["velocity", velocity]]) };
+    const old = state.velocity;
+    const velocity = old ? old.mul(this.number("momentum", this.#momentum)).add(gradient) : gradient;
+    return { value: p.sub(velocity.mul(this.number("lr", lr))), state: { velocity } };
   }
 }
 
