@@ -82,7 +82,9 @@ function compute(node: Node, known: Map<Node, Values>, memory: (node: Node<"buff
         return out;
       });
     case "expand":
-      return moved((index) => from.map((d, axis) => (d === 1 ? 0 : index[index.length - from.length + axis]!)));
+      return moved((index) =>
+        from.map((d, axis) => (d === 1 ? 0 : index[index.length - from.length + axis]!)),
+      );
     case "slice":
       return moved((index) => {
         const { ranges } = node.attrs as Attrs["slice"];
