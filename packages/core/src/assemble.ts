@@ -42,9 +42,8 @@ export function assemble(source: Source): Layout {
   const fused = fuse(topological([...targets.computed]), {
     roots: targets.computed,
     unfused: fusion ? null : nodes,
-    maxOperands: backend.caps.maxOperands,
     slots,
-    accelerates: (call) => backend.accelerates(call),
+    backend,
   });
   return new Assembly(source, targets, fused).layout();
 }

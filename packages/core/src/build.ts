@@ -202,11 +202,8 @@ export function permute(x: Node, order: readonly number[]): Node {
 
 /** Swaps the last two axes. */
 export function swapLast(x: Node): Node {
-  const rank = x.shape.length;
-  return permute(
-    x,
-    x.shape.map((_, i) => (i < rank - 2 ? i : 2 * rank - 3 - i)),
-  );
+  const axes = x.shape.map((_, i) => i);
+  return permute(x, [...axes.slice(0, -2), axes.length - 1, axes.length - 2]);
 }
 
 /** `x` stretched to `shape` by the broadcasting rule. */

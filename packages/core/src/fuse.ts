@@ -3,7 +3,7 @@
  * which computes all else on the way (`emit/emit.ts`); then kernels are joined, two at a time, as long as one space has
  * room for both: by the named rules below. With fusion off there is a kernel for every node, and none are joined.
  */
-import type { LibraryCall, Step } from "@tiedlora/kernels";
+import type { Backend, LibraryCall, Step } from "@tiedlora/kernels";
 import { commonSpace, epilogueOver, folds, loopKernel, operandAt, pattern } from "@tiedlora/kernels/planner";
 import { points, rows, type Space, type Work } from "@tiedlora/kernels/planner";
 import { emit, type Emitted, type Memory } from "./emit/emit.ts";
@@ -17,9 +17,8 @@ export interface FuseOptions {
   readonly roots: ReadonlySet<Node>;
   /** Null: fuse as much as possible. Otherwise: these nodes are all stored, and no kernels are joined. */
   readonly unfused: ReadonlySet<Node> | null;
-  readonly maxOperands: number;
   readonly slots: ReadonlyMap<Node, number>;
-  readonly accelerates: (call: LibraryCall) => boolean;
+  readonly backend: Backend;
 }
 
 export interface Fused {
@@ -243,10 +242,10 @@ class Fuser implements Memory {
     const stored = this.#storedOf(nodes, (reader) => reader !== first && reader !== second);
     const scattered = folds(emitted.space) && !emitted.space.inner.at(-1);
     if (scattered && stored.some((node) => !emitted.results.get(node)!.perRow)) return null;
-    if (new Set([...joint.reads, ...stored]).size > this.#options.maxOperands) return null;
+    if (new Set([...joint.reads, ...stored]).size > this.#options.backend.caps.maxOperands) return null;
     if (joint.call) {
       const step = this.#step(joint, stored);
-      if (!step || !this.#options.accelerates(step as LibraryCall)) return null;
+      if (!step || !this.#options.backend.accelerates(step as LibraryCall)) return null;
     }
     this.#remove(first);
     this.#remove(second);

@@ -2,9 +2,11 @@
  * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty is no
  * work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
  */
-import { computeType, isFloat, type LibraryCall } from "@tiedlora/kernels";
+import { type Backend, computeType, isFloat } from "@tiedlora/kernels";
+import { identity } from "@tiedlora/kernels/planner";
 import * as build from "./build.ts";
-import { type Attrs, isOp, isReduction, Node, type Shape, topological, withInputs } from "./node.ts";
+import { type Attrs, isOp, isReduction, Node, REDUCE_KIND, type Shape } from "./node.ts";
+import { topological, withInputs } from "./node.ts";
 import { isLibrary, isMovement, type LibraryNode } from "./emit/kinds.ts";
 import { plainCall, resultShapes } from "./emit/library.ts";
 import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
@@ -18,26 +20,22 @@ export interface Lowered {
 }
 
 /** Lowers the graph of `roots`. `slots` are the numbers of the scalars that are given at run time. */
-export function lower(
-  roots: readonly Node[],
-  accelerates: (call: LibraryCall) => boolean,
-  slots: ReadonlyMap<Node, number>,
-): Lowered {
-  const lowering = new Lowering(accelerates, slots);
+export function lower(roots: readonly Node[], backend: Backend, slots: ReadonlyMap<Node, number>): Lowered {
+  const lowering = new Lowering(backend, slots);
   const order = topological(roots);
   return { nodes: new Set(lowering.all(order)), roots: lowering.all(roots) };
 }
 
 class Lowering {
-  readonly #accelerates: (call: LibraryCall) => boolean;
+  readonly #backend: Backend;
   readonly #slots: ReadonlyMap<Node, number>;
   /** What became of a node: of most, one node; of those with several results, all of these. */
   readonly #lowered = new Map<Node, readonly Node[]>();
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
-  constructor(accelerates: (call: LibraryCall) => boolean, slots: ReadonlyMap<Node, number>) {
-    this.#accelerates = accelerates;
+  constructor(backend: Backend, slots: ReadonlyMap<Node, number>) {
+    this.#backend = backend;
     this.#slots = slots;
   }
 
@@ -67,7 +65,8 @@ class Lowering {
     const [input] = node.inputs as [Node];
     if (product(node.shape) === 0) return this.#unify(emptyOf(node));
     if (isReduction(node)) {
-      if (product(input.shape) === 0) return this.#fill(identityOf(node), node);
+      if (product(input.shape) === 0)
+        return this.#fill(identity(REDUCE_KIND[node.op], computeType(node.dtype)), node);
       return sameShape(input.shape, node.shape) ? input : this.#unify(node);
     }
     if (isOp(node, "pad") && product(input.shape) === 0) return this.#fill(0, node);
@@ -114,7 +113,7 @@ class Lowering {
     }
     const operands = node.op === "matmul" ? node.inputs.map((x) => this.#halfPrecision(x)) : node.inputs;
     const call = withInputs(node, operands);
-    if (!this.#accelerates(plainCall(call))) return this.all(compose(node));
+    if (!this.#backend.accelerates(plainCall(call))) return this.all(compose(node));
     const unique = this.#unify(call);
     const shapes = resultShapes(call);
     if (shapes.length === 1) return [unique];
@@ -152,15 +151,6 @@ function compose(node: LibraryNode): readonly Node[] {
 function exactNumbers(_: string, value: unknown): unknown {
   if (typeof value !== "number" || (Number.isFinite(value) && !Object.is(value, -0))) return value;
   return Object.is(value, -0) ? "-0" : String(value);
-}
-
-/** What a reduction over nothing gives. */
-function identityOf(node: Node): number {
-  const smallest = node.dtype === "i32" ? -(2 ** 31) : node.dtype === "u32" ? 0 : -Infinity;
-  const largest = node.dtype === "i32" ? 2 ** 31 - 1 : node.dtype === "u32" ? 2 ** 32 - 1 : Infinity;
-  if (node.op === "reduceMax") return smallest;
-  if (node.op === "reduceMin") return largest;
-  return node.op === "reduceProd" ? 1 : 0;
 }
 
 // --- operations in primitives

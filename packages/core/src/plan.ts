@@ -2,7 +2,7 @@
  * Plans: from a graph to a compiled program, and its submission. A graph is traced anew every time; one of known
  * structure finds its plan by key, and then only buffers and scalars are put in.
  */
-import type { DeviceBuffer, Executable, LibraryCall } from "@tiedlora/kernels";
+import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
 import { bytesOf } from "./fuse/storage.ts";
 import { type Node, type Storage, topological } from "./node.ts";
 import { assemble, type Layout } from "./assemble.ts";
@@ -122,12 +122,10 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
   checkTypes(runtime, roots, updates);
   const signature = traced.signature.slice();
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
-  const { backend } = runtime;
+  const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const accelerates = (call: LibraryCall): boolean => backend.accelerates(call);
-  const lowered = lower(wanted, accelerates, slots);
-  const { maxOperands } = backend.caps;
-  const results = runtime.fusion ? rewrite(lowered.roots, { accelerates, maxOperands }) : lowered.roots;
+  const lowered = lower(wanted, backend, slots);
+  const results = fusion ? rewrite(lowered.roots, backend) : lowered.roots;
   const layout = assemble({
     roots: results.slice(0, roots.length),
     updates: updates.map(({ storage }, i) => ({ storage, value: results[roots.length + i]! })),
@@ -136,7 +134,7 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
     data: traced.data,
     slots,
     backend,
-    fusion: runtime.fusion,
+    fusion,
   });
   const plan: Plan = { ...layout, signature, executable: null, ready: null, tempBytes: 0 };
   const finish = (executable: Executable): void => {

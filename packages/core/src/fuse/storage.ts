@@ -1,5 +1,5 @@
 /** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
-import { BYTES } from "@tiedlora/kernels";
+import { type Backend, BYTES } from "@tiedlora/kernels";
 import { isOp, isReduction, type Node, type Op } from "../node.ts";
 import { product } from "../shape.ts";
 import { isMemory, isMovement, isValue, underMovement } from "../emit/kinds.ts";
@@ -40,14 +40,11 @@ export interface StorageOptions {
   readonly roots: ReadonlySet<Node>;
   /** Null: fuse as much as possible. Otherwise: these nodes are all stored. */
   readonly unfused: ReadonlySet<Node> | null;
-  readonly maxOperands: number;
+  readonly backend: Backend;
 }
 
 /** The nodes of `order` (inputs before users) that are in memory once they are computed. */
-export function chooseStored(
-  order: readonly Node[],
-  { roots, unfused, maxOperands }: StorageOptions,
-): Set<Node> {
+export function chooseStored(order: readonly Node[], { roots, unfused, backend }: StorageOptions): Set<Node> {
   const stored = new Set(order.filter((node) => isMemory(node) || roots.has(node)));
   const { uses, stretched } = countUses(order);
   const estimates = new Map<Node, Estimate>();
@@ -59,7 +56,7 @@ export function chooseStored(
     if (node.op === "after") storeGate(node.inputs[1]!, stored);
     const parts = inputs.map(given);
     const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
-    while (joint().size > maxOperands - 2) {
+    while (joint().size > backend.caps.maxOperands - 2) {
       // too many operands for one kernel: the input that reads most is computed apart
       const most = parts.reduce((best, part, i) => (part.reads.size > parts[best]!.reads.size ? i : best), 0);
       stored.add(inputs[most]!);

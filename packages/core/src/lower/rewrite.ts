@@ -1,24 +1,19 @@
 /** Rewrites of a lowered graph to an equal one that takes fewer steps. Every rule is a function of a node with rewritten inputs. */
-import type { LibraryCall } from "@tiedlora/kernels";
+import type { Backend } from "@tiedlora/kernels";
 import { mul, permute, reshape } from "../build.ts";
 import { plainCall } from "../emit/library.ts";
 import { uniformElement } from "../emit/emit.ts";
 import { isOp, Node, topological, withInputs } from "../node.ts";
 import { inverse, product, sameShape } from "../shape.ts";
 
-export interface RewriteOptions {
-  readonly accelerates: (call: LibraryCall) => boolean;
-  readonly maxOperands: number;
-}
-
 /** Rewrites the graph of `roots`. */
-export function rewrite(roots: readonly Node[], options: RewriteOptions): Node[] {
+export function rewrite(roots: readonly Node[], backend: Backend): Node[] {
   const order = topological(roots);
   const users = new Map<Node, Node[]>(order.map((node) => [node, []]));
   for (const node of order) for (const input of new Set(node.inputs)) users.get(input)!.push(node);
   for (const root of roots) users.get(root)!.push(root); // whoever asked for it
   const rewritten = new Map<Node, Node>();
-  const rewriter = new Rewriter(options);
+  const rewriter = new Rewriter(backend);
   for (const node of order) {
     const inputs = node.inputs.map((input) => rewritten.get(input)!);
     const uses = users.get(node)!;
@@ -41,10 +36,10 @@ interface Terms {
 class Rewriter {
   /** How many nodes use a rewritten node. */
   readonly uses = new Map<Node, number>();
-  readonly #options: RewriteOptions;
+  readonly #backend: Backend;
 
-  constructor(options: RewriteOptions) {
-    this.#options = options;
+  constructor(backend: Backend) {
+    this.#backend = backend;
   }
 
   apply(node: Node, users: readonly Node[]): Node {
@@ -94,10 +89,11 @@ class Rewriter {
   #joint(a: Terms, b: Terms, like: Node): Node | null {
     const operands = [...a.operands, ...b.operands];
     const { shape, dtype } = a.matmul;
-    if (!sameShape(shape, b.matmul.shape) || operands.length + 3 > this.#options.maxOperands) return null;
+    if (!sameShape(shape, b.matmul.shape) || operands.length + 3 > this.#backend.caps.maxOperands)
+      return null;
     const matmul = new Node("matmul", {}, operands, shape, dtype);
     this.uses.set(matmul, 1);
-    if (!this.#options.accelerates(plainCall(matmul))) return null;
+    if (!this.#backend.accelerates(plainCall(matmul))) return null;
     return reshape(matmul, like.shape);
   }
 
