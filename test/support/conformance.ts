@@ -6,7 +6,7 @@ import { conformance, type ConformanceOptions, type MakeDevice } from "@tiedlora
 export const long: boolean = process.env["TIEDLORA_LONG"] === "1";
 
 /** TIEDLORA_SEED=n repeats the random cases of a run that printed it. */
-function seed(): { seed?: number } {
+export function seed(): { seed?: number } {
   const given = process.env["TIEDLORA_SEED"];
   if (given === undefined) return {};
   if (!/^-?\d+$/.test(given)) throw new Error(`TIEDLORA_SEED: "${given}" is no integer`);

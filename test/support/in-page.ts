@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import { build } from "esbuild";
 import type { Browser } from "playwright-core";
 import { launch, skip } from "./browser.ts";
+import { seed } from "./conformance.ts";
 import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
 
 /** An ordinary page, and one that is cross-origin isolated, which may share memory among threads. */
@@ -99,7 +100,7 @@ export function testSuite(
   for (let part = 0; part < parts; part++) {
     const name = `the suite's core in a page at ${path} on ${backend}, part ${part + 1} of ${parts}`;
     test(name, { skip }, async () => {
-      const call = `jobs.runSuite(${JSON.stringify(backend)}, ${JSON.stringify({ part, parts, effort })})`;
+      const call = `jobs.runSuite(${JSON.stringify(backend)}, ${JSON.stringify({ part, parts, effort, ...seed() })})`;
       const results = await inPage<CaseResult[]>(path, call);
       assert.ok(results.length > 0);
       const failures = results.filter(({ error }) => error !== undefined);

@@ -21,12 +21,16 @@ export interface CaseResult {
   readonly error?: string;
 }
 
+interface Part {
+  readonly part: number;
+  readonly parts: number;
+  readonly effort: number;
+  readonly seed?: number;
+}
+
 /** Runs part of the suite's core: the cases whose position is `part` modulo `parts`. */
-async function runSuite(
-  backend: PageBackend,
-  { part, parts, effort }: { readonly part: number; readonly parts: number; readonly effort: number },
-): Promise<CaseResult[]> {
-  const suite = conformance((options) => OPEN[backend](options), { subset: "core", effort });
+async function runSuite(backend: PageBackend, { part, parts, ...options }: Part): Promise<CaseResult[]> {
+  const suite = conformance((device) => OPEN[backend](device), { subset: "core", ...options });
   const results: CaseResult[] = [];
   for (const { name, run } of suite.cases.filter((_, i) => i % parts === part)) {
     console.log(name); // for whoever watches
