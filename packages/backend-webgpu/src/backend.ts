@@ -10,6 +10,7 @@ import type {
   LibraryCall,
   Program,
 } from "@tiedlora/kernels";
+import { multipliesExactly } from "./check.ts";
 import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
 import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "./errors.ts";
 import { type Counters, GpuExecutable, type Host } from "./executable.ts";
@@ -20,10 +21,11 @@ import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
 import { Verdicts } from "./verdicts.ts";
 import { isRendered } from "./wgsl/library.ts";
+import type { Target } from "./wgsl/target.ts";
 
 /** Opens an adapter and makes a backend of it. Throws NoAdapterError, which says how to get one. */
 export async function createWebGpuBackend(options: OpenOptions = {}): Promise<WebGpuBackend> {
-  return new WebGpuBackend(await openGpu(options));
+  return WebGpuBackend.on(await openGpu(options));
 }
 
 /** Compiles programs to WGSL, and submits each as one command buffer. Users open it by `webgpu()`. */
@@ -34,6 +36,7 @@ export class WebGpuBackend implements Backend, Transfers {
   /** The adapter's name, features and limits. */
   readonly adapter: AdapterInfo;
   readonly #gpu: Gpu;
+  #target: Target;
   readonly #pipelines: PipelineCache;
   readonly #staging: StagingPool;
   readonly #verdicts: Verdicts;
@@ -49,6 +52,7 @@ export class WebGpuBackend implements Backend, Transfers {
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
+    this.#target = gpu.target;
     this.adapter = gpu.info;
     const { device, target } = gpu;
     const fail = (error: Error): void => void (this.#failure ??= error);
@@ -68,6 +72,16 @@ export class WebGpuBackend implements Backend, Transfers {
     device.addEventListener("uncapturederror", this.#onError);
     void this.#watchLoss();
     this.#host = this.#makeHost(fail);
+  }
+
+  /** The backend of an open device. Does without subgroup matrices if the device makes mistakes with them. */
+  static async on(gpu: Gpu): Promise<WebGpuBackend> {
+    const backend = new WebGpuBackend(gpu);
+    if (gpu.target.matrix && !(await multipliesExactly(backend))) {
+      backend.#target = { ...gpu.target, matrix: undefined };
+      backend.#failure = undefined;
+    }
+    return backend;
   }
 
   async #watchLoss(): Promise<void> {
@@ -117,7 +131,7 @@ export class WebGpuBackend implements Backend, Transfers {
   async compile(program: Program): Promise<Executable> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
-    const { kernels, scratchBytes } = lowerProgram(program, this.#gpu.target);
+    const { kernels, scratchBytes } = lowerProgram(program, this.#target);
     const pipelines = await this.#orLost(Promise.all(kernels.map((k) => this.#pipelines.get(k))));
     return new GpuExecutable(this.#host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
   }

@@ -10,7 +10,8 @@ import {
   NoAdapterError,
 } from "./errors.ts";
 import { isNode, PoliteWaiter } from "./wait.ts";
-import type { MatmulPrecision, Target } from "./wgsl/target.ts";
+import { dividesTile } from "./wgsl/matmul-matrix.ts";
+import type { MatmulPrecision, MatrixShape, Target } from "./wgsl/target.ts";
 
 /** Which GPU is opened, and how much of it is used. */
 export interface OpenOptions {
@@ -60,16 +61,19 @@ const DEBIAN = "on Debian and Ubuntu a software one is in: apt install libvulkan
 
 /**
  * Dawn lives as long as the object that `create` returned is referenced, and takes the process with it when that is
- * collected too early, even after the last device was destroyed. So one is made, and kept; it keeps no process alive.
+ * collected too early, even after the last device was destroyed. So one is made for each set of flags, and kept; it keeps
+ * no process alive.
  */
-let dawn: GPU | undefined;
+const dawn = new Map<string, GPU>();
 
 interface DawnModule {
   create(flags: string[]): GPU;
 }
 
-async function openDawn(): Promise<GPU> {
-  if (dawn) return dawn;
+async function openDawn(flags: readonly string[]): Promise<GPU> {
+  const key = flags.join(" ");
+  const known = dawn.get(key);
+  if (known) return known;
   const name = "webgpu"; // a variable, so that bundlers for browsers do not follow it
   const module = (await import(name).catch((cause: unknown) => {
     throw new NoAdapterError(
@@ -77,13 +81,15 @@ async function openDawn(): Promise<GPU> {
       { cause },
     );
   })) as DawnModule;
-  return (dawn ??= module.create([]));
+  const gpu = dawn.get(key) ?? module.create([...flags]); // unless made while the module was loaded
+  dawn.set(key, gpu);
+  return gpu;
 }
 
 /** The browser's, or that of a runtime that brings one. */
 const nativeGpu = (): GPU | undefined => (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
 
-async function findGpu(): Promise<GPU> {
+async function findGpu({ matmulPrecision }: OpenOptions = {}): Promise<GPU> {
   const native = nativeGpu();
   if (native) return native;
   if (!isNode) {
@@ -92,7 +98,8 @@ async function findGpu(): Promise<GPU> {
         "use another browser or the CPU backend",
     );
   }
-  return openDawn();
+  // subgroup matrices are experimental, and Dawn hides what is
+  return openDawn(matmulPrecision === "f16" ? ["enable-dawn-features=allow_unsafe_apis"] : []);
 }
 
 function adapterOptions(options: OpenOptions): GPURequestAdapterOptions {
@@ -139,12 +146,37 @@ const RAISED = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
+/** For products of factors in f16. */
+const MATRIX = "chromium-experimental-subgroup-matrix" as GPUFeatureName;
+
+function featuresOf({ features }: GPUAdapter, { variant, matmulPrecision }: OpenOptions): GPUFeatureName[] {
+  if (variant === "plain") return [];
+  const wanted = matmulPrecision === "f16" ? [...FEATURES, MATRIX] : FEATURES;
+  return wanted.filter((feature) => features.has(feature));
+}
 
 /** What newer WebGPU versions tell about an adapter, where they do. */
 interface MoreInfo {
   readonly isFallbackAdapter?: boolean;
   readonly subgroupMinSize?: number;
   readonly subgroupMaxSize?: number;
+  readonly subgroupMatrixConfigs?: Iterable<{
+    readonly componentType: string;
+    readonly resultComponentType: string;
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+  }>;
+}
+
+/** The largest product of f16 to f32 that the adapter's subgroups do and the kernel has a use for. */
+function matrixOf({ subgroupMatrixConfigs = [] }: MoreInfo): MatrixShape | undefined {
+  const size = ({ m, n, k }: MatrixShape): number => m * n * k;
+  return [...subgroupMatrixConfigs]
+    .filter((c) => c.componentType === "f16" && c.resultComponentType === "f32")
+    .map(({ M, N, K }) => ({ m: M, n: N, k: K }))
+    .filter(dividesTile)
+    .sort((a, b) => size(b) - size(a))[0];
 }
 
 function isSoftware(info: GPUAdapterInfo & MoreInfo): boolean {
@@ -180,6 +212,7 @@ function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, opt
     f16: device.features.has("shader-f16"),
     matmulPrecision: options.matmulPrecision ?? "f32",
     subgroup: device.features.has("subgroups") ? fixed : 0,
+    matrix: device.features.has(MATRIX) ? matrixOf(info) : undefined,
     software,
     maxInvocations: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
     maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
@@ -228,16 +261,16 @@ function checkF16(adapter: GPUAdapter, { matmulPrecision, variant }: OpenOptions
 /** Opens a device. Throws NoAdapterError where there is none, MissingFeatureError where it lacks what `options` need. */
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   checkOptions(options);
-  const gpu = await findGpu();
+  const gpu = await findGpu(options);
   const adapter = await requestAdapter(gpu, options);
   checkF16(adapter, options);
   return opened(await requestDevice(adapter, options), adapter, options);
 }
 
-async function requestDevice(adapter: GPUAdapter, { variant }: OpenOptions): Promise<GPUDevice> {
-  const plain = variant === "plain";
+async function requestDevice(adapter: GPUAdapter, options: OpenOptions): Promise<GPUDevice> {
+  const plain = options.variant === "plain";
   const wanted = {
-    requiredFeatures: plain ? [] : FEATURES.filter((f) => adapter.features.has(f)),
+    requiredFeatures: featuresOf(adapter, options),
     requiredLimits: plain ? {} : Object.fromEntries(RAISED.map((k) => [k, adapter.limits[k]])),
   };
   return adapter.requestDevice(wanted).catch((cause: unknown) => {

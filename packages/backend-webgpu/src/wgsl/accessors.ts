@@ -1,6 +1,6 @@
 /** WGSL functions that load and store the elements of an operand by index, for the library kernels. */
 import { computeType, type Operand } from "@tiedlora/kernels";
-import { wgslType } from "./arithmetic.ts";
+import { allOf, wgslType } from "./arithmetic.ts";
 import { address, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { range } from "./target.ts";
 
@@ -33,7 +33,7 @@ function place(operand: Operand, lengths: readonly number[], bindings: Bindings,
   const tests = [valid, inside].filter((x) => x !== undefined);
   return {
     at: address(operand.view.strides, indices, 0, lengths.length, bindings.access(operand).offset),
-    valid: tests.length === 0 ? undefined : tests.join(" && "),
+    valid: allOf(tests),
   };
 }
 

@@ -28,6 +28,16 @@ export function wgslType(type: ComputeType, width: Width): string {
   return width === 1 ? SCALAR[type] : `vec4<${SCALAR[type]}>`;
 }
 
+/**
+ * The condition that all tests hold, or undefined if there are none. Not by `&&`: SwiftShader, Chromium's software adapter,
+ * compiles a loop in time and memory exponential in how often it is there.
+ */
+export function allOf(tests: readonly [string, ...string[]]): string;
+export function allOf(tests: readonly string[]): string | undefined;
+export function allOf(tests: readonly string[]): string | undefined {
+  return tests.length > 1 ? tests.map((test) => `(${test})`).join(" & ") : tests[0];
+}
+
 /** A number as an expression of `type`; what has no literal comes from the uniform's header (see HEADER). */
 export function literal(value: number, type: ComputeType): string {
   switch (type) {

@@ -6,7 +6,7 @@
  */
 import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
-import { literal } from "./arithmetic.ts";
+import { allOf, literal } from "./arithmetic.ts";
 import { Bindings, type Use } from "./bindings.ts";
 import type { Buffers } from "./buffers.ts";
 import { assemble } from "./entry.ts";
@@ -168,7 +168,7 @@ class AttentionKernel {
           : [...this.#tiles].map((t) => `var<workgroup> ${t}Tile: array<vec4<f32>, ${vectors}>;`),
         functions: this.#functions(),
         main,
-        subgroups: this.#subgroup,
+        directives: this.#subgroup ? ["enable subgroups;"] : [],
       },
       this.#bindings,
       this.#target,
@@ -248,8 +248,11 @@ function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
     ...a.each((j) => {
       const plus = bias ? ` + bias(b, head, min(${query(j)}, ${q - 1}u), min(${key(j)}, ${kv - 1}u))` : "";
       // unsigned, so written as j + q <= i + kv
-      const before = causal ? ` && ${key(j)} + ${q}u <= ${query(j)} + ${kv}u` : "";
-      return [`s[${j}] = s[${j}] * ${literal(scale, "f32")}${plus};`, `see[${j}] = ${inside(j)}${before};`];
+      const before = causal ? [`${key(j)} + ${q}u <= ${query(j)} + ${kv}u`] : [];
+      return [
+        `s[${j}] = s[${j}] * ${literal(scale, "f32")}${plus};`,
+        `see[${j}] = ${allOf([inside(j), ...before])};`,
+      ];
     }),
   ];
 }

@@ -3,7 +3,7 @@
  * binding is shown by several bindings where a kernel needs more of it than one can show.
  */
 import { BYTES, type DType, type Operand } from "@tiedlora/kernels";
-import { literal, type Width } from "./arithmetic.ts";
+import { allOf, literal, type Width } from "./arithmetic.ts";
 import type { Helpers } from "./helpers.ts";
 import { byteExtent } from "./space.ts";
 import { type Binding, ceilDiv, range, type ScalarUse, type Target } from "./target.ts";
@@ -377,5 +377,5 @@ export function condition(
     const count = Math.max(0, Math.min(range[1], lengths[d]!) - low);
     tests.push(low === 0 ? `${indices[d]} < ${count}u` : `${indices[d]} - ${low}u < ${count}u`);
   }
-  return tests.length === 0 ? undefined : tests.join(" && ");
+  return allOf(tests);
 }

@@ -11,8 +11,17 @@ export interface Entry {
   readonly shared?: readonly string[];
   readonly functions: readonly string[];
   readonly main: readonly string[];
-  readonly subgroups?: boolean;
+  /** What it uses of WGSL that not every device has, the types of its operands aside. */
+  readonly directives?: readonly string[];
+  /** Further parameters of the entry point. */
+  readonly parameters?: readonly string[];
 }
+
+const PARAMETERS = [
+  "@builtin(workgroup_id) id: vec3<u32>",
+  "@builtin(local_invocation_id) at: vec3<u32>",
+  "@builtin(local_invocation_index) lane: u32",
+];
 
 /** The kernel of an entry point: `at` is the invocation's place in the workgroup, `lane` that as one number. */
 export function assemble(entry: Entry, bindings: Bindings, target: Target): Kernel {
@@ -20,14 +29,14 @@ export function assemble(entry: Entry, bindings: Bindings, target: Target): Kern
   const linear = groups[1] === 1 ? "id.x" : `id.x + id.y * ${groups[0]}u`;
   const surplus = groups[0] * groups[1] > entry.groups;
   const code = [
-    ...(entry.subgroups ? ["enable subgroups;"] : []),
+    ...(entry.directives ?? []),
     bindings.declare(),
     bindings.helpers.definitions(),
     bindings.functions(),
     ...(entry.shared ?? []),
     ...entry.functions,
     `@compute @workgroup_size(${entry.size.join(", ")})`,
-    "fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) lane: u32) {",
+    `fn main(${[...PARAMETERS, ...(entry.parameters ?? [])].join(", ")}) {`,
     `  let group = ${linear};`,
     ...(surplus ? [`  if (group >= ${entry.groups}u) { return; }`] : []),
     ...entry.main.map((line) => `  ${line}`),

@@ -5,7 +5,7 @@
  * views allow it.
  */
 import { type ComputeType, type LoopKernel, product } from "@tiedlora/kernels";
-import { BINARY, literal, REDUCE, type Typed, type Width, wgslType } from "./arithmetic.ts";
+import { allOf, BINARY, literal, REDUCE, type Typed, type Width, wgslType } from "./arithmetic.ts";
 import { Bindings, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";
 import { Helpers } from "./helpers.ts";
@@ -202,12 +202,10 @@ class LoopWriter {
       if (instr.op === "reduce") this.#reduce(i, instr.a, instr.kind);
       else emit(this.#body.compute(i));
     });
-    const own = [...(y > 1 ? ["part == 0u"] : []), ...(y > 1 && !full ? [`row0 < ${rows}u`] : [])].join(
-      " && ",
-    );
+    const own = allOf([...(y > 1 ? ["part == 0u"] : []), ...(y > 1 && !full ? [`row0 < ${rows}u`] : [])]);
     for (const store of rowStores) {
       const text = this.#body.store(store);
-      emit(own === "" ? text : `if (${own}) { ${text} }`);
+      emit(own === undefined ? text : `if (${own}) { ${text} }`);
     }
     if (elementStores.length > 0) {
       const guard = y > 1 && !full ? `if (row0 < ${rows}u) ` : "";

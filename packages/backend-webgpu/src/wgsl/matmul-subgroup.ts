@@ -29,7 +29,7 @@ export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
     groups: frame.batches * rowTiles * columnTiles,
     size: [S, 1],
     shared: [],
-    subgroups: true,
+    directives: ["enable subgroups;"],
     variant: `subgroup ${tile.rows}x${tile.columns}`,
   });
 }

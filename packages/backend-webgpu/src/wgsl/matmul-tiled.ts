@@ -49,7 +49,6 @@ export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
       `var<workgroup> rowTile: array<${frame.stagedType}, ${(tile.rows * tile.depth) / 4}>;`,
       `var<workgroup> columnTile: array<${frame.stagedType}, ${(tile.columns * tile.depth) / 4}>;`,
     ],
-    subgroups: false,
     variant: `tiled ${tile.rows}x${tile.columns}x${tile.depth}`,
   });
 }
@@ -64,8 +63,18 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
   const depth = target.software ? `${tile.depth}u + P[0].x` : `${tile.depth}u`;
   return [
     `for (var k0 = 0u; k0 < ${term.depth}u + P[0].x; k0 += ${tile.depth}u) {`,
-    ...fill(frame, term.rows, term.depth, "rowTile", "row", tile.rows, tile),
-    ...fill(frame, term.columns, term.depth, "columnTile", "column", tile.columns, tile),
+    ...fill(
+      frame,
+      term.rows,
+      { ...term, tile: tile.depth, from: "row", lines: tile.rows, threads: size(tile) },
+      vectorsTo("rowTile"),
+    ),
+    ...fill(
+      frame,
+      term.columns,
+      { ...term, tile: tile.depth, from: "column", lines: tile.columns, threads: size(tile) },
+      vectorsTo("columnTile"),
+    ),
     "  workgroupBarrier();",
     `  for (var k = 0u; k < ${depth}; k++) {`,
     ...vectors.map((j) => `    let b${j} = ${factor("column", tile.columns, `at.x + ${j * across}u`)};`),
@@ -79,30 +88,43 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
   ];
 }
 
-/** Copies four lines at one depth per turn and invocation; depths beyond the last are zero. */
-function fill(
+const vectorsTo =
+  (tile: string) =>
+  (at: string, value: string): string =>
+    `${tile}[${at}] = ${value};`;
+
+/** What of one side is staged: `lines` from the line that `from` names, `tile` depths of `depth`. */
+interface Fill {
+  readonly from: string;
+  readonly lines: number;
+  readonly tile: number;
+  readonly depth: number;
+  /** Invocations that share the work. */
+  readonly threads: number;
+}
+
+/**
+ * Statements that stage four lines at one depth per turn and invocation, with `k0` and `lane` known: `put` writes vector
+ * `at`, of which those of one depth follow one another. Depths beyond the last are zero.
+ */
+export function fill(
   frame: MatmulFrame,
   side: Side,
-  depth: number,
-  to: string,
-  from: string,
-  lines: number,
-  tile: Tile,
+  { from, lines, tile, depth, threads }: Fill,
+  put: (at: string, value: string) => string,
 ): string[] {
   const groups = lines / 4;
   // neighbouring invocations read neighbouring memory
   const depthFirst = side.vector !== "line" && Math.abs(side.operand.view.strides[side.depthAxis]!) === 1;
-  const [k, line] = depthFirst
-    ? [`e % ${tile.depth}u`, `e / ${tile.depth}u`]
-    : [`e / ${groups}u`, `e % ${groups}u`];
+  const [k, line] = depthFirst ? [`e % ${tile}u`, `e / ${tile}u`] : [`e / ${groups}u`, `e % ${groups}u`];
   return [
-    `  for (var e = lane; e < ${groups * tile.depth}u; e += ${size(tile)}u) {`,
+    `  for (var e = lane; e < ${groups * tile}u; e += ${threads}u) {`,
     `    let k = ${k};`,
     `    let l = ${line};`,
     `    let line = ${from} + l * 4u;`,
     "    var v = vec4<f32>();",
     `    if (k0 + k < ${depth}u) { v = ${frame.lines(side, "line", "k0 + k")}; }`,
-    `    ${to}[k * ${groups}u + l] = ${frame.staged(side, "v")};`,
+    `    ${put(`k * ${groups}u + l`, frame.staged(side, "v"))}`,
     "  }",
   ];
 }

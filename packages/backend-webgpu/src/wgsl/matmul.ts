@@ -11,12 +11,13 @@ import {
   product,
   type View,
 } from "@tiedlora/kernels";
-import { type Width, wgslType } from "./arithmetic.ts";
+import { allOf, type Width, wgslType } from "./arithmetic.ts";
 import { address, Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { BodyWriter, usesOf } from "./body.ts";
-import { assemble } from "./entry.ts";
+import { assemble, type Entry } from "./entry.ts";
 import { Helpers } from "./helpers.ts";
 import { renderLoop } from "./loop.ts";
+import { matrixKernel, suitsMatrix } from "./matmul-matrix.ts";
 import { subgroupKernel } from "./matmul-subgroup.ts";
 import { tiledKernel } from "./matmul-tiled.ts";
 import { axisToSplit, narrowView, wantsSplit } from "./space.ts";
@@ -60,7 +61,8 @@ function renderProduct(p: Product, bufferBytes: readonly number[], target: Targe
   // lanes lie along the columns: let those be the longer side
   const swap = p.n < 16 && p.m > p.n;
   const frame = new MatmulFrame(p, swap, bufferBytes, target);
-  return target.software && target.subgroup >= 4 ? subgroupKernel(frame, target) : tiledKernel(frame, target);
+  if (target.software && target.subgroup >= 4) return subgroupKernel(frame, target);
+  return suitsMatrix(frame, target) ? matrixKernel(frame, target) : tiledKernel(frame, target);
 }
 
 /** The product as a row reduction; for one term. */
@@ -387,7 +389,8 @@ export class MatmulFrame {
       ...live.map((i) => writer.compute(i)),
       ...epilogue.stores.map((s) => writer.store(s)),
     ].map((l) => `  ${l}`);
-    const guard = `  if (${row} >= ${this.rows}u || ${column} >= ${this.columns}u) { return; }`;
+    const inside = allOf([`${row} < ${this.rows}u`, `${column} < ${this.columns}u`]);
+    const guard = `  if (!(${inside})) { return; }`;
     const define = (name: string, type: string): string =>
       `fn ${name}(b: u32, ${row}: u32, ${column}: u32, value: ${type}) {\n${guard}\n${lines.join("\n")}\n}`;
     if (this.#vectorAxis !== undefined) return define("finish", "vec4<f32>");
@@ -400,13 +403,7 @@ fn finish(b: u32, row: u32, column: u32, value: vec4<f32>) {
   /** The finished kernel; see `Entry`. */
   kernel(
     main: readonly string[],
-    shape: {
-      readonly groups: number;
-      readonly size: readonly [number, number];
-      readonly shared: readonly string[];
-      readonly subgroups: boolean;
-      readonly variant: string;
-    },
+    shape: Omit<Entry, "label" | "functions" | "main"> & { readonly variant: string },
   ): Kernel {
     const sides = this.terms.flatMap((t) => [t.rows, t.columns]);
     const functions = [...sides.map((s) => this.#sideFunctions(s)), this.#finishFunctions()];

@@ -1,7 +1,7 @@
 /** Row lookups (gather) and their transpose (scatterAdd), as WGSL. */
 import { isFloat, type LibraryCall, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
-import { literal } from "./arithmetic.ts";
+import { allOf, literal } from "./arithmetic.ts";
 import { Bindings } from "./bindings.ts";
 import { assemble } from "./entry.ts";
 import { Helpers } from "./helpers.ts";
@@ -174,20 +174,20 @@ function scatterKernel(
     "  workgroupBarrier();",
     "  for (var q = 0u; q < 4u + P[0].x; q++) {",
     `    let j = start + q * ${LANES}u + lane;`,
-    `    if (j < ${count}u && bitcast<u32>(indexAt(j)) == row) { atomicOr(&matches[q], 1u << lane); }`,
+    `    if (${allOf([`j < ${count}u`, "bitcast<u32>(indexAt(j)) == row"])}) { atomicOr(&matches[q], 1u << lane); }`,
     "  }",
     "  workgroupBarrier();",
     "  for (var q = 0u; q < 4u + P[0].x; q++) {",
     "    for (var mask = atomicLoad(&matches[q]); mask != 0u; mask &= mask - 1u) {",
     `      let j = start + q * ${LANES}u + firstTrailingBit(mask);`,
-    "      owner = owner && j >= i;",
+    "      owner = owner & (j >= i);",
     "      if (!owner) { break; }",
     ...range(held).map((h) => `      if (${column(h)} < ${cols}u) { sum${h} += valuesAt(j, ${column(h)}); }`),
     "    }",
     "  }",
     "  workgroupBarrier();",
     "}",
-    `if (owner && row - ${first}u < ${part}u) {`,
+    `if (${allOf(["owner", `row - ${first}u < ${part}u`])}) {`,
     ...range(held).map(
       (h) => `  if (${column(h)} < ${cols}u) { put(row - ${first}u, ${column(h)}, sum${h}); }`,
     ),

@@ -7,6 +7,13 @@ import type { ComputeType } from "@tiedlora/kernels";
 /** The type that the factors of a matrix product have when they are multiplied. */
 export type MatmulPrecision = "f32" | "f16";
 
+/** A product of matrices, m × k by k × n. */
+export interface MatrixShape {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
 /** Abilities and limits that the rendered code may rely on. */
 export interface Target {
   /** `enable f16` works. Without it, half precision is unpacked from 32-bit words. */
@@ -15,6 +22,8 @@ export interface Target {
   readonly matmulPrecision: MatmulPrecision;
   /** Lanes of a subgroup where that is the same for every shader, else 0: subgroup code is not rendered. */
   readonly subgroup: number;
+  /** What a subgroup multiplies at once, of factors in f16 and summed in f32, if it can: only if both are asked for. */
+  readonly matrix?: MatrixShape | undefined;
   /** A CPU pretends to be a GPU: memory instructions and barriers cost far more than arithmetic. */
   readonly software: boolean;
   readonly maxInvocations: number;

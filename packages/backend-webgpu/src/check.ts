@@ -1,0 +1,64 @@
+/** Subgroup matrices are an experimental extension: before they are used, the device has to multiply a little with them. */
+import { type Backend, type DeviceBuffer, type DType, type Operand, type Program } from "@tiedlora/kernels";
+
+/** Large enough for several tiles, and not divided by any. */
+const [BATCH, M, N, K] = [2, 70, 75, 45];
+
+const entry = (i: number): number => ((i * 7919) % 7) - 3;
+
+const program: Program = {
+  scalars: 0,
+  buffers: [
+    { kind: "input", bytes: 4 * BATCH * M * K },
+    { kind: "input", bytes: 4 * BATCH * K * N },
+    { kind: "output", bytes: 4 * BATCH * M * N },
+  ],
+  steps: [
+    {
+      type: "library",
+      name: "matmul",
+      params: { batch: [BATCH], m: M, n: N, k: [K] },
+      inputs: [operand(0, M, K), operand(1, K, N)],
+      outputs: [operand(2, M, N)],
+    },
+  ],
+};
+
+function operand(buffer: number, rows: number, columns: number): Operand {
+  const dtype: DType = "f32";
+  return { buffer, dtype, view: { offset: 0, strides: [rows * columns, columns, 1] } };
+}
+
+/** Whether `backend` multiplies small integers without error; false also if it cannot at all. */
+export async function multipliesExactly(backend: Backend): Promise<boolean> {
+  const executable = await Promise.resolve(backend.compile(program)).catch(() => undefined);
+  if (!executable) return false;
+  const [a, b, c] = program.buffers.map(({ bytes }) => backend.alloc(bytes)) as [
+    DeviceBuffer,
+    DeviceBuffer,
+    DeviceBuffer,
+  ];
+  const [left, right] = [a, b].map(({ bytes }) =>
+    Float32Array.from({ length: bytes / 4 }, (_, i) => entry(i)),
+  ) as [Float32Array, Float32Array];
+  try {
+    a.write(left);
+    b.write(right);
+    executable.run([a, b], [c], new Float64Array());
+    const found = new Float32Array(await c.read());
+    return found.every((x, i) => x === product(left, right, i));
+  } catch {
+    return false;
+  } finally {
+    executable.free();
+    for (const buffer of [a, b, c]) buffer.free();
+  }
+}
+
+/** Element `i` of the product of all batches. */
+function product(left: Float32Array, right: Float32Array, i: number): number {
+  const [column, row, batch] = [i % N, Math.floor(i / N) % M, Math.floor(i / N / M)];
+  let sum = 0;
+  for (let k = 0; k < K; k++) sum += left[(batch * M + row) * K + k]! * right[(batch * K + k) * N + column]!;
+  return sum;
+}
