@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Device, explain, grad, nn, optim, type Parameter, type Tensor } from "@tiedlora/core";
+import {
+  type Device,
+  explain,
+  grad,
+  nn,
+  optim,
+  type Parameter,
+  type Tensor,
+  topological,
+} from "@tiedlora/core";
 import { loops, matmuls, parameter, Recorder, recording, TinyGpt } from "./support.ts";
 
 const ids = (device: Device, n = 8): Tensor =>
@@ -28,6 +37,25 @@ test("a learning rate that changes every step never recompiles, not even at 0 an
   const optimizer = optim.adamW([p], { lr: (step) => rates[step]! });
   for (const _ of rates) optimizer.step(p.square().sum());
   assert.equal(recorder.programs.length, 1);
+});
+
+test("tracing makes one node of a broadcast, and stretches an optimizer's numbers once a shape", () => {
+  const { device } = recording();
+  const bias = parameter(device, [4]);
+  const broadcast = topological([parameter(device, [2, 3, 4]).add(bias).node]).map(({ op }) => op);
+  assert.deepEqual(broadcast, ["buffer", "buffer", "expand", "add"]);
+
+  const stretched = (...shapes: number[][]): number => {
+    const all = shapes.map((shape) => parameter(device, shape));
+    const loss = all.map((p) => p.square().sum()).reduce((a, b) => a.add(b));
+    const { updates } = optim.adamW(all, { lr: 0.1 }).trace(loss);
+    const nodes = topological(updates.map(({ value }) => value));
+    return nodes.filter(({ op, inputs }) => op === "expand" && inputs[0]!.op === "scalar").length;
+  };
+  const numbers = stretched([4]);
+  assert.ok(numbers >= 8, `${numbers}: two rates for each moment, a correction, eps, decay, and the rate`);
+  assert.equal(stretched([4], [4], [4]), numbers);
+  assert.equal(stretched([4], [2, 2], [4]), 2 * numbers);
 });
 
 test("200 steps end with the live bytes of 20", async () => {

@@ -67,9 +67,9 @@ export abstract class Optimizer {
   protected number(name: string, value: number, shape: Shape = []): Tensor {
     let known = this.#numbers.get(name);
     if (!known) this.#numbers.set(name, (known = [new Tensor(build.runtimeScalar(value, "f32"), null)]));
-    let tensor = known.find((one) => sameShape(one.shape, shape));
-    if (!tensor) known.push((tensor = known[0]!.expand(shape)));
-    return tensor;
+    for (const tensor of known) if (sameShape(tensor.shape, shape)) return tensor;
+    known.push(known[0]!.expand(shape));
+    return known.at(-1)!;
   }
 
   /** Steps done. */
