@@ -5,11 +5,8 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import type { Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
-import { isOp, Node, type REDUCE_KIND } from "./node.ts";
+import { isOp, Node, NONE, type REDUCE_KIND } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
-
-/** The attributes of operations that have none. */
-const NONE = {};
 
 // --- leaves
 
@@ -236,12 +233,13 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
 }
 
 export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {
-  if (widths.length !== x.shape.length || widths.flat().some((w) => !Number.isInteger(w) || w < 0)) {
+  const whole = (n: number): boolean => Number.isInteger(n) && n >= 0;
+  if (widths.length !== x.shape.length || !widths.every(([before, after]) => whole(before) && whole(after))) {
     throw new RangeError(
       `pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] >= 0 per axis`,
     );
   }
-  if (widths.flat().every((w) => w === 0)) return x;
+  if (widths.every(([before, after]) => before + after === 0)) return x;
   const shape = x.shape.map((d, i) => widths[i]![0] + d + widths[i]![1]);
   return new Node("pad", { widths }, [x], shape, x.dtype);
 }

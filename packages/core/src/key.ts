@@ -3,7 +3,7 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "@tiedlora/kernels";
-import { type Attrs, isOp, type Node, type Op, type Storage, topological } from "./node.ts";
+import { type Attrs, isOp, type Node, NONE, type Op, type Storage, topological } from "./node.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */
 export interface Trace {
@@ -98,7 +98,8 @@ export function trace(
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
-    else for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
+    else if (node.attrs !== NONE)
+      for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
   }
   for (const root of roots) w.int(root.position);
   for (const { storage, value } of updates) {

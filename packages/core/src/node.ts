@@ -22,6 +22,8 @@ export interface Storage {
 }
 
 interface None {}
+/** The attributes of operations that have none. */
+export const NONE: None = {};
 
 /** Every primitive operation and its static attributes. Tables elsewhere are exhaustive over these keys. */
 export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {

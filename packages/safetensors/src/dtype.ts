@@ -99,8 +99,8 @@ export function decode(bytes: ArrayBufferLike, dtype: DType, size: number): Type
 /** Numbers in the storage format of `dtype`: rounded to half precision, wrapped to integers. */
 export function encode(values: ArrayLike<number>, dtype: DType): TypedArray {
   const out = allocateArray(dtype, values.length);
-  const convert =
-    dtype === "f16" ? f32ToF16 : dtype === "bf16" ? f32ToBf16 : dtype === "bool" ? Number : undefined;
-  for (let i = 0; i < values.length; i++) out[i] = convert ? convert(values[i]!) : values[i]!;
+  const convert = dtype === "f16" ? f32ToF16 : dtype === "bf16" ? f32ToBf16 : undefined;
+  if (!convert) out.set(values);
+  else for (let i = 0; i < values.length; i++) out[i] = convert(values[i]!);
   return out;
 }

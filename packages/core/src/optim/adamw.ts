@@ -37,7 +37,7 @@ export class AdamW extends Optimizer {
     const v = state.v!.mul(number("b2", b2)).add(g.square().mul(number("1 - b2", 1 - b2)));
     const correction = number("1 / √(1 - b2^t)", 1 / Math.sqrt(1 - b2 ** step));
     const denominator = v.sqrt().mul(correction).add(number("eps", this.#eps));
-    const decayed = p.mul(number(`1 - lr · ${decay}`, 1 - lr * decay));
+    const decayed = decay === 0 ? p : p.mul(number(`1 - lr · ${decay}`, 1 - lr * decay));
     const rate = number("lr / (1 - b1^t)", lr / (1 - b1 ** step));
     return { value: decayed.sub(m.div(denominator).mul(rate)), state: { m, v } };
   }
