@@ -5,9 +5,10 @@
  *
  * Packed strips: for every k the `rows` values of the strip, k padded with zeros to a multiple of the unrolling. Packing
  * reads any strides and widens half precision, so that transposes and frozen half-precision weights cost nothing more.
+ * Rows of A that are contiguous along k can be read where they are instead: that is faster unless C is wide.
  */
 import { BYTES } from "@tiedlora/kernels";
-import type { Expr, Fn, Local, ValueType } from "./assembler.ts";
+import type { Expr, Fn, Int, Local, ValueType } from "./assembler.ts";
 import { Module } from "./assembler.ts";
 import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat } from "./loops/access.ts";
@@ -31,19 +32,11 @@ export const GEMM_DTYPES: readonly GemmDType[] = ["f32", "f16", "bf16"];
 
 /** Names and signatures of the module's functions. */
 export const PACK_PARAMS: readonly ValueType[] = ["i32", "i32", "i32", "i32", "i32", "i32"];
-export const BLOCK_PARAMS: readonly ValueType[] = [
-  "i32",
-  "i32",
-  "i32",
-  "i32",
-  "i32",
-  "i32",
-  "i32",
-  "i32",
-  "i32",
-];
+export const BLOCK_PARAMS: readonly ValueType[] = Array<ValueType>(9).fill("i32");
+export const IN_PLACE_PARAMS: readonly ValueType[] = ["i32", "i32", ...BLOCK_PARAMS];
 export const packName = (side: "A" | "B", dtype: GemmDType): string => `pack${side}_${dtype}`;
 export const BLOCK_NAME = "block";
+export const IN_PLACE_NAME = "blockInPlace";
 
 /** The columns of a tile. */
 export function tileColumns(tile: Tile): number {
@@ -56,7 +49,8 @@ export function gemmModule(tile: Tile, shared: boolean): Uint8Array<ArrayBuffer>
     emitPack(module, packName("A", dtype), { height: tile.rows, together: 1 }, tile, dtype);
     emitPack(module, packName("B", dtype), { height: tileColumns(tile), together: 8 }, tile, dtype);
   }
-  emitBlock(module, tile, emitTile(module, tile));
+  const block = emitBlock(module, tile, emitTile(module, tile, "packed"));
+  emitInPlace(module, tile, emitTile(module, tile, "in place"), block);
   return module.bytes({ shared });
 }
 
@@ -245,16 +239,25 @@ function packPartial(
   f.add(to, bytes);
 }
 
-/** tile(a, b, c, rowStride, k, add): C (+)= strip A · strip B; k a multiple of the unrolling. */
-function emitTile(module: Module, tile: Tile): Fn {
+/**
+ * tile(a, b, c, rowStride, add, k, aRow): C (+)= strip of A · strip of B; k a multiple of the unrolling. A is packed, or its
+ * rows are contiguous and `aRow` bytes apart.
+ */
+function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
   const { rows, vectors, unroll } = tile;
   const columns = tileColumns(tile);
-  return module.fn(null, PACK_PARAMS, [], (f, ...params) => {
-    const [a, b, c, rowStride, k, add] = params as [Local, Local, Local, Local, Local, Local];
+  return module.fn(null, Array<ValueType>(7).fill("i32"), [], (f, ...params) => {
+    const [from, b, c, rowStride, add, k, aRow] = params as [Local, Local, Local, Local, Local, Local, Local];
     const math = new VectorMath(f, tile.fma);
     const sums = Array.from({ length: rows }, () =>
       Array.from({ length: vectors }, () => f.local("v128", f32x4.const(0))),
     );
+    const lines = a === "packed" ? [from] : sums.map(() => f.local("i32"));
+    lines.forEach((line, r) => f.set(line, r === 0 ? from : i32.add(lines[r - 1] as Local, aRow)));
+    const element = (r: number, u: number): Expr =>
+      a === "packed"
+        ? v128.load32_splat(from, 4 * (u * rows + r))
+        : v128.load32_splat(lines[r] as Local, 4 * u);
     const end = f.local("i32", i32.add(b, i32.mul(k, 4 * columns)));
     const row = Array.from({ length: vectors }, () => f.local("v128"));
     const x = f.local("v128");
@@ -265,12 +268,12 @@ function emitTile(module: Module, tile: Tile): Fn {
         for (let u = 0; u < unroll; u++) {
           row.forEach((y, j) => f.set(y, v128.load(b, 4 * (u * columns + 4 * j))));
           sums.forEach((sum, r) => {
-            f.set(x, v128.load32_splat(a, 4 * (u * rows + r)));
+            f.set(x, element(r, u));
             row.forEach((y, j) => f.set(sum[j] as Local, math.madd(x, y, sum[j] as Local)));
             if ((r + 1) % group === 0 && r + 1 < rows) f.breakIf(i32.eq(b, end), 1); // never taken; see Tile
           });
         }
-        f.add(a, 4 * rows * unroll);
+        for (const line of lines) f.add(line, a === "packed" ? 4 * rows * unroll : 4 * unroll);
         f.add(b, 4 * columns * unroll);
       },
     );
@@ -287,47 +290,94 @@ function emitTile(module: Module, tile: Tile): Fn {
   });
 }
 
+type BlockParams = [Local, Local, Local, Local, Local, Local, Local, Local, Local];
+
 /**
  * block(a, b, c, rowStride, m, n, k, add, spare): packed A [m, k] times packed B [k, n] into C; `spare` is memory for
- * one tile, through which tiles at the edges go.
+ * one tile, through which tiles at the edges go. A strip of B stays in L1 while all of A passes.
  */
-function emitBlock(module: Module, tile: Tile, tileFn: Fn): void {
-  const { rows } = tile;
-  const columns = tileColumns(tile);
-  module.fn(BLOCK_NAME, BLOCK_PARAMS, [], (f, ...params) => {
-    const [pa, pb, c, rowStride, m, n, k, add, spare] = params as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
-    const [i, j, a, target] = [f.local("i32"), f.local("i32"), f.local("i32"), f.local("i32")];
+function emitBlock(module: Module, tile: Tile, tileFn: Fn): Fn {
+  return module.fn(BLOCK_NAME, BLOCK_PARAMS, [], (f, ...params) => {
+    const [pa, pb, c, rowStride, m, n, k, add, spare] = params as BlockParams;
+    const [i, j, a] = [f.local("i32"), f.local("i32"), f.local("i32")];
     const b = f.local("i32", pb);
     const kPadded = f.bind(padded(k, tile));
-    f.for(j, 0, n, columns, () => {
+    f.for(j, 0, n, tileColumns(tile), () => {
       f.set(a, pa);
-      f.for(i, 0, m, rows, () => {
-        f.set(target, i32.add(i32.add(c, i32.mul(i, rowStride)), i32.shl(j, 2)));
-        const whole = i32.and(i32.le_s(i32.add(i, rows), m), i32.le_s(i32.add(j, columns), n));
-        f.if(
-          whole,
-          () => f.call(tileFn, a, b, target, rowStride, kPadded, add),
-          () => {
-            f.call(tileFn, a, b, spare, 4 * columns, kPadded, 0);
-            const size = { height: i32.sub(m, i), width: i32.sub(n, j) };
-            copyCorner(f, tile, spare, target, rowStride, size, add);
-          },
+      f.for(i, 0, m, tile.rows, () => {
+        intoC(f, tile, { c, rowStride, m, n, i, j, add, spare }, (...to) =>
+          f.call(tileFn, a, b, ...to, kPadded, 0),
         );
-        f.add(a, i32.mul(kPadded, 4 * rows));
+        f.add(a, i32.mul(kPadded, 4 * tile.rows));
       });
-      f.add(b, i32.mul(kPadded, 4 * columns));
+      f.add(b, i32.mul(kPadded, 4 * tileColumns(tile)));
     });
   });
+}
+
+/**
+ * blockInPlace(a, aRow, rest, b, c, rowStride, m, n, k, add, spare): as block, with A where it is, its rows contiguous and
+ * `aRow` bytes apart, k a multiple of the unrolling; `rest` is the packed strip of the rows beyond whole strips. A strip of
+ * A stays in L1 while all of B passes.
+ */
+function emitInPlace(module: Module, tile: Tile, tileFn: Fn, block: Fn): void {
+  module.fn(IN_PLACE_NAME, IN_PLACE_PARAMS, [], (f, ...params) => {
+    const [from, aRow, ...rest] = params as [Local, Local, ...BlockParams];
+    const [packed, pb, c, rowStride, m, n, k, add, spare] = rest;
+    const [i, j, b] = [f.local("i32"), f.local("i32"), f.local("i32")];
+    const a = f.local("i32", from);
+    const left = f.bind(i32.rem_u(m, tile.rows));
+    const whole = f.bind(i32.sub(m, left));
+    f.for(i, 0, whole, tile.rows, () => {
+      f.set(b, pb);
+      f.for(j, 0, n, tileColumns(tile), () => {
+        intoC(f, tile, { c, rowStride, m, n, i, j, add, spare }, (...to) =>
+          f.call(tileFn, a, b, ...to, k, aRow),
+        );
+        f.add(b, i32.mul(k, 4 * tileColumns(tile)));
+      });
+      f.add(a, i32.mul(aRow, tile.rows));
+    });
+    f.if(left, () => {
+      const to = i32.add(c, i32.mul(whole, rowStride));
+      f.call(block, packed, pb, to, rowStride, left, n, k, add, spare);
+    });
+  });
+}
+
+/** C [m, n], and the place [i, j] of a tile in it. */
+interface Place {
+  readonly c: Local;
+  readonly rowStride: Local;
+  readonly m: Local;
+  readonly n: Local;
+  readonly i: Local;
+  readonly j: Local;
+  /** Whether C is added to. */
+  readonly add: Local;
+  readonly spare: Local;
+}
+
+/** Has a tile written to its place in C: `compute` is given where, the stride of rows there, and whether to add. */
+function intoC(
+  f: Fn,
+  tile: Tile,
+  place: Place,
+  compute: (to: Local, rowStride: Int, add: Int) => void,
+): void {
+  const { c, rowStride, m, n, i, j, add, spare } = place;
+  const columns = tileColumns(tile);
+  const target = f.bind(i32.add(i32.add(c, i32.mul(i, rowStride)), i32.shl(j, 2)));
+  const whole = i32.and(i32.le_s(i32.add(i, tile.rows), m), i32.le_s(i32.add(j, columns), n));
+  f.if(
+    whole,
+    () => compute(target, rowStride, add),
+    () => {
+      compute(spare, 4 * columns, 0);
+      const size = { height: i32.sub(m, i), width: i32.sub(n, j) };
+      copyCorner(f, tile, spare, target, rowStride, size, add);
+    },
+  );
 }
 
 /** Copies (adds) the part of the tile at `from` that lies within C. */

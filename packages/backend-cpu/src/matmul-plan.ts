@@ -22,6 +22,8 @@ const A_BYTES = 512 * 1024;
 const B_BYTES = 4 * 2 ** 20;
 /** Deeper products are packed anew for every panel. */
 const MAX_RESIDENT_DEPTH = 6144;
+/** Up to this many columns of packed B, about what L2 holds, A is read where it is; with more it would be read too often. */
+const IN_PLACE_COLUMNS = 1536;
 /** A core's speed, for estimates: floating-point operations per nanosecond, and nanoseconds to pack an element. */
 const FLOP_PER_NS = 45;
 const PACK_NS = 0.5;
@@ -164,6 +166,11 @@ export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boole
   const panel = spare + 4 * tile.rows * columns;
   const bytes = panel + (hasPanel ? 4 * mPanel * nBlock : 0);
   return { a: 0, b, spare, panel, bytes, nBlock, mPanel, nPanel: nBlock, resident: null };
+}
+
+/** Whether the product reads `a` where it is: its rows have to be contiguous along k, without a rest in the unrolling. */
+export function readsInPlace(a: Operand, k: number, { nBlock }: Layout, { unroll }: Tile): boolean {
+  return a.dtype === "f32" && a.view.strides.at(-1) === 1 && k % unroll === 0 && nBlock <= IN_PLACE_COLUMNS;
 }
 
 export function mBlock(tile: Tile): number {

@@ -13,12 +13,13 @@ import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
 import { canonicalise, PRODUCT } from "./loops/nest.ts";
 import { schedule } from "./loops/schedule.ts";
 import type { Grid, Layout, MatmulCall, Problem } from "./matmul-plan.ts";
-import { costOf, gridOf, kBlock, layoutOf, mBlock, problemOf, product } from "./matmul-plan.ts";
+import { costOf, gridOf, kBlock, layoutOf, mBlock, problemOf, product, readsInPlace } from "./matmul-plan.ts";
 
 /** The GEMM core as imported into a program. */
 export interface GemmImports {
   readonly pack: (side: "A" | "B", dtype: GemmDType) => Callable;
   readonly block: Callable;
+  readonly blockInPlace: Callable;
 }
 
 export interface MatmulOptions extends CodegenOptions {
@@ -187,7 +188,6 @@ class MatmulEmitter {
     const { problem, layout, options, scratch } = this.e;
     const [im, jc, js] = [f.local("i32"), f.local("i32"), f.local("i32")];
     const target = f.bind(i32.add(scratch, layout.panel));
-    const spare = f.bind(i32.add(scratch, layout.spare));
     /** For each block of k: its place in the packed panels, which are `lines` wide, and its depth. */
     const blocks = (k: number, body: (pc: Local, depth: Local) => void): void => {
       const pc = f.local("i32");
@@ -209,34 +209,28 @@ class MatmulEmitter {
       });
       f.for(im, m0, m1, layout.mPanel, () => {
         const rows = this.least(i32.sub(m1, im), layout.mPanel);
-        problem.terms.forEach(({ a: operand, k }, t) => {
-          const [aRow, aK] = bytesOfLastTwo(operand);
-          const pack = options.gemm.pack("A", operand.dtype as GemmDType);
-          blocks(k, (pc, depth) => {
-            const from = i32.add(i32.add(origins[t]?.a ?? 0, i32.mul(im, aRow)), i32.mul(pc, aK));
-            f.call(pack, place(at[t]?.a ?? 0, pc, layout.mPanel), from, aRow, aK, rows, depth);
+        problem.terms.forEach((term, t) => {
+          blocks(term.k, (pc, depth) => {
+            const packed = place(at[t]?.a ?? 0, pc, layout.mPanel);
+            this.packA(term, this.within(term.a, origins[t]?.a ?? 0, im, pc), packed, rows, depth);
           });
         });
         f.for(js, 0, columns, layout.nPanel, () => {
           const width = this.least(i32.sub(columns, js), layout.nPanel);
-          problem.terms.forEach(({ k }, t) => {
-            blocks(k, (pc, depth) => {
-              const a = place(at[t]?.a ?? 0, pc, layout.mPanel);
+          problem.terms.forEach((term, t) => {
+            blocks(term.k, (pc, depth) => {
               const strip = i32.mul(i32.mul(js, 4), paddedTo(depth, options.tile.unroll));
-              const packedB = i32.add(place(at[t]?.b ?? 0, pc, layout.nBlock), strip);
-              const add = t > 0 ? 1 : i32.ne(pc, 0);
-              f.call(
-                options.gemm.block,
-                a,
-                packedB,
+              this.block(term, {
+                a: this.within(term.a, origins[t]?.a ?? 0, im, pc),
+                packedA: place(at[t]?.a ?? 0, pc, layout.mPanel),
+                packedB: i32.add(place(at[t]?.b ?? 0, pc, layout.nBlock), strip),
                 target,
-                4 * layout.nPanel,
+                rowStride: 4 * layout.nPanel,
                 rows,
-                width,
+                columns: width,
                 depth,
-                add,
-                spare,
-              );
+                add: t > 0 ? 1 : i32.ne(pc, 0),
+              });
             });
           });
           const column = f.bind(i32.add(jc, js));
@@ -254,9 +248,9 @@ class MatmulEmitter {
   ): void {
     const { f } = this;
     const { problem, layout, options, scratch } = this.e;
-    const { a, b, k } = problem.terms[t] as Problem["terms"][number];
+    const term = problem.terms[t] as Term;
+    const { b, k } = term;
     const { im, rows, jc, columns, target, rowStride } = panel;
-    const [aRow, aK] = bytesOfLastTwo(a);
     const [bK, bColumn] = bytesOfLastTwo(b);
     const [packedA, packedB] = [f.bind(i32.add(scratch, layout.a)), f.bind(i32.add(scratch, layout.b))];
     const skinny = this.e.gemv[t] ?? null;
@@ -273,15 +267,73 @@ class MatmulEmitter {
       f.call(options.gemm.pack("B", b.dtype as GemmDType), packedB, bAt, bColumn, bK, columns, depth);
       f.for(ic, 0, rows, block, () => {
         const height = this.least(i32.sub(rows, ic), block);
-        const aAt = i32.add(i32.add(from.a, i32.mul(i32.add(im, ic), aRow)), i32.mul(pc, aK));
-        f.call(options.gemm.pack("A", a.dtype as GemmDType), packedA, aAt, aRow, aK, height, depth);
-        const to = i32.add(target, i32.mul(ic, rowStride));
-        const add = t > 0 ? 1 : i32.ne(pc, 0);
-        const spare = i32.add(scratch, layout.spare);
-        f.call(options.gemm.block, packedA, packedB, to, rowStride, height, columns, depth, add, spare);
+        const a = f.bind(this.within(term.a, from.a, f.bind(i32.add(im, ic)), pc));
+        this.packA(term, a, packedA, height, depth);
+        this.block(term, {
+          a,
+          packedA,
+          packedB,
+          target: i32.add(target, i32.mul(ic, rowStride)),
+          rowStride,
+          rows: height,
+          columns,
+          depth,
+          add: t > 0 ? 1 : i32.ne(pc, 0),
+        });
       });
     });
   }
+
+  /** The address of element [row, k] of a factor whose first one is at `origin`. */
+  private within(operand: Operand, origin: Int, row: Local, k: Local): Expr {
+    const [rowBytes, kBytes] = bytesOfLastTwo(operand);
+    return i32.add(i32.add(origin, i32.mul(row, rowBytes)), i32.mul(k, kBytes));
+  }
+
+  private inPlace({ a, k }: Term): boolean {
+    return readsInPlace(a, k, this.e.layout, this.e.options.tile);
+  }
+
+  /** Packs those of the rows from `from` on that are not read in place: all, or those beyond whole strips. */
+  private packA(term: Term, from: Expr, to: Expr, rows: Local, depth: Local): void {
+    const { f } = this;
+    const { gemm, tile } = this.e.options;
+    const [rowBytes, kBytes] = bytesOfLastTwo(term.a);
+    const pack = gemm.pack("A", term.a.dtype as GemmDType);
+    if (!this.inPlace(term)) return f.call(pack, to, from, rowBytes, kBytes, rows, depth);
+    const rest = f.bind(i32.rem_u(rows, tile.rows));
+    f.if(rest, () => {
+      const skipped = i32.mul(i32.sub(rows, rest), rowBytes);
+      f.call(pack, to, i32.add(from, skipped), rowBytes, kBytes, rest, depth);
+    });
+  }
+
+  /** Multiplies a block of A, which `packA` was called for, with one of B. */
+  private block(term: Term, block: Block): void {
+    const { f } = this;
+    const { options, layout, scratch } = this.e;
+    const { a, packedA, packedB, target, rowStride, rows, columns, depth, add } = block;
+    const spare = i32.add(scratch, layout.spare);
+    const common = [packedA, packedB, target, rowStride, rows, columns, depth, add, spare];
+    if (this.inPlace(term)) f.call(options.gemm.blockInPlace, a, bytesOfLastTwo(term.a)[0], ...common);
+    else f.call(options.gemm.block, ...common);
+  }
+}
+
+type Term = Problem["terms"][number];
+
+/** Parts of A and of B, and where their product goes. */
+interface Block {
+  readonly a: Expr;
+  /** Where A is packed: all rows, or those that are not read in place. */
+  readonly packedA: Expr;
+  readonly packedB: Expr;
+  readonly target: Expr;
+  readonly rowStride: number;
+  readonly rows: Local;
+  readonly columns: Local;
+  readonly depth: Local;
+  readonly add: Int;
 }
 
 /** `depth` rounded up to a multiple of a power of two. */

@@ -4,7 +4,15 @@ import type { Callable } from "./assembler.ts";
 import { Module } from "./assembler.ts";
 import { compileAttention, compileAttentionGrad } from "./attention.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
-import { BLOCK_NAME, BLOCK_PARAMS, GEMM_DTYPES, PACK_PARAMS, packName } from "./gemm.ts";
+import {
+  BLOCK_NAME,
+  BLOCK_PARAMS,
+  GEMM_DTYPES,
+  IN_PLACE_NAME,
+  IN_PLACE_PARAMS,
+  PACK_PARAMS,
+  packName,
+} from "./gemm.ts";
 import { compileGather, compileScatterAdd } from "./indexing.ts";
 import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
 import { compileLoop, planLoop } from "./loops/kernel.ts";
@@ -170,12 +178,13 @@ function importGemm(module: Module): GemmImports {
     }
   }
   const block = module.import(GEMM_MODULE, BLOCK_NAME, BLOCK_PARAMS, []);
+  const blockInPlace = module.import(GEMM_MODULE, IN_PLACE_NAME, IN_PLACE_PARAMS, []);
   const pack = (side: "A" | "B", dtype: GemmDType): Callable => {
     const found = packs.get(packName(side, dtype));
     if (found === undefined) throw new Error(`the GEMM core packs f32, f16 and bf16, not ${dtype}`);
     return found;
   };
-  return { pack, block };
+  return { pack, block, blockInPlace };
 }
 
 /** A string equal for steps that differ only in which buffers they use, and those buffers in order of appearance. */

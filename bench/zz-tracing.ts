@@ -1,0 +1,44 @@
+/**
+ * What a training step costs on the host when its program is known: building the graph, its gradient and the updates, and
+ * finding the program by its key. The backend computes nothing. The structure is GPT-2 small's (twelve layers, twelve heads);
+ * sizes make no difference to a graph, so they are small here.
+ *
+ *   npm run bench:tracing
+ */
+import { cpus } from "node:os";
+import { type Backend, Device, type DeviceBuffer, ReferenceBackend } from "@tiedlora/core";
+import type { Method } from "./problems.ts";
+import { prepare } from "./workloads.ts";
+
+const SIZE = { layers: 12, dim: 48, heads: 12, vocab: 96, batch: 1, length: 64 };
+const WARM_UP = 150;
+const STEPS = 3000;
+
+/** Memory that holds nothing, programs that do nothing. */
+function idle(): Backend {
+  const backend = new ReferenceBackend();
+  const alloc = (bytes: number): DeviceBuffer => ({
+    bytes,
+    write: () => {},
+    read: () => Promise.resolve(new ArrayBuffer(bytes)),
+    free: () => {},
+  });
+  const compile = () => ({ tempBytes: 0, run: () => {}, free: () => {} });
+  return Object.assign(backend, { alloc, compile });
+}
+
+console.log(`${cpus()[0]?.model.trim() ?? "?"}, Node ${process.versions.node}`);
+for (const method of ["full"] satisfies Method[]) {
+  const workload = prepare(new Device(idle()), { kind: "gpt", size: SIZE, method });
+  for (let i = 0; i < WARM_UP; i++) workload.step(i);
+  const times = Array.from({ length: STEPS }, (_, i) => {
+    const start = performance.now();
+    workload.step(i);
+    return performance.now() - start;
+  }).sort((a, b) => a - b);
+  const ms = (share: number): string => `${times[Math.floor(share * (STEPS - 1))]!.toFixed(2)} ms`;
+  const mean = times.reduce((a, b) => a + b) / STEPS;
+  console.log(
+    `${method.padEnd(6)} median ${ms(0.5)}, fastest ${ms(0)}, mean with collections of garbage ${mean.toFixed(2)} ms`,
+  );
+}
