@@ -147,13 +147,39 @@ class Emitter {
     this.f.call(this.gemm.block, a, b, c, stride, rows, columns, depth, add, this.at(this.spare));
   }
 
-  /** As `multiply`, with b packed `packedDepth` deep, of which the first `depth` are used. */
-  multiplyPart(a: Int, b: Local, c: Local, stride: number, rows: Int, depth: Int, packedDepth: number): void {
+  /** c = a · b for `rows` rows of an operand, as wide as a head, from `from` on; `spare` is room to pack them. */
+  multiplyRows(a: Operand, from: Local, rows: Local, b: Int, c: Local, columns: Int, spare: Local): void {
+    const { f, gemm } = this;
+    const { params, tile, scoreStride } = this.g;
+    const [, , rowStride = 0, stride = 0] = byteStrides(a);
+    const packing = [[rowStride, stride], rows, params.d] as const;
+    if (a.dtype !== "f32" || stride !== 4 || params.d % tile.unroll !== 0) {
+      this.pack("A", a.dtype as GemmDType, spare, from, ...packing);
+      this.multiply(spare, b, c, scoreStride, this.roundUp(rows, tile.rows), columns, params.d, 0);
+      return;
+    }
+    const rest = f.bind(i32.rem_u(rows, tile.rows));
+    f.if(rest, () => {
+      const skipped = i32.mul(i32.sub(rows, rest), rowStride);
+      this.pack("A", "f32", spare, i32.add(from, skipped), [rowStride, stride], rest, params.d);
+    });
+    const block = [b, c, scoreStride, rows, columns, params.d, 0, this.at(this.spare)];
+    f.call(gemm.blockInPlace, from, rowStride, spare, ...block);
+  }
+
+  /**
+   * c = panel · b for a panel of scores, zeros where nothing is seen, and b packed `packedDepth` deep, of which the first
+   * `depth` are used.
+   */
+  multiplyScores(panel: Local, b: Local, c: Local, rows: Int, depth: Expr, packedDepth: number): void {
     const { f, g } = this;
     const columns = tileColumns(g.tile);
+    const whole = this.roundUp(depth, g.tile.unroll);
     for (let j = 0; j < g.widthColumns; j += columns) {
       const strip = i32.add(b, 4 * j * packedDepth);
-      this.multiply(a, strip, f.bind(i32.add(c, 4 * j)), stride, rows, columns, depth, 0);
+      const to = f.bind(i32.add(c, 4 * j));
+      const block = [strip, to, g.widthStride, rows, columns, whole, 0, this.at(this.spare)];
+      f.call(this.gemm.blockInPlace, panel, g.scoreStride, panel, ...block);
     }
   }
 
@@ -198,7 +224,6 @@ export function compileAttention(
     keys: layout.take(4 * g.widthDepth * g.keyColumns),
     values: layout.take(4 * g.keyDepth * g.widthColumns),
     queries: layout.take(4 * g.widthDepth * g.queries),
-    weights: layout.take(4 * g.keyDepth * g.queries),
     scores: layout.take(g.scoreStride * g.queries),
     results: layout.take(g.widthStride * g.queries),
     factors: layout.take(4 * g.queries),
@@ -223,33 +248,22 @@ export function compileAttention(
       const keyHead = f.bind(i32.div_u(h, heads / kvHeads));
       const [, , kRow = 0, kColumn = 0] = byteStrides(K);
       const [, , vRow = 0, vColumn = 0] = byteStrides(V);
-      const [, , qRow = 0, qColumn = 0] = byteStrides(Q);
       e.pack("B", K.dtype as GemmDType, e.at(at.keys), e.head(K, b, keyHead), [kRow, kColumn], kv, d);
       e.pack("B", V.dtype as GemmDType, e.at(at.values), e.head(V, b, keyHead), [vColumn, vRow], d, kv);
       const origins = { Q: e.head(Q, b, h), O: e.head(O, b, h), L: e.head(L, b, h) };
       const biasOrigin = bias === null ? null : e.head(bias, b, h);
       e.blocks(parts > 1 ? i32.rem_u(chunk, parts) : 0, parts, (i0, rows, keys) => {
-        const queryAt = i32.add(origins.Q, i32.mul(i0, qRow));
-        e.pack("A", Q.dtype as GemmDType, e.at(at.queries), queryAt, [qRow, qColumn], rows, d);
-        const wholeRows = e.roundUp(rows, g.tile.rows);
+        const queryAt = f.bind(i32.add(origins.Q, i32.mul(i0, byteStrides(Q)[2] ?? 0)));
         const columns = e.roundUp(keys, tileColumns(g.tile));
         const scores = e.at(at.scores);
-        e.multiply(e.at(at.queries), e.at(at.keys), scores, g.scoreStride, wholeRows, columns, d, 0);
+        e.multiplyRows(Q, queryAt, rows, e.at(at.keys), scores, columns, e.at(at.queries));
         const lAt = i32.add(origins.L, i32.mul(i0, byteStrides(L)[2] ?? 0));
         const biasAt =
           bias === null ? 0 : i32.add(biasOrigin as Local, i32.mul(i0, byteStrides(bias)[2] ?? 0));
         f.call(rowsOf, scores, rows, i0, columns, lAt, e.at(at.factors), biasAt);
-        e.pack("A", "f32", e.at(at.weights), scores, [g.scoreStride, 4], rows, keys);
         const results = e.at(at.results);
-        e.multiplyPart(
-          e.at(at.weights),
-          e.at(at.values),
-          results,
-          g.widthStride,
-          wholeRows,
-          keys,
-          g.keyDepth,
-        );
+        const wholeRows = e.roundUp(rows, g.tile.rows);
+        e.multiplyScores(scores, e.at(at.values), results, wholeRows, keys, g.keyDepth);
         const outAt = i32.add(origins.O, i32.mul(i0, byteStrides(O)[2] ?? 0));
         f.call(copy, results, outAt, rows, e.at(at.factors));
       });
@@ -287,7 +301,7 @@ export function compileAttentionGrad(
     gradsDeep: layout.take(4 * depth * g.widthColumns),
     scores: layout.take(g.scoreStride * g.queries),
     slopes: layout.take(g.scoreStride * g.queries),
-    packed: layout.take(4 * Math.max(g.keyDepth * g.queries, depth * keyRows)),
+    packed: layout.take(4 * depth * keyRows),
     results: layout.take(g.widthStride * g.queries),
     dK: layout.take(g.widthStride * keyRows),
     dV: layout.take(g.widthStride * keyRows),
@@ -330,11 +344,8 @@ export function compileAttentionGrad(
           const wholeKeys = e.roundUp(keys, tileRows);
           const [scores, slopes] = [e.at(at.scores), e.at(at.slopes)];
           const packed = e.at(at.packed);
-          const whole = [g.scoreStride, wholeRows, columns, d, 0] as const;
-          e.pack("A", type(Q), e.at(at.queries), queryAt, strides(Q), rows, d);
-          e.multiply(e.at(at.queries), e.at(at.keys), scores, ...whole);
-          e.pack("A", type(dO), e.at(at.queries), gradAt, strides(dO), rows, d);
-          e.multiply(e.at(at.queries), e.at(at.values), slopes, ...whole);
+          e.multiplyRows(Q, queryAt, rows, e.at(at.keys), scores, columns, e.at(at.queries));
+          e.multiplyRows(dO, gradAt, rows, e.at(at.values), slopes, columns, e.at(at.queries));
           const lAt = i32.add(from.L, i32.mul(i0, strides(L)[0]));
           const biasAt = bias === null ? 0 : rowAt(bias, biasOrigin as Local);
           f.call(rowsOf, scores, slopes, rows, i0, columns, lAt, rowAt(O, from.O), gradAt, biasAt);
@@ -347,9 +358,8 @@ export function compileAttentionGrad(
           e.pack("A", "f32", packed, slopes, [4, g.scoreStride], keys, rows);
           e.multiply(packed, e.at(at.queriesDeep), e.at(at.dK), ...widths);
           // dQ = dS K
-          e.pack("A", "f32", packed, slopes, [g.scoreStride, 4], rows, keys);
           const results = e.at(at.results);
-          e.multiplyPart(packed, e.at(at.keysDeep), results, g.widthStride, wholeRows, keys, g.keyDepth);
+          e.multiplyScores(slopes, e.at(at.keysDeep), results, wholeRows, keys, g.keyDepth);
           f.call(copies.dQ, results, rowAt(dQ, from.dQ), rows, 0);
         });
       });

@@ -14,7 +14,7 @@ import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat } from "./loops/access.ts";
 import { VectorMath } from "./math.ts";
 
-/** A register tile of `rows` x 4·`vectors`, and the unrolling over k. */
+/** A register tile of `rows` x 4·`vectors`, and the unrolling over k, which divides 4·`vectors`. */
 export interface Tile {
   readonly rows: number;
   readonly vectors: number;

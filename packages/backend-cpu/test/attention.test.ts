@@ -1,9 +1,10 @@
 /** Attention and its gradient give what the reference gives, whatever the lengths, heads, mask and bias. */
+import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import fc from "fast-check";
 import { CpuBackend } from "../src/backend.ts";
 import { attentionCase, attentionGradCase } from "./support/calls.ts";
-import { assertSameAsReference } from "./support/run.ts";
+import { assertSameAsReference, runOn } from "./support/run.ts";
 
 const backend = new CpuBackend({ threads: 1 });
 after(() => backend.close());
@@ -31,6 +32,23 @@ test("random attention and its gradient", async () => {
     await assertSameAsReference(backend, [forward.call, backward.call], backward.buffers, tolerance);
   });
   await fc.assert(property, { numRuns: 60 });
+});
+
+test("what an earlier call leaves in scratch memory stays there", async () => {
+  const common = { batch: 1, heads: 2, kvHeads: 1, causal: true, scale: 0.5, bias: false };
+  const poison = attentionGradCase(attentionCase({ ...common, q: 61, kv: 61, d: 16 }));
+  const contents = poison.buffers.map(({ length }) => new Float32Array(length).fill(NaN).buffer);
+  const results = await runOn(backend, [poison.call], contents);
+  assert.ok(new Float32Array(results.at(-1)!).every(Number.isNaN), "the operands were read");
+  for (const [q, kv, d] of [
+    [7, 7, 16],
+    [50, 53, 8],
+    [13, 40, 5],
+  ] as const) {
+    const forward = attentionCase({ ...common, q, kv, d });
+    const backward = attentionGradCase(forward);
+    await assertSameAsReference(backend, [forward.call, backward.call], backward.buffers, tolerance);
+  }
 });
 
 test("more keys than one block of scores is made for", async () => {
