@@ -158,6 +158,22 @@ test("the gradient of the logits is written over them", () => {
   assert.ok(tempBytes < 1.2 * 64 * 512 * 4, `${tempBytes} bytes of temporaries`);
 });
 
+test("what is cheap is computed again by each kernel that needs it, what is costly is stored once", () => {
+  const { device } = recording();
+  const x = parameter(device, [48, 64]);
+  const temporaries = (value: Tensor): number =>
+    explain({ device, tensors: [value.sum(0), value.sum(1)], updates: [] }).tempBytes;
+  assert.equal(temporaries(x.mul(3).add(1).relu()), 0);
+  assert.equal(temporaries(x.gelu("tanh")), 0);
+  assert.equal(temporaries(x.exp().tanh().sin().erf()), 4 * 48 * 64);
+
+  // between a matmul and the next, activations keep one tensor besides the next one's operand: what they were made of
+  const [w1, w2] = [parameter(device, [64, 256]), parameter(device, [256, 64])];
+  const loss = x.matmul(w1).gelu("tanh").matmul(w2).square().mean();
+  const { tempBytes } = explain(optim.sgd([w1, w2], { lr: 1 }).trace(loss));
+  assert.ok(tempBytes < 2.6 * 4 * 48 * 256, `${tempBytes} bytes of temporaries`);
+});
+
 test("the updates of many small parameters are few kernels", () => {
   const { device, recorder } = recording();
   const parameters = Array.from({ length: 12 }, (_, i) => parameter(device, [8], `p${i}`));
