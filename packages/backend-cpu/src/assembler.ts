@@ -5,6 +5,16 @@
 
 export type ValueType = "i32" | "f32" | "f64" | "v128";
 
+/** `N` times "i32". */
+export type I32s<N extends number, R extends readonly "i32"[] = readonly []> = R["length"] extends N
+  ? R
+  : I32s<N, readonly [...R, "i32"]>;
+
+/** `n` parameters of type i32. */
+export function i32s<N extends number>(n: N): I32s<N> {
+  return Array<"i32">(n).fill("i32") as unknown as I32s<N>;
+}
+
 /** Bytes, nested so that composing expressions costs nothing; flattened once. */
 export type Code = readonly (number | Code)[];
 
@@ -257,15 +267,15 @@ export class Module {
   }
 
   /** Defines a function and, with a name, exports it. */
-  fn(
+  fn<const P extends readonly ValueType[]>(
     name: string | null,
-    params: readonly ValueType[],
+    params: P,
     results: readonly ValueType[],
-    build: (f: Fn, ...params: Local[]) => void,
+    build: (f: Fn, ...params: { readonly [I in keyof P]: Local }) => void,
   ): Fn {
     const fn = new Fn(this.imports.length + this.functions.length, params, results);
     this.functions.push({ fn, name });
-    build(fn, ...fn.params);
+    build(fn, ...(fn.params as unknown as { readonly [I in keyof P]: Local }));
     return fn;
   }
 

@@ -1,13 +1,11 @@
 /** Attention row by row: softmax over a block's scores, its gradient, and copying results out. Panels are f32. */
 import { BYTES, type Operand } from "@tiedlora/kernels";
-import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
+import { type Expr, type Fn, i32s, type Int, type Local, type Module } from "./assembler.ts";
 import type { Geometry } from "./attention.ts";
 import { f32x4, i32, i32x4, memory, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";
 import { horizontal } from "./loops/values.ts";
 import { VectorMath } from "./math.ts";
-
-const i32s = (n: number): "i32"[] => Array<"i32">(n).fill("i32");
 
 /** One row of scores: its address, how many keys the query sees, and the end of whole vectors of them. */
 class Row {
@@ -105,16 +103,7 @@ export function emitSoftmaxRows(
   fma: boolean,
   { L, bias }: { readonly L: Operand; readonly bias: Operand | null },
 ): Fn {
-  return module.fn(null, i32s(7), [], (f, ...params) => {
-    const [row, rows, i, columns, l, factor, biasRow] = params as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+  return module.fn(null, i32s(7), [], (f, row, rows, i, columns, l, factor, biasRow) => {
     const math = new VectorMath(f, fma);
     const helper = new Row(f, math, g);
     const scale = helper.prescaled(bias) ? 1 : g.params.scale;
@@ -176,18 +165,7 @@ export function emitGradRows(
 ): Fn {
   const { L, bias, O, dO } = operands;
   const rowStride = (o: Operand): number => (o.view.strides[2] ?? 0) * BYTES[o.dtype];
-  return module.fn(null, i32s(9), [], (f, ...params) => {
-    const [row, slope, rows, i, columns, l, o, dout, biasRow] = params as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+  return module.fn(null, i32s(9), [], (f, row, slope, rows, i, columns, l, o, dout, biasRow) => {
     const math = new VectorMath(f, fma);
     const helper = new Row(f, math, g);
     const scale = helper.prescaled(bias) ? 1 : g.params.scale;
@@ -265,8 +243,7 @@ export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Oper
   const { d } = g.params;
   const bytes = BYTES[to.dtype];
   const [, , rowStride = 0, stride = 0] = to.view.strides;
-  return module.fn(null, i32s(4), [], (f, ...params) => {
-    const [from, target, rows, factors] = params as [Local, Local, Local, Local];
+  return module.fn(null, i32s(4), [], (f, from, target, rows, factors) => {
     const math = new VectorMath(f, fma);
     const [left, p, t] = [f.local("i32", rows), f.local("i32"), f.local("i32")];
     const factor = f.local("v128");

@@ -237,8 +237,7 @@ export function compileAttention(
   const rowsOf = emitSoftmaxRows(module, g, options.fma, { L, bias });
   const copy = emitCopyRows(module, g, options.fma, O, true);
 
-  module.fn(name, STEP_PARAMS, [], (f, ...p) => {
-    const [frame, args, chunk, scratch] = p as [Local, Local, Local, Local];
+  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
     const e = new Emitter(f, g, options, { frame, args, scratch, spare: at.spare, slot });
     const unit = f.local("i32");
     const [from, to] = parallel ? [i32.div_u(chunk, parts), 1] : [i32.const(0), units];
@@ -315,8 +314,7 @@ export function compileAttentionGrad(
   const copyOf = (operand: Operand): Callable => emitCopyRows(module, g, options.fma, operand, false);
   const copies = { dQ: copyOf(dQ), dK: copyOf(dK), dV: copyOf(dV) };
 
-  module.fn(name, STEP_PARAMS, [], (f, ...p) => {
-    const [frame, args, chunk, scratch] = p as [Local, Local, Local, Local];
+  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
     const e = new Emitter(f, g, options, { frame, args, scratch, spare: at.spare, slot });
     const strides = (o: Operand): [row: number, column: number] =>
       byteStrides(o).slice(2) as [number, number];

@@ -1,6 +1,5 @@
 /** The arithmetic that an engine on this machine can do at most, to compare kernels with: multiply-adds in registers. */
 import { Module } from "./assembler.ts";
-import type { Local } from "./assembler.ts";
 import { f32x4, v128 } from "./instructions.ts";
 import { STEP_PARAMS } from "./loops/kernel.ts";
 import { VectorMath } from "./math.ts";
@@ -27,8 +26,7 @@ export function ceilingProgram(
 ): CeilingProgram {
   const sums = wide ? 24 : 12;
   const module = new Module();
-  module.fn(exportName(0), STEP_PARAMS, [], (f, ...params) => {
-    const scratch = params[3] as Local;
+  module.fn(exportName(0), STEP_PARAMS, [], (f, _frame, _args, _chunk, scratch) => {
     const math = new VectorMath(f, fma);
     v128.store(f, scratch, math.k(-1e-9));
     const x = f.bind(v128.load32_splat(scratch)); // a constant would keep V8 from combining its users

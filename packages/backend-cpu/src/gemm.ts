@@ -8,8 +8,8 @@
  * Rows of A that are contiguous along k can be read where they are instead: that is faster unless C is wide.
  */
 import { BYTES } from "@tiedlora/kernels";
-import type { Expr, Fn, Int, Local, ValueType } from "./assembler.ts";
-import { Module } from "./assembler.ts";
+import type { Expr, Fn, I32s, Int, Local } from "./assembler.ts";
+import { i32s, Module } from "./assembler.ts";
 import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat } from "./loops/access.ts";
 import { VectorMath } from "./math.ts";
@@ -31,9 +31,9 @@ export type GemmDType = "f32" | "f16" | "bf16";
 export const GEMM_DTYPES: readonly GemmDType[] = ["f32", "f16", "bf16"];
 
 /** Names and signatures of the module's functions. */
-export const PACK_PARAMS: readonly ValueType[] = ["i32", "i32", "i32", "i32", "i32", "i32"];
-export const BLOCK_PARAMS: readonly ValueType[] = Array<ValueType>(9).fill("i32");
-export const IN_PLACE_PARAMS: readonly ValueType[] = ["i32", "i32", ...BLOCK_PARAMS];
+export const PACK_PARAMS: I32s<6> = i32s(6);
+export const BLOCK_PARAMS: I32s<9> = i32s(9);
+export const IN_PLACE_PARAMS: I32s<11> = i32s(11);
 export const packName = (side: "A" | "B", dtype: GemmDType): string => `pack${side}_${dtype}`;
 export const BLOCK_NAME = "block";
 export const IN_PLACE_NAME = "blockInPlace";
@@ -71,8 +71,7 @@ function emitPack(
   tile: Tile,
   dtype: GemmDType,
 ): void {
-  module.fn(name, PACK_PARAMS, [], (f, ...params) => {
-    const [to, from, rowStride, kStride, rows, k] = params as [Local, Local, Local, Local, Local, Local];
+  module.fn(name, PACK_PARAMS, [], (f, to, from, rowStride, kStride, rows, k) => {
     const math = new VectorMath(f, tile.fma);
     const strip = { f, math, dtype, height, to, rowStride, kStride, k };
     const row = f.local("i32");
@@ -246,8 +245,7 @@ function packPartial(
 function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
   const { rows, vectors, unroll } = tile;
   const columns = tileColumns(tile);
-  return module.fn(null, Array<ValueType>(7).fill("i32"), [], (f, ...params) => {
-    const [from, b, c, rowStride, add, k, aRow] = params as [Local, Local, Local, Local, Local, Local, Local];
+  return module.fn(null, i32s(7), [], (f, from, b, c, rowStride, add, k, aRow) => {
     const math = new VectorMath(f, tile.fma);
     const sums = Array.from({ length: rows }, () =>
       Array.from({ length: vectors }, () => f.local("v128", f32x4.const(0))),
@@ -290,15 +288,12 @@ function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
   });
 }
 
-type BlockParams = [Local, Local, Local, Local, Local, Local, Local, Local, Local];
-
 /**
  * block(a, b, c, rowStride, m, n, k, add, spare): packed A [m, k] times packed B [k, n] into C; `spare` is memory for
  * one tile, through which tiles at the edges go. A strip of B stays in L1 while all of A passes.
  */
 function emitBlock(module: Module, tile: Tile, tileFn: Fn): Fn {
-  return module.fn(BLOCK_NAME, BLOCK_PARAMS, [], (f, ...params) => {
-    const [pa, pb, c, rowStride, m, n, k, add, spare] = params as BlockParams;
+  return module.fn(BLOCK_NAME, BLOCK_PARAMS, [], (f, pa, pb, c, rowStride, m, n, k, add, spare) => {
     const [i, j, a] = [f.local("i32"), f.local("i32"), f.local("i32")];
     const b = f.local("i32", pb);
     const kPadded = f.bind(padded(k, tile));
@@ -321,8 +316,7 @@ function emitBlock(module: Module, tile: Tile, tileFn: Fn): Fn {
  * A stays in L1 while all of B passes.
  */
 function emitInPlace(module: Module, tile: Tile, tileFn: Fn, block: Fn): void {
-  module.fn(IN_PLACE_NAME, IN_PLACE_PARAMS, [], (f, ...params) => {
-    const [from, aRow, ...rest] = params as [Local, Local, ...BlockParams];
+  module.fn(IN_PLACE_NAME, IN_PLACE_PARAMS, [], (f, from, aRow, ...rest) => {
     const [packed, pb, c, rowStride, m, n, k, add, spare] = rest;
     const [i, j, b] = [f.local("i32"), f.local("i32"), f.local("i32")];
     const a = f.local("i32", from);

@@ -3,7 +3,7 @@
  * order, without packing. Accumulation is in f32, in an order that depends on shapes alone.
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
-import type { Expr, Fn, Local, Module } from "./assembler.ts";
+import { type Expr, type Fn, i32s, type Local, type Module } from "./assembler.ts";
 import { f32x4, i32, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat } from "./loops/access.ts";
 import { VectorMath } from "./math.ts";
@@ -33,8 +33,7 @@ export function isSkinny(m: number, a: Operand, b: Operand): boolean {
 
 /** gemv(a, b, c, columns, add): `columns` columns of C (+)= A·B, from the addresses given. */
 export function emitGemv(module: Module, product: SkinnyProduct, fma: boolean): Fn {
-  return module.fn(null, Array<"i32">(5).fill("i32"), [], (f, ...params) => {
-    const [a, b, c, columns, add] = params as [Local, Local, Local, Local, Local];
+  return module.fn(null, i32s(5), [], (f, a, b, c, columns, add) => {
     const call = { f, math: new VectorMath(f, fma), ...product, at: { a, b, c, columns, add } };
     if (lastStrides(product.b)[1] === 1) alongColumns(call);
     else alongDepth(call);

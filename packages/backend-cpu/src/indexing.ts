@@ -105,8 +105,7 @@ export function compileGather(
   const cost = count * cols * ELEMENT_NS;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : Math.min(count, 4 * options.threads);
   const perChunk = Math.ceil(count / wanted);
-  module.fn(name, STEP_PARAMS, [], (f, ...params) => {
-    const [frame, args, chunk] = params as [Local, Local, Local, Local];
+  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
     const math = new VectorMath(f, options.fma);
     const from = new Rows(f, table, frame, args, slot[0] ?? 0);
     const to = new Rows(f, output, frame, args, slot[2] ?? 0);
@@ -152,8 +151,7 @@ export function compileScatterAdd(
   const colsPer = cols >= 16 * wanted ? Math.ceil(cols / wanted / 16) * 16 : cols;
   const rowsPer = colsPer < cols ? rows : Math.ceil(rows / Math.min(rows, wanted));
   const rowChunks = Math.ceil(rows / rowsPer);
-  module.fn(name, STEP_PARAMS, [], (f, ...params) => {
-    const [frame, args, chunk] = params as [Local, Local, Local, Local];
+  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
     const math = new VectorMath(f, options.fma);
     const indices = new Rows(f, index, frame, args, slot[0] ?? 0);
     const from = new Rows(f, values, frame, args, slot[1] ?? 0);

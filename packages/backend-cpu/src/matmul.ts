@@ -4,6 +4,7 @@
  */
 import { BYTES, type Epilogue, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
+import { i32s } from "./assembler.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";
 import { i32 } from "./instructions.ts";
@@ -57,8 +58,7 @@ export function compileMatmul(
   });
   const parts = { m: Math.ceil(problem.m / grid.mPer), n: Math.ceil(problem.n / grid.nPer) };
   const batchChunks = Math.ceil(product(problem.batch) / grid.batchPerChunk);
-  module.fn(name, STEP_PARAMS, [], (f, ...params) => {
-    const [frame, args, chunk, scratch] = params as [Local, Local, Local, Local];
+  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
     new MatmulEmitter(f, {
       problem,
       grid,
@@ -368,17 +368,7 @@ function compileEpilogue(
   const slots = nest.buffers.map((buffer) =>
     slotOf({ buffer, dtype: "f32", view: { offset: 0, strides: [] } }),
   );
-  return module.fn(null, Array(8).fill("i32"), [], (f, ...params) => {
-    const [frame, args, scratch, row, endRow, column, endColumn, panel] = params as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+  return module.fn(null, i32s(8), [], (f, frame, args, scratch, row, endRow, column, endColumn, panel) => {
     // the panel's first element is [row, column]; operands count from [0, 0]
     const corner = i32.add(i32.mul(row, layout.nPanel), column);
     const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));

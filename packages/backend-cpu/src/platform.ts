@@ -94,7 +94,7 @@ export function startWorker(source: string): WorkerHandle {
 function acceptsRelaxedSimd(): boolean {
   const module = new Module();
   module.fn("probe", ["i32"], [], (f, p) => {
-    if (p !== undefined) v128.store(f, p, f32x4.relaxed_madd(v128.load(p), v128.load(p), v128.load(p)));
+    v128.store(f, p, f32x4.relaxed_madd(v128.load(p), v128.load(p), v128.load(p)));
   });
   return WebAssembly.validate(module.bytes({ shared: false }));
 }

@@ -64,7 +64,6 @@ export function compileLoop(
 ): StepFunction {
   let scratchBytes = 0;
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
-    if (frame === undefined || args === undefined || chunk === undefined || scratch === undefined) return;
     const length = plan.axes[plan.vector]?.length ?? 1;
     const vectorChunks = Math.ceil(length / plan.vectorPerChunk);
     const emitter = new LoopEmitter(f, nest, plan, {
