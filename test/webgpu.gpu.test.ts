@@ -1,6 +1,6 @@
-/** The conformance suite on WebGPU, through Dawn: half as many random cases as on the CPU, which compiles kernels faster. */
+/** The conformance suite on WebGPU, through Dawn: half of the random cases unless all are asked for. */
 import { webgpu } from "@tiedlora/backend-webgpu";
-import { long, register } from "./support/conformance.ts";
+import { register } from "./support/conformance.ts";
 import { skip } from "./support/gpu.ts";
 
-register(({ fusion }) => webgpu({ fusion }), { skip, ...(long ? {} : { effort: 0.5 }) });
+register(({ fusion }) => webgpu({ fusion }), { skip, effort: 0.5 });

@@ -3,7 +3,7 @@ import { after, test } from "node:test";
 import { conformance, type ConformanceOptions, type MakeDevice } from "@tiedlora/test";
 
 /** With TIEDLORA_LONG=1 (npm run test:long): 2,000 random kernels and as many graphs. */
-export const long: boolean = process.env["TIEDLORA_LONG"] === "1";
+const long: boolean = process.env["TIEDLORA_LONG"] === "1";
 
 /** TIEDLORA_SEED=n repeats the random cases of a run that printed it. */
 export function seed(): { seed?: number } {
@@ -21,10 +21,10 @@ interface RegisterOptions extends ConformanceOptions {
   readonly only?: RegExp;
 }
 
-/** Registers every case as a test. */
+/** Registers every case as a test. An `effort` counts only where there is no TIEDLORA_LONG. */
 export function register(makeDevice: MakeDevice, options: RegisterOptions = {}): void {
   const effort = long ? { effort: 5, randomCases: 2000 } : {};
-  const suite = conformance(makeDevice, { ...effort, ...seed(), ...options });
+  const suite = conformance(makeDevice, { ...seed(), ...options, ...effort });
   const cases = suite.cases.filter(({ name }) => options.only?.test(name) ?? true);
   for (const { name, run } of cases) {
     test(`${options.title ?? ""}${name}`, { skip: options.skip ?? false }, run);

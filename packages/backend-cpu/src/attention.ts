@@ -7,7 +7,7 @@ import { type AttentionParams, BYTES, type LibraryCall, type Operand } from "@ti
 import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./attention-rows.ts";
 import type { GemmDType, Tile } from "./gemm.ts";
-import { tileColumns } from "./gemm.ts";
+import { fitsInPlace, packRest, tileColumns } from "./gemm.ts";
 import { i32, memory } from "./instructions.ts";
 import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
 import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
@@ -152,17 +152,13 @@ class Emitter {
     const { f, gemm } = this;
     const { params, tile, scoreStride } = this.g;
     const [, , rowStride = 0, stride = 0] = byteStrides(a);
-    const packing = [[rowStride, stride], rows, params.d] as const;
-    if (a.dtype !== "f32" || stride !== 4 || params.d % tile.unroll !== 0) {
-      this.pack("A", a.dtype as GemmDType, spare, from, ...packing);
+    const pack = gemm.pack("A", a.dtype as GemmDType);
+    if (!fitsInPlace(a, params.d, tile)) {
+      f.call(pack, spare, from, rowStride, stride, rows, params.d);
       this.multiply(spare, b, c, scoreStride, this.roundUp(rows, tile.rows), columns, params.d, 0);
       return;
     }
-    const rest = f.bind(i32.rem_u(rows, tile.rows));
-    f.if(rest, () => {
-      const skipped = i32.mul(i32.sub(rows, rest), rowStride);
-      this.pack("A", "f32", spare, i32.add(from, skipped), [rowStride, stride], rest, params.d);
-    });
+    packRest(f, pack, tile, { to: spare, from, rowStride, rows, k: params.d });
     const block = [b, c, scoreStride, rows, columns, params.d, 0, this.at(this.spare)];
     f.call(gemm.blockInPlace, from, rowStride, spare, ...block);
   }

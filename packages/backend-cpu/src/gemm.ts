@@ -7,8 +7,8 @@
  * reads any strides and widens half precision, so that transposes and frozen half-precision weights cost nothing more.
  * Rows of A that are contiguous along k can be read where they are instead: that is faster unless C is wide.
  */
-import { BYTES } from "@tiedlora/kernels";
-import type { Expr, Fn, I32s, Int, Local } from "./assembler.ts";
+import { BYTES, type Operand } from "@tiedlora/kernels";
+import type { Callable, Expr, Fn, I32s, Int, Local } from "./assembler.ts";
 import { i32s, Module } from "./assembler.ts";
 import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";
 import { loadLanes, loadSplat } from "./loops/access.ts";
@@ -336,6 +336,25 @@ function emitInPlace(module: Module, tile: Tile, tileFn: Fn, block: Fn): void {
       const to = i32.add(c, i32.mul(whole, rowStride));
       f.call(block, packed, pb, to, rowStride, left, n, k, add, spare);
     });
+  });
+}
+
+/** Whether `blockInPlace` takes `a`: its rows are contiguous along k, and the unrolling leaves no rest. */
+export function fitsInPlace(a: Operand, k: number, tile: Tile): boolean {
+  return a.dtype === "f32" && a.view.strides.at(-1) === 1 && k % tile.unroll === 0;
+}
+
+/** Packs what `blockInPlace` needs packed of the f32 rows from `from` on: those beyond whole strips. */
+export function packRest(
+  f: Fn,
+  pack: Callable,
+  { rows: height }: Tile,
+  { to, from, rowStride, rows, k }: { to: Int; from: Expr; rowStride: number; rows: Local; k: Int },
+): void {
+  const rest = f.bind(i32.rem_u(rows, height));
+  f.if(rest, () => {
+    const skipped = i32.mul(i32.sub(rows, rest), rowStride);
+    f.call(pack, to, i32.add(from, skipped), rowStride, 4, rest, k);
   });
 }
 

@@ -1,7 +1,7 @@
 /** How a matrix product is blocked: its parts for threads, its blocks for the caches, its scratch memory. Emits no code. */
 import type { Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import type { Tile } from "./gemm.ts";
-import { tileColumns } from "./gemm.ts";
+import { fitsInPlace, tileColumns } from "./gemm.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
@@ -168,9 +168,9 @@ export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boole
   return { a: 0, b, spare, panel, bytes, nBlock, mPanel, nPanel: nBlock, resident: null };
 }
 
-/** Whether the product reads `a` where it is: its rows have to be contiguous along k, without a rest in the unrolling. */
-export function readsInPlace(a: Operand, k: number, { nBlock }: Layout, { unroll }: Tile): boolean {
-  return a.dtype === "f32" && a.view.strides.at(-1) === 1 && k % unroll === 0 && nBlock <= IN_PLACE_COLUMNS;
+/** Whether the product reads `a` where it is. */
+export function readsInPlace(a: Operand, k: number, { nBlock }: Layout, tile: Tile): boolean {
+  return fitsInPlace(a, k, tile) && nBlock <= IN_PLACE_COLUMNS;
 }
 
 export function mBlock(tile: Tile): number {

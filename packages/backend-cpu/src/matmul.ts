@@ -5,7 +5,7 @@
 import { BYTES, type Epilogue, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { i32s } from "./assembler.ts";
-import type { GemmDType, Tile } from "./gemm.ts";
+import { type GemmDType, packRest, type Tile } from "./gemm.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";
 import { i32 } from "./instructions.ts";
 import { LoopEmitter } from "./loops/emit.ts";
@@ -300,12 +300,8 @@ class MatmulEmitter {
     const { gemm, tile } = this.e.options;
     const [rowBytes, kBytes] = bytesOfLastTwo(term.a);
     const pack = gemm.pack("A", term.a.dtype as GemmDType);
-    if (!this.inPlace(term)) return f.call(pack, to, from, rowBytes, kBytes, rows, depth);
-    const rest = f.bind(i32.rem_u(rows, tile.rows));
-    f.if(rest, () => {
-      const skipped = i32.mul(i32.sub(rows, rest), rowBytes);
-      f.call(pack, to, i32.add(from, skipped), rowBytes, kBytes, rest, depth);
-    });
+    if (this.inPlace(term)) packRest(f, pack, tile, { to, from, rowStride: rowBytes, rows, k: depth });
+    else f.call(pack, to, from, rowBytes, kBytes, rows, depth);
   }
 
   /** Multiplies a block of A, which `packA` was called for, with one of B. */
