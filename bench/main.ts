@@ -40,7 +40,9 @@ if (open === undefined)
   throw new Error(`--backend ${values.backend}: expected ${Object.keys(BACKENDS).join(" or ")}`);
 if (!(seconds > 0)) throw new Error(`--seconds ${values.seconds}: expected a number above 0`);
 
-const chosen = CASES.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
+const matches = (name: string): boolean =>
+  words.length === 0 || words.some((word) => name.toLowerCase().includes(word.toLowerCase()));
+const chosen = CASES.filter(({ name }) => matches(name));
 if (chosen.length === 0) {
   throw new Error(
     `no case contains ${words.join(" or ")}; there are: ${CASES.map(({ name }) => name).join("; ")}`,
@@ -86,6 +88,7 @@ async function runCase(one: Case, opened: Device, ceiling: Ceiling): Promise<Res
 
 async function printProfile({ backend }: Device, run: () => Promise<void>): Promise<void> {
   if (!(backend instanceof CpuBackend || backend instanceof WebGpuBackend)) return;
+  await backend.profile(run); // its thread compiles and fills its caches
   for (const { label, calls, milliseconds } of (await backend.profile(run)).slice(0, 12)) {
     console.log(`    ${milliseconds.toFixed(2).padStart(9)} ms ${String(calls).padStart(4)}x  ${label}`);
   }

@@ -19,9 +19,13 @@ import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
+import { type Contestant, kindsOf, measuredTiles, measureTile } from "./tune.ts";
 import { Verdicts } from "./verdicts.ts";
 import { isRendered } from "./wgsl/library.ts";
 import type { Target } from "./wgsl/target.ts";
+import { kindName, type Tile, tileName } from "./wgsl/tiles.ts";
+
+const NO_SCALARS = new Float64Array();
 
 /** Opens an adapter and makes a backend of it. Throws NoAdapterError, which says how to get one. */
 export async function createWebGpuBackend(options: OpenOptions = {}): Promise<WebGpuBackend> {
@@ -37,6 +41,9 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly adapter: AdapterInfo;
   readonly #gpu: Gpu;
   #target: Target;
+  readonly #tiles: Map<string, Tile>;
+  /** The end of what is being measured: one thing at a time. */
+  #measured: Promise<void> = Promise.resolve();
   readonly #pipelines: PipelineCache;
   readonly #staging: StagingPool;
   readonly #verdicts: Verdicts;
@@ -55,6 +62,7 @@ export class WebGpuBackend implements Backend, Transfers {
     this.#target = gpu.target;
     this.adapter = gpu.info;
     const { device, target } = gpu;
+    this.#tiles = measuredTiles(gpu.info, target);
     const fail = (error: Error): void => void (this.#failure ??= error);
     this.#verdicts = new Verdicts(device);
     this.pool = new MemoryPool(device, device.limits.maxBufferSize, this.#verdicts, fail);
@@ -131,9 +139,73 @@ export class WebGpuBackend implements Backend, Transfers {
   async compile(program: Program): Promise<Executable> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
-    const { kernels, scratchBytes } = lowerProgram(program, this.#target);
+    await this.#measureTiles(program);
+    return this.#executable(program, this.#measures ? { ...this.#target, tiles: this.#tiles } : this.#target);
+  }
+
+  async #executable(program: Program, target: Target, host: Host = this.#host): Promise<GpuExecutable> {
+    const { kernels, scratchBytes } = lowerProgram(program, target);
     const pipelines = await this.#orLost(Promise.all(kernels.map((k) => this.#pipelines.get(k))));
-    return new GpuExecutable(this.#host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
+    return new GpuExecutable(host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
+  }
+
+  /** Only tiled kernels have a choice. */
+  get #measures(): boolean {
+    const { software, matrix } = this.#target;
+    return this.#gpu.measure && !software && !matrix;
+  }
+
+  /** The tiles that were measured to be fastest, by the kind of the product; see `OpenOptions.measure`. */
+  get measuredTiles(): ReadonlyMap<string, string> {
+    return new Map([...this.#tiles].map(([kind, tile]) => [kind, tileName(tile)]));
+  }
+
+  /** Measures what the program's products need and is not known yet. */
+  async #measureTiles(program: Program): Promise<void> {
+    if (!this.#measures) return;
+    const measure = async (): Promise<void> => {
+      for (const kind of kindsOf(program)) {
+        const name = kindName(kind);
+        if (this.#tiles.has(name)) continue;
+        const tile = await measureTile(kind, this.#target, (p, target) => this.#contestant(p, target));
+        this.#tiles.set(name, tile);
+      }
+    };
+    const measured = this.#measured.then(measure);
+    this.#measured = measured.catch(() => undefined);
+    return measured;
+  }
+
+  async #contestant(program: Program, target: Target): Promise<Contestant> {
+    const failures = new Set<Error>();
+    const host: Host = {
+      ...this.#host,
+      recorder: undefined,
+      counters: { dispatches: 0, bindGroups: 0, submissions: 0 },
+      fail: (error) => void failures.add(error),
+    };
+    const executable = await this.#executable(program, target, host);
+    const buffers = program.buffers.map(({ bytes }) => new GpuBuffer(bytes, this));
+    const [inputs, outputs] = [buffers.slice(0, 2), buffers.slice(2)];
+    const finished = async (): Promise<void> => {
+      await this.#orLost(this.device.queue.onSubmittedWorkDone());
+      await this.#orLost(this.#verdicts.settled());
+      for (const { failure } of buffers) if (failure) failures.add(failure);
+    };
+    return {
+      run: async (times) => {
+        await finished();
+        const started = performance.now();
+        for (let i = 0; i < times && failures.size === 0; i++) executable.run(inputs, outputs, NO_SCALARS);
+        await finished();
+        return failures.size === 0 ? performance.now() - started : Infinity;
+      },
+      free: () => {
+        executable.free();
+        for (const buffer of buffers) buffer.free();
+        if (this.#failure && failures.has(this.#failure)) this.#failure = undefined; // nobody's but ours
+      },
+    };
   }
 
   async sync(): Promise<void> {

@@ -1,33 +1,13 @@
 /** Subgroup matrices are an experimental extension: before they are used, the device has to multiply a little with them. */
-import { type Backend, type DeviceBuffer, type DType, type Operand, type Program } from "@tiedlora/kernels";
+import type { Backend, DeviceBuffer } from "@tiedlora/kernels";
+import { productProgram } from "./example.ts";
 
 /** Large enough for several tiles, and not divided by any. */
 const [BATCH, M, N, K] = [2, 70, 75, 45];
 
 const entry = (i: number): number => ((i * 7919) % 7) - 3;
 
-const program: Program = {
-  scalars: 0,
-  buffers: [
-    { kind: "input", bytes: 4 * BATCH * M * K },
-    { kind: "input", bytes: 4 * BATCH * K * N },
-    { kind: "output", bytes: 4 * BATCH * M * N },
-  ],
-  steps: [
-    {
-      type: "library",
-      name: "matmul",
-      params: { batch: [BATCH], m: M, n: N, k: [K] },
-      inputs: [operand(0, M, K), operand(1, K, N)],
-      outputs: [operand(2, M, N)],
-    },
-  ],
-};
-
-function operand(buffer: number, rows: number, columns: number): Operand {
-  const dtype: DType = "f32";
-  return { buffer, dtype, view: { offset: 0, strides: [rows * columns, columns, 1] } };
-}
+const program = productProgram({ batch: BATCH, m: M, n: N, k: K });
 
 /** Whether `backend` multiplies small integers without error; false also if it cannot at all. */
 export async function multipliesExactly(backend: Backend): Promise<boolean> {

@@ -22,6 +22,11 @@ export interface OpenOptions {
   /** Choose kernels as for this kind of adapter, whatever it is. Default: what it is. */
   readonly tuning?: "hardware" | "software";
   /**
+   * Whether to find out by measuring which tiles suit large matrix products, a few milliseconds for each kind when a program
+   * has the first of it; results are the same with any. Default: on GPUs, where no rule knows.
+   */
+  readonly measure?: boolean;
+  /**
    * "f16": the factors of matrix products are rounded to half precision when a tile of them is read (relative error 2^-11,
    * absolute 2^-24 below 2^-14; beyond 65504 the product is infinite or NaN); products and sums stay f32, and so do
    * products with a single row or column where those are reductions. Needs the feature "shader-f16". Default "f32".
@@ -51,6 +56,8 @@ export interface Gpu {
   readonly device: GPUDevice;
   readonly info: AdapterInfo;
   readonly target: Target;
+  /** Whether tiles are measured. */
+  readonly measure: boolean;
   readonly waiter: PoliteWaiter;
   /** Fulfilled when the device is lost or closed. */
   readonly lost: Promise<DeviceLostError | DeviceClosedError>;
@@ -297,6 +304,7 @@ function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions): G
     device,
     info,
     target: targetOf(device, adapter, software, options),
+    measure: options.measure ?? !info.software,
     waiter: new PoliteWaiter(info.software && nativeGpu() === undefined),
     lost,
     close: () => {

@@ -20,8 +20,7 @@ export function suitsMatrix(frame: MatmulFrame, target: Target): boolean {
   const { matrix, subgroup, maxInvocations, maxWorkgroupBytes } = target;
   if (!matrix || subgroup === 0 || SUBGROUPS * subgroup > maxInvocations) return false;
   if (workgroupBytes(matrix) > maxWorkgroupBytes) return false;
-  const depth = Math.max(...frame.terms.map((t) => t.depth));
-  return Math.min(frame.rows, frame.columns) >= OWN && depth >= DEPTH / 2;
+  return Math.min(frame.rows, frame.columns) >= OWN && frame.depth >= DEPTH / 2;
 }
 
 /** Two tiles of f16, and one result of each subgroup. */

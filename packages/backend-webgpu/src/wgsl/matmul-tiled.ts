@@ -4,29 +4,7 @@
  */
 import type { MatmulFrame, Side, Term } from "./matmul.ts";
 import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
-
-/** Rows and columns of the tile, its depth, and the rows and columns of one invocation. */
-interface Tile {
-  readonly rows: number;
-  readonly columns: number;
-  readonly depth: number;
-  readonly own: number;
-}
-
-const size = (t: Tile): number => (t.rows / t.own) * (t.columns / t.own);
-
-function chooseTile(frame: MatmulFrame, target: Target): Tile {
-  const depth = Math.max(...frame.terms.map((t) => t.depth)) <= 8 ? 8 : 16;
-  const { rows, columns, batches } = frame;
-  if (rows <= 16) return { rows: 16, columns: 64, depth, own: 4 };
-  const tiles = ceilDiv(rows, 64) * ceilDiv(columns, 64) * batches;
-  // large tiles reuse more, but there must be enough of them to fill the device
-  if (target.software)
-    return rows * columns >= 64 * 64 ? { rows: 64, columns: 64, depth, own: 8 } : small(depth);
-  return tiles >= 64 ? { rows: 64, columns: 64, depth, own: 4 } : small(depth);
-}
-
-const small = (depth: number): Tile => ({ rows: 32, columns: 32, depth, own: 4 });
+import { chooseTile, invocations, type Tile, tileName } from "./tiles.ts";
 
 export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
   const tile = chooseTile(frame, target);
@@ -49,7 +27,7 @@ export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
       `var<workgroup> rowTile: array<${frame.stagedType}, ${(tile.rows * tile.depth) / 4}>;`,
       `var<workgroup> columnTile: array<${frame.stagedType}, ${(tile.columns * tile.depth) / 4}>;`,
     ],
-    variant: `tiled ${tile.rows}x${tile.columns}x${tile.depth}`,
+    variant: `tiled ${tileName(tile)}`,
   });
 }
 
@@ -66,13 +44,13 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
     ...fill(
       frame,
       term.rows,
-      { ...term, tile: tile.depth, from: "row", lines: tile.rows, threads: size(tile) },
+      { ...term, tile: tile.depth, from: "row", lines: tile.rows, threads: invocations(tile) },
       vectorsTo("rowTile"),
     ),
     ...fill(
       frame,
       term.columns,
-      { ...term, tile: tile.depth, from: "column", lines: tile.columns, threads: size(tile) },
+      { ...term, tile: tile.depth, from: "column", lines: tile.columns, threads: invocations(tile) },
       vectorsTo("columnTile"),
     ),
     "  workgroupBarrier();",

@@ -210,6 +210,8 @@ export class MatmulFrame {
   readonly columns: number;
   readonly batches: number;
   readonly terms: readonly Term[];
+  /** Of the deepest term. */
+  readonly depth: number;
   readonly label: string;
   readonly #p: Product;
   readonly #swap: boolean;
@@ -227,6 +229,7 @@ export class MatmulFrame {
     this.columns = swap ? p.m : p.n;
     this.batches = product(p.batch);
     this.terms = p.k.map((depth, t) => this.#term(depth, t));
+    this.depth = Math.max(...p.k);
     this.label = `matmul [${this.#lengths.join(",")}] k ${p.k.join("+")}${swap ? " swapped" : ""}`;
     this.#vectorAxis = this.#chooseVectorAxis();
     const sides = this.terms.flatMap((t) => [t.rows, t.columns]);

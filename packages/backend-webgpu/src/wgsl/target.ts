@@ -3,6 +3,7 @@
  * Everything in this folder is text generation; nothing here talks to a GPU.
  */
 import type { ComputeType } from "@tiedlora/kernels";
+import type { Tile } from "./tiles.ts";
 
 /** The type that the factors of a matrix product have when they are multiplied. */
 export type MatmulPrecision = "f32" | "f16";
@@ -24,6 +25,10 @@ export interface Target {
   readonly subgroup: number;
   /** What a subgroup multiplies at once, of factors in f16 and summed in f32, if it can: only if both are asked for. */
   readonly matrix?: MatrixShape | undefined;
+  /** The tile of all products, to measure it. */
+  readonly tile?: Tile;
+  /** By the name of a product's kind: the tile that was measured to be fastest. */
+  readonly tiles?: ReadonlyMap<string, Tile>;
   /** A CPU pretends to be a GPU: memory instructions and barriers cost far more than arithmetic. */
   readonly software: boolean;
   readonly maxInvocations: number;

@@ -1,0 +1,115 @@
+/**
+ * Measuring which tile is fastest for a kind of products, on this device, where no rule can know: how many tiles fill a
+ * GPU, and how much an invocation may hold, WebGPU does not tell. A few milliseconds for each kind, once a process.
+ */
+import type { Program } from "@tiedlora/kernels";
+import { productProgram } from "./example.ts";
+import type { AdapterInfo } from "./open.ts";
+import { type Extent, fits, kindName, kindOf, type Tile, tileByRule, TILES } from "./wgsl/tiles.ts";
+import type { Target } from "./wgsl/target.ts";
+
+/** A product cut into some tile, ready to be run. */
+export interface Contestant {
+  /** Runs it `times` times and resolves to the milliseconds of all. */
+  run(times: number): Promise<number>;
+  free(): void;
+}
+
+/** Prepares a program with one tile for all of its products. Rejects where the device cannot run that. */
+export type Prepare = (program: Program, target: Target) => Promise<Contestant>;
+
+/** Another tile than the rule's has to be this much faster: below that it may be chance. */
+const CLEARLY = 0.92;
+const ROUNDS = 3;
+/** A sample is as many runs as take about this long with the rule's tile, at most so many. */
+const SAMPLE_MS = 4;
+const MOST_RUNS = 32;
+/** More multiply-adds than these tell nothing more. */
+const MOST_WORK = 2 ** 29;
+
+/** What is known of an adapter, for as long as the process lives. */
+const known = new Map<string, Map<string, Tile>>();
+
+/** The tiles measured so far on adapters that say the same of themselves, with factors of this precision. */
+export function measuredTiles(
+  { vendor, architecture, description }: AdapterInfo,
+  target: Target,
+): Map<string, Tile> {
+  const { matmulPrecision, f16, maxInvocations, maxWorkgroupBytes } = target;
+  const abilities = [matmulPrecision, f16, maxInvocations, maxWorkgroupBytes];
+  const key = JSON.stringify([vendor, architecture, description, ...abilities]);
+  const found = known.get(key) ?? new Map<string, Tile>();
+  known.set(key, found);
+  return found;
+}
+
+/** The kinds of products in a program for which a tile has to be measured. */
+export function kindsOf({ steps }: Program): Extent[] {
+  const kinds = new Map<string, Extent>();
+  for (const step of steps) {
+    if (step.type !== "library" || step.name !== "matmul") continue;
+    const { batch, m, n, k } = step.params;
+    const batches = batch.reduce((a, b) => a * b, 1);
+    const kind = kindOf({ rows: m, columns: n, depth: Math.max(...k), batches });
+    if (kind) kinds.set(kindName(kind), kind);
+  }
+  return [...kinds.values()];
+}
+
+/** The fastest tile for products of a kind; the rule's if none is clearly faster, or if nothing can be measured. */
+export async function measureTile(kind: Extent, target: Target, prepare: Prepare): Promise<Tile> {
+  const rule = tileByRule(kind, target);
+  const isRule = (t: Tile): boolean =>
+    t.rows === rule.rows && t.columns === rule.columns && t.own === rule.own;
+  const others = TILES.filter((t) => !isRule(t) && fits(t, target) && fillsTile(kind, t));
+  const program = exampleOf(kind);
+  const ready = await Promise.all(
+    [rule, ...others].map(async (tile): Promise<Ready | null> => {
+      const contestant = await prepare(program, { ...target, tile }).catch(() => null);
+      return contestant && { tile, contestant };
+    }),
+  );
+  const able = ready.filter((one) => one !== null);
+  try {
+    return ready[0] ? await fastest(able) : rule;
+  } finally {
+    for (const { contestant } of able) contestant.free();
+  }
+}
+
+interface Ready {
+  readonly tile: Tile;
+  readonly contestant: Contestant;
+}
+
+/** The first of `ready`, or another that is clearly faster. They take turns. */
+async function fastest(ready: readonly Ready[]): Promise<Tile> {
+  const [first] = ready;
+  for (const { contestant } of ready) await contestant.run(1); // the first run is never like the others
+  const once = await first!.contestant.run(1);
+  const runs = Math.max(1, Math.min(MOST_RUNS, Math.ceil(SAMPLE_MS / once)));
+  const best = ready.map(() => Infinity);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [i, { contestant }] of ready.entries()) {
+      best[i] = Math.min(best[i]!, await contestant.run(runs));
+    }
+  }
+  const least = Math.min(...best);
+  return least < CLEARLY * best[0]! ? ready[best.indexOf(least)]!.tile : first!.tile;
+}
+
+/** Whether a product of this kind has a whole tile. */
+const fillsTile = ({ rows, columns }: Extent, tile: Tile): boolean =>
+  rows >= tile.rows && columns >= tile.columns;
+
+/** A product like those of the kind that does not take long. */
+function exampleOf({ rows, columns, depth, batches }: Extent): Program {
+  let [batch, m, n, k] = [batches, rows, columns, depth];
+  while (batch * m * n * k > MOST_WORK) {
+    if (k > 64) k /= 2;
+    else if (batch > 1) batch /= 2;
+    else if (m > n) m /= 2;
+    else n /= 2;
+  }
+  return productProgram({ batch, m, n, k });
+}
