@@ -5,7 +5,7 @@
  *
  * Packed strips: for every k the `rows` values of the strip, k padded with zeros to a multiple of the unrolling. Packing
  * reads any strides and widens half precision, so that transposes and frozen half-precision weights cost nothing more.
- * Rows of A that are contiguous along k can be read where they are instead: that is faster unless C is wide.
+ * Rows of A that are contiguous along k can be read where they are instead.
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, I32s, Int, Local } from "./assembler.ts";

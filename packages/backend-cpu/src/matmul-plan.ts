@@ -1,29 +1,26 @@
 /** How a matrix product is blocked: its parts for threads, its blocks for the caches, its scratch memory. Emits no code. */
 import type { Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import type { Tile } from "./gemm.ts";
-import { fitsInPlace, tileColumns } from "./gemm.ts";
+import { tileColumns } from "./gemm.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
-/** About the lengths of the blocks along k, m and n: B's panel stays in L2 or L3, A's block in L2, a strip of B in L1. */
+/** About the lengths of the blocks along k, m and n: B's panel and A's block stay in L2, a strip of either in L1. */
 const K_BLOCK = 384;
 const M_BLOCK = 192;
-const N_BLOCK = 2048;
+const N_BLOCK = 512;
 /** The length of the blocks that k is cut into, all about equal: a short last one would pay for loading and storing C. */
 export function kBlock(k: number): number {
   return ceilTo(Math.ceil(k / Math.max(1, Math.round(k / K_BLOCK))), 8);
 }
 
-/** With an epilogue, a panel of C of this size is finished over all of k before it is handed on: in L2. */
-const M_PANEL = 192;
-const N_PANEL = 512;
-/** What of A and of B is kept packed over all of k meanwhile, bytes. */
-const A_BYTES = 512 * 1024;
+/**
+ * With an epilogue, a panel of C of one block by another is finished over all of k before it is handed on: in L2. So much
+ * of B is kept packed over all of k meanwhile, bytes.
+ */
 const B_BYTES = 4 * 2 ** 20;
 /** Deeper products are packed anew for every panel. */
 const MAX_RESIDENT_DEPTH = 6144;
-/** Up to this many columns of packed B, about what L2 holds, A is read where it is; with more it would be read too often. */
-const IN_PLACE_COLUMNS = 1536;
 /** A core's speed, for estimates: floating-point operations per nanosecond, and nanoseconds to pack an element. */
 const FLOP_PER_NS = 45;
 const PACK_NS = 0.5;
@@ -115,10 +112,8 @@ export interface Layout {
   /** Columns of B that are packed at a time, and rows of C that are finished before the next. */
   readonly nBlock: number;
   readonly mPanel: number;
-  /** Columns of the panel of C; with `resident`, fewer than `nBlock`. */
-  readonly nPanel: number;
-  /** A and B are packed over all of k before a panel is computed, by term from these addresses on. */
-  readonly resident: readonly { readonly a: number; readonly b: number }[] | null;
+  /** B is packed over all of k before a panel is computed, by term from these addresses on. */
+  readonly resident: readonly number[] | null;
 }
 
 /** k of a term, cut into blocks that are all padded to the longest. */
@@ -126,51 +121,27 @@ function paddedDepth(k: number): number {
   return ceilTo(k, kBlock(k));
 }
 
-/** The layout for an epilogue over a product that is not too deep: nothing is packed twice. */
-function residentLayout(problem: Problem, grid: Grid, tile: Tile): Layout {
-  const columns = tileColumns(tile);
-  const depth = problem.terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
-  const fit = (bytes: number, most: number, step: number, wanted: number): number =>
-    Math.max(
-      step,
-      Math.min(Math.floor(Math.min(most, bytes / (4 * depth)) / step) * step, ceilTo(wanted, step)),
-    );
-  const nBlock = fit(B_BYTES, N_BLOCK, columns, grid.nPer);
-  const mPanel = fit(A_BYTES, M_PANEL, tile.rows, grid.mPer);
-  const nPanel = Math.min(N_PANEL, nBlock);
-  const b = 4 * depth * mPanel;
-  const spare = b + 4 * depth * nBlock;
-  const panel = spare + 4 * tile.rows * columns;
-  let before = 0;
-  const resident = problem.terms.map(({ k }) => {
-    const at = { a: 4 * before * mPanel, b: b + 4 * before * nBlock };
-    before += paddedDepth(k);
-    return at;
-  });
-  return { a: 0, b, spare, panel, bytes: panel + 4 * mPanel * nPanel, nBlock, mPanel, nPanel, resident };
-}
-
 export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boolean): Layout {
-  const depth = problem.terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
-  if (problem.epilogue !== null && !skinny && depth <= MAX_RESIDENT_DEPTH) {
-    return residentLayout(problem, grid, tile);
-  }
-  const hasPanel = problem.epilogue !== null;
+  const { terms, epilogue } = problem;
   const columns = tileColumns(tile);
-  const nBlock = Math.min(hasPanel ? N_PANEL : N_BLOCK, ceilTo(grid.nPer, columns));
-  const mPanel = hasPanel ? Math.min(M_PANEL, grid.mPer) : grid.mPer;
-  const deepest = Math.max(...problem.terms.map((t) => Math.min(t.k, kBlock(t.k))));
-  const k = ceilTo(deepest, tile.unroll);
-  const b = 4 * k * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows);
-  const spare = b + 4 * k * nBlock;
+  const depth = terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
+  const block = ceilTo(Math.max(...terms.map(({ k }) => Math.min(k, kBlock(k)))), tile.unroll);
+  const isResident = epilogue !== null && !skinny && depth <= MAX_RESIDENT_DEPTH;
+  const kept = isResident ? depth : block;
+  const held = Math.floor(B_BYTES / (4 * kept) / columns) * columns;
+  const nBlock = Math.max(columns, Math.min(N_BLOCK, held, ceilTo(grid.nPer, columns)));
+  const mPanel = epilogue === null ? grid.mPer : Math.min(mBlock(tile), grid.mPer);
+  const b = 4 * block * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows);
+  const spare = b + 4 * kept * nBlock;
   const panel = spare + 4 * tile.rows * columns;
-  const bytes = panel + (hasPanel ? 4 * mPanel * nBlock : 0);
-  return { a: 0, b, spare, panel, bytes, nBlock, mPanel, nPanel: nBlock, resident: null };
-}
-
-/** Whether the product reads `a` where it is. */
-export function readsInPlace(a: Operand, k: number, { nBlock }: Layout, tile: Tile): boolean {
-  return fitsInPlace(a, k, tile) && nBlock <= IN_PLACE_COLUMNS;
+  const bytes = panel + (epilogue === null ? 0 : 4 * mPanel * nBlock);
+  let before = 0;
+  const starts = terms.map(({ k }) => {
+    const start = b + 4 * before * nBlock;
+    before += paddedDepth(k);
+    return start;
+  });
+  return { a: 0, b, spare, panel, bytes, nBlock, mPanel, resident: isResident ? starts : null };
 }
 
 export function mBlock(tile: Tile): number {

@@ -5,7 +5,7 @@
 import { BYTES, type Epilogue, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { i32s } from "./assembler.ts";
-import { type GemmDType, packRest, type Tile } from "./gemm.ts";
+import { fitsInPlace, type GemmDType, packRest, type Tile } from "./gemm.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";
 import { i32 } from "./instructions.ts";
 import { LoopEmitter } from "./loops/emit.ts";
@@ -14,7 +14,7 @@ import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
 import { canonicalise, PRODUCT } from "./loops/nest.ts";
 import { schedule } from "./loops/schedule.ts";
 import type { Grid, Layout, MatmulCall, Problem } from "./matmul-plan.ts";
-import { costOf, gridOf, kBlock, layoutOf, mBlock, problemOf, product, readsInPlace } from "./matmul-plan.ts";
+import { costOf, gridOf, kBlock, layoutOf, mBlock, problemOf, product } from "./matmul-plan.ts";
 
 /** The GEMM core as imported into a program. */
 export interface GemmImports {
@@ -53,7 +53,7 @@ export function compileMatmul(
   const epilogue =
     problem.epilogue && compileEpilogue(module, problem, problem.epilogue, layout, options, slotOf);
   const gemv = problem.terms.map(({ a, b, k }, t) => {
-    const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nPanel);
+    const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nBlock);
     return skinny[t] === true ? emitGemv(module, { m: problem.m, k, a, b, rowStride }, options.fma) : null;
   });
   const parts = { m: Math.ceil(problem.m / grid.mPer), n: Math.ceil(problem.n / grid.nPer) };
@@ -153,7 +153,7 @@ class MatmulEmitter {
       const rows = this.least(i32.sub(m1, im), layout.mPanel);
       f.for(jc, n0, n1, layout.nBlock, () => {
         const columns = this.least(i32.sub(n1, jc), layout.nBlock);
-        const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nPanel);
+        const rowStride = 4 * (problem.direct?.view.strides.at(-2) ?? layout.nBlock);
         const target =
           c === null
             ? f.bind(i32.add(scratch, layout.panel))
@@ -177,26 +177,27 @@ class MatmulEmitter {
     f.call(epilogue, frame, args, scratch, row, end.row, column, end.column, target);
   }
 
-  /** As `product`, with A and B packed over all of k: every panel of C is finished while it is in cache. */
+  /** As `product`, with B packed over all of k: every panel of C is finished while it is in cache. */
   private resident(
-    at: readonly { readonly a: number; readonly b: number }[],
+    at: readonly number[],
     origins: readonly { readonly a: Local; readonly b: Local }[],
     b: Local,
     { m0, m1, n0, n1 }: { readonly m0: Local; readonly m1: Local; readonly n0: Local; readonly n1: Local },
   ): void {
     const { f } = this;
     const { problem, layout, options, scratch } = this.e;
-    const [im, jc, js] = [f.local("i32"), f.local("i32"), f.local("i32")];
+    const [im, jc] = [f.local("i32"), f.local("i32")];
     const target = f.bind(i32.add(scratch, layout.panel));
-    /** For each block of k: its place in the packed panels, which are `lines` wide, and its depth. */
+    const packedA = f.bind(i32.add(scratch, layout.a));
+    const packedB = (t: number, pc: Local): Expr =>
+      i32.add(i32.add(scratch, at[t] ?? 0), i32.mul(pc, 4 * layout.nBlock));
+    /** For each block of k: where it starts, and its depth. */
     const blocks = (k: number, body: (pc: Local, depth: Local) => void): void => {
       const pc = f.local("i32");
       f.for(pc, 0, Math.max(k, 1), Math.max(kBlock(k), 1), () =>
         body(pc, this.least(i32.sub(k, pc), Math.max(kBlock(k), 1))),
       );
     };
-    const place = (start: number, pc: Local, lines: number): Expr =>
-      i32.add(i32.add(scratch, start), i32.mul(pc, 4 * lines));
     f.for(jc, n0, n1, layout.nBlock, () => {
       const columns = this.least(i32.sub(n1, jc), layout.nBlock);
       problem.terms.forEach(({ b: operand, k }, t) => {
@@ -204,38 +205,29 @@ class MatmulEmitter {
         const pack = options.gemm.pack("B", operand.dtype as GemmDType);
         blocks(k, (pc, depth) => {
           const from = i32.add(i32.add(origins[t]?.b ?? 0, i32.mul(pc, bK)), i32.mul(jc, bColumn));
-          f.call(pack, place(at[t]?.b ?? 0, pc, layout.nBlock), from, bColumn, bK, columns, depth);
+          f.call(pack, packedB(t, pc), from, bColumn, bK, columns, depth);
         });
       });
       f.for(im, m0, m1, layout.mPanel, () => {
         const rows = this.least(i32.sub(m1, im), layout.mPanel);
         problem.terms.forEach((term, t) => {
           blocks(term.k, (pc, depth) => {
-            const packed = place(at[t]?.a ?? 0, pc, layout.mPanel);
-            this.packA(term, this.within(term.a, origins[t]?.a ?? 0, im, pc), packed, rows, depth);
-          });
-        });
-        f.for(js, 0, columns, layout.nPanel, () => {
-          const width = this.least(i32.sub(columns, js), layout.nPanel);
-          problem.terms.forEach((term, t) => {
-            blocks(term.k, (pc, depth) => {
-              const strip = i32.mul(i32.mul(js, 4), paddedTo(depth, options.tile.unroll));
-              this.block(term, {
-                a: this.within(term.a, origins[t]?.a ?? 0, im, pc),
-                packedA: place(at[t]?.a ?? 0, pc, layout.mPanel),
-                packedB: i32.add(place(at[t]?.b ?? 0, pc, layout.nBlock), strip),
-                target,
-                rowStride: 4 * layout.nPanel,
-                rows,
-                columns: width,
-                depth,
-                add: t > 0 ? 1 : i32.ne(pc, 0),
-              });
+            const a = f.bind(this.within(term.a, origins[t]?.a ?? 0, im, pc));
+            this.packA(term, a, packedA, rows, depth);
+            this.block(term, {
+              a,
+              packedA,
+              packedB: packedB(t, pc),
+              target,
+              rowStride: 4 * layout.nBlock,
+              rows,
+              columns,
+              depth,
+              add: t > 0 ? 1 : i32.ne(pc, 0),
             });
           });
-          const column = f.bind(i32.add(jc, js));
-          this.finish(b, im, rows, column, width, target);
         });
+        this.finish(b, im, rows, jc, columns, target);
       });
     });
   }
@@ -291,7 +283,7 @@ class MatmulEmitter {
   }
 
   private inPlace({ a, k }: Term): boolean {
-    return readsInPlace(a, k, this.e.layout, this.e.options.tile);
+    return fitsInPlace(a, k, this.e.options.tile);
   }
 
   /** Packs those of the rows from `from` on that are not read in place: all, or those beyond whole strips. */
@@ -332,11 +324,6 @@ interface Block {
   readonly add: Int;
 }
 
-/** `depth` rounded up to a multiple of a power of two. */
-function paddedTo(depth: Local, unroll: number): Expr {
-  return i32.and(i32.add(depth, unroll - 1), -unroll);
-}
-
 function bytesOfLastTwo(operand: Operand): [number, number] {
   const bytes = BYTES[operand.dtype];
   const [first = 0, second = 0] = operand.view.strides.slice(-2);
@@ -359,14 +346,14 @@ function compileEpilogue(
     body: epilogue.body,
     stores: epilogue.stores,
   };
-  const nest = canonicalise(kernel, { productRowStride: layout.nPanel });
+  const nest = canonicalise(kernel, { productRowStride: layout.nBlock });
   const plan = schedule(nest, { threads: 1, lastAxis: true });
   const slots = nest.buffers.map((buffer) =>
     slotOf({ buffer, dtype: "f32", view: { offset: 0, strides: [] } }),
   );
   return module.fn(null, i32s(8), [], (f, frame, args, scratch, row, endRow, column, endColumn, panel) => {
     // the panel's first element is [row, column]; operands count from [0, 0]
-    const corner = i32.add(i32.mul(row, layout.nPanel), column);
+    const corner = i32.add(i32.mul(row, layout.nBlock), column);
     const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));
     const emitter = new LoopEmitter(f, nest, plan, {
       fma: options.fma,
