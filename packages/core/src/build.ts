@@ -89,16 +89,26 @@ function commonType(op: string, a: DType, b: DType): DType {
   throw new TypeError(`${op}: operands are ${a} and ${b}; convert one with .cast("${a}") or .cast("${b}")`);
 }
 
-const COMPARISONS: readonly Op[] = ["lt", "le", "eq"];
-const BITWISE: readonly Op[] = ["and", "or", "xor"];
-const SHIFTS: readonly Op[] = ["shl", "shr"];
+/** The operators that are not arithmetic. */
+const KIND: { readonly [K in Op]?: "comparison" | "bitwise" | "shift" } = {
+  lt: "comparison",
+  le: "comparison",
+  eq: "comparison",
+  and: "bitwise",
+  or: "bitwise",
+  xor: "bitwise",
+  shl: "shift",
+  shr: "shift",
+};
 
 function checkOperands(op: BinaryOp, dtype: DType): void {
-  const takes = BITWISE.includes(op)
-    ? !isFloat(dtype)
-    : SHIFTS.includes(op)
-      ? dtype === "i32" || dtype === "u32"
-      : dtype !== "bool" || op === "eq";
+  const kind = KIND[op];
+  const takes =
+    kind === "bitwise"
+      ? !isFloat(dtype)
+      : kind === "shift"
+        ? dtype === "i32" || dtype === "u32"
+        : dtype !== "bool" || op === "eq";
   if (!takes) throw new TypeError(`${op} is not defined on ${dtype} tensors; convert with .cast(…) first`);
 }
 
@@ -120,9 +130,9 @@ export function binary(op: BinaryOp, a: Node, b: Node): Node {
   const x = cast(a, type);
   const y = cast(b, type);
   const short = shortcut(op, x, y);
-  if (short) return broadcastTo(short, shape);
-  const dtype = COMPARISONS.includes(op) ? "bool" : type;
-  return new Node(op, NONE, [broadcastTo(x, shape), broadcastTo(y, shape)], shape, dtype);
+  if (short) return stretch(short, shape);
+  const dtype = KIND[op] === "comparison" ? "bool" : type;
+  return new Node(op, NONE, [stretch(x, shape), stretch(y, shape)], shape, dtype);
 }
 
 export const add = (a: Node, b: Node): Node => binary("add", a, b);
@@ -144,7 +154,7 @@ export function where(condition: Node, a: Node, b: Node): Node {
   }
   const type = commonType("where", a.dtype, b.dtype);
   const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape, "where"), "where");
-  const inputs = [condition, cast(a, type), cast(b, type)].map((n) => broadcastTo(n, shape));
+  const inputs = [condition, cast(a, type), cast(b, type)].map((n) => stretch(n, shape));
   return new Node("where", NONE, inputs, shape, type);
 }
 
@@ -175,7 +185,9 @@ export const sum = (x: Node, axes: readonly number[]): Node => reduce("reduceSum
 export function unbroadcast(g: Node, shape: Shape): Node {
   if (sameShape(g.shape, shape)) return g;
   const extra = g.shape.length - shape.length;
-  const axes = g.shape.flatMap((d, i) => (d !== 1 && (i < extra || shape[i - extra] === 1) ? [i] : []));
+  const axes: number[] = [];
+  for (let i = 0; i < g.shape.length; i++)
+    if (g.shape[i] !== 1 && (i < extra || shape[i - extra] === 1)) axes.push(i);
   return reshape(sum(g, axes), shape);
 }
 
@@ -199,8 +211,10 @@ export function permute(x: Node, order: readonly number[]): Node {
 
 /** Swaps the last two axes. */
 export function swapLast(x: Node): Node {
-  const axes = x.shape.map((_, i) => i);
-  return permute(x, [...axes.slice(0, -2), axes.length - 1, axes.length - 2]);
+  const last = x.shape.length - 1;
+  const swapped = (i: number): number => (i === last ? i - 1 : i === last - 1 ? last : i);
+  const order = x.shape.map((_, i) => swapped(i));
+  return new Node("permute", { order }, [x], order.map((axis) => x.shape[axis]!), x.dtype); // prettier-ignore
 }
 
 /** `x` stretched to `shape` by the broadcasting rule. */
@@ -211,9 +225,14 @@ export function broadcastTo(x: Node, shape: Shape): Node {
       `expand: ${show(x.shape)} does not stretch to ${show(shape)}; only axes of length 1 do`,
     );
   }
-  return product(x.shape) === product(shape)
-    ? reshape(x, shape)
-    : new Node("expand", NONE, [x], shape, x.dtype);
+  return stretch(x, shape);
+}
+
+/** The same where it is known that `x` stretches. */
+function stretch(x: Node, shape: Shape): Node {
+  if (sameShape(x.shape, shape)) return x;
+  if (product(x.shape) === product(shape)) return reshape(x, shape);
+  return new Node("expand", NONE, [x], shape, x.dtype);
 }
 
 export function slice(x: Node, ranges: readonly Range[]): Node {

@@ -4,6 +4,7 @@
  */
 import type { DType } from "@tiedlora/kernels";
 import { type Attrs, isOp, type Node, NONE, type Op, type Storage, topological } from "./node.ts";
+import { sameShape } from "./shape.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */
 export interface Trace {
@@ -90,9 +91,11 @@ export function trace(
   const scalars: Node<"scalar">[] = [];
   const order = topological([...roots, ...updates.map(({ value }) => value)]);
   for (const node of order) {
-    w.int((codeOf(node.op) << 3) | TYPE[node.dtype]);
-    w.list(node.shape);
-    for (const input of node.inputs) w.int(input.position);
+    const { op, dtype, shape, inputs } = node;
+    const isLike = inputs.length > 0 && sameShape(inputs[0]!.shape, shape);
+    w.int((codeOf(op) << 9) | (inputs.length << 4) | (TYPE[dtype] << 1) | Number(isLike));
+    if (!isLike) w.list(shape);
+    for (const input of inputs) w.int(input.position);
     if (isOp(node, "buffer")) {
       checkVersion(node.attrs);
       w.int(w.storage(node.attrs.storage));
