@@ -25,6 +25,11 @@ export interface Tile {
    * so runs out of registers beyond 4x8; in blocks of two rows, 6x8 fits and is 7 % faster. Default: all rows.
    */
   readonly rowGroup?: number;
+  /**
+   * Packed rows have a pointer each, as those in place do. V8 13 combines splats into 256 bits, and then computes the address
+   * anew for each offset from one pointer: a fifth more instructions. Before that it takes the offset into the load.
+   */
+  readonly rowPointers?: true;
 }
 
 export type GemmDType = "f32" | "f16" | "bf16";
@@ -250,12 +255,15 @@ function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
     const sums = Array.from({ length: rows }, () =>
       Array.from({ length: vectors }, () => f.local("v128", f32x4.const(0))),
     );
-    const lines = a === "packed" ? [from] : sums.map(() => f.local("i32"));
-    lines.forEach((line, r) => f.set(line, r === 0 ? from : i32.add(lines[r - 1] as Local, aRow)));
+    const [toRow, toDepth] = a === "packed" ? [4, 4 * rows] : [aRow, 4];
+    const single = typeof toRow === "number" && tile.rowPointers !== true;
+    const lines = single ? [f.local("i32", from)] : sums.map(() => f.local("i32"));
+    if (!single)
+      lines.forEach((line, r) => f.set(line, r === 0 ? from : i32.add(lines[r - 1] as Local, toRow)));
     const element = (r: number, u: number): Expr =>
-      a === "packed"
-        ? v128.load32_splat(from, 4 * (u * rows + r))
-        : v128.load32_splat(lines[r] as Local, 4 * u);
+      single
+        ? v128.load32_splat(lines[0] as Local, r * toRow + toDepth * u)
+        : v128.load32_splat(lines[r] as Local, toDepth * u);
     const end = f.local("i32", i32.add(b, i32.mul(k, 4 * columns)));
     const row = Array.from({ length: vectors }, () => f.local("v128"));
     const x = f.local("v128");
@@ -271,18 +279,20 @@ function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
             if ((r + 1) % group === 0 && r + 1 < rows) f.breakIf(i32.eq(b, end), 1); // never taken; see Tile
           });
         }
-        for (const line of lines) f.add(line, a === "packed" ? 4 * rows * unroll : 4 * unroll);
+        for (const line of lines) f.add(line, toDepth * unroll);
         f.add(b, 4 * columns * unroll);
       },
     );
     const write = (value: (sum: Expr, j: number) => Expr): void =>
       sums.forEach((sum) => {
-        sum.forEach((s, j) => v128.store(f, c, value(s, j), 16 * j));
+        // all of a row's loads come before its stores: V8 combines neither across the other
+        const values = sum.map(value);
+        values.forEach((x, j) => v128.store(f, c, x, 16 * j));
         f.add(c, rowStride);
       });
     f.if(
       add,
-      () => write((s, j) => f32x4.add(v128.load(c, 16 * j), s)),
+      () => write((s, j) => f.bind(f32x4.add(v128.load(c, 16 * j), s))),
       () => write((s) => s),
     );
   });

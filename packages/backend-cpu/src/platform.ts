@@ -139,7 +139,7 @@ export function revectorizes(wanted: boolean | undefined): boolean {
 /** The register tile that is fastest on this engine, as measured; see `Tile.rowGroup` for V8 before 12. */
 export function defaultTile(wide: boolean): Tile {
   const fma = hasRelaxedSimd();
-  if (wide) return { rows: 6, vectors: 4, unroll: 8, fma };
+  if (wide) return { rows: 6, vectors: 4, unroll: 8, rowPointers: true, fma };
   return v8Version() < 12
     ? { rows: 6, vectors: 2, unroll: 1, rowGroup: 2, fma }
     : { rows: 6, vectors: 2, unroll: 2, fma };
