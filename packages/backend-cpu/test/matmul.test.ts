@@ -10,7 +10,10 @@ const tolerance = { absolute: 2e-4, relative: 1e-5 };
 const backends: { readonly [name: string]: CpuBackend } = {
   "the default tile": new CpuBackend({ threads: 1 }),
   "4x8": new CpuBackend({ threads: 1, tile: { rows: 4, vectors: 2, unroll: 1, fma: false } }),
-  "6x16, unrolled": new CpuBackend({ threads: 1, tile: { rows: 6, vectors: 4, unroll: 8, fma: true } }),
+  "6x16, unrolled": new CpuBackend({
+    threads: 1,
+    tile: { rows: 6, vectors: 4, unroll: 8, rowPointers: true, fma: true },
+  }),
 };
 after(() => {
   for (const backend of Object.values(backends)) backend.close();
