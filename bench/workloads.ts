@@ -109,7 +109,7 @@ function mlp(device: Device): Training {
   const optimizer = optim.adamW([...weights.values()], { lr: 1e-3, weightDecay: 0 });
   const loss = (i: number): Tensor => {
     const { x, y } = batches[i % 16]!;
-    let h: Tensor = device.tensor(x, { shape: [128, 784] });
+    let h: Tensor = device.tensor(x, { shape: [128, 784], copy: false });
     for (let l = 0; l < 3; l++) {
       h = h.matmul(weights.get(`w${l}`)!).add(weights.get(`b${l}`)!);
       if (l < 2) h = h.relu();

@@ -1,5 +1,5 @@
 /** Devices: what users hold of a backend. Everything that is computed there is computed through one. */
-import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
+import { allocateArray, type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import type { Node, Shape } from "./node.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
@@ -8,6 +8,12 @@ import { Tensor } from "./tensor.ts";
 
 /** Numbers, nested as deep as there are axes. */
 export type NestedArray = readonly (number | NestedArray)[];
+/** How values become a tensor; see {@link Device.tensor}. */
+export interface TensorOptions {
+  readonly shape?: Shape;
+  readonly dtype?: DType;
+  readonly copy?: boolean;
+}
 /** Settings of a device, whatever its backend. */
 export type DeviceOptions = RuntimeOptions;
 
@@ -16,11 +22,10 @@ export class Device extends Runtime {
   /**
    * A tensor of given values. Numbers become f32 unless `dtype` says otherwise; typed arrays keep their type (a
    * Uint16Array needs one: f16 or bf16 bit patterns). `shape` defaults to that of nested arrays, or one axis.
+   * With `copy: false` a typed array that already is as it is stored is not copied, which spares the garbage collector
+   * large batches: do not change it while a tensor made of it, or a result that was not computed yet, is in use.
    */
-  tensor(
-    values: TypedArray | number | NestedArray,
-    options: { readonly shape?: Shape; readonly dtype?: DType } = {},
-  ): Tensor {
+  tensor(values: TypedArray | number | NestedArray, options: TensorOptions = {}): Tensor {
     return new Tensor(dataNode(values, options), this);
   }
 }
@@ -32,11 +37,12 @@ export function reference(options: DeviceOptions = {}): Device {
 
 function dataNode(
   values: TypedArray | number | NestedArray,
-  { shape, dtype }: { readonly shape?: Shape; readonly dtype?: DType },
+  { shape, dtype, copy = true }: TensorOptions,
 ): Node {
   if (ArrayBuffer.isView(values)) {
     const type = dtype ?? typeOf(values);
-    return build.data(toStorage(values, type), shape ?? [values.length], type);
+    const isStored = type !== "bool" && values.constructor === allocateArray(type, 0).constructor;
+    return build.data(!copy && isStored ? values : toStorage(values, type), shape ?? [values.length], type);
   }
   const nested = shapeOf(values);
   const flat = ([values] as unknown[]).flat(Infinity) as number[];

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { isDeepStrictEqual } from "node:util";
+import type { TensorOptions, TypedArray } from "@tiedlora/core";
 import { arange, concat, einsum, full, ones, reference, stack, where, zeros } from "@tiedlora/core";
 
 const device = reference();
@@ -271,4 +273,21 @@ test("errors say what was given, what was expected and what to do", () => {
   assert.throws(() => x.take(x), /index is f32, but i32/);
   assert.throws(() => device.tensor([1, 2], { shape: [3] }), /shape \[3\]/);
   assert.throws(() => device.tensor([[1, 2], [3]]), /ragged|length/);
+});
+
+test("values are copied, unless that is not wanted and they are as they are stored", async () => {
+  const changed = async (values: TypedArray, options: TensorOptions): Promise<boolean> => {
+    const before = Array.from(values);
+    const tensor = device.tensor(values, options);
+    values.fill(0);
+    return !isDeepStrictEqual(Array.from(await tensor.data()), before);
+  };
+  const floats = (): Float32Array => Float32Array.of(1, 2, 3);
+  assert.equal(await changed(floats(), {}), false);
+  assert.equal(await changed(floats(), { copy: true }), false);
+  assert.equal(await changed(floats(), { copy: false }), true);
+  assert.equal(await changed(floats(), { copy: false, dtype: "f16" }), false, "converted");
+  assert.equal(await changed(Int32Array.of(1, 1), { copy: false, dtype: "bool" }), false, "made 0 or 1");
+  const halves = Uint16Array.of(0x3c00, 0x4000);
+  assert.deepEqual(await device.tensor(halves, { copy: false, dtype: "f16" }).toArray(), [1, 2]);
 });
