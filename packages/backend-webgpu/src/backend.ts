@@ -19,7 +19,7 @@ import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
-import { type Contestant, kindsOf, measuredTiles, measureTile } from "./tune.ts";
+import { type Contest, exampleOf, fastestTile, kindsOf, measuredTiles, tilesFor } from "./tune.ts";
 import { Verdicts } from "./verdicts.ts";
 import { isRendered } from "./wgsl/library.ts";
 import type { Target } from "./wgsl/target.ts";
@@ -164,19 +164,28 @@ export class WebGpuBackend implements Backend, Transfers {
   async #measureTiles(program: Program): Promise<void> {
     if (!this.#measures) return;
     const measure = async (): Promise<void> => {
-      for (const kind of kindsOf(program)) {
-        const name = kindName(kind);
-        if (this.#tiles.has(name)) continue;
-        const tile = await measureTile(kind, this.#target, (p, target) => this.#contestant(p, target));
-        this.#tiles.set(name, tile);
-      }
+      const contests = kindsOf(program)
+        .filter((kind) => !this.#tiles.has(kindName(kind)))
+        .map((kind) => ({ kind, example: exampleOf(kind), tiles: tilesFor(kind, this.#target) }));
+      // all at once: the device compiles in parallel, and measures one after the other
+      await Promise.all(
+        contests.flatMap(({ example, tiles }) => tiles.map((tile) => this.#pipelinesOf(example, tile))),
+      );
+      for (const { kind, example, tiles } of contests)
+        this.#tiles.set(kindName(kind), await fastestTile(tiles, this.#contest(example)));
     };
     const measured = this.#measured.then(measure);
     this.#measured = measured.catch(() => undefined);
     return measured;
   }
 
-  async #contestant(program: Program, target: Target): Promise<Contestant> {
+  /** Compiles a program with one tile, as far as that can be done. */
+  async #pipelinesOf(program: Program, tile: Tile): Promise<void> {
+    const { kernels } = lowerProgram(program, { ...this.#target, tile });
+    await this.#orLost(Promise.allSettled(kernels.map((k) => this.#pipelines.get(k))));
+  }
+
+  #contest(program: Program): Contest {
     const failures = new Set<Error>();
     const host: Host = {
       ...this.#host,
@@ -184,7 +193,6 @@ export class WebGpuBackend implements Backend, Transfers {
       counters: { dispatches: 0, bindGroups: 0, submissions: 0 },
       fail: (error) => void failures.add(error),
     };
-    const executable = await this.#executable(program, target, host);
     const buffers = program.buffers.map(({ bytes }) => new GpuBuffer(bytes, this));
     const [inputs, outputs] = [buffers.slice(0, 2), buffers.slice(2)];
     const finished = async (): Promise<void> => {
@@ -193,15 +201,18 @@ export class WebGpuBackend implements Backend, Transfers {
       for (const { failure } of buffers) if (failure) failures.add(failure);
     };
     return {
-      run: async (times) => {
-        await finished();
-        const started = performance.now();
-        for (let i = 0; i < times && failures.size === 0; i++) executable.run(inputs, outputs, NO_SCALARS);
-        await finished();
-        return failures.size === 0 ? performance.now() - started : Infinity;
+      enter: async (tile) => {
+        const executable = await this.#executable(program, { ...this.#target, tile }, host);
+        const run = async (times: number): Promise<number> => {
+          await finished();
+          const started = performance.now();
+          for (let i = 0; i < times && failures.size === 0; i++) executable.run(inputs, outputs, NO_SCALARS);
+          await finished();
+          return failures.size === 0 ? performance.now() - started : Infinity;
+        };
+        return { run, free: () => executable.free() };
       },
-      free: () => {
-        executable.free();
+      end: () => {
         for (const buffer of buffers) buffer.free();
         if (this.#failure && failures.has(this.#failure)) this.#failure = undefined; // nobody's but ours
       },

@@ -8,15 +8,19 @@ import type { AdapterInfo } from "./open.ts";
 import { type Extent, fits, kindName, kindOf, type Tile, tileByRule, TILES } from "./wgsl/tiles.ts";
 import type { Target } from "./wgsl/target.ts";
 
-/** A product cut into some tile, ready to be run. */
+/** A program with one tile for all of its products, ready to be run. */
 export interface Contestant {
   /** Runs it `times` times and resolves to the milliseconds of all. */
   run(times: number): Promise<number>;
   free(): void;
 }
 
-/** Prepares a program with one tile for all of its products. Rejects where the device cannot run that. */
-export type Prepare = (program: Program, target: Target) => Promise<Contestant>;
+/** Where the contestants of one program meet: they share its memory. */
+export interface Contest {
+  /** Rejects where the device cannot run the program with this tile. */
+  enter(tile: Tile): Promise<Contestant>;
+  end(): void;
+}
 
 /** Another tile than the rule's has to be this much faster: below that it may be chance. */
 const CLEARLY = 0.92;
@@ -56,24 +60,26 @@ export function kindsOf({ steps }: Program): Extent[] {
   return [...kinds.values()];
 }
 
-/** The fastest tile for products of a kind; the rule's if none is clearly faster, or if nothing can be measured. */
-export async function measureTile(kind: Extent, target: Target, prepare: Prepare): Promise<Tile> {
+/** What may be the tile of a kind of products, the rule's first. */
+export function tilesFor(kind: Extent, target: Target): readonly [Tile, ...Tile[]] {
   const rule = tileByRule(kind, target);
   const isRule = (t: Tile): boolean =>
     t.rows === rule.rows && t.columns === rule.columns && t.own === rule.own;
-  const others = TILES.filter((t) => !isRule(t) && fits(t, target) && fillsTile(kind, t));
-  const program = exampleOf(kind);
-  const ready = await Promise.all(
-    [rule, ...others].map(async (tile): Promise<Ready | null> => {
-      const contestant = await prepare(program, { ...target, tile }).catch(() => null);
-      return contestant && { tile, contestant };
-    }),
-  );
-  const able = ready.filter((one) => one !== null);
+  return [rule, ...TILES.filter((t) => !isRule(t) && fits(t, target) && fillsTile(kind, t))];
+}
+
+/** The fastest of `tiles`; the first if none is clearly faster, or if nothing can be measured. */
+export async function fastestTile(tiles: readonly [Tile, ...Tile[]], contest: Contest): Promise<Tile> {
+  const ready: Ready[] = [];
   try {
-    return ready[0] ? await fastest(able) : rule;
+    for (const tile of tiles) {
+      const contestant = await contest.enter(tile).catch(() => null);
+      if (contestant) ready.push({ tile, contestant });
+    }
+    return ready[0]?.tile === tiles[0] ? await fastest(ready) : tiles[0];
   } finally {
-    for (const { contestant } of able) contestant.free();
+    for (const { contestant } of ready) contestant.free();
+    contest.end();
   }
 }
 
@@ -103,7 +109,7 @@ const fillsTile = ({ rows, columns }: Extent, tile: Tile): boolean =>
   rows >= tile.rows && columns >= tile.columns;
 
 /** A product like those of the kind that does not take long. */
-function exampleOf({ rows, columns, depth, batches }: Extent): Program {
+export function exampleOf({ rows, columns, depth, batches }: Extent): Program {
   let [batch, m, n, k] = [batches, rows, columns, depth];
   while (batch * m * n * k > MOST_WORK) {
     if (k > 64) k /= 2;

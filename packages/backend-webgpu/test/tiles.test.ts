@@ -2,40 +2,49 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { productProgram } from "../src/example.ts";
-import { type Contestant, kindsOf, measureTile, type Prepare } from "../src/tune.ts";
+import { type Contest, exampleOf, fastestTile, kindsOf, tilesFor } from "../src/tune.ts";
 import type { Target } from "../src/wgsl/target.ts";
-import { chooseTile, kindName, kindOf, type Tile, tileByRule, tileName, TILES } from "../src/wgsl/tiles.ts";
+import {
+  chooseTile,
+  type Extent,
+  kindName,
+  kindOf,
+  type Tile,
+  tileByRule,
+  tileName,
+  TILES,
+} from "../src/wgsl/tiles.ts";
 import { CARD, DEFAULT_LIMITS } from "./support/dry.ts";
 
 const LARGE = { rows: 1024, columns: 2048, depth: 512, batches: 1 };
 const named = (name: string): Tile => TILES.find((tile) => tileName(tile) === name)!;
 const BIGGEST = named("128x128x8 by 8x8");
 
-/** Contestants that take as long as `cost` says, and a record of them. */
+/** Contestants that take as long as `cost` says (never to be had: NaN), and a record of them. */
 function fake(cost: (tile: Tile) => number): {
-  prepare: Prepare;
+  contest: Contest;
   tried: string[];
-  open: () => number;
   runs: number[];
+  open: () => number;
 } {
   const [tried, runs]: [string[], number[]] = [[], []];
-  let open = 0;
-  const prepare: Prepare = (_, { tile }) => {
-    const ms = cost(tile!);
+  let open = 1;
+  const enter: Contest["enter"] = (tile) => {
+    const ms = cost(tile);
     if (Number.isNaN(ms)) return Promise.reject(new Error("no such kernel"));
-    tried.push(tileName(tile!));
+    tried.push(tileName(tile));
     open++;
-    const contestant: Contestant = {
-      run: (times) => {
-        runs.push(times);
-        return Promise.resolve(times * ms);
-      },
-      free: () => void open--,
+    const run = (times: number): Promise<number> => {
+      runs.push(times);
+      return Promise.resolve(times * ms);
     };
-    return Promise.resolve(contestant);
+    return Promise.resolve({ run, free: () => void open-- });
   };
-  return { prepare, tried, open: () => open, runs };
+  return { contest: { enter, end: () => void open-- }, tried, runs, open: () => open };
 }
+
+const measureTile = (kind: Extent, target: Target, contest: Contest): Promise<Tile> =>
+  fastestTile(tilesFor(kind, target), contest);
 
 test("the fastest tile is taken where it is clearly faster than the rule's", async () => {
   const rule = tileByRule(LARGE, CARD);
@@ -45,8 +54,8 @@ test("the fastest tile is taken where it is clearly faster than the rule's", asy
     [0.95, rule],
     [2, rule],
   ] as const) {
-    const { prepare, tried, open } = fake((tile) => (tile === BIGGEST ? ms : 1));
-    assert.deepEqual(await measureTile(LARGE, CARD, prepare), expected, `${ms}`);
+    const { contest, tried, open } = fake((tile) => (tile === BIGGEST ? ms : 1));
+    assert.deepEqual(await measureTile(LARGE, CARD, contest), expected, `${ms}`);
     assert.equal(tried.length, TILES.length, "the rule's is one of them");
     assert.equal(new Set(tried).size, TILES.length, "each once");
     assert.equal(open(), 0, "all freed");
@@ -58,8 +67,8 @@ test("a measurement is short: few runs of what is slow, more of what is fast, th
     [100, 1],
     [0.001, 32],
   ] as const) {
-    const { prepare, runs } = fake(() => ms);
-    await measureTile(LARGE, CARD, prepare);
+    const { contest, runs } = fake(() => ms);
+    await measureTile(LARGE, CARD, contest);
     assert.deepEqual(
       [...new Set(runs)].sort((a, b) => a - b),
       most === 1 ? [1] : [1, most],
@@ -70,22 +79,22 @@ test("a measurement is short: few runs of what is slow, more of what is fast, th
 
 test("tiles that cannot be compiled are left out; without the rule's there is nothing to compare", async () => {
   const onlyBig = fake((tile) => (tile.rows === 128 ? NaN : tile.own === 8 ? 0.5 : 1));
-  assert.equal(tileName(await measureTile(LARGE, CARD, onlyBig.prepare)), "64x64x16 by 8x8");
+  assert.equal(tileName(await measureTile(LARGE, CARD, onlyBig.contest)), "64x64x16 by 8x8");
   assert.ok(!onlyBig.tried.includes(tileName(BIGGEST)));
   const none = fake(() => NaN);
-  assert.deepEqual(await measureTile(LARGE, CARD, none.prepare), tileByRule(LARGE, CARD));
+  assert.deepEqual(await measureTile(LARGE, CARD, none.contest), tileByRule(LARGE, CARD));
   const failing = fake(() => Infinity);
-  assert.deepEqual(await measureTile(LARGE, CARD, failing.prepare), tileByRule(LARGE, CARD));
+  assert.deepEqual(await measureTile(LARGE, CARD, failing.contest), tileByRule(LARGE, CARD));
   assert.equal(failing.open(), 0);
 });
 
 test("only tiles that the device holds, and that the product fills, are tried", async () => {
   const small: Target = { ...DEFAULT_LIMITS, maxInvocations: 128, maxWorkgroupBytes: 8192 };
-  const { prepare, tried } = fake(() => 1);
-  await measureTile(LARGE, small, prepare);
+  const { contest, tried } = fake(() => 1);
+  await measureTile(LARGE, small, contest);
   assert.deepEqual(tried.slice(1).sort(), ["32x32x16 by 4x4", "64x64x16 by 8x8"]);
   const narrow = fake(() => 1);
-  await measureTile({ ...LARGE, columns: 64 }, CARD, narrow.prepare);
+  await measureTile({ ...LARGE, columns: 64 }, CARD, narrow.contest);
   assert.ok(narrow.tried.length > 2 && !narrow.tried.includes(tileName(BIGGEST)), narrow.tried.join());
 });
 
@@ -100,6 +109,8 @@ test("kinds: near lengths are one kind, small products none, and a program names
   assert.equal(of(256, 64, 256, 24), "32 of 256x64x256");
   for (const small of [of(16, 512, 4096), of(4096, 8, 4096), of(64, 64, 64), of(1, 4096, 4096)])
     assert.equal(small, null);
+  const huge = exampleOf({ rows: 2048, columns: 2048, depth: 1024, batches: 64 });
+  assert.ok(Math.max(...huge.buffers.map(({ bytes }) => bytes)) <= 2 ** 25, "an example is not large");
   const size = { batch: 1, m: 1000, n: 1500, k: 400 };
   const [step] = productProgram(size).steps;
   const program = { ...productProgram(size), steps: [step!, step!] };
