@@ -281,10 +281,11 @@ export function matmul(a: Node, b: Node): Node {
     if (!isFloat(x.dtype))
       throw new TypeError(`matmul: an operand is ${x.dtype}, but a float type is needed; use .cast("f32")`);
   }
-  const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "matmul");
   const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
-  const inputs = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
   const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
+  if (a.shape.length === 2 && b.shape.length === 2) return new Node("matmul", NONE, [a, b], [m, n], dtype);
+  const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "matmul");
+  const inputs = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
   return new Node("matmul", NONE, inputs, [...batch, m, n], dtype);
 }
 

@@ -63,6 +63,8 @@ function productOfOthers(x: Node, axes: readonly number[]): Node {
 
 /** Puts the elements of a slice back to where they came from, zeros elsewhere. */
 function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
+  const isPart = ranges.every(([, , step]) => step === 1);
+  if (isPart) return pad(g, ranges.map(([start, stop], i) => [start, x.shape[i]! - stop])); // prettier-ignore
   let out = g;
   ranges.forEach(([, , step], axis) => {
     if (step === 1) return;

@@ -53,7 +53,8 @@ export function resolveAxes(
   what: string,
 ): number[] {
   if (axes === undefined) return Array.from({ length: rank }, (_, i) => i);
-  const list = (typeof axes === "number" ? [axes] : axes).map((axis) => resolveAxis(axis, rank, what));
+  if (typeof axes === "number") return [resolveAxis(axes, rank, what)];
+  const list = axes.map((axis) => resolveAxis(axis, rank, what));
   const distinct = [...new Set(list)].sort((a, b) => a - b);
   if (distinct.length !== list.length)
     throw new RangeError(`${what}: axes [${list.join(", ")}] repeat; name each once`);

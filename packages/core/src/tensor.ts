@@ -217,11 +217,17 @@ export class Tensor {
   }
 
   // --- reductions over `axes` (default: all)
-  #reduce(op: keyof typeof REDUCE_KIND, axes: Axes | undefined, { keepdims }: ReduceOptions = {}): Tensor {
-    const resolved = resolveAxes(axes, this.rank, REDUCE_KIND[op]);
+  #reduce(
+    op: keyof typeof REDUCE_KIND,
+    axes: Axes | undefined,
+    { keepdims }: ReduceOptions = {},
+    what: string = REDUCE_KIND[op],
+  ): Tensor {
+    const resolved = resolveAxes(axes, this.rank, what);
     const node = build.reduce(op, this.node, resolved);
+    if (keepdims === true) return this.#make(node);
     const kept = this.shape.filter((_, i) => !resolved.includes(i));
-    return this.#make(keepdims === true ? node : build.reshape(node, kept));
+    return this.#make(build.reshape(node, kept));
   }
   sum(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceSum", axes, options);
@@ -236,7 +242,7 @@ export class Tensor {
     return this.#reduce("reduceMin", axes, options);
   }
   mean(axes?: Axes, options?: ReduceOptions): Tensor {
-    const total = this.sum(resolveAxes(axes, this.rank, "mean"), options);
+    const total = this.#reduce("reduceSum", axes, options, "mean");
     return total.mul(total.size / this.size);
   }
   /** Mean squared distance from the mean, divided by n - correction (default 0: the biased variance that norms use). */
