@@ -126,7 +126,11 @@ suite("training", () => {
     const { options } = setup({ steps: 200, lr: 1e-3 });
     const all = await reports(options);
     const most = (from: number): number => Math.max(...all.slice(from, from + 10).map((r) => r.memoryBytes));
-    assert.equal(most(190), most(10)); // with a loss that is about to be read, or without
+    const loss = 4; // bytes of one that is about to be read, as it may be in either ten or not
+    assert.ok(
+      Math.abs(most(190) - most(10)) <= loss,
+      `${most(10)} bytes after 10 steps, ${most(190)} after 190`,
+    );
   });
 });
 
