@@ -5,6 +5,7 @@
  *   npm run bench:peers                      everything (about 20 minutes on two cores)
  *   npm run bench:peers -- medium cpu        comparisons whose name contains every word
  *   npm run bench:peers -- --quick           the CPU's main rows, in about a minute
+ *   npm run bench:peers -- --against torch   only the peers whose name contains the word
  *   npm run bench:peers -- --node 24         the JavaScript of all on another Node, which npm installs
  *   npm run bench:peers -- --json            a line per comparison: name, ratio (peer's time ÷ ours, against the fastest
  *                                            configuration of the peer), goal, ours_ms, peer_ms, peer
@@ -31,6 +32,7 @@ const { values, positionals: words } = parseArgs({
     quick: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     node: { type: "string" },
+    against: { type: "string", default: "" },
     seconds: { type: "string" },
   },
 });
@@ -80,7 +82,17 @@ function participantsOf({ backend }: StepComparison): Participant[] {
   const all = javaScriptParticipants(backend, node);
   // The quick run leaves out what was never the fastest.
   const some = values.quick ? all.filter(({ label }) => !label.startsWith("tfjs")) : all;
-  return backend === "cpu" && typeof torch !== "string" ? [...some, torch] : some;
+  const present = backend === "cpu" && typeof torch !== "string" ? [...some, torch] : some;
+  const isWanted = ({ kind, label }: Participant): boolean =>
+    kind === "ours" || label.toLowerCase().includes(values.against.toLowerCase());
+  const chosen = present.filter(isWanted);
+  if (chosen.length > 1) return chosen;
+  throw new Error(
+    `--against ${values.against}: no peer is called that; there are: ${present
+      .slice(1)
+      .map(({ label }) => label)
+      .join("; ")}`,
+  );
 }
 
 function rowsOf(comparison: StepComparison, results: readonly Result[]): Row[] {
