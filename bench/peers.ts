@@ -85,14 +85,7 @@ function participantsOf({ backend }: StepComparison): Participant[] {
   const present = backend === "cpu" && typeof torch !== "string" ? [...some, torch] : some;
   const isWanted = ({ kind, label }: Participant): boolean =>
     kind === "ours" || label.toLowerCase().includes(values.against.toLowerCase());
-  const chosen = present.filter(isWanted);
-  if (chosen.length > 1) return chosen;
-  throw new Error(
-    `--against ${values.against}: no peer is called that; there are: ${present
-      .slice(1)
-      .map(({ label }) => label)
-      .join("; ")}`,
-  );
+  return present.filter(isWanted);
 }
 
 function rowsOf(comparison: StepComparison, results: readonly Result[]): Row[] {
@@ -152,7 +145,13 @@ async function steps(comparison: StepComparison): Promise<void> {
 
 note(`${cpus().length} × ${cpus()[0]?.model.trim() ?? "?"}, Node ${node.version}`);
 if (typeof torch === "string") note(torch);
-for (const comparison of STEPS.filter(wanted)) await steps(comparison);
+const compared = STEPS.filter(wanted).filter((comparison) => participantsOf(comparison).length > 1);
+if (compared.length === 0 && STEPS.some(wanted)) {
+  throw new Error(
+    `--against ${values.against}: no peer of these comparisons is called that; expected a part of "jax-js", "tfjs" or "PyTorch"`,
+  );
+}
+for (const comparison of compared) await steps(comparison);
 for (const { name, work, backend, limitMs } of STARTS.filter(wanted)) {
   note(name);
   const all = javaScriptParticipants(backend, node).filter(({ kind }) => kind === "ours" || !values.quick);

@@ -212,10 +212,8 @@ class MatmulEmitter {
         const rows = this.least(i32.sub(m1, im), layout.mPanel);
         problem.terms.forEach((term, t) => {
           blocks(term.k, (pc, depth) => {
-            const a = f.bind(this.within(term.a, origins[t]?.a ?? 0, im, pc));
-            this.packA(term, a, packedA, rows, depth);
             this.block(term, {
-              a,
+              a: f.bind(this.within(term.a, origins[t]?.a ?? 0, im, pc)),
               packedA,
               packedB: packedB(t, pc),
               target,
@@ -259,10 +257,8 @@ class MatmulEmitter {
       f.call(options.gemm.pack("B", b.dtype as GemmDType), packedB, bAt, bColumn, bK, columns, depth);
       f.for(ic, 0, rows, block, () => {
         const height = this.least(i32.sub(rows, ic), block);
-        const a = f.bind(this.within(term.a, from.a, f.bind(i32.add(im, ic)), pc));
-        this.packA(term, a, packedA, height, depth);
         this.block(term, {
-          a,
+          a: f.bind(this.within(term.a, from.a, f.bind(i32.add(im, ic)), pc)),
           packedA,
           packedB,
           target: i32.add(target, i32.mul(ic, rowStride)),
@@ -282,29 +278,23 @@ class MatmulEmitter {
     return i32.add(i32.add(origin, i32.mul(row, rowBytes)), i32.mul(k, kBytes));
   }
 
-  private inPlace({ a, k }: Term): boolean {
-    return fitsInPlace(a, k, this.e.options.tile);
-  }
-
-  /** Packs those of the rows from `from` on that are not read in place: all, or those beyond whole strips. */
-  private packA(term: Term, from: Expr, to: Expr, rows: Local, depth: Local): void {
-    const { f } = this;
-    const { gemm, tile } = this.e.options;
-    const [rowBytes, kBytes] = bytesOfLastTwo(term.a);
-    const pack = gemm.pack("A", term.a.dtype as GemmDType);
-    if (this.inPlace(term)) packRest(f, pack, tile, { to, from, rowStride: rowBytes, rows, k: depth });
-    else f.call(pack, to, from, rowBytes, kBytes, rows, depth);
-  }
-
-  /** Multiplies a block of A, which `packA` was called for, with one of B. */
+  /** Multiplies a block of A with one of B; packs those rows of A that are not read in place: all, or the last few. */
   private block(term: Term, block: Block): void {
     const { f } = this;
     const { options, layout, scratch } = this.e;
+    const { gemm, tile } = options;
     const { a, packedA, packedB, target, rowStride, rows, columns, depth, add } = block;
+    const [rowBytes, kBytes] = bytesOfLastTwo(term.a);
+    const pack = gemm.pack("A", term.a.dtype as GemmDType);
     const spare = i32.add(scratch, layout.spare);
     const common = [packedA, packedB, target, rowStride, rows, columns, depth, add, spare];
-    if (this.inPlace(term)) f.call(options.gemm.blockInPlace, a, bytesOfLastTwo(term.a)[0], ...common);
-    else f.call(options.gemm.block, ...common);
+    if (fitsInPlace(term.a, term.k, tile)) {
+      packRest(f, pack, tile, { to: packedA, from: a, rowStride: rowBytes, rows, k: depth });
+      f.call(gemm.blockInPlace, a, rowBytes, ...common);
+    } else {
+      f.call(pack, packedA, a, rowBytes, kBytes, rows, depth);
+      f.call(gemm.block, ...common);
+    }
   }
 }
 

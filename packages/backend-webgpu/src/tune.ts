@@ -2,7 +2,7 @@
  * Measuring which tile is fastest for a kind of products, on this device, where no rule can know: how many tiles fill a
  * GPU, and how much an invocation may hold, WebGPU does not tell. A few milliseconds for each kind, once a process.
  */
-import type { Program } from "@tiedlora/kernels";
+import { product, type Program } from "@tiedlora/kernels";
 import { productProgram } from "./example.ts";
 import type { AdapterInfo } from "./open.ts";
 import { type Extent, fits, kindName, kindOf, type Tile, tileByRule, TILES } from "./wgsl/tiles.ts";
@@ -53,8 +53,7 @@ export function kindsOf({ steps }: Program): Extent[] {
   for (const step of steps) {
     if (step.type !== "library" || step.name !== "matmul") continue;
     const { batch, m, n, k } = step.params;
-    const batches = batch.reduce((a, b) => a * b, 1);
-    const kind = kindOf({ rows: m, columns: n, depth: Math.max(...k), batches });
+    const kind = kindOf({ rows: m, columns: n, depth: Math.max(...k), batches: product(batch) });
     if (kind) kinds.set(kindName(kind), kind);
   }
   return [...kinds.values()];

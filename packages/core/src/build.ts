@@ -3,7 +3,7 @@
  * methods and gradient rules are written in these; operands of elementwise builders broadcast.
  */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
-import { BYTES, computeType, isFloat } from "@tiedlora/kernels";
+import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import type { Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
 import { isOp, Node, NONE, type REDUCE_KIND } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
@@ -13,6 +13,11 @@ import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape
 /** Device memory as it is now. */
 export function buffer(storage: Storage, shape: Shape, dtype: DType): Node<"buffer"> {
   return new Node("buffer", { storage, version: storage.version }, [], shape, dtype);
+}
+
+/** Whether `values` already are an array as memory of type `dtype` is filled from. */
+export function isStorage(values: ArrayLike<number>, dtype: DType): values is TypedArray {
+  return values.constructor === allocateArray(dtype, 0).constructor;
 }
 
 /** Host memory: `values` in the storage format of `dtype`, row-major. */

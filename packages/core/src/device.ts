@@ -1,5 +1,5 @@
 /** Devices: what users hold of a backend. Everything that is computed there is computed through one. */
-import { allocateArray, type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
+import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import type { Node, Shape } from "./node.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
@@ -41,8 +41,8 @@ function dataNode(
 ): Node {
   if (ArrayBuffer.isView(values)) {
     const type = dtype ?? typeOf(values);
-    const isStored = type !== "bool" && values.constructor === allocateArray(type, 0).constructor;
-    return build.data(!copy && isStored ? values : toStorage(values, type), shape ?? [values.length], type);
+    const isTaken = !copy && type !== "bool" && build.isStorage(values, type);
+    return build.data(isTaken ? values : toStorage(values, type), shape ?? [values.length], type);
   }
   const nested = shapeOf(values);
   const flat = ([values] as unknown[]).flat(Infinity) as number[];

@@ -1,5 +1,5 @@
 /** Parameters: tensors that own their memory, can be updated in place, and are what optimizers train. */
-import { allocateArray, type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
+import { type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import type { Device } from "./device.ts";
 import type { Node, Shape, Storage } from "./node.ts";
@@ -77,9 +77,7 @@ function toStorage(
       `${name}: ${values.length} values were given for shape ${show(shape)}, which takes ${product(shape)}`,
     );
   }
-  return values.constructor === allocateArray(dtype, 0).constructor
-    ? (values as TypedArray)
-    : encode(values, dtype);
+  return build.isStorage(values, dtype) ? values : encode(values, dtype);
 }
 
 /** Whether `mask` can stand for `parameter.updateMask`; throws what is wrong with it. */

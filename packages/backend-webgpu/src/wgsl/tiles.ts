@@ -2,7 +2,7 @@
  * The tiles that a matrix product is cut into on a GPU. Each sums along the depth in the same order, so that the choice
  * changes how long a product takes and nothing of its result.
  */
-import type { Target } from "./target.ts";
+import { ceilDiv, type Target } from "./target.ts";
 
 /** Rows and columns of a tile, how much of the depth is staged at a time, and the rows and columns of one invocation. */
 export interface Tile {
@@ -53,7 +53,7 @@ export function tileByRule({ rows, columns, depth: deepest, batches }: Extent, {
   if (rows <= 16) return { rows: 16, columns: 64, depth, own: 4 };
   const small = { rows: 32, columns: 32, depth, own: 4 };
   if (software) return rows * columns >= 64 * 64 ? { rows: 64, columns: 64, depth, own: 8 } : small;
-  const tiles = Math.ceil(rows / 64) * Math.ceil(columns / 64) * batches;
+  const tiles = ceilDiv(rows, 64) * ceilDiv(columns, 64) * batches;
   return tiles >= 64 ? { rows: 64, columns: 64, depth, own: 4 } : small;
 }
 
