@@ -1,25 +1,35 @@
 /**
- * The size of the core: its sources stay within 5,000 lines, and the files to be read in an afternoon within 2,000.
- * Counted are all lines, comments too: they are read as well.
+ * The size of the core: tensors, gradients and their compiler stay within 5,000 lines, and the files to be read in an afternoon
+ * within 2,000. The planner counts, although it lives in packages/kernels: only the core uses it. Modules and optimizers do not:
+ * they are built on the core's public surface. All lines count, comments too: they are read as well.
  *
  *   npm run check     (or: npx tsx scripts/check-budget.ts --list)
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
-const SOURCES = resolve(import.meta.dirname, "../packages/core/src");
+const PACKAGES = resolve(import.meta.dirname, "../packages");
+const SOURCES = "core/src";
+const PLANNER = "kernels/src/planner";
+const NOT_CORE = /^(nn|optim)\//;
 const BUDGET = 5000;
 const READING = ["node.ts", "shape.ts", "tensor.ts", "grad.ts", "fuse.ts", "plan.ts"];
 const READING_BUDGET = 2000;
 
-const lines = new Map(
-  readdirSync(SOURCES, { recursive: true, encoding: "utf8" })
+/** The sources below a folder of packages/, by their path in it, with their number of lines. */
+function countLines(folder: string): [string, number][] {
+  const root = join(PACKAGES, folder);
+  return readdirSync(root, { recursive: true, encoding: "utf8" })
     .filter((file) => file.endsWith(".ts"))
     .map((file) => [
       file.replaceAll("\\", "/"),
-      readFileSync(join(SOURCES, file), "utf8").split("\n").length - 1,
-    ]),
-);
+      readFileSync(join(root, file), "utf8").split("\n").length - 1,
+    ]);
+}
+const lines = new Map([
+  ...countLines(SOURCES).filter(([file]) => !NOT_CORE.test(file)),
+  ...countLines(PLANNER).map(([file, n]): [string, number] => [`planner/${file}`, n]),
+]);
 
 /** A file, and the folder of its name with the parts of it. */
 const linesOf = (file: string): number =>
@@ -33,10 +43,10 @@ if (process.argv.includes("--list")) {
     console.log(`${String(n).padStart(6)}  ${file}`);
 }
 const total = [...lines.values()].reduce((sum, n) => sum + n, 0);
-const missing = READING.filter((file) => !existsSync(join(SOURCES, file)));
+const missing = READING.filter((file) => !existsSync(join(PACKAGES, SOURCES, file)));
 const reading = READING.reduce((sum, file) => sum + linesOf(file), 0);
 console.log(
-  `packages/core/src: ${total} of ${BUDGET} lines; the reading path: ${reading} of ${READING_BUDGET}`,
+  `the core with its planner: ${total} of ${BUDGET} lines; the reading path: ${reading} of ${READING_BUDGET}`,
 );
 const faults = [
   missing.length > 0
