@@ -6,7 +6,17 @@ import { computeType, isFloat } from "@tiedlora/kernels";
 import { add, after, attentionGrad, binary, broadcastTo, cast, constant, div, fill, flip } from "./build.ts";
 import { gather, iota, matmul, mul, neg, pad, permute, pick, reduce, reshape, scale } from "./build.ts";
 import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
-import { type Attrs, type Node, type Op, type Range, type Replay, topological } from "./node.ts";
+import {
+  type Attrs,
+  checkCurrent,
+  isOp,
+  type Node,
+  type Op,
+  type Range,
+  type Replay,
+  type Storage,
+  topological,
+} from "./node.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
 import { inverse, product } from "./shape.ts";
 
@@ -194,6 +204,7 @@ function differentiable(node: Node): readonly Node[] {
 /**
  * Gradients of Σ root·cotangent with respect to `targets`; with "stop", the walk ends at them. Only nodes on a path to a
  * target are visited: what is frozen costs nothing. The result has all of these nodes; null where no gradient came.
+ * Throws where a root was built on a target's memory before that was updated: no path ends in the target as it is now.
  */
 function backpropagate(
   roots: readonly (readonly [Node, Node])[],
@@ -207,7 +218,11 @@ function backpropagate(
   );
   const gradients = new Map<Node, Node | null>();
   const onPath = (node: Node): boolean => gradients.has(node);
+  const memories = new Set<Storage>();
+  if (atTargets === "continue")
+    for (const target of targets) if (isOp(target, "buffer")) memories.add(target.attrs.storage);
   for (const node of order) {
+    if (isOp(node, "buffer") && memories.has(node.attrs.storage)) checkCurrent(node.attrs);
     if (targets.has(node) || differentiable(node).some(onPath)) gradients.set(node, null);
   }
   const results = new Map<Node, Node[]>(); // of nodes with several results, by index
@@ -242,10 +257,17 @@ function backpropagate(
   return gradients;
 }
 
-/** Gradients of a checkpointed value: its region is computed again, not before `g` has been, and differentiated. */
+/**
+ * Gradients of a checkpointed value: its region is computed again, not before `g` has been, and differentiated. Throws
+ * where it would read what has been updated since the value was computed.
+ */
 function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node | null> {
   const inputs = replay.inputs.map((x) => after(x, g));
-  return backpropagate([[replay.run(inputs), g]], outer, "stop");
+  const again = replay.run(inputs);
+  for (const node of topological([again], (x) => (x.op === "after" ? NOTHING : x.inputs)))
+    if (isOp(node, "buffer") && node.attrs.version > replay.made)
+      checkCurrent({ ...node.attrs, version: replay.made });
+  return backpropagate([[again, g]], outer, "stop");
 }
 
 /** Gradients of the scalar `loss` with respect to `targets`; zeros where it does not depend on one. */

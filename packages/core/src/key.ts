@@ -3,7 +3,7 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "@tiedlora/kernels";
-import { type Attrs, isOp, type Node, NONE, type Op, type Storage, topological } from "./node.ts";
+import { checkCurrent, isOp, type Node, NONE, type Op, type Storage, topological } from "./node.ts";
 import { sameShape } from "./shape.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */
@@ -97,7 +97,7 @@ export function trace(
     if (!isLike) w.list(shape);
     for (const input of inputs) w.int(input.position);
     if (isOp(node, "buffer")) {
-      checkVersion(node.attrs);
+      checkCurrent(node.attrs);
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
@@ -113,15 +113,6 @@ export function trace(
   w.int(roots.length);
   const signature = w.ints.subarray(0, w.length);
   return { hash: hash(signature), signature, storages: w.storages, data, scalars };
-}
-
-function checkVersion({ storage, version }: Attrs["buffer"]): void {
-  if (storage.version !== version) {
-    throw new Error(
-      `${storage.name} has been updated since a tensor was built on its value (version ${version}, now ${storage.version}); ` +
-        `read the tensor before the update, or build it again after`,
-    );
-  }
 }
 
 /** FNV-1a over 32-bit words. */

@@ -12,13 +12,31 @@ export type Range = readonly [start: number, stop: number, step: number];
 
 /**
  * Memory on a device that outlives a program: parameters, optimizer state, results that somebody asked for.
- * `version` counts in-place updates, so that a stale reader can be told.
+ * `version` is the time of its last in-place update, so that a stale reader can be told.
  */
 export interface Storage {
   readonly buffer: QueuedBuffer;
   version: number;
   /** For messages: the path of the parameter, or what this memory is. */
   name: string;
+}
+
+/** Updates of any storage so far: a clock. */
+let updates = 0;
+export const updatesSoFar = (): number => updates;
+
+/** To be called where `storage` gets new content: tensors built on the old one are stale from now on. */
+export function touch(storage: Storage): void {
+  storage.version = ++updates;
+}
+
+/** What is said where such a tensor is read or differentiated. */
+export function checkCurrent({ storage, version }: Attrs["buffer"]): void {
+  if (storage.version === version) return;
+  throw new Error(
+    `${storage.name} has been updated since a tensor was built on its value; ` +
+      `read or differentiate the tensor before the update, or build it again after`,
+  );
 }
 
 interface None {}
@@ -97,6 +115,8 @@ export function isReduction(node: Node): node is Node<keyof typeof REDUCE_KIND> 
 export interface Replay {
   readonly inputs: readonly Node[];
   readonly run: (inputs: readonly Node[]) => Node;
+  /** `updatesSoFar` when it was computed first: what has been updated since would give another value. */
+  readonly made: number;
 }
 
 /** One operation. `shape` and `dtype` are those of its result (of result 0, where there are several). */

@@ -2,7 +2,7 @@
 import { type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
 import * as build from "./build.ts";
 import type { Device } from "./device.ts";
-import type { Node, Shape, Storage } from "./node.ts";
+import { type Node, type Shape, type Storage, touch } from "./node.ts";
 import { product, sameShape, show } from "./shape.ts";
 import { deviceOf, execute, Tensor } from "./tensor.ts";
 
@@ -61,7 +61,7 @@ export class Parameter extends Tensor {
   /** Replaces the values. Graphs built on the old ones can no longer be computed, and say so. */
   set(values: TypedArray | readonly number[]): void {
     const raw = toStorage(values, this.shape, this.dtype, this.name);
-    this.storage.version++;
+    touch(this.storage);
     this.storage.buffer.write(raw);
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
 import { bytesOf } from "./fuse/storage.ts";
-import { type Node, type Storage, topological } from "./node.ts";
+import { type Node, type Storage, topological, touch } from "./node.ts";
 import { assemble, type Layout } from "./assemble.ts";
 import { lower } from "./lower.ts";
 import { rewrite } from "./lower/rewrite.ts";
@@ -41,7 +41,7 @@ export function submit(
 ): Submission {
   const traced = trace(roots, updates);
   const plan = planFor(runtime, roots, updates, traced);
-  for (const { storage } of updates) storage.version++;
+  for (const { storage } of updates) touch(storage);
   const { storages, data, scalars } = traced;
   const values = Float64Array.from(scalars, (node) => node.attrs.value);
   const fresh = plan.fresh.map(({ bytes, name }) => runtime.allocate(bytes, name));

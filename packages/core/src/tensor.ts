@@ -7,7 +7,15 @@ import { BYTES, computeType, decode, isFloat, viewBytes } from "@tiedlora/kernel
 import * as build from "./build.ts";
 import type { Device } from "./device.ts";
 import { gradients } from "./grad.ts";
-import { type Node, type Range, REDUCE_KIND, type Shape, settle, type Storage } from "./node.ts";
+import {
+  type Node,
+  type Range,
+  REDUCE_KIND,
+  type Shape,
+  settle,
+  type Storage,
+  updatesSoFar,
+} from "./node.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
@@ -551,6 +559,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: reado
   const out = fn(...inputs);
   const node = build.marked(out.node, {
     inputs: inputs.map((x) => x.node),
+    made: updatesSoFar(),
     run: (nodes) => fn(...nodes.map((n, i) => new Tensor(n, inputs[i]!.device))).node,
   });
   return new Tensor(node, out.device);

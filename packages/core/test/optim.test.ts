@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Device, grad, nn, optim, reference, type Tensor } from "@tiedlora/core";
+import { type Device, grad, key, nn, optim, reference, type Tensor } from "@tiedlora/core";
 import fc from "fast-check";
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void => {
@@ -187,6 +187,19 @@ test("tied weights receive the sum of their gradients and are one parameter", as
     untied.map((layer) => layer.weight),
   );
   close(await tied!.data(), await parts.reduce((a, b) => a.add(b)).data(), 1e-6);
+});
+
+test("a layer's parameters are named by their path once they are asked for, unless they have a name", async () => {
+  const device = reference();
+  const mlp = nn.MLP.init(2, 2, { device, key: key(1) });
+  mlp.down.bias!.name = "the output's shift";
+  assert.deepEqual(
+    mlp.parameters().map(({ name }) => name),
+    ["up.weight", "up.bias", "down.weight", "the output's shift"],
+  );
+  const y = mlp.forward(device.tensor([[1, 2]]));
+  mlp.up.weight.set([1, 2, 3, 4]);
+  await assert.rejects(y.data(), /^Error: up\.weight has been updated since a tensor was built on its value/);
 });
 
 test("no parameters, or none left to train, is an error that says so", () => {

@@ -1,5 +1,5 @@
 /** What must be refused, and in which words. */
-import { type Device, grad, optim, Parameter, realize } from "@tiedlora/core";
+import { checkpoint, type Device, grad, optim, Parameter, realize, type Tensor } from "@tiedlora/core";
 import type { ConformanceCase, Context } from "./context.ts";
 
 async function rejects(what: string, f: () => unknown, wanted: RegExp): Promise<void> {
@@ -36,6 +36,58 @@ async function staleAfterSet(device: Device): Promise<void> {
   weight.set([7, 8, 9]);
   await rejects("reading what was built before set()", () => before.data(), /table/);
   if ([...(await weight.data())].join() !== "7,8,9") throw new Error("set() did not set");
+}
+
+const FOR_EACH_WAY: Readonly<Record<string, (weight: Parameter, loss: Tensor) => unknown>> = {
+  "a second step": (weight, loss) => {
+    const optimizer = optim.sgd([weight], { lr: 0.5 });
+    optimizer.step(loss);
+    optimizer.step(loss);
+  },
+  "accumulating after a step": (weight, loss) => {
+    const optimizer = optim.adamW([weight], { lr: 0.5 });
+    optimizer.step(loss);
+    optimizer.accumulate(loss);
+  },
+  "grad after set()": (weight, loss) => {
+    weight.set([4, 5, 6]);
+    grad(loss, [weight]);
+  },
+  "grad of a loss that was read, after set()": async (weight, loss) => {
+    await loss.item();
+    weight.set([4, 5, 6]);
+    grad(loss, [weight]);
+  },
+  "a second derivative after set()": (weight, loss) => {
+    const [first] = grad(loss, [weight]) as [Tensor];
+    weight.set([4, 5, 6]);
+    grad(first.sum(), [weight]);
+  },
+  "the gradient of a checkpointed region after set()": async (weight, loss) => {
+    const x = loss.detach();
+    const region = checkpoint((input) => input.mul(weight).square().sum(), x);
+    await region.item();
+    weight.set([4, 5, 6]);
+    grad(region, [x]); // not of the weight: but the region would be computed again with the new one
+  },
+};
+
+/** A gradient of a loss whose parameter has been updated since would be zeros, or that of two sets of weights at once. */
+async function staleGradient(device: Device): Promise<void> {
+  for (const [what, run] of Object.entries(FOR_EACH_WAY)) {
+    const weight = makeParameter(device, "blocks.3.attention.q");
+    const loss = weight.square().mul(weight).sum();
+    await rejects(what, () => run(weight, loss), /blocks\.3\.attention\.q has been updated/);
+  }
+  // What does not pass through the old weight, or is not asked for it, is right and stays allowed.
+  const [frozen, head] = [makeParameter(device, "frozen"), makeParameter(device, "head")];
+  const features = frozen.square();
+  realize(features);
+  frozen.set([4, 5, 6]);
+  const optimizer = optim.sgd([head], { lr: 1 });
+  optimizer.step(head.mul(features).sum());
+  if ([...(await head.data())].join() !== "0,-2,-6")
+    throw new Error("values computed before an update changed");
 }
 
 /** What has been computed keeps its value, whatever becomes of the weights and of equal results. */
@@ -77,6 +129,7 @@ export function errorCases(context: Context): ConformanceCase[] {
   return [
     on("errors: a stale read names the weight", staleRead),
     on("errors: a stale read after set() names the weight", staleAfterSet),
+    on("errors: the gradient of a loss built before an update names the weight", staleGradient),
     on("results keep their values", resultsAreValues),
     on("errors: wrong shapes are refused at the call", refused),
   ];

@@ -32,9 +32,13 @@ export abstract class Module {
     }
   }
 
-  /** Each parameter once. */
+  /** Each parameter once. One that has no more than a layer's name for itself ("weight") is named by its path: errors say which. */
   parameters(): Parameter[] {
-    return [...new Set([...this.namedParameters()].map(([, parameter]) => parameter))];
+    for (const [parameter, path] of this.#firstPaths()) {
+      const { name } = parameter;
+      if (name === "parameter" || path.endsWith(`.${name}`)) parameter.name = path;
+    }
+    return [...this.#firstPaths().keys()];
   }
 
   /** This module (path "") and all below it. */

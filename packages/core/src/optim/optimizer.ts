@@ -2,7 +2,7 @@
 import { allocateArray, computeType } from "@tiedlora/kernels";
 import * as build from "../build.ts";
 import type { Device } from "../device.ts";
-import type { Shape, Storage } from "../node.ts";
+import { type Shape, type Storage, touch } from "../node.ts";
 import { checkMask, type Parameter } from "../parameter.ts";
 import type { Update } from "../plan.ts";
 import { sameShape } from "../shape.ts";
@@ -206,7 +206,7 @@ export abstract class Optimizer {
       const [name, index] = key.split(".");
       const p = this.parameters[Number(index)]!;
       const storage = this.#stateOf(p, p.device!).get(name!)!;
-      storage.version++;
+      touch(storage);
       storage.buffer.write(values);
     }
   }
