@@ -1,5 +1,5 @@
 /** From the switches of the page to a method of the library, and from presets to switches. */
-import { type FactorName, methods, type PlainMethod, tiedLora } from "tiedlora";
+import { DEFAULT_LEARNING_RATE, type FactorName, methods, type PlainMethod, tiedLora } from "tiedlora";
 import type { MethodChoice, TieScope } from "./protocol.ts";
 
 interface Preset {
@@ -52,6 +52,11 @@ export function methodOf({ preset, trained, tie, rank }: MethodChoice): PlainMet
   if (isPreset(preset)) return methods[preset]({ rank });
   const tied = { all: "all", none: false, model: "model", pairs: { blocks: 2 } } as const;
   return tiedLora({ trained, tied: tied[tie], rank });
+}
+
+/** The learning rate that the method learns well with. */
+export function rateOf(choice: MethodChoice): number {
+  return choice.trained.length === 0 ? DEFAULT_LEARNING_RATE : methodOf(choice).learningRate;
 }
 
 const NAMES: Readonly<Record<string, string>> = { lora: "LoRA", vera: "VeRA" };

@@ -18,6 +18,7 @@ export {
   type BiasMode,
   type Call,
   type CommonOptions,
+  DEFAULT_LEARNING_RATE,
   defineMethod,
   type Dim,
   type Dims,
@@ -42,6 +43,7 @@ export {
   methods,
   type PlainMethodName,
 } from "./methods/index.ts";
+export { LEARNING_RATES } from "./methods/rates.ts";
 export { FACTOR_NAMES, type FactorName, tiedLora, type TiedLoraOptions } from "./methods/tied-lora.ts";
 export { type AdapterPlan, countParameters, type FactorPlan, planAdapter, type SitePlan } from "./plan.ts";
 export {

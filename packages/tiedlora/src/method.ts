@@ -6,6 +6,9 @@ import type { Shape, Tensor } from "@tiedlora/core";
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./sites.ts";
 
+/** The learning rate of a method that nobody has searched one for: what most of those that were measured learn best with. */
+export const DEFAULT_LEARNING_RATE = 0.03;
+
 /** The sizes that shapes are made of. `layers`: how many layers of the model are adapted. */
 export interface Dims {
   readonly in: number;
@@ -125,6 +128,8 @@ export interface Method<F extends string = string> {
   readonly alphaPattern: Readonly<Record<string, number>>;
   readonly modulesToSave: readonly string[];
   readonly bias: BiasMode;
+  /** Where to begin with AdamW's highest learning rate, at a scale of 1. */
+  readonly learningRate: number;
   readonly factors: { readonly [K in F]: Factor };
   /** The factors whose product is the update. Exactly one of them must start at zero; empty: not checked. */
   readonly product: readonly F[];
@@ -158,6 +163,8 @@ export interface PrepareContext {
 export interface MethodSpec<F extends string> extends CommonOptions {
   readonly name: string;
   readonly factors: { readonly [K in F]: FactorSpec };
+  /** The learning rate that it learns well with, for AdamW at a scale of 1. Default: `DEFAULT_LEARNING_RATE`, 0.03. */
+  readonly learningRate?: number;
   /** Default: all factors that are declared. */
   readonly product?: readonly NoInfer<F>[];
   readonly recipe?: Recipe;
@@ -204,6 +211,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
   const alpha = spec.alpha ?? rank;
   const dropout = spec.dropout ?? 0;
   checkSettings(spec.name, rank, alpha, dropout);
+  checkRate(spec.name, spec.learningRate);
   const declared = Object.entries<FactorSpec>(spec.factors);
   const factors = Object.fromEntries(
     declared.map(([name, factor]): [string, Factor] => [name, { tie: "none", trained: true, ...factor }]),
@@ -222,6 +230,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     alphaPattern: spec.alphaPattern ?? {},
     modulesToSave: spec.modulesToSave ?? [],
     bias: spec.bias ?? "none",
+    learningRate: spec.learningRate ?? DEFAULT_LEARNING_RATE,
     factors,
     product: spec.product ?? (Object.keys(factors) as F[]),
     recipe: spec.recipe ?? { method: spec.name, options: {} },
@@ -255,6 +264,11 @@ function checkSettings(name: string, rank: number, alpha: number, dropout: numbe
     throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0`);
   if (!(dropout >= 0 && dropout < 1))
     throw new RangeError(`${name}: dropout ${dropout} given; expected at least 0 and below 1`);
+}
+
+function checkRate(name: string, rate: number | undefined): void {
+  if (rate !== undefined && !(rate > 0 && Number.isFinite(rate)))
+    throw new RangeError(`${name}: learningRate ${rate} given; expected a finite number above 0`);
 }
 
 /**

@@ -7,19 +7,22 @@ import {
   presetChoice,
   presetName,
   presetOf,
+  rateOf,
   TIE_SCOPES,
 } from "../method.ts";
-import type { BaseInfo, RunChoice, TieScope } from "../protocol.ts";
+import type { BaseInfo, MethodChoice, RunChoice, TieScope } from "../protocol.ts";
 import { byId, choice, count, el, numeric } from "./dom.ts";
 
 const MOST_METHODS = 4;
 const OWN = { own: "my own" };
 
+/** A method with the learning rate that it learns well with. */
+function withItsRate(id: number, method: MethodChoice): RunChoice {
+  return { id, method, lr: rateOf(method) };
+}
+
 export class MethodCards {
-  #choices: RunChoice[] = [
-    { id: 0, method: presetChoice("tl6", 8), lr: 0.01 },
-    { id: 1, method: presetChoice("lora", 8), lr: 0.01 },
-  ];
+  #choices: RunChoice[] = [withItsRate(0, presetChoice("tl6", 8)), withItsRate(1, presetChoice("lora", 8))];
   #base: BaseInfo | null = null;
   readonly #changed: () => void;
 
@@ -52,7 +55,7 @@ export class MethodCards {
     add.addEventListener("click", () => {
       const unused = PRESET_NAMES.find((name) => this.#choices.every(({ method }) => method.preset !== name));
       const id = [0, 1, 2, 3].find((one) => this.#choices.every((choice) => choice.id !== one))!;
-      this.#choices.push({ id, method: presetChoice(unused ?? "tl6", 8), lr: 0.01 });
+      this.#choices.push(withItsRate(id, presetChoice(unused ?? "tl6", 8)));
       this.#draw();
       this.#changed();
     });
@@ -73,8 +76,10 @@ export class MethodCards {
   #card(one: RunChoice, i: number): HTMLFieldSetElement {
     const { method } = one;
     const set = (part: Partial<RunChoice["method"]>): void => {
-      const next = { ...method, ...part };
-      this.#update(i, { ...one, method: { ...next, preset: presetOf(next.trained, next.tie) } });
+      const switched = { ...method, ...part };
+      const next = { ...switched, preset: presetOf(switched.trained, switched.tie) };
+      // a rate of the visitor's own stays; one that was the method's becomes the new method's
+      this.#update(i, one.lr === rateOf(method) ? withItsRate(one.id, next) : { ...one, method: next });
     };
     const presets = {
       ...Object.fromEntries(PRESET_NAMES.map((name) => [name, presetName(name)])),
@@ -89,7 +94,7 @@ export class MethodCards {
         { class: "fields" },
         choice("preset", presets, method.preset, (name) => {
           if (name !== "own")
-            this.#update(i, { ...one, method: presetChoice(name as PresetName, method.rank) });
+            this.#update(i, withItsRate(one.id, presetChoice(name as PresetName, method.rank)));
         }),
         choice("A and B", TIE_SCOPES, method.tie, (tie) => set({ tie: tie as TieScope })),
         numeric("rank", method.rank, { min: 1, max: 64, step: 1 }, (rank) =>

@@ -84,6 +84,6 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
   const steps = stepsOf(settings, dataset.examples.length);
   output.info(
     `${paint("green", "valid:")} ${method.name} rank ${method.rank}, ${trainable.toLocaleString("en-US")} trainable parameters, ` +
-      `${steps} steps of ${settings.batch * settings.accumulate} examples`,
+      `${steps} steps of ${settings.batch * settings.accumulate} examples at a learning rate of ${settings.lr}`,
   );
 }

@@ -8,6 +8,7 @@ import { batchesOf, stackBatch } from "../data/batches.ts";
 import { encodeExample, type EncodedExample } from "../data/encode.ts";
 import { type Example, GYM_TASK_NAMES, GYM_TASKS, gymExamples, type GymTaskName } from "../gym/tasks.ts";
 import { methodByName, type MethodName } from "../methods/index.ts";
+import { LEARNING_RATES } from "../methods/rates.ts";
 import { loadBase } from "../node/base.ts";
 import { countParameters } from "../plan.ts";
 import { lossInputs, train } from "../train/train.ts";
@@ -21,7 +22,7 @@ interface DemoCommand {
   readonly method: MethodName;
   readonly rank: number;
   readonly steps: number;
-  readonly lr: number;
+  readonly lr?: number;
   readonly seed: number;
   readonly backend: BackendName;
 }
@@ -40,7 +41,7 @@ export function addDemo(program: Command, output: Output): void {
     .option("--method <name>", "lora, vera, or tl1 to tl6", methodName, "tl6")
     .option("--rank <n>", "rank of the update", whole(1), 8)
     .option("--steps <n>", "training steps", whole(1), 150)
-    .option("--lr <x>", "highest learning rate", number({ above: 0 }), 0.01)
+    .option("--lr <x>", "highest learning rate (default: the method's own)", number({ above: 0 }))
     .option("--seed <n>", "all randomness follows from it", whole(0), 0)
     .option("--backend <name>", "cpu, webgpu, or reference (slow, float64)", oneOf(BACKEND_NAMES), "cpu")
     .addHelpText("after", "\nExample:\n  tiedlora demo --task extraction --method tl6 --rank 2")
@@ -70,7 +71,10 @@ async function demo(options: DemoCommand, output: Output, base: Pretrained): Pro
     model: base.model,
     adapter,
     optimizer: optim.adamW(adapter.parameters(), {
-      lr: optim.cosine(options.lr, { warmup: Math.ceil(options.steps / 10), steps: options.steps }),
+      lr: optim.cosine(options.lr ?? LEARNING_RATES[options.method], {
+        warmup: Math.ceil(options.steps / 10),
+        steps: options.steps,
+      }),
       betas: [0.9, 0.98],
       clipNorm: 1,
     }),

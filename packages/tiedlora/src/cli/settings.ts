@@ -18,17 +18,19 @@ export interface Kind<T> {
   readonly placeholder: string;
 }
 
-export interface Setting<T> {
+export interface Setting<T, All = never> {
   readonly kind: Kind<NonNullable<T>>;
   readonly about: string;
   /** What it is when nothing is given; without one it is undefined, or an error if `required`. */
   readonly fallback?: T;
+  /** A default that depends on settings further up in the table; `about` says what it is. */
+  readonly follows?: (settings: All) => T;
   readonly required?: boolean;
   /** A heading in the file that `init` writes. */
   readonly group: string;
 }
 
-export type Settings<T> = { readonly [K in keyof T]-?: Setting<T[K]> };
+export type Settings<T> = { readonly [K in keyof T]-?: Setting<T[K], T> };
 
 /** Thrown for mistakes of usage: the exit code then is another one than for failures. */
 export class UsageError extends Error {
@@ -81,8 +83,9 @@ export async function resolveSettings<T extends object>(
 ): Promise<T> {
   const fromFile = file === undefined ? {} : await readSettings(settings, file);
   const resolved: Record<string, unknown> = {};
-  for (const [key, { fallback, required }] of entries(settings)) {
-    const value = flags[key] ?? (fromFile as Record<string, unknown>)[key] ?? fallback;
+  for (const [key, { fallback, follows, required }] of entries(settings)) {
+    const given = flags[key] ?? (fromFile as Record<string, unknown>)[key];
+    const value = given ?? fallback ?? follows?.(resolved as T);
     if (value === undefined && required) {
       const where = file === undefined ? "" : `, or ${nameOf(key)}: in ${file}`;
       throw new UsageError(`--${nameOf(key)} is missing: give it${where}`);
@@ -140,6 +143,6 @@ function unknownKey(name: string, known: Iterable<string>): string {
 }
 
 /** Key and setting, in the order of the table. */
-export function entries<T>(settings: Settings<T>): [key: string & keyof T, setting: Setting<unknown>][] {
-  return Object.entries(settings) as [string & keyof T, Setting<unknown>][];
+export function entries<T>(settings: Settings<T>): [key: string & keyof T, setting: Setting<unknown, T>][] {
+  return Object.entries(settings) as [string & keyof T, Setting<unknown, T>][];
 }

@@ -1,5 +1,6 @@
 /** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
 import { METHOD_NAMES, type MethodName } from "../methods/index.ts";
+import { LEARNING_RATES } from "../methods/rates.ts";
 import { METRIC_FORMATS, type MetricFormat } from "../node/metrics.ts";
 import type { Modules } from "../sites.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
@@ -128,7 +129,13 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   },
   batch: { group: "training", kind: whole(1), about: "examples in memory at once", fallback: 4 },
   accumulate: { group: "training", kind: whole(1), about: "batches a step", fallback: 1 },
-  lr: { group: "training", kind: number({ above: 0 }), about: "highest learning rate", fallback: 1e-3 },
+  lr: {
+    group: "training",
+    kind: number({ above: 0 }),
+    about:
+      "highest learning rate (default: the method's own, measured on a small model; larger ones want less)",
+    follows: ({ method }) => LEARNING_RATES[method],
+  },
   schedule: {
     group: "training",
     kind: oneOf(SCHEDULES),

@@ -4,12 +4,14 @@
  */
 import { init } from "../init.ts";
 import { defineMethod, scaled, type CommonOptions, type PreparedMethod } from "../method.ts";
+import { LEARNING_RATES } from "./rates.ts";
 import { recipe } from "./recipe.ts";
 
 export function dora(options: CommonOptions = {}): PreparedMethod<"A" | "B" | "m"> {
   return defineMethod({
     ...options,
     name: "dora",
+    learningRate: LEARNING_RATES.dora,
     recipe: recipe("dora", options),
     factors: {
       A: { shape: ["rank", "in"], init: init.normal() },

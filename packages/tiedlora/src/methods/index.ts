@@ -4,6 +4,7 @@ import type { CommonOptions, Method, PlainMethod, PreparedMethod } from "../meth
 import { dora } from "./dora.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
+import type { MethodName } from "./names.ts";
 import { tiedLora, type FactorName, type FactorTies, type TiedLoraOptions } from "./tied-lora.ts";
 import { vbLora, type VbLoraOptions } from "./vb-lora.ts";
 
@@ -95,26 +96,6 @@ export const methods: Methods = {
   tiedLora,
 };
 
-/** The name of a method of the library. */
-export type MethodName =
-  | "lora"
-  | "vera"
-  | "tl1"
-  | "tl2"
-  | "tl3"
-  | "tl4"
-  | "tl5"
-  | "tl6"
-  | "rslora"
-  | "lora-fa"
-  | "sharelora-a"
-  | "sharelora-b"
-  | "sharelora-ab"
-  | "dora"
-  | "lora-bias"
-  | "lora-xs"
-  | "vb-lora";
-
 /** What the command line and files call the methods. */
 const BY_NAME: Readonly<Record<MethodName, (options?: CommonOptions) => Method>> = {
   lora: methods.lora,
@@ -135,6 +116,8 @@ const BY_NAME: Readonly<Record<MethodName, (options?: CommonOptions) => Method>>
   "lora-xs": methods.loraXs,
   "vb-lora": methods.vbLora,
 };
+
+export type { MethodName } from "./names.ts";
 
 /** The methods of the library, by the names of the command line. */
 export const METHOD_NAMES: readonly MethodName[] = Object.keys(BY_NAME) as MethodName[];

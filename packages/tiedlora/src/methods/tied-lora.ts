@@ -14,6 +14,7 @@ import {
   type PlainMethod,
   type Tie,
 } from "../method.ts";
+import { familyRate } from "./rates.ts";
 import { recipe } from "./recipe.ts";
 
 /** A factor of Tied-LoRA, named as in the paper. */
@@ -64,6 +65,10 @@ export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
   return defineMethod<FactorName>({
     ...common,
     name,
+    learningRate: familyRate(
+      name,
+      FACTOR_NAMES.filter((factor) => trained.includes(factor)),
+    ),
     factors: Object.fromEntries(specs) as Record<FactorName, FactorSpec>,
     product: present,
     recipe: recipe("tied-lora", { ...options, init: undefined, keep: present.filter(isVector) }),

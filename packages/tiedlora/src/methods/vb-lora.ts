@@ -5,6 +5,7 @@
 import { init } from "../init.ts";
 import { commonDivisor, mixtureRows } from "../linalg/mixture.ts";
 import { defineMethod, type CommonOptions, type Dims, type PlainMethod } from "../method.ts";
+import { LEARNING_RATES } from "./rates.ts";
 import { recipe } from "./recipe.ts";
 
 export interface VbLoraOptions extends CommonOptions {
@@ -22,6 +23,7 @@ export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | 
   return defineMethod({
     ...common,
     name: "vb-lora",
+    learningRate: LEARNING_RATES["vb-lora"],
     recipe: recipe("vb-lora", options),
     factors: {
       bank: { shape: [vectors, length], init: init.uniform(0.02), tie: "model" },

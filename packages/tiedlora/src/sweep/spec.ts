@@ -5,6 +5,7 @@
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from "yaml";
 import { z } from "zod";
 import { METHOD_NAMES } from "../methods/index.ts";
+import { LEARNING_RATES } from "../methods/rates.ts";
 import { nearest } from "../nearest.ts";
 import { TASKS } from "../tasks/index.ts";
 
@@ -35,7 +36,7 @@ const listOf = <T>(item: z.ZodType<T>): z.ZodType<T[]> =>
 const METHOD = named("method", METHOD_NAMES);
 const SCHEDULE: z.ZodType<Schedule> = z.enum(["constant", "linear", "cosine"]);
 
-/** A learning rate for all methods, or one for each, with `default` for the others. */
+/** A learning rate for all methods, or one for each, with `default` for the others. Not given: each method's own. */
 const RATES = z.union([above0, z.record(z.string(), above0)], {
   error: "expected a number, or one for each method with a default: { default: 0.01, tl1: 0.03 }",
 });
@@ -74,7 +75,7 @@ const SPEC = z.strictObject({
     .strictObject({
       steps: whole(1).default(200),
       batch: whole(1).default(16),
-      lr: RATES.default(0.01),
+      lr: RATES.default(LEARNING_RATES),
       schedule: SCHEDULE.default("cosine"),
       warmup: whole(0).default(20),
       "weight-decay": z.number().min(0).default(0.01),
