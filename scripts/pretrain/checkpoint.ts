@@ -34,7 +34,8 @@ export async function saveCheckpoint(
     tensors.push(f32(`model.${name}`, (await p.data()) as Float32Array, p.shape));
   }
   const state = await optimizer.state();
-  for (const [name, values] of state.tensors) tensors.push(f32(`optimizer.${name}`, values, [values.length]));
+  for (const [name, { shape, values }] of state.tensors)
+    tensors.push(f32(`optimizer.${name}`, values as Float32Array, shape));
   const metadata: [string, string][] = [
     ["step", String(state.step)],
     ["position", String(position)],
@@ -51,9 +52,10 @@ export async function loadCheckpoint(path: string, { model, optimizer }: Run): P
     const values = async (name: string): Promise<Float32Array> =>
       decodeF32(await file.read(name), path, name);
     for (const [name, p] of model.stateDict()) p.set(await values(`model.${name}`));
-    const tensors = new Map<string, Float32Array>();
-    for (const name of file.entries.keys()) {
-      if (name.startsWith("optimizer.")) tensors.set(name.slice("optimizer.".length), await values(name));
+    const tensors = new Map<string, optim.StateValues>();
+    for (const [name, { shape }] of file.entries) {
+      if (name.startsWith("optimizer."))
+        tensors.set(name.slice("optimizer.".length), { shape, values: await values(name) });
     }
     optimizer.load({ step: Number(file.metadata.get("step")), tensors });
     return Number(file.metadata.get("position"));

@@ -16,6 +16,13 @@ export function show(shape: Shape): string {
   return `[${shape.join(", ")}]`;
 }
 
+/** `shape`, if it is one: an array of whole numbers from 0. Otherwise an error that names `what`. */
+export function checkShape(what: string, shape: Shape): Shape {
+  if (Array.isArray(shape) && shape.every((d) => Number.isSafeInteger(d) && d >= 0)) return shape;
+  const given = Array.isArray(shape) ? show(shape) : String(shape);
+  throw new RangeError(`${what}: ${given} is no shape; give an array of lengths, whole numbers from 0`);
+}
+
 /** The shape both broadcast to by the usual rule (aligned at the end, 1 stretches), or an error that names `what`. */
 export function broadcastShapes(a: Shape, b: Shape, what: string): Shape {
   if (sameShape(a, b)) return a;

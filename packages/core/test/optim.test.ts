@@ -127,6 +127,56 @@ test("clipping bounds the joint norm and reports it", async () => {
   close([...(await a.data()), ...(await b.data())], [3 - 0.3, 4 - 0.4], 1e-5);
 });
 
+test("the norm is of what is trained: masked elements neither count nor shorten the step of others", async () => {
+  const device = reference();
+  const run = async (mask: number[] | null): Promise<{ norm: number; values: number[] }> => {
+    const p = parameter(device, [3, 100, 4]);
+    if (mask) p.updateMask = device.tensor(mask);
+    const opt = optim.sgd([p], { lr: 1, clipNorm: 0.5 });
+    opt.accumulate(p.square().sum().mul(0.25));
+    opt.step(p.square().sum().mul(0.25)); // together the gradient p
+    return { norm: await opt.gradNorm!.item(), values: [...(await p.data())] };
+  };
+  const masked = await run([1, 0, 1]);
+  close([masked.norm], [5], 1e-6);
+  close(masked.values, [3 - 0.3, 100, 4 - 0.4], 1e-5);
+  close([(await run(null)).norm], [Math.hypot(3, 100, 4)], 1e-6);
+  assert.deepEqual(await run([0, 0, 0]), { norm: 0, values: [3, 100, 4] });
+});
+
+test("a masked gradient that is not finite harms nothing", async () => {
+  const device = reference();
+  const p = parameter(device, [0, 4]);
+  p.updateMask = device.tensor([0, 1]);
+  const opt = optim.adamW([p], { lr: 0.1, clipNorm: 1 });
+  opt.step(p.sqrt().sum()); // the derivative of √x at 0 is infinite
+  close([await opt.gradNorm!.item()], [0.25], 1e-6);
+  const [first, second] = await p.data();
+  assert.ok(first === 0 && second! < 4);
+});
+
+test("numbers that an optimizer cannot use are refused where they are given, and a schedule's where it gives them", () => {
+  const device = reference();
+  const p = parameter(device, [1]);
+  const options = (o: object): never => o as never; // what the compiler would refuse
+  assert.throws(() => optim.sgd([p], options({})), /SGD: lr is undefined; give a finite number.*schedule/);
+  for (const lr of [Number.NaN, -1, Infinity, "0.1", null])
+    assert.throws(() => optim.adamW([p], options({ lr })), /AdamW: lr is /);
+  for (const clipNorm of [Number.NaN, -1, 0])
+    assert.throws(() => optim.adamW([p], options({ lr: 1, clipNorm })), /AdamW: clipNorm is /);
+  optim.adamW([p], { lr: 1, clipNorm: Infinity }); // measures, and clips nothing
+  const bad = [{ weightDecay: Number.NaN }, { betas: [0.9, 1] }, { betas: [-1, 0] }, { eps: -1 }];
+  for (const o of bad)
+    assert.throws(() => optim.adamW([p], options({ lr: 1, ...o })), /AdamW: .* is .*; give/);
+  for (const o of [{ momentum: Number.NaN }, { weightDecay: -1 }])
+    assert.throws(() => optim.sgd([p], options({ lr: 1, ...o })), /SGD: .* is .*; give/);
+  const opt = optim.sgd([p], { lr: (step) => (step === 0 ? 0.1 : Number.NaN) });
+  opt.step(p.sum());
+  assert.throws(() => opt.step(p.sum()), /lr of step 1 is NaN; give/);
+  const decay = optim.adamW([p], { lr: 1, weightDecay: () => Number.NaN });
+  assert.throws(() => decay.step(p.sum()), /AdamW: weightDecay of w is NaN/);
+});
+
 test("a resumed optimizer continues exactly", async () => {
   const device = reference();
   const run = async (p: nn.Parameter, opt: optim.Optimizer, steps: number): Promise<void> => {

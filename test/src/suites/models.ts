@@ -7,12 +7,17 @@ export interface Trainer {
   readonly parameters: readonly Parameter[];
 }
 
-/** Regression with a two-layer network, momentum and weight decay. */
-export function mlpTrainer(device: Device): Trainer {
+type MakeOptimizer = (parameters: readonly Parameter[]) => optim.Optimizer;
+
+const momentum: MakeOptimizer = (parameters) =>
+  optim.sgd(parameters, { lr: 0.05, momentum: 0.9, weightDecay: 0.001 });
+
+/** Regression with a two-layer network, momentum and weight decay unless another optimizer is given. */
+export function mlpTrainer(device: Device, makeOptimizer: MakeOptimizer = momentum): Trainer {
   const key = random.key(7);
   const mlp = nn.MLP.init(5, 16, { device, key: key.fold("mlp"), activation: "tanh" });
   const parameters = mlp.parameters();
-  const optimizer = optim.sgd(parameters, { lr: 0.05, momentum: 0.9, weightDecay: 0.001 });
+  const optimizer = makeOptimizer(parameters);
   return {
     parameters,
     step: (index) => {

@@ -1,6 +1,7 @@
 /** Whole training runs: the same curve as on the reference, and no growth. */
 import { type Device, reference } from "@tiedlora/core";
 import type { ConformanceCase, Context } from "./context.ts";
+import { Adafactor, SM3 } from "./optimizers.ts";
 import { gptTrainer, mlpTrainer, type Trainer } from "./models.ts";
 
 type MakeTrainer = (device: Device) => Trainer;
@@ -81,7 +82,13 @@ export function trainingCases(context: Context): ConformanceCase[] {
     run: async () => f(await context.device("off")),
   });
   return [
-    on("training an MLP: the reference's curve", (device) => sameCurve(device, mlpTrainer, 40)),
+    on("training an MLP: the reference's curve", (device) => sameCurve(device, (d) => mlpTrainer(d), 40)),
+    on("training with rows and columns as state: the reference's curve", (device) =>
+      sameCurve(device, (d) => mlpTrainer(d, (p) => new Adafactor(p, { lr: 0.01 })), 20),
+    ),
+    on("training with a vector for each axis as state: the reference's curve", (device) =>
+      sameCurve(device, (d) => mlpTrainer(d, (p) => new SM3(p, { lr: 0.1 })), 20),
+    ),
     on("training a GPT: the reference's curve", (device) => sameCurve(device, gptTrainer, 24)),
     unfused("training a GPT without fusion: the reference's curve", (device) =>
       sameCurve(device, gptTrainer, 12),

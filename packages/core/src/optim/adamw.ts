@@ -1,7 +1,9 @@
 /** AdamW (Loshchilov and Hutter 2019), as PyTorch computes it. */
 import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
-import { Optimizer, type OptimizerOptions, type Rule, type State } from "./optimizer.ts";
+import { checkNumber, type Rule } from "./checks.ts";
+import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
+import type { State, StateShapes } from "./state.ts";
 
 /** Settings of AdamW. */
 export interface AdamWOptions extends OptimizerOptions {
@@ -15,7 +17,6 @@ export interface AdamWOptions extends OptimizerOptions {
 
 /** See {@link adamW}. */
 export class AdamW extends Optimizer {
-  protected readonly stateNames: readonly string[] = ["m", "v"];
   readonly #beta1: number;
   readonly #beta2: number;
   readonly #eps: number;
@@ -26,12 +27,21 @@ export class AdamW extends Optimizer {
     [this.#beta1, this.#beta2] = options.betas ?? [0.9, 0.999];
     this.#eps = options.eps ?? 1e-8;
     const decay = options.weightDecay ?? 0.01;
-    this.#weightDecay = typeof decay === "number" ? () => decay : decay;
+    this.#weightDecay = typeof decay === "function" ? decay : () => decay;
+    for (const beta of [this.#beta1, this.#beta2])
+      checkNumber("AdamW: a beta", beta, "[0.9, 0.999], both below 1", beta >= 0 && beta < 1);
+    checkNumber("AdamW: eps", this.#eps, "1e-8", this.#eps >= 0);
+    if (typeof decay !== "function") checkNumber("AdamW: weightDecay", decay, "0.01", decay >= 0);
+  }
+
+  protected stateShapes({ shape }: Parameter): StateShapes {
+    return { m: shape, v: shape };
   }
 
   protected rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule {
     const [b1, b2] = [this.#beta1, this.#beta2];
     const decay = this.#weightDecay(of);
+    checkNumber(`AdamW: weightDecay of ${of.name}`, decay, "0.01", decay >= 0);
     const number = (name: string, value: number): Tensor => this.number(name, value, p.shape);
     const m = state.m!.mul(number("b1", b1)).add(g.mul(number("1 - b1", 1 - b1)));
     const v = state.v!.mul(number("b2", b2)).add(g.square().mul(number("1 - b2", 1 - b2)));

@@ -1,5 +1,7 @@
 /** Optimizers and learning-rate schedules. */
 export * from "./adamw.ts";
-export { Optimizer, type OptimizerOptions, type OptimizerState, type Rule, type State } from "./optimizer.ts";
+export type { Rule } from "./checks.ts";
+export { Optimizer, type OptimizerOptions } from "./optimizer.ts";
 export * from "./schedule.ts";
 export * from "./sgd.ts";
+export type { OptimizerState, State, StateShapes, StateValues } from "./state.ts";

@@ -1,13 +1,16 @@
 /** What optimizers share: gradients, accumulation, clipping, masks, state, and the one program per step. */
-import { allocateArray, computeType } from "@tiedlora/kernels";
+import { computeType } from "@tiedlora/kernels";
 import * as build from "../build.ts";
 import type { Device } from "../device.ts";
-import { type Shape, type Storage, touch } from "../node.ts";
+import type { Shape, Storage } from "../node.ts";
 import { checkMask, type Parameter } from "../parameter.ts";
 import type { Update } from "../plan.ts";
 import { sameShape } from "../shape.ts";
 import { deviceOf, execute, grad, Tensor, where } from "../tensor.ts";
+import { checkNumber, checkRule, type Rule } from "./checks.ts";
 import type { Schedule } from "./schedule.ts";
+import { type OptimizerState, type State, StateMemory, type StateShapes } from "./state.ts";
+import { storedTensor, zeroStorage } from "./state.ts";
 
 /** Settings that all optimizers have. */
 export interface OptimizerOptions {
@@ -17,28 +20,12 @@ export interface OptimizerOptions {
   readonly clipNorm?: number;
 }
 
-/** By name: tensors that live from step to step beside a parameter, e.g. its momentum. f32 zeros at first. */
-export type State = Readonly<Record<string, Tensor>>;
-
-/** What a rule makes of one parameter in one step. */
-export interface Rule {
-  readonly value: Tensor;
-  readonly state: State;
-}
-
-/** All that a resumed run needs. */
-export interface OptimizerState {
-  readonly step: number;
-  /** By `name.index`, the index being the parameter's position; f32. */
-  readonly tensors: ReadonlyMap<string, Float32Array>;
-}
-
 /** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false are left alone. */
 export abstract class Optimizer {
   readonly parameters: readonly Parameter[];
   readonly #schedule: Schedule;
   readonly #clipNorm: number | undefined;
-  readonly #state = new Map<Parameter, Map<string, Storage>>();
+  readonly #state: StateMemory;
   #accumulated = new Map<Parameter, Storage>();
   /** The numbers of this step by name, each in the shapes that were asked for. */
   readonly #numbers = new Map<string, Tensor[]>();
@@ -50,14 +37,25 @@ export abstract class Optimizer {
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
     this.parameters = [...new Set(parameters)];
     if (this.parameters.length === 0) throw new RangeError("optimizer: there are no parameters to train");
-    const { lr } = options;
-    this.#schedule = typeof lr === "number" ? () => lr : lr;
-    this.#clipNorm = options.clipNorm;
+    const { lr, clipNorm } = options;
+    this.#schedule = typeof lr === "function" ? lr : () => lr;
+    this.#clipNorm = clipNorm;
+    const what = this.constructor.name;
+    if (typeof lr !== "function") checkNumber(`${what}: lr`, lr, "{ lr: 0.01 }, or a schedule", lr >= 0);
+    if (clipNorm !== undefined) checkNumber(`${what}: clipNorm`, clipNorm, "1", clipNorm > 0, Infinity);
+    this.#state = new StateMemory(what, this.parameters, (p) => this.stateShapes(p));
   }
 
-  /** The names of the state tensors of each parameter. */
-  protected abstract readonly stateNames: readonly string[];
-  /** New value and state from the value `p` and gradient `g` of the parameter `of`; `step` counts from 1. */
+  /**
+   * What the rule keeps beside `parameter`: the shape of each state tensor by name, e.g. `{ m: parameter.shape }`, or
+   * `{ row: [rows], column: [columns] }`. The same for a parameter every time. {} for a rule that keeps nothing.
+   */
+  protected abstract stateShapes(parameter: Parameter): StateShapes;
+  /**
+   * New value and state from the value `p`, the gradient `g` and the old state of the parameter `of`, all in the type that
+   * arithmetic on it is done in; `step` counts from 1. The results have the shapes and types of what they replace. Elements
+   * that a mask freezes have gradient 0, and keep their value and what of the state has the parameter's shape.
+   */
   protected abstract rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule;
 
   /**
@@ -78,9 +76,10 @@ export abstract class Optimizer {
   }
   /** The learning rate of the next step. */
   get lr(): number {
-    return this.#schedule(this.#step);
+    const lr = this.#schedule(this.#step);
+    return checkNumber(`lr of step ${this.#step}`, lr, "a schedule that gives 0.01", lr >= 0);
   }
-  /** The joint norm of the last step's gradients, before clipping; null unless `clipNorm` was given. The next step replaces it. */
+  /** The joint norm of the last step's gradients, before clipping, of what is trained; null unless `clipNorm` was given. The next step replaces it. */
   get gradNorm(): Tensor | null {
     return this.#gradNorm;
   }
@@ -93,8 +92,7 @@ export abstract class Optimizer {
     const { device, tensors, updates } = this.trace(loss, also);
     execute(device, tensors, updates);
     if (this.#gradNorm) this.#gradNorm = new Tensor(build.buffer(this.#normStorage!, [], "f32"), device);
-    for (const storage of this.#accumulated.values()) storage.buffer.free();
-    this.#accumulated = new Map();
+    this.#dropAccumulated();
     this.#step++;
   }
 
@@ -102,13 +100,18 @@ export abstract class Optimizer {
   accumulate(loss: Tensor): void {
     const trained = this.#trained();
     const device = deviceOf([loss, ...trained])!;
-    const updates = this.#gradients(loss, trained).map((g, i): Update => {
-      const p = trained[i]!;
-      const storage = this.#accumulated.get(p) ?? zeroStorage(device, p, `gradient of ${p.name}`);
-      this.#accumulated.set(p, storage);
-      return { storage, value: g.node };
-    });
+    const gradients = this.#gradients(loss, trained);
+    const sums = new Map(
+      trained.map((p) => [p, this.#accumulated.get(p) ?? zeroStorage(p, p.shape, "gradient")]),
+    );
+    const updates = trained.map((p, i): Update => ({ storage: sums.get(p)!, value: gradients[i]!.node }));
     execute(device, [loss], updates);
+    for (const [p, storage] of sums) this.#accumulated.set(p, storage);
+  }
+
+  #dropAccumulated(): void {
+    for (const storage of this.#accumulated.values()) storage.buffer.free();
+    this.#accumulated = new Map();
   }
 
   #trained(): Parameter[] {
@@ -125,7 +128,7 @@ export abstract class Optimizer {
     const fresh = loss ? grad(loss, trained) : [];
     return trained.map((p, i) => {
       const storage = this.#accumulated.get(p);
-      const before = storage ? stateTensor(p, storage) : null;
+      const before = storage ? storedTensor(p, p.shape, storage) : null;
       const g = fresh[i];
       if (before && g) return before.add(g);
       return g ?? before ?? new Tensor(build.fill(0, p.shape, computeType(p.dtype)), p.device);
@@ -140,9 +143,14 @@ export abstract class Optimizer {
     this.#numbers.clear();
     const trained = this.#trained();
     const device = deviceOf([...trained, ...(loss ? [loss] : [])])!;
-    const gradients = this.#clip(this.#gradients(loss, trained));
+    const gradients = this.#clip(
+      this.#gradients(loss, trained).map((g, i) => {
+        const keep = trainedElements(trained[i]!);
+        return keep ? where(keep, g, 0) : g;
+      }),
+    );
     const lr = this.lr;
-    const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr, device));
+    const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr));
     if (this.#gradNorm) {
       this.#normStorage ??= device.allocate(4, "the gradients' norm");
       updates.push({ storage: this.#normStorage, value: this.#gradNorm.node });
@@ -160,67 +168,47 @@ export abstract class Optimizer {
   }
 
   /** The updates of one parameter and its state; masked elements keep both. */
-  #update(p: Parameter, g: Tensor, lr: number, device: Device): Update[] {
-    const storages = this.#stateOf(p, device);
+  #update(p: Parameter, g: Tensor, lr: number): Update[] {
+    const memory = this.#state.of(p);
     const old: Record<string, Tensor> = {};
-    for (const name of this.stateNames) old[name] = stateTensor(p, storages.get(name)!);
-    const { value, state } = this.rule(p.cast(computeType(p.dtype)), g, old, lr, this.#step + 1, p);
-    if (p.updateMask) checkMask(p, p.updateMask);
-    const keep = p.updateMask?.cast("bool");
-    const masked = (fresh: Tensor, before: Tensor): Tensor => (keep ? where(keep, fresh, before) : fresh);
-    const updates = [{ storage: p.storage, value: masked(value, p).cast(p.dtype).node }];
-    for (const name of this.stateNames)
-      updates.push({ storage: storages.get(name)!, value: masked(state[name]!, old[name]!).node });
+    for (const [name, { shape, storage }] of memory) old[name] = storedTensor(p, shape, storage);
+    const rule = this.rule(p.cast(computeType(p.dtype)), g, old, lr, this.#step + 1, p);
+    checkRule(this.constructor.name, p, rule, old);
+    const keep = trainedElements(p);
+    const masked = (fresh: Tensor, before: Tensor): Tensor =>
+      keep && sameShape(before.shape, p.shape) ? where(keep, fresh, before) : fresh;
+    const updates = [{ storage: p.storage, value: masked(rule.value, p).cast(p.dtype).node }];
+    for (const [name, { storage }] of memory)
+      updates.push({ storage, value: masked(rule.state[name]!, old[name]!).node });
     return updates;
   }
 
-  #stateOf(p: Parameter, device: Device): Map<string, Storage> {
-    let state = this.#state.get(p);
-    if (!state) {
-      state = new Map(this.stateNames.map((name) => [name, zeroStorage(device, p, `${name} of ${p.name}`)]));
-      this.#state.set(p, state);
-    }
-    return state;
-  }
-
-  /** Copies out the step count and all state, for a checkpoint. */
+  /** Copies out the step count and all state as they are now, for a checkpoint. */
   async state(): Promise<OptimizerState> {
-    const tensors = new Map<string, Float32Array>();
-    for (const [index, p] of this.parameters.entries()) {
-      for (const [name, storage] of this.#state.get(p) ?? []) {
-        tensors.set(`${name}.${index}`, new Float32Array(await storage.buffer.read(0, 4 * p.size)));
-      }
+    if (this.#accumulated.size > 0) {
+      throw new Error(
+        "state: accumulated gradients are no part of the state and would be lost; call step() first",
+      );
     }
-    return { step: this.#step, tensors };
+    const step = this.#step;
+    return { step, tensors: await this.#state.save() };
   }
 
-  /** Continues from a state that `state()` gave for the same parameters in the same order. */
+  /**
+   * Continues from a state that `state()` gave for the same parameters in the same order. Parameters that it does not speak
+   * of begin anew. Throws, and changes nothing, where a tensor is missing, unknown or of another shape.
+   */
   load({ step, tensors }: OptimizerState): void {
-    for (const [key, { length }] of tensors) {
-      const [name, index] = key.split(".");
-      if (this.stateNames.includes(name!) && this.parameters[Number(index)]?.size === length) continue;
-      throw new RangeError(`optimizer state "${key}" (${length} values) fits no parameter of this optimizer`);
-    }
+    if (!Number.isSafeInteger(step) || step < 0)
+      throw new RangeError(`${this.constructor.name}: a state at step ${step}; need a whole number from 0`);
+    this.#state.load(tensors);
     this.#step = step;
-    for (const [key, values] of tensors) {
-      const [name, index] = key.split(".");
-      const p = this.parameters[Number(index)]!;
-      const storage = this.#stateOf(p, p.device!).get(name!)!;
-      touch(storage);
-      storage.buffer.write(values);
-    }
+    this.#dropAccumulated();
   }
 }
 
-/** What is kept for `p`, as it is now. */
-function stateTensor(p: Parameter, storage: Storage): Tensor {
-  return new Tensor(build.buffer(storage, p.shape, computeType(p.dtype)), p.device);
-}
-
-/** Zeros of the shape of `p`, in the type that arithmetic on it is done in. */
-function zeroStorage(device: Device, p: Parameter, name: string): Storage {
-  const zeros = allocateArray(computeType(p.dtype), p.size);
-  const storage = device.allocate(zeros.byteLength, name);
-  storage.buffer.write(zeros);
-  return storage;
+/** Which elements of `p` are trained, where a mask says so. */
+function trainedElements(p: Parameter): Tensor | undefined {
+  if (p.updateMask) checkMask(p, p.updateMask);
+  return p.updateMask?.cast("bool");
 }

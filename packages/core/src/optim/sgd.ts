@@ -1,7 +1,9 @@
 /** Stochastic gradient descent, as PyTorch computes it. */
 import type { Parameter } from "../parameter.ts";
 import type { Tensor } from "../tensor.ts";
-import { Optimizer, type OptimizerOptions, type Rule, type State } from "./optimizer.ts";
+import { checkNumber, type Rule } from "./checks.ts";
+import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
+import type { State, StateShapes } from "./state.ts";
 
 /** Settings of stochastic gradient descent. */
 export interface SGDOptions extends OptimizerOptions {
@@ -13,7 +15,6 @@ export interface SGDOptions extends OptimizerOptions {
 
 /** See {@link sgd}. */
 export class SGD extends Optimizer {
-  protected readonly stateNames: readonly string[];
   readonly #momentum: number;
   readonly #weightDecay: number;
 
@@ -21,7 +22,12 @@ export class SGD extends Optimizer {
     super(parameters, options);
     this.#momentum = options.momentum ?? 0;
     this.#weightDecay = options.weightDecay ?? 0;
-    this.stateNames = this.#momentum === 0 ? [] : ["velocity"];
+    checkNumber("SGD: momentum", this.#momentum, "0.9", this.#momentum >= 0);
+    checkNumber("SGD: weightDecay", this.#weightDecay, "0.01", this.#weightDecay >= 0);
+  }
+
+  protected stateShapes({ shape }: Parameter): StateShapes {
+    return this.#momentum === 0 ? {} : { velocity: shape };
   }
 
   protected rule(p: Tensor, g: Tensor, state: State, lr: number): Rule {
@@ -29,7 +35,7 @@ export class SGD extends Optimizer {
       this.#weightDecay === 0 ? g : g.add(p.mul(this.number("weightDecay", this.#weightDecay)));
     const old = state.velocity;
     const velocity = old ? old.mul(this.number("momentum", this.#momentum)).add(gradient) : gradient;
-    return { value: p.sub(velocity.mul(this.number("lr", lr))), state: { velocity } };
+    return { value: p.sub(velocity.mul(this.number("lr", lr))), state: old ? { velocity } : {} };
   }
 }
 

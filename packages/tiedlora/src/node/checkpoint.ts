@@ -63,10 +63,10 @@ export async function saveCheckpoint(
     await rm(temporary, { recursive: true, force: true });
     await mkdir(temporary, { recursive: true });
     const { step, tensors } = await optimizer.state();
-    const content = [...tensors].map(([key, values]) => ({
+    const content = [...tensors].map(([key, { shape, values }]) => ({
       name: key,
       dtype: "F32" as const,
-      shape: [values.length],
+      shape,
       bytes: () => Promise.resolve(encodeTensor("f32", values)),
     }));
     await writeFilesAtomic(temporary, [
@@ -134,9 +134,9 @@ export async function restoreCheckpoint(
   const source = await fileSource(join(path, OPTIMIZER_FILE));
   try {
     const file = await openSafetensors(source);
-    const tensors = new Map<string, Float32Array>();
-    for (const name of file.entries.keys())
-      tensors.set(name, decodeF32(await file.read(name), file.name, name));
+    const tensors = new Map<string, optim.StateValues>();
+    for (const [name, { shape }] of file.entries)
+      tensors.set(name, { shape, values: decodeF32(await file.read(name), file.name, name) });
     optimizer.load({ step, tensors });
   } finally {
     await source.close?.();
