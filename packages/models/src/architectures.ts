@@ -58,6 +58,8 @@ export interface Architecture {
   readonly mlpBias: boolean | string;
   /** RMSNorm over each head's queries and keys, before the rotation. */
   readonly qkNorm: boolean;
+  /** Whether the config may say how queries·keys are scaled; elsewhere it is 1 / √(width of a head). */
+  readonly ownScales: boolean;
   /** Fraction of each head that is rotated, where the config may say so; null: always all of it. */
   readonly partialRotary: number | null;
   /** What transformers assumes where the config is silent. */
@@ -119,6 +121,7 @@ const LLAMA: Architecture = {
   outBias: "attention_bias",
   mlpBias: "mlp_bias",
   qkNorm: false,
+  ownScales: false,
   partialRotary: null,
   defaults: {
     maxPositions: 2048,
@@ -182,6 +185,7 @@ export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
     qkvBias: true,
     outBias: true,
     mlpBias: true,
+    ownScales: true,
     defaults: { ...LLAMA.defaults, maxPositions: 1024, normEps: 1e-5, activation: "gelu_new", tied: true },
     ignored: [/\.attn\.(bias|masked_bias)$/],
   },

@@ -60,6 +60,8 @@ export interface DecoderConfig {
 
 /** Each layer is written out as modules, also to count parameters: a number beyond all reason must not take all memory. */
 const MAX_LAYERS = 10_000;
+/** Sums of sizes stay exact far beyond; there is no model of a tenth of this. */
+const MAX_PARAMETERS = 1e14;
 
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   silu: "silu",
@@ -110,15 +112,20 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
   const headDim = headDimension(f, hidden, heads, defaults.headDim);
   const maxPositions = f.size(fields.maxPositions, defaults.maxPositions);
   const ropeLayers = layersWithRope(f, layers, arch.noRopeLayers);
+  const vocab = f.size(["vocab_size"]);
+  const intermediate = f.size(fields.intermediate, arch.linear === "conv1d" ? 4 * hidden : undefined);
+  const perLayer = hidden * (2 * headDim * (heads + kvHeads) + 3 * intermediate);
+  const parameters = 2 * vocab * hidden + maxPositions * hidden + layers * perLayer;
+  if (parameters > MAX_PARAMETERS) throw tooLarge(file, parameters);
   return {
     modelType,
-    vocab: f.size(["vocab_size"]),
+    vocab,
     hidden,
     layers,
     heads,
     kvHeads,
     headDim,
-    intermediate: f.size(fields.intermediate, arch.linear === "conv1d" ? 4 * hidden : undefined),
+    intermediate,
     maxPositions,
     norm,
     normBias: normBias === "optional" ? f.flag("norm_bias", false) : normBias,
@@ -134,7 +141,7 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
         : null,
     ropeLayers,
     windows: windowsOf(f, layers, arch.window, ropeLayers),
-    attentionScales: attentionScales(f, layers, headDim),
+    attentionScales: attentionScales(f, layers, headDim, arch.ownScales),
     tied: tiedOf(f, defaults.tied),
     dtype: dtypeOf(f),
     bos: f.ids("bos_token_id")[0] ?? null,
@@ -143,6 +150,15 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
     initializerRange: f.positive(["initializer_range", "init_method_std"], 0.02),
     raw,
   };
+}
+
+function tooLarge(file: string, parameters: number): FormatError {
+  return new FormatError({
+    file,
+    found: `sizes that make about ${parameters.toExponential(0)} parameters`,
+    expected: `at most ${MAX_PARAMETERS.toExponential(0)}`,
+    hint: "One of its sizes is wrong.",
+  });
 }
 
 /** What would change the computation, and is not computed here. */
@@ -203,9 +219,13 @@ function dtypeOf(f: Fields): StoredDType {
     : f.fail(name, `one of ${Object.keys(DTYPES).join(", ")}`);
 }
 
-function attentionScales(f: Fields, layers: number, headDim: number): number[] {
+function attentionScales(f: Fields, layers: number, headDim: number, own: boolean): number[] {
   const scale = f.flag("scale_attn_weights", true) ? headDim ** -0.5 : 1;
   const byLayer = f.flag("scale_attn_by_inverse_layer_idx", false);
+  // transformers passes over them elsewhere: whoever wrote them there wants something that he would not get
+  const where = "for this architecture: only GPT-2 scales attention otherwise";
+  if (!own && byLayer) f.fail("scale_attn_by_inverse_layer_idx", `false ${where}`);
+  if (!own && f.raw["scale_attn_weights"] === false) f.fail("scale_attn_weights", `true ${where}`);
   return Array.from({ length: layers }, (_, layer) => (byLayer ? scale / (layer + 1) : scale));
 }
 

@@ -3,6 +3,12 @@ import { describeValue, FormatError, isRecord } from "@tiedlora/core";
 
 const MAX_SIZE = 2 ** 31 - 1;
 
+/** Numbers beyond these would round to 0 or to infinity on the way through a computation in f32. */
+const SMALLEST = 1e-12;
+const LARGEST = 1e12;
+const isPositive = (value: unknown): value is number =>
+  typeof value === "number" && value >= SMALLEST && value <= LARGEST;
+
 /** Reads fields of one JSON object. A method given several names takes the first that is present and not null. */
 export class Fields {
   readonly file: string;
@@ -41,14 +47,9 @@ export class Fields {
     );
   }
 
-  /** A finite number above zero. */
+  /** A number above zero, of a size that f32 can compute with. */
   positive(names: readonly string[], fallback?: number): number {
-    return this.#read(
-      names,
-      fallback,
-      "a number above 0",
-      (value): value is number => typeof value === "number" && Number.isFinite(value) && value > 0,
-    );
+    return this.#read(names, fallback, `a number above 0, from ${SMALLEST} to ${LARGEST}`, isPositive);
   }
 
   flag(name: string, fallback: boolean): boolean {
@@ -64,10 +65,10 @@ export class Fields {
     return this.#read(names, fallback, "text", (value): value is string => typeof value === "string");
   }
 
-  /** A list of finite numbers above zero. */
+  /** As `positive`, a list. */
   positives(name: string, length: number): number[] {
     const isPositives = (value: unknown): value is number[] =>
-      Array.isArray(value) && value.length === length && value.every((n) => Number.isFinite(n) && n > 0);
+      Array.isArray(value) && value.length === length && value.every(isPositive);
     return this.#read([name], undefined, `a list of ${length} numbers above 0`, isPositives);
   }
 
@@ -82,7 +83,7 @@ export class Fields {
     const value = this.raw[name];
     if (value === undefined || value === null) return [];
     const list: unknown[] = Array.isArray(value) ? value : [value];
-    if (!list.every((id) => Number.isInteger(id) && (id as number) >= -1))
+    if (!list.every((id) => Number.isInteger(id) && (id as number) >= -1 && (id as number) <= MAX_SIZE))
       this.fail(name, "a token id, or a list");
     return (list as number[]).filter((id) => id >= 0);
   }

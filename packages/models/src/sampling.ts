@@ -28,10 +28,10 @@ export function checkSampling(options: SamplingOptions): void {
   check(Number.isInteger(topK) && topK >= 1, "topK", topK, "a whole number from 1 on");
   check(topP > 0 && topP <= 1, "topP", topP, "a number above 0, up to 1");
   check(
-    repetitionPenalty > 0 && Number.isFinite(repetitionPenalty),
+    repetitionPenalty >= 1e-3 && repetitionPenalty <= 1e3,
     "repetitionPenalty",
     repetitionPenalty,
-    "a number above 0",
+    "a number above 0, from 0.001 to 1000",
   );
 }
 
@@ -49,14 +49,16 @@ export function sampleToken(
 ): number {
   const scores = Float64Array.from(logits);
   const { temperature = 0, topK, topP, repetitionPenalty = 1 } = options;
-  if (scores.some(Number.isNaN))
-    throw new RangeError("the model's logits are not numbers (NaN): its weights or an adapter are broken");
+  if (!scores.every((score) => score < Infinity) || scores.every((score) => score === -Infinity))
+    throw new RangeError(
+      "the model's logits are not numbers (NaN) or infinite: its weights or an adapter are broken",
+    );
   if (repetitionPenalty !== 1) {
     for (const id of new Set(seen))
       scores[id]! *= scores[id]! > 0 ? 1 / repetitionPenalty : repetitionPenalty;
   }
   if (temperature === 0) return argmax(scores);
-  const weights = softmax(scores.map((score) => score / temperature));
+  const weights = softmax(scores, temperature);
   if (topK !== undefined && topK < weights.length) keepLargest(weights, topK);
   if (topP !== undefined && topP < 1) keepNucleus(weights, topP);
   return draw(weights, key);
@@ -69,9 +71,10 @@ function argmax(values: Float64Array): number {
   return best;
 }
 
-function softmax(scores: Float64Array): Float64Array {
+/** However low the temperature, the largest score has a weight: it is subtracted before the others can overflow. */
+function softmax(scores: Float64Array, temperature: number): Float64Array {
   const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-  const weights = scores.map((score) => Math.exp(score - max));
+  const weights = scores.map((score) => Math.exp((score - max) / temperature));
   const total = weights.reduce((a, b) => a + b, 0);
   return weights.map((w) => w / total);
 }

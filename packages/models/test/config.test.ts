@@ -150,6 +150,32 @@ describe("config.json", () => {
       /"rope_scaling.factor": found 0; expected a number above 0/,
     ],
     [
+      "a rope factor that is nearly 0",
+      { ...LLAMA, rope_scaling: { type: "linear", factor: 1e-320 } },
+      /"rope_scaling.factor": found 1e-320; expected a number above 0, from 1e-12/,
+    ],
+    [
+      "an epsilon that f32 rounds to 0",
+      { ...LLAMA, rms_norm_eps: 1e-310 },
+      /"rms_norm_eps": found 1e-310; expected a number above 0, from 1e-12/,
+    ],
+    [
+      "scores scaled by layer where only GPT-2 does",
+      { ...LLAMA, scale_attn_by_inverse_layer_idx: true },
+      /"scale_attn_by_inverse_layer_idx": found true; expected false for this architecture/,
+    ],
+    [
+      "scores that are not scaled where only GPT-2 does without",
+      { ...LLAMA, scale_attn_weights: false },
+      /"scale_attn_weights": found false; expected true for this architecture/,
+    ],
+    [
+      "sizes that are possible each, but not together",
+      { ...LLAMA, vocab_size: 2 ** 31 - 1, hidden_size: 2 ** 30 },
+      /sizes that make about .* parameters; expected at most/,
+    ],
+    ["a token id beyond all", { ...LLAMA, eos_token_id: 1e12 }, /"eos_token_id": found 1000000000000/],
+    [
       "a missing size",
       { ...LLAMA, hidden_size: undefined },
       /"hidden_size": found nothing; expected a whole number from 1/,

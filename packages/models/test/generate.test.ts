@@ -182,6 +182,23 @@ describe("generation with a cache", () => {
 });
 
 describe("sampling", () => {
+  test("the lowest of temperatures takes the most likely token, as 0 does", () => {
+    for (const temperature of [5e-324, 1e-310, 1e-38, 1e-7])
+      for (let seed = 0; seed < 20; seed++)
+        assert.equal(sampleToken([0, 3, -2, 2.9], { temperature }, [], key(seed)), 1, String(temperature));
+  });
+
+  test("scores that are infinite are an error, not the last token", () => {
+    for (const scores of [
+      [0, Infinity],
+      [-Infinity, -Infinity],
+      [0, NaN],
+    ])
+      // prettier-ignore
+      assert.throws(() => sampleToken(scores, { temperature: 1 }, [], key(0)), /logits are not numbers/);
+    assert.equal(sampleToken([-Infinity, 0], { temperature: 1 }, [], key(0)), 1);
+  });
+
   const logits = fc.array(fc.float({ min: -9, max: 9, noNaN: true }), { minLength: 1, maxLength: 20 });
 
   test("temperature 0 takes the first of the largest", () => {

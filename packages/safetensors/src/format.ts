@@ -14,18 +14,34 @@ export interface Fault {
   readonly hint?: string | undefined;
 }
 
-/** A file is not what it should be. */
-export class FormatError extends Error {
+/**
+ * What a file holds is wrong. Readers of files throw this and nothing else for what is in a file, so that a program can tell
+ * a bad file from a mistake of its own.
+ */
+export class FileError extends Error {
   readonly file: string;
+  /** Where in the file: a line, a key, a tensor; null: the file as a whole. */
+  readonly place: string | null;
+
+  constructor(file: string, place: string | null, message: string) {
+    super(message);
+    this.name = "FileError";
+    this.file = file;
+    this.place = place;
+  }
+}
+
+/** A file is not what it should be. */
+export class FormatError extends FileError {
   readonly tensor: string | undefined;
   readonly found: string;
   readonly expected: string;
 
   constructor(fault: Fault) {
     const where = fault.tensor === undefined ? fault.file : `${fault.file}: ${quote(fault.tensor)}`;
-    super(`${where}: found ${fault.found}; expected ${fault.expected}${fault.hint ? `. ${fault.hint}` : ""}`);
+    const message = `${where}: found ${clip(fault.found, 500)}; expected ${clip(fault.expected, 500)}`;
+    super(fault.file, fault.tensor ?? null, fault.hint ? `${message}. ${fault.hint}` : message);
     this.name = "FormatError";
-    this.file = fault.file;
     this.tensor = fault.tensor;
     this.found = fault.found;
     this.expected = fault.expected;
@@ -177,11 +193,16 @@ export function isPlainFileName(name: string): boolean {
 /** A value from a file, cut to a length that fits a message. */
 export function describeValue(value: unknown): string {
   const text = value === undefined ? "nothing" : JSON.stringify(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+  return clip(text, 80);
 }
 
 function quote(name: string): string {
-  return JSON.stringify(name.length > 200 ? `${name.slice(0, 197)}...` : name);
+  return JSON.stringify(clip(name, 200));
+}
+
+/** What a file holds may be as long as the file: a message may not. */
+function clip(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length - 3)}...` : text;
 }
 
 const QUOTE = 0x22;

@@ -19,6 +19,7 @@ export {
   bytesSource,
   describeValue,
   type Fault,
+  FileError,
   type Files,
   FormatError,
   isPlainFileName,

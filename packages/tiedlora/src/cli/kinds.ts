@@ -26,6 +26,11 @@ export interface Bounds {
   readonly below?: number;
 }
 
+/** What is above 0 and below this rounds to 0 in f32, or makes numbers that do: it would train nothing, and not say so. */
+const SMALLEST = 1e-30;
+/** And its inverse, which f32 can still compute with. */
+const LARGEST = 1e30;
+
 /** A finite number within bounds. */
 export function number({ min, above, below }: Bounds): Kind<number> {
   const wanted = [
@@ -37,6 +42,10 @@ export function number({ min, above, below }: Bounds): Kind<number> {
   let schema = z.number({ error });
   if (min !== undefined) schema = schema.min(min, { error });
   if (above !== undefined) schema = schema.gt(above, { error });
+  if (above === 0) {
+    const tiny = `${error} that f32 can compute with, from ${SMALLEST} to ${LARGEST}`;
+    schema = schema.min(SMALLEST, { error: tiny }).max(LARGEST, { error: tiny });
+  }
   if (below !== undefined) schema = schema.lt(below, { error });
   return { placeholder: "<x>", schema, fromText: toNumber };
 }

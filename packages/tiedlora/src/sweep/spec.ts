@@ -2,6 +2,7 @@
  * A sweep as a YAML file says it: what varies, what does not, and on what it runs. A mistake names the line, the key and the
  * nearest valid name.
  */
+import { FileError } from "@tiedlora/core";
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from "yaml";
 import { z } from "zod";
 import { METHOD_NAMES } from "../methods/index.ts";
@@ -154,9 +155,10 @@ export interface SweepSpec {
 }
 
 /** A mistake in a sweep's file. */
-export class SpecError extends Error {
+export class SpecError extends FileError {
   constructor(file: string, line: number | null, message: string) {
-    super(line === null ? `${file}: ${message}` : `${file}, line ${line}: ${message}`);
+    const place = line === null ? null : `line ${line}`;
+    super(file, place, place === null ? `${file}: ${message}` : `${file}, ${place}: ${message}`);
     this.name = "SpecError";
   }
 }

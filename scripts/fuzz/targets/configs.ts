@@ -1,0 +1,107 @@
+/** config.json of models, of every architecture and way to stretch positions: what is computed of it has to be finite. */
+import { type Random } from "../random.ts";
+import {
+  configFrom,
+  configToJson,
+  countParameters,
+  linearSpecs,
+  loadConfigFrom,
+  type ModelType,
+  ropeFrequencies,
+} from "@tiedlora/models";
+import { memoryFiles } from "@tiedlora/core";
+import { sound, type Target, utf8 } from "../target.ts";
+
+type Json = Record<string, unknown>;
+
+const LLAMA: Json = {
+  vocab_size: 100,
+  hidden_size: 32,
+  num_hidden_layers: 4,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  intermediate_size: 64,
+  max_position_embeddings: 4096,
+  rms_norm_eps: 1e-5,
+  hidden_act: "silu",
+  bos_token_id: 1,
+  eos_token_id: [2, 3],
+  pad_token_id: null,
+  tie_word_embeddings: false,
+  torch_dtype: "bfloat16",
+  initializer_range: 0.02,
+};
+
+const MODELS: Readonly<Record<ModelType, Json>> = {
+  gpt2: {
+    vocab_size: 100,
+    n_embd: 32,
+    n_layer: 4,
+    n_head: 4,
+    n_positions: 128,
+    layer_norm_epsilon: 1e-5,
+    activation_function: "gelu_new",
+    scale_attn_by_inverse_layer_idx: false,
+    scale_attn_weights: true,
+  },
+  llama: { ...LLAMA, attention_bias: false, mlp_bias: true },
+  mistral: { ...LLAMA, sliding_window: 64 },
+  qwen2: { ...LLAMA, use_sliding_window: true, sliding_window: 64, max_window_layers: 2 },
+  qwen3: { ...LLAMA, head_dim: 16, layer_types: Array(4).fill("full_attention") },
+  smollm3: { ...LLAMA, no_rope_layers: [1, 1, 1, 0], no_rope_layer_interval: 4 },
+  nemotron: { ...LLAMA, norm_eps: 1e-5, partial_rotary_factor: 0.5, hidden_act: "relu2" },
+  nemo_gpt: { ...LLAMA, rotary_percentage: 0.5, activation: "fast-swiglu" },
+};
+
+const ROPES: readonly (Json | null)[] = [
+  null,
+  { rope_type: "default" },
+  { type: "linear", factor: 2 },
+  { rope_type: "dynamic", factor: 4 },
+  { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 2048 },
+  { rope_type: "yarn", factor: 4, original_max_position_embeddings: 1024, beta_fast: 32, beta_slow: 1, mscale: 1, mscale_all_dim: 0.5 },
+]; // prettier-ignore
+
+function configOf(random: Random): Json {
+  const type = random.pick(Object.keys(MODELS) as ModelType[]);
+  const base = { model_type: type, architectures: ["LlamaForCausalLM"], ...MODELS[type] };
+  if (type === "gpt2") return base;
+  const rope = random.pick(ROPES);
+  if (random.chance(0.5)) return { ...base, rope_theta: 10_000, rope_scaling: rope };
+  return { ...base, rope_parameters: { rope_theta: 500_000, ...rope } };
+}
+
+export function configs(): Target {
+  return {
+    seed: (random) => new Map([["config.json", utf8(JSON.stringify(configOf(random)))]]),
+    async read(files) {
+      const config = await loadConfigFrom(memoryFiles(files));
+      const { rope, attentionScales, raw: _raw, ...sizes } = config;
+      for (const [name, value] of Object.entries({ ...sizes, scales: attentionScales }))
+        for (const one of [value].flat())
+          sound(typeof one !== "number" || Number.isFinite(one), `${name} is ${String(one)}`);
+      sound(
+        attentionScales.every((scale) => scale > 0),
+        `attention is scaled by ${attentionScales.join()}`,
+      );
+      const parameters = countParameters(config);
+      sound(Number.isSafeInteger(parameters) && parameters > 0, `it has ${parameters} parameters`);
+      for (const { path, in: width, out } of linearSpecs(config))
+        sound(width > 0 && out > 0, `${path} is ${out} by ${width}`);
+      for (const length of rope === null ? [] : [1, 5000, 2 ** 20]) {
+        const { perPosition, attentionFactor } = ropeFrequencies(rope!, length);
+        const angles = [...perPosition].map((f) => f * length);
+        sound(
+          angles.every((a) => Number.isFinite(a) && a >= 0),
+          `positions turn by ${angles.join()}`,
+        );
+        sound(
+          Number.isFinite(Math.fround(attentionFactor)) && Math.fround(attentionFactor) > 0,
+          `cosines are scaled by ${attentionFactor}`,
+        );
+      }
+      configFrom(JSON.parse(configToJson(config)) as Json); // what is saved can be read
+    },
+    words: ["llama", "gpt2", "yarn", "longrope", "su", "gelu", "float16", "sliding_attention"],
+  };
+}
