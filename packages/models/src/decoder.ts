@@ -5,6 +5,7 @@
  *   x = embed(ids);  for each layer:  x += out(attention(qkv(norm(x))));  x += mlp(norm(x));  logits = head(norm(x))
  */
 import { checkpoint, concat, type Device, nn, type Parameter, type Tensor } from "@tiedlora/core";
+import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapter-choice.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { KvCache } from "./cache.ts";
@@ -15,7 +16,7 @@ import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 export type { Ids } from "./inputs.ts";
 
 /** How a forward pass reads its tokens. */
-export interface ForwardOptions extends SequenceOptions {
+export interface ForwardOptions extends SequenceOptions, AdapterOptions {
   /** Keys and values of earlier tokens; those of the given ids are added to it. */
   readonly cache?: KvCache;
 }
@@ -74,6 +75,8 @@ export class Decoder extends nn.Module {
   readonly device: Device;
   /** Compute each layer's intermediate values again in the backward pass instead of keeping them. */
   checkpointing = false;
+  /** Chooses adapters for one call; null as long as the model has had none. */
+  adapters: AdapterSelector | null = null;
   // Private, so that the walk over modules meets them at their named places only.
   readonly #embed: nn.Embedding;
   readonly #position: nn.Embedding | null;
@@ -143,16 +146,20 @@ export class Decoder extends nn.Module {
 
   /** ids [batch, length] -> logits [batch, length, vocab], f32. */
   forward(ids: Ids, options: ForwardOptions = {}): Tensor {
-    return this.#head.forward(this.hidden(ids, options));
+    return withAdapters(this.adapters, options, () => this.#head.forward(this.#hidden(ids, options)));
   }
 
   /** The logits of hidden states [..., hidden] -> [..., vocab]. */
-  logits(hidden: Tensor): Tensor {
-    return this.#head.forward(hidden);
+  logits(hidden: Tensor, options: AdapterOptions = {}): Tensor {
+    return withAdapters(this.adapters, options, () => this.#head.forward(hidden));
   }
 
   /** ids [batch, length] -> what the output embedding reads, [batch, length, hidden], f32: normalised. */
   hidden(ids: Ids, options: ForwardOptions = {}): Tensor {
+    return withAdapters(this.adapters, options, () => this.#hidden(ids, options));
+  }
+
+  #hidden(ids: Ids, options: ForwardOptions): Tensor {
     const tokens = idsTensor(this.device, ids, this.config.vocab);
     const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, options.cache);
     // Half-precision tables are widened once here; from here on everything is f32.
@@ -161,7 +168,8 @@ export class Decoder extends nn.Module {
     const keep = this.checkpointing && options.cache === undefined;
     for (const [i, layer] of this.#layers.entries()) {
       const run = (input: Tensor): Tensor => this.#layer(layer, i, input, sequence, options.cache);
-      x = keep ? checkpoint(run, x) : run(x);
+      // A checkpoint runs again when the loss is differentiated: through the same adapters, whatever is active by then.
+      x = keep ? checkpoint(this.adapters?.bound(run) ?? run, x) : run(x);
     }
     return this.#finalNorm.forward(x);
   }
@@ -170,7 +178,7 @@ export class Decoder extends nn.Module {
    * Mean over the predicted tokens of -log p(token | the tokens before it). Position t of the mask speaks of token t,
    * which position t - 1 predicts; the first token is never predicted.
    */
-  loss({ inputIds, mask }: Batch): Tensor {
+  loss({ inputIds, mask }: Batch, choice: AdapterOptions = {}): Tensor {
     const ids = idsTensor(this.device, inputIds, this.config.vocab);
     const [, length] = ids.shape as IdsShape;
     if (length < 2)
@@ -180,7 +188,7 @@ export class Decoder extends nn.Module {
     const options =
       mask === undefined ? {} : { mask: maskTensor(this.device, mask, ids.shape).narrow(1, 1, length - 1) };
     // The last token predicts nothing: leaving it out changes no other position.
-    const logits = this.forward(ids.narrow(1, 0, length - 1));
+    const logits = this.forward(ids.narrow(1, 0, length - 1), choice);
     return nn.crossEntropy(logits, ids.narrow(1, 1, length - 1), options);
   }
 

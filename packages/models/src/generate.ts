@@ -1,5 +1,6 @@
 /** Generation: a prompt is read once, then each token costs one position; rows of a batch may differ in length. */
 import { key, type TypedArray } from "@tiedlora/core";
+import { type AdapterOptions, withAdapters } from "./adapter-choice.ts";
 import { KvCache } from "./cache.ts";
 import type { Decoder } from "./decoder.ts";
 import { checkSampling, sampleToken, type SamplingOptions } from "./sampling.ts";
@@ -7,7 +8,7 @@ import { TextStream } from "./stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** How tokens are generated, and when a row ends. */
-export interface GenerateOptions extends SamplingOptions {
+export interface GenerateOptions extends SamplingOptions, AdapterOptions {
   /** At most this many new tokens. Default 128. */
   readonly maxTokens?: number;
   /** Tokens that end a row; they are not given out. Default: the end-of-text tokens of the model's config. */
@@ -55,7 +56,7 @@ export async function* generateTokens(
       }
       const input = cache ? seen.map((ids) => [ids.at(-1)!]) : leftPadded(seen);
       cache ??= newCache(model, input, seen);
-      const logits = await nextLogits(model, input, cache);
+      const logits = await nextLogits(model, input, cache, options);
       const vocab = model.config.vocab;
       const tokens = done.map((ended, row): number | null => {
         if (ended) return null;
@@ -85,10 +86,17 @@ function newCache(model: Decoder, input: readonly number[][], rows: readonly (re
 }
 
 /** The logits after the last token of each row, [batch · vocab]. */
-async function nextLogits(model: Decoder, input: readonly number[][], cache: KvCache): Promise<TypedArray> {
+async function nextLogits(
+  model: Decoder,
+  input: readonly number[][],
+  cache: KvCache,
+  options: AdapterOptions,
+): Promise<TypedArray> {
   cache.reserve(input[0]!.length);
-  const hidden = model.hidden(input, { cache });
-  const logits = model.logits(hidden.narrow(1, input[0]!.length - 1, 1));
+  const logits = withAdapters(model.adapters, options, () => {
+    const hidden = model.hidden(input, { cache });
+    return model.logits(hidden.narrow(1, input[0]!.length - 1, 1));
+  });
   cache.commit([logits]);
   return logits.data();
 }

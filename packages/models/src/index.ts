@@ -2,6 +2,7 @@
  * Decoder language models on @tiedlora/core: Llama-family, GPT-2 and others from the files of a Hugging Face directory,
  * with tokenizers and generation. What needs a file system is the entry point "@tiedlora/models/node".
  */
+export type { AdapterChoice, AdapterOptions, AdapterSelector } from "./adapter-choice.ts";
 export { ARCHITECTURES, type Architecture, type ModelType } from "./architectures.ts";
 export { KvCache } from "./cache.ts";
 export { configFrom, configToJson, type DecoderConfig, parseConfig, type StoredDType } from "./config.ts";

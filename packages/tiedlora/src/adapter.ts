@@ -1,6 +1,7 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
 import { assign, key, nn, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
 import { adaptersOf, type AdapterSet } from "./adapters.ts";
+import { checkRecord, checkStart } from "./formula.ts";
 import { hostInfos, weightView, type Host } from "./hosts.ts";
 import { layerOf } from "./match.ts";
 import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "./method.ts";
@@ -114,7 +115,9 @@ export class Adapter implements Owner {
     this.#set = set;
     const device = deviceOf(set.hosts, this.plan);
     this.#byPlan = new Map<FactorPlan | ReplacedPlan, Entry>([
-      ...this.plan.factors.map((plan) => [plan, factorEntry(plan, device, blank ? null : seed)] as const),
+      ...this.plan.factors.map(
+        (plan) => [plan, factorEntry(plan, device, method.name, blank ? null : seed)] as const,
+      ),
       ...this.plan.replaced.map((plan) => [plan, replacedEntry(plan, own.get(plan.path)!)] as const),
     ]);
     this.#entries = [...this.#byPlan.values()];
@@ -156,7 +159,7 @@ export class Adapter implements Owner {
     return this.#active;
   }
   set active(active: boolean) {
-    if (active && this.#attached) this.#set.checkActive(this);
+    if (this.#attached) this.#set.checkSwitch(this, active);
     this.#active = active;
     if (this.#attached) this.#set.sync();
   }
@@ -302,10 +305,11 @@ export class Adapter implements Owner {
 }
 
 /** With start values drawn from `seed`; null: zeros. */
-function factorEntry(plan: FactorPlan, device: Device, seed: number | null): Entry {
+function factorEntry(plan: FactorPlan, device: Device, method: string, seed: number | null): Entry {
   const { factor, path, aliases, spec, shape } = plan;
-  const values =
+  const start =
     seed === null ? new Float32Array(product(shape)) : spec.init.fill(shape, key(seed).fold(path));
+  const values = checkStart(start, "init", factor, shape, { method, path });
   const parameter = nn.Parameter.from(device, values, shape, "f32", path);
   parameter.requiresGrad = spec.trained;
   return { factor, path, aliases, parameter };
@@ -358,9 +362,12 @@ async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise
       weight.set(await weightView(hosts.get(path)!).data(), offset * site.in);
     }
     const context: PrepareContext = { site, dims, weight, shapeOf: (name) => factors.get(name)!.shape };
-    const values = await method.prepare(context);
+    const place = { method: method.name, path: site.path };
+    const values: Readonly<Record<string, unknown>> = checkRecord(await method.prepare(context), place);
     for (const [name, start] of Object.entries(values)) {
-      if (start !== undefined) adapter.parameter(`${site.path}.${name}`).set(start);
+      if (start === undefined) continue;
+      const parameter = adapter.parameter(`${site.path}.${name}`);
+      parameter.set(checkStart(start, "prepare", name, parameter.shape, place));
     }
   }
 }

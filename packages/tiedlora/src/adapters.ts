@@ -1,5 +1,6 @@
 /** All adapters of one model, by name: which of them are active, and scopes in which others are, or none. */
 import type { nn } from "@tiedlora/core";
+import { type AdapterChoice, type AdapterSelector, Decoder } from "@tiedlora/models";
 import type { Adapter } from "./adapter.ts";
 import { hostsOf, type Host } from "./hosts.ts";
 import { computeMerged, type MergeOptions } from "./merge.ts";
@@ -7,6 +8,7 @@ import { nearest } from "./nearest.ts";
 import { AdapterStack, type Place } from "./place.ts";
 import { Overlay } from "./replaced.ts";
 import { BASE, RowGroups } from "./rows.ts";
+import { type Choice, Scopes } from "./scopes.ts";
 
 const SETS = new WeakMap<nn.Module, AdapterSet>();
 
@@ -24,21 +26,21 @@ interface Merged {
 }
 
 /** See `adaptersOf`. Errors leave everything as it was. */
-export class AdapterSet {
+export class AdapterSet implements AdapterSelector {
   readonly model: nn.Module;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly #adapters: Map<string, Adapter> = new Map<string, Adapter>();
   readonly #overlay: Overlay;
-  #rows: RowGroups | null = null;
-  /** How many scopes without adapters are open; those inside of a mixed batch's own count against it. */
-  #disabled = 0;
-  #disabledOutside = 0;
+  readonly #scopes: Scopes = new Scopes(() => this.sync());
+  /** The groups of rows that belong to a call's choice: a generation asks for the same at each token. */
+  readonly #groups = new WeakMap<object, RowGroups>();
   #merged: Merged | null = null;
 
   constructor(model: nn.Module) {
     this.model = model;
     this.hosts = hostsOf(model);
     this.#overlay = new Overlay(model);
+    if (model instanceof Decoder) model.adapters = this;
   }
 
   /** In the order in which they were attached. */
@@ -58,13 +60,14 @@ export class AdapterSet {
     throw new Error(`the model has no adapter "${name}"; ${hint}`);
   }
 
-  /** The names of those that take part when the model runs. */
+  /** The names of those that take part when the model runs, outside of scopes. */
   get active(): string[] {
     return this.names.filter((name) => this.#adapters.get(name)!.active);
   }
 
-  /** Makes exactly these take part; no name: none. */
+  /** Makes exactly these take part from now on; no name: none. Refused within a scope. */
   setActive(...names: readonly string[]): void {
+    this.#scopes.checkNone("setActive");
     const wanted = new Set(names.map((name) => this.get(name)));
     this.#checkReplaced([...wanted]);
     for (const adapter of this.#adapters.values()) adapter.switch(wanted.has(adapter));
@@ -72,23 +75,34 @@ export class AdapterSet {
   }
 
   /**
-   * Runs `work` on the model without adapters; then all is as before. Nests. If `work` gives a promise, the scope lasts until
-   * that is settled, for all who use the model meanwhile; so do the scopes below.
+   * Runs synchronous `work` with exactly the chosen adapters, whatever is active. Calls of a `Decoder` do the same for
+   * `{ adapters }`; so requests with different adapters can be under way at once.
    */
-  disabled<T>(work: () => T): T {
-    this.#disabled++;
-    this.sync();
-    return finallyDo(work, () => {
-      this.#disabled--;
-      this.sync();
-    });
+  using<T>(choice: AdapterChoice, work: () => T): T {
+    return this.#scopes.run(this.#resolve(choice), work);
   }
 
-  /** Runs `work` with exactly these adapters active; then all is as before. */
+  /** `work`, to be run with the adapters that take part now, whenever it is called. It must not be asynchronous. */
+  bound<A extends unknown[], T>(work: (...args: A) => T): (...args: A) => T {
+    const choice = this.#scopes.current ?? { names: this.#takingPart() };
+    return (...args) => {
+      if ("names" in choice) for (const name of choice.names) this.get(name); // an error if it is gone by now
+      return this.#scopes.run(choice, () => work(...args));
+    };
+  }
+
+  /**
+   * Runs `work` on the model without adapters; then all is as before. If `work` gives a promise, the scope lasts until that
+   * is settled, for all who use the model meanwhile; so do the scopes below. Another asynchronous scope that overlaps with it,
+   * and chooses otherwise, is refused.
+   */
+  disabled<T>(work: () => T): T {
+    return this.#scopes.hold("disabled", { names: [] }, work);
+  }
+
+  /** Runs `work` with exactly these adapters; then all is as before. */
   withActive<T>(names: readonly string[], work: () => T): T {
-    const before = this.active;
-    this.setActive(...names);
-    return finallyDo(work, () => this.setActive(...before.filter((name) => this.has(name))));
+    return this.#scopes.hold("withActive", this.#resolve(names), work);
   }
 
   /**
@@ -96,7 +110,25 @@ export class AdapterSet {
    * "__base__"; whether they are active makes no difference.
    */
   mixed<T>(names: readonly string[], work: () => T): T {
-    const used = [...new Set(names)].filter((name) => name !== BASE).map((name) => this.get(name));
+    return this.#scopes.hold("mixed", this.#resolve({ rows: names }), work);
+  }
+
+  /** Checks a choice. */
+  #resolve(choice: AdapterChoice): Choice {
+    if (typeof choice === "string") return this.#resolve([choice]);
+    if ("rows" in choice) return { rows: this.#rowGroups(choice) };
+    const names = [...new Set(choice)];
+    this.#checkReplaced(names.map((name) => this.get(name)));
+    const left = this.mergedNames.filter((name) => !names.includes(name));
+    if (names.length > 0 && left.length > 0)
+      throw new Error(
+        `"${left.join('", "')}" merged into the weights would take part beside "${names.join('", "')}"; unmerge first, or name all`,
+      );
+    return { names };
+  }
+
+  #rowGroups(choice: { readonly rows: readonly string[] }): RowGroups {
+    const used = [...new Set(choice.rows)].filter((name) => name !== BASE).map((name) => this.get(name));
     const replacing = used.find(({ plan }) => plan.replaced.length > 0);
     if (replacing !== undefined) {
       const [first] = replacing.plan.replaced;
@@ -106,25 +138,36 @@ export class AdapterSet {
     }
     if (this.#merged !== null)
       throw new Error(`"${this.#merged.names.join('", "')}" merged into the weights; unmerge before mixing`);
-    if (this.#rows !== null) throw new Error("a mixed batch within a mixed batch; name all rows at once");
-    const device = [...this.hosts.values()][0]!.weight.device!;
-    this.#rows = new RowGroups(names, device);
-    this.#disabledOutside = this.#disabled;
-    return this.disabled(() =>
-      finallyDo(work, () => {
-        this.#rows = null;
-      }),
-    );
+    if (this.rows !== null) throw new Error("a mixed batch within a mixed batch; name all rows at once");
+    const known = this.#groups.get(choice);
+    if (known !== undefined) return known;
+    const groups = new RowGroups([...choice.rows], [...this.hosts.values()][0]!.weight.device!);
+    this.#groups.set(choice, groups);
+    return groups;
   }
 
   /** What stacks ask: the rows of a mixed batch, or null. */
   get rows(): RowGroups | null {
-    return this.#disabled > this.#disabledOutside + 1 ? null : this.#rows;
+    const choice = this.#scopes.current;
+    return choice !== null && "rows" in choice ? choice.rows : null;
   }
 
   /** Whether an adapter's places act when the model runs. */
   runs(adapter: Adapter): boolean {
-    return adapter.active && this.#disabled === 0 && !this.mergedNames.includes(adapter.name);
+    return this.#takesPart(adapter) && !this.mergedNames.includes(adapter.name);
+  }
+
+  #takesPart(adapter: Adapter): boolean {
+    const choice = this.#scopes.current;
+    if (choice === null) return adapter.active;
+    return "names" in choice && choice.names.includes(adapter.name);
+  }
+
+  /** The names of those that act when the model runs now, be it beside the weights or merged into them. */
+  #takingPart(): string[] {
+    return [...this.#adapters.values()]
+      .filter((adapter) => this.#takesPart(adapter) || this.mergedNames.includes(adapter.name))
+      .map(({ name }) => name);
   }
 
   /** The names of those that are merged into the weights. */
@@ -140,6 +183,7 @@ export class AdapterSet {
    * adapter's update is not a linear map.
    */
   async merge(options: MergeOptions = {}): Promise<void> {
+    this.#scopes.checkNone("merge");
     const fresh = (options.names ?? this.active).map((name) => this.get(name));
     const again = fresh.find(({ name }) => this.mergedNames.includes(name));
     if (again !== undefined) throw new Error(`"${again.name}" is merged already; unmerge first`);
@@ -164,6 +208,7 @@ export class AdapterSet {
 
   /** Puts the model's own weights back, bit for bit; the adapters act beside them again. */
   unmerge(): void {
+    this.#scopes.checkNone("unmerge");
     if (this.#merged === null) throw new Error("nothing is merged");
     this.#merged = null;
     this.sync();
@@ -172,12 +217,12 @@ export class AdapterSet {
   /** Takes all adapters off; the model answers as before them, bit for bit. */
   unload(): void {
     this.#merged = null;
-    this.#rows = null;
     for (const name of this.names) this.remove(name);
   }
 
   /** Merges, and takes all adapters off: the model is then a plain one. The old weights are given up. */
   async mergeAndUnload(options: MergeOptions = {}): Promise<void> {
+    this.#scopes.checkNone("mergeAndUnload");
     const { names } = options;
     if (
       this.#merged === null ||
@@ -252,20 +297,23 @@ export class AdapterSet {
     return new Map(this.#overlay.parameters());
   }
 
-  /** Throws if these adapters could not all be active. */
-  checkActive(adapter: Adapter): void {
-    this.#checkReplaced([...new Set([...this.#active(), adapter])]);
+  /** Throws if an adapter cannot be switched on or off now. */
+  checkSwitch(adapter: Adapter, active: boolean): void {
+    this.#scopes.checkNone(`${adapter.name}.active`);
+    if (active) this.#checkReplaced([...new Set([...this.#active(), adapter])]);
   }
 
   /** Makes the model's fields follow what is active, merged and disabled. */
   sync(): void {
-    this.#overlay.show(this.#disabled > 0 ? new Map() : this.#wanted(this.#merged));
+    const choice = this.#scopes.current;
+    const own = choice !== null && ("rows" in choice || choice.names.length === 0);
+    this.#overlay.show(own ? new Map() : this.#wanted(this.#merged));
   }
 
   #wanted(merged: Merged | null): Map<string, nn.Parameter> {
     const wanted = new Map<string, nn.Parameter>();
     for (const adapter of this.#adapters.values()) {
-      if (!adapter.active && !merged?.names.includes(adapter.name)) continue;
+      if (!this.#takesPart(adapter) && !merged?.names.includes(adapter.name)) continue;
       for (const [path, parameter] of adapter.replacements()) wanted.set(path, parameter);
     }
     for (const [path, parameter] of merged?.parameters ?? []) wanted.set(path, parameter);
@@ -314,18 +362,4 @@ export class AdapterSet {
       host.adapter = places.length === 0 ? null : this.#stack(places);
     }
   }
-}
-
-/** Runs `cleanup` when `work` is done: after its promise, if it gives one. */
-function finallyDo<T>(work: () => T, cleanup: () => void): T {
-  let result: T;
-  try {
-    result = work();
-  } catch (error) {
-    cleanup();
-    throw error;
-  }
-  if (result instanceof Promise) return result.finally(cleanup) as T;
-  cleanup();
-  return result;
 }

@@ -1,5 +1,6 @@
 /** Where adapters meet a model: what sits in the `adapter` field of a module, and one adapter's part in it. */
 import { type Key, nn, type Tensor } from "@tiedlora/core";
+import { checkForward, checkLowRank } from "./formula.ts";
 import { weightView, type Host } from "./hosts.ts";
 import { lowRankForward, scaled, type Call, type LowRank, type Method } from "./method.ts";
 import type { SitePlan } from "./plan.ts";
@@ -90,8 +91,10 @@ export class Place {
     const input =
       dropoutKey === null ? x : shared(() => nn.dropout(x, method.dropout, dropoutKey.fold(plan.site.path)));
     const call: Call = { x: input, y, scale: this.scale, weight: weightView(host), bias, shared };
-    if (method.forward) return method.forward(this.factors(member.offset, member.out), call);
-    const { A, B } = shared(() => method.lowRank!(this.factors()));
+    const place = { method: method.name, path: member.path };
+    if (method.forward)
+      return checkForward(method.forward(this.factors(member.offset, member.out), call), y, place);
+    const { A, B } = shared(() => checkLowRank(method.lowRank!(this.factors()), plan.site, place));
     return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
   }
 
@@ -102,7 +105,8 @@ export class Place {
   lowRank(change: (factors: Factors) => Factors = (factors) => factors): LowRank | null {
     const { method } = this.owner;
     if (!method.lowRank) return null;
-    const { A, B } = method.lowRank(change(this.factors()));
+    const place = { method: method.name, path: this.member.path };
+    const { A, B } = checkLowRank(method.lowRank(change(this.factors())), this.plan.site, place);
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
