@@ -41,13 +41,12 @@ export function submit(
 ): Submission {
   const traced = trace(roots, updates);
   const plan = planFor(runtime, roots, updates, traced);
-  for (const { storage } of updates) touch(storage);
   const { storages, data, scalars } = traced;
   const values = Float64Array.from(scalars, (node) => node.attrs.value);
-  const fresh = plan.fresh.map(({ bytes, name }) => runtime.allocate(bytes, name));
+  const fresh = allocateAll(runtime, plan.fresh);
   const outputs = plan.results.map((index) => fresh[index]!);
   const hostData = data.map((node) => node.attrs.values);
-  const uploads = data.map((node, i) => (plan.usesData[i] ? uploadFor(runtime, node) : null));
+  let uploads: (Storage | null)[] = [];
   const task = (): void => {
     const temporary = new Set<DeviceBuffer>();
     try {
@@ -81,8 +80,30 @@ export function submit(
     }
   };
   const makes = fresh.map(({ buffer }) => buffer);
-  runtime.queue.run(task, plan.ready ? { ready: plan.ready, makes } : { makes });
+  const versions = updates.map(({ storage }) => storage.version);
+  for (const { storage } of updates) touch(storage);
+  try {
+    uploads = data.map((node, i) => (plan.usesData[i] ? uploadFor(runtime, node) : null));
+    runtime.queue.run(task, plan.ready ? { ready: plan.ready, makes } : { makes });
+  } catch (cause) {
+    // it has not happened: what was built on the old values holds, and no memory waits for the garbage collector
+    updates.forEach(({ storage }, i) => (storage.version = versions[i]!));
+    for (const buffer of makes) buffer.free();
+    throw cause;
+  }
   return { outputs };
+}
+
+/** All or none. */
+function allocateAll(runtime: Runtime, wanted: Plan["fresh"]): Storage[] {
+  const storages: Storage[] = [];
+  try {
+    for (const { bytes, name } of wanted) storages.push(runtime.allocate(bytes, name));
+  } catch (cause) {
+    for (const { buffer } of storages) buffer.free();
+    throw cause;
+  }
+  return storages;
 }
 
 /** The plan that `submit` uses. */
