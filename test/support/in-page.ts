@@ -10,12 +10,24 @@ import { launch, skip } from "./browser.ts";
 import { seed } from "./conformance.ts";
 import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
 
-/** An ordinary page, and one that is cross-origin isolated, which may share memory among threads. */
-export type Path = "/" | "/isolated";
+/**
+ * An ordinary page, one that is cross-origin isolated, which may share memory among threads, and one that is and whose
+ * policy forbids workers from blobs.
+ */
+export type Path = "/" | "/isolated" | "/no-workers";
 
 const ISOLATION = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
+};
+
+const HEADERS: { readonly [P in Path]: Readonly<Record<string, string>> } = {
+  "/": {},
+  "/isolated": ISOLATION,
+  "/no-workers": {
+    ...ISOLATION,
+    "content-security-policy": "script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'; worker-src 'self'",
+  },
 };
 
 async function bundle(): Promise<string> {
@@ -35,8 +47,8 @@ function serve(script: string): Promise<Server> {
   const server = createServer(({ url }, response) => {
     if (url === "/script.js") response.setHeader("content-type", "text/javascript").end(script);
     else {
-      if (url === "/isolated")
-        for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
+      const headers = HEADERS[url as Path] ?? {};
+      for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
       response.setHeader("content-type", "text/html");
       response.end('<!doctype html><meta charset="utf-8"><script type="module" src="/script.js"></script>');
     }

@@ -1,7 +1,7 @@
 /** What browser tests run inside the page: the conformance suite's core, and a fine-tuning job. Bundled by esbuild. */
-import { cpu, type CpuBackend } from "@tiedlora/backend-cpu";
+import { cpu, CpuBackend } from "@tiedlora/backend-cpu";
 import { webgpu, type WebGpuBackend } from "@tiedlora/backend-webgpu";
-import { type Device, type DeviceOptions, optim, reference } from "@tiedlora/core";
+import { Device, type DeviceOptions, optim, reference } from "@tiedlora/core";
 import { configFrom, createModel } from "@tiedlora/models";
 import { conformance } from "@tiedlora/test";
 import { adapt, methods } from "tiedlora";
@@ -81,5 +81,36 @@ async function describe(): Promise<{ threads: number; cores: number; adapter: st
   return { threads, cores: navigator.hardwareConcurrency, adapter: description };
 }
 
-const jobs = { runSuite, fineTune, describe };
+/** What the CPU backend does with all threads there are: how many these are, why not more, and a product. */
+async function threads(): Promise<{
+  threads: number;
+  why: string | null;
+  warnings: string[];
+  product: number;
+}> {
+  const warnings: string[] = [];
+  const { warn } = console;
+  console.warn = (...words: unknown[]) => void warnings.push(words.join(" "));
+  try {
+    const device = await cpu({ threads: 2, inlineNs: 0 });
+    const x = device.tensor(new Float32Array(4096).fill(1), { shape: [64, 64] });
+    const product = await x.matmul(x).sum().item();
+    const { threads: count, whyFewerThreads: why } = device.backend as CpuBackend;
+    device.close();
+    return { threads: count, why, warnings, product };
+  } finally {
+    console.warn = warn;
+  }
+}
+
+/** What a backend says that was made without asking whether there can be workers. */
+async function unaskedThreads(): Promise<string> {
+  const device = new Device(new CpuBackend({ threads: 2, inlineNs: 0 }));
+  const x = device.tensor(new Float32Array(4096).fill(1), { shape: [64, 64] });
+  const message = await x.matmul(x).sum().item().then(String, String);
+  device.close();
+  return message;
+}
+
+const jobs = { runSuite, fineTune, describe, threads, unaskedThreads };
 Object.assign(globalThis, { jobs });

@@ -3,18 +3,31 @@
  * addresses.
  *
  * Work is submitted in order and runs in order, so memory freed while earlier work still uses it may be handed at once to
- * work submitted later. Only memory that the host itself writes right away must be past that: every free block carries
- * the ticket of the last work that may touch it, and `allocate` takes the ticket of the work that is done.
+ * work submitted later. Only memory that the host itself writes right away must be past that. So a free block is made of
+ * stretches, each with the ticket of the last work that may touch it: what was in use until just now does not keep the
+ * host from its neighbours.
  */
 
 /** Blocks start on cache lines, so that threads do not share one by accident. */
 const ALIGNMENT = 64;
 
-interface Block {
-  readonly start: number;
+interface Stretch {
   readonly size: number;
   /** The last submitted work that may still use it. */
   readonly ticket: number;
+}
+
+interface Block {
+  readonly start: number;
+  readonly size: number;
+  /** What it is made of, in order; neighbours of one ticket are one. */
+  readonly stretches: readonly Stretch[];
+}
+
+/** Room found in a free block, `at` bytes from its start. */
+interface Place {
+  readonly block: Block;
+  readonly at: number;
 }
 
 const CLASSES = 40;
@@ -35,27 +48,33 @@ export class Allocator {
     this.grow = grow;
   }
 
-  /** The address of `bytes` bytes, or null if there is no room. `done`: blocks of later tickets are not used. */
+  /**
+   * The address of `bytes` bytes, or null if there is no room. With `done`, the last work that is finished, the memory is
+   * not in use by any later work.
+   */
   allocate(bytes: number, done: number = Infinity): number | null {
     const size = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
-    const block = this.find(size, done) ?? this.extend(size, done);
-    if (block === null) return null;
+    const found = this.find(size, done) ?? this.extend(size, done);
+    if (found === null) return null;
+    const { block, at } = found;
     this.remove(block);
-    if (block.size > size) this.insert({ ...block, start: block.start + size, size: block.size - size });
-    this.sizes.set(block.start, size);
-    return block.start;
+    const start = block.start + at;
+    if (at > 0) this.insert(cut(block, 0, at));
+    if (at + size < block.size) this.insert(cut(block, at + size, block.size));
+    this.sizes.set(start, size);
+    return start;
   }
 
-  /** Frees what `allocate` returned; `ticket` is the last submitted work that may use it. */
-  release(start: number, ticket = 0): void {
+  /** Frees what `allocate` returned; `ticket` is the last submitted work that may use it, `done` the last that is finished. */
+  release(start: number, ticket = 0, done = 0): void {
     const size = this.sizes.get(start);
     if (size === undefined) throw new Error(`address ${start} is not allocated`);
     this.sizes.delete(start);
-    let block: Block = { start, size, ticket };
+    let block: Block = { start, size, stretches: [{ size, ticket }] };
     const before = this.byEnd.get(start);
-    if (before !== undefined) block = this.join(before, block);
+    if (before !== undefined) block = this.join(before, block, done);
     const after = this.byStart.get(block.start + block.size);
-    if (after !== undefined) block = this.join(block, after);
+    if (after !== undefined) block = this.join(block, after, done);
     this.insert(block);
   }
 
@@ -73,43 +92,44 @@ export class Allocator {
     return sum;
   }
 
-  private find(size: number, done: number): Block | null {
+  private find(size: number, done: number): Place | null {
     for (let c = classOf(size); c < CLASSES; c++) {
-      let best: Block | null = null;
+      let best: Place | null = null;
       for (const block of this.classes[c] ?? []) {
-        if (block.size < size || block.ticket > done) continue;
+        if (block.size < size) continue;
         // lowest address among equals keeps the high end free
-        if (
+        const better: boolean =
           best === null ||
-          block.size < best.size ||
-          (block.size === best.size && block.start < best.start)
-        ) {
-          best = block;
-        }
+          block.size < best.block.size ||
+          (block.size === best.block.size && block.start < best.block.start);
+        const at: number | null = better ? roomIn(block, size, done) : null;
+        if (at !== null) best = { block, at };
       }
       if (best !== null) return best;
     }
     return null;
   }
 
-  /** A block at the end of the memory, made of the last free one, if any, and new memory. */
-  private extend(size: number, done: number): Block | null {
-    const last = this.byEnd.get(this.end);
-    const usable = last !== undefined && last.ticket <= done ? last : undefined;
-    const start = usable?.start ?? this.end;
-    const end = start + size;
+  /** Room at the end of the memory: the end of the last free block, if any, and new memory. */
+  private extend(size: number, done: number): Place | null {
+    const last = this.byEnd.get(this.end) ?? { start: this.end, size: 0, stretches: [] };
+    const at = last.size - settledEnd(last, done);
+    const end = last.start + at + size;
     if (end > this.limit || !this.grow(end)) return null;
-    if (usable !== undefined) this.remove(usable);
+    const grown = end - this.end;
+    if (last.size > 0) this.remove(last);
     this.end = end;
-    const block = { start, size, ticket: usable?.ticket ?? 0 };
+    const stretches = merged([...last.stretches, { size: grown, ticket: 0 }]);
+    const block = { start: last.start, size: last.size + grown, stretches };
     this.insert(block);
-    return block;
+    return { block, at };
   }
 
-  private join(a: Block, b: Block): Block {
+  private join(a: Block, b: Block, done: number): Block {
     if (this.byStart.get(a.start) === a) this.remove(a);
     if (this.byStart.get(b.start) === b) this.remove(b);
-    return { start: a.start, size: a.size + b.size, ticket: Math.max(a.ticket, b.ticket) };
+    const stretches = merged([...a.stretches, ...b.stretches], done);
+    return { start: a.start, size: a.size + b.size, stretches };
   }
 
   private insert(block: Block): void {
@@ -123,6 +143,48 @@ export class Allocator {
     this.byEnd.delete(block.start + block.size);
     this.classes[classOf(block.size)]?.delete(block);
   }
+}
+
+/** Neighbours of one ticket as one; work up to `done` is finished, so that its tickets need not be told apart. */
+function merged(stretches: readonly Stretch[], done = 0): Stretch[] {
+  const out: Stretch[] = [];
+  for (const { size, ticket: own } of stretches) {
+    const ticket = own <= done ? 0 : own;
+    const last = out.at(-1);
+    if (last?.ticket === ticket) out[out.length - 1] = { size: last.size + size, ticket };
+    else out.push({ size, ticket });
+  }
+  return out;
+}
+
+/** Bytes `from` to `to` of a block. */
+function cut({ start, stretches }: Block, from: number, to: number): Block {
+  const kept: Stretch[] = [];
+  let at = 0;
+  for (const { size, ticket } of stretches) {
+    const part = Math.min(to, at + size) - Math.max(from, at);
+    if (part > 0) kept.push({ size: part, ticket });
+    at += size;
+  }
+  return { start: start + from, size: to - from, stretches: kept };
+}
+
+/** Where in a block `size` bytes lie that no work after `done` uses; null if nowhere. */
+function roomIn({ stretches }: Block, size: number, done: number): number | null {
+  let [at, run] = [0, 0];
+  for (const stretch of stretches) {
+    run = stretch.ticket <= done ? run + stretch.size : 0;
+    at += stretch.size;
+    if (run >= size) return at - run;
+  }
+  return null;
+}
+
+/** How many bytes at the end of a block no work after `done` uses. */
+function settledEnd({ stretches }: Block, done: number): number {
+  let bytes = 0;
+  for (const { size, ticket } of stretches) bytes = ticket <= done ? bytes + size : 0;
+  return bytes;
 }
 
 function classOf(size: number): number {

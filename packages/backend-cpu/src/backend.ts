@@ -16,8 +16,9 @@ import { ceilingProgram } from "./ceiling.ts";
 import { ProgramImage } from "./executable.ts";
 import type { Tile } from "./gemm.ts";
 import { gemmModule } from "./gemm.ts";
-import { Heap } from "./heap.ts";
+import { Heap, MAX_BYTES } from "./heap.ts";
 import { canShareMemory, defaultTile, hasRelaxedSimd, parallelism, revectorizes } from "./platform.ts";
+import { whyNoWorkers } from "./platform.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
 import { accelerates, compileProgram } from "./program.ts";
 import { ENTRY } from "./worker-source.ts";
@@ -41,10 +42,21 @@ export interface CpuBackendOptions {
    * takes as long. Default 60,000.
    */
   readonly inlineNs?: number;
+  /**
+   * Bytes that the device's memory may grow to, tensors, temporaries and compiled programs together: a whole number from
+   * 1 MiB to 4 GiB, the default. A page may want to stay below what its browser ends it for.
+   */
+  readonly maxBytes?: number;
 }
 
 /** Default of `inlineNs`. */
 const INLINE_NS = 60_000;
+const MIB = 2 ** 20;
+const NOT_SHARED =
+  "memory cannot be shared with workers here; a page has to be cross-origin isolated for it (the headers " +
+  "cross-origin-opener-policy: same-origin and cross-origin-embedder-policy: require-corp)";
+/** How long memory is waited for while no worker gets on. */
+const PATIENCE_MS = 10_000;
 
 /** The GEMM core, compiled once per process and setting. */
 const gemmModules = new Map<string, WebAssembly.Module>();
@@ -69,11 +81,9 @@ interface Scratch {
 export class CpuBackend implements Backend {
   readonly name = "cpu";
   readonly threads: number;
-  readonly caps: Caps = {
-    dtypes: new Set<DType>(["f32", "f16", "bf16", "i32", "u32", "bool"]),
-    maxOperands: 64,
-    maxBufferBytes: 2 ** 32 - 2 ** 20,
-  };
+  /** Why it computes on fewer threads than were asked for, or than the machine has; null if it does not. */
+  readonly whyFewerThreads: string | null;
+  readonly caps: Caps;
   private readonly heap: Heap;
   private readonly inlineNs: number;
   private readonly tile: Tile;
@@ -90,18 +100,36 @@ export class CpuBackend implements Backend {
   private recorder: Recorder | null = null;
   private closed = false;
 
-  constructor(options: CpuBackendOptions = {}) {
+  /** `obstacle`: why no workers can be started here, if that is known. */
+  constructor(options: CpuBackendOptions = {}, obstacle: string | null = null) {
     const threads = options.threads ?? parallelism();
     if (!Number.isInteger(threads) || threads < 1 || threads > 256) {
       throw new RangeError(`cpu({ threads: ${threads} }): expected a whole number from 1 to 256`);
     }
-    this.threads = canShareMemory() ? threads : 1;
+    const maxBytes = options.maxBytes ?? MAX_BYTES;
+    if (!Number.isInteger(maxBytes) || maxBytes < MIB || maxBytes > MAX_BYTES) {
+      throw new RangeError(
+        `cpu({ maxBytes: ${maxBytes} }): expected a whole number of bytes from ${MIB} (1 MiB) to ${MAX_BYTES} (4 GiB)`,
+      );
+    }
+    this.caps = {
+      dtypes: new Set<DType>(["f32", "f16", "bf16", "i32", "u32", "bool"]),
+      maxOperands: 64,
+      maxBufferBytes: Math.max(0, maxBytes - MIB),
+    };
+    this.whyFewerThreads = threads === 1 ? null : canShareMemory() ? obstacle : NOT_SHARED;
+    this.threads = this.whyFewerThreads === null ? threads : 1;
     this.inlineNs = options.inlineNs ?? INLINE_NS;
     this.wide = revectorizes(options.revectorize);
     const tile = options.tile ?? defaultTile(this.wide);
     this.tile = { ...tile, fma: tile.fma && hasRelaxedSimd() };
     const shared = this.threads > 1;
-    this.heap = new Heap(shared);
+    this.heap = new Heap({
+      shared,
+      maxBytes,
+      done: () => this.done,
+      advance: () => this.workers?.advance(PATIENCE_MS) ?? false,
+    });
     this.gemm = gemmCore(this.tile, shared);
     this.workers = shared ? new Workers(this.heap, this.gemm, this.threads) : null;
   }
@@ -117,7 +145,12 @@ export class CpuBackend implements Backend {
         `alloc(${bytes}): expected a whole number of bytes up to ${this.caps.maxBufferBytes}`,
       );
     }
-    return new CpuBuffer(this, this.heap.allocate(bytes, "a tensor"), bytes);
+    let address = this.heap.tryAllocate(bytes);
+    if (address === null && this.temps !== null) {
+      this.releaseTemps(); // the next run of a program asks for them anew
+      address = this.heap.tryAllocate(bytes);
+    }
+    return new CpuBuffer(this, address ?? this.heap.allocate(bytes, "a tensor"), bytes);
   }
 
   /** Synchronous, except where an engine forbids compiling on its main thread. */
@@ -129,7 +162,7 @@ export class CpuBackend implements Backend {
       tile: this.tile,
     });
     const finish = (module: WebAssembly.Module): Executable => {
-      const image = new ProgramImage(this.heap, program, compiled, module, this.done);
+      const image = new ProgramImage(this.heap, program, compiled, module);
       this.images.add(image);
       return new CpuExecutable(this, image);
     };
@@ -162,7 +195,7 @@ export class CpuBackend implements Backend {
     });
     const program: Program = { buffers: [], scalars: 0, steps: [] };
     const module = new WebAssembly.Module(compiled.bytes);
-    const image = new ProgramImage(this.heap, program, compiled, module, this.done);
+    const image = new ProgramImage(this.heap, program, compiled, module);
     this.images.add(image);
     let best = Infinity;
     for (let i = 0; i < PEAK_RUNS; i++) {
@@ -227,7 +260,9 @@ export class CpuBackend implements Backend {
   /** @internal */
   writeBytes(address: number, data: Uint8Array): void {
     if (this.workers === null || this.idle) return this.heap.bytes.set(data, address);
-    const staging = this.heap.allocateOwn(data.byteLength, this.done);
+    const staging = this.heap.tryAllocateOwn(data.byteLength);
+    // without room for a copy all work is done by now, or nothing gets on
+    if (staging === null) return this.assertIdle().heap.bytes.set(data, address);
     this.heap.bytes.set(data, staging);
     const ticket = this.workers.submit(ENTRY.copy, address, staging, data.byteLength);
     this.heap.releaseOwn(staging, ticket);
@@ -243,7 +278,8 @@ export class CpuBackend implements Backend {
       return copy;
     }
     // work submitted after this call must not be seen: copy in order
-    const staging = heap.allocateOwn(bytes, this.done);
+    const staging = heap.tryAllocateOwn(bytes);
+    if (staging === null) return this.assertIdle().readBytes(address, bytes);
     const ticket = workers.submit(ENTRY.copy, staging, address, bytes);
     try {
       await workers.whenDone(ticket);
@@ -253,6 +289,13 @@ export class CpuBackend implements Backend {
     } finally {
       heap.releaseOwn(staging, ticket);
     }
+  }
+
+  private assertIdle(): this {
+    if (this.idle) return this;
+    throw new Error(
+      `the workers of the CPU backend have done nothing for ${PATIENCE_MS / 1000} s, and there is no memory to go on without them`,
+    );
   }
 
   /** @internal */
@@ -284,16 +327,17 @@ export class CpuBackend implements Backend {
     if (this.workers !== null && this.workers.last > 0)
       this.workers.submit(ENTRY.drop, image.descriptor, 0, 0);
     image.free(this.last);
-    if (this.images.size === 0 && this.temps !== null) {
-      this.heap.release(this.temps.address, this.temps.bytes, this.last);
-      this.temps = null;
-    }
+    if (this.images.size === 0) this.releaseTemps();
+  }
+
+  private releaseTemps(): void {
+    if (this.temps !== null) this.heap.release(this.temps.address, this.temps.bytes, this.last);
+    this.temps = null;
   }
 
   private reserveTemps(bytes: number): void {
     if (bytes <= (this.temps?.bytes ?? 0)) return;
-    if (this.temps !== null) this.heap.release(this.temps.address, this.temps.bytes, this.last);
-    this.temps = null;
+    this.releaseTemps();
     this.temps = { address: this.heap.allocate(bytes, "temporaries of a program"), bytes };
   }
 
@@ -302,7 +346,7 @@ export class CpuBackend implements Backend {
     if (this.scratch.bytes > 0) this.heap.releaseOwn(this.scratch.address, this.last);
     this.scratch = { address: 0, bytes: 0 };
     const aligned = Math.ceil(bytes / 64) * 64;
-    this.scratch = { address: this.heap.allocateOwn(aligned * this.threads, Infinity), bytes: aligned };
+    this.scratch = { address: this.heap.allocateForWork(aligned * this.threads), bytes: aligned };
   }
 }
 
@@ -392,7 +436,13 @@ class CpuExecutable implements Executable {
   }
 }
 
-/** Makes a CPU backend; `cpu()` makes a device of it. */
-export function createCpuBackend(options: CpuBackendOptions = {}): Promise<CpuBackend> {
-  return Promise.resolve(new CpuBackend(options));
+/**
+ * Makes a CPU backend; `cpu()` makes a device of it. Where a page's policy forbids workers, it warns on the console and
+ * computes on one thread.
+ */
+export async function createCpuBackend(options: CpuBackendOptions = {}): Promise<CpuBackend> {
+  const wantsWorkers = (options.threads ?? parallelism()) > 1 && canShareMemory();
+  const obstacle = wantsWorkers ? await whyNoWorkers() : null;
+  if (obstacle !== null) console.warn(`The CPU backend computes on one thread: ${obstacle}`);
+  return new CpuBackend(options, obstacle);
 }

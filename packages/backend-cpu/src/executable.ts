@@ -33,13 +33,7 @@ export class ProgramImage {
   private frames: Frame[] = [];
   private code: StepCode[] | null = null;
 
-  constructor(
-    heap: Heap,
-    program: Program,
-    compiled: CompiledProgram,
-    module: WebAssembly.Module,
-    done: number,
-  ) {
+  constructor(heap: Heap, program: Program, compiled: CompiledProgram, module: WebAssembly.Module) {
     this.heap = heap;
     this.compiled = compiled;
     this.module = module;
@@ -53,18 +47,18 @@ export class ProgramImage {
     }
     this.tempOffsets = offsets;
     this.tempBytes = end;
-    const { address, args } = this.writeDescriptor(done);
+    const { address, args } = this.writeDescriptor();
     this.descriptor = address;
     this.args = args;
   }
 
   /** Lays out descriptor, arguments and module bytes; see DESCRIPTOR. */
-  private writeDescriptor(done: number): { address: number; args: number[] } {
+  private writeDescriptor(): { address: number; args: number[] } {
     const { bytes, calls, frameBytes } = this.compiled;
     const argWords = calls.reduce((n, call) => n + call.args.length, 0);
     const headWords = DESCRIPTOR.first + DESCRIPTOR.callWords * calls.length;
     const moduleAt = 4 * (headWords + argWords);
-    const address = this.heap.allocateOwn(moduleAt + bytes.byteLength, done);
+    const address = this.heap.allocateOwn(moduleAt + bytes.byteLength);
     const { words } = this.heap;
     const d = address >>> 2;
     words[d + DESCRIPTOR.module] = address + moduleAt;
@@ -99,7 +93,7 @@ export class ProgramImage {
     const { scalarsAt, frameBytes } = this.compiled;
     let frame = this.frames.find((f) => f.ticket <= done);
     if (frame === undefined) {
-      frame = { address: this.heap.allocateOwn(frameBytes + 8, done), ticket: 0 };
+      frame = { address: this.heap.allocateOwn(frameBytes + 8), ticket: 0 };
       this.frames.push(frame);
     }
     const { words } = this.heap;

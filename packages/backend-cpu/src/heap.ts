@@ -3,24 +3,40 @@ import { Allocator } from "./allocator.ts";
 import { MAX_PAGES } from "./assembler.ts";
 
 const PAGE = 65536;
+/** The largest memory of WebAssembly, in bytes. */
+export const MAX_BYTES: number = MAX_PAGES * PAGE;
 const GIB = 2 ** 30;
 /** Memory grows by at least this much, so that it grows seldom. */
 const GROWTH = 16 * 2 ** 20;
 
+export interface HeapOptions {
+  readonly shared: boolean;
+  /** Bytes that the memory may grow to. */
+  readonly maxBytes: number;
+  /** The ticket of the last work that is finished. */
+  readonly done: () => number;
+  /** Blocks until more work is finished; false if there is none to wait for. */
+  readonly advance: () => boolean;
+}
+
 export class Heap {
   readonly memory: WebAssembly.Memory;
   readonly shared: boolean;
+  private readonly options: HeapOptions;
+  private readonly maxPages: number;
   private readonly allocator: Allocator;
   private live = 0;
   private peak = 0;
   private byteView: Uint8Array;
   private wordView: Int32Array;
 
-  constructor(shared: boolean) {
-    this.shared = shared;
-    this.memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES, shared });
+  constructor(options: HeapOptions) {
+    this.options = options;
+    this.shared = options.shared;
+    this.maxPages = Math.floor(options.maxBytes / PAGE);
+    this.memory = new WebAssembly.Memory({ initial: 1, maximum: this.maxPages, shared: this.shared });
     // address 0 stays unused; the last page too, so that addresses just past the end do not wrap around
-    this.allocator = new Allocator(64, (MAX_PAGES - 1) * PAGE, (end) => this.growTo(end));
+    this.allocator = new Allocator(64, (this.maxPages - 1) * PAGE, (end) => this.growTo(end));
     this.byteView = new Uint8Array(this.memory.buffer);
     this.wordView = new Int32Array(this.memory.buffer);
   }
@@ -42,35 +58,56 @@ export class Heap {
     return this.peak;
   }
 
-  /** Memory for data of users and programs; counted. */
-  allocate(bytes: number, what: string): number {
-    const address = this.take(bytes, Infinity, what);
+  /** Memory for data of users and programs; counted. Null if there is no room. */
+  tryAllocate(bytes: number): number | null {
+    const address = this.allocator.allocate(bytes);
+    if (address === null) return null;
     this.live += bytes;
     this.peak = Math.max(this.peak, this.live);
     return address;
   }
 
+  /** The same; throws if there is no room. */
+  allocate(bytes: number, what: string): number {
+    return this.tryAllocate(bytes) ?? this.refuse(bytes, what);
+  }
+
   /** Gives back what `allocate` returned; work up to `ticket` may still use it. */
   release(address: number, bytes: number, ticket: number): void {
-    this.allocator.release(address, ticket);
+    this.releaseOwn(address, ticket);
     this.live -= bytes;
   }
 
-  /** Memory for the backend's own use that the host writes right away, `done` being the last finished work. */
-  allocateOwn(bytes: number, done: number): number {
-    return this.take(bytes, done, "the backend");
+  /** Memory for the backend's own use that the host writes right away: waits for work that uses it. Null if there is no room. */
+  tryAllocateOwn(bytes: number): number | null {
+    for (;;) {
+      const address = this.allocator.allocate(bytes, this.options.done());
+      if (address !== null || !this.options.advance()) return address;
+    }
+  }
+
+  /** The same; throws if there is no room. */
+  allocateOwn(bytes: number): number {
+    return this.tryAllocateOwn(bytes) ?? this.refuse(bytes, "the backend");
+  }
+
+  /** Memory for the backend's own use that only submitted work writes. */
+  allocateForWork(bytes: number): number {
+    return this.allocator.allocate(bytes) ?? this.refuse(bytes, "the backend");
   }
 
   releaseOwn(address: number, ticket: number): void {
-    this.allocator.release(address, ticket);
+    this.allocator.release(address, ticket, this.options.done());
   }
 
-  private take(bytes: number, done: number, what: string): number {
-    const address = this.allocator.allocate(bytes, done);
-    if (address !== null) return address;
-    const gib = (x: number): string => `${(x / GIB).toFixed(2)} GiB`;
+  private refuse(bytes: number, what: string): never {
+    const size = (x: number): string =>
+      x >= GIB / 16 ? `${(x / GIB).toFixed(2)} GiB` : `${(x / 2 ** 20).toFixed(2)} MiB`;
+    const most = this.maxPages * PAGE;
+    const why =
+      most === MAX_BYTES ? "WebAssembly memory ends at 4 GiB" : `this device's memory ends at ${size(most)}`;
     throw new Error(
-      `out of memory: ${bytes} bytes for ${what}, with ${gib(this.live)} live; WebAssembly memory ends at 4 GiB. ` +
+      `out of memory: ${bytes} bytes for ${what}, with ${size(this.live)} live; ${why}. ` +
         "Use a smaller batch, half-precision weights or checkpointing, or free what is no longer needed",
     );
   }
@@ -78,7 +115,7 @@ export class Heap {
   private growTo(end: number): boolean {
     const have = this.memory.buffer.byteLength;
     if (end <= have) return true;
-    const limit = MAX_PAGES * PAGE;
+    const limit = this.maxPages * PAGE;
     const generous = Math.min(limit, Math.max(end, have + GROWTH, Math.floor(have * 1.25)));
     const grow = (to: number): boolean => {
       try {

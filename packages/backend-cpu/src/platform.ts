@@ -82,13 +82,70 @@ export function startWorker(source: string): WorkerHandle {
   return {
     post: (message) => worker.postMessage(message, []),
     keepAlive: () => undefined,
-    onFailure: (report) => worker.addEventListener("error", (event) => report(event.message)),
+    onFailure: (report) => worker.addEventListener("error", (event) => report(event.message || NO_REASON)),
     terminate: () => {
       worker.terminate();
       URL.revokeObjectURL(url);
     },
   };
 }
+
+/** What a page's content-security-policy does not allow, as browsers report it. */
+interface Violation {
+  readonly effectiveDirective: string;
+  readonly originalPolicy: string;
+}
+
+/**
+ * Why workers cannot be started here; null where they can. Pages may forbid it by their content-security-policy, which
+ * browsers tell only after the attempt. Elsewhere nothing is tried.
+ */
+export async function whyNoWorkers(): Promise<string | null> {
+  if (nodeModule("node:worker_threads") !== undefined) return null;
+  let violation: Violation | null = null;
+  const note = (event: unknown): void => void (violation ??= event as Violation);
+  const target = globalThis as unknown as EventTarget;
+  target.addEventListener("securitypolicyviolation", note);
+  try {
+    await answered("self.postMessage(0)");
+    return null;
+  } catch (error) {
+    await new Promise((resolve) => setTimeout(resolve, 10)); // the report may come after the error
+    return explained(violation, error instanceof Error ? error.message : String(error));
+  } finally {
+    target.removeEventListener("securitypolicyviolation", note);
+  }
+}
+
+function explained(violation: Violation | null, reason: string): string {
+  if (violation === null) return `a worker could not be started: ${reason}`;
+  const { effectiveDirective, originalPolicy } = violation;
+  const lacks =
+    effectiveDirective === "worker-src" || effectiveDirective === "script-src"
+      ? `has no "worker-src blob:"`
+      : `does not allow it (${effectiveDirective})`;
+  return `the page's content-security-policy ${lacks}, which workers need; it is: ${originalPolicy}`;
+}
+
+/** Starts a worker and waits for its first message. */
+async function answered(source: string): Promise<void> {
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  let worker: Worker | undefined;
+  try {
+    await new Promise<void>((resolve, reject) => {
+      worker = new Worker(url);
+      worker.addEventListener("message", () => resolve());
+      worker.addEventListener("error", (event) => reject(new Error(event.message || NO_REASON)));
+    });
+  } finally {
+    worker?.terminate();
+    URL.revokeObjectURL(url);
+  }
+}
+
+/** What is said where a browser gives no reason. */
+const NO_REASON =
+  'the browser gave no reason; the usual one is a content-security-policy of the page without "worker-src blob:"';
 
 /** Whether this engine compiles relaxed-SIMD fused multiply-add. */
 function acceptsRelaxedSimd(): boolean {

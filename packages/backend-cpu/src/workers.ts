@@ -9,6 +9,11 @@ import { CONTROL, CONTROL_BYTES, workerSource } from "./worker-source.ts";
 
 /** Iterations a worker spins before it sleeps: some tens of microseconds. */
 const SPIN = 20_000;
+/**
+ * How long a submission waits for room in the queue while no worker gets on. A worker may have died, which the event loop
+ * tells only those who let it run: the entry is then kept on this side.
+ */
+const PATIENCE_MS = 500;
 
 interface WaitAsync {
   waitAsync?(array: Int32Array, index: number, value: number): { readonly value: Promise<string> | string };
@@ -22,7 +27,12 @@ export class Workers {
   private readonly words = new Int32Array(this.control);
   private handles: WorkerHandle[] = [];
   private submitted = 0;
+  /** Entries in the queue or done; the others that were submitted are in `later`. */
+  private posted = 0;
+  private later: (readonly [kind: number, a: number, b: number, c: number])[] = [];
   private finished = 0;
+  /** How far the workers were when waiting for them was given up. */
+  private stuck: string | null = null;
   private waiting = 0;
   private failure: Error | null = null;
 
@@ -52,19 +62,53 @@ export class Workers {
     return this.done === this.submitted;
   }
 
-  /** Appends an entry to the queue; its ticket. */
+  /** Appends an entry to the queue; its ticket. Waits for room, as long as the workers get on. */
   submit(kind: number, a: number, b: number, c: number): number {
     if (this.failure !== null) throw this.failure;
     if (this.handles.length === 0) this.start();
-    while (this.submitted - this.done >= CONTROL.queueLength - 1) this.block();
-    const { words } = this;
-    const at = CONTROL.queue + (this.submitted & (CONTROL.queueLength - 1)) * CONTROL.entryWords;
-    words.set([kind, a, b, c], at);
-    words[CONTROL.pages] = this.heap.memory.buffer.byteLength / 65536;
+    this.later.push([kind, a, b, c]);
     this.submitted++;
-    Atomics.store(words, CONTROL.submitted, this.submitted | 0);
-    if (Atomics.load(words, CONTROL.sleepers) > 0) Atomics.notify(words, CONTROL.submitted);
+    do this.post();
+    while (this.later.length > 0 && this.advance(PATIENCE_MS));
     return this.submitted;
+  }
+
+  /** Blocks until another entry is done. False if all are, or if nothing has moved for so many milliseconds. */
+  advance(patience: number): boolean {
+    if (this.failure !== null) throw this.failure;
+    const before = this.done;
+    let [seen, since] = [this.state(), performance.now()];
+    if (before === this.submitted || seen === this.stuck) return false;
+    while (this.done === before) {
+      this.block();
+      const now = this.state();
+      if (now !== seen) [seen, since] = [now, performance.now()];
+      else if (performance.now() - since > patience) {
+        this.stuck = seen;
+        return false;
+      }
+    }
+    this.post();
+    return true;
+  }
+
+  /** Changes whenever any worker gets on. */
+  private state(): string {
+    const { done, generation, next, ready } = CONTROL;
+    return [done, generation, next, ready].map((at) => Atomics.load(this.words, at)).join();
+  }
+
+  /** Puts entries into the queue, as far as there is room. */
+  private post(): void {
+    const { words } = this;
+    const room = CONTROL.queueLength - 1 - (this.posted - this.done);
+    for (const entry of this.later.splice(0, room)) {
+      words.set(entry, CONTROL.queue + (this.posted & (CONTROL.queueLength - 1)) * CONTROL.entryWords);
+      this.posted++;
+    }
+    words[CONTROL.pages] = this.heap.memory.buffer.byteLength / 65536;
+    Atomics.store(words, CONTROL.submitted, this.posted | 0);
+    if (Atomics.load(words, CONTROL.sleepers) > 0) Atomics.notify(words, CONTROL.submitted);
   }
 
   /** Resolves when the entry with this ticket is done; meanwhile the process stays alive. */
@@ -74,6 +118,7 @@ export class Workers {
     try {
       while (this.done < ticket) {
         if (this.failure !== null) throw this.failure;
+        this.post();
         await this.change();
       }
     } finally {
@@ -123,7 +168,6 @@ export class Workers {
 
   /** Waits for the queue to move, where waiting is allowed; elsewhere returns at once. */
   private block(): void {
-    if (this.failure !== null) throw this.failure;
     try {
       Atomics.wait(this.words, CONTROL.done, this.finished | 0, 100);
     } catch {

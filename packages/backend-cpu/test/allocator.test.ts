@@ -48,6 +48,66 @@ test("blocks are aligned, within bounds, apart from one another, and coalesce wh
   );
 });
 
+/** What the allocator is to do, in plain words: who holds each cache line, or the last work that may use a free one. */
+class Model {
+  readonly lines: ({ held: true } | { held: false; ticket: number })[];
+
+  constructor(bytes: number) {
+    this.lines = Array.from({ length: bytes / ALIGNMENT }, () => ({ held: false, ticket: 0 }));
+  }
+
+  /** Whether so many neighbouring lines are free of all work after `done`. */
+  hasRoom(count: number, done: number): boolean {
+    let run = 0;
+    return this.lines.some((line) => (run = !line.held && line.ticket <= done ? run + 1 : 0) >= count);
+  }
+}
+
+test("a block is found exactly if there is room, and none is of unfinished work or another's", () => {
+  const lines = fc.integer({ min: 1, max: 12 });
+  const step = fc.oneof(
+    fc.record({ do: fc.constantFrom("forWork" as const, "forHost" as const), lines }),
+    fc.record({ do: fc.constant("free" as const), pick: fc.nat() }),
+    fc.record({ do: fc.constant("submit" as const) }),
+    fc.record({ do: fc.constant("finish" as const) }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 150 }), (steps) => {
+      const size = 40 * ALIGNMENT;
+      const model = new Model(size);
+      const allocator = new Allocator(0, size, () => true);
+      const held: { first: number; count: number }[] = [];
+      let [last, done] = [0, 0];
+      for (const step of steps) {
+        if (step.do === "submit") last++;
+        else if (step.do === "finish") done = Math.min(last, done + 1);
+        else if (step.do === "free") {
+          const [block] = held.splice(held.length && step.pick % held.length, 1);
+          if (!block) continue;
+          allocator.release(block.first * ALIGNMENT, last, done);
+          model.lines.fill({ held: false, ticket: last }, block.first, block.first + block.count);
+        } else {
+          const until = step.do === "forHost" ? done : Infinity;
+          const found = allocator.allocate(step.lines * ALIGNMENT, until);
+          assert.equal(found !== null, model.hasRoom(step.lines, until));
+          if (found === null) continue;
+          const first = found / ALIGNMENT;
+          for (const line of model.lines.slice(first, first + step.lines))
+            assert.ok(!line.held && line.ticket <= until);
+          model.lines.fill({ held: true }, first, first + step.lines);
+          held.push({ first, count: step.lines });
+        }
+        const used = held.reduce((sum, { count }) => sum + count * ALIGNMENT, 0);
+        assert.equal(allocator.usedBytes, used);
+        assert.ok(allocator.freeBytes + used <= size);
+      }
+      for (const { first } of held) allocator.release(first * ALIGNMENT, last, done);
+      assert.equal(allocator.allocate(size, last), 0); // nothing is lost
+    }),
+    { numRuns: 500 },
+  );
+});
+
 test("what unfinished work may still use is given to later work, but not to the host", () => {
   const allocator = new Allocator(64, LIMIT, () => true);
   const block = allocator.allocate(4096)!;

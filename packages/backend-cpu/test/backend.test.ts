@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { test } from "node:test";
 import { promisify } from "node:util";
+import { assign, type Device, type DeviceBuffer, full, nn, optim } from "@tiedlora/core";
 import { cpu, CpuBackend } from "../src/index.ts";
 import { matmulCase } from "./support/calls.ts";
 import { runOn } from "./support/run.ts";
@@ -48,6 +49,62 @@ test("what is too large for the memory is refused with what to do", () => {
   backend.close();
 });
 
+/** Fills a device's memory until it refuses, and frees it all; the most that it held. */
+function fillAndFree(device: Device, bytes: number): number {
+  const held: DeviceBuffer[] = [];
+  assert.throws(() => {
+    for (;;) held.push(device.backend.alloc(bytes));
+  }, /out of memory/);
+  for (const buffer of held) buffer.free();
+  return held.length * bytes;
+}
+
+for (const [maxBytes, piece] of [
+  [8 * 2 ** 20, 2 ** 16],
+  [2 ** 32, 2 ** 28],
+] as const) {
+  test(`after memory of ${maxBytes} bytes was full and freed, 200 of 200 steps run`, async () => {
+    const device = await cpu({ threads: 2, inlineNs: 0, maxBytes });
+    const w = nn.Parameter.from(device, ones, [64, 64], "f32", "w");
+    const optimizer = optim.sgd([w], { lr: 0 });
+    const x = device.tensor(ones, { shape: [64, 64] });
+    const losses: Promise<number>[] = [];
+    for (let step = 0; step < 200; step++) {
+      // while steps are under way, so that what is freed is still in use
+      if (step % 20 === 10) assert.ok(fillAndFree(device, piece) > 0.8 * maxBytes);
+      const loss = x.mul(step).matmul(w).sum();
+      optimizer.step(loss);
+      losses.push(loss.item());
+    }
+    const found = await Promise.all(losses);
+    found.forEach((loss, step) => assert.equal(loss, step * 64 ** 3));
+    device.close();
+  });
+}
+
+test("temporaries of programs that do not run make room for tensors", async () => {
+  const device = await cpu({ threads: 1, maxBytes: 16 * 2 ** 20 });
+  const x = device.tensor(new Float32Array(2 ** 20).fill(1), { shape: [1024, 1024] });
+  assert.equal(await x.matmul(x).matmul(x).sum().item(), 2 ** 40); // temporaries of 4 MiB or more
+  const half = device.backend.alloc(11 * 2 ** 20);
+  half.free();
+  assert.equal(await x.matmul(x).matmul(x).sum().item(), 2 ** 40);
+  device.close();
+});
+
+test("a step that there is no memory for has not happened: the weights stay, and so does what was built on them", async () => {
+  const device = await cpu({ threads: 1, maxBytes: 16 * 2 ** 20 });
+  const w = nn.Parameter.from(device, [1, 2, 3], [3], "f32", "w");
+  const before = w.mul(2);
+  const { liveBytes } = device.memory();
+  const ample = full([2 ** 20], 1).mul(w.sum());
+  const losses = [ample, ample.add(1), ample.add(2), ample.add(3)];
+  assert.throws(() => assign([[w, w.add(1)]], losses), /out of memory/);
+  assert.equal(device.memory().liveBytes, liveBytes);
+  assert.deepEqual(await before.toArray(), [2, 4, 6]);
+  device.close();
+});
+
 test("a closed device says so", async () => {
   const device = await cpu({ threads: 1 });
   const x = device.tensor([1, 2]);
@@ -62,6 +119,12 @@ test("options that make no sense are refused", () => {
   for (const threads of [0, 1.5, NaN, 1000]) {
     assert.throws(() => new CpuBackend({ threads }), /expected a whole number from 1 to 256/);
   }
+  for (const maxBytes of [0, 2 ** 20 - 1, 2 ** 20 + 0.5, 2 ** 33, NaN]) {
+    assert.throws(
+      () => new CpuBackend({ maxBytes }),
+      /expected a whole number of bytes from .* to 4294967296/,
+    );
+  }
 });
 
 test("a worker that dies rejects what waits for it", async () => {
@@ -74,6 +137,30 @@ test("a worker that dies rejects what waits for it", async () => {
     for (let i = 0; i < 1000; i++) await runOn(backend, [call], contents);
   }, /a worker of the CPU backend died/);
   backend.close();
+});
+
+test("a worker that dies during thousands of submissions rejects them all, and promptly", async () => {
+  const device = await cpu({ threads: 2, inlineNs: 0 });
+  const x = device.tensor(ones, { shape: [64, 64] });
+  await x.matmul(x).sum().item();
+  (device.backend as CpuBackend).workersForTest()[0]!.terminate();
+  const start = performance.now();
+  const pending = Array.from({ length: 5000 }, () => x.matmul(x).sum().item());
+  for (const { status } of await Promise.allSettled(pending)) assert.equal(status, "rejected");
+  await assert.rejects(Promise.all(pending), /a worker of the CPU backend died: it ended with code 1/);
+  assert.ok(performance.now() - start < 20_000);
+  await assert.rejects(x.mul(2).matmul(x).sum().item(), /died/);
+  device.close();
+});
+
+test("more submissions than the queue holds are all carried out, in order", async () => {
+  const device = await cpu({ threads: 2, inlineNs: 0 });
+  const w = nn.Parameter.from(device, [0], [1], "f32", "w");
+  for (let i = 0; i < 5000; i++) assign([[w, w.mul(i % 2 ? 1 : -1).add(1)]], []);
+  let expected = 0;
+  for (let i = 0; i < 5000; i++) expected = expected * (i % 2 ? 1 : -1) + 1;
+  assert.equal(await w.item(), expected);
+  device.close();
 });
 
 test("profile() names every kernel and counts its calls", async () => {
