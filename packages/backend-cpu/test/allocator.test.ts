@@ -48,18 +48,21 @@ test("blocks are aligned, within bounds, apart from one another, and coalesce wh
   );
 });
 
+const isFree = (ticket: number, done: number): boolean => ticket < Infinity && ticket <= done;
+
 /** What the allocator is to do, in plain words: who holds each cache line, or the last work that may use a free one. */
 class Model {
-  readonly lines: ({ held: true } | { held: false; ticket: number })[];
+  /** Infinity: held. */
+  readonly tickets: number[];
 
   constructor(bytes: number) {
-    this.lines = Array.from({ length: bytes / ALIGNMENT }, () => ({ held: false, ticket: 0 }));
+    this.tickets = new Array<number>(bytes / ALIGNMENT).fill(0);
   }
 
   /** Whether so many neighbouring lines are free of all work after `done`. */
   hasRoom(count: number, done: number): boolean {
     let run = 0;
-    return this.lines.some((line) => (run = !line.held && line.ticket <= done ? run + 1 : 0) >= count);
+    return this.tickets.some((ticket) => (run = isFree(ticket, done) ? run + 1 : 0) >= count);
   }
 }
 
@@ -85,16 +88,16 @@ test("a block is found exactly if there is room, and none is of unfinished work 
           const [block] = held.splice(held.length && step.pick % held.length, 1);
           if (!block) continue;
           allocator.release(block.first * ALIGNMENT, last, done);
-          model.lines.fill({ held: false, ticket: last }, block.first, block.first + block.count);
+          model.tickets.fill(last, block.first, block.first + block.count);
         } else {
           const until = step.do === "forHost" ? done : Infinity;
           const found = allocator.allocate(step.lines * ALIGNMENT, until);
           assert.equal(found !== null, model.hasRoom(step.lines, until));
           if (found === null) continue;
           const first = found / ALIGNMENT;
-          for (const line of model.lines.slice(first, first + step.lines))
-            assert.ok(!line.held && line.ticket <= until);
-          model.lines.fill({ held: true }, first, first + step.lines);
+          const tickets = model.tickets.slice(first, first + step.lines);
+          assert.ok(tickets.every((ticket) => isFree(ticket, until)));
+          model.tickets.fill(Infinity, first, first + step.lines);
           held.push({ first, count: step.lines });
         }
         const used = held.reduce((sum, { count }) => sum + count * ALIGNMENT, 0);
