@@ -9,7 +9,7 @@ import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapt
 import { ARCHITECTURES } from "./architectures.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { KvCache } from "./cache.ts";
-import { type Ids, idsTensor, type IdsShape, maskTensor } from "./inputs.ts";
+import { type Ids, idsTensor, type IdsShape, lossMask, readSegments } from "./inputs.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
 import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
@@ -27,6 +27,11 @@ export interface Batch {
   readonly inputIds: Ids;
   /** `[batch, length]`: 1 where a token is to be predicted (from those before it), 0 where not; all, without one. */
   readonly mask?: Ids;
+  /**
+   * `[batch, length]`, for rows that hold several examples one after another: a number for each token, another one where
+   * the next example, or padding, begins. Each is computed as if it were alone, and its first token is not predicted.
+   */
+  readonly segments?: readonly ArrayLike<number>[];
 }
 
 const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
@@ -178,17 +183,18 @@ export class Decoder extends nn.Module {
    * Mean over the predicted tokens of -log p(token | the tokens before it). Position t of the mask speaks of token t,
    * which position t - 1 predicts; the first token is never predicted.
    */
-  loss({ inputIds, mask }: Batch, choice: AdapterOptions = {}): Tensor {
+  loss({ inputIds, mask, segments }: Batch, choice: AdapterOptions = {}): Tensor {
     const ids = idsTensor(this.device, inputIds, this.config.vocab);
     const [, length] = ids.shape as IdsShape;
     if (length < 2)
       throw new RangeError(
         `loss: sequences of ${length} token; need at least 2, to predict one from another`,
       );
-    const options =
-      mask === undefined ? {} : { mask: maskTensor(this.device, mask, ids.shape).narrow(1, 1, length - 1) };
+    const counted = lossMask(this.device, mask, segments, ids.shape);
+    const read = segments ? { ...choice, segments: readSegments(segments) } : choice;
     // The last token predicts nothing: leaving it out changes no other position.
-    const logits = this.forward(ids.narrow(1, 0, length - 1), choice);
+    const logits = this.forward(ids.narrow(1, 0, length - 1), read);
+    const options = counted === null ? {} : { mask: counted };
     return nn.crossEntropy(logits, ids.narrow(1, 1, length - 1), options);
   }
 

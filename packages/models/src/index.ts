@@ -35,7 +35,7 @@ export {
 } from "./modules.ts";
 export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
-export { ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";
+export { lengthMatters, ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";
 export { sampleToken, type SamplingOptions } from "./sampling.ts";
 export { modelFiles, type OutputFile, type SaveOptions, weightFiles } from "./save.ts";
 export { type ChatMessage, type ChatOptions, loadTokenizerFrom, Tokenizer } from "./tokenizer.ts";

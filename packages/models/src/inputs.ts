@@ -26,8 +26,40 @@ export function idsTensor(device: Device, ids: Ids, vocab: number): Tensor {
   return device.tensor(flat, { shape: [ids.length, ids[0]!.length], dtype: "i32" });
 }
 
+/**
+ * Which tokens count in a loss, [batch, length - 1] as f32: those of `mask`, but not the first of a segment, which the
+ * segment before it would predict. Null: all.
+ */
+export function lossMask(
+  device: Device,
+  mask: Ids | undefined,
+  segments: readonly ArrayLike<number>[] | undefined,
+  [batch, length]: readonly number[],
+): Tensor | null {
+  const shape = [batch!, length! - 1];
+  const given = mask && maskTensor(device, mask, [batch!, length!]).narrow(1, 1, shape[1]!);
+  if (segments === undefined) return given ?? null;
+  checkRows(segments, "segments", batch!, length!);
+  const inner = segments.flatMap((row) =>
+    Array.from({ length: shape[1]! }, (_, t) => Number(row[t] === row[t + 1])),
+  );
+  const within = device.tensor(Float32Array.from(inner), { shape });
+  return given ? given.mul(within) : within;
+}
+
+/**
+ * The segments of all tokens but the last, which predicts nothing; so does the last of each segment, and apart from it a
+ * segment is as long as it is read alone.
+ */
+export function readSegments(segments: readonly ArrayLike<number>[]): number[][] {
+  return segments.map((row) => {
+    const own = runs(row);
+    return own.slice(0, -1).map((run, t) => (own[t + 1] === run ? 2 * run : 2 * run + 1));
+  });
+}
+
 /** A mask of the same shape as the ids, as f32. */
-export function maskTensor(device: Device, mask: Ids, shape: readonly number[]): Tensor {
+function maskTensor(device: Device, mask: Ids, shape: readonly number[]): Tensor {
   const given = isRows(mask) ? [mask.length, mask[0]?.length ?? 0] : mask.shape;
   if (given.length !== 2 || given[0] !== shape[0] || given[1] !== shape[1]) {
     throw new RangeError(
@@ -35,6 +67,25 @@ export function maskTensor(device: Device, mask: Ids, shape: readonly number[]):
     );
   }
   return isRows(mask) ? device.tensor(Float32Array.from(flatten(mask, "mask")), { shape }) : mask.cast("f32");
+}
+
+/** Numbers the stretches of equal numbers in a row from 0 on. */
+export function runs(row: ArrayLike<number>): number[] {
+  let run = 0;
+  return Array.from(row, (segment, t) => (t > 0 && segment !== row[t - 1] ? ++run : run));
+}
+
+/** Throws unless there is a number for each token. */
+export function checkRows(
+  rows: readonly ArrayLike<number>[] | undefined,
+  what: string,
+  batch: number,
+  length: number,
+): void {
+  if (!rows || (rows.length === batch && rows.every((row) => row.length === length))) return;
+  throw new RangeError(
+    `${what}: [${rows.length}, ${rows[0]?.length ?? 0}] was given; need [${batch}, ${length}], as the ids`,
+  );
 }
 
 function flatten(rows: readonly ArrayLike<number>[], what: string): number[] {

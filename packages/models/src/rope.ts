@@ -96,6 +96,11 @@ export function ropeFrequencies({ theta, dim, scaling }: RopeConfig, length: num
   return { perPosition: scale(scaling, theta, dim, length), attentionFactor };
 }
 
+/** Whether a model rotates by other frequencies in longer sequences. */
+export function lengthMatters({ rope }: { readonly rope: RopeConfig | null }): boolean {
+  return rope?.scaling.type === "dynamic" || rope?.scaling.type === "longrope";
+}
+
 /** Whether sequences of these two lengths have different frequencies. */
 export function frequenciesDiffer({ scaling }: RopeConfig, before: number, after: number): boolean {
   if (scaling.type === "dynamic")

@@ -2,14 +2,19 @@
 import { type Device, iota, type Tensor, where } from "@tiedlora/core";
 import type { KvCache } from "./cache.ts";
 import type { DecoderConfig } from "./config.ts";
-import type { IdsShape } from "./inputs.ts";
-import { type RopeConfig, ropeTables } from "./rope.ts";
+import { checkRows, type IdsShape, runs } from "./inputs.ts";
+import { frequenciesDiffer, type RopeConfig, type RopeTables, ropeTables } from "./rope.ts";
 
 export interface SequenceOptions {
   /** [batch, length] of 1 (a token) and 0 (padding, which nobody sees). Without one, all are tokens. */
   readonly attentionMask?: readonly ArrayLike<number>[];
-  /** [batch, length]. Default: 0, 1, 2, … over the tokens that are not padding. */
+  /** [batch, length]. Default: 0, 1, 2, … over the tokens that are not padding, anew in each segment. */
   readonly positions?: readonly ArrayLike<number>[];
+  /**
+   * [batch, length], for rows that hold several sequences one after another: a number for each token, another one where
+   * the next sequence begins. A token sees those of its own sequence alone. Without them, a row is one.
+   */
+  readonly segments?: readonly ArrayLike<number>[];
 }
 
 interface Visibility {
@@ -43,9 +48,9 @@ export function prepare(
   options: SequenceOptions,
   cache?: KvCache,
 ): Sequence {
-  if (cache && (options.attentionMask || options.positions)) {
+  if (cache && (options.attentionMask || options.positions || options.segments)) {
     throw new TypeError(
-      "forward: a cache keeps its own positions and padding; give no attentionMask or positions with it",
+      "forward: a cache keeps its own positions and padding; give no attentionMask, positions or segments with it",
     );
   }
   if (cache?.stale) {
@@ -56,31 +61,20 @@ export function prepare(
   }
   checkRows(options.attentionMask, "attentionMask", batch, length);
   checkRows(options.positions, "positions", batch, length);
+  checkRows(options.segments, "segments", batch, length);
+  const segments = options.segments?.map((row) => runs(row));
   const start = cache?.length ?? 0;
   const mask = options.attentionMask ?? (cache && start === 0 ? paddingMask(cache.pads, length) : undefined);
-  const rows = (options.positions ?? positionRows(start, length, mask, cache?.pads)).map((row) =>
-    Array.from(row),
-  );
+  const known = { mask, segments, pads: cache?.pads };
+  const rows = (options.positions ?? positionRows(start, length, known)).map((row) => Array.from(row));
   checkPositions(config, rows);
   return {
     positions: positionTensor(device, rows),
-    rotation: config.rope && rotationOf(config.rope, device, rows),
+    rotation: config.rope && rotationOf(config.rope, device, rows, segments),
     visibility: memoize((window) =>
-      cache && start > 0 ? visibleSlots(device, cache, window) : visibleTokens(device, mask, length, window),
+      cache && start > 0 ? visibleSlots(device, cache, window) : visibleTokens(device, known, length, window),
     ),
   };
-}
-
-function checkRows(
-  rows: readonly ArrayLike<number>[] | undefined,
-  what: string,
-  batch: number,
-  length: number,
-): void {
-  if (!rows || (rows.length === batch && rows.every((row) => row.length === length))) return;
-  throw new RangeError(
-    `${what}: [${rows.length}, ${rows[0]?.length ?? 0}] was given; need [${batch}, ${length}], as the ids`,
-  );
 }
 
 /** Undefined where nothing is padded. */
@@ -89,17 +83,25 @@ function paddingMask(pads: readonly number[], length: number): number[][] | unde
   return pads.map((pad) => Array.from({ length }, (_, slot) => (slot < pad ? 0 : 1)));
 }
 
-/** One row if none is padded, one for each when a cache is continued. Padding gets position 0, as in transformers' generate; nobody looks at it. */
-function positionRows(
-  start: number,
-  length: number,
-  mask: readonly ArrayLike<number>[] | undefined,
-  pads: readonly number[] | undefined,
-): number[][] {
-  if (mask) {
-    return mask.map((row) => {
+/** What is known of the rows of a batch. */
+interface Rows {
+  readonly mask: readonly ArrayLike<number>[] | undefined;
+  /** Numbered from 0 on; see `runs`. */
+  readonly segments: readonly (readonly number[])[] | undefined;
+  readonly pads: readonly number[] | undefined;
+}
+
+/** One row if all are alike, one for each when a cache is continued. Padding gets position 0, as in transformers' generate; nobody looks at it. */
+function positionRows(start: number, length: number, { mask, segments, pads }: Rows): number[][] {
+  const rows = mask ?? segments;
+  if (rows) {
+    return rows.map((_, row) => {
+      const segment = segments?.[row];
       let seen = 0;
-      return Array.from(row, (token) => Math.max(0, token ? seen++ : seen - 1));
+      return Array.from({ length }, (_, t) => {
+        if (t > 0 && segment && segment[t] !== segment[t - 1]) seen = 0;
+        return Math.max(0, !mask || mask[row]![t] ? seen++ : seen - 1);
+      });
     });
   }
   const from = (pad: number): number[] => Array.from({ length }, (_, t) => Math.max(0, start + t - pad));
@@ -125,24 +127,57 @@ function positionTensor(device: Device, rows: readonly number[][]): Tensor {
   return device.tensor(Int32Array.from(rows.flat()), { shape, dtype: "i32" });
 }
 
-/** Each row by its own length, on which some scalings depend: padding changes nothing. */
-function rotationOf(rope: RopeConfig, device: Device, rows: readonly number[][]): Rotation {
+/** Each sequence by its own length, on which some scalings depend: neither padding nor neighbours change anything. */
+function rotationOf(
+  rope: RopeConfig,
+  device: Device,
+  rows: readonly number[][],
+  segments: Rows["segments"],
+): Rotation {
   const width = rows[0]!.length;
   const half = rope.dim / 2;
   const cos = new Float32Array(rows.length * width * half);
   const sin = new Float32Array(cos.length);
-  for (const [i, row] of rows.entries()) {
-    const tables = ropeTables(rope, row, lengthOf(row));
-    cos.set(tables.cos, i * width * half);
-    sin.set(tables.sin, i * width * half);
+  const parts = rows.flatMap((row, i) =>
+    stretches(segments?.[i], width).map(([from, to]) => ({
+      at: i * width + from,
+      positions: row.slice(from, to),
+    })),
+  );
+  const tableOf = rotationTables(rope);
+  for (const { at, positions } of parts.sort((a, b) => lengthOf(b.positions) - lengthOf(a.positions))) {
+    const tables = tableOf(positions);
+    cos.set(tables.cos.subarray(0, positions.length * half), at * half);
+    sin.set(tables.sin.subarray(0, positions.length * half), at * half);
   }
   const shape = rows.length === 1 ? [width, half] : [rows.length, 1, width, half];
   return { cos: device.tensor(cos, { shape }), sin: device.tensor(sin, { shape }) };
 }
 
+/** Tables that begin with those of the given positions. Asked for the longest first, most need no computing. */
+function rotationTables(rope: RopeConfig): (positions: readonly number[]) => RopeTables {
+  const known: { readonly length: number; readonly tables: RopeTables }[] = [];
+  return (positions) => {
+    const length = lengthOf(positions);
+    const counted = positions.every((position, t) => position === t);
+    const found = counted && known.find((one) => !frequenciesDiffer(rope, one.length, length));
+    if (found) return found.tables;
+    const tables = ropeTables(rope, positions, length);
+    if (counted) known.push({ length, tables });
+    return tables;
+  };
+}
+
+/** Where each segment of a row begins and ends. */
+function stretches(segment: ArrayLike<number> | undefined, width: number): [from: number, to: number][] {
+  const starts = [0];
+  if (segment) for (let t = 1; t < width; t++) if (segment[t] !== segment[t - 1]) starts.push(t);
+  return starts.map((from, i) => [from, starts[i + 1] ?? width]);
+}
+
 function visibleTokens(
   device: Device,
-  mask: readonly ArrayLike<number>[] | undefined,
+  { mask, segments }: Rows,
   length: number,
   window: number | null,
 ): Visibility {
@@ -150,6 +185,12 @@ function visibleTokens(
   if (mask) {
     const hidden = Float32Array.from(mask.flatMap((row) => Array.from(row, (token) => (token ? 0 : HIDDEN))));
     biases.push(device.tensor(hidden, { shape: [mask.length, 1, 1, length] }));
+  }
+  if (segments) {
+    const shape = [segments.length, length];
+    const own = device.tensor(Int32Array.from(segments.flat()), { shape, dtype: "i32" });
+    const [query, key] = [own.reshape([-1, 1, length, 1]), own.reshape([-1, 1, 1, length])];
+    biases.push(where(query.eq(key), 0, HIDDEN));
   }
   if (window !== null && length > window) {
     const shape = [1, 1, length, length];

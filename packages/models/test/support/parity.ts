@@ -8,6 +8,7 @@ import type { Pretrained } from "../../src/pretrained.ts";
 import { IDS, MODELS, randomModel } from "./models.ts";
 import { naiveLogits } from "./naive.ts";
 import { assertNear } from "./near.ts";
+import { registerPacking } from "./packing.ts";
 import { needsShared, sharedJson, sharedPath } from "./shared.ts";
 
 interface Expected {
@@ -49,6 +50,7 @@ export function registerParity(
     after(() => device.close());
     const get = (): Device => device;
     registerArchitectures(get);
+    registerPacking(get);
     registerFixtures(get);
     registerStories(get, tokens);
   });
