@@ -70,10 +70,12 @@ export {
   type Batch,
   batchesOf,
   type BatchOptions,
+  type BatchSource,
   evaluationBatches,
   exampleOrder,
   packExamples,
   stackBatch,
+  stepsPerEpoch,
 } from "./data/batches.ts";
 export { type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
 export { DataError } from "./data/errors.ts";

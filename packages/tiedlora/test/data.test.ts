@@ -10,9 +10,10 @@ import {
   packExamples,
   readRecords,
   stackBatch,
+  stepsPerEpoch,
   type TextFile,
 } from "../src/index.ts";
-import { paddedLength } from "../src/data/batches.ts";
+import { batchesOfStep, paddedLength } from "../src/data/batches.ts";
 import { encodeExample, type EncodedExample, type TextEncoderLike } from "../src/data/encode.ts";
 import type { Message } from "../src/data/examples.ts";
 
@@ -344,21 +345,84 @@ suite("batches", () => {
 
   const lengths = fc.array(fc.integer({ min: 2, max: 300 }), { minLength: 1, maxLength: 60 });
 
-  test("hold every example once an epoch, also those that are sorted by length", () => {
-    fc.assert(
-      fc.property(lengths, fc.integer({ min: 1, max: 5 }), fc.nat(99), (sizes, batch, seed) => {
-        const examples = sizes.map((n, i) => ofLength(n, i));
-        const at = batchesOf(examples, { batch, maxLength: 300, seed, padId: -1 });
-        // 16 batches are made of 16 · batch successive examples of the shuffled order.
-        const seen = Array.from({ length: 16 }, (_, step) => at(step)).flatMap((b) =>
-          Array.from({ length: batch }, (_, row) => b.tokens[row * b.length]!),
-        );
-        const order = exampleOrder(sizes.length, seed);
-        const expected = Array.from({ length: 16 * batch }, (_, i) => order(i));
-        const sorted = (values: number[]): number[] => values.sort((a, b) => a - b);
-        assert.deepEqual(sorted(seen), sorted(expected));
+  /** The examples of each step, each known by its tokens, from step `start` on. */
+  function steps(
+    examples: readonly EncodedExample[],
+    { batch, accumulate, seed }: { batch: number; accumulate: number; seed: number },
+    [start, end]: readonly [number, number],
+  ): number[][] {
+    const at = batchesOf(examples, { batch, maxLength: 300, seed, padId: -1 });
+    return Array.from({ length: end - start }, (_, i) =>
+      batchesOfStep(start + i, accumulate, at.perEpoch).flatMap((index) => {
+        const { tokens, segments, length, batch: rows } = at(index);
+        assert.ok(rows <= batch);
+        const first = (i: number): boolean => i % length === 0 || segments[i] !== segments[i - 1];
+        return Array.from(tokens).filter((token, i) => token >= 0 && first(i));
       }),
     );
+  }
+
+  test("show every example once an epoch, whatever the batch, accumulation, packing, and where a run goes on", () => {
+    const choices = fc.record({
+      sizes: lengths,
+      batch: fc.integer({ min: 1, max: 9 }),
+      accumulate: fc.integer({ min: 1, max: 5 }),
+      pack: fc.boolean(),
+      seed: fc.nat(99),
+      cut: fc.nat(200),
+    });
+    fc.assert(
+      fc.property(choices, ({ sizes, pack, cut, ...rest }) => {
+        const alone = sizes.map((n, i) => ofLength(n, i));
+        const examples = pack ? packExamples(alone, 300) : alone;
+        const epoch = stepsPerEpoch(examples.length, rest.batch, rest.accumulate);
+        const resumed = cut % (3 * epoch);
+        const all = [...steps(examples, rest, [0, resumed]), ...steps(examples, rest, [resumed, 3 * epoch])];
+        const every = sizes.map((_, i) => i);
+        for (let n = 0; n < 3; n++) {
+          const seen = all.slice(n * epoch, (n + 1) * epoch).flat();
+          assert.deepEqual(seen.sort((a, b) => a - b), every); // prettier-ignore
+        }
+        assert.deepEqual(
+          all.map((step) => step.length > 0),
+          all.map(() => true),
+          "no step is empty",
+        );
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("of few lengths are not the same ones each epoch", () => {
+    const examples = Array.from({ length: 24 }, (_, i) => ofLength(2 + i, i)); // all are padded to 33
+    const at = batchesOf(examples, { batch: 4, maxLength: 300, seed: 3, padId: -1 });
+    const epoch = (n: number): string[] =>
+      Array.from({ length: 6 }, (_, i) => {
+        const { tokens, length } = at(6 * n + i);
+        return [0, 1, 2, 3].map((row) => tokens[row * length]).sort().join(); // prettier-ignore
+      });
+    assert.equal(new Set([...epoch(0), ...epoch(1), ...epoch(2)]).size, 18);
+  });
+
+  test("that hold what is left over are of the shortest examples: few programs", () => {
+    const examples = Array.from({ length: 43 }, (_, i) => ofLength(i < 12 ? 10 : 200 + i, i));
+    const at = batchesOf(examples, { batch: 4, maxLength: 300, seed: 0, padId: 0 });
+    assert.equal(at.perEpoch, 11);
+    const small = Array.from({ length: 55 }, (_, i) => at(i)).filter(({ batch }) => batch < 4);
+    assert.deepEqual(
+      small.map(({ batch, length }) => [batch, length]),
+      Array.from({ length: 5 }, () => [3, 33]),
+    );
+  });
+
+  test("of nothing, or of no examples each, are refused", () => {
+    const options = { batch: 3, maxLength: 300, seed: 5, padId: 0 };
+    assert.throws(() => batchesOf([], options), { name: "RangeError", message: /there are no examples/ });
+    for (const batch of [0, 1.5, NaN])
+      assert.throws(
+        () => batchesOf([ofLength(3)], { ...options, batch }),
+        /batch: .* was given; need a whole/,
+      );
   });
 
   test("are a function of seed and step alone: a run can go on anywhere", () => {
@@ -371,7 +435,7 @@ suite("batches", () => {
   });
 
   test("of examples sorted by length hold less padding", () => {
-    const examples = Array.from({ length: 400 }, (_, i) => ofLength(2 + ((i * 7919) % 500), i));
+    const examples = Array.from({ length: 400 }, (_, i) => ofLength(2 + ((i * 7919) % 500), i)); // 50 batches
     const options = { batch: 8, maxLength: 512, seed: 1, padId: 0 };
     const at = batchesOf(examples, options);
     const batches = Array.from({ length: 48 }, (_, step) => at(step));
@@ -411,6 +475,7 @@ suite("batches", () => {
         const packed = packExamples(sizes.map((n, i) => ofLength(n, i)), 300); // prettier-ignore
         assert.ok(packed.every(({ tokens }) => tokens.length <= 300));
         const learned = packed.flatMap(({ tokens, spans }) => spans.map(([a, b]) => [tokens[a], b - a + 1]));
+        for (const { spans, starts } of packed) assert.deepEqual(starts, spans.map(([a]) => a - 1)); // prettier-ignore
         assert.deepEqual(
           learned.sort(([a], [b]) => a! - b!),
           sizes.map((n, i) => [i, n]),

@@ -10,6 +10,7 @@ import {
   evaluate,
   lossInputs,
   methods,
+  packExamples,
   stackBatch,
   type StepReport,
   train,
@@ -173,6 +174,32 @@ suite("accumulated batches", () => {
       },
     });
     assert.deepEqual(asked, [0, 1, 2, 3, 4, 5]);
+  });
+
+  test("of the last step of an epoch may be fewer: none is of the next", async () => {
+    const asked: number[] = [];
+    const given = batchesOf(EXAMPLES, { ...OPTIONS, batch: 5 });
+    assert.equal(given.perEpoch, 3);
+    const batch = (index: number): Batch => {
+      asked.push(index);
+      return given(index);
+    };
+    const { options } = setup({ steps: 4, accumulate: 2, batch: Object.assign(batch, { perEpoch: 3 }) });
+    const all = await reports(options);
+    assert.deepEqual(asked, [0, 1, 2, 3, 4, 5]);
+    // Two steps are an epoch: all examples.
+    assert.equal(all[1]!.tokens, EXAMPLES.reduce((n, { tokens }) => n + tokens.length, 0)); // prettier-ignore
+  });
+});
+
+suite("packed examples", () => {
+  test("have the loss that they have in rows of their own", async () => {
+    const { model } = setup().options;
+    const packed = packExamples(EXAMPLES, 32);
+    assert.ok(packed.length <= 4);
+    const loss = (examples: readonly EncodedExample[]): Promise<number> =>
+      model.loss(lossInputs(model, stackBatch(examples, 33, 0))).item();
+    close(await loss(packed), await loss(EXAMPLES));
   });
 });
 

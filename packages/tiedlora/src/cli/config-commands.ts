@@ -14,7 +14,7 @@ import { checkLength, checkModelDirectory, describeData, openData } from "./load
 import { paint, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
-import { methodOf, stepsOf } from "./train.ts";
+import { methodOf, stepsOf, trainedOn } from "./train.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
 
@@ -81,9 +81,10 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
       await openData(valid, tokenizer, settings),
       settings.seq,
     );
-  const steps = stepsOf(settings, dataset.examples.length);
+  const steps = stepsOf(settings, trainedOn(dataset, settings).length);
   output.info(
     `${paint("green", "valid:")} ${method.name} rank ${method.rank}, ${trainable.toLocaleString("en-US")} trainable parameters, ` +
-      `${steps} steps of ${settings.batch * settings.accumulate} examples at a learning rate of ${settings.lr}`,
+      `${steps} steps of ${settings.batch * settings.accumulate} ${settings.pack ? "packed sequences" : "examples"} at a ` +
+      `learning rate of ${settings.lr}`,
   );
 }

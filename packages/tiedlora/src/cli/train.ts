@@ -5,8 +5,9 @@ import { type Device, optim } from "@tiedlora/core";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { adapt, type Adapter } from "../adapter.ts";
-import { packExamples } from "../data/batches.ts";
+import { packExamples, stepsPerEpoch } from "../data/batches.ts";
 import type { Dataset } from "../data/dataset.ts";
+import type { EncodedExample } from "../data/encode.ts";
 import type { Method } from "../method.ts";
 import { methodByName } from "../methods/index.ts";
 import { dataFile } from "../node/data.ts";
@@ -112,7 +113,7 @@ async function prepare({ settings, output, device }: Context): Promise<Prepared>
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
   const { settings, output, resume, json } = context;
   const { model, tokenizer, dataset, valid, adapter } = prepared;
-  const examples = settings.pack ? packExamples(dataset.examples, settings.seq) : dataset.examples;
+  const examples = trainedOn(dataset, settings);
   const steps = stepsOf(settings, examples.length);
   if (resume) await announceResume(output, settings.out, steps);
   else await writeRunFile(settings);
@@ -155,11 +156,17 @@ export function methodOf(
   return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
 }
 
+/** The examples as they go into batches. */
+export function trainedOn({ examples }: Dataset, { pack, seq }: TrainSettings): readonly EncodedExample[] {
+  return pack ? packExamples(examples, seq) : examples;
+}
+
 const DEFAULT_STEPS = 100;
 
 export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, examples: number): number {
   if (epochs === undefined) return steps ?? DEFAULT_STEPS;
-  return Math.max(1, Math.ceil((epochs * examples) / (batch * accumulate)));
+  const whole = epochs * stepsPerEpoch(examples, batch, accumulate);
+  return Math.max(1, Math.ceil(whole - 1e-9)); // 0.1 epochs of 30 steps are 3.0000000000000004
 }
 
 const RATES = {

@@ -10,6 +10,10 @@ export interface Batch {
   readonly tokens: Int32Array;
   /** `[batch, length]`: 1 where a token is to be predicted from those before it. */
   readonly mask: Float32Array;
+  /** `[batch, length]`: which example of its row a token belongs to, from 0 on; -1 for padding. */
+  readonly segments: Int32Array;
+  /** Whether rows hold several examples; see `packExamples`. */
+  readonly packed: boolean;
   /** Tokens that are not padding. */
   readonly tokenCount: number;
   /** Tokens that are to be predicted. */
@@ -39,7 +43,18 @@ export function stackBatch(examples: readonly EncodedExample[], maxLength: numbe
   });
   const tokenCount = examples.reduce((n, example) => n + example.tokens.length, 0);
   const predicted = examples.reduce((n, example) => n + predictedTokens(example), 0);
-  return { batch: examples.length, length, tokens, mask, tokenCount, predicted };
+  const packed = examples.some(({ starts }) => starts !== undefined);
+  const segments = segmentsOf(examples, length);
+  return { batch: examples.length, length, tokens, mask, segments, packed, tokenCount, predicted };
+}
+
+function segmentsOf(examples: readonly EncodedExample[], length: number): Int32Array {
+  const segments = new Int32Array(examples.length * length).fill(-1);
+  examples.forEach(({ tokens, starts = [0] }, row) => {
+    const end = row * length + tokens.length;
+    for (const [i, start] of starts.entries()) segments.fill(i, row * length + start, end);
+  });
+  return segments;
 }
 
 function longestOf(examples: readonly EncodedExample[]): number {
@@ -74,32 +89,80 @@ export interface BatchOptions {
   readonly padId: number;
 }
 
+/** The batches of a run, counted from 0; the same for the same index wherever it begins. */
+export interface BatchSource {
+  (index: number): Batch;
+  /** Batches in an epoch, which shows every example once. Undefined: there are no epochs. */
+  readonly perEpoch?: number;
+}
+
 /** So many batches are made of their examples together: enough for equal lengths, few enough to stay random. */
 const WINDOW = 16;
 
 /**
- * The batch of each step, counted from 0: shuffled anew each epoch, the same for the same seed. Examples of similar length
- * come together: the shuffled order is cut into windows of 16 batches, each is sorted by length and cut into batches, and
+ * The batches of all epochs, shuffled anew in each, the same for the same seed. An epoch shows every example once; where
+ * `batch` does not divide their number, one of its batches is smaller. Examples of similar length come together: the
+ * shuffled order of an epoch is cut into windows of 16 batches, each is sorted by padded length and cut into batches, and
  * these are shuffled again. So there is little padding, and few shapes to compile.
  */
 export function batchesOf(
   examples: readonly EncodedExample[],
   { batch, maxLength, seed, padId }: BatchOptions,
-): (step: number) => Batch {
+): BatchSource {
+  if (examples.length === 0) throw new RangeError("batches: there are no examples; give at least one");
+  if (!Number.isInteger(batch) || batch < 1)
+    throw new RangeError(`batch: ${batch} was given; need a whole number of examples from 1 on`);
+  const perEpoch = Math.ceil(examples.length / batch);
+  const windows = Math.ceil(perEpoch / WINDOW);
   const order = exampleOrder(examples.length, seed);
-  let window = -1;
+  let known = -1;
   let batches: readonly (readonly EncodedExample[])[] = [];
-  return (step) => {
-    const wanted = Math.floor(step / WINDOW);
-    if (wanted !== window) {
-      const first = wanted * WINDOW * batch;
-      const rows = Array.from({ length: WINDOW * batch }, (_, i) => examples[order(first + i)]!);
-      const sorted = chunks(byLength(rows), batch);
-      const mixed = permutation(key(seed).fold("batches").fold(wanted), WINDOW);
-      [window, batches] = [wanted, Array.from(mixed, (i) => sorted[i]!)];
+  const source = (index: number): Batch => {
+    const [epoch, place] = [Math.floor(index / perEpoch), index % perEpoch];
+    const window = epoch * windows + Math.floor(place / WINDOW);
+    if (window !== known) {
+      const first = Math.floor(place / WINDOW) * WINDOW * batch;
+      const count = Math.min(WINDOW * batch, examples.length - first);
+      const rows = Array.from(
+        { length: count },
+        (_, i) => examples[order(epoch * examples.length + first + i)]!,
+      );
+      const sorted = similar(rows, batch, maxLength);
+      const mixed = permutation(key(seed).fold("batches").fold(window), sorted.length);
+      [known, batches] = [window, Array.from(mixed, (i) => sorted[i]!)];
     }
-    return stackBatch(batches[step % WINDOW]!, maxLength, padId);
+    return stackBatch(batches[place % WINDOW]!, maxLength, padId);
   };
+  return Object.assign(source, { perEpoch });
+}
+
+/**
+ * Cuts examples into batches by padded length; those of one padded length stay as they are shuffled. What is left over
+ * are the shortest: a smaller batch of few lengths, for few programs.
+ */
+function similar(
+  rows: readonly EncodedExample[],
+  batch: number,
+  maxLength: number,
+): (readonly EncodedExample[])[] {
+  const padded = ({ tokens }: EncodedExample): number => paddedLength(tokens.length, maxLength);
+  const sorted = rows.toSorted((a, b) => padded(a) - padded(b));
+  const rest = rows.length % batch;
+  return [...(rest > 0 ? [sorted.slice(0, rest)] : []), ...chunks(sorted.slice(rest), batch)];
+}
+
+/** How many steps of `accumulate` batches an epoch of so many examples takes: the last may have fewer. */
+export function stepsPerEpoch(examples: number, batch: number, accumulate = 1): number {
+  return Math.ceil(Math.ceil(examples / batch) / accumulate);
+}
+
+/** The indices of the batches of a step, counted from 0. No step reaches into the next epoch. */
+export function batchesOfStep(step: number, accumulate: number, perEpoch: number = Infinity): number[] {
+  const steps = Math.ceil(perEpoch / accumulate);
+  const [epoch, place] = perEpoch === Infinity ? [0, step] : [Math.floor(step / steps), step % steps];
+  const first = place * accumulate;
+  const before = epoch === 0 ? 0 : epoch * perEpoch;
+  return Array.from({ length: Math.min(accumulate, perEpoch - first) }, (_, i) => before + first + i);
 }
 
 /** All examples once, in batches of similar length: for an evaluation. The last may be smaller. */
@@ -122,7 +185,7 @@ function chunks<T>(items: readonly T[], size: number): T[][] {
 
 /**
  * Joins short examples into sequences of up to `maxLength` tokens (best fit, longest first), so that hardly anything is
- * padding. The examples of a sequence see those before them; each still counts in the loss as it did alone.
+ * padding. Each example of a sequence sees itself alone, at positions from 0 on, and counts in the loss as it did alone.
  */
 export function packExamples(examples: readonly EncodedExample[], maxLength: number): EncodedExample[] {
   const open: { room: number; parts: EncodedExample[] }[] = [];
@@ -145,11 +208,14 @@ const MAX_OPEN = 256;
 function joinExamples(parts: readonly EncodedExample[]): EncodedExample {
   const tokens = new Int32Array(parts.reduce((n, part) => n + part.tokens.length, 0));
   const spans: Span[] = [];
+  const starts: number[] = [];
   let at = 0;
   for (const part of parts) {
     tokens.set(part.tokens, at);
+    starts.push(at);
     for (const [start, end] of part.spans) spans.push([at + start, at + end]);
     at += part.tokens.length;
   }
-  return { tokens, spans, line: parts[0]!.line, truncated: parts.some((part) => part.truncated) };
+  const truncated = parts.some((part) => part.truncated);
+  return { tokens, spans, starts, line: parts[0]!.line, truncated };
 }

@@ -24,6 +24,8 @@ export interface EncodedExample {
   readonly tokens: Int32Array;
   /** The tokens that count in the loss: ranges in ascending order, none of them empty. The first token never counts. */
   readonly spans: readonly Span[];
+  /** Where each of several examples begins that were packed into this one; they do not see each other. */
+  readonly starts?: readonly number[];
   readonly line: number;
   readonly truncated: boolean;
 }

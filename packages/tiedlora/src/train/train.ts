@@ -1,8 +1,8 @@
 /** The training loop: batches in, a report a step out. What is printed or saved is the caller's business. */
 import type { optim, Tensor } from "@tiedlora/core";
-import type { Decoder } from "@tiedlora/models";
+import { type Decoder, lengthMatters } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
-import type { Batch } from "../data/batches.ts";
+import { type Batch, batchesOfStep, type BatchSource } from "../data/batches.ts";
 import { breathe } from "./breathe.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
 
@@ -19,9 +19,12 @@ export interface TrainOptions {
   readonly start?: number;
   /** Tokens seen in those. Default: 0. */
   readonly tokens?: number;
-  /** The batches in order, counted from 0: step s takes batch s, or batches s·accumulate and the following. */
-  readonly batch: (index: number) => Batch;
-  /** Batches a step, whose gradients are those of one batch of all their tokens. Default: 1. */
+  /** The batches in order, counted from 0: step s takes batch s, or the next `accumulate`. */
+  readonly batch: BatchSource;
+  /**
+   * Batches a step, whose gradients are those of one batch of all their tokens; the last step of an epoch may have fewer.
+   * Default: 1.
+   */
   readonly accumulate?: number;
   /**
    * Whether the caller wants to look at the adapter as it is after so many steps: then the next step is not begun before
@@ -110,12 +113,12 @@ function submitStep(
   step: number,
   lr: number,
 ): Submitted {
-  const batches = Array.from({ length: accumulate }, (_, i) => batch(step * accumulate + i));
+  const batches = batchesOfStep(step, accumulate, batch.perEpoch).map((index) => batch(index));
   const predicted = batches.reduce((n, one) => n + one.predicted, 0);
   // Each part's loss is a mean over its own tokens: weighted by their share, the parts add up to the mean over all.
   const losses = batches.map((one): Tensor => {
     const loss = model.loss(lossInputs(model, one));
-    return accumulate === 1 ? loss : loss.mul(one.predicted / predicted);
+    return batches.length === 1 ? loss : loss.mul(one.predicted / predicted);
   });
   for (const loss of losses.slice(0, -1)) optimizer.accumulate(loss);
   optimizer.step(losses.at(-1));
@@ -129,12 +132,17 @@ function submitStep(
 /** A batch as the model's loss takes it. */
 export function lossInputs(
   model: Decoder,
-  { batch, length, tokens, mask }: Batch,
+  { batch, length, tokens, mask, segments, packed }: Batch,
 ): Parameters<Decoder["loss"]>[0] {
+  const rows = (values: Int32Array): Int32Array[] =>
+    Array.from({ length: batch }, (_, row) => values.subarray(row * length, (row + 1) * length));
   const shape = [batch, length];
+  // Where rotations depend on the length of a sequence, padding must not count as part of it.
+  const apart = packed || lengthMatters(model.config);
   return {
     inputIds: model.device.tensor(tokens, { shape, dtype: "i32" }),
     mask: model.device.tensor(mask, { shape }),
+    ...(apart && { segments: rows(segments) }),
   };
 }
 
