@@ -7,7 +7,10 @@ import { encodeUtf8, isPlainFileName, type Files, type Source } from "./format.t
 /** Opens a file for reading at offsets. Close it when done. */
 export async function fileSource(path: string): Promise<Source> {
   const handle = await open(path, "r");
-  const { size } = await handle.stat();
+  const { size } = await handle.stat().catch(async (error: unknown) => {
+    await handle.close();
+    throw error;
+  });
   return {
     name: path,
     size,

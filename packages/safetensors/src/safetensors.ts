@@ -59,9 +59,15 @@ export interface TensorFile {
   close(): Promise<void>;
 }
 
-/** Reads and checks the header. Throws FormatError; allocates nothing but the header. */
+/**
+ * Reads and checks the header. Throws FormatError; allocates nothing but the header. The source belongs to the file from
+ * here on: it is closed with it, and at once where the header is refused.
+ */
 export async function openSafetensors(source: Source): Promise<TensorFile> {
-  const { entries, metadata } = await readHeader(source);
+  const { entries, metadata } = await readHeader(source).catch(async (error: unknown) => {
+    await source.close?.();
+    throw error;
+  });
   const entry = (name: string): TensorEntry => {
     const found = entries.get(name);
     if (found) return found;

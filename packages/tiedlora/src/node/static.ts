@@ -6,6 +6,7 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { extname, join, normalize, sep } from "node:path";
+import { pipeline } from "node:stream";
 
 const TYPES: Readonly<Record<string, string>> = {
   ".html": "text/html; charset=utf-8",
@@ -69,9 +70,8 @@ async function answer(
     ...(isolated ? HEADERS : { "cache-control": HEADERS["cache-control"] }),
   });
   if (request.method === "HEAD") return void response.end();
-  createReadStream(file)
-    .on("error", () => response.destroy())
-    .pipe(response);
+  // Closes the file also when the reader goes away in the middle of it.
+  pipeline(createReadStream(file), response, () => undefined);
 }
 
 /** The path of an address, decoded; null if it is malformed. */

@@ -1,0 +1,21 @@
+/** Files that are refused are closed: a server that is sent bad ones goes on. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { test } from "node:test";
+import { ended, scriptArguments } from "./support/command.ts";
+import { temporary } from "./support/model-directory.ts";
+
+const skip = process.platform === "win32" && "there is no ulimit on Windows";
+
+test("fifty refused loads of each kind need no more than 64 file descriptors", { skip }, async () => {
+  const run = [process.execPath, ...scriptArguments("refused.ts"), temporary()];
+  const child = spawn("sh", ["-c", 'ulimit -n 64 && exec "$@"', "sh", ...run], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const { code, out, info } = await ended(child);
+  assert.equal(code, 0, info);
+  const refusals = JSON.parse(out) as Record<string, string>;
+  assert.ok(Object.keys(refusals).length >= 10);
+  assert.deepEqual(refusals, Object.fromEntries(Object.keys(refusals).map((name) => [name, "refused"])));
+  assert.doesNotMatch(info, /Closing file descriptor|Warning/);
+});
