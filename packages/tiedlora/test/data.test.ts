@@ -399,7 +399,7 @@ suite("batches", () => {
     const epoch = (n: number): string[] =>
       Array.from({ length: 6 }, (_, i) => {
         const { tokens, length } = at(6 * n + i);
-        return [0, 1, 2, 3].map((row) => tokens[row * length]).sort().join(); // prettier-ignore
+        return [0, 1, 2, 3].map((row) => tokens[row * length]).toSorted((a, b) => a! - b!).join(); // prettier-ignore
       });
     assert.equal(new Set([...epoch(0), ...epoch(1), ...epoch(2)]).size, 18);
   });

@@ -60,7 +60,7 @@ const texts = directory("texts", { "a.jsonl": '{"text": "a"}\n[]\n' + '{"text": 
 
 const device = reference();
 const model = tinyLlama(device);
-const adapter = await adapt(model, methods.lora({ rank: 2 }));
+const adapter = adapt(model, methods.lora({ rank: 2 }));
 await saveAdapter(adapter, native);
 writeFileSync(join(native, "adapter_model.safetensors"), BROKEN);
 const optimizer = optim.sgd(adapter.parameters(), { lr: 0.1 });
