@@ -270,9 +270,9 @@ function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, 
   return backpropagate([[again, g]], outer, "stop");
 }
 
-/** Gradients of the scalar `loss` with respect to `targets`; zeros where it does not depend on one. */
-export function gradients(loss: Node, targets: readonly Node[]): Node[] {
+/** Gradients of the scalar `loss` with respect to `targets`; null where it does not depend on one. */
+export function gradients(loss: Node, targets: readonly Node[]): (Node | null)[] {
   const seed = broadcastTo(constant(1, computeType(loss.dtype)), loss.shape);
   const found = backpropagate([[loss, seed]], new Set(targets), "continue");
-  return targets.map((target) => found.get(target) ?? fill(0, target.shape, computeType(target.dtype)));
+  return targets.map((target) => found.get(target) ?? null);
 }

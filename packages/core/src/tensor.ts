@@ -540,6 +540,12 @@ export function realize(...tensors: readonly Tensor[]): void {
  * Zeros where the loss does not depend on a tensor. Only what leads to `wrt` is differentiated.
  */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
+  const zeros = (t: Tensor): Tensor => new Tensor(build.fill(0, t.shape, computeType(t.dtype)), t.device);
+  return gradOrNull(loss, wrt).map((g, i) => g ?? zeros(wrt[i]!));
+}
+
+/** As `grad`, with null instead of zeros. */
+export function gradOrNull(loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
   if (loss.size !== 1) {
     throw new RangeError(
       `grad: the loss has shape ${show(loss.shape)}; reduce it to one number, e.g. by .mean()`,
@@ -548,7 +554,7 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (!isFloat(loss.dtype)) throw new TypeError(`grad: the loss is ${loss.dtype}, which has no gradient`);
   const device = deviceOf([loss, ...wrt]);
   const targets = wrt.map((t) => t.node);
-  return gradients(loss.node, targets).map((node) => new Tensor(node, device));
+  return gradients(loss.node, targets).map((node) => node && new Tensor(node, device));
 }
 
 /**

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Device, grad, key, nn, optim, reference, type Tensor } from "@tiedlora/core";
+import { type Device, grad, gradOrNull, key, nn, optim, reference, type Tensor } from "@tiedlora/core";
 import fc from "fast-check";
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void => {
@@ -258,4 +258,23 @@ test("no parameters, or none left to train, is an error that says so", () => {
   const p = parameter(device, [1]);
   p.requiresGrad = false;
   assert.throws(() => optim.adamW([p], { lr: 1 }).step(p.sum()), /every parameter is frozen/);
+});
+
+test("a loss that depends on none of the parameters is an error, not a step that trains nothing", async () => {
+  const device = reference();
+  const [p, q] = [parameter(device, [1, 2]), parameter(device, [3])];
+  const optimizer = optim.adamW([p], { lr: 0.1, weightDecay: 0.5 });
+  const none = /the loss depends on none of its 1 trained parameters/;
+  assert.throws(() => optimizer.step(q.square().sum()), none);
+  assert.throws(() => optimizer.step(p.detach().sum()), none);
+  assert.throws(() => optimizer.accumulate(device.tensor(1)), none);
+  assert.equal(optimizer.stepCount, 0);
+  assert.deepEqual([...(await p.data())], [1, 2]);
+  const both = optim.sgd([p, q], { lr: 1 });
+  both.step(q.sum()); // one of two is enough: the other stays
+  assert.deepEqual([...(await p.data()), ...(await q.data())], [1, 2, 2]);
+  assert.deepEqual(
+    gradOrNull(q.sum(), [p, q]).map((g) => g === null),
+    [true, false],
+  );
 });

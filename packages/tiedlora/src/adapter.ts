@@ -173,6 +173,16 @@ export class Adapter implements Owner {
     return this.#set.runs(this);
   }
 
+  /** Why the adapter changes nothing when its model runs now; null if it takes part. */
+  get idleReason(): string | null {
+    if (this.takesPart && this.#attached) return null;
+    if (!this.#attached)
+      return "it is not on its model: it was detached, deleted or replaced; attach it again";
+    if (this.#set.mergedNames.includes(this.name)) return "it is merged into the weights; unmerge first";
+    if (!this.#active) return "it is not active; set its active to true";
+    return "other adapters are chosen for the time of work that is not done (withActive, disabled, mixed); await that first";
+  }
+
   get dropoutKey(): Key | null {
     if (!this.training || this.method.dropout === 0) return null;
     if (this.#dropout?.step !== this.step)

@@ -4,6 +4,7 @@ import { optim, reference } from "@tiedlora/core";
 import {
   adapt,
   type Adapter,
+  adaptersOf,
   type Batch,
   batchesOf,
   DivergedError,
@@ -111,7 +112,58 @@ suite("training", () => {
   test("refuses an adapter of which everything is frozen", async () => {
     const { options, adapter } = setup();
     adapter.freeze();
-    await assert.rejects(reports(options), { message: /every parameter of the adapter is frozen/ });
+    await assert.rejects(reports(options), { message: /every parameter of it is frozen/ });
+  });
+
+  test("is refused at the first step where nothing of the adapter would be trained", async () => {
+    const refused = async (
+      reason: RegExp,
+      change: (made: Setup) => Partial<TrainOptions> | void,
+    ): Promise<void> => {
+      const made = setup();
+      const before = await values(made.adapter);
+      const options = { ...made.options, ...change(made) };
+      await assert.rejects(reports(options), (error: Error) => {
+        assert.match(error.message, /^train: nothing of adapter "default" would be trained: /);
+        assert.match(error.message, reason);
+        return true;
+      });
+      assert.deepEqual(await values(made.adapter), before);
+    };
+    await refused(/made for another model/, () => ({ model: tinyLlama() }));
+    await refused(/not on its model: it was detached/, ({ adapter }) => adapter.detach());
+    await refused(/not on its model: it was detached, deleted or replaced/, ({ options: { model } }) => {
+      adapt(model, methods.lora({ rank: 2 }), { replace: true });
+    });
+    await refused(/not active/, ({ options: { model } }) => adaptersOf(model).setActive());
+    await refused(/the optimizer has none of its parameters/, () => ({
+      optimizer: setup().options.optimizer,
+    }));
+    const merged = setup();
+    await adaptersOf(merged.options.model).merge();
+    await assert.rejects(reports(merged.options), {
+      message: /it is merged into the weights; unmerge first/,
+    });
+    const { options } = setup();
+    await assert.rejects(
+      adaptersOf(options.model).disabled(() => reports(options)),
+      { message: /other adapters are chosen for the time of work/ },
+    );
+  });
+
+  test("stops when the adapter is taken off the model between two steps", async () => {
+    const { options, adapter } = setup({ pauseAfter: () => true });
+    const all: number[] = [];
+    const run = async (): Promise<void> => {
+      for await (const { step } of train(options)) {
+        all.push(step);
+        if (step === 2) adapter.detach();
+      }
+    };
+    await assert.rejects(run(), {
+      message: /nothing of adapter "default" would be trained: it is not on its model/,
+    });
+    assert.deepEqual(all, [1, 2]);
   });
 
   test("leaves dropout off behind itself, also when the caller stops early", async () => {

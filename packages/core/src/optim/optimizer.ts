@@ -6,7 +6,7 @@ import type { Shape, Storage } from "../node.ts";
 import { checkMask, type Parameter } from "../parameter.ts";
 import type { Update } from "../plan.ts";
 import { sameShape } from "../shape.ts";
-import { deviceOf, execute, grad, Tensor, where } from "../tensor.ts";
+import { deviceOf, execute, gradOrNull, Tensor, where } from "../tensor.ts";
 import { checkNumber, checkRule, type Rule } from "./checks.ts";
 import type { Schedule } from "./schedule.ts";
 import { type OptimizerState, type State, StateMemory, type StateShapes } from "./state.ts";
@@ -125,7 +125,7 @@ export abstract class Optimizer {
   #gradients(loss: Tensor | undefined, trained: readonly Parameter[]): Tensor[] {
     if (!loss && this.#accumulated.size === 0)
       throw new RangeError("step: give a loss, or call accumulate(loss) first");
-    const fresh = loss ? grad(loss, trained) : [];
+    const fresh = loss ? dependentGradients(loss, trained) : [];
     return trained.map((p, i) => {
       const storage = this.#accumulated.get(p);
       const before = storage ? storedTensor(p, p.shape, storage) : null;
@@ -205,6 +205,17 @@ export abstract class Optimizer {
     this.#step = step;
     this.#dropAccumulated();
   }
+}
+
+/** Null for a parameter that the loss does not depend on. Throws if it depends on none: nothing would be trained. */
+function dependentGradients(loss: Tensor, trained: readonly Parameter[]): (Tensor | null)[] {
+  const gradients = gradOrNull(loss, trained);
+  if (gradients.some((g) => g !== null)) return gradients;
+  const names = trained.slice(0, 3).map(({ name }) => name);
+  throw new RangeError(
+    `optimizer: the loss depends on none of its ${trained.length} trained parameters (${names.join(", ")}` +
+      `${trained.length > 3 ? ", …" : ""}), so nothing would be trained; build the loss from the model that has them, without detach()`,
+  );
 }
 
 /** Which elements of `p` are trained, where a mask says so. */

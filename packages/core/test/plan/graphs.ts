@@ -170,5 +170,6 @@ export function randomGraph(tape: Tape, leaves: readonly Node[] = []): Node[] {
   const last = pool.at(-1)!;
   const targets = [pool[0]!, tape.of(pool)];
   const all = last.shape.map((_, axis) => axis);
-  return [...roots, ...gradients(build.reshape(build.sum(last, all), []), targets)];
+  const found = gradients(build.reshape(build.sum(last, all), []), targets);
+  return [...roots, ...found.filter((g) => g !== null)];
 }

@@ -15,12 +15,14 @@ export interface Evaluation {
   readonly tokens: number;
 }
 
-/** The loss over all batches, each token counting the same. Dropout is off meanwhile. */
+/** The loss over all batches, each token counting the same. The dropout of `adapter`, which is one of the model's, is off meanwhile. */
 export async function evaluate(
   model: Decoder,
   batches: readonly Batch[],
   adapter?: Adapter,
 ): Promise<Evaluation> {
+  if (adapter !== undefined && adapter.model !== model)
+    throw new Error(`evaluate: adapter "${adapter.name}" was made for another model`);
   const training = adapter?.training ?? false;
   adapter?.train(false);
   try {

@@ -55,12 +55,10 @@ export interface StepReport {
 
 /**
  * Trains the adapter, and reports each step once its loss is known. The next step is prepared while the device works.
- * Throws DivergedError when the loss is not finite.
+ * Throws DivergedError when the loss is not finite, and an error that says why when nothing of the adapter would be trained.
  */
 export async function* train(options: TrainOptions): AsyncGenerator<StepReport> {
   const { adapter, optimizer, steps, start = 0, signal } = options;
-  if (adapter.trainableParameters().length === 0)
-    throw new Error("nothing would be trained: every parameter of the adapter is frozen; unfreeze some");
   const meter = new Meter(steps, start, options.tokens ?? 0);
   let lastFinite: StepReport | null = null;
   const reportOf = async (submitted: Submitted): Promise<StepReport> => {
@@ -75,6 +73,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
   try {
     let pending: Promise<StepReport> | null = null;
     for (let step = start; step < steps && !isAborted(signal); step++) {
+      checkTrains(options);
       adapter.step = step;
       const lr = optimizer.lr;
       const submitted = submitStep(options, step, lr);
@@ -91,6 +90,20 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
   } finally {
     adapter.train(false);
   }
+}
+
+/** Throws if a step would train nothing of the adapter. Asked anew each step: it may be merged or taken off meanwhile. */
+function checkTrains({ model, adapter, optimizer }: TrainOptions): void {
+  const refuse = (reason: string): never => {
+    throw new Error(`train: nothing of adapter "${adapter.name}" would be trained: ${reason}`);
+  };
+  if (adapter.model !== model) refuse("it was made for another model; adapt this one, or train that one");
+  const { idleReason } = adapter;
+  if (idleReason !== null) refuse(idleReason);
+  const trained = adapter.trainableParameters();
+  if (trained.length === 0) refuse("every parameter of it is frozen; unfreeze some");
+  if (!trained.some((parameter) => optimizer.parameters.includes(parameter)))
+    refuse("the optimizer has none of its parameters; make it from adapter.parameters()");
 }
 
 /** Asked anew each step: others abort it. */
