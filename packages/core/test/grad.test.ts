@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkpoint, grad, nn, random, reference, type Tensor, zeros } from "@tiedlora/core";
+import { checkpoint, grad, iota, nn, random, realize, reference, type Tensor, zeros } from "@tiedlora/core";
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance = 1e-6): void => {
   assert.equal(actual.length, expected.length);
@@ -123,4 +123,20 @@ test("a loss that is no number, or no float, is refused", () => {
   const x = device.tensor([1, 2]);
   assert.throws(() => grad(x, [x]), /reduce it to one number/);
   assert.throws(() => grad(zeros([], "i32"), [x]), /no gradient/);
+});
+
+test("an extreme of something computed is found again in another kernel, where it may round otherwise", async () => {
+  const device = reference();
+  const x = device.tensor(
+    Float32Array.from({ length: 24 }, (_, i) => Math.sin(i) + i / 100),
+    { shape: [6, 4] },
+  );
+  // padding keeps the two kernels apart; computed in each, the values would not be those that were stored
+  const computed = x.pad([[1, 0], [0, 1]]).add(iota([7, 5], 1).cast("f32").mul(0.01)); // prettier-ignore
+  const [largest, position] = [computed.max(0), computed.argmax(0)];
+  const [gradient] = grad(largest.sum(), [x]);
+  realize(largest, position, gradient!);
+  const sums = await gradient!.sum(0).data();
+  assert.deepEqual([...sums], [1, 1, 1, 1]);
+  assert.ok((await position.data()).every((at) => at >= 0 && at < 7));
 });

@@ -47,6 +47,7 @@ export interface StorageOptions {
 export function chooseStored(order: readonly Node[], { roots, unfused, backend }: StorageOptions): Set<Node> {
   const stored = new Set(order.filter((node) => isMemory(node) || roots.has(node)));
   const { uses, stretched } = countUses(order);
+  const sought = searched(order);
   const estimates = new Map<Node, Estimate>();
   const reading = (node: Node): Estimate => ({ cost: 0, nodes: 0, reads: new Set([node]) });
   const given = (node: Node): Estimate => (stored.has(node) ? reading(node) : estimates.get(node)!);
@@ -74,6 +75,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     const cheap = estimate.cost <= CHEAP && reads <= 1.1 * bytesOf(node);
     const reasons = [
       isReduction(node),
+      sought.has(node),
       unfused?.has(node),
       (uses.get(node) ?? 0) > 1 && !cheap,
       stretched.has(node) && estimate.cost > TRIVIAL,
@@ -96,6 +98,14 @@ function sourceOf(stored: ReadonlySet<Node>): (node: Node) => Node {
 function storeGate(gate: Node, stored: Set<Node>): void {
   const node = sourceOf(stored)(gate);
   if (!isValue(node)) stored.add(node);
+}
+
+/** What is compared with its own extreme: computed twice, in two kernels, it might round to two numbers, and none be found. */
+function searched(order: readonly Node[]): Set<Node> {
+  const inputsOf = (ops: readonly Op[]): Node[] =>
+    order.filter(({ op }) => ops.includes(op)).flatMap(({ inputs }) => inputs.map(underMovement));
+  const compared = new Set(inputsOf(["eq"]));
+  return new Set(inputsOf(["reduceMax", "reduceMin"]).filter((node) => compared.has(node)));
 }
 
 /** How many nodes use each node's values, and which are read more than once an element by a use. */
