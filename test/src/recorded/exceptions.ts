@@ -1,0 +1,71 @@
+/** Recorded cases that may fail, and why. One that is right fails the suite, so that this list stays short. */
+
+/** A known difference from PyTorch. */
+export interface RecordedException {
+  /** Matches the ids of the cases. */
+  readonly cases: RegExp;
+  /** Matches the backends. */
+  readonly on: RegExp;
+  readonly reason: string;
+  /** It is being mended, and may be right already. */
+  readonly pending?: true;
+}
+
+const ALL = /./;
+
+export const EXCEPTIONS: readonly RecordedException[] = [
+  {
+    cases: /^(log1p|expm1)\//,
+    on: ALL,
+    reason: "there is no such primitive yet",
+    pending: true,
+  },
+  {
+    cases: /^(tanh|sigmoid|relu|silu|softplus|gelu|gelu-tanh)\/|^MLP\/2$|^graph-0\/462$/,
+    on: ALL,
+    reason: "activations lose digits far from 0 or drop NaN",
+    pending: true,
+  },
+  {
+    cases:
+      /^(max|min|argmax|argmin|maxPool2d|maximum|minimum)\/(special|long-nan)|^logSumExp\/special|^mean\/nothing/,
+    on: ALL,
+    reason: "NaN and infinities do not yet propagate as in IEEE 754",
+    pending: true,
+  },
+  {
+    cases: /^(sin|cos|log)\/(far|special|near)/,
+    on: ALL,
+    reason: "not accurate everywhere",
+    pending: true,
+  },
+  {
+    cases: /^cast\/\w+-(i32|u32|bool)$/,
+    on: ALL,
+    reason: "casts do not yet saturate",
+    pending: true,
+  },
+  {
+    cases: /^(concat|stack)\/\d+-b?f16/,
+    on: ALL,
+    reason: "parts in half precision are widened",
+    pending: true,
+  },
+  {
+    cases: /^crossEntropy\/ignore|^matmul\/\d+$|^einsum\//,
+    on: ALL,
+    reason: "no ignoreIndex, no vectors in matmul, no ellipsis or repeated labels in einsum yet",
+    pending: true,
+  },
+  {
+    cases: /^scaledDotProductAttention\/large-scores$/,
+    on: /cpu|webgpu/,
+    reason:
+      "the softmax is saturated and its gradient 1e-137; a kernel that takes dO·O from the stored O, as flash attention does, has the rounding of O there, 1e-7 of the terms",
+  },
+  {
+    cases: /^layerNorm\/11$/,
+    on: /cpu|webgpu/,
+    reason: "values of 55 ± 0.3: their mean is good to 4e-6 in f32, which is 1e-5 of a deviation",
+  },
+];

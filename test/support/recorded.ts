@@ -1,0 +1,20 @@
+/** Runs the cases recorded from PyTorch under node:test. */
+import { after, test } from "node:test";
+import type { Device } from "@tiedlora/core";
+import { recorded, type RecordedOptions } from "@tiedlora/test/recorded";
+
+interface RegisterOptions extends RecordedOptions {
+  readonly skip?: string | false;
+  /** What the names of the tests start with. */
+  readonly title?: string;
+}
+
+/** Registers a test for each operation. A `share` counts only where there is no TIEDLORA_LONG. */
+export function registerRecorded(makeDevice: () => Promise<Device> | Device, options: RegisterOptions): void {
+  const share = process.env["TIEDLORA_LONG"] === "1" ? 1 : (options.share ?? 1);
+  const suite = recorded(makeDevice, { ...options, share });
+  for (const { name, run } of suite.cases) {
+    test(`${options.title ?? ""}${name}`, { skip: options.skip ?? false }, run);
+  }
+  after(() => suite.close());
+}
