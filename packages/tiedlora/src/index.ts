@@ -81,6 +81,7 @@ export { type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.t
 export { DataError } from "./data/errors.ts";
 export { encodeExample, type EncodedExample, type EncodeOptions } from "./data/encode.ts";
 export { type ChatExample, type Example, type Message, type TextExample } from "./data/examples.ts";
-export { readRecords, type TextFile } from "./data/records.ts";
+export { readRecords } from "./data/records.ts";
+export { type TextFile, textOf } from "./data/text.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
 export { DivergedError, lossInputs, type StepReport, train, type TrainOptions } from "./train/train.ts";

@@ -7,7 +7,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { memoryFiles, nn, reference } from "@tiedlora/core";
 import { configFrom, createModel, loadTokenizerFrom, type Tokenizer } from "@tiedlora/models";
-import type { TextFile } from "../src/data/records.ts";
+import { type TextFile, textOf } from "../src/data/text.ts";
 import { document, tokenizerFiles, trainBpe } from "../src/gym/index.ts";
 import { directorySource, NO_FILES } from "../src/node/tasks.ts";
 import { logLikelihoods } from "../src/tasks/evaluate.ts";
@@ -254,7 +254,7 @@ test("a task of one's own is one declaration; names are unique, a wrong one gets
     maxTokens: 4,
     files: { train: [/^capitals\.txt$/] },
     async *read(file) {
-      for await (const piece of file.pieces()) {
+      for await (const piece of textOf(file)) {
         for (const line of piece.split("\n")) yield { prompt: `Capital of ${line}:`, answers: ["?"] };
       }
     },

@@ -1,8 +1,8 @@
 /** `tiedlora generate`: what a model writes after a prompt, with an adapter or without. */
-import { text as readAll } from "node:stream/consumers";
 import type { Command } from "commander";
 import { streamText, type Prompt, type TextOptions, type Tokenizer } from "@tiedlora/models";
 import { number, whole } from "./options.ts";
+import { wholeText } from "../data/text.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { addModelFlags, withModel, type ModelFlags } from "./with-model.ts";
@@ -80,7 +80,8 @@ export function addGenerate(program: Command, output: Output): void {
 async function promptFromInput(): Promise<string> {
   if (process.stdin.isTTY)
     throw new UsageError("--prompt is missing: give it, or write the prompt to the standard input");
-  return (await readAll(process.stdin)).replace(/\r?\n$/, "");
+  const input = { name: "the standard input", pieces: () => process.stdin as AsyncIterable<Uint8Array> };
+  return (await wholeText(input)).replace(/\r?\n$/, "");
 }
 
 function chatPrompt(tokenizer: Tokenizer, question: string): Prompt {

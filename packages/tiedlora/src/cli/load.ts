@@ -6,7 +6,7 @@ import type { Device } from "@tiedlora/core";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { loadConfig, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { loadDataset, type Dataset } from "../data/dataset.ts";
-import type { TextFile } from "../data/records.ts";
+import type { TextFile } from "../data/text.ts";
 import { nearest } from "../nearest.ts";
 import { paint, type Output } from "./output.ts";
 import type { DataSettings } from "./train-settings.ts";

@@ -25,11 +25,7 @@ export async function* delimitedRows(
   options: DelimitedOptions,
 ): AsyncGenerator<Row> {
   const parser = new RowParser(file, options);
-  let first = true;
-  for await (const piece of pieces) {
-    yield* parser.push(first && piece.startsWith("\ufeff") ? piece.slice(1) : piece);
-    first = false;
-  }
+  for await (const piece of pieces) yield* parser.push(piece);
   yield* parser.end();
 }
 

@@ -2,7 +2,8 @@
 import { encodeExample, type EncodedExample, type EncodeOptions, type TextEncoderLike } from "./encode.ts";
 import { DataError } from "./errors.ts";
 import { exampleReader, isChat, type Columns, type Example, type ToExample } from "./examples.ts";
-import { formatOf, readRecords, type TextFile } from "./records.ts";
+import { formatOf, readRecords } from "./records.ts";
+import type { TextFile } from "./text.ts";
 
 /** A file of examples as tokens, and what was cut or left out. */
 export interface Dataset {

@@ -90,10 +90,22 @@ function checkColumn(file: string, record: DataRecord, name: string): void {
 
 function textField(file: string, record: DataRecord, name: string): string {
   const value = record.fields[name];
-  if (typeof value === "string") return value;
+  if (typeof value === "string") return wellFormed(file, record, `"${name}"`, value);
   if (typeof value === "number") return String(value);
   const found = value === undefined ? "is missing" : `is ${JSON.stringify(value).slice(0, 40)}`;
   throw new DataError(file, record.line, `"${name}" ${found}; expected text`);
+}
+
+/** An escape of JSON may write half of a character, which a tokenizer would silently make U+FFFD of. */
+function wellFormed(file: string, record: DataRecord, what: string, text: string): string {
+  const half = /\p{Surrogate}/u.exec(text)?.[0];
+  if (half === undefined) return text;
+  const escape = `\\u${half.charCodeAt(0).toString(16)}`;
+  throw new DataError(
+    file,
+    record.line,
+    `${what} holds ${escape} alone, half of a surrogate pair and no character; write both halves, or leave it out`,
+  );
 }
 
 /** The Stanford Alpaca layout, with its instruction and optional input as the prompt. */
@@ -114,7 +126,8 @@ function chat(file: string, record: DataRecord): ChatExample {
     throw new DataError(file, record.line, `"messages" is not a list with at least one message`);
   const read = messages.map((message: unknown, i): Message => {
     const { role, content } = (message ?? {}) as Record<string, unknown>;
-    if (typeof role === "string" && typeof content === "string") return { role, content };
+    if (typeof role === "string" && typeof content === "string")
+      return { role, content: wellFormed(file, record, `messages[${i}]`, content) };
     const found = JSON.stringify(message)?.slice(0, 60);
     throw new DataError(
       file,

@@ -1,6 +1,7 @@
 /** Records of a data file: named fields with the line they come from. CSV, TSV, JSON lines, a JSON list, plain text. */
 import { DataError } from "./errors.ts";
 import { delimitedRows } from "./csv.ts";
+import { type TextFile, textOf, wholeText } from "./text.ts";
 
 export interface DataRecord {
   readonly fields: Readonly<Record<string, unknown>>;
@@ -9,12 +10,6 @@ export interface DataRecord {
 }
 
 export type DataFormat = "csv" | "tsv" | "jsonl" | "json" | "text";
-
-/** A file's text in pieces, and the name that messages call it by. */
-export interface TextFile {
-  readonly name: string;
-  pieces(): AsyncIterable<string>;
-}
 
 const BY_EXTENSION: Readonly<Record<string, DataFormat>> = {
   csv: "csv",
@@ -70,7 +65,7 @@ async function* tableRecords(
   quotes: boolean,
 ): AsyncGenerator<DataRecord> {
   let header: readonly string[] | null = null;
-  for await (const { fields, line } of delimitedRows(file.pieces(), file.name, { delimiter, quotes })) {
+  for await (const { fields, line } of delimitedRows(textOf(file), file.name, { delimiter, quotes })) {
     if (header === null) {
       header = checkHeader(fields, file.name, line);
     } else if (fields.length !== header.length) {
@@ -117,9 +112,7 @@ async function* jsonRecords(file: TextFile): AsyncGenerator<DataRecord> {
 
 /** A whole file that is one list of objects, as Alpaca's; it is read at once. */
 async function* jsonListRecords(file: TextFile): AsyncGenerator<DataRecord> {
-  let text = "";
-  for await (const piece of file.pieces()) text += piece;
-  text = text.replace(/^\ufeff/, "");
+  const text = await wholeText(file);
   const expected = "expected a list of objects, [{...}, ...]; one object a line goes into a .jsonl file";
   let items: unknown;
   try {
@@ -164,13 +157,22 @@ async function* textRecords(file: TextFile): AsyncGenerator<DataRecord> {
   }
 }
 
+/** A line may come in many pieces: each is searched once, however long the line is. */
 async function* lines(file: TextFile): AsyncGenerator<{ text: string; line: number }> {
-  let rest = "";
+  let parts: string[] = [];
   let line = 0;
-  for await (const piece of file.pieces()) {
-    const parts = (rest + (line === 0 && rest === "" ? piece.replace(/^\ufeff/, "") : piece)).split("\n");
-    rest = parts.pop()!;
-    for (const text of parts) yield { text: text.replace(/\r$/, ""), line: ++line };
+  const take = (last: string): { text: string; line: number } => {
+    const text = [...parts, last].join("").replace(/\r$/, "");
+    parts = [];
+    return { text, line: ++line };
+  };
+  for await (const piece of textOf(file)) {
+    let from = 0;
+    for (let end = piece.indexOf("\n"); end >= 0; end = piece.indexOf("\n", from)) {
+      yield take(piece.slice(from, end));
+      from = end + 1;
+    }
+    if (from < piece.length) parts.push(piece.slice(from));
   }
-  if (rest !== "") yield { text: rest.replace(/\r$/, ""), line: ++line };
+  if (parts.length > 0) yield take("");
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { DataError } from "../data/errors.ts";
 import { isDataFile } from "../data/records.ts";
 import { textFile } from "./files.ts";
-import type { TextFile } from "../data/records.ts";
+import type { TextFile } from "../data/text.ts";
 
 /** Names that each part goes by, before the extension. */
 const PARTS = {

@@ -9,7 +9,7 @@ import { saveModel } from "@tiedlora/models/node";
 import type { Adapter } from "../adapter.ts";
 import { adaptersOf } from "../adapters.ts";
 import { DataError } from "../data/errors.ts";
-import type { TextFile } from "../data/records.ts";
+import type { TextFile } from "../data/text.ts";
 import { adapterFiles, type AdapterFormat, loadAdapterFiles, type LoadOptions } from "../files/load.ts";
 import { mergedWeights } from "../files/merged.ts";
 import type { Provenance } from "../files/native.ts";
@@ -21,7 +21,7 @@ export async function textFile(path: string): Promise<TextFile> {
   if (found === null) throw new DataError(path, null, "there is no such file");
   if (!found.isFile()) throw new DataError(path, null, "this is not a file");
   if (found.size === 0) throw new DataError(path, null, "the file is empty");
-  return { name: path, pieces: () => createReadStream(path, { encoding: "utf8" }) as AsyncIterable<string> };
+  return { name: path, pieces: () => createReadStream(path) as AsyncIterable<Uint8Array> };
 }
 
 /** Writes an adapter into a directory. Either all files are replaced, or none. Throws if the format cannot hold it. */

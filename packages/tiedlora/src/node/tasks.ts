@@ -26,12 +26,11 @@ export function directorySource(directory: string): TaskSource {
   };
 }
 
-async function* unpacked(path: string): AsyncGenerator<string> {
+async function* unpacked(path: string): AsyncGenerator<Uint8Array> {
   // A failure of either stream reaches the loop below through the second.
   const stream = pipeline(createReadStream(path), createGunzip(), () => undefined);
-  stream.setEncoding("utf8");
   try {
-    for await (const piece of stream) yield piece as string;
+    for await (const piece of stream) yield piece as Uint8Array;
   } catch (cause) {
     throw new DataError(path, null, `cannot be unpacked: ${(cause as Error).message}`);
   }

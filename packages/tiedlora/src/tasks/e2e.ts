@@ -2,7 +2,8 @@
  * E2E NLG (Novikova et al. 2017): say what a list of slots and values means. Several references for each list. The Tied-LoRA paper
  * does not have this task; the prompt is ours.
  */
-import { readRecords, type TextFile } from "../data/records.ts";
+import { readRecords } from "../data/records.ts";
+import type { TextFile } from "../data/text.ts";
 import { BLEU } from "./metrics.ts";
 import { Fields } from "./reading.ts";
 import { defineTask, type Question, type Task } from "./task.ts";

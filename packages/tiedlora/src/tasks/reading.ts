@@ -1,17 +1,11 @@
 /** Reading data sets' files: whole JSON documents, parallel lines, and fields that must be what they are said to be. */
 import { DataError } from "../data/errors.ts";
-import type { TextFile } from "../data/records.ts";
-
-/** The whole text of a file. */
-export async function wholeText(file: TextFile): Promise<string> {
-  const pieces: string[] = [];
-  for await (const piece of file.pieces()) pieces.push(piece);
-  return pieces.join("").replace(/^\ufeff/, "");
-}
+import { type TextFile, wholeText } from "../data/text.ts";
 
 export async function wholeJson(file: TextFile): Promise<unknown> {
+  const text = await wholeText(file);
   try {
-    return JSON.parse(await wholeText(file));
+    return JSON.parse(text);
   } catch (cause) {
     throw new DataError(file.name, null, `not JSON: ${(cause as Error).message}`);
   }

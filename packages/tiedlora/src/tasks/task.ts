@@ -2,7 +2,7 @@
  * What a task is: questions read from the files of a data set, and the metrics that judge a model's answers. A task of one's
  * own is one call of `defineTask` in a file of one's own.
  */
-import type { TextFile } from "../data/records.ts";
+import type { TextFile } from "../data/text.ts";
 import { DataError } from "../data/errors.ts";
 import { type Split, splitOf } from "../gym/tasks.ts";
 

@@ -3,9 +3,9 @@
  * former, but how it asks is not known; the prompt is ours.
  */
 import { DataError } from "../data/errors.ts";
-import type { TextFile } from "../data/records.ts";
+import { type TextFile, wholeText } from "../data/text.ts";
 import { BLEU } from "./metrics.ts";
-import { allLines, wholeText } from "./reading.ts";
+import { allLines } from "./reading.ts";
 import { defineTask, type Question, type Task } from "./task.ts";
 
 /** The two sides of each of IWSLT's sets, as they come in the package of a language pair. */
