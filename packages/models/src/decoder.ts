@@ -9,7 +9,7 @@ import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapt
 import { ARCHITECTURES } from "./architectures.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { KvCache } from "./cache.ts";
-import { type Ids, idsTensor, type IdsShape, lossMask, readSegments } from "./inputs.ts";
+import { type Ids, idsTensor, type IdsShape, lossMask, readFor, readSegments, shownBy } from "./inputs.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
 import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
@@ -165,7 +165,7 @@ export class Decoder extends nn.Module {
   }
 
   #hidden(ids: Ids, options: ForwardOptions): Tensor {
-    const tokens = idsTensor(this.device, ids, this.config.vocab);
+    const tokens = idsTensor(this.device, ids, this.config.vocab, shownBy(options.attentionMask));
     const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, options.cache);
     // Half-precision tables are widened once here; from here on everything is f32.
     let x = this.#embed.forward(tokens).cast("f32");
@@ -184,7 +184,7 @@ export class Decoder extends nn.Module {
    * which position t - 1 predicts; the first token is never predicted.
    */
   loss({ inputIds, mask, segments }: Batch, choice: AdapterOptions = {}): Tensor {
-    const ids = idsTensor(this.device, inputIds, this.config.vocab);
+    const ids = idsTensor(this.device, inputIds, this.config.vocab, readFor(mask, segments));
     const [, length] = ids.shape as IdsShape;
     if (length < 2)
       throw new RangeError(

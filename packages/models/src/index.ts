@@ -23,6 +23,7 @@ export {
   streamTexts,
   type TextOptions,
 } from "./generate.ts";
+export { idsTensor } from "./inputs.ts";
 export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions } from "./load.ts";
 export {
   countParameters,

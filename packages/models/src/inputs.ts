@@ -7,23 +7,50 @@ export type IdsShape = [batch: number, length: number];
 
 const isRows = (ids: Ids): ids is readonly ArrayLike<number>[] => Array.isArray(ids);
 
-/** Checks rows of ids (those of a tensor cannot be checked here) and puts them on the device, [batch, length] i32. */
-export function idsTensor(device: Device, ids: Ids, vocab: number): Tensor {
+/** Whether a token is looked at by anybody: the id of one that is not may be anything. */
+export type Matters = (row: number, position: number) => boolean;
+
+/**
+ * Checks rows of ids (those of a tensor cannot be checked here) and puts them on the device, [batch, length] i32. Ids that do
+ * not matter, such as padding, become 0 where the embedding has no row for them.
+ */
+export function idsTensor(device: Device, ids: Ids, vocab: number, matters: Matters = () => true): Tensor {
   if (!isRows(ids)) {
     if (ids.rank === 2 && ids.dtype === "i32") return ids;
     throw new TypeError(
       `token ids: a tensor ${ids.dtype} [${ids.shape.join(", ")}] was given; need i32 [batch, length]`,
     );
   }
-  const flat = Int32Array.from(flatten(ids, "token ids"));
-  const bad = flat.findIndex((id) => id < 0 || id >= vocab);
-  if (bad >= 0) {
-    const length = ids[0]!.length;
-    throw new RangeError(
-      `token ids: ${flat[bad]} in row ${Math.floor(bad / length)}, position ${bad % length}; the vocabulary has ${vocab}`,
-    );
+  const flat = flatten(ids, "token ids");
+  const length = ids[0]!.length;
+  for (const [i, id] of flat.entries()) {
+    if (Number.isInteger(id) && id >= 0 && id < vocab) continue;
+    const [row, position] = [Math.floor(i / length), i % length];
+    if (matters(row, position))
+      throw new RangeError(
+        `token ids: ${id} in row ${row}, position ${position}; the vocabulary has ${vocab}: need whole numbers from 0 to ` +
+          `${vocab - 1}. Is it the model's own tokenizer?`,
+      );
+    flat[i] = 0;
   }
-  return device.tensor(flat, { shape: [ids.length, ids[0]!.length], dtype: "i32" });
+  return device.tensor(Int32Array.from(flat), { shape: [ids.length, length], dtype: "i32" });
+}
+
+/** Of a forward pass: the tokens that an attention mask shows. */
+export function shownBy(mask: readonly ArrayLike<number>[] | undefined): Matters {
+  return (row, position) => !mask || mask[row]?.[position] !== 0;
+}
+
+/** Of a loss: the tokens that are predicted, and those before them in their segment. */
+export function readFor(mask: Ids | undefined, segments: readonly ArrayLike<number>[] | undefined): Matters {
+  if (!mask || !isRows(mask)) return () => true;
+  return (row, position) => {
+    const [counts, segment] = [mask[row], segments?.[row]];
+    if (counts === undefined) return true;
+    for (let t = position; t < counts.length && segment?.[t] === segment?.[position]; t++)
+      if (counts[t] !== 0) return true;
+    return false;
+  };
 }
 
 /**
@@ -88,7 +115,8 @@ export function checkRows(
   );
 }
 
-function flatten(rows: readonly ArrayLike<number>[], what: string): number[] {
+/** The numbers of all rows, one after another. */
+function flatten(rows: readonly ArrayLike<number>[], what: string): Float64Array {
   const length = rows[0]?.length ?? 0;
   if (length === 0) throw new RangeError(`${what}: empty; need at least one row with one token`);
   const other = rows.findIndex((row) => row.length !== length);
@@ -97,5 +125,7 @@ function flatten(rows: readonly ArrayLike<number>[], what: string): number[] {
       `${what}: row ${other} has ${rows[other]!.length} entries, row 0 has ${length}; pad them to one length`,
     );
   }
-  return rows.flatMap((row) => Array.from(row));
+  const flat = new Float64Array(rows.length * length);
+  rows.forEach((row, i) => flat.set(row, i * length));
+  return flat;
 }

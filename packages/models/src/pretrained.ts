@@ -17,7 +17,11 @@ export class Pretrained {
 
   /** A token to fill rows up with; masks make its value irrelevant. */
   get padId(): number {
-    return this.tokenizer.padId ?? this.model.config.pad ?? this.model.config.eos[0] ?? 0;
+    const { vocab, pad, eos } = this.model.config;
+    const known = [this.tokenizer.padId, pad, eos[0]].find(
+      (id) => typeof id === "number" && id >= 0 && id < vocab,
+    );
+    return known ?? 0; // a tokenizer may have a token for padding that the model's embedding has no row for
   }
 
   /** What comes after the prompt. */

@@ -106,6 +106,35 @@ describe("the loss", () => {
   });
 });
 
+describe("an id that nobody looks at may be anything", () => {
+  const device = reference();
+  const { model } = randomModel(LLAMA, device);
+  const BEYOND = [23, -1, -100, 1e9, 0.5, NaN];
+
+  test("under an attention mask", async () => {
+    const attentionMask = [[0, 1, 1, 1, 0]];
+    const logits = (pad: number): Promise<ArrayLike<number>> =>
+      model.forward([[pad, 3, 1, 4, pad]], { attentionMask }).data();
+    const expected = await logits(0);
+    for (const pad of BEYOND) assert.deepEqual(await logits(pad), expected, `${pad}`);
+    assert.throws(() => model.forward([[3, 23]], { attentionMask: [[0, 1]] }), /23 in row 0, position 1/);
+  });
+
+  test("after what a loss counts, in each segment", async () => {
+    const mask = [[0, 1, 1, 0, 0, 1, 0]];
+    const segments = [[0, 0, 0, 0, 1, 1, 1]];
+    const loss = (pad: number): Promise<number> =>
+      model.loss({ inputIds: [[3, 1, 4, pad, 5, 9, pad]], mask, segments }).item();
+    const expected = await loss(0);
+    assert.ok(Number.isFinite(expected));
+    for (const pad of BEYOND) assert.equal(await loss(pad), expected, `${pad}`);
+    // Without segments the fourth is read by those after it.
+    const inputIds = [[3, 1, 4, 23, 5, 9, 23]];
+    assert.throws(() => model.loss({ inputIds, mask }), /23 in row 0, position 3; the vocabulary has 23/);
+    assert.throws(() => model.loss({ inputIds: [[3, 23]] }), /23 in row 0, position 1/);
+  });
+});
+
 describe("wrong inputs are refused with what was expected", () => {
   const device = reference();
   const { model } = randomModel(GPT2, device);
@@ -118,6 +147,12 @@ describe("wrong inputs are refused with what was expected", () => {
       /23 in row 1, position 0; the vocabulary has 23/,
     ],
     ["an id that is no id", () => model.forward([[-1]]), /-1 in row 0/],
+    ["half an id", () => model.forward([[1, 1.5]]), /1\.5 in row 0, position 1.*whole numbers from 0 to 22/],
+    [
+      "segments of another shape",
+      () => model.loss({ inputIds: [[1, 2]], segments: [[1]] }),
+      /segments: \[1, 1\] was given; need \[1, 2\]/,
+    ],
     [
       "too many positions",
       () => model.forward([Array<number>(17).fill(1)]),

@@ -285,6 +285,24 @@ suite("a data set", () => {
     });
   });
 
+  test("with a token that the model's embedding has no row for is an error with its line", async () => {
+    const token = (id: number): string => String.fromCharCode(id);
+    const of = (vocab: number): Promise<unknown> =>
+      loadDataset(file("a.txt", "abc\nxyz"), { ...tokenizer, token }, { maxLength: 16, vocab });
+    await of(501);
+    await assert.rejects(of(500), {
+      name: "DataError",
+      message: /^a\.txt, line 1: token 500 \(.*rows for 0 to 499 alone/,
+    });
+    await assert.rejects(
+      loadDataset(file("a.txt", "x\nxyz"), { ...tokenizer, token }, { maxLength: 16, vocab: 121 }),
+      {
+        message:
+          /^a\.txt, line 2: token 121 \("y"\) is in the tokenizer, but the model's embedding has rows for 0 to 120/,
+      },
+    );
+  });
+
   test("has a fingerprint that any other token changes", async () => {
     const of = async (text: string): Promise<string> => (await load("a.txt", text)).fingerprint;
     assert.equal(await of("xyz\nx"), await of("xyz\nx"));

@@ -63,14 +63,15 @@ export function addValidate(program: Command, output: Output): void {
 async function validate(settings: TrainSettings, output: Output): Promise<void> {
   await checkModelDirectory(settings.model);
   await checkLength(settings.model, settings.seq);
-  const linears = linearSpecs(await loadConfig(settings.model));
+  const config = await loadConfig(settings.model);
+  const linears = linearSpecs(config);
   const method = methodOf(settings);
   const problem = rankProblem(linears, method);
   if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
   const { trainable } = countParameters(linears, method);
   const tokenizer = await loadTokenizer(settings.model);
   const file = (await dataFile(settings.data, "train"))!;
-  const dataset = await openData(file, tokenizer, settings);
+  const dataset = await openData(file, tokenizer, settings, config);
   describeData(output, file.name, dataset, settings.seq);
   const valid =
     settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
@@ -78,7 +79,7 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
     describeData(
       output,
       `${valid.name} (held out)`,
-      await openData(valid, tokenizer, settings),
+      await openData(valid, tokenizer, settings, config),
       settings.seq,
     );
   const steps = stepsOf(settings, trainedOn(dataset, settings).length);

@@ -73,7 +73,7 @@ function show(value: number | string): string {
 async function onExamples(opened: Opened, flags: EvalFlags, data: string, output: Output): Promise<Measures> {
   const { model, tokenizer, padId, adapter } = opened;
   const file = (await dataFile(data, flags.split)) ?? (await dataFile(data, "train"))!;
-  const dataset = await openData(file, tokenizer, { ...flags, data });
+  const dataset = await openData(file, tokenizer, { ...flags, data }, model.config);
   if (!flags.json) describeData(output, file.name, dataset, flags.seq);
   const examples = dataset.examples.slice(0, flags.limit);
   const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });

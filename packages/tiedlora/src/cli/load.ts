@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { readdir } from "node:fs/promises";
 import type { Device } from "@tiedlora/core";
-import type { Decoder, Tokenizer } from "@tiedlora/models";
+import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
 import { loadConfig, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { loadDataset, type Dataset } from "../data/dataset.ts";
 import type { TextFile } from "../data/text.ts";
@@ -48,9 +48,15 @@ export async function checkLength(directory: string, seq: number, name = "--seq"
     );
 }
 
-/** Reads and encodes a file of examples. */
-export function openData(file: TextFile, tokenizer: Tokenizer, settings: DataSettings): Promise<Dataset> {
+/** Reads and encodes a file of examples, for a model whose embedding has `vocab` rows. */
+export function openData(
+  file: TextFile,
+  tokenizer: Tokenizer,
+  settings: DataSettings,
+  { vocab }: Pick<DecoderConfig, "vocab">,
+): Promise<Dataset> {
   return loadDataset(file, tokenizer, {
+    vocab,
     prompt: settings.promptColumn,
     completion: settings.completionColumn,
     separator: settings.separator,
@@ -75,9 +81,4 @@ export function describeData(
 
 function some(lines: readonly number[]): string {
   return lines.slice(0, 5).join(", ") + (lines.length > 5 ? ", ..." : "");
-}
-
-/** A token to fill rows up with. */
-export function padIdOf(model: Decoder, tokenizer: Tokenizer): number {
-  return tokenizer.padId ?? model.config.pad ?? model.config.eos[0] ?? 0;
 }

@@ -16,7 +16,7 @@ import { lastState, run, type RunResult } from "../node/run.ts";
 import { isWriteError, writing } from "../node/writing.ts";
 import { checkOut, checkRank } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import { checkLength, checkModelDirectory, describeData, openData, openModel, padIdOf } from "./load.ts";
+import { checkLength, checkModelDirectory, describeData, openData, openModel } from "./load.ts";
 import { EXIT, Interrupted, paint, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
 import { RUN_FILE, runSettings } from "./run-file.ts";
@@ -69,6 +69,7 @@ interface Context {
 interface Prepared {
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;
+  readonly padId: number;
   readonly dataset: Dataset;
   readonly valid: Dataset | null;
   readonly adapter: Adapter;
@@ -94,11 +95,11 @@ async function prepare({ settings, output, device }: Context): Promise<Prepared>
   const validFile =
     settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
   const method = methodOf(settings);
-  const { model, tokenizer } = await openModel(settings.model, device);
+  const { model, tokenizer, padId } = await openModel(settings.model, device);
   checkRank(model, method, output);
   model.checkpointing = settings.checkpointing;
-  const dataset = await openData(file, tokenizer, settings);
-  const valid = validFile && (await openData(validFile, tokenizer, settings));
+  const dataset = await openData(file, tokenizer, settings, model.config);
+  const valid = validFile && (await openData(validFile, tokenizer, settings, model.config));
   const adapter = await adapt(model, method, { seed: settings.seed });
   const { trainable } = adapter.count();
   output.info(
@@ -107,12 +108,12 @@ async function prepare({ settings, output, device }: Context): Promise<Prepared>
   );
   describeData(output, file.name, dataset, settings.seq);
   if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
-  return { model, tokenizer, dataset, valid, adapter };
+  return { model, tokenizer, padId, dataset, valid, adapter };
 }
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
   const { settings, output, resume, json } = context;
-  const { model, tokenizer, dataset, valid, adapter } = prepared;
+  const { model, padId, dataset, valid, adapter } = prepared;
   const examples = trainedOn(dataset, settings);
   const steps = stepsOf(settings, examples.length);
   if (resume) await announceResume(output, settings.out, steps);
@@ -133,7 +134,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         accumulate: settings.accumulate,
         maxLength: settings.seq,
         seed: settings.seed,
-        padId: padIdOf(model, tokenizer),
+        padId,
         evalEvery: settings.evalEvery,
         patience: settings.patience,
         saveEvery: settings.saveEvery,

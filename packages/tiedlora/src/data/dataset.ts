@@ -24,6 +24,8 @@ export interface Dataset {
 export interface DatasetOptions extends Columns, EncodeOptions {
   /** At most so many examples. Default: all. */
   readonly limit?: number;
+  /** Rows of the model's embedding: a token without one is an error here, not a loss of NaN. Default: not checked. */
+  readonly vocab?: number;
 }
 
 /** Reads and encodes all examples of a file, a piece at a time. Throws DataError with the line of what is wrong. */
@@ -44,6 +46,7 @@ export async function loadDataset(
       (isEmpty(example) ? empty : skipped).push(example.line);
       continue;
     }
+    checkTokens(file, encoded, tokenizer, options.vocab ?? Infinity);
     sample ??= example;
     examples.push(encoded);
     if (examples.length === options.limit) break;
@@ -65,6 +68,23 @@ function encodeOne(
   } catch (cause) {
     throw new DataError(file.name, example.line, `this chat cannot be written: ${(cause as Error).message}`);
   }
+}
+
+function checkTokens(
+  file: TextFile,
+  { tokens, line }: EncodedExample,
+  tokenizer: TextEncoderLike,
+  vocab: number,
+): void {
+  const id = tokens.find((one) => one < 0 || one >= vocab);
+  if (id === undefined) return;
+  const text = tokenizer.token?.(id);
+  throw new DataError(
+    file.name,
+    line,
+    `token ${id}${text === undefined ? "" : ` (${JSON.stringify(text)})`} is in the tokenizer, but the model's embedding has ` +
+      `rows for 0 to ${vocab - 1} alone; take the tokenizer that the model was trained with, or leave that token out`,
+  );
 }
 
 function isEmpty(example: Example): boolean {

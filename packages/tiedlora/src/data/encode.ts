@@ -9,6 +9,8 @@ export interface TextEncoderLike {
   encode(text: string, options?: { readonly specialTokens?: boolean }): readonly number[];
   /** Ends a completion; null: the model has no such token. */
   readonly eosId: number | null;
+  /** How the vocabulary writes a token: for messages. */
+  token?(id: number): string | undefined;
   /** A chat as text, special tokens included, by the model's own template. Needed for chats alone. */
   chat?(
     messages: readonly { readonly role: string; readonly content: string }[],

@@ -1,5 +1,5 @@
 /** Evaluates a model on the questions of a task: loss of the right answers, metrics of the generated ones. */
-import { generateText } from "@tiedlora/models";
+import { generateText, idsTensor } from "@tiedlora/models";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { nn } from "@tiedlora/core";
 import { evaluationBatches, stackBatch } from "../data/batches.ts";
@@ -148,7 +148,8 @@ export async function logLikelihoods(
   });
   const { batch, length, tokens, mask } = stackBatch(rows, maxLength, padId);
   const { device } = model;
-  const ids = device.tensor(tokens, { shape: [batch, length], dtype: "i32" });
+  const each = rows.map((_, row) => tokens.subarray(row * length, (row + 1) * length));
+  const ids = idsTensor(device, each, model.config.vocab);
   const weight = device.tensor(mask, { shape: [batch, length] }).narrow(1, 1, length - 1);
   const logits = model.forward(ids.narrow(1, 0, length - 1));
   return Promise.all(

@@ -147,16 +147,11 @@ export function lossInputs(
   model: Decoder,
   { batch, length, tokens, mask, segments, packed }: Batch,
 ): Parameters<Decoder["loss"]>[0] {
-  const rows = (values: Int32Array): Int32Array[] =>
-    Array.from({ length: batch }, (_, row) => values.subarray(row * length, (row + 1) * length));
-  const shape = [batch, length];
+  const rows = <T extends Int32Array | Float32Array>(values: T): T[] =>
+    Array.from({ length: batch }, (_, row) => values.subarray(row * length, (row + 1) * length) as T);
   // Where rotations depend on the length of a sequence, padding must not count as part of it.
   const apart = packed || lengthMatters(model.config);
-  return {
-    inputIds: model.device.tensor(tokens, { shape, dtype: "i32" }),
-    mask: model.device.tensor(mask, { shape }),
-    ...(apart && { segments: rows(segments) }),
-  };
+  return { inputIds: rows(tokens), mask: rows(mask), ...(apart && { segments: rows(segments) }) };
 }
 
 /** Speed and time left. The first step compiles, and is left out of the estimate once there are others. */

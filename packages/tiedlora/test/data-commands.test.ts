@@ -1,0 +1,67 @@
+/** What the commands say of data and tokenizers that do not fit, and what they make of separators. */
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { before, suite, test } from "node:test";
+import { tiedlora } from "./support/command.ts";
+import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
+
+const folder = temporary();
+const at = (...names: string[]): string => join(folder, ...names);
+await writeModel(at("model"));
+writeExamples(at("train.jsonl"));
+
+suite("a tokenizer with more tokens than the model's embedding has rows", () => {
+  const folderOf = at("more-tokens");
+  const flags = (data: string): string[] =>
+    `--model ${folderOf} --data ${at(data)} --seq 32 --batch 2 --backend reference`.split(" ");
+  const training = (out: string): string[] => [
+    "--rank",
+    "2",
+    "--lr",
+    "0.01",
+    "--steps",
+    "3",
+    "--out",
+    at(out),
+  ];
+
+  /** Adds a token of the id 98; the model's embedding has 98 rows. */
+  before(async () => {
+    await writeModel(folderOf);
+    const path = join(folderOf, "tokenizer.json");
+    const tokenizer = JSON.parse(readFileSync(path, "utf8")) as { added_tokens: Record<string, unknown>[] };
+    tokenizer.added_tokens.push({ ...tokenizer.added_tokens[0], id: 98, content: "<pad>" });
+    writeFileSync(path, JSON.stringify(tokenizer));
+    const config = join(folderOf, "tokenizer_config.json");
+    writeFileSync(
+      config,
+      JSON.stringify({ ...JSON.parse(readFileSync(config, "utf8")), pad_token: "<pad>" }),
+    );
+    writeFileSync(
+      at("padded.jsonl"),
+      '{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": "b<pad>"}\n',
+    );
+  });
+
+  test("is of no consequence where they are padding alone", async () => {
+    const padded = await tiedlora("train", ...flags("train.jsonl"), ...training("padded"));
+    const plain = await tiedlora("train", ...flags("train.jsonl").with(1, at("model")), ...training("plain"));
+    assert.deepEqual([padded.code, plain.code], [0, 0], padded.info);
+    const losses = (text: string): string[] => text.match(/loss \d\.\d{4}/g) ?? [];
+    assert.ok(losses(plain.info).length >= 3);
+    assert.deepEqual(losses(padded.info), losses(plain.info));
+  });
+
+  for (const command of ["validate", "train", "eval"]) {
+    test(`${command} names the line that holds one`, async () => {
+      const more = command === "eval" ? [] : training("refused");
+      const { code, info } = await tiedlora(command, ...flags("padded.jsonl"), ...more);
+      assert.equal(code, 1, info);
+      assert.match(
+        info,
+        /padded\.jsonl, line 2: token 98 \("<pad>"\) is in the tokenizer.*rows for 0 to 97 alone/,
+      );
+    });
+  }
+});
