@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeCase, writeCase } from "./case.ts";
 import type { CaseResult, Job } from "./job.ts";
+import type { Target } from "./target.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
 
 export interface FuzzOptions {
@@ -155,6 +156,8 @@ class Child {
   }
 }
 
+const prepared = new Map<TargetName, Promise<Target>>();
+
 async function saveCase(
   target: TargetName,
   number: number,
@@ -162,6 +165,7 @@ async function saveCase(
 ): Promise<string | null> {
   if (save === undefined) return null;
   const directory = join(save, `${target}-${seed}-${number}`);
-  writeCase((await makeCase(target, await TARGETS[target](), seed, number)).files, directory);
+  if (!prepared.has(target)) prepared.set(target, Promise.resolve(TARGETS[target]()));
+  writeCase((await makeCase(target, await prepared.get(target)!, seed, number)).files, directory);
   return directory;
 }
