@@ -165,8 +165,9 @@ test("the page holds all it needs, and text from runs cannot become markup", () 
       summary: summarize(RESULTS),
       spec: SWEEP,
     },
-    { scripts: ["const a = 1;"], styles: ["b{}"] },
+    { scripts: ["const a = 1;"], styles: ["b{}"], digest: () => "abc=" },
   );
+  assert.match(html, /content="default-src &#39;none&#39;; script-src &#39;sha256-abc=&#39;;/);
   assert.ok(html.includes("<h1>A &lt;b&gt;</h1>"));
   assert.ok(html.includes("the loss is NaN &amp; &lt;more&gt;"));
   assert.ok(!html.includes("<script>alert"));

@@ -131,7 +131,7 @@ test("no text crashes the reader in another way than by its own error", () => {
         try {
           parseSweep(text, "f");
         } catch (error) {
-          assert.equal((error as Error).name, "SpecError");
+          assert.equal((error as Error).name, "YamlError");
         }
       },
     ),

@@ -152,7 +152,7 @@ function target(seeds: readonly (readonly [model: "llama" | "gpt2", CaseFiles])[
   };
 }
 
-const paths = (model: Decoder): string => [...adaptersOf(model).ownParameters()].map(([path, { requiresGrad }]) => `${path} ${requiresGrad}`).join(" "); // prettier-ignore
+const paths = (model: Decoder): string => [...adaptersOf(model).ownParameters()].map(([path, { shape }]) => `${path} ${shape.join("x")}`).join(" "); // prettier-ignore
 
 async function seedsOf(
   list: readonly Method[],

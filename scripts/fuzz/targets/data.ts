@@ -67,7 +67,7 @@ export function data(): Target {
     async read(files, directory) {
       for (const name of files.keys()) {
         const file = await textFile(join(directory, name));
-        const set = await loadDataset(file, ENCODER as never, { maxLength: 256, separator: "\n" } as never);
+        const set = await loadDataset(file, ENCODER, { maxLength: 256, separator: "\n" });
         sound(set.examples.length > 0, "it has no examples");
         for (const { tokens, spans } of set.examples) {
           sound(tokens.length > 0 && tokens.length <= 256, `an example has ${tokens.length} tokens`);

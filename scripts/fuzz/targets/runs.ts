@@ -32,17 +32,17 @@ interface Run {
   readonly optimizer: optim.Optimizer;
 }
 
-async function newRun(): Promise<Run> {
-  const adapter = await adapt(tinyLlama(reference()), methods.tl6({ rank: 2 }));
+function newRun(): Run {
+  const adapter = adapt(tinyLlama(reference()), methods.tl6({ rank: 2 }));
   return { adapter, optimizer: optim.adamW(adapter.trainableParameters(), { lr: 0.01 }) };
 }
 
 /** A folder of a run with two checkpoints. */
 async function checkpointFiles(): Promise<CaseFiles> {
   const directory = mkdtempSync(join(tmpdir(), "fuzz-run-"));
-  const run = await newRun();
+  const run = newRun();
   for (const step of [1, 2]) {
-    await run.optimizer.step(lossOf(run.adapter.model as ReturnType<typeof tinyLlama>));
+    run.optimizer.step(lossOf(run.adapter.model as ReturnType<typeof tinyLlama>));
     const state = {
       step,
       tokens: 10 * step,
@@ -60,7 +60,7 @@ async function checkpointFiles(): Promise<CaseFiles> {
 
 export async function checkpoints(): Promise<Target> {
   const files = await checkpointFiles();
-  const run = await newRun();
+  const run = newRun();
   return {
     seed: () => new Map(files),
     onDisk: true,
@@ -120,7 +120,7 @@ export function sweepResults(): Target {
       const results = configs.filter(() => random.chance(0.8)).map((config, i) => resultOf(config, i));
       const failed = configs
         .filter(() => random.chance(0.2))
-        .map((config) => ({ id: `${runId(config)}`, config, message: "it diverged" }));
+        .map((config) => ({ id: runId(config), config, message: "it diverged" }));
       return new Map([
         ["sweep.yaml", utf8(SWEEP)],
         ...[resultOf(configs[0]!, 0), ...results].map((one): [string, Uint8Array] => [
@@ -139,7 +139,7 @@ export function sweepResults(): Target {
       const spec = readFileSync(join(directory, "sweep.yaml"), "utf8");
       const html = reportHtml(
         { title: "a sweep", results, failures, summary, spec },
-        { scripts: [], styles: [] },
+        { scripts: [], styles: [], digest: () => "" },
       );
       sound(!/<img|<script>alert|<!--/.test(html), "the report runs what was in a result");
       sound(!/>\s*(NaN|undefined|-?Infinity)/.test(html), "the report shows numbers that are none");

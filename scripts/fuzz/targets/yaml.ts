@@ -54,7 +54,7 @@ export function runFiles(): Target {
     async read(_files, directory) {
       const settings = await readSettings(TRAIN_SETTINGS, join(directory, "run.yaml"));
       for (const [name, value] of Object.entries(settings))
-        sound(typeof value !== "number" || Number.isFinite(value), `${name} is ${String(value)}`);
+        sound(typeof value !== "number" || Number.isFinite(value), `${name} is not finite`);
     },
     words: ["tl6", "lora", "qkv", "all-linear", "/(a+)+$/", "/(?=/", "cosine", "none"],
   };
@@ -70,7 +70,7 @@ export function sweeps(): Target {
       sound(runs.length > 0, "it has no runs");
       for (const run of runs)
         for (const [name, value] of Object.entries(run))
-          sound(typeof value !== "number" || Number.isFinite(value), `${name} is ${String(value)}`);
+          sound(typeof value !== "number" || Number.isFinite(value), `${name} is not finite`);
       return Promise.resolve();
     },
     words: [

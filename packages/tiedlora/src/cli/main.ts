@@ -7,6 +7,7 @@ import { addParams } from "./params.ts";
 import { addPlayground } from "./playground.ts";
 import { addReport } from "./report.ts";
 import { UsageError } from "./settings.ts";
+import { YamlError } from "../yaml.ts";
 import { addSweep } from "./sweep.ts";
 import { addTrain } from "./train.ts";
 import { addChat } from "./chat.ts";
@@ -71,7 +72,7 @@ const COMMANDS = [
 ] as const;
 
 function exitCodeOf(error: unknown): number {
-  if (error instanceof UsageError) return EXIT.usage;
+  if (error instanceof UsageError || error instanceof YamlError) return EXIT.usage;
   return error instanceof DivergedError ? EXIT.diverged : EXIT.failed;
 }
 

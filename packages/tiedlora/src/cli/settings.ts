@@ -4,9 +4,11 @@
  */
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { isMap, isScalar, LineCounter, type Pair, parseDocument } from "yaml";
+import { describeValue } from "@tiedlora/core";
+import { isMap } from "yaml";
 import type { z } from "zod";
 import { nearest } from "../nearest.ts";
+import { readYaml, YamlError } from "../yaml.ts";
 
 /** What a setting's values are: how they are checked, and how text from the command line becomes one. */
 export interface Kind<T> {
@@ -95,7 +97,7 @@ export async function resolveSettings<T extends object>(
   return resolved as T;
 }
 
-/** The settings of a YAML file. Throws UsageError with the line of what is wrong. */
+/** The settings of a YAML file. Throws YamlError with the line of what is wrong. */
 export async function readSettings<T>(settings: Settings<T>, file: string): Promise<Partial<T>> {
   let text: string;
   try {
@@ -108,29 +110,27 @@ export async function readSettings<T>(settings: Settings<T>, file: string): Prom
 }
 
 function parseSettings<T>(settings: Settings<T>, text: string, file: string): Partial<T> {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const { document, lineAt, plain } = readYaml(text, file);
   const fail = (offset: number, message: string): never => {
-    throw new UsageError(`${file}, line ${lines.linePos(offset).line}: ${message}`);
+    throw new YamlError(file, lineAt(offset), message);
   };
-  const [mistake] = document.errors;
-  if (mistake !== undefined) fail(mistake.pos[0], `not YAML: ${mistake.message}`);
   const { contents } = document;
   if (contents === null) return {};
   if (!isMap(contents)) return fail(contents.range?.[0] ?? 0, "expected settings, one a line: rank: 8");
+  const values = plain(contents) as Record<string, unknown>;
   const known = new Map(entries(settings).map(([key, setting]) => [nameOf(key), [key, setting] as const]));
   const found: Record<string, unknown> = {};
-  for (const { key, value } of contents.items as Pair[]) {
-    const name = isScalar(key) ? String(key.value) : "";
-    const at = isScalar(key) ? (key.range?.[0] ?? 0) : 0;
+  for (const { key } of contents.items) {
+    const name = String(plain(key));
+    const at = (key as { readonly range?: readonly number[] | null }).range?.[0] ?? 0;
     const entry = known.get(name.replaceAll("_", "-"));
     if (entry === undefined) return fail(at, unknownKey(name, known.keys()));
-    const given = isScalar(value) || value === null ? value?.value : document.toJS()[name as never];
+    const given = values[name];
     if (given === null || given === undefined) continue; // "clip:" is as good as no line
     const [setting, { kind }] = entry;
     const result = kind.schema.safeParse(given);
     if (!result.success)
-      fail(at, `${name} is ${JSON.stringify(given)}; expected ${result.error.issues[0]!.message}`);
+      fail(at, `${name} is ${describeValue(given)}; expected ${result.error.issues[0]!.message}`);
     found[setting] = result.data;
   }
   return found as Partial<T>;

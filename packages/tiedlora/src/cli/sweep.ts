@@ -7,7 +7,7 @@ import { runPool } from "../node/sweep/pool.ts";
 import { RunStore } from "../node/sweep/store.ts";
 import { type RunConfig, runId } from "../sweep/config.ts";
 import { expandSweep } from "../sweep/expand.ts";
-import { parseSweep, SpecError, type SweepSpec } from "../sweep/spec.ts";
+import { parseSweep, type SweepSpec } from "../sweep/spec.ts";
 import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { checkLength, checkModelDirectory } from "./load.ts";
@@ -39,7 +39,7 @@ export function addSweep(program: Command, output: Output): void {
     )
     .action(async (file: string, options: SweepCommand) => {
       const text = await readSpec(file);
-      const spec = specOf(text, file);
+      const spec = parseSweep(text, file);
       const store = new RunStore(options.out ?? spec.out);
       const configs = expandSweep(spec);
       if (options.dryRun) {
@@ -81,14 +81,6 @@ async function readSpec(file: string): Promise<string> {
     const { code } = cause as NodeJS.ErrnoException;
     const why = code === "ENOENT" ? "there is no such file" : `it cannot be read (${code})`;
     throw new UsageError(`${file}: ${why}; examples/paper-grid.yaml is one to start from`);
-  }
-}
-
-function specOf(text: string, file: string): SweepSpec {
-  try {
-    return parseSweep(text, file);
-  } catch (error) {
-    throw error instanceof SpecError ? new UsageError(error.message) : error;
   }
 }
 

@@ -1,4 +1,5 @@
 /** Writes the report of a sweep's folder: report.html, runs.csv and summary.csv. */
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -51,5 +52,6 @@ async function pageParts(): Promise<PageParts> {
   return {
     styles: await Promise.all([uplot("uPlot.min.css"), own("report.css")]),
     scripts: await Promise.all([uplot("uPlot.iife.min.js"), own("report.js")]),
+    digest: (script) => createHash("sha256").update(script).digest("base64"),
   };
 }

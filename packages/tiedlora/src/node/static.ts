@@ -5,6 +5,8 @@
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { isIP } from "node:net";
+import { hostname } from "node:os";
 import { extname, join, normalize, sep } from "node:path";
 import { pipeline } from "node:stream";
 
@@ -22,6 +24,19 @@ const HEADERS = {
   "cross-origin-embedder-policy": "require-corp",
   "cache-control": "no-cache",
 } as const;
+
+/** Code comes from here alone, WebAssembly and workers of its own included; nothing may frame the page. */
+const POLICY = [
+  "default-src 'self'",
+  "script-src 'self' 'wasm-unsafe-eval'",
+  "worker-src 'self' blob:",
+  "style-src 'self' 'unsafe-inline'",
+  "img-src 'self' data: blob:",
+  "object-src 'none'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join("; ");
 
 /** A folder of files, and the path of the address that it is found under, "/" or "/base/". */
 export interface Mount {
@@ -43,6 +58,7 @@ export function serveStatic(mounts: readonly Mount[], options: ServeOptions): Pr
   const { port, host = "127.0.0.1", isolated = true } = options;
   const byLength = [...mounts].sort((a, b) => b.path.length - a.path.length);
   const server = createServer((request, response) => {
+    if (!isOwnName(request.headers.host, host)) return void response.writeHead(403).end(FOREIGN);
     answer(byLength, isolated, request, response).catch((error: unknown) => {
       response.writeHead(500).end(error instanceof Error ? error.message : String(error));
     });
@@ -51,6 +67,20 @@ export function serveStatic(mounts: readonly Mount[], options: ServeOptions): Pr
     server.once("error", reject);
     server.listen(port, host, () => resolve(server));
   });
+}
+
+const FOREIGN = "This server answers to addresses and to the names of its own machine alone.";
+
+/**
+ * Whether a request was meant for this machine. A page from elsewhere can have its own name lead to this address (DNS
+ * rebinding) and would read everything here as its own: then the Host header has that name. An address cannot be led.
+ */
+function isOwnName(header: string | undefined, host: string): boolean {
+  const found = /^(\[[0-9a-f:.]+\]|[^:[\]]+)(?::\d+)?$/i.exec(header ?? "");
+  if (found === null) return false;
+  const name = found[1]!.toLowerCase().replace(/^\[|\]$|\.$/g, "");
+  const machine = hostname().toLowerCase();
+  return isIP(name) !== 0 || ["localhost", host.toLowerCase(), machine, `${machine}.local`].includes(name);
 }
 
 async function answer(
@@ -67,6 +97,8 @@ async function answer(
   response.writeHead(200, {
     "content-type": TYPES[extname(file)] ?? "application/octet-stream",
     "content-length": found.size,
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
     ...(isolated ? HEADERS : { "cache-control": HEADERS["cache-control"] }),
   });
   if (request.method === "HEAD") return void response.end();

@@ -1,6 +1,7 @@
 /** The report of a sweep as one HTML file that needs no other: tables, and the data that the page's script draws. */
 import type { RunFailure, RunResult } from "../sweep/config.ts";
 import { chartsOf } from "./charts.ts";
+import { type Content, markup, type Markup, trusted } from "./markup.ts";
 import type { Interval } from "./stats.ts";
 import { type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
 
@@ -8,6 +9,8 @@ import { type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
 export interface PageParts {
   readonly scripts: readonly string[];
   readonly styles: readonly string[];
+  /** SHA-256 in base64, by which the page's policy knows its scripts. */
+  readonly digest: (script: string) => string;
 }
 
 export interface ReportInput {
@@ -19,48 +22,64 @@ export interface ReportInput {
   readonly spec: string | null;
 }
 
-export function reportHtml(input: ReportInput, { scripts, styles }: PageParts): string {
+/** Nothing may run but the page's own scripts, which are known by their digests, and nothing is loaded. */
+const policyOf = (digests: readonly string[]): string =>
+  [
+    "default-src 'none'",
+    `script-src ${digests.map((digest) => `'sha256-${digest}'`).join(" ") || "'none'"}`,
+    "style-src 'unsafe-inline'",
+    "img-src data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+  ].join("; ");
+
+export function reportHtml(input: ReportInput, { scripts, styles, digest }: PageParts): string {
   const { title, summary } = input;
-  const charts = chartsOf(summary);
-  const options = summary.ranks.map((rank) => `<option value="${rank}">${rank}</option>`).join("");
-  return `<!doctype html>
+  const programs = scripts.map((script) => script.replaceAll("</script", "<\\/script"));
+  // JSON is no markup: what could end the element is written as an escape that JSON itself has
+  const charts = trusted(JSON.stringify(chartsOf(summary)).replaceAll("<", "\\u003c"));
+  const page = markup`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="content-security-policy" content="${policyOf(programs.map(digest))}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escape(title)}</title>
+<title>${title}</title>
 <link rel="icon" href="data:,">
-<style>${styles.join("\n")}</style>
+<style>${trusted(styles.join("\n"))}</style>
 </head>
 <body>
 <main>
-<h1>${escape(title)}</h1>
+<h1>${title}</h1>
 <p>${overview(input)}</p>
 ${section("Smallest adapter within 1 % of LoRA", smallestTable(summary))}
 ${section("Quality against trainable parameters", chartsDiv("size"))}
 ${section("Quality against rank", chartsDiv("rank"))}
-${section(
-  "Learning curves",
-  `<p><label>Rank <select id="rank">${options}</select></label> Loss on the validation set; means over seeds.</p>${chartsDiv("curves")}`,
-)}
-${section("All results", `<p>Means over seeds ± half of the 95 % interval (Student's t).</p>${resultsTable(summary)}`)}
+${section("Learning curves", curves(summary))}
+${section("All results", markup`<p>Means over seeds ± half of the 95 % interval (Student's t).</p>${resultsTable(summary)}`)}
 ${failuresSection(input.failures)}
 ${section("Examples", samples(summary))}
 ${section("Configurations", configs(input))}
 </main>
-<script type="application/json" id="charts">${JSON.stringify(charts).replaceAll("<", "\\u003c")}</script>
-${scripts.map((script) => `<script>${script.replaceAll("</script", "<\\/script")}</script>`).join("\n")}
-</body>
+<script type="application/json" id="charts">${charts}</script>
+${programs.map((program) => markup`<script>${trusted(program)}</script>\n`)}</body>
 </html>
 `;
+  return String(page);
 }
 
-function chartsDiv(name: string): string {
-  return `<div class="charts" data-section="${name}"></div>`;
+function curves({ ranks }: Summary): Markup {
+  const options = ranks.map((rank) => markup`<option value="${rank}">${rank}</option>`);
+  const select = markup`<label>Rank <select id="rank">${options}</select></label>`;
+  return markup`<p>${select} Loss on the validation set; means over seeds.</p>${chartsDiv("curves")}`;
 }
 
-function section(title: string, content: string): string {
-  return `<section><h2>${title}</h2>\n${content}</section>`;
+function chartsDiv(name: string): Markup {
+  return markup`<div class="charts" data-section="${name}"></div>`;
+}
+
+function section(title: string, content: Content): Markup {
+  return markup`<section><h2>${title}</h2>\n${content}</section>`;
 }
 
 function overview({ results, failures, summary }: ReportInput): string {
@@ -69,15 +88,15 @@ function overview({ results, failures, summary }: ReportInput): string {
   const seeds = new Set(results.map(({ config }) => config.seed)).size;
   const models = [...new Set(results.map(({ config }) => config.model))].join(", ");
   const notes = [...new Set(results.map(({ note }) => note))].filter((note) => note !== null);
-  return escape(
+  return (
     `${results.length} runs (${failures.length} failed) on the model ${models}: ${summary.tasks.length} tasks, ` +
-      `${summary.methods.length} methods, ranks ${summary.ranks.join(", ")}, ${seeds} seeds; ` +
-      `${(seconds / 3600).toFixed(1)} hours of training on ${first?.device ?? "no device"}. ${notes.join(". ")}`,
+    `${summary.methods.length} methods, ranks ${summary.ranks.join(", ")}, ${seeds} seeds; ` +
+    `${(seconds / 3600).toFixed(1)} hours of training on ${first?.device ?? "no device"}. ${notes.join(". ")}`
   );
 }
 
-function smallestTable({ smallest }: Summary): string {
-  if (smallest.length === 0) return "<p>There are no LoRA runs to compare with.</p>";
+function smallestTable({ smallest }: Summary): Markup {
+  if (smallest.length === 0) return markup`<p>There are no LoRA runs to compare with.</p>`;
   const rows = smallest.map(({ task, lora, found }) => [
     task,
     lora.measure.name,
@@ -93,7 +112,7 @@ function smallestTable({ smallest }: Summary): string {
   );
 }
 
-function resultsTable(summary: Summary): string {
+function resultsTable(summary: Summary): Markup {
   const { groups, averages, tasks, baselines } = summary;
   const measured = (group: Group): string[] => [
     group.task,
@@ -128,7 +147,7 @@ function resultsTable(summary: Summary): string {
   );
 }
 
-function failuresSection(failures: readonly RunFailure[]): string {
+function failuresSection(failures: readonly RunFailure[]): Content {
   if (failures.length === 0) return "";
   return section(
     "Failed runs",
@@ -140,41 +159,36 @@ function failuresSection(failures: readonly RunFailure[]): string {
 }
 
 /** What the model without an adapter, and the best one of each task, answered. */
-function samples({ tasks, groups, baselines }: Summary): string {
-  return tasks
-    .map((task) => {
-      const own = groups.filter((group) => group.task === task);
-      if (own.length === 0) return "";
-      const best = own.reduce((a, b) =>
-        (b.quality.mean - a.quality.mean) * (a.measure.higherIsBetter ? 1 : -1) > 0 ? b : a,
-      );
-      const before = baselines.get(task)?.samples ?? [];
-      const rows = best.runs[0]!.samples.map(({ prompt, text, answer }, i) => [
-        prompt,
-        before[i]?.text ?? "",
-        text,
-        answer,
-      ]);
-      if (rows.length === 0) return "";
-      return `<h3>${escape(task)}</h3>${table(["prompt", "no adapter", `${best.method} rank ${best.rank}`, "right"], rows)}`;
-    })
-    .join("\n");
+function samples({ tasks, groups, baselines }: Summary): Content {
+  return tasks.map((task) => {
+    const own = groups.filter((group) => group.task === task);
+    if (own.length === 0) return "";
+    const best = own.reduce((a, b) =>
+      (b.quality.mean - a.quality.mean) * (a.measure.higherIsBetter ? 1 : -1) > 0 ? b : a,
+    );
+    const before = baselines.get(task)?.samples ?? [];
+    const rows = best.runs[0]!.samples.map(({ prompt, text, answer }, i) => [
+      prompt,
+      before[i]?.text ?? "",
+      text,
+      answer,
+    ]);
+    if (rows.length === 0) return "";
+    const header = ["prompt", "no adapter", `${best.method} rank ${best.rank}`, "right"];
+    return markup`<h3>${task}</h3>${table(header, rows)}\n`;
+  });
 }
 
-function configs({ results, spec }: ReportInput): string {
-  const file =
-    spec === null
-      ? ""
-      : `<details open><summary>The sweep's file</summary><pre>${escape(spec)}</pre></details>`;
+function configs({ results, spec }: ReportInput): Content {
+  const file = spec === null ? "" : markup`<details open><summary>The sweep's file</summary><pre>${spec}</pre></details>`; // prettier-ignore
   const all = results.map(({ id, config }) => `${id} ${JSON.stringify(config)}`).join("\n");
-  return `${file}<details><summary>The config of every run</summary><pre>${escape(all)}</pre></details>`;
+  return markup`${file}<details><summary>The config of every run</summary><pre>${all}</pre></details>`;
 }
 
-function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (tag: "th" | "td", cells: readonly string[]): string =>
-    `<tr>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join("")}</tr>`;
-  const body = rows.map((row) => line("td", row)).join("\n");
-  return `<div class="table"><table><thead>${line("th", header)}</thead><tbody>\n${body}\n</tbody></table></div>`;
+function table(header: readonly string[], rows: readonly (readonly string[])[]): Markup {
+  const head = header.map((cell) => markup`<th>${cell}</th>`);
+  const body = rows.map((row) => markup`<tr>${row.map((cell) => markup`<td>${cell}</td>`)}</tr>\n`);
+  return markup`<div class="table"><table><thead><tr>${head}</tr></thead><tbody>\n${body}</tbody></table></div>`;
 }
 
 function shown({ mean, half }: Interval, digits = 2): string {
@@ -182,9 +196,3 @@ function shown({ mean, half }: Interval, digits = 2): string {
 }
 
 const whole = (value: number): string => value.toLocaleString("en-US");
-
-const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-
-function escape(text: string): string {
-  return text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
-}

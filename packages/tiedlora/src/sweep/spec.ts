@@ -2,13 +2,13 @@
  * A sweep as a YAML file says it: what varies, what does not, and on what it runs. A mistake names the line, the key and the
  * nearest valid name.
  */
-import { FileError } from "@tiedlora/core";
-import { isMap, isScalar, LineCounter, parseDocument, type Document } from "yaml";
+import { isMap, isScalar, type Document } from "yaml";
 import { z } from "zod";
 import { METHOD_NAMES } from "../methods/index.ts";
 import { LEARNING_RATES } from "../methods/rates.ts";
 import { nearest } from "../nearest.ts";
 import { TASKS } from "../tasks/index.ts";
+import { readYaml, YamlError } from "../yaml.ts";
 
 const named = (what: string, names: readonly string[]): z.ZodType<string> =>
   z.string({ error: `expected the name of a ${what}` }).refine((name) => names.includes(name), {
@@ -24,7 +24,8 @@ const whole = (min: number): z.ZodType<number> => {
 };
 const above0: z.ZodType<number> = z
   .number({ error: "expected a number above 0" })
-  .gt(0, { error: "expected a number above 0" });
+  .min(1e-30, { error: "expected a number above 0, from 1e-30" })
+  .max(1e30, { error: "expected a number of at most 1e30" });
 const share: z.ZodType<number> = z.number().min(0).lt(1);
 
 /** One value or a list of values. */
@@ -154,24 +155,10 @@ export interface SweepSpec {
   readonly parallel?: number | undefined;
 }
 
-/** A mistake in a sweep's file. */
-export class SpecError extends FileError {
-  constructor(file: string, line: number | null, message: string) {
-    const place = line === null ? null : `line ${line}`;
-    super(file, place, place === null ? `${file}: ${message}` : `${file}, ${place}: ${message}`);
-    this.name = "SpecError";
-  }
-}
-
-/** Reads a sweep. Throws SpecError with the line of what is wrong. */
+/** Reads a sweep. Throws YamlError with the line of what is wrong. */
 export function parseSweep(text: string, file: string): SweepSpec {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const lineAt = (offset: number): number => lines.linePos(offset).line;
-  const [mistake] = document.errors;
-  if (mistake !== undefined)
-    throw new SpecError(file, lineAt(mistake.pos[0]), `not YAML: ${mistake.message}`);
-  const result = SPEC.safeParse(plain(document, file) ?? {});
+  const { document, lineAt, plain } = readYaml(text, file);
+  const result = SPEC.safeParse(plain(document.contents) ?? {});
   if (result.success) return checked(result.data satisfies SweepSpec, file);
   const { issues } = result.error;
   // A misspelt name is also a missing one: the former is what helps.
@@ -179,47 +166,46 @@ export function parseSweep(text: string, file: string): SweepSpec {
   if (issue.code === "unrecognized_keys") {
     const [key] = issue.keys as [string];
     const at = offsetOf(document, [...issue.path, key], true);
-    throw new SpecError(file, at === null ? null : lineAt(at), unknownKey(key, issue.path));
+    throw new YamlError(file, at === null ? null : lineAt(at), unknownKey(key, issue.path));
   }
   const at = offsetOf(document, issue.path, false);
   const where = issue.path.join(".");
-  throw new SpecError(
+  throw new YamlError(
     file,
     at === null ? null : lineAt(at),
     where === "" ? issue.message : `${where}: ${issue.message}`,
   );
 }
 
-/** The values of a document. An alias that stands for nothing is found out only here. */
-function plain(document: Document, file: string): unknown {
-  try {
-    return document.toJS() as unknown;
-  } catch (cause) {
-    throw new SpecError(file, null, `not YAML: ${(cause as Error).message}`);
-  }
-}
+/** They are all listed, also when some are chosen by chance. */
+const MAX_COMBINATIONS = 100_000;
 
 function checked(spec: SweepSpec, file: string): SweepSpec {
   const { tasks, data } = spec.on;
   const needing = tasks.find((name) => TASKS.find((task) => task.name === name)!.needsFiles);
   if (needing !== undefined && data === undefined) {
-    throw new SpecError(
+    throw new YamlError(
       file,
       null,
       `on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`,
     );
+  }
+  const runs = Object.values(spec.vary).reduce((n, list) => n * (list?.length ?? 1), tasks.length);
+  if (runs > MAX_COMBINATIONS) {
+    const found = `the lists of vary have ${runs} combinations`;
+    throw new YamlError(file, null, `${found}; expected at most ${MAX_COMBINATIONS}`);
   }
   const rates = spec.train.lr;
   if (typeof rates === "object") {
     const stray = Object.keys(rates).find(
       (name) => name !== "default" && !METHOD_NAMES.includes(name as never),
     );
-    if (stray !== undefined) throw new SpecError(file, null, `train.lr: there is no method "${stray}"`);
+    if (stray !== undefined) throw new YamlError(file, null, `train.lr: there is no method "${stray}"`);
     const without = spec.vary.method.find(
       (name) => rates[name] === undefined && rates["default"] === undefined,
     );
     if (without !== undefined)
-      throw new SpecError(file, null, `train.lr has no rate for ${without}, and no default`);
+      throw new YamlError(file, null, `train.lr has no rate for ${without}, and no default`);
   }
   return spec;
 }

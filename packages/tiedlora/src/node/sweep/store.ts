@@ -3,9 +3,10 @@
  * so a sweep that was killed at any moment goes on with what is missing.
  */
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import type { RunFailure, RunResult } from "../../sweep/config.ts";
+import { parseFailure, parseResult } from "../../sweep/results.ts";
 import { removeLeftovers, writing } from "../writing.ts";
 
 export class RunStore {
@@ -44,15 +45,15 @@ export class RunStore {
   }
 
   finished(): Promise<RunResult[]> {
-    return this.#all<RunResult>("runs");
+    return this.#all("runs", parseResult);
   }
 
   failures(): Promise<RunFailure[]> {
-    return this.#all<RunFailure>("failed");
+    return this.#all("failed", parseFailure);
   }
 
   /** In the order of their names. A file that cannot be read is an error, which names it. */
-  async #all<T>(kind: "runs" | "failed"): Promise<T[]> {
+  async #all<T>(kind: "runs" | "failed", parse: (json: string, file: string, id: string) => T): Promise<T[]> {
     const folder = join(this.directory, kind);
     const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") return [];
@@ -62,13 +63,7 @@ export class RunStore {
     return Promise.all(
       files.map(async (name) => {
         const path = join(folder, name);
-        try {
-          return JSON.parse(await readFile(path, "utf8")) as T;
-        } catch (cause) {
-          throw new Error(`${path} is damaged (${(cause as Error).message}); delete it to run it again`, {
-            cause,
-          });
-        }
+        return parse(await readFile(path, "utf8"), path, basename(name, ".json"));
       }),
     );
   }
