@@ -65,7 +65,7 @@ export {
   loadAdapterFiles,
   type LoadOptions,
 } from "./files/load.ts";
-export { nativeFiles, type OutputFile, type Provenance } from "./files/native.ts";
+export { nativeFiles, type OutputFile, type Provenance, readProvenance } from "./files/native.ts";
 export {
   type Batch,
   batchesOf,
@@ -79,7 +79,7 @@ export {
 } from "./data/batches.ts";
 export { type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
 export { DataError } from "./data/errors.ts";
-export { encodeExample, type EncodedExample, type EncodeOptions } from "./data/encode.ts";
+export { encodeExample, type EncodedExample, type EncodeOptions, promptTokens } from "./data/encode.ts";
 export { type ChatExample, type Example, type Message, type TextExample } from "./data/examples.ts";
 export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";

@@ -65,3 +65,55 @@ suite("a tokenizer with more tokens than the model's embedding has rows", () => 
     });
   }
 });
+
+suite("a separator", () => {
+  const SEPARATOR = " -> ";
+  const run = async (command: string, ...argv: string[]): Promise<string> => {
+    const { code, out, info } = await tiedlora(command, "--backend", "reference", ...argv);
+    assert.equal(code, 0, info);
+    return out;
+  };
+  const continued = (adapter: string, prompt: string, ...more: string[]): Promise<string> =>
+    run("generate", "--adapter", at(adapter), "--prompt", prompt, "--max-tokens", "6", "--json", ...more);
+  const completion = (json: string): string => (JSON.parse(json) as { completion: string }).completion;
+  const FLAGS = ["--data", at("train.jsonl"), "--model", at("model"), "--seq", "32"];
+
+  before(async () => {
+    const training = "--rank 2 --lr 0.05 --steps 2 --batch 4".split(" ");
+    await run("train", ...FLAGS, ...training, "--separator", SEPARATOR, "--out", at("with"));
+    await run("train", ...FLAGS, ...training, "--out", at("without"));
+  });
+
+  test("is kept with the adapter, and put after the prompts of generate", async () => {
+    const expected = completion(await continued("with", `say red1${SEPARATOR}`, "--separator", ""));
+    assert.equal(completion(await continued("with", "say red1")), expected);
+    assert.notEqual(completion(await continued("with", "say red1", "--separator", "")), expected);
+    // Without one, a prompt is what it is.
+    const plain = await continued("without", "say red1");
+    assert.equal(plain, await continued("without", "say red1", "--separator", ""));
+  });
+
+  test("goes along into other formats", async () => {
+    await run("export", "--adapter", at("with"), "--format", "peft-lora", "--out", at("peft"));
+    const own = ["--model", at("model")];
+    assert.equal(await continued("peft", "say red1", ...own), await continued("with", "say red1", ...own));
+    const merged = await tiedlora(
+      "merge",
+      "--adapter",
+      at("with"),
+      "--out",
+      at("merged"),
+      "--backend",
+      "reference",
+    );
+    assert.match(merged.info, /note: it was trained with " -> " after every prompt; give prompts so/);
+  });
+
+  test("is what eval measures with", async () => {
+    const loss = (...more: string[]): Promise<string> =>
+      run("eval", ...FLAGS, "--adapter", at("with"), "--json", ...more);
+    const kept = await loss();
+    assert.equal(kept, await loss("--separator", SEPARATOR));
+    assert.notEqual(kept, await loss("--separator", " "));
+  });
+});

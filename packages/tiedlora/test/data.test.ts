@@ -14,7 +14,12 @@ import {
   type TextFile,
 } from "../src/index.ts";
 import { batchesOfStep, paddedLength } from "../src/data/batches.ts";
-import { encodeExample, type EncodedExample, type TextEncoderLike } from "../src/data/encode.ts";
+import {
+  encodeExample,
+  type EncodedExample,
+  promptTokens,
+  type TextEncoderLike,
+} from "../src/data/encode.ts";
 import type { Message } from "../src/data/examples.ts";
 
 /** A file in memory, handed over in pieces of any size. */
@@ -154,6 +159,45 @@ suite("an example", () => {
     });
     assert.deepEqual([...encoded!.tokens], [1, 120, 500, 2]);
     assert.deepEqual(encoded?.spans, [[2, 4]]);
+  });
+
+  test("with a separator has it after every prompt, whatever white space there is, and does not learn it", () => {
+    const marked = (prompt: string, completion: string, separator: string): string => {
+      const { tokens, spans } = encodeExample({ prompt, completion, line: 1 }, tokenizer, { maxLength: 99, separator })!; // prettier-ignore
+      const [start, end] = spans[0]!;
+      const text = Array.from(tokens.slice(1, -1), (code) => String.fromCharCode(code)).join("");
+      assert.deepEqual([spans.length, end], [1, tokens.length]);
+      return `${text.slice(0, start - 1)}[${text.slice(start - 1)}]`;
+    };
+    assert.equal(marked("xy", "z", "->"), "xy->[z]");
+    assert.equal(marked("xy ", "z", "->"), "xy ->[z]");
+    assert.equal(marked("xy\n", " z", "->"), "xy\n->[ z]");
+    assert.equal(marked("xy", "z", "\n"), "xy\n[z]");
+    assert.equal(marked("xy ", "z", " "), "xy  [z]");
+    assert.equal(marked("xy ", "z", ""), "xy [z]");
+    assert.equal(marked("", "z", "->"), "[z]");
+  });
+
+  test("is learned from where a model that is given its prompt goes on", () => {
+    // As byte-pair encodings do, a space and the word after it are one token.
+    const words: TextEncoderLike = {
+      eosId: 2,
+      encode: (text) => [1, ...(text.match(/ ?[a-z]+|[^]/g) ?? []).map((word) => 3 + Array.from(word).reduce((n, c) => (n * 131 + c.codePointAt(0)!) % 1_000_003, 0))], // prettier-ignore
+    };
+    const part = fc.string({ unit: fc.constantFrom("a", "b", " ", "\n", ":"), maxLength: 6 });
+    fc.assert(
+      fc.property(part, part, part, (head, separator, tail) => {
+        const [prompt, completion] = [`q${head}`, `r${tail}`];
+        const { tokens, spans } = encodeExample({ prompt, completion, line: 1 }, words, { maxLength: 99, separator })!; // prettier-ignore
+        const given = promptTokens(words, prompt, separator);
+        const start = spans[0]![0];
+        const joins = /[a-z]$/.test(prompt + separator); // the answer goes on with the last word: its token is learned
+        assert.deepEqual(Array.from(tokens.slice(0, start)), given.slice(0, joins ? -1 : undefined));
+      }),
+    );
+    assert.deepEqual(promptTokens(words, "q", " "), words.encode("q"));
+    assert.deepEqual(promptTokens(words, "q", "\n"), words.encode("q\n"));
+    assert.deepEqual(promptTokens(words, "q:", "  "), words.encode("q: "));
   });
 
   test("without a prompt is learned whole, but for the first token", () => {

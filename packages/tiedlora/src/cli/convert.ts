@@ -27,9 +27,10 @@ export function addMerge(program: Command, output: Output): void {
         "\nExample:\n  tiedlora merge --model ./llama --adapter ./adapter --out ./merged",
     )
     .action(async (flags: OutFlags) => {
-      await withAdapter(flags, async ({ model, directory }) => {
+      await withAdapter(flags, async ({ model, directory, separator }) => {
         checkOther(flags.out, directory, "the model's own directory");
         await saveMerged(model, flags.out, { copyFrom: directory });
+        noteSeparator(output, separator);
       });
       output.info(`merged model saved in ${flags.out}`);
     });
@@ -60,11 +61,19 @@ export function addImport(program: Command, output: Output): void {
 }
 
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
-  await withAdapter(flags, async ({ adapter, directory }) => {
+  await withAdapter(flags, async ({ adapter, directory, separator }) => {
     checkOther(flags.out, flags.adapter!, "the adapter's own directory");
-    await saveAdapter(adapter, flags.out, { base_model: directory }, format);
+    const kept = separator === undefined ? {} : { separator };
+    await saveAdapter(adapter, flags.out, { base_model: directory, ...kept }, format);
+    if (format === "mlx") noteSeparator(output, separator);
   });
   output.info(`adapter saved in ${flags.out} (${format})`);
+}
+
+/** Says what the written files cannot. */
+function noteSeparator(output: Output, separator: string | undefined): void {
+  if (separator !== undefined)
+    output.info(`note: it was trained with ${JSON.stringify(separator)} after every prompt; give prompts so`);
 }
 
 /** As withModel; without an adapter there is nothing to do. */

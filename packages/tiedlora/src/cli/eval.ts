@@ -20,7 +20,7 @@ interface EvalFlags extends ModelFlags {
   readonly limit?: number;
   readonly promptColumn?: string;
   readonly completionColumn?: string;
-  readonly separator: string;
+  readonly separator?: string;
   readonly batch: number;
   readonly seq: number;
   readonly json?: true;
@@ -39,7 +39,10 @@ export function addEval(program: Command, output: Output): void {
     .option("--limit <n>", "at most so many examples", whole(1))
     .option("--prompt-column <name>", "the field that holds the prompt")
     .option("--completion-column <name>", "the field that holds the completion")
-    .option("--separator <text>", "put between prompt and completion where neither has white space", " ")
+    .option(
+      "--separator <text>",
+      "put between prompt and completion (default: what the adapter was trained with)",
+    )
     .option("--batch <n>", "examples in memory at once", whole(1), 8)
     .option("--seq <n>", "the most tokens of an example", whole(2), 256)
     .option("--json", "print one JSON object")
@@ -71,9 +74,10 @@ function show(value: number | string): string {
 }
 
 async function onExamples(opened: Opened, flags: EvalFlags, data: string, output: Output): Promise<Measures> {
-  const { model, tokenizer, padId, adapter } = opened;
+  const { model, tokenizer, padId, adapter, separator } = opened;
+  const joint = separator === undefined ? {} : { separator };
   const file = (await dataFile(data, flags.split)) ?? (await dataFile(data, "train"))!;
-  const dataset = await openData(file, tokenizer, { ...flags, data }, model.config);
+  const dataset = await openData(file, tokenizer, { ...joint, ...flags, data }, model.config);
   if (!flags.json) describeData(output, file.name, dataset, flags.seq);
   const examples = dataset.examples.slice(0, flags.limit);
   const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });

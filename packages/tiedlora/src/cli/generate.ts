@@ -4,6 +4,7 @@ import { streamText, type Prompt, type TextOptions, type Tokenizer } from "@tied
 import { number, whole } from "./options.ts";
 import { wholeText } from "../data/text.ts";
 import type { Output } from "./output.ts";
+import { givenPrompt } from "./sample.ts";
 import { UsageError } from "./settings.ts";
 import { addModelFlags, withModel, type ModelFlags } from "./with-model.ts";
 
@@ -19,6 +20,7 @@ export interface SamplingFlags {
 
 interface GenerateFlags extends ModelFlags, SamplingFlags {
   readonly prompt?: string;
+  readonly separator?: string;
   readonly chat?: true;
   readonly json?: true;
 }
@@ -57,6 +59,7 @@ export function addGenerate(program: Command, output: Output): void {
   const command = program.command("generate").description("continue a prompt, with an adapter or without");
   addSamplingFlags(addModelFlags(command))
     .option("--prompt <text>", "what to continue (default: standard input)")
+    .option("--separator <text>", "put after the prompt (default: what the adapter was trained with)")
     .option("--chat", "the prompt is a question to an assistant: write it by the chat template")
     .option("--json", "print one JSON object")
     .addHelpText(
@@ -65,8 +68,10 @@ export function addGenerate(program: Command, output: Output): void {
     )
     .action(async (flags: GenerateFlags) => {
       const prompt = flags.prompt ?? (await promptFromInput());
-      await withModel(flags, async ({ model, tokenizer }) => {
-        const given = flags.chat ? chatPrompt(tokenizer, prompt) : prompt;
+      await withModel(flags, async ({ model, tokenizer, separator }) => {
+        const given = flags.chat
+          ? chatPrompt(tokenizer, prompt)
+          : givenPrompt(tokenizer, prompt, flags.separator ?? separator);
         let completion = "";
         for await (const piece of streamText(model, tokenizer, given, samplingOf(flags))) {
           completion += piece;

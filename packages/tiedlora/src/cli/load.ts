@@ -59,7 +59,7 @@ export function openData(
     vocab,
     prompt: settings.promptColumn,
     completion: settings.completionColumn,
-    separator: settings.separator,
+    ...(settings.separator !== undefined && { separator: settings.separator }),
     maxLength: settings.seq,
   });
 }

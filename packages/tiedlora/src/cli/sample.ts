@@ -1,6 +1,7 @@
 /** What a model makes of an example's prompt. */
-import type { Decoder, Tokenizer } from "@tiedlora/models";
+import type { Decoder, Prompt, Tokenizer } from "@tiedlora/models";
 import { generateText } from "@tiedlora/models";
+import { promptTokens } from "../data/encode.ts";
 import { isChat, type Example } from "../data/examples.ts";
 
 const TOKENS = 48;
@@ -11,11 +12,23 @@ export interface Sample {
 }
 
 /** The prompt of an example and what the model, as it is now, goes on with. */
-export async function sampleOf(model: Decoder, tokenizer: Tokenizer, example: Example): Promise<Sample> {
+export async function sampleOf(
+  model: Decoder,
+  tokenizer: Tokenizer,
+  example: Example,
+  separator?: string,
+): Promise<Sample> {
   const prompt = promptOf(example, tokenizer);
-  const ids = isChat(example) ? tokenizer.encode(prompt, { specialTokens: false }) : prompt;
-  const [completion = ""] = await generateText(model, tokenizer, [ids], { maxTokens: TOKENS });
+  const given = isChat(example)
+    ? tokenizer.encode(prompt, { specialTokens: false })
+    : example.prompt === "" ? prompt : givenPrompt(tokenizer, prompt, separator); // prettier-ignore
+  const [completion = ""] = await generateText(model, tokenizer, [given], { maxTokens: TOKENS });
   return { prompt, completion };
+}
+
+/** A prompt as a model is given it; with a separator, as one that was trained with it. */
+export function givenPrompt(tokenizer: Tokenizer, prompt: string, separator: string | undefined): Prompt {
+  return separator === undefined ? prompt : promptTokens(tokenizer, prompt, separator);
 }
 
 /** The prompt as text; of an example that has none, its first words; of a chat, all before its last answer. */

@@ -13,7 +13,7 @@ export interface DataSettings {
   readonly data: string;
   readonly promptColumn?: string;
   readonly completionColumn?: string;
-  readonly separator: string;
+  readonly separator?: string;
   readonly seq: number;
 }
 
@@ -71,8 +71,8 @@ const DATA_SETTINGS: Settings<DataSettings> = {
   separator: {
     group: DATA,
     kind: text("text"),
-    about: "put between prompt and completion where neither has white space",
-    fallback: " ",
+    about:
+      "put between every prompt and its completion, not learned, kept with the adapter (default: a space where there is none)",
   },
   seq: { group: DATA, kind: whole(2), about: "the most tokens of an example", fallback: 256 },
 };

@@ -78,13 +78,12 @@ interface Prepared {
 async function trainCommand(context: Context): Promise<RunResult["ended"]> {
   const { settings, output } = context;
   const prepared = await prepare(context);
-  const { model, tokenizer, dataset } = prepared;
-  await showSample(output, "before", model, tokenizer, dataset);
+  await showSample(output, "before", prepared, settings);
   const result = await runTraining(context, prepared).catch(async (error: unknown) => {
     if (isWriteError(error)) await announceSaved(output, settings.out);
     throw error;
   });
-  await showSample(output, "after", model, tokenizer, dataset);
+  await showSample(output, "after", prepared, settings);
   conclude(output, settings, result);
   return result.ended;
 }
@@ -227,11 +226,10 @@ async function announceSaved(output: Output, directory: string): Promise<void> {
 async function showSample(
   output: Output,
   when: "before" | "after",
-  model: Decoder,
-  tokenizer: Tokenizer,
-  { sample }: Dataset,
+  { model, tokenizer, dataset }: Prepared,
+  { separator }: TrainSettings,
 ): Promise<void> {
-  const { prompt, completion } = await sampleOf(model, tokenizer, sample);
+  const { prompt, completion } = await sampleOf(model, tokenizer, dataset.sample, separator);
   output.info(`${paint("dim", `${when} training:`)} ${prompt}${paint("cyan", completion)}`);
 }
 
@@ -252,11 +250,13 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
 }
 
 function provenanceOf(settings: TrainSettings, steps: number): Record<string, string> {
-  const { model, data, seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
+  const { model, data, separator, seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } =
+    settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     base_model: model,
     data,
+    ...(separator !== undefined && { separator }),
     ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
   };
 }

@@ -3,9 +3,10 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { isRecord, parseJsonObject } from "@tiedlora/core";
+import { directoryFiles } from "@tiedlora/core/node";
 import type { Pretrained } from "@tiedlora/models/node";
 import type { Adapter } from "../adapter.ts";
-import { CONFIG_FILE } from "../files/native.ts";
+import { CONFIG_FILE, readProvenance } from "../files/native.ts";
 import { loadAdapter } from "../node/files.ts";
 import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
 import { checkModelDirectory, openModel } from "./load.ts";
@@ -28,6 +29,8 @@ export function addModelFlags(command: Command): Command {
 
 export interface Opened extends Pick<Pretrained, "model" | "tokenizer" | "padId"> {
   readonly adapter: Adapter | null;
+  /** What the adapter's prompts were followed by in training, if that was chosen. */
+  readonly separator: string | undefined;
   /** Where the model was found. */
   readonly directory: string;
 }
@@ -39,7 +42,9 @@ export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => 
   return withDevice(flags.backend, async (device) => {
     const { model, tokenizer, padId } = await openModel(directory, device);
     const adapter = flags.adapter === undefined ? null : await loadAdapter(model, flags.adapter);
-    return work({ model, tokenizer, padId, adapter, directory });
+    const { separator } =
+      flags.adapter === undefined ? {} : await readProvenance(await directoryFiles(flags.adapter));
+    return work({ model, tokenizer, padId, adapter, separator, directory });
   });
 }
 

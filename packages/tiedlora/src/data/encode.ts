@@ -36,7 +36,10 @@ export interface EncodedExample {
 export interface EncodeOptions {
   /** The most tokens of a sequence; more are cut off at the end. */
   readonly maxLength: number;
-  /** Put between prompt and completion where neither has white space there. Default: one space. */
+  /**
+   * Put between every prompt and its completion, and not learned: a model that is trained so is given it after a prompt, see
+   * `promptTokens`. Default: one space, which is learned as part of the answer, unless one of the two has white space there.
+   */
   readonly separator?: string;
 }
 
@@ -53,7 +56,7 @@ export function encodeExample(
   if (!isChat(example) && example.completion === "") return null;
   const { all, spans } = isChat(example)
     ? encodeChat(example, tokenizer)
-    : encodeText(example, tokenizer, options.separator ?? " ");
+    : encodeText(example, tokenizer, options.separator);
   const tokens = Int32Array.from(all.slice(0, options.maxLength));
   const kept = spans
     .map(([start, end]): Span => [Math.max(start, 1), Math.min(end, tokens.length)])
@@ -67,12 +70,34 @@ interface Encoded {
   readonly spans: readonly Span[];
 }
 
-function encodeText(example: TextExample, tokenizer: TextEncoderLike, separator: string): Encoded {
-  const text = joinText(example.prompt, example.completion, separator);
-  const all = [...tokenizer.encode(text)];
+function encodeText(
+  { prompt, completion }: TextExample,
+  tokenizer: TextEncoderLike,
+  separator: string | undefined,
+): Encoded {
+  const spaced = prompt === "" || /\s$/.test(prompt) || /^\s/.test(completion);
+  const joint = prompt === "" ? "" : (separator ?? (spaced ? "" : " "));
+  const all = [...tokenizer.encode(prompt + joint + completion)];
   if (tokenizer.eosId !== null && all.at(-1) !== tokenizer.eosId) all.push(tokenizer.eosId);
-  const start = example.prompt === "" ? 1 : commonPrefix(tokenizer.encode(example.prompt), all);
-  return { all, spans: [[start, all.length]] };
+  const given =
+    separator === undefined ? tokenizer.encode(prompt) : promptTokens(tokenizer, prompt, separator);
+  return { all, spans: [[prompt === "" ? 1 : commonPrefix(given, all), all.length]] };
+}
+
+/**
+ * The tokens that a model which was trained with `separator` is given of a prompt. White space at the end of both that
+ * tokenizers join with a word that follows is left to the model: it has learned it as the beginning of the answer.
+ */
+export function promptTokens(
+  tokenizer: Pick<TextEncoderLike, "encode">,
+  prompt: string,
+  separator: string,
+): readonly number[] {
+  const text = prompt + separator;
+  const tokens = tokenizer.encode(text);
+  if (!/\s$/.test(text)) return tokens;
+  const followed = tokenizer.encode(`${text}x`);
+  return tokens.slice(0, Math.max(1, commonPrefix(tokens, followed)));
 }
 
 /**
@@ -94,11 +119,6 @@ function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Enco
     spans.push([commonPrefix(tokensOf(before), all), end]);
   }
   return { all, spans };
-}
-
-function joinText(prompt: string, completion: string, separator: string): string {
-  const joined = prompt === "" || /\s$/.test(prompt) || /^\s/.test(completion);
-  return joined ? prompt + completion : prompt + separator + completion;
 }
 
 function commonPrefix(a: readonly number[], b: readonly number[]): number {

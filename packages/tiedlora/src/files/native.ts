@@ -28,7 +28,7 @@ export const CONFIG_FILE = "adapter_config.json";
 export const TENSORS_FILE = "adapter_model.safetensors";
 export const PEFT_TYPE = "TIED_LORA";
 
-/** Where an adapter comes from; free text by free keys. */
+/** Where an adapter comes from; free text by free keys, of which `separator` is what prompts are to be followed by. */
 export type Provenance = Readonly<Record<string, string>>;
 
 /** A file's name and content. */
@@ -130,6 +130,22 @@ export async function openTensors(files: Files): Promise<TensorFile> {
     expected: TENSORS_FILE,
     hint: "Pickles run code when read and are never read here: in Python, load the adapter and call save_pretrained.",
   });
+}
+
+/** What the files of an adapter say of where it comes from; nothing, where they are another program's. */
+export async function readProvenance(files: Files): Promise<Provenance> {
+  const source = await files.open(TENSORS_FILE);
+  if (source === null) return {};
+  const file = await openSafetensors(source);
+  try {
+    const text = file.metadata.get("tiedlora.provenance");
+    const values = text === undefined ? {} : parseJsonObject(text, file.name, 2);
+    return Object.fromEntries(
+      Object.entries(values).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+    );
+  } finally {
+    await file.close();
+  }
 }
 
 /** The parsed adapter_config.json of a directory. */
