@@ -35,6 +35,8 @@ export class Tokenizer {
   readonly #special: Readonly<Record<Special, string | null>>;
   readonly #template: string | null;
   readonly #file: string;
+  /** The token for what is unknown, as the model of tokenizer.json names it, or its id. */
+  readonly #unknown: unknown;
 
   constructor({ tokenizer, config, template, file }: Parts) {
     // The package reads these five without asking.
@@ -70,6 +72,8 @@ export class Tokenizer {
     };
     this.#template = template;
     this.#file = file;
+    const model = tokenizer["model"];
+    this.#unknown = isRecord(model) ? (model["unk_token"] ?? model["unk_id"] ?? null) : null;
   }
 
   /** Token ids; with the special tokens that the tokenizer's post-processor adds, e.g. Llama's <s>, unless told not to. */
@@ -108,6 +112,12 @@ export class Tokenizer {
     return this.#id("pad_token");
   }
 
+  /** The id that text gets which the vocabulary cannot write; null: there is none. */
+  get unkId(): number | null {
+    if (typeof this.#unknown === "number") return this.#unknown;
+    return typeof this.#unknown === "string" ? (this.tokenId(this.#unknown) ?? null) : this.#id("unk_token");
+  }
+
   /** How many tokens there are. A model's vocabulary may be padded beyond that: never size a model by this. */
   get size(): number {
     return this.#pipeline.get_vocab(true).size;
@@ -116,6 +126,11 @@ export class Tokenizer {
   /** Whether the model says how to write a chat. */
   get hasChatTemplate(): boolean {
     return this.#template !== null;
+  }
+
+  /** Whether the chat template names a role. It may write others too, or leave their messages out. */
+  namesRole(role: string): boolean {
+    return [`"${role}"`, `'${role}'`].some((quoted) => this.#template?.includes(quoted));
   }
 
   /** The chat as text. Encode it with `specialTokens: false`: the template writes them itself. */

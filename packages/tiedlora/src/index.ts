@@ -83,5 +83,6 @@ export { encodeExample, type EncodedExample, type EncodeOptions, promptTokens } 
 export { type ChatExample, type Example, type Message, type TextExample } from "./data/examples.ts";
 export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";
+export type { Unknown } from "./data/unknown.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
 export { DivergedError, lossInputs, type StepReport, train, type TrainOptions } from "./train/train.ts";

@@ -117,3 +117,49 @@ suite("a separator", () => {
     assert.notEqual(kept, await loss("--separator", " "));
   });
 });
+
+suite("validate, train and eval say", () => {
+  const FLAGS = (data: string): string[] =>
+    `--model ${at("model")} --data ${at(data)} --seq 32 --backend reference`.split(" ");
+  const each = async (data: string): Promise<{ code: number; info: string }[]> => [
+    await tiedlora("validate", ...FLAGS(data), "--out", at("never")),
+    await tiedlora(
+      "train",
+      ...FLAGS(data),
+      ..."--rank 2 --steps 1 --batch 2 --out".split(" "),
+      at(`said-${data}`),
+    ),
+    await tiedlora("eval", ...FLAGS(data)),
+  ];
+
+  test("which characters the tokenizer does not know, and what to do", async () => {
+    writeFileSync(at("accents.csv"), "prompt,completion\na,née\nb,é\n");
+    for (const { code, info } of await each("accents.csv")) {
+      assert.equal(code, 0, info);
+      assert.match(
+        info,
+        /note: the model's tokenizer does not know "é" 2 times: it leaves them out.*replace them in the data.*or take a model/,
+      );
+    }
+  });
+
+  test("which line has a role that is not known", async () => {
+    writeFileSync(
+      at("roles.jsonl"),
+      '{"messages": [{"role": "human", "content": "a"}, {"role": "gpt", "content": "b"}]}\n',
+    );
+    for (const { code, info } of await each("roles.jsonl")) {
+      assert.equal(code, 1);
+      assert.match(info, /roles\.jsonl, line 1: .*messages\[0\] has the role "human".*did you mean "user"/);
+    }
+  });
+
+  test("how many chats have no answer", async () => {
+    const lines = ["user", "assistant"].map((role) => JSON.stringify({ messages: [{ role: "user", content: "a" }, { role, content: "b" }] })); // prettier-ignore
+    writeFileSync(at("unanswered.jsonl"), lines.join("\n"));
+    for (const { code, info } of await each("unanswered.jsonl")) {
+      assert.equal(code, 0, info);
+      assert.match(info, /note: 1 left out: nothing in them is the assistant's; lines 1/);
+    }
+  });
+});

@@ -259,6 +259,67 @@ suite("a chat", () => {
     assert.equal(chat([ask, answer, ask, answer], 100, forgetful), "^u:hi|a:.|u:hi|a:HO|");
   });
 
+  const load = (line: object, with_: TextEncoderLike = tokenizer, name = "a.jsonl"): Promise<unknown> =>
+    loadDataset(file(name, `{"messages": [{"role": "assistant", "content": "x"}]}\n${JSON.stringify(line)}`), with_, { maxLength: 99 }); // prettier-ignore
+  const chatOf = (...roles: string[]): object => ({
+    messages: roles.map((role) => ({ role, content: `of ${role}` })),
+  });
+
+  test("with a role that no template knows is an error with its line and the role that is meant", async () => {
+    const of = (role: string, meant: string): Promise<void> =>
+      assert.rejects(load(chatOf("user", role)), {
+        name: "DataError",
+        message: new RegExp(
+          `^a\\.jsonl, line 2: .*messages\\[1\\] has the role "${role}".*expected system, .*did you mean "${meant}"`,
+        ),
+      });
+    await of("gpt", "assistant");
+    await of("human", "user");
+    await of("asistant", "assistant");
+    await of("Assistant", "assistant");
+    await load(chatOf("system", "user", "tool", "assistant"));
+    await load(chatOf("user", "critic", "assistant"), {
+      ...tokenizer,
+      namesRole: (role) => role === "critic",
+    });
+  });
+
+  test("of which the template leaves a message out is an error", async () => {
+    const deaf: TextEncoderLike["chat"] = (messages, options) =>
+      tokenizer.chat!(messages.filter(({ role }) => role !== "system"), options); // prettier-ignore
+    await assert.rejects(load(chatOf("system", "assistant"), { ...tokenizer, chat: deaf }), {
+      message:
+        /line 2: .*the chat template leaves out messages\[0\], of the role "system".*first of the user/,
+    });
+  });
+
+  test("for a model without a template is an error that says what to do", async () => {
+    const { encode, eosId } = { encode: (text: string) => tokenizer.encode(text), eosId: 2 };
+    for (const without of [
+      { ...tokenizer, hasChatTemplate: false },
+      { encode, eosId },
+    ]) {
+      await assert.rejects(load(chatOf("user", "assistant"), without), {
+        message:
+          /line 1: .*no chat template.*instruct model.*chat_template\.jinja.*prompt and completion instead of messages/,
+      });
+    }
+  });
+
+  test("without an assistant's turn is counted; a file of such is an error", async () => {
+    const text = ["user", "assistant"].map((role) => JSON.stringify(chatOf("user", role))).join("\n");
+    const { unanswered, skipped, empty } = await loadDataset(file("a.jsonl", text), tokenizer, {
+      maxLength: 99,
+    });
+    assert.deepEqual([unanswered, skipped, empty], [[1], [], []]);
+    await assert.rejects(
+      loadDataset(file("a.jsonl", JSON.stringify(chatOf("user"))), tokenizer, { maxLength: 99 }),
+      {
+        message: /no chat has a message of the role "assistant" \(1 were read\)/,
+      },
+    );
+  });
+
   test("that is none, or that the tokenizer cannot write, is an error with its line", async () => {
     const load = (text: string, with_ = tokenizer): Promise<unknown> =>
       loadDataset(file("a.jsonl", text), with_, { maxLength: 99 });
@@ -345,6 +406,21 @@ suite("a data set", () => {
           /^a\.txt, line 2: token 121 \("y"\) is in the tokenizer, but the model's embedding has rows for 0 to 120/,
       },
     );
+  });
+
+  test("counts what the tokenizer does not know, and what it leaves out", async () => {
+    const strict = (unkId: number | null): TextEncoderLike => ({
+      eosId: 2,
+      unkId,
+      encode: (text) =>
+        Array.from(text, (c) => (/[a-z ]/.test(c) ? c.charCodeAt(0) : (unkId ?? -1))).filter((id) => id >= 0),
+    });
+    const of = async (with_: TextEncoderLike): Promise<unknown> =>
+      (await loadDataset(file("a.csv", 'text\n"ab\né\nc"\n"d é"\n'), with_, { maxLength: 16 })).unknown;
+    assert.deepEqual(await of(strict(0)), { tokens: 4, characters: [["\n", 2], ["é", 2]] }); // prettier-ignore
+    // White space may be left out on purpose; a letter is not.
+    assert.deepEqual(await of(strict(null)), { tokens: 0, characters: [["é", 2]] });
+    assert.equal(await of(tokenizer), null);
   });
 
   test("has a fingerprint that any other token changes", async () => {

@@ -7,6 +7,7 @@ import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
 import { loadConfig, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { loadDataset, type Dataset } from "../data/dataset.ts";
 import type { TextFile } from "../data/text.ts";
+import type { Unknown } from "../data/unknown.ts";
 import { nearest } from "../nearest.ts";
 import { paint, type Output } from "./output.ts";
 import type { DataSettings } from "./train-settings.ts";
@@ -68,7 +69,7 @@ export function openData(
 export function describeData(
   output: Output,
   name: string,
-  { examples, truncated, skipped, empty }: Dataset,
+  { examples, truncated, skipped, empty, unanswered, unknown }: Dataset,
   seq: number,
 ): void {
   output.info(`${examples.length.toLocaleString("en-US")} examples from ${name}`);
@@ -76,7 +77,30 @@ export function describeData(
   if (truncated > 0) warn(`${truncated} of them are cut off at ${seq} tokens (--seq)`);
   if (skipped.length > 0)
     warn(`${skipped.length} left out: their prompts fill ${seq} tokens (--seq); lines ${some(skipped)}`);
+  if (unanswered.length > 0)
+    warn(`${unanswered.length} left out: nothing in them is the assistant's; lines ${some(unanswered)}`);
+  if (unknown !== null) warn(describeUnknown(unknown));
   if (empty.length > 0) warn(`${empty.length} left out: their completions are empty; lines ${some(empty)}`);
+}
+
+/** Of how many characters an account is given. */
+const SHOWN = 5;
+
+function describeUnknown({ tokens, characters }: Unknown): string {
+  const times = (n: number): string => (n === 1 ? "once" : `${n.toLocaleString("en-US")} times`);
+  const shown = characters
+    .slice(0, SHOWN)
+    .map(([character, n]) => `${JSON.stringify(character)} ${times(n)}`);
+  const more = characters.length > SHOWN ? `, and ${characters.length - SHOWN} others` : "";
+  const made =
+    tokens === 0
+      ? "it leaves them out"
+      : `${tokens.toLocaleString("en-US")} tokens are the one for the unknown`;
+  const what = characters.length === 0 ? "words of the data" : `${shown.join(", ")}${more}`;
+  return (
+    `the model's tokenizer does not know ${what}: ${made}, and the model learns to write that; replace them in the data ` +
+    "(a line break by a space, say), or take a model whose tokenizer knows them"
+  );
 }
 
 function some(lines: readonly number[]): string {

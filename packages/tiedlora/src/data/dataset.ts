@@ -4,6 +4,7 @@ import { DataError } from "./errors.ts";
 import { exampleReader, isChat, type Columns, type Example, type ToExample } from "./examples.ts";
 import { formatOf, readRecords } from "./records.ts";
 import type { TextFile } from "./text.ts";
+import { type Unknown, UnknownCharacters } from "./unknown.ts";
 
 /** A file of examples as tokens, and what was cut or left out. */
 export interface Dataset {
@@ -16,6 +17,10 @@ export interface Dataset {
   readonly skipped: readonly number[];
   /** Lines of examples that were left out, because their completion is empty. */
   readonly empty: readonly number[];
+  /** Lines of chats that were left out, because nothing in them is the assistant's. */
+  readonly unanswered: readonly number[];
+  /** What the tokenizer makes nothing of; null: it knows every character. */
+  readonly unknown: Unknown | null;
   /** A hash of all tokens: whether two runs train on the same data. */
   readonly fingerprint: string;
 }
@@ -35,7 +40,8 @@ export async function loadDataset(
   options: DatasetOptions,
 ): Promise<Dataset> {
   const examples: EncodedExample[] = [];
-  const [skipped, empty]: [number[], number[]] = [[], []];
+  const left: LeftOut = { skipped: [], empty: [], unanswered: [] };
+  const unknown = new UnknownCharacters(tokenizer);
   let toExample: ToExample | null = null;
   let sample: Example | null = null;
   for await (const record of readRecords(file, formatOf(file.name))) {
@@ -43,17 +49,32 @@ export async function loadDataset(
     const example = toExample(record);
     const encoded = encodeOne(file, example, tokenizer, options);
     if (encoded === null) {
-      (isEmpty(example) ? empty : skipped).push(example.line);
+      left[reasonOf(example)].push(example.line);
       continue;
     }
     checkTokens(file, encoded, tokenizer, options.vocab ?? Infinity);
+    unknown.add(textsOf(example), encoded.tokens);
     sample ??= example;
     examples.push(encoded);
     if (examples.length === options.limit) break;
   }
-  if (sample === null) throw new DataError(file.name, null, nothingLeft(skipped, empty, options.maxLength));
+  if (sample === null) throw new DataError(file.name, null, nothingLeft(left, options.maxLength));
   const truncated = examples.filter((example) => example.truncated).length;
-  return { examples, sample, truncated, skipped, empty, fingerprint: fingerprint(examples) };
+  return {
+    examples,
+    sample,
+    truncated,
+    ...left,
+    unknown: unknown.result(),
+    fingerprint: fingerprint(examples),
+  };
+}
+
+/** Lines of what was left out, by the reason. */
+interface LeftOut {
+  readonly skipped: number[];
+  readonly empty: number[];
+  readonly unanswered: number[];
 }
 
 function encodeOne(
@@ -87,17 +108,27 @@ function checkTokens(
   );
 }
 
-function isEmpty(example: Example): boolean {
-  return isChat(example)
-    ? !example.messages.some(({ role, content }) => role === "assistant" && content !== "")
-    : example.completion === "";
+/** Why nothing of an example is learned. */
+function reasonOf(example: Example): keyof LeftOut {
+  if (!isChat(example)) return example.completion === "" ? "empty" : "skipped";
+  const answers = example.messages.filter(({ role }) => role === "assistant");
+  if (answers.length === 0) return "unanswered";
+  return answers.every(({ content }) => content === "") ? "empty" : "skipped";
 }
 
-function nothingLeft(skipped: readonly number[], empty: readonly number[], maxLength: number): string {
+const textsOf = (example: Example): readonly string[] =>
+  isChat(example) ? example.messages.map(({ content }) => content) : [example.prompt, example.completion];
+
+function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number): string {
   if (skipped.length > 0)
     return (
       `nothing to learn is left: all ${skipped.length} prompts are longer than ${maxLength} tokens; give a larger ` +
       `sequence length (--seq)`
+    );
+  if (unanswered.length > 0)
+    return (
+      `no chat has a message of the role "assistant" (${unanswered.length} were read), and those are what is learned; is ` +
+      `the last message missing?`
     );
   if (empty.length > 0)
     return `the completions of all ${empty.length} examples are empty; is this the right column?`;

@@ -1,5 +1,6 @@
 /** Token sequences for training: what the model sees of an example, and which of its tokens count in the loss. */
-import { isChat, type ChatExample, type Example, type TextExample } from "./examples.ts";
+import { nearest } from "../nearest.ts";
+import { isChat, type ChatExample, type Example, type Message, type TextExample } from "./examples.ts";
 
 /** The part of a tokenizer that is needed here. */
 export interface TextEncoderLike {
@@ -9,8 +10,14 @@ export interface TextEncoderLike {
   encode(text: string, options?: { readonly specialTokens?: boolean }): readonly number[];
   /** Ends a completion; null: the model has no such token. */
   readonly eosId: number | null;
+  /** Stands for text that the vocabulary cannot write; null, or not given: there is none. */
+  readonly unkId?: number | null;
   /** How the vocabulary writes a token: for messages. */
   token?(id: number): string | undefined;
+  /** Whether the model says how to write a chat. Default: it does if there is `chat`. */
+  readonly hasChatTemplate?: boolean;
+  /** Whether the chat template names a role. */
+  namesRole?(role: string): boolean;
   /** A chat as text, special tokens included, by the model's own template. Needed for chats alone. */
   chat?(
     messages: readonly { readonly role: string; readonly content: string }[],
@@ -105,9 +112,15 @@ export function promptTokens(
  * beginning is not found in the whole chat then count as context.
  */
 function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Encoded {
-  if (tokenizer.chat === undefined) throw new Error("this tokenizer cannot write chats");
+  if (tokenizer.chat === undefined || tokenizer.hasChatTemplate === false)
+    throw new Error(
+      "the model has no chat template, and was not trained on chats. Take a model that was (an instruct model), put the " +
+        "template of one as chat_template.jinja beside the model's tokenizer.json, or give prompt and completion instead of messages",
+    );
+  checkRoles(messages, tokenizer);
   const tokensOf = (text: string): readonly number[] => tokenizer.encode(text, { specialTokens: false });
   const whole = tokenizer.chat(messages, { addGenerationPrompt: false });
+  checkWhole(messages, whole);
   const all = tokensOf(whole);
   const spans: Span[] = [];
   for (const [i, { role }] of messages.entries()) {
@@ -119,6 +132,43 @@ function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Enco
     spans.push([commonPrefix(tokensOf(before), all), end]);
   }
   return { all, spans };
+}
+
+/** Roles of chats, as Hugging Face's templates call them. */
+const ROLES: readonly string[] = ["system", "developer", "user", "assistant", "tool", "function"];
+/** What others call them. */
+const OTHER_NAMES: Readonly<Record<string, string>> = {
+  human: "user",
+  prompter: "user",
+  gpt: "assistant",
+  bot: "assistant",
+  chatbot: "assistant",
+  model: "assistant",
+  ai: "assistant",
+};
+
+/** Most templates write whatever role there is: the model would be trained on one that it has never seen. */
+function checkRoles(messages: readonly Message[], tokenizer: TextEncoderLike): void {
+  const i = messages.findIndex(({ role }) => !ROLES.includes(role) && tokenizer.namesRole?.(role) !== true);
+  if (i < 0) return;
+  const { role } = messages[i]!;
+  const meant = OTHER_NAMES[role.toLowerCase()] ?? nearest(role.toLowerCase(), ROLES);
+  throw new Error(
+    `messages[${i}] has the role ${JSON.stringify(role)}, which the chat template does not name; expected ` +
+      `${ROLES.join(", ")}${meant === null ? "" : ` (did you mean "${meant}"?)`}`,
+  );
+}
+
+/** Some templates leave out what they do not expect, such as a system's message. */
+function checkWhole(messages: readonly Message[], whole: string): void {
+  const i = messages.findIndex(
+    ({ role, content }) => (role === "system" || role === "user") && !whole.includes(content.trim()),
+  );
+  if (i >= 0)
+    throw new Error(
+      `the chat template leaves out messages[${i}], of the role "${messages[i]!.role}": the model would not see it; put ` +
+        "its text into a message that the template writes, such as the first of the user",
+    );
 }
 
 function commonPrefix(a: readonly number[], b: readonly number[]): number {
