@@ -42,9 +42,12 @@ export class UnknownCharacters {
     return this.#tokenizer.encode(text, { specialTokens: false });
   }
 
+  /** Between letters, as it is in a text: what is at its ends, tokenizers may trim. */
   #isUnknown(character: string): boolean {
     const { unkId = null } = this.#tokenizer;
-    return unkId !== null && this.#encode(character).includes(unkId);
+    if (unkId === null) return false;
+    const text = this.#encode("aa").includes(unkId) ? character : `a${character}a`;
+    return this.#encode(text).includes(unkId);
   }
 
   /** Letters, digits and signs alone: white space and marks are what normalizers are there to drop. */
