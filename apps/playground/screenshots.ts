@@ -20,11 +20,11 @@ const state = (name: string): Promise<unknown> =>
 
 await page.goto(served.address);
 await state("idle");
-await page.selectOption("#settings label:nth-of-type(2) select", "cpu");
+await page.selectOption("[name=backend]", "cpu");
 await page.waitForFunction('document.getElementById("base").textContent.includes("WebAssembly")');
 await state("idle");
-await page.fill("#settings label:nth-of-type(3) input", "150");
-await page.fill("#settings label:nth-of-type(4) input", "16");
+await page.fill("[name=steps]", "150");
+await page.fill("[name=batch]", "16");
 await shoot("before");
 await page.click("#train");
 await page.waitForFunction(

@@ -1,6 +1,6 @@
 /** From the switches of the page to a method of the library, and from presets to switches. */
 import { DEFAULT_LEARNING_RATE, type FactorName, methods, type PlainMethod, tiedLora } from "tiedlora";
-import type { MethodChoice, TieScope } from "./protocol.ts";
+import type { MethodChoice, RunChoice, TieScope } from "./protocol.ts";
 
 interface Preset {
   readonly trained: readonly FactorName[];
@@ -63,6 +63,18 @@ const NAMES: Readonly<Record<string, string>> = { lora: "LoRA", vera: "VeRA" };
 
 export function presetName(preset: string): string {
   return NAMES[preset] ?? preset.toUpperCase();
+}
+
+/** What runs are called side by side: those that are alike are told apart by their rates, or else numbered. */
+export function labelsOf(runs: readonly RunChoice[]): Map<number, string> {
+  const alike = (label: (run: RunChoice) => string, run: RunChoice): number =>
+    runs.filter((other) => label(other) === label(run)).length;
+  const plain = ({ method }: RunChoice): string => labelOf(method);
+  const rated = (run: RunChoice): string =>
+    alike(plain, run) > 1 ? `${plain(run)} · rate ${run.lr}` : plain(run);
+  return new Map(
+    runs.map((run, i) => [run.id, alike(rated, run) > 1 ? `${rated(run)} (method ${i + 1})` : rated(run)]),
+  );
 }
 
 export function labelOf({ preset, trained, rank }: MethodChoice): string {

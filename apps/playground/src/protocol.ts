@@ -1,7 +1,10 @@
 /** What the page and the worker that trains say to each other. The page holds no tensors, the worker no elements. */
 import type { FactorName } from "tiedlora";
+import type { DrawnPlan } from "./plan.ts";
 
 export type BackendChoice = "webgpu" | "cpu";
+/** "auto": the one that is faster here. */
+export type BackendWish = BackendChoice | "auto";
 /** Over what A and B are shared. */
 export type TieScope = "all" | "none" | "pairs" | "model";
 
@@ -16,6 +19,7 @@ export interface MethodChoice {
 
 /** One of the runs that are trained side by side. */
 export interface RunChoice {
+  /** From 0 on; it also stands for the colour. */
   readonly id: number;
   readonly method: MethodChoice;
   readonly lr: number;
@@ -66,9 +70,11 @@ export type Phase = "before" | "during" | "after";
 export type DownloadFormat = "native" | "peft";
 
 export type Request =
-  | { readonly type: "open"; readonly backend: BackendChoice }
+  | { readonly type: "open"; readonly backend: BackendWish }
   | { readonly type: "loadModel"; readonly files: readonly File[] }
   | { readonly type: "loadAdapter"; readonly files: readonly File[] }
+  /** Takes an adapter that came from files off again. */
+  | { readonly type: "unload"; readonly run: number }
   | { readonly type: "start"; readonly experiment: Experiment }
   | { readonly type: "pause" }
   | { readonly type: "resume" }
@@ -81,7 +87,9 @@ export type Reply =
   | {
       readonly type: "ready";
       readonly backend: BackendChoice;
-      readonly adapter: string;
+      /** The device in words, and why it is this one. */
+      readonly where: string;
+      readonly why: string;
       readonly base: BaseInfo;
     }
   | { readonly type: "samples"; readonly samples: readonly Sample[] }
@@ -107,11 +115,17 @@ export type Reply =
   | {
       readonly type: "adapterLoaded";
       readonly run: number;
-      readonly method: string;
+      /** Method, rank, and where it came from. */
+      readonly label: string;
       readonly trainable: number;
+      readonly plan: DrawnPlan;
     }
+  /** The loss of an adapter that came from files, on the first batch of the others' training. */
+  | { readonly type: "measured"; readonly run: number; readonly loss: number }
   | {
       readonly type: "tensor";
+      /** Null: of the base model. */
+      readonly run: number | null;
       readonly path: string;
       readonly shape: readonly number[];
       /** Row-major; of a large tensor every so-many-th row and column. */

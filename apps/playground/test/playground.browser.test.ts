@@ -10,6 +10,7 @@ import { loadAdapterFiles } from "tiedlora";
 import { loadBase } from "../../../packages/tiedlora/src/node/base.ts";
 import { skip } from "../../../test/support/browser.ts";
 import { tasksDuring } from "./support/tasks.ts";
+import { choose, openPage, PHONE, settled, tabTo, textOf, type } from "./support/keyboard.ts";
 import { servePage, type ServedPage, violations } from "./support/page.ts";
 
 const STEPS = 30;
@@ -22,64 +23,7 @@ before(async () => {
 
 after(() => served?.[Symbol.asyncDispose]());
 
-/** Opens the page; whatever it complains about on the console is collected. */
-async function open(width = 1280): Promise<{ page: Page; complaints: string[] }> {
-  const page = await served!.browser.newPage({ viewport: { width, height: 900 } });
-  const complaints: string[] = [];
-  page.on("console", (message) => {
-    if (message.type() === "error" || message.type() === "warning") complaints.push(message.text());
-  });
-  page.on("pageerror", ({ message }) => complaints.push(message));
-  await page.addInitScript(RECORD);
-  await page.goto(served!.address);
-  await settled(page, "idle");
-  return { page, complaints };
-}
-
-/** Keeps what the worker sends. */
-const RECORD = `
-  globalThis.replies = [];
-  const Own = Worker;
-  globalThis.Worker = class extends Own {
-    constructor(...options) {
-      super(...options);
-      this.addEventListener("message", ({ data }) => replies.push(data));
-    }
-  };
-`;
-
-const settled = (page: Page, state: string): Promise<unknown> =>
-  page.waitForFunction(`document.body.dataset.state === ${JSON.stringify(state)}`, null, {
-    timeout: 300_000,
-  });
-
-/** Presses Tab until the focus is on what matches. */
-async function tabTo(page: Page, selector: string): Promise<void> {
-  for (let i = 0; i < 200; i++) {
-    if (await page.evaluate(`document.activeElement.matches(${JSON.stringify(selector)})`)) return;
-    await page.keyboard.press("Tab");
-  }
-  assert.fail(`the keyboard does not reach ${selector}`);
-}
-
-/** Chooses an option of a list by the arrow keys. */
-async function choose(page: Page, selector: string, value: string): Promise<void> {
-  await tabTo(page, selector);
-  const now = (): Promise<unknown> => page.evaluate("document.activeElement.value");
-  await page.keyboard.press("Home");
-  for (let i = 0; i < 20 && (await now()) !== value; i++) await page.keyboard.press("ArrowDown");
-  assert.equal(await now(), value);
-}
-
-async function type(page: Page, selector: string, text: string): Promise<void> {
-  await tabTo(page, selector);
-  await page.keyboard.press("Control+A");
-  await page.keyboard.type(text);
-}
-
-const PRESET = "fieldset.method:first-child label:first-child select";
-const text = async (page: Page, selector: string): Promise<string> =>
-  (await page.textContent(selector)) ?? "";
+const PRESET = "fieldset.method:first-child [name=preset]";
 
 interface Step {
   readonly type: string;
@@ -92,12 +36,12 @@ for (const backend of ["webgpu", "cpu"] as const) {
     `by keyboard on ${backend}: TL6 learns, its adapter is downloaded, loaded again, and the same in Node`,
     { skip },
     async (t) => {
-      const { page, complaints } = await open();
-      await choose(page, "#settings label:nth-of-type(2) select", backend);
+      const { page, complaints } = await openPage(served!);
+      await choose(page, "[name=backend]", backend);
       await settled(page, "idle");
-      assert.match(await text(page, "#base"), backend === "cpu" ? /WebAssembly, \d+ threads/ : /WebGPU/);
+      assert.match(await textOf(page, "#base"), backend === "cpu" ? /WebAssembly, \d+ threads/ : /WebGPU/);
       assert.deepEqual(await violations(page), []);
-      await type(page, "#settings label:nth-of-type(3) input", String(STEPS));
+      await type(page, "[name=steps]", String(STEPS));
       await choose(page, PRESET, "lora");
       await choose(page, PRESET, "tl6");
       await tabTo(page, "#train");
@@ -150,10 +94,10 @@ for (const backend of ["webgpu", "cpu"] as const) {
     `four methods train side by side on ${backend}, and the page answers meanwhile`,
     { skip },
     async (t) => {
-      const { page, complaints } = await open();
-      await choose(page, "#settings label:nth-of-type(2) select", backend);
+      const { page, complaints } = await openPage(served!);
+      await choose(page, "[name=backend]", backend);
       await settled(page, "idle");
-      await type(page, "#settings label:nth-of-type(3) input", "10");
+      await type(page, "[name=steps]", "10");
       const another = page.locator("text=Compare with another");
       while (await another.isEnabled()) await another.click();
       assert.equal(await page.locator("fieldset.method").count(), 4);
@@ -177,15 +121,15 @@ test(
   "a training can be paused, continued and stopped; values and prompts can be looked at meanwhile",
   { skip },
   async () => {
-    const { page, complaints } = await open(390);
-    await choose(page, "#settings label:nth-of-type(2) select", "cpu");
+    const { page, complaints } = await openPage(served!, PHONE);
+    await choose(page, "[name=backend]", "cpu");
     await settled(page, "idle");
     assert.deepEqual(await violations(page), []);
     assert.ok(
       await page.evaluate("document.documentElement.scrollWidth <= innerWidth"),
       "nothing is wider than a phone",
     );
-    await type(page, "#settings label:nth-of-type(3) input", "2000");
+    await type(page, "[name=steps]", "2000");
     await page.click("#train");
     await page.waitForFunction('replies.filter(({ type }) => type === "step").length > 4');
     await page.click("#pause");
@@ -212,7 +156,7 @@ test(
 );
 
 test("what cannot work is explained in the page", { skip }, async () => {
-  const { page } = await open();
+  const { page } = await openPage(served!);
   await page.setInputFiles("#adapter-files", {
     name: "adapter.zip",
     mimeType: "application/zip",

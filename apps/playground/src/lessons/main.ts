@@ -1,5 +1,5 @@
 /** The page of the lessons: their text and code, and what they print when they run here. */
-import { byId, el } from "../page/dom.ts";
+import { byId, el, isOff, switchButton } from "../page/dom.ts";
 import type { LessonReply } from "./report.ts";
 
 /** As the build writes them to lessons/index.json. */
@@ -22,7 +22,9 @@ function show(lesson: Lesson): void {
     "aria-label": "what the lesson prints",
   });
   const run = el("button", { type: "button", id: "run", class: "primary" }, "Run this lesson");
-  run.addEventListener("click", () => start(lesson, run, output));
+  run.addEventListener("click", () => {
+    if (!isOff(run)) start(lesson, run, output);
+  });
   byId("lesson").replaceChildren(
     el("h2", {}, lesson.title),
     ...lesson.paragraphs.map((text) => el("p", {}, text)),
@@ -36,13 +38,13 @@ function show(lesson: Lesson): void {
 
 function start({ id }: Lesson, run: HTMLButtonElement, output: HTMLElement): void {
   stop();
-  run.disabled = true;
+  switchButton(run, false);
   output.replaceChildren();
   output.dataset["state"] = "running";
   const end = (state: string, line: string): void => {
     output.append(line);
     output.dataset["state"] = state;
-    run.disabled = false;
+    switchButton(run, true);
     stop();
   };
   worker = new Worker(new URL(`lessons/${id}.js`, location.href), { type: "module" });

@@ -1,31 +1,62 @@
-/** What the model said to a few prompts: before any training, and each method during and after its own. */
+/** What the model said to a few prompts: before any training, with each method during and after its own, and with adapters from files. */
 import type { Phase, Sample } from "../protocol.ts";
 import { byId, el } from "./dom.ts";
 
+/** With which adapter: its number, its name, and the colour it is shown in. */
+interface Speaker {
+  readonly id: number;
+  readonly label: string;
+  readonly colour: number | "loaded";
+}
+
+interface Table {
+  readonly body: HTMLTableSectionElement;
+  /** Stays at the end. */
+  readonly right: HTMLTableRowElement | null;
+}
+
+const HINT = "Completions appear here before, during and after the training.";
+
 export class Answers {
   readonly #cells = new Map<string, HTMLElement>();
+  #tables: readonly Table[] = [];
 
-  /** An empty table for each sample, with a row a method. */
-  show(
-    samples: readonly Sample[],
-    methods: readonly { readonly id: number; readonly label: string }[],
-  ): void {
+  /** An empty table for each sample, with a row for each speaker. */
+  show(samples: readonly Sample[], speakers: readonly Speaker[]): void {
     this.#cells.clear();
-    const tables = samples.map(({ prompt, right }, i) =>
+    this.#tables = samples.map(({ right }, i) => {
+      const last =
+        right === "" ? null : el("tr", {}, el("th", { scope: "row" }, "right"), el("td", {}, right));
+      return { body: el("tbody", {}, this.#row("before", i, "before"), last), right: last };
+    });
+    const blocks = samples.map(({ prompt }, i) =>
       el(
         "div",
         { class: "sample" },
         el("p", { class: "prompt" }, prompt),
-        el(
-          "table",
-          {},
-          this.#row("before", i, "before"),
-          ...methods.map(({ id, label }, run) => this.#row(String(id), i, label, run)),
-          right === "" ? null : el("tr", {}, el("th", { scope: "row" }, "right"), el("td", {}, right)),
-        ),
+        el("table", {}, this.#tables[i]!.body),
       ),
     );
-    byId("completions").replaceChildren(...tables);
+    byId("completions").replaceChildren(...blocks);
+    for (const speaker of speakers) this.add(speaker);
+  }
+
+  clear(): void {
+    this.#cells.clear();
+    this.#tables = [];
+    byId("completions").replaceChildren(el("p", { class: "hint" }, HINT));
+  }
+
+  add({ id, label, colour }: Speaker): void {
+    for (const [i, { body, right }] of this.#tables.entries())
+      body.insertBefore(this.#row(String(id), i, label, colour), right);
+  }
+
+  remove(id: number): void {
+    for (const i of this.#tables.keys()) {
+      this.#cells.get(`${id} ${i}`)?.closest("tr")?.remove();
+      this.#cells.delete(`${id} ${i}`);
+    }
   }
 
   set(run: number | null, phase: Phase, texts: readonly string[]): void {
@@ -37,10 +68,15 @@ export class Answers {
     }
   }
 
-  #row(key: string, sample: number, label: string, run?: number): HTMLTableRowElement {
+  /** What has not been said will not be said any more. */
+  finish(): void {
+    for (const cell of this.#cells.values()) if (cell.textContent === "…") cell.textContent = "—";
+  }
+
+  #row(key: string, sample: number, label: string, colour?: Speaker["colour"]): HTMLTableRowElement {
     const cell = el("td", {}, "…");
     this.#cells.set(`${key} ${sample}`, cell);
-    const dot = run === undefined ? null : el("span", { class: "key", style: `--run: var(--run-${run})` });
+    const dot = colour === undefined ? null : el("span", { class: "key", "data-run": colour });
     return el("tr", {}, el("th", { scope: "row" }, dot, label), cell);
   }
 }

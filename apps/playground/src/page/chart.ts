@@ -3,24 +3,41 @@ import uPlot from "uplot";
 
 const REDRAW_MS = 250;
 
+/** The name of a curve, and the number of its colour, by which it is fed. */
+interface Curve {
+  readonly label: string;
+  readonly colour: number;
+}
+
 export class LossChart {
   readonly #holder: HTMLElement;
-  readonly #names: string[];
+  readonly #curves: readonly Curve[];
   readonly #steps: number[] = [];
   readonly #losses: (number | null)[][];
-  readonly #plot: uPlot;
+  #plot: uPlot;
+  readonly #resized = new ResizeObserver(() => this.#plot.setSize(this.#size()));
+  readonly #dark = matchMedia("(prefers-color-scheme: dark)");
   #due = false;
 
-  constructor(holder: HTMLElement, names: readonly string[]) {
+  constructor(holder: HTMLElement, curves: readonly Curve[]) {
     this.#holder = holder;
-    this.#names = [...names];
-    this.#losses = names.map(() => []);
+    this.#curves = curves;
+    this.#losses = curves.map(() => []);
     holder.replaceChildren();
     this.#plot = new uPlot(this.#options(), this.#data(), holder);
-    new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(holder);
+    this.#resized.observe(holder);
+    this.#dark.addEventListener("change", this.#recolour);
   }
 
-  add(curve: number, step: number, loss: number): void {
+  /** Takes it off the page. */
+  close(): void {
+    this.#resized.disconnect();
+    this.#dark.removeEventListener("change", this.#recolour);
+    this.#plot.destroy();
+  }
+
+  add(colour: number, step: number, loss: number): void {
+    const curve = this.#curves.findIndex((one) => one.colour === colour);
     while (this.#steps.length < step) {
       this.#steps.push(this.#steps.length + 1);
       for (const losses of this.#losses) losses.push(null);
@@ -30,9 +47,15 @@ export class LossChart {
     this.#due = true;
     setTimeout(() => {
       this.#due = false;
-      this.#plot.setData(this.#data());
+      if (this.#holder.contains(this.#plot.root)) this.#plot.setData(this.#data());
     }, REDRAW_MS);
   }
+
+  /** A canvas knows nothing of the page's colours: it is drawn anew in the others. */
+  readonly #recolour = (): void => {
+    this.#plot.destroy();
+    this.#plot = new uPlot(this.#options(), this.#data(), this.#holder);
+  };
 
   #data(): uPlot.AlignedData {
     return [this.#steps, ...this.#losses];
@@ -55,7 +78,12 @@ export class LossChart {
       ],
       series: [
         { label: "step" },
-        ...this.#names.map((label, i) => ({ label, stroke: colour(`--run-${i}`), width: 2, spanGaps: true })),
+        ...this.#curves.map(({ label, colour: i }) => ({
+          label,
+          stroke: colour(`--run-${i}`),
+          width: 2,
+          spanGaps: true,
+        })),
       ],
     };
   }

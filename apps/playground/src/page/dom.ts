@@ -37,38 +37,15 @@ export function byId(id: string, of: new () => HTMLElement = HTMLElement): HTMLE
   return element;
 }
 
-/** A labelled drop-down list. */
-export function choice(
-  label: string,
-  options: Readonly<Record<string, string>>,
-  selected: string,
-  changed: (value: string) => void,
-): HTMLLabelElement {
-  const list = el(
-    "select",
-    {},
-    ...Object.entries(options).map(([value, text]) =>
-      el("option", { value, selected: value === selected }, text),
-    ),
-  );
-  list.addEventListener("change", () => changed(list.value));
-  return el("label", {}, label, list);
+/**
+ * Whether a button does something now. It keeps the focus either way, which a disabled one would lose; whoever listens to
+ * it asks `isOff`.
+ */
+export function switchButton(button: HTMLButtonElement, on: boolean): void {
+  button.setAttribute("aria-disabled", String(!on));
 }
 
-/** A labelled number; what is out of range is not passed on, and marked. */
-export function numeric(
-  label: string,
-  value: number,
-  range: { readonly min: number; readonly max: number; readonly step: number | "any" },
-  changed: (value: number) => void,
-): HTMLLabelElement {
-  const input = el("input", { type: "number", value, required: true, ...range });
-  input.addEventListener("input", () => {
-    if (input.checkValidity()) changed(input.valueAsNumber);
-  });
-  input.addEventListener("change", () => input.reportValidity());
-  return el("label", {}, label, input);
-}
+export const isOff = (button: HTMLButtonElement): boolean => button.ariaDisabled === "true";
 
 export const count = (value: number): string => value.toLocaleString("en-US");
 

@@ -1,125 +1,148 @@
 /** The page: wires the form, the cards and the drawings to the worker that trains. */
 import { countParameters } from "tiedlora";
-import { labelOf, methodOf } from "../method.ts";
-import type { BackendChoice, BaseInfo, Reply, Request, RunChoice } from "../protocol.ts";
+import { labelsOf, methodOf } from "../method.ts";
+import type { BackendWish, BaseInfo, Reply, Request, RunChoice } from "../protocol.ts";
 import { Answers } from "./answers.ts";
 import { LossChart } from "./chart.ts";
-import { byId, bytes, count, el } from "./dom.ts";
+import { byId, bytes, count, el, isOff, switchButton } from "./dom.ts";
+import { Drawings } from "./drawings.ts";
 import { MethodCards } from "./methods.ts";
-import { Network } from "./network.ts";
 import { Numbers } from "./numbers.ts";
 import { showPicture } from "./picture.ts";
+import { hideProblem, showProblem } from "./problem.ts";
 import { Settings } from "./settings.ts";
+
+type State = Extract<Reply, { type: "state" }>["state"];
 
 const worker = new Worker(new URL("worker.js", location.href), { type: "module" });
 const ask = (request: Request): void => worker.postMessage(request);
 
 let base: BaseInfo | null = null;
+let state: State = "idle";
 /** What is being trained, or was trained last. */
 let running: readonly RunChoice[] = [];
-let paused = false;
+/** Adapters that came from files, by number. */
+const loaded = new Map<number, string>();
+/** The name of every run that can answer, by number. */
+let names: ReadonlyMap<number, string> = new Map();
+/** What was chosen in the drawing last. */
+let chosenName = "";
 let chart: LossChart | null = null;
-let network: Network | null = null;
-let pickedBackend: BackendChoice = "gpu" in navigator ? "webgpu" : "cpu";
+
+const [trainButton, pauseButton, stopButton] = ["train", "pause", "stop"].map((id) =>
+  byId(id, HTMLButtonElement),
+) as [HTMLButtonElement, HTMLButtonElement, HTMLButtonElement];
+const say = (text: string): void => void (byId("status").textContent = text);
 
 const answers = new Answers();
-const numbers = new Numbers((run, format) => ask({ type: "download", run, format }));
-const settings = new Settings(pickedBackend, (backend) => open(backend));
-const cards = new MethodCards(() => {
-  drawNetwork();
-  showState(state);
+const drawings = new Drawings({
+  chosen: (run, path, name) => {
+    chosenName = name;
+    ask({ type: "tensor", run, path });
+  },
+  untrained: (label) => say(`${label} has no values yet: they are there once its training has begun`),
 });
-let state: Extract<Reply, { type: "state" }>["state"] = "idle";
+const numbers = new Numbers({
+  download: (run, format) => ask({ type: "download", run, format }),
+  unload: (run) => {
+    loaded.delete(run);
+    answers.remove(run);
+    drawings.removeLoaded(run);
+    listRuns();
+    ask({ type: "unload", run });
+  },
+});
+const settings = new Settings(open);
+const cards = new MethodCards((card) => drawings.setCards(cards.choices, card));
 
-function open(backend: BackendChoice): void {
-  pickedBackend = backend;
+function open(backend: BackendWish): void {
+  hideProblem();
   base = null;
   byId("base").textContent = "Loading the base model …";
   showState("idle");
   ask({ type: "open", backend });
 }
 
-/** The method that is drawn: the one chosen above the drawing, else the first. */
-function drawnMethod(): RunChoice | undefined {
-  const list = byId("network-run", HTMLSelectElement);
-  return cards.choices.find(({ id }) => String(id) === list.value) ?? cards.choices[0];
-}
-
-function drawNetwork(): void {
-  const shown = drawnMethod();
-  const list = byId("network-run", HTMLSelectElement);
-  list.replaceChildren(
-    ...cards.choices.map(({ id, method }) =>
-      el("option", { value: id, selected: id === shown?.id }, labelOf(method)),
-    ),
-  );
-  if (!base || !shown || shown.method.trained.length === 0) return;
-  network = new Network(
-    byId("network"),
-    base,
-    methodOf(shown.method),
-    `var(--run-${cards.choices.indexOf(shown)})`,
-    {
-      chosen: (path, ofBase) => {
-        ask({ type: "tensor", run: ofBase ? null : shown.id, path });
-      },
-    },
-  );
-}
-
-function start(): void {
+function train(): void {
+  if (isOff(trainButton)) return;
+  const [first, ...more] = [...settings.problems, ...cards.problems];
+  if (first !== undefined) {
+    say(`Not started. ${first.text}${more.length > 0 ? ` (and ${more.length} more)` : ""}`);
+    return first.focus();
+  }
   hideProblem();
   running = [...cards.choices];
+  const labels = labelsOf(running);
+  chart?.close();
   chart = new LossChart(
     byId("chart"),
-    running.map(({ method }) => labelOf(method)),
+    running.map(({ id }) => ({ label: labels.get(id)!, colour: id })),
   );
-  numbers.start(running, ({ method }) => countParameters(base!.linears, methodOf(method)).trainable);
+  const entries = running.map(({ id, method }) => ({
+    id,
+    label: labels.get(id)!,
+    trainable: countParameters(base!.linears, methodOf(method)).trainable,
+  }));
+  numbers.start(entries);
+  drawings.start(running, labels);
   listRuns();
   showState("training");
   ask({ type: "start", experiment: { ...settings.values, runs: running } });
 }
 
-const STATUS = {
+const STATUS: Readonly<Record<State, string>> = {
   idle: "",
   training: "training …",
   paused: "paused",
   done: "done: compare what it says now with before",
   stopped: "stopped",
-} as const;
+};
 
-function showState(next: typeof state): void {
+function showState(next: State): void {
   state = next;
   const busy = state === "training" || state === "paused";
-  paused = state === "paused";
-  byId("train", HTMLButtonElement).disabled = busy || base === null || !cards.valid;
-  byId("pause", HTMLButtonElement).disabled = !busy;
-  byId("pause").textContent = paused ? "Resume" : "Pause";
-  byId("stop", HTMLButtonElement).disabled = !busy;
-  byId("status").textContent = STATUS[state];
+  switchButton(trainButton, !busy && base !== null);
+  switchButton(pauseButton, busy);
+  switchButton(stopButton, busy);
+  const verb = state === "paused" ? "Resume" : "Pause";
+  pauseButton.textContent = verb;
+  pauseButton.setAttribute("aria-label", `${verb} the training`);
+  say(STATUS[state]);
   document.body.dataset["state"] = base === null ? "loading" : state;
 }
 
-function showProblem(title: string, message: string): void {
-  const problem = byId("problem");
-  problem.replaceChildren(el("h2", {}, title), el("p", {}, message));
-  problem.hidden = false;
+/** The page answers at once; the worker when it has come to its next step. */
+function stop(): void {
+  if (isOff(stopButton)) return;
+  switchButton(stopButton, false);
+  switchButton(pauseButton, false);
+  say("stopping …");
+  ask({ type: "stop" });
 }
 
-function hideProblem(): void {
-  byId("problem").hidden = true;
+function pause(): void {
+  if (isOff(pauseButton)) return;
+  const resume = state === "paused";
+  say(resume ? "going on …" : "pausing …");
+  ask({ type: resume ? "resume" : "pause" });
 }
 
-function ready({ base: info, adapter, backend }: Extract<Reply, { type: "ready" }>): void {
+function ready({ base: info, backend, where, why }: Extract<Reply, { type: "ready" }>): void {
   base = info;
-  const where = backend === "webgpu" ? `WebGPU on ${adapter}` : `WebAssembly, ${adapter}`;
+  const device = backend === "webgpu" ? `WebGPU, ${where}` : `WebAssembly, ${where}`;
   byId("base").textContent =
-    `${info.name}: ${count(info.parameters)} parameters, ${info.layers} layers, width ${info.hidden}. It runs on ${where}.`;
+    `${info.name}: ${count(info.parameters)} parameters, ${info.layers} layers, width ${info.hidden}. It runs on ${device} (${why}).`;
+  settings.showBackend(backend);
   cards.setBase(info);
-  numbers.start([], () => 0);
+  running = [];
+  loaded.clear();
+  numbers.clear();
+  answers.clear();
+  chart?.close();
+  chart = null;
+  drawings.setBase(info);
   listRuns();
-  byId("try-button", HTMLButtonElement).disabled = false;
-  drawNetwork();
+  switchButton(byId("try-button", HTMLButtonElement), true);
 }
 
 function receive(reply: Reply): void {
@@ -127,45 +150,51 @@ function receive(reply: Reply): void {
     case "ready":
       return ready(reply);
     case "state":
-      if (reply.state === "done" || reply.state === "stopped") numbers.finish();
-      return showState(reply.state);
+      return receiveState(reply.state);
     case "samples":
-      return answers.show(
-        reply.samples,
-        running.map(({ id, method }) => ({ id, label: labelOf(method) })),
-      );
+      return answers.show(reply.samples, [
+        ...running.map(({ id }) => ({ id, label: names.get(id)!, colour: id })),
+        ...[...loaded].map(([id, label]) => ({ id, label, colour: "loaded" as const })),
+      ]);
     case "completions":
       return answers.set(reply.run, reply.phase, reply.texts);
     case "step":
-      chart?.add(
-        running.findIndex(({ id }) => id === reply.run),
-        reply.step,
-        reply.loss,
-      );
+      chart?.add(reply.run, reply.step, reply.loss);
       return numbers.step(reply);
+    case "measured":
+      return numbers.measured(reply.run, reply.loss);
     case "gradients":
-      if (reply.run === drawnMethod()?.id) network?.showGradients(reply.norms);
-      return;
+      return drawings.showGradients(reply.run, reply.norms);
     case "tensor":
-      return showPicture(reply);
+      return showPicture(reply, chosenName);
     case "adapterLoaded":
-      numbers.addLoaded(reply.run, reply.method, reply.trainable);
-      listRuns();
-      byId("status").textContent = `loaded: ${reply.method}, ${count(reply.trainable)} parameters`;
-      return;
+      return addLoaded(reply);
     case "completed":
       return showTried(reply);
     case "files":
       return download(reply.name, reply.zip);
     case "problem":
-      showProblem(reply.title, reply.message);
-      if (reply.fatal) byId("base").textContent = "The model is not loaded.";
-      // without a GPU the page goes on with WebAssembly
-      if (base === null && pickedBackend === "webgpu") {
-        settings.showBackend("cpu");
-        open("cpu");
-      }
+      if (reply.fatal || base === null) byId("base").textContent = "The model is not loaded.";
+      if (byId("tried").textContent === "…") byId("tried").textContent = "";
+      return showProblem(reply.title, reply.message);
   }
+}
+
+function receiveState(next: State): void {
+  if (next === "done" || next === "stopped") numbers.finish();
+  if (next === "done") answers.finish();
+  showState(next);
+}
+
+function addLoaded({ run, label, trainable, plan }: Extract<Reply, { type: "adapterLoaded" }>): void {
+  const alike = [...loaded.values()].filter((other) => other.replace(/ \(\d+\)$/, "") === label).length;
+  const name = alike === 0 ? label : `${label} (${alike + 1})`;
+  loaded.set(run, name);
+  numbers.addLoaded({ id: run, label: name, trainable });
+  drawings.addLoaded(run, name, plan);
+  answers.add({ id: run, label: name, colour: "loaded" });
+  listRuns();
+  say(`loaded: ${name}, ${count(trainable)} parameters. It stays, to be compared with what is trained.`);
 }
 
 function showTried({ text, next }: Extract<Reply, { type: "completed" }>): void {
@@ -182,16 +211,17 @@ function download(name: string, zip: Uint8Array): void {
   const url = URL.createObjectURL(new Blob([zip as Uint8Array<ArrayBuffer>], { type: "application/zip" }));
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
-  byId("status").textContent = `downloaded ${name}, ${bytes(zip.byteLength)}`;
+  say(`downloaded ${name}, ${bytes(zip.byteLength)}`);
 }
 
-/** The prompt of the visitor's own: answered by the base model, or with one of the adapters. */
+/** Who can be asked: the base model, what is trained, and adapters from files. */
 function listRuns(): void {
+  names = new Map([...labelsOf(running), ...loaded]);
   const list = byId("try-run", HTMLSelectElement);
   const { value } = list;
   const options = [
     el("option", { value: "base" }, "the base model"),
-    ...numbers.names().map(([id, name]) => el("option", { value: id }, name)),
+    ...[...names].map(([id, name]) => el("option", { value: id }, name)),
   ];
   list.replaceChildren(...options);
   if (options.some((option) => option.value === value)) list.value = value;
@@ -199,6 +229,7 @@ function listRuns(): void {
 
 byId("try").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (isOff(byId("try-button", HTMLButtonElement))) return;
   const { value } = byId("try-run", HTMLSelectElement);
   byId("tried").textContent = "…";
   ask({
@@ -213,6 +244,7 @@ function pick(id: string, type: "loadModel" | "loadAdapter"): void {
   input.addEventListener("change", () => {
     hideProblem();
     if (input.files?.length) ask({ type, files: [...input.files] });
+    input.value = ""; // the same files can be chosen again
   });
 }
 
@@ -220,10 +252,10 @@ worker.addEventListener("message", ({ data }: MessageEvent<Reply>) => receive(da
 worker.addEventListener("error", ({ message }) =>
   showProblem("The worker stopped", `${message} Reload the page.`),
 );
-byId("train").addEventListener("click", start);
-byId("pause").addEventListener("click", () => ask({ type: paused ? "resume" : "pause" }));
-byId("stop").addEventListener("click", () => ask({ type: "stop" }));
-byId("network-run").addEventListener("change", drawNetwork);
+trainButton.addEventListener("click", train);
+pauseButton.addEventListener("click", pause);
+stopButton.addEventListener("click", stop);
 pick("model-files", "loadModel");
 pick("adapter-files", "loadAdapter");
-open(pickedBackend);
+drawings.setCards(cards.choices, null);
+open("auto");

@@ -1,162 +1,73 @@
-/** The cards of the methods: presets, the four switches, tying, rank and rate, and what that costs. */
-import { countParameters, type FactorName, FACTOR_NAMES } from "tiedlora";
-import {
-  methodOf,
-  PRESET_NAMES,
-  type PresetName,
-  presetChoice,
-  presetName,
-  presetOf,
-  rateOf,
-  TIE_SCOPES,
-} from "../method.ts";
-import type { BaseInfo, MethodChoice, RunChoice, TieScope } from "../protocol.ts";
-import { byId, choice, count, el, numeric } from "./dom.ts";
+/** The cards of the methods that are trained side by side, and the button for another. */
+import { PRESET_NAMES, type PresetName } from "../method.ts";
+import type { BaseInfo, RunChoice } from "../protocol.ts";
+import { MethodCard } from "./card.ts";
+import { byId, el, isOff, switchButton } from "./dom.ts";
+import type { Problem } from "./fields.ts";
 
 const MOST_METHODS = 4;
-const OWN = { own: "my own" };
-
-/** A method with the learning rate that it learns well with. */
-function withItsRate(id: number, method: MethodChoice): RunChoice {
-  return { id, method, lr: rateOf(method) };
-}
 
 export class MethodCards {
-  #choices: RunChoice[] = [withItsRate(0, presetChoice("tl6", 8)), withItsRate(1, presetChoice("lora", 8))];
+  readonly #cards: MethodCard[] = [];
   #base: BaseInfo | null = null;
-  readonly #changed: () => void;
+  readonly #add = el("button", { type: "button" }, "Compare with another method");
+  readonly #changed: (id: number | null) => void;
 
-  /** `changed` is called after every change of a switch or number. */
-  constructor(changed: () => void) {
+  /** `changed` is called after every change of a switch or number, with that card's number, and with null when a card is gone. */
+  constructor(changed: (id: number | null) => void) {
     this.#changed = changed;
-    this.#draw();
+    byId("methods").replaceChildren(el("div", {}, this.#add));
+    this.#append("tl6");
+    this.#append("lora");
+    this.#add.addEventListener("click", () => {
+      if (isOff(this.#add)) return;
+      const used = this.choices.map(({ method }) => method.preset);
+      const card = this.#append(PRESET_NAMES.find((name) => !used.includes(name)) ?? "tl6");
+      card.focus();
+      this.#changed(card.id);
+    });
   }
 
   get choices(): readonly RunChoice[] {
-    return this.#choices;
+    return this.#cards.map(({ choice }) => choice);
   }
 
-  /** Whether each method could be trained as it is set. */
-  get valid(): boolean {
-    return this.#choices.every(({ method }) => method.trained.length > 0);
+  /** Why they cannot be trained as they are. */
+  get problems(): Problem[] {
+    return this.#cards.flatMap(({ problems }) => problems);
   }
 
   setBase(base: BaseInfo): void {
     this.#base = base;
-    this.#draw();
+    for (const card of this.#cards) card.setBase(base);
   }
 
-  #draw(): void {
-    const add = el(
-      "button",
-      { type: "button", disabled: this.#choices.length >= MOST_METHODS },
-      "Compare with another",
-    );
-    add.addEventListener("click", () => {
-      const unused = PRESET_NAMES.find((name) => this.#choices.every(({ method }) => method.preset !== name));
-      const id = [0, 1, 2, 3].find((one) => this.#choices.every((choice) => choice.id !== one))!;
-      this.#choices.push(withItsRate(id, presetChoice(unused ?? "tl6", 8)));
-      this.#draw();
-      this.#changed();
+  /** A new card; its number, and with it its colour, is the first that is free. */
+  #append(preset: PresetName): MethodCard {
+    const id = [0, 1, 2, 3].find((one) => this.#cards.every((card) => card.id !== one))!;
+    const card: MethodCard = new MethodCard(id, preset, {
+      changed: () => this.#changed(id),
+      removed: () => this.#remove(card),
     });
-    const cards = this.#choices.map((one, i) => this.#card(one, i));
-    byId("methods").replaceChildren(...cards, el("div", {}, add));
-  }
-
-  #update(i: number, next: RunChoice): void {
-    this.#choices[i] = next;
-    const old = byId("methods").children[i]!;
-    const focused = [...old.querySelectorAll("select,input,button")].indexOf(document.activeElement!);
-    const card = this.#card(next, i);
-    old.replaceWith(card);
-    card.querySelectorAll<HTMLElement>("select,input,button")[focused]?.focus();
-    this.#changed();
-  }
-
-  #card(one: RunChoice, i: number): HTMLFieldSetElement {
-    const { method } = one;
-    const set = (part: Partial<RunChoice["method"]>): void => {
-      const switched = { ...method, ...part };
-      const next = { ...switched, preset: presetOf(switched.trained, switched.tie) };
-      // a rate of the visitor's own stays; one that was the method's becomes the new method's
-      this.#update(i, one.lr === rateOf(method) ? withItsRate(one.id, next) : { ...one, method: next });
-    };
-    const presets = {
-      ...Object.fromEntries(PRESET_NAMES.map((name) => [name, presetName(name)])),
-      ...OWN,
-    };
-    const card = el(
-      "fieldset",
-      { class: "method", style: `--run: var(--run-${i})` },
-      el("legend", {}, `Method ${i + 1}`),
-      el(
-        "div",
-        { class: "fields" },
-        choice("preset", presets, method.preset, (name) => {
-          if (name !== "own")
-            this.#update(i, withItsRate(one.id, presetChoice(name as PresetName, method.rank)));
-        }),
-        choice("A and B", TIE_SCOPES, method.tie, (tie) => set({ tie: tie as TieScope })),
-        numeric("rank", method.rank, { min: 1, max: 64, step: 1 }, (rank) =>
-          this.#quiet(i, { ...one, method: { ...method, rank } }),
-        ),
-        numeric("learning rate", one.lr, { min: 0, max: 1, step: "any" }, (lr) =>
-          this.#quiet(i, { ...one, lr }),
-        ),
-      ),
-      this.#switches(method.trained, (trained) => set({ trained })),
-      this.#cost(one),
-    );
-    if (this.#choices.length > 1) card.append(this.#remove(i));
+    this.#cards.push(card);
+    this.#add.parentElement!.before(card.element);
+    this.#place();
+    if (this.#base) card.setBase(this.#base);
     return card;
   }
 
-  /** A number changes while it is typed: the field stays, what follows from it is written anew. */
-  #quiet(i: number, next: RunChoice): void {
-    this.#choices[i] = next;
-    const card = byId("methods").children[i]!;
-    card.querySelector(".count")!.replaceWith(this.#cost(next));
-    this.#changed();
+  #remove(card: MethodCard): void {
+    const at = this.#cards.indexOf(card);
+    this.#cards.splice(at, 1);
+    card.element.remove();
+    this.#place();
+    if (this.#cards.length === 1) this.#add.focus();
+    else (this.#cards[at] ?? this.#cards.at(-1)!).focusRemove();
+    this.#changed(null);
   }
 
-  #switches(trained: readonly FactorName[], changed: (trained: FactorName[]) => void): HTMLFieldSetElement {
-    const boxes = FACTOR_NAMES.map((name) => {
-      const box = el("input", { type: "checkbox", checked: trained.includes(name) });
-      box.addEventListener("change", () =>
-        changed(FACTOR_NAMES.filter((one) => (one === name ? box.checked : trained.includes(one)))),
-      );
-      return el("label", {}, box, name);
-    });
-    return el("fieldset", { class: "switches", "aria-label": "trained factors" }, "train", ...boxes);
-  }
-
-  /** How many numbers are trained, and the share of LoRA's. */
-  #cost({ method }: RunChoice): HTMLParagraphElement {
-    if (method.trained.length === 0)
-      return el("p", { class: "count wrong" }, "Nothing is trained: switch on one of v, B, u, A.");
-    const linears = this.#base?.linears;
-    if (!linears) return el("p", { class: "count" }, "…");
-    try {
-      const own = countParameters(linears, methodOf(method)).trainable;
-      const lora = countParameters(linears, methodOf(presetChoice("lora", method.rank))).trainable;
-      const share = ((100 * own) / lora).toPrecision(own < lora / 10 ? 2 : 3);
-      return el(
-        "p",
-        { class: "count" },
-        `${count(own)} trainable parameters, ${share} % of LoRA's ${count(lora)}`,
-      );
-    } catch (error) {
-      return el("p", { class: "count wrong" }, error instanceof Error ? error.message : String(error));
-    }
-  }
-
-  #remove(i: number): HTMLButtonElement {
-    const button = el("button", { type: "button", "aria-label": `remove method ${i + 1}` }, "Remove");
-    button.addEventListener("click", () => {
-      this.#choices.splice(i, 1);
-      this.#draw();
-      this.#changed();
-    });
-    return button;
+  #place(): void {
+    for (const [i, card] of this.#cards.entries()) card.place(i + 1, this.#cards.length === 1);
+    switchButton(this.#add, this.#cards.length < MOST_METHODS);
   }
 }

@@ -1,56 +1,61 @@
-/**
- * A drawing of the network: a row for each layer, with the frozen weights on the right and the layer's own factors beside
- * them; factors that several layers share stand on the left, once, with a line into every layer that uses them.
- */
-import { type AdapterPlan, type FactorPlan, type Method, planAdapter } from "tiedlora";
+/** The drawing of the network, as elements that can be chosen by mouse and keyboard. */
+import type { DrawnFactor, DrawnPlan } from "../plan.ts";
 import type { BaseInfo } from "../protocol.ts";
 import { svg } from "./dom.ts";
+import {
+  type Band,
+  type Box,
+  layOut,
+  type Layout,
+  type PlacedFactor,
+  type PlacedWeight,
+  type Wire,
+} from "./layout.ts";
 
-const WIDTH = 460;
-const ROW = { height: 68, gap: 10, left: 150 };
-const BOX = { width: 38, height: 28 };
-/** A factor that is shared is drawn larger: it is one for all. */
-const SHARED_BOX = { width: 52, height: 40 };
-
-interface Place {
-  readonly x: number;
-  readonly y: number;
-}
-
-type Size = typeof BOX;
+const [NARROWEST, WIDEST] = [260, 560];
 
 export interface NetworkEvents {
-  /** A factor of the adapter was chosen, or a weight of the base model. */
-  chosen(path: string, ofBase: boolean): void;
+  /** A factor of the adapter was chosen, or a weight of the base model; `name`: what it is, in words. */
+  chosen(path: string, ofBase: boolean, name: string): void;
+}
+
+/** What is drawn: an adapter's layout, its name, and the colour that stands for it. */
+export interface Drawn {
+  readonly label: string;
+  readonly plan: DrawnPlan;
+  readonly colour: number | "loaded";
 }
 
 export class Network {
   readonly #rings = new Map<string, SVGCircleElement>();
   readonly #parts = new Map<string, { part: SVGGElement; label: string }>();
+  readonly #events: NetworkEvents;
 
-  /** Draws `method` on the base model into `holder`; throws what planning throws. */
-  constructor(holder: HTMLElement, base: BaseInfo, method: Method, colour: string, events: NetworkEvents) {
-    const plan = planAdapter(base.linears, method);
-    const height = base.layers * (ROW.height + ROW.gap) + ROW.gap;
+  /** Draws an adapter on the base model into `holder`, in the place of what is there; a part that has the focus keeps it. */
+  constructor(holder: HTMLElement, base: BaseInfo, { label, plan, colour }: Drawn, events: NetworkEvents) {
+    this.#events = events;
+    const focused = holder.contains(document.activeElement)
+      ? document.activeElement!.getAttribute("data-part")
+      : null;
+    const width = Math.min(WIDEST, Math.max(NARROWEST, holder.clientWidth));
+    const layout = layOut(plan, base.layers, width, (layer) => weightOf(base, layer));
     const drawing = svg("svg", {
-      viewBox: `0 0 ${WIDTH} ${Math.max(height, 200)}`,
+      viewBox: `0 0 ${layout.width} ${layout.height}`,
+      width: layout.width,
+      height: layout.height,
       role: "group",
-      "aria-label": `${method.name} on ${base.layers} layers`,
-      style: `--run: ${colour}`,
+      "aria-label": `${label} on ${base.layers} layers`,
+      "data-run": colour,
     });
-    drawing.append(hatch());
-    const shared = plan.factors.filter((factor) => layersOf(factor).length > 1);
-    const own = plan.factors.filter((factor) => layersOf(factor).length <= 1);
-    for (let layer = 0; layer < base.layers; layer++) {
-      const parts = own.filter((factor) => layersOf(factor)[0] === layer);
-      drawing.append(this.#row(layer, base, plan, parts, events));
-    }
-    for (const [i, factor] of shared.entries()) {
-      const at = sharedPlace(i, shared.length, height);
-      for (const layer of layersOf(factor)) drawing.prepend(wire(at, layer, factor));
-      drawing.append(this.#part(factor, at, SHARED_BOX, events));
-    }
+    drawing.append(
+      hatch(),
+      ...layout.wires.map(wire),
+      ...layout.bands.flatMap(band),
+      ...layout.factors.map((one) => this.#factor(one, plan, layout)),
+      ...layout.weights.map((one) => this.#weight(one, layout)),
+    );
     holder.replaceChildren(drawing);
+    if (focused !== null) holder.querySelector<SVGGElement>(`[data-part="${CSS.escape(focused)}"]`)?.focus();
   }
 
   /** Shows the size of each factor's gradient, by path, on a logarithmic scale. */
@@ -66,68 +71,59 @@ export class Network {
     }
   }
 
-  #row(
-    layer: number,
-    base: BaseInfo,
-    plan: AdapterPlan,
-    own: readonly FactorPlan[],
-    events: NetworkEvents,
-  ): SVGGElement {
-    const y = rowTop(layer);
-    const row = svg("g");
-    row.append(
-      svg("rect", { class: "layer", x: ROW.left, y, width: WIDTH - ROW.left - 4, height: ROW.height, rx: 8 }),
-    );
-    row.append(svg("text", { x: ROW.left + 8, y: y + 16 }, `layer ${layer + 1}`));
-    for (const [i, factor] of own.slice(0, 4).entries())
-      row.append(
-        this.#part(factor, { x: ROW.left + 80 + i * (BOX.width + 20), y: y + ROW.height / 2 }, BOX, events),
-      );
-    const site = plan.sites.find((one) => one.site.layer === layer)?.site;
-    const path = site?.members[0]?.path ?? base.linears.find((one) => one.path.includes(`.${layer}.`))?.path;
-    if (path !== undefined)
-      row.append(frozenWeight(`${path}.weight`, { x: WIDTH - 42, y: y + ROW.height / 2 }, events));
-    return row;
+  #factor({ factor, band: at, box }: PlacedFactor, plan: DrawnPlan, layout: Layout): SVGGElement {
+    const name = `${factor.factor} ${whereOf(factor, plan, at === null ? null : layout.bands[at]!)}`;
+    const label = `${name}, ${factor.shape.join(" by ")}, ${factor.trained ? "trained" : "frozen"}`;
+    const [x, y] = centre(box);
+    const ring = svg("circle", { class: "ring", cx: x, cy: y, r: box.width / 2 + 2, "stroke-width": 0 });
+    const part = this.#part(label, factor.factor, box, factor.trained, ring);
+    part.setAttribute("data-part", factor.path);
+    this.#rings.set(factor.path, ring);
+    this.#parts.set(factor.path, { part, label });
+    return whenChosen(part, () => this.#events.chosen(factor.path, false, name));
   }
 
-  #part(factor: FactorPlan, { x, y }: Place, size: Size, events: NetworkEvents): SVGGElement {
-    const { trained } = factor.spec;
-    const layers = layersOf(factor).length;
-    const label =
-      `${factor.factor}, ${factor.shape.join(" by ")}, ${layers > 1 ? `one for ${layers} layers` : "of this layer"}, ` +
-      (trained ? "trained" : "frozen");
-    const ring = svg("circle", { class: "ring", cx: x, cy: y, r: size.width / 2 + 4, "stroke-width": 0 });
-    const part = svg(
+  #weight({ path, band: at, text, box }: PlacedWeight, { bands }: Layout): SVGGElement {
+    const name = `W of ${bands[at]!.title}, ${moduleOf(path.replace(/\.weight$/, ""))}`;
+    const part = this.#part(`${name}, frozen`, text, box, false, null);
+    part.setAttribute("data-part", path);
+    return whenChosen(part, () => this.#events.chosen(path, true, name));
+  }
+
+  #part(label: string, text: string, box: Box, trained: boolean, ring: SVGElement | null): SVGGElement {
+    const [x, y] = centre(box);
+    return svg(
       "g",
       { class: trained ? "part" : "part frozen", role: "button", tabindex: 0, "aria-label": label },
       svg("title", {}, label),
       ring,
-      box({ x, y }, size),
-      svg("text", { x, y: y + 4, "text-anchor": "middle" }, factor.factor),
+      svg("rect", { ...box, rx: 5 }),
+      svg("text", { x, y: y + 4, "text-anchor": "middle" }, text),
     );
-    this.#rings.set(factor.path, ring);
-    this.#parts.set(factor.path, { part, label });
-    return chosen(part, () => events.chosen(factor.path, false));
   }
 }
 
-function frozenWeight(path: string, at: Place, events: NetworkEvents): SVGGElement {
-  const label = `W, ${path}, frozen`;
-  const part = svg(
-    "g",
-    { class: "part frozen", role: "button", tabindex: 0, "aria-label": label },
-    svg("title", {}, label),
-    box(at, { ...BOX, width: 60 }),
-    svg("text", { x: at.x, y: at.y + 4, "text-anchor": "middle" }, "W"),
-  );
-  return chosen(part, () => events.chosen(path, true));
+/** "of layer 2, q_proj", "of layer 2, for 3 modules", "for 6 layers" */
+function whereOf({ sites }: DrawnFactor, plan: DrawnPlan, band: Band | null): string {
+  const used = sites.map((i) => plan.sites[i]!);
+  if (band !== null) {
+    const modules = used.flatMap((site) => site.modules.map(moduleOf));
+    return `of ${band.title}, ${used.length > 1 ? `one for ${modules.length} modules` : modules.join(" ")}`;
+  }
+  const layers = new Set(used.map(({ layer }) => layer)).size;
+  const kinds = new Set(used.map((site) => site.modules.map(moduleOf).join(" ")));
+  return `one for ${layers} layers, ${kinds.size > 3 ? `${kinds.size} modules each` : [...kinds].join(", ")}`;
 }
 
-function box({ x, y }: Place, { width, height }: Size): SVGRectElement {
-  return svg("rect", { x: x - width / 2, y: y - height / 2, width, height, rx: 5 });
+const moduleOf = (path: string): string => path.split(".").at(-1)!;
+
+function weightOf({ linears }: BaseInfo, layer: number): string | null {
+  return linears.find(({ path }) => path.includes(`.${layer}.`))?.path ?? null;
 }
 
-function chosen(part: SVGGElement, act: () => void): SVGGElement {
+const centre = ({ x, y, width, height }: Box): [number, number] => [x + width / 2, y + height / 2];
+
+function whenChosen(part: SVGGElement, act: () => void): SVGGElement {
   part.addEventListener("click", act);
   part.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
@@ -137,27 +133,17 @@ function chosen(part: SVGGElement, act: () => void): SVGGElement {
   return part;
 }
 
-/** From a shared factor into the row of a layer. */
-function wire({ x, y }: Place, layer: number, { spec }: FactorPlan): SVGPathElement {
-  const [fromX, toX, toY] = [x + SHARED_BOX.width / 2, ROW.left, rowTop(layer) + ROW.height / 2];
-  const middle = (fromX + toX) / 2 + 12;
-  return svg("path", {
-    class: spec.trained ? "wire" : "wire frozen",
-    d: `M ${fromX} ${y} C ${middle} ${y}, ${middle} ${toY}, ${toX} ${toY}`,
-  });
+function band({ title, box }: Band): SVGElement[] {
+  return [
+    svg("rect", { class: "layer", ...box, rx: 8 }),
+    svg("text", { x: box.x + 8, y: box.y + 16 }, title),
+  ];
 }
 
-/** In two columns, spread over the height. */
-function sharedPlace(i: number, of: number, height: number): Place {
-  const rows = Math.ceil(of / 2);
-  const [row, column] = [Math.floor(i / 2), i % 2];
-  return { x: 34 + column * 30, y: (height * (row + 0.5)) / rows + (column - 0.5) * 110 };
-}
-
-const rowTop = (layer: number): number => ROW.gap + layer * (ROW.height + ROW.gap);
-
-function layersOf({ sites }: FactorPlan): number[] {
-  return [...new Set(sites.map(({ layer }) => layer))].filter((layer) => layer !== null);
+function wire({ factor, from: [x, y], to: [toX, toY] }: Wire): SVGPathElement {
+  const middle = (x + toX) / 2;
+  const d = `M ${x} ${y} C ${middle} ${y}, ${middle} ${toY}, ${toX} ${toY}`;
+  return svg("path", { class: factor.trained ? "wire" : "wire frozen", d });
 }
 
 function hatch(): SVGDefsElement {

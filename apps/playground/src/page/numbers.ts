@@ -1,62 +1,122 @@
-/** The table of the methods in numbers, with a download for each trained adapter. */
-import type { DownloadFormat, Reply, RunChoice } from "../protocol.ts";
-import { labelOf } from "../method.ts";
+/** The table of the methods in numbers: those that are trained, and adapters from files, with downloads of each. */
+import type { DownloadFormat, Reply } from "../protocol.ts";
 import { byId, bytes, count, el } from "./dom.ts";
 
 type Step = Extract<Reply, { type: "step" }>;
 
+/** A row, as it is set up. */
+export interface Entry {
+  readonly id: number;
+  readonly label: string;
+  readonly trainable: number;
+}
+
+export interface NumbersEvents {
+  download(run: number, format: DownloadFormat): void;
+  /** An adapter from files is wanted no longer. */
+  unload(run: number): void;
+}
+
+interface Row {
+  readonly label: string;
+  readonly loaded: boolean;
+  readonly row: HTMLTableRowElement;
+  readonly cells: Readonly<Record<"step" | "loss" | "speed" | "memory" | "actions", HTMLTableCellElement>>;
+}
+
 export class Numbers {
-  readonly #rows = new Map<number, { name: string; cells: HTMLElement[]; downloads: HTMLElement }>();
-  readonly #download: (run: number, format: DownloadFormat) => void;
+  readonly #rows = new Map<number, Row>();
+  readonly #body = byId("numbers").querySelector("tbody")!;
+  readonly #events: NumbersEvents;
 
-  constructor(download: (run: number, format: DownloadFormat) => void) {
-    this.#download = download;
+  constructor(events: NumbersEvents) {
+    this.#events = events;
   }
 
-  start(runs: readonly RunChoice[], trainable: (run: RunChoice) => number): void {
+  /** Rows for what is about to be trained, in the place of what was; adapters from files stay, below. */
+  start(entries: readonly Entry[]): void {
+    const loaded = [...this.#rows].filter(([, row]) => row.loaded);
     this.#rows.clear();
-    byId("numbers").querySelector("tbody")!.replaceChildren();
-    for (const [i, run] of runs.entries())
-      this.#add(run.id, `var(--run-${i})`, labelOf(run.method), trainable(run));
-  }
-
-  /** A row for an adapter that came from files. */
-  addLoaded(id: number, method: string, trainable: number): void {
-    this.#add(id, "var(--soft)", `${method} (loaded)`, trainable);
-    this.finish([id]);
-  }
-
-  /** What can be asked for completions: numbers and names. */
-  names(): [id: number, name: string][] {
-    return [...this.#rows].map(([id, { name }]) => [id, name]);
-  }
-
-  step({ run, step, steps, loss, tokensPerSecond, memory }: Step): void {
-    const row = this.#rows.get(run);
-    if (!row) return;
-    const texts = [`${step} / ${steps}`, loss.toFixed(3), count(Math.round(tokensPerSecond)), bytes(memory)];
-    for (const [i, text] of texts.entries()) row.cells[i]!.textContent = text;
-  }
-
-  /** What has been trained can be downloaded. */
-  finish(runs: Iterable<number> = this.#rows.keys()): void {
-    for (const id of runs) {
-      const buttons = (["native", "peft"] as const).map((format) => {
-        const button = el("button", { type: "button" }, format === "peft" ? "as PEFT" : "Download");
-        button.addEventListener("click", () => this.#download(id, format));
-        return button;
-      });
-      this.#rows.get(id)?.downloads.replaceChildren(...buttons);
+    this.#body.replaceChildren();
+    for (const entry of entries) this.#add(entry, false);
+    for (const [id, row] of loaded) {
+      this.#rows.set(id, row);
+      this.#body.append(row.row);
     }
   }
 
-  #add(id: number, colour: string, label: string, trainable: number): void {
-    const cells = ["", "", "", ""].map((text) => el("td", {}, text));
-    const downloads = el("td");
-    const name = el("th", { scope: "row" }, el("span", { class: "key", style: `--run: ${colour}` }), label);
-    byId("numbers")
-      .querySelector("tbody")!
-      .append(el("tr", {}, name, el("td", {}, count(trainable)), ...cells, downloads));
-    this.#rows.set(id, { name: label, cells, downloads });
+  clear(): void {
+    this.#rows.clear();
+    this.#body.replaceChildren();
+  }
+
+  addLoaded(entry: Entry): void {
+    const { step } = this.#add(entry, true).cells;
+    step.textContent = "loaded";
+    this.#allowDownload(entry.id);
+  }
+
+  step({ run, step, steps, loss, tokensPerSecond, memory }: Step): void {
+    const cells = this.#rows.get(run)?.cells;
+    if (!cells) return;
+    cells.step.textContent = `${step} / ${steps}`;
+    cells.loss.textContent = loss.toFixed(3);
+    cells.speed.textContent = count(Math.round(tokensPerSecond));
+    cells.memory.textContent = bytes(memory);
+    this.#rows.get(run)!.row.dataset["trained"] = "";
+  }
+
+  /** The loss of an adapter from files, which is not trained here. */
+  measured(run: number, loss: number): void {
+    const cells = this.#rows.get(run)?.cells;
+    if (cells) cells.loss.textContent = loss.toFixed(3);
+  }
+
+  /** What has been trained can be downloaded. */
+  finish(): void {
+    for (const [id, { row }] of this.#rows) if ("trained" in row.dataset) this.#allowDownload(id);
+  }
+
+  #allowDownload(id: number): void {
+    const { label, loaded, cells } = this.#rows.get(id)!;
+    if (cells.actions.childElementCount > 0) return; // they are there, and one may have the focus
+    const button = (text: string, name: string, act: () => void): HTMLButtonElement => {
+      const made = el("button", { type: "button", "aria-label": name }, text);
+      made.addEventListener("click", act);
+      return made;
+    };
+    cells.actions.append(
+      button("Download", `Download ${label}`, () => this.#events.download(id, "native")),
+      button("as PEFT", `Download ${label} as PEFT`, () => this.#events.download(id, "peft")),
+    );
+    if (loaded) cells.actions.append(button("Remove", `Remove ${label}`, () => this.#unload(id)));
+  }
+
+  /** The focus goes to the next row's buttons, or to where adapters are loaded. */
+  #unload(id: number): void {
+    const { row } = this.#rows.get(id)!;
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    this.#rows.delete(id);
+    row.remove();
+    (next?.querySelector("button") ?? byId("adapter-files")).focus();
+    this.#events.unload(id);
+  }
+
+  #add({ id, label, trainable }: Entry, loaded: boolean): Row {
+    const cell = (): HTMLTableCellElement => el("td");
+    const cells = {
+      step: cell(),
+      loss: cell(),
+      speed: cell(),
+      memory: cell(),
+      actions: el("td", { class: "actions" }),
+    };
+    const key = el("span", { class: "key", "data-run": loaded ? "loaded" : id });
+    const name = el("th", { scope: "row" }, key, label);
+    const row = el("tr", {}, name, el("td", {}, count(trainable)), ...Object.values(cells));
+    this.#body.append(row);
+    const made: Row = { label, loaded, row, cells };
+    this.#rows.set(id, made);
+    return made;
   }
 }

@@ -2,13 +2,11 @@
 import { byId } from "./dom.ts";
 import type { Reply } from "../protocol.ts";
 
-export function showPicture({
-  path,
-  shape,
-  rows,
-  columns,
-  values,
-}: Extract<Reply, { type: "tensor" }>): void {
+/** `name`: what it is, and whose. */
+export function showPicture(
+  { path, shape, rows, columns, values }: Extract<Reply, { type: "tensor" }>,
+  name: string,
+): void {
   const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   const canvas = byId("picture-canvas", HTMLCanvasElement);
   [canvas.width, canvas.height] = [columns, rows];
@@ -16,10 +14,10 @@ export function showPicture({
   const image = context.createImageData(columns, rows);
   values.forEach((value, i) => image.data.set(colourOf(largest === 0 ? 0 : value / largest), 4 * i));
   context.putImageData(image, 0, 0);
-  const label = `${path}: ${shape.join(" × ")}, largest ${largest.toPrecision(3)}`;
-  byId("picture-title").textContent = path;
+  const label = `${name}: ${shape.join(" × ")}, largest ${largest.toPrecision(3)}`;
+  byId("picture-title").textContent = name;
   byId("picture-note").textContent =
-    `${shape.join(" × ")} · largest ${largest.toPrecision(3)} · blue is negative, red positive` +
+    `${path} · ${shape.join(" × ")} · largest ${largest.toPrecision(3)} · blue is negative, red positive` +
     (rows * columns < shape.reduce((a, b) => a * b, 1) ? " · every so-many-th row and column" : "");
   canvas.setAttribute("aria-label", label);
   const dialog = byId("picture", HTMLDialogElement);

@@ -1,41 +1,59 @@
 /** The form of what all methods share: task, backend, steps, batch, seed. */
 import { GYM_TASK_NAMES, GYM_TASKS } from "tiedlora/gym";
 import type { BackendChoice, Experiment } from "../protocol.ts";
-import { byId, choice, el, numeric } from "./dom.ts";
+import { byId, el } from "./dom.ts";
+import { choice, NumberField, type Problem, type Range } from "./fields.ts";
 
 const HINT = "A line is an example: question => answer. Or any text, a sentence a line.";
+const NO_TEXT = "your text: paste some lines";
+
+const NUMBERS = {
+  steps: { min: 1, max: 5000, whole: true },
+  batch: { min: 1, max: 64, whole: true },
+  seed: { min: 0, max: 1e9, whole: true },
+} as const satisfies Readonly<Record<string, Range>>;
 
 export class Settings {
   #values: Omit<Experiment, "runs"> = { task: "translation", text: "", steps: 60, batch: 8, seed: 0 };
-  readonly #backend: HTMLLabelElement;
+  readonly #backend: HTMLSelectElement;
+  readonly #fields: readonly NumberField[];
+  readonly #text: HTMLTextAreaElement;
 
   /** `reopen` is called when another backend is chosen. */
-  constructor(backend: BackendChoice, reopen: (backend: BackendChoice) => void) {
+  constructor(reopen: (backend: BackendChoice) => void) {
     const backends = { webgpu: "WebGPU", cpu: "WebAssembly" };
-    this.#backend = choice("runs on", backends, backend, (value) => reopen(value as BackendChoice));
+    const backend = choice("backend", "runs on", backends, "cpu", (value) => reopen(value as BackendChoice));
+    this.#backend = backend.list;
     const tasks = Object.fromEntries(
       GYM_TASK_NAMES.map((name) => [name, `${name}: ${GYM_TASKS[name].title}`]),
     );
-    const text = el("textarea", { "aria-label": "training text", placeholder: HINT });
-    text.addEventListener("input", () => this.#set({ text: text.value }));
+    this.#text = el("textarea", { name: "text", placeholder: HINT });
+    this.#text.addEventListener("input", () => {
+      this.#text.setAttribute("aria-invalid", "false");
+      this.#set({ text: this.#text.value });
+    });
     const own = el(
       "div",
       { class: "wide", hidden: true },
-      el("label", {}, "your text", text),
+      el("label", {}, "your text", this.#text),
       el("p", { class: "hint" }, HINT),
     );
-    const task = choice("task", { ...tasks, text: "my own text" }, this.#values.task, (name) => {
+    const task = choice("task", "task", { ...tasks, text: "my own text" }, this.#values.task, (name) => {
       this.#set({ task: name });
       own.hidden = name !== "text";
     });
-    task.className = "wide";
+    task.element.className = "wide";
+    this.#fields = (["steps", "batch", "seed"] as const).map(
+      (name) =>
+        new NumberField(name, name, this.#values[name], NUMBERS[name], (value) =>
+          this.#set({ [name]: value }),
+        ),
+    );
     byId("settings").replaceChildren(
-      task,
+      task.element,
       own,
-      this.#backend,
-      numeric("steps", this.#values.steps, { min: 1, max: 5000, step: 1 }, (steps) => this.#set({ steps })),
-      numeric("batch", this.#values.batch, { min: 1, max: 64, step: 1 }, (batch) => this.#set({ batch })),
-      numeric("seed", this.#values.seed, { min: 0, max: 1e9, step: 1 }, (seed) => this.#set({ seed })),
+      backend.element,
+      ...this.#fields.map(({ element }) => element),
     );
     byId("settings").addEventListener("submit", (event) => event.preventDefault());
   }
@@ -44,9 +62,19 @@ export class Settings {
     return this.#values;
   }
 
-  /** The page has changed the backend by itself. */
+  /** Why a training cannot start. */
+  get problems(): Problem[] {
+    const wrong = this.#fields.flatMap(({ problem }) => problem ?? []);
+    if (this.#values.task !== "text" || this.#values.text.trim() !== "") return wrong;
+    const focus = (): void => {
+      this.#text.setAttribute("aria-invalid", "true");
+      this.#text.focus();
+    };
+    return [{ text: NO_TEXT, focus }, ...wrong];
+  }
+
   showBackend(backend: BackendChoice): void {
-    this.#backend.querySelector("select")!.value = backend;
+    this.#backend.value = backend;
   }
 
   #set(part: Partial<Experiment>): void {

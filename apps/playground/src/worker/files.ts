@@ -6,14 +6,21 @@ import type { DownloadFormat } from "../protocol.ts";
 
 /** Picked files by their plain names; one zip archive is opened. */
 export async function pickedFiles(files: readonly File[]): Promise<Files> {
-  if (files.length === 1 && files[0]!.name.endsWith(".zip")) {
-    const entries = unzipSync(new Uint8Array(await files[0]!.arrayBuffer()));
-    return memoryFiles(
-      new Map(Object.entries(entries).map(([path, bytes]) => [plain(path), bytes])),
-      files[0]!.name,
-    );
-  }
+  const [first] = files;
+  if (files.length === 1 && first!.name.endsWith(".zip"))
+    return archiveOf(new Uint8Array(await first!.arrayBuffer()), first!.name);
   return memoryFiles(new Map(files.map((file) => [plain(file.name), file])), folderOf(files));
+}
+
+/** The files in a zip archive, by their plain names. */
+export function archiveOf(zip: Uint8Array, name: string): Files {
+  const entries = Object.entries(unzipSync(zip));
+  return memoryFiles(new Map(entries.map(([path, bytes]) => [plain(path), bytes])), name);
+}
+
+/** What picked files are called together: the archive, or the folder that they are in. */
+export function nameOf(files: readonly File[]): string {
+  return files.length === 1 ? files[0]!.name : folderOf(files);
 }
 
 export function folderOf(files: readonly File[]): string {

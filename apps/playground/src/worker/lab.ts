@@ -1,12 +1,14 @@
-/** The laboratory: a device, a base model, and up to four adapters that are trained in turn, a step each. */
-import { cpu } from "@tiedlora/backend-cpu";
-import { type WebGpuBackend, webgpu } from "@tiedlora/backend-webgpu";
+/** The laboratory: a device, a base model, and the adapters on it: up to four that are trained in turn, and any from files. */
 import type { Device } from "@tiedlora/core";
 import { linearSpecs, loadPretrainedFrom, type Pretrained } from "@tiedlora/models";
-import { adaptersOf, loadAdapterFiles } from "tiedlora";
-import type { BackendChoice, BaseInfo, Experiment, Reply, Request } from "../protocol.ts";
-import { dataOf } from "./data.ts";
-import { adapterZip, folderOf, pickedFiles, servedFiles } from "./files.ts";
+import { type Adapter, adaptersOf, loadAdapterFiles } from "tiedlora";
+import { presetName } from "../method.ts";
+import { drawnPlan } from "../plan.ts";
+import type { BackendWish, BaseInfo, Experiment, Reply, Request } from "../protocol.ts";
+import { type Data, dataOf } from "./data.ts";
+import { adapterZip, archiveOf, folderOf, nameOf, pickedFiles, servedFiles } from "./files.ts";
+import { Gate } from "./gate.ts";
+import { type Opened, openDevice } from "./open.ts";
 import { complete, Run, tryPrompt } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
@@ -16,16 +18,28 @@ const LOOKS = 4;
 /** Numbers of adapters that came from files start here; those of the page's own methods are below. */
 const FIRST_LOADED = 100;
 
+type Files = Parameters<typeof loadPretrainedFrom>[0];
+
+/** An adapter that outlives its model: as the files it would be saved in. */
+interface Kept {
+  readonly label: string;
+  readonly files: Files;
+}
+
 export class Lab {
   readonly #send: (reply: Reply, transfer?: Transferable[]) => void;
   readonly #baseUrl: URL;
-  #backend: BackendChoice = "cpu";
-  #device: Device | null = null;
+  #opened: Opened | null = null;
   #base: Pretrained | null = null;
   #baseName = "";
   #runs = new Map<number, Run>();
+  /** Of the training that is under way. */
   #gate: Gate | null = null;
-  #loaded = FIRST_LOADED;
+  /** What was trained on last. */
+  #data: Data | null = null;
+  #nextLoaded = FIRST_LOADED;
+  /** Settled when nobody uses the model. */
+  #free: Promise<unknown> = Promise.resolve();
 
   constructor(send: (reply: Reply, transfer?: Transferable[]) => void, baseUrl: URL) {
     this.#send = send;
@@ -36,116 +50,225 @@ export class Lab {
   async answer(request: Request): Promise<void> {
     switch (request.type) {
       case "open":
-        return this.#open(request.backend);
+        return this.#instead(() => this.#open(request.backend));
       case "loadModel":
-        return this.#loadModel(request.files);
-      case "loadAdapter":
-        return this.#loadAdapter(request.files);
+        return this.#instead(() => this.#loadModel(request.files));
       case "start":
         return this.#train(request.experiment);
       case "pause":
-        this.#gate?.close();
+        if (this.#gate === null || this.#gate.stopped) return;
+        this.#gate.close();
         return this.#send({ type: "state", state: "paused" });
       case "resume":
-        this.#gate?.open();
+        if (this.#gate === null || this.#gate.stopped) return;
+        this.#gate.open();
         return this.#send({ type: "state", state: "training" });
       case "stop":
-        return this.#gate?.end();
+        return this.#gate?.stop();
+      case "loadAdapter":
+        return this.#between(() => this.#loadAdapter(request.files));
+      case "unload":
+        return this.#between(() => this.#unload(request.run));
       case "tensor":
         return this.#showTensor(request.run, request.path);
       case "complete":
-        return this.#complete(request.run, request.prompt);
+        return this.#between(() => this.#complete(request.run, request.prompt));
       case "download":
         return this.#download(request);
     }
   }
 
-  async #open(backend: BackendChoice): Promise<void> {
-    await this.#endTraining();
-    this.#device?.close();
-    this.#device = null;
-    this.#device = backend === "webgpu" ? await webgpu() : await cpu();
-    this.#backend = backend;
-    await this.#use(servedFiles(this.#baseUrl, "base"), "The project's base model");
+  /** Runs `work` when all that was asked for before is done. */
+  #alone(work: () => Promise<void>): Promise<void> {
+    const done = this.#free.then(work);
+    this.#free = done.catch(() => undefined);
+    return done;
+  }
+
+  /** Runs `work` in the place of a training that may be under way. */
+  async #instead(work: () => Promise<void>): Promise<void> {
+    await this.#gate?.abandon();
+    return this.#alone(work);
+  }
+
+  /** Runs `work` between two steps of a training, if one is under way; the model is as it was afterwards. */
+  #between(work: () => Promise<void>): Promise<void> {
+    if (this.#gate === null) return this.#alone(work);
+    return this.#gate.borrow(async () => {
+      const adapters = adaptersOf(this.#base!.model);
+      const before = adapters.active;
+      try {
+        await work();
+      } finally {
+        adapters.setActive(...before.filter((name) => adapters.has(name)));
+      }
+    });
+  }
+
+  async #open(wish: BackendWish): Promise<void> {
+    const kept = this.#base === null ? [] : await this.#keep().catch(() => []); // a lost device gives nothing back
+    this.#opened?.device.close();
+    this.#opened = null;
+    this.#base = null;
+    this.#opened = await openDevice(wish);
+    await this.#use(servedFiles(this.#baseUrl, "base"), "The project's base model", kept);
   }
 
   async #loadModel(files: readonly File[]): Promise<void> {
-    await this.#endTraining();
-    await this.#use(await pickedFiles(files), folderOf(files));
+    await this.#use(await pickedFiles(files), folderOf(files), await this.#keep());
   }
 
-  async #use(files: Parameters<typeof loadPretrainedFrom>[0], name: string): Promise<void> {
-    const base = await loadPretrainedFrom(files, { device: this.#device! });
+  async #keep(): Promise<Kept[]> {
+    const kept: Kept[] = [];
+    for (const { id, label, adapter } of this.#runs.values()) {
+      const files = archiveOf(await adapterZip(adapter, "native"), label);
+      kept.push({ label: id < FIRST_LOADED ? `${label}, trained earlier` : label, files });
+    }
+    return kept;
+  }
+
+  async #use(files: Files, name: string, kept: readonly Kept[]): Promise<void> {
+    const base = await loadPretrainedFrom(files, { device: this.#device });
     this.#runs.clear();
+    this.#data = null;
     this.#base = base;
     this.#baseName = name;
-    this.#send({
-      type: "ready",
-      backend: this.#backend,
-      adapter: this.#adapterName(),
-      base: this.#info(),
-    });
+    const { backend, where, why } = this.#opened!;
+    this.#send({ type: "ready", backend, where, why, base: this.#info() });
+    const lost: string[] = [];
+    for (const { label, files: saved } of kept)
+      await this.#attach(saved, () => label).catch((error: unknown) =>
+        lost.push(`${label}: ${String(error)}`),
+      );
     this.#send({ type: "state", state: "idle" });
+    if (lost.length > 0) {
+      const title = "Adapters that do not fit this model were taken off";
+      this.#send({ type: "problem", title, message: lost.join("; "), fatal: false });
+    }
+  }
+
+  get #device(): Device {
+    if (this.#opened === null) throw new Error("there is no device to compute on; reload the page");
+    return this.#opened.device;
+  }
+
+  /** The model; before one is loaded, an error. */
+  get #model(): Pretrained {
+    if (this.#base === null) throw new Error("no model is loaded yet; wait until it is, or choose one");
+    return this.#base;
   }
 
   #info(): BaseInfo {
-    const { model } = this.#base!;
+    const { model } = this.#model;
     const { layers, hidden, vocab } = model.config;
     const linears = linearSpecs(model.config).map((one) => ({ path: one.path, in: one.in, out: one.out }));
     const parameters = model.parameters().reduce((sum, p) => sum + p.size, 0);
     return { name: this.#baseName, parameters, layers, hidden, vocab, linears };
   }
 
-  #adapterName(): string {
-    if (this.#backend === "webgpu") {
-      const { vendor, architecture, description } = (this.#device!.backend as WebGpuBackend).adapter;
-      return [vendor, architecture, description].filter(Boolean).join(" ") || "a GPU";
-    }
-    const isolated = (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated === true;
-    return isolated
-      ? `${navigator.hardwareConcurrency} threads`
-      : "one thread (the page is not cross-origin isolated)";
+  async #loadAdapter(files: readonly File[]): Promise<void> {
+    const picked = await pickedFiles(files);
+    const run = await this.#attach(
+      picked,
+      ({ method }) => `${presetName(method.name)} · rank ${method.rank}, from ${nameOf(files)}`,
+    );
+    if (this.#data !== null) await this.#compare(run, this.#data);
   }
 
-  async #loadAdapter(files: readonly File[]): Promise<void> {
-    const id = this.#loaded++;
-    const base = this.#base!;
-    const adapter = await loadAdapterFiles(base.model, await pickedFiles(files), {
-      name: `loaded ${id}`,
-      active: false,
-    });
-    this.#runs.set(id, new Run(id, adapter, base));
+  /** Puts an adapter from files beside the others; it takes part when it is asked for. */
+  async #attach(files: Files, labelOf: (adapter: Adapter) => string): Promise<Run> {
+    const base = this.#model;
+    const id = this.#nextLoaded++;
+    const adapter = await loadAdapterFiles(base.model, files, { name: `loaded ${id}`, active: false });
+    const run = new Run(id, labelOf(adapter), adapter, base);
+    this.#runs.set(id, run);
     const { trainable } = adapter.count();
-    this.#send({ type: "adapterLoaded", run: id, method: adapter.method.name, trainable });
+    this.#send({
+      type: "adapterLoaded",
+      run: id,
+      label: run.label,
+      trainable,
+      plan: drawnPlan(adapter.plan),
+    });
+    return run;
+  }
+
+  #unload(id: number): Promise<void> {
+    const run = this.#runs.get(id);
+    if (run !== undefined && id >= FIRST_LOADED) {
+      run.adapter.detach();
+      this.#runs.delete(id);
+    }
+    return Promise.resolve();
   }
 
   /** Trains all runs of an experiment in turn, a step each, until all are done or the visitor stops it. */
   async #train(experiment: Experiment): Promise<void> {
-    await this.#endTraining();
-    const base = this.#base!;
-    const data = dataOf(experiment, base);
+    const previous = this.#gate;
+    const gate = (this.#gate = new Gate()); // from here on it can be stopped
+    this.#send({ type: "state", state: "training" });
+    await previous?.abandon();
+    await this.#alone(async () => {
+      try {
+        await this.#experiment(experiment, gate);
+      } finally {
+        for (const run of this.#trained()) await run.end();
+        await gate.finish();
+        if (this.#gate === gate) this.#gate = null;
+      }
+    });
+  }
+
+  async #experiment(experiment: Experiment, gate: Gate): Promise<void> {
+    const base = this.#model;
     this.#clearTrained();
+    await gate.pass();
+    const data = (this.#data = dataOf(experiment, base));
     this.#send({ type: "samples", samples: data.samples });
-    const prompts = data.samples.map(({ prompt }) => prompt);
-    this.#activate(null);
-    const before = await complete(base, prompts);
-    this.#send({ type: "completions", run: null, phase: "before", texts: before });
+    const finished = (await this.#before(data, gate)) && (await this.#steps(experiment, data, gate));
+    if (!finished) this.#send({ type: "state", state: "stopped" });
+    const wanted = (): boolean => !gate.abandoned;
+    for (const run of this.#trained()) await this.#look(run, data, "after", gate, wanted);
+    if (finished) this.#send({ type: "state", state: "done" });
+  }
+
+  /** What the base model says, and the adapters that came from files; false: it was stopped. */
+  async #before(data: Data, gate: Gate): Promise<boolean> {
+    const wanted = (): boolean => !gate.stopped;
+    if (!(await this.#look(null, data, "before", gate, wanted))) return false;
+    for (const run of this.#runs.values()) await this.#compare(run, data, gate);
+    return !gate.stopped;
+  }
+
+  async #steps(experiment: Experiment, data: Data, gate: Gate): Promise<boolean> {
     for (const choice of experiment.runs) {
-      const run = Run.create(choice, base, experiment.seed);
+      const run = Run.create(choice, this.#model, experiment.seed);
       run.prepare(choice, experiment, data);
       this.#runs.set(run.id, run);
     }
-    const gate = (this.#gate = new Gate());
-    this.#send({ type: "state", state: "training" });
-    try {
-      const finished = await this.#loop(experiment, data, gate);
-      for (const run of this.#trained()) await this.#look(run, data.samples, "after");
-      this.#send({ type: "state", state: finished ? "done" : "stopped" });
-    } finally {
-      for (const run of this.#trained()) await run.end();
-      this.#gate = null;
-      gate.finished();
+    const { steps } = experiment;
+    const every = Math.max(1, Math.ceil(steps / (LOOKS + 1)));
+    for (let step = 0; step < steps; step++) {
+      for (const run of this.#trained()) {
+        await gate.pass();
+        if (gate.stopped) return false;
+        this.#activate(run);
+        if (step % GRADIENTS_EVERY === 0)
+          this.#send({ type: "gradients", run: run.id, norms: await run.gradientNorms(step) });
+        await this.#step(run, steps);
+        if ((step + 1) % every === 0 && step + 1 < steps)
+          await this.#look(run, data, "during", gate, () => !gate.stopped);
+      }
     }
+    return true;
+  }
+
+  async #step(run: Run, steps: number): Promise<void> {
+    const report = await run.step();
+    if (report === null) return;
+    const { step, loss, tokensPerSecond } = report;
+    const memory = this.#device.memory().liveBytes;
+    this.#send({ type: "step", run: run.id, step, steps, loss, tokensPerSecond, memory });
   }
 
   /** Takes the adapters of the last training off the model; those that were loaded stay. */
@@ -160,129 +283,66 @@ export class Lab {
     return [...this.#runs.values()].filter(({ id }) => id < FIRST_LOADED);
   }
 
-  async #loop({ steps }: Experiment, data: ReturnType<typeof dataOf>, gate: Gate): Promise<boolean> {
-    const every = Math.max(1, Math.ceil(steps / (LOOKS + 1)));
-    for (let step = 0; step < steps; step++) {
-      for (const run of this.#trained()) {
-        if (!(await gate.pass())) return false;
-        this.#activate(run);
-        if (step % GRADIENTS_EVERY === 0)
-          this.#send({ type: "gradients", run: run.id, norms: await run.gradientNorms(step) });
-        const report = await run.step();
-        if (report === null) continue;
-        const { loss, tokensPerSecond } = report;
-        const memory = this.#device!.memory().liveBytes;
-        this.#send({ type: "step", run: run.id, step: step + 1, steps, loss, tokensPerSecond, memory });
-        if ((step + 1) % every === 0 && step + 1 < steps) await this.#look(run, data.samples, "during");
-      }
-    }
+  /** Shows what the model says with one adapter, or with none. False if that was no longer wanted. */
+  async #look(
+    run: Run | null,
+    { samples }: Data,
+    phase: "before" | "during" | "after",
+    gate: Gate | null = null,
+    wanted: () => boolean = () => true,
+  ): Promise<boolean> {
+    const between = async (): Promise<boolean> => {
+      await gate?.pass();
+      return wanted();
+    };
+    if (!(await between())) return false;
+    this.#activate(run);
+    const prompts = samples.map(({ prompt }) => prompt);
+    const texts = await complete(this.#model, prompts, between);
+    if (texts === null) return false;
+    this.#send({ type: "completions", run: run?.id ?? null, phase, texts });
     return true;
   }
 
-  async #look(
-    run: Run,
-    samples: ReturnType<typeof dataOf>["samples"],
-    phase: "during" | "after",
-  ): Promise<void> {
+  /** Measures an adapter that came from files on what the others are trained on. */
+  async #compare(run: Run, data: Data, gate: Gate | null = null): Promise<void> {
+    if (run.id < FIRST_LOADED || gate?.stopped) return;
     this.#activate(run);
-    this.#send({ type: "completions", run: run.id, phase, texts: await run.complete(samples) });
+    this.#send({ type: "measured", run: run.id, loss: await run.loss(data.batch(0)) });
+    await this.#look(run, data, "after", gate, () => !gate?.stopped);
   }
 
   /** Lets one adapter alone take part; null: none. */
   #activate(run: Run | null): void {
-    adaptersOf(this.#base!.model).setActive(...(run === null ? [] : [run.adapter.name]));
+    adaptersOf(this.#model.model).setActive(...(run === null ? [] : [run.adapter.name]));
   }
 
   async #complete(id: number | null, prompt: string): Promise<void> {
-    const run = id === null ? null : (this.#runs.get(id) ?? null);
-    const work = async (): Promise<void> => {
-      this.#activate(run);
-      const answer = await tryPrompt(this.#base!, prompt);
-      this.#send({ type: "completed", run: id, ...answer }, [answer.logits.buffer as ArrayBuffer]);
-    };
-    await (this.#gate === null ? work() : this.#gate.borrow(work));
+    const run = id === null ? null : this.#runOf(id);
+    this.#activate(run);
+    const answer = await tryPrompt(this.#model, prompt);
+    this.#send({ type: "completed", run: id, ...answer }, [answer.logits.buffer as ArrayBuffer]);
   }
 
   async #showTensor(id: number | null, path: string): Promise<void> {
-    const parameter =
-      id === null
-        ? this.#base!.model.stateDict().get(path)
-        : this.#runs.get(id)?.adapter.stateDict().get(path);
-    if (parameter === undefined) throw new Error(`there is no tensor ${path} yet; start the training first`);
+    const from = id === null ? this.#model.model : this.#runOf(id).adapter;
+    const parameter = from.stateDict().get(path);
+    if (parameter === undefined) throw new Error(`there is no tensor ${path}`);
     const picture = shrink(parameter.shape, Float32Array.from(await parameter.data()));
-    this.#send({ type: "tensor", path, ...picture }, [picture.values.buffer as ArrayBuffer]);
+    this.#send({ type: "tensor", run: id, path, ...picture }, [picture.values.buffer as ArrayBuffer]);
   }
 
   async #download({ run: id, format }: Extract<Request, { type: "download" }>): Promise<void> {
-    const run = this.#runs.get(id);
-    if (run === undefined) throw new Error("this method has not been trained yet");
-    const zip = await adapterZip(run.adapter, format);
-    this.#send({ type: "files", name: `${run.adapter.method.name}-${format}.zip`, zip }, [
+    const { adapter } = this.#runOf(id);
+    const zip = await adapterZip(adapter, format);
+    this.#send({ type: "files", name: `${adapter.method.name}-${format}.zip`, zip }, [
       zip.buffer as ArrayBuffer,
     ]);
   }
 
-  async #endTraining(): Promise<void> {
-    await this.#gate?.end();
+  #runOf(id: number): Run {
+    const run = this.#runs.get(id);
+    if (run === undefined) throw new Error("this method has no values yet: start the training first");
+    return run;
   }
-}
-
-/** Between two steps the training passes here: it can be held up, ended, and others can use the model meanwhile. */
-class Gate {
-  #held: { promise: Promise<void>; resolve: () => void } | null = null;
-  #ending = false;
-  #guests: (() => Promise<void>)[] = [];
-  readonly #finished = deferred();
-
-  /** Waits while the gate is closed; false: the training shall end. */
-  async pass(): Promise<boolean> {
-    while (!this.#ending) {
-      const guest = this.#guests.shift();
-      if (guest) await guest();
-      else if (this.#held) await this.#held.promise;
-      else break;
-    }
-    return !this.#ending;
-  }
-
-  close(): void {
-    this.#held ??= deferred();
-  }
-
-  open(): void {
-    this.#held?.resolve();
-    this.#held = null;
-  }
-
-  end(): Promise<void> {
-    this.#ending = true;
-    this.open();
-    return this.#finished.promise;
-  }
-
-  finished(): void {
-    this.#finished.resolve();
-  }
-
-  /** Runs `work` between two steps. */
-  borrow(work: () => Promise<void>): Promise<void> {
-    const { promise, resolve } = deferred();
-    let outcome: Promise<void> = promise;
-    this.#guests.push(() => {
-      outcome = work();
-      return outcome.catch(() => undefined).finally(resolve); // who asked is told of a failure, not the training
-    });
-    const held = this.#held;
-    if (held) {
-      this.#held = deferred();
-      held.resolve(); // wakes the training, which serves its guests and waits again
-    }
-    return promise.then(() => outcome);
-  }
-}
-
-function deferred(): { promise: Promise<void>; resolve: () => void } {
-  let resolve = (): void => {};
-  const promise = new Promise<void>((done) => (resolve = done));
-  return { promise, resolve };
 }

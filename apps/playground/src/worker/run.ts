@@ -1,20 +1,23 @@
 /** One adapter on the base model, and its training, a step at a time. */
 import { concat, grad, optim, type Tensor } from "@tiedlora/core";
-import { generateText, type Pretrained } from "@tiedlora/models";
-import { adapt, type Adapter, lossInputs, type StepReport, train } from "tiedlora";
-import { methodOf } from "../method.ts";
-import type { Completed, Experiment, RunChoice, Sample } from "../protocol.ts";
+import { type Pretrained, streamTexts } from "@tiedlora/models";
+import { adapt, type Adapter, type Batch, lossInputs, type StepReport, train } from "tiedlora";
+import { labelOf, methodOf } from "../method.ts";
+import type { Completed, Experiment, RunChoice } from "../protocol.ts";
 import type { Data } from "./data.ts";
 
 export class Run {
   readonly id: number;
   readonly adapter: Adapter;
+  /** What it is called where it is shown. */
+  readonly label: string;
   readonly #base: Pretrained;
   #reports: AsyncGenerator<StepReport> | null = null;
   #batch: Data["batch"] | null = null;
 
-  constructor(id: number, adapter: Adapter, base: Pretrained) {
+  constructor(id: number, label: string, adapter: Adapter, base: Pretrained) {
     this.id = id;
+    this.label = label;
     this.adapter = adapter;
     this.#base = base;
   }
@@ -23,7 +26,7 @@ export class Run {
   static create(choice: RunChoice, base: Pretrained, seed: number): Run {
     const name = `run ${choice.id}`;
     const adapter = adapt(base.model, methodOf(choice.method), { seed, name, active: false });
-    return new Run(choice.id, adapter, base);
+    return new Run(choice.id, labelOf(choice.method), adapter, base);
   }
 
   prepare(choice: RunChoice, { steps }: Experiment, { batch }: Data): void {
@@ -55,11 +58,10 @@ export class Run {
     return Object.fromEntries(named.map(([path], i) => [path, values[i]!]));
   }
 
-  complete(samples: readonly Sample[]): Promise<string[]> {
-    return complete(
-      this.#base,
-      samples.map(({ prompt }) => prompt),
-    );
+  /** The loss as it is now on one batch. */
+  async loss(batch: Batch): Promise<number> {
+    const { model } = this.#base;
+    return model.loss(lossInputs(model, batch)).item();
   }
 
   async end(): Promise<void> {
@@ -70,13 +72,22 @@ export class Run {
 
 const COMPLETION_TOKENS = 40;
 
-/** What the model, as it is now, makes of prompts. */
-export async function complete(base: Pretrained, prompts: readonly string[]): Promise<string[]> {
+/**
+ * What the model, as it is now, makes of prompts. `between` is awaited after each token; when it says false, there are no
+ * texts: null.
+ */
+export async function complete(
+  base: Pretrained,
+  prompts: readonly string[],
+  between: () => Promise<boolean> = () => Promise.resolve(true),
+): Promise<string[] | null> {
   if (prompts.length === 0) return [];
-  const texts = await generateText(base.model, base.tokenizer, prompts, {
-    maxTokens: COMPLETION_TOKENS,
-    stop: ["\n"],
-  });
+  const texts = prompts.map(() => "");
+  const options = { maxTokens: COMPLETION_TOKENS, stop: ["\n"] };
+  for await (const { row, text } of streamTexts(base.model, base.tokenizer, prompts, options)) {
+    texts[row] += text;
+    if (!(await between())) return null;
+  }
   return texts.map((text) => text.trim());
 }
 
@@ -93,5 +104,5 @@ export async function tryPrompt(base: Pretrained, prompt: string): Promise<Compl
   const next = order
     .slice(0, LIKELIEST)
     .map((id) => ({ token: tokenizer.decode([id]), probability: probabilities[id]! }));
-  return { text: (await complete(base, [prompt]))[0]!, next, logits: Float32Array.from(logits) };
+  return { text: (await complete(base, [prompt]))![0]!, next, logits: Float32Array.from(logits) };
 }

@@ -8,7 +8,8 @@ import type { MethodName } from "./names.ts";
 /**
  * The highest rate of AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank): of 0.003, 0.01, 0.03 and 0.1 the
  * one with the lowest validation loss at ranks 8 and 128 together, on the embedded base model. Larger models want less.
- * tl4 and tl5 were not searched: they have the rates of tl6 and of lora. From rslora on: those of the method that is most alike.
+ * tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched at
+ * rank 8 alone; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate.
  */
 export const LEARNING_RATES: Readonly<Record<MethodName, number>> = {
   lora: 0.01,
@@ -26,7 +27,7 @@ export const LEARNING_RATES: Readonly<Record<MethodName, number>> = {
   "sharelora-ab": 0.01,
   dora: 0.01,
   "lora-bias": 0.01,
-  "lora-xs": 0.03,
+  "lora-xs": 0.1,
   "vb-lora": 0.03,
 };
 

@@ -1,0 +1,161 @@
+/**
+ * What can be drawn, and what is: a method as it is being trained or was, an adapter from files, or a card as it is set. A
+ * drawing shows the values of the method that it names: a card that was changed after its training is another drawing.
+ */
+import { planAdapter } from "tiedlora";
+import { labelOf, methodOf } from "../method.ts";
+import { type DrawnPlan, drawnPlan } from "../plan.ts";
+import type { BaseInfo, RunChoice } from "../protocol.ts";
+import { byId, el } from "./dom.ts";
+import { Network } from "./network.ts";
+
+interface Drawing {
+  readonly key: string;
+  readonly label: string;
+  readonly colour: number | "loaded";
+  /** Whose values it shows; null: it has none yet. */
+  readonly run: number | null;
+  plan(base: BaseInfo): DrawnPlan;
+}
+
+export interface DrawingsEvents {
+  /** `run`: whose value it is; null: of the base model. */
+  chosen(run: number | null, path: string, name: string): void;
+  /** A part was chosen that exists only once it is trained. */
+  untrained(label: string): void;
+}
+
+export class Drawings {
+  #base: BaseInfo | null = null;
+  #cards: readonly RunChoice[] = [];
+  #runs: readonly { readonly choice: RunChoice; readonly label: string }[] = [];
+  readonly #loaded = new Map<number, { readonly label: string; readonly plan: DrawnPlan }>();
+  /** Runs whose factors exist. */
+  readonly #alive = new Set<number>();
+  #network: Network | null = null;
+  readonly #list = byId("network-run", HTMLSelectElement);
+  readonly #holder = byId("network");
+  readonly #events: DrawingsEvents;
+  #width = 0;
+
+  constructor(events: DrawingsEvents) {
+    this.#events = events;
+    this.#list.addEventListener("change", () => this.#draw());
+    new ResizeObserver(() => {
+      if (this.#holder.clientWidth !== this.#width) this.#draw();
+    }).observe(this.#holder);
+  }
+
+  /** Another model: nothing has been trained on it. */
+  setBase(base: BaseInfo): void {
+    this.#base = base;
+    this.#runs = [];
+    this.#loaded.clear();
+    this.#alive.clear();
+    this.#show();
+  }
+
+  /** The cards as they are set now; `changed`: the one that is being worked on, which is what is drawn then. */
+  setCards(cards: readonly RunChoice[], changed: number | null): void {
+    this.#cards = cards;
+    this.#show(changed === null ? undefined : `card ${changed}`);
+  }
+
+  /** What is being trained from now on. */
+  start(runs: readonly RunChoice[], labels: ReadonlyMap<number, string>): void {
+    const drawn = /^(?:card|run) ([0-3])$/.exec(this.#list.value)?.[1];
+    this.#runs = runs.map((choice) => ({ choice, label: labels.get(choice.id)! }));
+    for (const { id } of runs) this.#alive.delete(id);
+    this.#show(drawn === undefined ? undefined : `run ${drawn}`);
+  }
+
+  addLoaded(id: number, label: string, plan: DrawnPlan): void {
+    this.#loaded.set(id, { label, plan });
+    this.#alive.add(id);
+    this.#show();
+  }
+
+  removeLoaded(id: number): void {
+    this.#loaded.delete(id);
+    this.#show();
+  }
+
+  showGradients(run: number, norms: Readonly<Record<string, number>>): void {
+    this.#alive.add(run);
+    if (this.#drawing()?.run === run) this.#network?.showGradients(norms);
+  }
+
+  #all(): Drawing[] {
+    const planOf =
+      ({ method }: RunChoice) =>
+      (base: BaseInfo): DrawnPlan =>
+        drawnPlan(planAdapter(base.linears, methodOf(method)));
+    const same = (a: RunChoice, b: RunChoice): boolean =>
+      a.id === b.id && JSON.stringify(a.method) === JSON.stringify(b.method);
+    const trained = this.#runs.map(({ choice, label }): Drawing => ({
+      key: `run ${choice.id}`,
+      label,
+      colour: choice.id,
+      run: choice.id,
+      plan: planOf(choice),
+    }));
+    const loaded = [...this.#loaded].map(([id, { label, plan }]): Drawing => ({
+      key: `run ${id}`,
+      label,
+      colour: "loaded",
+      run: id,
+      plan: () => plan,
+    }));
+    const open = this.#cards.filter(
+      (card) => card.method.trained.length > 0 && !this.#runs.some(({ choice }) => same(choice, card)),
+    );
+    const note = this.#runs.length > 0 ? ", as set now, not trained" : "";
+    const cards = open.map((card): Drawing => ({
+      key: `card ${card.id}`,
+      label: `${labelOf(card.method)}${note}`,
+      colour: card.id,
+      run: null,
+      plan: planOf(card),
+    }));
+    return [...trained, ...cards, ...loaded];
+  }
+
+  #drawing(): Drawing | undefined {
+    return this.#all().find(({ key }) => key === this.#list.value);
+  }
+
+  /** Lists what can be drawn; draws `wanted` if it is there, else what was drawn, else the first. */
+  #show(wanted?: string): void {
+    const all = this.#all();
+    const keys = [wanted, this.#list.value].filter((key) => all.some((one) => one.key === key));
+    this.#list.replaceChildren(...all.map(({ key, label }) => el("option", { value: key }, label)));
+    this.#list.value = keys[0] ?? all[0]?.key ?? "";
+    this.#draw();
+  }
+
+  #draw(): void {
+    const drawing = this.#drawing();
+    this.#network = null;
+    this.#width = this.#holder.clientWidth;
+    if (!this.#base || !drawing) return this.#holder.replaceChildren();
+    const { label, colour, run } = drawing;
+    try {
+      this.#network = new Network(
+        this.#holder,
+        this.#base,
+        { label, colour, plan: drawing.plan(this.#base) },
+        {
+          chosen: (path, ofBase, name) => {
+            if (ofBase) this.#events.chosen(null, path, name);
+            else if (run === null || !this.#alive.has(run)) this.#events.untrained(label);
+            else this.#events.chosen(run, path, `${label}: ${name}`);
+          },
+        },
+      );
+    } catch (error) {
+      this.#holder.replaceChildren(
+        el("p", { class: "wrong" }, error instanceof Error ? error.message : String(error)),
+      );
+    }
+  }
+}
