@@ -110,6 +110,8 @@ export type Reply =
       readonly phase: Phase;
       readonly texts: readonly string[];
     }
+  /** All that is going to be said of this training has been. */
+  | { readonly type: "said" }
   | ({ readonly type: "completed"; readonly run: number | null } & Completed)
   | { readonly type: "state"; readonly state: "idle" | "training" | "paused" | "done" | "stopped" }
   | {

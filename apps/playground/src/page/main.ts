@@ -19,6 +19,8 @@ const ask = (request: Request): void => worker.postMessage(request);
 
 let base: BaseInfo | null = null;
 let state: State = "idle";
+/** Stop has been pressed, and the worker has not answered yet. */
+let stopping = false;
 /** What is being trained, or was trained last. */
 let running: readonly RunChoice[] = [];
 /** Adapters that came from files, by number. */
@@ -116,6 +118,7 @@ function stop(): void {
   if (isOff(stopButton)) return;
   switchButton(stopButton, false);
   switchButton(pauseButton, false);
+  stopping = true;
   say("stopping …");
   ask({ type: "stop" });
 }
@@ -158,6 +161,8 @@ function receive(reply: Reply): void {
       ]);
     case "completions":
       return answers.set(reply.run, reply.phase, reply.texts);
+    case "said":
+      return answers.finish();
     case "step":
       chart?.add(reply.run, reply.step, reply.loss);
       return numbers.step(reply);
@@ -181,8 +186,10 @@ function receive(reply: Reply): void {
 }
 
 function receiveState(next: State): void {
+  const busy = next === "training" || next === "paused";
+  if (stopping && busy) return; // what the worker said before it heard of it
+  stopping = false;
   if (next === "done" || next === "stopped") numbers.finish();
-  if (next === "done") answers.finish();
   showState(next);
 }
 

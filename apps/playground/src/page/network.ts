@@ -72,7 +72,7 @@ export class Network {
   }
 
   #factor({ factor, band: at, box }: PlacedFactor, plan: DrawnPlan, layout: Layout): SVGGElement {
-    const name = `${factor.factor} ${whereOf(factor, plan, at === null ? null : layout.bands[at]!)}`;
+    const name = `${factor.factor}${at === null ? "," : ""} ${whereOf(factor, plan, at === null ? null : layout.bands[at]!)}`;
     const label = `${name}, ${factor.shape.join(" by ")}, ${factor.trained ? "trained" : "frozen"}`;
     const [x, y] = centre(box);
     const ring = svg("circle", { class: "ring", cx: x, cy: y, r: box.width / 2 + 2, "stroke-width": 0 });

@@ -21,7 +21,7 @@ interface Row {
   readonly label: string;
   readonly loaded: boolean;
   readonly row: HTMLTableRowElement;
-  readonly cells: Readonly<Record<"step" | "loss" | "speed" | "memory" | "actions", HTMLTableCellElement>>;
+  readonly cells: Readonly<Record<"step" | "loss" | "speed" | "memory" | "actions", HTMLElement>>;
 }
 
 export class Numbers {
@@ -109,11 +109,19 @@ export class Numbers {
       loss: cell(),
       speed: cell(),
       memory: cell(),
-      actions: el("td", { class: "actions" }),
+      actions: el("div", { class: "actions" }),
     };
     const key = el("span", { class: "key", "data-run": loaded ? "loaded" : id });
     const name = el("th", { scope: "row" }, key, label);
-    const row = el("tr", {}, name, el("td", {}, count(trainable)), ...Object.values(cells));
+    const { actions, ...numbers } = cells;
+    const row = el(
+      "tr",
+      {},
+      name,
+      el("td", {}, count(trainable)),
+      ...Object.values(numbers),
+      el("td", {}, actions),
+    );
     this.#body.append(row);
     const made: Row = { label, loaded, row, cells };
     this.#rows.set(id, made);

@@ -206,7 +206,6 @@ export class Lab {
   async #train(experiment: Experiment): Promise<void> {
     const previous = this.#gate;
     const gate = (this.#gate = new Gate()); // from here on it can be stopped
-    this.#send({ type: "state", state: "training" });
     await previous?.abandon();
     await this.#alone(async () => {
       try {
@@ -230,6 +229,7 @@ export class Lab {
     const wanted = (): boolean => !gate.abandoned;
     for (const run of this.#trained()) await this.#look(run, data, "after", gate, wanted);
     if (finished) this.#send({ type: "state", state: "done" });
+    if (!gate.abandoned) this.#send({ type: "said" });
   }
 
   /** What the base model says, and the adapters that came from files; false: it was stopped. */

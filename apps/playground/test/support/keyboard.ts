@@ -80,5 +80,5 @@ export const textOf = async (page: Page, selector: string): Promise<string> =>
 export const focused = (page: Page): Promise<string> =>
   page.evaluate<string>(`(() => {
     const { activeElement: at } = document;
-    return at.ariaLabel ?? (at.matches("button") ? at.textContent : (at.name ?? at.id) || at.tagName);
+    return at.ariaLabel ?? (at.matches("button") ? at.textContent : at.name || at.id || at.tagName);
   })()`);
