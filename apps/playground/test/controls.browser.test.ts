@@ -53,10 +53,11 @@ test(
 test("Stop and Pause are heeded before the model has said anything", { skip }, async () => {
   const { page, complaints } = await openPage(served!);
   await type(page, "[name=steps]", "500");
-  const click = (...ids: string[]): Promise<unknown> =>
-    page.evaluate(ids.map((id) => `document.getElementById("${id}").click();`).join(""));
-  await click("train", "stop");
-  assert.equal(await textOf(page, "#status"), "stopping …", "the page answers at once");
+  const click = (...ids: string[]): Promise<string> => {
+    const clicks = ids.map((id) => `document.getElementById("${id}").click()`);
+    return page.evaluate<string>(`${clicks.join(";")}; document.getElementById("status").textContent`);
+  };
+  assert.equal(await click("train", "stop"), "stopping …", "the page answers at once");
   await settled(page, "stopped");
   const replies = (...types: string[]): Promise<number> =>
     page.evaluate<number>(`replies.filter(({ type }) => ${JSON.stringify(types)}.includes(type)).length`);

@@ -101,7 +101,7 @@ export class MethodCard {
 
   setBase(base: BaseInfo): void {
     this.#base = base;
-    this.#show();
+    this.#showCost();
   }
 
   focus(): void {

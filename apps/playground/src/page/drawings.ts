@@ -69,6 +69,11 @@ export class Drawings {
     this.#show(drawn === undefined ? undefined : `run ${drawn}`);
   }
 
+  /** The factors of what is trained are there. */
+  begun(): void {
+    for (const { choice } of this.#runs) this.#alive.add(choice.id);
+  }
+
   addLoaded(id: number, label: string, plan: DrawnPlan): void {
     this.#loaded.set(id, { label, plan });
     this.#alive.add(id);
@@ -81,7 +86,6 @@ export class Drawings {
   }
 
   showGradients(run: number, norms: Readonly<Record<string, number>>): void {
-    this.#alive.add(run);
     if (this.#drawing()?.run === run) this.#network?.showGradients(norms);
   }
 

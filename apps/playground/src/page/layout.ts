@@ -59,7 +59,7 @@ const WEIGHT: Size = { width: 34, height: 28 };
 const GAP = 10;
 /** Left of the bands: shared factors, and the room in which wires spread. */
 const MARGIN = SHARED.width + 66;
-const TITLE = 20;
+const TITLE = 24;
 
 /** `weightOf`: a linear of a layer that no place adapts, so that the layer has something to show. */
 export function layOut(

@@ -9,6 +9,7 @@ import { Drawings } from "./drawings.ts";
 import { MethodCards } from "./methods.ts";
 import { Numbers } from "./numbers.ts";
 import { showPicture } from "./picture.ts";
+import type { Problem } from "./fields.ts";
 import { hideProblem, showProblem } from "./problem.ts";
 import { Settings } from "./settings.ts";
 
@@ -65,9 +66,14 @@ function open(backend: BackendWish): void {
   ask({ type: "open", backend });
 }
 
+const problems = (): Problem[] => [...settings.problems, ...cards.problems];
+/** Whether the status says why nothing was started. */
+let refused = false;
+
 function train(): void {
   if (isOff(trainButton)) return;
-  const [first, ...more] = [...settings.problems, ...cards.problems];
+  const [first, ...more] = problems();
+  refused = first !== undefined;
   if (first !== undefined) {
     say(`Not started. ${first.text}${more.length > 0 ? ` (and ${more.length} more)` : ""}`);
     return first.focus();
@@ -155,6 +161,7 @@ function receive(reply: Reply): void {
     case "state":
       return receiveState(reply.state);
     case "samples":
+      drawings.begun();
       return answers.show(reply.samples, [
         ...running.map(({ id }) => ({ id, label: names.get(id)!, colour: id })),
         ...[...loaded].map(([id, label]) => ({ id, label, colour: "loaded" as const })),
@@ -260,6 +267,12 @@ worker.addEventListener("error", ({ message }) =>
   showProblem("The worker stopped", `${message} Reload the page.`),
 );
 trainButton.addEventListener("click", train);
+for (const id of ["settings", "methods"])
+  byId(id).addEventListener("input", () => {
+    if (!refused || problems().length > 0) return;
+    refused = false;
+    say("all is set: it can be trained");
+  });
 pauseButton.addEventListener("click", pause);
 stopButton.addEventListener("click", stop);
 pick("model-files", "loadModel");

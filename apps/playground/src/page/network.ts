@@ -84,7 +84,7 @@ export class Network {
   }
 
   #weight({ path, band: at, text, box }: PlacedWeight, { bands }: Layout): SVGGElement {
-    const name = `W of ${bands[at]!.title}, ${moduleOf(path.replace(/\.weight$/, ""))}`;
+    const name = `${text} of ${bands[at]!.title}, ${moduleOf(path.replace(/\.weight$/, ""))}`;
     const part = this.#part(`${name}, frozen`, text, box, false, null);
     part.setAttribute("data-part", path);
     return whenChosen(part, () => this.#events.chosen(path, true, name));

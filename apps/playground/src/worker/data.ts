@@ -1,5 +1,5 @@
 /** What an experiment trains on: a task of the gym, or text that the visitor pasted. */
-import { batchesOf, type Batch, encodeExample } from "tiedlora";
+import { batchesOf, type Batch, encodeExample, type EncodedExample } from "tiedlora";
 import { type Example, GYM_TASK_NAMES, gymExamples } from "tiedlora/gym";
 import type { Pretrained } from "@tiedlora/models";
 import type { Experiment, Sample } from "../protocol.ts";
@@ -7,19 +7,28 @@ import type { Experiment, Sample } from "../protocol.ts";
 const TRAIN_EXAMPLES = 2000;
 const SHOWN = 3;
 const MAX_TOKENS = 97;
+const ENCODED_AT_ONCE = 50;
 
 export interface Data {
   readonly batch: (step: number) => Batch;
   readonly samples: readonly Sample[];
 }
 
-export function dataOf(experiment: Experiment, base: Pretrained): Data {
+/** `between` is awaited now and then; when it says false, there are no data: null. */
+export async function dataOf(
+  experiment: Experiment,
+  base: Pretrained,
+  between: () => Promise<boolean>,
+): Promise<Data | null> {
   const { seed, batch } = experiment;
+  if (!(await between())) return null;
   const { train, shown } = examplesOf(experiment);
-  const encoded = train.flatMap((example, i) => {
+  const encoded: EncodedExample[] = [];
+  for (const [i, example] of train.entries()) {
+    if (i % ENCODED_AT_ONCE === 0 && !(await between())) return null;
     const one = encodeExample({ ...example, line: i + 1 }, base.tokenizer, { maxLength: MAX_TOKENS });
-    return one === null ? [] : [one];
-  });
+    if (one !== null) encoded.push(one);
+  }
   if (encoded.length === 0) {
     throw new Error(`every prompt of the text is longer than ${MAX_TOKENS} tokens; paste shorter lines`);
   }

@@ -1,5 +1,5 @@
 /** Files in and out: what a visitor picks, and zip archives of adapters. */
-import { type Files, memoryFiles } from "@tiedlora/core";
+import { type Files, FormatError, memoryFiles } from "@tiedlora/core";
 import { type Adapter, nativeFiles, type OutputFile, peftLoraFiles } from "tiedlora";
 import { unzipSync, zipSync } from "fflate";
 import type { DownloadFormat } from "../protocol.ts";
@@ -14,8 +14,19 @@ export async function pickedFiles(files: readonly File[]): Promise<Files> {
 
 /** The files in a zip archive, by their plain names. */
 export function archiveOf(zip: Uint8Array, name: string): Files {
-  const entries = Object.entries(unzipSync(zip));
-  return memoryFiles(new Map(entries.map(([path, bytes]) => [plain(path), bytes])), name);
+  let entries: Record<string, Uint8Array>;
+  try {
+    entries = unzipSync(zip);
+  } catch (cause) {
+    throw new FormatError({
+      file: name,
+      tensor: "archive",
+      found: (cause as Error).message,
+      expected: "a zip archive of an adapter's files",
+      hint: "Choose the archive that was downloaded, or the two files themselves.",
+    });
+  }
+  return memoryFiles(new Map(Object.entries(entries).map(([path, bytes]) => [plain(path), bytes])), name);
 }
 
 /** What picked files are called together: the archive, or the folder that they are in. */

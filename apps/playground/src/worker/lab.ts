@@ -221,10 +221,19 @@ export class Lab {
   async #experiment(experiment: Experiment, gate: Gate): Promise<void> {
     const base = this.#model;
     this.#clearTrained();
-    await gate.pass();
-    const data = (this.#data = dataOf(experiment, base));
+    const data = await dataOf(experiment, base, async () => {
+      await gate.pass();
+      return !gate.stopped;
+    });
+    if (data === null) return this.#send({ type: "state", state: "stopped" });
+    this.#data = data;
+    for (const choice of experiment.runs) {
+      const run = Run.create(choice, base, experiment.seed);
+      run.prepare(choice, experiment, data);
+      this.#runs.set(run.id, run);
+    }
     this.#send({ type: "samples", samples: data.samples });
-    const finished = (await this.#before(data, gate)) && (await this.#steps(experiment, data, gate));
+    const finished = (await this.#before(data, gate)) && (await this.#steps(experiment.steps, data, gate));
     if (!finished) this.#send({ type: "state", state: "stopped" });
     const wanted = (): boolean => !gate.abandoned;
     for (const run of this.#trained()) await this.#look(run, data, "after", gate, wanted);
@@ -240,13 +249,7 @@ export class Lab {
     return !gate.stopped;
   }
 
-  async #steps(experiment: Experiment, data: Data, gate: Gate): Promise<boolean> {
-    for (const choice of experiment.runs) {
-      const run = Run.create(choice, this.#model, experiment.seed);
-      run.prepare(choice, experiment, data);
-      this.#runs.set(run.id, run);
-    }
-    const { steps } = experiment;
+  async #steps(steps: number, data: Data, gate: Gate): Promise<boolean> {
     const every = Math.max(1, Math.ceil(steps / (LOOKS + 1)));
     for (let step = 0; step < steps; step++) {
       for (const run of this.#trained()) {

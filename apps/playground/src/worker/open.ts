@@ -62,7 +62,10 @@ async function onCpu(why: string): Promise<Opened> {
 }
 
 function nameOf({ vendor, architecture, description }: AdapterInfo): string {
-  return [...new Set([vendor, architecture, description])].filter(Boolean).join(" ") || "a GPU";
+  const more = [vendor, architecture].filter(
+    (part) => !description.toLowerCase().includes(part.toLowerCase()),
+  );
+  return [...more, description].join(" ").trim() || "a GPU";
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
