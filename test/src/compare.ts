@@ -36,7 +36,9 @@ function decode(dtype: DType, bytes: ArrayBuffer): Float64Array {
 /** Values for one run of a program: other data and scalars for each `repeat`. */
 function variant(test: ProgramCase, repeat: number): ProgramCase {
   if (repeat === 0) return test;
-  const data = test.data.map((array, i) => randomArray(test.dtypes[i]!, array.length, 1000 * repeat + i));
+  const data = test.data.map((array, i) =>
+    randomArray(test.dtypes[i]!, array.length, 1000 * repeat + i, test.special),
+  );
   return { ...test, data, scalars: test.scalars.map((x) => x + repeat) };
 }
 

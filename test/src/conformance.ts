@@ -14,10 +14,12 @@ import {
   type MakeDevice,
 } from "./suites/context.ts";
 import { errorCases } from "./suites/errors.ts";
+import { functionCases } from "./suites/functions.ts";
 import { graphCases } from "./suites/graphs.ts";
 import { kernelCases } from "./suites/kernels.ts";
 import { fallbackCases, opCases } from "./suites/ops.ts";
 import { randomCases } from "./suites/random.ts";
+import { specialCases } from "./suites/special.ts";
 import { trainingCases } from "./suites/training.ts";
 
 /** The cases that a backend has to pass. */
@@ -42,6 +44,8 @@ export function conformance(makeDevice: MakeDevice, options: ConformanceOptions 
     ...kernelCases(context),
     ...opCases(context),
     ...fallbackCases(context),
+    ...functionCases(context),
+    ...specialCases(context),
     ...graphCases(context),
     ...randomCases(context),
     ...errorCases(context),

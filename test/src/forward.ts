@@ -1,5 +1,5 @@
 /** One case of an op record on a device and on the yardstick: its outputs, and the gradients of its inputs. */
-import { type Device, type DType, grad, realize, type Tensor } from "@tiedlora/core";
+import { type Device, type DType, grad, isFloat, realize, type Tensor } from "@tiedlora/core";
 import fc from "fast-check";
 import { type Coverage, firstDifference } from "./compare.ts";
 import { choice } from "./generate/dims.ts";
@@ -35,7 +35,17 @@ function leafTensor(
   seed: number,
 ): Tensor {
   const n = shape.reduce((a, d) => a * d, 1);
-  return tensorOf(device, sample(spec.domain, dtype, n, seed), shape, dtype);
+  const values = sample(spec.domain, dtype, n, seed);
+  const special = isFloat(dtype) && spec.domain === "any" && seed % 6 === 0;
+  return tensorOf(device, special ? withSpecial(values, seed) : values, shape, dtype);
+}
+
+const SPECIAL = [NaN, Infinity, -Infinity];
+
+/** Some of the values NaN or infinite. */
+function withSpecial(values: readonly number[], seed: number): number[] {
+  const random = prng(seed + 1);
+  return values.map((x) => (random() < 0.03 ? SPECIAL[Math.floor(random() * SPECIAL.length)]! : x));
 }
 
 /** A tensor of any type from plain numbers. */

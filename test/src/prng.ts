@@ -17,13 +17,14 @@ export function prng(seed: number): () => number {
 
 /**
  * `length` elements in the raw storage of `dtype`. Floats are mostly uniform in [-2, 2), with zeros, ones and small
- * integers among them, so that ties, exact sums and sign changes occur; integers are small, with a few extreme ones.
+ * integers among them, so that ties, exact sums and sign changes occur; integers are small, with a few extreme ones. With
+ * `special`, one float in thirty is NaN or infinite, or huge.
  */
-export function randomArray(dtype: DType, length: number, seed: number): TypedArray {
+export function randomArray(dtype: DType, length: number, seed: number, special = false): TypedArray {
   const random = prng(seed);
   const array = viewBytes(dtype, new ArrayBuffer(length * BYTES[dtype]));
   for (let i = 0; i < length; i++)
-    array[i] = encode(dtype, isFloat(dtype) ? float(random) : integer(dtype, random));
+    array[i] = encode(dtype, isFloat(dtype) ? float(random, special) : integer(dtype, random));
   return array;
 }
 
@@ -33,8 +34,11 @@ export function encode(dtype: DType, value: number): number {
   return dtype === "bf16" ? f32ToBf16(value) : value;
 }
 
-function float(random: () => number): number {
+const SPECIAL = [NaN, Infinity, -Infinity, 3e9];
+
+function float(random: () => number, special: boolean): number {
   const kind = random();
+  if (special && kind > 0.97) return SPECIAL[Math.floor(random() * SPECIAL.length)]!;
   if (kind < 0.08) return 0;
   if (kind < 0.2) return Math.floor(random() * 7) - 3;
   return random() * 4 - 2;

@@ -170,7 +170,7 @@ export function compileScatterAdd(
       f.if(i32.lt_u(i32.sub(row, r0), i32.sub(r1, r0)), () => {
         const [source, target] = [from.at(i, c0), to.at(row, c0)];
         const accumulate = (lanes: 1 | 4) => (): void => {
-          const sum = fold("sum", to.type, get(math, to, target, lanes), get(math, from, source, lanes));
+          const sum = fold(f, "sum", to.type, get(math, to, target, lanes), get(math, from, source, lanes));
           put(f, math, to, target, sum, to.type, lanes);
         };
         const moving = [

@@ -148,7 +148,9 @@ export const v128: {
   readonly [K in "load" | "load16x4_u" | "load32_splat" | "load32_zero" | "load64_zero"]: Load;
 } & { readonly [K in "store"]: Store } & {
   readonly [K in "store16_lane" | "store32_lane" | "store64_lane"]: LaneStore;
-} & { readonly [K in "not"]: Unary } & { readonly [K in "and" | "andnot" | "or" | "xor"]: Binary } & {
+} & { readonly [K in "not" | "any_true"]: Unary } & {
+  readonly [K in "and" | "andnot" | "or" | "xor"]: Binary;
+} & {
   readonly [K in "bitselect"]: Ternary;
 } & {
   readonly const32: (words: readonly number[]) => Expr;
@@ -172,6 +174,8 @@ export const v128: {
   store32_lane: laneStore(simd(0x5a), 2),
   store64_lane: laneStore(simd(0x5b), 2),
   not: unary("v128", simd(0x4d)),
+  /** Whether any bit is set. */
+  any_true: unary("i32", simd(0x53)),
   and: binary("v128", simd(0x4e)),
   /** a & ~b */
   andnot: binary("v128", simd(0x4f)),

@@ -5,9 +5,11 @@
  * | function | error, ulp | notes |
  * |---|---|---|
  * | exp | 2 | subnormal results are right to 1 ulp |
+ * | expm1 | 3 | exactly -1 below -17.4 |
  * | log | 2 | subnormal arguments included; log 0 = -inf, log of a negative number is NaN |
- * | sin, cos | 2 for arguments up to 1e6 | reduced in f64; beyond 2^31 quadrants only bounded by ±1 |
- * | tanh | 5 | rational 13/6 (as in Eigen); ±1 to 4.5 ulp beyond 7.9 |
+ * | log1p | 3 | log1p(-1) = -inf |
+ * | sin, cos | 2, or 1e-7 absolute | reduced in f64; beyond 2^20 by as many digits of 2/π as it takes |
+ * | tanh | 4 | by expm1; ±1 from 9.1 |
  * | erf | 10, or 3e-7 absolute | rational 13/8 (as in Eigen) |
  * | mod | exact for quotients below 2^28 | sign of the dividend |
  *
@@ -18,6 +20,16 @@ import { f32x4, f64x2, i32x4, v128 } from "./instructions.ts";
 
 /** 1.5 · 2^23: adding it leaves round(x) in the low bits of the sum. */
 const ROUNDING_MAGIC = 12582912;
+
+/** q of exp r = 1 + r + r² q(r), fitted to the least relative error on |r| <= ln 2 / 2: 0.05 ulp. */
+const EXP: readonly number[] = [
+  1.3814535923e-3, 8.3687454462e-3, 4.1668392718e-2, 1.6666521132e-1, 4.9999994039e-1,
+];
+
+/** 2/π in parts of 24 bits: enough of them that what is left out is below 2^-50 for the largest f32. */
+const TWO_OVER_PI: readonly number[] = [
+  0xa2f983, 0x6e4e44, 0x1529fc, 0x2757d1, 0xf534dd, 0xc0db62, 0x95993c, 0x439041,
+].map((digits, i) => digits * 2 ** (-24 * (i + 1)));
 
 export class VectorMath {
   private readonly f: Fn;
@@ -59,36 +71,62 @@ export class VectorMath {
     return this.f.bind(f32x4.pmax(f32x4.pmin(x, this.k(high)), this.k(low)));
   }
 
-  /** 2^n · p(r) with x = n ln 2 + r; 2^n in two factors, so that overflow and subnormal results come out right. */
-  exp(argument: Expr): Expr {
+  /** x = n ln 2 + r with |r| <= ln 2 / 2, n + 254 in the low bits of `t`. */
+  private splitExponent(x: Expr): { t: Local; r: Local } {
     const { f } = this;
-    const x = this.clamp(argument, -104.5, 89.5);
     const magic = ROUNDING_MAGIC + 254;
     const t = f.bind(this.madd(x, this.k(Math.LOG2E), this.k(magic)));
     const n = f.bind(f32x4.sub(t, this.k(magic)));
-    const r = f.bind(
-      this.madd(n, this.k(-1.428606765330187e-6), this.madd(n, this.k(-0.693145751953125), x)),
-    );
-    // 1 + r + r² q(r), q fitted to the least relative error on |r| <= ln 2 / 2: 0.05 ulp
-    const p = this.polynomial(
-      r,
-      [1.3814535923e-3, 8.3687454462e-3, 4.1668392718e-2, 1.6666521132e-1, 4.9999994039e-1, 1, 1],
-    );
+    const high = this.madd(n, this.k(-0.693145751953125), x);
+    return { t, r: f.bind(this.madd(n, this.k(-1.428606765330187e-6), high)) };
+  }
+
+  /** 2^n · p(r); 2^n in two factors, so that overflow and subnormal results come out right. */
+  exp(argument: Expr): Expr {
+    const { f } = this;
+    const { t, r } = this.splitExponent(this.clamp(argument, -104.5, 89.5));
+    const p = this.polynomial(r, [...EXP, 1, 1]);
     const half = f.bind(i32x4.shr_u(t, 1));
     return f32x4.mul(f32x4.mul(p, i32x4.shl(half, 23)), i32x4.shl(i32x4.sub(t, half), 23));
   }
 
-  /** x = 2^e · m with m in [√½, √2); log m by Cephes' polynomial. */
+  /** 2 (s (p(r) - 1) + (s - ½)) with s = 2^(n-1), which does not overflow before the result does. */
+  expm1(argument: Expr): Expr {
+    const { f } = this;
+    const { t, r } = this.splitExponent(this.clamp(argument, -30, 89.5));
+    const q = this.madd(f32x4.mul(r, r), this.polynomial(r, EXP), r);
+    const s = f.bind(i32x4.shl(i32x4.sub(t, this.ki(128)), 23));
+    const half = f.bind(this.madd(s, q, f32x4.sub(s, this.k(0.5))));
+    return f32x4.add(half, half);
+  }
+
   log(argument: Expr): Expr {
     const { f } = this;
     const x0 = f.bind(argument);
     const small = f.bind(f32x4.lt(x0, this.k(2 ** -126)));
     const x = f.bind(v128.bitselect(f32x4.mul(x0, this.k(2 ** 23)), x0, small));
-    const shift = v128.and(small, this.ki(23));
+    return this.logOf(x0, x, v128.and(small, this.ki(23)), null);
+  }
+
+  /** log(1 + x), where 1 + x is near 1 from x itself. */
+  log1p(argument: Expr): Expr {
+    const x = this.f.bind(argument);
+    const sum = this.f.bind(f32x4.add(x, this.k(1)));
+    return this.logOf(sum, sum, null, x);
+  }
+
+  /**
+   * log x0 of x = x0 · 2^shift = 2^e · m with m in [√½, √2), by Cephes' polynomial in m - 1; `near` is what to take for
+   * that where e is 0.
+   */
+  private logOf(x0: Local, x: Local, shift: Expr | null, near: Local | null): Expr {
+    const { f } = this;
     const up = f.bind(i32x4.sub(x, this.ki(0x3f3504f3))); // bits of √½
-    const e = f.bind(f32x4.convert_i32x4_s(i32x4.sub(i32x4.shr_s(up, 23), shift)));
+    const exponent = f.bind(i32x4.shr_s(up, 23));
+    const e = f.bind(f32x4.convert_i32x4_s(shift === null ? exponent : i32x4.sub(exponent, shift)));
     const m = i32x4.add(v128.and(up, this.ki(0x7fffff)), this.ki(0x3f3504f3));
-    const r = f.bind(f32x4.sub(m, this.k(1)));
+    const off = f32x4.sub(m, this.k(1));
+    const r = f.bind(near === null ? off : v128.bitselect(near, off, i32x4.eq(exponent, this.ki(0))));
     const r2 = f.bind(f32x4.mul(r, r));
     const p = this.polynomial(
       r,
@@ -116,21 +154,53 @@ export class VectorMath {
     return this.sinCos(x, 1);
   }
 
-  /** sin(x + turns · π/2), reduced to |r| <= π/4 in f64 so that large angles keep their phase. */
+  /** x = n π/2 + r with |r| <= π/4, of the first two lanes and of the others, computed in f64. */
+  private reduceBy(x: Local, half: (wide: Local) => [r: Expr, n: Expr]): [r: Expr, n: Expr] {
+    const { f } = this;
+    const parts = [x, v128.shuffle32(x, x, [2, 3, 2, 3])].map((a): [Local, Local] => {
+      const [r, n] = half(f.bind(f64x2.promote_low_f32x4(a)));
+      return [f.bind(f32x4.demote_f64x2_zero(r)), f.bind(i32x4.trunc_sat_f64x2_s_zero(n))];
+    });
+    const join = (i: 0 | 1): Expr => v128.shuffle32(parts[0]![i], parts[1]![i], [0, 1, 4, 5]);
+    return [join(0), join(1)];
+  }
+
+  /** Exact to some 2^-50 for |x| < 2^20. */
+  private reduceSmall(wide: Local): [r: Expr, n: Expr] {
+    const n = this.f.bind(f64x2.nearest(f64x2.mul(wide, this.kd(2 / Math.PI))));
+    const high = f64x2.sub(wide, f64x2.mul(n, this.kd(1.5707963267341256))); // 33 bits: n · this is exact
+    return [f64x2.sub(high, f64x2.mul(n, this.kd(6.077100506506192e-11))), n];
+  }
+
+  /** For any x (Payne and Hanek): of x times each 24 bits of 2/π, which is exact, what is left of multiples of 4. */
+  private reduceLarge(wide: Local): [r: Expr, n: Expr] {
+    const { f } = this;
+    const turns = f.local("v128", this.kd(0));
+    for (const digits of TWO_OVER_PI) {
+      const y = f.bind(f64x2.mul(wide, this.kd(digits)));
+      const whole = f64x2.mul(f64x2.nearest(f64x2.mul(y, this.kd(0.25))), this.kd(4));
+      f.set(turns, f64x2.add(turns, f64x2.sub(y, whole)));
+    }
+    const n = f.bind(f64x2.nearest(turns));
+    return [f64x2.mul(f64x2.sub(turns, n), this.kd(Math.PI / 2)), n];
+  }
+
+  /** sin(x + turns · π/2). */
   private sinCos(argument: Expr, turns: number): Expr {
     const { f } = this;
     const x = f.bind(argument);
-    const half = (a: Expr): [r: Expr, n: Expr] => {
-      const wide = f.bind(f64x2.promote_low_f32x4(a));
-      const n = f.bind(f64x2.nearest(f64x2.mul(wide, this.kd(2 / Math.PI))));
-      const high = f64x2.sub(wide, f64x2.mul(n, this.kd(1.5707963267341256))); // 33 bits: exact for n < 2^20
-      const r = f64x2.sub(high, f64x2.mul(n, this.kd(6.077100506506192e-11)));
-      return [f32x4.demote_f64x2_zero(r), i32x4.trunc_sat_f64x2_s_zero(n)];
-    };
-    const [r0, n0] = half(x);
-    const [r1, n1] = half(v128.shuffle32(x, x, [2, 3, 2, 3]));
-    const r = this.clamp(v128.shuffle32(r0, r1, [0, 1, 4, 5]), -0.7853982, 0.7853982);
-    const n = f.bind(i32x4.add(v128.shuffle32(n0, n1, [0, 1, 4, 5]), this.ki(turns)));
+    const [r0, n0] = this.reduceBy(x, (wide) => this.reduceSmall(wide)).map((v) => f.bind(v)) as [
+      Local,
+      Local,
+    ];
+    const large = f.bind(f32x4.gt(f32x4.abs(x), this.k(2 ** 20)));
+    f.if(v128.any_true(large), () => {
+      const [r1, n1] = this.reduceBy(x, (wide) => this.reduceLarge(wide));
+      f.set(r0, v128.bitselect(r1, r0, large));
+      f.set(n0, v128.bitselect(n1, n0, large));
+    });
+    const r = this.clamp(r0, -0.7853982, 0.7853982);
+    const n = f.bind(i32x4.add(n0, this.ki(turns)));
     const r2 = f.bind(f32x4.mul(r, r));
     const s = this.madd(
       f32x4.mul(r2, r),
@@ -147,24 +217,14 @@ export class VectorMath {
     return v128.xor(v128.bitselect(c, s, odd), sign);
   }
 
+  /** t / (t + 2) with t = expm1(2 |x|), which stays finite. */
   tanh(argument: Expr): Expr {
     const { f } = this;
-    const x0 = f.bind(argument);
-    const x = this.clamp(x0, -7.90531110763549805, 7.90531110763549805);
-    const x2 = f.bind(f32x4.mul(x, x));
-    const p = this.polynomial(
-      x2,
-      [
-        -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-8,
-        1.48572235717979e-5, 6.37261928875436e-4, 4.89352455891786e-3,
-      ],
-    );
-    const q = this.polynomial(
-      x2,
-      [1.19825839466702e-6, 1.18534705686654e-4, 2.268434632439e-3, 4.89352518554385e-3],
-    );
-    const y = f32x4.div(f32x4.mul(x, p), q);
-    return v128.bitselect(x0, y, f32x4.lt(f32x4.abs(x0), this.k(4e-4)));
+    const x = f.bind(argument);
+    const size = f.bind(f32x4.pmin(f32x4.abs(x), this.k(10)));
+    const t = f.bind(this.expm1(f32x4.add(size, size)));
+    const y = f32x4.div(t, f32x4.add(t, this.k(2)));
+    return v128.or(y, v128.and(x, this.ki(0x80000000)));
   }
 
   erf(argument: Expr): Expr {

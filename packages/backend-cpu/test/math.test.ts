@@ -69,10 +69,12 @@ interface Claim {
 
 const CLAIMS: readonly Claim[] = [
   { op: "exp", exact: Math.exp, range: [-103, 88.7], ulps: 2 },
+  { op: "expm1", exact: Math.expm1, range: [-3.4e38, 88.7], ulps: 3 },
   { op: "log", exact: Math.log, range: [0, 3.4e38], ulps: 2 },
-  { op: "sin", exact: Math.sin, range: [-1e6, 1e6], ulps: 2, absolute: 1e-7 },
-  { op: "cos", exact: Math.cos, range: [-1e6, 1e6], ulps: 2, absolute: 1e-7 },
-  { op: "tanh", exact: Math.tanh, range: [-3.4e38, 3.4e38], ulps: 5 },
+  { op: "log1p", exact: Math.log1p, range: [-1, 3.4e38], ulps: 3 },
+  { op: "sin", exact: Math.sin, range: [-3.4e38, 3.4e38], ulps: 2, absolute: 1e-7 },
+  { op: "cos", exact: Math.cos, range: [-3.4e38, 3.4e38], ulps: 2, absolute: 1e-7 },
+  { op: "tanh", exact: Math.tanh, range: [-3.4e38, 3.4e38], ulps: 4 },
   { op: "erf", exact: erf, range: [-3.4e38, 3.4e38], ulps: 10, absolute: 3e-7 },
   { op: "sqrt", exact: Math.sqrt, range: [0, 3.4e38], ulps: 0.5 },
   { op: "rsqrt", exact: (x) => 1 / Math.sqrt(x), range: [2 ** -126, 3.4e38], ulps: 2 },
@@ -94,10 +96,16 @@ for (const { op, exact, range, ulps, absolute = 0 } of CLAIMS) {
   });
 }
 
-const SPECIAL: { readonly [K in "exp" | "log" | "tanh" | "erf" | "sqrt" | "rsqrt"]: readonly number[] } = {
+const SPECIAL: {
+  readonly [K in Exclude<UnaryOp, "neg" | "abs" | "floor" | "not" | "recip">]: readonly number[];
+} = {
   // of NaN, -Infinity, Infinity, 0
   exp: [NaN, 0, Infinity, 1],
+  expm1: [NaN, -1, Infinity, 0],
   log: [NaN, NaN, Infinity, -Infinity],
+  log1p: [NaN, NaN, Infinity, 0],
+  sin: [NaN, NaN, NaN, 0],
+  cos: [NaN, NaN, NaN, 1],
   tanh: [NaN, -1, 1, 0],
   erf: [NaN, -1, 1, 0],
   sqrt: [NaN, NaN, Infinity, 0],

@@ -163,6 +163,16 @@ export function where(condition: Node, a: Node, b: Node): Node {
   return new Node("where", NONE, inputs, shape, type);
 }
 
+/** a to the power b, of floats. */
+export function pow(a: Node, b: Node): Node {
+  const type = commonType("pow", a.dtype, b.dtype);
+  if (!isFloat(type))
+    throw new TypeError(`pow: the tensors are ${type}, but a float type is needed; use .cast("f32")`);
+  const shape = broadcastShapes(a.shape, b.shape, "pow");
+  const inputs = [a, b].map((n) => stretch(cast(n, type), shape));
+  return new Node("pow", NONE, inputs, shape, type);
+}
+
 /** Where 0 <= index < length. */
 export function within(index: Node, length: number): Node {
   const above = binary("le", constant(0, "i32"), index);

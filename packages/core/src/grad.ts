@@ -4,7 +4,7 @@
  */
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { add, after, attentionGrad, binary, broadcastTo, cast, constant, div, fill, flip } from "./build.ts";
-import { gather, iota, matmul, mul, neg, pad, permute, pick, reduce, reshape, scale } from "./build.ts";
+import { gather, iota, matmul, mul, neg, pad, permute, pick, pow, reduce, reshape, scale } from "./build.ts";
 import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import {
   type Attrs,
@@ -46,11 +46,10 @@ function truncate(x: Node): Node {
   return where(lt(x, zero(x)), neg(unary("floor", neg(x))), unary("floor", x));
 }
 
-/** For the larger (or smaller) of two: all to the winner; a tie is shared. */
-function toWinner(g: Node, aWins: Node, tie: Node): [Node, Node] {
-  const half = where(tie, scale(g, 0.5), zero(g));
-  const toA = where(aWins, g, half);
-  return [toA, sub(g, toA)];
+/** For the larger (or smaller) of two: nothing to the loser; a tie is shared; where one is NaN, none has lost. */
+function toWinner(g: Node, aLoses: Node, bLoses: Node, tie: Node): [Node, Node] {
+  const kept = where(tie, scale(g, 0.5), g);
+  return [where(aLoses, zero(g), kept), where(bLoses, zero(g), kept)];
 }
 
 /** For the extreme of a reduction: shared equally among all elements that attain it. */
@@ -110,7 +109,9 @@ export const VJP: VjpTable = {
 
   neg: (g) => [neg(g)],
   exp: (g, y) => [mul(g, y)],
+  expm1: (g, _y, [x]) => [mul(g, unary("exp", x!))], // y + 1 would lose what is small
   log: (g, _y, [x]) => [div(g, x!)],
+  log1p: (g, _y, [x]) => [div(g, add(one(x!), x!))],
   sqrt: (g, y) => [div(scale(g, 0.5), y)],
   rsqrt: (g, y) => [mul(scale(g, -0.5), mul(y, square(y)))],
   recip: (g, y) => [neg(mul(g, square(y)))],
@@ -118,7 +119,7 @@ export const VJP: VjpTable = {
   cos: (g, _y, [x]) => [neg(mul(g, unary("sin", x!)))],
   tanh: (g, y) => [mul(g, sub(one(y), square(y)))],
   erf: (g, _y, [x]) => [mul(g, scale(unary("exp", neg(square(x!))), 2 / Math.sqrt(Math.PI)))],
-  abs: (g, _y, [x]) => [where(lt(x!, zero(x!)), neg(g), where(eq(x!, zero(x!)), zero(g), g))],
+  abs: (g, _y, [x]) => [where(lt(x!, zero(x!)), neg(g), where(lt(zero(x!), x!), g, zero(g)))],
   floor: "none",
   not: "none",
 
@@ -127,8 +128,8 @@ export const VJP: VjpTable = {
   mul: (g, _y, [a, b]) => [mul(g, b!), mul(g, a!)],
   div: (g, y, [, b]) => [div(g, b!), neg(mul(g, div(y, b!)))],
   mod: (g, _y, [a, b]) => [g, neg(mul(g, truncate(div(a!, b!))))],
-  max: (g, _y, [a, b]) => toWinner(g, lt(b!, a!), eq(a!, b!)),
-  min: (g, _y, [a, b]) => toWinner(g, lt(a!, b!), eq(a!, b!)),
+  max: (g, _y, [a, b]) => toWinner(g, lt(a!, b!), lt(b!, a!), eq(a!, b!)),
+  min: (g, _y, [a, b]) => toWinner(g, lt(b!, a!), lt(a!, b!), eq(a!, b!)),
   lt: "none",
   le: "none",
   eq: "none",
@@ -138,6 +139,11 @@ export const VJP: VjpTable = {
   shl: "none",
   shr: "none",
   where: (g, _y, [c]) => [null, where(c!, g, zero(g)), where(c!, zero(g), g)],
+  pow: (g, y, [a, b]) => {
+    const toA = where(eq(b!, zero(b!)), zero(g), mul(b!, pow(a!, sub(b!, one(b!)))));
+    const flat = binary("and", eq(a!, zero(a!)), binary("le", zero(b!), b!));
+    return [mul(g, toA), mul(g, where(flat, zero(g), mul(y, unary("log", a!))))];
+  },
   cast: (g, _y, [x]) => [isFloat(x!.dtype) ? cast(g, computeType(x!.dtype)) : null],
 
   reduceSum: (g, _y, [x]) => [broadcastTo(g, x!.shape)],

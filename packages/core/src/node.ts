@@ -61,6 +61,8 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
 
   // --- elementwise (UnaryOp and BinaryOp above): operands of one shape
   readonly where: None;
+  /** x to the power y, floats: lowered to exponential and logarithm. */
+  readonly pow: None;
   readonly cast: { readonly to: DType };
 
   // --- reductions over `axes` (ascending), which stay with length 1

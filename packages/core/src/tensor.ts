@@ -16,6 +16,7 @@ import {
   type Storage,
   updatesSoFar,
 } from "./node.ts";
+import * as activations from "./ops/activations.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
@@ -104,13 +105,13 @@ export class Tensor {
   minimum(other: TensorOrNumber): Tensor {
     return this.#binary("min", other);
   }
-  /** Any base for an integer number as exponent; otherwise exp(y log x), which needs x > 0. */
+  /** To a power: repeated squares for a whole number, else exp(y log |x|); of x < 0 NaN unless y is whole. */
   pow(exponent: TensorOrNumber): Tensor {
     if (exponent === 0.5) return this.sqrt();
     if (exponent === -0.5) return this.rsqrt();
     if (Number.isInteger(exponent) && Math.abs(exponent as number) <= 64)
       return integerPower(this, exponent as number);
-    return this.log().mul(exponent).exp();
+    return new Tensor(build.pow(this.node, operandNode(exponent, this)), deviceOf([this, exponent]));
   }
 
   // --- comparisons and logic: bool tensors
@@ -144,6 +145,10 @@ export class Tensor {
   not(): Tensor {
     return this.#unary("not");
   }
+  /** Whether an element is NaN: nothing else differs from itself. */
+  isNaN(): Tensor {
+    return this.ne(this);
+  }
 
   // --- elementwise functions
   neg(): Tensor {
@@ -152,8 +157,16 @@ export class Tensor {
   exp(): Tensor {
     return this.#unary("exp");
   }
+  /** exp(x) - 1, to full precision also where x is near 0. */
+  expm1(): Tensor {
+    return this.#unary("expm1");
+  }
   log(): Tensor {
     return this.#unary("log");
+  }
+  /** log(1 + x), to full precision also where x is near 0. */
+  log1p(): Tensor {
+    return this.#unary("log1p");
   }
   sqrt(): Tensor {
     return this.#unary("sqrt");
@@ -185,35 +198,35 @@ export class Tensor {
   square(): Tensor {
     return this.mul(this);
   }
-  /** -1, 0 or 1. */
+  /** -1, 0 or 1; of NaN 0. */
   sign(): Tensor {
     const type = computeType(this.dtype);
     return this.gt(0).cast(type).sub(this.lt(0).cast(type));
   }
   /** 1 / (1 + exp(-x)). */
   sigmoid(): Tensor {
-    return this.neg().exp().add(1).reciprocal();
+    return this.#make(activations.sigmoid(this.node));
   }
+  /** max(x, 0), with gradient 0 at 0. */
   relu(): Tensor {
-    return where(this.gt(0), this, 0);
+    return where(this.le(0), 0, this);
   }
   /** x · sigmoid(x). */
   silu(): Tensor {
-    return this.mul(this.sigmoid());
+    return this.#make(activations.silu(this.node));
   }
   /** log(1 + exp(x)), without overflow. */
   softplus(): Tensor {
-    return this.relu().add(this.abs().neg().exp().add(1).log());
+    return this.#make(activations.softplus(this.node));
+  }
+  /** log(exp(x) + exp(other)), without overflow. */
+  logAddExp(other: TensorOrNumber): Tensor {
+    const node = activations.logAddExp(this.node, operandNode(other, this));
+    return new Tensor(node, deviceOf([this, other]));
   }
   /** "none": x Φ(x) by erf. "tanh": 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's approximation. */
   gelu(approximate: "none" | "tanh" = "none"): Tensor {
-    const bracket =
-      approximate === "none"
-        ? this.mul(Math.SQRT1_2).erf()
-        : this.mul(this.square().mul(0.044715).add(1))
-            .mul(Math.sqrt(2 / Math.PI))
-            .tanh();
-    return this.mul(0.5).mul(bracket.add(1));
+    return this.#make(activations.gelu(this.node, approximate));
   }
   /** At least `low`, at most `high`; null leaves a side open. */
   clamp(low: number | null, high: number | null = null): Tensor {
@@ -251,30 +264,41 @@ export class Tensor {
   }
   mean(axes?: Axes, options?: ReduceOptions): Tensor {
     const total = this.#reduce("reduceSum", axes, options, "mean");
+    if (this.size === 0 && isFloat(this.dtype)) return full(total.shape, NaN, total.dtype);
     return total.mul(total.size / this.size);
   }
   /** Mean squared distance from the mean, divided by n - correction (default 0: the biased variance that norms use). */
   variance(axes?: Axes, options: ReduceOptions & { readonly correction?: number } = {}): Tensor {
     const folded = resolveAxes(axes, this.rank, "variance");
     const squares = this.sub(this.mean(folded, KEEP)).square().sum(folded, options);
-    return squares.mul(1 / (this.size / squares.size - (options.correction ?? 0)));
+    const freedom = Math.max(0, this.size / squares.size - (options.correction ?? 0));
+    // of nothing, and of one value with a correction of 1, it is 0 / 0
+    return this.size === 0 ? full(squares.shape, NaN, squares.dtype) : squares.mul(1 / freedom);
   }
   /** log Σ exp(x), without overflow. */
   logSumExp(axes?: Axes, options?: ReduceOptions): Tensor {
     const folded = resolveAxes(axes, this.rank, "logSumExp");
-    const max = this.max(folded, KEEP).detach(); // the shift cancels out: its gradient is zero
+    const most = this.max(folded, KEEP).detach(); // the shift cancels out: its gradient is zero
+    const max = where(most.abs().eq(Infinity), 0, most); // but for infinities, which would be infinity - infinity
     const log = this.sub(max).exp().sum(folded, options).log();
     return log.add(max.reshape(log.shape));
   }
-  /** The index (i32) of the first largest element along `axis`. */
+  /** The index (i32) of the first largest element along `axis`, or of the first NaN. */
   argmax(axis: number = -1, options?: ReduceOptions): Tensor {
-    const at = resolveAxis(axis, this.rank, "argmax");
-    return where(this.eq(this.max(at, KEEP)), iota(this.shape, at), this.shape[at]!).min(at, options);
+    return this.#position(axis, "argmax", options);
   }
-  /** The index (i32) of the first smallest element along `axis`. */
+  /** The index (i32) of the first smallest element along `axis`, or of the first NaN. */
   argmin(axis: number = -1, options?: ReduceOptions): Tensor {
-    const at = resolveAxis(axis, this.rank, "argmin");
-    return where(this.eq(this.min(at, KEEP)), iota(this.shape, at), this.shape[at]!).min(at, options);
+    return this.#position(axis, "argmin", options);
+  }
+  #position(axis: number, what: "argmax" | "argmin", options?: ReduceOptions): Tensor {
+    const at = resolveAxis(axis, this.rank, what);
+    const n = this.shape[at]!;
+    if (n === 0)
+      throw new RangeError(`${what}: axis ${axis} of ${show(this.shape)} is empty: no index exists`);
+    const equal = this.eq(what === "argmax" ? this.max(at, KEEP) : this.min(at, KEEP));
+    const hit = isFloat(this.dtype) ? equal.or(this.isNaN()) : equal;
+    return where(hit, iota(this.shape, at), n).min(at, options);
   }
   softmax(axis: number = -1): Tensor {
     const at = resolveAxis(axis, this.rank, "softmax");
@@ -469,7 +493,8 @@ function operandNode(x: TensorOrNumber, like: Tensor): Node {
 /** x to an integer power by repeated squaring: exact signs, also for negative x. */
 function integerPower(x: Tensor, exponent: number): Tensor {
   if (exponent < 0) return integerPower(x, -exponent).reciprocal();
-  if (exponent <= 1) return exponent === 1 ? x : x.mul(0).add(1);
+  if (exponent <= 1)
+    return exponent === 1 ? x : new Tensor(build.fill(1, x.shape, computeType(x.dtype)), x.device);
   const half = integerPower(x, Math.floor(exponent / 2)).square();
   return exponent % 2 === 0 ? half : half.mul(x);
 }

@@ -24,11 +24,18 @@ export interface Operand {
   readonly view: View;
 }
 
-/** Operations on one value. */
+/**
+ * Operations on one value. Floats follow IEEE 754: a NaN gives NaN, an infinity the limit where there is one. Results
+ * below the smallest normal number may be flushed to zero.
+ */
 export type UnaryOp =
   | "neg"
   | "exp"
+  /** exp(x) - 1, also where x is near 0. */
+  | "expm1"
   | "log"
+  /** log(1 + x), also where x is near 0. */
+  | "log1p"
   | "sqrt"
   | "rsqrt"
   | "recip"
@@ -41,9 +48,10 @@ export type UnaryOp =
   | "not";
 
 /**
- * Both operands have the same type. Integer arithmetic wraps modulo 2^32; integer `div` truncates; `mod` has the
- * sign of the dividend; `shr` is logical on u32 and arithmetic on i32. `and`, `or`, `xor` work on integers and bool.
- * `max` and `min` with a NaN operand are unspecified.
+ * Both operands have the same type. Integer arithmetic wraps modulo 2^32 (so -2^31 / -1 = -2^31, with remainder 0);
+ * integer `div` truncates; `mod` has the sign of the dividend; by 0 both give 0. `shr` is logical on u32 and arithmetic
+ * on i32; shifts go by their count modulo 32. `and`, `or`, `xor` work on integers and bool. On floats a NaN operand makes
+ * arithmetic, `max` and `min` NaN, and `lt`, `le`, `eq` false; which zero is larger, 0 or -0, is unspecified.
  */
 export type BinaryOp =
   | "add"
@@ -62,7 +70,7 @@ export type BinaryOp =
   | "shl"
   | "shr";
 
-/** What a reduction folds with. */
+/** What a reduction folds with; a NaN among the values makes the result NaN. */
 export type ReduceOp = "sum" | "prod" | "max" | "min";
 
 /**
@@ -87,8 +95,9 @@ export type Instr =
       readonly dtype: ComputeType;
     }
   /**
-   * Converts to `to`. Float to integer truncates towards zero (out of range: unspecified); to bool is `!= 0`; i32 and
-   * u32 reinterpret. `to: "f16"` or `"bf16"` rounds to that precision and stays f32.
+   * Converts to `to`. Float to integer truncates towards zero, to the nearest end of the range where it is out of it, and
+   * NaN to 0; to bool is `!= 0`, so NaN is true; i32 and u32 reinterpret. `to: "f16"` or `"bf16"` rounds to that precision,
+   * ties to even, to an infinity beyond the largest, and stays f32.
    */
   | { readonly op: "cast"; readonly a: number; readonly to: DType; readonly dtype: ComputeType }
   /** Folds `a` over all inner axes: one value per outer index. */

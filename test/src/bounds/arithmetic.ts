@@ -1,9 +1,9 @@
 /**
  * Arithmetic on a value and a bound of its error: what the exact result is, and how far a correct backend may be off.
  *
- * A bound of 0 says that every backend has exactly this value, so that a comparison has a certain outcome. A bound of
- * Infinity says "anything": the IR leaves the result open (a float out of an integer's range, 0/0), or the inputs'
- * errors do (the branch taken by `a < b` when both are equal but for rounding).
+ * A bound of 0 says that every backend has exactly this value, NaN and infinities among them, so that a comparison has a
+ * certain outcome. A bound of Infinity says "anything": rounding may lead either way (to the largest number or beyond it, to
+ * one or the other branch taken by `a < b` when both are equal but for rounding, to 1/0 or -1/0).
  */
 import {
   bf16ToF32,
@@ -36,6 +36,7 @@ export class Arithmetic {
 
   unary(op: UnaryOp, dtype: ComputeType, x: number, e: number): number {
     if (!isFloatType(dtype)) return this.#integerUnary(op, dtype, x, e);
+    if (e === 0 && !Number.isFinite(x) && op !== "not") return this.#certain(SPECIAL[op](x));
     switch (op) {
       case "neg":
         return this.#exact(-x, e);
@@ -46,12 +47,14 @@ export class Arithmetic {
       case "not":
         throw new Error(`the IR has no "not" of ${dtype}`);
       case "exp":
+      case "expm1":
       case "tanh":
       case "erf":
       case "sin":
       case "cos":
         return this.#rounded(dtype, FUNCTION[op](x), op, x, spread(FUNCTION[op], x, e));
       case "log":
+      case "log1p":
       case "sqrt":
       case "rsqrt":
       case "recip":
@@ -61,6 +64,12 @@ export class Arithmetic {
 
   /** `dtype` is the type of the operands. */
   binary(op: BinaryOp, dtype: ComputeType, a: number, ea: number, b: number, eb: number): number {
+    if (isFloatType(dtype)) {
+      const isNaN = (Number.isNaN(a) && ea === 0) || (Number.isNaN(b) && eb === 0);
+      if (isNaN) return this.#certain(op === "lt" || op === "le" || op === "eq" ? 0 : NaN);
+      const certain = ea === 0 && eb === 0 && !(Number.isFinite(a) && Number.isFinite(b));
+      if (certain) return this.#certain(ofInfinities(op, a, b));
+    }
     switch (op) {
       case "lt":
         return this.#compare(a < b, a, ea, b, eb);
@@ -92,11 +101,13 @@ export class Arithmetic {
   where(c: number, ec: number, a: number, ea: number, b: number, eb: number): number {
     const y = c ? a : b;
     const e = c ? ea : eb;
-    if (ec === 0) return this.#exact(y, e);
+    if (ec === 0) return e === 0 ? this.#certain(y) : this.#exact(y, e);
     return this.#exact(y, Math.max(e, Math.abs(a - b) + (c ? eb : ea)));
   }
 
   cast(from: ComputeType, to: DType, x: number, e: number): number {
+    if (e === 0 && !Number.isFinite(x) && (to === "f32" || to === "f64" || to === "f16" || to === "bf16"))
+      return this.#certain(x);
     switch (to) {
       case "f32":
       case "f64":
@@ -128,6 +139,8 @@ export class Arithmetic {
   /** The sum of `n` products' or values' sum `y`, whose absolute values sum to `size`, in any order. */
   sum(dtype: ComputeType, y: number, size: number, n: number, e: number, exact: boolean): number {
     if (!isFloatType(dtype)) return this.#exact(dtype === "u32" ? y >>> 0 : y | 0, certain(e));
+    // special values are certain where errors are finite; those that are finite must not overflow on the way
+    if (!Number.isFinite(y) && e < Infinity && size <= MAX[dtype] / 2) return this.#certain(y);
     if (exact && e === 0 && size < 2 ** 24) return this.#exact(y, 0);
     return this.#finish(dtype, y, e + 2 * (n + 1) * UNIT[dtype] * size);
   }
@@ -135,8 +148,13 @@ export class Arithmetic {
   /** The product of `n` values: `y`; `high` is the product of their largest possible absolute values. */
   product(dtype: ComputeType, y: number, high: number, n: number, e: number): number {
     if (!isFloatType(dtype)) return this.#exact(y, certain(e));
-    if (n === 1 && e === 0) return this.#exact(y, 0);
+    if (n === 1 && e === 0) return this.#certain(y);
     return this.#finish(dtype, y, high - Math.abs(y) + 2 * n * UNIT[dtype] * high);
+  }
+
+  #certain(y: number): number {
+    this.error = 0;
+    return y;
   }
 
   #exact(y: number, e: number): number {
@@ -156,9 +174,16 @@ export class Arithmetic {
   }
 
   /** Functions that are not defined everywhere: no bound where the argument may be outside of their domain. */
-  #partial(dtype: "f32" | "f64", op: "log" | "sqrt" | "rsqrt" | "recip", x: number, e: number): number {
+  #partial(
+    dtype: "f32" | "f64",
+    op: "log" | "log1p" | "sqrt" | "rsqrt" | "recip",
+    x: number,
+    e: number,
+  ): number {
     const f = FUNCTION[op];
-    const low = op === "recip" ? Math.abs(x) - e : x - e;
+    // outside of the domain, whatever the error
+    if (op !== "recip" && (op === "log1p" ? 1 + x : x) + e < -TINY[dtype]) return this.#certain(NaN);
+    const low = op === "recip" ? Math.abs(x) - e : op === "log1p" ? 1 + x - e : x - e;
     if (op === "sqrt" && x === 0 && e === 0) return this.#exact(0, 0);
     if (!(low >= TINY[dtype])) {
       // near zero a square root is off by the square root of the error
@@ -257,9 +282,8 @@ export class Arithmetic {
         return this.#exact(wrap(dtype, Math.imul(a, b)), e);
       case "div":
       case "mod": {
-        const open = b === 0 || (b === -1 && a === -(2 ** 31)); // the IR does not say
         const y = op === "div" ? Math.trunc(a / b) : a % b;
-        return this.#exact(open ? 0 : wrap(dtype, y), open ? Infinity : e);
+        return this.#exact(b === 0 ? 0 : wrap(dtype, y), e);
       }
       case "and":
         return this.#exact(wrap(dtype, a & b), e);
@@ -268,25 +292,26 @@ export class Arithmetic {
       case "xor":
         return this.#exact(wrap(dtype, a ^ b), e);
       case "shl":
-        return this.#exact(wrap(dtype, a << b), b >= 0 && b < 32 ? e : Infinity);
+        return this.#exact(wrap(dtype, a << b), e);
       case "shr":
-        return this.#exact(dtype === "u32" ? a >>> b : a >> b, b >= 0 && b < 32 ? e : Infinity);
+        return this.#exact(dtype === "u32" ? a >>> b : a >> b, e);
       default:
         throw new Error(`the IR has no "${op}" of ${dtype}`);
     }
   }
 
   #truncate(to: "i32" | "u32", x: number, e: number): number {
-    const y = Math.trunc(x);
     const [low, high] = to === "i32" ? [-(2 ** 31), 2 ** 31 - 1] : [0, 2 ** 32 - 1];
-    const inside = Math.trunc(x - e) >= low && Math.trunc(x + e) <= high;
-    return this.#exact(inside ? y : 0, inside && Math.trunc(x - e) === Math.trunc(x + e) ? 0 : Infinity);
+    const saturate = (v: number): number => Math.min(Math.max(Math.trunc(v), low), high) || 0; // NaN is 0
+    const sure = e === 0 || (e < Infinity && saturate(x - e) === saturate(x + e));
+    return this.#exact(saturate(x), sure ? 0 : Infinity);
   }
 
   /** Rounding to a storage type is a jump as well: between the neighbours that the possible values round to. */
   #toHalf(round: (v: number) => number, x: number, e: number, max: number, tiny: number): number {
     const y = round(x);
-    if (Number.isFinite(x) && !(Math.abs(x) + e <= max)) return this.#exact(y, Infinity);
+    if (e === 0 && !Number.isFinite(y) && Math.fround(x) === x) return this.#certain(y);
+    if (!(Math.abs(x) + e <= max)) return this.#exact(y, Infinity);
     const flush = Math.abs(y) < tiny && y !== 0 ? Math.abs(y) : 0;
     // the next value up or down may be reached by an argument that was rounded to f32 first
     const slack = e === 0 && Math.fround(x) === x ? 0 : UNIT.f32 * Math.abs(x) + e;
@@ -320,7 +345,9 @@ const FUNCTION: {
   readonly [op in Exclude<UnaryOp, "neg" | "abs" | "floor" | "not">]: (x: number) => number;
 } = {
   exp: Math.exp,
+  expm1: Math.expm1,
   log: Math.log,
+  log1p: Math.log1p,
   sqrt: Math.sqrt,
   rsqrt: (x) => 1 / Math.sqrt(x),
   recip: (x) => 1 / x,
@@ -329,3 +356,39 @@ const FUNCTION: {
   tanh: Math.tanh,
   erf,
 };
+
+/** What every function is at NaN and infinities. */
+const SPECIAL: { readonly [op in Exclude<UnaryOp, "not">]: (x: number) => number } = {
+  ...FUNCTION,
+  neg: (x) => -x,
+  abs: Math.abs,
+  floor: Math.floor,
+};
+
+/** An operation on floats of which one is infinite, and none is NaN. */
+function ofInfinities(op: BinaryOp, a: number, b: number): number {
+  switch (op) {
+    case "add":
+      return a + b;
+    case "sub":
+      return a - b;
+    case "mul":
+      return a * b;
+    case "div":
+      return a / b;
+    case "mod":
+      return a % b;
+    case "max":
+      return Math.max(a, b);
+    case "min":
+      return Math.min(a, b);
+    case "lt":
+      return Number(a < b);
+    case "le":
+      return Number(a <= b);
+    case "eq":
+      return Number(a === b);
+    default:
+      throw new Error(`the IR has no "${op}" of floats`);
+  }
+}

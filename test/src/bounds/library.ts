@@ -158,7 +158,8 @@ function normalise(scores: Bounded, scope: Scope): { p: Bounded; log: number; lo
     const shifted = arithmetic.binary("sub", "f32", s, scores.errors[j]!, max, 0);
     const y = arithmetic.unary("exp", "f32", shifted, arithmetic.error);
     e.values[j] = y;
-    e.errors[j] = arithmetic.error + rescaling * y;
+    // kernels of attention may use exponentials as inexact as WGSL allows
+    e.errors[j] = arithmetic.error + (rescaling + 4 * 2 ** -24 * Math.abs(shifted)) * y;
     sum += y;
     sumError += e.errors[j];
   });
@@ -170,7 +171,7 @@ function normalise(scores: Bounded, scope: Scope): { p: Bounded; log: number; lo
   const log = arithmetic.unary("log", "f32", sum, sumError);
   // the max itself is a score with an error, but it cancels: log Σ exp s is as sensitive as its scores
   const scoreError = scores.errors.reduce((a, b) => Math.max(a, b), 0);
-  const rounding = 4 * 2 ** -24 * (Math.abs(max) + Math.abs(log));
+  const rounding = 2 ** -24 * (8 + 4 * Math.abs(max) + 4 * Math.abs(log)); // the logarithm may be as inexact as well
   return { p, log: max + log, logError: arithmetic.error + scoreError + rounding };
 }
 

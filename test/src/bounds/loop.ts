@@ -172,7 +172,7 @@ class Block {
 function constant(length: number, exact: number, rounded: number): Bounded {
   return {
     values: new Float64Array(length).fill(rounded),
-    errors: new Float64Array(length).fill(Math.abs(exact - rounded)),
+    errors: new Float64Array(length).fill(exact === rounded ? 0 : Math.abs(exact - rounded) || 0),
   };
 }
 
@@ -189,7 +189,8 @@ const foldSum: Fold = (arithmetic, dtype, values, errors) => {
   for (let i = 0; i < values.length; i++) {
     const x = values[i]!;
     sum = dtype === "i32" ? (sum + x) | 0 : dtype === "u32" ? (sum + x) >>> 0 : sum + x;
-    size += Math.abs(x) + errors[i]!;
+    if (Number.isFinite(x)) size += Math.abs(x) + errors[i]!;
+    if (Number.isNaN(x) && errors[i] === 0) return arithmetic.binary("add", dtype, x, 0, x, 0); // NaN for certain
     error += errors[i]!;
     whole &&= Number.isInteger(x);
   }
@@ -200,6 +201,7 @@ const foldProduct: Fold = (arithmetic, dtype, values, errors) => {
   // in another order a partial product may leave the range of the type, though the whole one does not
   let [result, high, error, largest, smallest] = [1, 1, 0, 1, 1];
   for (let i = 0; i < values.length; i++) {
+    if (Number.isNaN(values[i]) && errors[i] === 0) return arithmetic.binary("mul", dtype, NaN, 0, NaN, 0);
     if (isFloatType(dtype)) result *= values[i]!;
     else result = dtype === "i32" ? Math.imul(result, values[i]!) : Math.imul(result, values[i]!) >>> 0;
     const size = Math.abs(values[i]!) + errors[i]!;

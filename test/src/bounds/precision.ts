@@ -22,7 +22,7 @@ const ulps =
 
 /**
  * The accuracy that WGSL asks of an implementation (its section "Floating Point Accuracy"), which is looser than IEEE,
- * except where WGSL asks too little to compute with (sin, cos: 2^-11) or says nothing (erf).
+ * except where WGSL asks too little to compute with (exp, log near 1, sin, cos, tanh) or says nothing (erf).
  */
 export const PRECISION: Precision = {
   add: ulps(1),
@@ -34,14 +34,15 @@ export const PRECISION: Precision = {
   mod: (x, y, u) => 4 * u * (Math.abs(x) + Math.abs(y)),
   sqrt: ulps(4), // WGSL: inherited from 1 / inverseSqrt(x)
   rsqrt: ulps(2),
-  exp: (x, y, u) => 2 * (3 + 2 * Math.abs(x)) * u * y,
-  // 3 ulp, but absolute 2^-21 near 1, where the result is near 0
-  log: (x, y, u) => (x >= 0.5 && x <= 2 ? 8 * u : 6 * u * Math.abs(y)),
-  // the reduction of the argument by a multiple of pi/2 is good to some ulp of the argument
-  sin: (x, _y, u) => 8 * u * (2 + Math.abs(x)),
-  cos: (x, _y, u) => 8 * u * (2 + Math.abs(x)),
-  // by way of exponentials: absolute, since it is a difference of nearly equal numbers around 0
-  tanh: (_x, _y, u) => 8 * u,
+  // WGSL allows 3 + 2 |x| ulp, too few digits of a probability; relative also where the result is near 0
+  exp: ulps(4),
+  expm1: ulps(4),
+  log: ulps(4),
+  log1p: ulps(4),
+  // of any argument, which has to be reduced by as many digits of pi as it takes
+  sin: (x, _y, u) => 8 * u * Math.min(1, Math.abs(x)),
+  cos: (_x, _y, u) => 8 * u,
+  tanh: ulps(4),
   // rational approximations (Abramowitz and Stegun 7.1.26) are good to 1.5e-7; plus rounding
   erf: (_x, _y, u) => 16 * u,
 };

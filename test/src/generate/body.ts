@@ -73,7 +73,7 @@ type Maker = (b: BodyBuilder, gene: InstrGene) => void;
 const pickOf = <T>(n: number, list: readonly T[]): T => list[n % list.length]!;
 const integerType = (gene: InstrGene): "i32" | "u32" => (gene.c % 3 === 0 ? "u32" : "i32");
 
-/** Functions with a limited domain get an argument inside of it; the function of anything is a NaN too often. */
+/** Functions with a limited domain mostly get an argument inside of it; the function of anything is a NaN too often. */
 function positive(b: BodyBuilder, a: number): number {
   return b.binary("add", b.unary("abs", a), b.constant(0.25, "f32"));
 }
@@ -86,14 +86,15 @@ const makeLoad: Maker = (b, gene) => {
 };
 
 const makeFloatUnary: Maker = (b, gene) => {
-  const op = pickOf(gene.b, ["neg", "abs", "tanh", "sin", "cos", "erf", "floor"] as const);
+  const op = pickOf(gene.b, ["neg", "abs", "tanh", "sin", "cos", "erf", "floor", "expm1"] as const);
   b.unary(op, b.pick(gene.a, "f32"));
 };
 
 const makePartial: Maker = (b, gene) => {
-  const op = pickOf(gene.b, ["exp", "log", "sqrt", "rsqrt", "recip"] as const);
+  const op = pickOf(gene.b, ["exp", "log", "sqrt", "rsqrt", "recip", "log1p"] as const);
   const a = b.pick(gene.a, "f32");
-  if (op === "exp") b.unary("exp", b.binary("min", a, b.constant(3, "f32")));
+  if (gene.c % 5 === 0) b.unary(op, a);
+  else if (op === "exp") b.unary("exp", b.binary("min", a, b.constant(3, "f32")));
   else b.unary(op, positive(b, a));
 };
 
@@ -103,7 +104,8 @@ const makeFloatBinary: Maker = (b, gene) => {
 };
 
 const makeDivision: Maker = (b, gene) => {
-  const divisor = positive(b, b.pick(gene.b, "f32"));
+  const any = b.pick(gene.b, "f32");
+  const divisor = gene.value % 5 === 0 ? any : positive(b, any);
   b.binary(gene.c % 3 === 0 ? "mod" : "div", b.pick(gene.a, "f32"), divisor);
 };
 
@@ -123,9 +125,13 @@ const makeWhere: Maker = (b, gene) => {
   });
 };
 
+const INTEGER_OPS = [
+  ...(["add", "sub", "mul", "max", "min", "and", "or", "xor", "div", "mod", "shl", "shr"] as const),
+];
+
 const makeInteger: Maker = (b, gene) => {
   const dtype = integerType(gene);
-  const op = pickOf(gene.value + 40, ["add", "sub", "mul", "max", "min", "and", "or", "xor"] as const);
+  const op = pickOf(gene.value + 40, INTEGER_OPS);
   b.binary(op, b.pick(gene.a, dtype), b.pick(gene.b, dtype));
 };
 
@@ -133,7 +139,7 @@ const makeIntegerByConstant: Maker = (b, gene) => {
   const dtype = integerType(gene);
   const op = pickOf(gene.b, ["div", "mod", "shl", "shr"] as const);
   const isShift = op === "shl" || op === "shr";
-  const size = isShift ? Math.abs(gene.value) % 32 : 1 + (Math.abs(gene.value) % 9);
+  const size = isShift ? Math.abs(gene.value) : Math.abs(gene.value) % 10;
   b.binary(
     op,
     b.pick(gene.a, dtype),

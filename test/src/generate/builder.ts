@@ -25,6 +25,8 @@ export interface ProgramCase {
   /** Per buffer: what it holds before the run; empty for temporaries. */
   readonly data: readonly TypedArray[];
   readonly scalars: Float64Array;
+  /** Whether there are NaNs and infinities among the data. */
+  readonly special: boolean;
 }
 
 /** What a generated program may use: the backend's capabilities. */
@@ -132,16 +134,17 @@ export class ProgramBuilder {
     return { body, stores };
   }
 
-  finish(seed: number): ProgramCase {
+  /** With `special`, floats are NaN or infinite here and there. */
+  finish(seed: number, special = false): ProgramCase {
     const buffers: BufferSpec[] = this.#buffers.map(({ kind, bytes, aliasOf }) =>
       aliasOf === undefined ? { kind, bytes } : { kind, bytes: this.#buffers[aliasOf]!.bytes, aliasOf },
     );
     const data = this.#buffers.map(({ kind, dtype, length, aliasOf }, i) =>
-      randomArray(dtype, kind === "temp" || aliasOf !== undefined ? 0 : length, seed * 31 + i),
+      randomArray(dtype, kind === "temp" || aliasOf !== undefined ? 0 : length, seed * 31 + i, special),
     );
     const program: Program = { buffers, scalars: this.#scalars.length, steps: this.#steps };
     const dtypes = this.#buffers.map((b) => b.dtype);
-    return { program, dtypes, data, scalars: Float64Array.from(this.#scalars) };
+    return { program, dtypes, data, scalars: Float64Array.from(this.#scalars), special };
   }
 
   #new(kind: BufferDraft["kind"], dtype: DType, length: number): number {

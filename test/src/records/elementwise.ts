@@ -116,7 +116,16 @@ const pow: OpRecord = {
       ],
       build: ([x]: readonly Tensor[]) => x!.pow(y),
     }));
-    return fc.oneof(two, one);
+    // to whole powers, of negative numbers too
+    const whole = broadcastable(options, 2).map(([a, b]) => ({
+      call: "x.pow(y.floor())",
+      inputs: [
+        { shape: a!, domain: "away" as const, dtypes: F32 },
+        { shape: b!, domain: "any" as const, dtypes: F32, fixed: true as const },
+      ],
+      build: ([x, y]: readonly Tensor[]) => x!.pow(y!.floor()),
+    }));
+    return fc.oneof(two, one, whole);
   },
 };
 
@@ -223,7 +232,9 @@ export const ELEMENTWISE: readonly OpRecord[] = [
   unary("not", (x) => x.not(), { domain: "bool", dtypes: BOOL, gradient: INTEGER }),
   unary("neg", (x) => x.neg()),
   unary("exp", (x) => x.exp()),
+  unary("expm1", (x) => x.expm1()),
   unary("log", (x) => x.log(), { domain: "positive" }),
+  unary("log1p", (x) => x.log1p(), { domain: "unit" }),
   unary("sqrt", (x) => x.sqrt(), { domain: "positive" }),
   unary("rsqrt", (x) => x.rsqrt(), { domain: "positive" }),
   unary("reciprocal", (x) => x.reciprocal(), { domain: "away" }),
@@ -235,10 +246,12 @@ export const ELEMENTWISE: readonly OpRecord[] = [
   unary("sign", (x) => x.sign(), { gradient: none("constant between jumps") }),
   unary("abs", (x) => x.abs(), { domain: "away" }),
   unary("square", (x) => x.square()),
+  unary("isNaN", (x) => x.isNaN(), { gradient: OUTCOME }),
   unary("sigmoid", (x) => x.sigmoid()),
   unary("relu", (x) => x.relu(), { domain: "away" }),
   unary("silu", (x) => x.silu()),
-  unary("softplus", (x) => x.softplus(), { domain: "away" }),
+  unary("softplus", (x) => x.softplus()),
+  binary("logAddExp", (x, y) => x.logAddExp(y), { dtypes: FLOATS }),
   unary("gelu", (x) => x.gelu(), { call: "x.gelu()" }),
   unary("gelu", (x) => x.gelu("tanh"), { call: 'x.gelu("tanh")' }),
   unary("detach", (x) => x.detach().mul(x), { call: "x.detach().mul(x)", gradient: none("what it is for") }),

@@ -94,6 +94,17 @@ const mse: OpRecord = {
     })),
 };
 
+const binaryCrossEntropy: OpRecord = {
+  name: "binaryCrossEntropy",
+  gradient: "yes",
+  cases: ({ limit }) =>
+    shapes({ limit, zeros: false }).map((shape) => ({
+      call: "binaryCrossEntropy(x, t)",
+      inputs: [spec(shape), { ...spec(shape), domain: "unit" }],
+      build: ([x, t]) => nn.binaryCrossEntropy(x!, t!),
+    })),
+};
+
 const checkpointed: OpRecord = {
   name: "checkpoint",
   gradient: "yes",
@@ -105,4 +116,11 @@ const checkpointed: OpRecord = {
     })),
 };
 
-export const NETWORKS: readonly OpRecord[] = [attention, rope, crossEntropy, mse, checkpointed];
+export const NETWORKS: readonly OpRecord[] = [
+  attention,
+  rope,
+  crossEntropy,
+  binaryCrossEntropy,
+  mse,
+  checkpointed,
+];

@@ -22,15 +22,17 @@ export const RULES: { readonly [K in Op]: RuleCoverage } = {
 
   neg: ["neg", "sub"],
   exp: ["exp", "softmax"],
+  expm1: ["expm1"],
   log: ["log", "logSumExp"],
+  log1p: ["log1p", "softplus"],
   sqrt: ["sqrt"],
   rsqrt: ["rsqrt"],
-  recip: ["reciprocal", "sigmoid"],
+  recip: ["reciprocal"],
   sin: ["sin"],
   cos: ["cos"],
   tanh: ["tanh", "gelu"],
   erf: ["erf", "gelu"],
-  abs: ["abs", "softplus"],
+  abs: ["abs"],
   floor: JUMPS,
   not: INTEGER,
 
@@ -50,6 +52,7 @@ export const RULES: { readonly [K in Op]: RuleCoverage } = {
   shl: INTEGER,
   shr: INTEGER,
   where: ["where"],
+  pow: ["pow"],
   cast: ["cast"],
 
   reduceSum: ["sum"],

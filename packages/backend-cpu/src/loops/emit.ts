@@ -121,7 +121,7 @@ export class LoopEmitter {
         const { kind, type } = this.reduction(r);
         const [first, ...rest] = sums[x] ?? [];
         if (first === undefined) return;
-        for (const other of rest) f.set(first, fold(kind, type, first, other));
+        for (const other of rest) f.set(first, fold(f, kind, type, first, other));
         this.define(r, [f.bind(horizontal(f, kind, type, first))]);
       });
     }
@@ -150,7 +150,7 @@ export class LoopEmitter {
         this.prepare(needed, 3);
         for (const [r, access] of sums) {
           const { kind, type, a } = this.reduction(r);
-          this.storeValues(access, (u) => fold(kind, type, this.load(access, u), this.value(a, u)), type);
+          this.storeValues(access, (u) => fold(f, kind, type, this.load(access, u), this.value(a, u)), type);
         }
       });
     });
@@ -230,7 +230,7 @@ export class LoopEmitter {
         const laneZero = f.constant("lane0", v128.const32([0xffffffff, 0, 0, 0]));
         value = v128.bitselect(value, constant(math, identity(kind, type), type), laneZero);
       }
-      f.set(sum, fold(kind, type, sum, value));
+      f.set(sum, fold(f, kind, type, sum, value));
     }
   }
 

@@ -57,10 +57,12 @@ function instructionCost(instr: Instr, integer: boolean): number {
     case "product":
       return 0;
     case "exp":
+    case "expm1":
     case "tanh":
     case "erf":
       return 2.5;
     case "log":
+    case "log1p":
     case "sin":
     case "cos":
       return 4;

@@ -61,17 +61,24 @@ const unary =
   (a: string): string =>
     `${name}(${a})`;
 
+const helped =
+  (helper: Helper) =>
+  (a: string, t: Typed): string =>
+    t.call(helper, a);
+
 export const UNARY: { readonly [K in UnaryOp]: (a: string, t: Typed) => string } = {
   neg: (a, t) => (t.type === "u32" ? `(~${a} + ${wgslType("u32", t.width)}(1u))` : `-${a}`),
-  exp: unary("exp"),
-  log: unary("log"),
+  exp: helped("exp"),
+  expm1: helped("expm1"),
+  log: helped("log"),
+  log1p: helped("log1p"),
   sqrt: unary("sqrt"),
   rsqrt: unary("inverseSqrt"),
   recip: (a) => `1f / ${a}`,
   sin: (a, t) => t.call("sine", a, "0"),
   cos: (a, t) => t.call("sine", a, "1"),
-  tanh: (a, t) => t.call("tanh", a),
-  erf: (a, t) => t.call("erf", a),
+  tanh: helped("tanh"),
+  erf: helped("erf"),
   floor: unary("floor"),
   abs: unary("abs"),
   not: (a, t) => (t.type === "bool" ? `!${a}` : `${a} == ${wgslType(t.type, t.width)}()`),
@@ -84,9 +91,9 @@ const infix =
 
 /** Comparisons and extrema of bools are those of 0 and 1. */
 const ordered =
-  (number: (a: string, b: string) => string, bool: (a: string, b: string) => string) =>
+  (number: (a: string, b: string, t: Typed) => string, bool: (a: string, b: string) => string) =>
   (a: string, b: string, t: Typed): string =>
-    t.type === "bool" ? bool(a, b) : number(a, b);
+    t.type === "bool" ? bool(a, b) : number(a, b, t);
 
 const logic =
   (integer: string, bool: string) =>
@@ -113,16 +120,16 @@ export const BINARY: { readonly [K in BinaryOp]: (a: string, b: string, t: Typed
   div: (a, b, t) => (t.type === "f32" ? `${a} / ${b}` : division("/")(a, b, t)),
   mod: (a, b, t) => (t.type === "f32" ? t.call("remainder", a, b) : division("%")(a, b, t)),
   max: ordered(
-    (a, b) => `max(${a}, ${b})`,
+    (a, b, t) => (t.type === "f32" ? t.call("largest", a, b) : `max(${a}, ${b})`),
     (a, b) => `${a} | ${b}`,
   ),
   min: ordered(
-    (a, b) => `min(${a}, ${b})`,
+    (a, b, t) => (t.type === "f32" ? t.call("smallest", a, b) : `min(${a}, ${b})`),
     (a, b) => `${a} & ${b}`,
   ),
   lt: ordered(infix("<"), (a, b) => `!${a} & ${b}`),
   le: ordered(infix("<="), (a, b) => `!${a} | ${b}`),
-  eq: infix("=="),
+  eq: (a, b, t) => (a === b && t.type === "f32" ? `!${t.call("isNaN", a)}` : `${a} == ${b}`),
   and: logic("&", "&"),
   or: logic("|", "|"),
   xor: logic("^", "!="),
@@ -156,8 +163,13 @@ export const REDUCE: {
 export function convert(a: string, from: ComputeType, to: DType, t: Typed): string {
   const type = (c: ComputeType): string => wgslType(c, t.width);
   switch (to) {
-    case "bool":
+    case "bool": // by its bits, so that NaN is true whatever compilers assume
+      if (from === "f32") return `(bitcast<${type("u32")}>(${a}) << ${type("u32")}(1u)) != ${type("u32")}()`;
       return from === "bool" ? a : `${a} != ${type(from)}()`;
+    case "i32":
+    case "u32":
+      if (from === "f32") return t.call(to === "i32" ? "toI32" : "toU32", a);
+      return from === to ? a : `${type(to)}(${a})`;
     case "f16":
       return t.call("roundToF16", from === "f32" ? a : `${type("f32")}(${a})`);
     case "bf16":

@@ -3,6 +3,19 @@
  * relying on fused multiply-adds: some implementations round between the multiplication and the addition.
  */
 export type Helper =
+  | "isNaN"
+  | "largest"
+  | "smallest"
+  | "toI32"
+  | "toU32"
+  | "exp"
+  | "expm1"
+  | "logOf"
+  | "log"
+  | "log1p"
+  | "highWord"
+  | "turnWord"
+  | "reduced"
   | "tanh"
   | "erf"
   | "sine"
@@ -49,19 +62,114 @@ function helperName(helper: Helper, width: 1 | 4): string {
 const poly = (x: string, coefficients: readonly number[]): string =>
   coefficients.reduceRight((sum, c) => (sum === "" ? `F(${c}f)` : `fma(${sum}, ${x}, F(${c}f))`), "");
 
+/** q of exp r = 1 + r + r² q(r), fitted to the least relative error on |r| <= ln 2 / 2. */
+const EXP: readonly number[] = [
+  4.9999994039e-1, 1.6666521132e-1, 4.1668392718e-2, 8.3687454462e-3, 1.3814535923e-3,
+];
+/** p of log(1 + r) = r - r²/2 + r³ p(r) (Cephes). */
+const LOG: readonly number[] = [
+  3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1, -1.2420140846e-1,
+  1.167699874e-1, -1.151461031e-1, 7.0376836292e-2,
+];
+/** 2/pi, 32 bits a word. */
+const TWO_OVER_PI: readonly number[] = [
+  0x28be60db, 0x9391054a, 0x7f09d5f4, 0x7d4d3770, 0x36d8a566, 0x4f10e410, 0x7f9458ea,
+];
+
+/** x0 limited to where exponentials differ from their limits = n ln 2 + r with |r| <= ln 2 / 2. */
+const splitExponent = (
+  low: number,
+): string => `let x = select(select(x0, F(89.5f), x0 > F(89.5f)), F(${low}f), x0 < F(${low}f));
+  let n = round(x * F(1.44269504f));
+  let r = fma(n, F(-1.428606765330187e-6f), fma(n, F(-0.693145751953125f), x));`;
+
+const boolOf = (F: string): string => F.replace("f32", "bool");
+
+/** The larger or smaller, NaN if one is, by their bits: compilers may take it that there are no NaNs. */
+const extreme =
+  (helper: "largest" | "smallest", builtin: "max" | "min") =>
+  ({ F, name }: Types): string => `fn ${name(helper)}(a: ${F}, b: ${F}) -> ${F} {
+  return select(select(${builtin}(a, b), b, ${name("isNaN")}(b)), a, ${name("isNaN")}(a));
+}`;
+
 const DEPENDS: { readonly [H in Helper]?: readonly Helper[] } = {
+  largest: ["isNaN"],
+  smallest: ["isNaN"],
+  toI32: ["isNaN"],
+  toU32: ["isNaN"],
+  exp: ["isNaN"],
+  expm1: ["isNaN"],
+  log: ["logOf"],
+  log1p: ["logOf"],
+  tanh: ["expm1"],
+  erf: ["exp"],
+  sine: ["reduced"],
+  reduced: ["highWord", "turnWord"],
   roundToF16: ["f16Bits"],
   roundToBf16: ["bf16Bits"],
 };
 
 const BODY: { readonly [H in Helper]: (t: Types) => string } = {
-  // Odd polynomial near 0 (relative accuracy), exponential form elsewhere (saturates to 1, keeps NaN).
-  tanh: ({ F, name }) => `fn ${name("tanh")}(x: ${F}) -> ${F} {
-  let a = abs(x);
-  let s = x * x;
-  let small = fma(x * s, ${poly("s", [-3.33332819422e-1, 1.33314422036e-1, -5.37397155531e-2, 2.06390887954e-2, -5.70498872745e-3])}, x);
-  let big = F(1f) - F(2f) / (exp(F(2f) * a) + F(1f));
-  return select(sign(x) * big, small, a < F(0.625f));
+  isNaN: ({ F, U, u, name }) => `fn ${name("isNaN")}(x: ${F}) -> ${boolOf(F)} {
+  return (bitcast<${U}>(x) & ${u("0x7fffffff")}) > ${u("0x7f800000")};
+}`,
+  largest: extreme("largest", "max"),
+  smallest: extreme("smallest", "min"),
+  // Out of range to the nearest end, NaN to 0: WGSL's conversion stops at the largest f32 below 2^31, and leaves NaN open.
+  toI32: ({ F, I, name }) => `fn ${name("toI32")}(x: ${F}) -> ${I} {
+  let inside = ${I}(clamp(x, F(-2147483648f), F(2147483520f)));
+  return select(select(inside, ${I}(2147483647), x >= F(2147483648f)), ${I}(), ${name("isNaN")}(x));
+}`,
+  toU32: ({ F, U, u, name }) => `fn ${name("toU32")}(x: ${F}) -> ${U} {
+  let inside = ${U}(clamp(x, F(0f), F(4294967040f)));
+  return select(select(inside, ${u("0xffffffff")}, x >= F(4294967296f)), ${U}(), ${name("isNaN")}(x));
+}`,
+  // x = n ln 2 + r, the exponential of r by a polynomial (0.05 ulp), 2^n in two factors that do not overflow.
+  exp: ({ F, I, U, u, name }) => `fn ${name("exp")}(x0: ${F}) -> ${F} {
+  ${splitExponent(-104.5)}
+  let p = fma(r * r, ${poly("r", EXP)}, r) + F(1f);
+  let k = ${I}(n);
+  let h = k >> ${u("1")};
+  let scaled = (p * bitcast<${F}>((h + ${I}(127)) << ${U}(23u))) * bitcast<${F}>((k - h + ${I}(127)) << ${U}(23u));
+  return select(scaled, x0, ${name("isNaN")}(x0));
+}`,
+  expm1: ({ F, I, U, name }) => `fn ${name("expm1")}(x0: ${F}) -> ${F} {
+  ${splitExponent(-30)}
+  let q = fma(r * r, ${poly("r", EXP)}, r);
+  let s = bitcast<${F}>((${I}(n) + ${I}(126)) << ${U}(23u));
+  let half = fma(s, q, s - F(0.5f));
+  return select(half + half, x0, ${name("isNaN")}(x0));
+}`,
+  // log x0 of x = x0 · 2^shift = 2^e · m with m in [√½, √2), by Cephes' polynomial in m - 1, which is \`near\` where e is 0.
+  logOf: ({ F, U, I, u, name }) => `fn ${name("logOf")}(x0: ${F}, x: ${F}, shift: ${F}, near: ${F}) -> ${F} {
+  let up = bitcast<${I}>(x) - ${I}(0x3f3504f3);
+  let k = up >> ${U}(23u);
+  let e = F(k) - shift;
+  let m = bitcast<${F}>((up & ${I}(0x7fffff)) + ${I}(0x3f3504f3));
+  let r = select(m - F(1f), near, k == ${I}());
+  let r2 = r * r;
+  let p = ${poly("r", LOG)};
+  let tail = fma(r2, F(-0.5f), fma(r2 * r, p, e * F(-2.1219444e-4f)));
+  let y = fma(e, F(0.693359375f), r + tail);
+  let bits = bitcast<${U}>(x0);
+  var out = select(y, F(bitcast<f32>(P[0].y)), bits > ${u("0x7f800000")});
+  out = select(out, x0, bits == ${u("0x7f800000")});
+  return select(out, F(bitcast<f32>(P[0].w)), (bits & ${u("0x7fffffff")}) == ${U}());
+}`,
+  log: ({ F, name }) => `fn ${name("log")}(x: ${F}) -> ${F} {
+  let small = x < F(1.17549435e-38f);
+  return ${name("logOf")}(x, select(x, x * F(8388608f), small), select(F(0f), F(23f), small), x - F(1f));
+}`,
+  log1p: ({ F, name }) => `fn ${name("log1p")}(x: ${F}) -> ${F} {
+  let sum = x + F(1f);
+  return ${name("logOf")}(sum, sum, F(0f), x);
+}`,
+  // t / (t + 2) with t = expm1(2 |x|), which stays finite.
+  tanh: ({ F, U, u, name }) => `fn ${name("tanh")}(x: ${F}) -> ${F} {
+  let size = select(abs(x), F(10f), abs(x) > F(10f));
+  let t = ${name("expm1")}(size + size);
+  let y = t / (t + F(2f));
+  return bitcast<${F}>(bitcast<${U}>(y) | (bitcast<${U}>(x) & ${u("0x80000000")}));
 }`,
   // Two minimax polynomials, 1 ulp each in exact arithmetic.
   erf: ({ F, name }) => `fn ${name("erf")}(x: ${F}) -> ${F} {
@@ -70,20 +178,68 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   var r = fma(F(-1.72853470e-5f), t, F(3.83197126e-4f));
   r = fma(r, s, fma(F(-3.88396438e-3f), t, F(2.42546219e-2f)));
   r = fma(fma(fma(fma(r, t, F(-1.06777877e-1f)), t, F(-6.34846687e-1f)), t, F(-1.28717512e-1f)), t, -t);
-  let big = sign(x) * (F(1f) - exp(r));
+  let big = sign(x) * (F(1f) - ${name("exp")}(r));
   let small = fma(x, ${poly("s", [1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4])}, x);
-  return select(small, big, t > F(0.927734375f));
+  return select(small, select(big, sign(x), t > F(4f)), t > F(0.927734375f));
 }`,
   // sin(x + quarter * pi/2): reduction by pi/2 in three parts with short significands, exact for |x| < 10^4.
   sine: ({ F, I, name }) => `fn ${name("sine")}(x: ${F}, quarter: i32) -> ${F} {
   let q = round(x * 0.636619772f);
-  let r = ((x - q * 1.5703125f) - q * 4.83751296997e-4f) - q * 7.54978995489e-8f;
-  let n = ${I}(q) + ${I}(quarter);
+  var r = ((x - q * 1.5703125f) - q * 4.83751296997e-4f) - q * 7.54978995489e-8f;
+  var n = ${I}(q);
+  let large = abs(x) > F(10000f);
+  if (any(large)) {
+    var turns = n;
+    let rest = ${name("reduced")}(x, &turns);
+    r = select(r, rest, large);
+    n = select(n, turns, large);
+  }
+  n += ${I}(quarter);
   let s = r * r;
   let sn = fma(r * s, ${poly("s", [-1.66666672e-1, 8.33338592e-3, -1.98559923e-4, 2.86567956e-6])}, r);
   let cs = fma(s, ${poly("s", [-0.5, 4.16666567e-2, -1.38877297e-3, 2.44677067e-5])}, F(1f));
   let v = select(sn, cs, (n & ${I}(1)) == ${I}(1));
   return select(v, -v, (n & ${I}(2)) == ${I}(2));
+}`,
+  // The high word of a product.
+  highWord: ({ U, u, name }) => `fn ${name("highWord")}(a: ${U}, b: ${U}) -> ${U} {
+  let low = (a & ${u("0xffff")}) * (b & ${u("0xffff")});
+  let mid = (a >> ${u("16")}) * (b & ${u("0xffff")}) + (low >> ${u("16")});
+  let cross = (a & ${u("0xffff")}) * (b >> ${u("16")}) + (mid & ${u("0xffff")});
+  return (a >> ${u("16")}) * (b >> ${u("16")}) + (mid >> ${u("16")}) + (cross >> ${u("16")});
+}`,
+  // Words i - 1 and following of 2/pi, the first of which is 0.
+  turnWord: ({ U, u, name }) => `fn ${name("turnWord")}(i: ${U}) -> ${U} {
+  var word = ${U}();
+${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i == ${u(String(i + 1))});`).join("\n")}
+  return word;
+}`,
+  // x = n pi/2 + r for any x >= 2 (Payne and Hanek): 64 bits of x · 2/pi, from those 96 of 2/pi that matter.
+  reduced: ({ F, I, U, u, name }) => `fn ${name("reduced")}(x: ${F}, n: ptr<function, ${I}>) -> ${F} {
+  let bits = bitcast<${U}>(x) & ${u("0x7fffffff")};
+  let m = ((bits & ${u("0x7fffff")}) << ${u("8")}) | ${u("0x80000000")};
+  let e = (bits >> ${u("23")}) - ${u("126")};
+  let i = e >> ${u("5")};
+  let s = e & ${u("31")};
+  let back = (${u("32")} - s) & ${u("31")};
+  let w0 = ${name("turnWord")}(i);
+  let w1 = ${name("turnWord")}(i + ${u("1")});
+  let w2 = ${name("turnWord")}(i + ${u("2")});
+  let w3 = ${name("turnWord")}(i + ${u("3")});
+  let high = select((w0 << s) | (w1 >> back), w0, s == ${U}());
+  let mid = select((w1 << s) | (w2 >> back), w1, s == ${U}());
+  let low = select((w2 << s) | (w3 >> back), w2, s == ${U}());
+  let carry = ${name("highWord")}(m, low);
+  let p0 = m * mid + carry;
+  let p1 = ${name("highWord")}(m, mid) + select(${U}(), ${u("1")}, p0 < carry) + m * high;
+  let up = (p1 & ${u("0x20000000")}) != ${U}();
+  let quadrant = ${I}((p1 >> ${u("30")}) + select(${U}(), ${u("1")}, up));
+  let part = p1 & ${u("0x3fffffff")};
+  let rest = ${u("0x40000000")} - part - select(${U}(), ${u("1")}, p0 != ${U}());
+  let size = (F(select(part, rest, up)) * F(4294967296f) + F(select(p0, ~p0 + ${u("1")}, up))) * F(3.40612158e-19f);
+  let negative = x < F(0f);
+  *n = select(quadrant, -quadrant, negative);
+  return select(select(size, -size, up != negative), F(bitcast<f32>(P[0].y)), bits >= ${u("0x7f800000")});
 }`,
   // Truncated remainder; b is split in two so that quotient * part is exact, then an off-by-one quotient is mended.
   remainder: ({ F, U, u, name }) => `fn ${name("remainder")}(a: ${F}, b: ${F}) -> ${F} {

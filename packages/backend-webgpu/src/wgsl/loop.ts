@@ -290,7 +290,12 @@ class LoopWriter {
     const { x, y, subgroup } = this.#plan;
     const emit = (line: string): void => void this.#lines.push(line);
     if (y === 1) return emit(`let v${i} = ${value};`);
-    if (subgroup) return emit(`let v${i} = ${REDUCE[kind].subgroup}(${value});`);
+    if (subgroup) {
+      const folded = `${REDUCE[kind].subgroup}(${value})`;
+      if (type !== "f32" || (kind !== "max" && kind !== "min")) return emit(`let v${i} = ${folded};`);
+      const nan = this.#bindings.helpers.call("isNaN", 1, [value]);
+      return emit(`let v${i} = select(${folded}, ${literal(NaN, type)}, subgroupAny(${nan}));`);
+    }
     const name = `shared_${type}${width}`;
     this.#shared.set(name, wgslType(type, width));
     emit(`${name}[lane] = ${value}; workgroupBarrier();`);

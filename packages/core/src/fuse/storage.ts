@@ -14,7 +14,9 @@ const COST: { readonly [K in Op]?: number } = {
   recip: 4,
   rsqrt: 4,
   exp: 12,
+  expm1: 12,
   log: 12,
+  log1p: 12,
   sin: 12,
   cos: 12,
   tanh: 16,
@@ -29,11 +31,16 @@ export const LARGEST = 600;
 
 /** What computing one element of a node takes, given what is in memory. */
 interface Estimate {
-  readonly cost: number;
-  readonly nodes: number;
+  /** What is computed for it, each once. */
+  readonly work: ReadonlySet<Node>;
   /** What is read from memory for it. */
   readonly reads: ReadonlySet<Node>;
 }
+
+const NO_WORK: ReadonlySet<Node> = new Set();
+
+const costOf = (node: Node): number =>
+  isValue(node) || isMemory(node) || isMovement(node) ? 0 : (COST[node.op] ?? 1);
 
 export interface StorageOptions {
   /** Nodes that are results. */
@@ -49,7 +56,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   const { uses, stretched } = countUses(order);
   const sought = searched(order);
   const estimates = new Map<Node, Estimate>();
-  const reading = (node: Node): Estimate => ({ cost: 0, nodes: 0, reads: new Set([node]) });
+  const reading = (node: Node): Estimate => ({ work: NO_WORK, reads: new Set([node]) });
   const given = (node: Node): Estimate => (stored.has(node) ? reading(node) : estimates.get(node)!);
 
   for (const node of order) {
@@ -63,23 +70,22 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
       stored.add(inputs[most]!);
       parts[most] = reading(inputs[most]!);
     }
-    const free = isValue(node) || isMemory(node) || isMovement(node);
-    const estimate = {
-      cost: parts.reduce((sum, part) => sum + part.cost, free ? 0 : (COST[node.op] ?? 1)),
-      nodes: parts.reduce((sum, part) => sum + part.nodes, 1),
-      reads: joint(),
-    };
+    const work = new Set([node]);
+    for (const part of parts) for (const other of part.work) work.add(other);
+    const estimate = { work, reads: joint() };
     estimates.set(node, estimate);
     if (isMovement(node) || isValue(node)) continue;
     const reads = [...estimate.reads].reduce((sum, read) => sum + bytesOf(read), 0);
-    const cheap = estimate.cost <= CHEAP && reads <= 1.1 * bytesOf(node);
+    let cost = 0;
+    for (const other of work) cost += costOf(other);
+    const cheap = cost <= CHEAP && reads <= 1.1 * bytesOf(node);
     const reasons = [
       isReduction(node),
       sought.has(node),
       unfused?.has(node),
       (uses.get(node) ?? 0) > 1 && !cheap,
-      stretched.has(node) && estimate.cost > TRIVIAL,
-      estimate.nodes > LARGEST / 4,
+      stretched.has(node) && cost > TRIVIAL,
+      work.size > LARGEST / 4,
     ];
     if (reasons.includes(true)) stored.add(node);
   }

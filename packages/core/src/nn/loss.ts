@@ -29,3 +29,17 @@ export function crossEntropy(
 export function mse(prediction: Tensor, target: Tensor): Tensor {
   return prediction.sub(target).square().mean();
 }
+
+/**
+ * Mean of -t log σ(x) - (1 - t) log(1 - σ(x)) over the logits x and targets t in 0 … 1, of one shape. Exact also where σ(x)
+ * rounds to 0 or 1.
+ */
+export function binaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
+  if (!sameShape(logits.shape, targets.shape)) {
+    throw new RangeError(
+      `binaryCrossEntropy: targets ${show(targets.shape)} for logits ${show(logits.shape)}; they must be of one shape`,
+    );
+  }
+  const no = targets.neg().add(1);
+  return targets.mul(logits.neg().softplus()).add(no.mul(logits.softplus())).mean();
+}

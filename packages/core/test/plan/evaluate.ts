@@ -12,7 +12,9 @@ const ravel = (index: readonly number[], shape: Shape): number =>
 const UNARY: { readonly [op: string]: (x: number) => number } = {
   neg: (x) => -x,
   exp: Math.exp,
+  expm1: Math.expm1,
   log: Math.log,
+  log1p: Math.log1p,
   sqrt: Math.sqrt,
   rsqrt: (x) => 1 / Math.sqrt(x),
   recip: (x) => 1 / x,

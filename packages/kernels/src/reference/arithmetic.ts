@@ -16,7 +16,9 @@ function erf(x: number): number {
 export const UNARY: { readonly [K in UnaryOp]: (a: number) => number } = {
   neg: (a) => -a,
   exp: Math.exp,
+  expm1: Math.expm1,
   log: Math.log,
+  log1p: Math.log1p,
   sqrt: Math.sqrt,
   rsqrt: (a) => 1 / Math.sqrt(a),
   recip: (a) => 1 / a,

@@ -7,8 +7,10 @@ import { product } from "../shape.ts";
 /** A value of type `from` converted to `to`. */
 export function convert(value: number, from: ComputeType, to: DType): number {
   if (to === "bool") return value === 0 ? 0 : 1;
-  if ((to === "i32" || to === "u32") && (from === "f32" || from === "f64"))
-    return roundTo(to, Math.trunc(value));
+  if ((to === "i32" || to === "u32") && (from === "f32" || from === "f64")) {
+    const [low, high] = to === "i32" ? [-(2 ** 31), 2 ** 31 - 1] : [0, 2 ** 32 - 1];
+    return Math.min(Math.max(Math.trunc(value), low), high) || 0; // NaN is 0
+  }
   return to === "f32" ? value : roundTo(to, value); // the interpreter computes f32 in float64
 }
 
