@@ -36,7 +36,7 @@ function leafTensor(
 ): Tensor {
   const n = shape.reduce((a, d) => a * d, 1);
   const values = sample(spec.domain, dtype, n, seed);
-  const special = isFloat(dtype) && spec.domain === "any" && seed % 6 === 0;
+  const special = isFloat(dtype) && spec.finite !== true && spec.domain === "any" && seed % 6 === 0;
   return tensorOf(device, special ? withSpecial(values, seed) : values, shape, dtype);
 }
 

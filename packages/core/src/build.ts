@@ -4,7 +4,7 @@
  */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
-import type { Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
+import type { ActivationOp, Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
 import { isOp, Node, NONE, type REDUCE_KIND } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
@@ -161,6 +161,16 @@ export function where(condition: Node, a: Node, b: Node): Node {
   const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape, "where"), "where");
   const inputs = [condition, cast(a, type), cast(b, type)].map((n) => stretch(n, shape));
   return new Node("where", NONE, inputs, shape, type);
+}
+
+/** An activation of floats, or its derivative of some order. */
+export function activation(op: ActivationOp, x: Node, order = 0): Node {
+  if (!isFloat(x.dtype))
+    throw new TypeError(
+      `${op}: the tensor is ${x.dtype}, but a float type is needed; use .cast("f32") first`,
+    );
+  const wide = widen(x);
+  return new Node(op, { order }, [wide], wide.shape, wide.dtype);
 }
 
 /** a to the power b, of floats. */

@@ -3,10 +3,23 @@
  * the gradient is more graph, which is planned together with the forward pass.
  */
 import { computeType, isFloat } from "@tiedlora/kernels";
-import { add, after, attentionGrad, binary, broadcastTo, cast, constant, div, fill, flip } from "./build.ts";
+import {
+  activation,
+  add,
+  after,
+  attentionGrad,
+  binary,
+  broadcastTo,
+  cast,
+  constant,
+  div,
+  fill,
+  flip,
+} from "./build.ts";
 import { gather, iota, matmul, mul, neg, pad, permute, pick, pow, reduce, reshape, scale } from "./build.ts";
 import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import {
+  type ActivationOp,
   type Attrs,
   checkCurrent,
   isOp,
@@ -98,6 +111,11 @@ function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
   );
 }
 
+/** What is known with its derivatives. */
+const smooth =
+  <K extends ActivationOp>(op: K): Vjp<K> =>
+  (g, _y, [x], { order }) => [mul(g, activation(op, x!, order + 1))];
+
 /** The rules. Read as mathematics: `mul: (g, y, [a, b]) => [g·b, g·a]`. */
 export const VJP: VjpTable = {
   buffer: "none",
@@ -119,6 +137,11 @@ export const VJP: VjpTable = {
   cos: (g, _y, [x]) => [neg(mul(g, unary("sin", x!)))],
   tanh: (g, y) => [mul(g, sub(one(y), square(y)))],
   erf: (g, _y, [x]) => [mul(g, scale(unary("exp", neg(square(x!))), 2 / Math.sqrt(Math.PI)))],
+  sigmoid: smooth("sigmoid"),
+  silu: smooth("silu"),
+  gelu: smooth("gelu"),
+  geluTanh: smooth("geluTanh"),
+  softplus: smooth("softplus"),
   abs: (g, _y, [x]) => [where(lt(x!, zero(x!)), neg(g), where(lt(zero(x!), x!), g, zero(g)))],
   floor: "none",
   not: "none",
@@ -274,6 +297,12 @@ function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, 
     if (isOp(node, "buffer") && node.attrs.version > replay.made)
       checkCurrent({ ...node.attrs, version: replay.made });
   return backpropagate([[again, g]], outer, "stop");
+}
+
+/** The derivative of each element of `y` by that of `x` it is a function of. */
+export function derivative(y: Node, x: Node): Node {
+  const found = backpropagate([[y, fill(1, y.shape, y.dtype)]], new Set([x]), "stop").get(x);
+  return found ?? fill(0, x.shape, x.dtype);
 }
 
 /** Gradients of the scalar `loss` with respect to `targets`; null where it does not depend on one. */

@@ -10,7 +10,7 @@ import { topological, withInputs } from "./node.ts";
 import { isLibrary, isMovement, type LibraryNode } from "./emit/kinds.ts";
 import { plainCall, resultShapes } from "./emit/library.ts";
 import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
-import { power } from "./ops/activations.ts";
+import { composeActivation, isActivation, power } from "./ops/activations.ts";
 import { product, sameShape } from "./shape.ts";
 
 export interface Lowered {
@@ -77,6 +77,7 @@ class Lowering {
     }
     if (isOp(node, "scalar") && !this.#slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
+    if (isActivation(node)) return this.#one(composeActivation(node, input));
     if (isOp(node, "pow")) return this.#one(power(input, node.inputs[1]!));
     if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1]!, node.shape));
     return this.#unify(node);

@@ -43,8 +43,13 @@ interface None {}
 /** The attributes of operations that have none. */
 export const NONE: None = {};
 
+/** Activations, each with its derivatives of any order. */
+export type ActivationOp = "sigmoid" | "silu" | "gelu" | "geluTanh" | "softplus";
+
 /** Every primitive operation and its static attributes. Tables elsewhere are exhaustive over these keys. */
 export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
+  readonly [K in ActivationOp]: { readonly order: number };
+} & {
   // --- leaves
   /** Device memory as it was at `version`. */
   readonly buffer: { readonly storage: Storage; readonly version: number };
@@ -61,7 +66,7 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
 
   // --- elementwise (UnaryOp and BinaryOp above): operands of one shape
   readonly where: None;
-  /** x to the power y, floats: lowered to exponential and logarithm. */
+  /** x to the power y, floats: lowered to the above, like activations. */
   readonly pow: None;
   readonly cast: { readonly to: DType };
 

@@ -16,7 +16,7 @@ import {
   type Storage,
   updatesSoFar,
 } from "./node.ts";
-import * as activations from "./ops/activations.ts";
+import { logAddExp } from "./ops/activations.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
@@ -205,7 +205,7 @@ export class Tensor {
   }
   /** 1 / (1 + exp(-x)). */
   sigmoid(): Tensor {
-    return this.#make(activations.sigmoid(this.node));
+    return this.#make(build.activation("sigmoid", this.node));
   }
   /** max(x, 0), with gradient 0 at 0. */
   relu(): Tensor {
@@ -213,20 +213,20 @@ export class Tensor {
   }
   /** x · sigmoid(x). */
   silu(): Tensor {
-    return this.#make(activations.silu(this.node));
+    return this.#make(build.activation("silu", this.node));
   }
   /** log(1 + exp(x)), without overflow. */
   softplus(): Tensor {
-    return this.#make(activations.softplus(this.node));
+    return this.#make(build.activation("softplus", this.node));
   }
   /** log(exp(x) + exp(other)), without overflow. */
   logAddExp(other: TensorOrNumber): Tensor {
-    const node = activations.logAddExp(this.node, operandNode(other, this));
+    const node = logAddExp(this.node, operandNode(other, this));
     return new Tensor(node, deviceOf([this, other]));
   }
   /** "none": x Φ(x) by erf. "tanh": 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's approximation. */
   gelu(approximate: "none" | "tanh" = "none"): Tensor {
-    return this.#make(activations.gelu(this.node, approximate));
+    return this.#make(build.activation(approximate === "none" ? "gelu" : "geluTanh", this.node));
   }
   /** At least `low`, at most `high`; null leaves a side open. */
   clamp(low: number | null, high: number | null = null): Tensor {

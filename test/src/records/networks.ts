@@ -7,6 +7,8 @@ import { shapes } from "./shapes.ts";
 const spec = (shape: readonly number[], dtypes = F32): InputSpec => ({ shape, domain: "any", dtypes });
 const upTo = (max: number): fc.Arbitrary<number> => fc.integer({ min: 1, max });
 
+const seen = (shape: readonly number[]): InputSpec => ({ ...spec(shape), finite: true });
+
 const attention: OpRecord = {
   name: "scaledDotProductAttention",
   gradient: "yes",
@@ -27,12 +29,12 @@ const attention: OpRecord = {
     return gene.map((g): OpCase => {
       const [heads, kv] = [g.kvHeads * g.group, g.q + g.more];
       const inputs = [
-        spec([g.batch, heads, g.q, g.d]),
-        spec([g.batch, g.kvHeads, kv, g.d]),
-        spec([g.batch, g.kvHeads, kv, g.d]),
+        seen([g.batch, heads, g.q, g.d]),
+        seen([g.batch, g.kvHeads, kv, g.d]),
+        seen([g.batch, g.kvHeads, kv, g.d]),
       ];
-      if (g.bias === "full") inputs.push(spec([g.batch, heads, g.q, kv]));
-      if (g.bias === "broadcast") inputs.push(spec([1, 1, g.q, kv]));
+      if (g.bias === "full") inputs.push(seen([g.batch, heads, g.q, kv]));
+      if (g.bias === "broadcast") inputs.push(seen([1, 1, g.q, kv]));
       return {
         call: `scaledDotProductAttention(q, k, v, { causal: ${g.causal}, bias: ${g.bias} })${g.squared ? ".square()" : ""}`,
         inputs,

@@ -24,6 +24,8 @@ export interface InputSpec {
   readonly dtypes: readonly DType[];
   /** Not differentiated: a weight, a table. */
   readonly fixed?: true;
+  /** Never NaN or infinite: attention need not read what it masks. */
+  readonly finite?: true;
 }
 
 /** One call of an operation: its inputs, and what to do with them. */

@@ -1,5 +1,5 @@
 /**
- * Functions that WGSL lacks or leaves too inexact, written for one element or for four. Branch-free, and without
+ * Functions that WGSL lacks or leaves too inexact, written for one element or for four. Branch-free but for large angles, and without
  * relying on fused multiply-adds: some implementations round between the multiplication and the addition.
  */
 export type Helper =
@@ -137,8 +137,8 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   ${splitExponent(-30)}
   let q = fma(r * r, ${poly("r", EXP)}, r);
   let s = bitcast<${F}>((${I}(n) + ${I}(126)) << ${U}(23u));
-  let half = fma(s, q, s - F(0.5f));
-  return select(half + half, x0, ${name("isNaN")}(x0));
+  let middle = fma(s, q, s - F(0.5f));
+  return select(middle + middle, x0, ${name("isNaN")}(x0));
 }`,
   // log x0 of x = x0 · 2^shift = 2^e · m with m in [√½, √2), by Cephes' polynomial in m - 1, which is \`near\` where e is 0.
   logOf: ({ F, U, I, u, name }) => `fn ${name("logOf")}(x0: ${F}, x: ${F}, shift: ${F}, near: ${F}) -> ${F} {
@@ -152,9 +152,9 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   let tail = fma(r2, F(-0.5f), fma(r2 * r, p, e * F(-2.1219444e-4f)));
   let y = fma(e, F(0.693359375f), r + tail);
   let bits = bitcast<${U}>(x0);
-  var out = select(y, F(bitcast<f32>(P[0].y)), bits > ${u("0x7f800000")});
-  out = select(out, x0, bits == ${u("0x7f800000")});
-  return select(out, F(bitcast<f32>(P[0].w)), (bits & ${u("0x7fffffff")}) == ${U}());
+  var value = select(y, F(bitcast<f32>(P[0].y)), bits > ${u("0x7f800000")});
+  value = select(value, x0, bits == ${u("0x7f800000")});
+  return select(value, F(bitcast<f32>(P[0].w)), (bits & ${u("0x7fffffff")}) == ${U}());
 }`,
   log: ({ F, name }) => `fn ${name("log")}(x: ${F}) -> ${F} {
   let small = x < F(1.17549435e-38f);

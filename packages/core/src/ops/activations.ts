@@ -6,7 +6,8 @@
 import { computeType } from "@tiedlora/kernels";
 import { add, binary, cast, constant, div, mul, neg, scalar, scale } from "../build.ts";
 import { square, sub, unary, where } from "../build.ts";
-import type { Node } from "../node.ts";
+import { derivative } from "../grad.ts";
+import type { ActivationOp, Node } from "../node.ts";
 
 const number = (x: Node, value: number): Node => constant(value, x.dtype);
 const wide = (x: Node): Node => cast(x, computeType(x.dtype));
@@ -23,8 +24,7 @@ function fold(x: Node): { above: Node; ramp: Node; size: Node } {
 const SHUT = 1e4;
 
 /** x · gate(x) where gate(x) + gate(-x) = 1: max(x, 0) - |x| · gate(-|x|), given the shut side of the gate. */
-function gated(input: Node, gate: (size: Node) => Node): Node {
-  const x = wide(input);
+function gated(x: Node, gate: (size: Node) => Node): Node {
   const { ramp, size } = fold(x);
   const inside = where(binary("lt", number(x, SHUT), size), number(x, SHUT), size);
   return sub(ramp, mul(inside, gate(inside)));
@@ -36,30 +36,45 @@ function shut(x: Node): Node {
   return div(e, add(e, number(x, 1)));
 }
 
-export function sigmoid(input: Node): Node {
-  const x = wide(input);
+function sigmoid(x: Node): Node {
   const { above, size } = fold(x);
   const e = expNeg(size);
   return div(where(above, number(x, 1), e), add(e, number(x, 1)));
 }
 
-export const silu = (x: Node): Node => gated(x, shut);
-
-export function gelu(x: Node, approximate: "none" | "tanh"): Node {
-  if (approximate === "none") {
-    return gated(x, (size) => scale(sub(number(size, 1), unary("erf", scale(size, Math.SQRT1_2))), 0.5));
-  }
-  // ½ (1 + tanh(u)) = sigmoid(2u)
-  const slope = 2 * Math.sqrt(2 / Math.PI);
-  return gated(x, (size) =>
-    shut(mul(size, add(scale(square(size), 0.044715 * slope), scalar(slope, size.dtype)))),
-  );
+/** Φ(-x). */
+function tail(x: Node): Node {
+  return scale(sub(number(x, 1), unary("erf", scale(x, Math.SQRT1_2))), 0.5);
 }
 
-export function softplus(input: Node): Node {
-  const x = wide(input);
+/** ½ (1 - tanh(√(2/π) (x + 0.044715 x³))) = 1 / (1 + exp(2 √(2/π) …)). */
+function tailByTanh(x: Node): Node {
+  const slope = 2 * Math.sqrt(2 / Math.PI);
+  return shut(mul(x, add(scale(square(x), 0.044715 * slope), scalar(slope, x.dtype))));
+}
+
+function softplus(x: Node): Node {
   const { ramp, size } = fold(x);
   return add(ramp, unary("log1p", expNeg(size)));
+}
+
+const FORMULA: { readonly [K in ActivationOp]: (x: Node) => Node } = {
+  sigmoid,
+  silu: (x) => gated(x, shut),
+  gelu: (x) => gated(x, tail),
+  geluTanh: (x) => gated(x, tailByTanh),
+  softplus,
+};
+
+export function isActivation(node: Node): node is Node<ActivationOp> {
+  return Object.hasOwn(FORMULA, node.op);
+}
+
+/** An activation's node on `x`, in primitives. */
+export function composeActivation({ op, attrs }: Node<ActivationOp>, x: Node): Node {
+  let y = FORMULA[op](x);
+  for (let order = 0; order < attrs.order; order++) y = derivative(y, x);
+  return y;
 }
 
 /** max(a, b) + log1p(exp(-|a - b|)), the difference of finite numbers: two equal infinities have none. */
