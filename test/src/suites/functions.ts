@@ -33,7 +33,7 @@ const normal = (x: number): number => Math.exp((-x * x) / 2) / Math.sqrt(2 * Mat
 const gate =
   (f: Formula, right: (x: number) => number): Formula =>
   (x) =>
-    Math.abs(x) < 1000 ? f(x) : [x > 0 ? right(x) : 0 * Math.sign(x)];
+    Math.abs(x) < 1000 ? f(x) : [x > 0 ? right(x) : 0];
 const same = (x: number): number => x;
 const C = Math.sqrt(2 / Math.PI);
 const u = (x: number): number => C * (x + 0.044715 * x ** 3);

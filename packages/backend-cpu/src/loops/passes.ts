@@ -68,9 +68,8 @@ function makePass(body: readonly Instr[], reduces: readonly number[], stores: re
   return { reduces, stores, roots, needed, save: new Map(), restore: new Map() };
 }
 
-const COSTLY: ReadonlySet<string> = new Set([
-  ...["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "div", "mod"],
-]);
+const FUNCTIONS = ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "div", "mod"];
+const COSTLY: ReadonlySet<string> = new Set(FUNCTIONS);
 
 /** Marks values that an earlier pass computed at a price and a later one would compute again. */
 function withSavedValues(

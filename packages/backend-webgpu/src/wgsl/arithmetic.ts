@@ -38,7 +38,10 @@ export function allOf(tests: readonly string[]): string | undefined {
   return tests.length > 1 ? tests.map((test) => `(${test})`).join(" & ") : tests[0];
 }
 
-/** A number as an expression of `type`; what has no literal comes from the uniform's header (see HEADER). */
+/**
+ * A number as an expression of `type`; what has no literal comes from the uniform's header (see HEADER), and so does 0: compilers
+ * take it that anything times 0 is 0.
+ */
 export function literal(value: number, type: ComputeType): string {
   switch (type) {
     case "bool":
@@ -51,7 +54,8 @@ export function literal(value: number, type: ComputeType): string {
       const x = Math.fround(value);
       if (Number.isNaN(x)) return "bitcast<f32>(P[0].y)";
       if (!Number.isFinite(x)) return `bitcast<f32>(P[0].${x > 0 ? "z" : "w"})`;
-      return Object.is(x, -0) ? "-0f" : `${x}f`;
+      if (x === 0) return Object.is(x, -0) ? "-bitcast<f32>(P[0].x)" : "bitcast<f32>(P[0].x)";
+      return `${x}f`;
     }
   }
 }
@@ -115,7 +119,8 @@ const shift =
 
 export const BINARY: { readonly [K in BinaryOp]: (a: string, b: string, t: Typed) => string } = {
   add: logic("+", "|"),
-  sub: logic("-", "!="),
+  sub: (a, b, t) =>
+    t.type === "f32" && a === b ? `${a} - ${t.call("opaque", b)}` : logic("-", "!=")(a, b, t),
   mul: logic("*", "&"),
   div: (a, b, t) => (t.type === "f32" ? `${a} / ${b}` : division("/")(a, b, t)),
   mod: (a, b, t) => (t.type === "f32" ? t.call("remainder", a, b) : division("%")(a, b, t)),

@@ -3,6 +3,7 @@
  * relying on fused multiply-adds: some implementations round between the multiplication and the addition.
  */
 export type Helper =
+  | "opaque"
   | "isNaN"
   | "largest"
   | "smallest"
@@ -79,9 +80,11 @@ const TWO_OVER_PI: readonly number[] = [
 /** x0 limited to where exponentials differ from their limits = n ln 2 + r with |r| <= ln 2 / 2. */
 const splitExponent = (
   low: number,
+  name: Types["name"],
 ): string => `let x = select(select(x0, F(89.5f), x0 > F(89.5f)), F(${low}f), x0 < F(${low}f));
   let n = round(x * F(1.44269504f));
-  let r = fma(n, F(-1.428606765330187e-6f), fma(n, F(-0.693145751953125f), x));`;
+  let high = fma(n, F(-0.693145751953125f), x);
+  let r = fma(n, F(-1.428606765330187e-6f), ${name("opaque")}(high));`;
 
 const boolOf = (F: string): string => F.replace("f32", "bool");
 
@@ -97,8 +100,8 @@ const DEPENDS: { readonly [H in Helper]?: readonly Helper[] } = {
   smallest: ["isNaN"],
   toI32: ["isNaN"],
   toU32: ["isNaN"],
-  exp: ["isNaN"],
-  expm1: ["isNaN"],
+  exp: ["isNaN", "opaque"],
+  expm1: ["isNaN", "opaque"],
   log: ["logOf"],
   log1p: ["logOf"],
   tanh: ["expm1"],
@@ -110,6 +113,10 @@ const DEPENDS: { readonly [H in Helper]?: readonly Helper[] } = {
 };
 
 const BODY: { readonly [H in Helper]: (t: Types) => string } = {
+  // The same number, of which compilers know nothing: they reorder sums as if those were exact, and make x - x zero.
+  opaque: ({ F, U, name }) => `fn ${name("opaque")}(x: ${F}) -> ${F} {
+  return bitcast<${F}>(bitcast<${U}>(x) ^ ${U}(P[0].x));
+}`,
   isNaN: ({ F, U, u, name }) => `fn ${name("isNaN")}(x: ${F}) -> ${boolOf(F)} {
   return (bitcast<${U}>(x) & ${u("0x7fffffff")}) > ${u("0x7f800000")};
 }`,
@@ -126,7 +133,7 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
 }`,
   // x = n ln 2 + r, the exponential of r by a polynomial (0.05 ulp), 2^n in two factors that do not overflow.
   exp: ({ F, I, U, u, name }) => `fn ${name("exp")}(x0: ${F}) -> ${F} {
-  ${splitExponent(-104.5)}
+  ${splitExponent(-104.5, name)}
   let p = fma(r * r, ${poly("r", EXP)}, r) + F(1f);
   let k = ${I}(n);
   let h = k >> ${u("1")};
@@ -134,7 +141,7 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   return select(scaled, x0, ${name("isNaN")}(x0));
 }`,
   expm1: ({ F, I, U, name }) => `fn ${name("expm1")}(x0: ${F}) -> ${F} {
-  ${splitExponent(-30)}
+  ${splitExponent(-30, name)}
   let q = fma(r * r, ${poly("r", EXP)}, r);
   let s = bitcast<${F}>((${I}(n) + ${I}(126)) << ${U}(23u));
   let middle = fma(s, q, s - F(0.5f));
