@@ -380,6 +380,8 @@ OPERATIONS = {
     "maximum": binary(torch.maximum),
     "minimum": binary(torch.minimum),
     "pow": power,
+    "logAddExp": binary(torch.logaddexp),
+    "isNaN": lambda run, x: Value(torch.isnan(x.t), "bool"),
     "lt": comparison(torch.lt),
     "le": comparison(torch.le),
     "gt": comparison(torch.gt),

@@ -22,7 +22,7 @@ SMOOTH_EVERYWHERE = ("tanh", "sigmoid", "silu", "softplus", "relu", "gelu", "erf
 ON_INTEGERS = ("neg", "abs", "square", "sign")
 SHAPES = [[7], [2, 3], [], [3, 1, 4], [1], [33], [2, 2, 2, 3]]
 
-BINARY = {"add": (-2, 2), "sub": (-2, 2), "mul": (-2, 2), "div": (0.3, 2), "mod": (0.4, 3), "maximum": (-2, 2), "minimum": (-2, 2), "pow": (0.3, 2)}
+BINARY = {"add": (-2, 2), "sub": (-2, 2), "mul": (-2, 2), "div": (0.3, 2), "mod": (0.4, 3), "maximum": (-2, 2), "minimum": (-2, 2), "pow": (0.3, 2), "logAddExp": (-2, 2)}
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 BROADCASTS = [([2, 3], [2, 3]), ([2, 3], [3]), ([4, 1], [1, 5]), ([], [3, 2]), ([2, 1, 3], [4, 1]), ([1], [2, 2]), ([3, 1, 2], [])]
 
@@ -168,7 +168,7 @@ U32 = [0, 1, 2, 3, 7, 65536, 2**31, 2**32 - 1]
 
 
 def integers(name):
-    if name in ("div", "pow"):
+    if name in ("div", "pow", "logAddExp"):
         return
     for dtype, values in (("i32", I32), ("u32", U32)):
         c = Case(f"{name}/{dtype}")
@@ -209,6 +209,15 @@ def comparison_cases():
         x, y = c.uniform([3, 4]), c.uniform([4])
         c.op("where", c.op(name, x, y), c.op("mul", x, y), c.op("sin", y))
         yield c.line(orders=2)
+    for dtype in ("f32", "f16", "bf16"):
+        c = Case(f"isNaN/{dtype}")
+        c.op("isNaN", c.literal([len(SPECIAL)], SPECIAL, dtype))
+        yield c.line(orders=0)
+    for k, kind in enumerate(VIEWS):
+        c = Case(f"isNaN/{kind}")
+        x = view(c, c.uniform([4, 3]), kind)
+        c.op("isNaN", c.op("div", c.op("floor", x), c.op("floor", x)))
+        yield c.line(orders=0)
     for dtype in ("bool",):
         for name in ("eq", "ne"):
             c = Case(f"{name}/bool")

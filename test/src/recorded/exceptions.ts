@@ -15,37 +15,6 @@ const ALL = /./;
 
 export const EXCEPTIONS: readonly RecordedException[] = [
   {
-    cases: /^(log1p|expm1)\//,
-    on: ALL,
-    reason: "there is no such primitive yet",
-    pending: true,
-  },
-  {
-    cases: /^(tanh|sigmoid|relu|silu|softplus|gelu|gelu-tanh)\/|^MLP\/2$|^graph-0\/462$/,
-    on: ALL,
-    reason: "activations lose digits far from 0 or drop NaN",
-    pending: true,
-  },
-  {
-    cases:
-      /^(max|min|argmax|argmin|maxPool2d|maximum|minimum)\/(special|long-nan)|^logSumExp\/special|^mean\/nothing/,
-    on: ALL,
-    reason: "NaN and infinities do not yet propagate as in IEEE 754",
-    pending: true,
-  },
-  {
-    cases: /^(sin|cos|log)\/(far|special|near)/,
-    on: ALL,
-    reason: "not accurate everywhere",
-    pending: true,
-  },
-  {
-    cases: /^cast\/\w+-(i32|u32|bool)$/,
-    on: ALL,
-    reason: "casts do not yet saturate",
-    pending: true,
-  },
-  {
     cases: /^(concat|stack)\/\d+-b?f16/,
     on: ALL,
     reason: "parts in half precision are widened",

@@ -12,9 +12,9 @@ type Call = (...args: readonly unknown[]) => Tensor | readonly Tensor[];
 
 /** All methods: a new one does not compile until it is here, and then a test asks for its cases. */
 const METHODS: { readonly [K in Method]: true } = {
-  add: true, sub: true, mul: true, div: true, mod: true, maximum: true, minimum: true, pow: true,
-  lt: true, le: true, gt: true, ge: true, eq: true, ne: true, and: true, or: true, xor: true, not: true,
-  neg: true, exp: true, log: true, sqrt: true, rsqrt: true, reciprocal: true, sin: true, cos: true, tanh: true, erf: true,
+  add: true, sub: true, mul: true, div: true, mod: true, maximum: true, minimum: true, pow: true, logAddExp: true,
+  lt: true, le: true, gt: true, ge: true, eq: true, ne: true, and: true, or: true, xor: true, not: true, isNaN: true,
+  neg: true, exp: true, expm1: true, log: true, log1p: true, sqrt: true, rsqrt: true, reciprocal: true, sin: true, cos: true, tanh: true, erf: true,
   floor: true, abs: true, square: true, sign: true, sigmoid: true, relu: true, silu: true, softplus: true, gelu: true,
   clamp: true, cast: true, sum: true, prod: true, max: true, min: true, mean: true, variance: true, logSumExp: true,
   argmax: true, argmin: true, softmax: true, logSoftmax: true, cumsum: true,
