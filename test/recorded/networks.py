@@ -18,6 +18,10 @@ ACTIVATIONS = {
 
 
 
+def softplus(t):
+    return torch.logaddexp(t, torch.zeros_like(t))
+
+
 def attend(q, k, v, causal=False, scale=None, bias=None):
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
@@ -100,6 +104,9 @@ OPERATIONS.update(
         "mergeHeads": lambda run, x: Value(merge_heads(x.t), x.dtype),
         "layerNorm": layer_norm,
         "rmsNorm": rms_norm,
+        "binaryCrossEntropy": lambda run, x, t: Value(
+            (t.t * softplus(-x.t) + (1 - t.t) * softplus(x.t)).mean(), "f32"
+        ),
         "mse": lambda run, x, y: Value(((x.t - y.t) ** 2).mean(), "f32"),
         "crossEntropy": cross_entropy,
         "Linear": lambda run, x, w, b=None, layout="outIn": Value(affine(x.t, w, b, layout), "f32"),

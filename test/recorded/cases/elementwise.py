@@ -213,6 +213,10 @@ def comparison_cases():
         c = Case(f"isNaN/{dtype}")
         c.op("isNaN", c.literal([len(SPECIAL)], SPECIAL, dtype))
         yield c.line(orders=0)
+    for k, shape in enumerate(SHAPES[:4]):
+        c = Case(f"isNaN/{k}")
+        c.op("isNaN", c.op("log", c.uniform(shape)))
+        yield c.line(orders=0)
     for k, kind in enumerate(VIEWS):
         c = Case(f"isNaN/{kind}")
         x = view(c, c.uniform([4, 3]), kind)

@@ -83,6 +83,9 @@ def loss_cases():
         shape = [c.random.randint(1, 5) for _ in range(k % 4)]
         c.op("mse", c.uniform(shape), c.uniform(shape if k % 2 else shape[1:]))
         yield c.line(orders=2)
+        c = Case(f"binaryCrossEntropy/{k}")
+        c.op("binaryCrossEntropy", c.uniform(shape, -30, 30), c.uniform(shape, 0, 1))
+        yield c.line(orders=2)
         c = Case(f"checkpoint/{k}")
         x, y = c.uniform(shape), c.uniform(shape)
         c.op("sin", c.op("checkpoint", x, c.op("sin", y)))

@@ -69,6 +69,7 @@ const FUNCTIONS = {
   mergeHeads: call(nn.mergeHeads),
   layerNorm: call(nn.layerNorm),
   rmsNorm: call(nn.rmsNorm),
+  binaryCrossEntropy: call(nn.binaryCrossEntropy),
   mse: call(nn.mse),
   crossEntropy: (logits, targets, options, mask) =>
     nn.crossEntropy(logits as Tensor, targets as Tensor, {

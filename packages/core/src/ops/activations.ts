@@ -13,22 +13,17 @@ const number = (x: Node, value: number): Node => constant(value, x.dtype);
 const wide = (x: Node): Node => cast(x, computeType(x.dtype));
 const expNeg = (x: Node): Node => unary("exp", neg(x));
 
-/** Where x > 0; max(x, 0), which may lose a NaN; and |x|, which keeps it. */
-function fold(x: Node): { above: Node; ramp: Node; size: Node } {
+/** Where x > 0; ±1, the derivative of |x| on that side; and |x|, which keeps NaN. */
+function fold(x: Node): { above: Node; sign: Node; size: Node } {
   const above = binary("lt", number(x, 0), x);
-  const size = mul(x, where(above, number(x, 1), number(x, -1)));
-  return { above, ramp: where(above, x, number(x, 0)), size };
+  const sign = where(above, number(x, 1), number(x, -1));
+  return { above, sign, size: mul(x, sign) };
 }
 
-/** Where gates are shut or open in any type: exp(-1e4) is 0, and an infinity times it would be NaN. */
-const SHUT = 1e4;
+const positivePart = (x: Node, above: Node): Node => where(above, x, number(x, 0)); // NaN is lost here
 
-/** x · gate(x) where gate(x) + gate(-x) = 1: max(x, 0) - |x| · gate(-|x|), given the shut side of the gate. */
-function gated(x: Node, gate: (size: Node) => Node): Node {
-  const { ramp, size } = fold(x);
-  const inside = where(binary("lt", number(x, SHUT), size), number(x, SHUT), size);
-  return sub(ramp, mul(inside, gate(inside)));
-}
+/** A function and its derivative; the further ones follow by the rules of differentiation. */
+type Formula = readonly [value: (x: Node) => Node, slope: (x: Node) => Node];
 
 /** 1 / (1 + exp(x)) for x >= 0. */
 function shut(x: Node): Node {
@@ -36,34 +31,69 @@ function shut(x: Node): Node {
   return div(e, add(e, number(x, 1)));
 }
 
+/** Where gates are shut or open in any type: exp(-1e4) is 0, and an infinity times it would be NaN. */
+const SHUT = 1e4;
+
+/**
+ * x · gate(x) where gate(x) + gate(-x) = 1: max(x, 0) - |x| · gate(-|x|), given q(|x|) = gate(-|x|) and -q', which is made of
+ * |x| and q.
+ */
+function gated(q: (size: Node) => Node, fall: (size: Node, q: Node) => Node): Formula {
+  const inside = (size: Node): Node =>
+    where(binary("lt", number(size, SHUT), size), number(size, SHUT), size);
+  const value = (x: Node): Node => {
+    const { above, size } = fold(x);
+    const a = inside(size);
+    return sub(positivePart(x, above), mul(a, q(a)));
+  };
+  const slope = (x: Node): Node => {
+    const { above, sign, size } = fold(x);
+    const a = inside(size);
+    const shutSide = q(a);
+    const step = where(above, number(x, 1), number(x, 0));
+    return sub(step, mul(sign, sub(shutSide, mul(a, fall(a, shutSide)))));
+  };
+  return [value, slope];
+}
+
+/** q (1 - q). */
+const bell = (q: Node): Node => mul(q, sub(number(q, 1), q));
+
+const TANH = 2 * Math.sqrt(2 / Math.PI);
+const CUBIC = 0.044715 * TANH;
+/** c0 + c2 x². */
+const parabola = (x: Node, c0: number, c2: number): Node => add(scale(square(x), c2), scalar(c0, x.dtype));
+
+const density = (x: Node): Node => scale(unary("exp", scale(square(x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+
 function sigmoid(x: Node): Node {
   const { above, size } = fold(x);
   const e = expNeg(size);
   return div(where(above, number(x, 1), e), add(e, number(x, 1)));
 }
 
-/** Φ(-x). */
-function tail(x: Node): Node {
-  return scale(sub(number(x, 1), unary("erf", scale(x, Math.SQRT1_2))), 0.5);
-}
-
-/** ½ (1 - tanh(√(2/π) (x + 0.044715 x³))) = 1 / (1 + exp(2 √(2/π) …)). */
-function tailByTanh(x: Node): Node {
-  const slope = 2 * Math.sqrt(2 / Math.PI);
-  return shut(mul(x, add(scale(square(x), 0.044715 * slope), scalar(slope, x.dtype))));
-}
-
-function softplus(x: Node): Node {
-  const { ramp, size } = fold(x);
-  return add(ramp, unary("log1p", expNeg(size)));
-}
-
-const FORMULA: { readonly [K in ActivationOp]: (x: Node) => Node } = {
-  sigmoid,
-  silu: (x) => gated(x, shut),
-  gelu: (x) => gated(x, tail),
-  geluTanh: (x) => gated(x, tailByTanh),
-  softplus,
+const FORMULA: { readonly [K in ActivationOp]: Formula } = {
+  sigmoid: [
+    sigmoid,
+    (x) => {
+      const e = expNeg(fold(x).size);
+      return div(e, square(add(e, number(x, 1))));
+    },
+  ],
+  silu: gated(shut, (_, q) => bell(q)),
+  gelu: gated((a) => scale(sub(number(a, 1), unary("erf", scale(a, Math.SQRT1_2))), 0.5), density),
+  // ½ (1 - tanh(u)) = 1 / (1 + exp(2u)) with 2u = TANH x + CUBIC x³
+  geluTanh: gated(
+    (a) => shut(mul(a, parabola(a, TANH, CUBIC))),
+    (a, q) => mul(bell(q), parabola(a, TANH, 3 * CUBIC)),
+  ),
+  softplus: [
+    (x) => {
+      const { above, size } = fold(x);
+      return add(positivePart(x, above), unary("log1p", expNeg(size)));
+    },
+    sigmoid,
+  ],
 };
 
 export function isActivation(node: Node): node is Node<ActivationOp> {
@@ -72,8 +102,9 @@ export function isActivation(node: Node): node is Node<ActivationOp> {
 
 /** An activation's node on `x`, in primitives. */
 export function composeActivation({ op, attrs }: Node<ActivationOp>, x: Node): Node {
-  let y = FORMULA[op](x);
-  for (let order = 0; order < attrs.order; order++) y = derivative(y, x);
+  const [value, slope] = FORMULA[op];
+  let y = attrs.order === 0 ? value(x) : slope(x);
+  for (let order = 1; order < attrs.order; order++) y = derivative(y, x);
   return y;
 }
 
