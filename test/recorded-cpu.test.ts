@@ -3,4 +3,4 @@ import { cpu } from "@tiedlora/backend-cpu";
 import { registerRecorded } from "./support/recorded.ts";
 
 registerRecorded(() => cpu({ threads: 1 }), { backend: "cpu" });
-registerRecorded(() => cpu({ threads: 2 }), { backend: "cpu", title: "two threads: ", share: 0.25 });
+registerRecorded(() => cpu({ threads: 2 }), { backend: "cpu", title: "two threads: ", share: 0.15 });

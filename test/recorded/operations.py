@@ -97,10 +97,17 @@ def move(f):
 
 
 def divide(x, y):
-    """Integers: towards zero. By zero: see the kernels' specification."""
+    """Integers: towards zero, and 0 by zero."""
     if x.is_floating_point():
         return x / y
-    raise ValueError("integer division is written as literal cases")
+    quotient = torch.div(x, torch.where(y == 0, torch.ones_like(y), y), rounding_mode="trunc")
+    return torch.where(y == 0, torch.zeros_like(x), quotient)
+
+
+def remainder(x, y):
+    if x.is_floating_point():
+        return torch.fmod(x, y)
+    return torch.where(y == 0, torch.zeros_like(x), torch.fmod(x, torch.where(y == 0, torch.ones_like(y), y)))
 
 
 def power(run, x, y):
@@ -319,8 +326,10 @@ def scatter_add(run, x, axis, index, values):
 
 
 def one_hot(run, index, depth, dtype="f32"):
-    hit = index.t.unsqueeze(-1) == torch.arange(depth)
-    return Value(hit.to(run.held(dtype)), dtype)
+    """NaN throughout, for floats, where the index is out of range."""
+    hit = (index.t.unsqueeze(-1) == torch.arange(depth)).to(run.held(dtype))
+    inside = (index.t >= 0) & (index.t < depth)
+    return Value(missing(hit, inside.unsqueeze(-1)) if is_float(dtype) else hit, dtype)
 
 
 def conv2d(run, x, k, options=None):
@@ -371,17 +380,17 @@ OPERATIONS = {
     "silu": unary(at_infinity(lambda x: x * sigmoid(x))),
     "softplus": unary(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
     "gelu": lambda run, x, how="none": unary(at_infinity(lambda t: gelu(t, how)))(run, x),
+    "isNaN": lambda run, x: Value(torch.isnan(x.t), "bool"),
+    "logAddExp": binary(torch.logaddexp),
     "not": lambda run, x: Value(torch.logical_not(x.t), "bool"),
     "add": binary(torch.add),
     "sub": binary(torch.sub),
     "mul": binary(torch.mul),
     "div": binary(divide),
-    "mod": binary(torch.fmod),
+    "mod": binary(remainder),
     "maximum": binary(torch.maximum),
     "minimum": binary(torch.minimum),
     "pow": power,
-    "logAddExp": binary(torch.logaddexp),
-    "isNaN": lambda run, x: Value(torch.isnan(x.t), "bool"),
     "lt": comparison(torch.lt),
     "le": comparison(torch.le),
     "gt": comparison(torch.gt),

@@ -96,7 +96,7 @@ class Case:
         t = torch.tensor(values, dtype=torch.float64 if is_float(dtype) else run.held(dtype))
         return Value(t.to(run.held(dtype)).reshape(shape), dtype)
 
-    def run(self, run, outputs, orders, by_loss=None):
+    def run(self, run, outputs, orders):
         """Values, gradients, and gradients of gradients, as lists of Values."""
         values = [self._leaf(run, i) for i in range(len(self.inputs))]
         wrt = [v.t.requires_grad_() for i, v in enumerate(values) if i not in self.fixed] if orders else []
