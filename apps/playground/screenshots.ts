@@ -5,7 +5,7 @@
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { servePage } from "./test/support/page.ts";
+import { servePage, until } from "./test/support/page.ts";
 
 const out = join(import.meta.dirname, "../../docs/images");
 mkdirSync(out, { recursive: true });
@@ -16,23 +16,21 @@ const shoot = async (name: string): Promise<void> => {
   await page.screenshot({ path, fullPage: true });
 };
 const state = (name: string): Promise<unknown> =>
-  page.waitForFunction(`document.body.dataset.state === "${name}"`, null, { timeout: 300_000 });
+  until(page, `document.body.dataset.state === "${name}"`, 300_000);
 
 await page.goto(served.address);
 await state("idle");
 await page.selectOption("[name=backend]", "cpu");
-await page.waitForFunction('document.getElementById("base").textContent.includes("WebAssembly")');
+await until(page, 'document.getElementById("base").textContent.includes("WebAssembly")');
 await state("idle");
 await page.fill("[name=steps]", "150");
 await page.fill("[name=batch]", "16");
 await shoot("before");
 await page.click("#train");
-await page.waitForFunction(
+await until(
+  page,
   'document.querySelector("#numbers tbody td:nth-of-type(2)")?.textContent.startsWith("60 ")',
-  null,
-  {
-    timeout: 300_000,
-  },
+  300_000,
 );
 await shoot("during");
 await state("done");

@@ -6,7 +6,7 @@ import { LEARNING_RATES } from "tiedlora";
 import { skip } from "../../../test/support/browser.ts";
 import { PRESET_NAMES } from "../src/method.ts";
 import { choose, focused, openPage, PHONE, settled, tabTo, textOf, type } from "./support/keyboard.ts";
-import { servePage, type ServedPage, violations } from "./support/page.ts";
+import { servePage, type ServedPage, until, violations } from "./support/page.ts";
 
 let served: ServedPage | undefined;
 
@@ -67,10 +67,10 @@ test("Stop and Pause are heeded before the model has said anything", { skip }, a
   assert.equal(await replies("completions", "step"), 0);
   await page.fill("#try-prompt", "Once upon");
   await page.press("#try-prompt", "Enter");
-  await page.waitForFunction('replies.some(({ type }) => type === "completed")');
+  await until(page, 'replies.some(({ type }) => type === "completed")');
   assert.equal(await replies("completions", "step"), 0, "paused, and yet it answers");
   await click("pause");
-  await page.waitForFunction('replies.filter(({ type }) => type === "step").length > 3');
+  await until(page, 'replies.filter(({ type }) => type === "step").length > 3');
   const seen = await replies("step");
   await click("stop");
   await settled(page, "stopped");
@@ -143,7 +143,7 @@ test("an adapter from files stays, is compared, and goes when it is removed", { 
   assert.equal(await answers.count(), 3);
   for (const answer of await answers.allTextContents()) assert.notEqual(answer, "…");
   await page.selectOption("[name=backend]", "webgpu");
-  await page.waitForFunction('document.getElementById("base").textContent.includes("WebGPU,")');
+  await until(page, 'document.getElementById("base").textContent.includes("WebGPU,")');
   await settled(page, "idle");
   assert.equal(await row.count(), 1, "it is there on another backend");
   assert.equal(await page.locator("#numbers tr", { hasText: "LoRA · rank 8, trained earlier" }).count(), 1);
@@ -252,7 +252,7 @@ test("the backend is the one that is faster here, and the page says why", { skip
   assert.match(await textOf(none, "#base"), /WebAssembly, .*\(this browser offers no WebGPU\)/);
   assert.equal(await none.isVisible("#problem"), false, "all works: nothing to be alarmed at");
   await choose(none, "[name=backend]", "webgpu");
-  await none.waitForFunction('document.getElementById("base").textContent.includes("was chosen, but")');
+  await until(none, 'document.getElementById("base").textContent.includes("was chosen, but")');
   await settled(none, "idle");
   assert.equal(await none.inputValue("[name=backend]"), "cpu");
   assert.equal(await none.isVisible("#problem"), false);
@@ -272,7 +272,7 @@ test("the focus stays where the visitor is, and each button says what it acts on
   await page.keyboard.press("Enter");
   await enter(page, "#train");
   assert.equal(await focused(page), "Train the methods");
-  await page.waitForFunction('replies.filter(({ type }) => type === "step").length > 3');
+  await until(page, 'replies.filter(({ type }) => type === "step").length > 3');
   assert.equal(await focused(page), "Train the methods");
   await enter(page, "#pause");
   await settled(page, "paused");

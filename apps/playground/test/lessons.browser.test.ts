@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { skip } from "../../../test/support/browser.ts";
-import { servePage, violations } from "./support/page.ts";
+import { servePage, until, violations } from "./support/page.ts";
 
 test("all lessons run in the page to their end", { skip }, async (t) => {
   await using served = await servePage();
@@ -19,9 +19,7 @@ test("all lessons run in the page to their end", { skip }, async (t) => {
   for (const link of links) {
     await link.click();
     const title = (await link.textContent()) ?? "";
-    await page.waitForFunction(
-      `document.querySelector("#lesson h2").textContent === ${JSON.stringify(title)}`,
-    );
+    await until(page, `document.querySelector("#lesson h2").textContent === ${JSON.stringify(title)}`);
     await page.click("#run");
     await page.waitForSelector('#output[data-state="done"], #output[data-state="failed"]', {
       timeout: 240_000,

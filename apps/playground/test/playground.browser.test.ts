@@ -11,7 +11,7 @@ import { loadBase } from "../../../packages/tiedlora/src/node/base.ts";
 import { skip } from "../../../test/support/browser.ts";
 import { tasksDuring } from "./support/tasks.ts";
 import { choose, openPage, PHONE, settled, tabTo, textOf, type } from "./support/keyboard.ts";
-import { servePage, type ServedPage, violations } from "./support/page.ts";
+import { servePage, type ServedPage, until, violations } from "./support/page.ts";
 
 const STEPS = 30;
 const PROMPT = "English: The bird takes the ball. Velan:";
@@ -75,7 +75,7 @@ for (const backend of ["webgpu", "cpu"] as const) {
         tabTo(page, "#adapter-files").then(() => page.keyboard.press("Enter")),
       ]);
       await chooser.setFiles({ name: "adapter.zip", mimeType: "application/zip", buffer: Buffer.from(zip) });
-      await page.waitForFunction('replies.some(({ type }) => type === "adapterLoaded")');
+      await until(page, 'replies.some(({ type }) => type === "adapterLoaded")');
       const trained = await logitsOf(page, "0");
       assert.deepEqual(
         await logitsOf(page, "100"),
@@ -131,12 +131,12 @@ test(
     );
     await type(page, "[name=steps]", "2000");
     await page.click("#train");
-    await page.waitForFunction('replies.filter(({ type }) => type === "step").length > 4');
+    await until(page, 'replies.filter(({ type }) => type === "step").length > 4');
     await page.click("#pause");
     await settled(page, "paused");
     await page.fill("#try-prompt", PROMPT);
     await page.click("#try-button");
-    await page.waitForFunction('replies.some(({ type }) => type === "completed")');
+    await until(page, 'replies.some(({ type }) => type === "completed")');
     const steps = await page.evaluate('replies.filter(({ type }) => type === "step").length');
     await page.locator("#network .part").first().press("Enter");
     await page.waitForSelector("dialog[open]");
@@ -168,7 +168,7 @@ test("what cannot work is explained in the page", { skip }, async () => {
     mimeType: "application/json",
     buffer: Buffer.from("{}"),
   });
-  await page.waitForFunction('document.getElementById("problem").textContent.includes("peft_type")');
+  await until(page, 'document.getElementById("problem").textContent.includes("peft_type")');
   await page.close();
 });
 
@@ -185,7 +185,7 @@ async function logitsOf(page: Page, run: string): Promise<number[]> {
   await page.selectOption("#try-run", run);
   await page.fill("#try-prompt", PROMPT);
   await page.click("#try-button");
-  await page.waitForFunction('replies.some(({ type }) => type === "completed")');
+  await until(page, 'replies.some(({ type }) => type === "completed")');
   return page.evaluate<number[]>('[...replies.find(({ type }) => type === "completed").logits]');
 }
 

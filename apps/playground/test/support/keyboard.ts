@@ -1,7 +1,7 @@
 /** The page as a visitor uses it: opening it, waiting, and the keyboard. */
 import assert from "node:assert/strict";
 import type { Browser, Page } from "playwright-core";
-import type { ServedPage } from "./page.ts";
+import { type ServedPage, until } from "./page.ts";
 
 export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true } as const;
 const DESKTOP = { viewport: { width: 1280, height: 900 } } as const;
@@ -43,10 +43,8 @@ const RECORD = `
   };
 `;
 
-export const settled = (page: Page, state: string): Promise<unknown> =>
-  page.waitForFunction(`document.body.dataset.state === ${JSON.stringify(state)}`, null, {
-    timeout: 300_000,
-  });
+export const settled = (page: Page, state: string): Promise<void> =>
+  until(page, `document.body.dataset.state === ${JSON.stringify(state)}`, 300_000);
 
 /** Presses Tab until the focus is on what matches. */
 export async function tabTo(page: Page, selector: string): Promise<void> {

@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Browser, Page } from "playwright-core";
 import { serveStatic } from "../../../../packages/tiedlora/src/node/static.ts";
 import { launch } from "../../../../test/support/browser.ts";
@@ -38,6 +39,20 @@ export async function servePage(): Promise<ServedPage> {
       rmSync(folder, { recursive: true, force: true });
     },
   };
+}
+
+const POLL_MS = 50;
+
+/**
+ * Waits until an expression is true in the page. By asking again and again: what Playwright offers evaluates text inside of
+ * the page, which its content security policy does not allow.
+ */
+export async function until(page: Page, condition: string, limitMs = 60_000): Promise<void> {
+  const end = performance.now() + limitMs;
+  while (!(await page.evaluate<boolean>(`Boolean(${condition})`))) {
+    assert.ok(performance.now() < end, `within ${limitMs} ms: ${condition}`);
+    await sleep(POLL_MS);
+  }
 }
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
