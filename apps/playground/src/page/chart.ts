@@ -38,6 +38,7 @@ export class LossChart {
 
   add(colour: number, step: number, loss: number): void {
     const curve = this.#curves.findIndex((one) => one.colour === colour);
+    if (curve < 0) return;
     while (this.#steps.length < step) {
       this.#steps.push(this.#steps.length + 1);
       for (const losses of this.#losses) losses.push(null);
