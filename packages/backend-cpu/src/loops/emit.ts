@@ -433,8 +433,8 @@ export class LoopEmitter {
         const a = this.value(instr.a, u);
         if (!("b" in instr)) return unary(f, math, instr.op, typeOf(nest.body, instr.a), a);
         const by = nest.body[instr.b];
-        const shift = by?.op === "const" ? by.value : null;
-        return binary(f, math, instr.op, typeOf(nest.body, instr.a), a, this.value(instr.b, u), shift);
+        const number = by?.op === "const" ? by.value : null;
+        return binary(f, math, instr.op, typeOf(nest.body, instr.a), a, this.value(instr.b, u), number);
       }
     }
   }

@@ -72,13 +72,14 @@ const BY_TYPE: { readonly [T in LaneType]: Table } = {
   },
 };
 
-/** The larger or smaller, NaN if one is: fewer instructions than x86 takes for `f32x4.max`. */
-function extreme(f: Fn, op: "max" | "min", a: Expr, b: Expr): Expr {
+/** The larger or smaller, NaN if one is: fewer instructions than x86 takes for `f32x4.max`, and one where `b` is a number. */
+function extreme(f: Fn, op: "max" | "min", a: Expr, b: Expr, number: number | null = null): Expr {
+  if (number !== null && !Number.isNaN(number)) return op === "max" ? f32x4.pmax(a, b) : f32x4.pmin(a, b);
   const right = f.bind(b);
   return v128.or(op === "max" ? f32x4.pmax(a, right) : f32x4.pmin(a, right), f32x4.ne(right, right));
 }
 
-/** `shift` is the shift count where it is the same in all lanes. */
+/** `number` is the right operand where that is a constant. */
 export function binary(
   f: Fn,
   math: VectorMath,
@@ -86,20 +87,20 @@ export function binary(
   type: LaneType,
   a: Expr,
   b: Expr,
-  shift: number | null,
+  number: number | null,
 ): Expr {
   const direct = BY_TYPE[type][op];
   if (direct !== undefined) return direct(a, b);
   if (type === "f32") {
-    if (op === "max" || op === "min") return extreme(f, op, a, b);
+    if (op === "max" || op === "min") return extreme(f, op, a, b, number);
     return op === "mod" ? math.mod(a, b) : unsupported(op, type);
   }
   if (type === "bool") return unsupported(op, type);
   if (op === "div" || op === "mod") return perLane(f, a, b, integerDivision(f, op, type === "i32"));
   const right = type === "i32" ? i32x4.shr_s : i32x4.shr_u;
-  if (op === "shl") return shift !== null ? i32x4.shl(a, shift & 31) : perLane(f, a, b, i32.shl);
+  if (op === "shl") return number !== null ? i32x4.shl(a, number & 31) : perLane(f, a, b, i32.shl);
   if (op === "shr")
-    return shift !== null ? right(a, shift & 31) : perLane(f, a, b, type === "i32" ? i32.shr_s : i32.shr_u);
+    return number !== null ? right(a, number & 31) : perLane(f, a, b, type === "i32" ? i32.shr_s : i32.shr_u);
   return unsupported(op, type);
 }
 

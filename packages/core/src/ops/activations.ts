@@ -13,17 +13,14 @@ const number = (x: Node, value: number): Node => constant(value, x.dtype);
 const wide = (x: Node): Node => cast(x, computeType(x.dtype));
 const expNeg = (x: Node): Node => unary("exp", neg(x));
 
-/** Where x > 0; ±1, the derivative of |x| on that side; and |x|, which keeps NaN. */
-function fold(x: Node): { above: Node; sign: Node; size: Node } {
+/** Where x > 0; and |x| as x · (±1), whose derivative is not 0 at 0. */
+function fold(x: Node): { above: Node; size: Node } {
   const above = binary("lt", number(x, 0), x);
-  const sign = where(above, number(x, 1), number(x, -1));
-  return { above, sign, size: mul(x, sign) };
+  return { above, size: mul(x, where(above, number(x, 1), number(x, -1))) };
 }
 
-const positivePart = (x: Node, above: Node): Node => where(above, x, number(x, 0)); // NaN is lost here
-
-/** A function and its derivative; the further ones follow by the rules of differentiation. */
-type Formula = readonly [value: (x: Node) => Node, slope: (x: Node) => Node];
+/** A function and its derivative, which is differentiated by the rules for further ones if it is `smooth`. */
+type Formula = readonly [value: (x: Node) => Node, slope: (x: Node, smooth: boolean) => Node];
 
 /** 1 / (1 + exp(x)) for x >= 0. */
 function shut(x: Node): Node {
@@ -33,25 +30,24 @@ function shut(x: Node): Node {
 
 /** Where gates are shut or open in any type: exp(-1e4) is 0, and an infinity times it would be NaN. */
 const SHUT = 1e4;
+const bounded = (size: Node): Node => binary("min", size, number(size, SHUT));
+const positivePart = (x: Node): Node => binary("max", x, number(x, 0));
 
 /**
  * x · gate(x) where gate(x) + gate(-x) = 1: max(x, 0) - |x| · gate(-|x|), given q(|x|) = gate(-|x|) and -q', which is made of
  * |x| and q.
  */
 function gated(q: (size: Node) => Node, fall: (size: Node, q: Node) => Node): Formula {
-  const inside = (size: Node): Node =>
-    where(binary("lt", number(size, SHUT), size), number(size, SHUT), size);
   const value = (x: Node): Node => {
-    const { above, size } = fold(x);
-    const a = inside(size);
-    return sub(positivePart(x, above), mul(a, q(a)));
+    const a = bounded(unary("abs", x));
+    return sub(positivePart(x), mul(a, q(a)));
   };
-  const slope = (x: Node): Node => {
-    const { above, sign, size } = fold(x);
-    const a = inside(size);
+  const slope = (x: Node, smooth: boolean): Node => {
+    const { above, size } = fold(x);
+    const a = bounded(smooth ? size : unary("abs", x));
     const shutSide = q(a);
-    const step = where(above, number(x, 1), number(x, 0));
-    return sub(step, mul(sign, sub(shutSide, mul(a, fall(a, shutSide)))));
+    const r = sub(shutSide, mul(a, fall(a, shutSide)));
+    return where(above, sub(number(x, 1), r), r);
   };
   return [value, slope];
 }
@@ -87,13 +83,7 @@ const FORMULA: { readonly [K in ActivationOp]: Formula } = {
     (a) => shut(mul(a, parabola(a, TANH, CUBIC))),
     (a, q) => mul(bell(q), parabola(a, TANH, 3 * CUBIC)),
   ),
-  softplus: [
-    (x) => {
-      const { above, size } = fold(x);
-      return add(positivePart(x, above), unary("log1p", expNeg(size)));
-    },
-    sigmoid,
-  ],
+  softplus: [(x) => add(positivePart(x), unary("log1p", expNeg(unary("abs", x)))), sigmoid],
 };
 
 export function isActivation(node: Node): node is Node<ActivationOp> {
@@ -103,7 +93,7 @@ export function isActivation(node: Node): node is Node<ActivationOp> {
 /** An activation's node on `x`, in primitives. */
 export function composeActivation({ op, attrs }: Node<ActivationOp>, x: Node): Node {
   const [value, slope] = FORMULA[op];
-  let y = attrs.order === 0 ? value(x) : slope(x);
+  let y = attrs.order === 0 ? value(x) : slope(x, attrs.order > 1);
   for (let order = 1; order < attrs.order; order++) y = derivative(y, x);
   return y;
 }
