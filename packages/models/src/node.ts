@@ -1,6 +1,4 @@
 /** Models and tokenizers in directories on disk, for Node. */
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
 import { directoryFiles, writeFilesAtomic } from "@tiedlora/core/node";
 import { readText } from "@tiedlora/core";
 import type { DecoderConfig } from "./config.ts";
@@ -61,8 +59,7 @@ export async function saveModel(
     }
   }
   const files = modelFiles(model, options);
-  await writeFilesAtomic(directory, [...companions, ...files]);
   // A reader takes the single file before an index: the one that an earlier save has left would be read instead.
   const stale = files.some(([name]) => name === INDEX_FILE) ? SINGLE_FILE : INDEX_FILE;
-  await rm(join(directory, stale), { force: true });
+  await writeFilesAtomic(directory, [...companions, ...files], [stale]);
 }

@@ -1,7 +1,8 @@
 /** Files on disk, for Node: read in pieces, written so that a reader sees the old file or the new one, never a part. */
-import { mkdir, open, rename, rm, stat, type FileHandle } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
+import { recoverSwaps, Swap } from "./node/swap.ts";
 import { encodeUtf8, isPlainFileName, type Files, type Source } from "./format.ts";
 
 /** Opens a file for reading at offsets. Close it when done. */
@@ -105,20 +106,47 @@ export async function writeFileAtomic(path: string, content: Chunks): Promise<vo
 }
 
 /**
- * Writes several files of a directory that belong together: all are complete on disk before the first gets its name.
- * They are named in the given order, so put the file that refers to the others last.
+ * Writes several files of a directory that belong together. All are complete on disk before the first gets its name; old
+ * ones of these names, and of those in `remove`, are set aside before that, and stand again if anything fails. A reader finds
+ * the old files, the new ones or, for a moment, none: put the file that refers to the others last.
  */
 export async function writeFilesAtomic(
   directory: string,
   files: Iterable<readonly [string, Chunks]>,
+  remove: readonly string[] = [],
 ): Promise<void> {
-  const staged: StagedFile[] = [];
+  const staged = new Map<string, StagedFile>();
+  let swap: Swap | null = null;
   try {
-    for (const [name, content] of files) staged.push(await stageFile(join(directory, name), content));
-    for (const file of staged) await file.commit();
+    for (const [name, content] of files) staged.set(name, await stageFile(join(directory, name), content));
+    const names = [...staged.keys()];
+    if (names.length + remove.length > 1)
+      swap = await Swap.begin(directory, `${process.pid}-${counter++}`, names, remove);
+    for (const file of staged.values()) await file.commit();
   } catch (error) {
-    await Promise.all(staged.map((file) => file.discard()));
+    await Promise.all([...staged.values()].map((file) => file.discard()));
+    await swap?.undo();
     throw error;
+  }
+  await swap?.finish();
+}
+
+/** Ends or undoes, in a directory, what processes that were killed while they wrote have left half done. */
+export async function recoverDirectory(directory: string): Promise<void> {
+  for (const name of await readdir(directory).catch((): string[] => [])) {
+    const owner = /^\..+\.(\d+)-\d+\.tmp$/.exec(name)?.[1];
+    if (owner !== undefined && !isAlive(Number(owner))) await rm(join(directory, name), { force: true });
+  }
+  await recoverSwaps(directory, isAlive);
+}
+
+/** Whether there is a process of this number, on this machine. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
   }
 }
 

@@ -182,13 +182,13 @@ test("a folder's report is written beside its results; one without results says 
   const directory = await mkdtemp(join(tmpdir(), "tiedlora-report-"));
   t.after(() => rm(directory, { recursive: true }));
   const store = new RunStore(directory);
-  await store.prepare();
+  await store.prepare(SWEEP);
   await assert.rejects(
-    writeReport(directory, directory, "t"),
+    writeReport(directory, directory, { title: "t" }),
     /has no finished runs; tiedlora sweep writes them/,
   );
   for (const result of RESULTS) await store.finish(result);
-  const { files, runs } = await writeReport(directory, join(directory, "out"), "t");
+  const { files, runs } = await writeReport(directory, join(directory, "out"), { title: "t" });
   assert.deepEqual(
     [files.map((file) => file.slice(directory.length + 5)), runs],
     [["report.html", "runs.csv", "summary.csv"], RESULTS.length],

@@ -156,7 +156,7 @@ async function folder(t: TestContext): Promise<string> {
 test("the store gives back what was finished; a run that succeeds is no failure any more", async (t) => {
   const store = new RunStore(join(await folder(t), "deep", "er"));
   assert.deepEqual([await store.finished(), await store.failures()], [[], []]);
-  await store.prepare();
+  await store.prepare(GRID);
   const [a, b] = CONFIGS as [RunConfig, RunConfig];
   await store.finish(resultOf(a));
   await store.fail({ id: runId(b), config: b, message: "no" });
@@ -316,11 +316,11 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
 
 test("what a killed process was writing is removed, what another is writing is not", async (t) => {
   const store = new RunStore(await folder(t));
-  await store.prepare();
+  await store.prepare(GRID);
   const runs = join(store.directory, "runs");
   const ended = spawnSync(process.execPath, ["--version"]).pid;
   for (const pid of [ended, process.ppid]) await writeFile(join(runs, `.a.json.${pid}-0.tmp`), "{");
-  await store.prepare();
+  await store.prepare(GRID);
   assert.deepEqual(await readdir(runs), [`.a.json.${process.ppid}-0.tmp`]);
 });
 
@@ -346,8 +346,7 @@ test("a model that is not there, or knows too few positions, is found out before
 
 test("a sweep's folder holds nothing but its own files", async (t) => {
   const store = new RunStore(await folder(t));
-  await store.prepare();
-  await store.describe(GRID);
+  await store.prepare(GRID);
   await store.finish(resultOf(CONFIGS[0]!));
   assert.deepEqual((await readdir(store.directory)).sort(), ["failed", "runs", "sweep.yaml"]);
   assert.deepEqual(await readdir(join(store.directory, "runs")), [`${runId(CONFIGS[0]!)}.json`]);

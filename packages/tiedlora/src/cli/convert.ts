@@ -4,8 +4,10 @@ import type { Command } from "commander";
 import type { Adapter } from "../adapter.ts";
 import { ADAPTER_FORMATS, type AdapterFormat } from "../files/load.ts";
 import { saveAdapter, saveMerged } from "../node/files.ts";
+import { checkTarget } from "../node/holdings.ts";
+import { withLock } from "../node/lock.ts";
 import { checkOut } from "./checks.ts";
-import { oneOf } from "./options.ts";
+import { oneOf, path } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
@@ -14,20 +16,28 @@ const FORMATS = Object.keys(ADAPTER_FORMATS) as AdapterFormat[];
 
 interface OutFlags extends ModelFlags {
   readonly out: string;
+  readonly force?: true;
+}
+
+/** Adds --out, and --force for what is there. */
+function addOut(command: Command, what: string): Command {
+  return command
+    .requiredOption("--out <dir>", `where ${what} is written`, path)
+    .option("--force", `replace ${what === "it" ? "an adapter" : "a model"} that is there`);
 }
 
 export function addMerge(program: Command, output: Output): void {
-  addModelFlags(
+  const command = addModelFlags(
     program.command("merge").description("write the model with the adapter merged into its weights"),
-  )
-    .requiredOption("--out <dir>", "where the merged model is written")
+  );
+  addOut(command, "the merged model")
     .addHelpText(
       "after",
       "\nThe result is a Hugging Face directory, with the model's tokenizer.\n" +
         "\nExample:\n  tiedlora merge --model ./llama --adapter ./adapter --out ./merged",
     )
     .action(async (flags: OutFlags) => {
-      await withAdapter(flags, async ({ model, directory, separator }) => {
+      await withAdapter(flags, "model", async ({ model, directory, separator }) => {
         checkOther(flags.out, directory, "the model's own directory");
         await saveMerged(model, flags.out, { copyFrom: directory });
         noteSeparator(output, separator);
@@ -37,9 +47,10 @@ export function addMerge(program: Command, output: Output): void {
 }
 
 export function addExport(program: Command, output: Output): void {
-  addModelFlags(program.command("export").description("write an adapter in another program's format"))
-    .requiredOption("--format <name>", FORMATS.join(", "), oneOf(FORMATS))
-    .requiredOption("--out <dir>", "where it is written")
+  const command = addModelFlags(
+    program.command("export").description("write an adapter in another program's format"),
+  );
+  addOut(command.requiredOption("--format <name>", FORMATS.join(", "), oneOf(FORMATS)), "it")
     .addHelpText(
       "after",
       "\nExample:\n  tiedlora export --model ./llama --adapter ./adapter --format peft-lora --out ./for-peft",
@@ -48,20 +59,20 @@ export function addExport(program: Command, output: Output): void {
 }
 
 export function addImport(program: Command, output: Output): void {
-  addModelFlags(
+  const command = addModelFlags(
     program.command("import").description("read an adapter of peft or mlx-lm, and write it as ours"),
-  )
-    .requiredOption("--out <dir>", "where it is written")
+  );
+  addOut(command, "it")
     .addHelpText(
       "after",
-      "\nOther commands read such adapters as they are; import them to train on.\n" +
+      "\nOther commands read such adapters as they are, and train --init-from trains on from them.\n" +
         "\nExample:\n  tiedlora import --model ./llama --adapter ./from-peft --out ./adapter",
     )
     .action((flags: OutFlags) => convert(flags, "native", output));
 }
 
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
-  await withAdapter(flags, async ({ adapter, directory, separator }) => {
+  await withAdapter(flags, "adapter", async ({ adapter, directory, separator }) => {
     checkOther(flags.out, flags.adapter!, "the adapter's own directory");
     const kept = separator === undefined ? {} : { separator };
     await saveAdapter(adapter, flags.out, { base_model: directory, ...kept }, format);
@@ -76,14 +87,18 @@ function noteSeparator(output: Output, separator: string | undefined): void {
     output.info(`note: it was trained with ${JSON.stringify(separator)} after every prompt; give prompts so`);
 }
 
-/** As withModel; without an adapter there is nothing to do. */
+/** As withModel, with --out to itself; without an adapter there is nothing to do. `kind`: what is written. */
 async function withAdapter(
   flags: OutFlags,
+  kind: "adapter" | "model",
   work: (opened: Opened & { readonly adapter: Adapter }) => Promise<void>,
 ): Promise<void> {
   if (flags.adapter === undefined) throw new UsageError("--adapter is missing: give the adapter's directory");
   await checkOut(flags.out);
-  await withModel(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
+  await withLock(flags.out, async () => {
+    await checkTarget(flags.out, kind, flags.force === true);
+    await withModel(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
+  });
 }
 
 /** Nothing that is read is overwritten. */

@@ -10,6 +10,13 @@ export const text = (placeholder: string): Kind<string> => ({
   fromText: (given) => given,
 });
 
+/** The path of a file or a directory. An empty one would mean the current directory, which nobody means by it. */
+export const path = (placeholder: string): Kind<string> => ({
+  placeholder: `<${placeholder}>`,
+  schema: z.string({ error: "a path" }).min(1, { error: "a path ('.' for the current directory)" }),
+  fromText: (given) => given,
+});
+
 /** A whole number of at least `min`. */
 export function whole(min: number): Kind<number> {
   const error = `a whole number of at least ${min}`;

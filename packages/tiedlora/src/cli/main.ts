@@ -1,7 +1,8 @@
 /** The command line: parses arguments, runs a command, and turns errors into messages and exit codes. */
 import { Command, CommanderError } from "commander";
 import { DivergedError } from "../train/diverged.ts";
-import { EXIT, Interrupted, paint, processOutput, type Output } from "./output.ts";
+import { EXIT } from "./exit.ts";
+import { Interrupted, paint, processOutput, type Output } from "./output.ts";
 import { addDemo } from "./demo.ts";
 import { addParams } from "./params.ts";
 import { addPlayground } from "./playground.ts";

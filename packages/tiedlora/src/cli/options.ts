@@ -12,6 +12,9 @@ export const whole = (min: number): Parser<number> => flagParser(kinds.whole(min
 /** A finite number within bounds. */
 export const number = (bounds: kinds.Bounds): Parser<number> => flagParser(kinds.number(bounds));
 
+/** The path of a file or a directory. */
+export const path: Parser<string> = flagParser(kinds.path("path"));
+
 /** One of a list of names. */
 export const oneOf = <const T extends string>(names: readonly T[]): Parser<T> =>
   flagParser(kinds.oneOf(names));

@@ -1,8 +1,7 @@
 /** Where the command line writes: results to stdout, everything for people to stderr unless it is the result. */
 import { styleText } from "node:util";
-
-/** What the exit codes mean. */
-export const EXIT = { ok: 0, failed: 1, usage: 2, diverged: 3, interrupted: 130 } as const;
+import { EXIT } from "./exit.ts";
+import { requestStop } from "./interrupt.ts";
 
 /** Thrown by a command that Ctrl-C has ended, when it has said all there is to say. */
 export class Interrupted extends Error {
@@ -36,13 +35,30 @@ export function processOutput(): Output {
   };
 }
 
-/** Nobody reads the results any more, as in `| head`: that is an end. A full disk is a failure. */
-function onBroken({ code, message }: NodeJS.ErrnoException): void {
-  if (code === "EPIPE") process.exit(EXIT.interrupted);
-  process.stderr.write(
-    `${paint("red", "error:")} the results cannot be written to the standard output: ${message}\n`,
-  );
-  process.exit(EXIT.failed);
+/** The results cannot be written any more: a failure, unless their reader has gone away. */
+export class OutputError extends Error {
+  constructor(cause: Error) {
+    super(`the results cannot be written to the standard output: ${cause.message}`, { cause });
+    this.name = "OutputError";
+  }
+}
+
+let broken = false;
+
+/**
+ * Nobody reads the results any more, as in `| head`: that is a request to stop, as Ctrl-C is. A full disk is a failure. Work
+ * that is going on ends in good order first.
+ */
+function onBroken(cause: NodeJS.ErrnoException): void {
+  if (broken) return; // each line that was on its way says the same
+  broken = true;
+  const failure = cause.code === "EPIPE" ? null : new OutputError(cause);
+  if (requestStop(failure)) {
+    if (failure === null) process.stderr.write("nobody reads the standard output any more: stopping\n");
+    return;
+  }
+  if (failure !== null) process.stderr.write(`${paint("red", "error:")} ${failure.message}\n`);
+  process.exit(failure === null ? EXIT.interrupted : EXIT.failed);
 }
 
 type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan";

@@ -1,19 +1,18 @@
 /** How training goes: one moving line on a terminal, some lines in a log, or JSON for programs. */
-import { MultiBar } from "cli-progress";
 import type { Evaluation } from "../train/evaluate.ts";
 import type { StepReport } from "../train/train.ts";
+import { MovingLine } from "./moving-line.ts";
 import { duration, paint, type Output } from "./output.ts";
 
 /** Where nothing can be overwritten, so many lines show the whole run. */
 const LOG_LINES = 20;
-const WIDTH = 20;
 
 export class ProgressLine {
   readonly #output: Output;
   readonly #json: boolean;
   /** Steps done. */
   steps = 0;
-  #bar: Bar | null = null;
+  #bar: MovingLine | null = null;
   readonly #losses: number[] = [];
   #last: StepReport | null = null;
 
@@ -31,9 +30,9 @@ export class ProgressLine {
       const extra = evaluation && { validLoss: evaluation.loss, validPerplexity: evaluation.perplexity };
       this.#output.out(JSON.stringify({ ...report, ...extra }));
     } else if (this.#output.interactive) {
-      this.#bar ??= new Bar(report.steps);
+      this.#bar ??= new MovingLine("step", report.steps);
       if (evaluation !== null) this.#bar.log(evaluationText(report, evaluation));
-      this.#bar.update(report);
+      this.#bar.update(report.step, statusText(report));
     } else {
       const every = Math.ceil(report.steps / LOG_LINES);
       if (report.step === 1 || report.step % every === 0) this.#output.info(progressText(report));
@@ -63,37 +62,6 @@ function mean(values: readonly number[]): number {
 }
 
 const wholes = (value: number): string => Math.round(value).toLocaleString("en-US");
-
-/** The moving line of a terminal, at the bottom of what is printed meanwhile. */
-class Bar {
-  readonly #bars: MultiBar;
-  readonly #bar: ReturnType<MultiBar["create"]>;
-
-  constructor(steps: number) {
-    this.#bars = new MultiBar({
-      format: "step {value}/{total} [{bar}] {text}",
-      barsize: WIDTH,
-      barCompleteChar: "#",
-      barIncompleteChar: ".",
-      stream: process.stderr,
-      hideCursor: true,
-      clearOnComplete: true,
-    });
-    this.#bar = this.#bars.create(steps, 0, { text: "" });
-  }
-
-  update(report: StepReport): void {
-    this.#bar.update(report.step, { text: statusText(report) });
-  }
-
-  log(line: string): void {
-    this.#bars.log(`${line}\n`);
-  }
-
-  stop(): void {
-    this.#bars.stop();
-  }
-}
 
 /** "loss 2.9381  1,240 tokens/s  12s left" */
 function statusText({ loss, tokensPerSecond, secondsLeft }: StepReport): string {

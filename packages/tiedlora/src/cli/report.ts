@@ -3,11 +3,13 @@ import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import { writeReport } from "../node/report.ts";
 import { checkOut } from "./checks.ts";
+import { path } from "./options.ts";
 import { paint, type Output } from "./output.ts";
 
 interface ReportCommand {
   readonly out?: string;
   readonly title?: string;
+  readonly force?: true;
 }
 
 export function addReport(program: Command, output: Output): void {
@@ -18,13 +20,16 @@ export function addReport(program: Command, output: Output): void {
     .option(
       "--out <dir>",
       "where report.html, runs.csv and summary.csv are written (default: the same folder)",
+      path,
     )
+    .option("--force", "replace files of these names that are there")
     .option("--title <text>", "its heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
       if (options.out !== undefined) await checkOut(options.out);
       const title = options.title ?? basename(resolve(directory));
-      const report = await writeReport(directory, options.out ?? directory, title);
+      const out = options.out ?? directory;
+      const report = await writeReport(directory, out, { title, force: options.force === true });
       for (const { task, lora, found } of report.summary.smallest) {
         output.info(
           `${paint("bold", task)}: ${found.method} rank ${found.rank} (${found.trainable.toLocaleString("en-US")} parameters) is the ` +

@@ -1,14 +1,14 @@
 /** The settings of a run, from flags, a file, or the run that is to go on: each run keeps its own as run.yaml. */
-import { access } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { RUN_FILE, runFileKind } from "../node/holdings.ts";
+import { checkRunFile } from "../node/run-folder.ts";
 import { entries, nameOf, readSettings, resolveSettings, UsageError } from "./settings.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
-
-export const RUN_FILE = "run.yaml";
 
 export interface RunFlags extends Record<string, unknown> {
   readonly config?: string;
   readonly resume?: true;
+  readonly restart?: true;
 }
 
 /** What may differ when a run goes on: it changes nothing of the steps that are done. */
@@ -28,13 +28,15 @@ const FREE: readonly (keyof TrainSettings)[] = [
  */
 export async function runSettings(flags: RunFlags): Promise<{ settings: TrainSettings; resume: boolean }> {
   const out = flags["out"];
+  if (flags.resume && flags.restart)
+    throw new UsageError("--resume and --restart are both given; give one of them");
   const file = flags.resume && typeof out === "string" ? join(out, RUN_FILE) : null;
-  const exists = file !== null && (await access(file).then(() => true, () => false)); // prettier-ignore
-  if (!exists) {
+  if (file === null || !(await checkRunFile(dirname(file)))) {
+    await checkWhole(flags.config);
     const settings = await resolveSettings(TRAIN_SETTINGS, flags, flags.config);
     checkSteps(settings);
     const again = flags.resume && file === null ? await runSettings({ ...flags, out: settings.out }) : null;
-    return again ?? { settings, resume: false };
+    return again ?? { settings, resume: flags.resume === true };
   }
   const saved = await readSettings(TRAIN_SETTINGS, file);
   const fromFile = flags.config === undefined ? {} : await readSettings(TRAIN_SETTINGS, flags.config);
@@ -49,6 +51,12 @@ export async function runSettings(flags: RunFlags): Promise<{ settings: TrainSet
   if (given["steps"] !== undefined) given["epochs"] = undefined;
   const settings = await resolveSettings(TRAIN_SETTINGS, { ...saved, ...given }, undefined);
   return { settings, resume: true };
+}
+
+/** A file of settings that a run has written must be all there. */
+async function checkWhole(config: string | undefined): Promise<void> {
+  if (config !== undefined && (await runFileKind(config)) === "cut off")
+    throw new UsageError(`${config} is cut off: its last line is missing`);
 }
 
 function definedOf(flags: RunFlags): Record<string, unknown> {

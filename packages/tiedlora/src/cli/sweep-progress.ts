@@ -1,7 +1,7 @@
 /** How a sweep goes: a line for each run that ends, and on a terminal one that moves below them. */
-import { MultiBar } from "cli-progress";
 import { measureOf, qualityOf } from "../report/summary.ts";
 import { type RunConfig, type RunFailure, runId, type RunResult } from "../sweep/config.ts";
+import { MovingLine } from "./moving-line.ts";
 import { duration, paint, type Output } from "./output.ts";
 
 export class SweepProgress {
@@ -12,15 +12,13 @@ export class SweepProgress {
   readonly #json: boolean;
   readonly #start: number = performance.now();
   readonly #running = new Map<string, string>();
-  readonly #bars: MultiBar | null;
-  readonly #bar: ReturnType<MultiBar["create"]> | null;
+  readonly #bar: MovingLine | null;
 
   constructor(output: Output, count: number, json: boolean) {
     this.#output = output;
     this.#count = count;
     this.#json = json;
-    this.#bars = output.interactive && !json ? new MultiBar(BAR) : null;
-    this.#bar = this.#bars?.create(count, 0, { text: "" }) ?? null;
+    this.#bar = output.interactive && !json ? new MovingLine("run", count) : null;
   }
 
   step(config: RunConfig, step: number): void {
@@ -44,7 +42,7 @@ export class SweepProgress {
 
   /** Gives the terminal back. */
   stop(): void {
-    this.#bars?.stop();
+    this.#bar?.stop();
   }
 
   /** The lines that stay. */
@@ -63,26 +61,16 @@ export class SweepProgress {
   }
 
   #say(line: string): void {
-    if (this.#bars === null) this.#output.info(line);
-    else this.#bars.log(`${line}\n`);
+    if (this.#bar === null) this.#output.info(line);
+    else this.#bar.log(line);
   }
 
   #show(): void {
     const perRun = (performance.now() - this.#start) / 1000 / this.#ended;
     const left = this.#ended === 0 ? "" : `${duration(perRun * (this.#count - this.#ended))} left  `;
-    this.#bar?.update(this.#ended, { text: left + [...this.#running.values()].join(" | ") });
+    this.#bar?.update(this.#ended, left + [...this.#running.values()].join(" | "));
   }
 }
-
-const BAR = {
-  format: "run {value}/{total} [{bar}] {text}",
-  barsize: 20,
-  barCompleteChar: "#",
-  barIncompleteChar: ".",
-  stream: process.stderr,
-  hideCursor: true,
-  clearOnComplete: true,
-};
 
 /** "summary tl6 rank 8 seed 0: ROUGE-L 93.10, loss 0.0412, 4,848 trained, 21s" */
 function resultText(result: RunResult): string {

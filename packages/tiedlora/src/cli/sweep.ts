@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import { BASE_DIRECTORY } from "../node/base.ts";
+import { withLock } from "../node/lock.ts";
 import { runPool } from "../node/sweep/pool.ts";
 import { RunStore } from "../node/sweep/store.ts";
 import { type RunConfig, runId } from "../sweep/config.ts";
@@ -11,7 +12,9 @@ import { parseSweep, type SweepSpec } from "../sweep/spec.ts";
 import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { checkLength, checkModelDirectory } from "./load.ts";
+import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
+import { path } from "./options.ts";
 import { UsageError } from "./settings.ts";
 import { SweepProgress } from "./sweep-progress.ts";
 
@@ -28,7 +31,7 @@ export function addSweep(program: Command, output: Output): void {
     .command("sweep")
     .description("run the combinations of a YAML file in parallel; go on where an earlier sweep was stopped")
     .argument("<file>", "what varies and what does not: see examples/paper-grid.yaml")
-    .option("--out <dir>", "the folder of results (default: out in the file)")
+    .option("--out <dir>", "the folder of results (default: out in the file)", path)
     .option("--parallel <n>", "processes at once (default: as many as cores on cpu, 1 on webgpu)", processes)
     .option("--backend <name>", BACKEND_NAMES.join(", "), backendName, "cpu")
     .option("--dry-run", "list the runs and end")
@@ -48,9 +51,14 @@ export function addSweep(program: Command, output: Output): void {
       }
       await checkOut(store.directory);
       await checkModel(spec.on);
-      await store.prepare();
-      await store.describe(text);
-      await sweep({ spec, options, output, store, configs });
+      await withLock(store.directory, async () => {
+        if ((await store.prepare(text)) === "changed")
+          output.info(
+            `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
+              `file that are not in this one stay in there, and the report leaves them out`,
+          );
+        await sweep({ spec, options, output, store, configs });
+      });
     });
 }
 
@@ -102,32 +110,31 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
     `${paint("bold", spec.name)}: ${configs.length} runs, ${configs.length - todo.length} of them finished earlier; ` +
       `${parallel} at once, results in ${store.directory}`,
   );
-  const interrupt = new AbortController();
-  const onInterrupt = (): void => interrupt.abort();
-  process.once("SIGINT", onInterrupt).once("SIGTERM", onInterrupt);
   const progress = new SweepProgress(output, todo.length, options.json === true);
-  try {
-    await runPool(todo, {
-      parallel,
-      backend: options.backend,
-      threads,
-      signal: interrupt.signal,
-      onStep: (config, step) => progress.step(config, step),
-      onDone: async (result) => {
-        await store.finish(result);
-        progress.done(result);
-      },
-      onFailed: async (failure) => {
-        await store.fail(failure);
-        progress.failed(failure);
-      },
-    });
-  } finally {
-    progress.stop();
-    process.off("SIGINT", onInterrupt).off("SIGTERM", onInterrupt);
-  }
+  const interrupted = await interruptible(async (signal) => {
+    try {
+      await runPool(todo, {
+        parallel,
+        backend: options.backend,
+        threads,
+        signal,
+        onStep: (config, step) => progress.step(config, step),
+        onDone: async (result) => {
+          await store.finish(result);
+          progress.done(result);
+        },
+        onFailed: async (failure) => {
+          await store.fail(failure);
+          progress.failed(failure);
+        },
+      });
+    } finally {
+      progress.stop();
+    }
+    return signal.aborted;
+  });
   progress.end(store.directory);
-  if (interrupt.signal.aborted) {
+  if (interrupted) {
     output.info("interrupted; the same command goes on with what is missing");
     throw new Interrupted();
   }

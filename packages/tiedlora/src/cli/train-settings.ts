@@ -4,7 +4,7 @@ import { LEARNING_RATES } from "../methods/rates.ts";
 import { METRIC_FORMATS, type MetricFormat } from "../node/metrics.ts";
 import type { Modules } from "../sites.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
-import { flag, listOf, modules, number, oneOf, text, whole } from "./kinds.ts";
+import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
 import type { Settings } from "./settings.ts";
 
 export const SCHEDULES = ["constant", "linear", "cosine"] as const;
@@ -53,7 +53,7 @@ const DATA = "data";
 const DATA_SETTINGS: Settings<DataSettings> = {
   data: {
     group: DATA,
-    kind: text("path"),
+    kind: path("path"),
     about:
       "examples: a .jsonl, .json, .csv, .tsv or .txt file, or a directory with train, valid and test files",
     required: true,
@@ -80,7 +80,7 @@ const DATA_SETTINGS: Settings<DataSettings> = {
 export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   model: {
     group: "model",
-    kind: text("dir"),
+    kind: path("dir"),
     about: "the base model: a Hugging Face directory",
     required: true,
   },
@@ -93,7 +93,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   ...DATA_SETTINGS,
   valid: {
     group: DATA,
-    kind: text("file"),
+    kind: path("file"),
     about: "examples that are held out; in a data directory, its valid file",
   },
   pack: {
@@ -198,7 +198,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   },
   out: {
     group: "run",
-    kind: text("dir"),
+    kind: path("dir"),
     about: "where the adapter, its checkpoints and logs are written",
     required: true,
   },

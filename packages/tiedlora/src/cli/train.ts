@@ -1,8 +1,7 @@
 /** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import { type Device, optim } from "@tiedlora/core";
-import { writeFileAtomic } from "@tiedlora/core/node";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { adapt, type Adapter } from "../adapter.ts";
 import { packExamples, stepsPerEpoch } from "../data/batches.ts";
@@ -12,14 +11,16 @@ import type { Method } from "../method.ts";
 import { methodByName } from "../methods/index.ts";
 import { dataFile } from "../node/data.ts";
 import { textFile } from "../node/files.ts";
-import { lastState, run, type RunResult } from "../node/run.ts";
-import { isWriteError, writing } from "../node/writing.ts";
+import { runIn, type RunResult } from "../node/run.ts";
+import { lastState, RunFolder } from "../node/run-folder.ts";
+import { isWriteError } from "../node/writing.ts";
 import { checkOut, checkRank } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { checkLength, checkModelDirectory, describeData, openData, openModel } from "./load.ts";
-import { EXIT, Interrupted, paint, type Output } from "./output.ts";
+import { interruptible } from "./interrupt.ts";
+import { Interrupted, OutputError, paint, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
-import { RUN_FILE, runSettings } from "./run-file.ts";
+import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings } from "./settings.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
@@ -48,17 +49,30 @@ export function addTrain(program: Command, output: Output): void {
     .action(async (flags: TrainFlags) => {
       const { settings, resume } = await runSettings(flags);
       await checkOut(settings.out);
-      if (!resume) await checkUnfinished(settings.out, flags.restart === true);
-      await checkModelDirectory(settings.model);
-      await checkLength(settings.model, settings.seq);
-      const ended = await withDevice(settings.backend, (device) =>
-        trainCommand({ settings, output, device, resume, json: flags.json === true }),
+      const folder = await RunFolder.open(
+        settings.out,
+        resume ? "resume" : flags.restart ? "restart" : "new",
       );
+      const ended = await trainIn(folder, settings, output, flags).finally(() => folder.close());
       if (ended === "interrupted") throw new Interrupted();
     });
 }
 
+async function trainIn(
+  folder: RunFolder,
+  settings: TrainSettings,
+  output: Output,
+  { resume, json }: TrainFlags,
+): Promise<RunResult["ended"]> {
+  await checkModelDirectory(settings.model);
+  await checkLength(settings.model, settings.seq);
+  return withDevice(settings.backend, (device) =>
+    trainCommand({ folder, settings, output, device, resume: resume === true, json: json === true }),
+  );
+}
+
 interface Context {
+  readonly folder: RunFolder;
   readonly settings: TrainSettings;
   readonly output: Output;
   readonly device: Device;
@@ -80,7 +94,7 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
   const prepared = await prepare(context);
   await showSample(output, "before", prepared, settings);
   const result = await runTraining(context, prepared).catch(async (error: unknown) => {
-    if (isWriteError(error)) await announceSaved(output, settings.out);
+    if (isWriteError(error) || error instanceof OutputError) await announceSaved(context);
     throw error;
   });
   await showSample(output, "after", prepared, settings);
@@ -111,16 +125,15 @@ async function prepare({ settings, output, device }: Context): Promise<Prepared>
 }
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
-  const { settings, output, resume, json } = context;
+  const { folder, settings, output, resume, json } = context;
   const { model, padId, dataset, valid, adapter } = prepared;
   const examples = trainedOn(dataset, settings);
   const steps = stepsOf(settings, examples.length);
-  if (resume) await announceResume(output, settings.out, steps);
-  else await writeRunFile(settings);
+  if (resume) announceResume(context, steps);
   const progress = new ProgressLine(output, json);
   return interruptible(async (signal) => {
     try {
-      return await run({
+      return await runIn(folder, {
         model,
         adapter,
         optimizer: optimizerOf(adapter, settings, steps),
@@ -139,6 +152,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         saveEvery: settings.saveEvery,
         log: settings.log,
         resume,
+        settings: settingsYaml(TRAIN_SETTINGS, absolute(settings)),
         provenance: provenanceOf(settings, steps),
         signal,
         onStep: (report, evaluation) => progress.report(report, evaluation),
@@ -186,37 +200,18 @@ function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): 
   });
 }
 
-/** Runs `work` so that Ctrl-C ends it after the current step; a second one ends the process. */
-async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const interrupt = new AbortController();
-  const onSignal = (): void => {
-    if (interrupt.signal.aborted) process.exit(EXIT.interrupted);
-    interrupt.abort();
-  };
-  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
-  try {
-    return await work(interrupt.signal);
-  } finally {
-    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
-  }
-}
-
-async function writeRunFile(settings: TrainSettings): Promise<void> {
-  const text = settingsYaml(TRAIN_SETTINGS, absolute(settings));
-  await writing(settings.out, () => writeFileAtomic(join(settings.out, RUN_FILE), text));
-}
-
-async function announceResume(output: Output, directory: string, steps: number): Promise<void> {
-  const last = await lastState(directory);
+function announceResume({ folder, output }: Context, steps: number): void {
+  for (const note of folder.notes) output.info(`${paint("yellow", "note:")} ${note}`);
   output.info(
-    last === null
-      ? `there is no checkpoint in ${directory} yet: starting at the beginning`
-      : `going on after step ${last.step} of ${steps}`,
+    folder.last === null
+      ? `there is no checkpoint in ${folder.directory} yet: starting at the beginning`
+      : `going on after step ${folder.last.step} of ${steps}`,
   );
 }
 
-async function announceSaved(output: Output, directory: string): Promise<void> {
-  const last = await lastState(directory).catch(() => null);
+async function announceSaved({ folder, output }: Context): Promise<void> {
+  const { directory } = folder;
+  const last = folder.replaces ? null : await lastState(directory).catch(() => null);
   if (last !== null && !last.finished)
     output.info(
       `step ${last.step} is saved; when there is space, go on with: tiedlora train --resume --out ${directory}`,
@@ -271,14 +266,4 @@ function absolute(settings: TrainSettings): TrainSettings {
     out: resolve(out),
     ...(valid !== undefined && { valid: resolve(valid) }),
   };
-}
-
-/** A run that somebody may still want is not thrown away by accident. */
-async function checkUnfinished(directory: string, restart: boolean): Promise<void> {
-  const state = await lastState(directory);
-  if (state === null || state.finished || restart) return;
-  throw new Error(
-    `--out ${directory}: a run that is not finished is in there, at step ${state.step}; go on with it by --resume, throw ` +
-      `it away by --restart, or give another directory`,
-  );
 }

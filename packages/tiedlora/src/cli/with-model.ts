@@ -10,7 +10,7 @@ import { CONFIG_FILE, readProvenance } from "../files/native.ts";
 import { loadAdapter } from "../node/files.ts";
 import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
 import { checkModelDirectory, openModel } from "./load.ts";
-import { oneOf } from "./options.ts";
+import { oneOf, path } from "./options.ts";
 import { UsageError } from "./settings.ts";
 
 export interface ModelFlags {
@@ -22,8 +22,8 @@ export interface ModelFlags {
 /** Adds --model, --adapter and --backend. */
 export function addModelFlags(command: Command): Command {
   return command
-    .option("--model <dir>", "the base model (default: the one that the adapter was trained on)")
-    .option("--adapter <dir>", "an adapter: of train, of peft or of mlx-lm (default: the model alone)")
+    .option("--model <dir>", "the base model (default: the one that the adapter was trained on)", path)
+    .option("--adapter <dir>", "an adapter: of train, of peft or of mlx-lm (default: the model alone)", path)
     .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
 }
 

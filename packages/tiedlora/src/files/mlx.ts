@@ -36,7 +36,7 @@ import {
 } from "./native.ts";
 import { foldsScale, loraFactors, type LoraFactors } from "./peft/save.ts";
 
-const MLX_TENSORS = "adapters.safetensors";
+export const MLX_TENSORS = "adapters.safetensors";
 
 /** Whether a config is one of mlx-lm. */
 export function isMlxConfig(config: Readonly<Record<string, unknown>>): boolean {

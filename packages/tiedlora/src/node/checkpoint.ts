@@ -1,6 +1,7 @@
 /**
  * Checkpoints: all that a training run needs to go on as if it had never stopped. Each is a directory of its own that
- * appears whole, by one rename, or not at all; it is also an adapter that can be loaded.
+ * appears whole, by one rename, or not at all, and has the digests of its files with it; it is also an adapter that can be
+ * loaded.
  */
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,11 +13,14 @@ import {
   openSafetensors,
   type optim,
   parseJsonObject,
+  type TensorFile,
   writeSafetensors,
 } from "@tiedlora/core";
 import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import type { Adapter } from "../adapter.ts";
-import { nativeFiles, TENSORS_FILE, type Provenance } from "../files/native.ts";
+import { CONFIG_FILE, nativeFiles, type OutputFile, TENSORS_FILE, type Provenance } from "../files/native.ts";
+import { DivergedError } from "../train/diverged.ts";
+import { findDamage, withDigests } from "./digests.ts";
 import { writeError } from "./writing.ts";
 
 /** What a run is at, beside its tensors. The random numbers and the place in the data follow from seed and step. */
@@ -49,7 +53,10 @@ export async function checkpointSteps(directory: string): Promise<number[]> {
   return names.flatMap((name) => NAME.exec(name)?.[1] ?? []).map(Number).sort((a, b) => a - b); // prettier-ignore
 }
 
-/** Writes a checkpoint. Whatever happens meanwhile, the earlier ones stay as they are. */
+/**
+ * Writes a checkpoint. Whatever happens meanwhile, the earlier ones stay as they are. Throws DivergedError where a number is
+ * not finite: nothing could go on from there.
+ */
 export async function saveCheckpoint(
   directory: string,
   { adapter, optimizer }: { readonly adapter: Adapter; readonly optimizer: optim.Optimizer },
@@ -57,23 +64,25 @@ export async function saveCheckpoint(
   provenance: Provenance,
 ): Promise<void> {
   const name = checkpointName(state.step);
-  if ((await checkpointSteps(directory)).includes(state.step)) return; // written before the run was cut off: the same bits
   const temporary = join(directory, `.${name}.tmp`);
+  const { step, tensors } = await optimizer.state();
+  await checkFinite(state.step, adapter, tensors);
   try {
     await rm(temporary, { recursive: true, force: true });
     await mkdir(temporary, { recursive: true });
-    const { step, tensors } = await optimizer.state();
     const content = [...tensors].map(([key, { shape, values }]) => ({
       name: key,
       dtype: "F32" as const,
       shape,
       bytes: () => Promise.resolve(encodeTensor("f32", values)),
     }));
-    await writeFilesAtomic(temporary, [
+    const files: OutputFile[] = [
       ...nativeFiles(adapter, provenance),
       [OPTIMIZER_FILE, writeSafetensors(content, [["step", String(step)]])],
       [STATE_FILE, `${JSON.stringify(state, null, 2)}\n`],
-    ]);
+    ];
+    await writeFilesAtomic(temporary, withDigests(files));
+    await removeCheckpoint(directory, name); // one that is damaged
     await rename(temporary, join(directory, name));
     await syncDirectory(directory);
   } catch (error) {
@@ -82,11 +91,34 @@ export async function saveCheckpoint(
   }
 }
 
-/** Removes all checkpoints but the last and those of `keep`, and what a crash has left behind. */
+async function checkFinite(
+  step: number,
+  adapter: Adapter,
+  tensors: optim.OptimizerState["tensors"],
+): Promise<void> {
+  const parameters = [...adapter.stateDict()];
+  for (const [path, parameter] of parameters) {
+    if (!allFinite(await parameter.data())) throw DivergedError.after(step, path);
+  }
+  for (const [key, { values }] of tensors) {
+    if (!allFinite(values)) throw DivergedError.after(step, `the optimizer's state ${key}`);
+  }
+}
+
+function allFinite(values: ArrayLike<number>): boolean {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false;
+  return true;
+}
+
+/** Removes all checkpoints but those of `keep`, and what a crash has left behind. */
 export async function pruneCheckpoints(directory: string, keep: readonly number[]): Promise<void> {
-  const steps = await checkpointSteps(directory);
-  const superfluous = steps.slice(0, -1).filter((step) => !keep.includes(step));
-  for (const step of superfluous) await removeCheckpoint(directory, checkpointName(step));
+  for (const step of await checkpointSteps(directory))
+    if (!keep.includes(step)) await removeCheckpoint(directory, checkpointName(step));
+  await removeUnfinished(directory);
+}
+
+/** Removes what a crash has left of a checkpoint that was being written, or removed. */
+export async function removeUnfinished(directory: string): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {
     if (/^\.step-\d{8}\.(tmp|old)$/.test(name))
       await rm(join(directory, name), { recursive: true, force: true });
@@ -97,8 +129,18 @@ export async function pruneCheckpoints(directory: string, keep: readonly number[
 async function removeCheckpoint(directory: string, name: string): Promise<void> {
   const old = join(directory, `.${name}.old`);
   await rm(old, { recursive: true, force: true });
-  await rename(join(directory, name), old);
-  await rm(old, { recursive: true, force: true });
+  const found = await rename(join(directory, name), old).then(() => true, absent);
+  if (found) await rm(old, { recursive: true, force: true });
+}
+
+function absent(error: NodeJS.ErrnoException): false {
+  if (error.code === "ENOENT") return false;
+  throw error;
+}
+
+/** What is wrong with a checkpoint; null: it is as it was written. */
+export function damageOf(directory: string, step: number): Promise<string | null> {
+  return findDamage(join(directory, checkpointName(step)), [TENSORS_FILE, CONFIG_FILE, OPTIMIZER_FILE, STATE_FILE]); // prettier-ignore
 }
 
 /** The state of a checkpoint. */
@@ -137,9 +179,41 @@ export async function restoreCheckpoint(
     const tensors = new Map<string, optim.StateValues>();
     for (const [name, { shape }] of file.entries)
       tensors.set(name, { shape, values: decodeF32(await file.read(name), file.name, name) });
+    await checkOptimizer(file, step, tensors, { adapter, optimizer }, await trainedIn(path));
     optimizer.load({ step, tensors });
   } finally {
     await source.close?.();
+  }
+}
+
+/** The paths of what was trained when a checkpoint was written. */
+async function trainedIn(path: string): Promise<unknown> {
+  const file = join(path, CONFIG_FILE);
+  return parseJsonObject(await readFile(file, "utf8"), file)["trained"];
+}
+
+/** That the state is of this step, finite, and has something of each parameter that was trained. */
+async function checkOptimizer(
+  file: TensorFile,
+  step: number,
+  tensors: optim.OptimizerState["tensors"],
+  { adapter, optimizer }: { readonly adapter: Adapter; readonly optimizer: optim.Optimizer },
+  trained: unknown,
+): Promise<void> {
+  const fail = (found: string, expected: string, tensor?: string): never => {
+    throw new FormatError({ file: file.name, found, expected, ...(tensor !== undefined && { tensor }) });
+  };
+  const written = file.metadata.get("step");
+  if (written !== String(step)) fail(`the optimizer's state after step ${written ?? "(none)"}`, `that after step ${step}`); // prettier-ignore
+  for (const [key, { values }] of tensors) {
+    if (!allFinite(values)) fail("values that are not finite", "the optimizer's state", key);
+  }
+  if (tensors.size === 0) return; // it keeps nothing
+  const having = new Set([...tensors.keys()].map((key) => Number(/\d+$/.exec(key)?.[0])));
+  for (const [path, parameter] of adapter.stateDict()) {
+    const expected = step > 0 && Array.isArray(trained) && trained.includes(path);
+    if (expected && !having.has(optimizer.parameters.indexOf(parameter)))
+      fail(`nothing of ${path}`, "the optimizer's state of every parameter that is trained");
   }
 }
 

@@ -2,7 +2,7 @@
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { directoryFiles, writeFilesAtomic } from "@tiedlora/core/node";
+import { directoryFiles, recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import { isPlainFileName, type nn } from "@tiedlora/core";
 import type { Decoder, SaveOptions } from "@tiedlora/models";
 import { saveModel } from "@tiedlora/models/node";
@@ -12,8 +12,9 @@ import { DataError } from "../data/errors.ts";
 import type { TextFile } from "../data/text.ts";
 import { adapterFiles, type AdapterFormat, loadAdapterFiles, type LoadOptions } from "../files/load.ts";
 import { mergedWeights } from "../files/merged.ts";
-import type { Provenance } from "../files/native.ts";
-import { removeLeftovers, writing } from "./writing.ts";
+import { MLX_TENSORS } from "../files/mlx.ts";
+import { TENSORS_FILE, type Provenance } from "../files/native.ts";
+import { writing } from "./writing.ts";
 
 /** A text file for `readRecords`. Throws if there is none, or it is empty. */
 export async function textFile(path: string): Promise<TextFile> {
@@ -24,7 +25,10 @@ export async function textFile(path: string): Promise<TextFile> {
   return { name: path, pieces: () => createReadStream(path) as AsyncIterable<Uint8Array> };
 }
 
-/** Writes an adapter into a directory. Either all files are replaced, or none. Throws if the format cannot hold it. */
+/**
+ * Writes an adapter into a directory, in the place of one that is there. Either all files are replaced, or none. Throws if the
+ * format cannot hold it.
+ */
 export async function saveAdapter(
   adapter: Adapter,
   directory: string,
@@ -32,8 +36,9 @@ export async function saveAdapter(
   format: AdapterFormat = "native",
 ): Promise<void> {
   const files = adapterFiles(adapter, format, provenance);
-  await removeLeftovers(directory);
-  await writing(directory, () => writeFilesAtomic(directory, files));
+  await recoverDirectory(directory);
+  const others = [TENSORS_FILE, MLX_TENSORS].filter((name) => !files.some(([one]) => one === name));
+  await writing(directory, () => writeFilesAtomic(directory, files, others));
 }
 
 /**
@@ -67,7 +72,7 @@ export async function saveMerged(
   options: SaveOptions & { readonly copyFrom?: string } = {},
 ): Promise<void> {
   const replace = mergedWeights(model);
-  await removeLeftovers(directory);
+  await recoverDirectory(directory);
   await writing(directory, () => saveModel(model, directory, { ...options, replace }));
 }
 

@@ -1,9 +1,9 @@
 /** Metrics of a run on disk: metrics.jsonl, metrics.csv, and event files for TensorBoard. Written as they come. */
 import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { writeFileAtomic } from "@tiedlora/core/node";
+import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
 import { eventFileName, scalarsEvent, startEvent, versionEvent } from "./tensorboard.ts";
-import { removeLeftovers, writeError, writing } from "./writing.ts";
+import { writeError, writing } from "./writing.ts";
 
 /** The kinds of files that metrics are written to. */
 export const METRIC_FORMATS = ["jsonl", "csv", "tensorboard"] as const;
@@ -53,7 +53,7 @@ export class MetricsLog {
 
   async #start(formats: readonly MetricFormat[], step: number): Promise<void> {
     mkdirSync(this.#directory, { recursive: true });
-    await removeLeftovers(this.#directory);
+    await recoverDirectory(this.#directory);
     for (const format of new Set(formats)) {
       if (format === "tensorboard") {
         const write = this.#append(eventFileName(Date.now() / 1000));
@@ -86,7 +86,7 @@ export class MetricsLog {
   }
 
   close(): void {
-    for (const file of this.#files) closeSync(file);
+    for (const file of this.#files.splice(0)) closeSync(file);
   }
 }
 

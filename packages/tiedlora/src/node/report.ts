@@ -1,15 +1,16 @@
 /** Writes the report of a sweep's folder: report.html, runs.csv and summary.csv. */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeFilesAtomic } from "@tiedlora/core/node";
+import { recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import { runsCsv, summaryCsv } from "../report/csv.ts";
 import { type PageParts, reportHtml } from "../report/html.ts";
 import { summarize, type Summary } from "../report/summary.ts";
 import { RunStore } from "./sweep/store.ts";
-import { removeLeftovers, writing } from "./writing.ts";
+import { checkFree } from "./holdings.ts";
+import { writing } from "./writing.ts";
 
 export interface WrittenReport {
   readonly files: readonly string[];
@@ -18,8 +19,23 @@ export interface WrittenReport {
   readonly failures: number;
 }
 
+export interface ReportOptions {
+  /** Its heading. */
+  readonly title: string;
+  /** Replaces files of the report's names that are there. Default: false; they are an error. */
+  readonly force?: boolean;
+}
+
+const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
+
 /** Reads the results in `directory`, and writes the report into `out`. Throws if there are no results. */
-export async function writeReport(directory: string, out: string, title: string): Promise<WrittenReport> {
+export async function writeReport(
+  directory: string,
+  out: string,
+  { title, force = false }: ReportOptions,
+): Promise<WrittenReport> {
+  const there = await readdir(out).catch((): string[] => []);
+  checkFree(out, FILES.filter((name) => there.includes(name)), force); // prettier-ignore
   const store = new RunStore(directory);
   const [results, failures] = await Promise.all([store.finished(), store.failures()]);
   if (results.length === 0) {
@@ -28,13 +44,13 @@ export async function writeReport(directory: string, out: string, title: string)
     );
   }
   const summary = summarize(results);
-  const spec = await readFile(join(directory, "sweep.yaml"), "utf8").catch(() => null);
+  const spec = await store.spec();
   const files: [string, string][] = [
     ["report.html", reportHtml({ title, results, failures, summary, spec }, await pageParts())],
     ["runs.csv", runsCsv(results)],
     ["summary.csv", summaryCsv(summary)],
   ];
-  await removeLeftovers(out);
+  await recoverDirectory(out);
   await writing(out, () => writeFilesAtomic(out, files));
   return {
     files: files.map(([name]) => join(out, name)),

@@ -2,7 +2,6 @@
  * A training run in a directory: trains, evaluates, writes metrics and checkpoints, stops early, and goes on where it was
  * cut off. In the directory lie the adapter (at the end), `checkpoints/` and `logs/`.
  */
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { optim } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
@@ -14,9 +13,7 @@ import { evaluate, type Evaluation } from "../train/evaluate.ts";
 import { train, type StepReport } from "../train/train.ts";
 import {
   checkpointName,
-  checkpointSteps,
   pruneCheckpoints,
-  readState,
   restoreAdapter,
   restoreCheckpoint,
   saveCheckpoint,
@@ -24,6 +21,7 @@ import {
 } from "./checkpoint.ts";
 import { saveAdapter } from "./files.ts";
 import { MetricsLog, type MetricFormat } from "./metrics.ts";
+import { RunFolder } from "./run-folder.ts";
 
 /** What `run` needs. */
 export interface RunOptions {
@@ -50,11 +48,20 @@ export interface RunOptions {
   /** Steps between checkpoints; there is one at the end, and one of the best step, in any case. */
   readonly saveEvery: number;
   readonly log: readonly MetricFormat[];
-  /** Goes on from the last checkpoint in the directory, if there is one. Otherwise what is there is replaced. */
+  /** Goes on from the newest whole checkpoint in the directory, if there is one. */
   readonly resume: boolean;
+  /**
+   * Takes the place of the run or adapter that is in the directory, which stands until this one has its first checkpoint.
+   * Default: false; a directory that has one is an error.
+   */
+  readonly restart?: boolean;
+  /** Lines of YAML that are kept as the directory's run.yaml. */
+  readonly settings?: string;
   /** Goes into the adapter's files. */
   readonly provenance?: Provenance;
   readonly signal?: AbortSignal;
+  /** Is told of checkpoints that were found damaged, and what is done about it. */
+  readonly onNote?: (note: string) => void;
   /** Is told of each step, and of the evaluation after it. */
   readonly onStep?: (report: StepReport, evaluation: Evaluation | null) => void;
 }
@@ -70,37 +77,40 @@ export interface RunResult {
   readonly best: RunState["best"];
 }
 
-/** Where a run's checkpoints are. */
-function checkpointDirectory(directory: string): string {
-  return join(directory, "checkpoints");
-}
-
-/** The state of the last checkpoint of a run; null: there is none. */
-export async function lastState(directory: string): Promise<RunState | null> {
-  const checkpoints = checkpointDirectory(directory);
-  const step = (await checkpointSteps(checkpoints)).at(-1);
-  return step === undefined ? null : readState(checkpoints, step);
-}
-
 /**
  * Runs it. A run that is cut off and resumed gives the adapter of one that was not, bit for bit, on a backend that
- * computes the same bits twice. Throws DivergedError when the loss stops being a number; what was saved before stays.
+ * computes the same bits twice. Throws DivergedError when numbers stop being finite; what was saved before stays. Throws
+ * FolderInUseError if another process works in the directory.
  */
 export async function run(options: RunOptions): Promise<RunResult> {
-  const checkpoints = checkpointDirectory(options.directory);
-  let state = await startState(options, checkpoints);
-  const log = await MetricsLog.open(join(options.directory, "logs"), options.log, state.step);
+  const { directory, resume, restart } = options;
+  if (resume && restart === true) throw new Error("resume and restart are both given; give one of them");
+  const folder = await RunFolder.open(directory, resume ? "resume" : restart === true ? "restart" : "new");
+  try {
+    for (const note of folder.notes) options.onNote?.(note);
+    return await runIn(folder, options);
+  } finally {
+    await folder.close();
+  }
+}
+
+/** As `run`, in a folder that is open. */
+export async function runIn(folder: RunFolder, options: RunOptions): Promise<RunResult> {
+  let state = await startState(options, folder);
+  await folder.begin();
+  if (options.settings !== undefined) await folder.writeSettings(options.settings);
+  const keeper = await Keeper.open(folder, options);
   try {
     if (!isOver(state, options)) {
-      for await (const next of runSteps(options, state, log)) state = next;
+      for await (const next of runSteps(options, state, keeper)) state = next;
     }
+    await keeper.keep(state); // it may have been interrupted in between
   } finally {
-    log.close();
+    keeper.close();
   }
-  await keep(options, checkpoints, state); // it may have been interrupted in between
   const saved = state.best?.step ?? state.step;
   if (saved !== state.step)
-    await restoreAdapter(join(checkpoints, checkpointName(saved), TENSORS_FILE), options.adapter);
+    await restoreAdapter(join(folder.checkpoints, checkpointName(saved), TENSORS_FILE), options.adapter);
   await saveAdapter(options.adapter, options.directory, {
     ...options.provenance,
     step: String(saved),
@@ -110,26 +120,67 @@ export async function run(options: RunOptions): Promise<RunResult> {
 }
 
 /** Where the run begins: at a checkpoint, or anew. */
-async function startState(options: RunOptions, checkpoints: string): Promise<RunState> {
-  const last = options.resume ? await lastState(options.directory) : null;
-  if (last === null) {
-    await rm(checkpoints, { recursive: true, force: true });
-    await rm(join(options.directory, "logs"), { recursive: true, force: true });
+async function startState(options: RunOptions, { checkpoints, last }: RunFolder): Promise<RunState> {
+  if (last === null)
     return { step: 0, tokens: 0, best: null, sinceBest: 0, finished: false, data: options.fingerprint };
-  }
   if (last.data !== options.fingerprint) {
     throw new Error(
       `the training examples are not those that the run in ${options.directory} was started with; give these again, or ` +
         `start a new run in another directory`,
     );
   }
-  await pruneCheckpoints(checkpoints, keptSteps(last));
   await restoreCheckpoint(checkpoints, last.step, options);
   return last;
 }
 
+/** Keeps checkpoints and metrics. */
+class Keeper {
+  readonly #folder: RunFolder;
+  readonly #options: RunOptions;
+  #log: MetricsLog;
+  /** The steps of the last two checkpoints: should the last turn out to be damaged, there is one to go back to. */
+  #kept: readonly number[];
+
+  private constructor(folder: RunFolder, options: RunOptions, log: MetricsLog) {
+    this.#folder = folder;
+    this.#options = options;
+    this.#log = log;
+    this.#kept = folder.last === null ? [] : [folder.last.step];
+  }
+
+  static async open(folder: RunFolder, options: RunOptions): Promise<Keeper> {
+    const log = await MetricsLog.open(folder.logs, options.log, folder.last?.step ?? 0);
+    return new Keeper(folder, options, log);
+  }
+
+  write(metrics: Parameters<MetricsLog["write"]>[0]): void {
+    this.#log.write(metrics);
+  }
+
+  /** Saves a checkpoint of the state, and removes those that are not needed any more. */
+  async keep(state: RunState): Promise<void> {
+    const { step, best } = state;
+    if (this.#kept.at(-1) === step) return;
+    await saveCheckpoint(this.#folder.checkpoints, this.#options, state, this.#options.provenance ?? {});
+    this.#kept = [...this.#kept.slice(-1), step];
+    if (this.#folder.replaces) await this.#settle(step);
+    await pruneCheckpoints(this.#folder.checkpoints, [...this.#kept, ...(best === null ? [] : [best.step])]);
+  }
+
+  /** Now there is something to go on from: the older run goes. */
+  async #settle(step: number): Promise<void> {
+    this.#log.close();
+    await this.#folder.settle();
+    this.#log = await MetricsLog.open(this.#folder.logs, this.#options.log, step);
+  }
+
+  close(): void {
+    this.#log.close();
+  }
+}
+
 /** The state after each step that is done. */
-async function* runSteps(options: RunOptions, start: RunState, log: MetricsLog): AsyncGenerator<RunState> {
+async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): AsyncGenerator<RunState> {
   const { model, adapter, examples, valid, steps, evalEvery, saveEvery, padId, maxLength, batch } = options;
   const held = valid && evaluationBatches(valid, { batch, maxLength, padId });
   const evaluates = (step: number): boolean =>
@@ -148,10 +199,10 @@ async function* runSteps(options: RunOptions, start: RunState, log: MetricsLog):
       : null;
     const before = state;
     state = stateAfter(before, report, evaluation, options);
-    log.write(metricsOf(report, evaluation));
+    keeper.write(metricsOf(report, evaluation));
     options.onStep?.(report, evaluation);
     if (state.finished || state.best !== before.best || report.step % saveEvery === 0)
-      await keep(options, checkpointDirectory(options.directory), state);
+      await keeper.keep(state);
     yield state;
     if (state.finished) return;
   }
@@ -173,16 +224,6 @@ function stateAfter(
 /** Whether nothing is left to do. */
 function isOver({ step, sinceBest }: RunState, { steps, patience }: RunOptions): boolean {
   return step >= steps || (patience !== undefined && sinceBest >= patience);
-}
-
-/** Saves a checkpoint of the state, and removes those that are not needed any more. */
-async function keep(options: RunOptions, checkpoints: string, state: RunState): Promise<void> {
-  await saveCheckpoint(checkpoints, options, state, options.provenance ?? {});
-  await pruneCheckpoints(checkpoints, keptSteps(state));
-}
-
-function keptSteps({ best }: RunState): number[] {
-  return best === null ? [] : [best.step];
 }
 
 function metricsOf(report: StepReport, evaluation: Evaluation | null): Parameters<MetricsLog["write"]>[0] {

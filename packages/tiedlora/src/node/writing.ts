@@ -1,8 +1,7 @@
 /**
  * What the system says when it does not let write: for a full disk it names no path, for others the one of a temporary file.
  */
-import { rm, readdir } from "node:fs/promises";
-import { join, resolve, sep } from "node:path";
+import { resolve, sep } from "node:path";
 import { getSystemErrorMap } from "node:util";
 
 /** Does `work`, which writes in a directory; an error of the system says where that was. */
@@ -39,21 +38,4 @@ export function isWriteError(error: unknown): boolean {
 /** Whether one is the other, or in the other: making a directory fails where its parents are made. */
 function isAround(a: string, b: string): boolean {
   return a === b || a.startsWith(b.replace(/[/\\]?$/, sep)) || b.startsWith(a.replace(/[/\\]?$/, sep));
-}
-
-/** Removes the temporary files, in a directory, of processes that were killed while they wrote. */
-export async function removeLeftovers(directory: string): Promise<void> {
-  for (const name of await readdir(directory).catch(() => [])) {
-    const owner = /^\..+\.(\d+)-\d+\.tmp$/.exec(name)?.[1];
-    if (owner !== undefined && !isAlive(Number(owner))) await rm(join(directory, name), { force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
-  }
 }

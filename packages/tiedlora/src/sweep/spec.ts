@@ -57,7 +57,7 @@ const SPEC = z.strictObject({
     seq: whole(2).default(128),
     "loss-only": z.boolean().default(false),
   }),
-  out: z.string(),
+  out: z.string().min(1, { error: "expected a folder" }),
   search: z
     .union([z.literal("grid"), z.strictObject({ random: whole(1), seed: whole(0).default(0) })], {
       error: "expected grid, or { random: 20 } for so many runs of it",

@@ -12,6 +12,15 @@ export class DivergedError extends Error {
     this.name = "DivergedError";
     this.step = step;
   }
+
+  /** The update of a step whose loss was still a number has made values of `what` infinite, or NaN. */
+  static after(step: number, what: string): DivergedError {
+    const error = new DivergedError(step, NaN, "");
+    error.message =
+      `after step ${step} not all values of ${what} are finite: try a lower learning rate, a warm-up, or a smaller bound ` +
+      `for the gradients (--clip). Nothing of this step was saved`;
+    return error;
+  }
 }
 
 /** Says which parameter holds numbers that are not finite, and what to do. */

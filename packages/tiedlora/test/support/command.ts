@@ -31,7 +31,12 @@ export const scriptArguments = (script: string): string[] =>
 
 /** Starts it as a process, from the sources. */
 export function start(...argv: string[]): ChildProcess {
-  return spawn(process.execPath, [...scriptArguments("tiedlora.ts"), ...argv], {
+  return startScript("tiedlora.ts", ...argv);
+}
+
+/** Starts a script of this folder as a process. */
+export function startScript(script: string, ...argv: string[]): ChildProcess {
+  return spawn(process.execPath, [...scriptArguments(script), ...argv], {
     stdio: ["ignore", "pipe", "pipe"],
     cwd: join(import.meta.dirname, "../../../.."),
   });

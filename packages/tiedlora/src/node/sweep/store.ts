@@ -4,10 +4,14 @@
  */
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { writeFileAtomic } from "@tiedlora/core/node";
+import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
 import type { RunFailure, RunResult } from "../../sweep/config.ts";
 import { parseFailure, parseResult } from "../../sweep/results.ts";
-import { removeLeftovers, writing } from "../writing.ts";
+import { HOLDINGS, holdingsOf } from "../holdings.ts";
+import { writing } from "../writing.ts";
+
+/** The sweep's own file, as it was when the results were written. */
+const SPEC_FILE = "sweep.yaml";
 
 export class RunStore {
   readonly directory: string;
@@ -16,19 +20,37 @@ export class RunStore {
     this.directory = directory;
   }
 
-  /** Makes the folder, and finds out now whether it can be written. */
-  async prepare(): Promise<void> {
+  /**
+   * Makes the folder, keeps the text of the sweep's own file in it, and so finds out now whether it can be written. Says
+   * whether there was another text. Throws if something else is in the folder.
+   */
+  async prepare(text: string): Promise<"changed" | "same" | "new"> {
+    const holdings = await holdingsOf(this.directory);
+    const other = [...holdings].find((one) => one !== "sweep");
+    if (other !== undefined)
+      throw new Error(`--out ${this.directory}: ${HOLDINGS[other]} is in there; give another directory`);
+    const before = await this.spec();
+    if (before !== null && before !== text && !holdings.has("sweep"))
+      throw new Error(
+        `--out ${this.directory}: there is another ${SPEC_FILE} in there, which would be replaced; give it another name, or ` +
+          `give another directory`,
+      );
     for (const kind of ["runs", "failed"]) {
       const folder = join(this.directory, kind);
       await writing(this.directory, () => mkdir(folder, { recursive: true }));
-      await removeLeftovers(folder);
+      await recoverDirectory(folder);
     }
-    await removeLeftovers(this.directory);
+    await recoverDirectory(this.directory);
+    if (before !== text) await this.#write(SPEC_FILE, text);
+    return before === null ? "new" : before === text ? "same" : "changed";
   }
 
-  /** Keeps the text of the sweep's own file beside its results. */
-  async describe(text: string): Promise<void> {
-    await this.#write("sweep.yaml", text);
+  /** The text of the sweep's own file; null: there is none. */
+  async spec(): Promise<string | null> {
+    return readFile(join(this.directory, SPEC_FILE), "utf8").catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+      throw error;
+    });
   }
 
   async finish(result: RunResult): Promise<void> {

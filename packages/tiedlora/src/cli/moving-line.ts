@@ -1,0 +1,57 @@
+/** The line that moves at the bottom of a terminal. Whatever ends the process, the terminal gets its cursor back. */
+import { MultiBar } from "cli-progress";
+import { SIGNALS } from "./interrupt.ts";
+
+/** Shows the cursor, and lets long lines wrap again. */
+const RESTORE = "\u001b[?25h\u001b[?7h";
+
+export class MovingLine {
+  readonly #bars: MultiBar;
+  readonly #bar: ReturnType<MultiBar["create"]>;
+
+  /** `unit`: what is counted, up to `total`. */
+  constructor(unit: string, total: number) {
+    this.#bars = new MultiBar({
+      format: `${unit} {value}/{total} [{bar}] {text}`,
+      barsize: 20,
+      barCompleteChar: "#",
+      barIncompleteChar: ".",
+      stream: process.stderr,
+      hideCursor: true,
+      clearOnComplete: true,
+    });
+    process.on("exit", this.#restore);
+    for (const name of SIGNALS) process.on(name, this.#onSignal);
+    this.#bar = this.#bars.create(total, 0, { text: "" });
+  }
+
+  update(value: number, text: string): void {
+    this.#bar.update(value, { text });
+  }
+
+  /** A line that stays, above. */
+  log(line: string): void {
+    this.#bars.log(`${line}\n`);
+  }
+
+  stop(): void {
+    this.#bars.stop();
+    this.#release();
+  }
+
+  #release(): void {
+    process.off("exit", this.#restore);
+    for (const name of SIGNALS) process.off(name, this.#onSignal);
+  }
+
+  readonly #restore = (): void => {
+    process.stderr.write(RESTORE);
+  };
+
+  /** A signal that nobody else listens to ends the process, and no "exit" is told of it. */
+  readonly #onSignal = (name: NodeJS.Signals): void => {
+    if (process.listenerCount(name) > 1) return;
+    this.stop();
+    process.kill(process.pid, name);
+  };
+}
