@@ -1,6 +1,7 @@
 /** Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models. */
 export { adapt, Adapter, type AdaptOptions, type FactorSelection } from "./adapter.ts";
 export { adaptersOf, type AdapterSet } from "./adapters.ts";
+export { type InitExpectation, initFromFiles, type InitOptions } from "./init-from.ts";
 export { type Host, hostInfos, hostsOf } from "./hosts.ts";
 export { combine, type CombineOptions } from "./combine.ts";
 export {

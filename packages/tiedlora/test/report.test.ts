@@ -1,6 +1,6 @@
 /** Reports: means with intervals, the smallest good adapter, tables for other programs, and one page that needs no other file. */
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -14,6 +14,7 @@ import { ALL_TASKS, summarize } from "../src/report/summary.ts";
 import { BASELINE, type RunConfig, runId, type RunResult } from "../src/sweep/config.ts";
 import { expandSweep } from "../src/sweep/expand.ts";
 import { parseSweep } from "../src/sweep/spec.ts";
+import { tiedlora } from "./support/command.ts";
 
 const close = (actual: number, expected: number): void =>
   assert.ok(Math.abs(actual - expected) < 1e-9, `${actual}, expected ${expected}`);
@@ -124,6 +125,43 @@ test("of several learning rates the validation loss decides, not the test", () =
   const { groups } = summarize([first!, other]);
   assert.equal(groups.length, 1);
   assert.equal(groups[0]!.quality.mean, 1);
+  assert.deepEqual([groups[0]!.chosen, groups[0]!.variants], [{ lr: 0.5 }, 2]);
+});
+
+test("the report says which values won, from how many, and how that was decided", () => {
+  const rates = (text: string): string =>
+    text.replace("seed: [0, 1]", "seed: [0, 1], lr: [0.1, 0.5], batch: [4, 8]");
+  const results = expandSweep(parseSweep(rates(SWEEP), "x")).map((config) => {
+    const best = config.task === "choice" || config.method === "lora" ? 0.5 : 0.1;
+    const result = resultOf(config, config.lr === best ? 1 : 90); // the worst in the test
+    const loss = (config.lr === best ? 0.1 : 0.2) + (config.batch === 8 ? 0 : 0.01);
+    return config.method === BASELINE ? result : { ...result, valid: [[4, loss]] as const };
+  });
+  const summary = summarize(results);
+  for (const { task, method, chosen, variants } of summary.groups)
+    assert.deepEqual(
+      [chosen, variants],
+      [{ lr: task === "choice" || method === "lora" ? 0.5 : 0.1, batch: 8 }, 4],
+    );
+  assert.deepEqual(
+    summary.averages.map(({ method, chosen }) => [method, chosen]),
+    [["lora", { lr: 0.5, batch: 8 }], ["lora", { lr: 0.5, batch: 8 }], ["tl6", { batch: 8 }], ["tl6", { batch: 8 }]].sort(),
+    "where tasks disagree, no value is that of all",
+  ); // prettier-ignore
+  const html = reportHtml(
+    { title: "t", results, failures: [], summary, spec: null, missing: [], leftOut: [] },
+    { scripts: [], styles: [] },
+  );
+  assert.match(
+    html,
+    /Where lr, batch varied too, .* lowest validation loss .* the test set decided nothing\./,
+  );
+  assert.match(html, /<th>chosen by validation<\/th>/);
+  assert.match(html, /<td>lr 0\.5, batch 8 \(of 4\)<\/td>/);
+  const [header, ...rows] = summaryCsv(summary).trimEnd().split("\r\n");
+  assert.ok(header!.endsWith(",variants,chosen_lr,chosen_steps,chosen_batch,chosen_dropout,chosen_target"));
+  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,"), rows[0]);
+  for (const row of rows) assert.equal(row.split(",").length, header!.split(",").length);
 });
 
 test("charts have a line for each method, by size and by rank, and learning curves for each rank", () => {
@@ -153,7 +191,7 @@ test("tables: one row a run and one a group, quoted as RFC 4180 says", () => {
   assert.equal(rows[0]!.split(",").length, rows[1]!.split(",").length - 1);
   const groups = summaryCsv(summarize(RESULTS)).trimEnd().split("\r\n");
   assert.equal(groups.length, 1 + 8 + 4);
-  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0");
+  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,");
 });
 
 test("the page holds all it needs, and text from runs cannot become markup", () => {
@@ -164,12 +202,14 @@ test("the page holds all it needs, and text from runs cannot become markup", () 
       failures: [{ id: "bad", config: RESULTS[0]!.config, message: "the loss is NaN & <more>" }],
       summary: summarize(RESULTS),
       spec: SWEEP,
+      missing: [],
+      leftOut: ["<i>old</i>"],
     },
     { scripts: ["const a = 1;"], styles: ["b{}"], digest: () => "abc=" },
   );
   assert.match(html, /content="default-src &#39;none&#39;; script-src &#39;sha256-abc=&#39;;/);
   assert.ok(html.includes("<h1>A &lt;b&gt;</h1>"));
-  assert.ok(html.includes("the loss is NaN &amp; &lt;more&gt;"));
+  assert.ok(html.includes("the loss is NaN &amp; &lt;more&gt;") && html.includes("&lt;i&gt;old"));
   assert.ok(!html.includes("<script>alert"));
   assert.doesNotMatch(html, /(src|href)="(?!data:,")/);
   assert.ok(
@@ -195,4 +235,42 @@ test("a folder's report is written beside its results; one without results says 
   );
   const html = await readFile(files[0]!, "utf8");
   assert.ok(html.includes("uPlot") && html.length > 40_000);
+});
+
+test("only runs of the sweep's file count; those of an earlier version of it are named and left out", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "tiedlora-report-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const store = new RunStore(directory);
+  assert.equal(await store.prepare(SWEEP), "new");
+  for (const result of RESULTS) await store.finish(result);
+  await store.fail({ id: RESULTS[5]!.id, config: RESULTS[5]!.config, message: "of the earlier file" });
+  const changed = SWEEP.replace("rank: [2, 8], seed: [0, 1]", "rank: [2, 16], seed: [0, 2], lr: 0.002");
+  assert.equal(await store.prepare(SWEEP), "same");
+  assert.equal(await store.prepare(changed), "changed");
+  const now = expandSweep(parseSweep(changed, "x"));
+  const [, , ...done] = now.slice(0, -3);
+  for (const config of done) await store.finish(resultOf(config, 50));
+  const out = join(directory, "out");
+  const report = await writeReport(directory, out, { title: "t" });
+  const old = RESULTS.filter(({ config }) => config.method !== BASELINE).map(({ id }) => id);
+  assert.deepEqual([...new Set(report.leftOut)].sort(), old.sort());
+  assert.deepEqual([report.runs, report.missing, report.failures], [2 + done.length, 3, 0]);
+  assert.ok(
+    report.summary.groups.every(({ quality }) => Math.abs(quality.mean - 50) < 1e-9),
+    "nothing else is mixed in",
+  );
+  const [html, csv] = await Promise.all(
+    ["report.html", "runs.csv"].map((name) => readFile(join(out, name), "utf8")),
+  );
+  for (const id of old) assert.ok(html!.includes(`<td>${id}</td>`) && !csv!.includes(id), id);
+  for (const config of done) assert.ok(csv!.includes(runId(config)));
+  const { code, info } = await tiedlora("report", directory, "--out", join(directory, "again"));
+  assert.equal(code, 0);
+  assert.match(info, /note: 3 runs of the sweep's file are not done yet/);
+  assert.match(info, new RegExp(`note: ${report.leftOut.length} runs are left out, because the sweep's file has changed since: \\S`)); // prettier-ignore
+  await writeFile(join(directory, "sweep.yaml"), "vary: [");
+  await assert.rejects(
+    writeReport(directory, out, { title: "t", force: true }),
+    /sweep\.yaml, line \d+: not YAML/,
+  );
 });

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, wri
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { crc32c } from "../src/node/tensorboard.ts";
+import { edit } from "./support/checkpoints.ts";
 import { tiedlora, type Result } from "./support/command.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
 
@@ -48,14 +49,14 @@ suite("a run", () => {
     );
   });
 
-  test("keeps the last checkpoint and the best, and saves the best adapter", () => {
+  test("keeps the last two checkpoints and the best, and saves the best adapter", () => {
     const best = steps(whole)
       .filter((one) => "validLoss" in one)
       .reduce((a, b) => (b["validLoss"]! < a["validLoss"]! ? b : a));
     const name = `step-0000000${best["step"]}`;
     assert.deepEqual(
       readdirSync(join(folder, "whole/checkpoints")),
-      [...new Set([name, "step-00000009"])].sort(),
+      [...new Set([name, "step-00000008", "step-00000009"])].sort(),
     );
     assert.match(whole.info, new RegExp(`the best step is ${best["step"]}, `));
     const body = (path: string): string =>
@@ -129,8 +130,8 @@ suite("a run", () => {
   });
 
   test("that is not finished is not overwritten by accident", async () => {
-    const state = join(folder, "cut/checkpoints/step-00000006/state.json");
-    writeFileSync(state, readFileSync(state, "utf8").replace('"finished": true', '"finished": false'));
+    const checkpoint = join(folder, "cut/checkpoints/step-00000006");
+    edit(checkpoint, "state.json", (text) => text.replace('"finished": true', '"finished": false'));
     const again = await run("cut");
     assert.equal(again.code, 1);
     assert.match(
@@ -314,7 +315,7 @@ suite("a directory that cannot be written", () => {
     ];
     rmSync(join(folder, "blocked/run.yaml"));
     mkdirSync(join(folder, "blocked/run.yaml/in-the-way"), { recursive: true }); // stops root too, unlike permissions
-    const result = await run("blocked", "--steps", "2");
+    const result = await run("blocked", "--steps", "2", "--restart");
     assert.equal(result.code, 1);
     assert.match(result.info, /error: .*run\.yaml/);
     assert.deepEqual(

@@ -9,13 +9,15 @@ import { dataFile } from "../node/data.ts";
 import { textFile } from "../node/files.ts";
 import { writing } from "../node/writing.ts";
 import { countParameters } from "../plan.ts";
+import type { LinearInfo } from "../sites.ts";
 import { rankProblem } from "./checks.ts";
 import { checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
 import { paint, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
-import { methodOf, stepsOf, trainedOn } from "./train.ts";
-import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkInitFrom } from "./start-adapter.ts";
+import { stepsOf, trainedOn } from "./train.ts";
+import { methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
 
 export function addInit(program: Command, output: Output): void {
@@ -63,12 +65,10 @@ export function addValidate(program: Command, output: Output): void {
 async function validate(settings: TrainSettings, output: Output): Promise<void> {
   await checkModelDirectory(settings.model);
   await checkLength(settings.model, settings.seq);
+  await checkInitFrom(settings);
   const config = await loadConfig(settings.model);
   const linears = linearSpecs(config);
-  const method = methodOf(settings);
-  const problem = rankProblem(linears, method);
-  if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
-  const { trainable } = countParameters(linears, method);
+  const adapter = settings.initFrom === undefined ? methodText(linears, settings, output) : `the adapter in ${settings.initFrom}`; // prettier-ignore
   const tokenizer = await loadTokenizer(settings.model);
   const file = (await dataFile(settings.data, "train"))!;
   const dataset = await openData(file, tokenizer, settings, config);
@@ -84,8 +84,17 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
     );
   const steps = stepsOf(settings, trainedOn(dataset, settings).length);
   output.info(
-    `${paint("green", "valid:")} ${method.name} rank ${method.rank}, ${trainable.toLocaleString("en-US")} trainable parameters, ` +
-      `${steps} steps of ${settings.batch * settings.accumulate} ${settings.pack ? "packed sequences" : "examples"} at a ` +
-      `learning rate of ${settings.lr}`,
+    `${paint("green", "valid:")} ${adapter}, ` +
+      `${steps} steps of ${settings.batch * settings.accumulate} ${settings.pack ? "packed sequences" : "examples"}` +
+      (settings.initFrom === undefined ? ` at a learning rate of ${settings.lr}` : ""),
   );
+}
+
+/** "tl6 rank 8, 4,848 trainable parameters" */
+function methodText(linears: readonly LinearInfo[], settings: TrainSettings, output: Output): string {
+  const method = methodOf(settings);
+  const problem = rankProblem(linears, method);
+  if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
+  const { trainable } = countParameters(linears, method);
+  return `${method.name} rank ${method.rank}, ${trainable.toLocaleString("en-US")} trainable parameters`;
 }

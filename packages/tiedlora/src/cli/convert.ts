@@ -37,6 +37,7 @@ export function addMerge(program: Command, output: Output): void {
         "\nExample:\n  tiedlora merge --model ./llama --adapter ./adapter --out ./merged",
     )
     .action(async (flags: OutFlags) => {
+      if (flags.model !== undefined) checkOther(flags.out, flags.model, "the model's own directory");
       await withAdapter(flags, "model", async ({ model, directory, separator }) => {
         checkOther(flags.out, directory, "the model's own directory");
         await saveMerged(model, flags.out, { copyFrom: directory });
@@ -72,8 +73,8 @@ export function addImport(program: Command, output: Output): void {
 }
 
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
+  if (flags.adapter !== undefined) checkOther(flags.out, flags.adapter, "the adapter's own directory");
   await withAdapter(flags, "adapter", async ({ adapter, directory, separator }) => {
-    checkOther(flags.out, flags.adapter!, "the adapter's own directory");
     const kept = separator === undefined ? {} : { separator };
     await saveAdapter(adapter, flags.out, { base_model: directory, ...kept }, format);
     if (format === "mlx") noteSeparator(output, separator);

@@ -1,7 +1,8 @@
 /** `tiedlora report`: what a sweep found, as one HTML file and as tables. */
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
-import { writeReport } from "../node/report.ts";
+import { type WrittenReport, writeReport } from "../node/report.ts";
+import { choiceText, chosenText, type Group } from "../report/summary.ts";
 import { checkOut } from "./checks.ts";
 import { path } from "./options.ts";
 import { paint, type Output } from "./output.ts";
@@ -32,11 +33,34 @@ export function addReport(program: Command, output: Output): void {
       const report = await writeReport(directory, out, { title, force: options.force === true });
       for (const { task, lora, found } of report.summary.smallest) {
         output.info(
-          `${paint("bold", task)}: ${found.method} rank ${found.rank} (${found.trainable.toLocaleString("en-US")} parameters) is the ` +
-            `smallest within 1 % of lora rank ${lora.rank} (${lora.trainable.toLocaleString("en-US")})`,
+          `${paint("bold", task)}: ${named(found)} (${found.trainable.toLocaleString("en-US")} parameters) is the ` +
+            `smallest within 1 % of ${named(lora)} (${lora.trainable.toLocaleString("en-US")})`,
         );
       }
+      const choice = choiceText(report.summary);
+      if (choice !== null) output.info(choice);
+      for (const note of notesOn(report)) output.info(`${paint("yellow", "note:")} ${note}`);
       if (report.failures > 0) output.info(`${report.failures} runs failed; they are listed in the report`);
       for (const file of report.files) output.out(file);
     });
+}
+
+/** "tl6 rank 8, lr 0.03" */
+function named(group: Group): string {
+  const chosen = chosenText(group);
+  return `${group.method} rank ${group.rank}${chosen === "" ? "" : `, ${chosen}`}`;
+}
+
+const NAMED = 5;
+
+function notesOn({ missing, leftOut }: WrittenReport): string[] {
+  const names = leftOut.slice(0, NAMED).join(", ") + (leftOut.length > NAMED ? ", ..." : "");
+  return [
+    ...(missing > 0
+      ? [`${missing} runs of the sweep's file are not done yet; tiedlora sweep goes on with them`]
+      : []),
+    ...(leftOut.length > 0
+      ? [`${leftOut.length} runs are left out, because the sweep's file has changed since: ${names}`]
+      : []),
+  ];
 }

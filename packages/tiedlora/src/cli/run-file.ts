@@ -22,11 +22,18 @@ const FREE: readonly (keyof TrainSettings)[] = [
   "backend",
 ];
 
+export interface RunSettings {
+  readonly settings: TrainSettings;
+  /** Those that were given, or are the run's that goes on; the others are defaults. */
+  readonly given: ReadonlySet<keyof TrainSettings>;
+  readonly resume: boolean;
+}
+
 /**
  * Settings of `train`. With `--resume` those of the run in `--out`; other ones are an error, and where there is no run yet,
  * it begins.
  */
-export async function runSettings(flags: RunFlags): Promise<{ settings: TrainSettings; resume: boolean }> {
+export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   const out = flags["out"];
   if (flags.resume && flags.restart)
     throw new UsageError("--resume and --restart are both given; give one of them");
@@ -36,7 +43,8 @@ export async function runSettings(flags: RunFlags): Promise<{ settings: TrainSet
     const settings = await resolveSettings(TRAIN_SETTINGS, flags, flags.config);
     checkSteps(settings);
     const again = flags.resume && file === null ? await runSettings({ ...flags, out: settings.out }) : null;
-    return again ?? { settings, resume: flags.resume === true };
+    const given = { ...(flags.config && (await readSettings(TRAIN_SETTINGS, flags.config))), ...definedOf(flags) }; // prettier-ignore
+    return again ?? { settings, given: keysOf(given), resume: flags.resume === true };
   }
   const saved = await readSettings(TRAIN_SETTINGS, file);
   const fromFile = flags.config === undefined ? {} : await readSettings(TRAIN_SETTINGS, flags.config);
@@ -49,8 +57,9 @@ export async function runSettings(flags: RunFlags): Promise<{ settings: TrainSet
     );
   }
   if (given["steps"] !== undefined) given["epochs"] = undefined;
-  const settings = await resolveSettings(TRAIN_SETTINGS, { ...saved, ...given }, undefined);
-  return { settings, resume: true };
+  const all = { ...saved, ...given };
+  const settings = await resolveSettings(TRAIN_SETTINGS, all, undefined);
+  return { settings, given: keysOf(all), resume: true };
 }
 
 /** A file of settings that a run has written must be all there. */
@@ -59,13 +68,17 @@ async function checkWhole(config: string | undefined): Promise<void> {
     throw new UsageError(`${config} is cut off: its last line is missing`);
 }
 
+function keysOf(given: Readonly<Record<string, unknown>>): ReadonlySet<keyof TrainSettings> {
+  return new Set(entries(TRAIN_SETTINGS).flatMap(([key]) => (given[key] === undefined ? [] : [key])));
+}
+
 function definedOf(flags: RunFlags): Record<string, unknown> {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
 }
 
 /** Paths are kept in full; what is given may be a shorter way to say the same. */
 function same(key: string, given: unknown, saved: unknown): boolean {
-  const isPath = key === "model" || key === "data" || key === "valid";
+  const isPath = key === "model" || key === "data" || key === "valid" || key === "initFrom";
   if (isPath && typeof given === "string" && typeof saved === "string")
     return join(process.cwd(), given) === saved || given === saved;
   return shown(given) === shown(saved);

@@ -1,5 +1,6 @@
 /** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
-import { METHOD_NAMES, type MethodName } from "../methods/index.ts";
+import type { Method } from "../method.ts";
+import { methodByName, METHOD_NAMES, type MethodName } from "../methods/index.ts";
 import { LEARNING_RATES } from "../methods/rates.ts";
 import { METRIC_FORMATS, type MetricFormat } from "../node/metrics.ts";
 import type { Modules } from "../sites.ts";
@@ -21,6 +22,8 @@ export interface TrainSettings extends DataSettings {
   readonly model: string;
   readonly valid?: string;
   readonly pack: boolean;
+  readonly initFrom?: string;
+  readonly initDigest?: string;
   readonly method: MethodName;
   readonly rank: number;
   readonly alpha?: number;
@@ -101,6 +104,17 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: flag,
     about: "join short examples into sequences of --seq tokens",
     fallback: false,
+  },
+  initFrom: {
+    group: "adapter",
+    kind: path("dir"),
+    about:
+      "an adapter to train on from: of train, peft or mlx-lm; method, rank, alpha and target are then its own",
+  },
+  initDigest: {
+    group: "adapter",
+    kind: text("sha256"),
+    about: "the SHA-256 of that adapter's tensors; with another it does not start",
   },
   method: { group: "adapter", kind: oneOf(METHOD_NAMES), about: METHOD_NAMES.join(", "), fallback: "tl6" },
   rank: { group: "adapter", kind: whole(1), about: "rank of the update", fallback: 8 },
@@ -203,3 +217,11 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     required: true,
   },
 };
+
+/** The method that the settings declare. */
+export function methodOf(
+  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">,
+): Method {
+  const { method, rank, alpha, target, dropout } = settings;
+  return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
+}

@@ -3,18 +3,16 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { type Device, optim } from "@tiedlora/core";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
-import { adapt, type Adapter } from "../adapter.ts";
+import type { Adapter } from "../adapter.ts";
 import { packExamples, stepsPerEpoch } from "../data/batches.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { EncodedExample } from "../data/encode.ts";
-import type { Method } from "../method.ts";
-import { methodByName } from "../methods/index.ts";
 import { dataFile } from "../node/data.ts";
 import { textFile } from "../node/files.ts";
 import { runIn, type RunResult } from "../node/run.ts";
 import { lastState, RunFolder } from "../node/run-folder.ts";
 import { isWriteError } from "../node/writing.ts";
-import { checkOut, checkRank } from "./checks.ts";
+import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { checkLength, checkModelDirectory, describeData, openData, openModel } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
@@ -23,6 +21,7 @@ import { ProgressLine } from "./progress.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings } from "./settings.ts";
+import { checkInitFrom, type Given, startAdapter, type Started } from "./start-adapter.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
 
@@ -37,7 +36,8 @@ const EXAMPLES = `
 Examples:
   tiedlora train --model ./llama --data train.jsonl --method tl6 --rank 8 --steps 200 --lr 3e-3 --out ./adapter
   tiedlora train --config run.yaml --rank 4 --out ./rank4
-  tiedlora train --resume --out ./adapter`;
+  tiedlora train --resume --out ./adapter
+  tiedlora train --init-from ./adapter --model ./llama --data more.jsonl --steps 100 --out ./adapter2`;
 
 export function addTrain(program: Command, output: Output): void {
   const command = program.command("train").description("fine-tune a model on examples, and save the adapter");
@@ -47,51 +47,55 @@ export function addTrain(program: Command, output: Output): void {
     .option("--json", "print one JSON object a step instead of the progress line")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
-      const { settings, resume } = await runSettings(flags);
+      const { settings, given, resume } = await runSettings(flags);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
         settings.out,
         resume ? "resume" : flags.restart ? "restart" : "new",
       );
-      const ended = await trainIn(folder, settings, output, flags).finally(() => folder.close());
-      if (ended === "interrupted") throw new Interrupted();
+      try {
+        if ((await trainIn(folder, { settings, given }, output, flags)) === "interrupted")
+          throw new Interrupted();
+      } finally {
+        await folder.close();
+      }
     });
 }
 
 async function trainIn(
   folder: RunFolder,
-  settings: TrainSettings,
+  { settings, given }: Given,
   output: Output,
   { resume, json }: TrainFlags,
 ): Promise<RunResult["ended"]> {
+  if (folder.last === null) await checkInitFrom(settings);
   await checkModelDirectory(settings.model);
   await checkLength(settings.model, settings.seq);
   return withDevice(settings.backend, (device) =>
-    trainCommand({ folder, settings, output, device, resume: resume === true, json: json === true }),
+    trainCommand({ folder, settings, given, output, device, resume: resume === true, json: json === true }),
   );
 }
 
-interface Context {
+interface Context extends Given {
   readonly folder: RunFolder;
-  readonly settings: TrainSettings;
   readonly output: Output;
   readonly device: Device;
   readonly resume: boolean;
   readonly json: boolean;
 }
 
-interface Prepared {
+interface Prepared extends Started {
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;
   readonly padId: number;
   readonly dataset: Dataset;
   readonly valid: Dataset | null;
-  readonly adapter: Adapter;
 }
 
 async function trainCommand(context: Context): Promise<RunResult["ended"]> {
-  const { settings, output } = context;
+  const { output } = context;
   const prepared = await prepare(context);
+  const { settings } = prepared;
   await showSample(output, "before", prepared, settings);
   const result = await runTraining(context, prepared).catch(async (error: unknown) => {
     if (isWriteError(error) || error instanceof OutputError) await announceSaved(context);
@@ -103,17 +107,17 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
 }
 
 /** Loads everything and puts the adapter on the model; nothing has been written yet. */
-async function prepare({ settings, output, device }: Context): Promise<Prepared> {
-  const file = (await dataFile(settings.data, "train"))!; // throws where there is none
+async function prepare({ folder, given, output, device, ...context }: Context): Promise<Prepared> {
+  const asked = context.settings;
+  const file = (await dataFile(asked.data, "train"))!; // throws where there is none
   const validFile =
-    settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
-  const method = methodOf(settings);
-  const { model, tokenizer, padId } = await openModel(settings.model, device);
-  checkRank(model, method, output);
+    asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
+  const { model, tokenizer, padId } = await openModel(asked.model, device);
+  const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
+  const { method } = adapter;
   model.checkpointing = settings.checkpointing;
   const dataset = await openData(file, tokenizer, settings, model.config);
   const valid = validFile && (await openData(validFile, tokenizer, settings, model.config));
-  const adapter = await adapt(model, method, { seed: settings.seed });
   const { trainable } = adapter.count();
   output.info(
     `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
@@ -121,12 +125,12 @@ async function prepare({ settings, output, device }: Context): Promise<Prepared>
   );
   describeData(output, file.name, dataset, settings.seq);
   if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
-  return { model, tokenizer, padId, dataset, valid, adapter };
+  return { settings, model, tokenizer, padId, dataset, valid, adapter };
 }
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
-  const { folder, settings, output, resume, json } = context;
-  const { model, padId, dataset, valid, adapter } = prepared;
+  const { folder, output, resume, json } = context;
+  const { settings, model, padId, dataset, valid, adapter } = prepared;
   const examples = trainedOn(dataset, settings);
   const steps = stepsOf(settings, examples.length);
   if (resume) announceResume(context, steps);
@@ -161,13 +165,6 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
       progress.end();
     }
   });
-}
-
-export function methodOf(
-  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">,
-): Method {
-  const { method, rank, alpha, target, dropout } = settings;
-  return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
 }
 
 /** The examples as they go into batches. */
@@ -245,25 +242,27 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
 }
 
 function provenanceOf(settings: TrainSettings, steps: number): Record<string, string> {
-  const { model, data, separator, seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } =
-    settings;
+  const { model, data, separator, initFrom, initDigest } = settings;
+  const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     base_model: model,
     data,
     ...(separator !== undefined && { separator }),
+    ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
     ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
   };
 }
 
 /** With paths that mean the same from every directory. */
 function absolute(settings: TrainSettings): TrainSettings {
-  const { model, data, valid, out } = settings;
+  const { model, data, valid, initFrom, out } = settings;
   return {
     ...settings,
     model: resolve(model),
     data: resolve(data),
     out: resolve(out),
     ...(valid !== undefined && { valid: resolve(valid) }),
+    ...(initFrom !== undefined && { initFrom: resolve(initFrom) }),
   };
 }

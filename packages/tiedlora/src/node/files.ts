@@ -14,6 +14,7 @@ import { adapterFiles, type AdapterFormat, loadAdapterFiles, type LoadOptions } 
 import { mergedWeights } from "../files/merged.ts";
 import { MLX_TENSORS } from "../files/mlx.ts";
 import { TENSORS_FILE, type Provenance } from "../files/native.ts";
+import { initFromFiles, type InitOptions } from "../init-from.ts";
 import { writing } from "./writing.ts";
 
 /** A text file for `readRecords`. Throws if there is none, or it is empty. */
@@ -83,4 +84,13 @@ export async function loadAdapter(
   options: LoadOptions = {},
 ): Promise<Adapter> {
   return loadAdapterFiles(model, await directoryFiles(directory), options);
+}
+
+/** Puts the adapter of a directory on a model, to train on from there: see `initFromFiles`. */
+export async function initFrom(
+  model: nn.Module,
+  directory: string,
+  options: InitOptions = {},
+): Promise<Adapter> {
+  return initFromFiles(model, await directoryFiles(directory), options);
 }

@@ -5,6 +5,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
+import { type Counted, countedRuns } from "../report/counted.ts";
 import { runsCsv, summaryCsv } from "../report/csv.ts";
 import { type PageParts, reportHtml } from "../report/html.ts";
 import { summarize, type Summary } from "../report/summary.ts";
@@ -17,6 +18,10 @@ export interface WrittenReport {
   readonly summary: Summary;
   readonly runs: number;
   readonly failures: number;
+  /** Runs of the sweep's file that are not done yet. */
+  readonly missing: number;
+  /** Runs in the folder that are not in the sweep's file. */
+  readonly leftOut: readonly string[];
 }
 
 export interface ReportOptions {
@@ -28,7 +33,9 @@ export interface ReportOptions {
 
 const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
 
-/** Reads the results in `directory`, and writes the report into `out`. Throws if there are no results. */
+/**
+ * Reads the results in `directory` that are of its sweep.yaml, and writes the report into `out`. Throws if there are none.
+ */
 export async function writeReport(
   directory: string,
   out: string,
@@ -37,16 +44,15 @@ export async function writeReport(
   const there = await readdir(out).catch((): string[] => []);
   checkFree(out, FILES.filter((name) => there.includes(name)), force); // prettier-ignore
   const store = new RunStore(directory);
-  const [results, failures] = await Promise.all([store.finished(), store.failures()]);
-  if (results.length === 0) {
-    throw new Error(
-      `${directory} has no finished runs${failures.length > 0 ? ` (${failures.length} failed, the first: ${failures[0]!.message})` : ""}; tiedlora sweep writes them`,
-    );
-  }
-  const summary = summarize(results);
   const spec = await store.spec();
+  const [all, allFailures] = await Promise.all([store.finished(), store.failures()]);
+  const counted = countedRuns(all, allFailures, spec, store.specFile);
+  const { results, failures, missing, leftOut } = counted;
+  if (results.length === 0)
+    throw new Error(`${directory} has no finished runs${reasons(counted)}; tiedlora sweep writes them`);
+  const summary = summarize(results);
   const files: [string, string][] = [
-    ["report.html", reportHtml({ title, results, failures, summary, spec }, await pageParts())],
+    ["report.html", reportHtml({ title, summary, spec, ...counted }, await pageParts())],
     ["runs.csv", runsCsv(results)],
     ["summary.csv", summaryCsv(summary)],
   ];
@@ -57,7 +63,17 @@ export async function writeReport(
     summary,
     runs: results.length,
     failures: failures.length,
+    missing: missing.length,
+    leftOut,
   };
+}
+
+function reasons({ failures, leftOut }: Counted): string {
+  const said = [
+    failures.length > 0 && `${failures.length} failed, the first: ${failures[0]!.message}`,
+    leftOut.length > 0 && `${leftOut.length} are not in its sweep.yaml, such as ${leftOut[0]}`,
+  ].filter((one) => one !== false);
+  return said.length === 0 ? "" : ` (${said.join("; ")})`;
 }
 
 async function pageParts(): Promise<PageParts> {

@@ -2,7 +2,7 @@
  * The folder of a training run while a process works in it. Nobody else has it meanwhile; what was there is replaced only on
  * purpose, and then at once: a run that takes the place of another is built beside it, until it has its first checkpoint.
  */
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { recoverDirectory, syncDirectory, writeFileAtomic } from "@tiedlora/core/node";
 import {
@@ -25,7 +25,7 @@ import {
   runFileKind,
   writtenByRun,
 } from "./holdings.ts";
-import { lock } from "./lock.ts";
+import { lock, withLock } from "./lock.ts";
 import { writing } from "./writing.ts";
 
 /** How a run begins: where nothing is, from the last checkpoint, or in the place of what is there. */
@@ -252,6 +252,8 @@ async function bestOf(checkpoints: string, state: RunState): Promise<{ state: Ru
 
 /** Whether there are settings of a run that is to go on. Throws if they are not all there, or another's. */
 export async function checkRunFile(directory: string): Promise<boolean> {
+  const cutOff = await access(join(directory, REPLACING)).then(() => true, () => false); // prettier-ignore
+  if (cutOff) await withLock(directory, () => finishReplacing(directory)); // the settings belong to what is put in place
   const path = join(directory, RUN_FILE);
   const kind = await runFileKind(path);
   if (kind === null) return false;

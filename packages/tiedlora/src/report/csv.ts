@@ -1,6 +1,6 @@
 /** A sweep as tables for other programs (RFC 4180). */
 import type { RunResult } from "../sweep/config.ts";
-import type { Summary } from "./summary.ts";
+import { type Summary, VARIED } from "./summary.ts";
 
 type Cell = string | number | boolean | null;
 
@@ -29,7 +29,10 @@ export function runsCsv(results: readonly RunResult[]): string {
   return csv(header, rows);
 }
 
-/** One row for each task, method and rank: means over seeds, with the half width of their 95 % intervals. */
+/**
+ * One row for each task, method and rank: means over seeds, with the half width of their 95 % intervals, and what was chosen
+ * by validation where more than one variant was run.
+ */
 export function summaryCsv({ groups, averages }: Summary): string {
   return csv(
     [
@@ -43,9 +46,12 @@ export function summaryCsv({ groups, averages }: Summary): string {
       "half_95",
       "loss_mean",
       "loss_half_95",
+      "variants",
+      ...VARIED.map((key) => `chosen_${key}`),
     ],
-    [...groups, ...averages].map(({ task, method, rank, trainable, measure, quality, loss }) => [
+    [...groups, ...averages].map(({ task, method, rank, trainable, measure, quality, loss, variants, chosen }) => [
       task, method, rank, trainable, measure.name, quality.count, quality.mean, quality.half, loss.mean, loss.half,
+      variants, ...VARIED.map((key) => chosen[key] ?? null),
     ]), // prettier-ignore
   );
 }

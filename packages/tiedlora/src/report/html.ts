@@ -3,7 +3,7 @@ import type { RunFailure, RunResult } from "../sweep/config.ts";
 import { chartsOf } from "./charts.ts";
 import { type Content, markup, type Markup, trusted } from "./markup.ts";
 import type { Interval } from "./stats.ts";
-import { type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
+import { choiceText, chosenText, type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
 
 /** What the page is made of beside the data: uPlot, and the page's own script and style. */
 export interface PageParts {
@@ -20,6 +20,10 @@ export interface ReportInput {
   readonly summary: Summary;
   /** The sweep's own file; null if it is not there. */
   readonly spec: string | null;
+  /** Runs of the file that are not there yet. */
+  readonly missing: readonly string[];
+  /** Runs that are there, but not in the file. */
+  readonly leftOut: readonly string[];
 }
 
 /** Nothing may run but the page's own scripts, which are known by their digests, and nothing is loaded. */
@@ -56,7 +60,8 @@ ${section("Smallest adapter within 1 % of LoRA", smallestTable(summary))}
 ${section("Quality against trainable parameters", chartsDiv("size"))}
 ${section("Quality against rank", chartsDiv("rank"))}
 ${section("Learning curves", curves(summary))}
-${section("All results", markup`<p>Means over seeds ± half of the 95 % interval (Student's t).</p>${resultsTable(summary)}`)}
+${section("All results", markup`<p>Means over seeds ± half of the 95 % interval (Student's t). ${choiceText(summary) ?? ""}</p>${resultsTable(summary)}`)}
+${leftOutSection(input.leftOut)}
 ${failuresSection(input.failures)}
 ${section("Examples", samples(summary))}
 ${section("Configurations", configs(input))}
@@ -82,14 +87,15 @@ function section(title: string, content: Content): Markup {
   return markup`<section><h2>${title}</h2>\n${content}</section>`;
 }
 
-function overview({ results, failures, summary }: ReportInput): string {
+function overview({ results, failures, summary, missing }: ReportInput): string {
   const [first] = results;
   const seconds = results.reduce((sum, run) => sum + run.seconds, 0);
   const seeds = new Set(results.map(({ config }) => config.seed)).size;
   const models = [...new Set(results.map(({ config }) => config.model))].join(", ");
   const notes = [...new Set(results.map(({ note }) => note))].filter((note) => note !== null);
+  const later = missing.length > 0 ? `, ${missing.length} not done yet` : "";
   return (
-    `${results.length} runs (${failures.length} failed) on the model ${models}: ${summary.tasks.length} tasks, ` +
+    `${results.length} runs (${failures.length} failed${later}) on the model ${models}: ${summary.tasks.length} tasks, ` +
     `${summary.methods.length} methods, ranks ${summary.ranks.join(", ")}, ${seeds} seeds; ` +
     `${(seconds / 3600).toFixed(1)} hours of training on ${first?.device ?? "no device"}. ${notes.join(". ")}`
   );
@@ -114,6 +120,7 @@ function smallestTable({ smallest }: Summary): Markup {
 
 function resultsTable(summary: Summary): Markup {
   const { groups, averages, tasks, baselines } = summary;
+  const varies = groups.some(({ variants }) => variants > 1);
   const measured = (group: Group): string[] => [
     group.task,
     group.method,
@@ -123,6 +130,9 @@ function resultsTable(summary: Summary): Markup {
     shown(group.quality),
     shown(group.loss, 4),
     String(group.quality.count),
+    ...(varies
+      ? [group.variants > 1 ? `${chosenText(group) || "one for each task"} (of ${group.variants})` : ""]
+      : []),
   ];
   const base = tasks.flatMap((task) => {
     const run = baselines.get(task);
@@ -138,13 +148,23 @@ function resultsTable(summary: Summary): Markup {
         qualityOf(run, measure).toFixed(2),
         run.test.loss.toFixed(4),
         "",
+        ...(varies ? [""] : []),
       ],
     ];
   });
   return table(
-    ["task", "method", "rank", "trainable", "metric", "quality", "test loss", "seeds"],
+    [
+      "task", "method", "rank", "trainable", "metric", "quality", "test loss", "seeds", ...(varies ? ["chosen by validation"] : []),
+    ], // prettier-ignore
     [...averages.map(measured), ...base, ...groups.map(measured)],
   );
+}
+
+function leftOutSection(leftOut: readonly string[]): Content {
+  if (leftOut.length === 0) return "";
+  const why = "These runs are in the folder, but not in the sweep's file: it has changed since they were done.";
+  const names = leftOut.map((id) => [id]);
+  return section("Left out", markup`<p>${why}</p>${table(["run"], names)}`);
 }
 
 function failuresSection(failures: readonly RunFailure[]): Content {

@@ -18,7 +18,15 @@ export interface Group {
   readonly quality: Interval;
   readonly loss: Interval;
   readonly runs: readonly RunResult[];
+  /** Of what varied beside task, method, rank and seed: the value that this one has, which was chosen by validation. */
+  readonly chosen: Partial<Pick<RunConfig, Varied>>;
+  /** How many it was chosen from. */
+  readonly variants: number;
 }
+
+/** What can vary beside task, method, rank and seed. */
+export const VARIED = ["lr", "steps", "batch", "dropout", "target"] as const;
+export type Varied = (typeof VARIED)[number];
 
 export interface Summary {
   readonly tasks: readonly string[];
@@ -78,6 +86,8 @@ function groupOf(runs: readonly RunResult[]): Group {
     quality: interval(runs.map((run) => qualityOf(run, measure))),
     loss: interval(runs.map(({ test }) => test.loss)),
     runs,
+    chosen: {},
+    variants: 1,
   };
 }
 
@@ -96,7 +106,27 @@ export function qualityOf({ test }: RunResult, { name }: Measure): number {
 function bestOf(variants: readonly Group[]): Group {
   const validation = ({ runs }: Group): number =>
     runs.reduce((sum, { valid }) => sum + Math.min(...valid.map(([, loss]) => loss)), 0) / runs.length;
-  return variants.reduce((best, one) => (validation(one) < validation(best) ? one : best));
+  const best = variants.reduce((least, one) => (validation(one) < validation(least) ? one : least));
+  const configs = variants.map(({ runs }) => runs[0]!.config);
+  const varied = VARIED.filter((key) => new Set(configs.map((config) => config[key])).size > 1);
+  const { config } = best.runs[0]!;
+  const chosen = Object.fromEntries(varied.map((key) => [key, config[key]]));
+  return { ...best, chosen, variants: variants.length };
+}
+
+/** "lr 0.03, batch 8"; "" where nothing else varied. */
+export function chosenText({ chosen }: Pick<Group, "chosen">): string {
+  return Object.entries(chosen).map(([key, value]) => `${key} ${value}`).join(", "); // prettier-ignore
+}
+
+/** How it was decided which runs stand for a method and rank; null where there was nothing to decide. */
+export function choiceText({ groups }: Pick<Summary, "groups">): string | null {
+  const varied = VARIED.filter((key) => groups.some(({ chosen }) => key in chosen));
+  if (varied.length === 0) return null;
+  return (
+    `Where ${varied.join(", ")} varied too, a method at a rank is shown with the values that had the lowest validation loss ` +
+    `(each run at its best step, mean over seeds); the test set decided nothing.`
+  );
 }
 
 /** Means over tasks, seed by seed, so that the interval is that of the mean. */
@@ -134,9 +164,19 @@ function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
         quality,
         loss: over(({ test }) => test.loss),
         runs,
+        chosen: agreed(ofTasks),
+        variants: Math.max(...ofTasks.map(({ variants }) => variants)),
       },
     ];
   });
+}
+
+/** What was chosen for every task alike. */
+function agreed(groups: readonly Group[]): Group["chosen"] {
+  const [first] = groups as [Group];
+  return Object.fromEntries(
+    Object.entries(first.chosen).filter(([key, value]) => groups.every(({ chosen }) => chosen[key as Varied] === value)), // prettier-ignore
+  );
 }
 
 function smallestOf(task: string, groups: readonly Group[]): Smallest[] {

@@ -37,7 +37,7 @@ export function start(...argv: string[]): ChildProcess {
 /** Starts a script of this folder as a process. */
 export function startScript(script: string, ...argv: string[]): ChildProcess {
   return spawn(process.execPath, [...scriptArguments(script), ...argv], {
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [script === "racer.ts" ? "pipe" : "ignore", "pipe", "pipe"],
     cwd: join(import.meta.dirname, "../../../.."),
   });
 }

@@ -7,19 +7,24 @@ import { syncBuiltinESMExports } from "node:module";
 import { constants } from "node:os";
 import { resolve, sep } from "node:path";
 
-/** "ENOSPC": `space` bytes are left. The others: nothing can be changed; `unnoticed` by who asks beforehand. */
+/**
+ * "ENOSPC": `space` bytes are left. The others: nothing can be changed; `unnoticed` by who asks beforehand, or only `after` so
+ * many changes. What lies on the disk then is what a process leaves that is killed at that moment: it cannot clean up.
+ */
 export type Fault =
   | { readonly code: "ENOSPC"; readonly space: number }
-  | { readonly code: "EROFS" | "EACCES"; readonly unnoticed?: true };
+  | { readonly code: "EROFS" | "EACCES"; readonly unnoticed?: true; readonly after?: number };
 
 /** Runs `work` on such a disk. */
 export async function onDisk<T>(fault: Fault, directory: string, work: () => Promise<T>): Promise<T> {
-  const { open, access, mkdir, rename, rm } = fs.promises;
+  const { open, access, mkdir, rename, rm, rmdir, writeFile } = fs.promises;
   const { openSync, writeSync, mkdirSync } = fs;
   const inside = (path: unknown): boolean => `${resolve(String(path))}${sep}`.startsWith(`${resolve(directory)}${sep}`); // prettier-ignore
   const full = new Space(fault.code === "ENOSPC" ? fault.space : Infinity);
+  let changes = 0;
   const refuse = (syscall: string, path: PathLike): void => {
-    if (fault.code !== "ENOSPC" && inside(path)) throw systemError(fault.code, syscall, path);
+    if (fault.code === "ENOSPC" || !inside(path)) return;
+    if (changes++ >= (fault.after ?? 0)) throw systemError(fault.code, syscall, path);
   };
   const writes = (flags: unknown): boolean => typeof flags === "string" && /[wa+]/.test(flags);
   const descriptors = new Set<number>();
@@ -33,11 +38,14 @@ export async function onDisk<T>(fault: Fault, directory: string, work: () => Pro
         bytes: Uint8Array,
         from = 0,
         length = bytes.byteLength - from,
-      ): Promise<unknown> => write(bytes, from, full.take(length));
+      ): Promise<unknown> => {
+        refuse("write", path);
+        return write(bytes, from, full.take(length));
+      };
       return Object.assign(handle, { write: limited });
     },
     access: async (path: PathLike, mode = 0) => {
-      if (mode & fs.constants.W_OK && !("unnoticed" in fault)) refuse("access", path);
+      if (mode & fs.constants.W_OK && !("unnoticed" in fault) && !("after" in fault)) refuse("access", path);
       return access(path, mode);
     },
     mkdir: async (path: PathLike, options: object) => {
@@ -52,6 +60,19 @@ export async function onDisk<T>(fault: Fault, directory: string, work: () => Pro
       if (fs.existsSync(path)) refuse("unlink", path);
       return rm(path, options);
     },
+    rmdir: async (path: PathLike) => {
+      if (fs.existsSync(path)) refuse("rmdir", path);
+      return rmdir(path);
+    },
+    writeFile: async (path: PathLike, text: string, options: object) => {
+      refuse("open", path);
+      const bytes = Buffer.from(text);
+      if (inside(path) && full.take(bytes.byteLength) < bytes.byteLength) {
+        await writeFile(path, "", options); // what still fitted is not of interest
+        throw systemError("ENOSPC", "write");
+      }
+      return writeFile(path, bytes, options);
+    },
   };
   const patchedSync = {
     openSync: (path: PathLike, flags = "r", ...rest: number[]) => {
@@ -62,6 +83,7 @@ export async function onDisk<T>(fault: Fault, directory: string, work: () => Pro
     },
     writeSync: (file: number, bytes: Uint8Array, from = 0) => {
       const length = bytes.byteLength - from;
+      if (descriptors.has(file)) refuse("write", directory);
       return writeSync(file, bytes, from, descriptors.has(file) ? full.take(length) : length);
     },
     mkdirSync: (path: PathLike, options: object) => {
@@ -78,7 +100,7 @@ export async function onDisk<T>(fault: Fault, directory: string, work: () => Pro
   try {
     return await work();
   } finally {
-    install({ open, access, mkdir, rename, rm }, { openSync, writeSync, mkdirSync });
+    install({ open, access, mkdir, rename, rm, rmdir, writeFile }, { openSync, writeSync, mkdirSync });
   }
 }
 

@@ -52,19 +52,29 @@ async function done(command: Output, folder: string, version: 1 | 2, out: string
   if (code !== 0) throw new Error(`${command}: ${info}`);
 }
 
+/** What has to be said for a command to replace what is there. A sweep goes on with it. */
+const REPLACES: Readonly<Record<Output, readonly string[]>> = {
+  train: ["--restart"],
+  sweep: [],
+  report: ["--force"],
+  merge: ["--force"],
+  export: ["--force"],
+};
+
 export interface Outcome extends Result {
   /** The files of the directory, by path: what is in each. */
   readonly files: Readonly<Record<string, string>>;
 }
 
-/** Writes version 2 into a directory. */
+/** Writes version 2 into a directory, in the place of what is there, or where it was cut off. */
 export async function attempt(
   command: Output,
   folder: string,
   out: string,
   ...more: string[]
 ): Promise<Outcome> {
-  const result = await tiedlora(...argumentsOf(command, folder, 2), "--out", out, ...more);
+  const how = more.includes("--resume") ? [] : REPLACES[command];
+  const result = await tiedlora(...argumentsOf(command, folder, 2), "--out", out, ...how, ...more);
   return { ...result, files: filesIn(out) };
 }
 

@@ -45,9 +45,14 @@ export class RunStore {
     return before === null ? "new" : before === text ? "same" : "changed";
   }
 
+  /** Where the sweep's own file is. */
+  get specFile(): string {
+    return join(this.directory, SPEC_FILE);
+  }
+
   /** The text of the sweep's own file; null: there is none. */
   async spec(): Promise<string | null> {
-    return readFile(join(this.directory, SPEC_FILE), "utf8").catch((error: NodeJS.ErrnoException) => {
+    return readFile(this.specFile, "utf8").catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
       throw error;
     });
