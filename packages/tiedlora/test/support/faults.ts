@@ -11,9 +11,16 @@ import { resolve, sep } from "node:path";
  * "ENOSPC": `space` bytes are left. The others: nothing can be changed; `unnoticed` by who asks beforehand, or only `after` so
  * many changes. What lies on the disk then is what a process leaves that is killed at that moment: it cannot clean up.
  */
+/** Is told of each change before it is made. */
+type Told = (syscall: string, path: string) => void;
 export type Fault =
   | { readonly code: "ENOSPC"; readonly space: number }
-  | { readonly code: "EROFS" | "EACCES"; readonly unnoticed?: true; readonly after?: number };
+  | {
+      readonly code: "EROFS" | "EACCES";
+      readonly unnoticed?: true;
+      readonly after?: number;
+      readonly told?: Told;
+    };
 
 /** Runs `work` on such a disk. */
 export async function onDisk<T>(fault: Fault, directory: string, work: () => Promise<T>): Promise<T> {
@@ -24,6 +31,7 @@ export async function onDisk<T>(fault: Fault, directory: string, work: () => Pro
   let changes = 0;
   const refuse = (syscall: string, path: PathLike): void => {
     if (fault.code === "ENOSPC" || !inside(path)) return;
+    fault.told?.(syscall, String(path));
     if (changes++ >= (fault.after ?? 0)) throw systemError(fault.code, syscall, path);
   };
   const writes = (flags: unknown): boolean => typeof flags === "string" && /[wa+]/.test(flags);
