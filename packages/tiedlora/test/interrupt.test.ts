@@ -5,6 +5,7 @@ import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { ended, scriptArguments, start, startScript, tiedlora } from "./support/command.ts";
+import { filesIn } from "./support/outputs.ts";
 import { temporary, writeExamples, writeModel, writeSums } from "./support/model-directory.ts";
 
 const folder = temporary();
@@ -119,6 +120,21 @@ suite("results that nobody takes any more", () => {
       assert.match(readFileSync(at("full/checkpoints", name!, "state.json"), "utf8"), /"finished": false/);
     },
   );
+});
+
+test("a run that replaces another, and is stopped before its first checkpoint, leaves that one in its place", async () => {
+  const first = await tiedlora("train", ...training("stands").slice(1), "--steps", "2", "--log", "none");
+  assert.equal(first.code, 0, first.info);
+  const before = filesIn(at("stands"));
+  const child = start(...training("stands", "--json", "--restart"));
+  child.stdout!.once("data", () => child.kill("SIGINT"));
+  const { code, info } = await ended(child);
+  assert.equal(code, 130, info);
+  assert.match(
+    info,
+    /interrupted after step \d+, before the first checkpoint: what was in \S*stands is still there/,
+  );
+  assert.deepEqual(filesIn(at("stands")), before);
 });
 
 test("a terminal that is closed stops training as Ctrl-C does", async () => {

@@ -231,6 +231,12 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
     output.info(
       `stopped early at step ${steps}: no lower validation loss in ${settings.patience} evaluations`,
     );
+  if (saved === null) {
+    output.info(
+      `interrupted after step ${steps}, before the first checkpoint: what was in ${out} is still there`,
+    );
+    return;
+  }
   if (best !== null)
     output.info(`the best step is ${saved}, with a validation loss of ${best.loss.toFixed(4)}`);
   output.info(`adapter saved in ${out}`);

@@ -71,8 +71,11 @@ export interface RunResult {
   /** Steps done, those before a resume included. */
   readonly steps: number;
   readonly ended: "done" | "early" | "interrupted";
-  /** The step whose adapter was saved: the best on the validation examples, or the last. */
-  readonly saved: number;
+  /**
+   * The step whose adapter was saved: the best on the validation examples, or the last. Null if it was interrupted before its
+   * first checkpoint, when it was to take the place of another run: that one stands.
+   */
+  readonly saved: number | null;
   /** The lowest validation loss, if there were evaluations. */
   readonly best: RunState["best"];
 }
@@ -104,6 +107,8 @@ export async function runIn(folder: RunFolder, options: RunOptions): Promise<Run
     if (!isOver(state, options)) {
       for await (const next of runSteps(options, state, keeper)) state = next;
     }
+    if (folder.replaces && !state.finished)
+      return { steps: state.step, ended: "interrupted", saved: null, best: null };
     await keeper.keep(state); // it may have been interrupted in between
   } finally {
     keeper.close();
