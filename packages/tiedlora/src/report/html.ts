@@ -162,7 +162,8 @@ function resultsTable(summary: Summary): Markup {
 
 function leftOutSection(leftOut: readonly string[]): Content {
   if (leftOut.length === 0) return "";
-  const why = "These runs are in the folder, but not in the sweep's file: it has changed since they were done.";
+  const why =
+    "These runs are in the folder, but not in the sweep's file: it has changed since they were done.";
   const names = leftOut.map((id) => [id]);
   return section("Left out", markup`<p>${why}</p>${table(["run"], names)}`);
 }
