@@ -186,6 +186,14 @@ suite("train --init-from", async () => {
     });
   }
 
+  test("gives prompts as the adapter's training gave them", async () => {
+    await done(train("arrow", "--steps", "1", "--rank", "2", "--separator", " -> "));
+    await done(train("on-arrow", "--steps", "1", "--init-from", at("arrow")));
+    assert.match(readFileSync(at("on-arrow/run.yaml"), "utf8"), /^separator: " -> "$/m);
+    await done(train("other", "--steps", "1", "--init-from", at("arrow"), "--separator", "="));
+    assert.match(readFileSync(at("other/run.yaml"), "utf8"), /^separator: "?="?$/m);
+  });
+
   test("refuses what contradicts the adapter, and leaves nothing behind", async () => {
     for (const [flags, code, message] of [
       [["--init-from", at("first"), "--rank", "4"], 1, /it has rank 2, and 4 is given/],

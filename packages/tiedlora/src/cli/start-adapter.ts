@@ -5,7 +5,7 @@ import { directoryFiles } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
 import { adapt, type Adapter } from "../adapter.ts";
 import { MLX_TENSORS } from "../files/mlx.ts";
-import { readAdapterConfig, TENSORS_FILE } from "../files/native.ts";
+import { readAdapterConfig, readProvenance, TENSORS_FILE } from "../files/native.ts";
 import { METHOD_NAMES } from "../methods/index.ts";
 import { checkpointName } from "../node/checkpoint.ts";
 import { digestOf } from "../node/digests.ts";
@@ -46,9 +46,19 @@ export async function startAdapter(
   const dropout = given.has("dropout") ? settings.dropout : undefined;
   const expect = last === null ? expected({ settings, given }) : {};
   const adapter = await initFrom(model, directory, { seed, dropout, expect });
+  const { separator } = await readProvenance(await directoryFiles(directory));
   const digest = settings.initDigest ?? (await digestOf(await tensorsOf(source)));
   output.info(`starting from the adapter in ${source}`);
-  return { adapter, settings: { ...withAdapter({ settings, given }, adapter), initDigest: digest } };
+  const own = { initDigest: digest, ...(separator !== undefined && { separator }) };
+  return {
+    adapter,
+    settings: { ...withAdapter({ settings, given }, adapter), ...own, ...separatorOf(settings) },
+  };
+}
+
+/** A separator that is given goes before that of the adapter's training. */
+function separatorOf({ separator }: TrainSettings): Partial<TrainSettings> {
+  return separator === undefined ? {} : { separator };
 }
 
 function expected({
