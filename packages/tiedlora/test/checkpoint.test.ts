@@ -115,7 +115,7 @@ suite("a checkpoint that is damaged", () => {
     rmSync(join(out, LAST, "state.json"));
     writeFileSync(join(out, BEFORE, "SHA256SUMS"), "x");
     const info = await refused(out);
-    assert.match(info, /no checkpoint is whole: step-00000004 is damaged \(state\.json is missing\); step-00000002 is damaged .*--restart/); // prettier-ignore
+    assert.match(info, /no checkpoint that is whole: step-00000004 is damaged \(state\.json is missing\); step-00000002 is damaged .*--restart/); // prettier-ignore
     const without = await train(out, "--steps", "6");
     assert.equal(without.code, 1);
     assert.match(without.info, /a run with damaged checkpoints is in there; throw it away by --restart/);

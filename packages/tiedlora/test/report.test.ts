@@ -150,7 +150,7 @@ test("the report says which values won, from how many, and how that was decided"
   ); // prettier-ignore
   const html = reportHtml(
     { title: "t", results, failures: [], summary, spec: null, missing: [], leftOut: [] },
-    { scripts: [], styles: [] },
+    { scripts: [], styles: [], digest: () => "" },
   );
   assert.match(
     html,

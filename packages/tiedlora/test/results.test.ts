@@ -74,14 +74,14 @@ suite("a result that is not one is refused, with file and field, before anything
         return true;
       };
       await assert.rejects(new RunStore(folder).finished(), check);
-      await assert.rejects(writeReport(folder, folder, "t"), check);
+      await assert.rejects(writeReport(folder, folder, { title: "t" }), check);
     });
   }
 });
 
 test("what a result holds is text in the report, whose policy lets its own scripts run alone", async () => {
   const folder = folderOf(result());
-  await writeReport(folder, folder, SCRIPT);
+  await writeReport(folder, folder, { title: SCRIPT });
   const html = readFileSync(join(folder, "report.html"), "utf8");
   assert.ok(html.includes("&lt;script&gt;alert(1)") && html.includes("&lt;img src=x"));
   assert.doesNotMatch(html, /<img|<script>alert/);

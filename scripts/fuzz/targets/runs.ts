@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { optim, reference } from "@tiedlora/core";
 import { adapt, type Adapter, methods } from "tiedlora";
-import { lastState } from "../../../packages/tiedlora/src/node/run.ts";
+import { lastState } from "../../../packages/tiedlora/src/node/run-folder.ts";
 import { restoreCheckpoint, saveCheckpoint } from "../../../packages/tiedlora/src/node/checkpoint.ts";
 import { RunStore } from "../../../packages/tiedlora/src/node/sweep/store.ts";
 import { runsCsv, summaryCsv } from "../../../packages/tiedlora/src/report/csv.ts";
@@ -138,7 +138,7 @@ export function sweepResults(): Target {
       const summary = summarize(results);
       const spec = readFileSync(join(directory, "sweep.yaml"), "utf8");
       const html = reportHtml(
-        { title: "a sweep", results, failures, summary, spec },
+        { title: "a sweep", results, failures, summary, spec, missing: [], leftOut: [] },
         { scripts: [], styles: [], digest: () => "" },
       );
       sound(!/<img|<script>alert|<!--/.test(html), "the report runs what was in a result");

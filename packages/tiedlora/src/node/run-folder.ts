@@ -4,6 +4,7 @@
  */
 import { access, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { FormatError } from "@tiedlora/core";
 import { recoverDirectory, syncDirectory, writeFileAtomic } from "@tiedlora/core/node";
 import {
   checkpointName,
@@ -233,9 +234,12 @@ async function newestWhole(directory: string): Promise<Found> {
     return { state: best.state, notes: [...fallback, ...best.notes] };
   }
   if (damaged.length === 0) return NOTHING;
-  throw new Error(
-    `${directory}: no checkpoint is whole: ${damaged.join("; ")}. Throw the run away by --restart, or give another directory`,
-  );
+  throw new FormatError({
+    file: checkpoints,
+    found: `no checkpoint that is whole: ${damaged.join("; ")}`,
+    expected: "one to go on from",
+    hint: "Throw the run away by --restart, or give another directory.",
+  });
 }
 
 /** The state, without its best step if the checkpoint of that is lost. */
