@@ -151,7 +151,7 @@ suite("a file of settings", () => {
       ["log: [jsonl, cvs]\n", /line 5: log is \["jsonl","cvs"\]; expected some of jsonl, csv, tensorboard/],
       ["pack: maybe\n", /line 5: pack is "maybe"; expected true or false/],
       ["target: /(/\n", /line 5: target is .*; expected a regular expression/],
-      ["rank: 1\nrank: 2\n", /line 6: not YAML: .*unique/],
+      ["rank: 1\nrank: 2\n", /line 6: the key "rank" twice/],
       ["rank: [1\n", /line \d: not YAML: /],
       ["  - 1\n", /line 4: seq is "32 - 1"; expected a whole number of at least 2/],
     ] as const) {
