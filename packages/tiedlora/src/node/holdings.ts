@@ -26,7 +26,7 @@ export const HOLDINGS: Readonly<Record<Holding, string>> = {
 };
 
 /** Files that make an adapter, of whichever format. */
-export const ADAPTER_FILES: readonly string[] = [TENSORS_FILE, MLX_TENSORS, "adapter_model.bin", CONFIG_FILE];
+const ADAPTER_FILES: readonly string[] = [TENSORS_FILE, MLX_TENSORS, "adapter_model.bin", CONFIG_FILE];
 
 const WEIGHTS: readonly string[] = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
 
