@@ -326,10 +326,8 @@ def scatter_add(run, x, axis, index, values):
 
 
 def one_hot(run, index, depth, dtype="f32"):
-    """NaN throughout, for floats, where the index is out of range."""
-    hit = (index.t.unsqueeze(-1) == torch.arange(depth)).to(run.held(dtype))
-    inside = (index.t >= 0) & (index.t < depth)
-    return Value(missing(hit, inside.unsqueeze(-1)) if is_float(dtype) else hit, dtype)
+    hit = index.t.unsqueeze(-1) == torch.arange(depth)
+    return Value(hit.to(run.held(dtype)), dtype)
 
 
 def conv2d(run, x, k, options=None):
