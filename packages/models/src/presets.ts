@@ -46,7 +46,8 @@ const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
 /** The names that `preset` knows. */
 export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS);
 
-/** The config of a preset; undefined if there is none of that name. */
+/** The config of a preset, its name in any case; undefined if there is none of that name. */
 export function preset(name: string): DecoderConfig | undefined {
-  return Object.hasOwn(PRESETS, name) ? configFrom(PRESETS[name]!, `preset ${name}`) : undefined;
+  const known = PRESET_NAMES.find((one) => one === name.toLowerCase());
+  return known === undefined ? undefined : configFrom(PRESETS[known]!, `preset ${known}`);
 }

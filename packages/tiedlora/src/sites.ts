@@ -1,5 +1,6 @@
 /** Sites: the places of a model that are adapted. Each is one linear module, or a group that is adapted as one. */
 import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "./match.ts";
+import { nearest } from "./nearest.ts";
 import { isPattern, type Pattern } from "./regex.ts";
 
 /**
@@ -151,6 +152,15 @@ function nothingMatched(linears: readonly LinearInfo[], spec: TargetSpec): strin
           ? `"${modules}"`
           : JSON.stringify(modules);
   const limits = spec.exclude !== undefined || spec.layers !== undefined ? " after exclude and layers" : "";
-  const hint = modules === "qkv" ? "; name the modules to adapt, for example target: [...]" : "";
-  return `target ${given} matches no linear module${limits}; the model has ${moduleNames(linears).join(", ") || "none"}${hint}`;
+  const names = moduleNames(linears);
+  const close = (typeof modules === "string" ? [modules] : Array.isArray(modules) ? modules : [])
+    .map((name: string) => nearest(name, names))
+    .find((name) => name !== null);
+  const hint =
+    modules === "qkv"
+      ? "; name the modules to adapt, for example target: [...]"
+      : close === undefined || limits !== ""
+        ? ""
+        : `; did you mean ${close}?`;
+  return `target ${given} matches no linear module${limits}; the model has ${names.join(", ") || "none"}${hint}`;
 }

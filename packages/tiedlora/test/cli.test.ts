@@ -44,7 +44,15 @@ suite("train", () => {
       steps.map(({ step }) => step),
       [1, 2, 3],
     );
-    for (const key of ["loss", "lr", "gradNorm", "tokens", "tokensPerSecond", "secondsLeft", "memoryBytes"])
+    for (const key of [
+      "loss",
+      "lr",
+      "grad_norm",
+      "tokens",
+      "tokens_per_second",
+      "seconds_left",
+      "memory_bytes",
+    ])
       assert.equal(typeof steps[0]![key], "number", key);
   });
 

@@ -44,15 +44,15 @@ suite("a run", () => {
       [1, 2, 3, 4, 5, 6, 7, 8, 9],
     );
     assert.deepEqual(
-      all.filter((one) => "validLoss" in one).map(({ step }) => step),
+      all.filter((one) => "valid_loss" in one).map(({ step }) => step),
       [3, 6, 9],
     );
   });
 
   test("keeps the last two checkpoints and the best, and saves the best adapter", () => {
     const best = steps(whole)
-      .filter((one) => "validLoss" in one)
-      .reduce((a, b) => (b["validLoss"]! < a["validLoss"]! ? b : a));
+      .filter((one) => "valid_loss" in one)
+      .reduce((a, b) => (b["valid_loss"]! < a["valid_loss"]! ? b : a));
     const name = `step-0000000${best["step"]}`;
     assert.deepEqual(
       readdirSync(join(folder, "whole/checkpoints")),
@@ -110,7 +110,7 @@ suite("a run", () => {
   test("stops when the validation loss has not fallen for so many evaluations", async () => {
     const early = await run("early", "--lr", "3", "--eval-every", "1", "--patience", "2", "--steps", "40");
     assert.equal(early.code, 0, early.info);
-    const all = steps(early).map((one) => one["validLoss"]!);
+    const all = steps(early).map((one) => one["valid_loss"]!);
     const best = all.indexOf(Math.min(...all));
     assert.equal(all.length, best + 3);
     assert.match(

@@ -4,10 +4,13 @@ import { dirname, resolve } from "node:path";
 import type { Decoder } from "@tiedlora/models";
 import { hostInfos, hostsOf } from "../hosts.ts";
 import type { Method } from "../method.ts";
+import { endsWithName, moduleNames } from "../match.ts";
+import { nearest } from "../nearest.ts";
 import { planAdapter } from "../plan.ts";
 import { writeError } from "../node/writing.ts";
 import type { LinearInfo } from "../sites.ts";
 import { paint, type Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
 
 /** Beyond so many times the size of the smallest adapted module, a rank is taken for a mistake. */
 const ABSURD = 8;
@@ -20,8 +23,9 @@ export function checkRank(model: Decoder, method: Method, output: Output): void 
   if (note !== null) output.info(`${paint("yellow", "note:")} ${note}`);
 }
 
-/** What is to be noted of a method's rank; null: nothing. Throws if it is absurd. */
+/** What is to be noted of a method's rank; null: nothing. Throws if it is absurd, or if a target's name fits no module. */
 export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
+  checkTargetNames(linears, method);
   const { sites } = planAdapter(linears, { ...method, rank: 1 });
   const [smallest] = sites
     .map(({ site }) => site)
@@ -29,8 +33,21 @@ export function rankProblem(linears: readonly LinearInfo[], method: Method): str
   const most = Math.min(smallest!.in, smallest!.out);
   if (method.rank <= most) return null;
   const what = `rank ${method.rank} is too large for ${smallest!.path}, which is ${smallest!.out} by ${smallest!.in}`;
-  if (method.rank > ABSURD * most) throw new Error(`${what}; give at most --rank ${most}`);
+  if (method.rank > ABSURD * most) throw new UsageError(`${what}; give at most --rank ${most}`);
   return `${what}: an update cannot have a rank above ${most}, and more only costs time`;
+}
+
+/** Of several names, each has to fit a module: the others would be adapted, and one that is misspelt left out without a word. */
+function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): void {
+  if (!Array.isArray(target)) return;
+  const names = moduleNames(linears);
+  for (const name of target as readonly string[]) {
+    if (linears.some(({ path }) => endsWithName(path, name))) continue;
+    const close = nearest(name, names);
+    throw new UsageError(
+      `--target: no module is called "${name}"; ${close === null ? `the model has ${names.join(", ")}` : `did you mean ${close}?`}`,
+    );
+  }
 }
 
 /** Throws if a directory for results is a file, or cannot be written: before the work, not after it. */
@@ -39,7 +56,7 @@ export async function checkOut(directory: string): Promise<void> {
   for (;;) {
     try {
       if (!(await stat(path)).isDirectory())
-        throw new Error(`--out ${directory}: ${path} is a file; give a directory`);
+        throw new UsageError(`--out ${directory}: ${path} is a file; give a directory`);
       await access(path, constants.W_OK);
       return;
     } catch (error) {

@@ -12,11 +12,11 @@ import { countParameters } from "../plan.ts";
 import type { LinearInfo } from "../sites.ts";
 import { rankProblem } from "./checks.ts";
 import { checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
-import { paint, type Output } from "./output.ts";
+import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
 import { checkInitFrom } from "./start-adapter.ts";
-import { stepsOf, trainedOn } from "./train.ts";
+import { checkPatience, stepsOf, trainedOn } from "./train.ts";
 import { methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
 
@@ -32,7 +32,9 @@ export function addInit(program: Command, output: Output): void {
       if (exists && !force)
         throw new UsageError(`${file} exists; give another name, or replace it by --force`);
       await writing(dirname(resolve(file)), () => writeFileAtomic(file, initialYaml()));
-      output.info(`${file} written: fill in model, data and out, check it by "tiedlora validate ${file}"`);
+      output.info(
+        `${file} written: fill in model, data and out, check it by "tiedlora validate ${shellWord(file)}"`,
+      );
     });
 }
 
@@ -75,6 +77,7 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
   describeData(output, file.name, dataset, settings.seq);
   const valid =
     settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
+  checkPatience(settings, valid !== null);
   if (valid)
     describeData(
       output,

@@ -10,7 +10,7 @@ import { checkOut } from "./checks.ts";
 import { oneOf, path } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
-import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
+import { addModelFlags, withModelAlone, type ModelFlags, type OpenedModel } from "./with-model.ts";
 
 const FORMATS = Object.keys(ADAPTER_FORMATS) as AdapterFormat[];
 
@@ -92,18 +92,18 @@ function noteSeparator(output: Output, separator: string | undefined): void {
 async function withAdapter(
   flags: OutFlags,
   kind: "adapter" | "model",
-  work: (opened: Opened & { readonly adapter: Adapter }) => Promise<void>,
+  work: (opened: OpenedModel & { readonly adapter: Adapter }) => Promise<void>,
 ): Promise<void> {
   if (flags.adapter === undefined) throw new UsageError("--adapter is missing: give the adapter's directory");
   await checkOut(flags.out);
   await withLock(flags.out, async () => {
     await checkTarget(flags.out, kind, flags.force === true);
-    await withModel(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
+    await withModelAlone(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
   });
 }
 
 /** Nothing that is read is overwritten. */
 function checkOther(out: string, source: string, what: string): void {
   if (resolve(out) === resolve(source))
-    throw new Error(`--out ${out}: that is ${what}; give another directory`);
+    throw new UsageError(`--out ${out}: that is ${what}; give another directory`);
 }

@@ -1,9 +1,9 @@
 /** `tiedlora generate`: what a model writes after a prompt, with an adapter or without. */
 import type { Command } from "commander";
-import { streamText, type Prompt, type TextOptions, type Tokenizer } from "@tiedlora/models";
+import { type Decoder, streamText, type Prompt, type TextOptions, type Tokenizer } from "@tiedlora/models";
 import { number, whole } from "./options.ts";
 import { wholeText } from "../data/text.ts";
-import type { Output } from "./output.ts";
+import { paint, type Output } from "./output.ts";
 import { givenPrompt } from "./sample.ts";
 import { UsageError } from "./settings.ts";
 import { addModelFlags, withModel, type ModelFlags } from "./with-model.ts";
@@ -72,6 +72,7 @@ export function addGenerate(program: Command, output: Output): void {
         const given = flags.chat
           ? chatPrompt(tokenizer, prompt)
           : givenPrompt(tokenizer, prompt, flags.separator ?? separator);
+        notePositions(output, model, tokenizer, given, flags.maxTokens);
         let completion = "";
         for await (const piece of streamText(model, tokenizer, given, samplingOf(flags))) {
           completion += piece;
@@ -80,6 +81,22 @@ export function addGenerate(program: Command, output: Output): void {
         output.out(flags.json ? JSON.stringify({ prompt, completion }) : "");
       });
     });
+}
+
+/** Says so if tokens may come at positions that the model has not been trained for; rotary models give some answer there too. */
+function notePositions(
+  output: Output,
+  { config }: Decoder,
+  tokenizer: Tokenizer,
+  prompt: Prompt,
+  maxTokens: number,
+): void {
+  const tokens = (typeof prompt === "string" ? tokenizer.encode(prompt) : prompt).length;
+  if (config.rope === null || tokens + maxTokens <= config.maxPositions) return; // learned positions end: an error
+  output.info(
+    `${paint("yellow", "note:")} a prompt of ${tokens} tokens and up to ${maxTokens} new ones go past the ${config.maxPositions} ` +
+      `positions that the model was trained for, where it answers worse; lower --max-tokens or shorten the prompt`,
+  );
 }
 
 async function promptFromInput(): Promise<string> {

@@ -11,7 +11,8 @@ import { formatReport, inspect } from "../inspect.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { oneOf } from "./options.ts";
 import type { Output } from "./output.ts";
-import { withModel } from "./with-model.ts";
+import { UsageError } from "./settings.ts";
+import { withModelAlone } from "./with-model.ts";
 
 interface InspectFlags {
   readonly model?: string;
@@ -42,20 +43,20 @@ interface Found {
 
 async function inspectPath(path: string, flags: InspectFlags): Promise<Found> {
   const found = await stat(path).catch(() => null);
-  if (found === null) throw new Error(`${path}: there is no such file or directory`);
+  if (found === null) throw new UsageError(`${path}: there is no such file or directory`);
   if (found.isFile()) return tensorFile(path);
   const has = (name: string): Promise<boolean> => access(join(path, name)).then(() => true, () => false); // prettier-ignore
   if (await has(CONFIG_FILE))
     return flags.model === undefined ? tensorFile(join(path, TENSORS_FILE)) : adapter(path, flags);
   if (await has("config.json")) return model(path);
-  throw new Error(
+  throw new UsageError(
     `${path}: neither an adapter (${CONFIG_FILE}) nor a model (config.json) is in this directory`,
   );
 }
 
 async function adapter(path: string, { model, backend }: InspectFlags): Promise<Found> {
   const flags = { adapter: path, backend, ...(model !== undefined && { model }) };
-  return withModel(flags, async ({ adapter }) => {
+  return withModelAlone(flags, async ({ adapter }) => {
     const report = inspect(adapter!);
     return Promise.resolve({ lines: formatReport(report).split("\n"), value: report });
   });

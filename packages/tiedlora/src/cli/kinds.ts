@@ -59,7 +59,7 @@ export function number({ min, above, below }: Bounds): Kind<number> {
 
 const toNumber = (given: string): unknown => (given.trim() === "" ? given : Number(given));
 
-/** One of a list of names. */
+/** One of a list of names, in any case. */
 export function oneOf<const T extends string>(names: readonly T[], placeholder = "name"): Kind<T> {
   const schema = z.enum(names as unknown as readonly [T, ...T[]], {
     error: ({ input }) => {
@@ -67,11 +67,17 @@ export function oneOf<const T extends string>(names: readonly T[], placeholder =
       return `one of ${names.join(", ")}${close === null ? "" : ` (did you mean ${close}?)`}`;
     },
   });
+  const spelled = (given: unknown): unknown =>
+    typeof given === "string" ? (names.find((name) => sameName(name, given)) ?? given) : given;
   return {
     placeholder: `<${placeholder}>`,
-    schema,
+    schema: z.preprocess(spelled, schema),
     fromText: (given) => given,
   };
+}
+
+function sameName(a: string, b: string): boolean {
+  return a.toLowerCase() === b.trim().toLowerCase();
 }
 
 /** Names from a list, separated by commas; "none" for an empty list. */

@@ -10,6 +10,7 @@ import type { TextFile } from "../data/text.ts";
 import type { Unknown } from "../data/unknown.ts";
 import { nearest } from "../nearest.ts";
 import { paint, type Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
 import type { DataSettings } from "./train-settings.ts";
 
 /** Loads a model directory and its tokenizer. */
@@ -23,8 +24,8 @@ export async function checkModelDirectory(directory: string, name = "--model"): 
   const found = await stat(directory).catch(() => null);
   if (found?.isDirectory()) return;
   const expected = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
-  if (found !== null) throw new Error(`${name} ${directory}: this is a file; ${expected}`);
-  throw new Error(
+  if (found !== null) throw new UsageError(`${name} ${directory}: this is a file; ${expected}`);
+  throw new UsageError(
     `${name} ${directory}: there is no such directory; ${(await suggestion(directory)) ?? expected}`,
   );
 }
@@ -44,7 +45,7 @@ async function suggestion(directory: string): Promise<string | null> {
 export async function checkLength(directory: string, seq: number, name = "--seq"): Promise<void> {
   const { maxPositions } = await loadConfig(directory);
   if (seq > maxPositions)
-    throw new Error(
+    throw new UsageError(
       `${name} ${seq}: the model knows ${maxPositions} positions (max_position_embeddings); give at most ${name} ${maxPositions}`,
     );
 }

@@ -1,4 +1,5 @@
 /** The command line: parses arguments, runs a command, and turns errors into messages and exit codes. */
+import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { DivergedError } from "../train/diverged.ts";
 import { EXIT } from "./exit.ts";
@@ -9,6 +10,7 @@ import { addPlayground } from "./playground.ts";
 import { addReport } from "./report.ts";
 import { UsageError } from "./settings.ts";
 import { YamlError } from "../yaml.ts";
+import { refuseRepeated, withOurNames } from "./strict.ts";
 import { addSweep } from "./sweep.ts";
 import { addTrain } from "./train.ts";
 import { addChat } from "./chat.ts";
@@ -42,6 +44,7 @@ export function createProgram(output: Output): Command {
       writeOut: (text) => output.out(text.trimEnd()),
       writeErr: (text) => output.info(text.trimEnd()),
     })
+    .version(versionOf(), "--version", "print the version")
     .showSuggestionAfterError()
     .configureHelp({ sortSubcommands: true })
     .addHelpText(
@@ -56,7 +59,16 @@ export function createProgram(output: Output): Command {
   addDemo(program, output);
   addSweep(program, output);
   addReport(program, output);
+  refuseRepeated(program);
+  for (const command of program.commands)
+    command.configureOutput({ outputError: (text, write) => write(withOurNames(text, command)) });
   return program;
+}
+
+/** The version of this package. */
+function versionOf(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  return (manifest as { version: string }).version;
 }
 
 const COMMANDS = [

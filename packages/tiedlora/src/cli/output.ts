@@ -61,6 +61,11 @@ function onBroken(cause: NodeJS.ErrnoException): void {
   process.exit(failure === null ? EXIT.interrupted : EXIT.failed);
 }
 
+/** A word as a shell takes it: quoted where it has to be. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
 type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan";
 
 /** Colours text for a terminal that shows colours. */

@@ -3,10 +3,11 @@ import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
 import { loadConfig } from "@tiedlora/models/node";
-import { methodByName, type MethodName } from "../methods/index.ts";
+import { METHOD_NAMES, methodByName, type MethodName } from "../methods/index.ts";
 import { nearest } from "../nearest.ts";
 import { countParameters } from "../plan.ts";
 import type { Modules } from "../sites.ts";
+import { UsageError } from "./settings.ts";
 import { methodName, target, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 
@@ -23,7 +24,7 @@ export function addParams(program: Command, output: Output): void {
     .command("params")
     .description("count the parameters that a method trains, from the architecture alone")
     .requiredOption("--model <name|dir>", `a model directory, or one of ${PRESET_NAMES.join(", ")}`)
-    .requiredOption("--method <name>", "lora, vera, tl1 to tl6", methodName)
+    .requiredOption("--method <name>", METHOD_NAMES.join(", "), methodName)
     .requiredOption("--rank <n>", "rank of the update", whole(1))
     .option("--target <modules>", "qkv, all-linear, module names, or /pattern/", target, "qkv")
     .option("--json", "print one JSON object")
@@ -56,7 +57,7 @@ async function readConfig(model: string): Promise<DecoderConfig> {
   if (!(await stat(model).catch(() => null))?.isDirectory()) {
     const close = nearest(model, PRESET_NAMES);
     const hint = close === null ? `known names are ${PRESET_NAMES.join(", ")}` : `did you mean ${close}?`;
-    throw new Error(`"${model}" is neither a directory nor the name of a known model; ${hint}`);
+    throw new UsageError(`"${model}" is neither a directory nor the name of a known model; ${hint}`);
   }
   return loadConfig(model);
 }

@@ -1,4 +1,5 @@
 /** How training goes: one moving line on a terminal, some lines in a log, or JSON for programs. */
+import { metricsOf } from "../node/metrics.ts";
 import type { Evaluation } from "../train/evaluate.ts";
 import type { StepReport } from "../train/train.ts";
 import { MovingLine } from "./moving-line.ts";
@@ -27,8 +28,10 @@ export class ProgressLine {
     this.#losses.push(report.loss);
     this.#last = report;
     if (this.#json) {
-      const extra = evaluation && { validLoss: evaluation.loss, validPerplexity: evaluation.perplexity };
-      this.#output.out(JSON.stringify({ ...report, ...extra }));
+      const { steps, secondsLeft } = report;
+      this.#output.out(
+        JSON.stringify({ ...metricsOf(report, evaluation), steps, seconds_left: secondsLeft }),
+      );
     } else if (this.#output.interactive) {
       this.#bar ??= new MovingLine("step", report.steps);
       if (evaluation !== null) this.#bar.log(evaluationText(report, evaluation));

@@ -2,7 +2,7 @@
 import { measureOf, qualityOf } from "../report/summary.ts";
 import { type RunConfig, type RunFailure, runId, type RunResult } from "../sweep/config.ts";
 import { MovingLine } from "./moving-line.ts";
-import { duration, paint, type Output } from "./output.ts";
+import { duration, paint, shellWord, type Output } from "./output.ts";
 
 export class SweepProgress {
   failures = 0;
@@ -49,7 +49,7 @@ export class SweepProgress {
   end(directory: string): void {
     const failed = this.failures === 0 ? "" : `, ${paint("red", `${this.failures} failed`)}`;
     this.#output.info(
-      `${this.#ended - this.failures} runs finished${failed}; for a report: tiedlora report ${directory}`,
+      `${this.#ended - this.failures} runs finished${failed}; for a report: tiedlora report ${shellWord(directory)}`,
     );
   }
 

@@ -16,11 +16,11 @@ import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { checkLength, checkModelDirectory, describeData, openData, openModel } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
-import { Interrupted, OutputError, paint, type Output } from "./output.ts";
+import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
-import { addSettings } from "./settings.ts";
+import { addSettings, UsageError } from "./settings.ts";
 import { checkInitFrom, type Given, startAdapter, type Started } from "./start-adapter.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
@@ -47,6 +47,8 @@ export function addTrain(program: Command, output: Output): void {
     .option("--json", "print one JSON object a step instead of the progress line")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
+      if (flags.resume && flags.restart)
+        throw new UsageError("--resume goes on with a run, and --restart throws it away: give one of them");
       const { settings, given, resume } = await runSettings(flags);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
@@ -112,6 +114,7 @@ async function prepare({ folder, given, output, device, ...context }: Context): 
   const file = (await dataFile(asked.data, "train"))!; // throws where there is none
   const validFile =
     asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
+  checkPatience(asked, validFile !== null);
   const { model, tokenizer, padId } = await openModel(asked.model, device);
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
@@ -167,6 +170,14 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   });
 }
 
+/** Throws if a run is to stop early by held-out examples that it has not got. */
+export function checkPatience({ patience }: TrainSettings, held: boolean): void {
+  if (patience === undefined || held) return;
+  throw new UsageError(
+    `--patience ${patience}: there are no held-out examples to stop by; give them by --valid, or leave --patience out`,
+  );
+}
+
 /** The examples as they go into batches. */
 export function trainedOn({ examples }: Dataset, { pack, seq }: TrainSettings): readonly EncodedExample[] {
   return pack ? packExamples(examples, seq) : examples;
@@ -211,7 +222,7 @@ async function announceSaved({ folder, output }: Context): Promise<void> {
   const last = folder.replaces ? null : await lastState(directory).catch(() => null);
   if (last !== null && !last.finished)
     output.info(
-      `step ${last.step} is saved; when there is space, go on with: tiedlora train --resume --out ${directory}`,
+      `step ${last.step} is saved; when there is space, go on with: tiedlora train --resume --out ${shellWord(directory)}`,
     );
 }
 
@@ -241,9 +252,12 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
     output.info(`the best step is ${saved}, with a validation loss of ${best.loss.toFixed(4)}`);
   output.info(`adapter saved in ${out}`);
   if (ended === "interrupted") {
-    output.info(`interrupted after step ${steps}; go on with: tiedlora train --resume --out ${out}`);
+    output.info(
+      `interrupted after step ${steps}; go on with: tiedlora train --resume --out ${shellWord(out)}`,
+    );
   } else {
-    output.info(paint("dim", `try it: tiedlora generate --model ${model} --adapter ${out} --prompt "..."`));
+    const words = ["--model", model, "--adapter", out].map(shellWord).join(" ");
+    output.info(paint("dim", `try it: tiedlora generate ${words} --prompt "..."`));
   }
 }
 

@@ -2,9 +2,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
-import { isRecord, parseJsonObject } from "@tiedlora/core";
+import { type Device, isRecord, parseJsonObject } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
-import type { Pretrained } from "@tiedlora/models/node";
+import type { Decoder } from "@tiedlora/models";
+import { loadModel, type Pretrained } from "@tiedlora/models/node";
 import type { Adapter } from "../adapter.ts";
 import { CONFIG_FILE, readProvenance } from "../files/native.ts";
 import { loadAdapter } from "../node/files.ts";
@@ -27,7 +28,8 @@ export function addModelFlags(command: Command): Command {
     .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
 }
 
-export interface Opened extends Pick<Pretrained, "model" | "tokenizer" | "padId"> {
+export interface OpenedModel {
+  readonly model: Decoder;
   readonly adapter: Adapter | null;
   /** What the adapter's prompts were followed by in training, if that was chosen. */
   readonly separator: string | undefined;
@@ -35,16 +37,39 @@ export interface Opened extends Pick<Pretrained, "model" | "tokenizer" | "padId"
   readonly directory: string;
 }
 
+export interface Opened extends OpenedModel, Pick<Pretrained, "tokenizer" | "padId"> {}
+
 /** Loads what the flags say, and closes the device afterwards. */
 export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => Promise<T>): Promise<T> {
+  return withLoaded(flags, openModel, ({ model, tokenizer, padId }, rest) =>
+    work({ model, tokenizer, padId, ...rest }),
+  );
+}
+
+/** The same without a tokenizer, which the model's directory then need not have. */
+export async function withModelAlone<T>(
+  flags: ModelFlags,
+  work: (opened: OpenedModel) => Promise<T>,
+): Promise<T> {
+  const load = async (directory: string, device: Device): Promise<{ model: Decoder }> => ({
+    model: await loadModel(directory, { device }),
+  });
+  return withLoaded(flags, load, ({ model }, rest) => work({ model, ...rest }));
+}
+
+async function withLoaded<L extends { readonly model: Decoder }, T>(
+  flags: ModelFlags,
+  load: (directory: string, device: Device) => Promise<L>,
+  work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
+): Promise<T> {
   const directory = await modelOf(flags);
   await checkModelDirectory(directory);
   return withDevice(flags.backend, async (device) => {
-    const { model, tokenizer, padId } = await openModel(directory, device);
-    const adapter = flags.adapter === undefined ? null : await loadAdapter(model, flags.adapter);
+    const loaded = await load(directory, device);
+    const adapter = flags.adapter === undefined ? null : await loadAdapter(loaded.model, flags.adapter);
     const { separator } =
       flags.adapter === undefined ? {} : await readProvenance(await directoryFiles(flags.adapter));
-    return work({ model, tokenizer, padId, adapter, separator, directory });
+    return work(loaded, { adapter, separator, directory });
   });
 }
 
@@ -55,7 +80,7 @@ async function modelOf({ model, adapter }: ModelFlags): Promise<string> {
   const path = join(adapter, CONFIG_FILE);
   const text = await readFile(path, "utf8").catch(() => null);
   if (text === null)
-    throw new Error(`--adapter ${adapter}: there is no ${CONFIG_FILE} in it; expected an adapter`);
+    throw new UsageError(`--adapter ${adapter}: there is no ${CONFIG_FILE} in it; expected an adapter`);
   const config = parseJsonObject(text, path);
   const base = isRecord(config) ? config["base_model_name_or_path"] : null;
   if (typeof base !== "string" || base === "")

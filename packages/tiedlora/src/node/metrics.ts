@@ -2,6 +2,8 @@
 import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
+import type { Evaluation } from "../train/evaluate.ts";
+import type { StepReport } from "../train/train.ts";
 import { eventFileName, scalarsEvent, startEvent, versionEvent } from "./tensorboard.ts";
 import { writeError, writing } from "./writing.ts";
 
@@ -24,6 +26,20 @@ const COLUMNS = [
 ] as const;
 
 export type Metrics = { readonly step: number } & Readonly<Partial<Record<(typeof COLUMNS)[number], number>>>;
+
+/** A step, and the evaluation after it, as the files and `--json` name them. */
+export function metricsOf(report: StepReport, evaluation: Evaluation | null): Metrics {
+  return {
+    step: report.step,
+    loss: report.loss,
+    lr: report.lr,
+    ...(report.gradNorm !== null && { grad_norm: report.gradNorm }),
+    tokens: report.tokens,
+    tokens_per_second: report.tokensPerSecond,
+    memory_bytes: report.memoryBytes,
+    ...(evaluation && { valid_loss: evaluation.loss, valid_perplexity: evaluation.perplexity }),
+  };
+}
 
 type Write = (metrics: Metrics) => void;
 

@@ -20,7 +20,7 @@ import {
   type RunState,
 } from "./checkpoint.ts";
 import { saveAdapter } from "./files.ts";
-import { MetricsLog, type MetricFormat } from "./metrics.ts";
+import { MetricsLog, metricsOf, type MetricFormat } from "./metrics.ts";
 import { RunFolder } from "./run-folder.ts";
 
 /** What `run` needs. */
@@ -229,17 +229,4 @@ function stateAfter(
 /** Whether nothing is left to do. */
 function isOver({ step, sinceBest }: RunState, { steps, patience }: RunOptions): boolean {
   return step >= steps || (patience !== undefined && sinceBest >= patience);
-}
-
-function metricsOf(report: StepReport, evaluation: Evaluation | null): Parameters<MetricsLog["write"]>[0] {
-  return {
-    step: report.step,
-    loss: report.loss,
-    lr: report.lr,
-    ...(report.gradNorm !== null && { grad_norm: report.gradNorm }),
-    tokens: report.tokens,
-    tokens_per_second: report.tokensPerSecond,
-    memory_bytes: report.memoryBytes,
-    ...(evaluation && { valid_loss: evaluation.loss, valid_perplexity: evaluation.perplexity }),
-  };
 }

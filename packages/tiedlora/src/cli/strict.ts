@@ -1,0 +1,65 @@
+/** What the parser of the command line lets pass, and people mean otherwise: an option given twice, another program's name of one. */
+import type { Command } from "commander";
+import { UsageError } from "./settings.ts";
+
+/** Options of which people may expect two to add up. Of others, such as --rank, the last counts, so that scripts can override. */
+const ONE = new Set(["adapter", "config", "data", "prompt", "system", "task", "valid"]);
+
+/** Refuses those that are given twice: the first would be dropped without a word. */
+export function refuseRepeated(program: Command): void {
+  for (const command of [program, ...program.commands]) {
+    for (const option of command.options) {
+      if (!ONE.has(option.name()) || option.variadic) continue;
+      let first: string | null = null;
+      command.on(`option:${option.name()}`, (value: string) => {
+        if (first !== null)
+          throw new UsageError(`${option.long} is given twice, as ${first} and as ${value}; give it once`);
+        first = value;
+      });
+    }
+  }
+}
+
+/** What options are called in the programs that people come from. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  "learning-rate": "lr",
+  "batch-size": "batch",
+  "per-device-train-batch-size": "batch",
+  "gradient-accumulation-steps": "accumulate",
+  "grad-accumulation-steps": "accumulate",
+  "num-train-epochs": "epochs",
+  "num-epochs": "epochs",
+  "max-steps": "steps",
+  iters: "steps",
+  "max-length": "seq",
+  "max-seq-length": "seq",
+  "max-seq-len": "seq",
+  "lora-r": "rank",
+  "lora-rank": "rank",
+  "lora-alpha": "alpha",
+  "lora-dropout": "dropout",
+  "target-modules": "target",
+  "output-dir": "out",
+  output: "out",
+  "model-name-or-path": "model",
+  "adapter-path": "adapter",
+  "train-file": "data",
+  "dataset-name": "data",
+  "validation-file": "valid",
+  "max-grad-norm": "clip",
+  "warmup-steps": "warmup",
+  "lr-scheduler-type": "schedule",
+  "gradient-checkpointing": "checkpointing",
+  "save-steps": "save-every",
+  "eval-steps": "eval-every",
+  "max-new-tokens": "max-tokens",
+  temp: "temperature",
+};
+
+/** An error of the parser, with the name that an option of another program has here, where `command` has it. */
+export function withOurNames(message: string, command: Command): string {
+  const unknown = /unknown option '--([\w-]+)/.exec(message)?.[1];
+  const ours = unknown === undefined ? undefined : ELSEWHERE[unknown.replaceAll("_", "-").toLowerCase()];
+  if (ours === undefined || !command.options.some(({ long }) => long === `--${ours}`)) return message;
+  return `${message.split("\n")[0]}\n(Did you mean --${ours}?)`;
+}
