@@ -11,7 +11,7 @@ import { writing } from "../node/writing.ts";
 import { countParameters } from "../plan.ts";
 import type { LinearInfo } from "../sites.ts";
 import { rankProblem } from "./checks.ts";
-import { checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
+import { checkDataPaths, checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
 import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
@@ -66,6 +66,7 @@ export function addValidate(program: Command, output: Output): void {
 
 async function validate(settings: TrainSettings, output: Output): Promise<void> {
   await checkModelDirectory(settings.model);
+  await checkDataPaths(settings);
   await checkLength(settings.model, settings.seq);
   await checkInitFrom(settings);
   const config = await loadConfig(settings.model);

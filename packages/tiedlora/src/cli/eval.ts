@@ -7,7 +7,7 @@ import { evaluateTask } from "../tasks/evaluate.ts";
 import { taskByName, TASKS } from "../tasks/index.ts";
 import { firstQuestions } from "../tasks/task.ts";
 import { evaluate } from "../train/evaluate.ts";
-import { checkLength, describeData, openData } from "./load.ts";
+import { checkExists, checkLength, describeData, openData } from "./load.ts";
 import { oneOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -54,6 +54,7 @@ export function addEval(program: Command, output: Output): void {
     .action(async (flags: EvalFlags) => {
       if (flags.task === undefined && flags.data === undefined)
         throw new UsageError("--data is missing: give a file of examples, or a --task");
+      if (flags.data !== undefined) await checkExists("--data", flags.data);
       await withModel(flags, async (opened) => {
         await checkLength(opened.directory, flags.seq);
         const result =

@@ -1,6 +1,6 @@
 /** Models, adapters and data for commands, with errors that say what to do. */
 import { stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { readdir } from "node:fs/promises";
 import type { Device } from "@tiedlora/core";
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
@@ -28,6 +28,21 @@ export async function checkModelDirectory(directory: string, name = "--model"): 
   throw new UsageError(
     `${name} ${directory}: there is no such directory; ${(await suggestion(directory)) ?? expected}`,
   );
+}
+
+/** Throws if there is no file or directory at a path that a setting gives. */
+export async function checkExists(name: string, path: string): Promise<void> {
+  if ((await stat(path).catch(() => null)) !== null) return;
+  const siblings = await readdir(dirname(path)).catch(() => []);
+  const close = nearest(basename(path), siblings);
+  const hint = close === null ? "" : `; did you mean ${join(dirname(path), close)}?`;
+  throw new UsageError(`${name} ${path}: there is no such file or directory${hint}`);
+}
+
+/** Throws if a path to examples leads nowhere. */
+export async function checkDataPaths({ data, valid }: { data: string; valid?: string }): Promise<void> {
+  await checkExists("--data", data);
+  if (valid !== undefined) await checkExists("--valid", valid);
 }
 
 async function suggestion(directory: string): Promise<string | null> {

@@ -14,7 +14,14 @@ import { lastState, RunFolder } from "../node/run-folder.ts";
 import { isWriteError } from "../node/writing.ts";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import { checkLength, checkModelDirectory, describeData, openData, openModel } from "./load.ts";
+import {
+  checkDataPaths,
+  checkLength,
+  checkModelDirectory,
+  describeData,
+  openData,
+  openModel,
+} from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
@@ -72,6 +79,7 @@ async function trainIn(
 ): Promise<RunResult["ended"]> {
   if (folder.last === null) await checkInitFrom(settings);
   await checkModelDirectory(settings.model);
+  await checkDataPaths(settings);
   await checkLength(settings.model, settings.seq);
   return withDevice(settings.backend, (device) =>
     trainCommand({ folder, settings, given, output, device, resume: resume === true, json: json === true }),
