@@ -16,7 +16,7 @@ import { product, sameShape } from "./shape.ts";
 export interface Lowered {
   /** What became of the roots, in their order. */
   readonly roots: readonly Node[];
-  /** What became of all nodes of the graph: without the insides of what was composed. */
+  /** What became of all nodes of the graph: of library calls without the insides of what they were composed of. */
   readonly nodes: ReadonlySet<Node>;
 }
 
@@ -24,10 +24,12 @@ export interface Lowered {
 export function lower(roots: readonly Node[], backend: Backend, slots: ReadonlyMap<Node, number>): Lowered {
   const lowering = new Lowering(backend, slots);
   const order = topological(roots);
-  return { nodes: new Set(lowering.all(order)), roots: lowering.all(roots) };
+  return { nodes: new Set([...lowering.all(order), ...lowering.parts]), roots: lowering.all(roots) };
 }
 
 class Lowering {
+  /** What elementwise operations that are no primitives are made of. */
+  readonly parts: Set<Node> = new Set();
   readonly #backend: Backend;
   readonly #slots: ReadonlyMap<Node, number>;
   /** What became of a node: of most, one node; of those with several results, all of these. */
@@ -49,6 +51,13 @@ class Lowering {
       this.#lowered.set(node, results);
     }
     return nodes.map((node) => this.#lowered.get(node)![0]!);
+  }
+
+  #parted(composed: Node, { inputs }: Node): Node {
+    const result = this.#one(composed);
+    for (const part of topological([result], (n) => (inputs.includes(n) ? [] : n.inputs)))
+      this.parts.add(part);
+    return result;
   }
 
   #one(node: Node): Node {
@@ -77,8 +86,8 @@ class Lowering {
     }
     if (isOp(node, "scalar") && !this.#slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
-    if (isActivation(node)) return this.#one(composeActivation(node, input));
-    if (isOp(node, "pow")) return this.#one(power(input, node.inputs[1]!));
+    if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
+    if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]!), node);
     if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1]!, node.shape));
     return this.#unify(node);
   }
