@@ -33,11 +33,10 @@ class Memory implements DeviceBuffer {
   }
 }
 
-// --- 2. What operations mean, as JavaScript. f32 is rounded, integers wrap, bool is 0 or 1. erf is its series, which has no
-// cancellation: 2x/√π · e^(-x²) · Σ (2x²)^n / (1·3·5···(2n+1)).
+// --- 2. What operations mean, as JavaScript. f32 is rounded, integers wrap, bool is 0 or 1; erf is a series without cancellation.
 
-const PRELUDE = `const { exp, log, sqrt, sin, cos, tanh, floor, abs, max, min, imul, fround } = Math;
-const neg = (x) => -x, recip = (x) => 1 / x, rsqrt = (x) => 1 / sqrt(x);
+const PRELUDE = `const { exp, expm1, log, log1p, sqrt, sin, cos, tanh, floor, abs, max, min, imul, fround } = Math, neg = (x) => -x, recip = (x) => 1 / x, rsqrt = (x) => 1 / sqrt(x);
+const f32_i32 = (x) => min(max(x, -(2 ** 31)), 2 ** 31 - 1) | 0, f32_u32 = (x) => min(max(x, 0), 2 ** 32 - 1) >>> 0;
 function erf(x) {
   if (!(abs(x) < 6)) return x > 0 ? 1 : x < 0 ? -1 : x;
   let term = 1, sum = 1;
@@ -59,14 +58,15 @@ function place({ buffer, dtype, view }: Operand): { element: string; exists: str
   return { element, exists: inside.join(" && ") || "true" };
 }
 
-function expression(instr: Instr): string {
+function expression(instr: Instr, body: readonly Instr[] = []): string {
   const { op, dtype } = instr;
   if (op === "const") return round(Object.is(instr.value, -0) ? "-0" : `${instr.value}`, dtype);
   if (op === "scalar") return round(`scalars[${instr.slot}]`, dtype);
   if (op === "index") return `i${instr.axis}`;
   if (op === "load") return `${place(instr.from).exists} ? ${place(instr.from).element} : 0`;
   if (op === "where") return `v${instr.a} ? v${instr.b} : v${instr.c}`;
-  if (op === "cast") return round(instr.to === "bool" ? `v${instr.a} !== 0` : `v${instr.a}`, instr.to);
+  const saturates = op === "cast" && body[instr.a]?.dtype === "f32" && dtype !== "f32" && dtype !== "bool";
+  if (op === "cast") return saturates ? `f32_${dtype}(v${instr.a})` : round(`v${instr.a}${dtype === "bool" ? " !== 0" : ""}`, dtype); // prettier-ignore
   if (op === "not") return round(dtype === "bool" ? `!v${instr.a}` : `~v${instr.a}`, dtype);
   const operands = operandsOf(instr).map((i) => `v${i}`);
   const name = op === "mul" && dtype !== "f32" ? "imul" : op;
@@ -90,7 +90,7 @@ function kernelSource({ outer, inner, body, stores }: LoopKernel): string {
       needed.add(i); // after its operands
     };
     values.forEach(visit);
-    return [...needed].map((i) => `const v${i} = ${expression(body[i]!)};`).join(" ");
+    return [...needed].map((i) => `const v${i} = ${expression(body[i]!, body)};`).join(" ");
   };
   const reductions = body.map((instr, i) => {
     if (instr.op !== "reduce") return "";
