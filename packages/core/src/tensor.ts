@@ -20,6 +20,7 @@ import { logAddExp } from "./ops/activations.ts";
 import { conv2d, poolWindows } from "./ops/convolution.ts";
 import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
+import { matrixProduct } from "./ops/products.ts";
 import { submit, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
 import { product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
@@ -396,15 +397,9 @@ export class Tensor {
   }
 
   // --- products and indexing
-  /** [..., m, k] · [..., k, n], batches broadcast. A two-dimensional right side meets all leading axes at once. */
+  /** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. A vector [k] is a row on the left, a column on the right. */
   matmul(other: Tensor): Tensor {
-    const device = deviceOf([this, other]);
-    if (other.rank === 2 && this.rank > 2) {
-      const rows = this.reshape([product(this.shape.slice(0, -1)), this.shape.at(-1)!]);
-      const out = build.matmul(rows.node, other.node);
-      return new Tensor(build.reshape(out, [...this.shape.slice(0, -1), other.shape[1]!]), device);
-    }
-    return new Tensor(build.matmul(this.node, other.node), device);
+    return new Tensor(matrixProduct(this.node, other.node), deviceOf([this, other]));
   }
   /** Rows of axis 0 by an index (i32) of any shape: an embedding look-up. Out of range gives NaN. */
   take(index: Tensor): Tensor {
@@ -629,7 +624,11 @@ export function stack(tensors: readonly Tensor[], axis: number = 0): Tensor {
   );
 }
 
-/** Einstein summation, e.g. `einsum("bij,bjk->bik", x, y)`. */
+/**
+ * Einstein summation: a letter for each axis of each tensor, and those of the result, e.g. `einsum("bij,bjk->bik", x, y)`.
+ * What the result does not name is summed. A letter twice in a term is a diagonal ("ii->i"), or a trace ("ii->"); "..." are
+ * axes that broadcast. Without "->" the result has the letters that occur once, in their order.
+ */
 export function einsum(spec: string, ...tensors: readonly Tensor[]): Tensor {
   return new Tensor(
     einsumNodes(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import type { TensorOptions, TypedArray } from "@tiedlora/core";
+import type { Tensor, TensorOptions, TypedArray } from "@tiedlora/core";
 import { arange, concat, einsum, full, ones, reference, stack, where, zeros } from "@tiedlora/core";
 
 const device = reference();
@@ -185,6 +185,58 @@ test("products and indexing", async () => {
     [0, 2, 0],
   ]);
   assert.ok(Number.isNaN((await x.take(device.tensor([2], { dtype: "i32" })).data())[0]));
+});
+
+test("products of vectors, and equations with diagonals and axes in front, are NumPy's", async () => {
+  const [v, w] = [device.tensor([1, 2, 3]), device.tensor([1, -1])];
+  const cube = arange(12)
+    .reshape([2, 2, 3])
+    .cast("f32")
+    .add(device.tensor([0]));
+  const square = device.tensor([[1, 2], [3, 4]]); // prettier-ignore
+  const cases: [Tensor, unknown][] = [
+    [v.matmul(v), 14],
+    [x.matmul(v), [14, 32]],
+    [w.matmul(x), [-3, -3, -3]],
+    [cube.matmul(v), [[8, 26], [44, 62]]], // prettier-ignore
+    [w.matmul(cube), [[-3, -3, -3], [-3, -3, -3]]], // prettier-ignore
+    [device.tensor([]).matmul(device.tensor([])), 0],
+    [einsum("ii->i", square), [1, 4]],
+    [einsum("ii", square), 5],
+    [einsum("bii->b", stack([square, square.neg()])), [5, -5]],
+    [einsum("...ij,...jk->...ik", cube, v.unsqueeze(1)), [[[8], [26]], [[44], [62]]]], // prettier-ignore
+    [einsum("...i->...", cube), [[3, 12], [21, 30]]], // prettier-ignore
+    [einsum("...i,i->", cube, v), 140],
+    [einsum("ba", x), [[1, 4], [2, 5], [3, 6]]], // prettier-ignore
+  ];
+  for (const [tensor, expected] of cases) assert.deepEqual(await tensor.toArray(), expected);
+});
+
+test("equations and products that mean nothing are refused with what is wrong", () => {
+  const v = device.tensor([1, 2]);
+  const cases: [() => unknown, RegExp][] = [
+    [() => einsum("ij,jk->ik", x), /"ij,jk->ik": 2 terms for 1 tensors/],
+    [() => einsum("i1->i", x), /"1" is no label; labels are letters/],
+    [() => einsum("ij->k", x), /"k" of the result is in no term/],
+    [() => einsum("ij->ii", x), /the result names a label twice/],
+    [() => einsum("ijk->", x), /term "ijk" must name each axis of \[2, 3\]/],
+    [() => einsum("...ijk->", x), /term "\.\.\.ijk" must name each axis/],
+    [() => einsum("ii->i", x), /"i" is 2 in one place and 3 in another/],
+    [() => einsum("......->", x), /has two "\.\.\."/],
+    [() => einsum("ij->i->j", x), /give one equation/],
+    [() => einsum(undefined as never, x), /give one equation/],
+    [() => einsum("...i,...i->...", x, device.tensor([[1], [2], [3]])), /is (2|3) in one place/],
+    [
+      () => x.matmul(v),
+      /\[2, 3\] · \[2\]: the last axis of the first \(3\) must equal the axis of the second \(2\)/,
+    ],
+    [
+      () => v.matmul(x.transpose()),
+      /\[2\] · \[3, 2\].*\(2\) must equal the second-to-last of the second \(3\)/,
+    ],
+    [() => v.matmul(zeros([])), /\[2\] · \[\]: a single number is no matrix; use mul/],
+  ];
+  for (const [f, message] of cases) assert.throws(f, message);
 });
 
 test("convolution and pooling", async () => {

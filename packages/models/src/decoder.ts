@@ -9,7 +9,16 @@ import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapt
 import { ARCHITECTURES } from "./architectures.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { KvCache } from "./cache.ts";
-import { type Ids, idsTensor, type IdsShape, lossMask, readFor, readSegments, shownBy } from "./inputs.ts";
+import {
+  type Ids,
+  idsTensor,
+  type IdsShape,
+  labelsTensor,
+  lossMask,
+  readFor,
+  readSegments,
+  shownBy,
+} from "./inputs.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
 import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
@@ -32,6 +41,13 @@ export interface Batch {
    * the next example, or padding, begins. Each is computed as if it were alone, and its first token is not predicted.
    */
   readonly segments?: readonly ArrayLike<number>[];
+  /**
+   * What is to be predicted where it is not the input itself, `[batch, length]`, e.g. Hugging Face's labels: token t of them
+   * by position t - 1.
+   */
+  readonly labels?: Ids;
+  /** The label of positions where nothing is to be predicted. Default -100; null if there are none. */
+  readonly ignoreIndex?: number | null;
 }
 
 const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
@@ -181,21 +197,26 @@ export class Decoder extends nn.Module {
 
   /**
    * Mean over the predicted tokens of -log p(token | the tokens before it). Position t of the mask speaks of token t,
-   * which position t - 1 predicts; the first token is never predicted.
+   * which position t - 1 predicts, and so do the labels; the first token is never predicted. See `nn.crossEntropy` for
+   * positions that do not count. A token outside of the vocabulary, which a tensor may hold, makes the loss NaN.
    */
-  loss({ inputIds, mask, segments }: Batch, choice: AdapterOptions = {}): Tensor {
-    const ids = idsTensor(this.device, inputIds, this.config.vocab, readFor(mask, segments));
+  loss({ inputIds, mask, segments, labels, ignoreIndex = -100 }: Batch, choice: AdapterOptions = {}): Tensor {
+    const { vocab } = this.config;
+    const ids = idsTensor(this.device, inputIds, vocab, readFor(mask, segments));
     const [, length] = ids.shape as IdsShape;
     if (length < 2)
       throw new RangeError(
         `loss: sequences of ${length} token; need at least 2, to predict one from another`,
       );
     const counted = lossMask(this.device, mask, segments, ids.shape);
+    const targets = labels && labelsTensor(this.device, labels, ids.shape, vocab, ignoreIndex);
     const read = segments ? { ...choice, segments: readSegments(segments) } : choice;
     // The last token predicts nothing: leaving it out changes no other position.
     const logits = this.forward(ids.narrow(1, 0, length - 1), read);
-    const options = counted === null ? {} : { mask: counted };
-    return nn.crossEntropy(logits, ids.narrow(1, 1, length - 1), options);
+    return nn.crossEntropy(logits, (targets ?? ids).narrow(1, 1, length - 1), {
+      ignoreIndex: targets ? ignoreIndex : null, // no input is to be ignored: there is no embedding of it
+      ...(counted && { mask: counted }),
+    });
   }
 
   #layer(layer: Layer, index: number, x: Tensor, sequence: Sequence, cache: KvCache | undefined): Tensor {

@@ -15,23 +15,48 @@ export type Matters = (row: number, position: number) => boolean;
  * not matter, such as padding, become 0 where the embedding has no row for them.
  */
 export function idsTensor(device: Device, ids: Ids, vocab: number, matters: Matters = () => true): Tensor {
+  return tokensTensor(device, "token ids", ids, vocab, (_id, row, position) =>
+    matters(row, position) ? null : 0,
+  );
+}
+
+/** The same for labels of the shape of the ids, which may also be `ignored`. */
+export function labelsTensor(
+  device: Device,
+  labels: Ids,
+  shape: readonly number[],
+  vocab: number,
+  ignored: number | null,
+): Tensor {
+  const tokens = tokensTensor(device, "labels", labels, vocab, (id) => (id === ignored ? ignored : null));
+  checkLike("labels", tokens.shape, shape);
+  return tokens;
+}
+
+/** What an id that the vocabulary does not have becomes; null: an error. */
+type Instead = (id: number, row: number, position: number) => number | null;
+
+function tokensTensor(device: Device, what: string, ids: Ids, vocab: number, instead: Instead): Tensor {
   if (!isRows(ids)) {
+    const given: unknown = ids;
+    if (ArrayBuffer.isView(given)) throw flatError(what, (given as Int32Array).length);
     if (ids.rank === 2 && ids.dtype === "i32") return ids;
     throw new TypeError(
-      `token ids: a tensor ${ids.dtype} [${ids.shape.join(", ")}] was given; need i32 [batch, length]`,
+      `${what}: a tensor ${ids.dtype} [${ids.shape.join(", ")}] was given; need i32 [batch, length]`,
     );
   }
-  const flat = flatten(ids, "token ids");
+  const flat = flatten(ids, what);
   const length = ids[0]!.length;
   for (const [i, id] of flat.entries()) {
     if (Number.isInteger(id) && id >= 0 && id < vocab) continue;
     const [row, position] = [Math.floor(i / length), i % length];
-    if (matters(row, position))
+    const other = instead(id, row, position);
+    if (other === null)
       throw new RangeError(
-        `token ids: ${id} in row ${row}, position ${position}; the vocabulary has ${vocab}: need whole numbers from 0 to ` +
+        `${what}: ${id} in row ${row}, position ${position}; the vocabulary has ${vocab}: need whole numbers from 0 to ` +
           `${vocab - 1}. Is it the model's own tokenizer?`,
       );
-    flat[i] = 0;
+    flat[i] = other;
   }
   return device.tensor(Int32Array.from(flat), { shape: [ids.length, length], dtype: "i32" });
 }
@@ -85,14 +110,24 @@ export function readSegments(segments: readonly ArrayLike<number>[]): number[][]
   });
 }
 
+function flatError(what: string, count: number): TypeError {
+  return new TypeError(
+    `${what}: a flat list of ${count} numbers was given; need rows of them, e.g. [[1, 2]]`,
+  );
+}
+
+function checkLike(what: string, given: readonly number[], shape: readonly number[]): void {
+  if (given.length !== 2 || given[0] !== shape[0] || given[1] !== shape[1]) {
+    throw new RangeError(
+      `${what}: [${given.join(", ")}] was given for ids [${shape.join(", ")}]; need the same`,
+    );
+  }
+}
+
 /** A mask of the same shape as the ids, as f32. */
 function maskTensor(device: Device, mask: Ids, shape: readonly number[]): Tensor {
   const given = isRows(mask) ? [mask.length, mask[0]?.length ?? 0] : mask.shape;
-  if (given.length !== 2 || given[0] !== shape[0] || given[1] !== shape[1]) {
-    throw new RangeError(
-      `mask: [${given.join(", ")}] was given for ids [${shape.join(", ")}]; need the same`,
-    );
-  }
+  checkLike("mask", given, shape);
   return isRows(mask) ? device.tensor(Float32Array.from(flatten(mask, "mask")), { shape }) : mask.cast("f32");
 }
 
@@ -117,6 +152,7 @@ export function checkRows(
 
 /** The numbers of all rows, one after another. */
 function flatten(rows: readonly ArrayLike<number>[], what: string): Float64Array {
+  if (typeof rows[0] === "number") throw flatError(what, rows.length);
   const length = rows[0]?.length ?? 0;
   if (length === 0) throw new RangeError(`${what}: empty; need at least one row with one token`);
   const other = rows.findIndex((row) => row.length !== length);

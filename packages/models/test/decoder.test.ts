@@ -93,6 +93,22 @@ describe("the loss", () => {
     device.close();
   });
 
+  test("of labels counts neither -100 nor what else is named, in the sum and in the mean", async () => {
+    const device = reference();
+    const { model } = randomModel(GPT2, device);
+    const mask = IDS.map((row, r) => row.map((_, t) => Number((t + r) % 3 !== 0)));
+    const labels = (ignored: number): number[][] =>
+      IDS.map((row, r) => row.map((id, t) => (mask[r]![t] === 0 ? ignored : id)));
+    const expected = await model.loss({ inputIds: IDS, mask }).item();
+    for (const batch of [{ labels: labels(-100) }, { labels: labels(-1), ignoreIndex: -1 }])
+      assertNear([await model.loss({ inputIds: IDS, ...batch }).item()], [expected], 1e-6, "loss");
+    const other = IDS.map((row) => row.map((id) => (id + 1) % 23));
+    assert.notEqual(await model.loss({ inputIds: IDS, labels: other }).item(), expected);
+    const stray = device.tensor(labels(-7), { dtype: "i32" });
+    assert.ok(Number.isNaN(await model.loss({ inputIds: IDS, labels: stray }).item()));
+    device.close();
+  });
+
   test("with checkpointing has the same gradients, bit for bit", async () => {
     // Without fusion every value is rounded on its way, computed again or not.
     const device = reference({ fusion: "off" });
@@ -140,6 +156,23 @@ describe("wrong inputs are refused with what was expected", () => {
   const { model } = randomModel(GPT2, device);
   const cases: [string, () => unknown, RegExp][] = [
     ["rows of two lengths", () => model.forward([[1, 2], [3]]), /row 1 has 1 entries, row 0 has 2; pad/],
+    [
+      "a flat list",
+      () => model.forward([1, 2, 3] as never),
+      /flat list of 3 numbers was given; need rows of them/,
+    ],
+    ["a flat array", () => model.forward(Int32Array.of(1, 2) as never), /flat list of 2 numbers/],
+    ["an id between two", () => model.forward([[1.5]]), /1\.5 in row 0, position 0; the vocabulary/],
+    [
+      "a label that is none",
+      () => model.loss({ inputIds: [[1, 2]], labels: [[-1, 2]] }),
+      /labels: -1 in row 0, position 0; the vocabulary has 23/,
+    ],
+    [
+      "labels of another shape",
+      () => model.loss({ inputIds: [[1, 2]], labels: [[1, 2, 3]] }),
+      /labels: \[1, 3\] was given for ids \[1, 2\]/,
+    ],
     ["no tokens", () => model.forward([]), /empty; need at least one row/],
     [
       "an id beyond the vocabulary",

@@ -278,6 +278,16 @@ suite("a loss that is no number", () => {
     assert.ok(options.optimizer.stepCount <= 5, "no further steps were begun");
   });
 
+  test("because of a token that the model does not know is not come to: token, row and position are named", async () => {
+    const stray: EncodedExample = { ...EXAMPLES[0]!, tokens: EXAMPLES[0]!.tokens.with(3, 17) };
+    const bad = stackBatch([EXAMPLES[1]!, stray], 16, 0);
+    const said = /token ids: 17 in row 1, position 3; the vocabulary has 17/;
+    const { options, adapter } = setup({ batch: (i) => (i === 1 ? bad : batchesOf(EXAMPLES, OPTIONS)(i)) });
+    await assert.rejects(reports(options), said);
+    assert.equal(options.optimizer.stepCount, 1);
+    await assert.rejects(evaluate(options.model, [bad], adapter), said);
+  });
+
   test("that the model's own weights make is said to be theirs", async () => {
     const { options } = setup();
     const weight = options.model.stateDict().get("model.layers.2.mlp.up_proj.weight")!;

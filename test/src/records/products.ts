@@ -11,14 +11,16 @@ const matmul: OpRecord = {
   cases: ({ limit, zeros }) => {
     const batches = broadcastable({ limit: 6, zeros: false, maxRank: 2 }, 2);
     const sizes = fc.tuple(axis(limit, zeros), axis(limit, zeros), axis(limit, zeros));
-    return fc.tuple(batches, sizes).map(([[left, right], [m, k, n]]) => {
+    const vectors = fc.constantFrom("none", "none", "left", "right", "both");
+    return fc.tuple(batches, sizes, vectors).map(([[left, right], [m, k, n], vector]) => {
       const [rows, inner] = within([m, k], Math.max(4, limit / 6)) as [number, number];
       const columns = within([n, inner], Math.max(4, limit / 6))[0]!;
+      const isVector = (side: string): boolean => vector === side || vector === "both";
       return {
-        call: "x.matmul(y)",
+        call: `x.matmul(y), vectors: ${vector}`,
         inputs: [
-          { shape: [...left!, rows, inner], domain: "any", dtypes: FLOATS },
-          { shape: [...right!, inner, columns], domain: "any", dtypes: FLOATS },
+          { shape: isVector("left") ? [inner] : [...left!, rows, inner], domain: "any", dtypes: FLOATS },
+          { shape: isVector("right") ? [inner] : [...right!, inner, columns], domain: "any", dtypes: FLOATS },
         ],
         build: ([x, y]) => x!.matmul(y!),
       };
@@ -29,7 +31,22 @@ const matmul: OpRecord = {
 const SPECS: readonly string[] = [
   "ij,jk->ik", "ij,kj->ki", "bij,bjk->bik", "bqhd,bkhd->bhqk", "i,j->ij", "ij->ji", "ij->i", "ij,ij->", "ij,j,jk->ik",
   "abc,cd->dab", "ij,ik->jk", "i,i->i", "bi,ij,bj->b",
+  "ii->i", "ii->", "ii", "bii->b", "iij->ji", "iii->i", "ijij->ij", "ii,ij,jj->i", "ab,bc",
+  "...ij,...jk->...ik", "...i->...", "i...,i...->...", "...ii->...i", "b...,bc->...c", "...a,...b", "...->...", "...i,i->",
 ]; // prettier-ignore
+
+/** The shape of a term: "..." are up to two axes, some of which are 1 in some terms, and broadcast. */
+function termShape(
+  term: string,
+  labels: readonly string[],
+  sizes: readonly number[],
+  seed: number,
+): number[] {
+  const front = sizes.slice(-2).map((length, i) => ((seed >> i) & 1 ? 1 : length)).slice((seed >> 2) % 3); // prettier-ignore
+  const lengths = (part: string): number[] => part.split("").map((label) => sizes[labels.indexOf(label)]!);
+  const [before, after] = term.split("...");
+  return after === undefined ? lengths(before!) : [...lengths(before!), ...front, ...lengths(after)];
+}
 
 const einsumRecord: OpRecord = {
   name: "einsum",
@@ -39,11 +56,11 @@ const einsumRecord: OpRecord = {
       minLength: 8,
       maxLength: 8,
     });
-    return fc.tuple(fc.constantFrom(...SPECS), lengths).map(([spec, sizes]) => {
+    return fc.tuple(fc.constantFrom(...SPECS), lengths, fc.nat()).map(([spec, sizes, seed]) => {
       const labels = [...new Set(spec.replaceAll(/[^a-z]/g, ""))];
       const terms = spec.split("->")[0]!.split(",");
-      const inputs = terms.map((term): InputSpec => ({
-        shape: term.split("").map((label) => sizes[labels.indexOf(label)]!),
+      const inputs = terms.map((term, i): InputSpec => ({
+        shape: termShape(term, labels, sizes, seed >> (4 * i)),
         domain: "any",
         dtypes: F32,
       }));

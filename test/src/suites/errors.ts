@@ -1,5 +1,15 @@
 /** What must be refused, and in which words. */
-import { checkpoint, type Device, grad, optim, Parameter, realize, type Tensor } from "@tiedlora/core";
+import {
+  checkpoint,
+  type Device,
+  type DType,
+  grad,
+  nn,
+  optim,
+  Parameter,
+  realize,
+  type Tensor,
+} from "@tiedlora/core";
 import type { ConformanceCase, Context } from "./context.ts";
 
 async function rejects(what: string, f: () => unknown, wanted: RegExp): Promise<void> {
@@ -121,6 +131,84 @@ async function refused(device: Device): Promise<void> {
   await rejects("item of a matrix", () => x.item(), /\[2, 3\]/);
 }
 
+const LOGITS = [[1, 2, 3], [0, 0, 1], [2, 1, 0], [5, 5, 4]]; // prettier-ignore
+
+/** The mean of -log softmax over the rows of LOGITS with a weight, and its gradient. */
+function crossEntropyByHand(targets: readonly number[], weights: readonly number[]): number[] {
+  const total = weights.reduce((a, b) => a + b, 0);
+  const rows = LOGITS.map((row) => {
+    const sum = row.reduce((a, x) => a + Math.exp(x), 0);
+    return row.map((x) => Math.exp(x) / sum);
+  });
+  const gradient = rows.flatMap((p, i) =>
+    p.map((x, j) => (weights[i] === 0 ? 0 : ((x - Number(j === targets[i])) * weights[i]!) / total)),
+  );
+  const terms = rows.map((p, i) => (weights[i] === 0 ? 0 : -weights[i]! * Math.log(p[targets[i]!]!)));
+  return [terms.reduce((a, b) => a + b, 0) / total, ...gradient];
+}
+
+/** Targets that are to be ignored count nowhere; others that are no class are not passed over. */
+async function targetsOutOfRange(device: Device): Promise<void> {
+  const logits = device.tensor(LOGITS);
+  const found = async (targets: number[], options: object, dtype: DType = "i32"): Promise<number[]> => {
+    const loss = nn.crossEntropy(logits, device.tensor(targets, { dtype }), options);
+    const [gradient] = grad(loss, [logits]) as [Tensor];
+    return [await loss.item(), ...(await gradient.data())];
+  };
+  const half = { mask: device.tensor([1, 0.5, 0, 2]) };
+  const cases: [number[], object, number[], DType?][] = [
+    [[0, 1, 2, 0], {}, [1, 1, 1, 1]],
+    [[0, 1, 2, 0], { ignoreIndex: null }, [1, 1, 1, 1]],
+    [[0, -100, 2, -100], {}, [1, 0, 1, 0]],
+    [[0, 4294967196, 2, 1], {}, [1, 0, 1, 1], "u32"],
+    [[0, 1, 2, 0], { ignoreIndex: 0 }, [0, 1, 1, 0]],
+    [[-100, 1, 7, 0], half, [0, 0.5, 0, 2]],
+    [[2, 1, -3, 0], { ...half, ignoreIndex: null }, [1, 0.5, 0, 2]],
+  ];
+  for (const [targets, options, weights, dtype] of cases) {
+    const wanted = crossEntropyByHand(targets, weights);
+    (await found(targets, options, dtype)).forEach((x, i) => {
+      if (!(Math.abs(x - wanted[i]!) <= 1e-6))
+        throw new Error(
+          `crossEntropy of targets [${targets.join()}]: [${i}] is ${x} instead of ${wanted[i]}`,
+        );
+    });
+  }
+  for (const stray of [3, -1, -101, 2 ** 30]) {
+    for (const options of [{}, { ignoreIndex: null }, half]) {
+      const [loss, ...gradient] = await found([0, stray, 2, 1], options);
+      if (!Number.isNaN(loss) || !gradient.slice(3, 6).every(Number.isNaN))
+        throw new Error(`crossEntropy: the target ${stray} of 3 classes gives ${loss}, [${gradient.join()}]`);
+    }
+  }
+  const [nothing, ...zeros] = await found([-100, -100, -100, -100], {});
+  if (!Number.isNaN(nothing) || zeros.some((x) => x !== 0))
+    throw new Error(
+      `crossEntropy of nothing is ${nothing} with the gradient [${zeros.join()}]; need NaN, and 0`,
+    );
+}
+
+/** What is looked up where nothing is: NaN, and 0 where the type has none. */
+async function indicesOutOfRange(device: Device): Promise<void> {
+  const index = device.tensor([-1, 2, 3, -100], { dtype: "i32" });
+  const same = async (what: string, tensor: Tensor, wanted: readonly number[]): Promise<void> => {
+    const values = [...(await tensor.data())];
+    if (values.join() !== wanted.join())
+      throw new Error(`${what} is [${values.join()}] instead of [${wanted.join()}]`);
+  };
+  const floats = device.tensor([5, 6, 7]);
+  const integers = device.tensor([5, 6, 7], { dtype: "i32" });
+  await same("take", floats.take(index), [NaN, 7, NaN, NaN]);
+  await same("take of integers", integers.take(index), [0, 7, 0, 0]);
+  await same("gather", floats.gather(0, index), [NaN, 7, NaN, NaN]);
+  await same("gather of integers", integers.gather(0, index), [0, 7, 0, 0]);
+  const outside = [NaN, NaN, NaN];
+  await same("oneHot", index.oneHot(3), [...outside, 0, 0, 1, ...outside, ...outside]);
+  await same("oneHot of bool", index.oneHot(3, "bool"), [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+  const [gradient] = grad(floats.take(index).sum(), [floats]) as [Tensor];
+  await same("the gradient of take", gradient, [0, 0, 1]);
+}
+
 export function errorCases(context: Context): ConformanceCase[] {
   const on = (name: string, f: (device: Device) => Promise<void>): ConformanceCase => ({
     name,
@@ -131,6 +219,8 @@ export function errorCases(context: Context): ConformanceCase[] {
     on("errors: a stale read after set() names the weight", staleAfterSet),
     on("errors: the gradient of a loss built before an update names the weight", staleGradient),
     on("results keep their values", resultsAreValues),
+    on("targets out of range: ignored or NaN", targetsOutOfRange),
+    on("indices out of range: NaN", indicesOutOfRange),
     on("errors: wrong shapes are refused at the call", refused),
   ];
 }

@@ -1,32 +1,71 @@
 /** Losses. */
+import { isOp } from "../node.ts";
 import { sameShape, show } from "../shape.ts";
 import { type Tensor, where } from "../tensor.ts";
 
-/**
- * Mean of -log softmax(logits)[target] over the positions where `mask` is not 0 (all, without one).
- * logits [..., classes], targets (i32) [...], mask [...] (bool or a weight). The loss of no position at all is NaN.
- */
-export function crossEntropy(
-  logits: Tensor,
-  targets: Tensor,
-  options: { readonly mask?: Tensor } = {},
-): Tensor {
-  const positions = logits.shape.slice(0, -1);
-  const wrong = [targets, options.mask ?? targets].find((t) => !sameShape(t.shape, positions));
-  if (wrong) {
-    throw new RangeError(
-      `crossEntropy: ${wrong === targets ? "targets" : "mask"} ${show(wrong.shape)} for logits ${show(logits.shape)}; need ${show(positions)}`,
-    );
-  }
-  const hit = targets.oneHot(logits.shape.at(-1)!, "bool");
-  const losses = logits.logSumExp(-1).sub(where(hit, logits, 0).sum(-1));
-  if (!options.mask) return losses.mean();
-  const weight = options.mask.cast("f32");
-  return losses.mul(weight).sum().div(weight.sum());
+/** Which positions count in a cross-entropy, and how much. */
+export interface CrossEntropyOptions {
+  /** The weight of each position (or bool), of the targets' shape. Where it is 0, the target does not matter. Default: 1. */
+  readonly mask?: Tensor;
+  /**
+   * Positions with this target do not count, neither in the sum nor in the mean. Default -100, as in PyTorch. With null every
+   * position counts, which saves the device counting them; so does a tensor of targets made on the host that has none.
+   */
+  readonly ignoreIndex?: number | null;
 }
 
-/** Mean squared difference. */
+/**
+ * Mean of -log softmax(logits)[target], weighted by `mask`, over the positions whose target is not `ignoreIndex`.
+ * logits [..., classes], targets (i32 or u32) [...], mask [...] -> [].
+ *
+ * Any other target that is no class (below 0, or `classes` and above) makes loss and gradient NaN: a device cannot throw.
+ * The loss of no position at all is NaN too, as in PyTorch (a mean of nothing), with a gradient of 0.
+ */
+export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
+  const { mask } = options;
+  checkPositions(logits, targets, mask);
+  const ignoreIndex = ignored(targets, options.ignoreIndex);
+  const classes = logits.shape.at(-1)!;
+  const hit = targets.oneHot(classes, "bool");
+  const losses = logits.logSumExp(-1).sub(where(hit, logits, 0).sum(-1));
+  const index = targets.cast("i32");
+  const stray = index.lt(0).or(index.ge(classes));
+  if (ignoreIndex === null && !mask) return losses.mul(where(stray, Number.NaN, 1)).mean();
+  const kept = ignoreIndex === null ? null : index.ne(ignoreIndex);
+  const given = mask?.cast("f32");
+  const weight = kept && given ? where(kept, given, 0) : (given ?? kept!.cast("f32"));
+  const counts = weight.ne(0);
+  const factor = where(stray.and(counts), Number.NaN, weight); // a factor: so the gradient is NaN as well
+  return where(counts, losses.mul(factor), 0).sum().div(weight.sum());
+}
+
+/** The index to ignore; null where there is none, or where it is known on the host that no target has it. */
+function ignored({ node }: Tensor, index: number | null = -100): number | null {
+  if (index === null) return null;
+  if (!Number.isInteger(index))
+    throw new RangeError(`crossEntropy: ignoreIndex ${index} is no integer; give one, or null`);
+  if (!isOp(node, "data")) return index;
+  const { values } = node.attrs;
+  return values.includes(values instanceof Uint32Array ? index >>> 0 : index) ? index : null;
+}
+
+function checkPositions(logits: Tensor, targets: Tensor, mask: Tensor | undefined): void {
+  const positions = logits.shape.slice(0, -1);
+  const fits = ({ shape }: Tensor): boolean => logits.rank > 0 && sameShape(shape, positions);
+  if (fits(targets) && (!mask || fits(mask))) return;
+  throw new RangeError(
+    `crossEntropy: logits ${show(logits.shape)}, targets ${show(targets.shape)}${mask ? `, mask ${show(mask.shape)}` : ""}; ` +
+      `need logits [..., classes], and targets and mask [...]`,
+  );
+}
+
+/** Mean squared difference of two tensors of one shape -> []. */
 export function mse(prediction: Tensor, target: Tensor): Tensor {
+  if (!sameShape(prediction.shape, target.shape)) {
+    throw new RangeError(
+      `mse: prediction ${show(prediction.shape)} and target ${show(target.shape)} differ, and every pair of their elements would count; reshape or expand one`,
+    );
+  }
   return prediction.sub(target).square().mean();
 }
 

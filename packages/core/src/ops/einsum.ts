@@ -1,6 +1,6 @@
 /** Einstein summation over any number of operands, by permutation, broadcasting and matmul. */
-import { matmul, mul, permute, reshape, sum } from "../build.ts";
-import type { Node } from "../node.ts";
+import { matmul, mul, permute, reshape, slice, sum } from "../build.ts";
+import type { Node, Range } from "../node.ts";
 import { product, show } from "../shape.ts";
 
 interface Labelled {
@@ -8,39 +8,100 @@ interface Labelled {
   readonly labels: readonly string[];
 }
 
-function parse(
-  spec: string,
-  operands: readonly Node[],
-): { inputs: Labelled[]; output: string[]; size: Map<string, number> } {
-  const match = /^([a-zA-Z,]*)->([a-zA-Z]*)$/.exec(spec.replaceAll(" ", ""));
-  const terms = match?.[1]!.split(",") ?? [];
-  if (!match || terms.length !== operands.length) {
-    throw new SyntaxError(
-      `einsum: "${spec}" with ${operands.length} tensors; write e.g. "bij,bjk->bik", one term per tensor`,
+interface Equation {
+  readonly inputs: readonly Labelled[];
+  readonly output: readonly string[];
+  readonly size: ReadonlyMap<string, number>;
+}
+
+const EXAMPLE = 'write e.g. "bij,bjk->bik", or "...ij,...jk->...ik" with any axes in front';
+
+function malformed(spec: string, what: string): SyntaxError {
+  return new SyntaxError(`einsum: "${spec}": ${what}; ${EXAMPLE}`);
+}
+
+/** The labels of a term, with "..." as one of them. */
+function labelsOf(spec: string, term: string): string[] {
+  const labels: string[] = term.match(/\.\.\.|./gsu) ?? [];
+  const odd = labels.find((label) => !/^([a-zA-Z]|\.\.\.)$/.test(label));
+  if (odd !== undefined) throw malformed(spec, `"${odd}" is no label; labels are letters`);
+  if (labels.indexOf("...") !== labels.lastIndexOf("...")) throw malformed(spec, `"${term}" has two "..."`);
+  return labels;
+}
+
+/** `labels` with a label of its own for each of `count` axes in the place of "...": the last is "...1", so that they align. */
+function spelledOut(labels: readonly string[], count: number): string[] {
+  const axes = Array.from({ length: count }, (_, i) => `...${count - i}`);
+  return labels.flatMap((label) => (label === "..." ? axes : [label]));
+}
+
+function parse(spec: string, operands: readonly Node[]): Equation {
+  const sides = String(spec).replaceAll(" ", "").split("->");
+  if (typeof spec !== "string" || sides.length > 2) throw malformed(spec, 'give one equation with one "->"');
+  const terms = sides[0]!.split(",").map((term) => labelsOf(spec, term));
+  if (terms.length !== operands.length)
+    throw malformed(spec, `${terms.length} terms for ${operands.length} tensors, each of which needs one`);
+  const counts = terms.map((labels, i) => {
+    const named = labels.filter((label) => label !== "...").length;
+    const rank = operands[i]!.shape.length;
+    if (named < labels.length ? named <= rank : named === rank) return rank - named;
+    throw new RangeError(
+      `einsum: term "${labels.join("")}" must name each axis of ${show(operands[i]!.shape)}, or leave some to "..."`,
     );
-  }
-  const size = new Map<string, number>();
-  const inputs = operands.map((node, i): Labelled => {
-    const labels = terms[i]!.split("");
-    if (labels.length !== node.shape.length || new Set(labels).size !== labels.length) {
-      throw new RangeError(`einsum: term "${terms[i]}" must name each axis of ${show(node.shape)} once`);
-    }
-    labels.forEach((label, axis) => {
-      const length = node.shape[axis]!;
-      if ((size.get(label) ?? length) !== length) {
-        throw new RangeError(
-          `einsum: "${label}" is ${size.get(label)} in one tensor and ${length} in another`,
-        );
-      }
-      size.set(label, length);
-    });
-    return { node, labels };
   });
-  const output = match[2]!.split("");
+  const named = operands.map((node, i): Labelled => ({ node, labels: spelledOut(terms[i]!, counts[i]!) }));
+  const size = sizes(named);
+  const widest = Math.max(...counts.filter((_, i) => terms[i]!.includes("...")), 0);
+  const output = spelledOut(sides.length === 2 ? labelsOf(spec, sides[1]!) : implied(terms), widest);
   const unknown = output.filter((label) => !size.has(label));
-  if (unknown.length > 0)
-    throw new RangeError(`einsum: "${unknown.join("")}" of the result is in no term of "${spec}"`);
-  return { inputs, output, size };
+  if (unknown.length > 0) throw malformed(spec, `"${unknown.join("")}" of the result is in no term`);
+  if (new Set(output).size < output.length) throw malformed(spec, "the result names a label twice");
+  return { inputs: named.map((x) => stretched(diagonal(x), size)), output, size };
+}
+
+/** What an equation without "->" results in, as in NumPy: what "..." stands for, then the labels that occur once, in order. */
+function implied(terms: readonly (readonly string[])[]): string[] {
+  const all = terms.flat();
+  const once = all.filter((label) => label !== "..." && all.indexOf(label) === all.lastIndexOf(label));
+  return [...(all.includes("...") ? ["..."] : []), ...once.sort()];
+}
+
+/** The length of each label: one everywhere, but that axes in the place of "..." broadcast. */
+function sizes(inputs: readonly Labelled[]): Map<string, number> {
+  const size = new Map<string, number>();
+  for (const { node, labels } of inputs) {
+    for (const [axis, label] of labels.entries()) {
+      const length = node.shape[axis]!;
+      const known = size.get(label) ?? length;
+      const broadcasts = label.startsWith("...") && (known === 1 || length === 1);
+      if (known !== length && !broadcasts)
+        throw new RangeError(
+          `einsum: "${label}" is ${known} in one place and ${length} in another; make them equal`,
+        );
+      size.set(label, known === 1 ? length : known);
+    }
+  }
+  return size;
+}
+
+/** Without the axes of length 1 that broadcast: what has no such label is the same along it. */
+function stretched({ node, labels }: Labelled, size: ReadonlyMap<string, number>): Labelled {
+  const kept = labels.flatMap((label, i) => (node.shape[i] === size.get(label) ? [i] : []));
+  return { node: reshape(node, kept.map((i) => node.shape[i]!)), labels: kept.map((i) => labels[i]!) }; // prettier-ignore
+}
+
+/** Each label once: where a term repeats one, the elements at which these axes have the same index. */
+function diagonal(x: Labelled): Labelled {
+  const second = x.labels.findIndex((label, i) => x.labels.indexOf(label) < i);
+  if (second < 0) return x;
+  const first = x.labels.indexOf(x.labels[second]!);
+  const n = x.node.shape[first]!;
+  const rest = x.labels.flatMap((_, i) => (i === first || i === second ? [] : [i]));
+  const moved = permute(x.node, [...rest, first, second]);
+  const outer = rest.map((i) => x.node.shape[i]!);
+  const ranges = outer.map((d): Range => [0, d, 1]);
+  const node = slice(reshape(moved, [...outer, n * n]), [...ranges, [0, n * n, n + 1]]);
+  return diagonal({ node, labels: [...rest, first].map((i) => x.labels[i]!) });
 }
 
 /** The axes of `x` in the order of `labels`, with length 1 where it has none. */
