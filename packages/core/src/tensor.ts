@@ -418,7 +418,7 @@ export class Tensor {
       deviceOf([this, index, values]),
     );
   }
-  /** 1 at the position given by this index (i32) in a new last axis of length `depth`, 0 elsewhere. */
+  /** 1 at the position given by this index (i32) in a new last axis of length `depth`, 0 elsewhere; all 0 out of range. */
   oneHot(depth: number, dtype: DType = "f32"): Tensor {
     return this.#make(indexing.oneHot(this.node, depth, dtype));
   }

@@ -139,8 +139,7 @@ const oneHot: OpRecord = {
       )
       .map(([shape, depth, dtype]) => ({
         call: `x.oneHot(${depth}, "${dtype}")`,
-        // out of range: zeros, where the type has no NaN
-        inputs: [{ shape, domain: dtype === "i32" ? [-1, depth + 1] : [0, depth], dtypes: ["i32"] }],
+        inputs: [{ shape, domain: [-1, depth + 1], dtypes: ["i32"] }], // out of range: zeros
         build: ([x]) => x!.oneHot(depth, dtype),
       })),
 };

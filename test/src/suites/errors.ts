@@ -202,8 +202,7 @@ async function indicesOutOfRange(device: Device): Promise<void> {
   await same("take of integers", integers.take(index), [0, 7, 0, 0]);
   await same("gather", floats.gather(0, index), [NaN, 7, NaN, NaN]);
   await same("gather of integers", integers.gather(0, index), [0, 7, 0, 0]);
-  const outside = [NaN, NaN, NaN];
-  await same("oneHot", index.oneHot(3), [...outside, 0, 0, 1, ...outside, ...outside]);
+  await same("oneHot", index.oneHot(3), [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
   await same("oneHot of bool", index.oneHot(3, "bool"), [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
   const [gradient] = grad(floats.take(index).sum(), [floats]) as [Tensor];
   await same("the gradient of take", gradient, [0, 0, 1]);

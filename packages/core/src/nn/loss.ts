@@ -59,13 +59,8 @@ function checkPositions(logits: Tensor, targets: Tensor, mask: Tensor | undefine
   );
 }
 
-/** Mean squared difference of two tensors of one shape -> []. */
+/** Mean squared difference -> []. Shapes broadcast, as in PyTorch: every pair that meets counts. */
 export function mse(prediction: Tensor, target: Tensor): Tensor {
-  if (!sameShape(prediction.shape, target.shape)) {
-    throw new RangeError(
-      `mse: prediction ${show(prediction.shape)} and target ${show(target.shape)} differ, and every pair of their elements would count; reshape or expand one`,
-    );
-  }
   return prediction.sub(target).square().mean();
 }
 

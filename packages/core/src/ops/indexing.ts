@@ -1,7 +1,7 @@
 /** Joining, masking and indexing, composed of primitives. */
-import { computeType, type DType, isFloat } from "@tiedlora/kernels";
+import { computeType, type DType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, gather, iota, mul, pad, reshape } from "../build.ts";
-import { scalar, scatterAdd, slice, where, within } from "../build.ts";
+import { scatterAdd, slice, where, within } from "../build.ts";
 import type { Node, Range, Shape } from "../node.ts";
 import { product, sameShape, show } from "../shape.ts";
 
@@ -101,14 +101,11 @@ export function scatterAddAlong(x: Node, axis: number, index: Node, values: Node
   return add(x, reshape(added, x.shape));
 }
 
-/** 1 at position `index` of a new last axis of length `depth`, 0 elsewhere; NaN throughout (as a float) for an index outside of it. */
+/** 1 at position `index` of a new last axis of length `depth`, 0 elsewhere. */
 export function oneHot(index: Node, depth: number, dtype: DType): Node {
   const shape = [...index.shape, depth];
   const target = reshape(checkIndex("oneHot", index), [...index.shape, 1]);
-  const hit = binary("eq", iota(shape, shape.length - 1), target);
-  if (!isFloat(dtype)) return cast(hit, dtype);
-  const type = computeType(dtype);
-  return cast(where(within(target, depth), cast(hit, type), scalar(Number.NaN, type)), dtype);
+  return cast(binary("eq", iota(shape, shape.length - 1), target), dtype);
 }
 
 /** [before, after, step] slices of one axis, stacked: windows of `size` every `stride` elements, as a new axis after it. */
