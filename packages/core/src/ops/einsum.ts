@@ -36,8 +36,9 @@ function spelledOut(labels: readonly string[], count: number): string[] {
 }
 
 function parse(spec: string, operands: readonly Node[]): Equation {
-  const sides = String(spec).replaceAll(" ", "").split("->");
-  if (typeof spec !== "string" || sides.length > 2) throw malformed(spec, 'give one equation with one "->"');
+  const given: unknown = spec;
+  const sides = typeof given === "string" ? given.replaceAll(" ", "").split("->") : [];
+  if (sides.length === 0 || sides.length > 2) throw malformed(spec, 'give one equation with one "->"');
   const terms = sides[0]!.split(",").map((term) => labelsOf(spec, term));
   if (terms.length !== operands.length)
     throw malformed(spec, `${terms.length} terms for ${operands.length} tensors, each of which needs one`);
