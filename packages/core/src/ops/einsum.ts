@@ -8,17 +8,8 @@ interface Labelled {
   readonly labels: readonly string[];
 }
 
-interface Equation {
-  readonly inputs: readonly Labelled[];
-  readonly output: readonly string[];
-  readonly size: ReadonlyMap<string, number>;
-}
-
-const EXAMPLE = 'write e.g. "bij,bjk->bik", or "...ij,...jk->...ik" with any axes in front';
-
-function malformed(spec: string, what: string): SyntaxError {
-  return new SyntaxError(`einsum: "${spec}": ${what}; ${EXAMPLE}`);
-}
+const malformed = (spec: string, what: string): SyntaxError =>
+  new SyntaxError(`einsum: "${spec}": ${what}; write e.g. "bij,bjk->bik", or "...ij,...jk->...ik"`);
 
 /** The labels of a term, with "..." as one of them. */
 function labelsOf(spec: string, term: string): string[] {
@@ -35,7 +26,10 @@ function spelledOut(labels: readonly string[], count: number): string[] {
   return labels.flatMap((label) => (label === "..." ? axes : [label]));
 }
 
-function parse(spec: string, operands: readonly Node[]): Equation {
+function parse(
+  spec: string,
+  operands: readonly Node[],
+): { inputs: Labelled[]; output: string[]; size: Map<string, number> } {
   const given: unknown = spec;
   const sides = typeof given === "string" ? given.replaceAll(" ", "").split("->") : [];
   if (sides.length === 0 || sides.length > 2) throw malformed(spec, 'give one equation with one "->"');

@@ -22,12 +22,8 @@ export function matrixProduct(a: Node, b: Node): Node {
 function withVectors(a: Node, b: Node): Node {
   const [isRow, isColumn] = [a.shape.length === 1, b.shape.length === 1];
   const [k, rows] = [a.shape.at(-1), b.shape.at(isColumn ? -1 : -2)];
-  if (k !== rows) {
-    throw new RangeError(
-      `matmul: ${show(a.shape)} · ${show(b.shape)}: the last axis of the first (${String(k)}) must equal the ` +
-        `${isColumn ? "axis" : "second-to-last"} of the second (${String(rows)})`,
-    );
-  }
+  const axes = `the last axis of the first (${k}) must equal the ${isColumn ? "axis" : "second-to-last"} of the second (${rows})`;
+  if (k !== rows) throw new RangeError(`matmul: ${show(a.shape)} · ${show(b.shape)}: ${axes}`);
   const out = matrixProduct(isRow ? reshape(a, [1, k!]) : a, isColumn ? reshape(b, [k!, 1]) : b);
   const kept = out.shape.slice(0, -2);
   return reshape(out, [...kept, ...(isRow ? [] : [a.shape.at(-2)!]), ...(isColumn ? [] : [b.shape.at(-1)!])]);
