@@ -24,16 +24,17 @@ const run = (out: string, ...more: string[]): Promise<Result> =>
 
 const read = (...path: string[]): string => readFileSync(join(folder, ...path)).toString("hex");
 const text = (...path: string[]): string => readFileSync(join(folder, ...path), "utf8");
+const objects = (text: string): Record<string, number>[] =>
+  text.trim().split("\n").map((line) => JSON.parse(line) as Record<string, number>); // prettier-ignore
 const steps = (result: Result): Record<string, number>[] =>
-  result.out.split("\n").map((line) => JSON.parse(line) as Record<string, number>);
+  objects(result.out).filter(({ step }) => step !== 0);
 
 /** A line of metrics without what depends on the clock and on memory. */
 const lasting = ({ tokens_per_second: _t, memory_bytes: _m, ...rest }: Record<string, number>): object =>
   rest;
 
 const whole = await run("whole");
-const lines = (out: string): Record<string, number>[] =>
-  text(out, "logs/metrics.jsonl").trim().split("\n").map((line) => JSON.parse(line) as Record<string, number>); // prettier-ignore
+const lines = (out: string): Record<string, number>[] => objects(text(out, "logs/metrics.jsonl"));
 
 suite("a run", () => {
   test("reports each step as one JSON object, with the evaluations that were done", () => {
@@ -47,6 +48,20 @@ suite("a run", () => {
       all.filter((one) => "valid_loss" in one).map(({ step }) => step),
       [3, 6, 9],
     );
+  });
+
+  test("begins with an evaluation of the model as it is, in a log of its own too", async () => {
+    const [first] = objects(whole.out);
+    assert.deepEqual(Object.keys(first!), ["step", "valid_loss", "valid_perplexity"]);
+    assert.deepEqual(first, lines("whole")[0]);
+    const plain = await tiedlora(
+      "train",
+      ...RUN.filter((flag) => flag !== "--json"),
+      "--out",
+      join(folder, "plain"),
+    );
+    const loss = first!["valid_loss"]!.toFixed(4);
+    assert.match(plain.info, new RegExp(`step 0: validation loss ${loss}, perplexity.*step 1/9`, "s"));
   });
 
   test("keeps the last two checkpoints and the best, and saves the best adapter", () => {
@@ -104,7 +119,7 @@ suite("a run", () => {
     const again = await run("whole", "--resume");
     assert.deepEqual([again.code, again.out], [0, ""]);
     assert.equal(read("whole/adapter_model.safetensors"), before);
-    assert.equal(lines("whole").length, 9);
+    assert.equal(lines("whole").length, 10);
   });
 
   test("stops when the validation loss has not fallen for so many evaluations", async () => {
@@ -188,7 +203,7 @@ suite("metrics", () => {
       ),
     );
     assert.deepEqual(table, lines("whole"));
-    assert.deepEqual(Object.keys(lines("whole")[2]!), columns);
+    assert.deepEqual(Object.keys(lines("whole")[3]!), columns);
   });
 
   test("are in an event file that TensorBoard's format allows", () => {
@@ -200,11 +215,14 @@ suite("metrics", () => {
     const scalars = events.filter((event) => event.scalars.size > 0);
     assert.deepEqual(
       scalars.map(({ step }) => step),
-      [1, 2, 3, 4, 5, 6, 7, 8, 9],
+      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     );
     for (const [i, line] of lines("whole").entries()) {
       const { scalars: found } = scalars[i]!;
-      assert.equal(found.get("train/loss"), Math.fround(line["loss"]!));
+      assert.equal(
+        found.get("train/loss"),
+        line["loss"] === undefined ? undefined : Math.fround(line["loss"]),
+      );
       assert.equal(
         found.get("valid/loss"),
         line["valid_loss"] === undefined ? undefined : Math.fround(line["valid_loss"]),
@@ -331,7 +349,7 @@ suite("a directory that cannot be written", () => {
 
   test("that is a file is said to be one", async () => {
     const result = await tiedlora("train", ...RUN, "--out", join(folder, "train.jsonl"));
-    assert.equal(result.code, 1);
+    assert.equal(result.code, 2);
     assert.match(result.info, /train\.jsonl/);
     assert.ok(statSync(join(folder, "train.jsonl")).isFile(), "it is still there");
     assert.ok(!existsSync(join(folder, "train.jsonl/run.yaml")), "nothing was written");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { cpSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { METHOD_NAMES } from "../src/index.ts";
@@ -118,6 +118,29 @@ suite("what would be ignored is refused", () => {
       "--out",
       at("x"),
     );
+  });
+
+  test("--resume of a run that is not there, where nothing says how to begin one", async () => {
+    const nowhere = at("no-run-here");
+    await refused(
+      2,
+      /--resume: there is no run in .*no-run-here, and to begin one, --model is missing/,
+      "train",
+      "--resume",
+      "--out",
+      nowhere,
+    );
+    assert.equal(existsSync(nowhere), false);
+  });
+
+  test("--steps of a run that goes on is remembered", async () => {
+    const run = async (...flags: string[]): Promise<void> => {
+      const { code, info } = await tiedlora("train", "--resume", "--out", at("longer"), ...flags);
+      assert.equal(code, 0, info);
+    };
+    await run(...SMALL);
+    await run("--steps", "4");
+    assert.match(readFileSync(at("longer", "run.yaml"), "utf8"), /^steps: 4$/m);
   });
 
   test("--patience without held-out examples", async () => {

@@ -1,5 +1,5 @@
 /** How training goes: one moving line on a terminal, some lines in a log, or JSON for programs. */
-import { metricsOf } from "../node/metrics.ts";
+import { baselineOf, metricsOf } from "../node/metrics.ts";
 import type { Evaluation } from "../train/evaluate.ts";
 import type { StepReport } from "../train/train.ts";
 import { MovingLine } from "./moving-line.ts";
@@ -22,6 +22,12 @@ export class ProgressLine {
     this.#json = json;
   }
 
+  /** Shows how the model does before training. */
+  baseline(evaluation: Evaluation): void {
+    if (this.#json) this.#output.out(JSON.stringify(baselineOf(evaluation)));
+    else this.#output.info(evaluationText(0, evaluation));
+  }
+
   /** Shows a step, and the evaluation after it if there was one. */
   report(report: StepReport, evaluation: Evaluation | null = null): void {
     this.steps = report.step;
@@ -34,12 +40,12 @@ export class ProgressLine {
       );
     } else if (this.#output.interactive) {
       this.#bar ??= new MovingLine("step", report.steps);
-      if (evaluation !== null) this.#bar.log(evaluationText(report, evaluation));
+      if (evaluation !== null) this.#bar.log(evaluationText(report.step, evaluation));
       this.#bar.update(report.step, statusText(report));
     } else {
       const every = Math.ceil(report.steps / LOG_LINES);
       if (report.step === 1 || report.step % every === 0) this.#output.info(progressText(report));
-      if (evaluation !== null) this.#output.info(evaluationText(report, evaluation));
+      if (evaluation !== null) this.#output.info(evaluationText(report.step, evaluation));
     }
   }
 
@@ -77,6 +83,6 @@ function progressText(report: StepReport): string {
   return `step ${String(step).padStart(String(steps).length)}/${steps}  ${statusText(report)}`;
 }
 
-function evaluationText({ step }: StepReport, { loss, perplexity }: Evaluation): string {
+function evaluationText(step: number, { loss, perplexity }: Evaluation): string {
   return `step ${step}: validation loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`;
 }

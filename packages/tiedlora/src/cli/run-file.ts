@@ -36,11 +36,14 @@ export interface RunSettings {
 export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   const out = flags["out"];
   if (flags.resume && flags.restart)
-    throw new UsageError("--resume and --restart are both given; give one of them");
+    throw new UsageError("--resume goes on with a run, and --restart throws it away: give one of them");
   const file = flags.resume && typeof out === "string" ? join(out, RUN_FILE) : null;
   if (file === null || !(await checkRunFile(dirname(file)))) {
     await checkWhole(flags.config);
-    const settings = await resolveSettings(TRAIN_SETTINGS, flags, flags.config);
+    const settings = await resolveSettings(TRAIN_SETTINGS, flags, flags.config).catch((error: unknown) => {
+      if (file === null || !(error instanceof UsageError)) throw error;
+      throw new UsageError(`--resume: there is no run in ${String(out)}, and to begin one, ${error.message}`);
+    });
     checkSteps(settings);
     const again = flags.resume && file === null ? await runSettings({ ...flags, out: settings.out }) : null;
     const given = { ...(flags.config && (await readSettings(TRAIN_SETTINGS, flags.config))), ...definedOf(flags) }; // prettier-ignore

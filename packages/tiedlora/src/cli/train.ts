@@ -54,8 +54,6 @@ export function addTrain(program: Command, output: Output): void {
     .option("--json", "print one JSON object a step instead of the progress line")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
-      if (flags.resume && flags.restart)
-        throw new UsageError("--resume goes on with a run, and --restart throws it away: give one of them");
       const { settings, given, resume } = await runSettings(flags);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
@@ -170,6 +168,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         settings: settingsYaml(TRAIN_SETTINGS, absolute(settings)),
         provenance: provenanceOf(settings, steps),
         signal,
+        onStart: (evaluation) => progress.baseline(evaluation),
         onStep: (report, evaluation) => progress.report(report, evaluation),
       });
     } finally {

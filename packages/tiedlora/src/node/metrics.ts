@@ -41,6 +41,11 @@ export function metricsOf(report: StepReport, evaluation: Evaluation | null): Me
   };
 }
 
+/** The evaluation before the first step: what training starts from. */
+export function baselineOf({ loss, perplexity }: Evaluation): Metrics {
+  return { step: 0, valid_loss: loss, valid_perplexity: perplexity };
+}
+
 type Write = (metrics: Metrics) => void;
 
 export class MetricsLog {
@@ -76,7 +81,7 @@ export class MetricsLog {
         this.#writers.push(tensorboardWriter(write, step));
       } else {
         const path = join(this.#directory, `metrics.${format}`);
-        await writeFileAtomic(path, LINES[format].kept(path, step));
+        await writeFileAtomic(path, LINES[format].kept(path, step === 0 ? -1 : step));
         const write = this.#append(`metrics.${format}`);
         this.#writers.push((metrics) => write(LINES[format].line(metrics)));
       }

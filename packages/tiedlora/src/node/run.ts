@@ -20,7 +20,7 @@ import {
   type RunState,
 } from "./checkpoint.ts";
 import { saveAdapter } from "./files.ts";
-import { MetricsLog, metricsOf, type MetricFormat } from "./metrics.ts";
+import { MetricsLog, baselineOf, metricsOf, type MetricFormat } from "./metrics.ts";
 import { RunFolder } from "./run-folder.ts";
 
 /** What `run` needs. */
@@ -63,6 +63,8 @@ export interface RunOptions {
   /** Is told of checkpoints that were found damaged, and what is done about it. */
   readonly onNote?: (note: string) => void;
   /** Is told of each step, and of the evaluation after it. */
+  /** Called once, before the first step of a new run: with the evaluation of the model as it is, if examples are held out. */
+  readonly onStart?: (evaluation: Evaluation) => void;
   readonly onStep?: (report: StepReport, evaluation: Evaluation | null) => void;
 }
 
@@ -190,6 +192,11 @@ async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): 
   const held = valid && evaluationBatches(valid, { batch, maxLength, padId });
   const evaluates = (step: number): boolean =>
     held !== undefined && (step % evalEvery === 0 || step === steps);
+  if (held !== undefined && start.step === 0) {
+    const evaluation = await evaluate(model, held, adapter);
+    keeper.write(baselineOf(evaluation));
+    options.onStart?.(evaluation);
+  }
   const reports = train({
     ...options,
     start: start.step,
