@@ -203,7 +203,7 @@ suite("train --init-from", async () => {
         1,
         /it adapts .*, and the target that is given is .*o_proj/,
       ],
-      [["--init-from", at("nowhere")], 1, /--init-from .*nowhere: there is no such directory/],
+      [["--init-from", at("nowhere")], 2, /--init-from .*nowhere: there is no such directory/],
       [["--init-from", at("model")], 1, /found no adapter_config\.json; expected an adapter/],
       [
         ["--init-from", at("first"), "--init-digest", "0".repeat(64)],

@@ -138,7 +138,7 @@ suite("what is there", () => {
     assert.equal(outcome.code, 3, outcome.info);
     assert.deepEqual(outcome.files, files);
     const wrong = await attempt("train", folder, out, "--model", join(folder, "nowhere"));
-    assert.deepEqual([wrong.code, wrong.files], [1, files]);
+    assert.deepEqual([wrong.code, wrong.files], [2, files]);
   });
 
   test("an empty path does not mean the current folder", async () => {

@@ -92,7 +92,7 @@ export async function checkInitFrom({ initFrom: source, initDigest, out }: Train
   if (resolve(source) === resolve(out))
     throw new UsageError(`--init-from ${source}: that is --out; give another directory for the new run`);
   const files = await directoryFiles(source).catch(() => {
-    throw new Error(`--init-from ${source}: there is no such directory`);
+    throw new UsageError(`--init-from ${source}: there is no such directory`);
   });
   await readAdapterConfig(files);
   if (initDigest === undefined) return;
