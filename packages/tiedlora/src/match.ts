@@ -1,5 +1,5 @@
 /** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
-import { compilePattern, type Pattern } from "./regex.ts";
+import { compilePattern, type Pattern, PatternWork } from "./regex.ts";
 import type { LinearInfo } from "./sites.ts";
 
 /** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */
@@ -35,14 +35,14 @@ type Matcher = (path: string) => boolean;
  * Whether a key of peft's rank_pattern or alpha_pattern means a path: a name or a regular expression that matches its end
  * after a dot; one that starts with ^ has to match all of it.
  */
-export function patternMatcher(key: string): Matcher {
+export function patternMatcher(key: string, work?: PatternWork): Matcher {
   // Files may list each of a model's modules: names and whole paths are compared without the machinery of patterns.
   if (/^[\w.-]+$/.test(key)) return (path) => endsLike(path, key);
   if (/^\^(?:[\w-]|\\\.)+\$$/.test(key)) {
     const whole = key.slice(1, -1).replaceAll("\\.", ".");
     return (path) => path === whole;
   }
-  const pattern = compilePattern(`(.*\\.)?(${key})`);
+  const pattern = compilePattern(`(.*\\.)?(${key})`, work);
   return (path) => pattern.fullMatch(path);
 }
 
@@ -60,7 +60,8 @@ const matchers = new WeakMap<Readonly<Record<string, number>>, (readonly [Matche
 export function patternValue(path: string, patterns: Readonly<Record<string, number>>): number | undefined {
   let list = matchers.get(patterns);
   if (list === undefined) {
-    list = Object.entries(patterns).map(([key, value]) => [patternMatcher(key), value] as const);
+    const work = new PatternWork();
+    list = Object.entries(patterns).map(([key, value]) => [patternMatcher(key, work), value] as const);
     matchers.set(patterns, list);
   }
   return list.find(([matches]) => matches(path))?.[1];

@@ -257,11 +257,16 @@ export function scaled(t: Tensor, by: number): Tensor {
   return by === 1 ? t : t.mul(by);
 }
 
+/** Whether f32 can scale by a number: neither 0 nor what rounds to it, or to infinity. */
+export function isScale(value: number): boolean {
+  return Math.abs(value) >= 1e-12 && Math.abs(value) <= 1e12;
+}
+
 function checkSettings(name: string, rank: number, alpha: number, dropout: number): void {
   if (!Number.isInteger(rank) || rank < 1)
     throw new RangeError(`${name}: rank ${rank} given; expected an integer of at least 1`);
-  if (!Number.isFinite(alpha) || alpha === 0)
-    throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0`);
+  if (!isScale(alpha))
+    throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0, from 1e-12 to 1e12`);
   if (!(dropout >= 0 && dropout < 1))
     throw new RangeError(`${name}: dropout ${dropout} given; expected at least 0 and below 1`);
 }

@@ -5,6 +5,7 @@
 import { product, type Shape } from "@tiedlora/core";
 import { patternMatcher, patternValue } from "./match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "./method.ts";
+import { PatternWork } from "./regex.ts";
 import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./replaced.ts";
 import { resolveSites, type LinearInfo, type Site } from "./sites.ts";
 
@@ -195,8 +196,9 @@ function checkPatterns(sites: readonly Site[], method: Method): void {
     rankPattern: method.rankPattern,
     alphaPattern: method.alphaPattern,
   })) {
+    const work = new PatternWork();
     for (const key of Object.keys(patterns)) {
-      const matches = patternMatcher(key);
+      const matches = patternMatcher(key, work);
       if (!sites.some((site) => matches(site.path))) {
         throw new Error(
           `${name} ${JSON.stringify(key)} matches none of the adapted modules (${sites[0]!.path}, ...)`,

@@ -10,7 +10,13 @@ type Instruction =
   | { readonly op: "split"; readonly to: readonly number[] }
   | { readonly op: "jump"; readonly to: number }
   | { readonly op: "assert"; readonly test: (text: string, at: number) => boolean }
-  | { readonly op: "look"; readonly program: readonly Instruction[]; readonly negative: boolean }
+  | {
+      readonly op: "look";
+      /** Of the look-aheads of a pattern, which. */
+      readonly id: number;
+      readonly program: readonly Instruction[];
+      readonly negative: boolean;
+    }
   | { readonly op: "match" };
 
 type Ast =
@@ -23,12 +29,37 @@ type Ast =
 
 const MAX_SOURCE = 4000;
 const MAX_REPEAT = 1000;
+/** Of one pattern, the programs of its look-aheads included. */
 const MAX_INSTRUCTIONS = 20_000;
 const MAX_DEPTH = 100;
 
+/**
+ * What the patterns of one file may cost together. Matching is linear in the text, or quadratic with look-aheads; a file can
+ * still hold many patterns of many instructions, to be matched with each module of a model.
+ */
+export class PatternWork {
+  #instructions = 0;
+  #steps = 0;
+
+  /** Counts a pattern that was compiled. */
+  compiled(source: string, instructions: number): void {
+    this.#instructions += instructions;
+    if (this.#instructions > 10 * MAX_INSTRUCTIONS)
+      throw new PatternError(source, 0, "the patterns of this file are too large together");
+  }
+
+  /** Counts what was done to match; about a second is too much. */
+  step(source: string, count: number): void {
+    this.#steps += count;
+    if (this.#steps > 2e7)
+      throw new PatternError(source, 0, "matching it with the model's modules takes too long");
+  }
+}
+
 export class PatternError extends Error {
   constructor(source: string, at: number, problem: string) {
-    super(`regular expression ${JSON.stringify(source)}, position ${at}: ${problem}`);
+    const shown = source.length > 200 ? `${source.slice(0, 197)}...` : source;
+    super(`regular expression ${JSON.stringify(shown)}, position ${at}: ${problem}`);
     this.name = "PatternError";
   }
 }
@@ -37,31 +68,78 @@ export class PatternError extends Error {
 export class Pattern {
   readonly source: string;
   readonly #program: readonly Instruction[];
+  readonly #work: PatternWork;
+  /** By text: a pattern is asked for the same paths each time a model is planned. */
+  readonly #known = new Map<string, boolean>();
 
-  constructor(source: string) {
+  constructor(source: string, work: PatternWork) {
     this.source = source;
-    this.#program = emit(new Parser(source).parse(), source);
+    this.#work = work;
+    const { program, instructions } = emit(new Parser(source).parse(), source);
+    work.compiled(source, instructions);
+    this.#program = program;
   }
 
-  /** Whether all of the text matches (Python's re.fullmatch). */
+  /** Whether all of the text matches (Python's re.fullmatch). Throws PatternError where that would take too long. */
   fullMatch(text: string): boolean {
-    return simulate(this.#program, text, 0, true);
+    const known = this.#known.get(text);
+    if (known !== undefined) return known;
+    const matches = new Match(text, (count) => this.#work.step(this.source, count)).from(
+      this.#program,
+      0,
+      true,
+    );
+    if (this.#known.size < MAX_KNOWN) this.#known.set(text, matches);
+    return matches;
   }
 }
 
-/** Throws PatternError for what is not supported. */
-export function compilePattern(source: string): Pattern {
-  return new Pattern(source);
+const MAX_KNOWN = 10_000;
+
+/** Throws PatternError for what is not supported. `work`: what the patterns of one file share. */
+export function compilePattern(source: string, work: PatternWork = new PatternWork()): Pattern {
+  return new Pattern(source, work);
 }
 
 export function isPattern(value: unknown): value is Pattern {
   return value instanceof Pattern;
 }
 
-/** The simulation: all positions in the program that the text read so far can be at, without duplicates. */
-function simulate(program: readonly Instruction[], text: string, start: number, full: boolean): boolean {
-  let current = new Set<number>();
-  const enter = (set: Set<number>, first: number, at: number): void => {
+/** One text being matched. */
+class Match {
+  readonly #text: string;
+  readonly #step: (count: number) => void;
+  /** What look-aheads have found, by look-ahead and position: each is asked once, however they are nested. */
+  readonly #looks = new Map<number, boolean>();
+
+  constructor(text: string, step: (count: number) => void) {
+    this.#text = text;
+    this.#step = step;
+  }
+
+  /** The simulation: all positions in the program that the text read so far can be at, without duplicates. */
+  from(program: readonly Instruction[], start: number, full: boolean): boolean {
+    const text = this.#text;
+    let current = new Set<number>();
+    const matched = (set: Set<number>): boolean => [...set].some((pc) => program[pc]!.op === "match");
+    this.#enter(program, current, 0, start);
+    for (let at = start; at < text.length; at++) {
+      if (!full && matched(current)) return true;
+      const next = new Set<number>();
+      const code = text.charCodeAt(at);
+      this.#step(current.size);
+      for (const pc of current) {
+        const instruction = program[pc]!;
+        if (instruction.op === "char" && instruction.test(code)) this.#enter(program, next, pc + 1, at + 1);
+      }
+      if (next.size === 0) return false;
+      current = next;
+    }
+    return matched(current);
+  }
+
+  /** Adds all that can be reached without reading. */
+  #enter(program: readonly Instruction[], set: Set<number>, first: number, at: number): void {
     const stack = [first];
     while (stack.length > 0) {
       const pc = stack.pop()!;
@@ -70,85 +148,108 @@ function simulate(program: readonly Instruction[], text: string, start: number, 
       const instruction = program[pc]!;
       if (instruction.op === "jump") stack.push(instruction.to);
       else if (instruction.op === "split") stack.push(...instruction.to);
-      else if (instruction.op === "assert" && instruction.test(text, at)) stack.push(pc + 1);
-      else if (
-        instruction.op === "look" &&
-        simulate(instruction.program, text, at, false) !== instruction.negative
-      )
-        stack.push(pc + 1);
+      else if (instruction.op === "assert" && instruction.test(this.#text, at)) stack.push(pc + 1);
+      else if (instruction.op === "look" && this.#look(instruction, at)) stack.push(pc + 1);
     }
-  };
-  const matched = (set: Set<number>): boolean => [...set].some((pc) => program[pc]!.op === "match");
-  enter(current, 0, start);
-  for (let at = start; at < text.length; at++) {
-    if (!full && matched(current)) return true;
-    const next = new Set<number>();
-    const code = text.charCodeAt(at);
-    for (const pc of current) {
-      const instruction = program[pc]!;
-      if (instruction.op === "char" && instruction.test(code)) enter(next, pc + 1, at + 1);
-    }
-    if (next.size === 0) return false;
-    current = next;
   }
-  return matched(current);
+
+  #look({ id, program, negative }: Extract<Instruction, { op: "look" }>, at: number): boolean {
+    const key = id * (this.#text.length + 1) + at;
+    let found = this.#looks.get(key);
+    if (found === undefined) this.#looks.set(key, (found = this.from(program, at, false)));
+    return found !== negative;
+  }
 }
 
-function emit(ast: Ast, source: string): Instruction[] {
-  const program: Instruction[] = [];
-  const add = (instruction: Instruction): number => {
-    if (program.length >= MAX_INSTRUCTIONS)
-      throw new PatternError(source, 0, "it is too large when repeats are written out");
+/** The program of a pattern, and how many instructions it has with those of its look-aheads. */
+function emit(ast: Ast, source: string): { program: Instruction[]; instructions: number } {
+  const emitter = new Emitter(source);
+  return { program: emitter.emit(ast), instructions: emitter.count };
+}
+
+class Emitter {
+  readonly #source: string;
+  #visits = 0;
+  #looks = 0;
+  count = 0;
+
+  constructor(source: string) {
+    this.#source = source;
+  }
+
+  emit(ast: Ast): Instruction[] {
+    const program: Instruction[] = [];
+    this.#generate(ast, program);
+    this.#add(program, { op: "match" });
+    return program;
+  }
+
+  #add(program: Instruction[], instruction: Instruction): number {
+    if (++this.count > MAX_INSTRUCTIONS) this.#tooLarge();
     return program.push(instruction) - 1;
-  };
-  const generate = (node: Ast): void => {
+  }
+
+  #tooLarge(): never {
+    throw new PatternError(this.#source, 0, "it is too large when repeats are written out");
+  }
+
+  #generate(node: Ast, program: Instruction[]): void {
+    if (++this.#visits > 10 * MAX_INSTRUCTIONS) this.#tooLarge(); // what is empty, repeated, adds nothing but takes time
     switch (node.type) {
       case "char":
-        add({ op: "char", test: node.test });
+        this.#add(program, { op: "char", test: node.test });
         break;
       case "assert":
-        add({ op: "assert", test: node.test });
+        this.#add(program, { op: "assert", test: node.test });
         break;
       case "look":
-        add({ op: "look", program: emit(node.body, source), negative: node.negative });
+        this.#add(program, {
+          op: "look",
+          id: this.#looks++,
+          program: this.emit(node.body),
+          negative: node.negative,
+        });
         break;
       case "sequence":
-        node.parts.forEach(generate);
+        for (const part of node.parts) this.#generate(part, program);
         break;
-      case "choice": {
-        const split = add({ op: "split", to: [] });
-        const starts: number[] = [];
-        const ends = node.options.map((option) => {
-          starts.push(program.length);
-          generate(option);
-          return add({ op: "jump", to: 0 });
-        });
-        program[split] = { op: "split", to: starts };
-        for (const end of ends) program[end] = { op: "jump", to: program.length };
+      case "choice":
+        this.#choice(node.options, program);
         break;
-      }
-      case "repeat": {
-        for (let i = 0; i < node.min; i++) generate(node.body);
-        if (node.max === Infinity) {
-          const split = add({ op: "split", to: [] });
-          generate(node.body);
-          add({ op: "jump", to: split });
-          program[split] = { op: "split", to: [split + 1, program.length] };
-        } else {
-          const splits: number[] = [];
-          for (let i = node.min; i < node.max; i++) {
-            splits.push(add({ op: "split", to: [] }));
-            generate(node.body);
-          }
-          for (const split of splits) program[split] = { op: "split", to: [split + 1, program.length] };
-        }
+      case "repeat":
+        this.#repeat(node, program);
         break;
-      }
     }
-  };
-  generate(ast);
-  add({ op: "match" });
-  return program;
+  }
+
+  #choice(options: readonly Ast[], program: Instruction[]): void {
+    const split = this.#add(program, { op: "split", to: [] });
+    const starts: number[] = [];
+    const ends = options.map((option) => {
+      starts.push(program.length);
+      this.#generate(option, program);
+      return this.#add(program, { op: "jump", to: 0 });
+    });
+    program[split] = { op: "split", to: starts };
+    for (const end of ends) program[end] = { op: "jump", to: program.length };
+  }
+
+  #repeat({ body, min, max }: Extract<Ast, { type: "repeat" }>, program: Instruction[]): void {
+    for (let i = 0; i < min; i++) this.#generate(body, program);
+    if (max === Infinity) {
+      const split = this.#add(program, { op: "split", to: [] });
+      this.#generate(body, program);
+      this.#add(program, { op: "jump", to: split });
+      program[split] = { op: "split", to: [split + 1, program.length] };
+      return;
+    }
+    const splits: number[] = [];
+    for (let i = min; i < max; i++) {
+      splits.push(this.#add(program, { op: "split", to: [] }));
+      this.#generate(body, program);
+    }
+    for (const split of splits) program[split] = { op: "split", to: [split + 1, program.length] };
+  }
 }
 
 const isDigit = (c: number): boolean => c >= 48 && c <= 57;

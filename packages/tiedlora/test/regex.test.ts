@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import fc from "fast-check";
-import { compilePattern, escapePattern, PatternError } from "../src/regex.ts";
+import { compilePattern, escapePattern, PatternError, PatternWork } from "../src/regex.ts";
 
 suite("patterns from files", () => {
   test("match as JavaScript's own engine does", () => {
@@ -92,5 +92,54 @@ suite("patterns from files", () => {
       }),
       { numRuns: 1000 },
     );
+  });
+});
+
+suite("patterns that would take all time or memory", () => {
+  const nested = (depth: number): string => "(?=(.*".repeat(depth) + "q_proj" + ")*)".repeat(depth);
+  const PATH = "model.layers.11.self_attn.q_proj";
+
+  /** Each took seconds, gigabytes, or never ended. */
+  const HOSTILE: readonly string[] = [
+    "(?=".repeat(24) + "a" + ".*)".repeat(24),
+    `${"(?=(?:.*".repeat(12)}x${")*)".repeat(12)}.*`,
+    nested(9),
+    "(?:(?=.*a)(?=.*b)(?=.*c).){1000}",
+    `(?:${"(?=.{900})".repeat(14)}.){1000}`,
+    "((((((){1000}){1000}){1000}){1000}){1000}){1000}",
+    "(?:(?:a{1000}){1000}){1000}",
+    "(a+)+$",
+    "(.*)*".repeat(20),
+  ];
+  for (const source of HOSTILE) {
+    test(source.length > 60 ? `${source.slice(0, 60)}... (${source.length})` : source, () => {
+      const before = process.cpuUsage();
+      try {
+        const pattern = compilePattern(source);
+        for (const text of [PATH, "a".repeat(99), `${"ab".repeat(50)}!`]) pattern.fullMatch(text);
+      } catch (error) {
+        assert.ok(error instanceof PatternError, String(error));
+        assert.ok(error.message.length < 400);
+      }
+      assert.ok(process.cpuUsage(before).user < 2e6, "more than 2 s");
+    });
+  }
+
+  test("the program of a pattern is bounded with its look-aheads", () => {
+    assert.throws(() => compilePattern("(?:(?=a{500})b){1000}"), /too large when repeats are written out/);
+    assert.doesNotThrow(() => compilePattern("(?:(?=a{50})b){100}"));
+  });
+
+  test("the patterns of a file are bounded together", () => {
+    const work = new PatternWork();
+    assert.throws(() => {
+      for (let i = 0; i < 1000; i++) compilePattern(`(?:a{900}b){9}${i}`, work);
+    }, /too large together/);
+  });
+
+  test("nested look-aheads say what they said before", () => {
+    const source = ".*(?=q(?=_(?!x)(?=pr)).*)(?!k)q_.*";
+    for (const text of [PATH, "q_xx", "q_pr", "k_proj", "aq_"])
+      assert.equal(compilePattern(source).fullMatch(text), new RegExp(`^(?:${source})$`).test(text), text);
   });
 });

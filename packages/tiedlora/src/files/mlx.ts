@@ -21,7 +21,7 @@ import { type Adapter, createAdapter } from "../adapter.ts";
 import { adaptersOf } from "../adapters.ts";
 import { hostInfos } from "../hosts.ts";
 import { layerOf } from "../match.ts";
-import type { Method } from "../method.ts";
+import { isScale, type Method } from "../method.ts";
 import { dora } from "../methods/dora.ts";
 import { methods } from "../methods/index.ts";
 import type { LinearInfo } from "../sites.ts";
@@ -93,7 +93,7 @@ function parseConfig(
       expected: `"lora" or "dora"`,
     });
   const { scale, dropout = 0 } = isRecord(given) ? given : {};
-  if (typeof scale !== "number" || !Number.isFinite(scale) || scale === 0)
+  if (typeof scale !== "number" || !isScale(scale))
     throw new FormatError({ file, tensor: "lora_parameters", found: `scale ${describeValue(scale)}`, expected: "a number other than 0" }); // prettier-ignore
   if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1))
     throw new FormatError({ file, tensor: "lora_parameters", found: `dropout ${describeValue(dropout)}`, expected: "at least 0 and below 1" }); // prettier-ignore

@@ -6,6 +6,7 @@
 import {
   decodeF32,
   encodeTensor,
+  FileError,
   FormatError,
   openSafetensors,
   parseJsonObject,
@@ -82,7 +83,10 @@ export async function loadNative(
   const method = options.method ?? methodFromRecipe(recipeOf(config, where), where);
   const file = await openTensors(files);
   try {
-    const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file) });
+    const declared = { ...options, blank: true, check: fitsIn(file) };
+    const adapter = options.method
+      ? createAdapter(model, method, declared)
+      : asFileSays(where, "recipe", () => createAdapter(model, method, declared));
     checkNames(adapter, file);
     checkAliases(adapter, file);
     for (const [path, parameter] of adapter.stateDict()) {
@@ -92,6 +96,17 @@ export async function loadNative(
     return adapter.attach(options);
   } finally {
     await file.close();
+  }
+}
+
+/** What `work` throws, as a fault of the file whose words it was done by. */
+export function asFileSays<T>(file: string, field: string, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (cause instanceof FileError || cause instanceof TypeError || !(cause instanceof Error)) throw cause;
+    const hint = "Is this the base model that the adapter was trained on?";
+    throw new FormatError({ file, tensor: field, found: cause.message, expected: "what fits the model", hint }); // prettier-ignore
   }
 }
 

@@ -4,6 +4,7 @@ import type { Method, Recipe } from "../method.ts";
 import { dora } from "./dora.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
+import { checkOptions } from "./options.ts";
 import { recipeOptions } from "./recipe.ts";
 import { tiedLora, type TiedLoraOptions } from "./tied-lora.ts";
 import { vbLora } from "./vb-lora.ts";
@@ -30,7 +31,10 @@ export function methodFromRecipe(recipe: Recipe, file: string): Method {
       hint: "Load it with { method }, the declaration it was trained with.",
     });
   }
-  return inRecipe(file, () => declare(options));
+  return inRecipe(file, () => {
+    checkOptions(options);
+    return declare(options);
+  });
 }
 
 /** What `build` throws, as a fault of the file. */

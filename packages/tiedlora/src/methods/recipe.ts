@@ -1,6 +1,6 @@
 /** Methods as plain data, for adapter files: what a declaration was called with, and how to call it again. */
 import type { Json, Recipe } from "../method.ts";
-import { compilePattern, Pattern } from "../regex.ts";
+import { compilePattern, Pattern, PatternWork } from "../regex.ts";
 
 /** Data in the place of what has no plain form, such as a function. A file with it needs the method given at the load. */
 const CUSTOM = "(custom)";
@@ -31,16 +31,17 @@ function toJson(value: unknown): Json | undefined {
  */
 export function recipeOptions({ options }: Recipe): Record<string, unknown> | null {
   if (JSON.stringify(options).includes(JSON.stringify(CUSTOM))) return null;
-  return fromJson(options) as Record<string, unknown>;
+  const work = new PatternWork();
+  return fromJson(options, work) as Record<string, unknown>;
 }
 
-function fromJson(value: Json): unknown {
+function fromJson(value: Json, work: PatternWork): unknown {
   if (typeof value !== "object" || value === null) return value;
-  if (isArray(value)) return value.map(fromJson);
+  if (isArray(value)) return value.map((item) => fromJson(item, work));
   const { regex, flags } = value;
   if (typeof regex === "string" && typeof flags === "string")
-    return compilePattern(flags.includes("i") ? `(?i)${regex}` : regex);
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, fromJson(item)]));
+    return compilePattern(flags.includes("i") ? `(?i)${regex}` : regex, work);
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, fromJson(item, work)]));
 }
 
 function isArray(value: Json): value is readonly Json[] {

@@ -1,7 +1,8 @@
 /** adapter_config.json of Python's peft: what is read of it, and what is refused because it would be computed wrongly. */
 import { describeValue, FormatError } from "@tiedlora/core";
-import type { BiasMode } from "../../method.ts";
-import { compilePattern, type Pattern } from "../../regex.ts";
+import { type BiasMode, isScale } from "../../method.ts";
+import { patternMatcher } from "../../match.ts";
+import { compilePattern, type Pattern, PatternWork } from "../../regex.ts";
 
 /** Which modules a config means. */
 export interface PeftTargets {
@@ -37,6 +38,9 @@ export interface PeftVeraConfig {
   readonly dInitial: number;
 }
 
+/** More modules than any model has. */
+const MAX_PATTERNS = 10_000;
+
 type Raw = Readonly<Record<string, unknown>>;
 
 /** Variants that change what is computed. A value other than these means another method than LoRA. */
@@ -63,9 +67,9 @@ export function parsePeftLora(raw: Raw, file: string): PeftLoraConfig {
   return {
     targets: f.targets(),
     rank: f.number("r", 8, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
-    alpha: f.number("lora_alpha", 8, (a) => a !== 0, "a number other than 0"),
+    alpha: f.number("lora_alpha", 8, isScale, "a number other than 0, from 1e-12 to 1e12"),
     rankPattern: f.numbers("rank_pattern", (r) => Number.isInteger(r) && r >= 1),
-    alphaPattern: f.numbers("alpha_pattern", (a) => a !== 0),
+    alphaPattern: f.numbers("alpha_pattern", isScale),
     rsLora: f.flag("use_rslora", false),
     dora: f.flag("use_dora", false),
     loraBias: f.flag("lora_bias", false),
@@ -91,6 +95,7 @@ export function parsePeftVera(raw: Raw, file: string): PeftVeraConfig {
 class Reader {
   readonly #raw: Raw;
   readonly #file: string;
+  readonly #work = new PatternWork();
 
   constructor(raw: Raw, file: string) {
     this.#raw = raw;
@@ -137,7 +142,9 @@ class Reader {
     const wrong = (one: unknown): boolean => typeof one !== "number" || !Number.isFinite(one) || !valid(one);
     if (typeof value !== "object" || Array.isArray(value) || Object.values(value).some(wrong))
       return this.#fail(field, "an object of numbers by module name");
-    for (const key of Object.keys(value)) this.#pattern(field, `(.*\\.)?(${key})`);
+    const keys = Object.keys(value);
+    if (keys.length > MAX_PATTERNS) return this.#fail(field, `at most ${MAX_PATTERNS} names or patterns`);
+    this.#checked(field, () => keys.forEach((key) => patternMatcher(key, this.#work)));
     return value as Record<string, number>;
   }
 
@@ -201,8 +208,12 @@ class Reader {
   }
 
   #pattern(field: string, source: string): Pattern {
+    return this.#checked(field, () => compilePattern(source, this.#work));
+  }
+
+  #checked<T>(field: string, compile: () => T): T {
     try {
-      return compilePattern(source);
+      return compile();
     } catch (cause) {
       throw new FormatError({
         file: this.#file,

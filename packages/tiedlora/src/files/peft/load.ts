@@ -8,8 +8,9 @@ import type { BiasMode, CommonOptions, Method } from "../../method.ts";
 import { dora } from "../../methods/dora.ts";
 import { methods } from "../../methods/index.ts";
 import { loraBias } from "../../methods/lora-bias.ts";
+import { PatternWork } from "../../regex.ts";
 import type { LoadOptions } from "../load.ts";
-import { CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
+import { asFileSays, CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
 import { veraProjections } from "../torch-random.ts";
 import {
   parsePeftLora,
@@ -38,11 +39,11 @@ export async function loadPeftLora(
     ...common,
     alpha: config.alpha,
     scaling: config.rsLora ? "sqrt-rank" : "rank",
-    rankPattern: usedPatterns(config.rankPattern, common.target),
-    alphaPattern: usedPatterns(config.alphaPattern, common.target),
+    rankPattern: asFileSays(file, "rank_pattern", () => usedPatterns(config.rankPattern, common.target)),
+    alphaPattern: asFileSays(file, "alpha_pattern", () => usedPatterns(config.alphaPattern, common.target)),
   });
   return withTensors(files, (tensors) =>
-    fill(model, tensors, method, options, (adapter) => [
+    fill(model, files, tensors, method, options, (adapter) => [
       ...loraTensors(adapter),
       ...replacedTensors(adapter),
     ]),
@@ -74,11 +75,12 @@ export async function loadPeftVera(
         ...unpackedTensors(adapter, blocks),
         ...replacedTensors(adapter),
       ];
-      return fill(model, file, unpackedMethod(blocks, common), options, wanted);
+      return fill(model, files, file, unpackedMethod(blocks, common), options, wanted);
     }
     const { dInitial, saveProjection } = config;
+    if (!saveProjection) checkRank(config.rank, model, common.target, where);
     const method = methods.vera({ ...common, dInitial });
-    return fill(model, file, method, options, (adapter) => veraTensors(adapter, config), saveProjection ? [] : ["A", "B"]); // prettier-ignore
+    return fill(model, files, file, method, options, (adapter) => veraTensors(adapter, config), saveProjection ? [] : ["A", "B"]); // prettier-ignore
   });
 }
 
@@ -104,14 +106,25 @@ function commonOptions(
   file: string,
 ): CommonOptions & { readonly target: string[] } {
   const set = adaptersOf(model);
+  const infos = hostInfos(set.hosts);
+  const target = asFileSays(file, "target_modules", () => targetPaths(model, infos, targets, file));
   const parameters = [...set.ownParameters()].map(([path, { shape }]) => ({ path, shape }));
   return {
     rank,
     dropout,
     bias,
-    target: targetPaths(model, hostInfos(set.hosts), targets, file),
+    target,
     modulesToSave: savedModules(parameters, targets.modulesToSave, file),
   };
+}
+
+/** Of projections that are drawn, and bounded by no file: a rank beyond the modules' sizes adds nothing but memory; peft's defaults are let pass on the smallest of models. */
+function checkRank(rank: number, model: nn.Module, target: readonly string[], file: string): void {
+  const modules = hostInfos(adaptersOf(model).hosts).filter(({ path }) => target.includes(path));
+  const largest = modules.reduce((size, one) => Math.max(size, one.in, one.out), 1024);
+  if (rank <= largest) return;
+  const expected = `at most ${largest}, by the sizes of the adapted modules`;
+  throw new FormatError({ file, tensor: "r", found: String(rank), expected });
 }
 
 /** peft lets patterns pass that match no module; here they would be an error, so they are left out. */
@@ -119,7 +132,10 @@ function usedPatterns(
   patterns: Readonly<Record<string, number>>,
   paths: readonly string[],
 ): Record<string, number> {
-  return Object.fromEntries(Object.entries(patterns).filter(([key]) => paths.some(patternMatcher(key))));
+  const work = new PatternWork();
+  return Object.fromEntries(
+    Object.entries(patterns).filter(([key]) => paths.some(patternMatcher(key, work))),
+  );
 }
 
 const LORA_NAMES: Readonly<Record<string, string>> = {
@@ -161,13 +177,16 @@ async function withTensors<T>(files: Files, work: (file: TensorFile) => Promise<
 /** `drawn`: factors that do not come from the file. */
 async function fill(
   model: nn.Module,
+  files: Files,
   file: TensorFile,
   method: Method,
   options: LoadOptions,
   wantedBy: (adapter: Adapter) => Wanted[],
   drawn: readonly string[] = [],
 ): Promise<Adapter> {
-  const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file, drawn) });
+  const adapter = asFileSays(`${files.name}/${CONFIG_FILE}`, "target_modules", () =>
+    createAdapter(model, method, { ...options, blank: true, check: fitsIn(file, drawn) }),
+  );
   const set = adaptersOf(model);
   const repeated = repeatedNames(file, set, adapter);
   await readInto(file, wantedBy(adapter), {

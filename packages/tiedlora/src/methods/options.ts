@@ -1,0 +1,75 @@
+/** Options of a method as a file holds them: checked before a declaration is called with them. */
+import { describeValue, isRecord } from "@tiedlora/core";
+import { SCALINGS } from "../method.ts";
+import { isPattern } from "../regex.ts";
+
+type Check = readonly [holds: (value: unknown) => boolean, expected: string];
+
+const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value);
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 1;
+const isStrings = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((one) => typeof one === "string");
+const areNumbers = (value: unknown): boolean =>
+  isRecord(value) && Object.keys(value).length <= 10_000 && Object.values(value).every(isNumber);
+const among =
+  (...names: readonly string[]) =>
+  (value: unknown): boolean =>
+    typeof value === "string" && names.includes(value);
+
+function isTarget(value: unknown): boolean {
+  if (typeof value === "string" || isPattern(value) || isStrings(value)) return true;
+  if (!isRecord(value)) return false;
+  const { modules, exclude, layers, layersPattern } = value;
+  return (
+    (typeof modules === "string" || isPattern(modules) || isStrings(modules)) &&
+    (exclude === undefined || isPattern(exclude) || isStrings(exclude)) &&
+    (layers === undefined || (Array.isArray(layers) && layers.every((one) => Number.isSafeInteger(one)))) &&
+    (layersPattern === undefined || typeof layersPattern === "string")
+  );
+}
+
+const isTieName = among("none", "all", "layer", "shape", "model");
+
+function isTie(value: unknown): boolean {
+  if (isTieName(value)) return true;
+  if (!isRecord(value)) return false;
+  if ("blocks" in value) return isCount(value["blocks"]);
+  return Array.isArray(value["groups"]) && value["groups"].every(isStrings);
+}
+
+function isTied(value: unknown): boolean {
+  if (typeof value === "boolean" || isTie(value)) return true;
+  return isRecord(value) && Object.entries(value).every(([factor, tie]) => among("A", "B", "u", "v")(factor) && isTie(tie)); // prettier-ignore
+}
+
+const COUNT: Check = [isCount, "a whole number of at least 1"];
+const NUMBER: Check = [isNumber, "a number"];
+const NAMES: Check = [isStrings, "a list of names"];
+const NUMBERS: Check = [areNumbers, "at most 10000 numbers by module name"];
+
+const CHECKS: Readonly<Record<string, Check>> = {
+  rank: COUNT,
+  alpha: NUMBER,
+  dropout: NUMBER,
+  learningRate: NUMBER,
+  scaling: [among(...Object.keys(SCALINGS)), `one of ${Object.keys(SCALINGS).join(", ")}`],
+  target: [isTarget, 'names of modules, "qkv", "all-linear", a pattern, or { modules, exclude, layers }'],
+  rankPattern: NUMBERS,
+  alphaPattern: NUMBERS,
+  modulesToSave: NAMES,
+  bias: [among("none", "adapted", "all"), "none, adapted or all"],
+  trained: NAMES,
+  keep: NAMES,
+  tied: [isTied, "true, false, how factors are tied, or that for each factor"],
+  vectors: COUNT,
+  length: COUNT,
+  topK: COUNT,
+};
+
+/** Throws an error that names the option, what it is and what is expected. Others than those above are not looked at. */
+export function checkOptions(options: Readonly<Record<string, unknown>>): void {
+  for (const [name, [holds, expected]] of Object.entries(CHECKS)) {
+    if (!Object.hasOwn(options, name) || holds(options[name])) continue;
+    throw new Error(`${name} ${describeValue(options[name])}; expected ${expected}`);
+  }
+}
