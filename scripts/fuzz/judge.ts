@@ -14,7 +14,7 @@ export interface Verdict {
 
 /** What JavaScript itself says where a check is missing, also when it is passed on inside of a named error. */
 const RAW =
-  /is not a function|is not iterable|is not a constructor|cannot (read|set|convert|destructure|access)|undefined \(|invalid (array|string|typed array) length|call stack|out of memory|allocation failed|circular structure|unexpected end of array|\[object Object\]|BigInt|regular expression too large/i;
+  /(?<!something that )is not a function|is not iterable|is not a constructor|cannot (read|set|convert|destructure|access)|undefined \(|invalid (array|string|typed array) length|call stack|out of memory|allocation failed|circular structure|unexpected end of array|\[object Object\]|BigInt|regular expression too large/i;
 
 /** Judges what was thrown, or that nothing was. */
 export function judge(thrown: unknown, isValid: boolean): Verdict {

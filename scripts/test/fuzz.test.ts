@@ -10,7 +10,8 @@ import { Unsound, utf8 } from "../fuzz/target.ts";
 import { TARGET_NAMES } from "../fuzz/targets.ts";
 
 const CASES = 500;
-const PENDING: readonly string[] = ["adapters-native", "adapters-lora", "tokenizers", "data", "checkpoints"];
+/** Still being worked on: `npm run fuzz` shows what is left there. */
+const PENDING: readonly string[] = ["data", "checkpoints"];
 
 test("every case of every target is accepted, or refused by an error that names the file", async () => {
   const found: string[] = [];

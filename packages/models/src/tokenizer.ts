@@ -1,7 +1,9 @@
 /** Text to token ids and back, from a tokenizer.json; chats to text, by the model's own template. */
-import { Template } from "@huggingface/jinja";
 import { Tokenizer as Pipeline } from "@huggingface/tokenizers";
-import { describeValue, type Files, FormatError, isRecord, parseJsonObject, readText } from "@tiedlora/core";
+import { type Files, FormatError, isRecord, parseJsonObject, readText } from "@tiedlora/core";
+
+import { renderTemplate } from "./template.ts";
+import { checkTokenizer } from "./tokenizer-check.ts";
 
 /** One turn of a chat. */
 export interface ChatMessage {
@@ -48,14 +50,13 @@ export class Tokenizer {
       added_tokens: [],
       ...tokenizer,
     };
-    checkModel(tokenizer["model"], file);
+    checkTokenizer(tokenizer, file);
     try {
       this.#pipeline = new Pipeline(complete, config);
     } catch (cause) {
-      const message = cause instanceof Error ? cause.message : String(cause);
       throw new FormatError({
         file,
-        found: message,
+        found: whatIs(cause),
         expected: "a tokenizer that @huggingface/tokenizers can read",
       });
     }
@@ -78,13 +79,29 @@ export class Tokenizer {
 
   /** Token ids; with the special tokens that the tokenizer's post-processor adds, e.g. Llama's <s>, unless told not to. */
   encode(text: string, options: { readonly specialTokens?: boolean } = {}): number[] {
-    return this.#pipeline.encode(text, { add_special_tokens: options.specialTokens ?? true }).ids;
+    const { ids } = this.#used((): { ids: number[] } =>
+      this.#pipeline.encode(text, { add_special_tokens: options.specialTokens ?? true }),
+    );
+    if (ids.every((id: unknown) => Number.isInteger(id))) return ids;
+    const found = "a token without an id, and no token for what is unknown";
+    throw new FormatError({ file: this.#file, tensor: "model", found, expected: "a vocabulary that has all that its patterns and merges make" }); // prettier-ignore
   }
 
   /** The text of token ids; special tokens are left out unless told not to. */
   decode(ids: readonly number[], options: { readonly skipSpecialTokens?: boolean } = {}): string {
     if (ids.length === 0) return ""; // the package refuses it
-    return this.#pipeline.decode([...ids], { skip_special_tokens: options.skipSpecialTokens ?? true });
+    return this.#used(() =>
+      this.#pipeline.decode([...ids], { skip_special_tokens: options.skipSpecialTokens ?? true }),
+    );
+  }
+
+  /** What fails here is a fault of the file: texts and ids are any. */
+  #used<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (cause) {
+      throw new FormatError({ file: this.#file, found: whatIs(cause), expected: "a tokenizer that can be used" }); // prettier-ignore
+    }
   }
 
   /** undefined where there is no such token. */
@@ -145,7 +162,7 @@ export class Tokenizer {
       });
     }
     try {
-      return new Template(this.#template).render({
+      return renderTemplate(this.#template, {
         messages,
         add_generation_prompt: options.addGenerationPrompt ?? true,
         ...Object.fromEntries(SPECIAL.map((name) => [name, this.#special[name] ?? ""])),
@@ -163,20 +180,11 @@ export class Tokenizer {
   }
 }
 
-/** The package would guess from the vocabulary's form what an unknown type means. */
-function checkModel(model: unknown, file: string): void {
-  if (!isRecord(model)) {
-    throw new FormatError({ file, tensor: "model", found: describeValue(model), expected: "the vocabulary" });
-  }
-  const type = model["type"];
-  // Older files have none: there the form does tell.
-  if (type === undefined || type === "BPE" || type === "Unigram" || type === "WordPiece") return;
-  throw new FormatError({
-    file,
-    tensor: "model.type",
-    found: describeValue(type),
-    expected: "BPE, Unigram or WordPiece",
-  });
+/** The message of what the package throws; its failures at parts that it takes on trust say nothing to a reader. */
+function whatIs(cause: unknown): string {
+  if (cause instanceof TypeError || cause instanceof RangeError)
+    return "a part of another form than the format has";
+  return cause instanceof Error ? cause.message : String(cause);
 }
 
 /** Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json and chat_template.jinja. */

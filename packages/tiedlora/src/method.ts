@@ -259,14 +259,14 @@ export function scaled(t: Tensor, by: number): Tensor {
 
 /** Whether f32 can scale by a number: neither 0 nor what rounds to it, or to infinity. */
 export function isScale(value: number): boolean {
-  return Math.abs(value) >= 1e-12 && Math.abs(value) <= 1e12;
+  return Math.abs(value) >= 1e-20 && Math.abs(value) <= 1e20;
 }
 
 function checkSettings(name: string, rank: number, alpha: number, dropout: number): void {
   if (!Number.isInteger(rank) || rank < 1)
     throw new RangeError(`${name}: rank ${rank} given; expected an integer of at least 1`);
   if (!isScale(alpha))
-    throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0, from 1e-12 to 1e12`);
+    throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0, from 1e-20 to 1e20`);
   if (!(dropout >= 0 && dropout < 1))
     throw new RangeError(`${name}: dropout ${dropout} given; expected at least 0 and below 1`);
 }

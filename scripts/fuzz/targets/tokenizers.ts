@@ -44,7 +44,7 @@ const LLAMA = {
       { type: "Strip", content: " ", start: 1, stop: 0 },
     ],
   },
-  model: { type: "BPE", unk_token: "<unk>", fuse_unk: true, byte_fallback: true, vocab: list("▁", ...LETTERS, "he", "ll"), merges: ["h e", ["l", "l"]] },
+  model: { type: "BPE", unk_token: "<unk>", fuse_unk: true, byte_fallback: true, vocab: list("▁", ...LETTERS, "he", "ll"), merges: ["h e", "l l"] },
 }; // prettier-ignore
 
 /** As GPT-2 and Llama 3 have it. */

@@ -67,7 +67,7 @@ export function parsePeftLora(raw: Raw, file: string): PeftLoraConfig {
   return {
     targets: f.targets(),
     rank: f.number("r", 8, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
-    alpha: f.number("lora_alpha", 8, isScale, "a number other than 0, from 1e-12 to 1e12"),
+    alpha: f.number("lora_alpha", 8, isScale, "a number other than 0, from 1e-20 to 1e20"),
     rankPattern: f.numbers("rank_pattern", (r) => Number.isInteger(r) && r >= 1),
     alphaPattern: f.numbers("alpha_pattern", isScale),
     rsLora: f.flag("use_rslora", false),
