@@ -67,7 +67,8 @@ export function data(): Target {
     onDisk: true,
     async read(files, directory) {
       for (const name of files.keys()) {
-        const replaced = readFileSync(join(directory, name)).includes("\ufffd"); // in the file itself, as a character
+        const bytes = readFileSync(join(directory, name));
+        const [replaced, nul] = [bytes.includes("\ufffd"), bytes.includes(String.raw`\u0000`)]; // a file may say so itself
         const file = await textFile(join(directory, name));
         const set = await loadDataset(file, ENCODER, { maxLength: 256, separator: "\n" });
         sound(set.examples.length > 0, "it has no examples");
@@ -78,7 +79,7 @@ export function data(): Target {
             `an example learns ${JSON.stringify(spans)}`,
           );
           sound(
-            !tokens.includes(0) && (replaced || !tokens.includes(0xfffd)),
+            (nul || !tokens.includes(0)) && (replaced || !tokens.includes(0xfffd)),
             "it trains on bytes that were no text",
           );
         }
