@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { skip } from "./support/browser.ts";
-import { testFineTuning, testSuite, usePages } from "./support/in-page.ts";
+import { testFineTuning, testRecorded, testSuite, usePages } from "./support/in-page.ts";
 
 const inPage = usePages();
 
@@ -41,3 +41,4 @@ for (const path of ["/isolated", "/"] as const) {
   testFineTuning(inPage, "cpu", path, 12);
   testSuite(inPage, "cpu", path, { parts: 2, effort: 0.25 });
 }
+testRecorded(inPage, "cpu", 0.3);

@@ -120,3 +120,16 @@ export function testSuite(
     });
   }
 }
+
+/** A share of the cases recorded from PyTorch, in a page. */
+export function testRecorded(inPage: InPage, backend: PageBackend, share: number): void {
+  const some = process.env["TIEDLORA_LONG"] === "1" ? 3 * share : share;
+  test(`cases recorded from PyTorch in a page on ${backend}`, { skip }, async () => {
+    const results = await inPage<CaseResult[]>("/", `jobs.runRecorded(${JSON.stringify(backend)}, ${some})`);
+    assert.ok(results.length > 0);
+    assert.deepEqual(
+      results.filter(({ error }) => error !== undefined),
+      [],
+    );
+  });
+}

@@ -4,6 +4,7 @@ import { webgpu, type WebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device, type DeviceOptions, optim, reference } from "@tiedlora/core";
 import { configFrom, createModel } from "@tiedlora/models";
 import { conformance } from "@tiedlora/test";
+import { recorded } from "@tiedlora/test/recorded";
 import { adapt, methods } from "tiedlora";
 
 const OPEN = {
@@ -34,6 +35,21 @@ async function runSuite(backend: PageBackend, { part, parts, ...options }: Part)
   const results: CaseResult[] = [];
   for (const { name, run } of suite.cases.filter((_, i) => i % parts === part)) {
     console.log(name); // for whoever watches
+    const error = await run().then(
+      () => undefined,
+      (e: unknown) => String(e),
+    );
+    results.push(error === undefined ? { name } : { name, error });
+  }
+  await suite.close();
+  return results;
+}
+
+/** Runs a share of the cases recorded from PyTorch. */
+async function runRecorded(backend: PageBackend, share: number): Promise<CaseResult[]> {
+  const suite = recorded(() => OPEN[backend]({}), { backend, share });
+  const results: CaseResult[] = [];
+  for (const { name, run } of suite.cases) {
     const error = await run().then(
       () => undefined,
       (e: unknown) => String(e),
@@ -112,5 +128,5 @@ async function unaskedThreads(): Promise<string> {
   return message;
 }
 
-const jobs = { runSuite, fineTune, describe, threads, unaskedThreads };
+const jobs = { runSuite, runRecorded, fineTune, describe, threads, unaskedThreads };
 Object.assign(globalThis, { jobs });
