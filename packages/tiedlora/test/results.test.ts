@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { suite, test } from "node:test";
 import { FormatError } from "@tiedlora/core";
 import { writeReport } from "../src/node/report.ts";
-import { serveStatic } from "../src/node/static.ts";
+import { pageMounts, serveStatic } from "../src/node/static.ts";
 import { RunStore } from "../src/node/sweep/store.ts";
 import { markup, trusted } from "../src/report/markup.ts";
 import { type RunResult, runId } from "../src/sweep/config.ts";
@@ -101,13 +101,15 @@ test("a template escapes what is put into it, but markup", () => {
 test("a server answers to this machine's names and to addresses, and sends a policy", async (t) => {
   const folder = temporary();
   writeFileSync(join(folder, "index.html"), "<p>");
-  const server = await serveStatic([{ path: "/", folder }], { port: 0 });
+  mkdirSync(join(folder, "lessons"));
+  writeFileSync(join(folder, "lessons/one.js"), "");
+  const server = await serveStatic(pageMounts(folder), { port: 0 });
   t.after(() => server.close());
   const { port } = server.address() as { port: number };
   const { request } = await import("node:http");
-  const get = (host: string): Promise<[number, string | undefined]> =>
+  const get = (host: string, path = "/"): Promise<[number, string | undefined]> =>
     new Promise((resolve, reject) => {
-      request({ port, host: "127.0.0.1", path: "/", headers: { host } }, (answer) => {
+      request({ port, host: "127.0.0.1", path, headers: { host } }, (answer) => {
         answer.resume();
         resolve([answer.statusCode!, answer.headers["content-security-policy"] as string | undefined]);
       })
@@ -125,6 +127,9 @@ test("a server answers to this machine's names and to addresses, and sends a pol
     assert.equal(status, 200, host);
     assert.match(policy!, /script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:/);
   }
+  const [status, policy] = await get("localhost", "/lessons/one.js");
+  assert.equal(status, 200);
+  assert.match(policy!, /script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'; /, "a lesson writes a backend");
   for (const host of [
     "evil.example",
     `evil.example:${port}`,

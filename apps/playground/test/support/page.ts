@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Browser, Page } from "playwright-core";
-import { serveStatic } from "../../../../packages/tiedlora/src/node/static.ts";
+import { pageMounts, serveStatic } from "../../../../packages/tiedlora/src/node/static.ts";
 import { launch } from "../../../../test/support/browser.ts";
 
 export interface ServedPage {
@@ -27,7 +27,7 @@ export async function servePage(): Promise<ServedPage> {
     { encoding: "utf8" },
   );
   assert.equal(built.status, 0, built.stderr);
-  const server = await serveStatic([{ path: "/", folder }], { port: 0 });
+  const server = await serveStatic(pageMounts(folder), { port: 0 });
   const browser = await launch();
   return {
     address: `http://localhost:${(server.address() as AddressInfo).port}/`,

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { BASE_DIRECTORY } from "../node/base.ts";
-import { serveStatic } from "../node/static.ts";
+import { pageMounts, serveStatic } from "../node/static.ts";
 import { whole } from "./options.ts";
 import type { Output } from "./output.ts";
 
@@ -24,10 +24,7 @@ export function addPlayground(program: Command, output: Output): void {
       const folder = PLACES.find((place) => existsSync(`${place}index.html`));
       if (folder === undefined)
         throw new Error("the page is not built in this checkout; build it: npm run playground:build");
-      const mounts = [
-        { path: "/", folder },
-        { path: "/base/", folder: BASE_DIRECTORY },
-      ];
+      const mounts = [...pageMounts(folder), { path: "/base/", folder: BASE_DIRECTORY }];
       const server = await serveStatic(mounts, { port, host }).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== "EADDRINUSE") throw error;
         throw new Error(`port ${port} is taken; give another: tiedlora playground --port ${port + 1}`);

@@ -26,22 +26,35 @@ const HEADERS = {
 } as const;
 
 /** Code comes from here alone, WebAssembly and workers of its own included; nothing may frame the page. */
-const POLICY = [
-  "default-src 'self'",
-  "script-src 'self' 'wasm-unsafe-eval'",
-  "worker-src 'self' blob:",
-  "style-src 'self' 'unsafe-inline'",
-  "img-src 'self' data: blob:",
-  "object-src 'none'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join("; ");
+const policy = (more = ""): string =>
+  [
+    "default-src 'self'",
+    `script-src 'self' 'wasm-unsafe-eval'${more}`,
+    "worker-src 'self' blob:",
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data: blob:",
+    "object-src 'none'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join("; ");
+const POLICY = policy();
+const POLICY_OF_COMPILERS = policy(" 'unsafe-eval'");
 
 /** A folder of files, and the path of the address that it is found under, "/" or "/base/". */
 export interface Mount {
   readonly path: string;
   readonly folder: string;
+  /** Its scripts are workers that make code out of text, as a backend does that writes JavaScript. Default: false. */
+  readonly compiles?: boolean;
+}
+
+/** The built page: nothing in it makes code out of text, but for the lessons, each of which runs in a worker of its own. */
+export function pageMounts(folder: string): Mount[] {
+  return [
+    { path: "/", folder },
+    { path: "/lessons/", folder: join(folder, "lessons"), compiles: true },
+  ];
 }
 
 export interface ServeOptions {
@@ -91,13 +104,14 @@ async function answer(
 ): Promise<void> {
   if (request.method !== "GET" && request.method !== "HEAD") return void response.writeHead(405).end();
   const path = pathOf(request.url ?? "/");
-  const file = path === null ? null : fileOf(mounts, path);
+  const mount = mounts.find((one) => path?.startsWith(one.path));
+  const file = path === null || mount === undefined ? null : fileOf(mount, path);
   const found = file === null ? null : await stat(file).catch(() => null);
   if (file === null || !found?.isFile()) return void response.writeHead(404).end("not found");
   response.writeHead(200, {
     "content-type": TYPES[extname(file)] ?? "application/octet-stream",
     "content-length": found.size,
-    "content-security-policy": POLICY,
+    "content-security-policy": mount?.compiles ? POLICY_OF_COMPILERS : POLICY,
     "x-content-type-options": "nosniff",
     ...(isolated ? HEADERS : { "cache-control": HEADERS["cache-control"] }),
   });
@@ -115,10 +129,9 @@ function pathOf(url: string): string | null {
   }
 }
 
-/** The file of a path; null outside the folders. */
-function fileOf(mounts: readonly Mount[], path: string): string | null {
-  const mount = mounts.find((one) => path.startsWith(one.path));
-  if (mount === undefined || path.includes("\0")) return null;
+/** The file of a path; null outside the folder. */
+function fileOf(mount: Mount, path: string): string | null {
+  if (path.includes("\0")) return null;
   const rest = normalize(path.slice(mount.path.length) || "index.html");
   return rest === ".." || rest.startsWith(`..${sep}`) ? null : join(mount.folder, rest);
 }
