@@ -40,6 +40,7 @@ interface Fields {
 /** rms: x / rms(x) * w. layer: LayerNorm. layer1p: LayerNorm whose weight is stored as w - 1. */
 export type NormKind = "rms" | "layer" | "layer1p";
 
+/** What sets one architecture apart: names of its config fields and tensors, its norm, MLP, biases and positions. */
 export interface Architecture {
   /** The class in transformers; written to config.json. */
   readonly className: string;
@@ -151,6 +152,7 @@ const QWEN2: Architecture = {
 export type ModelType =
   "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "nemotron" | "nemo_gpt";
 
+/** The architectures that can be loaded, by `model_type`. */
 export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
   gpt2: {
     ...LLAMA,
