@@ -1,15 +1,7 @@
 /** What is timed. A case builds its tensors once and gives a function that runs it once, to the end. */
-import {
-  assign,
-  type Device,
-  grad,
-  key,
-  nn,
-  optim,
-  Parameter,
-  type Tensor,
-  uniformArray,
-} from "@tiedlora/core";
+import { assign, type Device, grad, key, Parameter, type Tensor, uniformArray } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { configFrom, createModel, generateTokens } from "@tiedlora/models";
 import { GPT, type GptName, type GptSize } from "./problems.ts";
 import { type Method, prepare, type Work } from "./workloads.ts";

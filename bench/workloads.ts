@@ -1,5 +1,7 @@
 /** The training steps that are measured, written as a user of the library would write them. */
-import { type Device, nn, optim, Parameter, type Tensor } from "@tiedlora/core";
+import { type Device, Parameter, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import {
   ADAMW,
   adapterInit,

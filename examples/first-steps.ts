@@ -5,7 +5,9 @@
  */
 import assert from "node:assert/strict";
 import { cpu } from "@tiedlora/backend-cpu";
-import { grad, key, nn, optim, type Tensor, uniformArray } from "@tiedlora/core";
+import { grad, key, type Tensor, uniformArray } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 
 const device = await cpu();
 

@@ -8,7 +8,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cpu } from "@tiedlora/backend-cpu";
-import { optim } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { configFrom, createModel, type Decoder } from "@tiedlora/models";
 import { adapt, adaptersOf, defineMethod, formatReport, init, inspect } from "tiedlora";
 import { loadAdapter, saveAdapter } from "tiedlora/node";

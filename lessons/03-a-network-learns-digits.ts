@@ -8,7 +8,9 @@
  * digits that it has not seen.
  */
 import { cpu } from "@tiedlora/backend-cpu";
-import { key, type Key, nn, optim, type Tensor, uniformArray } from "@tiedlora/core";
+import { key, type Key, type Tensor, uniformArray } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 
 function expect(holds: boolean, what: string): void {
   if (!holds) throw new Error(`expected that ${what}`);

@@ -14,12 +14,12 @@ import {
   grad,
   key,
   type Program,
-  nn,
-  optim,
   ReferenceBackend,
   type Step,
   type Tensor,
 } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 
 function expect(holds: boolean, what: string): void {
   if (!holds) throw new Error(`expected that ${what}`);

@@ -9,7 +9,9 @@
  * answer is the mean of the values, weighted by how well their keys fit the question.
  */
 import { cpu } from "@tiedlora/backend-cpu";
-import { key, type Key, nn, optim, type Tensor, uniformArray } from "@tiedlora/core";
+import { key, type Key, type Tensor, uniformArray } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 
 function expect(holds: boolean, what: string): void {
   if (!holds) throw new Error(`expected that ${what}`);

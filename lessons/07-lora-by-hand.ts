@@ -8,7 +8,9 @@
  * and B has r columns, with a small rank r. W stays frozen; what is kept for a task is A and B.
  */
 import { cpu } from "@tiedlora/backend-cpu";
-import { grad, key, nn, normalArray, optim, Parameter, type Tensor } from "@tiedlora/core";
+import { grad, key, normalArray, Parameter, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 
 function expect(holds: boolean, what: string): void {
   if (!holds) throw new Error(`expected that ${what}`);

@@ -9,7 +9,9 @@
  * selective training is a mask on the update.
  */
 import { cpu } from "@tiedlora/backend-cpu";
-import { grad, key, nn, normalArray, optim, Parameter, type Tensor } from "@tiedlora/core";
+import { grad, key, normalArray, Parameter, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { countParameters, methods } from "tiedlora";
 
 function expect(holds: boolean, what: string): void {

@@ -12,7 +12,8 @@
  * Is it any good? One measures: the same model, the same data, the same steps as Tied-LoRA's TL6, and the count of numbers.
  */
 import { cpu } from "@tiedlora/backend-cpu";
-import { key, optim, uniformArray } from "@tiedlora/core";
+import { key, uniformArray } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { configFrom, createModel, type Decoder } from "@tiedlora/models";
 import { adapt, defineMethod, init, methods, type PlainMethod } from "tiedlora";
 

@@ -10,7 +10,8 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { key, optim, uniformArray } from "@tiedlora/core";
+import { key, uniformArray } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { loadModel } from "@tiedlora/models/node";
 import { adapt, methods } from "tiedlora";
 import { BACKENDS, isBackendName } from "./backends.ts";

@@ -21,10 +21,10 @@ import {
   type Device,
   grad,
   openSafetensors,
-  optim,
   type Tensor,
   type TensorFile,
 } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { fileSource } from "@tiedlora/core/node";
 import { loadModel } from "@tiedlora/models/node";
 import { adapt, type Adapter, type FactorName, FACTOR_NAMES, type SitePlan, tiedLora } from "tiedlora";

@@ -1,7 +1,9 @@
 /** Optimizers of one's own: state of any shape, kept and resumed, and what is said of a rule that gives something else. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { nn, optim, reference, type Tensor } from "@tiedlora/core";
+import { reference, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { Adafactor, SM3 } from "./src/suites/optimizers.ts";
 
 const device = reference();

@@ -1,12 +1,6 @@
 /** Checkpoints of a pretraining run: weights, optimizer state and position in the corpus, in one file each time. */
-import {
-  decodeF32,
-  encodeTensor,
-  type optim,
-  openSafetensors,
-  serialize,
-  type TensorToWrite,
-} from "@tiedlora/core";
+import { decodeF32, encodeTensor, openSafetensors, serialize, type TensorToWrite } from "@tiedlora/core";
+import type * as optim from "@tiedlora/nn/optim";
 import { fileSource, writeFileAtomic } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
 import { stat } from "node:fs/promises";

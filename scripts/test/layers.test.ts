@@ -13,6 +13,7 @@ const SAFETENSORS = "@tiedlora/safetensors";
 const KERNELS = "@tiedlora/kernels";
 const PLANNER = "@tiedlora/kernels/planner";
 const CORE = "@tiedlora/core";
+const NN = "@tiedlora/nn";
 const CPU = "@tiedlora/backend-cpu";
 const WEBGPU = "@tiedlora/backend-webgpu";
 const MODELS = "@tiedlora/models";
@@ -39,7 +40,24 @@ const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly 
   {
     file: "packages/core/src/planted.ts",
     may: [KERNELS, PLANNER, SAFETENSORS],
-    mayNot: [`${SAFETENSORS}/node`, CORE, CPU, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fs", "fast-check"],
+    mayNot: [
+      `${SAFETENSORS}/node`,
+      CORE,
+      NN,
+      CPU,
+      WEBGPU,
+      MODELS,
+      "tiedlora",
+      SUITE,
+      NODE,
+      "fs",
+      "fast-check",
+    ],
+  },
+  {
+    file: "packages/nn/src/planted.ts",
+    may: [CORE, `${CORE}/extend`],
+    mayNot: [KERNELS, SAFETENSORS, `${CORE}/node`, NN, CPU, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fs"],
   },
   {
     file: "packages/core/src/io/node.ts",
@@ -51,27 +69,27 @@ const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly 
   {
     file: "packages/backend-cpu/src/planted.ts",
     may: [KERNELS, CORE],
-    mayNot: [PLANNER, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fast-check"],
+    mayNot: [PLANNER, NN, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fast-check"],
   },
   { file: "packages/backend-cpu/src/node.ts", may: [KERNELS, CORE, NODE], mayNot: [MODELS, "tiedlora"] },
   {
     file: "packages/backend-webgpu/src/sub/planted.ts",
     may: [KERNELS, CORE],
-    mayNot: [PLANNER, CPU, MODELS, "tiedlora", SUITE, NODE, "webgpu"],
+    mayNot: [PLANNER, NN, CPU, MODELS, "tiedlora", SUITE, NODE, "webgpu"],
   },
   {
     file: "packages/models/src/planted.ts",
-    may: [CORE, "@huggingface/tokenizers"],
+    may: [CORE, NN, "@huggingface/tokenizers"],
     mayNot: [CPU, WEBGPU, "tiedlora", "tiedlora/cli", SUITE, NODE],
   },
   { file: "packages/models/src/node/planted.ts", may: [CORE, NODE], mayNot: [CPU, "tiedlora", SUITE] },
   {
     file: "packages/tiedlora/src/planted.ts",
-    may: [CORE, CPU, WEBGPU, MODELS],
+    may: [CORE, NN, CPU, WEBGPU, MODELS],
     mayNot: [SUITE, NODE, `${MODELS}/node`, `${WEBGPU}/node`],
   },
   { file: "packages/tiedlora/src/cli/planted.ts", may: [CORE, NODE, `${MODELS}/node`], mayNot: [SUITE] },
-  { file: "test/src/planted.ts", may: [CORE, "fast-check"], mayNot: [CPU, WEBGPU, MODELS, "tiedlora"] },
+  { file: "test/src/planted.ts", may: [CORE, NN, "fast-check"], mayNot: [CPU, WEBGPU, MODELS, "tiedlora"] },
 ];
 
 interface Report {

@@ -1,7 +1,8 @@
 /** What browser tests run inside the page: the conformance suite's core, and a fine-tuning job. Bundled by esbuild. */
 import { cpu, CpuBackend } from "@tiedlora/backend-cpu";
 import { webgpu, type WebGpuBackend } from "@tiedlora/backend-webgpu";
-import { Device, type DeviceOptions, optim, reference } from "@tiedlora/core";
+import { Device, type DeviceOptions, reference } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { configFrom, createModel } from "@tiedlora/models";
 import { conformance } from "@tiedlora/test";
 import { recorded } from "@tiedlora/test/recorded";

@@ -5,7 +5,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createWebGpuBackend, webgpu } from "@tiedlora/backend-webgpu";
-import { type Device, type DType, grad, nn, optim, Parameter, reference, type Tensor } from "@tiedlora/core";
+import { type Device, type DType, grad, Parameter, reference, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { skip } from "../../../test/support/gpu.ts";
 
 /** 4,096 f32 to a binding, and five workgroups along one dimension. */

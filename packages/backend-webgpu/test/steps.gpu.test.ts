@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createWebGpuBackend, type WebGpuBackend } from "@tiedlora/backend-webgpu";
-import { Device, key, nn, optim, Parameter, type Tensor } from "@tiedlora/core";
+import { Device, key, Parameter, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { skip } from "../../../test/support/gpu.ts";
 
 const [WIDTH, RANK, LAYERS, BATCH] = [32, 4, 3, 8];

@@ -17,8 +17,6 @@ import {
   updatesSoFar,
 } from "./node.ts";
 import { logAddExp } from "./ops/activations.ts";
-import { conv2d, poolWindows } from "./ops/convolution.ts";
-import { einsum as einsumNodes } from "./ops/einsum.ts";
 import * as indexing from "./ops/indexing.ts";
 import { matrixProduct } from "./ops/products.ts";
 import { submit, type Update } from "./plan.ts";
@@ -422,17 +420,6 @@ export class Tensor {
   oneHot(depth: number, dtype: DType = "f32"): Tensor {
     return this.#make(indexing.oneHot(this.node, depth, dtype));
   }
-  /** This [n, c, h, w] with kernel [out, c, kh, kw]. */
-  conv2d(kernel: Tensor, options: { readonly stride?: number; readonly padding?: number } = {}): Tensor {
-    const node = conv2d(this.node, kernel.node, options.stride ?? 1, options.padding ?? 0);
-    return new Tensor(node, deviceOf([this, kernel]));
-  }
-  maxPool2d(size: number, stride: number = size): Tensor {
-    return this.#make(poolWindows(this.node, size, stride)).max(-1);
-  }
-  avgPool2d(size: number, stride: number = size): Tensor {
-    return this.#make(poolWindows(this.node, size, stride)).mean(-1);
-  }
 
   /** The same values, through which no gradient passes. */
   detach(): Tensor {
@@ -621,21 +608,6 @@ export function stack(tensors: readonly Tensor[], axis: number = 0): Tensor {
   return concat(
     tensors.map((t) => t.unsqueeze(axis)),
     axis,
-  );
-}
-
-/**
- * Einstein summation: a letter for each axis of each tensor, and those of the result, e.g. `einsum("bij,bjk->bik", x, y)`.
- * What the result does not name is summed. A letter twice in a term is a diagonal ("ii->i"), or a trace ("ii->"); "..." are
- * axes that broadcast. Without "->" the result has the letters that occur once, in their order.
- */
-export function einsum(spec: string, ...tensors: readonly Tensor[]): Tensor {
-  return new Tensor(
-    einsumNodes(
-      spec,
-      tensors.map((t) => t.node),
-    ),
-    deviceOf(tensors),
   );
 }
 

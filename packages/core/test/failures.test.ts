@@ -7,11 +7,11 @@ import {
   Device,
   type DeviceBuffer,
   type Executable,
-  optim,
   Parameter,
   type Program,
   ReferenceBackend,
 } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 
 /** The reference, compiling asynchronously, and failing as the test says. */
 class FailingBackend implements Backend {

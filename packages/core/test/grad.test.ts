@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkpoint, grad, iota, nn, random, realize, reference, type Tensor, zeros } from "@tiedlora/core";
+import { checkpoint, grad, iota, random, realize, reference, type Tensor, zeros } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance = 1e-6): void => {
   assert.equal(actual.length, expected.length);

@@ -1,15 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  type Device,
-  explain,
-  grad,
-  nn,
-  optim,
-  type Parameter,
-  type Tensor,
-  topological,
-} from "@tiedlora/core";
+import { type Device, explain, grad, type Parameter, type Tensor, topological } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { loops, matmuls, parameter, Recorder, recording, TinyGpt } from "./support.ts";
 
 const ids = (device: Device, n = 8): Tensor =>

@@ -1,5 +1,6 @@
 /** A device that keeps the programs it is given, and small models, for tests that count. */
-import { type Backend, Device, type DeviceOptions, type Executable, nn, type Program } from "@tiedlora/core";
+import { type Backend, Device, type DeviceOptions, type Executable, type Program } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { key, type LibraryCall, Parameter, ReferenceBackend, type Tensor } from "@tiedlora/core";
 
 /** The reference backend, which keeps the programs it has compiled. */

@@ -3,7 +3,8 @@
  * updated in place: every step then runs the same compiled program. Rows of a batch are padded on the left, so that all
  * are at the same slot.
  */
-import { assign, type Device, iota, nn, type Tensor, where } from "@tiedlora/core";
+import { assign, type Device, iota, type Tensor, where } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import type { DecoderConfig } from "./config.ts";
 import { frequenciesDiffer } from "./rope.ts";
 

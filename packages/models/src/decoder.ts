@@ -4,7 +4,8 @@
  *
  *   x = embed(ids);  for each layer:  x += out(attention(qkv(norm(x))));  x += mlp(norm(x));  logits = head(norm(x))
  */
-import { checkpoint, concat, type Device, nn, type Parameter, type Tensor } from "@tiedlora/core";
+import { checkpoint, concat, type Device, type Parameter, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapter-choice.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { Activation, DecoderConfig } from "./config.ts";

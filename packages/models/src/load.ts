@@ -1,5 +1,6 @@
 /** A model from the files of a Hugging Face directory, or new with random weights. */
-import { type Device, type Files, FormatError, key, nn, openWeights, readText } from "@tiedlora/core";
+import { type Device, type Files, FormatError, key, openWeights, readText } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { type DecoderConfig, parseConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";

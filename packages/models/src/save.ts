@@ -6,11 +6,11 @@ import {
   encode,
   encodeTensor,
   FILE_OF_DTYPE,
-  type nn,
   type Tensor,
   type TensorToWrite,
   writeSafetensors,
 } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { configToJson, type StoredDType } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
 

@@ -7,9 +7,9 @@ import {
   FILE_DTYPE_BYTES,
   type FileDType,
   FormatError,
-  nn,
   type TensorFile,
 } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 import { type ParameterSpec, parameterSpecs } from "./modules.ts";

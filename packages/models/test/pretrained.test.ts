@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
-import { type Device, nn, reference } from "@tiedlora/core";
+import { type Device, reference } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { configFrom } from "../src/config.ts";
 import { Decoder } from "../src/decoder.ts";
 import { generateText, generateTokens, streamTexts } from "../src/generate.ts";

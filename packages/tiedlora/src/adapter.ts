@@ -1,5 +1,6 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
-import { assign, key, nn, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
+import { assign, key, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { adaptersOf, type AdapterSet } from "./adapters.ts";
 import { checkRecord, checkStart } from "./formula.ts";
 import { hostInfos, weightView, type Host } from "./hosts.ts";

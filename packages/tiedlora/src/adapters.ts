@@ -1,5 +1,5 @@
 /** All adapters of one model, by name: which of them are active, and scopes in which others are, or none. */
-import type { nn } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { type AdapterChoice, type AdapterSelector, Decoder } from "@tiedlora/models";
 import type { Adapter } from "./adapter.ts";
 import { hostsOf, type Host } from "./hosts.ts";

@@ -1,5 +1,6 @@
 /** Several adapters made into one LoRA adapter: a weighted sum of their updates. */
-import { concat, type nn, type Tensor } from "@tiedlora/core";
+import { concat, type Tensor } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { type Adapter, createAdapter } from "./adapter.ts";
 import { adaptersOf } from "./adapters.ts";
 import { leadingSingularVectors } from "./linalg/svd.ts";

@@ -1,5 +1,6 @@
 /** Hosts: the modules of a model at which adapters act, and the places in it where parameters sit. */
-import { nn, type Tensor } from "@tiedlora/core";
+import type { Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import type { LinearInfo } from "./sites.ts";
 
 /** A module that can carry an adapter. */

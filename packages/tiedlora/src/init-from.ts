@@ -1,5 +1,6 @@
 /** Training that goes on from an adapter, whoever has trained it: loaded, checked against what is wanted, and made ready. */
-import type { Files, nn } from "@tiedlora/core";
+import type { Files } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter, type AdaptOptions } from "./adapter.ts";
 import { adaptersOf } from "./adapters.ts";
 import { loadAdapterFiles } from "./files/load.ts";

@@ -1,5 +1,6 @@
 /** Adapters written into the weights. Sums are made in f32 and rounded once, to the type that the weight is stored in. */
-import { arange, assign, BYTES, key, nn, normalArray, stack, type Tensor } from "@tiedlora/core";
+import { arange, assign, BYTES, key, normalArray, stack, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import type { Adapter } from "./adapter.ts";
 import { hostsOf, storedInOut, weightView, type Host } from "./hosts.ts";
 import { scaled } from "./method.ts";

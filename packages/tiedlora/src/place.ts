@@ -1,5 +1,6 @@
 /** Where adapters meet a model: what sits in the `adapter` field of a module, and one adapter's part in it. */
-import { type Key, nn, type Tensor } from "@tiedlora/core";
+import type { Key, Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
 import { weightView, type Host } from "./hosts.ts";
 import { lowRankForward, scaled, type Call, type LowRank, type Method } from "./method.ts";

@@ -2,7 +2,8 @@
  * Parameters of the model that an adapter replaces by trained copies of its own: whole modules (`modulesToSave`) and
  * biases. The model's parameters themselves are never written; the copies stand in for them while the adapter is active.
  */
-import type { nn, Shape } from "@tiedlora/core";
+import type { Shape } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { endsWithName, moduleNames } from "./match.ts";
 import type { Method } from "./method.ts";
 import type { Site } from "./sites.ts";

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { grad, key, nn, normalArray, optim, topological } from "@tiedlora/core";
+import { grad, key, normalArray, topological } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import {
   adapt,
   type Adapter,

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
-import { type Device, type nn, optim } from "@tiedlora/core";
+import type { Device } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { type Decoder, generateTokens } from "@tiedlora/models";
 import {
   adapt,

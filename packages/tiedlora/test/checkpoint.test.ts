@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "node:test";
-import { optim } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { adapt, DivergedError, methods } from "../src/index.ts";
 import { damageOf, restoreCheckpoint, saveCheckpoint } from "../src/node/checkpoint.ts";
 import { edit, sign } from "./support/checkpoints.ts";

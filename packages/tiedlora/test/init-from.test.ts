@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "node:test";
-import { optim } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import {
   type Adapter,
   adapt,

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
-import { bytesSource, type Device, key, memoryFiles, nn, openSafetensors } from "@tiedlora/core";
+import { bytesSource, type Device, key, memoryFiles, openSafetensors } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { type Decoder, loadModelFrom, modelFiles } from "@tiedlora/models";
 import {
   adapt,

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { FormatError, key, nn, reference } from "@tiedlora/core";
+import { FormatError, key, reference } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { adapt, adaptersOf, hostInfos, hostsOf, type LinearInfo, loadAdapterFiles, methods, peftLoraFiles } from "../src/index.ts"; // prettier-ignore
 import { parsePeftLora } from "../src/files/peft/config.ts";
 import { savedModules, shortNames, targetPaths } from "../src/files/peft/targets.ts";

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { optim, reference } from "@tiedlora/core";
+import { reference } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import {
   adapt,
   type Adapter,

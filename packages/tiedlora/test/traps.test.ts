@@ -1,7 +1,8 @@
 /** Mistakes that other implementations of Tied-LoRA have made: each test would have caught one. */
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { optim, reference } from "@tiedlora/core";
+import { reference } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { adapt, adaptersOf, type FactorName, init, loadAdapterFiles, METHOD_NAMES, methodByName, methods, nativeFiles, tiedLora } from "../src/index.ts"; // prettier-ignore
 import { asFiles, collect, randomize } from "./support/files.ts";
 import { logitsOf, lossOf, tinyGpt2, tinyLlama } from "./support/tiny.ts";

@@ -2,7 +2,8 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { optim, reference } from "@tiedlora/core";
+import { reference } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { adapt, type Adapter, methods } from "tiedlora";
 import { lastState } from "../../../packages/tiedlora/src/node/run-folder.ts";
 import { restoreCheckpoint, saveCheckpoint } from "../../../packages/tiedlora/src/node/checkpoint.ts";

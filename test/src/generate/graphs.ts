@@ -2,18 +2,9 @@
  * Random graphs of tensor operations. Genes (plain numbers) are decoded against the tensors made so far, so that each
  * step fits the shapes it finds, and the same graph can be built on any device. The steps are written down as they go.
  */
-import {
-  concat,
-  type Device,
-  type DType,
-  grad,
-  iota,
-  nn,
-  optim,
-  Parameter,
-  type Tensor,
-  where,
-} from "@tiedlora/core";
+import { concat, type Device, type DType, grad, iota, Parameter, type Tensor, where } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import fc from "fast-check";
 import { tensorOf } from "../forward.ts";
 import { sample } from "../records/record.ts";

@@ -1,6 +1,7 @@
 /** What the names in recorded cases call: every operation of Tensor, and the functions and modules around it. */
 import * as core from "@tiedlora/core";
-import { nn, Parameter, Tensor } from "@tiedlora/core";
+import { Parameter, Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 
 /** The members of Tensor that are no operations. */
 type Other =
@@ -20,7 +21,7 @@ const METHODS: { readonly [K in Method]: true } = {
   argmax: true, argmin: true, softmax: true, logSoftmax: true, cumsum: true,
   reshape: true, permute: true, transpose: true, expand: true, squeeze: true, unsqueeze: true, slice: true, narrow: true,
   pad: true, flip: true, split: true, tril: true, triu: true, matmul: true, take: true, gather: true, scatterAdd: true,
-  oneHot: true, conv2d: true, maxPool2d: true, avgPool2d: true, detach: true,
+  oneHot: true, detach: true,
 }; // prettier-ignore
 
 function method(name: Method): Call {
@@ -52,7 +53,10 @@ const FUNCTIONS = {
   where: call(core.where),
   concat: call(core.concat),
   stack: call(core.stack),
-  einsum: call(core.einsum),
+  einsum: call(nn.einsum),
+  conv2d: call(nn.conv2d),
+  maxPool2d: call(nn.maxPool2d),
+  avgPool2d: call(nn.avgPool2d),
   full: call(core.full),
   zeros: call(core.zeros),
   ones: call(core.ones),

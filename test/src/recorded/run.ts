@@ -1,14 +1,6 @@
 /** Runs recorded cases on a device: many in one program, and alone where that shows more. */
-import {
-  type Device,
-  grad,
-  isFloat,
-  optim,
-  Parameter,
-  realize,
-  sameShape,
-  type Tensor,
-} from "@tiedlora/core";
+import { type Device, grad, isFloat, Parameter, realize, sameShape, type Tensor } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { difference } from "./compare.ts";
 import type { Argument, Expected, RecordedCase, RecordedInput, Training } from "./format.ts";
 import { OPERATIONS } from "./operations.ts";

@@ -1,5 +1,6 @@
 /** Records of the functions that networks are made of. */
-import { checkpoint, nn, type Tensor } from "@tiedlora/core";
+import { checkpoint, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import fc from "fast-check";
 import { F32, FLOATS, type InputSpec, type OpCase, type OpRecord } from "./record.ts";
 import { shapes } from "./shapes.ts";

@@ -1,5 +1,6 @@
 /** Records of products, look-ups and convolutions. */
-import { type DType, einsum, type Tensor } from "@tiedlora/core";
+import type { DType } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import fc from "fast-check";
 import { within } from "../generate/dims.ts";
 import { F32, FLOATS, type InputSpec, type OpCase, type OpRecord } from "./record.ts";
@@ -64,7 +65,7 @@ const einsumRecord: OpRecord = {
         domain: "any",
         dtypes: F32,
       }));
-      return { call: `einsum("${spec}", …)`, inputs, build: (x) => einsum(spec, ...x) };
+      return { call: `einsum("${spec}", …)`, inputs, build: (x) => nn.einsum(spec, ...x) };
     });
   },
 };
@@ -162,17 +163,17 @@ const conv2d: OpRecord = {
       })
       .chain((d) => fc.tuple(fc.constant(d), small(2), fc.nat({ max: 1 })))
       .map(([d, stride, padding]): OpCase => ({
-        call: `x.conv2d(k, { stride: ${stride}, padding: ${padding} })`,
+        call: `conv2d(x, k, { stride: ${stride}, padding: ${padding} })`,
         inputs: [
           { shape: [d.n, d.c, d.h + d.kh - 1, d.w + d.kw - 1], domain: "any", dtypes: F32 },
           { shape: [d.out, d.c, d.kh, d.kw], domain: "any", dtypes: F32 },
         ],
-        build: ([x, k]) => x!.conv2d(k!, { stride, padding }),
+        build: ([x, k]) => nn.conv2d(x!, k!, { stride, padding }),
       })),
 };
 
 const pool = (name: "maxPool2d" | "avgPool2d"): OpRecord => {
-  const f = (x: Tensor, size: number, stride: number): Tensor => x[name](size, stride);
+  const f = { maxPool2d: nn.maxPool2d, avgPool2d: nn.avgPool2d }[name];
   return {
     name,
     gradient: "yes",
@@ -180,7 +181,7 @@ const pool = (name: "maxPool2d" | "avgPool2d"): OpRecord => {
       fc
         .record({ n: small(2), c: small(2), h: small(4), w: small(4), size: small(3), stride: small(3) })
         .map((d): OpCase => ({
-          call: `x.${name}(${d.size}, ${d.stride})`,
+          call: `${name}(x, ${d.size}, ${d.stride})`,
           inputs: [
             { shape: [d.n, d.c, d.h + d.size - 1, d.w + d.size - 1], domain: "distinct", dtypes: F32 },
           ],

@@ -1,15 +1,7 @@
 /** What must be refused, and in which words. */
-import {
-  checkpoint,
-  type Device,
-  type DType,
-  grad,
-  nn,
-  optim,
-  Parameter,
-  realize,
-  type Tensor,
-} from "@tiedlora/core";
+import { checkpoint, type Device, type DType, grad, Parameter, realize, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import type { ConformanceCase, Context } from "./context.ts";
 
 async function rejects(what: string, f: () => unknown, wanted: RegExp): Promise<void> {

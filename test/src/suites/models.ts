@@ -1,5 +1,7 @@
 /** Two small networks made of core's modules, for training curves. Everything follows from the seed. */
-import { type Device, nn, optim, type Parameter, random, type Tensor } from "@tiedlora/core";
+import { type Device, type Parameter, random, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 
 /** A network with its optimizer: `step` trains once and resolves to the loss before it. */
 export interface Trainer {

@@ -2,7 +2,8 @@
  * Two optimizers whose state is not of the parameter's shape, written on the public interface alone: what rules other than
  * SGD's and AdamW's need has to work on every backend. They are examples of it, not a part of the product.
  */
-import { optim, type Parameter, type Tensor, where } from "@tiedlora/core";
+import { type Parameter, type Tensor, where } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 
 /**
  * Adafactor (Shazeer and Stern 2018) without its relative step sizes: the second moment of a matrix is kept as the means

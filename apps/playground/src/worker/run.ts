@@ -1,5 +1,6 @@
 /** One adapter on the base model, and its training, a step at a time. */
-import { concat, grad, optim, type Tensor } from "@tiedlora/core";
+import { concat, grad, type Tensor } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { type Pretrained, streamTexts } from "@tiedlora/models";
 import { adapt, type Adapter, type Batch, lossInputs, type StepReport, train } from "tiedlora";
 import { labelOf, methodOf } from "../method.ts";

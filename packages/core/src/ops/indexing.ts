@@ -1,7 +1,7 @@
 /** Joining, masking and indexing, composed of primitives. */
 import { computeType, type DType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, gather, iota, mul, pad, reshape } from "../build.ts";
-import { scatterAdd, slice, where, within } from "../build.ts";
+import { scatterAdd, where, within } from "../build.ts";
 import type { Node, Range, Shape } from "../node.ts";
 import { product, sameShape, show } from "../shape.ts";
 
@@ -106,17 +106,4 @@ export function oneHot(index: Node, depth: number, dtype: DType): Node {
   const shape = [...index.shape, depth];
   const target = reshape(checkIndex("oneHot", index), [...index.shape, 1]);
   return cast(binary("eq", iota(shape, shape.length - 1), target), dtype);
-}
-
-/** [before, after, step] slices of one axis, stacked: windows of `size` every `stride` elements, as a new axis after it. */
-export function windows(x: Node, axis: number, size: number, stride: number): Node {
-  const count = Math.floor((x.shape[axis]! - size) / stride) + 1;
-  const pieces = Array.from({ length: size }, (_, offset) => {
-    const ranges = x.shape.map((d, i): Range =>
-      i === axis ? [offset, offset + (count - 1) * stride + 1, stride] : [0, d, 1],
-    );
-    const piece = slice(x, ranges);
-    return reshape(piece, [...piece.shape.slice(0, axis + 1), 1, ...piece.shape.slice(axis + 1)]);
-  });
-  return concat(pieces, axis + 1);
 }

@@ -1,5 +1,6 @@
 /** Small models of every architecture, each with a difference from its neighbours that the decoder has to know of. */
-import { type Device, key, nn, normalArray } from "@tiedlora/core";
+import { type Device, key, normalArray } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { configFrom } from "../../src/config.ts";
 import { Decoder } from "../../src/decoder.ts";
 import { parameterSpecs } from "../../src/modules.ts";

@@ -1,6 +1,6 @@
 /** `tiedlora demo`: adapts the embedded base model to one task of the gym, and shows what that changed. */
 import type { Command } from "commander";
-import { optim } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { generateText, linearSpecs } from "@tiedlora/models";
 import type { Pretrained } from "@tiedlora/models/node";
 import { adapt } from "../adapter.ts";

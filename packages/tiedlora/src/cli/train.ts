@@ -1,7 +1,8 @@
 /** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import { type Device, optim } from "@tiedlora/core";
+import type { Device } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
 import { packExamples, stepsPerEpoch } from "../data/batches.ts";

@@ -1,5 +1,6 @@
 /** Adapters of any format that is known: read by what their config says they are, written by the format's name. */
-import { describeValue, FormatError, type Files, type nn } from "@tiedlora/core";
+import { describeValue, FormatError, type Files } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import type { Adapter, AdaptOptions } from "../adapter.ts";
 import type { Method } from "../method.ts";
 import { isMlxConfig, loadMlx, mlxFiles } from "./mlx.ts";

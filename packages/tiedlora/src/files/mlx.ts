@@ -9,7 +9,6 @@ import {
   type Files,
   FormatError,
   isRecord,
-  nn,
   openSafetensors,
   sameShape,
   type Tensor,
@@ -17,6 +16,7 @@ import {
   writeSafetensors,
   zeros,
 } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { type Adapter, createAdapter } from "../adapter.ts";
 import { adaptersOf } from "../adapters.ts";
 import { hostInfos } from "../hosts.ts";

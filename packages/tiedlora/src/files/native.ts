@@ -14,11 +14,11 @@ import {
   readText,
   writeSafetensors,
   type Files,
-  type nn,
   type Tensor,
   type TensorFile,
   type TensorToWrite,
 } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter } from "../adapter.ts";
 import type { Json, Recipe } from "../method.ts";
 import { methodFromRecipe } from "../methods/rebuild.ts";

@@ -11,11 +11,11 @@ import {
   FormatError,
   isRecord,
   openSafetensors,
-  type optim,
   parseJsonObject,
   type TensorFile,
   writeSafetensors,
 } from "@tiedlora/core";
+import type * as optim from "@tiedlora/nn/optim";
 import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import type { Adapter } from "../adapter.ts";
 import { CONFIG_FILE, nativeFiles, type OutputFile, TENSORS_FILE, type Provenance } from "../files/native.ts";

@@ -3,7 +3,7 @@
  * cut off. In the directory lie the adapter (at the end), `checkpoints/` and `logs/`.
  */
 import { join } from "node:path";
-import type { optim } from "@tiedlora/core";
+import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
 import { batchesOf, evaluationBatches, type Batch } from "../data/batches.ts";

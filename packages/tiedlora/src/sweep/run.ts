@@ -1,5 +1,6 @@
 /** One run of a sweep: adapts the model to a task, keeps the best factors, and measures them. */
-import { type nn, optim } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import { adapt, type Adapter } from "../adapter.ts";
 import { type Batch, batchesOf, evaluationBatches } from "../data/batches.ts";
 import { encodeExample, type EncodedExample } from "../data/encode.ts";

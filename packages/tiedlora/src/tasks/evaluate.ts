@@ -1,7 +1,7 @@
 /** Evaluates a model on the questions of a task: loss of the right answers, metrics of the generated ones. */
 import { generateText, idsTensor } from "@tiedlora/models";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
-import { nn } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { evaluationBatches, stackBatch } from "../data/batches.ts";
 import { encodeExample, type EncodedExample } from "../data/encode.ts";
 import { breathe } from "../train/breathe.ts";

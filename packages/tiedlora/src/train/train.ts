@@ -1,5 +1,6 @@
 /** The training loop: batches in, a report a step out. What is printed or saved is the caller's business. */
-import type { optim, Tensor } from "@tiedlora/core";
+import type { Tensor } from "@tiedlora/core";
+import type * as optim from "@tiedlora/nn/optim";
 import { type Decoder, lengthMatters } from "@tiedlora/models";
 import type { Adapter } from "../adapter.ts";
 import { type Batch, batchesOfStep, type BatchSource } from "../data/batches.ts";

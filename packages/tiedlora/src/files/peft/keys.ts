@@ -1,5 +1,6 @@
 /** Names of tensors in peft's files, and how they are matched with what an adapter needs. */
-import { decodeF32, FormatError, type nn, sameShape, type Shape, type TensorFile } from "@tiedlora/core";
+import { decodeF32, FormatError, sameShape, type Shape, type TensorFile } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 
 export const PREFIX = "base_model.model.";
 

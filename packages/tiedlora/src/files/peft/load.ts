@@ -1,5 +1,6 @@
 /** Reading adapters that Python's peft has written: LoRA with its variants, and VeRA. */
-import { decodeF32, type Files, FormatError, nn, type TensorFile } from "@tiedlora/core";
+import { decodeF32, type Files, FormatError, type TensorFile } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter } from "../../adapter.ts";
 import { adaptersOf, type AdapterSet } from "../../adapters.ts";
 import { hostInfos } from "../../hosts.ts";

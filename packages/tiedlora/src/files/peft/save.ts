@@ -1,5 +1,6 @@
 /** Writing adapters as Python's peft reads them: LoRA, expanded to one A and B a module, and VeRA, compact. */
-import { nn, type Tensor, writeSafetensors } from "@tiedlora/core";
+import { type Tensor, writeSafetensors } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import type { Adapter } from "../../adapter.ts";
 import { adaptersOf } from "../../adapters.ts";
 import { hostInfos, storedInOut, type Host } from "../../hosts.ts";

@@ -1,6 +1,7 @@
 /** Which modules peft would adapt and save: its rules of matching, its quirks included, applied to a model's paths. */
 import { Decoder } from "@tiedlora/models";
-import { FormatError, type nn } from "@tiedlora/core";
+import { FormatError } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import { endsWithName, fullMatch, layerOf } from "../../match.ts";
 import type { ParameterInfo } from "../../replaced.ts";
 import { resolveSites, type LinearInfo } from "../../sites.ts";

@@ -4,7 +4,8 @@
  * these parts becomes a block: the blocks of A stand under each other, those of B side by side, and a module's u is zero
  * outside its own block. That adds zeros to sums, and changes no bit of them.
  */
-import { concat, type nn, ones, type Tensor } from "@tiedlora/core";
+import { concat, ones, type Tensor } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import type { Adapter } from "../../adapter.ts";
 import { scaled } from "../../method.ts";
 import type { Place } from "../../place.ts";

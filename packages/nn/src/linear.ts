@@ -1,6 +1,5 @@
 /** Linear layers, and the place where adapters sit. */
-import type { Parameter } from "../parameter.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Parameter, Tensor } from "@tiedlora/core";
 import { type InitOptions, uniformParameter } from "./init.ts";
 import { Module } from "./module.ts";
 

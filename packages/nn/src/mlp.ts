@@ -1,6 +1,5 @@
 /** The feed-forward parts of transformers, and dropout. */
-import { bernoulli, type Key } from "../random.ts";
-import type { Tensor } from "../tensor.ts";
+import { type Key, random, type Tensor } from "@tiedlora/core";
 import type { InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
@@ -79,7 +78,7 @@ export class GatedMLP extends Module {
 export function dropout(x: Tensor, p: number, key: Key): Tensor {
   if (!(p >= 0 && p < 1)) throw new RangeError(`dropout: probability ${p} is not in 0 … 1 (1 excluded)`);
   if (p === 0) return x;
-  const kept = bernoulli(key, x.shape, 1 - p).cast("f32");
+  const kept = random.bernoulli(key, x.shape, 1 - p).cast("f32");
   return x.mul(kept.mul(1 / (1 - p)));
 }
 

@@ -1,10 +1,9 @@
 /** Einstein summation over any number of operands, by permutation, broadcasting and matmul. */
-import { matmul, mul, permute, reshape, slice, sum } from "../build.ts";
-import type { Node, Range } from "../node.ts";
-import { product, show } from "../shape.ts";
+import { product, type Tensor } from "@tiedlora/core";
+import { show } from "@tiedlora/core/extend";
 
 interface Labelled {
-  readonly node: Node;
+  readonly x: Tensor;
   readonly labels: readonly string[];
 }
 
@@ -28,7 +27,7 @@ function spelledOut(labels: readonly string[], count: number): string[] {
 
 function parse(
   spec: string,
-  operands: readonly Node[],
+  operands: readonly Tensor[],
 ): { inputs: Labelled[]; output: string[]; size: Map<string, number> } {
   const given: unknown = spec;
   const sides = typeof given === "string" ? given.replaceAll(" ", "").split("->") : [];
@@ -44,14 +43,14 @@ function parse(
       `einsum: term "${labels.join("")}" must name each axis of ${show(operands[i]!.shape)}, or leave some to "..."`,
     );
   });
-  const named = operands.map((node, i): Labelled => ({ node, labels: spelledOut(terms[i]!, counts[i]!) }));
+  const named = operands.map((x, i): Labelled => ({ x, labels: spelledOut(terms[i]!, counts[i]!) }));
   const size = sizes(named);
   const widest = Math.max(...counts.filter((_, i) => terms[i]!.includes("...")), 0);
   const output = spelledOut(sides.length === 2 ? labelsOf(spec, sides[1]!) : implied(terms), widest);
   const unknown = output.filter((label) => !size.has(label));
   if (unknown.length > 0) throw malformed(spec, `"${unknown.join("")}" of the result is in no term`);
   if (new Set(output).size < output.length) throw malformed(spec, "the result names a label twice");
-  return { inputs: named.map((x) => stretched(diagonal(x), size)), output, size };
+  return { inputs: named.map((term) => stretched(diagonal(term), size)), output, size };
 }
 
 /** What an equation without "->" results in, as in NumPy: what "..." stands for, then the labels that occur once, in order. */
@@ -64,9 +63,9 @@ function implied(terms: readonly (readonly string[])[]): string[] {
 /** The length of each label: one everywhere, but that axes in the place of "..." broadcast. */
 function sizes(inputs: readonly Labelled[]): Map<string, number> {
   const size = new Map<string, number>();
-  for (const { node, labels } of inputs) {
+  for (const { x, labels } of inputs) {
     for (const [axis, label] of labels.entries()) {
-      const length = node.shape[axis]!;
+      const length = x.shape[axis]!;
       const known = size.get(label) ?? length;
       const broadcasts = label.startsWith("...") && (known === 1 || length === 1);
       if (known !== length && !broadcasts)
@@ -80,48 +79,37 @@ function sizes(inputs: readonly Labelled[]): Map<string, number> {
 }
 
 /** Without the axes of length 1 that broadcast: what has no such label is the same along it. */
-function stretched({ node, labels }: Labelled, size: ReadonlyMap<string, number>): Labelled {
-  const kept = labels.flatMap((label, i) => (node.shape[i] === size.get(label) ? [i] : []));
-  return { node: reshape(node, kept.map((i) => node.shape[i]!)), labels: kept.map((i) => labels[i]!) }; // prettier-ignore
+function stretched({ x, labels }: Labelled, size: ReadonlyMap<string, number>): Labelled {
+  const kept = labels.flatMap((label, i) => (x.shape[i] === size.get(label) ? [i] : []));
+  return { x: x.reshape(kept.map((i) => x.shape[i]!)), labels: kept.map((i) => labels[i]!) };
 }
 
 /** Each label once: where a term repeats one, the elements at which these axes have the same index. */
-function diagonal(x: Labelled): Labelled {
-  const second = x.labels.findIndex((label, i) => x.labels.indexOf(label) < i);
-  if (second < 0) return x;
-  const first = x.labels.indexOf(x.labels[second]!);
-  const n = x.node.shape[first]!;
-  const rest = x.labels.flatMap((_, i) => (i === first || i === second ? [] : [i]));
-  const moved = permute(x.node, [...rest, first, second]);
-  const outer = rest.map((i) => x.node.shape[i]!);
-  const ranges = outer.map((d): Range => [0, d, 1]);
-  const node = slice(reshape(moved, [...outer, n * n]), [...ranges, [0, n * n, n + 1]]);
-  return diagonal({ node, labels: [...rest, first].map((i) => x.labels[i]!) });
+function diagonal(term: Labelled): Labelled {
+  const { x, labels } = term;
+  const second = labels.findIndex((label, i) => labels.indexOf(label) < i);
+  if (second < 0) return term;
+  const first = labels.indexOf(labels[second]!);
+  const n = x.shape[first]!;
+  const rest = labels.flatMap((_, i) => (i === first || i === second ? [] : [i]));
+  const outer = rest.map((i) => x.shape[i]!);
+  const flat = x.permute([...rest, first, second]).reshape([...outer, n * n]);
+  const taken = flat.slice(...outer.map(() => null), [0, n * n, n + 1]);
+  return diagonal({ x: taken, labels: [...rest, first].map((i) => labels[i]!) });
 }
 
-/** The axes of `x` in the order of `labels`, with length 1 where it has none. */
-function align({ node, labels }: Labelled, order: readonly string[]): Node {
+/** The axes of a term in the order of `order`, with length 1 where it has none. */
+function align({ x, labels }: Labelled, order: readonly string[]): Tensor {
   const present = order.filter((label) => labels.includes(label));
-  const moved = permute(
-    node,
-    present.map((label) => labels.indexOf(label)),
-  );
-  return reshape(
-    moved,
-    order.map((label) => (labels.includes(label) ? node.shape[labels.indexOf(label)]! : 1)),
-  );
+  const moved = x.permute(present.map((label) => labels.indexOf(label)));
+  return moved.reshape(order.map((label) => (labels.includes(label) ? x.shape[labels.indexOf(label)]! : 1)));
 }
 
 /** Sums out what neither the other operands nor the result need. */
-function reduceUnneeded(x: Labelled, needed: ReadonlySet<string>): Labelled {
-  const axes = x.labels.flatMap((label, i) => (needed.has(label) ? [] : [i]));
-  if (axes.length === 0) return x;
-  const labels = x.labels.filter((label) => needed.has(label));
-  const node = reshape(
-    sum(x.node, axes),
-    labels.map((label) => x.node.shape[x.labels.indexOf(label)]!),
-  );
-  return { node, labels };
+function reduceUnneeded({ x, labels }: Labelled, needed: ReadonlySet<string>): Labelled {
+  const axes = labels.flatMap((label, i) => (needed.has(label) ? [] : [i]));
+  if (axes.length === 0) return { x, labels };
+  return { x: x.sum(axes), labels: labels.filter((label) => needed.has(label)) };
 }
 
 /** Contracts two operands: shared labels that are not needed later are summed by one matmul. */
@@ -138,18 +126,23 @@ function contract(
   const right = b.labels.filter((label) => !shared.includes(label));
   const lengths = (labels: readonly string[]): number[] => labels.map((label) => size.get(label)!);
   const labels = [...batch, ...left, ...right];
-  if (inner.length === 0) return { node: mul(align(a, labels), align(b, labels)), labels };
+  if (inner.length === 0) return { x: align(a, labels).mul(align(b, labels)), labels };
   const [m, k, n] = [left, inner, right].map((group) => product(lengths(group)));
-  const x = reshape(align(a, [...batch, ...left, ...inner]), [...lengths(batch), m!, k!]);
-  const y = reshape(align(b, [...batch, ...inner, ...right]), [...lengths(batch), k!, n!]);
-  return { node: reshape(matmul(x, y), lengths(labels)), labels };
+  const x = align(a, [...batch, ...left, ...inner]).reshape([...lengths(batch), m!, k!]);
+  const y = align(b, [...batch, ...inner, ...right]).reshape([...lengths(batch), k!, n!]);
+  return { x: x.matmul(y).reshape(lengths(labels)), labels };
 }
 
-/** E.g. `einsum("bij,bjk->bik", [x, y])`. Contracts from left to right. */
-export function einsum(spec: string, operands: readonly Node[]): Node {
+/**
+ * Einstein summation: a letter for each axis of each tensor, and those of the result, e.g. `einsum("bij,bjk->bik", x, y)`.
+ * Labels that the result does not name are summed over. A letter that a term repeats takes a diagonal ("ii->i"), or a trace
+ * ("ii->"); "..." stands for axes that broadcast. Without "->" the result has the letters that occur once, in alphabetical
+ * order. Operands are contracted from left to right.
+ */
+export function einsum(spec: string, ...operands: readonly Tensor[]): Tensor {
   const { inputs, output, size } = parse(spec, operands);
   const neededAfter = (i: number): Set<string> =>
-    new Set([...output, ...inputs.slice(i).flatMap((x) => x.labels)]);
+    new Set([...output, ...inputs.slice(i).flatMap((term) => term.labels)]);
   let result = reduceUnneeded(inputs[0]!, neededAfter(1));
   for (let i = 1; i < inputs.length; i++) {
     const next = reduceUnneeded(inputs[i]!, new Set([...neededAfter(i + 1), ...result.labels]));

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Device, grad, gradOrNull, key, nn, optim, reference, type Tensor } from "@tiedlora/core";
+import { type Device, grad, gradOrNull, key, reference, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
 import fc from "fast-check";
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void => {

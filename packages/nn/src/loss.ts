@@ -1,7 +1,6 @@
 /** Losses. */
-import { isOp } from "../node.ts";
-import { sameShape, show } from "../shape.ts";
-import { type Tensor, where } from "../tensor.ts";
+import { sameShape, type Tensor, where } from "@tiedlora/core";
+import { isOp, show } from "@tiedlora/core/extend";
 
 /** Which positions count in a cross-entropy, and how much. */
 export interface CrossEntropyOptions {

@@ -1,7 +1,5 @@
 /** Normalisation over the last axis. */
-import type { Device } from "../device.ts";
-import type { Parameter } from "../parameter.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Device, Parameter, Tensor } from "@tiedlora/core";
 import { constantParameter } from "./init.ts";
 import { Module } from "./module.ts";
 

@@ -1,9 +1,13 @@
 /** Initial values: drawn on the host in float64, so that every backend starts from the same bits. */
-import type { Device } from "../device.ts";
-import { Parameter } from "../parameter.ts";
-import { type Key, normalArray, uniformArray } from "../random.ts";
-import type { Shape } from "../node.ts";
-import { product } from "../shape.ts";
+import {
+  type Device,
+  type Key,
+  normalArray,
+  Parameter,
+  product,
+  type Shape,
+  uniformArray,
+} from "@tiedlora/core";
 
 /** What a module needs to make its parameters. */
 export interface InitOptions {

@@ -2,12 +2,21 @@
  * What an optimizer keeps from step to step: for each parameter the tensors that its rule names, of the shapes that it
  * names, in memory of their own; and their way into a checkpoint and back. How they change is the rule's business.
  */
-import { allocateArray, BYTES, computeType, decode, encode, type TypedArray } from "@tiedlora/kernels";
-import * as build from "../build.ts";
-import { type Shape, type Storage, touch } from "../node.ts";
-import type { Parameter } from "../parameter.ts";
-import { checkShape, product, sameShape, show } from "../shape.ts";
-import { Tensor } from "../tensor.ts";
+import {
+  allocateArray,
+  BYTES,
+  computeType,
+  decode,
+  encode,
+  type Parameter,
+  product,
+  sameShape,
+  type Shape,
+  type Storage,
+  Tensor,
+  type TypedArray,
+} from "@tiedlora/core";
+import { build, checkShape, show, touch } from "@tiedlora/core/extend";
 
 /** By name: tensors that live from step to step beside a parameter, e.g. its momentum. Zeros at first. */
 export type State = Readonly<Record<string, Tensor>>;

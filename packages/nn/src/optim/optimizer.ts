@@ -1,12 +1,17 @@
 /** What optimizers share: gradients, accumulation, clipping, masks, state, and the one program per step. */
-import { computeType } from "@tiedlora/kernels";
-import * as build from "../build.ts";
-import type { Device } from "../device.ts";
-import type { Shape, Storage } from "../node.ts";
-import { checkMask, type Parameter } from "../parameter.ts";
-import type { Update } from "../plan.ts";
-import { sameShape } from "../shape.ts";
-import { deviceOf, execute, gradOrNull, Tensor, where } from "../tensor.ts";
+import {
+  checkMask,
+  computeType,
+  type Device,
+  gradOrNull,
+  type Parameter,
+  sameShape,
+  type Shape,
+  type Storage,
+  Tensor,
+  where,
+} from "@tiedlora/core";
+import { build, deviceOf, execute, type Update } from "@tiedlora/core/extend";
 import { checkNumber, checkRule, type Rule } from "./checks.ts";
 import type { Schedule } from "./schedule.ts";
 import { type OptimizerState, type State, StateMemory, type StateShapes } from "./state.ts";

@@ -1,6 +1,5 @@
 /** Stochastic gradient descent, as PyTorch computes it. */
-import type { Parameter } from "../parameter.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkNumber, type Rule } from "./checks.ts";
 import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";

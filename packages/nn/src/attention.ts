@@ -1,7 +1,6 @@
 /** Attention with grouped queries, and rotary positions. */
-import * as build from "../build.ts";
-import { show } from "../shape.ts";
-import { concat, deviceOf, Tensor } from "../tensor.ts";
+import { concat, Tensor } from "@tiedlora/core";
+import { build, deviceOf, show } from "@tiedlora/core/extend";
 import { type InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";

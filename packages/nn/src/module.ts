@@ -1,5 +1,5 @@
 /** Modules: plain classes whose fields hold parameters and other modules; identity decides what is tied. */
-import { Parameter } from "../parameter.ts";
+import { Parameter } from "@tiedlora/core";
 
 /** Which parameters: all, those whose path matches, or those a function picks. */
 export type Match = RegExp | ((path: string, parameter: Parameter) => boolean);

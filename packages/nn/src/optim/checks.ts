@@ -1,8 +1,6 @@
 /** What optimizers check: the numbers that they are given, and what a rule gives back. */
-import { computeType } from "@tiedlora/kernels";
-import type { Parameter } from "../parameter.ts";
-import { sameShape, show } from "../shape.ts";
-import { deviceOf, Tensor } from "../tensor.ts";
+import { computeType, type Parameter, sameShape, Tensor } from "@tiedlora/core";
+import { deviceOf, show } from "@tiedlora/core/extend";
 import type { State } from "./state.ts";
 
 /** What a rule makes of one parameter in one step. */

@@ -1,6 +1,5 @@
 /** Embedding tables. */
-import type { Parameter } from "../parameter.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Parameter, Tensor } from "@tiedlora/core";
 import { type InitOptions, normalParameter } from "./init.ts";
 import { Module } from "./module.ts";
 

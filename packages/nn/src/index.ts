@@ -1,0 +1,12 @@
+/** Neural-network modules, losses, and functions composed of tensors alone. Optimizers are in `@tiedlora/nn/optim`. */
+export * from "./attention.ts";
+export * from "./embedding.ts";
+export * from "./functional/convolution.ts";
+export * from "./functional/einsum.ts";
+export * from "./init.ts";
+export * from "./linear.ts";
+export * from "./loss.ts";
+export * from "./mlp.ts";
+export * from "./module.ts";
+export * from "./norm.ts";
+export { checkMask, Parameter } from "@tiedlora/core";
