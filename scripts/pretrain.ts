@@ -1,8 +1,8 @@
 /**
- * Pretrains the base model that is embedded in the tiedlora package, from nothing but the gym's stories, and writes
+ * Pretrains the base model that is embedded in the tiedlora package, from nothing but generated stories, and writes
  * its Hugging Face directory. About twenty minutes on two cores; a run that was stopped continues where it was.
  *
- *   npm run pretrain                     # writes packages/tiedlora/assets/base
+ *   npm run pretrain                     # writes packages/experiments/assets/base
  *   npm run pretrain -- --out DIR --steps 500 --cache DIR
  */
 import { mkdir } from "node:fs/promises";
@@ -22,7 +22,7 @@ import { baseTokenizer } from "./pretrain/tokenizer.ts";
 
 const { values: args } = parseArgs({
   options: {
-    out: { type: "string", default: "packages/tiedlora/assets/base" },
+    out: { type: "string", default: "packages/experiments/assets/base" },
     cache: { type: "string", default: ".cache/pretrain" },
     steps: { type: "string", default: String(RECIPE.steps) },
     threads: { type: "string" },

@@ -13,7 +13,7 @@ const { values } = parseArgs({
   allowNegative: true,
   options: {
     out: { type: "string", default: join(here, "dist") },
-    base: { type: "string", default: join(here, "../../packages/tiedlora/assets/base") },
+    base: { type: "string", default: join(here, "../../packages/experiments/assets/base") },
     "with-base": { type: "boolean", default: true },
   },
 });

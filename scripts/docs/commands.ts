@@ -1,7 +1,7 @@
 /** The reference of the command line, from the commands themselves. */
 import type { Argument, Command, Option } from "commander";
-import { createProgram } from "../../packages/tiedlora/src/cli/main.ts";
-import { processOutput } from "../../packages/tiedlora/src/cli/output.ts";
+import { createProgram } from "../../packages/cli/src/main.ts";
+import { processOutput } from "../../packages/cli/src/output.ts";
 
 /** The program with all its commands; what it would print is collected in `printed`. */
 export function commandLine(): { readonly program: Command; readonly printed: string[] } {

@@ -4,7 +4,7 @@
  * has to be looked up is near, which the model learns sooner.
  */
 import type { Tokenizer } from "@tiedlora/models";
-import { document } from "tiedlora/gym";
+import { document } from "@tiedlora/experiments/toy-tasks";
 
 export class TokenStream {
   readonly #tokenizer: Tokenizer;

@@ -1,11 +1,17 @@
 /** The base model's tokenizer: trained on stories, and on the tasks' prompts so that their words are tokens. */
-import { document, GYM_TASK_NAMES, gymExamples, tokenizerFiles, trainBpe } from "tiedlora/gym";
+import {
+  document,
+  TOY_TASK_NAMES,
+  toyExamples,
+  tokenizerFiles,
+  trainBpe,
+} from "@tiedlora/experiments/toy-tasks";
 import { CONFIG, RECIPE, SEEDS } from "./recipe.ts";
 
 function* texts(): Generator<string> {
   for (let i = 0; i < RECIPE.tokenizerDocuments; i++) yield document(SEEDS.tokenizer, i);
-  for (const task of GYM_TASK_NAMES) {
-    const examples = gymExamples(task, "train", RECIPE.tokenizerExamples, SEEDS.tokenizer);
+  for (const task of TOY_TASK_NAMES) {
+    const examples = toyExamples(task, "train", RECIPE.tokenizerExamples, SEEDS.tokenizer);
     for (const { prompt, completion } of examples) yield prompt + completion;
   }
 }

@@ -5,92 +5,36 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { after, test } from "node:test";
+import { type Layer, LAYERS, PRIVATE_ENTRIES } from "../layers.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const OXLINT = join(root, "node_modules/oxlint/bin/oxlint");
 
-const SAFETENSORS = "@tiedlora/safetensors";
-const KERNELS = "@tiedlora/kernels";
-const PLANNER = "@tiedlora/kernels/planner";
-const CORE = "@tiedlora/core";
-const NN = "@tiedlora/nn";
-const CPU = "@tiedlora/backend-cpu";
-const WEBGPU = "@tiedlora/backend-webgpu";
-const MODELS = "@tiedlora/models";
-const SUITE = "@tiedlora/test";
-const NODE = "node:fs";
+const OUTSIDE = ["fast-check", "yaml", "next", "node-fetch", "tinypool", "@huggingface/tokenizers"];
+const NODE = ["node:fs", "@tiedlora/models/node", "tiedlora/internal/node"];
 
 /** Per file: what it may import from outside its package, and what it may not. */
-const LAYERS: readonly { file: string; may: readonly string[]; mayNot: readonly string[] }[] = [
-  {
-    file: "packages/safetensors/src/planted.ts",
-    may: [],
-    mayNot: [SAFETENSORS, KERNELS, CORE, MODELS, "tiedlora", SUITE, NODE, "fs", "fast-check"],
-  },
-  {
-    file: "packages/safetensors/src/node.ts",
-    may: [NODE],
-    mayNot: [KERNELS, CORE, "tiedlora", "fast-check"],
-  },
-  {
-    file: "packages/kernels/src/planted.ts",
-    may: [SAFETENSORS],
-    mayNot: [`${SAFETENSORS}/node`, CORE, CPU, MODELS, "tiedlora", SUITE, NODE, "fs", "fast-check"],
-  },
-  {
-    file: "packages/core/src/planted.ts",
-    may: [KERNELS, PLANNER, SAFETENSORS],
-    mayNot: [
-      `${SAFETENSORS}/node`,
-      CORE,
-      NN,
-      CPU,
-      WEBGPU,
-      MODELS,
-      "tiedlora",
-      SUITE,
-      NODE,
-      "fs",
-      "fast-check",
-    ],
-  },
-  {
-    file: "packages/nn/src/planted.ts",
-    may: [CORE, `${CORE}/extend`],
-    mayNot: [KERNELS, SAFETENSORS, `${CORE}/node`, NN, CPU, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fs"],
-  },
-  {
-    file: "packages/core/src/io/node.ts",
-    may: [`${SAFETENSORS}/node`],
-    mayNot: [CORE, CPU, MODELS, "tiedlora", NODE, "fast-check"],
-  },
-  // Core's node.ts is the graph's Node, not a door to Node.js.
-  { file: "packages/core/src/node.ts", may: [KERNELS], mayNot: [CPU, NODE] },
-  {
-    file: "packages/backend-cpu/src/planted.ts",
-    may: [KERNELS, CORE],
-    mayNot: [PLANNER, NN, WEBGPU, MODELS, "tiedlora", SUITE, NODE, "fast-check"],
-  },
-  { file: "packages/backend-cpu/src/node.ts", may: [KERNELS, CORE, NODE], mayNot: [MODELS, "tiedlora"] },
-  {
-    file: "packages/backend-webgpu/src/sub/planted.ts",
-    may: [KERNELS, CORE],
-    mayNot: [PLANNER, NN, CPU, MODELS, "tiedlora", SUITE, NODE, "webgpu"],
-  },
-  {
-    file: "packages/models/src/planted.ts",
-    may: [CORE, NN, "@huggingface/tokenizers"],
-    mayNot: [CPU, WEBGPU, "tiedlora", "tiedlora/cli", SUITE, NODE],
-  },
-  { file: "packages/models/src/node/planted.ts", may: [CORE, NODE], mayNot: [CPU, "tiedlora", SUITE] },
-  {
-    file: "packages/tiedlora/src/planted.ts",
-    may: [CORE, NN, CPU, WEBGPU, MODELS],
-    mayNot: [SUITE, NODE, `${MODELS}/node`, `${WEBGPU}/node`],
-  },
-  { file: "packages/tiedlora/src/cli/planted.ts", may: [CORE, NODE, `${MODELS}/node`], mayNot: [SUITE] },
-  { file: "test/src/planted.ts", may: [CORE, NN, "fast-check"], mayNot: [CPU, WEBGPU, MODELS, "tiedlora"] },
-];
+interface Planted {
+  file: string;
+  may: readonly string[];
+  mayNot: readonly string[];
+}
+
+const entriesFor = (name: string, may: boolean): string[] =>
+  Object.keys(PRIVATE_ENTRIES).filter((entry) => PRIVATE_ENTRIES[entry]!.includes(name) === may);
+
+function planted({ name, folder, uses, thirdParty, node }: Layer): Planted[] {
+  const others = LAYERS.map((layer) => layer.name).filter((one) => !uses.includes(one));
+  const may = [...uses, ...entriesFor(name, true), ...(thirdParty ? OUTSIDE : [])];
+  const mayNot = [...others, ...entriesFor(name, false), ...(thirdParty ? [] : [...OUTSIDE, "fs"])];
+  const browsers = { file: `${folder}/src/sub/planted.ts`, may, mayNot: [...mayNot, ...NODE] };
+  const inNode = node.map((glob) => ({
+    file: `${folder}/${glob.replace("**", "planted.ts")}`,
+    may: [...may, "node:fs"],
+    mayNot,
+  }));
+  return node.includes("src/**") ? inNode : [browsers, ...inNode];
+}
 
 interface Report {
   number_of_files: number;
@@ -137,7 +81,7 @@ function forbidden(file: string, specifiers: readonly string[]): string[] {
   });
 }
 
-for (const { file, may, mayNot } of LAYERS) {
+for (const { file, may, mayNot } of LAYERS.flatMap(planted)) {
   test(`${file} may import ${may.join(", ") || "nothing"}`, () => {
     assert.deepEqual(forbidden(file, [...may, ...mayNot]), mayNot);
   });

@@ -26,7 +26,7 @@ export interface RunChoice {
 }
 
 export interface Experiment {
-  /** A task of the gym, or "text": what the visitor pasted. */
+  /** a toy task, or "text": what the visitor pasted. */
   readonly task: string;
   readonly text: string;
   readonly steps: number;

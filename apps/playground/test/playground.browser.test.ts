@@ -7,7 +7,7 @@ import { memoryFiles } from "@tiedlora/core";
 import { unzipSync } from "fflate";
 import type { Page } from "playwright-core";
 import { loadAdapterFiles } from "tiedlora";
-import { loadBase } from "../../../packages/tiedlora/src/node/base.ts";
+import { loadBase } from "../../../packages/experiments/src/node/base.ts";
 import { skip } from "../../../test/support/browser.ts";
 import { tasksDuring } from "./support/tasks.ts";
 import { choose, openPage, PHONE, settled, tabTo, textOf, type } from "./support/keyboard.ts";

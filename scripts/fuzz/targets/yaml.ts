@@ -1,9 +1,9 @@
 /** Files of settings for `train`, and of sweeps: parsed, and a sweep expanded into its runs. */
 import { join } from "node:path";
-import { readSettings } from "../../../packages/tiedlora/src/cli/settings.ts";
-import { TRAIN_SETTINGS } from "../../../packages/tiedlora/src/cli/train-settings.ts";
-import { expandSweep } from "../../../packages/tiedlora/src/sweep/expand.ts";
-import { parseSweep } from "../../../packages/tiedlora/src/sweep/spec.ts";
+import { readSettings } from "../../../packages/cli/src/settings.ts";
+import { TRAIN_SETTINGS } from "../../../packages/cli/src/train-settings.ts";
+import { expandSweep } from "../../../packages/experiments/src/sweep/expand.ts";
+import { parseSweep } from "../../../packages/experiments/src/sweep/spec.ts";
 import { sound, type Target, utf8 } from "../target.ts";
 
 const RUN = `# Settings of: tiedlora train

@@ -1,5 +1,5 @@
 /** The form of what all methods share: task, backend, steps, batch, seed. */
-import { GYM_TASK_NAMES, GYM_TASKS } from "tiedlora/gym";
+import { TOY_TASK_NAMES, TOY_TASKS } from "@tiedlora/experiments/toy-tasks";
 import type { BackendChoice, Experiment } from "../protocol.ts";
 import { byId, el } from "./dom.ts";
 import { choice, NumberField, type Problem, type Range } from "./fields.ts";
@@ -25,7 +25,7 @@ export class Settings {
     const backend = choice("backend", "runs on", backends, "cpu", (value) => reopen(value as BackendChoice));
     this.#backend = backend.list;
     const tasks = Object.fromEntries(
-      GYM_TASK_NAMES.map((name) => [name, `${name}: ${GYM_TASKS[name].title}`]),
+      TOY_TASK_NAMES.map((name) => [name, `${name}: ${TOY_TASKS[name].title}`]),
     );
     this.#text = el("textarea", { name: "text", placeholder: HINT });
     this.#text.addEventListener("input", () => {

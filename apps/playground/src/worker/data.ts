@@ -1,6 +1,6 @@
-/** What an experiment trains on: a task of the gym, or text that the visitor pasted. */
+/** What an experiment trains on: a toy task, or text that the visitor pasted. */
 import { batchesOf, type Batch, encodeExample, type EncodedExample } from "tiedlora";
-import { type Example, GYM_TASK_NAMES, gymExamples } from "tiedlora/gym";
+import { type Example, TOY_TASK_NAMES, toyExamples } from "@tiedlora/experiments/toy-tasks";
 import type { Pretrained } from "@tiedlora/models";
 import type { Experiment, Sample } from "../protocol.ts";
 
@@ -40,11 +40,11 @@ export async function dataOf(
 
 function examplesOf({ task, text, seed }: Experiment): { train: Example[]; shown: Example[] } {
   if (task === "text") return pasted(text);
-  const name = GYM_TASK_NAMES.find((one) => one === task);
+  const name = TOY_TASK_NAMES.find((one) => one === task);
   if (name === undefined) throw new Error(`there is no task "${task}"`);
   return {
-    train: gymExamples(name, "train", TRAIN_EXAMPLES, seed),
-    shown: gymExamples(name, "valid", SHOWN, seed),
+    train: toyExamples(name, "train", TRAIN_EXAMPLES, seed),
+    shown: toyExamples(name, "valid", SHOWN, seed),
   };
 }
 

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Browser, Page } from "playwright-core";
-import { pageMounts, serveStatic } from "../../../../packages/tiedlora/src/node/static.ts";
+import { pageMounts, serveStatic } from "../../../../packages/cli/src/serve/static.ts";
 import { launch } from "../../../../test/support/browser.ts";
 
 export interface ServedPage {

@@ -1,0 +1,69 @@
+/** What can be known to be wrong before any work is done. */
+import { access, constants, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import type { Decoder } from "@tiedlora/models";
+import { hostInfos, hostsOf } from "tiedlora";
+import type { Method } from "tiedlora";
+import { endsWithName, moduleNames } from "tiedlora/internal";
+import { nearest } from "tiedlora/internal";
+import { planAdapter } from "tiedlora";
+import { writeError } from "tiedlora/internal/node";
+import type { LinearInfo } from "tiedlora";
+import { paint, type Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+
+/** Beyond so many times the size of the smallest adapted module, a rank is taken for a mistake. */
+const ABSURD = 8;
+
+/**
+ * A rank above the size of a module adds nothing: its update cannot have more. That is noted; a rank far above is an error.
+ */
+export function checkRank(model: Decoder, method: Method, output: Output): void {
+  const note = rankProblem(hostInfos(hostsOf(model)), method);
+  if (note !== null) output.info(`${paint("yellow", "note:")} ${note}`);
+}
+
+/** What is to be noted of a method's rank; null: nothing. Throws if it is absurd, or if a target's name fits no module. */
+export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
+  checkTargetNames(linears, method);
+  const { sites } = planAdapter(linears, { ...method, rank: 1 });
+  const [smallest] = sites
+    .map(({ site }) => site)
+    .sort((a, b) => Math.min(a.in, a.out) - Math.min(b.in, b.out));
+  const most = Math.min(smallest!.in, smallest!.out);
+  if (method.rank <= most) return null;
+  const what = `rank ${method.rank} is too large for ${smallest!.path}, which is ${smallest!.out} by ${smallest!.in}`;
+  if (method.rank > ABSURD * most) throw new UsageError(`${what}; give at most --rank ${most}`);
+  return `${what}: an update cannot have a rank above ${most}, and more only costs time`;
+}
+
+/** Of several names, each has to fit a module: the others would be adapted, and one that is misspelt left out without a word. */
+function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): void {
+  if (!Array.isArray(target)) return;
+  const names = moduleNames(linears);
+  for (const name of target as readonly string[]) {
+    if (linears.some(({ path }) => endsWithName(path, name))) continue;
+    const close = nearest(name, names);
+    throw new UsageError(
+      `--target: no module is called "${name}"; ${close === null ? `the model has ${names.join(", ")}` : `did you mean ${close}?`}`,
+    );
+  }
+}
+
+/** Throws if a directory for results is a file, or cannot be written: before the work, not after it. */
+export async function checkOut(directory: string): Promise<void> {
+  let path = resolve(directory);
+  for (;;) {
+    try {
+      if (!(await stat(path)).isDirectory())
+        throw new UsageError(`--out ${directory}: ${path} is a file; give a directory`);
+      await access(path, constants.W_OK);
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const missing = code === "ENOENT" || code === "ENOTDIR"; // below a file, the file itself is found in the end
+      if (!missing || dirname(path) === path) throw writeError(directory, error);
+      path = dirname(path);
+    }
+  }
+}

@@ -1,0 +1,104 @@
+/** `tiedlora init` and `validate`: a file of settings with comments, and whether one would work. */
+import { access } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import type { Command } from "commander";
+import { writeFileAtomic } from "@tiedlora/core/node";
+import { linearSpecs } from "@tiedlora/models";
+import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
+import { dataFile } from "tiedlora/internal/node";
+import { textFile } from "tiedlora/node";
+import { writing } from "tiedlora/internal/node";
+import { countParameters } from "tiedlora";
+import type { LinearInfo } from "tiedlora";
+import { rankProblem } from "./checks.ts";
+import { checkDataPaths, checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
+import { paint, shellWord, type Output } from "./output.ts";
+import { runSettings } from "./run-file.ts";
+import { addSettings, entries, UsageError } from "./settings.ts";
+import { checkInitFrom } from "./start-adapter.ts";
+import { checkPatience, stepsOf, trainedOn } from "./train.ts";
+import { methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { settingsYaml } from "./yaml.ts";
+
+export function addInit(program: Command, output: Output): void {
+  program
+    .command("init")
+    .description("write a YAML file of all settings of train, with comments")
+    .argument("[file]", "its name", "run.yaml")
+    .option("--force", "replace a file that is there")
+    .addHelpText("after", "\nExample:\n  tiedlora init run.yaml\n  tiedlora train --config run.yaml")
+    .action(async (file: string, { force }: { readonly force?: true }) => {
+      const exists = await access(file).then(() => true, () => false); // prettier-ignore
+      if (exists && !force)
+        throw new UsageError(`${file} exists; give another name, or replace it by --force`);
+      await writing(dirname(resolve(file)), () => writeFileAtomic(file, initialYaml()));
+      output.info(
+        `${file} written: fill in model, data and out, check it by "tiedlora validate ${shellWord(file)}"`,
+      );
+    });
+}
+
+/** The defaults, and examples of what has none. */
+function initialYaml(): string {
+  const defaults = entries(TRAIN_SETTINGS).map(([key, { fallback }]) => [key, fallback] as const);
+  const values = {
+    ...Object.fromEntries(defaults),
+    model: "./my-model",
+    data: "./train.jsonl",
+    out: "./adapter",
+  } as Partial<TrainSettings>;
+  return `# Settings of: tiedlora train --config FILE. Flags override them.\n\n${settingsYaml(TRAIN_SETTINGS, values)}`;
+}
+
+export function addValidate(program: Command, output: Output): void {
+  const command = program
+    .command("validate")
+    .description("check settings, model and data without training")
+    .argument("[file]", "a YAML file of settings");
+  addSettings(command, TRAIN_SETTINGS)
+    .addHelpText("after", "\nExample:\n  tiedlora validate run.yaml")
+    .action(async (file: string | undefined, flags: Record<string, unknown>) => {
+      const config = file ?? (flags["config"] as string | undefined);
+      const { settings } = await runSettings({ ...flags, ...(config !== undefined && { config }) });
+      await validate(settings, output);
+    });
+}
+
+async function validate(settings: TrainSettings, output: Output): Promise<void> {
+  await checkModelDirectory(settings.model);
+  await checkDataPaths(settings);
+  await checkLength(settings.model, settings.seq);
+  await checkInitFrom(settings);
+  const config = await loadConfig(settings.model);
+  const linears = linearSpecs(config);
+  const adapter = settings.initFrom === undefined ? methodText(linears, settings, output) : `the adapter in ${settings.initFrom}`; // prettier-ignore
+  const tokenizer = await loadTokenizer(settings.model);
+  const file = (await dataFile(settings.data, "train"))!;
+  const dataset = await openData(file, tokenizer, settings, config);
+  describeData(output, file.name, dataset, settings.seq);
+  const valid =
+    settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
+  checkPatience(settings, valid !== null);
+  if (valid)
+    describeData(
+      output,
+      `${valid.name} (held out)`,
+      await openData(valid, tokenizer, settings, config),
+      settings.seq,
+    );
+  const steps = stepsOf(settings, trainedOn(dataset, settings).length);
+  output.info(
+    `${paint("green", "valid:")} ${adapter}, ` +
+      `${steps} steps of ${settings.batch * settings.accumulate} ${settings.pack ? "packed sequences" : "examples"}` +
+      (settings.initFrom === undefined ? ` at a learning rate of ${settings.lr}` : ""),
+  );
+}
+
+/** "tl6 rank 8, 4,848 trainable parameters" */
+function methodText(linears: readonly LinearInfo[], settings: TrainSettings, output: Output): string {
+  const method = methodOf(settings);
+  const problem = rankProblem(linears, method);
+  if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
+  const { trainable } = countParameters(linears, method);
+  return `${method.name} rank ${method.rank}, ${trainable.toLocaleString("en-US")} trainable parameters`;
+}

@@ -1,0 +1,109 @@
+/** `tiedlora merge`, `export` and `import`: adapters into weights, and into the formats of other programs and back. */
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import type { Adapter } from "tiedlora";
+import { ADAPTER_FORMATS, type AdapterFormat } from "tiedlora";
+import { saveAdapter, saveMerged } from "tiedlora/node";
+import { checkTarget } from "tiedlora/internal/node";
+import { withLock } from "./run/lock.ts";
+import { checkOut } from "./checks.ts";
+import { oneOf, path } from "./options.ts";
+import type { Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+import { addModelFlags, withModelAlone, type ModelFlags, type OpenedModel } from "./with-model.ts";
+
+const FORMATS = Object.keys(ADAPTER_FORMATS) as AdapterFormat[];
+
+interface OutFlags extends ModelFlags {
+  readonly out: string;
+  readonly force?: true;
+}
+
+/** Adds --out, and --force for what is there. */
+function addOut(command: Command, what: string): Command {
+  return command
+    .requiredOption("--out <dir>", `where ${what} is written`, path)
+    .option("--force", `replace ${what === "it" ? "an adapter" : "a model"} that is there`);
+}
+
+export function addMerge(program: Command, output: Output): void {
+  const command = addModelFlags(
+    program.command("merge").description("write the model with the adapter merged into its weights"),
+  );
+  addOut(command, "the merged model")
+    .addHelpText(
+      "after",
+      "\nThe result is a Hugging Face directory, with the model's tokenizer.\n" +
+        "\nExample:\n  tiedlora merge --model ./llama --adapter ./adapter --out ./merged",
+    )
+    .action(async (flags: OutFlags) => {
+      if (flags.model !== undefined) checkOther(flags.out, flags.model, "the model's own directory");
+      await withAdapter(flags, "model", async ({ model, directory, separator }) => {
+        checkOther(flags.out, directory, "the model's own directory");
+        await saveMerged(model, flags.out, { copyFrom: directory });
+        noteSeparator(output, separator);
+      });
+      output.info(`merged model saved in ${flags.out}`);
+    });
+}
+
+export function addExport(program: Command, output: Output): void {
+  const command = addModelFlags(
+    program.command("export").description("write an adapter in another program's format"),
+  );
+  addOut(command.requiredOption("--format <name>", FORMATS.join(", "), oneOf(FORMATS)), "it")
+    .addHelpText(
+      "after",
+      "\nExample:\n  tiedlora export --model ./llama --adapter ./adapter --format peft-lora --out ./for-peft",
+    )
+    .action((flags: OutFlags & { readonly format: AdapterFormat }) => convert(flags, flags.format, output));
+}
+
+export function addImport(program: Command, output: Output): void {
+  const command = addModelFlags(
+    program.command("import").description("read an adapter of peft or mlx-lm, and write it as ours"),
+  );
+  addOut(command, "it")
+    .addHelpText(
+      "after",
+      "\nOther commands read such adapters as they are, and train --init-from trains on from them.\n" +
+        "\nExample:\n  tiedlora import --model ./llama --adapter ./from-peft --out ./adapter",
+    )
+    .action((flags: OutFlags) => convert(flags, "native", output));
+}
+
+async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
+  if (flags.adapter !== undefined) checkOther(flags.out, flags.adapter, "the adapter's own directory");
+  await withAdapter(flags, "adapter", async ({ adapter, directory, separator }) => {
+    const kept = separator === undefined ? {} : { separator };
+    await saveAdapter(adapter, flags.out, { base_model: directory, ...kept }, format);
+    if (format === "mlx") noteSeparator(output, separator);
+  });
+  output.info(`adapter saved in ${flags.out} (${format})`);
+}
+
+/** Says what the written files cannot. */
+function noteSeparator(output: Output, separator: string | undefined): void {
+  if (separator !== undefined)
+    output.info(`note: it was trained with ${JSON.stringify(separator)} after every prompt; give prompts so`);
+}
+
+/** As withModel, with --out to itself; without an adapter there is nothing to do. `kind`: what is written. */
+async function withAdapter(
+  flags: OutFlags,
+  kind: "adapter" | "model",
+  work: (opened: OpenedModel & { readonly adapter: Adapter }) => Promise<void>,
+): Promise<void> {
+  if (flags.adapter === undefined) throw new UsageError("--adapter is missing: give the adapter's directory");
+  await checkOut(flags.out);
+  await withLock(flags.out, async () => {
+    await checkTarget(flags.out, kind, flags.force === true);
+    await withModelAlone(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
+  });
+}
+
+/** Nothing that is read is overwritten. */
+function checkOther(out: string, source: string, what: string): void {
+  if (resolve(out) === resolve(source))
+    throw new UsageError(`--out ${out}: that is ${what}; give another directory`);
+}

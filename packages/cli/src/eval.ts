@@ -1,0 +1,99 @@
+/** `tiedlora eval`: how well a model predicts the completions of examples, or answers the questions of a task. */
+import type { Command } from "commander";
+import { evaluationBatches } from "tiedlora";
+import { DATA_PARTS, dataFile, type DataPart } from "tiedlora/internal/node";
+import { directorySource, NO_FILES } from "@tiedlora/experiments/node";
+import { evaluateTask } from "@tiedlora/experiments/tasks";
+import { taskByName, TASKS } from "@tiedlora/experiments/tasks";
+import { firstQuestions } from "@tiedlora/experiments/tasks";
+import { evaluate } from "tiedlora";
+import { checkExists, checkLength, describeData, openData } from "./load.ts";
+import { oneOf, whole } from "./options.ts";
+import type { Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
+
+interface EvalFlags extends ModelFlags {
+  readonly data?: string;
+  readonly split: DataPart;
+  readonly task?: string;
+  readonly limit?: number;
+  readonly promptColumn?: string;
+  readonly completionColumn?: string;
+  readonly separator?: string;
+  readonly batch: number;
+  readonly seq: number;
+  readonly json?: true;
+}
+
+const TASK_NAMES = TASKS.map(({ name }) => name);
+
+export function addEval(program: Command, output: Output): void {
+  addModelFlags(program.command("eval").description("measure a model on examples, or on a task"))
+    .option(
+      "--data <path>",
+      "a file of examples, a directory with a file for each split, or a task's own files",
+    )
+    .option("--split <name>", `of a directory or a task: ${DATA_PARTS.join(", ")}`, oneOf(DATA_PARTS), "test")
+    .option("--task <name>", `ask the questions of a task: ${TASK_NAMES.join(", ")}`, oneOf(TASK_NAMES))
+    .option("--limit <n>", "at most so many examples", whole(1))
+    .option("--prompt-column <name>", "the field that holds the prompt")
+    .option("--completion-column <name>", "the field that holds the completion")
+    .option(
+      "--separator <text>",
+      "put between prompt and completion (default: what the adapter was trained with)",
+    )
+    .option("--batch <n>", "examples in memory at once", whole(1), 8)
+    .option("--seq <n>", "the most tokens of an example", whole(2), 256)
+    .option("--json", "print one JSON object")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  tiedlora eval --model ./llama --adapter ./adapter --data test.jsonl\n" +
+        "  tiedlora eval --model ./llama --adapter ./adapter --task squad --data ./squad --limit 200",
+    )
+    .action(async (flags: EvalFlags) => {
+      if (flags.task === undefined && flags.data === undefined)
+        throw new UsageError("--data is missing: give a file of examples, or a --task");
+      if (flags.data !== undefined) await checkExists("--data", flags.data);
+      await withModel(flags, async (opened) => {
+        await checkLength(opened.directory, flags.seq);
+        const result =
+          flags.task === undefined
+            ? await onExamples(opened, flags, flags.data!, output)
+            : await onTask(opened, flags, flags.task);
+        if (flags.json) output.out(JSON.stringify(result));
+        else
+          for (const [name, value] of Object.entries(result)) output.out(`${name.padEnd(12)} ${show(value)}`);
+      });
+    });
+}
+
+type Measures = Readonly<Record<string, number | string>>;
+
+function show(value: number | string): string {
+  return typeof value === "string" || Number.isInteger(value) ? String(value) : value.toFixed(4);
+}
+
+async function onExamples(opened: Opened, flags: EvalFlags, data: string, output: Output): Promise<Measures> {
+  const { model, tokenizer, padId, adapter, separator } = opened;
+  const joint = separator === undefined ? {} : { separator };
+  const file = (await dataFile(data, flags.split)) ?? (await dataFile(data, "train"))!;
+  const dataset = await openData(file, tokenizer, { ...joint, ...flags, data }, model.config);
+  if (!flags.json) describeData(output, file.name, dataset, flags.seq);
+  const examples = dataset.examples.slice(0, flags.limit);
+  const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });
+  const { loss, perplexity, tokens } = await evaluate(model, batches, adapter ?? undefined);
+  return { examples: examples.length, tokens, loss, perplexity };
+}
+
+async function onTask(opened: Opened, flags: EvalFlags, name: string): Promise<Measures> {
+  const task = taskByName(name);
+  if (task.needsFiles && flags.data === undefined)
+    throw new UsageError(`--data is missing: the task ${name} needs the directory of its files`);
+  const source = flags.data === undefined ? NO_FILES : directorySource(flags.data);
+  const limit = flags.limit ?? (task.needsFiles ? Infinity : 100); // a generator never ends
+  const questions = await firstQuestions(task.questions(flags.split, source), limit);
+  const options = { maxLength: flags.seq, batch: flags.batch };
+  const { count, skipped, loss, perplexity, scores } = await evaluateTask(task, opened, questions, options);
+  return { questions: count, left_out: skipped, loss, perplexity, ...scores };
+}

@@ -1,0 +1,111 @@
+/** `tiedlora generate`: what a model writes after a prompt, with an adapter or without. */
+import type { Command } from "commander";
+import { type Decoder, streamText, type Prompt, type TextOptions, type Tokenizer } from "@tiedlora/models";
+import { number, whole } from "./options.ts";
+import { wholeText } from "tiedlora/internal";
+import { paint, type Output } from "./output.ts";
+import { givenPrompt } from "./sample.ts";
+import { UsageError } from "./settings.ts";
+import { addModelFlags, withModel, type ModelFlags } from "./with-model.ts";
+
+export interface SamplingFlags {
+  readonly maxTokens: number;
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly repetitionPenalty?: number;
+  readonly stop?: string[];
+  readonly seed: number;
+}
+
+interface GenerateFlags extends ModelFlags, SamplingFlags {
+  readonly prompt?: string;
+  readonly separator?: string;
+  readonly chat?: true;
+  readonly json?: true;
+}
+
+/** Adds the flags that say how tokens are chosen. */
+export function addSamplingFlags(command: Command): Command {
+  return command
+    .option("--max-tokens <n>", "at most so many tokens", whole(1), 128)
+    .option("--temperature <x>", "0 takes the most likely token, 1 samples", number({ min: 0 }), 0)
+    .option("--top-k <n>", "sample from the n most likely tokens", whole(1))
+    .option(
+      "--top-p <x>",
+      "sample from the tokens that make up this probability",
+      number({ above: 0, below: 1 }),
+    )
+    .option("--repetition-penalty <x>", "above 1: tokens that occurred are less likely", number({ above: 0 }))
+    .option("--stop <text...>", "texts that end the answer")
+    .option("--seed <n>", "of sampling", whole(0), 0);
+}
+
+/** The flags as the models take them. */
+export function samplingOf(flags: SamplingFlags): TextOptions {
+  const { maxTokens, temperature, seed, topK, topP, repetitionPenalty, stop } = flags;
+  return {
+    maxTokens,
+    temperature,
+    seed,
+    ...(topK !== undefined && { topK }),
+    ...(topP !== undefined && { topP }),
+    ...(repetitionPenalty !== undefined && { repetitionPenalty }),
+    ...(stop !== undefined && { stop }),
+  };
+}
+
+export function addGenerate(program: Command, output: Output): void {
+  const command = program.command("generate").description("continue a prompt, with an adapter or without");
+  addSamplingFlags(addModelFlags(command))
+    .option("--prompt <text>", "what to continue (default: standard input)")
+    .option("--separator <text>", "put after the prompt (default: what the adapter was trained with)")
+    .option("--chat", "the prompt is a question to an assistant: write it by the chat template")
+    .option("--json", "print one JSON object")
+    .addHelpText(
+      "after",
+      `\nExample:\n  tiedlora generate --model ./llama --adapter ./adapter --prompt "Once upon" --temperature 0.8`,
+    )
+    .action(async (flags: GenerateFlags) => {
+      const prompt = flags.prompt ?? (await promptFromInput());
+      await withModel(flags, async ({ model, tokenizer, separator }) => {
+        const given = flags.chat
+          ? chatPrompt(tokenizer, prompt)
+          : givenPrompt(tokenizer, prompt, flags.separator ?? separator);
+        notePositions(output, model, tokenizer, given, flags.maxTokens);
+        let completion = "";
+        for await (const piece of streamText(model, tokenizer, given, samplingOf(flags))) {
+          completion += piece;
+          if (!flags.json) output.write(piece);
+        }
+        output.out(flags.json ? JSON.stringify({ prompt, completion }) : "");
+      });
+    });
+}
+
+/** Says so if tokens may come at positions that the model has not been trained for; rotary models give some answer there too. */
+function notePositions(
+  output: Output,
+  { config }: Decoder,
+  tokenizer: Tokenizer,
+  prompt: Prompt,
+  maxTokens: number,
+): void {
+  const tokens = (typeof prompt === "string" ? tokenizer.encode(prompt) : prompt).length;
+  if (config.rope === null || tokens + maxTokens <= config.maxPositions) return; // learned positions end: an error
+  output.info(
+    `${paint("yellow", "note:")} a prompt of ${tokens} tokens and up to ${maxTokens} new ones go past the ${config.maxPositions} ` +
+      `positions that the model was trained for, where it answers worse; lower --max-tokens or shorten the prompt`,
+  );
+}
+
+async function promptFromInput(): Promise<string> {
+  if (process.stdin.isTTY)
+    throw new UsageError("--prompt is missing: give it, or write the prompt to the standard input");
+  const input = { name: "the standard input", pieces: () => process.stdin as AsyncIterable<Uint8Array> };
+  return (await wholeText(input)).replace(/\r?\n$/, "");
+}
+
+function chatPrompt(tokenizer: Tokenizer, question: string): Prompt {
+  return tokenizer.encode(tokenizer.chat([{ role: "user", content: question }]), { specialTokens: false });
+}

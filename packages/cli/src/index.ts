@@ -1,0 +1,6 @@
+/** The command line as functions: its entry point, and training into a run folder. */
+export { main } from "./main.ts";
+export type { Output } from "./output.ts";
+export { FolderInUseError } from "./run/lock.ts";
+export { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
+export { run, type RunOptions, type RunResult } from "./run/run.ts";

@@ -1,0 +1,128 @@
+/** Kinds of values that settings have. Each message completes "expected ...". */
+import { z } from "zod";
+import { nearest } from "tiedlora/internal";
+import type { Modules } from "tiedlora";
+import type { Kind } from "./settings.ts";
+
+export const text = (placeholder: string): Kind<string> => ({
+  placeholder: `<${placeholder}>`,
+  schema: z.string({ error: "text" }),
+  fromText: (given) => given,
+});
+
+/** The path of a file or a directory. An empty one would mean the current directory, which nobody means by it. */
+export const path = (placeholder: string): Kind<string> => ({
+  placeholder: `<${placeholder}>`,
+  schema: z.string({ error: "a path" }).min(1, { error: "a path ('.' for the current directory)" }),
+  fromText: (given) => given,
+});
+
+/** A whole number of at least `min`. */
+export function whole(min: number): Kind<number> {
+  const error = `a whole number of at least ${min}`;
+  return {
+    placeholder: "<n>",
+    schema: z.int({ error }).min(min, { error }),
+    fromText: toNumber,
+  };
+}
+
+export interface Bounds {
+  readonly min?: number;
+  readonly above?: number;
+  readonly below?: number;
+}
+
+/** What is above 0 and below this rounds to 0 in f32, or makes numbers that do: it would train nothing, and not say so. */
+const SMALLEST = 1e-30;
+/** And its inverse, which f32 can still compute with. */
+const LARGEST = 1e30;
+
+/** A finite number within bounds. */
+export function number({ min, above, below }: Bounds): Kind<number> {
+  const wanted = [
+    min !== undefined && `at least ${min}`,
+    above !== undefined && `above ${above}`,
+    below !== undefined && `below ${below}`,
+  ].filter(Boolean);
+  const error = `a number ${wanted.join(" and ")}`.trim();
+  let schema = z.number({ error });
+  if (min !== undefined) schema = schema.min(min, { error });
+  if (above !== undefined) schema = schema.gt(above, { error });
+  if (above === 0) {
+    const tiny = `${error} that f32 can compute with, from ${SMALLEST} to ${LARGEST}`;
+    schema = schema.min(SMALLEST, { error: tiny }).max(LARGEST, { error: tiny });
+  }
+  if (below !== undefined) schema = schema.lt(below, { error });
+  return { placeholder: "<x>", schema, fromText: toNumber };
+}
+
+const toNumber = (given: string): unknown => (given.trim() === "" ? given : Number(given));
+
+/** One of a list of names, in any case. */
+export function oneOf<const T extends string>(names: readonly T[], placeholder = "name"): Kind<T> {
+  const schema = z.enum(names as unknown as readonly [T, ...T[]], {
+    error: ({ input }) => {
+      const close = typeof input === "string" ? nearest(input, names) : null;
+      return `one of ${names.join(", ")}${close === null ? "" : ` (did you mean ${close}?)`}`;
+    },
+  });
+  const spelled = (given: unknown): unknown =>
+    typeof given === "string" ? (names.find((name) => sameName(name, given)) ?? given) : given;
+  return {
+    placeholder: `<${placeholder}>`,
+    schema: z.preprocess(spelled, schema),
+    fromText: (given) => given,
+  };
+}
+
+function sameName(a: string, b: string): boolean {
+  return a.toLowerCase() === b.trim().toLowerCase();
+}
+
+/** Names from a list, separated by commas; "none" for an empty list. */
+export function listOf<const T extends string>(names: readonly T[]): Kind<readonly T[]> {
+  const error = `some of ${names.join(", ")}, separated by commas, or none`;
+  const item = z.enum(names as unknown as readonly [T, ...T[]], { error });
+  return {
+    placeholder: "<names>",
+    schema: z.preprocess(
+      (given) => (typeof given === "string" ? splitList(given) : given),
+      z.array(item, { error }),
+    ),
+    fromText: (given) => given,
+  };
+}
+
+function splitList(given: string): string[] {
+  return given.trim() === "none" ? [] : given.split(",").map((name) => name.trim());
+}
+
+/** A flag: there or not. */
+export const flag: Kind<boolean> = {
+  placeholder: "",
+  schema: z.boolean({ error: "true or false" }),
+  fromText: () => true,
+};
+
+/** "qkv", "all-linear", a list of module names, or /a regular expression/. */
+export const modules: Kind<Modules> = {
+  placeholder: "<modules>",
+  schema: z
+    .union([z.string(), z.array(z.string())], {
+      error: "qkv, all-linear, module names, or /a regular expression/",
+    })
+    .transform((given, context): Modules => {
+      if (typeof given !== "string") return given;
+      if (given === "qkv" || given === "all-linear") return given;
+      const pattern = /^\/(.*)\/$/.exec(given);
+      if (pattern === null) return splitList(given);
+      try {
+        return new RegExp(pattern[1]!);
+      } catch (cause) {
+        context.addIssue({ code: "custom", message: `a regular expression (${(cause as Error).message})` });
+        return z.NEVER;
+      }
+    }),
+  fromText: (given) => given,
+};

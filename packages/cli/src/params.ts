@@ -1,0 +1,63 @@
+/** `tiedlora params`: counts an adapter's parameters from the model's architecture alone. */
+import { stat } from "node:fs/promises";
+import type { Command } from "commander";
+import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
+import { loadConfig } from "@tiedlora/models/node";
+import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
+import { nearest } from "tiedlora/internal";
+import { countParameters } from "tiedlora";
+import type { Modules } from "tiedlora";
+import { UsageError } from "./settings.ts";
+import { methodName, target, whole } from "./options.ts";
+import type { Output } from "./output.ts";
+
+interface ParamsOptions {
+  readonly model: string;
+  readonly method: MethodName;
+  readonly rank: number;
+  readonly target: Modules;
+  readonly json?: true;
+}
+
+export function addParams(program: Command, output: Output): void {
+  program
+    .command("params")
+    .description("count the parameters that a method trains, from the architecture alone")
+    .requiredOption("--model <name|dir>", `a model directory, or one of ${PRESET_NAMES.join(", ")}`)
+    .requiredOption("--method <name>", METHOD_NAMES.join(", "), methodName)
+    .requiredOption("--rank <n>", "rank of the update", whole(1))
+    .option("--target <modules>", "qkv, all-linear, module names, or /pattern/", target, "qkv")
+    .option("--json", "print one JSON object")
+    .addHelpText("after", "\nExample:\n  tiedlora params --model llama-2-7b --method tl6 --rank 8")
+    .action(async (options: ParamsOptions) => params(options, output));
+}
+
+async function params(options: ParamsOptions, output: Output): Promise<void> {
+  const config = preset(options.model) ?? (await readConfig(options.model));
+  const linears = linearSpecs(config);
+  const count = (name: MethodName): number =>
+    countParameters(linears, methodByName(name, { rank: options.rank, target: options.target })).trainable;
+  const trainable = count(options.method);
+  const lora = count("lora");
+  const percentOfLora = (100 * trainable) / lora;
+  const { model, method, rank } = options;
+  if (options.json) {
+    output.out(JSON.stringify({ model, method, rank, trainable, lora, percentOfLora }));
+  } else {
+    const share =
+      method === "lora" ? "" : ` (${percentOfLora.toFixed(2)} % of LoRA's ${lora.toLocaleString("en-US")})`;
+    output.out(
+      `${method}, rank ${rank}, on ${model}: ${trainable.toLocaleString("en-US")} trainable parameters${share}`,
+    );
+  }
+}
+
+/** The config.json of a model directory. */
+async function readConfig(model: string): Promise<DecoderConfig> {
+  if (!(await stat(model).catch(() => null))?.isDirectory()) {
+    const close = nearest(model, PRESET_NAMES);
+    const hint = close === null ? `known names are ${PRESET_NAMES.join(", ")}` : `did you mean ${close}?`;
+    throw new UsageError(`"${model}" is neither a directory nor the name of a known model; ${hint}`);
+  }
+  return loadConfig(model);
+}

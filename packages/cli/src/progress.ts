@@ -1,0 +1,88 @@
+/** How training goes: one moving line on a terminal, some lines in a log, or JSON for programs. */
+import { baselineOf, metricsOf } from "./run/metrics.ts";
+import type { Evaluation } from "tiedlora";
+import type { StepReport } from "tiedlora";
+import { MovingLine } from "./moving-line.ts";
+import { duration, paint, type Output } from "./output.ts";
+
+/** Where nothing can be overwritten, so many lines show the whole run. */
+const LOG_LINES = 20;
+
+export class ProgressLine {
+  readonly #output: Output;
+  readonly #json: boolean;
+  /** Steps done. */
+  steps = 0;
+  #bar: MovingLine | null = null;
+  readonly #losses: number[] = [];
+  #last: StepReport | null = null;
+
+  constructor(output: Output, json: boolean) {
+    this.#output = output;
+    this.#json = json;
+  }
+
+  /** Shows how the model does before training. */
+  baseline(evaluation: Evaluation): void {
+    if (this.#json) this.#output.out(JSON.stringify(baselineOf(evaluation)));
+    else this.#output.info(evaluationText(0, evaluation));
+  }
+
+  /** Shows a step, and the evaluation after it if there was one. */
+  report(report: StepReport, evaluation: Evaluation | null = null): void {
+    this.steps = report.step;
+    this.#losses.push(report.loss);
+    this.#last = report;
+    if (this.#json) {
+      const { steps, secondsLeft } = report;
+      this.#output.out(
+        JSON.stringify({ ...metricsOf(report, evaluation), steps, seconds_left: secondsLeft }),
+      );
+    } else if (this.#output.interactive) {
+      this.#bar ??= new MovingLine("step", report.steps);
+      if (evaluation !== null) this.#bar.log(evaluationText(report.step, evaluation));
+      this.#bar.update(report.step, statusText(report));
+    } else {
+      const every = Math.ceil(report.steps / LOG_LINES);
+      if (report.step === 1 || report.step % every === 0) this.#output.info(progressText(report));
+      if (evaluation !== null) this.#output.info(evaluationText(report.step, evaluation));
+    }
+  }
+
+  /** The line that stays. */
+  end(): void {
+    this.#bar?.stop();
+    this.#bar = null;
+    const last = this.#last;
+    if (last === null) return;
+    const losses = this.#losses;
+    const some = Math.min(Math.ceil(losses.length / 10), 50); // one batch is easier than another
+    const [first, end] = [mean(losses.slice(0, some)), mean(losses.slice(-some))];
+    const over = some === 1 ? "step" : `${some} steps`;
+    this.#output.info(
+      `${paint("green", "trained")} ${last.step} steps: loss ${first.toFixed(4)} over the first ${over}, ` +
+        `${end.toFixed(4)} over the last; ${last.tokens.toLocaleString("en-US")} tokens, ${wholes(last.tokensPerSecond)} tokens/s`,
+    );
+  }
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+const wholes = (value: number): string => Math.round(value).toLocaleString("en-US");
+
+/** "loss 2.9381  1,240 tokens/s  12s left" */
+function statusText({ loss, tokensPerSecond, secondsLeft }: StepReport): string {
+  return `loss ${loss.toFixed(4)}  ${wholes(tokensPerSecond)} tokens/s  ${duration(secondsLeft)} left`;
+}
+
+/** "step  40/200  loss 2.9381  1,240 tokens/s  12s left" */
+function progressText(report: StepReport): string {
+  const { step, steps } = report;
+  return `step ${String(step).padStart(String(steps).length)}/${steps}  ${statusText(report)}`;
+}
+
+function evaluationText(step: number, { loss, perplexity }: Evaluation): string {
+  return `step ${step}: validation loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`;
+}

@@ -1,0 +1,98 @@
+/** The settings of a run, from flags, a file, or the run that is to go on: each run keeps its own as run.yaml. */
+import { dirname, join } from "node:path";
+import { RUN_FILE, runFileKind } from "tiedlora/internal/node";
+import { checkRunFile } from "./run/run-folder.ts";
+import { entries, nameOf, readSettings, resolveSettings, UsageError } from "./settings.ts";
+import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+
+export interface RunFlags extends Record<string, unknown> {
+  readonly config?: string;
+  readonly resume?: true;
+  readonly restart?: true;
+}
+
+/** What may differ when a run goes on: it changes nothing of the steps that are done. */
+const FREE: readonly (keyof TrainSettings)[] = [
+  "out",
+  "steps",
+  "epochs",
+  "patience",
+  "saveEvery",
+  "log",
+  "backend",
+];
+
+export interface RunSettings {
+  readonly settings: TrainSettings;
+  /** Those that were given, or are the run's that goes on; the others are defaults. */
+  readonly given: ReadonlySet<keyof TrainSettings>;
+  readonly resume: boolean;
+}
+
+/**
+ * Settings of `train`. With `--resume` those of the run in `--out`; other ones are an error, and where there is no run yet,
+ * it begins.
+ */
+export async function runSettings(flags: RunFlags): Promise<RunSettings> {
+  const out = flags["out"];
+  if (flags.resume && flags.restart)
+    throw new UsageError("--resume goes on with a run, and --restart throws it away: give one of them");
+  const file = flags.resume && typeof out === "string" ? join(out, RUN_FILE) : null;
+  if (file === null || !(await checkRunFile(dirname(file)))) {
+    await checkWhole(flags.config);
+    const settings = await resolveSettings(TRAIN_SETTINGS, flags, flags.config).catch((error: unknown) => {
+      if (file === null || !(error instanceof UsageError)) throw error;
+      throw new UsageError(`--resume: there is no run in ${String(out)}, and to begin one, ${error.message}`);
+    });
+    checkSteps(settings);
+    const again = flags.resume && file === null ? await runSettings({ ...flags, out: settings.out }) : null;
+    const given = { ...(flags.config && (await readSettings(TRAIN_SETTINGS, flags.config))), ...definedOf(flags) }; // prettier-ignore
+    return again ?? { settings, given: keysOf(given), resume: flags.resume === true };
+  }
+  const saved = await readSettings(TRAIN_SETTINGS, file);
+  const fromFile = flags.config === undefined ? {} : await readSettings(TRAIN_SETTINGS, flags.config);
+  const given: Record<string, unknown> = { ...fromFile, ...definedOf(flags) };
+  for (const [key] of entries(TRAIN_SETTINGS)) {
+    if (given[key] === undefined || FREE.includes(key) || same(key, given[key], saved[key])) continue;
+    throw new UsageError(
+      `--${nameOf(key)} ${shown(given[key])}: the run in ${shown(out)} was started with ${shown(saved[key])}; leave it out, or ` +
+        `start a new run in another directory`,
+    );
+  }
+  if (given["steps"] !== undefined) given["epochs"] = undefined;
+  const all = { ...saved, ...given };
+  const settings = await resolveSettings(TRAIN_SETTINGS, all, undefined);
+  return { settings, given: keysOf(all), resume: true };
+}
+
+/** A file of settings that a run has written must be all there. */
+async function checkWhole(config: string | undefined): Promise<void> {
+  if (config !== undefined && (await runFileKind(config)) === "cut off")
+    throw new UsageError(`${config} is cut off: its last line is missing`);
+}
+
+function keysOf(given: Readonly<Record<string, unknown>>): ReadonlySet<keyof TrainSettings> {
+  return new Set(entries(TRAIN_SETTINGS).flatMap(([key]) => (given[key] === undefined ? [] : [key])));
+}
+
+function definedOf(flags: RunFlags): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+}
+
+/** Paths are kept in full; what is given may be a shorter way to say the same. */
+function same(key: string, given: unknown, saved: unknown): boolean {
+  const isPath = key === "model" || key === "data" || key === "valid" || key === "initFrom";
+  if (isPath && typeof given === "string" && typeof saved === "string")
+    return join(process.cwd(), given) === saved || given === saved;
+  return shown(given) === shown(saved);
+}
+
+function shown(value: unknown): string {
+  if (value === undefined) return "none";
+  return typeof value === "string" ? value : value instanceof RegExp ? String(value) : JSON.stringify(value);
+}
+
+function checkSteps({ steps, epochs }: TrainSettings): void {
+  if (steps !== undefined && epochs !== undefined)
+    throw new UsageError("--steps and --epochs are both given; give one of them");
+}

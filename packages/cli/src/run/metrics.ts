@@ -1,0 +1,164 @@
+/** Metrics of a run on disk: metrics.jsonl, metrics.csv, and event files for TensorBoard. Written as they come. */
+import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
+import type { Evaluation } from "tiedlora";
+import type { StepReport } from "tiedlora";
+import { eventFileName, scalarsEvent, startEvent, versionEvent } from "./tensorboard.ts";
+import { writeError, writing } from "tiedlora/internal/node";
+
+/** The kinds of files that metrics are written to. */
+export const METRIC_FORMATS = ["jsonl", "csv", "tensorboard"] as const;
+/** A kind of file for metrics. */
+export type MetricFormat = (typeof METRIC_FORMATS)[number];
+
+/** What can be known after a step; the columns of the CSV. */
+const COLUMNS = [
+  "step",
+  "loss",
+  "lr",
+  "grad_norm",
+  "tokens",
+  "tokens_per_second",
+  "memory_bytes",
+  "valid_loss",
+  "valid_perplexity",
+] as const;
+
+export type Metrics = { readonly step: number } & Readonly<Partial<Record<(typeof COLUMNS)[number], number>>>;
+
+/** A step, and the evaluation after it, as the files and `--json` name them. */
+export function metricsOf(report: StepReport, evaluation: Evaluation | null): Metrics {
+  return {
+    step: report.step,
+    loss: report.loss,
+    lr: report.lr,
+    ...(report.gradNorm !== null && { grad_norm: report.gradNorm }),
+    tokens: report.tokens,
+    tokens_per_second: report.tokensPerSecond,
+    memory_bytes: report.memoryBytes,
+    ...(evaluation && { valid_loss: evaluation.loss, valid_perplexity: evaluation.perplexity }),
+  };
+}
+
+/** The evaluation before the first step: what training starts from. */
+export function baselineOf({ loss, perplexity }: Evaluation): Metrics {
+  return { step: 0, valid_loss: loss, valid_perplexity: perplexity };
+}
+
+type Write = (metrics: Metrics) => void;
+
+export class MetricsLog {
+  readonly #directory: string;
+  readonly #writers: Write[] = [];
+  readonly #files: number[] = [];
+
+  private constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /**
+   * Opens the files of a directory. Of a run that goes on after `step`, what was written for later steps is dropped; with
+   * step 0 they start anew.
+   */
+  static async open(directory: string, formats: readonly MetricFormat[], step: number): Promise<MetricsLog> {
+    const log = new MetricsLog(directory);
+    try {
+      await writing(directory, () => log.#start(formats, step));
+    } catch (error) {
+      log.close();
+      throw error;
+    }
+    return log;
+  }
+
+  async #start(formats: readonly MetricFormat[], step: number): Promise<void> {
+    mkdirSync(this.#directory, { recursive: true });
+    await recoverDirectory(this.#directory);
+    for (const format of new Set(formats)) {
+      if (format === "tensorboard") {
+        const write = this.#append(eventFileName(Date.now() / 1000));
+        this.#writers.push(tensorboardWriter(write, step));
+      } else {
+        const path = join(this.#directory, `metrics.${format}`);
+        await writeFileAtomic(path, LINES[format].kept(path, step === 0 ? -1 : step));
+        const write = this.#append(`metrics.${format}`);
+        this.#writers.push((metrics) => write(LINES[format].line(metrics)));
+      }
+    }
+  }
+
+  /** Opens a file, and gives what appends to it. */
+  #append(name: string): (content: string | Uint8Array) => void {
+    const file = openSync(join(this.#directory, name), "a");
+    this.#files.push(file);
+    return (content) => {
+      const bytes = typeof content === "string" ? Buffer.from(content) : content;
+      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+    };
+  }
+
+  write(metrics: Metrics): void {
+    try {
+      for (const write of this.#writers) write(metrics);
+    } catch (cause) {
+      throw writeError(this.#directory, cause);
+    }
+  }
+
+  close(): void {
+    for (const file of this.#files.splice(0)) closeSync(file);
+  }
+}
+
+/** Lines of earlier runs up to a step, and the line of new metrics. */
+const LINES = {
+  jsonl: {
+    kept: (path: string, step: number): string =>
+      keepLines(path, (line) => stepOf(() => (JSON.parse(line) as { step?: unknown }).step) <= step),
+    line: (metrics: Metrics): string => `${JSON.stringify(metrics)}\n`,
+  },
+  csv: {
+    kept: (path: string, step: number): string =>
+      `${COLUMNS.join(",")}\n` + keepLines(path, (line) => stepOf(() => Number(line.split(",")[0])) <= step),
+    line: (metrics: Metrics): string => `${COLUMNS.map((name) => metrics[name] ?? "").join(",")}\n`,
+  },
+} as const;
+
+function tensorboardWriter(write: (content: Uint8Array) => void, step: number): Write {
+  const now = (): number => Date.now() / 1000;
+  write(versionEvent(now()));
+  if (step > 0) write(startEvent(now(), step + 1));
+  return ({ step, ...rest }) => {
+    const named = Object.entries(rest).map(([name, value]): [string, number] => [tagOf(name), value]);
+    write(scalarsEvent(now(), step, Object.fromEntries(named)));
+  };
+}
+
+/** TensorBoard groups by what comes before the slash. */
+function tagOf(name: string): string {
+  const [kind, rest] = name.startsWith("valid_") ? ["valid", name.slice("valid_".length)] : ["train", name];
+  return `${kind}/${rest}`;
+}
+
+/** The whole lines of a file that pass; a last line that a crash has cut short does not. */
+function keepLines(path: string, keep: (line: string) => boolean): string {
+  let text = "";
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  const lines = text.split("\n").slice(0, -1);
+  return lines.filter(keep).map((line) => `${line}\n`).join(""); // prettier-ignore
+}
+
+/** The step of a line; infinite if it has none. */
+function stepOf(read: () => unknown): number {
+  try {
+    const step = read();
+    return typeof step === "number" && Number.isFinite(step) ? step : Infinity;
+  } catch {
+    return Infinity;
+  }
+}

@@ -1,0 +1,43 @@
+/** What a model makes of an example's prompt. */
+import type { Decoder, Prompt, Tokenizer } from "@tiedlora/models";
+import { generateText } from "@tiedlora/models";
+import { promptTokens } from "tiedlora";
+import { isChat } from "tiedlora/internal";
+import { type Example } from "tiedlora";
+
+const TOKENS = 48;
+
+export interface Sample {
+  readonly prompt: string;
+  readonly completion: string;
+}
+
+/** The prompt of an example and what the model, as it is now, goes on with. */
+export async function sampleOf(
+  model: Decoder,
+  tokenizer: Tokenizer,
+  example: Example,
+  separator?: string,
+): Promise<Sample> {
+  const prompt = promptOf(example, tokenizer);
+  const given = isChat(example)
+    ? tokenizer.encode(prompt, { specialTokens: false })
+    : example.prompt === "" ? prompt : givenPrompt(tokenizer, prompt, separator); // prettier-ignore
+  const [completion = ""] = await generateText(model, tokenizer, [given], { maxTokens: TOKENS });
+  return { prompt, completion };
+}
+
+/** A prompt as a model is given it; with a separator, as one that was trained with it. */
+export function givenPrompt(tokenizer: Tokenizer, prompt: string, separator: string | undefined): Prompt {
+  return separator === undefined ? prompt : promptTokens(tokenizer, prompt, separator);
+}
+
+/** The prompt as text; of an example that has none, its first words; of a chat, all before its last answer. */
+function promptOf(example: Example, tokenizer: Tokenizer): string {
+  if (!isChat(example)) {
+    if (example.prompt !== "") return example.prompt;
+    return example.completion.trim().split(/\s+/).slice(0, 5).join(" ");
+  }
+  const last = example.messages.findLastIndex(({ role }) => role === "assistant");
+  return tokenizer.chat(example.messages.slice(0, last), { addGenerationPrompt: true });
+}

@@ -1,0 +1,148 @@
+/**
+ * Settings of a command: a table from which its flags, its YAML file, its defaults and its help follow. Flags override
+ * the file, which overrides the defaults. A mistake names the flag, or the key and its line, and what was expected.
+ */
+import { readFile } from "node:fs/promises";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { describeValue } from "@tiedlora/core";
+import { isMap } from "yaml";
+import type { z } from "zod";
+import { nearest } from "tiedlora/internal";
+import { readYaml, YamlError } from "@tiedlora/experiments";
+
+/** What a setting's values are: how they are checked, and how text from the command line becomes one. */
+export interface Kind<T> {
+  /** Its message says what is expected. */
+  readonly schema: z.ZodType<T>;
+  /** From the command line; what makes no sense is left to the schema. */
+  fromText(text: string): unknown;
+  /** In the help: "<n>"; "" for a flag that takes no value. */
+  readonly placeholder: string;
+}
+
+export interface Setting<T, All = never> {
+  readonly kind: Kind<NonNullable<T>>;
+  readonly about: string;
+  /** What it is when nothing is given; without one it is undefined, or an error if `required`. */
+  readonly fallback?: T;
+  /** A default that depends on settings further up in the table; `about` says what it is. */
+  readonly follows?: (settings: All) => T;
+  readonly required?: boolean;
+  /** A heading in the file that `init` writes. */
+  readonly group: string;
+}
+
+export type Settings<T> = { readonly [K in keyof T]-?: Setting<T[K], T> };
+
+/** Thrown for mistakes of usage: the exit code then is another one than for failures. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "UsageError";
+  }
+}
+
+/** "promptColumn" -> "prompt-column": the name of a setting in flags and files. */
+export function nameOf(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** Adds the flags of all settings to a command, and --config. */
+export function addSettings<T>(command: Command, settings: Settings<T>): Command {
+  command.option(
+    "--config <file>",
+    "a YAML file of settings, which flags override (tiedlora init writes one)",
+  );
+  for (const [key, setting] of entries(settings)) {
+    const { kind, about, fallback, required } = setting;
+    const flag = `--${nameOf(key)}${kind.placeholder === "" ? "" : ` ${kind.placeholder}`}`;
+    const note = required ? " (required)" : fallback === undefined ? "" : ` (default: ${show(fallback)})`;
+    const option = new Option(flag, about + note);
+    if (kind.placeholder !== "") option.argParser(flagParser(kind));
+    command.addOption(option);
+  }
+  return command;
+}
+
+function show(value: unknown): string {
+  return Array.isArray(value) ? value.join(",") : JSON.stringify(value);
+}
+
+/** Reads a flag's value; says what was expected if it is none. */
+export function flagParser<T>(kind: Kind<T>): (text: string) => T {
+  return (text) => {
+    const result = kind.schema.safeParse(kind.fromText(text));
+    if (result.success) return result.data;
+    throw new InvalidArgumentError(`expected ${result.error.issues[0]!.message}.`);
+  };
+}
+
+/** Completes what the flags gave by a file and the defaults. Throws UsageError if something required is missing. */
+export async function resolveSettings<T extends object>(
+  settings: Settings<T>,
+  flags: Readonly<Record<string, unknown>>,
+  file: string | undefined,
+): Promise<T> {
+  const fromFile = file === undefined ? {} : await readSettings(settings, file);
+  const resolved: Record<string, unknown> = {};
+  for (const [key, { fallback, follows, required }] of entries(settings)) {
+    const given = flags[key] ?? (fromFile as Record<string, unknown>)[key];
+    const value = given ?? fallback ?? follows?.(resolved as T);
+    if (value === undefined && required) {
+      const where = file === undefined ? "" : `, or ${nameOf(key)}: in ${file}`;
+      throw new UsageError(`--${nameOf(key)} is missing: give it${where}`);
+    }
+    if (value !== undefined) resolved[key] = value;
+  }
+  return resolved as T;
+}
+
+/** The settings of a YAML file. Throws YamlError with the line of what is wrong. */
+export async function readSettings<T>(settings: Settings<T>, file: string): Promise<Partial<T>> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (cause) {
+    const why = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : String(cause);
+    throw new UsageError(`--config ${file}: ${why}; tiedlora init writes one`);
+  }
+  return parseSettings(settings, text, file);
+}
+
+function parseSettings<T>(settings: Settings<T>, text: string, file: string): Partial<T> {
+  const { document, lineAt, plain } = readYaml(text, file);
+  const fail = (offset: number, message: string): never => {
+    throw new YamlError(file, lineAt(offset), message);
+  };
+  const { contents } = document;
+  if (contents === null) return {};
+  if (!isMap(contents)) return fail(contents.range?.[0] ?? 0, "expected settings, one a line: rank: 8");
+  const values = plain(contents) as Record<string, unknown>;
+  const known = new Map(entries(settings).map(([key, setting]) => [nameOf(key), [key, setting] as const]));
+  const found: Record<string, unknown> = {};
+  for (const { key } of contents.items) {
+    const name = String(plain(key));
+    const at = (key as { readonly range?: readonly number[] | null }).range?.[0] ?? 0;
+    const entry = known.get(name.replaceAll("_", "-"));
+    if (entry === undefined) return fail(at, unknownKey(name, known.keys()));
+    const given = values[name];
+    if (given === null || given === undefined) continue; // "clip:" is as good as no line
+    const [setting, { kind }] = entry;
+    const result = kind.schema.safeParse(given);
+    if (!result.success)
+      fail(at, `${name} is ${describeValue(given)}; expected ${result.error.issues[0]!.message}`);
+    found[setting] = result.data;
+  }
+  return found as Partial<T>;
+}
+
+function unknownKey(name: string, known: Iterable<string>): string {
+  const names = [...known];
+  const close = nearest(name.replaceAll("_", "-"), names);
+  return `there is no setting "${name}"; ${close === null ? `the settings are ${names.join(", ")}` : `did you mean "${close}"?`}`;
+}
+
+/** Key and setting, in the order of the table. */
+export function entries<T>(settings: Settings<T>): [key: string & keyof T, setting: Setting<unknown, T>][] {
+  return Object.entries(settings) as [string & keyof T, Setting<unknown, T>][];
+}

@@ -1,0 +1,111 @@
+/** The adapter that a run trains: a new one, or one that --init-from names; and the settings that follow from that. */
+import { access } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { directoryFiles } from "@tiedlora/core/node";
+import type { Decoder } from "@tiedlora/models";
+import { adapt, type Adapter } from "tiedlora";
+import { MLX_TENSORS } from "tiedlora/internal";
+import { readAdapterConfig, TENSORS_FILE } from "tiedlora/internal";
+import { readProvenance } from "tiedlora";
+import { METHOD_NAMES } from "tiedlora";
+import { checkpointName } from "tiedlora/internal/node";
+import { digestOf } from "tiedlora/internal/node";
+import { initFrom } from "tiedlora/node";
+import type { RunFolder } from "./run/run-folder.ts";
+import { checkRank } from "./checks.ts";
+import type { Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+import { methodOf, type TrainSettings } from "./train-settings.ts";
+
+/** Settings, and which of them were given rather than defaults. */
+export interface Given {
+  readonly settings: TrainSettings;
+  readonly given: ReadonlySet<keyof TrainSettings>;
+}
+
+export interface Started {
+  readonly adapter: Adapter;
+  /** With what is the adapter's own. */
+  readonly settings: TrainSettings;
+}
+
+/** Puts the adapter on the model. What a run that goes on started from need not be there any more. */
+export async function startAdapter(
+  model: Decoder,
+  { settings, given }: Given,
+  folder: RunFolder,
+  output: Output,
+): Promise<Started> {
+  const { initFrom: source, seed } = settings;
+  if (source === undefined) {
+    const method = methodOf(settings);
+    checkRank(model, method, output);
+    return { adapter: await adapt(model, method, { seed }), settings };
+  }
+  const { last } = folder;
+  const directory = last === null ? source : join(folder.checkpoints, checkpointName(last.step));
+  const dropout = given.has("dropout") ? settings.dropout : undefined;
+  const expect = last === null ? expected({ settings, given }) : {};
+  const adapter = await initFrom(model, directory, { seed, dropout, expect });
+  const { separator } = await readProvenance(await directoryFiles(directory));
+  const digest = settings.initDigest ?? (await digestOf(await tensorsOf(source)));
+  output.info(`starting from the adapter in ${source}`);
+  const own = { initDigest: digest, ...(separator !== undefined && { separator }) };
+  return {
+    adapter,
+    settings: { ...withAdapter({ settings, given }, adapter), ...own, ...separatorOf(settings) },
+  };
+}
+
+/** A separator that is given goes before that of the adapter's training. */
+function separatorOf({ separator }: TrainSettings): Partial<TrainSettings> {
+  return separator === undefined ? {} : { separator };
+}
+
+function expected({
+  settings,
+  given,
+}: Given): Partial<Pick<TrainSettings, "method" | "rank" | "alpha" | "target">> {
+  const keys = (["method", "rank", "alpha", "target"] as const).filter((key) => given.has(key));
+  return Object.fromEntries(keys.map((key) => [key, settings[key]]));
+}
+
+/** What was not given is the adapter's; a target that it says in its own way is left open. */
+function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSettings {
+  const name = METHOD_NAMES.find((one) => one === method.name);
+  const own = {
+    method: given.has("method") ? settings.method : name,
+    rank: method.rank,
+    alpha: method.alpha,
+    dropout: method.dropout,
+    lr: given.has("lr") ? settings.lr : method.learningRate,
+    target: given.has("target") ? settings.target : undefined,
+  };
+  return { ...settings, ...own } as TrainSettings;
+}
+
+/** That --init-from names an adapter, another than what is written, and the one that is meant. */
+export async function checkInitFrom({ initFrom: source, initDigest, out }: TrainSettings): Promise<void> {
+  if (source === undefined) {
+    if (initDigest !== undefined) throw new UsageError("--init-digest is given without --init-from");
+    return;
+  }
+  if (resolve(source) === resolve(out))
+    throw new UsageError(`--init-from ${source}: that is --out; give another directory for the new run`);
+  const files = await directoryFiles(source).catch(() => {
+    throw new UsageError(`--init-from ${source}: there is no such directory`);
+  });
+  await readAdapterConfig(files);
+  if (initDigest === undefined) return;
+  const digest = await digestOf(await tensorsOf(source));
+  if (digest !== initDigest)
+    throw new Error(`--init-from ${source}: the SHA-256 of its tensors is ${digest}; expected ${initDigest}`);
+}
+
+async function tensorsOf(directory: string): Promise<string> {
+  for (const name of [TENSORS_FILE, MLX_TENSORS]) {
+    const found = await access(join(directory, name)).then(() => true, () => false); // prettier-ignore
+    if (found) return join(directory, name);
+  }
+  throw new Error(`--init-from ${directory}: there is no ${TENSORS_FILE} in it; expected an adapter`);
+}

@@ -1,0 +1,143 @@
+/** `tiedlora sweep`: all runs of a YAML file, in parallel processes; those that are finished are not run again. */
+import { readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { type Command, InvalidArgumentError } from "commander";
+import { BASE_DIRECTORY } from "@tiedlora/experiments/node";
+import { withLock } from "./run/lock.ts";
+import { runPool } from "@tiedlora/experiments/node";
+import { RunStore } from "@tiedlora/experiments/node";
+import { type RunConfig, runId } from "@tiedlora/experiments";
+import { expandSweep } from "@tiedlora/experiments";
+import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
+import { checkOut } from "./checks.ts";
+import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { checkLength, checkModelDirectory } from "./load.ts";
+import { interruptible } from "./interrupt.ts";
+import { Interrupted, paint, type Output } from "./output.ts";
+import { path } from "./options.ts";
+import { UsageError } from "./settings.ts";
+import { SweepProgress } from "./sweep-progress.ts";
+
+interface SweepCommand {
+  readonly out?: string;
+  readonly parallel?: number;
+  readonly backend: BackendName;
+  readonly dryRun?: true;
+  readonly json?: true;
+}
+
+export function addSweep(program: Command, output: Output): void {
+  program
+    .command("sweep")
+    .description("run the combinations of a YAML file in parallel; go on where an earlier sweep was stopped")
+    .argument("<file>", "what varies and what does not: see examples/paper-grid.yaml")
+    .option("--out <dir>", "the folder of results (default: out in the file)", path)
+    .option("--parallel <n>", "processes at once (default: as many as cores on cpu, 1 on webgpu)", processes)
+    .option("--backend <name>", BACKEND_NAMES.join(", "), backendName, "cpu")
+    .option("--dry-run", "list the runs and end")
+    .option("--json", "print one JSON object for each run that ends")
+    .addHelpText(
+      "after",
+      "\nExample:\n  tiedlora sweep examples/paper-grid.yaml\n  tiedlora report runs/paper-grid",
+    )
+    .action(async (file: string, options: SweepCommand) => {
+      const text = await readSpec(file);
+      const spec = parseSweep(text, file);
+      const store = new RunStore(options.out ?? spec.out);
+      const configs = expandSweep(spec);
+      if (options.dryRun) {
+        for (const config of configs) output.out(runId(config));
+        return;
+      }
+      await checkOut(store.directory);
+      await checkModel(spec.on);
+      await withLock(store.directory, async () => {
+        if ((await store.prepare(text)) === "changed")
+          output.info(
+            `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
+              `file that are not in this one stay in there, and the report leaves them out`,
+          );
+        await sweep({ spec, options, output, store, configs });
+      });
+    });
+}
+
+/** Before any run: the model is there, and knows as many positions as examples may have tokens. */
+async function checkModel({ model, seq }: SweepSpec["on"]): Promise<void> {
+  const directory = model === "base" ? BASE_DIRECTORY : model;
+  await checkModelDirectory(directory, "on.model");
+  await checkLength(directory, seq, "on.seq");
+}
+
+function processes(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1)
+    throw new InvalidArgumentError("expected a whole number of at least 1.");
+  return value;
+}
+
+function backendName(text: string): BackendName {
+  const found = BACKEND_NAMES.find((name) => name === text);
+  if (found === undefined) throw new InvalidArgumentError(`expected one of ${BACKEND_NAMES.join(", ")}.`);
+  return found;
+}
+
+async function readSpec(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    const why = code === "ENOENT" ? "there is no such file" : `it cannot be read (${code})`;
+    throw new UsageError(`${file}: ${why}; examples/paper-grid.yaml is one to start from`);
+  }
+}
+
+interface Sweep {
+  readonly spec: SweepSpec;
+  readonly options: SweepCommand;
+  readonly output: Output;
+  readonly store: RunStore;
+  readonly configs: readonly RunConfig[];
+}
+
+async function sweep({ spec, options, output, store, configs }: Sweep): Promise<void> {
+  const done = new Set((await store.finished()).map(({ id }) => id));
+  const todo = configs.filter((config) => !done.has(runId(config)));
+  const cores = availableParallelism();
+  const parallel = options.parallel ?? spec.parallel ?? (options.backend === "webgpu" ? 1 : cores);
+  const threads = Math.max(1, Math.floor(cores / parallel));
+  output.info(
+    `${paint("bold", spec.name)}: ${configs.length} runs, ${configs.length - todo.length} of them finished earlier; ` +
+      `${parallel} at once, results in ${store.directory}`,
+  );
+  const progress = new SweepProgress(output, todo.length, options.json === true);
+  const interrupted = await interruptible(async (signal) => {
+    try {
+      await runPool(todo, {
+        parallel,
+        backend: options.backend,
+        threads,
+        signal,
+        onStep: (config, step) => progress.step(config, step),
+        onDone: async (result) => {
+          await store.finish(result);
+          progress.done(result);
+        },
+        onFailed: async (failure) => {
+          await store.fail(failure);
+          progress.failed(failure);
+        },
+      });
+    } finally {
+      progress.stop();
+    }
+    return signal.aborted;
+  });
+  progress.end(store.directory);
+  if (interrupted) {
+    output.info("interrupted; the same command goes on with what is missing");
+    throw new Interrupted();
+  }
+  if (progress.failures > 0)
+    throw new Error(`${progress.failures} of ${todo.length} runs failed; the same command tries them again`);
+}

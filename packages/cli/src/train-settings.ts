@@ -1,0 +1,227 @@
+/** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
+import type { Method } from "tiedlora";
+import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
+import { LEARNING_RATES } from "tiedlora";
+import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
+import type { Modules } from "tiedlora";
+import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
+import type { Settings } from "./settings.ts";
+
+export const SCHEDULES = ["constant", "linear", "cosine"] as const;
+
+export interface DataSettings {
+  readonly data: string;
+  readonly promptColumn?: string;
+  readonly completionColumn?: string;
+  readonly separator?: string;
+  readonly seq: number;
+}
+
+export interface TrainSettings extends DataSettings {
+  readonly model: string;
+  readonly valid?: string;
+  readonly pack: boolean;
+  readonly initFrom?: string;
+  readonly initDigest?: string;
+  readonly method: MethodName;
+  readonly rank: number;
+  readonly alpha?: number;
+  readonly target: Modules;
+  readonly dropout: number;
+  readonly steps?: number;
+  readonly epochs?: number;
+  readonly batch: number;
+  readonly accumulate: number;
+  readonly lr: number;
+  readonly schedule: (typeof SCHEDULES)[number];
+  readonly warmup?: number;
+  readonly weightDecay: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly clip: number;
+  readonly checkpointing: boolean;
+  readonly evalEvery: number;
+  readonly patience?: number;
+  readonly saveEvery: number;
+  readonly log: readonly MetricFormat[];
+  readonly seed: number;
+  readonly backend: BackendName;
+  readonly out: string;
+}
+
+const DATA = "data";
+
+/** How examples are read; shared with the commands that do not train. */
+const DATA_SETTINGS: Settings<DataSettings> = {
+  data: {
+    group: DATA,
+    kind: path("path"),
+    about:
+      "examples: a .jsonl, .json, .csv, .tsv or .txt file, or a directory with train, valid and test files",
+    required: true,
+  },
+  promptColumn: {
+    group: DATA,
+    kind: text("name"),
+    about: "the field that holds the prompt, where it is not called prompt",
+  },
+  completionColumn: {
+    group: DATA,
+    kind: text("name"),
+    about: "the field that holds the completion; the loss is on it alone",
+  },
+  separator: {
+    group: DATA,
+    kind: text("text"),
+    about:
+      "put between every prompt and its completion, not learned, kept with the adapter (default: a space where there is none)",
+  },
+  seq: { group: DATA, kind: whole(2), about: "the most tokens of an example", fallback: 256 },
+};
+
+export const TRAIN_SETTINGS: Settings<TrainSettings> = {
+  model: {
+    group: "model",
+    kind: path("dir"),
+    about: "the base model: a Hugging Face directory",
+    required: true,
+  },
+  backend: {
+    group: "model",
+    kind: oneOf(BACKEND_NAMES),
+    about: `where to compute: cpu, webgpu, or reference (slow, float64)`,
+    fallback: "cpu",
+  },
+  ...DATA_SETTINGS,
+  valid: {
+    group: DATA,
+    kind: path("file"),
+    about: "examples that are held out; in a data directory, its valid file",
+  },
+  pack: {
+    group: DATA,
+    kind: flag,
+    about: "join short examples into sequences of --seq tokens",
+    fallback: false,
+  },
+  initFrom: {
+    group: "adapter",
+    kind: path("dir"),
+    about:
+      "an adapter to train on from: of train, peft or mlx-lm; method, rank, alpha and target are then its own",
+  },
+  initDigest: {
+    group: "adapter",
+    kind: text("sha256"),
+    about: "the SHA-256 of that adapter's tensors; with another it does not start",
+  },
+  method: { group: "adapter", kind: oneOf(METHOD_NAMES), about: METHOD_NAMES.join(", "), fallback: "tl6" },
+  rank: { group: "adapter", kind: whole(1), about: "rank of the update", fallback: 8 },
+  alpha: {
+    group: "adapter",
+    kind: number({ above: 0 }),
+    about: "scale of the update times its rank (default: the rank)",
+  },
+  target: {
+    group: "adapter",
+    kind: modules,
+    about: "what is adapted: qkv, all-linear, module names, or /pattern/",
+    fallback: "qkv",
+  },
+  dropout: {
+    group: "adapter",
+    kind: number({ min: 0, below: 1 }),
+    about: "dropout of the adapter's input",
+    fallback: 0,
+  },
+  steps: { group: "training", kind: whole(1), about: "training steps (default: 100)" },
+  epochs: {
+    group: "training",
+    kind: number({ above: 0 }),
+    about: "passes over the examples, instead of steps",
+  },
+  batch: { group: "training", kind: whole(1), about: "examples in memory at once", fallback: 4 },
+  accumulate: { group: "training", kind: whole(1), about: "batches a step", fallback: 1 },
+  lr: {
+    group: "training",
+    kind: number({ above: 0 }),
+    about:
+      "highest learning rate (default: the method's own, measured on a small model; larger ones want less)",
+    follows: ({ method }) => LEARNING_RATES[method],
+  },
+  schedule: {
+    group: "training",
+    kind: oneOf(SCHEDULES),
+    about: "how the learning rate falls: constant, linear or cosine",
+    fallback: "cosine",
+  },
+  warmup: {
+    group: "training",
+    kind: whole(0),
+    about: "steps over which the learning rate rises (default: a tenth of all, at most 50)",
+  },
+  weightDecay: {
+    group: "training",
+    kind: number({ min: 0 }),
+    about: "AdamW's weight decay",
+    fallback: 0.01,
+  },
+  beta1: {
+    group: "training",
+    kind: number({ min: 0, below: 1 }),
+    about: "AdamW's decay rate of the mean",
+    fallback: 0.9,
+  },
+  beta2: {
+    group: "training",
+    kind: number({ min: 0, below: 1 }),
+    about: "AdamW's decay rate of the square",
+    fallback: 0.98,
+  },
+  clip: {
+    group: "training",
+    kind: number({ above: 0 }),
+    about: "the largest norm of all gradients together",
+    fallback: 1,
+  },
+  checkpointing: {
+    group: "training",
+    kind: flag,
+    about: "compute activations twice instead of keeping them: less memory, more time",
+    fallback: false,
+  },
+  seed: { group: "training", kind: whole(0), about: "all randomness follows from it", fallback: 0 },
+  evalEvery: {
+    group: "run",
+    kind: whole(1),
+    about: "steps between evaluations on the held-out examples",
+    fallback: 50,
+  },
+  patience: {
+    group: "run",
+    kind: whole(1),
+    about: "stop after so many evaluations without a lower loss",
+  },
+  saveEvery: { group: "run", kind: whole(1), about: "steps between checkpoints", fallback: 100 },
+  log: {
+    group: "run",
+    kind: listOf(METRIC_FORMATS),
+    about: "files of metrics: jsonl, csv, tensorboard, or none",
+    fallback: METRIC_FORMATS,
+  },
+  out: {
+    group: "run",
+    kind: path("dir"),
+    about: "where the adapter, its checkpoints and logs are written",
+    required: true,
+  },
+};
+
+/** The method that the settings declare. */
+export function methodOf(
+  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">,
+): Method {
+  const { method, rank, alpha, target, dropout } = settings;
+  return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
+}

@@ -1,0 +1,296 @@
+/** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import type { Device } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
+import type { Decoder, Tokenizer } from "@tiedlora/models";
+import type { Adapter } from "tiedlora";
+import { packExamples, stepsPerEpoch } from "tiedlora";
+import type { Dataset } from "tiedlora";
+import type { EncodedExample } from "tiedlora";
+import { dataFile } from "tiedlora/internal/node";
+import { textFile } from "tiedlora/node";
+import { runIn, type RunResult } from "./run/run.ts";
+import { lastState, RunFolder } from "./run/run-folder.ts";
+import { isWriteError } from "tiedlora/internal/node";
+import { checkOut } from "./checks.ts";
+import { withDevice } from "./device.ts";
+import {
+  checkDataPaths,
+  checkLength,
+  checkModelDirectory,
+  describeData,
+  openData,
+  openModel,
+} from "./load.ts";
+import { interruptible } from "./interrupt.ts";
+import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
+import { ProgressLine } from "./progress.ts";
+import { runSettings } from "./run-file.ts";
+import { sampleOf } from "./sample.ts";
+import { addSettings, UsageError } from "./settings.ts";
+import { checkInitFrom, type Given, startAdapter, type Started } from "./start-adapter.ts";
+import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { settingsYaml } from "./yaml.ts";
+
+interface TrainFlags extends Record<string, unknown> {
+  readonly config?: string;
+  readonly resume?: true;
+  readonly restart?: true;
+  readonly json?: true;
+}
+
+const EXAMPLES = `
+Examples:
+  tiedlora train --model ./llama --data train.jsonl --method tl6 --rank 8 --steps 200 --lr 3e-3 --out ./adapter
+  tiedlora train --config run.yaml --rank 4 --out ./rank4
+  tiedlora train --resume --out ./adapter
+  tiedlora train --init-from ./adapter --model ./llama --data more.jsonl --steps 100 --out ./adapter2`;
+
+export function addTrain(program: Command, output: Output): void {
+  const command = program.command("train").description("fine-tune a model on examples, and save the adapter");
+  addSettings(command, TRAIN_SETTINGS)
+    .option("--resume", "go on with the run in --out from its last checkpoint, with its settings")
+    .option("--restart", "throw away an unfinished run in --out")
+    .option("--json", "print one JSON object a step instead of the progress line")
+    .addHelpText("after", EXAMPLES)
+    .action(async (flags: TrainFlags) => {
+      const { settings, given, resume } = await runSettings(flags);
+      await checkOut(settings.out);
+      const folder = await RunFolder.open(
+        settings.out,
+        resume ? "resume" : flags.restart ? "restart" : "new",
+      );
+      try {
+        if ((await trainIn(folder, { settings, given }, output, flags)) === "interrupted")
+          throw new Interrupted();
+      } finally {
+        await folder.close();
+      }
+    });
+}
+
+async function trainIn(
+  folder: RunFolder,
+  { settings, given }: Given,
+  output: Output,
+  { resume, json }: TrainFlags,
+): Promise<RunResult["ended"]> {
+  if (folder.last === null) await checkInitFrom(settings);
+  await checkModelDirectory(settings.model);
+  await checkDataPaths(settings);
+  await checkLength(settings.model, settings.seq);
+  return withDevice(settings.backend, (device) =>
+    trainCommand({ folder, settings, given, output, device, resume: resume === true, json: json === true }),
+  );
+}
+
+interface Context extends Given {
+  readonly folder: RunFolder;
+  readonly output: Output;
+  readonly device: Device;
+  readonly resume: boolean;
+  readonly json: boolean;
+}
+
+interface Prepared extends Started {
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+  readonly padId: number;
+  readonly dataset: Dataset;
+  readonly valid: Dataset | null;
+}
+
+async function trainCommand(context: Context): Promise<RunResult["ended"]> {
+  const { output } = context;
+  const prepared = await prepare(context);
+  const { settings } = prepared;
+  await showSample(output, "before", prepared, settings);
+  const result = await runTraining(context, prepared).catch(async (error: unknown) => {
+    if (isWriteError(error) || error instanceof OutputError) await announceSaved(context);
+    throw error;
+  });
+  await showSample(output, "after", prepared, settings);
+  conclude(output, settings, result);
+  return result.ended;
+}
+
+/** Loads everything and puts the adapter on the model; nothing has been written yet. */
+async function prepare({ folder, given, output, device, ...context }: Context): Promise<Prepared> {
+  const asked = context.settings;
+  const file = (await dataFile(asked.data, "train"))!; // throws where there is none
+  const validFile =
+    asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
+  checkPatience(asked, validFile !== null);
+  const { model, tokenizer, padId } = await openModel(asked.model, device);
+  const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
+  const { method } = adapter;
+  model.checkpointing = settings.checkpointing;
+  const dataset = await openData(file, tokenizer, settings, model.config);
+  const valid = validFile && (await openData(validFile, tokenizer, settings, model.config));
+  const { trainable } = adapter.count();
+  output.info(
+    `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
+      `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules`,
+  );
+  describeData(output, file.name, dataset, settings.seq);
+  if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
+  return { settings, model, tokenizer, padId, dataset, valid, adapter };
+}
+
+async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
+  const { folder, output, resume, json } = context;
+  const { settings, model, padId, dataset, valid, adapter } = prepared;
+  const examples = trainedOn(dataset, settings);
+  const steps = stepsOf(settings, examples.length);
+  if (resume) announceResume(context, steps);
+  const progress = new ProgressLine(output, json);
+  return interruptible(async (signal) => {
+    try {
+      return await runIn(folder, {
+        model,
+        adapter,
+        optimizer: optimizerOf(adapter, settings, steps),
+        directory: settings.out,
+        examples,
+        valid: valid?.examples,
+        fingerprint: dataset.fingerprint,
+        steps,
+        batch: settings.batch,
+        accumulate: settings.accumulate,
+        maxLength: settings.seq,
+        seed: settings.seed,
+        padId,
+        evalEvery: settings.evalEvery,
+        patience: settings.patience,
+        saveEvery: settings.saveEvery,
+        log: settings.log,
+        resume,
+        settings: settingsYaml(TRAIN_SETTINGS, absolute(settings)),
+        provenance: provenanceOf(settings, steps),
+        signal,
+        onStart: (evaluation) => progress.baseline(evaluation),
+        onStep: (report, evaluation) => progress.report(report, evaluation),
+      });
+    } finally {
+      progress.end();
+    }
+  });
+}
+
+/** Throws if a run is to stop early by held-out examples that it has not got. */
+export function checkPatience({ patience }: TrainSettings, held: boolean): void {
+  if (patience === undefined || held) return;
+  throw new UsageError(
+    `--patience ${patience}: there are no held-out examples to stop by; give them by --valid, or leave --patience out`,
+  );
+}
+
+/** The examples as they go into batches. */
+export function trainedOn({ examples }: Dataset, { pack, seq }: TrainSettings): readonly EncodedExample[] {
+  return pack ? packExamples(examples, seq) : examples;
+}
+
+const DEFAULT_STEPS = 100;
+
+export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, examples: number): number {
+  if (epochs === undefined) return steps ?? DEFAULT_STEPS;
+  const whole = epochs * stepsPerEpoch(examples, batch, accumulate);
+  return Math.max(1, Math.ceil(whole - 1e-9)); // 0.1 epochs of 30 steps are 3.0000000000000004
+}
+
+const RATES = {
+  constant: (lr: number, { warmup }: { warmup: number }): optim.Schedule => optim.constant(lr, { warmup }),
+  linear: optim.linear,
+  cosine: optim.cosine,
+} as const;
+
+function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.AdamW {
+  const { lr, schedule, weightDecay, beta1, beta2, clip } = settings;
+  const warmup = Math.min(settings.warmup ?? Math.min(50, Math.ceil(steps / 10)), steps);
+  return optim.adamW(adapter.parameters(), {
+    lr: RATES[schedule](lr, { warmup, steps }),
+    betas: [beta1, beta2],
+    weightDecay,
+    clipNorm: clip,
+  });
+}
+
+function announceResume({ folder, output }: Context, steps: number): void {
+  for (const note of folder.notes) output.info(`${paint("yellow", "note:")} ${note}`);
+  output.info(
+    folder.last === null
+      ? `there is no checkpoint in ${folder.directory} yet: starting at the beginning`
+      : `going on after step ${folder.last.step} of ${steps}`,
+  );
+}
+
+async function announceSaved({ folder, output }: Context): Promise<void> {
+  const { directory } = folder;
+  const last = folder.replaces ? null : await lastState(directory).catch(() => null);
+  if (last !== null && !last.finished)
+    output.info(
+      `step ${last.step} is saved; when there is space, go on with: tiedlora train --resume --out ${shellWord(directory)}`,
+    );
+}
+
+async function showSample(
+  output: Output,
+  when: "before" | "after",
+  { model, tokenizer, dataset }: Prepared,
+  { separator }: TrainSettings,
+): Promise<void> {
+  const { prompt, completion } = await sampleOf(model, tokenizer, dataset.sample, separator);
+  output.info(`${paint("dim", `${when} training:`)} ${prompt}${paint("cyan", completion)}`);
+}
+
+function conclude(output: Output, settings: TrainSettings, { ended, steps, saved, best }: RunResult): void {
+  const { out, model } = settings;
+  if (ended === "early")
+    output.info(
+      `stopped early at step ${steps}: no lower validation loss in ${settings.patience} evaluations`,
+    );
+  if (saved === null) {
+    output.info(
+      `interrupted after step ${steps}, before the first checkpoint: what was in ${out} is still there`,
+    );
+    return;
+  }
+  if (best !== null)
+    output.info(`the best step is ${saved}, with a validation loss of ${best.loss.toFixed(4)}`);
+  output.info(`adapter saved in ${out}`);
+  if (ended === "interrupted") {
+    output.info(
+      `interrupted after step ${steps}; go on with: tiedlora train --resume --out ${shellWord(out)}`,
+    );
+  } else {
+    const words = ["--model", model, "--adapter", out].map(shellWord).join(" ");
+    output.info(paint("dim", `try it: tiedlora generate ${words} --prompt "..."`));
+  }
+}
+
+function provenanceOf(settings: TrainSettings, steps: number): Record<string, string> {
+  const { model, data, separator, initFrom, initDigest } = settings;
+  const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
+  const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
+  return {
+    base_model: model,
+    data,
+    ...(separator !== undefined && { separator }),
+    ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
+    ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
+  };
+}
+
+/** With paths that mean the same from every directory. */
+function absolute(settings: TrainSettings): TrainSettings {
+  const { model, data, valid, initFrom, out } = settings;
+  return {
+    ...settings,
+    model: resolve(model),
+    data: resolve(data),
+    out: resolve(out),
+    ...(valid !== undefined && { valid: resolve(valid) }),
+    ...(initFrom !== undefined && { initFrom: resolve(initFrom) }),
+  };
+}

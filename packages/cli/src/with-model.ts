@@ -1,0 +1,90 @@
+/** What the commands that use a model have in common: a model, an adapter on it or not, and a device. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { type Device, isRecord, parseJsonObject } from "@tiedlora/core";
+import { directoryFiles } from "@tiedlora/core/node";
+import type { Decoder } from "@tiedlora/models";
+import { loadModel, type Pretrained } from "@tiedlora/models/node";
+import type { Adapter } from "tiedlora";
+import { CONFIG_FILE } from "tiedlora/internal";
+import { readProvenance } from "tiedlora";
+import { loadAdapter } from "tiedlora/node";
+import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
+import { checkModelDirectory, openModel } from "./load.ts";
+import { oneOf, path } from "./options.ts";
+import { UsageError } from "./settings.ts";
+
+export interface ModelFlags {
+  readonly model?: string;
+  readonly adapter?: string;
+  readonly backend: BackendName;
+}
+
+/** Adds --model, --adapter and --backend. */
+export function addModelFlags(command: Command): Command {
+  return command
+    .option("--model <dir>", "the base model (default: the one that the adapter was trained on)", path)
+    .option("--adapter <dir>", "an adapter: of train, of peft or of mlx-lm (default: the model alone)", path)
+    .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
+}
+
+export interface OpenedModel {
+  readonly model: Decoder;
+  readonly adapter: Adapter | null;
+  /** What the adapter's prompts were followed by in training, if that was chosen. */
+  readonly separator: string | undefined;
+  /** Where the model was found. */
+  readonly directory: string;
+}
+
+export interface Opened extends OpenedModel, Pick<Pretrained, "tokenizer" | "padId"> {}
+
+/** Loads what the flags say, and closes the device afterwards. */
+export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => Promise<T>): Promise<T> {
+  return withLoaded(flags, openModel, ({ model, tokenizer, padId }, rest) =>
+    work({ model, tokenizer, padId, ...rest }),
+  );
+}
+
+/** The same without a tokenizer, which the model's directory then need not have. */
+export async function withModelAlone<T>(
+  flags: ModelFlags,
+  work: (opened: OpenedModel) => Promise<T>,
+): Promise<T> {
+  const load = async (directory: string, device: Device): Promise<{ model: Decoder }> => ({
+    model: await loadModel(directory, { device }),
+  });
+  return withLoaded(flags, load, ({ model }, rest) => work({ model, ...rest }));
+}
+
+async function withLoaded<L extends { readonly model: Decoder }, T>(
+  flags: ModelFlags,
+  load: (directory: string, device: Device) => Promise<L>,
+  work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
+): Promise<T> {
+  const directory = await modelOf(flags);
+  await checkModelDirectory(directory);
+  return withDevice(flags.backend, async (device) => {
+    const loaded = await load(directory, device);
+    const adapter = flags.adapter === undefined ? null : await loadAdapter(loaded.model, flags.adapter);
+    const { separator } =
+      flags.adapter === undefined ? {} : await readProvenance(await directoryFiles(flags.adapter));
+    return work(loaded, { adapter, separator, directory });
+  });
+}
+
+/** The model of the flags, or the one that the adapter's config names. */
+async function modelOf({ model, adapter }: ModelFlags): Promise<string> {
+  if (model !== undefined) return model;
+  if (adapter === undefined) throw new UsageError("--model is missing: give a Hugging Face directory");
+  const path = join(adapter, CONFIG_FILE);
+  const text = await readFile(path, "utf8").catch(() => null);
+  if (text === null)
+    throw new UsageError(`--adapter ${adapter}: there is no ${CONFIG_FILE} in it; expected an adapter`);
+  const config = parseJsonObject(text, path);
+  const base = isRecord(config) ? config["base_model_name_or_path"] : null;
+  if (typeof base !== "string" || base === "")
+    throw new UsageError(`--model is missing, and ${path} does not say which it was trained on`);
+  return base;
+}

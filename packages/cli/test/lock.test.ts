@@ -1,0 +1,161 @@
+/** A folder belongs to one process: a second one is told whose it is, and one that was killed leaves nothing in the way. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { suite, test } from "node:test";
+import { lock, withLock } from "../src/run/lock.ts";
+import { ended, start, startScript, tiedlora } from "./support/command.ts";
+import { temporary, writeExamples, writeModel, writeSums } from "./support/model-directory.ts";
+
+const folder = temporary();
+const at = (...names: string[]): string => join(folder, ...names);
+await writeModel(at("model"));
+writeExamples(at("train.jsonl"));
+writeSums(at("data"));
+
+const training = (out: string, ...more: string[]): string[] => [
+  "train",
+  ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${at(out)} --seq 32 --rank 2`.split(" "),
+  ..."--backend reference --steps 100000 --save-every 5 --json".split(" "),
+  ...more,
+];
+
+const locks = (directory: string): string[] =>
+  readdirSync(directory).filter((name) => name.startsWith(".lock."));
+
+/** The name of a lock: of a process of this machine that has ended, unless something else is said. */
+function lockName({ pid = 0, start = "1-1", host = hostname() } = {}): string {
+  const dead = pid === 0 ? spawnSync(process.execPath, ["--version"]).pid : pid;
+  return `.lock.${dead}.${start}.${encodeURIComponent(host)}`;
+}
+
+/** A folder with such a lock in it. */
+function lockedFolder(name: string, of: Parameters<typeof lockName>[0] = {}): { path: string; file: string } {
+  const path = at(name);
+  const file = lockName(of);
+  mkdirSync(path, { recursive: true });
+  writeFileSync(join(path, file), "");
+  return { path, file };
+}
+
+suite("two trainings into one folder", () => {
+  test("the second is refused and says whose the folder is; the first does not notice", async () => {
+    const first = start(...training("one"));
+    await new Promise((resolve) => first.stdout!.once("data", resolve));
+    assert.equal(locks(at("one")).length, 1);
+    for (const how of [[], ["--restart"], ["--resume"]]) {
+      const { code, info } = await tiedlora(...training("one", ...how));
+      assert.equal(code, 1);
+      const expected = `${at("one")} is in use by process ${first.pid} on this machine, ${hostname()}: wait for it`;
+      assert.ok(info.includes(expected), info);
+    }
+    const into = ["--model", at("model"), "--backend", "reference", "--adapter", at("adapter")];
+    const exported = await tiedlora("export", ...into, "--format", "native", "--force", "--out", at("one"));
+    assert.match(exported.info, /is in use by process/);
+    const end = ended(first);
+    first.kill("SIGINT");
+    const { code, info } = await end;
+    assert.equal(code, 130, info);
+    assert.deepEqual(locks(at("one")), [], "it gave the folder back");
+  });
+
+  test("after a kill the folder is free, and what was left of the lock goes", async () => {
+    const first = start(...training("killed"));
+    await new Promise((resolve) => first.stdout!.once("data", resolve));
+    const end = ended(first);
+    first.kill("SIGKILL");
+    await end;
+    assert.equal(locks(at("killed")).length, 1);
+    const { code, info } = await tiedlora("train", "--resume", "--out", at("killed"), "--steps", "1");
+    assert.equal(code, 0, info);
+    assert.deepEqual(locks(at("killed")), []);
+  });
+
+  test("a second Ctrl-C does not leave the folder locked", async () => {
+    const child = startScript("terminal.ts", ...training("twice"));
+    await new Promise((resolve) => child.stdout!.once("data", resolve));
+    const end = ended(child);
+    child.kill("SIGINT");
+    assert.equal((await end).code, 130);
+    assert.deepEqual(locks(at("twice")), []);
+  });
+});
+
+test("two sweeps into one folder: the second is refused", async () => {
+  const file = at("grid.yaml");
+  writeFileSync(
+    file,
+    `on: { model: ${at("model")}, tasks: [gsm8k], data: ${at("data")}, seq: 32, loss-only: true }
+out: ${at("sweep")}
+vary: { method: [lora], rank: 2 }
+train: { steps: 1000000, batch: 2, lr: 0.01 }
+evaluate: { every: 50, test: 4 }
+`,
+  );
+  const first = start("sweep", file, "--json", "--parallel", "1");
+  const end = ended(first);
+  await new Promise((resolve) => first.stdout!.once("data", resolve));
+  const { code, info } = await tiedlora("sweep", file);
+  assert.deepEqual([code, info.includes(`in use by process ${first.pid} on this machine`)], [1, true], info);
+  first.kill("SIGINT");
+  await end;
+  assert.deepEqual(locks(at("sweep")), []);
+});
+
+suite("a lock", () => {
+  test("of a process that has ended is taken over, also if its number is another's by now", async () => {
+    for (const of of [{}, { pid: process.ppid }, { pid: process.pid }]) {
+      if (of.pid !== undefined && !existsSync("/proc/self/stat")) continue; // a start that is not known counts as its own
+      const { path, file } = lockedFolder(`stale-${of.pid ?? "dead"}`, of);
+      await withLock(path, async () => {
+        assert.ok(!locks(path).includes(file));
+        assert.equal(locks(path).length, 1);
+        return Promise.resolve();
+      });
+      assert.deepEqual(readdirSync(path), []);
+    }
+  });
+
+  test("of another machine is not, and the message says which file to delete", async () => {
+    const { path, file } = lockedFolder("elsewhere", { pid: 7, host: "other.host/x" });
+    const old = new Date(Date.now() - 60_000);
+    utimesSync(join(path, file), old, old);
+    await assert.rejects(lock(path), (error: Error) => {
+      assert.equal(error.name, "FolderInUseError");
+      assert.ok(error.message.includes("process 7 on another machine, other.host/x"), error.message);
+      assert.ok(error.message.includes(`delete ${join(path, file)}`), error.message);
+      return true;
+    });
+    assert.deepEqual(readdirSync(path), [file]);
+  });
+
+  test("is not given twice within a process, and is free again afterwards", async () => {
+    const path = at("own");
+    const release = await lock(path);
+    await assert.rejects(lock(path), /is in use by process \d+ on this machine/);
+    await release();
+    await (
+      await lock(path)
+    )();
+    assert.ok(!existsSync(path), "a folder that was made for it, and stayed empty, is gone");
+  });
+
+  test("that some want at the same moment, over one that is stale, is given to exactly one of them", async () => {
+    const [racers, rounds] = [4, 4];
+    const paths = Array.from({ length: rounds }, (_, i) => lockedFolder(`race-${i}`).path);
+    const children = Array.from({ length: racers }, () => startScript("racer.ts", ...paths));
+    await Promise.all(children.map((child) => new Promise((resolve) => child.stdout!.once("data", resolve))));
+    const begin = Date.now() + 300;
+    const ends = children.map(ended);
+    for (const child of children) child.stdin!.end(String(begin));
+    const won = new Map<string, number>();
+    for (const { code, out, info } of await Promise.all(ends)) {
+      assert.equal(code, 0, info);
+      for (const [, path] of out.matchAll(/^won (.*)$/gm)) won.set(path!, (won.get(path!) ?? 0) + 1);
+    }
+    assert.deepEqual([...won.values()], paths.map(() => 1)); // prettier-ignore
+    for (const path of paths) assert.deepEqual(readdirSync(path), [".kept"], readFileSync(join(path, ".kept"), "utf8")); // prettier-ignore
+  });
+});

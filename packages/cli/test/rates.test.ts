@@ -1,0 +1,100 @@
+/** The table of learning rates: one for the library, the command line, sweeps and the page; it says what was measured. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { suite, test } from "node:test";
+import {
+  DEFAULT_LEARNING_RATE,
+  defineMethod,
+  init,
+  LEARNING_RATES,
+  METHOD_NAMES,
+  methodByName,
+  type MethodName,
+  type MethodSpec,
+  tiedLora,
+} from "tiedlora";
+import { methodFromRecipe } from "../../tiedlora/src/methods/rebuild.ts";
+import { BASELINE, type RunConfig } from "../../experiments/src/sweep/config.ts";
+import { expandSweep } from "../../experiments/src/sweep/expand.ts";
+import { parseSweep } from "../../experiments/src/sweep/spec.ts";
+import { tiedlora } from "./support/command.ts";
+import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
+
+const runsOf = (text: string): RunConfig[] =>
+  expandSweep(parseSweep(text, "sweep.yaml")).filter(({ method }) => method !== BASELINE);
+
+suite("the table of learning rates", () => {
+  test("is what the paper's grid was trained with", () => {
+    const file = join(import.meta.dirname, "../../../examples/paper-grid.yaml");
+    const runs = runsOf(readFileSync(file, "utf8"));
+    assert.equal(new Set(runs.map(({ method }) => method)).size, 8);
+    for (const { method, lr } of runs) assert.equal(lr, LEARNING_RATES[method as MethodName], method);
+  });
+
+  test("is what every method of the library carries, at any rank, and after it was in a file", () => {
+    for (const name of METHOD_NAMES) {
+      for (const rank of [2, 64]) {
+        const method = methodByName(name, { rank });
+        assert.equal(method.learningRate, LEARNING_RATES[name], name);
+        assert.equal(methodFromRecipe(method.recipe, "adapter").learningRate, LEARNING_RATES[name], name);
+      }
+    }
+  });
+
+  test("holds for a member of the family that trains the same factors, in any order", () => {
+    assert.equal(tiedLora({ trained: ["u", "v"] }).learningRate, LEARNING_RATES.vera);
+    assert.equal(tiedLora({ trained: ["A", "v"], tied: { blocks: 2 } }).learningRate, LEARNING_RATES.tl2);
+    assert.equal(tiedLora({ trained: ["v", "u", "A"] }).learningRate, DEFAULT_LEARNING_RATE);
+  });
+
+  test("gives a sweep that names no rate each method's own", () => {
+    const text = "on: { tasks: choice }\nout: x\nvary: { method: [lora, vera, tl6], rank: 2 }\n";
+    assert.deepEqual(
+      runsOf(text).map(({ method, lr }) => [method, lr]),
+      (["lora", "vera", "tl6"] as const).map((name) => [name, LEARNING_RATES[name]]),
+    );
+  });
+});
+
+suite("a method of one's own", () => {
+  const spec: MethodSpec<"A" | "B"> = {
+    name: "own",
+    factors: {
+      A: { shape: ["rank", "in"], init: init.normal() },
+      B: { shape: ["out", "rank"], init: init.zeros() },
+    },
+    lowRank: ({ A, B }) => ({ A, B }),
+  };
+
+  test("carries the rate of its declaration, or the default", () => {
+    assert.equal(defineMethod({ ...spec, learningRate: 0.004 }).learningRate, 0.004);
+    assert.equal(defineMethod(spec).learningRate, DEFAULT_LEARNING_RATE);
+  });
+
+  test("is refused with a rate that is none", () => {
+    for (const learningRate of [0, -1, NaN, Infinity]) {
+      assert.throws(() => defineMethod({ ...spec, learningRate }), {
+        name: "RangeError",
+        message: `own: learningRate ${learningRate} given; expected a finite number above 0`,
+      });
+    }
+  });
+});
+
+test("train takes the method's rate where none is given, and keeps it with the run", async () => {
+  const folder = temporary();
+  await writeModel(join(folder, "model"));
+  writeExamples(join(folder, "train.jsonl"));
+  const train = async (out: string, ...more: string[]): Promise<string> => {
+    const given = ["--model", join(folder, "model"), "--data", join(folder, "train.jsonl")];
+    const small = "--steps 2 --batch 2 --seq 32 --rank 2 --warmup 0 --backend reference --json".split(" ");
+    const result = await tiedlora("train", ...given, "--out", join(folder, out), ...small, ...more);
+    assert.equal(result.code, 0, result.info);
+    const [first] = result.out.split("\n").map((line) => JSON.parse(line) as { lr: number });
+    return `${first!.lr}, ${/^lr: .*/m.exec(readFileSync(join(folder, out, "run.yaml"), "utf8"))?.[0]}`;
+  };
+  assert.equal(await train("vera", "--method", "vera"), "0.1, lr: 0.1");
+  assert.equal(await train("lora", "--method", "lora"), "0.01, lr: 0.01");
+  assert.equal(await train("given", "--method", "lora", "--lr", "0.005"), "0.005, lr: 0.005");
+});

@@ -1,0 +1,279 @@
+/** Reports: means with intervals, the smallest good adapter, tables for other programs, and one page that needs no other file. */
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { writeReport } from "../../experiments/src/node/report.ts";
+import { RunStore } from "../../experiments/src/node/sweep/store.ts";
+import { chartsOf } from "../../experiments/src/report/charts.ts";
+import { runsCsv, summaryCsv } from "../../experiments/src/report/csv.ts";
+import { reportHtml } from "../../experiments/src/report/html.ts";
+import { interval } from "../../experiments/src/report/stats.ts";
+import { ALL_TASKS, summarize } from "../../experiments/src/report/summary.ts";
+import { BASELINE, type RunConfig, runId, type RunResult } from "../../experiments/src/sweep/config.ts";
+import { expandSweep } from "../../experiments/src/sweep/expand.ts";
+import { parseSweep } from "../../experiments/src/sweep/spec.ts";
+import { tiedlora } from "./support/command.ts";
+
+const close = (actual: number, expected: number): void =>
+  assert.ok(Math.abs(actual - expected) < 1e-9, `${actual}, expected ${expected}`);
+
+test("an interval is the mean ± t · s / √n", () => {
+  assert.deepEqual(interval([5]), { mean: 5, half: null, count: 1 });
+  const three = interval([1, 2, 3]);
+  assert.equal(three.mean, 2);
+  close(three.half!, 4.303 / Math.sqrt(3)); // s = 1, two degrees of freedom
+  close(interval([4, 4, 4, 4]).half!, 0);
+  close(interval([0, 2]).half!, 12.706 * Math.sqrt(2 / 2)); // s² = 2
+  assert.ok(
+    Math.abs(
+      interval(Array.from({ length: 100 }, (_, i) => i % 2)).half! - 1.96 * Math.sqrt(0.2525252525 / 100),
+    ) < 1e-6,
+  );
+  assert.throws(() => interval([]), /no values/);
+});
+
+const SWEEP = `on: { tasks: [choice, summary] }
+out: x
+vary: { method: [lora, tl6], rank: [2, 8], seed: [0, 1] }
+`;
+const SIZE: Readonly<Record<string, number>> = { "lora 2": 200, "lora 8": 800, "tl6 2": 30, "tl6 8": 120 };
+const QUALITY: Readonly<Record<string, number>> = { "lora 2": 90, "lora 8": 80, "tl6 2": 85, "tl6 8": 89.5 };
+
+function resultOf(config: RunConfig, score: number): RunResult {
+  const { method, rank, seed, task } = config;
+  const metric = task === "choice" ? "accuracy" : "ROUGE-L";
+  return {
+    id: runId(config), config, trainable: SIZE[`${method} ${rank}`] ?? 0, total: 1000, steps: 4, bestStep: 4,
+    curve: [[2, 1], [4, 0.5]], valid: method === BASELINE ? [] : [[2, 1 + seed], [4, 0.5 + seed]],
+    test: { count: 10, skipped: 0, loss: 1, perplexity: Math.E, scores: { [metric]: score } },
+    samples: [{ prompt: 'He said, "<b>" & went', text: "</script><script>alert(1)</script>", answer: "x" }],
+    seconds: 3, tokensPerSecond: 100, device: "cpu", note: null,
+  }; // prettier-ignore
+}
+
+/** Seeds differ by ±1, tasks by 2. */
+const RESULTS = expandSweep(parseSweep(SWEEP, "x")).map((config) => {
+  const mean = QUALITY[`${config.method} ${config.rank}`] ?? 10;
+  const spread = config.method === BASELINE ? 0 : config.seed === 0 ? -1 : 1;
+  return resultOf(config, mean + spread + (config.task === "choice" ? 1 : -1));
+});
+
+test("groups are means over seeds; averages are means over tasks, seed by seed", () => {
+  const { groups, averages, tasks, methods, ranks, baselines } = summarize(RESULTS);
+  assert.deepEqual(
+    [tasks, methods, ranks],
+    [
+      ["choice", "summary"],
+      ["lora", "tl6"],
+      [2, 8],
+    ],
+  );
+  assert.equal(groups.length, 8);
+  const choice = groups.find((g) => g.task === "choice" && g.method === "tl6" && g.rank === 8)!;
+  close(choice.quality.mean, 90.5);
+  close(choice.quality.half!, 12.706); // ±1 around the mean
+  assert.deepEqual([choice.trainable, choice.measure.name, choice.quality.count], [120, "accuracy", 2]);
+  const all = averages.find((g) => g.method === "lora" && g.rank === 2)!;
+  close(all.quality.mean, 90);
+  close(all.quality.half!, 12.706);
+  assert.equal(baselines.get("summary")!.test.scores["ROUGE-L"], 9);
+});
+
+test("the smallest adapter within 1 % of LoRA's best, for all tasks and for each", () => {
+  const { smallest } = summarize(RESULTS);
+  assert.deepEqual(
+    smallest.map(({ task, lora, found }) => [task, lora.rank, found.method, found.rank]),
+    [
+      [ALL_TASKS, 2, "tl6", 8],
+      ["choice", 2, "tl6", 8],
+      ["summary", 2, "tl6", 8],
+    ],
+  );
+  assert.deepEqual(summarize(RESULTS.filter(({ config }) => config.method === "tl6")).smallest, []);
+});
+
+test("where only the loss was measured, less is better", () => {
+  const results = RESULTS.map((run) => ({
+    ...run,
+    config: { ...run.config, lossOnly: true },
+    test: {
+      ...run.test,
+      scores: run.config.task === "choice" ? run.test.scores : {}, // by likelihood, without generating anything
+      perplexity: 100 - Object.values(run.test.scores)[0]!,
+    },
+  }));
+  const { groups, averages, smallest } = summarize(results);
+  for (const { measure } of groups) assert.deepEqual(measure, { name: "perplexity", higherIsBetter: false });
+  assert.deepEqual(averages, []);
+  // LoRA's best perplexity is 9 and 11; TL6's 9.5 and 11.5 are more than 1 % above.
+  assert.deepEqual(
+    smallest.map(({ found }) => `${found.method} ${found.rank}`),
+    ["lora 2", "lora 2"],
+  );
+});
+
+test("of several learning rates the validation loss decides, not the test", () => {
+  const [first] = RESULTS.filter(({ config }) => config.method === "tl6");
+  const other: RunResult = {
+    ...first!,
+    config: { ...first!.config, lr: 0.5 },
+    valid: [[4, 0.1]],
+    test: { ...first!.test, scores: { accuracy: 1 } },
+  };
+  const { groups } = summarize([first!, other]);
+  assert.equal(groups.length, 1);
+  assert.equal(groups[0]!.quality.mean, 1);
+  assert.deepEqual([groups[0]!.chosen, groups[0]!.variants], [{ lr: 0.5 }, 2]);
+});
+
+test("the report says which values won, from how many, and how that was decided", () => {
+  const rates = (text: string): string =>
+    text.replace("seed: [0, 1]", "seed: [0, 1], lr: [0.1, 0.5], batch: [4, 8]");
+  const results = expandSweep(parseSweep(rates(SWEEP), "x")).map((config) => {
+    const best = config.task === "choice" || config.method === "lora" ? 0.5 : 0.1;
+    const result = resultOf(config, config.lr === best ? 1 : 90); // the worst in the test
+    const loss = (config.lr === best ? 0.1 : 0.2) + (config.batch === 8 ? 0 : 0.01);
+    return config.method === BASELINE ? result : { ...result, valid: [[4, loss]] as const };
+  });
+  const summary = summarize(results);
+  for (const { task, method, chosen, variants } of summary.groups)
+    assert.deepEqual(
+      [chosen, variants],
+      [{ lr: task === "choice" || method === "lora" ? 0.5 : 0.1, batch: 8 }, 4],
+    );
+  assert.deepEqual(
+    summary.averages.map(({ method, chosen }) => [method, chosen]),
+    [2, 8].flatMap(() => [
+      ["lora", { lr: 0.5, batch: 8 }],
+      ["tl6", { batch: 8 }],
+    ]),
+    "where tasks disagree, no value is that of all",
+  ); // prettier-ignore
+  const html = reportHtml(
+    { title: "t", results, failures: [], summary, spec: null, missing: [], leftOut: [] },
+    { scripts: [], styles: [], digest: () => "" },
+  );
+  assert.match(
+    html,
+    /Where lr, batch varied too, .* lowest validation loss .* the test set decided nothing\./,
+  );
+  assert.match(html, /<th>chosen by validation<\/th>/);
+  assert.match(html, /<td>lr 0\.5, batch 8 \(of 4\)<\/td>/);
+  const [header, ...rows] = summaryCsv(summary).trimEnd().split("\r\n");
+  assert.ok(header!.endsWith(",variants,chosen_lr,chosen_steps,chosen_batch,chosen_dropout,chosen_target"));
+  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,"), rows[0]);
+  for (const row of rows) assert.equal(row.split(",").length, header!.split(",").length);
+});
+
+test("charts have a line for each method, by size and by rank, and learning curves for each rank", () => {
+  const charts = chartsOf(summarize(RESULTS));
+  const ids = charts.map(({ id }) => id);
+  assert.deepEqual(ids, [
+    "size-all-tasks", "size-choice", "size-summary", "rank-all-tasks", "rank-choice", "rank-summary",
+    "curve-choice-2", "curve-summary-2", "curve-choice-8", "curve-summary-8",
+  ]); // prettier-ignore
+  const [bySize] = charts;
+  assert.deepEqual(
+    bySize!.series.map(({ label, points }) => [label, points.map(([x]) => x)]),
+    [
+      ["lora", [200, 800]],
+      ["tl6", [30, 120]],
+    ],
+  );
+  assert.equal(bySize!.baseline, 10);
+  assert.equal(new Set(bySize!.series.map(({ color }) => color)).size, 2);
+  assert.deepEqual(charts.at(-1)!.series[0]!.points, [[2, 1.5, null], [4, 1, null]]); // prettier-ignore
+});
+
+test("tables: one row a run and one a group, quoted as RFC 4180 says", () => {
+  const rows = runsCsv([{ ...RESULTS[2]!, device: 'a "b", c' }]).split("\r\n");
+  assert.match(rows[0]!, /^id,model,task,method,rank,seed,lr,.*,test_perplexity,accuracy,seconds/);
+  assert.ok(rows[1]!.endsWith(',"a ""b"", c"'));
+  assert.equal(rows[0]!.split(",").length, rows[1]!.split(",").length - 1);
+  const groups = summaryCsv(summarize(RESULTS)).trimEnd().split("\r\n");
+  assert.equal(groups.length, 1 + 8 + 4);
+  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,");
+});
+
+test("the page holds all it needs, and text from runs cannot become markup", () => {
+  const html = reportHtml(
+    {
+      title: "A <b>",
+      results: RESULTS,
+      failures: [{ id: "bad", config: RESULTS[0]!.config, message: "the loss is NaN & <more>" }],
+      summary: summarize(RESULTS),
+      spec: SWEEP,
+      missing: [],
+      leftOut: ["<i>old</i>"],
+    },
+    { scripts: ["const a = 1;"], styles: ["b{}"], digest: () => "abc=" },
+  );
+  assert.match(html, /content="default-src &#39;none&#39;; script-src &#39;sha256-abc=&#39;;/);
+  assert.ok(html.includes("<h1>A &lt;b&gt;</h1>"));
+  assert.ok(html.includes("the loss is NaN &amp; &lt;more&gt;") && html.includes("&lt;i&gt;old"));
+  assert.ok(!html.includes("<script>alert"));
+  assert.doesNotMatch(html, /(src|href)="(?!data:,")/);
+  assert.ok(
+    html.includes("const a = 1;") && html.includes("b{}") && html.includes("vary: { method: [lora, tl6]"),
+  );
+  for (const { id } of RESULTS) assert.ok(html.includes(id));
+});
+
+test("a folder's report is written beside its results; one without results says what to do", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "tiedlora-report-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const store = new RunStore(directory);
+  await store.prepare(SWEEP);
+  await assert.rejects(
+    writeReport(directory, directory, { title: "t" }),
+    /has no finished runs; tiedlora sweep writes them/,
+  );
+  for (const result of RESULTS) await store.finish(result);
+  const { files, runs } = await writeReport(directory, join(directory, "out"), { title: "t" });
+  assert.deepEqual(
+    [files.map((file) => file.slice(directory.length + 5)), runs],
+    [["report.html", "runs.csv", "summary.csv"], RESULTS.length],
+  );
+  const html = await readFile(files[0]!, "utf8");
+  assert.ok(html.includes("uPlot") && html.length > 40_000);
+});
+
+test("only runs of the sweep's file count; those of an earlier version of it are named and left out", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "tiedlora-report-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const store = new RunStore(directory);
+  assert.equal(await store.prepare(SWEEP), "new");
+  for (const result of RESULTS) await store.finish(result);
+  await store.fail({ id: RESULTS[5]!.id, config: RESULTS[5]!.config, message: "of the earlier file" });
+  const changed = SWEEP.replace("rank: [2, 8], seed: [0, 1]", "rank: [2, 16], seed: [0, 2], lr: 0.002");
+  assert.equal(await store.prepare(SWEEP), "same");
+  assert.equal(await store.prepare(changed), "changed");
+  const now = expandSweep(parseSweep(changed, "x"));
+  const [, , ...done] = now.slice(0, -3);
+  for (const config of done) await store.finish(resultOf(config, 50));
+  const out = join(directory, "out");
+  const report = await writeReport(directory, out, { title: "t" });
+  const old = RESULTS.filter(({ config }) => config.method !== BASELINE).map(({ id }) => id);
+  assert.deepEqual([...new Set(report.leftOut)].sort(), old.sort());
+  assert.deepEqual([report.runs, report.missing, report.failures], [2 + done.length, 3, 0]);
+  assert.ok(
+    report.summary.groups.every(({ quality }) => Math.abs(quality.mean - 50) < 1e-9),
+    "nothing else is mixed in",
+  );
+  const [html, csv] = await Promise.all(
+    ["report.html", "runs.csv"].map((name) => readFile(join(out, name), "utf8")),
+  );
+  for (const id of old) assert.ok(html!.includes(`<td>${id}</td>`) && !csv!.includes(id), id);
+  for (const config of done) assert.ok(csv!.includes(runId(config)));
+  const { code, info } = await tiedlora("report", directory, "--out", join(directory, "again"));
+  assert.equal(code, 0);
+  assert.match(info, /note: 3 runs of the sweep's file are not done yet/);
+  assert.match(info, new RegExp(`note: ${report.leftOut.length} runs are left out, because the sweep's file has changed since: \\S`)); // prettier-ignore
+  await writeFile(join(directory, "sweep.yaml"), "vary: [");
+  await assert.rejects(
+    writeReport(directory, out, { title: "t", force: true }),
+    /sweep\.yaml, line \d+: not YAML/,
+  );
+});

@@ -1,0 +1,30 @@
+/**
+ * Wants each of some folders to itself, one after the other, each at a moment that others want it too: says "ready", is told
+ * by the standard input when to begin, and says "won" of each folder that it got.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
+import { lock } from "../../src/run/lock.ts";
+
+/** Longer than anybody tries. */
+const ROUND_MS = 3000;
+/** Who comes so late, because the machine is busy, does not take part. */
+const LATE_MS = 400;
+
+process.stdout.write("ready\n");
+const begin = Number(await text(process.stdin));
+for (const [round, path] of process.argv.slice(2).entries()) {
+  await sleep(Math.max(0, begin + round * ROUND_MS - Date.now()));
+  if (Date.now() > begin + round * ROUND_MS + LATE_MS) continue;
+  const release = await lock(path).catch((error: Error) => {
+    if (error.name === "FolderInUseError") return null;
+    throw error;
+  });
+  if (release === null) continue;
+  process.stdout.write(`won ${path}\n`);
+  writeFileSync(join(path, ".kept"), String(process.pid), { flag: "wx" }); // it would fail in a second
+  await sleep(Math.max(0, begin + (round + 1) * ROUND_MS - 500 - Date.now()));
+  await release();
+}

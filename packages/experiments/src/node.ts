@@ -1,0 +1,6 @@
+/** The part of experiments that needs Node: the base model in this package, data sets in directories, pools of processes. */
+export { BASE_DIRECTORY, loadBase } from "./node/base.ts";
+export { writeReport, type WrittenReport } from "./node/report.ts";
+export { runPool } from "./node/sweep/pool.ts";
+export { RunStore } from "./node/sweep/store.ts";
+export { directorySource, NO_FILES } from "./node/tasks.ts";

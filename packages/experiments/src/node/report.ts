@@ -1,0 +1,89 @@
+/** Writes the report of a sweep's folder: report.html, runs.csv and summary.csv. */
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
+import { type Counted, countedRuns } from "../report/counted.ts";
+import { runsCsv, summaryCsv } from "../report/csv.ts";
+import { type PageParts, reportHtml } from "../report/html.ts";
+import { summarize, type Summary } from "../report/summary.ts";
+import { RunStore } from "./sweep/store.ts";
+import { checkFree } from "tiedlora/internal/node";
+import { writing } from "tiedlora/internal/node";
+
+export interface WrittenReport {
+  readonly files: readonly string[];
+  readonly summary: Summary;
+  readonly runs: number;
+  readonly failures: number;
+  /** Runs of the sweep's file that are not done yet. */
+  readonly missing: number;
+  /** Runs in the folder that are not in the sweep's file. */
+  readonly leftOut: readonly string[];
+}
+
+export interface ReportOptions {
+  /** Its heading. */
+  readonly title: string;
+  /** Replaces files of the report's names that are there. Default: false; they are an error. */
+  readonly force?: boolean;
+}
+
+const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
+
+/**
+ * Reads the results in `directory` that are of its sweep.yaml, and writes the report into `out`. Throws if there are none.
+ */
+export async function writeReport(
+  directory: string,
+  out: string,
+  { title, force = false }: ReportOptions,
+): Promise<WrittenReport> {
+  const there = await readdir(out).catch((): string[] => []);
+  checkFree(out, FILES.filter((name) => there.includes(name)), force); // prettier-ignore
+  const store = new RunStore(directory);
+  const spec = await store.spec();
+  const [all, allFailures] = await Promise.all([store.finished(), store.failures()]);
+  const counted = countedRuns(all, allFailures, spec, store.specFile);
+  const { results, failures, missing, leftOut } = counted;
+  if (results.length === 0)
+    throw new Error(`${directory} has no finished runs${reasons(counted)}; tiedlora sweep writes them`);
+  const summary = summarize(results);
+  const files: [string, string][] = [
+    ["report.html", reportHtml({ title, summary, spec, ...counted }, await pageParts())],
+    ["runs.csv", runsCsv(results)],
+    ["summary.csv", summaryCsv(summary)],
+  ];
+  await recoverDirectory(out);
+  await writing(out, () => writeFilesAtomic(out, files));
+  return {
+    files: files.map(([name]) => join(out, name)),
+    summary,
+    runs: results.length,
+    failures: failures.length,
+    missing: missing.length,
+    leftOut,
+  };
+}
+
+function reasons({ failures, leftOut }: Counted): string {
+  const said = [
+    failures.length > 0 && `${failures.length} failed, the first: ${failures[0]!.message}`,
+    leftOut.length > 0 && `${leftOut.length} are not in its sweep.yaml, such as ${leftOut[0]}`,
+  ].filter((one) => one !== false);
+  return said.length === 0 ? "" : ` (${said.join("; ")})`;
+}
+
+async function pageParts(): Promise<PageParts> {
+  const own = (name: string): Promise<string> =>
+    readFile(fileURLToPath(new URL(`../../assets/report/${name}`, import.meta.url)), "utf8");
+  const { resolve } = createRequire(import.meta.url);
+  const uplot = (name: string): Promise<string> => readFile(resolve(`uplot/dist/${name}`), "utf8");
+  return {
+    styles: await Promise.all([uplot("uPlot.min.css"), own("report.css")]),
+    scripts: await Promise.all([uplot("uPlot.iife.min.js"), own("report.js")]),
+    digest: (script) => createHash("sha256").update(script).digest("base64"),
+  };
+}

@@ -1,0 +1,100 @@
+/**
+ * The folder of a sweep: runs/ID.json for each run that is finished, failed/ID.json for each that failed. Files appear whole,
+ * so a sweep that was killed at any moment goes on with what is missing.
+ */
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
+import type { RunFailure, RunResult } from "../../sweep/config.ts";
+import { parseFailure, parseResult } from "../../sweep/results.ts";
+import { HOLDINGS, holdingsOf } from "tiedlora/internal/node";
+import { writing } from "tiedlora/internal/node";
+
+/** The sweep's own file, as it was when the results were written. */
+const SPEC_FILE = "sweep.yaml";
+
+export class RunStore {
+  readonly directory: string;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /**
+   * Makes the folder, keeps the text of the sweep's own file in it, and so finds out now whether it can be written. Says
+   * whether there was another text. Throws if something else is in the folder.
+   */
+  async prepare(text: string): Promise<"changed" | "same" | "new"> {
+    const holdings = await holdingsOf(this.directory);
+    const other = [...holdings].find((one) => one !== "sweep");
+    if (other !== undefined)
+      throw new Error(`--out ${this.directory}: ${HOLDINGS[other]} is in there; give another directory`);
+    const before = await this.spec();
+    if (before !== null && before !== text && !holdings.has("sweep"))
+      throw new Error(
+        `--out ${this.directory}: there is another ${SPEC_FILE} in there, which would be replaced; give it another name, or ` +
+          `give another directory`,
+      );
+    for (const kind of ["runs", "failed"]) {
+      const folder = join(this.directory, kind);
+      await writing(this.directory, () => mkdir(folder, { recursive: true }));
+      await recoverDirectory(folder);
+    }
+    await recoverDirectory(this.directory);
+    if (before !== text) await this.#write(SPEC_FILE, text);
+    return before === null ? "new" : before === text ? "same" : "changed";
+  }
+
+  /** Where the sweep's own file is. */
+  get specFile(): string {
+    return join(this.directory, SPEC_FILE);
+  }
+
+  /** The text of the sweep's own file; null: there is none. */
+  async spec(): Promise<string | null> {
+    return readFile(this.specFile, "utf8").catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+      throw error;
+    });
+  }
+
+  async finish(result: RunResult): Promise<void> {
+    await this.#write(nameOf("runs", result.id), json(result));
+    await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
+  }
+
+  async fail(failure: RunFailure): Promise<void> {
+    await this.#write(nameOf("failed", failure.id), json(failure));
+  }
+
+  #write(name: string, text: string): Promise<void> {
+    return writing(this.directory, () => writeFileAtomic(join(this.directory, name), text));
+  }
+
+  finished(): Promise<RunResult[]> {
+    return this.#all("runs", parseResult);
+  }
+
+  failures(): Promise<RunFailure[]> {
+    return this.#all("failed", parseFailure);
+  }
+
+  /** In the order of their names. A file that cannot be read is an error, which names it. */
+  async #all<T>(kind: "runs" | "failed", parse: (json: string, file: string, id: string) => T): Promise<T[]> {
+    const folder = join(this.directory, kind);
+    const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
+    const files = names.filter((name) => name.endsWith(".json")).sort();
+    return Promise.all(
+      files.map(async (name) => {
+        const path = join(folder, name);
+        return parse(await readFile(path, "utf8"), path, basename(name, ".json"));
+      }),
+    );
+  }
+}
+
+const nameOf = (kind: "runs" | "failed", id: string): string => join(kind, `${id}.json`);
+const json = (value: unknown): string => `${JSON.stringify(value, null, 1)}\n`;

@@ -1,0 +1,86 @@
+/** What one run of a sweep is, completely: two runs of the same config give the same result on one kind of device. */
+import { hash32 } from "../toy-tasks/rng.ts";
+import type { MethodName } from "tiedlora";
+
+/** Of the base model without an adapter, which is measured once for each task. */
+export const BASELINE = "none";
+
+export interface RunConfig {
+  /** "base", the embedded model, or a Hugging Face directory. */
+  readonly model: string;
+  readonly task: string;
+  /** The directory of the task's files; null for tasks that need none. */
+  readonly data: string | null;
+  readonly method: MethodName | typeof BASELINE;
+  readonly rank: number;
+  readonly target: string;
+  readonly dropout: number;
+  readonly seed: number;
+  readonly steps: number;
+  readonly batch: number;
+  /** The most tokens of an example. */
+  readonly seq: number;
+  readonly lr: number;
+  readonly schedule: "constant" | "linear" | "cosine";
+  readonly warmup: number;
+  readonly weightDecay: number;
+  readonly clip: number;
+  /** Steps between validations. */
+  readonly every: number;
+  /** Stop after so many validations without a lower loss; null: never. */
+  readonly patience: number | null;
+  /** The most examples for training, validation and test. */
+  readonly examples: { readonly train: number; readonly valid: number; readonly test: number };
+  /** Measure the loss alone, generate nothing. */
+  readonly lossOnly: boolean;
+}
+
+/** A name for a run's file: readable, and different for any two different configs. */
+export function runId(config: RunConfig): string {
+  const { task, method, rank, seed } = config;
+  const text = JSON.stringify(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const hash = [text, `${text}.`].map((part) => hash32(part).toString(16).padStart(8, "0")).join("");
+  return `${task}-${method}${method === BASELINE ? "" : `-r${rank}-s${seed}`}-${hash}`;
+}
+
+/** A point of a curve. */
+export type Point = readonly [step: number, loss: number];
+
+/** What a run found out. */
+export interface RunResult {
+  readonly id: string;
+  readonly config: RunConfig;
+  /** Numbers that were trained, and those of the whole adapter. */
+  readonly trainable: number;
+  readonly total: number;
+  /** Steps that were trained, fewer than asked for after an early stop. */
+  readonly steps: number;
+  /** The step whose factors were measured: the one with the lowest validation loss. */
+  readonly bestStep: number;
+  /** Training loss, means over a few steps each. */
+  readonly curve: readonly Point[];
+  readonly valid: readonly Point[];
+  readonly test: {
+    readonly count: number;
+    readonly skipped: number;
+    readonly loss: number;
+    readonly perplexity: number;
+    /** In per cent; the task's main metric first. Empty if only the loss was measured. */
+    readonly scores: Readonly<Record<string, number>>;
+  };
+  /** What was generated for the first questions. */
+  readonly samples: readonly { readonly prompt: string; readonly text: string; readonly answer: string }[];
+  /** Of training alone. */
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
+  readonly device: string;
+  /** What has to be known about the data: a split that had to be divided. */
+  readonly note: string | null;
+}
+
+/** A run that failed. */
+export interface RunFailure {
+  readonly id: string;
+  readonly config: RunConfig;
+  readonly message: string;
+}

@@ -1,0 +1,91 @@
+/** Results of runs as their files say them: checked before anything is made of them. */
+import { FormatError, parseJsonObject } from "@tiedlora/core";
+import { z } from "zod";
+import { METHOD_NAMES } from "tiedlora";
+import { BASELINE, type RunConfig, type RunFailure, type RunResult } from "./config.ts";
+
+const count = z.int().min(0);
+const text = z.string().max(100_000);
+/** JSON has no infinity: what became too large was written as null. */
+const maybeInfinite = z.preprocess((given) => (given === null ? Infinity : given), z.union([z.number(), z.literal(Infinity)])); // prettier-ignore
+const points = z.array(z.tuple([count, z.number()])).max(1_000_000);
+
+const CONFIG = z.object({
+  model: text,
+  task: text,
+  data: text.nullable(),
+  method: z.enum([...METHOD_NAMES, BASELINE]),
+  rank: count,
+  target: text,
+  dropout: z.number().min(0).lt(1),
+  seed: count,
+  steps: count,
+  batch: count,
+  seq: count,
+  lr: z.number().min(0),
+  schedule: z.enum(["constant", "linear", "cosine"]),
+  warmup: count,
+  weightDecay: z.number().min(0),
+  clip: z.number(),
+  every: count,
+  patience: count.nullable(),
+  examples: z.object({ train: count, valid: count, test: count }),
+  lossOnly: z.boolean(),
+}) satisfies z.ZodType<RunConfig>;
+
+const RESULT = z.object({
+  id: text,
+  config: CONFIG,
+  trainable: count,
+  total: count,
+  steps: count,
+  bestStep: count,
+  curve: points,
+  valid: points,
+  test: z.object({
+    count,
+    skipped: count,
+    loss: z.number(),
+    perplexity: maybeInfinite,
+    scores: z.record(text, z.number()),
+  }),
+  samples: z.array(z.object({ prompt: text, text, answer: text })),
+  seconds: z.number().min(0),
+  tokensPerSecond: z.number().min(0),
+  device: text,
+  note: text.nullable(),
+});
+
+const FAILURE = z.object({ id: text, config: CONFIG, message: text });
+
+/** Throws FormatError with the field that is wrong. `id`: what the file's name says. */
+export function parseResult(json: string, file: string, id: string): RunResult {
+  return checked(RESULT, json, file, id);
+}
+
+/** As `parseResult`, of a run that failed. */
+export function parseFailure(json: string, file: string, id: string): RunFailure {
+  return checked(FAILURE, json, file, id);
+}
+
+function checked<T extends { readonly id: string }>(
+  schema: z.ZodType<T>,
+  json: string,
+  file: string,
+  id: string,
+): T {
+  const hint = "The file is damaged: delete it to run it again.";
+  let result: ReturnType<typeof schema.safeParse>;
+  try {
+    result = schema.safeParse(parseJsonObject(json, file, 16));
+  } catch (cause) {
+    if (!(cause instanceof FormatError)) throw cause;
+    throw new FormatError({ file, found: cause.found, expected: cause.expected, hint });
+  }
+  if (!result.success) {
+    const { path, message } = result.error.issues[0]!;
+    throw new FormatError({ file, tensor: path.join(".") || undefined, found: message, expected: "the result of a run", hint }); // prettier-ignore
+  }
+  if (result.data.id === id) return result.data;
+  throw new FormatError({ file, tensor: "id", found: JSON.stringify(result.data.id), expected: `"${id}", as the file is named`, hint }); // prettier-ignore
+}

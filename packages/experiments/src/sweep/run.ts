@@ -1,0 +1,209 @@
+/** One run of a sweep: adapts the model to a task, keeps the best factors, and measures them. */
+import type * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
+import { adapt, type Adapter } from "tiedlora";
+import { type Batch, batchesOf, evaluationBatches } from "tiedlora";
+import { encodeExample, type EncodedExample } from "tiedlora";
+import { methodByName } from "tiedlora";
+import { evaluateTask, type Evaluated } from "../tasks/evaluate.ts";
+import { taskByName } from "../tasks/index.ts";
+import {
+  type Question,
+  runSplits,
+  type RunSplits,
+  type Task,
+  type TaskSource,
+  trainingTexts,
+} from "../tasks/task.ts";
+import { evaluate } from "tiedlora";
+import { train } from "tiedlora";
+import { BASELINE, type Point, type RunConfig, runId, type RunResult } from "./config.ts";
+
+export interface RunContext extends Evaluated {
+  readonly source: TaskSource;
+  /** Called after every step. */
+  readonly onStep?: (step: number, loss: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Points of a training curve, and generated texts, that a result keeps. */
+const CURVE_POINTS = 60;
+const SAMPLES = 3;
+
+/** Runs one config. The model is left as it was. */
+export async function runOne(config: RunConfig, context: RunContext): Promise<RunResult> {
+  const task = taskByName(config.task);
+  const fits = (question: Question): boolean => tokensOf(question, context) <= config.seq;
+  const splits = await runSplits(task, context.source, config.examples, fits);
+  const trained = config.method === BASELINE ? UNTRAINED : await adapted(config, context, task, splits);
+  try {
+    const { texts, ...test } = await evaluateTask(task, context, splits.test, {
+      maxLength: config.seq,
+      batch: config.batch,
+      lossOnly: config.lossOnly,
+      ...(context.signal !== undefined && { signal: context.signal }),
+    });
+    const { adapter: _, ...findings } = trained;
+    return {
+      id: runId(config),
+      config,
+      ...findings,
+      test,
+      samples: sampled(splits.test, texts, test.skipped),
+      device: context.model.device.name,
+      note: splits.note,
+    };
+  } finally {
+    trained.adapter?.detach();
+  }
+}
+
+/** With the token that ends the answer. */
+function tokensOf({ prompt, answers }: Question, { tokenizer }: Evaluated): number {
+  return tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
+}
+
+type Trained = Omit<RunResult, "id" | "config" | "test" | "samples" | "device" | "note"> & {
+  readonly adapter: Adapter | null;
+};
+
+const UNTRAINED: Trained = {
+  adapter: null, trainable: 0, total: 0, steps: 0, bestStep: 0, curve: [], valid: [], seconds: 0, tokensPerSecond: 0,
+}; // prettier-ignore
+
+/** Texts belong to the questions that fitted; with some left out, which is which is not known here. */
+function sampled(
+  questions: readonly Question[],
+  texts: readonly string[],
+  skipped: number,
+): RunResult["samples"] {
+  if (skipped > 0) return [];
+  return texts.slice(0, SAMPLES).map((text, i) => {
+    const { prompt, answers } = questions[i]!;
+    return { prompt, text: text.trim(), answer: answers[0]! };
+  });
+}
+
+async function adapted(
+  config: RunConfig,
+  context: RunContext,
+  task: Task,
+  splits: RunSplits,
+): Promise<Trained> {
+  const { model, padId } = context;
+  const { batch, seq, steps, every, patience, seed } = config;
+  const encode = (questions: readonly Question[]): EncodedExample[] => encoded(task, questions, context, seq);
+  const nextBatch = batchesOf(encode(splits.train), { batch, maxLength: seq, seed, padId });
+  const validBatches = evaluationBatches(encode(splits.valid), { batch, maxLength: seq, padId });
+  const method = methodByName(config.method as Exclude<RunConfig["method"], typeof BASELINE>, {
+    rank: config.rank,
+    dropout: config.dropout,
+    target:
+      config.target === "qkv" || config.target === "all-linear" ? config.target : config.target.split(","),
+  });
+  const adapter = await adapt(model, method, { seed });
+  try {
+    const best = new Best(adapter, patience);
+    const losses: number[] = [];
+    const stop = new AbortController();
+    const signals = [stop.signal, ...(context.signal === undefined ? [] : [context.signal])];
+    const start = performance.now();
+    let tokens = 0;
+    const reports = train({
+      model,
+      adapter,
+      optimizer: optimizerOf(adapter, config),
+      steps,
+      batch: nextBatch,
+      pauseAfter: (step) => step % every === 0 || step === steps,
+      signal: AbortSignal.any(signals),
+    });
+    for await (const { step, loss, tokens: seen } of reports) {
+      losses.push(loss);
+      tokens = seen;
+      context.onStep?.(step, loss);
+      if ((step % every === 0 || step === steps) && (await best.look(step, validBatches, context)) === "stop")
+        stop.abort();
+    }
+    context.signal?.throwIfAborted();
+    const seconds = (performance.now() - start) / 1000;
+    best.restore();
+    return {
+      adapter, ...adapter.count(), steps: losses.length, bestStep: best.step, curve: binned(losses), valid: best.points,
+      seconds, tokensPerSecond: tokens / seconds,
+    }; // prettier-ignore
+  } catch (error) {
+    adapter.detach();
+    throw error;
+  }
+}
+
+function encoded(
+  task: Task,
+  questions: readonly Question[],
+  { tokenizer }: Evaluated,
+  maxLength: number,
+): EncodedExample[] {
+  const examples = questions
+    .flatMap((question) => trainingTexts(task, question))
+    .map((text) => encodeExample({ ...text, line: 0 }, tokenizer, { maxLength }))
+    .filter((example) => example !== null);
+  if (examples.length > 0) return examples;
+  throw new RangeError(
+    `none of ${questions.length} examples of ${task.name} fits into ${maxLength} tokens; give a larger on.seq`,
+  );
+}
+
+const SCHEDULES = { constant: optim.constant, linear: optim.linear, cosine: optim.cosine };
+
+function optimizerOf(adapter: Adapter, config: RunConfig): optim.AdamW {
+  const { lr, schedule, warmup, steps, weightDecay, clip } = config;
+  return optim.adamW(adapter.parameters(), {
+    lr: SCHEDULES[schedule](lr, { warmup, steps }),
+    betas: [0.9, 0.98],
+    weightDecay,
+    clipNorm: clip,
+  });
+}
+
+/** Keeps the factors with the lowest validation loss, and says when there has been none lower for too long. */
+class Best {
+  readonly points: Point[] = [];
+  step = 0;
+  readonly #adapter: Adapter;
+  readonly #patience: number | null;
+  #loss = Infinity;
+  #values = new Map<nn.Parameter, Float32Array>();
+  #since = 0;
+
+  constructor(adapter: Adapter, patience: number | null) {
+    this.#adapter = adapter;
+    this.#patience = patience;
+  }
+
+  async look(step: number, batches: readonly Batch[], { model }: Evaluated): Promise<"stop" | "go on"> {
+    const { loss } = await evaluate(model, batches, this.#adapter);
+    this.points.push([step, loss]);
+    if (loss < this.#loss) {
+      [this.#loss, this.step, this.#since] = [loss, step, 0];
+      for (const parameter of this.#adapter.trainableParameters())
+        this.#values.set(parameter, (await parameter.data()).slice() as Float32Array);
+    } else {
+      this.#since++;
+    }
+    return this.#patience !== null && this.#since >= this.#patience ? "stop" : "go on";
+  }
+
+  restore(): void {
+    for (const [parameter, values] of this.#values) parameter.set(values);
+  }
+}
+
+/** Means over equal stretches of steps, each at the last step of its stretch. */
+function binned(losses: readonly number[]): Point[] {
+  const size = Math.max(1, Math.ceil(losses.length / CURVE_POINTS));
+  return Array.from({ length: Math.ceil(losses.length / size) }, (_, i): Point => {
+    const part = losses.slice(i * size, (i + 1) * size);
+    return [i * size + part.length, part.reduce((a, b) => a + b) / part.length];
+  });
+}

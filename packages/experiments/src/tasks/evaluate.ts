@@ -1,0 +1,181 @@
+/** Evaluates a model on the questions of a task: loss of the right answers, metrics of the generated ones. */
+import { generateText, idsTensor } from "@tiedlora/models";
+import type { Decoder, Tokenizer } from "@tiedlora/models";
+import * as nn from "@tiedlora/nn";
+import { evaluationBatches, stackBatch } from "tiedlora";
+import { encodeExample, type EncodedExample } from "tiedlora";
+import { breathe } from "tiedlora/internal";
+import { evaluate } from "tiedlora";
+import type { Choice, ChoiceMetric, Question, Task, TextMetric } from "./task.ts";
+
+/** What is evaluated; a loaded model of @tiedlora/models is such an object. */
+export interface Evaluated {
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+  readonly padId: number;
+}
+
+export interface EvaluateOptions {
+  /** The most tokens of a sequence; longer questions are left out and counted. Default: 256. */
+  readonly maxLength?: number;
+  /** Sequences in a batch. Default: 16. */
+  readonly batch?: number;
+  /** Leave out what needs generated text: for models too small to write any. Default: false. */
+  readonly lossOnly?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** How a model answered the questions of a task. */
+export interface TaskResult {
+  /** Questions that were asked. */
+  readonly count: number;
+  /** Questions that are longer than `maxLength`. */
+  readonly skipped: number;
+  /** Mean over the tokens of the first answers of -log p, in nats. */
+  readonly loss: number;
+  /** exp(loss) */
+  readonly perplexity: number;
+  /** In per cent, by the metric's name. */
+  readonly scores: Readonly<Record<string, number>>;
+  /** What was generated for each question that was asked. */
+  readonly texts: readonly string[];
+}
+
+/** Asks the questions. Greedy, so the same model gives the same result. */
+export async function evaluateTask(
+  task: Task,
+  evaluated: Evaluated,
+  questions: readonly Question[],
+  options: EvaluateOptions = {},
+): Promise<TaskResult> {
+  const { model, tokenizer, padId } = evaluated;
+  const { maxLength = 256, batch = 16, lossOnly = false } = options;
+  const fitting = questions.flatMap((question) => {
+    const example = encoded(tokenizer, question.prompt, question.answers[0]!, maxLength);
+    return example === null ? [] : [{ question, example }];
+  });
+  if (fitting.length === 0)
+    throw new RangeError(
+      `none of ${questions.length} questions of ${task.name} fits into ${maxLength} tokens`,
+    );
+  const asked = fitting.map(({ question }) => question);
+  const batches = evaluationBatches(
+    fitting.map(({ example }) => example),
+    { batch, maxLength, padId },
+  );
+  const { loss, perplexity } = await evaluate(model, batches);
+  const texts = lossOnly ? [] : await answers(task, evaluated, asked, options);
+  const references = asked.map((question) => question.answers);
+  const scores: [string, number][] = [];
+  for (const metric of task.metrics) {
+    if (metric.kind === "text" && !lossOnly)
+      scores.push([metric.name, scoreTexts(metric, texts, references)]);
+    if (metric.kind === "choice")
+      scores.push([metric.name, await scoreChoices(metric, evaluated, asked, options)]);
+  }
+  return {
+    count: asked.length,
+    skipped: questions.length - asked.length,
+    loss,
+    perplexity,
+    scores: Object.fromEntries(scores),
+    texts,
+  };
+}
+
+function scoreTexts(
+  metric: TextMetric,
+  texts: readonly string[],
+  references: readonly (readonly string[])[],
+): number {
+  return metric.score(
+    texts.map((text) => text.trim()),
+    references,
+  );
+}
+
+/** What the model answers, in the order of the questions. Those of similar length are generated together. */
+async function answers(
+  task: Task,
+  { model, tokenizer }: Evaluated,
+  questions: readonly Question[],
+  { batch = 16, signal }: EvaluateOptions,
+): Promise<string[]> {
+  const order = questions
+    .map((_, i) => i)
+    .sort((i, j) => questions[i]!.prompt.length - questions[j]!.prompt.length);
+  const texts = Array<string>(questions.length).fill("");
+  for (let at = 0; at < order.length; at += batch) {
+    await breathe();
+    const rows = order.slice(at, at + batch);
+    const prompts = rows.map((i) => questions[i]!.prompt);
+    const generated = await generateText(model, tokenizer, prompts, {
+      maxTokens: task.maxTokens,
+      stop: task.stop,
+      ...(signal !== undefined && { signal }),
+    });
+    rows.forEach((i, row) => (texts[i] = generated[row]!));
+  }
+  return texts;
+}
+
+async function scoreChoices(
+  metric: ChoiceMetric,
+  evaluated: Evaluated,
+  questions: readonly Question[],
+  options: EvaluateOptions,
+): Promise<number> {
+  let [sum, count] = [0, 0];
+  for (const { choice } of questions) {
+    if (choice === undefined) continue;
+    await breathe();
+    const values = await logLikelihoods(evaluated, choice, options);
+    sum += metric.score(values, choice);
+    count++;
+  }
+  return (100 * sum) / Math.max(1, count);
+}
+
+/** log p(ending | context) of each ending, in nats. Contexts are cut at their beginning where they are too long. */
+export async function logLikelihoods(
+  { model, tokenizer, padId }: Evaluated,
+  { context, endings }: Choice,
+  { maxLength = 256 }: EvaluateOptions = {},
+): Promise<number[]> {
+  const rows = endings.map((ending) => {
+    const example = encoded(tokenizer, context, ending, Infinity, false)!;
+    return lastTokens(example, maxLength);
+  });
+  const { batch, length, tokens, mask } = stackBatch(rows, maxLength, padId);
+  const { device } = model;
+  const each = rows.map((_, row) => tokens.subarray(row * length, (row + 1) * length));
+  const ids = idsTensor(device, each, model.config.vocab);
+  const weight = device.tensor(mask, { shape: [batch, length] }).narrow(1, 1, length - 1);
+  const logits = model.forward(ids.narrow(1, 0, length - 1));
+  return Promise.all(
+    rows.map(async (_, row) => {
+      const [own, targets] = [logits.narrow(0, row, 1), ids.narrow(0, row, 1).narrow(1, 1, length - 1)];
+      const counted = weight.narrow(0, row, 1);
+      return -(await nn.crossEntropy(own, targets, { mask: counted }).mul(counted.sum()).item());
+    }),
+  );
+}
+
+function encoded(
+  tokenizer: Tokenizer,
+  prompt: string,
+  completion: string,
+  maxLength: number,
+  ends = true,
+): EncodedExample | null {
+  const encoder = ends ? tokenizer : { encode: tokenizer.encode.bind(tokenizer), eosId: null };
+  const example = encodeExample({ prompt, completion, line: 0 }, encoder, { maxLength });
+  return example === null || example.truncated ? null : example;
+}
+
+/** The end of a sequence, with what counts of it. */
+function lastTokens(example: EncodedExample, count: number): EncodedExample {
+  const cut = Math.max(0, example.tokens.length - count);
+  const spans = example.spans.map(([start, end]) => [Math.max(1, start - cut), end - cut] as const);
+  return { ...example, tokens: example.tokens.slice(cut), spans };
+}

@@ -1,0 +1,44 @@
+/** Tasks: the paper's, read from their data sets' own files, and the toy tasks, which are generated. */
+import { nearest } from "tiedlora/internal";
+import { dialogsum } from "./dialogsum.ts";
+import { e2e } from "./e2e.ts";
+import { gsm8k } from "./gsm8k.ts";
+import { TOY } from "./toy.ts";
+import { hellaswag } from "./hellaswag.ts";
+import { squad } from "./squad.ts";
+import type { Task } from "./task.ts";
+import { iwslt2017, multi30k } from "./translation.ts";
+
+export { evaluateTask, type TaskResult } from "./evaluate.ts";
+export * as taskMetrics from "./metrics.ts";
+export {
+  type Choice,
+  type ChoiceMetric,
+  defineTask,
+  firstQuestions,
+  type Metric,
+  type Question,
+  runSplits,
+  type RunSplits,
+  type Split,
+  type SplitLimits,
+  type Task,
+  type TaskSource,
+  type TaskSpec,
+  type TextMetric,
+  trainingTexts,
+} from "./task.ts";
+
+/** All tasks that come with the library. */
+export const TASKS: readonly Task[] = [...TOY, squad, dialogsum, hellaswag, iwslt2017, multi30k, gsm8k, e2e];
+
+/** The task of a name. Throws for an unknown one, with the nearest. */
+export function taskByName(name: string): Task {
+  const found = TASKS.find((task) => task.name === name);
+  if (found !== undefined) return found;
+  const names = TASKS.map((task) => task.name);
+  const close = nearest(name, names);
+  throw new RangeError(
+    `there is no task "${name}"${close === null ? "" : ` (did you mean "${close}"?)`}; there are ${names.join(", ")}`,
+  );
+}

@@ -1,0 +1,34 @@
+/** The five toy tasks as tasks like any other: their questions are generated, not read. */
+import { TOY_TASK_NAMES, TOY_TASKS, type ToyTaskName, toyExamples } from "../toy-tasks/tasks.ts";
+import { BLEU, EXACT_MATCH, F1, ROUGE_1, ROUGE_2, ROUGE_L, SAME_RESULT, SAME_TEXT } from "./metrics.ts";
+import type { Metric, Split, Task } from "./task.ts";
+
+const METRICS: Readonly<Record<ToyTaskName, readonly [Metric, ...Metric[]]>> = {
+  extraction: [EXACT_MATCH, F1],
+  summary: [ROUGE_L, ROUGE_1, ROUGE_2],
+  choice: [SAME_TEXT],
+  translation: [BLEU, SAME_TEXT],
+  arithmetic: [SAME_RESULT, SAME_TEXT],
+};
+
+/** How many questions of each split there are to be had; the paper's grid needs fewer. */
+const COUNT: Readonly<Record<Split, number>> = { train: 4000, valid: 400, test: 400 };
+
+/** Of the data; a run's own seed does not change which questions it is asked. */
+const SEED = 0;
+
+export const TOY: readonly Task[] = TOY_TASK_NAMES.map((name) => ({
+  name,
+  title: TOY_TASKS[name].title,
+  metrics: METRICS[name],
+  maxTokens: 32,
+  stop: [],
+  trainOnAll: false,
+  needsFiles: false,
+  has: () => Promise.resolve(true),
+  async *questions(split) {
+    for (const { prompt, completion } of toyExamples(name, split, COUNT[split], SEED)) {
+      yield { prompt, answers: [completion.trim()] };
+    }
+  },
+}));

@@ -1,0 +1,8 @@
+/** What the packages built on this one share beyond its public interface. It may change with every version. */
+export { isChat } from "./data/examples.ts";
+export { wholeText } from "./data/text.ts";
+export { MLX_TENSORS } from "./files/mlx.ts";
+export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts";
+export { endsWithName, moduleNames } from "./match.ts";
+export { nearest } from "./nearest.ts";
+export { breathe } from "./train/breathe.ts";
