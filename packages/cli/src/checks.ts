@@ -2,7 +2,7 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Decoder } from "@tiedlora/models";
-import { hostInfos, hostsOf } from "tiedlora";
+import { moduleInfos, adaptableModules } from "tiedlora";
 import type { Method } from "tiedlora";
 import { endsWithName, moduleNames } from "tiedlora/internal";
 import { nearest } from "tiedlora/internal";
@@ -19,7 +19,7 @@ const ABSURD = 8;
  * A rank above the size of a module adds nothing: its update cannot have more. That is noted; a rank far above is an error.
  */
 export function checkRank(model: Decoder, method: Method, output: Output): void {
-  const note = rankProblem(hostInfos(hostsOf(model)), method);
+  const note = rankProblem(moduleInfos(adaptableModules(model)), method);
   if (note !== null) output.info(`${paint("yellow", "note:")} ${note}`);
 }
 

@@ -15,7 +15,7 @@ import { methods } from "../../tiedlora/src/methods/index.ts";
 import { runPool } from "../../experiments/src/node/sweep/pool.ts";
 import { RunStore } from "../../experiments/src/node/sweep/store.ts";
 import { NO_FILES } from "../../experiments/src/node/tasks.ts";
-import { countParameters } from "../../tiedlora/src/plan.ts";
+import { countParameters } from "../../tiedlora/src/adapter/plan.ts";
 import { BASELINE, type RunConfig, runId, type RunResult } from "../../experiments/src/sweep/config.ts";
 import { expandSweep } from "../../experiments/src/sweep/expand.ts";
 import { runOne } from "../../experiments/src/sweep/run.ts";

@@ -1,12 +1,12 @@
 /** Several adapters made into one LoRA adapter: a weighted sum of their updates. */
 import { concat, type Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import { type Adapter, createAdapter } from "./adapter.ts";
-import { adaptersOf } from "./adapters.ts";
+import { type Adapter, createAdapter } from "./adapter/adapter.ts";
+import { adaptersOf } from "./adapter/adapter.ts";
 import { leadingSingularVectors } from "./linalg/svd.ts";
 import { scaled, type LowRank } from "./method.ts";
 import { methods } from "./methods/index.ts";
-import type { Place } from "./place.ts";
+import type { AdapterLayer } from "./adapter/layer.ts";
 
 /** How adapters are summed, and what the sum is called. */
 export interface CombineOptions {
@@ -51,9 +51,9 @@ export async function combine(
 
   const parts = new Map<string, Part[]>();
   for (const { adapter, weight } of adapters) {
-    for (const [, place] of adapter.places()) {
-      const { path } = place.member;
-      parts.set(path, [...(parts.get(path) ?? []), partOf(place, weight)]);
+    for (const [, layer] of adapter.layers()) {
+      const { path } = layer.member;
+      parts.set(path, [...(parts.get(path) ?? []), partOf(layer, weight)]);
     }
   }
   const factors = new Map<string, LowRank>();
@@ -70,11 +70,11 @@ export async function combine(
   return combined.attach();
 }
 
-function partOf(place: Place, weight: number): Part {
-  const low = place.lowRank();
-  if (low !== null) return { A: low.A, B: scaled(low.B, place.scale), weight };
+function partOf(layer: AdapterLayer, weight: number): Part {
+  const low = layer.lowRank();
+  if (low !== null) return { A: low.A, B: scaled(low.B, layer.scale), weight };
   throw new Error(
-    `combine: ${place.owner.method.name} of "${place.owner.name}" has no update of the form B A; only such updates have a sum that LoRA holds`,
+    `combine: ${layer.owner.method.name} of "${layer.owner.name}" has no update of the form B A; only such updates have a sum that LoRA holds`,
   );
 }
 

@@ -1,8 +1,10 @@
 /** Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models. */
-export { adapt, Adapter, type AdaptOptions, type FactorSelection } from "./adapter.ts";
-export { adaptersOf, type AdapterSet } from "./adapters.ts";
+export { adapt, Adapter, adaptersOf, type AdaptOptions, type FactorSelection } from "./adapter/adapter.ts";
+export type { AdapterSet } from "./adapter/adapter-set.ts";
+export type { AttachedAdapter } from "./adapter/attached.ts";
+export type { LinearInfo } from "./linear-info.ts";
 export { type InitExpectation, initFromFiles, type InitOptions } from "./init-from.ts";
-export { type Host, hostInfos, hostsOf } from "./hosts.ts";
+export { type AdaptableModule, moduleInfos, adaptableModules } from "./adapter/modules.ts";
 export { combine, type CombineOptions } from "./combine.ts";
 export {
   type AdapterReport,
@@ -12,8 +14,8 @@ export {
   type ModuleReport,
   type ParameterReport,
 } from "./inspect.ts";
-export { type MergeOptions, untie } from "./merge.ts";
-export { BASE } from "./rows.ts";
+export { type MergeOptions, untie } from "./adapter/merge.ts";
+export { BASE } from "./adapter/rows.ts";
 export { init, type Init } from "./init.ts";
 export {
   type BiasMode,
@@ -46,26 +48,20 @@ export {
 } from "./methods/index.ts";
 export { LEARNING_RATES } from "./methods/rates.ts";
 export { FACTOR_NAMES, type FactorName, tiedLora, type TiedLoraOptions } from "./methods/tied-lora.ts";
-export { type AdapterPlan, countParameters, type FactorPlan, planAdapter, type SitePlan } from "./plan.ts";
 export {
-  type LinearInfo,
-  type Modules,
-  resolveSites,
-  type Site,
-  type Target,
-  type TargetSpec,
-} from "./sites.ts";
+  type AdapterPlan,
+  countParameters,
+  type FactorPlan,
+  planAdapter,
+  type SitePlan,
+} from "./adapter/plan.ts";
+export { type Modules, resolveSites, type Site, type Target, type TargetSpec } from "./adapter/sites.ts";
 export { mergedModelFiles } from "./files/merged.ts";
 export { peftLoraFiles, peftVeraFiles } from "./files/peft/save.ts";
 export { veraProjections } from "./files/torch-random.ts";
 export { mlxFiles } from "./files/mlx.ts";
-export {
-  ADAPTER_FORMATS,
-  adapterFiles,
-  type AdapterFormat,
-  loadAdapterFiles,
-  type LoadOptions,
-} from "./files/load.ts";
+export { ADAPTER_FORMATS, adapterFiles, type AdapterFormat, loadAdapterFiles } from "./files/load.ts";
+export type { LoadOptions } from "./files/options.ts";
 export { nativeFiles, type OutputFile, type Provenance, readProvenance } from "./files/native.ts";
 export {
   type Batch,
@@ -86,4 +82,6 @@ export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";
 export type { Unknown } from "./data/unknown.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
-export { DivergedError, lossInputs, type StepReport, train, type TrainOptions } from "./train/train.ts";
+export { DivergedError } from "./train/diverged.ts";
+export type { StepReport, TrainOptions } from "./train/options.ts";
+export { lossInputs, train } from "./train/train.ts";

@@ -1,15 +1,15 @@
 /** Training that goes on from an adapter, whoever has trained it: loaded, checked against what is wanted, and made ready. */
 import type { Files } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import { createAdapter, type Adapter, type AdaptOptions } from "./adapter.ts";
-import { adaptersOf } from "./adapters.ts";
+import { createAdapter, type Adapter, type AdaptOptions } from "./adapter/adapter.ts";
+import { adaptersOf } from "./adapter/adapter.ts";
 import { loadAdapterFiles } from "./files/load.ts";
-import { hostInfos } from "./hosts.ts";
+import { moduleInfos } from "./adapter/modules.ts";
 import type { Method } from "./method.ts";
 import { methodByName } from "./methods/index.ts";
 import type { MethodName } from "./methods/names.ts";
-import { planAdapter } from "./plan.ts";
-import type { Target } from "./sites.ts";
+import { planAdapter } from "./adapter/plan.ts";
+import type { Target } from "./adapter/sites.ts";
 
 /** What an adapter must be, where that is given: it cannot be made into another. */
 export interface InitExpectation {
@@ -103,7 +103,7 @@ function kindOf(name: string): string {
 function placesOf(model: nn.Module, method: Method): string[] {
   const set = adaptersOf(model);
   const parameters = [...set.ownParameters()].map(([path, { shape }]) => ({ path, shape }));
-  const { sites } = planAdapter(hostInfos(set.hosts), { ...method, rankPattern: {}, alphaPattern: {} }, parameters); // prettier-ignore
+  const { sites } = planAdapter(moduleInfos(set.hosts), { ...method, rankPattern: {}, alphaPattern: {} }, parameters); // prettier-ignore
   return sites.flatMap(({ site }) => site.members.map(({ path }) => path)).sort();
 }
 

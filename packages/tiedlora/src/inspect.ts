@@ -1,6 +1,6 @@
 /** What an adapter consists of, for a person or a program to look at. */
 import type { Shape } from "@tiedlora/core";
-import type { Adapter } from "./adapter.ts";
+import type { Adapter } from "./adapter/adapter.ts";
 
 /** One adapted place, and the parameters that it uses. */
 export interface ModuleReport {

@@ -5,4 +5,4 @@ export { MLX_TENSORS } from "./files/mlx.ts";
 export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts";
 export { endsWithName, moduleNames } from "./match.ts";
 export { nearest } from "./nearest.ts";
-export { breathe } from "./train/breathe.ts";
+export { yieldToEventLoop } from "./train/yield.ts";

@@ -1,6 +1,6 @@
 /** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
 import { compilePattern, type Pattern, PatternWork } from "./regex.ts";
-import type { LinearInfo } from "./sites.ts";
+import type { LinearInfo } from "./linear-info.ts";
 
 /** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */
 export function endsWithName(path: string, suffix: string): boolean {

@@ -4,7 +4,7 @@
  */
 import type { Shape, Tensor } from "@tiedlora/core";
 import type { Init } from "./init.ts";
-import type { Site, Target } from "./sites.ts";
+import type { Site, Target } from "./adapter/sites.ts";
 
 /** The learning rate of a method that nobody has searched one for: what most of those that were measured learn best with. */
 export const DEFAULT_LEARNING_RATE = 0.03;

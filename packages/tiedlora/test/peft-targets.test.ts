@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { FormatError, key, reference } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import { adapt, adaptersOf, hostInfos, hostsOf, type LinearInfo, loadAdapterFiles, methods, peftLoraFiles } from "../src/index.ts"; // prettier-ignore
+import { adapt, adaptersOf, moduleInfos, adaptableModules, type LinearInfo, loadAdapterFiles, methods, peftLoraFiles } from "../src/index.ts"; // prettier-ignore
 import { parsePeftLora } from "../src/files/peft/config.ts";
 import { savedModules, shortNames, targetPaths } from "../src/files/peft/targets.ts";
 import { asFiles, collect, randomize, withConfig } from "./support/files.ts";
@@ -74,8 +74,8 @@ suite("which modules a config of peft means", () => {
   }
 
   test("all-linear is every linear but the output embedding, also in capitals", () => {
-    const hosts = [...hostsOf(tinyGpt2(device))].map(([path]) => path);
-    const linears = hostInfos(hostsOf(tinyGpt2(device)));
+    const hosts = [...adaptableModules(tinyGpt2(device))].map(([path]) => path);
+    const linears = moduleInfos(adaptableModules(tinyGpt2(device)));
     for (const target_modules of ["all-linear", "All-Linear"]) {
       const { targets } = parsePeftLora({ target_modules }, "file");
       const found = targetPaths(tinyGpt2(device), linears, targets, "file");
@@ -90,7 +90,7 @@ suite("which modules a config of peft means", () => {
   test("without target_modules, it is peft's default for the architecture", () => {
     const { targets } = parsePeftLora({}, "file");
     const names = (model: nn.Module): Set<string> => {
-      const paths = targetPaths(model, hostInfos(hostsOf(model)), targets, "file");
+      const paths = targetPaths(model, moduleInfos(adaptableModules(model)), targets, "file");
       return new Set(paths.map((path) => path.split(".").at(-1)!));
     };
     assert.deepEqual(names(tinyLlama(device)), new Set(["q_proj", "v_proj"]));

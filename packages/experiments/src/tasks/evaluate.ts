@@ -4,7 +4,7 @@ import type { Decoder, Tokenizer } from "@tiedlora/models";
 import * as nn from "@tiedlora/nn";
 import { evaluationBatches, stackBatch } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
-import { breathe } from "tiedlora/internal";
+import { yieldToEventLoop } from "tiedlora/internal";
 import { evaluate } from "tiedlora";
 import type { Choice, ChoiceMetric, Question, Task, TextMetric } from "./task.ts";
 
@@ -106,7 +106,7 @@ async function answers(
     .sort((i, j) => questions[i]!.prompt.length - questions[j]!.prompt.length);
   const texts = Array<string>(questions.length).fill("");
   for (let at = 0; at < order.length; at += batch) {
-    await breathe();
+    await yieldToEventLoop();
     const rows = order.slice(at, at + batch);
     const prompts = rows.map((i) => questions[i]!.prompt);
     const generated = await generateText(model, tokenizer, prompts, {
@@ -128,7 +128,7 @@ async function scoreChoices(
   let [sum, count] = [0, 0];
   for (const { choice } of questions) {
     if (choice === undefined) continue;
-    await breathe();
+    await yieldToEventLoop();
     const values = await logLikelihoods(evaluated, choice, options);
     sum += metric.score(values, choice);
     count++;

@@ -1,8 +1,8 @@
 /** Adapters of any format that is known: read by what their config says they are, written by the format's name. */
 import { describeValue, FormatError, type Files } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import type { Adapter, AdaptOptions } from "../adapter.ts";
-import type { Method } from "../method.ts";
+import type { Adapter } from "../adapter/adapter.ts";
+import type { LoadOptions } from "./options.ts";
 import { isMlxConfig, loadMlx, mlxFiles } from "./mlx.ts";
 import {
   CONFIG_FILE,
@@ -15,16 +15,6 @@ import {
 } from "./native.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { peftLoraFiles, peftVeraFiles } from "./peft/save.ts";
-
-/** How an adapter's files are read. */
-export interface LoadOptions extends Pick<AdaptOptions, "name" | "active" | "replace"> {
-  /** For adapters of methods that are not in the library: the same declaration as when it was trained. */
-  readonly method?: Method;
-  /** Whether what was trained can be trained on. Default: true. */
-  readonly trainable?: boolean;
-  /** false: tensors that are missing or unexpected in peft's files are let pass. Other shapes never are. Default: true. */
-  readonly strict?: boolean;
-}
 
 type Loader = (
   model: nn.Module,

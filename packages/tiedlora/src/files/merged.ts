@@ -1,9 +1,9 @@
 /** A model with its adapters merged in, as files: each weight is made when its turn comes, so there is never a second model. */
 import type { Tensor } from "@tiedlora/core";
 import { type Decoder, modelFiles, type OutputFile, type SaveOptions } from "@tiedlora/models";
-import { adaptersOf } from "../adapters.ts";
-import { storedInOut } from "../hosts.ts";
-import { checkUntied, mergedTensors, placesByHost } from "../merge.ts";
+import { adaptersOf } from "../adapter/adapter.ts";
+import { storedInOut } from "../adapter/modules.ts";
+import { checkUntied, mergedTensors, layersByModule } from "../adapter/merge.ts";
 
 /**
  * The files of `model` with its active adapters merged in; the model itself stays as it is. Sums are made in f32 and rounded once,
@@ -18,20 +18,20 @@ export function mergedWeights(model: Decoder): ReadonlyMap<string, () => Promise
   const set = adaptersOf(model);
   const acting = set.active.filter((name) => !set.mergedNames.includes(name)).map((name) => set.get(name));
   const replace = new Map<string, () => Promise<Tensor>>();
-  for (const [host, places] of placesByHost(acting)) {
-    const { path } = places[0]!.member;
+  for (const [host, layers] of layersByModule(acting)) {
+    const { path } = layers[0]!.member;
     checkUntied(`${path}.weight`, set.ownParameters());
     replace.set(`${path}.weight`, async () => {
-      const { weight } = await mergedTensors(host, places);
+      const { weight } = await mergedTensors(host, layers);
       return storedInOut(host) ? weight.transpose() : weight;
     });
     if (
-      places.some(({ owner }) => owner.method.lowRank === undefined) &&
+      layers.some(({ owner }) => owner.method.lowRank === undefined) &&
       "bias" in host &&
       host.bias !== null
     ) {
       const { bias } = host;
-      replace.set(`${path}.bias`, async () => (await mergedTensors(host, places)).bias ?? bias);
+      replace.set(`${path}.bias`, async () => (await mergedTensors(host, layers)).bias ?? bias);
     }
   }
   return replace;

@@ -17,15 +17,15 @@ import {
   zeros,
 } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import { type Adapter, createAdapter } from "../adapter.ts";
-import { adaptersOf } from "../adapters.ts";
-import { hostInfos } from "../hosts.ts";
+import { type Adapter, createAdapter } from "../adapter/adapter.ts";
+import { adaptersOf } from "../adapter/adapter.ts";
+import { moduleInfos } from "../adapter/modules.ts";
 import { layerOf } from "../match.ts";
 import { isScale, type Method } from "../method.ts";
 import { dora } from "../methods/dora.ts";
 import { methods } from "../methods/index.ts";
-import type { LinearInfo } from "../sites.ts";
-import type { LoadOptions } from "./load.ts";
+import type { LinearInfo } from "../linear-info.ts";
+import type { LoadOptions } from "./options.ts";
 import {
   CONFIG_FILE,
   fitsIn,
@@ -189,16 +189,16 @@ interface MlxModule {
 
 function adapterModules(adapter: Adapter): MlxModule[] {
   const folded = foldsScale(adapter);
-  return [...adapter.places()].map(([host, place]) => {
-    const { path } = place.member;
+  return [...adapter.layers()].map(([host, adapted]) => {
+    const { path } = adapted.member;
     const layer = layerOf(path);
     if (layer === null || host instanceof nn.Embedding)
       throw new Error(
         `mlx-lm adapts linear modules inside layers only, and ${path} is none; export as peft-lora`,
       );
-    const factors = loraFactors(adapter, place, folded);
+    const factors = loraFactors(adapter, adapted, folded);
     if (factors.c !== undefined) throw new Error("mlx-lm's LoRA has no bias on B; export as peft-lora");
-    return { path, layer, factors, scale: folded ? 1 : place.scale };
+    return { path, layer, factors, scale: folded ? 1 : adapted.scale };
   });
 }
 
@@ -210,7 +210,7 @@ const keysOf = (modules: readonly MlxModule[]): string[] => [
 const firstLayer = (modules: readonly MlxModule[]): number => Math.min(...modules.map(({ layer }) => layer));
 
 function layerCount(adapter: Adapter): number {
-  const infos = hostInfos(adaptersOf(adapter.model).hosts);
+  const infos = moduleInfos(adaptersOf(adapter.model).hosts);
   return 1 + Math.max(...infos.map(({ path }) => layerOf(path) ?? -1));
 }
 
@@ -218,7 +218,7 @@ function layerCount(adapter: Adapter): number {
 function zeroModules(adapter: Adapter, modules: readonly MlxModule[], isDora: boolean): LinearInfo[] {
   const own = new Set(modules.map(({ path }) => path));
   const [keys, first] = [keysOf(modules), firstLayer(modules)];
-  const others = hostInfos(adaptersOf(adapter.model).hosts).filter(({ path }) => {
+  const others = moduleInfos(adaptersOf(adapter.model).hosts).filter(({ path }) => {
     const layer = layerOf(path);
     return layer !== null && layer >= first && keys.includes(keyOf(path)) && !own.has(path);
   });

@@ -19,11 +19,11 @@ import {
   type TensorToWrite,
 } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import { createAdapter, type Adapter } from "../adapter.ts";
+import { createAdapter, type Adapter } from "../adapter/adapter.ts";
 import type { Json, Recipe } from "../method.ts";
 import { methodFromRecipe } from "../methods/rebuild.ts";
-import type { AdapterPlan } from "../plan.ts";
-import type { LoadOptions } from "./load.ts";
+import type { AdapterPlan } from "../adapter/plan.ts";
+import type { LoadOptions } from "./options.ts";
 
 export const CONFIG_FILE = "adapter_config.json";
 export const TENSORS_FILE = "adapter_model.safetensors";

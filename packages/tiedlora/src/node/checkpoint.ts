@@ -17,7 +17,7 @@ import {
 } from "@tiedlora/core";
 import type * as optim from "@tiedlora/nn/optim";
 import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node";
-import type { Adapter } from "../adapter.ts";
+import type { Adapter } from "../adapter/adapter.ts";
 import { CONFIG_FILE, nativeFiles, type OutputFile, TENSORS_FILE, type Provenance } from "../files/native.ts";
 import { DivergedError } from "../train/diverged.ts";
 import { findDamage, withDigests } from "./digests.ts";

@@ -1,6 +1,6 @@
 /** What is said when the loss stops being a number: at which step, where the broken numbers are, and what to try. */
 import type * as nn from "@tiedlora/nn";
-import type { StepReport, TrainOptions } from "./train.ts";
+import type { StepReport, TrainOptions } from "./options.ts";
 
 /** The loss stopped being a number. The update of that step is in the adapter: do not save it. */
 export class DivergedError extends Error {

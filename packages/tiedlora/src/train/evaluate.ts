@@ -1,8 +1,8 @@
 /** How well a model predicts examples that it is not trained on. */
 import type { Decoder } from "@tiedlora/models";
-import type { Adapter } from "../adapter.ts";
+import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
-import { breathe } from "./breathe.ts";
+import { yieldToEventLoop } from "./yield.ts";
 import { lossInputs } from "./train.ts";
 
 /** How well a model predicts examples. */
@@ -28,7 +28,7 @@ export async function evaluate(
   try {
     let [sum, tokens] = [0, 0];
     for (const batch of batches) {
-      await breathe();
+      await yieldToEventLoop();
       sum += (await model.loss(lossInputs(model, batch)).item()) * batch.predicted;
       tokens += batch.predicted;
     }

@@ -1,58 +1,10 @@
 /** The training loop: batches in, a report a step out. What is printed or saved is the caller's business. */
 import type { Tensor } from "@tiedlora/core";
-import type * as optim from "@tiedlora/nn/optim";
 import { type Decoder, lengthMatters } from "@tiedlora/models";
-import type { Adapter } from "../adapter.ts";
-import { type Batch, batchesOfStep, type BatchSource } from "../data/batches.ts";
-import { breathe } from "./breathe.ts";
+import { type Batch, batchesOfStep } from "../data/batches.ts";
+import { yieldToEventLoop } from "./yield.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
-
-export { DivergedError } from "./diverged.ts";
-
-/** What `train` needs. */
-export interface TrainOptions {
-  readonly model: Decoder;
-  readonly adapter: Adapter;
-  readonly optimizer: optim.Optimizer;
-  /** Of the whole run, those done before included. */
-  readonly steps: number;
-  /** Steps done before, by the same run before it was cut off. Default: 0. */
-  readonly start?: number;
-  /** Tokens seen in those. Default: 0. */
-  readonly tokens?: number;
-  /** The batches in order, counted from 0: step s takes batch s, or the next `accumulate`. */
-  readonly batch: BatchSource;
-  /**
-   * Batches a step, whose gradients are those of one batch of all their tokens; the last step of an epoch may have fewer.
-   * Default: 1.
-   */
-  readonly accumulate?: number;
-  /**
-   * Whether the caller wants to look at the adapter as it is after so many steps: then the next step is not begun before
-   * the caller asks for its report. Default: never.
-   */
-  readonly pauseAfter?: (step: number) => boolean;
-  /** Stops after the current step. */
-  readonly signal?: AbortSignal;
-}
-
-/** What is known about a step once its loss is. */
-export interface StepReport {
-  /** From 1. */
-  readonly step: number;
-  readonly steps: number;
-  /** Before the step's update: the mean over the predicted tokens of -log p, in nats. */
-  readonly loss: number;
-  readonly lr: number;
-  /** Of the gradients of all parameters together, before clipping; null if the optimizer does not clip. */
-  readonly gradNorm: number | null;
-  /** Tokens seen so far, without padding. */
-  readonly tokens: number;
-  readonly tokensPerSecond: number;
-  readonly secondsLeft: number;
-  /** On the device. */
-  readonly memoryBytes: number;
-}
+import type { StepReport, TrainOptions } from "./options.ts";
 
 /**
  * Trains the adapter, and reports each step once its loss is known. The next step is prepared while the device works.
@@ -85,7 +37,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
         yield await pending;
         pending = null;
       }
-      await breathe();
+      await yieldToEventLoop();
     }
     if (pending !== null) yield await pending;
   } finally {

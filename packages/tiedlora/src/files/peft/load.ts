@@ -1,16 +1,17 @@
 /** Reading adapters that Python's peft has written: LoRA with its variants, and VeRA. */
 import { decodeF32, type Files, FormatError, type TensorFile } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import { createAdapter, type Adapter } from "../../adapter.ts";
-import { adaptersOf, type AdapterSet } from "../../adapters.ts";
-import { hostInfos } from "../../hosts.ts";
+import { createAdapter, type Adapter } from "../../adapter/adapter.ts";
+import { type AdapterSet } from "../../adapter/adapter-set.ts";
+import { adaptersOf } from "../../adapter/adapter.ts";
+import { moduleInfos } from "../../adapter/modules.ts";
 import { patternMatcher } from "../../match.ts";
 import type { BiasMode, CommonOptions, Method } from "../../method.ts";
 import { dora } from "../../methods/dora.ts";
 import { methods } from "../../methods/index.ts";
 import { loraBias } from "../../methods/lora-bias.ts";
 import { PatternWork } from "../../regex.ts";
-import type { LoadOptions } from "../load.ts";
+import type { LoadOptions } from "../options.ts";
 import { asFileSays, CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
 import { veraProjections } from "../torch-random.ts";
 import {
@@ -93,9 +94,9 @@ function veraTensors(adapter: Adapter, { saveProjection, seed, rank }: PeftVeraC
     B.set(drawn.B);
   }
   const projections = [into(A, "base_model.vera_A"), into(B, "base_model.vera_B")];
-  const vectors = [...adapter.places()].flatMap(([, place]) => [
-    into(place.parameter("v")!, `${PREFIX}${place.member.path}.vera_lambda_b`),
-    into(place.parameter("u")!, `${PREFIX}${place.member.path}.vera_lambda_d`),
+  const vectors = [...adapter.layers()].flatMap(([, layer]) => [
+    into(layer.parameter("v")!, `${PREFIX}${layer.member.path}.vera_lambda_b`),
+    into(layer.parameter("u")!, `${PREFIX}${layer.member.path}.vera_lambda_d`),
   ]);
   return [...(saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
 }
@@ -107,7 +108,7 @@ function commonOptions(
   file: string,
 ): CommonOptions & { readonly target: string[] } {
   const set = adaptersOf(model);
-  const infos = hostInfos(set.hosts);
+  const infos = moduleInfos(set.hosts);
   const target = asFileSays(file, "target_modules", () => targetPaths(model, infos, targets, file));
   const parameters = [...set.ownParameters()].map(([path, { shape }]) => ({ path, shape }));
   return {
@@ -121,7 +122,7 @@ function commonOptions(
 
 /** Of projections that are drawn, and bounded by no file: a rank beyond the modules' sizes adds nothing but memory; peft's defaults are let pass on the smallest of models. */
 function checkRank(rank: number, model: nn.Module, target: readonly string[], file: string): void {
-  const modules = hostInfos(adaptersOf(model).hosts).filter(({ path }) => target.includes(path));
+  const modules = moduleInfos(adaptersOf(model).hosts).filter(({ path }) => target.includes(path));
   const largest = modules.reduce((size, one) => Math.max(size, one.in, one.out), 1024);
   if (rank <= largest) return;
   const expected = `at most ${largest}, by the sizes of the adapted modules`;
@@ -147,18 +148,18 @@ const LORA_NAMES: Readonly<Record<string, string>> = {
 };
 
 function loraTensors(adapter: Adapter): Wanted[] {
-  return [...adapter.places()].flatMap(([host, place]) =>
+  return [...adapter.layers()].flatMap(([host, layer]) =>
     Object.keys(adapter.method.factors).map((factor): Wanted => {
       const matrix = factor === "A" || factor === "B";
       const name = host instanceof nn.Embedding && matrix ? `lora_embedding_${factor}` : LORA_NAMES[factor]!;
-      return into(place.parameter(factor)!, `${PREFIX}${place.member.path}.${name}`);
+      return into(layer.parameter(factor)!, `${PREFIX}${layer.member.path}.${name}`);
     }),
   );
 }
 
 /** Copies of the model's own parameters; biases of adapted modules are those of the layer inside the adapter. */
 function replacedTensors(adapter: Adapter): Wanted[] {
-  const adapted = new Set([...adapter.places()].map(([, { member }]) => `${member.path}.bias`));
+  const adapted = new Set([...adapter.layers()].map(([, { member }]) => `${member.path}.bias`));
   return [...adapter.replacements()].map(([path, parameter]): Wanted => {
     const plain = `${PREFIX}${path}`;
     const inside = `${PREFIX}${path.slice(0, -"bias".length)}base_layer.bias`;

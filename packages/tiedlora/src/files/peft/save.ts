@@ -1,11 +1,11 @@
 /** Writing adapters as Python's peft reads them: LoRA, expanded to one A and B a module, and VeRA, compact. */
 import { type Tensor, writeSafetensors } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import type { Adapter } from "../../adapter.ts";
-import { adaptersOf } from "../../adapters.ts";
-import { hostInfos, storedInOut, type Host } from "../../hosts.ts";
+import type { Adapter } from "../../adapter/adapter.ts";
+import { adaptersOf } from "../../adapter/adapter.ts";
+import { moduleInfos, storedInOut, type AdaptableModule } from "../../adapter/modules.ts";
 import { type Json, scaled } from "../../method.ts";
-import type { Place } from "../../place.ts";
+import type { AdapterLayer } from "../../adapter/layer.ts";
 import { CONFIG_FILE, parametersToWrite, TENSORS_FILE, type OutputFile, type Provenance } from "../native.ts";
 import { PREFIX } from "./keys.ts";
 import { shortNames } from "./targets.ts";
@@ -18,11 +18,11 @@ type Tensors = [name: string, tensor: Tensor][];
  * reads it. Methods whose update is no product B A are refused, DoRA and LoRA with a bias aside.
  */
 export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
-  const places = [...adapter.places()];
+  const layers = [...adapter.layers()];
   const folded = foldsScale(adapter);
-  const modules = places.map(([host, place]) => ({ host, place, ...loraFactors(adapter, place, folded) }));
-  const tensors = modules.flatMap(({ host, place, A, B, c, m }): Tensors => {
-    const at = `${PREFIX}${place.member.path}`;
+  const modules = layers.map(([host, layer]) => ({ host, layer, ...loraFactors(adapter, layer, folded) }));
+  const tensors = modules.flatMap(({ host, layer, A, B, c, m }): Tensors => {
+    const at = `${PREFIX}${layer.member.path}`;
     const [nameA, nameB] =
       host instanceof nn.Embedding
         ? ["lora_embedding_A", "lora_embedding_B"]
@@ -38,11 +38,11 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   const { method } = adapter;
   const ranks = modules.map(({ A }) => A.shape[0]!);
   const rank = ranks.includes(method.rank) ? method.rank : ranks[0]!;
-  const alphas = modules.map(({ place }, i) => (folded ? ranks[i]! : alphaOf(place, ranks[i]!)));
+  const alphas = modules.map(({ layer }, i) => (folded ? ranks[i]! : alphaOf(layer, ranks[i]!)));
   const alpha = alphas.includes(method.alpha) ? method.alpha : alphas[0]!;
   const differing = (values: readonly number[], usual: number): Record<string, number> =>
     Object.fromEntries(
-      values.flatMap((value, i) => (value === usual ? [] : [[places[i]![1].member.path, value]])),
+      values.flatMap((value, i) => (value === usual ? [] : [[layers[i]![1].member.path, value]])),
     );
   return outputFiles(adapter, provenance, [...tensors, ...replacedTensors(adapter)], {
     peft_type: "LORA",
@@ -73,15 +73,15 @@ export interface LoraFactors {
  */
 export function foldsScale(adapter: Adapter): boolean {
   const exact = (scale: number): boolean => Number.isInteger(Math.log2(Math.abs(scale)));
-  return "v" in adapter.method.factors && [...adapter.places()].some(([, place]) => !exact(place.scale));
+  return "v" in adapter.method.factors && [...adapter.layers()].some(([, layer]) => !exact(layer.scale));
 }
 
 /** Throws for methods that have no such form. `folded`: with the scale in B. */
-export function loraFactors({ method }: Adapter, place: Place, folded = false): LoraFactors {
-  const low = place.lowRank(folded ? (f) => ({ ...f, v: scaled(f["v"]!, place.scale) }) : undefined);
+export function loraFactors({ method }: Adapter, layer: AdapterLayer, folded = false): LoraFactors {
+  const low = layer.lowRank(folded ? (f) => ({ ...f, v: scaled(f["v"]!, layer.scale) }) : undefined);
   if (low !== null) return low;
-  const { offset, out } = place.member;
-  const { A, B, ...rest } = place.factors(offset, out);
+  const { offset, out } = layer.member;
+  const { A, B, ...rest } = layer.factors(offset, out);
   const known = method.recipe.method === "dora" || method.recipe.method === "lora-bias";
   if (known && A !== undefined && B !== undefined) return { A, B, ...rest };
   throw new Error(
@@ -90,7 +90,7 @@ export function loraFactors({ method }: Adapter, place: Place, folded = false): 
 }
 
 /** The alpha that gives a module's scale at this rank: the declared one where nothing has changed it. */
-function alphaOf({ owner, plan, scale }: Place, rank: number): number {
+function alphaOf({ owner, plan, scale }: AdapterLayer, rank: number): number {
   if (owner.multiplier === 1 && rank === plan.dims.rank) return plan.alpha;
   return owner.method.scaling === "sqrt-rank" ? scale * Math.sqrt(rank) : scale * rank;
 }
@@ -101,7 +101,7 @@ function alphaOf({ owner, plan, scale }: Place, rank: number): number {
  * metadata says how the pair is made up of several, for reading it back as such.
  */
 export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
-  const embedding = [...adapter.places()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
+  const embedding = [...adapter.layers()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
   if (embedding !== undefined)
     throw new Error(
       `peft's VeRA adapts linear modules only, and ${embedding.path} is an embedding; export as peft-lora`,
@@ -136,7 +136,7 @@ export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
 
 /** peft calls the bias of an adapted module that of the layer inside. */
 function replacedTensors(adapter: Adapter): Tensors {
-  const adapted = new Set([...adapter.places()].map(([, { member }]) => `${member.path}.bias`));
+  const adapted = new Set([...adapter.layers()].map(([, { member }]) => `${member.path}.bias`));
   return [...adapter.replacements()].map(([path, parameter]) => {
     const name = adapted.has(path) ? `${path.slice(0, -"bias".length)}base_layer.bias` : path;
     return [`${PREFIX}${name}`, parameter];
@@ -150,8 +150,8 @@ function outputFiles(
   fields: Readonly<Record<string, Json>>,
   more: Readonly<Record<string, string>> = {},
 ): OutputFile[] {
-  const places = [...adapter.places()];
-  const paths = places.map(([, { member }]) => member.path);
+  const layers = [...adapter.layers()];
+  const paths = layers.map(([, { member }]) => member.path);
   const saved = adapter.plan.replaced
     .filter(({ factor }) => factor === "saved")
     .map(({ path }) => path.slice(0, path.lastIndexOf(".")));
@@ -160,9 +160,9 @@ function outputFiles(
     task_type: "CAUSAL_LM",
     base_model_name_or_path: provenance["base_model"] ?? null,
     inference_mode: true,
-    target_modules: shortNames(paths, hostInfos(adaptersOf(adapter.model).hosts)),
+    target_modules: shortNames(paths, moduleInfos(adaptersOf(adapter.model).hosts)),
     modules_to_save: saved.length === 0 ? null : [...new Set(saved)],
-    fan_in_fan_out: places.some(([host]) => isConv1d(host)),
+    fan_in_fan_out: layers.some(([host]) => isConv1d(host)),
   };
   const metadata = {
     ...more,
@@ -177,6 +177,6 @@ function outputFiles(
   ];
 }
 
-function isConv1d(host: Host): boolean {
+function isConv1d(host: AdaptableModule): boolean {
   return host instanceof nn.Linear && storedInOut(host);
 }

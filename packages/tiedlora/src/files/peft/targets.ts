@@ -3,8 +3,9 @@ import { Decoder } from "@tiedlora/models";
 import { FormatError } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { endsWithName, fullMatch, layerOf } from "../../match.ts";
-import type { ParameterInfo } from "../../replaced.ts";
-import { resolveSites, type LinearInfo } from "../../sites.ts";
+import type { ParameterInfo } from "../../adapter/overlay.ts";
+import { resolveSites } from "../../adapter/sites.ts";
+import type { LinearInfo } from "../../linear-info.ts";
 import type { PeftTargets } from "./config.ts";
 
 /** peft's defaults where target_modules is null, by model_type. */

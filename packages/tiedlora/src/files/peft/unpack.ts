@@ -3,7 +3,7 @@
  * tied over its modules. The numbers, and the order in which they are summed, are then those of the adapter that was written.
  */
 import { FormatError, isRecord, parseJson, type TensorFile } from "@tiedlora/core";
-import type { Adapter } from "../../adapter.ts";
+import type { Adapter } from "../../adapter/adapter.ts";
 import type { CommonOptions, PlainMethod } from "../../method.ts";
 import { methods } from "../../methods/index.ts";
 import { PREFIX, type Wanted } from "./keys.ts";
@@ -56,9 +56,9 @@ const exactly = (path: string): string => `^${path.replaceAll(".", "\\.")}$`;
 
 /** The tensors of the file, each divided over the parameters of its parts. */
 export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[]): Wanted[] {
-  const places = new Map([...adapter.places()].map(([, place]) => [place.member.path, place]));
+  const layers = new Map([...adapter.layers()].map(([, layer]) => [layer.member.path, layer]));
   const parts = blocks.map(({ rank, modules }, i) => {
-    const [A, B] = ["A", "B"].map((factor) => places.get(modules[0]!)!.parameter(factor)!);
+    const [A, B] = ["A", "B"].map((factor) => layers.get(modules[0]!)!.parameter(factor)!);
     return { rank, modules, A: A!, B: B!, start: blocks.slice(0, i).reduce((sum, one) => sum + one.rank, 0) };
   });
   const total = parts.reduce((sum, { rank }) => sum + rank, 0);
@@ -72,7 +72,7 @@ export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[]
   };
   const vectors = parts.flatMap(({ rank, start, modules }) =>
     modules.flatMap((path): Wanted[] => {
-      const [u, v] = ["u", "v"].map((factor) => places.get(path)!.parameter(factor)!);
+      const [u, v] = ["u", "v"].map((factor) => layers.get(path)!.parameter(factor)!);
       const setU = (values: Float32Array): void => {
         if (values.some((value, i) => value !== 0 && (i < start || i >= start + rank)))
           throw notApart(`${path}.vera_lambda_d`);

@@ -6,9 +6,9 @@
  */
 import { concat, ones, type Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import type { Adapter } from "../../adapter.ts";
+import type { Adapter } from "../../adapter/adapter.ts";
 import { scaled } from "../../method.ts";
-import type { Place } from "../../place.ts";
+import type { AdapterLayer } from "../../adapter/layer.ts";
 
 /** How much larger than plain LoRA a VeRA file may be. Every part that is not shared costs all modules its rank. */
 const MAX_GROWTH = 4;
@@ -55,9 +55,9 @@ export function packTied(adapter: Adapter): Packed {
       `${method.name} is not of the Tied-LoRA family (A, B, u, v), so peft's VeRA cannot hold it; export it as peft-lora`,
     );
   }
-  const places = [...adapter.places()].map(([, place]) => place);
+  const layers = [...adapter.layers()].map(([, layer]) => layer);
   const blocks: Block[] = [];
-  const blockOf = new Map(places.map((place) => [place, findBlock(blocks, place)]));
+  const blockOf = new Map(layers.map((layer) => [layer, findBlock(blocks, layer)]));
   const width = Math.max(...blocks.map(({ A }) => A.shape[1]!));
   const height = Math.max(...blocks.map(({ rows }) => rows));
   const A = concat(blocks.map((block) => pad(block.A, 1, 0, width - block.A.shape[1]!)));
@@ -65,14 +65,14 @@ export function packTied(adapter: Adapter): Packed {
     blocks.map((block) => pad(rowsOf(block.B, block.offset, block.rows), 0, 0, height - block.rows)),
     1,
   );
-  checkSize(adapter, places, A, B);
+  checkSize(adapter, layers, A, B);
   const before = new Map(blocks.map((block, i) => [block, rankOf(blocks.slice(0, i))]));
-  const vectors = places.map((place): PackedVectors => {
-    const block = blockOf.get(place)!;
-    const { u, v } = vectorsOf(place);
+  const vectors = layers.map((layer): PackedVectors => {
+    const block = blockOf.get(layer)!;
+    const { u, v } = vectorsOf(layer);
     const start = before.get(block)!;
     const rank = block.A.shape[0]!;
-    return { path: place.member.path, u: pad(u, 0, start, A.shape[0]! - start - rank), v };
+    return { path: layer.member.path, u: pad(u, 0, start, A.shape[0]! - start - rank), v };
   });
   const shared = [...new Set(blocks.map((block) => block.A))];
   return {
@@ -82,16 +82,16 @@ export function packTied(adapter: Adapter): Packed {
     blocks: blocks.map((block) => ({
       a: shared.indexOf(block.A),
       rank: block.A.shape[0]!,
-      modules: places.filter((place) => blockOf.get(place) === block).map(({ member }) => member.path),
+      modules: layers.filter((layer) => blockOf.get(layer) === block).map(({ member }) => member.path),
     })),
   };
 }
 
 const rankOf = (blocks: readonly Block[]): number => blocks.reduce((sum, { A }) => sum + A.shape[0]!, 0);
 
-function findBlock(blocks: Block[], place: Place): Block {
-  const [A, B] = [place.parameter("A")!, place.parameter("B")!];
-  const { offset, out } = place.member;
+function findBlock(blocks: Block[], layer: AdapterLayer): Block {
+  const [A, B] = [layer.parameter("A")!, layer.parameter("B")!];
+  const { offset, out } = layer.member;
   let block = blocks.find((one) => one.A === A && one.B === B && one.offset === offset);
   if (block === undefined) blocks.push((block = { A, B, offset, rows: out }));
   block.rows = Math.max(block.rows, out);
@@ -99,10 +99,10 @@ function findBlock(blocks: Block[], place: Place): Block {
 }
 
 /** A module's own u and s · v; ones where the method has none. The scale is in v, as where the module computes. */
-function vectorsOf(place: Place): { u: Tensor; v: Tensor } {
-  const { offset, out } = place.member;
-  const { u, v } = place.factors(offset, out);
-  return { u: u ?? ones([place.parameter("A")!.shape[0]!]), v: scaled(v ?? ones([out]), place.scale) };
+function vectorsOf(layer: AdapterLayer): { u: Tensor; v: Tensor } {
+  const { offset, out } = layer.member;
+  const { u, v } = layer.factors(offset, out);
+  return { u: u ?? ones([layer.parameter("A")!.shape[0]!]), v: scaled(v ?? ones([out]), layer.scale) };
 }
 
 function rowsOf(B: Tensor, offset: number, rows: number): Tensor {
@@ -115,10 +115,10 @@ function pad(t: Tensor, axis: number, before: number, after: number): Tensor {
   return t.pad(t.shape.map((_, i) => (i === axis ? [before, after] : [0, 0])));
 }
 
-function checkSize({ method }: Adapter, places: readonly Place[], A: Tensor, B: Tensor): void {
+function checkSize({ method }: Adapter, layers: readonly AdapterLayer[], A: Tensor, B: Tensor): void {
   const rank = A.shape[0]!;
-  const vera = A.size + B.size + places.reduce((sum, { member }) => sum + rank + member.out, 0);
-  const lora = places.reduce((sum, { member, plan }) => sum + plan.dims.rank * (member.in + member.out), 0);
+  const vera = A.size + B.size + layers.reduce((sum, { member }) => sum + rank + member.out, 0);
+  const lora = layers.reduce((sum, { member, plan }) => sum + plan.dims.rank * (member.in + member.out), 0);
   if (vera <= MAX_GROWTH * lora) return;
   throw new Error(
     `${method.name} shares too little for VeRA, which holds one A and B for all modules: ${vera} numbers, where LoRA takes ${lora}; export it as peft-lora`,

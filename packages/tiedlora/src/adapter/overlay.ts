@@ -4,10 +4,10 @@
  */
 import type { Shape } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import { endsWithName, moduleNames } from "./match.ts";
-import type { Method } from "./method.ts";
+import { endsWithName, moduleNames } from "../match.ts";
+import type { Method } from "../method.ts";
 import type { Site } from "./sites.ts";
-import { readSlot, slotsOf, writeSlot, type Slot } from "./hosts.ts";
+import { readSlot, slotsOf, writeSlot, type Slot } from "./modules.ts";
 
 /** A parameter of the model, without its values. */
 export interface ParameterInfo {

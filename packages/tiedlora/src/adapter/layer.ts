@@ -2,14 +2,14 @@
 import type { Key, Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
-import { weightView, type Host } from "./hosts.ts";
-import { lowRankForward, scaled, type Call, type LowRank, type Method } from "./method.ts";
+import { weightView, type AdaptableModule } from "./modules.ts";
+import { lowRankForward, scaled, type Call, type LowRank, type Method } from "../method.ts";
 import type { SitePlan } from "./plan.ts";
 import type { RowGroups } from "./rows.ts";
 import type { Member } from "./sites.ts";
 
-/** What places ask of the adapter they belong to. */
-export interface Owner {
+/** What an adapter's layers ask of it. */
+export interface AdapterState {
   readonly name: string;
   readonly method: Method;
   /** Whether the adapter takes part now. */
@@ -22,25 +22,25 @@ export interface Owner {
 
 /** The adapters of one module, in the order in which they were attached. */
 export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
-  readonly places: readonly Place[];
+  readonly layers: readonly AdapterLayer[];
   readonly #state: { readonly rows: RowGroups | null };
 
-  constructor(places: readonly Place[], state: { readonly rows: RowGroups | null }) {
-    this.places = places;
+  constructor(layers: readonly AdapterLayer[], state: { readonly rows: RowGroups | null }) {
+    this.layers = layers;
     this.#state = state;
   }
 
   /** x: input [..., in] of a linear, or ids [...] of an embedding. y: what the module answers without adapters, [..., out]. */
-  apply(x: Tensor, y: Tensor, host: Host): Tensor {
+  apply(x: Tensor, y: Tensor, host: AdaptableModule): Tensor {
     const { rows } = this.#state;
     if (rows === null) {
-      return this.places.reduce((sum, place) => (place.owner.takesPart ? place.apply(x, sum, host) : sum), y);
+      return this.layers.reduce((sum, layer) => (layer.owner.takesPart ? layer.apply(x, sum, host) : sum), y);
     }
     const inputs = rows.split(x);
     const outputs = rows.split(y);
     const parts = rows.adapters.map((name, i) => {
-      const place = this.places.find(({ owner }) => owner.name === name);
-      return place === undefined ? outputs[i]! : place.apply(inputs[i]!, outputs[i]!, host);
+      const layer = this.layers.find(({ owner }) => owner.name === name);
+      return layer === undefined ? outputs[i]! : layer.apply(inputs[i]!, outputs[i]!, host);
     });
     return rows.join(parts);
   }
@@ -48,9 +48,9 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
 
 type Factors = Record<string, Tensor>;
 
-/** One adapter at one module. Linears that are adapted as one target have places with a `SharedWork` in common. */
-export class Place {
-  readonly owner: Owner;
+/** One adapter at one module. The layers of linears that are adapted as one target have a `SharedWork` in common. */
+export class AdapterLayer {
+  readonly owner: AdapterState;
   readonly member: Member;
   readonly plan: SitePlan;
   /** The whole factors of the site, by name. */
@@ -58,7 +58,7 @@ export class Place {
   readonly #work: SharedWork;
 
   constructor(
-    owner: Owner,
+    owner: AdapterState,
     member: Member,
     plan: SitePlan,
     factors: ReadonlyMap<string, nn.Parameter>,
@@ -76,7 +76,7 @@ export class Place {
   }
 
   /** What the module answers with this adapter: see `AdapterStack.apply`. */
-  apply(x: Tensor, y: Tensor, host: Host): Tensor {
+  apply(x: Tensor, y: Tensor, host: AdaptableModule): Tensor {
     if (host instanceof nn.Linear) return this.linear(x, y, host, host.bias);
     const low = this.lowRank();
     // x A of a one-hot x is a column of A
@@ -85,17 +85,17 @@ export class Place {
   }
 
   /** The same for an input [..., in], with another bias than the module's. */
-  linear(x: Tensor, y: Tensor, host: Host, bias: Tensor | null): Tensor {
+  linear(x: Tensor, y: Tensor, host: AdaptableModule, bias: Tensor | null): Tensor {
     const { owner, plan, member } = this;
     const { dropoutKey, method } = owner;
     const shared = this.#work.at(x, [...this.#factors.values()], [dropoutKey, this.scale]);
     const input =
       dropoutKey === null ? x : shared(() => nn.dropout(x, method.dropout, dropoutKey.fold(plan.site.path)));
     const call: Call = { x: input, y, scale: this.scale, weight: weightView(host), bias, shared };
-    const place = { method: method.name, path: member.path };
+    const origin = { method: method.name, path: member.path };
     if (method.forward)
-      return checkForward(method.forward(this.factors(member.offset, member.out), call), y, place);
-    const { A, B } = shared(() => checkLowRank(method.lowRank!(this.factors()), plan.site, place));
+      return checkForward(method.forward(this.factors(member.offset, member.out), call), y, origin);
+    const { A, B } = shared(() => checkLowRank(method.lowRank!(this.factors()), plan.site, origin));
     return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
   }
 
@@ -106,8 +106,8 @@ export class Place {
   lowRank(change: (factors: Factors) => Factors = (factors) => factors): LowRank | null {
     const { method } = this.owner;
     if (!method.lowRank) return null;
-    const place = { method: method.name, path: this.member.path };
-    const { A, B } = checkLowRank(method.lowRank(change(this.factors())), this.plan.site, place);
+    const origin = { method: method.name, path: this.member.path };
+    const { A, B } = checkLowRank(method.lowRank(change(this.factors())), this.plan.site, origin);
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 

@@ -3,11 +3,12 @@
  * large they are, and which modules share them. Counting needs no more than this; `adapt` gives it weights.
  */
 import { product, type Shape } from "@tiedlora/core";
-import { patternMatcher, patternValue } from "./match.ts";
-import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "./method.ts";
-import { PatternWork } from "./regex.ts";
-import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./replaced.ts";
-import { resolveSites, type LinearInfo, type Site } from "./sites.ts";
+import { patternMatcher, patternValue } from "../match.ts";
+import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "../method.ts";
+import { PatternWork } from "../regex.ts";
+import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./overlay.ts";
+import { resolveSites, type Site } from "./sites.ts";
+import type { LinearInfo } from "../linear-info.ts";
 
 /** One parameter of an adapter. */
 export interface FactorPlan {
@@ -68,9 +69,9 @@ export function planAdapter(
   const byFactor = new Map(
     Object.entries(method.factors).map(([name, spec]) => [name, planFactor(name, spec, placed)]),
   );
-  const planned = placed.map((place): SitePlan => {
-    const factors = names.map((name) => [name, byFactor.get(name)!.get(place.site)!] as const);
-    return { ...place, factors: new Map(factors) };
+  const planned = placed.map((one): SitePlan => {
+    const factors = names.map((name) => [name, byFactor.get(name)!.get(one.site)!] as const);
+    return { ...one, factors: new Map(factors) };
   });
   const factors = [...new Set(planned.flatMap((site) => [...site.factors.values()]))];
   return { sites: planned, factors, replaced: replacedBy(method, sites, parameters) };

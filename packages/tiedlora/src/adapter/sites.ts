@@ -1,20 +1,8 @@
 /** Sites: the places of a model that are adapted. Each is one linear module, or a group that is adapted as one. */
-import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "./match.ts";
-import { nearest } from "./nearest.ts";
-import { isPattern, type Pattern } from "./regex.ts";
-
-/**
- * What has to be known of a module to adapt it; a model and a config without weights can both say it. An embedding is a
- * linear map too, of one-hot vectors: `in` is its number of rows, `out` their length.
- */
-export interface LinearInfo {
-  /** Path as in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
-  readonly path: string;
-  readonly in: number;
-  readonly out: number;
-  /** Default: "linear". Others than these two are ignored. */
-  readonly kind?: string;
-}
+import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "../match.ts";
+import { nearest } from "../nearest.ts";
+import { isPattern, type Pattern } from "../regex.ts";
+import type { LinearInfo } from "../linear-info.ts";
 
 /** One module of a site; `offset`: its first row among the site's `out`. */
 export interface Member extends LinearInfo {

@@ -9,7 +9,7 @@ const EVERY_MS = 100;
 let last = performance.now();
 
 /** Waits for one turn of the event loop, if there has been none for a while. */
-export async function breathe(): Promise<void> {
+export async function yieldToEventLoop(): Promise<void> {
   if (performance.now() - last < EVERY_MS) return;
   await new Promise((resolve) => setTimeout(resolve));
   last = performance.now();

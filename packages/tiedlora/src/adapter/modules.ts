@@ -1,14 +1,14 @@
 /** Hosts: the modules of a model at which adapters act, and the places in it where parameters sit. */
 import type { Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import type { LinearInfo } from "./sites.ts";
+import type { LinearInfo } from "../linear-info.ts";
 
 /** A module that can carry an adapter. */
-export type Host = nn.Linear | nn.Embedding;
+export type AdaptableModule = nn.Linear | nn.Embedding;
 
 /** All linears and embeddings of a model by their paths; one that is used in two places by its first. */
-export function hostsOf(model: nn.Module): Map<string, Host> {
-  const paths = new Map<Host, string>();
+export function adaptableModules(model: nn.Module): Map<string, AdaptableModule> {
+  const paths = new Map<AdaptableModule, string>();
   for (const [path, module] of model.namedModules()) {
     if ((module instanceof nn.Linear || module instanceof nn.Embedding) && !paths.has(module))
       paths.set(module, path);
@@ -17,7 +17,7 @@ export function hostsOf(model: nn.Module): Map<string, Host> {
 }
 
 /** What planning has to know of a model. */
-export function hostInfos(hosts: ReadonlyMap<string, Host>): LinearInfo[] {
+export function moduleInfos(hosts: ReadonlyMap<string, AdaptableModule>): LinearInfo[] {
   return [...hosts].map(([path, host]) =>
     host instanceof nn.Linear
       ? { path, in: host.inFeatures, out: host.outFeatures, kind: "linear" }
@@ -26,12 +26,12 @@ export function hostInfos(hosts: ReadonlyMap<string, Host>): LinearInfo[] {
 }
 
 /** Whether a host's weight is stored as [in, out]: GPT-2's linears, and embeddings. */
-export function storedInOut(host: Host): boolean {
+export function storedInOut(host: AdaptableModule): boolean {
   return host instanceof nn.Embedding || host.layout === "inOut";
 }
 
 /** The frozen weight as [out, in], whichever way it is stored. */
-export function weightView(host: Host): Tensor {
+export function weightView(host: AdaptableModule): Tensor {
   return storedInOut(host) ? host.weight.transpose() : host.weight;
 }
 

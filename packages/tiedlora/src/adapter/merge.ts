@@ -1,10 +1,10 @@
 /** Adapters written into the weights. Sums are made in f32 and rounded once, to the type that the weight is stored in. */
 import { arange, assign, BYTES, key, normalArray, stack, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import type { Adapter } from "./adapter.ts";
-import { hostsOf, storedInOut, weightView, type Host } from "./hosts.ts";
-import { scaled } from "./method.ts";
-import type { Place } from "./place.ts";
+import type { AttachedAdapter } from "./attached.ts";
+import { adaptableModules, storedInOut, weightView, type AdaptableModule } from "./modules.ts";
+import { scaled } from "../method.ts";
+import type { AdapterLayer } from "./layer.ts";
 
 /** What is merged, and how carefully. */
 export interface MergeOptions {
@@ -23,14 +23,14 @@ export interface MergedTensors {
   readonly bias: Tensor | null;
 }
 
-/** The places of adapters by module, in the order of the adapters. */
-export function placesByHost(adapters: readonly Adapter[]): Map<Host, Place[]> {
-  const found = new Map<Host, Place[]>();
+/** The layers of adapters by module, in the order of the adapters. */
+export function layersByModule(adapters: readonly AttachedAdapter[]): Map<AdaptableModule, AdapterLayer[]> {
+  const found = new Map<AdaptableModule, AdapterLayer[]>();
   for (const adapter of adapters) {
-    for (const [host, place] of adapter.places()) {
-      const places = found.get(host);
-      if (places) places.push(place);
-      else found.set(host, [place]);
+    for (const [host, layer] of adapter.layers()) {
+      const layers = found.get(host);
+      if (layers) layers.push(layer);
+      else found.set(host, [layer]);
     }
   }
   return found;
@@ -38,16 +38,16 @@ export function placesByHost(adapters: readonly Adapter[]): Map<Host, Place[]> {
 
 /** New parameters with the adapters merged in, by path. Changes nothing. Throws as `AdapterSet.merge` says. */
 export async function computeMerged(
-  adapters: readonly Adapter[],
+  adapters: readonly AttachedAdapter[],
   own: Own,
   { safe = true }: MergeOptions,
 ): Promise<Map<string, nn.Parameter>> {
   if (safe) await checkFactors(adapters);
   const merged = new Map<string, nn.Parameter>();
-  for (const [host, places] of placesByHost(adapters)) {
-    const { path } = places[0]!.member;
+  for (const [host, layers] of layersByModule(adapters)) {
+    const { path } = layers[0]!.member;
     checkUntied(`${path}.weight`, own);
-    const { weight, bias } = await mergedTensors(host, places);
+    const { weight, bias } = await mergedTensors(host, layers);
     merged.set(`${path}.weight`, storeAs(host.weight, storedInOut(host) ? weight.transpose() : weight));
     if (bias !== null) merged.set(`${path}.bias`, storeAs(own.get(`${path}.bias`)!, bias));
   }
@@ -59,37 +59,40 @@ export async function computeMerged(
 }
 
 /** The merged weight of one module as a graph. Async: what is no linear map shows itself by values. */
-export async function mergedTensors(host: Host, places: readonly Place[]): Promise<MergedTensors> {
+export async function mergedTensors(
+  host: AdaptableModule,
+  layers: readonly AdapterLayer[],
+): Promise<MergedTensors> {
   const bias = host instanceof nn.Linear ? host.bias : null;
   let weight = weightView(host).cast("f32");
   let shift: Tensor | null = null;
-  for (const place of places) {
-    const low = place.lowRank();
+  for (const layer of layers) {
+    const low = layer.lowRank();
     if (low !== null) {
-      weight = weight.add(scaled(low.B, place.scale).matmul(low.A));
+      weight = weight.add(scaled(low.B, layer.scale).matmul(low.A));
       continue;
     }
-    const added = await affine(host, place, weight);
+    const added = await affine(host, layer, weight);
     weight = added.weight;
     if (added.shift !== null) shift = shift === null ? added.shift : shift.add(added.shift);
   }
   if (shift === null) return { weight, bias: null };
   if (bias === null)
     throw new Error(
-      `the update of ${places[0]!.member.path} adds a constant, but the module has no bias to merge it into`,
+      `the update of ${layers[0]!.member.path} adds a constant, but the module has no bias to merge it into`,
     );
   return { weight, bias: bias.cast("f32").add(shift) };
 }
 
 /** A formula as a linear map: what it makes of the unit vectors, and of zero. Checks on other vectors that it is one. */
 async function affine(
-  host: Host,
-  place: Place,
+  host: AdaptableModule,
+  layer: AdapterLayer,
   weight: Tensor,
 ): Promise<{ weight: Tensor; shift: Tensor | null }> {
-  const { in: width, path } = place.member;
+  const { in: width, path } = layer.member;
   const device = host.weight.device!;
-  const apply = (x: Tensor): Tensor => place.linear(x, x.matmul(weight.transpose()), host, null);
+  const apply = (x: Tensor): Tensor => layer.linear(x, x.matmul(weight.transpose()), host, null);
   const constant = apply(device.tensor(new Float32Array(width), { shape: [1, width] }));
   const columns = apply(arange(width).oneHot(width)).sub(constant);
   const probe = device.tensor(normalArray(key(0).fold("probe"), 3 * width), { shape: [3, width] });
@@ -101,7 +104,7 @@ async function affine(
   ]).data();
   if (off > 1e-3 * size) {
     throw new Error(
-      `the update of ${path} by ${place.owner.method.name} is not a linear map of its input, so no weight can hold it; keep the adapter`,
+      `the update of ${path} by ${layer.owner.method.name} is not a linear map of its input, so no weight can hold it; keep the adapter`,
     );
   }
   return { weight: columns.transpose(), shift: shift === 0 ? null : constant.squeeze(0) };
@@ -117,7 +120,7 @@ function storeAs(like: nn.Parameter, value: Tensor): nn.Parameter {
   return parameter;
 }
 
-async function checkFactors(adapters: readonly Adapter[]): Promise<void> {
+async function checkFactors(adapters: readonly AttachedAdapter[]): Promise<void> {
   for (const adapter of adapters) {
     for (const [path, parameter] of adapter.stateDict()) {
       const values = await parameter.data();
@@ -158,7 +161,7 @@ export function checkUntied(path: string, own: Own): void {
  * embedding is untied is saved with "tie_word_embeddings": false.
  */
 export function untie(model: nn.Module, path: string): void {
-  const host = hostsOf(model).get(path);
+  const host = adaptableModules(model).get(path);
   if (host === undefined) throw new Error(`there is no linear or embedding at ${path}`);
   const { weight } = host;
   const uses = [...model.namedParameters()].filter(([, parameter]) => parameter === weight);

@@ -1,54 +1,54 @@
 /** What a method's formula gives is checked once for each module that it is asked for: a mistake in it is named, with the place. */
 import { isFloat, sameShape, Tensor } from "@tiedlora/core";
-import type { LowRank } from "./method.ts";
+import type { LowRank } from "../method.ts";
 import type { Site } from "./sites.ts";
 
-/** Where a formula is asked: `method` as it is declared, at `path`. */
-interface Place {
+/** Where a formula was called: of `method` as it is declared, at `path`. */
+interface Origin {
   readonly method: string;
   readonly path: string;
 }
 
 /** The result of `forward`: of the shape and type of y. */
-export function checkForward(value: unknown, y: Tensor, place: Place): Tensor {
-  const tensor = checkTensor(value, "forward", "the module's output, a tensor", place);
+export function checkForward(value: unknown, y: Tensor, origin: Origin): Tensor {
+  const tensor = checkTensor(value, "forward", "the module's output, a tensor", origin);
   if (sameShape(tensor.shape, y.shape) && tensor.dtype === y.dtype) return tensor;
   throw new RangeError(
-    `${at("forward", place)} gave a tensor of ${tensor.dtype} and shape ${show(tensor.shape)}; ` +
+    `${at("forward", origin)} gave a tensor of ${tensor.dtype} and shape ${show(tensor.shape)}; ` +
       `expected ${y.dtype} and ${show(y.shape)}, as y has`,
   );
 }
 
 /** The result of `lowRank`: A [rank, in] and B [out, rank] of a site. */
-export function checkLowRank(value: unknown, site: Pick<Site, "in" | "out">, place: Place): LowRank {
+export function checkLowRank(value: unknown, site: Pick<Site, "in" | "out">, origin: Origin): LowRank {
   const wanted = "{ A, B }, two tensors";
   if (typeof value !== "object" || value === null || !("A" in value) || !("B" in value))
-    throw new TypeError(`${at("lowRank", place)} gave ${describe(value)}; expected ${wanted}`);
-  const A = checkTensor(value.A, "lowRank", "a tensor as A", place);
-  const B = checkTensor(value.B, "lowRank", "a tensor as B", place);
+    throw new TypeError(`${at("lowRank", origin)} gave ${describe(value)}; expected ${wanted}`);
+  const A = checkTensor(value.A, "lowRank", "a tensor as A", origin);
+  const B = checkTensor(value.B, "lowRank", "a tensor as B", origin);
   const fits = A.rank === 2 && B.rank === 2 && A.shape[0] === B.shape[1];
   if (fits && A.shape[1] === site.in && B.shape[0] === site.out) return { A, B };
   throw new RangeError(
-    `${at("lowRank", place)} gave A of shape ${show(A.shape)} and B of shape ${show(B.shape)}; ` +
+    `${at("lowRank", origin)} gave A of shape ${show(A.shape)} and B of shape ${show(B.shape)}; ` +
       `expected [rank, ${site.in}] and [${site.out}, rank]`,
   );
 }
 
-function checkTensor(value: unknown, formula: string, wanted: string, place: Place): Tensor {
+function checkTensor(value: unknown, formula: string, wanted: string, origin: Origin): Tensor {
   if (!(value instanceof Tensor))
-    throw new TypeError(`${at(formula, place)} gave ${describe(value)}; expected ${wanted}`);
+    throw new TypeError(`${at(formula, origin)} gave ${describe(value)}; expected ${wanted}`);
   if (isFloat(value.dtype)) return value;
   throw new TypeError(
-    `${at(formula, place)} gave a tensor of ${value.dtype}; expected floats, for example f32`,
+    `${at(formula, origin)} gave a tensor of ${value.dtype}; expected floats, for example f32`,
   );
 }
 
 /** The result of `prepare`: start values by the names of factors. */
-export function checkRecord(value: unknown, place: Place): Readonly<Record<string, unknown>> {
+export function checkRecord(value: unknown, origin: Origin): Readonly<Record<string, unknown>> {
   if (typeof value === "object" && value !== null && !Array.isArray(value))
     return value as Readonly<Record<string, unknown>>;
   throw new TypeError(
-    `${at("prepare", place)} gave ${describe(value)}; expected an object with a Float32Array for each factor that it starts`,
+    `${at("prepare", origin)} gave ${describe(value)}; expected an object with a Float32Array for each factor that it starts`,
   );
 }
 
@@ -58,17 +58,17 @@ export function checkStart(
   source: "prepare" | "init",
   factor: string,
   shape: readonly number[],
-  place: Place,
+  origin: Origin,
 ): Float32Array {
   const size = shape.reduce((a, b) => a * b, 1);
   if (values instanceof Float32Array && values.length === size) return values;
   const given = values instanceof Float32Array ? `${values.length} values` : describe(values);
   throw new TypeError(
-    `${at(source, place)} gave ${given} for factor ${factor} of shape ${show(shape)}; expected a Float32Array of ${size} values`,
+    `${at(source, origin)} gave ${given} for factor ${factor} of shape ${show(shape)}; expected a Float32Array of ${size} values`,
   );
 }
 
-function at(formula: string, { method, path }: Place): string {
+function at(formula: string, { method, path }: Origin): string {
   return `${formula} of method "${method}" at ${path}`;
 }
 

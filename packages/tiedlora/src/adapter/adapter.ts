@@ -1,16 +1,27 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
 import { assign, key, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import { adaptersOf, type AdapterSet } from "./adapters.ts";
+import { AdapterSet } from "./adapter-set.ts";
+import type { AttachedAdapter } from "./attached.ts";
 import { checkRecord, checkStart } from "./formula.ts";
-import { hostInfos, weightView, type Host } from "./hosts.ts";
-import { layerOf } from "./match.ts";
-import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "./method.ts";
-import { nearest } from "./nearest.ts";
-import { Place, SharedWork, type Owner } from "./place.ts";
+import { moduleInfos, weightView, type AdaptableModule } from "./modules.ts";
+import { layerOf } from "../match.ts";
+import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "../method.ts";
+import { nearest } from "../nearest.ts";
+import { AdapterLayer, SharedWork } from "./layer.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
-import type { ReplacedPlan } from "./replaced.ts";
+import type { ReplacedPlan } from "./overlay.ts";
 
+const SETS = new WeakMap<nn.Module, AdapterSet<Adapter>>();
+
+/** The adapters of `model`: always the same object. */
+export function adaptersOf(model: nn.Module): AdapterSet<Adapter> {
+  let set = SETS.get(model);
+  if (set === undefined) SETS.set(model, (set = new AdapterSet<Adapter>(model)));
+  return set;
+}
+
+/** How an adapter is attached. */
 export interface AdaptOptions {
   /** All random start values follow from it. Default: 0. */
   readonly seed?: number;
@@ -78,7 +89,8 @@ interface Entry {
 /** What console.log calls in Node. */
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
-export class Adapter implements Owner {
+/** An adapter on its model, or detached from it. Use `adapt` to make one. */
+export class Adapter implements AttachedAdapter {
   readonly name: string;
   readonly model: nn.Module;
   readonly method: Method;
@@ -91,10 +103,10 @@ export class Adapter implements Owner {
   /** The step that dropout draws for: the same step gives the same mask, also when a checkpoint is recomputed. */
   step = 0;
   #active: boolean;
-  readonly #set: AdapterSet;
+  readonly #set: AdapterSet<Adapter>;
   readonly #entries: readonly Entry[];
   readonly #byPlan: ReadonlyMap<FactorPlan | ReplacedPlan, Entry>;
-  readonly #places: readonly (readonly [Host, Place])[];
+  readonly #layers: readonly (readonly [AdaptableModule, AdapterLayer])[];
   #dropout: { readonly step: number; readonly key: Key } | null = null;
 
   /** Use `adapt`. */
@@ -109,7 +121,7 @@ export class Adapter implements Owner {
     this.name = name;
     this.model = model;
     this.method = method;
-    this.plan = planAdapter(hostInfos(set.hosts), method, parameters);
+    this.plan = planAdapter(moduleInfos(set.hosts), method, parameters);
     check?.(this.plan);
     this.seed = seed;
     this.#active = active;
@@ -122,16 +134,16 @@ export class Adapter implements Owner {
       ...this.plan.replaced.map((plan) => [plan, replacedEntry(plan, own.get(plan.path)!)] as const),
     ]);
     this.#entries = [...this.#byPlan.values()];
-    this.#places = this.plan.sites.flatMap((site) => this.#placesOf(site, set.hosts));
+    this.#layers = this.plan.sites.flatMap((site) => this.#layersOf(site, set.hosts));
     Object.defineProperty(this, INSPECT, { value: () => this.toString() });
   }
 
-  #placesOf(plan: SitePlan, hosts: ReadonlyMap<string, Host>): [Host, Place][] {
+  #layersOf(plan: SitePlan, hosts: ReadonlyMap<string, AdaptableModule>): [AdaptableModule, AdapterLayer][] {
     const factors = new Map([...plan.factors].map(([name, factor]) => [name, this.#parameterOf(factor)]));
     const work = new SharedWork();
     return plan.site.members.map((member) => [
       hosts.get(member.path)!,
-      new Place(this, member, plan, factors, work),
+      new AdapterLayer(this, member, plan, factors, work),
     ]);
   }
 
@@ -305,8 +317,8 @@ export class Adapter implements Owner {
   }
 
   /** How the adapter acts: each adapted module with its part of the adapter. */
-  *places(): IterableIterator<[host: Host, place: Place]> {
-    for (const [host, place] of this.#places) yield [host, place];
+  *layers(): IterableIterator<[host: AdaptableModule, layer: AdapterLayer]> {
+    for (const [host, layer] of this.#layers) yield [host, layer];
   }
 
   toString(): string {
@@ -333,7 +345,7 @@ function replacedEntry({ factor, path, shape }: ReplacedPlan, own: nn.Parameter)
   return { factor, path, aliases: [path], parameter };
 }
 
-function deviceOf(hosts: ReadonlyMap<string, Host>, plan: AdapterPlan): Device {
+function deviceOf(hosts: ReadonlyMap<string, AdaptableModule>, plan: AdapterPlan): Device {
   const { path } = plan.sites[0]!.site.members[0]!;
   const { device } = hosts.get(path)!.weight;
   if (device === null) throw new Error(`the weight of ${path} is on no device; load the model first`);
@@ -373,12 +385,12 @@ async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise
       weight.set(await weightView(hosts.get(path)!).data(), offset * site.in);
     }
     const context: PrepareContext = { site, dims, weight, shapeOf: (name) => factors.get(name)!.shape };
-    const place = { method: method.name, path: site.path };
-    const values: Readonly<Record<string, unknown>> = checkRecord(await method.prepare(context), place);
+    const origin = { method: method.name, path: site.path };
+    const values: Readonly<Record<string, unknown>> = checkRecord(await method.prepare(context), origin);
     for (const [name, start] of Object.entries(values)) {
       if (start === undefined) continue;
       const parameter = adapter.parameter(`${site.path}.${name}`);
-      parameter.set(checkStart(start, "prepare", name, parameter.shape, place));
+      parameter.set(checkStart(start, "prepare", name, parameter.shape, origin));
     }
   }
 }

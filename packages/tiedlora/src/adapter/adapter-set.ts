@@ -1,23 +1,14 @@
 /** All adapters of one model, by name: which of them are active, and scopes in which others are, or none. */
 import type * as nn from "@tiedlora/nn";
 import { type AdapterChoice, type AdapterSelector, Decoder } from "@tiedlora/models";
-import type { Adapter } from "./adapter.ts";
-import { hostsOf, type Host } from "./hosts.ts";
+import type { AttachedAdapter } from "./attached.ts";
+import { adaptableModules, type AdaptableModule } from "./modules.ts";
 import { computeMerged, type MergeOptions } from "./merge.ts";
-import { nearest } from "./nearest.ts";
-import { AdapterStack, type Place } from "./place.ts";
-import { Overlay } from "./replaced.ts";
+import { nearest } from "../nearest.ts";
+import { AdapterStack, type AdapterLayer } from "./layer.ts";
+import { Overlay } from "./overlay.ts";
 import { BASE, RowGroups } from "./rows.ts";
 import { type Choice, Scopes } from "./scopes.ts";
-
-const SETS = new WeakMap<nn.Module, AdapterSet>();
-
-/** The adapters of `model`: always the same object. */
-export function adaptersOf(model: nn.Module): AdapterSet {
-  let set = SETS.get(model);
-  if (set === undefined) SETS.set(model, (set = new AdapterSet(model)));
-  return set;
-}
 
 interface Merged {
   readonly names: readonly string[];
@@ -26,10 +17,10 @@ interface Merged {
 }
 
 /** See `adaptersOf`. Errors leave everything as it was. */
-export class AdapterSet implements AdapterSelector {
+export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements AdapterSelector {
   readonly model: nn.Module;
-  readonly hosts: ReadonlyMap<string, Host>;
-  readonly #adapters: Map<string, Adapter> = new Map<string, Adapter>();
+  readonly hosts: ReadonlyMap<string, AdaptableModule>;
+  readonly #adapters: Map<string, A> = new Map<string, A>();
   readonly #overlay: Overlay;
   readonly #scopes: Scopes = new Scopes(() => this.sync());
   /** The groups of rows that belong to a call's choice: a generation asks for the same at each token. */
@@ -38,7 +29,7 @@ export class AdapterSet implements AdapterSelector {
 
   constructor(model: nn.Module) {
     this.model = model;
-    this.hosts = hostsOf(model);
+    this.hosts = adaptableModules(model);
     this.#overlay = new Overlay(model);
     if (model instanceof Decoder) model.adapters = this;
   }
@@ -52,7 +43,7 @@ export class AdapterSet implements AdapterSelector {
     return this.#adapters.has(name);
   }
 
-  get(name: string): Adapter {
+  get(name: string): A {
     const found = this.#adapters.get(name);
     if (found !== undefined) return found;
     const close = nearest(name, this.names);
@@ -152,12 +143,12 @@ export class AdapterSet implements AdapterSelector {
     return choice !== null && "rows" in choice ? choice.rows : null;
   }
 
-  /** Whether an adapter's places act when the model runs. */
-  runs(adapter: Adapter): boolean {
+  /** Whether an adapter's layers act when the model runs. */
+  runs(adapter: A): boolean {
     return this.#takesPart(adapter) && !this.mergedNames.includes(adapter.name);
   }
 
-  #takesPart(adapter: Adapter): boolean {
+  #takesPart(adapter: A): boolean {
     const choice = this.#scopes.current;
     if (choice === null) return adapter.active;
     return "names" in choice && choice.names.includes(adapter.name);
@@ -248,7 +239,7 @@ export class AdapterSet implements AdapterSelector {
   }
 
   /** Puts `adapter` in the place of the one of its name: a hot swap, the model and what is compiled for it stay. */
-  swap(adapter: Adapter): void {
+  swap(adapter: A): void {
     const old = this.get(adapter.name);
     if (old === adapter) return;
     if (this.mergedNames.includes(adapter.name))
@@ -256,21 +247,21 @@ export class AdapterSet implements AdapterSelector {
     this.#checkReplaced([...this.#active().filter((one) => one !== old), ...(old.active ? [adapter] : [])]);
     adapter.switch(old.active);
     const order = [...this.#adapters.values()].map((one) => (one === old ? adapter : one));
-    this.#unplace(old);
+    this.#takeOff(old);
     this.#adapters.clear();
     for (const one of order) this.#adapters.set(one.name, one);
-    this.#place(adapter);
+    this.#putOn(adapter);
     this.sync();
   }
 
   /** For `Adapter.attach`. */
-  add(adapter: Adapter): void {
+  add(adapter: A): void {
     if (this.#adapters.get(adapter.name) === adapter) return;
     this.checkName(adapter.name);
     if (adapter.active) this.#checkReplaced([...this.#active(), adapter]);
     for (const [, parameter] of this.#overlay.parameters()) parameter.requiresGrad = false;
     this.#adapters.set(adapter.name, adapter);
-    this.#place(adapter);
+    this.#putOn(adapter);
     this.sync();
   }
 
@@ -279,7 +270,7 @@ export class AdapterSet implements AdapterSelector {
     const adapter = this.#adapters.get(name);
     if (adapter === undefined) return;
     this.#adapters.delete(name);
-    this.#unplace(adapter);
+    this.#takeOff(adapter);
     this.sync();
   }
 
@@ -298,7 +289,7 @@ export class AdapterSet implements AdapterSelector {
   }
 
   /** Throws if an adapter cannot be switched on or off now. */
-  checkSwitch(adapter: Adapter, active: boolean): void {
+  checkSwitch(adapter: A, active: boolean): void {
     this.#scopes.checkNone(`${adapter.name}.active`);
     if (active) this.#checkReplaced([...new Set([...this.#active(), adapter])]);
   }
@@ -320,11 +311,11 @@ export class AdapterSet implements AdapterSelector {
     return wanted;
   }
 
-  #active(): Adapter[] {
+  #active(): A[] {
     return [...this.#adapters.values()].filter(({ active }) => active);
   }
 
-  #checkReplaced(adapters: readonly Adapter[]): void {
+  #checkReplaced(adapters: readonly A[]): void {
     const owner = new Map<string, string>();
     for (const { name, plan } of adapters) {
       for (const { path } of plan.replaced) {
@@ -339,27 +330,27 @@ export class AdapterSet implements AdapterSelector {
     }
   }
 
-  #place(adapter: Adapter): void {
-    for (const [host, place] of adapter.places()) {
+  #putOn(adapter: A): void {
+    for (const [host, layer] of adapter.layers()) {
       if (host.adapter !== null && !(host.adapter instanceof AdapterStack))
         throw new Error("a module carries an adapter that is not of this library; remove it first");
-      host.adapter = this.#stack([...(host.adapter?.places ?? []), place]);
+      host.adapter = this.#stack([...(host.adapter?.layers ?? []), layer]);
     }
   }
 
-  #stack(places: readonly Place[]): AdapterStack {
+  #stack(layers: readonly AdapterLayer[]): AdapterStack {
     const order = this.names;
-    const at = ({ owner }: Place): number => order.indexOf(owner.name);
+    const at = ({ owner }: AdapterLayer): number => order.indexOf(owner.name);
     return new AdapterStack(
-      [...places].sort((a, b) => at(a) - at(b)),
+      [...layers].sort((a, b) => at(a) - at(b)),
       this,
     );
   }
 
-  #unplace(adapter: Adapter): void {
-    for (const [host, place] of adapter.places()) {
-      const places = (host.adapter as AdapterStack | null)?.places.filter((one) => one !== place) ?? [];
-      host.adapter = places.length === 0 ? null : this.#stack(places);
+  #takeOff(adapter: A): void {
+    for (const [host, layer] of adapter.layers()) {
+      const layers = (host.adapter as AdapterStack | null)?.layers.filter((one) => one !== layer) ?? [];
+      host.adapter = layers.length === 0 ? null : this.#stack(layers);
     }
   }
 }
