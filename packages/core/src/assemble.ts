@@ -163,10 +163,9 @@ class Assembly {
    */
   #tryInPlace({ storage, value }: Source["updates"][number], { writer, readers }: Uses): boolean {
     const { values, valueOf } = this.#fused;
-    const [old, fresh] = [
-      values.findIndex((node) => isOp(node, "buffer") && node.attrs.storage === storage),
-      valueOf(value),
-    ];
+    const old = values.findIndex((node) => isOp(node, "buffer") && node.attrs.storage === storage);
+    const fresh = valueOf(value);
+    if (isOp(value, "place") && value.attrs.onto) return false; // several steps write it
     const work = writer.get(fresh)!;
     const reading = readers.get(old) ?? new Set();
     const others = [...reading].filter((other) => other !== work);

@@ -237,9 +237,8 @@ export function permute(x: Node, order: readonly number[]): Node {
 /** Swaps the last two axes. */
 export function swapLast(x: Node): Node {
   const last = x.shape.length - 1;
-  const swapped = (i: number): number => (i === last ? i - 1 : i === last - 1 ? last : i);
-  const order = x.shape.map((_, i) => swapped(i));
-  return new Node("permute", { order }, [x], order.map((axis) => x.shape[axis]!), x.dtype); // prettier-ignore
+  const order = x.shape.map((_, i) => (i === last ? i - 1 : i === last - 1 ? last : i));
+  return permute(x, order);
 }
 
 /** `x` stretched to `shape` by the broadcasting rule. */
@@ -316,13 +315,8 @@ export function matmul(a: Node, b: Node): Node {
 
 /** Rows of `table` [rows, cols] by `index` [count]. */
 export function gather(table: Node, index: Node): Node {
-  return new Node(
-    "gather",
-    NONE,
-    [table, index],
-    [index.shape[0]!, table.shape[1]!],
-    computeType(table.dtype),
-  );
+  const shape = [index.shape[0]!, table.shape[1]!];
+  return new Node("gather", NONE, [table, index], shape, computeType(table.dtype));
 }
 
 /** For each of `rows` rows the sum of the `values` [count, cols] whose `index` [count] it is. */

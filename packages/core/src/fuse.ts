@@ -96,7 +96,11 @@ class Fuser implements Memory {
     return this.#stored.has(node);
   }
   valueOf(node: Node): number {
-    const identity = isOp(node, "buffer") ? node.attrs.storage : node;
+    let identity: object = isOp(node, "buffer") ? node.attrs.storage : node;
+    for (let whole = node; isOp(whole, "place"); whole = whole.inputs[0]!) {
+      identity = whole;
+      if (!whole.attrs.onto) break;
+    }
     const known = this.#numbers.get(identity);
     if (known !== undefined) return known;
     this.#numbers.set(identity, this.#values.length);
@@ -236,12 +240,13 @@ class Fuser implements Memory {
     );
     const emitted = emit(nodes, space, this, first.call?.node);
     if ("store" in emitted || emitted.body.length > LARGEST || this.#needsBetween(first, second)) return null;
-    if (isLong(emitted.space) && nodes.some((node) => !emitted.results.get(node)!.perRow)) return null;
+    const perElement = (node: Node): boolean => emitted.results.get(node)!.some(({ perRow }) => !perRow);
+    if (isLong(emitted.space) && nodes.some(perElement)) return null;
     const rules = new Set([...first.rules, ...second.rules, rule ?? ruleOf(first, second)]);
     const joint = kernelOf(nodes, first.call, emitted, rules);
     const stored = this.#storedOf(nodes, (reader) => reader !== first && reader !== second);
     const scattered = folds(emitted.space) && !emitted.space.inner.at(-1);
-    if (scattered && stored.some((node) => !emitted.results.get(node)!.perRow)) return null;
+    if (scattered && stored.some(perElement)) return null;
     if (new Set([...joint.reads, ...stored]).size > this.#options.backend.caps.maxOperands) return null;
     if (joint.call) {
       const step = this.#step(joint, stored);
@@ -271,9 +276,10 @@ class Fuser implements Memory {
 
   // --- steps
 
-  /** Those of `nodes` that are results, or that one of some kernels reads. */
+  /** Those of `nodes` that are results, or that one of some kernels reads; and parts of a whole that somebody reads. */
   #storedOf(nodes: readonly Node[], counts: (reader: Kernel) => boolean = () => true): Node[] {
-    return nodes.filter((node) => this.#options.roots.has(node) || [...this.#readersOf(node)].some(counts));
+    const isRead = (node: Node): boolean => isOp(node, "place") || [...this.#readersOf(node)].some(counts);
+    return nodes.filter((node) => this.#options.roots.has(node) || isRead(node));
   }
 
   /** The steps of all kernels that lead to a root. */
@@ -300,10 +306,11 @@ class Fuser implements Memory {
       const outputs = nodes.map((node) => outputOperand(node, this.valueOf(node)));
       return libraryCall(call!.node, inputs, outputs);
     }
-    const stores = stored.map((node) => {
-      const { at, value, perRow } = emitted.results.get(node)!;
-      return { to: operandAt(node.shape, node.dtype, at, this.valueOf(node)), value, perRow };
-    });
+    const stores = stored.flatMap((node) =>
+      emitted.results.get(node)!.map(({ at, value, perRow }) => {
+        return { to: operandAt(node.shape, node.dtype, at, this.valueOf(node)), value, perRow };
+      }),
+    );
     const kernel = { space: emitted.space, body: emitted.body, stores };
     if (!call) return loopKernel(kernel);
     const epilogue = epilogueOver(call.node.shape, kernel);
@@ -313,7 +320,7 @@ class Fuser implements Memory {
 
 /** The space in which a node is computed when it is alone: its elements, or for a reduction those of its input. */
 function spaceOf(node: Node): Space {
-  const shape = isReduction(node) ? node.inputs[0]!.shape : node.shape;
+  const { shape } = isReduction(node) ? node.inputs[0]! : isOp(node, "place") ? node.inputs.at(-1)! : node;
   const folded = isReduction(node) ? node.attrs.axes : [];
   const axes = shape.flatMap((n, axis) => (n > 1 ? [axis] : []));
   return { extents: axes.map((axis) => shape[axis]!), inner: axes.map((axis) => folded.includes(axis)) };

@@ -3,34 +3,15 @@
  * the gradient is more graph, which is planned together with the forward pass.
  */
 import { computeType, isFloat } from "@tiedlora/kernels";
-import {
-  activation,
-  add,
-  after,
-  attentionGrad,
-  binary,
-  broadcastTo,
-  cast,
-  constant,
-  div,
-  fill,
-  flip,
-} from "./build.ts";
-import { gather, iota, matmul, mul, neg, pad, permute, pick, pow, reduce, reshape, scale } from "./build.ts";
-import { scatterAdd, slice, square, sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
-import {
-  type ActivationOp,
-  type Attrs,
-  checkCurrent,
-  isOp,
-  type Node,
-  type Op,
-  type Range,
-  type Replay,
-  type Storage,
-  topological,
-} from "./node.ts";
+import { activation, add, after, attentionGrad, binary, broadcastTo, cast, constant, div } from "./build.ts";
+import { fill, flip, gather, iota, matmul, mul, neg, pad, permute, pick, pow, reduce } from "./build.ts";
+import { reshape, scale, scatterAdd, slice, square, sub, sum, swapLast, unary } from "./build.ts";
+import { unbroadcast, where, within } from "./build.ts";
+import type { ActivationOp, Attrs, Node, Op, Range, Replay, Storage } from "./node.ts";
+import { checkCurrent, isOp, topological } from "./node.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
+import { narrowRanges } from "./ops/indexing.ts";
+import { total } from "./ops/joining.ts";
 import { inverse, product } from "./shape.ts";
 
 /**
@@ -93,22 +74,14 @@ function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
     // [.., n, ..] -> [.., n, 1, ..] -> pad the new axis to `step` -> [.., n * step, ..]
     const [before, n, rest] = [out.shape.slice(0, axis), out.shape[axis]!, out.shape.slice(axis + 1)];
     const apart = reshape(out, [...before, n, 1, ...rest]);
-    const spread = pad(
-      apart,
-      apart.shape.map((_, i) => [0, i === axis + 1 ? step - 1 : 0]),
-    );
-    out = reshape(spread, [...before, n * step, ...rest]);
+    const widths = apart.shape.map((_, i): [number, number] => [0, i === axis + 1 ? step - 1 : 0]);
+    out = reshape(pad(apart, widths), [...before, n * step, ...rest]);
   });
   // A step may have made the last stretch reach past the end of x: cut that off, then pad.
   const room = ranges.map(([start], i) => x.shape[i]! - start);
-  const fit = slice(
-    out,
-    room.map((length, i) => [0, Math.min(out.shape[i]!, length), 1]),
-  );
-  return pad(
-    fit,
-    ranges.map(([start], i) => [start, room[i]! - fit.shape[i]!]),
-  );
+  const kept = room.map((length, i) => Math.min(out.shape[i]!, length));
+  const fit = slice(out, kept.map((length) => [0, length, 1])); // prettier-ignore
+  return pad(fit, ranges.map(([start], i) => [start, room[i]! - kept[i]!])); // prettier-ignore
 }
 
 /** What is known with its derivatives. */
@@ -178,13 +151,20 @@ export const VJP: VjpTable = {
   permute: (g, _y, _x, { order }) => [permute(g, inverse(order))],
   expand: (g, _y, [x]) => [unbroadcast(g, x!.shape)],
   slice: (g, _y, [x], { ranges }) => [unslice(g, x!, ranges)],
-  pad: (g, _y, [x], { widths }) => [
-    slice(
-      g,
-      widths.map(([before], i) => [before, before + x!.shape[i]!, 1]),
-    ),
-  ],
+  pad: (g, _y, [x], { widths }) => {
+    const ranges = widths.map(([before], i): Range => [before, before + x!.shape[i]!, 1]);
+    return [slice(g, ranges)];
+  },
   flip: (g, _y, _x, { axes }) => [flip(g, axes)],
+  concat: (g, _y, x, { axis }) => {
+    let start = 0;
+    return x.map(({ shape }) => {
+      const ranges = narrowRanges(g.shape, axis, start, shape[axis]!);
+      start += shape[axis]!;
+      return slice(g, ranges);
+    });
+  },
+  place: "none", // after differentiation
 
   matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b!)), matmul(swapLast(a!), g)],
   // The gradient kernel takes the normalisers L as given; what L itself would contribute is inside dQ and dK already.
@@ -246,6 +226,7 @@ function backpropagate(
     (node) => (stops(node) ? NOTHING : differentiable(node)),
   );
   const gradients = new Map<Node, Node | null>();
+  const terms = new Map<Node, Node[]>();
   const onPath = (node: Node): boolean => gradients.has(node);
   const memories = new Set<Storage>();
   if (atTargets === "continue")
@@ -257,13 +238,16 @@ function backpropagate(
   const results = new Map<Node, Node[]>(); // of nodes with several results, by index
   const accumulate = (node: Node, g: Node | null | undefined): void => {
     if (!g || !onPath(node)) return;
-    const before = gradients.get(node);
-    gradients.set(node, before ? add(before, g) : g);
+    const before = terms.get(node);
+    if (before) before.push(g);
+    else terms.set(node, [g]);
   };
   for (const [root, g] of roots) accumulate(root, g);
 
   for (const node of order.reverse()) {
-    const g = gradients.get(node);
+    const sums = terms.get(node);
+    const g = sums && total(sums);
+    if (g) gradients.set(node, g);
     const parts = results.get(node);
     if (stops(node) || (!g && !parts)) continue;
     if (node.gradient !== null && node.gradient !== "stop") {

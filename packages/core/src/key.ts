@@ -93,7 +93,8 @@ export function trace(
   for (const node of order) {
     const { op, dtype, shape, inputs } = node;
     const isLike = inputs.length > 0 && sameShape(inputs[0]!.shape, shape);
-    w.int((codeOf(op) << 9) | (inputs.length << 4) | (TYPE[dtype] << 1) | Number(isLike));
+    w.int((codeOf(op) << 9) | (Math.min(inputs.length, 31) << 4) | (TYPE[dtype] << 1) | Number(isLike));
+    if (inputs.length >= 31) w.int(inputs.length);
     if (!isLike) w.list(shape);
     for (const input of inputs) w.int(input.position);
     if (isOp(node, "buffer")) {

@@ -88,8 +88,32 @@ class Lowering {
       return this.#unify(build.constant(node.attrs.value, node.dtype));
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
     if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]!), node);
+    if (isOp(node, "concat")) return this.#placed(this.#unify(node));
+    if (isOp(node, "place")) return node; // its memory is another's, too
     if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1]!, node.shape));
     return this.#unify(node);
+  }
+
+  readonly #joined = new Map<Node, Node>();
+
+  /** Pieces of one shape are written by one kernel, as many as it can read. */
+  #placed(node: Node<"concat">): Node {
+    const known = this.#joined.get(node);
+    if (known) return known;
+    const room = this.#backend.caps.maxOperands - 2;
+    let whole: Node | null = null;
+    for (const group of piecesByLength(node)) {
+      for (let i = 0; i < group.length; i += room) {
+        const part = group.slice(i, i + room);
+        const inputs: Node[] = [...(whole ? [whole] : []), ...part.map(({ piece }) => piece)];
+        const starts = part.map(({ start }) => start);
+        const attrs: Attrs["place"] = { axis: node.attrs.axis, starts, onto: whole !== null };
+        whole = new Node("place", attrs, inputs, node.shape, node.dtype);
+      }
+    }
+    const placed = this.#one(whole!);
+    this.#joined.set(node, placed);
+    return placed;
   }
 
   #fill(value: number, { shape, dtype }: Node): Node {
@@ -104,7 +128,7 @@ class Lowering {
     return id;
   }
 
-  #unify(node: Node): Node {
+  #unify<N extends Node>(node: N): N {
     if (isOp(node, "data") || isOp(node, "scalar")) return node;
     const own = isOp(node, "buffer")
       ? this.#id(node.attrs.storage)
@@ -112,7 +136,7 @@ class Lowering {
     const key = `${node.op} ${node.dtype} ${node.shape.join()} ${node.inputs.map((x) => this.#id(x)).join()} ${own}`;
     const known = this.#unique.get(key);
     if (!known) this.#unique.set(key, node);
-    return known ?? node;
+    return (known as N | undefined) ?? node;
   }
 
   // --- library calls
@@ -143,6 +167,19 @@ class Lowering {
       new Node(node.op, node.attrs, [narrow, ...node.inputs.slice(1)], node.shape, narrow.dtype),
     );
   }
+}
+
+function piecesByLength({ inputs, attrs }: Node<"concat">): Iterable<{ piece: Node; start: number }[]> {
+  const groups = new Map<number, { piece: Node; start: number }[]>();
+  let start = 0;
+  for (const piece of inputs) {
+    const length = piece.shape[attrs.axis]!;
+    const group = groups.get(length);
+    if (group) group.push({ piece, start });
+    else if (length > 0) groups.set(length, [{ piece, start }]);
+    start += length;
+  }
+  return groups.values();
 }
 
 /** Nothing at all, in the shape of `node`. */

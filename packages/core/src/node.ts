@@ -87,6 +87,15 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   readonly pad: { readonly widths: readonly (readonly [number, number])[] };
   readonly flip: { readonly axes: readonly number[] };
 
+  // --- joining
+  /** The inputs one after another along `axis`. */
+  readonly concat: { readonly axis: number };
+  /**
+   * What concat is lowered to: inputs of one shape, each written where it `starts` along `axis`. With `onto`, into the
+   * memory of the first input, which is such a node too and has the rest.
+   */
+  readonly place: { readonly axis: number; readonly starts: readonly number[]; readonly onto: boolean };
+
   // --- library: hand-tuned on most backends, lowered to the above on others
   /** inputs: A [...batch, m, k], B [...batch, k, n] of equal batch. */
   readonly matmul: None;

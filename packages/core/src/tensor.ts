@@ -18,6 +18,7 @@ import {
 } from "./node.ts";
 import { logAddExp } from "./ops/activations.ts";
 import * as indexing from "./ops/indexing.ts";
+import { concat as concatNodes } from "./ops/joining.ts";
 import { matrixProduct } from "./ops/products.ts";
 import { submit, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
@@ -373,7 +374,7 @@ export class Tensor {
   flip(axes: Axes): Tensor {
     return this.#make(build.flip(this.node, resolveAxes(axes, this.rank, "flip")));
   }
-  /** Pieces of the given sizes (or of one size, the last may be smaller) along `axis`. */
+  /** Pieces of the given sizes (or of one size, the last may be smaller) along `axis`; at least one. */
   split(sizes: number | readonly number[], axis: number = 0): Tensor[] {
     const length = this.shape[resolveAxis(axis, this.rank, "split")]!;
     const list = typeof sizes === "number" ? chunks(length, sizes) : sizes;
@@ -499,7 +500,9 @@ export function deviceOf(operands: readonly TensorOrNumber[]): Device | null {
 function chunks(length: number, size: number): number[] {
   if (!Number.isInteger(size) || size < 1)
     throw new RangeError(`split: size ${size} must be a positive integer`);
-  return Array.from({ length: Math.ceil(length / size) }, (_, i) => Math.min(size, length - i * size));
+  return Array.from({ length: Math.max(1, Math.ceil(length / size)) }, (_, i) =>
+    Math.min(size, length - i * size),
+  );
 }
 
 function nest(values: TypedArray, shape: Shape): unknown {
@@ -587,12 +590,12 @@ export function where(condition: Tensor, a: TensorOrNumber, b: TensorOrNumber): 
   );
 }
 
-/** Joins tensors along an axis that exists. */
+/** Joins tensors of one type along an axis that exists. */
 export function concat(tensors: readonly Tensor[], axis: number = 0): Tensor {
   if (tensors.length === 0) throw new RangeError("concat: give at least one tensor");
   const at = resolveAxis(axis, tensors[0]!.rank, "concat");
   return new Tensor(
-    indexing.concat(
+    concatNodes(
       tensors.map((t) => t.node),
       at,
     ),

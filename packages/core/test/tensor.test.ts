@@ -112,6 +112,11 @@ test("movement", async () => {
       ],
     ],
   );
+  const none = x.slice(null, [0, 0]);
+  const shapes = [none.split(2, 1), none.split([], 1), none.split([0, 0], 1), none.split(1)].map((parts) =>
+    parts.map(({ shape }) => shape),
+  );
+  assert.deepEqual(shapes, [[[2, 0]], [], [[2, 0], [2, 0]], [[1, 0], [1, 0]]]); // prettier-ignore
   assert.deepEqual(
     await ones([2, 3])
       .tril()

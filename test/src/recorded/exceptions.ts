@@ -9,14 +9,7 @@ export interface RecordedException {
   readonly reason: string;
 }
 
-const ALL = /./;
-
 export const EXCEPTIONS: readonly RecordedException[] = [
-  {
-    cases: /^(concat\/(4-f16|5-bf16)|stack\/5-bf16)$/,
-    on: ALL,
-    reason: "several parts in half precision are widened to f32 as they are joined",
-  },
   {
     cases: /^scaledDotProductAttention\/large-scores$/,
     on: /cpu|webgpu/,

@@ -65,9 +65,13 @@ const joinCase = (
   cases: (options) =>
     fc
       .tuple(
-        shapes({ ...options, limit: Math.ceil(options.limit / 3), minRank: name === "concat" ? 1 : 0 }),
+        shapes({ ...options, limit: Math.ceil(options.limit / 9), minRank: name === "concat" ? 1 : 0 }),
         fc.nat({ max: 4 }),
-        fc.array(fc.integer({ min: options.zeros ? 0 : 1, max: 4 }), { minLength: 1, maxLength: 3 }),
+        fc.oneof(
+          fc.array(fc.integer({ min: options.zeros ? 0 : 1, max: 4 }), { minLength: 1, maxLength: 3 }),
+          // many are joined in another way
+          fc.array(fc.integer({ min: options.zeros ? 0 : 1, max: 2 }), { minLength: 9, maxLength: 20 }),
+        ),
       )
       .map(([shape, n, sizes]) => {
         const axis = n % (name === "concat" ? shape.length : shape.length + 1);

@@ -71,6 +71,8 @@ export const RULES: { readonly [K in Op]: RuleCoverage } = {
   slice: ["slice", "narrow"],
   pad: ["pad", "concat"],
   flip: ["flip"],
+  concat: ["concat", "stack"],
+  place: { none: "what concat is lowered to, after differentiation" },
 
   matmul: ["matmul"],
   attention: ["scaledDotProductAttention"],

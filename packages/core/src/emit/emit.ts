@@ -5,19 +5,11 @@
 import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
 import type { Access, Affine, Space, Split } from "@tiedlora/kernels/planner";
-import {
-  folds,
-  identityAccess,
-  operandAt,
-  points,
-  regroup,
-  sameAccess,
-  split,
-  zero,
-} from "@tiedlora/kernels/planner";
+import { folds, identityAccess, operandAt, points, regroup, sameAccess } from "@tiedlora/kernels/planner";
+import { scaled, split, zero } from "@tiedlora/kernels/planner";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../node.ts";
 import { product } from "../shape.ts";
-import { isMovement, type Movement, pushThrough } from "./kinds.ts";
+import { isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";
 
 /** What emission has to know of the whole program. */
 export interface Memory {
@@ -34,7 +26,7 @@ export interface Emitted {
   readonly space: Space;
   readonly body: readonly Instr[];
   /** Of each of the nodes: where it is computed, the instruction with its value, and whether that is one per row. */
-  readonly results: ReadonlyMap<Node, Result>;
+  readonly results: ReadonlyMap<Node, readonly Result[]>;
   /** Nodes that are loaded, and nodes that must be known before. */
   readonly reads: ReadonlySet<Node>;
   readonly gates: ReadonlySet<Node>;
@@ -71,6 +63,9 @@ export function emit(
   }
 }
 
+/** Equal to no access: what is written in pieces cannot be read by the same kernel. */
+const NOWHERE: Access = { index: [{ offset: NaN, coeffs: [] }], valid: [] };
+
 /** Thrown at the first value that cannot be computed in a space. */
 class Obstacle {
   readonly reason: Split | Refusal;
@@ -83,7 +78,7 @@ class Obstacle {
 class Emitter implements Emitted {
   readonly space: Space;
   readonly body: Instr[] = [];
-  readonly results = new Map<Node, Result>();
+  readonly results = new Map<Node, readonly Result[]>();
   readonly reads = new Set<Node>();
   readonly gates = new Set<Node>();
   readonly #memory: Memory;
@@ -101,10 +96,34 @@ class Emitter implements Emitted {
 
   /** Computes a node of the kernel: element by element, or row by row. */
   emit(node: Node): void {
-    const perRow = folds(this.space) && product(node.shape) !== points(this.space);
-    const at = this.#access((axis) => !perRow || !this.space.inner[axis], node.shape);
+    if (isOp(node, "place")) return this.#place(node);
+    const { at, perRow } = this.#elements(node);
     this.#own.set(node, at);
-    this.results.set(node, { at, value: this.#value(node, at), perRow });
+    this.results.set(node, [{ at, value: this.#value(node, at), perRow }]);
+  }
+
+  /** Computes the pieces at their elements; a piece is part of what the node is. */
+  #place(node: Node<"place">): void {
+    const { axis: along, starts, onto } = node.attrs;
+    if (onto) this.gates.add(node.inputs[0]!);
+    const pieces = piecesOf(node);
+    const { at, perRow } = this.#elements(pieces[0]!);
+    this.results.set(
+      node,
+      pieces.map((piece, i) => {
+        const index = at.index.map((affine, axis) =>
+          axis === along ? scaled(affine, 1, starts[i]!) : affine,
+        );
+        return { at: { ...at, index }, value: this.#value(piece, at), perRow };
+      }),
+    );
+    this.#own.set(node, NOWHERE);
+  }
+
+  /** Where in the space the elements of a node are. */
+  #elements({ shape }: Node): { at: Access; perRow: boolean } {
+    const perRow = folds(this.space) && product(shape) !== points(this.space);
+    return { at: this.#access((axis) => !perRow || !this.space.inner[axis], shape), perRow };
   }
 
   /** The points along some axes of the space, in row-major order, as indices over `lengths`. */

@@ -1,14 +1,7 @@
 /** Kinds of nodes, as fusion sees them; and how a read of movement becomes a read of what it shows. */
 import type { LibraryCall } from "@tiedlora/kernels";
-import {
-  type Access,
-  type Affine,
-  regroup,
-  scaled,
-  type Split,
-  throughPad,
-  zero,
-} from "@tiedlora/kernels/planner";
+import type { Access, Affine, Split } from "@tiedlora/kernels/planner";
+import { regroup, scaled, throughPad, zero } from "@tiedlora/kernels/planner";
 import { isOp, type Node, type Op, type Shape } from "../node.ts";
 
 type LibraryOp = LibraryCall["name"];
@@ -38,6 +31,11 @@ export type Movement = (typeof MOVEMENT)[number];
 /** Nodes whose elements are their first input's, seen otherwise. */
 export function isMovement(node: Node): node is Node<Movement> {
   return movements.has(node.op);
+}
+
+/** What a node writes into its memory: not the node that has the rest. */
+export function piecesOf({ inputs, attrs }: Node<"place">): readonly Node[] {
+  return attrs.onto ? inputs.slice(1) : inputs;
 }
 
 /** What is under the movement nodes. */

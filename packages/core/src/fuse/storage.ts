@@ -2,7 +2,7 @@
 import { type Backend, BYTES } from "@tiedlora/kernels";
 import { isOp, isReduction, type Node, type Op } from "../node.ts";
 import { product } from "../shape.ts";
-import { isMemory, isMovement, isValue, underMovement } from "../emit/kinds.ts";
+import { isMemory, isMovement, isValue, piecesOf, underMovement } from "../emit/kinds.ts";
 
 export const bytesOf = (node: Node): number => product(node.shape) * BYTES[node.dtype];
 
@@ -60,7 +60,8 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   const given = (node: Node): Estimate => (stored.has(node) ? reading(node) : estimates.get(node)!);
 
   for (const node of order) {
-    const inputs = isMemory(node) ? [] : [...new Set(node.inputs.map(sourceOf(stored)))];
+    const read = isOp(node, "place") ? piecesOf(node) : node.inputs;
+    const inputs = isMemory(node) ? [] : [...new Set(read.map(sourceOf(stored)))];
     if (node.op === "after") storeGate(node.inputs[1]!, stored);
     const parts = inputs.map(given);
     const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
@@ -80,7 +81,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     for (const other of work) cost += costOf(other);
     const cheap = cost <= CHEAP && reads <= 1.1 * bytesOf(node);
     const reasons = [
-      isReduction(node),
+      isReduction(node) || isOp(node, "place"),
       sought.has(node),
       unfused?.has(node),
       (uses.get(node) ?? 0) > 1 && !cheap,

@@ -65,19 +65,14 @@ class Rewriter {
 
   /** A·B + C·D is one matmul with two terms; so is A·B + r + C·D, which is then followed by + r. */
   #sumOfProducts(node: Node<"add">): Node {
-    const [a, b] = node.inputs as [Node, Node];
-    for (const [x, y] of [
-      [a, b],
-      [b, a],
-    ] as const) {
-      // prettier-ignore
+    for (const [x, y] of eitherFirst(node)) {
       const terms = this.#terms(y);
       if (!terms) continue;
       const direct = this.#terms(x);
       const joint = direct && this.#joint(direct, terms, node);
       if (joint) return joint;
       if (!isOp(x, "add") || this.uses.get(x)! > 1) continue;
-      for (const [p, rest] of [x.inputs, [...x.inputs].reverse()] as [Node, Node][]) {
+      for (const [p, rest] of eitherFirst(x)) {
         const inner = this.#terms(p);
         const sum = inner && this.#joint(inner, terms, node);
         if (sum) return new Node("add", {}, [sum, rest], node.shape, node.dtype);
@@ -105,7 +100,7 @@ class Rewriter {
     }
     if (isOp(node, "reshape")) return this.#terms(node.inputs[0]!);
     if (!isOp(node, "mul") || this.uses.get(node)! > 1) return null;
-    for (const [p, factor] of [node.inputs, [...node.inputs].reverse()] as [Node, Node][]) {
+    for (const [p, factor] of eitherFirst(node)) {
       const terms = this.#terms(p);
       const scaled = terms && scaledTerms(terms, factor);
       if (scaled) return scaled;
@@ -113,6 +108,9 @@ class Rewriter {
     return null;
   }
 }
+
+/** The operands of a node that may be swapped, in both orders. */
+const eitherFirst = ({ inputs }: Node): [Node, Node][] => [inputs, inputs.toReversed()] as [Node, Node][];
 
 /** (Σ Aᵢ·Bᵢ) · factor, with the factor inside: a number scales the smaller of A and B, a row of n numbers B. */
 function scaledTerms({ operands, matmul }: Terms, factor: Node): Terms | null {

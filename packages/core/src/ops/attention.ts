@@ -2,9 +2,8 @@
  * Attention and its gradient in primitive nodes: the fallback for backends without a kernel of their own, and what
  * second derivatives go through. Grouped queries: heads are viewed as [kvHeads, heads / kvHeads].
  */
-import { add, broadcastTo, constant, div, iota, matmul, mul, reduce, reshape, scale, sub } from "../build.ts";
-import { sum } from "../build.ts";
-import { swapLast, unary, where, binary } from "../build.ts";
+import { add, binary, broadcastTo, constant, div, iota, matmul, mul, reduce, reshape } from "../build.ts";
+import { scale, sub, sum, swapLast, unary, where } from "../build.ts";
 import type { Attrs, Node, Shape } from "../node.ts";
 
 interface Grouped {

@@ -1,6 +1,6 @@
-/** Joining, masking and indexing, composed of primitives. */
+/** Masking and indexing, composed of primitives. */
 import { computeType, type DType } from "@tiedlora/kernels";
-import { add, binary, broadcastTo, cast, constant, gather, iota, mul, pad, reshape } from "../build.ts";
+import { add, binary, broadcastTo, cast, constant, gather, iota, mul, reshape } from "../build.ts";
 import { scatterAdd, where, within } from "../build.ts";
 import type { Node, Range, Shape } from "../node.ts";
 import { product, sameShape, show } from "../shape.ts";
@@ -8,27 +8,6 @@ import { product, sameShape, show } from "../shape.ts";
 /** Ranges that take all of `shape` but [start, start + length) along one axis. */
 export function narrowRanges(shape: Shape, axis: number, start: number, length: number): Range[] {
   return shape.map((d, i): Range => (i === axis ? [start, start + length, 1] : [0, d, 1]));
-}
-
-/** Pieces one after another along `axis`: the sum of the pieces, each padded to the whole. */
-export function concat(pieces: readonly Node[], axis: number): Node {
-  const first = pieces[0]!;
-  const total = pieces.reduce((n, piece) => n + piece.shape[axis]!, 0);
-  let start = 0;
-  const padded = pieces.map((piece) => {
-    const rest = piece.shape.map((d, i) => (i === axis ? first.shape[axis]! : d));
-    if (!sameShape(rest, first.shape) || piece.dtype !== first.dtype) {
-      throw new RangeError(
-        `concat: ${show(first.shape)} ${first.dtype} and ${show(piece.shape)} ${piece.dtype} differ beside axis ${axis}`,
-      );
-    }
-    const widths = piece.shape.map((d, i): [number, number] =>
-      i === axis ? [start, total - start - d] : [0, 0],
-    );
-    start += piece.shape[axis]!;
-    return pad(piece, widths);
-  });
-  return padded.reduce((a, b) => (first.dtype === "bool" ? binary("or", a, b) : add(a, b)));
 }
 
 /** Elements where column - row <= diagonal ("lower") or >= diagonal ("upper"), zeros elsewhere. */
@@ -68,9 +47,8 @@ function linearIndex(index: Node, shape: Shape, axis: number): Node {
   });
   // An index outside the axis must not reach another row.
   const inside = within(index, shape[axis]!);
-  return reshape(where(inside, broadcastTo(linear, index.shape), constant(-1, "i32")), [
-    product(index.shape),
-  ]);
+  const checked = where(inside, broadcastTo(linear, index.shape), constant(-1, "i32"));
+  return reshape(checked, [product(index.shape)]);
 }
 
 function checkRanks(what: string, x: Shape, index: Shape, axis: number): void {
