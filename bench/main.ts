@@ -5,7 +5,7 @@
  *   npm run bench -- matmul GPT                   cases whose name contains one of the words
  *   npm run bench -- --backend webgpu --seconds 2 --json
  *
- * "of ceiling" compares with what the same device did in the same run: multiply-adds in registers, or memory traffic (more
+ * "of peak" compares with what the same device did in the same run: multiply-adds in registers, or memory traffic (more
  * than 100 % where data stays in cache). Peak memory is the device's, without code and the process. `--profile` lists where
  * the time of each case goes, kernel by kernel.
  */
@@ -15,7 +15,7 @@ import { cpu, CpuBackend } from "@tiedlora/backend-cpu";
 import { webgpu, WebGpuBackend } from "@tiedlora/backend-webgpu/node";
 import { Device } from "@tiedlora/core";
 import { type Case, CASES } from "./cases.ts";
-import { type Ceiling, measureCeiling } from "./ceiling.ts";
+import { type Peak, measurePeak } from "./peak.ts";
 import { Counting } from "./counting.ts";
 import { measure, type Timing } from "./measure.ts";
 
@@ -55,13 +55,13 @@ interface Result extends Timing {
   /** Billions of operations a second, of bytes a second, or tokens a second. */
   readonly rate: number;
   readonly unit: "GFLOP/s" | "GB/s" | "tokens/s";
-  readonly ofCeiling: number | null;
+  readonly ofPeak: number | null;
   readonly peakMb: number;
   readonly kernels: number;
 }
 
 /** Each case has a device of its own, so that its peak of memory is its own. */
-async function runCase(one: Case, opened: Device, ceiling: Ceiling): Promise<Result> {
+async function runCase(one: Case, opened: Device, peak: Peak): Promise<Result> {
   const counting = new Counting(opened.backend);
   const device = new Device(counting.backend);
   const run = one.setup(device);
@@ -77,13 +77,13 @@ async function runCase(one: Case, opened: Device, ceiling: Ceiling): Promise<Res
   const common = { name: one.name, backend: opened.name, ...timing, kernels, peakMb };
   if (one.flop !== undefined) {
     const rate = one.flop / medianMs / 1e6;
-    return { ...common, rate, unit: "GFLOP/s", ofCeiling: rate / ceiling.gflops };
+    return { ...common, rate, unit: "GFLOP/s", ofPeak: rate / peak.gflops };
   }
   if (one.bytes !== undefined) {
     const rate = one.bytes / medianMs / 1e6;
-    return { ...common, rate, unit: "GB/s", ofCeiling: rate / ceiling.gbs };
+    return { ...common, rate, unit: "GB/s", ofPeak: rate / peak.gbs };
   }
-  return { ...common, rate: ((one.tokens ?? 1) * 1000) / medianMs, unit: "tokens/s", ofCeiling: null };
+  return { ...common, rate: ((one.tokens ?? 1) * 1000) / medianMs, unit: "tokens/s", ofPeak: null };
 }
 
 async function printProfile({ backend }: Device, run: () => Promise<void>): Promise<void> {
@@ -95,7 +95,7 @@ async function printProfile({ backend }: Device, run: () => Promise<void>): Prom
 }
 
 function printRow(r: Result): void {
-  const of = r.ofCeiling === null ? "" : `${(100 * r.ofCeiling).toFixed(0)} %`;
+  const of = r.ofPeak === null ? "" : `${(100 * r.ofPeak).toFixed(0)} %`;
   const spread = `±${(100 * r.spread).toFixed(0)} %`;
   const columns = [
     r.name.padEnd(46),
@@ -110,17 +110,17 @@ function printRow(r: Result): void {
 }
 
 const first = await open();
-const ceiling = await measureCeiling(first);
+const peak = await measurePeak(first);
 first.close();
-if (values.json) console.log(JSON.stringify({ name: "ceiling", backend: values.backend, ...ceiling }));
+if (values.json) console.log(JSON.stringify({ name: "peak", backend: values.backend, ...peak }));
 else {
   const model = cpus()[0]?.model.trim() ?? "?";
   console.log(`${cpus().length} × ${model}, Node ${process.versions.node}, ${first.name}`);
-  console.log(`ceiling: ${ceiling.gflops.toFixed(1)} GFLOP/s, ${ceiling.gbs.toFixed(1)} GB/s`);
+  console.log(`peak: ${peak.gflops.toFixed(1)} GFLOP/s, ${peak.gbs.toFixed(1)} GB/s`);
 }
 for (const one of chosen) {
   const device = await open();
-  const result = await runCase(one, device, ceiling);
+  const result = await runCase(one, device, peak);
   device.close();
   if (values.json) console.log(JSON.stringify(result));
   else printRow(result);

@@ -12,7 +12,7 @@ import type {
   LibraryCall,
   Program,
 } from "@tiedlora/kernels";
-import { ceilingProgram } from "./ceiling.ts";
+import { peakProgram } from "./peak.ts";
 import { ProgramImage } from "./executable.ts";
 import type { Tile } from "./gemm.ts";
 import { gemmModule } from "./gemm.ts";
@@ -68,7 +68,7 @@ function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
   return module;
 }
 
-/** Runs of the ceiling's kernel, of which the fastest counts; the first are compiled badly. */
+/** Runs of the peak's kernel, of which the fastest counts; the first are compiled badly. */
 const PEAK_RUNS = 8;
 
 interface Scratch {
@@ -189,7 +189,7 @@ export class CpuBackend implements Backend {
    * now, by multiply-adds in registers on all threads.
    */
   async peakGflops(): Promise<number> {
-    const { compiled, flop } = ceilingProgram(this.threads, this.heap.shared, {
+    const { compiled, flop } = peakProgram(this.threads, this.heap.shared, {
       fma: this.tile.fma,
       wide: this.wide,
     });

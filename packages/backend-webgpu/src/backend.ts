@@ -19,8 +19,15 @@ import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
-import { type Contest, exampleOf, fastestTile, kindsOf, measuredTiles, tilesFor } from "./tune.ts";
-import { Verdicts } from "./verdicts.ts";
+import {
+  type TileBenchmark,
+  exampleOf,
+  fastestTile,
+  kindsOf,
+  measuredTiles,
+  tilesFor,
+} from "./tile-benchmark.ts";
+import { ErrorScopes } from "./error-scopes.ts";
 import { isRendered } from "./wgsl/library.ts";
 import type { Target } from "./wgsl/target.ts";
 import { kindName, type Tile, tileName } from "./wgsl/tiles.ts";
@@ -46,7 +53,7 @@ export class WebGpuBackend implements Backend, Transfers {
   #measured: Promise<void> = Promise.resolve();
   readonly #pipelines: PipelineCache;
   readonly #staging: StagingPool;
-  readonly #verdicts: Verdicts;
+  readonly #scopes: ErrorScopes;
   readonly #counters: Counters = { dispatches: 0, bindGroups: 0, submissions: 0 };
   readonly #host: Host;
   readonly #onError: (event: GPUUncapturedErrorEvent) => void;
@@ -64,8 +71,8 @@ export class WebGpuBackend implements Backend, Transfers {
     const { device, target } = gpu;
     this.#tiles = measuredTiles(gpu.info, target);
     const fail = (error: Error): void => void (this.#failure ??= error);
-    this.#verdicts = new Verdicts(device);
-    this.pool = new MemoryPool(device, device.limits.maxBufferSize, this.#verdicts, fail);
+    this.#scopes = new ErrorScopes(device);
+    this.pool = new MemoryPool(device, device.limits.maxBufferSize, this.#scopes, fail);
     this.#pipelines = new PipelineCache(device);
     this.#staging = new StagingPool(device);
     this.caps = {
@@ -104,7 +111,7 @@ export class WebGpuBackend implements Backend, Transfers {
       device: this.device,
       pool: this.pool,
       counters: this.#counters,
-      verdicts: this.#verdicts,
+      scopes: this.#scopes,
       fail,
       rejection: (error) => this.#toError(error),
       get recorder() {
@@ -164,15 +171,15 @@ export class WebGpuBackend implements Backend, Transfers {
   async #measureTiles(program: Program): Promise<void> {
     if (!this.#measures) return;
     const measure = async (): Promise<void> => {
-      const contests = kindsOf(program)
+      const benchmarks = kindsOf(program)
         .filter((kind) => !this.#tiles.has(kindName(kind)))
         .map((kind) => ({ kind, example: exampleOf(kind), tiles: tilesFor(kind, this.#target) }));
       // all at once: the device compiles in parallel, and measures one after the other
       await Promise.all(
-        contests.flatMap(({ example, tiles }) => tiles.map((tile) => this.#pipelinesOf(example, tile))),
+        benchmarks.flatMap(({ example, tiles }) => tiles.map((tile) => this.#pipelinesOf(example, tile))),
       );
-      for (const { kind, example, tiles } of contests)
-        this.#tiles.set(kindName(kind), await fastestTile(tiles, this.#contest(example)));
+      for (const { kind, example, tiles } of benchmarks)
+        this.#tiles.set(kindName(kind), await fastestTile(tiles, this.#benchmark(example)));
     };
     const measured = this.#measured.then(measure);
     this.#measured = measured.catch(() => undefined);
@@ -185,7 +192,7 @@ export class WebGpuBackend implements Backend, Transfers {
     await this.#orLost(Promise.allSettled(kernels.map((k) => this.#pipelines.get(k))));
   }
 
-  #contest(program: Program): Contest {
+  #benchmark(program: Program): TileBenchmark {
     const failures = new Set<Error>();
     const host: Host = {
       ...this.#host,
@@ -197,7 +204,7 @@ export class WebGpuBackend implements Backend, Transfers {
     const [inputs, outputs] = [buffers.slice(0, 2), buffers.slice(2)];
     const finished = async (): Promise<void> => {
       await this.#orLost(this.device.queue.onSubmittedWorkDone());
-      await this.#orLost(this.#verdicts.settled());
+      await this.#orLost(this.#scopes.settled());
       for (const { failure } of buffers) if (failure) failures.add(failure);
     };
     return {
@@ -222,7 +229,7 @@ export class WebGpuBackend implements Backend, Transfers {
   async sync(): Promise<void> {
     this.#assertOpen();
     await this.#orLost(this.device.queue.onSubmittedWorkDone());
-    await this.#orLost(this.#verdicts.settled());
+    await this.#orLost(this.#scopes.settled());
     this.#throwFailure();
   }
 
@@ -266,7 +273,7 @@ export class WebGpuBackend implements Backend, Transfers {
     if (!this.#host.usable()) return;
     const isAll = offset === 0 && data.byteLength === to.bytes;
     const { block } = to;
-    this.#verdicts.of(
+    this.#scopes.of(
       "validation",
       () => this.#write(block, data, offset),
       (error) => {
@@ -338,11 +345,11 @@ export class WebGpuBackend implements Backend, Transfers {
   async #copied(from: GpuBuffer, start: number, size: number): Promise<GPUBuffer> {
     const errors: Error[] = [];
     const learn = (error: GPUError | null): void => void (error && errors.push(this.#toError(error)));
-    const staging = this.#verdicts.of("out-of-memory", () => this.#staging.take(size), learn);
-    this.#verdicts.of("validation", () => this.#copy(from.block, start, staging, size), learn);
+    const staging = this.#scopes.of("out-of-memory", () => this.#staging.take(size), learn);
+    this.#scopes.of("validation", () => this.#copy(from.block, start, staging, size), learn);
     const mapped = staging.mapAsync(USAGE.MAP_READ, 0, size);
     await this.#orLost(mapped).catch((error: unknown) => errors.push(error as Error));
-    await this.#orLost(this.#verdicts.settled());
+    await this.#orLost(this.#scopes.settled());
     const failure = from.failure ?? errors[0];
     if (!failure) return staging;
     staging.destroy();
@@ -364,7 +371,7 @@ export class WebGpuBackend implements Backend, Transfers {
       this.#waiting.add(reject);
       promise.then(resolve, reject).finally(() => this.#waiting.delete(reject));
     });
-    return this.#gpu.waiter.wait(result);
+    return this.#gpu.backoff.wait(result);
   }
 
   #assertOpen(): void {

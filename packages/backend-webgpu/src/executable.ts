@@ -8,7 +8,7 @@ import type { Block, MemoryPool } from "./memory.ts";
 import type { Pipeline } from "./pipelines.ts";
 import type { Recorder } from "./profile.ts";
 import { UniformBlock } from "./uniforms.ts";
-import type { Verdicts } from "./verdicts.ts";
+import type { ErrorScopes } from "./error-scopes.ts";
 import type { Kernel } from "./wgsl/target.ts";
 
 /** Counts of what a backend did so far. */
@@ -23,7 +23,7 @@ export interface Host {
   readonly device: GPUDevice;
   readonly pool: MemoryPool;
   readonly counters: Counters;
-  readonly verdicts: Verdicts;
+  readonly scopes: ErrorScopes;
   /** Times kernels while profiling. */
   readonly recorder: Recorder | undefined;
   /** False once the device is lost: work is dropped, and reads and syncs reject. Throws after close(). */
@@ -99,7 +99,7 @@ export class GpuExecutable implements Executable {
     this.#replaceRefused();
     this.#stageInputs(given);
     const own = [...this.#own];
-    this.#host.verdicts.of(
+    this.#host.scopes.of(
       "validation",
       () => this.#submit(given, scalars),
       (error) => this.#judge(error, { own, inputs, outputs }),

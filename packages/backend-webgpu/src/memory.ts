@@ -3,7 +3,7 @@
  * queue operations happen in the order of submission, so a new owner's writes come after the old owner's reads.
  */
 import { outOfMemory, tooLarge } from "./errors.ts";
-import type { Verdicts } from "./verdicts.ts";
+import type { ErrorScopes } from "./error-scopes.ts";
 
 /** One GPU buffer with the identity that bind groups are cached by. */
 export interface Block {
@@ -22,7 +22,7 @@ const KEEP_LEAST = 64 << 20;
 export class MemoryPool {
   readonly #device: GPUDevice;
   readonly #maxBytes: number;
-  readonly #verdicts: Verdicts;
+  readonly #scopes: ErrorScopes;
   readonly #onError: (error: Error) => void;
   readonly #free = new Map<number, Block[]>();
   #freeBytes = 0;
@@ -32,9 +32,9 @@ export class MemoryPool {
   #peak = 0;
 
   /** `onError` hears of allocations that the device turns out, later, to have refused. */
-  constructor(device: GPUDevice, maxBytes: number, verdicts: Verdicts, onError: (error: Error) => void) {
+  constructor(device: GPUDevice, maxBytes: number, scopes: ErrorScopes, onError: (error: Error) => void) {
     this.#device = device;
-    this.#verdicts = verdicts;
+    this.#scopes = scopes;
     this.#maxBytes = maxBytes;
     this.#onError = onError;
   }
@@ -92,7 +92,7 @@ export class MemoryPool {
       size,
       refused: undefined,
     });
-    const block: Block = this.#verdicts.of("out-of-memory", make, (error) => {
+    const block: Block = this.#scopes.of("out-of-memory", make, (error) => {
       if (!error) return;
       block.refused = outOfMemory(live, error.message);
       this.#trim(0); // room for the next attempt

@@ -9,7 +9,7 @@ import {
   MissingFeatureError,
   NoAdapterError,
 } from "./errors.ts";
-import { isNode, PoliteWaiter } from "./wait.ts";
+import { isNode, PollBackoff } from "./poll-backoff.ts";
 import { dividesTile } from "./wgsl/matmul-matrix.ts";
 import type { MatmulPrecision, MatrixShape, Target } from "./wgsl/target.ts";
 
@@ -58,7 +58,7 @@ export interface Gpu {
   readonly target: Target;
   /** Whether tiles are measured. */
   readonly measure: boolean;
-  readonly waiter: PoliteWaiter;
+  readonly backoff: PollBackoff;
   /** Fulfilled when the device is lost or closed. */
   readonly lost: Promise<DeviceLostError | DeviceClosedError>;
   close(): void;
@@ -305,7 +305,7 @@ function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions): G
     info,
     target: targetOf(device, adapter, software, options),
     measure: options.measure ?? !info.software,
-    waiter: new PoliteWaiter(info.software && nativeGpu() === undefined),
+    backoff: new PollBackoff(info.software && nativeGpu() === undefined),
     lost,
     close: () => {
       closed = true;

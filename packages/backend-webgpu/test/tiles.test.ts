@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { productProgram } from "../src/example.ts";
-import { type Contest, exampleOf, fastestTile, kindsOf, tilesFor } from "../src/tune.ts";
+import { type TileBenchmark, exampleOf, fastestTile, kindsOf, tilesFor } from "../src/tile-benchmark.ts";
 import type { Target } from "../src/wgsl/target.ts";
 import {
   chooseTile,
@@ -22,14 +22,14 @@ const BIGGEST = named("128x128x8 by 8x8");
 
 /** Contestants that take as long as `cost` says (never to be had: NaN), and a record of them. */
 function fake(cost: (tile: Tile) => number): {
-  contest: Contest;
+  benchmark: TileBenchmark;
   tried: string[];
   runs: number[];
   open: () => number;
 } {
   const [tried, runs]: [string[], number[]] = [[], []];
   let open = 1;
-  const enter: Contest["enter"] = (tile) => {
+  const enter: TileBenchmark["enter"] = (tile) => {
     const ms = cost(tile);
     if (Number.isNaN(ms)) return Promise.reject(new Error("no such kernel"));
     tried.push(tileName(tile));
@@ -40,11 +40,11 @@ function fake(cost: (tile: Tile) => number): {
     };
     return Promise.resolve({ run, free: () => void open-- });
   };
-  return { contest: { enter, end: () => void open-- }, tried, runs, open: () => open };
+  return { benchmark: { enter, end: () => void open-- }, tried, runs, open: () => open };
 }
 
-const measureTile = (kind: Extent, target: Target, contest: Contest): Promise<Tile> =>
-  fastestTile(tilesFor(kind, target), contest);
+const measureTile = (kind: Extent, target: Target, benchmark: TileBenchmark): Promise<Tile> =>
+  fastestTile(tilesFor(kind, target), benchmark);
 
 test("the fastest tile is taken where it is clearly faster than the rule's", async () => {
   const rule = tileByRule(LARGE, CARD);
@@ -54,8 +54,8 @@ test("the fastest tile is taken where it is clearly faster than the rule's", asy
     [0.95, rule],
     [2, rule],
   ] as const) {
-    const { contest, tried, open } = fake((tile) => (tile === BIGGEST ? ms : 1));
-    assert.deepEqual(await measureTile(LARGE, CARD, contest), expected, `${ms}`);
+    const { benchmark, tried, open } = fake((tile) => (tile === BIGGEST ? ms : 1));
+    assert.deepEqual(await measureTile(LARGE, CARD, benchmark), expected, `${ms}`);
     assert.equal(tried.length, TILES.length, "the rule's is one of them");
     assert.equal(new Set(tried).size, TILES.length, "each once");
     assert.equal(open(), 0, "all freed");
@@ -67,8 +67,8 @@ test("a measurement is short: few runs of what is slow, more of what is fast, th
     [100, 1],
     [0.001, 32],
   ] as const) {
-    const { contest, runs } = fake(() => ms);
-    await measureTile(LARGE, CARD, contest);
+    const { benchmark, runs } = fake(() => ms);
+    await measureTile(LARGE, CARD, benchmark);
     assert.deepEqual(
       [...new Set(runs)].sort((a, b) => a - b),
       most === 1 ? [1] : [1, most],
@@ -79,22 +79,22 @@ test("a measurement is short: few runs of what is slow, more of what is fast, th
 
 test("tiles that cannot be compiled are left out; without the rule's there is nothing to compare", async () => {
   const onlyBig = fake((tile) => (tile.rows === 128 ? NaN : tile.own === 8 ? 0.5 : 1));
-  assert.equal(tileName(await measureTile(LARGE, CARD, onlyBig.contest)), "64x64x16 by 8x8");
+  assert.equal(tileName(await measureTile(LARGE, CARD, onlyBig.benchmark)), "64x64x16 by 8x8");
   assert.ok(!onlyBig.tried.includes(tileName(BIGGEST)));
   const none = fake(() => NaN);
-  assert.deepEqual(await measureTile(LARGE, CARD, none.contest), tileByRule(LARGE, CARD));
+  assert.deepEqual(await measureTile(LARGE, CARD, none.benchmark), tileByRule(LARGE, CARD));
   const failing = fake(() => Infinity);
-  assert.deepEqual(await measureTile(LARGE, CARD, failing.contest), tileByRule(LARGE, CARD));
+  assert.deepEqual(await measureTile(LARGE, CARD, failing.benchmark), tileByRule(LARGE, CARD));
   assert.equal(failing.open(), 0);
 });
 
 test("only tiles that the device holds, and that the product fills, are tried", async () => {
   const small: Target = { ...DEFAULT_LIMITS, maxInvocations: 128, maxWorkgroupBytes: 8192 };
-  const { contest, tried } = fake(() => 1);
-  await measureTile(LARGE, small, contest);
+  const { benchmark, tried } = fake(() => 1);
+  await measureTile(LARGE, small, benchmark);
   assert.deepEqual(tried.slice(1).sort(), ["32x32x16 by 4x4", "64x64x16 by 8x8"]);
   const narrow = fake(() => 1);
-  await measureTile({ ...LARGE, columns: 64 }, CARD, narrow.contest);
+  await measureTile({ ...LARGE, columns: 64 }, CARD, narrow.benchmark);
   assert.ok(narrow.tried.length > 2 && !narrow.tried.includes(tileName(BIGGEST)), narrow.tried.join());
 });
 

@@ -16,8 +16,8 @@ export const isNode: boolean = host.process?.versions?.node !== undefined;
 const POLL_MS = 0.1;
 const SLEEP_MS = 0.2;
 
-/** Sleeps while anything is being waited for. One per device. */
-export class PoliteWaiter {
+/** Sleeps between polls while a promise is pending. One for each device. */
+export class PollBackoff {
   readonly #cell: Int32Array | undefined;
   #pending = 0;
   #ticking = false;
@@ -28,7 +28,7 @@ export class PoliteWaiter {
     if (enabled && host.setImmediate) this.#cell = new Int32Array(new SharedArrayBuffer(4));
   }
 
-  /** The same promise, waited for politely. */
+  /** The same promise; sleeps between polls until it is settled. */
   async wait<T>(promise: Promise<T>): Promise<T> {
     if (!this.#cell) return promise;
     if (this.#pending++ === 0) this.#since = performance.now();

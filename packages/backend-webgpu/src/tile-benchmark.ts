@@ -9,16 +9,16 @@ import { type Extent, fits, kindName, kindOf, type Tile, tileByRule, TILES } fro
 import type { Target } from "./wgsl/target.ts";
 
 /** A program with one tile for all of its products, ready to be run. */
-export interface Contestant {
+export interface Candidate {
   /** Runs it `times` times and resolves to the milliseconds of all. */
   run(times: number): Promise<number>;
   free(): void;
 }
 
 /** Where the contestants of one program meet: they share its memory. */
-export interface Contest {
+export interface TileBenchmark {
   /** Rejects where the device cannot run the program with this tile. */
-  enter(tile: Tile): Promise<Contestant>;
+  enter(tile: Tile): Promise<Candidate>;
   end(): void;
 }
 
@@ -68,35 +68,38 @@ export function tilesFor(kind: Extent, target: Target): readonly [Tile, ...Tile[
 }
 
 /** The fastest of `tiles`; the first if none is clearly faster, or if nothing can be measured. */
-export async function fastestTile(tiles: readonly [Tile, ...Tile[]], contest: Contest): Promise<Tile> {
+export async function fastestTile(
+  tiles: readonly [Tile, ...Tile[]],
+  benchmark: TileBenchmark,
+): Promise<Tile> {
   const ready: Ready[] = [];
   try {
     for (const tile of tiles) {
-      const contestant = await contest.enter(tile).catch(() => null);
-      if (contestant) ready.push({ tile, contestant });
+      const candidate = await benchmark.enter(tile).catch(() => null);
+      if (candidate) ready.push({ tile, candidate });
     }
     return ready[0]?.tile === tiles[0] ? await fastest(ready) : tiles[0];
   } finally {
-    for (const { contestant } of ready) contestant.free();
-    contest.end();
+    for (const { candidate } of ready) candidate.free();
+    benchmark.end();
   }
 }
 
 interface Ready {
   readonly tile: Tile;
-  readonly contestant: Contestant;
+  readonly candidate: Candidate;
 }
 
 /** The first of `ready`, or another that is clearly faster. They take turns. */
 async function fastest(ready: readonly Ready[]): Promise<Tile> {
   const [first] = ready;
-  for (const { contestant } of ready) await contestant.run(1); // the first run is never like the others
-  const once = await first!.contestant.run(1);
+  for (const { candidate } of ready) await candidate.run(1); // the first run is never like the others
+  const once = await first!.candidate.run(1);
   const runs = Math.max(1, Math.min(MOST_RUNS, Math.ceil(SAMPLE_MS / once)));
   const best = ready.map(() => Infinity);
   for (let round = 0; round < ROUNDS; round++) {
-    for (const [i, { contestant }] of ready.entries()) {
-      best[i] = Math.min(best[i]!, await contestant.run(runs));
+    for (const [i, { candidate }] of ready.entries()) {
+      best[i] = Math.min(best[i]!, await candidate.run(runs));
     }
   }
   const least = Math.min(...best);

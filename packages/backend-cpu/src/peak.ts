@@ -19,7 +19,7 @@ export interface CeilingProgram {
  * Independent multiply-adds: enough to hide their latency, few enough for the registers. Neighbouring ones are stored
  * next to one another, which is where V8 looks for what to combine into 256 bits (`wide`).
  */
-export function ceilingProgram(
+export function peakProgram(
   threads: number,
   shared: boolean,
   { fma, wide }: { readonly fma: boolean; readonly wide: boolean },

@@ -1,8 +1,8 @@
 /**
- * What a device makes of an operation is known only later. This tells it of each, in the order in which they were done, so
- * that a failure can be laid to the buffers that it is about.
+ * Errors of a GPU device arrive after the call that caused them. Each operation runs in an error scope of its own; its result is
+ * reported in the order of the operations, so that a failure is attributed to the buffers that it concerns.
  */
-export class Verdicts {
+export class ErrorScopes {
   readonly #device: GPUDevice;
   #last: Promise<void> = Promise.resolve();
 
@@ -10,7 +10,7 @@ export class Verdicts {
     this.#device = device;
   }
 
-  /** Does `work`, and tells `judge` later what was wrong with it: null for nothing. */
+  /** Runs `work`, and later calls `judge` with its error, or with null if there was none. */
   of<T>(filter: GPUErrorFilter, work: () => T, judge: (error: GPUError | null) => void): T {
     this.#device.pushErrorScope(filter);
     try {
@@ -21,7 +21,7 @@ export class Verdicts {
     }
   }
 
-  /** Resolves once everything done so far has been judged. */
+  /** Resolves once the errors of all operations so far have been reported. */
   settled(): Promise<void> {
     return this.#last;
   }

@@ -3,20 +3,20 @@ import { CpuBackend } from "@tiedlora/backend-cpu";
 import { WebGpuBackend } from "@tiedlora/backend-webgpu/node";
 import type { Device, LoopKernel, Operand } from "@tiedlora/core";
 
-export interface Ceiling {
+export interface Peak {
   /** Floating-point operations, in billions a second. */
   readonly gflops: number;
   /** Bytes read and written by adding 1 to an array that fits no cache, in billions a second. */
   readonly gbs: number;
 }
 
-export async function measureCeiling(device: Device): Promise<Ceiling> {
+export async function measurePeak(device: Device): Promise<Peak> {
   const { backend } = device;
   if (backend instanceof CpuBackend)
     return { gflops: await backend.peakGflops(), gbs: await measureTraffic(device) };
   if (backend instanceof WebGpuBackend)
     return { gflops: await measureShader(backend.device), gbs: await measureTraffic(device) };
-  throw new Error(`no way to measure the ceiling of ${device.name}`);
+  throw new Error(`no way to measure the peak of ${device.name}`);
 }
 
 async function fastest(runs: number, run: () => Promise<void>): Promise<number> {
