@@ -25,8 +25,8 @@ export interface Operand {
 }
 
 /**
- * Operations on one value. Floats follow IEEE 754: a NaN gives NaN, an infinity the limit where there is one. Results
- * below the smallest normal number may be flushed to zero.
+ * Operations on one value. Floats follow IEEE 754: a NaN gives NaN, an infinity the limit where there is one. Numbers
+ * below the smallest normal one may be flushed to zero: operands, intermediate values and results.
  */
 export type UnaryOp =
   | "neg"

@@ -3,8 +3,9 @@
  * -10,000 to 10,000, at both zeros and infinities, and at NaN.
  *
  * An error is measured against the result's scale: the largest of |result| and of the terms that its formula adds, such as
- * 1 and tanh² in 1 - tanh². It may be four units of the last place of the scale (4 · 2^-23), and what a device may lose by
- * flushing results below the smallest normal number to zero.
+ * 1 and tanh² in 1 - tanh². It may be four units of the last place of the scale (4 · 2^-23), and the smallest normal number,
+ * since a result below it may be flushed to zero. A device that flushes operands and intermediate values as well, as WGSL
+ * allows, may lose |x| times as much, and may take a subnormal x for zero.
  */
 import { type Device, grad, realize, type Tensor } from "@tiedlora/core";
 import { erf } from "../bounds/erf.ts";
@@ -164,10 +165,22 @@ function points(from: number): Float32Array<ArrayBuffer> {
   return Float32Array.from([...sizes, ...sizes.map((x) => -x)].filter((x) => !(x < from)).concat(NaN));
 }
 
-function complaint(x: number, found: number, [exact, ...terms]: Exact): string | null {
+/** Whether the device flushes numbers below the smallest normal one. */
+async function flushesSubnormals(device: Device): Promise<boolean> {
+  return (
+    (await device
+      .tensor([2 ** -126])
+      .mul(device.tensor([0.5]))
+      .sum()
+      .item()) === 0
+  );
+}
+
+/** What is wrong with a result at x; `lost`: what flushing may cost. */
+function complaint(x: number, found: number, [exact, ...terms]: Exact, lost: number): string | null {
   if (Object.is(found, exact) || found === exact || Math.fround(exact) === found) return null;
   const scale = Math.max(Math.abs(exact), ...terms.map(Math.abs));
-  const allowed = 4 * 2 ** -23 * scale + 2 ** -125;
+  const allowed = 4 * 2 ** -23 * scale + lost;
   if (Math.abs(found - exact) <= allowed) return null;
   if (Math.abs(exact) > 3.402e38 && Math.abs(found) > 3.402e38) return null;
   return `${found} at ${x} instead of ${exact}: ${(Math.abs(found - exact) / scale / 2 ** -23).toFixed(1)} ulp of its scale`;
@@ -183,12 +196,17 @@ async function check(device: Device, claims: readonly Claim[]): Promise<void> {
     return { claim, at, orders };
   });
   realize(...runs.flatMap(({ orders }) => orders));
+  const flushes = await flushesSubnormals(device);
   for (const { claim, at, orders } of runs) {
     for (const [order, tensor] of orders.entries()) {
       const found = await tensor.data();
       const bad = Array.from(at).flatMap((x, i) => {
-        const exact: Exact = Number.isNaN(x) ? [claim.atNaN?.[order] ?? NaN] : claim.orders[order]!(x);
-        return complaint(x, found[i]!, exact) ?? [];
+        const exactAt = (at: number): Exact =>
+          Number.isNaN(at) ? [claim.atNaN?.[order] ?? NaN] : claim.orders[order]!(at);
+        const lost = 2 ** -125 * (flushes && Number.isFinite(x) ? Math.max(1, Math.abs(x)) : 1);
+        const asZero = flushes && Math.abs(x) < 2 ** -126;
+        if (asZero && complaint(x, found[i]!, exactAt(x < 0 ? -0 : 0), lost) === null) return [];
+        return complaint(x, found[i]!, exactAt(x), lost) ?? [];
       });
       if (bad.length > 0)
         wrong.push(`${claim.name}${"'".repeat(order)}, ${bad.length} wrong: ${bad.slice(0, 4).join("; ")}`);

@@ -163,9 +163,11 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   value = select(value, x0, bits == ${u("0x7f800000")});
   return select(value, F(bitcast<f32>(P[0].w)), (bits & ${u("0x7fffffff")}) == ${U}());
 }`,
-  log: ({ F, name }) => `fn ${name("log")}(x: ${F}) -> ${F} {
-  let small = x < F(1.17549435e-38f);
-  return ${name("logOf")}(x, select(x, x * F(8388608f), small), select(F(0f), F(23f), small), x - F(1f));
+  // A subnormal x is its bits times 2^-149: as an integer it is not flushed to zero.
+  log: ({ F, U, u, name }) => `fn ${name("log")}(x: ${F}) -> ${F} {
+  let bits = bitcast<${U}>(x);
+  let small = bits < ${u("0x800000")};
+  return ${name("logOf")}(x, select(x, ${F}(bits), small), select(F(0f), F(149f), small), x - F(1f));
 }`,
   log1p: ({ F, name }) => `fn ${name("log1p")}(x: ${F}) -> ${F} {
   let sum = x + F(1f);
