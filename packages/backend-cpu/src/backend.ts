@@ -138,6 +138,7 @@ export class CpuBackend implements Backend {
     return accelerates(call);
   }
 
+  /** A buffer in the heap; its content is anything. Throws where the heap may grow no further. */
   alloc(bytes: number): DeviceBuffer {
     this.assertOpen();
     if (!Number.isInteger(bytes) || bytes < 0 || bytes > this.caps.maxBufferBytes) {
@@ -180,6 +181,7 @@ export class CpuBackend implements Backend {
     if (failure !== null) throw failure;
   }
 
+  /** Bytes of buffers and temporaries, now and at most so far. */
   memory(): BackendMemory {
     return { liveBytes: this.heap.liveBytes, peakBytes: this.heap.peakBytes };
   }

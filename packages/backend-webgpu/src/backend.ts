@@ -134,6 +134,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return { ...this.#counters, pipelines: this.#pipelines.compiled };
   }
 
+  /** A buffer on the GPU, from the pool if one fits. */
   alloc(bytes: number): DeviceBuffer {
     this.#assertOpen();
     return new GpuBuffer(bytes, this);
@@ -143,6 +144,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return isRendered(call);
   }
 
+  /** Writes and compiles the shaders of a program, those that are new; resolves when all are ready. */
   async compile(program: Program): Promise<Executable> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
@@ -233,6 +235,7 @@ export class WebGpuBackend implements Backend, Transfers {
     this.#throwFailure();
   }
 
+  /** Bytes of buffers and temporaries, now and at most so far. */
   memory(): BackendMemory {
     return { liveBytes: this.pool.liveBytes, peakBytes: this.pool.peakBytes };
   }
@@ -269,6 +272,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return recorder.finish((promise) => this.#orLost(promise));
   }
 
+  /** Copies `data` to byte `offset` of a buffer, behind what was submitted before. */
   write(to: GpuBuffer, data: ArrayBufferView, offset: number): void {
     if (!this.#host.usable()) return;
     const isAll = offset === 0 && data.byteLength === to.bytes;
@@ -327,6 +331,7 @@ export class WebGpuBackend implements Backend, Transfers {
   }
   #mergePipeline: GPUComputePipeline | undefined;
 
+  /** Copies bytes of a buffer here, behind what was submitted before. */
   async read(from: GpuBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;

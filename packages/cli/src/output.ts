@@ -11,6 +11,7 @@ export class Interrupted extends Error {
   }
 }
 
+/** Where a command writes: results to one stream, progress to the other. */
 export interface Output {
   /** A line of results. */
   out(line: string): void;

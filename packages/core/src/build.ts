@@ -4,8 +4,9 @@
  */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
+import { checkDType } from "@tiedlora/kernels/arguments";
 import type { ActivationOp, Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
-import { isOp, Node, NONE, type REDUCE_KIND } from "./node.ts";
+import { isOp, Node, NONE, REDUCE_KIND } from "./node.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
 // --- leaves
@@ -75,13 +76,21 @@ function widen(x: Node): Node {
   return cast(x, computeType(x.dtype));
 }
 
-export function unary(op: UnaryOp, x: Node): Node {
+/** Refuses what is not of a float type. */
+export function needFloat(what: string, { dtype }: Node): void {
+  if (!isFloat(dtype))
+    throw new TypeError(
+      `${what}: the tensor is ${dtype}, but a float type is needed; use .cast("f32") first`,
+    );
+}
+
+export function unary(op: UnaryOp, x: Node, what: string = op): Node {
   const { dtype } = x;
   const wanted = op === "not" ? "bool" : op === "neg" || op === "abs" ? "a number type" : "a float type";
   const fits =
     wanted === "bool" ? dtype === "bool" : wanted === "a float type" ? isFloat(dtype) : dtype !== "bool";
   if (!fits)
-    throw new TypeError(`${op}: the tensor is ${dtype}, but ${wanted} is needed; use .cast(…) first`);
+    throw new TypeError(`${what}: the tensor is ${dtype}, but ${wanted} is needed; use .cast(…) first`);
   const wide = widen(x);
   return new Node(op, NONE, [wide], wide.shape, wide.dtype);
 }
@@ -106,7 +115,7 @@ const KIND: { readonly [K in Op]?: "comparison" | "bitwise" | "shift" } = {
   shr: "shift",
 };
 
-function checkOperands(op: BinaryOp, dtype: DType): void {
+function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
   const kind = KIND[op];
   const takes =
     kind === "bitwise"
@@ -114,7 +123,7 @@ function checkOperands(op: BinaryOp, dtype: DType): void {
       : kind === "shift"
         ? dtype === "i32" || dtype === "u32"
         : dtype !== "bool" || op === "eq";
-  if (!takes) throw new TypeError(`${op} is not defined on ${dtype} tensors; convert with .cast(…) first`);
+  if (!takes) throw new TypeError(`${what} is not defined on ${dtype} tensors; convert with .cast(…) first`);
 }
 
 /** What a + 0, a · 1 and their like are without computing anything; null where there is work to do. */
@@ -128,10 +137,10 @@ function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
   return null;
 }
 
-export function binary(op: BinaryOp, a: Node, b: Node): Node {
-  const type = commonType(op, a.dtype, b.dtype);
-  checkOperands(op, type);
-  const shape = broadcastShapes(a.shape, b.shape, op);
+export function binary(op: BinaryOp, a: Node, b: Node, what: string = op): Node {
+  const type = commonType(what, a.dtype, b.dtype);
+  checkOperands(op, type, what);
+  const shape = broadcastShapes(a.shape, b.shape, what);
   const x = cast(a, type);
   const y = cast(b, type);
   const short = shortcut(op, x, y);
@@ -165,10 +174,7 @@ export function where(condition: Node, a: Node, b: Node): Node {
 
 /** An activation of floats, or its derivative of some order. */
 export function activation(op: ActivationOp, x: Node, order = 0): Node {
-  if (!isFloat(x.dtype))
-    throw new TypeError(
-      `${op}: the tensor is ${x.dtype}, but a float type is needed; use .cast("f32") first`,
-    );
+  needFloat(op === "geluTanh" ? "gelu" : op, x);
   const wide = widen(x);
   return new Node(op, { order }, [wide], wide.shape, wide.dtype);
 }
@@ -176,8 +182,7 @@ export function activation(op: ActivationOp, x: Node, order = 0): Node {
 /** a to the power b, of floats. */
 export function pow(a: Node, b: Node): Node {
   const type = commonType("pow", a.dtype, b.dtype);
-  if (!isFloat(type))
-    throw new TypeError(`pow: the tensors are ${type}, but a float type is needed; use .cast("f32")`);
+  needFloat("pow", a);
   const shape = broadcastShapes(a.shape, b.shape, "pow");
   const inputs = [a, b].map((n) => stretch(cast(n, type), shape));
   return new Node("pow", NONE, inputs, shape, type);
@@ -190,7 +195,7 @@ export function within(index: Node, length: number): Node {
 }
 
 export function cast(x: Node, to: DType): Node {
-  return x.dtype === to ? x : new Node("cast", { to }, [x], x.shape, to);
+  return x.dtype === to ? x : new Node("cast", { to: checkDType("cast", to) }, [x], x.shape, to);
 }
 
 // --- reductions
@@ -198,7 +203,8 @@ export function cast(x: Node, to: DType): Node {
 /** Folds `axes` (ascending, distinct); they stay with length 1. */
 export function reduce(op: keyof typeof REDUCE_KIND, x: Node, axes: readonly number[]): Node {
   const wide = widen(x);
-  if (wide.dtype === "bool") throw new TypeError(`${op}: the tensor is bool; use .cast("i32") to count`);
+  if (wide.dtype === "bool")
+    throw new TypeError(`${REDUCE_KIND[op]}: the tensor is bool; use .cast("i32") to count`);
   const shape = wide.shape.map((d, i) => (axes.includes(i) ? 1 : d));
   if (sameShape(shape, wide.shape)) return wide;
   return new Node(op, { axes }, [wide], shape, wide.dtype);
@@ -276,8 +282,9 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
 }
 
 export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {
-  const whole = (n: number): boolean => Number.isInteger(n) && n >= 0;
-  if (widths.length !== x.shape.length || !widths.every(([before, after]) => whole(before) && whole(after))) {
+  const isPair = (pair: unknown): boolean =>
+    Array.isArray(pair) && pair.length === 2 && pair.every((n) => Number.isInteger(n) && n >= 0);
+  if (!Array.isArray(widths) || widths.length !== x.shape.length || !widths.every(isPair)) {
     throw new RangeError(
       `pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] >= 0 per axis`,
     );
@@ -301,10 +308,7 @@ export function matmul(a: Node, b: Node): Node {
       `matmul: ${show(a.shape)} · ${show(b.shape)}: the last axis of the first (${k}) must equal the second-to-last of the second (${rows})`,
     );
   }
-  for (const x of [a, b]) {
-    if (!isFloat(x.dtype))
-      throw new TypeError(`matmul: an operand is ${x.dtype}, but a float type is needed; use .cast("f32")`);
-  }
+  for (const x of [a, b]) needFloat("matmul", x);
   const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
   const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
   if (a.shape.length === 2 && b.shape.length === 2) return new Node("matmul", NONE, [a, b], [m, n], dtype);

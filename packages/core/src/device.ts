@@ -1,17 +1,22 @@
 /** Devices: what users hold of a backend. Everything that is computed there is computed through one. */
 import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
+import { checkDType, checkNumbers, checkOptions } from "@tiedlora/kernels/arguments";
+import { describeArgument, nestedNumbers } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
 import type { Node, Shape } from "./node.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
-import { product, show } from "./shape.ts";
+import { checkShape } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
 /** Numbers, nested as deep as there are axes. */
 export type NestedArray = readonly (number | NestedArray)[];
 /** How values become a tensor; see {@link Device.tensor}. */
 export interface TensorOptions {
+  /** Default: that of nested arrays, or one axis. */
   readonly shape?: Shape;
+  /** Default: that of a typed array, or f32. */
   readonly dtype?: DType;
+  /** Default true; false lends the typed array. */
   readonly copy?: boolean;
 }
 /** Settings of a device, whatever its backend. */
@@ -35,27 +40,18 @@ export function reference(options: DeviceOptions = {}): Device {
   return new Device(new ReferenceBackend(), options);
 }
 
-function dataNode(
-  values: TypedArray | number | NestedArray,
-  { shape, dtype, copy = true }: TensorOptions,
-): Node {
+function dataNode(values: TypedArray | number | NestedArray, options: TensorOptions): Node {
+  const { shape, dtype, copy = true } = checkOptions("tensor", options, '{ shape: [2, 3], dtype: "i32" }');
+  if (shape !== undefined) checkShape("tensor", shape);
+  if (dtype !== undefined) checkDType("tensor", dtype);
   if (ArrayBuffer.isView(values)) {
+    checkNumbers("tensor", values);
     const type = dtype ?? typeOf(values);
     const isTaken = !copy && type !== "bool" && build.isStorage(values, type);
     return build.data(isTaken ? values : toStorage(values, type), shape ?? [values.length], type);
   }
-  const nested = shapeOf(values);
-  const flat = ([values] as unknown[]).flat(Infinity) as number[];
-  if (flat.some((x) => typeof x !== "number") || flat.length !== product(nested)) {
-    throw new TypeError(
-      `tensor: nested arrays must be of equal lengths and hold numbers; the first of each give ${show(nested)}`,
-    );
-  }
-  return build.data(toStorage(flat, dtype ?? "f32"), shape ?? nested, dtype ?? "f32");
-}
-
-function shapeOf(values: number | NestedArray | undefined): number[] {
-  return Array.isArray(values) ? [values.length, ...shapeOf((values as NestedArray)[0])] : [];
+  const nested = nestedNumbers("tensor", values);
+  return build.data(toStorage(nested.numbers, dtype ?? "f32"), shape ?? nested.shape, dtype ?? "f32");
 }
 
 function typeOf(values: TypedArray): DType {
@@ -63,8 +59,11 @@ function typeOf(values: TypedArray): DType {
   if (values instanceof Float64Array) return "f64";
   if (values instanceof Int32Array) return "i32";
   if (values instanceof Uint32Array) return "u32";
+  const given: unknown = values;
   throw new TypeError(
-    `tensor: a Uint16Array holds f16 or bf16 patterns; say which by { dtype: "f16" } or { dtype: "bf16" }`,
+    given instanceof Uint16Array
+      ? `tensor: a Uint16Array holds f16 or bf16 patterns; say which by { dtype: "f16" } or { dtype: "bf16" }`
+      : `tensor: ${describeArgument(values)} is of no element type; say what its numbers become, e.g. { dtype: "i32" } or { dtype: "f32" }`,
   );
 }
 

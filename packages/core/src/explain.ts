@@ -1,5 +1,6 @@
 /** What a graph costs: the steps of its program, with the arithmetic and the memory traffic of each. */
 import { type Cost, costOf } from "@tiedlora/kernels";
+import { refuse } from "@tiedlora/kernels/arguments";
 import { isOp } from "./node.ts";
 import { planFor, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
@@ -13,6 +14,7 @@ export interface StepCost extends Cost {
 
 /** A program's steps and their sums. As a string: a table. */
 export class Explanation {
+  /** In the order in which they run. */
   readonly steps: readonly StepCost[];
   /** Bytes of all temporaries together, as they share memory. */
   readonly tempBytes: number;
@@ -22,13 +24,16 @@ export class Explanation {
     this.tempBytes = tempBytes;
   }
 
+  /** Arithmetic operations of all steps. */
   get flops(): number {
     return this.steps.reduce((sum, step) => sum + step.flops, 0);
   }
+  /** Bytes that all steps read and write. */
   get bytes(): number {
     return this.steps.reduce((sum, step) => sum + step.bytes, 0);
   }
 
+  /** A table, a line for each step. */
   toString(): string {
     const width = Math.max(8, ...this.steps.map(({ name }) => name.length));
     const row = (name: string, flops: number, bytes: number, note: string): string =>
@@ -58,6 +63,9 @@ export interface Traced {
  * or `optimizer.trace(loss)`. Computes nothing; the program is compiled and kept, as if it were run.
  */
 export function explain(what: Tensor | Traced): Explanation {
+  const given = what as Partial<Tensor & Traced> | null | undefined;
+  if (!given?.node && !given?.tensors)
+    refuse("explain", what, "tensor or step", "one, e.g. optimizer.trace(loss)");
   const { device, tensors, updates } =
     "tensors" in what ? what : { device: what.device ?? hostRuntime(), tensors: [what], updates: [] };
   const roots = tensors.map((t) => t.node).filter((node) => !isOp(node, "buffer") && !isOp(node, "data"));

@@ -2,8 +2,9 @@
  * For packages that extend the core, as @tiedlora/nn does: the builders of graph nodes, execution with updates, and the checks
  * that messages share. Users of tensors need none of it, and it may change between minor versions.
  */
+export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
 export { isOp, touch } from "./node.ts";
 export type { Update } from "./plan.ts";
-export { checkShape, show } from "./shape.ts";
-export { deviceOf, execute } from "./tensor.ts";
+export { broadcastShapes, checkShape, show } from "./shape.ts";
+export { checkTensors, deviceOf, execute } from "./tensor.ts";

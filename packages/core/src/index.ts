@@ -8,4 +8,5 @@ export { assign, checkMask, Parameter } from "./parameter.ts";
 export * as random from "./random.ts";
 export { Key, key, normalArray, permutation, uniformArray } from "./random.ts";
 export { sameShape } from "./shape.ts";
-export * from "./tensor.ts";
+export { arange, checkpoint, concat, full, grad, gradOrNull, iota, ones, realize, stack } from "./tensor.ts";
+export { type SliceSpec, Tensor, type TensorOrNumber, where, zeros } from "./tensor.ts";

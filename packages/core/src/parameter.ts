@@ -1,16 +1,18 @@
 /** Parameters: tensors that own their memory, can be updated in place, and are what optimizers train. */
 import { type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
+import { checkDType, checkNumbers, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
-import type { Device } from "./device.ts";
+import { Device } from "./device.ts";
 import { type Node, type Shape, type Storage, touch } from "./node.ts";
-import { product, sameShape, show } from "./shape.ts";
-import { deviceOf, execute, Tensor } from "./tensor.ts";
+import { checkShape, product, sameShape, show } from "./shape.ts";
+import { checkTensors, deviceOf, execute, Tensor } from "./tensor.ts";
 
 /**
  * A weight. Tying weights is using one Parameter in several places: its gradient is the sum over all of them, it is
  * counted, updated and stored once.
  */
 export class Parameter extends Tensor {
+  /** Its memory, which updates change in place. */
   readonly storage: Storage;
   /** False: not differentiated, not updated; the backward graph towards it is never built. */
   requiresGrad: boolean;
@@ -37,7 +39,9 @@ export class Parameter extends Tensor {
     dtype: DType = "f32",
     name = "parameter",
   ): Parameter {
-    const raw = toStorage(values, shape, dtype, name);
+    if (!(device instanceof Device))
+      refuse(name, device, "device", "one made by cpu(), webgpu() or reference()");
+    const raw = toStorage(values, checkShape(name, shape), checkDType(name, dtype), name);
     const storage = device.allocate(raw.byteLength, name);
     storage.buffer.write(raw);
     return new Parameter(storage, shape, dtype, device);
@@ -47,6 +51,7 @@ export class Parameter extends Tensor {
   get name(): string {
     return this.storage.name;
   }
+  /** Names it anew; modules do so when their parameters are asked for. */
   set name(name: string) {
     this.storage.name = name;
   }
@@ -72,7 +77,7 @@ function toStorage(
   dtype: DType,
   name: string,
 ): TypedArray {
-  if (values.length !== product(shape)) {
+  if (checkNumbers(name, values).length !== product(shape)) {
     throw new RangeError(
       `${name}: ${values.length} values were given for shape ${show(shape)}, which takes ${product(shape)}`,
     );
@@ -82,6 +87,7 @@ function toStorage(
 
 /** Whether `mask` can stand for `parameter.updateMask`; throws what is wrong with it. */
 export function checkMask(parameter: Parameter, mask: Tensor): void {
+  checkTensors(`updateMask of ${parameter.name}`, [mask]);
   const shape = mask.shape.length > parameter.rank ? null : mask.expand(parameter.shape).shape;
   if (!shape || !sameShape(shape, parameter.shape)) {
     throw new RangeError(
@@ -98,7 +104,12 @@ export function assign(
   updates: readonly (readonly [Parameter, Tensor])[],
   outputs: readonly Tensor[] = [],
 ): void {
+  checkTensors("assign: outputs", outputs);
+  const isPair = (pair: unknown): boolean => Array.isArray(pair) && pair[0] instanceof Parameter;
+  if (!Array.isArray(updates) || !updates.every(isPair))
+    refuse("assign", updates, "list of updates", "an array of pairs [parameter, its new value]");
   for (const [p, value] of updates) {
+    checkTensors(`assign: the value of ${p.name}`, [value]);
     if (!sameShape(p.shape, value.shape) || p.dtype !== value.dtype) {
       throw new TypeError(
         `assign: ${p.name} is ${show(p.shape)} ${p.dtype}, the value ${show(value.shape)} ${value.dtype}; they must be equal`,

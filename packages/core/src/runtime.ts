@@ -106,9 +106,13 @@ export class Queue {
 }
 
 export class Runtime {
+  /** What messages call it by, e.g. "cpu". */
   readonly name: string;
+  /** What compiles and runs programs. */
   readonly backend: Backend;
+  /** Whether kernels are fused. */
   readonly fusion: boolean;
+  /** Everything submitted, in order. */
   readonly queue: Queue = new Queue();
   /** Host memory that has been used: null after the first time, afterwards its upload, for as long as the node lives. */
   readonly uploads: WeakMap<Node, Storage | null> = new WeakMap<Node, Storage | null>();

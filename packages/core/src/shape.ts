@@ -1,9 +1,11 @@
 /** Shapes: sizes, broadcasting, axis checking. Strided views are in `@tiedlora/kernels/planner`. */
 import { product } from "@tiedlora/kernels";
+import { describeArgument, refuse } from "@tiedlora/kernels/arguments";
 import type { Shape } from "./node.ts";
 
 export { product };
 
+/** Whether two shapes have the same lengths. */
 export function sameShape(a: Shape, b: Shape): boolean {
   if (a === b) return true;
   if (a.length !== b.length) return false;
@@ -19,8 +21,7 @@ export function show(shape: Shape): string {
 /** `shape`, if it is one: an array of whole numbers from 0. Otherwise an error that names `what`. */
 export function checkShape(what: string, shape: Shape): Shape {
   if (Array.isArray(shape) && shape.every((d) => Number.isSafeInteger(d) && d >= 0)) return shape;
-  const given = Array.isArray(shape) ? show(shape) : String(shape);
-  throw new RangeError(`${what}: ${given} is no shape; give an array of lengths, whole numbers from 0`);
+  return refuse(what, shape, "shape", "an array of lengths, whole numbers from 0");
 }
 
 /** The shape both broadcast to by the usual rule (aligned at the end, 1 stretches), or an error that names `what`. */
@@ -47,7 +48,7 @@ export function resolveAxis(axis: number, rank: number, what: string): number {
   const resolved = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(axis) || resolved < 0 || resolved >= rank) {
     throw new RangeError(
-      `${what}: axis ${axis} is not one of a tensor with ${rank} axes (${-rank} … ${rank - 1})`,
+      `${what}: axis ${describeArgument(axis)} is not one of a tensor with ${rank} axes (${-rank} … ${rank - 1})`,
     );
   }
   return resolved;
@@ -60,8 +61,8 @@ export function resolveAxes(
   what: string,
 ): number[] {
   if (axes === undefined) return Array.from({ length: rank }, (_, i) => i);
-  if (typeof axes === "number") return [resolveAxis(axes, rank, what)];
-  const list = axes.map((axis) => resolveAxis(axis, rank, what));
+  if (!Array.isArray(axes)) return [resolveAxis(axes as number, rank, what)];
+  const list = (axes as readonly number[]).map((axis) => resolveAxis(axis, rank, what));
   const distinct = [...new Set(list)].sort((a, b) => a - b);
   if (distinct.length !== list.length)
     throw new RangeError(`${what}: axes [${list.join(", ")}] repeat; name each once`);
@@ -70,11 +71,13 @@ export function resolveAxes(
 
 /** A shape in which one length may be -1, to be found from the number of elements. */
 export function resolveShape(shape: Shape, from: Shape): Shape {
+  const fine = Array.isArray(shape) && shape.every((d) => Number.isSafeInteger(d) && d >= -1);
+  if (!fine) refuse("reshape", shape, "shape", "lengths, whole numbers from 0; one of them may be -1");
   const size = product(from);
   const known = shape.reduce((n, d) => (d === -1 ? n : n * d), 1);
   const unknown = shape.filter((d) => d === -1).length;
   const fits = unknown === 0 ? known === size : unknown === 1 && known > 0 && size % known === 0;
-  if (!fits || shape.some((d) => !Number.isInteger(d) || d < -1)) {
+  if (!fits) {
     throw new RangeError(
       `reshape: ${show(from)} has ${size} elements and cannot become ${show(shape)}; ` +
         `give lengths with that product (one of them may be -1)`,

@@ -3,7 +3,9 @@
  * value is read (`data`, `item`) or an optimizer steps. Memory is nobody's business but the planner's.
  */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
-import { BYTES, computeType, decode, isFloat, viewBytes } from "@tiedlora/kernels";
+import { BYTES, computeType, decode, isFloat, roundTo, viewBytes } from "@tiedlora/kernels";
+import { checkDType, checkFunction, checkName, checkNumber } from "@tiedlora/kernels/arguments";
+import { checkOptions, checkWhole, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
 import type { Device } from "./device.ts";
 import { gradients } from "./grad.ts";
@@ -22,7 +24,7 @@ import { concat as concatNodes } from "./ops/joining.ts";
 import { matrixProduct } from "./ops/products.ts";
 import { submit, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
-import { product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
+import { checkShape, product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
 
 /** What an elementwise method takes: a tensor, or a number that becomes one of its type. */
 export type TensorOrNumber = Tensor | number;
@@ -51,9 +53,11 @@ export class Tensor {
     return this.#node;
   }
 
+  /** Lengths of the axes, the slowest first; [] for a single number. */
   get shape(): Shape {
     return this.node.shape;
   }
+  /** The element type. */
   get dtype(): DType {
     return this.node.dtype;
   }
@@ -69,29 +73,33 @@ export class Tensor {
   #make(node: Node): Tensor {
     return new Tensor(node, this.device);
   }
-  #unary(op: UnaryOp): Tensor {
-    return this.#make(build.unary(op, this.node));
+  #unary(op: UnaryOp, what: string = op): Tensor {
+    return this.#make(build.unary(op, this.node, what));
   }
-  #binary(op: BinaryOp, other: TensorOrNumber, swap = false): Tensor {
+  #binary(op: BinaryOp, other: TensorOrNumber, what: string = op, swap = false): Tensor {
     const a = this.node;
-    const b = operandNode(other, this);
+    const b = operandNode(what, other, this);
     const known = typeof other === "number" || other.device === this.device;
     return new Tensor(
-      swap ? build.binary(op, b, a) : build.binary(op, a, b),
+      swap ? build.binary(op, b, a, what) : build.binary(op, a, b, what),
       known ? this.device : deviceOf([this, other]),
     );
   }
 
   // --- arithmetic; shapes broadcast, types must agree (f16 and bf16 widen to f32)
+  /** this + other, elementwise. Shapes broadcast as in NumPy, here and in all that takes two operands. */
   add(other: TensorOrNumber): Tensor {
     return this.#binary("add", other);
   }
+  /** this - other, elementwise. */
   sub(other: TensorOrNumber): Tensor {
     return this.#binary("sub", other);
   }
+  /** this · other, elementwise; the matrix product is `matmul`. */
   mul(other: TensorOrNumber): Tensor {
     return this.#binary("mul", other);
   }
+  /** this / other, elementwise; integers towards zero, and 0 by zero. */
   div(other: TensorOrNumber): Tensor {
     return this.#binary("div", other);
   }
@@ -99,49 +107,61 @@ export class Tensor {
   mod(other: TensorOrNumber): Tensor {
     return this.#binary("mod", other);
   }
+  /** The larger of the two, elementwise; NaN where one is NaN. */
   maximum(other: TensorOrNumber): Tensor {
-    return this.#binary("max", other);
+    return this.#binary("max", other, "maximum");
   }
+  /** The smaller of the two, elementwise; NaN where one is NaN. */
   minimum(other: TensorOrNumber): Tensor {
-    return this.#binary("min", other);
+    return this.#binary("min", other, "minimum");
   }
-  /** To a power: repeated squares for a whole number, else exp(y log |x|); of x < 0 NaN unless y is whole. */
+  /** To a power: repeated squares for a whole number, else exp(y log |x|); of finite x < 0 NaN unless y is whole. */
   pow(exponent: TensorOrNumber): Tensor {
-    if (exponent === 0.5) return this.sqrt();
-    if (exponent === -0.5) return this.rsqrt();
+    const root = exponent === 0.5 ? this.sqrt() : exponent === -0.5 ? this.rsqrt() : null;
+    if (root) return where(this.eq(-Infinity), exponent === 0.5 ? Infinity : 0, root);
     if (Number.isInteger(exponent) && Math.abs(exponent as number) <= 64)
       return integerPower(this, exponent as number);
-    return new Tensor(build.pow(this.node, operandNode(exponent, this)), deviceOf([this, exponent]));
+    return new Tensor(build.pow(this.node, operandNode("pow", exponent, this)), deviceOf([this, exponent]));
   }
 
   // --- comparisons and logic: bool tensors
+  /** Whether this < other, elementwise. */
   lt(other: TensorOrNumber): Tensor {
     return this.#binary("lt", other);
   }
+  /** Whether this ≤ other, elementwise. */
   le(other: TensorOrNumber): Tensor {
     return this.#binary("le", other);
   }
+  /** Whether this > other, elementwise. */
   gt(other: TensorOrNumber): Tensor {
-    return this.#binary("lt", other, true);
+    return this.#binary("lt", other, "gt", true);
   }
+  /** Whether this ≥ other, elementwise. */
   ge(other: TensorOrNumber): Tensor {
-    return this.#binary("le", other, true);
+    return this.#binary("le", other, "ge", true);
   }
+  /** Whether this = other, elementwise; NaN equals nothing. */
   eq(other: TensorOrNumber): Tensor {
     return this.#binary("eq", other);
   }
+  /** Whether this ≠ other, elementwise. */
   ne(other: TensorOrNumber): Tensor {
-    return this.eq(other).not();
+    return this.#binary("eq", other, "ne").not();
   }
+  /** Logical and of bool tensors; bit by bit of integers. */
   and(other: TensorOrNumber): Tensor {
     return this.#binary("and", other);
   }
+  /** Logical or of bool tensors; bit by bit of integers. */
   or(other: TensorOrNumber): Tensor {
     return this.#binary("or", other);
   }
+  /** Exclusive or of bool tensors; bit by bit of integers. */
   xor(other: TensorOrNumber): Tensor {
     return this.#binary("xor", other);
   }
+  /** The negation of a bool tensor. */
   not(): Tensor {
     return this.#unary("not");
   }
@@ -151,9 +171,11 @@ export class Tensor {
   }
 
   // --- elementwise functions
+  /** -x. */
   neg(): Tensor {
     return this.#unary("neg");
   }
+  /** e to the power x. */
   exp(): Tensor {
     return this.#unary("exp");
   }
@@ -161,6 +183,7 @@ export class Tensor {
   expm1(): Tensor {
     return this.#unary("expm1");
   }
+  /** The natural logarithm; NaN below 0. */
   log(): Tensor {
     return this.#unary("log");
   }
@@ -168,33 +191,43 @@ export class Tensor {
   log1p(): Tensor {
     return this.#unary("log1p");
   }
+  /** The square root; NaN below 0. */
   sqrt(): Tensor {
     return this.#unary("sqrt");
   }
+  /** 1 / √x. */
   rsqrt(): Tensor {
     return this.#unary("rsqrt");
   }
+  /** 1 / x, of floats. */
   reciprocal(): Tensor {
-    return this.#unary("recip");
+    return this.#unary("recip", "reciprocal");
   }
+  /** The sine of x in radians. */
   sin(): Tensor {
     return this.#unary("sin");
   }
+  /** The cosine of x in radians. */
   cos(): Tensor {
     return this.#unary("cos");
   }
+  /** The hyperbolic tangent. */
   tanh(): Tensor {
     return this.#unary("tanh");
   }
+  /** The error function 2/√π ∫₀ˣ exp(-t²) dt. */
   erf(): Tensor {
     return this.#unary("erf");
   }
+  /** The largest whole number that is not above x, as a float; without gradient. */
   floor(): Tensor {
     return this.#unary("floor");
   }
+  /** |x|, with gradient 0 at 0. */
   abs(): Tensor {
     return this.#unary("abs");
   }
+  /** x². */
   square(): Tensor {
     return this.mul(this);
   }
@@ -221,18 +254,21 @@ export class Tensor {
   }
   /** log(exp(x) + exp(other)), without overflow. */
   logAddExp(other: TensorOrNumber): Tensor {
-    const node = logAddExp(this.node, operandNode(other, this));
+    const node = logAddExp(this.node, operandNode("logAddExp", other, this));
     return new Tensor(node, deviceOf([this, other]));
   }
   /** "none": x Φ(x) by erf. "tanh": 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's approximation. */
   gelu(approximate: "none" | "tanh" = "none"): Tensor {
+    checkName("gelu: approximate", approximate, ["none", "tanh"]);
     return this.#make(build.activation(approximate === "none" ? "gelu" : "geluTanh", this.node));
   }
   /** At least `low`, at most `high`; null leaves a side open. */
   clamp(low: number | null, high: number | null = null): Tensor {
+    for (const bound of [low, high]) if (bound !== null) checkNumber("clamp: a bound", bound);
     const raised = low === null ? this : where(this.lt(low), low, this);
     return high === null ? raised : where(raised.gt(high), high, raised);
   }
+  /** The same numbers in another type: floats to integers towards zero, saturated; to bool whether they are not 0. */
   cast(dtype: DType): Tensor {
     return this.#make(build.cast(this.node, dtype));
   }
@@ -241,46 +277,63 @@ export class Tensor {
   #reduce(
     op: keyof typeof REDUCE_KIND,
     axes: Axes | undefined,
-    { keepdims }: ReduceOptions = {},
+    options: ReduceOptions = {},
     what: string = REDUCE_KIND[op],
   ): Tensor {
+    const { keepdims } = checkOptions(
+      what,
+      options,
+      "{ keepdims: true }",
+      what === "variance" ? ["keepdims", "correction"] : ["keepdims"],
+    );
     const resolved = resolveAxes(axes, this.rank, what);
     const node = build.reduce(op, this.node, resolved);
     if (keepdims === true) return this.#make(node);
     const kept = this.shape.filter((_, i) => !resolved.includes(i));
     return this.#make(build.reshape(node, kept));
   }
+  /** Σ x; of nothing 0. */
   sum(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceSum", axes, options);
   }
+  /** Π x; of nothing 1. */
   prod(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceProd", axes, options);
   }
+  /** The largest element, or NaN where one is; the gradient is shared among equals. */
   max(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceMax", axes, options);
   }
+  /** The smallest element, or NaN where one is; the gradient is shared among equals. */
   min(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceMin", axes, options);
   }
+  /** Σ x / n, of floats; of nothing NaN. */
   mean(axes?: Axes, options?: ReduceOptions): Tensor {
+    build.needFloat("mean", this.node);
     const total = this.#reduce("reduceSum", axes, options, "mean");
-    if (this.size === 0 && isFloat(this.dtype)) return full(total.shape, NaN, total.dtype);
+    if (this.size === 0) return full(total.shape, NaN, total.dtype);
     return total.mul(total.size / this.size);
   }
   /** Mean squared distance from the mean, divided by n - correction (default 0: the biased variance that norms use). */
   variance(axes?: Axes, options: ReduceOptions & { readonly correction?: number } = {}): Tensor {
+    build.needFloat("variance", this.node);
     const folded = resolveAxes(axes, this.rank, "variance");
-    const squares = this.sub(this.mean(folded, KEEP)).square().sum(folded, options);
-    const freedom = Math.max(0, this.size / squares.size - (options.correction ?? 0));
+    const { correction = 0 } = checkOptions("variance", options, "{ correction: 1 }");
+    const squares = this.sub(this.mean(folded, KEEP))
+      .square()
+      .#reduce("reduceSum", folded, options, "variance");
+    const freedom = Math.max(0, this.size / squares.size - checkNumber("variance: correction", correction));
     // of nothing, and of one value with a correction of 1, it is 0 / 0
     return this.size === 0 ? full(squares.shape, NaN, squares.dtype) : squares.mul(1 / freedom);
   }
   /** log Σ exp(x), without overflow. */
   logSumExp(axes?: Axes, options?: ReduceOptions): Tensor {
+    build.needFloat("logSumExp", this.node);
     const folded = resolveAxes(axes, this.rank, "logSumExp");
     const most = this.max(folded, KEEP).detach(); // the shift cancels out: its gradient is zero
     const max = where(most.abs().eq(Infinity), 0, most); // but for infinities, which would be infinity - infinity
-    const log = this.sub(max).exp().sum(folded, options).log();
+    const log = this.sub(max).exp().#reduce("reduceSum", folded, options, "logSumExp").log();
     return log.add(max.reshape(log.shape));
   }
   /** The index (i32) of the first largest element along `axis`, or of the first NaN. */
@@ -298,14 +351,18 @@ export class Tensor {
       throw new RangeError(`${what}: axis ${axis} of ${show(this.shape)} is empty: no index exists`);
     const equal = this.eq(what === "argmax" ? this.max(at, KEEP) : this.min(at, KEEP));
     const hit = isFloat(this.dtype) ? equal.or(this.isNaN()) : equal;
-    return where(hit, iota(this.shape, at), n).min(at, options);
+    return where(hit, iota(this.shape, at), n).#reduce("reduceMin", at, options, what);
   }
+  /** exp(x) / Σ exp(x) along `axis`, without overflow. */
   softmax(axis: number = -1): Tensor {
+    build.needFloat("softmax", this.node);
     const at = resolveAxis(axis, this.rank, "softmax");
     const e = this.sub(this.max(at, KEEP).detach()).exp();
     return e.div(e.sum(at, KEEP));
   }
+  /** log softmax(x) along `axis`, to full precision also where softmax rounds to 0. */
   logSoftmax(axis: number = -1): Tensor {
+    build.needFloat("logSoftmax", this.node);
     const at = resolveAxis(axis, this.rank, "logSoftmax");
     const shifted = this.sub(this.max(at, KEEP).detach());
     return shifted.sub(shifted.exp().sum(at, KEEP).log());
@@ -319,18 +376,15 @@ export class Tensor {
   }
 
   // --- movement: no elements are computed, and mostly none are copied
-  /** One length may be -1. */
+  /** The same elements in row-major order in another shape, of which one length may be -1: what is left. */
   reshape(shape: Shape): Tensor {
     return this.#make(build.reshape(this.node, shape));
   }
   /** Axis i of the result is axis order[i] of this. */
   permute(order: readonly number[]): Tensor {
-    return this.#make(
-      build.permute(
-        this.node,
-        order.map((axis) => resolveAxis(axis, this.rank, "permute")),
-      ),
-    );
+    if (!Array.isArray(order)) refuse("permute", order, "order of axes", "an array that names each once");
+    const axes = order.map((axis: number) => resolveAxis(axis, this.rank, "permute"));
+    return this.#make(build.permute(this.node, axes));
   }
   /** Swaps two axes (default: the last two). */
   transpose(a: number = -2, b: number = -1): Tensor {
@@ -339,8 +393,9 @@ export class Tensor {
   }
   /** Stretches axes of length 1, and adds axes in front. */
   expand(shape: Shape): Tensor {
-    return this.#make(build.broadcastTo(this.node, shape));
+    return this.#make(build.broadcastTo(this.node, checkShape("expand", shape)));
   }
+  /** Removes an axis, which must have length 1. */
   squeeze(axis: number): Tensor {
     const at = resolveAxis(axis, this.rank, "squeeze");
     if (this.shape[at] !== 1)
@@ -357,7 +412,9 @@ export class Tensor {
     if (ranges.length > this.rank)
       throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(this.shape)}`);
     const full = this.shape.map((d, i): Range => {
-      const [start, stop, step] = ranges[i] ?? [0, d];
+      const range = ranges[i] ?? [0, d];
+      if (!Array.isArray(range)) refuse("slice", range, "range", "[start, stop, step?] per axis, or null");
+      const [start, stop, step] = range;
       return [start < 0 ? start + d : start, stop < 0 ? stop + d : stop, step ?? 1];
     });
     return this.#make(build.slice(this.node, full));
@@ -365,20 +422,23 @@ export class Tensor {
   /** `length` elements from `start` along `axis`. */
   narrow(axis: number, start: number, length: number): Tensor {
     const at = resolveAxis(axis, this.rank, "narrow");
+    checkWhole("narrow: start", start, 0, this.shape[at]);
+    checkWhole("narrow: length", length, 0, this.shape[at]! - start);
     return this.#make(build.slice(this.node, indexing.narrowRanges(this.shape, at, start, length)));
   }
   /** Zeros around: [before, after] per axis. */
   pad(widths: readonly (readonly [number, number])[]): Tensor {
     return this.#make(build.pad(this.node, widths));
   }
+  /** The elements in reverse order along `axes`. */
   flip(axes: Axes): Tensor {
     return this.#make(build.flip(this.node, resolveAxes(axes, this.rank, "flip")));
   }
   /** Pieces of the given sizes (or of one size, the last may be smaller) along `axis`; at least one. */
   split(sizes: number | readonly number[], axis: number = 0): Tensor[] {
     const length = this.shape[resolveAxis(axis, this.rank, "split")]!;
-    const list = typeof sizes === "number" ? chunks(length, sizes) : sizes;
-    if (list.reduce((a, b) => a + b, 0) !== length) {
+    const list = Array.isArray(sizes) ? sizes : chunks(length, sizes as number);
+    if (checkShape("split", list).reduce((a, b) => a + b, 0) !== length) {
       throw new RangeError(
         `split: sizes [${list.join(", ")}] must add up to ${length}, the length of axis ${axis}`,
       );
@@ -388,38 +448,37 @@ export class Tensor {
   }
   /** Zeros above the given diagonal of the last two axes. */
   tril(diagonal = 0): Tensor {
-    return this.#make(indexing.triangle(this.node, "lower", diagonal));
+    return this.#make(indexing.triangle(this.node, "lower", checkWhole("tril", diagonal, -(2 ** 31))));
   }
   /** Zeros below the given diagonal of the last two axes. */
   triu(diagonal = 0): Tensor {
-    return this.#make(indexing.triangle(this.node, "upper", diagonal));
+    return this.#make(indexing.triangle(this.node, "upper", checkWhole("triu", diagonal, -(2 ** 31))));
   }
 
   // --- products and indexing
   /** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. A vector [k] is a row on the left, a column on the right. */
   matmul(other: Tensor): Tensor {
-    return new Tensor(matrixProduct(this.node, other.node), deviceOf([this, other]));
+    return tensorOf("matmul", [this, other], matrixProduct);
   }
   /** Rows of axis 0 by an index (i32) of any shape: an embedding look-up. Out of range gives NaN. */
   take(index: Tensor): Tensor {
-    return new Tensor(indexing.take(this.node, index.node), deviceOf([this, index]));
+    return tensorOf("take", [this, index], indexing.take);
   }
   /** out[i][j] = this[i][index[i][j]] for axis 1 (torch.gather). Out of range gives NaN. */
   gather(axis: number, index: Tensor): Tensor {
     const at = resolveAxis(axis, this.rank, "gather");
-    return new Tensor(indexing.gatherAlong(this.node, at, index.node), deviceOf([this, index]));
+    return tensorOf("gather", [this, index], (x, i) => indexing.gatherAlong(x, at, i));
   }
   /** This plus `values`, each added where `index` (i32) says along `axis` (torch.scatter_add). */
   scatterAdd(axis: number, index: Tensor, values: Tensor): Tensor {
     const at = resolveAxis(axis, this.rank, "scatterAdd");
-    return new Tensor(
-      indexing.scatterAddAlong(this.node, at, index.node, values.node),
-      deviceOf([this, index, values]),
-    );
+    const operands = [this, index, values];
+    return tensorOf("scatterAdd", operands, (x, i, v) => indexing.scatterAddAlong(x, at, i, v));
   }
   /** 1 at the position given by this index (i32) in a new last axis of length `depth`, 0 elsewhere; all 0 out of range. */
   oneHot(depth: number, dtype: DType = "f32"): Tensor {
-    return this.#make(indexing.oneHot(this.node, depth, dtype));
+    checkWhole("oneHot: depth", depth);
+    return this.#make(indexing.oneHot(this.node, depth, checkDType("oneHot", dtype)));
   }
 
   /** The same values, through which no gradient passes. */
@@ -458,19 +517,40 @@ export class Tensor {
     return bytes;
   }
 
+  /** Shape, type and device, not the values: those are on the device. */
   toString(): string {
     return `Tensor(${show(this.shape)} ${this.dtype}${this.device ? ` on ${this.device.name}` : ""})`;
   }
 }
 
 /** The node of an operand, numbers being of the type that `like` computes in. */
-function operandNode(x: TensorOrNumber, like: Tensor): Node {
-  if (typeof x !== "number") return x.node;
-  const type = computeType(like.dtype);
-  if (!isFloat(type) && !Number.isInteger(x)) {
-    throw new TypeError(`${x} is no ${type}; use .cast("f32") on the tensor first, or give an integer`);
-  }
-  return build.scalar(x, type);
+function operandNode(what: string, x: TensorOrNumber, like: Tensor): Node {
+  if (x instanceof Tensor) return x.node;
+  if (typeof x === "number") return numberNode(what, x, computeType(like.dtype));
+  return refuse(what, x, "tensor or number", "a number, or a tensor made by device.tensor(values)");
+}
+
+/** The node of a number of type `dtype`, which must be able to hold it. */
+function numberNode(what: string, x: number, dtype: DType): Node {
+  checkNumber(what, x);
+  if (isFloat(dtype) || roundTo(dtype, x) === x) return build.scalar(x, dtype);
+  throw new TypeError(
+    `${what}: ${x} is no ${dtype}; use .cast("f32") on the tensor first, or give an integer`,
+  );
+}
+
+/** What `make` builds on the nodes of `operands`, which must be tensors of one device. */
+function tensorOf(what: string, operands: readonly Tensor[], make: (...nodes: Node[]) => Node): Tensor {
+  checkTensors(what, operands);
+  return new Tensor(make(...operands.map((t) => t.node)), deviceOf(operands));
+}
+
+/** `tensors`, if it is a list of them. */
+export function checkTensors(what: string, tensors: readonly Tensor[]): readonly Tensor[] {
+  if (!Array.isArray(tensors)) refuse(what, tensors, "list of tensors", "an array of them");
+  for (const t of tensors)
+    if (!(t instanceof Tensor)) refuse(what, t, "tensor", "one made by device.tensor(values)");
+  return tensors;
 }
 
 /** x to an integer power by repeated squaring: exact signs, also for negative x. */
@@ -498,11 +578,9 @@ export function deviceOf(operands: readonly TensorOrNumber[]): Device | null {
 }
 
 function chunks(length: number, size: number): number[] {
-  if (!Number.isInteger(size) || size < 1)
-    throw new RangeError(`split: size ${size} must be a positive integer`);
-  return Array.from({ length: Math.max(1, Math.ceil(length / size)) }, (_, i) =>
-    Math.min(size, length - i * size),
-  );
+  checkWhole("split: size", size, 1);
+  const count = Math.max(1, Math.ceil(length / size));
+  return Array.from({ length: count }, (_, i) => Math.min(size, length - i * size));
 }
 
 function nest(values: TypedArray, shape: Shape): unknown {
@@ -539,6 +617,7 @@ export function execute(device: Runtime, tensors: readonly Tensor[], updates: re
  * Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait.
  */
 export function realize(...tensors: readonly Tensor[]): void {
+  checkTensors("realize", tensors);
   for (const device of new Set(tensors.map((t) => t.device))) {
     const mine = tensors.filter((t) => t.device === device);
     execute(device ?? hostRuntime(), mine); // constants alone are as good anywhere
@@ -556,6 +635,7 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
 
 /** As `grad`, with null instead of zeros. */
 export function gradOrNull(loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
+  checkTensors("grad", [loss, ...checkTensors("grad: wrt", wrt)]);
   if (loss.size !== 1) {
     throw new RangeError(
       `grad: the loss has shape ${show(loss.shape)}; reduce it to one number, e.g. by .mean()`,
@@ -572,7 +652,8 @@ export function gradOrNull(loss: Tensor, wrt: readonly Tensor[]): (Tensor | null
  * twice: it must build the same graph both times (random keys are values, so dropout does). Parameters may be captured.
  */
 export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: readonly Tensor[]): Tensor {
-  const out = fn(...inputs);
+  checkFunction("checkpoint", fn, "one from tensors to a tensor, then its inputs");
+  const [out] = checkTensors("checkpoint", [fn(...checkTensors("checkpoint", inputs))]) as [Tensor];
   const node = build.marked(out.node, {
     inputs: inputs.map((x) => x.node),
     made: updatesSoFar(),
@@ -583,47 +664,48 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: reado
 
 /** condition ? a : b, elementwise; all broadcast. */
 export function where(condition: Tensor, a: TensorOrNumber, b: TensorOrNumber): Tensor {
-  const like = [a, b].find((x) => typeof x !== "number") ?? new Tensor(build.constant(0, "f32"), null);
-  return new Tensor(
-    build.where(condition.node, operandNode(a, like), operandNode(b, like)),
-    deviceOf([condition, a, b]),
-  );
+  checkTensors("where: the condition", [condition]);
+  const like =
+    [a, b].find((x): x is Tensor => x instanceof Tensor) ?? new Tensor(build.constant(0, "f32"), null);
+  const [x, y] = [operandNode("where", a, like), operandNode("where", b, like)];
+  return new Tensor(build.where(condition.node, x, y), deviceOf([condition, a, b]));
 }
 
 /** Joins tensors of one type along an axis that exists. */
 export function concat(tensors: readonly Tensor[], axis: number = 0): Tensor {
-  if (tensors.length === 0) throw new RangeError("concat: give at least one tensor");
+  if (checkTensors("concat", tensors).length === 0) throw new RangeError("concat: give at least one tensor");
   const at = resolveAxis(axis, tensors[0]!.rank, "concat");
-  return new Tensor(
-    concatNodes(
-      tensors.map((t) => t.node),
-      at,
-    ),
-    deviceOf(tensors),
-  );
+  return tensorOf("concat", tensors, (...nodes) => concatNodes(nodes, at));
 }
 
 /** Joins tensors of one shape along a new axis. */
 export function stack(tensors: readonly Tensor[], axis: number = 0): Tensor {
-  if (tensors.length === 0) throw new RangeError("stack: give at least one tensor");
+  if (checkTensors("stack", tensors).length === 0) throw new RangeError("stack: give at least one tensor");
   const odd = tensors.find((t) => !sameShape(t.shape, tensors[0]!.shape));
   if (odd) throw new RangeError(`stack: shapes ${show(tensors[0]!.shape)} and ${show(odd.shape)} differ`);
-  return concat(
-    tensors.map((t) => t.unsqueeze(axis)),
-    axis,
-  );
+  const at = resolveAxis(axis, tensors[0]!.rank + 1, "stack");
+  const pieces = tensors.map((t) => t.unsqueeze(at));
+  return concat(pieces, at);
+}
+
+function filled(what: string, shape: Shape, value: number, dtype: DType = "f32"): Tensor {
+  const number = numberNode(what, value, checkDType(what, dtype));
+  return new Tensor(build.broadcastTo(number, checkShape(what, shape)), null);
 }
 
 /** `value` everywhere. Adopts the device of what it meets. */
-export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
-  return new Tensor(build.broadcastTo(build.scalar(value, dtype), shape), null);
+export function full(shape: Shape, value: number, dtype?: DType): Tensor {
+  return filled("full", shape, value, dtype);
 }
-export const zeros = (shape: Shape, dtype: DType = "f32"): Tensor => full(shape, 0, dtype);
-export const ones = (shape: Shape, dtype: DType = "f32"): Tensor => full(shape, 1, dtype);
+/** 0 everywhere. */
+export const zeros = (shape: Shape, dtype?: DType): Tensor => filled("zeros", shape, 0, dtype);
+/** 1 everywhere. */
+export const ones = (shape: Shape, dtype?: DType): Tensor => filled("ones", shape, 1, dtype);
 
 /** The index along `axis` of each element of `shape`, as i32. */
 export function iota(shape: Shape, axis: number): Tensor {
+  checkShape("iota", shape);
   return new Tensor(build.iota(shape, resolveAxis(axis, shape.length, "iota")), null);
 }
 /** 0 … n-1, as i32. */
-export const arange = (n: number): Tensor => iota([n], 0);
+export const arange = (n: number): Tensor => iota([checkWhole("arange", n)], 0);

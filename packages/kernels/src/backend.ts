@@ -42,14 +42,19 @@ export interface BackendMemory {
 }
 
 export interface Backend {
+  /** What messages call it by, e.g. "cpu". */
   readonly name: string;
+  /** What it can hold and compile. */
   readonly caps: Caps;
+  /** New memory of `bytes` bytes; its content is anything. Throws where there is no room. */
   alloc(bytes: number): DeviceBuffer;
   /** Whether `compile` has a kernel for this call; if not, core lowers it to loop kernels before. */
   accelerates(call: LibraryCall): boolean;
+  /** Makes a program ready to run, perhaps in its own time; rejects if it cannot. */
   compile(program: Program): Executable | Promise<Executable>;
   /** Resolves when all submitted work is done; rejects with the first error of any of it. */
   sync(): Promise<void>;
+  /** Bytes held by buffers and programs, now and at most so far. */
   memory(): BackendMemory;
   /** Frees everything. Afterwards Node exits by itself. Calling it twice is harmless. */
   close(): void;

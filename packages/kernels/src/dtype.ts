@@ -26,6 +26,7 @@ export function computeType(dtype: DType): ComputeType {
   return dtype === "f16" || dtype === "bf16" ? "f32" : dtype;
 }
 
+/** Whether `dtype` holds floating-point numbers; only these have gradients. */
 export function isFloat(dtype: DType): boolean {
   return dtype === "f32" || dtype === "f64" || dtype === "f16" || dtype === "bf16";
 }

@@ -3,6 +3,7 @@
  * 2011). A key is a value; the same key gives the same numbers, on every backend bit for bit. Derive a fresh key for each
  * use by `fold`.
  */
+import { checkFinite, checkKey, checkWhole, refuse } from "./arguments.ts";
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 const PARITY = 0x1bd11bda;
@@ -43,6 +44,8 @@ export class Key {
 
   /** The key for a part: `key.fold("dropout").fold(step)`. Different data give unrelated keys. */
   fold(data: number | string): Key {
+    if (typeof data !== "string" && !Number.isSafeInteger(data))
+      refuse("Key.fold", data, "text or whole number", "one of the two");
     const word = typeof data === "number" ? data : hash(data);
     return new Key(...threefry2x32(this.k0, this.k1, word >>> 0, typeof data === "number" ? 0 : 1));
   }
@@ -54,26 +57,37 @@ export class Key {
 
 /** The key of a seed: an integer in 0 … 2^53 - 1. */
 export function key(seed: number): Key {
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new RangeError(`key: seed ${seed} is not an integer in 0 … 2^53 - 1`);
+  checkWhole("key: seed", seed);
   return new Key(Math.floor(seed / 2 ** 32), seed);
 }
 
-/** Word 0 of the generator for the counters 0 … n-1, on the host. */
-export function bitsArray(k: Key, n: number): Uint32Array {
-  const out = new Uint32Array(n);
+function words(what: string, k: Key, n: number): Uint32Array {
+  const out = new Uint32Array(checkWhole(`${what}: the number of elements`, n));
+  checkKey(what, k);
   for (let i = 0; i < n; i++) out[i] = threefry2x32(k.k0, k.k1, i, 0)[0];
   return out;
 }
 
+/** Word 0 of the generator for the counters 0 … n-1, on the host. */
+export function bitsArray(k: Key, n: number): Uint32Array {
+  return words("bitsArray", k, n);
+}
+
 /** Uniform numbers in [low, high), on the host: 24 random bits each. */
 export function uniformArray(k: Key, n: number, low = 0, high = 1): Float32Array {
-  return Float32Array.from(bitsArray(k, n), (word) => low + (high - low) * ((word >>> 8) * 2 ** -24));
+  for (const bound of [low, high]) checkFinite("uniformArray: a bound", bound);
+  return Float32Array.from(
+    words("uniformArray", k, n),
+    (word) => low + (high - low) * ((word >>> 8) * 2 ** -24),
+  );
 }
 
 /** Normal numbers, on the host in float64 (Box and Muller, 1958), so that they are the same everywhere. */
 export function normalArray(k: Key, n: number, mean = 0, std = 1): Float32Array {
-  const out = new Float32Array(n);
+  const out = new Float32Array(checkWhole("normalArray: the number of elements", n));
+  checkFinite("normalArray: mean", mean);
+  checkFinite("normalArray: std", std);
+  checkKey("normalArray", k);
   for (let i = 0; i < n; i += 2) {
     const [a, b] = threefry2x32(k.k0, k.k1, i, 1);
     const radius = Math.sqrt(-2 * Math.log((a + 1) * 2 ** -32));
@@ -86,10 +100,10 @@ export function normalArray(k: Key, n: number, mean = 0, std = 1): Float32Array 
 
 /** A random order of 0 … n-1 (Fisher and Yates). */
 export function permutation(k: Key, n: number): Uint32Array {
+  const drawn = words("permutation", k, n);
   const order = Uint32Array.from({ length: n }, (_, i) => i);
-  const words = bitsArray(k, n);
   for (let i = n - 1; i > 0; i--) {
-    const j = Math.floor((words[i]! / 2 ** 32) * (i + 1));
+    const j = Math.floor((drawn[i]! / 2 ** 32) * (i + 1));
     [order[i], order[j]] = [order[j]!, order[i]!];
   }
   return order;

@@ -68,6 +68,7 @@ export class ReferenceBackend implements Backend {
     this.#peak = Math.max(this.#peak, this.#live);
   }
 
+  /** Memory on the host, counted. */
   alloc(bytes: number): DeviceBuffer {
     return new ReferenceBuffer(bytes, this);
   }
@@ -76,6 +77,7 @@ export class ReferenceBackend implements Backend {
     return !this.#lowerAll;
   }
 
+  /** The program itself: the interpreter needs no other form. */
   compile(program: Program): Executable {
     const tempBytes = program.buffers.reduce((sum, b) => sum + (b.kind === "temp" ? b.bytes : 0), 0);
     const temps = program.buffers.map((b) => new ArrayBuffer(b.kind === "temp" ? b.bytes : 0));
@@ -97,6 +99,7 @@ export class ReferenceBackend implements Backend {
     return Promise.resolve();
   }
 
+  /** Bytes of buffers and temporaries, now and at most so far. */
   memory(): BackendMemory {
     return { liveBytes: this.#live, peakBytes: this.#peak };
   }

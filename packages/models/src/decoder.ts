@@ -63,6 +63,7 @@ type Norm = nn.LayerNorm | nn.RMSNorm;
 
 /** LayerNorm that stores its weight as w - 1, so that weight decay pulls towards the identity (NeMo's LayerNorm1P). */
 export class LayerNorm1P extends nn.LayerNorm {
+  /** layerNorm(x) · (weight + 1) + bias. */
   override forward(x: Tensor): Tensor {
     const y = nn.layerNorm(x, this.eps).mul(this.weight.add(1));
     return this.bias ? y.add(this.bias) : y;

@@ -122,9 +122,11 @@ export class Tokenizer {
   get bosId(): number | null {
     return this.#id("bos_token");
   }
+  /** The id of the token that ends a text; null if the tokenizer has none. */
   get eosId(): number | null {
     return this.#id("eos_token");
   }
+  /** The id of the token that fills rows up; null if the tokenizer has none. */
   get padId(): number | null {
     return this.#id("pad_token");
   }

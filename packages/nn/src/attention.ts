@@ -1,7 +1,8 @@
 /** Attention with grouped queries, and rotary positions. */
 import { concat, Tensor } from "@tiedlora/core";
-import { build, deviceOf, show } from "@tiedlora/core/extend";
-import { type InitOptions } from "./init.ts";
+import { broadcastShapes, build, checkFinite, checkNumbers, checkOptions } from "@tiedlora/core/extend";
+import { checkTensors, checkWhole, deviceOf, show } from "@tiedlora/core/extend";
+import { checkInit, type InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
@@ -25,18 +26,24 @@ export function scaledDotProductAttention(
   v: Tensor,
   options: AttentionOptions = {},
 ): Tensor {
+  const what = "scaledDotProductAttention";
+  const given = checkOptions(what, options, "{ causal: true }", ["causal", "scale", "bias"]);
+  checkTensors(what, [q, k, v, ...(given.bias === undefined ? [] : [given.bias])]);
   const [batch, heads, length, d] = q.shape as [number, number, number, number];
   const [kBatch, kvHeads, kv, kd] = k.shape as [number, number, number, number];
   const ranks = q.rank === 4 && k.rank === 4 && k.shape.every((n, i) => n === v.shape[i]);
   if (!ranks || kBatch !== batch || kd !== d || heads % kvHeads !== 0) {
     throw new RangeError(
-      `attention: q ${show(q.shape)}, k ${show(k.shape)}, v ${show(v.shape)}; need [batch, heads, q, d] and twice ` +
+      `${what}: q ${show(q.shape)}, k ${show(k.shape)}, v ${show(v.shape)}; need [batch, heads, q, d] and twice ` +
         `[batch, kvHeads, kv, d] with kvHeads dividing heads`,
     );
   }
-  const bias = options.bias?.expand([batch, heads, length, kv]);
+  const scores = [batch, heads, length, kv];
+  if (given.bias) broadcastShapes(given.bias.shape, scores, `${what}: the bias and the scores`);
+  const bias = given.bias?.expand(scores);
   const inputs = [q, k, v, ...(bias ? [bias] : [])];
-  const attrs = { causal: options.causal ?? false, scale: options.scale ?? 1 / Math.sqrt(d) };
+  const { causal = false, scale = 1 / Math.sqrt(d) } = given;
+  const attrs = { causal, scale: checkFinite(`${what}: scale`, scale) };
   const [out] = build.attention(
     inputs.map((t) => t.node),
     attrs,
@@ -51,7 +58,8 @@ export function ropeTable(
   length: number,
   inverseFrequencies: readonly number[],
 ): { cos: Float32Array; sin: Float32Array } {
-  const half = inverseFrequencies.length;
+  checkWhole("ropeTable: length", length);
+  const half = checkNumbers("ropeTable", inverseFrequencies).length;
   const angles = Float64Array.from(
     { length: length * half },
     (_, i) => Math.floor(i / half) * inverseFrequencies[i % half]!,
@@ -65,8 +73,14 @@ export function ropeTable(
  * Elements beyond `rotary` pass unchanged.
  */
 export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
-  const half = cos.shape.at(-1)!;
-  const rest = x.shape.at(-1)! - 2 * half;
+  checkTensors("rope", [x, cos, sin]);
+  const half = cos.shape.at(-1) ?? 0;
+  const rest = (x.shape.at(-1) ?? 0) - 2 * half;
+  if (rest < 0 || sin.shape.at(-1) !== half || x.rank === 0)
+    throw new RangeError(
+      `rope: x ${show(x.shape)}, cos ${show(cos.shape)}, sin ${show(sin.shape)}; need x [..., t, d], and cos and sin ` +
+        `[t, rotary / 2] with rotary at most d`,
+    );
   const [a, b] = [x.narrow(-1, 0, half), x.narrow(-1, half, half)];
   const turned = [a.mul(cos).sub(b.mul(sin)), b.mul(cos).add(a.mul(sin))];
   return concat(rest > 0 ? [...turned, x.narrow(-1, 2 * half, rest)] : turned, -1);
@@ -74,24 +88,37 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
 
 /** [batch, t, heads · d] -> [batch, heads, t, d]. */
 export function splitHeads(x: Tensor, heads: number): Tensor {
-  const [batch, t, width] = x.shape as [number, number, number];
+  const [batch, t, width] = checkTensors("splitHeads", [x])[0]!.shape as [number, number, number];
+  if (x.rank !== 3 || width % checkWhole("splitHeads: heads", heads, 1) !== 0)
+    throw new RangeError(`splitHeads: ${show(x.shape)} into ${heads} heads; need [batch, t, heads · d]`);
   return x.reshape([batch, t, heads, width / heads]).permute([0, 2, 1, 3]);
 }
 
 /** [batch, heads, t, d] -> [batch, t, heads · d]. */
 export function mergeHeads(x: Tensor): Tensor {
-  const [batch, heads, t, d] = x.shape as [number, number, number, number];
+  const [batch, heads, t, d] = checkTensors("mergeHeads", [x])[0]!.shape as [number, number, number, number];
+  if (x.rank !== 4) throw new RangeError(`mergeHeads: ${show(x.shape)}; need [batch, heads, t, d]`);
   return x.permute([0, 2, 1, 3]).reshape([batch, t, heads * d]);
 }
 
 /** Causal self-attention as in GPT-2: one projection to q, k, v, one back. */
 export class CausalSelfAttention extends Module {
+  /** [dim] -> [3 · dim]: q, k and v side by side. */
   readonly qkv: Linear;
+  /** [dim] -> [dim]. */
   readonly out: Linear;
+  /** The number of heads, which divides dim. */
   readonly heads: number;
 
   constructor(dim: number, heads: number, options: InitOptions & { readonly bias?: boolean }) {
     super();
+    checkWhole("CausalSelfAttention: dim", dim, 1);
+    checkWhole("CausalSelfAttention: heads", heads, 1, dim);
+    if (dim % heads !== 0)
+      throw new RangeError(
+        `CausalSelfAttention: ${heads} heads do not divide dim ${dim}; give a divisor of it`,
+      );
+    checkInit("CausalSelfAttention", options);
     this.heads = heads;
     this.qkv = Linear.init(dim, 3 * dim, { ...options, key: options.key.fold("qkv") });
     this.out = Linear.init(dim, dim, { ...options, key: options.key.fold("out") });
@@ -99,7 +126,7 @@ export class CausalSelfAttention extends Module {
 
   /** x [batch, t, dim] -> [batch, t, dim]. */
   forward(x: Tensor): Tensor {
-    const dim = x.shape.at(-1)!;
+    const dim = this.out.inFeatures;
     const [q, k, v] = this.qkv.forward(x).split(dim, -1) as [Tensor, Tensor, Tensor];
     const [hq, hk, hv] = [splitHeads(q, this.heads), splitHeads(k, this.heads), splitHeads(v, this.heads)];
     return this.out.forward(mergeHeads(scaledDotProductAttention(hq, hk, hv, { causal: true })));

@@ -3,7 +3,7 @@ export * from "./attention.ts";
 export * from "./embedding.ts";
 export * from "./functional/convolution.ts";
 export * from "./functional/einsum.ts";
-export * from "./init.ts";
+export { constantParameter, type InitOptions, normalParameter, uniformParameter } from "./init.ts";
 export * from "./linear.ts";
 export * from "./loss.ts";
 export * from "./mlp.ts";

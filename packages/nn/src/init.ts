@@ -8,35 +8,67 @@ import {
   type Shape,
   uniformArray,
 } from "@tiedlora/core";
+import {
+  checkFinite,
+  checkKey,
+  checkNumber,
+  checkOptions,
+  checkShape,
+  refuse,
+  show,
+} from "@tiedlora/core/extend";
 
 /** What a module needs to make its parameters. */
 export interface InitOptions {
+  /** Where the parameters live. */
   readonly device: Device;
   /** Where initial values come from; two modules need two keys (`key.fold("name")`). */
   readonly key: Key;
+}
+
+/** Whether `options` have what a new module needs; the device is checked where it is used. */
+export function checkInit(what: string, options: InitOptions): InitOptions {
+  checkKey(`${what}: options.key`, checkOptions(what, options, "{ device, key: key(1) }").key);
+  return options;
+}
+
+/** `parameter`, if it is one of these lengths, where null stands for any. */
+export function checkParameter(
+  what: string,
+  parameter: Parameter,
+  lengths: readonly (number | null)[],
+): Parameter {
+  if (!(parameter instanceof Parameter)) refuse(what, parameter, "parameter", "one made by Parameter.from");
+  const { shape } = parameter;
+  if (shape.length === lengths.length && shape.every((d, i) => d === (lengths[i] ?? d))) return parameter;
+  const expected = lengths.map((d) => d ?? "any").join(", ");
+  throw new RangeError(`${what} is of shape ${show(shape)}; give one of shape [${expected}]`);
 }
 
 /** U(-bound, bound). */
 export function uniformParameter(
   shape: Shape,
   bound: number,
-  { device, key }: InitOptions,
+  options: InitOptions,
   name?: string,
 ): Parameter {
+  const { device, key } = checkInit("uniformParameter", options);
+  checkShape("uniformParameter", shape);
+  checkFinite("uniformParameter: bound", bound);
   return Parameter.from(device, uniformArray(key, product(shape), -bound, bound), shape, "f32", name);
 }
 
 /** N(0, std²). */
-export function normalParameter(
-  shape: Shape,
-  std: number,
-  { device, key }: InitOptions,
-  name?: string,
-): Parameter {
+export function normalParameter(shape: Shape, std: number, options: InitOptions, name?: string): Parameter {
+  const { device, key } = checkInit("normalParameter", options);
+  checkShape("normalParameter", shape);
+  checkFinite("normalParameter: std", std);
   return Parameter.from(device, normalArray(key, product(shape), 0, std), shape, "f32", name);
 }
 
 /** The same value everywhere. */
 export function constantParameter(shape: Shape, value: number, device: Device, name?: string): Parameter {
+  checkShape("constantParameter", shape);
+  checkNumber("constantParameter: value", value);
   return Parameter.from(device, new Float32Array(product(shape)).fill(value), shape, "f32", name);
 }

@@ -1,6 +1,7 @@
 /** Linear layers, and the place where adapters sit. */
 import type { Parameter, Tensor } from "@tiedlora/core";
-import { type InitOptions, uniformParameter } from "./init.ts";
+import { checkName, checkTensors, checkWhole } from "@tiedlora/core/extend";
+import { checkInit, checkParameter, type InitOptions, uniformParameter } from "./init.ts";
 import { Module } from "./module.ts";
 
 /** Changes the output of a layer that itself stays as it is. No module: an adapter owns its parameters, the layer does not. */
@@ -14,17 +15,21 @@ export type LinearLayout = "outIn" | "inOut";
 
 /** y = W x + b over the last axis. */
 export class Linear extends Module {
+  /** [out, in], or [in, out] where the layout says so. */
   weight: Parameter;
+  /** [out], or null. */
   bias: Parameter | null;
+  /** How the weight is stored. */
   readonly layout: LinearLayout;
+  /** What changes the output, if anything. */
   adapter: LinearAdapter | null = null;
 
   /** A layer around parameters that exist, e.g. loaded or tied ones. */
   constructor(weight: Parameter, bias: Parameter | null = null, layout: LinearLayout = "outIn") {
     super();
-    this.weight = weight;
-    this.bias = bias;
-    this.layout = layout;
+    this.layout = checkName("Linear: layout", layout, ["outIn", "inOut"]);
+    this.weight = checkParameter("Linear: the weight", weight, [null, null]);
+    this.bias = bias && checkParameter("Linear: the bias", bias, [this.outFeatures]);
   }
 
   /** A new layer; initial values as in PyTorch: weight and bias U(-1/√in, 1/√in). */
@@ -33,6 +38,9 @@ export class Linear extends Module {
     outFeatures: number,
     options: InitOptions & { readonly bias?: boolean },
   ): Linear {
+    checkWhole("Linear: inFeatures", inFeatures, 1);
+    checkWhole("Linear: outFeatures", outFeatures, 1);
+    checkInit("Linear", options);
     const bound = 1 / Math.sqrt(inFeatures);
     const fold = (name: string): InitOptions => ({ ...options, key: options.key.fold(name) });
     const weight = uniformParameter([outFeatures, inFeatures], bound, fold("weight"), "weight");
@@ -42,15 +50,18 @@ export class Linear extends Module {
     );
   }
 
+  /** The length of the last axis that `forward` takes. */
   get inFeatures(): number {
     return this.weight.shape[this.layout === "outIn" ? 1 : 0]!;
   }
+  /** The length of the last axis that `forward` gives. */
   get outFeatures(): number {
     return this.weight.shape[this.layout === "outIn" ? 0 : 1]!;
   }
 
   /** x [..., in] -> [..., out]. */
   forward(x: Tensor): Tensor {
+    checkTensors("Linear", [x]);
     const product = x.matmul(this.layout === "outIn" ? this.weight.transpose() : this.weight);
     const y = this.bias ? product.add(this.bias) : product;
     return this.adapter ? this.adapter.apply(x, y, this) : y;

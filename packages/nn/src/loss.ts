@@ -1,6 +1,6 @@
 /** Losses. */
 import { sameShape, type Tensor, where } from "@tiedlora/core";
-import { isOp, show } from "@tiedlora/core/extend";
+import { build, checkOptions, checkTensors, checkWhole, isOp, show } from "@tiedlora/core/extend";
 
 /** Which positions count in a cross-entropy, and how much. */
 export interface CrossEntropyOptions {
@@ -21,7 +21,12 @@ export interface CrossEntropyOptions {
  * The loss of no position at all is NaN too, as in PyTorch (a mean of nothing), with a gradient of 0.
  */
 export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
-  const { mask } = options;
+  const what = "crossEntropy";
+  const { mask } = checkOptions(what, options, "{ ignoreIndex: -100 }", ["mask", "ignoreIndex"]);
+  checkTensors(what, [logits, targets, ...(mask === undefined ? [] : [mask])]);
+  build.needFloat(`${what}: logits`, logits.node);
+  if (targets.dtype !== "i32" && targets.dtype !== "u32")
+    throw new TypeError(`${what}: the targets are ${targets.dtype}, but i32 is needed; use .cast("i32")`);
   checkPositions(logits, targets, mask);
   const ignoreIndex = ignored(targets, options.ignoreIndex);
   const classes = logits.shape.at(-1)!;
@@ -41,8 +46,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
 /** The index to ignore; null where there is none, or where it is known on the host that no target has it. */
 function ignored({ node }: Tensor, index: number | null = -100): number | null {
   if (index === null) return null;
-  if (!Number.isInteger(index))
-    throw new RangeError(`crossEntropy: ignoreIndex ${index} is no integer; give one, or null`);
+  checkWhole("crossEntropy: ignoreIndex", index, -(2 ** 31), 2 ** 32 - 1);
   if (!isOp(node, "data")) return index;
   const { values } = node.attrs;
   return values.includes(values instanceof Uint32Array ? index >>> 0 : index) ? index : null;
@@ -60,7 +64,9 @@ function checkPositions(logits: Tensor, targets: Tensor, mask: Tensor | undefine
 
 /** Mean squared difference -> []. Shapes broadcast, as in PyTorch: every pair that meets counts. */
 export function mse(prediction: Tensor, target: Tensor): Tensor {
-  return prediction.sub(target).square().mean();
+  const difference = checkTensors("mse", [prediction, target]) && prediction.sub(target);
+  build.needFloat("mse", difference.node);
+  return difference.square().mean();
 }
 
 /**
@@ -68,6 +74,8 @@ export function mse(prediction: Tensor, target: Tensor): Tensor {
  * rounds to 0 or 1.
  */
 export function binaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
+  checkTensors("binaryCrossEntropy", [logits, targets]);
+  for (const { node } of [logits, targets]) build.needFloat("binaryCrossEntropy", node);
   if (!sameShape(logits.shape, targets.shape)) {
     throw new RangeError(
       `binaryCrossEntropy: targets ${show(targets.shape)} for logits ${show(logits.shape)}; they must be of one shape`,

@@ -1,6 +1,7 @@
 /** The feed-forward parts of transformers, and dropout. */
 import { type Key, random, type Tensor } from "@tiedlora/core";
-import type { InitOptions } from "./init.ts";
+import { checkKey, checkName, checkNumber, checkTensors, refuse } from "@tiedlora/core/extend";
+import { checkInit, type InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
@@ -19,29 +20,45 @@ export const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } 
 
 /** What a new feed-forward part is made of. */
 export interface MLPOptions extends InitOptions {
+  /** Default "gelu", and "silu" for a gated one. */
   readonly activation?: Activation;
+  /** Whether the layers have biases. Default true. */
   readonly bias?: boolean;
+}
+
+const checkActivation = (what: string, name: Activation): Activation =>
+  checkName(`${what}: activation`, name, Object.keys(ACTIVATIONS) as Activation[]);
+
+function checkLinear(what: string, layer: Linear): Linear {
+  return layer instanceof Linear ? layer : refuse(what, layer, "Linear", "one, e.g. by Linear.init");
 }
 
 /** down(activation(up(x))). */
 export class MLP extends Module {
+  /** [dim] -> [hidden]. */
   readonly up: Linear;
+  /** [hidden] -> [dim]. */
   readonly down: Linear;
+  /** Between the two. */
   readonly activation: Activation;
 
   constructor(up: Linear, down: Linear, activation: Activation) {
     super();
-    this.up = up;
-    this.down = down;
-    this.activation = activation;
+    this.up = checkLinear("MLP: up", up);
+    this.down = checkLinear("MLP: down", down);
+    this.activation = checkActivation("MLP", activation);
   }
 
+  /** New layers, as `Linear.init` makes them. */
   static init(dim: number, hidden: number, options: MLPOptions): MLP {
+    checkInit("MLP", options);
     const up = Linear.init(dim, hidden, { ...options, key: options.key.fold("up") });
     const down = Linear.init(hidden, dim, { ...options, key: options.key.fold("down") });
-    return new MLP(up, down, options.activation ?? "gelu");
+    const { activation = "gelu" } = options;
+    return new MLP(up, down, activation);
   }
 
+  /** x [..., dim] -> [..., dim]. */
   forward(x: Tensor): Tensor {
     return this.down.forward(ACTIVATIONS[this.activation](this.up.forward(x)));
   }
@@ -49,26 +66,33 @@ export class MLP extends Module {
 
 /** down(activation(gate(x)) · up(x)): SwiGLU with "silu" (Shazeer 2020). */
 export class GatedMLP extends Module {
+  /** [dim] -> [hidden], through the activation. */
   readonly gate: Linear;
+  /** [dim] -> [hidden], what the gate scales. */
   readonly up: Linear;
+  /** [hidden] -> [dim]. */
   readonly down: Linear;
+  /** Of the gate. */
   readonly activation: Activation;
 
   constructor(gate: Linear, up: Linear, down: Linear, activation: Activation = "silu") {
     super();
-    this.gate = gate;
-    this.up = up;
-    this.down = down;
-    this.activation = activation;
+    this.gate = checkLinear("GatedMLP: gate", gate);
+    this.up = checkLinear("GatedMLP: up", up);
+    this.down = checkLinear("GatedMLP: down", down);
+    this.activation = checkActivation("GatedMLP", activation);
   }
 
+  /** New layers, as `Linear.init` makes them. */
   static init(dim: number, hidden: number, options: MLPOptions): GatedMLP {
+    checkInit("GatedMLP", options);
     const linear = (name: string, i: number, o: number): Linear =>
       Linear.init(i, o, { ...options, key: options.key.fold(name) });
     const down = linear("down", hidden, dim);
     return new GatedMLP(linear("gate", dim, hidden), linear("up", dim, hidden), down, options.activation);
   }
 
+  /** x [..., dim] -> [..., dim]. */
   forward(x: Tensor): Tensor {
     return this.down.forward(ACTIVATIONS[this.activation](this.gate.forward(x)).mul(this.up.forward(x)));
   }
@@ -76,21 +100,24 @@ export class GatedMLP extends Module {
 
 /** Zeroes each element with probability `p` and scales the rest by 1/(1-p). The same key drops the same elements. */
 export function dropout(x: Tensor, p: number, key: Key): Tensor {
-  if (!(p >= 0 && p < 1)) throw new RangeError(`dropout: probability ${p} is not in 0 … 1 (1 excluded)`);
+  checkTensors("dropout", [x]);
+  checkNumber("dropout", p, "probability in 0 … 1 (1 excluded)", p >= 0 && p < 1);
   if (p === 0) return x;
-  const kept = random.bernoulli(key, x.shape, 1 - p).cast("f32");
+  const kept = random.bernoulli(checkKey("dropout", key), x.shape, 1 - p).cast("f32");
   return x.mul(kept.mul(1 / (1 - p)));
 }
 
 /** Dropout while training; give a fresh key for every call. */
 export class Dropout extends Module {
+  /** The probability with which an element becomes 0. */
   readonly p: number;
 
   constructor(p: number) {
     super();
-    this.p = p;
+    this.p = checkNumber("Dropout", p, "probability in 0 … 1 (1 excluded)", p >= 0 && p < 1);
   }
 
+  /** `dropout(x, p, key)` while `training`; x itself otherwise. */
   forward(x: Tensor, key: Key): Tensor {
     return this.training ? dropout(x, this.p, key) : x;
   }

@@ -1,5 +1,6 @@
 /** Modules: plain classes whose fields hold parameters and other modules; identity decides what is tied. */
 import { Parameter } from "@tiedlora/core";
+import { checkNumbers, refuse } from "@tiedlora/core/extend";
 
 /** Which parameters: all, those whose path matches, or those a function picks. */
 export type Match = RegExp | ((path: string, parameter: Parameter) => boolean);
@@ -71,6 +72,9 @@ export abstract class Module {
 
   /** Replaces the values of all parameters; strict: nothing may be missing, unexpected or of another size. */
   loadStateDict(values: ReadonlyMap<string, ArrayLike<number>>): void {
+    const given: unknown = values;
+    if (!(given instanceof Map))
+      refuse("loadStateDict", given, "Map", "one from paths to values, as stateDict() gives");
     const own = this.stateDict();
     const missing = [...own.keys()].filter((path) => !values.has(path));
     const unexpected = [...values.keys()].filter((path) => !own.has(path));
@@ -81,13 +85,22 @@ export abstract class Module {
         `loadStateDict: missing [${missing.join(", ")}], unexpected [${unexpected.join(", ")}], wrong size [${sizes.join(", ")}]`,
       );
     }
+    for (const path of own.keys()) checkNumbers(`loadStateDict: ${path}`, values.get(path)!);
     for (const [path, parameter] of own) parameter.set(Array.from(values.get(path)!));
   }
 
   #setRequiresGrad(match: Match | undefined, value: boolean): this {
+    if (match !== undefined && !(match instanceof RegExp) && typeof match !== "function")
+      refuse(
+        value ? "unfreeze" : "freeze",
+        match,
+        "choice of parameters",
+        "a regular expression or a function of the path",
+      );
     for (const [path, parameter] of this.namedParameters()) {
+      // search begins at the start, whatever a global expression remembers
       const picked =
-        match === undefined || (match instanceof RegExp ? match.test(path) : match(path, parameter));
+        match === undefined || (match instanceof RegExp ? path.search(match) >= 0 : match(path, parameter));
       if (picked) parameter.requiresGrad = value;
     }
     return this;
@@ -105,6 +118,7 @@ export abstract class Module {
 
   /** Turns dropout and its like on or off, here and below. */
   train(on = true): this {
+    if (typeof on !== "boolean") refuse("train", on, "truth value", "true or false");
     for (const [, module] of this.namedModules()) module.training = on;
     return this;
   }

@@ -1,30 +1,41 @@
 /** Normalisation over the last axis. */
 import type { Device, Parameter, Tensor } from "@tiedlora/core";
-import { constantParameter } from "./init.ts";
+import { build, checkNumber, checkOptions, checkTensors, checkWhole } from "@tiedlora/core/extend";
+import { checkParameter, constantParameter } from "./init.ts";
 import { Module } from "./module.ts";
+
+function checkNorm(what: string, x: Tensor, eps: number): void {
+  build.needFloat(what, checkTensors(what, [x])[0]!.node);
+  checkNumber(`${what}: eps`, eps, "number from 0", eps >= 0);
+}
 
 /** (x - mean) / √(variance + eps), variance biased, as in Ba et al. 2016 and PyTorch. */
 export function layerNorm(x: Tensor, eps = 1e-5): Tensor {
+  checkNorm("layerNorm", x, eps);
   const centred = x.sub(x.mean(-1, { keepdims: true }));
   return centred.mul(centred.square().mean(-1, { keepdims: true }).add(eps).rsqrt());
 }
 
 /** x / √(mean(x²) + eps), as in Zhang and Sennrich 2019. */
 export function rmsNorm(x: Tensor, eps = 1e-6): Tensor {
+  checkNorm("rmsNorm", x, eps);
   return x.mul(x.square().mean(-1, { keepdims: true }).add(eps).rsqrt());
 }
 
 /** layerNorm(x) · weight + bias, over a last axis of length `dim`. */
 export class LayerNorm extends Module {
+  /** [dim]. */
   weight: Parameter;
+  /** [dim], or null. */
   bias: Parameter | null;
+  /** Added to the variance. */
   readonly eps: number;
 
   constructor(weight: Parameter, bias: Parameter | null = null, eps = 1e-5) {
     super();
-    this.weight = weight;
-    this.bias = bias;
-    this.eps = eps;
+    this.weight = checkParameter("LayerNorm: the weight", weight, [null]);
+    this.bias = bias && checkParameter("LayerNorm: the bias", bias, weight.shape);
+    this.eps = checkNumber("LayerNorm: eps", eps, "number from 0", eps >= 0);
   }
 
   /** Weight 1, bias 0. */
@@ -32,11 +43,14 @@ export class LayerNorm extends Module {
     dim: number,
     options: { readonly device: Device; readonly bias?: boolean; readonly eps?: number },
   ): LayerNorm {
+    checkWhole("LayerNorm: dim", dim, 1);
+    checkOptions("LayerNorm", options, "{ device }");
     const weight = constantParameter([dim], 1, options.device, "weight");
     const bias = options.bias === false ? null : constantParameter([dim], 0, options.device, "bias");
     return new LayerNorm(weight, bias, options.eps);
   }
 
+  /** x [..., dim] -> [..., dim]. */
   forward(x: Tensor): Tensor {
     const y = layerNorm(x, this.eps).mul(this.weight);
     return this.bias ? y.add(this.bias) : y;
@@ -45,20 +59,25 @@ export class LayerNorm extends Module {
 
 /** rmsNorm(x) · weight. */
 export class RMSNorm extends Module {
+  /** [dim]. */
   weight: Parameter;
+  /** Added to the mean square. */
   readonly eps: number;
 
   constructor(weight: Parameter, eps = 1e-6) {
     super();
-    this.weight = weight;
-    this.eps = eps;
+    this.weight = checkParameter("RMSNorm: the weight", weight, [null]);
+    this.eps = checkNumber("RMSNorm: eps", eps, "number from 0", eps >= 0);
   }
 
   /** Weight 1. */
   static init(dim: number, options: { readonly device: Device; readonly eps?: number }): RMSNorm {
+    checkWhole("RMSNorm: dim", dim, 1);
+    checkOptions("RMSNorm", options, "{ device }");
     return new RMSNorm(constantParameter([dim], 1, options.device, "weight"), options.eps);
   }
 
+  /** x [..., dim] -> [..., dim]. */
   forward(x: Tensor): Tensor {
     return rmsNorm(x, this.eps).mul(this.weight);
   }

@@ -66,6 +66,7 @@ export interface Source {
   readonly size: number;
   /** The `length` bytes at `offset`, in a buffer that the caller may keep. */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** Lets go of what was opened; the source is not read after that. */
   close?(): Promise<void>;
 }
 
@@ -79,10 +80,13 @@ export interface Files {
 
 /** The part of the web's Blob that is read here; a `File` that a person picks in a page is one. */
 export interface BlobLike {
+  /** Bytes in all. */
   readonly size: number;
+  /** The bytes from `begin` up to, not including, `end`, to be read by `arrayBuffer()`. */
   slice(begin: number, end: number): { arrayBuffer(): Promise<ArrayBuffer> };
 }
 
+/** Bytes in memory as a source; messages call it by `name`. */
 export function bytesSource(bytes: Uint8Array, name = "buffer"): Source {
   return {
     name,
@@ -91,6 +95,7 @@ export function bytesSource(bytes: Uint8Array, name = "buffer"): Source {
   };
 }
 
+/** A Blob or File of a page as a source: only what is read is loaded. */
 export function blobSource(blob: BlobLike, name: string): Source {
   return {
     name,
@@ -180,6 +185,7 @@ export function parseJsonObject(text: string, file: string, maxDepth = 64): Reco
   return value;
 }
 
+/** Whether a value is an object, and neither null nor an array. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -58,8 +58,11 @@ export type Chunks = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<
 
 /** A file that is written and flushed under a temporary name. `commit` gives it its name, `discard` removes it. */
 export interface StagedFile {
+  /** Bytes written. */
   readonly bytes: number;
+  /** Gives the file its name, in the place of what had it. */
   commit(): Promise<void>;
+  /** Removes the file; nothing remains of it. */
   discard(): Promise<void>;
 }
 

@@ -56,6 +56,7 @@ export interface TensorFile {
   read(name: string): Promise<TensorData>;
   /** The `length` bytes at `offset` of a tensor's own bytes: for tensors too large to hold twice. */
   readBytes(name: string, offset: number, length: number): Promise<Uint8Array>;
+  /** Closes the source; tensors cannot be read after that. */
   close(): Promise<void>;
 }
 
@@ -226,6 +227,7 @@ export interface TensorToWrite {
   readonly name: string;
   readonly dtype: FileDType;
   readonly shape: readonly number[];
+  /** Its bytes, row-major and little-endian; asked for when they are to be written. */
   bytes(): Uint8Array | Promise<Uint8Array>;
 }
 

@@ -38,7 +38,14 @@ export async function combine(
   weights: Readonly<Record<string, number>>,
   options: CombineOptions,
 ): Promise<Adapter> {
-  const { name, how = "cat", active = true } = options;
+  const { name, how = "cat", active = true, rank } = options;
+  if (!Object.hasOwn(COMBINE, how))
+    throw new Error(`combine: how is ${JSON.stringify(how)}; give one of ${Object.keys(COMBINE).join(", ")}`);
+  if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 1))
+    throw new Error(`combine: rank is ${JSON.stringify(rank)}; give a whole number of at least 1`);
+  const odd = Object.entries(weights).find(([, weight]) => !Number.isFinite(weight));
+  if (odd !== undefined)
+    throw new Error(`combine: the weight of "${odd[0]}" is ${String(odd[1])}; give a finite number`);
   const set = adaptersOf(model);
   set.checkName(name);
   const adapters = Object.entries(weights).map(([one, weight]) => ({ adapter: set.get(one), weight }));

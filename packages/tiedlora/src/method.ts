@@ -142,6 +142,7 @@ export interface Method<F extends string = string> {
   /** The update of a whole target in the form of LoRA, for methods that have one; files of other programs hold that. */
   lowRank?(factors: FactorTensors<F>): LowRank;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
+  /** As {@link Method.prepare}. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 
@@ -156,6 +157,7 @@ export interface PrepareContext {
   readonly dims: Dims;
   /** The frozen weight [out, in], row-major; rows of fused modules under each other. */
   readonly weight: Float32Array;
+  /** The shape of a factor on this target. */
   shapeOf(factor: string): Shape;
 }
 
@@ -168,7 +170,9 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   /** Default: all factors that are declared. */
   readonly product?: readonly NoInfer<F>[];
   readonly recipe?: Recipe;
+  /** As {@link Method.forward}. */
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
+  /** As {@link Method.lowRank}; one of the two must be given. */
   lowRank?(factors: FactorTensors<F>): LowRank;
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }

@@ -340,6 +340,10 @@ suite("a weighted combination", () => {
     await rejected({ a: 1, b: 1 }, /ranks 2, 3 at .*"linear" needs equal ones/, "linear");
     await rejected({ a: 1, missing: 1 }, /no adapter "missing"/);
     await rejected({}, /no adapter given/);
+    await rejected({ a: 1 }, /combine: how is "mean"; give one of cat, linear, svd/, "mean" as "linear");
+    await rejected({ a: Number.NaN }, /combine: the weight of "a" is NaN; give a finite number/);
+    const half = combine(model, { a: 1 }, { name: "x", how: "svd", rank: 0.5 });
+    await assert.rejects(half, /combine: rank is 0\.5; give a whole number of at least 1/);
     randomize(await adapt(model, methods.dora({ rank: 2 }), { name: "dora", active: false }));
     await rejected({ dora: 1 }, /dora of "dora" has no update of the form B A/);
     assert.ok(!adaptersOf(model).has("x"));

@@ -128,8 +128,8 @@ async function binary(device: Device): Promise<void> {
 
 /** Powers, and what of a gradient they let through at 0. */
 function powers(device: Device): Expectation[] {
-  const bases = [NaN, Infinity, 0, 1, -1, 0.5, -0.5, 2, -2, 3, -3];
-  const exponents = [NaN, Infinity, -Infinity, 0, 1, -1, 2, 3, -3, 0.5, 1.5, 13];
+  const bases = [NaN, Infinity, -Infinity, 0, 1, -1, 0.5, -0.5, 2, -2, 3, -3];
+  const exponents = [NaN, Infinity, -Infinity, 0, 1, -1, 2, 3, -3, 0.5, -0.5, 1.5, -1.5, 13];
   const a = bases.flatMap((v) => exponents.map(() => v));
   const b = bases.flatMap(() => exponents);
   const [x, y] = [tensorOf(device, a, [a.length], "f32"), tensorOf(device, b, [b.length], "f32")];
@@ -153,7 +153,11 @@ function powers(device: Device): Expectation[] {
   const [dp, dq] = grad(p!.pow(q!).sum(), [p!, q!]);
   return [
     ["pow", x.pow(y), a.map((v, i) => exact(v, b[i]!))],
-    ["pow(1.5)", x.pow(1.5), a.map((v) => exact(v, 1.5))],
+    ...[0.5, -0.5, 1.5, -1.5, 3, -3].map((v): Expectation => [
+      `pow(${v})`,
+      x.pow(v),
+      a.map((u) => exact(u, v)),
+    ]),
     ["gradient of pow for its base", dp!, slopes.map((s) => s[2])],
     ["gradient of pow for its exponent", dq!, slopes.map((s) => s[3])],
   ];

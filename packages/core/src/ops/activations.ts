@@ -4,7 +4,7 @@
  * up to a step, so both signs there give the same.
  */
 import { computeType } from "@tiedlora/kernels";
-import { add, binary, cast, constant, div, mul, neg, scalar, scale } from "../build.ts";
+import { add, binary, cast, constant, div, mul, needFloat, neg, not, scalar, scale } from "../build.ts";
 import { square, sub, unary, where } from "../build.ts";
 import { derivative } from "../grad.ts";
 import type { ActivationOp, Node } from "../node.ts";
@@ -100,20 +100,23 @@ export function composeActivation({ op, attrs }: Node<ActivationOp>, x: Node): N
 
 /** max(a, b) + log1p(exp(-|a - b|)), the difference of finite numbers: two equal infinities have none. */
 export function logAddExp(a: Node, b: Node): Node {
+  for (const n of [a, b]) needFloat("logAddExp", n);
   const [x, y] = [wide(a), wide(b)];
   const finite = (n: Node): Node => binary("min", binary("max", n, number(n, -3e38)), number(n, 3e38));
-  const { above, size } = fold(sub(finite(x), finite(y)));
+  const { above, size } = fold(binary("sub", finite(x), finite(y), "logAddExp"));
   return add(where(above, x, y), unary("log1p", expNeg(size)));
 }
 
-/** x to the power y by exp(y log |x|), with IEEE's signs and special values: x^0 = 1^y = 1 for NaN, too. */
+/** x to the power y by exp(y log |x|), with IEEE's special values but for -0, which is as 0: x^0 = 1^y = 1 for NaN, too. */
 export function power(x: Node, y: Node): Node {
   const [zero, one] = [number(x, 0), number(x, 1)];
   const isWhole = (n: Node): Node => binary("eq", unary("floor", n), n);
   const size = unary("abs", x);
   const power = where(binary("eq", size, one), one, unary("exp", mul(y, unary("log", size))));
-  const signed = where(isWhole(scale(y, 0.5)), power, neg(power));
-  const ofNegative = where(isWhole(y), signed, number(x, NaN));
+  const whole = isWhole(y);
+  const isOdd = binary("and", whole, not(isWhole(scale(y, 0.5))));
+  const isReal = binary("or", whole, binary("eq", size, number(x, Infinity))); // also ∞ to any power
+  const ofNegative = where(isReal, where(isOdd, neg(power), power), number(x, NaN));
   const any = where(binary("lt", x, zero), ofNegative, power);
   // a NaN is below nothing, and its size is not 1
   return where(binary("eq", y, zero), one, where(binary("eq", x, one), one, any));

@@ -30,6 +30,8 @@ function checkIndex(what: string, index: Node): Node {
 
 /** Rows of axis 0 by an index of any shape: [...index.shape, ...x.shape[1:]]. */
 export function take(x: Node, index: Node): Node {
+  if (x.shape.length === 0)
+    throw new RangeError(`take: a single number [] has no rows; give it an axis first`);
   const rest = x.shape.slice(1);
   const flat = gather(
     reshape(x, [x.shape[0]!, product(rest)]),
@@ -76,7 +78,7 @@ export function scatterAddAlong(x: Node, axis: number, index: Node, values: Node
   }
   const linear = linearIndex(checkIndex("scatterAdd", index), x.shape, axis);
   const added = scatterAdd(linear, reshape(values, [product(values.shape), 1]), product(x.shape));
-  return add(x, reshape(added, x.shape));
+  return binary("add", x, reshape(added, x.shape), "scatterAdd");
 }
 
 /** 1 at position `index` of a new last axis of length `depth`, 0 elsewhere. */

@@ -13,6 +13,7 @@ import { RunStore } from "./sweep/store.ts";
 import { checkFree } from "tiedlora/internal/node";
 import { writing } from "tiedlora/internal/node";
 
+/** What was written: the files of a report, and what it is made of. */
 export interface WrittenReport {
   readonly files: readonly string[];
   readonly summary: Summary;

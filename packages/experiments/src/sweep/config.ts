@@ -5,6 +5,7 @@ import type { MethodName } from "tiedlora";
 /** Of the base model without an adapter, which is measured once for each task. */
 export const BASELINE = "none";
 
+/** One run of a sweep: a method with its settings on one task, from one seed. */
 export interface RunConfig {
   /** "base", the embedded model, or a Hugging Face directory. */
   readonly model: string;

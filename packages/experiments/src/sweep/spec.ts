@@ -101,6 +101,7 @@ const SPEC = z.strictObject({
 
 type Schedule = "constant" | "linear" | "cosine";
 
+/** What the file of a sweep says: the methods and what is varied, on which tasks, trained how. */
 export interface SweepSpec {
   readonly name: string;
   /** What it runs on. */

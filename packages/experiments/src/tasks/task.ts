@@ -49,6 +49,7 @@ export interface TaskSource {
   readonly name: string;
   /** The names of its files. */
   list(): Promise<readonly string[]>;
+  /** The file of that name; rejects if there is none. */
   open(name: string): Promise<TextFile>;
 }
 

@@ -55,6 +55,7 @@ export class Rng {
     return this.next() < p * 0x1_0000_0000;
   }
 
+  /** An element of `list`, each as likely. */
   pick<T>(list: readonly T[]): T {
     return list[this.int(list.length)] as T;
   }
@@ -71,6 +72,7 @@ export class Rng {
     return pool.slice(0, count);
   }
 
+  /** A copy of `list` in a random order. */
   shuffle<T>(list: readonly T[]): T[] {
     return this.sample(list, list.length);
   }

@@ -23,6 +23,7 @@ export interface ToyTask {
   title: string;
   /** The paper's task of the same kind. */
   like: string;
+  /** A new example, made of the numbers that `rng` draws. */
   write(rng: Rng): Example;
 }
 

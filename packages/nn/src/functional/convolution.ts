@@ -1,6 +1,6 @@
 /** Convolution and pooling as windows and a matmul: for lessons and small images, not tuned. */
 import { stack, type Tensor } from "@tiedlora/core";
-import { show } from "@tiedlora/core/extend";
+import { checkOptions, checkTensors, checkWhole, show } from "@tiedlora/core/extend";
 
 /** Windows of `size` every `stride` elements of one axis, as a new axis after it. */
 function windows(x: Tensor, axis: number, size: number, stride: number): Tensor {
@@ -18,11 +18,12 @@ function patches(x: Tensor, [kh, kw]: readonly [number, number], stride: number)
 }
 
 function check(what: string, x: Tensor, size: readonly [number, number], stride: number): void {
+  checkTensors(what, [x]);
+  for (const n of [...size, stride]) checkWhole(`${what}: sizes and stride`, n, 1);
   const fits = x.rank === 4 && x.shape[2]! >= size[0] && x.shape[3]! >= size[1];
-  const whole = [...size, stride].every((n) => Number.isSafeInteger(n) && n >= 1);
-  if (!fits || !whole) {
+  if (!fits) {
     throw new RangeError(
-      `${what}: window [${size.join(", ")}] with stride ${stride} on ${show(x.shape)}; need [n, c, h, w] no smaller than it, and whole numbers from 1`,
+      `${what}: window [${size.join(", ")}] with stride ${stride} on ${show(x.shape)}; need [n, c, h, w] no smaller than it`,
     );
   }
 }
@@ -34,8 +35,11 @@ function check(what: string, x: Tensor, size: readonly [number, number], stride:
 export function conv2d(
   x: Tensor,
   kernel: Tensor,
-  { stride = 1, padding = 0 }: { readonly stride?: number; readonly padding?: number } = {},
+  options: { readonly stride?: number; readonly padding?: number } = {},
 ): Tensor {
+  const { stride = 1, padding = 0 } = checkOptions("conv2d", options, "{ stride: 2 }", ["stride", "padding"]);
+  checkWhole("conv2d: padding", padding);
+  checkTensors("conv2d", [x, kernel]);
   if (kernel.rank !== 4 || kernel.shape[1] !== x.shape[1]) {
     throw new RangeError(
       `conv2d: kernel ${show(kernel.shape)} for ${show(x.shape)}; need [out, c, kh, kw] with the same c`,

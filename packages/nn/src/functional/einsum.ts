@@ -1,6 +1,6 @@
 /** Einstein summation over any number of operands, by permutation, broadcasting and matmul. */
 import { product, type Tensor } from "@tiedlora/core";
-import { show } from "@tiedlora/core/extend";
+import { checkTensors, show } from "@tiedlora/core/extend";
 
 interface Labelled {
   readonly x: Tensor;
@@ -140,7 +140,7 @@ function contract(
  * order. Operands are contracted from left to right.
  */
 export function einsum(spec: string, ...operands: readonly Tensor[]): Tensor {
-  const { inputs, output, size } = parse(spec, operands);
+  const { inputs, output, size } = parse(spec, checkTensors("einsum", operands));
   const neededAfter = (i: number): Set<string> =>
     new Set([...output, ...inputs.slice(i).flatMap((term) => term.labels)]);
   let result = reduceUnneeded(inputs[0]!, neededAfter(1));

@@ -1,5 +1,6 @@
 /** AdamW (Loshchilov and Hutter 2019), as PyTorch computes it. */
 import type { Parameter, Tensor } from "@tiedlora/core";
+import { checkOptions, refuse } from "@tiedlora/core/extend";
 import { checkNumber, type Rule } from "./checks.ts";
 import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
@@ -22,8 +23,12 @@ export class AdamW extends Optimizer {
   readonly #weightDecay: (parameter: Parameter) => number;
 
   constructor(parameters: readonly Parameter[], options: AdamWOptions) {
-    super(parameters, options);
-    [this.#beta1, this.#beta2] = options.betas ?? [0.9, 0.999];
+    const names = ["lr", "clipNorm", "betas", "eps", "weightDecay"];
+    super(parameters, checkOptions("AdamW", options, "{ lr: 0.001 }", names));
+    const { betas = [0.9, 0.999] } = options;
+    if (!Array.isArray(betas) || betas.length !== 2)
+      refuse("AdamW: betas", betas, "pair", "e.g. [0.9, 0.999]");
+    [this.#beta1, this.#beta2] = betas as [number, number];
     this.#eps = options.eps ?? 1e-8;
     const decay = options.weightDecay ?? 0.01;
     this.#weightDecay = typeof decay === "function" ? decay : () => decay;

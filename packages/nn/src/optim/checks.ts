@@ -5,7 +5,9 @@ import type { State } from "./state.ts";
 
 /** What a rule makes of one parameter in one step. */
 export interface Rule {
+  /** The new value of the parameter. */
   readonly value: Tensor;
+  /** The new state, all tensors that `stateShapes` names. */
   readonly state: State;
 }
 

@@ -4,14 +4,22 @@ import {
   computeType,
   type Device,
   gradOrNull,
-  type Parameter,
+  Parameter,
   sameShape,
   type Shape,
   type Storage,
   Tensor,
   where,
 } from "@tiedlora/core";
-import { build, deviceOf, execute, type Update } from "@tiedlora/core/extend";
+import {
+  build,
+  checkOptions,
+  checkTensors,
+  deviceOf,
+  execute,
+  refuse,
+  type Update,
+} from "@tiedlora/core/extend";
 import { checkNumber, checkRule, type Rule } from "./checks.ts";
 import type { Schedule } from "./schedule.ts";
 import { type OptimizerState, type State, StateMemory, type StateShapes } from "./state.ts";
@@ -27,6 +35,7 @@ export interface OptimizerOptions {
 
 /** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false are left alone. */
 export abstract class Optimizer {
+  /** What it trains, each parameter once. */
   readonly parameters: readonly Parameter[];
   readonly #schedule: Schedule;
   readonly #clipNorm: number | undefined;
@@ -40,12 +49,16 @@ export abstract class Optimizer {
   #normStorage: Storage | null = null;
 
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
-    this.parameters = [...new Set(parameters)];
+    const what = this.constructor.name;
+    if (!Array.isArray(parameters))
+      refuse(what, parameters, "list of parameters", "one, e.g. model.parameters()");
+    for (const p of parameters)
+      if (!(p instanceof Parameter)) refuse(what, p, "parameter", "parameters, e.g. model.parameters()");
+    this.parameters = [...new Set(parameters as readonly Parameter[])];
     if (this.parameters.length === 0) throw new RangeError("optimizer: there are no parameters to train");
-    const { lr, clipNorm } = options;
+    const { lr, clipNorm } = checkOptions(what, options, "{ lr: 0.01 }");
     this.#schedule = typeof lr === "function" ? lr : () => lr;
     this.#clipNorm = clipNorm;
-    const what = this.constructor.name;
     if (typeof lr !== "function") checkNumber(`${what}: lr`, lr, "{ lr: 0.01 }, or a schedule", lr >= 0);
     if (clipNorm !== undefined) checkNumber(`${what}: clipNorm`, clipNorm, "1", clipNorm > 0, Infinity);
     this.#state = new StateMemory(what, this.parameters, (p) => this.stateShapes(p));
@@ -94,7 +107,8 @@ export abstract class Optimizer {
    * Without a loss, applies what `accumulate` has gathered.
    */
   step(loss?: Tensor, also: readonly Tensor[] = []): void {
-    const { device, tensors, updates } = this.trace(loss, also);
+    if (loss !== undefined) checkTensors("step", [loss]);
+    const { device, tensors, updates } = this.trace(loss, checkTensors("step: also", also));
     execute(device, tensors, updates);
     if (this.#gradNorm) this.#gradNorm = new Tensor(build.buffer(this.#normStorage!, [], "f32"), device);
     this.#dropAccumulated();
@@ -103,6 +117,7 @@ export abstract class Optimizer {
 
   /** Adds the gradients of `loss` to those gathered so far; the next `step` applies them all. */
   accumulate(loss: Tensor): void {
+    checkTensors("accumulate", [loss]);
     const trained = this.#trained();
     const device = deviceOf([loss, ...trained])!;
     const gradients = this.#gradients(loss, trained);
@@ -203,7 +218,10 @@ export abstract class Optimizer {
    * Continues from a state that `state()` gave for the same parameters in the same order. Parameters that it does not speak
    * of begin anew. Throws, and changes nothing, where a tensor is missing, unknown or of another shape.
    */
-  load({ step, tensors }: OptimizerState): void {
+  load(state: OptimizerState): void {
+    const { step, tensors } = checkOptions(this.constructor.name, state, "what state() gave");
+    if (!(tensors instanceof Map))
+      refuse(this.constructor.name, tensors, "Map of tensors", "what state() gave");
     if (!Number.isSafeInteger(step) || step < 0)
       throw new RangeError(`${this.constructor.name}: a state at step ${step}; need a whole number from 0`);
     this.#state.load(tensors);

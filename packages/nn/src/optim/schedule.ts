@@ -1,4 +1,5 @@
 /** Learning rates over steps. Steps count from 0; a warm-up rises linearly and reaches the full rate after `warmup` steps. */
+import { checkNumber, checkOptions } from "@tiedlora/core/extend";
 
 /** The learning rate of a step. */
 export type Schedule = (step: number) => number;
@@ -16,7 +17,13 @@ interface Decay extends Warmup {
 
 /** A warm-up, then `lr` down to `end` as the part of it that is `left` when the decay has gone to 0 … 1. */
 function schedule(what: string, lr: number, options: Decay, left: (progress: number) => number): Schedule {
-  const { warmup = 0, steps, end = 0 } = options;
+  const {
+    warmup = 0,
+    steps,
+    end = 0,
+  } = checkOptions(what, options, "{ steps: 1000 }", ["warmup", "steps", "end"]);
+  for (const [name, value] of Object.entries({ lr, warmup, steps, end }))
+    checkNumber(`${what}: ${name}`, value);
   if (!(lr >= 0 && warmup >= 0 && end >= 0 && steps >= warmup)) {
     throw new RangeError(
       `${what}: lr ${lr}, warmup ${warmup}, steps ${steps}, end ${end}; none may be negative, and steps >= warmup`,
@@ -30,6 +37,7 @@ function schedule(what: string, lr: number, options: Decay, left: (progress: num
 
 /** `lr` throughout. */
 export function constant(lr: number, options: Warmup = {}): Schedule {
+  checkOptions("constant", options, "{ warmup: 100 }", ["warmup"]);
   return schedule("constant", lr, { ...options, steps: Infinity }, () => 1);
 }
 

@@ -1,5 +1,6 @@
 /** Stochastic gradient descent, as PyTorch computes it. */
 import type { Parameter, Tensor } from "@tiedlora/core";
+import { checkOptions } from "@tiedlora/core/extend";
 import { checkNumber, type Rule } from "./checks.ts";
 import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
@@ -18,7 +19,10 @@ export class SGD extends Optimizer {
   readonly #weightDecay: number;
 
   constructor(parameters: readonly Parameter[], options: SGDOptions) {
-    super(parameters, options);
+    super(
+      parameters,
+      checkOptions("SGD", options, "{ lr: 0.01 }", ["lr", "clipNorm", "momentum", "weightDecay"]),
+    );
     this.#momentum = options.momentum ?? 0;
     this.#weightDecay = options.weightDecay ?? 0;
     checkNumber("SGD: momentum", this.#momentum, "0.9", this.#momentum >= 0);

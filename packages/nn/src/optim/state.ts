@@ -26,7 +26,9 @@ export type StateShapes = Readonly<Record<string, Shape>>;
 
 /** A state tensor on the host, row-major: f32, or f64 for a parameter in f64. */
 export interface StateValues {
+  /** Lengths of the axes. */
   readonly shape: Shape;
+  /** As many numbers as the shape has. */
   readonly values: TypedArray;
 }
 

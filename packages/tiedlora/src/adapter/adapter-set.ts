@@ -39,10 +39,12 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     return [...this.#adapters.keys()];
   }
 
+  /** Whether the model has an adapter of that name. */
   has(name: string): boolean {
     return this.#adapters.has(name);
   }
 
+  /** The adapter of that name. Throws if there is none, naming those that are there. */
   get(name: string): A {
     const found = this.#adapters.get(name);
     if (found !== undefined) return found;

@@ -171,6 +171,7 @@ export class Adapter implements AttachedAdapter {
   get active(): boolean {
     return this.#active;
   }
+  /** Makes the adapter take part or not, from the next forward pass on. */
   set active(active: boolean) {
     if (this.#attached) this.#set.checkSwitch(this, active);
     this.#active = active;
@@ -214,6 +215,7 @@ export class Adapter implements AttachedAdapter {
     return this.#entries.map(({ parameter }) => parameter);
   }
 
+  /** Those of `parameters()` that are trained now. */
   trainableParameters(): nn.Parameter[] {
     return this.parameters().filter((parameter) => parameter.requiresGrad);
   }
@@ -312,6 +314,7 @@ export class Adapter implements AttachedAdapter {
     return `trainable params: ${show(trainable)} || all params: ${show(all)} || trainable%: ${percent}`;
   }
 
+  /** Prints `trainableSummary()`, as PEFT does. */
   printTrainableParameters(): void {
     console.log(this.trainableSummary());
   }

@@ -6,7 +6,9 @@ import { DataError } from "./errors.ts";
 
 /** A file's content in pieces, bytes or text, and the name that messages call it by. A Blob's `stream()` gives such pieces. */
 export interface TextFile {
+  /** What messages call it by. */
   readonly name: string;
+  /** Its content from the beginning, each time it is called. */
   pieces(): AsyncIterable<string | Uint8Array>;
 }
 

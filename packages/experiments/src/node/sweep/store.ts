@@ -13,7 +13,9 @@ import { writing } from "tiedlora/internal/node";
 /** The sweep's own file, as it was when the results were written. */
 const SPEC_FILE = "sweep.yaml";
 
+/** The results of a sweep in its folder, a file for each run. */
 export class RunStore {
+  /** The folder. */
   readonly directory: string;
 
   constructor(directory: string) {
@@ -58,11 +60,13 @@ export class RunStore {
     });
   }
 
+  /** Keeps the result of a run; an earlier failure of it goes. */
   async finish(result: RunResult): Promise<void> {
     await this.#write(nameOf("runs", result.id), json(result));
     await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
   }
 
+  /** Keeps why a run failed. */
   async fail(failure: RunFailure): Promise<void> {
     await this.#write(nameOf("failed", failure.id), json(failure));
   }
@@ -71,10 +75,12 @@ export class RunStore {
     return writing(this.directory, () => writeFileAtomic(join(this.directory, name), text));
   }
 
+  /** The results of all runs that are finished. */
   finished(): Promise<RunResult[]> {
     return this.#all("runs", parseResult);
   }
 
+  /** Why runs failed, of those that did. */
   failures(): Promise<RunFailure[]> {
     return this.#all("failed", parseFailure);
   }

@@ -1,0 +1,218 @@
+/** What modules, losses and optimizers say of wrong arguments: one row for each argument of each public function. */
+import { key, ones, reference, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import * as optim from "@tiedlora/nn/optim";
+import {
+  methodsOf,
+  type Row,
+  testAllCovered,
+  testWrongArguments,
+} from "../../../test/support/wrong-arguments.ts";
+
+const device = reference();
+const options = { device, key: key(1) };
+const x = device.tensor([[1, 2, 3, 4]]);
+const ids = device.tensor([0, 1], { dtype: "i32" });
+const image = ones([1, 2, 4, 4]);
+const heads = ones([1, 2, 3, 4]);
+const linear = nn.Linear.init(4, 3, options);
+const back = nn.Linear.init(3, 4, options);
+const { weight } = linear;
+const vector = nn.constantParameter([4], 1, device);
+const step = (): optim.SGD => optim.sgd([weight], { lr: 0.1 });
+const loss = (): Tensor => linear.forward(x).sum();
+
+const notFloat = [[ids, /i32/]] as const;
+const noRate = [[undefined, /undefined/], [Number.NaN, /NaN/], ["0.1", /"0\.1"/], [-1, /-1/], [null, /null/]] as const; // prettier-ignore
+const noPart = [["0.5", /"0\.5"/], [-0.1, /-0\.1/], [1, /1/], [Number.NaN, /NaN/]] as const; // prettier-ignore
+const noMisspelling = [[{ lr: 0.1, weight_decay: 1 }, /no option "weight_decay"; give lr/]] as const;
+
+/** Rows for a function that makes a module of sizes, given options. */
+const inits = (
+  name: string,
+  make: (dim: number, hidden: number, options: nn.InitOptions) => unknown,
+): Row[] => [
+  [name, [[undefined, /undefined/], [0, /0/], [-1, /-1/], [0.5, /0\.5/], ["4", /"4"/]], (dim) => make(dim, 4, options)], // prettier-ignore
+  [name, [[undefined, /undefined/], [0, /0/], [-1, /-1/], [0.5, /0\.5/], ["4", /"4"/]], (dim) => make(4, dim, options)], // prettier-ignore
+  [name, "options", (given) => make(4, 4, given)],
+  [name, [[undefined, /undefined/], [{ device }, /options\.key: undefined/]], (given) => make(4, 4, given)], // prettier-ignore
+];
+
+const rows: readonly Row[] = [
+  ...inits("Linear", (a, b, o) => nn.Linear.init(a, b, o)),
+  ...inits("Embedding", (a, b, o) => nn.Embedding.init(a, b, o)),
+  ["weight", "device", (d) => nn.Linear.init(4, 4, { device: d, key: key(1) })],
+  ["Linear", "tensor", (w) => new nn.Linear(w)],
+  ["Linear", [[vector, /\[4\].*\[any, any\]/], [x, /Tensor/]], (w) => new nn.Linear(w)], // prettier-ignore
+  ["Linear", [[vector, /\[4\].*\[3\]/], [1, /1/]], (bias) => new nn.Linear(weight, bias)], // prettier-ignore
+  ["Linear", "name?", (layout) => new nn.Linear(weight, null, layout)],
+  ["Linear", "tensor", (y) => linear.forward(y)],
+  ["matmul", [[ones([2, 3]), /\[2, 3\]/]], (y) => linear.forward(y)],
+  ["Embedding", "tensor", (w) => new nn.Embedding(w)],
+  ["Embedding", [[vector, /\[4\].*\[any, any\]/]], (w) => new nn.Embedding(w)],
+  ["normalParameter: std", "finite?", (std) => nn.Embedding.init(2, 2, { ...options, std })],
+  ["take", "tensor", (y) => new nn.Embedding(weight).forward(y)],
+  ["take", [[x, /f32/]], (y) => new nn.Embedding(weight).forward(y)],
+  ["MLP", "tensor", (up) => new nn.MLP(up, back, "relu")],
+  ["MLP", "tensor", (down) => new nn.MLP(linear, down, "relu")],
+  ["MLP", "name", (activation) => new nn.MLP(linear, back, activation)],
+  ["MLP", "name?", (activation) => nn.MLP.init(4, 4, { ...options, activation })],
+  ["MLP", "options", (given) => nn.MLP.init(4, 4, given)],
+  ["Linear: outFeatures", "count", (hidden) => nn.MLP.init(4, hidden, options)],
+  ["GatedMLP", "tensor", (gate) => new nn.GatedMLP(gate, linear, back)],
+  ["GatedMLP", "tensor", (up) => new nn.GatedMLP(linear, up, back)],
+  ["GatedMLP", "tensor", (down) => new nn.GatedMLP(linear, linear, down)],
+  ["GatedMLP", "name?", (activation) => new nn.GatedMLP(linear, linear, back, activation)],
+  ["GatedMLP", "options", (given) => nn.GatedMLP.init(4, 4, given)],
+  ["CausalSelfAttention", "count", (dim) => new nn.CausalSelfAttention(dim, 2, options)],
+  ["CausalSelfAttention", "count", (count) => new nn.CausalSelfAttention(4, count, options)],
+  ["CausalSelfAttention", [[3, /3 heads do not divide dim 4/]], (count) => new nn.CausalSelfAttention(4, count, options)], // prettier-ignore
+  ["CausalSelfAttention", "options", (given) => new nn.CausalSelfAttention(4, 2, given)],
+  ...inits("LayerNorm: dim", (dim) => nn.LayerNorm.init(dim, { device })).slice(0, 1),
+  ...inits("RMSNorm: dim", (dim) => nn.RMSNorm.init(dim, { device })).slice(0, 1),
+  ["LayerNorm", "options", (given) => nn.LayerNorm.init(4, given)],
+  ["RMSNorm", "options", (given) => nn.RMSNorm.init(4, given)],
+  ["LayerNorm", "tensor", (w) => new nn.LayerNorm(w)],
+  ["LayerNorm", [[weight, /\[3, 4\].*\[any\]/]], (w) => new nn.LayerNorm(w)],
+  ["LayerNorm", [[1, /1/], [weight, /\[3, 4\].*\[4\]/]], (bias) => new nn.LayerNorm(vector, bias)], // prettier-ignore
+  ["LayerNorm", [["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (eps) => new nn.LayerNorm(vector, null, eps)], // prettier-ignore
+  ["RMSNorm", "tensor", (w) => new nn.RMSNorm(w)],
+  ["RMSNorm", [["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (eps) => new nn.RMSNorm(vector, eps)], // prettier-ignore
+  ...Object.entries({ layerNorm: nn.layerNorm, rmsNorm: nn.rmsNorm }).flatMap(([name, f]): Row[] => [
+    [name, "tensor", (y) => f(y)],
+    [name, notFloat, (y) => f(y)],
+    [name, [["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (eps) => f(x, eps)], // prettier-ignore
+  ]),
+  ["dropout", "tensor", (y) => nn.dropout(y, 0.5, key(1))],
+  ["dropout", [[undefined, /undefined/], ...noPart], (p) => nn.dropout(x, p, key(1))],
+  ["dropout", "key", (k) => nn.dropout(x, 0.5, k)],
+  ["Dropout", [[undefined, /undefined/], ...noPart], (p) => new nn.Dropout(p)],
+  ["dropout", "key", (k) => new nn.Dropout(0.5).train().forward(x, k)],
+
+  ["uniformParameter", "shape", (shape) => nn.uniformParameter(shape, 1, options)],
+  ["uniformParameter", "finite", (bound) => nn.uniformParameter([2], bound, options)],
+  ["uniformParameter", "options", (given) => nn.uniformParameter([2], 1, given)],
+  ["normalParameter", "shape", (shape) => nn.normalParameter(shape, 1, options)],
+  ["normalParameter", "finite", (std) => nn.normalParameter([2], std, options)],
+  ["normalParameter", "options", (given) => nn.normalParameter([2], 1, given)],
+  ["constantParameter", "shape", (shape) => nn.constantParameter(shape, 1, device)],
+  ["constantParameter", "number", (value) => nn.constantParameter([2], value, device)],
+  ["parameter", "device", (d) => nn.constantParameter([2], 1, d)],
+
+  ["scaledDotProductAttention", "tensor", (q) => nn.scaledDotProductAttention(q, heads, heads)],
+  ["scaledDotProductAttention", "tensor", (k) => nn.scaledDotProductAttention(heads, k, heads)],
+  ["scaledDotProductAttention", "tensor", (v) => nn.scaledDotProductAttention(heads, heads, v)],
+  ["scaledDotProductAttention", [[x, /\[1, 4\]/], [ones([1, 2, 3, 5]), /\[1, 2, 3, 5\]/], [ones([1, 3, 3, 4]), /\[1, 3, 3, 4\]/]], (k) => nn.scaledDotProductAttention(heads, k, k)], // prettier-ignore
+  [
+    "scaledDotProductAttention",
+    "options",
+    (given) => nn.scaledDotProductAttention(heads, heads, heads, given),
+  ],
+  [
+    "scaledDotProductAttention",
+    "finite?",
+    (scale) => nn.scaledDotProductAttention(heads, heads, heads, { scale }),
+  ],
+  ["scaledDotProductAttention", [[1, /1/], [ones([5]), /\[5\]/]], (bias) => nn.scaledDotProductAttention(heads, heads, heads, { bias })], // prettier-ignore
+  ["ropeTable", "count", (length) => nn.ropeTable(length, [1])],
+  ["ropeTable", "values", (frequencies) => nn.ropeTable(2, frequencies)],
+  ["rope", "tensor", (y) => nn.rope(y, ones([1, 2]), ones([1, 2]))],
+  ["rope", "tensor", (cos) => nn.rope(x, cos, ones([1, 2]))],
+  ["rope", "tensor", (sin) => nn.rope(x, ones([1, 2]), sin)],
+  ["rope", [[ones([1, 3]), /\[1, 3\]/], [ones([]), /\[\]/], [ones([1, 1]), /\[1, 1\]/]], (cos) => nn.rope(x, cos, ones([1, 2]))], // prettier-ignore
+  ["splitHeads", "tensor", (y) => nn.splitHeads(y, 2)],
+  ["splitHeads", [[x, /\[1, 4\]/], [ones([1, 1, 3]), /\[1, 1, 3\] into 2/]], (y) => nn.splitHeads(y, 2)], // prettier-ignore
+  ["splitHeads", "count", (count) => nn.splitHeads(ones([1, 1, 4]), count)],
+  ["mergeHeads", "tensor", (y) => nn.mergeHeads(y)],
+  ["mergeHeads", [[x, /\[1, 4\]/]], (y) => nn.mergeHeads(y)],
+  ["einsum", [[undefined, /undefined/], [1, /1/], ["i,j->ij", /2 terms for 1 tensors/], ["ij->k", /"k"/], ["i", /\[1, 4\]/], ["i1->i", /"1"/]], (spec) => nn.einsum(spec, x)], // prettier-ignore
+  ["einsum", "tensor", (y) => nn.einsum("ij,ij->", x, y)],
+  ["conv2d", "tensor", (y) => nn.conv2d(y, ones([1, 2, 2, 2]))],
+  ["conv2d", "tensor", (kernel) => nn.conv2d(image, kernel)],
+  ["conv2d", [[x, /\[1, 4\]/], [ones([1, 3, 2, 2]), /\[1, 3, 2, 2\]/], [ones([1, 2, 9, 9]), /\[9, 9\]/]], (kernel) => nn.conv2d(image, kernel)], // prettier-ignore
+  ["conv2d", "options", (given) => nn.conv2d(image, ones([1, 2, 2, 2]), given)],
+  ["conv2d", "count?", (stride) => nn.conv2d(image, ones([1, 2, 2, 2]), { stride })],
+  ["conv2d", "count?", (padding) => nn.conv2d(image, ones([1, 2, 2, 2]), { padding })],
+  ...Object.entries({ maxPool2d: nn.maxPool2d, avgPool2d: nn.avgPool2d }).flatMap(([name, f]): Row[] => [
+    [name, "tensor", (y) => f(y, 2)],
+    [name, [[x, /\[1, 4\]/]], (y) => f(y, 2)],
+    [name, "count", (size) => f(image, size)],
+    [name, "count?", (stride) => f(image, 2, stride)],
+  ]),
+
+  ["crossEntropy", "tensor", (logits) => nn.crossEntropy(logits, ids)],
+  ["crossEntropy", "tensor", (targets) => nn.crossEntropy(ones([2, 4]), targets)],
+  ["crossEntropy", [[x, /f32/], [ones([3], "i32"), /\[3\]/]], (targets) => nn.crossEntropy(ones([2, 4]), targets)], // prettier-ignore
+  ["crossEntropy", [[ones([2, 4], "i32"), /i32/], [ones([]), /\[\]/]], (logits) => nn.crossEntropy(logits, ids)], // prettier-ignore
+  ["crossEntropy", "options", (given) => nn.crossEntropy(ones([2, 4]), ids, given)],
+  ["crossEntropy", [[{ ignore_index: 1 }, /no option "ignore_index"; give mask, ignoreIndex/]], (given) => nn.crossEntropy(ones([2, 4]), ids, given)], // prettier-ignore
+  ["crossEntropy", [[1, /1/], [ones([3]), /\[3\]/]], (mask) => nn.crossEntropy(ones([2, 4]), ids, { mask })], // prettier-ignore
+  ["crossEntropy", [[0.5, /0\.5/], ["1", /"1"/], [Number.NaN, /NaN/]], (ignoreIndex) => nn.crossEntropy(ones([2, 4]), ids, { ignoreIndex })], // prettier-ignore
+  ...Object.entries({ mse: nn.mse, binaryCrossEntropy: nn.binaryCrossEntropy }).flatMap(
+    ([name, f]): Row[] => [
+      [name, "tensor", (y) => f(y, x)],
+      [name, "tensor", (y) => f(x, y)],
+    ],
+  ),
+  ["mse", notFloat, (y) => nn.mse(y, y)],
+  ["binaryCrossEntropy", [[ones([2]), /\[2\]/], ...notFloat], (y) => nn.binaryCrossEntropy(x, y)],
+
+  ["freeze", [[null, /null/], ["weight", /"weight"/], [1, /1/]], (match) => linear.freeze(match)], // prettier-ignore
+  ["unfreeze", [[null, /null/], ["weight", /"weight"/], [1, /1/]], (match) => linear.unfreeze(match)], // prettier-ignore
+  ["train", [["off", /"off"/], [0, /0/], [null, /null/]], (on) => linear.train(on)], // prettier-ignore
+  ["loadStateDict", "record", (values) => linear.loadStateDict(values)],
+  ["loadStateDict", [[{}, /an object \{\}/], [new Map(), /missing \[weight, bias\]/], [new Map<string, unknown>([["weight", new Array(12)], ["bias", [1, 2, 3]]]), /weight: value 0: undefined/]], (values) => linear.loadStateDict(values)], // prettier-ignore
+
+  ["SGD", "tensors", (parameters) => optim.sgd(parameters, { lr: 1 })],
+  ["SGD", [[[x], /Tensor/], [weight, /Tensor/]], (parameters) => optim.sgd(parameters, { lr: 1 })], // prettier-ignore
+  ["SGD", "options", (given) => optim.sgd([weight], given)],
+  ["SGD", [[undefined, /undefined/], ...noMisspelling], (given) => optim.sgd([weight], given)],
+  ["SGD", noRate, (lr) => optim.sgd([weight], { lr })],
+  ["SGD", noRate.slice(1), (momentum) => optim.sgd([weight], { lr: 1, momentum: momentum ?? "null" })],
+  ["AdamW", "tensors", (parameters) => optim.adamW(parameters, { lr: 1 })],
+  ["AdamW", "options", (given) => optim.adamW([weight], given)],
+  ["AdamW", [[undefined, /undefined/], ...noMisspelling], (given) => optim.adamW([weight], given)],
+  ["AdamW", noRate, (lr) => optim.adamW([weight], { lr })],
+  ["AdamW", [[0.9, /0\.9/], [[0.9], /\[0\.9\]/], [[0.9, 1], /1/], ["ab", /"ab"/]], (betas) => optim.adamW([weight], { lr: 1, betas })], // prettier-ignore
+  ["step", [[null, /null/], [1, /1/], ["x", /"x"/]], (y) => step().step(y)], // prettier-ignore
+  ["step", "tensors?", (also) => step().step(loss(), also)],
+  ["grad", [[x, /\[1, 4\]/]], (y) => step().step(y)],
+  ["accumulate", "tensor", (y) => step().accumulate(y)],
+  ["SGD", "options", (state) => step().load(state)],
+  ["SGD", [[{}, /undefined/], [{ step: 0, tensors: {} }, /an object \{\}/], [{ step: 0.5, tensors: new Map() }, /0\.5/]], (state) => step().load(state)], // prettier-ignore
+  ["constant", "number", (lr) => optim.constant(lr)],
+  ["constant", "options", (given) => optim.constant(1, given)],
+  ...Object.entries({ linear: optim.linear, cosine: optim.cosine }).flatMap(([name, f]): Row[] => [
+    [name, [[undefined, /undefined/], ["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (lr) => f(lr, { steps: 10 })], // prettier-ignore
+    [name, "options", (given) => f(1, given)],
+    [name, [[undefined, /undefined/], [{}, /undefined/], [{ steps: 1, warm_up: 1 }, /no option "warm_up"/]], (given) => f(1, given)], // prettier-ignore
+    [name, "number", (steps) => f(1, { steps })],
+    [name, "number?", (warmup) => f(1, { steps: 10, warmup })],
+    [name, "number?", (end) => f(1, { steps: 10, end })],
+  ]),
+];
+
+testWrongArguments(rows);
+
+testAllCovered(
+  new Map([
+    ...Object.entries(nn),
+    ...Object.entries(optim),
+    ...methodsOf("", nn.Module),
+    ...methodsOf("", optim.Optimizer),
+  ]),
+  rows,
+  {
+    Parameter: "of @tiedlora/core",
+    Module: "a base class",
+    Optimizer: "a base class",
+    checkMask: "of @tiedlora/core",
+    sgd: "as SGD",
+    adamW: "as AdamW",
+    namedParameters: "takes the prefix of paths, which is anything that goes into text",
+    namedModules: "takes the prefix of paths",
+    trace: "what step does before it runs",
+    load: "called above; its errors begin with the optimizer's name",
+    number: "for rules",
+  },
+);
