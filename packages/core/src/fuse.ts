@@ -289,7 +289,7 @@ class Fuser implements Memory {
     for (let kernel = stack.pop(); kernel; kernel = stack.pop()) {
       if (works.has(kernel)) continue;
       const stored = this.#storedOf(kernel.nodes);
-      if (stored.length === 0) stored.push(kernel.nodes.at(-1)!); // somebody only waits for it
+      if (stored.length === 0) stored.push(kernel.nodes.at(-1)!); // needed only for ordering
       works.set(kernel, { step: this.#step(kernel, stored)!, needs: new Set(), rules: kernel.rules });
       stack.push(...this.#needs(kernel));
     }

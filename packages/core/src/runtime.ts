@@ -57,8 +57,8 @@ export class QueuedBuffer implements DeviceBuffer {
 }
 
 /**
- * Runs tasks in order: at once while nothing is awaited, behind it otherwise. A task that fails has not happened: weights
- * that it was to update stay, its results are not to be had, nor what is computed from them. Everything else goes on.
+ * Runs tasks in order: at once while no task is pending, after the pending ones otherwise. A task that fails has no effect:
+ * weights keep their values, and reading its results, or anything computed from them, rejects. Other tasks are not affected.
  */
 export class Queue {
   #tail: Promise<void> | null = null;

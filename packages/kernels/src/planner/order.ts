@@ -50,8 +50,8 @@ export function runsAfter(work: Work, other: Work): boolean {
 }
 
 /**
- * Orders the steps: early, so that what a step needs is let go of soon; but what makes more than it lets go of waits until
- * somebody asks for it. `bytes` are those of each value; `persistent` ones are in memory before and after the program, so they
+ * Orders the steps. It runs steps early so that their inputs can be freed; a step that allocates more than it frees waits for
+ * its first user. `bytes` are the sizes of the values; `persistent` values are in memory before and after the program, so they
  * do not count.
  */
 export function schedule(
