@@ -24,6 +24,7 @@ const CASES: readonly (readonly [string, Contents, (config: Record<string, unkno
   ["a target that hangs others", LORA, (c) => (c["target_modules"] = "(?=".repeat(40) + "a" + ".*)".repeat(40)), /"target_modules": found/],
   ["names that are no list", NATIVE, recipe({ target: 5 }), /"recipe": found target 5; expected names of modules/],
   ["trained factors that are none", NATIVE, recipe({ trained: { a: 1 } }), /"recipe": found trained .* expected a list of names/],
+  ["no word of what is trained", NATIVE, recipe({ trained: undefined }), /"recipe": found tied-lora: trained: nothing; expected a list of/],
   ["a tie that is none", NATIVE, recipe({ tied: { blocks: 0 } }), /"recipe": found tied .* expected true, false/],
   ["a target that the model has not", NATIVE, recipe({ target: ["nothing"] }), /"recipe": found target \["nothing"\] matches no linear module/],
 ]; // prettier-ignore

@@ -3,7 +3,7 @@
  * one pair for all layers and u, v are each layer's own. Which of the four are trained, and whether A and B are tied, is
  * free: LoRA, VeRA and the paper's TL1 to TL6 are points of this family.
  */
-import type { Tensor } from "@tiedlora/core";
+import { describeValue, type Tensor } from "@tiedlora/core";
 import { init, type Init } from "../init.ts";
 import {
   defineMethod,
@@ -127,7 +127,11 @@ function isOne(start: Init): boolean {
   return start.label === "1";
 }
 
-function checkTrained(name: string, trained: readonly FactorName[]): void {
+function checkTrained(name: string, trained: readonly FactorName[] | undefined): void {
+  if (!Array.isArray(trained))
+    throw new TypeError(
+      `${name}: trained: ${describeValue(trained)}; expected a list of ${FACTOR_NAMES.join(", ")}, at least one`,
+    );
   const unknown = trained.filter((factor) => !FACTOR_NAMES.includes(factor));
   if (unknown.length > 0) {
     throw new Error(
