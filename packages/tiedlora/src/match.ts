@@ -1,5 +1,5 @@
 /** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
-import { compilePattern, type Pattern, PatternWork } from "./regex.ts";
+import { compilePattern, type Pattern, PatternWork } from "./regex/pattern.ts";
 import type { LinearInfo } from "./linear-info.ts";
 
 /** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import fc from "fast-check";
-import { compilePattern, escapePattern, PatternError, PatternWork } from "../src/regex.ts";
+import { compilePattern, PatternWork } from "../src/regex/pattern.ts";
+import { PatternError } from "../src/regex/syntax.ts";
+
+/** Text as a pattern that matches it alone. */
+const escapePattern = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
 suite("patterns from files", () => {
   test("match as JavaScript's own engine does", () => {

@@ -5,7 +5,7 @@
 import { product, type Shape } from "@tiedlora/core";
 import { patternMatcher, patternValue } from "../match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "../method.ts";
-import { PatternWork } from "../regex.ts";
+import { PatternWork } from "../regex/pattern.ts";
 import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./overlay.ts";
 import { resolveSites, type Site } from "./sites.ts";
 import type { LinearInfo } from "../linear-info.ts";

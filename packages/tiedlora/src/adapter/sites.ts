@@ -1,7 +1,7 @@
 /** Sites: the places of a model that are adapted. Each is one linear module, or a group that is adapted as one. */
 import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "../match.ts";
 import { nearest } from "../nearest.ts";
-import { isPattern, type Pattern } from "../regex.ts";
+import { isPattern, type Pattern } from "../regex/pattern.ts";
 import type { LinearInfo } from "../linear-info.ts";
 
 /** One module of a site; `offset`: its first row among the site's `out`. */

@@ -1,7 +1,7 @@
 /** Options of a method as a file holds them: checked before a declaration is called with them. */
 import { describeValue, isRecord } from "@tiedlora/core";
 import { SCALINGS } from "../method.ts";
-import { isPattern } from "../regex.ts";
+import { isPattern } from "../regex/pattern.ts";
 
 type Check = readonly [holds: (value: unknown) => boolean, expected: string];
 

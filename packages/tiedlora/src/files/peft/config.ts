@@ -2,7 +2,7 @@
 import { describeValue, FormatError } from "@tiedlora/core";
 import { type BiasMode, isScale } from "../../method.ts";
 import { patternMatcher } from "../../match.ts";
-import { compilePattern, type Pattern, PatternWork } from "../../regex.ts";
+import { compilePattern, type Pattern, PatternWork } from "../../regex/pattern.ts";
 
 /** Which modules a config means. */
 export interface PeftTargets {

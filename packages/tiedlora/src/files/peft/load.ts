@@ -10,7 +10,7 @@ import type { BiasMode, CommonOptions, Method } from "../../method.ts";
 import { dora } from "../../methods/dora.ts";
 import { methods } from "../../methods/index.ts";
 import { loraBias } from "../../methods/lora-bias.ts";
-import { PatternWork } from "../../regex.ts";
+import { PatternWork } from "../../regex/pattern.ts";
 import type { LoadOptions } from "../options.ts";
 import { asFileSays, CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
 import { veraProjections } from "../torch-random.ts";
