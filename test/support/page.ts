@@ -23,6 +23,23 @@ export interface CaseResult {
   readonly error?: string;
 }
 
+/** Runs cases one after another. `watch`: is told the name of each before it starts. */
+async function runCases(
+  cases: Iterable<{ readonly name: string; readonly run: () => Promise<void> }>,
+  watch?: (name: string) => void,
+): Promise<CaseResult[]> {
+  const results: CaseResult[] = [];
+  for (const { name, run } of cases) {
+    watch?.(name);
+    const error = await run().then(
+      () => undefined,
+      (e: unknown) => String(e),
+    );
+    results.push(error === undefined ? { name } : { name, error });
+  }
+  return results;
+}
+
 interface Part {
   readonly part: number;
   readonly parts: number;
@@ -33,15 +50,8 @@ interface Part {
 /** Runs part of the suite's core: the cases whose position is `part` modulo `parts`. */
 async function runSuite(backend: PageBackend, { part, parts, ...options }: Part): Promise<CaseResult[]> {
   const suite = conformance((device) => OPEN[backend](device), { subset: "core", ...options });
-  const results: CaseResult[] = [];
-  for (const { name, run } of suite.cases.filter((_, i) => i % parts === part)) {
-    console.log(name); // for whoever watches
-    const error = await run().then(
-      () => undefined,
-      (e: unknown) => String(e),
-    );
-    results.push(error === undefined ? { name } : { name, error });
-  }
+  const cases = suite.cases.filter((_, i) => i % parts === part);
+  const results = await runCases(cases, (name) => console.log(name));
   await suite.close();
   return results;
 }
@@ -49,14 +59,7 @@ async function runSuite(backend: PageBackend, { part, parts, ...options }: Part)
 /** Runs a share of the cases recorded from PyTorch. */
 async function runRecorded(backend: PageBackend, share: number): Promise<CaseResult[]> {
   const suite = recorded(() => OPEN[backend]({}), { backend, share });
-  const results: CaseResult[] = [];
-  for (const { name, run } of suite.cases) {
-    const error = await run().then(
-      () => undefined,
-      (e: unknown) => String(e),
-    );
-    results.push(error === undefined ? { name } : { name, error });
-  }
+  const results = await runCases(suite.cases);
   await suite.close();
   return results;
 }

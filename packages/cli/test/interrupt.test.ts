@@ -1,36 +1,15 @@
 /** However work is stopped, what was done is kept where that was asked for, and the terminal is as it was. */
 import assert from "node:assert/strict";
-import { existsSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { spawn } from "node:child_process";
-import { join } from "node:path";
 import { suite, test } from "node:test";
 import { ended, scriptArguments, start, startScript, tiedlora } from "./support/command.ts";
+import { endless } from "./support/endless.ts";
 import { filesIn } from "./support/outputs.ts";
-import { temporary, writeExamples, writeModel, writeSums } from "./support/model-directory.ts";
 
-const folder = temporary();
-const at = (...names: string[]): string => join(folder, ...names);
-await writeModel(at("model"));
-writeExamples(at("train.jsonl"));
-writeSums(at("data"));
-
-const training = (out: string, ...more: string[]): string[] => [
-  "train",
-  ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${at(out)} --seq 32 --rank 2`.split(" "),
-  ..."--backend reference --steps 100000 --save-every 100000".split(" "),
-  ...more,
-];
-
-const sweep = (out: string): string[] => {
-  const text = `
-on: { model: ${at("model")}, tasks: [gsm8k], data: ${at("data")}, seq: 32, loss-only: true }
-out: ${at(out)}
-vary: { method: [lora, vera, tl6], rank: [1, 2, 3] }
-train: { steps: 100, batch: 2, lr: 0.01 }
-evaluate: { every: 50, test: 4 }`;
-  writeFileSync(at(`${out}.yaml`), text);
-  return ["sweep", at(`${out}.yaml`), "--parallel", "1"];
-};
+const { at, training: run, sweep: runs } = await endless();
+const training = (out: string, ...more: string[]): string[] => run(out, "--save-every", "100000", ...more);
+const sweep = (out: string): string[] => runs(out, "method: [lora, vera, tl6], rank: [1, 2, 3]", 100);
 
 /** The cursor is shown and lines wrap, after the last time that was switched off. */
 function assertRestored(written: string): void {

@@ -7,20 +7,11 @@ import { join } from "node:path";
 import { suite, test } from "node:test";
 import { lock, withLock } from "../src/run/lock.ts";
 import { ended, start, startScript, tiedlora } from "./support/command.ts";
-import { temporary, writeExamples, writeModel, writeSums } from "./support/model-directory.ts";
+import { endless } from "./support/endless.ts";
 
-const folder = temporary();
-const at = (...names: string[]): string => join(folder, ...names);
-await writeModel(at("model"));
-writeExamples(at("train.jsonl"));
-writeSums(at("data"));
-
-const training = (out: string, ...more: string[]): string[] => [
-  "train",
-  ...`--model ${at("model")} --data ${at("train.jsonl")} --out ${at(out)} --seq 32 --rank 2`.split(" "),
-  ..."--backend reference --steps 100000 --save-every 5 --json".split(" "),
-  ...more,
-];
+const { at, training: run, sweep } = await endless();
+const training = (out: string, ...more: string[]): string[] =>
+  run(out, ..."--save-every 5 --json".split(" "), ...more);
 
 const locks = (directory: string): string[] =>
   readdirSync(directory).filter((name) => name.startsWith(".lock."));
@@ -84,20 +75,11 @@ suite("two trainings into one folder", () => {
 });
 
 test("two sweeps into one folder: the second is refused", async () => {
-  const file = at("grid.yaml");
-  writeFileSync(
-    file,
-    `on: { model: ${at("model")}, tasks: [gsm8k], data: ${at("data")}, seq: 32, loss-only: true }
-out: ${at("sweep")}
-vary: { method: [lora], rank: 2 }
-train: { steps: 1000000, batch: 2, lr: 0.01 }
-evaluate: { every: 50, test: 4 }
-`,
-  );
-  const first = start("sweep", file, "--json", "--parallel", "1");
+  const command = sweep("sweep", "method: [lora], rank: 2", 1_000_000);
+  const first = start(...command, "--json");
   const end = ended(first);
   await new Promise((resolve) => first.stdout!.once("data", resolve));
-  const { code, info } = await tiedlora("sweep", file);
+  const { code, info } = await tiedlora(...command);
   assert.deepEqual([code, info.includes(`in use by process ${first.pid} on this machine`)], [1, true], info);
   first.kill("SIGINT");
   await end;
