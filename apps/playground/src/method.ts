@@ -47,11 +47,14 @@ export function presetOf(trained: readonly FactorName[], tie: TieScope): PresetN
   return PRESET_NAMES.find((name) => same(PRESETS[name])) ?? "own";
 }
 
+/** Queries, keys and values, as in the paper: the network is drawn for them. */
+const TARGET = "qkv";
+
 /** Throws where nothing is trained, and says so. */
 export function methodOf({ preset, trained, tie, rank }: MethodChoice): PlainMethod {
-  if (isPreset(preset)) return methods[preset]({ rank });
+  if (isPreset(preset)) return methods[preset]({ rank, target: TARGET });
   const tied = { all: "all", none: false, model: "model", pairs: { blocks: 2 } } as const;
-  return tiedLora({ trained, tied: tied[tie], rank });
+  return tiedLora({ trained, tied: tied[tie], rank, target: TARGET });
 }
 
 /** The learning rate that the method learns well with. */

@@ -11,12 +11,12 @@ interface ChatFlags extends ModelFlags, SamplingFlags {
 }
 
 export function addChat(program: Command, output: Output): void {
-  const command = program.command("chat").description("talk to a model, with an adapter or without");
+  const command = program.command("chat").description("talk to a model, with or without an adapter");
   addSamplingFlags(addModelFlags(command))
-    .option("--system <text>", "a message of the system before the first of yours")
+    .option("--system <text>", "a system message to open the conversation with")
     .addHelpText(
       "after",
-      "\nIn a chat, /reset forgets what was said, and /exit or Ctrl-D ends.\n" +
+      "\nIn a chat, /reset forgets the conversation, and /exit or Ctrl-D ends it.\n" +
         "\nExample:\n  tiedlora chat --model ./llama --adapter ./adapter --temperature 0.7",
     )
     .action((flags: ChatFlags) => withModel(flags, (opened) => converse(opened, flags, output)));
@@ -25,7 +25,7 @@ export function addChat(program: Command, output: Output): void {
 async function converse(opened: Opened, flags: ChatFlags, output: Output): Promise<void> {
   const { model, tokenizer } = opened;
   if (!tokenizer.hasChatTemplate)
-    output.info("the model has no chat template: your lines are continued as plain text");
+    output.info("the model has no chat template: it continues your lines as plain text");
   const start: ChatMessage[] = flags.system === undefined ? [] : [{ role: "system", content: flags.system }];
   let messages = [...start];
   const lines = createInterface({

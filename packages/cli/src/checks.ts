@@ -12,18 +12,18 @@ import type { LinearInfo } from "tiedlora";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 
-/** Beyond so many times the size of the smallest adapted module, a rank is taken for a mistake. */
+/** A rank above this many times the size of the smallest adapted module is taken for a mistake. */
 const ABSURD = 8;
 
 /**
- * A rank above the size of a module adds nothing: its update cannot have more. That is noted; a rank far above is an error.
+ * A rank above the size of a module adds nothing, since no update of it can have a higher one. That is noted; a rank far above it is an error.
  */
 export function checkRank(model: Decoder, method: Method, output: Output): void {
   const note = rankProblem(moduleInfos(adaptableModules(model)), method);
   if (note !== null) output.info(`${paint("yellow", "note:")} ${note}`);
 }
 
-/** What is to be noted of a method's rank; null: nothing. Throws if it is absurd, or if a target's name fits no module. */
+/** A note on a method's rank, or null. Throws if the rank is absurd, or if a name in the target fits no module. */
 export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
   checkTargetNames(linears, method);
   const { sites } = planAdapter(linears, { ...method, rank: 1 });
@@ -37,7 +37,7 @@ export function rankProblem(linears: readonly LinearInfo[], method: Method): str
   return `${what}: an update cannot have a rank above ${most}, and more only costs time`;
 }
 
-/** Of several names, each has to fit a module: the others would be adapted, and one that is misspelt left out without a word. */
+/** Every name of a target has to fit a module: one that is misspelled would be left out silently, beside others that fit. */
 function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): void {
   if (!Array.isArray(target)) return;
   const names = moduleNames(linears);

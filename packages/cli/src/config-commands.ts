@@ -5,10 +5,11 @@ import type { Command } from "commander";
 import { writeFileAtomic } from "@tiedlora/core/node";
 import { linearSpecs } from "@tiedlora/models";
 import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
+import { describeTies } from "tiedlora/internal";
 import { dataFile } from "tiedlora/internal/node";
 import { textFile } from "tiedlora/node";
 import { writing } from "tiedlora/internal/node";
-import { countParameters } from "tiedlora";
+import { countParameters, planAdapter } from "tiedlora";
 import type { LinearInfo } from "tiedlora";
 import { rankProblem } from "./checks.ts";
 import { checkDataPaths, checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
@@ -33,7 +34,7 @@ export function addInit(program: Command, output: Output): void {
         throw new UsageError(`${file} exists; give another name, or replace it by --force`);
       await writing(dirname(resolve(file)), () => writeFileAtomic(file, initialYaml()));
       output.info(
-        `${file} written: fill in model, data and out, check it by "tiedlora validate ${shellWord(file)}"`,
+        `${file} written: fill in model, data and out, and check it with "tiedlora validate ${shellWord(file)}"`,
       );
     });
 }
@@ -94,11 +95,13 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
   );
 }
 
-/** "tl6 rank 8, 4,848 trainable parameters" */
+/** "tl6 rank 8, 4,848 trainable parameters in 4 modules" */
 function methodText(linears: readonly LinearInfo[], settings: TrainSettings, output: Output): string {
   const method = methodOf(settings);
   const problem = rankProblem(linears, method);
   if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
   const { trainable } = countParameters(linears, method);
-  return `${method.name} rank ${method.rank}, ${trainable.toLocaleString("en-US")} trainable parameters`;
+  const plan = planAdapter(linears, method);
+  const size = `${trainable.toLocaleString("en-US")} trainable parameters in ${plan.sites.length} modules`;
+  return `${method.name} rank ${method.rank}, ${size}${describeTies(plan)}`;
 }

@@ -19,11 +19,11 @@ interface OutFlags extends ModelFlags {
   readonly force?: true;
 }
 
-/** Adds --out, and --force for what is there. */
+/** Adds --out, and --force to replace what is already there. */
 function addOut(command: Command, what: string): Command {
   return command
     .requiredOption("--out <dir>", `where ${what} is written`, path)
-    .option("--force", `replace ${what === "it" ? "an adapter" : "a model"} that is there`);
+    .option("--force", `replace ${what === "it" ? "an adapter" : "a model"} that is already there`);
 }
 
 export function addMerge(program: Command, output: Output): void {
@@ -82,13 +82,15 @@ async function convert(flags: OutFlags, format: AdapterFormat, output: Output): 
   output.info(`adapter saved in ${flags.out} (${format})`);
 }
 
-/** Says what the written files cannot. */
+/** Says of the separator what the written files have no place for. */
 function noteSeparator(output: Output, separator: string | undefined): void {
   if (separator !== undefined)
-    output.info(`note: it was trained with ${JSON.stringify(separator)} after every prompt; give prompts so`);
+    output.info(
+      `note: the adapter was trained with ${JSON.stringify(separator)} after every prompt: end prompts with it`,
+    );
 }
 
-/** As withModel, with --out to itself; without an adapter there is nothing to do. `kind`: what is written. */
+/** As withModelAlone, with a lock on --out; an adapter has to be given. `kind`: what is written. */
 async function withAdapter(
   flags: OutFlags,
   kind: "adapter" | "model",

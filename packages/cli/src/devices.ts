@@ -42,7 +42,7 @@ function abilities({ features, limits }: AdapterInfo): string[] {
   const used = features.filter((f) => /^(shader-f16|subgroups|timestamp-query|.*subgroup-matrix)$/.test(f));
   const mebibytes = (name: string): string => `${Math.floor((limits[name] ?? 0) / 2 ** 20)} MiB`;
   return [
-    `features  ${used.join(", ") || "none of those used"}`,
+    `features  ${used.join(", ") || "none that would be used"}`,
     `limits    ${mebibytes("maxBufferSize")} a buffer, ${mebibytes("maxStorageBufferBindingSize")} a binding, ` +
       `${limits["maxStorageBuffersPerShaderStage"]} bindings a kernel, ` +
       `${limits["maxComputeInvocationsPerWorkgroup"]} invocations and ` +
@@ -53,8 +53,8 @@ function abilities({ features, limits }: AdapterInfo): string[] {
 export function addDevices(program: Command, output: Output): void {
   program
     .command("devices")
-    .description("list the backends, and what they find on this machine")
-    .option("--json", "print one JSON object a backend")
+    .description("list the backends, and what each finds on this machine")
+    .option("--json", "print one JSON object per backend")
     .addHelpText("after", "\nExample:\n  tiedlora devices")
     .action(async ({ json }: { readonly json?: true }) => {
       for (const name of BACKEND_NAMES) {

@@ -7,7 +7,7 @@ import { evaluateTask } from "@tiedlora/experiments/tasks";
 import { taskByName, TASKS } from "@tiedlora/experiments/tasks";
 import { firstQuestions } from "@tiedlora/experiments/tasks";
 import { evaluate } from "tiedlora";
-import { checkExists, checkLength, describeData, openData } from "./load.ts";
+import { checkLength, checkPath, describeData, openData } from "./load.ts";
 import { oneOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -34,14 +34,19 @@ export function addEval(program: Command, output: Output): void {
       "--data <path>",
       "a file of examples, a directory with a file for each split, or a task's own files",
     )
-    .option("--split <name>", `of a directory or a task: ${DATA_PARTS.join(", ")}`, oneOf(DATA_PARTS), "test")
+    .option(
+      "--split <name>",
+      `which part of a directory or a task: ${DATA_PARTS.join(", ")}`,
+      oneOf(DATA_PARTS),
+      "test",
+    )
     .option("--task <name>", `ask the questions of a task: ${TASK_NAMES.join(", ")}`, oneOf(TASK_NAMES))
-    .option("--limit <n>", "at most so many examples", whole(1))
+    .option("--limit <n>", "the most examples to measure on", whole(1))
     .option("--prompt-column <name>", "the field that holds the prompt")
     .option("--completion-column <name>", "the field that holds the completion")
     .option(
       "--separator <text>",
-      "put between prompt and completion (default: what the adapter was trained with)",
+      "text between prompt and completion (default: the one that the adapter was trained with)",
     )
     .option("--batch <n>", "examples in memory at once", whole(1), 8)
     .option("--seq <n>", "the most tokens of an example", whole(2), 256)
@@ -54,7 +59,7 @@ export function addEval(program: Command, output: Output): void {
     .action(async (flags: EvalFlags) => {
       if (flags.task === undefined && flags.data === undefined)
         throw new UsageError("--data is missing: give a file of examples, or a --task");
-      if (flags.data !== undefined) await checkExists("--data", flags.data);
+      if (flags.data !== undefined) await checkPath("--data", flags.data, "file or directory");
       await withModel(flags, async (opened) => {
         await checkLength(opened.directory, flags.seq);
         const result =

@@ -28,7 +28,7 @@ interface GenerateFlags extends ModelFlags, SamplingFlags {
 /** Adds the flags that say how tokens are chosen. */
 export function addSamplingFlags(command: Command): Command {
   return command
-    .option("--max-tokens <n>", "at most so many tokens", whole(1), 128)
+    .option("--max-tokens <n>", "the most tokens to generate", whole(1), 128)
     .option("--temperature <x>", "0 takes the most likely token, 1 samples", number({ min: 0 }), 0)
     .option("--top-k <n>", "sample from the n most likely tokens", whole(1))
     .option(
@@ -36,9 +36,13 @@ export function addSamplingFlags(command: Command): Command {
       "sample from the tokens that make up this probability",
       number({ above: 0, below: 1 }),
     )
-    .option("--repetition-penalty <x>", "above 1: tokens that occurred are less likely", number({ above: 0 }))
+    .option(
+      "--repetition-penalty <x>",
+      "above 1 makes tokens that have occurred less likely",
+      number({ above: 0 }),
+    )
     .option("--stop <text...>", "texts that end the answer")
-    .option("--seed <n>", "of sampling", whole(0), 0);
+    .option("--seed <n>", "the seed of sampling", whole(0), 0);
 }
 
 /** The flags as the models take them. */
@@ -56,11 +60,14 @@ export function samplingOf(flags: SamplingFlags): TextOptions {
 }
 
 export function addGenerate(program: Command, output: Output): void {
-  const command = program.command("generate").description("continue a prompt, with an adapter or without");
+  const command = program.command("generate").description("continue a prompt, with or without an adapter");
   addSamplingFlags(addModelFlags(command))
     .option("--prompt <text>", "what to continue (default: standard input)")
-    .option("--separator <text>", "put after the prompt (default: what the adapter was trained with)")
-    .option("--chat", "the prompt is a question to an assistant: write it by the chat template")
+    .option(
+      "--separator <text>",
+      "text after the prompt (default: the one that the adapter was trained with)",
+    )
+    .option("--chat", "ask the prompt as a question to an assistant, by the chat template")
     .option("--json", "print one JSON object")
     .addHelpText(
       "after",

@@ -24,8 +24,8 @@ export function addInspect(program: Command, output: Output): void {
   program
     .command("inspect")
     .description("show what is in an adapter, a model, or a .safetensors file")
-    .argument("<path>", "a directory of either, or a file")
-    .option("--model <dir>", "the adapter's model: shows what it adapts, and what is tied")
+    .argument("<path>", "the directory of an adapter or a model, or a .safetensors file")
+    .option("--model <dir>", "the adapter's model, to show which modules are adapted and what is tied")
     .option("--backend <name>", "where the model is loaded", oneOf(BACKEND_NAMES), "cpu")
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExample:\n  tiedlora inspect ./adapter --model ./llama")

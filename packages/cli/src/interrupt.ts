@@ -1,5 +1,5 @@
 /**
- * Requests to stop: Ctrl-C, a signal to end, or results that nobody takes any more. Work that can be left in good order
+ * Requests to stop: Ctrl-C, a signal to end, or an output that nobody reads any more. Work that can be left in good order
  * is; a second Ctrl-C does not wait for that.
  */
 import { EXIT } from "./exit.ts";
@@ -37,7 +37,7 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   }
 }
 
-/** Asks the work that is going on to stop; `failure`: it is to end with this error. Says whether there is such work. */
+/** Asks the running work to stop, and to end with `failure` if that is given. Returns whether there is any. */
 export function requestStop(failure: Error | null = null): boolean {
   if (running === null) return false;
   running.failure ??= failure;

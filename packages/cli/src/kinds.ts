@@ -10,7 +10,7 @@ export const text = (placeholder: string): Kind<string> => ({
   fromText: (given) => given,
 });
 
-/** The path of a file or a directory. An empty one would mean the current directory, which nobody means by it. */
+/** The path of a file or a directory. An empty path would be the current directory, which is never what was meant. */
 export const path = (placeholder: string): Kind<string> => ({
   placeholder: `<${placeholder}>`,
   schema: z.string({ error: "a path" }).min(1, { error: "a path ('.' for the current directory)" }),
@@ -33,9 +33,9 @@ export interface Bounds {
   readonly below?: number;
 }
 
-/** What is above 0 and below this rounds to 0 in f32, or makes numbers that do: it would train nothing, and not say so. */
+/** A smaller number above 0 rounds to 0 in f32, or leads to numbers that do: training would silently change nothing. */
 const SMALLEST = 1e-30;
-/** And its inverse, which f32 can still compute with. */
+/** The inverse of SMALLEST, which f32 can still compute with. */
 const LARGEST = 1e30;
 
 /** A finite number within bounds. */

@@ -1,7 +1,6 @@
 /** Models, adapters and data for commands, with errors that say what to do. */
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { readdir } from "node:fs/promises";
 import type { Device } from "@tiedlora/core";
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
 import { loadConfig, loadPretrained, type Pretrained } from "@tiedlora/models/node";
@@ -19,41 +18,48 @@ export async function openModel(directory: string, device: Device): Promise<Pret
   return loadPretrained(directory, { device });
 }
 
-/** Throws if there is no such directory, and says what it may be instead. `name`: of the setting that gives it. */
-export async function checkModelDirectory(directory: string, name = "--model"): Promise<void> {
-  const found = await stat(directory).catch(() => null);
-  if (found?.isDirectory()) return;
-  const expected = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
-  if (found !== null) throw new UsageError(`${name} ${directory}: this is a file; ${expected}`);
-  throw new UsageError(
-    `${name} ${directory}: there is no such directory; ${(await suggestion(directory)) ?? expected}`,
+/**
+ * Throws if a setting's path leads nowhere, and suggests the sibling that was probably meant, else says what was expected; and if
+ * it leads to a file where a directory is wanted.
+ */
+export async function checkPath(
+  name: string,
+  path: string,
+  kind: "directory" | "file or directory",
+  expected?: string,
+): Promise<void> {
+  const problem = (what: string, hint?: string): UsageError =>
+    new UsageError(`${name} ${path}: ${what}${hint === undefined ? "" : `; ${hint}`}`);
+  const found = await stat(path).catch(() => null);
+  if (found !== null) {
+    if (kind === "directory" && !found.isDirectory()) throw problem("this is a file", expected);
+    return;
+  }
+  const siblings = await readdir(dirname(path)).catch(() => []);
+  const close = nearest(basename(path), siblings);
+  throw problem(
+    `there is no such ${kind}`,
+    close === null ? expected : `did you mean ${join(dirname(path), close)}?`,
   );
 }
 
-/** Throws if there is no file or directory at a path that a setting gives. */
-export async function checkExists(name: string, path: string): Promise<void> {
-  if ((await stat(path).catch(() => null)) !== null) return;
-  const siblings = await readdir(dirname(path)).catch(() => []);
-  const close = nearest(basename(path), siblings);
-  const hint = close === null ? "" : `; did you mean ${join(dirname(path), close)}?`;
-  throw new UsageError(`${name} ${path}: there is no such file or directory${hint}`);
+/** Throws if there is no model directory at a path. `name`: of the setting that gives it. */
+export async function checkModelDirectory(directory: string, name = "--model"): Promise<void> {
+  const files = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
+  await checkPath(name, directory, "directory", (await hubHint(directory)) ?? files);
+}
+
+/** What to do where "owner/name" is meant, a model of the hub; null if there is a directory of the owner's name. */
+async function hubHint(directory: string): Promise<string | null> {
+  if (!/^[\w.-]+\/[\w.-]+$/.test(directory)) return null;
+  if ((await stat(dirname(directory)).catch(() => null)) !== null) return null;
+  return `to use a model of the Hugging Face hub, download it first: hf download ${directory} --local-dir ${basename(directory)}`;
 }
 
 /** Throws if a path to examples leads nowhere. */
 export async function checkDataPaths({ data, valid }: { data: string; valid?: string }): Promise<void> {
-  await checkExists("--data", data);
-  if (valid !== undefined) await checkExists("--valid", valid);
-}
-
-async function suggestion(directory: string): Promise<string | null> {
-  const parent = dirname(directory);
-  const siblings = await readdir(parent).catch(() => null);
-  const name = directory.slice(directory.lastIndexOf("/") + 1);
-  const close = siblings && nearest(name, siblings);
-  if (close !== null) return `did you mean ${parent === "." ? close : `${parent}/${close}`}?`;
-  if (siblings === null && /^[\w.-]+\/[\w.-]+$/.test(directory))
-    return `to use a model of the Hugging Face hub, download it first: hf download ${directory} --local-dir ${name}`;
-  return null;
+  await checkPath("--data", data, "file or directory");
+  if (valid !== undefined) await checkPath("--valid", valid, "file or directory");
 }
 
 /** Throws if sequences are longer than the model has learned positions for. */
@@ -94,12 +100,12 @@ export function describeData(
   if (skipped.length > 0)
     warn(`${skipped.length} left out: their prompts fill ${seq} tokens (--seq); lines ${some(skipped)}`);
   if (unanswered.length > 0)
-    warn(`${unanswered.length} left out: nothing in them is the assistant's; lines ${some(unanswered)}`);
+    warn(`${unanswered.length} left out: they have no turn of the assistant; lines ${some(unanswered)}`);
   if (unknown !== null) warn(describeUnknown(unknown));
   if (empty.length > 0) warn(`${empty.length} left out: their completions are empty; lines ${some(empty)}`);
 }
 
-/** Of how many characters an account is given. */
+/** How many characters are listed. */
 const SHOWN = 5;
 
 function describeUnknown({ tokens, characters }: Unknown): string {
@@ -110,12 +116,12 @@ function describeUnknown({ tokens, characters }: Unknown): string {
   const more = characters.length > SHOWN ? `, and ${characters.length - SHOWN} others` : "";
   const made =
     tokens === 0
-      ? "it leaves them out"
-      : `${tokens.toLocaleString("en-US")} tokens are the one for the unknown`;
+      ? "it leaves them out, and the model learns to answer without them"
+      : `${tokens.toLocaleString("en-US")} tokens of the data are its unknown token, which the model learns to write`;
   const what = characters.length === 0 ? "words of the data" : `${shown.join(", ")}${more}`;
   return (
-    `the model's tokenizer does not know ${what}: ${made}, and the model learns to write that; replace them in the data ` +
-    "(a line break by a space, say), or take a model whose tokenizer knows them"
+    `the model's tokenizer does not know ${what}: ${made}; replace them in the data ` +
+    "(a line break by a space, say), or choose a model whose tokenizer knows them"
   );
 }
 

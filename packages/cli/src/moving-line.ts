@@ -48,7 +48,7 @@ export class MovingLine {
     process.stderr.write(RESTORE);
   };
 
-  /** A signal that nobody else listens to ends the process, and no "exit" is told of it. */
+  /** A signal that nobody else listens to ends the process without an "exit" event. */
   readonly #onSignal = (name: NodeJS.Signals): void => {
     if (process.listenerCount(name) > 1) return;
     this.stop();

@@ -3,7 +3,7 @@ import { styleText } from "node:util";
 import { EXIT } from "./exit.ts";
 import { requestStop } from "./interrupt.ts";
 
-/** Thrown by a command that Ctrl-C has ended, when it has said all there is to say. */
+/** Thrown by a command that Ctrl-C has ended, once it has printed everything. */
 export class Interrupted extends Error {
   constructor() {
     super("interrupted");

@@ -4,12 +4,13 @@ import type { Command } from "commander";
 import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
 import { loadConfig } from "@tiedlora/models/node";
 import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
-import { nearest } from "tiedlora/internal";
-import { countParameters } from "tiedlora";
+import { describeTies, nearest } from "tiedlora/internal";
+import { countParameters, planAdapter } from "tiedlora";
 import type { Modules } from "tiedlora";
 import { UsageError } from "./settings.ts";
 import { methodName, target, whole } from "./options.ts";
 import type { Output } from "./output.ts";
+import { DEFAULT_TARGET } from "./train-settings.ts";
 
 interface ParamsOptions {
   readonly model: string;
@@ -26,7 +27,12 @@ export function addParams(program: Command, output: Output): void {
     .requiredOption("--model <name|dir>", `a model directory, or one of ${PRESET_NAMES.join(", ")}`)
     .requiredOption("--method <name>", METHOD_NAMES.join(", "), methodName)
     .requiredOption("--rank <n>", "rank of the update", whole(1))
-    .option("--target <modules>", "qkv, all-linear, module names, or /pattern/", target, "qkv")
+    .option(
+      "--target <modules>",
+      "all-linear, qkv (as in the Tied-LoRA paper), module names, or /pattern/",
+      target,
+      DEFAULT_TARGET,
+    )
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExample:\n  tiedlora params --model llama-2-7b --method tl6 --rank 8")
     .action(async (options: ParamsOptions) => params(options, output));
@@ -41,14 +47,18 @@ async function params(options: ParamsOptions, output: Output): Promise<void> {
   const lora = count("lora");
   const percentOfLora = (100 * trainable) / lora;
   const { model, method, rank } = options;
+  const plan = planAdapter(linears, methodByName(method, { rank, target: options.target }));
+  const modules = plan.sites.length;
+  const target = Array.isArray(options.target) ? options.target.join(",") : String(options.target);
   if (options.json) {
-    output.out(JSON.stringify({ model, method, rank, trainable, lora, percentOfLora }));
+    output.out(JSON.stringify({ model, method, rank, target, modules, trainable, lora, percentOfLora }));
   } else {
     const share =
       method === "lora" ? "" : ` (${percentOfLora.toFixed(2)} % of LoRA's ${lora.toLocaleString("en-US")})`;
     output.out(
       `${method}, rank ${rank}, on ${model}: ${trainable.toLocaleString("en-US")} trainable parameters${share}`,
     );
+    output.out(`target ${target}: ${modules} modules${describeTies(plan)}`);
   }
 }
 

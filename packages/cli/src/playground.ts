@@ -17,8 +17,12 @@ export function addPlayground(program: Command, output: Output): void {
   program
     .command("playground")
     .description("serve the page that adapts a model in your browser")
-    .option("--port <n>", "0: any that is free", whole(0), 8080)
-    .option("--host <name>", "who may open it: 0.0.0.0 is everybody on your network", "127.0.0.1")
+    .option("--port <n>", "the port; 0 takes any that is free", whole(0), 8080)
+    .option(
+      "--host <name>",
+      "the address to listen on; 0.0.0.0 lets everybody on your network open the page",
+      "127.0.0.1",
+    )
     .addHelpText("after", "\nExample:\n  tiedlora playground --port 3000")
     .action(async ({ port, host }: { readonly port: number; readonly host: string }) => {
       const folder = PLACES.find((place) => existsSync(`${place}index.html`));

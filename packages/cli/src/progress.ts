@@ -5,7 +5,7 @@ import type { StepReport } from "tiedlora";
 import { MovingLine } from "./moving-line.ts";
 import { duration, paint, type Output } from "./output.ts";
 
-/** Where nothing can be overwritten, so many lines show the whole run. */
+/** How many lines show the whole run where a line cannot be overwritten. */
 const LOG_LINES = 20;
 
 export class ProgressLine {

@@ -23,7 +23,7 @@ export function addReport(program: Command, output: Output): void {
       "where report.html, runs.csv and summary.csv are written (default: the same folder)",
       path,
     )
-    .option("--force", "replace files of these names that are there")
+    .option("--force", "replace these files if they exist")
     .option("--title <text>", "its heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
@@ -56,9 +56,7 @@ const NAMED = 5;
 function notesOn({ missing, leftOut }: WrittenReport): string[] {
   const names = leftOut.slice(0, NAMED).join(", ") + (leftOut.length > NAMED ? ", ..." : "");
   return [
-    ...(missing > 0
-      ? [`${missing} runs of the sweep's file are not done yet; tiedlora sweep goes on with them`]
-      : []),
+    ...(missing > 0 ? [`${missing} runs of the sweep's file are missing; tiedlora sweep runs them`] : []),
     ...(leftOut.length > 0
       ? [`${leftOut.length} runs are left out, because the sweep's file has changed since: ${names}`]
       : []),

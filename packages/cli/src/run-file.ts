@@ -11,7 +11,7 @@ export interface RunFlags extends Record<string, unknown> {
   readonly restart?: true;
 }
 
-/** What may differ when a run goes on: it changes nothing of the steps that are done. */
+/** Settings that may differ when a run is resumed: they change nothing about the steps already done. */
 const FREE: readonly (keyof TrainSettings)[] = [
   "out",
   "steps",
@@ -24,14 +24,14 @@ const FREE: readonly (keyof TrainSettings)[] = [
 
 export interface RunSettings {
   readonly settings: TrainSettings;
-  /** Those that were given, or are the run's that goes on; the others are defaults. */
+  /** The settings that were given, or that come from the resumed run; the others are defaults. */
   readonly given: ReadonlySet<keyof TrainSettings>;
   readonly resume: boolean;
 }
 
 /**
- * Settings of `train`. With `--resume` those of the run in `--out`; other ones are an error, and where there is no run yet,
- * it begins.
+ * Settings of `train`. With `--resume` they are those of the run in `--out`, and a different one is an error; if there is no
+ * run yet, one begins.
  */
 export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   const out = flags["out"];
@@ -65,7 +65,7 @@ export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   return { settings, given: keysOf(all), resume: true };
 }
 
-/** A file of settings that a run has written must be all there. */
+/** Throws if a file of settings that a run has written is cut off. */
 async function checkWhole(config: string | undefined): Promise<void> {
   if (config !== undefined && (await runFileKind(config)) === "cut off")
     throw new UsageError(`${config} is cut off: its last line is missing`);
@@ -79,7 +79,7 @@ function definedOf(flags: RunFlags): Record<string, unknown> {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
 }
 
-/** Paths are kept in full; what is given may be a shorter way to say the same. */
+/** Whether a given value is the saved one; of paths, which are saved in full, a relative one may be given. */
 function same(key: string, given: unknown, saved: unknown): boolean {
   const isPath = key === "model" || key === "data" || key === "valid" || key === "initFrom";
   if (isPath && typeof given === "string" && typeof saved === "string")

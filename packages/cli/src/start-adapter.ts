@@ -13,6 +13,7 @@ import { digestOf } from "tiedlora/internal/node";
 import { initFrom } from "tiedlora/node";
 import type { RunFolder } from "./run/run-folder.ts";
 import { checkRank } from "./checks.ts";
+import { checkPath } from "./load.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { methodOf, type TrainSettings } from "./train-settings.ts";
@@ -25,11 +26,11 @@ export interface Given {
 
 export interface Started {
   readonly adapter: Adapter;
-  /** With what is the adapter's own. */
+  /** With those that come from the adapter. */
   readonly settings: TrainSettings;
 }
 
-/** Puts the adapter on the model. What a run that goes on started from need not be there any more. */
+/** Puts the adapter on the model. A resumed run does not need the adapter that it once started from. */
 export async function startAdapter(
   model: Decoder,
   { settings, given }: Given,
@@ -70,7 +71,7 @@ function expected({
   return Object.fromEntries(keys.map((key) => [key, settings[key]]));
 }
 
-/** What was not given is the adapter's; a target that it says in its own way is left open. */
+/** Settings that were not given are the adapter's; the target is left open, since an adapter may name it in a way of its own. */
 function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSettings {
   const name = METHOD_NAMES.find((one) => one === method.name);
   const own = {
@@ -84,7 +85,7 @@ function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSett
   return { ...settings, ...own } as TrainSettings;
 }
 
-/** That --init-from names an adapter, another than what is written, and the one that is meant. */
+/** Throws unless --init-from names an adapter, one other than --out, and with the digest that is expected. */
 export async function checkInitFrom({ initFrom: source, initDigest, out }: TrainSettings): Promise<void> {
   if (source === undefined) {
     if (initDigest !== undefined) throw new UsageError("--init-digest is given without --init-from");
@@ -92,10 +93,8 @@ export async function checkInitFrom({ initFrom: source, initDigest, out }: Train
   }
   if (resolve(source) === resolve(out))
     throw new UsageError(`--init-from ${source}: that is --out; give another directory for the new run`);
-  const files = await directoryFiles(source).catch(() => {
-    throw new UsageError(`--init-from ${source}: there is no such directory`);
-  });
-  await readAdapterConfig(files);
+  await checkPath("--init-from", source, "directory", "expected an adapter of train, peft or mlx-lm");
+  await readAdapterConfig(await directoryFiles(source));
   if (initDigest === undefined) return;
   const digest = await digestOf(await tensorsOf(source));
   if (digest !== initDigest)

@@ -1,11 +1,11 @@
-/** What the parser of the command line lets pass, and people mean otherwise: an option given twice, another program's name of one. */
+/** Mistakes that the command-line parser lets pass: an option given twice, or by its name in another program. */
 import type { Command } from "commander";
 import { UsageError } from "./settings.ts";
 
-/** Options of which people may expect two to add up. Of others, such as --rank, the last counts, so that scripts can override. */
+/** Options that people may expect to add up when given twice. Of others, such as --rank, the last counts, so that scripts can override. */
 const ONE = new Set(["adapter", "config", "data", "prompt", "system", "task", "valid"]);
 
-/** Refuses those that are given twice: the first would be dropped without a word. */
+/** Refuses one of them given twice: the first would be dropped silently. */
 export function refuseRepeated(program: Command): void {
   for (const command of [program, ...program.commands]) {
     for (const option of command.options) {

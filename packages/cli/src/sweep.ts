@@ -30,11 +30,11 @@ export function addSweep(program: Command, output: Output): void {
   program
     .command("sweep")
     .description("run the combinations of a YAML file in parallel; go on where an earlier sweep was stopped")
-    .argument("<file>", "what varies and what does not: see examples/paper-grid.yaml")
+    .argument("<file>", "a YAML file that says what varies, such as examples/paper-grid.yaml")
     .option("--out <dir>", "the folder of results (default: out in the file)", path)
     .option("--parallel <n>", "processes at once (default: as many as cores on cpu, 1 on webgpu)", processes)
     .option("--backend <name>", BACKEND_NAMES.join(", "), backendName, "cpu")
-    .option("--dry-run", "list the runs and end")
+    .option("--dry-run", "list the runs, and run none of them")
     .option("--json", "print one JSON object for each run that ends")
     .addHelpText(
       "after",
@@ -55,7 +55,7 @@ export function addSweep(program: Command, output: Output): void {
         if ((await store.prepare(text)) === "changed")
           output.info(
             `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
-              `file that are not in this one stay in there, and the report leaves them out`,
+              `file that are not in this one stay there, and the report leaves them out`,
           );
         await sweep({ spec, options, output, store, configs });
       });

@@ -8,6 +8,9 @@ import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
 import type { Settings } from "./settings.ts";
 
+/** What `train`, `params` and sweeps adapt by default. The library's own default, and the demo's, is the paper's "qkv". */
+export const DEFAULT_TARGET = "all-linear";
+
 export const SCHEDULES = ["constant", "linear", "cosine"] as const;
 
 export interface DataSettings {
@@ -64,7 +67,7 @@ const DATA_SETTINGS: Settings<DataSettings> = {
   promptColumn: {
     group: DATA,
     kind: text("name"),
-    about: "the field that holds the prompt, where it is not called prompt",
+    about: "the field that holds the prompt, if its name is not prompt",
   },
   completionColumn: {
     group: DATA,
@@ -75,7 +78,7 @@ const DATA_SETTINGS: Settings<DataSettings> = {
     group: DATA,
     kind: text("text"),
     about:
-      "put between every prompt and its completion, not learned, kept with the adapter (default: a space where there is none)",
+      "text between every prompt and its completion: not learned, and kept with the adapter (default: a space, unless there is white space)",
   },
   seq: { group: DATA, kind: whole(2), about: "the most tokens of an example", fallback: 256 },
 };
@@ -97,7 +100,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   valid: {
     group: DATA,
     kind: path("file"),
-    about: "examples that are held out; in a data directory, its valid file",
+    about: "held-out examples (default: the valid file of a data directory)",
   },
   pack: {
     group: DATA,
@@ -109,25 +112,27 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     group: "adapter",
     kind: path("dir"),
     about:
-      "an adapter to train on from: of train, peft or mlx-lm; method, rank, alpha and target are then its own",
+      "an adapter to start from, as train, peft or mlx-lm writes it: its method, rank, alpha and target are kept",
   },
   initDigest: {
     group: "adapter",
     kind: text("sha256"),
-    about: "the SHA-256 of that adapter's tensors; with another it does not start",
+    about: "the SHA-256 that the tensors of --init-from must have for training to start",
   },
   method: { group: "adapter", kind: oneOf(METHOD_NAMES), about: METHOD_NAMES.join(", "), fallback: "tl6" },
   rank: { group: "adapter", kind: whole(1), about: "rank of the update", fallback: 8 },
   alpha: {
     group: "adapter",
     kind: number({ above: 0 }),
-    about: "scale of the update times its rank (default: the rank)",
+    about: "the update is multiplied by alpha / rank (by alpha / √rank in rslora; default: the rank)",
   },
   target: {
     group: "adapter",
     kind: modules,
-    about: "what is adapted: qkv, all-linear, module names, or /pattern/",
-    fallback: "qkv",
+    about:
+      "what is adapted: all-linear (all linear layers but the output embedding), qkv (queries, keys and values, as in the " +
+      "Tied-LoRA paper), module names, or /pattern/",
+    fallback: DEFAULT_TARGET,
   },
   dropout: {
     group: "adapter",
@@ -142,12 +147,12 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     about: "passes over the examples, instead of steps",
   },
   batch: { group: "training", kind: whole(1), about: "examples in memory at once", fallback: 4 },
-  accumulate: { group: "training", kind: whole(1), about: "batches a step", fallback: 1 },
+  accumulate: { group: "training", kind: whole(1), about: "batches per step", fallback: 1 },
   lr: {
     group: "training",
     kind: number({ above: 0 }),
     about:
-      "highest learning rate (default: the method's own, measured on a small model; larger ones want less)",
+      "highest learning rate (default: the method's own, measured on a small model; larger models need a lower one)",
     follows: ({ method }) => LEARNING_RATES[method],
   },
   schedule: {
@@ -159,7 +164,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   warmup: {
     group: "training",
     kind: whole(0),
-    about: "steps over which the learning rate rises (default: a tenth of all, at most 50)",
+    about: "steps over which the learning rate rises (default: a tenth of all steps, at most 50)",
   },
   weightDecay: {
     group: "training",
@@ -182,7 +187,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   clip: {
     group: "training",
     kind: number({ above: 0 }),
-    about: "the largest norm of all gradients together",
+    about: "the largest norm of all gradients together: longer ones are scaled down to it",
     fallback: 1,
   },
   checkpointing: {
@@ -191,7 +196,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     about: "compute activations twice instead of keeping them: less memory, more time",
     fallback: false,
   },
-  seed: { group: "training", kind: whole(0), about: "all randomness follows from it", fallback: 0 },
+  seed: { group: "training", kind: whole(0), about: "the seed of all randomness", fallback: 0 },
   evalEvery: {
     group: "run",
     kind: whole(1),
@@ -201,7 +206,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   patience: {
     group: "run",
     kind: whole(1),
-    about: "stop after so many evaluations without a lower loss",
+    about: "stop after this number of evaluations without a lower validation loss",
   },
   saveEvery: { group: "run", kind: whole(1), about: "steps between checkpoints", fallback: 100 },
   log: {

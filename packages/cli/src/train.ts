@@ -8,6 +8,7 @@ import type { Adapter } from "tiedlora";
 import { packExamples, stepsPerEpoch } from "tiedlora";
 import type { Dataset } from "tiedlora";
 import type { EncodedExample } from "tiedlora";
+import { describeTies } from "tiedlora/internal";
 import { dataFile } from "tiedlora/internal/node";
 import { textFile } from "tiedlora/node";
 import { runIn, type RunResult } from "./run/run.ts";
@@ -50,9 +51,9 @@ Examples:
 export function addTrain(program: Command, output: Output): void {
   const command = program.command("train").description("fine-tune a model on examples, and save the adapter");
   addSettings(command, TRAIN_SETTINGS)
-    .option("--resume", "go on with the run in --out from its last checkpoint, with its settings")
-    .option("--restart", "throw away an unfinished run in --out")
-    .option("--json", "print one JSON object a step instead of the progress line")
+    .option("--resume", "continue the run in --out from its last checkpoint, with its settings")
+    .option("--restart", "throw away the run in --out, and start anew")
+    .option("--json", "print one JSON object per step instead of the progress line")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
       const { settings, given, resume } = await runSettings(flags);
@@ -131,7 +132,7 @@ async function prepare({ folder, given, output, device, ...context }: Context): 
   const { trainable } = adapter.count();
   output.info(
     `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
-      `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules`,
+      `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules${describeTies(adapter.plan)}`,
   );
   describeData(output, file.name, dataset, settings.seq);
   if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
@@ -178,11 +179,11 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   });
 }
 
-/** Throws if a run is to stop early by held-out examples that it has not got. */
+/** Throws if --patience is given without held-out examples. */
 export function checkPatience({ patience }: TrainSettings, held: boolean): void {
   if (patience === undefined || held) return;
   throw new UsageError(
-    `--patience ${patience}: there are no held-out examples to stop by; give them by --valid, or leave --patience out`,
+    `--patience ${patience}: there are no held-out examples to measure; give some with --valid, or leave --patience out`,
   );
 }
 

@@ -25,14 +25,14 @@ export interface ModelFlags {
 export function addModelFlags(command: Command): Command {
   return command
     .option("--model <dir>", "the base model (default: the one that the adapter was trained on)", path)
-    .option("--adapter <dir>", "an adapter: of train, of peft or of mlx-lm (default: the model alone)", path)
+    .option("--adapter <dir>", "an adapter, as train, peft or mlx-lm writes it (default: none)", path)
     .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
 }
 
 export interface OpenedModel {
   readonly model: Decoder;
   readonly adapter: Adapter | null;
-  /** What the adapter's prompts were followed by in training, if that was chosen. */
+  /** The text after every prompt that the adapter was trained with, if one was given. */
   readonly separator: string | undefined;
   /** Where the model was found. */
   readonly directory: string;

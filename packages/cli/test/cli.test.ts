@@ -28,7 +28,7 @@ suite("train", () => {
     assert.equal(code, 0, info);
     assert.match(info, /before training: say red0.*after training: say red0/s);
     assert.match(info, /step 2\/3 {2}loss \d\.\d{4} {2}[\d,]+ tokens\/s {2}\d+s left/);
-    assert.match(info, /84 trainable parameters in 2 modules/);
+    assert.match(info, /372 trainable parameters in 14 modules; one A and one B for each of 7 types of module, shared by all layers\n/); // prettier-ignore
     assert.equal(out, "", "nothing but results goes to stdout");
     assert.deepEqual(
       ["adapter_config.json", "adapter_model.safetensors", "run.yaml"].map((name) =>
@@ -36,6 +36,12 @@ suite("train", () => {
       ),
       [true, true, true],
     );
+  });
+
+  test("adapts queries, keys and values alone if asked to, as the paper does", async () => {
+    const { code, info } = await train("qkv", "--target", "qkv", "--steps", "1");
+    assert.equal(code, 0, info);
+    assert.match(info, /84 trainable parameters in 2 modules; one A and one B for all 2 of them\n/);
   });
 
   test("with --json prints one object a step, and nothing else, to stdout", async () => {
@@ -104,7 +110,7 @@ suite("train", () => {
     assert.equal(code, 3, info);
     assert.match(
       info,
-      /error: the loss is (NaN|Infinity) at step \d+: .*model\.layers\.\d\.self_attn\.qkv\.\w.*lower learning rate/,
+      /error: the loss is (NaN|Infinity) at step \d+: .*model\.layers\.\d\.[\w.]+\.\w .*lower learning rate/,
     );
     assert.ok(!existsSync(at("nan/adapter_model.safetensors")), "no adapter was written");
     assert.ok(!existsSync(at("nan/checkpoints")), "no checkpoint was written");
@@ -217,7 +223,7 @@ suite("a mistake", () => {
     ["a model of the hub", ["--model", "meta-llama/Llama-3.2-1B"], 2, /download it first: hf download meta-llama/],
     ["a wrong path to the data", ["--data", at("trian.jsonl")], 2, /--data .*trian\.jsonl: there is no such file or directory; did you mean .*train\.jsonl\?/],
     ["a wrong column", ["--completion-column", "answer"], 1, /train\.jsonl, line 1: no column "answer"; there are prompt, completion/],
-    ["a rank that is too large", ["--rank", "1000"], 2, /rank 1000 is too large for .*qkv, which is 16 by 8; give at most --rank 8/],
+    ["a rank that is too large", ["--rank", "1000"], 2, /rank 1000 is too large for .*k_proj, which is 4 by 8; give at most --rank 4/],
     ["an unknown method", ["--method", "tl7"], 2, /'tl7' is invalid\. expected one of lora, vera, .*did you mean tl1\?/],
     ["an unknown flag", ["--rnak", "3"], 2, /unknown option '--rnak'\n\(Did you mean --rank\?\)/],
     ["bad YAML", ["--config", at("bad.yaml")], 2, /bad\.yaml, line \d: not YAML: /],
@@ -256,7 +262,7 @@ suite("a mistake", () => {
     assert.equal(code, 0, info);
     assert.match(
       info,
-      /note: rank 9 is too large for .*: an update cannot have a rank above 8, and more only costs time/,
+      /note: rank 9 is too large for .*: an update cannot have a rank above 4, and more only costs time/,
     );
   });
 
@@ -315,9 +321,13 @@ suite("after training,", () => {
 
   test("inspect shows tensors, and with the model what is tied", async () => {
     const files = await tiedlora("inspect", adapter);
-    assert.match(files.out, /6 tensors, 84 numbers\n.*model\.layers\.0\.self_attn\.qkv\.B F32 \[16, 2\]/s);
+    assert.match(
+      files.out,
+      /42 tensors, 372 numbers\n.*model\.layers\.0\.self_attn\.k_proj\.B F32 \[4, 2\]/s,
+    );
     const tied = await tiedlora("inspect", adapter, ...model);
-    assert.match(tied.out, /tied over 2 places\n {4}= model\.layers\.1\.self_attn\.qkv\.B/);
+    assert.match(tied.out, /B: 7 parameters tied over 14 places, 112 numbers, trained\n/);
+    assert.match(tied.out, /tied over 2 places\n {4}= model\.layers\.1\.self_attn\.q_proj\.B/);
     const base = await tiedlora("inspect", at("model"), "--json");
     assert.equal((JSON.parse(base.out) as { layers: number }).layers, 2);
     const wrong = await tiedlora("inspect", folder);
@@ -396,12 +406,27 @@ suite("params", () => {
         method,
         "--rank",
         String(rank),
+        "--target",
+        "qkv",
         "--json",
       );
       assert.equal((JSON.parse(out) as { trainable: number }).trainable, count, `${model} ${method} ${rank}`);
     }
-    const { out } = await tiedlora("params", ..."--model llama-2-7b --method tl6 --rank 8".split(" "));
-    assert.match(out, /524,544 trainable parameters \(12\.51 % of LoRA's 4,194,304\)/);
+    const flags = "--model llama-2-7b --method tl6 --rank 8".split(" ");
+    const { out } = await tiedlora("params", ...flags, "--target", "qkv");
+    assert.match(out, /524,544 trainable parameters \(12\.51 % of LoRA's 4,194,304\)\n/);
+    assert.match(out, /\ntarget qkv: 32 modules; one A and one B for all 32 of them$/);
+  });
+
+  test("counts what train trains by default, and says how it is tied", async () => {
+    const { out } = await tiedlora("params", "--model", at("model"), ..."--method tl6 --rank 2".split(" "));
+    assert.match(out, /: 372 trainable parameters /);
+    assert.match(out, /\ntarget all-linear: 14 modules; one A and one B for each of 7 types of module, shared by all layers$/); // prettier-ignore
+    const one = async (method: string): Promise<string> =>
+      (await tiedlora("params", "--model", at("model"), "--method", method, "--rank", "2")).out;
+    assert.match(await one("lora"), /\ntarget all-linear: 14 modules$/);
+    assert.match(await one("vera"), /\ntarget all-linear: 14 modules; one A and one B for all 14 of them$/);
+    assert.match(await one("sharelora-a"), /; one A for each of 7 types of module, shared by all layers$/);
   });
 
   test("of a model that is not known suggests one", async () => {
@@ -443,7 +468,7 @@ test("devices lists every backend, and why one is not there", async () => {
 suite("as a program", () => {
   test("it exits with its code, and by itself", async () => {
     const version = await ended(
-      start("params", "--model", "llama-2-7b", "--method", "tl6", "--rank", "8", "--json"),
+      start("params", ..."--model llama-2-7b --method tl6 --rank 8 --target qkv --json".split(" ")),
     );
     assert.deepEqual(
       [version.code, (JSON.parse(version.out) as { trainable: number }).trainable],

@@ -106,7 +106,10 @@ suite("a separator", () => {
       "--backend",
       "reference",
     );
-    assert.match(merged.info, /note: it was trained with " -> " after every prompt; give prompts so/);
+    assert.match(
+      merged.info,
+      /note: the adapter was trained with " -> " after every prompt: end prompts with it/,
+    );
   });
 
   test("is what eval measures with", async () => {
@@ -159,7 +162,7 @@ suite("validate, train and eval say", () => {
     writeFileSync(at("unanswered.jsonl"), lines.join("\n"));
     for (const { code, info } of await each("unanswered.jsonl")) {
       assert.equal(code, 0, info);
-      assert.match(info, /note: 1 left out: nothing in them is the assistant's; lines 1/);
+      assert.match(info, /note: 1 left out: they have no turn of the assistant; lines 1/);
     }
   });
 });

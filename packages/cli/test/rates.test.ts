@@ -18,6 +18,7 @@ import { methodFromRecipe } from "../../tiedlora/src/methods/rebuild.ts";
 import { BASELINE, type RunConfig } from "../../experiments/src/sweep/config.ts";
 import { expandSweep } from "../../experiments/src/sweep/expand.ts";
 import { parseSweep } from "../../experiments/src/sweep/spec.ts";
+import { DEFAULT_TARGET } from "../src/train-settings.ts";
 import { tiedlora } from "./support/command.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
 
@@ -29,7 +30,8 @@ suite("the table of learning rates", () => {
     const file = join(import.meta.dirname, "../../../examples/paper-grid.yaml");
     const runs = runsOf(readFileSync(file, "utf8"));
     assert.equal(new Set(runs.map(({ method }) => method)).size, 8);
-    for (const { method, lr } of runs) assert.equal(lr, LEARNING_RATES[method as MethodName], method);
+    for (const { method, lr, target } of runs)
+      assert.deepEqual([lr, target], [LEARNING_RATES[method as MethodName], "qkv"], method);
   });
 
   test("is what every method of the library carries, at any rank, and after it was in a file", () => {
@@ -55,6 +57,11 @@ suite("the table of learning rates", () => {
       (["lora", "vera", "tl6"] as const).map((name) => [name, LEARNING_RATES[name]]),
     );
   });
+});
+
+test("a sweep that names no target adapts what train does", () => {
+  const [run] = runsOf("on: { tasks: choice }\nout: x\nvary: { method: lora, rank: 2 }\n");
+  assert.equal(run!.target, DEFAULT_TARGET);
 });
 
 suite("a method of one's own", () => {

@@ -269,7 +269,7 @@ test("only runs of the sweep's file count; those of an earlier version of it are
   for (const config of done) assert.ok(csv!.includes(runId(config)));
   const { code, info } = await tiedlora("report", directory, "--out", join(directory, "again"));
   assert.equal(code, 0);
-  assert.match(info, /note: 3 runs of the sweep's file are not done yet/);
+  assert.match(info, /note: 3 runs of the sweep's file are missing/);
   assert.match(info, new RegExp(`note: ${report.leftOut.length} runs are left out, because the sweep's file has changed since: \\S`)); // prettier-ignore
   await writeFile(join(directory, "sweep.yaml"), "vary: [");
   await assert.rejects(

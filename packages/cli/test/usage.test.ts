@@ -144,7 +144,7 @@ suite("what would be ignored is refused", () => {
   });
 
   test("--patience without held-out examples", async () => {
-    const message = /--patience 3: there are no held-out examples to stop by; give them by --valid/;
+    const message = /--patience 3: there are no held-out examples to measure; give some with --valid/;
     await refused(2, message, "train", ...SMALL, "--out", at("patient"), "--patience", "3");
     await refused(2, message, "validate", ...SMALL, "--out", at("patient"), "--patience", "3");
     const { code, info } = await tiedlora(

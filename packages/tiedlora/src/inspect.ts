@@ -1,6 +1,7 @@
 /** What an adapter consists of, for a person or a program to look at. */
 import type { Shape } from "@tiedlora/core";
 import type { Adapter } from "./adapter/adapter.ts";
+import type { AdapterPlan, FactorPlan } from "./adapter/plan.ts";
 
 /** One adapted place, and the parameters that it uses. */
 export interface ModuleReport {
@@ -31,6 +32,8 @@ export interface FactorCount {
   readonly factor: string;
   /** How many parameters; tied ones count once. */
   readonly parameters: number;
+  /** How many places use them: more than there are parameters, and the factor is tied. */
+  readonly places: number;
   readonly size: number;
   readonly trained: number;
 }
@@ -69,18 +72,45 @@ export function inspect(adapter: Adapter): AdapterReport {
   const factors = [...new Set(parameters.map(({ factor }) => factor))].map((factor): FactorCount => {
     const own = parameters.filter((one) => one.factor === factor);
     const sum = (list: readonly ParameterReport[]): number => list.reduce((n, { size }) => n + size, 0);
-    return { factor, parameters: own.length, size: sum(own), trained: sum(own.filter((one) => one.trained)) };
+    const places = own.reduce((n, { aliases }) => n + aliases.length, 0);
+    const trained = sum(own.filter((one) => one.trained));
+    return { factor, parameters: own.length, places, size: sum(own), trained };
   });
   const { trainable, total } = adapter.count();
   return { name: adapter.name, method: adapter.method.name, modules, parameters, factors, trainable, total };
+}
+
+/**
+ * How the tied factors of a plan are shared, to follow a number of modules: "; one A and one B for each of 7 types of module,
+ * shared by all layers". Empty where nothing is tied.
+ */
+export function describeTies({ factors }: AdapterPlan): string {
+  const named = new Map<string, string[]>(); // factors by what is to be said of them
+  for (const factor of new Set(factors.map((one) => one.factor))) {
+    const plans = factors.filter((one) => one.factor === factor);
+    const places = plans.reduce((n, { aliases }) => n + aliases.length, 0);
+    if (places === plans.length) continue;
+    const text = sharing(plans, places);
+    named.set(text, [...(named.get(text) ?? []), `one ${factor}`]);
+  }
+  return [...named].map(([text, each]) => `; ${each.join(" and ")} ${text}`).join("");
+}
+
+function sharing(plans: readonly FactorPlan[], places: number): string {
+  if (plans.length === 1) return `for all ${places} of them`;
+  const byType = plans.every(({ sites }) => sites.every(({ type }) => type === sites[0]!.type));
+  const types = new Set(plans.map(({ sites }) => sites[0]!.type)).size;
+  return byType && types === plans.length
+    ? `for each of ${types} types of module, shared by all layers`
+    : `for each of ${plans.length} groups of them`;
 }
 
 /** A report as lines of text: counts, the parameters with where they are used, the modules. */
 export function formatReport(report: AdapterReport): string {
   const show = (n: number): string => n.toLocaleString("en-US");
   const factors = report.factors.map(
-    ({ factor, parameters, size, trained }) =>
-      `  ${factor}: ${parameters} parameter${parameters === 1 ? "" : "s"}, ${show(size)} numbers, ${
+    ({ factor, parameters, places, size, trained }) =>
+      `  ${factor}: ${parameters} parameter${parameters === 1 ? "" : "s"}${places > parameters ? ` tied over ${places} places` : ""}, ${show(size)} numbers, ${
         trained === size ? "trained" : trained === 0 ? "frozen" : `${show(trained)} of them trained`
       }`,
   );

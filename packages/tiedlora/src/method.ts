@@ -9,12 +9,15 @@ import type { Site, Target } from "./adapter/sites.ts";
 /** The learning rate of a method that nobody has searched one for: what most of those that were measured learn best with. */
 export const DEFAULT_LEARNING_RATE = 0.03;
 
-/** The sizes that shapes are made of. `layers`: how many layers of the model are adapted. */
+/** The sizes that shapes are made of: those of one module, and two of all that are adapted. */
 export interface Dims {
   readonly in: number;
   readonly out: number;
   readonly rank: number;
+  /** How many layers of the model are adapted. */
   readonly layers: number;
+  /** The largest number that divides `in` and `out` of every adapted module. */
+  readonly divisor: number;
 }
 
 /** One axis of a factor: a size of the module, a fixed number, or a number computed from the sizes. */
@@ -100,7 +103,7 @@ export interface CommonOptions {
   /** Default: the rank, so that the scale is 1 (as in the Tied-LoRA paper). */
   readonly alpha?: number;
   readonly scaling?: Scaling;
-  /** Which linear modules are adapted. Default: "qkv". */
+  /** Which linear modules are adapted. Default: "qkv", as in the Tied-LoRA paper; the command line's is "all-linear". */
   readonly target?: Target;
   /** Probability of dropping an element of the adapter's input while training. */
   readonly dropout?: number;

@@ -24,9 +24,9 @@ suite("what an adapter consists of", () => {
     assert.deepEqual(B.aliases, [0, 1, 2].map((i) => `model.layers.${i}.self_attn.qkv.B`)); // prettier-ignore
     assert.deepEqual([B.path, B.shape, B.trained], [B.aliases[0], [16, 2], true]);
     assert.deepEqual(report.factors, [
-      { factor: "B", parameters: 1, size: 32, trained: 32 },
-      { factor: "u", parameters: 3, size: 6, trained: 6 },
-      { factor: "A", parameters: 1, size: 16, trained: 0 },
+      { factor: "B", parameters: 1, places: 3, size: 32, trained: 32 },
+      { factor: "u", parameters: 3, places: 3, size: 6, trained: 6 },
+      { factor: "A", parameters: 1, places: 3, size: 16, trained: 0 },
     ]);
     assert.deepEqual([report.trainable, report.total], [38, 54]);
   });
@@ -35,8 +35,8 @@ suite("what an adapter consists of", () => {
     const text = formatReport(inspect(adapt(tinyLlama(), methods.tl3({ rank: 2 }), { name: "mine" })));
     for (const part of [
       'adapter "mine", tl3: 38 of 54 numbers trained',
-      "B: 1 parameter, 32 numbers, trained",
-      "A: 1 parameter, 16 numbers, frozen",
+      "B: 1 parameter tied over 3 places, 32 numbers, trained",
+      "A: 1 parameter tied over 3 places, 16 numbers, frozen",
       "model.layers.0.self_attn.qkv.B [16, 2] trained, tied over 3 places",
       "= model.layers.2.self_attn.qkv.B",
       "3 adapted modules:",
@@ -61,16 +61,15 @@ suite(
   () => {
     const device = reference();
     for (const [name, make] of Object.entries({ tinyLlama, tinyGpt2 })) {
-      test(`by every method, on ${name}`, async () => {
-        const infos = linearSpecs(make(device).config);
-        for (const method of METHOD_NAMES.map((one) => methodByName(one, { rank: 3 }))) {
-          if (method.name === "vb-lora") continue; // its vectors of 256 do not fit modules of width 8
-          const adapter = await adapt(make(device), method);
-          assert.deepEqual(adapter.count(), countParameters(infos, method), method.name);
-        }
-        const small = methods.vbLora({ rank: 2, vectors: 8, length: 4 });
-        assert.deepEqual(adapt(make(device), small).count(), countParameters(infos, small));
-      });
+      for (const target of ["qkv", "all-linear"] as const) {
+        test(`by every method, on ${name}, ${target}`, async () => {
+          const infos = linearSpecs(make(device).config);
+          for (const method of METHOD_NAMES.map((one) => methodByName(one, { rank: 3, target }))) {
+            const adapter = await adapt(make(device), method);
+            assert.deepEqual(adapter.count(), countParameters(infos, method), method.name);
+          }
+        });
+      }
     }
 
     test("by the paper's formulas", () => {

@@ -135,6 +135,15 @@ suite("tying", () => {
     assert.equal(plan.aliases.length, 4);
   });
 
+  test("by VB-LoRA is of one bank, whose vectors fit modules of all sizes", () => {
+    const linears = [[16, 16], [16, 8], [16, 20], [20, 16]].map(([from, out], i) => ({ path: `layers.0.m${i}`, in: from!, out: out! })); // prettier-ignore
+    const { factors } = planAdapter(linears, methods.vbLora({ rank: 2, vectors: 6, target: "all-linear" }));
+    const banks = factors.filter(({ factor }) => factor === "bank");
+    assert.deepEqual([banks.length, banks[0]!.shape, banks[0]!.aliases.length], [1, [6, 4], 4]);
+    const pieces = factors.filter(({ factor }) => factor === "b").map(({ shape }) => shape[1]);
+    assert.deepEqual(pieces, [4, 2, 5, 4]);
+  });
+
   test("modules of different sizes by type is refused, with both named", () => {
     const linears = [
       { path: "layers.0.up", in: 4, out: 8 },

@@ -60,7 +60,7 @@ const SPEC = z.strictObject({
   out: z.string().min(1, { error: "expected a folder" }),
   search: z
     .union([z.literal("grid"), z.strictObject({ random: whole(1), seed: whole(0).default(0) })], {
-      error: "expected grid, or { random: 20 } for so many runs of it",
+      error: "expected grid, or { random: 20 } for 20 of its runs, drawn at random",
     })
     .default("grid"),
   vary: z.strictObject({
@@ -83,7 +83,7 @@ const SPEC = z.strictObject({
       "weight-decay": z.number().min(0).default(0.01),
       clip: above0.default(1),
       dropout: share.default(0),
-      target: z.string().default("qkv"),
+      target: z.string().default("all-linear"), // as in `train`,
     })
     .prefault({}),
   evaluate: z

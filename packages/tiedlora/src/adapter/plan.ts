@@ -3,6 +3,7 @@
  * large they are, and which modules share them. Counting needs no more than this; `adapt` gives it weights.
  */
 import { product, type Shape } from "@tiedlora/core";
+import { commonDivisor } from "../linalg/mixture.ts";
 import { patternMatcher, patternValue } from "../match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "../method.ts";
 import { PatternWork } from "../regex/pattern.ts";
@@ -59,10 +60,11 @@ export function planAdapter(
   const sites = resolveSites(open, method.target);
   checkPatterns(sites, method);
   const layers = new Set(sites.map((site) => site.layer)).size;
+  const divisor = sites.flatMap((site) => [site.in, site.out]).reduce(commonDivisor);
   const placed = sites.map((site): Placed => {
     const rank = patternValue(site.path, method.rankPattern) ?? method.rank;
     const alpha = patternValue(site.path, method.alphaPattern) ?? method.alpha;
-    const dims = { in: site.in, out: site.out, rank, layers };
+    const dims = { in: site.in, out: site.out, rank, layers, divisor };
     return { site, dims, alpha, scale: SCALINGS[method.scaling](alpha, rank) };
   });
   const names = Object.keys(method.factors);

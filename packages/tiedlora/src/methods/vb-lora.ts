@@ -11,7 +11,7 @@ import { recipe } from "./recipe.ts";
 export interface VbLoraOptions extends CommonOptions {
   /** Vectors in the bank. Default: 256. */
   readonly vectors?: number;
-  /** Their length; has to divide the sizes of the adapted modules. Default: the largest that divides theirs and 256. */
+  /** Their length; has to divide the sizes of the adapted modules. Default: the largest that divides all of them and 256. */
   readonly length?: number;
   /** Default: 2. */
   readonly topK?: number;
@@ -19,7 +19,7 @@ export interface VbLoraOptions extends CommonOptions {
 
 export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | "b"> {
   const { vectors = 256, topK = 2, length: given, ...common } = options;
-  const length = (d: Dims): number => given ?? commonDivisor(commonDivisor(d.in, d.out), 256);
+  const length = (d: Dims): number => given ?? commonDivisor(d.divisor, 256);
   return defineMethod({
     ...common,
     name: "vb-lora",
