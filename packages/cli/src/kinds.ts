@@ -114,7 +114,8 @@ export const modules: Kind<Modules> = {
     })
     .transform((given, context): Modules => {
       if (typeof given !== "string") return given;
-      if (given === "qkv" || given === "all-linear") return given;
+      const group = (["qkv", "all-linear"] as const).find((name) => sameName(name, given));
+      if (group !== undefined) return group;
       const pattern = /^\/(.*)\/$/.exec(given);
       if (pattern === null) return splitList(given);
       try {

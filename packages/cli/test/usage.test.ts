@@ -45,7 +45,7 @@ suite("the command says what it is", () => {
 suite("names", () => {
   test("are taken in any case, and kept as they are written in the list", async () => {
     const { code, out, info } = await tiedlora(
-      ..."params --model LLaMA-2-7B --method TL6 --rank 8 --json".split(" "),
+      ..."params --model LLaMA-2-7B --method TL6 --rank 8 --target QKV --json".split(" "),
     );
     assert.equal(code, 0, info);
     const { method, trainable } = JSON.parse(out) as { method: string; trainable: number };

@@ -86,7 +86,7 @@ export function inspect(adapter: Adapter): AdapterReport {
  */
 export function describeTies({ factors }: AdapterPlan): string {
   const named = new Map<string, string[]>(); // factors by what is to be said of them
-  for (const factor of new Set(factors.map((one) => one.factor))) {
+  for (const factor of [...new Set(factors.map((one) => one.factor))].sort()) {
     const plans = factors.filter((one) => one.factor === factor);
     const places = plans.reduce((n, { aliases }) => n + aliases.length, 0);
     if (places === plans.length) continue;
