@@ -28,7 +28,7 @@ suite("train", () => {
     assert.equal(code, 0, info);
     assert.match(info, /before training: say red0.*after training: say red0/s);
     assert.match(info, /step 2\/3 {2}loss \d\.\d{4} {2}[\d,]+ tokens\/s {2}\d+s left/);
-    assert.match(info, /372 trainable parameters in 14 modules; one A and one B for each of 7 types of module, shared by all layers\n/); // prettier-ignore
+    assert.match(info, /372 trainable parameters in 14 modules \(one A and one B for each of 7 types of module, shared by all layers\)\n/); // prettier-ignore
     assert.equal(out, "", "nothing but results goes to stdout");
     assert.deepEqual(
       ["adapter_config.json", "adapter_model.safetensors", "run.yaml"].map((name) =>
@@ -41,7 +41,7 @@ suite("train", () => {
   test("adapts queries, keys and values alone if asked to, as the paper does", async () => {
     const { code, info } = await train("qkv", "--target", "qkv", "--steps", "1");
     assert.equal(code, 0, info);
-    assert.match(info, /84 trainable parameters in 2 modules; one A and one B for all 2 of them\n/);
+    assert.match(info, /84 trainable parameters in 2 modules \(one A and one B for all 2 of them\)\n/);
   });
 
   test("with --json prints one object a step, and nothing else, to stdout", async () => {
@@ -415,18 +415,21 @@ suite("params", () => {
     const flags = "--model llama-2-7b --method tl6 --rank 8".split(" ");
     const { out } = await tiedlora("params", ...flags, "--target", "qkv");
     assert.match(out, /524,544 trainable parameters \(12\.51 % of LoRA's 4,194,304\)\n/);
-    assert.match(out, /\ntarget qkv: 32 modules; one A and one B for all 32 of them$/);
+    assert.match(out, /\ntarget qkv: 32 modules \(one A and one B for all 32 of them\)$/);
   });
 
   test("counts what train trains by default, and says how it is tied", async () => {
     const { out } = await tiedlora("params", "--model", at("model"), ..."--method tl6 --rank 2".split(" "));
     assert.match(out, /: 372 trainable parameters /);
-    assert.match(out, /\ntarget all-linear: 14 modules; one A and one B for each of 7 types of module, shared by all layers$/); // prettier-ignore
+    assert.match(out, /\ntarget all-linear: 14 modules \(one A and one B for each of 7 types of module, shared by all layers\)$/); // prettier-ignore
     const one = async (method: string): Promise<string> =>
       (await tiedlora("params", "--model", at("model"), "--method", method, "--rank", "2")).out;
     assert.match(await one("lora"), /\ntarget all-linear: 14 modules$/);
-    assert.match(await one("vera"), /\ntarget all-linear: 14 modules; one A and one B for all 14 of them$/);
-    assert.match(await one("sharelora-a"), /; one A for each of 7 types of module, shared by all layers$/);
+    assert.match(
+      await one("vera"),
+      /\ntarget all-linear: 14 modules \(one A and one B for all 14 of them\)$/,
+    );
+    assert.match(await one("sharelora-a"), / \(one A for each of 7 types of module, shared by all layers\)$/);
   });
 
   test("of a model that is not known suggests one", async () => {

@@ -141,7 +141,7 @@ suite("validate, train and eval say", () => {
       assert.equal(code, 0, info);
       assert.match(
         info,
-        /note: the model's tokenizer does not know "é" 2 times: it leaves them out.*replace them in the data.*or take a model/,
+        /note: the model's tokenizer does not know "é" 2 times: it leaves them out.*replace them in the data.*or choose a model/,
       );
     }
   });

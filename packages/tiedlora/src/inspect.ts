@@ -81,8 +81,8 @@ export function inspect(adapter: Adapter): AdapterReport {
 }
 
 /**
- * How the tied factors of a plan are shared, to follow a number of modules: "; one A and one B for each of 7 types of module,
- * shared by all layers". Empty where nothing is tied.
+ * How the tied factors of a plan are shared, to follow a number of modules: " (one A and one B for each of 7 types of module,
+ * shared by all layers)". Empty where nothing is tied.
  */
 export function describeTies({ factors }: AdapterPlan): string {
   const named = new Map<string, string[]>(); // factors by what is to be said of them
@@ -93,7 +93,8 @@ export function describeTies({ factors }: AdapterPlan): string {
     const text = sharing(plans, places);
     named.set(text, [...(named.get(text) ?? []), `one ${factor}`]);
   }
-  return [...named].map(([text, each]) => `; ${each.join(" and ")} ${text}`).join("");
+  const clauses = [...named].map(([text, each]) => `${each.join(" and ")} ${text}`);
+  return clauses.length === 0 ? "" : ` (${clauses.join("; ")})`;
 }
 
 function sharing(plans: readonly FactorPlan[], places: number): string {
