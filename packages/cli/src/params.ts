@@ -49,7 +49,7 @@ async function params(options: ParamsOptions, output: Output): Promise<void> {
   const { model, method, rank } = options;
   const plan = planAdapter(linears, methodByName(method, { rank, target: options.target }));
   const modules = plan.sites.length;
-  const target = Array.isArray(options.target) ? options.target.join(",") : String(options.target);
+  const target = targetText(options.target);
   if (options.json) {
     output.out(JSON.stringify({ model, method, rank, target, modules, trainable, lora, percentOfLora }));
   } else {
@@ -60,6 +60,12 @@ async function params(options: ParamsOptions, output: Output): Promise<void> {
     );
     output.out(`target ${target}: ${modules} modules${describeTies(plan)}`);
   }
+}
+
+/** A target as --target takes it. */
+function targetText(target: Modules): string {
+  if (typeof target === "string") return target;
+  return "source" in target ? `/${target.source}/` : target.join(",");
 }
 
 /** The config.json of a model directory. */

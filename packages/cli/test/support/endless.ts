@@ -5,11 +5,11 @@ import { temporary, writeExamples, writeModel, writeSums } from "./model-directo
 
 export interface Endless {
   /** A path in the folder. */
-  at(...names: string[]): string;
+  readonly at: (...names: string[]) => string;
   /** Arguments of a training into `out`; its model is at("model"), its data at("train.jsonl"). */
-  training(out: string, ...more: string[]): string[];
+  readonly training: (out: string, ...more: string[]) => string[];
   /** Arguments of a sweep into `out`, which varies `vary` and trains each of its runs for `steps`. */
-  sweep(out: string, vary: string, steps: number): string[];
+  readonly sweep: (out: string, vary: string, steps: number) => string[];
 }
 
 export async function endless(): Promise<Endless> {
