@@ -5,6 +5,7 @@
  *   x = embed(ids);  for each layer:  x += out(attention(qkv(norm(x))));  x += mlp(norm(x));  logits = head(norm(x))
  */
 import { checkpoint, concat, type Device, type Parameter, type Tensor } from "@tiedlora/core";
+import { checkOptions } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapter-choice.ts";
 import { ARCHITECTURES } from "./architectures.ts";
@@ -202,7 +203,14 @@ export class Decoder extends nn.Module {
    * which position t - 1 predicts, and so do the labels; the first token is never predicted. See `nn.crossEntropy` for
    * positions that do not count. A token outside of the vocabulary, which a tensor may hold, makes the loss NaN.
    */
-  loss({ inputIds, mask, segments, labels, ignoreIndex = -100 }: Batch, choice: AdapterOptions = {}): Tensor {
+  loss(batch: Batch, choice: AdapterOptions = {}): Tensor {
+    const {
+      inputIds,
+      mask,
+      segments,
+      labels,
+      ignoreIndex = -100,
+    } = checkOptions("loss", batch, "{ inputIds }");
     const { vocab } = this.config;
     const ids = idsTensor(this.device, inputIds, vocab, readFor(mask, segments));
     const [, length] = ids.shape as IdsShape;

@@ -1,5 +1,6 @@
 /** Generation: a prompt is read once, then each token costs one position; rows of a batch may differ in length. */
 import { key, type TypedArray } from "@tiedlora/core";
+import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import { type AdapterOptions, withAdapters } from "./adapter-choice.ts";
 import { KvCache } from "./cache.ts";
 import type { Decoder } from "./decoder.ts";
@@ -39,7 +40,9 @@ export async function* generateTokens(
   prompts: readonly (readonly number[])[],
   options: GenerateOptions = {},
 ): AsyncGenerator<(number | null)[], void, undefined> {
-  const { maxTokens = DEFAULT_TOKENS, seed = 0, signal } = options;
+  if (!Array.isArray(prompts) || !prompts.every((prompt) => Array.isArray(prompt)))
+    refuse("generateTokens", prompts, "list of prompts", "an array of arrays of token ids, one for each row");
+  const { maxTokens = DEFAULT_TOKENS, seed = 0, signal } = checkOptions("generateTokens", options, "{ maxTokens: 20 }"); // prettier-ignore
   checkSampling(options);
   checkPrompts(model, prompts, maxTokens);
   const stops = new Set(options.stopTokens ?? model.config.eos);

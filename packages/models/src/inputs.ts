@@ -1,5 +1,6 @@
 /** Token ids and masks as users give them: rows of numbers, or tensors. */
-import type { Device, Tensor } from "@tiedlora/core";
+import { type Device, Tensor } from "@tiedlora/core";
+import { refuse } from "@tiedlora/core/arguments";
 
 /** Rows of equal length, or a tensor [batch, length] (i32 for ids). */
 export type Ids = Tensor | readonly ArrayLike<number>[];
@@ -15,6 +16,9 @@ export type Matters = (row: number, position: number) => boolean;
  * not matter, such as padding, become 0 where the embedding has no row for them.
  */
 export function idsTensor(device: Device, ids: Ids, vocab: number, matters: Matters = () => true): Tensor {
+  const given: unknown = ids;
+  if (!(given instanceof Tensor) && !Array.isArray(given) && !ArrayBuffer.isView(given))
+    refuse("token ids", given, "list of rows", "an array of rows of ids, or a tensor [batch, length]");
   return tokensTensor(device, "token ids", ids, vocab, (_id, row, position) =>
     matters(row, position) ? null : 0,
   );

@@ -1,5 +1,6 @@
 /** A model from the files of a Hugging Face directory, or new with random weights. */
 import { type Device, type Files, FormatError, key, openWeights, readText } from "@tiedlora/core";
+import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { type DecoderConfig, parseConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
@@ -47,7 +48,9 @@ export function createModel(
   config: DecoderConfig,
   options: LoadOptions & { readonly seed: number },
 ): Decoder {
-  const { device, seed } = options;
+  if (typeof config !== "object" || !Object.hasOwn(config ?? {}, "modelType"))
+    refuse("createModel", config, "config of a decoder", 'one made by parseConfig(text, "config.json")');
+  const { device, seed } = checkOptions("createModel", options, "{ device, seed: 1 }");
   const root = key(seed).fold("model");
   const std = config.initializerRange;
   const residual = std / Math.sqrt(2 * config.layers);

@@ -1,5 +1,6 @@
 /** Several adapters made into one LoRA adapter: a weighted sum of their updates. */
 import { concat, type Tensor } from "@tiedlora/core";
+import { checkOptions } from "@tiedlora/core/arguments";
 import type * as nn from "@tiedlora/nn";
 import { type Adapter, createAdapter } from "./adapter/adapter.ts";
 import { adaptersOf } from "./adapter/adapter.ts";
@@ -38,7 +39,8 @@ export async function combine(
   weights: Readonly<Record<string, number>>,
   options: CombineOptions,
 ): Promise<Adapter> {
-  const { name, how = "cat", active = true, rank } = options;
+  const { name, how = "cat", active = true, rank } = checkOptions("combine", options, '{ name: "both" }');
+  checkOptions("combine: weights", weights, "{ french: 0.7, formal: 0.3 }");
   if (!Object.hasOwn(COMBINE, how))
     throw new Error(`combine: how is ${JSON.stringify(how)}; give one of ${Object.keys(COMBINE).join(", ")}`);
   if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 1))

@@ -1,4 +1,5 @@
 /** Start values of factors. Drawn on the host in float64 by counter, so that they are the same bits on every backend. */
+import { checkFinite } from "@tiedlora/core/arguments";
 import { normalArray, product, type Key, type Shape, uniformArray } from "@tiedlora/core";
 
 /** How a factor starts. */
@@ -21,19 +22,19 @@ export const init = {
   zeros: (): Init => ({ zero: true, label: "0", fill: (shape) => new Float32Array(product(shape)) }),
   ones: (): Init => init.constant(1),
   constant: (value: number): Init => ({
-    zero: value === 0,
+    zero: checkFinite("init.constant", value) === 0,
     label: String(value),
     fill: (shape) => new Float32Array(product(shape)).fill(value),
   }),
   /** N(0, std²). Default: std = 1/√(last axis), which keeps the size of what it multiplies. */
   normal: (std?: number): Init => ({
-    zero: std === 0,
+    zero: std !== undefined && checkFinite("init.normal", std) === 0,
     label: `normal(${std ?? "1/√in"})`,
     fill: (shape, key) => normalArray(key, product(shape), 0, std ?? 1 / Math.sqrt(fanIn(shape))),
   }),
   /** U(−bound, bound). Default: bound = 1/√(last axis), PEFT's start for LoRA's A. */
   uniform: (bound?: number): Init => ({
-    zero: bound === 0,
+    zero: bound !== undefined && checkFinite("init.uniform", bound) === 0,
     label: `uniform(${bound ?? "1/√in"})`,
     fill: (shape, key) => {
       const limit = bound ?? 1 / Math.sqrt(fanIn(shape));

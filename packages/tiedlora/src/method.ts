@@ -3,6 +3,7 @@
  * they enter. Everything else (injection, counting, freezing, files, merging) is derived from it, elsewhere.
  */
 import type { Shape, Tensor } from "@tiedlora/core";
+import { checkOptions } from "@tiedlora/core/arguments";
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./adapter/sites.ts";
 
@@ -214,6 +215,7 @@ export function defineMethod<const F extends string>(
 ): PlainMethod<F>;
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F>;
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F> {
+  checkOptions("defineMethod", checkOptions("defineMethod", spec, SPEC).factors, SPEC);
   const rank = spec.rank ?? 8;
   const alpha = spec.alpha ?? rank;
   const dropout = spec.dropout ?? 0;
@@ -268,6 +270,9 @@ export function scaled(t: Tensor, by: number): Tensor {
 export function isScale(value: number): boolean {
   return Math.abs(value) >= 1e-20 && Math.abs(value) <= 1e20;
 }
+
+/** What a specification looks like, for messages. */
+const SPEC = "{ name, factors: { … }, lowRank }";
 
 function checkSettings(name: string, rank: number, alpha: number, dropout: number): void {
   if (!Number.isInteger(rank) || rank < 1)

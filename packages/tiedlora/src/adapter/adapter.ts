@@ -1,5 +1,6 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
 import { assign, key, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
+import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { AdapterSet } from "./adapter-set.ts";
 import type { AttachedAdapter } from "./attached.ts";
@@ -16,6 +17,8 @@ const SETS = new WeakMap<nn.Module, AdapterSet<Adapter>>();
 
 /** The adapters of `model`: always the same object. */
 export function adaptersOf(model: nn.Module): AdapterSet<Adapter> {
+  if (!(model instanceof nn.Module))
+    refuse("adapter", model, "model", "one, e.g. loadPretrained(directory).model");
   let set = SETS.get(model);
   if (set === undefined) SETS.set(model, (set = new AdapterSet<Adapter>(model)));
   return set;
@@ -48,6 +51,11 @@ export function adapt(
   method: Method,
   options: AdaptOptions = {},
 ): Adapter | Promise<Adapter> {
+  const names = ["seed", "name", "active", "replace"];
+  const { name } = checkOptions("adapt", options, '{ name: "mine", seed: 1 }', names);
+  if (name !== undefined && typeof name !== "string") refuse("adapt: name", name, "text", "one");
+  if (typeof (method as Method | null | undefined)?.factors !== "object")
+    refuse("adapt", method, "method", "one, e.g. methods.lora({ rank: 8 })");
   const adapter = createAdapter(model, method, options);
   if (method.prepare === undefined) return adapter.attach(options);
   return prepareFactors(adapter, method as PreparedMethod).then(() => adapter.attach(options));

@@ -1,0 +1,2 @@
+/** Checks of what users hand over, for packages above: see `@tiedlora/kernels/arguments`. */
+export * from "@tiedlora/kernels/arguments";
