@@ -2,6 +2,7 @@
 export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
 export { type Cost, costOf } from "./cost.ts";
 export * from "./dtype.ts";
+export { Explanation, type StepCost } from "./explanation.ts";
 export * from "./kernel.ts";
 export { ReferenceBackend, runStep } from "./reference.ts";
 export { product } from "./shape.ts";
