@@ -1,6 +1,7 @@
 /** Programs as text, for the messages of failed tests. */
 import type { Instr, LoopKernel, Operand, Program, Step, Store } from "@tiedlora/core";
 
+/** A program as text, a line for each instruction: what a failing case shows. */
 export function printProgram(program: Program): string {
   const buffers = program.buffers.map(
     (b, i) =>

@@ -83,7 +83,13 @@ export interface BlobLike {
   /** Bytes in all. */
   readonly size: number;
   /** The bytes from `begin` up to, not including, `end`, to be read by `arrayBuffer()`. */
-  slice(begin: number, end: number): { arrayBuffer(): Promise<ArrayBuffer> };
+  slice(
+    begin: number,
+    end: number,
+  ): {
+    /** The bytes themselves. */
+    arrayBuffer(): Promise<ArrayBuffer>;
+  };
 }
 
 /** Bytes in memory as a source; messages call it by `name`. */

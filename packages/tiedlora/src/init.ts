@@ -19,8 +19,11 @@ function fanIn(shape: Shape): number {
 
 /** Where factors start. */
 export const init = {
+  /** 0 everywhere. */
   zeros: (): Init => ({ zero: true, label: "0", fill: (shape) => new Float32Array(product(shape)) }),
+  /** 1 everywhere. */
   ones: (): Init => init.constant(1),
+  /** `value` everywhere. */
   constant: (value: number): Init => ({
     zero: checkFinite("init.constant", value) === 0,
     label: String(value),

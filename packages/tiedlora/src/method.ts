@@ -178,6 +178,7 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   /** As {@link Method.lowRank}; one of the two must be given. */
   lowRank?(factors: FactorTensors<F>): LowRank;
+  /** As {@link Method.prepare}. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 

@@ -35,6 +35,7 @@ export interface OpCase {
   readonly inputs: readonly InputSpec[];
   /** Types that a backend must have beside those of the inputs. */
   readonly needs?: readonly DType[];
+  /** The operation on tensors as `inputs` describes them. */
   readonly build: (inputs: readonly Tensor[]) => Tensor | readonly Tensor[];
 }
 

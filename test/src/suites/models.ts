@@ -5,7 +5,9 @@ import * as optim from "@tiedlora/nn/optim";
 
 /** A network with its optimizer: `step` trains once and resolves to the loss before it. */
 export interface Trainer {
+  /** Trains on batch `index`; the loss before that. */
   step(index: number): Promise<number>;
+  /** What is trained. */
   readonly parameters: readonly Parameter[];
 }
 

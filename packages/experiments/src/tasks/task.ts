@@ -30,6 +30,7 @@ export interface Question {
 export interface TextMetric {
   readonly kind: "text";
   readonly name: string;
+  /** From what was generated and the references of each question: the measure over all. */
   readonly score: (texts: readonly string[], references: readonly (readonly string[])[]) => number;
 }
 
@@ -37,6 +38,7 @@ export interface TextMetric {
 export interface ChoiceMetric {
   readonly kind: "choice";
   readonly name: string;
+  /** From the log-likelihoods of the answers to choose from: what this question counts. */
   readonly score: (logLikelihoods: readonly number[], choice: Choice) => number;
 }
 
@@ -87,6 +89,7 @@ export interface TaskSpec {
    * translation. The first name in alphabetical order that matches is taken.
    */
   readonly files: Partial<Record<Split, readonly RegExp[]>>;
+  /** The questions in the files of a split, in the order of `files`. */
   readonly read: (...files: TextFile[]) => AsyncIterable<Question>;
 }
 

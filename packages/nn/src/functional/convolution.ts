@@ -64,10 +64,10 @@ function poolWindows(what: string, x: Tensor, size: number, stride: number): Ten
   return p.permute([0, 1, 2, 4, 3, 5]).reshape([n, c, oh, ow, size * size]);
 }
 
-/** The maximum of each `size` × `size` window of `x` [n, c, h, w]: [n, c, oh, ow]. */
+/** The maximum of each `size` × `size` window: `x` is [n, c, h, w], the result [n, c, oh, ow]. */
 export const maxPool2d = (x: Tensor, size: number, stride: number = size): Tensor =>
   poolWindows("maxPool2d", x, size, stride).max(-1);
 
-/** The mean of each `size` × `size` window of `x` [n, c, h, w]: [n, c, oh, ow]. */
+/** The mean of each `size` × `size` window: `x` is [n, c, h, w], the result [n, c, oh, ow]. */
 export const avgPool2d = (x: Tensor, size: number, stride: number = size): Tensor =>
   poolWindows("avgPool2d", x, size, stride).mean(-1);
