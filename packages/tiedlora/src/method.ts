@@ -146,7 +146,6 @@ export interface Method<F extends string = string> {
   /** The update of a whole target in the form of LoRA, for methods that have one; files of other programs hold that. */
   lowRank?(factors: FactorTensors<F>): LowRank;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
-  /** As {@link Method.prepare}. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 

@@ -66,6 +66,7 @@ export interface RunOptions {
   /** Is told of each step, and of the evaluation after it. */
   /** Called once, before the first step of a new run: with the evaluation of the model as it is, if examples are held out. */
   readonly onStart?: (evaluation: Evaluation) => void;
+  /** Called after every step, with the evaluation where one was due. */
   readonly onStep?: (report: StepReport, evaluation: Evaluation | null) => void;
 }
 
