@@ -121,7 +121,8 @@ export const modules: Kind<Modules> = {
       try {
         return new RegExp(pattern[1]!);
       } catch (cause) {
-        context.addIssue({ code: "custom", message: `a regular expression (${(cause as Error).message})` });
+        const why = (cause as Error).message.slice(-80);
+        context.addIssue({ code: "custom", message: `a regular expression (${why})` });
         return z.NEVER;
       }
     }),

@@ -28,6 +28,7 @@ export function checkTokenizer(tokenizer: Json, file: string): void {
   const size = (Array.isArray(vocab) ? vocab.length : Object.keys(vocab as Json).length) + added.length;
   checkIds(added, size, "added_tokens", fail);
   checkMerges(model["merges"], fail);
+  checkTypes(tokenizer, fail);
   checkPatterns(tokenizer, "", fail);
 }
 
@@ -100,6 +101,18 @@ function checkPatterns(tokenizer: Json, path: string, fail: Fail): void {
     }
   };
   for (const name of COMPONENTS) look(tokenizer[name], `${path}${name}`);
+}
+
+/** The package quotes an unknown type in its error, whatever it is. */
+function checkTypes(tokenizer: Json, fail: Fail): void {
+  const look = (value: unknown, at: string): void => {
+    if (Array.isArray(value)) value.forEach((one, i) => look(one, `${at}.${i}`));
+    if (!isRecord(value)) return;
+    if ("type" in value && typeof value["type"] !== "string")
+      fail(`${at}.type`, describeValue(value["type"]), "the name of a type");
+    for (const [key, one] of Object.entries(value)) if (key.endsWith("s")) look(one, `${at}.${key}`); // sequences
+  };
+  for (const name of COMPONENTS) look(tokenizer[name], name);
 }
 
 /** Repeats of one alternative, one after another; those of published tokenizers have up to three. */

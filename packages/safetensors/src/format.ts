@@ -202,10 +202,18 @@ export function isPlainFileName(name: string): boolean {
   return name !== "" && name !== "." && name !== ".." && name.length < 256 && !/[/\\:\0]/.test(name);
 }
 
-/** A value from a file, cut to a length that fits a message. */
-export function describeValue(value: unknown): string {
-  const text = value === undefined ? "nothing" : JSON.stringify(value);
-  return clip(text, 80);
+/** A value from a file, cut to `length`, which fits a message. */
+export function describeValue(value: unknown, length: number = 80): string {
+  return clip(textOf(value), length);
+}
+
+function textOf(value: unknown): string {
+  if (value === undefined) return "nothing";
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return "something that is nested too deeply to show"; // V8 recurses, up to its stack's end
+  }
 }
 
 function quote(name: string): string {

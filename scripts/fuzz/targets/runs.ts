@@ -137,7 +137,7 @@ export function sweepResults(): Target {
       const [results, failures] = await Promise.all([store.finished(), store.failures()]);
       if (results.length === 0) return;
       const summary = summarize(results);
-      const spec = readFileSync(join(directory, "sweep.yaml"), "utf8");
+      const spec = await store.spec();
       const html = reportHtml(
         { title: "a sweep", results, failures, summary, spec, missing: [], leftOut: [] },
         { scripts: [], styles: [], digest: () => "" },

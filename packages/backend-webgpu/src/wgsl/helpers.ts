@@ -167,7 +167,8 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   log: ({ F, U, u, name }) => `fn ${name("log")}(x: ${F}) -> ${F} {
   let bits = bitcast<${U}>(x);
   let small = bits < ${u("0x800000")};
-  return ${name("logOf")}(x, select(x, ${F}(bits), small), select(F(0f), F(149f), small), x - F(1f));
+  let whole = select(x, ${F}(bits), small);
+  return ${name("logOf")}(x, whole, select(F(0f), F(149f), small), whole - F(1f));
 }`,
   log1p: ({ F, name }) => `fn ${name("log1p")}(x: ${F}) -> ${F} {
   let sum = x + F(1f);

@@ -33,28 +33,33 @@ const CONFIG = z.object({
   lossOnly: z.boolean(),
 }) satisfies z.ZodType<RunConfig>;
 
-const RESULT = z.object({
-  id: text,
-  config: CONFIG,
-  trainable: count,
-  total: count,
-  steps: count,
-  bestStep: count,
-  curve: points,
-  valid: points,
-  test: z.object({
-    count,
-    skipped: count,
-    loss: z.number(),
-    perplexity: maybeInfinite,
-    scores: z.record(text, z.number()),
-  }),
-  samples: z.array(z.object({ prompt: text, text, answer: text })),
-  seconds: z.number().min(0),
-  tokensPerSecond: z.number().min(0),
-  device: text,
-  note: text.nullable(),
-});
+const RESULT = z
+  .object({
+    id: text,
+    config: CONFIG,
+    trainable: count,
+    total: count,
+    steps: count,
+    bestStep: count,
+    curve: points,
+    valid: points,
+    test: z.object({
+      count,
+      skipped: count,
+      loss: z.number(),
+      perplexity: maybeInfinite,
+      scores: z.record(text, z.number()),
+    }),
+    samples: z.array(z.object({ prompt: text, text, answer: text })),
+    seconds: z.number().min(0),
+    tokensPerSecond: z.number().min(0),
+    device: text,
+    note: text.nullable(),
+  })
+  .refine(({ config, trainable }) => config.method === "none" || trainable > 0, {
+    path: ["trainable"],
+    error: "0, of a method that trains",
+  });
 
 const FAILURE = z.object({ id: text, config: CONFIG, message: text });
 

@@ -1,4 +1,5 @@
 /** Reading data sets' files: whole JSON documents, parallel lines, and fields that must be what they are said to be. */
+import { describeValue } from "@tiedlora/core";
 import { DataError } from "tiedlora";
 import { type TextFile } from "tiedlora";
 import { wholeText } from "tiedlora/internal";
@@ -69,5 +70,4 @@ export class Fields {
   }
 }
 
-const shown = (value: unknown): string =>
-  value === undefined ? "missing" : JSON.stringify(value).slice(0, 60);
+const shown = (value: unknown): string => (value === undefined ? "missing" : describeValue(value, 60));

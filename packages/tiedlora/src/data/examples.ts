@@ -1,4 +1,5 @@
 /** Examples: what a record asks, and what the model should answer. */
+import { describeValue } from "@tiedlora/core";
 import { nearest } from "../nearest.ts";
 import { DataError } from "./errors.ts";
 import type { DataRecord } from "./records.ts";
@@ -92,7 +93,7 @@ function textField(file: string, record: DataRecord, name: string): string {
   const value = record.fields[name];
   if (typeof value === "string") return wellFormed(file, record, `"${name}"`, value);
   if (typeof value === "number") return String(value);
-  const found = value === undefined ? "is missing" : `is ${JSON.stringify(value).slice(0, 40)}`;
+  const found = value === undefined ? "is missing" : `is ${describeValue(value, 40)}`;
   throw new DataError(file, record.line, `"${name}" ${found}; expected text`);
 }
 
@@ -128,11 +129,10 @@ function chat(file: string, record: DataRecord): ChatExample {
     const { role, content } = (message ?? {}) as Record<string, unknown>;
     if (typeof role === "string" && typeof content === "string")
       return { role, content: wellFormed(file, record, `messages[${i}]`, content) };
-    const found = JSON.stringify(message)?.slice(0, 60);
     throw new DataError(
       file,
       record.line,
-      `messages[${i}] is ${found}; expected { "role": ..., "content": ... }, both text`,
+      `messages[${i}] is ${describeValue(message, 60)}; expected { "role": ..., "content": ... }, both text`,
     );
   });
   return { messages: read, line: record.line };

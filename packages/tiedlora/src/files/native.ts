@@ -4,6 +4,7 @@
  * the adapter comes from are in the tensors' metadata. Python's peft does not read it: export to one of its formats.
  */
 import {
+  describeValue,
   decodeF32,
   encodeTensor,
   FileError,
@@ -192,7 +193,7 @@ function recipeOf(config: Record<string, unknown>, file: string): Recipe {
     throw new FormatError({
       file,
       tensor: "recipe",
-      found: JSON.stringify(recipe) ?? "nothing",
+      found: describeValue(recipe),
       expected: "{ method, options }",
     });
   return recipe as unknown as Recipe;
@@ -253,7 +254,7 @@ function restoreTrained(
     throw new FormatError({
       file,
       tensor: "trained",
-      found: JSON.stringify(trained) ?? "nothing",
+      found: describeValue(trained),
       expected: "a list of paths",
     });
   }

@@ -6,6 +6,7 @@
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
+  describeValue,
   decodeF32,
   encodeTensor,
   FormatError,
@@ -159,7 +160,7 @@ export async function readState(directory: string, step: number): Promise<RunSta
   if (!valid)
     throw new FormatError({
       file: path,
-      found: JSON.stringify(state).slice(0, 80),
+      found: describeValue(state),
       expected: "the state of a run",
     });
   return state as unknown as RunState;

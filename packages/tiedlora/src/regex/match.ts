@@ -39,6 +39,7 @@ export class Match {
     const stack = [first];
     while (stack.length > 0) {
       const pc = stack.pop()!;
+      this.#step(1);
       if (set.has(pc)) continue;
       set.add(pc);
       const instruction = program[pc]!;

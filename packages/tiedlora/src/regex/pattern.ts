@@ -23,10 +23,10 @@ export class PatternWork {
       throw new PatternError(source, 0, "the patterns of this file are too large together");
   }
 
-  /** Counts what was done to match; about a second is too much. */
+  /** Counts what was done to match; about half a second is too much. */
   step(source: string, count: number): void {
     this.#steps += count;
-    if (this.#steps > 2e7)
+    if (this.#steps > 5e6)
       throw new PatternError(source, 0, "matching it with the model's modules takes too long");
   }
 }

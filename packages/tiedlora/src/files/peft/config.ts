@@ -60,15 +60,18 @@ const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
   init_lora_weights: [null, true, false, "gaussian", "orthogonal", "eva"],
 };
 
+const isRank = (r: number): boolean => Number.isSafeInteger(r) && r >= 1;
+const RANK = "an integer of at least 1";
+
 export function parsePeftLora(raw: Raw, file: string): PeftLoraConfig {
   const f = new Reader(raw, file);
   for (const [field, plain] of Object.entries(PLAIN_LORA)) f.only(field, plain);
   if (f.meansEmbeddings()) f.only("ensure_weight_tying", [false, null]);
   return {
     targets: f.targets(),
-    rank: f.number("r", 8, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
+    rank: f.number("r", 8, isRank, RANK),
     alpha: f.number("lora_alpha", 8, isScale, "a number other than 0, from 1e-20 to 1e20"),
-    rankPattern: f.numbers("rank_pattern", (r) => Number.isInteger(r) && r >= 1),
+    rankPattern: f.numbers("rank_pattern", isRank),
     alphaPattern: f.numbers("alpha_pattern", isScale),
     rsLora: f.flag("use_rslora", false),
     dora: f.flag("use_dora", false),
@@ -82,7 +85,7 @@ export function parsePeftVera(raw: Raw, file: string): PeftVeraConfig {
   const f = new Reader(raw, file);
   return {
     targets: f.targets(),
-    rank: f.number("r", 256, (r) => Number.isInteger(r) && r >= 1, "an integer of at least 1"),
+    rank: f.number("r", 256, isRank, RANK),
     dropout: f.dropout("vera_dropout"),
     bias: f.bias("vera_only"),
     saveProjection: f.flag("save_projection", true),
