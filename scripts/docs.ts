@@ -1,33 +1,22 @@
 /**
- * Builds the documentation into docs/site: the guide, the lessons, the reference of the commands, the sources that pages link to,
- * and the API pages from the docstrings. Ends with an error if a link leads nowhere.
+ * Builds the documentation as a site into docs/site: the guide, the lessons, the reference of the commands and of the API, and the
+ * sources that they link to. Ends with an error if a link leads nowhere. Any static server can serve the site.
  *
  *   npm run docs
- *   npm run docs -- --no-api     without the API pages, which take the longest
+ *   npm run docs -- --base /tiedlora/     for a server that has it below this path
  */
-import { spawnSync } from "node:child_process";
-import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { brokenLinks } from "./docs/links.ts";
-import { buildSite, ROOT } from "./docs/site.ts";
+import { parseArgs } from "node:util";
+import { buildSite } from "./docs/build.ts";
+import { ROOT } from "./docs/navigation.ts";
 
-const folder = join(ROOT, "docs/site");
-const withApi = !process.argv.includes("--no-api");
-
-rmSync(folder, { recursive: true, force: true });
-buildSite(folder);
-if (withApi) {
-  const typedoc = join(ROOT, "node_modules/typedoc/bin/typedoc");
-  const { status } = spawnSync(process.execPath, [typedoc, "--out", join(folder, "api")], {
-    cwd: ROOT,
-    stdio: "inherit",
-  });
-  if (status !== 0) throw new Error("typedoc failed: see above");
+const { base } = parseArgs({ options: { base: { type: "string", default: "/" } } }).values;
+if (!/^\/(.*\/)?$/.test(base)) {
+  console.error(`docs: --base ${base}: expected a path that begins and ends with a slash, as /tiedlora/`);
+  process.exit(2);
 }
-const broken = brokenLinks(
-  folder,
-  (path) => path.startsWith("api/") && (!withApi || path !== "api/index.html"),
-);
+const folder = join(ROOT, "docs/site");
+const broken = await buildSite(folder, { base });
 for (const link of broken) console.error(`leads nowhere: ${link}`);
 if (broken.length > 0) process.exitCode = 1;
-else console.log(`the documentation is in ${folder}: open index.html`);
+else console.log(`the documentation is in ${folder}; to look at it: npx vite preview --outDir docs/site`);

@@ -1,9 +1,9 @@
 /** Whether the links of a folder of HTML pages lead somewhere: to a file, and in it to the anchor. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { join, posix } from "node:path";
+import { join } from "node:path";
 
-/** "guide/install.html: data.html#columns", for each link that leads nowhere. Pages of `ignored` are not looked at. */
-export function brokenLinks(folder: string, ignored: (path: string) => boolean = () => false): string[] {
+/** "guide/install.html: data.html#columns", for each link that leads nowhere in a site that is served below `base`. */
+export function brokenLinks(folder: string, base = "/"): string[] {
   const pages = readdirSync(folder, { recursive: true, encoding: "utf8" })
     .map((path) => path.replaceAll("\\", "/"))
     .filter((path) => path.endsWith(".html"));
@@ -14,23 +14,23 @@ export function brokenLinks(folder: string, ignored: (path: string) => boolean =
     return known.has(anchor);
   };
   const leads = (path: string, anchor: string): boolean => {
-    if (ignored(path)) return true;
     const file = join(folder, path);
     if (!existsSync(file) || statSync(file).isDirectory()) return false;
     return anchor === "" || hasAnchor(path, anchor);
   };
-  return pages
-    .filter((page) => !ignored(page))
-    .flatMap((page) =>
-      targetsOf(readFileSync(join(folder, page), "utf8"))
-        .filter((target) => {
-          const [path = "", anchor = ""] = target.split("#");
-          const to =
-            path === "" ? page : posix.normalize(posix.join(posix.dirname(page), decodeURIComponent(path)));
-          return !leads(to, decodeURIComponent(anchor));
-        })
-        .map((target) => `${page}: ${target}`),
-    );
+  return pages.flatMap((page) =>
+    targetsOf(readFileSync(join(folder, page), "utf8"))
+      .filter((target) => {
+        const to = new URL(target, `http://site${base}${page}`);
+        const path = decodeURIComponent(to.pathname);
+        if (!path.startsWith(base)) return true;
+        return !leads(
+          path.slice(base.length).replace(/(^|\/)$/, "$1index.html"),
+          decodeURIComponent(to.hash.slice(1)),
+        );
+      })
+      .map((target) => `${page}: ${target}`),
+  );
 }
 
 const anchorsOf = (html: string): Set<string> =>

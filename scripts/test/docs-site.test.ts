@@ -1,16 +1,25 @@
-/** The site of the documentation: its links lead somewhere, and what it says about commands and sources is so. */
+/** The pages of the documentation: their links lead somewhere, and what they say about commands and sources is so. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { codeBlocks } from "../docs/blocks.ts";
+import { slug } from "../../docs/.vitepress/slug.ts";
+import { codeBlocks, localLinks } from "../docs/blocks.ts";
 import { commandLine } from "../docs/commands.ts";
+import { declarations } from "../docs/declarations.ts";
 import { readLesson } from "../docs/lesson.ts";
 import { brokenLinks } from "../docs/links.ts";
-import { escapeHtml, slug } from "../docs/markdown.ts";
-import { buildSite, guidePages, ROOT } from "../docs/site.ts";
-import { declarations } from "../docs/source.ts";
+import { guidePages, ROOT } from "../docs/navigation.ts";
+import { withLinks, writePages } from "../docs/pages.ts";
 
 const temporary = mkdtempSync(join(tmpdir(), "tiedlora-docs-"));
 const site = join(temporary, "site");
@@ -23,10 +32,27 @@ const filesBelow = (folder: string): string[] =>
     .map((file) => `${folder}/${file.replaceAll("\\", "/")}`);
 const sourcesOf = (folder: string): string => filesBelow(folder).map(read).join("\n");
 
-before(() => buildSite(site));
+before(() => writePages(site, { pages: new Map(), sources: [] }));
 
-test("every link leads to a page, and to an anchor in it", () => {
-  assert.deepEqual(brokenLinks(site, (path) => path.startsWith("api/")), []); // prettier-ignore
+test("every link leads to a page or a copied file of the site, and no page is forgotten", () => {
+  const pages = readdirSync(site, { recursive: true, encoding: "utf8" }).filter((file) =>
+    file.endsWith(".md"),
+  );
+  assert.ok(pages.length > 30);
+  const broken = pages.flatMap((page) =>
+    localLinks(readFileSync(join(site, page), "utf8"))
+      .filter(
+        (to) => !to.startsWith("/") || ![site, join(site, "public")].some((at) => existsSync(join(at, to))),
+      )
+      .map((to) => `${page}: ${to}`),
+  );
+  assert.deepEqual(broken, []);
+});
+
+test("links in text are rewritten, those in code are not", () => {
+  const text = "[a](b.md) and ![c](d.png)\n\n```md\n[a](b.md)\n```\n\n[e](f.md)\n";
+  const expected = "[a](B.MD) and ![c](D.PNG)\n\n```md\n[a](b.md)\n```\n\n[e](F.MD)\n";
+  assert.equal(withLinks(text, (to) => `(${to.toUpperCase()})`), expected); // prettier-ignore
 });
 
 test("a link to a missing page, folder, anchor or picture is found", () => {
@@ -43,32 +69,23 @@ test("a link to a missing page, folder, anchor or picture is found", () => {
   );
 });
 
-test("every page has a title, one first heading, the width of a phone, and nothing from elsewhere", () => {
-  const pages = readdirSync(site, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".html")); // prettier-ignore
-  assert.ok(pages.length > 30);
-  for (const page of pages) {
-    const html = readFileSync(join(site, page), "utf8");
-    assert.equal(html.match(/<h1[ >]/g)?.length, 1, page);
-    // What is copied as it is, a sweep's report, has a title of its own.
-    assert.match(
-      html,
-      page.startsWith("files") ? /<title>.+<\/title>/ : /<title>.+ · tiedlora<\/title>/,
-      page,
-    );
-    assert.match(html, /name="viewport" content="width=device-width/, page);
-    assert.doesNotMatch(html, /<(script|link|img)[^>]*(src|href)="https?:/, page);
-  }
+test("links of a site below a path begin with that path", () => {
+  const folder = join(temporary, "below");
+  mkdirSync(folder);
+  const links = ["/docs/a.html", "/docs/", "/docs/#own", "/docs/b.html", "/a.html", "/"];
+  const anchors = links.map((target) => `<a href="${target}">x</a>`).join("");
+  writeFileSync(join(folder, "a.html"), anchors);
+  writeFileSync(join(folder, "index.html"), `<h1 id="own">A</h1>`);
+  assert.deepEqual(brokenLinks(folder, "/docs/"), ["a.html: /docs/b.html", "a.html: /a.html", "a.html: /"]);
 });
 
 test("the reference has every command with every flag", () => {
-  const page = readFileSync(join(site, "commands.html"), "utf8");
+  const sections = readFileSync(join(site, "commands.md"), "utf8").split(/^## /m);
   for (const command of commandLine().program.commands) {
-    assert.ok(page.includes(`id="tiedlora-${command.name()}"`), command.name());
-    const from = page.indexOf(`id="tiedlora-${command.name()}"`);
-    const end = page.indexOf("<h2 ", from);
-    const section = page.slice(from, end === -1 ? undefined : end);
+    const section = sections.find((one) => one.startsWith(`tiedlora ${command.name()}\n`));
+    assert.ok(section, command.name());
     for (const { flags } of command.options)
-      assert.ok(section.includes(escapeHtml(flags)), `${command.name()} ${flags}`);
+      assert.ok(section.includes(`\`${flags.replaceAll("|", "\\|")}\``), `${command.name()} ${flags}`);
   }
 });
 

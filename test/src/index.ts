@@ -1,4 +1,7 @@
-/** The conformance suite, and the parts it is made of: error bounds, op records, generators. */
+/**
+ * The conformance suite, and the parts it is made of: error bounds, op records, generators.
+ * @module
+ */
 export { BoundsBackend } from "./bounds/backend.ts";
 export { type Precision, PRECISION } from "./bounds/precision.ts";
 export { checkProgram, type CheckOptions, type Coverage } from "./compare.ts";

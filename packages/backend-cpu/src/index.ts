@@ -1,4 +1,7 @@
-/** The CPU backend of tiedlora: WebAssembly SIMD, assembled in TypeScript, on all cores. */
+/**
+ * The CPU backend of tiedlora: WebAssembly SIMD, assembled in TypeScript, on all cores.
+ * @module
+ */
 import { Device, type DeviceOptions } from "@tiedlora/core";
 import { type CpuBackendOptions, createCpuBackend } from "./backend.ts";
 

@@ -1,4 +1,7 @@
-/** WebGPU backend of @tiedlora/core: loop kernels and library calls as WGSL, in browsers and in Node. */
+/**
+ * WebGPU backend of @tiedlora/core: loop kernels and library calls as WGSL, in browsers and in Node.
+ * @module
+ */
 import { Device, type DeviceOptions } from "@tiedlora/core";
 import { createWebGpuBackend } from "./backend.ts";
 import type { OpenOptions } from "./open.ts";

@@ -1,4 +1,7 @@
-/** The command line as functions: its entry point, and training into a run folder. */
+/**
+ * The command line as functions: its entry point, and training into a run folder.
+ * @module
+ */
 export { main } from "./main.ts";
 export type { Output } from "./output.ts";
 export { FolderInUseError } from "./run/lock.ts";

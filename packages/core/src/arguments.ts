@@ -1,2 +1,5 @@
-/** Checks of what users hand over, for packages above: see `@tiedlora/kernels/arguments`. */
+/**
+ * Checks of what users hand over, for packages above: see `@tiedlora/kernels/arguments`.
+ * @module
+ */
 export * from "@tiedlora/kernels/arguments";

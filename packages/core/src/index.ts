@@ -1,4 +1,7 @@
-/** Tensors, automatic differentiation, random numbers and files; backends plug in below, modules and optimizers build on it. */
+/**
+ * Tensors, automatic differentiation, random numbers and files; backends plug in below, modules and optimizers build on it.
+ * @module
+ */
 export * from "@tiedlora/kernels";
 export * from "@tiedlora/safetensors";
 export { Device, type DeviceOptions, type NestedArray, reference, type TensorOptions } from "./device.ts";

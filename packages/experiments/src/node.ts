@@ -1,4 +1,7 @@
-/** The part of experiments that needs Node: the base model in this package, data sets in directories, pools of processes. */
+/**
+ * The part of experiments that needs Node: the base model in this package, data sets in directories, pools of processes.
+ * @module
+ */
 export { BASE_DIRECTORY, loadBase } from "./node/base.ts";
 export { writeReport, type WrittenReport } from "./node/report.ts";
 export { runPool } from "./node/sweep/pool.ts";

@@ -1,6 +1,7 @@
 /**
  * Arguments from outside: JavaScript, a file or a typing error may hand over anything. Each check returns what it was given, or
  * throws an error that says what that was, what is expected, and what to do.
+ * @module
  */
 import { BYTES, type DType } from "@tiedlora/safetensors";
 

@@ -26,6 +26,7 @@ export interface Executable {
   free(): void;
 }
 
+/** What a backend can take: core plans within these limits. */
 export interface Caps {
   /** Element types that buffers may have. */
   readonly dtypes: ReadonlySet<DType>;
@@ -34,6 +35,7 @@ export interface Caps {
   readonly maxBufferBytes: number;
 }
 
+/** How much memory a backend holds. */
 export interface BackendMemory {
   /** Bytes in live DeviceBuffers and in the temporaries of executables. */
   readonly liveBytes: number;
@@ -41,6 +43,7 @@ export interface BackendMemory {
   readonly peakBytes: number;
 }
 
+/** What runs programs: it allocates memory and compiles. */
 export interface Backend {
   /** What messages call it by, e.g. "cpu". */
   readonly name: string;

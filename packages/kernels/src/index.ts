@@ -1,4 +1,7 @@
-/** What a planner hands to a backend, and the float64 interpreter that says what it means. */
+/**
+ * What a planner hands to a backend, and the float64 interpreter that says what it means.
+ * @module
+ */
 export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
 export { type Cost, costOf } from "./cost.ts";
 export * from "./dtype.ts";

@@ -2,6 +2,7 @@
  * Counter-based random numbers on the host: Threefry-2x32-20 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
  * 2011). A key is a value; the same key gives the same numbers, on every backend bit for bit. Derive a fresh key for each
  * use by `fold`.
+ * @module
  */
 import { checkFinite, checkKey, checkWhole, refuse } from "./arguments.ts";
 
@@ -50,6 +51,7 @@ export class Key {
     return new Key(...threefry2x32(this.k0, this.k1, word >>> 0, typeof data === "number" ? 0 : 1));
   }
 
+  /** The key's two words, for messages. */
   toString(): string {
     return `Key(${this.k0}, ${this.k1})`;
   }

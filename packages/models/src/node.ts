@@ -1,4 +1,7 @@
-/** Models and tokenizers in directories on disk, for Node. */
+/**
+ * Models and tokenizers in directories on disk, for Node.
+ * @module
+ */
 import { directoryFiles, writeFilesAtomic } from "@tiedlora/core/node";
 import { readText } from "@tiedlora/core";
 import type { DecoderConfig } from "./config.ts";

@@ -1,4 +1,7 @@
-/** Neural-network modules, losses, and functions composed of tensors alone. Optimizers are in `@tiedlora/nn/optim`. */
+/**
+ * Neural-network modules, losses, and functions composed of tensors alone. Optimizers are in `@tiedlora/nn/optim`.
+ * @module
+ */
 export * from "./attention.ts";
 export * from "./embedding.ts";
 export * from "./functional/convolution.ts";

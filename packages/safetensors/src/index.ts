@@ -1,4 +1,7 @@
-/** Reading and writing safetensors; the part for Node's file system is the entry point "@tiedlora/safetensors/node". */
+/**
+ * Reading and writing safetensors; the part for Node's file system is the entry point "@tiedlora/safetensors/node".
+ * @module
+ */
 export { decodeF32, decodeTensor, encodeTensor, FILE_OF_DTYPE, type Values } from "./convert.ts";
 export {
   allocateArray,

@@ -1,4 +1,7 @@
-/** Files on disk, for Node: read in pieces, written so that a reader sees the old file or the new one, never a part. */
+/**
+ * Files on disk, for Node: read in pieces, written so that a reader sees the old file or the new one, never a part.
+ * @module
+ */
 import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";

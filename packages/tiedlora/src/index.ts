@@ -1,4 +1,7 @@
-/** Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models. */
+/**
+ * Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models.
+ * @module
+ */
 export { adapt, Adapter, adaptersOf, type AdaptOptions, type FactorSelection } from "./adapter/adapter.ts";
 export type { AdapterSet } from "./adapter/adapter-set.ts";
 export type { AttachedAdapter } from "./adapter/attached.ts";

@@ -18,6 +18,7 @@ import { runLoop, type Scope } from "./loop.ts";
 import { BoundsBuffer } from "./memory.ts";
 import { type Precision, PRECISION } from "./precision.ts";
 
+/** A backend that computes error bounds: how far a correct backend may be from the exact result. */
 export class BoundsBackend implements Backend {
   readonly name = "bounds";
   readonly caps: Caps = {

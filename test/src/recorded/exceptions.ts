@@ -9,6 +9,7 @@ export interface RecordedException {
   readonly reason: string;
 }
 
+/** The known cases in which backends differ from what was recorded. */
 export const EXCEPTIONS: readonly RecordedException[] = [
   {
     cases: /^scaledDotProductAttention\/large-scores$/,

@@ -5,6 +5,7 @@
  *   const suite = recorded(() => myDevice(), { backend: "mine" });
  *   for (const { name, run } of suite.cases) test(name, run);
  *   after(() => suite.close());
+ * @module
  */
 import type { Device } from "@tiedlora/core";
 import type { ConformanceCase } from "../suites/context.ts";
@@ -27,6 +28,7 @@ export { OPERATIONS } from "./operations.ts";
 export const recordedCases = (): RecordedCase[] =>
   [ELEMENTWISE, REDUCTIONS, MOVEMENT, PRODUCTS, NETWORKS, GRAPHS, TRAINING].flatMap(parseCases);
 
+/** Which of the recorded cases run, and which of them a backend may fail. */
 export interface RecordedOptions {
   /** What exceptions know the backend by. */
   readonly backend: string;

@@ -1,2 +1,5 @@
-/** Files on disk, for Node. */
+/**
+ * Files on disk, for Node.
+ * @module
+ */
 export * from "@tiedlora/safetensors/node";

@@ -1,4 +1,7 @@
-/** Metrics equal to the reference implementations of their fields; fixed cases are in test/metrics.test.ts. */
+/**
+ * Metrics equal to the reference implementations of their fields; fixed cases are in test/metrics.test.ts.
+ * @module
+ */
 export { bleuOf, type BleuOptions, type BleuScore, corpusBleu, tokenize13a } from "./bleu.ts";
 export { argmax, choiceAccuracy, normalizedChoiceAccuracy } from "./choice.ts";
 export { flexibleNumber, sameNumber, strictNumber } from "./gsm8k.ts";

@@ -91,6 +91,7 @@ function groupOf(runs: readonly RunResult[]): Group {
   };
 }
 
+/** The measure by which runs of this task are compared: its first metric, or the perplexity where it has none. */
 export function measureOf({ test, config }: RunResult): Measure {
   const [name] = Object.keys(test.scores);
   return name === undefined || config.lossOnly
@@ -98,6 +99,7 @@ export function measureOf({ test, config }: RunResult): Measure {
     : { name, higherIsBetter: true };
 }
 
+/** What a run reaches in `measure`. */
 export function qualityOf({ test }: RunResult, { name }: Measure): number {
   return test.scores[name] ?? test.perplexity;
 }

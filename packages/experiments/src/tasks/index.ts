@@ -1,4 +1,7 @@
-/** Tasks: the paper's, read from their data sets' own files, and the toy tasks, which are generated. */
+/**
+ * Tasks: the paper's, read from their data sets' own files, and the toy tasks, which are generated.
+ * @module
+ */
 import { nearest } from "tiedlora/internal";
 import { dialogsum } from "./dialogsum.ts";
 import { e2e } from "./e2e.ts";

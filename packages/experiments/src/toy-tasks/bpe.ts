@@ -6,8 +6,10 @@
 /** GPT-2's pre-tokenizer: contractions, words, numbers and marks, each with the space before it. */
 const PIECES = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
+/** The tokens that stand for no text. */
 export const SPECIAL_TOKENS = { pad: "<pad>", bos: "<s>", eos: "</s>" } as const;
 
+/** A trained byte-pair encoding. */
 export interface Bpe {
   /** Token to id: the special tokens, the 256 bytes, then one token a merge. */
   vocab: Map<string, number>;

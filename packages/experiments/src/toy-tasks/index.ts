@@ -1,4 +1,7 @@
-/** Toy tasks: five small tasks and the text of their world, generated; and the tokenizer trainer behind the base model. */
+/**
+ * Toy tasks: five small tasks and the text of their world, generated; and the tokenizer trainer behind the base model.
+ * @module
+ */
 export { byteAlphabet, type Bpe, SPECIAL_TOKENS, tokenizerFiles, trainBpe } from "./bpe.ts";
 export { hash32, Rng } from "./rng.ts";
 export { corpus, document } from "./stories.ts";

@@ -1,4 +1,7 @@
-/** Optimizers and learning-rate schedules. */
+/**
+ * Optimizers and learning-rate schedules.
+ * @module
+ */
 export * from "./adamw.ts";
 export type { Rule } from "./checks.ts";
 export { Optimizer, type OptimizerOptions } from "./optimizer.ts";

@@ -1,7 +1,5 @@
-/** Source files as pages: numbered lines (#L12), and an anchor for each declaration and member (#Tensor, #Tensor.add). */
-import { extname } from "node:path";
+/** Where a source declares its names: links to `tensor.ts#Tensor.add` lead to the line. */
 import ts from "typescript";
-import { highlight } from "./markdown.ts";
 
 /** The names declared in a file, with the line (from 0) at which each begins, its comment included. */
 export function declarations(file: string, code: string): Map<string, number> {
@@ -29,18 +27,4 @@ export function declarations(file: string, code: string): Map<string, number> {
     }
   }
   return found;
-}
-
-/** The page's content. */
-export function sourcePage(file: string, code: string): string {
-  const anchors = new Map<number, string[]>();
-  const isCode = /\.(ts|mjs|js)$/.test(file);
-  for (const [name, line] of isCode ? declarations(file, code) : [])
-    anchors.set(line, [...(anchors.get(line) ?? []), name]);
-  const lines = highlight(code.trimEnd(), extname(file).slice(1)).split("\n");
-  const numbered = lines.map((line, i) => {
-    const marks = (anchors.get(i) ?? []).map((name) => `<i id="${name}"></i>`).join("");
-    return `${marks}<i class="n" id="L${i + 1}" data-n="${i + 1}"></i>${line}`;
-  });
-  return `<h1 class="path">${file}</h1>\n<pre class="source" tabindex="0"><code>${numbered.join("\n")}</code></pre>\n`;
 }

@@ -1,0 +1,2 @@
+/** Styles, which VitePress bundles. */
+declare module "*.css";

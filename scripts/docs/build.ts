@@ -1,0 +1,34 @@
+/** Builds the site: pages as Markdown into a folder between, HTML from it by VitePress, and a look at every link. */
+import { cpSync, mkdtempSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "vitepress";
+import { writeApi } from "./api.ts";
+import { brokenLinks } from "./links.ts";
+import { guideSidebar, ROOT } from "./navigation.ts";
+import { writePages } from "./pages.ts";
+
+export interface SiteOptions {
+  /** The path below which the site is served, with a slash at both ends: "/" or "/docs/". */
+  readonly base: string;
+  /** Whether an entry point gets API pages; all do by default. */
+  readonly api?: (name: string) => boolean;
+}
+
+/** Writes the site into `folder`, and gives the links that lead nowhere. */
+export async function buildSite(folder: string, { base, api }: SiteOptions): Promise<string[]> {
+  const cache = join(ROOT, ".cache"); // below the root, where VitePress finds its packages
+  mkdirSync(cache, { recursive: true });
+  const pages = mkdtempSync(join(cache, "docs-pages-"));
+  try {
+    cpSync(join(ROOT, "docs/.vitepress"), join(pages, ".vitepress"), { recursive: true });
+    const { sidebars, ...links } = await writeApi(pages, api);
+    writePages(pages, links);
+    const sidebar = { "/": guideSidebar(), ...sidebars };
+    writeFileSync(join(pages, ".vitepress/sidebar.json"), JSON.stringify(sidebar));
+
+    await build(pages, { outDir: folder, base });
+    return brokenLinks(folder, base);
+  } finally {
+    rmSync(pages, { recursive: true, force: true });
+  }
+}
