@@ -277,7 +277,7 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
     source: NO_FILES,
   };
   const config: RunConfig = {
-    ...CONFIGS.at(-1)!, task: "arithmetic", method: "tl6", rank: 2, steps: 6, warmup: 1, batch: 4, seq: 120, lr: 0.05, every: 2,
+    ...CONFIGS.at(-1)!, task: "arithmetic", target: "qkv", method: "tl6", rank: 2, steps: 6, warmup: 1, batch: 4, seq: 120, lr: 0.05, every: 2,
     examples: { train: 12, valid: 4, test: 3 },
   }; // prettier-ignore
   const loss = async (): Promise<number> => model.loss({ inputIds: [[1, 5, 9, 30, 77]] }).item();
