@@ -38,7 +38,7 @@ export interface YamlFile {
 }
 
 /** Characters; far beyond what a person writes. */
-const MAX_LENGTH = 2 ** 20;
+const MAX_LENGTH = 2 ** 16;
 const MAX_DEPTH = 64;
 /** Values of one file, where those that aliases stand for count each time. */
 const MAX_VALUES = 100_000;
