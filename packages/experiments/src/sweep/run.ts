@@ -154,7 +154,12 @@ function encoded(
   );
 }
 
-const SCHEDULES = { constant: optim.constant, linear: optim.linear, cosine: optim.cosine };
+const SCHEDULES = {
+  constant: (lr: number, { warmup }: { readonly warmup: number }): optim.Schedule =>
+    optim.constant(lr, { warmup }),
+  linear: optim.linear,
+  cosine: optim.cosine,
+} as const;
 
 function optimizerOf(adapter: Adapter, config: RunConfig): optim.AdamW {
   const { lr, schedule, warmup, steps, weightDecay, clip } = config;
