@@ -45,7 +45,7 @@ function resultOf(config: RunConfig, score: number): RunResult {
   const { method, rank, seed, task } = config;
   const metric = task === "choice" ? "accuracy" : "ROUGE-L";
   return {
-    id: runId(config), config, trainable: SIZE[`${method} ${rank}`] ?? 0, total: 1000, steps: 4, bestStep: 4,
+    id: runId(config), config, trainable: SIZE[`${method} ${rank}`] ?? (method === BASELINE ? 0 : rank), total: 1000, steps: 4, bestStep: 4,
     curve: [[2, 1], [4, 0.5]], valid: method === BASELINE ? [] : [[2, 1 + seed], [4, 0.5 + seed]],
     test: { count: 10, skipped: 0, loss: 1, perplexity: Math.E, scores: { [metric]: score } },
     samples: [{ prompt: 'He said, "<b>" & went', text: "</script><script>alert(1)</script>", answer: "x" }],
