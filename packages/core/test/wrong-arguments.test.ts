@@ -225,7 +225,6 @@ testAllCovered(
     Device: "made by the functions of the backends",
     Parameter: "made by Parameter.from",
     Key: "made by key",
-    Explanation: "made by explain",
     threefry2x32: "the generator itself, which takes any words",
     sameShape: "compares what are shapes",
     topological: "walks over nodes",
