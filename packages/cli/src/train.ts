@@ -200,17 +200,11 @@ export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, exa
   return Math.max(1, Math.ceil(whole - 1e-9)); // 0.1 epochs of 30 steps are 3.0000000000000004
 }
 
-const RATES = {
-  constant: (lr: number, { warmup }: { warmup: number }): optim.Schedule => optim.constant(lr, { warmup }),
-  linear: optim.linear,
-  cosine: optim.cosine,
-} as const;
-
 function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.AdamW {
   const { lr, schedule, weightDecay, beta1, beta2, clip } = settings;
   const warmup = Math.min(settings.warmup ?? Math.min(50, Math.ceil(steps / 10)), steps);
   return optim.adamW(adapter.parameters(), {
-    lr: RATES[schedule](lr, { warmup, steps }),
+    lr: optim.SCHEDULES[schedule](lr, { warmup, steps }),
     betas: [beta1, beta2],
     weightDecay,
     clipNorm: clip,

@@ -63,7 +63,6 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
   /** Is told of checkpoints that were found damaged, and what is done about it. */
   readonly onNote?: (note: string) => void;
-  /** Is told of each step, and of the evaluation after it. */
   /** Called once, before the first step of a new run: with the evaluation of the model as it is, if examples are held out. */
   readonly onStart?: (evaluation: Evaluation) => void;
   /** Called after every step, with the evaluation where one was due. */

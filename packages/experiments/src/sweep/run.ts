@@ -154,17 +154,10 @@ function encoded(
   );
 }
 
-const SCHEDULES = {
-  constant: (lr: number, { warmup }: { readonly warmup: number }): optim.Schedule =>
-    optim.constant(lr, { warmup }),
-  linear: optim.linear,
-  cosine: optim.cosine,
-} as const;
-
 function optimizerOf(adapter: Adapter, config: RunConfig): optim.AdamW {
   const { lr, schedule, warmup, steps, weightDecay, clip } = config;
   return optim.adamW(adapter.parameters(), {
-    lr: SCHEDULES[schedule](lr, { warmup, steps }),
+    lr: optim.SCHEDULES[schedule](lr, { warmup, steps }),
     betas: [0.9, 0.98],
     weightDecay,
     clipNorm: clip,

@@ -50,3 +50,14 @@ export function linear(lr: number, options: Decay): Schedule {
 export function cosine(lr: number, options: Decay): Schedule {
   return schedule("cosine", lr, options, (progress) => (1 + Math.cos(Math.PI * progress)) / 2);
 }
+
+/** The names of the schedules. */
+export type ScheduleName = "constant" | "linear" | "cosine";
+
+/** Each schedule by its name, from a rate, the steps of its warm-up, and all steps; a constant one takes no notice of those. */
+export const SCHEDULES: {
+  readonly [S in ScheduleName]: (
+    lr: number,
+    options: { readonly warmup: number; readonly steps: number },
+  ) => Schedule;
+} = { constant: (lr, { warmup }) => constant(lr, { warmup }), linear, cosine };
