@@ -116,10 +116,10 @@ export class Workers {
     if (this.done >= ticket) return;
     if (this.waiting++ === 0) this.handles[0]?.keepAlive(true);
     try {
-      while (this.done < ticket) {
+      for (let seen = this.done; seen < ticket; seen = this.done) {
         if (this.failure !== null) throw this.failure;
         this.post();
-        await this.change();
+        await this.change(seen);
       }
     } finally {
       if (--this.waiting === 0) this.handles[0]?.keepAlive(false);
@@ -159,10 +159,9 @@ export class Workers {
     Atomics.notify(this.words, CONTROL.done);
   }
 
-  /** Resolves when `done` may have changed. */
-  private async change(): Promise<void> {
-    const seen = this.finished | 0;
-    const answer = (Atomics as WaitAsync).waitAsync?.(this.words, CONTROL.done, seen);
+  /** Resolves when `done` may no longer be `seen`, the count that the caller decided to wait at. */
+  private async change(seen: number): Promise<void> {
+    const answer = (Atomics as WaitAsync).waitAsync?.(this.words, CONTROL.done, seen | 0);
     await (answer === undefined ? new Promise((resolve) => setTimeout(resolve, 1)) : answer.value);
   }
 

@@ -7,6 +7,7 @@ import { assign, type Device, type DeviceBuffer, full } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import { cpu, CpuBackend } from "../src/index.ts";
+import { CONTROL, CONTROL_BYTES } from "../src/worker-source.ts";
 import { matmulCase } from "./support/calls.ts";
 import { runOn } from "./support/run.ts";
 
@@ -154,6 +155,35 @@ test("a worker that dies during thousands of submissions rejects them all, and p
   await assert.rejects(x.mul(2).matmul(x).sum().item(), /died/);
   device.close();
 });
+
+test(
+  "a waiter wakes although the workers finish while it looks at their progress",
+  { timeout: 60_000 },
+  async (t) => {
+    const backend = new CpuBackend({ threads: 2, inlineNs: 0 });
+    const { call, buffers } = matmulCase({ m: 512, n: 512, k: [512] });
+    const contents = buffers.map(({ length }) => new ArrayBuffer(4 * length));
+    await runOn(backend, [call], contents);
+    // One look at `done` that finds work under way returns what it saw only once that work has ended: the first, the second, ...
+    const load = Atomics.load.bind(Atomics);
+    let [looks, delayed] = [0, 0];
+    t.mock.method(Atomics, "load", (array: Int32Array, at: number): number => {
+      const seen = load(array, at);
+      const isDone = array.buffer.byteLength === CONTROL_BYTES && at === CONTROL.done;
+      if (isDone && seen !== load(array, CONTROL.submitted) && looks-- === 0) {
+        while (load(array, CONTROL.done) !== load(array, CONTROL.submitted));
+        delayed++;
+      }
+      return seen;
+    });
+    for (let n = 0; n < 8; n++) {
+      looks = n;
+      await runOn(backend, [call], contents);
+    }
+    assert.ok(delayed >= 3);
+    backend.close();
+  },
+);
 
 test("more submissions than the queue holds are all carried out, in order", async () => {
   const device = await cpu({ threads: 2, inlineNs: 0 });
