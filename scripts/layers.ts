@@ -43,7 +43,6 @@ export const LAYERS: readonly Layer[] = [
 
 /** Entry points of a package that only some of its users may import. */
 export const PRIVATE_ENTRIES: Readonly<Record<string, readonly string[]>> = {
-  "@tiedlora/kernels/planner": ["@tiedlora/core"],
   "@tiedlora/core/extend": ["@tiedlora/nn"],
   "tiedlora/internal": ["@tiedlora/experiments", "@tiedlora/cli"],
 };

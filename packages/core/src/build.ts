@@ -5,8 +5,8 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
-import type { ActivationOp, Attrs, Op, Range, Replay, Shape, Storage } from "./node.ts";
-import { isOp, Node, NONE, REDUCE_KIND } from "./node.ts";
+import type { ActivationOp, Attrs, Op, Range, Replay, Shape, Storage } from "./graph.ts";
+import { isOp, Node, NONE, REDUCE_KIND } from "./graph.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 
 // --- leaves

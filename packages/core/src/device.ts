@@ -3,7 +3,7 @@ import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora
 import { checkDType, checkNumbers, checkOptions } from "@tiedlora/kernels/arguments";
 import { describeArgument, nestedNumbers } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
-import type { Node, Shape } from "./node.ts";
+import type { Node, Shape } from "./graph.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import { checkShape } from "./shape.ts";
 import { Tensor } from "./tensor.ts";

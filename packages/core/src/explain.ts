@@ -1,7 +1,7 @@
 /** What a graph costs: see `Explanation`. */
 import { costOf, Explanation } from "@tiedlora/kernels";
 import { refuse } from "@tiedlora/kernels/arguments";
-import { isOp } from "./node.ts";
+import { isOp } from "./graph.ts";
 import { planFor, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
 import type { Tensor } from "./tensor.ts";

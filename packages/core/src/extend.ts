@@ -4,7 +4,7 @@
  */
 export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
-export { isOp, touch } from "./node.ts";
+export { isOp, touch } from "./graph.ts";
 export type { Update } from "./plan.ts";
 export { broadcastShapes, checkShape, show } from "./shape.ts";
 export { checkTensors, deviceOf, execute } from "./tensor.ts";

@@ -6,7 +6,7 @@ export * from "@tiedlora/kernels";
 export * from "@tiedlora/safetensors";
 export { Device, type DeviceOptions, type NestedArray, reference, type TensorOptions } from "./device.ts";
 export { explain, type Traced } from "./explain.ts";
-export { Node, type Attrs, type Op, type Range, type Shape, type Storage, topological } from "./node.ts";
+export { Node, type Attrs, type Op, type Range, type Shape, type Storage, topological } from "./graph.ts";
 export { assign, checkMask, Parameter } from "./parameter.ts";
 export * as random from "./random.ts";
 export { Key, key, normalArray, permutation, uniformArray } from "./random.ts";

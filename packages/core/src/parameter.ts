@@ -3,7 +3,7 @@ import { type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels"
 import { checkDType, checkNumbers, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
 import { Device } from "./device.ts";
-import { type Node, type Shape, type Storage, touch } from "./node.ts";
+import { type Node, type Shape, type Storage, touch } from "./graph.ts";
 import { checkShape, product, sameShape, show } from "./shape.ts";
 import { checkTensors, deviceOf, execute, Tensor } from "./tensor.ts";
 

@@ -3,12 +3,12 @@
  * structure finds its plan by key, and then only buffers and scalars are put in.
  */
 import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
-import { bytesOf } from "./fuse/storage.ts";
-import { type Node, type Storage, topological, touch } from "./node.ts";
-import { assemble, type Layout } from "./assemble.ts";
-import { lower } from "./lower.ts";
-import { rewrite } from "./lower/rewrite.ts";
-import { trace, type Trace } from "./key.ts";
+import { bytesOf } from "./compile/stored.ts";
+import { type Node, type Storage, topological, touch } from "./graph.ts";
+import { assemble, type Layout } from "./compile/assemble.ts";
+import { lower } from "./compile/lower.ts";
+import { rewrite } from "./compile/rewrite.ts";
+import { trace, type Trace } from "./trace.ts";
 import type { Runtime } from "./runtime.ts";
 import { show } from "./shape.ts";
 

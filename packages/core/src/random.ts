@@ -2,7 +2,7 @@
 import { checkKey, checkNumber } from "@tiedlora/kernels/arguments";
 import type { Key } from "@tiedlora/kernels/random";
 import * as build from "./build.ts";
-import type { Node, Shape } from "./node.ts";
+import type { Node, Shape } from "./graph.ts";
 import { checkShape } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 

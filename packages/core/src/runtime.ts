@@ -3,7 +3,7 @@
  * order of submission, also while a program is still being compiled.
  */
 import { type Backend, type DeviceBuffer, ReferenceBackend } from "@tiedlora/kernels";
-import type { Node, Storage } from "./node.ts";
+import type { Node, Storage } from "./graph.ts";
 import type { Plan } from "./plan.ts";
 
 export interface RuntimeOptions {

@@ -1,7 +1,7 @@
-/** Shapes: sizes, broadcasting, axis checking. Strided views are in `@tiedlora/kernels/planner`. */
+/** Shapes: sizes, broadcasting, axis checking. Strided views are in `compile/views.ts`. */
 import { product } from "@tiedlora/kernels";
 import { describeArgument, refuse } from "@tiedlora/kernels/arguments";
-import type { Shape } from "./node.ts";
+import type { Shape } from "./graph.ts";
 
 export { product };
 

@@ -17,7 +17,7 @@ import {
   settle,
   type Storage,
   updatesSoFar,
-} from "./node.ts";
+} from "./graph.ts";
 import { logAddExp } from "./ops/activations.ts";
 import * as indexing from "./ops/indexing.ts";
 import { concat as concatNodes } from "./ops/joining.ts";

@@ -8,4 +8,5 @@ export * from "./dtype.ts";
 export { Explanation, type StepCost } from "./explanation.ts";
 export * from "./kernel.ts";
 export { ReferenceBackend, runStep } from "./reference.ts";
+export { reduceIdentity } from "./reference/arithmetic.ts";
 export { product } from "./shape.ts";

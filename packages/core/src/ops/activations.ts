@@ -7,7 +7,7 @@ import { computeType } from "@tiedlora/kernels";
 import { add, binary, cast, constant, div, mul, needFloat, neg, not, scalar, scale } from "../build.ts";
 import { square, sub, unary, where } from "../build.ts";
 import { derivative } from "../grad.ts";
-import type { ActivationOp, Node } from "../node.ts";
+import type { ActivationOp, Node } from "../graph.ts";
 
 const number = (x: Node, value: number): Node => constant(value, x.dtype);
 const wide = (x: Node): Node => cast(x, computeType(x.dtype));

@@ -4,7 +4,7 @@
  */
 import { add, binary, broadcastTo, constant, div, iota, matmul, mul, reduce, reshape } from "../build.ts";
 import { scale, sub, sum, swapLast, unary, where } from "../build.ts";
-import type { Attrs, Node, Shape } from "../node.ts";
+import type { Attrs, Node, Shape } from "../graph.ts";
 
 interface Grouped {
   readonly q: Node; // [batch, kvHeads, group, q, d]

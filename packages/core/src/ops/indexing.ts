@@ -2,7 +2,7 @@
 import { computeType, type DType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, gather, iota, mul, reshape } from "../build.ts";
 import { scatterAdd, where, within } from "../build.ts";
-import type { Node, Range, Shape } from "../node.ts";
+import type { Node, Range, Shape } from "../graph.ts";
 import { product, sameShape, show } from "../shape.ts";
 
 /** Ranges that take all of `shape` but [start, start + length) along one axis. */

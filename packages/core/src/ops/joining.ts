@@ -3,7 +3,7 @@
  * slices are. Few parts are zeros with additions, which fuse with everything; many are copied, each once.
  */
 import { add, binary, cast, fill, pad } from "../build.ts";
-import { isOp, Node } from "../node.ts";
+import { isOp, Node } from "../graph.ts";
 import { show } from "../shape.ts";
 
 /** Up to so many parts it is cheaper to look for an element in all of them than to keep them in memory. */

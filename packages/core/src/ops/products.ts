@@ -1,6 +1,6 @@
 /** The matrix product as NumPy and PyTorch know it: of vectors too, and of a matrix with all leading axes at once. */
 import { matmul, reshape } from "../build.ts";
-import type { Node } from "../node.ts";
+import type { Node } from "../graph.ts";
 import { product, show } from "../shape.ts";
 
 /**

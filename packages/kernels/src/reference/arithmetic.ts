@@ -89,7 +89,7 @@ export const BINARY: { readonly [T in ComputeType]: { readonly [K in BinaryOp]: 
 };
 
 /** The value a reduction starts from, which is also its result over nothing. */
-export function identity(kind: ReduceOp, dtype: ComputeType): number {
+export function reduceIdentity(kind: ReduceOp, dtype: ComputeType): number {
   if (kind === "sum") return 0;
   if (kind === "prod") return 1;
   const [lowest, highest] =

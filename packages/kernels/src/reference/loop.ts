@@ -2,7 +2,7 @@
 import { roundTo } from "../dtype.ts";
 import type { Epilogue, Instr, LoopKernel, Operand, Store } from "../kernel.ts";
 import { product } from "../shape.ts";
-import { BINARY, FOLD, identity, UNARY } from "./arithmetic.ts";
+import { BINARY, FOLD, reduceIdentity, UNARY } from "./arithmetic.ts";
 import { convert, elements, type Elements, INVALID, offsets } from "./elements.ts";
 
 /** One operand of a kernel, split into where its rows start and where elements are within a row. */
@@ -101,7 +101,7 @@ class RowEvaluator {
       }
       case "reduce": {
         const fold = BINARY[instr.dtype][FOLD[instr.kind]];
-        let sum = identity(instr.kind, instr.dtype);
+        let sum = reduceIdentity(instr.kind, instr.dtype);
         for (const x of this.#values[instr.a]!) sum = fold(sum, x);
         return void out.fill(sum);
       }

@@ -2,7 +2,7 @@
  * The order of steps: everything after what it needs, updates in place after the last reader of the old value, and
  * otherwise such that few bytes are live at a time.
  */
-import { operandsOfStep, type Step } from "../kernel.ts";
+import { operandsOfStep, type Step } from "@tiedlora/kernels";
 
 /** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
 export interface Work {

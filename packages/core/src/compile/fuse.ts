@@ -1,17 +1,19 @@
 /**
- * Fusion: from nodes to steps. It is decided which nodes are in memory (`fuse/storage.ts`); each of them gets a kernel,
- * which computes all else on the way (`emit/emit.ts`); then kernels are joined, two at a time, as long as one space has
+ * Fusion: from nodes to steps. It is decided which nodes are in memory (`stored.ts`); each of them gets a kernel,
+ * which computes all else on the way (`emit.ts`); then kernels are joined, two at a time, as long as one space has
  * room for both: by the named rules below. With fusion off there is a kernel for every node, and none are joined.
  */
 import type { Backend, LibraryCall, Step } from "@tiedlora/kernels";
-import { commonSpace, epilogueOver, folds, loopKernel, operandAt, pattern } from "@tiedlora/kernels/planner";
-import { points, rows, type Space, type Work } from "@tiedlora/kernels/planner";
-import { emit, type Emitted, type Memory } from "./emit/emit.ts";
-import { isLibrary, isMemory, type LibraryNode } from "./emit/kinds.ts";
-import { libraryCall, outputOperand, resultShapes, type View, viewOf } from "./emit/library.ts";
-import { chooseStored, LARGEST } from "./fuse/storage.ts";
-import { isOp, isReduction, Node } from "./node.ts";
-import { product } from "./shape.ts";
+import { isOp, isReduction, Node } from "../graph.ts";
+import { product } from "../shape.ts";
+import { epilogueOver, loopKernel } from "./canonical.ts";
+import { emit, type Emitted, type Memory } from "./emit.ts";
+import { isLibrary, isMemory, type LibraryNode } from "./kinds.ts";
+import { libraryCall, outputOperand, resultShapes, type View, viewOf } from "./library.ts";
+import type { Work } from "./order.ts";
+import { commonSpace, folds, pattern, points, rows, type Space } from "./space.ts";
+import { chooseStored, LARGEST } from "./stored.ts";
+import { operandAt } from "./views.ts";
 
 export interface FuseOptions {
   readonly roots: ReadonlySet<Node>;

@@ -2,7 +2,7 @@
  * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
  * writes over an operand that nobody reads later.
  */
-import { type Operand, operandsOfStep, type Step, type View } from "../kernel.ts";
+import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
 
 /** Where each temporary goes, and how large the slots are. */
 export interface Slots {

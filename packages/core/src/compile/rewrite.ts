@@ -1,10 +1,10 @@
 /** Rewrites of a lowered graph to an equal one that takes fewer steps. Every rule is a function of a node with rewritten inputs. */
 import type { Backend } from "@tiedlora/kernels";
 import { mul, permute, reshape } from "../build.ts";
-import { plainCall } from "../emit/library.ts";
-import { uniformElement } from "../emit/emit.ts";
-import { isOp, Node, topological, withInputs } from "../node.ts";
+import { isOp, Node, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
+import { uniformElement } from "./emit.ts";
+import { plainCall } from "./library.ts";
 
 /** Rewrites the graph of `roots`. */
 export function rewrite(roots: readonly Node[], backend: Backend): Node[] {

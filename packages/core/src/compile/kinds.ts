@@ -1,8 +1,7 @@
 /** Kinds of nodes, as fusion sees them; and how a read of movement becomes a read of what it shows. */
 import type { LibraryCall } from "@tiedlora/kernels";
-import type { Access, Affine, Split } from "@tiedlora/kernels/planner";
-import { regroup, scaled, throughPad, zero } from "@tiedlora/kernels/planner";
-import { isOp, type Node, type Op, type Shape } from "../node.ts";
+import { isOp, type Node, type Op, type Shape } from "../graph.ts";
+import { type Access, type Affine, regroup, scaled, type Split, throughPad, zero } from "./views.ts";
 
 type LibraryOp = LibraryCall["name"];
 export type LibraryNode = Node<LibraryOp>;

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DType } from "@tiedlora/core";
 import * as build from "../src/build.ts";
-import { trace } from "../src/key.ts";
-import type { Node } from "../src/node.ts";
+import { trace } from "../src/trace.ts";
+import type { Node } from "../src/graph.ts";
 
 const data = (shape: readonly number[], dtype: DType = "f32"): Node => {
   const Values = dtype === "i32" ? Int32Array : Float32Array;

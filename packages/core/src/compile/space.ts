@@ -1,6 +1,6 @@
 /** The iteration space of a kernel: the elements of its largest values in row-major order, of which reductions fold some axes. */
-import { product } from "../shape.ts";
-import type { Split } from "./affine.ts";
+import { product } from "@tiedlora/kernels";
+import type { Split } from "./views.ts";
 
 export interface Space {
   readonly extents: readonly number[];

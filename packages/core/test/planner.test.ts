@@ -1,11 +1,16 @@
 /** What a planner makes programs with: views, canonical kernels, the order of steps and their memory. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { LoopKernel, Operand } from "../src/index.ts";
-import { type Access, type Affine, identityAccess, linearize, regroup } from "../src/planner/index.ts";
-import { assignSlots, contiguousStrides, loopKernel, operandAt } from "../src/planner/index.ts";
-import { runsAfter, schedule, sharesViews, split, throughPad, type Work } from "../src/planner/index.ts";
-import { dense } from "./support.ts";
+import type { LoopKernel, Operand } from "@tiedlora/kernels";
+import { loopKernel } from "../src/compile/canonical.ts";
+import { assignSlots, sharesViews } from "../src/compile/memory.ts";
+import { runsAfter, schedule, type Work } from "../src/compile/order.ts";
+import { split } from "../src/compile/space.ts";
+import { type Access, type Affine, contiguousStrides, identityAccess } from "../src/compile/views.ts";
+import { linearize, operandAt, regroup, throughPad } from "../src/compile/views.ts";
+
+const dense = (buffer: number, shape: readonly number[]): Operand =>
+  operandAt(shape, "f32", identityAccess(shape), buffer);
 
 /** All points of a space, in row-major order. */
 function points(extents: readonly number[]): number[][] {

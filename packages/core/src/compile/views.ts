@@ -2,8 +2,7 @@
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
  * the point, and the strided operand that comes of it. What is not affine says how the space would have to be split.
  */
-import type { DType } from "../dtype.ts";
-import type { Operand } from "../kernel.ts";
+import type { DType, Operand } from "@tiedlora/kernels";
 
 type Shape = readonly number[];
 

@@ -1,9 +1,9 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
 import type { DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
-import { contiguousStrides, identityAccess, operandAt } from "@tiedlora/kernels/planner";
-import { type Attrs, isOp, type Node, type Shape } from "../node.ts";
+import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
 import type { Memory } from "./emit.ts";
 import { isMovement, isValue, type LibraryNode, pushThrough } from "./kinds.ts";
+import { contiguousStrides, identityAccess, operandAt } from "./views.ts";
 
 /** The shapes of all results, in the order of the call's outputs. */
 export function resultShapes(node: LibraryNode): readonly Shape[] {

@@ -1,12 +1,11 @@
 /** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
-import type { Backend, BufferSpec, Program } from "@tiedlora/kernels";
-import { mapBuffers } from "@tiedlora/kernels";
-import { assignSlots, runsAfter, schedule, sharesViews } from "@tiedlora/kernels/planner";
-import { type Uses, usesOf, type Work } from "@tiedlora/kernels/planner";
+import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlora/kernels";
+import { isOp, Node, type Storage, topological } from "../graph.ts";
+import { product } from "../shape.ts";
 import { fuse, type Fused } from "./fuse.ts";
-import { bytesOf } from "./fuse/storage.ts";
-import { isOp, Node, type Storage, topological } from "./node.ts";
-import { product } from "./shape.ts";
+import { assignSlots, sharesViews } from "./memory.ts";
+import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
+import { bytesOf } from "./stored.ts";
 
 export interface Source {
   readonly roots: readonly Node[];

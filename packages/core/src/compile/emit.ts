@@ -4,12 +4,12 @@
  */
 import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
-import type { Access, Affine, Space, Split } from "@tiedlora/kernels/planner";
-import { folds, identityAccess, operandAt, points, regroup, sameAccess } from "@tiedlora/kernels/planner";
-import { scaled, split, zero } from "@tiedlora/kernels/planner";
-import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../node.ts";
+import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
 import { isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";
+import { folds, points, type Space, split } from "./space.ts";
+import type { Access, Affine, Split } from "./views.ts";
+import { identityAccess, operandAt, regroup, sameAccess, scaled, zero } from "./views.ts";
 
 /** What emission has to know of the whole program. */
 export interface Memory {

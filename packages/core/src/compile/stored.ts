@@ -1,8 +1,8 @@
 /** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
 import { type Backend, BYTES } from "@tiedlora/kernels";
-import { isOp, isReduction, type Node, type Op } from "../node.ts";
+import { isOp, isReduction, type Node, type Op } from "../graph.ts";
 import { product } from "../shape.ts";
-import { isMemory, isMovement, isValue, piecesOf, underMovement } from "../emit/kinds.ts";
+import { isMemory, isMovement, isValue, piecesOf, underMovement } from "./kinds.ts";
 
 export const bytesOf = (node: Node): number => product(node.shape) * BYTES[node.dtype];
 

@@ -1,6 +1,6 @@
 /** The form of loop kernels that backends see: outer axes first, and neighbours that every operand walks as one merged. */
-import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "../kernel.ts";
-import { product } from "../shape.ts";
+import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "@tiedlora/kernels";
+import { product } from "@tiedlora/kernels";
 import type { Space } from "./space.ts";
 
 /** A kernel over the axes of its space, inner and outer ones in any order. */

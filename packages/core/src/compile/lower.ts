@@ -2,16 +2,15 @@
  * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty is no
  * work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
  */
-import { type Backend, computeType, isFloat } from "@tiedlora/kernels";
-import { identity } from "@tiedlora/kernels/planner";
-import * as build from "./build.ts";
-import { type Attrs, isOp, isReduction, Node, REDUCE_KIND, type Shape } from "./node.ts";
-import { topological, withInputs } from "./node.ts";
-import { isLibrary, isMovement, type LibraryNode } from "./emit/kinds.ts";
-import { plainCall, resultShapes } from "./emit/library.ts";
-import { composeAttention, composeAttentionGrad } from "./ops/attention.ts";
-import { composeActivation, isActivation, power } from "./ops/activations.ts";
-import { product, sameShape } from "./shape.ts";
+import { type Backend, computeType, reduceIdentity, isFloat } from "@tiedlora/kernels";
+import * as build from "../build.ts";
+import type { Attrs, Shape } from "../graph.ts";
+import { isOp, isReduction, Node, REDUCE_KIND, topological, withInputs } from "../graph.ts";
+import { composeActivation, isActivation, power } from "../ops/activations.ts";
+import { composeAttention, composeAttentionGrad } from "../ops/attention.ts";
+import { product, sameShape } from "../shape.ts";
+import { isLibrary, isMovement, type LibraryNode } from "./kinds.ts";
+import { plainCall, resultShapes } from "./library.ts";
 
 export interface Lowered {
   /** What became of the roots, in their order. */
@@ -76,7 +75,7 @@ class Lowering {
     if (product(node.shape) === 0) return this.#unify(emptyOf(node));
     if (isReduction(node)) {
       if (product(input.shape) === 0)
-        return this.#fill(identity(REDUCE_KIND[node.op], computeType(node.dtype)), node);
+        return this.#fill(reduceIdentity(REDUCE_KIND[node.op], computeType(node.dtype)), node);
       return sameShape(input.shape, node.shape) ? input : this.#unify(node);
     }
     if (isOp(node, "pad") && product(input.shape) === 0) return this.#fill(0, node);
