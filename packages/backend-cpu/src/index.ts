@@ -3,10 +3,10 @@
  * @module
  */
 import { Device, type DeviceOptions } from "@tiedlora/core";
-import { type CpuBackendOptions, createCpuBackend } from "./backend.ts";
+import { type CpuBackendOptions, createCpuBackend } from "./device/backend.ts";
 
-export { CpuBackend, createCpuBackend, type CpuBackendOptions } from "./backend.ts";
-export type { KernelTime } from "./profile.ts";
+export { CpuBackend, createCpuBackend, type CpuBackendOptions } from "./device/backend.ts";
+export type { KernelTime } from "./device/profile.ts";
 
 /** A device that computes on this machine's cores. `threads: 1` stays on the calling thread. */
 export async function cpu(options: CpuBackendOptions & DeviceOptions = {}): Promise<Device> {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Allocator } from "../src/allocator.ts";
+import { Allocator } from "../src/device/allocator.ts";
 
 const LIMIT = 1 << 20;
 /** Blocks start on cache lines. */

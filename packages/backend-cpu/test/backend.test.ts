@@ -7,7 +7,7 @@ import { assign, type Device, type DeviceBuffer, full } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import { cpu, CpuBackend } from "../src/index.ts";
-import { CONTROL, CONTROL_BYTES } from "../src/worker-source.ts";
+import { CONTROL, CONTROL_BYTES } from "../src/device/worker-source.ts";
 import { matmulCase } from "./support/calls.ts";
 import { runOn } from "./support/run.ts";
 

@@ -1,7 +1,7 @@
 /** Loop kernels: any valid kernel gives what the reference gives. */
 import { test } from "node:test";
 import fc from "fast-check";
-import { CpuBackend } from "../src/backend.ts";
+import { CpuBackend } from "../src/device/backend.ts";
 import { kernelCase } from "./support/kernels.ts";
 import { assertSameAsReference } from "./support/run.ts";
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { LoopKernel, UnaryOp } from "@tiedlora/kernels";
-import { CpuBackend } from "../src/backend.ts";
+import { CpuBackend } from "../src/device/backend.ts";
 import { denseOperand, runOn } from "./support/run.ts";
 
 const backend = new CpuBackend({ threads: 1 });

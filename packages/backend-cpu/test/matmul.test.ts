@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import fc from "fast-check";
-import { CpuBackend } from "../src/backend.ts";
+import { CpuBackend } from "../src/device/backend.ts";
 import { matmulCase, type MatmulShape } from "./support/calls.ts";
 import { assertSameAsReference, runOn } from "./support/run.ts";
 

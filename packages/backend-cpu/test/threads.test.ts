@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { BYTES, type LoopKernel, type Step } from "@tiedlora/kernels";
-import { CpuBackend } from "../src/backend.ts";
+import { CpuBackend } from "../src/device/backend.ts";
 import { attentionCase, attentionGradCase, matmulCase, Operands } from "./support/calls.ts";
 import { assertSameAsReference, denseOperand, fill, runOn, type TestBuffer } from "./support/run.ts";
 

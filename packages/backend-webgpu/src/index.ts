@@ -3,10 +3,10 @@
  * @module
  */
 import { Device, type DeviceOptions } from "@tiedlora/core";
-import { createWebGpuBackend } from "./backend.ts";
-import type { OpenOptions } from "./open.ts";
+import { createWebGpuBackend } from "./device/backend.ts";
+import type { OpenOptions } from "./device/open.ts";
 
-export { createWebGpuBackend, WebGpuBackend } from "./backend.ts";
+export { createWebGpuBackend, WebGpuBackend } from "./device/backend.ts";
 export {
   DeviceClosedError,
   DeviceLostError,
@@ -16,8 +16,8 @@ export {
   ShaderError,
   WebGpuError,
 } from "./errors.ts";
-export { type AdapterInfo, adapters, type OpenOptions } from "./open.ts";
-export type { KernelTime } from "./profile.ts";
+export { type AdapterInfo, adapters, type OpenOptions } from "./device/open.ts";
+export type { KernelTime } from "./device/profile.ts";
 
 /** A device on a GPU. Throws NoAdapterError, which says how to get an adapter, where there is none. */
 export async function webgpu(options: OpenOptions & DeviceOptions = {}): Promise<Device> {

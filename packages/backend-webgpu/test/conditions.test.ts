@@ -13,8 +13,8 @@ import {
   type ProgramCase,
   property,
 } from "../../../test/src/index.ts";
-import { lowerProgram } from "../src/lower.ts";
-import type { Target } from "../src/wgsl/target.ts";
+import { lowerProgram } from "../src/codegen/lower.ts";
+import type { Target } from "../src/codegen/target.ts";
 import { CARD, DEFAULT_LIMITS, SOFTWARE } from "./support/dry.ts";
 
 const DTYPES = new Set(["f32", "f16", "bf16", "i32", "u32", "bool"] as const);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Device, type Tensor } from "@tiedlora/core";
 import { type Method, prepare } from "../../../bench/workloads.ts";
-import type { Kernel, Target } from "../src/wgsl/target.ts";
+import type { Kernel, Target } from "../src/codegen/target.ts";
 import { CARD, DEFAULT_LIMITS, DryBackend, SOFTWARE } from "./support/dry.ts";
 
 const TARGETS: { readonly [name: string]: Target } = {

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { WebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device, type DType, reference, type Tensor } from "@tiedlora/core";
 import { skipF16 as skip } from "../../../test/support/gpu.ts";
-import type { Kernel, MatrixShape } from "../src/wgsl/target.ts";
+import type { Kernel, MatrixShape } from "../src/codegen/target.ts";
 import { CARD, DryBackend } from "./support/dry.ts";
 import { emulatedGpu } from "./support/matrices.ts";
 

@@ -14,7 +14,7 @@ import {
 } from "@tiedlora/backend-webgpu";
 import { Device, type DeviceBuffer, type Instr, type Operand, type Program } from "@tiedlora/core";
 import { skip } from "../../../test/support/gpu.ts";
-import { PipelineCache } from "../src/pipelines.ts";
+import { PipelineCache } from "../src/device/pipelines.ts";
 
 /** Anything here that takes longer hangs. */
 const options = { skip, timeout: 120_000 };

@@ -4,8 +4,8 @@ import { test } from "node:test";
 import { createWebGpuBackend, WebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device, key, type Tensor, uniformArray } from "@tiedlora/core";
 import { skip } from "../../../test/support/gpu.ts";
-import { openGpu } from "../src/open.ts";
-import { tileName, TILES } from "../src/wgsl/tiles.ts";
+import { openGpu } from "../src/device/open.ts";
+import { tileName, TILES } from "../src/codegen/matmul/tiles.ts";
 
 const draw = (device: Device, shape: readonly number[], seed: number): Tensor =>
   device.tensor(uniformArray(key(seed), shape.reduce((a, n) => a * n), -1, 1), { shape }); // prettier-ignore

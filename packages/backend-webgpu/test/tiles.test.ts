@@ -1,9 +1,15 @@
 /** Which tile a product is cut into: by rule, or by a measurement, here with a clock that is made up. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { productProgram } from "../src/example.ts";
-import { type TileBenchmark, exampleOf, fastestTile, kindsOf, tilesFor } from "../src/tile-benchmark.ts";
-import type { Target } from "../src/wgsl/target.ts";
+import { productProgram } from "../src/device/example.ts";
+import {
+  type TileBenchmark,
+  exampleOf,
+  fastestTile,
+  kindsOf,
+  tilesFor,
+} from "../src/device/tile-benchmark.ts";
+import type { Target } from "../src/codegen/target.ts";
 import {
   chooseTile,
   type Extent,
@@ -13,7 +19,7 @@ import {
   tileByRule,
   tileName,
   TILES,
-} from "../src/wgsl/tiles.ts";
+} from "../src/codegen/matmul/tiles.ts";
 import { CARD, DEFAULT_LIMITS } from "./support/dry.ts";
 
 const LARGE = { rows: 1024, columns: 2048, depth: 512, batches: 1 };

@@ -1,8 +1,8 @@
 /** A backend that renders every program for a given device and runs none: to look at kernels without a GPU. */
 import type { Backend, DeviceBuffer, Executable, LibraryCall, Program } from "@tiedlora/kernels";
-import { lowerProgram } from "../../src/lower.ts";
-import { isRendered } from "../../src/wgsl/library.ts";
-import type { Kernel, Target } from "../../src/wgsl/target.ts";
+import { lowerProgram } from "../../src/codegen/lower.ts";
+import { isRendered } from "../../src/codegen/library.ts";
+import type { Kernel, Target } from "../../src/codegen/target.ts";
 
 /** What WebGPU guarantees everywhere. */
 export const DEFAULT_LIMITS: Target = {

@@ -2,8 +2,8 @@
  * Subgroup matrices without the hardware: the kernels that use them, rewritten to do by loops what the extension does, so
  * that everything around them runs on any device.
  */
-import { openGpu, type Gpu, type OpenOptions } from "../../src/open.ts";
-import type { MatrixShape } from "../../src/wgsl/target.ts";
+import { openGpu, type Gpu, type OpenOptions } from "../../src/device/open.ts";
+import type { MatrixShape } from "../../src/codegen/target.ts";
 
 /** A device whose subgroups multiply matrices of this shape; `spoil` changes the rewritten kernels. */
 export async function emulatedGpu(

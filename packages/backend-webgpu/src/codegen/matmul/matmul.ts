@@ -11,17 +11,17 @@ import {
   product,
   type View,
 } from "@tiedlora/kernels";
-import { allOf, type Width, wgslType } from "./arithmetic.ts";
-import { address, Bindings, condition, modeOf, type Use } from "./bindings.ts";
-import { BodyWriter, usesOf } from "./body.ts";
-import { assemble, type Entry } from "./entry.ts";
-import { Helpers } from "./helpers.ts";
-import { renderLoop } from "./loop.ts";
-import { matrixKernel, suitsMatrix } from "./matmul-matrix.ts";
-import { subgroupKernel } from "./matmul-subgroup.ts";
-import { tiledKernel } from "./matmul-tiled.ts";
-import { axisToSplit, narrowView, wantsSplit } from "./space.ts";
-import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
+import { allOf, type Width, wgslType } from "../arithmetic.ts";
+import { address, Bindings, condition, modeOf, type Use } from "../bindings.ts";
+import { BodyWriter, usesOf } from "../body.ts";
+import { assemble, type Entry } from "../entry.ts";
+import { Helpers } from "../helpers.ts";
+import { renderLoop } from "../loop.ts";
+import { matrixKernel, suitsMatrix } from "./matrix.ts";
+import { subgroupKernel } from "./subgroup.ts";
+import { tiledKernel } from "./tiled.ts";
+import { axisToSplit, narrowView, wantsSplit } from "../space.ts";
+import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 

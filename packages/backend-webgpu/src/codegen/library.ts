@@ -2,8 +2,8 @@
 import type { LibraryCall } from "@tiedlora/kernels";
 import { isAttentionRendered, renderAttention, renderAttentionGrad } from "./attention.ts";
 import type { Buffers } from "./buffers.ts";
-import { renderMatmul } from "./matmul.ts";
-import { renderGather, renderScatterAdd } from "./rows.ts";
+import { renderMatmul } from "./matmul/matmul.ts";
+import { renderGather, renderScatterAdd } from "./indexing.ts";
 import type { Kernel, Target } from "./target.ts";
 
 /** Whether this call has a kernel of its own. */

@@ -1,8 +1,8 @@
 /** A compiled program in the backend's memory: its descriptor for the workers, its frames, its run on this thread. */
 import type { BufferSpec, Program, Step } from "@tiedlora/kernels";
 import type { Heap } from "./heap.ts";
-import type { CompiledProgram } from "./program.ts";
-import { exportName, GEMM_MODULE } from "./program.ts";
+import type { CompiledProgram } from "../codegen/program.ts";
+import { exportName, GEMM_MODULE } from "../codegen/program.ts";
 import type { Recorder } from "./profile.ts";
 import { DESCRIPTOR } from "./worker-source.ts";
 

@@ -4,7 +4,7 @@
  * rows l, l + S, … of the tile, hands each value to all lanes by broadcast, and owns four columns.
  */
 import type { MatmulFrame, Side, Term } from "./matmul.ts";
-import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
+import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
 export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
   const S = target.subgroup;

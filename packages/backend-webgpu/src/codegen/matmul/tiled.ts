@@ -3,7 +3,7 @@
  * small rectangle of the tile in registers.
  */
 import type { MatmulFrame, Side, Term } from "./matmul.ts";
-import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
+import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 import { chooseTile, invocations, type Tile, tileName } from "./tiles.ts";
 
 export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {

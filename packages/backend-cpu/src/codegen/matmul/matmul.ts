@@ -3,18 +3,18 @@
  * by parts of C; k is cut at fixed places, so the parts do not change a bit of the result.
  */
 import { BYTES, type Epilogue, type LoopKernel, type Operand } from "@tiedlora/kernels";
-import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
-import { i32s } from "./assembler.ts";
+import type { Callable, Expr, Fn, Int, Local, Module } from "../assembler.ts";
+import { i32s } from "../assembler.ts";
 import { fitsInPlace, type GemmDType, packRest, type Tile } from "./gemm.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";
-import { i32 } from "./instructions.ts";
-import { LoopEmitter } from "./loops/emit.ts";
-import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
-import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
-import { canonicalise, PRODUCT } from "./loops/nest.ts";
-import { schedule } from "./loops/schedule.ts";
-import type { Grid, Layout, MatmulCall, Problem } from "./matmul-plan.ts";
-import { costOf, gridOf, kBlock, layoutOf, mBlock, problemOf, product } from "./matmul-plan.ts";
+import { i32 } from "../instructions.ts";
+import { LoopEmitter } from "../loops/emit.ts";
+import type { CodegenOptions, StepFunction } from "../loops/kernel.ts";
+import { bufferAddress, STEP_PARAMS } from "../loops/kernel.ts";
+import { canonicalise, PRODUCT } from "../loops/nest.ts";
+import { schedule } from "../loops/schedule.ts";
+import type { Grid, Layout, MatmulCall, Problem } from "./plan.ts";
+import { costOf, gridOf, kBlock, layoutOf, mBlock, problemOf, product } from "./plan.ts";
 
 /** The GEMM core as imported into a program. */
 export interface GemmImports {

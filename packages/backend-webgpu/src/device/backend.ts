@@ -12,9 +12,9 @@ import type {
 } from "@tiedlora/kernels";
 import { multipliesExactly } from "./check.ts";
 import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
-import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "./errors.ts";
+import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "../errors.ts";
 import { type Counters, GpuExecutable, type Host } from "./executable.ts";
-import { lowerProgram } from "./lower.ts";
+import { lowerProgram } from "../codegen/lower.ts";
 import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
@@ -28,9 +28,9 @@ import {
   tilesFor,
 } from "./tile-benchmark.ts";
 import { ErrorScopes } from "./error-scopes.ts";
-import { isRendered } from "./wgsl/library.ts";
-import type { Target } from "./wgsl/target.ts";
-import { kindName, type Tile, tileName } from "./wgsl/tiles.ts";
+import { isRendered } from "../codegen/library.ts";
+import type { Target } from "../codegen/target.ts";
+import { kindName, type Tile, tileName } from "../codegen/matmul/tiles.ts";
 
 const NO_SCALARS = new Float64Array();
 

@@ -3,8 +3,8 @@
  * workgroup memory, sums in f32. Four subgroups share a tile, each with a quarter of it in its matrices.
  */
 import type { MatmulFrame, Term } from "./matmul.ts";
-import { fill } from "./matmul-tiled.ts";
-import { ceilDiv, type Kernel, type MatrixShape, range, type Target } from "./target.ts";
+import { fill } from "./tiled.ts";
+import { ceilDiv, type Kernel, type MatrixShape, range, type Target } from "../target.ts";
 
 /** Rows and columns of the tile, its depth, and the rows and columns of one subgroup. */
 const [TILE, DEPTH, OWN] = [64, 32, 32];

@@ -2,7 +2,7 @@
  * Device memory: buffers by size class, kept for reuse after they are freed, and counted. Reuse needs no fences:
  * queue operations happen in the order of submission, so a new owner's writes come after the old owner's reads.
  */
-import { outOfMemory, tooLarge } from "./errors.ts";
+import { outOfMemory, tooLarge } from "../errors.ts";
 import type { ErrorScopes } from "./error-scopes.ts";
 
 /** One GPU buffer with the identity that bind groups are cached by. */

@@ -8,11 +8,11 @@
  * Rows of A that are contiguous along k can be read where they are instead.
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
-import type { Callable, Expr, Fn, I32s, Int, Local } from "./assembler.ts";
-import { i32s, Module } from "./assembler.ts";
-import { f32, f32x4, i32, memory, v128 } from "./instructions.ts";
-import { loadLanes, loadSplat } from "./loops/access.ts";
-import { VectorMath } from "./math.ts";
+import type { Callable, Expr, Fn, I32s, Int, Local } from "../assembler.ts";
+import { i32s, Module } from "../assembler.ts";
+import { f32, f32x4, i32, memory, v128 } from "../instructions.ts";
+import { loadLanes, loadSplat } from "../loops/access.ts";
+import { VectorMath } from "../math.ts";
 
 /** A register tile of `rows` x 4·`vectors`, and the unrolling over k, which divides 4·`vectors`. */
 export interface Tile {

@@ -1,6 +1,6 @@
 /** Times every kernel by timestamp queries: one compute pass each, so profiled runs are slower than others. */
 import { USAGE } from "./memory.ts";
-import type { Kernel } from "./wgsl/target.ts";
+import type { Kernel } from "../codegen/target.ts";
 
 /** The time that equal kernels took on the device, in all. */
 export interface KernelTime {

@@ -8,10 +8,10 @@ import {
   type DeviceLostError,
   MissingFeatureError,
   NoAdapterError,
-} from "./errors.ts";
+} from "../errors.ts";
 import { isNode, PollBackoff } from "./poll-backoff.ts";
-import { dividesTile } from "./wgsl/matmul-matrix.ts";
-import type { MatmulPrecision, MatrixShape, Target } from "./wgsl/target.ts";
+import { dividesTile } from "../codegen/matmul/matrix.ts";
+import type { MatmulPrecision, MatrixShape, Target } from "../codegen/target.ts";
 
 /** Which GPU is opened, and how much of it is used. */
 export interface OpenOptions {

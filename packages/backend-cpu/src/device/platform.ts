@@ -2,9 +2,9 @@
  * What the place we run in offers: threads, relaxed SIMD, sharing of memory. Node's modules are reached at run time, so
  * that the same code loads in a browser.
  */
-import { Module } from "./assembler.ts";
-import type { Tile } from "./gemm.ts";
-import { f32x4, v128 } from "./instructions.ts";
+import { Module } from "../codegen/assembler.ts";
+import type { Tile } from "../codegen/matmul/gemm.ts";
+import { f32x4, v128 } from "../codegen/instructions.ts";
 
 /** A worker that has been given its source. */
 export interface WorkerHandle {

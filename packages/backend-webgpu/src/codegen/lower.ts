@@ -1,10 +1,10 @@
 /** Programs to dispatches: each step becomes one kernel or a few. */
 import type { Program, Step } from "@tiedlora/kernels";
-import { WebGpuError } from "./errors.ts";
-import { Buffers } from "./wgsl/buffers.ts";
-import { renderLibrary } from "./wgsl/library.ts";
-import { renderLoop } from "./wgsl/loop.ts";
-import type { Kernel, Target } from "./wgsl/target.ts";
+import { WebGpuError } from "../errors.ts";
+import { Buffers } from "./buffers.ts";
+import { renderLibrary } from "./library.ts";
+import { renderLoop } from "./loop.ts";
+import type { Kernel, Target } from "./target.ts";
 
 /** The kernels of a program, in order, and the sizes of the buffers that they use besides the program's. */
 export interface Lowered {

@@ -1,6 +1,6 @@
 /** The backend's one WebAssembly memory: views on it, allocation in it, and the account of what is live. */
 import { Allocator } from "./allocator.ts";
-import { MAX_PAGES } from "./assembler.ts";
+import { MAX_PAGES } from "../codegen/assembler.ts";
 
 const PAGE = 65536;
 /** The largest memory of WebAssembly, in bytes. */

@@ -12,15 +12,17 @@ import type {
   LibraryCall,
   Program,
 } from "@tiedlora/kernels";
-import { peakProgram } from "./peak.ts";
-import { ProgramImage } from "./executable.ts";
-import type { Tile } from "./gemm.ts";
-import { gemmModule } from "./gemm.ts";
+import { peakProgram } from "../codegen/peak.ts";
+import { ProgramImage } from "./image.ts";
+import type { Tile } from "../codegen/matmul/gemm.ts";
+import { gemmModule } from "../codegen/matmul/gemm.ts";
+import { CpuBuffer } from "./buffer.ts";
+import { CpuExecutable, type ProgramRunner } from "./executable.ts";
 import { Heap, MAX_BYTES } from "./heap.ts";
 import { canShareMemory, defaultTile, hasRelaxedSimd, parallelism, revectorizes } from "./platform.ts";
 import { whyNoWorkers } from "./platform.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
-import { accelerates, compileProgram } from "./program.ts";
+import { accelerates, compileProgram } from "../codegen/program.ts";
 import { ENTRY } from "./worker-source.ts";
 import { Workers } from "./workers.ts";
 import type { WorkerHandle } from "./platform.ts";
@@ -78,7 +80,7 @@ interface Scratch {
 }
 
 /** Compiles programs to WebAssembly with SIMD, and runs them on threads. Users open it by `cpu()`. */
-export class CpuBackend implements Backend {
+export class CpuBackend implements Backend, ProgramRunner {
   readonly name = "cpu";
   readonly threads: number;
   /** Why it computes on fewer threads than were asked for, or than the machine has; null if it does not. */
@@ -349,92 +351,6 @@ export class CpuBackend implements Backend {
     this.scratch = { address: 0, bytes: 0 };
     const aligned = Math.ceil(bytes / 64) * 64;
     this.scratch = { address: this.heap.allocateForWork(aligned * this.threads), bytes: aligned };
-  }
-}
-
-class CpuBuffer implements DeviceBuffer {
-  readonly bytes: number;
-  readonly address: number;
-  readonly owner: CpuBackend;
-  freed = false;
-
-  constructor(owner: CpuBackend, address: number, bytes: number) {
-    this.owner = owner;
-    this.address = address;
-    this.bytes = bytes;
-  }
-
-  write(data: ArrayBufferView, offset = 0): void {
-    this.check("write", offset, data.byteLength);
-    this.owner.writeBytes(
-      this.address + offset,
-      new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-    );
-  }
-
-  async read(offset = 0, bytes: number = this.bytes - offset): Promise<ArrayBuffer> {
-    this.check("read", offset, bytes);
-    return this.owner.readBytes(this.address + offset, bytes);
-  }
-
-  free(): void {
-    if (this.freed) throw new Error("DeviceBuffer.free: this buffer was freed before; free it once");
-    this.freed = true;
-    this.owner.freeBytes(this.address, this.bytes);
-  }
-
-  private check(what: string, offset: number, bytes: number): void {
-    this.owner.assertOpen();
-    if (this.freed) throw new Error(`DeviceBuffer.${what}: this buffer was freed`);
-    if (offset < 0 || bytes < 0 || offset + bytes > this.bytes) {
-      throw new RangeError(
-        `DeviceBuffer.${what}: bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes} bytes`,
-      );
-    }
-  }
-}
-
-class CpuExecutable implements Executable {
-  readonly tempBytes: number;
-  private readonly owner: CpuBackend;
-  private readonly image: ProgramImage;
-
-  constructor(owner: CpuBackend, image: ProgramImage) {
-    this.owner = owner;
-    this.image = image;
-    this.tempBytes = image.tempBytes;
-  }
-
-  run(inputs: readonly DeviceBuffer[], outputs: readonly DeviceBuffer[], scalars: Float64Array): void {
-    const { specs } = this.image;
-    this.owner.assertOpen();
-    if (scalars.length < this.image.scalars) {
-      throw new RangeError(`run: ${scalars.length} scalars given, ${this.image.scalars} expected`);
-    }
-    let [nextInput, nextOutput] = [0, 0];
-    const addresses = specs.map((spec, i) => {
-      if (spec.kind === "temp") return 0;
-      const buffer = spec.kind === "input" ? inputs[nextInput++] : outputs[nextOutput++];
-      if (!(buffer instanceof CpuBuffer) || buffer.owner !== this.owner || buffer.freed) {
-        throw new TypeError(`run: ${spec.kind} buffer ${i} is missing, freed, or of another device`);
-      }
-      if (buffer.bytes < spec.bytes) {
-        throw new RangeError(
-          `run: ${spec.kind} buffer ${i} has ${buffer.bytes} bytes, ${spec.bytes} expected`,
-        );
-      }
-      return buffer.address;
-    });
-    if (nextInput !== inputs.length || nextOutput !== outputs.length) {
-      throw new RangeError(
-        `run: ${inputs.length} inputs and ${outputs.length} outputs given, ${nextInput} and ${nextOutput} expected`,
-      );
-    }
-    this.owner.run(this.image, addresses, scalars);
-  }
-
-  free(): void {
-    this.owner.forget(this.image);
   }
 }
 

@@ -2,8 +2,8 @@
 import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
 import type { Callable } from "./assembler.ts";
 import { Module } from "./assembler.ts";
-import { compileAttention, compileAttentionGrad } from "./attention.ts";
-import type { GemmDType, Tile } from "./gemm.ts";
+import { compileAttention, compileAttentionGrad } from "./attention/attention.ts";
+import type { GemmDType, Tile } from "./matmul/gemm.ts";
 import {
   BLOCK_NAME,
   BLOCK_PARAMS,
@@ -12,13 +12,13 @@ import {
   IN_PLACE_PARAMS,
   PACK_PARAMS,
   packName,
-} from "./gemm.ts";
+} from "./matmul/gemm.ts";
 import { compileGather, compileScatterAdd } from "./indexing.ts";
 import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
 import { compileLoop, planLoop } from "./loops/kernel.ts";
 import { splitReduction } from "./loops/split.ts";
-import type { GemmImports } from "./matmul.ts";
-import { compileMatmul } from "./matmul.ts";
+import type { GemmImports } from "./matmul/matmul.ts";
+import { compileMatmul } from "./matmul/matmul.ts";
 
 export interface ProgramOptions {
   readonly threads: number;

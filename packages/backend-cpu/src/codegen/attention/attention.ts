@@ -4,14 +4,14 @@
  * whole results, so the number of threads does not change a bit.
  */
 import { type AttentionParams, BYTES, type LibraryCall, type Operand } from "@tiedlora/kernels";
-import type { Callable, Expr, Fn, Int, Local, Module } from "./assembler.ts";
-import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./attention-rows.ts";
-import type { GemmDType, Tile } from "./gemm.ts";
-import { fitsInPlace, packRest, tileColumns } from "./gemm.ts";
-import { i32, memory } from "./instructions.ts";
-import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
-import { bufferAddress, STEP_PARAMS } from "./loops/kernel.ts";
-import type { GemmImports } from "./matmul.ts";
+import type { Callable, Expr, Fn, Int, Local, Module } from "../assembler.ts";
+import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./rows.ts";
+import type { GemmDType, Tile } from "../matmul/gemm.ts";
+import { fitsInPlace, packRest, tileColumns } from "../matmul/gemm.ts";
+import { i32, memory } from "../instructions.ts";
+import type { CodegenOptions, StepFunction } from "../loops/kernel.ts";
+import { bufferAddress, STEP_PARAMS } from "../loops/kernel.ts";
+import type { GemmImports } from "../matmul/matmul.ts";
 
 export type AttentionCall = Extract<LibraryCall, { name: "attention" }>;
 export type AttentionGradCall = Extract<LibraryCall, { name: "attentionGrad" }>;

@@ -1,7 +1,7 @@
 /** The uniform buffer of a program: for each set of scalars that a kernel uses, the header and their values. */
 import type { ComputeType } from "@tiedlora/kernels";
 import { USAGE } from "./memory.ts";
-import { HEADER, type Kernel, type ScalarUse } from "./wgsl/target.ts";
+import { HEADER, type Kernel, type ScalarUse } from "../codegen/target.ts";
 
 const ALIGNMENT = 256; // minUniformBufferOffsetAlignment is at most this
 

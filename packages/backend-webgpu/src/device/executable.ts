@@ -9,7 +9,7 @@ import type { Pipeline } from "./pipelines.ts";
 import type { Recorder } from "./profile.ts";
 import { UniformBlock } from "./uniforms.ts";
 import type { ErrorScopes } from "./error-scopes.ts";
-import type { Kernel } from "./wgsl/target.ts";
+import type { Kernel } from "../codegen/target.ts";
 
 /** Counts of what a backend did so far. */
 export interface Counters {

@@ -3,7 +3,7 @@
  * Everything in this folder is text generation; nothing here talks to a GPU.
  */
 import type { ComputeType } from "@tiedlora/kernels";
-import type { Tile } from "./tiles.ts";
+import type { Tile } from "./matmul/tiles.ts";
 
 /** The type that the factors of a matrix product have when they are multiplied. */
 export type MatmulPrecision = "f32" | "f16";

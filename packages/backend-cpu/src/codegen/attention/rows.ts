@@ -1,11 +1,11 @@
 /** Attention row by row: softmax over a block's scores, its gradient, and copying results out. Panels are f32. */
 import { BYTES, type Operand } from "@tiedlora/kernels";
-import { type Expr, type Fn, i32s, type Int, type Local, type Module } from "./assembler.ts";
+import { type Expr, type Fn, i32s, type Int, type Local, type Module } from "../assembler.ts";
 import type { Geometry } from "./attention.ts";
-import { f32x4, i32, i32x4, memory, v128 } from "./instructions.ts";
-import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";
-import { horizontal } from "./loops/values.ts";
-import { VectorMath } from "./math.ts";
+import { f32x4, i32, i32x4, memory, v128 } from "../instructions.ts";
+import { loadLanes, loadSplat, storeLanes, storeOne } from "../loops/access.ts";
+import { horizontal } from "../loops/values.ts";
+import { VectorMath } from "../math.ts";
 
 /** One row of scores: its address, how many keys the query sees, and the end of whole vectors of them. */
 class Row {

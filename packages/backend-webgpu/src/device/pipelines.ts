@@ -1,6 +1,6 @@
 /** Compute pipelines, compiled in parallel and kept by their WGSL text, and the layouts they share. */
-import { shaderError } from "./errors.ts";
-import type { Kernel } from "./wgsl/target.ts";
+import { shaderError } from "../errors.ts";
+import type { Kernel } from "../codegen/target.ts";
 
 /** A compiled kernel and the layout its bind groups have. */
 export interface Pipeline {

@@ -3,10 +3,10 @@
  * order, without packing. Accumulation is in f32, in an order that depends on shapes alone.
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
-import { type Expr, type Fn, i32s, type Local, type Module } from "./assembler.ts";
-import { f32x4, i32, v128 } from "./instructions.ts";
-import { loadLanes, loadSplat } from "./loops/access.ts";
-import { VectorMath } from "./math.ts";
+import { type Expr, type Fn, i32s, type Local, type Module } from "../assembler.ts";
+import { f32x4, i32, v128 } from "../instructions.ts";
+import { loadLanes, loadSplat } from "../loops/access.ts";
+import { VectorMath } from "../math.ts";
 
 /** With more rows it is faster to pack the matrix: if its rows are contiguous, and if its columns are. */
 const MAX_ROWS = { alongColumns: 6, alongDepth: 8 } as const;
