@@ -13,6 +13,7 @@ const READING = [
   "graph.ts",
   "shape.ts",
   "tensor.ts",
+  "realize.ts",
   "grad.ts",
   "compile/stored.ts",
   "compile/fuse.ts",

@@ -5,9 +5,10 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
-import type { ActivationOp, Attrs, Op, Range, Replay, Shape, Storage } from "./graph.ts";
+import type { ActivationOp, Attrs, Op, Range, Replay, Shape } from "./graph.ts";
 import { isOp, Node, NONE, REDUCE_KIND } from "./graph.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
+import type { Storage } from "./storage.ts";
 
 // --- leaves
 

@@ -4,7 +4,9 @@
  */
 export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
-export { isOp, touch } from "./graph.ts";
+export { isOp } from "./graph.ts";
 export type { Update } from "./plan.ts";
+export { execute } from "./realize.ts";
 export { broadcastShapes, checkShape, show } from "./shape.ts";
-export { checkTensors, deviceOf, execute } from "./tensor.ts";
+export { touch } from "./storage.ts";
+export { checkTensors, deviceOf } from "./tensor.ts";

@@ -7,12 +7,13 @@ import { activation, add, after, attentionGrad, binary, broadcastTo, cast, const
 import { fill, flip, gather, iota, matmul, mul, neg, pad, permute, pick, pow, reduce } from "./build.ts";
 import { reshape, scale, scatterAdd, slice, square, sub, sum, swapLast, unary } from "./build.ts";
 import { unbroadcast, where, within } from "./build.ts";
-import type { ActivationOp, Attrs, Node, Op, Range, Replay, Storage } from "./graph.ts";
-import { checkCurrent, isOp, topological } from "./graph.ts";
+import type { ActivationOp, Attrs, Node, Op, Range, Replay } from "./graph.ts";
+import { isOp, topological } from "./graph.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
 import { narrowRanges } from "./ops/indexing.ts";
 import { total } from "./ops/joining.ts";
 import { inverse, product } from "./shape.ts";
+import { checkCurrent, type Storage } from "./storage.ts";
 
 /**
  * From g = dL/dy to dL/dx for each input x of y = op(x): null where there is none. Of nodes with several results, `results`

@@ -3,41 +3,13 @@
  * graphs to graphs; `plan` turns a graph into a program. Nothing here computes a number.
  */
 import type { BinaryOp, DType, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
-import type { QueuedBuffer } from "./runtime.ts";
+import { BYTES, product } from "@tiedlora/kernels";
+import type { StorageVersion } from "./storage.ts";
 
 /** Lengths of the axes, the slowest first; [] is a single number. */
 export type Shape = readonly number[];
 /** Per axis `[start, stop, step]` with step >= 1. */
 export type Range = readonly [start: number, stop: number, step: number];
-
-/**
- * Memory on a device that outlives a program: parameters, optimizer state, results that somebody asked for.
- * `version` is the time of its last in-place update, so that a stale reader can be told.
- */
-export interface Storage {
-  readonly buffer: QueuedBuffer;
-  version: number;
-  /** For messages: the path of the parameter, or what this memory is. */
-  name: string;
-}
-
-/** Updates of any storage so far: a clock. */
-let updates = 0;
-export const updatesSoFar = (): number => updates;
-
-/** To be called where `storage` gets new content: tensors built on the old one are stale from now on. */
-export function touch(storage: Storage): void {
-  storage.version = ++updates;
-}
-
-/** What is said where such a tensor is read or differentiated. */
-export function checkCurrent({ storage, version }: Attrs["buffer"]): void {
-  if (storage.version === version) return;
-  throw new Error(
-    `${storage.name} has been updated since a tensor was built on its value; ` +
-      `read or differentiate the tensor before the update, or build it again after`,
-  );
-}
 
 interface None {}
 /** The attributes of operations that have none. */
@@ -52,7 +24,7 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
 } & {
   // --- leaves
   /** Device memory as it was at `version`. */
-  readonly buffer: { readonly storage: Storage; readonly version: number };
+  readonly buffer: StorageVersion;
   /** Host memory, uploaded when a program needs it. */
   readonly data: { readonly values: TypedArray };
   /** A number that is part of the program. Shape []. */
@@ -158,6 +130,9 @@ export class Node<K extends Op = Op> {
     this.dtype = dtype;
   }
 }
+
+/** The size of a node's value in memory. */
+export const bytesOf = ({ shape, dtype }: Node): number => product(shape) * BYTES[dtype];
 
 /** Turns `node` into a leaf that holds its computed value. Its gradient is still that of its origin. */
 export function settle(node: Node, leaf: Node<"buffer"> | Node<"data">): void {

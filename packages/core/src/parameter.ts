@@ -2,10 +2,11 @@
 import { type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
 import { checkDType, checkNumbers, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
-import { Device } from "./device.ts";
-import { type Node, type Shape, type Storage, touch } from "./graph.ts";
+import type { Node, Shape } from "./graph.ts";
+import { execute } from "./realize.ts";
 import { checkShape, product, sameShape, show } from "./shape.ts";
-import { checkTensors, deviceOf, execute, Tensor } from "./tensor.ts";
+import { type Storage, touch } from "./storage.ts";
+import { checkTensors, Device, deviceOf, Tensor } from "./tensor.ts";
 
 /**
  * A weight. Tying weights is using one Parameter in several places: its gradient is the sum over all of them, it is
@@ -120,7 +121,7 @@ export function assign(
   if (device)
     execute(
       device,
-      outputs,
+      outputs.map((t) => t.node),
       updates.map(([p, value]) => ({ storage: p.storage, value: value.node })),
     );
 }

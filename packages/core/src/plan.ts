@@ -3,9 +3,10 @@
  * structure finds its plan by key, and then only buffers and scalars are put in.
  */
 import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
-import { bytesOf } from "./compile/stored.ts";
-import { type Node, type Storage, topological, touch } from "./graph.ts";
-import { assemble, type Layout } from "./compile/assemble.ts";
+import { bytesOf, type Node, topological } from "./graph.ts";
+import type { Plan } from "./plan-cache.ts";
+import { type Storage, touch } from "./storage.ts";
+import { assemble } from "./compile/assemble.ts";
 import { lower } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
 import { trace, type Trace } from "./trace.ts";
@@ -21,16 +22,6 @@ export interface Update {
 export interface Submission {
   /** One storage per root, in order. Equal roots share one. */
   readonly outputs: readonly Storage[];
-}
-
-/** A program, and how to put a graph's leaves into it. */
-export interface Plan extends Layout {
-  readonly signature: Int32Array;
-  /** Null when there is nothing to compute. */
-  executable: Executable | null;
-  /** Settled once the executable is there. */
-  ready: Promise<void> | null;
-  tempBytes: number;
 }
 
 /** Computes `roots` and `updates` in one program. Does not wait: reading an output does. */
@@ -113,7 +104,7 @@ export function planFor(
   updates: readonly Update[] = [],
   traced: Trace = trace(roots, updates),
 ): Plan {
-  return runtime.findPlan(traced.hash, traced.signature) ?? compile(runtime, roots, updates, traced);
+  return runtime.plans.find(traced) ?? compile(runtime, roots, updates, traced);
 }
 
 /** The backend's memory behind a storage. Throws where what was to fill it failed. */
@@ -167,10 +158,10 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
     const compiled = backend.compile(plan.program);
     if (compiled instanceof Promise) {
       plan.ready = compiled.then(finish);
-      plan.ready.catch(() => runtime.dropPlan(traced.hash, plan));
+      plan.ready.catch(() => runtime.plans.drop(traced, plan));
     } else finish(compiled);
   }
-  runtime.keepPlan(traced.hash, plan);
+  runtime.plans.keep(traced, plan);
   return plan;
 }
 

@@ -3,28 +3,21 @@
  * value is read (`data`, `item`) or an optimizer steps. Memory is nobody's business but the planner's.
  */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
-import { BYTES, computeType, decode, isFloat, roundTo, viewBytes } from "@tiedlora/kernels";
+import { computeType, decode, isFloat, ReferenceBackend, roundTo } from "@tiedlora/kernels";
 import { checkDType, checkFunction, checkName, checkNumber } from "@tiedlora/kernels/arguments";
 import { checkOptions, checkWhole, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
-import type { Device } from "./device.ts";
 import { gradients } from "./grad.ts";
-import {
-  type Node,
-  type Range,
-  REDUCE_KIND,
-  type Shape,
-  settle,
-  type Storage,
-  updatesSoFar,
-} from "./graph.ts";
+import { type Node, type Range, REDUCE_KIND, type Shape } from "./graph.ts";
+import { dataNode, type NestedArray, type TensorOptions } from "./host-values.ts";
 import { logAddExp } from "./ops/activations.ts";
 import * as indexing from "./ops/indexing.ts";
 import { concat as concatNodes } from "./ops/joining.ts";
 import { matrixProduct } from "./ops/products.ts";
-import { submit, type Update } from "./plan.ts";
-import { hostRuntime, type Runtime } from "./runtime.ts";
+import { execute, readValue } from "./realize.ts";
+import { hostRuntime, Runtime, type RuntimeOptions } from "./runtime.ts";
 import { checkShape, product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
+import { updatesSoFar } from "./storage.ts";
 
 /** What an elementwise method takes: a tensor, or a number that becomes one of its type. */
 export type TensorOrNumber = Tensor | number;
@@ -489,8 +482,8 @@ export class Tensor {
   // --- reading: computes what is needed, then copies it here
   /** All elements, row-major. Half precision comes as f32, bool as 0 and 1. */
   async data(): Promise<TypedArray> {
-    const bytes = await this.#bytes();
-    return decode(bytes, this.dtype, this.size);
+    realize(this);
+    return decode(await readValue(this.node), this.dtype, this.size);
   }
   /** The value of a tensor with one element. */
   async item(): Promise<number> {
@@ -503,24 +496,31 @@ export class Tensor {
     return nest(await this.data(), this.shape);
   }
 
-  async #bytes(): Promise<ArrayBufferLike> {
-    realize(this);
-    const { attrs } = this.node;
-    if ("values" in attrs)
-      return attrs.values.buffer.slice(
-        attrs.values.byteOffset,
-        attrs.values.byteOffset + attrs.values.byteLength,
-      );
-    const { storage } = (this.node as Node<"buffer">).attrs;
-    const bytes = await storage.buffer.read(0, this.size * BYTES[this.dtype]);
-    if (this.node.origin) releaseTo(this.node, bytes);
-    return bytes;
-  }
-
   /** Shape, type and device, not the values: those are on the device. */
   toString(): string {
     return `Tensor(${show(this.shape)} ${this.dtype}${this.device ? ` on ${this.device.name}` : ""})`;
   }
+}
+
+/** Settings of a device, whatever its backend. */
+export type DeviceOptions = RuntimeOptions;
+
+/** A backend with its compiled programs: where tensors live. Made by `cpu()`, `webgpu()` and `reference()`. */
+export class Device extends Runtime {
+  /**
+   * A tensor of given values. Numbers become f32 unless `dtype` says otherwise; typed arrays keep their type (a
+   * Uint16Array needs one: f16 or bf16 bit patterns). `shape` defaults to that of nested arrays, or one axis.
+   * With `copy: false` a typed array that already is as it is stored is not copied, which spares the garbage collector
+   * large batches: do not change it while a tensor made of it, or a result that was not computed yet, is in use.
+   */
+  tensor(values: TypedArray | number | NestedArray, options: TensorOptions = {}): Tensor {
+    return new Tensor(dataNode(values, options), this);
+  }
+}
+
+/** The reference: an interpreter in float64, exact and slow. */
+export function reference(options: DeviceOptions = {}): Device {
+  return new Device(new ReferenceBackend(), options);
 }
 
 /** The node of an operand, numbers being of the type that `like` computes in. */
@@ -591,28 +591,6 @@ function nest(values: TypedArray, shape: Shape): unknown {
   );
 }
 
-/** Gives the device memory of a computed result back: its value is on the host from now on. */
-function releaseTo(node: Node, bytes: ArrayBuffer): void {
-  if (node.op !== "buffer") return; // somebody read it at the same time and was faster
-  const { storage } = (node as Node<"buffer">).attrs;
-  settle(node, build.data(viewBytes(node.dtype, bytes), node.shape, node.dtype));
-  if (!shared.has(storage)) storage.buffer.free();
-}
-
-/** Storages of several equal results: these go when nobody refers to them any more. */
-const shared = new WeakSet<Storage>();
-
-/** Submits one program that computes `tensors` and applies `updates`; the tensors are then results in memory. */
-export function execute(device: Runtime, tensors: readonly Tensor[], updates: readonly Update[] = []): void {
-  const nodes = [...new Set(tensors.map((t) => t.node))].filter(({ op }) => op !== "buffer" && op !== "data");
-  if (nodes.length + updates.length === 0) return;
-  const { outputs } = submit(device, nodes, updates);
-  outputs.forEach((storage, i) => {
-    if (outputs.indexOf(storage) !== i) shared.add(storage);
-  });
-  nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
-}
-
 /**
  * Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait.
  */
@@ -620,7 +598,10 @@ export function realize(...tensors: readonly Tensor[]): void {
   checkTensors("realize", tensors);
   for (const device of new Set(tensors.map((t) => t.device))) {
     const mine = tensors.filter((t) => t.device === device);
-    execute(device ?? hostRuntime(), mine); // constants alone are as good anywhere
+    execute(
+      device ?? hostRuntime(),
+      mine.map((t) => t.node),
+    ); // constants alone are as good anywhere
   }
 }
 

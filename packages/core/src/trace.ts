@@ -3,8 +3,9 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "@tiedlora/kernels";
-import { checkCurrent, isOp, type Node, NONE, type Op, type Storage, topological } from "./graph.ts";
+import { isOp, type Node, NONE, type Op, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";
+import { checkCurrent, type Storage } from "./storage.ts";
 
 /** A graph, read once: its key, and what a program for it has to be given. */
 export interface Trace {

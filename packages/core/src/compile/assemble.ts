@@ -1,11 +1,11 @@
 /** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
 import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlora/kernels";
-import { isOp, Node, type Storage, topological } from "../graph.ts";
+import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
+import type { Storage } from "../storage.ts";
 import { fuse, type Fused } from "./fuse.ts";
 import { assignSlots, sharesViews } from "./memory.ts";
 import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
-import { bytesOf } from "./stored.ts";
 
 export interface Source {
   readonly roots: readonly Node[];

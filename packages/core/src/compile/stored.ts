@@ -1,10 +1,7 @@
 /** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
-import { type Backend, BYTES } from "@tiedlora/kernels";
-import { isOp, isReduction, type Node, type Op } from "../graph.ts";
-import { product } from "../shape.ts";
+import type { Backend } from "@tiedlora/kernels";
+import { bytesOf, isOp, isReduction, type Node, type Op } from "../graph.ts";
 import { isMemory, isMovement, isValue, piecesOf, underMovement } from "./kinds.ts";
-
-export const bytesOf = (node: Node): number => product(node.shape) * BYTES[node.dtype];
 
 /** Relative cost of one element; what is not listed costs 1. */
 const COST: { readonly [K in Op]?: number } = {

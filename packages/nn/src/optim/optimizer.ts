@@ -109,7 +109,11 @@ export abstract class Optimizer {
   step(loss?: Tensor, also: readonly Tensor[] = []): void {
     if (loss !== undefined) checkTensors("step", [loss]);
     const { device, tensors, updates } = this.trace(loss, checkTensors("step: also", also));
-    execute(device, tensors, updates);
+    execute(
+      device,
+      tensors.map((t) => t.node),
+      updates,
+    );
     if (this.#gradNorm) this.#gradNorm = new Tensor(build.buffer(this.#normStorage!, [], "f32"), device);
     this.#dropAccumulated();
     this.#step++;
@@ -125,7 +129,7 @@ export abstract class Optimizer {
       trained.map((p) => [p, this.#accumulated.get(p) ?? zeroStorage(p, p.shape, "gradient")]),
     );
     const updates = trained.map((p, i): Update => ({ storage: sums.get(p)!, value: gradients[i]!.node }));
-    execute(device, [loss], updates);
+    execute(device, [loss.node], updates);
     for (const [p, storage] of sums) this.#accumulated.set(p, storage);
   }
 

@@ -1,16 +1,14 @@
-/** Devices: what users hold of a backend. Everything that is computed there is computed through one. */
-import { type DType, encode, ReferenceBackend, type TypedArray } from "@tiedlora/kernels";
+/** Values on the host as leaves of a graph: their shape and type, and the form in which memory holds them. */
+import { type DType, encode, type TypedArray } from "@tiedlora/kernels";
 import { checkDType, checkNumbers, checkOptions } from "@tiedlora/kernels/arguments";
 import { describeArgument, nestedNumbers } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
 import type { Node, Shape } from "./graph.ts";
-import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import { checkShape } from "./shape.ts";
-import { Tensor } from "./tensor.ts";
 
 /** Numbers, nested as deep as there are axes. */
 export type NestedArray = readonly (number | NestedArray)[];
-/** How values become a tensor; see {@link Device.tensor}. */
+/** How values become a tensor; see `Device.tensor`. */
 export interface TensorOptions {
   /** Default: that of nested arrays, or one axis. */
   readonly shape?: Shape;
@@ -19,28 +17,8 @@ export interface TensorOptions {
   /** Default true; false lends the typed array. */
   readonly copy?: boolean;
 }
-/** Settings of a device, whatever its backend. */
-export type DeviceOptions = RuntimeOptions;
-
-/** A backend with its compiled programs: where tensors live. Made by `cpu()`, `webgpu()` and `reference()`. */
-export class Device extends Runtime {
-  /**
-   * A tensor of given values. Numbers become f32 unless `dtype` says otherwise; typed arrays keep their type (a
-   * Uint16Array needs one: f16 or bf16 bit patterns). `shape` defaults to that of nested arrays, or one axis.
-   * With `copy: false` a typed array that already is as it is stored is not copied, which spares the garbage collector
-   * large batches: do not change it while a tensor made of it, or a result that was not computed yet, is in use.
-   */
-  tensor(values: TypedArray | number | NestedArray, options: TensorOptions = {}): Tensor {
-    return new Tensor(dataNode(values, options), this);
-  }
-}
-
-/** The reference: an interpreter in float64, exact and slow. */
-export function reference(options: DeviceOptions = {}): Device {
-  return new Device(new ReferenceBackend(), options);
-}
-
-function dataNode(values: TypedArray | number | NestedArray, options: TensorOptions): Node {
+/** The leaf that holds given values. */
+export function dataNode(values: TypedArray | number | NestedArray, options: TensorOptions): Node {
   const { shape, dtype, copy = true } = checkOptions("tensor", options, '{ shape: [2, 3], dtype: "i32" }');
   if (shape !== undefined) checkShape("tensor", shape);
   if (dtype !== undefined) checkDType("tensor", dtype);
