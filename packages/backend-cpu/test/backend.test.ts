@@ -135,10 +135,16 @@ test("a worker that dies rejects what waits for it", async () => {
   const { call, buffers } = matmulCase({ m: 64, n: 64, k: [64] });
   const contents = buffers.map(({ length }) => new ArrayBuffer(4 * length));
   await runOn(backend, [call], contents);
+  const specs = contents.map(({ byteLength }) => ({ kind: "input", bytes: byteLength }) as const);
+  const spare = await backend.compile({ buffers: specs, scalars: 0, steps: [call] });
+  const buffer = backend.alloc(64);
   backend.workersForTest()[0]!.terminate();
   await assert.rejects(async () => {
     for (let i = 0; i < 1000; i++) await runOn(backend, [call], contents);
   }, /a worker of the CPU backend died/);
+  // what is freed when it is garbage, as programs and tensors are, frees itself without a worker
+  buffer.free();
+  spare.free();
   backend.close();
 });
 

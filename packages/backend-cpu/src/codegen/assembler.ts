@@ -82,11 +82,11 @@ export class Fn implements Callable {
   readonly index: number;
   readonly params: readonly Local[];
   readonly results: readonly ValueType[];
-  private readonly locals: ValueType[] = [];
-  private readonly body: (number | Code)[] = [];
+  readonly #locals: ValueType[] = [];
+  readonly #body: (number | Code)[] = [];
   /** Runs at entry, before the body: constants that stay in locals. */
-  private readonly head: (number | Code)[] = [];
-  private readonly constants = new Map<string, Local>();
+  readonly #head: (number | Code)[] = [];
+  readonly #constants = new Map<string, Local>();
 
   constructor(index: number, params: readonly ValueType[], results: readonly ValueType[]) {
     this.index = index;
@@ -95,8 +95,8 @@ export class Fn implements Callable {
   }
 
   local(type: ValueType, initial?: Int): Local {
-    const local = new Local(type, this.params.length + this.locals.length);
-    this.locals.push(type);
+    const local = new Local(type, this.params.length + this.#locals.length);
+    this.#locals.push(type);
     if (initial !== undefined) this.set(local, initial);
     return local;
   }
@@ -111,17 +111,17 @@ export class Fn implements Callable {
    * inside loops, at three times the cost of the loop.
    */
   constant(key: string, value: Expr): Local {
-    let local = this.constants.get(key);
+    let local = this.#constants.get(key);
     if (local === undefined) {
       local = this.local(value.type);
-      this.constants.set(key, local);
-      this.head.push(value.code, 0x21, uleb(local.index));
+      this.#constants.set(key, local);
+      this.#head.push(value.code, 0x21, uleb(local.index));
     }
     return local;
   }
 
   set(local: Local, value: Int): void {
-    this.body.push(toExpr(value).code, 0x21, uleb(local.index));
+    this.#body.push(toExpr(value).code, 0x21, uleb(local.index));
   }
 
   add(local: Local, by: Int): void {
@@ -130,11 +130,11 @@ export class Fn implements Callable {
 
   /** Appends instructions that leave nothing on the stack. */
   emit(...code: Code): void {
-    this.body.push(code);
+    this.#body.push(code);
   }
 
   call(target: Callable, ...args: readonly Int[]): void {
-    this.body.push(
+    this.#body.push(
       args.map((a) => toExpr(a).code),
       0x10,
       uleb(target.index),
@@ -143,9 +143,9 @@ export class Fn implements Callable {
 
   /** do { body } while (condition) */
   doWhile(body: () => void, condition: () => Expr): void {
-    this.body.push(0x03, 0x40);
+    this.#body.push(0x03, 0x40);
     body();
-    this.body.push(condition().code, 0x0d, 0, 0x0b);
+    this.#body.push(condition().code, 0x0d, 0, 0x0b);
   }
 
   /** while (condition) { body } */
@@ -165,23 +165,23 @@ export class Fn implements Callable {
 
   /** Leaves the structured block that is `depth` further out than the innermost; a loop is begun anew. */
   breakIf(condition: Expr, depth: number): void {
-    this.body.push(condition.code, 0x0d, uleb(depth));
+    this.#body.push(condition.code, 0x0d, uleb(depth));
   }
 
   if(condition: Expr, then: () => void, otherwise?: () => void): void {
-    this.body.push(condition.code, 0x04, 0x40);
+    this.#body.push(condition.code, 0x04, 0x40);
     then();
     if (otherwise !== undefined) {
-      this.body.push(0x05);
+      this.#body.push(0x05);
       otherwise();
     }
-    this.body.push(0x0b);
+    this.#body.push(0x0b);
   }
 
   /** The function's entry in the code section, its size in front. */
   encode(out: Bytes): void {
     const groups: [count: number, type: ValueType][] = [];
-    for (const type of this.locals) {
+    for (const type of this.#locals) {
       const last = groups.at(-1);
       if (last?.[1] === type) last[0]++;
       else groups.push([1, type]);
@@ -189,8 +189,8 @@ export class Fn implements Callable {
     const content = new Bytes();
     content.add(uleb(groups.length));
     for (const [count, type] of groups) content.add([uleb(count), TYPE_CODE[type]]);
-    content.add(this.head);
-    content.add(this.body);
+    content.add(this.#head);
+    content.add(this.#body);
     content.add([0x0b]);
     out.addSized(content);
   }
@@ -198,36 +198,36 @@ export class Fn implements Callable {
 
 /** Bytes that are appended to. */
 class Bytes {
-  private data = new Uint8Array(256);
-  private length = 0;
+  #data = new Uint8Array(256);
+  #length = 0;
 
   add(code: Code): void {
     for (const part of code) {
       if (typeof part !== "number") this.add(part);
       else {
-        if (this.length === this.data.length) this.reserve(1);
-        this.data[this.length++] = part;
+        if (this.#length === this.#data.length) this.#reserve(1);
+        this.#data[this.#length++] = part;
       }
     }
   }
 
   /** The content of `other`, its size in front. */
   addSized(other: Bytes): void {
-    this.add(uleb(other.length));
-    this.reserve(other.length);
-    this.data.set(other.data.subarray(0, other.length), this.length);
-    this.length += other.length;
+    this.add(uleb(other.#length));
+    this.#reserve(other.#length);
+    this.#data.set(other.#data.subarray(0, other.#length), this.#length);
+    this.#length += other.#length;
   }
 
   finish(): Uint8Array<ArrayBuffer> {
-    return this.data.slice(0, this.length);
+    return this.#data.slice(0, this.#length);
   }
 
-  private reserve(more: number): void {
-    if (this.length + more <= this.data.length) return;
-    const grown = new Uint8Array(Math.max(2 * this.data.length, this.length + more));
-    grown.set(this.data);
-    this.data = grown;
+  #reserve(more: number): void {
+    if (this.#length + more <= this.#data.length) return;
+    const grown = new Uint8Array(Math.max(2 * this.#data.length, this.#length + more));
+    grown.set(this.#data);
+    this.#data = grown;
   }
 }
 
@@ -251,8 +251,8 @@ interface Imported extends Callable {
 
 /** A module with one imported memory (`env.memory`), imported and exported functions. Imports come first. */
 export class Module {
-  private readonly imports: Imported[] = [];
-  private readonly functions: { readonly fn: Fn; readonly name: string | null }[] = [];
+  readonly #imports: Imported[] = [];
+  readonly #functions: { readonly fn: Fn; readonly name: string | null }[] = [];
 
   import(
     module: string,
@@ -260,9 +260,9 @@ export class Module {
     params: readonly ValueType[],
     results: readonly ValueType[],
   ): Callable {
-    if (this.functions.length > 0) throw new Error("WebAssembly imports must be declared before functions");
-    const imported = { module, name, params, results, index: this.imports.length };
-    this.imports.push(imported);
+    if (this.#functions.length > 0) throw new Error("WebAssembly imports must be declared before functions");
+    const imported = { module, name, params, results, index: this.#imports.length };
+    this.#imports.push(imported);
     return imported;
   }
 
@@ -273,8 +273,8 @@ export class Module {
     results: readonly ValueType[],
     build: (f: Fn, ...params: { readonly [I in keyof P]: Local }) => void,
   ): Fn {
-    const fn = new Fn(this.imports.length + this.functions.length, params, results);
-    this.functions.push({ fn, name });
+    const fn = new Fn(this.#imports.length + this.#functions.length, params, results);
+    this.#functions.push({ fn, name });
     build(fn, ...(fn.params as unknown as { readonly [I in keyof P]: Local }));
     return fn;
   }
@@ -282,20 +282,20 @@ export class Module {
   bytes(memory: MemoryImport): Uint8Array<ArrayBuffer> {
     const types = new TypeTable();
     const imports = new Bytes();
-    imports.add([uleb(this.imports.length + 1), text("env"), text("memory")]);
+    imports.add([uleb(this.#imports.length + 1), text("env"), text("memory")]);
     imports.add([0x02, memory.shared ? 3 : 1, uleb(0), uleb(MAX_PAGES)]);
-    for (const f of this.imports) {
+    for (const f of this.#imports) {
       imports.add([text(f.module), text(f.name), 0x00, uleb(types.of(f.params, f.results))]);
     }
     const declared = new Bytes();
     const code = new Bytes();
-    for (const section of [declared, code]) section.add(uleb(this.functions.length));
-    for (const { fn } of this.functions) {
+    for (const section of [declared, code]) section.add(uleb(this.#functions.length));
+    for (const { fn } of this.#functions) {
       const params = fn.params.map((p) => p.type);
       declared.add(uleb(types.of(params, fn.results)));
       fn.encode(code);
     }
-    const exported = this.functions.filter((f) => f.name !== null);
+    const exported = this.#functions.filter((f) => f.name !== null);
     const exports = new Bytes();
     exports.add(uleb(exported.length));
     for (const { fn, name } of exported) exports.add([text(name ?? ""), 0x00, uleb(fn.index)]);
@@ -321,25 +321,25 @@ export class Module {
 
 /** The type section: one entry per distinct signature. */
 class TypeTable {
-  private readonly indexOf = new Map<string, number>();
-  private readonly entries: number[][] = [];
+  readonly #indexOf = new Map<string, number>();
+  readonly #entries: number[][] = [];
 
   of(params: readonly ValueType[], results: readonly ValueType[]): number {
     const key = `${params.join()}>${results.join()}`;
-    let index = this.indexOf.get(key);
+    let index = this.#indexOf.get(key);
     if (index === undefined) {
-      index = this.entries.length;
-      this.indexOf.set(key, index);
+      index = this.#entries.length;
+      this.#indexOf.set(key, index);
       const codes = (types: readonly ValueType[]): number[] => [
         ...uleb(types.length),
         ...types.map((t) => TYPE_CODE[t]),
       ];
-      this.entries.push([0x60, ...codes(params), ...codes(results)]);
+      this.#entries.push([0x60, ...codes(params), ...codes(results)]);
     }
     return index;
   }
 
   encode(): number[] {
-    return [...uleb(this.entries.length), ...this.entries.flat()];
+    return [...uleb(this.#entries.length), ...this.#entries.flat()];
   }
 }

@@ -22,7 +22,7 @@ import { f32x4, f64x2, i32x4, v128 } from "./instructions.ts";
 const ROUNDING_MAGIC = 12582912;
 
 /** q of exp r = 1 + r + r² q(r), fitted to the least relative error on |r| <= ln 2 / 2: 0.05 ulp. */
-const EXP: readonly number[] = [
+const EXP: readonly [number, ...number[]] = [
   1.3814535923e-3, 8.3687454462e-3, 4.1668392718e-2, 1.6666521132e-1, 4.9999994039e-1,
 ];
 
@@ -32,48 +32,47 @@ const TWO_OVER_PI: readonly number[] = [
 ].map((digits, i) => digits * 2 ** (-24 * (i + 1)));
 
 export class VectorMath {
-  private readonly f: Fn;
-  private readonly fma: boolean;
+  readonly #f: Fn;
+  readonly #fma: boolean;
 
   constructor(f: Fn, fma: boolean) {
-    this.f = f;
-    this.fma = fma;
+    this.#f = f;
+    this.#fma = fma;
   }
 
   /** A constant f32 in all lanes. */
   k(x: number): Local {
-    return this.f.constant(`f32:${Object.is(x, -0) ? "-0" : Math.fround(x)}`, f32x4.const(x));
+    return this.#f.constant(`f32:${Object.is(x, -0) ? "-0" : Math.fround(x)}`, f32x4.const(x));
   }
 
   /** A constant integer in all lanes. */
   ki(x: number): Local {
-    return this.f.constant(`i32:${x | 0}`, i32x4.const(x));
+    return this.#f.constant(`i32:${x | 0}`, i32x4.const(x));
   }
 
-  private kd(x: number): Local {
-    return this.f.constant(`f64:${x}`, f64x2.const(x));
+  #kd(x: number): Local {
+    return this.#f.constant(`f64:${x}`, f64x2.const(x));
   }
 
   madd(a: Expr, b: Expr, c: Expr): Expr {
-    return this.fma ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
+    return this.#fma ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
   }
 
   /** Horner's rule, highest power first. */
-  private polynomial(x: Expr, coefficients: readonly number[]): Expr {
-    const [first, ...rest] = coefficients;
-    let sum: Expr = this.k(first ?? 0);
+  #polynomial(x: Expr, [first, ...rest]: readonly [number, ...number[]]): Expr {
+    let sum: Expr = this.k(first);
     for (const c of rest) sum = this.madd(sum, x, this.k(c));
     return sum;
   }
 
   /** The bounds are second operands so that NaN passes through. */
-  private clamp(x: Expr, low: number, high: number): Local {
-    return this.f.bind(f32x4.pmax(f32x4.pmin(x, this.k(high)), this.k(low)));
+  #clamp(x: Expr, low: number, high: number): Local {
+    return this.#f.bind(f32x4.pmax(f32x4.pmin(x, this.k(high)), this.k(low)));
   }
 
   /** x = n ln 2 + r with |r| <= ln 2 / 2, n + 254 in the low bits of `t`. */
-  private splitExponent(x: Expr): { t: Local; r: Local } {
-    const { f } = this;
+  #splitExponent(x: Expr): { t: Local; r: Local } {
+    const f = this.#f;
     const magic = ROUNDING_MAGIC + 254;
     const t = f.bind(this.madd(x, this.k(Math.LOG2E), this.k(magic)));
     const n = f.bind(f32x4.sub(t, this.k(magic)));
@@ -83,44 +82,44 @@ export class VectorMath {
 
   /** 2^n · p(r); 2^n in two factors, so that overflow and subnormal results come out right. */
   exp(argument: Expr): Expr {
-    const { f } = this;
-    const { t, r } = this.splitExponent(this.clamp(argument, -104.5, 89.5));
-    const p = this.polynomial(r, [...EXP, 1, 1]);
+    const f = this.#f;
+    const { t, r } = this.#splitExponent(this.#clamp(argument, -104.5, 89.5));
+    const p = this.#polynomial(r, [...EXP, 1, 1]);
     const half = f.bind(i32x4.shr_u(t, 1));
     return f32x4.mul(f32x4.mul(p, i32x4.shl(half, 23)), i32x4.shl(i32x4.sub(t, half), 23));
   }
 
   /** 2 (s (p(r) - 1) + (s - ½)) with s = 2^(n-1), which does not overflow before the result does. */
   expm1(argument: Expr): Expr {
-    const { f } = this;
-    const { t, r } = this.splitExponent(this.clamp(argument, -30, 89.5));
-    const q = this.madd(f32x4.mul(r, r), this.polynomial(r, EXP), r);
+    const f = this.#f;
+    const { t, r } = this.#splitExponent(this.#clamp(argument, -30, 89.5));
+    const q = this.madd(f32x4.mul(r, r), this.#polynomial(r, EXP), r);
     const s = f.bind(i32x4.shl(i32x4.sub(t, this.ki(128)), 23));
     const half = f.bind(this.madd(s, q, f32x4.sub(s, this.k(0.5))));
     return f32x4.add(half, half);
   }
 
   log(argument: Expr): Expr {
-    const { f } = this;
+    const f = this.#f;
     const x0 = f.bind(argument);
     const small = f.bind(f32x4.lt(x0, this.k(2 ** -126)));
     const x = f.bind(v128.bitselect(f32x4.mul(x0, this.k(2 ** 23)), x0, small));
-    return this.logOf(x0, x, v128.and(small, this.ki(23)), null);
+    return this.#logOf(x0, x, v128.and(small, this.ki(23)), null);
   }
 
   /** log(1 + x), where 1 + x is near 1 from x itself. */
   log1p(argument: Expr): Expr {
-    const x = this.f.bind(argument);
-    const sum = this.f.bind(f32x4.add(x, this.k(1)));
-    return this.logOf(sum, sum, null, x);
+    const x = this.#f.bind(argument);
+    const sum = this.#f.bind(f32x4.add(x, this.k(1)));
+    return this.#logOf(sum, sum, null, x);
   }
 
   /**
    * log x0 of x = x0 · 2^shift = 2^e · m with m in [√½, √2), by Cephes' polynomial in m - 1; `near` is what to take for
    * that where e is 0.
    */
-  private logOf(x0: Local, x: Local, shift: Expr | null, near: Local | null): Expr {
-    const { f } = this;
+  #logOf(x0: Local, x: Local, shift: Expr | null, near: Local | null): Expr {
+    const f = this.#f;
     const up = f.bind(i32x4.sub(x, this.ki(0x3f3504f3))); // bits of √½
     const exponent = f.bind(i32x4.shr_s(up, 23));
     const e = f.bind(f32x4.convert_i32x4_s(shift === null ? exponent : i32x4.sub(exponent, shift)));
@@ -128,7 +127,7 @@ export class VectorMath {
     const off = f32x4.sub(m, this.k(1));
     const r = f.bind(near === null ? off : v128.bitselect(near, off, i32x4.eq(exponent, this.ki(0))));
     const r2 = f.bind(f32x4.mul(r, r));
-    const p = this.polynomial(
+    const p = this.#polynomial(
       r,
       [
         7.0376836292e-2, -1.151461031e-1, 1.167699874e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
@@ -147,16 +146,16 @@ export class VectorMath {
   }
 
   sin(x: Expr): Expr {
-    return this.sinCos(x, 0);
+    return this.#sinCos(x, 0);
   }
 
   cos(x: Expr): Expr {
-    return this.sinCos(x, 1);
+    return this.#sinCos(x, 1);
   }
 
   /** x = n π/2 + r with |r| <= π/4, of the first two lanes and of the others, computed in f64. */
-  private reduceBy(x: Local, half: (wide: Local) => [r: Expr, n: Expr]): [r: Expr, n: Expr] {
-    const { f } = this;
+  #reduceBy(x: Local, half: (wide: Local) => [r: Expr, n: Expr]): [r: Expr, n: Expr] {
+    const f = this.#f;
     const parts = [x, v128.shuffle32(x, x, [2, 3, 2, 3])].map((a): [Local, Local] => {
       const [r, n] = half(f.bind(f64x2.promote_low_f32x4(a)));
       return [f.bind(f32x4.demote_f64x2_zero(r)), f.bind(i32x4.trunc_sat_f64x2_s_zero(n))];
@@ -166,50 +165,50 @@ export class VectorMath {
   }
 
   /** Exact to some 2^-50 for |x| < 2^20. */
-  private reduceSmall(wide: Local): [r: Expr, n: Expr] {
-    const n = this.f.bind(f64x2.nearest(f64x2.mul(wide, this.kd(2 / Math.PI))));
-    const high = f64x2.sub(wide, f64x2.mul(n, this.kd(1.5707963267341256))); // 33 bits: n · this is exact
-    return [f64x2.sub(high, f64x2.mul(n, this.kd(6.077100506506192e-11))), n];
+  #reduceSmall(wide: Local): [r: Expr, n: Expr] {
+    const n = this.#f.bind(f64x2.nearest(f64x2.mul(wide, this.#kd(2 / Math.PI))));
+    const high = f64x2.sub(wide, f64x2.mul(n, this.#kd(1.5707963267341256))); // 33 bits: n · this is exact
+    return [f64x2.sub(high, f64x2.mul(n, this.#kd(6.077100506506192e-11))), n];
   }
 
   /** For any x (Payne and Hanek): of x times each 24 bits of 2/π, which is exact, what is left of multiples of 4. */
-  private reduceLarge(wide: Local): [r: Expr, n: Expr] {
-    const { f } = this;
-    const turns = f.local("v128", this.kd(0));
+  #reduceLarge(wide: Local): [r: Expr, n: Expr] {
+    const f = this.#f;
+    const turns = f.local("v128", this.#kd(0));
     for (const digits of TWO_OVER_PI) {
-      const y = f.bind(f64x2.mul(wide, this.kd(digits)));
-      const whole = f64x2.mul(f64x2.nearest(f64x2.mul(y, this.kd(0.25))), this.kd(4));
+      const y = f.bind(f64x2.mul(wide, this.#kd(digits)));
+      const whole = f64x2.mul(f64x2.nearest(f64x2.mul(y, this.#kd(0.25))), this.#kd(4));
       f.set(turns, f64x2.add(turns, f64x2.sub(y, whole)));
     }
     const n = f.bind(f64x2.nearest(turns));
-    return [f64x2.mul(f64x2.sub(turns, n), this.kd(Math.PI / 2)), n];
+    return [f64x2.mul(f64x2.sub(turns, n), this.#kd(Math.PI / 2)), n];
   }
 
   /** sin(x + turns · π/2). */
-  private sinCos(argument: Expr, turns: number): Expr {
-    const { f } = this;
+  #sinCos(argument: Expr, turns: number): Expr {
+    const f = this.#f;
     const x = f.bind(argument);
-    const [r0, n0] = this.reduceBy(x, (wide) => this.reduceSmall(wide)).map((v) => f.bind(v)) as [
+    const [r0, n0] = this.#reduceBy(x, (wide) => this.#reduceSmall(wide)).map((v) => f.bind(v)) as [
       Local,
       Local,
     ];
     const large = f.bind(f32x4.gt(f32x4.abs(x), this.k(2 ** 20)));
     f.if(v128.any_true(large), () => {
-      const [r1, n1] = this.reduceBy(x, (wide) => this.reduceLarge(wide));
+      const [r1, n1] = this.#reduceBy(x, (wide) => this.#reduceLarge(wide));
       f.set(r0, v128.bitselect(r1, r0, large));
       f.set(n0, v128.bitselect(n1, n0, large));
     });
-    const r = this.clamp(r0, -0.7853982, 0.7853982);
+    const r = this.#clamp(r0, -0.7853982, 0.7853982);
     const n = f.bind(i32x4.add(n0, this.ki(turns)));
     const r2 = f.bind(f32x4.mul(r, r));
     const s = this.madd(
       f32x4.mul(r2, r),
-      this.polynomial(r2, [2.718121e-6, -1.9839334e-4, 8.3333293e-3, -1.6666667e-1]),
+      this.#polynomial(r2, [2.718121e-6, -1.9839334e-4, 8.3333293e-3, -1.6666667e-1]),
       r,
     );
     const c = this.madd(
       r2,
-      this.polynomial(r2, [-2.7132443e-7, 2.4799004e-5, -1.3888884e-3, 4.1666666e-2, -0.5]),
+      this.#polynomial(r2, [-2.7132443e-7, 2.4799004e-5, -1.3888884e-3, 4.1666666e-2, -0.5]),
       this.k(1),
     );
     const odd = i32x4.eq(v128.and(n, this.ki(1)), this.ki(1));
@@ -219,7 +218,7 @@ export class VectorMath {
 
   /** t / (t + 2) with t = expm1(2 |x|), which stays finite. */
   tanh(argument: Expr): Expr {
-    const { f } = this;
+    const f = this.#f;
     const x = f.bind(argument);
     const size = f.bind(f32x4.pmin(f32x4.abs(x), this.k(10)));
     const t = f.bind(this.expm1(f32x4.add(size, size)));
@@ -228,30 +227,30 @@ export class VectorMath {
   }
 
   erf(argument: Expr): Expr {
-    const { f } = this;
-    const x = this.clamp(argument, -4, 4);
+    const f = this.#f;
+    const x = this.#clamp(argument, -4, 4);
     const x2 = f.bind(f32x4.mul(x, x));
-    const p = this.polynomial(
+    const p = this.#polynomial(
       x2,
       [
         -2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5,
         -7.34990630326855e-4, -2.95459980854025e-3, -1.60960333262415e-2,
       ],
     );
-    const q = this.polynomial(
+    const q = this.#polynomial(
       x2,
       [
         -1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3,
         -1.42647390514189e-2,
       ],
     );
-    const y = this.clamp(f32x4.mul(x, f32x4.div(p, q)), -1, 1);
+    const y = this.#clamp(f32x4.mul(x, f32x4.div(p, q)), -1, 1);
     return y;
   }
 
   /** a - trunc(a / b) · b in f64; a itself where b is infinite. */
   mod(dividend: Expr, divisor: Expr): Expr {
-    const { f } = this;
+    const f = this.#f;
     const a = f.bind(dividend);
     const b = f.bind(divisor);
     const half = (x: Expr, y: Expr): Expr => {
@@ -269,7 +268,7 @@ export class VectorMath {
 
   /** The f32 values of four half-precision patterns in the low 16 bits of the lanes. */
   fromF16(patterns: Expr): Expr {
-    const { f } = this;
+    const f = this.#f;
     const h = f.bind(patterns);
     const magnitude = f.bind(v128.and(h, this.ki(0x7fff)));
     const scaled = f32x4.mul(i32x4.shl(magnitude, 13), this.k(2 ** 112));
@@ -279,7 +278,7 @@ export class VectorMath {
 
   /** Half-precision patterns of four f32 values, ties to even. */
   toF16(values: Expr): Expr {
-    const { f } = this;
+    const f = this.#f;
     const x = f.bind(values);
     const magnitude = f.bind(v128.and(x, this.ki(0x7fffffff)));
     const sign = v128.and(i32x4.shr_u(x, 16), this.ki(0x8000));
@@ -300,7 +299,7 @@ export class VectorMath {
 
   /** bfloat16 patterns of four f32 values, ties to even. */
   toBf16(values: Expr): Expr {
-    const { f } = this;
+    const f = this.#f;
     const x = f.bind(values);
     const odd = v128.and(i32x4.shr_u(x, 16), this.ki(1));
     const rounded = i32x4.shr_u(i32x4.add(i32x4.add(x, this.ki(0x7fff)), odd), 16);

@@ -1,5 +1,6 @@
 /** A program as one WebAssembly module and a list of calls into it. */
 import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
+import { at } from "../assert.ts";
 import type { Callable } from "./assembler.ts";
 import { Module } from "./assembler.ts";
 import { compileAttention, compileAttentionGrad } from "./attention/attention.ts";
@@ -122,32 +123,35 @@ class ProgramBuilder {
   readonly module: Module = new Module();
   scratchBytes = 0;
   cost = 0;
-  private readonly options: CodegenOptions & ProgramOptions;
-  private readonly gemm: GemmImports;
-  private readonly compiled = new Map<string, Compiled>();
+  readonly #options: CodegenOptions & ProgramOptions;
+  readonly #gemm: GemmImports;
+  readonly #compiled = new Map<string, Compiled>();
 
   constructor(options: CodegenOptions & ProgramOptions) {
-    this.options = options;
-    this.gemm = importGemm(this.module);
+    this.#options = options;
+    this.#gemm = importGemm(this.module);
   }
 
   add(step: Step): Call {
     const { key, order } = structuralKey(step);
-    let entry = this.compiled.get(key);
+    let entry = this.#compiled.get(key);
     if (entry === undefined) {
-      const fn = this.compiled.size;
-      entry = { fn, step: this.compile(step, exportName(fn)), order };
-      this.compiled.set(key, entry);
+      const fn = this.#compiled.size;
+      entry = { fn, step: this.#compile(step, exportName(fn)), order };
+      this.#compiled.set(key, entry);
     }
     const { fn, step: compiled, order: original } = entry;
     this.scratchBytes = Math.max(this.scratchBytes, compiled.scratchBytes);
     this.cost += compiled.cost;
-    const args = compiled.buffers.map((buffer) => 4 * (order[original.indexOf(buffer)] ?? 0));
+    const args = compiled.buffers.map(
+      (buffer) => 4 * at(order, original.indexOf(buffer), "buffer of a step"),
+    );
     return { fn, chunks: compiled.chunks, args };
   }
 
-  private compile(step: Step, name: string): StepFunction {
-    const { module, options, gemm } = this;
+  #compile(step: Step, name: string): StepFunction {
+    const { module } = this;
+    const [options, gemm] = [this.#options, this.#gemm];
     if (step.type === "loop") return compileLoop(module, name, planLoop(step, options.threads), options);
     if (!accelerates(step)) {
       throw new Error(

@@ -33,19 +33,19 @@ interface Place {
 const CLASSES = 40;
 
 export class Allocator {
-  private end: number;
-  private readonly limit: number;
-  private readonly grow: (end: number) => boolean;
-  private readonly byStart = new Map<number, Block>();
-  private readonly byEnd = new Map<number, Block>();
-  private readonly classes: Set<Block>[] = Array.from({ length: CLASSES }, () => new Set<Block>());
-  private readonly sizes = new Map<number, number>();
+  #end: number;
+  readonly #limit: number;
+  readonly #grow: (end: number) => boolean;
+  readonly #byStart = new Map<number, Block>();
+  readonly #byEnd = new Map<number, Block>();
+  readonly #classes: Set<Block>[] = Array.from({ length: CLASSES }, () => new Set<Block>());
+  readonly #sizes = new Map<number, number>();
 
   /** Hands out [start, limit); `grow` makes memory up to `end` accessible and says whether that was possible. */
   constructor(start: number, limit: number, grow: (end: number) => boolean) {
-    this.end = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
-    this.limit = limit;
-    this.grow = grow;
+    this.#end = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
+    this.#limit = limit;
+    this.#grow = grow;
   }
 
   /**
@@ -54,48 +54,48 @@ export class Allocator {
    */
   allocate(bytes: number, done: number = Infinity): number | null {
     const size = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
-    const found = this.find(size, done) ?? this.extend(size, done);
+    const found = this.#find(size, done) ?? this.#extend(size, done);
     if (found === null) return null;
     const { block, at } = found;
-    this.remove(block);
+    this.#remove(block);
     const start = block.start + at;
-    if (at > 0) this.insert(cut(block, 0, at));
-    if (at + size < block.size) this.insert(cut(block, at + size, block.size));
-    this.sizes.set(start, size);
+    if (at > 0) this.#insert(cut(block, 0, at));
+    if (at + size < block.size) this.#insert(cut(block, at + size, block.size));
+    this.#sizes.set(start, size);
     return start;
   }
 
   /** Frees what `allocate` returned; `ticket` is the last submitted work that may use it, `done` the last that is finished. */
   release(start: number, ticket = 0, done = 0): void {
-    const size = this.sizes.get(start);
+    const size = this.#sizes.get(start);
     if (size === undefined) throw new Error(`address ${start} is not allocated`);
-    this.sizes.delete(start);
+    this.#sizes.delete(start);
     let block: Block = { start, size, stretches: [{ size, ticket }] };
-    const before = this.byEnd.get(start);
-    if (before !== undefined) block = this.join(before, block, done);
-    const after = this.byStart.get(block.start + block.size);
-    if (after !== undefined) block = this.join(block, after, done);
-    this.insert(block);
+    const before = this.#byEnd.get(start);
+    if (before !== undefined) block = this.#join(before, block, done);
+    const after = this.#byStart.get(block.start + block.size);
+    if (after !== undefined) block = this.#join(block, after, done);
+    this.#insert(block);
   }
 
   /** Bytes handed out. */
   get usedBytes(): number {
     let sum = 0;
-    for (const size of this.sizes.values()) sum += size;
+    for (const size of this.#sizes.values()) sum += size;
     return sum;
   }
 
   /** Bytes in free blocks. */
   get freeBytes(): number {
     let sum = 0;
-    for (const block of this.byStart.values()) sum += block.size;
+    for (const block of this.#byStart.values()) sum += block.size;
     return sum;
   }
 
-  private find(size: number, done: number): Place | null {
+  #find(size: number, done: number): Place | null {
     for (let c = classOf(size); c < CLASSES; c++) {
       let best: Place | null = null;
-      for (const block of this.classes[c] ?? []) {
+      for (const block of this.#classes[c] ?? []) {
         if (block.size < size) continue;
         // lowest address among equals keeps the high end free
         const better: boolean =
@@ -111,37 +111,37 @@ export class Allocator {
   }
 
   /** Room at the end of the memory: the end of the last free block, if any, and new memory. */
-  private extend(size: number, done: number): Place | null {
-    const last = this.byEnd.get(this.end) ?? { start: this.end, size: 0, stretches: [] };
+  #extend(size: number, done: number): Place | null {
+    const last = this.#byEnd.get(this.#end) ?? { start: this.#end, size: 0, stretches: [] };
     const at = last.size - settledEnd(last, done);
     const end = last.start + at + size;
-    if (end > this.limit || !this.grow(end)) return null;
-    const grown = end - this.end;
-    if (last.size > 0) this.remove(last);
-    this.end = end;
+    if (end > this.#limit || !this.#grow(end)) return null;
+    const grown = end - this.#end;
+    if (last.size > 0) this.#remove(last);
+    this.#end = end;
     const stretches = merged([...last.stretches, { size: grown, ticket: 0 }]);
     const block = { start: last.start, size: last.size + grown, stretches };
-    this.insert(block);
+    this.#insert(block);
     return { block, at };
   }
 
-  private join(a: Block, b: Block, done: number): Block {
-    if (this.byStart.get(a.start) === a) this.remove(a);
-    if (this.byStart.get(b.start) === b) this.remove(b);
+  #join(a: Block, b: Block, done: number): Block {
+    if (this.#byStart.get(a.start) === a) this.#remove(a);
+    if (this.#byStart.get(b.start) === b) this.#remove(b);
     const stretches = merged([...a.stretches, ...b.stretches], done);
     return { start: a.start, size: a.size + b.size, stretches };
   }
 
-  private insert(block: Block): void {
-    this.byStart.set(block.start, block);
-    this.byEnd.set(block.start + block.size, block);
-    this.classes[classOf(block.size)]?.add(block);
+  #insert(block: Block): void {
+    this.#byStart.set(block.start, block);
+    this.#byEnd.set(block.start + block.size, block);
+    this.#classes[classOf(block.size)]?.add(block);
   }
 
-  private remove(block: Block): void {
-    this.byStart.delete(block.start);
-    this.byEnd.delete(block.start + block.size);
-    this.classes[classOf(block.size)]?.delete(block);
+  #remove(block: Block): void {
+    this.#byStart.delete(block.start);
+    this.#byEnd.delete(block.start + block.size);
+    this.#classes[classOf(block.size)]?.delete(block);
   }
 }
 

@@ -73,11 +73,12 @@ function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
 /** Runs of the peak's kernel, of which the fastest counts; the first are compiled badly. */
 const PEAK_RUNS = 8;
 
-interface Scratch {
+/** Memory that programs use in turn; it grows with what they need. */
+interface Region {
   readonly address: number;
-  /** Per thread. */
   readonly bytes: number;
 }
+const NOTHING: Region = { address: 0, bytes: 0 };
 
 /** Compiles programs to WebAssembly with SIMD, and runs them on threads. Users open it by `cpu()`. */
 export class CpuBackend implements Backend, ProgramRunner {
@@ -86,21 +87,22 @@ export class CpuBackend implements Backend, ProgramRunner {
   /** Why it computes on fewer threads than were asked for, or than the machine has; null if it does not. */
   readonly whyFewerThreads: string | null;
   readonly caps: Caps;
-  private readonly heap: Heap;
-  private readonly inlineNs: number;
-  private readonly tile: Tile;
+  readonly #heap: Heap;
+  readonly #inlineNs: number;
+  readonly #tile: Tile;
   /** Whether the engine combines operations into 256-bit ones. */
-  private readonly wide: boolean;
-  private readonly gemm: WebAssembly.Module;
-  private readonly workers: Workers | null;
-  private gemmHere: WebAssembly.Exports | null = null;
-  private scratch: Scratch = { address: 0, bytes: 0 };
+  readonly #wide: boolean;
+  readonly #gemm: WebAssembly.Module;
+  readonly #workers: Workers | null;
+  #gemmHere: WebAssembly.Exports | null = null;
+  /** Memory of each thread for its intermediate results; `bytes` per thread. */
+  #scratch: Region = NOTHING;
   /** Memory for temporaries, which programs use in turn. */
-  private temps: { readonly address: number; readonly bytes: number } | null = null;
-  private images = new Set<ProgramImage>();
-  private failure: Error | null = null;
-  private recorder: Recorder | null = null;
-  private closed = false;
+  #temps: Region = NOTHING;
+  #images = new Set<ProgramImage>();
+  #failure: Error | null = null;
+  #recorder: Recorder | null = null;
+  #closed = false;
 
   /** `obstacle`: why no workers can be started here, if that is known. */
   constructor(options: CpuBackendOptions = {}, obstacle: string | null = null) {
@@ -121,19 +123,19 @@ export class CpuBackend implements Backend, ProgramRunner {
     };
     this.whyFewerThreads = threads === 1 ? null : canShareMemory() ? obstacle : NOT_SHARED;
     this.threads = this.whyFewerThreads === null ? threads : 1;
-    this.inlineNs = options.inlineNs ?? INLINE_NS;
-    this.wide = revectorizes(options.revectorize);
-    const tile = options.tile ?? defaultTile(this.wide);
-    this.tile = { ...tile, fma: tile.fma && hasRelaxedSimd() };
+    this.#inlineNs = options.inlineNs ?? INLINE_NS;
+    this.#wide = revectorizes(options.revectorize);
+    const tile = options.tile ?? defaultTile(this.#wide);
+    this.#tile = { ...tile, fma: tile.fma && hasRelaxedSimd() };
     const shared = this.threads > 1;
-    this.heap = new Heap({
+    this.#heap = new Heap({
       shared,
       maxBytes,
-      done: () => this.done,
-      advance: () => this.workers?.advance(PATIENCE_MS) ?? false,
+      done: () => this.#done,
+      advance: () => this.#workers?.advance(PATIENCE_MS) ?? false,
     });
-    this.gemm = gemmCore(this.tile, shared);
-    this.workers = shared ? new Workers(this.heap, this.gemm, this.threads) : null;
+    this.#gemm = gemmCore(this.#tile, shared);
+    this.#workers = shared ? new Workers(this.#heap, this.#gemm, this.threads) : null;
   }
 
   accelerates(call: LibraryCall): boolean {
@@ -148,12 +150,12 @@ export class CpuBackend implements Backend, ProgramRunner {
         `alloc(${bytes}): expected a whole number of bytes up to ${this.caps.maxBufferBytes}`,
       );
     }
-    let address = this.heap.tryAllocate(bytes);
-    if (address === null && this.temps !== null) {
-      this.releaseTemps(); // the next run of a program asks for them anew
-      address = this.heap.tryAllocate(bytes);
+    let address = this.#heap.tryAllocate(bytes);
+    if (address === null && this.#temps.bytes > 0) {
+      this.#releaseTemps(); // the next run of a program asks for them anew
+      address = this.#heap.tryAllocate(bytes);
     }
-    return new CpuBuffer(this, address ?? this.heap.allocate(bytes, "a tensor"), bytes);
+    return new CpuBuffer(this, address ?? this.#heap.allocate(bytes, "a tensor"), bytes);
   }
 
   /** Synchronous, except where an engine forbids compiling on its main thread. */
@@ -161,12 +163,12 @@ export class CpuBackend implements Backend, ProgramRunner {
     this.assertOpen();
     const compiled = compileProgram(program, {
       threads: this.threads,
-      shared: this.heap.shared,
-      tile: this.tile,
+      shared: this.#heap.shared,
+      tile: this.#tile,
     });
     const finish = (module: WebAssembly.Module): Executable => {
-      const image = new ProgramImage(this.heap, program, compiled, module);
-      this.images.add(image);
+      const image = new ProgramImage(this.#heap, program, compiled, module);
+      this.#images.add(image);
       return new CpuExecutable(this, image);
     };
     try {
@@ -178,14 +180,14 @@ export class CpuBackend implements Backend, ProgramRunner {
   }
 
   async sync(): Promise<void> {
-    await this.workers?.whenDone(this.workers.last);
-    const failure = this.takeFailure();
+    await this.#workers?.whenDone(this.#workers.last);
+    const failure = this.#takeFailure();
     if (failure !== null) throw failure;
   }
 
   /** Bytes of buffers and temporaries, now and at most so far. */
   memory(): BackendMemory {
-    return { liveBytes: this.heap.liveBytes, peakBytes: this.heap.peakBytes };
+    return { liveBytes: this.#heap.liveBytes, peakBytes: this.#heap.peakBytes };
   }
 
   /**
@@ -193,14 +195,14 @@ export class CpuBackend implements Backend, ProgramRunner {
    * now, by multiply-adds in registers on all threads.
    */
   async peakGflops(): Promise<number> {
-    const { compiled, flop } = peakProgram(this.threads, this.heap.shared, {
-      fma: this.tile.fma,
-      wide: this.wide,
+    const { compiled, flop } = peakProgram(this.threads, this.#heap.shared, {
+      fma: this.#tile.fma,
+      wide: this.#wide,
     });
     const program: Program = { buffers: [], scalars: 0, steps: [] };
     const module = new WebAssembly.Module(compiled.bytes);
-    const image = new ProgramImage(this.heap, program, compiled, module);
-    this.images.add(image);
+    const image = new ProgramImage(this.#heap, program, compiled, module);
+    this.#images.add(image);
     let best = Infinity;
     for (let i = 0; i < PEAK_RUNS; i++) {
       const start = performance.now();
@@ -216,78 +218,78 @@ export class CpuBackend implements Backend, ProgramRunner {
   async profile(work: () => void | Promise<void>): Promise<KernelTime[]> {
     await this.sync();
     const recorder = new Recorder();
-    this.recorder = recorder;
+    this.#recorder = recorder;
     try {
       await work();
     } finally {
-      this.recorder = null;
+      this.#recorder = null;
     }
     return recorder.finish();
   }
 
   close(): void {
-    this.closed = true;
-    this.workers?.close();
-    this.images.clear();
+    this.#closed = true;
+    this.#workers?.close();
+    this.#images.clear();
   }
 
   /** @internal The handles of its workers, for tests that end one. */
   workersForTest(): readonly WorkerHandle[] {
-    return this.workers?.started ?? [];
+    return this.#workers?.started ?? [];
   }
 
   // --- for buffers and executables of this backend
 
   /** @internal */
   assertOpen(): void {
-    if (this.closed) throw new Error("this CPU device is closed; make a new one with cpu()");
+    if (this.#closed) throw new Error("this CPU device is closed; make a new one with cpu()");
   }
 
-  private get done(): number {
-    return this.workers?.done ?? 0;
+  get #done(): number {
+    return this.#workers?.done ?? 0;
   }
 
-  private get last(): number {
-    return this.workers?.last ?? 0;
+  get #last(): number {
+    return this.#workers?.last ?? 0;
   }
 
-  private get idle(): boolean {
-    return this.workers === null || this.workers.idle;
+  get #idle(): boolean {
+    return this.#workers === null || this.#workers.idle;
   }
 
-  private takeFailure(): Error | null {
-    const failure = this.failure ?? this.workers?.takeFailure() ?? null;
-    this.failure = null;
+  #takeFailure(): Error | null {
+    const failure = this.#failure ?? this.#workers?.takeFailure() ?? null;
+    this.#failure = null;
     return failure;
   }
 
   /** @internal */
   writeBytes(address: number, data: Uint8Array): void {
-    if (this.workers === null || this.idle) return this.heap.bytes.set(data, address);
-    const staging = this.heap.tryAllocateOwn(data.byteLength);
+    if (this.#workers === null || this.#idle) return this.#heap.bytes.set(data, address);
+    const staging = this.#heap.tryAllocateOwn(data.byteLength);
     // without room for a copy all work is done by now, or nothing gets on
-    if (staging === null) return this.assertIdle().heap.bytes.set(data, address);
-    this.heap.bytes.set(data, staging);
-    const ticket = this.workers.submit(ENTRY.copy, address, staging, data.byteLength);
-    this.heap.releaseOwn(staging, ticket);
+    if (staging === null) return this.#assertIdle().#heap.bytes.set(data, address);
+    this.#heap.bytes.set(data, staging);
+    const ticket = this.#workers.submit(ENTRY.copy, address, staging, data.byteLength);
+    this.#heap.releaseOwn(staging, ticket);
   }
 
   /** @internal */
   async readBytes(address: number, bytes: number): Promise<ArrayBuffer> {
-    const { workers, heap } = this;
-    if (workers === null || this.idle) {
+    const [workers, heap] = [this.#workers, this.#heap];
+    if (workers === null || this.#idle) {
       const copy = heap.bytes.slice(address, address + bytes).buffer;
-      const failure = this.takeFailure();
+      const failure = this.#takeFailure();
       if (failure !== null) throw failure;
       return copy;
     }
     // work submitted after this call must not be seen: copy in order
     const staging = heap.tryAllocateOwn(bytes);
-    if (staging === null) return this.assertIdle().readBytes(address, bytes);
+    if (staging === null) return this.#assertIdle().readBytes(address, bytes);
     const ticket = workers.submit(ENTRY.copy, staging, address, bytes);
     try {
       await workers.whenDone(ticket);
-      const failure = this.takeFailure();
+      const failure = this.#takeFailure();
       if (failure !== null) throw failure;
       return heap.bytes.slice(staging, staging + bytes).buffer;
     } finally {
@@ -295,8 +297,8 @@ export class CpuBackend implements Backend, ProgramRunner {
     }
   }
 
-  private assertIdle(): this {
-    if (this.idle) return this;
+  #assertIdle(): this {
+    if (this.#idle) return this;
     throw new Error(
       `the workers of the CPU backend have done nothing for ${PATIENCE_MS / 1000} s, and there is no memory to go on without them`,
     );
@@ -304,53 +306,58 @@ export class CpuBackend implements Backend, ProgramRunner {
 
   /** @internal */
   freeBytes(address: number, bytes: number): void {
-    if (!this.closed) this.heap.release(address, bytes, this.last);
+    if (!this.#closed) this.#heap.release(address, bytes, this.#last);
   }
 
   /** @internal */
   run(image: ProgramImage, buffers: readonly number[], scalars: Float64Array): void {
-    const { workers, heap } = this;
+    const [workers, heap] = [this.#workers, this.#heap];
     const { compiled } = image;
-    this.reserveTemps(image.tempBytes);
-    this.reserveScratch(compiled.scratchBytes);
-    const frame = image.frame(buffers, scalars, this.temps?.address ?? 0, this.scratch, this.done);
-    const here = workers === null || (this.idle && (compiled.cost < this.inlineNs || this.recorder !== null));
+    this.#reserveTemps(image.tempBytes);
+    this.#reserveScratch(compiled.scratchBytes);
+    const frame = image.frame(buffers, scalars, this.#temps.address, this.#scratch, this.#done);
+    const here =
+      workers === null || (this.#idle && (compiled.cost < this.#inlineNs || this.#recorder !== null));
     if (here) {
       try {
-        this.gemmHere ??= new WebAssembly.Instance(this.gemm, { env: { memory: heap.memory } }).exports;
-        image.runHere(frame, this.gemmHere, this.scratch.address, this.recorder);
+        this.#gemmHere ??= new WebAssembly.Instance(this.#gemm, { env: { memory: heap.memory } }).exports;
+        image.runHere(frame, this.#gemmHere, this.#scratch.address, this.#recorder);
       } catch (error) {
-        this.failure ??= new Error(`a program failed on the CPU backend: ${String(error)}`, { cause: error });
+        this.#failure ??= new Error(`a program failed on the CPU backend: ${String(error)}`, {
+          cause: error,
+        });
       }
     } else frame.ticket = workers.submit(ENTRY.run, image.descriptor, frame.address, 0);
   }
 
   /** @internal */
   forget(image: ProgramImage): void {
-    if (this.closed || !this.images.delete(image)) return;
-    if (this.workers !== null && this.workers.last > 0)
-      this.workers.submit(ENTRY.drop, image.descriptor, 0, 0);
-    image.free(this.last);
-    if (this.images.size === 0) this.releaseTemps();
+    if (this.#closed || !this.#images.delete(image)) return;
+    const workers = this.#workers;
+    if (workers !== null && workers.last > 0 && !workers.failed) {
+      workers.submit(ENTRY.drop, image.descriptor, 0, 0);
+    }
+    image.free(this.#last);
+    if (this.#images.size === 0) this.#releaseTemps();
   }
 
-  private releaseTemps(): void {
-    if (this.temps !== null) this.heap.release(this.temps.address, this.temps.bytes, this.last);
-    this.temps = null;
+  #releaseTemps(): void {
+    if (this.#temps.bytes > 0) this.#heap.release(this.#temps.address, this.#temps.bytes, this.#last);
+    this.#temps = NOTHING;
   }
 
-  private reserveTemps(bytes: number): void {
-    if (bytes <= (this.temps?.bytes ?? 0)) return;
-    this.releaseTemps();
-    this.temps = { address: this.heap.allocate(bytes, "temporaries of a program"), bytes };
+  #reserveTemps(bytes: number): void {
+    if (bytes <= this.#temps.bytes) return;
+    this.#releaseTemps();
+    this.#temps = { address: this.#heap.allocate(bytes, "temporaries of a program"), bytes };
   }
 
-  private reserveScratch(bytes: number): void {
-    if (bytes <= this.scratch.bytes) return;
-    if (this.scratch.bytes > 0) this.heap.releaseOwn(this.scratch.address, this.last);
-    this.scratch = { address: 0, bytes: 0 };
+  #reserveScratch(bytes: number): void {
+    if (bytes <= this.#scratch.bytes) return;
+    if (this.#scratch.bytes > 0) this.#heap.releaseOwn(this.#scratch.address, this.#last);
+    this.#scratch = NOTHING;
     const aligned = Math.ceil(bytes / 64) * 64;
-    this.scratch = { address: this.heap.allocateForWork(aligned * this.threads), bytes: aligned };
+    this.#scratch = { address: this.#heap.allocateForWork(aligned * this.threads), bytes: aligned };
   }
 }
 

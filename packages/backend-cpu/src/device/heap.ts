@@ -22,100 +22,100 @@ export interface HeapOptions {
 export class Heap {
   readonly memory: WebAssembly.Memory;
   readonly shared: boolean;
-  private readonly options: HeapOptions;
-  private readonly maxPages: number;
-  private readonly allocator: Allocator;
-  private live = 0;
-  private peak = 0;
-  private byteView: Uint8Array;
-  private wordView: Int32Array;
+  readonly #options: HeapOptions;
+  readonly #maxPages: number;
+  readonly #allocator: Allocator;
+  #live = 0;
+  #peak = 0;
+  #byteView: Uint8Array;
+  #wordView: Int32Array;
 
   constructor(options: HeapOptions) {
-    this.options = options;
+    this.#options = options;
     this.shared = options.shared;
-    this.maxPages = Math.floor(options.maxBytes / PAGE);
-    this.memory = new WebAssembly.Memory({ initial: 1, maximum: this.maxPages, shared: this.shared });
+    this.#maxPages = Math.floor(options.maxBytes / PAGE);
+    this.memory = new WebAssembly.Memory({ initial: 1, maximum: this.#maxPages, shared: this.shared });
     // address 0 stays unused; the last page too, so that addresses just past the end do not wrap around
-    this.allocator = new Allocator(64, (this.maxPages - 1) * PAGE, (end) => this.growTo(end));
-    this.byteView = new Uint8Array(this.memory.buffer);
-    this.wordView = new Int32Array(this.memory.buffer);
+    this.#allocator = new Allocator(64, (this.#maxPages - 1) * PAGE, (end) => this.#growTo(end));
+    this.#byteView = new Uint8Array(this.memory.buffer);
+    this.#wordView = new Int32Array(this.memory.buffer);
   }
 
   /** All of memory; not to be kept across an allocation. */
   get bytes(): Uint8Array {
-    return this.byteView;
+    return this.#byteView;
   }
 
   get words(): Int32Array {
-    return this.wordView;
+    return this.#wordView;
   }
 
   get liveBytes(): number {
-    return this.live;
+    return this.#live;
   }
 
   get peakBytes(): number {
-    return this.peak;
+    return this.#peak;
   }
 
   /** Memory for data of users and programs; counted. Null if there is no room. */
   tryAllocate(bytes: number): number | null {
-    const address = this.allocator.allocate(bytes);
+    const address = this.#allocator.allocate(bytes);
     if (address === null) return null;
-    this.live += bytes;
-    this.peak = Math.max(this.peak, this.live);
+    this.#live += bytes;
+    this.#peak = Math.max(this.#peak, this.#live);
     return address;
   }
 
   /** The same; throws if there is no room. */
   allocate(bytes: number, what: string): number {
-    return this.tryAllocate(bytes) ?? this.refuse(bytes, what);
+    return this.tryAllocate(bytes) ?? this.#refuse(bytes, what);
   }
 
   /** Gives back what `allocate` returned; work up to `ticket` may still use it. */
   release(address: number, bytes: number, ticket: number): void {
     this.releaseOwn(address, ticket);
-    this.live -= bytes;
+    this.#live -= bytes;
   }
 
   /** Memory for the backend's own use that the host writes right away: waits for work that uses it. Null if there is no room. */
   tryAllocateOwn(bytes: number): number | null {
     for (;;) {
-      const address = this.allocator.allocate(bytes, this.options.done());
-      if (address !== null || !this.options.advance()) return address;
+      const address = this.#allocator.allocate(bytes, this.#options.done());
+      if (address !== null || !this.#options.advance()) return address;
     }
   }
 
   /** The same; throws if there is no room. */
   allocateOwn(bytes: number): number {
-    return this.tryAllocateOwn(bytes) ?? this.refuse(bytes, "the backend");
+    return this.tryAllocateOwn(bytes) ?? this.#refuse(bytes, "the backend");
   }
 
   /** Memory for the backend's own use that only submitted work writes. */
   allocateForWork(bytes: number): number {
-    return this.allocator.allocate(bytes) ?? this.refuse(bytes, "the backend");
+    return this.#allocator.allocate(bytes) ?? this.#refuse(bytes, "the backend");
   }
 
   releaseOwn(address: number, ticket: number): void {
-    this.allocator.release(address, ticket, this.options.done());
+    this.#allocator.release(address, ticket, this.#options.done());
   }
 
-  private refuse(bytes: number, what: string): never {
+  #refuse(bytes: number, what: string): never {
     const size = (x: number): string =>
       x >= GIB / 16 ? `${(x / GIB).toFixed(2)} GiB` : `${(x / 2 ** 20).toFixed(2)} MiB`;
-    const most = this.maxPages * PAGE;
+    const most = this.#maxPages * PAGE;
     const why =
       most === MAX_BYTES ? "WebAssembly memory ends at 4 GiB" : `this device's memory ends at ${size(most)}`;
     throw new Error(
-      `out of memory: ${bytes} bytes for ${what}, with ${size(this.live)} live; ${why}. ` +
+      `out of memory: ${bytes} bytes for ${what}, with ${size(this.#live)} live; ${why}. ` +
         "Use a smaller batch, half-precision weights or checkpointing, or free what is no longer needed",
     );
   }
 
-  private growTo(end: number): boolean {
+  #growTo(end: number): boolean {
     const have = this.memory.buffer.byteLength;
     if (end <= have) return true;
-    const limit = this.maxPages * PAGE;
+    const limit = this.#maxPages * PAGE;
     const generous = Math.min(limit, Math.max(end, have + GROWTH, Math.floor(have * 1.25)));
     const grow = (to: number): boolean => {
       try {
@@ -126,8 +126,8 @@ export class Heap {
       }
     };
     const grown = grow(generous) || grow(end);
-    this.byteView = new Uint8Array(this.memory.buffer);
-    this.wordView = new Int32Array(this.memory.buffer);
+    this.#byteView = new Uint8Array(this.memory.buffer);
+    this.#wordView = new Int32Array(this.memory.buffer);
     return grown;
   }
 }

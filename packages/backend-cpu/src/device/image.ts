@@ -1,5 +1,6 @@
 /** A compiled program in the backend's memory: its descriptor for the workers, its frames, its run on this thread. */
-import type { BufferSpec, Program, Step } from "@tiedlora/kernels";
+import type { BufferSpec, Program } from "@tiedlora/kernels";
+import { at } from "../assert.ts";
 import type { Heap } from "./heap.ts";
 import type { CompiledProgram } from "../codegen/program.ts";
 import { exportName, GEMM_MODULE } from "../codegen/program.ts";
@@ -27,14 +28,14 @@ export class ProgramImage {
   /** Bytes of all temporaries together. */
   readonly tempBytes: number;
   /** By buffer number: where in the memory for temporaries it is. */
-  private readonly tempOffsets: ReadonlyMap<number, number>;
-  private readonly args: readonly number[];
-  private readonly heap: Heap;
-  private frames: Frame[] = [];
-  private code: StepCode[] | null = null;
+  readonly #tempOffsets: ReadonlyMap<number, number>;
+  readonly #args: readonly number[];
+  readonly #heap: Heap;
+  #frames: Frame[] = [];
+  #code: StepCode[] | null = null;
 
   constructor(heap: Heap, program: Program, compiled: CompiledProgram, module: WebAssembly.Module) {
-    this.heap = heap;
+    this.#heap = heap;
     this.compiled = compiled;
     this.module = module;
     this.specs = program.buffers;
@@ -45,37 +46,37 @@ export class ProgramImage {
       offsets.set(buffer, end);
       end += Math.ceil(bytes / TEMP_ALIGNMENT) * TEMP_ALIGNMENT;
     }
-    this.tempOffsets = offsets;
+    this.#tempOffsets = offsets;
     this.tempBytes = end;
-    const { address, args } = this.writeDescriptor();
+    const { address, args } = this.#writeDescriptor();
     this.descriptor = address;
-    this.args = args;
+    this.#args = args;
   }
 
   /** Lays out descriptor, arguments and module bytes; see DESCRIPTOR. */
-  private writeDescriptor(): { address: number; args: number[] } {
+  #writeDescriptor(): { address: number; args: number[] } {
     const { bytes, calls, frameBytes } = this.compiled;
     const argWords = calls.reduce((n, call) => n + call.args.length, 0);
     const headWords = DESCRIPTOR.first + DESCRIPTOR.callWords * calls.length;
     const moduleAt = 4 * (headWords + argWords);
-    const address = this.heap.allocateOwn(moduleAt + bytes.byteLength);
-    const { words } = this.heap;
+    const address = this.#heap.allocateOwn(moduleAt + bytes.byteLength);
+    const { words } = this.#heap;
     const d = address >>> 2;
     words[d + DESCRIPTOR.module] = address + moduleAt;
     words[d + DESCRIPTOR.moduleBytes] = bytes.byteLength;
     words[d + DESCRIPTOR.calls] = calls.length;
     words[d + DESCRIPTOR.scratchAt] = frameBytes;
-    this.heap.bytes.set(bytes, address + moduleAt);
+    this.#heap.bytes.set(bytes, address + moduleAt);
     const args: number[] = [];
-    let at = address + 4 * headWords;
+    let argsAt = address + 4 * headWords;
     calls.forEach((call, i) => {
       const next = calls[i + 1];
       // steps of one chunk are all worker 0's: it needs no barrier between two of them
       const barrier = call.chunks > 1 || (next !== undefined && next.chunks > 1) ? 1 : 0;
-      words.set([call.fn, call.chunks, at, barrier], d + DESCRIPTOR.first + DESCRIPTOR.callWords * i);
-      words.set(call.args, at >>> 2);
-      args.push(at);
-      at += 4 * call.args.length;
+      words.set([call.fn, call.chunks, argsAt, barrier], d + DESCRIPTOR.first + DESCRIPTOR.callWords * i);
+      words.set(call.args, argsAt >>> 2);
+      args.push(argsAt);
+      argsAt += 4 * call.args.length;
     });
     return { address, args };
   }
@@ -91,15 +92,15 @@ export class ProgramImage {
     done: number,
   ): Frame {
     const { scalarsAt, frameBytes } = this.compiled;
-    let frame = this.frames.find((f) => f.ticket <= done);
+    let frame = this.#frames.find((f) => f.ticket <= done);
     if (frame === undefined) {
-      frame = { address: this.heap.allocateOwn(frameBytes + 8), ticket: 0 };
-      this.frames.push(frame);
+      frame = { address: this.#heap.allocateOwn(frameBytes + 8), ticket: 0 };
+      this.#frames.push(frame);
     }
-    const { words } = this.heap;
-    const at = frame.address >>> 2;
-    for (let i = 0; i < buffers.length; i++) words[at + i] = buffers[i] ?? 0;
-    for (const [buffer, offset] of this.tempOffsets) words[at + buffer] = temps + offset;
+    const { words } = this.#heap;
+    const start = frame.address >>> 2;
+    words.set(buffers, start);
+    for (const [buffer, offset] of this.#tempOffsets) words[start + buffer] = temps + offset;
     if (this.scalars > 0) {
       new Float64Array(words.buffer, frame.address + scalarsAt, this.scalars).set(scalars);
     }
@@ -110,28 +111,28 @@ export class ProgramImage {
 
   /** Runs the program on the calling thread; `recorder` is told how long each call took. */
   runHere(frame: Frame, gemm: WebAssembly.Exports, scratch: number, recorder: Recorder | null = null): void {
-    const code = (this.code ??= this.instantiate(gemm));
+    const code = (this.#code ??= this.#instantiate(gemm));
     this.compiled.calls.forEach((call, i) => {
       const step = code[call.fn];
       if (step === undefined) throw new Error(`the program has no function ${exportName(call.fn)}`);
-      const args = this.args[i] ?? 0;
+      const args = at(this.#args, i, "call");
       const start = recorder === null ? 0 : performance.now();
       for (let chunk = 0; chunk < call.chunks; chunk++) step(frame.address, args, chunk, scratch);
-      recorder?.add(this.compiled.steps[i] as Step, performance.now() - start);
+      recorder?.add(at(this.compiled.steps, i, "step"), performance.now() - start);
     });
   }
 
-  private instantiate(gemm: WebAssembly.Exports): StepCode[] {
-    const imports = { env: { memory: this.heap.memory }, [GEMM_MODULE]: gemm };
+  #instantiate(gemm: WebAssembly.Exports): StepCode[] {
+    const imports = { env: { memory: this.#heap.memory }, [GEMM_MODULE]: gemm };
     const { exports } = new WebAssembly.Instance(this.module, imports);
     return Object.keys(exports).map((_, i) => exports[exportName(i)] as StepCode);
   }
 
   /** Gives the memory back; submissions up to `ticket` may still use it. */
   free(ticket: number): void {
-    this.heap.releaseOwn(this.descriptor, ticket);
-    for (const frame of this.frames) this.heap.releaseOwn(frame.address, ticket);
-    this.frames = [];
-    this.code = null;
+    this.#heap.releaseOwn(this.descriptor, ticket);
+    for (const frame of this.#frames) this.#heap.releaseOwn(frame.address, ticket);
+    this.#frames = [];
+    this.#code = null;
   }
 }

@@ -9,19 +9,19 @@ export interface KernelTime {
 }
 
 export class Recorder {
-  private readonly times = new Map<string, { calls: number; milliseconds: number }>();
+  readonly #times = new Map<string, { calls: number; milliseconds: number }>();
 
   add(step: Step, milliseconds: number): void {
     const label = describe(step);
-    const time = this.times.get(label) ?? { calls: 0, milliseconds: 0 };
+    const time = this.#times.get(label) ?? { calls: 0, milliseconds: 0 };
     time.calls++;
     time.milliseconds += milliseconds;
-    this.times.set(label, time);
+    this.#times.set(label, time);
   }
 
   /** All times, the longest first. */
   finish(): KernelTime[] {
-    return [...this.times]
+    return [...this.#times]
       .map(([label, time]) => ({ label, ...time }))
       .sort((a, b) => b.milliseconds - a.milliseconds);
   }

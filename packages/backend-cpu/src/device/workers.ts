@@ -20,116 +20,121 @@ interface WaitAsync {
 }
 
 export class Workers {
-  private readonly heap: Heap;
-  private readonly gemm: WebAssembly.Module;
-  private readonly threads: number;
-  private readonly control = new SharedArrayBuffer(CONTROL_BYTES);
-  private readonly words = new Int32Array(this.control);
-  private handles: WorkerHandle[] = [];
-  private submitted = 0;
+  readonly #heap: Heap;
+  readonly #gemm: WebAssembly.Module;
+  readonly #threads: number;
+  readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
+  readonly #words = new Int32Array(this.#control);
+  #handles: WorkerHandle[] = [];
+  #submitted = 0;
   /** Entries in the queue or done; the others that were submitted are in `later`. */
-  private posted = 0;
-  private later: (readonly [kind: number, a: number, b: number, c: number])[] = [];
-  private finished = 0;
+  #posted = 0;
+  #later: (readonly [kind: number, a: number, b: number, c: number])[] = [];
+  #finished = 0;
   /** How far the workers were when waiting for them was given up. */
-  private stuck: string | null = null;
-  private waiting = 0;
-  private failure: Error | null = null;
+  #stuck: string | null = null;
+  #waiting = 0;
+  #failure: Error | null = null;
 
   constructor(heap: Heap, gemm: WebAssembly.Module, threads: number) {
-    this.heap = heap;
-    this.gemm = gemm;
-    this.threads = threads;
+    this.#heap = heap;
+    this.#gemm = gemm;
+    this.#threads = threads;
   }
 
   /** The workers, once the first entry was submitted. */
   get started(): readonly WorkerHandle[] {
-    return this.handles;
+    return this.#handles;
+  }
+
+  /** Whether they can do nothing any more: one has died, or they were closed. */
+  get failed(): boolean {
+    return this.#failure !== null;
   }
 
   /** The ticket of the last entry submitted. */
   get last(): number {
-    return this.submitted;
+    return this.#submitted;
   }
 
   /** The ticket of the last entry done. */
   get done(): number {
-    this.finished += (Atomics.load(this.words, CONTROL.done) - this.finished) | 0; // the counter wraps
-    return this.finished;
+    this.#finished += (Atomics.load(this.#words, CONTROL.done) - this.#finished) | 0; // the counter wraps
+    return this.#finished;
   }
 
   get idle(): boolean {
-    return this.done === this.submitted;
+    return this.done === this.#submitted;
   }
 
   /** Appends an entry to the queue; its ticket. Waits for room, as long as the workers get on. */
   submit(kind: number, a: number, b: number, c: number): number {
-    if (this.failure !== null) throw this.failure;
-    if (this.handles.length === 0) this.start();
-    this.later.push([kind, a, b, c]);
-    this.submitted++;
-    do this.post();
-    while (this.later.length > 0 && this.advance(PATIENCE_MS));
-    return this.submitted;
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#handles.length === 0) this.#start();
+    this.#later.push([kind, a, b, c]);
+    this.#submitted++;
+    do this.#post();
+    while (this.#later.length > 0 && this.advance(PATIENCE_MS));
+    return this.#submitted;
   }
 
   /** Blocks until another entry is done. False if all are, or if nothing has moved for so many milliseconds. */
   advance(patience: number): boolean {
-    if (this.failure !== null) throw this.failure;
+    if (this.#failure !== null) throw this.#failure;
     const before = this.done;
-    let [seen, since] = [this.state(), performance.now()];
-    if (before === this.submitted || seen === this.stuck) return false;
+    let [seen, since] = [this.#state(), performance.now()];
+    if (before === this.#submitted || seen === this.#stuck) return false;
     while (this.done === before) {
-      this.block();
-      const now = this.state();
+      this.#block();
+      const now = this.#state();
       if (now !== seen) [seen, since] = [now, performance.now()];
       else if (performance.now() - since > patience) {
-        this.stuck = seen;
+        this.#stuck = seen;
         return false;
       }
     }
-    this.post();
+    this.#post();
     return true;
   }
 
   /** Changes whenever any worker gets on. */
-  private state(): string {
+  #state(): string {
     const { done, generation, next, ready } = CONTROL;
-    return [done, generation, next, ready].map((at) => Atomics.load(this.words, at)).join();
+    return [done, generation, next, ready].map((at) => Atomics.load(this.#words, at)).join();
   }
 
   /** Puts entries into the queue, as far as there is room. */
-  private post(): void {
-    const { words } = this;
-    const room = CONTROL.queueLength - 1 - (this.posted - this.done);
-    for (const entry of this.later.splice(0, room)) {
-      words.set(entry, CONTROL.queue + (this.posted & (CONTROL.queueLength - 1)) * CONTROL.entryWords);
-      this.posted++;
+  #post(): void {
+    const words = this.#words;
+    const room = CONTROL.queueLength - 1 - (this.#posted - this.done);
+    for (const entry of this.#later.splice(0, room)) {
+      words.set(entry, CONTROL.queue + (this.#posted & (CONTROL.queueLength - 1)) * CONTROL.entryWords);
+      this.#posted++;
     }
-    words[CONTROL.pages] = this.heap.memory.buffer.byteLength / 65536;
-    Atomics.store(words, CONTROL.submitted, this.posted | 0);
+    words[CONTROL.pages] = this.#heap.memory.buffer.byteLength / 65536;
+    Atomics.store(words, CONTROL.submitted, this.#posted | 0);
     if (Atomics.load(words, CONTROL.sleepers) > 0) Atomics.notify(words, CONTROL.submitted);
   }
 
   /** Resolves when the entry with this ticket is done; meanwhile the process stays alive. */
   async whenDone(ticket: number): Promise<void> {
     if (this.done >= ticket) return;
-    if (this.waiting++ === 0) this.handles[0]?.keepAlive(true);
+    if (this.#waiting++ === 0) this.#handles[0]?.keepAlive(true);
     try {
       for (let seen = this.done; seen < ticket; seen = this.done) {
-        if (this.failure !== null) throw this.failure;
-        this.post();
-        await this.change(seen);
+        if (this.#failure !== null) throw this.#failure;
+        this.#post();
+        await this.#change(seen);
       }
     } finally {
-      if (--this.waiting === 0) this.handles[0]?.keepAlive(false);
+      if (--this.#waiting === 0) this.#handles[0]?.keepAlive(false);
     }
   }
 
   /** The first failure since the last call, or null. */
   takeFailure(): Error | null {
-    const { words } = this;
-    if (this.failure !== null) return this.failure;
+    const words = this.#words;
+    if (this.#failure !== null) return this.#failure;
     if (Atomics.load(words, CONTROL.failed) === 0) return null;
     const length = Atomics.load(words, CONTROL.message);
     const text = String.fromCharCode(...words.subarray(CONTROL.message + 1, CONTROL.message + 1 + length));
@@ -138,37 +143,44 @@ export class Workers {
   }
 
   close(): void {
-    this.fail(new Error("this CPU device is closed; make a new one with cpu()"));
-    for (const handle of this.handles) handle.terminate();
-    this.handles = [];
+    this.#fail(new Error("this CPU device is closed; make a new one with cpu()"));
+    for (const handle of this.#handles) handle.terminate();
+    this.#handles = [];
   }
 
-  private start(): void {
+  #start(): void {
     const source = workerSource();
-    for (let id = 0; id < this.threads; id++) {
+    for (let id = 0; id < this.#threads; id++) {
       const handle = startWorker(source);
-      handle.onFailure((reason) => this.fail(new Error(`a worker of the CPU backend died: ${reason}`)));
-      const { memory } = this.heap;
-      handle.post({ memory, control: this.control, gemm: this.gemm, id, threads: this.threads, spin: SPIN });
-      this.handles.push(handle);
+      handle.onFailure((reason) => this.#fail(new Error(`a worker of the CPU backend died: ${reason}`)));
+      const { memory } = this.#heap;
+      handle.post({
+        memory,
+        control: this.#control,
+        gemm: this.#gemm,
+        id,
+        threads: this.#threads,
+        spin: SPIN,
+      });
+      this.#handles.push(handle);
     }
   }
 
-  private fail(error: Error): void {
-    this.failure ??= error;
-    Atomics.notify(this.words, CONTROL.done);
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    Atomics.notify(this.#words, CONTROL.done);
   }
 
   /** Resolves when `done` may no longer be `seen`, the count that the caller decided to wait at. */
-  private async change(seen: number): Promise<void> {
-    const answer = (Atomics as WaitAsync).waitAsync?.(this.words, CONTROL.done, seen | 0);
+  async #change(seen: number): Promise<void> {
+    const answer = (Atomics as WaitAsync).waitAsync?.(this.#words, CONTROL.done, seen | 0);
     await (answer === undefined ? new Promise((resolve) => setTimeout(resolve, 1)) : answer.value);
   }
 
   /** Waits for the queue to move, where waiting is allowed; elsewhere returns at once. */
-  private block(): void {
+  #block(): void {
     try {
-      Atomics.wait(this.words, CONTROL.done, this.finished | 0, 100);
+      Atomics.wait(this.#words, CONTROL.done, this.#finished | 0, 100);
     } catch {
       // a browser's main thread may not wait: the caller's loop spins
     }

@@ -68,7 +68,7 @@ function attend(
     if (causal && j > position + kv - params.q) continue;
     let dot = 0;
     for (let x = 0; x < d; x++) dot += query[x]! * keys[j * d + x]!;
-    scores[j] = scale * dot + (bias?.[j] ?? 0);
+    scores[j] = scale * dot + (bias === undefined ? 0 : bias[j]!);
   }
   const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
   const sum = scores.reduce((s, x) => s + Math.exp(x - max), 0);

@@ -3,8 +3,9 @@
  * keys stay in cache, and the matrix of all scores is never in memory. Products are the GEMM core's. Every chunk computes
  * whole results, so the number of threads does not change a bit.
  */
-import { type AttentionParams, BYTES, type LibraryCall, type Operand } from "@tiedlora/kernels";
+import { BYTES, type LibraryCall, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "../assembler.ts";
+import { ceilTo, type Geometry, geometryOf } from "./geometry.ts";
 import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./rows.ts";
 import type { GemmDType, Tile } from "../matmul/gemm.ts";
 import { fitsInPlace, packRest, tileColumns } from "../matmul/gemm.ts";
@@ -21,52 +22,10 @@ export interface AttentionOptions extends CodegenOptions {
   readonly gemm: GemmImports;
 }
 
-/** Queries per block, where their scores fit into SCORE_BYTES; fewer with many keys. */
-const QUERIES = 48;
-const SCORE_BYTES = 192 * 1024;
 /** For estimates: floating-point operations per nanosecond, and nanoseconds for the exponential of a score. */
 const FLOP_PER_NS = 40;
 const SCORE_NS = 1;
 const PARALLEL_NS = 20_000;
-
-const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;
-
-/** Sizes of blocks and panels, all constants of the code. */
-export interface Geometry {
-  readonly params: AttentionParams;
-  readonly tile: Tile;
-  /** Queries per block, a multiple of the tile's rows. */
-  readonly queries: number;
-  /** Padded to tiles: keys as columns, keys as depth, width of a head as columns and as depth. */
-  readonly keyColumns: number;
-  readonly keyDepth: number;
-  readonly widthColumns: number;
-  readonly widthDepth: number;
-  /** Bytes from row to row in panels of scores and in panels as wide as a head. */
-  readonly scoreStride: number;
-  readonly widthStride: number;
-}
-
-function geometryOf(params: AttentionParams, tile: Tile): Geometry {
-  const { q, kv, d } = params;
-  const { rows, unroll } = tile;
-  const columns = tileColumns(tile);
-  const fitting = Math.floor(SCORE_BYTES / (4 * kv) / rows) * rows;
-  const most = Math.floor(QUERIES / rows) * rows;
-  const keyColumns = ceilTo(kv, columns);
-  const widthColumns = ceilTo(d, columns);
-  return {
-    params,
-    tile,
-    queries: Math.max(rows, Math.min(fitting, most, ceilTo(q, rows))),
-    keyColumns,
-    keyDepth: ceilTo(kv, unroll),
-    widthColumns,
-    widthDepth: ceilTo(d, unroll),
-    scoreStride: 4 * (keyColumns + 16), // not a power of two, so that rows do not share cache sets
-    widthStride: 4 * widthColumns,
-  };
-}
 
 /** Hands out parts of a thread's scratch memory. */
 class Layout {

@@ -1,27 +1,35 @@
 /** Attention row by row: softmax over a block's scores, its gradient, and copying results out. Panels are f32. */
 import { BYTES, type Operand } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
 import { type Expr, type Fn, i32s, type Int, type Local, type Module } from "../assembler.ts";
-import type { Geometry } from "./attention.ts";
+import type { Geometry } from "./geometry.ts";
 import { f32x4, i32, i32x4, memory, v128 } from "../instructions.ts";
 import { loadLanes, loadSplat, storeLanes, storeOne } from "../loops/access.ts";
 import { horizontal } from "../loops/values.ts";
 import { VectorMath } from "../math.ts";
 
+/** The last two of the four axes of an operand: [batch, head, row, column]. */
+const [ROW, COLUMN] = [2, 3];
+
+const strideOf = ({ view }: Operand, axis: number): number => at(view.strides, axis, "stride");
+
+const rowBytes = (operand: Operand): number => strideOf(operand, ROW) * BYTES[operand.dtype];
+
 /** One row of scores: its address, how many keys the query sees, and the end of whole vectors of them. */
 class Row {
   readonly f: Fn;
   readonly math: VectorMath;
-  private readonly g: Geometry;
+  readonly #g: Geometry;
 
   constructor(f: Fn, math: VectorMath, g: Geometry) {
     this.f = f;
     this.math = math;
-    this.g = g;
+    this.#g = g;
   }
 
   /** How many keys query `i` sees. */
   visible(i: Local): Local {
-    const { q, kv, causal } = this.g.params;
+    const { q, kv, causal } = this.#g.params;
     const n = this.f.local("i32", kv);
     if (causal) {
       this.f.set(n, i32.add(i, kv - q + 1));
@@ -33,17 +41,18 @@ class Row {
 
   /** Whether scores are scaled, and biased, in a pass of their own: elsewhere the exponential's argument takes it in. */
   prescaled(bias: Operand | null): boolean {
-    return bias !== null || !(this.g.params.scale > 0);
+    return bias !== null || !(this.#g.params.scale > 0);
   }
 
   /** Scales and biases in place, then writes -inf to what is past `visible` in its vector; the end of whole vectors. */
   prepare(row: Local, visible: Local, bias: Operand | null, biasRow: Local): Local {
-    const { f, math, g } = this;
+    const { f, math } = this;
+    const g = this.#g;
     const end = f.bind(i32.add(row, i32.shl(i32.and(i32.add(visible, 3), -4), 2)));
     if (this.prescaled(bias)) {
       const p = f.local("i32", row);
       const b = f.local("i32", biasRow);
-      const stride = bias?.view.strides[3] ?? 0;
+      const stride = bias === null ? 0 : strideOf(bias, COLUMN);
       f.while(
         () => i32.lt_u(p, end),
         () => {
@@ -144,9 +153,9 @@ export function emitSoftmaxRows(
         v128.store32_lane(f, factor, f32x4.div(math.k(1), sum), 0);
         f.add(row, g.scoreStride);
         f.add(i, 1);
-        f.add(l, (L.view.strides[2] ?? 0) * BYTES[L.dtype]);
+        f.add(l, rowBytes(L));
         f.add(factor, 4);
-        if (bias !== null) f.add(biasRow, (bias.view.strides[2] ?? 0) * BYTES[bias.dtype]);
+        if (bias !== null) f.add(biasRow, rowBytes(bias));
         f.add(left, -1);
       },
     );
@@ -164,7 +173,6 @@ export function emitGradRows(
   operands: { readonly L: Operand; readonly bias: Operand | null; readonly O: Operand; readonly dO: Operand },
 ): Fn {
   const { L, bias, O, dO } = operands;
-  const rowStride = (o: Operand): number => (o.view.strides[2] ?? 0) * BYTES[o.dtype];
   return module.fn(null, i32s(9), [], (f, row, slope, rows, i, columns, l, o, dout, biasRow) => {
     const math = new VectorMath(f, fma);
     const helper = new Row(f, math, g);
@@ -192,10 +200,10 @@ export function emitGradRows(
         f.add(row, g.scoreStride);
         f.add(slope, g.scoreStride);
         f.add(i, 1);
-        f.add(l, rowStride(L));
-        f.add(o, rowStride(O));
-        f.add(dout, rowStride(dO));
-        if (bias !== null) f.add(biasRow, rowStride(bias));
+        f.add(l, rowBytes(L));
+        f.add(o, rowBytes(O));
+        f.add(dout, rowBytes(dO));
+        if (bias !== null) f.add(biasRow, rowBytes(bias));
         f.add(left, -1);
       },
     );
@@ -213,8 +221,10 @@ function dot(
   const sum = f.local("v128", math.k(0));
   const pointers = [x, y].map(([start, operand]) => ({ operand, p: f.local("i32", start) }));
   const value = (lanes: 1 | 4): Expr => {
-    const [a, b] = pointers.map(({ p, operand: { dtype, view } }) =>
-      lanes === 4 ? loadLanes(math, dtype, p, view.strides[3] ?? 0, 0) : loadSplat(math, dtype, p, 0),
+    const [a, b] = pointers.map(({ p, operand }) =>
+      lanes === 4
+        ? loadLanes(math, operand.dtype, p, strideOf(operand, COLUMN), 0)
+        : loadSplat(math, operand.dtype, p, 0),
     ) as [Expr, Expr];
     return f32x4.mul(a, b);
   };
@@ -225,7 +235,7 @@ function dot(
       () => {
         add();
         for (const { p, operand } of pointers)
-          f.add(p, lanes * (operand.view.strides[3] ?? 0) * BYTES[operand.dtype]);
+          f.add(p, lanes * strideOf(operand, COLUMN) * BYTES[operand.dtype]);
         f.add(n, -1);
       },
     );
@@ -242,7 +252,7 @@ function dot(
 export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Operand, scaled: boolean): Fn {
   const { d } = g.params;
   const bytes = BYTES[to.dtype];
-  const [, , rowStride = 0, stride = 0] = to.view.strides;
+  const stride = strideOf(to, COLUMN);
   return module.fn(null, i32s(4), [], (f, from, target, rows, factors) => {
     const math = new VectorMath(f, fma);
     const [left, p, t] = [f.local("i32", rows), f.local("i32"), f.local("i32")];
@@ -271,7 +281,7 @@ export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Oper
         run(f.bind(i32.add(from, 16 * Math.floor(d / 4))), 4);
         run(f.bind(i32.add(from, 4 * d)), 1);
         f.add(from, g.widthStride);
-        f.add(target, rowStride * bytes);
+        f.add(target, rowBytes(to));
         if (scaled) f.add(factors, 4);
         f.add(left, -1);
       },

@@ -1,5 +1,6 @@
 /** At which loop each value of a scheduled nest is computed, and whether its lanes differ. */
 import { operandsOf } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
 import type { Nest } from "./nest.ts";
 import type { Schedule } from "./schedule.ts";
 
@@ -14,7 +15,7 @@ export interface Dependences {
 export function dependences(nest: Nest, plan: Schedule): Dependences {
   const depthOf = (axis: number): number => {
     if (axis === plan.vector) return plan.mode === "row" ? 3 : 2;
-    if (plan.axes[axis]?.inner !== true) return 1;
+    if (!at(plan.axes, axis, "axis").inner) return 1;
     return plan.mode === "row" ? 2 : 3;
   };
   const depth: number[] = [];
@@ -32,11 +33,11 @@ export function dependences(nest: Nest, plan: Schedule): Dependences {
         if (stride !== 0 || access.valid[a] !== null) axes.push(a);
       });
     } else if (instr.op === "index") {
-      const axis = nest.indexAxis[i] ?? -1;
+      const axis = at(nest.indexAxis, i, "instruction");
       if (axis >= 0) axes.push(axis);
     }
     const operands = operandsOf(instr);
-    depth.push(Math.max(0, ...axes.map(depthOf), ...operands.map((a) => depth[a] ?? 0)));
+    depth.push(Math.max(0, ...axes.map(depthOf), ...operands.map((a) => at(depth, a, "instruction"))));
     varies.push(axes.includes(plan.vector) || operands.some((a) => varies[a] === true));
   });
   return { depth, varies };

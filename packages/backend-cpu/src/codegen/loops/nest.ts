@@ -10,6 +10,7 @@ import {
   type Operand,
   operandsOf,
 } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
 
 export interface Axis {
   readonly length: number;
@@ -246,4 +247,9 @@ export function typeOf(body: readonly Instr[], i: number): Exclude<ComputeType, 
     );
   }
   return type;
+}
+
+/** Elements from one index of an axis to the next; 0 along the axis that a schedule may add to those of the nest. */
+export function strideAlong({ strides }: Access, axis: number): number {
+  return axis === strides.length ? 0 : at(strides, axis, "stride");
 }

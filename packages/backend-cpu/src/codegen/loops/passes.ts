@@ -3,7 +3,9 @@
  * one. In row mode, values that are costly and needed in a later pass again are saved to scratch memory.
  */
 import { type Instr, operandsOf } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
 import type { Access, Nest, NestStore } from "./nest.ts";
+import { levels } from "./levels.ts";
 import { closure, SCRATCH } from "./nest.ts";
 import type { Schedule } from "./schedule.ts";
 
@@ -22,23 +24,6 @@ export interface Pass {
 /** Bytes of scratch for one saved value: it should stay in the first two cache levels. */
 const MAX_SAVED_BYTES = 128 * 1024;
 
-/** By instruction: how many reductions one after the other it takes to get there. */
-function levels(body: readonly Instr[]): number[] {
-  const level: number[] = [];
-  for (const instr of body) {
-    const below = Math.max(0, ...operandsOf(instr).map((a) => level[a] ?? 0));
-    level.push(instr.op === "reduce" ? below + 1 : below);
-  }
-  return level;
-}
-
-/** Whether the nest is reductions that do not need one another, with stores per outer index alone. */
-export function singlePass(nest: Nest): boolean {
-  const level = levels(nest.body);
-  const reduces = nest.body.flatMap((instr, i) => (instr.op === "reduce" ? [level[i] ?? 0] : []));
-  return reduces.length > 0 && reduces.every((l) => l === 1) && nest.stores.every((store) => store.row);
-}
-
 export interface PassPlan {
   readonly passes: readonly Pass[];
   readonly scratchBytes: number;
@@ -54,16 +39,22 @@ export function planPasses(nest: Nest, plan: Schedule, perElement: (i: number) =
   ).filter((i) => body[i]?.op === "reduce");
   const stores = nest.stores.filter((store) => !store.row);
   const groups = new Map<number, number[]>();
-  for (const r of live) groups.set(level[r] ?? 0, [...(groups.get(level[r] ?? 0) ?? []), r]);
-  const passes: Pass[] = [...groups.keys()]
-    .sort((a, b) => a - b)
-    .map((l) => makePass(body, groups.get(l) ?? [], []));
+  for (const r of live) {
+    const l = at(level, r, "instruction");
+    groups.set(l, [...(groups.get(l) ?? []), r]);
+  }
+  const passes: Pass[] = [...groups]
+    .sort(([a], [b]) => a - b)
+    .map(([, reduces]) => makePass(body, reduces, []));
   if (stores.length > 0) passes.push(makePass(body, [], stores));
   return plan.mode === "row" ? withSavedValues(nest, plan, passes, perElement) : { passes, scratchBytes: 0 };
 }
 
 function makePass(body: readonly Instr[], reduces: readonly number[], stores: readonly NestStore[]): Pass {
-  const roots = [...reduces.map((r) => operandsOf(body[r] as Instr)[0] ?? 0), ...stores.map((s) => s.value)];
+  const roots = [
+    ...reduces.map((r) => at(operandsOf(at(body, r, "instruction")), 0, "operand")),
+    ...stores.map((s) => s.value),
+  ];
   const needed = closure(body, roots, (i) => body[i]?.op === "reduce" && !roots.includes(i));
   return { reduces, stores, roots, needed, save: new Map(), restore: new Map() };
 }
@@ -89,11 +80,10 @@ function withSavedValues(
     const shared = new Set(pass.needed.filter((i) => perElement(i) && earlier(i) !== undefined));
     const isFrontier = (i: number): boolean =>
       pass.roots.includes(i) ||
-      pass.needed.some((user) => !shared.has(user) && operandsOf(body[user] as Instr).includes(i));
+      pass.needed.some((user) => !shared.has(user) && operandsOf(at(body, user, "instruction")).includes(i));
     for (const i of shared) {
       const costly = closure(body, [i], (x) => body[x]?.op === "reduce").some((x) => {
-        const op = body[x]?.op ?? "const";
-        return perElement(x) && COSTLY.has(op);
+        return perElement(x) && COSTLY.has(at(body, x, "instruction").op);
       });
       if (!isFrontier(i) || !costly) continue;
       const access = saved.get(i) ?? scratchAccess(saved.size * bytes, lengths, body[i]?.dtype);
@@ -111,7 +101,7 @@ function withSavedValues(
 
 /** The restored values that `direct` reads, or that are roots themselves. */
 function reached(body: readonly Instr[], direct: readonly number[], pass: Pass): number[] {
-  const read = new Set([...pass.roots, ...direct.flatMap((i) => operandsOf(body[i] as Instr))]);
+  const read = new Set([...pass.roots, ...direct.flatMap((i) => operandsOf(at(body, i, "instruction")))]);
   return [...pass.restore.keys()].filter((i) => read.has(i));
 }
 
@@ -124,7 +114,7 @@ export function scratchAccess(
   const strides: number[] = [];
   let stride = 1;
   for (let a = lengths.length - 1; a >= 0; a--) {
-    const length = lengths[a] ?? 1;
+    const length = at(lengths, a, "axis");
     strides[a] = length === 1 ? 0 : stride;
     stride *= length;
   }

@@ -7,9 +7,10 @@
  *   this serves elementwise kernels and reductions over strided axes.
  */
 import { type Instr, operandsOf } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
+import { singlePass } from "./levels.ts";
 import type { Access, Axis, Nest } from "./nest.ts";
-import { typeOf } from "./nest.ts";
-import { singlePass } from "./passes.ts";
+import { strideAlong, typeOf } from "./nest.ts";
 
 export interface Schedule {
   readonly mode: "row" | "column";
@@ -79,7 +80,7 @@ function instructionCost(instr: Instr, integer: boolean): number {
 }
 
 function accessCost(access: Access, vector: number): number {
-  const stride = access.strides[vector] ?? 0;
+  const stride = strideAlong(access, vector);
   const half = access.dtype === "f16" || access.dtype === "bf16" ? 1.5 : 0;
   if (stride === 0) return 0.1;
   return (stride === 1 || stride === -1 ? 0.6 : 3) + half;
@@ -95,8 +96,9 @@ function withinRows(nest: Nest): boolean[] {
   const within: boolean[] = [];
   nest.body.forEach((instr, i) => {
     const strides = nest.loads[i]?.strides ?? [];
+    const index = at(nest.indexAxis, i, "instruction");
     const own =
-      strides.some((stride, a) => stride !== 0 && inner[a]) || inner[nest.indexAxis[i] ?? -1] === true;
+      strides.some((stride, a) => stride !== 0 && inner[a]) || (index >= 0 && at(inner, index, "axis"));
     within.push(own || (instr.op !== "reduce" && operandsOf(instr).some((a) => within[a])));
   });
   return within;
@@ -161,17 +163,17 @@ export function schedule(nest: Nest, options: ScheduleOptions): Schedule {
   const found = options.lastAxis === true ? nest.axes.length - 1 : vectorAxis(nest);
   const axes = found === null ? [...nest.axes, { length: 1, inner: false }] : nest.axes;
   const vector = found ?? nest.axes.length;
-  const length = axes[vector]?.length ?? 1;
-  const mode = axes[vector]?.inner === true ? "row" : "column";
+  const { length, inner: isInner } = at(axes, vector, "axis");
+  const mode = isInner ? "row" : "column";
   const others = axes.map((_, a) => a).filter((a) => a !== vector);
-  const outer = others.filter((a) => axes[a]?.inner !== true);
-  const inner = others.filter((a) => axes[a]?.inner === true);
+  const outer = others.filter((a) => !at(axes, a, "axis").inner);
+  const inner = others.filter((a) => at(axes, a, "axis").inner);
   const segments = segmentsOf(nest, vector, length);
-  const rows = product(outer.map((a) => axes[a]?.length ?? 1));
+  const rows = product(outer.map((a) => at(axes, a, "axis").length));
   const elements = product(axes.map((axis) => axis.length));
   const passes = 1 + nest.body.filter((instr) => instr.op === "reduce").length / 2;
   const cost = elements * costPerElement(nest, vector, length) * passes;
-  const folded = product(inner.map((a) => axes[a]?.length ?? 1));
+  const folded = product(inner.map((a) => at(axes, a, "axis").length));
   const streams = mode === "column" && length >= STREAM_LENGTH && folded >= STREAM_LENGTH && singlePass(nest);
   const split = chunking(cost, rows, mode === "column" ? length : 1, options.threads);
   return {

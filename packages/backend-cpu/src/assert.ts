@@ -1,0 +1,12 @@
+/** What must hold if this package has no bugs. A wrong stride or address would give wrong numbers in silence; an error says so. */
+
+/** The element at index `i`; throws where there is none. */
+export function at<T>(list: readonly T[], i: number, what: string): T {
+  const value = list[i];
+  if (value === undefined) {
+    throw new Error(
+      `a bug in the CPU backend: there is no ${what} ${i}, only ${list.length}; please report it`,
+    );
+  }
+  return value;
+}
