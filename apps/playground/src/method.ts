@@ -1,29 +1,21 @@
-/** From the switches of the page to a method of the library, and from presets to switches. */
-import { DEFAULT_LEARNING_RATE, type FactorName, methods, type PlainMethod, tiedLora } from "tiedlora";
+/** From the switches of the page to a method of the library, and from presets, the library's methods, to switches. */
+import {
+  DEFAULT_LEARNING_RATE,
+  type FactorName,
+  type Method,
+  methodByName,
+  type MethodName,
+  tiedLora,
+} from "tiedlora";
+import { type Entry, ENTRIES } from "tiedlora/internal";
 import type { MethodChoice, RunChoice, TieScope } from "./protocol.ts";
 
-interface Preset {
-  readonly trained: readonly FactorName[];
-  readonly tie: TieScope;
-}
+/** Every method of the library is a preset. */
+export type PresetName = MethodName;
+export const PRESET_NAMES: readonly PresetName[] = ENTRIES.map(({ name }) => name);
 
-/** The paper's configurations as switches. */
-const SWITCHES = {
-  lora: { trained: ["B", "A"], tie: "none" },
-  vera: { trained: ["v", "u"], tie: "model" },
-  tl1: { trained: ["A"], tie: "all" },
-  tl2: { trained: ["v", "A"], tie: "all" },
-  tl3: { trained: ["B", "u"], tie: "all" },
-  tl4: { trained: ["v", "B", "u"], tie: "all" },
-  tl5: { trained: ["B", "A"], tie: "all" },
-  tl6: { trained: ["v", "B", "u", "A"], tie: "all" },
-} as const satisfies Readonly<Record<string, Preset>>;
-
-export type PresetName = keyof typeof SWITCHES;
-const PRESETS: Readonly<Record<PresetName, Preset>> = SWITCHES;
-export const PRESET_NAMES: readonly PresetName[] = Object.keys(SWITCHES) as PresetName[];
-
-const isPreset = (name: string): name is PresetName => Object.hasOwn(SWITCHES, name);
+const entryOf = (preset: string): Entry<MethodName> | undefined =>
+  ENTRIES.find(({ name }) => name === preset);
 
 export const TIE_SCOPES: Readonly<Record<TieScope, string>> = {
   all: "one A, B for all layers",
@@ -32,40 +24,63 @@ export const TIE_SCOPES: Readonly<Record<TieScope, string>> = {
   none: "each layer its own",
 };
 
+/** The positions of the switches that say what a method is; null: they cannot. */
+interface Switches {
+  readonly trained: readonly FactorName[];
+  readonly tie: TieScope;
+}
+
+function switchesOf({ member }: Entry): Switches | null {
+  if (member === null) return null;
+  const { trained, tied } = member;
+  const tie = tied === true ? "all" : tied === false ? "none" : tied === "model" ? "model" : null;
+  return tie === null ? null : { trained, tie };
+}
+
+/** Whether the switches say what is trained: for all but presets that have factors, or ties, of another kind. */
+export function hasSwitches({ preset }: MethodChoice): boolean {
+  const entry = entryOf(preset);
+  return entry === undefined || switchesOf(entry) !== null;
+}
+
+/** Whether anything is trained: only switches can all be off. */
+export function trainsSomething(choice: MethodChoice): boolean {
+  return choice.trained.length > 0 || !hasSwitches(choice);
+}
+
 /** The choice that a preset stands for. */
 export function presetChoice(preset: PresetName, rank: number): MethodChoice {
-  const { trained, tie } = PRESETS[preset];
+  const { trained, tie } = switchesOf(entryOf(preset)!) ?? { trained: [], tie: "none" };
   return { preset, trained, tie, rank };
 }
 
-/** The preset that these switches are, or "own". */
+/** The first preset that these switches are, or "own". */
 export function presetOf(trained: readonly FactorName[], tie: TieScope): PresetName | "own" {
-  const same = (preset: Preset): boolean =>
-    preset.tie === tie &&
-    preset.trained.length === trained.length &&
-    preset.trained.every((name) => trained.includes(name));
-  return PRESET_NAMES.find((name) => same(PRESETS[name])) ?? "own";
+  const same = (switches: Switches | null): boolean =>
+    switches !== null &&
+    switches.tie === tie &&
+    switches.trained.length === trained.length &&
+    switches.trained.every((name) => trained.includes(name));
+  return ENTRIES.find((entry) => same(switchesOf(entry)))?.name ?? "own";
 }
 
 /** Queries, keys and values, as in the paper: the network is drawn for them. */
 const TARGET = "qkv";
 
 /** Throws where nothing is trained, and says so. */
-export function methodOf({ preset, trained, tie, rank }: MethodChoice): PlainMethod {
-  if (isPreset(preset)) return methods[preset]({ rank, target: TARGET });
+export function methodOf({ preset, trained, tie, rank }: MethodChoice): Method {
+  if (entryOf(preset) !== undefined) return methodByName(preset, { rank, target: TARGET });
   const tied = { all: "all", none: false, model: "model", pairs: { blocks: 2 } } as const;
   return tiedLora({ trained, tied: tied[tie], rank, target: TARGET });
 }
 
 /** The learning rate that the method learns well with. */
 export function rateOf(choice: MethodChoice): number {
-  return choice.trained.length === 0 ? DEFAULT_LEARNING_RATE : methodOf(choice).learningRate;
+  return trainsSomething(choice) ? methodOf(choice).learningRate : DEFAULT_LEARNING_RATE;
 }
 
-const NAMES: Readonly<Record<string, string>> = { lora: "LoRA", vera: "VeRA" };
-
 export function presetName(preset: string): string {
-  return NAMES[preset] ?? preset.toUpperCase();
+  return entryOf(preset)?.title ?? preset;
 }
 
 /** What runs are called side by side: those that are alike are told apart by their rates, or else numbered. */

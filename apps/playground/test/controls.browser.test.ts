@@ -39,6 +39,9 @@ test(
       await page.selectOption(`${CARD} [name=preset]`, preset);
       assert.equal(Number(await rate.inputValue()), LEARNING_RATES[preset], preset);
     }
+    await page.selectOption(`${CARD} [name=preset]`, "dora");
+    assert.equal(await page.isVisible(`${CARD} [name=A]`), false, "DoRA has no switches");
+    await page.selectOption(`${CARD} [name=preset]`, "tl6");
     await page.uncheck(`${CARD} [name=A]`); // TL6 without A is TL4
     assert.equal(await page.locator(`${CARD} [name=preset]`).inputValue(), "tl4");
     assert.equal(Number(await rate.inputValue()), LEARNING_RATES.tl4);

@@ -13,7 +13,7 @@ import {
   toyExamples,
   type ToyTaskName,
 } from "@tiedlora/experiments/toy-tasks";
-import { methodByName, type MethodName } from "tiedlora";
+import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
 import { LEARNING_RATES } from "tiedlora";
 import { loadBase } from "@tiedlora/experiments/node";
 import { countParameters } from "tiedlora";
@@ -46,7 +46,7 @@ export function addDemo(program: Command, output: Output): void {
     .command("demo")
     .description("adapt the small base model that comes with this package, in about a minute")
     .option("--task <name>", TOY_TASK_NAMES.join(", "), oneOf(TOY_TASK_NAMES), "translation")
-    .option("--method <name>", "lora, vera, or tl1 to tl6", methodName, "tl6")
+    .option("--method <name>", METHOD_NAMES.join(", "), methodName, "tl6")
     .option("--rank <n>", "rank of the update", whole(1), 8)
     .option("--steps <n>", "training steps", whole(1), 150)
     .option("--lr <x>", "highest learning rate (default: the method's own)", number({ above: 0 }))
@@ -160,8 +160,6 @@ function conclude(options: DemoCommand, output: Output, { heldOut, before, after
   );
   const others = TOY_TASK_NAMES.filter((name) => name !== options.task);
   output.info(`\nnext: npx tiedlora demo --task ${others[0]}   (or ${others.slice(1).join(", ")})`);
-  output.info(
-    `      npx tiedlora demo --task ${options.task} --method lora   (or vera, tl1 ... tl5; --rank 2)`,
-  );
+  output.info(`      npx tiedlora demo --task ${options.task} --method lora   (or another; --rank 2)`);
   output.info(`      npx tiedlora train --help   to adapt a model of yours to data of yours`);
 }

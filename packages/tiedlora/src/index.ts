@@ -48,9 +48,10 @@ export {
   type MethodName,
   methods,
   type PlainMethodName,
+  tiedLora,
 } from "./methods/index.ts";
 export { LEARNING_RATES } from "./methods/rates.ts";
-export { FACTOR_NAMES, type FactorName, tiedLora, type TiedLoraOptions } from "./methods/tied-lora.ts";
+export { FACTOR_NAMES, type FactorName, type TiedLoraOptions } from "./methods/tied-lora.ts";
 export {
   type AdapterPlan,
   countParameters,

@@ -6,8 +6,7 @@ import { adaptersOf } from "./adapter/adapter.ts";
 import { loadAdapterFiles } from "./files/load.ts";
 import { moduleInfos } from "./adapter/modules.ts";
 import type { Method } from "./method.ts";
-import { methodByName } from "./methods/index.ts";
-import type { MethodName } from "./methods/names.ts";
+import { type MethodName, methodByName } from "./methods/index.ts";
 import { planAdapter } from "./adapter/plan.ts";
 import type { Target } from "./adapter/sites.ts";
 

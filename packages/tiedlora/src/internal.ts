@@ -5,5 +5,6 @@ export { MLX_TENSORS } from "./files/mlx.ts";
 export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts";
 export { describeTies } from "./inspect.ts";
 export { endsWithName, moduleNames } from "./match.ts";
+export { type Entry, ENTRIES } from "./methods/table.ts";
 export { nearest } from "./nearest.ts";
 export { yieldToEventLoop } from "./train/yield.ts";

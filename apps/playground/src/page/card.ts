@@ -1,6 +1,7 @@
 /** The card of one method: its preset, the four switches, tying, rank and rate, and what that costs. */
 import { countParameters, type FactorName, FACTOR_NAMES } from "tiedlora";
 import {
+  hasSwitches,
   labelOf,
   methodOf,
   PRESET_NAMES,
@@ -10,6 +11,7 @@ import {
   presetOf,
   rateOf,
   TIE_SCOPES,
+  trainsSomething,
 } from "../method.ts";
 import type { BaseInfo, MethodChoice, RunChoice, TieScope } from "../protocol.ts";
 import { count, el } from "./dom.ts";
@@ -37,6 +39,8 @@ export class MethodCard {
   readonly #legend = el("legend");
   readonly #preset: HTMLSelectElement;
   readonly #tie: HTMLSelectElement;
+  /** What only methods with switches have: what ties A and B, and which factors are trained. */
+  readonly #switches: readonly HTMLElement[];
   readonly #boxes: ReadonlyMap<FactorName, HTMLInputElement>;
   readonly #rank: NumberField;
   readonly #rate: NumberField;
@@ -65,6 +69,8 @@ export class MethodCard {
     });
     this.#boxes = new Map(FACTOR_NAMES.map((name) => [name, this.#box(name)]));
     const boxes = [...this.#boxes].map(([name, box]) => el("label", {}, box, name));
+    const train = el("fieldset", { class: "switches", "aria-label": "trained factors" }, "train", ...boxes);
+    this.#switches = [ties.element, train];
     const fields = [presets.element, ties.element, this.#rank.element, this.#rate.element];
     this.#remove.addEventListener("click", removed);
     this.element = el(
@@ -72,7 +78,7 @@ export class MethodCard {
       { class: "method", "data-run": id },
       this.#legend,
       el("div", { class: "fields" }, ...fields),
-      el("fieldset", { class: "switches", "aria-label": "trained factors" }, "train", ...boxes),
+      train,
       this.#cost,
       this.#remove,
     );
@@ -149,6 +155,7 @@ export class MethodCard {
     this.#preset.value = preset;
     this.#tie.value = tie;
     for (const [name, box] of this.#boxes) box.checked = trained.includes(name);
+    for (const element of this.#switches) element.hidden = !hasSwitches(this.#method);
     this.#showCost();
   }
 
@@ -171,7 +178,7 @@ export class MethodCard {
   /** How many numbers are trained, and the share of LoRA's; or why it cannot be. */
   #costOf(): { readonly text: string; readonly wrong: boolean } {
     const method = this.#method;
-    if (method.trained.length === 0) return { text: NOTHING, wrong: true };
+    if (!trainsSomething(method)) return { text: NOTHING, wrong: true };
     if (this.#rank.problem !== null || !this.#base) return { text: "…", wrong: false };
     try {
       const { linears } = this.#base;

@@ -3,7 +3,7 @@
  * drawing shows the values of the method that it names: a card that was changed after its training is another drawing.
  */
 import { planAdapter } from "tiedlora";
-import { labelOf, methodOf } from "../method.ts";
+import { labelOf, methodOf, trainsSomething } from "../method.ts";
 import { type DrawnPlan, drawnPlan } from "../plan.ts";
 import type { BaseInfo, RunChoice } from "../protocol.ts";
 import { byId, el } from "./dom.ts";
@@ -111,7 +111,7 @@ export class Drawings {
       plan: () => plan,
     }));
     const open = this.#cards.filter(
-      (card) => card.method.trained.length > 0 && !this.#runs.some(({ choice }) => same(choice, card)),
+      (card) => trainsSomething(card.method) && !this.#runs.some(({ choice }) => same(choice, card)),
     );
     const note = this.#runs.length > 0 ? ", as set now, not trained" : "";
     const cards = open.map((card): Drawing => ({

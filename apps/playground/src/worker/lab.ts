@@ -228,7 +228,7 @@ export class Lab {
     if (data === null) return this.#send({ type: "state", state: "stopped" });
     this.#data = data;
     for (const choice of experiment.runs) {
-      const run = Run.create(choice, base, experiment.seed);
+      const run = await Run.create(choice, base, experiment.seed);
       run.prepare(choice, experiment, data);
       this.#runs.set(run.id, run);
     }

@@ -24,9 +24,9 @@ export class Run {
   }
 
   /** A new adapter; it is not active until `use`. */
-  static create(choice: RunChoice, base: Pretrained, seed: number): Run {
+  static async create(choice: RunChoice, base: Pretrained, seed: number): Promise<Run> {
     const name = `run ${choice.id}`;
-    const adapter = adapt(base.model, methodOf(choice.method), { seed, name, active: false });
+    const adapter = await adapt(base.model, methodOf(choice.method), { seed, name, active: false });
     return new Run(choice.id, labelOf(choice.method), adapter, base);
   }
 

@@ -22,7 +22,6 @@ import { adaptersOf } from "../adapter/adapter.ts";
 import { moduleInfos } from "../adapter/modules.ts";
 import { layerOf } from "../match.ts";
 import { isScale, type Method } from "../method.ts";
-import { dora } from "../methods/dora.ts";
 import { methods } from "../methods/index.ts";
 import type { LinearInfo } from "../linear-info.ts";
 import type { LoadOptions } from "./options.ts";
@@ -66,7 +65,7 @@ export async function loadMlx(
     if (odd !== undefined)
       throw new FormatError({ file: file.name, tensor: odd, found: `rank ${ranks.at(-1)}`, expected: `rank ${rank}, as in the first module` }); // prettier-ignore
     const common = { rank, alpha: scale * rank, dropout, target: [...paths.values()] };
-    const method: Method = isDora ? dora(common) : methods.lora(common);
+    const method: Method = isDora ? methods.dora(common) : methods.lora(common);
     const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file) });
     for (const [name, path] of paths) {
       await readTransposed(file, `${name}.lora_a`, adapter.parameter(`${path}.A`));

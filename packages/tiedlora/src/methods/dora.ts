@@ -4,15 +4,12 @@
  */
 import { init } from "../init.ts";
 import { defineMethod, scaled, type CommonOptions, type PreparedMethod } from "../method.ts";
-import { LEARNING_RATES } from "./rates.ts";
-import { recipe } from "./recipe.ts";
+import type { Named } from "./recipe.ts";
 
-export function dora(options: CommonOptions = {}): PreparedMethod<"A" | "B" | "m"> {
+export function dora(options: CommonOptions, named: Named): PreparedMethod<"A" | "B" | "m"> {
   return defineMethod({
     ...options,
-    name: "dora",
-    learningRate: LEARNING_RATES.dora,
-    recipe: recipe("dora", options),
+    ...named,
     factors: {
       A: { shape: ["rank", "in"], init: init.normal() },
       B: { shape: ["out", "rank"], init: init.zeros() },

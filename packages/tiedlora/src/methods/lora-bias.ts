@@ -1,15 +1,12 @@
 /** LoRA with a trained bias on B (PEFT's `lora_bias`): z = W x + s (B A x + c). Merging it needs a module with a bias. */
 import { init } from "../init.ts";
 import { defineMethod, scaled, type CommonOptions, type PlainMethod } from "../method.ts";
-import { LEARNING_RATES } from "./rates.ts";
-import { recipe } from "./recipe.ts";
+import type { Named } from "./recipe.ts";
 
-export function loraBias(options: CommonOptions = {}): PlainMethod<"A" | "B" | "c"> {
+export function loraBias(options: CommonOptions, named: Named): PlainMethod<"A" | "B" | "c"> {
   return defineMethod({
     ...options,
-    name: "lora-bias",
-    learningRate: LEARNING_RATES["lora-bias"],
-    recipe: recipe("lora-bias", options),
+    ...named,
     factors: {
       A: { shape: ["rank", "in"], init: init.normal() },
       B: { shape: ["out", "rank"], init: init.zeros() },

@@ -5,15 +5,12 @@
 import { init } from "../init.ts";
 import { defineMethod, type CommonOptions, type PreparedMethod } from "../method.ts";
 import { leadingSingularVectors } from "../linalg/svd.ts";
-import { LEARNING_RATES } from "./rates.ts";
-import { recipe } from "./recipe.ts";
+import type { Named } from "./recipe.ts";
 
-export function loraXs(options: CommonOptions = {}): PreparedMethod<"A" | "R" | "B"> {
+export function loraXs(options: CommonOptions, named: Named): PreparedMethod<"A" | "R" | "B"> {
   return defineMethod({
     ...options,
-    name: "lora-xs",
-    learningRate: LEARNING_RATES["lora-xs"],
-    recipe: recipe("lora-xs", options),
+    ...named,
     factors: {
       A: { shape: ["rank", "in"], init: init.fromWeight(), trained: false },
       R: { shape: ["rank", "rank"], init: init.zeros() },

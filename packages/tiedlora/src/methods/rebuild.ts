@@ -1,21 +1,18 @@
 /** Declares a method again from what a file says of it. */
 import { FormatError } from "@tiedlora/core";
 import type { Method, Recipe } from "../method.ts";
-import { dora } from "./dora.ts";
-import { loraBias } from "./lora-bias.ts";
-import { loraXs } from "./lora-xs.ts";
+import { tiedLora } from "./index.ts";
 import { checkOptions } from "./options.ts";
 import { recipeOptions } from "./recipe.ts";
-import { tiedLora, type TiedLoraOptions } from "./tied-lora.ts";
-import { vbLora } from "./vb-lora.ts";
+import { ENTRIES } from "./table.ts";
+import type { TiedLoraOptions } from "./tied-lora.ts";
 
-/** By the `method` of recipes. */
+/** By the `method` of recipes: those of the family are all one, by their factors. */
 const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) => Method>> = {
   "tied-lora": (options) => tiedLora(options as unknown as TiedLoraOptions),
-  dora,
-  "lora-bias": loraBias,
-  "lora-xs": loraXs,
-  "vb-lora": vbLora,
+  ...Object.fromEntries(
+    ENTRIES.filter(({ member }) => member === null).map(({ name, declare }) => [name, declare]),
+  ),
 };
 
 /** Throws FormatError if the method is not in the library, or its options are wrong. */

@@ -1,6 +1,9 @@
 /** Methods as plain data, for adapter files: what a declaration was called with, and how to call it again. */
-import type { Json, Recipe } from "../method.ts";
+import type { Json, MethodSpec, Recipe } from "../method.ts";
 import { compilePattern, Pattern, PatternWork } from "../regex/pattern.ts";
+
+/** What the table of methods says of one, for its declaration. */
+export type Named = Required<Pick<MethodSpec<never>, "name" | "learningRate" | "recipe">>;
 
 /** Data in the place of what has no plain form, such as a function. A file with it needs the method given at the load. */
 const CUSTOM = "(custom)";

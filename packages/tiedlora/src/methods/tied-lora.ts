@@ -14,7 +14,6 @@ import {
   type PlainMethod,
   type Tie,
 } from "../method.ts";
-import { familyRate } from "./rates.ts";
 import { recipe } from "./recipe.ts";
 
 /** A factor of Tied-LoRA, named as in the paper. */
@@ -40,8 +39,11 @@ export interface TiedLoraOptions extends CommonOptions {
 
 export type FactorTies = Readonly<Partial<Record<FactorName, Tie>>>;
 
-/** Any member of the family. 15 sets of trained factors, tied or not. */
-export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
+/** A member of the family; `rate` gives the learning rate of one, by its name and the factors that it trains. */
+export function familyMember(
+  options: TiedLoraOptions,
+  rate: (name: string, trained: readonly FactorName[]) => number,
+): PlainMethod<FactorName> {
   const { trained, tied = true, keep = [], name = "tied-lora", init: given = {}, ...common } = options;
   checkTrained(name, trained);
   const ties = tiesOf(tied);
@@ -65,10 +67,7 @@ export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
   return defineMethod<FactorName>({
     ...common,
     name,
-    learningRate: familyRate(
-      name,
-      FACTOR_NAMES.filter((factor) => trained.includes(factor)),
-    ),
+    learningRate: rate(name, trained),
     factors: Object.fromEntries(specs) as Record<FactorName, FactorSpec>,
     product: present,
     recipe: recipe("tied-lora", { ...options, init: undefined, keep: present.filter(isVector) }),

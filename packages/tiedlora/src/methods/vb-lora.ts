@@ -5,8 +5,7 @@
 import { init } from "../init.ts";
 import { commonDivisor, mixtureRows } from "../linalg/mixture.ts";
 import { defineMethod, type CommonOptions, type Dims, type PlainMethod } from "../method.ts";
-import { LEARNING_RATES } from "./rates.ts";
-import { recipe } from "./recipe.ts";
+import type { Named } from "./recipe.ts";
 
 export interface VbLoraOptions extends CommonOptions {
   /** Vectors in the bank. Default: 256. */
@@ -17,14 +16,12 @@ export interface VbLoraOptions extends CommonOptions {
   readonly topK?: number;
 }
 
-export function vbLora(options: VbLoraOptions = {}): PlainMethod<"bank" | "a" | "b"> {
+export function vbLora(options: VbLoraOptions, named: Named): PlainMethod<"bank" | "a" | "b"> {
   const { vectors = 256, topK = 2, length: given, ...common } = options;
   const length = (d: Dims): number => given ?? commonDivisor(d.divisor, 256);
   return defineMethod({
     ...common,
-    name: "vb-lora",
-    learningRate: LEARNING_RATES["vb-lora"],
-    recipe: recipe("vb-lora", options),
+    ...named,
     factors: {
       bank: { shape: [vectors, length], init: init.uniform(0.02), tie: "model" },
       a: { shape: ["rank", (d) => d.in / length(d), vectors], init: init.normal(0.1) },

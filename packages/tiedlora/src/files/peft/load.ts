@@ -7,9 +7,7 @@ import { adaptersOf } from "../../adapter/adapter.ts";
 import { moduleInfos } from "../../adapter/modules.ts";
 import { patternMatcher } from "../../match.ts";
 import type { BiasMode, CommonOptions, Method } from "../../method.ts";
-import { dora } from "../../methods/dora.ts";
 import { methods } from "../../methods/index.ts";
-import { loraBias } from "../../methods/lora-bias.ts";
 import { PatternWork } from "../../regex/pattern.ts";
 import type { LoadOptions } from "../options.ts";
 import { asFileSays, CONFIG_FILE, fitsIn, openTensors } from "../native.ts";
@@ -53,8 +51,8 @@ export async function loadPeftLora(
 }
 
 function loraMethod({ dora: isDora, loraBias: hasBias }: PeftLoraConfig, options: CommonOptions): Method {
-  if (isDora) return dora(options); // its magnitudes come from the file, not from the weights
-  return hasBias ? loraBias(options) : methods.lora(options);
+  if (isDora) return methods.dora(options); // its magnitudes come from the file, not from the weights
+  return hasBias ? methods.loraBias(options) : methods.lora(options);
 }
 
 /**

@@ -1,0 +1,148 @@
+/**
+ * The methods of the library, one entry each. All that knows methods by name is derived from this table: `methods`, the learning
+ * rates, the command line and its help, sweeps, the playground, and the files that a method is declared again from.
+ */
+import { init } from "../init.ts";
+import type { CommonOptions, Method, PlainMethod, Tie } from "../method.ts";
+import { dora } from "./dora.ts";
+import { loraBias } from "./lora-bias.ts";
+import { loraXs } from "./lora-xs.ts";
+import { type Named, recipe } from "./recipe.ts";
+import { familyMember, type FactorName, type FactorTies, type TiedLoraOptions } from "./tied-lora.ts";
+import { vbLora } from "./vb-lora.ts";
+
+/** A method of the library. */
+export interface Entry<N extends string = string, D = (options?: CommonOptions) => Method> {
+  /** What the command line and files call it. */
+  readonly name: N;
+  /** What its paper calls it. */
+  readonly title: string;
+  /** The learning rate that it learns well with: see LEARNING_RATES. */
+  readonly learningRate: number;
+  /** Which member of the Tied-LoRA family it is; null: none. */
+  readonly member: FamilyMember | null;
+  /** A method of this kind with the given options. */
+  readonly declare: D;
+}
+
+/** What tells the members of the Tied-LoRA family apart: factors that are trained, and what ties them. */
+export interface FamilyMember {
+  readonly trained: readonly FactorName[];
+  readonly tied: boolean | Tie | FactorTies;
+}
+
+export type PresetOptions = Omit<TiedLoraOptions, "trained" | "name">;
+type Member<N extends string, O = PresetOptions> = Entry<N, (options?: O) => PlainMethod<FactorName>>;
+
+/** A member of the Tied-LoRA family under a name of its own. `complete` makes the family's options from its own. */
+function member<const N extends string, O extends PresetOptions = PresetOptions>(
+  name: N,
+  title: string,
+  learningRate: number,
+  { trained, tied }: FamilyMember,
+  complete: (options: O) => PresetOptions = (options) => options,
+): Member<N, O> {
+  const declare = (options = {} as O): PlainMethod<FactorName> =>
+    familyMember({ tied, ...complete(options), trained, name }, () => learningRate);
+  return { name, title, learningRate, member: { trained, tied }, declare };
+}
+
+type Own<N extends string, D extends (options: never, named: Named) => Method> = Entry<
+  N,
+  (options?: Parameters<D>[0]) => ReturnType<D>
+>;
+
+/** A method with factors and a formula of its own. */
+function own<const N extends string, O extends CommonOptions, M extends Method>(
+  name: N,
+  title: string,
+  learningRate: number,
+  declare: (options: O, named: Named) => M,
+): Entry<N, (options?: O) => M> {
+  const declared = (options = {} as O): M =>
+    declare(options, { name, learningRate, recipe: recipe(name, options) });
+  return { name, title, learningRate, member: null, declare: declared };
+}
+
+export interface VeraOptions extends PresetOptions {
+  /** The start of u. Default: 0.1, as in PEFT. */
+  readonly dInitial?: number;
+}
+
+function veraOptions({ dInitial = 0.1, ...rest }: VeraOptions): PresetOptions {
+  return { ...rest, init: { u: init.constant(dInitial), ...rest.init } };
+}
+
+/* oxlint-disable typescript/no-unnecessary-type-assertion -- isolatedDeclarations infers no types from calls */
+/**
+ * Name, title, learning rate, and what the method is. The keys are the names in `methods`.
+ *
+ * The rates are the highest of AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank): of 0.003, 0.01, 0.03 and 0.1
+ * the one with the lowest validation loss at ranks 8 and 128 together, on the embedded base model. Larger models want less.
+ * tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched at
+ * rank 8 alone; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md says by which
+ * search, and a test holds the rates against examples/paper-grid.yaml.
+ */
+export const TABLE = {
+  lora: member("lora", "LoRA", 0.01, { trained: ["B", "A"], tied: false }) as Member<"lora">,
+  /**
+   * VeRA (Kopiczko et al. 2024, arXiv 2310.11454): one random, frozen pair A, B for all modules, and trained vectors. Modules
+   * of different sizes use the leading parts of the pair, as in PEFT.
+   */
+  vera: member("vera", "VeRA", 0.1, { trained: ["v", "u"], tied: "model" }, veraOptions) as Member<
+    "vera",
+    VeraOptions
+  >,
+  tl1: member("tl1", "TL1", 0.03, { trained: ["A"], tied: true }) as Member<"tl1">,
+  tl2: member("tl2", "TL2", 0.1, { trained: ["v", "A"], tied: true }) as Member<"tl2">,
+  tl3: member("tl3", "TL3", 0.1, { trained: ["u", "B"], tied: true }) as Member<"tl3">,
+  tl4: member("tl4", "TL4", 0.03, { trained: ["v", "u", "B"], tied: true }) as Member<"tl4">,
+  tl5: member("tl5", "TL5", 0.01, { trained: ["B", "A"], tied: true }) as Member<"tl5">,
+  tl6: member("tl6", "TL6", 0.03, { trained: ["v", "B", "u", "A"], tied: true }) as Member<"tl6">,
+  /** LoRA with the scale alpha / √rank (Kalajdzievski 2023, arXiv 2312.03732). */
+  rslora: member("rslora", "rsLoRA", 0.01, { trained: ["B", "A"], tied: false }, (options) => ({
+    scaling: "sqrt-rank",
+    ...options,
+  })) as Member<"rslora">,
+  /** A frozen at random (Zhang et al. 2023, arXiv 2308.03303). */
+  loraFa: member("lora-fa", "LoRA-FA", 0.03, { trained: ["B"], tied: false }) as Member<"lora-fa">,
+  /** ShareLoRA (Song et al. 2024, arXiv 2406.10785): A, or B, or both shared by all layers, both trained. */
+  shareLoraA: member("sharelora-a", "ShareLoRA (A)", 0.01, {
+    trained: ["B", "A"],
+    tied: { A: "all" },
+  }) as Member<"sharelora-a">,
+  /** As `shareLoraA`, with B shared. */
+  shareLoraB: member("sharelora-b", "ShareLoRA (B)", 0.01, {
+    trained: ["B", "A"],
+    tied: { B: "all" },
+  }) as Member<"sharelora-b">,
+  /** As `shareLoraA`, with both shared. */
+  shareLoraAB: member("sharelora-ab", "ShareLoRA (A, B)", 0.01, {
+    trained: ["B", "A"],
+    tied: { A: "all", B: "all" },
+  }) as Member<"sharelora-ab">,
+  /** DoRA (Liu et al. 2024, arXiv 2402.09353): direction and length of the weight's rows are trained apart. */
+  dora: own("dora", "DoRA", 0.01, dora) as Own<"dora", typeof dora>,
+  /** LoRA with a trained bias on B, as PEFT's `lora_bias`. */
+  loraBias: own("lora-bias", "LoRA with a bias", 0.01, loraBias) as Own<"lora-bias", typeof loraBias>,
+  /** LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): an r×r core between frozen singular vectors of the weight. */
+  loraXs: own("lora-xs", "LoRA-XS", 0.1, loraXs) as Own<"lora-xs", typeof loraXs>,
+  /** VB-LoRA (Li et al. 2024, arXiv 2405.15179): mixtures of the vectors of one bank. */
+  vbLora: own("vb-lora", "VB-LoRA", 0.03, vbLora) as Own<"vb-lora", typeof vbLora>,
+} as const;
+
+type Table = typeof TABLE;
+
+/** The name of a method of the library. */
+export type MethodName = Table[keyof Table]["name"];
+
+/** Names of methods whose start does not depend on the weights, so that `adapt` need not wait. */
+export type PlainMethodName = {
+  [K in keyof Table]: ReturnType<Table[K]["declare"]> extends PlainMethod ? Table[K]["name"] : never;
+}[keyof Table];
+
+/** The function of each method, by its name in TypeScript. */
+export type Declarations = { readonly [K in keyof Table]: Table[K]["declare"] };
+
+/** The table as a list, in its order. */
+export const ENTRIES: readonly Entry<MethodName>[] = Object.values(TABLE);
