@@ -86,6 +86,7 @@ export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";
 export type { Unknown } from "./data/unknown.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
+export { fit, type FitOptions, type FitReport, type FitState } from "./train/fit.ts";
 export { DivergedError } from "./train/diverged.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
 export { lossInputs, train } from "./train/train.ts";

@@ -6,12 +6,11 @@ import { join } from "node:path";
 import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "tiedlora";
-import { batchesOf, evaluationBatches, type Batch } from "tiedlora";
+import { batchesOf, evaluationBatches } from "tiedlora";
 import type { EncodedExample } from "tiedlora";
-import { TENSORS_FILE } from "tiedlora/internal";
+import { isFinished, TENSORS_FILE } from "tiedlora/internal";
 import { type Provenance } from "tiedlora";
-import { evaluate, type Evaluation } from "tiedlora";
-import { train, type StepReport } from "tiedlora";
+import { type Evaluation, fit, type StepReport } from "tiedlora";
 import {
   checkpointName,
   pruneCheckpoints,
@@ -107,9 +106,7 @@ export async function runIn(folder: RunFolder, options: RunOptions): Promise<Run
   if (options.settings !== undefined) await folder.writeSettings(options.settings);
   const keeper = await Keeper.open(folder, options);
   try {
-    if (!isOver(state, options)) {
-      for await (const next of runSteps(options, state, keeper)) state = next;
-    }
+    for await (const next of runSteps(options, state, keeper)) state = next;
     if (folder.replaces && !state.finished)
       return { steps: state.step, ended: "interrupted", saved: null, best: null };
     await keeper.keep(state); // it may have been interrupted in between
@@ -123,7 +120,7 @@ export async function runIn(folder: RunFolder, options: RunOptions): Promise<Run
     ...options.provenance,
     step: String(saved),
   });
-  const ended = state.step >= options.steps ? "done" : isOver(state, options) ? "early" : "interrupted";
+  const ended = state.step >= options.steps ? "done" : isFinished(state, options) ? "early" : "interrupted";
   return { steps: state.step, ended, saved, best: state.best };
 }
 
@@ -189,52 +186,31 @@ class Keeper {
 
 /** The state after each step that is done. */
 async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): AsyncGenerator<RunState> {
-  const { model, adapter, examples, valid, steps, evalEvery, saveEvery, padId, maxLength, batch } = options;
-  const held = valid && evaluationBatches(valid, { batch, maxLength, padId });
-  const evaluates = (step: number): boolean =>
-    held !== undefined && (step % evalEvery === 0 || step === steps);
-  if (held !== undefined && start.step === 0) {
-    const evaluation = await evaluate(model, held, adapter);
-    keeper.write(baselineOf(evaluation));
-    options.onStart?.(evaluation);
-  }
-  const reports = train({
-    ...options,
-    start: start.step,
-    tokens: start.tokens,
+  const { model, adapter, optimizer, accumulate = 1, examples, steps, saveEvery, padId, maxLength, batch } = options; // prettier-ignore
+  const valid = options.valid && evaluationBatches(options.valid, { batch, maxLength, padId });
+  const reports = fit({
+    model,
+    adapter,
+    optimizer,
+    steps,
+    accumulate,
     batch: batchesOf(examples, options),
-    pauseAfter: (step) => evaluates(step) || step % saveEvery === 0 || step === steps,
+    from: start,
+    restoreBest: false, // its checkpoint has it
+    pauseAfter: (step) => step % saveEvery === 0 || step === steps,
+    ...(valid && { valid, evalEvery: options.evalEvery, patience: options.patience }),
+    ...(options.signal && { signal: options.signal }),
   });
-  let state = start;
-  for await (const report of reports) {
-    const evaluation = evaluates(report.step)
-      ? await evaluate(model, held as readonly Batch[], adapter)
-      : null;
-    const before = state;
-    state = stateAfter(before, report, evaluation, options);
-    keeper.write(metricsOf(report, evaluation));
-    options.onStep?.(report, evaluation);
-    if (state.finished || state.best !== before.best || report.step % saveEvery === 0)
-      await keeper.keep(state);
+  for await (const { training, evaluation, improved, state: reached } of reports) {
+    if (training === null) {
+      keeper.write(baselineOf(evaluation!));
+      options.onStart?.(evaluation!);
+      continue;
+    }
+    const state = { ...reached, data: start.data };
+    keeper.write(metricsOf(training, evaluation));
+    options.onStep?.(training, evaluation);
+    if (state.finished || improved || training.step % saveEvery === 0) await keeper.keep(state);
     yield state;
-    if (state.finished) return;
   }
-}
-
-function stateAfter(
-  before: RunState,
-  { step, tokens }: StepReport,
-  evaluation: Evaluation | null,
-  options: RunOptions,
-): RunState {
-  const better = evaluation !== null && evaluation.loss < (before.best?.loss ?? Infinity);
-  const best = better ? { step, loss: evaluation.loss } : before.best;
-  const sinceBest = better ? 0 : before.sinceBest + (evaluation === null ? 0 : 1);
-  const state = { ...before, step, tokens, best, sinceBest };
-  return { ...state, finished: isOver(state, options) };
-}
-
-/** Whether nothing is left to do. */
-function isOver({ step, sinceBest }: RunState, { steps, patience }: RunOptions): boolean {
-  return step >= steps || (patience !== undefined && sinceBest >= patience);
 }

@@ -1,8 +1,7 @@
 /** One run of a sweep: adapts the model to a task, keeps the best factors, and measures them. */
-import type * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import { adapt, type Adapter } from "tiedlora";
-import { type Batch, batchesOf, evaluationBatches } from "tiedlora";
+import { batchesOf, evaluationBatches } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
 import { methodByName } from "tiedlora";
 import { evaluateTask, type Evaluated } from "../tasks/evaluate.ts";
@@ -15,8 +14,7 @@ import {
   type TaskSource,
   trainingTexts,
 } from "../tasks/task.ts";
-import { evaluate } from "tiedlora";
-import { train } from "tiedlora";
+import { fit } from "tiedlora";
 import { BASELINE, type Point, type RunConfig, runId, type RunResult } from "./config.ts";
 
 export interface RunContext extends Evaluated {
@@ -103,33 +101,33 @@ async function adapted(
   });
   const adapter = await adapt(model, method, { seed });
   try {
-    const best = new Best(adapter, patience);
     const losses: number[] = [];
-    const stop = new AbortController();
-    const signals = [stop.signal, ...(context.signal === undefined ? [] : [context.signal])];
+    const points: Point[] = [];
     const start = performance.now();
-    let tokens = 0;
-    const reports = train({
+    let [tokens, bestStep] = [0, 0];
+    const reports = fit({
       model,
       adapter,
       optimizer: optimizerOf(adapter, config),
       steps,
       batch: nextBatch,
-      pauseAfter: (step) => step % every === 0 || step === steps,
-      signal: AbortSignal.any(signals),
+      valid: validBatches,
+      evalEvery: every,
+      evalFirst: false,
+      patience: patience ?? undefined,
+      ...(context.signal !== undefined && { signal: context.signal }),
     });
-    for await (const { step, loss, tokens: seen } of reports) {
+    for await (const { training, evaluation, state } of reports) {
+      const { step, loss } = training!;
       losses.push(loss);
-      tokens = seen;
       context.onStep?.(step, loss);
-      if ((step % every === 0 || step === steps) && (await best.look(step, validBatches, context)) === "stop")
-        stop.abort();
+      if (evaluation !== null) points.push([step, evaluation.loss]);
+      [tokens, bestStep] = [state.tokens, state.best?.step ?? 0];
     }
     context.signal?.throwIfAborted();
     const seconds = (performance.now() - start) / 1000;
-    best.restore();
     return {
-      adapter, ...adapter.count(), steps: losses.length, bestStep: best.step, curve: binned(losses), valid: best.points,
+      adapter, ...adapter.count(), steps: losses.length, bestStep, curve: binned(losses), valid: points,
       seconds, tokensPerSecond: tokens / seconds,
     }; // prettier-ignore
   } catch (error) {
@@ -162,39 +160,6 @@ function optimizerOf(adapter: Adapter, config: RunConfig): optim.AdamW {
     weightDecay,
     clipNorm: clip,
   });
-}
-
-/** Keeps the factors with the lowest validation loss, and says when there has been none lower for too long. */
-class Best {
-  readonly points: Point[] = [];
-  step = 0;
-  readonly #adapter: Adapter;
-  readonly #patience: number | null;
-  #loss = Infinity;
-  #values = new Map<nn.Parameter, Float32Array>();
-  #since = 0;
-
-  constructor(adapter: Adapter, patience: number | null) {
-    this.#adapter = adapter;
-    this.#patience = patience;
-  }
-
-  async look(step: number, batches: readonly Batch[], { model }: Evaluated): Promise<"stop" | "go on"> {
-    const { loss } = await evaluate(model, batches, this.#adapter);
-    this.points.push([step, loss]);
-    if (loss < this.#loss) {
-      [this.#loss, this.step, this.#since] = [loss, step, 0];
-      for (const parameter of this.#adapter.trainableParameters())
-        this.#values.set(parameter, (await parameter.data()).slice() as Float32Array);
-    } else {
-      this.#since++;
-    }
-    return this.#patience !== null && this.#since >= this.#patience ? "stop" : "go on";
-  }
-
-  restore(): void {
-    for (const [parameter, values] of this.#values) parameter.set(values);
-  }
 }
 
 /** Means over equal stretches of steps, each at the last step of its stretch. */

@@ -21,21 +21,12 @@ import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node
 import type { Adapter } from "../adapter/adapter.ts";
 import { CONFIG_FILE, nativeFiles, type OutputFile, TENSORS_FILE, type Provenance } from "../files/native.ts";
 import { DivergedError } from "../train/diverged.ts";
+import type { FitState } from "../train/fit.ts";
 import { findDamage, withDigests } from "./digests.ts";
 import { writeError } from "./writing.ts";
 
 /** What a run is at, beside its tensors. The random numbers and the place in the data follow from seed and step. */
-export interface RunState {
-  /** Steps done. */
-  readonly step: number;
-  /** Tokens seen. */
-  readonly tokens: number;
-  /** The lowest loss on the validation examples so far, and its step. */
-  readonly best: { readonly step: number; readonly loss: number } | null;
-  /** Evaluations since then. */
-  readonly sinceBest: number;
-  /** Whether it has ended: all steps are done, or it was stopped early. */
-  readonly finished: boolean;
+export interface RunState extends FitState {
   /** Of the training examples: see Dataset. */
   readonly data: string;
 }
