@@ -1,9 +1,8 @@
 /** `tiedlora demo`: adapts the embedded base model to one task of the gym, and shows what that changed. */
 import type { Command } from "commander";
-import * as optim from "@tiedlora/nn/optim";
 import { generateText, linearSpecs } from "@tiedlora/models";
 import type { Pretrained } from "@tiedlora/models/node";
-import { adapt } from "tiedlora";
+import { adapt, adapterOptimizer } from "tiedlora";
 import { batchesOf, stackBatch } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
 import {
@@ -14,7 +13,6 @@ import {
   type ToyTaskName,
 } from "@tiedlora/experiments/toy-tasks";
 import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
-import { LEARNING_RATES } from "tiedlora";
 import { loadBase } from "@tiedlora/experiments/node";
 import { countParameters } from "tiedlora";
 import { lossInputs, train } from "tiedlora";
@@ -82,14 +80,7 @@ async function demo(options: DemoCommand, output: Output, base: Pretrained): Pro
   const reports = train({
     model: base.model,
     adapter,
-    optimizer: optim.adamW(adapter.parameters(), {
-      lr: optim.cosine(options.lr ?? LEARNING_RATES[options.method], {
-        warmup: Math.ceil(options.steps / 10),
-        steps: options.steps,
-      }),
-      betas: [0.9, 0.98],
-      clipNorm: 1,
-    }),
+    optimizer: adapterOptimizer(adapter, { steps: options.steps, lr: options.lr }),
     steps: options.steps,
     batch: batchesOf(toyExamples(task, "train", TRAIN_EXAMPLES, seed).map(encode), {
       batch: BATCH,

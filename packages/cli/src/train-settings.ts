@@ -1,4 +1,5 @@
 /** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
+import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import type { Method } from "tiedlora";
 import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
 import { LEARNING_RATES } from "tiedlora";
@@ -10,8 +11,6 @@ import type { Settings } from "./settings.ts";
 
 /** What `train`, `params` and sweeps adapt by default. The library's own default, and the demo's, is the paper's "qkv". */
 export const DEFAULT_TARGET = "all-linear";
-
-export const SCHEDULES = ["constant", "linear", "cosine"] as const;
 
 export interface DataSettings {
   readonly data: string;
@@ -37,7 +36,7 @@ export interface TrainSettings extends DataSettings {
   readonly batch: number;
   readonly accumulate: number;
   readonly lr: number;
-  readonly schedule: (typeof SCHEDULES)[number];
+  readonly schedule: ScheduleName;
   readonly warmup?: number;
   readonly weightDecay: number;
   readonly beta1: number;
@@ -157,8 +156,8 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   },
   schedule: {
     group: "training",
-    kind: oneOf(SCHEDULES),
-    about: "how the learning rate falls: constant, linear or cosine",
+    kind: oneOf(SCHEDULE_NAMES),
+    about: `how the learning rate falls: ${SCHEDULE_NAMES.join(", ")}`,
     fallback: "cosine",
   },
   warmup: {

@@ -2,9 +2,9 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { Device } from "@tiedlora/core";
-import * as optim from "@tiedlora/nn/optim";
+import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
-import type { Adapter } from "tiedlora";
+import { type Adapter, adapterOptimizer } from "tiedlora";
 import { packExamples, stepsPerEpoch } from "tiedlora";
 import type { Dataset } from "tiedlora";
 import type { EncodedExample } from "tiedlora";
@@ -201,13 +201,15 @@ export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, exa
 }
 
 function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.AdamW {
-  const { lr, schedule, weightDecay, beta1, beta2, clip } = settings;
-  const warmup = Math.min(settings.warmup ?? Math.min(50, Math.ceil(steps / 10)), steps);
-  return optim.adamW(adapter.parameters(), {
-    lr: optim.SCHEDULES[schedule](lr, { warmup, steps }),
-    betas: [beta1, beta2],
+  const { lr, schedule, warmup, weightDecay, beta1, beta2, clip: clipNorm } = settings;
+  return adapterOptimizer(adapter, {
+    steps,
+    lr,
+    schedule,
+    warmup,
     weightDecay,
-    clipNorm: clip,
+    betas: [beta1, beta2],
+    clipNorm,
   });
 }
 

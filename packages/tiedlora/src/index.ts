@@ -88,5 +88,6 @@ export type { Unknown } from "./data/unknown.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
 export { fit, type FitOptions, type FitReport, type FitState } from "./train/fit.ts";
 export { DivergedError } from "./train/diverged.ts";
+export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
 export { lossInputs, train } from "./train/train.ts";

@@ -1,8 +1,15 @@
 /** One adapter on the base model, and its training, a step at a time. */
 import { concat, grad, type Tensor } from "@tiedlora/core";
-import * as optim from "@tiedlora/nn/optim";
 import { type Pretrained, streamTexts } from "@tiedlora/models";
-import { adapt, type Adapter, type Batch, lossInputs, type StepReport, train } from "tiedlora";
+import {
+  adapt,
+  type Adapter,
+  adapterOptimizer,
+  type Batch,
+  lossInputs,
+  type StepReport,
+  train,
+} from "tiedlora";
 import { labelOf, methodOf } from "../method.ts";
 import type { Completed, Experiment, RunChoice } from "../protocol.ts";
 import type { Data } from "./data.ts";
@@ -31,11 +38,7 @@ export class Run {
   }
 
   prepare(choice: RunChoice, { steps }: Experiment, { batch }: Data): void {
-    const optimizer = optim.adamW(this.adapter.parameters(), {
-      lr: optim.cosine(choice.lr, { warmup: Math.ceil(steps / 10), steps }),
-      betas: [0.9, 0.98],
-      clipNorm: 1,
-    });
+    const optimizer = adapterOptimizer(this.adapter, { steps, lr: choice.lr });
     this.#batch = batch;
     this.#reports = train({ model: this.#base.model, adapter: this.adapter, optimizer, steps, batch });
   }

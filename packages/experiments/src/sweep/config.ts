@@ -1,4 +1,5 @@
 /** What one run of a sweep is, completely: two runs of the same config give the same result on one kind of device. */
+import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
 import type { MethodName } from "tiedlora";
 
@@ -22,7 +23,7 @@ export interface RunConfig {
   /** The most tokens of an example. */
   readonly seq: number;
   readonly lr: number;
-  readonly schedule: "constant" | "linear" | "cosine";
+  readonly schedule: ScheduleName;
   readonly warmup: number;
   readonly weightDecay: number;
   readonly clip: number;

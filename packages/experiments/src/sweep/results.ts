@@ -1,6 +1,7 @@
 /** Results of runs as their files say them: checked before anything is made of them. */
 import { FormatError, parseJsonObject } from "@tiedlora/core";
 import { z } from "zod";
+import { SCHEDULE_NAMES } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
 import { BASELINE, type RunConfig, type RunFailure, type RunResult } from "./config.ts";
 
@@ -23,7 +24,7 @@ const CONFIG = z.object({
   batch: count,
   seq: count,
   lr: z.number().min(0),
-  schedule: z.enum(["constant", "linear", "cosine"]),
+  schedule: z.enum(SCHEDULE_NAMES),
   warmup: count,
   weightDecay: z.number().min(0),
   clip: z.number(),

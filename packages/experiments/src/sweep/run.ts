@@ -1,6 +1,5 @@
 /** One run of a sweep: adapts the model to a task, keeps the best factors, and measures them. */
-import * as optim from "@tiedlora/nn/optim";
-import { adapt, type Adapter } from "tiedlora";
+import { adapt, type Adapter, adapterOptimizer } from "tiedlora";
 import { batchesOf, evaluationBatches } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
 import { methodByName } from "tiedlora";
@@ -89,7 +88,7 @@ async function adapted(
   splits: RunSplits,
 ): Promise<Trained> {
   const { model, padId } = context;
-  const { batch, seq, steps, every, patience, seed } = config;
+  const { batch, seq, steps, every, patience, seed, lr, schedule, warmup, weightDecay, clip } = config;
   const encode = (questions: readonly Question[]): EncodedExample[] => encoded(task, questions, context, seq);
   const nextBatch = batchesOf(encode(splits.train), { batch, maxLength: seq, seed, padId });
   const validBatches = evaluationBatches(encode(splits.valid), { batch, maxLength: seq, padId });
@@ -108,7 +107,7 @@ async function adapted(
     const reports = fit({
       model,
       adapter,
-      optimizer: optimizerOf(adapter, config),
+      optimizer: adapterOptimizer(adapter, { steps, lr, schedule, warmup, weightDecay, clipNorm: clip }),
       steps,
       batch: nextBatch,
       valid: validBatches,
@@ -150,16 +149,6 @@ function encoded(
   throw new RangeError(
     `none of ${questions.length} examples of ${task.name} fits into ${maxLength} tokens; give a larger on.seq`,
   );
-}
-
-function optimizerOf(adapter: Adapter, config: RunConfig): optim.AdamW {
-  const { lr, schedule, warmup, steps, weightDecay, clip } = config;
-  return optim.adamW(adapter.parameters(), {
-    lr: optim.SCHEDULES[schedule](lr, { warmup, steps }),
-    betas: [0.9, 0.98],
-    weightDecay,
-    clipNorm: clip,
-  });
 }
 
 /** Means over equal stretches of steps, each at the last step of its stretch. */

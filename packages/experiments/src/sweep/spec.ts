@@ -4,6 +4,7 @@
  */
 import { isMap, isScalar, type Document } from "yaml";
 import { z } from "zod";
+import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
 import { LEARNING_RATES } from "tiedlora";
 import { nearest } from "tiedlora/internal";
@@ -36,7 +37,7 @@ const listOf = <T>(item: z.ZodType<T>): z.ZodType<T[]> =>
   );
 
 const METHOD = named("method", METHOD_NAMES);
-const SCHEDULE: z.ZodType<Schedule> = z.enum(["constant", "linear", "cosine"]);
+const SCHEDULE: z.ZodType<ScheduleName> = z.enum(SCHEDULE_NAMES);
 
 /** A learning rate for all methods, or one for each, with `default` for the others. Not given: each method's own. */
 const RATES = z.union([above0, z.record(z.string(), above0)], {
@@ -99,8 +100,6 @@ const SPEC = z.strictObject({
   parallel: whole(1).optional(),
 });
 
-type Schedule = "constant" | "linear" | "cosine";
-
 /** What the file of a sweep says: the methods and what is varied, on which tasks, trained how. */
 export interface SweepSpec {
   readonly name: string;
@@ -134,7 +133,7 @@ export interface SweepSpec {
     readonly steps: number;
     readonly batch: number;
     readonly lr: number | Readonly<Record<string, number>>;
-    readonly schedule: Schedule;
+    readonly schedule: ScheduleName;
     readonly warmup: number;
     readonly "weight-decay": number;
     readonly clip: number;

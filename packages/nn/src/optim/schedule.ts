@@ -61,3 +61,6 @@ export const SCHEDULES: {
     options: { readonly warmup: number; readonly steps: number },
   ) => Schedule;
 } = { constant: (lr, { warmup }) => constant(lr, { warmup }), linear, cosine };
+
+/** The names of the schedules, as a list. */
+export const SCHEDULE_NAMES: readonly ScheduleName[] = Object.keys(SCHEDULES) as ScheduleName[];
