@@ -52,10 +52,10 @@ const INFIX: Record<string, string> = {
 
 /** The element of an operand at (i0, i1, …); around padding, whether it is there at all. */
 function place({ buffer, dtype, view }: Operand): { element: string; exists: string } {
-  const steps = view.strides.flatMap((stride, axis) => (stride === 0 ? [] : [`${stride} * i${axis}`]));
   const inside = (view.valid ?? []).flatMap((r, i) => (r ? [`i${i} >= ${r[0]} && i${i} < ${r[1]}`] : []));
-  const element = `${dtype}[${buffer}][${[view.offset, ...steps].join(" + ")}]`;
-  return { element, exists: inside.join(" && ") || "true" };
+  const moving = (view.moving ?? []).map(({ slot, factor }) => `${factor} * scalars[${slot}]`);
+  const steps = [view.offset, ...moving, ...view.strides.map((stride, axis) => `${stride} * i${axis}`)];
+  return { element: `${dtype}[${buffer}][${steps.join(" + ")}]`, exists: inside.join(" && ") || "true" };
 }
 
 function expression(instr: Instr, body: readonly Instr[] = []): string {

@@ -6,6 +6,7 @@ import {
   type DType,
   bf16ToF32,
   f16ToF32,
+  operandsOfStep,
   viewBytes,
 } from "@tiedlora/core";
 import { BoundsBackend } from "./bounds/backend.ts";
@@ -33,13 +34,19 @@ function decode(dtype: DType, bytes: ArrayBuffer): Float64Array {
   return Float64Array.from(raw, dtype === "f16" ? f16ToF32 : dtype === "bf16" ? bf16ToF32 : (x) => x);
 }
 
-/** Values for one run of a program: other data and scalars for each `repeat`. */
+/** Values for one run of a program: other data and scalars for each `repeat`. What views move by becomes less. */
 function variant(test: ProgramCase, repeat: number): ProgramCase {
   if (repeat === 0) return test;
+  const operands = test.program.steps
+    .map(operandsOfStep)
+    .flatMap(({ reads, writes }) => [...reads, ...writes]);
+  const starts = new Set(operands.flatMap(({ view }) => view.moving ?? []).map(({ slot }) => slot));
+  const changed = (x: number, slot: number): number =>
+    starts.has(slot) ? Math.max(0, x - repeat) : x + repeat;
   const data = test.data.map((array, i) =>
     randomArray(test.dtypes[i]!, array.length, 1000 * repeat + i, test.special),
   );
-  return { ...test, data, scalars: test.scalars.map((x) => x + repeat) };
+  return { ...test, data, scalars: test.scalars.map(changed) };
 }
 
 /** One run's buffers: null for temporaries and aliases. */

@@ -55,6 +55,7 @@ function printInstr(instr: Instr): string {
 
 function printOperand({ buffer, dtype, view }: Operand): string {
   const ranges = view.valid?.map((r) => (r ? `${r[0]}…${r[1]}` : "all")).join(", ");
+  const moving = (view.moving ?? []).map(({ slot, factor }) => `${factor} · scalar ${slot}`);
   const valid = ranges === undefined ? "" : ` where [${ranges}]`;
-  return `buffer ${buffer} (${dtype}) at ${view.offset} + [${view.strides.join(", ")}]${valid}`;
+  return `buffer ${buffer} (${dtype}) at ${[view.offset, ...moving].join(" + ")} + [${view.strides.join(", ")}]${valid}`;
 }

@@ -78,11 +78,10 @@ function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
     const widths = apart.shape.map((_, i): [number, number] => [0, i === axis + 1 ? step - 1 : 0]);
     out = reshape(pad(apart, widths), [...before, n * step, ...rest]);
   });
-  // A step may have made the last stretch reach past the end of x: cut that off, then pad.
-  const room = ranges.map(([start], i) => x.shape[i]! - start);
-  const kept = room.map((length, i) => Math.min(out.shape[i]!, length));
-  const fit = slice(out, kept.map((length) => [0, length, 1])); // prettier-ignore
-  return pad(fit, ranges.map(([start], i) => [start, room[i]! - kept[i]!])); // prettier-ignore
+  // without the zeros after the last element, which may not have room in x
+  const lengths = ranges.map(([, , step], i) => Math.max(0, (g.shape[i]! - 1) * step + 1));
+  const fit = slice(out, lengths.map((length) => [0, length, 1])); // prettier-ignore
+  return pad(fit, ranges.map(([start], i) => [start, x.shape[i]! - start - lengths[i]!])); // prettier-ignore
 }
 
 /** What is known with its derivatives. */

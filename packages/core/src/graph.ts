@@ -2,7 +2,7 @@
  * The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes; `grad` maps
  * graphs to graphs; `plan` turns a graph into a program. Nothing here computes a number.
  */
-import type { BinaryOp, DType, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
+import type { BinaryOp, DType, Moving, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { BYTES, product } from "@tiedlora/kernels";
 import type { StorageVersion } from "./storage.ts";
 
@@ -10,6 +10,8 @@ import type { StorageVersion } from "./storage.ts";
 export type Shape = readonly number[];
 /** Per axis `[start, stop, step]` with step >= 1. */
 export type Range = readonly [start: number, stop: number, step: number];
+/** Per axis the run-time numbers that are added to a start. */
+export type Moves = readonly (readonly Moving[])[];
 
 interface None {}
 /** The attributes of operations that have none. */
@@ -54,7 +56,8 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   readonly permute: { readonly order: readonly number[] };
   /** Axes of length 1 become any length, and axes are added in front. */
   readonly expand: None;
-  readonly slice: { readonly ranges: readonly Range[] };
+  /** `moving` while a program is made for several starts. */
+  readonly slice: { readonly ranges: readonly Range[]; readonly moving?: Moves };
   /** Zeros around: per axis [before, after]. */
   readonly pad: { readonly widths: readonly (readonly [number, number])[] };
   readonly flip: { readonly axes: readonly number[] };

@@ -3,7 +3,7 @@
  * structure finds its plan by key, and then only buffers and scalars are put in.
  */
 import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
-import { bytesOf, type Node, topological } from "./graph.ts";
+import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
 import { type Storage, touch } from "./storage.ts";
 import { assemble } from "./compile/assemble.ts";
@@ -33,7 +33,9 @@ export function submit(
   const traced = trace(roots, updates);
   const plan = planFor(runtime, roots, updates, traced);
   const { storages, data, scalars } = traced;
-  const values = Float64Array.from(scalars, (node) => node.attrs.value);
+  const values = new Float64Array(scalars.length + plan.moving.size);
+  scalars.forEach((node, slot) => (values[slot] = node.attrs.value));
+  [...plan.moving].forEach((i, n) => (values[scalars.length + n] = traced.starts[i]! - plan.starts[i]!));
   const fresh = allocateAll(runtime, plan.fresh);
   const outputs = plan.results.map((index) => fresh[index]!);
   const hostData = data.map((node) => node.attrs.values);
@@ -97,14 +99,18 @@ function allocateAll(runtime: Runtime, wanted: Plan["fresh"]): Storage[] {
   return storages;
 }
 
-/** The plan that `submit` uses. */
+/** The plan that `submit` uses. Where slices start elsewhere than when it was made, it is made anew for any such starts. */
 export function planFor(
   runtime: Runtime,
   roots: readonly Node[],
   updates: readonly Update[] = [],
   traced: Trace = trace(roots, updates),
 ): Plan {
-  return runtime.plans.find(traced) ?? compile(runtime, roots, updates, traced);
+  const { starts, moving } = traced;
+  const known = runtime.plans.find(traced);
+  const varies = (start: number, i: number): boolean => known!.moving.has(i) || start !== known!.starts[i];
+  if (known) starts.forEach((start, i) => varies(start, i) && moving.add(i));
+  return known?.moving.size === moving.size ? known : compile(runtime, roots, updates, traced);
 }
 
 /** The backend's memory behind a storage. Throws where what was to fill it failed. */
@@ -136,7 +142,7 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const lowered = lower(wanted, backend, slots);
+  const lowered = lower(wanted, backend, { slots, moves: movesOf(traced) });
   const results = fusion ? rewrite(lowered.roots, backend) : lowered.roots;
   const layout = assemble({
     roots: results.slice(0, roots.length),
@@ -145,10 +151,12 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
     storages: traced.storages,
     data: traced.data,
     slots,
+    scalars: slots.size + traced.moving.size,
     backend,
     fusion,
   });
-  const plan: Plan = { ...layout, signature, executable: null, ready: null, tempBytes: 0 };
+  const { starts, moving } = traced;
+  const plan: Plan = { ...layout, signature, starts, moving, executable: null, ready: null, tempBytes: 0 };
   const finish = (executable: Executable): void => {
     plan.executable = executable;
     plan.tempBytes = executable.tempBytes;
@@ -163,6 +171,13 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
   }
   runtime.plans.keep(traced, plan);
   return plan;
+}
+
+/** What moves the starts of slices and paddings along each axis: run-time numbers after the graph's scalars. */
+function movesOf({ windows, scalars, moving }: Trace): Map<Node, Moves> {
+  const slots = new Map([...moving].map((place, i) => [place, [{ slot: scalars.length + i, factor: 1 }]]));
+  let place = 0;
+  return new Map(windows.map((node) => [node, node.shape.map(() => slots.get(place++) ?? [])]));
 }
 
 function checkTypes({ backend, name }: Runtime, roots: readonly Node[], updates: readonly Update[]): void {

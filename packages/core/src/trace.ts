@@ -15,6 +15,10 @@ export interface Trace {
   readonly storages: readonly Storage[];
   readonly data: readonly Node<"data">[];
   readonly scalars: readonly Node<"scalar">[];
+  /** Slices and paddings, the numbers of each that are not in the key, and which of these are to be given at run time. */
+  readonly windows: readonly Node[];
+  readonly starts: readonly number[];
+  readonly moving: Set<number>;
 }
 
 /** Operations by number, in the order in which they were first met. */
@@ -90,6 +94,8 @@ export function trace(
   w.reset();
   const data: Node<"data">[] = [];
   const scalars: Node<"scalar">[] = [];
+  const windows: Node[] = [];
+  const starts: number[] = [];
   const order = topological([...roots, ...updates.map(({ value }) => value)]);
   for (const node of order) {
     const { op, dtype, shape, inputs } = node;
@@ -103,8 +109,17 @@ export function trace(
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
-    else if (node.attrs !== NONE)
-      for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
+    else if (node.attrs === NONE) continue;
+    else if (isOp(node, "slice")) {
+      windows.push(node);
+      for (const [start, , step] of node.attrs.ranges) {
+        starts.push(start);
+        w.int(step);
+      }
+    } else if (isOp(node, "pad")) {
+      windows.push(node);
+      for (const [, after] of node.attrs.widths) starts.push(after);
+    } else for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
   }
   for (const root of roots) w.int(root.position);
   for (const { storage, value } of updates) {
@@ -114,7 +129,16 @@ export function trace(
   w.int(updates.length);
   w.int(roots.length);
   const signature = w.ints.subarray(0, w.length);
-  return { hash: hash(signature), signature, storages: w.storages, data, scalars };
+  return {
+    hash: hash(signature),
+    signature,
+    storages: w.storages,
+    data,
+    scalars,
+    windows,
+    starts,
+    moving: new Set(),
+  };
 }
 
 /** FNV-1a over 32-bit words. */

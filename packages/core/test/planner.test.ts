@@ -7,7 +7,7 @@ import { assignSlots, sharesViews } from "../src/compile/memory.ts";
 import { runsAfter, schedule, type Work } from "../src/compile/order.ts";
 import { split } from "../src/compile/space.ts";
 import { type Access, type Affine, contiguousStrides, identityAccess } from "../src/compile/views.ts";
-import { linearize, operandAt, regroup, throughPad } from "../src/compile/views.ts";
+import { linearize, operandAt, regroup, scaled, throughPad } from "../src/compile/views.ts";
 
 const dense = (buffer: number, shape: readonly number[]): Operand =>
   operandAt(shape, "f32", identityAccess(shape), buffer);
@@ -48,6 +48,20 @@ test("regrouping axes reaches the same elements", () => {
     const linear = linearize(seen.index, contiguousStrides(to), extents.length);
     points(extents).forEach((point, i) => assert.equal(at(linear, point), i));
   }
+});
+
+test("what moves at run time goes through a regrouping in whole digits", () => {
+  const { index, valid } = identityAccess([4, 49]);
+  const access = { index: [scaled(index[0]!, 1, 0, [{ slot: 3, factor: 1 }]), index[1]!], valid };
+  const flat = regroup(access, [4, 49], [196], [4, 49]);
+  assert.ok(isAccess(flat));
+  assert.deepEqual(flat.index[0]!.moving, [{ slot: 3, factor: 49 }]);
+  const back = regroup(flat, [196], [4, 7, 7], [4, 49]);
+  assert.deepEqual(back, { axis: 1, inner: 7 });
+  const rows = regroup(flat, [196], [4, 49], [4, 49]);
+  assert.ok(isAccess(rows));
+  assert.deepEqual(rows.index.map(({ moving }) => moving), [[{ slot: 3, factor: 1 }], []]); // prettier-ignore
+  assert.equal(regroup(access, [4, 49], [2, 98], [4, 49]), null, "an odd row may begin anywhere in 98");
 });
 
 test("what is not affine says which axis to split, and then is", () => {

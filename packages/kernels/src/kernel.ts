@@ -12,10 +12,22 @@ import type { ComputeType, DType } from "./dtype.ts";
  */
 export interface View {
   readonly offset: number;
+  /** What is added to the offset at run time, so that a window that moves needs no new program. It stays within the buffer. */
+  readonly moving?: readonly Moving[];
   readonly strides: readonly number[];
   /** Per axis `[from, to)`, or null for all: outside of it a load yields 0 and a store is skipped. */
   readonly valid?: readonly (readonly [number, number] | null)[];
 }
+
+/** `factor` times the run-time number in `slot`, a whole number. */
+export interface Moving {
+  readonly slot: number;
+  readonly factor: number;
+}
+
+/** Whether two views move alike. */
+export const sameMoving = (a: readonly Moving[] = [], b: readonly Moving[] = []): boolean =>
+  a.length === b.length && a.every(({ slot, factor }, i) => slot === b[i]!.slot && factor === b[i]!.factor);
 
 /** A view of one of the program's buffers. */
 export interface Operand {
@@ -240,7 +252,21 @@ export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes:
 
 /** The step with every operand's buffer replaced. */
 export function mapBuffers(step: Step, to: (value: number) => number): Step {
-  const map = (from: Operand): Operand => ({ ...from, buffer: to(from.buffer) });
+  return mapOperands(step, (from) => ({ ...from, buffer: to(from.buffer) }));
+}
+
+/** The step as it is with these run-time numbers: no view moves. */
+export function atScalars(step: Step, scalars: ArrayLike<number>): Step {
+  const { reads, writes } = operandsOfStep(step);
+  if (![...reads, ...writes].some(({ view }) => view.moving)) return step;
+  return mapOperands(step, (from) => {
+    const { moving = [], ...view } = from.view;
+    const offset = moving.reduce((sum, { slot, factor }) => sum + factor * scalars[slot]!, view.offset);
+    return { ...from, view: { ...view, offset } };
+  });
+}
+
+function mapOperands(step: Step, map: (from: Operand) => Operand): Step {
   const body = (list: readonly Instr[]): Instr[] =>
     list.map((i) => (i.op === "load" ? { ...i, from: map(i.from) } : i));
   if (step.type === "loop") {

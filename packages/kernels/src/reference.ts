@@ -5,12 +5,13 @@
  */
 import type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
 import type { DType } from "./dtype.ts";
-import type { LibraryCall, Program, Step } from "./kernel.ts";
+import { atScalars, type LibraryCall, type Program, type Step } from "./kernel.ts";
 import { runLibrary } from "./reference/library.ts";
 import { runLoop } from "./reference/loop.ts";
 
 /** Runs one step of a program over its buffers' raw bytes. */
-export function runStep(step: Step, buffers: readonly ArrayBuffer[], scalars: ArrayLike<number>): void {
+export function runStep(moving: Step, buffers: readonly ArrayBuffer[], scalars: ArrayLike<number>): void {
+  const step = atScalars(moving, scalars);
   if (step.type === "loop") runLoop(step, buffers, scalars);
   else runLibrary(step, buffers, scalars);
 }

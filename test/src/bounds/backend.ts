@@ -12,6 +12,7 @@ import type {
   LibraryCall,
   Program,
 } from "@tiedlora/core";
+import { atScalars } from "@tiedlora/core";
 import { Arithmetic } from "./arithmetic.ts";
 import { runLibrary } from "./library.ts";
 import { runLoop, type Scope } from "./loop.ts";
@@ -76,7 +77,7 @@ export class BoundsBackend implements Backend {
 
   #run(program: Program, buffers: readonly BoundsBuffer[], scalars: Float64Array): void {
     const shared = { arithmetic: this.#arithmetic, buffers, scalars };
-    for (const step of program.steps) {
+    for (const step of program.steps.map((given) => atScalars(given, scalars))) {
       if (step.type === "library") runLibrary(step, { ...shared, outer: [], inner: [] });
       else runLoop(step, { ...shared, outer: step.outer, inner: step.inner } satisfies Scope);
     }

@@ -13,6 +13,7 @@ import {
   type Step,
   type Store,
   type TypedArray,
+  type View,
 } from "@tiedlora/core";
 import { randomArray } from "../prng.ts";
 import { type BodyScope, decodeBody, type InstrGene, rowLevel } from "./body.ts";
@@ -87,7 +88,7 @@ export class ProgramBuilder {
     const { view: decoded, extent } = loadView(view, dims);
     const buffer = this.#new("input", dtype, extent + (view.offset % 2));
     this.#locked.add(buffer);
-    return { buffer, dtype, view: decoded };
+    return { buffer, dtype, view: this.#moving(decoded, view.offset) };
   }
 
   /** A new output, contiguous but for the order of its axes. */
@@ -173,10 +174,21 @@ export class ProgramBuilder {
         draft.length = Math.max(draft.length, extent);
         draft.bytes = draft.length * BYTES[dtype];
       }
-      return { buffer, dtype, view };
+      return { buffer, dtype, view: this.#moving(view, gene.view.offset) };
     }
     if (this.#touched.size >= this.limits.maxOperands - STORES) return null;
-    return { buffer: this.#new("input", dtype, extent + (gene.b % 3)), dtype, view };
+    return {
+      buffer: this.#new("input", dtype, extent + (gene.b % 3)),
+      dtype,
+      view: this.#moving(view, gene.view.offset),
+    };
+  }
+
+  /** Of a view that begins at a third element or later, a part of the offset is a run-time number. */
+  #moving(view: View, offset: number): View {
+    if (offset < 2) return view;
+    const slot = this.#scalars.push(1) - 1;
+    return { ...view, offset: view.offset - 2, moving: [{ slot, factor: 2 }] };
   }
 
   #mayTouch(buffer: number): boolean {
@@ -256,5 +268,10 @@ export class ProgramBuilder {
 }
 
 function sameView(a: Operand["view"], b: Operand["view"]): boolean {
-  return a.offset === b.offset && a.strides.every((s, d) => s === b.strides[d]) && a.valid === b.valid;
+  return (
+    a.offset === b.offset &&
+    a.strides.every((s, d) => s === b.strides[d]) &&
+    a.valid === b.valid &&
+    a.moving === b.moving
+  );
 }

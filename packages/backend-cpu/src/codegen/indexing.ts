@@ -7,7 +7,7 @@ import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { i32 } from "./instructions.ts";
 import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";
 import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
-import { bufferAddress, chunkRange, STEP_PARAMS } from "./loops/kernel.ts";
+import { chunkRange, operandAddress, STEP_PARAMS } from "./loops/kernel.ts";
 import type { LaneType } from "./loops/values.ts";
 import { constant, fold } from "./loops/values.ts";
 import { VectorMath } from "./math.ts";
@@ -35,15 +35,21 @@ class Rows {
   private readonly f: Fn;
   private readonly start: Local;
 
-  constructor(f: Fn, operand: Operand, frame: Local, args: Local, slot: number) {
-    const { offset, strides } = operand.view;
+  constructor(
+    f: Fn,
+    operand: Operand,
+    slot: number,
+    place: { readonly frame: Local; readonly args: Local },
+    options: CodegenOptions,
+  ) {
+    const { strides } = operand.view;
     this.f = f;
     this.operand = operand;
     this.type = laneType(operand);
     this.bytes = BYTES[operand.dtype];
     this.rowBytes = (strides[0] ?? 0) * this.bytes;
     this.columnStride = strides[1] ?? 0;
-    this.start = f.local("i32", i32.add(bufferAddress(frame, args, slot), offset * this.bytes));
+    this.start = f.local("i32", operandAddress(operand, slot, place, options));
   }
 
   /** The address of [row, column]. */
@@ -107,9 +113,9 @@ export function compileGather(
   const perChunk = Math.ceil(count / wanted);
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
     const math = new VectorMath(f, options.fma);
-    const from = new Rows(f, table, frame, args, slot[0] ?? 0);
-    const to = new Rows(f, output, frame, args, slot[2] ?? 0);
-    const indices = new Rows(f, index, frame, args, slot[1] ?? 0);
+    const from = new Rows(f, table, slot[0] ?? 0, { frame, args }, options);
+    const to = new Rows(f, output, slot[2] ?? 0, { frame, args }, options);
+    const indices = new Rows(f, index, slot[1] ?? 0, { frame, args }, options);
     const missing = constant(math, from.type === "f32" ? NaN : 0, from.type);
     const i = f.local("i32");
     const [start, end] = chunkRange(f, chunk, perChunk, count);
@@ -153,9 +159,9 @@ export function compileScatterAdd(
   const rowChunks = Math.ceil(rows / rowsPer);
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
     const math = new VectorMath(f, options.fma);
-    const indices = new Rows(f, index, frame, args, slot[0] ?? 0);
-    const from = new Rows(f, values, frame, args, slot[1] ?? 0);
-    const to = new Rows(f, output, frame, args, slot[2] ?? 0);
+    const indices = new Rows(f, index, slot[0] ?? 0, { frame, args }, options);
+    const from = new Rows(f, values, slot[1] ?? 0, { frame, args }, options);
+    const to = new Rows(f, output, slot[2] ?? 0, { frame, args }, options);
     const [r0, r1] = chunkRange(f, i32.rem_u(chunk, rowChunks), rowsPer, rows);
     const [c0, c1] = chunkRange(f, i32.div_u(chunk, rowChunks), colsPer, cols);
     const i = f.local("i32");

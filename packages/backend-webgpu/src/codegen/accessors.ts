@@ -32,7 +32,7 @@ function place(operand: Operand, lengths: readonly number[], bindings: Bindings,
   const inside = shift === undefined ? undefined : `${indices[last]} < ${lengths[last]}u`;
   const tests = [valid, inside].filter((x) => x !== undefined);
   return {
-    at: address(operand.view.strides, indices, 0, lengths.length, bindings.access(operand).offset),
+    at: address(operand.view.strides, indices, 0, lengths.length, bindings.start(operand)),
     valid: allOf(tests),
   };
 }

@@ -342,7 +342,7 @@ function rowSums(
     const missing = 4 - view.strides.length;
     const strides = [...view.strides, ...range(missing).map(() => 0)];
     const valid = view.valid && { valid: [...view.valid, ...range(missing).map(() => null)] };
-    const from = { dtype, buffer, view: { offset: view.offset, strides, ...valid } };
+    const from = { dtype, buffer, view: { ...view, strides, ...valid } };
     return { op: "load", from, dtype: "f32" };
   };
   return {

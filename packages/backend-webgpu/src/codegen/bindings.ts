@@ -65,6 +65,7 @@ export function modeOf({ operand, lengths, vectorAxis: v }: Use): Mode {
   const aligned =
     view.strides[v] === 1 &&
     view.offset % 4 === 0 &&
+    (view.moving ?? []).every(({ factor }) => factor % 4 === 0) &&
     view.strides.every((s, d) => d === v || s % 4 === 0 || lengths[d] === 1) &&
     (!valid || (valid[0] % 4 === 0 && (valid[1] % 4 === 0 || valid[1] >= lengths[v]!)));
   return aligned ? "vector" : "gather";
@@ -142,6 +143,17 @@ export class Bindings {
   /** Storage bindings used. */
   get count(): number {
     return this.#shown.reduce((n, s) => n + s.parts, 0);
+  }
+
+  /** Where an operand's view starts, from the start of what is bound: a number, or a u32 expression. */
+  start(operand: Operand): string | number {
+    const { offset } = this.access(operand);
+    const { moving } = operand.view;
+    if (!moving) return offset;
+    const terms = moving.map(
+      ({ slot, factor }) => `${this.scalar({ slot, dtype: "i32" })} * ${literal(factor, "u32")}`,
+    );
+    return [literal(offset, "u32"), ...terms].join(" + ");
   }
 
   access(operand: Operand): Access {

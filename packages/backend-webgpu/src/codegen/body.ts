@@ -4,7 +4,7 @@
  */
 import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/kernels";
 import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } from "./arithmetic.ts";
-import { address, type Access, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
+import { address, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
 import { range } from "./target.ts";
 
 /** Where a body runs: its axes, the expressions of their indices, and which axis goes four at a time. */
@@ -115,7 +115,7 @@ export class BodyWriter {
     for (const operand of new Set(operands)) {
       const name = `base${this.#hoisted.size}`;
       const { strides } = operand.view;
-      const start = this.#bindings.access(operand).offset;
+      const start = this.#bindings.start(operand);
       lines.push(`let ${name} = ${address(strides, indices, 0, outerRank, start)};`);
       this.#hoisted.set(operand, name);
     }
@@ -165,7 +165,7 @@ export class BodyWriter {
   }
 
   /** Address and validity of an operand, `shift` elements along the vector axis. */
-  #place(operand: Operand, access: Access, shift: number): { at: string; valid: string | undefined } {
+  #place(operand: Operand, shift: number): { at: string; valid: string | undefined } {
     const { lengths, outerRank, indices: all, vectorAxis } = this.space;
     const indices = shift === 0 ? all : all.map((x, d) => (d === vectorAxis ? `(${x} + ${shift}u)` : x));
     const { strides } = operand.view;
@@ -175,7 +175,7 @@ export class BodyWriter {
         : this.#hoisted.get(operand);
     const at =
       base === undefined
-        ? address(strides, indices, 0, lengths.length, access.offset)
+        ? address(strides, indices, 0, lengths.length, this.#bindings.start(operand))
         : address(strides, indices, outerRank, lengths.length, base);
     return { at, valid: condition(operand, lengths, indices, 0, lengths.length) };
   }
@@ -184,7 +184,7 @@ export class BodyWriter {
     const access = this.#bindings.access(operand);
     const type = wgslType(this.type(i), this.width(i));
     if (access.mode !== "gather") {
-      const { at, valid } = this.#place(operand, access, 0);
+      const { at, valid } = this.#place(operand, 0);
       const value =
         access.mode === "vector" ? this.#bindings.loadFour(access, at) : this.#bindings.load(access, at);
       return valid === undefined
@@ -192,7 +192,7 @@ export class BodyWriter {
         : `var v${i} = ${type}(); if (${valid}) { v${i} = ${value}; }`;
     }
     const parts = range(4).map((c) => {
-      const { at, valid } = this.#place(operand, access, c);
+      const { at, valid } = this.#place(operand, c);
       const set = `v${i}.${"xyzw"[c]} = ${this.#bindings.load(access, at)};`;
       return valid === undefined ? set : `if (${valid}) { ${set} }`;
     });
@@ -213,13 +213,13 @@ export class BodyWriter {
     const guarded = (statement: string, valid: string | undefined): string =>
       valid === undefined ? statement : `if (${valid}) { ${statement} }`;
     if (access.mode === "vector") {
-      const { at, valid } = this.#place(operand, access, 0);
+      const { at, valid } = this.#place(operand, 0);
       return guarded(this.#bindings.storeFour(access, at, converted(this.value(value, 4), 4)), valid);
     }
     const count = access.mode === "gather" ? 4 : 1;
     return range(count)
       .map((c) => {
-        const { at, valid } = this.#place(operand, access, c);
+        const { at, valid } = this.#place(operand, c);
         const x = this.wide[value] ? `v${value}.${"xyzw"[c]}` : `v${value}`;
         return guarded(this.#bindings.store(access, at, converted(x, 1)), valid);
       })

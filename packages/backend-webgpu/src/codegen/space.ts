@@ -83,6 +83,7 @@ export function coalesce(space: Space): Space {
     },
     (v) => ({
       offset: v.offset,
+      ...(v.moving ? { moving: v.moving } : {}),
       strides: select(v.strides),
       ...(v.valid ? { valid: select(v.valid) } : {}),
     }),
@@ -115,8 +116,9 @@ export function narrowView(view: View, axis: number, start: number): View {
   return { ...view, offset, valid };
 }
 
-/** The first and last element that a view touches, or null where its valid ranges leave nothing. */
+/** The first and last element that a view may touch, or null where its valid ranges leave nothing. */
 function extent(view: View, lengths: readonly number[]): readonly [number, number] | null {
+  if (view.moving) return [0, Infinity];
   let [low, high] = [view.offset, view.offset];
   for (const [d, stride] of view.strides.entries()) {
     const range = view.valid?.[d];

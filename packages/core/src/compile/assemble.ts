@@ -15,6 +15,7 @@ export interface Source {
   readonly storages: readonly Storage[];
   readonly data: readonly Node[];
   readonly slots: ReadonlyMap<Node, number>;
+  readonly scalars: number;
   readonly backend: Backend;
   readonly fusion: boolean;
 }
@@ -182,7 +183,7 @@ class Assembly {
     const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + slotOf.get(value)!;
     return {
       buffers: [...this.#buffers, ...bytes.map((size): BufferSpec => ({ kind: "temp", bytes: size }))],
-      scalars: this.#source.slots.size,
+      scalars: this.#source.scalars,
       steps: steps.map((step) => mapBuffers(step, to)),
     };
   }

@@ -78,9 +78,9 @@ const axesWhere = (flags: readonly boolean[], wanted: boolean): number[] =>
 
 /** An operand over groups of axes: of each group the fastest axis gives the stride. */
 function regrouped(from: Operand, groups: readonly (readonly number[])[]): Operand {
-  const { offset, strides, valid } = from.view;
+  const { strides, valid, ...start } = from.view;
   const fastest = groups.map((group) => group.at(-1)!);
   const ranges = fastest.map((axis) => valid?.[axis] ?? null);
-  const view: View = { offset, strides: fastest.map((axis) => strides[axis]!) };
+  const view: View = { ...start, strides: fastest.map((axis) => strides[axis]!) };
   return { ...from, view: ranges.some((range) => range !== null) ? { ...view, valid: ranges } : view };
 }

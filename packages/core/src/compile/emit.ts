@@ -64,7 +64,7 @@ export function emit(
 }
 
 /** Equal to no access: what is written in pieces cannot be read by the same kernel. */
-const NOWHERE: Access = { index: [{ offset: NaN, coeffs: [] }], valid: [] };
+const NOWHERE: Access = { index: [{ offset: NaN, moving: [], coeffs: [] }], valid: [] };
 
 /** Thrown at the first value that cannot be computed in a space. */
 class Obstacle {
@@ -210,11 +210,11 @@ class Emitter implements Emitted {
     if (at.valid.some((range) => range !== null && range[0] >= range[1])) return this.#constant(0, dtype);
     this.reads.add(base);
     const from = operandAt(as.shape, base.dtype, at, this.#memory.valueOf(base));
-    const { offset, strides, valid } = from.view;
+    const { offset, strides, valid, moving } = from.view;
     const ranges = valid?.map((range) => range?.join("-")).join() ?? "";
     return this.#push(
       { op: "load", from, dtype },
-      `load ${from.buffer} ${offset} ${strides.join()} ${ranges}`,
+      `load ${from.buffer} ${offset} ${JSON.stringify(moving)} ${strides.join()} ${ranges}`,
     );
   }
 
@@ -237,16 +237,16 @@ class Emitter implements Emitted {
   }
 
   /** An affine function of the kernel's indices, as i32. */
-  #index({ offset, coeffs }: Affine): number {
-    let sum: number | null = null;
-    coeffs.forEach((c, axis) => {
-      if (c === 0) return;
-      const index = this.#push({ op: "index", axis, dtype: "i32" });
-      const term = c === 1 ? index : this.#binary("mul", index, this.#constant(c, "i32"), "i32");
-      sum = sum === null ? term : this.#binary("add", sum, term, "i32");
-    });
-    if (sum === null) return this.#constant(offset, "i32");
-    return offset === 0 ? sum : this.#binary("add", sum, this.#constant(offset, "i32"), "i32");
+  #index({ offset, coeffs, moving }: Affine): number {
+    const times = (instr: Instr, factor: number): number => {
+      const value = this.#push(instr);
+      return factor === 1 ? value : this.#binary("mul", value, this.#constant(factor, "i32"), "i32");
+    };
+    const terms: number[] = [];
+    coeffs.forEach((c, axis) => c !== 0 && terms.push(times({ op: "index", axis, dtype: "i32" }, c)));
+    for (const { slot, factor } of moving) terms.push(times({ op: "scalar", slot, dtype: "i32" }, factor));
+    if (offset !== 0 || terms.length === 0) terms.push(this.#constant(offset, "i32"));
+    return terms.reduce((a, b) => this.#binary("add", a, b, "i32"));
   }
 
   /** `value` where `valid` holds, 0 elsewhere. A load sees to that itself. */

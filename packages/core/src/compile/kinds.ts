@@ -57,7 +57,7 @@ export function pushThrough(node: Node<Movement>, access: Access, extents: Shape
   if (isOp(node, "slice"))
     return mapped((affine, axis) => {
       const [start, , step] = node.attrs.ranges[axis]!;
-      return scaled(affine, step, start);
+      return scaled(affine, step, start, node.attrs.moving?.[axis]);
     });
   if (isOp(node, "flip")) {
     const { axes } = node.attrs;

@@ -4,7 +4,7 @@
  */
 import { type Backend, computeType, reduceIdentity, isFloat } from "@tiedlora/kernels";
 import * as build from "../build.ts";
-import type { Attrs, Shape } from "../graph.ts";
+import type { Attrs, Moves, Range, Shape } from "../graph.ts";
 import { isOp, isReduction, Node, REDUCE_KIND, topological, withInputs } from "../graph.ts";
 import { composeActivation, isActivation, power } from "../ops/activations.ts";
 import { composeAttention, composeAttentionGrad } from "../ops/attention.ts";
@@ -19,9 +19,15 @@ export interface Lowered {
   readonly nodes: ReadonlySet<Node>;
 }
 
-/** Lowers the graph of `roots`. `slots` are the numbers of the scalars that are given at run time. */
-export function lower(roots: readonly Node[], backend: Backend, slots: ReadonlyMap<Node, number>): Lowered {
-  const lowering = new Lowering(backend, slots);
+/** What is given at run time: the slots of scalars, and what moves slices and paddings. */
+export interface Given {
+  readonly slots: ReadonlyMap<Node, number>;
+  readonly moves: ReadonlyMap<Node, Moves>;
+}
+
+/** Lowers the graph of `roots`. */
+export function lower(roots: readonly Node[], backend: Backend, given: Given): Lowered {
+  const lowering = new Lowering(backend, given);
   const order = topological(roots);
   return { nodes: new Set([...lowering.all(order), ...lowering.parts]), roots: lowering.all(roots) };
 }
@@ -30,15 +36,15 @@ class Lowering {
   /** What elementwise operations that are no primitives are made of. */
   readonly parts: Set<Node> = new Set();
   readonly #backend: Backend;
-  readonly #slots: ReadonlyMap<Node, number>;
+  readonly #given: Given;
   /** What became of a node: of most, one node; of those with several results, all of these. */
   readonly #lowered = new Map<Node, readonly Node[]>();
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
-  constructor(backend: Backend, slots: ReadonlyMap<Node, number>) {
+  constructor(backend: Backend, given: Given) {
     this.#backend = backend;
-    this.#slots = slots;
+    this.#given = given;
   }
 
   /** The lowered forms of nodes, whose inputs may be lowered already. */
@@ -67,7 +73,9 @@ class Lowering {
     if (isOp(node, "pick")) return [this.#lowered.get(node.inputs[0]!)![node.attrs.index]!];
     const inputs = node.inputs.map((input) => this.#lowered.get(input)![0]!);
     if (isLibrary(node)) return this.#library(withInputs(node, inputs));
-    return [this.#simple(withInputs(node, inputs))];
+    const moving = this.#given.moves.get(node);
+    const lowered = withInputs(node, inputs);
+    return [moving?.some(({ length }) => length > 0) ? this.#moving(lowered, moving) : this.#simple(lowered)];
   }
 
   #simple(node: Node): Node {
@@ -83,7 +91,7 @@ class Lowering {
       if (sameShape(node.shape, input.shape)) return input;
       if (isOp(input, "reshape")) return this.#simple(withInputs(node, input.inputs));
     }
-    if (isOp(node, "scalar") && !this.#slots.has(node))
+    if (isOp(node, "scalar") && !this.#given.slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
     if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]!), node);
@@ -91,6 +99,16 @@ class Lowering {
     if (isOp(node, "place")) return node; // its memory is another's, too
     if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1]!, node.shape));
     return this.#unify(node);
+  }
+
+  /** With starts that vary: a slice as it is; a padding as a slice of zeros enough on either side. */
+  #moving({ attrs, inputs: [input], shape, dtype }: Node, moving: Moves): Node {
+    if ("ranges" in attrs)
+      return this.#simple(new Node("slice", { ...attrs, moving }, [input!], shape, dtype));
+    const { widths } = attrs as Attrs["pad"];
+    const around = widths.map(([before, after]): [number, number] => [before + after, before + after]);
+    const ranges = widths.map(([, after], axis): Range => [after, after + shape[axis]!, 1]);
+    return this.#one(new Node("slice", { ranges, moving }, [build.pad(input!, around)], shape, dtype));
   }
 
   readonly #joined = new Map<Node, Node>();

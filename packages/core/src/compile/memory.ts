@@ -2,7 +2,7 @@
  * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
  * writes over an operand that nobody reads later.
  */
-import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
+import { type Operand, operandsOfStep, sameMoving, type Step, type View } from "@tiedlora/kernels";
 
 /** Where each temporary goes, and how large the slots are. */
 export interface Slots {
@@ -92,6 +92,7 @@ function sameOperandView(load: Operand, store: Operand): boolean {
   return (
     load.dtype === store.dtype &&
     a.offset === b.offset &&
+    sameMoving(a.moving, b.moving) &&
     a.strides.every((stride, axis) => stride === (b.strides[axis] ?? 0)) &&
     ranges(a) === ranges(b)
   );

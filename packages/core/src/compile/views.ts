@@ -2,13 +2,14 @@
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
  * the point, and the strided operand that comes of it. What is not affine says how the space would have to be split.
  */
-import type { DType, Operand } from "@tiedlora/kernels";
+import { type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
 
 type Shape = readonly number[];
 
-/** `offset + Σ coeffs[axis] · i[axis]` over the axes of an iteration space. */
+/** `offset + Σ coeffs[axis] · i[axis]` over the axes of an iteration space, and what `moving` adds at run time. */
 export interface Affine {
   offset: number;
+  moving: readonly Moving[];
   readonly coeffs: number[];
 }
 
@@ -27,13 +28,14 @@ export interface Split {
   readonly inner: number;
 }
 
-/** affine · factor + plus. */
-export const scaled = ({ offset, coeffs }: Affine, factor: number, plus: number): Affine => ({
-  offset: factor * offset + plus,
-  coeffs: coeffs.map((c) => (c === 0 ? 0 : factor * c)),
+/** a · factor + plus, and what else it `moves` by. */
+export const scaled = (a: Affine, factor: number, plus: number, moves: readonly Moving[] = []): Affine => ({
+  offset: factor * a.offset + plus,
+  moving: [...a.moving.map((m) => ({ ...m, factor: factor * m.factor })), ...moves],
+  coeffs: a.coeffs.map((c) => (c === 0 ? 0 : factor * c)),
 });
 
-export const zero = (rank: number): Affine => ({ offset: 0, coeffs: new Array<number>(rank).fill(0) });
+export const zero = (n: number): Affine => ({ offset: 0, moving: [], coeffs: new Array<number>(n).fill(0) });
 
 /** Every axis of the iteration space is the axis of the value with the same number. */
 export function identityAccess(shape: Shape): Access {
@@ -64,7 +66,9 @@ function divide(
   extents: Shape,
   valid: readonly Valid[],
 ): { quotient: Affine; rest: Affine } | Split | null {
+  if (affine.moving.some(({ factor }) => factor % radix !== 0)) return null; // nobody knows the digits
   const [quotient, rest] = [zero(extents.length), zero(extents.length)];
+  quotient.moving = affine.moving.map(({ slot, factor }) => ({ slot, factor: factor / radix }));
   rest.offset = affine.offset;
   affine.coeffs.forEach((c, axis) => {
     if (c % radix === 0) quotient.coeffs[axis] = c / radix;
@@ -100,6 +104,7 @@ export function linearize(index: readonly Affine[], strides: readonly number[], 
     const stride = strides[axis]!;
     if (stride === 0) return;
     out.offset += stride * affine.offset;
+    out.moving = [...out.moving, ...scaled(affine, stride, 0).moving];
     for (let i = 0; i < rank; i++) out.coeffs[i]! += stride * affine.coeffs[i]!;
   });
   return out;
@@ -142,13 +147,14 @@ function condition(
   extents: Shape,
   valid: readonly Valid[],
 ): { axis: number; range: readonly [number, number] } | "always" | "never" | null {
+  if (affine.moving.length > 0) return null;
   const [low, high] = rangeOf(affine, extents, valid);
   if (low >= from && high < to) return "always";
   if (high < from || low >= to) return "never";
   for (let axis = 0; axis < extents.length; axis++) {
     const c = affine.coeffs[axis]!;
     if (c === 0) continue;
-    const others = { offset: affine.offset, coeffs: affine.coeffs.with(axis, 0) };
+    const others = { ...affine, coeffs: affine.coeffs.with(axis, 0) };
     const [least, most] = rangeOf(others, extents, valid);
     const size = Math.abs(c);
     const aligned =
@@ -194,9 +200,10 @@ function nowhere(shape: Shape, rank: number): Access | null {
 /** Whether two accesses to one value are the same. */
 export function sameAccess(a: Access, b: Access): boolean {
   return (
-    a.index.every(({ offset, coeffs }, i) => {
+    a.index.every(({ offset, coeffs, moving }, i) => {
       const other = b.index[i]!;
-      return offset === other.offset && coeffs.every((c, axis) => c === other.coeffs[axis]);
+      const still = offset === other.offset && coeffs.every((c, axis) => c === other.coeffs[axis]);
+      return still && sameMoving(moving, other.moving);
     }) &&
     a.valid.every((range, axis) => range?.[0] === b.valid[axis]?.[0] && range?.[1] === b.valid[axis]?.[1])
   );
@@ -204,8 +211,8 @@ export function sameAccess(a: Access, b: Access): boolean {
 
 /** The operand that reads or writes a value of `shape`, which lies in row-major order in a buffer, at an access. */
 export function operandAt(shape: Shape, dtype: DType, { index, valid }: Access, buffer: number): Operand {
-  const { offset, coeffs } = linearize(index, contiguousStrides(shape), valid.length);
-  const view = { offset, strides: coeffs };
+  const { offset, coeffs, moving } = linearize(index, contiguousStrides(shape), valid.length);
+  const view = { offset, strides: coeffs, ...(moving.length > 0 && { moving }) };
   const whole = valid.every((range) => range === null);
   return { buffer, dtype, view: whole ? view : { ...view, valid } };
 }

@@ -11,7 +11,7 @@ import type { GemmDType, Tile } from "../matmul/gemm.ts";
 import { fitsInPlace, packRest, tileColumns } from "../matmul/gemm.ts";
 import { i32, memory } from "../instructions.ts";
 import type { CodegenOptions, StepFunction } from "../loops/kernel.ts";
-import { bufferAddress, STEP_PARAMS } from "../loops/kernel.ts";
+import { operandAddress, STEP_PARAMS } from "../loops/kernel.ts";
 import type { GemmImports } from "../matmul/matmul.ts";
 
 export type AttentionCall = Extract<LibraryCall, { name: "attention" }>;
@@ -54,7 +54,7 @@ class Emitter {
   private readonly gemm: GemmImports;
   private readonly scratch: Local;
   private readonly spare: number;
-  private readonly base: (operand: Operand) => Expr;
+  private readonly start: (operand: Operand) => Expr;
 
   constructor(
     f: Fn,
@@ -67,7 +67,7 @@ class Emitter {
     this.gemm = options.gemm;
     this.scratch = place.scratch;
     this.spare = place.spare;
-    this.base = (operand) => bufferAddress(place.frame, place.args, place.slot(operand));
+    this.start = (operand) => operandAddress(operand, place.slot(operand), place, options);
   }
 
   at(offset: number): Local {
@@ -83,8 +83,10 @@ class Emitter {
   /** The address of [b, h, 0, …]. */
   head(operand: Operand, b: Int, h: Int): Local {
     const [batchStride = 0, headStride = 0] = byteStrides(operand);
-    const start = i32.add(this.base(operand), operand.view.offset * BYTES[operand.dtype]);
-    return this.f.local("i32", i32.add(i32.add(start, i32.mul(b, batchStride)), i32.mul(h, headStride)));
+    return this.f.local(
+      "i32",
+      i32.add(i32.add(this.start(operand), i32.mul(b, batchStride)), i32.mul(h, headStride)),
+    );
   }
 
   /** Packs `rows` rows of `depth` numbers; strides in bytes. */

@@ -1,10 +1,25 @@
 /** Loads and stores of four lanes, or of one, at any stride and in any storage type. */
-import { BYTES, type DType } from "@tiedlora/kernels";
+import { BYTES, type DType, type View } from "@tiedlora/kernels";
 import type { Expr, Fn } from "../assembler.ts";
-import { i16x8, i32, i32x4, v128 } from "../instructions.ts";
+import { f64, i16x8, i32, i32x4, v128 } from "../instructions.ts";
 import type { VectorMath } from "../math.ts";
 import type { LaneType } from "./values.ts";
 import { cast } from "./values.ts";
+
+/** The address of a view's first element in the buffer at `base`; `scalar` gives the address of a run-time number. */
+export function startOf(
+  { offset, moving = [] }: { readonly offset: number; readonly moving?: View["moving"] | undefined },
+  dtype: DType,
+  base: Expr,
+  scalar: (slot: number) => Expr,
+): Expr {
+  const bytes = BYTES[dtype];
+  const whole = (slot: number): Expr => i32.trunc_sat_f64_s(f64.load(scalar(slot)));
+  return moving.reduce(
+    (sum, { slot, factor }) => i32.add(sum, i32.mul(whole(slot), factor * bytes)),
+    i32.add(base, offset * bytes),
+  );
+}
 
 /** Bits as stored -> lanes as computed with. */
 function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {

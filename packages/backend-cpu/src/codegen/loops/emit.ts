@@ -6,7 +6,7 @@ import { BYTES, type Instr, type ReduceOp } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local } from "../assembler.ts";
 import { f32, f32x4, f64, i32, i32x4, v128 } from "../instructions.ts";
 import { VectorMath } from "../math.ts";
-import { loadLanes, loadSplat, storeLanes, storeOne } from "./access.ts";
+import { loadLanes, loadSplat, startOf, storeLanes, storeOne } from "./access.ts";
 import type { Access, Nest, NestStore } from "./nest.ts";
 import { closure, SCRATCH, typeOf } from "./nest.ts";
 import type { Pass } from "./passes.ts";
@@ -82,7 +82,7 @@ export class LoopEmitter {
     const { f, nest, plan } = this;
     for (const access of this.accesses()) {
       const base = access.slot === SCRATCH ? this.env.scratch : this.env.base(access.slot);
-      this.pointers.set(access, f.local("i32", i32.add(base, access.offset * BYTES[access.dtype])));
+      this.pointers.set(access, f.local("i32", startOf(access, access.dtype, base, this.env.scalar)));
     }
     const all = closure(nest.body, [
       ...this.passes.flatMap((p) => p.roots),

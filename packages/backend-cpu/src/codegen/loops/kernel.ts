@@ -1,7 +1,8 @@
 /** Loop kernels as functions of a module. */
-import type { LoopKernel } from "@tiedlora/kernels";
-import type { Fn, Int, Local, Module } from "../assembler.ts";
+import type { LoopKernel, Operand } from "@tiedlora/kernels";
+import type { Expr, Fn, Int, Local, Module } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
+import { startOf } from "./access.ts";
 import { LoopEmitter } from "./emit.ts";
 import type { Nest } from "./nest.ts";
 import { canonicalise } from "./nest.ts";
@@ -38,6 +39,21 @@ export function bufferAddress(frame: Local, args: Local, slot: number): ReturnTy
   return i32.load(i32.add(frame, i32.load(args, 4 * slot)));
 }
 
+/** The address of the run-time number in `slot`, an f64. */
+export function scalarAddress(frame: Local, { scalarsAt }: CodegenOptions, slot: number): Expr {
+  return i32.add(frame, scalarsAt + 8 * slot);
+}
+
+/** The address of an operand's first element, its buffer being in `slot`. */
+export function operandAddress(
+  { view, dtype }: Operand,
+  slot: number,
+  { frame, args }: { readonly frame: Local; readonly args: Local },
+  options: CodegenOptions,
+): Expr {
+  return startOf(view, dtype, bufferAddress(frame, args, slot), (s) => scalarAddress(frame, options, s));
+}
+
 /** Start and end of chunk `index` of `per` elements out of `total`. */
 export function chunkRange(f: Fn, index: Int, per: number, total: number): readonly [Int, Int] {
   if (per >= total) return [0, total];
@@ -69,7 +85,7 @@ export function compileLoop(
     const emitter = new LoopEmitter(f, nest, plan, {
       fma: options.fma,
       base: (slot) => bufferAddress(frame, args, slot),
-      scalar: (slot) => i32.add(frame, options.scalarsAt + 8 * slot),
+      scalar: (slot) => scalarAddress(frame, options, slot),
       scratch,
     });
     emitter.emit({

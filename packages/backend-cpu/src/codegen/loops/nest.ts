@@ -7,6 +7,7 @@ import {
   type DType,
   type Instr,
   type LoopKernel,
+  type Moving,
   type Operand,
   operandsOf,
 } from "@tiedlora/kernels";
@@ -24,6 +25,7 @@ export interface Access {
   readonly slot: number;
   readonly dtype: DType;
   readonly offset: number;
+  readonly moving?: readonly Moving[] | undefined;
   readonly strides: readonly number[];
   /** Per axis: null where all of it is valid; never empty. */
   readonly valid: readonly (Interval | null)[];
@@ -58,6 +60,7 @@ interface Draft {
   readonly slot: number;
   readonly dtype: DType;
   readonly offset: number;
+  readonly moving?: readonly Moving[] | undefined;
   strides: number[];
   valid: (Interval | null)[];
   dead: boolean;
@@ -66,7 +69,7 @@ interface Draft {
 const total = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
 
 function draft(operand: Operand, slot: number, axes: readonly Axis[]): Draft {
-  const { offset, strides, valid } = operand.view;
+  const { offset, moving, strides, valid } = operand.view;
   const clipped = axes.map((axis, d): Interval | null => {
     const range = valid?.[d];
     if (!range || (range[0] <= 0 && range[1] >= axis.length)) return null;
@@ -76,6 +79,7 @@ function draft(operand: Operand, slot: number, axes: readonly Axis[]): Draft {
     slot,
     dtype: operand.dtype,
     offset,
+    moving,
     strides: axes.map((_, d) => strides[d] ?? 0), // a row-level operand has strides for the outer axes alone
     valid: clipped,
     dead: clipped.some((range) => range !== null && range[0] >= range[1]),

@@ -133,11 +133,12 @@ function partKernel(
 }
 
 function cutOperand(operand: Operand, outerRank: number, axis: number, first: number, part: number): Operand {
-  const { offset, strides, valid } = operand.view;
+  const { strides, valid, ...start } = operand.view;
   if (strides.length === outerRank) return operand;
   const along = strides[outerRank + axis] ?? 0;
   const view = {
-    offset: offset + first * part * along,
+    ...start,
+    offset: start.offset + first * part * along,
     strides: [...strides.slice(0, outerRank), part * along, ...strides.slice(outerRank)],
     ...(valid && { valid: [...valid.slice(0, outerRank), null, ...valid.slice(outerRank)] }),
   };
@@ -181,10 +182,10 @@ function combineKernel(
 
 /** A load that is the same for all inner indices, over the outer axes and the axis of parts. */
 function rowLoad(instr: Extract<Instr, { op: "load" }>, kernel: LoopKernel): Instr {
-  const { offset, strides, valid } = instr.from.view;
+  const { strides, valid, ...start } = instr.from.view;
   const rank = kernel.outer.length;
   const view = {
-    offset,
+    ...start,
     strides: [...strides.slice(0, rank), 0],
     ...(valid && { valid: [...valid.slice(0, rank), null] }),
   };

@@ -10,7 +10,7 @@ import { emitGemv, isSkinny } from "./gemv.ts";
 import { i32 } from "../instructions.ts";
 import { LoopEmitter } from "../loops/emit.ts";
 import type { CodegenOptions, StepFunction } from "../loops/kernel.ts";
-import { bufferAddress, STEP_PARAMS } from "../loops/kernel.ts";
+import { bufferAddress, operandAddress, scalarAddress, STEP_PARAMS } from "../loops/kernel.ts";
 import { canonicalise, PRODUCT } from "../loops/nest.ts";
 import { schedule } from "../loops/schedule.ts";
 import type { Grid, Layout, MatmulCall, Problem } from "./plan.ts";
@@ -125,9 +125,9 @@ class MatmulEmitter {
   /** The address of an operand's element [b, 0, 0]. */
   private origin(operand: Operand, slot: number, b: Local): Local {
     const { f } = this;
-    const { problem, frame, args } = this.e;
+    const { problem } = this.e;
     const bytes = BYTES[operand.dtype];
-    const p = f.local("i32", i32.add(bufferAddress(frame, args, slot), operand.view.offset * bytes));
+    const p = f.local("i32", operandAddress(operand, slot, this.e, this.e.options));
     const rest = f.local("i32", b);
     for (let d = problem.batch.length - 1; d >= 0; d--) {
       const stride = (operand.view.strides[d] ?? 0) * bytes;
@@ -348,7 +348,7 @@ function compileEpilogue(
     const emitter = new LoopEmitter(f, nest, plan, {
       fma: options.fma,
       base: (slot) => (slot === PRODUCT ? origin : bufferAddress(frame, args, slots[slot] ?? 0)),
-      scalar: (slot) => i32.add(frame, options.scalarsAt + 8 * slot),
+      scalar: (slot) => scalarAddress(frame, options, slot),
       scratch,
     });
     emitter.emit({ rows: [row, endRow], vector: [column, endColumn] });

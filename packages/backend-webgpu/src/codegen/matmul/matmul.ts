@@ -70,7 +70,7 @@ function asLoop({ batch, m, n, k, inputs, epilogue }: Product): LoopKernel {
   const rank = batch.length;
   const over = (o: Operand, axes: (of: readonly number[]) => number[]): Operand => {
     const valid = o.view.valid && { valid: axesOf(o.view.valid, axes(range(rank + 2))) };
-    return { ...o, view: { offset: o.view.offset, strides: axes(o.view.strides), ...valid } };
+    return { ...o, view: { ...o.view, strides: axes(o.view.strides), ...valid } };
   };
   const [a, b] = [inputs[0]!, inputs[1]!];
   const f32 = "f32" as const;
@@ -135,7 +135,8 @@ function split(p: Product, bufferBytes: readonly number[], target: Target): Prod
   const asOuter = (o: Operand, missing: number): Operand => {
     const strides = o.view.strides.map((s, d) => (d === missing ? 0 : s));
     if (missing === rank) strides[rank + 1] = o.view.strides[rank + 1]!;
-    return { ...o, view: { offset: o.view.offset, strides } };
+    const { valid: _, ...start } = o.view;
+    return { ...o, view: { ...start, strides } };
   };
   const isOversize = (o: Operand, lengths: readonly number[], outerRank: number): boolean =>
     wantsSplit(o, lengths, outerRank, bufferBytes[o.buffer]!, target);
@@ -161,9 +162,10 @@ function split(p: Product, bufferBytes: readonly number[], target: Target): Prod
 }
 
 /** The view with its last two axes exchanged. */
-function swapLast({ offset, strides, valid }: View): View {
+function swapLast(view: View): View {
+  const { strides, valid } = view;
   const swap = <T>(of: readonly T[]): T[] => [...of.slice(0, -2), of[of.length - 1]!, of[of.length - 2]!];
-  return { offset, strides: swap(strides), ...(valid ? { valid: swap(valid) } : {}) };
+  return { ...view, strides: swap(strides), ...(valid ? { valid: swap(valid) } : {}) };
 }
 
 function narrowed(p: Product, axis: number, start: number, length: number): Product {
@@ -313,8 +315,8 @@ export class MatmulFrame {
     return [
       ...this.#batchIndices(),
       ...sides.map(({ name, operand }) => {
-        const { offset } = this.#bindings.access(operand);
-        return `let ${name}_base = ${address(operand.view.strides, indices, 0, rank, offset)};`;
+        const start = this.#bindings.start(operand);
+        return `let ${name}_base = ${address(operand.view.strides, indices, 0, rank, start)};`;
       }),
     ];
   }
