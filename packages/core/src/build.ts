@@ -338,8 +338,12 @@ export function pick(node: Node, index: number, shape: Shape): Node {
 /** softmax(scale · Q Kᵀ + bias) V, and the log of its normalisers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
 export function attention(inputs: readonly Node[], attrs: Attrs["attention"]): [O: Node, L: Node] {
   const q = inputs[0]!;
-  const node = new Node("attention", attrs, inputs.map(widen), q.shape, computeType(q.dtype));
-  return [pick(node, 0, q.shape), pick(node, 1, q.shape.slice(0, -1))];
+  return attentionResults(new Node("attention", attrs, inputs.map(widen), q.shape, computeType(q.dtype)));
+}
+
+/** [O, L] of a node of attention. */
+export function attentionResults(node: Node): [O: Node, L: Node] {
+  return [pick(node, 0, node.shape), pick(node, 1, node.shape.slice(0, -1))];
 }
 
 /** [dQ, dK, dV] of an attention, given its inputs, results and dO. */

@@ -3,8 +3,9 @@
  * the gradient is more graph, which is planned together with the forward pass.
  */
 import { computeType, isFloat } from "@tiedlora/kernels";
-import { activation, add, after, attentionGrad, binary, broadcastTo, cast, constant, div } from "./build.ts";
-import { fill, flip, gather, iota, matmul, mul, neg, pad, permute, pick, pow, reduce } from "./build.ts";
+import { activation, add, after, attentionGrad, attentionResults, binary, broadcastTo } from "./build.ts";
+import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } from "./build.ts";
+import { permute, pow, reduce } from "./build.ts";
 import { reshape, scale, scatterAdd, slice, square, sub, sum, swapLast, unary } from "./build.ts";
 import { unbroadcast, where, within } from "./build.ts";
 import type { ActivationOp, Attrs, Node, Op, Range, Replay } from "./graph.ts";
@@ -67,20 +68,13 @@ function productOfOthers(x: Node, axes: readonly number[]): Node {
 
 /** Puts the elements of a slice back to where they came from, zeros elsewhere. */
 function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
-  const isPart = ranges.every(([, , step]) => step === 1);
-  if (isPart) return pad(g, ranges.map(([start, stop], i) => [start, x.shape[i]! - stop])); // prettier-ignore
-  let out = g;
-  ranges.forEach(([, , step], axis) => {
-    if (step === 1) return;
-    // [.., n, ..] -> [.., n, 1, ..] -> pad the new axis to `step` -> [.., n * step, ..]
-    const [before, n, rest] = [out.shape.slice(0, axis), out.shape[axis]!, out.shape.slice(axis + 1)];
-    const apart = reshape(out, [...before, n, 1, ...rest]);
-    const widths = apart.shape.map((_, i): [number, number] => [0, i === axis + 1 ? step - 1 : 0]);
-    out = reshape(pad(apart, widths), [...before, n * step, ...rest]);
-  });
-  // without the zeros after the last element, which may not have room in x
+  // zeros between the elements: [n, ..] -> [n, 1, ..] -> [n, step, ..] -> [n · step, ..]
+  const apart = reshape(g, g.shape.flatMap((n) => [n, 1])); // prettier-ignore
+  const padded = pad(apart, ranges.flatMap(([, , step]) => [[0, 0], [0, step - 1]])); // prettier-ignore
+  const spread = reshape(padded, ranges.map(([, , step], i) => g.shape[i]! * step)); // prettier-ignore
+  // without those after the last element, which may not have room in x
   const lengths = ranges.map(([, , step], i) => Math.max(0, (g.shape[i]! - 1) * step + 1));
-  const fit = slice(out, lengths.map((length) => [0, length, 1])); // prettier-ignore
+  const fit = slice(spread, lengths.map((length) => [0, length, 1])); // prettier-ignore
   return pad(fit, ranges.map(([start], i) => [start, x.shape[i]! - start - lengths[i]!])); // prettier-ignore
 }
 
@@ -170,7 +164,7 @@ export const VJP: VjpTable = {
   // The gradient kernel takes the normalisers L as given; what L itself would contribute is inside dQ and dK already.
   attention: (g, y, x, attrs) => {
     const [q, k, v, bias] = x;
-    const [o, l] = attentionResults(y, q!);
+    const [o, l] = attentionResults(y);
     const grads = attentionGrad([...x, o, l, g], attrs);
     return bias ? [...grads, composeAttentionGrad([q!, k!, v!, bias], g, attrs)[3]] : grads;
   },
@@ -183,10 +177,6 @@ export const VJP: VjpTable = {
   },
   after: (g) => [g, null],
 };
-
-function attentionResults(y: Node, q: Node): [O: Node, L: Node] {
-  return [pick(y, 0, q.shape), pick(y, 1, q.shape.slice(0, -1))];
-}
 
 /** Differentiates the gradient of attention by composing it of primitives; O and L are functions of Q, K, V there. */
 function secondOrderAttention(

@@ -33,10 +33,8 @@ export function dataNode(values: TypedArray | number | NestedArray, options: Ten
 }
 
 function typeOf(values: TypedArray): DType {
-  if (values instanceof Float32Array) return "f32";
-  if (values instanceof Float64Array) return "f64";
-  if (values instanceof Int32Array) return "i32";
-  if (values instanceof Uint32Array) return "u32";
+  const type = (["f32", "f64", "i32", "u32"] as const).find((dtype) => build.isStorage(values, dtype));
+  if (type) return type;
   const given: unknown = values;
   throw new TypeError(
     given instanceof Uint16Array

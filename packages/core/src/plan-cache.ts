@@ -7,7 +7,7 @@ import type { Trace } from "./trace.ts";
 /** A program, and how to put a graph's leaves into it. */
 export interface Plan extends Layout {
   readonly signature: Int32Array;
-  /** Where its graph's slices and paddings start, and which of these numbers are given at run time: they have varied. */
+  /** `starts` of its graph, and which of them have varied: these are given at run time, as differences. */
   readonly starts: readonly number[];
   readonly moving: ReadonlySet<number>;
   /** Null when there is nothing to compute. */

@@ -106,11 +106,11 @@ export function planFor(
   updates: readonly Update[] = [],
   traced: Trace = trace(roots, updates),
 ): Plan {
-  const { starts, moving } = traced;
   const known = runtime.plans.find(traced);
-  const varies = (start: number, i: number): boolean => known!.moving.has(i) || start !== known!.starts[i];
-  if (known) starts.forEach((start, i) => varies(start, i) && moving.add(i));
-  return known?.moving.size === moving.size ? known : compile(runtime, roots, updates, traced);
+  const isFixed = (start: number, i: number): boolean => !known || start === known.starts[i];
+  if (known && traced.starts.every((start, i) => isFixed(start, i) || known.moving.has(i))) return known;
+  const varied = traced.starts.flatMap((start, i) => (isFixed(start, i) ? [] : [i]));
+  return compile(runtime, roots, updates, traced, new Set([...(known?.moving ?? []), ...varied]));
 }
 
 /** The backend's memory behind a storage. Throws where what was to fill it failed. */
@@ -136,13 +136,20 @@ function uploadFor(runtime: Runtime, node: Node<"data">): Storage | null {
   return storage;
 }
 
-function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Update[], traced: Trace): Plan {
+/** `moving` are the numbers of the starts that the program is given at run time. */
+function compile(
+  runtime: Runtime,
+  roots: readonly Node[],
+  updates: readonly Update[],
+  traced: Trace,
+  moving: ReadonlySet<number>,
+): Plan {
   checkTypes(runtime, roots, updates);
   const signature = traced.signature.slice();
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const lowered = lower(wanted, backend, { slots, moves: movesOf(traced) });
+  const lowered = lower(wanted, backend, slots, movesOf(traced, moving));
   const results = fusion ? rewrite(lowered.roots, backend) : lowered.roots;
   const layout = assemble({
     roots: results.slice(0, roots.length),
@@ -151,11 +158,11 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
     storages: traced.storages,
     data: traced.data,
     slots,
-    scalars: slots.size + traced.moving.size,
+    scalars: slots.size + moving.size,
     backend,
     fusion,
   });
-  const { starts, moving } = traced;
+  const { starts } = traced;
   const plan: Plan = { ...layout, signature, starts, moving, executable: null, ready: null, tempBytes: 0 };
   const finish = (executable: Executable): void => {
     plan.executable = executable;
@@ -173,11 +180,12 @@ function compile(runtime: Runtime, roots: readonly Node[], updates: readonly Upd
   return plan;
 }
 
-/** What moves the starts of slices and paddings along each axis: run-time numbers after the graph's scalars. */
-function movesOf({ windows, scalars, moving }: Trace): Map<Node, Moves> {
-  const slots = new Map([...moving].map((place, i) => [place, [{ slot: scalars.length + i, factor: 1 }]]));
-  let place = 0;
-  return new Map(windows.map((node) => [node, node.shape.map(() => slots.get(place++) ?? [])]));
+/** What the slices and paddings that move are moved by along each axis: run-time numbers after the graph's scalars. */
+function movesOf({ windows, scalars }: Trace, moving: ReadonlySet<number>): Map<Node, Moves> {
+  const moves = new Map([...moving].map((start, i) => [start, [{ slot: scalars.length + i, factor: 1 }]]));
+  let start = 0;
+  const along = windows.map((node): [Node, Moves] => [node, node.shape.map(() => moves.get(start++) ?? [])]);
+  return new Map(along.filter(([, axes]) => axes.some(({ length }) => length > 0)));
 }
 
 function checkTypes({ backend, name }: Runtime, roots: readonly Node[], updates: readonly Update[]): void {

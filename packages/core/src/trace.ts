@@ -3,6 +3,7 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "@tiedlora/kernels";
+import { getOrCreate } from "./collections.ts";
 import { isOp, type Node, NONE, type Op, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";
 import { checkCurrent, type Storage } from "./storage.ts";
@@ -15,20 +16,15 @@ export interface Trace {
   readonly storages: readonly Storage[];
   readonly data: readonly Node<"data">[];
   readonly scalars: readonly Node<"scalar">[];
-  /** Slices and paddings, the numbers of each that are not in the key, and which of these are to be given at run time. */
+  /** Slices and paddings, and where they start along each axis, one after another; of a padding its width after. */
   readonly windows: readonly Node[];
   readonly starts: readonly number[];
-  readonly moving: Set<number>;
 }
 
 /** Operations by number, in the order in which they were first met. */
 const CODES = new Map<Op, number>();
 
-function codeOf(op: Op): number {
-  let code = CODES.get(op);
-  if (code === undefined) CODES.set(op, (code = CODES.size));
-  return code;
-}
+const codeOf = (op: Op): number => getOrCreate(CODES, op, () => CODES.size);
 
 const TYPE: { readonly [D in DType]: number } = { f32: 0, f16: 1, bf16: 2, f64: 3, i32: 4, u32: 5, bool: 6 };
 
@@ -109,7 +105,6 @@ export function trace(
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
-    else if (node.attrs === NONE) continue;
     else if (isOp(node, "slice")) {
       windows.push(node);
       for (const [start, , step] of node.attrs.ranges) {
@@ -119,7 +114,8 @@ export function trace(
     } else if (isOp(node, "pad")) {
       windows.push(node);
       for (const [, after] of node.attrs.widths) starts.push(after);
-    } else for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
+    } else if (node.attrs !== NONE)
+      for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
   }
   for (const root of roots) w.int(root.position);
   for (const { storage, value } of updates) {
@@ -129,16 +125,7 @@ export function trace(
   w.int(updates.length);
   w.int(roots.length);
   const signature = w.ints.subarray(0, w.length);
-  return {
-    hash: hash(signature),
-    signature,
-    storages: w.storages,
-    data,
-    scalars,
-    windows,
-    starts,
-    moving: new Set(),
-  };
+  return { hash: hash(signature), signature, storages: w.storages, data, scalars, windows, starts };
 }
 
 /** FNV-1a over 32-bit words. */

@@ -6,7 +6,7 @@ import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/ker
 import { computeType, roundTo } from "@tiedlora/kernels";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
-import { isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";
+import { descend, isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";
 import { folds, points, type Space, split } from "./space.ts";
 import type { Access, Affine, Split } from "./views.ts";
 import { identityAccess, operandAt, regroup, sameAccess, scaled, zero } from "./views.ts";
@@ -198,11 +198,8 @@ class Emitter implements Emitted {
 
   /** What a reshape sees otherwise: in memory the two are the same. */
   #reshaped(node: Node): Node {
-    let base = node;
-    while (isOp(base, "reshape") && (base === node || (!this.#own.has(base) && !this.#memory.has(base)))) {
-      base = base.inputs[0]!;
-    }
-    return base;
+    const isAtHand = (base: Node): boolean => this.#own.has(base) || this.#memory.has(base);
+    return descend(node, (base) => isOp(base, "reshape") && (base === node || !isAtHand(base)));
   }
 
   #load(base: Node, as: Node, at: Access): number {
@@ -210,12 +207,7 @@ class Emitter implements Emitted {
     if (at.valid.some((range) => range !== null && range[0] >= range[1])) return this.#constant(0, dtype);
     this.reads.add(base);
     const from = operandAt(as.shape, base.dtype, at, this.#memory.valueOf(base));
-    const { offset, strides, valid, moving } = from.view;
-    const ranges = valid?.map((range) => range?.join("-")).join() ?? "";
-    return this.#push(
-      { op: "load", from, dtype },
-      `load ${from.buffer} ${offset} ${JSON.stringify(moving)} ${strides.join()} ${ranges}`,
-    );
+    return this.#push({ op: "load", from, dtype }, `load ${JSON.stringify(from)}`);
   }
 
   // --- single instructions; equal ones are one

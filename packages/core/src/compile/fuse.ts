@@ -3,24 +3,22 @@
  * which computes all else on the way (`emit.ts`); then kernels are joined, two at a time, as long as one space has
  * room for both: by the named rules below. With fusion off there is a kernel for every node, and none are joined.
  */
-import type { Backend, LibraryCall, Step } from "@tiedlora/kernels";
+import type { LibraryCall, Step } from "@tiedlora/kernels";
+import { getOrCreate, reachable } from "../collections.ts";
 import { isOp, isReduction, Node } from "../graph.ts";
 import { product } from "../shape.ts";
 import { epilogueOver, loopKernel } from "./canonical.ts";
 import { emit, type Emitted, type Memory } from "./emit.ts";
-import { isLibrary, isMemory, type LibraryNode } from "./kinds.ts";
+import { descend, isLibrary, isMemory, type LibraryNode } from "./kinds.ts";
 import { libraryCall, outputOperand, resultShapes, type View, viewOf } from "./library.ts";
 import type { Work } from "./order.ts";
 import { commonSpace, folds, pattern, points, rows, type Space } from "./space.ts";
-import { chooseStored, LARGEST } from "./stored.ts";
+import { chooseStored, LARGEST, type StorageOptions } from "./stored.ts";
 import { operandAt } from "./views.ts";
 
-export interface FuseOptions {
-  readonly roots: ReadonlySet<Node>;
-  /** Null: fuse as much as possible. Otherwise: these nodes are all stored, and no kernels are joined. */
-  readonly unfused: ReadonlySet<Node> | null;
+export interface FuseOptions extends StorageOptions {
+  /** The numbers of the scalars that are given at run time. */
   readonly slots: ReadonlyMap<Node, number>;
-  readonly backend: Backend;
 }
 
 export interface Fused {
@@ -103,10 +101,7 @@ class Fuser implements Memory {
       identity = whole;
       if (!whole.attrs.onto) break;
     }
-    const known = this.#numbers.get(identity);
-    if (known !== undefined) return known;
-    this.#numbers.set(identity, this.#values.length);
-    return this.#values.push(node) - 1;
+    return getOrCreate(this.#numbers, identity, () => this.#values.push(node) - 1);
   }
   slotOf(node: Node): number {
     return this.#options.slots.get(node)!;
@@ -170,17 +165,15 @@ class Fuser implements Memory {
   }
 
   #readersOf(node: Node): Set<Kernel> {
-    let readers = this.#readers.get(node);
-    if (!readers) this.#readers.set(node, (readers = new Set()));
-    return readers;
+    return getOrCreate(this.#readers, node, () => new Set());
   }
 
   /** The kernels that must run before. */
   #needs(kernel: Kernel): Set<Kernel> {
     const needs = new Set<Kernel>();
-    for (let node of [...kernel.reads, ...kernel.gates]) {
-      while (!this.#producer.has(node) && node.inputs.length > 0) node = node.inputs[0]!;
-      const producer = this.#producer.get(node);
+    for (const node of [...kernel.reads, ...kernel.gates]) {
+      const made = descend(node, (n) => !this.#producer.has(n) && n.inputs.length > 0);
+      const producer = this.#producer.get(made);
       if (producer && producer !== kernel) needs.add(producer);
     }
     return needs;
@@ -262,18 +255,11 @@ class Fuser implements Memory {
 
   /** Whether either waits for the other by way of a third. */
   #needsBetween(first: Kernel, second: Kernel): boolean {
-    const seen = new Set<Kernel>([first, second]);
-    const stack = [first, second];
-    for (let kernel = stack.pop(); kernel; kernel = stack.pop()) {
-      for (const need of this.#needs(kernel)) {
-        const indirect = kernel !== first && kernel !== second;
-        if (indirect && (need === first || need === second)) return true;
-        if (seen.has(need)) continue;
-        seen.add(need);
-        stack.push(need);
-      }
-    }
-    return false;
+    const thirds = new Set([...this.#needs(first), ...this.#needs(second)]);
+    thirds.delete(first);
+    thirds.delete(second);
+    const before = reachable(thirds, (kernel) => this.#needs(kernel));
+    return before.has(first) || before.has(second);
   }
 
   // --- steps
@@ -286,19 +272,18 @@ class Fuser implements Memory {
 
   /** The steps of all kernels that lead to a root. */
   finish(): Fused {
+    const producers = [...this.#options.roots].map((root) => this.#producer.get(root)!);
+    const needed = reachable(producers, (kernel) => this.#needs(kernel));
     const works = new Map<Kernel, Work>();
-    const stack = [...this.#options.roots].map((root) => this.#producer.get(root)!);
-    for (let kernel = stack.pop(); kernel; kernel = stack.pop()) {
-      if (works.has(kernel)) continue;
+    for (const kernel of this.#kernels) {
+      if (!needed.has(kernel)) continue;
       const stored = this.#storedOf(kernel.nodes);
       if (stored.length === 0) stored.push(kernel.nodes.at(-1)!); // needed only for ordering
       works.set(kernel, { step: this.#step(kernel, stored)!, needs: new Set(), rules: kernel.rules });
-      stack.push(...this.#needs(kernel));
     }
     for (const [kernel, work] of works)
       for (const need of this.#needs(kernel)) work.needs.add(works.get(need)!);
-    const inOrder = [...this.#kernels].flatMap((kernel) => works.get(kernel) ?? []);
-    return { works: inOrder, values: this.#values, valueOf: (node) => this.valueOf(node) };
+    return { works: [...works.values()], values: this.#values, valueOf: (node) => this.valueOf(node) };
   }
 
   /** The step of a kernel; null for an epilogue that does not go along the product's axes. */

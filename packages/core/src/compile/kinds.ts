@@ -37,11 +37,14 @@ export function piecesOf({ inputs, attrs }: Node<"place">): readonly Node[] {
   return attrs.onto ? inputs.slice(1) : inputs;
 }
 
-/** What is under the movement nodes. */
-export function underMovement(node: Node): Node {
-  while (isMovement(node)) node = node.inputs[0]!;
+/** The first node that `skips` does not hold for, of `node`, its first input, the first input of that, and so on. */
+export function descend(node: Node, skips: (node: Node) => boolean): Node {
+  while (skips(node)) node = node.inputs[0]!;
   return node;
 }
+
+/** What is under the movement nodes. */
+export const underMovement = (node: Node): Node => descend(node, isMovement);
 
 /** The access to a movement node's input that gives what `access` to the node itself means. */
 export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {

@@ -2,7 +2,7 @@
 import type { DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
 import type { Memory } from "./emit.ts";
-import { isMovement, isValue, type LibraryNode, pushThrough } from "./kinds.ts";
+import { descend, isMovement, isValue, type LibraryNode, pushThrough } from "./kinds.ts";
 import { contiguousStrides, identityAccess, operandAt } from "./views.ts";
 
 /** The shapes of all results, in the order of the call's outputs. */
@@ -76,7 +76,7 @@ export interface View {
 
 /** Looks through movement for the memory of an operand; without a view of it, names the node that has to be stored. */
 export function viewOf(input: Node, memory: Memory): View | { readonly store: Node } {
-  const source = underViews(input, memory);
+  const source = descend(input, (n) => isMovement(n) && !isOp(n, "pad") && !memory.has(n));
   if (!memory.has(source)) return { store: isOp(source, "pad") || isValue(source) ? input : source };
   let at = identityAccess(input.shape);
   let node = input;
@@ -94,10 +94,4 @@ export function viewOf(input: Node, memory: Memory): View | { readonly store: No
     at = from;
     node = node.inputs[0]!;
   }
-}
-
-/** What is in memory under an operand, or is to be. */
-function underViews(node: Node, memory: Memory): Node {
-  while (isMovement(node) && !isOp(node, "pad") && !memory.has(node)) node = node.inputs[0]!;
-  return node;
 }

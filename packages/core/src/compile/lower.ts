@@ -4,6 +4,7 @@
  */
 import { type Backend, computeType, reduceIdentity, isFloat } from "@tiedlora/kernels";
 import * as build from "../build.ts";
+import { getOrCreate } from "../collections.ts";
 import type { Attrs, Moves, Range, Shape } from "../graph.ts";
 import { isOp, isReduction, Node, REDUCE_KIND, topological, withInputs } from "../graph.ts";
 import { composeActivation, isActivation, power } from "../ops/activations.ts";
@@ -19,15 +20,14 @@ export interface Lowered {
   readonly nodes: ReadonlySet<Node>;
 }
 
-/** What is given at run time: the slots of scalars, and what moves slices and paddings. */
-export interface Given {
-  readonly slots: ReadonlyMap<Node, number>;
-  readonly moves: ReadonlyMap<Node, Moves>;
-}
-
-/** Lowers the graph of `roots`. */
-export function lower(roots: readonly Node[], backend: Backend, given: Given): Lowered {
-  const lowering = new Lowering(backend, given);
+/** Lowers the graph of `roots`. Given at run time are the scalars with `slots`, and by what slices and paddings `move`. */
+export function lower(
+  roots: readonly Node[],
+  backend: Backend,
+  slots: ReadonlyMap<Node, number>,
+  moves: ReadonlyMap<Node, Moves>,
+): Lowered {
+  const lowering = new Lowering(backend, slots, moves);
   const order = topological(roots);
   return { nodes: new Set([...lowering.all(order), ...lowering.parts]), roots: lowering.all(roots) };
 }
@@ -36,15 +36,17 @@ class Lowering {
   /** What elementwise operations that are no primitives are made of. */
   readonly parts: Set<Node> = new Set();
   readonly #backend: Backend;
-  readonly #given: Given;
+  readonly #slots: ReadonlyMap<Node, number>;
+  readonly #moves: ReadonlyMap<Node, Moves>;
   /** What became of a node: of most, one node; of those with several results, all of these. */
   readonly #lowered = new Map<Node, readonly Node[]>();
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
-  constructor(backend: Backend, given: Given) {
+  constructor(backend: Backend, slots: ReadonlyMap<Node, number>, moves: ReadonlyMap<Node, Moves>) {
     this.#backend = backend;
-    this.#given = given;
+    this.#slots = slots;
+    this.#moves = moves;
   }
 
   /** The lowered forms of nodes, whose inputs may be lowered already. */
@@ -73,14 +75,15 @@ class Lowering {
     if (isOp(node, "pick")) return [this.#lowered.get(node.inputs[0]!)![node.attrs.index]!];
     const inputs = node.inputs.map((input) => this.#lowered.get(input)![0]!);
     if (isLibrary(node)) return this.#library(withInputs(node, inputs));
-    const moving = this.#given.moves.get(node);
+    const moves = this.#moves.get(node);
     const lowered = withInputs(node, inputs);
-    return [moving?.some(({ length }) => length > 0) ? this.#moving(lowered, moving) : this.#simple(lowered)];
+    return [moves ? this.#moving(lowered, moves) : this.#simple(lowered)];
   }
 
   #simple(node: Node): Node {
     const [input] = node.inputs as [Node];
-    if (product(node.shape) === 0) return this.#unify(emptyOf(node));
+    if (product(node.shape) === 0)
+      return this.#unify(new Node("const", { value: 0 }, [], node.shape, node.dtype)); // nothing at all
     if (isReduction(node)) {
       if (product(input.shape) === 0)
         return this.#fill(reduceIdentity(REDUCE_KIND[node.op], computeType(node.dtype)), node);
@@ -91,7 +94,7 @@ class Lowering {
       if (sameShape(node.shape, input.shape)) return input;
       if (isOp(input, "reshape")) return this.#simple(withInputs(node, input.inputs));
     }
-    if (isOp(node, "scalar") && !this.#given.slots.has(node))
+    if (isOp(node, "scalar") && !this.#slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
     if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]!), node);
@@ -101,21 +104,21 @@ class Lowering {
     return this.#unify(node);
   }
 
-  /** With starts that vary: a slice as it is; a padding as a slice of zeros enough on either side. */
-  #moving({ attrs, inputs: [input], shape, dtype }: Node, moving: Moves): Node {
-    if ("ranges" in attrs)
-      return this.#simple(new Node("slice", { ...attrs, moving }, [input!], shape, dtype));
-    const { widths } = attrs as Attrs["pad"];
-    const around = widths.map(([before, after]): [number, number] => [before + after, before + after]);
+  /** A slice or padding with starts that vary. A padding becomes a slice of a wider one, with all its zeros on either side. */
+  #moving(node: Node, moving: Moves): Node {
+    const { shape, dtype } = node;
+    if (isOp(node, "slice"))
+      return this.#simple(new Node("slice", { ...node.attrs, moving }, node.inputs, shape, dtype));
+    const { widths } = node.attrs as Attrs["pad"];
+    const wider = widths.map(([before, after]): [number, number] => [before + after, before + after]);
     const ranges = widths.map(([, after], axis): Range => [after, after + shape[axis]!, 1]);
-    return this.#one(new Node("slice", { ranges, moving }, [build.pad(input!, around)], shape, dtype));
+    const padded = build.pad(node.inputs[0]!, wider);
+    return this.#one(new Node("slice", { ranges, moving }, [padded], shape, dtype));
   }
-
-  readonly #joined = new Map<Node, Node>();
 
   /** Pieces of one shape are written by one kernel, as many as it can read. */
   #placed(node: Node<"concat">): Node {
-    const known = this.#joined.get(node);
+    const known = this.#lowered.get(node)?.[0];
     if (known) return known;
     const room = this.#backend.caps.maxOperands - 2;
     let whole: Node | null = null;
@@ -129,7 +132,7 @@ class Lowering {
       }
     }
     const placed = this.#one(whole!);
-    this.#joined.set(node, placed);
+    this.#lowered.set(node, [placed]);
     return placed;
   }
 
@@ -140,9 +143,7 @@ class Lowering {
   // --- equal nodes are one node
 
   #id(thing: object): number {
-    let id = this.#ids.get(thing);
-    if (id === undefined) this.#ids.set(thing, (id = this.#ids.size));
-    return id;
+    return getOrCreate(this.#ids, thing, () => this.#ids.size);
   }
 
   #unify<N extends Node>(node: N): N {
@@ -191,16 +192,11 @@ function piecesByLength({ inputs, attrs }: Node<"concat">): Iterable<{ piece: No
   let start = 0;
   for (const piece of inputs) {
     const length = piece.shape[attrs.axis]!;
-    const group = groups.get(length);
-    if (group) group.push({ piece, start });
-    else if (length > 0) groups.set(length, [{ piece, start }]);
+    if (length > 0) getOrCreate(groups, length, () => []).push({ piece, start });
     start += length;
   }
   return groups.values();
 }
-
-/** Nothing at all, in the shape of `node`. */
-const emptyOf = ({ shape, dtype }: Node): Node => new Node("const", { value: 0 }, [], shape, dtype);
 
 /** The results of a library call in primitives. */
 function compose(node: LibraryNode): readonly Node[] {

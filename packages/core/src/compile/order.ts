@@ -3,6 +3,7 @@
  * otherwise such that few bytes are live at a time.
  */
 import { operandsOfStep, type Step } from "@tiedlora/kernels";
+import { getOrCreate, reachable } from "../collections.ts";
 
 /** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
 export interface Work {
@@ -24,29 +25,14 @@ export function usesOf(works: readonly Work[]): Uses {
   for (const work of works) {
     const { reads, writes } = operandsOfStep(work.step);
     for (const { buffer } of writes) writer.set(buffer, work);
-    for (const { buffer } of reads) {
-      const set = readers.get(buffer);
-      if (set) set.add(work);
-      else readers.set(buffer, new Set([work]));
-    }
+    for (const { buffer } of reads) getOrCreate(readers, buffer, () => new Set()).add(work);
   }
   return { writer, readers };
 }
 
 /** Whether `work` has to run after `other`. */
 export function runsAfter(work: Work, other: Work): boolean {
-  const seen = new Set<Work>([work]);
-  const stack = [work];
-  for (let next = stack.pop(); next; next = stack.pop()) {
-    for (const need of next.needs) {
-      if (need === other) return true;
-      if (!seen.has(need)) {
-        seen.add(need);
-        stack.push(need);
-      }
-    }
-  }
-  return false;
+  return reachable(work.needs, ({ needs }) => needs).has(other);
 }
 
 /**

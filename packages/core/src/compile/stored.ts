@@ -1,7 +1,7 @@
 /** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
 import type { Backend } from "@tiedlora/kernels";
 import { bytesOf, isOp, isReduction, type Node, type Op } from "../graph.ts";
-import { isMemory, isMovement, isValue, piecesOf, underMovement } from "./kinds.ts";
+import { descend, isMemory, isMovement, isValue, piecesOf, underMovement } from "./kinds.ts";
 
 /** Relative cost of one element; what is not listed costs 1. */
 const COST: { readonly [K in Op]?: number } = {
@@ -42,7 +42,7 @@ const costOf = (node: Node): number =>
 export interface StorageOptions {
   /** Nodes that are results. */
   readonly roots: ReadonlySet<Node>;
-  /** Null: fuse as much as possible. Otherwise: these nodes are all stored. */
+  /** Null: fuse as much as possible. Otherwise: these nodes are all stored, and no kernels are joined. */
   readonly unfused: ReadonlySet<Node> | null;
   readonly backend: Backend;
 }
@@ -92,10 +92,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
 
 /** The node that a use of `node` reads: movement is looked through, unless it is stored. */
 function sourceOf(stored: ReadonlySet<Node>): (node: Node) => Node {
-  return (node) => {
-    while (isMovement(node) && !stored.has(node)) node = node.inputs[0]!;
-    return node;
-  };
+  return (node) => descend(node, (n) => isMovement(n) && !stored.has(n));
 }
 
 /** What others wait for is in memory: only a kernel can be waited for. */

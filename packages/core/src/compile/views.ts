@@ -140,32 +140,29 @@ export function regroup(access: Access, from: Shape, to: Shape, extents: Shape):
   return { index, valid: access.valid };
 }
 
-/** `from <= affine < to` as a range of one iteration axis. */
+/**
+ * `from <= affine <= last` as a range of one iteration axis, or null where it is none. With 3i + j, j in 0 … 2, the condition
+ * 3 <= 3i + j <= 8 is i in [1, 3), for any j; 4 <= 3i + j depends on both.
+ */
 function condition(
   affine: Affine,
-  [from, to]: readonly [number, number],
+  [from, last]: readonly [number, number],
   extents: Shape,
   valid: readonly Valid[],
 ): { axis: number; range: readonly [number, number] } | "always" | "never" | null {
   if (affine.moving.length > 0) return null;
   const [low, high] = rangeOf(affine, extents, valid);
-  if (low >= from && high < to) return "always";
-  if (high < from || low >= to) return "never";
-  for (let axis = 0; axis < extents.length; axis++) {
-    const c = affine.coeffs[axis]!;
+  if (low >= from && high <= last) return "always";
+  if (high < from || low > last) return "never";
+  for (const [axis, c] of affine.coeffs.entries()) {
     if (c === 0) continue;
-    const others = { ...affine, coeffs: affine.coeffs.with(axis, 0) };
-    const [least, most] = rangeOf(others, extents, valid);
-    const size = Math.abs(c);
-    const aligned =
-      most - least < size && (least === most || ((from - least) % size === 0 && (to - least) % size === 0));
-    if (!aligned) continue;
-    const [first, last] =
-      c > 0
-        ? [Math.ceil((from - least) / c), Math.floor((to - 1 - least) / c)]
-        : [Math.ceil((to - 1 - least) / c), Math.floor((from - least) / c)];
+    const [atFrom, atLast] = c > 0 ? [from, last] : [last, from];
+    const others = rangeOf({ ...affine, coeffs: affine.coeffs.with(axis, 0) }, extents, valid);
+    const [start, otherStart] = others.map((value) => Math.ceil((atFrom - value) / c)) as [number, number];
+    const [end, otherEnd] = others.map((value) => Math.floor((atLast - value) / c) + 1) as [number, number];
+    if (start !== otherStart || end !== otherEnd) continue; // it depends on the other axes, too
     const [lower, upper] = valid[axis] ?? [0, extents[axis]!];
-    return { axis, range: [Math.max(first, lower), Math.min(last + 1, upper)] };
+    return { axis, range: [Math.max(start, lower), Math.min(end, upper)] };
   }
   return null;
 }
@@ -180,7 +177,7 @@ export function throughPad(
   const valid = [...access.valid];
   for (const [axis, affine] of access.index.entries()) {
     const [before] = widths[axis]!;
-    const inside = condition(affine, [before, before + shape[axis]!], extents, valid);
+    const inside = condition(affine, [before, before + shape[axis]! - 1], extents, valid);
     if (inside === null) return null;
     if (inside === "always") continue;
     if (inside === "never" || inside.range[0] >= inside.range[1]) return nowhere(shape, extents.length);
