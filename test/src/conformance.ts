@@ -21,6 +21,7 @@ import { fallbackCases, opCases } from "./suites/ops.ts";
 import { randomCases } from "./suites/random.ts";
 import { specialCases } from "./suites/special.ts";
 import { trainingCases } from "./suites/training.ts";
+import { windowCases } from "./suites/windows.ts";
 
 /** The cases that a backend has to pass. */
 export interface ConformanceSuite {
@@ -47,6 +48,7 @@ export function conformance(makeDevice: MakeDevice, options: ConformanceOptions 
     ...functionCases(context),
     ...specialCases(context),
     ...graphCases(context),
+    ...windowCases(context),
     ...randomCases(context),
     ...errorCases(context),
     ...trainingCases(context),
