@@ -8,6 +8,7 @@ import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } 
 import { permute, pow, reduce } from "./build.ts";
 import { reshape, scale, scatterAdd, slice, square, sub, sum, swapLast, unary } from "./build.ts";
 import { unbroadcast, where, within } from "./build.ts";
+import { getOrCreate } from "./collections.ts";
 import type { ActivationOp, Attrs, Node, Op, Range, Replay } from "./graph.ts";
 import { isOp, topological } from "./graph.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
@@ -228,9 +229,7 @@ function backpropagate(
   const results = new Map<Node, Node[]>(); // of nodes with several results, by index
   const accumulate = (node: Node, g: Node | null | undefined): void => {
     if (!g || !onPath(node)) return;
-    const before = terms.get(node);
-    if (before) before.push(g);
-    else terms.set(node, [g]);
+    getOrCreate(terms, node, () => []).push(g);
   };
   for (const [root, g] of roots) accumulate(root, g);
 
@@ -246,9 +245,7 @@ function backpropagate(
     }
     const { op, attrs, inputs } = node.origin ?? node;
     if (op === "pick") {
-      const list = results.get(inputs[0]!) ?? [];
-      list[(attrs as Attrs["pick"]).index] = g!;
-      results.set(inputs[0]!, list);
+      getOrCreate(results, inputs[0]!, () => [])[(attrs as Attrs["pick"]).index] = g!;
       continue;
     }
     const rule = VJP[op] as Vjp<Op> | "none";

@@ -133,11 +133,9 @@ class Fuser implements Memory {
     });
     const shapes = resultShapes(node);
     if (shapes.length === 1) return kernelOf([node], { node, inputs }, null);
-    const picks = this.#order.filter(
-      (pick) => isOp(pick, "pick") && pick.inputs[0] === node,
-    ) as Node<"pick">[];
+    const picks = this.#order.filter((pick) => isOp(pick, "pick") && pick.inputs[0] === node);
     const results = shapes.map((shape, index) => {
-      const used = picks.find((pick) => pick.attrs.index === index);
+      const used = picks.find((pick) => isOp(pick, "pick") && pick.attrs.index === index);
       return used ?? new Node("pick", { index }, [node], shape, node.dtype);
     });
     return kernelOf(results, { node, inputs }, null);

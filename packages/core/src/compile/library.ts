@@ -48,11 +48,8 @@ export function libraryCall(
 
 /** The call with all operands row-major, to ask a backend whether it has a kernel for such calls. */
 export function plainCall(node: LibraryNode): LibraryCall {
-  const plain = (shape: Shape, dtype: DType, buffer: number): Operand => ({
-    buffer,
-    dtype,
-    view: { offset: 0, strides: contiguousStrides(shape) },
-  });
+  const plain = (shape: Shape, dtype: DType, buffer: number): Operand =>
+    operandAt(shape, dtype, identityAccess(shape), buffer);
   const inputs = node.inputs.map((input, i) => plain(input.shape, input.dtype, i));
   const outputs = resultShapes(node).map((shape, i) => plain(shape, node.dtype, inputs.length + i));
   return libraryCall(node, inputs, outputs);

@@ -26,13 +26,10 @@ export function assignSlots(
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
   const slotOf = new Map<number, number>();
   const slots: { bytes: number; taken: Lifetime[] }[] = [];
-  // Large ones first: a smaller one then fits into what is there, and the largest decide the total.
+  // Large ones first: each then fits into all slots that are there, best into the last one that is free.
   for (const life of [...lifetimes].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    let best = -1;
-    slots.forEach((slot, i) => {
-      const free = slot.taken.every((other) => other.last < life.first || life.last < other.first);
-      if (free && slot.bytes >= life.bytes && (best < 0 || slot.bytes < slots[best]!.bytes)) best = i;
-    });
+    const isFree = (other: Lifetime): boolean => other.last < life.first || life.last < other.first;
+    let best = slots.findLastIndex((slot) => slot.taken.every(isFree));
     if (best < 0) best = slots.push({ bytes: life.bytes, taken: [] }) - 1;
     slots[best]!.taken.push(life);
     for (const value of life.values) slotOf.set(value, best);

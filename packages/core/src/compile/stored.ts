@@ -59,7 +59,8 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   for (const node of order) {
     const read = isOp(node, "place") ? piecesOf(node) : node.inputs;
     const inputs = isMemory(node) ? [] : [...new Set(read.map(sourceOf(stored)))];
-    if (node.op === "after") storeGate(node.inputs[1]!, stored);
+    const gate = isOp(node, "after") ? sourceOf(stored)(node.inputs[1]!) : null;
+    if (gate && !isValue(gate)) stored.add(gate); // only a kernel can be waited for
     const parts = inputs.map(given);
     const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
     while (joint().size > backend.caps.maxOperands - 2) {
@@ -93,12 +94,6 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
 /** The node that a use of `node` reads: movement is looked through, unless it is stored. */
 function sourceOf(stored: ReadonlySet<Node>): (node: Node) => Node {
   return (node) => descend(node, (n) => isMovement(n) && !stored.has(n));
-}
-
-/** What others wait for is in memory: only a kernel can be waited for. */
-function storeGate(gate: Node, stored: Set<Node>): void {
-  const node = sourceOf(stored)(gate);
-  if (!isValue(node)) stored.add(node);
 }
 
 /** What is compared with its own extreme: computed twice, in two kernels, it might round to two numbers, and none be found. */
