@@ -69,6 +69,8 @@ function productOfOthers(x: Node, axes: readonly number[]): Node {
 
 /** Puts the elements of a slice back to where they came from, zeros elsewhere. */
 function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
+  const isPart = ranges.every(([, , step]) => step === 1);
+  if (isPart) return pad(g, ranges.map(([start, stop], i) => [start, x.shape[i]! - stop])); // prettier-ignore
   // zeros between the elements: [n, ..] -> [n, 1, ..] -> [n, step, ..] -> [n · step, ..]
   const apart = reshape(g, g.shape.flatMap((n) => [n, 1])); // prettier-ignore
   const padded = pad(apart, ranges.flatMap(([, , step]) => [[0, 0], [0, step - 1]])); // prettier-ignore
@@ -229,7 +231,9 @@ function backpropagate(
   const results = new Map<Node, Node[]>(); // of nodes with several results, by index
   const accumulate = (node: Node, g: Node | null | undefined): void => {
     if (!g || !onPath(node)) return;
-    getOrCreate(terms, node, () => []).push(g);
+    const before = terms.get(node);
+    if (before) before.push(g);
+    else terms.set(node, [g]);
   };
   for (const [root, g] of roots) accumulate(root, g);
 

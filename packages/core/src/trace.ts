@@ -3,7 +3,6 @@
  * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
  */
 import type { DType } from "@tiedlora/kernels";
-import { getOrCreate } from "./collections.ts";
 import { isOp, type Node, NONE, type Op, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";
 import { checkCurrent, type Storage } from "./storage.ts";
@@ -24,7 +23,11 @@ export interface Trace {
 /** Operations by number, in the order in which they were first met. */
 const CODES = new Map<Op, number>();
 
-const codeOf = (op: Op): number => getOrCreate(CODES, op, () => CODES.size);
+function codeOf(op: Op): number {
+  let code = CODES.get(op);
+  if (code === undefined) CODES.set(op, (code = CODES.size));
+  return code;
+}
 
 const TYPE: { readonly [D in DType]: number } = { f32: 0, f16: 1, bf16: 2, f64: 3, i32: 4, u32: 5, bool: 6 };
 
@@ -105,6 +108,7 @@ export function trace(
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
+    else if (node.attrs === NONE) continue;
     else if (isOp(node, "slice")) {
       windows.push(node);
       for (const [start, , step] of node.attrs.ranges) {
@@ -114,8 +118,7 @@ export function trace(
     } else if (isOp(node, "pad")) {
       windows.push(node);
       for (const [, after] of node.attrs.widths) starts.push(after);
-    } else if (node.attrs !== NONE)
-      for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
+    } else for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
   }
   for (const root of roots) w.int(root.position);
   for (const { storage, value } of updates) {
