@@ -54,7 +54,7 @@ const INFIX: Record<string, string> = {
 function place({ buffer, dtype, view }: Operand): { element: string; exists: string } {
   const inside = (view.valid ?? []).flatMap((r, i) => (r ? [`i${i} >= ${r[0]} && i${i} < ${r[1]}`] : []));
   const moving = (view.moving ?? []).map(({ slot, factor }) => `${factor} * scalars[${slot}]`);
-  const steps = [view.offset, ...moving, ...view.strides.map((stride, axis) => `${stride} * i${axis}`)];
+  const steps = [view.offset, ...moving, ...view.strides.map((s, axis) => s && `${s} * i${axis}`)];
   return { element: `${dtype}[${buffer}][${steps.join(" + ")}]`, exists: inside.join(" && ") || "true" };
 }
 
