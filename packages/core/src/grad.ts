@@ -5,9 +5,8 @@
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { activation, add, after, attentionGrad, attentionResults, binary, broadcastTo } from "./build.ts";
 import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } from "./build.ts";
-import { permute, pow, reduce } from "./build.ts";
-import { reshape, scale, scatterAdd, slice, square, sub, sum, swapLast, unary } from "./build.ts";
-import { unbroadcast, where, within } from "./build.ts";
+import { permute, pow, reduce, reshape, scale, scatterAdd, slice, square, sub, sum } from "./build.ts";
+import { swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import { getOrCreate } from "./collections.ts";
 import type { ActivationOp, Attrs, Node, Op, Range, Replay } from "./graph.ts";
 import { isOp, topological } from "./graph.ts";

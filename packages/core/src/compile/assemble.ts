@@ -3,17 +3,15 @@ import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlo
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
+import type { Trace } from "../trace.ts";
 import { fuse, type Fused } from "./fuse.ts";
 import { assignSlots, sharesViews } from "./memory.ts";
 import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
 
-export interface Source {
+export interface Source extends Pick<Trace, "storages" | "data"> {
   readonly roots: readonly Node[];
   readonly updates: readonly { readonly storage: Storage; readonly value: Node }[];
   readonly nodes: ReadonlySet<Node>;
-  /** Leaves, in the order in which a submission gives them. */
-  readonly storages: readonly Storage[];
-  readonly data: readonly Node[];
   readonly slots: ReadonlyMap<Node, number>;
   readonly scalars: number;
   readonly backend: Backend;
@@ -102,21 +100,21 @@ class Assembly {
     const { works, values } = this.#fused;
     const { fresh, results, updates } = this.#targets;
     const uses = usesOf(works);
+    const { storages, data } = this.#source;
     values.forEach((node, value) => {
-      if (uses.readers.has(value)) this.#addLeaf(node, value);
+      if (!uses.readers.has(value)) return;
+      if (isOp(node, "buffer")) this.#addInput("storage", storages.indexOf(node.attrs.storage), node, value);
+      if (isOp(node, "data")) this.#addInput("data", data.indexOf(node), node, value);
     });
-    const inPlace = updates.map((update) => this.#tryInPlace(update, uses));
-    updates.forEach(({ storage, value }, i) => {
-      const index = this.#source.storages.indexOf(storage);
-      if (inPlace[i]) this.#overwrite(index, value);
-      else this.#addOutput("replace", index, value);
-    });
+    for (const update of updates) {
+      const index = storages.indexOf(update.storage);
+      if (this.#tryInPlace(update, uses)) this.#overwrite(index, update.value);
+      else this.#addOutput("replace", index, update.value);
+    }
     fresh.forEach((node, index) => {
       if (bytesOf(node) > 0) this.#addOutput("fresh", index, node);
     });
     const order = schedule(works, values.map(bytesOf), new Set(this.#bufferOf.keys()));
-    const reads = (index: number): boolean =>
-      this.#inputs.some((x) => x.from === "data" && x.index === index);
     return {
       program: this.#program(order),
       rules: order.map((work) => [...work.rules]),
@@ -124,14 +122,8 @@ class Assembly {
       outputs: this.#outputs,
       fresh: fresh.map((node) => ({ bytes: bytesOf(node), name: `the result of ${node.op}` })),
       results,
-      usesData: this.#source.data.map((_, index) => reads(index)),
+      usesData: data.map((_, i) => this.#inputs.some(({ from, index }) => from === "data" && index === i)),
     };
-  }
-
-  #addLeaf(node: Node, value: number): void {
-    const { storages, data } = this.#source;
-    if (isOp(node, "buffer")) this.#addInput("storage", storages.indexOf(node.attrs.storage), node, value);
-    else if (isOp(node, "data")) this.#addInput("data", data.indexOf(node), node, value);
   }
 
   #addInput(from: "storage" | "data", index: number, node: Node, value: number): number {

@@ -15,7 +15,7 @@ export interface Unmerged {
 export function loopKernel(kernel: Unmerged): LoopKernel {
   const { extents, inner } = kernel.space;
   const groups: number[][] = []; // axes that become one, each from slow to fast
-  for (const axis of [...axesWhere(inner, false), ...axesWhere(inner, true)]) {
+  for (const axis of [...inner.keys()].sort((a, b) => Number(inner[a]) - Number(inner[b]))) {
     const last = groups.at(-1)?.at(-1);
     const joins = last !== undefined && inner[last] === inner[axis] && mergeable(kernel, [last, axis]);
     if (joins) groups.at(-1)!.push(axis);
@@ -72,9 +72,6 @@ function merged({ body, stores }: Unmerged, groups: readonly (readonly number[])
     })),
   };
 }
-
-const axesWhere = (flags: readonly boolean[], wanted: boolean): number[] =>
-  flags.flatMap((flag, axis) => (flag === wanted ? [axis] : []));
 
 /** An operand over groups of axes: of each group the fastest axis gives the stride. */
 function regrouped(from: Operand, groups: readonly (readonly number[])[]): Operand {

@@ -1,19 +1,23 @@
 /**
- * From nodes to instructions. The nodes of a kernel are computed at their elements of its space, everything that they need
- * and that is not in memory on the way to them. Movement changes where an input is read; what cannot be read is reported.
+ * From nodes to instructions: the body of one kernel. What its nodes need is loaded where it is in memory, and otherwise
+ * computed on the way. Movement takes no instruction: an element of a transpose is an element of its input, elsewhere.
+ *
+ * The square of x + bᵀ, with x [4, 8] and b [8, 4] in memory, over a space [4, 8] with indices i and j:
+ *   0: load x at 8i + j    1: load b at i + 4j    2: add 0 1    3: mul 2 2
  */
 import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
+import { getOrCreate } from "../collections.ts";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
 import { descend, isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";
 import { folds, points, type Space, split } from "./space.ts";
 import type { Access, Affine, Split } from "./views.ts";
-import { identityAccess, operandAt, regroup, sameAccess, scaled, zero } from "./views.ts";
+import { identityAccess, isNowhere, operandAt, regroup, sameAccess, scaled, zero } from "./views.ts";
 
 /** What emission has to know of the whole program. */
 export interface Memory {
-  /** Whether a node is read from memory wherever it is not computed. */
+  /** Whether kernels that do not compute a node themselves read it from memory. */
   has(node: Node): boolean;
   /** The number of the value that holds it. */
   valueOf(node: Node): number;
@@ -25,12 +29,14 @@ export interface Memory {
 export interface Emitted {
   readonly space: Space;
   readonly body: readonly Instr[];
-  /** Of each of the nodes: where it is computed, the instruction with its value, and whether that is one per row. */
+  /** What the kernel's nodes come to: one result each, or as many as a node has pieces. */
   readonly results: ReadonlyMap<Node, readonly Result[]>;
   /** Nodes that are loaded, and nodes that must be known before. */
   readonly reads: ReadonlySet<Node>;
   readonly gates: ReadonlySet<Node>;
 }
+
+/** The element of a node that a point computes, the instruction that holds it, and whether it is one per row. */
 export interface Result {
   readonly at: Access;
   readonly value: number;
@@ -42,7 +48,7 @@ export interface Refusal {
   readonly store: Node | null;
 }
 
-/** Emits `nodes` (inputs before users). A `product` among them is a matmul, whose result is at hand. */
+/** Emits `nodes` (inputs before users) over `start`, or a finer cut of it. A matmul among them is the `product` at hand. */
 export function emit(
   nodes: readonly Node[],
   start: Space,
@@ -83,7 +89,7 @@ class Emitter implements Emitted {
   readonly gates = new Set<Node>();
   readonly #memory: Memory;
   readonly #product: Node | undefined;
-  /** Where the kernel's own nodes are computed. */
+  /** The kernel's own nodes so far: which element of each a point computes. */
   readonly #own = new Map<Node, Access>();
   readonly #computed = new Map<Node, { readonly at: Access; readonly value: number }[]>();
   readonly #known = new Map<string, number>();
@@ -94,58 +100,56 @@ class Emitter implements Emitted {
     this.#product = product;
   }
 
-  /** Computes a node of the kernel: element by element, or row by row. */
+  /** Computes a node of the kernel: an element at every point, or one per row. */
   emit(node: Node): void {
-    if (isOp(node, "place")) return this.#place(node);
-    const { at, perRow } = this.#elements(node);
+    if (isOp(node, "place")) return this.#emitPieces(node);
+    const { at, perRow } = this.#elementsOf(node);
     this.#own.set(node, at);
-    this.results.set(node, [{ at, value: this.#value(node, at), perRow }]);
+    this.results.set(node, [{ at, value: this.#valueOf(node, at), perRow }]);
   }
 
-  /** Computes the pieces at their elements; a piece is part of what the node is. */
-  #place(node: Node<"place">): void {
+  /** Computes the pieces of a node, which are of one shape; each is stored where it starts in the whole. */
+  #emitPieces(node: Node<"place">): void {
     const { axis: along, starts, onto } = node.attrs;
     if (onto) this.gates.add(node.inputs[0]!);
     const pieces = piecesOf(node);
-    const { at, perRow } = this.#elements(pieces[0]!);
-    this.results.set(
-      node,
-      pieces.map((piece, i) => {
-        const index = at.index.map((affine, axis) =>
-          axis === along ? scaled(affine, 1, starts[i]!) : affine,
-        );
-        return { at: { ...at, index }, value: this.#value(piece, at), perRow };
-      }),
-    );
+    const { at, perRow } = this.#elementsOf(pieces[0]!);
+    const results = pieces.map((piece, i): Result => {
+      const index = at.index.map((affine, axis) => (axis === along ? scaled(affine, 1, starts[i]!) : affine));
+      return { at: { ...at, index }, value: this.#valueOf(piece, at), perRow };
+    });
+    this.results.set(node, results);
     this.#own.set(node, NOWHERE);
   }
 
-  /** Where in the space the elements of a node are. */
-  #elements({ shape }: Node): { at: Access; perRow: boolean } {
+  /**
+   * Which of a node's elements a point computes. In a space [4, 8] whose second axis is folded, with indices i and j: of a
+   * node [32] element 8i + j, of a node [4, 1] element (i, 0), one per row.
+   */
+  #elementsOf({ shape }: Node): { at: Access; perRow: boolean } {
     const perRow = folds(this.space) && product(shape) !== points(this.space);
-    return { at: this.#access((axis) => !perRow || !this.space.inner[axis], shape), perRow };
+    return { at: this.#numbered((axis) => !perRow || !this.space.inner[axis], shape), perRow };
   }
 
-  /** The points along some axes of the space, in row-major order, as indices over `lengths`. */
-  #access(which: (axis: number) => boolean, lengths: Shape): Access {
+  /** The points along the chosen axes of the space, numbered in row-major order, as indices into `shape`, of equal size. */
+  #numbered(isChosen: (axis: number) => boolean, shape: Shape): Access {
     const { extents } = this.space;
     const { index, valid } = identityAccess(extents);
-    const from = extents.filter((_, axis) => which(axis));
-    if (product(from) !== product(lengths)) throw new Obstacle({ store: null });
-    const units = { index: index.filter((_, axis) => which(axis)), valid };
-    return accessOr(null, regroup(units, from, lengths, extents));
+    const chosen = extents.filter((_, axis) => isChosen(axis));
+    if (product(chosen) !== product(shape)) throw new Obstacle({ store: null });
+    const indices = index.filter((_, axis) => isChosen(axis));
+    return accessOr(null, regroup({ index: indices, valid }, chosen, shape, extents));
   }
 
-  /** The instruction that holds `node` at an access. */
-  #value(node: Node, at: Access): number {
+  /** The instruction that holds an element of `node`: known, loaded, or computed now. */
+  #valueOf(node: Node, at: Access): number {
     const own = this.#own.get(node);
-    if (own && !sameAccess(own, at)) throw new Obstacle({ store: null }); // of another row, which may not be there yet
-    const list = this.#computed.get(node) ?? [];
+    if (own && !sameAccess(own, at)) throw new Obstacle({ store: null }); // of another point, which may come later
+    const list = getOrCreate(this.#computed, node, () => []);
     const known = list.find((entry) => sameAccess(entry.at, at));
     if (known) return known.value;
     const value = !own && this.#memory.has(node) ? this.#load(node, node, at) : this.#compute(node, at);
     list.push({ at, value });
-    this.#computed.set(node, list);
     return value;
   }
 
@@ -156,61 +160,60 @@ class Emitter implements Emitted {
     if (isOp(node, "scalar")) return this.#push({ op: "scalar", slot: this.#memory.slotOf(node), dtype });
     if (isOp(node, "iota")) return this.#index(at.index[node.attrs.axis]!);
     if (isMovement(node)) return this.#moved(node, at);
-    const inputAt = isReduction(node) ? this.#unfold(node, at) : at;
-    const args = node.inputs.map((input) => this.#value(input, inputAt));
+    if (isReduction(node)) return this.#reduced(node, at);
+    const args = node.inputs.map((input) => this.#valueOf(input, at));
     const [a, b, c] = args as [number, number, number];
-    if (isReduction(node)) return this.#push({ op: "reduce", kind: REDUCE_KIND[node.op], a, dtype });
-    if (isOp(node, "cast")) {
-      const { to } = node.attrs;
-      return this.body[a]!.dtype === to ? a : this.#push({ op: "cast", a, to, dtype });
-    }
+    const to = isOp(node, "cast") ? node.attrs.to : null;
+    if (to) return this.body[a]!.dtype === to ? a : this.#push({ op: "cast", a, to, dtype });
     if (isOp(node, "where")) return this.#push({ op: "where", a, b, c, dtype });
     if (args.length === 2) return this.#binary(node.op as BinaryOp, a, b, dtype);
     return this.#push({ op: node.op as UnaryOp, a, dtype });
   }
 
-  /** What a reduction that is needed at an access reads: its axes run over the inner axes. */
-  #unfold(node: Node<keyof typeof REDUCE_KIND>, { index, valid }: Access): Access {
+  /** A reduction, whose axes run over the inner axes of the space. Only the kernel's own can be computed. */
+  #reduced(node: Node<keyof typeof REDUCE_KIND>, { index, valid }: Access): number {
     if (!this.#own.has(node)) throw new Obstacle({ store: node });
+    const [input] = node.inputs as [Node];
     const { axes } = node.attrs;
-    const lengths = axes.map((axis) => node.inputs[0]!.shape[axis]!);
-    const folded = this.#access((axis) => this.space.inner[axis]!, lengths).index;
-    return { index: index.map((affine, axis) => folded[axes.indexOf(axis)] ?? affine), valid };
+    const lengths = axes.map((axis) => input.shape[axis]!);
+    const folded = this.#numbered((axis) => this.space.inner[axis]!, lengths).index;
+    const all = index.map((affine, axis) => folded[axes.indexOf(axis)] ?? affine);
+    const a = this.#valueOf(input, { index: all, valid });
+    return this.#push({ op: "reduce", kind: REDUCE_KIND[node.op], a, dtype: computeType(node.dtype) });
   }
 
-  /** What a movement node moves, read where it comes from. */
+  /** An element of a movement node: the element of its input that it shows, or 0 in a padding. */
   #moved(node: Node<Movement>, at: Access): number {
     const [input, gate] = node.inputs as [Node, Node?];
     if (gate) {
       this.gates.add(gate);
-      return this.#value(input, at);
+      return this.#valueOf(input, at);
     }
     const element = uniformElement(node);
-    if (element)
-      return this.#value(element, { index: element.shape.map(() => zero(at.valid.length)), valid: at.valid });
-    const base = this.#reshaped(node);
+    if (element) {
+      const index = element.shape.map(() => zero(at.valid.length));
+      return this.#valueOf(element, { index, valid: at.valid });
+    }
+    // what a reshape shows is in memory as the reshape itself would be
+    const isAtHand = (n: Node): boolean => this.#own.has(n) || this.#memory.has(n);
+    const base = descend(node, (n) => isOp(n, "reshape") && (n === node || !isAtHand(n)));
     if (!this.#own.has(base) && this.#memory.has(base)) return this.#load(base, node, at);
     const apart = isOp(node, "reshape") ? base : this.#own.has(node) ? input : node;
     const from = accessOr(apart, pushThrough(node, at, this.space.extents));
-    const value = this.#value(input, from);
+    const value = this.#valueOf(input, from);
     return isOp(node, "pad") ? this.#masked(from, value) : value;
   }
 
-  /** What a reshape sees otherwise: in memory the two are the same. */
-  #reshaped(node: Node): Node {
-    const isAtHand = (base: Node): boolean => this.#own.has(base) || this.#memory.has(base);
-    return descend(node, (base) => isOp(base, "reshape") && (base === node || !isAtHand(base)));
-  }
-
+  /** Loads an element of `base`, which is in memory, as one of `as`: the same values in another shape. */
   #load(base: Node, as: Node, at: Access): number {
     const dtype = computeType(base.dtype);
-    if (at.valid.some((range) => range !== null && range[0] >= range[1])) return this.#constant(0, dtype);
+    if (isNowhere(at)) return this.#constant(0, dtype);
     this.reads.add(base);
     const from = operandAt(as.shape, base.dtype, at, this.#memory.valueOf(base));
     return this.#push({ op: "load", from, dtype }, `load ${JSON.stringify(from)}`);
   }
 
-  // --- single instructions; equal ones are one
+  // --- single instructions
 
   #push(instr: Instr, key: string = Object.values(instr).join(" ")): number {
     const known = this.#known.get(key);
@@ -241,29 +244,28 @@ class Emitter implements Emitted {
     return terms.reduce((a, b) => this.#binary("add", a, b, "i32"));
   }
 
-  /** `value` where `valid` holds, 0 elsewhere. A load sees to that itself. */
-  #masked({ valid }: Access, value: number): number {
+  /** `value` at the valid points, 0 elsewhere. A load sees to that itself. */
+  #masked(at: Access, value: number): number {
     const instr = this.body[value]!;
-    if (instr.op === "load" && instr.from.view.valid === valid) return value;
-    const { dtype } = instr;
-    const zeroValue = this.#constant(0, dtype);
-    let inside: number | null = null;
-    for (const [axis, range] of valid.entries()) {
-      if (!range) continue;
-      const [from, to] = range;
-      if (from >= to) return zeroValue;
-      const tests: number[] = [];
-      const index = (): number => this.#push({ op: "index", axis, dtype: "i32" });
-      if (from > 0) tests.push(this.#binary("le", this.#constant(from, "i32"), index(), "bool"));
-      if (to < this.space.extents[axis]!)
-        tests.push(this.#binary("lt", index(), this.#constant(to, "i32"), "bool"));
-      for (const test of tests) inside = inside === null ? test : this.#binary("and", inside, test, "bool");
-    }
-    return inside === null ? value : this.#push({ op: "where", a: inside, b: value, c: zeroValue, dtype });
+    if (instr.op === "load" && instr.from.view.valid === at.valid) return value;
+    const outside = this.#constant(0, instr.dtype);
+    if (isNowhere(at)) return outside;
+    const tests = at.valid.flatMap((range, axis) => (range ? this.#isWithin(axis, range) : []));
+    if (tests.length === 0) return value;
+    const inside = tests.reduce((a, b) => this.#binary("and", a, b, "bool"));
+    return this.#push({ op: "where", a: inside, b: value, c: outside, dtype: instr.dtype });
+  }
+
+  /** The tests that tell whether the index along an axis is in a range: none, one or two. */
+  #isWithin(axis: number, [from, to]: readonly [number, number]): number[] {
+    const index = (): number => this.#push({ op: "index", axis, dtype: "i32" });
+    const above = (): number => this.#binary("le", this.#constant(from, "i32"), index(), "bool");
+    const below = (): number => this.#binary("lt", index(), this.#constant(to, "i32"), "bool");
+    return [...(from > 0 ? [above()] : []), ...(to < this.space.extents[axis]! ? [below()] : [])];
   }
 }
 
-/** An access that is affine; otherwise the space has to be split, or `store` to be in memory. */
+/** An access, if it is one; otherwise the space has to be split, or `store` to be in memory. */
 function accessOr(store: Node | null, access: Access | Split | null): Access {
   if (access && "index" in access) return access;
   throw new Obstacle(access ?? { store });

@@ -28,12 +28,13 @@ export interface Fused {
   readonly valueOf: (node: Node) => number;
 }
 
-/** A step that is still growing. */
+/** A step that is still growing: loops, a library call, or a matmul followed by loops over its result. */
 interface Kernel {
   /** The nodes that it computes and that others may read, inputs before users. */
   readonly nodes: readonly Node[];
+  /** The library call, if it is one or begins with one. */
   readonly call: { readonly node: LibraryNode; readonly inputs: readonly View[] } | null;
-  /** Null for a library call that stores its results as they are. */
+  /** The loops; null for a library call that stores its results as they are. */
   readonly emitted: Emitted | null;
   readonly rules: ReadonlySet<string>;
   /** What it reads from memory. */
@@ -75,8 +76,10 @@ export function fuse(order: readonly Node[], options: FuseOptions): Fused {
 class Fuser implements Memory {
   readonly #order: readonly Node[];
   readonly #options: FuseOptions;
+  /** What is in memory once it is computed; grows while kernels are created. */
   readonly #stored: Set<Node>;
   readonly #position: Map<Node, number>;
+  /** What is in memory by number, and the numbers: by storage, by the whole that pieces are part of, or by node. */
   readonly #values: Node[] = [];
   readonly #numbers = new Map<object, number>();
   readonly #kernels = new Set<Kernel>();
@@ -96,11 +99,8 @@ class Fuser implements Memory {
     return this.#stored.has(node);
   }
   valueOf(node: Node): number {
-    let identity: object = isOp(node, "buffer") ? node.attrs.storage : node;
-    for (let whole = node; isOp(whole, "place"); whole = whole.inputs[0]!) {
-      identity = whole;
-      if (!whole.attrs.onto) break;
-    }
+    const whole = descend(node, (n) => isOp(n, "place") && n.attrs.onto);
+    const identity: object = isOp(node, "buffer") ? node.attrs.storage : whole;
     return getOrCreate(this.#numbers, identity, () => this.#values.push(node) - 1);
   }
   slotOf(node: Node): number {
@@ -123,6 +123,7 @@ class Fuser implements Memory {
     for (const kernel of kernels.toReversed()) this.#add(kernel);
   }
 
+  /** A library call, whose operands are views of memory; an operand that is none is stored. */
   #callKernel(node: LibraryNode): Kernel {
     const inputs = node.inputs.map((input): View => {
       for (;;) {
@@ -133,14 +134,15 @@ class Fuser implements Memory {
     });
     const shapes = resultShapes(node);
     if (shapes.length === 1) return kernelOf([node], { node, inputs }, null);
-    const picks = this.#order.filter((pick) => isOp(pick, "pick") && pick.inputs[0] === node);
     const results = shapes.map((shape, index) => {
-      const used = picks.find((pick) => isOp(pick, "pick") && pick.attrs.index === index);
-      return used ?? new Node("pick", { index }, [node], shape, node.dtype);
+      const isResult = (n: Node): boolean =>
+        isOp(n, "pick") && n.inputs[0] === node && n.attrs.index === index;
+      return this.#order.find(isResult) ?? new Node("pick", { index }, [node], shape, node.dtype);
     });
     return kernelOf(results, { node, inputs }, null);
   }
 
+  /** Loops that compute `node`; an input that they cannot reach is stored. */
   #loopKernel(node: Node): Kernel {
     for (;;) {
       const emitted = emit([node], spaceOf(node), this);
@@ -199,15 +201,13 @@ class Fuser implements Memory {
 
   /** Joins each kernel with the first of its candidates that it goes with, and goes on with the joint one. */
   #joinEach(candidates: (kernel: Kernel) => readonly Kernel[]): void {
-    for (const start of Array.from(this.#kernels)) {
-      let joint = this.#kernels.has(start) ? start : null;
-      while (joint) {
-        const kernel: Kernel = joint;
-        joint = null;
-        for (const other of candidates(kernel))
-          if (other !== kernel && (joint = this.#join(other, kernel))) break;
+    const grow = (kernel: Kernel): void => {
+      for (const other of candidates(kernel)) {
+        const joint = other !== kernel && this.#join(other, kernel);
+        if (joint) return grow(joint);
       }
-    }
+    };
+    for (const kernel of Array.from(this.#kernels)) if (this.#kernels.has(kernel)) grow(kernel);
   }
 
   /** Small ones of the same size with each other, e.g. the updates of many small parameters. */
@@ -221,37 +221,39 @@ class Fuser implements Memory {
     }
   }
 
-  /** One kernel for two, if that is possible; null otherwise. */
+  /** One kernel for two, if that is possible and no slower; null otherwise. */
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
-    if (second.call || (first.call && !isOp(first.call.node, "matmul"))) return null;
-    const space = first.call
-      ? epilogueSpace(first.call.node, second.emitted!.space)
-      : commonSpace(first.emitted!.space, second.emitted!.space);
+    const space = jointSpace(first, second);
     if (!space) return null;
     const nodes = [...first.nodes, ...second.nodes].sort(
       (a, b) => this.#position.get(a)! - this.#position.get(b)!,
     );
     const emitted = emit(nodes, space, this, first.call?.node);
-    if ("store" in emitted || emitted.body.length > LARGEST || this.#needsBetween(first, second)) return null;
-    const perElement = (node: Node): boolean => emitted.results.get(node)!.some(({ perRow }) => !perRow);
-    if (isLong(emitted.space) && nodes.some(perElement)) return null;
+    if ("store" in emitted || this.#needsBetween(first, second)) return null;
     const rules = new Set([...first.rules, ...second.rules, rule ?? ruleOf(first, second)]);
     const joint = kernelOf(nodes, first.call, emitted, rules);
     const stored = this.#storedOf(nodes, (reader) => reader !== first && reader !== second);
-    const scattered = folds(emitted.space) && !emitted.space.inner.at(-1);
-    if (scattered && stored.some(perElement)) return null;
-    if (new Set([...joint.reads, ...stored]).size > this.#options.backend.caps.maxOperands) return null;
-    if (joint.call) {
-      const step = this.#step(joint, stored);
-      if (!step || !this.#options.backend.accelerates(step as LibraryCall)) return null;
-    }
+    if (!this.#runsWell(joint, emitted, stored)) return null;
     this.#remove(first);
     this.#remove(second);
     this.#add(joint);
     return joint;
   }
 
-  /** Whether either waits for the other by way of a third. */
+  /** Whether backends can run a kernel that stores `stored`, as fast as the parts it was joined of. */
+  #runsWell(kernel: Kernel, { body, space, results }: Emitted, stored: readonly Node[]): boolean {
+    const { backend } = this.#options;
+    const operands = new Set([...kernel.reads, ...stored]).size;
+    if (body.length > LARGEST || operands > backend.caps.maxOperands) return false;
+    const perPoint = (node: Node): boolean => results.get(node)!.some(({ perRow }) => !perRow);
+    const foldsColumns = folds(space) && !space.inner.at(-1); // then rows are not walked one after another
+    if ((isLong(space) && kernel.nodes.some(perPoint)) || (foldsColumns && stored.some(perPoint)))
+      return false;
+    const step = kernel.call && this.#step(kernel, stored);
+    return !kernel.call || (step !== null && backend.accelerates(step as LibraryCall));
+  }
+
+  /** Whether one of two kernels waits for a third that waits for one of them: joined, they would wait for themselves. */
   #needsBetween(first: Kernel, second: Kernel): boolean {
     const thirds = new Set([...this.#needs(first), ...this.#needs(second)]);
     thirds.delete(first);
@@ -303,7 +305,7 @@ class Fuser implements Memory {
   }
 }
 
-/** The space in which a node is computed when it is alone: its elements, or for a reduction those of its input. */
+/** The space of a node alone: its elements; for a reduction those of its input, the sum of [4, 8] to [4, 1] having 8 inner. */
 function spaceOf(node: Node): Space {
   const { shape } = isReduction(node) ? node.inputs[0]! : isOp(node, "place") ? node.inputs.at(-1)! : node;
   const folded = isReduction(node) ? node.attrs.axes : [];
@@ -311,10 +313,14 @@ function spaceOf(node: Node): Space {
   return { extents: axes.map((axis) => shape[axis]!), inner: axes.map((axis) => folded.includes(axis)) };
 }
 
-/** The space of a matmul's result, if what follows is as large and elementwise. */
-function epilogueSpace(matmul: Node, after: Space): Space | null {
-  if (folds(after) || points(after) !== product(matmul.shape)) return null;
-  return { extents: matmul.shape, inner: matmul.shape.map(() => false) };
+/** A space for two kernels together, if there is one: for a matmul that of its result, if what follows is elementwise on it. */
+function jointSpace({ call, emitted }: Kernel, second: Kernel): Space | null {
+  if (second.call) return null;
+  const after = second.emitted!.space;
+  if (!call) return commonSpace(emitted!.space, after);
+  const { shape } = call.node;
+  if (!isOp(call.node, "matmul") || folds(after) || points(after) !== product(shape)) return null;
+  return { extents: shape, inner: shape.map(() => false) };
 }
 
 /** Few, long rows: backends fold each in several parts, after which nothing can follow element by element. */

@@ -1,6 +1,7 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
 import type { DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
+import { inverse } from "../shape.ts";
 import type { Memory } from "./emit.ts";
 import { descend, isMovement, isValue, type LibraryNode, pushThrough } from "./kinds.ts";
 import { contiguousStrides, identityAccess, operandAt } from "./views.ts";
@@ -59,8 +60,7 @@ export function plainCall(node: LibraryNode): LibraryCall {
 export function outputOperand(node: Node, value: number): Operand {
   const own = contiguousStrides(node.shape);
   const order = isOp(node, "pick") ? node.attrs.order : undefined;
-  const strides = [...own];
-  order?.forEach((axis, i) => (strides[axis] = own[i]!));
+  const strides = order ? inverse(order).map((i) => own[i]!) : own;
   return { buffer: value, dtype: node.dtype, view: { offset: 0, strides } };
 }
 

@@ -112,8 +112,9 @@ class Lowering {
     const { widths } = node.attrs as Attrs["pad"];
     const wider = widths.map(([before, after]): [number, number] => [before + after, before + after]);
     const ranges = widths.map(([, after], axis): Range => [after, after + shape[axis]!, 1]);
-    const padded = build.pad(node.inputs[0]!, wider);
-    return this.#one(new Node("slice", { ranges, moving }, [padded], shape, dtype));
+    return this.#one(
+      new Node("slice", { ranges, moving }, [build.pad(node.inputs[0]!, wider)], shape, dtype),
+    );
   }
 
   /** Pieces of one shape are written by one kernel, as many as it can read. */
@@ -160,14 +161,10 @@ class Lowering {
   // --- library calls
 
   #library(node: LibraryNode): readonly Node[] {
-    if ([node, ...node.inputs].some(({ shape }) => product(shape) === 0)) {
-      if (node.op === "matmul" || node.op === "scatterAdd") return [this.#fill(0, node)];
-      if (node.op === "gather") return [this.#fill(isFloat(node.dtype) ? NaN : 0, node)];
-      return this.all(compose(node));
-    }
     const operands = node.op === "matmul" ? node.inputs.map((x) => this.#halfPrecision(x)) : node.inputs;
     const call = withInputs(node, operands);
-    if (!this.#backend.accelerates(plainCall(call))) return this.all(compose(node));
+    const isEmpty = [node, ...node.inputs].some(({ shape }) => product(shape) === 0);
+    if (isEmpty || !this.#backend.accelerates(plainCall(call))) return this.all(compose(node));
     const unique = this.#unify(call);
     const shapes = resultShapes(call);
     if (shapes.length === 1) return [unique];

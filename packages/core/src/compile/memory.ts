@@ -2,7 +2,7 @@
  * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
  * writes over an operand that nobody reads later.
  */
-import { type Operand, operandsOfStep, sameMoving, type Step, type View } from "@tiedlora/kernels";
+import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
 
 /** Where each temporary goes, and how large the slots are. */
 export interface Slots {
@@ -84,13 +84,8 @@ export function sharesViews(step: Step, loaded: number, stored: number): boolean
 
 /** Whether a load reaches, for every element of the store, that element; a store of one value per row has outer axes only. */
 function sameOperandView(load: Operand, store: Operand): boolean {
-  const [a, b] = [load.view, store.view];
-  const ranges = ({ valid }: View): string => JSON.stringify(valid?.some((r) => r !== null) ? valid : null);
-  return (
-    load.dtype === store.dtype &&
-    a.offset === b.offset &&
-    sameMoving(a.moving, b.moving) &&
-    a.strides.every((stride, axis) => stride === (b.strides[axis] ?? 0)) &&
-    ranges(a) === ranges(b)
-  );
+  const placeOf = ({ offset, moving, valid }: View): string =>
+    JSON.stringify([offset, moving, valid?.some((range) => range !== null) ? valid : null]);
+  const sameStrides = load.view.strides.every((stride, axis) => stride === (store.view.strides[axis] ?? 0));
+  return load.dtype === store.dtype && placeOf(load.view) === placeOf(store.view) && sameStrides;
 }

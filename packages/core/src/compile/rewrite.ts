@@ -1,7 +1,10 @@
-/** Rewrites of a lowered graph to an equal one that takes fewer steps. Every rule is a function of a node with rewritten inputs. */
+/**
+ * Rewrites of a lowered graph to an equal one that takes fewer steps: x·W + (x·A)·B, a layer with its adapter, is one matmul
+ * with two terms. Each rule is a function from a node, whose inputs have been rewritten, to what takes its place.
+ */
 import type { Backend } from "@tiedlora/kernels";
 import { mul, permute, reshape } from "../build.ts";
-import { isOp, Node, topological, withInputs } from "../graph.ts";
+import { isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
 import { uniformElement } from "./emit.ts";
 import { plainCall } from "./library.ts";
@@ -16,9 +19,8 @@ export function rewrite(roots: readonly Node[], backend: Backend): Node[] {
   const rewriter = new Rewriter(backend);
   for (const node of order) {
     const inputs = node.inputs.map((input) => rewritten.get(input)!);
-    const uses = users.get(node)!;
-    const fresh = rewriter.apply(withInputs(node, inputs), uses);
-    rewriter.uses.set(fresh, uses.length);
+    const fresh = rewriter.apply(withInputs(node, inputs), users.get(node)!);
+    rewriter.uses.set(fresh, users.get(node)!.length);
     rewritten.set(node, fresh);
   }
   return roots.map((root) => rewritten.get(root)!);
@@ -27,7 +29,7 @@ export function rewrite(roots: readonly Node[], backend: Backend): Node[] {
 /** A product over a longer k is not worth computing twice. */
 const SHORT = 32;
 
-/** Σ Aᵢ·Bᵢ, of `shape` before it was reshaped. */
+/** A₁·B₁ + A₂·B₂ + …, with `operands` A₁, B₁, A₂, …; `matmul` has the shape and type of the sum. */
 interface Terms {
   readonly operands: readonly Node[];
   readonly matmul: Node;
@@ -42,9 +44,10 @@ class Rewriter {
     this.#backend = backend;
   }
 
+  /** `node`, or what takes fewer steps. `users` are the nodes that read it, before rewriting. */
   apply(node: Node, users: readonly Node[]): Node {
     if (isOp(node, "add")) return this.#sumOfProducts(node);
-    if (isOp(node, "pick")) return this.#storeInUsersOrder(node, users);
+    if (isOp(node, "pick")) return storedForUsers(node, users);
     if (isOp(node, "permute") && isOp(node.inputs[0]!, "permute")) {
       const [inner] = node.inputs as [Node<"permute">];
       return permute(inner.inputs[0]!, node.attrs.order.map((axis) => inner.attrs.order[axis]!)); // prettier-ignore
@@ -52,56 +55,43 @@ class Rewriter {
     return node;
   }
 
-  /** A result of a library call that is used permuted is stored like that. */
-  #storeInUsersOrder(node: Node<"pick">, users: readonly Node[]): Node {
-    const orders = users.flatMap((user) => (isOp(user, "permute") ? [user.attrs.order] : []));
-    const [order] = orders;
-    const agreed = orders.every((other) => other.every((axis, i) => axis === order![i]));
-    if (!order || !agreed || users.some((user) => user.op === "pick")) return node;
-    const shape = order.map((axis) => node.shape[axis]!);
-    const stored = new Node("pick", { ...node.attrs, order }, node.inputs, shape, node.dtype);
-    return permute(stored, inverse(order));
-  }
-
   /** A·B + C·D is one matmul with two terms; so is A·B + r + C·D, which is then followed by + r. */
   #sumOfProducts(node: Node<"add">): Node {
     for (const [x, y] of eitherFirst(node)) {
-      const terms = this.#terms(y);
+      const terms = this.#termsOf(y);
       if (!terms) continue;
-      const direct = this.#terms(x);
-      const joint = direct && this.#joint(direct, terms, node);
-      if (joint) return joint;
+      const direct = this.#oneMatmul(this.#termsOf(x), terms, node.shape);
+      if (direct) return direct;
       if (!isOp(x, "add") || this.uses.get(x)! > 1) continue;
       for (const [p, rest] of eitherFirst(x)) {
-        const inner = this.#terms(p);
-        const sum = inner && this.#joint(inner, terms, node);
+        const sum = this.#oneMatmul(this.#termsOf(p), terms, node.shape);
         if (sum) return new Node("add", {}, [sum, rest], node.shape, node.dtype);
       }
     }
     return node;
   }
 
-  #joint(a: Terms, b: Terms, like: Node): Node | null {
+  /** a + b as one matmul, in `shape`; null where there is no a, they differ in shape, or the backend has no such matmul. */
+  #oneMatmul(a: Terms | null, b: Terms, shape: Shape): Node | null {
+    if (!a || !sameShape(a.matmul.shape, b.matmul.shape)) return null;
     const operands = [...a.operands, ...b.operands];
-    const { shape, dtype } = a.matmul;
-    if (!sameShape(shape, b.matmul.shape) || operands.length + 3 > this.#backend.caps.maxOperands)
-      return null;
-    const matmul = new Node("matmul", {}, operands, shape, dtype);
+    if (operands.length + 3 > this.#backend.caps.maxOperands) return null;
+    const matmul = new Node("matmul", {}, operands, a.matmul.shape, a.matmul.dtype);
     this.uses.set(matmul, 1);
-    if (!this.#backend.accelerates(plainCall(matmul))) return null;
-    return reshape(matmul, like.shape);
+    return this.#backend.accelerates(plainCall(matmul)) ? reshape(matmul, shape) : null;
   }
 
-  /** `node` as a sum of products that nobody else needs, if it is one: perhaps reshaped, perhaps scaled. */
-  #terms(node: Node): Terms | null {
+  /** `node` as a sum of products, if it is one that nobody else needs or a cheap one: perhaps reshaped, perhaps scaled. */
+  #termsOf(node: Node): Terms | null {
+    if (isOp(node, "reshape")) return this.#termsOf(node.inputs[0]!);
+    const isShared = this.uses.get(node)! > 1;
     if (isOp(node, "matmul")) {
-      const short = node.inputs.every((input, i) => i % 2 === 1 || input.shape.at(-1)! <= SHORT);
-      return this.uses.get(node) === 1 || short ? { operands: node.inputs, matmul: node } : null;
+      const isShort = node.inputs.every((input, i) => i % 2 === 1 || input.shape.at(-1)! <= SHORT);
+      return isShared && !isShort ? null : { operands: node.inputs, matmul: node };
     }
-    if (isOp(node, "reshape")) return this.#terms(node.inputs[0]!);
-    if (!isOp(node, "mul") || this.uses.get(node)! > 1) return null;
+    if (!isOp(node, "mul") || isShared) return null;
     for (const [p, factor] of eitherFirst(node)) {
-      const terms = this.#terms(p);
+      const terms = this.#termsOf(p);
       const scaled = terms && scaledTerms(terms, factor);
       if (scaled) return scaled;
     }
@@ -112,20 +102,34 @@ class Rewriter {
 /** The operands of a node that may be swapped, in both orders. */
 const eitherFirst = ({ inputs }: Node): [Node, Node][] => [inputs, inputs.toReversed()] as [Node, Node][];
 
-/** (Σ Aᵢ·Bᵢ) · factor, with the factor inside: a number scales the smaller of A and B, a row of n numbers B. */
+/** A result of a library call is stored in the order of axes in which its users permute it, if they agree. */
+function storedForUsers(node: Node<"pick">, users: readonly Node[]): Node {
+  const orders = users.flatMap((user) => (isOp(user, "permute") ? [user.attrs.order] : []));
+  const [order] = orders;
+  const agreed = orders.every((other) => other.every((axis, i) => axis === order![i]));
+  if (!order || !agreed || users.some((user) => user.op === "pick")) return node;
+  const shape = order.map((axis) => node.shape[axis]!);
+  const stored = new Node("pick", { ...node.attrs, order }, node.inputs, shape, node.dtype);
+  return permute(stored, inverse(order));
+}
+
+/**
+ * (A₁·B₁ + …) · factor with the factor inside each product, where there is less to multiply: a number scales the smaller of
+ * A and B, a row of n numbers B [k, n]. Null for any other factor.
+ */
 function scaledTerms({ operands, matmul }: Terms, factor: Node): Terms | null {
   const n = matmul.shape.at(-1)!;
   const number = uniformElement(factor);
-  const row = !number && isOp(factor, "expand") && factor.inputs[0]!.shape.at(-1) === n;
-  if (!number && !(row && product(factor.inputs[0]!.shape) === n)) return null;
-  const source = reshape(number ?? factor.inputs[0]!, number ? [1] : [n]);
+  const row = !number && isOp(factor, "expand") ? factor.inputs[0]! : null;
+  if (!number && !(row?.shape.at(-1) === n && product(row.shape) === n)) return null;
+  const by = number ? reshape(number, [1]) : reshape(row!, [n]);
   const scaled = [...operands];
   for (let i = 0; i < operands.length; i += 2) {
     const [a, b] = [operands[i]!, operands[i + 1]!];
     const which = number && product(a.shape) < product(b.shape) ? i : i + 1;
     const operand = operands[which]!;
     if (operand.dtype !== matmul.dtype) return null;
-    scaled[which] = mul(operand, source);
+    scaled[which] = mul(operand, by);
   }
   return { operands: scaled, matmul };
 }

@@ -53,13 +53,15 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   const { uses, stretched } = countUses(order);
   const sought = searched(order);
   const estimates = new Map<Node, Estimate>();
+  // what a use of a node reads: movement is looked through, unless it is stored
+  const sourceOf = (node: Node): Node => descend(node, (n) => isMovement(n) && !stored.has(n));
   const reading = (node: Node): Estimate => ({ work: NO_WORK, reads: new Set([node]) });
   const given = (node: Node): Estimate => (stored.has(node) ? reading(node) : estimates.get(node)!);
 
   for (const node of order) {
     const read = isOp(node, "place") ? piecesOf(node) : node.inputs;
-    const inputs = isMemory(node) ? [] : [...new Set(read.map(sourceOf(stored)))];
-    const gate = isOp(node, "after") ? sourceOf(stored)(node.inputs[1]!) : null;
+    const inputs = isMemory(node) ? [] : [...new Set(read.map(sourceOf))];
+    const gate = isOp(node, "after") ? sourceOf(node.inputs[1]!) : null;
     if (gate && !isValue(gate)) stored.add(gate); // only a kernel can be waited for
     const parts = inputs.map(given);
     const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
@@ -89,11 +91,6 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     if (reasons.includes(true)) stored.add(node);
   }
   return stored;
-}
-
-/** The node that a use of `node` reads: movement is looked through, unless it is stored. */
-function sourceOf(stored: ReadonlySet<Node>): (node: Node) => Node {
-  return (node) => descend(node, (n) => isMovement(n) && !stored.has(n));
 }
 
 /** What is compared with its own extreme: computed twice, in two kernels, it might round to two numbers, and none be found. */

@@ -47,7 +47,7 @@ export function identityAccess(shape: Shape): Access {
   return { index, valid: shape.map(() => null) };
 }
 
-/** The smallest and largest value over the valid part of the space. */
+/** The smallest and largest value over the valid part of the space: 3i - j + 1 with i, j in 0 … 2 is -1 … 7. */
 function rangeOf(affine: Affine, extents: Shape, valid: readonly Valid[]): [low: number, high: number] {
   let [low, high] = [affine.offset, affine.offset];
   affine.coeffs.forEach((c, axis) => {
@@ -59,14 +59,14 @@ function rangeOf(affine: Affine, extents: Shape, valid: readonly Valid[]): [low:
   return [low, high];
 }
 
-/** `affine` as `quotient · radix + rest` with rest in [0, radix); a Split that makes it possible; or null. */
+/** `affine` as quotient · radix + rest, rest in [0, radix), as 4i + j by 4 if j is in 0 … 3; or the Split that it takes. */
 function divide(
   affine: Affine,
   radix: number,
   extents: Shape,
   valid: readonly Valid[],
 ): { quotient: Affine; rest: Affine } | Split | null {
-  if (affine.moving.some(({ factor }) => factor % radix !== 0)) return null; // nobody knows the digits
+  if (affine.moving.some(({ factor }) => factor % radix !== 0)) return null; // it may move by any digits
   const [quotient, rest] = [zero(extents.length), zero(extents.length)];
   quotient.moving = affine.moving.map(({ slot, factor }) => ({ slot, factor: factor / radix }));
   rest.offset = affine.offset;
@@ -111,13 +111,31 @@ export function linearize(index: readonly Affine[], strides: readonly number[], 
 }
 
 /**
- * Regroups digits: the axes of `from` (which `access` is about) become those of `to`. Both are cut into the smallest
- * groups of equal products, and each group is converted.
+ * The access through a reshape: from one by axes of `from` to the one by axes of `to` that reaches the same elements. With
+ * i, j the indices of [6, 4], that of [24] is 4i + j. Those of [12, 2] are 2i + ⌊j / 2⌋ and j mod 2, which are not affine
+ * until the axis of j is split into [2, 2].
  */
 export function regroup(access: Access, from: Shape, to: Shape, extents: Shape): Access | Split | null {
-  const rank = extents.length;
-  const [a, b] = [from, to].map((shape) => shape.flatMap((d, axis) => (d === 1 ? [] : [axis])));
-  const index = to.map(() => zero(rank));
+  const index = to.map(() => zero(extents.length));
+  for (const [sources, targets] of commonGroups(from, to)) {
+    const strides = contiguousStrides(sources.map((axis) => from[axis]!));
+    const radices = contiguousStrides(targets.map((axis) => to[axis]!));
+    const indices = sources.map((axis) => access.index[axis]!);
+    let rest = linearize(indices, strides, extents.length);
+    for (const [t, axis] of targets.entries()) {
+      const digits = divide(rest, radices[t]!, extents, access.valid);
+      if (digits === null || "axis" in digits) return digits;
+      index[axis] = digits.quotient;
+      rest = digits.rest;
+    }
+  }
+  return { index, valid: access.valid };
+}
+
+/** Axes of two shapes in the smallest groups of equal products: [2, 3, 4] and [6, 2, 2] are [2, 3] and [6], [4] and [2, 2]. */
+function commonGroups(from: Shape, to: Shape): [sources: number[], targets: number[]][] {
+  const [a, b] = [from, to].map((shape) => [...shape.keys()].filter((axis) => shape[axis] !== 1));
+  const groups: [number[], number[]][] = [];
   for (let i = 0, j = 0; i < a!.length;) {
     const [sources, targets] = [[a![i++]!], [b![j++]!]];
     let [m, n] = [from[sources[0]!]!, to[targets[0]!]!];
@@ -125,42 +143,33 @@ export function regroup(access: Access, from: Shape, to: Shape, extents: Shape):
       if (m < n) m *= from[sources[sources.push(a![i++]!) - 1]!]!;
       else n *= to[targets[targets.push(b![j++]!) - 1]!]!;
     }
-    const group = sources.map((axis) => access.index[axis]!);
-    const strides = contiguousStrides(sources.map((axis) => from[axis]!));
-    let rest = linearize(group, strides, rank);
-    for (let t = 0; t < targets.length - 1; t++) {
-      n /= to[targets[t]!]!;
-      const digits = divide(rest, n, extents, access.valid);
-      if (digits === null || "axis" in digits) return digits;
-      index[targets[t]!] = digits.quotient;
-      rest = digits.rest;
-    }
-    index[targets.at(-1)!] = rest;
+    groups.push([sources, targets]);
   }
-  return { index, valid: access.valid };
+  return groups;
 }
 
 /**
- * `from <= affine <= last` as a range of one iteration axis, or null where it is none. With 3i + j, j in 0 … 2, the condition
- * 3 <= 3i + j <= 8 is i in [1, 3), for any j; 4 <= 3i + j depends on both.
+ * The points where `from <= affine <= last`: all, none, or a range of one axis of the space; null if they are none of these.
+ * With j in 0 … 2, 3 <= 3i + j <= 8 is i in [1, 3) for every j; 4 <= 3i + j <= 8 depends on j.
  */
-function condition(
+function axisRange(
   affine: Affine,
   [from, last]: readonly [number, number],
   extents: Shape,
   valid: readonly Valid[],
-): { axis: number; range: readonly [number, number] } | "always" | "never" | null {
-  if (affine.moving.length > 0) return null;
+): { axis: number; range: readonly [number, number] } | "all" | "none" | null {
+  if (affine.moving.length > 0) return null; // it is known at run time alone
   const [low, high] = rangeOf(affine, extents, valid);
-  if (low >= from && high <= last) return "always";
-  if (high < from || low > last) return "never";
+  if (low >= from && high <= last) return "all";
+  if (high < from || low > last) return "none";
   for (const [axis, c] of affine.coeffs.entries()) {
     if (c === 0) continue;
-    const [atFrom, atLast] = c > 0 ? [from, last] : [last, from];
+    // from <= c · i + others <= last, for the least and the most that the others can be
     const others = rangeOf({ ...affine, coeffs: affine.coeffs.with(axis, 0) }, extents, valid);
-    const [start, otherStart] = others.map((value) => Math.ceil((atFrom - value) / c)) as [number, number];
-    const [end, otherEnd] = others.map((value) => Math.floor((atLast - value) / c) + 1) as [number, number];
-    if (start !== otherStart || end !== otherEnd) continue; // it depends on the other axes, too
+    const [atStart, atEnd] = c > 0 ? [from, last] : [last, from];
+    const [start, otherStart] = others.map((value) => Math.ceil((atStart - value) / c)) as [number, number];
+    const [end, otherEnd] = others.map((value) => Math.floor((atEnd - value) / c) + 1) as [number, number];
+    if (start !== otherStart || end !== otherEnd) continue;
     const [lower, upper] = valid[axis] ?? [0, extents[axis]!];
     return { axis, range: [Math.max(start, lower), Math.min(end, upper)] };
   }
@@ -177,16 +186,19 @@ export function throughPad(
   const valid = [...access.valid];
   for (const [axis, affine] of access.index.entries()) {
     const [before] = widths[axis]!;
-    const inside = condition(affine, [before, before + shape[axis]! - 1], extents, valid);
+    const inside = axisRange(affine, [before, before + shape[axis]! - 1], extents, valid);
     if (inside === null) return null;
-    if (inside === "always") continue;
-    if (inside === "never" || inside.range[0] >= inside.range[1]) return nowhere(shape, extents.length);
+    if (inside === "all") continue;
+    if (inside === "none" || inside.range[0] >= inside.range[1]) return nowhere(shape, extents.length);
     valid[inside.axis] = inside.range;
   }
   return { index: access.index.map((affine, axis) => scaled(affine, 1, -widths[axis]![0])), valid };
 }
 
-/** An access none of whose points is valid. In a space without axes that cannot be said, so null. */
+/** Whether no point of an access is valid: all that it reads is padding. */
+export const isNowhere = ({ valid }: Access): boolean => valid.some((r) => r !== null && r[0] >= r[1]);
+
+/** An access no point of which is valid. In a space without axes that cannot be said, so null. */
 function nowhere(shape: Shape, rank: number): Access | null {
   if (rank === 0) return null;
   const valid: Valid[] = new Array<Valid>(rank).fill(null);
@@ -194,13 +206,13 @@ function nowhere(shape: Shape, rank: number): Access | null {
   return { index: shape.map(() => zero(rank)), valid };
 }
 
-/** Whether two accesses to one value are the same. */
+/** Whether two accesses to one value reach the same element at every point. */
 export function sameAccess(a: Access, b: Access): boolean {
   return (
     a.index.every(({ offset, coeffs, moving }, i) => {
       const other = b.index[i]!;
-      const still = offset === other.offset && coeffs.every((c, axis) => c === other.coeffs[axis]);
-      return still && sameMoving(moving, other.moving);
+      const isMovedAlike = offset === other.offset && sameMoving(moving, other.moving);
+      return isMovedAlike && coeffs.every((c, axis) => c === other.coeffs[axis]);
     }) &&
     a.valid.every((range, axis) => range?.[0] === b.valid[axis]?.[0] && range?.[1] === b.valid[axis]?.[1])
   );
