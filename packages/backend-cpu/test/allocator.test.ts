@@ -59,7 +59,7 @@ class Model {
     this.tickets = new Array<number>(bytes / ALIGNMENT).fill(0);
   }
 
-  /** Whether so many neighbouring lines are free of all work after `done`. */
+  /** Whether so many neighboring lines are free of all work after `done`. */
   hasRoom(count: number, done: number): boolean {
     let run = 0;
     return this.tickets.some((ticket) => (run = isFree(ticket, done) ? run + 1 : 0) >= count);

@@ -1,7 +1,9 @@
 /** Loop kernels: any valid kernel gives what the reference gives. */
+import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { CpuBackend } from "../src/device/backend.ts";
+import { matmulCase } from "./support/calls.ts";
 import { kernelCase } from "./support/kernels.ts";
 import { assertSameAsReference } from "./support/run.ts";
 
@@ -15,5 +17,18 @@ test("random kernels with short axes", async () => {
     ),
     { numRuns: Number(process.env["TIEDLORA_FUZZ_RUNS"] ?? 150) },
   );
+  backend.close();
+});
+
+test("an operand that lacks a stride is refused, not read from a wrong address", () => {
+  const backend = new CpuBackend({ threads: 1 });
+  const { call, buffers } = matmulCase({ batch: [2], m: 8, n: 8, k: [8] });
+  const specs = buffers.map(({ length }) => ({ kind: "input", bytes: 4 * length }) as const);
+  const [a, b] = call.inputs;
+  const broken = { ...b!, view: { ...b!.view, strides: [] } };
+  const compile = (inputs: typeof call.inputs): unknown =>
+    backend.compile({ buffers: specs, scalars: 0, steps: [{ ...call, inputs }] });
+  compile([a!, b!]);
+  assert.throws(() => compile([a!, broken]), /a bug in the CPU backend: there is no stride 0, only 0/);
   backend.close();
 });

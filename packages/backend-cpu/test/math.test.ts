@@ -24,7 +24,7 @@ async function apply(op: UnaryOp, values: Float32Array): Promise<Float32Array> {
   return new Float32Array((await runOn(backend, [kernel], contents))[1]!);
 }
 
-/** The distance between neighbouring f32 at x. */
+/** The distance between neighboring f32 at x. */
 function ulp(x: number): number {
   const exponent = Math.floor(Math.log2(Math.max(Math.abs(x), 2 ** -126)));
   return 2 ** (exponent - 23);

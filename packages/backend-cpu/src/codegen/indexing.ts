@@ -3,14 +3,22 @@
  * indices in order and adds what falls into its part.
  */
 import { BYTES, computeType, type LibraryCall, type Operand } from "@tiedlora/kernels";
+import { at } from "../assert.ts";
 import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
 import { i32 } from "./instructions.ts";
-import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/access.ts";
-import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
-import { chunkRange, operandAddress, STEP_PARAMS } from "./loops/kernel.ts";
+import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/load-store.ts";
 import type { LaneType } from "./loops/values.ts";
 import { constant, fold } from "./loops/values.ts";
 import { VectorMath } from "./math.ts";
+import {
+  Arguments,
+  chunkRange,
+  type CodegenOptions,
+  operandAddress,
+  type Place,
+  STEP_PARAMS,
+  type StepFunction,
+} from "./step.ts";
 
 export type GatherCall = Extract<LibraryCall, { name: "gather" }>;
 export type ScatterAddCall = Extract<LibraryCall, { name: "scatterAdd" }>;
@@ -25,37 +33,31 @@ function laneType(operand: Operand): LaneType {
   return type;
 }
 
-/** An operand of two axes at run time: its first row and how to step. */
+/** An operand of rows, or a list of numbers, at run time: its first row and how to step. */
 class Rows {
   readonly operand: Operand;
   readonly type: LaneType;
   readonly bytes: number;
   readonly rowBytes: number;
   readonly columnStride: number;
-  private readonly f: Fn;
-  private readonly start: Local;
+  readonly #f: Fn;
+  readonly #start: Local;
 
-  constructor(
-    f: Fn,
-    operand: Operand,
-    slot: number,
-    place: { readonly frame: Local; readonly args: Local },
-    options: CodegenOptions,
-  ) {
+  constructor(f: Fn, operand: Operand, argument: number, place: Place, options: CodegenOptions) {
     const { strides } = operand.view;
-    this.f = f;
+    this.#f = f;
     this.operand = operand;
     this.type = laneType(operand);
     this.bytes = BYTES[operand.dtype];
-    this.rowBytes = (strides[0] ?? 0) * this.bytes;
-    this.columnStride = strides[1] ?? 0;
-    this.start = f.local("i32", operandAddress(operand, slot, place, options));
+    this.rowBytes = at(strides, 0, "stride") * this.bytes;
+    this.columnStride = strides.length === 1 ? 0 : at(strides, 1, "stride");
+    this.#start = f.local("i32", operandAddress(operand, argument, place, options));
   }
 
   /** The address of [row, column]. */
   at(row: Expr, column: Int): Local {
-    const rowStart = i32.add(this.start, i32.mul(row, this.rowBytes));
-    return this.f.local("i32", i32.add(rowStart, i32.mul(column, this.columnStride * this.bytes)));
+    const rowStart = i32.add(this.#start, i32.mul(row, this.rowBytes));
+    return this.#f.local("i32", i32.add(rowStart, i32.mul(column, this.columnStride * this.bytes)));
   }
 }
 
@@ -93,11 +95,6 @@ function get(math: VectorMath, rows: Rows, p: Local, lanes: 1 | 4): Expr {
   return loadLanes(math, rows.operand.dtype, p, rows.columnStride, 0);
 }
 
-function slots(operands: readonly Operand[]): { readonly buffers: number[]; readonly slot: number[] } {
-  const buffers = [...new Set(operands.map((o) => o.buffer))];
-  return { buffers, slot: operands.map((o) => buffers.indexOf(o.buffer)) };
-}
-
 export function compileGather(
   module: Module,
   name: string,
@@ -107,15 +104,16 @@ export function compileGather(
   const { rows, cols, count } = call.params;
   const [table, index] = call.inputs as [Operand, Operand];
   const output = call.outputs[0] as Operand;
-  const { buffers, slot } = slots([table, index, output]);
+  const numbers = new Arguments([table, index, output]);
   const cost = count * cols * ELEMENT_NS;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : Math.min(count, 4 * options.threads);
   const perChunk = Math.ceil(count / wanted);
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
     const math = new VectorMath(f, options.fma);
-    const from = new Rows(f, table, slot[0] ?? 0, { frame, args }, options);
-    const to = new Rows(f, output, slot[2] ?? 0, { frame, args }, options);
-    const indices = new Rows(f, index, slot[1] ?? 0, { frame, args }, options);
+    const rowsOf = (o: Operand): Rows => new Rows(f, o, numbers.of(o.buffer), { frame, args }, options);
+    const from = rowsOf(table);
+    const to = rowsOf(output);
+    const indices = rowsOf(index);
     const missing = constant(math, from.type === "f32" ? NaN : 0, from.type);
     const i = f.local("i32");
     const [start, end] = chunkRange(f, chunk, perChunk, count);
@@ -138,7 +136,7 @@ export function compileGather(
       );
     });
   });
-  return { chunks: Math.ceil(count / perChunk), cost, scratchBytes: 0, buffers };
+  return { chunks: Math.ceil(count / perChunk), cost, scratchBytes: 0, buffers: numbers.buffers };
 }
 
 export function compileScatterAdd(
@@ -150,7 +148,7 @@ export function compileScatterAdd(
   const { rows, cols, count } = call.params;
   const [index, values] = call.inputs as [Operand, Operand];
   const output = call.outputs[0] as Operand;
-  const { buffers, slot } = slots([index, values, output]);
+  const numbers = new Arguments([index, values, output]);
   const cost = (count + rows) * cols * ELEMENT_NS + count;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : 2 * options.threads;
   // parts of the columns are even work; parts of the rows only where there are too few columns
@@ -159,9 +157,10 @@ export function compileScatterAdd(
   const rowChunks = Math.ceil(rows / rowsPer);
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
     const math = new VectorMath(f, options.fma);
-    const indices = new Rows(f, index, slot[0] ?? 0, { frame, args }, options);
-    const from = new Rows(f, values, slot[1] ?? 0, { frame, args }, options);
-    const to = new Rows(f, output, slot[2] ?? 0, { frame, args }, options);
+    const rowsOf = (o: Operand): Rows => new Rows(f, o, numbers.of(o.buffer), { frame, args }, options);
+    const indices = rowsOf(index);
+    const from = rowsOf(values);
+    const to = rowsOf(output);
     const [r0, r1] = chunkRange(f, i32.rem_u(chunk, rowChunks), rowsPer, rows);
     const [c0, c1] = chunkRange(f, i32.div_u(chunk, rowChunks), colsPer, cols);
     const i = f.local("i32");
@@ -187,5 +186,5 @@ export function compileScatterAdd(
       });
     });
   });
-  return { chunks: rowChunks * Math.ceil(cols / colsPer), cost, scratchBytes: 0, buffers };
+  return { chunks: rowChunks * Math.ceil(cols / colsPer), cost, scratchBytes: 0, buffers: numbers.buffers };
 }

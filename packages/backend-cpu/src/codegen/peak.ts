@@ -1,29 +1,29 @@
 /** The arithmetic that an engine on this machine can do at most, to compare kernels with: multiply-adds in registers. */
 import { Module } from "./assembler.ts";
 import { f32x4, v128 } from "./instructions.ts";
-import { STEP_PARAMS } from "./loops/kernel.ts";
 import { VectorMath } from "./math.ts";
 import type { CompiledProgram } from "./program.ts";
 import { exportName } from "./program.ts";
+import { STEP_PARAMS } from "./step.ts";
 
 const ITERATIONS = 400_000;
 const CHUNKS_PER_THREAD = 4;
 
-export interface CeilingProgram {
+export interface PeakProgram {
   readonly compiled: CompiledProgram;
   /** Floating-point operations of one run. */
   readonly flop: number;
 }
 
 /**
- * Independent multiply-adds: enough to hide their latency, few enough for the registers. Neighbouring ones are stored
+ * Independent multiply-adds: enough to hide their latency, few enough for the registers. Neighboring ones are stored
  * next to one another, which is where V8 looks for what to combine into 256 bits (`wide`).
  */
 export function peakProgram(
   threads: number,
   shared: boolean,
   { fma, wide }: { readonly fma: boolean; readonly wide: boolean },
-): CeilingProgram {
+): PeakProgram {
   const sums = wide ? 24 : 12;
   const module = new Module();
   module.fn(exportName(0), STEP_PARAMS, [], (f, _frame, _args, _chunk, scratch) => {

@@ -1,25 +1,15 @@
 /** A program as one WebAssembly module and a list of calls into it. */
 import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
-import type { Callable } from "./assembler.ts";
 import { Module } from "./assembler.ts";
 import { compileAttention, compileAttentionGrad } from "./attention/attention.ts";
-import type { GemmDType, Tile } from "./matmul/gemm.ts";
-import {
-  BLOCK_NAME,
-  BLOCK_PARAMS,
-  GEMM_DTYPES,
-  IN_PLACE_NAME,
-  IN_PLACE_PARAMS,
-  PACK_PARAMS,
-  packName,
-} from "./matmul/gemm.ts";
 import { compileGather, compileScatterAdd } from "./indexing.ts";
-import type { CodegenOptions, StepFunction } from "./loops/kernel.ts";
 import { compileLoop, planLoop } from "./loops/kernel.ts";
 import { splitReduction } from "./loops/split.ts";
-import type { GemmImports } from "./matmul/matmul.ts";
+import type { Tile } from "./matmul/gemm.ts";
+import { type GemmImports, importGemm } from "./matmul/imports.ts";
 import { compileMatmul } from "./matmul/matmul.ts";
+import type { CodegenOptions, StepFunction } from "./step.ts";
 
 export interface ProgramOptions {
   readonly threads: number;
@@ -27,7 +17,7 @@ export interface ProgramOptions {
   readonly tile: Tile;
 }
 
-/** One call: export number `fn`, for each of `chunks` chunks; `args` are offsets in the frame, by slot. */
+/** One call: export number `fn`, for each of `chunks` chunks; `args` are offsets in the frame, of each argument. */
 export interface Call {
   readonly fn: number;
   readonly chunks: number;
@@ -52,9 +42,6 @@ export interface CompiledProgram {
 
 /** Attention of fewer queries is done without its kernel. */
 const MIN_QUERIES = 4;
-
-/** The name by which programs import the GEMM core. */
-export const GEMM_MODULE = "gemm";
 
 /** The export name of a program's function number `i`. */
 export const exportName = (i: number): string => `k${i}`;
@@ -171,24 +158,6 @@ class ProgramBuilder {
         return compileScatterAdd(module, name, step, options);
     }
   }
-}
-
-function importGemm(module: Module): GemmImports {
-  const packs = new Map<string, Callable>();
-  for (const side of ["A", "B"] as const) {
-    for (const dtype of GEMM_DTYPES) {
-      const name = packName(side, dtype);
-      packs.set(name, module.import(GEMM_MODULE, name, PACK_PARAMS, []));
-    }
-  }
-  const block = module.import(GEMM_MODULE, BLOCK_NAME, BLOCK_PARAMS, []);
-  const blockInPlace = module.import(GEMM_MODULE, IN_PLACE_NAME, IN_PLACE_PARAMS, []);
-  const pack = (side: "A" | "B", dtype: GemmDType): Callable => {
-    const found = packs.get(packName(side, dtype));
-    if (found === undefined) throw new Error(`the GEMM core packs f32, f16 and bf16, not ${dtype}`);
-    return found;
-  };
-  return { pack, block, blockInPlace };
 }
 
 /** A string equal for steps that differ only in which buffers they use, and those buffers in order of appearance. */

@@ -1,12 +1,14 @@
 /**
- * Allocation within one linear memory: best fit among free blocks by size class, neighbours coalesced. It only computes
+ * Allocation within one linear memory: best fit among free blocks by size class, neighbors coalesced. It only computes
  * addresses.
  *
  * Work is submitted in order and runs in order, so memory freed while earlier work still uses it may be handed at once to
  * work submitted later. Only memory that the host itself writes right away must be past that. So a free block is made of
  * stretches, each with the ticket of the last work that may touch it: what was in use until just now does not keep the
- * host from its neighbours.
+ * host from its neighbors.
  */
+
+import { at } from "../assert.ts";
 
 /** Blocks start on cache lines, so that threads do not share one by accident. */
 const ALIGNMENT = 64;
@@ -17,16 +19,16 @@ interface Stretch {
   readonly ticket: number;
 }
 
-interface Block {
+interface FreeBlock {
   readonly start: number;
   readonly size: number;
-  /** What it is made of, in order; neighbours of one ticket are one. */
+  /** What it is made of, in order; neighbors of one ticket are one. */
   readonly stretches: readonly Stretch[];
 }
 
 /** Room found in a free block, `at` bytes from its start. */
-interface Place {
-  readonly block: Block;
+interface Room {
+  readonly block: FreeBlock;
   readonly at: number;
 }
 
@@ -36,9 +38,9 @@ export class Allocator {
   #end: number;
   readonly #limit: number;
   readonly #grow: (end: number) => boolean;
-  readonly #byStart = new Map<number, Block>();
-  readonly #byEnd = new Map<number, Block>();
-  readonly #classes: Set<Block>[] = Array.from({ length: CLASSES }, () => new Set<Block>());
+  readonly #byStart = new Map<number, FreeBlock>();
+  readonly #byEnd = new Map<number, FreeBlock>();
+  readonly #classes: Set<FreeBlock>[] = Array.from({ length: CLASSES }, () => new Set<FreeBlock>());
   readonly #sizes = new Map<number, number>();
 
   /** Hands out [start, limit); `grow` makes memory up to `end` accessible and says whether that was possible. */
@@ -70,7 +72,7 @@ export class Allocator {
     const size = this.#sizes.get(start);
     if (size === undefined) throw new Error(`address ${start} is not allocated`);
     this.#sizes.delete(start);
-    let block: Block = { start, size, stretches: [{ size, ticket }] };
+    let block: FreeBlock = { start, size, stretches: [{ size, ticket }] };
     const before = this.#byEnd.get(start);
     if (before !== undefined) block = this.#join(before, block, done);
     const after = this.#byStart.get(block.start + block.size);
@@ -92,10 +94,10 @@ export class Allocator {
     return sum;
   }
 
-  #find(size: number, done: number): Place | null {
+  #find(size: number, done: number): Room | null {
     for (let c = classOf(size); c < CLASSES; c++) {
-      let best: Place | null = null;
-      for (const block of this.#classes[c] ?? []) {
+      let best: Room | null = null;
+      for (const block of at(this.#classes, c, "size class")) {
         if (block.size < size) continue;
         // lowest address among equals keeps the high end free
         const better: boolean =
@@ -111,7 +113,7 @@ export class Allocator {
   }
 
   /** Room at the end of the memory: the end of the last free block, if any, and new memory. */
-  #extend(size: number, done: number): Place | null {
+  #extend(size: number, done: number): Room | null {
     const last = this.#byEnd.get(this.#end) ?? { start: this.#end, size: 0, stretches: [] };
     const at = last.size - settledEnd(last, done);
     const end = last.start + at + size;
@@ -125,27 +127,27 @@ export class Allocator {
     return { block, at };
   }
 
-  #join(a: Block, b: Block, done: number): Block {
+  #join(a: FreeBlock, b: FreeBlock, done: number): FreeBlock {
     if (this.#byStart.get(a.start) === a) this.#remove(a);
     if (this.#byStart.get(b.start) === b) this.#remove(b);
     const stretches = merged([...a.stretches, ...b.stretches], done);
     return { start: a.start, size: a.size + b.size, stretches };
   }
 
-  #insert(block: Block): void {
+  #insert(block: FreeBlock): void {
     this.#byStart.set(block.start, block);
     this.#byEnd.set(block.start + block.size, block);
-    this.#classes[classOf(block.size)]?.add(block);
+    at(this.#classes, classOf(block.size), "size class").add(block);
   }
 
-  #remove(block: Block): void {
+  #remove(block: FreeBlock): void {
     this.#byStart.delete(block.start);
     this.#byEnd.delete(block.start + block.size);
-    this.#classes[classOf(block.size)]?.delete(block);
+    at(this.#classes, classOf(block.size), "size class").delete(block);
   }
 }
 
-/** Neighbours of one ticket as one; work up to `done` is finished, so that its tickets need not be told apart. */
+/** Neighbors of one ticket as one; work up to `done` is finished, so that its tickets need not be told apart. */
 function merged(stretches: readonly Stretch[], done = 0): Stretch[] {
   const out: Stretch[] = [];
   for (const { size, ticket: own } of stretches) {
@@ -158,7 +160,7 @@ function merged(stretches: readonly Stretch[], done = 0): Stretch[] {
 }
 
 /** Bytes `from` to `to` of a block. */
-function cut({ start, stretches }: Block, from: number, to: number): Block {
+function cut({ start, stretches }: FreeBlock, from: number, to: number): FreeBlock {
   const kept: Stretch[] = [];
   let at = 0;
   for (const { size, ticket } of stretches) {
@@ -170,7 +172,7 @@ function cut({ start, stretches }: Block, from: number, to: number): Block {
 }
 
 /** Where in a block `size` bytes lie that no work after `done` uses; null if nowhere. */
-function roomIn({ stretches }: Block, size: number, done: number): number | null {
+function roomIn({ stretches }: FreeBlock, size: number, done: number): number | null {
   let [at, run] = [0, 0];
   for (const stretch of stretches) {
     run = stretch.ticket <= done ? run + stretch.size : 0;
@@ -181,7 +183,7 @@ function roomIn({ stretches }: Block, size: number, done: number): number | null
 }
 
 /** How many bytes at the end of a block no work after `done` uses. */
-function settledEnd({ stretches }: Block, done: number): number {
+function settledEnd({ stretches }: FreeBlock, done: number): number {
   let bytes = 0;
   for (const { size, ticket } of stretches) bytes = ticket <= done ? bytes + size : 0;
   return bytes;

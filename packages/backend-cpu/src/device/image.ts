@@ -3,7 +3,8 @@ import type { BufferSpec, Program } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import type { Heap } from "./heap.ts";
 import type { CompiledProgram } from "../codegen/program.ts";
-import { exportName, GEMM_MODULE } from "../codegen/program.ts";
+import { GEMM_MODULE } from "../codegen/matmul/imports.ts";
+import { exportName } from "../codegen/program.ts";
 import type { Recorder } from "./profile.ts";
 import { DESCRIPTOR } from "./worker-source.ts";
 

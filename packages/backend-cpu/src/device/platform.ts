@@ -181,7 +181,7 @@ function v8Version(): number {
 }
 
 /**
- * Whether to generate code for 256-bit revectorisation. `wanted` true turns V8's flag on, for the whole process and
+ * Whether to generate code for 256-bit revectorization. `wanted` true turns V8's flag on, for the whole process and
  * modules compiled from now on; undefined goes by whether the process was started with it.
  */
 export function revectorizes(wanted: boolean | undefined): boolean {

@@ -54,7 +54,7 @@ const matmul: Runner<"matmul"> = ({ params, inputs, outputs }, buffers, scalars)
   for (let row = 0; row < product(batch) * m; row++) run(row, c.subarray(row * n, (row + 1) * n));
 };
 
-/** Probabilities of one query against all keys, and the log of their normaliser; masked keys get 0. */
+/** Probabilities of one query against all keys, and the log of their normalizer; masked keys get 0. */
 function attend(
   params: LibraryParams["attention"],
   query: Float64Array,

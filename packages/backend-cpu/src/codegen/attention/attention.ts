@@ -3,16 +3,15 @@
  * keys stay in cache, and the matrix of all scores is never in memory. Products are the GEMM core's. Every chunk computes
  * whole results, so the number of threads does not change a bit.
  */
-import { BYTES, type LibraryCall, type Operand } from "@tiedlora/kernels";
+import type { LibraryCall, Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "../assembler.ts";
-import { ceilTo, type Geometry, geometryOf } from "./geometry.ts";
+import { BATCH, byteStride, ceilTo, type Geometry, geometryOf, HEAD, ROW, rowAndColumn } from "./geometry.ts";
 import { emitCopyRows, emitGradRows, emitSoftmaxRows } from "./rows.ts";
 import type { GemmDType, Tile } from "../matmul/gemm.ts";
 import { fitsInPlace, packRest, tileColumns } from "../matmul/gemm.ts";
 import { i32, memory } from "../instructions.ts";
-import type { CodegenOptions, StepFunction } from "../loops/kernel.ts";
-import { operandAddress, STEP_PARAMS } from "../loops/kernel.ts";
-import type { GemmImports } from "../matmul/matmul.ts";
+import type { GemmImports } from "../matmul/imports.ts";
+import { Arguments, type CodegenOptions, operandAddress, STEP_PARAMS, type StepFunction } from "../step.ts";
 
 export type AttentionCall = Extract<LibraryCall, { name: "attention" }>;
 export type AttentionGradCall = Extract<LibraryCall, { name: "attentionGrad" }>;
@@ -28,50 +27,40 @@ const SCORE_NS = 1;
 const PARALLEL_NS = 20_000;
 
 /** Hands out parts of a thread's scratch memory. */
-class Layout {
+class ScratchSpace {
   bytes = 0;
   take(bytes: number): number {
-    const at = this.bytes;
+    const start = this.bytes;
     this.bytes += ceilTo(bytes, 64);
-    return at;
+    return start;
   }
-}
-
-function numbered(operands: readonly Operand[]): { buffers: number[]; slot: (o: Operand) => number } {
-  const buffers = [...new Set(operands.map((o) => o.buffer))];
-  return { buffers, slot: (o) => buffers.indexOf(o.buffer) };
-}
-
-/** Bytes per step along each axis of an operand. */
-function byteStrides(operand: Operand): number[] {
-  return operand.view.strides.map((stride) => stride * BYTES[operand.dtype]);
 }
 
 /** What both directions do: addresses of heads, packing, products of packed panels. */
 class Emitter {
   readonly f: Fn;
   readonly g: Geometry;
-  private readonly gemm: GemmImports;
-  private readonly scratch: Local;
-  private readonly spare: number;
-  private readonly start: (operand: Operand) => Expr;
+  readonly #gemm: GemmImports;
+  readonly #scratch: Local;
+  readonly #spare: number;
+  readonly #start: (operand: Operand) => Expr;
 
   constructor(
     f: Fn,
     g: Geometry,
     options: AttentionOptions,
-    place: { frame: Local; args: Local; scratch: Local; spare: number; slot: (o: Operand) => number },
+    place: { frame: Local; args: Local; scratch: Local; spare: number; numbers: Arguments },
   ) {
     this.f = f;
     this.g = g;
-    this.gemm = options.gemm;
-    this.scratch = place.scratch;
-    this.spare = place.spare;
-    this.start = (operand) => operandAddress(operand, place.slot(operand), place, options);
+    this.#gemm = options.gemm;
+    this.#scratch = place.scratch;
+    this.#spare = place.spare;
+    this.#start = (operand) => operandAddress(operand, place.numbers.of(operand.buffer), place, options);
   }
 
   at(offset: number): Local {
-    return this.f.bind(i32.add(this.scratch, offset));
+    return this.f.bind(i32.add(this.#scratch, offset));
   }
 
   least(a: Expr, b: number): Local {
@@ -82,10 +71,10 @@ class Emitter {
 
   /** The address of [b, h, 0, …]. */
   head(operand: Operand, b: Int, h: Int): Local {
-    const [batchStride = 0, headStride = 0] = byteStrides(operand);
+    const [batchStride, headStride] = [byteStride(operand, BATCH), byteStride(operand, HEAD)];
     return this.f.local(
       "i32",
-      i32.add(i32.add(this.start(operand), i32.mul(b, batchStride)), i32.mul(h, headStride)),
+      i32.add(i32.add(this.#start(operand), i32.mul(b, batchStride)), i32.mul(h, headStride)),
     );
   }
 
@@ -95,24 +84,24 @@ class Emitter {
     dtype: GemmDType,
     to: Int,
     from: Int,
-    strides: readonly number[],
+    [rowStride, depthStride]: readonly [number, number],
     rows: Int,
     depth: Int,
   ): void {
-    const [rowStride = 0, depthStride = 0] = strides;
-    this.f.call(this.gemm.pack(side, dtype), to, from, rowStride, depthStride, rows, depth);
+    this.f.call(this.#gemm.pack(side, dtype), to, from, rowStride, depthStride, rows, depth);
   }
 
   /** c (+)= a · b for panels packed as deep as `depth`; c has room for whole tiles. */
   multiply(a: Int, b: Int, c: Int, stride: number, rows: Int, columns: Int, depth: Int, add: Int): void {
-    this.f.call(this.gemm.block, a, b, c, stride, rows, columns, depth, add, this.at(this.spare));
+    this.f.call(this.#gemm.block, a, b, c, stride, rows, columns, depth, add, this.at(this.#spare));
   }
 
   /** c = a · b for `rows` rows of an operand, as wide as a head, from `from` on; `spare` is room to pack them. */
   multiplyRows(a: Operand, from: Local, rows: Local, b: Int, c: Local, columns: Int, spare: Local): void {
-    const { f, gemm } = this;
+    const { f } = this;
+    const gemm = this.#gemm;
     const { params, tile, scoreStride } = this.g;
-    const [, , rowStride = 0, stride = 0] = byteStrides(a);
+    const [rowStride, stride] = rowAndColumn(a);
     const pack = gemm.pack("A", a.dtype as GemmDType);
     if (!fitsInPlace(a, params.d, tile)) {
       f.call(pack, spare, from, rowStride, stride, rows, params.d);
@@ -120,7 +109,7 @@ class Emitter {
       return;
     }
     packRest(f, pack, tile, { to: spare, from, rowStride, rows, k: params.d });
-    const block = [b, c, scoreStride, rows, columns, params.d, 0, this.at(this.spare)];
+    const block = [b, c, scoreStride, rows, columns, params.d, 0, this.at(this.#spare)];
     f.call(gemm.blockInPlace, from, rowStride, spare, ...block);
   }
 
@@ -135,8 +124,8 @@ class Emitter {
     for (let j = 0; j < g.widthColumns; j += columns) {
       const strip = i32.add(b, 4 * j * packedDepth);
       const to = f.bind(i32.add(c, 4 * j));
-      const block = [strip, to, g.widthStride, rows, columns, whole, 0, this.at(this.spare)];
-      f.call(this.gemm.blockInPlace, panel, g.scoreStride, panel, ...block);
+      const block = [strip, to, g.widthStride, rows, columns, whole, 0, this.at(this.#spare)];
+      f.call(this.#gemm.blockInPlace, panel, g.scoreStride, panel, ...block);
     }
   }
 
@@ -162,6 +151,8 @@ class Emitter {
   }
 }
 
+const flipped = ([row, column]: readonly [number, number]): [number, number] => [column, row];
+
 /** Adds the step's function to the module under `name`. */
 export function compileAttention(
   module: Module,
@@ -175,16 +166,16 @@ export function compileAttention(
   const [Q, K, V] = call.inputs as [Operand, Operand, Operand];
   const bias = params.bias ? (call.inputs[3] as Operand) : null;
   const [O, L] = call.outputs as [Operand, Operand];
-  const { buffers, slot } = numbered([...call.inputs, ...call.outputs]);
-  const layout = new Layout();
-  const at = {
-    keys: layout.take(4 * g.widthDepth * g.keyColumns),
-    values: layout.take(4 * g.keyDepth * g.widthColumns),
-    queries: layout.take(4 * g.widthDepth * g.queries),
-    scores: layout.take(g.scoreStride * g.queries),
-    results: layout.take(g.widthStride * g.queries),
-    factors: layout.take(4 * g.queries),
-    spare: layout.take(4 * g.tile.rows * tileColumns(g.tile)),
+  const numbers = new Arguments([...call.inputs, ...call.outputs]);
+  const space = new ScratchSpace();
+  const panels = {
+    keys: space.take(4 * g.widthDepth * g.keyColumns),
+    values: space.take(4 * g.keyDepth * g.widthColumns),
+    queries: space.take(4 * g.widthDepth * g.queries),
+    scores: space.take(g.scoreStride * g.queries),
+    results: space.take(g.widthStride * g.queries),
+    factors: space.take(4 * g.queries),
+    spare: space.take(4 * g.tile.rows * tileColumns(g.tile)),
   };
   const units = batch * heads;
   const blocks = Math.ceil(q / g.queries);
@@ -195,37 +186,42 @@ export function compileAttention(
   const copy = emitCopyRows(module, g, options.fma, O, true);
 
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
-    const e = new Emitter(f, g, options, { frame, args, scratch, spare: at.spare, slot });
+    const e = new Emitter(f, g, options, { frame, args, scratch, spare: panels.spare, numbers });
     const unit = f.local("i32");
     const [from, to] = parallel ? [i32.div_u(chunk, parts), 1] : [i32.const(0), units];
     const start = f.local("i32", from);
     f.for(unit, start, i32.add(start, to), 1, () => {
       const [b, h] = [f.bind(i32.div_u(unit, heads)), f.bind(i32.rem_u(unit, heads))];
       const keyHead = f.bind(i32.div_u(h, heads / kvHeads));
-      const [, , kRow = 0, kColumn = 0] = byteStrides(K);
-      const [, , vRow = 0, vColumn = 0] = byteStrides(V);
-      e.pack("B", K.dtype as GemmDType, e.at(at.keys), e.head(K, b, keyHead), [kRow, kColumn], kv, d);
-      e.pack("B", V.dtype as GemmDType, e.at(at.values), e.head(V, b, keyHead), [vColumn, vRow], d, kv);
+      e.pack("B", K.dtype as GemmDType, e.at(panels.keys), e.head(K, b, keyHead), rowAndColumn(K), kv, d);
+      e.pack(
+        "B",
+        V.dtype as GemmDType,
+        e.at(panels.values),
+        e.head(V, b, keyHead),
+        flipped(rowAndColumn(V)),
+        d,
+        kv,
+      );
       const origins = { Q: e.head(Q, b, h), O: e.head(O, b, h), L: e.head(L, b, h) };
       const biasOrigin = bias === null ? null : e.head(bias, b, h);
       e.blocks(parts > 1 ? i32.rem_u(chunk, parts) : 0, parts, (i0, rows, keys) => {
-        const queryAt = f.bind(i32.add(origins.Q, i32.mul(i0, byteStrides(Q)[2] ?? 0)));
+        const queryAt = f.bind(i32.add(origins.Q, i32.mul(i0, byteStride(Q, ROW))));
         const columns = e.roundUp(keys, tileColumns(g.tile));
-        const scores = e.at(at.scores);
-        e.multiplyRows(Q, queryAt, rows, e.at(at.keys), scores, columns, e.at(at.queries));
-        const lAt = i32.add(origins.L, i32.mul(i0, byteStrides(L)[2] ?? 0));
-        const biasAt =
-          bias === null ? 0 : i32.add(biasOrigin as Local, i32.mul(i0, byteStrides(bias)[2] ?? 0));
-        f.call(rowsOf, scores, rows, i0, columns, lAt, e.at(at.factors), biasAt);
-        const results = e.at(at.results);
+        const scores = e.at(panels.scores);
+        e.multiplyRows(Q, queryAt, rows, e.at(panels.keys), scores, columns, e.at(panels.queries));
+        const lAt = i32.add(origins.L, i32.mul(i0, byteStride(L, ROW)));
+        const biasAt = bias === null ? 0 : i32.add(biasOrigin as Local, i32.mul(i0, byteStride(bias, ROW)));
+        f.call(rowsOf, scores, rows, i0, columns, lAt, e.at(panels.factors), biasAt);
+        const results = e.at(panels.results);
         const wholeRows = e.roundUp(rows, g.tile.rows);
-        e.multiplyScores(scores, e.at(at.values), results, wholeRows, keys, g.keyDepth);
-        const outAt = i32.add(origins.O, i32.mul(i0, byteStrides(O)[2] ?? 0));
-        f.call(copy, results, outAt, rows, e.at(at.factors));
+        e.multiplyScores(scores, e.at(panels.values), results, wholeRows, keys, g.keyDepth);
+        const outAt = i32.add(origins.O, i32.mul(i0, byteStride(O, ROW)));
+        f.call(copy, results, outAt, rows, e.at(panels.factors));
       });
     });
   });
-  return { chunks: parallel ? units * parts : 1, cost, scratchBytes: layout.bytes, buffers };
+  return { chunks: parallel ? units * parts : 1, cost, scratchBytes: space.bytes, buffers: numbers.buffers };
 }
 
 /** Adds the step's function to the module under `name`. A chunk is one key head with all queries that attend to it. */
@@ -242,26 +238,26 @@ export function compileAttentionGrad(
   const bias = params.bias ? (call.inputs[3] as Operand) : null;
   const [O, L, dO] = call.inputs.slice(-3) as [Operand, Operand, Operand];
   const [dQ, dK, dV] = call.outputs as [Operand, Operand, Operand];
-  const { buffers, slot } = numbered([...call.inputs, ...call.outputs]);
-  const layout = new Layout();
+  const numbers = new Arguments([...call.inputs, ...call.outputs]);
+  const space = new ScratchSpace();
   const { rows: tileRows } = g.tile;
   const depth = ceilTo(g.queries, g.tile.unroll);
   const wide = 4 * g.widthDepth * g.keyColumns;
   const keyRows = ceilTo(kv, tileRows);
-  const at = {
-    keys: layout.take(wide),
-    values: layout.take(wide),
-    keysDeep: layout.take(4 * g.keyDepth * g.widthColumns),
-    queries: layout.take(4 * g.widthDepth * g.queries),
-    queriesDeep: layout.take(4 * depth * g.widthColumns),
-    gradsDeep: layout.take(4 * depth * g.widthColumns),
-    scores: layout.take(g.scoreStride * g.queries),
-    slopes: layout.take(g.scoreStride * g.queries),
-    packed: layout.take(4 * depth * keyRows),
-    results: layout.take(g.widthStride * g.queries),
-    dK: layout.take(g.widthStride * keyRows),
-    dV: layout.take(g.widthStride * keyRows),
-    spare: layout.take(4 * tileRows * tileColumns(g.tile)),
+  const panels = {
+    keys: space.take(wide),
+    values: space.take(wide),
+    keysDeep: space.take(4 * g.keyDepth * g.widthColumns),
+    queries: space.take(4 * g.widthDepth * g.queries),
+    queriesDeep: space.take(4 * depth * g.widthColumns),
+    gradsDeep: space.take(4 * depth * g.widthColumns),
+    scores: space.take(g.scoreStride * g.queries),
+    slopes: space.take(g.scoreStride * g.queries),
+    packed: space.take(4 * depth * keyRows),
+    results: space.take(g.widthStride * g.queries),
+    dK: space.take(g.widthStride * keyRows),
+    dV: space.take(g.widthStride * keyRows),
+    spare: space.take(4 * tileRows * tileColumns(g.tile)),
   };
   const units = batch * kvHeads;
   const group = heads / kvHeads;
@@ -272,55 +268,53 @@ export function compileAttentionGrad(
   const copies = { dQ: copyOf(dQ), dK: copyOf(dK), dV: copyOf(dV) };
 
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
-    const e = new Emitter(f, g, options, { frame, args, scratch, spare: at.spare, slot });
-    const strides = (o: Operand): [row: number, column: number] =>
-      byteStrides(o).slice(2) as [number, number];
-    const flipped = (o: Operand): [number, number] => [strides(o)[1], strides(o)[0]];
+    const e = new Emitter(f, g, options, { frame, args, scratch, spare: panels.spare, numbers });
     const type = (o: Operand): GemmDType => o.dtype as GemmDType;
     const [unit, member] = [f.local("i32"), f.local("i32")];
     const start = f.local("i32", parallel ? chunk : 0);
     f.for(unit, start, i32.add(start, parallel ? 1 : units), 1, () => {
       const [b, keyHead] = [f.bind(i32.div_u(unit, kvHeads)), f.bind(i32.rem_u(unit, kvHeads))];
-      e.pack("B", type(K), e.at(at.keys), e.head(K, b, keyHead), strides(K), kv, d);
-      e.pack("B", type(V), e.at(at.values), e.head(V, b, keyHead), strides(V), kv, d);
-      e.pack("B", type(K), e.at(at.keysDeep), e.head(K, b, keyHead), flipped(K), d, kv);
-      memory.fill(f, e.at(at.dK), 0, g.widthStride * keyRows);
-      memory.fill(f, e.at(at.dV), 0, g.widthStride * keyRows);
+      e.pack("B", type(K), e.at(panels.keys), e.head(K, b, keyHead), rowAndColumn(K), kv, d);
+      e.pack("B", type(V), e.at(panels.values), e.head(V, b, keyHead), rowAndColumn(V), kv, d);
+      e.pack("B", type(K), e.at(panels.keysDeep), e.head(K, b, keyHead), flipped(rowAndColumn(K)), d, kv);
+      memory.fill(f, e.at(panels.dK), 0, g.widthStride * keyRows);
+      memory.fill(f, e.at(panels.dV), 0, g.widthStride * keyRows);
       f.for(member, 0, group, 1, () => {
         const h = f.bind(i32.add(i32.mul(keyHead, group), member));
         const origin = (o: Operand): Local => e.head(o, b, h);
         const from = { Q: origin(Q), dO: origin(dO), O: origin(O), L: origin(L), dQ: origin(dQ) };
         const biasOrigin = bias === null ? null : origin(bias);
         e.blocks(0, 1, (i0, rows, keys) => {
-          const rowAt = (o: Operand, head: Local): Local => f.bind(i32.add(head, i32.mul(i0, strides(o)[0])));
+          const rowAt = (o: Operand, head: Local): Local =>
+            f.bind(i32.add(head, i32.mul(i0, byteStride(o, ROW))));
           const [queryAt, gradAt] = [rowAt(Q, from.Q), rowAt(dO, from.dO)];
           const wholeRows = e.roundUp(rows, tileRows);
           const columns = e.roundUp(keys, tileColumns(g.tile));
           const wholeKeys = e.roundUp(keys, tileRows);
-          const [scores, slopes] = [e.at(at.scores), e.at(at.slopes)];
-          const packed = e.at(at.packed);
-          e.multiplyRows(Q, queryAt, rows, e.at(at.keys), scores, columns, e.at(at.queries));
-          e.multiplyRows(dO, gradAt, rows, e.at(at.values), slopes, columns, e.at(at.queries));
-          const lAt = i32.add(from.L, i32.mul(i0, strides(L)[0]));
+          const [scores, slopes] = [e.at(panels.scores), e.at(panels.slopes)];
+          const packed = e.at(panels.packed);
+          e.multiplyRows(Q, queryAt, rows, e.at(panels.keys), scores, columns, e.at(panels.queries));
+          e.multiplyRows(dO, gradAt, rows, e.at(panels.values), slopes, columns, e.at(panels.queries));
+          const lAt = i32.add(from.L, i32.mul(i0, byteStride(L, ROW)));
           const biasAt = bias === null ? 0 : rowAt(bias, biasOrigin as Local);
           f.call(rowsOf, scores, slopes, rows, i0, columns, lAt, rowAt(O, from.O), gradAt, biasAt);
           // dV += Pᵀ dO, dK += dSᵀ Q
           const widths = [g.widthStride, wholeKeys, g.widthColumns, rows, 1] as const;
-          e.pack("B", type(dO), e.at(at.gradsDeep), gradAt, flipped(dO), d, rows);
+          e.pack("B", type(dO), e.at(panels.gradsDeep), gradAt, flipped(rowAndColumn(dO)), d, rows);
           e.pack("A", "f32", packed, scores, [4, g.scoreStride], keys, rows);
-          e.multiply(packed, e.at(at.gradsDeep), e.at(at.dV), ...widths);
-          e.pack("B", type(Q), e.at(at.queriesDeep), queryAt, flipped(Q), d, rows);
+          e.multiply(packed, e.at(panels.gradsDeep), e.at(panels.dV), ...widths);
+          e.pack("B", type(Q), e.at(panels.queriesDeep), queryAt, flipped(rowAndColumn(Q)), d, rows);
           e.pack("A", "f32", packed, slopes, [4, g.scoreStride], keys, rows);
-          e.multiply(packed, e.at(at.queriesDeep), e.at(at.dK), ...widths);
+          e.multiply(packed, e.at(panels.queriesDeep), e.at(panels.dK), ...widths);
           // dQ = dS K
-          const results = e.at(at.results);
-          e.multiplyScores(slopes, e.at(at.keysDeep), results, wholeRows, keys, g.keyDepth);
+          const results = e.at(panels.results);
+          e.multiplyScores(slopes, e.at(panels.keysDeep), results, wholeRows, keys, g.keyDepth);
           f.call(copies.dQ, results, rowAt(dQ, from.dQ), rows, 0);
         });
       });
-      f.call(copies.dK, e.at(at.dK), e.head(dK, b, keyHead), kv, 0);
-      f.call(copies.dV, e.at(at.dV), e.head(dV, b, keyHead), kv, 0);
+      f.call(copies.dK, e.at(panels.dK), e.head(dK, b, keyHead), kv, 0);
+      f.call(copies.dV, e.at(panels.dV), e.head(dV, b, keyHead), kv, 0);
     });
   });
-  return { chunks: parallel ? units : 1, cost, scratchBytes: layout.bytes, buffers };
+  return { chunks: parallel ? units : 1, cost, scratchBytes: space.bytes, buffers: numbers.buffers };
 }

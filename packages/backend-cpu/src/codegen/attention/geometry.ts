@@ -1,5 +1,6 @@
 /** How attention is blocked: sizes of blocks of queries and of the panels that products are made of. Emits no code. */
-import type { AttentionParams } from "@tiedlora/kernels";
+import { type AttentionParams, BYTES, type Operand } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
 import { type Tile, tileColumns } from "../matmul/gemm.ts";
 
 /** Queries per block, where their scores fit into SCORE_BYTES; fewer with many keys. */
@@ -43,4 +44,20 @@ export function geometryOf(params: AttentionParams, tile: Tile): Geometry {
     scoreStride: 4 * (keyColumns + 16), // not a power of two, so that rows do not share cache sets
     widthStride: 4 * widthColumns,
   };
+}
+
+/** The axes of every operand. */
+export const BATCH = 0;
+export const HEAD = 1;
+export const ROW = 2;
+export const COLUMN = 3;
+
+/** Bytes from one index of an axis to the next. */
+export function byteStride({ view, dtype }: Operand, axis: number): number {
+  return at(view.strides, axis, "stride") * BYTES[dtype];
+}
+
+/** Bytes from row to row and from column to column of an operand. */
+export function rowAndColumn(operand: Operand): [row: number, column: number] {
+  return [byteStride(operand, ROW), byteStride(operand, COLUMN)];
 }

@@ -2,18 +2,14 @@
 import { BYTES, type Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Expr, type Fn, i32s, type Int, type Local, type Module } from "../assembler.ts";
-import type { Geometry } from "./geometry.ts";
+import { byteStride, COLUMN, type Geometry, ROW } from "./geometry.ts";
 import { f32x4, i32, i32x4, memory, v128 } from "../instructions.ts";
-import { loadLanes, loadSplat, storeLanes, storeOne } from "../loops/access.ts";
+import { loadLanes, loadSplat, storeLanes, storeOne } from "../loops/load-store.ts";
 import { horizontal } from "../loops/values.ts";
 import { VectorMath } from "../math.ts";
 
-/** The last two of the four axes of an operand: [batch, head, row, column]. */
-const [ROW, COLUMN] = [2, 3];
-
-const strideOf = ({ view }: Operand, axis: number): number => at(view.strides, axis, "stride");
-
-const rowBytes = (operand: Operand): number => strideOf(operand, ROW) * BYTES[operand.dtype];
+/** Elements from one column to the next. */
+const columnStride = ({ view }: Operand): number => at(view.strides, COLUMN, "stride");
 
 /** One row of scores: its address, how many keys the query sees, and the end of whole vectors of them. */
 class Row {
@@ -52,7 +48,7 @@ class Row {
     if (this.prescaled(bias)) {
       const p = f.local("i32", row);
       const b = f.local("i32", biasRow);
-      const stride = bias === null ? 0 : strideOf(bias, COLUMN);
+      const stride = bias === null ? 0 : columnStride(bias);
       f.while(
         () => i32.lt_u(p, end),
         () => {
@@ -153,9 +149,9 @@ export function emitSoftmaxRows(
         v128.store32_lane(f, factor, f32x4.div(math.k(1), sum), 0);
         f.add(row, g.scoreStride);
         f.add(i, 1);
-        f.add(l, rowBytes(L));
+        f.add(l, byteStride(L, ROW));
         f.add(factor, 4);
-        if (bias !== null) f.add(biasRow, rowBytes(bias));
+        if (bias !== null) f.add(biasRow, byteStride(bias, ROW));
         f.add(left, -1);
       },
     );
@@ -200,10 +196,10 @@ export function emitGradRows(
         f.add(row, g.scoreStride);
         f.add(slope, g.scoreStride);
         f.add(i, 1);
-        f.add(l, rowBytes(L));
-        f.add(o, rowBytes(O));
-        f.add(dout, rowBytes(dO));
-        if (bias !== null) f.add(biasRow, rowBytes(bias));
+        f.add(l, byteStride(L, ROW));
+        f.add(o, byteStride(O, ROW));
+        f.add(dout, byteStride(dO, ROW));
+        if (bias !== null) f.add(biasRow, byteStride(bias, ROW));
         f.add(left, -1);
       },
     );
@@ -223,7 +219,7 @@ function dot(
   const value = (lanes: 1 | 4): Expr => {
     const [a, b] = pointers.map(({ p, operand }) =>
       lanes === 4
-        ? loadLanes(math, operand.dtype, p, strideOf(operand, COLUMN), 0)
+        ? loadLanes(math, operand.dtype, p, columnStride(operand), 0)
         : loadSplat(math, operand.dtype, p, 0),
     ) as [Expr, Expr];
     return f32x4.mul(a, b);
@@ -234,8 +230,7 @@ function dot(
       () => n,
       () => {
         add();
-        for (const { p, operand } of pointers)
-          f.add(p, lanes * strideOf(operand, COLUMN) * BYTES[operand.dtype]);
+        for (const { p, operand } of pointers) f.add(p, lanes * byteStride(operand, COLUMN));
         f.add(n, -1);
       },
     );
@@ -252,7 +247,7 @@ function dot(
 export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Operand, scaled: boolean): Fn {
   const { d } = g.params;
   const bytes = BYTES[to.dtype];
-  const stride = strideOf(to, COLUMN);
+  const stride = columnStride(to);
   return module.fn(null, i32s(4), [], (f, from, target, rows, factors) => {
     const math = new VectorMath(f, fma);
     const [left, p, t] = [f.local("i32", rows), f.local("i32"), f.local("i32")];
@@ -281,7 +276,7 @@ export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Oper
         run(f.bind(i32.add(from, 16 * Math.floor(d / 4))), 4);
         run(f.bind(i32.add(from, 4 * d)), 1);
         f.add(from, g.widthStride);
-        f.add(target, rowBytes(to));
+        f.add(target, byteStride(to, ROW));
         if (scaled) f.add(factors, 4);
         f.add(left, -1);
       },

@@ -12,7 +12,7 @@ export interface Dependences {
 }
 
 /** Loop depth and lane dependence of every instruction. */
-export function dependences(nest: Nest, plan: Schedule): Dependences {
+export function dependencesOf(nest: Nest, plan: Schedule): Dependences {
   const depthOf = (axis: number): number => {
     if (axis === plan.vector) return plan.mode === "row" ? 3 : 2;
     if (!at(plan.axes, axis, "axis").inner) return 1;

@@ -20,9 +20,9 @@ export interface Axis {
 
 type Interval = readonly [from: number, to: number];
 
-/** An operand over the axes of the nest. `slot` numbers the kernel's buffers. */
+/** An operand over the axes of the nest. `argument` numbers the kernel's buffers. */
 export interface Access {
-  readonly slot: number;
+  readonly argument: number;
   readonly dtype: DType;
   readonly offset: number;
   readonly moving?: readonly Moving[] | undefined;
@@ -31,9 +31,9 @@ export interface Access {
   readonly valid: readonly (Interval | null)[];
 }
 
-/** The slot of a matmul's finished tile, in an epilogue. */
+/** In place of an argument: a matmul's finished tile, in an epilogue. */
 export const PRODUCT = -1;
-/** The slot of the thread's scratch memory. */
+/** In place of an argument: the thread's scratch memory. */
 export const SCRATCH = -2;
 
 export interface NestStore {
@@ -51,13 +51,13 @@ export interface Nest {
   /** By instruction: the axis that an `index` reads; -1 if that axis has length 1. */
   readonly indexAxis: readonly number[];
   readonly stores: readonly NestStore[];
-  /** The program's buffer in each slot. */
+  /** The program's buffer of each argument. */
   readonly buffers: readonly number[];
 }
 
 /** Mutable while axes are being dropped and merged. */
 interface Draft {
-  readonly slot: number;
+  readonly argument: number;
   readonly dtype: DType;
   readonly offset: number;
   readonly moving?: readonly Moving[] | undefined;
@@ -68,19 +68,20 @@ interface Draft {
 
 const total = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
 
-function draft(operand: Operand, slot: number, axes: readonly Axis[]): Draft {
+function draft(operand: Operand, argument: number, axes: readonly Axis[]): Draft {
   const { offset, moving, strides, valid } = operand.view;
+  const isRow = strides.length < axes.length; // has strides for the outer axes alone
   const clipped = axes.map((axis, d): Interval | null => {
     const range = valid?.[d];
     if (!range || (range[0] <= 0 && range[1] >= axis.length)) return null;
     return [Math.max(0, range[0]), Math.min(axis.length, range[1])];
   });
   return {
-    slot,
+    argument,
     dtype: operand.dtype,
     offset,
     moving,
-    strides: axes.map((_, d) => strides[d] ?? 0), // a row-level operand has strides for the outer axes alone
+    strides: axes.map(({ inner }, d) => (inner && isRow ? 0 : at(strides, d, "stride"))),
     valid: clipped,
     dead: clipped.some((range) => range !== null && range[0] >= range[1]),
   };
@@ -90,22 +91,22 @@ function draft(operand: Operand, slot: number, axes: readonly Axis[]): Draft {
 function withoutTrivialReduces(body: readonly Instr[]): Instr[] {
   const same = body.map((_, i) => i);
   return body.map((instr, i) => {
-    if (instr.op === "reduce") same[i] = same[instr.a] ?? instr.a;
-    const at = (x: number): number => same[x] ?? x;
-    if ("c" in instr) return { ...instr, a: at(instr.a), b: at(instr.b), c: at(instr.c) };
-    if ("b" in instr) return { ...instr, a: at(instr.a), b: at(instr.b) };
-    return "a" in instr ? { ...instr, a: at(instr.a) } : instr;
+    if (instr.op === "reduce") same[i] = at(same, instr.a, "instruction");
+    const to = (x: number): number => at(same, x, "instruction");
+    if ("c" in instr) return { ...instr, a: to(instr.a), b: to(instr.b), c: to(instr.c) };
+    if ("b" in instr) return { ...instr, a: to(instr.a), b: to(instr.b) };
+    return "a" in instr ? { ...instr, a: to(instr.a) } : instr;
   });
 }
 
-class Canonicaliser {
+class Canonicalizer {
   axes: Axis[];
   readonly drafts: Draft[] = [];
   readonly buffers: number[] = [];
   /** Canonical axis of each original axis; -1 when dropped. */
   readonly axisOf: number[];
   /** Axes that an `index` instruction reads stay apart. */
-  private readonly indexed: Set<number>;
+  readonly #indexed: Set<number>;
 
   constructor(kernel: LoopKernel) {
     this.axes = [
@@ -113,18 +114,18 @@ class Canonicaliser {
       ...kernel.inner.map((length) => ({ length, inner: true })),
     ];
     this.axisOf = this.axes.map((_, i) => i);
-    this.indexed = new Set(kernel.body.flatMap((instr) => (instr.op === "index" ? [instr.axis] : [])));
+    this.#indexed = new Set(kernel.body.flatMap((instr) => (instr.op === "index" ? [instr.axis] : [])));
   }
 
   add(operand: Operand): Draft {
-    let slot = this.buffers.indexOf(operand.buffer);
-    if (slot < 0) slot = this.buffers.push(operand.buffer) - 1;
-    const access = draft(operand, slot, this.axes);
+    let argument = this.buffers.indexOf(operand.buffer);
+    if (argument < 0) argument = this.buffers.push(operand.buffer) - 1;
+    const access = draft(operand, argument, this.axes);
     this.drafts.push(access);
     return access;
   }
 
-  private remove(axis: number): void {
+  #remove(axis: number): void {
     this.axes.splice(axis, 1);
     for (const d of this.drafts) {
       d.strides.splice(axis, 1);
@@ -136,39 +137,37 @@ class Canonicaliser {
     });
   }
 
-  private isIndexed(axis: number): boolean {
-    return this.axisOf.some((a, original) => a === axis && this.indexed.has(original));
+  #isIndexed(axis: number): boolean {
+    return this.axisOf.some((a, original) => a === axis && this.#indexed.has(original));
   }
 
   /** Whether axes `a` and `a + 1` are one axis to every operand. */
-  private mergeable(a: number): boolean {
+  #mergeable(a: number): boolean {
     const [outer, inner] = [this.axes[a], this.axes[a + 1]];
-    if (!outer || !inner || outer.inner !== inner.inner || this.isIndexed(a) || this.isIndexed(a + 1))
+    if (!outer || !inner || outer.inner !== inner.inner || this.#isIndexed(a) || this.#isIndexed(a + 1))
       return false;
     return this.drafts.every(
-      (d) => d.dead || (d.valid[a + 1] === null && d.strides[a] === (d.strides[a + 1] ?? 0) * inner.length),
+      (d) =>
+        d.dead || (d.valid[a + 1] === null && d.strides[a] === at(d.strides, a + 1, "stride") * inner.length),
     );
   }
 
   /** Removes axis `a`, whose index is folded into axis `a + 1`. */
-  private merge(a: number): void {
-    const length = this.axes[a + 1]?.length ?? 1;
+  #merge(a: number): void {
+    const { length, inner } = at(this.axes, a + 1, "axis");
     for (const d of this.drafts) {
       const range = d.valid[a];
       d.valid[a + 1] = range ? [range[0] * length, range[1] * length] : null;
     }
-    this.axes[a + 1] = {
-      length: length * (this.axes[a]?.length ?? 1),
-      inner: this.axes[a + 1]?.inner ?? false,
-    };
-    this.remove(a);
+    this.axes[a + 1] = { length: length * at(this.axes, a, "axis").length, inner };
+    this.#remove(a);
   }
 
   /** With `keepLast`, the last axis stays as it is, and the others keep their flattened order. */
   run(keepLast: boolean): void {
     const last = this.axes.length - (keepLast ? 2 : 1);
-    for (let a = last; a >= 0; a--) if (this.axes[a]?.length === 1) this.remove(a);
-    for (let a = this.axes.length - (keepLast ? 3 : 2); a >= 0; a--) if (this.mergeable(a)) this.merge(a);
+    for (let a = last; a >= 0; a--) if (this.axes[a]?.length === 1) this.#remove(a);
+    for (let a = this.axes.length - (keepLast ? 3 : 2); a >= 0; a--) if (this.#mergeable(a)) this.#merge(a);
   }
 
   /** A matmul's finished panel: `rowStride` elements from row to row of all but the last axis, flattened. */
@@ -177,10 +176,10 @@ class Canonicaliser {
     let stride = rowStride;
     for (let a = this.axes.length - 2; a >= 0; a--) {
       strides.unshift(stride);
-      stride *= this.axes[a]?.length ?? 1;
+      stride *= at(this.axes, a, "axis").length;
     }
     const valid = this.axes.map(() => null);
-    const access: Draft = { slot: PRODUCT, dtype: "f32", offset: 0, strides, valid, dead: false };
+    const access: Draft = { argument: PRODUCT, dtype: "f32", offset: 0, strides, valid, dead: false };
     this.drafts.push(access);
     return access;
   }
@@ -192,9 +191,9 @@ export interface CanonicalOptions {
 }
 
 /** The canonical form of `kernel`. */
-export function canonicalise(kernel: LoopKernel, options: CanonicalOptions = {}): Nest {
+export function canonicalize(kernel: LoopKernel, options: CanonicalOptions = {}): Nest {
   const { productRowStride } = options;
-  const canon = new Canonicaliser(kernel);
+  const canon = new Canonicalizer(kernel);
   const elementwise = total(kernel.inner) === 1;
   const body = elementwise ? withoutTrivialReduces(kernel.body) : kernel.body;
   const loads = body.map((instr) => {
@@ -213,7 +212,7 @@ export function canonicalise(kernel: LoopKernel, options: CanonicalOptions = {})
     axes: canon.axes,
     body,
     loads: loads.map((access) => (access === null || access.dead ? null : access)),
-    indexAxis: body.map((instr) => (instr.op === "index" ? (canon.axisOf[instr.axis] ?? -1) : -1)),
+    indexAxis: body.map((instr) => (instr.op === "index" ? at(canon.axisOf, instr.axis, "axis") : -1)),
     stores: stores.filter((store) => !store.to.dead),
     buffers: canon.buffers,
   };

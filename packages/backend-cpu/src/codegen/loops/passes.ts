@@ -119,5 +119,5 @@ export function scratchAccess(
     stride *= length;
   }
   const type = dtype === "i32" || dtype === "u32" || dtype === "bool" ? dtype : "f32";
-  return { slot: SCRATCH, dtype: type, offset: byteOffset / 4, strides, valid: lengths.map(() => null) };
+  return { argument: SCRATCH, dtype: type, offset: byteOffset / 4, strides, valid: lengths.map(() => null) };
 }

@@ -12,6 +12,7 @@ import {
   operandsOf,
   type Store,
 } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
 import { closure } from "./nest.ts";
 
 /** Elements per part, about. */
@@ -46,7 +47,7 @@ function cutAxis(kernel: LoopKernel): number | null {
     const padded = kernel.body.some(
       (instr) => instr.op === "load" && (instr.from.view.valid?.[kernel.outer.length + a] ?? null) !== null,
     );
-    if (!padded && length > 1 && length > (best === null ? 0 : (kernel.inner[best] ?? 0))) best = a;
+    if (!padded && length > 1 && length > (best === null ? 0 : at(kernel.inner, best, "axis"))) best = a;
   });
   return best;
 }
@@ -59,7 +60,7 @@ export function splitReduction(kernel: LoopKernel, firstBuffer: number): SplitKe
   const reduces = onePass(kernel);
   const axis = cutAxis(kernel);
   if (reduces === null || axis === null) return null;
-  const length = kernel.inner[axis] ?? 1;
+  const length = at(kernel.inner, axis, "axis");
   const part = Math.min(length, Math.max(1, Math.round((PART * length) / elements)));
   const whole = Math.floor(length / part);
   const rest = length - whole * part;
@@ -104,13 +105,13 @@ function partKernel(
 ): LoopKernel {
   const outerRank = kernel.outer.length;
   const body: Instr[] = [];
-  const at = new Map<number, number>(); // old instruction -> new
+  const renumbered = new Map<number, number>(); // old instruction -> new
   const push = (instr: Instr): number => body.push(instr) - 1;
   const roots = reduces.flatMap((r) => operandsOf(kernel.body[r] as Instr));
   for (const i of closure(kernel.body, roots)) {
     const instr = kernel.body[i] as Instr;
     if (instr.op === "load")
-      at.set(i, push({ ...instr, from: cutOperand(instr.from, outerRank, axis, first, part) }));
+      renumbered.set(i, push({ ...instr, from: cutOperand(instr.from, outerRank, axis, first, part) }));
     else if (instr.op === "index" && instr.axis === outerRank + axis) {
       const which = push({ op: "index", axis: outerRank, dtype: "i32" });
       const scale = push({ op: "const", value: part, dtype: "i32" });
@@ -118,13 +119,13 @@ function partKernel(
       const within = push({ op: "index", axis: instr.axis + 1, dtype: "i32" });
       const start = push({ op: "mul", a: which, b: scale, dtype: "i32" });
       const moved = push({ op: "add", a: start, b: within, dtype: "i32" });
-      at.set(i, push({ op: "add", a: moved, b: base, dtype: "i32" }));
+      renumbered.set(i, push({ op: "add", a: moved, b: base, dtype: "i32" }));
     } else if (instr.op === "index") {
-      at.set(i, push({ ...instr, axis: instr.axis < outerRank ? instr.axis : instr.axis + 1 }));
-    } else at.set(i, push(renumber(instr, at)));
+      renumbered.set(i, push({ ...instr, axis: instr.axis < outerRank ? instr.axis : instr.axis + 1 }));
+    } else renumbered.set(i, push(renumber(instr, renumbered)));
   }
   const stores: Store[] = reduces.map((r, x) => {
-    const value = push(renumber(kernel.body[r] as Instr, at));
+    const value = push(renumber(kernel.body[r] as Instr, renumbered));
     const to = partial[x] as Operand;
     return { to: { ...to, view: { ...to.view, offset: first } }, value };
   });
@@ -135,7 +136,7 @@ function partKernel(
 function cutOperand(operand: Operand, outerRank: number, axis: number, first: number, part: number): Operand {
   const { strides, valid, ...start } = operand.view;
   if (strides.length === outerRank) return operand;
-  const along = strides[outerRank + axis] ?? 0;
+  const along = at(strides, outerRank + axis, "stride");
   const view = {
     ...start,
     offset: start.offset + first * part * along,
@@ -145,11 +146,18 @@ function cutOperand(operand: Operand, outerRank: number, axis: number, first: nu
   return { ...operand, view };
 }
 
-function renumber(instr: Instr, at: ReadonlyMap<number, number>): Instr {
-  const to = (i: number): number => at.get(i) ?? i;
+function renumber(instr: Instr, renumbered: ReadonlyMap<number, number>): Instr {
+  const to = (i: number): number => newNumber(renumbered, i);
   if ("c" in instr) return { ...instr, a: to(instr.a), b: to(instr.b), c: to(instr.c) };
   if ("b" in instr) return { ...instr, a: to(instr.a), b: to(instr.b) };
   return "a" in instr ? { ...instr, a: to(instr.a) } : instr;
+}
+
+function newNumber(renumbered: ReadonlyMap<number, number>, i: number): number {
+  const to = renumbered.get(i);
+  if (to === undefined)
+    throw new Error(`a bug in the CPU backend: instruction ${i} is not carried over; please report it`);
+  return to;
 }
 
 /** Folds the parts, then does what the kernel did with its reductions. */
@@ -160,23 +168,26 @@ function combineKernel(
   parts: number,
 ): LoopKernel {
   const body: Instr[] = [];
-  const at = new Map<number, number>();
+  const renumbered = new Map<number, number>();
   reduces.forEach((r, x) => {
     const instr = kernel.body[r];
     if (instr?.op !== "reduce") return;
     const load = body.push({ op: "load", from: partial[x] as Operand, dtype: instr.dtype }) - 1;
-    at.set(r, body.push({ ...instr, a: load }) - 1);
+    renumbered.set(r, body.push({ ...instr, a: load }) - 1);
   });
   const needed = closure(
     kernel.body,
     kernel.stores.map((s) => s.value),
-    (i) => at.has(i),
+    (i) => renumbered.has(i),
   );
   for (const i of needed) {
     const instr = kernel.body[i] as Instr;
-    at.set(i, body.push(instr.op === "load" ? rowLoad(instr, kernel) : renumber(instr, at)) - 1);
+    renumbered.set(
+      i,
+      body.push(instr.op === "load" ? rowLoad(instr, kernel) : renumber(instr, renumbered)) - 1,
+    );
   }
-  const stores = kernel.stores.map((s) => ({ ...s, value: at.get(s.value) ?? s.value }));
+  const stores = kernel.stores.map((s) => ({ ...s, value: newNumber(renumbered, s.value) }));
   return { type: "loop", outer: kernel.outer, inner: [parts], body, stores };
 }
 

@@ -11,7 +11,7 @@ import { BYTES, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, I32s, Int, Local } from "../assembler.ts";
 import { i32s, Module } from "../assembler.ts";
 import { f32, f32x4, i32, memory, v128 } from "../instructions.ts";
-import { loadLanes, loadSplat } from "../loops/access.ts";
+import { loadLanes, loadSplat } from "../loops/load-store.ts";
 import { VectorMath } from "../math.ts";
 
 /** A register tile of `rows` x 4·`vectors`, and the unrolling over k, which divides 4·`vectors`. */
@@ -369,7 +369,7 @@ export function packRest(
 }
 
 /** C [m, n], and the place [i, j] of a tile in it. */
-interface Place {
+interface TilePlace {
   readonly c: Local;
   readonly rowStride: Local;
   readonly m: Local;
@@ -385,7 +385,7 @@ interface Place {
 function intoC(
   f: Fn,
   tile: Tile,
-  place: Place,
+  place: TilePlace,
   compute: (to: Local, rowStride: Int, add: Int) => void,
 ): void {
   const { c, rowStride, m, n, i, j, add, spare } = place;

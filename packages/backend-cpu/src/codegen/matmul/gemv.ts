@@ -5,7 +5,7 @@
 import { BYTES, type Operand } from "@tiedlora/kernels";
 import { type Expr, type Fn, i32s, type Local, type Module } from "../assembler.ts";
 import { f32x4, i32, v128 } from "../instructions.ts";
-import { loadLanes, loadSplat } from "../loops/access.ts";
+import { loadLanes, loadSplat } from "../loops/load-store.ts";
 import { VectorMath } from "../math.ts";
 
 /** With more rows it is faster to pack the matrix: if its rows are contiguous, and if its columns are. */

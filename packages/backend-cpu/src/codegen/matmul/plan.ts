@@ -1,7 +1,7 @@
 /** How a matrix product is blocked: its parts for threads, its blocks for the caches, its scratch memory. Emits no code. */
 import type { Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
-import type { Tile } from "./gemm.ts";
-import { tileColumns } from "./gemm.ts";
+import { at } from "../../assert.ts";
+import { type Tile, tileColumns } from "./gemm.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
@@ -38,11 +38,18 @@ export interface Grid {
   readonly nPer: number;
 }
 
+/** One product A B of the sum that C is. */
+export interface Term {
+  readonly a: Operand;
+  readonly b: Operand;
+  readonly k: number;
+}
+
 export interface Problem {
   readonly batch: readonly number[];
   readonly m: number;
   readonly n: number;
-  readonly terms: readonly { readonly a: Operand; readonly b: Operand; readonly k: number }[];
+  readonly terms: readonly Term[];
   /** Where the product goes directly: f32, contiguous along n. */
   readonly direct: Operand | null;
   readonly epilogue: Epilogue | null;
@@ -51,16 +58,23 @@ export interface Problem {
 /** Swaps the last two strides. */
 function transposed(operand: Operand): Operand {
   const { strides } = operand.view;
-  const [rows = 0, columns = 0] = strides.slice(-2);
+  const [rows, columns] = [
+    at(strides, strides.length - 2, "stride"),
+    at(strides, strides.length - 1, "stride"),
+  ];
   return { ...operand, view: { ...operand.view, strides: [...strides.slice(0, -2), columns, rows] } };
 }
 
 /** Brings a call into a form with C contiguous along n, or with an epilogue that stores it. */
 export function problemOf({ params, inputs, outputs }: MatmulCall): Problem {
-  const terms = params.k.map((k, t) => ({ a: inputs[2 * t] as Operand, b: inputs[2 * t + 1] as Operand, k }));
+  const terms = params.k.map((k, t) => ({
+    a: at(inputs, 2 * t, "input"),
+    b: at(inputs, 2 * t + 1, "input"),
+    k,
+  }));
   const base = { batch: params.batch, m: params.m, n: params.n, terms };
   if (params.epilogue !== undefined) return { ...base, direct: null, epilogue: params.epilogue };
-  const c = outputs[0] as Operand;
+  const c = at(outputs, 0, "output");
   const [rowStride, columnStride] = c.view.strides.slice(-2);
   if (c.dtype === "f32" && columnStride === 1) return { ...base, direct: c, epilogue: null };
   if (c.dtype === "f32" && rowStride === 1) {
@@ -103,7 +117,7 @@ export function gridOf({ batch, m, n, terms }: Problem, cost: number, tile: Tile
 }
 
 /** Memory of one thread: packed A, packed B, a spare tile, and the panel of C that an epilogue reads. */
-export interface Layout {
+export interface ScratchLayout {
   readonly a: number;
   readonly b: number;
   readonly spare: number;
@@ -121,7 +135,7 @@ function paddedDepth(k: number): number {
   return ceilTo(k, kBlock(k));
 }
 
-export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boolean): Layout {
+export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boolean): ScratchLayout {
   const { terms, epilogue } = problem;
   const columns = tileColumns(tile);
   const depth = terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
@@ -142,6 +156,11 @@ export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boole
     return start;
   });
   return { a: 0, b, spare, panel, bytes, nBlock, mPanel, resident: isResident ? starts : null };
+}
+
+/** Bytes from row to row of a panel of C: as C has them where it goes there directly, else as the panel has. */
+export function rowStrideOf({ direct }: Problem, { nBlock }: ScratchLayout): number {
+  return 4 * (direct === null ? nBlock : at(direct.view.strides, direct.view.strides.length - 2, "stride"));
 }
 
 export function mBlock(tile: Tile): number {

@@ -1,0 +1,210 @@
+/**
+ * Where the loops of a nest stand while their code is emitted. The address of every operand and the index of every axis are locals,
+ * which follow the loops. A cursor knows nothing of values.
+ */
+import { BYTES } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
+import type { Fn, Int, Local } from "../assembler.ts";
+import { i32 } from "../instructions.ts";
+import { type Access, strideAlong } from "./nest.ts";
+import type { Schedule } from "./schedule.ts";
+
+/** What of the vector axis the code being emitted covers. */
+export interface Cover {
+  /** Vectors, of `lanes` elements each. */
+  readonly unroll: number;
+  readonly lanes: 1 | 4;
+  /** First index of its segment, which tells which operands are valid. */
+  readonly segment: number;
+}
+
+/** Outside the vector axis. */
+const OUTSIDE: Cover = { unroll: 1, lanes: 4, segment: 0 };
+
+export class Cursor {
+  readonly #f: Fn;
+  readonly #plan: Schedule;
+  readonly #pointers: Map<Access, Local>;
+  readonly #indices = new Map<number, Local>();
+  #cover: Cover = OUTSIDE;
+
+  /** `starts`: every operand, with the address of its first element. */
+  constructor(f: Fn, plan: Schedule, starts: ReadonlyMap<Access, Local>) {
+    this.#f = f;
+    this.#plan = plan;
+    this.#pointers = new Map(starts);
+  }
+
+  get cover(): Cover {
+    return this.#cover;
+  }
+
+  /** Whether the vector axis is walked one element at a time, or not at all. */
+  get isSingle(): boolean {
+    return this.#cover.lanes === 1 || this.#cover === OUTSIDE;
+  }
+
+  /** The address of the operand's element here. */
+  pointer(access: Access): Local {
+    const p = this.#pointers.get(access);
+    if (p === undefined)
+      throw new Error("a bug in the CPU backend: an operand has no pointer; please report it");
+    return p;
+  }
+
+  index(axis: number): Local {
+    const local = this.#indices.get(axis);
+    if (local === undefined) {
+      throw new Error(`a bug in the CPU backend: axis ${axis} has no index here; please report it`);
+    }
+    return local;
+  }
+
+  /** Runs `body` for the indices `from` to `to` of the flattened `axes`. */
+  walk(axes: readonly number[], from: Int, to: Int, body: () => void): void {
+    const f = this.#f;
+    if (axes.length === 0 || (from === 0 && to === 1)) {
+      for (const axis of axes) this.#indices.set(axis, f.local("i32", 0));
+      body();
+      return;
+    }
+    this.#moving(
+      axes,
+      (_, before) => before,
+      (moving) => {
+        this.#enter(axes, from, moving);
+        const n = f.local("i32", i32.sub(to, from));
+        f.doWhile(
+          () => {
+            body();
+            this.#advance(axes, axes.length - 1, moving);
+            f.add(n, -1);
+          },
+          () => n,
+        );
+      },
+    );
+  }
+
+  /** Runs `body` over [from, to) of the vector axis: unrolled, then vector by vector, then element by element. */
+  walkVector(from: Int, to: Int, body: () => void): void {
+    const f = this.#f;
+    const { vector, segments } = this.#plan;
+    const start = (access: Access, before: Local): Int => {
+      const bytes = bytesAlong(access, vector);
+      return i32.add(before, typeof from === "number" ? from * bytes : i32.mul(from, bytes));
+    };
+    this.#moving([vector], start, (moving) => {
+      const v = f.local("i32", from);
+      this.#indices.set(vector, v);
+      for (let s = 0; s + 1 < segments.length; s++) {
+        const segment = [at(segments, s, "segment"), at(segments, s + 1, "segment")] as const;
+        this.#walkSegment(segment, v, [from, to], moving, body);
+      }
+      this.#cover = OUTSIDE;
+    });
+  }
+
+  /** Runs `body` with pointers of its own for what moves along `axes`; they begin at `start`. */
+  #moving(
+    axes: readonly number[],
+    start: (access: Access, before: Local) => Int,
+    body: (moving: readonly Access[]) => void,
+  ): void {
+    const before = [...this.#pointers].filter(([access]) => axes.some((a) => strideAlong(access, a) !== 0));
+    for (const [access, p] of before) this.#pointers.set(access, this.#f.local("i32", start(access, p)));
+    body(before.map(([access]) => access));
+    for (const [access, p] of before) this.#pointers.set(access, p);
+  }
+
+  /** Sets indices and pointers to the flat index `from` of `axes`. */
+  #enter(axes: readonly number[], from: Int, moving: readonly Access[]): void {
+    const f = this.#f;
+    const rest = from === 0 ? null : f.local("i32", from);
+    for (let j = axes.length - 1; j >= 0; j--) {
+      const axis = at(axes, j, "axis");
+      const length = this.#lengthOf(axis);
+      const index = f.local("i32", 0);
+      this.#indices.set(axis, index);
+      if (rest === null) continue;
+      f.set(index, j === 0 ? rest : i32.rem_u(rest, length));
+      if (j > 0) f.set(rest, i32.div_u(rest, length));
+      for (const access of moving) {
+        const stride = bytesAlong(access, axis);
+        if (stride !== 0) f.set(this.pointer(access), i32.add(this.pointer(access), i32.mul(index, stride)));
+      }
+    }
+  }
+
+  /** One step along axes[j], carrying into the axes before. */
+  #advance(axes: readonly number[], j: number, moving: readonly Access[]): void {
+    const f = this.#f;
+    const axis = at(axes, j, "axis");
+    const index = this.index(axis);
+    for (const access of moving) f.add(this.pointer(access), bytesAlong(access, axis));
+    f.add(index, 1);
+    if (j === 0) return;
+    const length = this.#lengthOf(axis);
+    f.if(i32.eq(index, length), () => {
+      f.set(index, 0);
+      for (const access of moving) f.add(this.pointer(access), -length * bytesAlong(access, axis));
+      this.#advance(axes, j - 1, moving);
+    });
+  }
+
+  /** The part of a walk of the vector axis that lies in one segment; `v` is the index there. */
+  #walkSegment(
+    [start, end]: readonly [number, number],
+    v: Local,
+    [from, to]: readonly [Int, Int],
+    moving: readonly Access[],
+    body: () => void,
+  ): void {
+    const limit =
+      typeof to === "number"
+        ? Math.min(to, end)
+        : this.#f.local("i32", i32.select(to, end, i32.lt_s(to, end)));
+    // a static range knows how many elements are left in the segment
+    let left =
+      typeof from === "number" && typeof limit === "number"
+        ? Math.max(0, limit - Math.max(from, start))
+        : null;
+    for (const [unroll, lanes] of coversOf(this.#plan.unroll)) {
+      const width = unroll * lanes;
+      if (left === null || left >= width) {
+        this.#cover = { unroll, lanes, segment: start };
+        this.#repeat(v, limit, width, moving, body);
+      }
+      if (left !== null) left %= width;
+    }
+  }
+
+  /** while (v + width <= limit) { body; v += width } */
+  #repeat(v: Local, limit: Int, width: number, moving: readonly Access[], body: () => void): void {
+    const f = this.#f;
+    const last = typeof limit === "number" ? limit - width : f.local("i32", i32.sub(limit, width));
+    f.while(
+      () => i32.le_s(v, last),
+      () => {
+        body();
+        for (const access of moving)
+          f.add(this.pointer(access), width * bytesAlong(access, this.#plan.vector));
+        f.add(v, width);
+      },
+    );
+  }
+
+  #lengthOf(axis: number): number {
+    return at(this.#plan.axes, axis, "axis").length;
+  }
+}
+
+/** How a segment is walked, one after the other: as many vectors and lanes at a time. */
+function coversOf(unroll: number): (readonly [unroll: number, lanes: 1 | 4])[] {
+  const last = [[1, 4] as const, [1, 1] as const];
+  return unroll > 1 ? [[unroll, 4], ...last] : last;
+}
+
+function bytesAlong(access: Access, axis: number): number {
+  return strideAlong(access, axis) * BYTES[access.dtype];
+}

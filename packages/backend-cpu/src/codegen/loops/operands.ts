@@ -1,0 +1,80 @@
+/** Loads and stores of a nest's operands where the loops stand: as many elements as are covered, padding left out. */
+import { BYTES } from "@tiedlora/kernels";
+import type { Expr, Fn } from "../assembler.ts";
+import { i32 } from "../instructions.ts";
+import type { VectorMath } from "../math.ts";
+import type { Cursor } from "./cursor.ts";
+import { loadLanes, loadSplat, storeLanes, storeOne } from "./load-store.ts";
+import { type Access, strideAlong } from "./nest.ts";
+import type { Schedule } from "./schedule.ts";
+import { constant, type LaneType } from "./values.ts";
+
+export class Operands {
+  readonly #f: Fn;
+  readonly #math: VectorMath;
+  readonly #plan: Schedule;
+  readonly #cursor: Cursor;
+
+  constructor(f: Fn, math: VectorMath, plan: Schedule, cursor: Cursor) {
+    this.#f = f;
+    this.#math = math;
+    this.#plan = plan;
+    this.#cursor = cursor;
+  }
+
+  /** Vector `u` of those that are covered; zero where the operand is padding. */
+  load(access: Access, u: number): Expr {
+    const [f, math] = [this.#f, this.#math];
+    const valid = this.#validity(access);
+    const type = access.dtype === "f16" || access.dtype === "bf16" ? "f32" : access.dtype;
+    if (type === "f64") throw new Error("the CPU backend has no f64 buffers; use f32");
+    const zero = constant(math, 0, type);
+    if (valid === false) return zero;
+    const read = (): Expr => {
+      const stride = strideAlong(access, this.#plan.vector);
+      const p = this.#cursor.pointer(access);
+      if (stride === 0 || this.#cursor.cover.lanes === 1) return loadSplat(math, access.dtype, p, 0);
+      return loadLanes(math, access.dtype, p, stride, 4 * u * stride * BYTES[access.dtype]);
+    };
+    if (valid === null) return read();
+    const value = f.local("v128", zero);
+    f.if(valid, () => f.set(value, read()));
+    return value;
+  }
+
+  /** Stores all vectors that are covered, `value(u)` of `type`, where the operand is no padding. */
+  store(access: Access, type: LaneType, value: (u: number) => Expr): void {
+    const valid = this.#validity(access);
+    if (valid === false) return;
+    const write = (): void => this.#write(access, type, value);
+    if (valid === null) write();
+    else this.#f.if(valid, write);
+  }
+
+  #write(access: Access, type: LaneType, value: (u: number) => Expr): void {
+    const [f, math] = [this.#f, this.#math];
+    const p = this.#cursor.pointer(access);
+    if (this.#cursor.isSingle) return storeOne(f, math, access.dtype, p, value(0), type);
+    const stride = strideAlong(access, this.#plan.vector);
+    for (let u = 0; u < this.#cursor.cover.unroll; u++) {
+      const offset = 4 * u * stride * BYTES[access.dtype];
+      storeLanes(f, math, access.dtype, p, stride, offset, value(u), type);
+    }
+  }
+
+  /** null: valid everywhere here. false: nowhere. Otherwise the run-time test. */
+  #validity(access: Access): Expr | null | false {
+    const { segment } = this.#cursor.cover;
+    let test: Expr | null = null;
+    for (const [axis, range] of access.valid.entries()) {
+      if (range === null) continue;
+      if (axis === this.#plan.vector) {
+        if (segment < range[0] || segment >= range[1]) return false;
+        continue;
+      }
+      const within = i32.lt_u(i32.sub(this.#cursor.index(axis), range[0]), range[1] - range[0]);
+      test = test === null ? within : i32.and(test, within);
+    }
+    return test;
+  }
+}

@@ -1,0 +1,80 @@
+/** What the function of a step is given and where its operands are: the same for loops, products, attention and indexing. */
+import type { Operand } from "@tiedlora/kernels";
+import type { Expr, Fn, Int, Local } from "./assembler.ts";
+import { i32 } from "./instructions.ts";
+import { startOf } from "./loops/load-store.ts";
+
+/**
+ * Every step function has these parameters: the addresses of the run's frame (buffer addresses and scalars), of the
+ * step's arguments (for each, where in the frame its buffer's address is), the chunk to compute, and the
+ * address of the thread's scratch memory.
+ */
+export const STEP_PARAMS: readonly ["i32", "i32", "i32", "i32"] = ["i32", "i32", "i32", "i32"];
+
+export interface CodegenOptions {
+  readonly threads: number;
+  /** Use relaxed-SIMD fused multiply-add. */
+  readonly fma: boolean;
+  /** Where in the frame the scalars start, bytes. */
+  readonly scalarsAt: number;
+}
+
+/** A step's function and how to call it. */
+export interface StepFunction {
+  readonly chunks: number;
+  /** Estimated nanoseconds on one thread. */
+  readonly cost: number;
+  readonly scratchBytes: number;
+  /** The program's buffer of each argument. */
+  readonly buffers: readonly number[];
+}
+
+/** Numbers the buffers of a step as arguments of its function, in order of appearance. */
+export class Arguments {
+  /** The program's buffer of each argument. */
+  readonly buffers: number[] = [];
+
+  constructor(operands: readonly Operand[] = []) {
+    for (const { buffer } of operands) this.of(buffer);
+  }
+
+  /** The argument that is `buffer`. */
+  of(buffer: number): number {
+    const known = this.buffers.indexOf(buffer);
+    return known >= 0 ? known : this.buffers.push(buffer) - 1;
+  }
+}
+
+/** The parameters of a step function that say where its data is. */
+export interface Place {
+  readonly frame: Local;
+  readonly args: Local;
+}
+
+/** The address of an argument's buffer. */
+export function bufferAddress({ frame, args }: Place, argument: number): Expr {
+  return i32.load(i32.add(frame, i32.load(args, 4 * argument)));
+}
+
+/** The address of the run-time number in `slot`, an f64. */
+export function scalarAddress({ frame }: Place, { scalarsAt }: CodegenOptions, slot: number): Expr {
+  return i32.add(frame, scalarsAt + 8 * slot);
+}
+
+/** The address of an operand's first element, its buffer being `argument`. */
+export function operandAddress(
+  { view, dtype }: Operand,
+  argument: number,
+  place: Place,
+  options: CodegenOptions,
+): Expr {
+  return startOf(view, dtype, bufferAddress(place, argument), (slot) => scalarAddress(place, options, slot));
+}
+
+/** Start and end of chunk `index` of `per` elements out of `total`. */
+export function chunkRange(f: Fn, index: Int, per: number, total: number): readonly [Int, Int] {
+  if (per >= total) return [0, total];
+  const from = f.local("i32", i32.mul(index, per));
+  const to = f.local("i32", i32.add(from, per));
+  return [from, f.local("i32", i32.select(to, total, i32.lt_s(to, total)))];
+}
