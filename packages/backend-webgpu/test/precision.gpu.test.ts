@@ -7,7 +7,7 @@ import { skip, skipF16 } from "../../../test/support/gpu.ts";
 
 const nearest = (x: number): number => f16ToF32(f32ToF16(x));
 
-/** Values in the range of normal halves: ties, neighbours of ties, and a spread over all exponents. */
+/** Values in the range of normal halves: ties, neighbors of ties, and a spread over all exponents. */
 const NORMAL = [
   ...[1, 3, 5].flatMap((odd) => [0, 2 ** -23, -(2 ** -23)].map((off) => 1 + odd * 2 ** -11 + off)),
   ...Array.from({ length: 300 }, (_, i) => 2 ** ((i % 29) - 14) * (1 + ((i * 0.6180339887) % 1))),

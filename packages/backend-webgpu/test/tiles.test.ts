@@ -9,13 +9,12 @@ import {
   kindsOf,
   tilesFor,
 } from "../src/device/tile-benchmark.ts";
-import type { Target } from "../src/codegen/target.ts";
+import type { Target, Tile } from "../src/codegen/target.ts";
 import {
   chooseTile,
   type Extent,
   kindName,
   kindOf,
-  type Tile,
   tileByRule,
   tileName,
   TILES,

@@ -1,7 +1,9 @@
 /** WGSL functions that load and store the elements of an operand by index, for the library kernels. */
 import { computeType, type Operand } from "@tiedlora/kernels";
 import { allOf, wgslType } from "./arithmetic.ts";
-import { address, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
+import { address, condition } from "./address.ts";
+import type { Bindings } from "./bindings.ts";
+import { modeOf, type Use } from "./shown.ts";
 import { range } from "./target.ts";
 
 /** A request for an operand whose last axis is accessed four at a time where its view allows. */
@@ -47,7 +49,7 @@ export function loadFunction(
   const type = computeType(operand.dtype);
   const { at, valid } = place(operand, lengths, bindings);
   const guard = valid === undefined ? "" : ` if (!(${valid})) { return ${type}(); }`;
-  return `fn ${name}(${parameters(lengths)}) -> ${type} {${guard} return ${bindings.load(bindings.access(operand), at)}; }`;
+  return `fn ${name}(${parameters(lengths)}) -> ${type} {${guard} return ${bindings.elements.load(bindings.of(operand), at)}; }`;
 }
 
 /** `fn name(i0, …)`: four elements along the last axis, from a multiple of 4; zeros beyond the end. */
@@ -57,17 +59,17 @@ export function loadFourFunction(
   lengths: readonly number[],
   bindings: Bindings,
 ): string {
-  const access = bindings.access(operand);
+  const bound = bindings.of(operand);
   const type = wgslType(computeType(operand.dtype), 4);
   const head = `fn ${name}(${parameters(lengths)}) -> ${type} {`;
-  if (access.mode === "vector") {
+  if (bound.mode === "vector") {
     const { at, valid } = place(operand, lengths, bindings);
     const guard = valid === undefined ? "" : ` if (!(${valid})) { return ${type}(); }`;
-    return `${head}${guard} return ${bindings.loadFour(access, at)}; }`;
+    return `${head}${guard} return ${bindings.elements.loadFour(bound, at)}; }`;
   }
   const parts = range(4).map((c) => {
     const { at, valid } = place(operand, lengths, bindings, c);
-    return `if (${valid}) { v.${"xyzw"[c]} = ${bindings.load(access, at)}; }`;
+    return `if (${valid}) { v.${"xyzw"[c]} = ${bindings.elements.load(bound, at)}; }`;
   });
   return `${head} var v = ${type}(); ${parts.join(" ")} return v; }`;
 }
@@ -82,7 +84,7 @@ export function storeFunction(
   const type = computeType(operand.dtype);
   const { at, valid } = place(operand, lengths, bindings);
   const guard = valid === undefined ? "" : ` if (!(${valid})) { return; }`;
-  return `fn ${name}(${parameters(lengths)}, v: ${type}) {${guard} ${bindings.store(bindings.access(operand), at, "v")} }`;
+  return `fn ${name}(${parameters(lengths)}, v: ${type}) {${guard} ${bindings.elements.store(bindings.of(operand), at, "v")} }`;
 }
 
 /** `fn name(i0, …, v)`: stores four elements along the last axis, from a multiple of 4; none beyond the end. */
@@ -92,16 +94,16 @@ export function storeFourFunction(
   lengths: readonly number[],
   bindings: Bindings,
 ): string {
-  const access = bindings.access(operand);
+  const bound = bindings.of(operand);
   const head = `fn ${name}(${parameters(lengths)}, v: ${wgslType(computeType(operand.dtype), 4)}) {`;
-  if (access.mode === "vector") {
+  if (bound.mode === "vector") {
     const { at, valid } = place(operand, lengths, bindings);
     const guard = valid === undefined ? "" : ` if (!(${valid})) { return; }`;
-    return `${head}${guard} ${bindings.storeFour(access, at, "v")} }`;
+    return `${head}${guard} ${bindings.elements.storeFour(bound, at, "v")} }`;
   }
   const parts = range(4).map((c) => {
     const { at, valid } = place(operand, lengths, bindings, c);
-    return `if (${valid}) { ${bindings.store(access, at, `v.${"xyzw"[c]}`)} }`;
+    return `if (${valid}) { ${bindings.elements.store(bound, at, `v.${"xyzw"[c]}`)} }`;
   });
   return `${head} ${parts.join(" ")} }`;
 }

@@ -5,7 +5,7 @@
 import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/kernels";
 import type { Helper } from "./helpers.ts";
 
-/** Lanes of a value: one element, or four neighbours along the vector axis. */
+/** Lanes of a value: one element, or four neighbors along the vector axis. */
 export type Width = 1 | 4;
 
 /** The type of a value and how an operation asks for a helper function. */

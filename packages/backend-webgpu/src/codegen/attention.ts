@@ -7,7 +7,8 @@
 import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
 import { allOf, literal } from "./arithmetic.ts";
-import { Bindings, type Use } from "./bindings.ts";
+import { Bindings } from "./bindings.ts";
+import type { Use } from "./shown.ts";
 import type { Buffers } from "./buffers.ts";
 import { assemble } from "./entry.ts";
 import { Helpers } from "./helpers.ts";

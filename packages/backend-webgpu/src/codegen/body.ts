@@ -4,7 +4,9 @@
  */
 import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/kernels";
 import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } from "./arithmetic.ts";
-import { address, type Bindings, condition, modeOf, type Use } from "./bindings.ts";
+import { address, condition } from "./address.ts";
+import type { Bindings } from "./bindings.ts";
+import { modeOf, type Use } from "./shown.ts";
 import { range } from "./target.ts";
 
 /** Where a body runs: its axes, the expressions of their indices, and which axis goes four at a time. */
@@ -57,12 +59,10 @@ export class BodyWriter {
   }
 
   #dependsOnInner(instr: Instr, inner: readonly boolean[]): boolean {
-    const { outerRank, lengths } = this.space;
+    const { outerRank } = this.space;
     if (instr.op === "load") {
       const { strides, valid } = instr.from.view;
-      return range(lengths.length).some(
-        (d) => d >= outerRank && ((strides[d] ?? 0) !== 0 || Boolean(valid?.[d])),
-      );
+      return strides.some((stride, d) => d >= outerRank && (stride !== 0 || Boolean(valid?.[d])));
     }
     if (instr.op === "index") return instr.axis >= outerRank;
     return instr.op !== "reduce" && operandsOf(instr).some((a) => inner[a]);
@@ -159,7 +159,7 @@ export class BodyWriter {
   }
 
   #index(axis: number, width: Width): string {
-    const origin = this.space.origin[axis] ?? 0;
+    const origin = this.space.origin[axis]!;
     const one = `i32(${this.space.indices[axis]}${origin === 0 ? "" : ` + ${origin}u`})`;
     return width === 1 ? one : `vec4<i32>(${one}) + vec4<i32>(0, 1, 2, 3)`;
   }
@@ -181,19 +181,21 @@ export class BodyWriter {
   }
 
   #load(i: number, operand: Operand): string {
-    const access = this.#bindings.access(operand);
+    const bound = this.#bindings.of(operand);
     const type = wgslType(this.type(i), this.width(i));
-    if (access.mode !== "gather") {
+    if (bound.mode !== "gather") {
       const { at, valid } = this.#place(operand, 0);
       const value =
-        access.mode === "vector" ? this.#bindings.loadFour(access, at) : this.#bindings.load(access, at);
+        bound.mode === "vector"
+          ? this.#bindings.elements.loadFour(bound, at)
+          : this.#bindings.elements.load(bound, at);
       return valid === undefined
         ? `let v${i} = ${value};`
         : `var v${i} = ${type}(); if (${valid}) { v${i} = ${value}; }`;
     }
     const parts = range(4).map((c) => {
       const { at, valid } = this.#place(operand, c);
-      const set = `v${i}.${"xyzw"[c]} = ${this.#bindings.load(access, at)};`;
+      const set = `v${i}.${"xyzw"[c]} = ${this.#bindings.elements.load(bound, at)};`;
       return valid === undefined ? set : `if (${valid}) { ${set} }`;
     });
     return `var v${i} = ${type}(); ${parts.join(" ")}`;
@@ -202,7 +204,7 @@ export class BodyWriter {
   /** The statement that carries out `store`. */
   store(store: Store): string {
     const { to: operand, value } = store;
-    const access = this.#bindings.access(operand);
+    const bound = this.#bindings.of(operand);
     const typed = (width: Width): Typed => ({
       type: this.type(value),
       width,
@@ -212,16 +214,16 @@ export class BodyWriter {
     const converted = (x: string, width: Width): string => convert(x, this.type(value), stored, typed(width));
     const guarded = (statement: string, valid: string | undefined): string =>
       valid === undefined ? statement : `if (${valid}) { ${statement} }`;
-    if (access.mode === "vector") {
+    if (bound.mode === "vector") {
       const { at, valid } = this.#place(operand, 0);
-      return guarded(this.#bindings.storeFour(access, at, converted(this.value(value, 4), 4)), valid);
+      return guarded(this.#bindings.elements.storeFour(bound, at, converted(this.value(value, 4), 4)), valid);
     }
-    const count = access.mode === "gather" ? 4 : 1;
+    const count = bound.mode === "gather" ? 4 : 1;
     return range(count)
       .map((c) => {
         const { at, valid } = this.#place(operand, c);
         const x = this.wide[value] ? `v${value}.${"xyzw"[c]}` : `v${value}`;
-        return guarded(this.#bindings.store(access, at, converted(x, 1)), valid);
+        return guarded(this.#bindings.elements.store(bound, at, converted(x, 1)), valid);
       })
       .join(" ");
   }

@@ -19,7 +19,8 @@ export class Buffers {
   /** A buffer of at least `bytes` bytes for the current step only. */
   scratch(bytes: number): number {
     const index = this.#own + this.#used++;
-    this.bytes[index] = Math.max(this.bytes[index] ?? 0, bytes);
+    if (index === this.bytes.length) this.bytes.push(bytes);
+    else this.bytes[index] = Math.max(this.bytes[index]!, bytes);
     return index;
   }
 

@@ -32,7 +32,7 @@ export function assemble(entry: Entry, bindings: Bindings, target: Target): Kern
     ...(entry.directives ?? []),
     bindings.declare(),
     bindings.helpers.definitions(),
-    bindings.functions(),
+    bindings.elements.functions(),
     ...(entry.shared ?? []),
     ...entry.functions,
     `@compute @workgroup_size(${entry.size.join(", ")})`,

@@ -1,12 +1,13 @@
 /**
- * Loop kernels as WGSL. A workgroup is X × Y invocations: X neighbouring outer indices, each folded by Y invocations
+ * Loop kernels as WGSL. A workgroup is X × Y invocations: X neighboring outer indices, each folded by Y invocations
  * that share the inner elements. Elementwise kernels and short rows have Y = 1, long rows X = 1, and columns (where
- * neighbouring outer indices are neighbours in memory) both. Memory is accessed four elements at a time where the
+ * neighboring outer indices are neighbors in memory) both. Memory is accessed four elements at a time where the
  * views allow it.
  */
 import { type ComputeType, type LoopKernel, product } from "@tiedlora/kernels";
 import { allOf, BINARY, literal, REDUCE, type Typed, type Width, wgslType } from "./arithmetic.ts";
-import { Bindings, modeOf, type Use } from "./bindings.ts";
+import { Bindings } from "./bindings.ts";
+import { modeOf, type Use } from "./shown.ts";
 import { BodyWriter, usesOf } from "./body.ts";
 import { Helpers } from "./helpers.ts";
 import { axisToSplit, coalesce, narrow, operandsOfSpace, type Space, spaceOf, wantsSplit } from "./space.ts";
@@ -95,7 +96,7 @@ function plan(space: Space, target: Target): Plan {
   return { ...base, x: y >= 64 || target.software ? 1 : 64 / y, y, subgroup: false };
 }
 
-/** Whether neighbours along the last outer axis, rather than along the last inner one, are neighbours in memory. */
+/** Whether neighbors along the last outer axis, rather than along the last inner one, are neighbors in memory. */
 function areColumns(space: Space, vectorAxis: number | undefined): boolean {
   const last = space.outer.length - 1;
   if (vectorAxis !== undefined) return vectorAxis === last;
@@ -103,10 +104,15 @@ function areColumns(space: Space, vectorAxis: number | undefined): boolean {
   for (const instr of space.body) {
     if (instr.op !== "load") continue;
     const { strides } = instr.from.view;
-    if (Math.abs(strides[last] ?? 0) === 1) votes++;
-    if (Math.abs(strides[strides.length - 1] ?? 0) === 1) votes--;
+    if (areNeighbors(strides[last])) votes++;
+    if (areNeighbors(strides.at(-1))) votes--;
   }
   return votes > 0;
+}
+
+/** Whether elements so far apart are next to one another in memory. */
+function areNeighbors(stride: number | undefined): boolean {
+  return stride === 1 || stride === -1;
 }
 
 function renderSpace(space: Space, bufferBytes: readonly number[], target: Target): Kernel {
@@ -154,7 +160,7 @@ class LoopWriter {
       this.#bindings.declare(),
       ...[...this.#shared].map(([name, type]) => `var<workgroup> ${name}: array<${type}, ${x * y}>;`),
       this.#bindings.helpers.definitions(),
-      this.#bindings.functions(),
+      this.#bindings.elements.functions(),
       `@compute @workgroup_size(${x * y})`,
       "fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {",
       ...this.#lines.map((line) => `  ${line}`),

@@ -47,7 +47,7 @@ function mapSpace(
   };
 }
 
-/** Drops axes of length 1 and merges neighbours that every operand walks through as if they were one. */
+/** Drops axes of length 1 and merges neighbors that every operand walks through as if they were one. */
 export function coalesce(space: Space): Space {
   const views = operandsOfSpace(space).map((o) => o.view);
   const indexed = new Set(space.body.flatMap((i) => (i.op === "index" ? [i.axis] : [])));
@@ -122,8 +122,8 @@ function extent(view: View, lengths: readonly number[]): readonly [number, numbe
   let [low, high] = [view.offset, view.offset];
   for (const [d, stride] of view.strides.entries()) {
     const range = view.valid?.[d];
-    const from = Math.max(range?.[0] ?? 0, 0);
-    const to = Math.min(range?.[1] ?? lengths[d]!, lengths[d]!);
+    const length = lengths[d]!;
+    const [from, to] = range ? [Math.max(range[0], 0), Math.min(range[1], length)] : [0, length];
     if (from >= to) return null;
     const ends = [from * stride, (to - 1) * stride];
     low += Math.min(...ends);
@@ -170,7 +170,10 @@ export function axisToSplit(
   for (const axis of axes) {
     if (lengths[axis]! < 2) continue;
     const span = Math.max(
-      ...operands.map((o) => Math.abs(o.view.strides[axis] ?? 0) * (lengths[axis]! - 1) * BYTES[o.dtype]),
+      // operands of a row lack the inner axes
+      ...operands.map(({ view: { strides }, dtype }) =>
+        axis < strides.length ? Math.abs(strides[axis]!) * (lengths[axis]! - 1) * BYTES[dtype] : 0,
+      ),
     );
     if (span > 0 && (best === undefined || span > best.span)) best = { axis, span };
   }

@@ -3,7 +3,6 @@
  * Everything in this folder is text generation; nothing here talks to a GPU.
  */
 import type { ComputeType } from "@tiedlora/kernels";
-import type { Tile } from "./matmul/tiles.ts";
 
 /** The type that the factors of a matrix product have when they are multiplied. */
 export type MatmulPrecision = "f32" | "f16";
@@ -13,6 +12,14 @@ export interface MatrixShape {
   readonly m: number;
   readonly n: number;
   readonly k: number;
+}
+
+/** Rows and columns of a tile, how much of the depth is staged at a time, and the rows and columns of one invocation. */
+export interface Tile {
+  readonly rows: number;
+  readonly columns: number;
+  readonly depth: number;
+  readonly own: number;
 }
 
 /** Abilities and limits that the rendered code may rely on. */

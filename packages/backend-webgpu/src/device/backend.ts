@@ -29,8 +29,8 @@ import {
 } from "./tile-benchmark.ts";
 import { ErrorScopes } from "./error-scopes.ts";
 import { isRendered } from "../codegen/library.ts";
-import type { Target } from "../codegen/target.ts";
-import { kindName, type Tile, tileName } from "../codegen/matmul/tiles.ts";
+import type { Target, Tile } from "../codegen/target.ts";
+import { kindName, tileName } from "../codegen/matmul/tiles.ts";
 
 const NO_SCALARS = new Float64Array();
 

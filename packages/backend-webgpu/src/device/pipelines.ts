@@ -1,4 +1,4 @@
-/** Compute pipelines, compiled in parallel and kept by their WGSL text, and the layouts they share. */
+/** Compute pipelines, compiled in parallel and kept by their WGSL text, and the layouts of bind groups, which they share. */
 import { shaderError } from "../errors.ts";
 import type { Kernel } from "../codegen/target.ts";
 
@@ -13,7 +13,7 @@ const KEPT = 4096;
 
 export class PipelineCache {
   readonly #device: GPUDevice;
-  readonly #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #pipelines = new Map<string, Promise<Pipeline>>();
   /** Pipelines compiled so far. */
   compiled = 0;
@@ -37,7 +37,7 @@ export class PipelineCache {
     return pipeline;
   }
 
-  #layout({ bindings }: Kernel): { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout } {
+  #layout({ bindings }: Kernel): GPUBindGroupLayout {
     const key = bindings.map((b) => (b.write ? "w" : "r")).join("");
     const known = this.#layouts.get(key);
     if (known) return known;
@@ -51,8 +51,7 @@ export class PipelineCache {
       visibility: COMPUTE_STAGE,
       buffer: { type: "uniform" },
     };
-    const group = this.#device.createBindGroupLayout({ entries: [...storage, uniform] });
-    const layout = { group, pipeline: this.#device.createPipelineLayout({ bindGroupLayouts: [group] }) };
+    const layout = this.#device.createBindGroupLayout({ entries: [...storage, uniform] });
     this.#layouts.set(key, layout);
     return layout;
   }
@@ -61,13 +60,16 @@ export class PipelineCache {
     const { label, code } = kernel;
     this.compiled++;
     const layout = this.#layout(kernel);
+    // Each pipeline has a layout of its own: where two in a row share one, wgpu (Deno) checks the buffers of the second against the
+    // sizes that the first needs.
+    const own = this.#device.createPipelineLayout({ bindGroupLayouts: [layout] });
     this.#device.pushErrorScope("validation");
     const module = this.#device.createShaderModule({ label, code });
     const invalid = this.#device.popErrorScope();
     const pipeline = this.#device
-      .createComputePipelineAsync({ label, layout: layout.pipeline, compute: { module, entryPoint: "main" } })
+      .createComputePipelineAsync({ label, layout: own, compute: { module, entryPoint: "main" } })
       .then(
-        (gpu) => ({ gpu, layout: layout.group }),
+        (gpu) => ({ gpu, layout }),
         (cause: unknown) => ({ cause }),
       );
     const [error, result] = await Promise.all([invalid, pipeline]);

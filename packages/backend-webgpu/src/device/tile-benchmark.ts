@@ -5,16 +5,8 @@
 import { product, type Program } from "@tiedlora/kernels";
 import { productProgram } from "./example.ts";
 import type { AdapterInfo } from "./open.ts";
-import {
-  type Extent,
-  fits,
-  kindName,
-  kindOf,
-  type Tile,
-  tileByRule,
-  TILES,
-} from "../codegen/matmul/tiles.ts";
-import type { Target } from "../codegen/target.ts";
+import { type Extent, fits, kindName, kindOf, tileByRule, TILES } from "../codegen/matmul/tiles.ts";
+import type { Target, Tile } from "../codegen/target.ts";
 
 /** A program with one tile for all of its products, ready to be run. */
 export interface Candidate {

@@ -2,7 +2,8 @@
  * Matrix product by subgroup matrices (tensor cores), an experimental extension of WGSL: factors in f16 from tiles in
  * workgroup memory, sums in f32. Four subgroups share a tile, each with a quarter of it in its matrices.
  */
-import type { MatmulFrame, Term } from "./matmul.ts";
+import type { Term } from "./factors.ts";
+import type { MatmulFrame } from "./frame.ts";
 import { fill } from "./tiled.ts";
 import { ceilDiv, type Kernel, type MatrixShape, range, type Target } from "../target.ts";
 
@@ -38,7 +39,7 @@ export function matrixKernel(frame: MatmulFrame, target: Target): Kernel {
     `let column = (group % ${columnTiles}u) * ${TILE}u;`,
     `let partRow = (part / ${ACROSS}u) * ${OWN}u;`,
     `let partColumn = (part % ${ACROSS}u) * ${OWN}u;`,
-    ...frame.bases(),
+    ...frame.factors.bases(),
     ...matrices.map(({ i, j }) => `var c${i}_${j}: subgroup_matrix_result<f32, ${shape.n}, ${shape.m}>;`),
     ...frame.terms.flatMap((term) => termLoop(frame, term, shape, threads)),
     ...matrices.flatMap(({ i, j }) => finish(frame, shape, threads, i, j)),

@@ -3,7 +3,8 @@
  * more than arithmetic, and workgroup memory more than storage. A workgroup is one subgroup of S lanes. Lane l holds
  * rows l, l + S, … of the tile, hands each value to all lanes by broadcast, and owns four columns.
  */
-import type { MatmulFrame, Side, Term } from "./matmul.ts";
+import type { Side, Term } from "./factors.ts";
+import type { MatmulFrame } from "./frame.ts";
 import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
 export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
@@ -17,7 +18,7 @@ export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
     `let b = group / ${rowTiles * columnTiles}u;`,
     `let row = ((group / ${columnTiles}u) % ${rowTiles}u) * ${tile.rows}u;`,
     `let column = (group % ${columnTiles}u) * ${tile.columns}u + lane * 4u;`,
-    ...frame.bases(),
+    ...frame.factors.bases(),
     ...range(held).map((i) => `let row${i} = min(row + lane + ${i * S}u, ${frame.rows - 1}u);`),
     ...rows.map((r) => `var c${r} = vec4<f32>();`),
     ...frame.terms.flatMap((term) => termLoops(frame, term, held, S)),
@@ -42,7 +43,7 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
     lines.push(
       `for (var k = 0u; k < ${whole}u + P[0].x; k += 4u) {`,
       ...range(held).map(
-        (i) => `  let a${i} = ${frame.rounded(term.rows, alongDepth(frame, term.rows, `row${i}`))};`,
+        (i) => `  let a${i} = ${frame.factors.rounded(term.rows, alongDepth(frame, term.rows, `row${i}`))};`,
       ),
       ...columnsByDepth(frame, term.columns).map((l) => `  ${l}`),
       ...range(held * S).map((r) => `  ${accumulate(r, S, (i, q) => `a${i}[${q}]`, 4)}`),
@@ -53,9 +54,10 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
     lines.push(
       `for (var k = ${whole}u; k < ${term.depth}u + P[0].x; k++) {`,
       ...range(held).map(
-        (i) => `  let a${i} = ${frame.rounded(term.rows, frame.one(term.rows, `row${i}`, "k"), 1)};`,
+        (i) =>
+          `  let a${i} = ${frame.factors.rounded(term.rows, frame.factors.one(term.rows, `row${i}`, "k"), 1)};`,
       ),
-      `  let b0 = ${frame.rounded(term.columns, frame.lines(term.columns, "column", "k"))};`,
+      `  let b0 = ${frame.factors.rounded(term.columns, frame.factors.lines(term.columns, "column", "k"))};`,
       ...range(held * S).map((r) => `  ${accumulate(r, S, (i) => `a${i}`, 1)}`),
       "}",
     );
@@ -74,9 +76,9 @@ function accumulate(r: number, S: number, value: (i: number, q: number) => strin
 
 /** One line from depth k to k + 3. */
 function alongDepth(frame: MatmulFrame, side: Side, line: string): string {
-  if (side.vector === "depth") return frame.four(side, line, "k");
+  if (side.vector === "depth") return frame.factors.four(side, line, "k");
   return `vec4<f32>(${range(4)
-    .map((q) => frame.one(side, line, `k + ${q}u`))
+    .map((q) => frame.factors.one(side, line, `k + ${q}u`))
     .join(", ")})`;
 }
 
@@ -84,12 +86,13 @@ function alongDepth(frame: MatmulFrame, side: Side, line: string): string {
 function columnsByDepth(frame: MatmulFrame, side: Side): string[] {
   if (side.vector !== "depth")
     return range(4).map(
-      (q) => `let b${q} = ${frame.rounded(side, frame.lines(side, "column", `k + ${q}u`))};`,
+      (q) => `let b${q} = ${frame.factors.rounded(side, frame.factors.lines(side, "column", `k + ${q}u`))};`,
     );
   const last = side.lengths[side.lineAxis]! - 1;
   return [
     ...range(4).map(
-      (c) => `let t${c} = ${frame.rounded(side, frame.four(side, `min(column + ${c}u, ${last}u)`, "k"))};`,
+      (c) =>
+        `let t${c} = ${frame.factors.rounded(side, frame.factors.four(side, `min(column + ${c}u, ${last}u)`, "k"))};`,
     ),
     ...range(4).map((q) => `let b${q} = vec4<f32>(t0[${q}], t1[${q}], t2[${q}], t3[${q}]);`),
   ];

@@ -2,9 +2,10 @@
  * Matrix product by tiles in workgroup memory, for GPUs; it needs no optional feature. Every invocation computes a
  * small rectangle of the tile in registers.
  */
-import type { MatmulFrame, Side, Term } from "./matmul.ts";
-import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
-import { chooseTile, invocations, type Tile, tileName } from "./tiles.ts";
+import type { Side, Term } from "./factors.ts";
+import type { MatmulFrame } from "./frame.ts";
+import { ceilDiv, type Kernel, range, type Target, type Tile } from "../target.ts";
+import { chooseTile, invocations, tileName } from "./tiles.ts";
 
 export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
   const tile = chooseTile(frame, target);
@@ -15,7 +16,7 @@ export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
     `let b = group / ${rowTiles * columnTiles}u;`,
     `let row = ((group / ${columnTiles}u) % ${rowTiles}u) * ${tile.rows}u;`,
     `let column = (group % ${columnTiles}u) * ${tile.columns}u;`,
-    ...frame.bases(),
+    ...frame.factors.bases(),
     ...accumulators.map((c) => `var ${c} = vec4<f32>();`),
     ...frame.terms.flatMap((term) => termLoop(frame, term, tile, target)),
     ...finishAll(frame, tile, accumulators, across, vectors),
@@ -24,8 +25,8 @@ export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
     groups: frame.batches * rowTiles * columnTiles,
     size: [across, tile.rows / tile.own],
     shared: [
-      `var<workgroup> rowTile: array<${frame.stagedType}, ${(tile.rows * tile.depth) / 4}>;`,
-      `var<workgroup> columnTile: array<${frame.stagedType}, ${(tile.columns * tile.depth) / 4}>;`,
+      `var<workgroup> rowTile: array<${frame.factors.stagedType}, ${(tile.rows * tile.depth) / 4}>;`,
+      `var<workgroup> columnTile: array<${frame.factors.stagedType}, ${(tile.columns * tile.depth) / 4}>;`,
     ],
     variant: `tiled ${tileName(tile)}`,
   });
@@ -36,7 +37,7 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
   const across = tile.columns / own;
   const vectors = range(own / 4);
   const factor = (from: string, lines: number, i: string): string =>
-    frame.factors(`${from}Tile[k * ${lines / 4}u + ${i}]`);
+    frame.factors.unstaged(`${from}Tile[k * ${lines / 4}u + ${i}]`);
   // drivers unroll loops of constant length: good on a GPU, slow to compile on a CPU
   const depth = target.software ? `${tile.depth}u + P[0].x` : `${tile.depth}u`;
   return [
@@ -92,7 +93,7 @@ export function fill(
   put: (at: string, value: string) => string,
 ): string[] {
   const groups = lines / 4;
-  // neighbouring invocations read neighbouring memory
+  // neighboring invocations read neighboring memory
   const depthFirst = side.vector !== "line" && Math.abs(side.operand.view.strides[side.depthAxis]!) === 1;
   const [k, line] = depthFirst ? [`e % ${tile}u`, `e / ${tile}u`] : [`e / ${groups}u`, `e % ${groups}u`];
   return [
@@ -101,8 +102,8 @@ export function fill(
     `    let l = ${line};`,
     `    let line = ${from} + l * 4u;`,
     "    var v = vec4<f32>();",
-    `    if (k0 + k < ${depth}u) { v = ${frame.lines(side, "line", "k0 + k")}; }`,
-    `    ${put(`k * ${groups}u + l`, frame.staged(side, "v"))}`,
+    `    if (k0 + k < ${depth}u) { v = ${frame.factors.lines(side, "line", "k0 + k")}; }`,
+    `    ${put(`k * ${groups}u + l`, frame.factors.staged(side, "v"))}`,
     "  }",
   ];
 }

@@ -2,15 +2,7 @@
  * The tiles that a matrix product is cut into on a GPU. Each sums along the depth in the same order, so that the choice
  * changes how long a product takes and nothing of its result.
  */
-import { ceilDiv, type Target } from "../target.ts";
-
-/** Rows and columns of a tile, how much of the depth is staged at a time, and the rows and columns of one invocation. */
-export interface Tile {
-  readonly rows: number;
-  readonly columns: number;
-  readonly depth: number;
-  readonly own: number;
-}
+import { ceilDiv, type Target, type Tile } from "../target.ts";
 
 /** How large a product is. */
 export interface Extent {

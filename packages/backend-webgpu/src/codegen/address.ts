@@ -1,0 +1,41 @@
+/** Where an operand's element is, as WGSL: its address from the indices of the axes, and whether the indices are valid. */
+import type { Operand } from "@tiedlora/kernels";
+import { allOf, literal } from "./arithmetic.ts";
+
+/** `offset + Σ index·stride` over the axes `[from, to)` that have an index, modulo 2^32 (strides may be negative). */
+export function address(
+  strides: readonly number[],
+  indices: readonly string[],
+  from: number,
+  to: number,
+  start: string | number,
+): string {
+  const terms = typeof start === "number" ? (start === 0 ? [] : [literal(start, "u32")]) : [start];
+  for (let d = from; d < Math.min(to, strides.length); d++) {
+    const stride = strides[d]!;
+    if (stride === 0 || indices[d] === undefined) continue;
+    terms.push(stride === 1 ? indices[d]! : `${indices[d]} * ${literal(stride, "u32")}`);
+  }
+  return terms.length === 0 ? "0u" : terms.join(" + ");
+}
+
+/** The condition that the indices of axes `[from, to)` are valid, or undefined where they always are. */
+export function condition(
+  operand: Operand,
+  lengths: readonly number[],
+  indices: readonly string[],
+  from: number,
+  to: number,
+): string | undefined {
+  const { valid } = operand.view;
+  if (!valid) return undefined;
+  const tests: string[] = [];
+  for (let d = from; d < Math.min(to, valid.length); d++) {
+    const range = valid[d];
+    if (!range || (range[0] <= 0 && range[1] >= lengths[d]!)) continue;
+    const low = Math.max(range[0], 0);
+    const count = Math.max(0, Math.min(range[1], lengths[d]!) - low);
+    tests.push(low === 0 ? `${indices[d]} < ${count}u` : `${indices[d]} - ${low}u < ${count}u`);
+  }
+  return allOf(tests);
+}

@@ -1,0 +1,160 @@
+/**
+ * Reading the factors of a product. A kernel sees two sides, each a set of lines (rows of A, columns of B, or the other way round) along
+ * the depth k, over which it sums. Each side is read by WGSL functions of its own, which are named after it.
+ */
+import { type Operand, product } from "@tiedlora/kernels";
+import { type Width, wgslType } from "../arithmetic.ts";
+import { address, condition } from "../address.ts";
+import type { Bindings } from "../bindings.ts";
+import { modeOf, type Use } from "../shown.ts";
+import { range, type Target } from "../target.ts";
+import type { Product } from "./product.ts";
+
+/** One operand of one term: lines of `depth` numbers. */
+export interface Side {
+  readonly name: string;
+  readonly operand: Operand;
+  readonly lineAxis: number;
+  readonly depthAxis: number;
+  readonly lengths: readonly number[];
+  /** What four neighbors can be loaded at once along: the lines, the depth, or nothing. */
+  readonly vector: "line" | "depth" | "none";
+}
+
+/** One term of the sum. */
+export interface Term {
+  readonly rows: Side;
+  readonly columns: Side;
+  readonly depth: number;
+}
+
+/** The terms of a product. With `swap`, the kernel's rows are the columns of B. */
+export function termsOf(p: Product, swap: boolean): Term[] {
+  const rank = p.batch.length;
+  return p.k.map((depth, t) => {
+    const a = sideOf(`left${t}`, p.inputs[2 * t]!, rank, rank + 1, [...p.batch, p.m, depth]);
+    const b = sideOf(`right${t}`, p.inputs[2 * t + 1]!, rank + 1, rank, [...p.batch, depth, p.n]);
+    return swap ? { rows: b, columns: a, depth } : { rows: a, columns: b, depth };
+  });
+}
+
+function sideOf(
+  name: string,
+  operand: Operand,
+  lineAxis: number,
+  depthAxis: number,
+  lengths: readonly number[],
+): Side {
+  const along = (vectorAxis: number): boolean =>
+    modeOf({ operand, write: false, lengths, vectorAxis }) === "vector" && lengths[vectorAxis]! % 4 === 0;
+  const vector = along(lineAxis) ? "line" : along(depthAxis) ? "depth" : "none";
+  return { name, operand, lineAxis, depthAxis, lengths, vector };
+}
+
+export const sidesOf = (terms: readonly Term[]): Side[] => terms.flatMap((t) => [t.rows, t.columns]);
+
+/** What a side asks of the bindings. */
+export function useOfSide({ operand, lengths, vector, lineAxis, depthAxis }: Side): Use {
+  const vectorAxis = { line: lineAxis, depth: depthAxis, none: undefined }[vector];
+  return { operand, write: false, lengths, vectorAxis };
+}
+
+/** `let b{d}` statements: the index along each batch axis, from the linear batch index `b`. */
+export function batchIndices(batch: readonly number[]): string[] {
+  let rest = product(batch);
+  return batch.map((n, d) => {
+    rest /= n;
+    const quotient = rest === 1 ? "b" : `b / ${rest}u`;
+    return `let b${d} = ${d === 0 ? quotient : `(${quotient}) % ${n}u`};`;
+  });
+}
+
+/** Writes the text that reads the sides of a product. */
+export class FactorReader {
+  readonly #batch: readonly number[];
+  readonly #sides: readonly Side[];
+  readonly #bindings: Bindings;
+  readonly #target: Target;
+
+  constructor(batch: readonly number[], terms: readonly Term[], bindings: Bindings, target: Target) {
+    this.#batch = batch;
+    this.#sides = sidesOf(terms);
+    this.#bindings = bindings;
+    this.#target = target;
+  }
+
+  /** The functions that the expressions below call, two at most for each side. */
+  functions(): string[] {
+    return this.#sides.map((side) => this.#functionsOf(side));
+  }
+
+  /** `{name}(base, b, line, k)`, and `{name}v` for four along what `side.vector` says. */
+  #functionsOf(side: Side): string {
+    const { name, operand, lineAxis, depthAxis, lengths } = side;
+    const bound = this.#bindings.of(operand);
+    const rank = this.#batch.length;
+    const indices = lengths.map((_, d) => (d === lineAxis ? "line" : d === depthAxis ? "k" : `b${d}`));
+    const valid = condition(operand, lengths, indices, 0, rank + 2);
+    const at = address(operand.view.strides, indices, rank, rank + 2, "base");
+    const needsBatch = condition(operand, lengths, indices, 0, rank) !== undefined;
+    const head = needsBatch ? batchIndices(this.#batch).map((line) => `  ${line}\n`) : [];
+    const define = (suffix: string, type: string, value: string): string => {
+      const guard = valid === undefined ? "" : `  if (!(${valid})) { return ${type}(); }\n`;
+      return `fn ${name}${suffix}(base: u32, b: u32, line: u32, k: u32) -> ${type} {\n${head.join("")}${guard}  return ${value};\n}`;
+    };
+    const one = define("", "f32", this.#bindings.elements.load(bound, at));
+    if (side.vector === "none") return one;
+    return `${one}\n${define("v", "vec4<f32>", this.#bindings.elements.loadFour(bound, at))}`;
+  }
+
+  /** Statements, with the linear batch index `b` known, that define `{name}_base` for every side. */
+  bases(): string[] {
+    const rank = this.#batch.length;
+    const indices = range(rank).map((d) => `b${d}`);
+    const base = ({ name, operand }: Side): string => {
+      const start = this.#bindings.start(operand);
+      return `let ${name}_base = ${address(operand.view.strides, indices, 0, rank, start)};`;
+    };
+    return [...batchIndices(this.#batch), ...this.#sides.map(base)];
+  }
+
+  /** An expression for one element of a side. */
+  one({ name }: Side, line: string, k: string): string {
+    return `${name}(${name}_base, b, ${line}, ${k})`;
+  }
+
+  /** An expression for four elements along `side.vector`, from a line and depth that are multiples of 4 there. */
+  four({ name }: Side, line: string, k: string): string {
+    return `${name}v(${name}_base, b, ${line}, ${k})`;
+  }
+
+  /** An expression for four neighboring lines at one depth. Lines beyond the last yield anything. `line` is a name. */
+  lines(side: Side, line: string, k: string): string {
+    const count = side.lengths[side.lineAxis]!;
+    if (side.vector === "line") return this.four(side, count === 4 ? "0u" : `min(${line}, ${count - 4}u)`, k);
+    const each = range(4).map((c) => this.one(side, `min(${line} + ${c}u, ${count - 1}u)`, k));
+    return `vec4<f32>(${each.join(", ")})`;
+  }
+
+  /** The type of four numbers as they are staged in workgroup memory. */
+  get stagedType(): string {
+    return this.#target.matmulPrecision === "f16" ? "vec4<f16>" : "vec4<f32>";
+  }
+
+  /** One or four numbers of a side (an expression) in the type they are staged in. */
+  staged({ operand }: Side, value: string, width: Width = 4): string {
+    if (this.#target.matmulPrecision === "f32") return value;
+    return this.#bindings.elements.toF16(this.#bindings.of(operand), value, width);
+  }
+
+  /** Staged numbers as the floats that are multiplied. */
+  unstaged(staged: string, width: Width = 4): string {
+    if (this.#target.matmulPrecision === "f32") return staged;
+    return `${wgslType("f32", width)}(${staged})`;
+  }
+
+  /** Numbers of a side, which is not staged, as the floats that are multiplied. */
+  rounded(side: Side, value: string, width: Width = 4): string {
+    return this.unstaged(this.staged(side, value, width), width);
+  }
+}

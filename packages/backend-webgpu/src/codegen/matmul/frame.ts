@@ -1,0 +1,113 @@
+/**
+ * What the kernels of a product share: how large it is as they see it, reading its factors, treating finished numbers, and the kernel
+ * around their own code. They differ in how they get from factors to finished numbers.
+ */
+import { product } from "@tiedlora/kernels";
+import { allOf } from "../arithmetic.ts";
+import { Bindings } from "../bindings.ts";
+import { modeOf } from "../shown.ts";
+import { BodyWriter, usesOf } from "../body.ts";
+import { assemble, type Entry } from "../entry.ts";
+import { Helpers } from "../helpers.ts";
+import type { Kernel, Target } from "../target.ts";
+import { batchIndices, FactorReader, sidesOf, type Term, termsOf, useOfSide } from "./factors.ts";
+import type { Product } from "./product.ts";
+
+export class MatmulFrame {
+  readonly rows: number;
+  readonly columns: number;
+  readonly batches: number;
+  readonly terms: readonly Term[];
+  /** Of the deepest term. */
+  readonly depth: number;
+  readonly factors: FactorReader;
+  readonly #p: Product;
+  readonly #swap: boolean;
+  readonly #target: Target;
+  readonly #bindings: Bindings;
+  /** The axis of the columns, if the epilogue can treat four neighboring columns at once. */
+  readonly #vectorAxis: number | undefined;
+  /** The lengths of the epilogue's axes. */
+  readonly #lengths: readonly number[];
+
+  /** With `swap`, rows and columns are exchanged: columns are what four of are treated at once. */
+  constructor(p: Product, swap: boolean, bufferBytes: readonly number[], target: Target) {
+    this.#p = p;
+    this.#swap = swap;
+    this.#target = target;
+    this.#lengths = [...p.batch, p.m, p.n];
+    this.rows = swap ? p.n : p.m;
+    this.columns = swap ? p.m : p.n;
+    this.batches = product(p.batch);
+    this.terms = termsOf(p, swap);
+    this.depth = Math.max(...p.k);
+    this.#vectorAxis = this.#chooseVectorAxis();
+    const uses = [
+      ...sidesOf(this.terms).map(useOfSide),
+      ...usesOf({ ...p.epilogue, lengths: this.#lengths, vectorAxis: this.#vectorAxis }),
+    ];
+    this.#bindings = new Bindings(uses, bufferBytes, target, new Helpers());
+    this.factors = new FactorReader(p.batch, this.terms, this.#bindings, target);
+  }
+
+  #chooseVectorAxis(): number | undefined {
+    if (this.columns % 4 !== 0) return undefined;
+    const axis = this.#p.batch.length + (this.#swap ? 0 : 1);
+    const uses = usesOf({ ...this.#p.epilogue, lengths: this.#lengths, vectorAxis: axis });
+    return uses.some((use) => modeOf(use) === "vector") ? axis : undefined;
+  }
+
+  /** A call that treats four finished columns; both may be beyond the last. */
+  finish(row: string, column: string, value: string): string {
+    return `finish(b, ${row}, ${column}, ${value});`;
+  }
+
+  /** The function that `finish` calls: the epilogue. */
+  #finishFunctions(): string {
+    const { epilogue, batch } = this.#p;
+    const [row, column] = this.#swap ? ["n", "m"] : ["m", "n"];
+    const writer = this.#epilogueWriter();
+    const live = writer.needed(
+      epilogue.stores.map((s) => s.value),
+      () => true,
+    );
+    const statements = [
+      ...batchIndices(batch),
+      ...live.map((i) => writer.compute(i)),
+      ...epilogue.stores.map((s) => writer.store(s)),
+    ].map((line) => `  ${line}`);
+    const inside = allOf([`${row} < ${this.rows}u`, `${column} < ${this.columns}u`]);
+    const guard = `  if (!(${inside})) { return; }`;
+    const define = (name: string, type: string): string =>
+      `fn ${name}(b: u32, ${row}: u32, ${column}: u32, value: ${type}) {\n${guard}\n${statements.join("\n")}\n}`;
+    if (this.#vectorAxis !== undefined) return define("finish", "vec4<f32>");
+    return `${define("finishOne", "f32")}
+fn finish(b: u32, row: u32, column: u32, value: vec4<f32>) {
+  for (var c = 0u; c < 4u + P[0].x; c++) { finishOne(b, row, column + c, value[c]); }
+}`;
+  }
+
+  #epilogueWriter(): BodyWriter {
+    const { epilogue, origin, batch } = this.#p;
+    const space = {
+      ...epilogue,
+      lengths: this.#lengths,
+      outerRank: this.#lengths.length,
+      origin,
+      vectorAxis: this.#vectorAxis,
+      indices: [...batch.map((_, d) => `b${d}`), "m", "n"],
+    };
+    return new BodyWriter(space, this.#bindings, "value");
+  }
+
+  /** The finished kernel; see `Entry`. */
+  kernel(
+    main: readonly string[],
+    shape: Omit<Entry, "label" | "functions" | "main"> & { readonly variant: string },
+  ): Kernel {
+    const functions = [...this.factors.functions(), this.#finishFunctions()];
+    const size = `matmul [${this.#lengths.join(",")}] k ${this.#p.k.join("+")}${this.#swap ? " swapped" : ""}`;
+    const label = `${size} (${shape.variant}${this.#target.matmulPrecision === "f16" ? " f16" : ""})`;
+    return assemble({ ...shape, label, functions, main }, this.#bindings, this.#target);
+  }
+}
