@@ -1,4 +1,4 @@
-/** The layering rule of .oxlintrc.json: an import that points up, planted into a copy of the folders, is found. */
+/** The rules of .oxlintrc.json on imports: one that points up, or that closes a circle, planted into a copy of the folders, is found. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -45,6 +45,17 @@ const folder = mkdtempSync(join(tmpdir(), "layers-"));
 after(() => rmSync(folder, { recursive: true }));
 copyFileSync(join(root, ".oxlintrc.json"), join(folder, ".oxlintrc.json"));
 
+function lint(paths: readonly string[]): Report {
+  const { stdout, stderr } = spawnSync(process.execPath, [OXLINT, "--format=json", ...paths], {
+    cwd: folder,
+    encoding: "utf8",
+  });
+  assert.match(stdout, /^\{/, `oxlint did not run: ${stdout}${stderr}`);
+  const report = JSON.parse(stdout) as Report;
+  assert.equal(report.number_of_files, paths.length);
+  return report;
+}
+
 /** The specifiers that the rule forbids in `file`, each planted in every form that an import can have. */
 function forbidden(file: string, specifiers: readonly string[]): string[] {
   const path = join(folder, file);
@@ -60,14 +71,8 @@ function forbidden(file: string, specifiers: readonly string[]): string[] {
     forms(specifier, i).map((text) => ({ specifier, text })),
   );
   writeFileSync(path, lines.map(({ text }) => `${text}\n`).join(""));
-  const { stdout, stderr } = spawnSync(process.execPath, [OXLINT, "--format=json", path], {
-    cwd: folder,
-    encoding: "utf8",
-  });
+  const report = lint([path]);
   rmSync(path);
-  assert.match(stdout, /^\{/, `oxlint did not run: ${stdout}${stderr}`);
-  const report = JSON.parse(stdout) as Report;
-  assert.equal(report.number_of_files, 1);
   const hits = report.diagnostics
     .filter(({ code }) => code.includes("no-restricted-imports"))
     .map(({ labels }) => lines[(labels[0]?.span.line ?? 0) - 1]);
@@ -86,3 +91,32 @@ for (const { file, may, mayNot } of LAYERS.flatMap(planted)) {
     assert.deepEqual(forbidden(file, [...may, ...mayNot]), mayNot);
   });
 }
+
+/** How many of these files the rule on circles finds to be in one, when file i imports file i + 1, and the last imports `last`. */
+function inCircle(forms: readonly ((specifier: string) => string)[], last: string): number {
+  const paths = forms.map((_, i) => join(folder, `packages/core/src/planted${i}.ts`));
+  mkdirSync(dirname(paths[0]!), { recursive: true });
+  writeFileSync(join(folder, "packages/core/src/outside.ts"), "export interface Planted { x: number }\n");
+  forms.forEach((form, i) => {
+    const next = i + 1 < forms.length ? `./planted${i + 1}.ts` : last;
+    writeFileSync(paths[i]!, `${form(next)}\nexport interface Planted { x: number }\n`);
+  });
+  const { diagnostics } = lint(paths);
+  for (const path of paths) rmSync(path);
+  return diagnostics.filter(({ code }) => code.includes("no-cycle")).length;
+}
+
+const importsType = (from: string): string =>
+  `import type { Planted as Next } from "${from}"; export type { Next };`;
+const importsValue = (from: string): string => `import * as next from "${from}"; console.log(next);`;
+
+test("a circle of files is refused, also one of types alone", () => {
+  for (const forms of [
+    [importsType, importsType],
+    [importsValue, importsType, importsType],
+    [importsValue, importsValue],
+  ]) {
+    assert.equal(inCircle(forms, "./planted0.ts"), forms.length);
+    assert.equal(inCircle(forms, "./outside.ts"), 0);
+  }
+});
