@@ -4,11 +4,12 @@ import { test } from "node:test";
 import { reference } from "@tiedlora/core";
 import { checkDerivative, property, RECORDS, RULES } from "@tiedlora/test";
 import fc from "fast-check";
+import { part } from "./support/effort.ts";
 // The table itself is no part of the API.
 import { VJP } from "../packages/core/src/grad.ts";
 
-/** Random cases per record. Every rule is behind at least one record. */
-const CASES = 200;
+/** Random cases per record, in CI 200. Every rule is behind at least one record. */
+const CASES = Math.ceil(part(200));
 /** Elements of an input: a wrong rule shows on few as well as on many. */
 const LIMIT = 12;
 
@@ -17,7 +18,7 @@ for (const record of RECORDS.filter(({ gradient }) => gradient === "yes")) {
     test(`${record.name}: ${order === 1 ? "gradient" : "gradient of the gradient"} against differences`, async () => {
       const device = reference();
       const cases = fc.tuple(record.cases({ limit: LIMIT, zeros: true }), fc.nat());
-      const runs = order === 1 ? CASES : CASES / 2;
+      const runs = order === 1 ? CASES : Math.ceil(CASES / 2);
       await property(cases, ([one, seed]) => checkDerivative(device, record, one, seed, order), { runs });
       device.close();
     });

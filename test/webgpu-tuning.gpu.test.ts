@@ -6,4 +6,4 @@ import { webgpu } from "@tiedlora/backend-webgpu";
 import { register } from "./support/conformance.ts";
 import { skip } from "./support/gpu.ts";
 
-register(({ fusion }) => webgpu({ fusion, tuning: "hardware" }), { skip, subset: "core" });
+register(({ fusion }) => webgpu({ fusion, tuning: "hardware" }), { skip, subset: "core", effort: 0.25 });

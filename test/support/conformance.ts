@@ -1,9 +1,7 @@
 /** Runs the conformance suite under node:test. */
 import { after, test } from "node:test";
 import { conformance, type ConformanceOptions, type MakeDevice } from "@tiedlora/test";
-
-/** With TIEDLORA_LONG=1 (npm run test:long): 2,000 random kernels and as many graphs. */
-const long: boolean = process.env["TIEDLORA_LONG"] === "1";
+import { LONG, part } from "./effort.ts";
 
 /** TIEDLORA_SEED=n repeats the random cases of a run that printed it. */
 export function seed(): { seed?: number } {
@@ -21,9 +19,12 @@ interface RegisterOptions extends ConformanceOptions {
   readonly only?: RegExp;
 }
 
-/** Registers every case as a test. An `effort` counts only where there is no TIEDLORA_LONG. */
+/** In `npm run test:long`: 2,000 random kernels and as many graphs. */
+const LONG_EFFORT = { effort: 5, randomCases: 2000 };
+
+/** Registers every case as a test. `effort` is that of CI. */
 export function register(makeDevice: MakeDevice, options: RegisterOptions = {}): void {
-  const effort = long ? { effort: 5, randomCases: 2000 } : {};
+  const effort = LONG ? LONG_EFFORT : { effort: part(options.effort ?? 1) };
   const suite = conformance(makeDevice, { ...seed(), ...options, ...effort });
   const cases = suite.cases.filter(({ name }) => options.only?.test(name) ?? true);
   for (const { name, run } of cases) {

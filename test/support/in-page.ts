@@ -8,6 +8,7 @@ import { build } from "esbuild";
 import type { Browser } from "playwright-core";
 import { launch, skip } from "./browser.ts";
 import { seed } from "./conformance.ts";
+import { LONG, part } from "./effort.ts";
 import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
 
 /**
@@ -108,7 +109,8 @@ export function testSuite(
   path: Path,
   options: { readonly parts: number; readonly effort: number },
 ): void {
-  const { parts, effort } = options;
+  const { parts } = options;
+  const effort = part(options.effort);
   for (let part = 0; part < parts; part++) {
     const name = `the suite's core in a page at ${path} on ${backend}, part ${part + 1} of ${parts}`;
     test(name, { skip }, async () => {
@@ -123,7 +125,7 @@ export function testSuite(
 
 /** A share of the cases recorded from PyTorch, in a page. */
 export function testRecorded(inPage: InPage, backend: PageBackend, share: number): void {
-  const some = process.env["TIEDLORA_LONG"] === "1" ? 3 * share : share;
+  const some = LONG ? 3 * share : part(share);
   test(`cases recorded from PyTorch in a page on ${backend}`, { skip }, async () => {
     const results = await inPage<CaseResult[]>("/", `jobs.runRecorded(${JSON.stringify(backend)}, ${some})`);
     assert.ok(results.length > 0);

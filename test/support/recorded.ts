@@ -2,6 +2,7 @@
 import { after, test } from "node:test";
 import type { Device } from "@tiedlora/core";
 import { recorded, type RecordedOptions } from "@tiedlora/test/recorded";
+import { LONG, part } from "./effort.ts";
 
 interface RegisterOptions extends RecordedOptions {
   readonly skip?: string | false;
@@ -9,9 +10,9 @@ interface RegisterOptions extends RecordedOptions {
   readonly title?: string;
 }
 
-/** Registers a test for each operation. A `share` counts only where there is no TIEDLORA_LONG. */
+/** Registers a test for each operation. `share` is that of CI. */
 export function registerRecorded(makeDevice: () => Promise<Device> | Device, options: RegisterOptions): void {
-  const share = process.env["TIEDLORA_LONG"] === "1" ? 1 : (options.share ?? 1);
+  const share = LONG ? 1 : part(options.share ?? 1);
   const suite = recorded(makeDevice, { ...options, share });
   for (const { name, run } of suite.cases) {
     test(`${options.title ?? ""}${name}`, { skip: options.skip ?? false }, run);

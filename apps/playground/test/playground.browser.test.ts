@@ -97,7 +97,7 @@ for (const backend of ["webgpu", "cpu"] as const) {
       const { page, complaints } = await openPage(served!);
       await choose(page, "[name=backend]", backend);
       await settled(page, "idle");
-      const steps = backend === "cpu" ? 10 : 4; // software WebGPU is slow
+      const steps = backend === "cpu" ? 10 : 2; // software WebGPU is slow
       await type(page, "[name=steps]", String(steps));
       const another = page.locator("text=Compare with another");
       while (await another.isEnabled()) await another.click();

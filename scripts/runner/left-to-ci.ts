@@ -1,0 +1,32 @@
+/**
+ * The table of test files that `npm test` leaves to CI: each takes long for what it adds to the others. `npm test` prints it; a
+ * file that is named runs all the same.
+ */
+export interface LeftToCi {
+  readonly file: string;
+  /** What it adds. */
+  readonly why: string;
+}
+
+export const LEFT_TO_CI: readonly LeftToCi[] = [
+  { file: "test/webgpu-plain.gpu.test.ts", why: "the suite once more, on default limits" },
+  { file: "test/webgpu-tuning.gpu.test.ts", why: "the suite once more, on kernels for GPUs" },
+  { file: "test/webgpu-f16.gpu.test.ts", why: "products once more, of factors in half precision" },
+  { file: "test/chromium-webgpu.browser.test.ts", why: "the suite once more, in Chromium" },
+  { file: "test/suite.test.ts", why: "the suite finds planted faults" },
+  { file: "packages/backend-webgpu/test/dispatches.test.ts", why: "counts the kernels of larger models" },
+  { file: "packages/cli/test/init-from.test.ts", why: "dozens of processes" },
+  { file: "packages/cli/test/interrupt.test.ts", why: "dozens of processes that are interrupted" },
+  { file: "packages/cli/test/kill.test.ts", why: "dozens of processes that are killed" },
+  { file: "packages/cli/test/lock.test.ts", why: "dozens of processes that share a folder" },
+  { file: "packages/cli/test/own-data.test.ts", why: "dozens of processes" },
+  { file: "packages/cli/test/replace.test.ts", why: "dozens of processes that are killed" },
+  { file: "packages/cli/test/sweep-kill.test.ts", why: "dozens of processes that are killed" },
+  { file: "packages/cli/test/unwritable.test.ts", why: "dozens of processes that cannot write" },
+  { file: "apps/playground/test/controls.browser.test.ts", why: "trains in Chromium" },
+  { file: "apps/playground/test/playground.browser.test.ts", why: "trains in Chromium" },
+  { file: "scripts/test/docs.test.ts", why: "type-checks and runs all examples of the documentation" },
+  { file: "scripts/test/docs-site.browser.test.ts", why: "builds the documentation" },
+  { file: "scripts/test/examples.test.ts", why: "runs every example" },
+  { file: "scripts/test/runner.test.ts", why: "what is reported of processes that crash or hang" },
+];
