@@ -32,7 +32,7 @@ export const LAYERS: readonly Layer[] = [
   layer("@tiedlora/nn", ["@tiedlora/core"], { node: [] }),
   ...BACKENDS.map((name) => layer(name, ["@tiedlora/kernels", "@tiedlora/core"])),
   layer("@tiedlora/models", TENSORS, { thirdParty: true }),
-  layer("tiedlora", [...TENSORS, "@tiedlora/models"]),
+  layer("tiedlora", TENSORS),
   layer("@tiedlora/experiments", EVERYTHING_BELOW_EXPERIMENTS, { thirdParty: true }),
   layer("@tiedlora/cli", [...EVERYTHING_BELOW_EXPERIMENTS, "@tiedlora/experiments"], {
     thirdParty: true,

@@ -3,24 +3,14 @@
  * the library of adapters puts an `AdapterSelector` on the model.
  */
 
-/**
- * The name of one adapter; the names of several that act together, none of them meaning the model without adapters; or, for each
- * row of a batch, the name of its own adapter ("__base__": none).
- */
-export type AdapterChoice = string | readonly string[] | { readonly rows: readonly string[] };
+import type { AdapterChoice, AdapterSelector } from "@tiedlora/nn";
+
+export type { AdapterChoice, AdapterSelector } from "@tiedlora/nn";
 
 /** What a model's call is told about adapters. */
 export interface AdapterOptions {
   /** The adapters that this call goes through. Default: those that are active on the model. */
   readonly adapters?: AdapterChoice;
-}
-
-/** Applies a choice for the time of a call. */
-export interface AdapterSelector {
-  /** Runs `work`, which must not be asynchronous, with exactly the chosen adapters. Throws if a name is unknown. */
-  using<T>(choice: AdapterChoice, work: () => T): T;
-  /** `work`, to be run with the adapters that take part now, whenever it is called. */
-  bound<A extends unknown[], T>(work: (...args: A) => T): (...args: A) => T;
 }
 
 /** Runs `work` with the adapters of `options`, or as the model is. */

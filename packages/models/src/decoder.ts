@@ -8,6 +8,14 @@ import { checkpoint, concat, type Device, type Parameter, type Tensor } from "@t
 import { checkOptions } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapter-choice.ts";
+import {
+  directoryFiles,
+  modelFiles,
+  type OutputFile,
+  type SaveDirectoryOptions,
+  type SaveOptions,
+} from "./save.ts";
+import { lengthMatters } from "./rope.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { KvCache } from "./cache.ts";
@@ -265,6 +273,23 @@ export class Decoder extends nn.Module {
   /** Whether the output embedding is the input embedding now: an adapter, or a merge, may have given it its own. */
   get tied(): boolean {
     return this.#head.weight === this.#embed.weight;
+  }
+
+  /** Whether rotations depend on the length of a sequence: then padding must not count as part of it. */
+  get lengthMatters(): boolean {
+    return lengthMatters(this.config);
+  }
+
+  /** Its weights and its config as files: see `modelFiles`. */
+  files(options: SaveOptions = {}): OutputFile[] {
+    return modelFiles(this, options);
+  }
+
+  /** What to write into a directory: see `saveModel`. */
+  directoryFiles(
+    options: SaveDirectoryOptions = {},
+  ): Promise<{ files: readonly OutputFile[]; stale: readonly string[] }> {
+    return directoryFiles(this, options);
   }
 
   /** The linear at a path; undefined if there is none. */

@@ -39,5 +39,11 @@ export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 export { lengthMatters, ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";
 export { sampleToken, type SamplingOptions } from "./sampling.ts";
-export { modelFiles, type OutputFile, type SaveOptions, weightFiles } from "./save.ts";
+export {
+  modelFiles,
+  type OutputFile,
+  type SaveDirectoryOptions,
+  type SaveOptions,
+  weightFiles,
+} from "./save.ts";
 export { type ChatMessage, type ChatOptions, loadTokenizerFrom, Tokenizer } from "./tokenizer.ts";

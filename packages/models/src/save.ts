@@ -8,11 +8,12 @@ import {
   FILE_OF_DTYPE,
   type Tensor,
   type TensorToWrite,
+  type Files,
+  readText,
   writeSafetensors,
 } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import { configToJson, type StoredDType } from "./config.ts";
-import type { Decoder } from "./decoder.ts";
+import { configToJson, type DecoderConfig, type StoredDType } from "./config.ts";
 
 /** How weights are written. */
 export interface SaveOptions {
@@ -27,17 +28,56 @@ export interface SaveOptions {
 /** A file to be written: its name, and its content at once or in pieces. */
 export type OutputFile = readonly [name: string, content: string | AsyncIterable<Uint8Array>];
 
-export const INDEX_FILE = "model.safetensors.index.json";
-export const SINGLE_FILE = "model.safetensors";
+/** How a directory is written. */
+export interface SaveDirectoryOptions extends SaveOptions {
+  /** Files whose tokenizer and generation settings are copied along. */
+  readonly copyFrom?: Files;
+}
+
+/** What is written of a decoder, which has an import of this file. */
+interface Written extends nn.Module {
+  readonly config: DecoderConfig;
+  readonly tied: boolean;
+}
+
+const INDEX_FILE = "model.safetensors.index.json";
+const SINGLE_FILE = "model.safetensors";
+
+/** What a model directory holds beside weights and config. */
+const COMPANIONS = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+  "generation_config.json",
+  "vocab.json",
+  "merges.txt",
+];
 
 type Entry = [path: string, parameter: nn.Parameter];
 
 /** The weights and the config, in the order in which they should become visible. Tied weights are written once. */
-export function modelFiles(model: Decoder, options: SaveOptions = {}): OutputFile[] {
+export function modelFiles(model: Written, options: SaveOptions = {}): OutputFile[] {
   const tensors = [...model.stateDict()].map((entry) => toWrite(entry, options));
   const dtype = options.dtype ?? storedDType(model);
   const config = configToJson({ ...model.config, dtype, tied: model.tied });
   return [...weightFiles(tensors, options.maxShardBytes), ["config.json", config]];
+}
+
+/** What to write into a model's directory, and the files of an earlier save that must go from there. */
+export async function directoryFiles(
+  model: Written,
+  { copyFrom, ...options }: SaveDirectoryOptions,
+): Promise<{ files: readonly OutputFile[]; stale: readonly string[] }> {
+  const companions: OutputFile[] = [];
+  for (const name of copyFrom === undefined ? [] : COMPANIONS) {
+    const text = await readText(copyFrom!, name);
+    if (text !== null) companions.push([name, text]);
+  }
+  const files = modelFiles(model, options);
+  // A reader takes the single file before an index: the one that an earlier save has left would be read instead.
+  const stale = files.some(([name]) => name === INDEX_FILE) ? SINGLE_FILE : INDEX_FILE;
+  return { files: [...companions, ...files], stale: [stale] };
 }
 
 /**
@@ -97,7 +137,7 @@ function indexJson(shards: readonly TensorToWrite[][], name: (i: number) => stri
 }
 
 /** The type of most weights. */
-function storedDType(model: Decoder): StoredDType {
+function storedDType(model: Written): StoredDType {
   const sizes = { f32: 0, f16: 0, bf16: 0 };
   for (const { dtype, size } of model.parameters()) if (dtype in sizes) sizes[dtype as StoredDType] += size;
   return (Object.entries(sizes) as [StoredDType, number][]).sort(([, a], [, b]) => b - a)[0]![0];

@@ -2,6 +2,7 @@
  * Neural-network modules, losses, and functions composed of tensors alone. Optimizers are in `@tiedlora/nn/optim`.
  * @module
  */
+export type { AdapterChoice, AdapterSelector } from "./adapters.ts";
 export * from "./attention.ts";
 export * from "./embedding.ts";
 export * from "./functional/convolution.ts";

@@ -1,5 +1,5 @@
 /**
- * Tied-LoRA, LoRA, VeRA and methods of your own: adapters on the decoders of @tiedlora/models.
+ * Tied-LoRA, LoRA, VeRA and methods of your own: adapters on language models, such as the decoders of @tiedlora/models.
  * @module
  */
 export { adapt, Adapter, adaptersOf, type AdaptOptions, type FactorSelection } from "./adapter/adapter.ts";
@@ -66,7 +66,9 @@ export { veraProjections } from "./files/torch-random.ts";
 export { mlxFiles } from "./files/mlx.ts";
 export { ADAPTER_FORMATS, adapterFiles, type AdapterFormat, loadAdapterFiles } from "./files/load.ts";
 export type { LoadOptions } from "./files/options.ts";
-export { nativeFiles, type OutputFile, type Provenance, readProvenance } from "./files/native.ts";
+export { nativeFiles, type Provenance, readProvenance } from "./files/native.ts";
+export type { LanguageModel, LossInputs, ModelFileOptions, Replacements, SavableModel } from "./model.ts";
+export type { OutputFile } from "./output-file.ts";
 export {
   type Batch,
   batchesOf,

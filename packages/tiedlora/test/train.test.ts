@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { reference } from "@tiedlora/core";
+import type { Decoder } from "@tiedlora/models";
 import * as optim from "@tiedlora/nn/optim";
 import {
   adapt,
@@ -332,7 +333,7 @@ test("checkpointing changes no bit of what is trained", async () => {
   const kept = setup({}, 0.2);
   await reports(kept.options);
   const again = setup({}, 0.2);
-  again.options.model.checkpointing = true;
+  (again.options.model as Decoder).checkpointing = true;
   await reports(again.options);
   assert.deepEqual(await values(again.adapter), await values(kept.adapter));
 });

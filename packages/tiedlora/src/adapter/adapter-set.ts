@@ -1,6 +1,6 @@
 /** All adapters of one model, by name: which of them are active, and scopes in which others are, or none. */
 import type * as nn from "@tiedlora/nn";
-import { type AdapterChoice, type AdapterSelector, Decoder } from "@tiedlora/models";
+import { setSelector } from "../model.ts";
 import type { AttachedAdapter } from "./attached.ts";
 import { adaptableModules, type AdaptableModule } from "./modules.ts";
 import { computeMerged, type MergeOptions } from "./merge.ts";
@@ -17,7 +17,7 @@ interface Merged {
 }
 
 /** See `adaptersOf`. Errors leave everything as it was. */
-export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements AdapterSelector {
+export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements nn.AdapterSelector {
   readonly model: nn.Module;
   readonly hosts: ReadonlyMap<string, AdaptableModule>;
   readonly #adapters: Map<string, A> = new Map<string, A>();
@@ -31,7 +31,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.model = model;
     this.hosts = adaptableModules(model);
     this.#overlay = new Overlay(model);
-    if (model instanceof Decoder) model.adapters = this;
+    setSelector(model, this);
   }
 
   /** In the order in which they were attached. */
@@ -71,7 +71,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
    * Runs synchronous `work` with exactly the chosen adapters, whatever is active. Calls of a `Decoder` do the same for
    * `{ adapters }`; so requests with different adapters can be under way at once.
    */
-  using<T>(choice: AdapterChoice, work: () => T): T {
+  using<T>(choice: nn.AdapterChoice, work: () => T): T {
     return this.#scopes.run(this.#resolve(choice), work);
   }
 
@@ -107,7 +107,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
   }
 
   /** Checks a choice. */
-  #resolve(choice: AdapterChoice): Choice {
+  #resolve(choice: nn.AdapterChoice): Choice {
     if (typeof choice === "string") return this.#resolve([choice]);
     if ("rows" in choice) return { rows: this.#rowGroups(choice) };
     const names = [...new Set(choice)];

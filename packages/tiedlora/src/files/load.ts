@@ -8,11 +8,11 @@ import {
   CONFIG_FILE,
   loadNative,
   nativeFiles,
-  type OutputFile,
   PEFT_TYPE,
   type Provenance,
   readAdapterConfig,
 } from "./native.ts";
+import type { OutputFile } from "../output-file.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { peftLoraFiles, peftVeraFiles } from "./peft/save.ts";
 

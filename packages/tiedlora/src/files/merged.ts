@@ -1,20 +1,22 @@
 /** A model with its adapters merged in, as files: each weight is made when its turn comes, so there is never a second model. */
 import type { Tensor } from "@tiedlora/core";
-import { type Decoder, modelFiles, type OutputFile, type SaveOptions } from "@tiedlora/models";
+import type * as nn from "@tiedlora/nn";
 import { adaptersOf } from "../adapter/adapter.ts";
 import { storedInOut } from "../adapter/modules.ts";
+import type { ModelFileOptions, Replacements, SavableModel } from "../model.ts";
+import type { OutputFile } from "../output-file.ts";
 import { checkUntied, mergedTensors, layersByModule } from "../adapter/merge.ts";
 
 /**
  * The files of `model` with its active adapters merged in; the model itself stays as it is. Sums are made in f32 and rounded once,
  * to the stored type. Throws if an adapted weight is used elsewhere too (see `untie`); a value that is not finite stops the writing.
  */
-export function mergedModelFiles(model: Decoder, options: SaveOptions = {}): OutputFile[] {
-  return modelFiles(model, { ...options, replace: mergedWeights(model) });
+export function mergedModelFiles(model: SavableModel, options: ModelFileOptions = {}): OutputFile[] {
+  return model.files({ ...options, replace: mergedWeights(model) });
 }
 
 /** The weights of `model` that its active adapters change, by path, with the adapters merged in: made when asked for. */
-export function mergedWeights(model: Decoder): ReadonlyMap<string, () => Promise<Tensor>> {
+export function mergedWeights(model: nn.Module): Replacements {
   const set = adaptersOf(model);
   const acting = set.active.filter((name) => !set.mergedNames.includes(name)).map((name) => set.get(name));
   const replace = new Map<string, () => Promise<Tensor>>();

@@ -25,14 +25,8 @@ import { isScale, type Method } from "../method.ts";
 import { methods } from "../methods/index.ts";
 import type { LinearInfo } from "../linear-info.ts";
 import type { LoadOptions } from "./options.ts";
-import {
-  CONFIG_FILE,
-  fitsIn,
-  missingFile,
-  parametersToWrite,
-  type OutputFile,
-  type Provenance,
-} from "./native.ts";
+import { CONFIG_FILE, fitsIn, missingFile, parametersToWrite, type Provenance } from "./native.ts";
+import type { OutputFile } from "../output-file.ts";
 import { foldsScale, loraFactors, type LoraFactors } from "./peft/save.ts";
 
 export const MLX_TENSORS = "adapters.safetensors";

@@ -3,6 +3,7 @@
  * path of its first place, and `adapter_config.json`, from which the method is declared again. The other places and where
  * the adapter comes from are in the tensors' metadata. Python's peft does not read it: export to one of its formats.
  */
+import type { OutputFile } from "../output-file.ts";
 import {
   describeValue,
   decodeF32,
@@ -32,9 +33,6 @@ export const PEFT_TYPE = "TIED_LORA";
 
 /** Where an adapter comes from; free text by free keys, of which `separator` is what prompts are to be followed by. */
 export type Provenance = Readonly<Record<string, string>>;
-
-/** A file's name and content. */
-export type OutputFile = readonly [name: string, content: string | AsyncIterable<Uint8Array> | Uint8Array];
 
 /** The files of an adapter, in the order they should be written in. */
 export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {

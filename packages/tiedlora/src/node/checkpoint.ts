@@ -19,7 +19,8 @@ import {
 import type * as optim from "@tiedlora/nn/optim";
 import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import type { Adapter } from "../adapter/adapter.ts";
-import { CONFIG_FILE, nativeFiles, type OutputFile, TENSORS_FILE, type Provenance } from "../files/native.ts";
+import { CONFIG_FILE, nativeFiles, TENSORS_FILE, type Provenance } from "../files/native.ts";
+import type { OutputFile } from "../output-file.ts";
 import { DivergedError } from "../train/diverged.ts";
 import type { FitState } from "../train/fit.ts";
 import { findDamage, withDigests } from "./digests.ts";

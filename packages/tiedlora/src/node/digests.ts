@@ -7,7 +7,7 @@ import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import type { OutputFile } from "../files/native.ts";
+import type { OutputFile } from "../output-file.ts";
 
 const DIGESTS_FILE = "SHA256SUMS";
 

@@ -5,8 +5,7 @@ import { join } from "node:path";
 import { directoryFiles, recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import { isPlainFileName } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
-import type { Decoder, SaveOptions } from "@tiedlora/models";
-import { saveModel } from "@tiedlora/models/node";
+import type { ModelFileOptions, SavableModel } from "../model.ts";
 import type { Adapter } from "../adapter/adapter.ts";
 import { adaptersOf } from "../adapter/adapter.ts";
 import { DataError } from "../data/errors.ts";
@@ -70,13 +69,18 @@ export async function saveAdapters(
  * @param options.copyFrom a directory whose tokenizer and generation settings are copied along
  */
 export async function saveMerged(
-  model: Decoder,
+  model: SavableModel,
   directory: string,
-  options: SaveOptions & { readonly copyFrom?: string } = {},
+  options: ModelFileOptions & { readonly copyFrom?: string } = {},
 ): Promise<void> {
   const replace = mergedWeights(model);
   await recoverDirectory(directory);
-  await writing(directory, () => saveModel(model, directory, { ...options, replace }));
+  const { copyFrom, ...rest } = options;
+  await writing(directory, async () => {
+    const source = copyFrom === undefined ? {} : { copyFrom: await directoryFiles(copyFrom) };
+    const { files, stale } = await model.directoryFiles({ ...rest, ...source, replace });
+    await writeFilesAtomic(directory, files, stale);
+  });
 }
 
 /** Puts the adapter of a directory on a model. Strict: see `loadAdapterFiles`. */

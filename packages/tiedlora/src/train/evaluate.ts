@@ -1,5 +1,5 @@
 /** How well a model predicts examples that it is not trained on. */
-import type { Decoder } from "@tiedlora/models";
+import type { LanguageModel } from "../model.ts";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import { yieldToEventLoop } from "./yield.ts";
@@ -17,7 +17,7 @@ export interface Evaluation {
 
 /** The loss over all batches, each token counting the same. The dropout of `adapter`, which is one of the model's, is off meanwhile. */
 export async function evaluate(
-  model: Decoder,
+  model: LanguageModel,
   batches: readonly Batch[],
   adapter?: Adapter,
 ): Promise<Evaluation> {

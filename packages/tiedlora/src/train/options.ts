@@ -1,12 +1,12 @@
 /** What training is given, and what it reports. */
 import type * as optim from "@tiedlora/nn/optim";
-import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "../adapter/adapter.ts";
+import type { LanguageModel } from "../model.ts";
 import type { BatchSource } from "../data/batches.ts";
 
 /** What `train` needs. */
 export interface TrainOptions {
-  readonly model: Decoder;
+  readonly model: LanguageModel;
   readonly adapter: Adapter;
   readonly optimizer: optim.Optimizer;
   /** Of the whole run, those done before included. */

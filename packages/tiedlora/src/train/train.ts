@@ -1,6 +1,6 @@
 /** The training loop: batches in, a report a step out. What is printed or saved is the caller's business. */
 import type { Tensor } from "@tiedlora/core";
-import { type Decoder, lengthMatters } from "@tiedlora/models";
+import type { LanguageModel, LossInputs } from "../model.ts";
 import { type Batch, batchesOfStep } from "../data/batches.ts";
 import { yieldToEventLoop } from "./yield.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
@@ -97,13 +97,13 @@ function submitStep(
 
 /** A batch as the model's loss takes it. */
 export function lossInputs(
-  model: Decoder,
+  model: LanguageModel,
   { batch, length, tokens, mask, segments, packed }: Batch,
-): Parameters<Decoder["loss"]>[0] {
+): LossInputs {
   const rows = <T extends Int32Array | Float32Array>(values: T): T[] =>
     Array.from({ length: batch }, (_, row) => values.subarray(row * length, (row + 1) * length) as T);
   // Where rotations depend on the length of a sequence, padding must not count as part of it.
-  const apart = packed || lengthMatters(model.config);
+  const apart = packed || model.lengthMatters === true;
   return { inputIds: rows(tokens), mask: rows(mask), ...(apart && { segments: rows(segments) }) };
 }
 

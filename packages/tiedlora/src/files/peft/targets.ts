@@ -1,9 +1,9 @@
 /** Which modules peft would adapt and save: its rules of matching, its quirks included, applied to a model's paths. */
-import { Decoder } from "@tiedlora/models";
 import { FormatError } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { endsWithName, fullMatch, layerOf } from "../../match.ts";
 import type { ParameterInfo } from "../../adapter/overlay.ts";
+import { modelTypeOf } from "../../model.ts";
 import { resolveSites } from "../../adapter/sites.ts";
 import type { LinearInfo } from "../../linear-info.ts";
 import type { PeftTargets } from "./config.ts";
@@ -40,7 +40,8 @@ export function targetPaths(
 }
 
 function defaultTargets(model: nn.Module): readonly string[] | null {
-  return model instanceof Decoder ? (DEFAULT_TARGETS[model.config.modelType] ?? null) : null;
+  const type = modelTypeOf(model);
+  return type !== null && Object.hasOwn(DEFAULT_TARGETS, type) ? DEFAULT_TARGETS[type]! : null;
 }
 
 function excluded(path: string, { exclude, modulesToSave }: PeftTargets): boolean {
