@@ -1,4 +1,6 @@
 /** What a model is made of, from its config alone: modules with their paths and sizes. No weights are allocated. */
+import { isRecord } from "@tiedlora/core";
+import { refuse } from "@tiedlora/core/arguments";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 
@@ -130,12 +132,19 @@ export function parameterSpecs(config: DecoderConfig): ParameterSpec[] {
     .flatMap((spec) => moduleParameters(config, spec));
 }
 
+function checkConfig(what: string, config: DecoderConfig): void {
+  if (!isRecord(config) || !Object.hasOwn(config, "modelType"))
+    refuse(what, config, "config of a decoder", 'one, e.g. preset("llama-2-7b")');
+}
+
 /** How many numbers the model learns; tied ones count once. */
 export function countParameters(config: DecoderConfig): number {
+  checkConfig("countParameters", config);
   return parameterSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
 }
 
 /** The linear modules, which adapters can target. */
 export function linearSpecs(config: DecoderConfig): ModuleSpec[] {
+  checkConfig("linearSpecs", config);
   return moduleSpecs(config).filter(({ kind }) => kind === "linear");
 }

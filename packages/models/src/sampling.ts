@@ -5,6 +5,7 @@
  * Equal scores: the first wins; all equals of the kth largest stay in `topK`.
  */
 import { type Key, uniformArray } from "@tiedlora/core";
+import { checkKey, checkNumbers, checkOptions, describeArgument, refuse } from "@tiedlora/core/arguments";
 
 /** How the next token is chosen from the model's scores. */
 export interface SamplingOptions {
@@ -22,7 +23,8 @@ export interface SamplingOptions {
 export function checkSampling(options: SamplingOptions): void {
   const { temperature = 0, topK = 1, topP = 1, repetitionPenalty = 1 } = options;
   const check = (ok: boolean, name: string, value: number, expected: string): void => {
-    if (!ok) throw new RangeError(`${name}: ${value} was given; need ${expected}`);
+    if (!ok || typeof value !== "number")
+      throw new RangeError(`${name}: ${describeArgument(value)} was given; need ${expected}`);
   };
   check(temperature >= 0 && Number.isFinite(temperature), "temperature", temperature, "a number from 0 on");
   check(Number.isInteger(topK) && topK >= 1, "topK", topK, "a whole number from 1 on");
@@ -47,6 +49,11 @@ export function sampleToken(
   seen: Iterable<number>,
   key: Key,
 ): number {
+  checkNumbers("sampleToken: logits", logits);
+  checkSampling(checkOptions("sampleToken", options, "{ temperature: 0.7 }"));
+  if (typeof (seen as Iterable<number> | null | undefined)?.[Symbol.iterator] !== "function")
+    refuse("sampleToken: seen", seen, "list of token ids", "those so far, e.g. []");
+  checkKey("sampleToken", key);
   const scores = Float64Array.from(logits);
   const { temperature = 0, topK, topP, repetitionPenalty = 1 } = options;
   if (!scores.every((score) => score < Infinity) || scores.every((score) => score === -Infinity))

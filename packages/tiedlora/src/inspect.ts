@@ -1,6 +1,7 @@
 /** What an adapter consists of, for a person or a program to look at. */
 import type { Shape } from "@tiedlora/core";
-import type { Adapter } from "./adapter/adapter.ts";
+import { refuse } from "@tiedlora/core/arguments";
+import { Adapter } from "./adapter/adapter.ts";
 import type { AdapterPlan, FactorPlan } from "./adapter/plan.ts";
 
 /** One adapted place, and the parameters that it uses. */
@@ -51,6 +52,7 @@ export interface AdapterReport {
 
 /** Every matched module, every parameter with all its aliases, and counts for each factor. */
 export function inspect(adapter: Adapter): AdapterReport {
+  if (!(adapter instanceof Adapter)) refuse("inspect", adapter, "adapter", "one, e.g. adapt(model, method)");
   const modules = adapter.plan.sites.map(({ site, dims }, i): ModuleReport => {
     const { path, members } = site;
     const scale = adapter.plan.sites[i]!.scale * adapter.multiplier;

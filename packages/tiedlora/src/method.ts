@@ -3,7 +3,7 @@
  * they enter. Everything else (injection, counting, freezing, files, merging) is derived from it, elsewhere.
  */
 import type { Shape, Tensor } from "@tiedlora/core";
-import { checkOptions } from "@tiedlora/core/arguments";
+import { checkName, checkOptions, describeArgument, refuse } from "@tiedlora/core/arguments";
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./adapter/sites.ts";
 
@@ -219,8 +219,11 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
   const rank = spec.rank ?? 8;
   const alpha = spec.alpha ?? rank;
   const dropout = spec.dropout ?? 0;
+  if (typeof spec.name !== "string" || spec.name === "")
+    refuse("defineMethod: name", spec.name, "name", 'one, e.g. "mine"');
   checkSettings(spec.name, rank, alpha, dropout);
   checkRate(spec.name, spec.learningRate);
+  checkCommon(spec.name, spec);
   const declared = Object.entries<FactorSpec>(spec.factors);
   const factors = Object.fromEntries(
     declared.map(([name, factor]): [string, Factor] => [name, { tie: "none", trained: true, ...factor }]),
@@ -268,24 +271,57 @@ export function scaled(t: Tensor, by: number): Tensor {
 
 /** Whether f32 can scale by a number: neither 0 nor what rounds to it, or to infinity. */
 export function isScale(value: number): boolean {
-  return Math.abs(value) >= 1e-20 && Math.abs(value) <= 1e20;
+  return typeof value === "number" && Math.abs(value) >= 1e-20 && Math.abs(value) <= 1e20;
 }
 
 /** What a specification looks like, for messages. */
 const SPEC = "{ name, factors: { … }, lowRank }";
 
 function checkSettings(name: string, rank: number, alpha: number, dropout: number): void {
-  if (!Number.isInteger(rank) || rank < 1)
-    throw new RangeError(`${name}: rank ${rank} given; expected an integer of at least 1`);
-  if (!isScale(alpha))
-    throw new RangeError(`${name}: alpha ${alpha} given; expected a number other than 0, from 1e-20 to 1e20`);
-  if (!(dropout >= 0 && dropout < 1))
-    throw new RangeError(`${name}: dropout ${dropout} given; expected at least 0 and below 1`);
+  const check = (fits: boolean, what: string, value: unknown, expected: string): void => {
+    if (!fits)
+      throw new RangeError(`${name}: ${what} ${describeArgument(value)} given; expected ${expected}`);
+  };
+  check(Number.isInteger(rank) && rank >= 1, "rank", rank, "an integer of at least 1");
+  check(isScale(alpha), "alpha", alpha, "a number other than 0, from 1e-20 to 1e20");
+  const isShare = typeof dropout === "number" && dropout >= 0 && dropout < 1;
+  check(isShare, "dropout", dropout, "at least 0 and below 1");
 }
 
+/** The settings that every method has, beside its numbers. */
+function checkCommon(name: string, { scaling, bias, modulesToSave, ...patterns }: CommonOptions): void {
+  if (scaling !== undefined) checkName(`${name}: scaling`, scaling, Object.keys(SCALINGS) as Scaling[]);
+  if (bias !== undefined) checkName(`${name}: bias`, bias, ["none", "adapted", "all"]);
+  const given: unknown = modulesToSave ?? [];
+  if (!Array.isArray(given) || given.some((one) => typeof one !== "string"))
+    refuse(`${name}: modulesToSave`, given, "list of names of modules", 'one, e.g. ["norm"]');
+  const { rankPattern = {}, alphaPattern = {} } = patterns;
+  for (const [what, pattern] of Object.entries({ rankPattern, alphaPattern }))
+    checkOptions(`${name}: ${what}`, pattern, '{ "layers.0.self_attn.q_proj": 4 }');
+  for (const [module, rank] of Object.entries(rankPattern))
+    checkSettings(`${name}: rankPattern of ${module}`, rank, 1, 0);
+  for (const [module, alpha] of Object.entries(alphaPattern))
+    checkSettings(`${name}: alphaPattern of ${module}`, 1, alpha, 0);
+}
+
+/** Names of CommonOptions. */
+export const COMMON_OPTIONS: readonly (keyof CommonOptions)[] = [
+  "rank",
+  "alpha",
+  "scaling",
+  "target",
+  "dropout",
+  "rankPattern",
+  "alphaPattern",
+  "modulesToSave",
+  "bias",
+];
+
 function checkRate(name: string, rate: number | undefined): void {
-  if (rate !== undefined && !(rate > 0 && Number.isFinite(rate)))
-    throw new RangeError(`${name}: learningRate ${rate} given; expected a finite number above 0`);
+  if (rate !== undefined && !(Number.isFinite(rate) && rate > 0))
+    throw new RangeError(
+      `${name}: learningRate ${describeArgument(rate)} given; expected a finite number above 0`,
+    );
 }
 
 /**

@@ -3,7 +3,7 @@
  * and embeddings of any `nn.Module`; training needs a loss, and writing a merged model its files.
  */
 import type { Device, Files, Tensor } from "@tiedlora/core";
-import * as nn from "@tiedlora/nn";
+import type * as nn from "@tiedlora/nn";
 import type { OutputFile } from "./output-file.ts";
 
 /** A batch as a model's loss takes it: rows of token ids, and which of them are to be predicted. */

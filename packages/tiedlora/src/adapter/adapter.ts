@@ -298,6 +298,7 @@ export class Adapter implements AttachedAdapter {
 
   /** The selected parameters. Throws if there are none: a selection that matches nothing does nothing, silently. */
   select(selection: FactorSelection): nn.Parameter[] {
+    checkSelection(selection);
     const known = [...new Set([...Object.keys(this.method.factors), ...this.#entries.map((e) => e.factor)])];
     const unknown = selection.factors?.find((name) => !known.includes(name));
     if (unknown !== undefined) {
@@ -361,6 +362,17 @@ function deviceOf(hosts: ReadonlyMap<string, AdaptableModule>, plan: AdapterPlan
   const { device } = hosts.get(path)!.weight;
   if (device === null) throw new Error(`the weight of ${path} is on no device; load the model first`);
   return device;
+}
+
+function checkSelection(selection: FactorSelection): void {
+  const names = ["factors", "layers", "match"];
+  const { factors, layers, match } = checkOptions("selection", selection, '{ factors: ["A"] }', names);
+  if (factors !== undefined && !Array.isArray(factors))
+    refuse("selection: factors", factors, "list of names", 'one, e.g. ["A"]');
+  if (layers !== undefined && !Array.isArray(layers))
+    refuse("selection: layers", layers, "list of layers", "one, e.g. [0, 1]");
+  if (match !== undefined && !(match instanceof RegExp))
+    refuse("selection: match", match, "regular expression", "one, e.g. /q_proj/");
 }
 
 function isSelected(entry: Entry, { factors, layers, match }: FactorSelection): boolean {

@@ -2,7 +2,8 @@
  * The layout of an adapter, worked out from the names and sizes of a model's linears alone: which factors exist, how
  * large they are, and which modules share them. Counting needs no more than this; `adapt` gives it weights.
  */
-import { product, type Shape } from "@tiedlora/core";
+import { isRecord, product, type Shape } from "@tiedlora/core";
+import { refuse } from "@tiedlora/core/arguments";
 import { commonDivisor } from "../linalg/mixture.ts";
 import { patternMatcher, patternValue } from "../match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "../method.ts";
@@ -52,6 +53,7 @@ export function planAdapter(
   method: Method,
   parameters?: readonly ParameterInfo[],
 ): AdapterPlan {
+  checkPlanned("planAdapter", linears, method);
   const open = linears.filter(
     ({ path, kind }) =>
       (kind === undefined || kind === "linear" || kind === "embedding") &&
@@ -99,11 +101,24 @@ export function countParameters(
   method: Method,
   parameters?: readonly ParameterInfo[],
 ): { readonly trainable: number; readonly total: number } {
+  checkPlanned("countParameters", linears, method);
   const { factors, replaced } = planAdapter(linears, method, parameters);
   const sum = (plans: readonly { readonly shape: Shape }[]): number =>
     plans.reduce((n, plan) => n + product(plan.shape), 0);
   const trained = factors.filter((plan) => plan.spec.trained);
   return { trainable: sum([...trained, ...replaced]), total: sum([...factors, ...replaced]) };
+}
+
+/** Throws unless these are modules and a method. */
+function checkPlanned(what: string, linears: readonly LinearInfo[], method: Method): void {
+  const isModule = (one: LinearInfo | null | undefined): boolean =>
+    typeof one?.path === "string" && Number.isSafeInteger(one.in) && Number.isSafeInteger(one.out);
+  if (!Array.isArray(linears))
+    refuse(what, linears, "list of modules", "e.g. linearSpecs(config), or [{ path, in, out }]");
+  const odd: number = linears.findIndex((one: LinearInfo) => !isModule(one));
+  if (odd >= 0) refuse(`${what}: module ${odd}`, linears[odd], "module", "{ path, in, out }");
+  if (!isRecord(method) || !isRecord(method.factors) || method.target === undefined)
+    refuse(what, method, "method", "one, e.g. methods.lora({ rank: 8 })");
 }
 
 type Placed = Omit<SitePlan, "factors">;

@@ -1,11 +1,22 @@
 /** The methods by name: the paper's configurations, and others of the same form, all from one table. */
+import { checkOptions } from "@tiedlora/core/arguments";
 import type { CommonOptions, Method, PlainMethod } from "../method.ts";
 import { familyRate } from "./rates.ts";
-import { type Declarations, ENTRIES, type MethodName, type PlainMethodName, TABLE } from "./table.ts";
+import {
+  type Declarations,
+  ENTRIES,
+  FAMILY_OPTIONS,
+  type MethodName,
+  type PlainMethodName,
+  TABLE,
+} from "./table.ts";
 import { familyMember, type FactorName, type TiedLoraOptions } from "./tied-lora.ts";
+
+const TIED_LORA_OPTIONS = [...FAMILY_OPTIONS, "trained", "name"];
 
 /** Any member of the family. 15 sets of trained factors, tied or not. */
 export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
+  checkOptions("tiedLora", options, '{ trained: ["B", "A"] }', TIED_LORA_OPTIONS);
   return familyMember(options, familyRate);
 }
 

@@ -3,7 +3,8 @@
  * rates, the command line and its help, sweeps, the playground, and the files that a method is declared again from.
  */
 import { init } from "../init.ts";
-import type { CommonOptions, Method, PlainMethod, Tie } from "../method.ts";
+import { checkOptions } from "@tiedlora/core/arguments";
+import { COMMON_OPTIONS, type CommonOptions, type Method, type PlainMethod, type Tie } from "../method.ts";
 import { dora } from "./dora.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
@@ -34,16 +35,25 @@ export interface FamilyMember {
 export type PresetOptions = Omit<TiedLoraOptions, "trained" | "name">;
 type Member<N extends string, O = PresetOptions> = Entry<N, (options?: O) => PlainMethod<FactorName>>;
 
-/** A member of the Tied-LoRA family under a name of its own. `complete` makes the family's options from its own. */
+/** The options of every member of the family. */
+export const FAMILY_OPTIONS: readonly (keyof PresetOptions)[] = [...COMMON_OPTIONS, "tied", "init", "keep"];
+
+/**
+ * A member of the Tied-LoRA family under a name of its own. `complete` makes the family's options from its own, which are
+ * those of the family and `more`.
+ */
 function member<const N extends string, O extends PresetOptions = PresetOptions>(
   name: N,
   title: string,
   learningRate: number,
   { trained, tied }: FamilyMember,
   complete: (options: O) => PresetOptions = (options) => options,
+  more: readonly (keyof O & string)[] = [],
 ): Member<N, O> {
-  const declare = (options = {} as O): PlainMethod<FactorName> =>
-    familyMember({ tied, ...complete(options), trained, name }, () => learningRate);
+  const declare = (options = {} as O): PlainMethod<FactorName> => {
+    checkOptions(name, options, "{ rank: 8 }", [...FAMILY_OPTIONS, ...more]);
+    return familyMember({ tied, ...complete(options), trained, name }, () => learningRate);
+  };
   return { name, title, learningRate, member: { trained, tied }, declare };
 }
 
@@ -58,9 +68,12 @@ function own<const N extends string, O extends CommonOptions, M extends Method>(
   title: string,
   learningRate: number,
   declare: (options: O, named: Named) => M,
+  more: readonly (keyof O & string)[] = [],
 ): Entry<N, (options?: O) => M> {
-  const declared = (options = {} as O): M =>
-    declare(options, { name, learningRate, recipe: recipe(name, options) });
+  const declared = (options = {} as O): M => {
+    checkOptions(name, options, "{ rank: 8 }", [...COMMON_OPTIONS, ...more]);
+    return declare(options, { name, learningRate, recipe: recipe(name, options) });
+  };
   return { name, title, learningRate, member: null, declare: declared };
 }
 
@@ -89,10 +102,9 @@ export const TABLE = {
    * VeRA (Kopiczko et al. 2024, arXiv 2310.11454): one random, frozen pair A, B for all modules, and trained vectors. Modules
    * of different sizes use the leading parts of the pair, as in PEFT.
    */
-  vera: member("vera", "VeRA", 0.1, { trained: ["v", "u"], tied: "model" }, veraOptions) as Member<
-    "vera",
-    VeraOptions
-  >,
+  vera: member("vera", "VeRA", 0.1, { trained: ["v", "u"], tied: "model" }, veraOptions, [
+    "dInitial",
+  ]) as Member<"vera", VeraOptions>,
   tl1: member("tl1", "TL1", 0.03, { trained: ["A"], tied: true }) as Member<"tl1">,
   tl2: member("tl2", "TL2", 0.1, { trained: ["v", "A"], tied: true }) as Member<"tl2">,
   tl3: member("tl3", "TL3", 0.1, { trained: ["u", "B"], tied: true }) as Member<"tl3">,
@@ -128,7 +140,10 @@ export const TABLE = {
   /** LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): an r×r core between frozen singular vectors of the weight. */
   loraXs: own("lora-xs", "LoRA-XS", 0.1, loraXs) as Own<"lora-xs", typeof loraXs>,
   /** VB-LoRA (Li et al. 2024, arXiv 2405.15179): mixtures of the vectors of one bank. */
-  vbLora: own("vb-lora", "VB-LoRA", 0.03, vbLora) as Own<"vb-lora", typeof vbLora>,
+  vbLora: own("vb-lora", "VB-LoRA", 0.03, vbLora, ["vectors", "length", "topK"]) as Own<
+    "vb-lora",
+    typeof vbLora
+  >,
 } as const;
 
 type Table = typeof TABLE;
