@@ -133,14 +133,14 @@ class Assembly {
   }
 
   #addOutput(to: "fresh" | "replace", index: number, node: Node): void {
-    this.#bufferOf.set(this.#fused.valueOf(node), this.#buffers.length);
+    this.#bufferOf.set(this.#fused.idOf(node), this.#buffers.length);
     this.#buffers.push({ kind: "output", bytes: bytesOf(node) });
     this.#outputs.push({ to, index });
   }
 
   /** The output is an input: the memory of a storage. */
   #overwrite(storage: number, node: Node): void {
-    const value = this.#fused.valueOf(node);
+    const value = this.#fused.idOf(node);
     let input = this.#inputs.findIndex(({ from, index }) => from === "storage" && index === storage);
     if (input < 0) input = this.#addInput("storage", storage, node, value);
     const { buffer } = this.#inputs[input]!;
@@ -154,9 +154,9 @@ class Assembly {
    * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
    */
   #tryInPlace({ storage, value }: Source["updates"][number], { writer, readers }: Uses): boolean {
-    const { values, valueOf } = this.#fused;
+    const { values, idOf } = this.#fused;
     const old = values.findIndex((node) => isOp(node, "buffer") && node.attrs.storage === storage);
-    const fresh = valueOf(value);
+    const fresh = idOf(value);
     if (isOp(value, "place") && value.attrs.onto) return false; // several steps write it
     const work = writer.get(fresh)!;
     const reading = readers.get(old) ?? new Set();

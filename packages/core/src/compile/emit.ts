@@ -20,7 +20,7 @@ export interface Memory {
   /** Whether kernels that do not compute a node themselves read it from memory. */
   has(node: Node): boolean;
   /** The number of the value that holds it. */
-  valueOf(node: Node): number;
+  idOf(node: Node): number;
   /** The number of a scalar. */
   slotOf(node: Node): number;
 }
@@ -209,7 +209,7 @@ class Emitter implements Emitted {
     const dtype = computeType(base.dtype);
     if (isNowhere(at)) return this.#constant(0, dtype);
     this.reads.add(base);
-    const from = operandAt(as.shape, base.dtype, at, this.#memory.valueOf(base));
+    const from = operandAt(as.shape, base.dtype, at, this.#memory.idOf(base));
     return this.#push({ op: "load", from, dtype }, `load ${JSON.stringify(from)}`);
   }
 

@@ -25,7 +25,7 @@ export interface Fused {
   readonly works: readonly Work[];
   /** What is in memory while the program runs: the node that each value holds. */
   readonly values: readonly Node[];
-  readonly valueOf: (node: Node) => number;
+  readonly idOf: (node: Node) => number;
 }
 
 /** A step that is still growing: loops, a library call, or a matmul followed by loops over its result. */
@@ -98,7 +98,7 @@ class Fuser implements Memory {
   has(node: Node): boolean {
     return this.#stored.has(node);
   }
-  valueOf(node: Node): number {
+  idOf(node: Node): number {
     const whole = descend(node, (n) => isOp(n, "place") && n.attrs.onto);
     const identity: object = isOp(node, "buffer") ? node.attrs.storage : whole;
     return getOrCreate(this.#numbers, identity, () => this.#values.push(node) - 1);
@@ -283,19 +283,19 @@ class Fuser implements Memory {
     }
     for (const [kernel, work] of works)
       for (const need of this.#needs(kernel)) work.needs.add(works.get(need)!);
-    return { works: [...works.values()], values: this.#values, valueOf: (node) => this.valueOf(node) };
+    return { works: [...works.values()], values: this.#values, idOf: (node) => this.idOf(node) };
   }
 
   /** The step of a kernel; null for an epilogue that does not go along the product's axes. */
   #step({ nodes, call, emitted }: Kernel, stored: readonly Node[]): Step | null {
     const inputs = call?.inputs.map((input) => input.operand) ?? [];
     if (!emitted) {
-      const outputs = nodes.map((node) => outputOperand(node, this.valueOf(node)));
+      const outputs = nodes.map((node) => outputOperand(node, this.idOf(node)));
       return libraryCall(call!.node, inputs, outputs);
     }
     const stores = stored.flatMap((node) =>
       emitted.results.get(node)!.map(({ at, value, perRow }) => {
-        return { to: operandAt(node.shape, node.dtype, at, this.valueOf(node)), value, perRow };
+        return { to: operandAt(node.shape, node.dtype, at, this.idOf(node)), value, perRow };
       }),
     );
     const kernel = { space: emitted.space, body: emitted.body, stores };

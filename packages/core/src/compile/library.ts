@@ -85,7 +85,7 @@ export function viewOf(input: Node, memory: Memory): View | { readonly store: No
       base = base.inputs[0]!;
     }
     if (memory.has(base))
-      return { operand: operandAt(node.shape, base.dtype, at, memory.valueOf(base)), base, gates };
+      return { operand: operandAt(node.shape, base.dtype, at, memory.idOf(base)), base, gates };
     const from = isMovement(node) ? pushThrough(node, at, input.shape) : null;
     if (!from || "axis" in from) return { store: input };
     at = from;
