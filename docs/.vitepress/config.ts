@@ -1,4 +1,4 @@
-/** The site's settings. `npm run docs` writes the pages, and sidebar.json beside this file, and builds the site from them. */
+/** The site's settings. `npm run docs` writes the pages, and sidebar.json and icon.svg beside this file, and builds the site. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type DefaultTheme, defineConfig, type MarkdownRenderer } from "vitepress";
@@ -8,6 +8,8 @@ import { slug } from "./slug.ts";
 const sidebar = JSON.parse(
   readFileSync(join(__dirname, "sidebar.json"), "utf8"),
 ) as DefaultTheme.SidebarMulti;
+
+const icon = readFileSync(join(__dirname, "icon.svg"), "utf8");
 
 const isSource = (path: string): boolean => path.startsWith("source/");
 
@@ -29,6 +31,9 @@ function openFiles(md: MarkdownRenderer): void {
     open(...args).replace(/^<a (?=href="[^"]*\/files\/[^"]*\.html")/, '<a target="_self" ');
 }
 
+/** What lower headings have below them, such as the parameters of a method, is found with the heading above. */
+const fewerHeadings = (html: string): string => html.replaceAll(/<(\/?)h[4-6]\b/g, "<$1p");
+
 function config(md: MarkdownRenderer): void {
   numberLines(md);
   openFiles(md);
@@ -38,6 +43,7 @@ export default defineConfig({
   title: "tiedlora",
   description: "Tensors with automatic differentiation in TypeScript, and Tied-LoRA on them",
   lang: "en-US",
+  head: [["link", { rel: "icon", href: `data:image/svg+xml,${encodeURIComponent(icon)}` }]],
   metaChunk: true, // the sidebars once, instead of in every page
   markdown: { anchor: { slugify: slug }, theme: codeTheme, config },
   vite: { build: { chunkSizeWarningLimit: 8192 } },
@@ -54,8 +60,8 @@ export default defineConfig({
       provider: "local",
       options: {
         // Sources are not searched, only the pages about them; and what is searched needs no colors.
-        _render: (text, env: { relativePath: string }, md) =>
-          isSource(env.relativePath) ? "" : md.set({ highlight: null }).render(text, env),
+        _render: (text, env, md) =>
+          isSource(env.relativePath) ? "" : fewerHeadings(md.set({ highlight: null }).render(text, env)),
       },
     },
   },

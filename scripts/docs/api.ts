@@ -95,6 +95,7 @@ function optionsFor(entries: ReadonlyMap<string, string>, out: string): TypeDocO
     sortEntryPoints: false,
     // Sources are pages of the site.
     basePath: ROOT,
+    displayBasePath: ROOT,
     disableGit: true,
     gitRevision: "none",
     sourceLinkTemplate: "/source/{path}.md#L{line}",

@@ -21,6 +21,7 @@ export async function buildSite(folder: string, { base, api }: SiteOptions): Pro
   const pages = mkdtempSync(join(cache, "docs-pages-"));
   try {
     cpSync(join(ROOT, "docs/.vitepress"), join(pages, ".vitepress"), { recursive: true });
+    cpSync(join(ROOT, "apps/playground/icon.svg"), join(pages, ".vitepress/icon.svg"));
     const { sidebars, ...links } = await writeApi(pages, api);
     writePages(pages, links);
     const sidebar = { "/": guideSidebar(), ...sidebars };
