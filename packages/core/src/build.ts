@@ -5,7 +5,7 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
-import type { ActivationOp, Attrs, Op, Range, Replay, Shape } from "./graph.ts";
+import type { ActivationOp, Attrs, Inputs, Op, Range, Replay, Shape } from "./graph.ts";
 import { isOp, Node, NONE, REDUCE_KIND } from "./graph.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 import type { Storage } from "./storage.ts";
@@ -169,8 +169,8 @@ export function where(condition: Node, a: Node, b: Node): Node {
   }
   const type = commonType("where", a.dtype, b.dtype);
   const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape, "where"), "where");
-  const inputs = [condition, cast(a, type), cast(b, type)].map((n) => stretch(n, shape));
-  return new Node("where", NONE, inputs, shape, type);
+  const fit = (x: Node): Node => stretch(cast(x, type), shape);
+  return new Node("where", NONE, [stretch(condition, shape), fit(a), fit(b)], shape, type);
 }
 
 /** An activation of floats, or its derivative of some order. */
@@ -185,8 +185,8 @@ export function pow(a: Node, b: Node): Node {
   const type = commonType("pow", a.dtype, b.dtype);
   needFloat("pow", a);
   const shape = broadcastShapes(a.shape, b.shape, "pow");
-  const inputs = [a, b].map((n) => stretch(cast(n, type), shape));
-  return new Node("pow", NONE, inputs, shape, type);
+  const fit = (x: Node): Node => stretch(cast(x, type), shape);
+  return new Node("pow", NONE, [fit(a), fit(b)], shape, type);
 }
 
 /** Where 0 <= index < length. */
@@ -228,7 +228,7 @@ export function unbroadcast(g: Node, shape: Shape): Node {
 export function reshape(x: Node, shape: Shape): Node {
   const resolved = resolveShape(shape, x.shape);
   if (sameShape(resolved, x.shape)) return x;
-  if (isOp(x, "reshape") && x.gradient === null) return reshape(x.inputs[0]!, resolved);
+  if (isOp(x, "reshape") && x.gradient === null) return reshape(x.inputs[0], resolved);
   return new Node("reshape", NONE, [x], resolved, x.dtype);
 }
 
@@ -314,8 +314,8 @@ export function matmul(a: Node, b: Node): Node {
   const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
   if (a.shape.length === 2 && b.shape.length === 2) return new Node("matmul", NONE, [a, b], [m, n], dtype);
   const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "matmul");
-  const inputs = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
-  return new Node("matmul", NONE, inputs, [...batch, m, n], dtype);
+  const [x, y] = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
+  return new Node("matmul", NONE, [x, y], [...batch, m, n], dtype);
 }
 
 /** Rows of `table` [rows, cols] by `index` [count]. */
@@ -336,9 +336,10 @@ export function pick(node: Node, index: number, shape: Shape): Node {
 }
 
 /** softmax(scale · Q Kᵀ + bias) V, and the log of its normalisers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
-export function attention(inputs: readonly Node[], attrs: Attrs["attention"]): [O: Node, L: Node] {
-  const q = inputs[0]!;
-  return attentionResults(new Node("attention", attrs, inputs.map(widen), q.shape, computeType(q.dtype)));
+export function attention(inputs: Inputs["attention"], attrs: Attrs["attention"]): [O: Node, L: Node] {
+  const [q, k, v, ...bias] = inputs;
+  const wide = [widen(q), widen(k), widen(v), ...bias.map(widen)] as const;
+  return attentionResults(new Node("attention", attrs, wide, q.shape, computeType(q.dtype)));
 }
 
 /** [O, L] of a node of attention. */
@@ -347,8 +348,11 @@ export function attentionResults(node: Node): [O: Node, L: Node] {
 }
 
 /** [dQ, dK, dV] of an attention, given its inputs, results and dO. */
-export function attentionGrad(inputs: readonly Node[], attrs: Attrs["attentionGrad"]): [Node, Node, Node] {
-  const [q, k, v] = [inputs[0]!, inputs[1]!, inputs[2]!];
+export function attentionGrad(
+  inputs: Inputs["attentionGrad"],
+  attrs: Attrs["attentionGrad"],
+): [Node, Node, Node] {
+  const [q, k, v] = inputs;
   const node = new Node("attentionGrad", attrs, inputs, q.shape, q.dtype);
   return [pick(node, 0, q.shape), pick(node, 1, k.shape), pick(node, 2, v.shape)];
 }

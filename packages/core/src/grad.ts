@@ -8,7 +8,7 @@ import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } 
 import { permute, pow, reduce, reshape, scale, scatterAdd, slice, square, sub, sum } from "./build.ts";
 import { swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import { getOrCreate } from "./collections.ts";
-import type { ActivationOp, Attrs, Node, Op, Range, Replay } from "./graph.ts";
+import type { ActivationOp, Attrs, Inputs, Node, Op, Range, Replay } from "./graph.ts";
 import { isOp, topological } from "./graph.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
 import { narrowRanges } from "./ops/indexing.ts";
@@ -23,7 +23,7 @@ import { checkCurrent, type Storage } from "./storage.ts";
 export type Vjp<K extends Op> = (
   g: Node,
   y: Node,
-  x: readonly Node[],
+  x: Inputs[K],
   attrs: Attrs[K],
   results: readonly Node[],
 ) => readonly (Node | null)[];
@@ -83,7 +83,7 @@ function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
 /** What is known with its derivatives. */
 const smooth =
   <K extends ActivationOp>(op: K): Vjp<K> =>
-  (g, _y, [x], { order }) => [mul(g, activation(op, x!, order + 1))];
+  (g, _y, [x], { order }) => [mul(g, activation(op, x, order + 1))];
 
 /** The rules. Read as mathematics: `mul: (g, y, [a, b]) => [g·b, g·a]`. */
 export const VJP: VjpTable = {
@@ -96,32 +96,32 @@ export const VJP: VjpTable = {
 
   neg: (g) => [neg(g)],
   exp: (g, y) => [mul(g, y)],
-  expm1: (g, _y, [x]) => [mul(g, unary("exp", x!))], // y + 1 would lose what is small
-  log: (g, _y, [x]) => [div(g, x!)],
-  log1p: (g, _y, [x]) => [div(g, add(one(x!), x!))],
+  expm1: (g, _y, [x]) => [mul(g, unary("exp", x))], // y + 1 would lose what is small
+  log: (g, _y, [x]) => [div(g, x)],
+  log1p: (g, _y, [x]) => [div(g, add(one(x), x))],
   sqrt: (g, y) => [div(scale(g, 0.5), y)],
   rsqrt: (g, y) => [mul(scale(g, -0.5), mul(y, square(y)))],
   recip: (g, y) => [neg(mul(g, square(y)))],
-  sin: (g, _y, [x]) => [mul(g, unary("cos", x!))],
-  cos: (g, _y, [x]) => [neg(mul(g, unary("sin", x!)))],
+  sin: (g, _y, [x]) => [mul(g, unary("cos", x))],
+  cos: (g, _y, [x]) => [neg(mul(g, unary("sin", x)))],
   tanh: (g, y) => [mul(g, sub(one(y), square(y)))],
-  erf: (g, _y, [x]) => [mul(g, scale(unary("exp", neg(square(x!))), 2 / Math.sqrt(Math.PI)))],
+  erf: (g, _y, [x]) => [mul(g, scale(unary("exp", neg(square(x))), 2 / Math.sqrt(Math.PI)))],
   sigmoid: smooth("sigmoid"),
   silu: smooth("silu"),
   gelu: smooth("gelu"),
   geluTanh: smooth("geluTanh"),
   softplus: smooth("softplus"),
-  abs: (g, _y, [x]) => [where(lt(x!, zero(x!)), neg(g), where(lt(zero(x!), x!), g, zero(g)))],
+  abs: (g, _y, [x]) => [where(lt(x, zero(x)), neg(g), where(lt(zero(x), x), g, zero(g)))],
   floor: "none",
   not: "none",
 
   add: (g) => [g, g],
   sub: (g) => [g, neg(g)],
-  mul: (g, _y, [a, b]) => [mul(g, b!), mul(g, a!)],
-  div: (g, y, [, b]) => [div(g, b!), neg(mul(g, div(y, b!)))],
-  mod: (g, _y, [a, b]) => [g, neg(mul(g, truncate(div(a!, b!))))],
-  max: (g, _y, [a, b]) => toWinner(g, lt(a!, b!), lt(b!, a!), eq(a!, b!)),
-  min: (g, _y, [a, b]) => toWinner(g, lt(b!, a!), lt(a!, b!), eq(a!, b!)),
+  mul: (g, _y, [a, b]) => [mul(g, b), mul(g, a)],
+  div: (g, y, [, b]) => [div(g, b), neg(mul(g, div(y, b)))],
+  mod: (g, _y, [a, b]) => [g, neg(mul(g, truncate(div(a, b))))],
+  max: (g, _y, [a, b]) => toWinner(g, lt(a, b), lt(b, a), eq(a, b)),
+  min: (g, _y, [a, b]) => toWinner(g, lt(b, a), lt(a, b), eq(a, b)),
   lt: "none",
   le: "none",
   eq: "none",
@@ -130,25 +130,25 @@ export const VJP: VjpTable = {
   xor: "none",
   shl: "none",
   shr: "none",
-  where: (g, _y, [c]) => [null, where(c!, g, zero(g)), where(c!, zero(g), g)],
+  where: (g, _y, [c]) => [null, where(c, g, zero(g)), where(c, zero(g), g)],
   pow: (g, y, [a, b]) => {
-    const toA = where(eq(b!, zero(b!)), zero(g), mul(b!, pow(a!, sub(b!, one(b!)))));
-    const flat = binary("and", eq(a!, zero(a!)), binary("le", zero(b!), b!));
-    return [mul(g, toA), mul(g, where(flat, zero(g), mul(y, unary("log", a!))))];
+    const toA = where(eq(b, zero(b)), zero(g), mul(b, pow(a, sub(b, one(b)))));
+    const flat = binary("and", eq(a, zero(a)), binary("le", zero(b), b));
+    return [mul(g, toA), mul(g, where(flat, zero(g), mul(y, unary("log", a))))];
   },
-  cast: (g, _y, [x]) => [isFloat(x!.dtype) ? cast(g, computeType(x!.dtype)) : null],
+  cast: (g, _y, [x]) => [isFloat(x.dtype) ? cast(g, computeType(x.dtype)) : null],
 
-  reduceSum: (g, _y, [x]) => [broadcastTo(g, x!.shape)],
-  reduceProd: (g, _y, [x], { axes }) => [mul(g, productOfOthers(x!, axes))],
-  reduceMax: (g, y, [x], { axes }) => [toExtremes(g, y, x!, axes)],
-  reduceMin: (g, y, [x], { axes }) => [toExtremes(g, y, x!, axes)],
+  reduceSum: (g, _y, [x]) => [broadcastTo(g, x.shape)],
+  reduceProd: (g, _y, [x], { axes }) => [mul(g, productOfOthers(x, axes))],
+  reduceMax: (g, y, [x], { axes }) => [toExtremes(g, y, x, axes)],
+  reduceMin: (g, y, [x], { axes }) => [toExtremes(g, y, x, axes)],
 
-  reshape: (g, _y, [x]) => [reshape(g, x!.shape)],
+  reshape: (g, _y, [x]) => [reshape(g, x.shape)],
   permute: (g, _y, _x, { order }) => [permute(g, inverse(order))],
-  expand: (g, _y, [x]) => [unbroadcast(g, x!.shape)],
-  slice: (g, _y, [x], { ranges }) => [unslice(g, x!, ranges)],
+  expand: (g, _y, [x]) => [unbroadcast(g, x.shape)],
+  slice: (g, _y, [x], { ranges }) => [unslice(g, x, ranges)],
   pad: (g, _y, [x], { widths }) => {
-    const ranges = widths.map(([before], i): Range => [before, before + x!.shape[i]!, 1]);
+    const ranges = widths.map(([before], i): Range => [before, before + x.shape[i]!, 1]);
     return [slice(g, ranges)];
   },
   flip: (g, _y, _x, { axes }) => [flip(g, axes)],
@@ -162,32 +162,32 @@ export const VJP: VjpTable = {
   },
   place: "none", // after differentiation
 
-  matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b!)), matmul(swapLast(a!), g)],
+  matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b)), matmul(swapLast(a), g)],
   // The gradient kernel takes the normalisers L as given; what L itself would contribute is inside dQ and dK already.
   attention: (g, y, x, attrs) => {
-    const [q, k, v, bias] = x;
-    const [o, l] = attentionResults(y);
-    const grads = attentionGrad([...x, o, l, g], attrs);
-    return bias ? [...grads, composeAttentionGrad([q!, k!, v!, bias], g, attrs)[3]] : grads;
+    const [q, k, v, ...bias] = x;
+    const inputs = [q, k, v, ...bias, ...attentionResults(y), g] as const;
+    const grads = attentionGrad(inputs, attrs);
+    return bias.length > 0 ? [...grads, composeAttentionGrad(inputs, attrs)[3]] : grads;
   },
   attentionGrad: (_g, _y, x, attrs, results) => secondOrderAttention(x, attrs, results),
   pick: "none", // the walk hands its gradient to the node it picks from
-  gather: (g, _y, [table, index]) => [scatterAdd(index!, g, table!.shape[0]!), null],
+  gather: (g, _y, [table, index]) => [scatterAdd(index, g, table.shape[0]!), null],
   scatterAdd: (g, y, [index, values]) => {
-    const inRange = within(index!, y.shape[0]!);
-    return [null, where(reshape(inRange, [values!.shape[0]!, 1]), gather(g, index!), zero(g))];
+    const inRange = within(index, y.shape[0]!);
+    return [null, where(reshape(inRange, [values.shape[0]!, 1]), gather(g, index), zero(g))];
   },
   after: (g) => [g, null],
 };
 
 /** Differentiates the gradient of attention by composing it of primitives; O and L are functions of Q, K, V there. */
 function secondOrderAttention(
-  x: readonly Node[],
+  x: Inputs["attentionGrad"],
   attrs: Attrs["attentionGrad"],
   results: readonly Node[],
 ): (Node | null)[] {
   const [inputs, dO] = [x.slice(0, -3), x.at(-1)!];
-  const composed = composeAttentionGrad(inputs, dO, attrs);
+  const composed = composeAttentionGrad(x, attrs);
   const roots = results.flatMap((g, i): [Node, Node][] => [[composed[i]!, g]]); // skips what is not there
   const found = backpropagate(roots, new Set([...inputs, dO]), "stop");
   return x.map((input, i) => (i < inputs.length || input === dO ? (found.get(input) ?? null) : null));

@@ -93,6 +93,25 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
 /** The name of an operation. */
 export type Op = keyof Attrs;
 
+/** So many inputs at least: these need no check, and asking for another gives undefined. */
+type List<T extends readonly Node[]> = T & readonly Node[];
+type LeafOp = "buffer" | "data" | "const" | "scalar" | "iota";
+type PairOp = BinaryOp | "pow" | "randomBits" | "after" | "gather" | "scatterAdd";
+type ListedOp = LeafOp | PairOp | "where" | "concat" | "place" | "matmul" | "attention" | "attentionGrad";
+
+/** What each operation reads; in detail with its attributes, above. */
+export type Inputs = { readonly [K in Exclude<Op, ListedOp>]: List<readonly [x: Node]> } & {
+  readonly [K in PairOp]: List<readonly [a: Node, b: Node]>;
+} & {
+  readonly [K in LeafOp | "concat"]: readonly Node[];
+} & {
+  readonly where: List<readonly [condition: Node, a: Node, b: Node]>;
+  readonly place: List<readonly [Node, ...Node[]]>;
+  readonly matmul: List<readonly [a: Node, b: Node, ...more: Node[]]>;
+  readonly attention: List<readonly [q: Node, k: Node, v: Node, ...bias: Node[]]>;
+  readonly attentionGrad: List<readonly [q: Node, k: Node, v: Node, ...rest: Node[]]>;
+};
+
 /** The reduction nodes and what they fold with. */
 export const REDUCE_KIND: {
   readonly [K in "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin"]: ReduceOp;
@@ -114,7 +133,7 @@ export interface Replay {
 export class Node<K extends Op = Op> {
   readonly op: K;
   readonly attrs: Attrs[K];
-  readonly inputs: readonly Node[];
+  readonly inputs: Inputs[K];
   readonly shape: Shape;
   readonly dtype: DType;
   /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). */
@@ -125,7 +144,7 @@ export class Node<K extends Op = Op> {
   /** Once the value has been computed the node turns into a `buffer`; this is what it was, for differentiation. */
   origin: Node | null = null;
 
-  constructor(op: K, attrs: Attrs[K], inputs: readonly Node[], shape: Shape, dtype: DType) {
+  constructor(op: K, attrs: Attrs[K], inputs: Inputs[K], shape: Shape, dtype: DType) {
     this.op = op;
     this.attrs = attrs;
     this.inputs = inputs;
@@ -150,7 +169,7 @@ export function settle(node: Node, leaf: Node<"buffer"> | Node<"data">): void {
 /** The same operation on other inputs of the same shapes. */
 export function withInputs<K extends Op>(node: Node<K>, inputs: readonly Node[]): Node<K> {
   if (inputs.every((input, i) => input === node.inputs[i])) return node;
-  return new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
+  return new Node(node.op, node.attrs, inputs as Inputs[K], node.shape, node.dtype);
 }
 
 /** Narrows a node by its operation. */

@@ -98,7 +98,7 @@ export function trace(
   const order = topological([...roots, ...updates.map(({ value }) => value)]);
   for (const node of order) {
     const { op, dtype, shape, inputs } = node;
-    const isLike = inputs.length > 0 && sameShape(inputs[0]!.shape, shape);
+    const isLike = inputs.length > 0 && sameShape(inputs[0].shape, shape);
     w.int((codeOf(op) << 9) | (Math.min(inputs.length, 31) << 4) | (TYPE[dtype] << 1) | Number(isLike));
     if (inputs.length >= 31) w.int(inputs.length);
     if (!isLike) w.list(shape);

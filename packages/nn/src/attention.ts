@@ -40,15 +40,11 @@ export function scaledDotProductAttention(
   }
   const scores = [batch, heads, length, kv];
   if (given.bias) broadcastShapes(given.bias.shape, scores, `${what}: the bias and the scores`);
-  const bias = given.bias?.expand(scores);
-  const inputs = [q, k, v, ...(bias ? [bias] : [])];
+  const bias = given.bias ? [given.bias.expand(scores)] : [];
   const { causal = false, scale = 1 / Math.sqrt(d) } = given;
   const attrs = { causal, scale: checkFinite(`${what}: scale`, scale) };
-  const [out] = build.attention(
-    inputs.map((t) => t.node),
-    attrs,
-  );
-  return new Tensor(out, deviceOf(inputs));
+  const [out] = build.attention([q.node, k.node, v.node, ...bias.map((t) => t.node)], attrs);
+  return new Tensor(out, deviceOf([q, k, v, ...bias]));
 }
 
 /**

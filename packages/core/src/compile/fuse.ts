@@ -307,7 +307,7 @@ class Fuser implements Memory {
 
 /** The space of a node alone: its elements; for a reduction those of its input, the sum of [4, 8] to [4, 1] having 8 inner. */
 function spaceOf(node: Node): Space {
-  const { shape } = isReduction(node) ? node.inputs[0]! : isOp(node, "place") ? node.inputs.at(-1)! : node;
+  const { shape } = isReduction(node) ? node.inputs[0] : isOp(node, "place") ? node.inputs.at(-1)! : node;
   const folded = isReduction(node) ? node.attrs.axes : [];
   const axes = shape.flatMap((n, axis) => (n > 1 ? [axis] : []));
   return { extents: axes.map((axis) => shape[axis]!), inner: axes.map((axis) => folded.includes(axis)) };

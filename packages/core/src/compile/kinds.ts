@@ -48,7 +48,7 @@ export const underMovement = (node: Node): Node => descend(node, isMovement);
 
 /** The access to a movement node's input that gives what `access` to the node itself means. */
 export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
-  const input = node.inputs[0]!.shape;
+  const input = node.inputs[0].shape;
   const { index, valid } = access;
   const mapped = (f: (affine: Affine, axis: number) => Affine): Access => ({ index: index.map(f), valid });
   if (isOp(node, "reshape")) return regroup(access, node.shape, input, extents);

@@ -15,7 +15,7 @@ export function resultShapes(node: LibraryNode): readonly Shape[] {
 
 /** The parameters of a call. */
 function paramsOf(node: LibraryNode, epilogue?: Epilogue): LibraryCall["params"] {
-  const [a, b] = node.inputs as [Node, Node];
+  const [a, b] = node.inputs;
   switch (node.op) {
     case "matmul": {
       const [m, n] = node.shape.slice(-2) as [number, number];
@@ -81,14 +81,14 @@ export function viewOf(input: Node, memory: Memory): View | { readonly store: No
   for (;;) {
     let base = node;
     while ((isOp(base, "reshape") || isOp(base, "after")) && !memory.has(base)) {
-      if (isOp(base, "after")) gates.push(base.inputs[1]!);
-      base = base.inputs[0]!;
+      if (isOp(base, "after")) gates.push(base.inputs[1]);
+      base = base.inputs[0];
     }
     if (memory.has(base))
       return { operand: operandAt(node.shape, base.dtype, at, memory.idOf(base)), base, gates };
     const from = isMovement(node) ? pushThrough(node, at, input.shape) : null;
     if (!from || "axis" in from) return { store: input };
     at = from;
-    node = node.inputs[0]!;
+    node = node.inputs[0];
   }
 }

@@ -5,7 +5,7 @@
 import { type Backend, computeType, reduceIdentity, isFloat } from "@tiedlora/kernels";
 import * as build from "../build.ts";
 import { getOrCreate } from "../collections.ts";
-import type { Attrs, Moves, Range, Shape } from "../graph.ts";
+import type { Attrs, Inputs, Moves, Range, Shape } from "../graph.ts";
 import { isOp, isReduction, Node, REDUCE_KIND, topological, withInputs } from "../graph.ts";
 import { composeActivation, isActivation, power } from "../ops/activations.ts";
 import { composeAttention, composeAttentionGrad } from "../ops/attention.ts";
@@ -72,7 +72,7 @@ class Lowering {
   }
 
   #lower(node: Node): readonly Node[] {
-    if (isOp(node, "pick")) return [this.#lowered.get(node.inputs[0]!)![node.attrs.index]!];
+    if (isOp(node, "pick")) return [this.#lowered.get(node.inputs[0])![node.attrs.index]!];
     const inputs = node.inputs.map((input) => this.#lowered.get(input)![0]!);
     if (isLibrary(node)) return this.#library(withInputs(node, inputs));
     const moves = this.#moves.get(node);
@@ -97,10 +97,10 @@ class Lowering {
     if (isOp(node, "scalar") && !this.#slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
-    if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]!), node);
+    if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]), node);
     if (isOp(node, "concat")) return this.#placed(this.#unify(node));
     if (isOp(node, "place")) return node; // its memory is another's, too
-    if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1]!, node.shape));
+    if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1], node.shape));
     return this.#unify(node);
   }
 
@@ -126,7 +126,8 @@ class Lowering {
     for (const group of piecesByLength(node)) {
       for (let i = 0; i < group.length; i += room) {
         const part = group.slice(i, i + room);
-        const inputs: Node[] = [...(whole ? [whole] : []), ...part.map(({ piece }) => piece)];
+        const pieces = part.map(({ piece }) => piece) as [Node, ...Node[]];
+        const inputs: Inputs["place"] = whole ? [whole, ...pieces] : pieces;
         const starts = part.map(({ start }) => start);
         const attrs: Attrs["place"] = { axis: node.attrs.axis, starts, onto: whole !== null };
         whole = new Node("place", attrs, inputs, node.shape, node.dtype);
@@ -174,7 +175,7 @@ class Lowering {
   /** A matmul reads f16 and bf16 itself: a cast of them to f32, also under movement, is left out. */
   #halfPrecision(node: Node): Node {
     if (node.dtype !== "f32") return node;
-    const [input] = node.inputs as [Node];
+    const [input] = node.inputs;
     if (isOp(node, "cast")) return input.dtype === "f16" || input.dtype === "bf16" ? input : node;
     const narrow = isMovement(node) ? this.#halfPrecision(input) : input;
     if (narrow === input) return node;
@@ -197,13 +198,13 @@ function piecesByLength({ inputs, attrs }: Node<"concat">): Iterable<{ piece: No
 
 /** The results of a library call in primitives. */
 function compose(node: LibraryNode): readonly Node[] {
-  const [a, b] = node.inputs as [Node, Node];
+  const [a, b] = node.inputs;
   if (isOp(node, "matmul")) return [composeMatmul(a, b)];
   if (isOp(node, "gather")) return [composeGather(a, b)];
   if (isOp(node, "scatterAdd")) return [composeScatterAdd(a, b, node.shape)];
   if (isOp(node, "attention")) return composeAttention(node.inputs, node.attrs);
-  const attrs = node.attrs as Attrs["attentionGrad"];
-  return composeAttentionGrad(node.inputs.slice(0, -3), node.inputs.at(-1)!, attrs).slice(0, 3);
+  const { inputs, attrs } = node as Node<"attentionGrad">;
+  return composeAttentionGrad(inputs, attrs).slice(0, 3);
 }
 
 /** Numbers that JSON does not tell apart. */

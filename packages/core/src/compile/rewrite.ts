@@ -4,7 +4,7 @@
  */
 import type { Backend } from "@tiedlora/kernels";
 import { mul, permute, reshape } from "../build.ts";
-import { isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
+import { type Inputs, isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
 import { uniformElement } from "./emit.ts";
 import { plainCall } from "./library.ts";
@@ -76,7 +76,13 @@ class Rewriter {
     if (!a || !sameShape(a.matmul.shape, b.matmul.shape)) return null;
     const operands = [...a.operands, ...b.operands];
     if (operands.length + 3 > this.#backend.caps.maxOperands) return null;
-    const matmul = new Node("matmul", {}, operands, a.matmul.shape, a.matmul.dtype);
+    const matmul = new Node(
+      "matmul",
+      {},
+      operands as unknown as Inputs["matmul"],
+      a.matmul.shape,
+      a.matmul.dtype,
+    );
     this.uses.set(matmul, 1);
     return this.#backend.accelerates(plainCall(matmul)) ? reshape(matmul, shape) : null;
   }

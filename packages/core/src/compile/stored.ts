@@ -110,7 +110,7 @@ function countUses(order: readonly Node[]): { uses: Map<Node, number>; stretched
     for (const base of new Set(node.inputs.map(underMovement))) uses.set(base, (uses.get(base) ?? 0) + 1);
     for (let input of node.inputs) {
       let stretch = false;
-      for (; isMovement(input); input = input.inputs[0]!) stretch ||= isOp(input, "expand");
+      for (; isMovement(input); input = input.inputs[0]) stretch ||= isOp(input, "expand");
       if (stretch) stretched.add(input);
     }
   }

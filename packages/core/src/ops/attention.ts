@@ -4,7 +4,7 @@
  */
 import { add, binary, broadcastTo, constant, div, iota, matmul, mul, reduce, reshape } from "../build.ts";
 import { scale, sub, sum, swapLast, unary, where } from "../build.ts";
-import type { Attrs, Node, Shape } from "../graph.ts";
+import type { Attrs, Inputs, Node, Shape } from "../graph.ts";
 
 interface Grouped {
   readonly q: Node; // [batch, kvHeads, group, q, d]
@@ -27,11 +27,11 @@ function causalMask(shape: Shape): Node {
 }
 
 function probabilities(
-  [Q, K, V, bias]: readonly Node[],
+  [Q, K, V, bias]: Inputs["attention"],
   { causal, scale: factor }: Attrs["attention"],
 ): Grouped {
-  const kvHeads = K!.shape[1]!;
-  const [q, k, v] = [splitHeads(Q!, kvHeads), oneGroup(K!), oneGroup(V!)];
+  const kvHeads = K.shape[1]!;
+  const [q, k, v] = [splitHeads(Q, kvHeads), oneGroup(K), oneGroup(V)];
   let scores = scale(matmul(q, swapLast(k)), factor);
   if (bias) scores = add(scores, splitHeads(bias, kvHeads));
   if (causal) scores = where(causalMask(scores.shape), scores, constant(-1e30, scores.dtype));
@@ -42,21 +42,20 @@ function probabilities(
 }
 
 /** [O, L] of `attention` nodes. */
-export function composeAttention(inputs: readonly Node[], attrs: Attrs["attention"]): [O: Node, L: Node] {
+export function composeAttention(inputs: Inputs["attention"], attrs: Attrs["attention"]): [O: Node, L: Node] {
   const { p, v, logSum } = probabilities(inputs, attrs);
-  const shape = inputs[0]!.shape;
+  const { shape } = inputs[0];
   return [reshape(matmul(p, v), shape), reshape(logSum, shape.slice(0, -1))];
 }
 
-/** [dQ, dK, dV, dBias] from Q, K, V, [bias] and dO; dBias exists also where there was no bias. */
+/** [dQ, dK, dV, dBias] of `attentionGrad` nodes; dBias exists also where there was no bias. */
 export function composeAttentionGrad(
-  inputs: readonly Node[],
-  dO: Node,
+  inputs: Inputs["attentionGrad"],
   attrs: Attrs["attention"],
 ): [dQ: Node, dK: Node, dV: Node, dBias: Node] {
-  const { q, k, v, p } = probabilities(inputs, attrs);
-  const [Q, K, V] = [inputs[0]!, inputs[1]!, inputs[2]!];
-  const g = splitHeads(dO, K.shape[1]!);
+  const [Q, K, V] = inputs;
+  const { q, k, v, p } = probabilities(inputs.slice(0, -3) as unknown as Inputs["attention"], attrs);
+  const g = splitHeads(inputs.at(-1)!, K.shape[1]!);
   const dp = matmul(g, swapLast(v));
   const ds = mul(p, sub(dp, sum(mul(p, dp), [4])));
   const dq = scale(matmul(ds, k), attrs.scale);

@@ -54,7 +54,7 @@ function partOf(node: Node): Part | null {
   if (!isOp(node, "pad")) return null;
   const axes = node.attrs.widths.flatMap(([before, after], axis) => (before + after > 0 ? [axis] : []));
   const [axis] = axes as [number];
-  return axes.length === 1 ? { axis, start: node.attrs.widths[axis]![0], piece: node.inputs[0]! } : null;
+  return axes.length === 1 ? { axis, start: node.attrs.widths[axis]![0], piece: node.inputs[0] } : null;
 }
 
 const lengthOf = ({ piece, axis }: Part): number => piece.shape[axis]!;
