@@ -1,7 +1,4 @@
-/**
- * Builders of single nodes: each checks its arguments, infers shape and type, and drops what does nothing. Tensor
- * methods and gradient rules are written in these; operands of elementwise builders broadcast.
- */
+/** Builders of single nodes: they check arguments, broadcast operands, infer shape and type, and drop what does nothing. */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";

@@ -1,7 +1,4 @@
-/**
- * For packages that extend the core, as @tiedlora/nn does: the builders of graph nodes, execution with updates, and the checks
- * that messages share. Users of tensors need none of it, and it may change between minor versions.
- */
+/** For packages that extend the core, as @tiedlora/nn does: not for users of tensors. May change between minor versions. */
 export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
 export { isOp } from "./graph.ts";

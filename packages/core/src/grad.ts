@@ -1,7 +1,4 @@
-/**
- * Reverse-mode differentiation, graph to graph: one table of rules, and the walk over it. Nothing is computed here;
- * the gradient is more graph, which is planned together with the forward pass.
- */
+/** Reverse-mode differentiation: a table of rules, and the walk over a graph. A gradient is more graph; nothing is computed. */
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { activation, add, after, attentionGrad, attentionResults, binary, broadcastTo } from "./build.ts";
 import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } from "./build.ts";
@@ -248,7 +245,7 @@ function backpropagate(
     }
     const { op, attrs, inputs } = node.origin ?? node;
     if (op === "pick") {
-      getOrCreate(results, inputs[0]!, () => [])[(attrs as Attrs["pick"]).index] = g!;
+      getOrCreate(results, inputs[0], () => [])[(attrs as Attrs["pick"]).index] = g!;
       continue;
     }
     const rule = VJP[op] as Vjp<Op> | "none";

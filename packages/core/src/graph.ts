@@ -1,7 +1,4 @@
-/**
- * The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes; `grad` maps
- * graphs to graphs; `plan` turns a graph into a program. Nothing here computes a number.
- */
+/** The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes. */
 import type { BinaryOp, DType, Moving, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { BYTES, product } from "@tiedlora/kernels";
 import type { StorageVersion } from "./storage.ts";
@@ -65,10 +62,7 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   // --- joining
   /** The inputs one after another along `axis`. */
   readonly concat: { readonly axis: number };
-  /**
-   * What concat is lowered to: inputs of one shape, each written where it `starts` along `axis`. With `onto`, into the
-   * memory of the first input, which is such a node too and has the rest.
-   */
+  /** What concat is lowered to: inputs of one shape, each written where it `starts`; `onto`: into the first, which has the rest. */
   readonly place: { readonly axis: number; readonly starts: readonly number[]; readonly onto: boolean };
 
   // --- library: hand-tuned on most backends, lowered to the above on others

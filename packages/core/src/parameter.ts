@@ -17,10 +17,7 @@ export class Parameter extends Tensor {
   readonly storage: Storage;
   /** False: not differentiated, not updated; the backward graph towards it is never built. */
   requiresGrad: boolean;
-  /**
-   * Per element (broadcasting to `shape`): 1 trains it, 0 leaves it exactly as it is, also under weight decay and
-   * momentum. Null trains all.
-   */
+  /** Per element (broadcasting): 1 trains it, 0 leaves it as it is, also under weight decay and momentum. Null trains all. */
   updateMask: Tensor | null = null;
   #leaf: Node<"buffer">;
 
@@ -97,10 +94,7 @@ export function checkMask(parameter: Parameter, mask: Tensor): void {
   }
 }
 
-/**
- * Gives parameters new values computed on their device, all in one program that also computes `outputs`; every value is
- * made from what the parameters held before.
- */
+/** Gives parameters new values, made from what they held before, in one program that also computes `outputs`. */
 export function assign(
   updates: readonly (readonly [Parameter, Tensor])[],
   outputs: readonly Tensor[] = [],

@@ -1,11 +1,11 @@
 /** Plans by the key of their graph, within limits: the least recently used ones go first. */
 import type { Executable } from "@tiedlora/kernels";
-import type { Layout } from "./compile/assemble.ts";
+import type { Assembly } from "./compile/assemble.ts";
 import type { Queue } from "./queue.ts";
 import type { Trace } from "./trace.ts";
 
 /** A program, and how to put a graph's leaves into it. */
-export interface Plan extends Layout {
+export interface Plan extends Assembly {
   readonly signature: Int32Array;
   /** `starts` of its graph, and which of them have varied: these are given at run time, as differences. */
   readonly starts: readonly number[];

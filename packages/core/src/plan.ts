@@ -1,7 +1,4 @@
-/**
- * Plans: from a graph to a compiled program, and its submission. A graph is traced anew every time; one of known
- * structure finds its plan by key, and then only buffers and scalars are put in.
- */
+/** From a graph to a program, compiled or found by the key of the graph, and its submission with buffers and scalars put in. */
 import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
 import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
@@ -19,17 +16,12 @@ export interface Update {
   readonly value: Node;
 }
 
-export interface Submission {
-  /** One storage per root, in order. Equal roots share one. */
-  readonly outputs: readonly Storage[];
-}
-
-/** Computes `roots` and `updates` in one program. Does not wait: reading an output does. */
+/** Computes `roots` and `updates` in one program, without waiting: the storages of the roots, of which equal ones share one. */
 export function submit(
   runtime: Runtime,
   roots: readonly Node[],
   updates: readonly Update[] = [],
-): Submission {
+): readonly Storage[] {
   const traced = trace(roots, updates);
   const plan = planFor(runtime, roots, updates, traced);
   const { storages, data, scalars } = traced;
@@ -84,7 +76,7 @@ export function submit(
     for (const buffer of makes) buffer.free();
     throw cause;
   }
-  return { outputs };
+  return outputs;
 }
 
 /** All or none. */
@@ -151,7 +143,7 @@ function compile(
   const wanted = [...roots, ...updates.map((update) => update.value)];
   const lowered = lower(wanted, backend, slots, movesOf(traced, moving));
   const results = fusion ? rewrite(lowered.roots, backend) : lowered.roots;
-  const layout = assemble({
+  const assembly = assemble({
     roots: results.slice(0, roots.length),
     updates: updates.map(({ storage }, i) => ({ storage, value: results[roots.length + i]! })),
     nodes: lowered.nodes,
@@ -163,7 +155,7 @@ function compile(
     fusion,
   });
   const { starts } = traced;
-  const plan: Plan = { ...layout, signature, starts, moving, executable: null, ready: null, tempBytes: 0 };
+  const plan: Plan = { ...assembly, signature, starts, moving, executable: null, ready: null, tempBytes: 0 };
   const finish = (executable: Executable): void => {
     plan.executable = executable;
     plan.tempBytes = executable.tempBytes;

@@ -55,10 +55,7 @@ export class Queue {
     return this.#tail === null;
   }
 
-  /**
-   * Runs `task`, once `ready` and all earlier tasks are done. Throws if it fails at once. A later failure is reported by
-   * the next `ask`, and by all that are about what the task `makes`.
-   */
+  /** Runs `task` in its turn. Throws if it fails at once; later, the next `ask` and all that are about what it `makes` reject. */
   run(
     task: () => void,
     { ready, makes = [] }: { readonly ready?: Promise<void>; readonly makes?: readonly QueuedBuffer[] } = {},
@@ -78,10 +75,7 @@ export class Queue {
     this.#tail = tail;
   }
 
-  /**
-   * The answer to `question`, asked behind all earlier tasks. Rejects with the failure of what it is about; otherwise with
-   * the first failure of any task that was not reported yet.
-   */
+  /** Asks behind all earlier tasks. Rejects with the failure of what it is about, or with the first that nothing has reported. */
   async ask<T>(question: () => Promise<T>, about?: QueuedBuffer): Promise<T> {
     if (this.#tail) await this.#tail;
     const failure = about?.failure ?? this.#unreported;

@@ -13,7 +13,7 @@ const shared = new WeakSet<Storage>();
 export function execute(device: Runtime, wanted: readonly Node[], updates: readonly Update[] = []): void {
   const nodes = [...new Set(wanted)].filter(({ op }) => op !== "buffer" && op !== "data");
   if (nodes.length + updates.length === 0) return;
-  const { outputs } = submit(device, nodes, updates);
+  const outputs = submit(device, nodes, updates);
   outputs.forEach((storage, i) => {
     if (outputs.indexOf(storage) !== i) shared.add(storage);
   });

@@ -1,10 +1,7 @@
 /** Memory that outlives a program, and the clock of its updates. */
 import type { QueuedBuffer } from "./queue.ts";
 
-/**
- * Memory on a device that outlives a program: parameters, optimizer state, results that somebody asked for.
- * `version` is the time of its last in-place update, so that a stale reader can be told.
- */
+/** A parameter, optimizer state, or a result that somebody asked for. Its `version` is the time of its last update in place. */
 export interface Storage {
   readonly buffer: QueuedBuffer;
   version: number;

@@ -1,7 +1,4 @@
-/**
- * The user's handle. A tensor is a recipe: methods check their arguments and build graph; nothing is computed until a
- * value is read (`data`, `item`) or an optimizer steps. Memory is nobody's business but the planner's.
- */
+/** What users hold: tensors, which are recipes, and devices. Methods check arguments and build graph; only reading computes. */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { computeType, decode, isFloat, ReferenceBackend, roundTo } from "@tiedlora/kernels";
 import { checkDType, checkFunction, checkName, checkNumber } from "@tiedlora/kernels/arguments";
@@ -591,9 +588,7 @@ function nest(values: TypedArray, shape: Shape): unknown {
   );
 }
 
-/**
- * Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait.
- */
+/** Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait. */
 export function realize(...tensors: readonly Tensor[]): void {
   checkTensors("realize", tensors);
   for (const device of new Set(tensors.map((t) => t.device))) {

@@ -1,7 +1,4 @@
-/**
- * The structural key of a graph: integers that are equal for two graphs exactly when one program computes both. Operations,
- * attributes, shapes and types are in it, and which leaf is used where; the numbers in scalars and memory are not.
- */
+/** The key of a graph: integers, equal for two graphs exactly when one program computes both. Run-time numbers are not in it. */
 import type { DType } from "@tiedlora/kernels";
 import { isOp, type Node, NONE, type Op, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";

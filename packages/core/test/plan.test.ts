@@ -60,7 +60,7 @@ for (const [name, open] of Object.entries(VARIANTS)) {
         const roots = randomGraph(new Tape(numbers));
         const expected = evaluate(roots, () => assert.fail("there is no device memory in this graph"));
         const device = open();
-        const { outputs } = submit(device, roots);
+        const outputs = submit(device, roots);
         for (const [i, root] of roots.entries()) {
           close(await read(root, outputs[i]!), expected[i]!, `root ${i} of\n${show(roots)}`);
         }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LoopKernel, Operand } from "@tiedlora/kernels";
 import { loopKernel } from "../src/compile/canonical.ts";
-import { assignSlots, sharesViews } from "../src/compile/memory.ts";
+import { assignTemporaries, sharesViews } from "../src/compile/memory.ts";
 import { runsAfter, schedule, type Work } from "../src/compile/order.ts";
 import { split } from "../src/compile/space.ts";
 import { type Access, type Affine, contiguousStrides, identityAccess } from "../src/compile/views.ts";
@@ -124,18 +124,18 @@ const work = (step: LoopKernel, ...needs: Work[]): Work => ({
 test("values whose lives do not overlap share memory, and a result may take its operand's", () => {
   const flat = (buffer: number): Operand => dense(buffer, [4]);
   const steps = [0, 1, 2].map((i) => doubling(flat(i), flat(i + 1)));
-  const chain = assignSlots(steps, [16, 16, 16, 16], new Set([0, 3]));
+  const chain = assignTemporaries(steps, [16, 16, 16, 16], new Set([0, 3]));
   assert.equal(chain.bytes.length, 1); // 2 is written over 1
-  assert.equal(chain.slotOf.get(1), chain.slotOf.get(2));
+  assert.equal(chain.tempOf.get(1), chain.tempOf.get(2));
 
   const reversed: Operand = { ...flat(1), view: { offset: 3, strides: [-1] } };
   assert.ok(!sharesViews(doubling(reversed, flat(2)), 1, 2), "read backwards, written forwards");
-  const apart = assignSlots([steps[0]!, doubling(reversed, flat(2)), steps[2]!], [16, 16, 16, 16], new Set([0, 3])); // prettier-ignore
+  const apart = assignTemporaries([steps[0]!, doubling(reversed, flat(2)), steps[2]!], [16, 16, 16, 16], new Set([0, 3])); // prettier-ignore
   assert.deepEqual(apart.bytes, [16, 16]);
 
-  const smaller = assignSlots(steps, [16, 32, 16, 8], new Set([0]));
+  const smaller = assignTemporaries(steps, [16, 32, 16, 8], new Set([0]));
   assert.deepEqual(smaller.bytes, [32, 16]); // not equal, so not in place; but 3 fits where 1 was
-  assert.equal(smaller.slotOf.get(3), smaller.slotOf.get(1));
+  assert.equal(smaller.tempOf.get(3), smaller.tempOf.get(1));
 });
 
 test("steps run after what they need, and what makes much waits until it is asked for", () => {

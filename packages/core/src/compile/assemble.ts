@@ -5,7 +5,7 @@ import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
 import type { Trace } from "../trace.ts";
 import { fuse, type Fused } from "./fuse.ts";
-import { assignSlots, sharesViews } from "./memory.ts";
+import { assignTemporaries, sharesViews } from "./memory.ts";
 import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
 
 export interface Source extends Pick<Trace, "storages" | "data"> {
@@ -19,7 +19,7 @@ export interface Source extends Pick<Trace, "storages" | "data"> {
 }
 
 /** A program, and what its inputs and outputs are in terms of a submission's leaves. */
-export interface Layout {
+export interface Assembly {
   readonly program: Program;
   /** Why each step looks as it does: names of fusion rules. */
   readonly rules: readonly (readonly string[])[];
@@ -34,7 +34,7 @@ export interface Layout {
   readonly usesData: readonly boolean[];
 }
 
-export function assemble(source: Source): Layout {
+export function assemble(source: Source): Assembly {
   const { backend, slots, fusion, nodes } = source;
   const targets = chooseTargets(source);
   const fused = fuse(topological([...targets.computed]), {
@@ -43,7 +43,7 @@ export function assemble(source: Source): Layout {
     slots,
     backend,
   });
-  return new Assembly(source, targets, fused).layout();
+  return new Assembler(source, targets, fused).assembly();
 }
 
 // --- where roots and updated values go
@@ -81,14 +81,14 @@ function chooseTargets({ roots, updates }: Source): Targets {
 
 // --- buffers
 
-class Assembly {
+class Assembler {
   readonly #source: Source;
   readonly #targets: Targets;
   readonly #fused: Fused;
   readonly #buffers: BufferSpec[] = [];
   readonly #bufferOf = new Map<number, number>(); // by value
-  readonly #inputs: (Layout["inputs"][number] & { readonly buffer: number })[] = [];
-  readonly #outputs: Layout["outputs"][number][] = [];
+  readonly #inputs: (Assembly["inputs"][number] & { readonly buffer: number })[] = [];
+  readonly #outputs: Assembly["outputs"][number][] = [];
 
   constructor(source: Source, targets: Targets, fused: Fused) {
     this.#source = source;
@@ -96,7 +96,7 @@ class Assembly {
     this.#fused = fused;
   }
 
-  layout(): Layout {
+  assembly(): Assembly {
     const { works, values } = this.#fused;
     const { fresh, results, updates } = this.#targets;
     const uses = usesOf(works);
@@ -170,9 +170,9 @@ class Assembly {
   #program(order: readonly Work[]): Program {
     const steps = order.map((work) => work.step);
     const sizes = this.#fused.values.map(bytesOf);
-    const { slotOf, bytes } = assignSlots(steps, sizes, new Set(this.#bufferOf.keys()));
+    const { tempOf, bytes } = assignTemporaries(steps, sizes, new Set(this.#bufferOf.keys()));
     const firstTemp = this.#buffers.length;
-    const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + slotOf.get(value)!;
+    const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + tempOf.get(value)!;
     return {
       buffers: [...this.#buffers, ...bytes.map((size): BufferSpec => ({ kind: "temp", bytes: size }))],
       scalars: this.#source.scalars,

@@ -49,15 +49,10 @@ export interface Refusal {
 }
 
 /** Emits `nodes` (inputs before users) over `start`, or a finer cut of it. A matmul among them is the `product` at hand. */
-export function emit(
-  nodes: readonly Node[],
-  start: Space,
-  memory: Memory,
-  product?: Node,
-): Emitted | Refusal {
+export function emit(nodes: readonly Node[], start: Space, memory: Memory, matmul?: Node): Emitted | Refusal {
   let space = start;
   for (;;) {
-    const emitter = new Emitter(space, memory, product);
+    const emitter = new Emitter(space, memory, matmul);
     try {
       for (const node of nodes) emitter.emit(node);
       return emitter;
@@ -88,16 +83,16 @@ class Emitter implements Emitted {
   readonly reads = new Set<Node>();
   readonly gates = new Set<Node>();
   readonly #memory: Memory;
-  readonly #product: Node | undefined;
+  readonly #matmul: Node | undefined;
   /** The kernel's own nodes so far: which element of each a point computes. */
   readonly #own = new Map<Node, Access>();
   readonly #computed = new Map<Node, { readonly at: Access; readonly value: number }[]>();
   readonly #known = new Map<string, number>();
 
-  constructor(space: Space, memory: Memory, product?: Node) {
+  constructor(space: Space, memory: Memory, matmul?: Node) {
     this.space = space;
     this.#memory = memory;
-    this.#product = product;
+    this.#matmul = matmul;
   }
 
   /** Computes a node of the kernel: an element at every point, or one per row. */
@@ -111,7 +106,7 @@ class Emitter implements Emitted {
   /** Computes the pieces of a node, which are of one shape; each is stored where it starts in the whole. */
   #emitPieces(node: Node<"place">): void {
     const { axis: along, starts, onto } = node.attrs;
-    if (onto) this.gates.add(node.inputs[0]!);
+    if (onto) this.gates.add(node.inputs[0]);
     const pieces = piecesOf(node);
     const { at, perRow } = this.#elementsOf(pieces[0]!);
     const results = pieces.map((piece, i): Result => {
@@ -155,7 +150,7 @@ class Emitter implements Emitted {
 
   #compute(node: Node, at: Access): number {
     const dtype = computeType(node.dtype);
-    if (node === this.#product) return this.#push({ op: "product", dtype });
+    if (node === this.#matmul) return this.#push({ op: "product", dtype });
     if (isOp(node, "const")) return this.#constant(node.attrs.value, node.dtype);
     if (isOp(node, "scalar")) return this.#push({ op: "scalar", slot: this.#memory.slotOf(node), dtype });
     if (isOp(node, "iota")) return this.#index(at.index[node.attrs.axis]!);
@@ -274,7 +269,7 @@ function accessOr(store: Node | null, access: Access | Split | null): Access {
 /** The node of one element that `node` shows everywhere, or null. */
 export function uniformElement(node: Node): Node | null {
   while (isMovement(node) && !isOp(node, "pad") && !isOp(node, "after")) {
-    if (product(node.inputs[0]!.shape) === 1) return node.inputs[0]!;
+    if (product(node.inputs[0].shape) === 1) return node.inputs[0];
     node = node.inputs[0]!;
   }
   return node.shape.length === 0 ? node : null;

@@ -10,7 +10,7 @@ import { product } from "../shape.ts";
 import { epilogueOver, loopKernel } from "./canonical.ts";
 import { emit, type Emitted, type Memory } from "./emit.ts";
 import { descend, isLibrary, isMemory, type LibraryNode } from "./kinds.ts";
-import { libraryCall, outputOperand, resultShapes, type View, viewOf } from "./library.ts";
+import { type CallInput, callInput, libraryCall, outputOperand, resultShapes } from "./library.ts";
 import type { Work } from "./order.ts";
 import { commonSpace, folds, pattern, points, rows, type Space } from "./space.ts";
 import { chooseStored, LARGEST, type StorageOptions } from "./stored.ts";
@@ -33,7 +33,7 @@ interface Kernel {
   /** The nodes that it computes and that others may read, inputs before users. */
   readonly nodes: readonly Node[];
   /** The library call, if it is one or begins with one. */
-  readonly call: { readonly node: LibraryNode; readonly inputs: readonly View[] } | null;
+  readonly call: { readonly node: LibraryNode; readonly inputs: readonly CallInput[] } | null;
   /** The loops; null for a library call that stores its results as they are. */
   readonly emitted: Emitted | null;
   readonly rules: ReadonlySet<string>;
@@ -125,9 +125,9 @@ class Fuser implements Memory {
 
   /** A library call, whose operands are views of memory; an operand that is none is stored. */
   #callKernel(node: LibraryNode): Kernel {
-    const inputs = node.inputs.map((input): View => {
+    const inputs = node.inputs.map((input): CallInput => {
       for (;;) {
-        const view = viewOf(input, this);
+        const view = callInput(input, this);
         if (!("store" in view)) return view;
         this.#stored.add(view.store);
       }

@@ -64,15 +64,15 @@ export function outputOperand(node: Node, value: number): Operand {
   return { buffer: value, dtype: node.dtype, view: { offset: 0, strides } };
 }
 
-/** An operand as one stride per axis of memory, and what else must be known before. */
-export interface View {
+/** What a library call reads: one stride per axis of memory, and what else must be known before. */
+export interface CallInput {
   readonly operand: Operand;
   readonly base: Node;
   readonly gates: readonly Node[];
 }
 
 /** Looks through movement for the memory of an operand; without a view of it, names the node that has to be stored. */
-export function viewOf(input: Node, memory: Memory): View | { readonly store: Node } {
+export function callInput(input: Node, memory: Memory): CallInput | { readonly store: Node } {
   const source = descend(input, (n) => isMovement(n) && !isOp(n, "pad") && !memory.has(n));
   if (!memory.has(source)) return { store: isOp(source, "pad") || isValue(source) ? input : source };
   let at = identityAccess(input.shape);

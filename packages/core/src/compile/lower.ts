@@ -113,7 +113,7 @@ class Lowering {
     const wider = widths.map(([before, after]): [number, number] => [before + after, before + after]);
     const ranges = widths.map(([, after], axis): Range => [after, after + shape[axis]!, 1]);
     return this.#one(
-      new Node("slice", { ranges, moving }, [build.pad(node.inputs[0]!, wider)], shape, dtype),
+      new Node("slice", { ranges, moving }, [build.pad(node.inputs[0], wider)], shape, dtype),
     );
   }
 

@@ -1,12 +1,9 @@
-/**
- * Memory for temporaries by liveness: values whose lifetimes do not overlap share a slot, and an elementwise kernel
- * writes over an operand that nobody reads later.
- */
+/** Memory of temporaries: values whose lives do not overlap share it, and kernels overwrite operands that nobody reads later. */
 import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
 
-/** Where each temporary goes, and how large the slots are. */
-export interface Slots {
-  readonly slotOf: ReadonlyMap<number, number>;
+/** The memory of each value, by number, and how large each memory is. */
+export interface Temporaries {
+  readonly tempOf: ReadonlyMap<number, number>;
   readonly bytes: readonly number[];
 }
 
@@ -17,24 +14,24 @@ interface Lifetime {
   readonly bytes: number;
 }
 
-/** Assigns slots to all values that `steps` write, but not to those in `elsewhere`. `bytes` are those of each value. */
-export function assignSlots(
+/** Gives memory to all values that `steps` write, but not to those in `elsewhere`. `bytes` are those of each value. */
+export function assignTemporaries(
   steps: readonly Step[],
   bytes: readonly number[],
   elsewhere: ReadonlySet<number>,
-): Slots {
+): Temporaries {
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
-  const slotOf = new Map<number, number>();
-  const slots: { bytes: number; taken: Lifetime[] }[] = [];
-  // Large ones first: each then fits into all slots that are there, best into the last one that is free.
+  const tempOf = new Map<number, number>();
+  const temps: { bytes: number; taken: Lifetime[] }[] = [];
+  // Large ones first: each then fits into all memory that is there, best into the last one that is free.
   for (const life of [...lifetimes].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
     const isFree = (other: Lifetime): boolean => other.last < life.first || life.last < other.first;
-    let best = slots.findLastIndex((slot) => slot.taken.every(isFree));
-    if (best < 0) best = slots.push({ bytes: life.bytes, taken: [] }) - 1;
-    slots[best]!.taken.push(life);
-    for (const value of life.values) slotOf.set(value, best);
+    let best = temps.findLastIndex((temp) => temp.taken.every(isFree));
+    if (best < 0) best = temps.push({ bytes: life.bytes, taken: [] }) - 1;
+    temps[best]!.taken.push(life);
+    for (const value of life.values) tempOf.set(value, best);
   }
-  return { slotOf, bytes: slots.map((slot) => slot.bytes) };
+  return { tempOf, bytes: temps.map((temp) => temp.bytes) };
 }
 
 function lifetimesOf(

@@ -1,7 +1,4 @@
-/**
- * The order of steps: everything after what it needs, updates in place after the last reader of the old value, and
- * otherwise such that few bytes are live at a time.
- */
+/** The order of steps: after what they need, updates in place after the last reader of the old value, with few bytes live. */
 import { operandsOfStep, type Step } from "@tiedlora/kernels";
 import { getOrCreate, reachable } from "../collections.ts";
 

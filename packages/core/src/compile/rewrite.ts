@@ -48,9 +48,9 @@ class Rewriter {
   apply(node: Node, users: readonly Node[]): Node {
     if (isOp(node, "add")) return this.#sumOfProducts(node);
     if (isOp(node, "pick")) return storedForUsers(node, users);
-    if (isOp(node, "permute") && isOp(node.inputs[0]!, "permute")) {
+    if (isOp(node, "permute") && isOp(node.inputs[0], "permute")) {
       const [inner] = node.inputs as [Node<"permute">];
-      return permute(inner.inputs[0]!, node.attrs.order.map((axis) => inner.attrs.order[axis]!)); // prettier-ignore
+      return permute(inner.inputs[0], node.attrs.order.map((axis) => inner.attrs.order[axis]!)); // prettier-ignore
     }
     return node;
   }
@@ -89,7 +89,7 @@ class Rewriter {
 
   /** `node` as a sum of products, if it is one that nobody else needs or a cheap one: perhaps reshaped, perhaps scaled. */
   #termsOf(node: Node): Terms | null {
-    if (isOp(node, "reshape")) return this.#termsOf(node.inputs[0]!);
+    if (isOp(node, "reshape")) return this.#termsOf(node.inputs[0]);
     const isShared = this.uses.get(node)! > 1;
     if (isOp(node, "matmul")) {
       const isShort = node.inputs.every((input, i) => i % 2 === 1 || input.shape.at(-1)! <= SHORT);
@@ -126,7 +126,7 @@ function storedForUsers(node: Node<"pick">, users: readonly Node[]): Node {
 function scaledTerms({ operands, matmul }: Terms, factor: Node): Terms | null {
   const n = matmul.shape.at(-1)!;
   const number = uniformElement(factor);
-  const row = !number && isOp(factor, "expand") ? factor.inputs[0]! : null;
+  const row = !number && isOp(factor, "expand") ? factor.inputs[0] : null;
   if (!number && !(row?.shape.at(-1) === n && product(row.shape) === n)) return null;
   const by = number ? reshape(number, [1]) : reshape(row!, [n]);
   const scaled = [...operands];

@@ -36,7 +36,7 @@ interface Estimate {
 
 const NO_WORK: ReadonlySet<Node> = new Set();
 
-const costOf = (node: Node): number =>
+const elementCost = (node: Node): number =>
   isValue(node) || isMemory(node) || isMovement(node) ? 0 : (COST[node.op] ?? 1);
 
 export interface StorageOptions {
@@ -61,7 +61,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   for (const node of order) {
     const read = isOp(node, "place") ? piecesOf(node) : node.inputs;
     const inputs = isMemory(node) ? [] : [...new Set(read.map(sourceOf))];
-    const gate = isOp(node, "after") ? sourceOf(node.inputs[1]!) : null;
+    const gate = isOp(node, "after") ? sourceOf(node.inputs[1]) : null;
     if (gate && !isValue(gate)) stored.add(gate); // only a kernel can be waited for
     const parts = inputs.map(given);
     const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
@@ -78,7 +78,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     if (isMovement(node) || isValue(node)) continue;
     const reads = [...estimate.reads].reduce((sum, read) => sum + bytesOf(read), 0);
     let cost = 0;
-    for (const other of work) cost += costOf(other);
+    for (const other of work) cost += elementCost(other);
     const cheap = cost <= CHEAP && reads <= 1.1 * bytesOf(node);
     const reasons = [
       isReduction(node) || isOp(node, "place"),

@@ -1,7 +1,4 @@
-/**
- * Attention and its gradient in primitive nodes: the fallback for backends without a kernel of their own, and what
- * second derivatives go through. Grouped queries: heads are viewed as [kvHeads, heads / kvHeads].
- */
+/** Attention and its gradient in primitive nodes. Grouped queries: heads are viewed as [kvHeads, heads / kvHeads]. */
 import { add, binary, broadcastTo, constant, div, iota, matmul, mul, reduce, reshape } from "../build.ts";
 import { scale, sub, sum, swapLast, unary, where } from "../build.ts";
 import type { Attrs, Inputs, Node, Shape } from "../graph.ts";

@@ -1,7 +1,4 @@
-/**
- * Parts of one value put together: concatenation, and sums of what belongs to different parts, as the gradients of
- * slices are. Few parts are zeros with additions, which fuse with everything; many are copied, each once.
- */
+/** Concatenation, and sums of gradients of slices. Few parts are padded and added, which fuses; many are copied, each once. */
 import { add, binary, cast, fill, pad } from "../build.ts";
 import { isOp, Node } from "../graph.ts";
 import { show } from "../shape.ts";

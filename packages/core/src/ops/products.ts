@@ -3,10 +3,7 @@ import { matmul, reshape } from "../build.ts";
 import type { Node } from "../graph.ts";
 import { product, show } from "../shape.ts";
 
-/**
- * [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. A vector [k] on the left is a row and one on the right a column,
- * and the result lacks that axis.
- */
+/** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. The axis of a vector [k], a row or a column, goes. */
 export function matrixProduct(a: Node, b: Node): Node {
   if (a.shape.length === 0 || b.shape.length === 0)
     throw new RangeError(
