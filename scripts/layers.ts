@@ -28,7 +28,7 @@ const EVERYTHING_BELOW_EXPERIMENTS = [...TENSORS, ...BACKENDS, "@tiedlora/models
 export const LAYERS: readonly Layer[] = [
   layer("@tiedlora/safetensors", []),
   layer("@tiedlora/kernels", ["@tiedlora/safetensors"], { node: [] }),
-  layer("@tiedlora/core", ["@tiedlora/safetensors", "@tiedlora/kernels"], { node: ["src/io/node.ts"] }),
+  layer("@tiedlora/core", ["@tiedlora/safetensors", "@tiedlora/kernels"]),
   layer("@tiedlora/nn", ["@tiedlora/core"], { node: [] }),
   ...BACKENDS.map((name) => layer(name, ["@tiedlora/kernels", "@tiedlora/core"])),
   layer("@tiedlora/models", TENSORS, { thirdParty: true }),
