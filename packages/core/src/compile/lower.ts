@@ -112,9 +112,7 @@ class Lowering {
     const { widths } = node.attrs as Attrs["pad"];
     const wider = widths.map(([before, after]): [number, number] => [before + after, before + after]);
     const ranges = widths.map(([, after], axis): Range => [after, after + shape[axis]!, 1]);
-    return this.#one(
-      new Node("slice", { ranges, moving }, [build.pad(node.inputs[0], wider)], shape, dtype),
-    );
+    return this.#one(new Node("slice", { ranges, moving }, [build.pad(node.inputs[0], wider)], shape, dtype));
   }
 
   /** Pieces of one shape are written by one kernel, as many as it can read. */
