@@ -24,6 +24,8 @@ export interface PoolOptions {
   readonly processes: number;
   /** How long one file may take. */
   readonly timeoutMs: number;
+  /** How long one test may take that waits; one that blocks its process meets the file's limit. */
+  readonly testMs: number;
   /** How long a process may take to exit once its tests are done. */
   readonly exitMs: number;
   readonly onResult: (result: FileResult) => void;
@@ -83,7 +85,7 @@ class Worker {
 
   constructor(options: PoolOptions) {
     this.#options = options;
-    this.#child = fork(join(here, "worker.mjs"), [], {
+    this.#child = fork(join(here, "worker.mjs"), [String(options.testMs)], {
       execArgv: [
         ...process.execArgv.filter((flag) => !flag.startsWith("--test-")),
         `--test-reporter=${pathToFileURL(join(here, "reporter.mjs")).href}`,

@@ -1,9 +1,19 @@
 /** Imports the test files that the parent names, one after the other, until it says that there are no more. */
-import { after, beforeEach, test } from "node:test";
+import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 
 const HOOKS_MS = 200;
+
+// The files' tests have a limit each, unless they name one, so that the tests after one that waits for ever run. A module that imports
+// node:test by name sees what is here when it is first imported.
+const nodeTest = createRequire(import.meta.url)("node:test");
+const { after, beforeEach, test } = nodeTest;
+const timeout = Number(process.argv[2]);
+nodeTest.test = Object.assign((name, ...rest) => {
+  const run = rest.pop();
+  return test(name, { timeout, ...rest[0] }, run);
+}, test);
 
 // Sent at once, so that the parent knows which test it is that blocks or crashes this process.
 beforeEach((context) => process.send?.({ type: "enter", name: context.fullName ?? context.name }));

@@ -35,7 +35,7 @@ const FAULTS: Record<string, { code: string; name: string; error: RegExp }> = {
   "a promise that never settles": {
     code: `test("t", () => new Promise(() => {}));`,
     name: "t",
-    error: /not done after/,
+    error: /timed out after 2500ms/,
   },
   "an endless loop": { code: `test("t", () => { for (;;); });`, name: "t", error: /not done after/ },
   "process.exit(0)": {
@@ -77,7 +77,8 @@ async function results(codes: readonly string[]): Promise<FileResult[]> {
   const list: FileResult[] = [];
   await runFiles(files, {
     processes: 1,
-    timeoutMs: 3000,
+    timeoutMs: 12_000,
+    testMs: 2500,
     exitMs: 3000,
     onResult: (result) => list.push(result),
   });
@@ -115,6 +116,19 @@ test("tests, subtests and skips are counted; skips keep their reasons", async ()
     { name: "e", reason: "later" },
     { name: "g", reason: "no browser" },
   ]);
+});
+
+test("the tests after one that waits for ever run", async () => {
+  const [result] = await results([
+    `test("t", () => new Promise(() => {}));
+     describe("s", () => { test("u", () => new Promise(() => {})); test("v", () => {}); });
+     test("w", { timeout: 5000 }, () => new Promise((resolve) => setTimeout(resolve, 3000)));`,
+  ]);
+  assert.deepEqual(
+    result?.failures.map(({ name }) => name),
+    ["t", "s > u"],
+  );
+  assert.equal(result.passed, 2);
 });
 
 test("a file's slow hooks end before the next file begins, so that its hooks do not run among them", async () => {
