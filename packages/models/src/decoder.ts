@@ -30,6 +30,7 @@ import {
   shownBy,
 } from "./inputs.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
+import { predictedPositions } from "./predicted.ts";
 import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
 export type { Ids } from "./inputs.ts";
@@ -107,6 +108,11 @@ export class Decoder extends nn.Module {
   readonly device: Device;
   /** Compute each layer's intermediate values again in the backward pass instead of keeping them. */
   checkpointing = false;
+  /**
+   * The most bytes of logits that `loss` computes at once, where the output embedding is frozen. A batch with more goes through it in
+   * chunks, and only positions that predict a token do. (The gradient of a trained output embedding needs all logits.)
+   */
+  maxLogitsBytes: number = 64 * 2 ** 20;
   /** Chooses adapters for one call; null as long as the model has had none. */
   adapters: AdapterSelector | null = null;
   // Private, so that the walk over modules meets them at their named places only.
@@ -230,10 +236,28 @@ export class Decoder extends nn.Module {
     const targets = labels && labelsTensor(this.device, labels, ids.shape, vocab, ignoreIndex);
     const read = segments ? { ...choice, segments: readSegments(segments) } : choice;
     // The last token predicts nothing: leaving it out changes no other position.
-    const logits = this.forward(ids.narrow(1, 0, length - 1), read);
-    return nn.crossEntropy(logits, (targets ?? ids).narrow(1, 1, length - 1), {
+    const inputs = ids.narrow(1, 0, length - 1);
+    const options = {
       ignoreIndex: targets ? ignoreIndex : null, // no input is to be ignored: there is no embedding of it
       ...(counted && { mask: counted }),
+    };
+    const expected = (targets ?? ids).narrow(1, 1, length - 1);
+    const rows = Math.max(1, Math.floor(this.maxLogitsBytes / (4 * vocab)));
+    if (expected.size <= rows || this.#head.weight.requiresGrad)
+      return nn.crossEntropy(this.forward(inputs, read), expected, options);
+    return withAdapters(this.adapters, read, () => {
+      const hidden = this.#hidden(inputs, read);
+      const head = (x: Tensor): Tensor => this.#head.forward(x);
+      // An adapter of the head may tell the rows of the batch apart: they stay rows.
+      const predicted = this.#head.adapter ? null : predictedPositions(batch, ids.shape);
+      if (predicted === null) {
+        const perRow = Math.max(1, Math.floor(rows / ids.shape[0]!));
+        return nn.chunkedCrossEntropy(hidden, head, expected, { ...options, rows: perRow });
+      }
+      const at = this.device.tensor(predicted.index);
+      const mask = this.device.tensor(predicted.weight);
+      const flat = (x: Tensor): Tensor => x.reshape([expected.size, ...x.shape.slice(2)]).take(at);
+      return nn.chunkedCrossEntropy(flat(hidden), head, flat(expected), { ...options, mask, rows });
     });
   }
 

@@ -5,6 +5,7 @@ import { type AdapterOptions, withAdapters } from "./adapter-choice.ts";
 import { KvCache } from "./cache.ts";
 import type { Decoder } from "./decoder.ts";
 import { checkSampling, sampleToken, type SamplingOptions } from "./sampling.ts";
+import { paddedSize } from "./sizes.ts";
 import { TextStream } from "./stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -27,7 +28,6 @@ export interface TextOptions extends GenerateOptions {
 }
 
 /** Sizes of prompts and caches are rounded up from here in few steps, so that few programs serve all lengths. */
-const SMALLEST_PROMPT = 16;
 const SMALLEST_CACHE = 64;
 const DEFAULT_TOKENS = 128;
 
@@ -78,7 +78,7 @@ export async function* generateTokens(
 
 /** Rows of one length, for which few programs are needed; a cache hides the padding. */
 function leftPadded(rows: readonly (readonly number[])[]): number[][] {
-  const length = paddedLength(Math.max(...rows.map((row) => row.length)));
+  const length = paddedSize(Math.max(...rows.map((row) => row.length)));
   return rows.map((row) => [...Array<number>(length - row.length).fill(0), ...row]);
 }
 
@@ -102,14 +102,6 @@ async function nextLogits(
   });
   cache.commit([logits]);
   return logits.data();
-}
-
-/** The next of 16, 24, 32, 48, 64, 96, …: at most half as much again, and two programs for each doubling. */
-function paddedLength(tokens: number): number {
-  let size = SMALLEST_PROMPT;
-  while (size < tokens) size *= 2;
-  const between = (size / 4) * 3;
-  return between >= Math.max(tokens, SMALLEST_PROMPT) ? between : size;
 }
 
 /** A power of two with room for the prompt and at least one token more; `reserve` doubles it when it is used up. */

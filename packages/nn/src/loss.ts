@@ -1,6 +1,6 @@
 /** Losses. */
 import { sameShape, type Tensor, where } from "@tiedlora/core";
-import { build, checkOptions, checkTensors, checkWhole, isOp, show } from "@tiedlora/core/extend";
+import { build, checkFunction, checkOptions, checkTensors, checkWhole, isOp, show } from "@tiedlora/core/extend";
 
 /** Which positions count in a cross-entropy, and how much. */
 export interface CrossEntropyOptions {
@@ -24,40 +24,104 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
   const what = "crossEntropy";
   const { mask } = checkOptions(what, options, "{ ignoreIndex: -100 }", ["mask", "ignoreIndex"]);
   checkTensors(what, [logits, targets, ...(mask === undefined ? [] : [mask])]);
-  build.needFloat(`${what}: logits`, logits.node);
-  if (targets.dtype !== "i32" && targets.dtype !== "u32")
-    throw new TypeError(`${what}: the targets are ${targets.dtype}, but i32 is needed; use .cast("i32")`);
-  checkPositions(logits, targets, mask);
-  const ignoreIndex = ignored(targets, options.ignoreIndex);
+  checkTypes(what, logits, targets);
+  checkPositions(what, logits, targets, mask);
+  const ignoreIndex = ignored(what, targets, options.ignoreIndex);
+  const weight = weightsOf(targets, mask, ignoreIndex);
+  const losses = weightedLosses(logits, targets, weight);
+  return weight === null ? losses.mean() : losses.sum().div(weight.sum());
+}
+
+/** How a cross-entropy is computed in chunks. */
+export interface ChunkedCrossEntropyOptions extends CrossEntropyOptions {
+  /** The largest number of positions, along their last axis, whose logits exist at once. */
+  readonly rows: number;
+}
+
+/**
+ * `crossEntropy(head(hidden), targets, options)`, up to rounding, without the logits of all positions in memory at once: `head`
+ * is applied to chunks of at most `rows` positions, and the gradient of a chunk follows its loss. For large vocabularies,
+ * where the logits are most of what a step holds.
+ * hidden [..., n, width], head: [..., m, width] -> [..., m, classes], targets (i32 or u32) [..., n], mask [..., n] -> [].
+ */
+export function chunkedCrossEntropy(
+  hidden: Tensor,
+  head: (hidden: Tensor) => Tensor,
+  targets: Tensor,
+  options: ChunkedCrossEntropyOptions,
+): Tensor {
+  const what = "chunkedCrossEntropy";
+  const { mask, rows } = checkOptions(what, options, "{ rows: 256 }", ["mask", "ignoreIndex", "rows"]);
+  checkTensors(what, [hidden, targets, ...(mask === undefined ? [] : [mask])]);
+  checkWhole(`${what}: rows`, rows, 1);
+  checkFunction(`${what}: head`, head, "one from hidden states to logits");
+  const positions = hidden.shape.slice(0, -1);
+  const fits = ({ shape }: Tensor): boolean => sameShape(shape, positions);
+  if (hidden.rank < 2 || !fits(targets) || (mask && !fits(mask)))
+    throw new RangeError(
+      `${what}: hidden ${show(hidden.shape)}, targets ${show(targets.shape)}${mask ? `, mask ${show(mask.shape)}` : ""}; ` +
+        `need hidden [..., n, width], and targets and mask [..., n]`,
+    );
+  const weight = weightsOf(targets, mask, ignored(what, targets, options.ignoreIndex));
+  const n = positions.at(-1)!;
+  const chunks = Math.max(1, Math.ceil(n / rows));
+  const size = Math.ceil(n / chunks);
+  const sums = Array.from({ length: chunks }, (_, i) => {
+    const start = Math.min(i * size, n);
+    const length = Math.min(size, n - start);
+    const logits = head(hidden.narrow(-2, start, length));
+    const expected = targets.narrow(-1, start, length);
+    checkTypes(what, logits, expected);
+    checkPositions(what, logits, expected);
+    return weightedLosses(logits, expected, weight && weight.narrow(-1, start, length)).sum();
+  });
+  const sum = sums.reduce((a, b) => a.add(b));
+  return weight === null ? sum.div(targets.size) : sum.div(weight.sum());
+}
+
+/** The weight of each position in the mean, f32; null: each counts 1. */
+function weightsOf(targets: Tensor, mask: Tensor | undefined, ignoreIndex: number | null): Tensor | null {
+  const kept = ignoreIndex === null ? null : targets.cast("i32").ne(ignoreIndex);
+  const given = mask?.cast("f32");
+  if (kept && given) return where(kept, given, 0);
+  return given ?? kept?.cast("f32") ?? null;
+}
+
+/** -log softmax(logits)[target] times its weight: 0 where that is 0, NaN where another target is no class. */
+function weightedLosses(logits: Tensor, targets: Tensor, weight: Tensor | null): Tensor {
   const classes = logits.shape.at(-1)!;
   const hit = targets.oneHot(classes, "bool");
   const losses = logits.logSumExp(-1).sub(where(hit, logits, 0).sum(-1));
   const index = targets.cast("i32");
   const stray = index.lt(0).or(index.ge(classes));
-  if (ignoreIndex === null && !mask) return losses.mul(where(stray, Number.NaN, 1)).mean();
-  const kept = ignoreIndex === null ? null : index.ne(ignoreIndex);
-  const given = mask?.cast("f32");
-  const weight = kept && given ? where(kept, given, 0) : (given ?? kept!.cast("f32"));
+  // NaN is a factor, so that the gradient is NaN as well.
+  if (weight === null) return losses.mul(where(stray, Number.NaN, 1));
   const counts = weight.ne(0);
-  const factor = where(stray.and(counts), Number.NaN, weight); // a factor: so the gradient is NaN as well
-  return where(counts, losses.mul(factor), 0).sum().div(weight.sum());
+  const factor = where(stray.and(counts), Number.NaN, weight);
+  return where(counts, losses.mul(factor), 0);
+}
+
+function checkTypes(what: string, logits: Tensor, targets: Tensor): void {
+  build.needFloat(`${what}: logits`, logits.node);
+  if (targets.dtype !== "i32" && targets.dtype !== "u32")
+    throw new TypeError(`${what}: the targets are ${targets.dtype}, but i32 is needed; use .cast("i32")`);
 }
 
 /** The index to ignore; null where there is none, or where it is known on the host that no target has it. */
-function ignored({ node }: Tensor, index: number | null = -100): number | null {
+function ignored(what: string, { node }: Tensor, index: number | null = -100): number | null {
   if (index === null) return null;
-  checkWhole("crossEntropy: ignoreIndex", index, -(2 ** 31), 2 ** 32 - 1);
+  checkWhole(`${what}: ignoreIndex`, index, -(2 ** 31), 2 ** 32 - 1);
   if (!isOp(node, "data")) return index;
   const { values } = node.attrs;
   return values.includes(values instanceof Uint32Array ? index >>> 0 : index) ? index : null;
 }
 
-function checkPositions(logits: Tensor, targets: Tensor, mask: Tensor | undefined): void {
+function checkPositions(what: string, logits: Tensor, targets: Tensor, mask?: Tensor): void {
   const positions = logits.shape.slice(0, -1);
   const fits = ({ shape }: Tensor): boolean => logits.rank > 0 && sameShape(shape, positions);
   if (fits(targets) && (!mask || fits(mask))) return;
   throw new RangeError(
-    `crossEntropy: logits ${show(logits.shape)}, targets ${show(targets.shape)}${mask ? `, mask ${show(mask.shape)}` : ""}; ` +
+    `${what}: logits ${show(logits.shape)}, targets ${show(targets.shape)}${mask ? `, mask ${show(mask.shape)}` : ""}; ` +
       `need logits [..., classes], and targets and mask [...]`,
   );
 }

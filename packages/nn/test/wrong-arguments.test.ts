@@ -144,6 +144,25 @@ const rows: readonly Row[] = [
   ["crossEntropy", "tensor", (targets) => nn.crossEntropy(ones([2, 4]), targets)],
   ["crossEntropy", [[x, /f32/], [ones([3], "i32"), /\[3\]/]], (targets) => nn.crossEntropy(ones([2, 4]), targets)], // prettier-ignore
   ["crossEntropy", [[ones([2, 4], "i32"), /i32/], [ones([]), /\[\]/]], (logits) => nn.crossEntropy(logits, ids)], // prettier-ignore
+  ...(["hidden", "targets", "mask"] as const).map((at): Row => [
+    "chunkedCrossEntropy",
+    at === "mask"
+      ? [
+          [1, /1/],
+          [ones([3]), /\[3\]/],
+        ]
+      : "tensor",
+    (given) => {
+      const [hidden, targets] = [at === "hidden" ? given : ones([2, 3]), at === "targets" ? given : ids];
+      const head = (rows: Tensor): Tensor => rows.matmul(ones([3, 4]));
+      return nn.chunkedCrossEntropy(hidden, head, targets, {
+        rows: 1,
+        ...(at === "mask" && { mask: given }),
+      });
+    },
+  ]),
+  ["chunkedCrossEntropy", "function", (head) => nn.chunkedCrossEntropy(ones([2, 3]), head, ids, { rows: 1 })],
+  ["chunkedCrossEntropy", [[{ rows: 0 }, /rows.*0/], [{ rows: 1.5 }, /rows.*1\.5/], [{}, /rows.*undefined/], [{ row: 1 }, /no option "row"/]], (given) => nn.chunkedCrossEntropy(ones([2, 3]), (rows) => rows.matmul(ones([3, 4])), ids, given)], // prettier-ignore
   ["crossEntropy", "options", (given) => nn.crossEntropy(ones([2, 4]), ids, given)],
   ["crossEntropy", [[{ ignore_index: 1 }, /no option "ignore_index"; give mask, ignoreIndex/]], (given) => nn.crossEntropy(ones([2, 4]), ids, given)], // prettier-ignore
   ["crossEntropy", [[1, /1/], [ones([3]), /\[3\]/]], (mask) => nn.crossEntropy(ones([2, 4]), ids, { mask })], // prettier-ignore

@@ -1,0 +1,51 @@
+/** Which positions of a batch a loss predicts, as far as the host knows: only they need logits. */
+import { Tensor } from "@tiedlora/core";
+import type { Ids } from "./inputs.ts";
+import { paddedSize } from "./sizes.ts";
+
+/** What decides it; see `Batch` for each. */
+export interface Predicting {
+  readonly mask?: Ids;
+  readonly segments?: readonly ArrayLike<number>[];
+  readonly labels?: Ids;
+  readonly ignoreIndex?: number | null;
+}
+
+/** Positions of hidden states [batch, length - 1], flattened, and the weight of each in the loss. */
+export interface Predicted {
+  readonly index: Int32Array;
+  readonly weight: Float32Array;
+}
+
+/** Above this share it is not worth it to pick them. */
+const MOST = 0.75;
+
+/**
+ * The positions that predict a token which counts, filled up with the first one at weight 0 to a padded size, so that few shapes
+ * are compiled. Null where the host does not know them, or where nearly all do.
+ */
+export function predictedPositions(
+  { mask, segments, labels, ignoreIndex = -100 }: Predicting,
+  [batch, length]: readonly number[],
+): Predicted | null {
+  if (mask instanceof Tensor) return null;
+  const ignored = labels instanceof Tensor ? undefined : labels;
+  const [index, weight]: [number[], number[]] = [[], []];
+  const width = length! - 1;
+  for (let row = 0; row < batch!; row++)
+    for (let t = 1; t <= width; t++) {
+      const counts = mask?.[row]![t] ?? 1;
+      const segment = segments?.[row];
+      if (counts === 0 || segment?.[t] !== segment?.[t - 1]) continue;
+      if (ignored && ignored[row]![t] === ignoreIndex) continue;
+      index.push(row * width + t - 1);
+      weight.push(counts);
+    }
+  const all = batch! * width;
+  const size = Math.min(all, paddedSize(index.length));
+  if (size > MOST * all) return null;
+  const filled = { index: new Int32Array(size).fill(index[0] ?? 0), weight: new Float32Array(size) };
+  filled.index.set(index);
+  filled.weight.set(weight);
+  return filled;
+}
