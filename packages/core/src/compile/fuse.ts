@@ -214,7 +214,7 @@ class Fuser implements Memory {
   joinSmall(): void {
     const latest = new Map<string, Kernel>();
     for (const kernel of Array.from(this.#kernels)) {
-      if (!kernel.emitted || kernel.call || points(kernel.emitted.space) > SMALL) continue;
+      if (!kernel.emitted || isLarge(kernel)) continue;
       const key = pattern(kernel.emitted.space);
       const before = latest.get(key);
       latest.set(key, (before && this.#join(before, kernel, "smallTogether")) || kernel);
@@ -224,7 +224,7 @@ class Fuser implements Memory {
   /** One kernel for two, if that is possible and no slower; null otherwise. */
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
     const space = jointSpace(first, second);
-    if (!space) return null;
+    if (!space || this.#delaysOthers(first, second)) return null;
     const nodes = [...first.nodes, ...second.nodes].sort(
       (a, b) => this.#position.get(a)! - this.#position.get(b)!,
     );
@@ -260,6 +260,21 @@ class Fuser implements Memory {
     thirds.delete(second);
     const before = reachable(thirds, (kernel) => this.#needs(kernel));
     return before.has(first) || before.has(second);
+  }
+
+  /**
+   * Whether a large kernel that reads something small of `first` would have to wait, once that is made together with `second`, for
+   * another large one: the results of both would be in memory at once. (Chunks of a loss would wait for each other's sums.)
+   */
+  #delaysOthers(first: Kernel, second: Kernel): boolean {
+    if (isLarge(first)) return false;
+    const before = (kernel: Kernel): Set<Kernel> => reachable([kernel], (one) => this.#needs(one));
+    const readers = first.nodes.flatMap((node) => [...this.#readersOf(node)]);
+    return readers.some((reader) => {
+      if (reader === second || !isLarge(reader)) return false;
+      const known = before(reader);
+      return [...before(second)].some((kernel) => isLarge(kernel) && !known.has(kernel));
+    });
   }
 
   // --- steps
@@ -327,6 +342,9 @@ function jointSpace({ call, emitted }: Kernel, second: Kernel): Space | null {
 function isLong(space: Space): boolean {
   return folds(space) && points(space) > LONG_ROW * rows(space) && rows(space) < MANY_ROWS;
 }
+
+/** Whether its work, and what it makes, are worth counting. */
+const isLarge = ({ call, emitted }: Kernel): boolean => call !== null || points(emitted!.space) > SMALL;
 
 /** Why two kernels were joined. */
 function ruleOf(first: Kernel, second: Kernel): string {
