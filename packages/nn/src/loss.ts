@@ -1,6 +1,14 @@
 /** Losses. */
 import { sameShape, type Tensor, where } from "@tiedlora/core";
-import { build, checkFunction, checkOptions, checkTensors, checkWhole, isOp, show } from "@tiedlora/core/extend";
+import {
+  build,
+  checkFunction,
+  checkOptions,
+  checkTensors,
+  checkWhole,
+  isOp,
+  show,
+} from "@tiedlora/core/extend";
 
 /** Which positions count in a cross-entropy, and how much. */
 export interface CrossEntropyOptions {
