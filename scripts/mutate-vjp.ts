@@ -42,20 +42,20 @@ const OPERAND_FAULTS: readonly Fault[] = [
   {
     name: "operands swapped",
     apply: (rule, g, y, [a, b, ...rest], attrs, results) =>
-      rule(g, y, a && b ? [b, a, ...rest] : [a!], attrs, results),
+      rule(g, y, a && b ? [b, a, ...rest] : [a], attrs, results),
   },
   {
     name: "result taken for operand",
     apply: (rule, g, y, [a, ...rest], attrs, results) => {
-      const usable = a!.shape.join() === y.shape.join() && a!.dtype === y.dtype;
-      return rule(g, y, [usable ? y : a!, ...rest], attrs, results);
+      const usable = a.shape.join() === y.shape.join() && a.dtype === y.dtype;
+      return rule(g, y, [usable ? y : a, ...rest], attrs, results);
     },
   },
   {
     name: "operand taken for result",
     apply: (rule, g, y, x, attrs, results) => {
-      const usable = x[0]!.shape.join() === y.shape.join() && x[0]!.dtype === y.dtype;
-      return rule(g, usable ? x[0]! : y, x, attrs, results);
+      const usable = x[0].shape.join() === y.shape.join() && x[0].dtype === y.dtype;
+      return rule(g, usable ? x[0] : y, x, attrs, results);
     },
   },
 ];

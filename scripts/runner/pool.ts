@@ -59,8 +59,12 @@ const SUBTESTS_FAILED = /\d+ subtests? failed/;
 
 /** Runs all `files`; resolves when each has been reported and every process has ended. */
 export async function runFiles(files: readonly string[], options: PoolOptions): Promise<void> {
-  const queue = [...files];
-  const runners = Array.from({ length: Math.min(options.processes, files.length) }, async () => {
+  await runQueue([...files], options);
+}
+
+/** Runs what is in `queue`, which several pools may share: each takes the next file. */
+export async function runQueue(queue: string[], options: PoolOptions): Promise<void> {
+  const runners = Array.from({ length: Math.min(options.processes, queue.length) }, async () => {
     while (queue.length > 0) await new Worker(options).run(queue);
   });
   await Promise.all(runners);

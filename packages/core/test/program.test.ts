@@ -43,7 +43,7 @@ test("tracing makes one node of a broadcast, and stretches an optimizer's number
     const loss = all.map((p) => p.square().sum()).reduce((a, b) => a.add(b));
     const { updates } = optim.adamW(all, { lr: 0.1 }).trace(loss);
     const nodes = topological(updates.map(({ value }) => value));
-    return nodes.filter(({ op, inputs }) => op === "expand" && inputs[0]!.op === "scalar").length;
+    return nodes.filter(({ op, inputs }) => op === "expand" && inputs[0].op === "scalar").length;
   };
   const numbers = stretched([4]);
   assert.ok(numbers >= 8, `${numbers}: two rates for each moment, a correction, eps, decay, and the rate`);

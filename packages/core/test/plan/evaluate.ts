@@ -104,7 +104,7 @@ function compute(node: Node, known: Map<Node, Values>, memory: (node: Node<"buff
       });
     case "matmul": {
       const k = from.at(-1)!;
-      const right = node.inputs[1]!.shape;
+      const right = node.inputs[1].shape;
       return fill((index) => {
         const [batch, m, n] = [index.slice(0, -2), index.at(-2)!, index.at(-1)!];
         let sum = 0;
