@@ -224,7 +224,7 @@ class Fuser implements Memory {
   /** One kernel for two, if that is possible and no slower; null otherwise. */
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
     const space = jointSpace(first, second);
-    if (!space || this.#delaysOthers(first, second)) return null;
+    if (!space) return null;
     const nodes = [...first.nodes, ...second.nodes].sort(
       (a, b) => this.#position.get(a)! - this.#position.get(b)!,
     );
@@ -233,7 +233,7 @@ class Fuser implements Memory {
     const rules = new Set([...first.rules, ...second.rules, rule ?? ruleOf(first, second)]);
     const joint = kernelOf(nodes, first.call, emitted, rules);
     const stored = this.#storedOf(nodes, (reader) => reader !== first && reader !== second);
-    if (!this.#runsWell(joint, emitted, stored)) return null;
+    if (!this.#runsWell(joint, emitted, stored) || this.#delaysOthers(first, second)) return null;
     this.#remove(first);
     this.#remove(second);
     this.#add(joint);
@@ -263,18 +263,28 @@ class Fuser implements Memory {
   }
 
   /**
-   * Whether a large kernel that reads something small of `first` would have to wait, once that is made together with `second`, for
+   * Whether a large kernel that needs something small of `first` would have to wait, once that is made together with `second`, for
    * another large one: the results of both would be in memory at once. (Chunks of a loss would wait for each other's sums.)
    */
   #delaysOthers(first: Kernel, second: Kernel): boolean {
     if (isLarge(first)) return false;
-    const before = (kernel: Kernel): Set<Kernel> => reachable([kernel], (one) => this.#needs(one));
-    const readers = first.nodes.flatMap((node) => [...this.#readersOf(node)]);
-    return readers.some((reader) => {
-      if (reader === second || !isLarge(reader)) return false;
-      const known = before(reader);
-      return [...before(second)].some((kernel) => isLarge(kernel) && !known.has(kernel));
+    const readers = (kernel: Kernel): Kernel[] => kernel.nodes.flatMap((node) => [...this.#readersOf(node)]);
+    const users = reachable([first], (one) => (isLarge(one) || one === second ? [] : readers(one)));
+    users.delete(second);
+    const large = [...users].filter(isLarge);
+    if (large.length === 0) return false;
+    const known = this.#before(first);
+    const waits = [...this.#before(second)].filter((kernel) => isLarge(kernel) && !known.has(kernel));
+    if (waits.length === 0) return false;
+    return large.some((user) => {
+      const before = this.#before(user);
+      return waits.some((kernel) => !before.has(kernel));
     });
+  }
+
+  /** The kernel, and all that run before it. */
+  #before(kernel: Kernel): Set<Kernel> {
+    return reachable([kernel], (one) => this.#needs(one));
   }
 
   // --- steps
