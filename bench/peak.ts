@@ -61,7 +61,7 @@ async function measureTraffic({ backend }: Device): Promise<number> {
   return (8 * n) / milliseconds / 1e6;
 }
 
-/** Sixteen independent chains of multiply-adds on vectors of four; the loop's end is data, so that nobody unrolls it. */
+/** Sixteen independent chains of multiply-adds on vectors of four; the loop's end is data, so that the compiler does not unroll it. */
 const SHADER = `
 @group(0) @binding(0) var<storage, read_write> data: array<vec4f>;
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {

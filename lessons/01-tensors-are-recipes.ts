@@ -4,7 +4,7 @@
  *   npx tsx --conditions=@tiedlora/source lessons/01-tensors-are-recipes.ts
  *
  * Most libraries compute a + b when you write it. This one writes down that a and b are to be added. Nothing is computed
- * before somebody asks for a value; by then the library has seen everything that is wanted, and can plan it as a whole:
+ * before a value is read; by then the library has seen everything that is needed, and can plan it as a whole:
  * which results need memory, which can be made on the way, what can run as one kernel. We build such tensors in forty
  * lines, then find the same things in the library.
  */

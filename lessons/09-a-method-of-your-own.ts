@@ -5,7 +5,7 @@
  *
  * A method of adaptation is a declaration: which factors there are, what they are tied over, which are trained, where they
  * start, and the formula. Here is one that we have not seen anywhere. Tied-LoRA's B is the largest thing that it trains; so
- * let there be none. "Mirror" reads A a second time, through a random matrix R that nobody trains:
+ * let there be none. "Mirror" reads A a second time, through a random matrix R that is never trained:
  *
  *   ΔW_l = diag(v_l) · (R Aᵀ) · diag(u_l) · A          A tied and trained, R tied and frozen, u and v each layer's own
  *

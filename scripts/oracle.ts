@@ -237,7 +237,7 @@ async function main(argv: readonly string[]): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
-/** Where the base model is, if nobody says. */
+/** Where the base model is by default. */
 function modelFor(directory: string): string {
   const shared = process.env["TIEDLORA_SHARED"] ?? resolve(import.meta.dirname, "../../shared");
   const places = [join(directory, "../.."), shared].map((place) => join(place, "models/stories260K"));

@@ -11,7 +11,7 @@ export interface Case {
   readonly valid: boolean;
 }
 
-/** Every so many cases one is left as it is. */
+/** The interval at which a case is left undamaged. */
 const VALID_EVERY = 25;
 
 export async function makeCase(name: string, target: Target, seed: number, number: number): Promise<Case> {

@@ -16,7 +16,7 @@ export class Yardstick {
     this.device = new Device(this.#backend, { fusion: "off" });
   }
 
-  /** Values and bounds of a tensor that has been realized, and was read by nobody else. */
+  /** Values and bounds of a tensor that has been realized, and was not read otherwise. */
   async read(tensor: Tensor): Promise<{ values: TypedArray; errors: Float64Array }> {
     this.#backend.lastErrors = null;
     const values = await tensor.data();

@@ -1,5 +1,5 @@
 /**
- * Requests to stop: Ctrl-C, a signal to end, or an output that nobody reads any more. Work that can be left in good order
+ * Requests to stop: Ctrl-C, a signal to end, or an output whose reader has gone. Work that can be left in good order
  * is; a second Ctrl-C does not wait for that.
  */
 import { EXIT } from "./exit.ts";

@@ -48,7 +48,7 @@ export class MovingLine {
     process.stderr.write(RESTORE);
   };
 
-  /** A signal that nobody else listens to ends the process without an "exit" event. */
+  /** A signal without another listener ends the process without an "exit" event. */
   readonly #onSignal = (name: NodeJS.Signals): void => {
     if (process.listenerCount(name) > 1) return;
     this.stop();

@@ -71,7 +71,7 @@ export function submit(
     uploads = data.map((node, i) => (plan.usesData[i] ? uploadFor(runtime, node) : null));
     runtime.queue.run(task, plan.ready ? { ready: plan.ready, makes } : { makes });
   } catch (cause) {
-    // it has not happened: what was built on the old values holds, and no memory waits for the garbage collector
+    // the step has no effect: graphs built on the old values stay valid, and no memory waits for the garbage collector
     updates.forEach(({ storage }, i) => (storage.version = versions[i]!));
     for (const buffer of makes) buffer.free();
     throw cause;

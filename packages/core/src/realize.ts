@@ -6,7 +6,7 @@ import { submit, type Update } from "./plan.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Storage } from "./storage.ts";
 
-/** Storages of several equal results: these go when nobody refers to them any more. */
+/** Storages of several equal results: these are freed once nothing refers to them. */
 const shared = new WeakSet<Storage>();
 
 /** Submits one program that computes `wanted` and applies `updates`; what it computes are then results in memory. */

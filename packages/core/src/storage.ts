@@ -1,7 +1,7 @@
 /** Memory that outlives a program, and the clock of its updates. */
 import type { QueuedBuffer } from "./queue.ts";
 
-/** A parameter, optimizer state, or a result that somebody asked for. Its `version` is the time of its last update in place. */
+/** A parameter, optimizer state, or a result that was read. Its `version` is the time of its last update in place. */
 export interface Storage {
   readonly buffer: QueuedBuffer;
   version: number;

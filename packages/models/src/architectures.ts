@@ -78,7 +78,7 @@ export interface Architecture {
   /** Which layers see a window of the past only, and which do without positions. */
   readonly window: "never" | "always" | "upper-layers" | "no-rope-layers";
   readonly noRopeLayers: boolean;
-  /** Tensors that old files carry and nobody needs. */
+  /** Tensors that old files contain and that are not needed. */
   readonly ignored: readonly RegExp[];
 }
 

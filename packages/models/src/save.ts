@@ -21,7 +21,7 @@ export interface SaveOptions {
   readonly maxShardBytes?: number;
   /** The precision of all weights. Default: that in which each is held. */
   readonly dtype?: StoredDType;
-  /** Weights written in the place of the model's own, by path: made when their turn comes, of the same shape, finite. */
+  /** Weights written instead of the model's own, by path: computed when they are written, of the same shape, finite. */
   readonly replace?: ReadonlyMap<string, () => Promise<Tensor>>;
 }
 

@@ -6,7 +6,7 @@ import { checkRows, type IdsShape, runs } from "./inputs.ts";
 import { frequenciesDiffer, type RopeConfig, type RopeTables, ropeTables } from "./rope.ts";
 
 export interface SequenceOptions {
-  /** [batch, length] of 1 (a token) and 0 (padding, which nobody sees). Without one, all are tokens. */
+  /** [batch, length] of 1 (a token) and 0 (padding, which is masked). Without one, all are tokens. */
   readonly attentionMask?: readonly ArrayLike<number>[];
   /** [batch, length]. Default: 0, 1, 2, … over the tokens that are not padding, anew in each segment. */
   readonly positions?: readonly ArrayLike<number>[];
@@ -91,7 +91,7 @@ interface Rows {
   readonly pads: readonly number[] | undefined;
 }
 
-/** One row if all are alike, one for each when a cache is continued. Padding gets position 0, as in transformers' generate; nobody looks at it. */
+/** One row if all are alike, one for each when a cache is continued. Padding gets position 0, as in transformers' generate; it is masked. */
 function positionRows(start: number, length: number, { mask, segments, pads }: Rows): number[][] {
   const rows = mask ?? segments;
   if (rows) {

@@ -63,7 +63,7 @@ export type Chunks = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<
 export interface StagedFile {
   /** Bytes written. */
   readonly bytes: number;
-  /** Gives the file its name, in the place of what had it. */
+  /** Gives the file its name, replacing a file of that name. */
   commit(): Promise<void>;
   /** Removes the file; nothing remains of it. */
   discard(): Promise<void>;

@@ -7,7 +7,7 @@ import { checkName, checkOptions, describeArgument, refuse } from "@tiedlora/cor
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./adapter/sites.ts";
 
-/** The learning rate of a method that nobody has searched one for: what most of those that were measured learn best with. */
+/** The learning rate of a method for which none was searched: the one with which most measured methods learn best. */
 export const DEFAULT_LEARNING_RATE = 0.03;
 
 /** The sizes that shapes are made of: those of one module, and two of all that are adapted. */

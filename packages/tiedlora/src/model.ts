@@ -33,7 +33,7 @@ export interface ModelFileOptions {
   readonly dtype?: "f32" | "f16" | "bf16";
 }
 
-/** Weights written in the place of the model's own, by path: made when their turn comes. */
+/** Weights written instead of the model's own, by path: computed when they are written. */
 export type Replacements = ReadonlyMap<string, () => Promise<Tensor>>;
 
 /** A model that can be written as files. */

@@ -225,7 +225,7 @@ export class ProgramBuilder {
     return { buffer, dtype, view };
   }
 
-  /** A temporary of an earlier step whose value nobody needs any more: several values live in it at different times. */
+  /** A temporary of an earlier step whose value is no longer needed: several values live in it at different times. */
   #reusableTemp(gene: StoreGene, dtype: DType, extent: number): number | null {
     if (gene.value % 2 === 0) return null;
     const found = this.#buffers.findIndex(

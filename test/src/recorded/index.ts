@@ -1,6 +1,6 @@
 /**
  * Cases recorded from PyTorch, for any backend: results, gradients and second gradients of small programs in float64, beside
- * float32 PyTorch's own error. Unlike the rest of the suite, they compare with what somebody else computes.
+ * float32 PyTorch's own error. Unlike the rest of the suite, they compare with another library's results.
  *
  *   const suite = recorded(() => myDevice(), { backend: "mine" });
  *   for (const { name, run } of suite.cases) test(name, run);

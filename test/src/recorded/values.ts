@@ -2,7 +2,7 @@
 import { type DType, isFloat } from "@tiedlora/core";
 import { prng } from "../prng.ts";
 
-/** Of a longer result only so many elements are recorded, evenly spread. */
+/** The number of elements, evenly spread, that are recorded of a longer result. */
 const SAMPLES = 64;
 
 const ODD: { readonly [text: string]: number } = { inf: Infinity, "-inf": -Infinity, nan: NaN };

@@ -1,6 +1,6 @@
 /**
  * For every operation of the graph: the records that a check of its derivative rule goes through, or why it has none. A
- * new operation is a compile error here until somebody says which.
+ * new operation is a compile error here until it is classified.
  */
 import type { Op } from "@tiedlora/core";
 

@@ -31,7 +31,7 @@ export class Network {
   readonly #parts = new Map<string, { part: SVGGElement; label: string }>();
   readonly #events: NetworkEvents;
 
-  /** Draws an adapter on the base model into `holder`, in the place of what is there; a part that has the focus keeps it. */
+  /** Draws an adapter on the base model into `holder`, replacing its content; a part that has the focus keeps it. */
   constructor(holder: HTMLElement, base: BaseInfo, { label, plan, colour }: Drawn, events: NetworkEvents) {
     this.#events = events;
     const focused = holder.contains(document.activeElement)

@@ -33,7 +33,7 @@ export class Numbers {
     this.#events = events;
   }
 
-  /** Rows for what is about to be trained, in the place of what was; adapters from files stay, below. */
+  /** Rows for the coming training, replacing those of the last; adapters from files stay, below. */
   start(entries: readonly Entry[]): void {
     const loaded = [...this.#rows].filter(([, row]) => row.loaded);
     this.#rows.clear();

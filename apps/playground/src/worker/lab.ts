@@ -13,7 +13,7 @@ import { complete, Run, tryPrompt } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
 const GRADIENTS_EVERY = 5;
-/** Completions are shown so many times during a training. */
+/** How many times completions are shown during a training. */
 const LOOKS = 4;
 /** Numbers of adapters that came from files start here; those of the page's own methods are below. */
 const FIRST_LOADED = 100;
@@ -38,7 +38,7 @@ export class Lab {
   /** What was trained on last. */
   #data: Data | null = null;
   #nextLoaded = FIRST_LOADED;
-  /** Settled when nobody uses the model. */
+  /** Settled when the model is not in use. */
   #free: Promise<unknown> = Promise.resolve();
 
   constructor(send: (reply: Reply, transfer?: Transferable[]) => void, baseUrl: URL) {
@@ -85,7 +85,7 @@ export class Lab {
     return done;
   }
 
-  /** Runs `work` in the place of a training that may be under way. */
+  /** Stops a training that may be running, then runs `work`. */
   async #instead(work: () => Promise<void>): Promise<void> {
     await this.#gate?.abandon();
     return this.#alone(work);

@@ -57,7 +57,7 @@ const MIB = 2 ** 20;
 const NOT_SHARED =
   "memory cannot be shared with workers here; a page has to be cross-origin isolated for it (the headers " +
   "cross-origin-opener-policy: same-origin and cross-origin-embedder-policy: require-corp)";
-/** How long memory is waited for while no worker gets on. */
+/** How long an allocation waits for memory while no worker makes progress. */
 const PATIENCE_MS = 10_000;
 
 /** The GEMM core, compiled once per process and setting. */
@@ -267,7 +267,7 @@ export class CpuBackend implements Backend, ProgramRunner {
   writeBytes(address: number, data: Uint8Array): void {
     if (this.#workers === null || this.#idle) return this.#heap.bytes.set(data, address);
     const staging = this.#heap.tryAllocateOwn(data.byteLength);
-    // without room for a copy all work is done by now, or nothing gets on
+    // without room for a copy, all work is done by now, or the workers are stuck
     if (staging === null) return this.#assertIdle().#heap.bytes.set(data, address);
     this.#heap.bytes.set(data, staging);
     const ticket = this.#workers.submit(ENTRY.copy, address, staging, data.byteLength);

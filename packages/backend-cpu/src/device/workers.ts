@@ -10,7 +10,7 @@ import { CONTROL, CONTROL_BYTES, workerSource } from "./worker-source.ts";
 /** Iterations a worker spins before it sleeps: some tens of microseconds. */
 const SPIN = 20_000;
 /**
- * How long a submission waits for room in the queue while no worker gets on. A worker may have died, which the event loop
+ * How long a submission waits for room in the queue while no worker makes progress. A worker may have died, which the event loop
  * tells only those who let it run: the entry is then kept on this side.
  */
 const PATIENCE_MS = 500;
@@ -67,7 +67,7 @@ export class Workers {
     return this.done === this.#submitted;
   }
 
-  /** Appends an entry to the queue; its ticket. Waits for room, as long as the workers get on. */
+  /** Appends an entry to the queue and returns its ticket. Waits for room while the workers make progress. */
   submit(kind: number, a: number, b: number, c: number): number {
     if (this.#failure !== null) throw this.#failure;
     if (this.#handles.length === 0) this.#start();
@@ -78,7 +78,7 @@ export class Workers {
     return this.#submitted;
   }
 
-  /** Blocks until another entry is done. False if all are, or if nothing has moved for so many milliseconds. */
+  /** Blocks until another entry is done. False if all are, or if no worker has made progress for `patience` milliseconds. */
   advance(patience: number): boolean {
     if (this.#failure !== null) throw this.#failure;
     const before = this.done;
@@ -97,7 +97,7 @@ export class Workers {
     return true;
   }
 
-  /** Changes whenever any worker gets on. */
+  /** Changes whenever any worker makes progress. */
   #state(): string {
     const { done, generation, next, ready } = CONTROL;
     return [done, generation, next, ready].map((at) => Atomics.load(this.#words, at)).join();

@@ -129,7 +129,7 @@ export class GpuExecutable implements Executable {
     for (const d of this.#dispatches) d.groups.clear();
   }
 
-  /** A submission that is rejected has not happened at all; one that read what was spoiled has, and spoils on. */
+  /** A rejected submission has no effect; one that read a spoiled buffer has run, and what it wrote is spoiled too. */
   #judge(error: GPUError | null, { own, inputs, outputs }: Run): void {
     const read = inputs.find((buffer) => buffer.failure)?.failure;
     if (!error) {

@@ -25,7 +25,7 @@ export interface TileBenchmark {
 /** Another tile than the rule's has to be this much faster: below that it may be chance. */
 const CLEARLY = 0.92;
 const ROUNDS = 3;
-/** A sample is as many runs as take about this long with the rule's tile, at most so many. */
+/** A sample has as many runs as take about this long with the rule's tile, up to a limit. */
 const SAMPLE_MS = 4;
 const MOST_RUNS = 32;
 /** More multiply-adds than these tell nothing more. */

@@ -29,7 +29,7 @@ import {
 import { lock, withLock } from "./lock.ts";
 import { writing } from "tiedlora/internal/node";
 
-/** How a run begins: where nothing is, from the last checkpoint, or in the place of what is there. */
+/** How a run begins: in a new folder, from the last checkpoint, or replacing an earlier run. */
 export type Start = "new" | "resume" | "restart";
 
 /** Where a run is built that takes the place of another, and what that is called once it does. */

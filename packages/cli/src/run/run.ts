@@ -43,7 +43,7 @@ export interface RunOptions {
   readonly padId: number;
   /** Steps between evaluations, and one at the end. */
   readonly evalEvery: number;
-  /** Ends the run after so many evaluations without a lower loss. */
+  /** The number of evaluations without a lower loss after which the run ends. */
   readonly patience?: number | undefined;
   /** Steps between checkpoints; there is one at the end, and one of the best step, in any case. */
   readonly saveEvery: number;

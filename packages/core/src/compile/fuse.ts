@@ -289,7 +289,7 @@ class Fuser implements Memory {
 
   // --- steps
 
-  /** Those of `nodes` that are results, or that one of some kernels reads; and parts of a whole that somebody reads. */
+  /** Those of `nodes` that are results or that a kernel reads, and parts of a whole that is read. */
   #storedOf(nodes: readonly Node[], counts: (reader: Kernel) => boolean = () => true): Node[] {
     const isRead = (node: Node): boolean => isOp(node, "place") || [...this.#readersOf(node)].some(counts);
     return nodes.filter((node) => this.#options.roots.has(node) || isRead(node));

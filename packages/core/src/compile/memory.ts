@@ -1,4 +1,4 @@
-/** Memory of temporaries: values whose lives do not overlap share it, and kernels overwrite operands that nobody reads later. */
+/** Memory of temporaries: values whose lives do not overlap share it, and kernels overwrite operands that are not read later. */
 import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
 
 /** The memory of each value, by number, and how large each memory is. */

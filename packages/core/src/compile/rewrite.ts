@@ -87,7 +87,7 @@ class Rewriter {
     return this.#backend.accelerates(plainCall(matmul)) ? reshape(matmul, shape) : null;
   }
 
-  /** `node` as a sum of products, if it is one that nobody else needs or a cheap one: perhaps reshaped, perhaps scaled. */
+  /** `node` as a sum of products, if it has no other users or is cheap: perhaps reshaped, perhaps scaled. */
   #termsOf(node: Node): Terms | null {
     if (isOp(node, "reshape")) return this.#termsOf(node.inputs[0]);
     const isShared = this.uses.get(node)! > 1;

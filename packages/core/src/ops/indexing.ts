@@ -40,7 +40,7 @@ export function take(x: Node, index: Node): Node {
   return reshape(flat, [...index.shape, ...rest]);
 }
 
-/** For every element of `index`, its position in a row-major tensor of `shape`, with `index` in the place of `axis`. */
+/** For every element of `index`, its position in a row-major tensor of `shape`, with `index` as its coordinate along `axis`. */
 function linearIndex(index: Node, shape: Shape, axis: number): Node {
   let linear: Node = constant(0, "i32");
   shape.forEach((_, d) => {

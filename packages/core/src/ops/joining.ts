@@ -3,7 +3,7 @@ import { add, binary, cast, fill, pad } from "../build.ts";
 import { isOp, Node } from "../graph.ts";
 import { show } from "../shape.ts";
 
-/** Up to so many parts it is cheaper to look for an element in all of them than to keep them in memory. */
+/** Up to this many parts, looking for an element in all of them is cheaper than keeping them in memory. */
 const FEW = 8;
 
 /** `pieces`, which are of one type and equal beside `axis`, one after another along it. */

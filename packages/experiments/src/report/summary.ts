@@ -173,7 +173,7 @@ function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
   });
 }
 
-/** What was chosen for every task alike. */
+/** The settings that were chosen for all tasks alike. */
 function agreed(groups: readonly Group[]): Group["chosen"] {
   const [first] = groups as [Group];
   return Object.fromEntries(

@@ -29,7 +29,7 @@ export interface RunConfig {
   readonly clip: number;
   /** Steps between validations. */
   readonly every: number;
-  /** Stop after so many validations without a lower loss; null: never. */
+  /** The number of validations without a lower loss after which training stops; null: it never does. */
   readonly patience: number | null;
   /** The most examples for training, validation and test. */
   readonly examples: { readonly train: number; readonly valid: number; readonly test: number };

@@ -1,4 +1,4 @@
-/** The runs of a sweep: every combination of what varies, or so many of them by chance. */
+/** The runs of a sweep: every combination of the varied settings, or a random sample of them. */
 import { Rng } from "../toy-tasks/rng.ts";
 import type { MethodName } from "tiedlora";
 import { taskByName } from "../tasks/index.ts";

@@ -62,7 +62,7 @@ export interface Task {
   readonly title: string;
   /** The first is the one that a report shows. */
   readonly metrics: readonly [Metric, ...Metric[]];
-  /** At most so many new tokens are generated. */
+  /** The largest number of tokens that are generated. */
   readonly maxTokens: number;
   /** Ends an answer, beside the model's end-of-text token. */
   readonly stop: readonly string[];

@@ -11,7 +11,7 @@ const METRICS: Readonly<Record<ToyTaskName, readonly [Metric, ...Metric[]]>> = {
   arithmetic: [SAME_RESULT, SAME_TEXT],
 };
 
-/** How many questions of each split there are to be had; the paper's grid needs fewer. */
+/** How many questions each split offers; the paper's grid needs fewer. */
 const COUNT: Readonly<Record<Split, number>> = { train: 4000, valid: 400, test: 400 };
 
 /** Of the data; a run's own seed does not change which questions it is asked. */

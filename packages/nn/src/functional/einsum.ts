@@ -19,7 +19,7 @@ function labelsOf(spec: string, term: string): string[] {
   return labels;
 }
 
-/** `labels` with a label of its own for each of `count` axes in the place of "...": the last is "...1", so that they align. */
+/** `labels` with a label of its own for each of `count` axes instead of "...": the last is "...1", so that they align. */
 function spelledOut(labels: readonly string[], count: number): string[] {
   const axes = Array.from({ length: count }, (_, i) => `...${count - i}`);
   return labels.flatMap((label) => (label === "..." ? axes : [label]));
@@ -60,7 +60,7 @@ function implied(terms: readonly (readonly string[])[]): string[] {
   return [...(all.includes("...") ? ["..."] : []), ...once.sort()];
 }
 
-/** The length of each label: one everywhere, but that axes in the place of "..." broadcast. */
+/** The length of each label: the same everywhere, except that axes under "..." broadcast. */
 function sizes(inputs: readonly Labelled[]): Map<string, number> {
   const size = new Map<string, number>();
   for (const { x, labels } of inputs) {

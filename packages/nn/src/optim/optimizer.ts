@@ -45,7 +45,7 @@ export abstract class Optimizer {
   readonly #numbers = new Map<string, Tensor[]>();
   #step = 0;
   #gradNorm: Tensor | null = null;
-  /** The norm's own memory: a result that nobody reads would wait for the garbage collector, one every step. */
+  /** The norm's own memory: each step's unread result would otherwise wait for the garbage collector. */
   #normStorage: Storage | null = null;
 
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {

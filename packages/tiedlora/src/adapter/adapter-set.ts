@@ -240,7 +240,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.remove(name);
   }
 
-  /** Puts `adapter` in the place of the one of its name: a hot swap, the model and what is compiled for it stay. */
+  /** Replaces the adapter of the same name: a hot swap; the model and its compiled programs stay. */
   swap(adapter: A): void {
     const old = this.get(adapter.name);
     if (old === adapter) return;

@@ -28,7 +28,7 @@ export class Scopes {
     return this.#open.at(-1)?.choice ?? null;
   }
 
-  /** Runs synchronous work. Never refused: nobody else can run meanwhile. */
+  /** Runs synchronous work. Never refused: nothing else can run meanwhile. */
   run<T>(choice: Choice, work: () => T): T {
     const scope = this.#enter(choice);
     let result: T;

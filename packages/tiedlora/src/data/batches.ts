@@ -151,7 +151,7 @@ function similar(
   return [...(rest > 0 ? [sorted.slice(0, rest)] : []), ...chunks(sorted.slice(rest), batch)];
 }
 
-/** How many steps of `accumulate` batches an epoch of so many examples takes: the last may have fewer. */
+/** How many steps of `accumulate` batches an epoch of `examples` takes; the last may have fewer batches. */
 export function stepsPerEpoch(examples: number, batch: number, accumulate = 1): number {
   return Math.ceil(Math.ceil(examples / batch) / accumulate);
 }

@@ -27,7 +27,7 @@ export interface Dataset {
 
 /** How a file of examples is read. */
 export interface DatasetOptions extends Columns, EncodeOptions {
-  /** At most so many examples. Default: all. */
+  /** The largest number of examples that are read. Default: all. */
   readonly limit?: number;
   /** Rows of the model's embedding: a token without one is an error here, not a loss of NaN. Default: not checked. */
   readonly vocab?: number;

@@ -5,7 +5,7 @@ import { compilePattern, Pattern, PatternWork } from "../regex/pattern.ts";
 /** What the table of methods says of one, for its declaration. */
 export type Named = Required<Pick<MethodSpec<never>, "name" | "learningRate" | "recipe">>;
 
-/** Data in the place of what has no plain form, such as a function. A file with it needs the method given at the load. */
+/** Data that stands for what has no plain form, such as a function. A file with it needs the method given at the load. */
 const CUSTOM = "(custom)";
 
 /** Options as plain data. Regular expressions become { regex, flags }; functions become CUSTOM; undefined is left out. */

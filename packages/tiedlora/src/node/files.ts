@@ -28,7 +28,7 @@ export async function textFile(path: string): Promise<TextFile> {
 }
 
 /**
- * Writes an adapter into a directory, in the place of one that is there. Either all files are replaced, or none. Throws if the
+ * Writes an adapter into a directory, replacing one that is there. Either all files are replaced, or none. Throws if the
  * format cannot hold it.
  */
 export async function saveAdapter(

@@ -42,7 +42,7 @@ export async function runFileKind(path: string): Promise<"by hand" | "whole" | "
   return text.endsWith(RUN_FILE_ENDS) ? "whole" : "cut off";
 }
 
-/** What a run has written in a folder: paths in it. Other files, in its folders too, are somebody else's. */
+/** What a run has written in a folder: paths in it. Other files, in its folders too, belong to others. */
 export async function writtenByRun(directory: string): Promise<string[]> {
   const names = async (folder: string, pattern: RegExp): Promise<string[]> => {
     const all = await readdir(join(directory, folder)).catch(() => []);

@@ -23,7 +23,7 @@ export interface TrainOptions {
    */
   readonly accumulate?: number;
   /**
-   * Whether the caller wants to look at the adapter as it is after so many steps: then the next step is not begun before
+   * Whether the caller wants to read the adapter as it is after a given number of steps: then the next step is not begun before
    * the caller asks for its report. Default: never.
    */
   readonly pauseAfter?: (step: number) => boolean;

@@ -223,7 +223,7 @@ class LoopEmitter {
     return fold(this.#f, this.#reduction(r).kind, this.#typeOf(r), a, b);
   }
 
-  /** For each reduction of a pass, so many vectors of accumulators. */
+  /** The number of accumulator vectors of each reduction of a pass. */
   #accumulators({ reduces }: Pass, count: number): Map<number, readonly Local[]> {
     const start = (r: number): Local[] => {
       const zero = this.#identity(r);

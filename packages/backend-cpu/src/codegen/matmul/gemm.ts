@@ -221,7 +221,7 @@ function transpose(f: Fn, [a, b, c, d]: readonly [Expr, Expr, Expr, Expr]): Expr
   ]);
 }
 
-/** The last strip: fewer rows than its height, zeros in the place of the others. */
+/** The last strip: it has fewer rows than its height; zeros stand for the others. */
 function packPartial(
   { f, math, dtype, height, to, rowStride, kStride, k }: Strip,
   p: Local,
