@@ -1,4 +1,7 @@
-/** What must hold if this package has no bugs. A wrong stride or address would give wrong numbers in silence; an error says so. */
+/**
+ * Assertions that fail only if this package has a bug. Without them, a wrong stride or address would silently give wrong
+ * numbers.
+ */
 
 /** The element at index `i`; throws where there is none. */
 export function at<T>(list: readonly T[], i: number, what: string): T {

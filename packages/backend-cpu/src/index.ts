@@ -8,7 +8,10 @@ import { type CpuBackendOptions, createCpuBackend } from "./device/backend.ts";
 export { CpuBackend, createCpuBackend, type CpuBackendOptions } from "./device/backend.ts";
 export type { KernelTime } from "./device/profile.ts";
 
-/** A device that computes on this machine's cores. `threads: 1` stays on the calling thread. */
+/**
+ * A device that computes on this machine's cores; with `threads: 1`, on the calling thread only. Rejects with a RangeError if
+ * an option is out of range.
+ */
 export async function cpu(options: CpuBackendOptions & DeviceOptions = {}): Promise<Device> {
   return new Device(await createCpuBackend(options), options);
 }

@@ -1,4 +1,4 @@
-/** What can go wrong with a GPU, as named errors that say what to do. */
+/** Named errors for what can go wrong with a GPU; their messages say what to do. */
 
 /** Any failure of the WebGPU backend. */
 export class WebGpuError extends Error {
@@ -14,7 +14,7 @@ export class NoAdapterError extends WebGpuError {}
 /** The adapter lacks an optional feature that was asked for. */
 export class MissingFeatureError extends WebGpuError {}
 
-/** The device is gone (driver reset, GPU removed, destroyed by someone else): what it held is lost with it. */
+/** The device is gone (driver reset, GPU removed, destroyed by other code), and its content is lost with it. */
 export class DeviceLostError extends WebGpuError {}
 
 /** The device was closed by `close()`. */
@@ -31,7 +31,7 @@ export class ShaderError extends WebGpuError {
   constructor(message: string, code: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
-    Object.defineProperty(this, "code", { enumerable: false }); // the message has it: consoles would show it twice
+    Object.defineProperty(this, "code", { enumerable: false }); // the message includes it, so consoles would show it twice
   }
 }
 
@@ -51,7 +51,10 @@ export function outOfMemory(live: number, detail: string): OutOfMemoryError {
   );
 }
 
-/** `cause` is the rejection of the pipeline: "validation" for WGSL that is wrong, "internal" for a driver that gave up. */
+/**
+ * A ShaderError. `cause` is the rejection of the pipeline; its `reason` is "validation" for invalid WGSL, "internal" for a
+ * driver that gave up.
+ */
 export function shaderError(label: string, code: string, message: string, cause: unknown): ShaderError {
   const isDriver = (cause as { readonly reason?: string }).reason === "internal";
   const what = isDriver

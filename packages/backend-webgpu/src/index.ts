@@ -19,7 +19,10 @@ export {
 export { type AdapterInfo, adapters, type OpenOptions } from "./device/open.ts";
 export type { KernelTime } from "./device/profile.ts";
 
-/** A device on a GPU. Throws NoAdapterError, which says how to get an adapter, where there is none. */
+/**
+ * A device on a GPU. Rejects with NoAdapterError if there is no adapter (the message says how to get one), and with
+ * MissingFeatureError if it lacks a feature that `options` need.
+ */
 export async function webgpu(options: OpenOptions & DeviceOptions = {}): Promise<Device> {
   return new Device(await createWebGpuBackend(options), options);
 }

@@ -1,6 +1,6 @@
 /**
- * A small structured WebAssembly assembler: expression trees in, module bytes out. It knows functions, locals,
- * structured loops and the sections of a module; the instruction set is in `instructions.ts`.
+ * A small assembler for structured WebAssembly: it turns expression trees into the bytes of a module. It handles functions,
+ * locals, structured loops and the sections of a module; the instruction set is in `instructions.ts`.
  */
 
 export type ValueType = "i32" | "f32" | "f64" | "v128";
@@ -15,7 +15,7 @@ export function i32s<N extends number>(n: N): I32s<N> {
   return Array<"i32">(n).fill("i32") as unknown as I32s<N>;
 }
 
-/** Bytes, nested so that composing expressions costs nothing; flattened once. */
+/** Bytes in nested arrays, so that composing expressions copies nothing; they are flattened once. */
 export type Code = readonly (number | Code)[];
 
 const TYPE_CODE: { readonly [T in ValueType]: number } = { i32: 0x7f, f32: 0x7d, f64: 0x7c, v128: 0x7b };
@@ -44,7 +44,10 @@ function sleb(value: number): number[] {
   }
 }
 
-/** Code that leaves one value on the stack. Using an expression twice evaluates it twice: bind it to a local. */
+/**
+ * Code that leaves one value on the stack. An expression that is used twice is evaluated twice, unless it is bound to a
+ * local.
+ */
 export class Expr {
   readonly type: ValueType;
   readonly code: Code;
@@ -84,7 +87,7 @@ export class Fn implements Callable {
   readonly results: readonly ValueType[];
   readonly #locals: ValueType[] = [];
   readonly #body: (number | Code)[] = [];
-  /** Runs at entry, before the body: constants that stay in locals. */
+  /** Code that runs at entry, before the body: it sets the locals that hold constants. */
   readonly #head: (number | Code)[] = [];
   readonly #constants = new Map<string, Local>();
 
@@ -163,7 +166,10 @@ export class Fn implements Callable {
     });
   }
 
-  /** Leaves the structured block that is `depth` further out than the innermost; a loop is begun anew. */
+  /**
+   * Branches to the structured block that is `depth` levels outside the innermost: leaves it, or, if it is a loop, starts its
+   * next iteration.
+   */
   breakIf(condition: Expr, depth: number): void {
     this.#body.push(condition.code, 0x0d, uleb(depth));
   }
@@ -178,7 +184,7 @@ export class Fn implements Callable {
     this.#body.push(0x0b);
   }
 
-  /** The function's entry in the code section, its size in front. */
+  /** Appends the function's entry in the code section: its size, then its content. */
   encode(out: Bytes): void {
     const groups: [count: number, type: ValueType][] = [];
     for (const type of this.#locals) {
@@ -196,7 +202,7 @@ export class Fn implements Callable {
   }
 }
 
-/** Bytes that are appended to. */
+/** A list of bytes that grows at its end. */
 class Bytes {
   #data = new Uint8Array(256);
   #length = 0;
@@ -211,7 +217,7 @@ class Bytes {
     }
   }
 
-  /** The content of `other`, its size in front. */
+  /** Appends the size of `other`, then its content. */
   addSized(other: Bytes): void {
     this.add(uleb(other.#length));
     this.#reserve(other.#length);
@@ -249,7 +255,10 @@ interface Imported extends Callable {
   readonly params: readonly ValueType[];
 }
 
-/** A module with one imported memory (`env.memory`), imported and exported functions. Imports come first. */
+/**
+ * A module with one imported memory (`env.memory`) and with imported and exported functions. Imports must be declared before
+ * functions.
+ */
 export class Module {
   readonly #imports: Imported[] = [];
   readonly #functions: { readonly fn: Fn; readonly name: string | null }[] = [];
@@ -266,7 +275,7 @@ export class Module {
     return imported;
   }
 
-  /** Defines a function and, with a name, exports it. */
+  /** Defines a function, and exports it if `name` is given. */
   fn<const P extends readonly ValueType[]>(
     name: string | null,
     params: P,

@@ -1,6 +1,6 @@
 /**
- * Gather and scatter-add over rows. Scatter-add is deterministic: every chunk owns a part of the output, reads all
- * indices in order and adds what falls into its part.
+ * Gather and scatter-add over rows. Scatter-add is deterministic: every chunk owns a part of the output, reads all indices in
+ * order, and adds the values that belong to its part.
  */
 import { BYTES, computeType, type LibraryCall, type Operand } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
@@ -33,7 +33,10 @@ function laneType(operand: Operand): LaneType {
   return type;
 }
 
-/** An operand of rows, or a list of numbers, at run time: its first row and how to step. */
+/**
+ * An operand that consists of rows, or a list of numbers, as generated code reads it: the address of its first row, and its
+ * strides.
+ */
 class Rows {
   readonly operand: Operand;
   readonly type: LaneType;
@@ -61,7 +64,7 @@ class Rows {
   }
 }
 
-/** Runs `vector` on four columns at a time and `single` on the rest, the addresses following. */
+/** Runs `vector` on four columns at a time and `single` on the rest; the addresses in `moving` advance with them. */
 function overColumns(
   f: Fn,
   from: Int,
@@ -151,7 +154,7 @@ export function compileScatterAdd(
   const numbers = new Arguments([index, values, output]);
   const cost = (count + rows) * cols * ELEMENT_NS + count;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : 2 * options.threads;
-  // parts of the columns are even work; parts of the rows only where there are too few columns
+  // cutting the columns balances the work; the rows are cut only where there are too few columns
   const colsPer = cols >= 16 * wanted ? Math.ceil(cols / wanted / 16) * 16 : cols;
   const rowsPer = colsPer < cols ? rows : Math.ceil(rows / Math.min(rows, wanted));
   const rowChunks = Math.ceil(rows / rowsPer);

@@ -230,7 +230,7 @@ export const f32x4: {
   convert_i32x4_s: unary("v128", simd(0xfa)),
   convert_i32x4_u: unary("v128", simd(0xfb)),
   demote_f64x2_zero: unary("v128", simd(0x5e)),
-  /** a * b + c, fused where the machine can. */
+  /** a * b + c, fused if the machine supports it. */
   relaxed_madd: ternary(simd(0x105)),
 };
 

@@ -1,6 +1,6 @@
 /**
- * Elementary functions on four f32 lanes. Errors, in units in the last place against the exact value, are those that
- * `math.test.ts` holds them to; NaN gives NaN and infinities their limits throughout.
+ * Elementary functions on four f32 lanes. `math.test.ts` checks the errors below, in units in the last place (ulp) of the
+ * exact value. For every function, NaN gives NaN, and an infinite argument gives the limit, if there is one.
  *
  * | function | error, ulp | notes |
  * |---|---|---|
@@ -8,12 +8,12 @@
  * | expm1 | 3 | exactly -1 below -17.4 |
  * | log | 2 | subnormal arguments included; log 0 = -inf, log of a negative number is NaN |
  * | log1p | 3 | log1p(-1) = -inf |
- * | sin, cos | 2, or 1e-7 absolute | reduced in f64; beyond 2^20 by as many digits of 2/π as it takes |
+ * | sin, cos | 2, or 1e-7 absolute | reduced in f64; beyond 2^20 with as many digits of 2/π as needed |
  * | tanh | 4 | by expm1; ±1 from 9.1 |
  * | erf | 10, or 3e-7 absolute | rational 13/8 (as in Eigen) |
  * | mod | exact for quotients below 2^28 | sign of the dividend |
  *
- * sqrt, division and floor are exact instructions; rsqrt and recip are two of them.
+ * sqrt, division and floor are correctly rounded instructions; recip is a division, and rsqrt a sqrt and a division.
  */
 import type { Expr, Fn, Local } from "./assembler.ts";
 import { f32x4, f64x2, i32x4, v128 } from "./instructions.ts";
@@ -21,12 +21,12 @@ import { f32x4, f64x2, i32x4, v128 } from "./instructions.ts";
 /** 1.5 · 2^23: adding it leaves round(x) in the low bits of the sum. */
 const ROUNDING_MAGIC = 12582912;
 
-/** q of exp r = 1 + r + r² q(r), fitted to the least relative error on |r| <= ln 2 / 2: 0.05 ulp. */
+/** Coefficients of q in exp r = 1 + r + r² q(r), fitted for the least relative error on |r| <= ln 2 / 2: 0.05 ulp. */
 const EXP: readonly [number, ...number[]] = [
   1.3814535923e-3, 8.3687454462e-3, 4.1668392718e-2, 1.6666521132e-1, 4.9999994039e-1,
 ];
 
-/** 2/π in parts of 24 bits: enough of them that what is left out is below 2^-50 for the largest f32. */
+/** 2/π in parts of 24 bits: enough parts that the error of the omitted digits is below 2^-50 for the largest f32. */
 const TWO_OVER_PI: readonly number[] = [
   0xa2f983, 0x6e4e44, 0x1529fc, 0x2757d1, 0xf534dd, 0xc0db62, 0x95993c, 0x439041,
 ].map((digits, i) => digits * 2 ** (-24 * (i + 1)));
@@ -65,12 +65,12 @@ export class VectorMath {
     return sum;
   }
 
-  /** The bounds are second operands so that NaN passes through. */
+  /** `x` limited to [low, high]. The bounds are the second operands, so that NaN passes through. */
   #clamp(x: Expr, low: number, high: number): Local {
     return this.#f.bind(f32x4.pmax(f32x4.pmin(x, this.k(high)), this.k(low)));
   }
 
-  /** x = n ln 2 + r with |r| <= ln 2 / 2, n + 254 in the low bits of `t`. */
+  /** Splits x = n ln 2 + r with |r| <= ln 2 / 2; the low bits of `t` hold n + 254. */
   #splitExponent(x: Expr): { t: Local; r: Local } {
     const f = this.#f;
     const magic = ROUNDING_MAGIC + 254;
@@ -80,7 +80,7 @@ export class VectorMath {
     return { t, r: f.bind(this.madd(n, this.k(-1.428606765330187e-6), high)) };
   }
 
-  /** 2^n · p(r); 2^n in two factors, so that overflow and subnormal results come out right. */
+  /** 2^n · p(r), with 2^n as two factors, so that overflow and subnormal results are correct. */
   exp(argument: Expr): Expr {
     const f = this.#f;
     const { t, r } = this.#splitExponent(this.#clamp(argument, -104.5, 89.5));
@@ -107,7 +107,7 @@ export class VectorMath {
     return this.#logOf(x0, x, v128.and(small, this.ki(23)), null);
   }
 
-  /** log(1 + x), where 1 + x is near 1 from x itself. */
+  /** log(1 + x), computed from x itself where 1 + x is near 1. */
   log1p(argument: Expr): Expr {
     const x = this.#f.bind(argument);
     const sum = this.#f.bind(f32x4.add(x, this.k(1)));
@@ -115,8 +115,8 @@ export class VectorMath {
   }
 
   /**
-   * log x0 of x = x0 · 2^shift = 2^e · m with m in [√½, √2), by Cephes' polynomial in m - 1; `near` is what to take for
-   * that where e is 0.
+   * log x0, where x = x0 · 2^shift = 2^(e + shift) · m with m in [√½, √2), by Cephes' polynomial in m - 1. Where e + shift is
+   * 0, `near`, if given, is used for m - 1.
    */
   #logOf(x0: Local, x: Local, shift: Expr | null, near: Local | null): Expr {
     const f = this.#f;
@@ -153,7 +153,7 @@ export class VectorMath {
     return this.#sinCos(x, 1);
   }
 
-  /** x = n π/2 + r with |r| <= π/4, of the first two lanes and of the others, computed in f64. */
+  /** Splits x = n π/2 + r with |r| <= π/4. `half` does this in f64 for two lanes: first for lanes 0 and 1, then for 2 and 3. */
   #reduceBy(x: Local, half: (wide: Local) => [r: Expr, n: Expr]): [r: Expr, n: Expr] {
     const f = this.#f;
     const parts = [x, v128.shuffle32(x, x, [2, 3, 2, 3])].map((a): [Local, Local] => {
@@ -164,14 +164,17 @@ export class VectorMath {
     return [join(0), join(1)];
   }
 
-  /** Exact to some 2^-50 for |x| < 2^20. */
+  /** The reduction for |x| < 2^20, with an error of about 2^-50. */
   #reduceSmall(wide: Local): [r: Expr, n: Expr] {
     const n = this.#f.bind(f64x2.nearest(f64x2.mul(wide, this.#kd(2 / Math.PI))));
     const high = f64x2.sub(wide, f64x2.mul(n, this.#kd(1.5707963267341256))); // 33 bits: n · this is exact
     return [f64x2.sub(high, f64x2.mul(n, this.#kd(6.077100506506192e-11))), n];
   }
 
-  /** For any x (Payne and Hanek): of x times each 24 bits of 2/π, which is exact, what is left of multiples of 4. */
+  /**
+   * The reduction for any x (Payne and Hanek): multiplies x by each 24-bit part of 2/π, which is exact, and adds up what
+   * remains of the products after multiples of 4 are removed.
+   */
   #reduceLarge(wide: Local): [r: Expr, n: Expr] {
     const f = this.#f;
     const turns = f.local("v128", this.#kd(0));

@@ -1,4 +1,7 @@
-/** The arithmetic that an engine on this machine can do at most, to compare kernels with: multiply-adds in registers. */
+/**
+ * A program that measures the peak arithmetic rate of this engine on this machine, by multiply-adds in registers; kernels are
+ * compared with it.
+ */
 import { Module } from "./assembler.ts";
 import { f32x4, v128 } from "./instructions.ts";
 import { VectorMath } from "./math.ts";
@@ -16,8 +19,8 @@ export interface PeakProgram {
 }
 
 /**
- * Independent multiply-adds: enough to hide their latency, few enough for the registers. Neighboring ones are stored
- * next to one another, which is where V8 looks for what to combine into 256 bits (`wide`).
+ * The multiply-adds are independent: enough of them to hide their latency, few enough for the registers. Neighboring results
+ * are stored next to one another, because V8 looks there for operations to combine into 256-bit ones (`wide`).
  */
 export function peakProgram(
   threads: number,

@@ -17,7 +17,10 @@ export interface ProgramOptions {
   readonly tile: Tile;
 }
 
-/** One call: export number `fn`, for each of `chunks` chunks; `args` are offsets in the frame, of each argument. */
+/**
+ * One call of exported function number `fn`, for each of `chunks` chunks; `args` has, for each argument, the offset in the
+ * frame of its buffer's address, in bytes.
+ */
 export interface Call {
   readonly fn: number;
   readonly chunks: number;
@@ -27,7 +30,7 @@ export interface Call {
 export interface CompiledProgram {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly calls: readonly Call[];
-  /** The step that each call is. */
+  /** The step that each call executes. */
   readonly steps: readonly Step[];
   /** The frame holds the address of each buffer (those of `temps` last), then the scalars as f64. */
   readonly bufferCount: number;
@@ -40,13 +43,13 @@ export interface CompiledProgram {
   readonly cost: number;
 }
 
-/** Attention of fewer queries is done without its kernel. */
+/** Attention with fewer queries than this does not use the attention kernel. */
 const MIN_QUERIES = 4;
 
 /** The export name of a program's function number `i`. */
 export const exportName = (i: number): string => `k${i}`;
 
-/** Whether there is a kernel for `call`; it decides what core lowers to loops. */
+/** Whether there is a kernel for `call`; core lowers calls without one to simpler steps. */
 export function accelerates(call: LibraryCall): boolean {
   const operands = [...call.inputs, ...call.outputs];
   const stored = call.name === "matmul" ? (call.params.epilogue?.stores ?? []).map((s) => s.to) : [];
@@ -62,7 +65,7 @@ export function accelerates(call: LibraryCall): boolean {
       return !half(call.outputs[0]); // sums are kept in the output
     case "attention":
     case "attentionGrad":
-      // a handful of queries are not worth packing the keys for: two products and a softmax serve them
+      // packing the keys does not pay off for a few queries: core uses two products and a softmax instead
       return (
         call.params.q >= MIN_QUERIES &&
         [...call.inputs, ...call.outputs].every((o) => o.dtype === "f32" || half(o))
@@ -160,7 +163,7 @@ class ProgramBuilder {
   }
 }
 
-/** A string equal for steps that differ only in which buffers they use, and those buffers in order of appearance. */
+/** A string that is equal for steps that differ only in their buffers, and the buffers of `step` in order of appearance. */
 function structuralKey(step: Step): { readonly key: string; readonly order: readonly number[] } {
   const order: number[] = [];
   const key = JSON.stringify(step, (name, value: unknown) => {

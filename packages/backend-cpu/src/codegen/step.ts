@@ -1,13 +1,16 @@
-/** What the function of a step is given and where its operands are: the same for loops, products, attention and indexing. */
+/**
+ * The parameters of a step's function and the addresses of its operands, which are the same for loops, products, attention
+ * and indexing.
+ */
 import type { Operand } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local } from "./assembler.ts";
 import { i32 } from "./instructions.ts";
 import { startOf } from "./loops/load-store.ts";
 
 /**
- * Every step function has these parameters: the addresses of the run's frame (buffer addresses and scalars), of the
- * step's arguments (for each, where in the frame its buffer's address is), the chunk to compute, and the
- * address of the thread's scratch memory.
+ * The parameters of every step function: the address of the run's frame (buffer addresses and scalars), the address of the
+ * step's arguments (for each, the offset in the frame of its buffer's address), the chunk to compute, and the address of the
+ * thread's scratch memory.
  */
 export const STEP_PARAMS: readonly ["i32", "i32", "i32", "i32"] = ["i32", "i32", "i32", "i32"];
 
@@ -15,7 +18,7 @@ export interface CodegenOptions {
   readonly threads: number;
   /** Use relaxed-SIMD fused multiply-add. */
   readonly fma: boolean;
-  /** Where in the frame the scalars start, bytes. */
+  /** The offset of the scalars in the frame, in bytes. */
   readonly scalarsAt: number;
 }
 
@@ -38,7 +41,7 @@ export class Arguments {
     for (const { buffer } of operands) this.of(buffer);
   }
 
-  /** The argument that is `buffer`. */
+  /** The number of the argument for `buffer`, which is added if it is new. */
   of(buffer: number): number {
     const known = this.buffers.indexOf(buffer);
     return known >= 0 ? known : this.buffers.push(buffer) - 1;
@@ -61,7 +64,7 @@ export function scalarAddress({ frame }: Place, { scalarsAt }: CodegenOptions, s
   return i32.add(frame, scalarsAt + 8 * slot);
 }
 
-/** The address of an operand's first element, its buffer being `argument`. */
+/** The address of the first element of an operand whose buffer is `argument`. */
 export function operandAddress(
   { view, dtype }: Operand,
   argument: number,

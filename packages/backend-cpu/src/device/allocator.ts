@@ -1,11 +1,11 @@
 /**
- * Allocation within one linear memory: best fit among free blocks by size class, neighbors coalesced. It only computes
- * addresses.
+ * Allocation within one linear memory: best fit among free blocks by size class; neighboring free blocks are coalesced. It
+ * only computes addresses.
  *
- * Work is submitted in order and runs in order, so memory freed while earlier work still uses it may be handed at once to
- * work submitted later. Only memory that the host itself writes right away must be past that. So a free block is made of
- * stretches, each with the ticket of the last work that may touch it: what was in use until just now does not keep the
- * host from its neighbors.
+ * Work is submitted in order and runs in order, so memory that is freed while earlier work still uses it can be given at once
+ * to work submitted later. Only memory that the host itself writes immediately must no longer be in use. A free block is
+ * therefore made of stretches, each with the ticket of the last work that may touch it: a stretch that is still in use does
+ * not keep the host from using its neighbors.
  */
 
 import { at } from "../assert.ts";
@@ -22,7 +22,7 @@ interface Stretch {
 interface FreeBlock {
   readonly start: number;
   readonly size: number;
-  /** What it is made of, in order; neighbors of one ticket are one. */
+  /** The stretches of the block, in order; neighbors with the same ticket are merged. */
   readonly stretches: readonly Stretch[];
 }
 
@@ -43,7 +43,7 @@ export class Allocator {
   readonly #classes: Set<FreeBlock>[] = Array.from({ length: CLASSES }, () => new Set<FreeBlock>());
   readonly #sizes = new Map<number, number>();
 
-  /** Hands out [start, limit); `grow` makes memory up to `end` accessible and says whether that was possible. */
+  /** Allocates in [start, limit); `grow` makes memory up to `end` accessible and returns whether that was possible. */
   constructor(start: number, limit: number, grow: (end: number) => boolean) {
     this.#end = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
     this.#limit = limit;
@@ -51,8 +51,8 @@ export class Allocator {
   }
 
   /**
-   * The address of `bytes` bytes, or null if there is no room. With `done`, the last work that is finished, the memory is
-   * not in use by any later work.
+   * The address of `bytes` bytes, or null if there is no room. With `done`, the ticket of the last finished work, no later
+   * work uses the memory.
    */
   allocate(bytes: number, done: number = Infinity): number | null {
     const size = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
@@ -99,7 +99,7 @@ export class Allocator {
       let best: Room | null = null;
       for (const block of at(this.#classes, c, "size class")) {
         if (block.size < size) continue;
-        // lowest address among equals keeps the high end free
+        // of equal sizes, the lowest address is taken, which keeps the high end free
         const better: boolean =
           best === null ||
           block.size < best.block.size ||
@@ -147,7 +147,7 @@ export class Allocator {
   }
 }
 
-/** Neighbors of one ticket as one; work up to `done` is finished, so that its tickets need not be told apart. */
+/** Merges neighbors with the same ticket. Work up to `done` is finished, so its tickets count as the same. */
 function merged(stretches: readonly Stretch[], done = 0): Stretch[] {
   const out: Stretch[] = [];
   for (const { size, ticket: own } of stretches) {
@@ -171,7 +171,7 @@ function cut({ start, stretches }: FreeBlock, from: number, to: number): FreeBlo
   return { start: start + from, size: to - from, stretches: kept };
 }
 
-/** Where in a block `size` bytes lie that no work after `done` uses; null if nowhere. */
+/** The offset in a block of `size` bytes that no work after `done` uses; null if there is none. */
 function roomIn({ stretches }: FreeBlock, size: number, done: number): number | null {
   let [at, run] = [0, 0];
   for (const stretch of stretches) {

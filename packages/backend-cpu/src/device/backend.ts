@@ -31,22 +31,23 @@ import type { WorkerHandle } from "./platform.ts";
 export interface CpuBackendOptions {
   /** Threads that compute; 1 computes on the calling thread. Default: as many as the machine runs at once. */
   readonly threads?: number;
-  /** The register tile of matrix products. Default: one that suits the engine. */
+  /** The register tile of matrix products. Default: the one that was measured to be fastest on this engine. */
   readonly tile?: Tile;
   /**
-   * Lets V8 combine pairs of 128-bit operations into 256-bit ones: about twice the speed in matrix products. An
-   * experimental feature of V8 13 and later (Node 24), which this turns on for the whole process. Default: whether the
+   * Whether V8 combines pairs of 128-bit operations into 256-bit ones, which about doubles the speed of matrix products. This
+   * is an experimental feature of V8 13 and later (Node 24); `true` turns it on for the whole process. Default: whether the
    * process was started with `--experimental-wasm-revectorize`.
    */
   readonly revectorize?: boolean;
   /**
-   * Programs that are estimated to take fewer nanoseconds run on the calling thread at once, because waking a worker
-   * takes as long. Default 60,000.
+   * Programs whose estimated run time is below this many nanoseconds run immediately on the calling thread, because waking a
+   * worker takes about as long. Default 60,000.
    */
   readonly inlineNs?: number;
   /**
-   * Bytes that the device's memory may grow to, tensors, temporaries and compiled programs together: a whole number from
-   * 1 MiB to 4 GiB, the default. A page may want to stay below what its browser ends it for.
+   * The most bytes that the device's memory may grow to, for tensors, temporaries and compiled programs together: a whole
+   * number from 1 MiB to 4 GiB, the default. A page may set it lower, to stay below the amount at which its browser ends the
+   * page.
    */
   readonly maxBytes?: number;
 }
@@ -60,7 +61,7 @@ const NOT_SHARED =
 /** How long an allocation waits for memory while no worker makes progress. */
 const PATIENCE_MS = 10_000;
 
-/** The GEMM core, compiled once per process and setting. */
+/** The GEMM core, compiled once per process for each tile and kind of memory (shared or not). */
 const gemmModules = new Map<string, WebAssembly.Module>();
 
 function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
@@ -70,10 +71,10 @@ function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
   return module;
 }
 
-/** Runs of the peak's kernel, of which the fastest counts; the first are compiled badly. */
+/** Runs of the peak program, of which the fastest counts; the engine has not yet optimized the code of the first ones. */
 const PEAK_RUNS = 8;
 
-/** Memory that programs use in turn; it grows with what they need. */
+/** Memory that programs use in turn; it grows to the most that any of them needs. */
 interface Region {
   readonly address: number;
   readonly bytes: number;
@@ -142,7 +143,10 @@ export class CpuBackend implements Backend, ProgramRunner {
     return accelerates(call);
   }
 
-  /** A buffer in the heap; its content is anything. Throws where the heap may grow no further. */
+  /**
+   * A buffer in the heap, with unspecified content. Throws a RangeError unless `bytes` is a whole number up to
+   * `caps.maxBufferBytes`, and an Error if the heap cannot grow any further.
+   */
   alloc(bytes: number): DeviceBuffer {
     this.assertOpen();
     if (!Number.isInteger(bytes) || bytes < 0 || bytes > this.caps.maxBufferBytes) {
@@ -152,13 +156,13 @@ export class CpuBackend implements Backend, ProgramRunner {
     }
     let address = this.#heap.tryAllocate(bytes);
     if (address === null && this.#temps.bytes > 0) {
-      this.#releaseTemps(); // the next run of a program asks for them anew
+      this.#releaseTemps(); // the next run of a program allocates them again
       address = this.#heap.tryAllocate(bytes);
     }
     return new CpuBuffer(this, address ?? this.#heap.allocate(bytes, "a tensor"), bytes);
   }
 
-  /** Synchronous, except where an engine forbids compiling on its main thread. */
+  /** Compiles a program: synchronously, except where an engine forbids compiling on its main thread. */
   compile(program: Program): Executable | Promise<Executable> {
     this.assertOpen();
     const compiled = compileProgram(program, {
@@ -185,14 +189,14 @@ export class CpuBackend implements Backend, ProgramRunner {
     if (failure !== null) throw failure;
   }
 
-  /** Bytes of buffers and temporaries, now and at most so far. */
+  /** Bytes of buffers and temporaries: now, and the most so far. */
   memory(): BackendMemory {
     return { liveBytes: this.#heap.liveBytes, peakBytes: this.#heap.peakBytes };
   }
 
   /**
-   * The most that this engine computes on this machine, in billions of floating-point operations a second: measured
-   * now, by multiply-adds in registers on all threads.
+   * The peak arithmetic rate of this engine on this machine, in billions of floating-point operations per second. Each call
+   * measures it, by multiply-adds in registers on all threads.
    */
   async peakGflops(): Promise<number> {
     const { compiled, flop } = peakProgram(this.threads, this.#heap.shared, {
@@ -267,7 +271,7 @@ export class CpuBackend implements Backend, ProgramRunner {
   writeBytes(address: number, data: Uint8Array): void {
     if (this.#workers === null || this.#idle) return this.#heap.bytes.set(data, address);
     const staging = this.#heap.tryAllocateOwn(data.byteLength);
-    // without room for a copy, all work is done by now, or the workers are stuck
+    // if there is no room for a copy, then all work is done by now, or the workers are stuck
     if (staging === null) return this.#assertIdle().#heap.bytes.set(data, address);
     this.#heap.bytes.set(data, staging);
     const ticket = this.#workers.submit(ENTRY.copy, address, staging, data.byteLength);
@@ -283,7 +287,7 @@ export class CpuBackend implements Backend, ProgramRunner {
       if (failure !== null) throw failure;
       return copy;
     }
-    // work submitted after this call must not be seen: copy in order
+    // the result must not include work that is submitted after this call, so the copy is queued in order
     const staging = heap.tryAllocateOwn(bytes);
     if (staging === null) return this.#assertIdle().readBytes(address, bytes);
     const ticket = workers.submit(ENTRY.copy, staging, address, bytes);

@@ -1,7 +1,7 @@
 /** A buffer of the CPU backend: a range of its memory, checked before anything is read or written. */
 import type { DeviceBuffer } from "@tiedlora/kernels";
 
-/** Where a buffer lies: reads, writes and frees ranges of its memory, in the order of the work that is submitted. */
+/** The owner of a buffer's memory: reads, writes and frees ranges of it, in order with submitted work. */
 export interface BufferOwner {
   assertOpen(): void;
   writeBytes(address: number, data: Uint8Array): void;

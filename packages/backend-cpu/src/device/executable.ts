@@ -3,7 +3,7 @@ import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
 import { type BufferOwner, CpuBuffer } from "./buffer.ts";
 import type { ProgramImage } from "./image.ts";
 
-/** What runs the image of a program on buffers of its own. */
+/** Runs the image of a program on buffers that it owns. */
 export interface ProgramRunner extends BufferOwner {
   /** `buffers`: the address of each buffer of the program; 0 for temporaries. */
   run(image: ProgramImage, buffers: readonly number[], scalars: Float64Array): void;

@@ -1,4 +1,4 @@
-/** The backend's one WebAssembly memory: views on it, allocation in it, and the account of what is live. */
+/** The backend's one WebAssembly memory: views of it, allocation in it, and counts of live bytes. */
 import { Allocator } from "./allocator.ts";
 import { MAX_PAGES } from "../codegen/assembler.ts";
 
@@ -6,7 +6,7 @@ const PAGE = 65536;
 /** The largest memory of WebAssembly, in bytes. */
 export const MAX_BYTES: number = MAX_PAGES * PAGE;
 const GIB = 2 ** 30;
-/** Memory grows by at least this much, so that it grows seldom. */
+/** Memory grows by at least this many bytes, so that it grows rarely. */
 const GROWTH = 16 * 2 ** 20;
 
 export interface HeapOptions {
@@ -15,7 +15,7 @@ export interface HeapOptions {
   readonly maxBytes: number;
   /** The ticket of the last work that is finished. */
   readonly done: () => number;
-  /** Blocks until more work is finished; false if there is none to wait for. */
+  /** Blocks until more work is finished; returns false if no work is pending, or if the workers make no progress. */
   readonly advance: () => boolean;
 }
 
@@ -41,7 +41,7 @@ export class Heap {
     this.#wordView = new Int32Array(this.memory.buffer);
   }
 
-  /** All of memory; not to be kept across an allocation. */
+  /** A view of all memory; it must not be kept across an allocation, which may replace it. */
   get bytes(): Uint8Array {
     return this.#byteView;
   }
@@ -58,7 +58,7 @@ export class Heap {
     return this.#peak;
   }
 
-  /** Memory for data of users and programs; counted. Null if there is no room. */
+  /** Allocates memory for data of users and programs, which counts as live. Returns null if there is no room. */
   tryAllocate(bytes: number): number | null {
     const address = this.#allocator.allocate(bytes);
     if (address === null) return null;
@@ -67,7 +67,7 @@ export class Heap {
     return address;
   }
 
-  /** The same; throws if there is no room. */
+  /** Like `tryAllocate`, but throws if there is no room. */
   allocate(bytes: number, what: string): number {
     return this.tryAllocate(bytes) ?? this.#refuse(bytes, what);
   }
@@ -78,7 +78,10 @@ export class Heap {
     this.#live -= bytes;
   }
 
-  /** Memory for the backend's own use that the host writes right away: waits for work that uses it. Null if there is no room. */
+  /**
+   * Allocates memory for the backend's own use that the host writes immediately: waits for work that uses it. Returns null if
+   * there is no room.
+   */
   tryAllocateOwn(bytes: number): number | null {
     for (;;) {
       const address = this.#allocator.allocate(bytes, this.#options.done());
@@ -86,12 +89,12 @@ export class Heap {
     }
   }
 
-  /** The same; throws if there is no room. */
+  /** Like `tryAllocateOwn`, but throws if there is no room. */
   allocateOwn(bytes: number): number {
     return this.tryAllocateOwn(bytes) ?? this.#refuse(bytes, "the backend");
   }
 
-  /** Memory for the backend's own use that only submitted work writes. */
+  /** Allocates memory for the backend's own use that only submitted work writes. Throws if there is no room. */
   allocateForWork(bytes: number): number {
     return this.#allocator.allocate(bytes) ?? this.#refuse(bytes, "the backend");
   }

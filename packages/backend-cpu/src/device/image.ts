@@ -1,4 +1,7 @@
-/** A compiled program in the backend's memory: its descriptor for the workers, its frames, its run on this thread. */
+/**
+ * A compiled program in the backend's memory: its descriptor for the workers, its frames, and its execution on the calling
+ * thread.
+ */
 import type { BufferSpec, Program } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import type { Heap } from "./heap.ts";
@@ -10,17 +13,20 @@ import { DESCRIPTOR } from "./worker-source.ts";
 
 type StepCode = (frame: number, args: number, chunk: number, scratch: number) => void;
 
-/** Temporaries lie one after the other; programs run one at a time, so all of them use the same memory. */
+/**
+ * Bytes that temporaries are aligned to. They lie one after the other; programs run one at a time, so all programs share this
+ * memory.
+ */
 const TEMP_ALIGNMENT = 64;
 
 interface Frame {
   readonly address: number;
-  /** The last submission that reads it. */
+  /** The ticket of the last submission that reads the frame. */
   ticket: number;
 }
 
 export class ProgramImage {
-  /** Address of the descriptor, which also names the program to the workers. */
+  /** Address of the descriptor, which also identifies the program to the workers. */
   readonly descriptor: number;
   readonly compiled: CompiledProgram;
   readonly module: WebAssembly.Module;
@@ -28,7 +34,7 @@ export class ProgramImage {
   readonly scalars: number;
   /** Bytes of all temporaries together. */
   readonly tempBytes: number;
-  /** By buffer number: where in the memory for temporaries it is. */
+  /** By buffer number: the buffer's offset in the memory for temporaries. */
   readonly #tempOffsets: ReadonlyMap<number, number>;
   readonly #args: readonly number[];
   readonly #heap: Heap;
@@ -54,7 +60,7 @@ export class ProgramImage {
     this.#args = args;
   }
 
-  /** Lays out descriptor, arguments and module bytes; see DESCRIPTOR. */
+  /** Writes the descriptor, the arguments and the bytes of the module; see DESCRIPTOR. */
   #writeDescriptor(): { address: number; args: number[] } {
     const { bytes, calls, frameBytes } = this.compiled;
     const argWords = calls.reduce((n, call) => n + call.args.length, 0);
@@ -72,7 +78,7 @@ export class ProgramImage {
     let argsAt = address + 4 * headWords;
     calls.forEach((call, i) => {
       const next = calls[i + 1];
-      // steps of one chunk are all worker 0's: it needs no barrier between two of them
+      // worker 0 runs all steps of one chunk, so there is no barrier between two of them
       const barrier = call.chunks > 1 || (next !== undefined && next.chunks > 1) ? 1 : 0;
       words.set([call.fn, call.chunks, argsAt, barrier], d + DESCRIPTOR.first + DESCRIPTOR.callWords * i);
       words.set(call.args, argsAt >>> 2);
@@ -83,7 +89,8 @@ export class ProgramImage {
   }
 
   /**
-   * A frame with this run's addresses and scalars. `done`: the last finished submission, whose frames are free.
+   * A frame with this run's addresses and scalars. `done`: the last finished submission; the frames of submissions up to it
+   * are free.
    */
   frame(
     buffers: readonly number[],

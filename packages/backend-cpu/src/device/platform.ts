@@ -1,15 +1,15 @@
 /**
- * What the place we run in offers: threads, relaxed SIMD, sharing of memory. Node's modules are reached at run time, so
- * that the same code loads in a browser.
+ * What the JavaScript engine and its host offer: threads, relaxed SIMD, shared memory. Node's modules are loaded at run time,
+ * so that the same code loads in a browser.
  */
 import { Module } from "../codegen/assembler.ts";
 import type { Tile } from "../codegen/matmul/gemm.ts";
 import { f32x4, v128 } from "../codegen/instructions.ts";
 
-/** A worker that has been given its source. */
+/** A worker that was started with its source. */
 export interface WorkerHandle {
   post(message: unknown): void;
-  /** Whether the worker keeps the process alive. */
+  /** Sets whether the worker keeps the process alive. */
   keepAlive(on: boolean): void;
   onFailure(report: (reason: string) => void): void;
   terminate(): void;
@@ -61,11 +61,11 @@ export function canShareMemory(): boolean {
   return typeof SharedArrayBuffer !== "undefined" && isolated !== false;
 }
 
-/** Starts a worker from self-contained source: no file to find for loaders and bundlers. */
+/** Starts a worker from self-contained source, so that loaders and bundlers need not find a file. */
 export function startWorker(source: string): WorkerHandle {
   const threads = nodeModule("node:worker_threads");
   if (threads !== undefined) {
-    const worker = new threads.Worker(source, { eval: true, execArgv: [] }); // loaders and types of input are not for it
+    const worker = new threads.Worker(source, { eval: true, execArgv: [] }); // the process's loaders and input types do not apply
     worker.unref();
     return {
       post: (message) => worker.postMessage(message, []),
@@ -90,15 +90,15 @@ export function startWorker(source: string): WorkerHandle {
   };
 }
 
-/** What a page's content-security-policy does not allow, as browsers report it. */
+/** A violation of a page's content-security-policy, as browsers report it. */
 interface Violation {
   readonly effectiveDirective: string;
   readonly originalPolicy: string;
 }
 
 /**
- * Why workers cannot be started here; null where they can. Pages may forbid it by their content-security-policy, which
- * browsers tell only after the attempt. Elsewhere nothing is tried.
+ * Why workers cannot be started here; null if they can. A page's content-security-policy may forbid them, which browsers
+ * report only after an attempt. Where Node's workers exist, no attempt is made.
  */
 export async function whyNoWorkers(): Promise<string | null> {
   if (nodeModule("node:worker_threads") !== undefined) return null;
@@ -143,7 +143,7 @@ async function answered(source: string): Promise<void> {
   }
 }
 
-/** What is said where a browser gives no reason. */
+/** The reason that is reported if the browser gives none. */
 const NO_REASON =
   'the browser gave no reason; the usual one is a content-security-policy of the page without "worker-src blob:"';
 
@@ -159,8 +159,8 @@ function acceptsRelaxedSimd(): boolean {
 let relaxedSimd: boolean | undefined;
 
 /**
- * Whether to use fused multiply-add. Node 20's V8 (11.3) has it behind a flag that can be set while running; it
- * has to be set before the first module that uses it, and holds for the whole process.
+ * Whether to use fused multiply-add. Node 20's V8 (11.3) has it behind a flag that can be set at run time; the flag must be
+ * set before the first module that uses it, and applies to the whole process.
  */
 export function hasRelaxedSimd(): boolean {
   if (relaxedSimd === undefined) {
@@ -172,7 +172,7 @@ export function hasRelaxedSimd(): boolean {
   return relaxedSimd;
 }
 
-/** V8's flag by which pairs of 128-bit SIMD operations become one of 256 bits; off by default in all versions so far. */
+/** V8's flag for combining pairs of 128-bit SIMD operations into 256-bit ones; off by default in all versions so far. */
 const REVECTORIZE = "--experimental-wasm-revectorize";
 
 /** The major version of V8; Infinity in other engines and unknown versions. */
@@ -181,8 +181,8 @@ function v8Version(): number {
 }
 
 /**
- * Whether to generate code for 256-bit revectorization. `wanted` true turns V8's flag on, for the whole process and
- * modules compiled from now on; undefined goes by whether the process was started with it.
+ * Whether to generate code for 256-bit revectorization. If `wanted` is true, turns V8's flag on, for the whole process and
+ * modules compiled from now on; if undefined, returns whether the process was started with the flag.
  */
 export function revectorizes(wanted: boolean | undefined): boolean {
   if (wanted === false || v8Version() < 13 || nodeProcess === undefined) return false;

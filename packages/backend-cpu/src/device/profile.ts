@@ -1,7 +1,10 @@
-/** Times every step of what runs meanwhile, on the calling thread alone; where the time goes, not how fast it gets done. */
+/**
+ * Times every step that runs during profiling, on the calling thread only: shows where the time goes, not how long programs
+ * take on all threads.
+ */
 import type { DType, LibraryCall, LoopKernel, Step } from "@tiedlora/kernels";
 
-/** The time that equal kernels took on one thread, in all. */
+/** The total time that equal kernels took on one thread. */
 export interface KernelTime {
   readonly label: string;
   readonly calls: number;

@@ -1,31 +1,31 @@
 /**
- * The code of a worker, and the control block it shares with the JavaScript thread. The workers run submitted entries
- * in lock step: within a step they take chunks from a counter, between steps they meet at a barrier. They spin for a
- * bounded time and then sleep; nothing is posted.
+ * The code of a worker, and the control block it shares with the JavaScript thread. The workers run submitted entries in lock
+ * step: within a step, they take chunks from a counter; between steps, they wait for each other at a barrier. Waiting workers
+ * spin for a bounded time and then sleep; no messages are posted.
  */
 
-/** Positions in the control block, in 32-bit words; what different threads write is on different cache lines. */
+/** Positions in the control block, in 32-bit words; words that different threads write are on different cache lines. */
 export const CONTROL = {
   /** Entries submitted and entries done, modulo 2^32. */
   submitted: 0,
   done: 16,
-  /** The barrier: how many have arrived, and how often all have. */
+  /** The barrier: how many workers have arrived, and how many times all of them have. */
   arrived: 32,
   generation: 48,
   /** The next chunk of the step. */
   next: 64,
   /** How many workers sleep. */
   sleepers: 80,
-  /** 1 once something failed; its message follows in `message`, UTF-16, length first. */
+  /** 1 once something has failed; `message` then holds the length of the error message and its UTF-16 code units. */
   failed: 96,
-  /** Workers that are up. */
+  /** The number of workers that have started. */
   ready: 97,
-  /** Bytes of the wasm memory, as it was at the last submission, in pages. */
+  /** The size of the WebAssembly memory at the last submission, in pages. */
   pages: 98,
   message: 112,
   messageLength: 512,
   queue: 640,
-  /** Entries of the ring, each `entryWords` long: kind and three operands. */
+  /** The number of entries of the ring. Each is `entryWords` words long: its kind and three operands. */
   queueLength: 1024,
   entryWords: 4,
 } as const;
@@ -34,18 +34,18 @@ export const CONTROL_BYTES: number = 4 * (CONTROL.queue + CONTROL.queueLength * 
 
 /** Kinds of queue entries. */
 export const ENTRY = {
-  /** descriptor, frame */
+  /** Runs a program; operands: descriptor, frame. */
   run: 0,
-  /** to, from, bytes */
+  /** Copies memory; operands: to, from, bytes. */
   copy: 1,
-  /** descriptor */
+  /** Forgets a program; operand: descriptor. */
   drop: 2,
 } as const;
 
 /**
- * A program's descriptor in wasm memory, in words: address and size of its module, number of calls, where in a frame the
- * scratch address and size per thread are; then per call: function, chunks, address of its arguments, whether a
- * barrier follows.
+ * A program's descriptor in WebAssembly memory, in words: address and size of its module, number of calls, offset in a frame
+ * of the scratch memory's address and its size per thread; then per call: function, chunks, address of its arguments, whether
+ * a barrier follows.
  */
 export const DESCRIPTOR = {
   module: 0,
@@ -56,7 +56,7 @@ export const DESCRIPTOR = {
   callWords: 4,
 } as const;
 
-/** What a worker is sent first. */
+/** The first message that is sent to a worker. */
 export interface WorkerStart {
   readonly memory: WebAssembly.Memory;
   readonly control: SharedArrayBuffer;
@@ -66,7 +66,7 @@ export interface WorkerStart {
   readonly spin: number;
 }
 
-/** Runs in the worker; self-contained, because only its source text gets there. */
+/** Runs in the worker. It is self-contained, because only its source text is sent there. */
 function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: WorkerStart): void {
   const { memory, id, threads, spin } = start;
   type Step = (frame: number, args: number, chunk: number, scratch: number) => void;
@@ -82,7 +82,7 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
     Atomics.sub(c, C.sleepers, 1);
   };
 
-  /** Meets the other workers; `finished` runs on the last to arrive, before any goes on. */
+  /** Waits for the other workers; the last one to arrive runs `finished` before any of them continues. */
   const barrier = (finished?: () => void): void => {
     const generation = Atomics.load(c, C.generation);
     if (Atomics.add(c, C.arrived, 1) < threads - 1) return waitWhile(C.generation, generation);
@@ -123,7 +123,7 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
     return steps;
   };
 
-  /** A step that traps is skipped, but not its barrier: the other workers are waiting there. */
+  /** A step that traps is skipped, but its barrier is not, because the other workers wait there. */
   const runStep = (
     step: Step | undefined,
     chunks: number,
@@ -167,7 +167,7 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
   for (let head = 0; ; head = (head + 1) | 0) {
     waitWhile(C.submitted, head);
     if (words.byteLength < c[C.pages]! * 65536) {
-      memory.grow(0); // another thread's growth is seen at once only this way
+      memory.grow(0); // without this, growth by another thread may not be visible yet
       words = new Int32Array(memory.buffer);
     }
     execute(C.queue + (head & (C.queueLength - 1)) * C.entryWords);

@@ -10,8 +10,8 @@ import { CONTROL, CONTROL_BYTES, workerSource } from "./worker-source.ts";
 /** Iterations a worker spins before it sleeps: some tens of microseconds. */
 const SPIN = 20_000;
 /**
- * How long a submission waits for room in the queue while no worker makes progress. A worker may have died, which the event loop
- * tells only those who let it run: the entry is then kept on this side.
+ * How long a submission waits for room in the queue while no worker makes progress; after that, the entry stays in `#later`.
+ * A worker may have died, which this thread learns only when it returns to its event loop.
  */
 const PATIENCE_MS = 500;
 
@@ -27,11 +27,11 @@ export class Workers {
   readonly #words = new Int32Array(this.#control);
   #handles: WorkerHandle[] = [];
   #submitted = 0;
-  /** Entries in the queue or done; the others that were submitted are in `later`. */
+  /** The number of entries in the queue or done; the other submitted entries are in `#later`. */
   #posted = 0;
   #later: (readonly [kind: number, a: number, b: number, c: number])[] = [];
   #finished = 0;
-  /** How far the workers were when waiting for them was given up. */
+  /** The state of the workers when `advance` last gave up waiting for them. */
   #stuck: string | null = null;
   #waiting = 0;
   #failure: Error | null = null;
@@ -42,12 +42,12 @@ export class Workers {
     this.#threads = threads;
   }
 
-  /** The workers, once the first entry was submitted. */
+  /** The workers; there are none before the first entry is submitted. */
   get started(): readonly WorkerHandle[] {
     return this.#handles;
   }
 
-  /** Whether they can do nothing any more: one has died, or they were closed. */
+  /** Whether the workers can no longer do anything: one has died, or they were closed. */
   get failed(): boolean {
     return this.#failure !== null;
   }
@@ -97,13 +97,13 @@ export class Workers {
     return true;
   }
 
-  /** Changes whenever any worker makes progress. */
+  /** A string that changes whenever any worker makes progress. */
   #state(): string {
     const { done, generation, next, ready } = CONTROL;
     return [done, generation, next, ready].map((at) => Atomics.load(this.#words, at)).join();
   }
 
-  /** Puts entries into the queue, as far as there is room. */
+  /** Moves entries from `#later` into the queue, as far as there is room. */
   #post(): void {
     const words = this.#words;
     const room = CONTROL.queueLength - 1 - (this.#posted - this.done);
@@ -116,7 +116,10 @@ export class Workers {
     if (Atomics.load(words, CONTROL.sleepers) > 0) Atomics.notify(words, CONTROL.submitted);
   }
 
-  /** Resolves when the entry with this ticket is done; meanwhile the process stays alive. */
+  /**
+   * Resolves when the entry with this ticket is done; meanwhile the process stays alive. Rejects if a worker dies or the
+   * workers are closed.
+   */
   async whenDone(ticket: number): Promise<void> {
     if (this.done >= ticket) return;
     if (this.#waiting++ === 0) this.#handles[0]?.keepAlive(true);
@@ -171,13 +174,13 @@ export class Workers {
     Atomics.notify(this.#words, CONTROL.done);
   }
 
-  /** Resolves when `done` may no longer be `seen`, the count that the caller decided to wait at. */
+  /** Resolves when `done` may differ from `seen`, the count that the caller last read. */
   async #change(seen: number): Promise<void> {
     const answer = (Atomics as WaitAsync).waitAsync?.(this.#words, CONTROL.done, seen | 0);
     await (answer === undefined ? new Promise((resolve) => setTimeout(resolve, 1)) : answer.value);
   }
 
-  /** Waits for the queue to move, where waiting is allowed; elsewhere returns at once. */
+  /** Waits, at most 100 ms, until another entry is done, if this thread may block; otherwise returns immediately. */
   #block(): void {
     try {
       Atomics.wait(this.#words, CONTROL.done, this.#finished | 0, 100);

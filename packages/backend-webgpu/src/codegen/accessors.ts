@@ -6,7 +6,7 @@ import type { Bindings } from "./bindings.ts";
 import { modeOf, type Use } from "./shown.ts";
 import { range } from "./target.ts";
 
-/** A request for an operand whose last axis is accessed four at a time where its view allows. */
+/** A request for an operand, whose last axis is accessed four elements at a time if its view allows that. */
 export function useOf(operand: Operand, lengths: readonly number[], write: boolean): Use {
   const last = lengths.length - 1;
   const use: Use = { operand, write, lengths, vectorAxis: last };
@@ -25,7 +25,10 @@ interface Place {
   readonly valid: string | undefined;
 }
 
-/** Address and validity, `shift` elements along the last axis, whose end is checked too if `shift` is given. */
+/**
+ * The address and validity of the element `shift` elements along the last axis; if `shift` is given, the end of that axis is
+ * checked too.
+ */
 function place(operand: Operand, lengths: readonly number[], bindings: Bindings, shift?: number): Place {
   const last = lengths.length - 1;
   const indices = names(lengths);
@@ -52,7 +55,7 @@ export function loadFunction(
   return `fn ${name}(${parameters(lengths)}) -> ${type} {${guard} return ${bindings.elements.load(bindings.of(operand), at)}; }`;
 }
 
-/** `fn name(i0, …)`: four elements along the last axis, from a multiple of 4; zeros beyond the end. */
+/** `fn name(i0, …)`: four elements along the last axis, from an index that is a multiple of 4; zeros beyond the end. */
 export function loadFourFunction(
   name: string,
   operand: Operand,
@@ -87,7 +90,10 @@ export function storeFunction(
   return `fn ${name}(${parameters(lengths)}, v: ${type}) {${guard} ${bindings.elements.store(bindings.of(operand), at, "v")} }`;
 }
 
-/** `fn name(i0, …, v)`: stores four elements along the last axis, from a multiple of 4; none beyond the end. */
+/**
+ * `fn name(i0, …, v)`: stores four elements along the last axis, from an index that is a multiple of 4; stores none beyond
+ * the end.
+ */
 export function storeFourFunction(
   name: string,
   operand: Operand,

@@ -1,8 +1,11 @@
-/** Where an operand's element is, as WGSL: its address from the indices of the axes, and whether the indices are valid. */
+/**
+ * WGSL expressions for the address of an operand's element, from the indices of the axes, and for whether these indices are
+ * valid.
+ */
 import type { Operand } from "@tiedlora/kernels";
 import { allOf, literal } from "./arithmetic.ts";
 
-/** `offset + Σ index·stride` over the axes `[from, to)` that have an index, modulo 2^32 (strides may be negative). */
+/** `start + Σ index·stride` over the axes `[from, to)` that have an index, modulo 2^32 (strides may be negative). */
 export function address(
   strides: readonly number[],
   indices: readonly string[],
@@ -19,7 +22,7 @@ export function address(
   return terms.length === 0 ? "0u" : terms.join(" + ");
 }
 
-/** The condition that the indices of axes `[from, to)` are valid, or undefined where they always are. */
+/** The condition that the indices of axes `[from, to)` are valid, or undefined if they always are. */
 export function condition(
   operand: Operand,
   lengths: readonly number[],

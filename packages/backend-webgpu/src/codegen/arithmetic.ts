@@ -8,7 +8,7 @@ import type { Helper } from "./helpers.ts";
 /** Lanes of a value: one element, or four neighbors along the vector axis. */
 export type Width = 1 | 4;
 
-/** The type of a value and how an operation asks for a helper function. */
+/** The type of a value, and how an operation on it calls a helper function. */
 export interface Typed {
   readonly type: ComputeType;
   readonly width: Width;
@@ -29,8 +29,8 @@ export function wgslType(type: ComputeType, width: Width): string {
 }
 
 /**
- * The condition that all tests hold, or undefined if there are none. Not by `&&`: SwiftShader, Chromium's software adapter,
- * compiles a loop in time and memory exponential in how often it is there.
+ * The condition that all tests hold, or undefined if there are none. It uses `&`, not `&&`: SwiftShader, Chromium's software
+ * adapter, needs time and memory exponential in the number of `&&` to compile a loop.
  */
 export function allOf(tests: readonly [string, ...string[]]): string;
 export function allOf(tests: readonly string[]): string | undefined;
@@ -39,8 +39,8 @@ export function allOf(tests: readonly string[]): string | undefined {
 }
 
 /**
- * A number as an expression of `type`; what has no literal comes from the uniform's header (see HEADER), and so does 0: compilers
- * take it that anything times 0 is 0.
+ * A number as an expression of `type`. Numbers that have no literal are read from the uniform's header (see HEADER), and so
+ * is the float 0, because compilers assume that anything times 0 is 0.
  */
 export function literal(value: number, type: ComputeType): string {
   switch (type) {
@@ -93,7 +93,7 @@ const infix =
   (a: string, b: string): string =>
     `${a} ${operator} ${b}`;
 
-/** Comparisons and extrema of bools are those of 0 and 1. */
+/** Comparisons and extrema; bools are compared like 0 and 1. */
 const ordered =
   (number: (a: string, b: string, t: Typed) => string, bool: (a: string, b: string) => string) =>
   (a: string, b: string, t: Typed): string =>
@@ -104,7 +104,7 @@ const logic =
   (a: string, b: string, t: Typed): string =>
     `${a} ${t.type === "bool" ? bool : integer} ${b}`;
 
-/** `name` where `b` is not 0; WGSL gives a / 0 = a for integers, we give 0. */
+/** `operator` for integers, with 0 as the result where `b` is 0; WGSL defines a / 0 as a. */
 const division =
   (operator: string) =>
   (a: string, b: string, t: Typed): string => {
@@ -142,7 +142,7 @@ export const BINARY: { readonly [K in BinaryOp]: (a: string, b: string, t: Typed
   shr: shift(">>"),
 };
 
-/** What a reduction starts from, folds with, and the subgroup function that does the same across lanes. */
+/** For each reduction: the operation that folds, the subgroup function that folds across lanes, and the number it starts from. */
 export const REDUCE: {
   readonly [K in ReduceOp]: {
     readonly fold: BinaryOp;
@@ -164,7 +164,7 @@ export const REDUCE: {
   },
 };
 
-/** `a` of type `from` converted to `to`; f16 and bf16 round and stay f32. */
+/** `a` of type `from` converted to `to`; for f16 and bf16, it is rounded but stays f32. */
 export function convert(a: string, from: ComputeType, to: DType, t: Typed): string {
   const type = (c: ComputeType): string => wgslType(c, t.width);
   switch (to) {

@@ -1,8 +1,8 @@
 /**
- * Attention and its gradient as WGSL, without ever writing the matrix of scores (Dao et al., "FlashAttention", 2022;
- * the gradient recomputes the probabilities from the saved log-sum L). Every invocation owns one line, a query or a
- * key, in registers, and the workgroup passes over tiles of eight lines of the other kind. Tiles are handed out from
- * workgroup memory, or, on adapters that compute on the CPU, by subgroup broadcasts: lane l loads line l.
+ * Attention and its gradient as WGSL, without ever storing the matrix of scores (Dao et al., "FlashAttention", 2022; the
+ * gradient recomputes the probabilities from the saved log-sum L). Every invocation owns one line, a query or a key, in
+ * registers, and the workgroup loops over tiles of eight lines of the other kind. Invocations read tiles from workgroup
+ * memory, or, on adapters that compute on the CPU, by subgroup broadcasts: lane l loads line l.
  */
 import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
@@ -17,9 +17,9 @@ import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
 
 type CallOf<K> = Extract<LibraryCall, { name: K }>;
 
-/** Lines of a tile, in both ways to hand them out. */
+/** Lines of a tile, both in workgroup memory and by subgroup broadcasts. */
 const TILE = 8;
-/** The widest head whose lines fit registers; wider ones are lowered to matmul and softmax. */
+/** The widest head whose lines fit into registers; wider heads are lowered to matmul and softmax. */
 const MAX_HEAD = 128;
 
 export function isAttentionRendered({ params }: CallOf<"attention"> | CallOf<"attentionGrad">): boolean {
@@ -38,14 +38,14 @@ interface Named {
 const isLine = ({ name, lengths }: Pick<Named, "name" | "lengths">): boolean =>
   lengths.length === 4 && name !== "bias";
 
-/** What one kernel is made of: who owns lines, how tiles are handed out. */
+/** The parts of one kernel's code: the lines that invocations own, and the tiles that they read. */
 class AttentionKernel {
   readonly params: AttentionParams;
   /** Vectors of four in a line. */
   readonly parts: readonly number[];
   readonly lanes: number;
   readonly #subgroup: boolean;
-  /** Loops over the lines of a tile are written as loops: slower, but quick to compile on a CPU. */
+  /** Whether loops over the lines of a tile stay loops instead of being unrolled: slower, but quick to compile on a CPU. */
   readonly #compact: boolean;
   readonly #target: Target;
   readonly #named: readonly Named[];
@@ -69,7 +69,7 @@ class AttentionKernel {
     this.#bindings = new Bindings(uses, bufferBytes, target, new Helpers());
   }
 
-  /** Statements that load the line that `at` names (its three leading indices) as `{to}0`, `{to}1`, …; `let` or `var`. */
+  /** Statements that load a line as `{to}0`, `{to}1`, …; `at` is its three leading indices. */
   line(from: string, at: string, to: string): string[] {
     return this.parts.map((p) => `let ${to}${p} = ${from}(${at}, ${4 * p}u);`);
   }
@@ -82,7 +82,10 @@ class AttentionKernel {
     return this.parts.map((p) => `${to}(${at}, ${4 * p}u, ${value(p)});`);
   }
 
-  /** Statements that make a tile of `from` available to `tile`: `head` are the leading indices, lines clamp at `last`. */
+  /**
+   * Statements that load the tile of `from` that starts at line `start`; `head` is the leading indices, and lines beyond
+   * `last` repeat it.
+   */
   loadTile(from: string, head: string, start: string, last: number): string[] {
     this.#tiles.add(from);
     if (this.#subgroup) {
@@ -98,7 +101,10 @@ class AttentionKernel {
     ];
   }
 
-  /** Before and after the loading of tiles: other invocations may still read the last, and will read the next. */
+  /**
+   * A barrier, needed before and after tiles are loaded: other invocations may still read the previous tile, and will read
+   * the next.
+   */
   barrier(): string[] {
     return this.#subgroup ? [] : ["workgroupBarrier();"];
   }
@@ -106,7 +112,7 @@ class AttentionKernel {
   /** Statements for each line `j` (an expression) of a tile. */
   each(f: (j: string) => readonly string[]): string[] {
     if (!this.#compact) return range(TILE).flatMap((j) => f(`${j}u`));
-    // Bounds of inner loops are constants: LLVM, on which software adapters build, dies of some that are not.
+    // Bounds of inner loops are constants: LLVM, which software adapters use, crashes on some that are not.
     return [`for (var j = 0u; j < ${TILE}u; j++) {`, ...f("j"), "}"];
   }
 
@@ -116,17 +122,20 @@ class AttentionKernel {
     return `${from}Tile[${j} * ${this.parts.length}u + ${p}u]`;
   }
 
-  /** Statements `{to}[j] =` the dot product of a line held as `{own}0` … with line j of a tile, for all j. */
+  /** Statements that set `{to}[j]` to the dot product of the line in `{own}0`, `{own}1`, … with line j of a tile, for all j. */
   dots(to: string, own: string, from: string): string[] {
     const add = (j: string, p: number): string =>
       `${to}[${j}] += dot(${own}${p}, ${this.#tile(from, j, p)});`;
-    // Zeroes written out: Mesa's software Vulkan does not repeat the implicit ones in further rounds of a loop.
+    // Zeros are written out: Mesa's software Vulkan does not repeat implicit ones in later iterations of a loop.
     const start = `var ${to} = array<f32, ${TILE}>();`;
     if (this.#compact) return [start, ...this.each((j) => this.parts.map((p) => add(j, p)))];
     return [start, ...this.parts.flatMap((p) => this.each((j) => [add(j, p)]))];
   }
 
-  /** Statements `{to}p = start(p) + Σ_j {weight}[j] · tile line j`. */
+  /**
+   * Statements that set each `{to}p` to `start(p) + Σ_j {weight}[j] · tile line j`; without `start`, they add the sum to
+   * `{to}p`.
+   */
   accumulate(to: string, weight: string, from: string, start?: (p: number) => string): string[] {
     const begin = (p: number): string[] => (start ? [`${to}${p} = ${start(p)};`] : []);
     const add = (j: string, p: number): string =>
@@ -137,7 +146,10 @@ class AttentionKernel {
     return this.parts.flatMap((p) => [...begin(p), ...this.each((j) => [add(j, p)])]);
   }
 
-  /** Statements that define an array with a number of each line of the tile: by lane, or all by every invocation. */
+  /**
+   * Statements that define an array with one number per line of the tile. With subgroups, each lane computes the number of
+   * its line (`ofLane`) and broadcasts it; otherwise every invocation computes all numbers (`of`).
+   */
   perLine(to: string, ofLane: string, of: (j: string) => string): string[] {
     const start = `var ${to}: array<f32, ${TILE}>;`;
     if (!this.#subgroup) return [start, ...this.each((j) => [`${to}[${j}] = ${of(j)};`])];
@@ -207,7 +219,10 @@ function operandsOf({
   return new Map([...reads.map(entry(inputs, false)), ...writes.map(entry(outputs, true))]);
 }
 
-/** Statements that place an invocation: `b`, `head`, `own` (its line), and whether that `exists`. */
+/**
+ * The number of workgroups, and statements that place an invocation: they define `b`, `head`, `own` (its line), and `exists`
+ * (whether it has one).
+ */
 function place(lines: number, heads: number, lanes: number): { groups: number; text: string[] } {
   const blocks = ceilDiv(lines, lanes);
   return {
@@ -248,7 +263,7 @@ function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
     `var see: array<bool, ${TILE}>;`,
     ...a.each((j) => {
       const plus = bias ? ` + bias(b, head, min(${query(j)}, ${q - 1}u), min(${key(j)}, ${kv - 1}u))` : "";
-      // unsigned, so written as j + q <= i + kv
+      // indices are unsigned, so the condition is j + q <= i + kv
       const before = causal ? [`${key(j)} + ${q}u <= ${query(j)} + ${kv}u`] : [];
       return [
         `s[${j}] = s[${j}] * ${literal(scale, "f32")}${plus};`,
@@ -294,7 +309,7 @@ export function renderAttention(call: CallOf<"attention">, buffers: Buffers, tar
   return [a.kernel("attention", p.batch * groups, main)];
 }
 
-/** Beyond this key no query of the workgroup sees any. */
+/** The end of the keys that any query of the workgroup sees. */
 function keyEnd(p: AttentionParams, lanes: number): string {
   if (!p.causal) return `${p.kv}u`;
   // the last query of the workgroup sees keys up to first + lanes - 1 + kv - q
@@ -302,8 +317,9 @@ function keyEnd(p: AttentionParams, lanes: number): string {
 }
 
 /**
- * The gradients, in three kernels: what both others need of each query, then queries own lines, then keys. The first
- * also copies the log-sums beside its sums, so that no kernel binds more than the eight buffers that every device allows.
+ * The gradients, in three kernels: the first computes what the others need of each query; in the second, invocations own
+ * queries; in the third, they own keys. The first also copies the log-sums next to its sums, so that no kernel binds more
+ * than eight buffers, which every device allows.
  */
 export function renderAttentionGrad(
   call: CallOf<"attentionGrad">,

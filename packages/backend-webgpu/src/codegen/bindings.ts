@@ -1,4 +1,4 @@
-/** All that one kernel is bound to: the storage buffers that show its operands, and the uniform with its run-time numbers. */
+/** The bindings of one kernel: the storage buffers that show its operands, and the uniform buffer with its run-time numbers. */
 import type { Operand } from "@tiedlora/kernels";
 import { literal } from "./arithmetic.ts";
 import { Elements, elementType } from "./elements.ts";
@@ -6,10 +6,10 @@ import type { Helpers } from "./helpers.ts";
 import { type BoundOperand, boundOf, show, type Shown, type Use } from "./shown.ts";
 import { type Binding, ceilDiv, range, type ScalarUse, type Target } from "./target.ts";
 
-/** Ask for every operand at construction; then render. */
+/** All operands are requested at construction; rendering comes after that. */
 export class Bindings {
   readonly helpers: Helpers;
-  /** Loads and stores. */
+  /** Renders loads and stores. */
   readonly elements: Elements;
   readonly #bound = new Map<Operand, BoundOperand>();
   readonly #shown: Shown[] = [];
@@ -56,7 +56,7 @@ export class Bindings {
     return [literal(offset, "u32"), ...terms].join(" + ");
   }
 
-  /** The text of a run-time number, as its raw word. */
+  /** The expression for a run-time number, as its raw 32-bit word. */
   scalar(use: ScalarUse): string {
     let i = this.#scalars.findIndex((s) => s.slot === use.slot && s.dtype === use.dtype);
     if (i < 0) i = this.#scalars.push(use) - 1;

@@ -1,6 +1,6 @@
 /**
- * Emits the instructions of a body as WGSL: which depend on the inner axes, which are four wide, and how each is
- * written. Shared by loop kernels and matmul epilogues.
+ * Emits the instructions of a body as WGSL, and determines which of them depend on the inner axes and which are four wide.
+ * Loop kernels and matmul epilogues share it.
  */
 import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/kernels";
 import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } from "./arithmetic.ts";
@@ -9,7 +9,10 @@ import type { Bindings } from "./bindings.ts";
 import { modeOf, type Use } from "./shown.ts";
 import { range } from "./target.ts";
 
-/** Where a body runs: its axes, the expressions of their indices, and which axis goes four at a time. */
+/**
+ * The iteration space of a body: its axes, the expressions of their indices, and the axis that is walked four elements at a
+ * time.
+ */
 export interface BodySpace {
   readonly body: readonly Instr[];
   readonly stores: readonly Store[];
@@ -43,7 +46,7 @@ export class BodyWriter {
   readonly #hoisted = new Map<Operand, string>();
   readonly #product: string | undefined;
 
-  /** `product` is the text of the finished element(s) of a matmul, four wide exactly if there is a vector axis. */
+  /** `product` is the expression for the finished element(s) of a matmul, four wide exactly if there is a vector axis. */
   constructor(space: BodySpace, bindings: Bindings, product?: string) {
     this.space = space;
     this.#bindings = bindings;
@@ -92,7 +95,7 @@ export class BodyWriter {
     return width === 4 && !this.wide[i] ? `${wgslType(this.type(i), 4)}(v${i})` : `v${i}`;
   }
 
-  /** The instructions that the roots need and that satisfy `keep`, in order; others are taken as known. */
+  /** The instructions that `roots` depend on and for which `keep` holds, in order; all others are assumed to be known. */
   needed(roots: readonly number[], keep: (i: number) => boolean): number[] {
     const found = new Set<number>();
     const stack = [...roots];
@@ -104,7 +107,10 @@ export class BodyWriter {
     return [...found].sort((a, b) => a - b);
   }
 
-  /** Statements before the inner loops: the outer part of the address of every operand used within them. */
+  /**
+   * Statements to put before the inner loops: they compute the outer part of the address of every operand used in those
+   * loops.
+   */
   hoist(): string[] {
     const { body, stores, outerRank, indices } = this.space;
     const operands = [
@@ -164,7 +170,7 @@ export class BodyWriter {
     return width === 1 ? one : `vec4<i32>(${one}) + vec4<i32>(0, 1, 2, 3)`;
   }
 
-  /** Address and validity of an operand, `shift` elements along the vector axis. */
+  /** The address and validity of an operand's element, `shift` elements along the vector axis. */
   #place(operand: Operand, shift: number): { at: string; valid: string | undefined } {
     const { lengths, outerRank, indices: all, vectorAxis } = this.space;
     const indices = shift === 0 ? all : all.map((x, d) => (d === vectorAxis ? `(${x} + ${shift}u)` : x));

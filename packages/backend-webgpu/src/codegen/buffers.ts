@@ -1,4 +1,4 @@
-/** The buffers that kernels of one program may bind: the program's own, then scratch of the steps. */
+/** The buffers that kernels of one program may bind: the program's own, then the scratch buffers of its steps. */
 
 export class Buffers {
   /** Bytes of each buffer, in their order. */
@@ -11,7 +11,7 @@ export class Buffers {
     this.#own = own.length;
   }
 
-  /** Scratch of earlier steps may be used again from here on: steps run in order. */
+  /** Begins a step. Steps run in order, so it may reuse the scratch buffers of earlier steps. */
   beginStep(): void {
     this.#used = 0;
   }

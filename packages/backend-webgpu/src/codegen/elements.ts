@@ -1,4 +1,7 @@
-/** The text of loads and stores: from a number as kernels compute with it to the array elements of a buffer as it is shown, and back. */
+/**
+ * The WGSL of loads and stores: converts between the numbers that kernels compute with and the array elements of a buffer as
+ * it is shown.
+ */
 import type { DType } from "@tiedlora/kernels";
 import type { Width } from "./arithmetic.ts";
 import type { Helpers } from "./helpers.ts";
@@ -20,19 +23,19 @@ const BYTES_OF_KIND: { readonly [K in Kind]: number } = { f32: 4, i32: 4, u32: 4
 export const elementType = ({ atomic, kind, wide }: Shown): string =>
   atomic ? "atomic<u32>" : ELEMENT[kind][wide ? 1 : 0];
 
-/** `t`, or four of it. */
+/** The WGSL type `t`, or a vector of four of it. */
 const times = (width: Width, t: string): string => (width === 1 ? t : `vec4<${t}>`);
 
 export class Elements {
   readonly #helpers: Helpers;
-  /** By name: functions that find the binding that shows an element. */
+  /** By name: the definitions of functions that find the binding that shows an element. */
   readonly #functions = new Map<string, string>();
 
   constructor(helpers: Helpers) {
     this.#helpers = helpers;
   }
 
-  /** Functions that loads call. */
+  /** The definitions of the functions that loads call. */
   functions(): string {
     return [...this.#functions.values()].join("\n");
   }
@@ -74,7 +77,7 @@ export class Elements {
       .join(" ");
   }
 
-  // --- numbers from and to what is stored
+  // --- conversion of numbers from and to what is stored
 
   #decode(dtype: DType, shown: Shown, raw: string, address: string, width: Width): string {
     switch (shown.kind) {
@@ -101,7 +104,7 @@ export class Elements {
     return shown.kind === dtype ? value : `bitcast<${times(width, shown.kind)}>(${value})`;
   }
 
-  // --- array elements, in whichever binding they are
+  // --- array elements, in the bindings that show them
 
   /** The stored word or element that holds element `address`. */
   #read(shown: Shown, address: string): string {
@@ -152,7 +155,7 @@ export class Elements {
   }
 }
 
-/** Elements of the operand in one array element: two halves to a word; four where four are read. */
+/** Elements of the operand in one array element: four if four are read at once, two if halves share a word, otherwise one. */
 function perElement({ kind }: Shown, width: Width): number {
   return width === 4 ? 4 : kind === "pair" ? 2 : 1;
 }

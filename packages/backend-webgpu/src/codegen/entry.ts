@@ -11,7 +11,7 @@ export interface Entry {
   readonly shared?: readonly string[];
   readonly functions: readonly string[];
   readonly main: readonly string[];
-  /** What it uses of WGSL that not every device has, the types of its operands aside. */
+  /** Directives for the optional WGSL features that the kernel uses, except those for the types of its operands. */
   readonly directives?: readonly string[];
   /** Further parameters of the entry point. */
   readonly parameters?: readonly string[];
@@ -23,7 +23,10 @@ const PARAMETERS = [
   "@builtin(local_invocation_index) lane: u32",
 ];
 
-/** The kernel of an entry point: `at` is the invocation's place in the workgroup, `lane` that as one number. */
+/**
+ * The kernel of an entry point. In its code, `at` is the invocation's position in the workgroup, and `lane` is that position
+ * as one number.
+ */
 export function assemble(entry: Entry, bindings: Bindings, target: Target): Kernel {
   const groups = grid(entry.groups, target);
   const linear = groups[1] === 1 ? "id.x" : `id.x + id.y * ${groups[0]}u`;

@@ -1,6 +1,6 @@
 /**
- * Functions that WGSL lacks or leaves too inexact, written for one element or for four. Branch-free but for large angles, and without
- * relying on fused multiply-adds: some implementations round between the multiplication and the addition.
+ * Functions that WGSL lacks or leaves too inexact, for one element or for four. They branch only for large angles, and do not
+ * rely on fused multiply-adds, because some implementations round between the multiplication and the addition.
  */
 export type Helper =
   | "opaque"
@@ -30,7 +30,10 @@ export type Helper =
   | "wideF16"
   | "packHalves";
 
-/** Names of the float, unsigned, signed and half types of one width, and a constant spread over it. */
+/**
+ * For one width: the names of the float, unsigned, signed and half types, an unsigned constant (`u`), and the names of
+ * helpers.
+ */
 interface Types {
   readonly width: 1 | 4;
   readonly F: string;
@@ -63,21 +66,24 @@ function helperName(helper: Helper, width: 1 | 4): string {
 const poly = (x: string, coefficients: readonly number[]): string =>
   coefficients.reduceRight((sum, c) => (sum === "" ? `F(${c}f)` : `fma(${sum}, ${x}, F(${c}f))`), "");
 
-/** q of exp r = 1 + r + r² q(r), fitted to the least relative error on |r| <= ln 2 / 2. */
+/** Coefficients of q in exp r = 1 + r + r² q(r), fitted for the least relative error on |r| <= ln 2 / 2. */
 const EXP: readonly number[] = [
   4.9999994039e-1, 1.6666521132e-1, 4.1668392718e-2, 8.3687454462e-3, 1.3814535923e-3,
 ];
-/** p of log(1 + r) = r - r²/2 + r³ p(r) (Cephes). */
+/** Coefficients of p in log(1 + r) = r - r²/2 + r³ p(r) (Cephes). */
 const LOG: readonly number[] = [
   3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1, -1.2420140846e-1,
   1.167699874e-1, -1.151461031e-1, 7.0376836292e-2,
 ];
-/** 2/pi, 32 bits a word. */
+/** The bits of 2/pi, 32 per word. */
 const TWO_OVER_PI: readonly number[] = [
   0x28be60db, 0x9391054a, 0x7f09d5f4, 0x7d4d3770, 0x36d8a566, 0x4f10e410, 0x7f9458ea,
 ];
 
-/** x0 limited to where exponentials differ from their limits = n ln 2 + r with |r| <= ln 2 / 2. */
+/**
+ * Splits x = n ln 2 + r with |r| <= ln 2 / 2, where x is x0, limited to the range in which exponentials differ from their
+ * limits.
+ */
 const splitExponent = (
   low: number,
   name: Types["name"],
@@ -88,7 +94,10 @@ const splitExponent = (
 
 const boolOf = (F: string): string => F.replace("f32", "bool");
 
-/** The larger or smaller, NaN if one is, by their bits: compilers may take it that there are no NaNs. */
+/**
+ * The larger or smaller, NaN if either is NaN. NaNs are detected by their bits, because compilers may assume that there are
+ * none.
+ */
 const extreme =
   (helper: "largest" | "smallest", builtin: "max" | "min") =>
   ({ F, name }: Types): string => `fn ${name(helper)}(a: ${F}, b: ${F}) -> ${F} {
@@ -113,7 +122,7 @@ const DEPENDS: { readonly [H in Helper]?: readonly Helper[] } = {
 };
 
 const BODY: { readonly [H in Helper]: (t: Types) => string } = {
-  // The same number, of which compilers know nothing: they reorder sums as if those were exact, and make x - x zero.
+  // The same number, but opaque to compilers, which otherwise reorder sums as if they were exact, and make x - x zero.
   opaque: ({ F, U, name }) => `fn ${name("opaque")}(x: ${F}) -> ${F} {
   return bitcast<${F}>(bitcast<${U}>(x) ^ ${U}(P[0].x));
 }`,
@@ -122,7 +131,7 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
 }`,
   largest: extreme("largest", "max"),
   smallest: extreme("smallest", "min"),
-  // Out of range to the nearest end, NaN to 0: WGSL's conversion stops at the largest f32 below 2^31, and leaves NaN open.
+  // Out of range gives the nearest end, NaN gives 0: WGSL's conversion stops at the largest f32 below 2^31, and leaves NaN open.
   toI32: ({ F, I, name }) => `fn ${name("toI32")}(x: ${F}) -> ${I} {
   let inside = ${I}(clamp(x, F(-2147483648f), F(2147483520f)));
   return select(select(inside, ${I}(2147483647), x >= F(2147483648f)), ${I}(), ${name("isNaN")}(x));
@@ -131,7 +140,7 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   let inside = ${U}(clamp(x, F(0f), F(4294967040f)));
   return select(select(inside, ${u("0xffffffff")}, x >= F(4294967296f)), ${U}(), ${name("isNaN")}(x));
 }`,
-  // x = n ln 2 + r, the exponential of r by a polynomial (0.05 ulp), 2^n in two factors that do not overflow.
+  // With x = n ln 2 + r: the exponential of r by a polynomial (0.05 ulp), times 2^n as two factors that do not overflow.
   exp: ({ F, I, U, u, name }) => `fn ${name("exp")}(x0: ${F}) -> ${F} {
   ${splitExponent(-104.5, name)}
   let p = fma(r * r, ${poly("r", EXP)}, r) + F(1f);
@@ -147,7 +156,8 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   let middle = fma(s, q, s - F(0.5f));
   return select(middle + middle, x0, ${name("isNaN")}(x0));
 }`,
-  // log x0 of x = x0 · 2^shift = 2^e · m with m in [√½, √2), by Cephes' polynomial in m - 1, which is \`near\` where e is 0.
+  // log x0, where x = x0 · 2^shift = 2^(e + shift) · m with m in [√½, √2), by Cephes' polynomial in m - 1; `near` replaces m - 1
+  // where e + shift is 0.
   logOf: ({ F, U, I, u, name }) => `fn ${name("logOf")}(x0: ${F}, x: ${F}, shift: ${F}, near: ${F}) -> ${F} {
   let up = bitcast<${I}>(x) - ${I}(0x3f3504f3);
   let k = up >> ${U}(23u);
@@ -163,7 +173,7 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   value = select(value, x0, bits == ${u("0x7f800000")});
   return select(value, F(bitcast<f32>(P[0].w)), (bits & ${u("0x7fffffff")}) == ${U}());
 }`,
-  // A subnormal x is its bits times 2^-149: as an integer it is not flushed to zero.
+  // A subnormal x is its bits, as an integer, times 2^-149; the integer is not flushed to zero.
   log: ({ F, U, u, name }) => `fn ${name("log")}(x: ${F}) -> ${F} {
   let bits = bitcast<${U}>(x);
   let small = bits < ${u("0x800000")};
@@ -218,13 +228,13 @@ const BODY: { readonly [H in Helper]: (t: Types) => string } = {
   let cross = (a & ${u("0xffff")}) * (b >> ${u("16")}) + (mid & ${u("0xffff")});
   return (a >> ${u("16")}) * (b >> ${u("16")}) + (mid >> ${u("16")}) + (cross >> ${u("16")});
 }`,
-  // Words i - 1 and following of 2/pi, the first of which is 0.
+  // Word i of 2/pi, preceded by a word of zeros: word 1 is the first of TWO_OVER_PI.
   turnWord: ({ U, u, name }) => `fn ${name("turnWord")}(i: ${U}) -> ${U} {
   var word = ${U}();
 ${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i == ${u(String(i + 1))});`).join("\n")}
   return word;
 }`,
-  // x = n pi/2 + r for any x >= 2 (Payne and Hanek): 64 bits of x · 2/pi, from those 96 of 2/pi that matter.
+  // Splits x = n pi/2 + r for any |x| >= 2 (Payne and Hanek): computes 64 bits of x · 2/pi from the 96 bits of 2/pi that matter.
   reduced: ({ F, I, U, u, name }) => `fn ${name("reduced")}(x: ${F}, n: ptr<function, ${I}>) -> ${F} {
   let bits = bitcast<${U}>(x) & ${u("0x7fffffff")};
   let m = ((bits & ${u("0x7fffff")}) << ${u("8")}) | ${u("0x80000000")};
@@ -251,7 +261,7 @@ ${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i 
   *n = select(quadrant, -quadrant, negative);
   return select(select(size, -size, up != negative), F(bitcast<f32>(P[0].y)), bits >= ${u("0x7f800000")});
 }`,
-  // Truncated remainder; b is split in two so that quotient * part is exact, then an off-by-one quotient is mended.
+  // Truncated remainder; b is split in two so that quotient * part is exact, then an off-by-one quotient is corrected.
   remainder: ({ F, U, u, name }) => `fn ${name("remainder")}(a: ${F}, b: ${F}) -> ${F} {
   let q = trunc(a / b);
   let high = bitcast<${F}>(bitcast<${U}>(b) & ${u("0xfffff000")});
@@ -261,7 +271,7 @@ ${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i 
   r = select(r, r - unit, abs(r) >= abs(b));
   return select(r, a, abs(a) < abs(b));
 }`,
-  // Rounds to nearest, ties to even, in integers: conversions by hardware may round otherwise.
+  // Rounds to nearest, ties to even, in integer arithmetic, because hardware conversions may round differently.
   f16Bits: ({ F, U, u, name }) => `fn ${name("f16Bits")}(x: ${F}) -> ${U} {
   let bits = bitcast<${U}>(x);
   let m = bits & ${u("0x7fffffff")};
@@ -288,15 +298,15 @@ ${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i 
   roundToBf16: ({ F, u, name }) => `fn ${name("roundToBf16")}(x: ${F}) -> ${F} {
   return bitcast<${F}>(${name("bf16Bits")}(x) << ${u("16")});
 }`,
-  // An `f16`: rounded to nearest in integers first, so that the conversion, which may round either way, is exact. What is
-  // beyond the largest becomes an infinity or a NaN.
+  // Converts to `f16`. Rounds to nearest in integer arithmetic first, so that the conversion, which may round either way, is
+  // exact. Numbers beyond the largest f16 become an infinity or a NaN.
   nearestF16: ({ U, F, u, half, name }) => `fn ${name("nearestF16")}(x: ${F}) -> ${half} {
   let bits = bitcast<${U}>(x);
   let rounded = (bits + ${u("0xfff")} + ((bits >> ${u("13")}) & ${u("1")})) & ${u("0xffffe000")};
   let beyond = (bits & ${u("0x7fffffff")}) >= ${u("0x477ff000")};
   return ${half}(bitcast<${F}>(select(rounded, bits | ${u("0x7f800000")}, beyond)));
 }`,
-  // One half of a word (width 1: word, index), or the four halves of two words.
+  // Width 1: one half of a word, by its index. Width 4: the four halves of two words.
   wideBf16: ({ name, width }) =>
     width === 4
       ? `fn ${name("wideBf16")}(w: vec2<u32>) -> vec4<f32> {
@@ -322,7 +332,7 @@ ${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i 
 export class Helpers {
   readonly #used = new Map<string, string>();
 
-  /** A call of `helper`, which is then defined. */
+  /** A call of `helper`, whose definition is added to the kernel. */
   call(helper: Helper, width: 1 | 4, args: readonly string[]): string {
     this.#define(helper, width);
     return `${helperName(helper, width)}(${args.join(", ")})`;

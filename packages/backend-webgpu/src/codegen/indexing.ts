@@ -11,7 +11,7 @@ import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
 
 type CallOf<K> = Extract<LibraryCall, { name: K }>;
 
-/** The lengths of the parts of an operand's first axis that each fit a binding; one part if its buffer does. */
+/** The length of the parts of an operand's first axis that each fit a binding; the whole length if its buffer fits one. */
 function partsOf(
   operand: Operand,
   lengths: readonly [number, number],
@@ -34,7 +34,10 @@ function ranges(length: number, part: number): { start: number; count: number }[
 
 const from = (o: Operand, start: number): Operand => ({ ...o, view: narrowView(o.view, 0, start) });
 
-/** Each output row is written by the dispatch whose part of the table holds its row, or by the first for none. */
+/**
+ * Each output row is written by the dispatch whose part of the table has the row that it looks up; if the table has no such
+ * row, by the first dispatch.
+ */
 export function renderGather(
   call: CallOf<"gather">,
   bufferBytes: readonly number[],
@@ -56,7 +59,7 @@ export function renderGather(
   );
 }
 
-/** `part` rows of the table, from `first`. */
+/** The shape of a gather from `part` rows of the table, starting at row `first`. */
 interface GatherShape {
   readonly rows: number;
   readonly cols: number;
@@ -115,8 +118,8 @@ const LANES = 32;
 const BATCH = 4 * LANES;
 
 /**
- * Zeros, then one workgroup per position and block of columns: if no earlier position has the same index, it adds up
- * all positions that have, in order. So every output row has one owner, and the sum one order.
+ * Writes zeros, then runs one workgroup per position and block of columns. If no earlier position has the same index, the
+ * workgroup adds up all positions that have it, in order. Every output row thus has one owner, and its sum has one order.
  */
 export function renderScatterAdd(
   call: CallOf<"scatterAdd">,

@@ -1,7 +1,7 @@
 /**
  * Loop kernels as WGSL. A workgroup is X × Y invocations: X neighboring outer indices, each folded by Y invocations
  * that share the inner elements. Elementwise kernels and short rows have Y = 1, long rows X = 1, and columns (where
- * neighboring outer indices are neighbors in memory) both. Memory is accessed four elements at a time where the
+ * neighboring outer indices are neighbors in memory) use both. Memory is accessed four elements at a time where the
  * views allow it.
  */
 import { type ComputeType, type LoopKernel, product } from "@tiedlora/kernels";
@@ -21,8 +21,8 @@ export function renderLoop(kernel: LoopKernel, bufferBytes: readonly number[], t
 }
 
 /**
- * Halves the outer axes until every operand of an oversize buffer fits one binding. One of which a single row exceeds a
- * binding is left to `Bindings`, which shows it by several.
+ * Halves the outer axes until every operand of an oversize buffer fits one binding. An operand with a single row that exceeds
+ * a binding is left to `Bindings`, which shows it by several bindings.
  */
 function split(space: Space, bufferBytes: readonly number[], target: Target): Space[] {
   const lengths = [...space.outer, ...space.inner];
@@ -61,7 +61,7 @@ interface Plan {
   readonly columns: number;
   readonly x: number;
   readonly y: number;
-  /** The Y lanes are one subgroup, which folds without workgroup memory. */
+  /** Whether the Y invocations are one subgroup, which folds without workgroup memory. */
   readonly subgroup: boolean;
 }
 
@@ -110,7 +110,7 @@ function areColumns(space: Space, vectorAxis: number | undefined): boolean {
   return votes > 0;
 }
 
-/** Whether elements so far apart are next to one another in memory. */
+/** Whether elements that are `stride` apart are next to one another in memory. */
 function areNeighbors(stride: number | undefined): boolean {
   return stride === 1 || stride === -1;
 }
@@ -228,7 +228,7 @@ class LoopWriter {
     const { outer, inner } = this.#space;
     const { y, columns, vectorAxis } = this.#plan;
     const emit = (line: string): void => void this.#lines.push(line);
-    // The bound is not a literal, because drivers unroll loops of constant length, at length.
+    // The bound is not a literal, because drivers unroll loops of constant length, which takes long to compile.
     emit(
       `${guard === "" ? "" : `${guard}{ `}for (var c = ${y > 1 ? "part" : "0u"}; c < ${columns}u + P[0].x; c += ${y}u) {`,
     );

@@ -1,4 +1,4 @@
-/** Programs to dispatches: each step becomes one kernel or a few. */
+/** Lowers programs to dispatches: each step becomes one kernel or a few. */
 import type { Program, Step } from "@tiedlora/kernels";
 import { WebGpuError } from "../errors.ts";
 import { Buffers } from "./buffers.ts";

@@ -1,15 +1,15 @@
 /**
- * How a kernel sees its buffers: as arrays of which type, and which part of each. A buffer larger than a binding is shown by several
- * bindings where a kernel needs more of it than one can show.
+ * How a kernel sees its buffers: the type of array that each is declared as, and the part of each that is bound. If a kernel
+ * needs more of a buffer than one binding can show, several bindings show it.
  */
 import { BYTES, type DType, type Operand } from "@tiedlora/kernels";
 import { byteExtent } from "./space.ts";
 import { ceilDiv, type Target } from "./target.ts";
 
-/** How a buffer's elements are declared: half precision as `f16`, or two to a word. */
+/** How a buffer's elements are declared; half precision is either `f16`, or two elements to a 32-bit word ("pair"). */
 export type Kind = "f32" | "i32" | "u32" | "f16" | "pair";
 
-/** How an operand is reached along the vector axis. */
+/** How four neighbors along the vector axis are accessed: as one shared element, four at once, or one by one. */
 export type Mode = "scalar" | "vector" | "gather";
 
 /** A request: an operand, whether it is stored to, the lengths of its axes, and the axis walked four at a time. */
@@ -28,11 +28,11 @@ export interface Shown {
   readonly bytes: number;
   /** Number of the first of its bindings. */
   readonly first: number;
-  /** Bindings, each of `window` bytes but the last. */
+  /** The number of bindings; each shows `window` bytes, except the last. */
   readonly parts: number;
   readonly window: number;
   readonly kind: Kind;
-  /** Array elements are four (or, of "pair", four halves) at once. */
+  /** Whether an array element holds four elements of the buffer (for "pair", four halves). */
   readonly wide: boolean;
   readonly write: boolean;
   readonly atomic: boolean;
@@ -53,7 +53,7 @@ export function boundOf(use: Use, shown: Shown): BoundOperand {
   return { operand, shown, mode: modeOf(use), offset };
 }
 
-/** How `use` can be reached along its vector axis. */
+/** How `use` can be accessed along its vector axis. */
 export function modeOf({ operand, lengths, vectorAxis: v }: Use): Mode {
   const { view } = operand;
   if (v === undefined || v >= view.strides.length) return "scalar";
@@ -100,14 +100,14 @@ function kindOf(dtypes: ReadonlySet<DType>, target: Target): Kind {
 function elementsOf(uses: readonly Use[], kind: Kind): Pick<Shown, "wide" | "atomic"> {
   const modes = uses.map(modeOf);
   const isStoredBy = (mode: Mode): boolean => uses.some((u, i) => u.write && modes[i] === mode);
-  // Storing one component of a vector may rewrite the others, so narrow stores want narrow elements.
+  // Storing one component of a vector may rewrite the others, so narrow stores need narrow elements.
   const wide = modes.includes("vector") && !modes.includes("gather") && !isStoredBy("scalar");
-  // Two halves share a word: who stores one of them alone must not lose the other.
+  // Two halves share a word: a store of only one of them must not lose the other.
   const atomic = kind === "pair" && uses.some((u, i) => u.write && !(wide && modes[i] === "vector"));
   return { wide: wide && !atomic, atomic };
 }
 
-/** First and last byte of what is shown: all of a buffer that fits a binding, else what is used of it. */
+/** The range of bytes that is shown: all of a buffer that fits a binding, otherwise the part that is used. */
 function partOf(uses: readonly Use[], bytes: number, target: Target): readonly [number, number] {
   const whole = Math.max(16, ceilDiv(bytes, 16) * 16);
   if (whole <= target.maxBindingBytes) return [0, whole];

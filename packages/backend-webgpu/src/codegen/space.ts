@@ -1,6 +1,6 @@
 /**
- * Iteration spaces: merging axes that all operands walk through alike, and splitting a kernel along an axis where
- * its operands do not fit one binding.
+ * Iteration spaces: merges axes that all operands walk as if they were one, and splits a kernel along an axis if its operands
+ * do not fit one binding.
  */
 import { BYTES, type Instr, type LoopKernel, type Operand, type Store, type View } from "@tiedlora/kernels";
 import type { Target } from "./target.ts";
@@ -141,8 +141,8 @@ export function byteExtent(operand: Operand, lengths: readonly number[]): readon
 }
 
 /**
- * Whether an operand of an oversize buffer touches more than one binding shows, and would touch less if the axes
- * `[0, outerRank)` were split: what it touches within one outer index must fit.
+ * Whether an operand of an oversize buffer touches more than one binding can show, and splitting the axes `[0, outerRank)`
+ * helps: the part that it touches within one outer index must fit.
  */
 export function wantsSplit(
   operand: Operand,
@@ -160,7 +160,7 @@ export function wantsSplit(
   return touched(lengths) > room && touched(lengths.map((n, d) => (d < outerRank ? 1 : n))) <= room;
 }
 
-/** The axis, of those given, whose halving most shrinks what the oversize operands touch; undefined if none does. */
+/** The axis of `axes` whose halving most shrinks the part that the oversize operands touch; undefined if none does. */
 export function axisToSplit(
   operands: readonly Operand[],
   lengths: readonly number[],

@@ -14,7 +14,10 @@ export interface MatrixShape {
   readonly k: number;
 }
 
-/** Rows and columns of a tile, how much of the depth is staged at a time, and the rows and columns of one invocation. */
+/**
+ * Rows and columns of a tile, how much of the depth is staged at a time, and the number of rows (and of columns) that one
+ * invocation computes.
+ */
 export interface Tile {
   readonly rows: number;
   readonly columns: number;
@@ -30,13 +33,13 @@ export interface Target {
   readonly matmulPrecision: MatmulPrecision;
   /** Lanes of a subgroup where that is the same for every shader, else 0: subgroup code is not rendered. */
   readonly subgroup: number;
-  /** What a subgroup multiplies at once, of factors in f16 and summed in f32, if it can: only if both are asked for. */
+  /** The product that a subgroup computes at once, with f16 factors and f32 sums, if it can; only for `matmulPrecision` "f16". */
   readonly matrix?: MatrixShape | undefined;
-  /** The tile of all products, to measure it. */
+  /** The tile of all products, set while it is being measured. */
   readonly tile?: Tile;
   /** By the name of a product's kind: the tile that was measured to be fastest. */
   readonly tiles?: ReadonlyMap<string, Tile>;
-  /** A CPU pretends to be a GPU: memory instructions and barriers cost far more than arithmetic. */
+  /** Whether code is for an adapter that computes on a CPU: memory instructions and barriers cost far more than arithmetic. */
   readonly software: boolean;
   readonly maxInvocations: number;
   readonly maxWorkgroupBytes: number;
@@ -83,7 +86,7 @@ export const HEADER: readonly number[] = [0, 0x7fc00000, 0x7f800000, 0xff800000]
 export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
 export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
-/** Spreads `groups` workgroups over two dimensions where one cannot hold them; the shader returns early beyond. */
+/** Spreads `groups` workgroups over two dimensions if one cannot hold them; the shader returns early in surplus workgroups. */
 export function grid(groups: number, target: Target): readonly [number, number, number] {
   if (groups <= target.maxGroupsPerDimension) return [groups, 1, 1];
   const rows = ceilDiv(groups, target.maxGroupsPerDimension);

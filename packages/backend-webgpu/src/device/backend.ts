@@ -1,4 +1,4 @@
-/** The WebGPU backend: memory, compilation, and the reporting of what goes wrong on a device that works on its own. */
+/** The WebGPU backend: memory, compilation, and the reporting of errors from a device that works asynchronously. */
 import type {
   Backend,
   BackendMemory,
@@ -34,7 +34,10 @@ import { kindName, tileName } from "../codegen/matmul/tiles.ts";
 
 const NO_SCALARS = new Float64Array();
 
-/** Opens an adapter and makes a backend of it. Throws NoAdapterError, which says how to get one. */
+/**
+ * Opens an adapter and makes a backend of it. Rejects with NoAdapterError if there is none (the message says how to get one),
+ * and with MissingFeatureError if it lacks a feature that `options` need.
+ */
 export async function createWebGpuBackend(options: OpenOptions = {}): Promise<WebGpuBackend> {
   return WebGpuBackend.on(await openGpu(options));
 }
@@ -49,7 +52,7 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly #gpu: Gpu;
   #target: Target;
   readonly #tiles: Map<string, Tile>;
-  /** The end of what is being measured: one thing at a time. */
+  /** Settles when the measurements so far have ended; measurements run one at a time. */
   #measured: Promise<void> = Promise.resolve();
   readonly #pipelines: PipelineCache;
   readonly #staging: StagingPool;
@@ -57,7 +60,7 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly #counters: Counters = { dispatches: 0, bindGroups: 0, submissions: 0 };
   readonly #host: Host;
   readonly #onError: (event: GPUUncapturedErrorEvent) => void;
-  /** Rejections of what waits for the device. */
+  /** The reject functions of promises that wait for the device. */
   readonly #waiting = new Set<(error: Error) => void>();
   #recorder: Recorder | undefined;
   #failure: Error | undefined;
@@ -89,7 +92,7 @@ export class WebGpuBackend implements Backend, Transfers {
     this.#host = this.#makeHost(fail);
   }
 
-  /** The backend of an open device. Does without subgroup matrices if the device makes mistakes with them. */
+  /** Makes a backend of an open device. The backend does without subgroup matrices if the device makes mistakes with them. */
   static async on(gpu: Gpu): Promise<WebGpuBackend> {
     const backend = new WebGpuBackend(gpu);
     if (gpu.target.matrix && !(await multipliesExactly(backend))) {
@@ -129,7 +132,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return this.#gpu.device;
   }
 
-  /** What was done so far: dispatches, bind groups made, command buffers submitted, pipelines compiled. */
+  /** Counts so far: dispatches, bind groups made, command buffers submitted, pipelines compiled. */
   get counters(): Readonly<Counters> & { readonly pipelines: number } {
     return { ...this.#counters, pipelines: this.#pipelines.compiled };
   }
@@ -144,7 +147,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return isRendered(call);
   }
 
-  /** Writes and compiles the shaders of a program, those that are new; resolves when all are ready. */
+  /** Renders the shaders of a program, and compiles those that are new; resolves when all are ready. */
   async compile(program: Program): Promise<Executable> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
@@ -158,7 +161,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return new GpuExecutable(host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
   }
 
-  /** Only tiled kernels have a choice. */
+  /** Whether tiles are measured; only tiled kernels have a choice of tiles. */
   get #measures(): boolean {
     const { software, matrix } = this.#target;
     return this.#gpu.measure && !software && !matrix;
@@ -169,14 +172,14 @@ export class WebGpuBackend implements Backend, Transfers {
     return new Map([...this.#tiles].map(([kind, tile]) => [kind, tileName(tile)]));
   }
 
-  /** Measures what the program's products need and is not known yet. */
+  /** Measures the tiles for the kinds of the program's products that are not known yet. */
   async #measureTiles(program: Program): Promise<void> {
     if (!this.#measures) return;
     const measure = async (): Promise<void> => {
       const benchmarks = kindsOf(program)
         .filter((kind) => !this.#tiles.has(kindName(kind)))
         .map((kind) => ({ kind, example: exampleOf(kind), tiles: tilesFor(kind, this.#target) }));
-      // all at once: the device compiles in parallel, and measures one after the other
+      // pipelines are compiled all at once, in parallel; measurements run one after the other
       await Promise.all(
         benchmarks.flatMap(({ example, tiles }) => tiles.map((tile) => this.#pipelinesOf(example, tile))),
       );
@@ -188,7 +191,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return measured;
   }
 
-  /** Compiles a program with one tile, as far as that can be done. */
+  /** Compiles a program with one tile, and ignores kernels that do not compile. */
   async #pipelinesOf(program: Program, tile: Tile): Promise<void> {
     const { kernels } = lowerProgram(program, { ...this.#target, tile });
     await this.#orLost(Promise.allSettled(kernels.map((k) => this.#pipelines.get(k))));
@@ -223,7 +226,7 @@ export class WebGpuBackend implements Backend, Transfers {
       },
       end: () => {
         for (const buffer of buffers) buffer.free();
-        if (this.#failure && failures.has(this.#failure)) this.#failure = undefined; // nobody's but ours
+        if (this.#failure && failures.has(this.#failure)) this.#failure = undefined; // only the benchmark caused it
       },
     };
   }
@@ -235,7 +238,7 @@ export class WebGpuBackend implements Backend, Transfers {
     this.#throwFailure();
   }
 
-  /** Bytes of buffers and temporaries, now and at most so far. */
+  /** Bytes of buffers and temporaries: now, and the most so far. */
   memory(): BackendMemory {
     return { liveBytes: this.pool.liveBytes, peakBytes: this.pool.peakBytes };
   }
@@ -243,7 +246,7 @@ export class WebGpuBackend implements Backend, Transfers {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.device.removeEventListener("uncapturederror", this.#onError); // Dawn would keep this object alive by it
+    this.device.removeEventListener("uncapturederror", this.#onError); // otherwise Dawn would keep this object alive
     this.#gpu.close();
   }
 
@@ -272,7 +275,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return recorder.finish((promise) => this.#orLost(promise));
   }
 
-  /** Copies `data` to byte `offset` of a buffer, behind what was submitted before. */
+  /** Copies `data` to byte `offset` of a buffer, after all work submitted before. */
   write(to: GpuBuffer, data: ArrayBufferView, offset: number): void {
     if (!this.#host.usable()) return;
     const isAll = offset === 0 && data.byteLength === to.bytes;
@@ -302,7 +305,7 @@ export class WebGpuBackend implements Backend, Transfers {
     if (offset + byteLength > end && end >= start) this.#merge(block, bytes.subarray(end - offset), end);
   }
 
-  /** Writes less than a word. */
+  /** Writes a part of one word; see MERGE_CODE. */
   #merge(block: Block, bytes: Uint8Array, offset: number): void {
     const [word, mask, value] = [new Uint8Array(4), new Uint8Array(4), bytes];
     mask.fill(255, offset % 4, (offset % 4) + value.length);
@@ -331,7 +334,7 @@ export class WebGpuBackend implements Backend, Transfers {
   }
   #mergePipeline: GPUComputePipeline | undefined;
 
-  /** Copies bytes of a buffer here, behind what was submitted before. */
+  /** Copies bytes of a buffer to the host, after all work submitted before. */
   async read(from: GpuBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
@@ -346,7 +349,10 @@ export class WebGpuBackend implements Backend, Transfers {
     return copy;
   }
 
-  /** A mapped copy of bytes `start` to `start + size`. Rejects with what spoiled the buffer, or the copying of it. */
+  /**
+   * A mapped copy of bytes `start` to `start + size`. Rejects with the error that spoiled the buffer, or with the error of
+   * the copy.
+   */
   async #copied(from: GpuBuffer, start: number, size: number): Promise<GPUBuffer> {
     const errors: Error[] = [];
     const learn = (error: GPUError | null): void => void (error && errors.push(this.#toError(error)));
@@ -385,7 +391,7 @@ export class WebGpuBackend implements Backend, Transfers {
     }
   }
 
-  /** Throws the first error since the last time. */
+  /** Throws the first error since the last call, if there was one. */
   #throwFailure(): void {
     const failure = this.#failure;
     this.#failure = undefined;

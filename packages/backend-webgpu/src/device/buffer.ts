@@ -28,12 +28,15 @@ export class GpuBuffer implements DeviceBuffer {
     return this.#block;
   }
 
-  /** Why this does not hold what it should: there was no memory for it, or what was to fill it failed. */
+  /** Why the buffer does not hold what it should: there was no memory for it, or the operation that was to fill it failed. */
   get failure(): Error | undefined {
     return this.#block.refused ?? this.#spoiled;
   }
 
-  /** What was to fill this failed; undefined: it has been filled since. */
+  /**
+   * Records the failure of the operation that was to fill the buffer; with undefined, records that the buffer has been filled
+   * since.
+   */
   spoil(failure: Error | undefined): void {
     this.#spoiled = failure;
   }
@@ -62,7 +65,7 @@ export class GpuBuffer implements DeviceBuffer {
   }
 }
 
-/** Bytes of host-visible buffers that are kept. */
+/** The most bytes of host-visible buffers that are kept for reuse. */
 const KEPT_STAGING = 64 << 20;
 
 /** Host-visible buffers for reading back, kept for reuse. */
@@ -91,8 +94,8 @@ export class StagingPool {
 }
 
 /**
- * Writes that are not whole 4-byte words, which WebGPU cannot copy: the words at either end are merged with what the
- * buffer holds, by a small kernel, so that the order of operations is kept.
+ * The kernel for writes that are not whole 4-byte words, which WebGPU cannot copy: it merges the words at either end with the
+ * content of the buffer. Because it is a kernel, the order of operations is kept.
  */
 export const MERGE_CODE = `@group(0) @binding(0) var<storage, read_write> words: array<u32>;
 @group(0) @binding(1) var<uniform> P: array<vec4<u32>, 1>;

@@ -1,8 +1,11 @@
-/** Subgroup matrices are an experimental extension: before they are used, the device has to multiply a little with them. */
+/**
+ * A check of subgroup matrices, an experimental extension: before they are used, the device has to compute a small product
+ * with them.
+ */
 import type { Backend, DeviceBuffer } from "@tiedlora/kernels";
 import { productProgram } from "./example.ts";
 
-/** Large enough for several tiles, and not divided by any. */
+/** Sizes that need several tiles and are not multiples of a tile's. */
 const [BATCH, M, N, K] = [2, 70, 75, 45];
 
 const entry = (i: number): number => ((i * 7919) % 7) - 3;

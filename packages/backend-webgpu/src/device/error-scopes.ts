@@ -16,7 +16,7 @@ export class ErrorScopes {
     try {
       return work();
     } finally {
-      const scope = this.#device.popErrorScope().catch(() => null); // the device is lost: reported as that
+      const scope = this.#device.popErrorScope().catch(() => null); // the device is lost, which is reported separately
       this.#last = this.#last.then(async () => judge(await scope));
     }
   }

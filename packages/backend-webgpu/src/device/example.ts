@@ -1,4 +1,4 @@
-/** Matrix products of given sizes, to try a device with. */
+/** Matrix products of given sizes, to test a device with. */
 import type { Operand, Program } from "@tiedlora/kernels";
 
 export interface ProductSize {

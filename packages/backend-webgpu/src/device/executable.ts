@@ -30,13 +30,13 @@ export interface Host {
   usable(): boolean;
   /** The error that a rejected operation is reported as. */
   rejection(error: GPUError): Error;
-  /** To be reported by the next read or sync. */
+  /** Records an error, which the next read or sync reports. */
   fail(error: Error): void;
 }
 
 /** Bind groups are kept for this many sets of buffers per program, and this many per kernel. */
 const KEPT_SETS = 8;
-/** Up to this size a buffer that is another one in every run is copied to or from one that stays. */
+/** A buffer up to this size that differs from run to run is copied to or from a buffer that the executable keeps (a stage). */
 const STAGED_BYTES = 1 << 20;
 
 interface Dispatch {
@@ -65,7 +65,7 @@ export class GpuExecutable implements Executable {
   readonly #specs: readonly BufferSpec[];
   /** The executable's own memory: temporaries, and stages of buffers that change from run to run. */
   readonly #own: (Block | undefined)[];
-  /** What an input was in the first run. */
+  /** The buffer that was given for each input in the first run. */
   readonly #first: (GpuBuffer | undefined)[];
   readonly #dispatches: readonly Dispatch[];
   readonly #uniforms: UniformBlock;
@@ -129,7 +129,10 @@ export class GpuExecutable implements Executable {
     for (const d of this.#dispatches) d.groups.clear();
   }
 
-  /** A rejected submission has no effect; one that read a spoiled buffer has run, and what it wrote is spoiled too. */
+  /**
+   * Handles the error of a submission. A rejected submission has no effect; a submission that read a spoiled buffer has run,
+   * and the buffers that it wrote are spoiled too.
+   */
   #judge(error: GPUError | null, { own, inputs, outputs }: Run): void {
     const read = inputs.find((buffer) => buffer.failure)?.failure;
     if (!error) {
@@ -143,7 +146,7 @@ export class GpuExecutable implements Executable {
     this.#host.fail(failure);
   }
 
-  /** Asks anew for what the device had no memory for. */
+  /** Allocates again the memory that the device refused. */
   #replaceRefused(): void {
     this.#own.forEach((block, i) => {
       if (!block?.refused) return;
@@ -153,7 +156,7 @@ export class GpuExecutable implements Executable {
     });
   }
 
-  /** Memory of the executable's own for buffer `i`. */
+  /** Allocates the executable's own memory for buffer `i`. */
   #takeOwn(i: number): void {
     this.#own[i] = this.#host.pool.take(this.#specs[i]!.bytes);
     this.#sets.clear();
@@ -163,8 +166,8 @@ export class GpuExecutable implements Executable {
   }
 
   /**
-   * Gives an input a stage once it is seen to be another buffer than in the first run, as batches are: bind groups then
-   * no longer depend on it.
+   * Gives an input a stage once its buffer differs from that of the first run, as it does for batches: bind groups then no
+   * longer depend on the input's buffer.
    */
   #stageInputs(given: readonly (GpuBuffer | undefined)[]): void {
     given.forEach((buffer, i) => {
@@ -180,7 +183,10 @@ export class GpuExecutable implements Executable {
     return this.#specs.some(({ aliasOf }) => aliasOf === input);
   }
 
-  /** To every stage, before the kernels: of outputs too, because a program may write only parts of one. */
+  /**
+   * The copies to every stage, which run before the kernels; outputs are copied too, because a program may write only parts
+   * of one.
+   */
   #copiesIn(given: readonly (GpuBuffer | undefined)[]): Copy[] {
     return given.flatMap((buffer, i) => {
       const own = this.#own[i];
@@ -188,7 +194,7 @@ export class GpuExecutable implements Executable {
     });
   }
 
-  /** From the stages of outputs, after the kernels. */
+  /** The copies from the stages of outputs, which run after the kernels. */
   #copiesOut(given: readonly (GpuBuffer | undefined)[]): Copy[] {
     return given.flatMap((buffer, i) => {
       const own = this.#specs[i]!.kind === "output" ? this.#own[i] : undefined;
@@ -196,7 +202,7 @@ export class GpuExecutable implements Executable {
     });
   }
 
-  /** Bytes of a buffer as whole words, which copies need. */
+  /** Bytes of a buffer, rounded up to whole words, as copies require. */
   #words(i: number): number {
     return Math.ceil(this.#specs[i]!.bytes / 4) * 4;
   }
@@ -246,7 +252,7 @@ export class GpuExecutable implements Executable {
   }
 }
 
-/** Temporaries, and stages of small outputs. Keeps none if one of them cannot be had. */
+/** Allocates temporaries, and stages of small outputs. If one allocation fails, frees the others and throws. */
 function takeOwn(specs: readonly BufferSpec[], pool: MemoryPool): (Block | undefined)[] {
   const own: (Block | undefined)[] = [];
   try {
@@ -280,7 +286,7 @@ function encodePass(
   pass.end();
 }
 
-/** Adds to a bounded cache; the oldest entry goes. */
+/** Adds an entry to a cache; a full cache drops its oldest entry. */
 function remember<T>(cache: Map<string, T>, key: string, value: T): void {
   if (cache.size >= KEPT_SETS) cache.delete(cache.keys().next().value!);
   cache.set(key, value);

@@ -11,11 +11,11 @@ export interface Block {
   readonly gpu: GPUBuffer;
   /** Bytes of the GPU buffer: the size class. */
   readonly size: number;
-  /** The device turned out to have no memory for it. */
+  /** The error, if the device turned out to have no memory for the block. */
   refused: Error | undefined;
 }
 
-/** Free blocks of at most this share of what is live are kept. */
+/** Free blocks are kept up to this share of the live bytes, or up to KEEP_LEAST bytes if that is more. */
 const KEEP_SHARE = 0.5;
 const KEEP_LEAST = 64 << 20;
 
@@ -31,7 +31,7 @@ export class MemoryPool {
   #live = 0;
   #peak = 0;
 
-  /** `onError` hears of allocations that the device turns out, later, to have refused. */
+  /** `onError` gets the errors of allocations that the device later turns out to have refused. */
   constructor(device: GPUDevice, maxBytes: number, scopes: ErrorScopes, onError: (error: Error) => void) {
     this.#device = device;
     this.#scopes = scopes;
@@ -75,7 +75,10 @@ export class MemoryPool {
     this.#trim(Math.max(KEEP_LEAST, this.#live * KEEP_SHARE));
   }
 
-  /** Small sizes to a power of two, large ones to an eighth of one: equal shapes meet, little is wasted. */
+  /**
+   * The size class. Small sizes are rounded up to a power of two, large ones to an eighth of one, so that equal shapes share
+   * a class and little memory is wasted.
+   */
   #classOf(bytes: number): number {
     if (bytes <= 4096) return Math.max(256, 2 ** Math.ceil(Math.log2(bytes || 1)));
     const step = 2 ** Math.floor(Math.log2(bytes)) / 8;

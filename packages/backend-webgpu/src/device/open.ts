@@ -19,20 +19,21 @@ export interface OpenOptions {
   readonly adapter?: "high-performance" | "low-power" | "software";
   /** "plain": only what every WebGPU implementation has: default limits, no optional features. Default "auto". */
   readonly variant?: "auto" | "plain";
-  /** Choose kernels as for this kind of adapter, whatever it is. Default: what it is. */
+  /** The kind of adapter that kernels are chosen for, whatever the adapter's own kind. Default: its own kind. */
   readonly tuning?: "hardware" | "software";
   /**
-   * Whether to find out by measuring which tiles suit large matrix products, a few milliseconds for each kind when a program
-   * has the first of it; results are the same with any. Default: on GPUs, where no rule knows.
+   * Whether to measure which tiles suit large matrix products. This takes a few milliseconds for each kind of product, when a
+   * program first has one of that kind; results are the same with any tile. Default: true on GPUs, where no rule knows the
+   * best tile.
    */
   readonly measure?: boolean;
   /**
    * "f16": the factors of matrix products are rounded to half precision when a tile of them is read (relative error 2^-11,
-   * absolute 2^-24 below 2^-14; beyond 65504 the product is infinite or NaN); products and sums stay f32, and so do
-   * products with a single row or column where those are reductions. Needs the feature "shader-f16". Default "f32".
+   * absolute 2^-24 below 2^-14; beyond 65504 the product is infinite or NaN). Products and sums stay f32. So do the factors
+   * of products with a single row or column that are computed as reductions. Needs the feature "shader-f16". Default "f32".
    */
   readonly matmulPrecision?: MatmulPrecision;
-  /** Lower limits than the device's, to try how a kernel behaves on a lesser one. */
+  /** Lower limits than the device's, to test how kernels behave on a device with lower limits. */
   readonly limits?: {
     readonly maxBindingBytes?: number;
     readonly maxBindings?: number;
@@ -45,7 +46,7 @@ export interface AdapterInfo {
   readonly vendor: string;
   readonly architecture: string;
   readonly description: string;
-  /** It computes on the CPU. */
+  /** Whether the adapter computes on the CPU. */
   readonly software: boolean;
   readonly features: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
@@ -67,9 +68,9 @@ export interface Gpu {
 const DEBIAN = "on Debian and Ubuntu a software one is in: apt install libvulkan1 mesa-vulkan-drivers";
 
 /**
- * Dawn lives as long as the object that `create` returned is referenced, and takes the process with it when that is
- * collected too early, even after the last device was destroyed. So one is made for each set of flags, and kept; it keeps
- * no process alive.
+ * Dawn lives as long as the object that `create` returned is referenced, and crashes the process if that object is collected
+ * too early, even after the last device was destroyed. So one object is made for each set of flags, and kept; it does not
+ * keep the process alive.
  */
 const dawn = new Map<string, GPU>();
 
@@ -88,12 +89,12 @@ async function openDawn(flags: readonly string[]): Promise<GPU> {
       { cause },
     );
   })) as DawnModule;
-  const gpu = dawn.get(key) ?? module.create([...flags]); // unless made while the module was loaded
+  const gpu = dawn.get(key) ?? module.create([...flags]); // another call may have made it while the module was loaded
   dawn.set(key, gpu);
   return gpu;
 }
 
-/** The browser's, or that of a runtime that brings one. */
+/** The GPU object of the browser, or of another runtime that has one. */
 const nativeGpu = (): GPU | undefined => (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
 
 async function findGpu({ matmulPrecision }: OpenOptions = {}): Promise<GPU> {
@@ -105,7 +106,7 @@ async function findGpu({ matmulPrecision }: OpenOptions = {}): Promise<GPU> {
         "use another browser or the CPU backend",
     );
   }
-  // subgroup matrices are experimental, and Dawn hides what is
+  // subgroup matrices are experimental, and Dawn hides experimental features unless this is set
   return openDawn(matmulPrecision === "f16" ? ["enable-dawn-features=allow_unsafe_apis"] : []);
 }
 
@@ -126,8 +127,8 @@ async function requestAdapter(gpu: GPU, options: OpenOptions): Promise<GPUAdapte
 }
 
 /**
- * The adapters that WebGPU offers here, without opening a device: the one that `webgpu()` takes, then others. Throws
- * NoAdapterError, which says how to get one, where there is none.
+ * The adapters that WebGPU offers here, without opening a device: the one that `webgpu()` takes, then others. Rejects with
+ * NoAdapterError if there is none; its message says how to get one.
  */
 export async function adapters(): Promise<AdapterInfo[]> {
   const gpu = await findGpu();
@@ -153,7 +154,7 @@ const RAISED = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
-/** For products of factors in f16. */
+/** Requested only if matrix products have f16 factors. */
 const MATRIX = "chromium-experimental-subgroup-matrix" as GPUFeatureName;
 
 function featuresOf({ features }: GPUAdapter, { variant, matmulPrecision }: OpenOptions): GPUFeatureName[] {
@@ -162,7 +163,7 @@ function featuresOf({ features }: GPUAdapter, { variant, matmulPrecision }: Open
   return wanted.filter((feature) => features.has(feature));
 }
 
-/** What newer WebGPU versions tell about an adapter, where they do. */
+/** Properties of an adapter that only newer WebGPU versions have. */
 interface MoreInfo {
   readonly isFallbackAdapter?: boolean;
   readonly subgroupMinSize?: number;
@@ -176,7 +177,7 @@ interface MoreInfo {
   }>;
 }
 
-/** The largest product of f16 to f32 that the adapter's subgroups do and the kernel has a use for. */
+/** The largest matrix shape, with f16 factors and f32 results, that the adapter's subgroups multiply and the kernel can use. */
 function matrixOf({ subgroupMatrixConfigs = [] }: MoreInfo): MatrixShape | undefined {
   const size = ({ m, n, k }: MatrixShape): number => m * n * k;
   return [...subgroupMatrixConfigs]
@@ -233,7 +234,7 @@ function targetOf(device: GPUDevice, adapter: GPUAdapter, software: boolean, opt
   };
 }
 
-/** The values of options that are one of a few. */
+/** The allowed values of options that have only a few. */
 const CHOICES: {
   readonly [K in "adapter" | "variant" | "tuning" | "matmulPrecision"]: readonly OpenOptions[K][];
 } = {
@@ -243,7 +244,7 @@ const CHOICES: {
   matmulPrecision: ["f32", "f16"],
 };
 
-/** Throws a TypeError where an option has a value that it does not have. */
+/** Throws a TypeError if an option has a value that is not allowed. */
 function checkOptions(options: OpenOptions): void {
   for (const key of Object.keys(CHOICES) as (keyof typeof CHOICES)[]) {
     const [value, choices] = [options[key], CHOICES[key] as readonly unknown[]];
@@ -265,7 +266,10 @@ function checkF16(adapter: GPUAdapter, { matmulPrecision, variant }: OpenOptions
   );
 }
 
-/** Opens a device. Throws NoAdapterError where there is none, MissingFeatureError where it lacks what `options` need. */
+/**
+ * Opens a device. Rejects with NoAdapterError if there is none, and with MissingFeatureError if it lacks a feature that
+ * `options` need.
+ */
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   checkOptions(options);
   const gpu = await findGpu(options);

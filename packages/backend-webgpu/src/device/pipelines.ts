@@ -1,4 +1,7 @@
-/** Compute pipelines, compiled in parallel and kept by their WGSL text, and the layouts of bind groups, which they share. */
+/**
+ * Compute pipelines, which are compiled in parallel and cached by their WGSL text, and the bind group layouts that they
+ * share.
+ */
 import { shaderError } from "../errors.ts";
 import type { Kernel } from "../codegen/target.ts";
 
@@ -26,7 +29,7 @@ export class PipelineCache {
   get(kernel: Kernel): Promise<Pipeline> {
     const known = this.#pipelines.get(kernel.code);
     if (known) {
-      this.#pipelines.delete(kernel.code); // to the end: the oldest is dropped first
+      this.#pipelines.delete(kernel.code); // move it to the end, because the oldest is dropped first
       this.#pipelines.set(kernel.code, known);
       return known;
     }

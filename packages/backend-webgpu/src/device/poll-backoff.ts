@@ -23,7 +23,7 @@ export class PollBackoff {
   #ticking = false;
   #since = 0;
 
-  /** `enabled`: the adapter computes on this machine's CPU, and promises are polled for. */
+  /** `enabled`: whether the adapter computes on this machine's CPU and promises are settled by polling. */
   constructor(enabled: boolean) {
     if (enabled && host.setImmediate) this.#cell = new Int32Array(new SharedArrayBuffer(4));
   }

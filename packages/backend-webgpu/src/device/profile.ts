@@ -2,7 +2,7 @@
 import { USAGE } from "./memory.ts";
 import type { Kernel } from "../codegen/target.ts";
 
-/** The time that equal kernels took on the device, in all. */
+/** The total time that equal kernels took on the device. */
 export interface KernelTime {
   readonly label: string;
   readonly calls: number;
@@ -72,7 +72,7 @@ export class Recorder {
     this.#pending.push({ labels: dispatches.map((d) => d.kernel.label), queries, buffer, staging });
   }
 
-  /** Forgets what was encoded so far. */
+  /** Discards everything encoded so far. */
   discard(): void {
     for (const pending of this.#pending) destroy(pending);
     this.#pending = [];

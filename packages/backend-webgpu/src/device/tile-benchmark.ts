@@ -1,6 +1,6 @@
 /**
- * Measuring which tile is fastest for a kind of products, on this device, where no rule can know: how many tiles fill a
- * GPU, and how much an invocation may hold, WebGPU does not tell. A few milliseconds for each kind, once a process.
+ * Measures which tile is fastest for a kind of product on this device. No rule can know it, because WebGPU does not tell how
+ * many tiles fill a GPU, nor how much an invocation may hold. It takes a few milliseconds for each kind, once per process.
  */
 import { product, type Program } from "@tiedlora/kernels";
 import { productProgram } from "./example.ts";
@@ -10,31 +10,37 @@ import type { Target, Tile } from "../codegen/target.ts";
 
 /** A program with one tile for all of its products, ready to be run. */
 export interface Candidate {
-  /** Runs it `times` times and resolves to the milliseconds of all. */
+  /** Runs it `times` times and resolves to the total milliseconds. */
   run(times: number): Promise<number>;
   free(): void;
 }
 
-/** Where the contestants of one program meet: they share its memory. */
+/** A benchmark of one program, whose candidates share the program's buffers. */
 export interface TileBenchmark {
   /** Rejects where the device cannot run the program with this tile. */
   enter(tile: Tile): Promise<Candidate>;
   end(): void;
 }
 
-/** Another tile than the rule's has to be this much faster: below that it may be chance. */
+/**
+ * Another tile replaces the rule's only if it takes less than this share of the rule's time; a smaller difference may be
+ * chance.
+ */
 const CLEARLY = 0.92;
 const ROUNDS = 3;
-/** A sample has as many runs as take about this long with the rule's tile, up to a limit. */
+/** A sample has as many runs as take about this long with the rule's tile, at most MOST_RUNS. */
 const SAMPLE_MS = 4;
 const MOST_RUNS = 32;
-/** More multiply-adds than these tell nothing more. */
+/** The most multiply-adds of an example; more would tell nothing more. */
 const MOST_WORK = 2 ** 29;
 
-/** What is known of an adapter, for as long as the process lives. */
+/** The tiles measured for each adapter, kept for as long as the process lives. */
 const known = new Map<string, Map<string, Tile>>();
 
-/** The tiles measured so far on adapters that say the same of themselves, with factors of this precision. */
+/**
+ * The tiles measured so far on adapters that describe themselves alike, with the same precision of factors and the same
+ * limits.
+ */
 export function measuredTiles(
   { vendor, architecture, description }: AdapterInfo,
   target: Target,
@@ -59,7 +65,7 @@ export function kindsOf({ steps }: Program): Extent[] {
   return [...kinds.values()];
 }
 
-/** What may be the tile of a kind of products, the rule's first. */
+/** The tiles to compare for a kind of product, the rule's first. */
 export function tilesFor(kind: Extent, target: Target): readonly [Tile, ...Tile[]] {
   const rule = tileByRule(kind, target);
   const isRule = (t: Tile): boolean =>
@@ -90,10 +96,10 @@ interface Ready {
   readonly candidate: Candidate;
 }
 
-/** The first of `ready`, or another that is clearly faster. They take turns. */
+/** The tile of the first candidate, or of another that is clearly faster. Candidates run in turns. */
 async function fastest(ready: readonly Ready[]): Promise<Tile> {
   const [first] = ready;
-  for (const { candidate } of ready) await candidate.run(1); // the first run is never like the others
+  for (const { candidate } of ready) await candidate.run(1); // the first run is not representative
   const once = await first!.candidate.run(1);
   const runs = Math.max(1, Math.min(MOST_RUNS, Math.ceil(SAMPLE_MS / once)));
   const best = ready.map(() => Infinity);
@@ -106,11 +112,11 @@ async function fastest(ready: readonly Ready[]): Promise<Tile> {
   return least < CLEARLY * best[0]! ? ready[best.indexOf(least)]!.tile : first!.tile;
 }
 
-/** Whether a product of this kind has a whole tile. */
+/** Whether a product of this kind fills at least one whole tile. */
 const fillsTile = ({ rows, columns }: Extent, tile: Tile): boolean =>
   rows >= tile.rows && columns >= tile.columns;
 
-/** A product like those of the kind that does not take long. */
+/** A product like those of the kind, but one that does not take long. */
 export function exampleOf({ rows, columns, depth, batches }: Extent): Program {
   let [batch, m, n, k] = [batches, rows, columns, depth];
   while (batch * m * n * k > MOST_WORK) {

@@ -1,7 +1,7 @@
 /**
- * Attention and its gradient by blocks of queries (Dao et al., "FlashAttention", 2022): the scores of a block and all
- * keys stay in cache, and the matrix of all scores is never in memory. Products are the GEMM core's. Every chunk computes
- * whole results, so the number of threads does not change a bit.
+ * Attention and its gradient, computed for one block of queries at a time (Dao et al., "FlashAttention", 2022): the scores of
+ * that block with all keys stay in cache, and the matrix of all scores is never stored. The GEMM core computes the products.
+ * Every chunk computes complete results, so results are bitwise the same for any number of threads.
  */
 import type { LibraryCall, Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, Int, Local, Module } from "../assembler.ts";
@@ -21,7 +21,7 @@ export interface AttentionOptions extends CodegenOptions {
   readonly gemm: GemmImports;
 }
 
-/** For estimates: floating-point operations per nanosecond, and nanoseconds for the exponential of a score. */
+/** Used to estimate costs: floating-point operations per nanosecond, and nanoseconds for the exponential of a score. */
 const FLOP_PER_NS = 40;
 const SCORE_NS = 1;
 const PARALLEL_NS = 20_000;
@@ -36,7 +36,7 @@ class ScratchSpace {
   }
 }
 
-/** What both directions do: addresses of heads, packing, products of packed panels. */
+/** Emits the code that the forward pass and the gradient share: addresses of heads, packing, products of packed panels. */
 class Emitter {
   readonly f: Fn;
   readonly g: Geometry;
@@ -91,12 +91,15 @@ class Emitter {
     this.f.call(this.#gemm.pack(side, dtype), to, from, rowStride, depthStride, rows, depth);
   }
 
-  /** c (+)= a · b for panels packed as deep as `depth`; c has room for whole tiles. */
+  /** c (+)= a · b for panels that are packed with depth `depth`; c must have room for whole tiles. */
   multiply(a: Int, b: Int, c: Int, stride: number, rows: Int, columns: Int, depth: Int, add: Int): void {
     this.f.call(this.#gemm.block, a, b, c, stride, rows, columns, depth, add, this.at(this.#spare));
   }
 
-  /** c = a · b for `rows` rows of an operand, as wide as a head, from `from` on; `spare` is room to pack them. */
+  /**
+   * c = a · b, where a is `rows` rows of an operand, each as wide as a head, that start at `from`; `spare` is memory to pack
+   * them in.
+   */
   multiplyRows(a: Operand, from: Local, rows: Local, b: Int, c: Local, columns: Int, spare: Local): void {
     const { f } = this;
     const gemm = this.#gemm;
@@ -114,8 +117,8 @@ class Emitter {
   }
 
   /**
-   * c = panel · b for a panel of scores, zeros where nothing is seen, and b packed `packedDepth` deep, of which the first
-   * `depth` are used.
+   * c = panel · b, where the panel holds scores, with zeros for hidden keys, and b is packed with depth `packedDepth`, of
+   * which the first `depth` are used.
    */
   multiplyScores(panel: Local, b: Local, c: Local, rows: Int, depth: Expr, packedDepth: number): void {
     const { f, g } = this;
@@ -129,7 +132,10 @@ class Emitter {
     }
   }
 
-  /** Runs `body` for blocks of queries `first`, `first + step`, …; gives the first query, how many, and the keys seen. */
+  /**
+   * Runs `body` for the blocks of queries `first`, `first + step`, …, with the block's first query, its number of queries,
+   * and the number of keys that they see.
+   */
   blocks(first: Int, step: number, body: (i0: Local, rows: Local, keys: Local) => void): void {
     const { f, g } = this;
     const { q, kv, causal } = g.params;

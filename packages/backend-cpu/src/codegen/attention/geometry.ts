@@ -1,21 +1,24 @@
-/** How attention is blocked: sizes of blocks of queries and of the panels that products are made of. Emits no code. */
+/**
+ * The sizes of the blocks of queries that attention is cut into, and of the panels that its products are computed from. Emits
+ * no code.
+ */
 import { type AttentionParams, BYTES, type Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Tile, tileColumns } from "../matmul/gemm.ts";
 
-/** Queries per block, where their scores fit into SCORE_BYTES; fewer with many keys. */
+/** Queries per block, if their scores fit into SCORE_BYTES; with many keys, blocks are smaller. */
 const QUERIES = 48;
 const SCORE_BYTES = 192 * 1024;
 
 export const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;
 
-/** Sizes of blocks and panels, all constants of the code. */
+/** Sizes of blocks and panels; all are constants in the generated code. */
 export interface Geometry {
   readonly params: AttentionParams;
   readonly tile: Tile;
   /** Queries per block, a multiple of the tile's rows. */
   readonly queries: number;
-  /** Padded to tiles: keys as columns, keys as depth, width of a head as columns and as depth. */
+  /** Padded to whole tiles: the number of keys as columns and as depth, and the width of a head as columns and as depth. */
   readonly keyColumns: number;
   readonly keyDepth: number;
   readonly widthColumns: number;

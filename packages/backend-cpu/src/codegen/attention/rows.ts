@@ -11,7 +11,7 @@ import { VectorMath } from "../math.ts";
 /** Elements from one column to the next. */
 const columnStride = ({ view }: Operand): number => at(view.strides, COLUMN, "stride");
 
-/** One row of scores: its address, how many keys the query sees, and the end of whole vectors of them. */
+/** Emits the code for one row of scores: it counts the keys that the row's query sees, prepares the row, and clears its end. */
 class Row {
   readonly f: Fn;
   readonly math: VectorMath;
@@ -35,12 +35,15 @@ class Row {
     return n;
   }
 
-  /** Whether scores are scaled, and biased, in a pass of their own: elsewhere the exponential's argument takes it in. */
+  /** Whether scores are scaled, and biased, in a separate pass. Otherwise the exponential's argument includes the scale. */
   prescaled(bias: Operand | null): boolean {
     return bias !== null || !(this.#g.params.scale > 0);
   }
 
-  /** Scales and biases in place, then writes -inf to what is past `visible` in its vector; the end of whole vectors. */
+  /**
+   * Scales and biases the row in place if it is `prescaled`, then writes -inf past `visible` in the last vector that has
+   * visible elements. Returns the address of the end of that vector.
+   */
   prepare(row: Local, visible: Local, bias: Operand | null, biasRow: Local): Local {
     const { f, math } = this;
     const g = this.#g;
@@ -72,13 +75,16 @@ class Row {
     return end;
   }
 
-  /** Writes 0 from `from` to the end of the panel's `columns`. */
+  /** Writes zeros from the address `from` to the end of the panel's `columns`. */
   clear(row: Local, from: Local, columns: Local): void {
     memory.fill(this.f, from, 0, i32.sub(i32.add(row, i32.shl(columns, 2)), from));
   }
 }
 
-/** Runs `body` over the vectors of [from, to): `unroll` at a time, then one by one; pointers advance together. */
+/**
+ * Runs `body` over the vectors from the first of `pointers` to `end`: `unroll` at a time, then one by one. All pointers
+ * advance together.
+ */
 function overVectors(
   f: Fn,
   pointers: readonly Local[],
@@ -99,8 +105,8 @@ function overVectors(
 }
 
 /**
- * softmax(scores, rows, firstQuery, columns, L, factors, bias): scores become exp(score - max), zero where hidden; writes the
- * logarithm of their sum to L and one over it to `factors`.
+ * softmax(scores, rows, firstQuery, columns, L, factors, bias): replaces scores by exp(score - max), or by zero where hidden.
+ * Writes max + log(the sum of these) to L, and 1 / that sum to `factors`.
  */
 export function emitSoftmaxRows(
   module: Module,
@@ -159,8 +165,8 @@ export function emitSoftmaxRows(
 }
 
 /**
- * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias): scores become P, slopes (dP = dO Vᵀ) become
- * scale · P ∘ (dP - Σ dO ∘ O), both zero where hidden.
+ * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias): replaces scores by the probabilities P, and slopes (dP
+ * = dO Vᵀ) by scale · P ∘ (dP - Σ dO ∘ O); both are zero where hidden.
  */
 export function emitGradRows(
   module: Module,
@@ -243,7 +249,10 @@ function dot(
   return f.bind(horizontal(f, "sum", "f32", sum));
 }
 
-/** copyRows(panel, to, rows, factors): rows of a panel as wide as a head to an operand; scaled by a factor each if `scaled`. */
+/**
+ * copyRows(panel, to, rows, factors): copies rows of a panel as wide as a head to an operand; if `scaled`, multiplies each
+ * row by its factor.
+ */
 export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Operand, scaled: boolean): Fn {
   const { d } = g.params;
   const bytes = BYTES[to.dtype];

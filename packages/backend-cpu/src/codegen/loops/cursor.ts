@@ -1,6 +1,6 @@
 /**
- * Where the loops of a nest stand while their code is emitted. The address of every operand and the index of every axis are locals,
- * which follow the loops. A cursor knows nothing of values.
+ * The position of a nest's loops while their code is emitted: the address of every operand and the index of every axis, in
+ * locals that advance with the loops. A cursor does not handle values.
  */
 import { BYTES } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
@@ -9,16 +9,16 @@ import { i32 } from "../instructions.ts";
 import { type Access, strideAlong } from "./nest.ts";
 import type { Schedule } from "./schedule.ts";
 
-/** What of the vector axis the code being emitted covers. */
+/** The part of the vector axis that the code being emitted covers. */
 export interface Cover {
   /** Vectors, of `lanes` elements each. */
   readonly unroll: number;
   readonly lanes: 1 | 4;
-  /** First index of its segment, which tells which operands are valid. */
+  /** The first index of the segment, which determines which operands are valid. */
   readonly segment: number;
 }
 
-/** Outside the vector axis. */
+/** The cover of code outside the loops over the vector axis. */
 const OUTSIDE: Cover = { unroll: 1, lanes: 4, segment: 0 };
 
 export class Cursor {
@@ -39,12 +39,12 @@ export class Cursor {
     return this.#cover;
   }
 
-  /** Whether the vector axis is walked one element at a time, or not at all. */
+  /** Whether the current code covers one element of the vector axis, or is outside the loops over that axis. */
   get isSingle(): boolean {
     return this.#cover.lanes === 1 || this.#cover === OUTSIDE;
   }
 
-  /** The address of the operand's element here. */
+  /** The address of the operand's current element. */
   pointer(access: Access): Local {
     const p = this.#pointers.get(access);
     if (p === undefined)
@@ -105,7 +105,7 @@ export class Cursor {
     });
   }
 
-  /** Runs `body` with pointers of its own for what moves along `axes`; they begin at `start`. */
+  /** Runs `body` with separate pointers for the operands that move along `axes`; each begins at its `start`. */
   #moving(
     axes: readonly number[],
     start: (access: Access, before: Local) => Int,
@@ -136,7 +136,7 @@ export class Cursor {
     }
   }
 
-  /** One step along axes[j], carrying into the axes before. */
+  /** Takes one step along axes[j], with carries into the axes before it. */
   #advance(axes: readonly number[], j: number, moving: readonly Access[]): void {
     const f = this.#f;
     const axis = at(axes, j, "axis");
@@ -152,7 +152,7 @@ export class Cursor {
     });
   }
 
-  /** The part of a walk of the vector axis that lies in one segment; `v` is the index there. */
+  /** Emits the part of a walk along the vector axis that lies in one segment; `v` is the index. */
   #walkSegment(
     [start, end]: readonly [number, number],
     v: Local,
@@ -164,7 +164,7 @@ export class Cursor {
       typeof to === "number"
         ? Math.min(to, end)
         : this.#f.local("i32", i32.select(to, end, i32.lt_s(to, end)));
-    // a static range knows how many elements are left in the segment
+    // if the range is static, the number of elements left in the segment is known
     let left =
       typeof from === "number" && typeof limit === "number"
         ? Math.max(0, limit - Math.max(from, start))
@@ -199,7 +199,7 @@ export class Cursor {
   }
 }
 
-/** How a segment is walked, one after the other: as many vectors and lanes at a time. */
+/** The loops that walk a segment, one after the other: how many vectors, and how many lanes, each takes at a time. */
 function coversOf(unroll: number): (readonly [unroll: number, lanes: 1 | 4])[] {
   const last = [[1, 4] as const, [1, 1] as const];
   return unroll > 1 ? [[unroll, 4], ...last] : last;

@@ -44,7 +44,7 @@ interface Loops {
   readonly columnSums: ReadonlyMap<number, Access>;
 }
 
-/** Emits the loops of `nest` into `f`; how many bytes of its thread's scratch memory they need. */
+/** Emits the loops of `nest` into `f`. Returns how many bytes of scratch memory they need per thread. */
 export function emitLoops(f: Fn, nest: Nest, plan: Schedule, environment: Environment, range: Range): number {
   const dependences = dependencesOf(nest, plan);
   const perElement = (i: number): boolean => dependences.depth[i] === 3 && dependences.varies[i] === true;
@@ -85,7 +85,7 @@ class LoopEmitter {
     });
   }
 
-  // --- loops, each a scope of its own
+  // --- loops, each with its own scope
 
   #walk(axes: readonly number[], from: Int, to: Int, body: () => void): void {
     this.#cursor.walk(axes, from, to, () => this.#values.scoped(body));
@@ -120,7 +120,7 @@ class LoopEmitter {
 
   #column(from: Int, to: Int): void {
     const { passes } = this.#loops;
-    // nothing at depth 1 lies behind a reduction here: those are computed per vector
+    // in this mode, no value at depth 1 depends on a reduction, because reductions are computed per vector
     for (const pass of passes) this.#values.prepare(pass.needed, 1);
     this.#walkVector(from, to, () => {
       for (const pass of passes) {
@@ -169,7 +169,7 @@ class LoopEmitter {
     });
   }
 
-  /** The innermost work of a pass: compute, accumulate, keep costly values, store. */
+  /** Emits the innermost code of a pass: computes values, accumulates them, saves costly ones, and stores results. */
   #element(pass: Pass, sums: ReadonlyMap<number, readonly Local[]>): void {
     this.#values.scoped(() => {
       this.#values.prepare(pass.needed, 3, pass.restore);
@@ -223,7 +223,7 @@ class LoopEmitter {
     return fold(this.#f, this.#reduction(r).kind, this.#typeOf(r), a, b);
   }
 
-  /** The number of accumulator vectors of each reduction of a pass. */
+  /** `count` vectors of accumulators for each reduction of a pass, set to the identity of its operation. */
   #accumulators({ reduces }: Pass, count: number): Map<number, readonly Local[]> {
     const start = (r: number): Local[] => {
       const zero = this.#identity(r);
@@ -248,7 +248,7 @@ class LoopEmitter {
     }
   }
 
-  /** All lanes of all accumulators as one number, in every lane. */
+  /** All lanes of all accumulators, folded into one number that every lane holds. */
   #folded(r: number, [first, ...rest]: readonly Local[]): Expr {
     if (first === undefined) {
       throw new Error("a bug in the CPU backend: a reduction has no accumulator; please report it");
@@ -270,7 +270,7 @@ function startsOf(f: Fn, { nest, passes, columnSums }: Loops, environment: Envir
 
 const columnBytes = (plan: Schedule): number => 4 * at(plan.axes, plan.vector, "axis").length;
 
-/** A vector of accumulators along the vector axis for each reduction. */
+/** Scratch memory for each reduction: one accumulator per index of the vector axis. */
 function columnSumsOf(nest: Nest, plan: Schedule, passes: readonly Pass[]): Map<number, Access> {
   const lengths = plan.axes.map((axis, a) => (a === plan.vector ? axis.length : 1));
   const reduces = passes.flatMap((pass) => pass.reduces);

@@ -1,6 +1,7 @@
 /**
- * The values of a nest's instructions. Each is computed in the outermost loop that it depends on, once, and is known from there to the
- * end of that loop's body. What reductions give is defined by the passes that compute them.
+ * The values of a nest's instructions. Each value is computed once, in the outermost loop where everything that it depends on
+ * is known, and stays known to the end of that loop's body. The results of reductions are defined by the passes that compute
+ * them.
  */
 import type { Instr } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
@@ -14,7 +15,7 @@ import type { Operands } from "./operands.ts";
 import type { Schedule } from "./schedule.ts";
 import { binary, cast, constant, type LaneType, unary } from "./values.ts";
 
-/** What values are computed from. */
+/** The nest, its schedule and the state of its loops, from which values are computed. */
 export interface Sources {
   readonly nest: Nest;
   readonly plan: Schedule;
@@ -29,7 +30,10 @@ export class Evaluator {
   readonly #f: Fn;
   readonly #math: VectorMath;
   readonly #sources: Sources;
-  /** By loop, the innermost last: the values known since it began, a vector each or one for all. */
+  /**
+   * By loop, the innermost last: the values that became known in it, either one vector per unrolled copy or one vector for
+   * all copies.
+   */
   readonly #scopes: Map<number, readonly Expr[]>[] = [new Map()];
 
   constructor(f: Fn, math: VectorMath, sources: Sources) {
@@ -38,7 +42,7 @@ export class Evaluator {
     this.#sources = sources;
   }
 
-  /** Runs `body`, the body of a loop: what becomes known in it is forgotten at its end. */
+  /** Runs `body`, which emits the body of a loop; values that become known in it are forgotten at its end. */
   scoped(body: () => void): void {
     this.#scopes.push(new Map());
     body();
@@ -53,7 +57,7 @@ export class Evaluator {
     return this.#find(i) !== undefined;
   }
 
-  /** Vector `u` of instruction `i`. */
+  /** Vector `u` of the value of instruction `i`. */
   value(i: number, u: number): Expr {
     const vectors = this.#find(i);
     const value = vectors?.[vectors.length === 1 ? 0 : u];
@@ -65,7 +69,10 @@ export class Evaluator {
     return value;
   }
 
-  /** Computes what of `needed` belongs at this loop depth and is not known yet; loads what an earlier pass `saved`. */
+  /**
+   * Computes the instructions of `needed` that belong at this loop depth and are not known yet; those that an earlier pass
+   * `saved` are loaded instead.
+   */
   prepare(needed: readonly number[], depth: number, saved?: ReadonlyMap<number, Access>): void {
     const { nest, dependences, cursor, operands } = this.#sources;
     for (const i of needed) {

@@ -1,9 +1,9 @@
-/** Which reductions need one another: those of one level are computed in one walk over the inner axes. */
+/** Which reductions depend on one another: all reductions of one level are computed in the same walk over the inner axes. */
 import { type Instr, operandsOf } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import type { Nest } from "./nest.ts";
 
-/** By instruction: how many reductions one after the other it takes to get there. */
+/** By instruction: the largest number of successive reductions that it depends on, itself included. */
 export function levels(body: readonly Instr[]): number[] {
   const level: number[] = [];
   for (const instr of body) {
@@ -13,7 +13,7 @@ export function levels(body: readonly Instr[]): number[] {
   return level;
 }
 
-/** Whether the nest is reductions that do not need one another, with stores per outer index alone. */
+/** Whether the nest has reductions, none of which depends on another, and stores only once per outer index. */
 export function singlePass(nest: Nest): boolean {
   const level = levels(nest.body);
   const reduces = nest.body.flatMap((instr, i) =>

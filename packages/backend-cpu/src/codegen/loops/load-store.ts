@@ -21,7 +21,7 @@ export function startOf(
   );
 }
 
-/** Bits as stored -> lanes as computed with. */
+/** Converts stored bits to lanes of the compute type. */
 function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {
   switch (dtype) {
     case "f32":
@@ -39,7 +39,7 @@ function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {
   }
 }
 
-/** Lanes as computed with -> bits as stored. */
+/** Converts lanes of the compute type to the bits that are stored. */
 function narrow(f: Fn, math: VectorMath, dtype: DType, value: Expr, from: LaneType): Expr {
   switch (dtype) {
     case "f32":
@@ -57,7 +57,7 @@ function narrow(f: Fn, math: VectorMath, dtype: DType, value: Expr, from: LaneTy
   }
 }
 
-/** Four lanes: the elements at `offset`, `offset + stride`, … (bytes, elements) from the address `p`. */
+/** Loads four lanes from elements that are `stride` elements apart, the first at `offset` bytes from the address `p`. */
 export function loadLanes(math: VectorMath, dtype: DType, p: Expr, stride: number, offset: number): Expr {
   const bytes = BYTES[dtype];
   const at = (lane: number): number => offset + lane * stride * bytes;
@@ -77,13 +77,13 @@ export function loadLanes(math: VectorMath, dtype: DType, p: Expr, stride: numbe
   return widen(math, dtype, raw);
 }
 
-/** One element, in all lanes. */
+/** Loads one element into all lanes. */
 export function loadSplat(math: VectorMath, dtype: DType, p: Expr, offset: number): Expr {
   const raw = BYTES[dtype] === 2 ? i32x4.splat(i32.load16_u(p, offset)) : v128.load32_splat(p, offset);
   return widen(math, dtype, raw);
 }
 
-/** Stores four lanes with `stride` elements between them. */
+/** Stores four lanes to elements that are `stride` elements apart. */
 export function storeLanes(
   f: Fn,
   math: VectorMath,
@@ -107,7 +107,7 @@ export function storeLanes(
   }
 }
 
-/** Stores lane 0 alone. */
+/** Stores only lane 0. */
 export function storeOne(f: Fn, math: VectorMath, dtype: DType, p: Expr, value: Expr, from: LaneType): void {
   const raw = narrow(f, math, dtype, value, from);
   if (BYTES[dtype] === 2) v128.store16_lane(f, p, raw, 0);

@@ -1,6 +1,7 @@
 /**
- * A loop kernel in canonical form: axes of length 1 gone, axes that every operand walks alike merged, padding clipped to
- * the axes, buffers numbered by first use. Two kernels that differ only in their buffers have one canonical form.
+ * A loop kernel in canonical form: axes of length 1 are removed, neighboring axes that every operand walks as if they were
+ * one are merged, padding is clipped to the axes, and buffers are numbered by first use. Two kernels that differ only in
+ * their buffers have the same canonical form.
  */
 import {
   type ComputeType,
@@ -27,11 +28,11 @@ export interface Access {
   readonly offset: number;
   readonly moving?: readonly Moving[] | undefined;
   readonly strides: readonly number[];
-  /** Per axis: null where all of it is valid; never empty. */
+  /** Per axis: the range of valid indices, which is never empty; null if all indices are valid. */
   readonly valid: readonly (Interval | null)[];
 }
 
-/** In place of an argument: a matmul's finished tile, in an epilogue. */
+/** In place of an argument: a matmul's finished panel, in an epilogue. */
 export const PRODUCT = -1;
 /** In place of an argument: the thread's scratch memory. */
 export const SCRATCH = -2;
@@ -39,14 +40,17 @@ export const SCRATCH = -2;
 export interface NestStore {
   readonly to: Access;
   readonly value: number;
-  /** Once per outer index rather than per element. */
+  /** Whether it stores once per outer index rather than once per element. */
   readonly row: boolean;
 }
 
 export interface Nest {
   readonly axes: readonly Axis[];
   readonly body: readonly Instr[];
-  /** By instruction: what a load reads; null for a load of padding alone, and for other instructions. */
+  /**
+   * By instruction: the operand that a load or `product` reads; null for a load that reads only padding, and for other
+   * instructions.
+   */
   readonly loads: readonly (Access | null)[];
   /** By instruction: the axis that an `index` reads; -1 if that axis has length 1. */
   readonly indexAxis: readonly number[];
@@ -55,7 +59,7 @@ export interface Nest {
   readonly buffers: readonly number[];
 }
 
-/** Mutable while axes are being dropped and merged. */
+/** An operand whose axes can still be dropped and merged. */
 interface Draft {
   readonly argument: number;
   readonly dtype: DType;
@@ -87,7 +91,7 @@ function draft(operand: Operand, argument: number, axes: readonly Axis[]): Draft
   };
 }
 
-/** Replaces reductions over nothing by their operand, so that a kernel without inner axes is elementwise. */
+/** Replaces reductions over a single element by their operand, so that a kernel without inner axes is elementwise. */
 function withoutTrivialReduces(body: readonly Instr[]): Instr[] {
   const same = body.map((_, i) => i);
   return body.map((instr, i) => {
@@ -105,7 +109,7 @@ class Canonicalizer {
   readonly buffers: number[] = [];
   /** Canonical axis of each original axis; -1 when dropped. */
   readonly axisOf: number[];
-  /** Axes that an `index` instruction reads stay apart. */
+  /** Axes that an `index` instruction reads; they are not merged. */
   readonly #indexed: Set<number>;
 
   constructor(kernel: LoopKernel) {
@@ -141,7 +145,7 @@ class Canonicalizer {
     return this.axisOf.some((a, original) => a === axis && this.#indexed.has(original));
   }
 
-  /** Whether axes `a` and `a + 1` are one axis to every operand. */
+  /** Whether every operand walks axes `a` and `a + 1` as if they were one. */
   #mergeable(a: number): boolean {
     const [outer, inner] = [this.axes[a], this.axes[a + 1]];
     if (!outer || !inner || outer.inner !== inner.inner || this.#isIndexed(a) || this.#isIndexed(a + 1))
@@ -163,14 +167,17 @@ class Canonicalizer {
     this.#remove(a);
   }
 
-  /** With `keepLast`, the last axis stays as it is, and the others keep their flattened order. */
+  /** Drops and merges axes. With `keepLast`, the last axis stays as it is, and the others keep their flattened order. */
   run(keepLast: boolean): void {
     const last = this.axes.length - (keepLast ? 2 : 1);
     for (let a = last; a >= 0; a--) if (this.axes[a]?.length === 1) this.#remove(a);
     for (let a = this.axes.length - (keepLast ? 3 : 2); a >= 0; a--) if (this.#mergeable(a)) this.#merge(a);
   }
 
-  /** A matmul's finished panel: `rowStride` elements from row to row of all but the last axis, flattened. */
+  /**
+   * Adds a matmul's finished panel as an operand. Its rows are all axes but the last, flattened, and are `rowStride` elements
+   * apart.
+   */
   addProduct(rowStride: number): Draft {
     const strides: number[] = [1];
     let stride = rowStride;
@@ -186,7 +193,7 @@ class Canonicalizer {
 }
 
 export interface CanonicalOptions {
-  /** For a matmul epilogue: elements from row to row of the panel that `product` reads. Keeps the last axis apart. */
+  /** For a matmul epilogue: elements between rows of the panel that `product` reads. If given, the last axis is not merged. */
   readonly productRowStride?: number;
 }
 
@@ -218,13 +225,16 @@ export function canonicalize(kernel: LoopKernel, options: CanonicalOptions = {})
   };
 }
 
-/** Follows reductions over nothing to the value they are. */
+/** Follows reductions over a single element to the value that they reduce. */
 function resolve(body: readonly Instr[], value: number): number {
   const instr = body[value];
   return instr?.op === "reduce" ? resolve(body, instr.a) : value;
 }
 
-/** All instructions that `roots` need, ascending; does not look behind instructions that `known` holds for. */
+/**
+ * All instructions that `roots` depend on, roots included, ascending. Leaves out those for which `known` holds, and does not
+ * follow their operands.
+ */
 export function closure(
   body: readonly Instr[],
   roots: readonly number[],

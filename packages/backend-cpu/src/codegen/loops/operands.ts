@@ -1,4 +1,7 @@
-/** Loads and stores of a nest's operands where the loops stand: as many elements as are covered, padding left out. */
+/**
+ * Loads and stores of a nest's operands at the current position of the loops: as many elements as the cursor covers, padding
+ * left out.
+ */
 import { BYTES } from "@tiedlora/kernels";
 import type { Expr, Fn } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
@@ -22,7 +25,7 @@ export class Operands {
     this.#cursor = cursor;
   }
 
-  /** Vector `u` of those that are covered; zero where the operand is padding. */
+  /** Loads vector `u` of those that the cursor covers; zeros where the operand is padding. */
   load(access: Access, u: number): Expr {
     const [f, math] = [this.#f, this.#math];
     const valid = this.#validity(access);
@@ -42,7 +45,7 @@ export class Operands {
     return value;
   }
 
-  /** Stores all vectors that are covered, `value(u)` of `type`, where the operand is no padding. */
+  /** Stores all vectors that the cursor covers, `value(u)` of type `type` each, except where the operand is padding. */
   store(access: Access, type: LaneType, value: (u: number) => Expr): void {
     const valid = this.#validity(access);
     if (valid === false) return;
@@ -62,7 +65,7 @@ export class Operands {
     }
   }
 
-  /** null: valid everywhere here. false: nowhere. Otherwise the run-time test. */
+  /** Whether the operand is valid at the current position: null if always, false if never, otherwise a test at run time. */
   #validity(access: Access): Expr | null | false {
     const { segment } = this.#cursor.cover;
     let test: Expr | null = null;

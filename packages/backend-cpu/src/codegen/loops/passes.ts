@@ -1,6 +1,6 @@
 /**
- * Passes over the inner axes. Reductions that do not need one another share a pass; element-level stores come in a last
- * one. In row mode, values that are costly and needed in a later pass again are saved to scratch memory.
+ * Passes over the inner axes. Reductions that do not depend on one another share a pass; a last pass does the stores per
+ * element. In row mode, costly values that a later pass needs again are saved to scratch memory.
  */
 import { type Instr, operandsOf } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
@@ -12,16 +12,16 @@ import type { Schedule } from "./schedule.ts";
 export interface Pass {
   readonly reduces: readonly number[];
   readonly stores: readonly NestStore[];
-  /** What the pass reduces and stores. */
+  /** The instructions whose values the pass reduces or stores. */
   readonly roots: readonly number[];
-  /** All instructions that takes, ascending; what lies behind earlier reductions and saved values left out. */
+  /** All instructions that `roots` depend on, ascending, without those that only earlier reductions or saved values depend on. */
   readonly needed: readonly number[];
   /** Values to save for later passes, and saved ones to load. */
   readonly save: Map<number, Access>;
   readonly restore: Map<number, Access>;
 }
 
-/** Bytes of scratch for one saved value: it should stay in the first two cache levels. */
+/** The most bytes of scratch memory for one saved value, which should stay in the first two cache levels. */
 const MAX_SAVED_BYTES = 128 * 1024;
 
 export interface PassPlan {
@@ -62,7 +62,7 @@ function makePass(body: readonly Instr[], reduces: readonly number[], stores: re
 const FUNCTIONS = ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "div", "mod"];
 const COSTLY: ReadonlySet<string> = new Set(FUNCTIONS);
 
-/** Marks values that an earlier pass computed at a price and a later one would compute again. */
+/** Marks the costly values that an earlier pass computes and a later pass would compute again. */
 function withSavedValues(
   nest: Nest,
   plan: Schedule,
@@ -105,7 +105,7 @@ function reached(body: readonly Instr[], direct: readonly number[], pass: Pass):
   return [...pass.restore.keys()].filter((i) => read.has(i));
 }
 
-/** Memory for one value per index of the axes with a length here, row-major. */
+/** Scratch memory, row-major, for one value per index of the axes with these `lengths`. */
 export function scratchAccess(
   byteOffset: number,
   lengths: readonly number[],

@@ -1,6 +1,6 @@
 /**
  * How a nest is run: which axis goes into the SIMD lanes, how far it is unrolled, and how the work is cut into chunks
- * that threads take. Every chunk computes whole results, so how many there are never changes a bit of them.
+ * that threads take. Every chunk computes complete results, so the number of chunks does not change them.
  *
  * - mode "row": lanes lie along an inner axis; reductions end by folding the lanes.
  * - mode "column": lanes lie along an outer axis, so that four (or 4·unroll) outer indices are computed side by side;
@@ -15,8 +15,9 @@ import { strideAlong, typeOf } from "./nest.ts";
 export interface Schedule {
   readonly mode: "row" | "column";
   /**
-   * Of mode "column": whether the inner axes are walked outside of the vector axis, with the accumulators in memory. Sums
-   * over the rows of a matrix then read it in order, not a cache line of every row at a time.
+   * For mode "column": whether the loops over the inner axes are outside the loop over the vector axis, with the accumulators
+   * in memory. A sum over the rows of a matrix then reads the matrix in order, instead of one cache line of every row at a
+   * time.
    */
   readonly streams: boolean;
   /** The nest's axes, possibly with one of length 1 added to serve as vector axis. */
@@ -38,15 +39,18 @@ export interface Schedule {
   readonly cost: number;
 }
 
-/** Beyond this many pieces of the vector axis the code is not copied per piece; validity is tested per element. */
+/**
+ * Lanes do not lie along an axis with more segments than this, because code is copied for every segment. If every axis has
+ * more, validity is tested per element.
+ */
 const MAX_SEGMENTS = 16;
-/** A chunk should be worth handing to another thread. */
+/** Approximate work of a chunk, nanoseconds: enough to be worth handing to another thread. */
 const CHUNK_NS = 10_000;
-/** Work below this stays on one thread. */
+/** Work below this many nanoseconds stays on one thread. */
 const PARALLEL_NS = 20_000;
-/** Shorter axes are not worth accumulators in memory. */
+/** Axes shorter than this are not worth accumulators in memory. */
 const STREAM_LENGTH = 32;
-/** Chunks start on cache lines of their own. */
+/** Elements in a cache line: chunks along the vector axis are multiples of it, so that they do not share lines. */
 const LINE = 16;
 
 /** Nanoseconds of one instruction on four lanes; orders of magnitude are enough. */
@@ -104,7 +108,10 @@ function withinRows(nest: Nest): boolean[] {
   return within;
 }
 
-/** Nanoseconds per element when `vector` lies in the lanes: full vectors at a quarter, the rest one by one. */
+/**
+ * Nanoseconds per element if the lanes lie along axis `vector`: a full vector of four costs as much as one element of the
+ * remainder.
+ */
 function costPerElement(nest: Nest, vector: number, length: number): number {
   const folded = product(nest.axes.map((axis) => (axis.inner ? axis.length : 1)));
   const within = withinRows(nest);
@@ -131,21 +138,21 @@ function segmentsOf(nest: Nest, vector: number, length: number): number[] {
 
 const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
 
-/** The axis that is cheapest in the lanes; null if validity changes too often along each. */
+/** The axis along which lanes are cheapest; null if validity changes too often along every axis. */
 function vectorAxis(nest: Nest): number | null {
   let best: number | null = null;
   let bestCost = Infinity;
   const hasInner = nest.axes.some((axis) => axis.inner);
   nest.axes.forEach((axis, a) => {
     if (segmentsOf(nest, a, axis.length).length - 1 > MAX_SEGMENTS) return;
-    // equal costs: the later axis; an outer axis pays for keeping its accumulators across the inner loop
+    // of equal costs, the later axis wins; an outer axis costs more, for keeping its accumulators across the inner loop
     const cost = costPerElement(nest, a, axis.length) * (hasInner && !axis.inner ? 1.1 : 1);
     if (cost <= bestCost) [best, bestCost] = [a, cost];
   });
   return best;
 }
 
-/** Many copies of a long body would only fill the instruction cache. */
+/** Vectors per iteration: fewer for a long body, of which many copies would only fill the instruction cache. */
 function unrollOf(nest: Nest, segments: number, length: number): number {
   const size = nest.body.filter((instr) => instr.op !== "const" && instr.op !== "scalar").length;
   if (segments > 4 || length < 8) return 1;
@@ -155,7 +162,7 @@ function unrollOf(nest: Nest, segments: number, length: number): number {
 
 export interface ScheduleOptions {
   readonly threads: number;
-  /** Fixes the lanes to the last axis (a matmul epilogue). */
+  /** Whether the lanes must lie along the last axis (for a matmul epilogue). */
   readonly lastAxis?: boolean;
 }
 

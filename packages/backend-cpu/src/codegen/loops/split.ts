@@ -1,7 +1,7 @@
 /**
- * Splits long reductions with few results in two: parts of a fixed length, then their combination. The parts run in
- * parallel, and partial sums keep the rounding error of a long sum small. How it is cut depends on shapes alone, so
- * that the result does not depend on the number of threads.
+ * Splits long reductions with few results into two stages: partial results over parts of a fixed length, then their
+ * combination. The parts run in parallel, and partial sums keep the rounding error of a long sum small. The cuts depend only
+ * on shapes, so the result does not depend on the number of threads.
  */
 import {
   BYTES,
@@ -15,11 +15,11 @@ import {
 import { at } from "../../assert.ts";
 import { closure } from "./nest.ts";
 
-/** Elements per part, about. */
+/** Approximate number of elements per part. */
 const PART = 16384;
 /** Fewer independent results than this cannot occupy the threads. */
 const FEW_RESULTS = 32;
-/** Above this, a single accumulator loses too many digits. */
+/** With more elements than this, a single accumulator loses too many digits. */
 const LONG = 2 ** 20;
 
 export interface SplitKernels {
@@ -30,7 +30,7 @@ export interface SplitKernels {
 
 const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
 
-/** Reductions of a kernel that all happen in one pass, or null. */
+/** The reductions of a kernel, if one pass computes all of them and nothing is stored per element; otherwise null. */
 function onePass(kernel: LoopKernel): number[] | null {
   const { body } = kernel;
   const reduces = body.flatMap((instr, i) => (instr.op === "reduce" ? [i] : []));
@@ -40,7 +40,7 @@ function onePass(kernel: LoopKernel): number[] | null {
   return reduces.length === 0 || nested || perElement ? null : reduces;
 }
 
-/** The inner axis to cut: the longest that no padding applies to. */
+/** The inner axis to cut: the longest one without padding; null if there is none. */
 function cutAxis(kernel: LoopKernel): number | null {
   let best: number | null = null;
   kernel.inner.forEach((length, a) => {
@@ -96,7 +96,7 @@ function partialOperand(kernel: LoopKernel, r: number, buffer: number, parts: nu
   return { buffer, dtype, view: { offset: 0, strides } };
 }
 
-/** Parts `first` to `first + count`, each `length` long. */
+/** The kernel that computes the parts [first, first + count), each `length` long. */
 function partKernel(
   { kernel, axis, reduces, partial, part }: Cut,
   first: number,
@@ -160,7 +160,7 @@ function newNumber(renumbered: ReadonlyMap<number, number>, i: number): number {
   return to;
 }
 
-/** Folds the parts, then does what the kernel did with its reductions. */
+/** The kernel that folds the partial results, then computes what the original kernel computes from its reductions. */
 function combineKernel(
   kernel: LoopKernel,
   reduces: readonly number[],
@@ -191,7 +191,7 @@ function combineKernel(
   return { type: "loop", outer: kernel.outer, inner: [parts], body, stores };
 }
 
-/** A load that is the same for all inner indices, over the outer axes and the axis of parts. */
+/** A load that does not depend on the inner indices, rewritten for the outer axes and the axis of parts. */
 function rowLoad(instr: Extract<Instr, { op: "load" }>, kernel: LoopKernel): Instr {
   const { strides, valid, ...start } = instr.from.view;
   const rank = kernel.outer.length;

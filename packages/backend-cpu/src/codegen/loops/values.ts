@@ -1,4 +1,4 @@
-/** What an instruction of a kernel body is in SIMD: values are four lanes; a bool is a lane mask (all ones or zero). */
+/** The SIMD code of each instruction of a kernel body. A value is four lanes; a bool is a lane mask (all ones or zero). */
 import type { BinaryOp, ComputeType, DType, ReduceOp, UnaryOp } from "@tiedlora/kernels";
 import type { Expr, Fn } from "../assembler.ts";
 import { f32x4, i32, i32x4, v128 } from "../instructions.ts";
@@ -21,7 +21,7 @@ function perLane(f: Fn, a: Expr, b: Expr, op: (x: Expr, y: Expr) => Expr): Expr 
   return out;
 }
 
-/** Integer division and remainder that never trap: by zero gives 0, and -2^31 / -1 wraps. */
+/** Integer division and remainder that never trap: division by zero gives 0, and -2^31 / -1 wraps. */
 function integerDivision(f: Fn, op: "div" | "mod", signed: boolean): (x: Expr, y: Expr) => Expr {
   return (x, y) => {
     const [n, d] = [f.bind(x), f.bind(y)];
@@ -58,7 +58,7 @@ const BY_TYPE: { readonly [T in LaneType]: Table } = {
   f32: FLOAT,
   i32: { ...INTEGER, max: i32x4.max_s, min: i32x4.min_s, lt: i32x4.lt_s, le: i32x4.le_s },
   u32: { ...INTEGER, max: i32x4.max_u, min: i32x4.min_u, lt: i32x4.lt_u, le: i32x4.le_u },
-  // masks: true is all ones, the largest unsigned number
+  // bools are masks: true is all ones, which is the largest unsigned number
   bool: {
     ...BITS,
     add: v128.or,
@@ -72,14 +72,17 @@ const BY_TYPE: { readonly [T in LaneType]: Table } = {
   },
 };
 
-/** The larger or smaller, NaN if one is: fewer instructions than x86 takes for `f32x4.max`, and one where `b` is a number. */
+/**
+ * The larger or smaller of `a` and `b`, NaN if either is NaN. Takes fewer instructions than `f32x4.max` does on x86, and only
+ * one if `b` is a constant (`number`) other than NaN.
+ */
 function extreme(f: Fn, op: "max" | "min", a: Expr, b: Expr, number: number | null = null): Expr {
   if (number !== null && !Number.isNaN(number)) return op === "max" ? f32x4.pmax(a, b) : f32x4.pmin(a, b);
   const right = f.bind(b);
   return v128.or(op === "max" ? f32x4.pmax(a, right) : f32x4.pmin(a, right), f32x4.ne(right, right));
 }
 
-/** `number` is the right operand where that is a constant. */
+/** `number` is the value of the right operand if that is a constant, otherwise null. */
 export function binary(
   f: Fn,
   math: VectorMath,
@@ -211,7 +214,7 @@ export function identity(kind: ReduceOp, type: LaneType): number {
   }
 }
 
-/** Folds the four lanes into one another: every lane of the result is the fold of all. */
+/** Folds the four lanes into one value, which every lane of the result holds. */
 export function horizontal(f: Fn, kind: ReduceOp, type: LaneType, a: Expr): Expr {
   const x = f.bind(a);
   const y = f.bind(fold(f, kind, type, x, v128.shuffle32(x, x, [2, 3, 0, 1])));

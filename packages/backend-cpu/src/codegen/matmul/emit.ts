@@ -1,7 +1,7 @@
 /**
- * Emits the loops around the GEMM core. They go over panels of C: some rows from `im` on and columns from `jc` on. A panel adds up its
- * terms; each is cut along k into blocks that begin at `pc`, whose rows of A are packed from `ic` on. (The letters are those of Van Zee
- * and van de Geijn, "BLIS", 2015.)
+ * Emits the loops around the GEMM core. They go over panels of C, each of which starts at row `im` and column `jc`. A panel
+ * is the sum of its terms. Each term is cut along k into blocks, which start at `pc`; a block's rows of A are packed in
+ * groups, which start at `ic`. (The names are those of Van Zee and van de Geijn, "BLIS", 2015.)
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
@@ -17,16 +17,16 @@ export interface MatmulOptions extends CodegenOptions {
   readonly gemm: GemmImports;
 }
 
-/** A term of the sum A₀ B₀ + A₁ B₁ + …, and what its code refers to. */
+/** A term of the sum A₀ B₀ + A₁ B₁ + …, with the arguments and the function that its code refers to. */
 interface StepTerm extends Term {
   readonly arguments: { readonly a: number; readonly b: number };
   /** The first term overwrites the panel, the others add to it. */
   readonly isFirst: boolean;
-  /** The kernel for products of few rows, if it is one. */
+  /** The kernel for products of few rows; null if it does not suit the term. */
   readonly gemv: Fn | null;
 }
 
-/** A product as it is planned, and the functions and locals that its code refers to. */
+/** The plan of a product, and the functions and locals that its code refers to. */
 interface MatmulStep {
   readonly problem: Problem;
   readonly grid: Grid;
@@ -35,7 +35,7 @@ interface MatmulStep {
   readonly rowStride: number;
   readonly options: MatmulOptions;
   readonly terms: readonly StepTerm[];
-  /** C, where the product goes there directly; otherwise an epilogue stores it. */
+  /** C, if the product is written to it directly; null if an epilogue stores it. */
   readonly target: { readonly operand: Operand; readonly argument: number } | null;
   readonly epilogue: Fn | null;
   readonly place: Place & { readonly scratch: Local };
@@ -64,10 +64,10 @@ interface Origin {
   readonly b: Local;
 }
 
-/** Parts of A and of B, and where their product goes. */
+/** A block of A, a block of B, and the address of their product. */
 interface BlockProduct {
   readonly a: Expr;
-  /** Where A is packed: all rows, or those that are not read in place. */
+  /** Memory for the packed rows of A: all rows, or only those that are not read in place. */
   readonly packedA: Expr;
   readonly packedB: Expr;
   readonly target: Expr;
@@ -86,7 +86,7 @@ export class MatmulEmitter {
     this.#step = step;
   }
 
-  /** `parts`: into how many the rows and the columns of C are cut. */
+  /** `parts`: the number of parts that the rows and the columns of C are cut into. */
   emit(chunk: Local, parts: { readonly m: number; readonly n: number }): void {
     const f = this.#f;
     const { problem, grid } = this.#step;
@@ -101,7 +101,7 @@ export class MatmulEmitter {
     f.for(b, b0, b1, 1, () => this.#product(b, { m0, m1, n0, n1 }));
   }
 
-  /** An area of product `b`. */
+  /** Emits the code for an area of product `b`. */
   #product(b: Local, area: Area): void {
     const { terms, layout } = this.#step;
     const origins = terms.map((term) => ({
@@ -112,7 +112,7 @@ export class MatmulEmitter {
     else this.#resident(layout.resident, origins, b, area);
   }
 
-  /** Packs B anew for every panel, block by block. */
+  /** Emits loops that pack B again for every panel, one block at a time. */
   #packing(origins: readonly Origin[], b: Local, { m0, m1, n0, n1 }: Area): void {
     const f = this.#f;
     const { terms, layout, rowStride, target: c, place } = this.#step;
@@ -133,7 +133,10 @@ export class MatmulEmitter {
     });
   }
 
-  /** Packs B over all of k, term by term at `starts`: every panel of C is then finished while it is in cache. */
+  /**
+   * Emits loops that first pack B over all of k, each term at its address in `starts`, so that every panel of C is finished
+   * while it is in cache.
+   */
   #resident(starts: readonly number[], origins: readonly Origin[], b: Local, { m0, m1, n0, n1 }: Area): void {
     const f = this.#f;
     const { terms, layout, options, place } = this.#step;
@@ -200,7 +203,10 @@ export class MatmulEmitter {
     });
   }
 
-  /** Multiplies a block of A with one of B; packs those rows of A that are not read in place: all, or the last few. */
+  /**
+   * Multiplies a block of A by a block of B, after packing the rows of A that are not read in place: all of them, or the last
+   * few.
+   */
   #multiply(term: Term, block: BlockProduct): void {
     const f = this.#f;
     const { options, layout, rowStride, place } = this.#step;
@@ -229,7 +235,7 @@ export class MatmulEmitter {
     f.call(epilogue, place.frame, place.args, place.scratch, row, endRow, jc, endColumn, target);
   }
 
-  /** For each block of k, which starts at `pc`: its depth. A sum over nothing has one block, of depth 0. */
+  /** Runs `body` with the depth of each block of k; `pc` is the block's start. An empty sum has one block, of depth 0. */
   #overDepth(k: number, pc: Local, body: (depth: Local) => void): void {
     const longest = Math.max(kBlock(k), 1);
     this.#f.for(pc, 0, Math.max(k, 1), longest, () => body(this.#least(i32.sub(k, pc), longest)));
@@ -257,7 +263,7 @@ export class MatmulEmitter {
   }
 }
 
-/** The address of element [row, k] of a factor whose first one is at `origin`. */
+/** The address of element [row, k] of a factor whose element [0, 0] is at `origin`. */
 function within(operand: Operand, origin: Int, row: Local, k: Local): Expr {
   const [rowBytes, kBytes] = bytesOfLastTwo(operand);
   return i32.add(i32.add(origin, i32.mul(row, rowBytes)), i32.mul(k, kBytes));

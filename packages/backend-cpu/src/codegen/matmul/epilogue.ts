@@ -1,4 +1,7 @@
-/** What is computed from the finished numbers of a matrix product while they are in cache: a loop kernel over a panel of C. */
+/**
+ * The epilogue of a matrix product: a loop kernel over a panel of C, which runs while the panel's finished numbers are in
+ * cache.
+ */
 import type { Epilogue, LoopKernel } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Fn, i32s, type Module } from "../assembler.ts";
@@ -10,8 +13,8 @@ import { type Arguments, bufferAddress, type CodegenOptions, scalarAddress } fro
 import type { Problem } from "./plan.ts";
 
 /**
- * epilogue(frame, args, scratch, row, endRow, column, endColumn, panel): rows are counted over batch and m, and rows of the panel are
- * `panelColumns` numbers apart.
+ * epilogue(frame, args, scratch, row, endRow, column, endColumn, panel): rows are numbered over batch and m together; rows of
+ * the panel are `panelColumns` numbers apart.
  */
 export function compileEpilogue(
   module: Module,
@@ -28,7 +31,7 @@ export function compileEpilogue(
   const ofNest = nest.buffers.map((buffer) => numbers.of(buffer));
   return module.fn(null, i32s(8), [], (f, frame, args, scratch, row, endRow, column, endColumn, panel) => {
     const place = { frame, args };
-    // the panel's first element is [row, column]; operands count from [0, 0]
+    // the panel starts at element [row, column], but the nest's operands start at [0, 0]
     const corner = i32.add(i32.mul(row, panelColumns), column);
     const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));
     const environment = {

@@ -1,11 +1,11 @@
 /**
- * The GEMM core as a module of its own, compiled once per process: packing of A and B into strips, and a block kernel on
- * packed operands (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). Programs import
- * it and do the blocking with their shapes as constants (`matmul.ts`).
+ * The GEMM core, a separate module that is compiled once per process: packing of A and B into strips, and a block kernel on
+ * packed operands (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). Programs import it and
+ * do the blocking themselves, with their shapes as constants (`matmul.ts`).
  *
- * Packed strips: for every k the `rows` values of the strip, k padded with zeros to a multiple of the unrolling. Packing
- * reads any strides and widens half precision, so that transposes and frozen half-precision weights cost nothing more.
- * Rows of A that are contiguous along k can be read where they are instead.
+ * A packed strip holds, for every k, the `rows` values of the strip; k is padded with zeros to a multiple of the unrolling.
+ * Packing accepts any strides and widens half precision, so transposes and frozen half-precision weights cost nothing extra.
+ * Rows of A that are contiguous along k can be read in place instead.
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
 import type { Callable, Expr, Fn, I32s, Int, Local } from "../assembler.ts";
@@ -21,13 +21,15 @@ export interface Tile {
   readonly unroll: number;
   readonly fma: boolean;
   /**
-   * After this many rows the code branches (never taken). V8 before 12 moves all loads of a basic block to its start and
-   * so runs out of registers beyond 4x8; in blocks of two rows, 6x8 fits and is 7 % faster. Default: all rows.
+   * The code has a branch (never taken) after every group of this many rows. V8 before 12 moves all loads of a basic block to
+   * its start, and so runs out of registers for tiles above 4x8; with groups of two rows, 6x8 fits and is 7 % faster.
+   * Default: one group of all rows.
    */
   readonly rowGroup?: number;
   /**
-   * Packed rows have a pointer each, as those in place do. V8 13 combines splats into 256 bits, and then computes the address
-   * anew for each offset from one pointer: a fifth more instructions. Before that it takes the offset into the load.
+   * Whether each packed row has its own pointer, as rows that are read in place do. V8 13 combines splats into 256 bits, and
+   * then computes the address again for each offset from a shared pointer, which takes a fifth more instructions. Earlier
+   * versions include the offset in the load.
    */
   readonly rowPointers?: true;
 }
@@ -65,9 +67,9 @@ function padded(k: Expr, tile: Tile): Expr {
 }
 
 /**
- * pack(to, from, rowStride, kStride, rows, k): strips of `height` rows; element (r, k) is at from + r·rowStride +
- * k·kStride (bytes). Where rows lie next to one another, `together` strips are packed at once: several cache lines are
- * read in a row before the next k, mostly on another page; from cold memory that takes about half the time.
+ * pack(to, from, rowStride, kStride, rows, k): packs strips of `height` rows; element (r, k) is at from + r·rowStride +
+ * k·kStride (bytes). If rows are adjacent in memory, `together` strips are packed at once: several consecutive cache lines
+ * are read before the next k, which is usually on another page. From cold memory, this takes about half the time.
  */
 function emitPack(
   module: Module,
@@ -126,7 +128,7 @@ interface Strip {
   readonly k: Local;
 }
 
-/** Rows lie next to one another: straight copies. */
+/** Packs a strip whose rows are adjacent in memory, by straight copies. */
 function packContiguous(strip: Strip, p: Local): void {
   const { f, height, to, kStride, k } = strip;
   const i = f.local("i32");
@@ -137,7 +139,7 @@ function packContiguous(strip: Strip, p: Local): void {
   });
 }
 
-/** The `height` elements from `row` on of the line at `p`. */
+/** Copies the `height` elements from `row` on of the line at `p`. */
 function copyRows({ f, math, dtype, height }: Strip, to: Local, p: Local, row: number): void {
   const at = (r: number): number => (row + r) * BYTES[dtype];
   let r = 0;
@@ -165,7 +167,7 @@ function packTogether(strip: Strip, p: Local, count: number, bytes: Local): void
   for (const end of ends) memory.fill(f, end, 0, padding);
 }
 
-/** Any strides; where k is contiguous, in transposed blocks of 4x4, and of 2x4 at the end. */
+/** Packs a strip with any strides; where k is contiguous, in transposed blocks of 4x4, and of 2x4 for the last two rows. */
 function packStrided(strip: Strip, p: Local): void {
   const { f, math, dtype, height, to, rowStride, kStride, k } = strip;
   const bytes = BYTES[dtype];
@@ -221,7 +223,7 @@ function transpose(f: Fn, [a, b, c, d]: readonly [Expr, Expr, Expr, Expr]): Expr
   ]);
 }
 
-/** The last strip: it has fewer rows than its height; zeros stand for the others. */
+/** Packs the last strip, which has fewer rows than its height; zeros stand for the missing rows. */
 function packPartial(
   { f, math, dtype, height, to, rowStride, kStride, k }: Strip,
   p: Local,
@@ -244,8 +246,8 @@ function packPartial(
 }
 
 /**
- * tile(a, b, c, rowStride, add, k, aRow): C (+)= strip of A · strip of B; k a multiple of the unrolling. A is packed, or its
- * rows are contiguous and `aRow` bytes apart.
+ * tile(a, b, c, rowStride, add, k, aRow): C (+)= strip of A · strip of B; k must be a multiple of the unrolling. A is packed,
+ * or its rows are contiguous and `aRow` bytes apart.
  */
 function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
   const { rows, vectors, unroll } = tile;
@@ -285,7 +287,7 @@ function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
     );
     const write = (value: (sum: Expr, j: number) => Expr): void =>
       sums.forEach((sum) => {
-        // all of a row's loads come before its stores: V8 combines neither across the other
+        // all of a row's loads come before its stores, because V8 combines neither loads across stores nor stores across loads
         const values = sum.map(value);
         values.forEach((x, j) => v128.store(f, c, x, 16 * j));
         f.add(c, rowStride);
@@ -299,8 +301,8 @@ function emitTile(module: Module, tile: Tile, a: "packed" | "in place"): Fn {
 }
 
 /**
- * block(a, b, c, rowStride, m, n, k, add, spare): packed A [m, k] times packed B [k, n] into C; `spare` is memory for
- * one tile, through which tiles at the edges go. A strip of B stays in L1 while all of A passes.
+ * block(a, b, c, rowStride, m, n, k, add, spare): multiplies packed A [m, k] by packed B [k, n] into C; `spare` is memory for
+ * one tile, in which tiles that reach beyond C are computed. A strip of B stays in L1 while it is multiplied by all of A.
  */
 function emitBlock(module: Module, tile: Tile, tileFn: Fn): Fn {
   return module.fn(BLOCK_NAME, BLOCK_PARAMS, [], (f, pa, pb, c, rowStride, m, n, k, add, spare) => {
@@ -321,9 +323,9 @@ function emitBlock(module: Module, tile: Tile, tileFn: Fn): Fn {
 }
 
 /**
- * blockInPlace(a, aRow, rest, b, c, rowStride, m, n, k, add, spare): as block, with A where it is, its rows contiguous and
- * `aRow` bytes apart, k a multiple of the unrolling; `rest` is the packed strip of the rows beyond whole strips. A strip of
- * A stays in L1 while all of B passes.
+ * blockInPlace(a, aRow, rest, b, c, rowStride, m, n, k, add, spare): like block, but reads A in place: its rows must be
+ * contiguous and `aRow` bytes apart, and k a multiple of the unrolling. `rest` is the packed strip of the rows beyond whole
+ * strips. A strip of A stays in L1 while it is multiplied by all of B.
  */
 function emitInPlace(module: Module, tile: Tile, tileFn: Fn, block: Fn): void {
   module.fn(IN_PLACE_NAME, IN_PLACE_PARAMS, [], (f, from, aRow, ...rest) => {
@@ -349,12 +351,12 @@ function emitInPlace(module: Module, tile: Tile, tileFn: Fn, block: Fn): void {
   });
 }
 
-/** Whether `blockInPlace` takes `a`: its rows are contiguous along k, and the unrolling leaves no rest. */
+/** Whether `blockInPlace` accepts `a`: it is f32, its rows are contiguous along k, and k is a multiple of the unrolling. */
 export function fitsInPlace(a: Operand, k: number, tile: Tile): boolean {
   return a.dtype === "f32" && a.view.strides.at(-1) === 1 && k % tile.unroll === 0;
 }
 
-/** Packs what `blockInPlace` needs packed of the f32 rows from `from` on: those beyond whole strips. */
+/** Packs those of the f32 rows at `from` that `blockInPlace` needs packed: the rows beyond whole strips. */
 export function packRest(
   f: Fn,
   pack: Callable,
@@ -381,7 +383,7 @@ interface TilePlace {
   readonly spare: Local;
 }
 
-/** Has a tile written to its place in C: `compute` is given where, the stride of rows there, and whether to add. */
+/** Writes a tile to its place in C: `compute` gets the address to write to, the stride of rows there, and whether to add. */
 function intoC(
   f: Fn,
   tile: Tile,
@@ -403,7 +405,7 @@ function intoC(
   );
 }
 
-/** Copies (adds) the part of the tile at `from` that lies within C. */
+/** Copies, or adds, the part of the tile at `from` that lies within C. */
 function copyCorner(
   f: Fn,
   tile: Tile,

@@ -1,6 +1,6 @@
 /**
- * Products of a few rows with a matrix (generating token by token): the matrix is read once, in its stored precision and
- * order, without packing. Accumulation is in f32, in an order that depends on shapes alone.
+ * Products of a few rows with a matrix, as in generation token by token: the matrix is read once, in its stored precision and
+ * order, without packing. Accumulation is in f32, in an order that depends only on shapes.
  */
 import { BYTES, type Operand } from "@tiedlora/kernels";
 import { type Expr, type Fn, i32s, type Local, type Module } from "../assembler.ts";
@@ -8,7 +8,10 @@ import { f32x4, i32, v128 } from "../instructions.ts";
 import { loadLanes, loadSplat } from "../loops/load-store.ts";
 import { VectorMath } from "../math.ts";
 
-/** With more rows it is faster to pack the matrix: if its rows are contiguous, and if its columns are. */
+/**
+ * With more rows than this, it is faster to pack the matrix: one limit for contiguous rows of the matrix, one for contiguous
+ * columns.
+ */
 const MAX_ROWS = { alongColumns: 6, alongDepth: 8 } as const;
 
 /** A product of `m` rows: A [m, k], B [k, n]; C has contiguous rows. */
@@ -24,14 +27,14 @@ export interface SkinnyProduct {
 const lastStrides = ({ view }: Operand): [number, number] =>
   view.strides.slice(-2) as unknown as [number, number];
 
-/** Whether there is a kernel: few rows, and one axis of B in order. */
+/** Whether there is a kernel for a product: few rows, and contiguous rows of B, or contiguous columns of B and rows of A. */
 export function isSkinny(m: number, a: Operand, b: Operand): boolean {
   const [bK, bN] = lastStrides(b);
   if (bN === 1) return m <= MAX_ROWS.alongColumns;
   return m <= MAX_ROWS.alongDepth && bK === 1 && lastStrides(a)[1] === 1;
 }
 
-/** gemv(a, b, c, columns, add): `columns` columns of C (+)= A·B, from the addresses given. */
+/** gemv(a, b, c, columns, add): `columns` columns of C (+)= A·B; a, b and c are the addresses of the first elements. */
 export function emitGemv(module: Module, product: SkinnyProduct, fma: boolean): Fn {
   return module.fn(null, i32s(5), [], (f, a, b, c, columns, add) => {
     const call = { f, math: new VectorMath(f, fma), ...product, at: { a, b, c, columns, add } };
@@ -52,7 +55,7 @@ interface Emission extends SkinnyProduct {
   };
 }
 
-/** B's rows are contiguous: C += x_k · row k of B, several k at a time, C staying in cache. */
+/** For contiguous rows of B: adds x_k · row k of B to C, for several k at a time; C stays in cache. */
 function alongColumns({ f, math, m, k, a, b, rowStride, at }: Emission): void {
   const [aRow, aK] = lastStrides(a).map((s) => s * BYTES[a.dtype]) as [number, number];
   const bytes = BYTES[b.dtype];
@@ -104,7 +107,7 @@ function alongColumns({ f, math, m, k, a, b, rowStride, at }: Emission): void {
   for (let rest = k % deep; rest > 0; rest--) rows(1);
 }
 
-/** B's columns are contiguous, and A's rows: dot products, several columns at a time. */
+/** For contiguous columns of B and rows of A: dot products, several columns at a time. */
 function alongDepth(e: Emission): void {
   const { f, m, b, at } = e;
   const bN = lastStrides(b)[1] * BYTES[b.dtype];
@@ -123,7 +126,7 @@ function alongDepth(e: Emission): void {
   }
 }
 
-/** All rows of A times `width` columns of B, to C at `target`. */
+/** Multiplies all rows of A by `width` columns of B, into C at `target`. */
 function dots(
   { f, math, m, k, a, b, rowStride, at }: Emission,
   width: number,

@@ -1,4 +1,4 @@
-/** The GEMM core as programs import it: it is a module of its own, compiled once per process. */
+/** The GEMM core as programs import it: a separate module, compiled once per process. */
 import type { Callable, Module } from "../assembler.ts";
 import {
   BLOCK_NAME,

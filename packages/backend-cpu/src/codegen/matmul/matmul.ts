@@ -1,6 +1,7 @@
 /**
- * The matmul step: a matrix product, cut into chunks for threads and blocked around the GEMM core. Shapes and strides are constants of
- * the code. Chunks are parts of C, and k is cut at fixed places, so how C is cut does not change a bit of the result.
+ * The matmul step: a matrix product, cut into chunks for threads and blocked around the GEMM core. Shapes and strides are
+ * constants in the code. Chunks are parts of C, and k is cut at fixed places, so the result is bitwise the same however C is
+ * cut.
  */
 import type { Module } from "../assembler.ts";
 import { Arguments, STEP_PARAMS, type StepFunction } from "../step.ts";

@@ -5,40 +5,43 @@ import { type Tile, tileColumns } from "./gemm.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
-/** About the lengths of the blocks along k, m and n: B's panel and A's block stay in L2, a strip of either in L1. */
+/** Approximate lengths of the blocks along k, m and n: B's panel and A's block stay in L2, and a strip of either stays in L1. */
 const K_BLOCK = 384;
 const M_BLOCK = 192;
 const N_BLOCK = 512;
-/** The length of the blocks that k is cut into, all about equal: a short last one would pay for loading and storing C. */
+/**
+ * The length of the blocks that k is cut into. They are about equal, because a short last block would load and store C for
+ * little work.
+ */
 export function kBlock(k: number): number {
   return ceilTo(Math.ceil(k / Math.max(1, Math.round(k / K_BLOCK))), 8);
 }
 
 /**
- * With an epilogue, a panel of C of one block by another is finished over all of k before it is handed on: in L2. So much
- * of B is kept packed over all of k meanwhile, bytes.
+ * The most bytes of B that are kept packed over all of k. This is done with an epilogue: a panel of C, one block by another,
+ * is summed over all of k before the epilogue reads it, so that it is still in L2.
  */
 const B_BYTES = 4 * 2 ** 20;
-/** Deeper products are packed anew for every panel. */
+/** For deeper products, B is packed again for every panel. */
 const MAX_RESIDENT_DEPTH = 6144;
 /** A core's speed, for estimates: floating-point operations per nanosecond, and nanoseconds to pack an element. */
 const FLOP_PER_NS = 45;
 const PACK_NS = 0.5;
-/** Nanoseconds to read a number of a matrix that is used for few rows. */
+/** Nanoseconds to read one number of B in a product of few rows. */
 const READ_NS = 0.2;
 const PARALLEL_NS = 20_000;
 
 export const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);
 const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;
 
-/** How C is cut into chunks: `batches` of whole products, or parts of one. */
+/** How C is cut into chunks: each is `batchPerChunk` whole products, or a part of one product, `mPer` x `nPer`. */
 export interface Grid {
   readonly batchPerChunk: number;
   readonly mPer: number;
   readonly nPer: number;
 }
 
-/** One product A B of the sum that C is. */
+/** One product A B; C is the sum of its terms. */
 export interface Term {
   readonly a: Operand;
   readonly b: Operand;
@@ -50,7 +53,7 @@ export interface Problem {
   readonly m: number;
   readonly n: number;
   readonly terms: readonly Term[];
-  /** Where the product goes directly: f32, contiguous along n. */
+  /** C, if the product is written to it directly: it is f32 and contiguous along n. Otherwise null. */
   readonly direct: Operand | null;
   readonly epilogue: Epilogue | null;
 }
@@ -65,7 +68,7 @@ function transposed(operand: Operand): Operand {
   return { ...operand, view: { ...operand.view, strides: [...strides.slice(0, -2), columns, rows] } };
 }
 
-/** Brings a call into a form with C contiguous along n, or with an epilogue that stores it. */
+/** Brings a call into a form in which C is contiguous along n, or an epilogue stores it. */
 export function problemOf({ params, inputs, outputs }: MatmulCall): Problem {
   const terms = params.k.map((k, t) => ({
     a: at(inputs, 2 * t, "input"),
@@ -86,14 +89,14 @@ export function problemOf({ params, inputs, outputs }: MatmulCall): Problem {
   return { ...base, direct: null, epilogue };
 }
 
-/** Nanoseconds that one thread takes, about; `skinny` tells which terms read B as it is stored. */
+/** Estimated nanoseconds on one thread; `skinny` tells which terms read B as it is stored. */
 export function costOf({ batch, m, n, terms }: Problem, skinny: readonly boolean[]): number {
   const flop = terms.reduce((sum, { k }) => sum + 2 * m * n * k, 0);
   const read = terms.reduce((sum, { k }, t) => sum + (skinny[t] === true ? k * n : 0), 0);
   return product(batch) * Math.max(flop / FLOP_PER_NS, read * READ_NS);
 }
 
-/** Cuts C so that the slowest thread finishes soonest; packing is what finer cuts cost. */
+/** Cuts C so that the slowest thread finishes as early as possible; finer cuts cost more packing. */
 export function gridOf({ batch, m, n, terms }: Problem, cost: number, tile: Tile, threads: number): Grid {
   const batches = product(batch);
   if (threads === 1 || cost < PARALLEL_NS) return { batchPerChunk: batches, mPer: m, nPer: n };
@@ -111,7 +114,7 @@ export function gridOf({ batch, m, n, terms }: Problem, cost: number, tile: Tile
     }
   }
   if (best.mPer < m || best.nPer < n) return best;
-  // enough products to go round: several per chunk where they are small
+  // there are enough products for all threads: a chunk takes several if they are small
   const wanted = Math.min(batches, 4 * threads, Math.ceil((2 * cost) / PARALLEL_NS));
   return { ...best, batchPerChunk: Math.ceil(batches / wanted) };
 }
@@ -123,14 +126,14 @@ export interface ScratchLayout {
   readonly spare: number;
   readonly panel: number;
   readonly bytes: number;
-  /** Columns of B that are packed at a time, and rows of C that are finished before the next. */
+  /** Columns of B that are packed at a time, and rows of C in a panel. */
   readonly nBlock: number;
   readonly mPanel: number;
-  /** B is packed over all of k before a panel is computed, by term from these addresses on. */
+  /** If B is packed over all of k before panels are computed: where each term's packed B starts. Otherwise null. */
   readonly resident: readonly number[] | null;
 }
 
-/** k of a term, cut into blocks that are all padded to the longest. */
+/** The depth of a term whose blocks are all padded to the longest one. */
 function paddedDepth(k: number): number {
   return ceilTo(k, kBlock(k));
 }
@@ -158,7 +161,10 @@ export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boole
   return { a: 0, b, spare, panel, bytes, nBlock, mPanel, resident: isResident ? starts : null };
 }
 
-/** Bytes from row to row of a panel of C: as C has them where it goes there directly, else as the panel has. */
+/**
+ * Bytes between rows of a panel of C: C's own if the product is written to C directly, otherwise those of the panel in
+ * scratch memory.
+ */
 export function rowStrideOf({ direct }: Problem, { nBlock }: ScratchLayout): number {
   return 4 * (direct === null ? nBlock : at(direct.view.strides, direct.view.strides.length - 2, "stride"));
 }

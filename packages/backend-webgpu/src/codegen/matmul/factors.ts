@@ -17,7 +17,7 @@ export interface Side {
   readonly lineAxis: number;
   readonly depthAxis: number;
   readonly lengths: readonly number[];
-  /** What four neighbors can be loaded at once along: the lines, the depth, or nothing. */
+  /** The axis along which four neighbors can be loaded at once: the lines, the depth, or neither. */
   readonly vector: "line" | "depth" | "none";
 }
 
@@ -53,7 +53,7 @@ function sideOf(
 
 export const sidesOf = (terms: readonly Term[]): Side[] => terms.flatMap((t) => [t.rows, t.columns]);
 
-/** What a side asks of the bindings. */
+/** The request for bindings of a side. */
 export function useOfSide({ operand, lengths, vector, lineAxis, depthAxis }: Side): Use {
   const vectorAxis = { line: lineAxis, depth: depthAxis, none: undefined }[vector];
   return { operand, write: false, lengths, vectorAxis };
@@ -69,7 +69,7 @@ export function batchIndices(batch: readonly number[]): string[] {
   });
 }
 
-/** Writes the text that reads the sides of a product. */
+/** Writes the WGSL that reads the sides of a product. */
 export class FactorReader {
   readonly #batch: readonly number[];
   readonly #sides: readonly Side[];
@@ -88,7 +88,7 @@ export class FactorReader {
     return this.#sides.map((side) => this.#functionsOf(side));
   }
 
-  /** `{name}(base, b, line, k)`, and `{name}v` for four along what `side.vector` says. */
+  /** Defines `{name}(base, b, line, k)`, and `{name}v`, which loads four elements along `side.vector`. */
   #functionsOf(side: Side): string {
     const { name, operand, lineAxis, depthAxis, lengths } = side;
     const bound = this.#bindings.of(operand);
@@ -107,7 +107,7 @@ export class FactorReader {
     return `${one}\n${define("v", "vec4<f32>", this.#bindings.elements.loadFour(bound, at))}`;
   }
 
-  /** Statements, with the linear batch index `b` known, that define `{name}_base` for every side. */
+  /** Statements that define `{name}_base` for every side; they need the linear batch index `b`. */
   bases(): string[] {
     const rank = this.#batch.length;
     const indices = range(rank).map((d) => `b${d}`);
@@ -123,12 +123,15 @@ export class FactorReader {
     return `${name}(${name}_base, b, ${line}, ${k})`;
   }
 
-  /** An expression for four elements along `side.vector`, from a line and depth that are multiples of 4 there. */
+  /** An expression for four elements along `side.vector`; the index along that axis must be a multiple of 4. */
   four({ name }: Side, line: string, k: string): string {
     return `${name}v(${name}_base, b, ${line}, ${k})`;
   }
 
-  /** An expression for four neighboring lines at one depth. Lines beyond the last yield anything. `line` is a name. */
+  /**
+   * An expression for four neighboring lines at one depth; lines beyond the last have unspecified values. `line` is a
+   * variable's name.
+   */
   lines(side: Side, line: string, k: string): string {
     const count = side.lengths[side.lineAxis]!;
     if (side.vector === "line") return this.four(side, count === 4 ? "0u" : `min(${line}, ${count - 4}u)`, k);
@@ -153,7 +156,7 @@ export class FactorReader {
     return `${wgslType("f32", width)}(${staged})`;
   }
 
-  /** Numbers of a side, which is not staged, as the floats that are multiplied. */
+  /** Numbers of a side that is not staged, rounded like staged ones, as the floats that are multiplied. */
   rounded(side: Side, value: string, width: Width = 4): string {
     return this.unstaged(this.staged(side, value, width), width);
   }

@@ -1,6 +1,6 @@
 /**
- * What the kernels of a product share: how large it is as they see it, reading its factors, treating finished numbers, and the kernel
- * around their own code. They differ in how they get from factors to finished numbers.
+ * The parts that all kernels of a product share: its size as they see it, the reading of its factors, its epilogue, and the
+ * text around a kernel's own code. Kernels differ in how they compute finished numbers from factors.
  */
 import { product } from "@tiedlora/kernels";
 import { allOf } from "../arithmetic.ts";
@@ -18,19 +18,19 @@ export class MatmulFrame {
   readonly columns: number;
   readonly batches: number;
   readonly terms: readonly Term[];
-  /** Of the deepest term. */
+  /** The depth of the deepest term. */
   readonly depth: number;
   readonly factors: FactorReader;
   readonly #p: Product;
   readonly #swap: boolean;
   readonly #target: Target;
   readonly #bindings: Bindings;
-  /** The axis of the columns, if the epilogue can treat four neighboring columns at once. */
+  /** The axis of the columns, if the epilogue can process four neighboring columns at once. */
   readonly #vectorAxis: number | undefined;
   /** The lengths of the epilogue's axes. */
   readonly #lengths: readonly number[];
 
-  /** With `swap`, rows and columns are exchanged: columns are what four of are treated at once. */
+  /** With `swap`, rows and columns are exchanged, so that four rows of the product, not four columns, are processed at once. */
   constructor(p: Product, swap: boolean, bufferBytes: readonly number[], target: Target) {
     this.#p = p;
     this.#swap = swap;
@@ -57,7 +57,7 @@ export class MatmulFrame {
     return uses.some((use) => modeOf(use) === "vector") ? axis : undefined;
   }
 
-  /** A call that treats four finished columns; both may be beyond the last. */
+  /** A call that applies the epilogue to four finished columns of a row; row and columns may be beyond the last. */
   finish(row: string, column: string, value: string): string {
     return `finish(b, ${row}, ${column}, ${value});`;
   }

@@ -1,4 +1,4 @@
-/** Matrix products as WGSL: which of the kernels to use. */
+/** Matrix products as WGSL: chooses the kernels to use. */
 import type { LibraryCall } from "@tiedlora/kernels";
 import { renderLoop } from "../loop.ts";
 import type { Kernel, Target } from "../target.ts";
@@ -33,7 +33,7 @@ export function renderMatmul(call: MatmulCall, bufferBytes: readonly number[], t
 }
 
 function renderProduct(p: Product, bufferBytes: readonly number[], target: Target): Kernel {
-  // lanes lie along the columns: let those be the longer side
+  // lanes lie along the columns, so the columns should be the longer side
   const swap = p.n < 16 && p.m > p.n;
   const frame = new MatmulFrame(p, swap, bufferBytes, target);
   if (target.software && target.subgroup >= 4) return subgroupKernel(frame, target);

@@ -1,6 +1,6 @@
 /**
- * Matrix product by subgroup matrices (tensor cores), an experimental extension of WGSL: factors in f16 from tiles in
- * workgroup memory, sums in f32. Four subgroups share a tile, each with a quarter of it in its matrices.
+ * Matrix product by subgroup matrices (tensor cores), an experimental extension of WGSL. Factors are f16, read from tiles in
+ * workgroup memory; sums are f32. Four subgroups share a tile; the matrices of each hold a quarter of it.
  */
 import type { Term } from "./factors.ts";
 import type { MatmulFrame } from "./frame.ts";
@@ -12,11 +12,11 @@ const [TILE, DEPTH, OWN] = [64, 32, 32];
 const ACROSS = TILE / OWN;
 const SUBGROUPS = ACROSS ** 2;
 
-/** Whether matrices of this shape divide what a subgroup has to do. */
+/** Whether matrices of this shape divide the part of a tile that one subgroup computes. */
 export const dividesTile = ({ m, n, k }: MatrixShape): boolean =>
   OWN % m === 0 && OWN % n === 0 && n % 4 === 0 && DEPTH % k === 0;
 
-/** Whether subgroups multiply matrices, and the product is large enough to fill some. */
+/** Whether the device multiplies matrices by subgroups, and the product is large enough to fill the part of one subgroup. */
 export function suitsMatrix(frame: MatmulFrame, target: Target): boolean {
   const { matrix, subgroup, maxInvocations, maxWorkgroupBytes } = target;
   if (!matrix || subgroup === 0 || SUBGROUPS * subgroup > maxInvocations) return false;
@@ -24,7 +24,7 @@ export function suitsMatrix(frame: MatmulFrame, target: Target): boolean {
   return Math.min(frame.rows, frame.columns) >= OWN && frame.depth >= DEPTH / 2;
 }
 
-/** Two tiles of f16, and one result of each subgroup. */
+/** Bytes of workgroup memory: two tiles of f16, and one result of each subgroup. */
 const workgroupBytes = ({ m, n }: MatrixShape): number => 2 * (2 * TILE * DEPTH) + SUBGROUPS * 4 * m * n;
 
 /** The kernel of a product that `suitsMatrix`. */
@@ -57,7 +57,7 @@ export function matrixKernel(frame: MatmulFrame, target: Target): Kernel {
       "enable chromium_experimental_subgroup_matrix;",
       "requires subgroup_id;",
     ],
-    // lanes of a subgroup have to see the same part, and the compiler that they do
+    // all lanes of a subgroup must see the same part, and the compiler must be able to see that they do
     parameters: ["@builtin(subgroup_id) part: u32"],
     variant: `matrix ${shape.m}x${shape.n}x${shape.k}`,
   });
@@ -76,7 +76,7 @@ function termLoop(
         .map((c) => `${to}[to + ${c}u] = h[${c}];`)
         .join(" ")}`;
   const what = { lines: TILE, tile: DEPTH, depth, threads };
-  // in either tile the lines of one depth follow one another
+  // in both tiles, the lines of one depth are consecutive
   const at = (part: string, from: number): string => `k * ${TILE}u + ${part} + ${from}u, ${TILE}u`;
   const [left, right] = [range(OWN / m), range(OWN / n)];
   return [
@@ -102,7 +102,10 @@ function termLoop(
   ];
 }
 
-/** Hands result (i, j) of all subgroups, one behind the other in workgroup memory, to all lanes, four columns at a time. */
+/**
+ * Statements that store result (i, j) of every subgroup in workgroup memory, one after another, and let all lanes finish
+ * them, four columns at a time.
+ */
 function finish(frame: MatmulFrame, { m, n }: MatrixShape, threads: number, i: number, j: number): string[] {
   const quarters = (m * n) / 4;
   const value = range(4).map((c) => `results[4u * e + ${c}u]`);

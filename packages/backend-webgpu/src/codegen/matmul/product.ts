@@ -17,11 +17,11 @@ export interface Product {
   readonly origin: readonly number[];
 }
 
-/** Halves batch, m and n until every operand of an oversize buffer fits one binding, where that can be. */
+/** Halves batch, m and n until every operand of an oversize buffer fits one binding, if that is possible. */
 export function splitProduct(p: Product, bufferBytes: readonly number[], target: Target): Product[] {
   const rank = p.batch.length;
   const outer = [...p.batch, p.m, p.n];
-  // every operand over the axes [...batch, m, n]: the depth is not split
+  // an operand's view over the axes [...batch, m, n]: the depth is not split
   const asOuter = (o: Operand, missing: number): Operand => {
     const strides = o.view.strides.map((s, d) => (d === missing ? 0 : s));
     if (missing === rank) strides[rank + 1] = o.view.strides[rank + 1]!;
@@ -34,7 +34,7 @@ export function splitProduct(p: Product, bufferBytes: readonly number[], target:
     ...p.inputs.flatMap((o, i) => {
       const depth = p.k[i >> 1]!;
       const [lines, missing] = i % 2 === 0 ? [p.m, rank + 1] : [p.n, rank];
-      // with the depth last, whatever the operand's order
+      // the view with the depth last, whatever the operand's order
       const view = i % 2 === 0 ? o.view : swapLast(o.view);
       return isOversize({ ...o, view }, [...p.batch, lines, depth], rank + 1) ? [asOuter(o, missing)] : [];
     }),

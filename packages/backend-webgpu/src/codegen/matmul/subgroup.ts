@@ -9,7 +9,7 @@ import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
 export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
   const S = target.subgroup;
-  // 32 accumulators of four columns each are what registers hold
+  // registers hold 32 accumulators of four columns each
   const held = Math.min(Math.max(1, 32 / S), 2 ** Math.ceil(Math.log2(ceilDiv(frame.rows, S))));
   const tile = { rows: held * S, columns: 4 * S };
   const [rowTiles, columnTiles] = [ceilDiv(frame.rows, tile.rows), ceilDiv(frame.columns, tile.columns)];
@@ -35,7 +35,7 @@ export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
   });
 }
 
-/** Four depths at a time, then what is left one at a time. */
+/** Loops over the depth of a term: four depths at a time, then the remaining ones one at a time. */
 function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): string[] {
   const whole = Math.floor(term.depth / 4) * 4;
   const lines: string[] = [];
@@ -65,7 +65,7 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
   return lines;
 }
 
-/** Row r of the tile over `depths` depths: the row outermost, so that its accumulator stays in a register. */
+/** Accumulates row r of the tile over `depths` depths. The row is outermost, so that its accumulator stays in a register. */
 function accumulate(r: number, S: number, value: (i: number, q: number) => string, depths: number): string {
   const terms = range(depths).map(
     (q) =>
@@ -74,7 +74,7 @@ function accumulate(r: number, S: number, value: (i: number, q: number) => strin
   return terms.join(" ");
 }
 
-/** One line from depth k to k + 3. */
+/** An expression for one line at depths k to k + 3. */
 function alongDepth(frame: MatmulFrame, side: Side, line: string): string {
   if (side.vector === "depth") return frame.factors.four(side, line, "k");
   return `vec4<f32>(${range(4)

@@ -72,7 +72,10 @@ const vectorsTo =
   (at: string, value: string): string =>
     `${tile}[${at}] = ${value};`;
 
-/** What of one side is staged: `lines` from the line that `from` names, `tile` depths of `depth`. */
+/**
+ * The part of a side that is staged at a time: `lines` lines from the one that the variable `from` names, and `tile` of
+ * `depth` depths.
+ */
 interface Fill {
   readonly from: string;
   readonly lines: number;
@@ -83,8 +86,8 @@ interface Fill {
 }
 
 /**
- * Statements that stage four lines at one depth per turn and invocation, with `k0` and `lane` known: `put` writes vector
- * `at`, of which those of one depth follow one another. Depths beyond the last are zero.
+ * Statements that stage a part of a side: in each iteration, an invocation stages four lines at one depth. They need `k0` and
+ * `lane`. `put` writes the vector with index `at`; vectors of one depth are consecutive. Depths beyond the last are zero.
  */
 export function fill(
   frame: MatmulFrame,

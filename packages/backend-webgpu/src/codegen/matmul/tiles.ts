@@ -1,6 +1,6 @@
 /**
- * The tiles that a matrix product is cut into on a GPU. Each sums along the depth in the same order, so that the choice
- * changes how long a product takes and nothing of its result.
+ * The tiles that a matrix product is cut into on a GPU. All of them sum along the depth in the same order, so the choice
+ * changes how long a product takes, but not its result.
  */
 import { ceilDiv, type Target, type Tile } from "../target.ts";
 
@@ -12,7 +12,7 @@ export interface Extent {
   readonly batches: number;
 }
 
-/** What is compared for products of a kind. */
+/** The tiles that are compared for each kind of product. */
 export const TILES: readonly Tile[] = [
   { rows: 32, columns: 32, depth: 16, own: 4 },
   { rows: 64, columns: 64, depth: 16, own: 4 },
@@ -32,14 +32,17 @@ export function fits(tile: Tile, { maxInvocations, maxWorkgroupBytes, matmulPrec
   return invocations(tile) <= maxInvocations && bytes <= maxWorkgroupBytes;
 }
 
-/** The tile of a product: the one that was measured to be fastest for its kind, or else what a rule says. */
+/**
+ * The tile of a product: `target.tile` if given, otherwise the one that was measured to be fastest for its kind, or else that
+ * of `tileByRule`.
+ */
 export function chooseTile(product: Extent, target: Target): Tile {
   if (target.tile) return target.tile;
   const kind = kindOf(product);
   return (kind && target.tiles?.get(kindName(kind))) ?? tileByRule(product, target);
 }
 
-/** Large tiles reuse more, but there must be enough of them to fill the device. */
+/** The tile by a fixed rule: large tiles reuse more, but there must be enough tiles to fill the device. */
 export function tileByRule({ rows, columns, depth: deepest, batches }: Extent, { software }: Target): Tile {
   const depth = deepest <= 8 ? 8 : 16;
   if (rows <= 16) return { rows: 16, columns: 64, depth, own: 4 };
@@ -49,14 +52,14 @@ export function tileByRule({ rows, columns, depth: deepest, batches }: Extent, {
   return tiles >= 64 ? { rows: 64, columns: 64, depth, own: 4 } : small;
 }
 
-/** Smaller products take about as long with any tile. */
+/** Products with fewer multiply-adds take about as long with any tile. */
 const LEAST_WORK = 2 ** 22;
 
 const nearPower = (x: number, most: number): number => Math.min(most, 2 ** Math.round(Math.log2(x)));
 
 /**
- * The kind of a product: its lengths to the nearest power of two, up to where more of the same follows. Null where the
- * rule is enough.
+ * The kind of a product: its lengths, rounded to a power of two, and limited to values beyond which a product only has more
+ * of the same work. Null if `tileByRule` is good enough.
  */
 export function kindOf({ rows, columns, depth, batches }: Extent): Extent | null {
   if (Math.min(rows, columns) < 32 || depth < 16) return null;

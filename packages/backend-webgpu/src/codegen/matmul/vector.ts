@@ -3,7 +3,7 @@ import type { Instr, LoopKernel, Operand, View } from "@tiedlora/kernels";
 import { range } from "../target.ts";
 import type { Product } from "./product.ts";
 
-/** The product as a row reduction; for one term. */
+/** The product as a row reduction; it must have exactly one term. */
 export function asLoop({ batch, m, n, k, inputs, epilogue }: Product): LoopKernel {
   const rank = batch.length;
   const over = (o: Operand, axes: (of: readonly number[]) => number[]): Operand => {
@@ -37,7 +37,7 @@ export function asLoop({ batch, m, n, k, inputs, epilogue }: Product): LoopKerne
   };
 }
 
-/** Marks an axis that an operand does not have, until `fixStrides`. */
+/** Marks an axis that an operand does not have, until `fixStrides` sets its stride to 0. */
 const MISSING = Number.MIN_SAFE_INTEGER;
 
 function axesOf<T>(valid: readonly (T | null)[], axes: readonly number[]): (T | null)[] {
@@ -58,7 +58,7 @@ function fixStrides(body: readonly Instr[]): Instr[] {
   );
 }
 
-/** The instruction with its operands `by` places further on. */
+/** The instruction with `by` added to the numbers of its operands. */
 function shifted(instr: Instr, by: number): Instr {
   if ("c" in instr) return { ...instr, a: instr.a + by, b: instr.b + by, c: instr.c + by };
   if ("b" in instr) return { ...instr, a: instr.a + by, b: instr.b + by };
