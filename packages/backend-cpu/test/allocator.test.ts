@@ -1,4 +1,7 @@
-/** The allocator: blocks never overlap, memory in use by unfinished work is kept from the host, and all of it comes back. */
+/**
+ * The allocator: blocks never overlap, the host never gets memory that unfinished work uses, and all memory can be allocated
+ * again.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
@@ -50,16 +53,16 @@ test("blocks are aligned, within bounds, apart from one another, and coalesce wh
 
 const isFree = (ticket: number, done: number): boolean => ticket < Infinity && ticket <= done;
 
-/** What the allocator is to do, in plain words: who holds each cache line, or the last work that may use a free one. */
+/** A simple model of the allocator: for each cache line, who holds it, or, if it is free, the last work that may use it. */
 class Model {
-  /** Infinity: held. */
+  /** Per cache line: Infinity if it is held, otherwise the ticket of the last work that may use it. */
   readonly tickets: number[];
 
   constructor(bytes: number) {
     this.tickets = new Array<number>(bytes / ALIGNMENT).fill(0);
   }
 
-  /** Whether so many neighboring lines are free of all work after `done`. */
+  /** Whether there are this many neighboring lines that are free of all work after `done`. */
   hasRoom(count: number, done: number): boolean {
     let run = 0;
     return this.tickets.some((ticket) => (run = isFree(ticket, done) ? run + 1 : 0) >= count);

@@ -1,4 +1,4 @@
-/** Attention and its gradient give what the reference gives, whatever the lengths, heads, mask and bias. */
+/** Attention and its gradient match the reference for all lengths, heads, masks and biases. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import fc from "fast-check";

@@ -1,4 +1,4 @@
-/** The backend as a whole: memory, errors, and that nothing outlives it. */
+/** The backend as a whole: memory, errors, and that nothing outlives the backend. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { test } from "node:test";
@@ -52,7 +52,7 @@ test("what is too large for the memory is refused with what to do", () => {
   backend.close();
 });
 
-/** Fills a device's memory until it refuses, and frees it all; the most that it held. */
+/** Fills a device's memory until it refuses, then frees it all; returns the most that it held. */
 function fillAndFree(device: Device, bytes: number): number {
   const held: DeviceBuffer[] = [];
   assert.throws(() => {
@@ -73,7 +73,7 @@ for (const [maxBytes, piece] of [
     const x = device.tensor(ones, { shape: [64, 64] });
     const losses: Promise<number>[] = [];
     for (let step = 0; step < 200; step++) {
-      // while steps are under way, so that what is freed is still in use
+      // while steps are running, so that the memory that is freed is still in use
       if (step % 20 === 10) assert.ok(fillAndFree(device, piece) > 0.8 * maxBytes);
       const loss = x.mul(step).matmul(w).sum();
       optimizer.step(loss);
@@ -142,7 +142,7 @@ test("a worker that dies rejects what waits for it", async () => {
   await assert.rejects(async () => {
     for (let i = 0; i < 1000; i++) await runOn(backend, [call], contents);
   }, /a worker of the CPU backend died/);
-  // what is freed when it is garbage, as programs and tensors are, frees itself without a worker
+  // freeing buffers and programs, as garbage collection does, works without a worker
   buffer.free();
   spare.free();
   backend.close();
@@ -170,7 +170,7 @@ test(
     const { call, buffers } = matmulCase({ m: 512, n: 512, k: [512] });
     const contents = buffers.map(({ length }) => new ArrayBuffer(4 * length));
     await runOn(backend, [call], contents);
-    // One look at `done` that finds work under way returns what it saw only once that work has ended: the first, the second, ...
+    // One load of `done` during which work is running returns its value only after that work has ended: the first, the second, ...
     const load = Atomics.load.bind(Atomics);
     let [looks, delayed] = [0, 0];
     t.mock.method(Atomics, "load", (array: Int32Array, at: number): number => {

@@ -1,4 +1,4 @@
-/** Loop kernels: any valid kernel gives what the reference gives. */
+/** Loop kernels: any valid kernel matches the reference. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

@@ -1,4 +1,4 @@
-/** The vector math keeps to the errors that `src/math.ts` states, over the whole range of f32. */
+/** The vector math stays within the errors that `src/codegen/math.ts` states, over the whole range of f32. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { LoopKernel, UnaryOp } from "@tiedlora/kernels";

@@ -1,4 +1,4 @@
-/** Matrix products: any shape around the tiles, any storage, any register tile gives what the reference gives. */
+/** Matrix products match the reference for any shape around the tiles, any storage type, and any register tile. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import fc from "fast-check";

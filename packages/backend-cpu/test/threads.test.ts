@@ -1,4 +1,4 @@
-/** The number of threads does not change a bit of any result, and work that is cut into chunks is right. */
+/** Results are bitwise the same for any number of threads, and work that is cut into chunks is correct. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { BYTES, type LoopKernel, type Step } from "@tiedlora/kernels";

@@ -1,6 +1,6 @@
 /**
- * Conditions are not short-circuited: SwiftShader, Chromium's software adapter, compiles a loop in time and memory
- * exponential in how often it contains && or ||, and takes the device with it.
+ * Conditions are not short-circuited: SwiftShader, Chromium's software adapter, needs time and memory exponential in the
+ * number of && and || to compile a loop, and the device is lost.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -31,7 +31,7 @@ const PROGRAMS = {
   "gather and scatterAdd": indexPrograms,
 };
 
-/** A condition of two tests, without which a kernel says nothing. */
+/** Matches a condition of two tests. A kernel without one does not show how conditions are combined. */
 const COMBINED = /\) & \(/;
 
 for (const [what, programs] of Object.entries(PROGRAMS)) {

@@ -1,4 +1,4 @@
-/** Training steps as kernels, without a GPU: how many there are, how many differ, and that they keep to the limits. */
+/** The kernels of training steps, without a GPU: their number, the number of distinct ones, and that they keep to the limits. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Device, type Tensor } from "@tiedlora/core";

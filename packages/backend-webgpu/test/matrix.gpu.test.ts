@@ -1,4 +1,4 @@
-/** Subgroup matrices: kernels that Dawn accepts, that compute what they should, and that a device has to prove itself with. */
+/** Subgroup matrices: Dawn accepts the kernels, they compute the right results, and a device is checked before they are used. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { WebGpuBackend } from "@tiedlora/backend-webgpu";

@@ -1,4 +1,4 @@
-/** What goes wrong with a GPU ends promptly, in a named error that says what to do. */
+/** Failures of a GPU end promptly, in a named error that says what to do. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { join, resolve } from "node:path";
@@ -16,7 +16,7 @@ import { Device, type DeviceBuffer, type Instr, type Operand, type Program } fro
 import { skip } from "../../../test/support/gpu.ts";
 import { PipelineCache } from "../src/device/pipelines.ts";
 
-/** Anything here that takes longer hangs. */
+/** A case that takes longer than this counts as hanging. */
 const options = { skip, timeout: 120_000 };
 
 const CHILD = join(import.meta.dirname, "support/child.ts");

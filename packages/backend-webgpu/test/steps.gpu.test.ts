@@ -1,4 +1,4 @@
-/** What a training step costs in the steady state, counted: submissions, bind groups, pipelines, memory. */
+/** The costs of a training step in the steady state, as counts: submissions, bind groups, pipelines, memory. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createWebGpuBackend, type WebGpuBackend } from "@tiedlora/backend-webgpu";

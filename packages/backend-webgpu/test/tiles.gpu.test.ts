@@ -1,4 +1,4 @@
-/** Tiles on a device: the same results with each, and one that is measured once. */
+/** Tiles on a device: results are the same with each tile, and a kind of product is measured once. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createWebGpuBackend, WebGpuBackend } from "@tiedlora/backend-webgpu";

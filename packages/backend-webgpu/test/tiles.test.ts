@@ -1,4 +1,4 @@
-/** Which tile a product is cut into: by rule, or by a measurement, here with a clock that is made up. */
+/** Which tile a product is cut into: by rule, or by a measurement, which uses a simulated clock here. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { productProgram } from "../src/device/example.ts";
@@ -25,7 +25,7 @@ const LARGE = { rows: 1024, columns: 2048, depth: 512, batches: 1 };
 const named = (name: string): Tile => TILES.find((tile) => tileName(tile) === name)!;
 const BIGGEST = named("128x128x8 by 8x8");
 
-/** Contestants that take as long as `cost` says (never to be had: NaN), and a record of them. */
+/** Candidates that take as long as `cost` says (NaN: the tile cannot run), and a record of them. */
 function fake(cost: (tile: Tile) => number): {
   benchmark: TileBenchmark;
   tried: string[];

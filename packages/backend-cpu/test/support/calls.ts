@@ -1,4 +1,4 @@
-/** Library calls to test with: shapes, strides and types as given, every operand in a buffer of its own. */
+/** Library calls to test with, of given shapes, strides and types; every operand is in a separate buffer. */
 import type { AttentionParams, DType, Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { dense, extent, type TestBuffer } from "./run.ts";
 
@@ -36,7 +36,7 @@ export interface MatmulShape {
   readonly dtype?: DType;
   readonly transposedC?: boolean;
   readonly gap?: number;
-  /** Adds a vector along n and takes the larger of that and 0. */
+  /** Whether an epilogue adds a vector along n and takes the larger of the sum and 0. */
   readonly epilogue?: boolean;
 }
 
@@ -84,7 +84,7 @@ export function matmulCase(shape: MatmulShape): CallCase {
   };
 }
 
-/** Attention with heads inside of positions, as models store them. */
+/** Attention whose operands store the heads of one position together, as models do. */
 export function attentionCase(params: AttentionParams): CallCase {
   const { batch, heads, kvHeads, q, kv, d } = params;
   const operands = new Operands();

@@ -1,4 +1,4 @@
-/** Runs one step on a backend and on the float64 reference, from the same bytes, and compares what they wrote. */
+/** Runs one step on a backend and on the float64 reference, from the same bytes, and compares the buffers that they wrote. */
 import assert from "node:assert/strict";
 import {
   type Backend,
@@ -82,7 +82,7 @@ const ROUNDING: { readonly [D in DType]: number } = {
   bool: 0,
 };
 
-/** Asserts that the step leaves the same in every buffer on `backend` as on the reference. */
+/** Asserts that the step leaves the same content in every buffer on `backend` as on the reference. */
 export async function assertSameAsReference(
   backend: Backend,
   steps: readonly Step[],

@@ -1,4 +1,4 @@
-/** What is tested in a process of its own: that it ends by itself, without an adapter, and without growing. */
+/** Cases that are tested in a separate process: that it ends by itself, without an adapter, and without growing. */
 import { setImmediate as turn } from "node:timers/promises";
 import { webgpu } from "@tiedlora/backend-webgpu";
 
@@ -38,7 +38,7 @@ const CASES: { readonly [name: string]: () => Promise<void> } = {
     }
   },
 
-  /** The object by which Dawn is reached must outlive every garbage collection. */
+  /** The object through which Dawn is reached must survive every garbage collection. */
   "collections while computing": async () => {
     const device = await webgpu();
     let x = device.tensor([1, 2, 3]);

@@ -1,10 +1,10 @@
-/** A backend that renders every program for a given device and runs none: to look at kernels without a GPU. */
+/** A backend that renders every program for a given device and runs none, to inspect kernels without a GPU. */
 import type { Backend, DeviceBuffer, Executable, LibraryCall, Program } from "@tiedlora/kernels";
 import { lowerProgram } from "../../src/codegen/lower.ts";
 import { isRendered } from "../../src/codegen/library.ts";
 import type { Kernel, Target } from "../../src/codegen/target.ts";
 
-/** What WebGPU guarantees everywhere. */
+/** The limits that WebGPU guarantees everywhere. */
 export const DEFAULT_LIMITS: Target = {
   f16: false,
   matmulPrecision: "f32",
@@ -18,7 +18,7 @@ export const DEFAULT_LIMITS: Target = {
   offsetAlignment: 256,
 };
 
-/** What Mesa's software driver offers. */
+/** The limits and features of Mesa's software driver. */
 export const SOFTWARE: Target = {
   ...DEFAULT_LIMITS,
   f16: true,
@@ -29,7 +29,7 @@ export const SOFTWARE: Target = {
   maxBindings: 16,
 };
 
-/** What a graphics card offers. */
+/** The limits and features of a graphics card. */
 export const CARD: Target = {
   ...DEFAULT_LIMITS,
   f16: true,

@@ -1,6 +1,6 @@
 /**
- * Subgroup matrices without the hardware: the kernels that use them, rewritten to do by loops what the extension does, so
- * that everything around them runs on any device.
+ * Subgroup matrices without the hardware: the kernels that use them are rewritten with loops that do the same, so that
+ * everything around them runs on any device.
  */
 import { openGpu, type Gpu, type OpenOptions } from "../../src/device/open.ts";
 import type { MatrixShape } from "../../src/codegen/target.ts";

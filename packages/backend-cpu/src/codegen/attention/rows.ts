@@ -165,8 +165,8 @@ export function emitSoftmaxRows(
 }
 
 /**
- * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias): replaces scores by the probabilities P, and slopes (dP
- * = dO Vᵀ) by scale · P ∘ (dP - Σ dO ∘ O); both are zero where hidden.
+ * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias): replaces scores by the probabilities P, and slopes
+ * (dP = dO Vᵀ) by scale · P ∘ (dP - Σ dO ∘ O); both are zero where hidden.
  */
 export function emitGradRows(
   module: Module,
