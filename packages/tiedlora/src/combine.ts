@@ -1,4 +1,4 @@
-/** Several adapters made into one LoRA adapter: a weighted sum of their updates. */
+/** Combines several adapters into one LoRA adapter, whose update is the weighted sum of theirs. */
 import { concat, type Tensor } from "@tiedlora/core";
 import { checkOptions } from "@tiedlora/core/arguments";
 import type * as nn from "@tiedlora/nn";
@@ -9,18 +9,19 @@ import { scaled, type LowRank } from "./method.ts";
 import { methods } from "./methods/index.ts";
 import type { AdapterLayer } from "./adapter/layer.ts";
 
-/** How adapters are summed, and what the sum is called. */
+/** How adapters are summed, and the name of the sum. */
 export interface CombineOptions {
   /** The name of the new adapter. */
   readonly name: string;
   /**
-   * - `cat` (default): all A under each other, all B side by side. Exactly the sum; its rank is the sum of the ranks.
-   * - `linear`: A and B are summed themselves, which is cheaper and not the sum of the updates where there are several; all ranks
-   *   must be equal.
+   * - `cat` (default): concatenates all A along the rows and all B along the columns. Exactly the sum; its rank is the sum of the
+   *   ranks.
+   * - `linear`: sums the A and the B themselves. Cheaper, but not the sum of the updates where there are several adapters; all
+   *   ranks must be equal.
    * - `svd`: the best approximation of the sum at `rank`.
    */
   readonly how?: "cat" | "linear" | "svd";
-  /** For `svd`. Default: the largest rank among the adapters. */
+  /** The rank, for `svd` only. Default: the largest rank among the adapters. */
   readonly rank?: number;
   /** Whether the new adapter takes part when the model runs. Default: true. */
   readonly active?: boolean;
@@ -31,8 +32,9 @@ interface Part extends LowRank {
 }
 
 /**
- * Adds an adapter whose update is Σ weight · update, weights of any sign, over the adapters given by name. Those stay, as
- * they are; make them inactive, or the new one acts beside them. Throws for methods whose update is no product B A.
+ * Adds an adapter whose update is Σ weight · update over the named adapters; weights may have any sign. The named adapters stay
+ * on the model unchanged, and those that are active act beside the new one: make them inactive. Throws for methods whose update
+ * is not a product B A, and for adapters that replace parameters of the model.
  */
 export async function combine(
   model: nn.Module,
@@ -68,7 +70,7 @@ export async function combine(
   const factors = new Map<string, LowRank>();
   for (const [path, list] of parts) factors.set(path, await COMBINE[how](list, options.rank, path));
   const ranks = Object.fromEntries([...factors].map(([path, { A }]) => [path, A.shape[0]!]));
-  const alphas = ranks; // the scale is 1: it is in B
+  const alphas = ranks; // so that the scale is 1: each adapter's scale is already in its B
   const target = [...factors.keys()];
   const method = methods.lora({ target, rank: 1, rankPattern: exact(ranks), alphaPattern: exact(alphas) });
   const combined = createAdapter(model, method, { name, active, blank: true });
@@ -87,7 +89,7 @@ function partOf(layer: AdapterLayer, weight: number): Part {
   );
 }
 
-/** Keys of patterns that match whole paths alone. */
+/** The values with their keys turned into patterns, each of which matches exactly one path. */
 function exact(values: Readonly<Record<string, number>>): Record<string, number> {
   return Object.fromEntries(
     Object.entries(values).map(([path, value]) => [`^${path.replaceAll(".", "\\.")}$`, value]),
@@ -110,7 +112,7 @@ const COMBINE: Readonly<Record<NonNullable<CombineOptions["how"]>, Combine>> = {
       throw new Error(
         `combine: ranks ${ranks.join(", ")} at ${path}; "linear" needs equal ones, use "cat" or "svd"`,
       );
-    // as in peft: the square root of the weight on either side, its sign on one
+    // as in peft: both A and B are scaled by √|weight|, and B also by the sign of the weight
     const sum = (of: (part: Part) => Tensor): Tensor => parts.map(of).reduce((a, b) => a.add(b));
     return {
       A: sum(({ A, weight }) => scaled(A, Math.sqrt(Math.abs(weight)))),

@@ -1,5 +1,5 @@
 /**
- * Tied-LoRA, LoRA, VeRA and methods of your own: adapters on language models, such as the decoders of @tiedlora/models.
+ * Adapters for language models, such as the decoders of @tiedlora/models: Tied-LoRA, LoRA, VeRA and methods of your own.
  * @module
  */
 export { adapt, Adapter, adaptersOf, type AdaptOptions, type FactorSelection } from "./adapter/adapter.ts";

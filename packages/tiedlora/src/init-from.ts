@@ -1,4 +1,4 @@
-/** Training that goes on from an adapter, whoever has trained it: loaded, checked against what is wanted, and made ready. */
+/** Training that starts from an existing adapter of any origin: the adapter is loaded, checked and made trainable. */
 import type { Files } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter, type AdaptOptions } from "./adapter/adapter.ts";
@@ -10,7 +10,7 @@ import { type MethodName, methodByName } from "./methods/index.ts";
 import { planAdapter } from "./adapter/plan.ts";
 import type { Target } from "./adapter/sites.ts";
 
-/** What an adapter must be, where that is given: it cannot be made into another. */
+/** What an adapter must be; fields that are left out are not checked. A loaded adapter cannot be converted to other settings. */
 export interface InitExpectation {
   readonly method?: MethodName | undefined;
   readonly rank?: number | undefined;
@@ -20,18 +20,18 @@ export interface InitExpectation {
 
 /** How training starts from an adapter. */
 export interface InitOptions extends AdaptOptions {
-  /** Anything else is an error, which says both. Default: as the adapter is. */
+  /** Settings that the adapter must have; a difference is an error that names both values. Default: nothing is checked. */
   readonly expect?: InitExpectation;
-  /** Dropout of the training to come. Default: what the adapter was trained with. */
+  /** The dropout probability from now on. Default: the one that the adapter was trained with. */
   readonly dropout?: number | undefined;
-  /** For adapters of methods that are not in the library: the declaration that it was trained with. */
+  /** The declaration that the adapter was trained with, for a method that is not in the library. */
   readonly method?: Method;
 }
 
 /**
- * Puts an adapter from files on a model, to train on from there: of this library, of peft or of mlx-lm. The model answers as with
- * the adapter that was saved, and what was trained is trained. Throws, and leaves the model as it was, where the files cannot be
- * loaded (see `loadAdapterFiles`), or where the adapter is not what `expect` says.
+ * Puts an adapter from files of this library, of peft or of mlx-lm on a model, to continue its training. The model's outputs are
+ * those it has with the saved adapter, and the parameters that were trained before are trained again. Throws, and leaves the
+ * model unchanged, if the files cannot be loaded (see `loadAdapterFiles`) or the adapter differs from `expect`.
  */
 export async function initFromFiles(
   model: nn.Module,
@@ -56,7 +56,7 @@ export async function initFromFiles(
   }
 }
 
-/** A name that no adapter of the model has. */
+/** Returns a name that no adapter of the model has. */
 function spareName(model: nn.Module): string {
   const { names } = adaptersOf(model);
   for (let i = 0; ; i++) if (!names.includes(`init-${i}`)) return `init-${i}`;
@@ -87,14 +87,14 @@ function checkExpected({ model, method }: Adapter, expect: InitExpectation, wher
     );
 }
 
-/** What an adapter's method and a wanted one are called, the same if they do the same. */
+/** The names of an adapter's method and of a wanted one; twice the same name if the two methods compute the same. */
 function methodNames(method: Method, wanted: MethodName): [string, string] {
   const { name, scaling } = methodByName(wanted, { rank: method.rank });
   const same = kindOf(method.name) === kindOf(name) && method.scaling === scaling;
   return same ? [wanted, wanted] : [method.scaling === "sqrt-rank" ? `${method.name} (scaled by √rank)` : method.name, wanted]; // prettier-ignore
 }
 
-/** LoRA that is scaled otherwise is LoRA; the scaling is compared apart. */
+/** The kind of a method, without regard to its scaling, which is compared separately: rslora is lora. */
 function kindOf(name: string): string {
   return name === "rslora" ? "lora" : name;
 }

@@ -1,23 +1,23 @@
-/** Start values of factors. Drawn on the host in float64 by counter, so that they are the same bits on every backend. */
+/** Start values of factors. A counter-based generator draws them on the host in float64: the same bits on every backend. */
 import { checkFinite } from "@tiedlora/core/arguments";
 import { normalArray, product, type Key, type Shape, uniformArray } from "@tiedlora/core";
 
 /** How a factor starts. */
 export interface Init {
-  /** Whether all values are zero: what the zero-start rule looks at. */
+  /** Whether all values are zero, for the zero-start rule (see `defineMethod`). */
   readonly zero: boolean;
-  /** For a reader. */
+  /** A short description, for people. */
   readonly label: string;
-  /** The elements, row-major. The key is the factor's own. */
+  /** Returns the elements, row-major. Each parameter has its own key. */
   fill(shape: Shape, key: Key): Float32Array;
 }
 
-/** How many numbers are summed to one output: the last axis of a matrix. */
+/** The number of inputs that are summed into one output: the size of the last axis. */
 function fanIn(shape: Shape): number {
   return shape[shape.length - 1] ?? 1;
 }
 
-/** Where factors start. */
+/** The start values that a factor can be declared with. */
 export const init = {
   /** 0 everywhere. */
   zeros: (): Init => ({ zero: true, label: "0", fill: (shape) => new Float32Array(product(shape)) }),
@@ -29,7 +29,7 @@ export const init = {
     label: String(value),
     fill: (shape) => new Float32Array(product(shape)).fill(value),
   }),
-  /** N(0, std²). Default: std = 1/√(last axis), which keeps the size of what it multiplies. */
+  /** N(0, std²). Default: std = 1/√(last axis), with which a product has about the magnitude of its input. */
   normal: (std?: number): Init => ({
     zero: std !== undefined && checkFinite("init.normal", std) === 0,
     label: `normal(${std ?? "1/√in"})`,
@@ -44,7 +44,7 @@ export const init = {
       return uniformArray(key, product(shape), -limit, limit);
     },
   }),
-  /** Given values: of one factor that is tied over everything, or of each that has this many elements. */
+  /** Given values, row-major, for each parameter of the factor. Throws RangeError if a parameter has another number of elements. */
   values: (values: Float32Array): Init => ({
     zero: values.every((value) => value === 0),
     label: "given",
@@ -56,7 +56,7 @@ export const init = {
       return values.slice();
     },
   }),
-  /** Set by the method from the frozen weight (see Method.prepare). */
+  /** Zeros until the method sets values from the frozen weight (see `Method.prepare`). */
   fromWeight: (): Init => ({
     zero: false,
     label: "from the weight",

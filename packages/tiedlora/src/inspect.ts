@@ -1,4 +1,4 @@
-/** What an adapter consists of, for a person or a program to look at. */
+/** The parts of an adapter as a report, for people and programs. */
 import type { Shape } from "@tiedlora/core";
 import { refuse } from "@tiedlora/core/arguments";
 import { Adapter } from "./adapter/adapter.ts";
@@ -8,7 +8,7 @@ import type { AdapterPlan, FactorPlan } from "./adapter/plan.ts";
 export interface ModuleReport {
   /** The adapted target: a module, or a fused group. */
   readonly path: string;
-  /** The modules in it. */
+  /** The paths of its modules. */
   readonly modules: readonly string[];
   readonly in: number;
   readonly out: number;
@@ -19,27 +19,27 @@ export interface ModuleReport {
 /** One parameter, and all the places that use it. */
 export interface ParameterReport {
   readonly factor: string;
-  /** What it is called in files. */
+  /** Its name in files. */
   readonly path: string;
   readonly shape: Shape;
   readonly size: number;
   readonly trained: boolean;
-  /** Every place that uses it, the first included: more than one, and it is tied. */
+  /** Every place that uses it, the first included; a tied parameter has more than one. */
   readonly aliases: readonly string[];
 }
 
 /** All parameters of one factor, counted. */
 export interface FactorCount {
   readonly factor: string;
-  /** How many parameters; tied ones count once. */
+  /** The number of parameters; a tied one counts once. */
   readonly parameters: number;
-  /** How many places use them: more than there are parameters, and the factor is tied. */
+  /** The number of places that use them: larger than `parameters` if the factor is tied. */
   readonly places: number;
   readonly size: number;
   readonly trained: number;
 }
 
-/** What an adapter is made of, as plain data. */
+/** The parts of an adapter, as plain data. */
 export interface AdapterReport {
   readonly name: string;
   readonly method: string;
@@ -50,7 +50,7 @@ export interface AdapterReport {
   readonly total: number;
 }
 
-/** Every matched module, every parameter with all its aliases, and counts for each factor. */
+/** Returns every adapted module, every parameter with all its aliases, and counts for each factor. */
 export function inspect(adapter: Adapter): AdapterReport {
   if (!(adapter instanceof Adapter)) refuse("inspect", adapter, "adapter", "one, e.g. adapt(model, method)");
   const modules = adapter.plan.sites.map(({ site, dims }, i): ModuleReport => {
@@ -83,11 +83,11 @@ export function inspect(adapter: Adapter): AdapterReport {
 }
 
 /**
- * How the tied factors of a plan are shared, to follow a number of modules: " (one A and one B for each of 7 types of module,
- * shared by all layers)". Empty where nothing is tied.
+ * How the tied factors of a plan are shared, as text to append to a number of modules: " (one A and one B for each of 7 types of
+ * module, shared by all layers)". Empty if no factor is tied.
  */
 export function describeTies({ factors }: AdapterPlan): string {
-  const named = new Map<string, string[]>(); // factors by what is to be said of them
+  const named = new Map<string, string[]>(); // text -> the factors that it describes
   for (const factor of [...new Set(factors.map((one) => one.factor))].sort()) {
     const plans = factors.filter((one) => one.factor === factor);
     const places = plans.reduce((n, { aliases }) => n + aliases.length, 0);
@@ -108,7 +108,7 @@ function sharing(plans: readonly FactorPlan[], places: number): string {
     : `for each of ${plans.length} groups of them`;
 }
 
-/** A report as lines of text: counts, the parameters with where they are used, the modules. */
+/** Formats a report as lines of text: the counts, the parameters with the places that use them, and the modules. */
 export function formatReport(report: AdapterReport): string {
   const show = (n: number): string => n.toLocaleString("en-US");
   const factors = report.factors.map(

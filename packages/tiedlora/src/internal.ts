@@ -1,4 +1,4 @@
-/** What the packages built on this one share beyond its public interface. It may change with every version. */
+/** Exports for the packages that are built on this one, beyond its public interface. They may change with every version. */
 export { isChat } from "./data/examples.ts";
 export { wholeText } from "./data/text.ts";
 export { MLX_TENSORS } from "./files/mlx.ts";

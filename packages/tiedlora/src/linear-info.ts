@@ -1,14 +1,14 @@
-/** What planning knows of a module. */
+/** The description of a module that planning an adapter needs. */
 
 /**
- * What has to be known of a module to adapt it; a model and a config without weights can both say it. An embedding is a
- * linear map too, of one-hot vectors: `in` is its number of rows, `out` their length.
+ * The description of a module that is needed to adapt it; it can be read from a model, or from a config without weights. An
+ * embedding is a linear map of one-hot vectors: `in` is the number of its rows, `out` their length.
  */
 export interface LinearInfo {
-  /** Path as in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
+  /** The path, as in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
   readonly path: string;
   readonly in: number;
   readonly out: number;
-  /** Default: "linear". Others than these two are ignored. */
+  /** "linear" (default) or "embedding". Modules of any other kind are ignored. */
   readonly kind?: string;
 }

@@ -1,20 +1,20 @@
-/** Which modules a target means: PEFT's rules for names, and the groups that are adapted as one. */
+/** Which modules a target selects: PEFT's rules for names, and the groups that are adapted as one. */
 import { compilePattern, type Pattern, PatternWork } from "./regex/pattern.ts";
 import type { LinearInfo } from "./linear-info.ts";
 
-/** Whether `path` is `suffix` or ends in it after a dot: "proj" does not match "q_proj". */
+/** Whether `path` equals `suffix`, or ends in a dot and `suffix`: "proj" does not match "q_proj". */
 export function endsWithName(path: string, suffix: string): boolean {
   return path === suffix || path.endsWith(`.${suffix}`);
 }
 
-/** Whether the whole of `path` matches, as Python's re.fullmatch. */
+/** Whether the whole of `path` matches, as with Python's re.fullmatch. */
 export function fullMatch(path: string, pattern: RegExp | Pattern): boolean {
   if (!(pattern instanceof RegExp)) return pattern.fullMatch(path);
   const flags = pattern.flags.replace(/[gy]/g, "");
   return new RegExp(`^(?:${pattern.source})$`, flags).test(path);
 }
 
-/** The layer a module belongs to: the first number in its path, or the one after `pattern`; null if there is none. */
+/** The layer of a module: the first number in its path, or the number that follows the name `pattern`; null if there is none. */
 export function layerOf(path: string, pattern?: string): number | null {
   const segments = path.split(".");
   for (let i = 1; i < segments.length - 1; i++) {
@@ -24,7 +24,7 @@ export function layerOf(path: string, pattern?: string): number | null {
   return null;
 }
 
-/** The path with its layer's number replaced: what modules of one type have in common. */
+/** The type of a module: its path with "*" in place of the layer's number. */
 export function typeOf(path: string): string {
   return path.replace(/(?<=\.)\d+(?=\.)/, "*");
 }
@@ -32,11 +32,11 @@ export function typeOf(path: string): string {
 type Matcher = (path: string) => boolean;
 
 /**
- * Whether a key of peft's rank_pattern or alpha_pattern means a path: a name or a regular expression that matches its end
- * after a dot; one that starts with ^ has to match all of it.
+ * Returns the test whether a key of peft's rank_pattern or alpha_pattern matches a path. The key is a name or a regular expression
+ * that must match the whole path, or its end after a dot; one that starts with ^ must match the whole path.
  */
 export function patternMatcher(key: string, work?: PatternWork): Matcher {
-  // Files may list each of a model's modules: names and whole paths are compared without the machinery of patterns.
+  // A file may list every module of a model, so names and whole paths are compared directly, without compiling a pattern.
   if (/^[\w.-]+$/.test(key)) return (path) => endsLike(path, key);
   if (/^\^(?:[\w-]|\\\.)+\$$/.test(key)) {
     const whole = key.slice(1, -1).replaceAll("\\.", ".");
@@ -46,7 +46,7 @@ export function patternMatcher(key: string, work?: PatternWork): Matcher {
   return (path) => pattern.fullMatch(path);
 }
 
-/** Whether `path` ends in `key` after a dot, where a dot in `key` stands for any character, as in a regular expression. */
+/** Whether `path` equals `key`, or ends in a dot and `key`. A dot in `key` matches any character, as in a regular expression. */
 function endsLike(path: string, key: string): boolean {
   const start = path.length - key.length;
   if (start < 0 || (start > 0 && path[start - 1] !== ".")) return false;
@@ -56,7 +56,7 @@ function endsLike(path: string, key: string): boolean {
 
 const matchers = new WeakMap<Readonly<Record<string, number>>, (readonly [Matcher, number])[]>();
 
-/** The value of the first key that means `path`. */
+/** The value of the first key that matches `path`. */
 export function patternValue(path: string, patterns: Readonly<Record<string, number>>): number | undefined {
   let list = matchers.get(patterns);
   if (list === undefined) {
@@ -67,12 +67,12 @@ export function patternValue(path: string, patterns: Readonly<Record<string, num
   return list.find(([matches]) => matches(path))?.[1];
 }
 
-/** Linears that compute queries, keys and values, in this order: adapted as one target with one A. */
+/** Names of separate linears for queries, keys and values, in this order; the three are adapted as one target with one A. */
 const QKV_SEPARATE = ["q_proj", "k_proj", "v_proj"] as const;
-/** One linear that computes all three. */
+/** Names of a single linear that computes queries, keys and values. */
 const QKV_FUSED: readonly string[] = ["c_attn", "query_key_value", "qkv_proj", "linear_qkv", "qkv"];
 
-/** The groups of linears that are queries, keys and values of one attention: one fused linear, or three. */
+/** The groups of linears that compute queries, keys and values of one attention: one fused linear, or three linears. */
 export function qkvGroups(linears: readonly LinearInfo[]): (readonly LinearInfo[])[] {
   const byPath = new Map(linears.map((linear) => [linear.path, linear]));
   return linears.flatMap((linear) => {
@@ -84,13 +84,13 @@ export function qkvGroups(linears: readonly LinearInfo[]): (readonly LinearInfo[
   });
 }
 
-/** The path of the module that contains `path`, and its name in there. */
+/** Splits a path into the path of the parent module and the name within it. */
 export function splitPath(path: string): [parent: string, name: string] {
   const dot = path.lastIndexOf(".");
   return [path.slice(0, Math.max(dot, 0)), path.slice(dot + 1)];
 }
 
-/** The names closest to what was asked for: what an error should suggest. */
+/** The last segments of all paths, each once: the module names that an error lists. */
 export function moduleNames(linears: readonly LinearInfo[]): string[] {
   return [...new Set(linears.map((linear) => splitPath(linear.path)[1]))];
 }

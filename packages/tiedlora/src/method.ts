@@ -1,23 +1,23 @@
 /**
- * What an adaptation method is: a declaration of its factors (shape, start, tying, trained or not) and of the formula
- * they enter. Everything else (injection, counting, freezing, files, merging) is derived from it, elsewhere.
+ * Adaptation methods. A method is a declaration of its factors (shape, start values, tying, trained or not) and of the formula that
+ * uses them. Other files derive everything else from it: injection, counting, freezing, files, merging.
  */
 import type { Shape, Tensor } from "@tiedlora/core";
 import { checkName, checkOptions, describeArgument, refuse } from "@tiedlora/core/arguments";
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./adapter/sites.ts";
 
-/** The learning rate of a method for which none was searched: the one with which most measured methods learn best. */
+/** The learning rate of a method for which none was searched: the rate with which most of the measured methods learn best. */
 export const DEFAULT_LEARNING_RATE = 0.03;
 
-/** The sizes that shapes are made of: those of one module, and two of all that are adapted. */
+/** The sizes from which shapes are computed: three of one module, and two of all adapted modules. */
 export interface Dims {
   readonly in: number;
   readonly out: number;
   readonly rank: number;
-  /** How many layers of the model are adapted. */
+  /** The number of layers that are adapted. */
   readonly layers: number;
-  /** The largest number that divides `in` and `out` of every adapted module. */
+  /** The greatest common divisor of `in` and `out` of all adapted modules. */
   readonly divisor: number;
 }
 
@@ -27,15 +27,16 @@ export type Dim = keyof Dims | number | ((dims: Dims) => number);
 /**
  * Which modules share one factor:
  * - `none`: each module has its own;
- * - `all`: modules of one type (`self_attn.q_proj`) share it over all layers;
- * - `{ blocks: k }`: as `all`, within blocks of k successive layers;
- * - `layer`: the modules of one layer, where the factor has one shape;
- * - `shape`: all modules where the factor has one shape, whatever their type;
- * - `model`: all modules; `in` and `out` axes are as large as the largest, and each module uses the leading part;
- * - `{ groups }`: lists of paths of targets; those that are in no list share nothing;
- * - a function: targets for which it returns the same string.
+ * - `all`: the modules of one type (`self_attn.q_proj`) share it over all layers;
+ * - `{ blocks: k }`: the modules of one type share it within blocks of k successive layers;
+ * - `layer`: the modules of one layer share it, if the factor has the same shape in them;
+ * - `shape`: all modules in which the factor has the same shape share it, whatever their type;
+ * - `model`: all modules share it; its `in` and `out` axes are as large as the largest module needs, and each module uses the
+ *   leading part;
+ * - `{ groups }`: lists of targets' paths; the targets of one list share it, and a target in no list has its own;
+ * - a function: the targets for which it returns the same string share it.
  *
- * For the last two as for `model`, `in` and `out` axes are as large as the largest.
+ * With `{ groups }` and functions, the `in` and `out` axes are as large as the largest module needs, as with `model`.
  */
 export type Tie =
   | "none"
@@ -55,19 +56,19 @@ export interface Factor {
   readonly trained: boolean;
 }
 
-/** What a forward formula is given besides the factors. */
+/** The arguments of a forward formula besides the factors. */
 export interface Call {
   /** Input of the module, [..., in]. */
   readonly x: Tensor;
-  /** What the module answers without this adapter, [..., out]. */
+  /** Output of the module without this adapter, [..., out]. */
   readonly y: Tensor;
-  /** alpha / rank, or what the method's scaling makes of them. */
+  /** The scale of the update: alpha / rank, or the value of the method's `scaling`, times the adapter's multiplier. */
   readonly scale: number;
-  /** The frozen weight [out, in]; reading it in a formula makes merging it exact as well. */
+  /** The frozen weight [out, in]; a formula that reads it can still be merged exactly. */
   readonly weight: Tensor;
   /** The module's bias [out], if it has one. */
   readonly bias: Tensor | null;
-  /** Computes once for all modules that are adapted as one target and read the same input (q, k and v of a layer). */
+  /** Computes a value once for all modules that are adapted as one target and read the same input (q, k and v of a layer). */
   readonly shared: <T extends Tensor | LowRank>(compute: () => T) => T;
 }
 
@@ -77,10 +78,10 @@ export interface LowRank {
   readonly B: Tensor;
 }
 
-/** The factors of one place, by name. */
+/** The factors at one adapted place, by name. */
 export type FactorTensors<F extends string = string> = { readonly [K in F]: Tensor };
 
-/** How the scale follows from alpha and rank. */
+/** The functions that compute the scale from alpha and rank, by name. */
 export const SCALINGS = {
   /** LoRA: alpha / rank. */
   rank: (alpha: number, rank: number): number => alpha / rank,
@@ -90,9 +91,9 @@ export const SCALINGS = {
 /** The names of SCALINGS. */
 export type Scaling = keyof typeof SCALINGS;
 
-/** Plain data that a method can be declared again from; it goes into files. */
+/** Plain data that files hold, from which a method can be declared again. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
-/** The name of a method of the library, and the options that it was made with. */
+/** The name of a method of the library, and the options with which it was declared. */
 export interface Recipe {
   readonly method: string;
   readonly options: { readonly [key: string]: Json };
@@ -106,21 +107,21 @@ export interface CommonOptions {
   readonly scaling?: Scaling;
   /** Which linear modules are adapted. Default: "qkv", as in the Tied-LoRA paper; the command line's is "all-linear". */
   readonly target?: Target;
-  /** Probability of dropping an element of the adapter's input while training. */
+  /** The probability that an element of the adapter's input is dropped in training. Default: 0. */
   readonly dropout?: number;
-  /** Ranks of single modules: the first key that matches the end of a module's path, as in PEFT. */
+  /** Ranks of single modules; the first key that matches the end of a module's path applies, as in PEFT. */
   readonly rankPattern?: Readonly<Record<string, number>>;
   readonly alphaPattern?: Readonly<Record<string, number>>;
-  /** Modules that get a whole trained copy, by names or ends of paths: ["norm", "lm_head"]. They are not adapted. */
+  /** Modules that are trained whole, as copies, by names or ends of paths: ["norm", "lm_head"]. They get no factors. */
   readonly modulesToSave?: readonly string[];
-  /** Which biases of the model get a trained copy: none (default), those of adapted modules, or all. */
+  /** Which biases of the model are trained too, as copies. Default: "none". */
   readonly bias?: BiasMode;
 }
 
 /** Which biases of the model are trained too: none, those of adapted modules, or all. */
 export type BiasMode = "none" | "adapted" | "all";
 
-/** A method, ready to be put on a model: what `defineMethod` and the functions of `methods` give. */
+/** A method that can be put on a model, as `defineMethod` and the functions of `methods` return it. */
 export interface Method<F extends string = string> {
   readonly name: string;
   readonly rank: number;
@@ -132,45 +133,45 @@ export interface Method<F extends string = string> {
   readonly alphaPattern: Readonly<Record<string, number>>;
   readonly modulesToSave: readonly string[];
   readonly bias: BiasMode;
-  /** Where to begin with AdamW's highest learning rate, at a scale of 1. */
+  /** A good first choice for AdamW's highest learning rate, at a scale of 1. */
   readonly learningRate: number;
   readonly factors: { readonly [K in F]: Factor };
-  /** The factors whose product is the update. Exactly one of them must start at zero; empty: not checked. */
+  /** The factors whose product is the update. Exactly one of them must start at zero; if the list is empty, this is not checked. */
   readonly product: readonly F[];
   readonly recipe: Recipe;
   /**
-   * What the module answers, [..., out]. In a fused target this is asked for each module, with the rows of the factors'
-   * `out` axes that are its own. Without it, the answer follows from `lowRank`.
+   * Returns the module's output, [..., out]. In a fused target it is called for each module, with the module's own rows of the
+   * factors' `out` axes. Default: computed from `lowRank`.
    */
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
-  /** The update of a whole target in the form of LoRA, for methods that have one; files of other programs hold that. */
+  /** The update of a whole target in the form of LoRA, for methods that have one. Files of other programs need this form. */
   lowRank?(factors: FactorTensors<F>): LowRank;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 
-/** A method whose start depends on the frozen weights: `adapt` has to wait for them. */
+/** A method whose start values depend on the frozen weights: `adapt` has to wait for them. */
 export type PreparedMethod<F extends string = string> = Method<F> & Required<Pick<Method<F>, "prepare">>;
-/** A method whose start does not. */
+/** A method whose start values do not depend on the frozen weights. */
 export type PlainMethod<F extends string = string> = Method<F> & { readonly prepare?: undefined };
 
-/** What `prepare` is given, for each adapted target. */
+/** The argument of `prepare`, which is called once for each adapted target. */
 export interface PrepareContext {
   readonly site: Site;
   readonly dims: Dims;
-  /** The frozen weight [out, in], row-major; rows of fused modules under each other. */
+  /** The frozen weight [out, in], row-major; the rows of a fused target's modules follow one another. */
   readonly weight: Float32Array;
   /** The shape of a factor on this target. */
   shapeOf(factor: string): Shape;
 }
 
-/** What a researcher writes: `forward` or `lowRank`, and whatever differs from the defaults. */
+/** The argument of `defineMethod`: the factors, `forward` or `lowRank`, and the settings that differ from the defaults. */
 export interface MethodSpec<F extends string> extends CommonOptions {
   readonly name: string;
   readonly factors: { readonly [K in F]: FactorSpec };
-  /** The learning rate that it learns well with, for AdamW at a scale of 1. Default: `DEFAULT_LEARNING_RATE`, 0.03. */
+  /** A good highest learning rate for AdamW, at a scale of 1. Default: `DEFAULT_LEARNING_RATE`, 0.03. */
   readonly learningRate?: number;
-  /** Default: all factors that are declared. */
+  /** As {@link Method.product}. Default: all factors that are declared. */
   readonly product?: readonly NoInfer<F>[];
   readonly recipe?: Recipe;
   /** As {@link Method.forward}. */
@@ -181,19 +182,19 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
 
-/** A factor as it is declared. */
+/** The declaration of a factor. */
 export interface FactorSpec {
   readonly shape: readonly Dim[];
   readonly init: Init;
-  /** Default: "none". */
+  /** Which modules share the factor. Default: "none". */
   readonly tie?: Tie;
-  /** Default: true. */
+  /** Whether the factor is trained. Default: true. */
   readonly trained?: boolean;
 }
 
 /**
- * Completes and checks a declaration. Throws if the settings make no sense, if neither formula is given, or if the
- * start breaks the zero rule.
+ * Completes and checks a declaration. Throws if a setting is invalid, if neither formula is given, or if the start values break the
+ * zero-start rule: of the factors in `product`, exactly one starts at zero, and it is trained.
  *
  * ```ts
  * const scaledLora = defineMethod({
@@ -254,12 +255,12 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
   return method;
 }
 
-/** The field alone, if there is one. */
+/** An object with this field alone; an empty one if the field is undefined. */
 function pick<T extends object, K extends keyof T>(from: T, field: K): Partial<Pick<T, K>> {
   return from[field] === undefined ? {} : ({ [field]: from[field] } as Pick<T, K>);
 }
 
-/** y + scale · B(A x) */
+/** Returns y + scale · B(A x). */
 export function lowRankForward({ A, B }: LowRank, { x, y, scale, shared }: Call): Tensor {
   const hidden = shared(() => x.matmul(A.transpose()));
   return y.add(hidden.matmul(scaled(B, scale).transpose()));
@@ -269,12 +270,12 @@ export function scaled(t: Tensor, by: number): Tensor {
   return by === 1 ? t : t.mul(by);
 }
 
-/** Whether f32 can scale by a number: neither 0 nor what rounds to it, or to infinity. */
+/** Whether a number is usable as a scale in f32: its magnitude is between 1e-20 and 1e20, far from rounding to 0 or infinity. */
 export function isScale(value: number): boolean {
   return typeof value === "number" && Math.abs(value) >= 1e-20 && Math.abs(value) <= 1e20;
 }
 
-/** What a specification looks like, for messages. */
+/** The outline of a specification, for messages. */
 const SPEC = "{ name, factors: { … }, lowRank }";
 
 function checkSettings(name: string, rank: number, alpha: number, dropout: number): void {
@@ -288,7 +289,7 @@ function checkSettings(name: string, rank: number, alpha: number, dropout: numbe
   check(isShare, "dropout", dropout, "at least 0 and below 1");
 }
 
-/** The settings that every method has, beside its numbers. */
+/** Checks the settings that every method has, except those that `checkSettings` checks. */
 function checkCommon(name: string, { scaling, bias, modulesToSave, ...patterns }: CommonOptions): void {
   if (scaling !== undefined) checkName(`${name}: scaling`, scaling, Object.keys(SCALINGS) as Scaling[]);
   if (bias !== undefined) checkName(`${name}: bias`, bias, ["none", "adapted", "all"]);
@@ -304,7 +305,7 @@ function checkCommon(name: string, { scaling, bias, modulesToSave, ...patterns }
     checkSettings(`${name}: alphaPattern of ${module}`, 1, alpha, 0);
 }
 
-/** Names of CommonOptions. */
+/** The names of the fields of `CommonOptions`. */
 export const COMMON_OPTIONS: readonly (keyof CommonOptions)[] = [
   "rank",
   "alpha",
@@ -325,8 +326,8 @@ function checkRate(name: string, rate: number | undefined): void {
 }
 
 /**
- * The zero-start rule: exactly one factor of the product starts at zero, and it is trained. With none, the model changes
- * at step 0. With two, neither ever gets a gradient; with a frozen one, nothing does.
+ * Checks the zero-start rule: exactly one factor of the product starts at zero, and it is trained. With none, the adapter changes
+ * the model before the first step. With two, neither ever gets a gradient; with a frozen one, no factor does.
  */
 function checkZeroStart<F extends string>(method: Method<F>): void {
   if (method.product.length === 0) return;

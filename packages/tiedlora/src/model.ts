@@ -1,58 +1,64 @@
 /**
- * What the library needs of a model: these interfaces, which `Decoder` of @tiedlora/models implements. Adapters sit on the linears
- * and embeddings of any `nn.Module`; training needs a loss, and writing a merged model its files.
+ * The interfaces that the library requires of a model; `Decoder` of @tiedlora/models implements them. Adapters act on the linears
+ * and embeddings of any `nn.Module`; training also needs a loss, and writing a merged model needs the model's files.
  */
 import type { Device, Files, Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import type { OutputFile } from "./output-file.ts";
 
-/** A batch as a model's loss takes it: rows of token ids, and which of them are to be predicted. */
+/** A batch, as the argument of a model's loss: rows of token ids, and which of them are to be predicted. */
 export interface LossInputs {
-  /** `[batch, length]` */
+  /** `[batch, length]`: token ids. */
   readonly inputIds: readonly Int32Array[];
   /** `[batch, length]`: 1 where a token is to be predicted. */
   readonly mask: readonly Float32Array[];
-  /** `[batch, length]`: which example of its row a token belongs to; given where rows hold several, or padding matters. */
+  /**
+   * `[batch, length]`: the index, within its row, of the example that a token belongs to; -1 for padding. Given if rows hold
+   * several examples, or if the model must tell padding apart (see `LanguageModel.lengthMatters`).
+   */
   readonly segments?: readonly Int32Array[];
 }
 
 /** A model that can be trained and evaluated. */
 export interface LanguageModel extends nn.Module {
   readonly device: Device;
-  /** Whether the length of a sequence changes how its tokens are computed, so that padding must be told apart. Default: false. */
+  /** Whether a sequence's length affects how its tokens are computed, so that padding must not count. Default: false. */
   readonly lengthMatters?: boolean;
-  /** The mean over the predicted tokens of -log p. */
+  /** The mean of -log p over the predicted tokens, in nats: a scalar. */
   loss(batch: LossInputs): Tensor;
 }
 
 /** How the weights of a model are written. */
 export interface ModelFileOptions {
-  /** Files of weights above this are split. */
+  /** The largest size of a file of weights; larger models are split into several files. */
   readonly maxShardBytes?: number;
-  /** The precision of all weights. Default: that in which each is held. */
+  /** The type in which all weights are written. Default: the type in which the model holds each. */
   readonly dtype?: "f32" | "f16" | "bf16";
 }
 
-/** Weights written instead of the model's own, by path: computed when they are written. */
+/** Weights that are written instead of the model's own, by path; each is computed when it is written. */
 export type Replacements = ReadonlyMap<string, () => Promise<Tensor>>;
 
 /** A model that can be written as files. */
 export interface SavableModel extends nn.Module {
-  /** Its weights and its config. */
+  /** The files of its weights and its config. */
   files(options: ModelFileOptions & { readonly replace?: Replacements }): OutputFile[];
-  /** What to write into a directory, and which older files must go from there; the companions of `copyFrom`, such as a tokenizer's, are copied along. */
+  /**
+   * The files to write into a directory, and in `stale` the names of older files to remove from it. Companion files of
+   * `copyFrom`, such as a tokenizer's, are copied along.
+   */
   directoryFiles(
     options: ModelFileOptions & { readonly replace?: Replacements; readonly copyFrom?: Files },
   ): Promise<{ readonly files: readonly OutputFile[]; readonly stale: readonly string[] }>;
 }
 
-/** The `model_type` of a model whose config says it; null: unknown. */
+/** The `model_type` in the model's config; null if the model has no config that names it. */
 export function modelTypeOf(model: nn.Module): string | null {
   const { config } = model as { readonly config?: { readonly modelType?: unknown } };
   return typeof config?.modelType === "string" ? config.modelType : null;
 }
 
-/** Lets calls of a model choose their adapters, if it has a place for a selector that is still empty. */
+/** Sets the model's adapter selector, by which a call can choose its adapters; does nothing if there is no free field for one. */
 export function setSelector(model: nn.Module, selector: nn.AdapterSelector): void {
   if ("adapters" in model && model.adapters === null) model.adapters = selector;
 }

@@ -1,6 +1,9 @@
-/** The name that was probably meant: for error messages. */
+/** Guesses which name was meant, for error messages. */
 
-/** The candidate with the fewest edits to `name`, if these are few; null if none is close. */
+/**
+ * The candidate with the smallest edit distance to `name`, without regard to case; null if that distance exceeds both 2 and a third
+ * of the length of `name`.
+ */
 export function nearest(name: string, candidates: Iterable<string>): string | null {
   let best: string | null = null;
   let fewest = Math.max(2, Math.floor(name.length / 3)) + 1;

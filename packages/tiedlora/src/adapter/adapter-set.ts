@@ -1,4 +1,4 @@
-/** All adapters of one model, by name: which of them are active, and scopes in which others are, or none. */
+/** All adapters of one model, by name: which of them are active, and scopes in which other adapters take part, or none. */
 import type * as nn from "@tiedlora/nn";
 import { setSelector } from "../model.ts";
 import type { AttachedAdapter } from "./attached.ts";
@@ -12,18 +12,18 @@ import { type Choice, Scopes } from "./scopes.ts";
 
 interface Merged {
   readonly names: readonly string[];
-  /** By the path of the weight or bias that they stand in for. */
+  /** The merged parameters, by the path of the weight or bias that each replaces. */
   readonly parameters: ReadonlyMap<string, nn.Parameter>;
 }
 
-/** See `adaptersOf`. Errors leave everything as it was. */
+/** The adapters of one model, as `adaptersOf` returns them. A method that throws leaves model and adapters unchanged. */
 export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements nn.AdapterSelector {
   readonly model: nn.Module;
   readonly hosts: ReadonlyMap<string, AdaptableModule>;
   readonly #adapters: Map<string, A> = new Map<string, A>();
   readonly #overlay: Overlay;
   readonly #scopes: Scopes = new Scopes(() => this.sync());
-  /** The groups of rows that belong to a call's choice: a generation asks for the same at each token. */
+  /** The groups of rows by the choice object of a call: a generation passes the same object for each token. */
   readonly #groups = new WeakMap<object, RowGroups>();
   #merged: Merged | null = null;
 
@@ -34,7 +34,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     setSelector(model, this);
   }
 
-  /** In the order in which they were attached. */
+  /** The names of all adapters, in the order in which they were attached. */
   get names(): string[] {
     return [...this.#adapters.keys()];
   }
@@ -44,7 +44,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     return this.#adapters.has(name);
   }
 
-  /** The adapter of that name. Throws if there is none, naming those that are there. */
+  /** The adapter of that name. Throws if there is none; the error suggests a similar name, or lists all names. */
   get(name: string): A {
     const found = this.#adapters.get(name);
     if (found !== undefined) return found;
@@ -53,12 +53,12 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     throw new Error(`the model has no adapter "${name}"; ${hint}`);
   }
 
-  /** The names of those that take part when the model runs, outside of scopes. */
+  /** The names of the adapters that take part when the model runs outside of scopes. */
   get active(): string[] {
     return this.names.filter((name) => this.#adapters.get(name)!.active);
   }
 
-  /** Makes exactly these take part from now on; no name: none. Refused within a scope. */
+  /** Makes exactly the named adapters take part from now on; without a name, none. Throws within a scope. */
   setActive(...names: readonly string[]): void {
     this.#scopes.checkNone("setActive");
     const wanted = new Set(names.map((name) => this.get(name)));
@@ -68,45 +68,45 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
   }
 
   /**
-   * Runs synchronous `work` with exactly the chosen adapters, whatever is active. Calls of a `Decoder` do the same for
-   * `{ adapters }`; so requests with different adapters can be under way at once.
+   * Runs synchronous `work` with exactly the chosen adapters, whichever are active. Calls of a `Decoder` with `{ adapters }` do the
+   * same, so requests with different adapters can be in progress at once. Throws if `work` returns a promise.
    */
   using<T>(choice: nn.AdapterChoice, work: () => T): T {
     return this.#scopes.run(this.#resolve(choice), work);
   }
 
-  /** `work`, to be run with the adapters that take part now, whenever it is called. It must not be asynchronous. */
+  /** Returns a function that always runs `work` with the adapters that take part now. `work` must be synchronous. */
   bound<A extends unknown[], T>(work: (...args: A) => T): (...args: A) => T {
     const choice = this.#scopes.current ?? { names: this.#takingPart() };
     return (...args) => {
-      if ("names" in choice) for (const name of choice.names) this.get(name); // an error if it is gone by now
+      if ("names" in choice) for (const name of choice.names) this.get(name); // throws if the adapter was deleted since
       return this.#scopes.run(choice, () => work(...args));
     };
   }
 
   /**
-   * Runs `work` on the model without adapters; then all is as before. If `work` gives a promise, the scope lasts until that
-   * is settled, for all who use the model meanwhile; so do the scopes below. Another asynchronous scope that overlaps with it,
-   * and chooses otherwise, is refused.
+   * Runs `work` on the model without adapters, then restores the previous choice. If `work` returns a promise, the scope lasts
+   * until the promise is settled, and applies to all uses of the model until then. The same holds for `withActive` and `mixed`; a
+   * call of one of the three with another choice, before the promise is settled, throws.
    */
   disabled<T>(work: () => T): T {
     return this.#scopes.hold("disabled", { names: [] }, work);
   }
 
-  /** Runs `work` with exactly these adapters; then all is as before. */
+  /** Runs `work` with exactly the named adapters, then restores the previous choice. */
   withActive<T>(names: readonly string[], work: () => T): T {
     return this.#scopes.hold("withActive", this.#resolve(names), work);
   }
 
   /**
-   * Runs `work` on mixed batches: row i of every batch goes through the adapter `names[i]` alone, or through none for
-   * "__base__"; whether they are active makes no difference.
+   * Runs `work` on mixed batches: row i of every batch goes through the adapter `names[i]` alone, active or not, or through no
+   * adapter for "__base__".
    */
   mixed<T>(names: readonly string[], work: () => T): T {
     return this.#scopes.hold("mixed", this.#resolve({ rows: names }), work);
   }
 
-  /** Checks a choice. */
+  /** Checks a choice. Throws if the chosen adapters cannot take part, or not together. */
   #resolve(choice: nn.AdapterChoice): Choice {
     if (typeof choice === "string") return this.#resolve([choice]);
     if ("rows" in choice) return { rows: this.#rowGroups(choice) };
@@ -139,7 +139,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     return groups;
   }
 
-  /** What stacks ask: the rows of a mixed batch, or null. */
+  /** The rows of the mixed batch whose scope is the innermost one, for `AdapterStack`; null if there is none. */
   get rows(): RowGroups | null {
     const choice = this.#scopes.current;
     return choice !== null && "rows" in choice ? choice.rows : null;
@@ -156,23 +156,24 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     return "names" in choice && choice.names.includes(adapter.name);
   }
 
-  /** The names of those that act when the model runs now, be it beside the weights or merged into them. */
+  /** The names of the adapters that act when the model runs now, beside the weights or merged into them. */
   #takingPart(): string[] {
     return [...this.#adapters.values()]
       .filter((adapter) => this.#takesPart(adapter) || this.mergedNames.includes(adapter.name))
       .map(({ name }) => name);
   }
 
-  /** The names of those that are merged into the weights. */
+  /** The names of the adapters that are merged into the weights. */
   get mergedNames(): readonly string[] {
     return this.#merged?.names ?? [];
   }
 
   /**
-   * Writes adapters into the weights: the model then runs without extra work, and answers alike. Sums in f32 and rounds
-   * once, to the type of the weight. The weights themselves are kept, so that `unmerge` restores them bit for bit. Default: the active ones.
+   * Merges adapters (default: the active ones) into the weights: the model then runs without extra work, and gives the same outputs
+   * up to rounding. Sums in f32 and rounds once, to the type of the weight. Keeps the original weights, so that `unmerge` restores
+   * them bit for bit.
    *
-   * Throws, and changes nothing, if a result is not finite, if a weight is used elsewhere too (see `untie`), or if an
+   * Throws, and changes nothing, if a result is not finite, if a weight is also used by another module (see `untie`), or if an
    * adapter's update is not a linear map.
    */
   async merge(options: MergeOptions = {}): Promise<void> {
@@ -182,13 +183,13 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     if (again !== undefined) throw new Error(`"${again.name}" is merged already; unmerge first`);
     if (fresh.length === 0) throw new Error("no adapter to merge: none is active, and no name was given");
     const names = [...this.mergedNames, ...fresh.map(({ name }) => name)];
-    // In the order of attachment, from the model's own weights: the same bits in one go or one after another.
+    // Always in the order of attachment and from the model's own weights: merging at once or one by one gives the same bits.
     const ordered = [...this.#adapters.values()].filter(({ name }) => names.includes(name));
     this.#checkReplaced([...new Set([...ordered, ...this.#active()])]);
     const before = this.#merged;
     const after = { names: ordered.map(({ name }) => name), parameters: new Map<string, nn.Parameter>() };
     try {
-      this.#merged = after; // the weights are the model's own, the replaced parameters those of the adapters
+      this.#merged = after; // for `computeMerged`: the model's own weights, and the adapters' copies of replaced parameters
       this.sync();
       this.#merged = { ...after, parameters: await computeMerged(ordered, this.ownParameters(), options) };
     } catch (error) {
@@ -199,7 +200,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     }
   }
 
-  /** Puts the model's own weights back, bit for bit; the adapters act beside them again. */
+  /** Restores the model's own weights, bit for bit; the adapters act beside them again. Throws if nothing is merged. */
   unmerge(): void {
     this.#scopes.checkNone("unmerge");
     if (this.#merged === null) throw new Error("nothing is merged");
@@ -207,13 +208,13 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** Takes all adapters off; the model answers as before them, bit for bit. */
+  /** Takes all adapters off, also merged ones; the model's outputs are then those without adapters, bit for bit. */
   unload(): void {
     this.#merged = null;
     for (const name of this.names) this.remove(name);
   }
 
-  /** Merges, and takes all adapters off: the model is then a plain one. The old weights are given up. */
+  /** Merges adapters (default: the active ones), and takes all adapters off. The model's old weights are not kept. */
   async mergeAndUnload(options: MergeOptions = {}): Promise<void> {
     this.#scopes.checkNone("mergeAndUnload");
     const { names } = options;
@@ -232,7 +233,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     for (const name of this.names) this.remove(name);
   }
 
-  /** Takes an adapter off. Refused while it is merged. */
+  /** Takes an adapter off. Throws if there is none of this name, or while it is merged. */
   delete(name: string): void {
     this.get(name);
     if (this.mergedNames.includes(name))
@@ -240,7 +241,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.remove(name);
   }
 
-  /** Replaces the adapter of the same name: a hot swap; the model and its compiled programs stay. */
+  /** Replaces the adapter of the same name; the model and its compiled programs stay. Throws while that adapter is merged. */
   swap(adapter: A): void {
     const old = this.get(adapter.name);
     if (old === adapter) return;
@@ -256,7 +257,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** For `Adapter.attach`. */
+  /** Puts an adapter on the model, and freezes the model's own parameters; for `Adapter.attach`. */
   add(adapter: A): void {
     if (this.#adapters.get(adapter.name) === adapter) return;
     this.checkName(adapter.name);
@@ -267,7 +268,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** For `Adapter.detach`. */
+  /** Takes an adapter off, if there is one of this name; for `Adapter.detach`. */
   remove(name: string): void {
     const adapter = this.#adapters.get(name);
     if (adapter === undefined) return;
@@ -276,7 +277,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** Throws if there is an adapter of this name. */
+  /** Throws if a new adapter cannot have this name: another adapter has it, or it is "__base__". */
   checkName(name: string): void {
     if (name === BASE) throw new Error(`"${BASE}" means the model without adapters; give another name`);
     if (!this.#adapters.has(name)) return;
@@ -285,7 +286,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     );
   }
 
-  /** The model's own parameters by path, whatever stands in for them now. */
+  /** The model's own parameters by path, even where adapters' copies or merged weights replace them now. */
   ownParameters(): Map<string, nn.Parameter> {
     return new Map(this.#overlay.parameters());
   }
@@ -296,7 +297,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     if (active) this.#checkReplaced([...new Set([...this.#active(), adapter])]);
   }
 
-  /** Makes the model's fields follow what is active, merged and disabled. */
+  /** Updates the parameters in the model's fields to the adapters that take part now, and to the merged weights. */
   sync(): void {
     const choice = this.#scopes.current;
     const own = choice !== null && ("rows" in choice || choice.names.length === 0);

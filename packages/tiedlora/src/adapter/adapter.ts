@@ -1,4 +1,4 @@
-/** An adapter: the parameters that a method adds to a model, and where they act. The model's own weights are never touched. */
+/** An adapter: the parameters that a method adds to a model, and where they act. It never changes the model's own weights. */
 import { assign, key, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
@@ -24,23 +24,24 @@ export function adaptersOf(model: nn.Module): AdapterSet<Adapter> {
   return set;
 }
 
-/** How an adapter is attached. */
+/** How an adapter is made and attached. */
 export interface AdaptOptions {
-  /** All random start values follow from it. Default: 0. */
+  /** The seed of all random start values, and of dropout. Default: 0. */
   readonly seed?: number;
-  /** Default: "default". One model can have several adapters, of different names. */
+  /** The adapter's name. One model can have several adapters, of different names. Default: "default". */
   readonly name?: string;
-  /** Whether it takes part when the model runs. Default: true. */
+  /** Whether the adapter takes part when the model runs. Default: true. */
   readonly active?: boolean;
-  /** Takes the place of the adapter of this name, if there is one: a hot swap, the model stays as it is. Default: false. */
+  /** Whether to replace the adapter of the same name, if there is one; the model itself stays unchanged. Default: false. */
   readonly replace?: boolean;
 }
 
 /**
- * Puts a new adapter of `method` on `model`, and freezes the model's own weights. At the start the model answers as
- * before. Asynchronous for methods whose start depends on the frozen weights (DoRA, LoRA-XS).
+ * Puts a new adapter of `method` on `model`, and freezes the model's own weights. Before the first step the model's outputs are
+ * those without the adapter (for methods that follow the zero-start rule). Asynchronous for methods whose start values depend on
+ * the frozen weights (DoRA, LoRA-XS).
  *
- * Throws if no module matches the method's target, or if an adapter of this name is there already; the model is then
+ * Throws if no module matches the method's target, or if the model already has an adapter of this name; the model is then
  * unchanged.
  */
 export function adapt(model: nn.Module, method: PreparedMethod, options?: AdaptOptions): Promise<Adapter>;
@@ -61,54 +62,54 @@ export function adapt(
   return prepareFactors(adapter, method as PreparedMethod).then(() => adapter.attach(options));
 }
 
-/** For those who set all values themselves, as files do. */
+/** Options for callers that set all values themselves, such as readers of files. */
 interface CreateOptions extends AdaptOptions {
-  /** Factors start at zero, whatever the method says: nothing is drawn. */
+  /** Whether all factors start at zero, whatever the method declares: no random values are drawn. Default: false. */
   readonly blank?: boolean;
   /** Called before anything is allocated; may throw. */
   readonly check?: (plan: AdapterPlan) => void;
 }
 
-/** An adapter for `model` that is not on it yet; the model is unchanged. Throws if its name is taken there. */
+/** Makes an adapter for `model` without attaching it; the model is unchanged. Throws if the model has an adapter of this name. */
 export function createAdapter(model: nn.Module, method: Method, options: CreateOptions = {}): Adapter {
   if (options.replace !== true) adaptersOf(model).checkName(options.name ?? "default");
   return new Adapter(model, method, options);
 }
 
-/** Which of an adapter's parameters are meant; all conditions that are given must hold. */
+/** Selects parameters of an adapter: those for which all given conditions hold. */
 export interface FactorSelection {
-  /** Names in the method: ["A", "B"]; "saved" and "bias" are the copies of the model's own parameters. */
+  /** Names of the method's factors: ["A", "B"]; "saved" and "bias" select the copies of the model's own parameters. */
   readonly factors?: readonly string[];
-  /** Layers from 0. A factor that is tied belongs to all layers it is used in, and cannot be selected by some of them. */
+  /** Layers, counted from 0. A tied factor belongs to all layers that use it, and cannot be selected by only some of them. */
   readonly layers?: readonly number[];
-  /** Some part of the path of a place where the factor is used: "layers.3.self_attn.qkv.u". */
+  /** Matches some part of the path of a place that uses the factor, such as "layers.3.self_attn.qkv.u". */
   readonly match?: RegExp;
 }
 
-/** What has parameters: a factor of the method, or a copy of one of the model's. */
+/** One parameter of an adapter: of a factor of the method, or a copy of a parameter of the model. */
 interface Entry {
   readonly factor: string;
-  /** What it is called in files: the first alias. */
+  /** Its name in files: the first alias. */
   readonly path: string;
   readonly aliases: readonly string[];
   readonly parameter: nn.Parameter;
 }
 
-/** What console.log calls in Node. */
+/** The method that Node's console.log calls. */
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
-/** An adapter on its model, or detached from it. Use `adapt` to make one. */
+/** An adapter, attached to its model or detached. Use `adapt` to make one. */
 export class Adapter implements AttachedAdapter {
   readonly name: string;
   readonly model: nn.Module;
   readonly method: Method;
   readonly plan: AdapterPlan;
   readonly seed: number;
-  /** Updates are multiplied by it; 1 is what was trained. */
+  /** A factor for all updates of the adapter; 1 leaves them as trained. */
   multiplier = 1;
   /** Whether dropout is on. */
   training = false;
-  /** The step that dropout draws for: the same step gives the same mask, also when a checkpoint is recomputed. */
+  /** The training step, from which dropout draws its mask: equal steps have equal masks, also when activations are recomputed. */
   step = 0;
   #active: boolean;
   readonly #set: AdapterSet<Adapter>;
@@ -159,14 +160,14 @@ export class Adapter implements AttachedAdapter {
     return this.#byPlan.get(plan)!.parameter;
   }
 
-  /** Puts the adapter on the model it was made for, and freezes the model's weights. */
+  /** Puts the adapter on the model for which it was made, and freezes the model's weights. */
   attach({ replace = false }: Pick<AdaptOptions, "replace"> = {}): this {
     if (replace && this.#set.has(this.name)) this.#set.swap(this);
     else this.#set.add(this);
     return this;
   }
 
-  /** Takes the adapter off the model, which then answers exactly as without it. */
+  /** Takes the adapter off the model, whose outputs are then exactly those without it. */
   detach(): void {
     if (this.#attached) this.#set.delete(this.name);
   }
@@ -175,18 +176,18 @@ export class Adapter implements AttachedAdapter {
     return this.#set.has(this.name) && this.#set.get(this.name) === this;
   }
 
-  /** Whether it is one of those that take part when the model runs. */
+  /** Whether the adapter takes part when the model runs, outside of scopes (`withActive`, `disabled`, …). */
   get active(): boolean {
     return this.#active;
   }
-  /** Makes the adapter take part or not, from the next forward pass on. */
+  /** Switches the adapter on or off, from the next forward pass on. */
   set active(active: boolean) {
     if (this.#attached) this.#set.checkSwitch(this, active);
     this.#active = active;
     if (this.#attached) this.#set.sync();
   }
 
-  /** For the set of adapters, which makes the model follow by itself. */
+  /** Sets `active` without updating the model; for `AdapterSet`, which updates it afterwards. */
   switch(active: boolean): void {
     this.#active = active;
   }
@@ -195,7 +196,7 @@ export class Adapter implements AttachedAdapter {
     return this.#set.runs(this);
   }
 
-  /** Why the adapter changes nothing when its model runs now; null if it takes part. */
+  /** The reason why the adapter has no effect of its own when its model runs now; null if it takes part. */
   get idleReason(): string | null {
     if (this.takesPart && this.#attached) return null;
     if (!this.#attached)
@@ -212,23 +213,23 @@ export class Adapter implements AttachedAdapter {
     return this.#dropout.key;
   }
 
-  /** Turns dropout on or off. Freezing is something else: see `freeze`. */
+  /** Turns dropout on or off. Does not freeze or unfreeze parameters: see `freeze`. */
   train(on = true): this {
     this.training = on;
     return this;
   }
 
-  /** Every parameter once, trained or frozen: what an optimizer is given. */
+  /** Every parameter once, trained or frozen, for an optimizer. */
   parameters(): nn.Parameter[] {
     return this.#entries.map(({ parameter }) => parameter);
   }
 
-  /** Those of `parameters()` that are trained now. */
+  /** The parameters that are trained now. */
   trainableParameters(): nn.Parameter[] {
     return this.parameters().filter((parameter) => parameter.requiresGrad);
   }
 
-  /** Every place with the parameter used there; a tied parameter comes once for each. */
+  /** Every place with the parameter that it uses; a tied parameter comes once for each of its places. */
   *namedParameters(): IterableIterator<[path: string, parameter: nn.Parameter]> {
     for (const { site, factors } of this.plan.sites) {
       for (const [name, factor] of factors) yield [`${site.path}.${name}`, this.#parameterOf(factor)];
@@ -236,12 +237,12 @@ export class Adapter implements AttachedAdapter {
     yield* this.replacements();
   }
 
-  /** The copies of the model's own parameters, by the path of what they stand in for. */
+  /** The trained copies of the model's own parameters, by the path of the parameter that each replaces. */
   *replacements(): IterableIterator<[path: string, parameter: nn.Parameter]> {
     for (const plan of this.plan.replaced) yield [plan.path, this.#parameterOf(plan)];
   }
 
-  /** The places of tied parameters other than the first: place -> the path that the parameter has in files. */
+  /** The places of tied parameters except the first of each: place -> path of the parameter in files. */
   aliases(): Map<string, string> {
     return new Map(
       this.#entries.flatMap(({ path, aliases }) =>
@@ -255,20 +256,20 @@ export class Adapter implements AttachedAdapter {
     return new Map(this.#entries.map(({ path, parameter }) => [path, parameter]));
   }
 
-  /** The parameter used at a place such as "model.layers.0.self_attn.qkv.A". */
+  /** The parameter that a place such as "model.layers.0.self_attn.qkv.A" uses. Throws if there is no such place. */
   parameter(path: string): nn.Parameter {
     for (const [one, parameter] of this.namedParameters()) if (one === path) return parameter;
     const all = [...this.namedParameters()].map(([one]) => one);
     throw new Error(`no parameter at ${path}; the nearest is ${nearest(path, all) ?? all[0]}`);
   }
 
-  /** How many numbers are trained now, and how many there are. */
+  /** The number of elements that are trained now, and of all elements; tied parameters count once. */
   count(): { trainable: number; total: number } {
     const sum = (parameters: readonly nn.Parameter[]): number => parameters.reduce((n, p) => n + p.size, 0);
     return { trainable: sum(this.trainableParameters()), total: sum(this.parameters()) };
   }
 
-  /** Stops training the selected parameters (default: all), at any step of a run. They then do not move at all. */
+  /** Freezes the selected parameters (default: all), at any step of a run: their values then do not change at all. */
   freeze(selection: FactorSelection = {}): this {
     for (const parameter of this.select(selection)) parameter.requiresGrad = false;
     return this;
@@ -281,8 +282,8 @@ export class Adapter implements AttachedAdapter {
   }
 
   /**
-   * Trains only some elements of the selected parameters, which must have one shape: those where `mask`, row-major, is 1.
-   * The others stay exactly as they are. Null trains all again.
+   * Trains only some elements of the selected parameters, which must have one shape: the elements where `mask`, row-major, is 1.
+   * The values of all other elements do not change at all. Null trains all elements again.
    */
   mask(selection: FactorSelection, mask: TypedArray | readonly number[] | null): this {
     for (const parameter of this.select(selection)) {
@@ -296,7 +297,7 @@ export class Adapter implements AttachedAdapter {
     return this;
   }
 
-  /** The selected parameters. Throws if there are none: a selection that matches nothing does nothing, silently. */
+  /** The selected parameters. Throws if there are none, because a selection without a match would silently have no effect. */
   select(selection: FactorSelection): nn.Parameter[] {
     checkSelection(selection);
     const known = [...new Set([...Object.keys(this.method.factors), ...this.#entries.map((e) => e.factor)])];
@@ -313,7 +314,7 @@ export class Adapter implements AttachedAdapter {
     return selected.map(({ parameter }) => parameter);
   }
 
-  /** How many parameters are trained, of how many that the model and its adapter have: a line as peft prints it. */
+  /** The number of trained parameters, and of all parameters of the model and this adapter, as the line that peft prints. */
   trainableSummary(): string {
     const { trainable, total } = this.count();
     const own = new Set(this.#set.ownParameters().values());
@@ -328,7 +329,7 @@ export class Adapter implements AttachedAdapter {
     console.log(this.trainableSummary());
   }
 
-  /** How the adapter acts: each adapted module with its part of the adapter. */
+  /** Each adapted module with the adapter's layer in it. */
   *layers(): IterableIterator<[host: AdaptableModule, layer: AdapterLayer]> {
     for (const [host, layer] of this.#layers) yield [host, layer];
   }
@@ -339,7 +340,7 @@ export class Adapter implements AttachedAdapter {
   }
 }
 
-/** With start values drawn from `seed`; null: zeros. */
+/** Makes the parameter of a factor, with start values drawn from `seed`; null: zeros. */
 function factorEntry(plan: FactorPlan, device: Device, method: string, seed: number | null): Entry {
   const { factor, path, aliases, spec, shape } = plan;
   const start =
@@ -350,7 +351,7 @@ function factorEntry(plan: FactorPlan, device: Device, method: string, seed: num
   return { factor, path, aliases, parameter };
 }
 
-/** A copy in f32, made on the device. */
+/** Makes the copy of a parameter of the model, in f32, on the device. */
 function replacedEntry({ factor, path, shape }: ReplacedPlan, own: nn.Parameter): Entry {
   const parameter = nn.constantParameter(shape, 0, own.device!, path);
   assign([[parameter, own.cast("f32")]]);
@@ -399,7 +400,7 @@ function describeSelection({ factors, layers, match }: FactorSelection): string 
   return parts.filter(Boolean).join(", ") || "(all)";
 }
 
-/** Start values from the frozen weights, one site after the other, so that only one weight is on the host at a time. */
+/** Sets start values from the frozen weights, one site after another, so that only one weight is on the host at a time. */
 async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise<void> {
   const { hosts } = adaptersOf(adapter.model);
   for (const { site, dims, factors } of adapter.plan.sites) {

@@ -1,15 +1,15 @@
-/** What a method's formula gives is checked once for each module that it is asked for: a mistake in it is named, with the place. */
+/** Checks the values that a method's formulas return, at each call: an error names the formula, the method and the module. */
 import { isFloat, sameShape, Tensor } from "@tiedlora/core";
 import type { LowRank } from "../method.ts";
 import type { Site } from "./sites.ts";
 
-/** Where a formula was called: of `method` as it is declared, at `path`. */
+/** The name of the method whose formula was called, and the path of the module or site for which it was called. */
 interface Origin {
   readonly method: string;
   readonly path: string;
 }
 
-/** The result of `forward`: of the shape and type of y. */
+/** Returns the result of `forward`. Throws unless it is a tensor of the shape and type of y. */
 export function checkForward(value: unknown, y: Tensor, origin: Origin): Tensor {
   const tensor = checkTensor(value, "forward", "the module's output, a tensor", origin);
   if (sameShape(tensor.shape, y.shape) && tensor.dtype === y.dtype) return tensor;
@@ -19,7 +19,7 @@ export function checkForward(value: unknown, y: Tensor, origin: Origin): Tensor 
   );
 }
 
-/** The result of `lowRank`: A [rank, in] and B [out, rank] of a site. */
+/** Returns the result of `lowRank`. Throws unless it is A [rank, in] and B [out, rank] for the site. */
 export function checkLowRank(value: unknown, site: Pick<Site, "in" | "out">, origin: Origin): LowRank {
   const wanted = "{ A, B }, two tensors";
   if (typeof value !== "object" || value === null || !("A" in value) || !("B" in value))
@@ -43,7 +43,7 @@ function checkTensor(value: unknown, formula: string, wanted: string, origin: Or
   );
 }
 
-/** The result of `prepare`: start values by the names of factors. */
+/** Returns the result of `prepare`. Throws unless it is an object: start values by the names of factors. */
 export function checkRecord(value: unknown, origin: Origin): Readonly<Record<string, unknown>> {
   if (typeof value === "object" && value !== null && !Array.isArray(value))
     return value as Readonly<Record<string, unknown>>;
@@ -52,7 +52,7 @@ export function checkRecord(value: unknown, origin: Origin): Readonly<Record<str
   );
 }
 
-/** Start values of a factor, as `prepare` or an `init` gives them: one for each element. */
+/** Returns the start values of a factor from `prepare` or an `init`. Throws unless they are a Float32Array of the factor's size. */
 export function checkStart(
   values: unknown,
   source: "prepare" | "init",

@@ -1,4 +1,4 @@
-/** Where adapters meet a model: what sits in the `adapter` field of a module, and one adapter's part in it. */
+/** The connection of adapters to a model: the object in the `adapter` field of a module, and one adapter's layer in it. */
 import type { Key, Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
@@ -8,15 +8,15 @@ import type { SitePlan } from "./plan.ts";
 import type { RowGroups } from "./rows.ts";
 import type { Member } from "./sites.ts";
 
-/** What an adapter's layers ask of it. */
+/** The properties of an adapter that its layers read. */
 export interface AdapterState {
   readonly name: string;
   readonly method: Method;
   /** Whether the adapter takes part now. */
   readonly takesPart: boolean;
-  /** What its updates are multiplied by. */
+  /** The factor by which its updates are multiplied. */
   readonly multiplier: number;
-  /** Where dropout takes its numbers from in this step; null: no dropout. */
+  /** The random key of dropout in this step; null: no dropout. */
   readonly dropoutKey: Key | null;
 }
 
@@ -30,7 +30,7 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
     this.#state = state;
   }
 
-  /** x: input [..., in] of a linear, or ids [...] of an embedding. y: what the module answers without adapters, [..., out]. */
+  /** x: input [..., in] of a linear, or ids [...] of an embedding. y: output of the module without adapters, [..., out]. */
   apply(x: Tensor, y: Tensor, host: AdaptableModule): Tensor {
     const { rows } = this.#state;
     if (rows === null) {
@@ -48,7 +48,7 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
 
 type Factors = Record<string, Tensor>;
 
-/** One adapter at one module. The layers of linears that are adapted as one target have a `SharedWork` in common. */
+/** One adapter's layer at one module. The layers of linears that are adapted as one target share one `SharedWork`. */
 export class AdapterLayer {
   readonly owner: AdapterState;
   readonly member: Member;
@@ -75,16 +75,16 @@ export class AdapterLayer {
     return this.plan.scale * this.owner.multiplier;
   }
 
-  /** What the module answers with this adapter: see `AdapterStack.apply`. */
+  /** Returns the module's output with this adapter: see `AdapterStack.apply`. */
   apply(x: Tensor, y: Tensor, host: AdaptableModule): Tensor {
     if (host instanceof nn.Linear) return this.linear(x, y, host, host.bias);
     const low = this.lowRank();
-    // x A of a one-hot x is a column of A
+    // for a one-hot x, A x is a column of A
     if (low !== null) return y.add(scaled(low.A.transpose().take(x).matmul(low.B.transpose()), this.scale));
     return this.linear(x.oneHot(this.member.in), y, host, null);
   }
 
-  /** The same for an input [..., in], with another bias than the module's. */
+  /** Returns the output for an input [..., in]; formulas are given `bias` in place of the module's own bias. */
   linear(x: Tensor, y: Tensor, host: AdaptableModule, bias: Tensor | null): Tensor {
     const { owner, plan, member } = this;
     const { dropoutKey, method } = owner;
@@ -100,8 +100,8 @@ export class AdapterLayer {
   }
 
   /**
-   * The module's update in the form of LoRA, ΔW = scale · B A with the rows of B that are its own; null if it has none.
-   * `change`: of the factors before.
+   * The module's update in the form of LoRA, ΔW = scale · B A, with the module's own rows of B; null if the method has no such
+   * form. `change` is applied to the factors first.
    */
   lowRank(change: (factors: Factors) => Factors = (factors) => factors): LowRank | null {
     const { method } = this.owner;
@@ -111,7 +111,7 @@ export class AdapterLayer {
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
-  /** The factors as the rows `offset` to `offset + out` of the site see them; default: the whole site. */
+  /** The parts of the factors that apply to the rows `offset` to `offset + out` of the site; default: to the whole site. */
   factors(offset: number = 0, out: number = this.plan.site.out): Factors {
     const views: Factors = {};
     for (const [name, parameter] of this.#factors) {
@@ -125,7 +125,7 @@ export class AdapterLayer {
     return views;
   }
 
-  /** The whole parameter behind a factor; undefined if the method has none of this name. */
+  /** The whole parameter of a factor; undefined if the method has no factor of this name. */
   parameter(factor: string): nn.Parameter | undefined {
     return this.#factors.get(factor);
   }
@@ -138,13 +138,16 @@ function part(t: Tensor, axis: number, start: number, length: number): Tensor {
 type Work = Tensor | LowRank;
 
 /**
- * Work that the linears of one site do once: q, k and v read the same tensor x, and A x is the same for all three. It is
- * kept for as long as x is in use, and dropped when a factor has been updated since.
+ * Results that the linears of one site compute once: q, k and v read the same tensor x, and A x is the same for all three. They are
+ * kept for as long as x is in use, and computed anew once a factor, the dropout key or the scale has changed.
  */
 export class SharedWork {
   readonly #byInput = new WeakMap<Tensor, { state: readonly unknown[]; results: Work[] }>();
 
-  /** `shared` of one call: its results are taken over by the next call with the same input, factors and settings, in order. */
+  /**
+   * Returns `shared` for one call of a formula. The next call with the same input, factors and settings reuses its results, in the
+   * order in which the formula asks for them.
+   */
   at(x: Tensor, factors: readonly Tensor[], settings: readonly (Key | number | null)[]): Call["shared"] {
     const state = [...factors.map((factor) => factor.node), ...settings];
     let entry = this.#byInput.get(x);
@@ -158,7 +161,7 @@ export class SharedWork {
       const at = next++;
       const result = results[at] ?? compute();
       results[at] = result;
-      return result as T; // the same formula asks for the same things in the same order
+      return result as T; // one formula asks for the same results in the same order each time
     };
   }
 }

@@ -1,4 +1,4 @@
-/** Adapters written into the weights. Sums are made in f32 and rounded once, to the type that the weight is stored in. */
+/** Merges adapters into weights. Sums are computed in f32 and rounded once, to the type of the stored weight. */
 import { arange, assign, BYTES, key, normalArray, stack, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { AttachedAdapter } from "./attached.ts";
@@ -6,24 +6,24 @@ import { adaptableModules, storedInOut, weightView, type AdaptableModule } from 
 import { scaled } from "../method.ts";
 import type { AdapterLayer } from "./layer.ts";
 
-/** What is merged, and how carefully. */
+/** Which adapters are merged, and which checks are made. */
 export interface MergeOptions {
-  /** Default: the active adapters. */
+  /** The names of the adapters. Default: the active adapters. */
   readonly names?: readonly string[];
-  /** Whether to refuse results that are not finite. Default: true. */
+  /** Whether factors or results that are not finite are an error. Default: true. */
   readonly safe?: boolean;
 }
 
-/** The model's own parameters by path, whatever stands in for them. */
+/** The model's own parameters by path, even where other parameters replace them now. */
 type Own = ReadonlyMap<string, nn.Parameter>;
 
-/** A weight and a bias with updates added, in f32: weight [out, in], bias [out]; null: the bias stays as it is. */
+/** A weight [out, in] and a bias [out] with updates added, in f32; a bias of null means that it does not change. */
 export interface MergedTensors {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
 }
 
-/** The layers of adapters by module, in the order of the adapters. */
+/** The layers of all given adapters by module, in the order of the adapters. */
 export function layersByModule(adapters: readonly AttachedAdapter[]): Map<AdaptableModule, AdapterLayer[]> {
   const found = new Map<AdaptableModule, AdapterLayer[]>();
   for (const adapter of adapters) {
@@ -36,7 +36,7 @@ export function layersByModule(adapters: readonly AttachedAdapter[]): Map<Adapta
   return found;
 }
 
-/** New parameters with the adapters merged in, by path. Changes nothing. Throws as `AdapterSet.merge` says. */
+/** Computes new parameters with the adapters merged in, by path; the model does not change. Throws as `AdapterSet.merge` does. */
 export async function computeMerged(
   adapters: readonly AttachedAdapter[],
   own: Own,
@@ -58,7 +58,7 @@ export async function computeMerged(
   return merged;
 }
 
-/** The merged weight of one module as a graph. Async: what is no linear map shows itself by values. */
+/** The merged weight and bias of one module, not computed yet. Async because the check that an update is linear reads values. */
 export async function mergedTensors(
   host: AdaptableModule,
   layers: readonly AdapterLayer[],
@@ -84,7 +84,10 @@ export async function mergedTensors(
   return { weight, bias: bias.cast("f32").add(shift) };
 }
 
-/** A formula as a linear map: what it makes of the unit vectors, and of zero. Checks on other vectors that it is one. */
+/**
+ * A formula as an affine map, from its values at the unit vectors and at zero. Throws if it is not one, by its values at three
+ * random vectors.
+ */
 async function affine(
   host: AdaptableModule,
   layer: AdapterLayer,
@@ -110,7 +113,7 @@ async function affine(
   return { weight: columns.transpose(), shift: shift === 0 ? null : constant.squeeze(0) };
 }
 
-/** A new parameter of the type of `like`, computed on its device. */
+/** Makes a new frozen parameter of the shape and type of `like`, computed on its device. */
 function storeAs(like: nn.Parameter, value: Tensor): nn.Parameter {
   const device = like.device!;
   const storage = device.allocate(like.size * BYTES[like.dtype], like.name);
@@ -144,7 +147,7 @@ async function checkFinite(merged: ReadonlyMap<string, nn.Parameter>): Promise<v
   });
 }
 
-/** Throws if the weight at `path` is used at other paths too. */
+/** Throws if the weight at `path` is also used at another path. */
 export function checkUntied(path: string, own: Own): void {
   const weight = own.get(path);
   const others = [...own].filter(([one, p]) => p === weight && one !== path).map(([one]) => one);
@@ -157,8 +160,9 @@ export function checkUntied(path: string, own: Own): void {
 }
 
 /**
- * Gives a module that shares its weight with others one of its own, with the same values. A decoder whose output
- * embedding is untied is saved with "tie_word_embeddings": false.
+ * Gives a module that shares its weight with other modules a weight of its own, with the same values. A decoder whose output
+ * embedding is untied is saved with "tie_word_embeddings": false. Throws if there is no linear or embedding at `path`, or if its
+ * weight is not shared.
  */
 export function untie(model: nn.Module, path: string): void {
   const host = adaptableModules(model).get(path);

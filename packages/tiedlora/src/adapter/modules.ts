@@ -1,4 +1,4 @@
-/** Hosts: the modules of a model at which adapters act, and the places in it where parameters sit. */
+/** Hosts, which are the modules of a model on which adapters act, and the fields of a model that hold its parameters. */
 import type { Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { LinearInfo } from "../linear-info.ts";
@@ -6,7 +6,7 @@ import type { LinearInfo } from "../linear-info.ts";
 /** A module that can carry an adapter. */
 export type AdaptableModule = nn.Linear | nn.Embedding;
 
-/** All linears and embeddings of a model by their paths; one that is used in two places by its first. */
+/** All linears and embeddings of a model by path; a module that is used in several places has the first of its paths. */
 export function adaptableModules(model: nn.Module): Map<string, AdaptableModule> {
   const paths = new Map<AdaptableModule, string>();
   for (const [path, module] of model.namedModules()) {
@@ -16,7 +16,7 @@ export function adaptableModules(model: nn.Module): Map<string, AdaptableModule>
   return new Map([...paths].map(([host, path]) => [path, host]));
 }
 
-/** What planning has to know of a model. */
+/** The descriptions of a model's hosts, for planning. */
 export function moduleInfos(hosts: ReadonlyMap<string, AdaptableModule>): LinearInfo[] {
   return [...hosts].map(([path, host]) =>
     host instanceof nn.Linear
@@ -30,7 +30,7 @@ export function storedInOut(host: AdaptableModule): boolean {
   return host instanceof nn.Embedding || host.layout === "inOut";
 }
 
-/** The frozen weight as [out, in], whichever way it is stored. */
+/** The frozen weight as [out, in], in either way of storage. */
 export function weightView(host: AdaptableModule): Tensor {
   return storedInOut(host) ? host.weight.transpose() : host.weight;
 }

@@ -1,6 +1,6 @@
 /**
- * Parameters of the model that an adapter replaces by trained copies of its own: whole modules (`modulesToSave`) and
- * biases. The model's parameters themselves are never written; the copies stand in for them while the adapter is active.
+ * Parameters of the model that an adapter replaces by trained copies: those of whole modules (`modulesToSave`), and biases. The
+ * model's own parameters are never written; the copies take their place while the adapter is active.
  */
 import type { Shape } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
@@ -15,12 +15,12 @@ export interface ParameterInfo {
   readonly shape: Shape;
 }
 
-/** `saved`: of a module in `modulesToSave`. `bias`: by the bias mode. */
+/** A parameter that is replaced: `saved` if its module is in `modulesToSave`, `bias` if the bias mode includes it. */
 export interface ReplacedPlan extends ParameterInfo {
   readonly factor: "saved" | "bias";
 }
 
-/** Whether `path` is, or is below, a module that `modulesToSave` names. */
+/** Whether the module at `path`, or one that contains it, is named in `modulesToSave`. */
 export function isSaved(path: string, modulesToSave: readonly string[]): boolean {
   const segments = path.split(".");
   return segments.some((_, i) => {
@@ -54,10 +54,10 @@ function parent(path: string): string {
   return path.slice(0, Math.max(path.lastIndexOf("."), 0));
 }
 
-/** Lets parameters stand in for a model's own, and puts those back. */
+/** Puts other parameters in place of a model's own, and restores the model's own. */
 export class Overlay {
   readonly #slots: ReadonlyMap<string, Slot>;
-  /** The model's own parameters at slots where others stand in for them now. */
+  /** The model's own parameters at the paths where other parameters replace them now. */
   readonly #own: Map<string, nn.Parameter> = new Map<string, nn.Parameter>();
 
   constructor(model: nn.Module) {
@@ -74,7 +74,7 @@ export class Overlay {
     for (const path of this.#slots.keys()) yield [path, this.own(path)];
   }
 
-  /** Makes exactly these stand in, by path. */
+  /** Puts exactly the parameters in `wanted` in place of the model's own, by path; at all other paths the model's own return. */
   show(wanted: ReadonlyMap<string, nn.Parameter>): void {
     for (const [path, parameter] of this.#own) {
       writeSlot(this.#slots.get(path)!, parameter);
@@ -87,7 +87,7 @@ export class Overlay {
     }
   }
 
-  /** From now on the parameters that stand in at these paths are the model's own. */
+  /** Makes the replacing parameters at these paths the model's own. */
   settle(paths: Iterable<string>): void {
     for (const path of paths) this.#own.delete(path);
   }

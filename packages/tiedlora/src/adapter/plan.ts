@@ -1,6 +1,6 @@
 /**
- * The layout of an adapter, worked out from the names and sizes of a model's linears alone: which factors exist, how
- * large they are, and which modules share them. Counting needs no more than this; `adapt` gives it weights.
+ * The layout of an adapter, computed from the names and sizes of a model's modules alone: which factors exist, how large they are,
+ * and which modules share them. Counting needs no more than this; `adapt` adds the values.
  */
 import { isRecord, product, type Shape } from "@tiedlora/core";
 import { refuse } from "@tiedlora/core/arguments";
@@ -18,24 +18,24 @@ export interface FactorPlan {
   readonly factor: string;
   readonly spec: Factor;
   readonly shape: Shape;
-  /** The first of `aliases`: what the parameter is called in files. */
+  /** The parameter's name in files: the first of `aliases`. */
   readonly path: string;
-  /** The places it is used at, in the order of the model: site path + "." + factor. More than one: it is tied. */
+  /** The places that use it, in the order of the model: site path + "." + factor. A tied parameter has more than one. */
   readonly aliases: readonly string[];
   readonly sites: readonly Site[];
 }
 
-/** One adapted place, and which parameters it uses. */
+/** One adapted place, and the parameters that it uses. */
 export interface SitePlan {
   readonly site: Site;
   readonly dims: Dims;
   readonly alpha: number;
   readonly scale: number;
-  /** By factor name, in the order of the declaration. */
+  /** The parameters by factor name, in the order of the declaration. */
   readonly factors: ReadonlyMap<string, FactorPlan>;
 }
 
-/** Everything that an adapter will consist of, known from shapes alone. */
+/** All parts of an adapter, known from shapes alone. */
 export interface AdapterPlan {
   readonly sites: readonly SitePlan[];
   /** Each parameter once. */
@@ -45,8 +45,8 @@ export interface AdapterPlan {
 }
 
 /**
- * Lays `method` out over a model's linears, and embeddings. Throws if no module matches, or modules that share a factor
- * differ in size. `parameters`: all of the model's, for methods with `modulesToSave` or `bias`.
+ * Plans an adapter of `method` for a model's linears and embeddings. `parameters`: all parameters of the model, needed for methods
+ * with `modulesToSave` or `bias`. Throws if no module matches, or if modules that share a factor differ in size.
  */
 export function planAdapter(
   linears: readonly LinearInfo[],
@@ -95,7 +95,7 @@ function replacedBy(
   return planReplaced(parameters, sites, method);
 }
 
-/** How many numbers `method` trains on a model with these linears, and how many its adapter has in all. */
+/** The number of elements that `method` trains on a model with these modules, and of all elements of its adapter. */
 export function countParameters(
   linears: readonly LinearInfo[],
   method: Method,
@@ -109,7 +109,7 @@ export function countParameters(
   return { trainable: sum([...trained, ...replaced]), total: sum([...factors, ...replaced]) };
 }
 
-/** Throws unless these are modules and a method. */
+/** Throws unless `linears` are descriptions of modules and `method` is a method. */
 function checkPlanned(what: string, linears: readonly LinearInfo[], method: Method): void {
   const isModule = (one: LinearInfo | null | undefined): boolean =>
     typeof one?.path === "string" && Number.isSafeInteger(one.in) && Number.isSafeInteger(one.out);
@@ -123,7 +123,7 @@ function checkPlanned(what: string, linears: readonly LinearInfo[], method: Meth
 
 type Placed = Omit<SitePlan, "factors">;
 
-/** Groups the sites by what they share, and gives each group one parameter. */
+/** Groups the sites that share the factor, and plans one parameter for each group. */
 function planFactor(factor: string, spec: Factor, places: readonly Placed[]): Map<Site, FactorPlan> {
   const groups = new Map<string, Placed[]>();
   for (const place of places) {
@@ -142,7 +142,7 @@ function planFactor(factor: string, spec: Factor, places: readonly Placed[]): Ma
   return plans;
 }
 
-/** Sites with the same key share the factor. */
+/** The key of a site under a tie: sites with the same key share the factor. */
 function tieKey(tie: Tie, site: Site, shape: Shape): string {
   if (typeof tie === "function") return tie(site);
   if (typeof tie === "object" && "groups" in tie) {
@@ -182,8 +182,8 @@ function sizeOf(dim: Dim, dims: Dims): number {
 }
 
 /**
- * The shape of the one parameter of a group. Where modules differ in size, `in` and `out` axes are as large as the
- * largest and each module uses the leading part (VeRA's rule); that is for ties which cross types of modules.
+ * The shape of the parameter that a group shares. If the modules differ in size, its `in` and `out` axes are as large as the
+ * largest module needs, and each module uses the leading part (VeRA's rule). This throws unless the tie crosses types of modules.
  */
 function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Shape {
   const shapes = group.map(({ dims }) => shapeOf(spec, dims));
@@ -208,7 +208,7 @@ function crossesSizes(tie: Tie): boolean {
   return tie === "model" || typeof tie === "function" || (typeof tie === "object" && "groups" in tie);
 }
 
-/** A pattern that matches no module does nothing, silently: refuse it. */
+/** Throws if a pattern matches no adapted module, because it would silently have no effect. */
 function checkPatterns(sites: readonly Site[], method: Method): void {
   for (const [name, patterns] of Object.entries({
     rankPattern: method.rankPattern,

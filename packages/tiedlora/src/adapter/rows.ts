@@ -1,14 +1,14 @@
-/** Mixed batches: row i of a batch goes through the adapter that is named for it. */
+/** Mixed batches: each row of a batch goes through the adapter that is named for it. */
 import { concat, type Device, type Tensor } from "@tiedlora/core";
 
-/** Names the model without any adapter, in a mixed batch. */
+/** The name that stands for the model without adapters in a mixed batch. */
 export const BASE = "__base__";
 
 /** The rows of a batch, gathered by adapter, so that each row is computed once. */
 export class RowGroups {
-  /** One for each row. */
+  /** The adapter's name for each row. */
   readonly names: readonly string[];
-  /** Each name once. */
+  /** Each name once, in the order of first use. */
   readonly adapters: readonly string[];
   readonly #index: readonly Tensor[];
   readonly #inverse: Tensor;
@@ -24,7 +24,10 @@ export class RowGroups {
     this.#inverse = device.tensor(inverse);
   }
 
-  /** The rows of each adapter, in the order of `adapters`: the same tensors for the same x. */
+  /**
+   * Splits x [rows, ...] into the rows of each adapter, in the order of `adapters`; returns the same tensors for the same x. Throws
+   * RangeError for another number of rows than of names.
+   */
   split(x: Tensor): readonly Tensor[] {
     if (x.shape[0] !== this.names.length) {
       throw new RangeError(
@@ -38,7 +41,7 @@ export class RowGroups {
     return parts;
   }
 
-  /** Undoes `split`. */
+  /** Joins the rows of all adapters in their original order: the inverse of `split`. */
   join(parts: readonly Tensor[]): Tensor {
     return parts.length === 1 ? parts[0]! : concat(parts, 0).take(this.#inverse);
   }

@@ -1,16 +1,16 @@
 /**
- * Scopes: for the time of a piece of work, other adapters take part than those that are active. The innermost scope counts.
- * One of asynchronous work lasts until its promise is settled, and all who use the model meanwhile are in it: a second one that
- * chooses otherwise would mix the two, and is refused.
+ * Scopes: while a function runs, the adapters of the scope take part instead of the active ones. The innermost scope counts.
+ * A scope of asynchronous work lasts until its promise is settled, and applies to all uses of the model until then. A second scope
+ * with another choice would mix the two, so it throws.
  */
 import type { RowGroups } from "./rows.ts";
 
-/** What takes part: the adapters of these names (none: the model's own weights alone), or one for each row of a batch. */
+/** The adapters that take part: those in `names` (none: the model's own weights alone), or one for each row of a batch. */
 export type Choice = { readonly names: readonly string[] } | { readonly rows: RowGroups };
 
 interface Scope {
   readonly choice: Choice;
-  /** Whether its work has returned, and is not done yet. */
+  /** Whether its work has returned a promise that is not settled yet. */
   pending: boolean;
 }
 
@@ -23,12 +23,12 @@ export class Scopes {
     this.#onChange = onChange;
   }
 
-  /** Null outside of all scopes. */
+  /** The choice of the innermost scope; null outside of all scopes. */
   get current(): Choice | null {
     return this.#open.at(-1)?.choice ?? null;
   }
 
-  /** Runs synchronous work. Never refused: nothing else can run meanwhile. */
+  /** Runs synchronous work. Allowed in every scope, because nothing else can run meanwhile. Throws if `work` returns a promise. */
   run<T>(choice: Choice, work: () => T): T {
     const scope = this.#enter(choice);
     let result: T;
@@ -38,14 +38,17 @@ export class Scopes {
       this.#leave(scope);
     }
     if (!isPromise(result)) return result;
-    result.catch(() => undefined); // its failure would only hide the mistake
+    result.catch(() => undefined); // its rejection must not hide the error below
     throw new TypeError(
       "the work in this scope is asynchronous, but the choice of adapters ends when the function returns; " +
         "name the adapters in each call inside of it: model.forward(ids, { adapters })",
     );
   }
 
-  /** Runs work that may be asynchronous; `what` is the caller's name, for messages. */
+  /**
+   * Runs work that may be asynchronous; `what` is the caller's name, for messages. Throws while the innermost scope has another
+   * choice and its asynchronous work is not done.
+   */
   hold<T>(what: string, choice: Choice, work: () => T): T {
     this.#checkOverlap(what, choice);
     const scope = this.#enter(choice);
@@ -64,7 +67,7 @@ export class Scopes {
     return result;
   }
 
-  /** Throws if a scope is open: what `what` changes would have no effect before its end. */
+  /** Throws if a scope is open, because a change by `what` (the caller's name) would have no effect before the scope's end. */
   checkNone(what: string): void {
     const { current } = this;
     if (current === null) return;

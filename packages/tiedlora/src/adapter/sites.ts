@@ -1,17 +1,17 @@
-/** Sites: the places of a model that are adapted. Each is one linear module, or a group that is adapted as one. */
+/** Sites: the places of a model that are adapted. Each is one module, or a group of modules that are adapted as one. */
 import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "../match.ts";
 import { nearest } from "../nearest.ts";
 import { isPattern, type Pattern } from "../regex/pattern.ts";
 import type { LinearInfo } from "../linear-info.ts";
 
-/** One module of a site; `offset`: its first row among the site's `out`. */
+/** One module of a site; `offset`: its first row among the site's `out` rows. */
 export interface Member extends LinearInfo {
   readonly offset: number;
 }
 
 /** A place that is adapted: a module, or several that are adapted as one. */
 export interface Site {
-  /** The module's path; for a fused group the parent's path and the group's name. */
+  /** The module's path; for a group of several modules, the parent's path and "qkv". */
   readonly path: string;
   /** The path without its layer's number: "model.layers.*.self_attn.qkv". */
   readonly type: string;
@@ -23,29 +23,29 @@ export interface Site {
 
 /**
  * Which modules are adapted:
- * - `"qkv"`: queries, keys and values of each attention, as one target (one A; B's rows divide over the three);
- * - `"all-linear"`: every linear but the output embedding;
- * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), where "qkv" stands for the group;
- * - a regular expression over whole paths. One from a file is a Pattern, which cannot hang.
+ * - `"qkv"`: queries, keys and values of each attention, as one target (one A; the rows of B are divided among the three);
+ * - `"all-linear"`: every linear except the output embedding;
+ * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), in which "qkv" stands for the group;
+ * - a regular expression that must match whole paths. Those from files are `Pattern`s, whose matching time is bounded.
  */
 export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp | Pattern;
-/** What is adapted. */
+/** The target of a method: the modules that it adapts. */
 export type Target = Modules | TargetSpec;
 
 /** Modules, narrowed down by names and layers. */
 export interface TargetSpec {
   readonly modules: Modules;
-  /** Not these, even if `modules` has them. */
+  /** Modules that are not adapted, even if `modules` selects them. */
   readonly exclude?: readonly string[] | RegExp | Pattern;
-  /** Only these layers, counted from 0. */
+  /** The layers that are adapted, counted from 0. Default: all. */
   readonly layers?: readonly number[];
-  /** The name before the layer's number in paths, where that is not the first number. */
+  /** The name before the layer's number in paths. Default: the layer's number is the first number. */
   readonly layersPattern?: string;
 }
 
 const OUTPUT_EMBEDDINGS: readonly string[] = ["lm_head", "embed_out", "score", "classifier"];
 
-/** The sites that `target` means among `linears`. Throws if there are none: a target that matches nothing does nothing. */
+/** The sites that `target` selects among `linears`. Throws if there are none, or none in one of the given layers. */
 export function resolveSites(linears: readonly LinearInfo[], target: Target): Site[] {
   const spec = isSpec(target) ? target : { modules: target };
   const groups = selectGroups(linears, spec.modules);

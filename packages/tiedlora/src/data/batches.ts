@@ -1,38 +1,38 @@
-/** Batches: which examples a step sees, and the arrays it sees them as. */
+/** Batches: which examples a step trains on, and the arrays that hold them. */
 import { key, permutation } from "@tiedlora/core";
 import type { EncodedExample, Span } from "./encode.ts";
 
-/** Examples of one step, padded to one length. */
+/** A batch of examples, padded to one length. */
 export interface Batch {
   readonly batch: number;
   readonly length: number;
-  /** [batch, length], padded at the end. */
+  /** `[batch, length]`: token ids, padded at the end of each row. */
   readonly tokens: Int32Array;
-  /** `[batch, length]`: 1 where a token is to be predicted from those before it. */
+  /** `[batch, length]`: 1 where a token is to be predicted from the tokens before it. */
   readonly mask: Float32Array;
-  /** `[batch, length]`: which example of its row a token belongs to, from 0 on; -1 for padding. */
+  /** `[batch, length]`: the index, within its row, of the example that a token belongs to, from 0; -1 for padding. */
   readonly segments: Int32Array;
   /** Whether rows hold several examples; see `packExamples`. */
   readonly packed: boolean;
-  /** Tokens that are not padding. */
+  /** The number of tokens that are not padding. */
   readonly tokenCount: number;
-  /** Tokens that are to be predicted. */
+  /** The number of tokens that are to be predicted. */
   readonly predicted: number;
 }
 
-/** Lengths are one more than a multiple of this: round sizes in programs (the last token predicts nothing). */
+/** Lengths are one more than a multiple of this, so that programs have round sizes: the last token predicts nothing. */
 const LENGTH_STEP = 32;
-/** From 8 such steps on, lengths are 8 to the octave, so that long sequences need few programs too. */
+/** The number of lengths between successive powers of two, from 8 steps on, so that long sequences need few programs too. */
 const STEPS_PER_OCTAVE = 8;
 
-/** The length that a batch whose longest sequence has `longest` tokens is padded to; at most `maxLength`. */
+/** The padded length of a batch whose longest sequence has `longest` tokens; at most `maxLength`. */
 export function paddedLength(longest: number, maxLength: number): number {
   const octave = 2 ** Math.floor(Math.log2(Math.max(longest - 1, 1)));
   const step = Math.max(LENGTH_STEP, octave / STEPS_PER_OCTAVE);
   return Math.min(maxLength, Math.ceil((longest - 1) / step) * step + 1);
 }
 
-/** Stacks sequences, padded to the longest of them (rounded up, at most `maxLength`). */
+/** Stacks sequences into a batch, padded to the length of the longest (see `paddedLength`). */
 export function stackBatch(examples: readonly EncodedExample[], maxLength: number, padId: number): Batch {
   const length = paddedLength(longestOf(examples), maxLength);
   const tokens = new Int32Array(examples.length * length).fill(padId);
@@ -66,8 +66,8 @@ function predictedTokens({ spans }: EncodedExample): number {
 }
 
 /**
- * The order of `count` examples: each epoch a new shuffle, the same for the same seed wherever it runs. The result maps
- * a position (0, 1, ... over all epochs) to an example, so that a run can be continued anywhere.
+ * The order of `count` examples: a new shuffle in each epoch, the same for the same seed on every machine. The result maps a
+ * position (0, 1, ... over all epochs) to the index of an example, so that a run can continue from any position.
  */
 export function exampleOrder(count: number, seed: number): (position: number) => number {
   let epoch = -1;
@@ -80,30 +80,31 @@ export function exampleOrder(count: number, seed: number): (position: number) =>
   };
 }
 
-/** How examples are put into batches. */
+/** How examples are divided into batches. */
 export interface BatchOptions {
-  /** Examples in each. */
+  /** The number of examples in a batch. */
   readonly batch: number;
   readonly maxLength: number;
   readonly seed: number;
   readonly padId: number;
 }
 
-/** The batches of a run, counted from 0; the same for the same index wherever it begins. */
+/** The batches of a run, by index from 0. The same index always gives the same batch, wherever a run begins. */
 export interface BatchSource {
   (index: number): Batch;
-  /** Batches in an epoch, which shows every example once. Undefined: there are no epochs. */
+  /** The number of batches in an epoch, which contains every example once. Undefined: there are no epochs. */
   readonly perEpoch?: number;
 }
 
-/** So many batches are made of their examples together: enough for equal lengths, few enough to stay random. */
+/** The number of batches whose examples are sorted together: enough for similar lengths, few enough to stay random. */
 const WINDOW = 16;
 
 /**
- * The batches of all epochs, shuffled anew in each, the same for the same seed. An epoch shows every example once; where
- * `batch` does not divide their number, one of its batches is smaller. Examples of similar length come together: the
- * shuffled order of an epoch is cut into windows of 16 batches, each is sorted by padded length and cut into batches, and
- * these are shuffled again. So there is little padding, and few shapes to compile.
+ * The batches of all epochs, shuffled anew in each epoch, the same for the same seed. An epoch contains every example once; if
+ * `batch` does not divide their number, one of its batches is smaller. Examples of similar length are batched together: the
+ * shuffled order of an epoch is cut into windows of 16 batches, each window is sorted by padded length and cut into batches, and
+ * its batches are shuffled again. So there is little padding, and there are few shapes to compile. Throws RangeError if there are
+ * no examples, or if `batch` is not a whole number of at least 1.
  */
 export function batchesOf(
   examples: readonly EncodedExample[],
@@ -137,8 +138,8 @@ export function batchesOf(
 }
 
 /**
- * Cuts examples into batches by padded length; those of one padded length stay as they are shuffled. What is left over
- * are the shortest: a smaller batch of few lengths, for few programs.
+ * Cuts examples into batches by padded length; examples of the same padded length keep their shuffled order. If there is a smaller
+ * batch, it has the shortest examples, which have few different lengths and so need few programs.
  */
 function similar(
   rows: readonly EncodedExample[],
@@ -151,12 +152,12 @@ function similar(
   return [...(rest > 0 ? [sorted.slice(0, rest)] : []), ...chunks(sorted.slice(rest), batch)];
 }
 
-/** How many steps of `accumulate` batches an epoch of `examples` takes; the last may have fewer batches. */
+/** The number of steps of `accumulate` batches in an epoch of `examples` examples; the last step may have fewer batches. */
 export function stepsPerEpoch(examples: number, batch: number, accumulate = 1): number {
   return Math.ceil(Math.ceil(examples / batch) / accumulate);
 }
 
-/** The indices of the batches of a step, counted from 0. No step reaches into the next epoch. */
+/** The indices of the batches of a step; both are counted from 0. No step extends into the next epoch. */
 export function batchesOfStep(step: number, accumulate: number, perEpoch: number = Infinity): number[] {
   const steps = Math.ceil(perEpoch / accumulate);
   const [epoch, place] = perEpoch === Infinity ? [0, step] : [Math.floor(step / steps), step % steps];
@@ -165,7 +166,7 @@ export function batchesOfStep(step: number, accumulate: number, perEpoch: number
   return Array.from({ length: Math.min(accumulate, perEpoch - first) }, (_, i) => before + first + i);
 }
 
-/** All examples once, in batches of similar length: for an evaluation. The last may be smaller. */
+/** The batches of an evaluation: all examples once, examples of similar length together. The last batch may be smaller. */
 export function evaluationBatches(
   examples: readonly EncodedExample[],
   { batch, maxLength, padId }: Omit<BatchOptions, "seed">,
@@ -184,8 +185,8 @@ function chunks<T>(items: readonly T[], size: number): T[][] {
 }
 
 /**
- * Joins short examples into sequences of up to `maxLength` tokens (best fit, longest first), so that hardly anything is
- * padding. Each example of a sequence sees itself alone, at positions from 0 on, and counts in the loss as it did alone.
+ * Joins short examples into sequences of up to `maxLength` tokens (best fit, longest first), so that there is hardly any padding.
+ * Each example attends only to itself, at positions from 0, and counts in the loss as it would unpacked.
  */
 export function packExamples(examples: readonly EncodedExample[], maxLength: number): EncodedExample[] {
   const open: { room: number; parts: EncodedExample[] }[] = [];
@@ -202,7 +203,7 @@ export function packExamples(examples: readonly EncodedExample[], maxLength: num
   return open.map(({ parts }) => joinExamples(parts));
 }
 
-/** Sequences that are looked at for room: keeps packing linear in the number of examples. */
+/** The number of latest sequences that are searched for room, so that packing takes time linear in the number of examples. */
 const MAX_OPEN = 256;
 
 function joinExamples(parts: readonly EncodedExample[]): EncodedExample {

@@ -1,24 +1,24 @@
 /**
- * Rows of delimited text, strictly by RFC 4180: quoted fields may hold the delimiter, line breaks and doubled quotes;
- * anything else about quotes is an error with its line. Text arrives in pieces of any size.
+ * Rows of delimited text, strictly by RFC 4180: quoted fields may hold the delimiter, line breaks and doubled quotes; any other
+ * use of quotes is an error that names the line. Text arrives in pieces of any size.
  */
 import { DataError } from "./errors.ts";
 
 export interface Row {
   readonly fields: readonly string[];
-  /** The line the row starts at, from 1. */
+  /** The line at which the row starts, from 1. */
   readonly line: number;
 }
 
 export interface DelimitedOptions {
   readonly delimiter: "," | "\t" | ";";
-  /** Whether quotes quote. In tab-separated files they are ordinary characters (IANA text/tab-separated-values). */
+  /** Whether quotes delimit fields. In tab-separated files they are ordinary characters (IANA text/tab-separated-values). */
   readonly quotes: boolean;
 }
 
 type State = "start" | "plain" | "quoted" | "closed";
 
-/** The rows of a file that is read piece by piece. Blank lines are skipped. */
+/** Yields the rows of a file that is read piece by piece. Skips blank lines. Throws DataError for a misplaced quote. */
 export async function* delimitedRows(
   pieces: AsyncIterable<string>,
   file: string,
@@ -50,7 +50,7 @@ class RowParser {
     while (i < text.length) {
       const c = text[i]!;
       if (this.state === "plain" || this.state === "quoted") {
-        const end = this.runEnd(text, i); // most of a file: copied at once
+        const end = this.runEnd(text, i); // ordinary characters, most of a file, are copied at once
         if (end > i) {
           this.take(text.slice(i, end));
           i = end;
@@ -59,7 +59,7 @@ class RowParser {
       }
       i++;
       if (this.state === "quoted") {
-        this.state = "closed"; // or the first of two quotes
+        this.state = "closed"; // unless the next character shows that this is the first of two quotes
       } else if (c === "\n" && this.afterReturn) {
         this.afterReturn = false; // the second half of \r\n
       } else if (c === "\n" || c === "\r") {
@@ -104,7 +104,7 @@ class RowParser {
     if (this.state === "quoted") this.line += countLines(text);
   }
 
-  /** Any character but the end of a line, outside of quotes or right after a closing one. */
+  /** Handles a character other than a line end, outside of quotes or right after a closing quote. */
   private character(c: string): void {
     if (c === this.options.delimiter) {
       this.fields.push(this.field);
@@ -147,7 +147,7 @@ class RowParser {
   }
 }
 
-/** Line ends in `text`; a lone \r counts, the \r of \r\n does not. */
+/** The number of line ends in `text`: of \n, also in \r\n. */
 function countLines(text: string): number {
   let lines = 0;
   for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1)) lines++;

@@ -6,22 +6,22 @@ import { formatOf, readRecords } from "./records.ts";
 import type { TextFile } from "./text.ts";
 import { type Unknown, UnknownCharacters } from "./unknown.ts";
 
-/** A file of examples as tokens, and what was cut or left out. */
+/** A file of examples as tokens, and a record of the examples that were cut or left out. */
 export interface Dataset {
   readonly examples: readonly EncodedExample[];
-  /** One of them as text: to show what the model makes of its prompt. */
+  /** The first example as text, for showing the model's answer to its prompt. */
   readonly sample: Example;
-  /** Examples whose end was cut off. */
+  /** The number of examples whose end was cut off. */
   readonly truncated: number;
-  /** Lines of examples that were left out, because their prompt leaves no room for a completion. */
+  /** Lines of examples that were left out because their prompt leaves no room for a completion. */
   readonly skipped: readonly number[];
-  /** Lines of examples that were left out, because their completion is empty. */
+  /** Lines of examples that were left out because their completion is empty. */
   readonly empty: readonly number[];
-  /** Lines of chats that were left out, because nothing in them is the assistant's. */
+  /** Lines of chats that were left out because they have no message of the assistant. */
   readonly unanswered: readonly number[];
-  /** What the tokenizer makes nothing of; null: it knows every character. */
+  /** Characters that the tokenizer does not know; null if it knows all. */
   readonly unknown: Unknown | null;
-  /** A hash of all tokens: whether two runs train on the same data. */
+  /** A hash of all tokens, by which a run can tell whether it trains on the same data as before. */
   readonly fingerprint: string;
 }
 
@@ -29,11 +29,14 @@ export interface Dataset {
 export interface DatasetOptions extends Columns, EncodeOptions {
   /** The largest number of examples that are read. Default: all. */
   readonly limit?: number;
-  /** Rows of the model's embedding: a token without one is an error here, not a loss of NaN. Default: not checked. */
+  /**
+   * The number of rows of the model's embedding: a token without a row is then an error here, instead of a loss of NaN in training.
+   * Default: no check.
+   */
   readonly vocab?: number;
 }
 
-/** Reads and encodes all examples of a file, a piece at a time. Throws DataError with the line of what is wrong. */
+/** Reads and encodes all examples of a file, piece by piece. Throws DataError with the line of a fault, or if nothing is left. */
 export async function loadDataset(
   file: TextFile,
   tokenizer: TextEncoderLike,
@@ -70,7 +73,7 @@ export async function loadDataset(
   };
 }
 
-/** Lines of what was left out, by the reason. */
+/** The lines of examples that were left out, by reason. */
 interface LeftOut {
   readonly skipped: number[];
   readonly empty: number[];
@@ -108,7 +111,7 @@ function checkTokens(
   );
 }
 
-/** Why nothing of an example is learned. */
+/** The reason why an example is left out. */
 function reasonOf(example: Example): keyof LeftOut {
   if (!isChat(example)) return example.completion === "" ? "empty" : "skipped";
   const answers = example.messages.filter(({ role }) => role === "assistant");
@@ -135,7 +138,7 @@ function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number)
   return "there are no examples in it";
 }
 
-/** FNV-1a over the tokens. */
+/** The number of examples, and a hash of their tokens and spans in the manner of FNV-1a. */
 function fingerprint(examples: readonly EncodedExample[]): string {
   let hash = 0x811c9dc5;
   const mix = (word: number): void => {

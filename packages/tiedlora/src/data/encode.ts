@@ -1,39 +1,40 @@
-/** Token sequences for training: what the model sees of an example, and which of its tokens count in the loss. */
+/** Encodes examples as token sequences for training, and marks the tokens that count in the loss. */
 import { nearest } from "../nearest.ts";
 import { isChat, type ChatExample, type Example, type Message, type TextExample } from "./examples.ts";
 
-/** The part of a tokenizer that is needed here. */
+/** The part of a tokenizer that encoding examples needs. */
 export interface TextEncoderLike {
   /**
-   * Tokens of a text; with those that begin a sequence, where the model has such, unless `specialTokens` is false.
+   * Returns the tokens of a text, including the special tokens that begin a sequence, if the model has any, unless `specialTokens`
+   * is false.
    */
   encode(text: string, options?: { readonly specialTokens?: boolean }): readonly number[];
-  /** Ends a completion; null: the model has no such token. */
+  /** The token that ends a completion; null: the model has none. */
   readonly eosId: number | null;
-  /** Stands for text that the vocabulary cannot write; null, or not given: there is none. */
+  /** The token for text that the vocabulary cannot represent; null or undefined: there is none. */
   readonly unkId?: number | null;
-  /** How the vocabulary writes a token: for messages. */
+  /** The text of a token in the vocabulary, for messages. */
   token?(id: number): string | undefined;
-  /** Whether the model says how to write a chat. Default: it does if there is `chat`. */
+  /** Whether the model has a chat template. Default: true if `chat` is defined. */
   readonly hasChatTemplate?: boolean;
-  /** Whether the chat template names a role. */
+  /** Whether the chat template mentions a role. */
   namesRole?(role: string): boolean;
-  /** A chat as text, special tokens included, by the model's own template. Needed for chats alone. */
+  /** Writes a chat as text, special tokens included, by the model's own template. Only chats need it. */
   chat?(
     messages: readonly { readonly role: string; readonly content: string }[],
     options?: { readonly addGenerationPrompt?: boolean },
   ): string;
 }
 
-/** Tokens from `start` up to `end`. */
+/** The tokens from `start` up to, but not including, `end`. */
 export type Span = readonly [start: number, end: number];
 
-/** An example as tokens, and which of them are learned. */
+/** An example as tokens, with the spans of them that are learned. */
 export interface EncodedExample {
   readonly tokens: Int32Array;
   /** The tokens that count in the loss: ranges in ascending order, none of them empty. The first token never counts. */
   readonly spans: readonly Span[];
-  /** Where each of several examples begins that were packed into this one; they do not see each other. */
+  /** The start of each example that was packed into this sequence; packed examples do not attend to each other. */
   readonly starts?: readonly number[];
   readonly line: number;
   readonly truncated: boolean;
@@ -41,19 +42,20 @@ export interface EncodedExample {
 
 /** How an example becomes tokens. */
 export interface EncodeOptions {
-  /** The most tokens of a sequence; more are cut off at the end. */
+  /** The largest number of tokens in a sequence; further tokens are cut off at the end. */
   readonly maxLength: number;
   /**
-   * Put between every prompt and its completion, and not learned: a model that is trained so is given it after a prompt, see
-   * `promptTokens`. Default: one space, which is learned as part of the answer, unless one of the two has white space there.
+   * The text between every prompt and its completion, which is not learned; at generation it must follow the prompt (see
+   * `promptTokens`). Default: one space, which is learned as part of the completion, or nothing if the prompt ends or the
+   * completion begins with white space.
    */
   readonly separator?: string;
 }
 
 /**
- * Encodes an example; null if nothing to learn is left of it within `maxLength`: its prompt leaves no room, or its
- * completion is empty. Prompt and completion are tokenized together, as they will be seen at generation; a token that
- * spans the joint counts as part of the completion. Of a chat the assistant's turns count.
+ * Encodes an example. Returns null if nothing of it can be learned within `maxLength`: its prompt leaves no room, or its completion
+ * is empty. Prompt and completion are tokenized together; a token that spans both counts as part of the completion. In a chat, the
+ * assistant's turns count. Throws if a chat cannot be written by the template.
  */
 export function encodeExample(
   example: Example,
@@ -92,8 +94,8 @@ function encodeText(
 }
 
 /**
- * The tokens that a model which was trained with `separator` is given of a prompt. White space at the end of both that
- * tokenizers join with a word that follows is left to the model: it has learned it as the beginning of the answer.
+ * The tokens of a prompt for a model that was trained with `separator`. White space at the end of prompt and separator is left out
+ * if the tokenizer would join it with a following word: the model has learned it as the beginning of the answer.
  */
 export function promptTokens(
   tokenizer: Pick<TextEncoderLike, "encode">,
@@ -108,8 +110,8 @@ export function promptTokens(
 }
 
 /**
- * A template may write a turn differently when others follow it (it may leave out what an assistant thought). Turns whose
- * beginning is not found in the whole chat then count as context.
+ * Encodes a chat. A template may write a turn differently if other turns follow it (for example, leave out an assistant's
+ * reasoning). If the text of the chat up to such a turn is not a prefix of the whole text, the turn is context and not learned.
  */
 function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Encoded {
   if (tokenizer.chat === undefined || tokenizer.hasChatTemplate === false)
@@ -134,9 +136,9 @@ function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Enco
   return { all, spans };
 }
 
-/** Roles of chats, as Hugging Face's templates call them. */
+/** The roles in chats, by their names in Hugging Face's templates. */
 const ROLES: readonly string[] = ["system", "developer", "user", "assistant", "tool", "function"];
-/** What others call them. */
+/** Names of roles in other formats -> roles in `ROLES`, for suggestions in errors. */
 const OTHER_NAMES: Readonly<Record<string, string>> = {
   human: "user",
   prompter: "user",
@@ -147,7 +149,7 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
   ai: "assistant",
 };
 
-/** Most templates write whatever role there is: the model would be trained on one that it has never seen. */
+/** Throws for an unknown role. Most templates write any role, so the model would be trained on a role that it has never seen. */
 function checkRoles(messages: readonly Message[], tokenizer: TextEncoderLike): void {
   const i = messages.findIndex(({ role }) => !ROLES.includes(role) && tokenizer.namesRole?.(role) !== true);
   if (i < 0) return;
@@ -159,7 +161,7 @@ function checkRoles(messages: readonly Message[], tokenizer: TextEncoderLike): v
   );
 }
 
-/** Some templates leave out what they do not expect, such as a system's message. */
+/** Throws if the template has left out a system or user message, as some do with messages that they do not expect. */
 function checkWhole(messages: readonly Message[], whole: string): void {
   const i = messages.findIndex(
     ({ role, content }) => (role === "system" || role === "user") && !whole.includes(content.trim()),

@@ -1,11 +1,11 @@
 import { FileError } from "@tiedlora/core";
 
-/** A message may quote a file's own names, which can be as long as the file. */
+/** The largest number of characters of a message, which may quote names from a file that are as long as the file. */
 const LONGEST = 1000;
 
-/** Errors of data files: where, what was found, what to do. */
+/** An error in a data file. The message says where it is, what was found, and what to do. */
 export class DataError extends FileError {
-  /** 1 is the first line; null: the file as a whole. */
+  /** The line, from 1; null: the file as a whole. */
   readonly line: number | null;
 
   constructor(file: string, line: number | null, given: string) {

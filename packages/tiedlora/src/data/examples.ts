@@ -1,4 +1,4 @@
-/** Examples: what a record asks, and what the model should answer. */
+/** Examples: the prompt of a record, and the answer that the model should learn. */
 import { describeValue } from "@tiedlora/core";
 import { nearest } from "../nearest.ts";
 import { DataError } from "./errors.ts";
@@ -6,7 +6,7 @@ import type { DataRecord } from "./records.ts";
 
 /** A prompt and its completion; the completion is learned. */
 export interface TextExample {
-  /** May be empty: then every token is learned. */
+  /** The prompt. If it is empty, every token but the first is learned. */
   readonly prompt: string;
   readonly completion: string;
   readonly line: number;
@@ -24,7 +24,7 @@ export interface ChatExample {
   readonly line: number;
 }
 
-/** One thing to learn from. */
+/** An example to learn from. */
 export type Example = TextExample | ChatExample;
 
 export function isChat(example: Example): example is ChatExample {
@@ -40,8 +40,9 @@ export interface Columns {
 export type ToExample = (record: DataRecord) => Example;
 
 /**
- * How the records of `file` are read, decided by its first. With columns given: those. Otherwise the names people use:
- * `messages` (a chat); `prompt` and `completion`; `instruction`, `input` and `output` (Alpaca); `text`.
+ * Returns the reader for the records of `file`, chosen by its first record. It reads the given columns, or else the first set of
+ * common names that the record has: `messages` (a chat); `prompt` and `completion`; `instruction`, `input` (optional) and `output`
+ * (Alpaca); `text`. Throws DataError if there is none, or if a given column does not exist.
  */
 export function exampleReader(file: string, first: DataRecord, columns: Columns = {}): ToExample {
   const text = (record: DataRecord, name: string): string => textField(file, record, name);
@@ -97,7 +98,7 @@ function textField(file: string, record: DataRecord, name: string): string {
   throw new DataError(file, record.line, `"${name}" ${found}; expected text`);
 }
 
-/** An escape of JSON may write half of a character, which a tokenizer would silently make U+FFFD of. */
+/** Throws for an unpaired surrogate, which a JSON escape can write and a tokenizer would silently replace by U+FFFD. */
 function wellFormed(file: string, record: DataRecord, what: string, text: string): string {
   const half = /\p{Surrogate}/u.exec(text)?.[0];
   if (half === undefined) return text;

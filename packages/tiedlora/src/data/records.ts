@@ -1,11 +1,11 @@
-/** Records of a data file: named fields with the line they come from. CSV, TSV, JSON lines, a JSON list, plain text. */
+/** Reads data files of CSV, TSV, JSON lines, a JSON list or plain text as records: named fields with the line of their origin. */
 import { DataError } from "./errors.ts";
 import { delimitedRows } from "./csv.ts";
 import { type TextFile, textOf, wholeText } from "./text.ts";
 
 export interface DataRecord {
   readonly fields: Readonly<Record<string, unknown>>;
-  /** From 1. */
+  /** The line at which the record starts, from 1. */
   readonly line: number;
 }
 
@@ -25,7 +25,7 @@ export function isDataFile(name: string): boolean {
   return Object.keys(BY_EXTENSION).some((extension) => name.toLowerCase().endsWith(`.${extension}`));
 }
 
-/** The format that a file's name says. Throws for an unknown one. */
+/** The format of a file, by the extension of its name. Throws DataError for an unknown extension. */
 export function formatOf(name: string): DataFormat {
   const extension = /\.([^./\\]+)$/.exec(name)?.[1]?.toLowerCase() ?? "";
   const format = BY_EXTENSION[extension];
@@ -40,7 +40,10 @@ export function formatOf(name: string): DataFormat {
   return format;
 }
 
-/** The records of a file, in order. Plain text: one record `text` a line. */
+/**
+ * Yields the records of a file, in order; from plain text, one record with the field `text` for each line that is not blank. Throws
+ * DataError with the line of a fault.
+ */
 export function readRecords(
   file: TextFile,
   format: DataFormat = formatOf(file.name),
@@ -110,7 +113,7 @@ async function* jsonRecords(file: TextFile): AsyncGenerator<DataRecord> {
   }
 }
 
-/** A whole file that is one list of objects, as Alpaca's; it is read at once. */
+/** Yields the records of a file that is one list of objects, as Alpaca's is; the file is read at once. */
 async function* jsonListRecords(file: TextFile): AsyncGenerator<DataRecord> {
   const text = await wholeText(file);
   const expected = "expected a list of objects, [{...}, ...]; one object a line goes into a .jsonl file";
@@ -157,7 +160,7 @@ async function* textRecords(file: TextFile): AsyncGenerator<DataRecord> {
   }
 }
 
-/** A line may come in many pieces: each is searched once, however long the line is. */
+/** Yields the lines of a file. A line may come in many pieces; each piece is searched once, however long the line is. */
 async function* lines(file: TextFile): AsyncGenerator<{ text: string; line: number }> {
   let parts: string[] = [];
   let line = 0;

@@ -1,25 +1,25 @@
 /**
- * The text of a data file. Bytes are UTF-8, or UTF-16 after a byte-order mark; anything else is refused where it stands
- * instead of being read as U+FFFD. A piece at a time, in time linear in the file, whatever its lines.
+ * Reads the text of a data file, piece by piece, in time linear in its size, however long its lines are. The bytes must be UTF-8,
+ * or UTF-16 after a byte-order mark; anything else is an error with its position, instead of being read as U+FFFD.
  */
 import { DataError } from "./errors.ts";
 
-/** A file's content in pieces, bytes or text, and the name that messages call it by. A Blob's `stream()` gives such pieces. */
+/** A file's content in pieces of bytes or text, and its name. A Blob's `stream()` yields such pieces. */
 export interface TextFile {
-  /** What messages call it by. */
+  /** The name of the file in messages; its extension determines the format (see `formatOf`). */
   readonly name: string;
-  /** Its content from the beginning, each time it is called. */
+  /** Yields the content, from the beginning at each call. */
   pieces(): AsyncIterable<string | Uint8Array>;
 }
 
-/** What is known of an encoding beside its decoder. */
+/** An encoding, with the checks that its decoder does not provide. */
 interface Encoding {
   readonly label: string;
   readonly title: string;
   readonly mark: readonly number[];
-  /** How many bytes at the end of `bytes` may be the beginning of a character that goes on. */
+  /** The number of bytes at the end of `bytes` that may be the beginning of an incomplete character. */
   unfinished(bytes: Uint8Array): number;
-  /** Where the first bytes are that encode nothing; -1: everything is well formed. */
+  /** The index of the first bytes that encode no character; -1 if all bytes are well formed. */
   fault(bytes: Uint8Array): number;
 }
 
@@ -48,7 +48,10 @@ const UTF8: Encoding = {
 const sequenceLength = (first: number): number =>
   first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
 
-/** What the second byte of a sequence may be, where it is less than 0x80 to 0xbf: no overlong forms, surrogates, or above U+10FFFF. */
+/**
+ * First byte of a UTF-8 sequence -> range of its second byte, where that is smaller than 0x80 to 0xbf; this excludes overlong
+ * forms, surrogates, and code points above U+10FFFF.
+ */
 const SECOND: Readonly<Record<number, readonly [number, number]>> = {
   0xe0: [0xa0, 0xbf],
   0xed: [0x80, 0x9f],
@@ -56,7 +59,7 @@ const SECOND: Readonly<Record<number, readonly [number, number]>> = {
   0xf4: [0x80, 0x8f],
 };
 
-/** The length of the UTF-8 sequence at `at`; 0 if there is none. */
+/** The length in bytes of the well-formed UTF-8 sequence at `at`; 0 if there is none. */
 function wellFormed(bytes: Uint8Array, at: number): number {
   const first = bytes[at]!;
   const length = sequenceLength(first);
@@ -99,7 +102,7 @@ const ENCODINGS: readonly Encoding[] = [
 ];
 const LONGEST_MARK = 3;
 
-/** The text of a file in pieces, without a byte-order mark. Throws DataError with line and offset of what is no text. */
+/** Yields the text of a file in pieces, without a byte-order mark. Throws DataError with line and offset of what is not text. */
 export async function* textOf(file: TextFile): AsyncGenerator<string> {
   const reader = new Reader(file.name);
   for await (const piece of file.pieces()) {
@@ -121,9 +124,9 @@ class Reader {
   readonly #file: string;
   #encoding: Encoding | null = null;
   #decoder: TextDecoder | null = null;
-  /** Bytes that are not decoded yet. */
+  /** The bytes that are not decoded yet. */
   #rest: Uint8Array = new Uint8Array(0);
-  /** Bytes, or characters of text, before them. */
+  /** The number of bytes, or characters of text, before them. */
   #offset = 0;
   #line = 1;
   #begun = false;
@@ -132,7 +135,7 @@ class Reader {
     this.#file = file;
   }
 
-  /** Text that was decoded elsewhere. */
+  /** Checks a piece of text that was decoded elsewhere, and returns it without a byte-order mark. */
   take(text: string): string {
     const clean = this.#begun || !text.startsWith("\ufeff") ? text : text.slice(1);
     this.#begun ||= text !== "";
@@ -182,7 +185,7 @@ class Reader {
     return text;
   }
 
-  /** Counts lines, and refuses NUL; `offset` says how many units of the piece are before a character. */
+  /** Counts lines, and throws for a NUL; `offset` gives the number of units in the piece before a character. */
   #check(text: string, unit: "byte" | "character", offset: (at: number) => number): void {
     const nul = text.indexOf("\0");
     if (nul >= 0)
@@ -210,7 +213,7 @@ function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
   return both;
 }
 
-/** Line ends in `text`. */
+/** The number of line ends in `text`. */
 function lines(text: string): number {
   let count = 0;
   for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1)) count++;

@@ -1,15 +1,15 @@
-/** Characters that a tokenizer does not know: it writes <unk> for them, or leaves them out, and says nothing of it. */
+/** Finds characters that a tokenizer does not know, which it silently replaces by <unk> or leaves out. */
 import type { TextEncoderLike } from "./encode.ts";
 
-/** What a tokenizer makes nothing of. */
+/** The characters of a data set that a tokenizer does not know. */
 export interface Unknown {
-  /** How many tokens are the one for what is unknown. */
+  /** The number of tokens that are <unk>. */
   readonly tokens: number;
-  /** Characters that are unknown or left out, and how often each occurs; the most frequent first. */
+  /** The characters that are replaced by <unk> or left out, and the number of times that each occurs; the most frequent first. */
   readonly characters: readonly (readonly [character: string, count: number])[];
 }
 
-/** Gathers them from the texts of a data set; each character is looked up once. */
+/** Gathers the unknown characters of the texts of a data set; looks up each character once. */
 export class UnknownCharacters {
   readonly #tokenizer: TextEncoderLike;
   readonly #known = new Map<string, boolean>();
@@ -42,7 +42,7 @@ export class UnknownCharacters {
     return this.#tokenizer.encode(text, { specialTokens: false });
   }
 
-  /** Between letters, as it is in a text: what is at its ends, tokenizers may trim. */
+  /** Tests the character between letters if possible, because tokenizers may trim the ends of a text. */
   #isUnknown(character: string): boolean {
     const { unkId = null } = this.#tokenizer;
     if (unkId === null) return false;
@@ -50,7 +50,7 @@ export class UnknownCharacters {
     return this.#encode(text).includes(unkId);
   }
 
-  /** Letters, digits and signs alone: white space and marks are what normalizers are there to drop. */
+  /** Tests only letters, digits, punctuation and symbols, because normalizers drop white space and marks on purpose. */
   #isLeftOut(character: string): boolean {
     if (!/[\p{L}\p{N}\p{P}\p{S}]/u.test(character)) return false;
     const [within, without] = [this.#encode(`a${character}a`), this.#encode("aa")];

@@ -1,4 +1,4 @@
-/** Adapters of any format that is known: read by what their config says they are, written by the format's name. */
+/** Reads adapters of any known format, which their config determines, and writes them in a format given by name. */
 import { describeValue, FormatError, type Files } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import type { Adapter } from "../adapter/adapter.ts";
@@ -23,7 +23,7 @@ type Loader = (
   options: LoadOptions,
 ) => Promise<Adapter>;
 
-/** By `peft_type` of adapter_config.json. */
+/** The loaders, by `peft_type` in adapter_config.json. */
 const LOADERS: Readonly<Record<string, Loader>> = {
   [PEFT_TYPE]: loadNative,
   LORA: loadPeftLora,
@@ -31,8 +31,8 @@ const LOADERS: Readonly<Record<string, Loader>> = {
 };
 
 /**
- * Puts an adapter from files on a model. Strict: a tensor that is missing, unexpected or of another shape is an error
- * (Python's peft warns, or says nothing). A failed load leaves the model as it was.
+ * Puts an adapter from files on a model. Strict: throws FormatError if a tensor is missing, unexpected or of another shape
+ * (Python's peft only warns, or does not even warn). A failed load leaves the model unchanged.
  */
 export async function loadAdapterFiles(
   model: nn.Module,
@@ -58,19 +58,19 @@ export async function loadAdapterFiles(
 export type AdapterFormat = "native" | "peft-lora" | "peft-vera" | "mlx";
 type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
 
-/** How an adapter is written, by the format's name. */
+/** The functions that write an adapter, by the format's name. */
 export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
-  /** Everything, each tied tensor once; read by this library alone. */
+  /** This library's own format: holds everything, and each tied tensor once. Only this library reads it. */
   native: nativeFiles,
-  /** peft's LoRA, expanded to one A and B a module; read by most tools. */
+  /** peft's LoRA, expanded to one A and one B for each module. Most tools read it. */
   "peft-lora": peftLoraFiles,
-  /** peft's VeRA: a tied adapter, compact and exact. */
+  /** peft's VeRA: holds a tied adapter, compactly and exactly. */
   "peft-vera": peftVeraFiles,
-  /** mlx-lm's LoRA. */
+  /** mlx-lm's LoRA or DoRA. */
   mlx: mlxFiles,
 };
 
-/** The files of an adapter in a format. Throws if the format cannot hold it, and says which can. */
+/** The files of an adapter in a format. Throws if the format cannot hold it; the error names a format that can. */
 export function adapterFiles(
   adapter: Adapter,
   format: AdapterFormat = "native",

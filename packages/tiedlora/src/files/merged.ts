@@ -1,4 +1,4 @@
-/** A model with its adapters merged in, as files: each weight is made when its turn comes, so there is never a second model. */
+/** Files of a model with its adapters merged in. Each weight is computed when it is written, so there is never a second model. */
 import type { Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { adaptersOf } from "../adapter/adapter.ts";
@@ -8,14 +8,15 @@ import type { OutputFile } from "../output-file.ts";
 import { checkUntied, mergedTensors, layersByModule } from "../adapter/merge.ts";
 
 /**
- * The files of `model` with its active adapters merged in; the model itself stays as it is. Sums are made in f32 and rounded once,
- * to the stored type. Throws if an adapted weight is used elsewhere too (see `untie`); a value that is not finite stops the writing.
+ * The files of `model` with its active adapters merged in; the model itself is unchanged. Sums are computed in f32 and rounded
+ * once, to the stored type. Throws if an adapted weight is also used by another module (see `untie`); writing the files rejects if
+ * a value is not finite.
  */
 export function mergedModelFiles(model: SavableModel, options: ModelFileOptions = {}): OutputFile[] {
   return model.files({ ...options, replace: mergedWeights(model) });
 }
 
-/** The weights of `model` that its active adapters change, by path, with the adapters merged in: made when asked for. */
+/** The weights and biases of `model` that its active adapters change, with the adapters merged in, by path; computed on call. */
 export function mergedWeights(model: nn.Module): Replacements {
   const set = adaptersOf(model);
   const acting = set.active.filter((name) => !set.mergedNames.includes(name)).map((name) => set.get(name));

@@ -1,7 +1,7 @@
 /**
- * Adapters of mlx-lm, in and out: `adapters.safetensors` with lora_a [in, rank] and lora_b [rank, out], transposed against
- * peft, and y += scale · x a b where the scale is alpha / rank already. Its config names modules inside layers, the same in
- * each of the last `num_layers`.
+ * Reads and writes adapters of mlx-lm: `adapters.safetensors` holds lora_a [in, rank] and lora_b [rank, out], the transposes of
+ * peft's A and B, and y += scale · x a b, where the scale in the config is already alpha / rank. The config names modules inside
+ * layers, the same modules in each of the last `num_layers` layers.
  */
 import {
   decodeF32,
@@ -31,15 +31,18 @@ import { foldsScale, loraFactors, type LoraFactors } from "./peft/save.ts";
 
 export const MLX_TENSORS = "adapters.safetensors";
 
-/** Whether a config is one of mlx-lm. */
+/** Whether a config is that of an mlx-lm adapter. */
 export function isMlxConfig(config: Readonly<Record<string, unknown>>): boolean {
   return !("peft_type" in config) && ("lora_parameters" in config || "fine_tune_type" in config);
 }
 
-/** mlx-lm calls GPT-2's trunk "model". */
+/** The path of a module in mlx-lm, which names GPT-2's trunk "model". */
 const toMlx = (path: string): string => path.replace(/^transformer\./, "model.");
 
-/** Puts an mlx-lm adapter on a model. Strict: every tensor must have its place, and every module all its tensors. */
+/**
+ * Puts an mlx-lm adapter on a model. Throws FormatError if a tensor belongs to no module of the model, or if a module lacks one of
+ * its tensors.
+ */
 export async function loadMlx(
   model: nn.Module,
   files: Files,
@@ -93,7 +96,7 @@ function parseConfig(
   return { isDora: type === "dora", scale, dropout };
 }
 
-/** Module in the file -> path in the model, in the model's order. */
+/** The adapted modules: name in the file -> path in the model, in the model's order. */
 function modulesIn(
   file: TensorFile,
   known: ReadonlyMap<string, string>,
@@ -125,7 +128,7 @@ function modulesIn(
   return new Map([...known].filter(([module]) => found.has(module)));
 }
 
-/** A vector is read as it is. */
+/** Reads a tensor into a parameter, transposed; a vector is read unchanged. */
 async function readTransposed(file: TensorFile, name: string, parameter: nn.Parameter): Promise<void> {
   const { shape } = file.entries.get(name)!;
   const wanted = [...parameter.shape].reverse();
@@ -137,8 +140,9 @@ async function readTransposed(file: TensorFile, name: string, parameter: nn.Para
 }
 
 /**
- * An adapter as mlx-lm's LoRA or DoRA, in f32. What mlx-lm would adapt beside the adapter's own modules gets an update of
- * zero. Throws for modules outside of layers, and for replaced parameters, which mlx-lm has not.
+ * The files of an adapter as mlx-lm's LoRA or DoRA, in f32. Modules that mlx-lm would adapt in addition to the adapter's own get an
+ * update of zero. Throws for methods that have no such form, for modules outside of layers, for embeddings, and for replaced
+ * parameters, none of which mlx-lm supports.
  */
 export function mlxFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   const [replaced] = adapter.plan.replaced;
@@ -149,7 +153,7 @@ export function mlxFiles(adapter: Adapter, provenance: Provenance = {}): OutputF
   const modules = adapterModules(adapter);
   const rank = Math.max(...modules.map(({ factors }) => factors.A.shape[0]!));
   const scales = new Set(modules.map(({ scale }) => scale));
-  const shared = scales.size === 1 ? modules[0]!.scale : 1; // else each scale goes into its own B
+  const shared = scales.size === 1 ? modules[0]!.scale : 1; // if the scales differ, each is multiplied into its own B
   const tensors = modules.flatMap(({ path, factors: { A, B, m }, scale }): [string, Tensor][] => {
     const a = A.transpose().pad([[0, 0], [0, rank - A.shape[0]!]]); // prettier-ignore
     const b = (scale === shared ? B : B.mul(scale)).transpose().pad([[0, rank - B.shape[1]!], [0, 0]]); // prettier-ignore
@@ -195,7 +199,7 @@ function adapterModules(adapter: Adapter): MlxModule[] {
   });
 }
 
-/** "self_attn.q_proj" of "model.layers.3.self_attn.q_proj" */
+/** The path of a module inside its layer: "self_attn.q_proj" for "model.layers.3.self_attn.q_proj". */
 const keyOf = (path: string): string => path.replace(/^.*?\.\d+\./, "");
 const keysOf = (modules: readonly MlxModule[]): string[] => [
   ...new Set(modules.map(({ path }) => keyOf(path))),
@@ -207,7 +211,7 @@ function layerCount(adapter: Adapter): number {
   return 1 + Math.max(...infos.map(({ path }) => layerOf(path) ?? -1));
 }
 
-/** Modules that mlx-lm's config names as well, being alike, but that the adapter does not change. */
+/** Modules that the adapter does not change, but that mlx-lm's config includes, because they have the same names inside layers. */
 function zeroModules(adapter: Adapter, modules: readonly MlxModule[], isDora: boolean): LinearInfo[] {
   const own = new Set(modules.map(({ path }) => path));
   const [keys, first] = [keysOf(modules), firstLayer(modules)];

@@ -1,7 +1,7 @@
 /**
- * The native adapter format: a directory with `adapter_model.safetensors`, where a tied factor is stored once under the
- * path of its first place, and `adapter_config.json`, from which the method is declared again. The other places and where
- * the adapter comes from are in the tensors' metadata. Python's peft does not read it: export to one of its formats.
+ * The native adapter format: a directory with `adapter_model.safetensors`, which holds each tied factor once, under the path of its
+ * first place, and `adapter_config.json`, from which the method is declared again. The other places of tied factors and the
+ * adapter's provenance are in the metadata of the tensors' file. Python's peft cannot read it: export to one of peft's formats.
  */
 import type { OutputFile } from "../output-file.ts";
 import {
@@ -31,10 +31,10 @@ export const CONFIG_FILE = "adapter_config.json";
 export const TENSORS_FILE = "adapter_model.safetensors";
 export const PEFT_TYPE = "TIED_LORA";
 
-/** Where an adapter comes from; free text by free keys, of which `separator` is what prompts are to be followed by. */
+/** The origin of an adapter: any text by any key. `base_model` names the model; `separator` is the text that follows prompts. */
 export type Provenance = Readonly<Record<string, string>>;
 
-/** The files of an adapter, in the order they should be written in. */
+/** The files of an adapter, in the order in which they should be written. */
 export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   const { method } = adapter;
   const config: { readonly [key: string]: Json } = {
@@ -61,7 +61,7 @@ export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): Outp
   ];
 }
 
-/** Parameters, or other tensors, in f32; each is computed and copied from the device when its turn comes. */
+/** Tensors to write in f32, from parameters or other tensors; each is computed and copied from the device when it is written. */
 export function parametersToWrite(parameters: Iterable<readonly [string, Tensor]>): TensorToWrite[] {
   return [...parameters].map(([name, tensor]) => ({
     name,
@@ -71,7 +71,7 @@ export function parametersToWrite(parameters: Iterable<readonly [string, Tensor]
   }));
 }
 
-/** Puts a native adapter on a model. Throws if anything is missing, unexpected or of another shape; then the model is unchanged. */
+/** Puts a native adapter on a model. Throws if a tensor is missing, unexpected or of another shape; the model is then unchanged. */
 export async function loadNative(
   model: nn.Module,
   files: Files,
@@ -98,7 +98,7 @@ export async function loadNative(
   }
 }
 
-/** What `work` throws, as a fault of the file whose words it was done by. */
+/** Runs `work`, which uses the settings in a file, and rethrows its errors as FormatErrors about `field` of that file. */
 export function asFileSays<T>(file: string, field: string, work: () => T): T {
   try {
     return work();
@@ -109,12 +109,12 @@ export function asFileSays<T>(file: string, field: string, work: () => T): T {
   }
 }
 
-/** How many times the numbers of a file an adapter may take, and a million besides: what is wrong below is said by tensor. */
+/** An adapter may have this many times the elements of its file, plus a million; smaller excesses are reported by tensor. */
 const ROOM = 8;
 
 /**
- * A check that an adapter of this plan is not far larger than its file: a config must not make its reader allocate what
- * nobody has written. `drawn`: factors that do not come from the file.
+ * Returns a check that throws if an adapter of a plan is far larger than its file: a config must not make its reader allocate
+ * memory for values that the file does not hold. `drawn`: factors that do not come from the file.
  */
 export function fitsIn(file: TensorFile, drawn: readonly string[] = []): (plan: AdapterPlan) => void {
   return ({ factors, replaced }) => {
@@ -131,7 +131,7 @@ export function fitsIn(file: TensorFile, drawn: readonly string[] = []): (plan: 
   };
 }
 
-/** Opens the tensors of an adapter's directory. */
+/** Opens the tensors in an adapter's directory. Throws FormatError if there are none, or only a pickle. */
 export async function openTensors(files: Files): Promise<TensorFile> {
   const source = await files.open(TENSORS_FILE);
   if (source !== null) return openSafetensors(source);
@@ -146,7 +146,7 @@ export async function openTensors(files: Files): Promise<TensorFile> {
   });
 }
 
-/** What the files of an adapter say of where it comes from; nothing, where they are another program's. */
+/** The provenance in an adapter's files; empty for the files of other programs. */
 export async function readProvenance(files: Files): Promise<Provenance> {
   const source = await files.open(TENSORS_FILE);
   if (source === null) return {};
@@ -162,7 +162,7 @@ export async function readProvenance(files: Files): Promise<Provenance> {
   }
 }
 
-/** The parsed adapter_config.json of a directory. */
+/** The parsed adapter_config.json of a directory. Throws FormatError if there is none. */
 export async function readAdapterConfig(files: Files): Promise<Record<string, unknown>> {
   const text = await readText(files, CONFIG_FILE);
   if (text === null) throw missingFile(files, CONFIG_FILE);
@@ -222,7 +222,7 @@ function checkNames(adapter: Adapter, file: TensorFile): void {
   }
 }
 
-/** What was tied when it was saved must be tied again. */
+/** Throws unless the same places are tied as when the adapter was saved. */
 function checkAliases(adapter: Adapter, file: TensorFile): void {
   const text = file.metadata.get("tiedlora.aliases");
   if (text === undefined) return;

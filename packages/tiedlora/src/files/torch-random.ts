@@ -1,12 +1,12 @@
 /**
- * PyTorch's CPU generator, bit for bit: what Python's peft draws VeRA's projections from when a file holds none. The
- * generator is MT19937 (Matsumoto, Nishimura 1998).
+ * PyTorch's CPU generator, bit for bit. Python's peft draws VeRA's projections from it if a file holds none. The generator is
+ * MT19937 (Matsumoto, Nishimura 1998).
  */
 
 const SIZE = 624;
 const SHIFT = 397;
 
-/** torch.Generator("cpu").manual_seed(seed); integer seeds, of which the low 32 bits count. */
+/** The generator torch.Generator("cpu").manual_seed(seed), for integer seeds; only their low 32 bits count. */
 export class TorchGenerator {
   readonly #state = new Uint32Array(SIZE);
   #at = SIZE;
@@ -20,7 +20,7 @@ export class TorchGenerator {
     }
   }
 
-  /** The next 32 bits. */
+  /** Returns the next 32 bits, as an unsigned integer. */
   next(): number {
     if (this.#at === SIZE) this.#refill();
     let y = this.#state[this.#at++]!;
@@ -40,14 +40,14 @@ export class TorchGenerator {
   }
 
   /**
-   * torch.nn.init.kaiming_uniform_ with its defaults on a new f32 tensor [rows, columns]: U(-b, b), b = √3 · √2 / √columns.
-   * As on processors with fused multiply-add, where the product and the sum are rounded once.
+   * The values of torch.nn.init.kaiming_uniform_ with its defaults on a new f32 tensor [rows, columns]: U(-b, b),
+   * b = √3 · √2 / √columns. The product and the sum are rounded once, as on processors with fused multiply-add.
    */
   kaimingUniform(rows: number, columns: number): Float32Array {
     const bound = (Math.sqrt(3) * Math.SQRT2) / Math.sqrt(columns);
     const from = Math.fround(-bound);
     const range = Math.fround(Math.fround(bound) - from);
-    // 24 bits times 24 bits is exact in float64
+    // the product of two 24-bit numbers is exact in float64
     return Float32Array.from(
       { length: rows * columns },
       () => (this.next() & 0xffffff) * 2 ** -24 * range + from,

@@ -1,14 +1,17 @@
-/** Rows put together from vectors of a bank, each piece a mixture of the few that its logits favour. */
+/** Rows made of pieces, each of which is a mixture of the few vectors of a bank with the largest logits. */
 import { where, type Tensor } from "@tiedlora/core";
 
-/** logits [rows, pieces, vectors], bank [vectors, length] -> [rows, pieces · length]; of each piece the `topK` largest count. */
+/**
+ * Mixes vectors: logits [rows, pieces, vectors], bank [vectors, length] -> [rows, pieces · length]. In each piece only the `topK`
+ * largest logits count.
+ */
 export function mixtureRows(logits: Tensor, bank: Tensor, topK: number): Tensor {
   const [rows = 0, pieces = 0] = logits.shape;
   const weights = where(largest(logits, topK), logits, -1e30).softmax(-1);
   return weights.matmul(bank).reshape([rows, pieces * bank.shape[1]!]);
 }
 
-/** Where the k largest of the last axis are (more, where some are equal). */
+/** A mask of the k largest elements along the last axis; of more than k, if some are equal. */
 function largest(logits: Tensor, k: number): Tensor {
   let rest = logits.detach();
   let threshold = rest.max(-1, { keepdims: true });

@@ -1,10 +1,10 @@
-/** The leading part of a singular value decomposition, on the host in float64, deterministic. */
+/** The leading part of a singular value decomposition, computed on the host in float64; deterministic. */
 import { key, normalArray } from "@tiedlora/core";
 
 export interface SingularVectors {
   /** [rows, rank]: orthonormal columns. */
   readonly left: Float32Array;
-  /** [rank], falling. */
+  /** [rank], in descending order. */
   readonly values: Float32Array;
   /** [rank, columns]: orthonormal rows. */
   readonly right: Float32Array;
@@ -14,8 +14,9 @@ const MAX_SWEEPS = 200;
 const TOLERANCE = 1e-12;
 
 /**
- * The `rank` largest singular values of a row-major matrix with their vectors, by subspace iteration with some vectors to
- * spare (Halko, Martinsson, Tropp 2011). The first element of each right vector that is not small is positive.
+ * The `rank` largest singular values of a row-major matrix with their vectors, by subspace iteration with up to 8 extra vectors
+ * (Halko, Martinsson, Tropp 2011). Signs are such that in each right vector the first element above 1e-6 in magnitude is positive.
+ * Throws RangeError if `rank` exceeds the number of rows or columns.
  */
 export function leadingSingularVectors(
   matrix: ArrayLike<number>,
@@ -74,7 +75,7 @@ function timesRows(matrix: ArrayLike<number>, rows: number, columns: number, y: 
 
 const dot = (a: Float64Array, b: Float64Array): number => a.reduce((sum, value, i) => sum + value * b[i]!, 0);
 
-/** Gram and Schmidt, twice, in place. A vector that depends on those before it becomes zero. */
+/** Orthonormalizes vectors in place, by two passes of Gram–Schmidt. A vector that depends on earlier ones becomes zero. */
 function orthonormalize(vectors: Float64Array[]): void {
   vectors.forEach((vector, i) => {
     const before = Math.sqrt(dot(vector, vector));
@@ -91,7 +92,7 @@ function addScaled(to: Float64Array, from: Float64Array, factor: number): void {
   for (let i = 0; i < to.length; i++) to[i]! += factor * from[i]!;
 }
 
-/** One-sided Jacobi: rotates vectors until they are orthogonal, sorts them by length, and gives the lengths. */
+/** One-sided Jacobi: rotates vectors until they are orthogonal, sorts them by descending length, and returns the lengths. */
 function rotate(vectors: Float64Array[]): Float64Array {
   for (let sweep = 0, off = 1; sweep < 60 && off > 1e-15; sweep++) {
     off = 0;
@@ -105,7 +106,7 @@ function rotate(vectors: Float64Array[]): Float64Array {
   return Float64Array.from(lengths, ({ length }) => length);
 }
 
-/** Makes two vectors orthogonal; gives the cosine between them before. */
+/** Makes two vectors orthogonal by a rotation; returns the magnitude of the cosine that was between them. */
 function rotatePair(a: Float64Array, b: Float64Array): number {
   const [aa, bb, ab] = [dot(a, a), dot(b, b), dot(a, b)];
   if (aa === 0 || bb === 0) return 0;

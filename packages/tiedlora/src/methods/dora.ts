@@ -1,6 +1,6 @@
 /**
- * DoRA (Liu et al. 2024, arXiv 2402.09353): direction and length of the weight's rows are trained apart,
- * W' = m ⊙ (W + s B A) / ‖W + s B A‖, with the norm of each row and, as in section 4.3, no gradient through it.
+ * DoRA (Liu et al. 2024, arXiv 2402.09353) trains direction and length of the weight's rows separately:
+ * W' = m ⊙ (W + s B A) / ‖W + s B A‖, with the norm of each row and, as in section 4.3, no gradient through the norm.
  */
 import { init } from "../init.ts";
 import { defineMethod, scaled, type CommonOptions, type PreparedMethod } from "../method.ts";
@@ -28,7 +28,7 @@ export function dora(options: CommonOptions, named: Named): PreparedMethod<"A" |
   });
 }
 
-/** ‖·‖₂ of each row, summed in float64. */
+/** The Euclidean norm of each row, summed in float64. */
 function rowNorms(weight: Float32Array, columns: number): Float32Array {
   return Float32Array.from({ length: weight.length / columns }, (_, row) => {
     const values = weight.subarray(row * columns, (row + 1) * columns);

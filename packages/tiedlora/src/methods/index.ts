@@ -1,4 +1,4 @@
-/** The methods by name: the paper's configurations, and others of the same form, all from one table. */
+/** The methods by name: the configurations of the Tied-LoRA paper and further methods, all from one table. */
 import { checkOptions } from "@tiedlora/core/arguments";
 import type { CommonOptions, Method, PlainMethod } from "../method.ts";
 import { familyRate } from "./rates.ts";
@@ -14,7 +14,10 @@ import { familyMember, type FactorName, type TiedLoraOptions } from "./tied-lora
 
 const TIED_LORA_OPTIONS = [...FAMILY_OPTIONS, "trained", "name"];
 
-/** Any member of the family. 15 sets of trained factors, tied or not. */
+/**
+ * Declares any member of the Tied-LoRA family: 15 sets of trained factors, tied or not. Throws if no factor is trained, or for an
+ * invalid option.
+ */
 export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
   checkOptions("tiedLora", options, '{ trained: ["B", "A"] }', TIED_LORA_OPTIONS);
   return familyMember(options, familyRate);
@@ -23,8 +26,8 @@ export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
 export type Methods = Declarations & { readonly tiedLora: typeof tiedLora };
 
 /**
- * lora to tl6 are the configurations of the Tied-LoRA paper. Which subsets TL1 to TL4 name is our reading of it;
- * `tiedLora` has all 15.
+ * The functions that declare methods. `lora` to `tl6` are the configurations of the Tied-LoRA paper; the trained factors of TL1 to
+ * TL4 are our reading of it. `tiedLora` offers all 15 sets of trained factors.
  *
  * | name | trained | tied | starts at zero | trainable (L layers, width d) |
  * |---|---|---|---|---|
@@ -47,7 +50,7 @@ export type { MethodName, PlainMethodName } from "./table.ts";
 /** The methods of the library, by the names of the command line. */
 export const METHOD_NAMES: readonly MethodName[] = ENTRIES.map(({ name }) => name);
 
-/** A method by its name. Throws for an unknown one, and lists those that there are. */
+/** Declares a method by its name. Throws for an unknown name; the error lists all names. */
 export function methodByName(name: PlainMethodName, options?: CommonOptions): PlainMethod;
 export function methodByName(name: string, options?: CommonOptions): Method;
 export function methodByName(name: string, options: CommonOptions = {}): Method {

@@ -1,6 +1,6 @@
 /**
- * LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): ΔW = s · B R A, where B and A are frozen at the leading left singular
- * vectors of W, times the singular values, and the right ones; only the r×r core R is trained. It starts at zero.
+ * LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): ΔW = s · B R A. B is frozen at the leading left singular vectors of W, multiplied
+ * by the singular values, and A at the right singular vectors; only the r×r core R is trained, starting at zero.
  */
 import { init } from "../init.ts";
 import { defineMethod, type CommonOptions, type PreparedMethod } from "../method.ts";

@@ -1,4 +1,4 @@
-/** Options of a method as a file holds them: checked before a declaration is called with them. */
+/** Checks the options of a method that come from a file, before the method is declared with them. */
 import { describeValue, isRecord } from "@tiedlora/core";
 import { SCALINGS } from "../method.ts";
 import { isPattern } from "../regex/pattern.ts";
@@ -66,7 +66,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   topK: COUNT,
 };
 
-/** Throws an error that names the option, what it is and what is expected. Others than those above are not looked at. */
+/** Throws for an invalid option; the error names it, its value and what is expected. Options without an entry in `CHECKS` pass. */
 export function checkOptions(options: Readonly<Record<string, unknown>>): void {
   for (const [name, [holds, expected]] of Object.entries(CHECKS)) {
     if (!Object.hasOwn(options, name) || holds(options[name])) continue;

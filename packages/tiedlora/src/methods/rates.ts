@@ -1,17 +1,20 @@
-/** The learning rate that each method learns well with, for command line, sweeps, demo and page: taken from the table of methods. */
+/** A good learning rate for each method, from the table of methods; the command line, sweeps, demo and page use them. */
 import { DEFAULT_LEARNING_RATE } from "../method.ts";
 import { ENTRIES, type MethodName } from "./table.ts";
 import { FACTOR_NAMES, type FactorName } from "./tied-lora.ts";
 
 /**
- * The highest rate of AdamW with warm-up and cosine decay that each method learns well with, at a scale of 1 (alpha = rank):
- * measured on the embedded base model. Larger models want less.
+ * For each method, a good highest learning rate for AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank), measured
+ * on the embedded base model. Larger models need lower rates.
  */
 export const LEARNING_RATES: Readonly<Record<MethodName, number>> = Object.fromEntries(
   ENTRIES.map(({ name, learningRate }) => [name, learningRate]),
 ) as Record<MethodName, number>;
 
-/** The rate of a member of the Tied-LoRA family: by its name, else that of the first method that trains the same factors. */
+/**
+ * The learning rate of a member of the Tied-LoRA family: of the method of this name, otherwise of the first method in the table
+ * that trains the same factors, otherwise `DEFAULT_LEARNING_RATE`.
+ */
 export function familyRate(name: string, trained: readonly FactorName[]): number {
   const set = factorSet(trained);
   const known =
@@ -20,7 +23,7 @@ export function familyRate(name: string, trained: readonly FactorName[]): number
   return known?.learningRate ?? DEFAULT_LEARNING_RATE;
 }
 
-/** "v B": the factors in the order of the formula. */
+/** The factors in the order of the formula, as text: "v B". */
 function factorSet(trained: readonly FactorName[]): string {
   return FACTOR_NAMES.filter((factor) => trained.includes(factor)).join(" ");
 }

@@ -1,4 +1,4 @@
-/** Declares a method again from what a file says of it. */
+/** Declares a method again from its recipe in a file. */
 import { FormatError } from "@tiedlora/core";
 import type { Method, Recipe } from "../method.ts";
 import { tiedLora } from "./index.ts";
@@ -7,7 +7,7 @@ import { recipeOptions } from "./recipe.ts";
 import { ENTRIES } from "./table.ts";
 import type { TiedLoraOptions } from "./tied-lora.ts";
 
-/** By the `method` of recipes: those of the family are all one, by their factors. */
+/** The declarations, by `method` in recipes. All members of the Tied-LoRA family share one, and differ in its options. */
 const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) => Method>> = {
   "tied-lora": (options) => tiedLora(options as unknown as TiedLoraOptions),
   ...Object.fromEntries(
@@ -15,7 +15,7 @@ const DECLARATIONS: Readonly<Record<string, (options: Record<string, unknown>) =
   ),
 };
 
-/** Throws FormatError if the method is not in the library, or its options are wrong. */
+/** Declares the method of a recipe. Throws FormatError if the method is not in the library, or its options are invalid. */
 export function methodFromRecipe(recipe: Recipe, file: string): Method {
   const options = inRecipe(file, () => recipeOptions(recipe));
   const declare = Object.hasOwn(DECLARATIONS, recipe.method) ? DECLARATIONS[recipe.method] : undefined;
@@ -34,7 +34,7 @@ export function methodFromRecipe(recipe: Recipe, file: string): Method {
   });
 }
 
-/** What `build` throws, as a fault of the file. */
+/** Runs `build`, and rethrows its errors as FormatErrors about the file's recipe. */
 function inRecipe<T>(file: string, build: () => T): T {
   try {
     return build();

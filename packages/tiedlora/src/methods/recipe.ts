@@ -1,11 +1,11 @@
-/** Methods as plain data, for adapter files: what a declaration was called with, and how to call it again. */
+/** Methods as plain data, for adapter files: the options of a declaration are written as a recipe, and read from it again. */
 import type { Json, MethodSpec, Recipe } from "../method.ts";
 import { compilePattern, Pattern, PatternWork } from "../regex/pattern.ts";
 
-/** What the table of methods says of one, for its declaration. */
+/** The fields of a method that the table of methods passes to its declaration. */
 export type Named = Required<Pick<MethodSpec<never>, "name" | "learningRate" | "recipe">>;
 
-/** Data that stands for what has no plain form, such as a function. A file with it needs the method given at the load. */
+/** Stands for a function, which is not plain data. To load a file that contains it, the caller must give the method. */
 const CUSTOM = "(custom)";
 
 /** Options as plain data. Regular expressions become { regex, flags }; functions become CUSTOM; undefined is left out. */
@@ -29,8 +29,8 @@ function toJson(value: unknown): Json | undefined {
 }
 
 /**
- * The options that a recipe holds, null if part of them is custom. Regular expressions become patterns that match in
- * linear time: a file must not be able to hang its reader. Throws PatternError for those that cannot.
+ * The options in a recipe; null if one of them is `CUSTOM`. Regular expressions become `Pattern`s, whose matching time is bounded:
+ * a file must not be able to hang its reader. Throws PatternError for regular expressions that `Pattern` does not support.
  */
 export function recipeOptions({ options }: Recipe): Record<string, unknown> | null {
   if (JSON.stringify(options).includes(JSON.stringify(CUSTOM))) return null;

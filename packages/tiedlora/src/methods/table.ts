@@ -1,6 +1,6 @@
 /**
- * The methods of the library, one entry each. All that knows methods by name is derived from this table: `methods`, the learning
- * rates, the command line and its help, sweeps, the playground, and the files that a method is declared again from.
+ * The methods of the library, one entry each. Everything that uses methods by name is derived from this table: `methods`, the
+ * learning rates, the command line and its help, sweeps, the playground, and the reading of methods from files.
  */
 import { init } from "../init.ts";
 import { checkOptions } from "@tiedlora/core/arguments";
@@ -14,19 +14,19 @@ import { vbLora } from "./vb-lora.ts";
 
 /** A method of the library. */
 export interface Entry<N extends string = string, D = (options?: CommonOptions) => Method> {
-  /** What the command line and files call it. */
+  /** Its name on the command line and in files. */
   readonly name: N;
-  /** What its paper calls it. */
+  /** Its name in its paper. */
   readonly title: string;
-  /** The learning rate that it learns well with: see LEARNING_RATES. */
+  /** A good learning rate: see LEARNING_RATES. */
   readonly learningRate: number;
-  /** Which member of the Tied-LoRA family it is; null: none. */
+  /** The factors and ties of a member of the Tied-LoRA family; null for other methods. */
   readonly member: FamilyMember | null;
-  /** A method of this kind with the given options. */
+  /** Declares the method with the given options. */
   readonly declare: D;
 }
 
-/** What tells the members of the Tied-LoRA family apart: factors that are trained, and what ties them. */
+/** The settings in which members of the Tied-LoRA family differ: which factors are trained, and how they are tied. */
 export interface FamilyMember {
   readonly trained: readonly FactorName[];
   readonly tied: boolean | Tie | FactorTies;
@@ -39,8 +39,8 @@ type Member<N extends string, O = PresetOptions> = Entry<N, (options?: O) => Pla
 export const FAMILY_OPTIONS: readonly (keyof PresetOptions)[] = [...COMMON_OPTIONS, "tied", "init", "keep"];
 
 /**
- * A member of the Tied-LoRA family under a name of its own. `complete` makes the family's options from its own, which are
- * those of the family and `more`.
+ * The entry of a member of the Tied-LoRA family that has a name of its own. Its options are those of the family and `more`;
+ * `complete` converts them to options of the family.
  */
 function member<const N extends string, O extends PresetOptions = PresetOptions>(
   name: N,
@@ -62,7 +62,7 @@ type Own<N extends string, D extends (options: never, named: Named) => Method> =
   (options?: Parameters<D>[0]) => ReturnType<D>
 >;
 
-/** A method with factors and a formula of its own. */
+/** The entry of a method with its own factors and formula. */
 function own<const N extends string, O extends CommonOptions, M extends Method>(
   name: N,
   title: string,
@@ -78,7 +78,7 @@ function own<const N extends string, O extends CommonOptions, M extends Method>(
 }
 
 export interface VeraOptions extends PresetOptions {
-  /** The start of u. Default: 0.1, as in PEFT. */
+  /** The start value of all elements of u. Default: 0.1, as in PEFT. */
   readonly dInitial?: number;
 }
 
@@ -88,19 +88,19 @@ function veraOptions({ dInitial = 0.1, ...rest }: VeraOptions): PresetOptions {
 
 /* oxlint-disable typescript/no-unnecessary-type-assertion -- isolatedDeclarations infers no types from calls */
 /**
- * Name, title, learning rate, and what the method is. The keys are the names in `methods`.
+ * Name, title, learning rate and settings of each method. The keys are the names in `methods`.
  *
- * The rates are the highest of AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank): of 0.003, 0.01, 0.03 and 0.1
- * the one with the lowest validation loss at ranks 8 and 128 together, on the embedded base model. Larger models want less.
- * tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched at
- * rank 8 alone; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md says by which
- * search, and a test holds the rates against examples/paper-grid.yaml.
+ * The rates are the highest ones of AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank): of 0.003, 0.01, 0.03 and
+ * 0.1 the rate with the lowest validation loss at ranks 8 and 128 together, on the embedded base model. Larger models need lower
+ * rates. tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched
+ * at rank 8 alone; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md describes the
+ * searches, and a test compares the rates with examples/paper-grid.yaml.
  */
 export const TABLE = {
   lora: member("lora", "LoRA", 0.01, { trained: ["B", "A"], tied: false }) as Member<"lora">,
   /**
-   * VeRA (Kopiczko et al. 2024, arXiv 2310.11454): one random, frozen pair A, B for all modules, and trained vectors. Modules
-   * of different sizes use the leading parts of the pair, as in PEFT.
+   * VeRA (Kopiczko et al. 2024, arXiv 2310.11454): one random, frozen pair A, B for all modules, and trained vectors u, v for each
+   * module. Modules of different sizes use the leading parts of the pair, as in PEFT.
    */
   vera: member("vera", "VeRA", 0.1, { trained: ["v", "u"], tied: "model" }, veraOptions, [
     "dInitial",
@@ -116,9 +116,9 @@ export const TABLE = {
     scaling: "sqrt-rank",
     ...options,
   })) as Member<"rslora">,
-  /** A frozen at random (Zhang et al. 2023, arXiv 2308.03303). */
+  /** LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): LoRA with A frozen at its random start values. */
   loraFa: member("lora-fa", "LoRA-FA", 0.03, { trained: ["B"], tied: false }) as Member<"lora-fa">,
-  /** ShareLoRA (Song et al. 2024, arXiv 2406.10785): A, or B, or both shared by all layers, both trained. */
+  /** ShareLoRA (Song et al. 2024, arXiv 2406.10785): A and B are both trained, and all layers share A, B or both; here, A. */
   shareLoraA: member("sharelora-a", "ShareLoRA (A)", 0.01, {
     trained: ["B", "A"],
     tied: { A: "all" },
@@ -133,7 +133,7 @@ export const TABLE = {
     trained: ["B", "A"],
     tied: { A: "all", B: "all" },
   }) as Member<"sharelora-ab">,
-  /** DoRA (Liu et al. 2024, arXiv 2402.09353): direction and length of the weight's rows are trained apart. */
+  /** DoRA (Liu et al. 2024, arXiv 2402.09353): direction and length of the weight's rows are trained separately. */
   dora: own("dora", "DoRA", 0.01, dora) as Own<"dora", typeof dora>,
   /** LoRA with a trained bias on B, as PEFT's `lora_bias`. */
   loraBias: own("lora-bias", "LoRA with a bias", 0.01, loraBias) as Own<"lora-bias", typeof loraBias>,
@@ -151,7 +151,7 @@ type Table = typeof TABLE;
 /** The name of a method of the library. */
 export type MethodName = Table[keyof Table]["name"];
 
-/** Names of methods whose start does not depend on the weights, so that `adapt` need not wait. */
+/** The name of a method whose start values do not depend on the weights, so that `adapt` is synchronous. */
 export type PlainMethodName = {
   [K in keyof Table]: ReturnType<Table[K]["declare"]> extends PlainMethod ? Table[K]["name"] : never;
 }[keyof Table];

@@ -1,7 +1,7 @@
 /**
- * Tied-LoRA (Renduchintala, Konuk, Kuchaiev 2024, arXiv 2311.09578): z = W x + s · v ⊙ (B (u ⊙ (A x))), where A and B are
- * one pair for all layers and u, v are each layer's own. Which of the four are trained, and whether A and B are tied, is
- * free: LoRA, VeRA and the paper's TL1 to TL6 are points of this family.
+ * Tied-LoRA (Renduchintala, Konuk, Kuchaiev 2024, arXiv 2311.09578): z = W x + s · v ⊙ (B (u ⊙ (A x))), where all layers share
+ * one pair A, B, and each layer has its own u and v. The choice of the trained factors among the four, and of the ties of A and B,
+ * spans a family of methods; LoRA, VeRA and the paper's TL1 to TL6 are members of it.
  */
 import { describeValue, type Tensor } from "@tiedlora/core";
 import { init, type Init } from "../init.ts";
@@ -24,22 +24,22 @@ export const FACTOR_NAMES: readonly FactorName[] = ["v", "B", "u", "A"];
 export interface TiedLoraOptions extends CommonOptions {
   /** Which factors are trained; at least one. */
   readonly trained: readonly FactorName[];
-  /** What shares A and B: true (all layers), false (nothing), another tie, or one for each factor. Default: true. */
+  /** How A and B are shared: true (by all layers), false (not at all), another tie, or a tie for each factor. Default: true. */
   readonly tied?: boolean | Tie | FactorTies;
   /**
-   * Start values that differ from the default: A and B normal with variance 1/columns, u and v one, and one trained
-   * factor at zero: B, else v, else A, else u.
+   * Start values that differ from the defaults. By default A and B are normal with variance 1/columns, u and v are one, and the
+   * first trained factor of B, v, A, u is zero (unless a factor is given a start of zero).
    */
   readonly init?: Readonly<Partial<Record<FactorName, Init>>>;
-  /** Vectors that exist although they are frozen at one, so that they can be unfrozen later; others are left out. */
+  /** Vectors to keep although they are frozen at one, so that they can be unfrozen later. By default such vectors are left out. */
   readonly keep?: readonly ("u" | "v")[];
-  /** For messages and files. Default: "tied-lora". */
+  /** The method's name in messages and files. Default: "tied-lora". */
   readonly name?: string;
 }
 
 export type FactorTies = Readonly<Partial<Record<FactorName, Tie>>>;
 
-/** A member of the family; `rate` gives the learning rate of one, by its name and the factors that it trains. */
+/** Declares a member of the family; `rate` returns its learning rate, from its name and the factors that it trains. */
 export function familyMember(
   options: TiedLoraOptions,
   rate: (name: string, trained: readonly FactorName[]) => number,
@@ -82,9 +82,9 @@ export function familyMember(
 type Factors = Readonly<Pick<Record<FactorName, Tensor>, "A" | "B"> & Partial<Record<FactorName, Tensor>>>;
 
 /**
- * u scales the rows of A and v those of B, not what passes between: the same in real arithmetic, small products instead of
- * large ones, and the very numbers that an export as LoRA holds. In a fused target B and v are given as the rows of one
- * module, while A x is computed once for all.
+ * The forward formula. u scales the rows of A, and v those of B, instead of the activations: this is equal in real arithmetic,
+ * needs smaller products, and uses the same numbers as an export as LoRA. In a fused target, B and v are the rows of one module,
+ * while A x is computed once for all modules.
  */
 function tiedForward({ A, B, u, v }: Factors, { x, y, scale, shared }: Call): Tensor {
   const hidden = shared(() => x.matmul((u ? A.mul(u.unsqueeze(1)) : A).transpose()));
@@ -109,7 +109,7 @@ function tiesOf(tied: boolean | Tie | FactorTies): FactorTies {
   return { A: tied, B: tied };
 }
 
-/** Which trained factor starts at zero when nothing is said: the first of these that is trained. */
+/** The order of factors by which the default zero start is chosen: the first one that is trained starts at zero. */
 const ZERO_ORDER: readonly FactorName[] = ["B", "v", "A", "u"];
 
 function startOf(

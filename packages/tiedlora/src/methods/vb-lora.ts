@@ -1,6 +1,6 @@
 /**
- * VB-LoRA (Li et al. 2024, arXiv 2405.15179): one bank of short vectors for the whole model. Each piece of A's rows and
- * B's columns is a mixture of the `topK` vectors that its logits favour. It starts near the base model, not at it.
+ * VB-LoRA (Li et al. 2024, arXiv 2405.15179): one bank of short vectors for the whole model. Each piece of A's rows and B's columns
+ * is a mixture of the `topK` vectors with the largest logits. The adapted model starts near the base model, not equal to it.
  */
 import { init } from "../init.ts";
 import { commonDivisor, mixtureRows } from "../linalg/mixture.ts";
@@ -8,11 +8,11 @@ import { defineMethod, type CommonOptions, type Dims, type PlainMethod } from ".
 import type { Named } from "./recipe.ts";
 
 export interface VbLoraOptions extends CommonOptions {
-  /** Vectors in the bank. Default: 256. */
+  /** The number of vectors in the bank. Default: 256. */
   readonly vectors?: number;
-  /** Their length; has to divide the sizes of the adapted modules. Default: the largest that divides all of them and 256. */
+  /** The length of the vectors, a divisor of all sizes of adapted modules. Default: the greatest common divisor of them and 256. */
   readonly length?: number;
-  /** Default: 2. */
+  /** The number of vectors in a mixture. Default: 2. */
   readonly topK?: number;
 }
 

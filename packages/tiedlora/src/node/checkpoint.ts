@@ -1,7 +1,6 @@
 /**
- * Checkpoints: all that a training run needs to go on as if it had never stopped. Each is a directory of its own that
- * appears whole, by one rename, or not at all, and has the digests of its files with it; it is also an adapter that can be
- * loaded.
+ * Checkpoints: everything that a training run needs to continue as if it had never stopped. Each checkpoint is a directory that
+ * appears whole, by one rename, or not at all, and holds the digests of its files. It can also be loaded as an adapter.
  */
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -26,9 +25,9 @@ import type { FitState } from "../train/fit.ts";
 import { findDamage, withDigests } from "./digests.ts";
 import { writeError } from "./writing.ts";
 
-/** What a run is at, beside its tensors. The random numbers and the place in the data follow from seed and step. */
+/** The state of a run besides its tensors. The random numbers and the position in the data follow from seed and step. */
 export interface RunState extends FitState {
-  /** Of the training examples: see Dataset. */
+  /** The fingerprint of the training examples: see {@link Dataset.fingerprint}. */
   readonly data: string;
 }
 
@@ -40,15 +39,15 @@ export function checkpointName(step: number): string {
   return `step-${String(step).padStart(8, "0")}`;
 }
 
-/** The steps that there are checkpoints of, ascending. A directory that does not exist has none. */
+/** The steps for which checkpoints exist, ascending; empty if the directory does not exist. */
 export async function checkpointSteps(directory: string): Promise<number[]> {
   const names = await readdir(directory).catch(() => []);
   return names.flatMap((name) => NAME.exec(name)?.[1] ?? []).map(Number).sort((a, b) => a - b); // prettier-ignore
 }
 
 /**
- * Writes a checkpoint. Whatever happens meanwhile, the earlier ones stay as they are. Throws DivergedError where a number is
- * not finite: nothing could go on from there.
+ * Writes a checkpoint. Earlier checkpoints stay intact, even after a crash. Throws DivergedError if a value of the adapter or the
+ * optimizer is not finite, since training could not continue from it.
  */
 export async function saveCheckpoint(
   directory: string,
@@ -75,7 +74,7 @@ export async function saveCheckpoint(
       [STATE_FILE, `${JSON.stringify(state, null, 2)}\n`],
     ];
     await writeFilesAtomic(temporary, withDigests(files));
-    await removeCheckpoint(directory, name); // one that is damaged
+    await removeCheckpoint(directory, name); // a damaged checkpoint of the same step, if there is one
     await rename(temporary, join(directory, name));
     await syncDirectory(directory);
   } catch (error) {
@@ -103,14 +102,14 @@ function allFinite(values: ArrayLike<number>): boolean {
   return true;
 }
 
-/** Removes all checkpoints but those of `keep`, and what a crash has left behind. */
+/** Removes all checkpoints except those of the steps in `keep`, and the remains of unfinished ones. */
 export async function pruneCheckpoints(directory: string, keep: readonly number[]): Promise<void> {
   for (const step of await checkpointSteps(directory))
     if (!keep.includes(step)) await removeCheckpoint(directory, checkpointName(step));
   await removeUnfinished(directory);
 }
 
-/** Removes what a crash has left of a checkpoint that was being written, or removed. */
+/** Removes the remains of checkpoints that were being written or removed at a crash. */
 export async function removeUnfinished(directory: string): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {
     if (/^\.step-\d{8}\.(tmp|old)$/.test(name))
@@ -118,7 +117,7 @@ export async function removeUnfinished(directory: string): Promise<void> {
   }
 }
 
-/** Takes the name away first: a crash in between leaves no checkpoint that lacks files. */
+/** Renames the checkpoint before deleting it, so that a crash in between leaves no checkpoint that lacks files. */
 async function removeCheckpoint(directory: string, name: string): Promise<void> {
   const old = join(directory, `.${name}.old`);
   await rm(old, { recursive: true, force: true });
@@ -131,12 +130,12 @@ function absent(error: NodeJS.ErrnoException): false {
   throw error;
 }
 
-/** What is wrong with a checkpoint; null: it is as it was written. */
+/** Describes the damage to a checkpoint; null if it is as it was written. */
 export function damageOf(directory: string, step: number): Promise<string | null> {
   return findDamage(join(directory, checkpointName(step)), [TENSORS_FILE, CONFIG_FILE, OPTIMIZER_FILE, STATE_FILE]); // prettier-ignore
 }
 
-/** The state of a checkpoint. */
+/** Reads the state of a checkpoint. Throws FormatError if it is not the state of that step. */
 export async function readState(directory: string, step: number): Promise<RunState> {
   const path = join(directory, checkpointName(step), STATE_FILE);
   const state = parseJsonObject(await readFile(path, "utf8"), path);
@@ -158,7 +157,10 @@ export async function readState(directory: string, step: number): Promise<RunSta
   return state as unknown as RunState;
 }
 
-/** Sets adapter and optimizer to what they were. The adapter must be of the same method, on the same model. */
+/**
+ * Sets adapter and optimizer to the values of a checkpoint. The adapter must be of the same method, on the same model; otherwise,
+ * or if the files do not fit each other, it throws FormatError.
+ */
 export async function restoreCheckpoint(
   directory: string,
   step: number,
@@ -179,13 +181,13 @@ export async function restoreCheckpoint(
   }
 }
 
-/** The paths of what was trained when a checkpoint was written. */
+/** The paths of the parameters that were trained when a checkpoint was written, unchecked. */
 async function trainedIn(path: string): Promise<unknown> {
   const file = join(path, CONFIG_FILE);
   return parseJsonObject(await readFile(file, "utf8"), file)["trained"];
 }
 
-/** That the state is of this step, finite, and has something of each parameter that was trained. */
+/** Throws FormatError unless the state is of this step, finite, and has values for each parameter that was trained. */
 async function checkOptimizer(
   file: TensorFile,
   step: number,
@@ -201,7 +203,7 @@ async function checkOptimizer(
   for (const [key, { values }] of tensors) {
     if (!allFinite(values)) fail("values that are not finite", "the optimizer's state", key);
   }
-  if (tensors.size === 0) return; // it keeps nothing
+  if (tensors.size === 0) return; // an optimizer without state, such as plain SGD
   const having = new Set([...tensors.keys()].map((key) => Number(/\d+$/.exec(key)?.[0])));
   for (const [path, parameter] of adapter.stateDict()) {
     const expected = step > 0 && Array.isArray(trained) && trained.includes(path);
@@ -210,7 +212,10 @@ async function checkOptimizer(
   }
 }
 
-/** Gives an adapter the values of a checkpoint's; what is trained, tied and dropped out stays as it is declared. */
+/**
+ * Sets the parameters of an adapter to the values in a file. Which of them are trained, how they are tied and the dropout stay as
+ * declared. Throws FormatError if names or shapes differ.
+ */
 export async function restoreAdapter(path: string, adapter: Adapter): Promise<void> {
   const source = await fileSource(path);
   try {

@@ -1,4 +1,4 @@
-/** What a path to data means: one file of examples, or a directory with train, valid and test files in it. */
+/** Resolves a path to data: it is one file of examples, or a directory with train, valid and test files. */
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { DataError } from "../data/errors.ts";
@@ -6,7 +6,7 @@ import { isDataFile } from "../data/records.ts";
 import { textFile } from "./files.ts";
 import type { TextFile } from "../data/text.ts";
 
-/** Names that each part goes by, before the extension. */
+/** The file names of each part, without the extension. */
 const PARTS = {
   train: ["train", "training"],
   valid: ["valid", "validation", "val", "dev", "devset"],
@@ -16,7 +16,10 @@ const PARTS = {
 export type DataPart = keyof typeof PARTS;
 export const DATA_PARTS: readonly DataPart[] = Object.keys(PARTS) as DataPart[];
 
-/** The file of one part; null if the directory has none. A path to a file is that file, as "train". */
+/**
+ * The file of one part of the data; null if there is none. If `path` is a file, it is the "train" part. Throws DataError if two
+ * files could be the part, or if a directory has no "train" part.
+ */
 export async function dataFile(path: string, part: DataPart): Promise<TextFile | null> {
   const found = await stat(path).catch(() => null);
   if (!found?.isDirectory()) return part === "train" ? textFile(path) : null;

@@ -1,6 +1,6 @@
 /**
- * SHA-256 digests of the files of a folder, in a file of the form that sha256sum writes and checks. What is damaged, cut
- * off, or taken from another folder is found out before it is used.
+ * SHA-256 digests of the files of a folder, in a file of the format that sha256sum writes and checks. They show, before a file is
+ * used, whether it is damaged, cut off, or from another folder.
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -11,12 +11,12 @@ import type { OutputFile } from "../output-file.ts";
 
 const DIGESTS_FILE = "SHA256SUMS";
 
-/** The files, and as the last one their digests, which are taken while they are written. */
+/** Appends the file of digests to `files`; each digest is computed while its file is written. */
 export function withDigests(files: readonly OutputFile[]): OutputFile[] {
   const lines: string[] = [];
   const tapped = files.map(([name, content]): OutputFile => [name, tap(content, (digest) => lines.push(`${digest}  ${name}\n`))]); // prettier-ignore
   async function* digests(): AsyncGenerator<Uint8Array> {
-    yield Buffer.from(lines.join("")); // asked for when the others are written
+    yield Buffer.from(lines.join("")); // read last, after all other files are written
   }
   return [...tapped, [DIGESTS_FILE, digests()]];
 }
@@ -36,7 +36,7 @@ async function* tap(content: OutputFile[1], tell: (digest: string) => void): Asy
   tell(hash.digest("hex"));
 }
 
-/** What is wrong with a folder that should hold exactly `names` and their digests; null: nothing. */
+/** Describes what is wrong with a folder that should hold the files `names` and their digests; null if nothing is. */
 export async function findDamage(directory: string, names: readonly string[]): Promise<string | null> {
   const text = await ifThere(readFile(join(directory, DIGESTS_FILE), "utf8"));
   if (text === null) return `${DIGESTS_FILE} is missing`;
@@ -63,7 +63,7 @@ export async function digestOf(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
-/** What a file gives; null if there is none. */
+/** The result of reading a file; null if there is no such file. */
 async function ifThere<T>(read: Promise<T>): Promise<T | null> {
   try {
     return await read;

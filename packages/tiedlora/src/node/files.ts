@@ -1,4 +1,4 @@
-/** Files on disk: data that is read piece by piece, adapters that are written whole or not at all. */
+/** Files on disk: data is read piece by piece; adapters are written whole or not at all. */
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ import { TENSORS_FILE, type Provenance } from "../files/native.ts";
 import { initFromFiles, type InitOptions } from "../init-from.ts";
 import { writing } from "./writing.ts";
 
-/** A text file for `readRecords`. Throws if there is none, or it is empty. */
+/** Returns a text file for `readRecords`. Throws DataError if there is no such file, or it is empty. */
 export async function textFile(path: string): Promise<TextFile> {
   const found = await stat(path).catch(() => null);
   if (found === null) throw new DataError(path, null, "there is no such file");
@@ -28,8 +28,8 @@ export async function textFile(path: string): Promise<TextFile> {
 }
 
 /**
- * Writes an adapter into a directory, replacing one that is there. Either all files are replaced, or none. Throws if the
- * format cannot hold it.
+ * Writes an adapter into a directory, and replaces the adapter in it, if there is one. Either all files are replaced, or none.
+ * Throws if the format cannot hold the adapter.
  */
 export async function saveAdapter(
   adapter: Adapter,
@@ -44,8 +44,8 @@ export async function saveAdapter(
 }
 
 /**
- * Writes several adapters of a model as peft does: "default" into the directory itself, others into one of their name in it.
- * Default: all.
+ * Writes several adapters of a model (default: all) as peft does: "default" into the directory itself, each other adapter into a
+ * subdirectory of its name. Throws if a name cannot name a directory, or the format cannot hold an adapter.
  */
 export async function saveAdapters(
   model: nn.Module,
@@ -64,9 +64,9 @@ export async function saveAdapters(
 }
 
 /**
- * Writes a model with its active adapters merged in, one weight after another, into a directory that transformers loads; the
- * model itself stays as it is. Throws if an adapted weight is used elsewhere too (see `untie`).
- * @param options.copyFrom a directory whose tokenizer and generation settings are copied along
+ * Writes a model with its active adapters merged in, one weight after another, into a directory that transformers can load; the
+ * model itself is unchanged. Throws if an adapted weight is also used by another module (see `untie`).
+ * @param options.copyFrom a directory from which the tokenizer and the generation settings are copied
  */
 export async function saveMerged(
   model: SavableModel,
@@ -83,7 +83,7 @@ export async function saveMerged(
   });
 }
 
-/** Puts the adapter of a directory on a model. Strict: see `loadAdapterFiles`. */
+/** Puts the adapter in a directory on a model. Strict: see `loadAdapterFiles`. */
 export async function loadAdapter(
   model: nn.Module,
   directory: string,
@@ -92,7 +92,7 @@ export async function loadAdapter(
   return loadAdapterFiles(model, await directoryFiles(directory), options);
 }
 
-/** Puts the adapter of a directory on a model, to train on from there: see `initFromFiles`. */
+/** Puts the adapter in a directory on a model, to continue its training: see `initFromFiles`. */
 export async function initFrom(
   model: nn.Module,
   directory: string,

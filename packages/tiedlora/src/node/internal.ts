@@ -1,4 +1,4 @@
-/** As `tiedlora/internal`, for Node: checkpoints, and what a folder holds. */
+/** As `tiedlora/internal`, for Node: checkpoints, and the contents of folders. */
 export {
   checkpointName,
   checkpointSteps,

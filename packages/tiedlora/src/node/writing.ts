@@ -1,10 +1,11 @@
 /**
- * What the system says when it does not let write: for a full disk it names no path, for others the one of a temporary file.
+ * Errors of the operating system while writing, with the directory added: for a full disk the system names no path, otherwise it
+ * names that of a temporary file.
  */
 import { resolve, sep } from "node:path";
 import { getSystemErrorMap } from "node:util";
 
-/** Does `work`, which writes in a directory; an error of the system says where that was. */
+/** Runs `work`, which writes in a directory; errors of the operating system are rethrown as `writeError` returns them. */
 export async function writing<T>(directory: string, work: () => T | Promise<T>): Promise<T> {
   try {
     return await work();
@@ -13,10 +14,13 @@ export async function writing<T>(directory: string, work: () => T | Promise<T>):
   }
 }
 
-/** What holds for a whole disk or directory, whichever file it was. */
+/** Codes of errors that concern a whole disk or directory, not a single file. */
 const GENERAL: readonly (string | undefined)[] = ["EACCES", "EDQUOT", "ENOSPC", "EPERM", "EROFS"];
 
-/** The same error, if it is not the system's, or says better itself what is wrong. It has the system's code. */
+/**
+ * An error that names the directory and the reason, with the system's code. Returns `cause` itself if it is not an error of the
+ * operating system, or if it already names the path in question.
+ */
 export function writeError(directory: string, cause: unknown): unknown {
   if (!(cause instanceof Error) || isWriteError(cause)) return cause;
   const { code, errno, path } = cause as NodeJS.ErrnoException;
@@ -35,7 +39,7 @@ export function isWriteError(error: unknown): boolean {
   return error instanceof Error && error.name === WRITE_ERROR;
 }
 
-/** Whether one is the other, or in the other: making a directory fails where its parents are made. */
+/** Whether one path equals or contains the other: creating a directory can fail at one of its parents. */
 function isAround(a: string, b: string): boolean {
   return a === b || a.startsWith(b.replace(/[/\\]?$/, sep)) || b.startsWith(a.replace(/[/\\]?$/, sep));
 }

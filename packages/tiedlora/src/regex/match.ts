@@ -1,11 +1,14 @@
-/** Thompson's simulation (1968): all ways through a program at once, in time linear in the text, quadratic with look-aheads. */
+/**
+ * Thompson's simulation (1968): follows all paths through a program at once, in time linear in the length of the text, or quadratic
+ * with look-aheads.
+ */
 import type { Instruction } from "./program.ts";
 
 /** One text being matched. */
 export class Match {
   readonly #text: string;
   readonly #step: (count: number) => void;
-  /** What look-aheads have found, by look-ahead and position: each is asked once, however they are nested. */
+  /** Results of look-aheads, by look-ahead and position: each is computed once, however look-aheads are nested. */
   readonly #looks = new Map<number, boolean>();
 
   constructor(text: string, step: (count: number) => void) {
@@ -13,7 +16,10 @@ export class Match {
     this.#step = step;
   }
 
-  /** The simulation: all positions in the program that the text read so far can be at, without duplicates. */
+  /**
+   * Whether `program` matches the text from `start`: up to its end if `full`, otherwise a prefix of the rest. Keeps the set of all
+   * positions in the program that the text read so far can lead to.
+   */
   from(program: readonly Instruction[], start: number, full: boolean): boolean {
     const text = this.#text;
     let current = new Set<number>();
@@ -34,7 +40,7 @@ export class Match {
     return matched(current);
   }
 
-  /** Adds all that can be reached without reading. */
+  /** Adds `first` and all positions that can be reached from it without reading a character. */
   #enter(program: readonly Instruction[], set: Set<number>, first: number, at: number): void {
     const stack = [first];
     while (stack.length > 0) {

@@ -1,4 +1,4 @@
-/** Reads the text of a regular expression: what is not supported, or too large, is refused with its position. */
+/** Parses regular expressions. Throws PatternError with the position of what is unsupported or too large. */
 import { type Ast, type CharTest, PatternError, type PositionTest } from "./syntax.ts";
 
 const MAX_SOURCE = 4000;
@@ -33,7 +33,7 @@ const ASSERTIONS: Readonly<Record<string, PositionTest>> = {
   Z: (text, at) => at === text.length,
 };
 
-/** What a pattern means. Throws PatternError. */
+/** Parses a pattern. Throws PatternError if it is malformed, unsupported or too large. */
 export function parsePattern(source: string): Ast {
   return new Parser(source).parse();
 }
@@ -93,7 +93,7 @@ class Parser {
     const bounds = this.#bounds();
     if (bounds === null) return body;
     if (this.#take("+")) this.#fail("possessive quantifiers are not supported");
-    this.#take("?"); // lazy: the same language
+    this.#take("?"); // a lazy quantifier accepts the same texts
     if (body.type === "assert" || body.type === "look") this.#fail("an assertion cannot be repeated");
     if (this.#bounds() !== null) this.#fail("two quantifiers in a row");
     return { type: "repeat", body, ...bounds };
@@ -177,7 +177,7 @@ class Parser {
     return this.#literal(control ?? c);
   }
 
-  /** What follows a [. */
+  /** Parses the rest of a set, after its [. */
   #set(): CharTest {
     const negative = this.#take("^");
     const tests: CharTest[] = [];

@@ -1,7 +1,7 @@
 /**
- * Regular expressions from files, matched in time linear in the text: a config must not be able to hang its reader, as a
- * backtracking engine lets it. The syntax is what Python's re and JavaScript have in common, plus (?P<name>...), \A, \Z
- * and a leading (?i); back-references and look-behind are refused. Thompson's simulation (1968).
+ * Regular expressions from files, matched in time linear in the text (quadratic with look-aheads) by Thompson's simulation (1968):
+ * a config must not be able to hang its reader, as it could with a backtracking engine. The syntax is that which Python's re and
+ * JavaScript have in common, plus (?P<name>...), \A, \Z and a leading (?i). Back-references and look-behind are not supported.
  */
 import { Match } from "./match.ts";
 import { parsePattern } from "./parser.ts";
@@ -9,21 +9,21 @@ import { emit, type Instruction, MAX_INSTRUCTIONS } from "./program.ts";
 import { PatternError } from "./syntax.ts";
 
 /**
- * What the patterns of one file may cost together. Matching is linear in the text, or quadratic with look-aheads; a file can
- * still hold many patterns of many instructions, to be matched with each module of a model.
+ * A limit on the total work for the patterns of one file. Matching one pattern is linear in the text, or quadratic with
+ * look-aheads, but a file can hold many patterns of many instructions, each of which is matched with every module of a model.
  */
 export class PatternWork {
   #instructions = 0;
   #steps = 0;
 
-  /** Counts a pattern that was compiled. */
+  /** Counts a compiled pattern. Throws PatternError above the limit. */
   compiled(source: string, instructions: number): void {
     this.#instructions += instructions;
     if (this.#instructions > 10 * MAX_INSTRUCTIONS)
       throw new PatternError(source, 0, "the patterns of this file are too large together");
   }
 
-  /** Counts what was done to match; about half a second is too much. */
+  /** Counts steps of matching. Throws PatternError above the limit, which is about half a second of work. */
   step(source: string, count: number): void {
     this.#steps += count;
     if (this.#steps > 5e6)
@@ -31,12 +31,12 @@ export class PatternWork {
   }
 }
 
-/** See `compilePattern`. */
+/** A compiled regular expression; `compilePattern` makes one. */
 export class Pattern {
   readonly source: string;
   readonly #program: readonly Instruction[];
   readonly #work: PatternWork;
-  /** By text: a pattern is asked for the same paths each time a model is planned. */
+  /** Results by text, because each plan for a model matches the same paths again. */
   readonly #known = new Map<string, boolean>();
 
   constructor(source: string, work: PatternWork) {
@@ -47,7 +47,7 @@ export class Pattern {
     this.#program = program;
   }
 
-  /** Whether all of the text matches (Python's re.fullmatch). Throws PatternError where that would take too long. */
+  /** Whether the whole text matches, as with Python's re.fullmatch. Throws PatternError if matching takes too long. */
   fullMatch(text: string): boolean {
     const known = this.#known.get(text);
     if (known !== undefined) return known;
@@ -63,7 +63,7 @@ export class Pattern {
 
 const MAX_KNOWN = 10_000;
 
-/** Throws PatternError for what is not supported. `work`: what the patterns of one file share. */
+/** Compiles a pattern. `work`: the limit that the patterns of one file share. Throws PatternError for unsupported syntax. */
 export function compilePattern(source: string, work: PatternWork = new PatternWork()): Pattern {
   return new Pattern(source, work);
 }

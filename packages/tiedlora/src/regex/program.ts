@@ -1,7 +1,7 @@
-/** A pattern as a program for Thompson's machine: what to test at a position, and where to go on. */
+/** A pattern as a program for Thompson's simulation: the tests at each position, and the instructions that follow. */
 import { type Ast, type CharTest, PatternError, type PositionTest } from "./syntax.ts";
 
-/** Something a pattern does at one position. */
+/** One instruction of a program. */
 export type Instruction =
   | { readonly op: "char"; readonly test: CharTest }
   | { readonly op: "split"; readonly to: readonly number[] }
@@ -9,17 +9,17 @@ export type Instruction =
   | { readonly op: "assert"; readonly test: PositionTest }
   | {
       readonly op: "look";
-      /** Its number among the look-aheads of the pattern. */
+      /** The number of this look-ahead among those of the pattern. */
       readonly id: number;
       readonly program: readonly Instruction[];
       readonly negative: boolean;
     }
   | { readonly op: "match" };
 
-/** Of one pattern, the programs of its look-aheads included. */
+/** The largest number of instructions of one pattern, including the programs of its look-aheads. */
 export const MAX_INSTRUCTIONS = 20_000;
 
-/** The program of a pattern, and how many instructions it has with those of its look-aheads. */
+/** Returns the program of a pattern, and the number of its instructions and its look-aheads'. Throws PatternError if too large. */
 export function emit(ast: Ast, source: string): { program: Instruction[]; instructions: number } {
   const emitter = new Emitter(source);
   return { program: emitter.emit(ast), instructions: emitter.count };
@@ -52,7 +52,7 @@ class Emitter {
   }
 
   #generate(node: Ast, program: Instruction[]): void {
-    if (++this.#visits > 10 * MAX_INSTRUCTIONS) this.#tooLarge(); // what is empty, repeated, adds nothing but takes time
+    if (++this.#visits > 10 * MAX_INSTRUCTIONS) this.#tooLarge(); // an empty body, repeated, adds no instruction but takes time
     switch (node.type) {
       case "char":
         this.#add(program, { op: "char", test: node.test });

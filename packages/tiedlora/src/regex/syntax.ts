@@ -1,8 +1,8 @@
-/** What a regular expression is made of, and the error that names what is wrong with one. */
+/** The syntax tree of a regular expression, and the error for an invalid one. */
 
-/** Whether a character, given by its UTF-16 code, is one of a set. */
+/** Tests whether a character, given by its UTF-16 code, is in a set. */
 export type CharTest = (code: number) => boolean;
-/** Whether something holds at a position of a text. */
+/** Tests whether an assertion holds at a position of a text. */
 export type PositionTest = (text: string, at: number) => boolean;
 
 export type Ast =

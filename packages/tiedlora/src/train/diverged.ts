@@ -1,10 +1,10 @@
-/** What is said when the loss stops being a number: at which step, where the broken numbers are, and what to try. */
+/** The error for a loss that is not finite: it names the step, the parameter whose values are not finite, and what to try. */
 import type * as nn from "@tiedlora/nn";
 import type { StepReport, TrainOptions } from "./options.ts";
 
-/** The loss stopped being a number. The update of that step is in the adapter: do not save it. */
+/** The loss, or a value after an update, is not finite. The adapter already includes the update of that step: do not save it. */
 export class DivergedError extends Error {
-  /** From 1. */
+  /** The step, from 1. */
   readonly step: number;
 
   constructor(step: number, loss: number, where: string) {
@@ -13,7 +13,7 @@ export class DivergedError extends Error {
     this.step = step;
   }
 
-  /** The update of a step whose loss was still a number has made values of `what` infinite, or NaN. */
+  /** The error for a step with a finite loss whose update has made values of `what` infinite or NaN. */
   static after(step: number, what: string): DivergedError {
     const error = new DivergedError(step, NaN, "");
     error.message =
@@ -23,7 +23,7 @@ export class DivergedError extends Error {
   }
 }
 
-/** Says which parameter holds numbers that are not finite, and what to do. */
+/** Describes which parameter has values that are not finite, and what to do. */
 export async function diagnose(
   { model, adapter, start = 0 }: TrainOptions,
   lastFinite: StepReport | null,

@@ -1,21 +1,24 @@
-/** How well a model predicts examples that it is not trained on. */
+/** Evaluation: how well a model predicts examples that it is not trained on. */
 import type { LanguageModel } from "../model.ts";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import { yieldToEventLoop } from "./yield.ts";
 import { lossInputs } from "./train.ts";
 
-/** How well a model predicts examples. */
+/** The result of an evaluation. */
 export interface Evaluation {
-  /** Mean over the predicted tokens of -log p, in nats. */
+  /** The mean of -log p over the predicted tokens, in nats. */
   readonly loss: number;
   /** exp(loss). */
   readonly perplexity: number;
-  /** Tokens that were predicted. */
+  /** The number of predicted tokens. */
   readonly tokens: number;
 }
 
-/** The loss over all batches, each token counting the same. The dropout of `adapter`, which is one of the model's, is off meanwhile. */
+/**
+ * Evaluates a model on all batches; each predicted token has the same weight. Turns off the dropout of `adapter` meanwhile. Throws
+ * if `adapter` was made for another model.
+ */
 export async function evaluate(
   model: LanguageModel,
   batches: readonly Batch[],

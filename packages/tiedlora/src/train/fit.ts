@@ -1,4 +1,4 @@
-/** Training with evaluations on held-out examples: which step is the best, and when to stop early. What is printed or saved is the caller's business. */
+/** Training with evaluations on held-out examples: finds the best step, and can stop early. The caller prints and saves. */
 import { checkWhole, refuse } from "@tiedlora/core/arguments";
 import type * as nn from "@tiedlora/nn";
 import type { Adapter } from "../adapter/adapter.ts";
@@ -7,43 +7,43 @@ import { evaluate, type Evaluation } from "./evaluate.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 import { train } from "./train.ts";
 
-/** Where a training is. */
+/** The progress of a training. */
 export interface FitState {
-  /** Steps done. */
+  /** The number of steps done. */
   readonly step: number;
-  /** Tokens seen. */
+  /** The number of tokens seen, without padding. */
   readonly tokens: number;
-  /** The lowest loss on the held-out batches so far, and its step: of equal losses the first. Null before the first evaluation. */
+  /** The lowest held-out loss so far and the first step that had it. Null before the first evaluation after a step. */
   readonly best: { readonly step: number; readonly loss: number } | null;
-  /** Evaluations since then. */
+  /** The number of evaluations since the best step. */
   readonly sinceBest: number;
-  /** Whether it has ended: all steps are done, or it was stopped early. */
+  /** Whether the training has ended: all steps are done, or it was stopped early. */
   readonly finished: boolean;
 }
 
-/** What `fit` needs. */
+/** The options of `fit`. */
 export interface FitOptions extends Omit<TrainOptions, "start" | "tokens"> {
-  /** Held-out batches: their loss decides which step is the best, and when to stop. Default: there are no evaluations. */
+  /** Held-out batches; their loss decides which step is the best, and when to stop. Default: no evaluations. */
   readonly valid?: readonly Batch[] | undefined;
-  /** Steps between evaluations; there is one after the last step in any case. Default: that one alone. */
+  /** The number of steps between evaluations. The last step is always followed by one. Default: only that one. */
   readonly evalEvery?: number | undefined;
-  /** Whether the model is evaluated before the first step too: that one is never the best. Default: true. */
+  /** Whether to evaluate before the first step too; this evaluation never counts as the best. Default: true. */
   readonly evalFirst?: boolean;
   /** Stops after this many evaluations in a row without a lower loss. Default: never. */
   readonly patience?: number | undefined;
-  /** Whether the adapter has the values of the best step in the end, from a copy on the host. Default: true. */
+  /** Whether to set the adapter to the values of the best step at the end, from a copy on the host. Default: true. */
   readonly restoreBest?: boolean;
-  /** Goes on from here: the last state of the same training before it was cut off. Default: the beginning. */
+  /** The state from which to continue: the last one of the same training before it was cut off. Default: the beginning. */
   readonly from?: FitState;
 }
 
-/** What is known after a step, or after the evaluation before the first. */
+/** The report after a step, or after the evaluation before the first step. */
 export interface FitReport {
-  /** The step; null: the evaluation before the first. */
+  /** The report of the step; null for the evaluation before the first step. */
   readonly training: StepReport | null;
-  /** Null where none was due. */
+  /** The evaluation after the step; null if none was due. */
   readonly evaluation: Evaluation | null;
-  /** Whether this evaluation's loss is the lowest so far: the adapter now has the values of the best step. */
+  /** Whether this evaluation's loss is the lowest so far, so that the adapter now has the values of the best step. */
   readonly improved: boolean;
   readonly state: FitState;
 }
@@ -51,8 +51,9 @@ export interface FitReport {
 const BEGINNING: FitState = { step: 0, tokens: 0, best: null, sinceBest: 0, finished: false };
 
 /**
- * Trains the adapter, evaluates it on held-out batches, and stops early where that is asked for; reports as `train` does. In the
- * end, also after `signal`, the adapter has the values of the step with the lowest held-out loss. Throws what `train` throws.
+ * Trains the adapter, evaluates it on held-out batches, and stops early if `patience` is given; yields reports as `train` does. At
+ * the end, also after `signal`, sets the adapter to the values of the step with the lowest held-out loss, if this call has done
+ * that step and `restoreBest` is not false. Throws as `train` does, and for invalid options.
  */
 export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void> {
   checkFit(options);
@@ -88,7 +89,7 @@ function stateAfter(
   return { step, tokens, best, sinceBest: sinceBest + 1, finished: false };
 }
 
-/** Whether nothing is left to do. */
+/** Whether the training has ended: all steps are done, or `patience` is used up. */
 export function isFinished(
   { step, sinceBest }: FitState,
   { steps, patience = Infinity }: Pick<FitOptions, "steps" | "patience">,
@@ -109,7 +110,7 @@ function checkFit({ valid, evalEvery, patience, steps }: FitOptions): void {
   }
 }
 
-/** The values of an adapter at one time. */
+/** A copy of the values of an adapter, on the host. */
 class Snapshot {
   readonly #adapter: Adapter;
   #values = new Map<nn.Parameter, Awaited<ReturnType<nn.Parameter["data"]>>>();

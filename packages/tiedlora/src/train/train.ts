@@ -1,4 +1,4 @@
-/** The training loop: batches in, a report a step out. What is printed or saved is the caller's business. */
+/** The training loop: takes batches, and yields a report for each step. The caller prints and saves. */
 import type { Tensor } from "@tiedlora/core";
 import type { LanguageModel, LossInputs } from "../model.ts";
 import { type Batch, batchesOfStep } from "../data/batches.ts";
@@ -7,8 +7,8 @@ import { diagnose, DivergedError } from "./diverged.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 
 /**
- * Trains the adapter, and reports each step once its loss is known. The next step is prepared while the device works.
- * Throws DivergedError when the loss is not finite, and an error that says why when nothing of the adapter would be trained.
+ * Trains the adapter, and yields a report of each step once its loss is known. Prepares the next step while the device works.
+ * Throws DivergedError if the loss is not finite, and an error with the reason if a step would train nothing of the adapter.
  */
 export async function* train(options: TrainOptions): AsyncGenerator<StepReport> {
   const { adapter, optimizer, steps, start = 0, signal } = options;
@@ -32,7 +32,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
       const submitted = submitStep(options, step, lr);
       if (pending !== null) yield await pending;
       pending = reportOf(submitted);
-      pending.catch(() => undefined); // it is thrown when it is awaited
+      pending.catch(() => undefined); // a failure is thrown where `pending` is awaited
       if (options.pauseAfter?.(step + 1)) {
         yield await pending;
         pending = null;
@@ -45,7 +45,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
   }
 }
 
-/** Throws if a step would train nothing of the adapter. Asked anew each step: it may be merged or taken off meanwhile. */
+/** Throws if a step would train nothing of the adapter. Called before each step: the adapter may have been merged or detached. */
 function checkTrains({ model, adapter, optimizer }: TrainOptions): void {
   const refuse = (reason: string): never => {
     throw new Error(`train: nothing of adapter "${adapter.name}" would be trained: ${reason}`);
@@ -59,14 +59,14 @@ function checkTrains({ model, adapter, optimizer }: TrainOptions): void {
     refuse("the optimizer has none of its parameters; make it from adapter.parameters()");
 }
 
-/** Asked anew each step: others abort it. */
+/** Whether training was aborted. A function, so that each step reads the signal anew. */
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted ?? false;
 }
 
-/** A step that the device has been given. */
+/** A step that was submitted to the device. */
 interface Submitted {
-  /** From 1. */
+  /** The step, from 1. */
   readonly step: number;
   readonly lr: number;
   readonly tokens: number;
@@ -81,7 +81,7 @@ function submitStep(
 ): Submitted {
   const batches = batchesOfStep(step, accumulate, batch.perEpoch).map((index) => batch(index));
   const predicted = batches.reduce((n, one) => n + one.predicted, 0);
-  // Each part's loss is a mean over its own tokens: weighted by their share, the parts add up to the mean over all.
+  // A batch's loss is a mean over its own tokens. Weighted by each batch's share of tokens, the losses sum to the mean over all.
   const losses = batches.map((one): Tensor => {
     const loss = model.loss(lossInputs(model, one));
     return batches.length === 1 ? loss : loss.mul(one.predicted / predicted);
@@ -90,28 +90,28 @@ function submitStep(
   optimizer.step(losses.at(-1));
   const loss = Promise.all(losses.map((one) => one.item())).then((parts) => parts.reduce((a, b) => a + b));
   const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
-  gradNorm.catch(() => undefined); // the same failure as the loss's
+  gradNorm.catch(() => undefined); // it fails as the loss does, which is awaited
   const tokens = batches.reduce((n, one) => n + one.tokenCount, 0);
   return { step: step + 1, lr, tokens, loss, gradNorm };
 }
 
-/** A batch as the model's loss takes it. */
+/** Converts a batch to the argument of the model's loss. */
 export function lossInputs(
   model: LanguageModel,
   { batch, length, tokens, mask, segments, packed }: Batch,
 ): LossInputs {
   const rows = <T extends Int32Array | Float32Array>(values: T): T[] =>
     Array.from({ length: batch }, (_, row) => values.subarray(row * length, (row + 1) * length) as T);
-  // Where rotations depend on the length of a sequence, padding must not count as part of it.
+  // If rotary embeddings depend on the length of a sequence, padding must not count as part of the sequence.
   const apart = packed || model.lengthMatters === true;
   return { inputIds: rows(tokens), mask: rows(mask), ...(apart && { segments: rows(segments) }) };
 }
 
-/** Speed and time left. The first step compiles, and is left out of the estimate once there are others. */
+/** Measures speed and estimates the time left. The first step, which compiles, is left out once there are other steps. */
 class Meter {
   readonly #steps: number;
   readonly #started: number = performance.now();
-  /** Step and tokens at which counting starts: the beginning, later the end of the first step. */
+  /** Time, step and tokens from which speed is measured: the beginning, and later the end of the first step. */
   #from: { readonly time: number; readonly step: number; readonly tokens: number };
   #tokens: number;
   #measured = 0;

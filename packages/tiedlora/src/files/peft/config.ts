@@ -1,10 +1,10 @@
-/** adapter_config.json of Python's peft: what is read of it, and what is refused because it would be computed wrongly. */
+/** Reads adapter_config.json of Python's peft, and throws for settings with which an adapter would be computed wrongly. */
 import { describeValue, FormatError } from "@tiedlora/core";
 import { type BiasMode, isScale } from "../../method.ts";
 import { patternMatcher } from "../../match.ts";
 import { compilePattern, type Pattern, PatternWork } from "../../regex/pattern.ts";
 
-/** Which modules a config means. */
+/** The modules that a config selects. */
 export interface PeftTargets {
   /** Names or ends of paths, a pattern over whole paths, "all-linear", or null: peft's default for the architecture. */
   readonly modules: readonly string[] | Pattern | "all-linear" | null;
@@ -32,18 +32,18 @@ export interface PeftVeraConfig {
   readonly rank: number;
   readonly dropout: number;
   readonly bias: BiasMode;
-  /** Whether the file holds A and B; else they are drawn from `seed`. */
+  /** Whether the file holds A and B; otherwise they are drawn from `seed`. */
   readonly saveProjection: boolean;
   readonly seed: number;
   readonly dInitial: number;
 }
 
-/** More modules than any model has. */
+/** The largest number of patterns in a field: more than any model has modules. */
 const MAX_PATTERNS = 10_000;
 
 type Raw = Readonly<Record<string, unknown>>;
 
-/** Variants that change what is computed. A value other than these means another method than LoRA. */
+/** Fields of variants, with the values that mean plain LoRA. With any other value, something else than LoRA is computed. */
 const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
   layer_replication: [null],
   megatron_config: [null],
@@ -56,7 +56,7 @@ const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
   monteclora_config: [null],
   kasa_config: [null],
   arrow_config: [null],
-  // these others change the base weights when the adapter is loaded
+  // with other values, peft changes the base weights when it loads the adapter
   init_lora_weights: [null, true, false, "gaussian", "orthogonal", "eva"],
 };
 
@@ -94,7 +94,7 @@ export function parsePeftVera(raw: Raw, file: string): PeftVeraConfig {
   };
 }
 
-/** Fields with defaults. What has another type than it should is an error that names it. */
+/** Reads the fields of a config, with defaults. A value of the wrong type throws a FormatError that names the field. */
 class Reader {
   readonly #raw: Raw;
   readonly #file: string;
@@ -115,7 +115,7 @@ class Reader {
     });
   }
 
-  /** Refuses values that are not in a list; a field that is absent is null. */
+  /** Throws unless the value of a field is in a list; an absent field counts as null. */
   only(field: string, plain: readonly unknown[]): void {
     if (plain.includes(this.#raw[field] ?? null)) return;
     const known = plain.filter((value) => value !== null).map((value) => JSON.stringify(value));
@@ -126,7 +126,7 @@ class Reader {
     );
   }
 
-  /** Whether an embedding might be adapted or saved: only then does it matter how embeddings are tied. */
+  /** Whether an embedding might be adapted or saved: only then does the tying of embeddings matter. */
   meansEmbeddings(): boolean {
     const { target_modules: targets, modules_to_save: saved } = this.#raw;
     const names = [targets, saved].flat();

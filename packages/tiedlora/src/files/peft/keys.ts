@@ -1,10 +1,10 @@
-/** Names of tensors in peft's files, and how they are matched with what an adapter needs. */
+/** Names of tensors in peft's files, and how they are matched with the parameters of an adapter. */
 import { decodeF32, FormatError, sameShape, type Shape, type TensorFile } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 
 export const PREFIX = "base_model.model.";
 
-/** Tensors of peft by their names in files, without the adapter's name that raw state dicts have inside. */
+/** Patterns of peft's tensor names -> names in published files, which lack the adapter's name that raw state dicts include. */
 const SHAPES_OF_NAMES: readonly (readonly [RegExp, string])[] = [
   [/^(.*\.lora_[AB])\.(?:[^.]+\.)?(weight|bias)$/, "$1.$2"],
   [/^(.*\.lora_embedding_[AB])(?:\.[^.]+)?$/, "$1"],
@@ -14,7 +14,7 @@ const SHAPES_OF_NAMES: readonly (readonly [RegExp, string])[] = [
   [/^(.*)\.modules_to_save\.[^.]+\.(weight|bias)$/, "$1.$2"],
 ];
 
-/** The name that a published file would have. */
+/** The name of a tensor as in a published file. */
 function publishedName(name: string): string {
   for (const [pattern, published] of SHAPES_OF_NAMES) {
     if (pattern.test(name)) return name.replace(pattern, published);
@@ -22,16 +22,16 @@ function publishedName(name: string): string {
   return name;
 }
 
-/** A tensor that an adapter needs of a file. */
+/** A tensor that an adapter needs from a file. */
 export interface Wanted {
-  /** The first is the usual one. */
+  /** The names that the tensor may have in a file; the first is the usual one. */
   readonly names: readonly string[];
   readonly shape: Shape;
-  /** Takes the values, row-major; only once all tensors were found. */
+  /** Sets the values, row-major; called only after all tensors were found. */
   readonly set: (values: Float32Array) => void;
 }
 
-/** A tensor that is a parameter as it is. */
+/** The tensor of a file whose values are those of a parameter, unchanged. */
 export function into(parameter: nn.Parameter, ...names: readonly string[]): Wanted {
   return { names, shape: parameter.shape, set: (values) => parameter.set(values) };
 }
@@ -39,13 +39,13 @@ export function into(parameter: nn.Parameter, ...names: readonly string[]): Want
 export interface ReadOptions {
   /** Whether a missing or unexpected tensor is an error. Default: true. */
   readonly strict?: boolean;
-  /** Names that may be there and are not read. */
+  /** Whether a tensor of this name may be in the file without being read. */
   readonly ignored?: (name: string) => boolean;
 }
 
 /**
- * Fills parameters from a file. All is checked before anything is set. Throws FormatError for tensors that are missing,
- * unexpected, or of another shape (never let pass).
+ * Sets parameters from a file. Checks names and shapes before it sets any. Throws FormatError for tensors that are missing or
+ * unexpected (unless `strict` is false), and for tensors of another shape, or if all are missing (always).
  */
 export async function readInto(
   file: TensorFile,

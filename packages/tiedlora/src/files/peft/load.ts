@@ -1,4 +1,4 @@
-/** Reading adapters that Python's peft has written: LoRA with its variants, and VeRA. */
+/** Reads adapters that Python's peft has written: LoRA with its variants, and VeRA. */
 import { decodeF32, type Files, FormatError, type TensorFile } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter } from "../../adapter/adapter.ts";
@@ -25,7 +25,7 @@ import { readBlocks, unpackedMethod, unpackedTensors } from "./unpack.ts";
 
 type Config = Readonly<Record<string, unknown>>;
 
-/** Puts a LoRA adapter on a model: plain, rank-stabilised, with patterns, biases, saved modules, or DoRA. */
+/** Puts a LoRA adapter on a model: plain, rank-stabilized, with patterns, biases or saved modules, or DoRA. */
 export async function loadPeftLora(
   model: nn.Module,
   files: Files,
@@ -56,8 +56,8 @@ function loraMethod({ dora: isDora, loraBias: hasBias }: PeftLoraConfig, options
 }
 
 /**
- * Puts a VeRA adapter on a model. Projections that the file does not hold are drawn as PyTorch draws them. A pair that was
- * made up of several by `peftVeraFiles` becomes several again.
+ * Puts a VeRA adapter on a model. Projections that the file does not hold are drawn as PyTorch draws them. A pair that
+ * `peftVeraFiles` has packed from several pairs is unpacked into them.
  */
 export async function loadPeftVera(
   model: nn.Module,
@@ -118,7 +118,10 @@ function commonOptions(
   };
 }
 
-/** Of projections that are drawn, and bounded by no file: a rank beyond the modules' sizes adds nothing but memory; peft's defaults are let pass on the smallest of models. */
+/**
+ * Throws if the rank of projections that are drawn exceeds the modules' sizes: it would only cost memory, and no file bounds it.
+ * Ranks up to 1024 always pass, so that peft's defaults do on the smallest models.
+ */
 function checkRank(rank: number, model: nn.Module, target: readonly string[], file: string): void {
   const modules = moduleInfos(adaptersOf(model).hosts).filter(({ path }) => target.includes(path));
   const largest = modules.reduce((size, one) => Math.max(size, one.in, one.out), 1024);
@@ -127,7 +130,7 @@ function checkRank(rank: number, model: nn.Module, target: readonly string[], fi
   throw new FormatError({ file, tensor: "r", found: String(rank), expected });
 }
 
-/** peft lets patterns pass that match no module; here they would be an error, so they are left out. */
+/** Leaves out patterns that match no module: peft ignores them, but here they would be an error. */
 function usedPatterns(
   patterns: Readonly<Record<string, number>>,
   paths: readonly string[],
@@ -155,7 +158,7 @@ function loraTensors(adapter: Adapter): Wanted[] {
   );
 }
 
-/** Copies of the model's own parameters; biases of adapted modules are those of the layer inside the adapter. */
+/** The copies of the model's own parameters. peft names the bias of an adapted module after the layer inside the adapter. */
 function replacedTensors(adapter: Adapter): Wanted[] {
   const adapted = new Set([...adapter.layers()].map(([, { member }]) => `${member.path}.bias`));
   return [...adapter.replacements()].map(([path, parameter]): Wanted => {
@@ -174,7 +177,7 @@ async function withTensors<T>(files: Files, work: (file: TensorFile) => Promise<
   }
 }
 
-/** `drawn`: factors that do not come from the file. */
+/** Makes an adapter, sets its parameters from a file, and attaches it. `drawn`: factors that do not come from the file. */
 async function fill(
   model: nn.Module,
   files: Files,
@@ -198,7 +201,7 @@ async function fill(
   return adapter.attach(options);
 }
 
-/** With bias "all", peft writes the biases of saved modules three times over. */
+/** Whether a tensor is one of the two extra copies of a saved module's bias that peft writes with bias "all". */
 function isQuirk(name: string, { method, plan }: Adapter): boolean {
   const found = /^(.*)\.(?:modules_to_save|original_module)\.bias$/.exec(name);
   return (
@@ -208,7 +211,7 @@ function isQuirk(name: string, { method, plan }: Adapter): boolean {
   );
 }
 
-/** Weights of embeddings, which peft writes along when an embedding is adapted: name in the file -> path in the model. */
+/** The weights of embeddings, which peft also writes if an embedding is adapted: name in the file -> path in the model. */
 function repeatedNames(file: TensorFile, set: AdapterSet, adapter: Adapter): Map<string, string> {
   const replaced = new Set(adapter.plan.replaced.map(({ path }) => path));
   const repeated = new Map<string, string>();
@@ -222,7 +225,7 @@ function repeatedNames(file: TensorFile, set: AdapterSet, adapter: Adapter): Map
   return repeated;
 }
 
-/** They must be the model's: others, of an embedding that was resized or trained, would be lost silently. */
+/** Throws unless such a weight equals the model's: that of a resized or trained embedding would be silently lost. */
 async function checkRepeated(file: TensorFile, name: string, own: nn.Parameter): Promise<void> {
   const stored = decodeF32(await file.read(name), file.name, name);
   const values = await own.data();

@@ -1,4 +1,4 @@
-/** Writing adapters as Python's peft reads them: LoRA, expanded to one A and B a module, and VeRA, compact. */
+/** Writes adapters in the formats of Python's peft: LoRA, expanded to one A and one B for each module, and VeRA, compact. */
 import { type Tensor, writeSafetensors } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { Adapter } from "../../adapter/adapter.ts";
@@ -15,8 +15,8 @@ import { BLOCKS, packTied } from "./vera.ts";
 type Tensors = [name: string, tensor: Tensor][];
 
 /**
- * An adapter as peft's LoRA, in f32: ΔW of every module is written out as its own A and B, so that whatever reads LoRA
- * reads it. Methods whose update is no product B A are refused, DoRA and LoRA with a bias aside.
+ * The files of an adapter as peft's LoRA, in f32: every module's ΔW is written as its own A and B, so that any program that reads
+ * LoRA can read it. Throws for methods whose update is not a product B A, except DoRA and LoRA with a bias.
  */
 export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   const layers = [...adapter.layers()];
@@ -60,7 +60,7 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   });
 }
 
-/** One module's update in the form of LoRA, with what variants add: c, a bias on B; m, DoRA's lengths. */
+/** One module's update in the form of LoRA, with the additions of variants: c, a bias on B; m, DoRA's row lengths. */
 export interface LoraFactors {
   readonly A: Tensor;
   readonly B: Tensor;
@@ -69,15 +69,15 @@ export interface LoraFactors {
 }
 
 /**
- * Whether the scale is written into B, where the module multiplies it into v: else B v would be rounded before it, and the
- * answers differ in the last bits. For a power of two it makes no difference.
+ * Whether the scale must be multiplied into B when the adapter is written, because the module multiplies it into v: otherwise v ⊙ B
+ * would be rounded before scaling, and outputs would differ in the last bits. A scale that is a power of two makes no difference.
  */
 export function foldsScale(adapter: Adapter): boolean {
   const exact = (scale: number): boolean => Number.isInteger(Math.log2(Math.abs(scale)));
   return "v" in adapter.method.factors && [...adapter.layers()].some(([, layer]) => !exact(layer.scale));
 }
 
-/** Throws for methods that have no such form. `folded`: with the scale in B. */
+/** One module's update as `LoraFactors`. `folded`: B includes the scale. Throws for methods that have no such form. */
 export function loraFactors({ method }: Adapter, layer: AdapterLayer, folded = false): LoraFactors {
   const low = layer.lowRank(folded ? (f) => ({ ...f, v: scaled(f["v"]!, layer.scale) }) : undefined);
   if (low !== null) return low;
@@ -90,16 +90,17 @@ export function loraFactors({ method }: Adapter, layer: AdapterLayer, folded = f
   );
 }
 
-/** The alpha that gives a module's scale at this rank: the declared one where nothing has changed it. */
+/** The alpha that yields a module's scale at this rank: the declared alpha, unless the rank or the multiplier has changed. */
 function alphaOf({ owner, plan, scale }: AdapterLayer, rank: number): number {
   if (owner.multiplier === 1 && rank === plan.dims.rank) return plan.alpha;
   return owner.method.scaling === "sqrt-rank" ? scale * Math.sqrt(rank) : scale * rank;
 }
 
 /**
- * A tied adapter as peft's VeRA: A and B once for all modules, and each module's u and s · v. peft multiplies in the same
- * order, so nothing is rounded anew. Training it on in Python trains u and v only. For methods of the Tied-LoRA family. The
- * metadata says how the pair is made up of several, for reading it back as such.
+ * The files of a tied adapter as peft's VeRA: one A and one B for all modules, and each module's u and s · v. peft multiplies in
+ * the same order, so there is no additional rounding. Further training in Python trains u and v only. If the adapter has several
+ * pairs, the metadata lists them, so that they can be read back. Throws for methods outside the Tied-LoRA family, for embeddings,
+ * and if the files would be much larger than those of LoRA.
  */
 export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   const embedding = [...adapter.layers()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
@@ -135,7 +136,7 @@ export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   );
 }
 
-/** peft calls the bias of an adapted module that of the layer inside. */
+/** The copies of the model's own parameters. peft names the bias of an adapted module after the layer inside the adapter. */
 function replacedTensors(adapter: Adapter): Tensors {
   const adapted = new Set([...adapter.layers()].map(([, { member }]) => `${member.path}.bias`));
   return [...adapter.replacements()].map(([path, parameter]) => {

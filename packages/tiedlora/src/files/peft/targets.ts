@@ -1,4 +1,4 @@
-/** Which modules peft would adapt and save: its rules of matching, its quirks included, applied to a model's paths. */
+/** The modules that peft would adapt and save: its matching rules, including their quirks, applied to a model's paths. */
 import { FormatError } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { endsWithName, fullMatch, layerOf } from "../../match.ts";
@@ -8,7 +8,7 @@ import { resolveSites } from "../../adapter/sites.ts";
 import type { LinearInfo } from "../../linear-info.ts";
 import type { PeftTargets } from "./config.ts";
 
-/** peft's defaults where target_modules is null, by model_type. */
+/** peft's default targets, for target_modules null, by model_type. */
 const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
   gpt2: ["c_attn"],
   llama: ["q_proj", "v_proj"],
@@ -60,7 +60,7 @@ function matches(
   if (names === "all-linear") return resolveSites(linears, "all-linear").some((site) => site.path === path);
   if (!Array.isArray(names)) return fullMatch(path, names as never);
   const list = names as readonly string[];
-  if (list.includes(path)) return true; // a whole path counts in whatever layer it is
+  if (list.includes(path)) return true; // a whole path matches regardless of `layers`
   if (!list.some((name) => endsWithName(path, name))) return false;
   if (layers === null) return true;
   const patterns = layersPattern.length === 0 ? [undefined] : layersPattern;
@@ -69,8 +69,8 @@ function matches(
 }
 
 /**
- * The modules that peft copies for `modules_to_save`: all whose path ends in a name, without regard to dots ("norm" takes
- * "input_layernorm" too). Throws FormatError if a name matches none.
+ * The modules that peft copies for `modules_to_save`: all modules whose path ends in one of the names, without regard to dots
+ * ("norm" also selects "input_layernorm"). Throws FormatError if a name matches none.
  */
 export function savedModules(
   parameters: readonly ParameterInfo[],
@@ -95,7 +95,7 @@ export function savedModules(
   return [...modules].filter((path) => names.some((name) => path.endsWith(name)));
 }
 
-/** The shortest list that means exactly `paths` by the rule of ends: names if they do, else the whole paths. */
+/** The shortest list of names or ends of paths that selects exactly `paths`: last names if they suffice, otherwise whole paths. */
 export function shortNames(paths: readonly string[], linears: readonly LinearInfo[]): string[] {
   const wanted = new Set(paths);
   const names = [...new Set(paths.map((path) => path.slice(path.lastIndexOf(".") + 1)))];

@@ -1,6 +1,6 @@
 /**
- * A VeRA file of ours whose pair A, B is made up of several (vera.ts), taken apart again: each part is a pair of its own,
- * tied over its modules. The numbers, and the order in which they are summed, are then those of the adapter that was written.
+ * Unpacks a VeRA file of this library whose pair A, B was packed from several pairs (vera.ts): each block becomes a pair of its
+ * own, tied over its modules. The values, and the order of summation, are then those of the adapter that was written.
  */
 import { FormatError, isRecord, parseJson, type TensorFile } from "@tiedlora/core";
 import type { Adapter } from "../../adapter/adapter.ts";
@@ -9,7 +9,7 @@ import { methods } from "../../methods/index.ts";
 import { PREFIX, type Wanted } from "./keys.ts";
 import { BLOCKS, type PackedBlock } from "./vera.ts";
 
-/** The parts that a file's metadata lists; null if it lists none. Throws FormatError if they do not fit the config. */
+/** The blocks that a file's metadata lists; null if it lists none. Throws FormatError if they do not fit the config. */
 export function readBlocks(file: TensorFile, rank: number, targets: readonly string[]): PackedBlock[] | null {
   const text = file.metadata.get(BLOCKS);
   if (text === undefined) return null;
@@ -47,14 +47,14 @@ export function unpackedMethod(blocks: readonly PackedBlock[], common: CommonOpt
     ...common,
     rank: blocks[0]!.rank,
     rankPattern: Object.fromEntries(ranks),
-    alphaPattern: Object.fromEntries(ranks), // the scale is in v
+    alphaPattern: Object.fromEntries(ranks), // so that the scale is 1: it is already in v
     tied: { A: { groups: [...byA.values()] }, B: { groups: blocks.map(({ modules }) => modules) } },
   });
 }
 
 const exactly = (path: string): string => `^${path.replaceAll(".", "\\.")}$`;
 
-/** The tensors of the file, each divided over the parameters of its parts. */
+/** The tensors of the file, each divided among the parameters of its blocks. */
 export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[]): Wanted[] {
   const layers = new Map([...adapter.layers()].map(([, layer]) => [layer.member.path, layer]));
   const parts = blocks.map(({ rank, modules }, i) => {
@@ -101,7 +101,7 @@ function notApart(name: string): FormatError {
   });
 }
 
-/** The part of a matrix with `columns` columns that begins at a row and a column, of the given shape. */
+/** The submatrix of shape [height, width] that begins at `row` and `column` of a row-major matrix with `columns` columns. */
 function window(
   values: Float32Array,
   columns: number,

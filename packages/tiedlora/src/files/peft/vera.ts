@@ -1,8 +1,8 @@
 /**
- * A tied adapter as VeRA's one pair A, B. VeRA has one pair for all modules, and each uses the leading rows of B; an adapter
- * may have several pairs (one a type of module), or modules that use later rows (keys and values of a fused group). Each of
- * these parts becomes a block: the blocks of A stand under each other, those of B side by side, and a module's u is zero
- * outside its own block. That adds zeros to sums, and changes no bit of them.
+ * Packs a tied adapter into VeRA's single pair A, B. VeRA has one pair for all modules, and each module uses the leading rows of B.
+ * An adapter may have several pairs (one for each type of module), or modules that use later rows (keys and values of a fused
+ * group). Each such part becomes a block: the blocks of A are concatenated along the rows, those of B along the columns, and a
+ * module's u is zero outside its own block. This only adds zeros to sums, so their bits do not change.
  */
 import { concat, ones, type Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
@@ -10,23 +10,23 @@ import type { Adapter } from "../../adapter/adapter.ts";
 import { scaled } from "../../method.ts";
 import type { AdapterLayer } from "../../adapter/layer.ts";
 
-/** How much larger than plain LoRA a VeRA file may be. Every part that is not shared costs all modules its rank. */
+/** The largest size of a VeRA file, as a multiple of plain LoRA's: each block adds its rank to the u of all modules. */
 const MAX_GROWTH = 4;
 
 export interface PackedVectors {
   readonly path: string;
-  /** [rank of all blocks] */
+  /** [sum of the ranks of all blocks] */
   readonly u: Tensor;
-  /** [out], with the scale in it. */
+  /** [out], multiplied by the scale. */
   readonly v: Tensor;
 }
 
-/** Where the metadata of a file lists the parts. */
+/** The key in a file's metadata under which the blocks are listed. */
 export const BLOCKS = "tiedlora.blocks";
 
-/** One part, as the metadata lists it. */
+/** One block, as listed in the metadata. */
 export interface PackedBlock {
-  /** Parts with the same number have one A. */
+  /** Blocks with the same number share one A. */
   readonly a: number;
   readonly rank: number;
   readonly modules: readonly string[];
@@ -42,12 +42,13 @@ export interface Packed {
 interface Block {
   readonly A: nn.Parameter;
   readonly B: nn.Parameter;
-  /** The first row of B that its modules use, and how many the largest of them uses. */
+  /** The first row of B that its modules use. */
   readonly offset: number;
+  /** The number of rows that the largest of its modules uses. */
   rows: number;
 }
 
-/** Throws for methods that are not of the family, and where VeRA would take more room than plain LoRA. */
+/** Packs an adapter. Throws for methods outside the Tied-LoRA family, and if VeRA would have over 4 times LoRA's elements. */
 export function packTied(adapter: Adapter): Packed {
   const { method } = adapter;
   if (method.recipe.method !== "tied-lora") {
@@ -98,7 +99,7 @@ function findBlock(blocks: Block[], layer: AdapterLayer): Block {
   return block;
 }
 
-/** A module's own u and s · v; ones where the method has none. The scale is in v, as where the module computes. */
+/** A module's own u and s · v; vectors of ones if the method has no u or v. The scale is in v, as in the forward formula. */
 function vectorsOf(layer: AdapterLayer): { u: Tensor; v: Tensor } {
   const { offset, out } = layer.member;
   const { u, v } = layer.factors(offset, out);
@@ -109,7 +110,7 @@ function rowsOf(B: Tensor, offset: number, rows: number): Tensor {
   return offset === 0 && rows === B.shape[0] ? B : B.narrow(0, offset, rows);
 }
 
-/** Zeros before and after along an axis. */
+/** Pads a tensor with zeros before and after, along one axis. */
 function pad(t: Tensor, axis: number, before: number, after: number): Tensor {
   if (before === 0 && after === 0) return t;
   return t.pad(t.shape.map((_, i) => (i === axis ? [before, after] : [0, 0])));
