@@ -16,7 +16,7 @@ import {
 } from "../src/index.ts";
 import { distance, IDS, logitsOf, lossOf, tinyLlama } from "./support/tiny.ts";
 
-/** Gives every factor random values, so that nothing hides behind a zero. */
+/** Gives every factor random values, so that no fault is hidden by a factor of zero. */
 function randomize(adapter: Adapter, seed = 5): Adapter {
   for (const [path, parameter] of adapter.stateDict())
     parameter.set(normalArray(key(seed).fold(path), parameter.size, 0, 0.5));
@@ -197,7 +197,7 @@ suite("queries, keys and values", () => {
   });
 });
 
-/** Some steps of AdamW with strong decay; the values after. */
+/** Does some steps of AdamW with strong decay, and returns the values after them. */
 async function run(adapter: Adapter, optimizer: optim.AdamW, model: ReturnType<typeof tinyLlama>, steps = 3) {
   for (let i = 0; i < steps; i++) optimizer.step(lossOf(model));
   return values(adapter);

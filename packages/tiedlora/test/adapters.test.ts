@@ -30,7 +30,7 @@ function add(model: Decoder, name: string, method: PlainMethod = qv(), seed = na
   return randomize(adapt(model, method, { name, active: false }), seed, 0.3);
 }
 
-/** Answers with exactly these adapters. */
+/** The model's outputs with exactly these adapters. */
 async function answers(model: Decoder, ...names: string[]): Promise<number[]> {
   return adaptersOf(model).withActive(names, () => logitsOf(model));
 }

@@ -13,7 +13,7 @@ after(() => device.close());
 const CHOICES: readonly AdapterChoice[] = ["one", ["two"], ["one", "two"], [], { rows: ["two", BASE] }];
 const PROMPTS = IDS.map((row): number[] => [...row]);
 
-/** With adapters "one" and "two"; only "two" is active. */
+/** A model with adapters "one" and "two", of which only "two" is active. */
 function adapted(): Decoder {
   const model = tinyLlama(device);
   const lora = methods.lora({ rank: 2, target: ["q_proj", "v_proj"] });
@@ -32,7 +32,7 @@ async function generate(model: Decoder, adapters: AdapterChoice): Promise<number
 const numbers = async (work: () => { data(): Promise<ArrayLike<number>> }): Promise<number[]> =>
   Array.from(await work().data());
 
-/** A promise to be settled by hand. */
+/** A promise that the test settles itself. */
 function deferred(): { promise: Promise<void>; resolve: () => void } {
   let resolve = (): void => undefined;
   const promise = new Promise<void>((done) => (resolve = done));

@@ -22,7 +22,7 @@ import {
 } from "../src/data/encode.ts";
 import type { Message } from "../src/data/examples.ts";
 
-/** A file in memory, handed over in pieces of any size. */
+/** A file in memory that is read in pieces of any size. */
 function file(name: string, text: string, piece = Infinity): TextFile {
   return {
     name,
@@ -248,7 +248,7 @@ suite("a chat", () => {
   });
 
   test("whose template rewrites earlier turns is learned where it is what the model will see", () => {
-    // As templates that leave out what was thought before the last answer.
+    // Like templates that leave out the reasoning before all answers but the last.
     const forgetful: Template = (messages, options) =>
       tokenizer.chat!(
         messages.map((m, i) =>
@@ -418,7 +418,7 @@ suite("a data set", () => {
     const of = async (with_: TextEncoderLike): Promise<unknown> =>
       (await loadDataset(file("a.csv", 'text\n"ab\né\nc"\n"d é"\n'), with_, { maxLength: 16 })).unknown;
     assert.deepEqual(await of(strict(0)), { tokens: 4, characters: [["\n", 2], ["é", 2]] }); // prettier-ignore
-    // White space may be left out on purpose; a letter is not.
+    // Tokenizers may leave out white space on purpose, but not letters.
     assert.deepEqual(await of(strict(null)), { tokens: 0, characters: [["é", 2]] });
     assert.equal(await of(tokenizer), null);
   });
@@ -483,7 +483,7 @@ suite("batches", () => {
 
   const lengths = fc.array(fc.integer({ min: 2, max: 300 }), { minLength: 1, maxLength: 60 });
 
-  /** The examples of each step, each known by its tokens, from step `start` on. */
+  /** The examples of each step from `start` on, each identified by its tokens. */
   function steps(
     examples: readonly EncodedExample[],
     { batch, accumulate, seed }: { batch: number; accumulate: number; seed: number },
@@ -618,7 +618,7 @@ suite("batches", () => {
           learned.sort(([a], [b]) => a! - b!),
           sizes.map((n, i) => [i, n]),
         );
-        // Two sequences that are at most half full would have been joined.
+        // Packing would have joined two sequences that are at most half full.
         assert.ok(packed.filter(({ tokens }) => tokens.length <= 150).length <= 1);
       }),
     );

@@ -1,4 +1,4 @@
-/** Adapters on WebGPU: files go in and out, and weights are merged and restored, as on the other backends. */
+/** Adapters on WebGPU: files are read and written, and weights are merged and restored, as on the other backends. */
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { webgpu } from "@tiedlora/backend-webgpu";

@@ -1,4 +1,4 @@
-/** An adapter that was trained here, handed over in every format and taken back. */
+/** An adapter that was trained here is written in every format and read again. */
 import assert from "node:assert/strict";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -26,7 +26,7 @@ after(async () => {
 });
 
 suite("an adapter trained for 50 steps, written and read back, answers the same bit for bit", () => {
-  /** Learns a fixed text by heart. */
+  /** Trains an adapter on a fixed text; returns the loss before and after. */
   async function trained(model: Decoder, method: PlainMethod): Promise<{ before: number; after: number }> {
     const adapter = adapt(model, method, { seed: 3 });
     const optimizer = optim.adamW(adapter.parameters(), { lr: 2e-2 });

@@ -1,4 +1,4 @@
-/** Training with evaluations: what is the best step, when it ends, what the adapter has then, and going on from a state. */
+/** Training with evaluations: the best step, the end of training, the adapter's values then, and continuing from a state. */
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import * as optim from "@tiedlora/nn/optim";
@@ -55,7 +55,7 @@ async function reports(options: FitOptions): Promise<FitReport[]> {
   return all;
 }
 
-/** Learns for three steps, then overshoots. */
+/** A schedule of learning rates with which the loss falls for three steps, and then rises. */
 const overshooting = (step: number): number => (step < 3 ? 0.02 : 2);
 
 suite("the best step", () => {

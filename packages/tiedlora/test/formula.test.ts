@@ -16,7 +16,7 @@ type Formula = (factors: { A: Tensor; B: Tensor }, call: { x: Tensor; y: Tensor 
 
 const PLACE = String.raw`of method "mine" at model\.layers\.0\.self_attn\.k_proj`;
 
-/** A method of rank 2 at the key projection, [4, 8], that differs from LoRA in what is given. */
+/** A method of rank 2 at the key projection, [4, 8], that differs from LoRA in the given fields. */
 function mine(spec: Record<string, unknown>, B: Init = init.zeros()): Method {
   return defineMethod({
     name: "mine",
@@ -27,7 +27,7 @@ function mine(spec: Record<string, unknown>, B: Init = init.zeros()): Method {
   } as unknown as MethodSpec<"A" | "B">);
 }
 
-/** What is said when a model with the method runs. */
+/** The error when a model with the method runs. */
 async function messageOf(method: Method): Promise<string> {
   const model = tinyLlama();
   try {

@@ -1,4 +1,4 @@
-/** Adapter files that would make their reader work or allocate without bound: refused by name, at once. */
+/** Adapter files that would make their reader compute or allocate without bound: loading throws at once, and names the field. */
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { FormatError, reference } from "@tiedlora/core";

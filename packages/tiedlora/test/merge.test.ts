@@ -38,7 +38,7 @@ const bits = async (model: nn.Module): Promise<Map<string, number[]>> => {
   return all;
 };
 
-/** A formula of one's own, and no lowRank: an outer product with a gain on the frozen weight. */
+/** A method with its own formula and without lowRank: an outer product, with a gain on the frozen weight. */
 const custom = (): PlainMethod =>
   defineMethod({
     name: "gain",

@@ -1,4 +1,4 @@
-/** The optimizer of an adapter: its defaults, and that it is AdamW as written out. */
+/** The optimizer of an adapter: its defaults, and that it equals an AdamW with all settings written out. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as optim from "@tiedlora/nn/optim";

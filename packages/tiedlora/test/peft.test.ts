@@ -32,7 +32,7 @@ const device: Device = await cpu();
 after(() => device.close());
 const TENSORS = "adapter_model.safetensors";
 
-/** A model with a random adapter, its answers, and a second model like it without. */
+/** A model with a random adapter, its outputs, and a second model with the same weights and no adapter. */
 async function adapted(
   method: Method,
   make: (device: Device) => Decoder = tinyLlama,
@@ -267,7 +267,7 @@ suite("a config for peft", () => {
 });
 
 suite("reading peft's files", () => {
-  /** A LoRA of every kind of tensor, as files. */
+  /** The files of a LoRA adapter with every kind of tensor. */
   async function files(method: Method = methods.lora({ rank: 2 })): Promise<Contents> {
     return collect(peftLoraFiles((await adapted(method)).adapter));
   }

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { compilePattern, PatternWork } from "../src/regex/pattern.ts";
 import { PatternError } from "../src/regex/syntax.ts";
 
-/** Text as a pattern that matches it alone. */
+/** A pattern that matches exactly the given text. */
 const escapePattern = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
 suite("patterns from files", () => {
@@ -103,7 +103,7 @@ suite("patterns that would take all time or memory", () => {
   const nested = (depth: number): string => "(?=(.*".repeat(depth) + "q_proj" + ")*)".repeat(depth);
   const PATH = "model.layers.11.self_attn.q_proj";
 
-  /** Each took seconds, gigabytes, or never ended. */
+  /** Patterns that once took seconds or gigabytes, or never ended. */
   const HOSTILE: readonly string[] = [
     "(?=".repeat(24) + "a" + ".*)".repeat(24),
     `${"(?=(?:.*".repeat(12)}x${")*)".repeat(12)}.*`,

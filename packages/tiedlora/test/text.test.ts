@@ -1,4 +1,4 @@
-/** Bytes to text: what is accepted, where a fault is, and that a long line costs no more than short ones. */
+/** Decoding bytes to text: which bytes are accepted, where faults are, and that a long line costs no more than short ones. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { DataError, loadDataset, readRecords, type TextFile, textOf } from "../src/index.ts";
 import { textFile } from "../src/node.ts";
 
-/** Bytes as a file, handed over in pieces of any size. */
+/** A file of the given bytes that is read in pieces of any size. */
 const file = (name: string, bytes: Uint8Array, piece = Infinity): TextFile => ({
   name,
   async *pieces() {
@@ -179,6 +179,6 @@ test("a line of 32 MB costs at most a few times what as many short lines cost", 
   };
   const short = await read(true);
   const long = await read(false);
-  // It was quadratic: 512 pieces searched, copied and split anew each time were 40 times as dear.
+  // Reading was once quadratic: searching, copying and splitting 512 pieces anew each time took 40 times as long.
   assert.ok(long < 4 * short + 200_000, `${long} µs for one line, ${short} µs for many`);
 });

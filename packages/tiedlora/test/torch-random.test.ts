@@ -43,7 +43,7 @@ suite("PyTorch's generator", () => {
       assert.deepEqual(Array.from(A.slice(-4)), one.A_last4);
       assert.deepEqual(Array.from(B.slice(0, 8)), one.B_first8);
       assert.deepEqual(Array.from(B.slice(-4)), one.B_last4);
-      // sums of all elements in float64, whose order of summation is not ours
+      // sums of all elements in float64; the fixture's may have another order of summation
       const sum = (values: Float32Array): number => values.reduce((total, value) => total + value, 0);
       assert.ok(Math.abs(sum(A) - one.A_sum64) < 1e-10 && Math.abs(sum(B) - one.B_sum64) < 1e-10);
     }

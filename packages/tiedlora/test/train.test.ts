@@ -241,7 +241,7 @@ suite("accumulated batches", () => {
     const { options } = setup({ steps: 4, accumulate: 2, batch: Object.assign(batch, { perEpoch: 3 }) });
     const all = await reports(options);
     assert.deepEqual(asked, [0, 1, 2, 3, 4, 5]);
-    // Two steps are an epoch: all examples.
+    // An epoch, which contains all examples, is two steps.
     assert.equal(all[1]!.tokens, EXAMPLES.reduce((n, { tokens }) => n + tokens.length, 0)); // prettier-ignore
   });
 });

@@ -1,4 +1,4 @@
-/** Mistakes that other implementations of Tied-LoRA have made: each test would have caught one. */
+/** Mistakes of other implementations of Tied-LoRA: each test would have caught one of them. */
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { reference } from "@tiedlora/core";

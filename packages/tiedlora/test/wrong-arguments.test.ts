@@ -1,4 +1,4 @@
-/** What models and adapters say of wrong arguments: one row for each argument of their main functions. */
+/** The errors of models and adapters for wrong arguments: one row for each argument of their main functions. */
 import { key, reference } from "@tiedlora/core";
 import {
   countParameters as countDecoder,

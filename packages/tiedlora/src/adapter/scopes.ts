@@ -1,7 +1,7 @@
 /**
  * Scopes: while a function runs, the adapters of the scope take part instead of the active ones. The innermost scope counts.
  * A scope of asynchronous work lasts until its promise is settled, and applies to all uses of the model until then. A second scope
- * with another choice would mix the two, so it throws.
+ * of `hold` with another choice would mix the two, so it throws.
  */
 import type { RowGroups } from "./rows.ts";
 

@@ -29,7 +29,7 @@ export function withConfig(contents: Contents, edit: (config: Record<string, unk
   return new Map([...contents, ["adapter_config.json", JSON.stringify(config)]]);
 }
 
-/** Gives every parameter random values, so that nothing hides behind a zero. */
+/** Gives every parameter random values, so that no fault is hidden by a parameter of zero. */
 export function randomize(adapter: Adapter, seed = 5, std = 0.5): Adapter {
   for (const [path, parameter] of adapter.stateDict())
     parameter.set(normalArray(key(seed).fold(path), parameter.size, 0, std));

@@ -1,8 +1,8 @@
-/** A small decoder for tests, and the numbers that tests look at. */
+/** Small decoders for tests, and the numbers that tests compare. */
 import { type Device, reference, type Tensor } from "@tiedlora/core";
 import { configFrom, createModel, type Decoder } from "@tiedlora/models";
 
-/** Three layers of a Llama with grouped queries: hidden 8, queries 8, keys and values 4 wide. */
+/** A Llama of three layers with grouped queries: hidden and query width 8, key and value width 4. */
 export function tinyLlama(device: Device = reference(), fields: Record<string, unknown> = {}): Decoder {
   const config = configFrom({
     model_type: "llama",
@@ -18,7 +18,7 @@ export function tinyLlama(device: Device = reference(), fields: Record<string, u
   return createModel(config, { device, seed: 1 });
 }
 
-/** Three layers of a GPT-2: transposed weights, biases, a tied output embedding. */
+/** A GPT-2 of three layers: transposed weights, biases, a tied output embedding. */
 export function tinyGpt2(device: Device = reference(), fields: Record<string, unknown> = {}): Decoder {
   const config = configFrom({
     model_type: "gpt2",
@@ -47,7 +47,7 @@ export async function logitsOf(model: Decoder): Promise<number[]> {
   return [...(await model.forward(IDS).data())];
 }
 
-/** The largest difference of two lists of numbers. */
+/** The largest absolute difference between two lists of numbers. */
 export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) throw new Error(`${a.length} numbers against ${b.length}`);
   return Math.max(...Array.from(a, (x, i) => Math.abs(x - b[i]!)));
