@@ -1,19 +1,19 @@
 /**
- * Which adapters a call of a model goes through. The models know nothing of adapters but that somebody may choose among them:
- * the library of adapters puts an `AdapterSelector` on the model.
+ * The choice of adapters for a call of a model. The models know about adapters only that they can be chosen: the library of
+ * adapters puts an `AdapterSelector` on the model.
  */
 
 import type { AdapterChoice, AdapterSelector } from "@tiedlora/nn";
 
 export type { AdapterChoice, AdapterSelector } from "@tiedlora/nn";
 
-/** What a model's call is told about adapters. */
+/** The options of a model's call that concern adapters. */
 export interface AdapterOptions {
-  /** The adapters that this call goes through. Default: those that are active on the model. */
+  /** The adapters that this call uses. Default: the adapters that are active on the model. */
   readonly adapters?: AdapterChoice;
 }
 
-/** Runs `work` with the adapters of `options`, or as the model is. */
+/** Runs `work` with the adapters of `options`, or with the active ones. Throws if adapters are named but the model has none. */
 export function withAdapters<T>(
   selector: AdapterSelector | null,
   { adapters }: AdapterOptions,

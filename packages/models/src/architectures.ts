@@ -1,6 +1,6 @@
 /**
  * Every model family that can be loaded, as data: how its config names things, how its modules are named, and which of
- * the decoder's few variants it uses. The decoder itself (decoder.ts) is one for all.
+ * the decoder's few variants it uses. All families share one decoder (decoder.ts).
  */
 
 /** Names of modules as Hugging Face's models have them: adapters and files refer to these. */
@@ -47,7 +47,7 @@ export interface Architecture {
   readonly fields: Fields;
   readonly names: Names;
   readonly norm: NormKind;
-  /** "optional": as the file has it. */
+  /** "optional": if the weight file has it. */
   readonly normBias: boolean | "optional";
   /** GPT-2 keeps linear weights as [in, out]. */
   readonly linear: "linear" | "conv1d";
@@ -59,11 +59,11 @@ export interface Architecture {
   readonly mlpBias: boolean | string;
   /** RMSNorm over each head's queries and keys, before the rotation. */
   readonly qkNorm: boolean;
-  /** Whether the config may say how queries·keys are scaled; elsewhere it is 1 / √(width of a head). */
+  /** Whether the config may set the scale of queries·keys; if not, it is 1 / √(width of a head). */
   readonly ownScales: boolean;
-  /** Fraction of each head that is rotated, where the config may say so; null: always all of it. */
+  /** The default fraction of each head that is rotated, if the config may set it; null: always all of it. */
   readonly partialRotary: number | null;
-  /** What transformers assumes where the config is silent. */
+  /** The values that transformers assumes for fields that the config lacks. */
   readonly defaults: {
     readonly maxPositions: number;
     readonly normEps: number;
@@ -75,7 +75,7 @@ export interface Architecture {
     /** null: hidden / heads. */
     readonly headDim: number | null;
   };
-  /** Which layers see a window of the past only, and which do without positions. */
+  /** The layers that see only a window of the past; below, whether some layers have no positions. */
   readonly window: "never" | "always" | "upper-layers" | "no-rope-layers";
   readonly noRopeLayers: boolean;
   /** Tensors that old files contain and that are not needed. */

@@ -1,7 +1,7 @@
 /**
- * Keys and values of the tokens so far, so that a new token costs one position. Its memory has a fixed capacity and is
- * updated in place: every step then runs the same compiled program. Rows of a batch are padded on the left, so that all
- * are at the same slot.
+ * The keys and values of the tokens so far, so that a new token costs only one position. The memory has a fixed capacity and
+ * is updated in place: every step then runs the same compiled program. The rows of a batch are padded on the left, so that
+ * all of them continue at the same slot.
  */
 import { assign, type Device, iota, type Tensor, where } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
@@ -30,11 +30,11 @@ export class KvCache {
   #capacity: number;
   #length = 0;
   #layers: LayerCache[];
-  /** What the next commit writes, by layer. */
+  /** The keys and values that the next commit writes, by layer. */
   #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
 
   /**
-   * @param pads for each row, by how many tokens it is padded on the left
+   * @param pads for each row, the number of padding tokens on its left
    * @param capacity slots for tokens, padding included
    */
   constructor(config: DecoderConfig, device: Device, pads: readonly number[], capacity: number) {
@@ -49,14 +49,14 @@ export class KvCache {
   get length(): number {
     return this.#length;
   }
-  /** Slots there are; `reserve` adds some. */
+  /** All slots; `reserve` adds more. */
   get capacity(): number {
     return this.#capacity;
   }
 
   /**
-   * Whether one token more changes the rotary frequencies of the earlier ones, as dynamic and longrope scaling do beyond
-   * the original length: what is cached is then of no use, and the sequence has to be read anew.
+   * Whether one more token changes the rotary frequencies of the earlier ones, as dynamic and longrope scaling do beyond
+   * the original length: the cache is then useless, and the whole sequence has to be read again, with a new cache.
    */
   get stale(): boolean {
     const { rope } = this.config;
@@ -78,8 +78,9 @@ export class KvCache {
   }
 
   /**
-   * Takes the keys and values [batch, kvHeads, tokens, headDim] of new tokens of a layer; gives those that the new
-   * tokens attend to. The first call of a cache may bring many tokens, further ones one each.
+   * Takes the keys and values [batch, kvHeads, tokens, headDim] of new tokens in a layer; returns the keys and values that the
+   * new tokens attend to. The first tokens of a cache may be many at once; later calls take one each. Throws RangeError for
+   * more than one later token, or if the capacity is exceeded.
    */
   append(layer: number, k: Tensor, v: Tensor): [k: Tensor, v: Tensor] {
     const tokens = k.shape[2]!;
@@ -107,7 +108,7 @@ export class KvCache {
     return [newK, newV];
   }
 
-  /** Computes `outputs` and stores what the forward pass has appended: one program. */
+  /** Computes `outputs` and stores what the forward pass has appended, in one program. */
   commit(outputs: readonly Tensor[]): void {
     const updates = this.#pending.flatMap(({ k, v }, layer): [nn.Parameter, Tensor][] => {
       return [
@@ -120,7 +121,7 @@ export class KvCache {
     this.#pending = [];
   }
 
-  /** Makes room for `tokens` more, at least doubling. */
+  /** Makes room for `tokens` more tokens; a capacity that is too small is at least doubled. */
   reserve(tokens: number): void {
     const needed = this.#length + tokens;
     if (needed <= this.#capacity) return;
@@ -146,7 +147,7 @@ export class KvCache {
     }
   }
 
-  /** Gives the memory back. */
+  /** Frees the memory. */
   free(): void {
     for (const { k, v } of this.#layers) {
       k.storage.buffer.free();

@@ -1,4 +1,4 @@
-/** A model's config: from the config.json of transformers v4 or v5 to one form, checked; and back. */
+/** A model's config: reads and checks the config.json of transformers v4 or v5, converts it to one form, and writes it back. */
 import { FormatError, parseJsonObject } from "@tiedlora/core";
 import { ARCHITECTURES, isModelType, type ModelType, type NormKind } from "./architectures.ts";
 import { Fields } from "./fields.ts";
@@ -8,7 +8,7 @@ export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu" | "relu2";
 /** The precisions that weights are stored in. */
 export type StoredDType = "f32" | "f16" | "bf16";
 
-/** Everything that the decoder has to know. */
+/** Everything that the decoder needs to know. */
 export interface DecoderConfig {
   readonly modelType: ModelType;
   /** Rows of the embedding; there may be more than the tokenizer has tokens. */
@@ -24,7 +24,7 @@ export interface DecoderConfig {
   readonly headDim: number;
   /** Width of the MLP. */
   readonly intermediate: number;
-  /** How many positions there are to learn, or were in training. */
+  /** The number of learned positions or, with rotary positions, of positions seen in training. */
   readonly maxPositions: number;
   readonly norm: NormKind;
   readonly normBias: boolean;
@@ -40,13 +40,13 @@ export interface DecoderConfig {
   readonly rope: RopeConfig | null;
   /** Per layer: whether its queries and keys are rotated. */
   readonly ropeLayers: readonly boolean[];
-  /** Per layer: how many positions up to its own a query sees; null: all. */
+  /** Per layer: the number of positions, up to and including its own, that a query sees; null if it sees all of them. */
   readonly windows: readonly (number | null)[];
   /** Per layer: multiplies queries·keys. */
   readonly attentionScales: readonly number[];
-  /** The output embedding is the input embedding. */
+  /** Whether the output embedding is the input embedding. */
   readonly tied: boolean;
-  /** What the config says of the file; loading goes by the file itself. */
+  /** The precision that the config states; loading uses the types in the weight file itself. */
   readonly dtype: StoredDType;
   /** Token ids of the beginning and the ends of a text, and of padding. */
   readonly bos: number | null;
@@ -54,13 +54,13 @@ export interface DecoderConfig {
   readonly pad: number | null;
   /** Standard deviation of new matrices. */
   readonly initializerRange: number;
-  /** The file's own fields; saving keeps those that nothing here replaces. */
+  /** The fields of the file; saving keeps all that it does not replace. */
   readonly raw: Readonly<Record<string, unknown>>;
 }
 
-/** Each layer is written out as modules, also to count parameters: a number beyond all reason must not take all memory. */
+/** Every layer is expanded into modules, even to count parameters: an absurd number must not exhaust the memory. */
 const MAX_LAYERS = 10_000;
-/** Sums of sizes stay exact far beyond; there is no model of a tenth of this. */
+/** Sums of sizes are exact far beyond this limit, and no existing model has a tenth of it. */
 const MAX_PARAMETERS = 1e14;
 
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
@@ -94,7 +94,7 @@ export function parseConfig(text: string, file = "config.json"): DecoderConfig {
   return configFrom(parseJsonObject(text, file), file);
 }
 
-/** The same from parsed JSON. */
+/** As `parseConfig`, from parsed JSON. */
 export function configFrom(raw: Readonly<Record<string, unknown>>, file = "config.json"): DecoderConfig {
   const f = new Fields(file, raw);
   const modelType = raw["model_type"];
@@ -161,7 +161,7 @@ function tooLarge(file: string, parameters: number): FormatError {
   });
 }
 
-/** What would change the computation, and is not computed here. */
+/** Throws FormatError for fields that would change the computation in a way that the decoder does not support. */
 function refuseUnsupported(f: Fields): void {
   if (f.has("quantization_config")) {
     f.fail(
@@ -178,7 +178,7 @@ function refuseUnsupported(f: Fields): void {
 
 function headCount(f: Fields, heads: number, fallback: number | null): number {
   const name = "num_key_value_heads";
-  // null is written for "as many as heads"; silence means the family's default
+  // null means "as many as heads"; a missing field means the family's default
   const kvHeads = f.raw[name] === null ? heads : f.size([name], fallback ?? heads);
   if (heads % kvHeads !== 0) {
     throw new FormatError({
@@ -222,14 +222,14 @@ function dtypeOf(f: Fields): StoredDType {
 function attentionScales(f: Fields, layers: number, headDim: number, own: boolean): number[] {
   const scale = f.flag("scale_attn_weights", true) ? headDim ** -0.5 : 1;
   const byLayer = f.flag("scale_attn_by_inverse_layer_idx", false);
-  // transformers passes over them elsewhere: whoever wrote them there wants something that he would not get
+  // transformers ignores these fields in other architectures: a config that sets them there would not get what it asks for
   const where = "for this architecture: only GPT-2 scales attention otherwise";
   if (!own && byLayer) f.fail("scale_attn_by_inverse_layer_idx", `false ${where}`);
   if (!own && f.raw["scale_attn_weights"] === false) f.fail("scale_attn_weights", `true ${where}`);
   return Array.from({ length: layers }, (_, layer) => (byLayer ? scale / (layer + 1) : scale));
 }
 
-/** SmolLM3: every `no_rope_layer_interval`th layer does without positions, or a list of 1 and 0 says which. */
+/** Which layers have rotary positions. SmolLM3: all but every `no_rope_layer_interval`th, or those with a 1 in `no_rope_layers`. */
 function layersWithRope(f: Fields, layers: number, optional: boolean): boolean[] {
   if (!optional) return Array<boolean>(layers).fill(true);
   const list = f.raw["no_rope_layers"];
@@ -251,7 +251,7 @@ function windowsOf(
   const none = Array<null>(layers).fill(null);
   if (kind === "never") return none;
   const enabled = kind === "always" || f.flag("use_sliding_window", false);
-  // transformers assumes 4096 where Mistral's and Qwen's configs are silent; null is "no window"
+  // transformers assumes 4096 where Mistral's and Qwen's configs lack the field; null means "no window"
   const silent = f.raw["sliding_window"] === undefined && kind !== "no-rope-layers";
   if (!enabled || (!silent && !f.has("sliding_window"))) return none;
   const window = f.size(["sliding_window"], 4096);
@@ -311,7 +311,7 @@ function thetaOf(f: Fields, fallback: number): number {
 function scalingOf(s: Fields, f: Fields, dim: number, maxPositions: number): RopeScaling {
   const type = s.text(["rope_type", "type"], s.has("factor") ? undefined : "default");
   const originalName = "original_max_position_embeddings";
-  // Phi's files have it outside of the object; silence means that nothing was stretched.
+  // Phi's files have the field outside of the object; without it, the context was not extended.
   const original = (s.has(originalName) ? s : f).size([originalName], maxPositions);
   switch (type) {
     case "default":
@@ -384,7 +384,7 @@ const TORCH_DTYPES: { readonly [D in StoredDType]: string } = {
   bf16: "bfloat16",
 };
 
-/** The config as transformers v4 writes it (v5 reads it too): fields of v5 are turned back, all others kept. */
+/** The config as transformers v4 writes it (v5 reads it too): fields of v5 are converted to v4's, all others are kept. */
 export function configToJson(config: DecoderConfig): string {
   const { rope_parameters: rope, dtype: _dtype, transformers_version: _version, ...kept } = config.raw;
   const v4: Record<string, unknown> = {

@@ -1,6 +1,6 @@
 /**
- * The decoder: one for GPT-2, Llama, Mistral, Qwen, SmolLM and NeMo's GPT. What differs between them is data
- * (architectures.ts, config.ts); what is here is the computation.
+ * The decoder: one for GPT-2, Llama, Mistral, Qwen, SmolLM and NeMo's GPT. Their differences are data (architectures.ts,
+ * config.ts); this file is the computation.
  *
  *   x = embed(ids);  for each layer:  x += out(attention(qkv(norm(x))));  x += mlp(norm(x));  logits = head(norm(x))
  */
@@ -35,9 +35,9 @@ import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
 export type { Ids } from "./inputs.ts";
 
-/** How a forward pass reads its tokens. */
+/** Options of a forward pass. */
 export interface ForwardOptions extends SequenceOptions, AdapterOptions {
-  /** Keys and values of earlier tokens; those of the given ids are added to it. */
+  /** The keys and values of earlier tokens; the keys and values of the given ids are added to it. */
   readonly cache?: KvCache;
 }
 
@@ -45,19 +45,18 @@ export interface ForwardOptions extends SequenceOptions, AdapterOptions {
 export interface Batch {
   /** Token ids, [batch, length]. */
   readonly inputIds: Ids;
-  /** `[batch, length]`: 1 where a token is to be predicted (from those before it), 0 where not; all, without one. */
+  /** `[batch, length]`: 1 for tokens to predict (from the tokens before them), 0 for others. Default: all 1. */
   readonly mask?: Ids;
   /**
-   * `[batch, length]`, for rows that hold several examples one after another: a number for each token, another one where
-   * the next example, or padding, begins. Each is computed as if it were alone, and its first token is not predicted.
+   * `[batch, length]`, for rows that hold several examples one after another: a number for each token, which changes where
+   * the next example, or padding, begins. Each example is computed as if it were alone, and its first token is not predicted.
    */
   readonly segments?: readonly ArrayLike<number>[];
   /**
-   * What is to be predicted where it is not the input itself, `[batch, length]`, e.g. Hugging Face's labels: token t of them
-   * by position t - 1.
+   * Targets other than the input itself, `[batch, length]`, e.g. Hugging Face's labels: position t - 1 predicts label t.
    */
   readonly labels?: Ids;
-  /** The label of positions where nothing is to be predicted. Default -100; null if there are none. */
+  /** The label that marks positions without a target. Default -100; null if there are none. */
   readonly ignoreIndex?: number | null;
 }
 
@@ -80,7 +79,7 @@ export class LayerNorm1P extends nn.LayerNorm {
   }
 }
 
-/** The modules of one layer, by what they do; their names are in the tree of the Decoder. */
+/** The modules of one layer, by function; the Decoder's tree has them under Hugging Face's names. */
 interface Layer {
   readonly attentionNorm: Norm;
   readonly qkv: readonly nn.Linear[];
@@ -96,7 +95,7 @@ interface Layer {
 /** A module that only gives its children a name. */
 class Scope extends nn.Module {}
 
-/** Gives the parameter of a path, of the given shape. */
+/** Returns the parameter of a path, which has the given shape. */
 export type ParameterSource = (path: string, shape: readonly number[]) => Parameter;
 
 /**
@@ -109,11 +108,12 @@ export class Decoder extends nn.Module {
   /** Compute each layer's intermediate values again in the backward pass instead of keeping them. */
   checkpointing = false;
   /**
-   * The most bytes of logits that `loss` computes at once, where the output embedding is frozen. A batch with more goes through it in
-   * chunks, and only positions that predict a token do. (The gradient of a trained output embedding needs all logits.)
+   * The most bytes of logits that `loss` computes at once if the output embedding is frozen. A larger batch goes through the
+   * output embedding in chunks, and only with its positions that predict a token. (The gradient of a trained output embedding
+   * needs all logits.)
    */
   maxLogitsBytes: number = 64 * 2 ** 20;
-  /** Chooses adapters for one call; null as long as the model has had none. */
+  /** Chooses adapters for one call; null as long as no adapter has been put on the model. */
   adapters: AdapterSelector | null = null;
   // Private, so that the walk over modules meets them at their named places only.
   readonly #embed: nn.Embedding;
@@ -122,7 +122,7 @@ export class Decoder extends nn.Module {
   readonly #finalNorm: Norm;
   readonly #head: nn.Linear;
 
-  /** Builds the modules around the parameters that `source` gives. With tied embeddings it is not asked for the head's. */
+  /** Builds the modules around the parameters from `source`, which is not called for the head's weight if embeddings are tied. */
   constructor(config: DecoderConfig, device: Device, source: ParameterSource) {
     super();
     this.config = config;
@@ -169,7 +169,7 @@ export class Decoder extends nn.Module {
       : new nn.LayerNorm(weight, bias, normEps);
   }
 
-  /** Puts a module at its path below this one, making the scopes and arrays between. */
+  /** Puts a module at its path below this one, and creates the scopes and arrays between them. */
   #place<M extends nn.Module>(path: string, module: M): M {
     const segments = path.split(".");
     const parent = segments.slice(0, -1).reduce<object>((at, segment, i) => {
@@ -192,7 +192,7 @@ export class Decoder extends nn.Module {
     return withAdapters(this.adapters, options, () => this.#head.forward(hidden));
   }
 
-  /** ids [batch, length] -> what the output embedding reads, [batch, length, hidden], f32: normalised. */
+  /** ids [batch, length] -> the normalized hidden states that the output embedding reads, [batch, length, hidden], f32. */
   hidden(ids: Ids, options: ForwardOptions = {}): Tensor {
     return withAdapters(this.adapters, options, () => this.#hidden(ids, options));
   }
@@ -206,16 +206,17 @@ export class Decoder extends nn.Module {
     const keep = this.checkpointing && options.cache === undefined;
     for (const [i, layer] of this.#layers.entries()) {
       const run = (input: Tensor): Tensor => this.#layer(layer, i, input, sequence, options.cache);
-      // A checkpoint runs again when the loss is differentiated: through the same adapters, whatever is active by then.
+      // A checkpoint runs again when the loss is differentiated: through the same adapters, whichever are active by then.
       x = keep ? checkpoint(this.adapters?.bound(run) ?? run, x) : run(x);
     }
     return this.#finalNorm.forward(x);
   }
 
   /**
-   * Mean over the predicted tokens of -log p(token | the tokens before it). Position t of the mask speaks of token t,
-   * which position t - 1 predicts, and so do the labels; the first token is never predicted. See `nn.crossEntropy` for
-   * positions that do not count. A token outside of the vocabulary, which a tensor may hold, makes the loss NaN.
+   * The mean over the predicted tokens of -log p(token | the tokens before it), in nats. Entry t of the mask and of the labels
+   * refers to token t, which position t - 1 predicts; the first token is never predicted. See `nn.crossEntropy` for positions
+   * that do not count. Ids in a tensor are not checked: one outside of the vocabulary makes the loss NaN. Throws RangeError
+   * for sequences of fewer than two tokens.
    */
   loss(batch: Batch, choice: AdapterOptions = {}): Tensor {
     const {
@@ -238,7 +239,7 @@ export class Decoder extends nn.Module {
     // The last token predicts nothing: leaving it out changes no other position.
     const inputs = ids.narrow(1, 0, length - 1);
     const options = {
-      ignoreIndex: targets ? ignoreIndex : null, // no input is to be ignored: there is no embedding of it
+      ignoreIndex: targets ? ignoreIndex : null, // inputs as targets are never ignored: an ignored id would have no embedding
       ...(counted && { mask: counted }),
     };
     const expected = (targets ?? ids).narrow(1, 1, length - 1);
@@ -248,7 +249,7 @@ export class Decoder extends nn.Module {
     return withAdapters(this.adapters, read, () => {
       const hidden = this.#hidden(inputs, read);
       const head = (x: Tensor): Tensor => this.#head.forward(x);
-      // An adapter of the head may tell the rows of the batch apart: they stay rows.
+      // An adapter of the head may treat rows of the batch differently: then the rows are kept.
       const predicted = this.#head.adapter ? null : predictedPositions(batch, ids.shape);
       if (predicted === null) {
         const perRow = Math.max(1, Math.floor(rows / ids.shape[0]!));
@@ -294,22 +295,22 @@ export class Decoder extends nn.Module {
     return layer.down.forward(layer.gate ? activation(layer.gate.forward(x)).mul(up) : activation(up));
   }
 
-  /** Whether the output embedding is the input embedding now: an adapter, or a merge, may have given it its own. */
+  /** Whether the output embedding has the input embedding's weight at present: an adapter, or a merge, may have given it its own. */
   get tied(): boolean {
     return this.#head.weight === this.#embed.weight;
   }
 
-  /** Whether rotations depend on the length of a sequence: then padding must not count as part of it. */
+  /** Whether rotations depend on the length of a sequence; if so, padding must not count as part of it. */
   get lengthMatters(): boolean {
     return lengthMatters(this.config);
   }
 
-  /** Its weights and its config as files: see `modelFiles`. */
+  /** The weights and the config as files: see `modelFiles`. */
   files(options: SaveOptions = {}): OutputFile[] {
     return modelFiles(this, options);
   }
 
-  /** What to write into a directory: see `saveModel`. */
+  /** The files to write into a directory, and those to remove from it: see `saveModel`. */
   directoryFiles(
     options: SaveDirectoryOptions = {},
   ): Promise<{ files: readonly OutputFile[]; stale: readonly string[] }> {
@@ -323,14 +324,14 @@ export class Decoder extends nn.Module {
     return undefined;
   }
 
-  /** Every linear with its path, in the order of computation: what adapters can target. */
+  /** Every linear with its path, in the order of computation: the modules that adapters can target. */
   linears(): [path: string, linear: nn.Linear][] {
     return [...this.namedModules()].filter(
       (entry): entry is [string, nn.Linear] => entry[1] instanceof nn.Linear,
     );
   }
 
-  /** For messages. */
+  /** The name of the class in transformers, for messages. */
   get name(): string {
     return ARCHITECTURES[this.config.modelType].className;
   }

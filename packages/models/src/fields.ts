@@ -65,7 +65,7 @@ export class Fields {
     return this.#read(names, fallback, "text", (value): value is string => typeof value === "string");
   }
 
-  /** As `positive`, a list. */
+  /** A list of `length` numbers, each as `positive` accepts it. */
   positives(name: string, length: number): number[] {
     const isPositives = (value: unknown): value is number[] =>
       Array.isArray(value) && value.length === length && value.every(isPositive);
@@ -78,7 +78,7 @@ export class Fields {
     return new Fields(this.file, value, `${this.prefix}${name}.`);
   }
 
-  /** A token id, several, or none. */
+  /** The token ids of a field that holds one, a list, or none; -1 means none and is left out. */
   ids(name: string): number[] {
     const value = this.raw[name];
     if (value === undefined || value === null) return [];

@@ -1,4 +1,4 @@
-/** Generation: a prompt is read once, then each token costs one position; rows of a batch may differ in length. */
+/** Generation: a prompt is read once, and each further token costs one position; rows of a batch may differ in length. */
 import { key, type TypedArray } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import { type AdapterOptions, withAdapters } from "./adapter-choice.ts";
@@ -9,13 +9,13 @@ import { paddedSize } from "./sizes.ts";
 import { TextStream } from "./stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** How tokens are generated, and when a row ends. */
+/** Options of generating tokens and of ending a row. */
 export interface GenerateOptions extends SamplingOptions, AdapterOptions {
-  /** At most this many new tokens. Default 128. */
+  /** The most new tokens of a row. Default 128. */
   readonly maxTokens?: number;
-  /** Tokens that end a row; they are not given out. Default: the end-of-text tokens of the model's config. */
+  /** Tokens that end a row; they are not yielded. Default: the end-of-text tokens of the model's config. */
   readonly stopTokens?: readonly number[];
-  /** Of sampling; the same seed gives the same tokens. Default 0. */
+  /** The seed of sampling; the same seed gives the same tokens. Default 0. */
   readonly seed?: number;
   /** Ends the generation early. */
   readonly signal?: AbortSignal;
@@ -27,12 +27,13 @@ export interface TextOptions extends GenerateOptions {
   readonly stop?: readonly string[];
 }
 
-/** Sizes of prompts and caches are rounded up from here in few steps, so that few programs serve all lengths. */
+/** The smallest capacity of a cache. Larger ones are its multiples by powers of two, so that few programs serve all lengths. */
 const SMALLEST_CACHE = 64;
 const DEFAULT_TOKENS = 128;
 
 /**
- * Generates token by token: at each step, the new token of each row; null for rows that have ended.
+ * Generates token by token: yields, at each step, the new token of each row; null for rows that have ended. Throws RangeError
+ * for an empty prompt, an option that is out of range, or more positions than the model has learned.
  * @param prompts token ids; at least one each, lengths may differ
  */
 export async function* generateTokens(
@@ -76,7 +77,7 @@ export async function* generateTokens(
   }
 }
 
-/** Rows of one length, for which few programs are needed; a cache hides the padding. */
+/** Pads rows on the left to one length, rounded up so that few programs are needed; a cache hides the padding. */
 function leftPadded(rows: readonly (readonly number[])[]): number[][] {
   const length = paddedSize(Math.max(...rows.map((row) => row.length)));
   return rows.map((row) => [...Array<number>(length - row.length).fill(0), ...row]);
@@ -104,7 +105,7 @@ async function nextLogits(
   return logits.data();
 }
 
-/** A power of two with room for the prompt and at least one token more; `reserve` doubles it when it is used up. */
+/** A power of two with room for the prompt and at least one more token; `reserve` doubles the capacity when it is used up. */
 function capacityFor(length: number): number {
   let capacity = SMALLEST_CACHE;
   while (capacity <= length) capacity *= 2;
@@ -130,7 +131,7 @@ function checkPrompts(model: Decoder, prompts: readonly (readonly number[])[], m
   }
 }
 
-/** A text, or its token ids where it is encoded in another way: a chat's template writes special tokens itself. */
+/** A text, or token ids if it must not be encoded as plain text is: a chat template, for example, writes special tokens itself. */
 export type Prompt = string | readonly number[];
 
 /** Continues texts. A stop string or an end-of-text token ends a text; neither is part of the result. */
@@ -145,7 +146,7 @@ export async function generateText(
   return texts;
 }
 
-/** Continues one text, piece by piece: whole characters, nothing that may turn out to be a stop string. */
+/** Continues one text, piece by piece: yields whole characters, and holds back text that may be the start of a stop string. */
 export async function* streamText(
   model: Decoder,
   tokenizer: Tokenizer,
@@ -155,7 +156,7 @@ export async function* streamText(
   for await (const { text } of streamTexts(model, tokenizer, [prompt], options)) yield text;
 }
 
-/** Continues texts; gives out their pieces as they come, with the row that each belongs to. */
+/** Continues texts; yields their pieces as they are generated, each with the row that it belongs to. */
 export async function* streamTexts(
   model: Decoder,
   tokenizer: Tokenizer,

@@ -1,6 +1,6 @@
 /**
  * Decoder language models on @tiedlora/core: Llama-family, GPT-2 and others from the files of a Hugging Face directory,
- * with tokenizers and generation. What needs a file system is the entry point "@tiedlora/models/node".
+ * with tokenizers and generation. Functions that need a file system are in the entry point "@tiedlora/models/node".
  * @module
  */
 export type { AdapterChoice, AdapterOptions, AdapterSelector } from "./adapter-choice.ts";

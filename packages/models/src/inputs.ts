@@ -8,7 +8,7 @@ export type IdsShape = [batch: number, length: number];
 
 const isRows = (ids: Ids): ids is readonly ArrayLike<number>[] => Array.isArray(ids);
 
-/** Whether a token is looked at by anybody: the id of one that is not may be anything. */
+/** Whether the result depends on a token; if not, its id may be anything. */
 export type Matters = (row: number, position: number) => boolean;
 
 /**
@@ -24,7 +24,7 @@ export function idsTensor(device: Device, ids: Ids, vocab: number, matters: Matt
   );
 }
 
-/** The same for labels of the shape of the ids, which may also be `ignored`. */
+/** As `idsTensor`, for labels, which have the shape of the ids and may also be `ignored`. */
 export function labelsTensor(
   device: Device,
   labels: Ids,
@@ -37,7 +37,7 @@ export function labelsTensor(
   return tokens;
 }
 
-/** What an id that the vocabulary does not have becomes; null: an error. */
+/** The replacement of an id outside of the vocabulary; null if such an id is an error. */
 type Instead = (id: number, row: number, position: number) => number | null;
 
 function tokensTensor(device: Device, what: string, ids: Ids, vocab: number, instead: Instead): Tensor {
@@ -65,12 +65,12 @@ function tokensTensor(device: Device, what: string, ids: Ids, vocab: number, ins
   return device.tensor(Int32Array.from(flat), { shape: [ids.length, length], dtype: "i32" });
 }
 
-/** Of a forward pass: the tokens that an attention mask shows. */
+/** For a forward pass: whether the attention mask shows a token. */
 export function shownBy(mask: readonly ArrayLike<number>[] | undefined): Matters {
   return (row, position) => !mask || mask[row]?.[position] !== 0;
 }
 
-/** Of a loss: the tokens that are predicted, and those before them in their segment. */
+/** For a loss: whether a token is predicted, or precedes a predicted token of its segment. */
 export function readFor(mask: Ids | undefined, segments: readonly ArrayLike<number>[] | undefined): Matters {
   if (!mask || !isRows(mask)) return () => true;
   return (row, position) => {
@@ -83,8 +83,8 @@ export function readFor(mask: Ids | undefined, segments: readonly ArrayLike<numb
 }
 
 /**
- * Which tokens count in a loss, [batch, length - 1] as f32: those of `mask`, but not the first of a segment, which the
- * segment before it would predict. Null: all.
+ * The tokens that count in a loss, [batch, length - 1] as f32: the tokens of `mask`, except the first of each segment, which
+ * the previous segment would predict. Null if all tokens count.
  */
 export function lossMask(
   device: Device,
@@ -104,8 +104,8 @@ export function lossMask(
 }
 
 /**
- * The segments of all tokens but the last, which predicts nothing; so does the last of each segment, and apart from it a
- * segment is as long as it is read alone.
+ * The segments of all tokens but the last of each row, which predicts nothing. The last token of every other segment predicts
+ * nothing either: it gets a segment of its own, so that the rest is as long as when the segment is read alone.
  */
 export function readSegments(segments: readonly ArrayLike<number>[]): number[][] {
   return segments.map((row) => {
@@ -135,13 +135,13 @@ function maskTensor(device: Device, mask: Ids, shape: readonly number[]): Tensor
   return isRows(mask) ? device.tensor(Float32Array.from(flatten(mask, "mask")), { shape }) : mask.cast("f32");
 }
 
-/** Numbers the stretches of equal numbers in a row from 0 on. */
+/** Replaces each run of equal numbers in a row by its index, from 0 on. */
 export function runs(row: ArrayLike<number>): number[] {
   let run = 0;
   return Array.from(row, (segment, t) => (t > 0 && segment !== row[t - 1] ? ++run : run));
 }
 
-/** Throws unless there is a number for each token. */
+/** Throws RangeError unless there is a number for each token. */
 export function checkRows(
   rows: readonly ArrayLike<number>[] | undefined,
   what: string,

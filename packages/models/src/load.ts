@@ -8,7 +8,7 @@ import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
 
 /** Where a model is loaded to. */
 export interface LoadOptions {
-  /** Where the weights go, and where the model then computes. */
+  /** The device that holds the weights and runs the model. */
   readonly device: Device;
 }
 
@@ -41,8 +41,9 @@ export async function loadModelFrom(files: Files, { device }: LoadOptions): Prom
 }
 
 /**
- * A new model with random weights: matrices N(0, initializer_range²), those that write to the residual stream smaller
- * by √(2 · layers) as in GPT-2; biases 0; norms the identity. The same seed gives the same bits on every backend.
+ * A new model with random weights: matrices N(0, initializer_range²), with the deviation divided by √(2 · layers) for those
+ * that write to the residual stream, as in GPT-2; biases 0; norms the identity. The same seed gives the same bits on every
+ * backend.
  */
 export function createModel(
   config: DecoderConfig,

@@ -1,4 +1,4 @@
-/** What a model is made of, from its config alone: modules with their paths and sizes. No weights are allocated. */
+/** The modules of a model with their paths and sizes, from its config alone. No weights are allocated. */
 import { isRecord } from "@tiedlora/core";
 import { refuse } from "@tiedlora/core/arguments";
 import { ARCHITECTURES } from "./architectures.ts";
@@ -23,7 +23,7 @@ export interface ParameterSpec {
   readonly shape: readonly number[];
 }
 
-/** The modules of one layer, by what they do. */
+/** The modules of one layer, by function. */
 interface LayerSpec {
   readonly attentionNorm: ModuleSpec;
   /** One fused linear, or three. */
@@ -137,7 +137,7 @@ function checkConfig(what: string, config: DecoderConfig): void {
     refuse(what, config, "config of a decoder", 'one, e.g. preset("llama-2-7b")');
 }
 
-/** How many numbers the model learns; tied ones count once. */
+/** The number of parameters of a model; tied parameters count once. */
 export function countParameters(config: DecoderConfig): number {
   checkConfig("countParameters", config);
   return parameterSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);

@@ -1,9 +1,9 @@
-/** Which positions of a batch a loss predicts, as far as the host knows: only they need logits. */
+/** The positions of a batch that predict a token of the loss, as far as the host knows them: only they need logits. */
 import { Tensor } from "@tiedlora/core";
 import type { Ids } from "./inputs.ts";
 import { paddedSize } from "./sizes.ts";
 
-/** What decides it; see `Batch` for each. */
+/** The fields of a batch that decide which positions predict; see `Batch`. */
 export interface Predicting {
   readonly mask?: Ids;
   readonly segments?: readonly ArrayLike<number>[];
@@ -17,12 +17,12 @@ export interface Predicted {
   readonly weight: Float32Array;
 }
 
-/** Above this share it is not worth it to pick them. */
+/** Above this share of all positions, picking the predicting ones does not pay. */
 const MOST = 0.75;
 
 /**
- * The positions that predict a token which counts, filled up with the first one at weight 0 to a padded size, so that few shapes
- * are compiled. Null where the host does not know them, or where nearly all do.
+ * The positions that predict a counted token, padded with the first of them at weight 0, so that few shapes are compiled.
+ * Null if the host does not know them, or if they are more than the share `MOST` of all positions.
  */
 export function predictedPositions(
   { mask, segments, labels, ignoreIndex = -100 }: Predicting,

@@ -1,4 +1,4 @@
-/** Well-known models, by name: their architecture, for counting parameters without a download. */
+/** The configs of well-known models, by name, for counting parameters without a download. */
 import { configFrom, type DecoderConfig } from "./config.ts";
 
 const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
@@ -46,7 +46,7 @@ const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
 /** The names that `preset` knows. */
 export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS);
 
-/** The config of a preset, its name in any case; undefined if there is none of that name. */
+/** The config of a preset, by its name in upper or lower case; undefined if there is no such preset. */
 export function preset(name: string): DecoderConfig | undefined {
   const known = PRESET_NAMES.find((one) => one === name.toLowerCase());
   return known === undefined ? undefined : configFrom(PRESETS[known]!, `preset ${known}`);

@@ -1,4 +1,4 @@
-/** A model with its tokenizer: what most programs want of a model directory. */
+/** A model with its tokenizer, which most programs load together from a model directory. */
 import type { Files } from "@tiedlora/core";
 import type { Decoder } from "./decoder.ts";
 import { generateText, type Prompt, streamText, type TextOptions } from "./generate.ts";
@@ -24,7 +24,7 @@ export class Pretrained {
     return known ?? 0; // a tokenizer may have a token for padding that the model's embedding has no row for
   }
 
-  /** What comes after the prompt. */
+  /** Generates the text that follows the prompt. */
   async complete(prompt: Prompt, options: TextOptions = {}): Promise<string> {
     return (await generateText(this.model, this.tokenizer, [prompt], options))[0]!;
   }
@@ -34,7 +34,7 @@ export class Pretrained {
     return this.tokenizer.encode(this.tokenizer.chat(messages, options), { specialTokens: false });
   }
 
-  /** What comes after the prompt, piece by piece. */
+  /** Generates the text that follows the prompt, piece by piece. */
   stream(prompt: Prompt, options: TextOptions = {}): AsyncGenerator<string, void, undefined> {
     return streamText(this.model, this.tokenizer, prompt, options);
   }

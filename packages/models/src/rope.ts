@@ -1,12 +1,12 @@
 /**
- * Rotary positions: the frequencies of each way to stretch them, and the tables of cosines and sines.
+ * Rotary positions: the frequencies under each kind of scaling, and the tables of cosines and sines.
  * Formulas: transformers' modeling_rope_utils; RoFormer (arXiv 2104.09864), YaRN (2309.00071), LongRoPE (2402.13753).
  */
 
 export type RopeScaling =
   | { readonly type: "default" }
   | { readonly type: "linear"; readonly factor: number }
-  /** NTK-aware; the base grows with the length of the sequence once it is beyond `original`. */
+  /** NTK-aware; the base grows with the length of the sequence once the length exceeds `original`. */
   | { readonly type: "dynamic"; readonly factor: number; readonly original: number }
   | {
       readonly type: "llama3";
@@ -35,7 +35,7 @@ export type RopeScaling =
 /** Rotary positions: base, rotated elements, scaling. */
 export interface RopeConfig {
   readonly theta: number;
-  /** How many of each head's elements are rotated, from the first on; even. */
+  /** The number of elements of each head that are rotated, beginning with the first; even. */
   readonly dim: number;
   readonly scaling: RopeScaling;
 }
@@ -66,7 +66,7 @@ const SCALE: { readonly [T in RopeScaling["type"]]: Scale<T> } = {
   },
   llama3: (s, theta, dim) =>
     plain(theta, dim).map((f) => {
-      const turns = (s.original * f) / (2 * Math.PI); // within the context that it was trained with
+      const turns = (s.original * f) / (2 * Math.PI); // within the context of the original training
       const smooth = (turns - s.lowFrequencyFactor) / (s.highFrequencyFactor - s.lowFrequencyFactor);
       const kept = Math.min(1, Math.max(0, smooth));
       return kept * f + ((1 - kept) * f) / s.factor;
@@ -96,7 +96,7 @@ export function ropeFrequencies({ theta, dim, scaling }: RopeConfig, length: num
   return { perPosition: scale(scaling, theta, dim, length), attentionFactor };
 }
 
-/** Whether a model rotates by other frequencies in longer sequences. */
+/** Whether a model's rotary frequencies depend on the length of the sequence. */
 export function lengthMatters({ rope }: { readonly rope: RopeConfig | null }): boolean {
   return rope?.scaling.type === "dynamic" || rope?.scaling.type === "longrope";
 }

@@ -1,8 +1,8 @@
 /**
- * Choosing the next token, on the host in float64, by random numbers that are a function of seed, row and step: a seed
+ * Chooses the next token, on the host in float64, with random numbers that are a function of seed, row and step: a seed
  * gives the same text on every backend. Logits of two backends differ by rounding, in the sixth digit; where the two
  * highest scores, or the random number and the border of an interval, are closer than that, the choice may differ.
- * Equal scores: the first wins; all equals of the kth largest stay in `topK`.
+ * Of equal scores, the first wins; `topK` keeps every token whose score equals the kth largest.
  */
 import { type Key, uniformArray } from "@tiedlora/core";
 import { checkKey, checkNumbers, checkOptions, describeArgument, refuse } from "@tiedlora/core/arguments";
@@ -11,15 +11,15 @@ import { checkKey, checkNumbers, checkOptions, describeArgument, refuse } from "
 export interface SamplingOptions {
   /** 0 (the default) takes the most likely token; 1 samples from the model's own distribution. */
   readonly temperature?: number;
-  /** Only the k most likely tokens. */
+  /** Sample from the k most likely tokens only. */
   readonly topK?: number;
-  /** Only the smallest set of most likely tokens whose probabilities add up to p. */
+  /** Sample only from the smallest set of most likely tokens whose probabilities add up to at least p. */
   readonly topP?: number;
-  /** Divides the score of tokens that occurred already (Keskar et al. 2019); 1 does nothing. */
+  /** Divides positive scores, and multiplies negative ones, of tokens that occurred already (Keskar et al. 2019); 1 has no effect. */
   readonly repetitionPenalty?: number;
 }
 
-/** Throws what is wrong with the options. */
+/** Throws RangeError, which names the option, if one is out of range. */
 export function checkSampling(options: SamplingOptions): void {
   const { temperature = 0, topK = 1, topP = 1, repetitionPenalty = 1 } = options;
   const check = (ok: boolean, name: string, value: number, expected: string): void => {
@@ -38,7 +38,7 @@ export function checkSampling(options: SamplingOptions): void {
 }
 
 /**
- * The next token of one row.
+ * The next token of one row. Throws RangeError if the logits contain NaN or infinity, or if an option is out of range.
  * @param logits [vocab]
  * @param seen tokens of the prompt and those generated so far
  * @param key fresh for each row and step
@@ -71,14 +71,14 @@ export function sampleToken(
   return draw(weights, key);
 }
 
-/** The first of the largest. */
+/** The index of the largest value; of equal values, the first. */
 function argmax(values: Float64Array): number {
   let best = 0;
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
   return best;
 }
 
-/** However low the temperature, the largest score has a weight: it is subtracted before the others can overflow. */
+/** Probabilities of the scores. The largest score is subtracted first, so that no temperature makes the weights overflow. */
 function softmax(scores: Float64Array, temperature: number): Float64Array {
   const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
   const weights = scores.map((score) => Math.exp((score - max) / temperature));
@@ -86,7 +86,7 @@ function softmax(scores: Float64Array, temperature: number): Float64Array {
   return weights.map((w) => w / total);
 }
 
-/** Zeroes what is below the kth largest; equals of it stay. */
+/** Zeroes the weights below the kth largest; weights equal to it stay. */
 function keepLargest(weights: Float64Array, k: number): void {
   const least = weights.toSorted()[weights.length - k]!;
   for (const [i, w] of weights.entries()) if (w < least) weights[i] = 0;
@@ -102,7 +102,7 @@ function keepNucleus(weights: Float64Array, p: number): void {
   }
 }
 
-/** Inverse of the cumulative distribution, at 48 random bits. */
+/** Draws an index by inverting the cumulative distribution, with 48 random bits. */
 function draw(weights: Float64Array, key: Key): number {
   const [high, low] = uniformArray(key, 2) as Float32Array & { 0: number; 1: number };
   const total = weights.reduce((a, b) => a + b, 0);

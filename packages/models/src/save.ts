@@ -34,7 +34,7 @@ export interface SaveDirectoryOptions extends SaveOptions {
   readonly copyFrom?: Files;
 }
 
-/** What is written of a decoder, which has an import of this file. */
+/** The part of a decoder that is written. (decoder.ts imports this file, which therefore cannot import the class.) */
 interface Written extends nn.Module {
   readonly config: DecoderConfig;
   readonly tied: boolean;
@@ -43,7 +43,7 @@ interface Written extends nn.Module {
 const INDEX_FILE = "model.safetensors.index.json";
 const SINGLE_FILE = "model.safetensors";
 
-/** What a model directory holds beside weights and config. */
+/** The files of a model directory besides weights and config. */
 const COMPANIONS = [
   "tokenizer.json",
   "tokenizer_config.json",
@@ -64,7 +64,7 @@ export function modelFiles(model: Written, options: SaveOptions = {}): OutputFil
   return [...weightFiles(tensors, options.maxShardBytes), ["config.json", config]];
 }
 
-/** What to write into a model's directory, and the files of an earlier save that must go from there. */
+/** The files to write into a model's directory, and the files of an earlier save that must be removed from it. */
 export async function directoryFiles(
   model: Written,
   { copyFrom, ...options }: SaveDirectoryOptions,
@@ -75,14 +75,14 @@ export async function directoryFiles(
     if (text !== null) companions.push([name, text]);
   }
   const files = modelFiles(model, options);
-  // A reader takes the single file before an index: the one that an earlier save has left would be read instead.
+  // Readers prefer a single file to an index: one left by an earlier save would be read instead of the new shards.
   const stale = files.some(([name]) => name === INDEX_FILE) ? SINGLE_FILE : INDEX_FILE;
   return { files: [...companions, ...files], stale: [stale] };
 }
 
 /**
- * Weights as model.safetensors or, where they are more than `maxBytes`, as shards and their index. A tensor is asked for
- * its bytes when its turn comes.
+ * Weights as model.safetensors or, if they have more than `maxBytes`, as shards and their index. The bytes of a tensor are
+ * read only when it is written.
  */
 export function weightFiles(tensors: readonly TensorToWrite[], maxBytes = 5e9): OutputFile[] {
   const shards = splitShards(tensors, maxBytes);
@@ -136,7 +136,7 @@ function indexJson(shards: readonly TensorToWrite[][], name: (i: number) => stri
   return `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`;
 }
 
-/** The type of most weights. */
+/** The most frequent type of weights, by number of elements. */
 function storedDType(model: Written): StoredDType {
   const sizes = { f32: 0, f16: 0, bf16: 0 };
   for (const { dtype, size } of model.parameters()) if (dtype in sizes) sizes[dtype as StoredDType] += size;

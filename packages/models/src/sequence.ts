@@ -1,4 +1,4 @@
-/** Positions of a batch, and which tokens see which: computed once for all layers. */
+/** The positions of a batch, and which tokens see which other tokens: computed once for all layers. */
 import { type Device, iota, type Tensor, where } from "@tiedlora/core";
 import type { KvCache } from "./cache.ts";
 import type { DecoderConfig } from "./config.ts";
@@ -6,13 +6,13 @@ import { checkRows, type IdsShape, runs } from "./inputs.ts";
 import { frequenciesDiffer, type RopeConfig, type RopeTables, ropeTables } from "./rope.ts";
 
 export interface SequenceOptions {
-  /** [batch, length] of 1 (a token) and 0 (padding, which is masked). Without one, all are tokens. */
+  /** [batch, length] of 1 (a token) and 0 (padding, which is masked). Default: all 1. */
   readonly attentionMask?: readonly ArrayLike<number>[];
-  /** [batch, length]. Default: 0, 1, 2, … over the tokens that are not padding, anew in each segment. */
+  /** [batch, length]. Default: 0, 1, 2, … over the tokens that are not padding, from 0 again in each segment. */
   readonly positions?: readonly ArrayLike<number>[];
   /**
-   * [batch, length], for rows that hold several sequences one after another: a number for each token, another one where
-   * the next sequence begins. A token sees those of its own sequence alone. Without them, a row is one.
+   * [batch, length], for rows that hold several sequences one after another: a number for each token, which changes where
+   * the next sequence begins. A token sees only tokens of its own sequence. Default: each row is one sequence.
    */
   readonly segments?: readonly ArrayLike<number>[];
 }
@@ -32,13 +32,13 @@ interface Rotation {
 export interface Sequence {
   /** i32 [length], or [batch, length] where rows differ. */
   readonly positions: Tensor;
-  /** Of the given tokens; null where positions are learned. */
+  /** The rotary tables of the given tokens; null if positions are learned. */
   readonly rotation: Rotation | null;
-  /** For layers whose queries see `window` positions up to their own; null: all. */
+  /** The visibility in layers whose queries see `window` positions, up to and including their own; null: all positions. */
   visibility(window: number | null): Visibility;
 }
 
-/** Hides a key: exp of it is 0, and it stays finite when added twice. */
+/** The bias that hides a key: its exponential is 0, and sums of several are still finite. */
 const HIDDEN = -1e30;
 
 export function prepare(
@@ -77,21 +77,24 @@ export function prepare(
   };
 }
 
-/** Undefined where nothing is padded. */
+/** The attention mask of rows that begin with `pads` padding tokens; undefined if no row is padded. */
 function paddingMask(pads: readonly number[], length: number): number[][] | undefined {
   if (pads.every((pad) => pad === 0)) return undefined;
   return pads.map((pad) => Array.from({ length }, (_, slot) => (slot < pad ? 0 : 1)));
 }
 
-/** What is known of the rows of a batch. */
+/** What is known about the rows of a batch. */
 interface Rows {
   readonly mask: readonly ArrayLike<number>[] | undefined;
-  /** Numbered from 0 on; see `runs`. */
+  /** Numbered from 0 in each row; see `runs`. */
   readonly segments: readonly (readonly number[])[] | undefined;
   readonly pads: readonly number[] | undefined;
 }
 
-/** One row if all are alike, one for each when a cache is continued. Padding gets position 0, as in transformers' generate; it is masked. */
+/**
+ * The default positions: one row if all rows are alike, one for each when a cache is continued. Padding on the left gets
+ * position 0, as in transformers' generate, and padding after tokens repeats the last position; padding is masked.
+ */
 function positionRows(start: number, length: number, { mask, segments, pads }: Rows): number[][] {
   const rows = mask ?? segments;
   if (rows) {
@@ -127,7 +130,7 @@ function positionTensor(device: Device, rows: readonly number[][]): Tensor {
   return device.tensor(Int32Array.from(rows.flat()), { shape, dtype: "i32" });
 }
 
-/** Each sequence by its own length, on which some scalings depend: neither padding nor neighbours change anything. */
+/** The rotary tables. Each sequence uses its own length, on which some scalings depend: padding and neighbors have no effect. */
 function rotationOf(
   rope: RopeConfig,
   device: Device,
@@ -154,7 +157,7 @@ function rotationOf(
   return { cos: device.tensor(cos, { shape }), sin: device.tensor(sin, { shape }) };
 }
 
-/** Tables that begin with those of the given positions. Asked for the longest first, most need no computing. */
+/** Returns tables that begin with the rows of the given positions. Called for the longest sequence first, it computes few tables. */
 function rotationTables(rope: RopeConfig): (positions: readonly number[]) => RopeTables {
   const known: { readonly length: number; readonly tables: RopeTables }[] = [];
   return (positions) => {
@@ -168,7 +171,7 @@ function rotationTables(rope: RopeConfig): (positions: readonly number[]) => Rop
   };
 }
 
-/** Where each segment of a row begins and ends. */
+/** The start and the end of each segment of a row. */
 function stretches(segment: ArrayLike<number> | undefined, width: number): [from: number, to: number][] {
   const starts = [0];
   if (segment) for (let t = 1; t < width; t++) if (segment[t] !== segment[t - 1]) starts.push(t);
@@ -200,16 +203,16 @@ function visibleTokens(
   return { causal: true, bias: biases.length === 0 ? null : biases.reduce((a, b) => a.add(b)) };
 }
 
-/** One new token looks at the slots of the cache: not at padding, nor at slots that are still to be filled. */
+/** The slots of the cache that one new token sees: neither padding nor slots that are still empty. */
 function visibleSlots(device: Device, cache: KvCache, window: number | null): Visibility {
   const slot = iota([1, 1, 1, cache.capacity], 3);
   let visible = slot.le(cache.length);
   if (window !== null) {
-    // As data: 0, 1 and 2 would become part of the program, and make it another one.
+    // A tensor, not a number: the constants 0, 1 and 2 would become part of the program, and make it a different one.
     const last = device.tensor(Int32Array.of(cache.length - window), { shape: [1, 1, 1, 1], dtype: "i32" });
     visible = visible.and(slot.gt(last));
   }
-  // Compared also where there is none: prompts that need no padding are continued by the same program.
+  // Compared even if there is no padding: prompts without padding are then continued by the same program.
   const pads = device.tensor(Int32Array.from(cache.pads), {
     shape: [cache.pads.length, 1, 1, 1],
     dtype: "i32",

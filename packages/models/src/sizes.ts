@@ -2,7 +2,7 @@
 
 const SMALLEST = 16;
 
-/** The next of 16, 24, 32, 48, 64, 96, …: at most half as much again, and two programs for each doubling. */
+/** Rounds up to one of 16, 24, 32, 48, 64, 96, …: from 16 on by less than half, with two sizes, and programs, per doubling. */
 export function paddedSize(count: number): number {
   let size = SMALLEST;
   while (size < count) size *= 2;

@@ -1,4 +1,4 @@
-/** Tokens to text as they come: a token may be a part of a character, and text may be the start of a stop string. */
+/** Turns tokens into text as they are generated: a token may be part of a character, and text the start of a stop string. */
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Enough tokens before a new one for the decoder to get spaces right. */
@@ -8,10 +8,10 @@ export class TextStream {
   readonly #tokenizer: Tokenizer;
   readonly #stops: readonly string[];
   readonly #ids: number[];
-  /** Tokens from `#from` to `#read` are given out; they are decoded again as the context of what follows. */
+  /** Tokens from `#from` to `#read` have been returned as text; they are decoded again as the context of the tokens that follow. */
   #from: number;
   #read: number;
-  /** Decoded, but perhaps the start of a stop string. */
+  /** Text that is decoded, but may be the start of a stop string. */
   #held = "";
   #stopped = false;
 
@@ -23,7 +23,7 @@ export class TextStream {
     this.#from = Math.max(0, prompt.length - CONTEXT);
   }
 
-  /** Whether a stop string has come. */
+  /** Whether a stop string has occurred. */
   get stopped(): boolean {
     return this.#stopped;
   }
@@ -37,7 +37,7 @@ export class TextStream {
     return this.#release(text, false);
   }
 
-  /** What is still held back. */
+  /** The rest of the text, which was held back. */
   end(): string {
     return this.#stopped ? "" : this.#release(this.#fresh(), true);
   }

@@ -1,18 +1,18 @@
 /**
- * Chat templates come with a model, from anybody: they are rendered with a bound on what is computed, counted in evaluations, so
- * that one that never ends is an error, in Node and in browsers alike.
+ * Renders chat templates. They come with a model and are not trusted: the number of evaluations is bounded, so that a template
+ * that never ends is an error, in Node and in browsers alike.
  */
 import { isRecord } from "@tiedlora/core";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 
-/** A long chat of a large template takes some ten thousand. */
+/** The most steps of a rendering; a long chat with a large template takes about ten thousand. */
 const MAX_STEPS = 300_000;
-/** Characters of one text, and elements of one range. */
+/** The most characters of one text; below, those of the source, and the most elements of one range. */
 const MAX_LENGTH = 10_000_000;
 const MAX_SOURCE = 100_000;
 const MAX_RANGE = 10_000;
 
-/** The part of the package that is used here; its own declarations do not resolve in strict projects. */
+/** The part of @huggingface/jinja that is used here; the package's own declarations do not resolve in strict projects. */
 interface Value {
   readonly value: unknown;
 }
@@ -32,13 +32,13 @@ function isLoop(statement: unknown): statement is { readonly iterable: unknown }
 
 class BoundedInterpreter extends Base {
   #steps = 0;
-  /** What loops walk over. */
+  /** The expressions that loops iterate over. */
   readonly #walked = new Set<unknown>();
 
   override evaluate(statement: unknown, environment: unknown): Value {
     if (isLoop(statement)) this.#walked.add(statement.iterable);
     const result = super.evaluate(statement, environment);
-    // each turn of a loop costs ten steps, also where it does nothing
+    // each iteration of a loop costs ten steps, even with an empty body
     const turns = this.#walked.has(statement) && Array.isArray(result.value) ? result.value.length : 0;
     this.#steps += 1 + 10 * turns;
     if (this.#steps > MAX_STEPS) throw new Error(`it is not done after ${MAX_STEPS} steps`);
@@ -48,7 +48,7 @@ class BoundedInterpreter extends Base {
   }
 }
 
-/** Renders a template. Throws an Error that says what is wrong with it. */
+/** Renders a template. Throws an Error that describes the fault of the template. */
 export function renderTemplate(source: string, variables: Readonly<Record<string, unknown>>): string {
   if (source.length > MAX_SOURCE)
     throw new Error(`it has ${source.length} characters; expected at most ${MAX_SOURCE}`);
@@ -58,7 +58,7 @@ export function renderTemplate(source: string, variables: Readonly<Record<string
     for (const [name, value] of Object.entries({ ...GLOBALS, ...variables })) environment.set(name, value);
     return String(new BoundedInterpreter(environment).run(parsed).value);
   } catch (cause) {
-    // the engine's own errors: too many calls within calls, or what it has not expected
+    // errors of JavaScript itself: a call stack or a string that is too large, or a value of an unexpected type
     if (cause instanceof RangeError)
       throw new Error("it is nested too deeply, or makes too long a text", { cause });
     if (cause instanceof TypeError)
@@ -67,7 +67,7 @@ export function renderTemplate(source: string, variables: Readonly<Record<string
   }
 }
 
-/** What Template.render puts there, with ranges that are bounded. */
+/** The globals that Template.render defines, with a bounded `range`. */
 const GLOBALS: Readonly<Record<string, unknown>> = {
   false: false,
   true: true,

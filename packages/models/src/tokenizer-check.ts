@@ -1,15 +1,16 @@
 /**
- * What of a tokenizer.json the package that reads it takes on trust: ids become indices of an array, lists are walked, patterns
- * are run by an engine that tries all ways. All is checked before, so it holds in browsers too, where nothing could stop it.
+ * Checks the parts of a tokenizer.json that the package reading it takes on trust: ids become array indices, lists are
+ * iterated, and patterns are run by a backtracking engine. The checks come first, so that they also protect browsers, where
+ * nothing could stop an endless match.
  */
 import { describeValue, FormatError, isRecord } from "@tiedlora/core";
 
-/** How far ids may go beyond the number of tokens: vocabularies have gaps, and padding. */
+/** How far ids may go beyond twice the number of tokens: vocabularies have gaps, and padding. */
 const ROOM = 100_000;
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Throws FormatError with the field that is wrong. */
+/** Throws FormatError, which names the field that is wrong. */
 export function checkTokenizer(tokenizer: Json, file: string): void {
   const fail = (tensor: string, found: unknown, expected: string, hint?: string): never => {
     throw new FormatError({ file, tensor, found: typeof found === "string" ? found : describeValue(found), expected, hint }); // prettier-ignore
@@ -17,7 +18,8 @@ export function checkTokenizer(tokenizer: Json, file: string): void {
   const { model } = tokenizer;
   if (!isRecord(model)) return fail("model", model, "the vocabulary");
   const { type, vocab } = model;
-  // The package would guess from the vocabulary's form what an unknown type means. Older files have none: there it tells.
+  // The package would guess the meaning of an unknown type from the vocabulary's form, which is right only for older files
+  // without a type.
   if (type !== undefined && type !== "BPE" && type !== "Unigram" && type !== "WordPiece")
     fail("model.type", describeValue(type), "BPE, Unigram or WordPiece");
   const added = addedTokens(tokenizer["added_tokens"], fail);
@@ -75,7 +77,7 @@ function checkScores(vocab: readonly unknown[], unknown: unknown, fail: Fail): v
     fail("model.unk_id", unknown, `the place of a token, below ${vocab.length}`);
 }
 
-/** The package takes the form of the first for that of all. */
+/** Checks the merges; the package assumes that all of them have the form of the first. */
 function checkMerges(merges: unknown, fail: Fail): void {
   if (merges === undefined || merges === null) return;
   if (!Array.isArray(merges)) return fail("model.merges", merges, "a list of pairs");
@@ -88,7 +90,7 @@ function checkMerges(merges: unknown, fail: Fail): void {
 
 const COMPONENTS: readonly string[] = ["normalizer", "pre_tokenizer", "post_processor", "decoder"];
 
-/** Every { "Regex": … } in the parts that read text. */
+/** Checks every { "Regex": … } in the parts that process text. */
 function checkPatterns(tokenizer: Json, path: string, fail: Fail): void {
   const look = (value: unknown, at: string): void => {
     if (Array.isArray(value)) value.forEach((one, i) => look(one, `${at}.${i}`));
@@ -103,7 +105,7 @@ function checkPatterns(tokenizer: Json, path: string, fail: Fail): void {
   for (const name of COMPONENTS) look(tokenizer[name], `${path}${name}`);
 }
 
-/** The package quotes an unknown type in its error, whatever it is. */
+/** Checks that types are text: the package quotes an unknown type in its error message, whatever the value is. */
 function checkTypes(tokenizer: Json, fail: Fail): void {
   const look = (value: unknown, at: string): void => {
     if (Array.isArray(value)) value.forEach((one, i) => look(one, `${at}.${i}`));
@@ -115,12 +117,12 @@ function checkTypes(tokenizer: Json, fail: Fail): void {
   for (const name of COMPONENTS) look(tokenizer[name], name);
 }
 
-/** Repeats of one alternative, one after another; those of published tokenizers have up to three. */
+/** The most unbounded repeats in one alternative, one after another; patterns of published tokenizers have up to three. */
 const MAX_REPEATS = 6;
 
 /**
- * What would make an engine that tries all ways take exponential time, or nearly: a group that is repeated and has repeats
- * or alternatives inside, many repeats in a row, references back. null: nothing of the kind.
+ * The part of a pattern that could make a backtracking engine take exponential time, or nearly: a repeated group that has
+ * repeats or alternatives inside, many repeats in a row, or a back reference. Null if there is no such part.
  */
 export function riskOf(pattern: string): string | null {
   if (pattern.length > 10_000) return "more than 10000 characters";

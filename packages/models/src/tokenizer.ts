@@ -7,12 +7,12 @@ import { checkTokenizer } from "./tokenizer-check.ts";
 
 /** One turn of a chat. */
 export interface ChatMessage {
-  /** "system", "user" or "assistant", as far as the template knows them. */
+  /** "system", "user" or "assistant", if the template supports it. */
   readonly role: string;
   readonly content: string;
 }
 
-/** How a chat template is filled in. */
+/** Options of rendering a chat template. */
 export interface ChatOptions {
   /** End with the start of an answer. Default true. */
   readonly addGenerationPrompt?: boolean;
@@ -25,23 +25,23 @@ type Special = (typeof SPECIAL)[number];
 
 interface Parts {
   readonly tokenizer: Record<string, unknown>;
-  /** tokenizer_config.json over special_tokens_map.json. */
+  /** special_tokens_map.json, overridden by tokenizer_config.json. */
   readonly config: Record<string, unknown>;
   readonly template: string | null;
   readonly file: string;
 }
 
-/** A tokenizer.json with what the files beside it say; `loadTokenizer` and `loadPretrained` make one. */
+/** The tokenizer of a tokenizer.json and the files beside it; made by `loadTokenizer` and `loadPretrained`. */
 export class Tokenizer {
   readonly #pipeline: Pipeline;
   readonly #special: Readonly<Record<Special, string | null>>;
   readonly #template: string | null;
   readonly #file: string;
-  /** The token for what is unknown, as the model of tokenizer.json names it, or its id. */
+  /** The unknown token, as the `model` of tokenizer.json gives it: its text (`unk_token`) or its id (`unk_id`). */
   readonly #unknown: unknown;
 
   constructor({ tokenizer, config, template, file }: Parts) {
-    // The package reads these five without asking.
+    // The package reads these five fields without checking that they exist.
     const complete = {
       normalizer: null,
       pre_tokenizer: null,
@@ -77,7 +77,7 @@ export class Tokenizer {
     this.#unknown = isRecord(model) ? (model["unk_token"] ?? model["unk_id"] ?? null) : null;
   }
 
-  /** Token ids; with the special tokens that the tokenizer's post-processor adds, e.g. Llama's <s>, unless told not to. */
+  /** Token ids, with the special tokens that the tokenizer's post-processor adds, e.g. Llama's <s>, unless `specialTokens` is false. */
   encode(text: string, options: { readonly specialTokens?: boolean } = {}): number[] {
     const { ids } = this.#used((): { ids: number[] } =>
       this.#pipeline.encode(text, { add_special_tokens: options.specialTokens ?? true }),
@@ -87,7 +87,7 @@ export class Tokenizer {
     throw new FormatError({ file: this.#file, tensor: "model", found, expected: "a vocabulary that has all that its patterns and merges make" }); // prettier-ignore
   }
 
-  /** The text of token ids; special tokens are left out unless told not to. */
+  /** The text of token ids, without special tokens unless `skipSpecialTokens` is false. */
   decode(ids: readonly number[], options: { readonly skipSpecialTokens?: boolean } = {}): string {
     if (ids.length === 0) return ""; // the package refuses it
     return this.#used(() =>
@@ -95,7 +95,7 @@ export class Tokenizer {
     );
   }
 
-  /** What fails here is a fault of the file: texts and ids are any. */
+  /** Runs `work`. An error in it is reported as a fault of the file, since any text and any ids are valid arguments. */
   #used<T>(work: () => T): T {
     try {
       return work();
@@ -104,12 +104,12 @@ export class Tokenizer {
     }
   }
 
-  /** undefined where there is no such token. */
+  /** The id of a token; undefined if there is no such token. */
   tokenId(token: string): number | undefined {
     return this.#pipeline.token_to_id(token);
   }
 
-  /** As the vocabulary writes it; undefined where there is no such id. */
+  /** The token of an id, as the vocabulary writes it; undefined if there is no such id. */
   token(id: number): string | undefined {
     return this.#pipeline.id_to_token(id);
   }
@@ -118,7 +118,7 @@ export class Tokenizer {
     const token = this.#special[name];
     return token === null ? null : (this.tokenId(token) ?? null);
   }
-  /** Ids of the tokens that begin, end and pad a text; null where the tokenizer names none. */
+  /** The id of the token that begins a text; null if the tokenizer has none. */
   get bosId(): number | null {
     return this.#id("bos_token");
   }
@@ -126,33 +126,33 @@ export class Tokenizer {
   get eosId(): number | null {
     return this.#id("eos_token");
   }
-  /** The id of the token that fills rows up; null if the tokenizer has none. */
+  /** The id of the token that pads rows; null if the tokenizer has none. */
   get padId(): number | null {
     return this.#id("pad_token");
   }
 
-  /** The id that text gets which the vocabulary cannot write; null: there is none. */
+  /** The id that stands for text outside of the vocabulary; null if the tokenizer has none. */
   get unkId(): number | null {
     if (typeof this.#unknown === "number") return this.#unknown;
     return typeof this.#unknown === "string" ? (this.tokenId(this.#unknown) ?? null) : this.#id("unk_token");
   }
 
-  /** How many tokens there are. A model's vocabulary may be padded beyond that: never size a model by this. */
+  /** The number of tokens. A model's vocabulary may be padded to more: never size a model by this number. */
   get size(): number {
     return this.#pipeline.get_vocab(true).size;
   }
 
-  /** Whether the model says how to write a chat. */
+  /** Whether the model comes with a chat template. */
   get hasChatTemplate(): boolean {
     return this.#template !== null;
   }
 
-  /** Whether the chat template names a role. It may write others too, or leave their messages out. */
+  /** Whether the chat template mentions a role by name. Messages of other roles may be written too, or left out. */
   namesRole(role: string): boolean {
     return [`"${role}"`, `'${role}'`].some((quoted) => this.#template?.includes(quoted));
   }
 
-  /** The chat as text. Encode it with `specialTokens: false`: the template writes them itself. */
+  /** The chat as text. Encode it with `specialTokens: false`: the template writes special tokens itself. */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
     if (this.#template === null) {
       throw new FormatError({
@@ -182,7 +182,7 @@ export class Tokenizer {
   }
 }
 
-/** The message of what the package throws; its failures at parts that it takes on trust say nothing to a reader. */
+/** The message of an error of the package; TypeError and RangeError come from parts that it does not check, and get a clearer one. */
 function whatIs(cause: unknown): string {
   if (cause instanceof TypeError || cause instanceof RangeError)
     return "a part of another form than the format has";
@@ -210,7 +210,7 @@ export async function loadTokenizerFrom(files: Files): Promise<Tokenizer> {
   return new Tokenizer({ tokenizer: parseJsonObject(text, file), config, template, file });
 }
 
-/** One template, or a list of named ones, of which "default" is the one for plain chats. */
+/** The chat template of a config: a single one, or the one named "default", for plain chats, in a list of named ones. */
 function templateOf(value: unknown): string | null {
   if (typeof value === "string") return value;
   if (!Array.isArray(value)) return null;

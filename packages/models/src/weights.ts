@@ -14,10 +14,10 @@ import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 import { type ParameterSpec, parameterSpecs } from "./modules.ts";
 
-/** Large enough for a disk to be quick, small enough not to count. A multiple of every element size. */
+/** The bytes copied at once: enough for fast disk reads, few enough to need little memory. A multiple of every element size. */
 const CHUNK_BYTES = 8 * 2 ** 20;
 
-/** What the file's types are on the device: halves stay halves; null cannot be a weight. */
+/** The device type of each file type: half-precision types are kept; null marks types that a weight cannot have. */
 const WEIGHT_DTYPE: { readonly [D in FileDType]: DType | null } = {
   BOOL: null,
   U8: null,
@@ -43,7 +43,7 @@ interface Match extends ParameterSpec {
   readonly dtype: DType;
 }
 
-/** The config, with what only the file can say: whether norms have a bias, where the architecture leaves it open. */
+/** The config, completed from the weight file: whether norms have a bias, where the architecture leaves it open. */
 export function completeConfig(config: DecoderConfig, file: TensorFile): DecoderConfig {
   const { normBias, names } = ARCHITECTURES[config.modelType];
   if (normBias !== "optional") return config;
@@ -51,8 +51,8 @@ export function completeConfig(config: DecoderConfig, file: TensorFile): Decoder
 }
 
 /**
- * Pairs every parameter with its tensor. Strict: a tensor that is missing, of another shape, not a float, or that
- * nothing would use is an error, since a model without it computes something else.
+ * Pairs every parameter with its tensor. Throws FormatError for a tensor that is missing, misshapen, not a float, unused, or
+ * too large for a buffer of the device: a model that ignored it would compute something else.
  */
 export function matchTensors(config: DecoderConfig, file: TensorFile, device: Device): Match[] {
   const available = tensorsByPath(config, file);
@@ -64,7 +64,7 @@ export function matchTensors(config: DecoderConfig, file: TensorFile, device: De
   return specs.map((spec) => matchOne(spec, available.get(spec.path)!, file, device));
 }
 
-/** Path in the model -> tensor in the file: without what old files carry for nothing, and with a prefix if it lacks. */
+/** Maps paths in the model to tensors in the file: skips tensors that old files contain needlessly, adds a missing prefix. */
 function tensorsByPath(config: DecoderConfig, file: TensorFile): Map<string, string> {
   const { names, ignored } = ARCHITECTURES[config.modelType];
   const tensors = [...file.entries.keys()];
@@ -128,7 +128,7 @@ function mismatch(
   });
 }
 
-/** Copies all weights to the device. On an error everything allocated is given back. */
+/** Copies all weights to the device. On an error, frees everything that it allocated. */
 export async function loadParameters(
   matches: readonly Match[],
   file: TensorFile,
