@@ -1,6 +1,6 @@
 /**
- * YAML as people write settings and sweeps, as plain data: what is wrong gets the file and the line. Anchors and aliases are
- * allowed, and bounded, so that a short file cannot stand for endless data.
+ * Reads the YAML of settings and sweeps as plain data; errors name the file and the line. Anchors and aliases are allowed, but
+ * bounded, so that a short file cannot expand to endless data.
  */
 import { describeValue, FileError } from "@tiedlora/core";
 import {
@@ -15,9 +15,9 @@ import {
   type YAMLMap,
 } from "yaml";
 
-/** Something is wrong in a YAML file. */
+/** A mistake in a YAML file. */
 export class YamlError extends FileError {
-  /** From 1; null: the file as a whole. */
+  /** Counted from 1; null if the error concerns the file as a whole. */
   readonly line: number | null;
 
   constructor(file: string, line: number | null, message: string) {
@@ -28,28 +28,28 @@ export class YamlError extends FileError {
   }
 }
 
-/** A file that was parsed, with what is needed to name its places. */
+/** A parsed file, with the means to locate its nodes. */
 export interface YamlFile {
   readonly document: Document.Parsed;
   /** Offset in the text -> line, from 1. */
   readonly lineAt: (offset: number) => number;
-  /** A node as plain data: aliases stand for what they name. */
+  /** A node as plain data: aliases are replaced by the values that they name. */
   readonly plain: (node: unknown) => unknown;
 }
 
-/** Characters; far beyond what a person writes. */
+/** The most characters of a file; far more than a person writes. */
 const MAX_LENGTH = 2 ** 16;
 const MAX_DEPTH = 64;
-/** Values of one file, where those that aliases stand for count each time. */
+/** The most values of a file; a value counts again for each alias that names it. */
 const MAX_VALUES = 100_000;
 
-/** Parses a file. Throws YamlError with the line of what is wrong. */
+/** Parses a file. Throws YamlError with the line of the mistake. */
 export function readYaml(text: string, file: string): YamlFile {
   if (text.length > MAX_LENGTH)
     throw new YamlError(file, null, `${text.length} characters; expected at most ${MAX_LENGTH}`);
   checkDepth(text, file);
   const lines = new LineCounter();
-  // Keys that come twice are found below: the parser compares each with each.
+  // Repeated keys are found below: the parser would compare every key with every other.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
   const lineAt = (offset: number): number => lines.linePos(offset).line;
   const mistake = document.errors[0] ?? document.warnings[0];
@@ -72,7 +72,7 @@ class Reader {
     this.#lineAt = lineAt;
   }
 
-  /** `inside`: the nodes that this one is a part of. */
+  /** `inside` has the nodes that contain this one. */
   plain(node: unknown, inside: readonly unknown[]): unknown {
     if (node === null || node === undefined) return null;
     if (++this.#values > MAX_VALUES)
@@ -116,7 +116,7 @@ class Reader {
     if (node.anchor !== undefined) this.#anchors.set(node.anchor, node);
   }
 
-  /** The value that an alias stands for: the last one before it that has the name. */
+  /** The node that an alias names: the last one before it with that anchor. */
   #target(name: string, alias: unknown): Node {
     const named = this.#anchors.get(name);
     if (named !== undefined) return named;
@@ -131,8 +131,8 @@ class Reader {
 }
 
 /**
- * The parser calls itself for each level, and would die of many: levels are counted first, from brackets, indentation and
- * the dashes of a line, whether or not they are text inside of quotes.
+ * Throws YamlError if a file is nested too deeply. The parser calls itself for each level, and many levels would overflow the
+ * stack: they are counted first, from brackets, indentation and the dashes of a line, even if these are inside of quotes.
  */
 function checkDepth(text: string, file: string): void {
   let open = 0;

@@ -295,7 +295,7 @@ export class Decoder extends nn.Module {
     return layer.down.forward(layer.gate ? activation(layer.gate.forward(x)).mul(up) : activation(up));
   }
 
-  /** Whether the output embedding has the input embedding's weight at present: an adapter, or a merge, may have given it its own. */
+  /** Whether the output embedding has the input embedding's weight now: an adapter, or a merge, may have given it its own. */
   get tied(): boolean {
     return this.#head.weight === this.#embed.weight;
   }

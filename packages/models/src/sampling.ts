@@ -15,7 +15,7 @@ export interface SamplingOptions {
   readonly topK?: number;
   /** Sample only from the smallest set of most likely tokens whose probabilities add up to at least p. */
   readonly topP?: number;
-  /** Divides positive scores, and multiplies negative ones, of tokens that occurred already (Keskar et al. 2019); 1 has no effect. */
+  /** Divides positive scores of tokens that occurred already, and multiplies negative ones (Keskar et al. 2019); 1: no effect. */
   readonly repetitionPenalty?: number;
 }
 

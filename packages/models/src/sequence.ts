@@ -157,7 +157,7 @@ function rotationOf(
   return { cos: device.tensor(cos, { shape }), sin: device.tensor(sin, { shape }) };
 }
 
-/** Returns tables that begin with the rows of the given positions. Called for the longest sequence first, it computes few tables. */
+/** Returns tables that begin with the rows of the given positions. Called for the longest sequence first, it reuses most tables. */
 function rotationTables(rope: RopeConfig): (positions: readonly number[]) => RopeTables {
   const known: { readonly length: number; readonly tables: RopeTables }[] = [];
   return (positions) => {

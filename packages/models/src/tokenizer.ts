@@ -77,7 +77,7 @@ export class Tokenizer {
     this.#unknown = isRecord(model) ? (model["unk_token"] ?? model["unk_id"] ?? null) : null;
   }
 
-  /** Token ids, with the special tokens that the tokenizer's post-processor adds, e.g. Llama's <s>, unless `specialTokens` is false. */
+  /** Token ids; unless `specialTokens` is false, with the special tokens that the post-processor adds, e.g. Llama's <s>. */
   encode(text: string, options: { readonly specialTokens?: boolean } = {}): number[] {
     const { ids } = this.#used((): { ids: number[] } =>
       this.#pipeline.encode(text, { add_special_tokens: options.specialTokens ?? true }),
@@ -182,7 +182,7 @@ export class Tokenizer {
   }
 }
 
-/** The message of an error of the package; TypeError and RangeError come from parts that it does not check, and get a clearer one. */
+/** The message of the package's error; TypeError and RangeError, from parts that it does not check, get a clearer message. */
 function whatIs(cause: unknown): string {
   if (cause instanceof TypeError || cause instanceof RangeError)
     return "a part of another form than the format has";

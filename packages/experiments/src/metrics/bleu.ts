@@ -6,7 +6,7 @@ import { counted, ngrams, splitWords, trimEnd } from "./text.ts";
 
 const MAX_ORDER = 4;
 
-/** What sacreBLEU lets choose. */
+/** The options of sacreBLEU that are supported. */
 export interface BleuOptions {
   /** "13a" is the tokenizer of mteval-v13a; "none" splits at white space. Default: "13a". */
   readonly tokenize?: "13a" | "none";
@@ -16,19 +16,19 @@ export interface BleuOptions {
   readonly effectiveOrder?: boolean;
 }
 
-/** BLEU and what it is made of. */
+/** BLEU and the statistics that it is computed from. */
 export interface BleuScore {
   /** 0 to 100. */
   readonly score: number;
   /** Matched n-grams for n = 1 to 4. */
   readonly counts: readonly number[];
-  /** All n-grams of the hypotheses. */
+  /** All n-grams of the hypotheses for n = 1 to 4. */
   readonly totals: readonly number[];
-  /** In per cent, smoothed. */
+  /** The precision for n = 1 to 4, in percent, smoothed. */
   readonly precisions: readonly number[];
   readonly brevityPenalty: number;
   readonly length: number;
-  /** Of each segment's references, the length nearest to the hypothesis; the shorter of two. */
+  /** The sum, over the segments, of the reference length nearest to the hypothesis's; of two equally near, the shorter. */
   readonly referenceLength: number;
 }
 
@@ -104,7 +104,7 @@ export function tokenize13a(segment: string): string[] {
   return splitWords(spaced);
 }
 
-/** How many n-grams of the words are in a reference; each at most as often as in the reference that has it most often. */
+/** The number of n-grams of the words that are in a reference, each counted at most as often as any one reference has it. */
 function clippedMatches(words: readonly string[], references: readonly string[][], n: number): number {
   const wanted = references.map((reference) => counted(ngrams(reference, n)));
   let matches = 0;

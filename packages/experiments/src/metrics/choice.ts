@@ -1,6 +1,6 @@
 /** Choosing among endings by their likelihood, as the Language Model Evaluation Harness does. */
 
-/** The index of the greatest; of equal ones the first. */
+/** The index of the greatest value; of equal values, the first. Throws RangeError if there are no values. */
 export function argmax(values: readonly number[]): number {
   if (values.length === 0) throw new RangeError("argmax: there are no values; expected at least one");
   return values.reduce((best, value, i) => (value > values[best]! ? i : best), 0);
@@ -11,7 +11,7 @@ export function choiceAccuracy(logLikelihoods: readonly number[], right: number)
   return argmax(logLikelihoods) === right ? 1 : 0;
 }
 
-/** The same with each log-likelihood divided by its ending's length in characters (code points). */
+/** As `choiceAccuracy`, with each log-likelihood divided by its ending's length in characters (code points). */
 export function normalizedChoiceAccuracy(
   logLikelihoods: readonly number[],
   endings: readonly string[],

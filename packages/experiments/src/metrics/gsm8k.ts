@@ -3,7 +3,7 @@
  * the comparison are those of the Language Model Evaluation Harness.
  */
 
-/** The number after "####", as the solutions of the data set end; null if there is none. */
+/** The number after "####", with which the solutions of the data set end; null if there is none. */
 export function strictNumber(text: string): string | null {
   return /#### (-?[0-9.,]+)/.exec(text)?.[1] ?? null;
 }

@@ -1,5 +1,5 @@
 /**
- * Metrics equal to the reference implementations of their fields; fixed cases are in test/metrics.test.ts.
+ * Metrics that give the same results as the reference implementations of their fields; test/metrics.test.ts has fixed cases.
  * @module
  */
 export { bleuOf, type BleuOptions, type BleuScore, corpusBleu, tokenize13a } from "./bleu.ts";

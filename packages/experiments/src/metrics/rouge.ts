@@ -1,13 +1,13 @@
 /**
- * ROUGE (Lin 2004) as the rouge_score package has it, without stemming: words are runs of a-z and 0-9, so letters beyond
+ * ROUGE (Lin 2004) as the rouge_score package computes it, without stemming: words are runs of a-z and 0-9, so letters beyond
  * ASCII separate words, as they do there.
  */
 import { counted, harmonicMean, ngrams, overlap } from "./text.ts";
 
-/** Of single words, of pairs of words, or of the longest common subsequence. */
+/** ROUGE of single words, of pairs of words, or of the longest common subsequence. */
 export type RougeType = "rouge1" | "rouge2" | "rougeL";
 
-/** How much of a text is in the reference, how much of the reference in the text, and their harmonic mean; in [0, 1]. */
+/** The share of a text that is in the reference, the share of the reference in the text, and their harmonic mean; in [0, 1]. */
 export interface RougeScore {
   readonly precision: number;
   readonly recall: number;
@@ -19,7 +19,7 @@ export function rougeWords(text: string): string[] {
   return text.toLowerCase().match(/[a-z0-9]+/g) ?? [];
 }
 
-/** Of one text against one reference; all in [0, 1]. */
+/** ROUGE of one text against one reference; all in [0, 1]. */
 export function rouge(type: RougeType, text: string, reference: string): RougeScore {
   const [given, wanted] = [rougeWords(text), rougeWords(reference)];
   switch (type) {
@@ -32,7 +32,7 @@ export function rouge(type: RougeType, text: string, reference: string): RougeSc
   }
 }
 
-/** Against several references: the score of the one with the highest F, of equal ones the first (`score_multi`). */
+/** ROUGE against several references: the score with the highest F; of equal ones, the first (`score_multi`). */
 export function bestRouge(type: RougeType, text: string, references: readonly string[]): RougeScore {
   const scores = references.map((reference) => rouge(type, text, reference));
   return scores.reduce((best, one) => (one.f > best.f ? one : best), { precision: 0, recall: 0, f: 0 });

@@ -1,4 +1,4 @@
-/** SQuAD v1.1: exact match and F1 of words, as evaluate-v1.1.py has them (Rajpurkar et al. 2016, arXiv 1606.05250). */
+/** SQuAD v1.1: exact match and F1 of words, as evaluate-v1.1.py computes them (Rajpurkar et al. 2016, arXiv 1606.05250). */
 import { counted, harmonicMean, overlap, splitWords, WORD_CHARACTER } from "./text.ts";
 
 /** Python's string.punctuation: ASCII alone, so that quotes and dashes of other scripts stay. */
@@ -17,7 +17,7 @@ export function exactMatch(answer: string, references: readonly string[]): numbe
   return references.some((reference) => normalizeAnswer(reference) === normal) ? 1 : 0;
 }
 
-/** The best F1 of the answer's words against a reference's, in [0, 1]. Nothing in common is 0, two empty answers too. */
+/** The best F1 of the answer's words against a reference's, in [0, 1]. 0 without a common word, also if both are empty. */
 export function wordF1(answer: string, references: readonly string[]): number {
   return Math.max(0, ...references.map((reference) => f1(answer, reference)));
 }

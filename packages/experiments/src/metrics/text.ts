@@ -1,9 +1,9 @@
 /**
  * Text as Python's `str` treats it. The reference implementations of the metrics are Python programs, and JavaScript's \s,
- * \b and \w are other sets of characters.
+ * \b and \w use other sets of characters.
  */
 
-/** What `str.split()` splits at, as the inside of a character class: unlike \s with U+001C–1F and U+0085, without U+FEFF. */
+/** The characters that `str.split()` splits at, inside of a character class: unlike \s, with U+001C–1F and U+0085, not U+FEFF. */
 const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const SPACES: RegExp = new RegExp(`[${SPACE}]+`, "u");
 const TRAILING: RegExp = new RegExp(`[${SPACE}]+$`, "u");
@@ -18,7 +18,7 @@ export function trimEnd(text: string): string {
   return text.replace(TRAILING, "");
 }
 
-/** Inside of a character class: what Python's \w matches, and its \b separates from the rest. */
+/** The characters that Python's \w matches, and \b separates from others, as the inside of a character class. */
 export const WORD_CHARACTER = "\\p{L}\\p{N}_";
 
 /** How often each value occurs. */

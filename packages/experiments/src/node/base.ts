@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import type { LoadOptions } from "@tiedlora/models";
 import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
 
-/** Its Hugging Face directory. */
+/** The Hugging Face directory of the base model. */
 export const BASE_DIRECTORY: string = fileURLToPath(new URL("../../assets/base/", import.meta.url));
 
 /** Loads the embedded base model and its tokenizer. */

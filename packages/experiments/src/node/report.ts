@@ -13,29 +13,30 @@ import { RunStore } from "./sweep/store.ts";
 import { checkFree } from "tiedlora/internal/node";
 import { writing } from "tiedlora/internal/node";
 
-/** What was written: the files of a report, and what it is made of. */
+/** A report that was written: its files, and the results that it is made from. */
 export interface WrittenReport {
   readonly files: readonly string[];
   readonly summary: Summary;
   readonly runs: number;
   readonly failures: number;
-  /** Runs of the sweep's file that are not done yet. */
+  /** The number of runs in the sweep's file that have no outcome yet. */
   readonly missing: number;
-  /** Runs in the folder that are not in the sweep's file. */
+  /** The ids of runs in the folder that are not in the sweep's file. */
   readonly leftOut: readonly string[];
 }
 
 export interface ReportOptions {
-  /** Its heading. */
+  /** The heading of the report. */
   readonly title: string;
-  /** Replaces files of the report's names that are there. Default: false; they are an error. */
+  /** Replaces existing files that have the names of the report's files. Default: false, which makes them an error. */
   readonly force?: boolean;
 }
 
 const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
 
 /**
- * Reads the results in `directory` that are of its sweep.yaml, and writes the report into `out`. Throws if there are none.
+ * Reads the results in `directory` that belong to its sweep.yaml, and writes the report into `out`. Throws if there are no
+ * such results.
  */
 export async function writeReport(
   directory: string,

@@ -18,13 +18,13 @@ export interface Chart {
   readonly y: string;
   readonly logX: boolean;
   readonly series: readonly Series[];
-  /** The value without an adapter, as a level line. */
+  /** The value without an adapter, drawn as a horizontal line. */
   readonly baseline: number | null;
-  /** Of learning curves: the rank they are of. */
+  /** The rank whose learning curves the chart shows; null for other charts. */
   readonly rank: number | null;
 }
 
-/** Eight colours that colour-blind people tell apart too (Okabe and Ito), and dashes for more. */
+/** Eight colors that color-blind people can tell apart too (Okabe and Ito), and dashes for more than eight lines. */
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#6b6b6b"];
 const DASHES: readonly (readonly number[])[] = [[], [8, 4], [2, 3]];
 

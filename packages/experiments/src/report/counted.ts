@@ -1,21 +1,21 @@
-/** Which of the results in a sweep's folder count: those of its file, as it is stored with them. */
+/** Selects the results in a sweep's folder that count: the results of runs in the sweep's file, which is stored with them. */
 import { type RunConfig, type RunFailure, runId, type RunResult } from "../sweep/config.ts";
 import { expandSweep } from "../sweep/expand.ts";
 import { parseSweep } from "../sweep/spec.ts";
 
-/** The results that count, and what does not. */
+/** The results and failures that count, and the ids of runs that are missing or do not count. */
 export interface Counted {
   readonly results: readonly RunResult[];
   readonly failures: readonly RunFailure[];
   /** Runs of the file that have neither succeeded nor failed yet. */
   readonly missing: readonly string[];
-  /** Runs that are in the folder, but not in the file: of an earlier version of it, or of another. */
+  /** Runs in the folder, but not in the file: from an earlier version of the file, or from another one. */
   readonly leftOut: readonly string[];
 }
 
 /**
- * Sorts results by the text of the sweep's file; null: there is none, and all count. Throws SpecError, which names `file`, if
- * the text is no sweep.
+ * Sorts results by `spec`, the text of the sweep's file; if it is null, there is no file, and all count. Throws YamlError,
+ * which names `file`, if the text is not a valid sweep.
  */
 export function countedRuns(
   results: readonly RunResult[],

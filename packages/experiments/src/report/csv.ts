@@ -12,7 +12,7 @@ function csv(header: readonly string[], rows: readonly (readonly Cell[])[]): str
   return [header, ...rows].map((row) => `${row.map(cell).join(",")}\r\n`).join("");
 }
 
-/** One row a run: its config, and all that was measured. */
+/** One row for each run: its config, and everything that was measured. */
 export function runsCsv(results: readonly RunResult[]): string {
   const metrics = [...new Set(results.flatMap(({ test }) => Object.keys(test.scores)))];
   const header = [
@@ -30,8 +30,8 @@ export function runsCsv(results: readonly RunResult[]): string {
 }
 
 /**
- * One row for each task, method and rank: means over seeds, with the half width of their 95 % intervals, and what was chosen
- * by validation where more than one variant was run.
+ * One row for each task, method and rank: means over seeds, with half the width of their 95 % intervals, and the settings that
+ * were chosen by validation if more than one variant was run.
  */
 export function summaryCsv({ groups, averages }: Summary): string {
   return csv(

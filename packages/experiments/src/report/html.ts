@@ -1,15 +1,15 @@
-/** The report of a sweep as one HTML file that needs no other: tables, and the data that the page's script draws. */
+/** The report of a sweep as one self-contained HTML file: tables, and the data that the page's script draws. */
 import type { RunFailure, RunResult } from "../sweep/config.ts";
 import { chartsOf } from "./charts.ts";
 import { type Content, markup, type Markup, trusted } from "./markup.ts";
 import type { Interval } from "./stats.ts";
 import { choiceText, chosenText, type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
 
-/** What the page is made of beside the data: uPlot, and the page's own script and style. */
+/** The parts of the page besides the data: uPlot, and the page's own script and style. */
 export interface PageParts {
   readonly scripts: readonly string[];
   readonly styles: readonly string[];
-  /** SHA-256 in base64, by which the page's policy knows its scripts. */
+  /** The SHA-256 of a script in base64, by which the page's content security policy identifies it. */
   readonly digest: (script: string) => string;
 }
 
@@ -18,15 +18,15 @@ export interface ReportInput {
   readonly results: readonly RunResult[];
   readonly failures: readonly RunFailure[];
   readonly summary: Summary;
-  /** The sweep's own file; null if it is not there. */
+  /** The text of the sweep's own file; null if there is none. */
   readonly spec: string | null;
-  /** Runs of the file that are not there yet. */
+  /** Runs in the sweep's file that have no outcome yet. */
   readonly missing: readonly string[];
-  /** Runs that are there, but not in the file. */
+  /** Runs that have an outcome, but are not in the sweep's file. */
   readonly leftOut: readonly string[];
 }
 
-/** Nothing may run but the page's own scripts, which are known by their digests, and nothing is loaded. */
+/** The content security policy: only the page's own scripts, identified by their digests, may run, and nothing is loaded. */
 const policyOf = (digests: readonly string[]): string =>
   [
     "default-src 'none'",
@@ -40,7 +40,7 @@ const policyOf = (digests: readonly string[]): string =>
 export function reportHtml(input: ReportInput, { scripts, styles, digest }: PageParts): string {
   const { title, summary } = input;
   const programs = scripts.map((script) => script.replaceAll("</script", "<\\/script"));
-  // JSON is no markup: what could end the element is written as an escape that JSON itself has
+  // JSON is not markup: "<", which could end the element, is written as one of JSON's own escapes
   const charts = trusted(JSON.stringify(chartsOf(summary)).replaceAll("<", "\\u003c"));
   const page = markup`<!doctype html>
 <html lang="en">
@@ -179,7 +179,7 @@ function failuresSection(failures: readonly RunFailure[]): Content {
   );
 }
 
-/** What the model without an adapter, and the best one of each task, answered. */
+/** For each task, the answers of the model without an adapter and with the task's best one. */
 function samples({ tasks, groups, baselines }: Summary): Content {
   return tasks.map((task) => {
     const own = groups.filter((group) => group.task === task);

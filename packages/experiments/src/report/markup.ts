@@ -1,6 +1,6 @@
-/** HTML that is escaped by construction: what is put into a template is text, unless it is markup itself. */
+/** HTML that is escaped by construction: a value in a template is treated as text, unless it is markup itself. */
 
-/** Markup. Only `markup`, and `trusted` for what is known, make it. */
+/** Markup. Only `markup` makes it and, for known text, `trusted`. */
 export class Markup {
   readonly #text: string;
 
@@ -15,12 +15,15 @@ export class Markup {
 
 export type Content = string | number | Markup | readonly Content[];
 
-/** A template of HTML, written as it stands (Prettier would move white space about if it were called html): values in it are escaped; lists are written one after another. */
+/**
+ * A template of HTML, written verbatim (if the function were called html, Prettier would change the white space): values in
+ * it are escaped; the items of a list are written one after another.
+ */
 export function markup(parts: TemplateStringsArray, ...values: readonly Content[]): Markup {
   return new Markup(parts.reduce((all, part, i) => all + written(values[i - 1]!) + part));
 }
 
-/** Markup from elsewhere, as it is: never of what a file holds. */
+/** Marks text as markup, without escaping it: never use it for the unescaped content of a file. */
 export function trusted(text: string): Markup {
   return new Markup(text);
 }

@@ -1,4 +1,4 @@
-/** Means with intervals, for a handful of seeds. */
+/** Means with confidence intervals, for a few seeds. */
 
 export interface Interval {
   readonly mean: number;
@@ -13,7 +13,7 @@ const T95 = [
   2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
 ]; // prettier-ignore
 
-/** The mean of values and how far off it may be, if they are normally distributed. */
+/** The mean of values and its confidence interval, if the values are normally distributed. */
 export function interval(values: readonly number[]): Interval {
   const count = values.length;
   if (count === 0) throw new RangeError("interval: there are no values; expected at least one");

@@ -1,8 +1,8 @@
-/** What a sweep found: quality for each task, method and rank, over seeds; and which adapter is the smallest good one. */
+/** The findings of a sweep: quality for each task, method and rank, over seeds; and the smallest adapter that is good. */
 import { BASELINE, type RunConfig, type RunResult } from "../sweep/config.ts";
 import { interval, type Interval } from "./stats.ts";
 
-/** How good a run is: its task's main metric, or its perplexity if the loss alone was asked for. */
+/** The measure of a run's quality: its task's main metric, or its perplexity if only the loss was measured. */
 export interface Measure {
   readonly name: string;
   readonly higherIsBetter: boolean;
@@ -18,13 +18,13 @@ export interface Group {
   readonly quality: Interval;
   readonly loss: Interval;
   readonly runs: readonly RunResult[];
-  /** Of what varied beside task, method, rank and seed: the value that this one has, which was chosen by validation. */
+  /** The values, chosen by validation, of the settings that varied besides task, method, rank and seed. */
   readonly chosen: Partial<Pick<RunConfig, Varied>>;
-  /** How many it was chosen from. */
+  /** The number of variants from which this one was chosen. */
   readonly variants: number;
 }
 
-/** What can vary beside task, method, rank and seed. */
+/** The settings that can vary besides task, method, rank and seed. */
 export const VARIED = ["lr", "steps", "batch", "dropout", "target"] as const;
 export type Varied = (typeof VARIED)[number];
 
@@ -32,11 +32,11 @@ export interface Summary {
   readonly tasks: readonly string[];
   readonly methods: readonly string[];
   readonly ranks: readonly number[];
-  /** One for each task, method and rank. Where more varied, the one with the lowest validation loss. */
+  /** One for each task, method and rank: if other settings varied, the variant with the lowest validation loss. */
   readonly groups: readonly Group[];
-  /** The mean over all tasks, for methods and ranks that have every task; empty with one task or unlike measures. */
+  /** The mean over all tasks, for methods and ranks that have every task; empty with one task, or if one has no metric. */
   readonly averages: readonly Group[];
-  /** The model without an adapter, by task. */
+  /** The runs of the model without an adapter, by task. */
   readonly baselines: ReadonlyMap<string, RunResult>;
   readonly smallest: readonly Smallest[];
 }
@@ -48,7 +48,7 @@ export interface Smallest {
   readonly found: Group;
 }
 
-/** The name of the mean over tasks, where a task's name would be. */
+/** The name that stands in place of a task's for means over tasks. */
 export const ALL_TASKS = "all tasks";
 
 export function summarize(results: readonly RunResult[]): Summary {
@@ -68,7 +68,7 @@ export function summarize(results: readonly RunResult[]): Summary {
   return { tasks, methods, ranks, groups, averages, baselines, smallest };
 }
 
-/** All that distinguishes two runs beside their seed. */
+/** Everything that distinguishes two runs besides their seed, as a key. */
 function variantOf(config: RunConfig): string {
   return JSON.stringify({ ...config, seed: 0 });
 }
@@ -99,12 +99,12 @@ export function measureOf({ test, config }: RunResult): Measure {
     : { name, higherIsBetter: true };
 }
 
-/** What a run reaches in `measure`. */
+/** The value of `measure` for a run. */
 export function qualityOf({ test }: RunResult, { name }: Measure): number {
   return test.scores[name] ?? test.perplexity;
 }
 
-/** Chosen by validation, so that the test set decides nothing. */
+/** The variant with the lowest validation loss; the test set decides nothing. */
 function bestOf(variants: readonly Group[]): Group {
   const validation = ({ runs }: Group): number =>
     runs.reduce((sum, { valid }) => sum + Math.min(...valid.map(([, loss]) => loss)), 0) / runs.length;
@@ -121,7 +121,7 @@ export function chosenText({ chosen }: Pick<Group, "chosen">): string {
   return Object.entries(chosen).map(([key, value]) => `${key} ${value}`).join(", "); // prettier-ignore
 }
 
-/** How it was decided which runs stand for a method and rank; null where there was nothing to decide. */
+/** A sentence on how the runs that represent a method and rank were chosen; null if there was no choice. */
 export function choiceText({ groups }: Pick<Summary, "groups">): string | null {
   const varied = VARIED.filter((key) => groups.some(({ chosen }) => key in chosen));
   if (varied.length === 0) return null;
@@ -131,7 +131,7 @@ export function choiceText({ groups }: Pick<Summary, "groups">): string | null {
   );
 }
 
-/** Means over tasks, seed by seed, so that the interval is that of the mean. */
+/** Means over tasks, computed for each seed, so that the interval is that of the mean. */
 function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
   if (groups.some(({ measure }) => !measure.higherIsBetter)) return [];
   return grouped(groups, ({ method, rank }) => `${method} ${rank}`).flatMap((ofTasks) => {
@@ -173,7 +173,7 @@ function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
   });
 }
 
-/** The settings that were chosen for all tasks alike. */
+/** The chosen settings that have the same value for all tasks. */
 function agreed(groups: readonly Group[]): Group["chosen"] {
   const [first] = groups as [Group];
   return Object.fromEntries(

@@ -1,9 +1,9 @@
-/** What one run of a sweep is, completely: two runs of the same config give the same result on one kind of device. */
+/** The complete description of a run of a sweep: two runs of one config give the same result on one kind of device. */
 import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
 import type { MethodName } from "tiedlora";
 
-/** Of the base model without an adapter, which is measured once for each task. */
+/** The `method` of the base model without an adapter, which is measured once for each task. */
 export const BASELINE = "none";
 
 /** One run of a sweep: a method with its settings on one task, from one seed. */
@@ -48,18 +48,18 @@ export function runId(config: RunConfig): string {
 /** A point of a curve. */
 export type Point = readonly [step: number, loss: number];
 
-/** What a run found out. */
+/** The result of a run. */
 export interface RunResult {
   readonly id: string;
   readonly config: RunConfig;
-  /** Numbers that were trained, and those of the whole adapter. */
+  /** The number of trained parameters; below, that of all parameters of the adapter. */
   readonly trainable: number;
   readonly total: number;
-  /** Steps that were trained, fewer than asked for after an early stop. */
+  /** The number of steps that were trained; fewer than configured after an early stop. */
   readonly steps: number;
   /** The step whose factors were measured: the one with the lowest validation loss. */
   readonly bestStep: number;
-  /** Training loss, means over a few steps each. */
+  /** The training loss; each point is a mean over a few steps. */
   readonly curve: readonly Point[];
   readonly valid: readonly Point[];
   readonly test: {
@@ -67,16 +67,16 @@ export interface RunResult {
     readonly skipped: number;
     readonly loss: number;
     readonly perplexity: number;
-    /** In per cent; the task's main metric first. Empty if only the loss was measured. */
+    /** The scores in percent; the task's main metric first. Empty if only the loss was measured. */
     readonly scores: Readonly<Record<string, number>>;
   };
-  /** What was generated for the first questions. */
+  /** The texts that were generated for the first questions. */
   readonly samples: readonly { readonly prompt: string; readonly text: string; readonly answer: string }[];
-  /** Of training alone. */
+  /** The time of training alone. */
   readonly seconds: number;
   readonly tokensPerSecond: number;
   readonly device: string;
-  /** What has to be known about the data: a split that had to be divided. */
+  /** A remark on the data, e.g. that a split had to be divided; null if there is none. */
   readonly note: string | null;
 }
 

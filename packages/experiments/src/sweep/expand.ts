@@ -6,8 +6,8 @@ import { BASELINE, type RunConfig } from "./config.ts";
 import type { SweepSpec } from "./spec.ts";
 
 /**
- * The configs in the order they are run: seed by seed, so that a sweep which is stopped early has something of everything.
- * The unadapted model comes first, once for each task.
+ * The configs in the order in which they run: seed by seed, so that a sweep that is stopped early has results for most
+ * settings. The unadapted model comes first, once for each task.
  */
 export function expandSweep(spec: SweepSpec): RunConfig[] {
   const { vary, search } = spec;
@@ -42,7 +42,7 @@ interface Combination {
   readonly target: string;
 }
 
-/** All ways to take one of each list; the last list varies fastest. */
+/** All combinations of one item from each list; the last list varies fastest. */
 function product(lists: { readonly [K in keyof Combination]: readonly Combination[K][] }): Combination[] {
   let rows: Record<string, unknown>[] = [{}];
   for (const [key, values] of Object.entries(lists)) {
@@ -82,7 +82,7 @@ function rateOf(rates: SweepSpec["train"]["lr"], method: string): number {
   return typeof rates === "number" ? rates : (rates[method] ?? rates["default"]!);
 }
 
-/** The unadapted model: what does not matter to it is the same whatever varies, so that it is measured once. */
+/** The config of the unadapted model: settings that do not affect it are fixed, so that it is measured once per task. */
 function baselineOf(spec: SweepSpec, task: string): RunConfig {
   const any = configOf(spec, {
     seed: 0,

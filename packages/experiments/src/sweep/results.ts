@@ -1,4 +1,4 @@
-/** Results of runs as their files say them: checked before anything is made of them. */
+/** Reads the results of runs from the text of their files, and checks them. */
 import { FormatError, parseJsonObject } from "@tiedlora/core";
 import { z } from "zod";
 import { SCHEDULE_NAMES } from "@tiedlora/nn/optim";
@@ -7,7 +7,7 @@ import { BASELINE, type RunConfig, type RunFailure, type RunResult } from "./con
 
 const count = z.int().min(0);
 const text = z.string().max(100_000);
-/** JSON has no infinity: what became too large was written as null. */
+/** JSON has no infinity: an infinite number was written as null. */
 const maybeInfinite = z.preprocess((given) => (given === null ? Infinity : given), z.union([z.number(), z.literal(Infinity)])); // prettier-ignore
 const points = z.array(z.tuple([count, z.number()])).max(1_000_000);
 
@@ -64,12 +64,12 @@ const RESULT = z
 
 const FAILURE = z.object({ id: text, config: CONFIG, message: text });
 
-/** Throws FormatError with the field that is wrong. `id`: what the file's name says. */
+/** Reads the result of a run. Throws FormatError, which names the wrong field. `id` is the run's id in the file's name. */
 export function parseResult(json: string, file: string, id: string): RunResult {
   return checked(RESULT, json, file, id);
 }
 
-/** As `parseResult`, of a run that failed. */
+/** As `parseResult`, for a run that failed. */
 export function parseFailure(json: string, file: string, id: string): RunFailure {
   return checked(FAILURE, json, file, id);
 }

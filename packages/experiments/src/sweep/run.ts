@@ -1,4 +1,4 @@
-/** One run of a sweep: adapts the model to a task, keeps the best factors, and measures them. */
+/** One run of a sweep: adapts the model to a task, keeps the factors of the best step, and measures them. */
 import { adapt, type Adapter, adapterOptimizer } from "tiedlora";
 import { batchesOf, evaluationBatches } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
@@ -23,11 +23,11 @@ export interface RunContext extends Evaluated {
   readonly signal?: AbortSignal;
 }
 
-/** Points of a training curve, and generated texts, that a result keeps. */
+/** The most points of a training curve, and the most generated texts, in a result. */
 const CURVE_POINTS = 60;
 const SAMPLES = 3;
 
-/** Runs one config. The model is left as it was. */
+/** Runs one config, and takes the adapter off the model afterwards. */
 export async function runOne(config: RunConfig, context: RunContext): Promise<RunResult> {
   const task = taskByName(config.task);
   const fits = (question: Question): boolean => tokensOf(question, context) <= config.seq;
@@ -55,7 +55,7 @@ export async function runOne(config: RunConfig, context: RunContext): Promise<Ru
   }
 }
 
-/** With the token that ends the answer. */
+/** The number of tokens of a question and its first answer, with the token that ends the answer. */
 function tokensOf({ prompt, answers }: Question, { tokenizer }: Evaluated): number {
   return tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
 }
@@ -68,7 +68,7 @@ const UNTRAINED: Trained = {
   adapter: null, trainable: 0, total: 0, steps: 0, bestStep: 0, curve: [], valid: [], seconds: 0, tokensPerSecond: 0,
 }; // prettier-ignore
 
-/** Texts belong to the questions that fitted; with some left out, which is which is not known here. */
+/** The first questions with their texts. None if questions were skipped: the texts could then not be matched with questions. */
 function sampled(
   questions: readonly Question[],
   texts: readonly string[],
@@ -151,7 +151,7 @@ function encoded(
   );
 }
 
-/** Means over equal stretches of steps, each at the last step of its stretch. */
+/** Means over intervals of equally many steps, each at the last step of its interval. */
 function binned(losses: readonly number[]): Point[] {
   const size = Math.max(1, Math.ceil(losses.length / CURVE_POINTS));
   return Array.from({ length: Math.ceil(losses.length / size) }, (_, i): Point => {

@@ -1,6 +1,6 @@
 /**
- * A sweep as a YAML file says it: what varies, what does not, and on what it runs. A mistake names the line, the key and the
- * nearest valid name.
+ * A sweep as a YAML file describes it: the settings that vary, the settings that do not, and the model and tasks. The error
+ * for a mistake names the line, the key and the nearest valid name.
  */
 import { isMap, isScalar, type Document } from "yaml";
 import { z } from "zod";
@@ -39,7 +39,7 @@ const listOf = <T>(item: z.ZodType<T>): z.ZodType<T[]> =>
 const METHOD = named("method", METHOD_NAMES);
 const SCHEDULE: z.ZodType<ScheduleName> = z.enum(SCHEDULE_NAMES);
 
-/** A learning rate for all methods, or one for each, with `default` for the others. Not given: each method's own. */
+/** A learning rate for all methods, or one for each, with `default` for methods that have none. Default: each method's own. */
 const RATES = z.union([above0, z.record(z.string(), above0)], {
   error: "expected a number, or one for each method with a default: { default: 0.01, tl1: 0.03 }",
 });
@@ -100,15 +100,15 @@ const SPEC = z.strictObject({
   parallel: whole(1).optional(),
 });
 
-/** What the file of a sweep says: the methods and what is varied, on which tasks, trained how. */
+/** The content of a sweep's file: model and tasks, the settings that vary, training and evaluation. */
 export interface SweepSpec {
   readonly name: string;
-  /** What it runs on. */
+  /** The model and the tasks that the sweep runs on. */
   readonly on: {
     /** "base", the embedded model, or a Hugging Face directory. */
     readonly model: string;
     readonly tasks: readonly string[];
-    /** The folder that has each task's files in a folder of its name. */
+    /** The folder that has the files of each task in a subfolder with the task's name. */
     readonly data?: string | undefined;
     /** The most tokens of an example. */
     readonly seq: number;
@@ -155,13 +155,13 @@ export interface SweepSpec {
   readonly parallel?: number | undefined;
 }
 
-/** Reads a sweep. Throws YamlError with the line of what is wrong. */
+/** Reads a sweep. Throws YamlError with the line of the mistake. */
 export function parseSweep(text: string, file: string): SweepSpec {
   const { document, lineAt, plain } = readYaml(text, file);
   const result = SPEC.safeParse(plain(document.contents) ?? {});
   if (result.success) return checked(result.data satisfies SweepSpec, file);
   const { issues } = result.error;
-  // A misspelt name is also a missing one: the former is what helps.
+  // A misspelled name may also be reported as a missing one: the former report is the helpful one.
   const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0]!;
   if (issue.code === "unrecognized_keys") {
     const [key] = issue.keys as [string];
@@ -177,7 +177,7 @@ export function parseSweep(text: string, file: string): SweepSpec {
   );
 }
 
-/** They are all listed, also when some are chosen by chance. */
+/** The most combinations of settings: all of them are listed in memory, even if only a random sample runs. */
 const MAX_COMBINATIONS = 100_000;
 
 function checked(spec: SweepSpec, file: string): SweepSpec {
@@ -210,7 +210,7 @@ function checked(spec: SweepSpec, file: string): SweepSpec {
   return spec;
 }
 
-/** The keys of a section of the schema, for a better name. */
+/** The keys of a section of the schema, to suggest a name from. */
 function keysOf(path: readonly PropertyKey[]): string[] {
   let schema: unknown = SPEC;
   for (const part of path) schema = unwrapped((unwrapped(schema) as z.ZodObject).shape[String(part)]);
@@ -232,7 +232,7 @@ function unknownKey(key: string, path: readonly PropertyKey[]): string {
   return `there is no "${key}"${where}; ${close === null ? `there are ${keys.join(", ")}` : `did you mean "${close}"?`}`;
 }
 
-/** Where a value, or the key of a value, is in the text. */
+/** The offset in the text of a value, or of its key; of the innermost part of the path that is there, if it is missing. */
 function offsetOf(document: Document, path: readonly PropertyKey[], ofKey: boolean): number | null {
   for (let depth = path.length; depth >= 0; depth--) {
     const parent = document.getIn(path.slice(0, -1), true) ?? document.contents;

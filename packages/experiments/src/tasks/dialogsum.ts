@@ -1,6 +1,6 @@
 /**
- * DialogSum (Chen et al. 2021): tell a conversation in a sentence or two. The test set has three references. How the
- * Tied-LoRA paper asks is not known; the prompt is ours, in the form of its others.
+ * DialogSum (Chen et al. 2021): summarize a conversation in a sentence or two. The test set has three references for each. The
+ * Tied-LoRA paper's prompt is not known; ours has the form of its other prompts.
  */
 import { readRecords } from "tiedlora";
 import { ROUGE_1, ROUGE_2, ROUGE_L } from "./metrics.ts";

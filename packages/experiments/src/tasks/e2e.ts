@@ -1,6 +1,6 @@
 /**
- * E2E NLG (Novikova et al. 2017): say what a list of slots and values means. Several references for each list. The Tied-LoRA paper
- * does not have this task; the prompt is ours.
+ * E2E NLG (Novikova et al. 2017): put a list of slots and values into words. There are several references for each list. The
+ * Tied-LoRA paper does not have this task; the prompt is ours.
  */
 import { readRecords } from "tiedlora";
 import type { TextFile } from "tiedlora";
@@ -24,7 +24,7 @@ interface Meaning {
   readonly answers: string[];
 }
 
-/** Rows of one meaning follow one another: each meaning once, with all its texts. */
+/** The questions of a file: rows with the same meaning follow one another, and become one question with all their texts. */
 async function* meanings(file: TextFile): AsyncGenerator<Question> {
   let open: Meaning | undefined;
   const question = ({ meaning, answers }: Meaning): Question => ({

@@ -8,7 +8,7 @@ import { yieldToEventLoop } from "tiedlora/internal";
 import { evaluate } from "tiedlora";
 import type { Choice, ChoiceMetric, Question, Task, TextMetric } from "./task.ts";
 
-/** What is evaluated; a loaded model of @tiedlora/models is such an object. */
+/** The model to evaluate, e.g. a `Pretrained` of @tiedlora/models. */
 export interface Evaluated {
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;
@@ -20,28 +20,28 @@ export interface EvaluateOptions {
   readonly maxLength?: number;
   /** Sequences in a batch. Default: 16. */
   readonly batch?: number;
-  /** Leave out what needs generated text: for models too small to write any. Default: false. */
+  /** Leave out metrics that need generated text, for models that are too small to write any. Default: false. */
   readonly lossOnly?: boolean;
   readonly signal?: AbortSignal;
 }
 
-/** How a model answered the questions of a task. */
+/** The evaluation of a model on the questions of a task. */
 export interface TaskResult {
-  /** Questions that were asked. */
+  /** The number of questions that were asked. */
   readonly count: number;
-  /** Questions that are longer than `maxLength`. */
+  /** The number of questions that are longer than `maxLength`, and were left out. */
   readonly skipped: number;
   /** Mean over the tokens of the first answers of -log p, in nats. */
   readonly loss: number;
   /** exp(loss) */
   readonly perplexity: number;
-  /** In per cent, by the metric's name. */
+  /** The scores in percent, by the metric's name. */
   readonly scores: Readonly<Record<string, number>>;
-  /** What was generated for each question that was asked. */
+  /** The generated text of each question that was asked; empty with `lossOnly`. */
   readonly texts: readonly string[];
 }
 
-/** Asks the questions. Greedy, so the same model gives the same result. */
+/** Evaluates a model on questions. Decoding is greedy, so the same model gives the same result. Throws RangeError if none fits. */
 export async function evaluateTask(
   task: Task,
   evaluated: Evaluated,
@@ -94,7 +94,7 @@ function scoreTexts(
   );
 }
 
-/** What the model answers, in the order of the questions. Those of similar length are generated together. */
+/** The model's answers, in the order of the questions. Prompts of similar length are generated in one batch. */
 async function answers(
   task: Task,
   { model, tokenizer }: Evaluated,
@@ -136,7 +136,7 @@ async function scoreChoices(
   return (100 * sum) / Math.max(1, count);
 }
 
-/** log p(ending | context) of each ending, in nats. Contexts are cut at their beginning where they are too long. */
+/** log p(ending | context) of each ending, in nats. Contexts that are too long lose their beginning. */
 export async function logLikelihoods(
   { model, tokenizer, padId }: Evaluated,
   { context, endings }: Choice,
@@ -173,7 +173,7 @@ function encoded(
   return example === null || example.truncated ? null : example;
 }
 
-/** The end of a sequence, with what counts of it. */
+/** The last `count` tokens of a sequence, with its spans shifted accordingly. */
 function lastTokens(example: EncodedExample, count: number): EncodedExample {
   const cut = Math.max(0, example.tokens.length - count);
   const spans = example.spans.map(([start, end]) => [Math.max(1, start - cut), end - cut] as const);

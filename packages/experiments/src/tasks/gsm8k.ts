@@ -1,4 +1,4 @@
-/** GSM8K (Cobbe et al. 2021): solve a word problem, showing the working. The prompt is that of Tied-LoRA's authors. */
+/** GSM8K (Cobbe et al. 2021): solve a word problem, showing the working. The prompt is by Tied-LoRA's authors. */
 import { readRecords } from "tiedlora";
 import { NUMBER_FLEXIBLE, NUMBER_STRICT } from "./metrics.ts";
 import { Fields } from "./reading.ts";

@@ -1,6 +1,6 @@
 /**
- * HellaSwag (Zellers et al. 2019): choose the ending of a scene. As the Tied-LoRA paper asks, by its number; and by the
- * likelihood of the endings, as it is usually measured.
+ * HellaSwag (Zellers et al. 2019): choose the ending of a scene. The model names the ending's number, as in the Tied-LoRA
+ * paper; the likelihoods of the endings, the usual measure, are compared too.
  */
 import { readRecords } from "tiedlora";
 import { DataError } from "tiedlora";
@@ -34,7 +34,7 @@ export const hellaswag: Task = defineTask({
   },
 });
 
-/** Takes out what is left of WikiHow's page layout, as the Language Model Evaluation Harness does: [title], [step], … */
+/** Removes the remains of WikiHow's page layout, as the Language Model Evaluation Harness does: [title], [step], … */
 function withoutMarks(text: string): string {
   return text
     .trim()

@@ -1,5 +1,5 @@
 /**
- * Tasks: the paper's, read from their data sets' own files, and the toy tasks, which are generated.
+ * Tasks: the paper's tasks, read from the original files of their data sets, and the toy tasks, which are generated.
  * @module
  */
 import { nearest } from "tiedlora/internal";
@@ -35,7 +35,7 @@ export {
 /** All tasks that come with the library. */
 export const TASKS: readonly Task[] = [...TOY, squad, dialogsum, hellaswag, iwslt2017, multi30k, gsm8k, e2e];
 
-/** The task of a name. Throws for an unknown one, with the nearest. */
+/** The task of a name. Throws RangeError for an unknown name, and suggests the nearest. */
 export function taskByName(name: string): Task {
   const found = TASKS.find((task) => task.name === name);
   if (found !== undefined) return found;

@@ -25,7 +25,7 @@ const rouge = (name: string, type: RougeType): TextMetric =>
 
 const words = (text: string): string => text.trim().split(/\s+/).join(" ");
 
-/** SQuAD's: the same words as one of the references, but for case, punctuation and articles. */
+/** SQuAD's: whether the words are those of a reference, apart from case, punctuation and articles. */
 export const EXACT_MATCH: TextMetric = meanMetric("exact match", exactMatch);
 /** SQuAD's: the words shared with the nearest reference. */
 export const F1: TextMetric = meanMetric("F1", wordF1);
@@ -35,41 +35,41 @@ export const ROUGE_1: TextMetric = rouge("ROUGE-1", "rouge1");
 export const ROUGE_2: TextMetric = rouge("ROUGE-2", "rouge2");
 /** The longest common subsequence of words with the nearest reference, as F1. */
 export const ROUGE_L: TextMetric = rouge("ROUGE-L", "rougeL");
-/** Of the whole data set, as sacrebleu computes it. */
+/** BLEU of the whole data set, as sacrebleu computes it. */
 export const BLEU: TextMetric = {
   kind: "text",
   name: "BLEU",
   score: (texts, references) => corpusBleu(texts, references).score,
 };
-/** The text is the answer, but for white space. */
+/** Whether the text is an accepted answer, apart from white space. */
 export const SAME_TEXT: TextMetric = meanMetric("accuracy", (text, references) =>
   references.some((reference) => words(reference) === words(text)) ? 1 : 0,
 );
-/** The first number of the text is the answer's. */
+/** Whether the first number of the text is the answer's. */
 export const SAME_CHOICE: TextMetric = meanMetric("accuracy", (text, references) => {
   const number = /\d+/.exec(text)?.[0];
   return number !== undefined && references.includes(number) ? 1 : 0;
 });
-/** GSM8K's: the number after "####" is the reference's. */
+/** GSM8K's: whether the number after "####" is the reference's. */
 export const NUMBER_STRICT: TextMetric = meanMetric("strict match", (text, references) =>
   sameNumber(strictNumber(text), references[0]!),
 );
-/** GSM8K's: the last number of the text is the reference's. */
+/** GSM8K's: whether the last number of the text is the reference's. */
 export const NUMBER_FLEXIBLE: TextMetric = meanMetric("flexible match", (text, references) =>
   sameNumber(flexibleNumber(text), references[0]!),
 );
-/** The last numbers of text and answer are the same. */
+/** Whether the last numbers of text and answer are equal. */
 export const SAME_RESULT: TextMetric = meanMetric("result", (text, references) =>
   sameNumber(flexibleNumber(text), flexibleNumber(references[0]!) ?? references[0]!),
 );
 
-/** The right ending is the likeliest. */
+/** Whether the right ending is the likeliest. */
 export const LIKELIEST: ChoiceMetric = {
   kind: "choice",
   name: "acc",
   score: (values, { right }) => choiceAccuracy(values, right),
 };
-/** The right ending is the likeliest for its length. */
+/** Whether the right ending has the highest log-likelihood per character. */
 export const LIKELIEST_NORMALIZED: ChoiceMetric = {
   kind: "choice",
   name: "acc_norm",

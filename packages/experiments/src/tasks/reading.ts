@@ -1,4 +1,4 @@
-/** Reading data sets' files: whole JSON documents, parallel lines, and fields that must be what they are said to be. */
+/** Reads the files of data sets: whole JSON documents, parallel lines, and fields whose types are checked. */
 import { describeValue } from "@tiedlora/core";
 import { DataError } from "tiedlora";
 import { type TextFile } from "tiedlora";
@@ -13,7 +13,7 @@ export async function wholeJson(file: TextFile): Promise<unknown> {
   }
 }
 
-/** The lines of a file, without their ends; a last empty one is left out. */
+/** The lines of a file, without line ends; an empty last line is left out. */
 export async function allLines(file: TextFile): Promise<string[]> {
   const lines = (await wholeText(file)).split(/\r?\n/);
   if (lines.at(-1) === "") lines.pop();

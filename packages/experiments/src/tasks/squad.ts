@@ -1,4 +1,4 @@
-/** SQuAD v1.1 (Rajpurkar et al. 2016): answer a question by a span of a paragraph. The prompt is that of Tied-LoRA's authors. */
+/** SQuAD v1.1 (Rajpurkar et al. 2016): answer a question by a span of a paragraph. The prompt is by Tied-LoRA's authors. */
 import { EXACT_MATCH, F1 } from "./metrics.ts";
 import { Fields, wholeJson } from "./reading.ts";
 import { defineTask, type Task } from "./task.ts";

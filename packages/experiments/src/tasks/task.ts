@@ -1,6 +1,6 @@
 /**
- * What a task is: questions read from the files of a data set, and the metrics that judge a model's answers. A task of one's
- * own is one call of `defineTask` in a file of one's own.
+ * The definition of a task: questions read from the files of a data set, and the metrics that judge a model's answers. To add
+ * your own task, call `defineTask` in a file of your own.
  */
 import type { TextFile } from "tiedlora";
 import { DataError } from "tiedlora";
@@ -8,19 +8,19 @@ import { type Split, splitOf } from "../toy-tasks/tasks.ts";
 
 export type { Split } from "../toy-tasks/tasks.ts";
 
-/** Endings of which the likeliest is chosen. */
+/** A choice among endings, of which the likeliest is chosen. */
 export interface Choice {
-  /** What stands before each ending. */
+  /** The text before each ending. */
   readonly context: string;
   readonly endings: readonly string[];
-  /** The index of the right one. */
+  /** The index of the right ending. */
   readonly right: number;
 }
 
 /** One item of a task. */
 export interface Question {
   readonly prompt: string;
-  /** What counts as an answer, at least one; training shows the first. They begin without white space. */
+  /** The accepted answers, at least one, without leading white space; training shows the first, or all with `trainOnAll`. */
   readonly answers: readonly string[];
   /** The same item as a choice among endings, for metrics by likelihood. */
   readonly choice?: Choice;
@@ -30,7 +30,7 @@ export interface Question {
 export interface TextMetric {
   readonly kind: "text";
   readonly name: string;
-  /** From what was generated and the references of each question: the measure over all. */
+  /** The score of a whole data set, from the generated text and the references of each question. */
   readonly score: (texts: readonly string[], references: readonly (readonly string[])[]) => number;
 }
 
@@ -38,16 +38,16 @@ export interface TextMetric {
 export interface ChoiceMetric {
   readonly kind: "choice";
   readonly name: string;
-  /** From the log-likelihoods of the answers to choose from: what this question counts. */
+  /** The score of one question, from the log-likelihoods of its endings. */
   readonly score: (logLikelihoods: readonly number[], choice: Choice) => number;
 }
 
-/** What judges the answers to a task. */
+/** A measure of the answers to a task. */
 export type Metric = TextMetric | ChoiceMetric;
 
-/** Where a data set's files are. */
+/** The place of a data set's files. */
 export interface TaskSource {
-  /** What messages call it, e.g. the directory. */
+  /** The name in messages, e.g. the directory. */
   readonly name: string;
   /** The names of its files. */
   list(): Promise<readonly string[]>;
@@ -58,13 +58,13 @@ export interface TaskSource {
 /** A task that a model is trained on and judged by; `defineTask` makes one. */
 export interface Task {
   readonly name: string;
-  /** What is asked, in a few words. */
+  /** A description of the task in a few words. */
   readonly title: string;
-  /** The first is the one that a report shows. */
+  /** The measures of the answers; a report shows the first. */
   readonly metrics: readonly [Metric, ...Metric[]];
   /** The largest number of tokens that are generated. */
   readonly maxTokens: number;
-  /** Ends an answer, beside the model's end-of-text token. */
+  /** Strings that end an answer, besides the model's end-of-text token. */
   readonly stop: readonly string[];
   /** Train on every answer of a question, not only on the first. */
   readonly trainOnAll: boolean;
@@ -85,8 +85,8 @@ export interface TaskSpec {
   readonly stop?: readonly string[];
   readonly trainOnAll?: boolean;
   /**
-   * The file names of each split: one pattern for each file that `read` is given together, as the two sides of a
-   * translation. The first name in alphabetical order that matches is taken.
+   * The file names of each split: one pattern for each argument of `read`, e.g. for each of the two sides of a translation.
+   * Of the names that match a pattern, the first in alphabetical order is taken.
    */
   readonly files: Partial<Record<Split, readonly RegExp[]>>;
   /** The questions in the files of a split, in the order of `files`. */
@@ -130,12 +130,12 @@ function noSplit({ name, files }: TaskSpec, split: Split): string {
   return `${name} has no "${split}" split, only ${Object.keys(files).join(", ")}`;
 }
 
-/** The splits for a training run, and how they came about. */
+/** The splits for a training run, and a note on their origin. */
 export interface RunSplits {
   readonly train: readonly Question[];
   readonly valid: readonly Question[];
   readonly test: readonly Question[];
-  /** Where a split had to be taken from another's files. */
+  /** A sentence on splits that were taken from the files of another split; null if none was. */
   readonly note: string | null;
 }
 
@@ -143,9 +143,10 @@ export interface RunSplits {
 export type SplitLimits = Readonly<Record<Split, number>>;
 
 /**
- * Reads the splits that a training run needs. A data set without training files (HellaSwag's come apart, IWSLT's on request)
- * is divided: of its validation set 8 of 10 questions are for training, one for validation, one for the test; the question
- * alone decides. Without test files the validation set is the test set. Only questions that `fits` keeps are taken.
+ * Reads the splits that a training run needs. Without training files (HellaSwag's are separate, IWSLT's come on request), the
+ * validation set is divided: about 8 of 10 questions are for training, one for validation and one for the test (unless there
+ * are test files); a hash of the prompt decides. With training files, the validation set also serves as a missing test set,
+ * and the other way around. Only questions that `fits` accepts are taken.
  */
 export async function runSplits(
   task: Task,
@@ -186,7 +187,7 @@ export async function runSplits(
   };
 }
 
-/** The first questions, at most `limit`, that `keep` keeps; reading stops there. */
+/** The first questions, at most `limit`, that `keep` accepts; reading stops there. */
 export async function firstQuestions(
   questions: AsyncIterable<Question>,
   limit: number,
@@ -201,7 +202,7 @@ export async function firstQuestions(
   return found;
 }
 
-/** What a question trains on: each answer alike, or the first. */
+/** The training examples of a question: one for each answer if the task trains on all, else one for the first. */
 export function trainingTexts(task: Task, question: Question): { prompt: string; completion: string }[] {
   const answers = task.trainOnAll ? question.answers : question.answers.slice(0, 1);
   return answers.map((completion) => ({ prompt: question.prompt, completion }));

@@ -14,7 +14,7 @@ const METRICS: Readonly<Record<ToyTaskName, readonly [Metric, ...Metric[]]>> = {
 /** How many questions each split offers; the paper's grid needs fewer. */
 const COUNT: Readonly<Record<Split, number>> = { train: 4000, valid: 400, test: 400 };
 
-/** Of the data; a run's own seed does not change which questions it is asked. */
+/** The seed of the data; a run's own seed does not change its questions. */
 const SEED = 0;
 
 export const TOY: readonly Task[] = TOY_TASK_NAMES.map((name) => ({

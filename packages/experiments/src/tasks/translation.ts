@@ -1,6 +1,6 @@
 /**
- * Translation from English into German: IWSLT 2017 (talks, XML) and Multi30k (captions, parallel lines). The Tied-LoRA paper has the
- * former, but how it asks is not known; the prompt is ours.
+ * Translation from English into German: IWSLT 2017 (talks, XML) and Multi30k (captions, parallel lines). The Tied-LoRA paper
+ * has the former, but its prompt is not known; this prompt is ours.
  */
 import { DataError } from "tiedlora";
 import { type TextFile } from "tiedlora";
@@ -9,7 +9,7 @@ import { BLEU } from "./metrics.ts";
 import { allLines } from "./reading.ts";
 import { defineTask, type Question, type Task } from "./task.ts";
 
-/** The two sides of each of IWSLT's sets, as they come in the package of a language pair. */
+/** The file names of the two sides of an IWSLT set, as they are in the package of a language pair. */
 const sides = (set: string): readonly RegExp[] => [
   new RegExp(`^IWSLT17\\.TED\\.${set}\\.\\w+-\\w+\\.en\\.xml$`),
   new RegExp(`^IWSLT17\\.TED\\.${set}\\.\\w+-\\w+\\.de\\.xml$`),

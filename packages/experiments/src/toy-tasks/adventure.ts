@@ -1,4 +1,4 @@
-/** Short stories about two people and a thing, in which what is told stays true: who has the thing is kept track of. */
+/** Short stories about two people and a thing, which stay consistent: the scene keeps track of who has the thing. */
 import { pair } from "./facts.ts";
 import {
   a,
@@ -18,7 +18,7 @@ import type { Rng } from "./rng.ts";
 
 interface Scene {
   rng: Rng;
-  /** Who has the thing, and the other. */
+  /** The person who has the thing; below, the other person. */
   owner: Person;
   other: Person;
   thing: string;

@@ -11,7 +11,7 @@ export const SPECIAL_TOKENS = { pad: "<pad>", bos: "<s>", eos: "</s>" } as const
 
 /** A trained byte-pair encoding. */
 export interface Bpe {
-  /** Token to id: the special tokens, the 256 bytes, then one token a merge. */
+  /** Token to id: the special tokens, the 256 bytes, then one token per merge. */
   vocab: Map<string, number>;
   merges: [left: string, right: string][];
 }
@@ -24,8 +24,8 @@ export function byteAlphabet(): string[] {
 }
 
 /**
- * Learns merges until there are `vocabSize` tokens: each time the most frequent pair of neighbours, of equally
- * frequent ones the first in code-unit order.
+ * Learns merges until there are `vocabSize` tokens: each time the most frequent pair of neighbors; of equally frequent pairs,
+ * the first in code-unit order.
  * @throws RangeError if vocabSize leaves no room for the bytes, or the corpus runs out of pairs
  */
 export function trainBpe(texts: Iterable<string>, vocabSize: number): Bpe {

@@ -1,4 +1,4 @@
-/** Small sums: as they are written, as something that happens, and as a word problem. All results are 0 to 25. */
+/** Small sums: as formulas, as events, and as word problems. All results are 0 to 25. */
 import { pair } from "./facts.ts";
 import { GOODS } from "./lexicon.ts";
 import type { Rng } from "./rng.ts";
@@ -12,7 +12,7 @@ interface Sum {
   result: number;
 }
 
-/** A sum whose left side is `left`, where one is given. */
+/** A random sum; its left operand is `left`, if given. */
 function randomSum(rng: Rng, operator: Operator, left?: number): Sum {
   switch (operator) {
     case "+": {

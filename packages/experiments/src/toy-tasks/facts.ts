@@ -30,7 +30,7 @@ export interface Fact {
   questions: Question[];
 }
 
-/** Deals out people, things, places …, each once, so that the facts of one text never contradict one another. */
+/** Deals out people, things, places …, each once while its list lasts, so that the facts of one text do not contradict. */
 export class Cast {
   readonly rng: Rng;
   readonly #left = new Map<readonly unknown[], unknown[]>();
@@ -154,7 +154,7 @@ export const FACT_KINDS: Readonly<Record<FactKind, (cast: Cast) => Fact>> = {
   },
 };
 
-/** `count` facts that fit together, with two or more of one kind, so that a question has to be read. */
+/** `count` facts that fit together, with two or more of one kind, so that a question can only be answered by reading it. */
 export function facts(rng: Rng, count: number): Fact[] {
   const cast = new Cast(rng);
   const kinds = rng.sample(Object.values(FACT_KINDS), Math.max(1, Math.floor(count / 2)));

@@ -1,6 +1,6 @@
 /**
  * The words of the little world that the base model is trained on: people, animals, things, places, trades, and
- * what everybody there knows about them. All text of the toy tasks is made of these words and of the templates beside.
+ * what everybody there knows about them. All text of the toy tasks is made of these words and the templates in other files.
  */
 
 export interface Person {
@@ -21,7 +21,7 @@ export const PEOPLE: readonly Person[] = [
   ...["Tom", "Ben", "Max", "Leo", "Sam", "Jack", "Finn", "Paul", "Oscar", "Hugo", "Adam", "Karl"].map(he),
 ];
 
-/** A thing one can hold. `does` completes "It ...": each is unlike all the others. */
+/** A thing one can hold. `does` completes "It ..." and is different for each thing. */
 export interface Thing {
   name: string;
   does: string;
@@ -137,7 +137,7 @@ export const DAYS: readonly string[] = [
   "Saturday",
   "Sunday",
 ];
-/** What one counts, always in the plural. */
+/** Goods to count, always in the plural. */
 export const GOODS: readonly string[] = [
   "apples",
   "pears",
@@ -155,5 +155,5 @@ export const GOODS: readonly string[] = [
 export const a = (words: string): string => `${/^[aeiou]/.test(words) ? "an" : "a"} ${words}`;
 export const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** Direct speech before who says it: `"It is red," said Mia.`; a question keeps its mark. */
+/** Direct speech, followed by its speaker: `"It is red," said Mia.`; a question keeps its mark. */
 export const quoted = (text: string, teller: string): string => `"${text.replace(/\.$/, ",")}" ${teller}.`;

@@ -1,6 +1,6 @@
 /**
- * The text that the base model is pretrained on: short documents in the English of the little world. It tells about
- * everything the toy tasks need to know, but shows none of their formats.
+ * The text that the base model is pretrained on: short documents in the English of the little world. It covers everything
+ * that a model must know for the toy tasks, but shows none of their formats.
  */
 import { Cast, type Fact, FACT_KINDS, facts, lore, pair, type Question } from "./facts.ts";
 import {
@@ -29,7 +29,7 @@ import { clause, english, velan, vocable } from "./velan.ts";
 /** A document of one kind; documents are independent of each other. */
 type Writer = (rng: Rng) => string;
 
-/** Most of what can be asked about some facts: many questions to one text, since only their answers have to be looked up. */
+/** Most of the questions about some facts: many for one text, since only their answers have to be looked up in it. */
 function asked(rng: Rng, told: readonly Fact[]): Question[] {
   return rng.shuffle(told.flatMap((fact) => fact.questions)).slice(0, rng.range(3, 6));
 }
@@ -76,7 +76,7 @@ const portrait: Writer = (rng) => {
 
 const knowledge: Writer = (rng) => Array.from({ length: rng.range(2, 5) }, () => lore(rng)).join(" ");
 
-/** People who choose from a list by number: by the name, or by what everybody knows about it. */
+/** People who choose from a list by number: the list has names, or what everybody knows about each thing. */
 const choosing: Writer = (rng) => {
   const list = rng.sample(rng.pick([THINGS, THINGS, ANIMALS, TRADES]), 4);
   const [p, q] = pair(rng);
@@ -119,7 +119,7 @@ const conversation: Writer = (rng) => {
   return (rng.chance(0.3) ? [gist, ...told] : [...told, gist]).join(" ");
 };
 
-/** Somebody who learns Velan: words, and sentences in both languages, in quotation marks and without, which are other tokens. */
+/** Somebody who learns Velan: words, and sentences in both languages, with and without quotation marks, which change the tokens. */
 const foreign: Writer = (rng) => {
   const c = clause(rng);
   const word = vocable(rng);
@@ -144,7 +144,7 @@ const notes: Writer = (rng) => {
   return Array.from({ length: rng.range(2, 5) }, () => rng.pick(kinds)(cast).statement).join(" ");
 };
 
-/** Somebody says again what was said, word for word: text in which looking back pays. */
+/** Somebody repeats a text word for word: a model predicts it better by looking back. */
 const echo: Writer = (rng) => {
   const [p, q] = pair(rng);
   const said: readonly (() => string)[] = [
@@ -168,7 +168,7 @@ const SCHOOL_WORDS: readonly string[] =
     " ",
   );
 
-/** Words on the wall of a school: the ones that the tasks' prompts are made of are among them. */
+/** Words on the wall of a school, among them the words of the tasks' prompts. */
 const school: Writer = (rng) => {
   const words = rng.sample(SCHOOL_WORDS, rng.range(2, 5));
   const { name } = rng.pick(PEOPLE);

@@ -1,4 +1,4 @@
-/** Runs the configs of a sweep in parallel processes. A run that fails, or takes its process down, stops no other. */
+/** Runs the configs of a sweep in parallel processes. A run that fails, or crashes its process, does not stop the others. */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { type RunConfig, type RunFailure, runId, type RunResult } from "../../sweep/config.ts";
@@ -12,17 +12,17 @@ export interface PoolEvents {
 }
 
 export interface PoolOptions extends PoolEvents, Omit<Job, "config"> {
-  /** Processes at once. */
+  /** The number of processes at a time. */
   readonly parallel: number;
-  /** Ends all processes; what is unfinished is lost. */
+  /** Ends all processes; unfinished runs are lost. */
   readonly signal?: AbortSignal;
-  /** What the processes run. Default: the worker beside this file. */
+  /** The module that the processes run. Default: the worker beside this file. */
   readonly worker?: string;
 }
 
 const WORKER = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
 
-/** Does all runs; resolves when the last one has ended. If a result cannot be kept, all are ended and it rejects. */
+/** Performs all runs; resolves when the last one has ended. If a result cannot be saved, ends all processes and rejects. */
 export async function runPool(configs: readonly RunConfig[], given: PoolOptions): Promise<void> {
   const queue = [...configs];
   const failed = new AbortController();
@@ -45,7 +45,7 @@ export async function runPool(configs: readonly RunConfig[], given: PoolOptions)
   await Promise.all(Array.from({ length: Math.min(options.parallel, configs.length) }, lane));
 }
 
-/** A process that is started when it is needed, and again when it has died. */
+/** A process that is started when it is needed, and restarted when it has died. */
 class Worker {
   readonly #options: PoolOptions;
   #child: ChildProcess | null = null;
@@ -62,7 +62,7 @@ class Worker {
     else if (!signal?.aborted) await onFailed({ id: runId(config), config, message: outcome.message });
   }
 
-  /** Sends the job and waits for its end, whichever way. */
+  /** Sends the job and waits until it is done or has failed, or until the process has died. */
   #ask(job: Job): Promise<Exclude<Message, { type: "step" }>> {
     const child = (this.#child ??= this.#start());
     return new Promise((resolve) => {
@@ -96,7 +96,7 @@ class Worker {
   }
 
   end(): void {
-    this.#child?.kill("SIGKILL"); // it holds nothing that has to be saved
+    this.#child?.kill("SIGKILL"); // the process holds nothing that has to be saved
     this.#child = null;
   }
 }

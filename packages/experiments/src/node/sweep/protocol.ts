@@ -1,7 +1,7 @@
-/** What the processes of a sweep say to each other. */
+/** The messages between the processes of a sweep. */
 import type { RunConfig, RunResult } from "../../sweep/config.ts";
 
-/** From the sweep to a worker: do this. */
+/** From the sweep to a worker: a run to perform. */
 export interface Job {
   readonly config: RunConfig;
   readonly backend: "cpu" | "webgpu" | "reference";
@@ -9,7 +9,7 @@ export interface Job {
   readonly threads: number;
 }
 
-/** From a worker to the sweep. */
+/** From a worker to the sweep: the progress or the outcome of its run. */
 export type Message =
   | { readonly type: "step"; readonly step: number; readonly loss: number }
   | { readonly type: "done"; readonly result: RunResult }

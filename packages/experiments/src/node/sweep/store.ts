@@ -1,6 +1,6 @@
 /**
- * The folder of a sweep: runs/ID.json for each run that is finished, failed/ID.json for each that failed. Files appear whole,
- * so a sweep that was killed at any moment goes on with what is missing.
+ * The folder of a sweep: runs/ID.json for each run that has finished, failed/ID.json for each that failed. Files are written
+ * atomically, so a sweep that was killed at any moment can continue with the missing runs.
  */
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -10,7 +10,7 @@ import { parseFailure, parseResult } from "../../sweep/results.ts";
 import { HOLDINGS, holdingsOf } from "tiedlora/internal/node";
 import { writing } from "tiedlora/internal/node";
 
-/** The sweep's own file, as it was when the results were written. */
+/** The copy of the sweep's own file, as of the last start. */
 const SPEC_FILE = "sweep.yaml";
 
 /** The results of a sweep in its folder, a file for each run. */
@@ -23,8 +23,8 @@ export class RunStore {
   }
 
   /**
-   * Makes the folder, keeps the text of the sweep's own file in it, and so finds out now whether it can be written. Says
-   * whether there was another text. Throws if something else is in the folder.
+   * Creates the folder and saves the text of the sweep's own file in it, which shows early whether the folder can be written.
+   * Returns how the text compares to the one that was there. Throws if something else is in the folder.
    */
   async prepare(text: string): Promise<"changed" | "same" | "new"> {
     const holdings = await holdingsOf(this.directory);
@@ -47,12 +47,12 @@ export class RunStore {
     return before === null ? "new" : before === text ? "same" : "changed";
   }
 
-  /** Where the sweep's own file is. */
+  /** The path of the sweep's own file. */
   get specFile(): string {
     return join(this.directory, SPEC_FILE);
   }
 
-  /** The text of the sweep's own file; null: there is none. */
+  /** The text of the sweep's own file; null if there is none. */
   async spec(): Promise<string | null> {
     return readFile(this.specFile, "utf8").catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
@@ -60,13 +60,13 @@ export class RunStore {
     });
   }
 
-  /** Keeps the result of a run; an earlier failure of it goes. */
+  /** Saves the result of a run, and removes the record of an earlier failure. */
   async finish(result: RunResult): Promise<void> {
     await this.#write(nameOf("runs", result.id), json(result));
     await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
   }
 
-  /** Keeps why a run failed. */
+  /** Saves the reason for the failure of a run. */
   async fail(failure: RunFailure): Promise<void> {
     await this.#write(nameOf("failed", failure.id), json(failure));
   }
@@ -80,12 +80,12 @@ export class RunStore {
     return this.#all("runs", parseResult);
   }
 
-  /** Why runs failed, of those that did. */
+  /** The records of all runs that failed. */
   failures(): Promise<RunFailure[]> {
     return this.#all("failed", parseFailure);
   }
 
-  /** In the order of their names. A file that cannot be read is an error, which names it. */
+  /** All records of one kind, in the order of the file names. Rejects if one cannot be read, with an error that names its file. */
   async #all<T>(kind: "runs" | "failed", parse: (json: string, file: string, id: string) => T): Promise<T[]> {
     const folder = join(this.directory, kind);
     const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {

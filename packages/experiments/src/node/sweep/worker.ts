@@ -1,4 +1,4 @@
-/** A process of a sweep: does one run after another, as it is told, until its parent goes away. */
+/** A worker process of a sweep: performs the runs that its parent sends, one after another, until the parent goes away. */
 import { type Device, reference } from "@tiedlora/core";
 import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { runOne } from "../../sweep/run.ts";
@@ -8,7 +8,7 @@ import type { Job, Message } from "./protocol.ts";
 
 const end = (): never => process.exit();
 
-/** Without a parent there is nothing left to do. */
+/** Sends a message to the parent; ends the process if that fails, since the parent has gone. */
 const say = (message: Message): void => {
   process.send!(message, undefined, undefined, (error) => error && end());
 };
@@ -51,4 +51,4 @@ process.on("message", (job: Job) => {
   });
 });
 process.on("disconnect", end);
-if (!process.connected) end(); // it went away while this was loaded
+if (!process.connected) end(); // the parent went away while this module was loading
