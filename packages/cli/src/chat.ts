@@ -61,7 +61,7 @@ async function converse(opened: Opened, flags: ChatFlags, output: Output): Promi
   }
 }
 
-/** By the model's template; without one, what was said so far, a line each. */
+/** The prompt in the form of the model's template; without a template, all messages so far, one per line. */
 function promptOf(tokenizer: Tokenizer, messages: readonly ChatMessage[]): Prompt {
   if (tokenizer.hasChatTemplate) return tokenizer.encode(tokenizer.chat(messages), { specialTokens: false });
   return messages.map(({ content }) => content).join("\n");

@@ -1,4 +1,4 @@
-/** What can be known to be wrong before any work is done. */
+/** Checks for mistakes that can be found before any work is done. */
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Decoder } from "@tiedlora/models";
@@ -16,14 +16,15 @@ import { UsageError } from "./settings.ts";
 const ABSURD = 8;
 
 /**
- * A rank above the size of a module adds nothing, since no update of it can have a higher one. That is noted; a rank far above it is an error.
+ * Prints a note if the rank exceeds the size of a module: no update of the module can have a rank above its size, so a higher
+ * one adds nothing. Throws UsageError if the rank is far above it.
  */
 export function checkRank(model: Decoder, method: Method, output: Output): void {
   const note = rankProblem(moduleInfos(adaptableModules(model)), method);
   if (note !== null) output.info(`${paint("yellow", "note:")} ${note}`);
 }
 
-/** A note on a method's rank, or null. Throws if the rank is absurd, or if a name in the target fits no module. */
+/** A note on a method's rank, or null. Throws UsageError if the rank is absurd, or if a name in the target fits no module. */
 export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
   checkTargetNames(linears, method);
   const { sites } = planAdapter(linears, { ...method, rank: 1 });
@@ -37,7 +38,7 @@ export function rankProblem(linears: readonly LinearInfo[], method: Method): str
   return `${what}: an update cannot have a rank above ${most}, and more only costs time`;
 }
 
-/** Every name of a target has to fit a module: one that is misspelled would be left out silently, beside others that fit. */
+/** Throws UsageError if a name of a target fits no module: beside names that fit, a misspelled one would be ignored silently. */
 function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): void {
   if (!Array.isArray(target)) return;
   const names = moduleNames(linears);
@@ -50,7 +51,7 @@ function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): v
   }
 }
 
-/** Throws if a directory for results is a file, or cannot be written: before the work, not after it. */
+/** Throws if a directory for results is a file, or cannot be written, so that the error comes before the work. */
 export async function checkOut(directory: string): Promise<void> {
   let path = resolve(directory);
   for (;;) {
@@ -61,7 +62,7 @@ export async function checkOut(directory: string): Promise<void> {
       return;
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      const missing = code === "ENOENT" || code === "ENOTDIR"; // below a file, the file itself is found in the end
+      const missing = code === "ENOENT" || code === "ENOTDIR"; // for a path below a file, the loop arrives at the file itself
       if (!missing || dirname(path) === path) throw writeError(directory, error);
       path = dirname(path);
     }

@@ -1,4 +1,4 @@
-/** `tiedlora init` and `validate`: a file of settings with comments, and whether one would work. */
+/** `tiedlora init` writes a file of settings with comments; `tiedlora validate` checks whether one would work. */
 import { access } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
@@ -39,7 +39,7 @@ export function addInit(program: Command, output: Output): void {
     });
 }
 
-/** The defaults, and examples of what has none. */
+/** The default settings, and example values for settings that have no default. */
 function initialYaml(): string {
   const defaults = entries(TRAIN_SETTINGS).map(([key, { fallback }]) => [key, fallback] as const);
   const values = {

@@ -82,7 +82,7 @@ async function convert(flags: OutFlags, format: AdapterFormat, output: Output): 
   output.info(`adapter saved in ${flags.out} (${format})`);
 }
 
-/** Says of the separator what the written files have no place for. */
+/** Prints a note on the separator, for which the written files have no place. */
 function noteSeparator(output: Output, separator: string | undefined): void {
   if (separator !== undefined)
     output.info(
@@ -90,7 +90,7 @@ function noteSeparator(output: Output, separator: string | undefined): void {
     );
 }
 
-/** As withModelAlone, with a lock on --out; an adapter has to be given. `kind`: what is written. */
+/** As withModelAlone, with a lock on --out; throws UsageError without --adapter. `kind` is the kind of output. */
 async function withAdapter(
   flags: OutFlags,
   kind: "adapter" | "model",
@@ -104,7 +104,7 @@ async function withAdapter(
   });
 }
 
-/** Nothing that is read is overwritten. */
+/** Throws UsageError if --out is a directory that is read, and would be overwritten. */
 function checkOther(out: string, source: string, what: string): void {
   if (resolve(out) === resolve(source))
     throw new UsageError(`--out ${out}: that is ${what}; give another directory`);

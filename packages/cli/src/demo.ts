@@ -1,4 +1,4 @@
-/** `tiedlora demo`: adapts the embedded base model to one task of the gym, and shows what that changed. */
+/** `tiedlora demo`: adapts the embedded base model to one of the toy tasks, and shows the difference. */
 import type { Command } from "commander";
 import { generateText, linearSpecs } from "@tiedlora/models";
 import type { Pretrained } from "@tiedlora/models/node";
@@ -36,7 +36,7 @@ const HELD_OUT = 48;
 const BATCH = 16;
 const MAX_TOKENS = 97;
 const SHOWN = 3;
-/** Queries, keys and values, as in the paper: what the documentation says of the demo was measured with them. */
+/** Queries, keys and values, as in the paper: the documentation's results of the demo were measured with this target. */
 const TARGET = "qkv";
 
 export function addDemo(program: Command, output: Output): void {
@@ -95,13 +95,13 @@ async function demo(options: DemoCommand, output: Output, base: Pretrained): Pro
 }
 
 interface Judgement {
-  /** Mean over the tokens of the answers, nats. */
+  /** The mean loss over the tokens of the answers, in nats. */
   readonly loss: number;
   readonly answers: readonly string[];
   readonly right: number;
 }
 
-/** How the model, as it is now, does on examples that it is not trained on. */
+/** Evaluates the model in its current state on examples that it is not trained on. */
 async function judged(
   { model, tokenizer, padId }: Pretrained,
   examples: readonly Example[],

@@ -1,4 +1,4 @@
-/** `tiedlora devices`: where this machine can compute. */
+/** `tiedlora devices`: the devices on which this machine can compute. */
 import { cpus, totalmem } from "node:os";
 import type { Command } from "commander";
 import type { CpuBackend } from "@tiedlora/backend-cpu";
@@ -10,7 +10,7 @@ interface Found {
   readonly name: BackendName;
   readonly available: boolean;
   readonly detail: string;
-  /** Of WebGPU: what each adapter says about itself. */
+  /** For WebGPU: the description that each of its adapters (GPUs) gives of itself. */
   readonly adapters?: readonly AdapterInfo[];
 }
 
@@ -37,7 +37,7 @@ function nameOf({ vendor, architecture, description, software }: AdapterInfo): s
   return software ? `${name} (in software: slower than cpu)` : name;
 }
 
-/** The features and limits of an adapter that computing depends on, as lines. */
+/** The features and limits of a WebGPU adapter that matter for computing, as lines. */
 function abilities({ features, limits }: AdapterInfo): string[] {
   const used = features.filter((f) => /^(shader-f16|subgroups|timestamp-query|.*subgroup-matrix)$/.test(f));
   const mebibytes = (name: string): string => `${Math.floor((limits[name] ?? 0) / 2 ** 20)} MiB`;

@@ -96,7 +96,7 @@ async function onTask(opened: Opened, flags: EvalFlags, name: string): Promise<M
   if (task.needsFiles && flags.data === undefined)
     throw new UsageError(`--data is missing: the task ${name} needs the directory of its files`);
   const source = flags.data === undefined ? NO_FILES : directorySource(flags.data);
-  const limit = flags.limit ?? (task.needsFiles ? Infinity : 100); // a generator never ends
+  const limit = flags.limit ?? (task.needsFiles ? Infinity : 100); // generated tasks never end
   const questions = await firstQuestions(task.questions(flags.split, source), limit);
   const options = { maxLength: flags.seq, batch: flags.batch };
   const { count, skipped, loss, perplexity, scores } = await evaluateTask(task, opened, questions, options);

@@ -1,4 +1,4 @@
-/** `tiedlora generate`: what a model writes after a prompt, with an adapter or without. */
+/** `tiedlora generate`: continues a prompt by a model, with an adapter or without. */
 import type { Command } from "commander";
 import { type Decoder, streamText, type Prompt, type TextOptions, type Tokenizer } from "@tiedlora/models";
 import { number, whole } from "./options.ts";
@@ -25,7 +25,7 @@ interface GenerateFlags extends ModelFlags, SamplingFlags {
   readonly json?: true;
 }
 
-/** Adds the flags that say how tokens are chosen. */
+/** Adds the flags that determine how tokens are chosen. */
 export function addSamplingFlags(command: Command): Command {
   return command
     .option("--max-tokens <n>", "the most tokens to generate", whole(1), 128)
@@ -45,7 +45,7 @@ export function addSamplingFlags(command: Command): Command {
     .option("--seed <n>", "the seed of sampling", whole(0), 0);
 }
 
-/** The flags as the models take them. */
+/** The flags as options of @tiedlora/models. */
 export function samplingOf(flags: SamplingFlags): TextOptions {
   const { maxTokens, temperature, seed, topK, topP, repetitionPenalty, stop } = flags;
   return {
@@ -90,7 +90,7 @@ export function addGenerate(program: Command, output: Output): void {
     });
 }
 
-/** Says so if tokens may come at positions that the model has not been trained for; rotary models give some answer there too. */
+/** Prints a note if text may exceed the positions that the model was trained for; rotary models generate text there too. */
 function notePositions(
   output: Output,
   { config }: Decoder,
@@ -99,7 +99,7 @@ function notePositions(
   maxTokens: number,
 ): void {
   const tokens = (typeof prompt === "string" ? tokenizer.encode(prompt) : prompt).length;
-  if (config.rope === null || tokens + maxTokens <= config.maxPositions) return; // learned positions end: an error
+  if (config.rope === null || tokens + maxTokens <= config.maxPositions) return; // beyond learned positions, generation throws
   output.info(
     `${paint("yellow", "note:")} a prompt of ${tokens} tokens and up to ${maxTokens} new ones go past the ${config.maxPositions} ` +
       `positions that the model was trained for, where it answers worse; lower --max-tokens or shorten the prompt`,

@@ -1,23 +1,23 @@
 /**
- * Requests to stop: Ctrl-C, a signal to end, or an output whose reader has gone. Work that can be left in good order
- * is; a second Ctrl-C does not wait for that.
+ * Requests to stop: Ctrl-C, a signal to terminate, or an output whose reader has gone. Work that can stop in good order does
+ * so; a second Ctrl-C ends the process at once.
  */
 import { EXIT } from "./exit.ts";
 
-/** Ctrl-C, `kill`, and a terminal that is closed. */
+/** The signals of Ctrl-C, `kill`, and a terminal that is closed. */
 export const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 interface Running {
   readonly controller: AbortController;
-  /** Why it was asked to stop, where that is a failure. */
+  /** The failure that led to the request to stop; null if there was none. */
   failure: Error | null;
 }
 
 let running: Running | null = null;
 
 /**
- * Runs `work`, which ends in good order soon after its signal is aborted: by Ctrl-C, or `requestStop`. Throws what
- * `requestStop` was given, when the work has ended.
+ * Runs `work`, which must end in good order soon after its signal is aborted: by Ctrl-C, or by `requestStop`. Throws the
+ * failure that `requestStop` was given, if any, once the work has ended.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const own: Running = { controller: new AbortController(), failure: null };
@@ -37,7 +37,7 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   }
 }
 
-/** Asks the running work to stop, and to end with `failure` if that is given. Returns whether there is any. */
+/** Asks the running work to stop, and to end with `failure` if that is given. Returns whether any work is running. */
 export function requestStop(failure: Error | null = null): boolean {
   if (running === null) return false;
   running.failure ??= failure;

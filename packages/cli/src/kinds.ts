@@ -1,4 +1,4 @@
-/** Kinds of values that settings have. Each message completes "expected ...". */
+/** The kinds of values that settings can have. Each error message completes "expected ...". */
 import { z } from "zod";
 import { nearest } from "tiedlora/internal";
 import type { Modules } from "tiedlora";
@@ -33,7 +33,7 @@ export interface Bounds {
   readonly below?: number;
 }
 
-/** A smaller number above 0 rounds to 0 in f32, or leads to numbers that do: training would silently change nothing. */
+/** Smaller numbers above 0 round to 0 in f32, or lead to numbers that do: training would silently change nothing. */
 const SMALLEST = 1e-30;
 /** The inverse of SMALLEST, which f32 can still compute with. */
 const LARGEST = 1e30;
@@ -59,7 +59,7 @@ export function number({ min, above, below }: Bounds): Kind<number> {
 
 const toNumber = (given: string): unknown => (given.trim() === "" ? given : Number(given));
 
-/** One of a list of names, in any case. */
+/** One of a list of names, in upper or lower case. */
 export function oneOf<const T extends string>(names: readonly T[], placeholder = "name"): Kind<T> {
   const schema = z.enum(names as unknown as readonly [T, ...T[]], {
     error: ({ input }) => {
@@ -98,7 +98,7 @@ function splitList(given: string): string[] {
   return given.trim() === "none" ? [] : given.split(",").map((name) => name.trim());
 }
 
-/** A flag: there or not. */
+/** A flag, which is present or absent. */
 export const flag: Kind<boolean> = {
   placeholder: "",
   schema: z.boolean({ error: "true or false" }),

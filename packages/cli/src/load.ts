@@ -1,4 +1,4 @@
-/** Models, adapters and data for commands, with errors that say what to do. */
+/** Loads models and data for commands, with errors that suggest a remedy. */
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Device } from "@tiedlora/core";
@@ -19,8 +19,8 @@ export async function openModel(directory: string, device: Device): Promise<Pret
 }
 
 /**
- * Throws if a setting's path leads nowhere, and suggests the sibling that was probably meant, else says what was expected; and if
- * it leads to a file where a directory is wanted.
+ * Throws UsageError if the path of a setting does not exist; the message suggests the sibling that was probably meant, or else
+ * gives `expected`. Also throws if the path is a file where a directory is needed. `name` is the setting's name.
  */
 export async function checkPath(
   name: string,
@@ -43,26 +43,26 @@ export async function checkPath(
   );
 }
 
-/** Throws if there is no model directory at a path. `name`: of the setting that gives it. */
+/** Throws UsageError if there is no directory at a path. `name` is the setting that gives the path. */
 export async function checkModelDirectory(directory: string, name = "--model"): Promise<void> {
   const files = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
   await checkPath(name, directory, "directory", (await hubHint(directory)) ?? files);
 }
 
-/** What to do where "owner/name" is meant, a model of the hub; null if there is a directory of the owner's name. */
+/** A hint for "owner/name", which probably means a model of the hub; null for other paths, or if a directory "owner" exists. */
 async function hubHint(directory: string): Promise<string | null> {
   if (!/^[\w.-]+\/[\w.-]+$/.test(directory)) return null;
   if ((await stat(dirname(directory)).catch(() => null)) !== null) return null;
   return `to use a model of the Hugging Face hub, download it first: hf download ${directory} --local-dir ${basename(directory)}`;
 }
 
-/** Throws if a path to examples leads nowhere. */
+/** Throws UsageError if a path to examples does not exist. */
 export async function checkDataPaths({ data, valid }: { data: string; valid?: string }): Promise<void> {
   await checkPath("--data", data, "file or directory");
   if (valid !== undefined) await checkPath("--valid", valid, "file or directory");
 }
 
-/** Throws if sequences are longer than the model has learned positions for. */
+/** Throws UsageError if sequences are longer than the positions that the model was made for. */
 export async function checkLength(directory: string, seq: number, name = "--seq"): Promise<void> {
   const { maxPositions } = await loadConfig(directory);
   if (seq > maxPositions)
@@ -87,7 +87,7 @@ export function openData(
   });
 }
 
-/** What was read, and what was cut or left out. */
+/** Prints how many examples were read, and how many were cut off or left out, and why. */
 export function describeData(
   output: Output,
   name: string,
@@ -105,7 +105,7 @@ export function describeData(
   if (empty.length > 0) warn(`${empty.length} left out: their completions are empty; lines ${some(empty)}`);
 }
 
-/** How many characters are listed. */
+/** The most unknown characters that are listed. */
 const SHOWN = 5;
 
 function describeUnknown({ tokens, characters }: Unknown): string {

@@ -21,14 +21,14 @@ import { addEval } from "./eval.ts";
 import { addGenerate } from "./generate.ts";
 import { addInspect } from "./inspect.ts";
 
-/** Runs `argv` (without node and script) and gives the exit code. */
+/** Runs `argv` (without node and script) and returns the exit code. */
 export async function main(argv: readonly string[], output: Output = processOutput()): Promise<number> {
   const program = createProgram(output);
   try {
     await program.parseAsync([...argv], { from: "user" });
     return EXIT.ok;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage; // it has printed
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage; // commander has printed the message
     if (error instanceof Interrupted) return EXIT.interrupted;
     output.info(`${paint("red", "error:")} ${messageOf(error)}`);
     if (process.env["TIEDLORA_DEBUG"] !== undefined && error instanceof Error) output.info(error.stack ?? "");
@@ -96,7 +96,7 @@ function messageOf(error: unknown): string {
   return hint === undefined ? error.message : `${error.message}. ${hint}`;
 }
 
-/** What to do about errors of the operating system. */
+/** The remedies for errors of the operating system, by code. */
 const SYSTEM_HINTS: Readonly<Record<string, string>> = {
   ENOSPC: "The disk is full: free some space, or give another --out.",
   EDQUOT: "Your share of the disk is full: free some space, or give another --out.",

@@ -1,4 +1,4 @@
-/** The line that moves at the bottom of a terminal. Whatever ends the process, the terminal gets its cursor back. */
+/** The moving line at the bottom of a terminal. The cursor is shown again however the process ends. */
 import { MultiBar } from "cli-progress";
 import { SIGNALS } from "./interrupt.ts";
 
@@ -9,7 +9,7 @@ export class MovingLine {
   readonly #bars: MultiBar;
   readonly #bar: ReturnType<MultiBar["create"]>;
 
-  /** `unit`: what is counted, up to `total`. */
+  /** `unit` is the name of the things that are counted, up to `total`. */
   constructor(unit: string, total: number) {
     this.#bars = new MultiBar({
       format: `${unit} {value}/{total} [{bar}] {text}`,
@@ -29,7 +29,7 @@ export class MovingLine {
     this.#bar.update(value, { text });
   }
 
-  /** A line that stays, above. */
+  /** Prints a line that stays, above the moving one. */
   log(line: string): void {
     this.#bars.log(`${line}\n`);
   }
@@ -48,7 +48,7 @@ export class MovingLine {
     process.stderr.write(RESTORE);
   };
 
-  /** A signal without another listener ends the process without an "exit" event. */
+  /** Restores the terminal: without another listener, a signal would end the process without an "exit" event. */
   readonly #onSignal = (name: NodeJS.Signals): void => {
     if (process.listenerCount(name) > 1) return;
     this.stop();

@@ -1,9 +1,9 @@
-/** Where the command line writes: results to stdout, everything for people to stderr unless it is the result. */
+/** The output of the command line: results go to stdout, all other messages for people to stderr. */
 import { styleText } from "node:util";
 import { EXIT } from "./exit.ts";
 import { requestStop } from "./interrupt.ts";
 
-/** Thrown by a command that Ctrl-C has ended, once it has printed everything. */
+/** Thrown by a command that Ctrl-C has ended, after it has printed everything. */
 export class Interrupted extends Error {
   constructor() {
     super("interrupted");
@@ -11,23 +11,23 @@ export class Interrupted extends Error {
   }
 }
 
-/** Where a command writes: results to one stream, progress to the other. */
+/** The streams of a command: one for results, the other for progress. */
 export interface Output {
-  /** A line of results. */
+  /** Writes a line of results. */
   out(line: string): void;
-  /** A piece of results, as it comes: without the end of a line. */
+  /** Writes a piece of a result, without a line end. */
   write(text: string): void;
-  /** A line about what is going on. */
+  /** Writes a line about progress. */
   info(line: string): void;
-  /** Whether there is a terminal, on which a line can move. */
+  /** Whether the output is a terminal, on which a line can move. */
   readonly interactive: boolean;
 }
 
-/** The process's own streams. Colours and moving lines only on a terminal. */
+/** The process's own streams. Colors and moving lines appear only on a terminal. */
 export function processOutput(): Output {
   const { stdout, stderr } = process;
   stdout.on("error", onBroken);
-  stderr.on("error", () => undefined); // there is nowhere left to say it
+  stderr.on("error", () => undefined); // there is nowhere left to report it
   return {
     interactive: stderr.isTTY,
     out: (line) => void stdout.write(`${line}\n`),
@@ -36,7 +36,7 @@ export function processOutput(): Output {
   };
 }
 
-/** The results cannot be written any more: a failure, unless their reader has gone away. */
+/** The failure to write results, for any reason other than that their reader has gone. */
 export class OutputError extends Error {
   constructor(cause: Error) {
     super(`the results cannot be written to the standard output: ${cause.message}`, { cause });
@@ -47,11 +47,11 @@ export class OutputError extends Error {
 let broken = false;
 
 /**
- * Nobody reads the results any more, as in `| head`: that is a request to stop, as Ctrl-C is. A full disk is a failure. Work
- * that is going on ends in good order first.
+ * Handles an error of stdout. If the reader has gone, as in `| head`, that is a request to stop, like Ctrl-C; any other error,
+ * such as a full disk, is a failure. Running work ends in good order first.
  */
 function onBroken(cause: NodeJS.ErrnoException): void {
-  if (broken) return; // each line that was on its way says the same
+  if (broken) return; // every pending line gives the same error
   broken = true;
   const failure = cause.code === "EPIPE" ? null : new OutputError(cause);
   if (requestStop(failure)) {
@@ -62,19 +62,19 @@ function onBroken(cause: NodeJS.ErrnoException): void {
   process.exit(failure === null ? EXIT.interrupted : EXIT.failed);
 }
 
-/** A word as a shell takes it: quoted where it has to be. */
+/** A word of a shell command, quoted if necessary. */
 export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan";
 
-/** Colours text for a terminal that shows colours. */
+/** Colors text, unless stderr is not a terminal or NO_COLOR is set. */
 export function paint(style: Style, text: string): string {
   return process.stderr.isTTY && process.env["NO_COLOR"] === undefined ? styleText(style, text) : text;
 }
 
-/** Seconds as people say them: "42s", "3m 05s", "2h 10m". */
+/** A duration in seconds as readable text: "42s", "3m 05s", "2h 10m". */
 export function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const pad = (n: number): string => String(n).padStart(2, "0");

@@ -8,7 +8,7 @@ import { pageMounts, serveStatic } from "./serve/static.ts";
 import { whole } from "./options.ts";
 import type { Output } from "./output.ts";
 
-/** In a checkout, and in the published package. */
+/** The folders of the built page: in a checkout, and in the published package. */
 const PLACES = ["../../../apps/playground/dist/", "../assets/playground/"].map((path) =>
   fileURLToPath(new URL(path, import.meta.url)),
 );

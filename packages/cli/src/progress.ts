@@ -1,17 +1,17 @@
-/** How training goes: one moving line on a terminal, some lines in a log, or JSON for programs. */
+/** Shows the progress of training: one moving line on a terminal, some lines in a log, or JSON for programs. */
 import { baselineOf, metricsOf } from "./run/metrics.ts";
 import type { Evaluation } from "tiedlora";
 import type { StepReport } from "tiedlora";
 import { MovingLine } from "./moving-line.ts";
 import { duration, paint, type Output } from "./output.ts";
 
-/** How many lines show the whole run where a line cannot be overwritten. */
+/** The number of progress lines for a whole run, if lines cannot be overwritten. */
 const LOG_LINES = 20;
 
 export class ProgressLine {
   readonly #output: Output;
   readonly #json: boolean;
-  /** Steps done. */
+  /** The number of steps done. */
   steps = 0;
   #bar: MovingLine | null = null;
   readonly #losses: number[] = [];
@@ -22,7 +22,7 @@ export class ProgressLine {
     this.#json = json;
   }
 
-  /** Shows how the model does before training. */
+  /** Shows the evaluation of the model before training. */
   baseline(evaluation: Evaluation): void {
     if (this.#json) this.#output.out(JSON.stringify(baselineOf(evaluation)));
     else this.#output.info(evaluationText(0, evaluation));
@@ -49,14 +49,14 @@ export class ProgressLine {
     }
   }
 
-  /** The line that stays. */
+  /** Prints the final line. */
   end(): void {
     this.#bar?.stop();
     this.#bar = null;
     const last = this.#last;
     if (last === null) return;
     const losses = this.#losses;
-    const some = Math.min(Math.ceil(losses.length / 10), 50); // one batch is easier than another
+    const some = Math.min(Math.ceil(losses.length / 10), 50); // single batches differ in difficulty
     const [first, end] = [mean(losses.slice(0, some)), mean(losses.slice(-some))];
     const over = some === 1 ? "step" : `${some} steps`;
     this.#output.info(

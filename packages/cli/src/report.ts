@@ -1,4 +1,4 @@
-/** `tiedlora report`: what a sweep found, as one HTML file and as tables. */
+/** `tiedlora report`: the findings of a sweep, as one HTML file and as tables. */
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import { type WrittenReport, writeReport } from "@tiedlora/experiments/node";

@@ -1,4 +1,4 @@
-/** The settings of a run, from flags, a file, or the run that is to go on: each run keeps its own as run.yaml. */
+/** The settings of a run, from flags, a file, or the run to resume: each run saves its settings as run.yaml. */
 import { dirname, join } from "node:path";
 import { RUN_FILE, runFileKind } from "tiedlora/internal/node";
 import { checkRunFile } from "./run/run-folder.ts";
@@ -24,14 +24,14 @@ const FREE: readonly (keyof TrainSettings)[] = [
 
 export interface RunSettings {
   readonly settings: TrainSettings;
-  /** The settings that were given, or that come from the resumed run; the others are defaults. */
+  /** The keys of settings that were given, or that come from the resumed run; all other settings are defaults. */
   readonly given: ReadonlySet<keyof TrainSettings>;
   readonly resume: boolean;
 }
 
 /**
- * Settings of `train`. With `--resume` they are those of the run in `--out`, and a different one is an error; if there is no
- * run yet, one begins.
+ * The settings of `train`. With `--resume`, they are the settings of the run in `--out`, and a different value is an error
+ * (except for `FREE` settings); if there is no run yet, a new one begins.
  */
 export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   const out = flags["out"];
@@ -65,7 +65,7 @@ export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   return { settings, given: keysOf(all), resume: true };
 }
 
-/** Throws if a file of settings that a run has written is cut off. */
+/** Throws UsageError if `config` is a file of settings that a run has written, and it is cut off. */
 async function checkWhole(config: string | undefined): Promise<void> {
   if (config !== undefined && (await runFileKind(config)) === "cut off")
     throw new UsageError(`${config} is cut off: its last line is missing`);
@@ -79,7 +79,7 @@ function definedOf(flags: RunFlags): Record<string, unknown> {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
 }
 
-/** Whether a given value is the saved one; of paths, which are saved in full, a relative one may be given. */
+/** Whether a given value equals the saved one. Paths are saved as absolute ones, but may be given as relative ones. */
 function same(key: string, given: unknown, saved: unknown): boolean {
   const isPath = key === "model" || key === "data" || key === "valid" || key === "initFrom";
   if (isPath && typeof given === "string" && typeof saved === "string")

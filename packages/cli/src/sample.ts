@@ -1,4 +1,4 @@
-/** What a model makes of an example's prompt. */
+/** Shows how a model completes the prompt of an example. */
 import type { Decoder, Prompt, Tokenizer } from "@tiedlora/models";
 import { generateText } from "@tiedlora/models";
 import { promptTokens } from "tiedlora";
@@ -12,7 +12,7 @@ export interface Sample {
   readonly completion: string;
 }
 
-/** The prompt of an example and what the model, as it is now, goes on with. */
+/** The prompt of an example, and its completion by the model in its current state. */
 export async function sampleOf(
   model: Decoder,
   tokenizer: Tokenizer,
@@ -27,12 +27,12 @@ export async function sampleOf(
   return { prompt, completion };
 }
 
-/** A prompt as a model is given it; with a separator, as one that was trained with it. */
+/** A prompt as it is passed to a model; with a separator, encoded as for a model that was trained with that separator. */
 export function givenPrompt(tokenizer: Tokenizer, prompt: string, separator: string | undefined): Prompt {
   return separator === undefined ? prompt : promptTokens(tokenizer, prompt, separator);
 }
 
-/** The prompt as text; of an example that has none, its first words; of a chat, all before its last answer. */
+/** The prompt as text: without a prompt, the completion's first words; for a chat, everything before the last answer. */
 function promptOf(example: Example, tokenizer: Tokenizer): string {
   if (!isChat(example)) {
     if (example.prompt !== "") return example.prompt;

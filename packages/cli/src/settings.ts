@@ -10,31 +10,31 @@ import type { z } from "zod";
 import { nearest } from "tiedlora/internal";
 import { readYaml, YamlError } from "@tiedlora/experiments";
 
-/** What a setting's values are: how they are checked, and how text from the command line becomes one. */
+/** The kind of a setting's values: how they are checked, and how text from the command line is converted to one. */
 export interface Kind<T> {
-  /** Its message says what is expected. */
+  /** Checks a value; its error message describes the expected values. */
   readonly schema: z.ZodType<T>;
-  /** From the command line; what makes no sense is left to the schema. */
+  /** Converts text from the command line; invalid text is left for the schema to reject. */
   fromText(text: string): unknown;
-  /** In the help: "<n>"; "" for a flag that takes no value. */
+  /** The placeholder of the value in the help, e.g. "<n>"; "" for a flag that takes no value. */
   readonly placeholder: string;
 }
 
 export interface Setting<T, All = never> {
   readonly kind: Kind<NonNullable<T>>;
   readonly about: string;
-  /** What it is when nothing is given; without one it is undefined, or an error if `required`. */
+  /** The default value. Without a default, a missing value is undefined, or an error if it is `required`. */
   readonly fallback?: T;
-  /** A default that depends on settings further up in the table; `about` says what it is. */
+  /** A default that depends on settings further up in the table; `about` describes it. */
   readonly follows?: (settings: All) => T;
   readonly required?: boolean;
-  /** A heading in the file that `init` writes. */
+  /** The heading above the setting in the file that `init` writes. */
   readonly group: string;
 }
 
 export type Settings<T> = { readonly [K in keyof T]-?: Setting<T[K], T> };
 
-/** Thrown for mistakes of usage: the exit code then is another one than for failures. */
+/** Thrown for mistakes of usage, which have a different exit code from failures. */
 export class UsageError extends Error {
   constructor(message: string) {
     super(message);
@@ -68,7 +68,7 @@ function show(value: unknown): string {
   return Array.isArray(value) ? value.join(",") : JSON.stringify(value);
 }
 
-/** Reads a flag's value; says what was expected if it is none. */
+/** Returns a parser of a flag's value, which throws InvalidArgumentError with the expected values if the text is not valid. */
 export function flagParser<T>(kind: Kind<T>): (text: string) => T {
   return (text) => {
     const result = kind.schema.safeParse(kind.fromText(text));
@@ -77,7 +77,7 @@ export function flagParser<T>(kind: Kind<T>): (text: string) => T {
   };
 }
 
-/** Completes what the flags gave by a file and the defaults. Throws UsageError if something required is missing. */
+/** Completes the values of flags from a file and the defaults. Throws UsageError if a required setting is missing. */
 export async function resolveSettings<T extends object>(
   settings: Settings<T>,
   flags: Readonly<Record<string, unknown>>,
@@ -97,7 +97,7 @@ export async function resolveSettings<T extends object>(
   return resolved as T;
 }
 
-/** The settings of a YAML file. Throws YamlError with the line of what is wrong. */
+/** The settings of a YAML file. Throws YamlError with the line of a mistake, and UsageError if the file cannot be read. */
 export async function readSettings<T>(settings: Settings<T>, file: string): Promise<Partial<T>> {
   let text: string;
   try {
@@ -126,7 +126,7 @@ function parseSettings<T>(settings: Settings<T>, text: string, file: string): Pa
     const entry = known.get(name.replaceAll("_", "-"));
     if (entry === undefined) return fail(at, unknownKey(name, known.keys()));
     const given = values[name];
-    if (given === null || given === undefined) continue; // "clip:" is as good as no line
+    if (given === null || given === undefined) continue; // "clip:" without a value is the same as no line
     const [setting, { kind }] = entry;
     const result = kind.schema.safeParse(given);
     if (!result.success)
@@ -142,7 +142,7 @@ function unknownKey(name: string, known: Iterable<string>): string {
   return `there is no setting "${name}"; ${close === null ? `the settings are ${names.join(", ")}` : `did you mean "${close}"?`}`;
 }
 
-/** Key and setting, in the order of the table. */
+/** The keys and settings of a table, in its order. */
 export function entries<T>(settings: Settings<T>): [key: string & keyof T, setting: Setting<unknown, T>][] {
   return Object.entries(settings) as [string & keyof T, Setting<unknown, T>][];
 }

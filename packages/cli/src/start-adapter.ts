@@ -1,4 +1,4 @@
-/** The adapter that a run trains: a new one, or one that --init-from names; and the settings that follow from that. */
+/** The adapter that a run trains: a new one, or the one that --init-from names; and the settings that follow from it. */
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { directoryFiles } from "@tiedlora/core/node";
@@ -18,7 +18,7 @@ import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { methodOf, type TrainSettings } from "./train-settings.ts";
 
-/** Settings, and which of them were given rather than defaults. */
+/** Settings, and the keys of those that were given and are not defaults. */
 export interface Given {
   readonly settings: TrainSettings;
   readonly given: ReadonlySet<keyof TrainSettings>;
@@ -26,7 +26,7 @@ export interface Given {
 
 export interface Started {
   readonly adapter: Adapter;
-  /** With those that come from the adapter. */
+  /** The settings, completed by those that come from the adapter. */
   readonly settings: TrainSettings;
 }
 
@@ -58,7 +58,7 @@ export async function startAdapter(
   };
 }
 
-/** A separator that is given goes before that of the adapter's training. */
+/** A given separator, which overrides the separator of the adapter's training. */
 function separatorOf({ separator }: TrainSettings): Partial<TrainSettings> {
   return separator === undefined ? {} : { separator };
 }
@@ -71,7 +71,7 @@ function expected({
   return Object.fromEntries(keys.map((key) => [key, settings[key]]));
 }
 
-/** Settings that were not given are the adapter's; the target is left open, since an adapter may name it in a way of its own. */
+/** Takes settings that were not given from the adapter; the target stays undefined, since adapters may name it differently. */
 function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSettings {
   const name = METHOD_NAMES.find((one) => one === method.name);
   const own = {
@@ -85,7 +85,7 @@ function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSett
   return { ...settings, ...own } as TrainSettings;
 }
 
-/** Throws unless --init-from names an adapter, one other than --out, and with the digest that is expected. */
+/** Throws unless --init-from, if given, names an adapter in a directory other than --out, with the expected digest, if any. */
 export async function checkInitFrom({ initFrom: source, initDigest, out }: TrainSettings): Promise<void> {
   if (source === undefined) {
     if (initDigest !== undefined) throw new UsageError("--init-digest is given without --init-from");

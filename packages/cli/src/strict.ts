@@ -1,11 +1,14 @@
-/** Mistakes that the command-line parser lets pass: an option given twice, or by its name in another program. */
+/** Mistakes that the command-line parser does not handle: an option given twice, or by its name in another program. */
 import type { Command } from "commander";
 import { UsageError } from "./settings.ts";
 
-/** Options that people may expect to add up when given twice. Of others, such as --rank, the last counts, so that scripts can override. */
+/**
+ * Options that people may expect to accumulate when they are given twice. For others, such as --rank, the last value counts, so
+ * that scripts can override it.
+ */
 const ONE = new Set(["adapter", "config", "data", "prompt", "system", "task", "valid"]);
 
-/** Refuses one of them given twice: the first would be dropped silently. */
+/** Makes an option of `ONE` that is given twice an error: its first value would be dropped silently. */
 export function refuseRepeated(program: Command): void {
   for (const command of [program, ...program.commands]) {
     for (const option of command.options) {
@@ -20,7 +23,7 @@ export function refuseRepeated(program: Command): void {
   }
 }
 
-/** What options are called in the programs that people come from. */
+/** Names of options in other programs -> their names here. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
   "learning-rate": "lr",
   "batch-size": "batch",
@@ -56,7 +59,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   temp: "temperature",
 };
 
-/** An error of the parser, with the name that an option of another program has here, where `command` has it. */
+/** The parser's error message, with our name for an unknown option of another program, if `command` has that option. */
 export function withOurNames(message: string, command: Command): string {
   const unknown = /unknown option '--([\w-]+)/.exec(message)?.[1];
   const ours = unknown === undefined ? undefined : ELSEWHERE[unknown.replaceAll("_", "-").toLowerCase()];

@@ -1,4 +1,4 @@
-/** How a sweep goes: a line for each run that ends, and on a terminal one that moves below them. */
+/** Shows the progress of a sweep: a line for each run that ends and, on a terminal, a moving line below them. */
 import { measureOf, qualityOf } from "@tiedlora/experiments";
 import { type RunConfig, type RunFailure, runId, type RunResult } from "@tiedlora/experiments";
 import { MovingLine } from "./moving-line.ts";
@@ -40,12 +40,12 @@ export class SweepProgress {
     else this.#say(`${number} ${paint("red", "failed:")} ${id}: ${message}`);
   }
 
-  /** Gives the terminal back. */
+  /** Removes the moving line and restores the terminal. */
   stop(): void {
     this.#bar?.stop();
   }
 
-  /** The lines that stay. */
+  /** Prints the final line. */
   end(directory: string): void {
     const failed = this.failures === 0 ? "" : `, ${paint("red", `${this.failures} failed`)}`;
     this.#output.info(

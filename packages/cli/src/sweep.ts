@@ -1,4 +1,4 @@
-/** `tiedlora sweep`: all runs of a YAML file, in parallel processes; those that are finished are not run again. */
+/** `tiedlora sweep`: performs all runs of a YAML file in parallel processes; finished runs are not repeated. */
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
@@ -62,7 +62,7 @@ export function addSweep(program: Command, output: Output): void {
     });
 }
 
-/** Before any run: the model is there, and knows as many positions as examples may have tokens. */
+/** Checks, before any run, that the model exists, and has a position for every token of the longest examples. */
 async function checkModel({ model, seq }: SweepSpec["on"]): Promise<void> {
   const directory = model === "base" ? BASE_DIRECTORY : model;
   await checkModelDirectory(directory, "on.model");

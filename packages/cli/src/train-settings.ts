@@ -9,7 +9,7 @@ import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
 import type { Settings } from "./settings.ts";
 
-/** What `train`, `params` and sweeps adapt by default. The library's own default, and the demo's, is the paper's "qkv". */
+/** The modules that `train`, `params` and sweeps adapt by default. The library's default, and the demo's, is the paper's "qkv". */
 export const DEFAULT_TARGET = "all-linear";
 
 export interface DataSettings {

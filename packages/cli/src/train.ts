@@ -119,7 +119,7 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
 /** Loads everything and puts the adapter on the model; nothing has been written yet. */
 async function prepare({ folder, given, output, device, ...context }: Context): Promise<Prepared> {
   const asked = context.settings;
-  const file = (await dataFile(asked.data, "train"))!; // throws where there is none
+  const file = (await dataFile(asked.data, "train"))!; // throws if there is no such file
   const validFile =
     asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
   checkPatience(asked, validFile !== null);
@@ -187,7 +187,7 @@ export function checkPatience({ patience }: TrainSettings, held: boolean): void 
   );
 }
 
-/** The examples as they go into batches. */
+/** The examples as they go into batches: packed into sequences of up to `seq` tokens, if `pack` is set. */
 export function trainedOn({ examples }: Dataset, { pack, seq }: TrainSettings): readonly EncodedExample[] {
   return pack ? packExamples(examples, seq) : examples;
 }
@@ -279,7 +279,7 @@ function provenanceOf(settings: TrainSettings, steps: number): Record<string, st
   };
 }
 
-/** With paths that mean the same from every directory. */
+/** The settings with absolute paths, which do not depend on the current directory. */
 function absolute(settings: TrainSettings): TrainSettings {
   const { model, data, valid, initFrom, out } = settings;
   return {

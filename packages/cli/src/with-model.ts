@@ -1,4 +1,4 @@
-/** What the commands that use a model have in common: a model, an adapter on it or not, and a device. */
+/** Code shared by the commands that use a model: they load a model and perhaps an adapter, and open a device. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
@@ -32,22 +32,22 @@ export function addModelFlags(command: Command): Command {
 export interface OpenedModel {
   readonly model: Decoder;
   readonly adapter: Adapter | null;
-  /** The text after every prompt that the adapter was trained with, if one was given. */
+  /** The text that followed every prompt in the adapter's training, if there was one. */
   readonly separator: string | undefined;
-  /** Where the model was found. */
+  /** The directory of the model. */
   readonly directory: string;
 }
 
 export interface Opened extends OpenedModel, Pick<Pretrained, "tokenizer" | "padId"> {}
 
-/** Loads what the flags say, and closes the device afterwards. */
+/** Runs `work` with the model, the tokenizer and the adapter of the flags, and closes the device afterwards. */
 export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => Promise<T>): Promise<T> {
   return withLoaded(flags, openModel, ({ model, tokenizer, padId }, rest) =>
     work({ model, tokenizer, padId, ...rest }),
   );
 }
 
-/** The same without a tokenizer, which the model's directory then need not have. */
+/** As `withModel`, without a tokenizer, which the model's directory need not have. */
 export async function withModelAlone<T>(
   flags: ModelFlags,
   work: (opened: OpenedModel) => Promise<T>,
@@ -74,7 +74,7 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
   });
 }
 
-/** The model of the flags, or the one that the adapter's config names. */
+/** The model directory of the flags, or the one that the adapter's config names. Throws UsageError if neither names one. */
 async function modelOf({ model, adapter }: ModelFlags): Promise<string> {
   if (model !== undefined) return model;
   if (adapter === undefined) throw new UsageError("--model is missing: give a Hugging Face directory");

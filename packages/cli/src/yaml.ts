@@ -2,7 +2,7 @@
 import { stringify } from "yaml";
 import { entries, nameOf, type Settings } from "./settings.ts";
 
-/** All settings with what they are for; those that have no value are comments. */
+/** All settings with their descriptions; settings without a value are commented out. */
 export function settingsYaml<T>(settings: Settings<T>, values: Partial<T>): string {
   const lines: string[] = [];
   let group = "";

@@ -1,7 +1,7 @@
 /**
- * A folder that one process has to itself. A lock is an empty file whose name says whose it is: from the name alone one knows
- * whether its owner still runs, and the file of one that does not can be removed by anybody at any moment. Who wants the
- * folder announces itself first and looks for others then, so that two can never both have it.
+ * Exclusive use of a folder by one process. A lock is an empty file whose name identifies its owner: the name alone tells
+ * whether the owner still runs, and any process can remove the lock of an ended process at any moment. A process that wants
+ * the folder first announces itself by its own lock, and then looks for other locks, so that two can never both have it.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
@@ -12,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isAlive } from "@tiedlora/core/node";
 import { writing } from "tiedlora/internal/node";
 
-/** Whose a lock is. `start`: when the process began, in the system's own terms; another one may have its number by now. */
+/** The owner of a lock. `start` is when the process began, in the system's own terms: its pid may have been reused since. */
 interface Owner {
   readonly pid: number;
   readonly start: string;
@@ -21,13 +21,13 @@ interface Owner {
 
 const NAME = /^\.lock\.(\d+)\.([\w-]+)\.(.+)$/;
 
-/** Two that announce themselves at the same moment both step back, and try again after a while that differs. */
+/** Two processes that announce themselves at the same moment both withdraw, and try again after random pauses. */
 const TRIES = 8;
 const LONGEST_PAUSE_MS = 400;
-/** A lock that has been there for so long is no such accident. */
+/** A lock that is older than this belongs to a process that has the folder, and is not a collision of announcements. */
 const SETTLED_MS = 2000;
 
-/** The locks of this process, by path. */
+/** The paths of this process's locks. */
 const held = new Set<string>();
 process.on("exit", () => {
   for (const path of held) rmSync(path, { force: true });
@@ -47,7 +47,7 @@ export class FolderInUseError extends Error {
   }
 }
 
-/** Takes a folder for the time of `work`, and makes it if it is not there. Throws FolderInUseError if another has it. */
+/** Locks a folder, created if necessary, while `work` runs. Throws FolderInUseError if another process has it. */
 export async function withLock<T>(directory: string, work: () => Promise<T>): Promise<T> {
   const release = await lock(directory);
   try {
@@ -57,7 +57,7 @@ export async function withLock<T>(directory: string, work: () => Promise<T>): Pr
   }
 }
 
-/** As `withLock`, until what it gives is called. A folder that was made for it and is empty then goes away again. */
+/** As `withLock`, until the returned function is called, which also removes folders that were created and are still empty. */
 export async function lock(directory: string): Promise<() => Promise<void>> {
   const made = await writing(directory, () => mkdir(directory, { recursive: true }));
   const owner: Owner = { pid: process.pid, start: startOf(process.pid) ?? UNKNOWN, host: hostname() };
@@ -66,7 +66,7 @@ export async function lock(directory: string): Promise<() => Promise<void>> {
   if (held.has(path)) throw new FolderInUseError(directory, owner, file);
   const release = async (): Promise<void> => {
     held.delete(path);
-    await rm(path, { force: true }).catch(() => undefined); // it is seen to be a dead one's when this process has ended
+    await rm(path, { force: true }).catch(() => undefined); // a lock that remains is known to be stale once this process has ended
     await removeEmpty(directory, made);
   };
   held.add(path);
@@ -96,7 +96,7 @@ interface Other {
   readonly settled: boolean;
 }
 
-/** Another process that has the folder, or wants it now. Files of those that have ended are removed. */
+/** Another process that has the folder or wants it; null if there is none. Removes the locks of ended processes. */
 async function ownerBeside(directory: string, own: string): Promise<Other | null> {
   for (const file of await readdir(directory)) {
     const [, pid, start, host] = NAME.exec(file) ?? [];
@@ -112,7 +112,7 @@ async function ownerBeside(directory: string, own: string): Promise<Other | null
   return null;
 }
 
-/** Whether a process of this machine still runs; where its start cannot be asked for, its number decides. */
+/** Whether a process of this machine still runs; if its start cannot be determined, its pid alone decides. */
 function runs({ pid, start }: Owner): boolean {
   if (!isAlive(pid)) return false;
   const now = startOf(pid);
@@ -120,10 +120,10 @@ function runs({ pid, start }: Owner): boolean {
 }
 
 const UNKNOWN = "0";
-/** Of a process that has ended, and whose parent has not asked how. */
+/** The start of a process that has ended, but whose parent has not yet waited for it (a zombie). */
 const DEFUNCT = "Z";
 
-/** When a process of this machine began, as a word; null: that cannot be found out. */
+/** The time at which a process of this machine began, as a word; null if it cannot be determined. */
 function startOf(pid: number): string | null {
   if (process.platform === "linux") return linuxStart(pid);
   if (process.platform === "win32") return null;
@@ -132,7 +132,7 @@ function startOf(pid: number): string | null {
   return stdout?.trim().replace(/\W+/g, "-") || null;
 }
 
-/** Ticks since the machine was started, and which start that was. /proc/PID/stat is "PID (any name) state parent ...". */
+/** The machine's boot id, and the ticks from boot to the process's start. /proc/PID/stat is "PID (any name) state parent ...". */
 function linuxStart(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -144,7 +144,7 @@ function linuxStart(pid: number): string | null {
   }
 }
 
-/** Removes the folders that were made, from the innermost on, as far as nothing is in them. */
+/** Removes the folders that were created, from the innermost outward, as long as they are empty. */
 async function removeEmpty(directory: string, made: string | undefined): Promise<void> {
   if (made === undefined) return;
   const last = resolve(made);

@@ -1,4 +1,4 @@
-/** Metrics of a run on disk: metrics.jsonl, metrics.csv, and event files for TensorBoard. Written as they come. */
+/** Writes the metrics of a run, without delay, to metrics.jsonl, metrics.csv, and event files for TensorBoard. */
 import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
@@ -12,7 +12,7 @@ export const METRIC_FORMATS = ["jsonl", "csv", "tensorboard"] as const;
 /** A kind of file for metrics. */
 export type MetricFormat = (typeof METRIC_FORMATS)[number];
 
-/** What can be known after a step; the columns of the CSV. */
+/** The metrics of a step, which are the columns of the CSV. */
 const COLUMNS = [
   "step",
   "loss",
@@ -27,7 +27,7 @@ const COLUMNS = [
 
 export type Metrics = { readonly step: number } & Readonly<Partial<Record<(typeof COLUMNS)[number], number>>>;
 
-/** A step, and the evaluation after it, as the files and `--json` name them. */
+/** The metrics of a step and of the evaluation after it, under the names that the files and `--json` use. */
 export function metricsOf(report: StepReport, evaluation: Evaluation | null): Metrics {
   return {
     step: report.step,
@@ -41,7 +41,7 @@ export function metricsOf(report: StepReport, evaluation: Evaluation | null): Me
   };
 }
 
-/** The evaluation before the first step: what training starts from. */
+/** The metrics of the evaluation before the first step, the baseline of training. */
 export function baselineOf({ loss, perplexity }: Evaluation): Metrics {
   return { step: 0, valid_loss: loss, valid_perplexity: perplexity };
 }
@@ -58,8 +58,8 @@ export class MetricsLog {
   }
 
   /**
-   * Opens the files of a directory. Of a run that goes on after `step`, what was written for later steps is dropped; with
-   * step 0 they start anew.
+   * Opens the files of a directory. For a run that resumes after `step`, the lines of later steps are dropped; with step 0, the
+   * files start empty.
    */
   static async open(directory: string, formats: readonly MetricFormat[], step: number): Promise<MetricsLog> {
     const log = new MetricsLog(directory);
@@ -88,7 +88,7 @@ export class MetricsLog {
     }
   }
 
-  /** Opens a file, and gives what appends to it. */
+  /** Opens a file, and returns a function that appends to it. */
   #append(name: string): (content: string | Uint8Array) => void {
     const file = openSync(join(this.#directory, name), "a");
     this.#files.push(file);
@@ -111,7 +111,7 @@ export class MetricsLog {
   }
 }
 
-/** Lines of earlier runs up to a step, and the line of new metrics. */
+/** For each text format: the existing lines of a file up to a step, and the line of new metrics. */
 const LINES = {
   jsonl: {
     kept: (path: string, step: number): string =>
@@ -135,13 +135,13 @@ function tensorboardWriter(write: (content: Uint8Array) => void, step: number): 
   };
 }
 
-/** TensorBoard groups by what comes before the slash. */
+/** The tag of a metric; TensorBoard groups tags by the part before the slash. */
 function tagOf(name: string): string {
   const [kind, rest] = name.startsWith("valid_") ? ["valid", name.slice("valid_".length)] : ["train", name];
   return `${kind}/${rest}`;
 }
 
-/** The whole lines of a file that pass; a last line that a crash has cut short does not. */
+/** The complete lines of a file that `keep` accepts, without a last line that a crash has cut short. */
 function keepLines(path: string, keep: (line: string) => boolean): string {
   let text = "";
   try {

@@ -1,6 +1,6 @@
 /**
- * The folder of a training run while a process works in it. Nobody else has it meanwhile; what was there is replaced only on
- * purpose, and then at once: a run that takes the place of another is built beside it, until it has its first checkpoint.
+ * The folder of a training run while a process works in it. The process has it for itself; earlier content is replaced only on
+ * purpose, and then all at once: a run that replaces another is built beside it until it has its first checkpoint.
  */
 import { access, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -32,20 +32,20 @@ import { writing } from "tiedlora/internal/node";
 /** How a run begins: in a new folder, from the last checkpoint, or replacing an earlier run. */
 export type Start = "new" | "resume" | "restart";
 
-/** Where a run is built that takes the place of another, and what that is called once it does. */
+/** The subfolder in which a run is built that replaces another, and its name while the replacement takes place. */
 const BESIDE = ".restart";
 const REPLACING = ".replacing";
-/** In there: what of the old run the new one has nothing of. */
+/** A file in that subfolder: the list of the old run's files that have no counterpart in the new run. */
 const GONE = ".gone";
 
 export class RunFolder {
   readonly directory: string;
-  /** What it goes on from; null: it begins anew. */
+  /** The state from which the run resumes; null for a new run. */
   readonly last: RunState | null;
-  /** What was found damaged, and what was done about it: a sentence each. */
+  /** A sentence on each damage that was found, and on what was done about it. */
   readonly notes: readonly string[];
   readonly #release: () => Promise<void>;
-  /** Where files are written now. */
+  /** The folder into which files are written at present. */
   #current: string;
 
   private constructor(directory: string, found: Found, current: string, release: () => Promise<void>) {
@@ -57,8 +57,8 @@ export class RunFolder {
   }
 
   /**
-   * Takes the folder, and makes it if it is not there. Throws, and changes nothing, if another process has it, if what is in
-   * there would be lost ("new"), or if it cannot be gone on with ("resume").
+   * Locks the folder, and creates it if it does not exist. Throws, and changes nothing, if another process has it, if its
+   * content would be lost ("new"), or if its run cannot be resumed ("resume").
    */
   static async open(directory: string, start: Start): Promise<RunFolder> {
     const release = await lock(directory);
@@ -82,7 +82,7 @@ export class RunFolder {
     return join(this.#current, LOGS);
   }
 
-  /** Makes room: removes what a process that was killed has left, and what remains of a run without a checkpoint. */
+  /** Prepares the folder: removes the remains of a process that was killed, and of a run without a checkpoint. */
   async begin(): Promise<void> {
     await writing(this.directory, async () => {
       await rm(join(this.directory, BESIDE), { recursive: true, force: true });
@@ -95,7 +95,7 @@ export class RunFolder {
     });
   }
 
-  /** Keeps the settings of the run, lines of YAML; what is there already is not written again. */
+  /** Saves the settings of the run, lines of YAML, unless the same settings are saved already. */
   async writeSettings(yaml: string): Promise<void> {
     const path = join(this.#current, RUN_FILE);
     const text = RUN_FILE_BEGINS + yaml + RUN_FILE_ENDS;
@@ -103,32 +103,32 @@ export class RunFolder {
     await writing(this.directory, () => writeFileAtomic(path, text));
   }
 
-  /** Whether there is an older run that still stands. */
+  /** Whether there is an older run, which has not been replaced yet. */
   get replaces(): boolean {
     return this.#current !== this.directory;
   }
 
-  /** Puts the run into the place of the older one, if there is one. Needs a checkpoint; nothing may be open in `logs`. */
+  /** Replaces the older run, if there is one, by this run, which needs a checkpoint; no file in `logs` may be open. */
   async settle(): Promise<void> {
     if (!this.replaces) return;
     await writing(this.directory, async () => {
       const fresh = await writtenByRun(this.#current);
       const gone = (await writtenByRun(this.directory)).filter((path) => !fresh.includes(path));
       await writeFile(join(this.#current, GONE), JSON.stringify(gone), { flush: true });
-      await rename(this.#current, join(this.directory, REPLACING)); // from here on the new run is the one
+      await rename(this.#current, join(this.directory, REPLACING)); // from here on the new run counts
       this.#current = this.directory;
       await finishReplacing(this.directory);
     });
   }
 
-  /** Gives the folder back. A run without a checkpoint that was to replace another is thrown away. */
+  /** Unlocks the folder. A run without a checkpoint that was to replace another is deleted. */
   async close(): Promise<void> {
     if (this.replaces) await rm(this.#current, { recursive: true, force: true }).catch(() => undefined);
     await this.#release();
   }
 }
 
-/** Does what is left of `settle`: all of it again, if it was cut off at any point. */
+/** Completes `settle`, from any point at which it was interrupted. */
 async function finishReplacing(directory: string): Promise<void> {
   const from = join(directory, REPLACING);
   const gone = await readFile(join(from, GONE), "utf8").catch(() => null);
@@ -153,7 +153,7 @@ interface Found {
 
 const NOTHING: Found = { state: null, notes: [] };
 
-/** What is in the folder, by what is to be done with it. */
+/** For each way to begin: finds the state to begin from. Throws if the content of the folder does not permit it. */
 const FIND: Readonly<Record<Start, (directory: string) => Promise<Found>>> = {
   async new(directory) {
     const holdings = await checkPlace(directory);
@@ -181,7 +181,7 @@ const FIND: Readonly<Record<Start, (directory: string) => Promise<Found>>> = {
   },
 };
 
-/** That a run may be in the folder at all, whatever is done with an older one. */
+/** Throws if the folder may not hold a run, however it begins; returns the kinds of its content. */
 async function checkPlace(directory: string): Promise<ReadonlySet<Holding>> {
   const holdings = await holdingsOf(directory);
   for (const other of ["sweep", "model"] as const) {
@@ -212,12 +212,12 @@ async function inTheWay(directory: string): Promise<string> {
   );
 }
 
-/** The state of the newest whole checkpoint of a run; null: there is none. Throws if there are some, and none is whole. */
+/** The state of a run's newest undamaged checkpoint; null without checkpoints. Throws FormatError if all are damaged. */
 export async function lastState(directory: string): Promise<RunState | null> {
   return (await newestWhole(directory)).state;
 }
 
-/** The newest checkpoint that is whole. Throws if there are some, and none is. */
+/** The newest undamaged checkpoint. Throws FormatError if there are checkpoints, but all are damaged. */
 async function newestWhole(directory: string): Promise<Found> {
   const checkpoints = join(directory, CHECKPOINTS);
   const damaged: string[] = [];
@@ -242,7 +242,7 @@ async function newestWhole(directory: string): Promise<Found> {
   });
 }
 
-/** The state, without its best step if the checkpoint of that is lost. */
+/** The state, without its best step if the checkpoint of that step is damaged. */
 async function bestOf(checkpoints: string, state: RunState): Promise<{ state: RunState; notes: string[] }> {
   const { best, step } = state;
   if (best === null || best.step === step) return { state, notes: [] };
@@ -254,7 +254,7 @@ async function bestOf(checkpoints: string, state: RunState): Promise<{ state: Ru
   return { state: { ...state, best: null, sinceBest: 0 }, notes: [note] };
 }
 
-/** Whether there are settings of a run that is to go on. Throws if they are not all there, or another's. */
+/** Whether the folder has the settings of a run to resume. Throws if they are cut off, or were not written by a run. */
 export async function checkRunFile(directory: string): Promise<boolean> {
   const cutOff = await access(join(directory, REPLACING)).then(() => true, () => false); // prettier-ignore
   if (cutOff) await withLock(directory, () => finishReplacing(directory)); // the settings belong to what is put in place

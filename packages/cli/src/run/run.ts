@@ -1,6 +1,6 @@
 /**
- * A training run in a directory: trains, evaluates, writes metrics and checkpoints, stops early, and goes on where it was
- * cut off. In the directory lie the adapter (at the end), `checkpoints/` and `logs/`.
+ * A training run in a directory: trains, evaluates, writes metrics and checkpoints, stops early, and resumes where it was
+ * interrupted. The directory contains the adapter (at the end), `checkpoints/` and `logs/`.
  */
 import { join } from "node:path";
 import type * as optim from "@tiedlora/nn/optim";
@@ -23,44 +23,44 @@ import { saveAdapter } from "tiedlora/node";
 import { MetricsLog, baselineOf, metricsOf, type MetricFormat } from "./metrics.ts";
 import { RunFolder } from "./run-folder.ts";
 
-/** What `run` needs. */
+/** The options of `run`. */
 export interface RunOptions {
   readonly model: Decoder;
   readonly adapter: Adapter;
   readonly optimizer: optim.Optimizer;
   readonly directory: string;
   readonly examples: readonly EncodedExample[];
-  /** Held out: their loss decides which step is the best, and when to stop. */
+  /** Held-out examples: their loss decides which step is the best, and when to stop. */
   readonly valid?: readonly EncodedExample[] | undefined;
-  /** What the examples are recognised by when the run goes on; see Dataset. */
+  /** Identifies the examples when the run is resumed; see Dataset. */
   readonly fingerprint: string;
   readonly steps: number;
   readonly batch: number;
-  /** Batches a step. Default: 1. */
+  /** The number of batches per step. Default: 1. */
   readonly accumulate?: number;
   readonly maxLength: number;
   readonly seed: number;
   readonly padId: number;
-  /** Steps between evaluations, and one at the end. */
+  /** Steps between evaluations; there is also one at the end. */
   readonly evalEvery: number;
   /** The number of evaluations without a lower loss after which the run ends. */
   readonly patience?: number | undefined;
-  /** Steps between checkpoints; there is one at the end, and one of the best step, in any case. */
+  /** Steps between checkpoints; there is also one at the end, and one of the best step. */
   readonly saveEvery: number;
   readonly log: readonly MetricFormat[];
-  /** Goes on from the newest whole checkpoint in the directory, if there is one. */
+  /** Resumes from the newest undamaged checkpoint in the directory, if there is one. */
   readonly resume: boolean;
   /**
-   * Takes the place of the run or adapter that is in the directory, which stands until this one has its first checkpoint.
-   * Default: false; a directory that has one is an error.
+   * Replaces the run or adapter in the directory, which is kept until this run has its first checkpoint. Default: false, which
+   * makes a directory that has one an error.
    */
   readonly restart?: boolean;
-  /** Lines of YAML that are kept as the directory's run.yaml. */
+  /** Lines of YAML that are saved as the directory's run.yaml. */
   readonly settings?: string;
-  /** Goes into the adapter's files. */
+  /** Written into the adapter's files. */
   readonly provenance?: Provenance;
   readonly signal?: AbortSignal;
-  /** Is told of checkpoints that were found damaged, and what is done about it. */
+  /** Called with a note on each damage found in checkpoints, and on what is done about it. */
   readonly onNote?: (note: string) => void;
   /** Called once, before the first step of a new run: with the evaluation of the model as it is, if examples are held out. */
   readonly onStart?: (evaluation: Evaluation) => void;
@@ -74,8 +74,8 @@ export interface RunResult {
   readonly steps: number;
   readonly ended: "done" | "early" | "interrupted";
   /**
-   * The step whose adapter was saved: the best on the validation examples, or the last. Null if it was interrupted before its
-   * first checkpoint, when it was to take the place of another run: that one stands.
+   * The step whose adapter was saved: the best on the validation examples, or the last. Null if the run was to replace another
+   * one and was interrupted before its first checkpoint: the other run is kept.
    */
   readonly saved: number | null;
   /** The lowest validation loss, if there were evaluations. */
@@ -83,9 +83,9 @@ export interface RunResult {
 }
 
 /**
- * Runs it. A run that is cut off and resumed gives the adapter of one that was not, bit for bit, on a backend that
- * computes the same bits twice. Throws DivergedError when numbers stop being finite; what was saved before stays. Throws
- * FolderInUseError if another process works in the directory.
+ * Performs a training run. A run that is interrupted and resumed gives, bit for bit, the adapter of an uninterrupted one, on a
+ * backend that computes the same bits each time. Throws DivergedError when numbers are no longer finite; files that were saved
+ * before are kept. Throws FolderInUseError if another process works in the directory.
  */
 export async function run(options: RunOptions): Promise<RunResult> {
   const { directory, resume, restart } = options;
@@ -99,7 +99,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
   }
 }
 
-/** As `run`, in a folder that is open. */
+/** As `run`, in a folder that is open already. */
 export async function runIn(folder: RunFolder, options: RunOptions): Promise<RunResult> {
   let state = await startState(options, folder);
   await folder.begin();
@@ -109,7 +109,7 @@ export async function runIn(folder: RunFolder, options: RunOptions): Promise<Run
     for await (const next of runSteps(options, state, keeper)) state = next;
     if (folder.replaces && !state.finished)
       return { steps: state.step, ended: "interrupted", saved: null, best: null };
-    await keeper.keep(state); // it may have been interrupted in between
+    await keeper.keep(state); // the run may have been interrupted between checkpoints
   } finally {
     keeper.close();
   }
@@ -124,7 +124,7 @@ export async function runIn(folder: RunFolder, options: RunOptions): Promise<Run
   return { steps: state.step, ended, saved, best: state.best };
 }
 
-/** Where the run begins: at a checkpoint, or anew. */
+/** The state from which the run begins: a checkpoint's, or a new one. Throws if the examples are not the checkpoint's. */
 async function startState(options: RunOptions, { checkpoints, last }: RunFolder): Promise<RunState> {
   if (last === null)
     return { step: 0, tokens: 0, best: null, sinceBest: 0, finished: false, data: options.fingerprint };
@@ -138,12 +138,12 @@ async function startState(options: RunOptions, { checkpoints, last }: RunFolder)
   return last;
 }
 
-/** Keeps checkpoints and metrics. */
+/** Writes checkpoints and metrics. */
 class Keeper {
   readonly #folder: RunFolder;
   readonly #options: RunOptions;
   #log: MetricsLog;
-  /** The steps of the last two checkpoints: should the last turn out to be damaged, there is one to go back to. */
+  /** The steps of the last two checkpoints: if the last is damaged, the run can go back to the one before. */
   #kept: readonly number[];
 
   private constructor(folder: RunFolder, options: RunOptions, log: MetricsLog) {
@@ -162,7 +162,7 @@ class Keeper {
     this.#log.write(metrics);
   }
 
-  /** Saves a checkpoint of the state, and removes those that are not needed any more. */
+  /** Saves a checkpoint of the state, and removes checkpoints that are no longer needed. */
   async keep(state: RunState): Promise<void> {
     const { step, best } = state;
     if (this.#kept.at(-1) === step) return;
@@ -172,7 +172,7 @@ class Keeper {
     await pruneCheckpoints(this.#folder.checkpoints, [...this.#kept, ...(best === null ? [] : [best.step])]);
   }
 
-  /** Now there is something to go on from: the older run goes. */
+  /** Replaces the older run, now that this one has a checkpoint to resume from. */
   async #settle(step: number): Promise<void> {
     this.#log.close();
     await this.#folder.settle();
@@ -184,7 +184,7 @@ class Keeper {
   }
 }
 
-/** The state after each step that is done. */
+/** Performs the steps; yields the state after each. */
 async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): AsyncGenerator<RunState> {
   const { model, adapter, optimizer, accumulate = 1, examples, steps, saveEvery, padId, maxLength, batch } = options; // prettier-ignore
   const valid = options.valid && evaluationBatches(options.valid, { batch, maxLength, padId });
@@ -196,7 +196,7 @@ async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): 
     accumulate,
     batch: batchesOf(examples, options),
     from: start,
-    restoreBest: false, // its checkpoint has it
+    restoreBest: false, // the checkpoint of the best step has its adapter
     pauseAfter: (step) => step % saveEvery === 0 || step === steps,
     ...(valid && { valid, evalEvery: options.evalEvery, patience: options.patience }),
     ...(options.signal && { signal: options.signal }),

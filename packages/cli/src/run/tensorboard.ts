@@ -4,7 +4,7 @@
  */
 import { hostname } from "node:os";
 
-/** CRC-32C (Castagnoli), by bytes. */
+/** The CRC-32C (Castagnoli) of each byte. */
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   let c = n;
   for (let bit = 0; bit < 8; bit++) c = c & 1 ? (c >>> 1) ^ 0x82f63b78 : c >>> 1;
@@ -17,7 +17,7 @@ export function crc32c(bytes: Uint8Array): number {
   return (crc ^ 0xffffffff) >>> 0;
 }
 
-/** The CRC as the format stores it, so that a CRC of data that holds CRCs is not weak. */
+/** The CRC in the masked form that the format stores, so that a CRC of data that contains CRCs is not weak. */
 function masked(bytes: Uint8Array): number {
   const crc = crc32c(bytes);
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
@@ -71,7 +71,7 @@ export function versionEvent(seconds: number): Buffer {
   return record(Buffer.concat([double(1, seconds), nested(3, "brain.Event:2")]));
 }
 
-/** Says that a run starts (again) at `step`: TensorBoard then forgets what earlier files say from there on. */
+/** A record that marks the (re)start of a run at `step`: TensorBoard then discards earlier files' data from that step on. */
 export function startEvent(seconds: number, step: number): Buffer {
   const sessionLog = integer(1, 1); // status: START
   return record(Buffer.concat([double(1, seconds), integer(2, step), nested(7, sessionLog)]));
@@ -88,7 +88,7 @@ export function scalarsEvent(
   return record(Buffer.concat([double(1, seconds), integer(2, step), nested(5, Buffer.concat(values))]));
 }
 
-/** The name TensorBoard looks for; files of one directory are one run, in the order of their names. */
+/** A name of the form that TensorBoard looks for; the files of one directory are one run, in the order of their names. */
 export function eventFileName(seconds: number): string {
   const time = String(Math.floor(seconds)).padStart(10, "0");
   return `events.out.tfevents.${time}.${hostname()}.${process.pid}`;

@@ -25,7 +25,7 @@ const HEADERS = {
   "cache-control": "no-cache",
 } as const;
 
-/** Code comes from here alone, WebAssembly and workers of its own included; nothing may frame the page. */
+/** The content security policy: code, WebAssembly and workers come from this server alone; no other page may frame the page. */
 const policy = (more = ""): string =>
   [
     "default-src 'self'",
@@ -41,15 +41,15 @@ const policy = (more = ""): string =>
 const POLICY = policy();
 const POLICY_OF_COMPILERS = policy(" 'unsafe-eval'");
 
-/** A folder of files, and the path of the address that it is found under, "/" or "/base/". */
+/** A folder of files, and the URL path under which it is served, e.g. "/" or "/base/". */
 export interface Mount {
   readonly path: string;
   readonly folder: string;
-  /** Its scripts are workers that make code out of text, as a backend does that writes JavaScript. Default: false. */
+  /** Whether its scripts are workers that compile text to code, as a backend that writes JavaScript does. Default: false. */
   readonly compiles?: boolean;
 }
 
-/** The built page: nothing in it makes code out of text, but for the lessons, each of which runs in a worker of its own. */
+/** The mounts of the built page: only its lessons, each of which runs in its own worker, compile text to code. */
 export function pageMounts(folder: string): Mount[] {
   return [
     { path: "/", folder },
@@ -58,15 +58,15 @@ export function pageMounts(folder: string): Mount[] {
 }
 
 export interface ServeOptions {
-  /** 0: any that is free. */
+  /** The port; 0 for any free one. */
   readonly port: number;
-  /** Default: this machine alone. */
+  /** The address to listen on. Default: 127.0.0.1, which only this machine can reach. */
   readonly host?: string;
-  /** Without it WebAssembly has one thread. Default: true. */
+  /** Whether pages are cross-origin isolated; if not, WebAssembly has one thread. Default: true. */
   readonly isolated?: boolean;
 }
 
-/** Serves `mounts`; of those that fit, the one with the longest path answers. Rejects when the port is taken. */
+/** Serves `mounts`; of the mounts that fit a URL, the one with the longest path answers. Rejects if the port is taken. */
 export function serveStatic(mounts: readonly Mount[], options: ServeOptions): Promise<Server> {
   const { port, host = "127.0.0.1", isolated = true } = options;
   const byLength = [...mounts].sort((a, b) => b.path.length - a.path.length);
@@ -85,8 +85,9 @@ export function serveStatic(mounts: readonly Mount[], options: ServeOptions): Pr
 const FOREIGN = "This server answers to addresses and to the names of its own machine alone.";
 
 /**
- * Whether a request was meant for this machine. A page from elsewhere can have its own name lead to this address (DNS
- * rebinding) and would read everything here as its own: then the Host header has that name. An address cannot be led.
+ * Whether a request was meant for this machine. A foreign page can make its own host name resolve to this address (DNS
+ * rebinding), and would then read everything here as its own origin: the Host header has that name. An IP address in the
+ * header cannot be rebound.
  */
 function isOwnName(header: string | undefined, host: string): boolean {
   const found = /^(\[[0-9a-f:.]+\]|[^:[\]]+)(?::\d+)?$/i.exec(header ?? "");
@@ -116,11 +117,11 @@ async function answer(
     ...(isolated ? HEADERS : { "cache-control": HEADERS["cache-control"] }),
   });
   if (request.method === "HEAD") return void response.end();
-  // Closes the file also when the reader goes away in the middle of it.
+  // Also closes the file if the reader disconnects before its end.
   pipeline(createReadStream(file), response, () => undefined);
 }
 
-/** The path of an address, decoded; null if it is malformed. */
+/** The decoded path of a URL; null if it is malformed. */
 function pathOf(url: string): string | null {
   try {
     return decodeURIComponent(new URL(url, "http://localhost").pathname);
@@ -129,7 +130,7 @@ function pathOf(url: string): string | null {
   }
 }
 
-/** The file of a path; null outside the folder. */
+/** The file of a URL path; null if it is outside of the folder. */
 function fileOf(mount: Mount, path: string): string | null {
   if (path.includes("\0")) return null;
   const rest = normalize(path.slice(mount.path.length) || "index.html");
