@@ -1,4 +1,4 @@
-/** `tiedlora inspect`: what is in an adapter, a model, or a file of tensors. */
+/** `tiedlora inspect`: the contents of an adapter, a model, or a file of tensors. */
 import { access, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";

@@ -1,6 +1,6 @@
 /**
  * Settings of a command: a table from which its flags, its YAML file, its defaults and its help follow. Flags override
- * the file, which overrides the defaults. A mistake names the flag, or the key and its line, and what was expected.
+ * the file, which overrides the defaults. The error for a mistake names the flag, or the key and its line, and the expected values.
  */
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, Option } from "commander";

@@ -1,4 +1,4 @@
-/** A checkpoint is gone on from only if it is as it was written; else the one before it is, and that is said. */
+/** A run resumes from a checkpoint only if it is as it was written, and otherwise from the one before, with a note. */
 import assert from "node:assert/strict";
 import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -40,7 +40,7 @@ function copy(): string {
 const LAST = "checkpoints/step-00000004";
 const BEFORE = "checkpoints/step-00000002";
 
-/** Goes on to step 6, and gives what is said; the result must be that of the run that was never cut off. */
+/** Resumes up to step 6, and returns the messages; the result must be that of the uninterrupted run. */
 async function goesOn(out: string): Promise<string> {
   const { code, info } = await train(out, "--resume", "--steps", "6");
   assert.equal(code, 0, info);

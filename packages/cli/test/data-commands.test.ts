@@ -1,4 +1,4 @@
-/** What the commands say of data and tokenizers that do not fit, and what they make of separators. */
+/** The messages of the commands about data and tokenizers that do not fit, and their treatment of separators. */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

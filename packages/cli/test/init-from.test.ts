@@ -1,4 +1,4 @@
-/** Training that starts from an adapter, whoever has written it: the model answers as with that one, and is trained on. */
+/** Training that starts from an adapter, whichever program wrote it: the model first answers as with it, then is trained on. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** However work is stopped, what was done is kept where that was asked for, and the terminal is as it was. */
+/** However work is stopped, finished work is kept where that was requested, and the terminal is restored. */
 import assert from "node:assert/strict";
 import { existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { spawn } from "node:child_process";

@@ -1,4 +1,4 @@
-/** Training that is killed by the system at any moment, while it writes a checkpoint too, goes on as if nothing had been. */
+/** Training that is killed at any moment, even while it writes a checkpoint, resumes as if nothing had happened. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** A folder belongs to one process: a second one is told whose it is, and one that was killed leaves nothing in the way. */
+/** A folder belongs to one process: a second process gets an error that names the owner, and a killed one blocks nobody. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Files that are refused are closed: a server that is sent bad ones goes on. */
+/** Files that are refused are closed, so that a server that receives bad files keeps running. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-/** Nothing that is there is replaced unless that is asked for, and then wholly or not at all, whenever the process is killed. */
+/** Existing files are replaced only on request, and then all or none of them, whenever the process is killed. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import {

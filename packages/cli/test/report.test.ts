@@ -1,4 +1,4 @@
-/** Reports: means with intervals, the smallest good adapter, tables for other programs, and one page that needs no other file. */
+/** Reports: means with intervals, the smallest good adapter, tables for other programs, and one self-contained page. */
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

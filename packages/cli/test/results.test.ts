@@ -1,4 +1,4 @@
-/** Results of a sweep are checked before a report is made of them, and nothing in them can run in it. */
+/** The results of a sweep are checked before a report is made from them, and no text in them can run as code in the report. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Sweeps that are killed, as by a machine out of memory: nothing that was finished is done again, and nothing is left running. */
+/** Sweeps that are killed, as by a machine out of memory: finished runs are not repeated, and no process is left running. */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { readdirSync, writeFileSync } from "node:fs";
@@ -41,7 +41,7 @@ async function inTheMiddle(child: ChildProcess): Promise<void> {
 const idsIn = (out: string): string[] =>
   out.trim() === "" ? [] : out.trim().split("\n").map((line) => (JSON.parse(line) as { id: string }).id); // prettier-ignore
 
-/** What a run found out, without what depends on the clock. */
+/** The result of a run, without the fields that depend on the clock. */
 const found = (results: readonly RunResult[]): unknown[] =>
   results.map(({ seconds: _s, tokensPerSecond: _t, ...rest }) => rest);
 

@@ -1,4 +1,4 @@
-/** Sweeps: what a file says becomes runs; runs are finished once, whatever happens to the others or to the sweep. */
+/** Sweeps: a file is expanded to runs; each run is finished once, whatever happens to other runs or to the sweep. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";

@@ -1,8 +1,8 @@
 /**
- * Disks that are full, read-only or forbidden: what is wrong, where, and what to do is said, and all that was there stays.
+ * Disks that are full, read-only or forbidden: the error states the fault, the place and the remedy, and existing files stay.
  *
- * The disks are simulated (support/faults.ts), since permissions do not bind root, as which tests often run, and a real one
- * can only be filled where one may be mounted. Where that is so, there is a test on real ones too.
+ * The disks are simulated (support/faults.ts): tests often run as root, whom permissions do not bind, and a real disk can only
+ * be filled where mounting is permitted. Where it is, a test runs on real disks too.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

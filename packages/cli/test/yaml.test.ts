@@ -1,4 +1,4 @@
-/** YAML of runs and sweeps: whatever is wrong gets the file and the line, and a short file cannot stand for endless data. */
+/** YAML of runs and sweeps: errors name the file and the line, and a short file cannot expand to endless data. */
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ const LAUGHS = Array.from({ length: 9 }, (_, i) => {
   return `l${i}: &l${i} [${Array(9).fill(i === 0 ? "lol" : `*l${i - 1}`).join(", ")}]`; // prettier-ignore
 }).join("\n");
 
-/** What is wrong, in which line, and what is said of it. */
+/** The mistake, its line, and the error message. */
 const WRONG: readonly (readonly [what: string, text: string, line: number, message: RegExp])[] = [
   ["an alias that stands for nothing", "steps: 3\nrank: *x\n", 2, /\*x stands for nothing/],
   ["a list that contains itself", "steps: 3\nrank: &x [*x]\n", 2, /contains itself/],

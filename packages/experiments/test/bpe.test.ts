@@ -1,4 +1,4 @@
-/** The tokenizer trainer: what it writes, Hugging Face's library reads; any text comes back as it was. */
+/** The tokenizer trainer: Hugging Face's library can read its files, and any text decodes to itself. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { memoryFiles } from "@tiedlora/core";

@@ -1,7 +1,7 @@
 /**
- * Metrics against their reference implementations. The expected values were written down from sacreBLEU 2.6 (its README and
- * its own tests give the first ones), the official evaluate-v1.1.py of SQuAD, rouge_score and the filters of the Language
- * Model Evaluation Harness; those that a line of arithmetic gives are left as that line.
+ * Metrics against their reference implementations. The expected values were recorded from sacreBLEU 2.6 (the first ones are in
+ * its README and its own tests), the official evaluate-v1.1.py of SQuAD, rouge_score and the filters of the Language Model
+ * Evaluation Harness; values that a line of arithmetic gives are written as that line.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";

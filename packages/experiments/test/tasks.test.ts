@@ -1,4 +1,4 @@
-/** Tasks: each data set's own files give its prompts, the paper's where it has some; splits are kept apart; answers are judged. */
+/** Tasks: data sets' own files give the prompts (the paper's, where it has some); splits do not overlap; answers are judged. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -26,7 +26,7 @@ import {
 } from "../src/tasks/index.ts";
 import { SHARED, without } from "../../../test/support/shared.ts";
 
-/** Files by name, given out in pieces of a few characters. */
+/** A source of files by name, which are read in pieces of a few characters. */
 function memorySource(files: Readonly<Record<string, string>>): TaskSource {
   const open = (name: string): TextFile => ({
     name,

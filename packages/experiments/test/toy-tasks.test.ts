@@ -1,4 +1,4 @@
-/** The text and tasks: the same everywhere, well formed, with splits that never share a prompt. */
+/** The text and the tasks are the same on every machine and well formed, and their splits never share a prompt. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
@@ -108,7 +108,7 @@ test("what cannot be given is an error that says so", () => {
   assert.throws(() => toyExamples("summary", "train", -1), /count is -1; expected a whole number/);
 });
 
-/** What must hold of each example of a task, beside its form. */
+/** The conditions that each example of a task must meet, besides its form. */
 const CHECKS: Record<ToyTaskName, (example: Example) => void> = {
   extraction({ prompt, completion }) {
     const [, context, question] = /^Context: (.*) Question: (.*\?) Answer:$/.exec(prompt) ?? [];

@@ -12,7 +12,7 @@ const isRows = (ids: Ids): ids is readonly ArrayLike<number>[] => Array.isArray(
 export type Matters = (row: number, position: number) => boolean;
 
 /**
- * Checks rows of ids (those of a tensor cannot be checked here) and puts them on the device, [batch, length] i32. Ids that do
+ * Checks rows of ids (ids in a tensor cannot be checked here) and puts them on the device, [batch, length] i32. Ids that do
  * not matter, such as padding, become 0 where the embedding has no row for them.
  */
 export function idsTensor(device: Device, ids: Ids, vocab: number, matters: Matters = () => true): Tensor {

@@ -24,7 +24,7 @@ async function tokens(model: Decoder, prompts: number[][], options?: Options): P
   return rows;
 }
 
-/** The most likely token after each position, from the whole sequence at once. */
+/** The most likely token after each position, from one pass over the whole sequence. */
 async function mostLikely(model: Decoder, ids: readonly number[]): Promise<number[]> {
   const { vocab } = model.config;
   const logits = await model.forward([ids]).data();

@@ -1,4 +1,4 @@
-/** Tokenizers and chat templates that would hang or fill the memory: refused by name, at once. */
+/** Tokenizers and chat templates that would hang or fill the memory are refused at once, with an error that names the fault. */
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { FormatError } from "@tiedlora/core";

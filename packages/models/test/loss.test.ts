@@ -1,4 +1,4 @@
-/** The loss in chunks is the loss, for every way of saying what is predicted, and holds a fraction of the logits. */
+/** The loss in chunks equals the whole loss, for every way to state the predicted tokens, and holds a fraction of the logits. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";

@@ -20,7 +20,7 @@ const CONFIG = configFrom({
   tie_word_embeddings: false,
 });
 
-/** A model that says, after each character, the one that follows it in `cycle`: its blocks add nothing. */
+/** A model that predicts, after each character, the next one of `cycle`: its blocks add nothing. */
 function reciter(device: Device, cycle: string): Decoder {
   const next = new Map(
     Array.from(cycle, (c, i) => [c.charCodeAt(0), cycle.charCodeAt((i + 1) % cycle.length)]),

@@ -1,4 +1,4 @@
-/** Checkpoints that are changed on purpose. */
+/** Changes checkpoints on purpose. */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ export function edit(checkpoint: string, name: string, change: (text: string) =>
   sign(checkpoint);
 }
 
-/** Takes the digests of a checkpoint again. */
+/** Computes the digests of a checkpoint again. */
 export function sign(checkpoint: string): void {
   const digest = (name: string): string => createHash("sha256").update(readFileSync(join(checkpoint, name))).digest("hex"); // prettier-ignore
   const names = readdirSync(checkpoint).filter((name) => name !== "SHA256SUMS");

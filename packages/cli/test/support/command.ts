@@ -8,7 +8,7 @@ export interface Result {
   readonly code: number;
   /** Results: stdout. */
   readonly out: string;
-  /** What is said to people: stderr. */
+  /** Messages for people: stderr. */
   readonly info: string;
 }
 

@@ -1,4 +1,4 @@
-/** Trainings and sweeps that go on until something stops them, on a tiny model in a temporary folder. */
+/** Trainings and sweeps that run until they are stopped, on a tiny model in a temporary folder. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporary, writeExamples, writeModel, writeSums } from "./model-directory.ts";

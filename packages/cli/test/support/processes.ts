@@ -1,11 +1,11 @@
-/** Other processes, as the system lists them. */
+/** The system's list of other processes. */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 
 interface Process {
   readonly pid: number;
   readonly parent: number;
-  /** It has ended, and nobody has asked how. */
+  /** Whether it is a zombie: it has ended, but its parent has not waited for it. */
   readonly defunct: boolean;
   readonly command: string;
 }

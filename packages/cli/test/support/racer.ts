@@ -1,6 +1,6 @@
 /**
- * Wants each of some folders to itself, one after the other, each at a moment that others want it too: says "ready", is told
- * by the standard input when to begin, and says "won" of each folder that it got.
+ * Tries to lock each of some folders, one after another, each at a moment when other processes try it too: prints "ready", is
+ * told by the standard input when to begin, and prints "won" for each folder that it got.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";

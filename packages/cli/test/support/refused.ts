@@ -1,6 +1,6 @@
 /**
  * Loads files that are refused, fifty times each, in a process that has few file descriptors: prints how often each was
- * refused for its own fault. What is not closed shows as "too many open files" instead.
+ * refused for its own fault. Files that are not closed show as "too many open files" instead.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

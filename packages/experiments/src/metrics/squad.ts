@@ -11,7 +11,7 @@ export function normalizeAnswer(text: string): string {
   return splitWords(plain).join(" ");
 }
 
-/** 1 if the answer equals one of the references after normalisation, else 0. */
+/** 1 if the answer equals one of the references after normalization, else 0. */
 export function exactMatch(answer: string, references: readonly string[]): number {
   const normal = normalizeAnswer(answer);
   return references.some((reference) => normalizeAnswer(reference) === normal) ? 1 : 0;

@@ -151,7 +151,7 @@ export interface SweepSpec {
     /** Whether the model without an adapter is measured too. */
     readonly baseline: boolean;
   };
-  /** Processes; default: as many as cores. */
+  /** The number of processes. Default: the number of cores, but 1 on webgpu. */
   readonly parallel?: number | undefined;
 }
 

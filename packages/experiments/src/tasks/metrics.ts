@@ -1,4 +1,4 @@
-/** The metrics as tasks use them: over a whole data set, in per cent. */
+/** The metrics as tasks use them: over a whole data set, in percent. */
 import { corpusBleu } from "../metrics/bleu.ts";
 import { choiceAccuracy, normalizedChoiceAccuracy } from "../metrics/choice.ts";
 import { flexibleNumber, sameNumber, strictNumber } from "../metrics/gsm8k.ts";

@@ -26,7 +26,7 @@ export interface Question {
   readonly choice?: Choice;
 }
 
-/** Judges generated texts against their references, over a whole data set. In per cent, 100 is best. */
+/** Judges generated texts against their references, over a whole data set. In percent; 100 is best. */
 export interface TextMetric {
   readonly kind: "text";
   readonly name: string;
@@ -34,7 +34,7 @@ export interface TextMetric {
   readonly score: (texts: readonly string[], references: readonly (readonly string[])[]) => number;
 }
 
-/** Judges one choice by the log-likelihoods of its endings: 1 is right, 0 wrong. The mean is given in per cent. */
+/** Judges one choice by the log-likelihoods of its endings: 1 is right, 0 wrong. The mean is given in percent. */
 export interface ChoiceMetric {
   readonly kind: "choice";
   readonly name: string;

@@ -8,7 +8,7 @@ import type { Rng } from "./rng.ts";
 
 export interface Talk {
   people: [Person, Person];
-  /** Who speaks (0 or 1), and what. */
+  /** The speaker (0 or 1), and the text. */
   lines: [speaker: 0 | 1, text: string][];
   gist: string;
 }

@@ -3,7 +3,7 @@ import { memoryFiles } from "@tiedlora/core";
 import { loadTokenizerFrom, type Tokenizer } from "../../src/tokenizer.ts";
 
 /**
- * One token a byte, as GPT-2's byte-level tokenizer has them, and <|end|> as token 256.
+ * One token per byte, as in GPT-2's byte-level tokenizer, and <|end|> as token 256.
  * @param config tokenizer_config.json
  * @param more further parts of tokenizer.json
  */

@@ -1,4 +1,4 @@
-/** Small models of every architecture, each with a difference from its neighbours that the decoder has to know of. */
+/** Small models of every architecture, each with a difference from its neighbors that the decoder has to handle. */
 import { type Device, key, normalArray } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { configFrom } from "../../src/config.ts";

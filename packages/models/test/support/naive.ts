@@ -1,6 +1,6 @@
 /**
- * The decoder written as plain loops over numbers, straight from the papers: an independent statement of what each
- * architecture computes. Slow, float64, one sequence at a time.
+ * The decoder written as plain loops over numbers, straight from the papers: an independent statement of the computation of
+ * each architecture. Slow, float64, one sequence at a time.
  */
 import { ARCHITECTURES } from "../../src/architectures.ts";
 import type { DecoderConfig } from "../../src/config.ts";

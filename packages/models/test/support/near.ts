@@ -1,7 +1,7 @@
-/** Comparison of numbers. Always with a message: node:assert without one parses the whole file to make one up. */
+/** Comparison of numbers, always with a message: without one, node:assert parses the whole file to create a message. */
 import assert from "node:assert/strict";
 
-/** The largest absolute difference; infinite where one is not a number or the lengths differ. */
+/** The largest absolute difference; infinite if a value is not a number, or if the lengths differ. */
 export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) return Infinity;
   let max = 0;
@@ -12,7 +12,7 @@ export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   return max;
 }
 
-/** Fails unless all numbers are within `tolerance` of what is expected. */
+/** Fails unless all numbers are within `tolerance` of the expected ones. */
 export function assertNear(
   actual: ArrayLike<number>,
   expected: ArrayLike<number>,

@@ -1,4 +1,4 @@
-/** What every backend must show of packed rows: each sequence is computed as if it were alone. */
+/** Tests of packed rows for every backend: each sequence must be computed as if it were alone. */
 import { describe, test } from "node:test";
 import { concat, type Device, grad, type Tensor } from "@tiedlora/core";
 import type { Decoder } from "../../src/decoder.ts";
@@ -62,7 +62,7 @@ function gradients(loss: Tensor, model: Decoder): Promise<ArrayLike<number>> {
   return concat(grad(loss, model.parameters()).map((g) => g.reshape([-1]))).data();
 }
 
-/** Loss and gradients of the packed rows against the means of those of the sequences alone. */
+/** Compares loss and gradients of the packed rows with the means over the sequences alone. */
 async function compare(model: Decoder): Promise<void> {
   const alone = lossAlone(model);
   const expected = await gradients(alone, model);

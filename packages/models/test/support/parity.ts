@@ -1,4 +1,4 @@
-/** What every backend must show: logits of all architectures, of files that Python wrote, and a golden text. */
+/** Tests for every backend: the logits of all architectures, from files that Python wrote, and a golden text. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Device } from "@tiedlora/core";
@@ -31,7 +31,7 @@ interface Golden {
 }
 
 export interface ParityOptions {
-  /** How many tokens of the golden continuation; it has 195. */
+  /** The number of tokens to compare of the golden continuation, which has 195. */
   readonly tokens: number;
   readonly skip?: string | false;
 }
