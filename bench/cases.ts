@@ -1,4 +1,4 @@
-/** What is timed. A case builds its tensors once and gives a function that runs it once, to the end. */
+/** The cases that are timed. A case builds its tensors once, and returns a function that runs it once and waits for its end. */
 import { assign, type Device, grad, key, Parameter, type Tensor, uniformArray } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
@@ -8,11 +8,11 @@ import { type Method, prepare, type Work } from "./workloads.ts";
 
 export interface Case {
   readonly name: string;
-  /** Floating-point operations of one run, where they are what counts. */
+  /** Floating-point operations of one run, where these limit the speed. */
   readonly flop?: number;
-  /** Bytes that one run must read and write, where they are what counts. */
+  /** Bytes that one run must read and write, where these limit the speed. */
   readonly bytes?: number;
-  /** Tokens that one run yields, where they are what counts. */
+  /** Tokens that one run generates, where the rate is in tokens per second. */
   readonly tokens?: number;
   readonly setup: (device: Device) => () => Promise<void>;
 }
@@ -30,8 +30,8 @@ interface Cost {
 }
 
 /**
- * Runs what `f` gives, into memory that is allocated the first time: new memory would be paid for page by page, and
- * results stay on the device, so that copying is not timed either.
+ * Computes the tensors that `f` returns, and stores them in memory that the first run allocates: new memory would cost a
+ * page fault per page. The results stay on the device, so that copying is not timed either.
  */
 function into(device: Device, f: () => readonly Tensor[]): () => Promise<void> {
   let targets: Parameter[] | null = null;
@@ -43,7 +43,7 @@ function into(device: Device, f: () => readonly Tensor[]): () => Promise<void> {
   };
 }
 
-/** Times the evaluation of `f` on inputs that stay where they are. */
+/** Times the evaluation of `f` on inputs that stay on the device. */
 function op(
   name: string,
   cost: Cost,
@@ -85,15 +85,15 @@ const matmul = (m: number, k: number, n: number, how: "" | "Aᵀ" | "Bᵀ" = "")
   );
 
 const SIDE = 2048;
-/** An operation on rows, with as many arrays of its size read and written as `arrays` says. */
+/** An operation on rows that reads and writes `arrays` arrays of the size of its input, in total. */
 const rows = (name: string, arrays: number, f: (x: Tensor) => Tensor): Case =>
   op(name, { bytes: arrays * 4 * SIDE * SIDE }, [[SIDE, SIDE]], (x) => f(x));
 
-/** The gradient of an operation, given the one of its result. */
+/** The gradient of an operation, given the gradient of its result. */
 const gradientOf = (name: string, f: (x: Tensor) => Tensor): Case =>
   op(name, { bytes: 3 * 4 * SIDE * SIDE }, [[SIDE, SIDE], [SIDE, SIDE]], (x, g) => grad(f(x).mul(g).sum(), [x])); // prettier-ignore
 
-/** Causal attention as a transformer of GPT-2's size has it; the masked half is not counted. */
+/** Causal attention as in a transformer of GPT-2's size; operations on the masked half are not counted. */
 function attention(name: string, products: number, withGradient: boolean): Case {
   const [batch, heads, length, d] = [4, 12, 512, 64] as const;
   const shape = [batch, heads, length, d];
@@ -122,7 +122,7 @@ function adamw(): Case {
   const n = 4_000_000;
   return {
     name: "AdamW on 4 million parameters",
-    bytes: 7 * 4 * n, // parameter and two moments read and written, gradient read
+    bytes: 7 * 4 * n, // the parameter and two moments are read and written, the gradient is read
     setup: (device) => {
       const weights = parameter(device, [n], 1);
       const slopes = parameter(device, [n], 2);
@@ -136,8 +136,8 @@ function adamw(): Case {
 }
 
 /**
- * Floating-point operations of a GPT's training step, attention counted in full. With the base frozen, its weights take
- * a product less each.
+ * Floating-point operations of a GPT's training step, with attention counted in full. If the base is frozen, each of its
+ * weights takes one product less.
  */
 function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
   const weights = layers * 12 * dim * dim + dim * vocab;
@@ -148,7 +148,7 @@ function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method)
 const gpt = (size: GptName, method: Method): Case =>
   training(`GPT ${size}, ${method}`, { kind: "gpt", size, method }, gptFlop(GPT[size], method));
 
-/** A Llama of 25 million parameters continues a prompt of 16 tokens with 64, by a cache of keys and values. */
+/** A Llama with 25 million parameters continues a prompt of 16 tokens with 64 more, using a cache of keys and values. */
 function generation(): Case {
   const tokens = 64;
   const config = configFrom({

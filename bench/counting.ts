@@ -1,4 +1,4 @@
-/** A backend that counts: how many kernels have been submitted. All else is the backend's that it stands before. */
+/** A wrapper of a backend that counts the kernels submitted. It passes everything on to that backend. */
 import type { Backend, Executable } from "@tiedlora/core";
 
 export class Counting {

@@ -1,13 +1,13 @@
 /**
- * Times operations and whole training steps on built code (never under tsx's own compilation: it slows closures down).
+ * Times operations and whole training steps on built code (never under tsx, whose compilation slows down closures).
  *
  *   npm run bench                                 all, on the CPU backend
  *   npm run bench -- matmul GPT                   cases whose name contains one of the words
  *   npm run bench -- --backend webgpu --seconds 2 --json
  *
- * "of peak" compares with what the same device did in the same run: multiply-adds in registers, or memory traffic (more
- * than 100 % where data stays in cache). Peak memory is the device's, without code and the process. `--profile` lists where
- * the time of each case goes, kernel by kernel.
+ * "of peak" compares with the peak of the same device, measured in the same run: multiply-adds in registers, or memory traffic
+ * (more than 100 % where data stay in cache). Peak memory counts the device's buffers, not code or the rest of the process.
+ * `--profile` lists the time of each kernel of a case.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
@@ -52,7 +52,7 @@ if (chosen.length === 0) {
 interface Result extends Timing {
   readonly name: string;
   readonly backend: string;
-  /** Billions of operations a second, of bytes a second, or tokens a second. */
+  /** In `unit`: billions of operations per second, billions of bytes per second, or tokens per second. */
   readonly rate: number;
   readonly unit: "GFLOP/s" | "GB/s" | "tokens/s";
   readonly ofPeak: number | null;
@@ -60,7 +60,7 @@ interface Result extends Timing {
   readonly kernels: number;
 }
 
-/** Each case has a device of its own, so that its peak of memory is its own. */
+/** Each case has its own device, so that its peak memory does not include that of other cases. */
 async function runCase(one: Case, opened: Device, peak: Peak): Promise<Result> {
   const counting = new Counting(opened.backend);
   const device = new Device(counting.backend);
@@ -88,7 +88,7 @@ async function runCase(one: Case, opened: Device, peak: Peak): Promise<Result> {
 
 async function printProfile({ backend }: Device, run: () => Promise<void>): Promise<void> {
   if (!(backend instanceof CpuBackend || backend instanceof WebGpuBackend)) return;
-  await backend.profile(run); // its thread compiles and fills its caches
+  await backend.profile(run); // the first profile compiles and fills caches
   for (const { label, calls, milliseconds } of (await backend.profile(run)).slice(0, 12)) {
     console.log(`    ${milliseconds.toFixed(2).padStart(9)} ms ${String(calls).padStart(4)}x  ${label}`);
   }

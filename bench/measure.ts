@@ -1,14 +1,14 @@
-/** Timing by Benchmark.js. Reported is the median of its samples: on a busy machine the mean follows the outliers. */
+/** Timing with Benchmark.js. The median of its samples is reported, since on a busy machine the mean follows the outliers. */
 import Benchmark from "benchmark";
 
 export interface Timing {
   readonly medianMs: number;
-  /** Half the distance between the quartiles, relative to the median. */
+  /** Half the interquartile range, relative to the median. */
   readonly spread: number;
   readonly samples: number;
 }
 
-/** Runs `fn` again and again for about `seconds`, after a few runs that compile. */
+/** Times `fn` repeatedly for about `seconds`, after three runs for compilation. Rejects if `fn` throws in a timed run. */
 export async function measure(fn: () => Promise<void>, seconds: number): Promise<Timing> {
   for (let i = 0; i < 3; i++) await fn();
   const bench = new Benchmark({

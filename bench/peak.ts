@@ -1,12 +1,12 @@
-/** What the device under test can do at most, measured in the same run: arithmetic in registers, and memory traffic. */
+/** The peak performance of the device under test, measured in the same run: arithmetic in registers, and memory traffic. */
 import { CpuBackend } from "@tiedlora/backend-cpu";
 import { WebGpuBackend } from "@tiedlora/backend-webgpu/node";
 import type { Device, LoopKernel, Operand } from "@tiedlora/core";
 
 export interface Peak {
-  /** Floating-point operations, in billions a second. */
+  /** Floating-point operations, in billions per second. */
   readonly gflops: number;
-  /** Bytes read and written by adding 1 to an array that fits no cache, in billions a second. */
+  /** Bytes read and written when adding 1 to an array that is larger than any cache, in billions per second. */
   readonly gbs: number;
 }
 
@@ -61,7 +61,7 @@ async function measureTraffic({ backend }: Device): Promise<number> {
   return (8 * n) / milliseconds / 1e6;
 }
 
-/** Sixteen independent chains of multiply-adds on vectors of four; the loop's end is data, so that the compiler does not unroll it. */
+/** Sixteen independent chains of multiply-adds on vectors of four. Its loop limit is data, which prevents unrolling. */
 const SHADER = `
 @group(0) @binding(0) var<storage, read_write> data: array<vec4f>;
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -97,7 +97,7 @@ async function measureShader(device: GPUDevice): Promise<number> {
       await device.queue.onSubmittedWorkDone();
     });
   };
-  // enough work that starting it does not count
+  // so much work that the time to start it does not matter
   let iterations = 64;
   let milliseconds = await time(iterations);
   while (milliseconds < 100 && iterations < 2 ** 22) {

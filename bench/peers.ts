@@ -1,16 +1,16 @@
 /**
- * The same training in tiedlora, jax-js, tfjs and, where Debian's is installed, PyTorch: equal initial weights and batches,
- * losses compared first, then all take turns in one run, so that a busy machine is busy for each of them.
+ * The same training in tiedlora, jax-js, tfjs and, if Debian's package is installed, PyTorch: with equal initial weights and
+ * batches. Losses are compared first; then all take turns in one run, so that a busy machine slows down all of them.
  *
  *   npm run bench:peers                      everything (about 20 minutes on two cores)
  *   npm run bench:peers -- medium cpu        comparisons whose name contains every word
  *   npm run bench:peers -- --quick           the CPU's main rows, in about a minute
  *   npm run bench:peers -- --against torch   only the peers whose name contains the word
- *   npm run bench:peers -- --node 24         the JavaScript of all on another Node, which npm installs
+ *   npm run bench:peers -- --node 24         all JavaScript participants on another version of Node, which npm installs
  *   npm run bench:peers -- --json            a line per comparison: name, ratio (peer's time ÷ ours, against the fastest
  *                                            configuration of the peer), goal, ours_ms, peer_ms, peer
  *
- * Exits 1 when losses disagree or a process fails, not when a goal is missed: that is printed.
+ * Exits 1 if losses disagree or a process fails. A missed goal is only printed.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
@@ -80,7 +80,7 @@ let failed = false;
 
 function participantsOf({ backend }: StepComparison): Participant[] {
   const all = javaScriptParticipants(backend, node);
-  // The quick run leaves out what was never the fastest.
+  // The quick run leaves out tfjs, which was never the fastest.
   const some = values.quick ? all.filter(({ label }) => !label.startsWith("tfjs")) : all;
   const present = backend === "cpu" && typeof torch !== "string" ? [...some, torch] : some;
   const isWanted = ({ kind, label }: Participant): boolean =>

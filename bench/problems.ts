@@ -1,9 +1,9 @@
 /**
- * The work that all frameworks are given: sizes, data and initial values, as integers' hashes, so that every peer starts
- * from the same bits and losses can be compared before times are.
+ * The work for all frameworks: sizes, data and initial values. The numbers are hashes of integers, so that every peer starts
+ * from the same bits, and losses can be compared before times.
  */
 
-/** A 32-bit mixing function of start … start+n-1. */
+/** 32-bit hashes of `n` successive integers; `seed` determines the first. */
 export function hashes(n: number, seed: number): Uint32Array {
   const out = new Uint32Array(n);
   const offset = Math.imul(seed, 0x9e3779b9) >>> 0;
@@ -38,7 +38,7 @@ export const GPT: { readonly [S in GptName]: GptSize } = {
   small: { layers: 4, dim: 128, heads: 4, vocab: 512, batch: 8, length: 128 },
   medium: { layers: 6, dim: 384, heads: 6, vocab: 4096, batch: 4, length: 256 },
 };
-/** What is trained: all weights, or an adapter's beside a frozen model. */
+/** What is trained: all weights, or an adapter on a frozen model. */
 export type Method = "full" | "lora" | "tl6" | "vera";
 export type Work =
   | { readonly kind: "mlp" }
@@ -47,8 +47,8 @@ export type Work =
 export const sizeOf = (size: GptName | GptSize): GptSize => (typeof size === "string" ? GPT[size] : size);
 
 /**
- * Floating-point operations of a GPT's training step, attention counted in full. With the base frozen, its weights take
- * a product less each.
+ * Floating-point operations of a GPT's training step, with attention counted in full. If the base is frozen, each of its
+ * weights takes one product less.
  */
 export function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
   const weights = layers * 12 * dim * dim + dim * vocab;
@@ -82,7 +82,7 @@ export function mlpBatch(step: number, batch = 128): { x: Float32Array; y: Int32
   };
 }
 
-/** A parameter's name, shape and initial values: all 1, all 0, or uniform up to a bound. */
+/** A parameter's name, shape and initial values: all 1, all 0, or uniform in [-bound, bound) for a number. */
 export type Init = readonly [name: string, shape: readonly number[], values: "one" | "zero" | number];
 
 export function gptInit({ dim: d, vocab, length, layers }: GptSize): Init[] {
@@ -103,15 +103,15 @@ export function gptInit({ dim: d, vocab, length, layers }: GptSize): Init[] {
   return list;
 }
 
-/** A factor of an adapter: its start, and whether it is trained. */
+/** A factor of an adapter: its initial values, and whether it is trained. */
 export interface Factor {
   readonly init: Init;
   readonly trained: boolean;
 }
 
 /**
- * The factors A [dim, rank], B [rank, 3 dim], u [rank], v [3 dim] of a method; those named "3.A" are layer 3's own, those
- * named "A" are tied over all layers. They add (x A ⊙ u) B ⊙ v · alpha / rank to a layer's fused q, k, v projection.
+ * The factors A [dim, rank], B [rank, 3 dim], u [rank], v [3 dim] of a method; a factor named "3.A" belongs to layer 3,
+ * one named "A" is tied across all layers. They add (x A ⊙ u) B ⊙ v · alpha / rank to a layer's fused q, k, v projection.
  */
 export function adapterInit({ dim: d, layers }: GptSize, method: Method): Factor[] {
   const factor = (name: string, shape: number[], values: Init[2], trained = true): Factor => ({
@@ -149,7 +149,7 @@ export function mlpInit(): Init[] {
   ]);
 }
 
-/** The values of the `index`-th parameter of a list. */
+/** The initial values of the `index`-th parameter of a list. */
 export function initialValues([, shape, values]: Init, index: number): Float32Array {
   const n = shape.reduce((a, b) => a * b, 1);
   if (values === "zero") return new Float32Array(n);

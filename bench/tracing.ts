@@ -1,7 +1,7 @@
 /**
- * What a training step costs on the host when its program is known: building the graph, its gradient and the updates, and
- * finding the program by its key. The backend computes nothing. The structure is GPT-2 small's (twelve layers, twelve heads);
- * sizes make no difference to a graph, so they are small here.
+ * Times the host's part of a training step whose program is cached: building the graph, its gradient and the updates, and
+ * finding the program by its key. The backend computes nothing. The model has the structure of GPT-2 small (twelve layers,
+ * twelve heads); sizes do not affect the graph, so they are small.
  *
  *   npm run bench:tracing
  */
@@ -14,7 +14,7 @@ const SIZE = { layers: 12, dim: 48, heads: 12, vocab: 96, batch: 1, length: 64 }
 const WARM_UP = 150;
 const STEPS = 600;
 
-/** Memory that holds nothing, programs that do nothing. */
+/** A backend whose memory holds nothing and whose programs do nothing. */
 function idle(): Backend {
   const backend = new ReferenceBackend();
   const alloc = (bytes: number): DeviceBuffer => ({

@@ -1,4 +1,4 @@
-/** The training steps that are measured, written as a user of the library would write them. */
+/** The training steps to measure, written as a user of the library would write them. */
 import { type Device, Parameter, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
@@ -20,11 +20,11 @@ import {
 
 export type { Method, Work };
 
-/** One workload on one device: `step(i)` submits step i and returns its loss; `units` are tokens or rows a step. */
+/** One workload on one device: `step(i)` submits step i and returns its loss; `units` is the number of tokens or rows per step. */
 export interface Training {
   readonly units: number;
   readonly optimizer: optim.Optimizer;
-  /** The loss of step i, not yet computed. */
+  /** The loss of a step, not computed yet. */
   loss(step: number): Tensor;
   step(step: number): Tensor;
 }
@@ -40,7 +40,7 @@ function parameters(device: Device, list: readonly Init[]): Map<string, Paramete
   );
 }
 
-/** What an adapter adds to a layer's fused q, k, v projection of x; null without one. */
+/** Returns what the adapter adds to a layer's fused q, k, v projection of x; null without an adapter. */
 type Adapter = (layer: number, x: Tensor) => Tensor | null;
 
 function gptLogits(ids: Tensor, size: GptSize, w: Weights, adapter: Adapter): Tensor {
@@ -61,7 +61,7 @@ function gptLogits(ids: Tensor, size: GptSize, w: Weights, adapter: Adapter): Te
   return h.reshape([batch * length, d]).matmul(w.get("wte")!.transpose());
 }
 
-/** The trained factors of a method, and how they act. Tied ones are one parameter for all layers. */
+/** The trained factors of a method, and the adapter made of them. A tied factor is one parameter for all layers. */
 function adapterOf(
   device: Device,
   size: GptSize,

@@ -11,7 +11,7 @@ import * as optim from "@tiedlora/nn/optim";
 
 const device = await cpu();
 
-// 1. A tensor is a recipe. Nothing is computed before a value is asked for; then all of it is, as one fused kernel.
+// 1. A tensor is a recipe. Nothing is computed until a value is read; then everything runs as one fused kernel.
 const a = device.tensor([
   [1, 2, 3],
   [4, 5, 6],
@@ -20,7 +20,7 @@ const row = device.tensor([10, 20, 30]);
 const b = a.mul(2).add(row).sqrt(); // shapes broadcast: [2, 3] and [3]
 console.log("√(2a + row) =", await b.toArray());
 
-// 2. Gradients are more graph: of a scalar with respect to any tensors, and of gradients again.
+// 2. Gradients extend the graph: the gradient of a scalar with respect to any tensors, and gradients of gradients.
 const x = device.tensor([-1, 0, 2]);
 const y = x.pow(3).sum();
 const [slope] = grad(y, [x]) as [Tensor]; // 3x²
@@ -29,7 +29,7 @@ console.log("3x² =", await slope.toArray(), " 6x =", await curvature.toArray())
 assert.deepEqual(await slope.toArray(), [3, 0, 12]);
 assert.deepEqual(await curvature.toArray(), [-6, 0, 12]);
 
-// 3. Data: two spirals of 200 points each, around one another. The same key gives the same numbers on every backend.
+// 3. Data: two spirals of 200 points each, wound around each other. The same key gives the same numbers on every backend.
 const N = 200;
 const noise = uniformArray(key(1), 4 * N, -0.04, 0.04);
 const points = new Float32Array(4 * N);
@@ -44,7 +44,7 @@ for (let i = 0; i < 2 * N; i++) {
 const input = device.tensor(points, { shape: [2 * N, 2] });
 const target = device.tensor(classes, { shape: [2 * N], dtype: "i32" });
 
-// 4. A module is a class with parameters in its fields; they are found by walking them.
+// 4. A module is a class with parameters in its fields; the library finds them by walking the fields.
 class Network extends nn.Module {
   readonly first: nn.Linear = nn.Linear.init(2, 64, { device, key: key(2) });
   readonly second: nn.Linear = nn.Linear.init(64, 64, { device, key: key(3) });
@@ -77,4 +77,4 @@ const accuracy = await right.item();
 console.log(`${(100 * accuracy).toFixed(1)} % of the points are on the right side`);
 assert.ok(accuracy > 0.97 && loss < 0.1, "the network should have learned the spirals");
 
-device.close(); // threads end, and the program with them
+device.close(); // ends the threads, so that the program can end

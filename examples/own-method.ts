@@ -1,5 +1,5 @@
 /**
- * A method of one's own: declared in fifteen lines, then injected, counted, trained, saved, loaded and merged like any other.
+ * A method of your own: declared in fifteen lines, then injected, counted, trained, saved, loaded and merged like any other.
  *
  *   npx tsx --conditions=@tiedlora/source examples/own-method.ts
  */
@@ -13,8 +13,8 @@ import { configFrom, createModel, type Decoder } from "@tiedlora/models";
 import { adapt, adaptersOf, defineMethod, formatReport, init, inspect } from "tiedlora";
 import { loadAdapter, saveAdapter } from "tiedlora/node";
 
-// The method. One A and one B for all layers, as in Tied-LoRA; but what lies between them is a small matrix for each pair of
-// successive layers, and a gain for each layer of its own: ΔW_l = g_l · B M_⌊l/2⌋ A. M starts at zero, so that the model is unchanged.
+// The method. One A and one B for all layers, as in Tied-LoRA; between them, a small matrix for each pair of successive
+// layers, and a gain for each layer: ΔW_l = g_l · B M_⌊l/2⌋ A. M starts at zero, so that the model is unchanged at first.
 const pairwise = defineMethod({
   name: "pairwise-core",
   rank: 4,
@@ -40,7 +40,7 @@ const config = configFrom({
 });
 const makeModel = (): Decoder => createModel(config, { device, seed: 1 });
 
-// What it shall learn: to count on, modulo 16, from any start.
+// The task: to count upward, modulo 16, from any start.
 const LENGTH = 12;
 const inputIds = [0, 3, 6, 9, 12, 15].map((start) =>
   Array.from({ length: LENGTH }, (_, i) => (start + i) % 16),
@@ -64,7 +64,7 @@ for (let step = 0; step < 120; step++) {
 }
 assert.ok(losses.at(-1)! < 0.3 * losses[0]!, "it learns");
 
-// Saved, each tied factor once, and loaded again on a fresh model. A method that is not in the library is given at the load.
+// Save, each tied factor once, and load into a fresh model. `loadAdapter` must be given a method that is not in the library.
 const directory = await mkdtemp(join(tmpdir(), "own-method-"));
 await saveAdapter(adapter, directory);
 const fresh = makeModel();
@@ -77,7 +77,7 @@ assert.deepEqual(
   "the loaded adapter is the same, bit for bit",
 );
 
-// Merged: a plain model that answers alike, up to rounding.
+// Merge: a plain model with the same answers, up to rounding.
 await adaptersOf(fresh).mergeAndUnload();
 const merged = await fresh.forward(inputIds).data();
 const difference = Math.max(...merged.map((value, i) => Math.abs(value - adapted[i]!)));

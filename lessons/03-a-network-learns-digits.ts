@@ -3,9 +3,9 @@
  *
  *   npx tsx --conditions=@tiedlora/source lessons/03-a-network-learns-digits.ts
  *
- * Ten digits are drawn on 8 × 8 pixels, shifted about and covered with noise, and a network of two layers learns to read
+ * Ten digits are drawn on 8 × 8 pixels, shifted around and covered with noise, and a network of two layers learns to read
  * them. Everything that training needs is here: data, a model with parameters, a loss, an optimizer, and an honest test on
- * digits that it has not seen.
+ * digits that the model has not seen.
  */
 import { cpu } from "@tiedlora/backend-cpu";
 import { key, type Key, type Tensor, uniformArray } from "@tiedlora/core";
@@ -26,13 +26,13 @@ const GLYPHS = [
 ]; // prettier-ignore
 
 interface Digits {
-  /** [count, 64]: ink from 0 to 1, and noise. */
+  /** [count, 64]: ink from 0 to 1, plus noise. */
   readonly pixels: Float32Array;
-  /** [count]: which digit it is. */
+  /** [count]: the digit in each picture. */
   readonly labels: Int32Array;
 }
 
-/** Random digits. The same key always gives the same ones, on every machine and backend. */
+/** Random digits. The same key always gives the same digits, on every machine and backend. */
 function draw(count: number, k: Key): Digits {
   const noise = uniformArray(k.fold("noise"), count * SIZE * SIZE, -0.4, 0.4);
   const choices = uniformArray(k.fold("choices"), 3 * count);
@@ -69,7 +69,7 @@ class Reader extends nn.Module {
   readonly hidden: nn.Linear = nn.Linear.init(SIZE * SIZE, HIDDEN, { device, key: key(1) });
   readonly out: nn.Linear = nn.Linear.init(HIDDEN, 10, { device, key: key(2) });
 
-  /** Pixels [n, 64] -> logits [n, 10]: a score for each digit. Without relu, two layers would be no more than one. */
+  /** Pixels [n, 64] -> logits [n, 10]: a score for each digit. Without relu, two layers could do no more than one. */
   forward(pixels: Tensor): Tensor {
     return this.out.forward(this.hidden.forward(pixels).relu());
   }
@@ -79,7 +79,7 @@ const model = new Reader();
 const count = model.parameters().reduce((sum, p) => sum + p.size, 0);
 expect(count === 64 * HIDDEN + HIDDEN + HIDDEN * 10 + 10, `the model has ${count} numbers to learn`);
 
-// --- 3. Training: draw a batch, measure the loss, step. A step differentiates, updates, and submits one program.
+// --- 3. Training: draw a batch, measure the loss, take a step. A step differentiates, updates, and submits one program.
 
 const tensorsOf = ({ pixels, labels }: Digits): [Tensor, Tensor] => [
   device.tensor(pixels, { shape: [labels.length, SIZE * SIZE] }),
@@ -91,7 +91,7 @@ const optimizer = optim.adamW(model.parameters(), { lr: optim.cosine(0.02, { ste
 const losses: number[] = [];
 for (let step = 0; step < STEPS; step++) {
   const [pixels, labels] = tensorsOf(draw(128, key(100 + step)));
-  const loss = nn.crossEntropy(model.forward(pixels), labels); // -log of the probability given to the right digit
+  const loss = nn.crossEntropy(model.forward(pixels), labels); // -log of the probability that the model gives to the right digit
   optimizer.step(loss);
   if (step % 100 === 0 || step === STEPS - 1) {
     losses.push(await loss.item());
@@ -101,7 +101,7 @@ for (let step = 0; step < STEPS; step++) {
 expect(Math.abs(losses[0]! - Math.log(10)) < 0.5, "it began by guessing: log 10 = 2.30");
 expect(losses.at(-1)! < 0.3, "and ended knowing better");
 
-// --- 4. The test: digits it has not seen. Chance is one in ten.
+// --- 4. The test: digits that the model has not seen. A guess would be right one time in ten.
 
 const unseen = draw(500, key(7));
 const [pixels, labels] = tensorsOf(unseen);

@@ -3,10 +3,10 @@
  *
  *   npx tsx --conditions=@tiedlora/source lessons/04-kernels-and-fusion.ts
  *
- * A processor multiplies faster than memory brings the numbers. If every operation of exp(2x) + 1 read its input and wrote its
- * result, the time would go into carrying intermediate results about. Fusion makes one loop of them: each element is loaded
- * once, goes through all operations in registers, and is stored once. To see it we write `explain`: a backend is an
- * interface, so a wrapper around one sees every program that it is given.
+ * A processor multiplies numbers faster than memory delivers them. If every operation of exp(2x) + 1 read its input from memory
+ * and wrote its result back, most of the time would go into moving intermediate results. Fusion makes one loop of the
+ * operations: each element is loaded once, goes through all of them in registers, and is stored once. To see this, we write
+ * `explain`: a backend is an interface, so a wrapper around one sees every program that the backend is given.
  */
 import {
   type Backend,
@@ -26,7 +26,7 @@ function expect(holds: boolean, what: string): void {
   console.log(`  ok: ${what}`);
 }
 
-/** A device that keeps the programs which it is asked to compile. */
+/** A device that keeps every program that it is asked to compile. */
 function watched(fusion: "on" | "off"): { device: Device; programs: Program[] } {
   const programs: Program[] = [];
   const inner = new ReferenceBackend();
@@ -46,7 +46,7 @@ function watched(fusion: "on" | "off"): { device: Device; programs: Program[] } 
   return { device: new Device(backend, { fusion }), programs };
 }
 
-/** One line a step: the space it loops over, and what it does there. */
+/** One line per step: the space over which it loops, and what it does there. */
 function line(step: Step): string {
   if (step.type === "library") return `${step.name}(${JSON.stringify(step.params)})`;
   const body = step.body
@@ -56,7 +56,7 @@ function line(step: Step): string {
   return `for each of [${step.outer.join(", ")}]${inner}: ${body}; ${step.stores.length} stored`;
 }
 
-/** The steps by which `f(x)` is computed for an x of `shape`, and the bytes of memory between them. */
+/** The steps that compute `f(x)` for an x of `shape`, and the bytes of memory for results between them. */
 async function explain(
   f: (x: Tensor) => Tensor,
   shape: readonly number[],
@@ -80,7 +80,7 @@ async function explain(
   };
 }
 
-// --- 1. Elementwise operations become one loop, and what is between them needs no memory.
+// --- 1. Elementwise operations become one loop, and the results between them need no memory.
 
 console.log("gelu: x · (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2");
 const gelu = (x: Tensor): Tensor => x.gelu("tanh");
@@ -102,13 +102,13 @@ console.log("a layer norm and its gradient");
 const backward = await explain((x) => grad(nn.layerNorm(x).square().sum(), [x])[0]!, [64, 32]);
 expect(backward.steps.length === 1, "even the gradient of a norm is one kernel per row");
 
-// --- 3. Movement costs nothing: a transposed or sliced tensor is read where it lies, by other strides.
+// --- 3. Movement costs nothing: a transposed or sliced tensor is read in place, with other strides.
 
 console.log("a transpose, a slice and a flip on the way");
 const moved = await explain((x) => x.transpose().slice([0, 16]).flip(0).mul(3), [64, 32]);
 expect(moved.steps.length === 1, "none of them copies");
 
-// --- 4. A product of matrices is left to a kernel that a backend has tuned by hand; what follows it is fused as ever.
+// --- 4. A matrix product is left to a kernel that the backend has tuned by hand; the operations after it are fused as usual.
 
 console.log("a layer: relu(x w + b)");
 const { device, programs } = watched("on");

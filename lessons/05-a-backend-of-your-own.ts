@@ -3,13 +3,13 @@
  *
  * Lesson 4 watched what a backend is given: kernels, each a few loops over straight-line code. Here we turn them into
  * JavaScript source and let the engine compile it. That is a complete backend, products and attention included, because core
- * lowers to such loops whatever we do not claim to accelerate. The backends for WebAssembly and WebGPU do the same, into
- * other languages. In the end the conformance suite, which every backend has to pass, judges ours.
+ * lowers everything that we do not claim to accelerate to such loops. The backends for WebAssembly and WebGPU do the same, in
+ * other languages. At the end, the conformance suite, which every backend must pass, judges ours.
  */
 import { type Backend, Device, type DeviceBuffer, type DType, type Instr, type LoopKernel, type Operand, operandsOf } from "@tiedlora/core"; // prettier-ignore
 import { conformance } from "@tiedlora/test";
 
-// --- 1. Memory: bytes that can be written, read and given back. Somebody counts them.
+// --- 1. Memory: bytes that can be written, read and freed. We count them.
 
 const memory = { liveBytes: 0, peakBytes: 0 };
 
@@ -50,7 +50,7 @@ const INFIX: Record<string, string> = {
   add: "+", sub: "-", mul: "*", div: "/", mod: "%", and: "&", or: "|", xor: "^", shl: "<<", shr: ">>", lt: "<", le: "<=", eq: "===",
 }; // prettier-ignore
 
-/** The element of an operand at (i0, i1, …); around padding, whether it is there at all. */
+/** The element of an operand at (i0, i1, …), and the condition for it to exist, which is false in the padding. */
 function place({ buffer, dtype, view }: Operand): { element: string; exists: string } {
   const inside = (view.valid ?? []).flatMap((r, i) => (r ? [`i${i} >= ${r[0]} && i${i} < ${r[1]}`] : []));
   const moving = (view.moving ?? []).map(({ slot, factor }) => `${factor} * scalars[${slot}]`);
@@ -74,20 +74,20 @@ function expression(instr: Instr, body: readonly Instr[] = []): string {
   return round(infix ? operands.join(infix) : `${name}(${operands.join(", ")})`, dtype);
 }
 
-// --- 3. A kernel: loops over the outer axes; in them a pass over the inner axes for each reduction, and one for the stores.
+// --- 3. A kernel: loops over the outer axes, and in them one pass over the inner axes per reduction, and one for the stores.
 
 const FOLD = { sum: "add", prod: "mul", max: "max", min: "min" } as const;
 const NEUTRAL = { sum: 0, prod: 1, max: -Infinity, min: Infinity };
 function kernelSource({ outer, inner, body, stores }: LoopKernel): string {
   const loops = (lengths: readonly number[], first: number, inside: string): string =>
     `${lengths.map((n, k) => `for (let i${first + k} = 0; i${first + k} < ${n}; i${first + k}++) `).join("")}{ ${inside} }\n`;
-  /** The code of some values and of what they need; reductions are variables by then. */
+  /** The code of some values and of the values that they need; reductions are already variables. */
   const code = (values: readonly number[]): string => {
     const needed = new Set<number>();
     const visit = (i: number): void => {
       if (needed.has(i) || body[i]!.op === "reduce") return;
       operandsOf(body[i]!).forEach(visit);
-      needed.add(i); // after its operands
+      needed.add(i); // operands come first
     };
     values.forEach(visit);
     return [...needed].map((i) => `const v${i} = ${expression(body[i]!, body)};`).join(" ");
@@ -108,16 +108,16 @@ function kernelSource({ outer, inner, body, stores }: LoopKernel): string {
   return loops(outer, 0, reductions.join("") + each + write(outer.length));
 }
 
-// --- 4. The backend: a program becomes one function of its buffers, seen as every type.
+// --- 4. The backend: a program becomes one function of its buffers, each seen as an array of every type.
 
 const javascript = (): Backend => ({
   name: "javascript",
   caps: { dtypes: new Set<DType>(["f32", "i32", "u32", "bool"]), maxOperands: 16, maxBufferBytes: 2 ** 30 },
   alloc: (bytes) => new Memory(bytes),
-  accelerates: () => false, // products, attention and look-ups come as loops
+  accelerates: () => false, // products, attention and lookups come as loops
   compile: ({ buffers, steps }) => {
     const source = PRELUDE + steps.map((step) => kernelSource(step as LoopKernel)).join("");
-    // oxlint-disable-next-line no-new-func, no-implied-eval -- source that we have just written
+    // oxlint-disable-next-line no-new-func, no-implied-eval -- we have just written this source
     const run = new Function("f32", "i32", "u32", "bool", "scalars", source);
     const temps = buffers.map(({ kind, bytes }) => new Memory(kind === "temp" ? bytes : 0));
     return {

@@ -3,10 +3,10 @@
  *
  *   npx tsx --conditions=@tiedlora/source lessons/06-a-transformer.ts
  *
- * A language model guesses the next token from those before it. Ours has to copy: after eight random letters and a bar come
- * the same letters again. Nobody can guess the first eight; the second eight are certain for who looks back. To look back
- * is what attention is for: each position asks a question (q), every earlier one has a key (k) and a value (v), and the
- * answer is the mean of the values, weighted by how well their keys fit the question.
+ * A language model guesses the next token from the tokens before it. Ours has to copy: after eight random letters and a bar,
+ * the same letters come again. Nobody can guess the first eight; the second eight are certain for anyone who looks back.
+ * Looking back is what attention is for: each position asks a question (q), every position up to it has a key (k) and a value
+ * (v), and the answer is the mean of the values, weighted by how well their keys fit the question.
  */
 import { cpu } from "@tiedlora/backend-cpu";
 import { key, type Key, type Tensor, uniformArray } from "@tiedlora/core";
@@ -20,7 +20,7 @@ function expect(holds: boolean, what: string): void {
 
 const device = await cpu();
 
-// --- 1. Attention by hand, beside the library's. q, k, v: [batch, heads, positions, width of a head].
+// --- 1. Attention by hand, next to the library's. q, k, v: [batch, heads, positions, width of a head].
 
 function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   const length = q.shape[2]!;
@@ -38,7 +38,7 @@ const fast = nn.scaledDotProductAttention(q, k, v, { causal: true }); // never s
 const apart = await byHand.sub(fast).abs().max().item();
 expect(apart < 1e-6, "five lines of attention give what the library's kernel gives");
 
-// --- 2. The model: embed, add where it is, look back, think for each position alone, and guess.
+// --- 2. The model: embed each token, add its position, look back, think about each position alone, and guess.
 
 const LETTERS = "abcdefghij";
 const BAR = LETTERS.length;
@@ -57,7 +57,7 @@ class Block extends nn.Module {
     this.mlp = nn.MLP.init(DIM, 4 * DIM, { device, key: k.fold("mlp"), activation: "gelu_tanh" });
   }
 
-  /** Each part adds to what is there, so that the gradient finds a straight way back. */
+  /** Each part adds its result to its input, so that the gradient has a direct path back. */
   forward(x: Tensor): Tensor {
     const h = x.add(this.attention.forward(this.norm1.forward(x)));
     return h.add(this.mlp.forward(this.norm2.forward(h)));
@@ -74,11 +74,11 @@ class Transformer extends nn.Module {
   forward(ids: Tensor): Tensor {
     let x = this.tokens.forward(ids).add(this.positions.weight);
     for (const block of this.blocks) x = block.forward(x);
-    return this.norm.forward(x).matmul(this.tokens.weight.transpose()); // the table of letters reads and writes
+    return this.norm.forward(x).matmul(this.tokens.weight.transpose()); // one table of letters both reads and writes
   }
 }
 
-// --- 3. Data: eight letters, a bar, the eight again. Inputs are all but the last token, targets all but the first.
+// --- 3. Data: eight letters, a bar, the same eight again. Inputs are all tokens but the last, targets all but the first.
 
 interface Lines {
   readonly ids: Tensor;
@@ -98,7 +98,7 @@ function lines(batch: number, k: Key): Lines {
   return { ids: tensor(0), targets: tensor(1) };
 }
 
-/** Only what can be known is asked for: the second half. */
+/** The loss asks only for what the model can know: the second half. */
 const known = device.tensor(Float32Array.from({ length: LENGTH }, (_, i) => (i >= SPAN ? 1 : 0)));
 
 // --- 4. Training, as in lesson 3.
@@ -121,7 +121,7 @@ for (let step = 0; step < STEPS; step++) {
 }
 expect(last < 0.1, "the model has found out that it can look back");
 
-// --- 5. Lines it has never seen.
+// --- 5. Lines that the model has never seen.
 
 const { ids, targets } = lines(64, key(77));
 const guesses = model.forward(ids).argmax();

@@ -3,9 +3,9 @@
  *
  *   npx tsx --conditions=@tiedlora/source lessons/07-lora-by-hand.ts
  *
- * To teach a trained network something new, one could train all its weights again, and keep a whole copy for each task.
- * LoRA (Hu and others, 2021) bets that the change is simple: instead of any ΔW it learns ΔW = s · B A, where A has r rows
- * and B has r columns, with a small rank r. W stays frozen; what is kept for a task is A and B.
+ * To teach a trained network something new, we could train all its weights again, and keep a whole copy for each task.
+ * LoRA (Hu et al., 2021) bets that the change is simple: instead of an arbitrary ΔW it learns ΔW = s · B A, where A has r rows
+ * and B has r columns, with a small rank r. W stays frozen; only A and B are kept for a task.
  */
 import { cpu } from "@tiedlora/backend-cpu";
 import { grad, key, normalArray, Parameter, type Tensor } from "@tiedlora/core";
@@ -27,11 +27,11 @@ const normal = (name: string, rows: number, columns: number, std: number): Tenso
 const W = new nn.Linear(
   Parameter.from(device, normalArray(key(2), DIM * DIM, 0, 1 / 8), [DIM, DIM], "f32", "W"),
 );
-W.weight.requiresGrad = false; // frozen: no gradient is computed for it, no state is kept
+W.weight.requiresGrad = false; // frozen: no gradient is computed for it, and no optimizer state is kept
 const change = normal("left", DIM, 2, 0.3).matmul(normal("right", 2, DIM, 0.3)); // ΔW of the task, rank 2
 const task = (x: Tensor): Tensor => W.forward(x).add(x.matmul(change.transpose()));
 
-// --- 2. The adapter: beside the frozen layer, not in it. B starts at zero, so that at first nothing changes.
+// --- 2. The adapter: next to the frozen layer, not in it. B starts at zero, so that at first nothing changes.
 
 class LoRA extends nn.Module {
   readonly A: Parameter;
@@ -45,7 +45,7 @@ class LoRA extends nn.Module {
     this.scale = alpha / rank;
   }
 
-  /** x [n, DIM] -> [n, DIM]. First to r numbers, then up: ΔW itself is never made. */
+  /** x [n, DIM] -> [n, DIM]. First down to r numbers, then up again: ΔW itself is never computed. */
   forward(x: Tensor): Tensor {
     const update = x.matmul(this.A.transpose()).matmul(this.B.transpose());
     return W.forward(x).add(update.mul(this.scale));
@@ -54,7 +54,7 @@ class LoRA extends nn.Module {
 
 const batch = (step: number): Tensor => normal(`batch ${step}`, 128, DIM, 1);
 const loss = (adapter: LoRA, x: Tensor): Tensor => nn.mse(adapter.forward(x), task(x));
-/** How much of the task's change is not met yet, from new inputs: 1 at the start, 0 when all is learnt. */
+/** The share of the task's change that is not learned yet, on new inputs: 1 at the start, 0 when everything is learned. */
 async function missing(adapter: LoRA): Promise<number> {
   const x = batch(-1);
   return await loss(adapter, x)
@@ -73,7 +73,7 @@ const [dA, dB] = grad(loss(adapter, probe), [adapter.A, adapter.B]) as [Tensor, 
 expect((await dA.abs().max().item()) === 0, "A has no gradient while B is zero");
 expect((await dB.abs().max().item()) > 0, "B has one");
 
-// --- 4. Training, at two ranks. Rank 2 can express the change; rank 1 can not, whatever it does.
+// --- 4. Training, at two ranks. Rank 2 can express the change; rank 1 cannot, whatever it does.
 
 async function train(one: LoRA): Promise<number> {
   const optimizer = optim.adamW(one.parameters(), {
@@ -100,7 +100,7 @@ expect(
   "W has not moved by a bit",
 );
 
-// --- 5. Merging: for use, ΔW can be added to W once and for all. The adapted model is then as fast as the old one.
+// --- 5. Merging: after training, ΔW can be added to W once and for all. The adapted model is then as fast as the original.
 
 console.log("Merging");
 const merged = W.weight.add(adapter.B.matmul(adapter.A).mul(adapter.scale));

@@ -3,8 +3,8 @@
  *
  *   npx tsx --conditions=@tiedlora/source lessons/08-tying-and-masks.ts
  *
- * LoRA gives each of L layers its own A and B. Tied-LoRA (Renduchintala and others, 2023) gives all layers one pair, and each
- * layer two vectors of its own: ΔW_l = diag(v_l) · B · diag(u_l) · A. And it asks of A, B, u, v which need training at
+ * LoRA gives each of L layers its own A and B. Tied-LoRA (Renduchintala et al., 2023) gives all layers one pair, and each
+ * layer two vectors of its own: ΔW_l = diag(v_l) · B · diag(u_l) · A. It also asks which of A, B, u and v need training at
  * all. So there are two ideas to understand, and neither needs new machinery: tying is one parameter in several places;
  * selective training is a mask on the update.
  */
@@ -40,7 +40,7 @@ class TiedLoRA extends nn.Module {
     super();
     const perLayer = <T>(make: (l: number) => T): T[] => Array.from({ length: LAYERS }, (_, l) => make(l));
     const [A, B] = [draw("A", [RANK, DIM], 0.2), draw("B", [DIM, RANK], 0.2)];
-    // Tying is this and no more: the same Parameter object, four times. Untied ones are drawn alike, but are four.
+    // Tying is just this: the same Parameter object, four times. Untied, they are four objects with equal values.
     this.A = perLayer(() => (tied ? A : draw("A", [RANK, DIM], 0.2)));
     this.B = perLayer(() => (tied ? B : draw("B", [DIM, RANK], 0.2)));
     this.u = perLayer((l) => constant(`u${l}`, [RANK], 1));
@@ -72,7 +72,7 @@ const sum = each.reduce((a, b) => a.add(b));
 const apart = await dA.sub(sum).abs().max().div(dA.abs().max()).item();
 expect(apart < 1e-4, "the gradient of the tied A is the sum of the gradients of the four");
 
-// --- 3. Freezing. A parameter without `requiresGrad` is left out. Weight decay does not touch it either.
+// --- 3. Freezing. A parameter without `requiresGrad` is not updated. Weight decay does not touch it either.
 
 console.log("Masks");
 const [A, B] = [tied.A[0]!, tied.B[0]!];
@@ -97,7 +97,7 @@ expect(
   "their neighbours have",
 );
 
-// --- 4. The zero start. B u A v is a product: at exactly one zero it begins silently, and everything has a gradient soon.
+// --- 4. The zero start. B u A v is a product: if exactly one factor starts at zero, nothing changes, and soon all get gradients.
 
 B.set(new Float32Array(DIM * RANK));
 const [dv, dB] = grad(lossOf(tied), [tied.v[0]!, B]) as [Tensor, Tensor];
@@ -106,7 +106,7 @@ for (const one of tied.v) one.set(new Float32Array(DIM));
 const [, stuck] = grad(lossOf(tied), [tied.v[0]!, B]) as [Tensor, Tensor];
 expect((await stuck.abs().max().item()) === 0, "with v = 0 as well, nothing ever would");
 
-// --- 5. The library says the same with a name. What is trained decides what has to be kept for a task.
+// --- 5. In the library, a name says the same. The trained factors determine what must be kept for a task.
 
 console.log("Counting, for 32 layers of width 4096 at rank 8");
 const layers = Array.from({ length: 32 }, (_, i) => ({ path: `model.layers.${i}.self_attn.qkv_proj`, in: 4096, out: 3 * 4096 })); // prettier-ignore

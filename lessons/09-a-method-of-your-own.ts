@@ -3,13 +3,13 @@
  *
  *   npx tsx --conditions=@tiedlora/source lessons/09-a-method-of-your-own.ts
  *
- * A method of adaptation is a declaration: which factors there are, what they are tied over, which are trained, where they
- * start, and the formula. Here is one that we have not seen anywhere. Tied-LoRA's B is the largest thing that it trains; so
- * let there be none. "Mirror" reads A a second time, through a random matrix R that is never trained:
+ * A method of adaptation is a declaration: its factors, the modules over which they are tied, which are trained, how they
+ * start, and the formula. Here is one that we have not seen anywhere. Tied-LoRA's B is the largest factor that it trains, so
+ * let us do without it. "Mirror" uses A a second time, through a random matrix R that is never trained:
  *
  *   ΔW_l = diag(v_l) · (R Aᵀ) · diag(u_l) · A          A tied and trained, R tied and frozen, u and v each layer's own
  *
- * Is it any good? One measures: the same model, the same data, the same steps as Tied-LoRA's TL6, and the count of numbers.
+ * Is it any good? We measure: the same model, the same data and the same steps as Tied-LoRA's TL6, and we count the numbers.
  */
 import { cpu } from "@tiedlora/backend-cpu";
 import { key, uniformArray } from "@tiedlora/core";
@@ -40,7 +40,7 @@ const mirror = defineMethod({
   }),
 });
 
-// --- 2. A base model. It learns a game: numbers modulo 12, each three more than the one before.
+// --- 2. A base model. It learns a game: numbers modulo 12, each three more than the one before it.
 
 const device = await cpu();
 const [VOCAB, BATCH, LENGTH] = [12, 16, 12];
@@ -51,7 +51,7 @@ const config = configFrom({
 }); // prettier-ignore
 const fresh = (): Decoder => createModel(config, { device, seed: 1 });
 
-/** A game: from a random start, every number is `step` more than the one before, modulo 12. */
+/** A game: from a random start, every number is `step` more than the one before it, modulo 12. */
 function game(step: number, index: number): { inputIds: number[][] } {
   const starts = uniformArray(key(7).fold(step).fold(index), BATCH, 0, VOCAB);
   const row = (start: number): number[] =>
@@ -66,7 +66,7 @@ async function train(
   steps: number,
 ): Promise<number> {
   for (let i = 0; i < steps; i++) optimizer.step(model.loss(game(step, i)));
-  return model.loss(game(step, -1)).item(); // on starts that were not trained
+  return model.loss(game(step, -1)).item(); // on starts that were drawn apart from training
 }
 
 const base = fresh();
@@ -110,7 +110,7 @@ for (const [name, { numbers, start, end }] of results) {
   );
 }
 
-// --- 4. The verdict. One run on one toy proves little: that is what seeds, tasks and grids are for. But it is a beginning.
+// --- 4. The verdict. One run on one toy task proves little; seeds, tasks and grids are there for more. But it is a beginning.
 
 const [tl6, ours] = [results.get("tl6")!, results.get("mirror")!];
 expect(ours.numbers < tl6.numbers, "mirror trains fewer numbers");

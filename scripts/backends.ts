@@ -1,4 +1,4 @@
-/** Backends by name, for scripts. Each is loaded only when it is asked for. */
+/** Backends by name, for scripts. Each is loaded only when it is opened. */
 import { type Device, reference } from "@tiedlora/core";
 
 export const BACKENDS = {

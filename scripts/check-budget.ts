@@ -1,6 +1,6 @@
 /**
- * The size of the core: tensors, gradients and their compiler stay within 5,000 lines, and the files to be read in an afternoon
- * within 2,000. All lines count, comments too: they are read as well.
+ * Checks the size of the core: tensors, gradients and their compiler must stay within 5,000 lines, and the files for an
+ * afternoon of reading within 2,000. All lines count, comments included, since they are read too.
  *
  *   npm run check     (or: npx tsx scripts/check-budget.ts --list)
  */
@@ -21,7 +21,7 @@ const READING = [
 ];
 const READING_BUDGET = 2000;
 
-/** The core's sources by their path, with their number of lines. */
+/** The number of lines of each source of the core, by path. */
 const lines = new Map(
   readdirSync(SOURCES, { recursive: true, encoding: "utf8" })
     .filter((file) => file.endsWith(".ts"))

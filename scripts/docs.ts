@@ -1,9 +1,9 @@
 /**
- * Builds the documentation as a site into docs/site: the guide, the lessons, the reference of the commands and of the API, and the
- * sources that they link to. Ends with an error if a link leads nowhere. Any static server can serve the site.
+ * Builds the documentation as a site into docs/site: the guide, the lessons, the reference of the commands and of the API, and
+ * the sources that they link to. Fails if a link is broken. Any static server can serve the site.
  *
  *   npm run docs
- *   npm run docs -- --base /tiedlora/     for a server that has it below this path
+ *   npm run docs -- --base /tiedlora/     for a site that is served under this path
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -1,13 +1,13 @@
 /**
- * Gives readers of files what no writer would write: valid files with bytes flipped, fields of other types, numbers beyond
- * reason. Each case has to be accepted, or refused by an error that names the file, within 2 s and 256 MB.
+ * Gives file readers damaged files: valid ones with flipped bytes, fields of other types, absurd numbers. Each case must be
+ * accepted, or refused with an error that names the file, within 2 s and 256 MB.
  *
  *   npm run fuzz                                   500 cases of every target
  *   npm run fuzz -- configs yaml --cases 10000     only these
- *   npm run fuzz -- --list                         the targets
+ *   npm run fuzz -- --list                         the names of the targets
  *   npm run fuzz -- configs --seed 1 --case 4711   one case again
  *
- * The exit code is 1 where there are findings; their files are kept in .cache/fuzz.
+ * The exit code is 1 if there are findings; their files are kept in .cache/fuzz.
  */
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";

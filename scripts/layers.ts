@@ -1,6 +1,6 @@
 /**
- * What each package may import: one table, from which the linter's rules are generated. `npm run check` fails when .oxlintrc.json
- * has other rules than the table; scripts/test/layers.test.ts plants imports to prove that the rules hold.
+ * The table of what each package may import. The linter's rules are generated from it: `npm run check` fails if .oxlintrc.json
+ * has other rules, and scripts/test/layers.test.ts plants imports to prove that the rules work.
  *
  *   npx tsx scripts/layers.ts --write     puts the rules into .oxlintrc.json
  */
@@ -15,7 +15,7 @@ export interface Layer {
   readonly uses: readonly string[];
   /** Whether it may have third-party dependencies. */
   readonly thirdParty: boolean;
-  /** Globs below the folder of the files that may use Node: all others also run in browsers. */
+  /** Globs, relative to the folder, of the files that may use Node. All other files must also run in browsers. */
   readonly node: readonly string[];
 }
 
@@ -24,7 +24,7 @@ const TENSORS = ["@tiedlora/core", "@tiedlora/nn"];
 const BACKENDS = ["@tiedlora/backend-cpu", "@tiedlora/backend-webgpu"];
 const EVERYTHING_BELOW_EXPERIMENTS = [...TENSORS, ...BACKENDS, "@tiedlora/models", "tiedlora"];
 
-/** From the bottom up: a package uses packages that are above it in this list. */
+/** The packages; each uses only packages that come before it in this list. */
 export const LAYERS: readonly Layer[] = [
   layer("@tiedlora/safetensors", []),
   layer("@tiedlora/kernels", ["@tiedlora/safetensors"], { node: [] }),
@@ -41,7 +41,7 @@ export const LAYERS: readonly Layer[] = [
   layer("@tiedlora/test", TENSORS, { folder: "test", thirdParty: true, node: [] }),
 ];
 
-/** Entry points of a package that only some of its users may import. */
+/** Entry points that only some packages may import, with these packages. */
 export const PRIVATE_ENTRIES: Readonly<Record<string, readonly string[]>> = {
   "@tiedlora/core/extend": ["@tiedlora/nn"],
   "tiedlora/internal": ["@tiedlora/experiments", "@tiedlora/cli"],
@@ -59,7 +59,7 @@ interface Pattern {
 
 const oneOf = (names: readonly string[]): string => `^(${names.join("|")})($|/)`;
 const NODE_IMPORTS = "^(node:.*|(@tiedlora/[a-z-]+|tiedlora)(/internal)?/node)$";
-/** Every specifier but relative ones, those of this repository's packages, and Node's own. There is no look-ahead. */
+/** Matches all specifiers except relative ones, those of this repository's packages, and Node's own. Look-ahead is unavailable. */
 const THIRD_PARTY = "^([^.@nt]|@[^t]|n[^o]|no[^d]|nod[^e]|node[^:]|t[^i]|ti[^e])";
 
 function patterns(of: Layer, inNode: boolean): Pattern[] {
@@ -97,7 +97,7 @@ function override(of: Layer, globs: readonly string[], inNode: boolean): object 
   };
 }
 
-/** The linter's overrides: of two that match a file, the later one counts. */
+/** The linter's overrides. If two match a file, the later one applies. */
 export const overrides = (): object[] =>
   LAYERS.flatMap((of) => [
     override(of, ["src/**"], false),

@@ -1,11 +1,11 @@
 /**
- * Writes a model with random weights as a Hugging Face directory, of any size: one tensor at a time is in memory.
+ * Writes a model with random weights, of any size, as a Hugging Face directory. Only one tensor at a time is in memory.
  *
  *   npx tsx --conditions=@tiedlora/source scripts/make-model.ts DIR [--preset NAME | --config FILE] [--dtype bf16]
  *     [--shard-mb 500] [--seed 0]
  *
- * Matrices are N(0, initializer_range²), norms the identity, biases zero. It is for measuring memory and time; to train a
- * model from the start, use createModel.
+ * Matrices are N(0, initializer_range²), norms are the identity, biases are zero. The model is for measuring memory and time;
+ * to train a model from scratch, use createModel.
  */
 import { readFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
@@ -28,13 +28,13 @@ import {
 export interface MakeModelOptions {
   /** The precision of all weights. Default: bf16. */
   readonly dtype?: StoredDType;
-  /** Default: 500 MB. */
+  /** The maximum size of a file of weights, in bytes. Default: 500 MB. */
   readonly maxShardBytes?: number;
   /** The same seed gives the same bytes. Default: 0. */
   readonly seed?: number;
 }
 
-/** Writes the directory. */
+/** Writes config.json and the weights into `directory`. */
 export async function makeModel(
   config: DecoderConfig,
   directory: string,
@@ -64,7 +64,7 @@ function bytesOf(
   return encodeTensor(dtype, encode(new Float32Array(count).fill(isIdentity ? 1 : 0), dtype));
 }
 
-/** Draws from 65,536 normal numbers, by xorshift (Marsaglia, 2003): some nanoseconds each. */
+/** Draws from a table of 65,536 normal numbers with xorshift (Marsaglia, 2003), which takes a few nanoseconds each. */
 function sampler(std: number, dtype: StoredDType, seed: number): Sampler {
   const table = encode(normalArray(key(seed), 2 ** 16, 0, std), dtype);
   let state = (seed ^ 0x9e3779b9) | 1;

@@ -1,11 +1,11 @@
 /**
- * Memory and time of a model: loads it, takes steps of TL6 on random tokens, and prints one JSON object.
+ * Measures memory and time of a model: loads it, takes steps of TL6 on random tokens, and prints one JSON object.
  *
  *   npx tsx --conditions=@tiedlora/source scripts/measure-model.ts DIR [--backend cpu] [--rank 8] [--tokens 64] [--steps 2]
  *     [--checkpoint]
  *
- * `bytes` is the size of the weights' files; `loadedBytes` is what the process holds of the machine's memory when the
- * model is loaded, `loadPeakBytes` and `peakBytes` the most it held until then and until the end.
+ * `bytes` is the size of the weights' files, `loadedBytes` the resident memory of the process when the model has been loaded;
+ * `loadPeakBytes` and `peakBytes` are the peaks until then and until the end.
  */
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ export interface Measurement {
   readonly loadSeconds: number;
   readonly loadedBytes: number;
   readonly loadPeakBytes: number;
-  /** Of each step; the first compiles. */
+  /** The time of each step; the first includes compilation. */
   readonly stepSeconds: readonly number[];
   readonly losses: readonly number[];
   readonly peakBytes: number;
@@ -33,7 +33,7 @@ interface Options {
   readonly rank: number;
   readonly tokens: number;
   readonly steps: number;
-  /** Compute each layer's values again in the backward pass instead of keeping them. */
+  /** Whether each layer's values are computed again in the backward pass instead of kept. */
   readonly checkpoint: boolean;
 }
 

@@ -1,20 +1,20 @@
 /**
- * Puts faults into every derivative rule of core, one at a time, and shows whether the checks of the conformance suite
- * find them. Prints a table; exits 1 if a fault survives.
+ * Plants faults in every derivative rule of core, one at a time, and shows whether the checks of the conformance suite
+ * find them. Prints a table, and exits 1 if a fault survives.
  *
  *   tsx --conditions=@tiedlora/source scripts/mutate-vjp.ts [OP ...]
  */
 import { type Device, type Node, type Op, reference } from "@tiedlora/core";
 import { checkDerivative, type OpCase, type OpRecord, RECORDS, RULES } from "@tiedlora/test";
 import fc from "fast-check";
-// The table itself is no part of the API.
+// The table itself is not part of the API.
 import { neg, scale } from "../packages/core/src/build.ts";
 import { VJP, type Vjp } from "../packages/core/src/grad.ts";
 
 type Rule = Vjp<Op>;
 type Parts = readonly (Node | null)[];
 
-/** A fault: what a rule would return if it were wrong in this way. */
+/** A fault: computes what a rule would return if it were wrong in this way. */
 interface Fault {
   readonly name: string;
   readonly apply: (rule: Rule, ...call: Parameters<Rule>) => Parts;
@@ -30,7 +30,7 @@ const partFaults = (at: number): Fault[] => [
   { name: `d/dx${at} dropped`, apply: (rule, ...call) => change(rule(...call), at, () => null) },
 ];
 
-/** Faults in what the rule looks at. */
+/** Faults in the arguments of the rule, or in the order of its results. */
 const OPERAND_FAULTS: readonly Fault[] = [
   {
     name: "gradients swapped",
@@ -64,7 +64,7 @@ const OPERAND_FAULTS: readonly Fault[] = [
 function same(a: Node | null, b: Node | null): boolean {
   if (a === b || a === null || b === null) return a === b;
   if (a.op !== b.op || a.inputs.length !== b.inputs.length || a.shape.join() !== b.shape.join()) return false;
-  // leaves are the caller's, and compared by identity above; constants by their attributes
+  // other leaves were compared by identity above; constants and iota are compared by their attributes
   if (a.inputs.length === 0 && !("value" in a.attrs))
     return a.op === "iota" && JSON.stringify(a.attrs) === JSON.stringify(b.attrs);
   return (
@@ -82,7 +82,7 @@ function casesOf(record: OpRecord): readonly (readonly [OpCase, number])[] {
 
 type Outcome = { readonly found: string } | "equivalent" | "survived";
 
-/** Runs the checks of one rule's records until one fails. */
+/** Runs the checks of one rule's records with a fault in the rule, until one fails. */
 async function hunt(device: Device, op: Op, fault: Fault): Promise<Outcome> {
   const coverage = RULES[op];
   const names = "none" in coverage ? [] : coverage;
@@ -115,7 +115,7 @@ async function hunt(device: Device, op: Op, fault: Fault): Promise<Outcome> {
   }
 }
 
-/** How many inputs the rule gives gradients for, seen in a run of its records. */
+/** The numbers of the inputs to which the rule gives gradients, observed in a run of its records. */
 async function countParts(device: Device, op: Op): Promise<number[]> {
   const rule = table[op] as Rule;
   const parts = new Set<number>();

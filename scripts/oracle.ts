@@ -1,12 +1,12 @@
 /**
- * Replays training runs that PyTorch recorded in float64, and says how far ours are from them.
+ * Replays training runs that were recorded with PyTorch in float64, and prints how far ours deviate from them.
  *
  *   npm run oracle -- DIR [--backend cpu|reference|webgpu] [--model DIR] [--only NAME]
  *
  * DIR holds a NAME.json (settings, losses) and a NAME.safetensors (init.*, grad0.*, final.*, input_ids, loss_mask) for
  * each run; the base model is models/stories260K in DIR/../.. or in the folder of shared data, unless --model is given. The
  * exit code is non-zero if a run deviates by more than 1e-5 in a loss, or 1e-4 in the first gradients or the final values.
- * On the reference, which computes on one core, as many runs as there are cores go on at once.
+ * The reference backend uses one core, so with it the script replays one run per core at a time.
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -30,7 +30,7 @@ import { loadModel } from "@tiedlora/models/node";
 import { adapt, type Adapter, type FactorName, FACTOR_NAMES, type SitePlan, tiedLora } from "tiedlora";
 import { BACKENDS, isBackendName } from "./backends.ts";
 
-/** What a run may deviate by. PyTorch in float32 stands at 2e-7, 2e-6, 3e-6. */
+/** How far a run may deviate. PyTorch in float32 deviates by 2e-7, 2e-6 and 3e-6. */
 export const LIMITS = { losses: 1e-5, gradients: 1e-4, finals: 1e-4 } as const;
 
 interface Settings {
@@ -50,9 +50,9 @@ interface Settings {
 export interface Deviation {
   /** The largest |loss - recorded| / recorded. */
   readonly losses: number;
-  /** The largest norm of a factor's difference, over the norm of all recorded gradients together. */
+  /** The largest norm of the difference in one factor's gradient, over the norm of all recorded gradients together. */
   readonly gradients: number;
-  /** Of each factor: the norm of the difference over the norm of what was recorded. */
+  /** For each factor: the norm of the difference over the norm of the recorded values. */
   readonly finals: ReadonlyMap<FactorName, number>;
   readonly seconds: number;
 }
@@ -63,7 +63,7 @@ export function withinLimits({ losses, gradients, finals }: Deviation): boolean 
   return losses <= LIMITS.losses && gradients <= LIMITS.gradients && worst <= LIMITS.finals;
 }
 
-/** Replays the run `name` of a directory. */
+/** Replays the run `name` of a directory, and returns how far it deviates. */
 export async function replay(
   directory: string,
   name: string,
@@ -120,7 +120,7 @@ async function replayRun(
   return { losses, gradients, finals, seconds: (performance.now() - started) / 1000 };
 }
 
-/** NaN is worse than anything. */
+/** The larger of two deviations; NaN counts as the largest. */
 const worse = (a: number, b: number): number => (Number.isNaN(a) || Number.isNaN(b) ? NaN : Math.max(a, b));
 const norm = (values: Float32Array | Float64Array): number =>
   Math.sqrt(Array.from(values).reduce((sum, value) => sum + value * value, 0));
@@ -130,7 +130,7 @@ function difference(a: Float32Array, b: Float32Array): Float64Array {
   return Float64Array.from(a, (value, i) => value - b[i]!);
 }
 
-/** The sites at which a factor has a parameter of its own: one if it is tied, else one a layer. Empty: left out at one. */
+/** One site for each parameter of a factor: one if it is tied, else one per layer; none if the factor is left out. */
 function ownSites(adapter: Adapter, factor: FactorName): SitePlan[] {
   const seen = new Set<unknown>();
   return adapter.plan.sites.filter(({ factors }) => {
@@ -143,7 +143,7 @@ function parametersOf(adapter: Adapter, factor: FactorName): ReturnType<Adapter[
   return ownSites(adapter, factor).map(({ site }) => adapter.parameter(`${site.path}.${factor}`));
 }
 
-/** `values`: [n, ...], the parameters of all sites after one another. */
+/** Sets the parameters of a factor; `values` is [n, ...], the values of its n parameters one after another. */
 function setFactor(adapter: Adapter, factor: FactorName, values: Float32Array): void {
   const parameters = parametersOf(adapter, factor);
   let at = 0;
@@ -184,7 +184,7 @@ async function gradientDeviation(
 
 type LossInputs = { readonly inputIds: Tensor; readonly mask: Tensor };
 
-/** The recorded rows, `batch` at a time: step s uses batch s mod their number. */
+/** The recorded rows as batches of `batch` rows; step s uses batch s modulo their number. */
 async function readBatches(file: TensorFile, batch: number, device: Device): Promise<LossInputs[]> {
   const ids = decodeTensor(await file.read("input_ids"), file.name, "input_ids").values;
   const mask = decodeF32(await file.read("loss_mask"), file.name, "loss_mask");
@@ -237,14 +237,14 @@ async function main(argv: readonly string[]): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
-/** Where the base model is by default. */
+/** The default directory of the base model. */
 function modelFor(directory: string): string {
   const shared = process.env["TIEDLORA_SHARED"] ?? resolve(import.meta.dirname, "../../shared");
   const places = [join(directory, "../.."), shared].map((place) => join(place, "models/stories260K"));
   return places.find((place) => existsSync(place)) ?? places[0]!;
 }
 
-/** Replays one run after another on one device; how many failed. */
+/** Replays one run after another on one device. Returns the number of runs that failed. */
 async function here(
   names: readonly string[],
   directory: string,
@@ -265,7 +265,7 @@ async function here(
   return failed;
 }
 
-/** Replays each run in a process of its own, as many at once as there are cores; how many failed. */
+/** Replays each run in its own process, one per core at a time. Returns the number of runs that failed. */
 async function inProcesses(names: readonly string[], flags: readonly string[]): Promise<number> {
   const waiting = [...names];
   let failed = 0;

@@ -1,13 +1,13 @@
 /**
- * Compares logits with those that Python's transformers and peft have computed.
+ * Compares logits with those computed by Python's transformers and peft.
  *
  *   npm run parity -- DIR [--backend cpu|webgpu|reference]
  *
  * A base model is a directory of DIR with an `expected.json` (input_ids, shape, base_logits, logits_NAME). Beside BASE lie
  * copies of it in other precisions or shards (BASE-f16, BASE-bf16, BASE-sharded) and adapters: BASE-adapter-NAME, or one
- * tied adapter in several formats, BASE-tied-as-FORMAT and BASE-tied-reference. A `vera_prng.json` holds numbers of PyTorch's
- * generator, which must be the same bits. The exit code is non-zero if logits differ by more than 2e-5, or 1e-4 for weights
- * in half precision.
+ * tied adapter in several formats, BASE-tied-as-FORMAT and BASE-tied-reference. A `vera_prng.json` holds numbers from
+ * PyTorch's generator, which must be the same bits. The exit code is non-zero if logits differ by more than 2e-5, or 1e-4 for
+ * weights in half precision.
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -20,14 +20,14 @@ import { adapt, FACTOR_NAMES, tiedLora, veraProjections } from "tiedlora";
 import { loadAdapter } from "tiedlora/node";
 import { isBackendName, BACKENDS } from "./backends.ts";
 
-/** The largest difference of a logit. PyTorch in float32 stands at 7e-6 from float64. */
+/** The limits on the difference of a logit. PyTorch in float32 differs from float64 by 7e-6. */
 export const LIMITS = { full: 2e-5, half: 1e-4 } as const;
 
 /** One comparison. */
 export interface Check {
   /** The directory that is loaded. */
   readonly name: string;
-  /** The largest difference of a logit; NaN where there is none to compare with. */
+  /** The largest difference of a logit; NaN if there was nothing to compare. */
   readonly difference: number;
   readonly limit: number;
   /** Why it could not be compared. */
@@ -43,7 +43,7 @@ interface Expected {
   readonly logits: ReadonlyMap<string, readonly number[]>;
 }
 
-/** VeRA's projections against those that PyTorch has drawn. */
+/** Compares VeRA's projections with those that PyTorch has drawn. */
 async function compareDrawn(directory: string): Promise<Check> {
   const path = join(directory, DRAWN);
   const { cases } = parseJsonObject(await readFile(path, "utf8"), path) as unknown as { cases: Drawn[] };
@@ -74,14 +74,14 @@ interface Drawn {
   readonly B_last4: readonly number[];
 }
 
-/** Runs every comparison that a directory holds, one after another. */
+/** Runs all comparisons of a directory, one after another. */
 export async function* compareAll(directory: string, device: Device): AsyncGenerator<Check> {
   const entries = await readdir(directory, { withFileTypes: true });
   const names = entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort();
   const files = new Map<string, Set<string>>();
   for (const name of names) files.set(name, new Set(await readdir(join(directory, name))));
   const bases = names.filter((name) => files.get(name)!.has("expected.json"));
-  /** The base that a name belongs to: the longest that it continues. */
+  /** The base to which a name belongs: the longest one followed by "-" in the name. */
   const baseOf = (name: string): string | undefined =>
     bases.filter((base) => name.startsWith(`${base}-`)).sort((a, b) => b.length - a.length)[0];
   if (entries.some(({ name }) => name === DRAWN)) yield await compareDrawn(directory);
@@ -120,7 +120,7 @@ async function compareCopy(
   return compare(name, await loadModel(path, { device }), expected, key);
 }
 
-/** Which logits a copy of a base model must give: its own if half precision has changed them, else the base's. */
+/** The name of the logits of a copy of a base model: its own if half precision has changed them, else the base's. */
 function copyKey(suffix: string, { logits }: Expected): string {
   const own = `base_logits_${suffix}_weights_f32_math`;
   return logits.has(own) ? own : "base_logits";

@@ -1,6 +1,6 @@
 /**
- * Pretrains the base model that is embedded in the tiedlora package, from nothing but generated stories, and writes
- * its Hugging Face directory. About twenty minutes on two cores; a run that was stopped continues where it was.
+ * Pretrains the base model that is embedded in @tiedlora/experiments, on generated stories alone, and writes its Hugging Face
+ * directory. It takes about twenty minutes on two cores; a stopped run continues from its last checkpoint.
  *
  *   npm run pretrain                     # writes packages/experiments/assets/base
  *   npm run pretrain -- --out DIR --steps 500 --cache DIR
@@ -48,7 +48,7 @@ console.log(
   `${model.parameters().reduce((n, p) => n + p.size, 0)} parameters, ${steps} steps of ${batch * length} tokens`,
 );
 
-/** Loss on text of another seed, the same text each time. */
+/** The mean loss on text of another seed, which is the same each time. */
 async function validate(): Promise<number> {
   const stream = new TokenStream(tokenizer, SEEDS.validation);
   let sum = 0;
@@ -58,7 +58,7 @@ async function validate(): Promise<number> {
   return sum / RECIPE.validationBatches;
 }
 
-/** The model's weights in half precision, which is what is embedded. */
+/** The model with weights in half precision, which is the one that is embedded. */
 async function halved(): Promise<Decoder> {
   const weights = new Map<string, Float32Array>();
   for (const [path, p] of model.stateDict()) weights.set(path, (await p.data()) as Float32Array);

@@ -1,5 +1,5 @@
 /**
- * Takes the pictures of a sweep's report that the documentation shows: quality against parameters, and against rank.
+ * Makes the pictures of a sweep's report for the documentation: quality against parameters, and against rank.
  *
  *   npx tsx --conditions=@tiedlora/source scripts/report-pictures.ts docs/paper-grid/report.html docs/images/paper-grid
  *

@@ -20,7 +20,7 @@ export class Child {
     this.#process.stderr.setEncoding("utf8").on("data", (text: string) => {
       this.#errors = (this.#errors + text).slice(-4000);
     });
-    this.#process.stdin.on("error", () => undefined); // it ended: the next read says so
+    this.#process.stdin.on("error", () => undefined); // the process has ended, which the next read reports
     this.#ended = new Promise((resolve) => {
       this.#process.on("close", () => resolve());
       this.#process.on("error", (error) => {
@@ -31,7 +31,7 @@ export class Child {
     this.#lines = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
   }
 
-  /** Does `n` steps. Rejects if the process ends first, with what it wrote last. */
+  /** Does `n` steps. If the process ends first, rejects with the last lines that it wrote to stderr. */
   async steps(n: number): Promise<Answer> {
     this.#process.stdin.write(`${n}\n`);
     for (;;) {
@@ -40,11 +40,11 @@ export class Child {
         await this.#ended;
         throw new Error(this.#errors.trim().split("\n").slice(-6).join("\n") || "the process ended");
       }
-      if (value.startsWith('{"losses"')) return JSON.parse(value) as Answer; // frameworks greet on stdout too
+      if (value.startsWith('{"losses"')) return JSON.parse(value) as Answer; // frameworks print their own lines on stdout too
     }
   }
 
-  /** Ends the process and waits for that. */
+  /** Ends the process, and waits until it has ended. */
   async end(): Promise<void> {
     this.#process.stdin.end();
     const timer = setTimeout(() => this.#process.kill("SIGKILL"), 5000);

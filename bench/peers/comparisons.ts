@@ -1,8 +1,8 @@
-/** What is compared, and the goals: peer's time ÷ ours, against the fastest configuration of a peer. */
+/** The comparisons and their goals: the peer's time ÷ ours, where the peer uses its fastest configuration. */
 import { GPT, type GptSize, type Method, type Work } from "../problems.ts";
 import type { Task } from "./serve.ts";
 
-/** A goal on Node 20, and one on versions that have 256-bit revectorisation. */
+/** The goals on Node 20, and on versions with 256-bit revectorization. */
 export type Goal = readonly [plain: number, revectorized: number];
 
 export interface StepComparison {
@@ -11,9 +11,9 @@ export interface StepComparison {
   readonly backend: Task["backend"];
   readonly javascript: Goal;
   readonly pytorch?: Goal;
-  /** Goals for the peak memory of the process: the peer's ÷ ours. */
+  /** Goals for the peak memory of the process: the peer's ÷ ours, by kind of peer. */
   readonly memory?: { readonly javascript: number; readonly pytorch: number };
-  /** Part of --quick. */
+  /** Whether --quick includes it. */
   readonly quick?: true;
 }
 
@@ -42,7 +42,7 @@ export const STEPS: readonly StepComparison[] = [
   { name: "TL6 r8 on GPT medium, webgpu", work: gpt("medium", "tl6"), ...WEBGPU },
 ];
 
-/** A new process until its first finished step. */
+/** Times from the start of a process to the end of its first step. */
 export const STARTS: readonly {
   readonly name: string;
   readonly work: Work;
@@ -65,10 +65,10 @@ export const STARTS: readonly {
   },
 ];
 
-/** Time has to follow the work: linear ÷ ours is at least this. */
+/** Time must grow linearly with the work: the goal for linear time ÷ our time. */
 export const LINEAR = 0.9;
 
-/** Two sizes of one model. */
+/** Pairs of sizes of one model, whose times are compared. */
 export const GROWTHS: readonly { readonly name: string; readonly from: GptSize; readonly to: GptSize }[] = [
   {
     name: "growth, layers 2 to 12, cpu",

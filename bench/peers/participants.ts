@@ -1,4 +1,4 @@
-/** Who takes part: what has to be installed, and the command that starts each. */
+/** The participants: what must be installed for each, and the command that starts it. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -10,7 +10,7 @@ import { writeProblem } from "./problem-file.ts";
 import type { Task } from "./serve.ts";
 
 export interface Participant {
-  /** As it is printed: "jax-js 0.1.25, wasm, 2 threads". */
+  /** The printed name, such as "jax-js 0.1.25, wasm, 2 threads". */
   readonly label: string;
   readonly kind: "ours" | "javascript" | "pytorch";
   command(work: Work, backend: Task["backend"]): Command;
@@ -20,7 +20,7 @@ const here = import.meta.dirname;
 const cache = join(here, ".cache");
 const threads = availableParallelism();
 
-/** Installs what JavaScript peers need into bench/peers/node_modules, and bundles the programs for plain Node. */
+/** Installs the JavaScript peers into bench/peers/node_modules, and bundles the programs for plain Node. */
 export function prepareJavaScript(): void {
   if (!existsSync(join(here, "node_modules/@jax-js/jax"))) {
     console.error("installing the peers into bench/peers/node_modules (about 300 MB) ...");
@@ -46,7 +46,7 @@ function npm(args: readonly string[]): void {
   });
 }
 
-/** The Node program of a major version: this one, or one that npm installs. */
+/** The Node program of a major version, which npm installs if necessary; by default this one. Throws if `major` is not a number. */
 export function nodeProgram(major: string | undefined): { program: string; version: string } {
   if (major === undefined) return { program: process.execPath, version: process.versions.node };
   if (!/^\d+$/.test(major)) throw new Error(`--node ${major}: expected a major version, like 24`);
@@ -61,7 +61,7 @@ export function nodeProgram(major: string | undefined): { program: string; versi
   return { program, version: execFileSync(program, ["--version"], { encoding: "utf8" }).trim().slice(1) };
 }
 
-/** V8's option by which pairs of 128-bit SIMD operations become one of 256 bits; given to every JavaScript process alike. */
+/** V8's option that joins two 128-bit SIMD operations into a 256-bit one. All JavaScript processes on Node 24 or later get it. */
 const REVECTORIZE = "--experimental-wasm-revectorize";
 
 function javaScript(
@@ -102,10 +102,10 @@ export function javaScriptParticipants(
   ];
 }
 
-/** Debian's Python: python3-torch is of no use to another. */
+/** Debian's Python, since its package python3-torch works with no other. */
 const PYTHON = "/usr/bin/python3";
 
-/** PyTorch, or the reason why it takes no part. With Debian's reference BLAS it is forty times slower than it can be. */
+/** PyTorch, or the reason why it takes no part. With Debian's reference BLAS it is forty times slower than with OpenBLAS. */
 export function pytorch(): Participant | string {
   const asked = spawnSync(PYTHON, ["-c", "import torch; print(torch.__version__)"], { encoding: "utf8" });
   if (asked.status !== 0) return "PyTorch takes no part: apt-get install python3-torch libopenblas0-openmp";

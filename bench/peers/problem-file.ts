@@ -1,4 +1,4 @@
-/** A problem as one file of numbers and a description of it, for a peer that is not written in JavaScript. */
+/** Writes a problem as one file of numbers with a description, for a peer that is not written in JavaScript. */
 import { writeFileSync } from "node:fs";
 import {
   ADAMW,
@@ -17,11 +17,11 @@ import {
 interface Entry {
   readonly dtype: "f32" | "i32";
   readonly shape: readonly number[];
-  /** In bytes, from the start of the file. */
+  /** Bytes from the start of the file. */
   readonly offset: number;
 }
 
-/** What torch_peer.py is told. */
+/** The description that torch_peer.py receives. */
 export interface Description {
   readonly data: string;
   readonly kind: Work["kind"];
@@ -33,7 +33,7 @@ export interface Description {
   readonly batches: readonly { x: Entry; y: Entry }[];
 }
 
-/** Writes initial values and batches of `work` to `path`. */
+/** Writes the initial values and batches of `work` to `path`, and returns their description. */
 export function writeProblem(work: Work, path: string): Description {
   const parts: (Float32Array | Int32Array)[] = [];
   let bytes = 0;
@@ -50,7 +50,7 @@ export function writeProblem(work: Work, path: string): Description {
       ...entry(initialValues(init, i), init[1]),
     }));
   const description = work.kind === "mlp" ? mlp() : gpt(work);
-  writeFileSync(path, Buffer.concat(parts.map((part) => new Uint8Array(part.buffer)))); // each owns its buffer
+  writeFileSync(path, Buffer.concat(parts.map((part) => new Uint8Array(part.buffer)))); // each array spans its whole buffer
   return { ...description, data: path, kind: work.kind, scale: LORA.alpha / LORA.rank };
 
   function mlp(): Omit<Description, "data" | "kind" | "scale"> {

@@ -1,4 +1,4 @@
-/** Measuring by turns: every participant does some steps, then the next, round after round. The median counts. */
+/** Measures in turns: in each round, one participant after another does some steps. The median is reported. */
 import { Child } from "./child.ts";
 import type { StepComparison } from "./comparisons.ts";
 import type { Participant } from "./participants.ts";
@@ -6,22 +6,22 @@ import type { Answer } from "./serve.ts";
 
 export interface Result {
   readonly participant: Participant;
-  /** The median of its steps, the best, how many. */
+  /** The median step in milliseconds; `best` is the fastest, `count` the number of steps. */
   readonly ms: number;
   readonly best: number;
   readonly count: number;
   readonly peakMb: number;
 }
 
-/** Of a loss, relative: frameworks sum in other orders (2.6e-6 was seen), and a few steps of training multiply that. */
+/** Relative to a loss. Frameworks sum in other orders (2.6e-6 was seen), and a few steps of training amplify the difference. */
 const LOSS_TOLERANCE = 2e-5;
-/** A turn has at least this many milliseconds. */
+/** The minimum length of a turn in milliseconds. */
 const TURN_MS = 300;
 const MOST_STEPS = 50;
 
 const median = (list: readonly number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1] ?? NaN;
 
-/** Takes turns for about `seconds`, at least `least` rounds; the answers of each child. */
+/** Takes turns for about `seconds`, but at least `least` rounds. Returns the answers of each child. */
 async function takeTurns(
   children: readonly Child[],
   stepEstimates: readonly number[],
@@ -39,12 +39,12 @@ async function takeTurns(
   return answers;
 }
 
-/** How far apart two curves are, relative to the first. */
+/** The largest difference between two loss curves, relative to the first. */
 function distance(ours: readonly number[], theirs: readonly number[]): number {
   return Math.max(...ours.map((loss, i) => Math.abs(theirs[i]! - loss) / Math.abs(loss)));
 }
 
-/** Compares the losses of the first steps, then the times of those that agree with ours. */
+/** Compares the losses of the first steps, then the times of the participants whose losses agree with ours. */
 export async function compareSteps(
   participants: readonly Participant[],
   { work, backend }: StepComparison,
@@ -92,7 +92,7 @@ export async function compareSteps(
   }
 }
 
-/** The median step of each of several processes, by turns. */
+/** The median step of each of several processes, in milliseconds, measured in turns. */
 export async function stepMs(make: readonly (() => Child)[], seconds: number): Promise<number[]> {
   const children = make.map((one) => one());
   try {
@@ -105,7 +105,7 @@ export async function stepMs(make: readonly (() => Child)[], seconds: number): P
   }
 }
 
-/** From the start of a process to its first finished step: the median of `times`, after one that warms the disk. */
+/** Milliseconds from the start of a process to the end of its first step: the median of `times` runs, after one to warm up. */
 export async function firstStep(make: () => Child, times: number): Promise<number> {
   const list: number[] = [];
   for (let i = 0; i <= times; i++) {

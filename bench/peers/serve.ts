@@ -1,15 +1,15 @@
 /**
- * The loop of a process under measurement: it sets one training up, then does as many steps as a line of its input asks
- * for, and answers with losses and times. So the parent can let several frameworks take turns.
+ * The loop of a process under measurement: it sets up one training; then each line of its input is a number of steps to do,
+ * and it answers with their losses and times. So the parent can let several frameworks take turns.
  */
 import { createInterface } from "node:readline";
 import type { Work } from "../problems.ts";
 
-/** What a process is told on its command line, as JSON. */
+/** The command-line argument of a process, as JSON. */
 export interface Task {
   readonly work: Work;
   readonly backend: "cpu" | "webgpu";
-  /** How the framework is to be used, where it matters; see participants.ts. */
+  /** How the framework is used, if there is a choice; see participants.ts. */
   readonly mode?: string;
 }
 
@@ -17,11 +17,11 @@ export interface Task {
 export interface Answer {
   readonly losses: readonly number[];
   readonly ms: readonly number[];
-  /** The most memory that the process has held so far. */
+  /** The peak memory of the process so far. */
   readonly peakMb: number;
 }
 
-/** Does step i to the end and resolves to its loss (before the update). */
+/** Finishes step i, and resolves to its loss (before the update). */
 export type Step = (i: number) => Promise<number>;
 
 export async function serve(setup: (task: Task) => Promise<Step>): Promise<void> {
@@ -37,5 +37,5 @@ export async function serve(setup: (task: Task) => Promise<Step>): Promise<void>
     const peakMb = process.resourceUsage().maxRSS / 1024;
     console.log(JSON.stringify({ ...answer, peakMb } satisfies Answer));
   }
-  process.exit(0); // workers of some frameworks would keep the process
+  process.exit(0); // workers of some frameworks would keep the process alive
 }

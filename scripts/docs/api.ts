@@ -19,7 +19,7 @@ import { LAYERS, PRIVATE_ENTRIES } from "../layers.ts";
 import { ROOT, type SidebarItem } from "./navigation.ts";
 import type { ApiLinks } from "./pages.ts";
 
-/** What has a page that lists others, and no declaration of its own. */
+/** The kinds of reflections whose pages list others and that have no declaration themselves. */
 const CONTAINERS = [ReflectionKind.Project, ReflectionKind.Module, ReflectionKind.Namespace];
 
 export interface ApiPages extends ApiLinks {
@@ -27,7 +27,7 @@ export interface ApiPages extends ApiLinks {
   readonly sidebars: Readonly<Record<string, readonly SidebarItem[]>>;
 }
 
-/** The source of each public entry point, with the name by which it is imported; packages come after those that they use. */
+/** The import name of each public entry point, by its source file; a package comes after those that it uses. */
 function entryPoints(): Map<string, string> {
   const found = LAYERS.flatMap(({ name, folder }) => {
     const manifest = readFileSync(join(ROOT, folder, "package.json"), "utf8");
@@ -44,7 +44,7 @@ function entryPoints(): Map<string, string> {
 const isPrivate = (name: string): boolean =>
   Object.keys(PRIVATE_ENTRIES).some((entry) => name === entry || name.startsWith(`${entry}/`));
 
-/** Writes `folder`/api, from all entry points or from those whose name `wanted` takes. Throws if a docstring is missing. */
+/** Writes `folder`/api, from all entry points or those whose name `wanted` accepts. Rejects if a docstring is missing. */
 export async function writeApi(
   folder: string,
   wanted: (name: string) => boolean = () => true,
@@ -111,14 +111,14 @@ function optionsFor(entries: ReadonlyMap<string, string>, out: string): TypeDocO
       "Accessor",
     ],
     packagesRequiringDocumentation: [...new Set(packages)],
-    // The form of the pages.
+    // These options define the form of the pages.
     router: "member",
     entryFileName: "index",
     excludeScopesInPaths: true,
     hidePageHeader: true,
     sanitizeComments: true,
     excludeInternal: true,
-    excludeExternals: true, // what errors inherit
+    excludeExternals: true, // leaves out members that errors inherit from Error
     useCodeBlocks: true,
     expandParameters: true,
     indexFormat: "table",
@@ -132,7 +132,7 @@ function optionsFor(entries: ReadonlyMap<string, string>, out: string): TypeDocO
   };
 }
 
-/** Calls modules as they are imported, and gives the files of those without a comment. */
+/** Names modules after their import names, and returns the files of those without a comment. */
 function nameModules(project: ProjectReflection, entries: ReadonlyMap<string, string>): string[] {
   const modules = project.getReflectionsByKind(ReflectionKind.Module);
   return modules.flatMap((module) => {
@@ -142,7 +142,7 @@ function nameModules(project: ProjectReflection, entries: ReadonlyMap<string, st
   });
 }
 
-/** Re-exports as a list; typedoc's Markdown has a heading for each. */
+/** Turns re-exports into a list; typedoc's Markdown has a heading for each. */
 function asList(text: string): string {
   return text.replaceAll(
     /^### (.+)\n\n(Re-exports|Renames and re-exports) (\[.*)\n(?:\n\*\*\*\n)?\n?/gm,
@@ -150,7 +150,7 @@ function asList(text: string): string {
   );
 }
 
-/** The API pages of what modules declare, by "file#name". */
+/** The API pages of the declarations of modules, by "file#name". */
 function pagesOf(app: MarkdownApplication, project: ProjectReflection): Map<string, string> {
   const pages = new Map<string, string>();
   for (const one of Object.values(project.reflections)) {
@@ -162,7 +162,7 @@ function pagesOf(app: MarkdownApplication, project: ProjectReflection): Map<stri
   return pages;
 }
 
-/** For each package: the names of all entry points, and the members of those of this package. */
+/** The sidebar for each package: all entry points, and the members of the entry points of this package. */
 function sidebarsOf(navigation: readonly NavigationItem[]): Record<string, SidebarItem[]> {
   const item = ({ title, path, children }: NavigationItem): SidebarItem => ({
     text: title,

@@ -3,14 +3,14 @@
 export interface Block {
   /** "README.md:12": the file and the line of the opening fence. */
   readonly place: string;
-  /** What follows the opening fence: "ts", "sh". */
+  /** The language after the opening fence, such as "ts" or "sh". */
   readonly language: string;
-  /** Marked `no-run` after the language: it needs something that a test has not, or takes too long. */
+  /** False if the block is marked `no-run`: it needs something that tests do not have, or takes too long. */
   readonly runs: boolean;
   readonly code: string;
 }
 
-/** All fenced blocks of `text`; the fences are lines of three backticks, with the language after the first. */
+/** All fenced blocks of `text`. Fences are lines of three backticks; the language follows the opening fence. */
 export function codeBlocks(file: string, text: string): Block[] {
   const blocks: Block[] = [];
   let open: { line: number; info: string; code: string[] } | undefined;
@@ -32,7 +32,7 @@ export function codeBlocks(file: string, text: string): Block[] {
   return blocks;
 }
 
-/** The targets of links to files of the repository, without their anchors. */
+/** The targets of links to files of the repository, without anchors. */
 export function localLinks(text: string): string[] {
   const prose = text.replace(/^```[^]*?^```/gm, "");
   return [...prose.matchAll(/\]\(([^)\s]+)\)/g)]
@@ -40,7 +40,7 @@ export function localLinks(text: string): string[] {
     .filter((target) => target !== "" && !/^[a-z]+:/.test(target));
 }
 
-/** What the block says its `console.log` lines print: the comments behind them, in order. */
+/** The expected output of a block: the comments after its `console.log` lines, in order. */
 export function expectedOutput(code: string): string[] {
   return [...code.matchAll(/^\s*console\.log\(.*\);\s*\/\/ (.+)$/gm)].map(([, text = ""]) => text.trim());
 }

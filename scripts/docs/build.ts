@@ -1,4 +1,4 @@
-/** Builds the site: pages as Markdown into a folder between, HTML from it by VitePress, and a look at every link. */
+/** Builds the site: writes pages as Markdown into a temporary folder, lets VitePress make HTML of it, and checks every link. */
 import { cpSync, mkdtempSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "vitepress";
@@ -10,13 +10,13 @@ import { writePages } from "./pages.ts";
 export interface SiteOptions {
   /** The path below which the site is served, with a slash at both ends: "/" or "/docs/". */
   readonly base: string;
-  /** Whether an entry point gets API pages; all do by default. */
+  /** Whether an entry point gets API pages, by its import name. By default all do. */
   readonly api?: (name: string) => boolean;
 }
 
-/** Writes the site into `folder`, and gives the links that lead nowhere. */
+/** Writes the site into `folder`, and returns the broken links. */
 export async function buildSite(folder: string, { base, api }: SiteOptions): Promise<string[]> {
-  const cache = join(ROOT, ".cache"); // below the root, where VitePress finds its packages
+  const cache = join(ROOT, ".cache"); // inside the repository, so that VitePress finds its packages
   mkdirSync(cache, { recursive: true });
   const pages = mkdtempSync(join(cache, "docs-pages-"));
   try {

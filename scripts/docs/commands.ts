@@ -1,9 +1,9 @@
-/** The reference of the command line, from the commands themselves. */
+/** Generates the reference of the command line from the commands themselves. */
 import type { Argument, Command, Option } from "commander";
 import { createProgram } from "../../packages/cli/src/main.ts";
 import { processOutput } from "../../packages/cli/src/output.ts";
 
-/** The program with all its commands; what it would print is collected in `printed`. */
+/** The program with all its commands; its output is collected in `printed`. */
 export function commandLine(): { readonly program: Command; readonly printed: string[] } {
   const printed: string[] = [];
   const collect = (text: string): void => void printed.push(text);
@@ -54,7 +54,7 @@ function table(what: string, rows: readonly Row[]): string {
   return [`| ${what} | meaning |`, "| --- | --- |", ...lines].join("\n");
 }
 
-/** What a command's help says below its options: examples, exit codes. */
+/** The part of a command's help below its options, such as examples and exit codes. */
 function extraHelp(command: Command, printed: string[]): string {
   printed.length = 0;
   command.outputHelp();

@@ -1,7 +1,7 @@
-/** Where a source declares its names: links to `tensor.ts#Tensor.add` lead to the line. */
+/** Finds the lines on which a source declares its names, for links such as `tensor.ts#Tensor.add`. */
 import ts from "typescript";
 
-/** The names declared in a file, with the line (from 0) at which each begins, its comment included. */
+/** The names that a file declares, each with the line (from 0) on which its declaration or its comment begins. */
 export function declarations(file: string, code: string): Map<string, number> {
   const source = ts.createSourceFile(file, code, ts.ScriptTarget.Latest, true);
   const found = new Map<string, number>();

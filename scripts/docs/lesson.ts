@@ -1,12 +1,12 @@
-/** A lesson as Markdown: its opening comment, then comments that begin with `// ---` as text between the code. */
+/** Converts a lesson to Markdown: its opening comment becomes text, and so do comments that begin with `// ---`. */
 
 export interface Lesson {
-  /** "Lesson 1. Tensors are recipes" */
+  /** Such as "Lesson 1. Tensors are recipes". */
   readonly title: string;
   readonly markdown: string;
 }
 
-/** Throws if the file does not open with a comment whose first line is the title. */
+/** Reads a lesson. Throws if the file does not open with a comment whose first line is the title. */
 export function readLesson(file: string, code: string): Lesson {
   const opening = /^\/\*\*\n(?<text>[^]*?)\n \*\/\n/.exec(code);
   const text = opening?.groups?.["text"]?.replace(/^ \* ?/gm, "");
@@ -39,7 +39,7 @@ function sections(code: string): string[] {
     .filter((part) => part !== "");
 }
 
-/** The first sentence is the heading. */
+/** Splits a text after its first sentence, which is the heading. */
 function headingOf(text: string): [heading: string, rest: string] {
   const end = /[.:](?= [A-Z0-9])/.exec(text)?.index ?? text.length;
   return [text.slice(0, end).replace(/\.$/, ""), text.slice(end + 1).trim()];

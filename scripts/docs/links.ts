@@ -1,8 +1,8 @@
-/** Whether the links of a folder of HTML pages lead somewhere: to a file, and in it to the anchor. */
+/** Checks the links in a folder of HTML pages: their files and anchors must exist. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-/** "guide/install.html: data.html#columns", for each link that leads nowhere in a site that is served below `base`. */
+/** The broken links of a site that is served under `base`, such as "guide/install.html: data.html#columns". */
 export function brokenLinks(folder: string, base = "/"): string[] {
   const pages = readdirSync(folder, { recursive: true, encoding: "utf8" })
     .map((path) => path.replaceAll("\\", "/"))
@@ -36,7 +36,7 @@ export function brokenLinks(folder: string, base = "/"): string[] {
 const anchorsOf = (html: string): Set<string> =>
   new Set([...html.matchAll(/\sid="([^"]*)"/g)].map(([, id = ""]) => id));
 
-/** The links and images of a page to places in the same folder. */
+/** The targets of links and images of a page, without those on other servers. */
 function targetsOf(html: string): string[] {
   return [...html.matchAll(/\s(?:href|src)="([^"]*)"/g)]
     .map(([, target = ""]) => target.replaceAll("&amp;", "&"))

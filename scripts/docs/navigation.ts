@@ -1,11 +1,11 @@
-/** Which files of the repository are pages of the site, in which order, and where a file of the repository is in the site. */
+/** The files of the repository that are pages of the site, their order, and the path of each file in the site. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { readLesson } from "./lesson.ts";
 
 export const ROOT: string = resolve(import.meta.dirname, "../..");
 
-/** The navigation: headings, and the files below them in the order of reading. */
+/** The navigation: headings, and the files below each in reading order. */
 const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]])[] = [
   [
     "Guide",
@@ -30,13 +30,13 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
 /** Every file of the repository that is a page of the guide. */
 export const PAGES: readonly string[] = NAVIGATION.flatMap(([, files]) => files);
 
-/** What the sidebar calls a page whose first heading says too little among others. */
+/** The sidebar titles of pages whose first heading would say too little there. */
 const TITLES: Readonly<Record<string, string>> = {
   "docs/README.md": "Start here",
   "README.md": "Overview",
 };
 
-/** Pictures, reports and tables: copied as they are. */
+/** Matches pictures, reports and tables, which are copied unchanged. */
 export const COPIED: RegExp = /\.(png|svg|jpg|html|csv)$/;
 
 export function read(file: string): string {
@@ -55,7 +55,7 @@ export function lessonFiles(): string[] {
 
 export const isLesson = (file: string): boolean => /^lessons\/[^/]+\.ts$/.test(file);
 
-/** The Markdown files of docs/ in the order of reading. Throws if one is not in the navigation. */
+/** The Markdown files of docs/ in reading order. Throws if one is not in the navigation. */
 export function guidePages(): string[] {
   const pages = PAGES.filter((file) => file.startsWith("docs/"));
   const forgotten = readdirSync(join(ROOT, "docs"), { recursive: true, encoding: "utf8" })
@@ -66,7 +66,7 @@ export function guidePages(): string[] {
   return pages;
 }
 
-/** A page's first heading, or the name it has in TITLES. */
+/** The title of a page: its name in TITLES, or else its first heading. */
 export function titleOf(file: string): string {
   if (TITLES[file] !== undefined) return TITLES[file];
   const title = isLesson(file) ? readLesson(file, read(file)).title : /^# (.+)$/m.exec(read(file))?.[1];
@@ -78,7 +78,7 @@ export function isFolder(file: string): boolean {
   return statSync(join(ROOT, file), { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
-/** The place in the site of a file or folder of the repository: "guide/install.md", "source/scripts/docs.ts.md". */
+/** The path in the site of a file or folder of the repository, such as "guide/install.md" or "source/scripts/docs.ts.md". */
 export function sitePath(file: string): string {
   if (file === "docs/README.md") return "index.md";
   if (file === "README.md") return "overview.md";
@@ -98,7 +98,7 @@ export interface SidebarItem {
   readonly items?: readonly SidebarItem[];
 }
 
-/** The sidebar of all pages but those of the API. */
+/** The sidebar of all pages except those of the API. */
 export function guideSidebar(): SidebarItem[] {
   const item = (file: string): SidebarItem => ({ text: titleOf(file), link: `/${sitePath(file)}` });
   return NAVIGATION.map(([text, files]) => ({ text, items: files.map(item) }));

@@ -1,6 +1,6 @@
 /**
- * Writes the pages of the guide, the lessons, the reference of the commands and the sources as Markdown for VitePress. A link of
- * the repository becomes a link of the site: to a page, to a copied file, or to a page that shows a source.
+ * Writes the pages of the guide, the lessons, the reference of the commands and the sources as Markdown for VitePress. Links to
+ * files of the repository become links to a page of the site, to a copied file, or to a page that shows the source.
  */
 import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, extname, join, posix } from "node:path";
@@ -20,7 +20,7 @@ import {
   titleOf,
 } from "./navigation.ts";
 
-/** What stands in a page in place of the comment of this name. */
+/** Generates the text that replaces the HTML comment with this name in a page. */
 const GENERATED: Readonly<Record<string, () => string>> = {
   commands: commandReference,
   lessons: () =>
@@ -29,18 +29,18 @@ const GENERATED: Readonly<Record<string, () => string>> = {
       .join("\n"),
 };
 
-/** The page of docs/ whose links to declarations lead to their API pages; those of all others lead to the source. */
+/** The only page of docs/ whose links to declarations lead to API pages; on all other pages they lead to the source. */
 const API_PAGE = "docs/api.md";
 
-/** The API pages of declarations, by "file#name"; and the sources that API pages link to. */
+/** The API pages of declarations, by "file#name", and the sources to which API pages link. */
 export interface ApiLinks {
   readonly pages: ReadonlyMap<string, string>;
   readonly sources: readonly string[];
 }
 
-/** Writes all pages but those of the API into `folder`. */
+/** Writes all pages except those of the API into `folder`. Throws if a page of docs/ is not in the navigation. */
 export function writePages(folder: string, api: ApiLinks): void {
-  guidePages(); // throws if one is missing
+  guidePages(); // throws if a page is not in the navigation
   const sources = new Set(api.sources);
   const write = (path: string, text: string): void => {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
@@ -60,7 +60,7 @@ export function writePages(folder: string, api: ApiLinks): void {
       withLinks(markdownOf(file), (target) => linkFrom(file, target)),
     );
   for (const file of sources) {
-    // grows: a folder's page links to its files
+    // the set grows: the page of a folder adds the files in it
     if (!COPIED.test(file)) write(sitePath(file), sourcePage(file, sources));
     else {
       const path = join(folder, "public", sitePath(file));
@@ -75,7 +75,7 @@ function markdownOf(file: string): string {
   return read(file).replace(/^<!-- (\w+) -->$/gm, (comment, name: string) => GENERATED[name]?.() ?? comment);
 }
 
-/** `text` with what `link` puts in place of the "(target)" of links and pictures; code blocks stay as they are. */
+/** Replaces each "(target)" of links and pictures in `text` by `link(target)`; code blocks stay unchanged. */
 export function withLinks(text: string, link: (target: string) => string): string {
   return text
     .split(/^(```[^]*?^```)/m)
@@ -85,7 +85,7 @@ export function withLinks(text: string, link: (target: string) => string): strin
     .join("");
 }
 
-/** The file of the repository that a link leads to; null for the outside and for anchors of the same page. */
+/** The file of the repository to which a link leads; null for other sites and for anchors on the same page. */
 function targetOf(from: string, target: string): { file: string; anchor: string } | null {
   if (/^([a-z][a-z+.-]*:|#)/i.test(target)) return null;
   const [path = "", anchor] = target.split("#");
@@ -94,14 +94,14 @@ function targetOf(from: string, target: string): { file: string; anchor: string 
   return { file, anchor: anchor === undefined ? "" : `#${anchor}` };
 }
 
-/** The page that stands for a folder, if one does. */
+/** The page that stands for a folder; the folder itself if there is none. */
 function pageOfFolder(folder: string): string {
   if (folder === "lessons") return "docs/lessons.md";
   const readme = `${folder}/README.md`;
   return existsSync(join(ROOT, readme)) ? readme : folder;
 }
 
-/** A link of the site, in parentheses. An anchor of a source that is the name of a declaration becomes that of its line. */
+/** A link of the site, in parentheses. If the anchor names a declaration in a source, it becomes the anchor of its line. */
 function siteLink(file: string, anchor: string): string {
   const path = `/${sitePath(file)}`;
   if (!path.startsWith("/source/") || anchor === "" || !existsSync(join(ROOT, file)))
@@ -112,10 +112,10 @@ function siteLink(file: string, anchor: string): string {
 
 const FENCES: Readonly<Record<string, string>> = { mjs: "js", "": "text" };
 
-/** Above as many characters a source is data, and has no colors. */
+/** A source with more characters than this is data, and is shown without syntax highlighting. */
 const LARGE = 100_000;
 
-/** A source with numbered lines; a folder as the list of its files, which become sources too. */
+/** The page of a source with numbered lines, or of a folder with a list of its files, which are added to `sources`. */
 function sourcePage(file: string, sources: Set<string>): string {
   const head = `---\ntitle: ${file}\npageClass: source\noutline: false\naside: false\nprev: false\nnext: false\n---\n\n# ${file}\n\n`;
   if (!isFolder(file)) {

@@ -1,4 +1,4 @@
-/** One case: valid files with none, one or a few mutations, all decided by target, seed and number. */
+/** One case: valid files with none, one or a few mutations, all determined by target, seed and number. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { mutate } from "./mutate.ts";
@@ -7,11 +7,11 @@ import type { CaseFiles, Target } from "./target.ts";
 
 export interface Case {
   readonly files: CaseFiles;
-  /** Nothing was changed: it has to be accepted. */
+  /** Whether nothing was changed, so that the case must be accepted. */
   readonly valid: boolean;
 }
 
-/** The interval at which a case is left undamaged. */
+/** One in this many cases is left undamaged. */
 const VALID_EVERY = 25;
 
 export async function makeCase(name: string, target: Target, seed: number, number: number): Promise<Case> {
@@ -29,7 +29,7 @@ export async function makeCase(name: string, target: Target, seed: number, numbe
   return { files, valid: false };
 }
 
-/** Puts the files into a directory, and nothing else. */
+/** Empties the directory, and writes the files into it. */
 export function writeCase(files: CaseFiles, directory: string): void {
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });

@@ -1,4 +1,4 @@
-/** The process that runs cases: one after another, each with its processor time and the memory it has taken at most. */
+/** The process that runs cases one after another, and measures the processor time and the peak memory of each. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { makeCase, writeCase } from "./case.ts";
 import type { CaseResult, Job } from "./job.ts";
@@ -46,12 +46,12 @@ async function measured(work: () => Promise<void>): Promise<{ thrown: unknown; m
   return { thrown, ms: (user + system) / 1000, bytes: Math.max(0, peak() - peakBefore) };
 }
 
-/** Makes the peak of resident memory the present one, where the system can (Linux), and says what it is. */
+/** Resets the peak of resident memory to its current size where the system allows it (Linux). Returns the peak in bytes. */
 function resetPeak(): number {
   try {
     writeFileSync("/proc/self/clear_refs", "5");
   } catch {
-    // then it is the peak of all cases so far
+    // then the peak is that of all cases so far
   }
   return peak();
 }

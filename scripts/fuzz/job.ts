@@ -1,4 +1,4 @@
-/** What parent and child tell each other. */
+/** The messages between parent and child. */
 import type { Verdict } from "./judge.ts";
 import type { TargetName } from "./targets.ts";
 
@@ -8,7 +8,7 @@ export interface Job {
   readonly seed: number;
   readonly from: number;
   readonly to: number;
-  /** A folder of this process's own. */
+  /** A folder that only this process uses. */
   readonly directory: string;
 }
 

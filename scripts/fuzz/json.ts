@@ -1,7 +1,7 @@
-/** Mutations of JSON as a tree: values of other types and sizes, keys that go, come twice or change places. */
+/** Mutations of JSON as a tree: values of other types and sizes; keys that are removed, repeated or swapped. */
 import type { Random } from "./random.ts";
 
-/** Text that is written as it is: what JSON.stringify would not write. */
+/** Text that is written unchanged, for values that JSON.stringify cannot write. */
 class Raw {
   readonly text: string;
 
@@ -11,14 +11,14 @@ class Raw {
 }
 
 type Tree = Raw | string | number | boolean | null | Tree[] | Map<string, Tree>;
-/** A place in the tree: what holds it, and how to put something else there. */
+/** A place in the tree: its value, and the parent and key by which it can be replaced. */
 interface Place {
   readonly value: Tree;
   readonly parent: Tree[] | Map<string, Tree> | null;
   readonly key: string | number;
 }
 
-/** The text with one change; null if it is not JSON. */
+/** The text with one mutation; null if it is not JSON. */
 export function mutateJson(text: string, random: Random, words: readonly string[]): string | null {
   let root: Tree;
   try {
@@ -53,7 +53,7 @@ function placesOf(root: Tree): Place[] {
   return places;
 }
 
-/** Vocabularies have thousands of like places: those near the root are likelier. */
+/** Chooses a place. In large trees, places near the root are more likely: vocabularies have thousands of similar ones. */
 function choose(places: readonly Place[], random: Random): Place {
   return places[Math.floor(places.length * random.number() ** (places.length > 60 ? 3 : 1))]!;
 }
@@ -120,7 +120,7 @@ function repeated(list: Tree[]): Tree[] {
   return Array.from({ length: list.length * 50 }, (_, i) => list[i % list.length]!);
 }
 
-/** `twice`: an object whose first key is written a second time. */
+/** The tree as JSON; the first key of the object `twice` is written twice. */
 function write(tree: Tree, twice: Tree): string {
   if (tree instanceof Raw) return tree.text;
   if (Array.isArray(tree)) return `[${tree.map((item) => write(item, twice)).join(",")}]`;

@@ -1,22 +1,22 @@
-/** What a case may come to: it is accepted, or refused by an error that names the file. All else is a finding. */
+/** Judges the outcome of a case: it may be accepted, or refused with an error that names the file. All else is a finding. */
 import { FileError } from "@tiedlora/core";
 import { Unsound } from "./target.ts";
 
-/** Of processor time: on a machine that is busy with other things, a clock says nothing. */
+/** The limit of processor time in milliseconds. On a busy machine, elapsed time would be misleading. */
 export const MAX_MS = 2000;
 export const MAX_BYTES = 256 * 2 ** 20;
 
 export interface Verdict {
   readonly outcome: "accepted" | "named" | "finding";
-  /** The error's message, or what is wrong. */
+  /** The error's message, or a description of the fault. */
   readonly message: string;
 }
 
-/** What JavaScript itself says where a check is missing, also when it is passed on inside of a named error. */
+/** Matches JavaScript's own messages, which show that a check is missing, even inside an error that names the file. */
 const RAW =
   /(?<!something that )is not a function|is not iterable|is not a constructor|cannot (read|set|convert|destructure|access)|undefined \(|invalid (array|string|typed array) length|call stack|out of memory|allocation failed|circular structure|unexpected end of array|\[object Object\]|BigInt|regular expression too large/i;
 
-/** Judges what was thrown, or that nothing was. */
+/** Judges the thrown value, or undefined if nothing was thrown; `isValid`: the case must be accepted. */
 export function judge(thrown: unknown, isValid: boolean): Verdict {
   if (thrown === undefined) return { outcome: "accepted", message: "" };
   if (thrown instanceof Unsound) return { outcome: "finding", message: `accepted, but ${thrown.message}` };
@@ -33,7 +33,7 @@ export function judge(thrown: unknown, isValid: boolean): Verdict {
   return { outcome: "named", message: text };
 }
 
-/** Where it was thrown, shortly. */
+/** The first lines of the stack. */
 function stack({ stack: text = "" }: Error): string {
   const lines = text.split("\n").filter((line) => line.startsWith("    at "));
   return lines.slice(0, 4).join("\n");

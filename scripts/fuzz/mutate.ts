@@ -20,7 +20,7 @@ export function mutate(
   return random.pick(BYTE_MUTATIONS)(bytes, random, words);
 }
 
-/** A range of the bytes; short ones are likelier. */
+/** A random range of the bytes; short ones are more likely. */
 function range(length: number, random: Random): [start: number, end: number] {
   const start = random.below(length + 1);
   const size = Math.floor((length - start) * random.number() ** 4);
@@ -35,7 +35,7 @@ function splice(bytes: Uint8Array, start: number, end: number, middle: Uint8Arra
   return result;
 }
 
-/** Bytes that readers of text and of numbers trip over. */
+/** Bytes that confuse readers of text and numbers. */
 const PIECES: readonly Uint8Array[] = [
   ...[
     "\0",
@@ -57,7 +57,7 @@ const PIECES: readonly Uint8Array[] = [
   ].map(utf8),
   new Uint8Array([0xff, 0xfe]),
   new Uint8Array([0xc0, 0x80]),
-  new Uint8Array([0xed, 0xa0, 0x80]), // half of a pair
+  new Uint8Array([0xed, 0xa0, 0x80]), // half of a surrogate pair
   new Uint8Array([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]),
   new Uint8Array(8),
 ];
@@ -124,7 +124,7 @@ function mutateJsonLine(bytes: Uint8Array, random: Random, words: readonly strin
   return utf8(lines.join("\n"));
 }
 
-/** The header of a safetensors file as JSON; its length is put right but now and then. */
+/** Mutates the JSON header of a safetensors file. The stored length is usually corrected, but in 5 % of the cases wrong. */
 function mutateHeader(bytes: Uint8Array, random: Random, words: readonly string[]): Uint8Array {
   const fallback = (): Uint8Array => random.pick(BYTE_MUTATIONS)(bytes, random, words);
   if (bytes.length < 8) return fallback();
@@ -139,14 +139,14 @@ function mutateHeader(bytes: Uint8Array, random: Random, words: readonly string[
   return splice(splice(bytes, 0, 8 + length, header), 0, 0, start);
 }
 
-/** What values of YAML, CSV and templates can turn into. */
+/** Replacements for values in YAML, CSV and templates. */
 const VALUES: readonly string[] = [
   "", "*x", "&x [*x]", "&x {a: *x}", "!!binary aGk=", "!!set {a, b}", "!!float 1", ".nan", ".inf", "-.inf", "1e400", "1e-320", "5e-324",
   "-1", "0", "0.5", "1_000", "0x10", "0o7", "99999999999999999999", "2147483648", "1e9", "null", "~", "true", "[]", "{}", "|", ">-", "? a",
   "<<: *x", "[1, 2, 3]", "{a: 1}", "'", '"', "@", "`", "%TAG", "---", "...", "\t", "[[[[[[[[1]]]]]]]]", "__proto__", "constructor", "𝟙", "\u0000",
 ]; // prettier-ignore
 
-/** Lines and the values behind a colon, a comma or a tab. */
+/** Mutates a line, or a value after a colon, a comma or a tab. */
 function mutateText(bytes: Uint8Array, random: Random, words: readonly string[]): Uint8Array {
   const lines = decode(bytes).split("\n");
   const at = random.below(lines.length);
@@ -172,7 +172,7 @@ function mutateText(bytes: Uint8Array, random: Random, words: readonly string[])
   return utf8(lines.join("\n"));
 }
 
-/** The billion laughs: each line holds nine of the one before it. */
+/** The "billion laughs" attack: each line refers nine times to the line before it. */
 function laughs(depth: number): string[] {
   return Array.from({ length: depth }, (_, i) => {
     const item = i === 0 ? "lol" : `*l${i - 1}`;

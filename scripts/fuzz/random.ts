@@ -1,21 +1,21 @@
-/** Seeded choices: a case is the same wherever, and in whatever order, it is made. */
+/** Seeded random choices: a case is the same on every machine, and in whatever order cases are made. */
 import { prng } from "../../test/src/prng.ts";
 
 /** The generator of one case. */
 export class Random {
   readonly #next: () => number;
 
-  /** @param parts what the case is known by, e.g. target, seed and number */
+  /** @param parts the identity of the case, e.g. target, seed and number */
   constructor(...parts: readonly (string | number)[]) {
     this.#next = prng(hash(parts.join("/")));
   }
 
-  /** From 0 up to, not including, 1. */
+  /** A number in [0, 1). */
   number(): number {
     return this.#next();
   }
 
-  /** A whole number from 0 up to, not including, `count`. */
+  /** An integer in [0, `count`). */
   below(count: number): number {
     return Math.floor(this.#next() * count);
   }

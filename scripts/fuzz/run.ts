@@ -1,4 +1,4 @@
-/** Runs cases in child processes: a case that hangs, dies or takes all memory ends its process, and is a finding. */
+/** Runs cases in child processes. A case that hangs, crashes or uses up the memory ends its process, and is a finding. */
 import { type ChildProcess, fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,29 +15,29 @@ export interface FuzzOptions {
   readonly from: number;
   readonly to: number;
   readonly processes: number;
-  /** Where the files of findings are put; default: nowhere. */
+  /** The folder for the files of findings; by default they are not saved. */
   readonly save?: string;
   readonly onFinding?: (target: TargetName, finding: CaseResult, saved: string | null) => void;
 }
 
-/** What came of a target's cases. */
+/** The results of the cases of a target. */
 export interface Row {
   readonly target: TargetName;
   cases: number;
   accepted: number;
   named: number;
   findings: number;
-  /** Of the slowest case, processor time. */
+  /** The processor time of the slowest case, in milliseconds. */
   ms: number;
-  /** The most that a case has taken beside what was there. */
+  /** The largest increase of memory during a case, in bytes. */
   bytes: number;
 }
 
-/** Cases a process is given at once: few, so that all processes have work to the end. */
+/** The number of cases in a job: few, so that all processes have work until the end. */
 const CHUNK = 50;
-/** Without a word from a case, on the clock: then it hangs. Slowness is measured in the process itself. */
+/** A case that sends nothing for this time hangs. Slow cases are measured in their process, by processor time. */
 const HANG_MS = 15_000;
-/** A case that fills this dies of it. */
+/** The heap limit of a process. A case that exceeds it crashes. */
 const HEAP_MB = 640;
 
 export async function fuzz(options: FuzzOptions): Promise<Row[]> {
@@ -65,7 +65,7 @@ export async function fuzz(options: FuzzOptions): Promise<Row[]> {
 
 type Tell = (target: TargetName, result: CaseResult) => Promise<void>;
 
-/** Takes jobs until there are none, with one process after another. */
+/** Takes jobs until there are none, in a process that is replaced when it ends. */
 async function work(jobs: Omit<Job, "directory">[], tell: Tell): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), "fuzz-"));
   let child: Child | null = null;
@@ -95,7 +95,7 @@ async function work(jobs: Omit<Job, "directory">[], tell: Tell): Promise<void> {
   }
 }
 
-/** A process, and the job that it is at. */
+/** A child process that runs jobs. */
 class Child {
   readonly #process: ChildProcess;
   #errors = "";
@@ -113,7 +113,7 @@ class Child {
       .on("data", (text: string) => (this.#errors = (this.#errors + text).slice(-2000)));
   }
 
-  /** Runs a job. `next`: the first case without a result; `why`: what happened to it, null if the job was done. */
+  /** Runs a job. Resolves to the first case without a result and the reason (`why`), which is null if the job was finished. */
   async run(
     job: Job,
     each: (result: CaseResult) => Promise<void>,

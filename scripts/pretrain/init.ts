@@ -1,15 +1,15 @@
 /**
- * Start values of the attention that make looking up easy to learn, after the mimetic initialization of Trockman and Kolter
- * (2023, arXiv 2305.09828): queries and keys start alike, so that a token attends to tokens like itself, and what a head
- * reads it writes back as it is. A model that sees only a few million tokens would else hardly learn to copy.
+ * Initial values of attention that make lookup easy to learn, after the mimetic initialization of Trockman and Kolter
+ * (2023, arXiv 2305.09828): queries and keys start equal, so that a token attends to similar tokens, and a head writes back
+ * what it reads. Otherwise a model that sees only a few million tokens would hardly learn to copy.
  */
 import { key, normalArray } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 
-/** What a layer's attention writes back, as a share of what it reads. */
+/** The scale of what a layer's attention writes back, relative to what it reads. */
 const COPY_SCALE = 0.5;
 
-/** Sets the attention weights of a decoder in Llama's layout, with as many heads of keys as of queries. */
+/** Sets the attention weights of a decoder in Llama's layout. Throws unless it has as many key heads as query heads. */
 export function initAttention(model: Decoder, seed: number): void {
   const weights = new Map(model.namedParameters());
   const { hidden, layers } = model.config;

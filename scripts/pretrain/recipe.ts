@@ -1,6 +1,6 @@
-/** What the embedded base model is: its architecture, its text and how it is trained. */
+/** The recipe of the embedded base model: its architecture, its text and its training. */
 
-/** config.json of the directory. The whole directory must stay below 4 MB. */
+/** The contents of config.json. The whole directory must stay below 4 MB. */
 export const CONFIG = {
   architectures: ["LlamaForCausalLM"],
   model_type: "llama",
@@ -24,20 +24,20 @@ export const CONFIG = {
   torch_dtype: "float32",
 } as const;
 
-/** generation_config.json */
+/** The contents of generation_config.json. */
 export const GENERATION = { bos_token_id: 1, eos_token_id: 2, pad_token_id: 0, do_sample: false } as const;
 
-/** Seeds of the corpus: no text is used for two things. */
+/** The seeds. Those of texts differ, so that no text is used for two purposes. */
 export const SEEDS = { tokenizer: 0, training: 1, validation: 2, weights: 0 } as const;
 
 export const RECIPE = {
   tokenizerDocuments: 20_000,
-  /** Of each task: the prompts' words become tokens too. */
+  /** The number of examples of each task, so that words of the prompts become tokens too. */
   tokenizerExamples: 500,
   steps: 12_000,
   batch: 12,
   length: 96,
-  /** Rises over `warmup` steps, stays, and falls to zero over the last `decay` share of the steps: see `learningRate`. */
+  /** The plateau: the rate rises over `warmup` steps, and falls to zero over the last `decay` share (see `learningRate`). */
   lr: 3e-3,
   warmup: 100,
   decay: 0.3,
@@ -50,8 +50,8 @@ export const RECIPE = {
 } as const;
 
 /**
- * Warm-up, plateau, linear decay (Hu et al. 2024, arXiv 2404.06395). The plateau knows nothing of the number of steps, so a
- * run that was stopped there can go on to another number.
+ * Warm-up, plateau, linear decay (Hu et al. 2024, arXiv 2404.06395). The plateau does not depend on the number of steps, so a
+ * run that was stopped there can continue to another number of steps.
  */
 export function learningRate(steps: number): (step: number) => number {
   const { lr, warmup, decay } = RECIPE;

@@ -1,7 +1,7 @@
 /**
- * The corpus as token batches. Each row begins with a document, between <s> and </s>, and goes on with the next ones until it
- * is full; what does not fit is dropped. So most documents are read from their beginning, with little else before them: what
- * has to be looked up is near, which the model learns sooner.
+ * The corpus as token batches. Each row begins with a document, between <s> and </s>, and continues with the next ones until it
+ * is full; the rest of the last one is dropped. So most documents are read from their beginning, with little text before them:
+ * what the model must look up is near, which is easier to learn.
  */
 import type { Tokenizer } from "@tiedlora/models";
 import { document } from "@tiedlora/experiments/toy-tasks";
@@ -9,7 +9,7 @@ import { document } from "@tiedlora/experiments/toy-tasks";
 export class TokenStream {
   readonly #tokenizer: Tokenizer;
   readonly #seed: number;
-  /** The next document; enough to continue the stream. */
+  /** The number of the next document, which is all that is needed to continue the stream. */
   position: number;
 
   constructor(tokenizer: Tokenizer, seed: number, position = 0) {

@@ -1,4 +1,4 @@
-/** The base model's tokenizer: trained on stories, and on the tasks' prompts so that their words are tokens. */
+/** The base model's tokenizer. It is trained on stories and on the tasks' prompts, so that their words are tokens. */
 import {
   document,
   TOY_TASK_NAMES,
@@ -16,7 +16,7 @@ function* texts(): Generator<string> {
   }
 }
 
-/** tokenizer.json and tokenizer_config.json, as text by file name. */
+/** The text of tokenizer.json and tokenizer_config.json, by file name. */
 export function baseTokenizer(): Record<string, string> {
   const bpe = trainBpe(texts(), CONFIG.vocab_size);
   const { tokenizer, config } = tokenizerFiles(bpe, CONFIG.max_position_embeddings);

@@ -1,10 +1,10 @@
 /**
- * The table of test files that `npm test` leaves to CI: each takes long for what it adds to the others. `npm test` prints it; a
- * file that is named runs all the same.
+ * The table of test files that `npm test` leaves to CI, because they add little for the time that they take. `npm test` prints
+ * the table; a file that is named on the command line runs anyway.
  */
 export interface LeftToCi {
   readonly file: string;
-  /** What it adds. */
+  /** What the file adds to the other tests. */
   readonly why: string;
 }
 

@@ -1,37 +1,37 @@
 /**
- * A pool of processes that run test files. A file that crashes, exits or hangs its process is a failure of that file (the
- * test then under way is named), and the files after it go on in a new process.
+ * A pool of processes that run test files. If a file makes its process crash, exit or hang, that is a failure of the file (which
+ * names the running test), and the next files run in a new process.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { isAbsolute, join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-/** What came of one test file. */
+/** The result of one test file. */
 export interface FileResult {
   readonly file: string;
   passed: number;
   readonly failures: { name: string; error: string }[];
   readonly skips: { name: string; reason: string }[];
-  /** A line per test. */
+  /** One line per test. */
   readonly tests: string[];
-  /** What it wrote to stdout and stderr. */
+  /** The output to stdout and stderr. */
   output: string;
   ms: number;
 }
 
 export interface PoolOptions {
   readonly processes: number;
-  /** How long one file may take. */
+  /** The time limit of one file. */
   readonly timeoutMs: number;
-  /** How long one test may take that waits; one that blocks its process meets the file's limit. */
+  /** The time limit of one test that waits. A test that blocks its process is ended by the limit of the file. */
   readonly testMs: number;
-  /** How long a process may take to exit once its tests are done. */
+  /** The time limit for a process to exit after its tests. */
   readonly exitMs: number;
   readonly onResult: (result: FileResult) => void;
 }
 
-/** What a worker process sends; see reporter.mjs and worker.mjs. */
+/** A message from a worker process; see reporter.mjs and worker.mjs. */
 type Message =
   | { type: "start"; name: string; nesting: number }
   | { type: "enter"; name: string }
@@ -51,18 +51,18 @@ type Message =
     };
 
 const here = import.meta.dirname;
-/** node:test only mentions an error that comes after its test has ended. */
+/** Matches diagnostics about errors after the end of a test, which node:test does not report as failures. */
 const LATE_ERROR = /asynchronous activity after the test ended|caused the test to fail/;
 
 const LOADING = "(loading the file)";
 const SUBTESTS_FAILED = /\d+ subtests? failed/;
 
-/** Runs all `files`; resolves when each has been reported and every process has ended. */
+/** Runs all `files`. Resolves when each has been reported and every process has ended. */
 export async function runFiles(files: readonly string[], options: PoolOptions): Promise<void> {
   await runQueue([...files], options);
 }
 
-/** Runs what is in `queue`, which several pools may share: each takes the next file. */
+/** Runs the files in `queue`, which several pools may share: each takes the next file from it. */
 export async function runQueue(queue: string[], options: PoolOptions): Promise<void> {
   const runners = Array.from({ length: Math.min(options.processes, queue.length) }, async () => {
     while (queue.length > 0) await new Worker(options).run(queue);
@@ -70,18 +70,18 @@ export async function runQueue(queue: string[], options: PoolOptions): Promise<v
   await Promise.all(runners);
 }
 
-/** One process, for as long as it lives. */
+/** One worker process. */
 class Worker {
   readonly #options: PoolOptions;
   readonly #child: ChildProcess;
   /** The name of the test that marks the end of a file. */
   readonly #end = `end of file ${randomUUID()}`;
   #current: FileResult | undefined;
-  /** The tests under way, outermost first. */
+  /** The names of the running tests, outermost first. */
   #path: string[] = [];
-  /** The last test that began; ahead of `#path`, whose reports may still be under way. */
+  /** The last test that began. It may be ahead of `#path`, whose reports arrive later. */
   #entered = "";
-  /** What keeps the process alive after its tests. */
+  /** The resources that keep the process alive after its tests. */
   #open = "";
   #finished: () => void = () => undefined;
   #failures = 0;
@@ -136,7 +136,7 @@ class Worker {
     if (result.failures.length > 0) this.#options.onResult(result);
   }
 
-  /** Runs one file; false if the process did not survive it. */
+  /** Runs one file. False if the process has ended. */
   async #runFile(file: string, ended: Promise<string>): Promise<boolean> {
     const result = emptyResult(file);
     const started = performance.now();
@@ -196,7 +196,7 @@ class Worker {
   #count(result: FileResult, message: Message & { type: "result" }): void {
     const name = [...this.#path.slice(0, message.nesting), message.name].join(" > ");
     const reason = message.skip ?? message.todo;
-    // A suite, or a test with subtests, is counted by these, unless it was skipped or failed by itself (a hook, its code).
+    // Of a suite or a test with subtests, only the subtests count, unless it was skipped or failed itself (a hook, its code).
     if (message.suite && message.passed && reason === undefined) return;
     if (SUBTESTS_FAILED.test(message.error ?? "")) return;
     if (reason !== undefined) result.skips.push({ name, reason });

@@ -1,6 +1,6 @@
 /**
- * The built site in Chromium, below a path as on a shared server: search finds what is in the guide, the lessons, the commands and
- * the API, pages fit a phone, and nothing is fetched from elsewhere. It is built with the API of one package, which is quicker.
+ * Tests the built site in Chromium, under a path as on a shared server: search finds the guide, the lessons, the commands and
+ * the API, pages fit a phone, and nothing is fetched from other servers. The site has the API of one package only, to save time.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -26,7 +26,7 @@ let server: Server | undefined;
 let browser: Browser | undefined;
 let broken: readonly string[] = [];
 
-/** What any static server does: a file, or a folder's index.html. */
+/** A plain static server, which serves files and the index.html of folders. */
 function serve(): Promise<Server> {
   const started = createServer(({ url = "/" }, response) => {
     const path = decodeURIComponent(new URL(url, "http://site").pathname);
@@ -58,7 +58,7 @@ after(async () => {
 
 const origin = (): string => `http://127.0.0.1:${(server!.address() as AddressInfo).port}`;
 
-/** Opens a page of the site, and notes every fault: of scripts, of files that are missing, of addresses elsewhere. */
+/** Opens a page of the site, and records every fault: script errors, missing files, requests to other addresses. */
 async function open(path: string, width = 1280): Promise<{ page: Page; faults: string[] }> {
   const page = await browser!.newPage({ viewport: { width, height: 800 } });
   const faults: string[] = [];
@@ -76,10 +76,10 @@ async function open(path: string, width = 1280): Promise<{ page: Page; faults: s
 }
 
 const RESULTS = "[...document.querySelectorAll('#localsearch-list a')].map(({ href }) => href)";
-/** How often the list of results is looked at, which still has those of the words before for a while. */
+/** How often the list of results is read. For a while it still shows the results of the previous words. */
 const LOOKS = 100;
 
-/** Searches as a reader does, and gives the addresses of what is found, once one of them is as expected. */
+/** Searches as a reader does, and returns the addresses of the results, once one of them matches `expected`. */
 async function search(page: Page, words: string, expected: RegExp): Promise<string[]> {
   await page.locator("#local-search button").first().click();
   await page.locator("#localsearch-input").fill(words);

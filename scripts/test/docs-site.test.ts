@@ -1,4 +1,4 @@
-/** The pages of the documentation: their links lead somewhere, and what they say about commands and sources is so. */
+/** Tests the pages of the documentation: their links work, and what they say about commands and sources is right. */
 import assert from "node:assert/strict";
 import {
   existsSync,
@@ -95,7 +95,7 @@ interface Written {
   readonly words: readonly string[];
 }
 
-/** The commands of all shell blocks, those too that do not run here. */
+/** The commands of all shell blocks, including blocks that tests do not run. */
 function writtenCommands(): Written[] {
   const packages = readdirSync(join(ROOT, "packages")).map((name) => `packages/${name}/README.md`);
   return ["README.md", "CONTRIBUTING.md", ...packages, ...guidePages()]
@@ -157,7 +157,7 @@ test("the reading of the core goes through the marked files in order, and names 
 
 test("the messages in the troubleshooting are those of the sources", () => {
   const sources = sourcesOf("packages").replaceAll(/["'`] \+\s+["'`]/g, "");
-  const own = ["The loss does not fall", "Node does not end", "Results differ in the last digits"]; // no messages
+  const own = ["The loss does not fall", "Node does not end", "Results differ in the last digits"]; // not messages
   const headings = [...read("docs/guide/troubleshooting.md").matchAll(/^### (.+)$/gm)].map(([, one]) => one!);
   assert.ok(headings.length > own.length);
   for (const heading of headings.filter((one) => !own.includes(one)))

@@ -1,6 +1,6 @@
 /**
- * The documents hold what they say: their TypeScript type-checks and runs and prints what its comments promise, their shell
- * commands work, and their links lead somewhere.
+ * Tests the documents: their TypeScript type-checks, runs and prints what its comments say, their shell commands work, and
+ * their links lead to existing files.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -10,8 +10,8 @@ import { after, before, describe, test } from "node:test";
 import { type Block, codeBlocks, expectedOutput, localLinks } from "../docs/blocks.ts";
 import { guidePages, ROOT as root } from "../docs/navigation.ts";
 
-const folder = join(root, ".cache/docs", String(process.pid)); // runs at the same time do not meet
-const scratch = join(folder, "run"); // what a block writes stays here
+const folder = join(root, ".cache/docs", String(process.pid)); // so that simultaneous runs do not share a folder
+const scratch = join(folder, "run"); // blocks write their files here
 const TIMEOUT_MS = 180_000;
 
 const documents = [
@@ -20,7 +20,7 @@ const documents = [
   "CHANGELOG.md",
   "test/README.md",
   ...readdirSync(join(root, "packages")).map((name) => `packages/${name}/README.md`),
-  ...guidePages(), // in the order of reading: later pages use what earlier ones have written
+  ...guidePages(), // in reading order: later pages use files that earlier ones have written
 ].map((file) => ({ file, text: readFileSync(join(root, file), "utf8") }));
 const blocks = documents.flatMap(({ file, text }) => codeBlocks(file, text));
 const typescript = blocks.filter(({ language }) => language === "ts");
@@ -35,7 +35,7 @@ function run(command: string, args: readonly string[], cwd: string): string {
   return result.stdout;
 }
 
-/** Runs a program, and finds what it says that it prints, in that order. */
+/** Runs a program, and checks that it prints the expected lines in their order. */
 function runTypescript(block: Block): void {
   const tsx = join(root, "node_modules/tsx/dist/cli.mjs");
   const output = run(process.execPath, [tsx, "--conditions=@tiedlora/source", pathOf(block)], scratch);
@@ -48,7 +48,7 @@ function runTypescript(block: Block): void {
   }
 }
 
-/** Commands of the guide are for the reader's own folder; all others for a checkout. */
+/** Runs shell commands: those of the guide in the scratch folder, all others in the root of the repository. */
 function runShell({ place, code }: Block): void {
   run("bash", ["-euo", "pipefail", "-c", code], place.startsWith("docs/guide/") ? scratch : root);
 }
@@ -82,7 +82,7 @@ test("every TypeScript block type-checks", () => {
     encoding: "utf8",
   });
   assert.ok(status === 0 || /error TS/.test(stdout), `tsc did not run: ${stdout}`);
-  // What is wrong in the packages themselves is for `npm run check` to say.
+  // Errors in the packages themselves are left to `npm run check`.
   assert.deepEqual(
     stdout.split("\n").filter((line) => line.startsWith(".cache/docs/") || line.startsWith("error ")),
     [],

@@ -1,4 +1,4 @@
-/** Every file of examples/ and lessons/ runs to its end, and asserts by itself what it shows. */
+/** Tests that every file of examples/ and lessons/ runs to its end. The files contain their own assertions. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** The fuzzer: it finds what is planted; and readers of files accept each of its cases or name what is wrong. */
+/** Tests the fuzzer, which must find planted faults, and file readers, which must accept each case or name its fault. */
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-/** A model of 1.1 billion parameters in bf16 is loaded and trained within little more memory than its files take. */
+/** Tests that a model of 1.1 billion parameters in bf16 loads and trains in little more memory than the size of its files. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, statfsSync } from "node:fs";
@@ -10,7 +10,7 @@ import type { Measurement } from "../measure-model.ts";
 const ROOT = resolve(import.meta.dirname, "../..");
 const FLAGS = ["--import=tsx", "--conditions=@tiedlora/source"];
 const GIB = 2 ** 30;
-/** What a Node process and the compiled programs may take beside the weights, as a fraction of these. */
+/** The limit of memory relative to the size of the weights; the excess is for the Node process and compiled programs. */
 const ALLOWED = 1.15;
 
 function reasonToSkip(): string | false {

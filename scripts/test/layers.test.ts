@@ -1,4 +1,4 @@
-/** The rules of .oxlintrc.json on imports: one that points up, or that closes a circle, planted into a copy of the folders, is found. */
+/** Tests the rules of .oxlintrc.json on imports: they must find upward and circular imports planted in a copy of the folders. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -13,7 +13,7 @@ const OXLINT = join(root, "node_modules/oxlint/bin/oxlint");
 const OUTSIDE = ["fast-check", "yaml", "next", "node-fetch", "tinypool", "@huggingface/tokenizers"];
 const NODE = ["node:fs", "@tiedlora/models/node", "tiedlora/internal/node"];
 
-/** Per file: what it may import from outside its package, and what it may not. */
+/** The specifiers outside its package that a file may import, and those that it may not. */
 interface Planted {
   file: string;
   may: readonly string[];
@@ -92,7 +92,7 @@ for (const { file, may, mayNot } of LAYERS.flatMap(planted)) {
   });
 }
 
-/** How many of these files the rule on circles finds to be in one, when file i imports file i + 1, and the last imports `last`. */
+/** In how many files the rule on cycles finds a cycle, if file i imports file i + 1 and the last file imports `last`. */
 function inCircle(forms: readonly ((specifier: string) => string)[], last: string): number {
   const paths = forms.map((_, i) => join(folder, `packages/core/src/planted${i}.ts`));
   mkdirSync(dirname(paths[0]!), { recursive: true });

@@ -20,7 +20,7 @@ interface Tensors {
   readonly [name: string]: { readonly shape: readonly number[]; readonly values: Float32Array | Int32Array };
 }
 
-/** A run of our own, written as those of PyTorch are; `distort` changes what is written. */
+/** Records a run of our own in the same format as the runs of PyTorch; `distort` changes what is written. */
 async function record(
   name: string,
   distort: (tensors: Tensors, losses: number[]) => void = () => {},

@@ -1,4 +1,4 @@
-/** The script that compares logits with those of Python: on what Python has written, and on differences planted here. */
+/** Tests the script that compares logits with those of Python: on files written by Python, and on planted differences. */
 import assert from "node:assert/strict";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

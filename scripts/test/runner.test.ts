@@ -1,4 +1,4 @@
-/** The test runner: whatever a test file does to its process, it is reported, and the next file runs. */
+/** Tests the test runner: whatever a test file does to its process, the file is reported and the next one runs. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,7 +9,7 @@ import { type FileResult, runFiles } from "../runner/pool.ts";
 const folder = mkdtempSync(join(tmpdir(), "runner-"));
 after(() => rmSync(folder, { recursive: true }));
 
-/** Faults, each with the names and a part of the message of the failures that must be reported. */
+/** Faults, each with the name of the failure that must be reported and a pattern for its message. */
 const FAULTS: Record<string, { code: string; name: string; error: RegExp }> = {
   "a test that throws": {
     code: `test("t", () => { throw new Error("outer", { cause: new Error("inner") }); });`,

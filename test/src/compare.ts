@@ -15,7 +15,7 @@ import type { ProgramCase } from "./generate/builder.ts";
 import { printProgram } from "./print.ts";
 import { randomArray } from "./prng.ts";
 
-/** How much of what was compared had a bound at all; a test whose values are all unbounded tests nothing. */
+/** How many of the compared elements had a finite bound. A test whose values are all unbounded tests nothing. */
 export interface Coverage {
   elements: number;
   bounded: number;
@@ -24,17 +24,17 @@ export interface Coverage {
 /** What a buffer held after a run, decoded to numbers. */
 interface Contents {
   readonly values: Float64Array;
-  /** Bounds of the errors, where the backend knows them. */
+  /** Error bounds; null unless the backend is the yardstick. */
   readonly errors: Float64Array | null;
 }
 
-/** The numbers that raw storage holds. */
+/** Decodes raw storage to numbers. */
 function decode(dtype: DType, bytes: ArrayBuffer): Float64Array {
   const raw = viewBytes(dtype, bytes, 0, Math.floor(bytes.byteLength / BYTES[dtype]));
   return Float64Array.from(raw, dtype === "f16" ? f16ToF32 : dtype === "bf16" ? bf16ToF32 : (x) => x);
 }
 
-/** Values for one run of a program: other data and scalars for each `repeat`. What views move by becomes less. */
+/** The case with other data and scalars for each `repeat`. Scalars that move views become smaller, so that views stay in range. */
 function variant(test: ProgramCase, repeat: number): ProgramCase {
   if (repeat === 0) return test;
   const operands = test.program.steps
@@ -49,7 +49,7 @@ function variant(test: ProgramCase, repeat: number): ProgramCase {
   return { ...test, data, scalars: test.scalars.map(changed) };
 }
 
-/** One run's buffers: null for temporaries and aliases. */
+/** Allocates the buffers of one run; null for temporaries and aliases. */
 function allocate(backend: Backend, { program, data }: ProgramCase): (DeviceBuffer | null)[] {
   return program.buffers.map((spec, i) => {
     if (spec.kind === "temp" || spec.aliasOf !== undefined) return null;
@@ -92,7 +92,7 @@ async function runAll(backend: Backend, tests: readonly ProgramCase[]): Promise<
 /** How an executable is compared with the reference. */
 export interface CheckOptions {
   readonly coverage: Coverage;
-  /** How often the executable is run, every time on other buffers. */
+  /** How often the executable is run, each time on other buffers. */
   readonly repeats: number;
   readonly precision?: Precision | undefined;
 }
@@ -114,14 +114,14 @@ export async function checkProgram(
   expected.forEach((buffers, run) =>
     buffers.forEach((want, i) => {
       if (!want?.errors) return;
-      const counted = written.has(i) ? coverage : unused; // an input must merely stay as it is
+      const counted = written.has(i) ? coverage : unused; // inputs must only stay unchanged, so they do not count
       const complaint = firstDifference(found[run]![i]!.values, want.values, want.errors, counted);
       if (complaint) throw new Error(`run ${run}, buffer ${i}, ${complaint}\n${printProgram(test.program)}`);
     }),
   );
 }
 
-/** Describes the first element that is further off than its bound allows, or returns null. */
+/** Describes the first element that differs by more than its bound, or returns null. */
 export function firstDifference(
   found: ArrayLike<number>,
   exact: ArrayLike<number>,

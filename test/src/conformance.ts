@@ -23,19 +23,19 @@ import { specialCases } from "./suites/special.ts";
 import { trainingCases } from "./suites/training.ts";
 import { windowCases } from "./suites/windows.ts";
 
-/** The cases that a backend has to pass. */
+/** The cases that a backend must pass. */
 export interface ConformanceSuite {
   readonly cases: readonly ConformanceCase[];
-  /** Closes the devices that the cases shared. */
+  /** Closes the devices that the cases share. */
   close(): Promise<void>;
 }
 
-/** Not in the subset for pages: what only repeats a part of it in another setting, and what takes long. */
+/** Cases that the core leaves out: those that repeat a part of it in another setting, and those that take long. */
 const NOT_CORE = [/without fusion/, /fusion off/, /200 steps/];
-/** Random cases in a page, relative to the default. */
+/** The number of random cases in the core, relative to the default. */
 const CORE_EFFORT = 0.25;
 
-/** The cases for the backend that `makeDevice` makes devices on. */
+/** The conformance suite for the backend of the devices that `makeDevice` returns. Throws if a known gap names no case. */
 export function conformance(makeDevice: MakeDevice, options: ConformanceOptions = {}): ConformanceSuite {
   const isCore = options.subset === "core";
   const effort = options.effort ?? (isCore ? CORE_EFFORT : 1);
@@ -63,7 +63,7 @@ export function conformance(makeDevice: MakeDevice, options: ConformanceOptions 
   };
 }
 
-/** A case that is known to fail: it passes as long as it fails. */
+/** A case with a known gap is inverted: it passes while the original fails. */
 function withGap(one: ConformanceCase, gap: Gap | undefined): ConformanceCase {
   if (!gap) return one;
   return {

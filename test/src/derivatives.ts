@@ -1,6 +1,6 @@
 /**
- * Derivatives against differences, in double precision: for random inputs x, a random direction d and random weights w,
- * the sum of the gradients' components along d must be the slope of w · f(x + t d) at t = 0.
+ * Compares derivatives with finite differences in double precision: for random inputs x, a random direction d and random
+ * weights w, the sum of the gradients' components along d must be the slope of w · f(x + t d) at t = 0.
  *
  * The slope is a five-point difference. Points are multiples of 2^-13, so that they are exact in f32 as well.
  */
@@ -9,7 +9,7 @@ import { prng } from "./prng.ts";
 import { isFloatSpec, type OpCase, type OpRecord, sample } from "./records/record.ts";
 
 const H = 2 ** -10;
-/** F'(0) ≈ Σ weight · F(t): error h⁴ F⁽⁵⁾/30. */
+/** F'(0) ≈ Σ weight · F(t), with error h⁴ F⁽⁵⁾/30. */
 const STENCIL: readonly (readonly [t: number, weight: number])[] = [
   [-2 * H, 1 / (12 * H)],
   [-H, -8 / (12 * H)],
@@ -17,8 +17,8 @@ const STENCIL: readonly (readonly [t: number, weight: number])[] = [
   [2 * H, -1 / (12 * H)],
 ];
 /**
- * Of the sum of the absolute values of all terms. Truncation is below 1e-8 of it in the records' domains, rounding (1e-16
- * of F divided by h) below 1e-12; a wrong rule is off by the size of a term.
+ * Relative to the sum of the absolute values of all terms. In the records' domains truncation is below 1e-8 of it, and rounding
+ * (1e-16 of F, divided by h) below 1e-12; a wrong rule is off by the size of a term.
  */
 const TOLERANCE = 1e-6;
 
@@ -29,7 +29,7 @@ interface Point {
   readonly shape: readonly number[];
   readonly dtype: DType;
   readonly values: number[];
-  /** Null: not differentiated. */
+  /** Null if the input is not differentiated. */
   readonly direction: number[] | null;
 }
 
@@ -77,7 +77,7 @@ function weighted(device: Device, outputs: readonly Tensor[], seed: number): Ten
   return terms.reduce((a, b) => a.add(b));
 }
 
-/** Throws unless the derivative of `f` at `points` along their directions is what differences say. */
+/** Throws unless the derivative of `f` at `points` along their directions agrees with the differences. */
 async function checkSlope(device: Device, f: Scalar, points: readonly Point[], what: string): Promise<void> {
   const inputs = tensorsAt(device, points, 0);
   const varied = inputs.flatMap((x, i) =>

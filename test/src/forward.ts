@@ -1,4 +1,4 @@
-/** One case of an op record on a device and on the yardstick: its outputs, and the gradients of its inputs. */
+/** Runs one case of an op record on a device and on the yardstick: its outputs, and the gradients of its inputs. */
 import { type Device, type DType, grad, isFloat, realize, type Tensor } from "@tiedlora/core";
 import fc from "fast-check";
 import { type Coverage, firstDifference } from "./compare.ts";
@@ -8,7 +8,7 @@ import { prng } from "./prng.ts";
 import { type InputSpec, isFloatSpec, type OpCase, type OpRecord, sample } from "./records/record.ts";
 import type { Yardstick } from "./yardstick.ts";
 
-/** How a case is varied: types, and as what view of what memory each input is given. */
+/** How a case is varied: the data type, and the kind of view through which each input is seen. */
 export interface Variation {
   readonly seed: number;
   readonly dtype: number;
@@ -21,7 +21,7 @@ export const variation: fc.Arbitrary<Variation> = fc.record({
   views: fc.array(fc.record({ kind: fc.nat({ max: 6 }), order: choice }), { minLength: 5, maxLength: 5 }),
 });
 
-/** A leaf, and the tensor of the wanted shape that is seen in it. */
+/** A leaf, and the view of it that has the shape of the input. */
 interface Input {
   readonly leaf: Tensor;
   readonly seen: Tensor;
@@ -42,7 +42,7 @@ function leafTensor(
 
 const SPECIAL = [NaN, Infinity, -Infinity];
 
-/** Some of the values NaN or infinite. */
+/** Replaces some of the values by NaN or infinity. */
 function withSpecial(values: readonly number[], seed: number): number[] {
   const random = prng(seed + 1);
   return values.map((x) => (random() < 0.03 ? SPECIAL[Math.floor(random() * SPECIAL.length)]! : x));
@@ -60,7 +60,7 @@ export function tensorOf(
   return device.tensor(Float32Array.from(values), { shape, dtype });
 }
 
-/** The input as it is, permuted, flipped, cut out with a stride, broadcast and cut, or (values allowing) padded. */
+/** The input unchanged, permuted, flipped, cut out with a stride, broadcast and cut, or (where zeros are allowed) padded. */
 function makeInput(
   device: Device,
   spec: InputSpec,
@@ -133,7 +133,7 @@ function build(
 
 const isFloatLeaf = ({ dtype }: Tensor): boolean => dtype !== "i32" && dtype !== "u32" && dtype !== "bool";
 
-/** Whether a backend with these types can run the case at all. */
+/** Whether a backend with these types can run the case. */
 export function runnable(test: OpCase, dtypes: ReadonlySet<DType>): boolean {
   return (
     test.inputs.every((spec) => spec.dtypes.some((d) => dtypes.has(d))) &&

@@ -1,10 +1,10 @@
-/** A random graph on a device and on the yardstick. */
+/** Runs a random graph on a device and on the yardstick. */
 import { type Device, realize } from "@tiedlora/core";
 import { type Coverage, firstDifference } from "./compare.ts";
 import { buildGraph, type GraphGene } from "./generate/graphs.ts";
 import type { Yardstick } from "./yardstick.ts";
 
-/** Throws unless everything the graph computes on `device` is within the yardstick's bounds. */
+/** Throws unless all outputs of the graph on `device` are within the yardstick's bounds. */
 export async function checkGraph(
   device: Device,
   yardstick: Yardstick,

@@ -1,5 +1,5 @@
 /**
- * The conformance suite, and the parts it is made of: error bounds, op records, generators.
+ * The conformance suite, and the parts that it is made of: error bounds, op records, generators.
  * @module
  */
 export { BoundsBackend } from "./bounds/backend.ts";

@@ -1,7 +1,7 @@
 /** Programs as text, for the messages of failed tests. */
 import type { Instr, LoopKernel, Operand, Program, Step, Store } from "@tiedlora/core";
 
-/** A program as text, a line for each instruction: what a failing case shows. */
+/** A program as text, one line per instruction, for the message of a failing case. */
 export function printProgram(program: Program): string {
   const buffers = program.buffers.map(
     (b, i) =>

@@ -1,5 +1,5 @@
 /**
- * Seeded random data for tests. Not the framework's own generator: a test must not be made of what it tests.
+ * Seeded random data for tests. It does not use the framework's own generator: a test must not depend on what it tests.
  */
 import { type DType, f32ToBf16, f32ToF16, isFloat, type TypedArray, viewBytes, BYTES } from "@tiedlora/core";
 

@@ -1,7 +1,7 @@
-/** Runs fast-check properties so that a failure says what is needed: the shrunk case, the seed, the path. */
+/** Runs fast-check properties. A failure shows what is needed to reproduce it: the shrunk case, the seed and the path. */
 import fc from "fast-check";
 
-/** How many random cases a property is tried on, and where from. */
+/** How many random cases a property is tried on, and where they start. */
 export interface PropertyOptions {
   readonly runs: number;
   /** Reproduces a failure, together with `path`. */

@@ -3,20 +3,20 @@ import { Device, type Node, type Tensor, type TypedArray } from "@tiedlora/core"
 import { BoundsBackend } from "./bounds/backend.ts";
 import type { Precision } from "./bounds/precision.ts";
 
-/** Computes exact results in float64, with bounds of what a correct backend may be off by. */
+/** Computes exact results in float64, with bounds on how far a correct backend may be from them. */
 export class Yardstick {
   readonly device: Device;
   readonly #backend: BoundsBackend;
-  /** Of nodes that were read: equal results are one node, and come from the host the second time. */
+  /** The bounds of nodes that were read. Equal results are one node; a second read takes its values from the host. */
   readonly #errors = new WeakMap<Node, Float64Array>();
 
-  /** Without fusion: every node is computed by itself, and its rounding is part of the bound. */
+  /** Fusion is off, so that every node is computed by itself and its rounding is part of the bound. */
   constructor(precision?: Precision) {
     this.#backend = new BoundsBackend(precision ? { precision } : {});
     this.device = new Device(this.#backend, { fusion: "off" });
   }
 
-  /** Values and bounds of a tensor that has been realized, and was not read otherwise. */
+  /** The values and bounds of a tensor, which must have been realized, and must be read only through this method. */
   async read(tensor: Tensor): Promise<{ values: TypedArray; errors: Float64Array }> {
     this.#backend.lastErrors = null;
     const values = await tensor.data();

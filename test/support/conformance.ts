@@ -3,7 +3,7 @@ import { after, test } from "node:test";
 import { conformance, type ConformanceOptions, type MakeDevice } from "@tiedlora/test";
 import { LONG, part } from "./effort.ts";
 
-/** TIEDLORA_SEED=n repeats the random cases of a run that printed it. */
+/** The seed in TIEDLORA_SEED, which repeats the random cases of the run that printed it. Throws if it is not an integer. */
 export function seed(): { seed?: number } {
   const given = process.env["TIEDLORA_SEED"];
   if (given === undefined) return {};
@@ -13,16 +13,16 @@ export function seed(): { seed?: number } {
 
 interface RegisterOptions extends ConformanceOptions {
   readonly skip?: string | false;
-  /** What the names of the tests start with. */
+  /** A prefix for the names of the tests. */
   readonly title?: string;
-  /** Which cases; default: all. */
+  /** Matches the names of the cases to run; default: all. */
   readonly only?: RegExp;
 }
 
-/** In `npm run test:long`: 2,000 random kernels and as many graphs. */
+/** The effort of `npm run test:long`: 2,000 random kernels and 2,000 random graphs. */
 const LONG_EFFORT = { effort: 5, randomCases: 2000 };
 
-/** Registers every case as a test. `effort` is that of CI. */
+/** Registers every case as a test. `effort` is the effort in CI; other runs scale or replace it. */
 export function register(makeDevice: MakeDevice, options: RegisterOptions = {}): void {
   const effort = LONG ? LONG_EFFORT : { effort: part(options.effort ?? 1) };
   const suite = conformance(makeDevice, { ...seed(), ...options, ...effort });

@@ -11,7 +11,7 @@ import {
   type Step,
 } from "@tiedlora/core";
 
-/** The reference backend, with every program changed before it is compiled. */
+/** The reference backend, which changes every program before it compiles it. */
 class FaultyBackend implements Backend {
   readonly name: string;
   readonly caps: Caps;
@@ -44,13 +44,13 @@ class FaultyBackend implements Backend {
   }
 }
 
-/** Changes the body of loop kernels. */
+/** Changes the instructions of loop kernels. */
 const inLoops =
   (change: (instr: Instr, kernel: LoopKernel) => Instr) =>
   (step: Step): Step =>
     step.type === "loop" ? { ...step, body: step.body.map((instr) => change(instr, step)) } : step;
 
-/** Faults that backends have had or could have; each is found by the kernel cases alone. */
+/** Faults that backends have had or could have. The kernel cases alone must find each. */
 export const FAULTS: { readonly [name: string]: (step: Step) => Step } = {
   "padding is ignored at loads": inLoops((instr) =>
     instr.op === "load" && instr.from.view.valid

@@ -12,8 +12,8 @@ import { LONG, part } from "./effort.ts";
 import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
 
 /**
- * An ordinary page, one that is cross-origin isolated, which may share memory among threads, and one that is and whose
- * policy forbids workers from blobs.
+ * An ordinary page; a cross-origin isolated one, which may share memory among threads; and an isolated one whose policy
+ * forbids workers from blobs.
  */
 export type Path = "/" | "/isolated" | "/no-workers";
 
@@ -90,7 +90,7 @@ export function usePages(): InPage {
   };
 }
 
-/** Fine-tuning in a page gives the losses that the reference gives in Node. */
+/** Tests that fine-tuning in a page gives the same losses as the reference in Node. */
 export function testFineTuning(inPage: InPage, backend: PageBackend, path: Path, steps: number): void {
   test(`fine-tuning in a page at ${path} on ${backend} gives the reference's losses`, { skip }, async () => {
     const losses = await inPage<number[]>(path, `jobs.fineTune(${JSON.stringify(backend)}, ${steps})`);
@@ -102,7 +102,7 @@ export function testFineTuning(inPage: InPage, backend: PageBackend, path: Path,
   });
 }
 
-/** The suite's core in a page, in several tests, so that a failure shows how far it came. */
+/** Runs the suite's core in a page, as several tests, so that a failure shows how far the suite came. */
 export function testSuite(
   inPage: InPage,
   backend: PageBackend,
@@ -123,7 +123,7 @@ export function testSuite(
   }
 }
 
-/** A share of the cases recorded from PyTorch, in a page. */
+/** Runs a share of the cases recorded from PyTorch in a page. */
 export function testRecorded(inPage: InPage, backend: PageBackend, share: number): void {
   const some = LONG ? 3 * share : part(share);
   test(`cases recorded from PyTorch in a page on ${backend}`, { skip }, async () => {

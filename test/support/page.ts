@@ -1,4 +1,4 @@
-/** What browser tests run inside the page: the conformance suite's core, and a fine-tuning job. Bundled by esbuild. */
+/** The jobs that browser tests run inside the page: the conformance suite's core, and a fine-tuning job. Bundled by esbuild. */
 import { cpu, CpuBackend } from "@tiedlora/backend-cpu";
 import { webgpu, type WebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device, type DeviceOptions, reference } from "@tiedlora/core";
@@ -23,7 +23,7 @@ export interface CaseResult {
   readonly error?: string;
 }
 
-/** Runs cases one after another. `watch`: is told the name of each before it starts. */
+/** Runs cases one after another. `watch` is called with the name of each case before it starts. */
 async function runCases(
   cases: Iterable<{ readonly name: string; readonly run: () => Promise<void> }>,
   watch?: (name: string) => void,
@@ -64,7 +64,7 @@ async function runRecorded(backend: PageBackend, share: number): Promise<CaseRes
   return results;
 }
 
-/** Fine-tunes a small Llama by tied adapters; the loss of each step. */
+/** Fine-tunes a small Llama with tied adapters. Returns the loss of each step. */
 export async function fineTune(backend: PageBackend, steps: number): Promise<number[]> {
   const device = await OPEN[backend]({});
   const config = configFrom({
@@ -91,7 +91,7 @@ export async function fineTune(backend: PageBackend, steps: number): Promise<num
   return losses;
 }
 
-/** What the backends find in this page. */
+/** The threads, cores and GPU adapter that the backends find in this page. */
 async function describe(): Promise<{ threads: number; cores: number; adapter: string }> {
   const [processor, graphics] = [await cpu(), await webgpu()];
   const { threads } = processor.backend as CpuBackend;
@@ -101,7 +101,7 @@ async function describe(): Promise<{ threads: number; cores: number; adapter: st
   return { threads, cores: navigator.hardwareConcurrency, adapter: description };
 }
 
-/** What the CPU backend does with all threads there are: how many these are, why not more, and a product. */
+/** Asks the CPU backend for two threads: how many it has, why not more, its warnings, and a product computed with them. */
 async function threads(): Promise<{
   threads: number;
   why: string | null;
@@ -123,7 +123,7 @@ async function threads(): Promise<{
   }
 }
 
-/** What a backend says that was made without asking whether there can be workers. */
+/** The result, or the error message, of a backend that was made without checking whether workers can start. */
 async function unaskedThreads(): Promise<string> {
   const device = new Device(new CpuBackend({ threads: 2, inlineNs: 0 }));
   const x = device.tensor(new Float32Array(4096).fill(1), { shape: [64, 64] });

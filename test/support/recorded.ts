@@ -6,11 +6,11 @@ import { LONG, part } from "./effort.ts";
 
 interface RegisterOptions extends RecordedOptions {
   readonly skip?: string | false;
-  /** What the names of the tests start with. */
+  /** A prefix for the names of the tests. */
   readonly title?: string;
 }
 
-/** Registers a test for each operation. `share` is that of CI. */
+/** Registers a test for each operation. `share` is the share in CI; other runs scale or replace it. */
 export function registerRecorded(makeDevice: () => Promise<Device> | Device, options: RegisterOptions): void {
   const share = LONG ? 1 : part(options.share ?? 1);
   const suite = recorded(makeDevice, { ...options, share });

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 
-/** `../shared` beside the repository, or where TIEDLORA_SHARED says. */
+/** The folder that TIEDLORA_SHARED names, or else `shared` beside the repository. */
 export const SHARED: string =
   process.env["TIEDLORA_SHARED"] ?? resolve(import.meta.dirname, "../../../shared");
 

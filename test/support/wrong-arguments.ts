@@ -1,6 +1,6 @@
 /**
- * Wrong arguments: for each kind of argument what people hand over instead. A function must refuse each of them by an error of
- * its own, which names the function and shows what was given; JavaScript's own ("x is not a function") say neither.
+ * Wrong arguments: for each kind of argument, values that people pass by mistake. A function must refuse each of them with an
+ * error that names the function and shows the value; JavaScript's own errors ("x is not a function") do neither.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import { describeArgument } from "@tiedlora/core/extend";
 const NOTHING = [undefined, null] as const;
 const FRACTIONS = [-1, 0.5, Number.NaN, Infinity, "3", 2n] as const;
 
-/** What is no argument of a kind. */
+/** Values that are not arguments of a kind. */
 const WRONG = {
   tensor: [...NOTHING, 3, "text", [1, 2], {}, new Float32Array(2)],
   tensors: [...NOTHING, 3, "text", {}, [1], [undefined]],
@@ -43,12 +43,12 @@ const WRONG = {
   record: [...NOTHING, 3, "text", [1]],
 } satisfies Record<string, readonly unknown[]>;
 
-/** A kind of argument; with "?" one that may be left out. */
+/** A kind of argument; with "?", the argument is optional. */
 export type Kind = keyof typeof WRONG | `${keyof typeof WRONG}?`;
 
 /**
- * The function that is called, as its errors name it first; the kind of the argument, or wrong ones each with what its error
- * says of it; and the call. TypeScript would refuse the calls, so the argument is of type `never`.
+ * The name of the function, with which its errors must begin; the kind of the argument, or wrong values, each with a pattern
+ * that the error must match; and the call. TypeScript would refuse these calls, so the argument has type `never`.
  */
 export type Row = readonly [
   what: string,
@@ -56,11 +56,11 @@ export type Row = readonly [
   call: (wrong: never) => unknown,
 ];
 
-/** Errors that JavaScript makes itself. */
+/** Matches the messages of JavaScript's own errors. */
 const RAW =
   /is not a function|is not iterable|not a constructor|Cannot (read|set|destructure|mix|convert)|Invalid (array|typed array)|Reduce of empty|Class constructor|is not defined$|(undefined|null) is not an/;
 
-/** What is wrong with how a call fails, or null. */
+/** Describes how the error of a call is not as it should be, or returns null. */
 async function fault(
   what: string,
   says: readonly string[] | RegExp,
@@ -79,13 +79,13 @@ async function fault(
   }
 }
 
-/** How an error may show what was given: of a list with one thing in it, that thing is enough. */
+/** How an error may show the value; for a list with one element, showing that element is enough. */
 const shown = (wrong: unknown): string[] =>
   [wrong, ...(Array.isArray(wrong) && wrong.length === 1 ? wrong : [])].map((value) =>
     describeArgument(value),
   );
 
-/** Tests that each function of the rows refuses each wrong argument. */
+/** Tests that each function in `rows` refuses each wrong argument. */
 export function testWrongArguments(rows: readonly Row[]): void {
   for (const what of new Set(rows.map(([name]) => name))) {
     test(`${what} refuses what is no argument of its kind`, async () => {
@@ -108,7 +108,7 @@ export function testWrongArguments(rows: readonly Row[]): void {
   }
 }
 
-/** Tests that the rows, or `others` with a reason, have every function that takes arguments. */
+/** Tests that `rows`, or `others` with a reason, contain every function that takes arguments. */
 export function testAllCovered(
   functions: ReadonlyMap<string, unknown>,
   rows: readonly Row[],
@@ -127,7 +127,7 @@ export function testAllCovered(
   });
 }
 
-/** The methods of a class, by `prefix` and name. */
+/** The methods of a class, by their names with `prefix` in front. */
 export function methodsOf(prefix: string, type: { readonly prototype: object }): Map<string, unknown> {
   const names = Object.getOwnPropertyNames(type.prototype).filter((name) => name !== "constructor");
   return new Map(

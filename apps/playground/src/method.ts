@@ -1,4 +1,4 @@
-/** From the switches of the page to a method of the library, and from presets, the library's methods, to switches. */
+/** Converts the switches of the page to a method of the library, and presets (the library's methods) to switches. */
 import {
   DEFAULT_LEARNING_RATE,
   type FactorName,
@@ -24,7 +24,7 @@ export const TIE_SCOPES: Readonly<Record<TieScope, string>> = {
   none: "each layer its own",
 };
 
-/** The positions of the switches that say what a method is; null: they cannot. */
+/** The positions of the switches that describe a method. */
 interface Switches {
   readonly trained: readonly FactorName[];
   readonly tie: TieScope;
@@ -37,24 +37,24 @@ function switchesOf({ member }: Entry): Switches | null {
   return tie === null ? null : { trained, tie };
 }
 
-/** Whether the switches say what is trained: for all but presets that have factors, or ties, of another kind. */
+/** Whether the switches can describe the method. They cannot for presets that have other kinds of factors or tying. */
 export function hasSwitches({ preset }: MethodChoice): boolean {
   const entry = entryOf(preset);
   return entry === undefined || switchesOf(entry) !== null;
 }
 
-/** Whether anything is trained: only switches can all be off. */
+/** Whether the method trains anything: false only if it has switches and all are off. */
 export function trainsSomething(choice: MethodChoice): boolean {
   return choice.trained.length > 0 || !hasSwitches(choice);
 }
 
-/** The choice that a preset stands for. */
+/** The method of a preset, at a rank. */
 export function presetChoice(preset: PresetName, rank: number): MethodChoice {
   const { trained, tie } = switchesOf(entryOf(preset)!) ?? { trained: [], tie: "none" };
   return { preset, trained, tie, rank };
 }
 
-/** The first preset that these switches are, or "own". */
+/** The first preset with these positions of the switches, or "own". */
 export function presetOf(trained: readonly FactorName[], tie: TieScope): PresetName | "own" {
   const same = (switches: Switches | null): boolean =>
     switches !== null &&
@@ -64,17 +64,17 @@ export function presetOf(trained: readonly FactorName[], tie: TieScope): PresetN
   return ENTRIES.find((entry) => same(switchesOf(entry)))?.name ?? "own";
 }
 
-/** Queries, keys and values, as in the paper: the network is drawn for them. */
+/** The adapted modules: queries, keys and values, as in the paper. The drawing of the network is laid out for them. */
 const TARGET = "qkv";
 
-/** Throws where nothing is trained, and says so. */
+/** The method of the library for a choice. Throws if it would train nothing. */
 export function methodOf({ preset, trained, tie, rank }: MethodChoice): Method {
   if (entryOf(preset) !== undefined) return methodByName(preset, { rank, target: TARGET });
   const tied = { all: "all", none: false, model: "model", pairs: { blocks: 2 } } as const;
   return tiedLora({ trained, tied: tied[tie], rank, target: TARGET });
 }
 
-/** The learning rate that the method learns well with. */
+/** The learning rate that suits the method. */
 export function rateOf(choice: MethodChoice): number {
   return trainsSomething(choice) ? methodOf(choice).learningRate : DEFAULT_LEARNING_RATE;
 }
@@ -83,7 +83,7 @@ export function presetName(preset: string): string {
   return entryOf(preset)?.title ?? preset;
 }
 
-/** What runs are called side by side: those that are alike are told apart by their rates, or else numbered. */
+/** The labels of runs, by ID. Runs with equal labels also get their learning rates, and numbers if they are still equal. */
 export function labelsOf(runs: readonly RunChoice[]): Map<number, string> {
   const alike = (label: (run: RunChoice) => string, run: RunChoice): number =>
     runs.filter((other) => label(other) === label(run)).length;

@@ -1,10 +1,10 @@
-/** The layout of an adapter as plain data: what the page draws, whether it planned it or the worker loaded it. */
+/** The plan of an adapter as plain data, which the page draws; the page has made it, or the worker has loaded it. */
 import type { AdapterPlan } from "tiedlora";
 
 export interface DrawnSite {
-  /** Null: outside of the layers, such as the output embedding. */
+  /** Null for a module outside the layers, such as the output embedding. */
   readonly layer: number | null;
-  /** The modules that are adapted here as one. */
+  /** The modules that are adapted as one. */
   readonly modules: readonly string[];
 }
 
@@ -14,7 +14,7 @@ export interface DrawnFactor {
   readonly factor: string;
   readonly shape: readonly number[];
   readonly trained: boolean;
-  /** Which of the sites use it. */
+  /** The indices of the sites that use it. */
   readonly sites: readonly number[];
 }
 

@@ -1,14 +1,14 @@
-/** What the page and the worker that trains say to each other. The page holds no tensors, the worker no elements. */
+/** The messages between the page and the worker that trains. The page has no tensors, and the worker no DOM elements. */
 import type { FactorName } from "tiedlora";
 import type { DrawnPlan } from "./plan.ts";
 
 export type BackendChoice = "webgpu" | "cpu";
-/** "auto": the one that is faster here. */
+/** "auto" stands for the backend that is faster here. */
 export type BackendWish = BackendChoice | "auto";
-/** Over what A and B are shared. */
+/** The modules that share A and B. */
 export type TieScope = "all" | "none" | "pairs" | "model";
 
-/** A method as the switches of the page say it. */
+/** A method as the switches of the page describe it. */
 export interface MethodChoice {
   /** A preset's name, or "own". */
   readonly preset: string;
@@ -19,14 +19,14 @@ export interface MethodChoice {
 
 /** One of the runs that are trained side by side. */
 export interface RunChoice {
-  /** From 0 on; it also stands for the colour. */
+  /** From 0 up; it also determines the color. */
   readonly id: number;
   readonly method: MethodChoice;
   readonly lr: number;
 }
 
 export interface Experiment {
-  /** a toy task, or "text": what the visitor pasted. */
+  /** The name of a toy task, or "text" for text that the visitor has pasted. */
   readonly task: string;
   readonly text: string;
   readonly steps: number;
@@ -53,16 +53,16 @@ export interface BaseInfo {
 
 export interface Sample {
   readonly prompt: string;
-  /** What the data set says; "" where nothing is known. */
+  /** The right completion according to the data set; "" if none is known. */
   readonly right: string;
 }
 
-/** What a prompt of the visitor's own led to. */
+/** The completion of a prompt that the visitor has entered. */
 export interface Completed {
   readonly text: string;
-  /** The likeliest next tokens, with their probabilities. */
+  /** The most likely next tokens, with their probabilities. */
   readonly next: readonly { readonly token: string; readonly probability: number }[];
-  /** Of the token that follows the prompt, [vocabulary]. */
+  /** The logits of the token that follows the prompt, [vocabulary]. */
   readonly logits: Float32Array;
 }
 
@@ -73,7 +73,7 @@ export type Request =
   | { readonly type: "open"; readonly backend: BackendWish }
   | { readonly type: "loadModel"; readonly files: readonly File[] }
   | { readonly type: "loadAdapter"; readonly files: readonly File[] }
-  /** Takes an adapter that came from files off again. */
+  /** Removes an adapter that was loaded from files. */
   | { readonly type: "unload"; readonly run: number }
   | { readonly type: "start"; readonly experiment: Experiment }
   | { readonly type: "pause" }
@@ -87,7 +87,7 @@ export type Reply =
   | {
       readonly type: "ready";
       readonly backend: BackendChoice;
-      /** The device in words, and why it is this one. */
+      /** A description of the device; `why` says why it was chosen. */
       readonly where: string;
       readonly why: string;
       readonly base: BaseInfo;
@@ -100,7 +100,7 @@ export type Reply =
       readonly steps: number;
       readonly loss: number;
       readonly tokensPerSecond: number;
-      /** Bytes in use on the device. */
+      /** The number of bytes in use on the device. */
       readonly memory: number;
     }
   | { readonly type: "gradients"; readonly run: number; readonly norms: Readonly<Record<string, number>> }
@@ -110,31 +110,31 @@ export type Reply =
       readonly phase: Phase;
       readonly texts: readonly string[];
     }
-  /** All that is going to be said of this training has been. */
+  /** All replies about the completions of this training have been sent. */
   | { readonly type: "said" }
   | ({ readonly type: "completed"; readonly run: number | null } & Completed)
   | { readonly type: "state"; readonly state: "idle" | "training" | "paused" | "done" | "stopped" }
   | {
       readonly type: "adapterLoaded";
       readonly run: number;
-      /** Method, rank, and where it came from. */
+      /** Its method, rank, and source. */
       readonly label: string;
       readonly trainable: number;
       readonly plan: DrawnPlan;
     }
-  /** The loss of an adapter that came from files, on the first batch of the others' training. */
+  /** The loss of an adapter from files, on the first batch of the training. */
   | { readonly type: "measured"; readonly run: number; readonly loss: number }
   | {
       readonly type: "tensor";
-      /** Null: of the base model. */
+      /** Null if the tensor belongs to the base model. */
       readonly run: number | null;
       readonly path: string;
       readonly shape: readonly number[];
-      /** Row-major; of a large tensor every so-many-th row and column. */
+      /** The size of `values`, which are row-major; of a large tensor, evenly spaced rows and columns are taken. */
       readonly rows: number;
       readonly columns: number;
       readonly values: Float32Array;
     }
   | { readonly type: "files"; readonly name: string; readonly zip: Uint8Array }
-  /** What went wrong and what the visitor can do. */
+  /** An error, with what the visitor can do about it. */
   | { readonly type: "problem"; readonly title: string; readonly message: string; readonly fatal: boolean };

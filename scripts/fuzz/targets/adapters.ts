@@ -1,4 +1,4 @@
-/** Adapters of every format on a small model: what is refused leaves the model as it was. */
+/** Adapters of every format on a small model. A refused adapter must leave the model unchanged. */
 import { key, memoryFiles, normalArray, reference } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 import {
@@ -60,7 +60,7 @@ const GPT2: readonly Method[] = [
   methods.tl5({ rank: 2 }),
 ];
 
-/** Patterns that an engine which tries all ways would not be done with, or that would fill the memory. */
+/** Patterns on which a backtracking engine would not finish, or that would fill the memory. */
 const HOSTILE = [
   "(a+)+$",
   "(.*)*x",
@@ -84,7 +84,7 @@ async function filesOf(make: () => Decoder, method: Method, format: AdapterForma
   );
 }
 
-/** VeRA whose projections are drawn, not stored. */
+/** The files of a VeRA adapter whose projections are drawn instead of stored. */
 async function withoutProjections(): Promise<CaseFiles> {
   const device = reference();
   const method = methods.vera({ rank: 4, target: ["q_proj"] });

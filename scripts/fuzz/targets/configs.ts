@@ -1,4 +1,4 @@
-/** config.json of models, of every architecture and way to stretch positions: what is computed of it has to be finite. */
+/** config.json of models, of every architecture and kind of RoPE scaling. Everything computed from it must be finite. */
 import { type Random } from "../random.ts";
 import {
   configFrom,
@@ -100,7 +100,7 @@ export function configs(): Target {
           `cosines are scaled by ${attentionFactor}`,
         );
       }
-      configFrom(JSON.parse(configToJson(config)) as Json); // what is saved can be read
+      configFrom(JSON.parse(configToJson(config)) as Json); // a saved config must be readable
     },
     words: ["llama", "gpt2", "yarn", "longrope", "su", "gelu", "float16", "sliding_attention"],
   };

@@ -1,4 +1,4 @@
-/** Files of examples in each format, read from disk and encoded as for training. */
+/** Files of examples in every format, read from disk and encoded as for training. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset } from "tiedlora";
@@ -50,7 +50,7 @@ function seed(random: Random): CaseFiles {
   return new Map([[`train.${format}`, utf8(dressed)]]);
 }
 
-/** One token a UTF-16 unit. */
+/** Encodes each UTF-16 code unit as one token. */
 const ENCODER = {
   encode: (text: string): number[] => Array.from(text, (c) => c.charCodeAt(0)),
   chat: (messages: readonly { role: string; content: string }[]): string =>
@@ -68,7 +68,7 @@ export function data(): Target {
     async read(files, directory) {
       for (const name of files.keys()) {
         const bytes = readFileSync(join(directory, name));
-        const [replaced, nul] = [bytes.includes("\ufffd"), bytes.includes(String.raw`\u0000`)]; // a file may say so itself
+        const [replaced, nul] = [bytes.includes("\ufffd"), bytes.includes(String.raw`\u0000`)]; // a file may contain these
         const file = await textFile(join(directory, name));
         const set = await loadDataset(file, ENCODER, { maxLength: 256, separator: "\n" });
         sound(set.examples.length > 0, "it has no examples");

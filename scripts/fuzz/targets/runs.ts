@@ -1,4 +1,4 @@
-/** What runs and sweeps leave behind: checkpoints, from which a run goes on, and results, of which a report is made. */
+/** The files that runs and sweeps leave behind: checkpoints, from which a run resumes, and results, from which reports are made. */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -38,7 +38,7 @@ function newRun(): Run {
   return { adapter, optimizer: optim.adamW(adapter.trainableParameters(), { lr: 0.01 }) };
 }
 
-/** A folder of a run with two checkpoints. */
+/** The folder of a run with two checkpoints. */
 async function checkpointFiles(): Promise<CaseFiles> {
   const directory = mkdtempSync(join(tmpdir(), "fuzz-run-"));
   const run = newRun();

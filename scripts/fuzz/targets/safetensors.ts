@@ -1,4 +1,4 @@
-/** Files of tensors, alone and in shards: each tensor is read whole and in pieces, and decoded. */
+/** Safetensors files, single and in shards: each tensor is read whole and in pieces, and decoded. */
 import {
   decodeF32,
   decodeTensor,
@@ -13,7 +13,7 @@ import {
 import type { Random } from "../random.ts";
 import { sound, type Target, utf8 } from "../target.ts";
 
-/** Those that can be read: of 8-bit floats only the names are known. */
+/** The types that can be decoded; of 8-bit floats only the names are known. */
 const DTYPES = (Object.keys(FILE_DTYPE_BYTES) as FileDType[]).filter((name) => !name.startsWith("F8"));
 const FLOATS: readonly string[] = ["f32", "f16", "bf16", "f64"];
 

@@ -1,4 +1,4 @@
-/** tokenizer.json with the files beside it, and chat templates: loaded, and used on a few texts. */
+/** tokenizer.json with its neighboring files, and chat templates: they are loaded, and used on a few texts. */
 import { memoryFiles } from "@tiedlora/core";
 import { loadTokenizerFrom } from "@tiedlora/models";
 import type { Random } from "../random.ts";
@@ -13,7 +13,7 @@ const list = (...tokens: readonly string[]): Record<string, number> => Object.fr
 const LEVEL = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
 const GPT_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/** BPE as Llama has it, with byte fallback. */
+/** BPE as in Llama, with byte fallback. */
 const LLAMA = {
   version: "1.0",
   truncation: null,
@@ -47,7 +47,7 @@ const LLAMA = {
   model: { type: "BPE", unk_token: "<unk>", fuse_unk: true, byte_fallback: true, vocab: list("▁", ...LETTERS, "he", "ll"), merges: ["h e", "l l"] },
 }; // prettier-ignore
 
-/** As GPT-2 and Llama 3 have it. */
+/** Byte-level BPE as in GPT-2 and Llama 3. */
 const BYTES = {
   added_tokens: [token(98, "<|end|>")],
   pre_tokenizer: {
@@ -87,7 +87,7 @@ const ALTERNATING =
   "{%- set ns = namespace(n=0) -%}{% macro say(x) %}<{{ x }}>{% endmacro %}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}" +
   "{{ raise_exception('roles must alternate') }}{% endif %}{% set ns.n = ns.n + 1 %}{{ say(m['content']) }}{{ ns.n }}{% endfor %}";
 
-/** What makes an engine that tries all ways try very many, and templates that do not end or grow beyond all. */
+/** Patterns on which a backtracking engine takes very long, and templates that never end or grow without limit. */
 const WORDS = [
   "(a+)+$",
   "(.*a){30}",

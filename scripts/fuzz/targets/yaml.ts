@@ -1,4 +1,4 @@
-/** Files of settings for `train`, and of sweeps: parsed, and a sweep expanded into its runs. */
+/** YAML files of settings for `train`, and of sweeps. They are parsed, and sweeps are expanded into runs. */
 import { join } from "node:path";
 import { readSettings } from "../../../packages/cli/src/settings.ts";
 import { TRAIN_SETTINGS } from "../../../packages/cli/src/train-settings.ts";

@@ -1,9 +1,9 @@
 /**
- * Arithmetic on a value and a bound of its error: what the exact result is, and how far a correct backend may be off.
+ * Arithmetic on a value with an error bound: computes the exact result, and how far a correct backend may be from it.
  *
- * A bound of 0 says that every backend has exactly this value, NaN and infinities among them, so that a comparison has a
- * certain outcome. A bound of Infinity says "anything": rounding may lead either way (to the largest number or beyond it, to
- * one or the other branch taken by `a < b` when both are equal but for rounding, to 1/0 or -1/0).
+ * A bound of 0 means that every backend has exactly this value, NaN and infinities included, so that the outcome of a comparison
+ * is certain. A bound of Infinity allows any value: rounding may lead either way (to the largest number or beyond it, to
+ * either outcome of `a < b` when a and b differ only by rounding, to 1/0 or -1/0).
  */
 import {
   bf16ToF32,
@@ -22,7 +22,7 @@ const MAX: { readonly f32: number; readonly f64: number } = {
   f32: 3.4028234663852886e38,
   f64: Number.MAX_VALUE,
 };
-/** The smallest normal number: below it a device may flush to zero. */
+/** The smallest normal number. A device may flush smaller ones to zero. */
 const TINY: { readonly f32: number; readonly f64: number } = { f32: 2 ** -126, f64: 2 ** -1022 };
 
 /** Every operation returns the exact value and leaves the bound of its error in `error`. */
@@ -129,23 +129,23 @@ export class Arithmetic {
     }
   }
 
-  /** A factor of a matrix product, which may be rounded to half precision, or not. */
+  /** A factor of a matrix product. A backend may round it to half precision if the precision table says so. */
   factor(x: number, e: number): number {
     if (this.#precision.factors === undefined) return this.#exact(x, e);
     const y = this.cast("f32", "f16", x, e);
     return this.#exact(x, this.error + Math.abs(y - x));
   }
 
-  /** The sum of `n` products' or values' sum `y`, whose absolute values sum to `size`, in any order. */
+  /** A sum `y` of `n` values or products, added in any order; their absolute values sum to `size`. */
   sum(dtype: ComputeType, y: number, size: number, n: number, e: number, exact: boolean): number {
     if (!isFloatType(dtype)) return this.#exact(dtype === "u32" ? y >>> 0 : y | 0, certain(e));
-    // special values are certain where errors are finite; those that are finite must not overflow on the way
+    // NaN and infinities are certain if all errors are finite and no partial sum of the finite values can overflow
     if (!Number.isFinite(y) && e < Infinity && size <= MAX[dtype] / 2) return this.#certain(y);
     if (exact && e === 0 && size < 2 ** 24) return this.#exact(y, 0);
     return this.#finish(dtype, y, e + 2 * (n + 1) * UNIT[dtype] * size);
   }
 
-  /** The product of `n` values: `y`; `high` is the product of their largest possible absolute values. */
+  /** The product `y` of `n` values; `high` is the product of their largest possible absolute values. */
   product(dtype: ComputeType, y: number, high: number, n: number, e: number): number {
     if (!isFloatType(dtype)) return this.#exact(y, certain(e));
     if (n === 1 && e === 0) return this.#certain(y);
@@ -162,7 +162,7 @@ export class Arithmetic {
     return y;
   }
 
-  /** Overflow and underflow of a rounded float result. */
+  /** Accounts for overflow and underflow of a rounded float result. */
   #finish(dtype: "f32" | "f64", y: number, e: number): number {
     const size = Math.abs(y);
     if (!(size + e <= MAX[dtype])) return this.#exact(y, Infinity);
@@ -173,7 +173,7 @@ export class Arithmetic {
     return this.#finish(dtype, y, e + this.#precision[op](x, y, UNIT[dtype]));
   }
 
-  /** Functions that are not defined everywhere: no bound where the argument may be outside of their domain. */
+  /** Functions that are not defined everywhere. There is no bound where the argument may lie outside the domain. */
   #partial(
     dtype: "f32" | "f64",
     op: "log" | "log1p" | "sqrt" | "rsqrt" | "recip",
@@ -181,7 +181,7 @@ export class Arithmetic {
     e: number,
   ): number {
     const f = FUNCTION[op];
-    // outside of the domain, whatever the error
+    // outside the domain, whatever the error
     if (op !== "recip" && (op === "log1p" ? 1 + x : x) + e < -TINY[dtype]) return this.#certain(NaN);
     const low = op === "recip" ? Math.abs(x) - e : op === "log1p" ? 1 + x - e : x - e;
     if (op === "sqrt" && x === 0 && e === 0) return this.#exact(0, 0);
@@ -214,7 +214,7 @@ export class Arithmetic {
         }
         const quotient = a / b;
         const e = ea + eb * (Math.abs(quotient) + 1) + this.#precision.mod(a, y, UNIT[dtype]);
-        // a jump by b where the quotient passes an integer
+        // the remainder jumps by b where the quotient passes an integer
         const jump = Math.abs(y) <= e || Math.abs(b) - Math.abs(y) <= e;
         return this.#finish(dtype, y, jump ? Math.abs(b) + e : e);
       }
@@ -307,13 +307,13 @@ export class Arithmetic {
     return this.#exact(saturate(x), sure ? 0 : Infinity);
   }
 
-  /** Rounding to a storage type is a jump as well: between the neighbours that the possible values round to. */
+  /** Rounding to a storage type is a step function too: the bound covers every number that a possible value may round to. */
   #toHalf(round: (v: number) => number, x: number, e: number, max: number, tiny: number): number {
     const y = round(x);
     if (e === 0 && !Number.isFinite(y) && Math.fround(x) === x) return this.#certain(y);
     if (!(Math.abs(x) + e <= max)) return this.#exact(y, Infinity);
     const flush = Math.abs(y) < tiny && y !== 0 ? Math.abs(y) : 0;
-    // the next value up or down may be reached by an argument that was rounded to f32 first
+    // an argument that was rounded to f32 first may round to the next number above or below
     const slack = e === 0 && Math.fround(x) === x ? 0 : UNIT.f32 * Math.abs(x) + e;
     return this.#exact(y, spread(round, x, slack) + flush);
   }
@@ -323,7 +323,7 @@ export function isFloatType(dtype: ComputeType): dtype is "f32" | "f64" {
   return dtype === "f32" || dtype === "f64";
 }
 
-/** Integers are known, or they are not. */
+/** The bound of an integer result: it is exact, or it may be anything. */
 function certain(e: number): number {
   return e === 0 ? 0 : Infinity;
 }
@@ -332,10 +332,10 @@ function wrap(dtype: "i32" | "u32" | "bool", x: number): number {
   return dtype === "i32" ? x | 0 : x >>> 0;
 }
 
-/** How far f moves when its argument moves by up to `e`, for f monotone, or of slope at most 1 (sin, cos). */
+/** How much f changes when its argument changes by up to `e`. f is monotone, or has slopes of at most 1 (sin, cos). */
 function spread(f: (x: number) => number, x: number, e: number): number {
   if (e === 0) return 0;
-  if (e === Infinity) return Infinity; // not even a number, perhaps
+  if (e === Infinity) return Infinity; // the argument may be anything, even NaN
   if (f === Math.sin || f === Math.cos) return Math.min(e, 2);
   const y = f(x);
   return Math.max(Math.abs(f(x + e) - y), Math.abs(f(x - e) - y));
@@ -357,7 +357,7 @@ const FUNCTION: {
   erf,
 };
 
-/** What every function is at NaN and infinities. */
+/** The value of every function at NaN and infinities. */
 const SPECIAL: { readonly [op in Exclude<UnaryOp, "not">]: (x: number) => number } = {
   ...FUNCTION,
   neg: (x) => -x,
@@ -365,7 +365,7 @@ const SPECIAL: { readonly [op in Exclude<UnaryOp, "not">]: (x: number) => number
   floor: Math.floor,
 };
 
-/** An operation on floats of which one is infinite, and none is NaN. */
+/** The result of an operation on floats, of which at least one is infinite and none is NaN. */
 function ofInfinities(op: BinaryOp, a: number, b: number): number {
   switch (op) {
     case "add":

@@ -1,6 +1,6 @@
 /**
- * The yardstick: a backend that computes in float64 and carries with every number a bound on how far a correct
- * backend's may be from it. Comparing against it needs no tolerances: what is outside of its bound is an error.
+ * The yardstick: a backend that computes in float64 and stores with every number a bound: how far the result of a correct
+ * backend may be from it. Comparisons with it need no tolerances: a result outside its bound is an error.
  */
 import type {
   Backend,
@@ -27,14 +27,14 @@ export class BoundsBackend implements Backend {
     maxOperands: 64,
     maxBufferBytes: 2 ** 32,
   };
-  /** The error bounds of the elements that were read last; Infinity where any value will do. */
+  /** The error bounds of the elements that were read last; Infinity where any value is allowed. */
   lastErrors: Float64Array | null = null;
   readonly #arithmetic: Arithmetic;
   readonly #lowerAll: boolean;
   #live = 0;
   #peak = 0;
 
-  /** `lowerAll`: bound the fallbacks in loop kernels, instead of the library calls. */
+  /** With `lowerAll`, library calls are lowered to loop kernels, and the bounds are those of the loops. */
   constructor(options: { readonly precision?: Precision; readonly lowerAll?: boolean } = {}) {
     this.#arithmetic = new Arithmetic(options.precision ?? PRECISION);
     this.#lowerAll = options.lowerAll ?? false;

@@ -1,4 +1,4 @@
-/** The error function in double precision, by its two classical expansions (DLMF 7.6.2 and 7.9.1). */
+/** The error function in double precision, by two classical expansions (DLMF 7.6.2 and 7.9.1). */
 export function erf(x: number): number {
   const a = Math.abs(x);
   const y = a < 2.5 ? series(a) : 1 - complement(a);
@@ -16,7 +16,7 @@ function series(x: number): number {
   return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }
 
-/** erfc(x) as a continued fraction, from the far end. */
+/** erfc(x) as a continued fraction, evaluated from its innermost term. */
 function complement(x: number): number {
   if (x > 27) return 0;
   let tail = x;

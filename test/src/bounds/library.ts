@@ -1,4 +1,4 @@
-/** What the library calls compute, with error bounds that hold for any order of summation and for online softmax. */
+/** The results of library calls, with error bounds that hold for any order of summation and for online softmax. */
 import {
   type LibraryCall,
   type LibraryName,
@@ -41,7 +41,7 @@ function write(operand: Operand, shape: readonly number[], scope: Scope, from: B
   });
 }
 
-/** Accumulates dot products: the sum, the sum of absolute values and the error that the factors bring in. */
+/** Accumulates dot products: the sum, the sum of absolute values, and the error due to the factors' errors. */
 class Dot {
   sum = 0;
   size = 0;
@@ -114,7 +114,7 @@ function attentionInputs(params: LibraryParams["attention"], inputs: readonly Op
   return { Q, K, V, bias, keyStart, take };
 }
 
-/** The probabilities of one query over the keys it sees, and the log of their normaliser. */
+/** The probabilities of one query over the keys that it sees, and the logarithm of their normalizer. */
 function attend(
   params: LibraryParams["attention"],
   scope: Scope,
@@ -145,8 +145,8 @@ function attend(
 }
 
 /**
- * Softmax of `scores`. Online softmax rescales its sums by exp(old max - new max) as it goes, which may take as many
- * roundings as there are keys; all factors are at most 1.
+ * Softmax of `scores`. Online softmax rescales its sums by exp(old max - new max) at each new maximum, which may take as
+ * many roundings as there are keys; all factors are at most 1.
  */
 function normalise(scores: Bounded, scope: Scope): { p: Bounded; log: number; logError: number } {
   const { arithmetic } = scope;
@@ -158,7 +158,7 @@ function normalise(scores: Bounded, scope: Scope): { p: Bounded; log: number; lo
     const shifted = arithmetic.binary("sub", "f32", s, scores.errors[j]!, max, 0);
     const y = arithmetic.unary("exp", "f32", shifted, arithmetic.error);
     e.values[j] = y;
-    // kernels of attention may use exponentials as inexact as WGSL allows
+    // attention kernels may use exponentials that are as inexact as WGSL allows
     e.errors[j] = arithmetic.error + (rescaling + 4 * 2 ** -24 * Math.abs(shifted)) * y;
     sum += y;
     sumError += e.errors[j];
@@ -169,9 +169,9 @@ function normalise(scores: Bounded, scope: Scope): { p: Bounded; log: number; lo
     p.errors[j] = arithmetic.error;
   });
   const log = arithmetic.unary("log", "f32", sum, sumError);
-  // the max itself is a score with an error, but it cancels: log Σ exp s is as sensitive as its scores
+  // the error of the maximum cancels: errors of the scores change log Σ exp s by no more than the largest of them
   const scoreError = scores.errors.reduce((a, b) => Math.max(a, b), 0);
-  const rounding = 2 ** -24 * (8 + 4 * Math.abs(max) + 4 * Math.abs(log)); // the logarithm may be as inexact as well
+  const rounding = 2 ** -24 * (8 + 4 * Math.abs(max) + 4 * Math.abs(log)); // the logarithm may be as inexact too
   return { p, log: max + log, logError: arithmetic.error + scoreError + rounding };
 }
 
@@ -216,7 +216,7 @@ const attentionGrad: Runner<"attentionGrad"> = ({ params, inputs, outputs }, sco
     const delta = dotOf(d, (x) => [dO, row * d + x, O, row * d + x], scope);
     for (let j = 0; j < p.values.length; j++) {
       const key = start + j * d;
-      // p may be recomputed from L, so that L's error joins in
+      // p may be recomputed from L, which adds L's error
       const ep =
         p.errors[j]! + p.values[j]! * (L.errors[row]! + 4 * 2 ** -24 * (1 + Math.abs(L.values[row]!)));
       const dp = dotOf(d, (x) => [dO, row * d + x, from.V, key + x], scope);
@@ -275,7 +275,7 @@ const gather: Runner<"gather"> = ({ params, inputs, outputs }, scope) => {
   writeExactly(outputs[0]!, [count, cols], scope, out);
 };
 
-/** Without arithmetic, so that a NaN stays a certain NaN. */
+/** Copies values without arithmetic, so that a NaN stays a certain NaN. */
 function writeExactly(operand: Operand, shape: readonly number[], scope: Scope, from: Bounded): void {
   write(operand, shape, scope, from);
   const target = open(operand, scope.buffers);

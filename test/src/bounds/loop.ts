@@ -1,4 +1,4 @@
-/** Loop kernels and epilogues, evaluated an instruction at a time over blocks of rows, with error bounds. */
+/** Evaluates loop kernels and epilogues with error bounds, one instruction at a time over blocks of rows. */
 import { type Instr, type LoopKernel, product, roundTo, type Store } from "@tiedlora/core";
 import { type Arithmetic, isFloatType } from "./arithmetic.ts";
 import { type BoundsBuffer, INVALID, offsetsOf, open } from "./memory.ts";
@@ -13,7 +13,7 @@ export function bounded(length: number): Bounded {
   return { values: new Float64Array(length), errors: new Float64Array(length) };
 }
 
-/** What a body is evaluated in: the iteration space, and what its loads and scalars refer to. */
+/** The environment of a body: its iteration space, and the buffers and scalars that it refers to. */
 export interface Scope {
   readonly arithmetic: Arithmetic;
   readonly outer: readonly number[];
@@ -22,7 +22,7 @@ export interface Scope {
   readonly scalars: ArrayLike<number>;
 }
 
-/** Elements evaluated together. */
+/** The number of elements that are evaluated together. */
 const BLOCK = 1 << 15;
 
 export function runLoop(kernel: LoopKernel, scope: Scope): void {
@@ -34,7 +34,7 @@ export function runLoop(kernel: LoopKernel, scope: Scope): void {
   }
 }
 
-/** Evaluates rows `first` … `first + rows - 1`; `finished` are the elements of a matmul, for its epilogue. */
+/** Evaluates rows `first` … `first + rows - 1`; `finished` holds the elements of a matmul, for its epilogue. */
 export function runBlock(
   body: readonly Instr[],
   stores: readonly Store[],
@@ -190,7 +190,7 @@ const foldSum: Fold = (arithmetic, dtype, values, errors) => {
     const x = values[i]!;
     sum = dtype === "i32" ? (sum + x) | 0 : dtype === "u32" ? (sum + x) >>> 0 : sum + x;
     if (Number.isFinite(x)) size += Math.abs(x) + errors[i]!;
-    if (Number.isNaN(x) && errors[i] === 0) return arithmetic.binary("add", dtype, x, 0, x, 0); // NaN for certain
+    if (Number.isNaN(x) && errors[i] === 0) return arithmetic.binary("add", dtype, x, 0, x, 0); // certainly NaN
     error += errors[i]!;
     whole &&= Number.isInteger(x);
   }
@@ -198,7 +198,7 @@ const foldSum: Fold = (arithmetic, dtype, values, errors) => {
 };
 
 const foldProduct: Fold = (arithmetic, dtype, values, errors) => {
-  // in another order a partial product may leave the range of the type, though the whole one does not
+  // in another order, a partial product may leave the range of the type although the whole product does not
   let [result, high, error, largest, smallest] = [1, 1, 0, 1, 1];
   for (let i = 0; i < values.length; i++) {
     if (Number.isNaN(values[i]) && errors[i] === 0) return arithmetic.binary("mul", dtype, NaN, 0, NaN, 0);

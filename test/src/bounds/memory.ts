@@ -1,4 +1,4 @@
-/** Buffers whose elements carry error bounds. Bytes from outside are exact; what a kernel stores is not. */
+/** Buffers whose elements have error bounds. Bytes that are written from outside are exact; what a kernel stores is not. */
 import {
   bf16ToF32,
   BYTES,
@@ -11,7 +11,7 @@ import {
 } from "@tiedlora/core";
 import { encode } from "../prng.ts";
 
-/** The offset of an element outside of its view's valid range. */
+/** Stands for the offset of an element outside its view's valid range. */
 export const INVALID: number = -(2 ** 31);
 
 export class BoundsBuffer implements DeviceBuffer {
@@ -53,7 +53,7 @@ export class BoundsBuffer implements DeviceBuffer {
     this.#onFree(this.bytes);
   }
 
-  /** Makes `values` and `errors` those of the buffer seen as `dtype`. */
+  /** Makes `values` and `errors` those of the buffer interpreted as `dtype`. */
   view(dtype: DType): this {
     if (this.dtype === dtype) return this;
     this.#flush();
@@ -88,7 +88,7 @@ const DECODE: { readonly [D in DType]: (x: number) => number } = {
   bf16: bf16ToF32,
 };
 
-/** The buffer behind `operand`, seen as the operand's type. */
+/** The buffer behind `operand`, interpreted as the operand's type. */
 export function open(operand: Operand, buffers: readonly BoundsBuffer[]): BoundsBuffer {
   const buffer = buffers[operand.buffer];
   if (!buffer) throw new RangeError(`an operand names buffer ${operand.buffer} of ${buffers.length}`);

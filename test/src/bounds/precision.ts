@@ -1,6 +1,6 @@
 /**
- * How far one float operation of a correct backend may be from the exact result. This table, and not a tolerance
- * tuned until a test passes, decides what is an error: the bounds of a whole kernel follow from it (arithmetic.ts).
+ * How far the result of one float operation of a correct backend may be from the exact one. This table decides what is an
+ * error, not a tolerance tuned until a test passes: the bounds of whole kernels follow from it (arithmetic.ts).
  */
 import type { BinaryOp, UnaryOp } from "@tiedlora/core";
 
@@ -21,8 +21,8 @@ const ulps =
     2 * n * u * Math.abs(y);
 
 /**
- * The accuracy that WGSL asks of an implementation (its section "Floating Point Accuracy"), which is looser than IEEE,
- * except where WGSL asks too little to compute with (exp, log near 1, sin, cos, tanh) or says nothing (erf).
+ * The accuracy that WGSL requires of an implementation (its section "Floating Point Accuracy"), which is looser than IEEE 754.
+ * The table is stricter where WGSL requires too little to be useful (exp, log near 1, sin, cos, tanh) or nothing (erf).
  */
 export const PRECISION: Precision = {
   add: ulps(1),
@@ -34,16 +34,16 @@ export const PRECISION: Precision = {
   mod: (x, y, u) => 4 * u * (Math.abs(x) + Math.abs(y)),
   sqrt: ulps(4), // WGSL: inherited from 1 / inverseSqrt(x)
   rsqrt: ulps(2),
-  // WGSL allows 3 + 2 |x| ulp, too few digits of a probability; relative also where the result is near 0
+  // WGSL allows 3 + 2 |x| ulp, too few digits for a probability; the error is relative even where the result is near 0
   exp: ulps(4),
   expm1: ulps(4),
   log: ulps(4),
   log1p: ulps(4),
-  // of any argument, which has to be reduced by as many digits of pi as it takes
+  // for arguments of any size, which must be reduced with as many digits of pi as that needs
   sin: (x, _y, u) => 8 * u * Math.min(1, Math.abs(x)),
   cos: (_x, _y, u) => 8 * u,
   tanh: ulps(4),
-  // rational approximations (Abramowitz and Stegun 7.1.26) are good to 1.5e-7; plus rounding
+  // rational approximations (Abramowitz and Stegun 7.1.26) have errors up to 1.5e-7; rounding adds to that
   erf: (_x, _y, u) => 16 * u,
 };
 

@@ -1,4 +1,4 @@
-/** Random bodies of kernels and epilogues, decoded from genes; see views.ts for the idea. */
+/** Random bodies of kernels and epilogues, decoded from genes (views.ts explains genes). */
 import type { BinaryOp, ComputeType, DType, Instr, Operand, ReduceOp, UnaryOp } from "@tiedlora/core";
 import fc from "fast-check";
 import { choice } from "./dims.ts";
@@ -28,13 +28,13 @@ export interface BodyScope {
   readonly inner: readonly number[];
   readonly inEpilogue: boolean;
   readonly dtypes: ReadonlySet<DType>;
-  /** An operand to load from, or null when no further buffer may be touched. */
+  /** An operand to load from, or null if the step may use no further buffer. */
   operand(gene: InstrGene): Operand | null;
-  /** The slot of a new run-time scalar. */
+  /** Adds a run-time scalar and returns its slot. */
   scalar(value: number): number;
 }
 
-/** A growing body that keeps to the rules of the IR. */
+/** Builds a body that obeys the rules of the IR. */
 class BodyBuilder {
   readonly body: Instr[] = [];
   readonly scope: BodyScope;
@@ -51,7 +51,7 @@ class BodyBuilder {
     return this.push({ op: "const", value, dtype });
   }
 
-  /** An earlier value of type `dtype`: choice `n` of them, counted from the newest; a constant where there is none. */
+  /** The `n`-th earlier value of type `dtype`, counted from the newest; a new constant if there is none. */
   pick(n: number, dtype: ComputeType): number {
     const found = this.body.flatMap((instr, i) => (instr.dtype === dtype ? [i] : []));
     if (found.length === 0) return this.constant(dtype === "bool" ? 1 : 2, dtype);
@@ -73,7 +73,7 @@ type Maker = (b: BodyBuilder, gene: InstrGene) => void;
 const pickOf = <T>(n: number, list: readonly T[]): T => list[n % list.length]!;
 const integerType = (gene: InstrGene): "i32" | "u32" => (gene.c % 3 === 0 ? "u32" : "i32");
 
-/** Functions with a limited domain mostly get an argument inside of it; the function of anything is a NaN too often. */
+/** A positive value. Functions with a limited domain mostly get one: with any argument their result is NaN too often. */
 function positive(b: BodyBuilder, a: number): number {
   return b.binary("add", b.unary("abs", a), b.constant(0.25, "f32"));
 }
@@ -161,7 +161,7 @@ const makeCast: Maker = (b, gene) => {
     u32: ["f32", "i32", "bool"],
     bool: ["f32", "i32", "u32"],
   };
-  // a type that no buffer can have is none that core would round to
+  // core never rounds to a type that no buffer can have
   const allowed = choices[from].filter((to) => b.scope.dtypes.has(to));
   const to = pickOf<DType>(gene.c, allowed.length > 0 ? allowed : ["f32"]);
   const dtype = to === "f16" || to === "bf16" ? "f32" : to;
@@ -194,7 +194,7 @@ const makeIndex: Maker = (b, gene) => {
   b.push({ op: "index", axis: gene.a % rank, dtype: "i32" });
 };
 
-/** How often each kind of instruction comes, in parts of their sum. */
+/** How often each kind of instruction occurs, relative to the sum of the weights. */
 const MAKERS: readonly (readonly [weight: number, Maker])[] = [
   [16, makeLoad],
   [10, makeFloatUnary],
@@ -214,7 +214,7 @@ const MAKERS: readonly (readonly [weight: number, Maker])[] = [
 ];
 const TOTAL = MAKERS.reduce((sum, [weight]) => sum + weight, 0);
 
-/** Decodes genes to a body that ends in something of type f32. */
+/** Decodes genes to a body that ends with a value of type f32. */
 export function decodeBody(genes: readonly InstrGene[], scope: BodyScope): Instr[] {
   const b = new BodyBuilder(scope);
   if (scope.inEpilogue) b.push({ op: "product", dtype: "f32" });

@@ -1,6 +1,6 @@
 /**
- * Builds legal programs: numbers their buffers, chooses their data, and keeps to the rules of the IR (a buffer that is
- * stored to is loaded in the same step by the same view only; temporaries are written before they are read).
+ * Builds legal programs: numbers their buffers, chooses their data, and obeys the rules of the IR (a step that stores to a
+ * buffer may load it only through the same view; temporaries are written before they are read).
  */
 import {
   BYTES,
@@ -23,10 +23,10 @@ import { denseView, loadView, storeView, type ViewGene } from "./views.ts";
 export interface ProgramCase {
   readonly program: Program;
   readonly dtypes: readonly DType[];
-  /** Per buffer: what it holds before the run; empty for temporaries. */
+  /** The contents of each buffer before the run; empty for temporaries. */
   readonly data: readonly TypedArray[];
   readonly scalars: Float64Array;
-  /** Whether there are NaNs and infinities among the data. */
+  /** Whether the data contain NaNs and infinities. */
   readonly special: boolean;
 }
 
@@ -34,14 +34,14 @@ export interface ProgramCase {
 export interface Limits {
   readonly dtypes: ReadonlySet<DType>;
   readonly maxOperands: number;
-  /** The most elements of one iteration space. */
+  /** The maximum number of elements of an iteration space. */
   readonly elements: number;
 }
 
 interface BufferDraft {
   kind: BufferSpec["kind"];
   dtype: DType;
-  /** Elements that may be read. */
+  /** The number of elements that may be read. */
   length: number;
   bytes: number;
   aliasOf?: number;
@@ -51,12 +51,12 @@ export interface StoreGene {
   readonly value: number;
   readonly perRow: boolean;
   readonly dtype: number;
-  /** 0: an output; 1: a temporary; 2: in place of something that is loaded. */
+  /** Where to store: 0 an output, 1 a temporary, 2 in place over an operand that is loaded. */
   readonly kind: number;
   readonly view: ViewGene;
 }
 
-/** The most stores of one step. */
+/** The maximum number of stores in one step. */
 const STORES = 3;
 
 export class ProgramBuilder {
@@ -64,7 +64,7 @@ export class ProgramBuilder {
   readonly #buffers: BufferDraft[] = [];
   readonly #steps: Step[] = [];
   readonly #scalars: number[] = [];
-  /** Of the step that is being built: what it touches, what it stores to, what it may not store to. */
+  /** The buffers that the current step touches, stores to, and (locked) may not store to. */
   #touched = new Set<number>();
   #stored = new Set<number>();
   #locked = new Set<number>();
@@ -91,7 +91,7 @@ export class ProgramBuilder {
     return { buffer, dtype, view: this.#moving(decoded, view.offset) };
   }
 
-  /** A new output, contiguous but for the order of its axes. */
+  /** A new output, contiguous except for the order of its axes. */
   output(dtype: DType, view: ViewGene, dims: readonly number[]): Operand {
     const { view: decoded, extent } = denseView(view, dims);
     const buffer = this.#new("output", dtype, extent);
@@ -106,7 +106,7 @@ export class ProgramBuilder {
     return operand;
   }
 
-  /** Adds a loop kernel's or an epilogue's body and stores. */
+  /** Decodes the body and the stores of a loop kernel or an epilogue. */
   body(
     outer: readonly number[],
     inner: readonly number[],
@@ -135,7 +135,7 @@ export class ProgramBuilder {
     return { body, stores };
   }
 
-  /** With `special`, floats are NaN or infinite here and there. */
+  /** The finished program with its data; with `special`, a few floats are NaN or infinite. */
   finish(seed: number, special = false): ProgramCase {
     const buffers: BufferSpec[] = this.#buffers.map(({ kind, bytes, aliasOf }) =>
       aliasOf === undefined ? { kind, bytes } : { kind, bytes: this.#buffers[aliasOf]!.bytes, aliasOf },
@@ -154,7 +154,7 @@ export class ProgramBuilder {
     return index;
   }
 
-  /** An operand to load: something written by an earlier step, an input seen otherwise, or a new input. */
+  /** An operand to load: a result of an earlier step, another view of an input, or a new input. */
   #operand(gene: InstrGene, dims: readonly number[]): Operand | null {
     const { view, extent } = loadView(gene.view, dims);
     const dtype = this.#dtype(gene.a);
@@ -184,7 +184,7 @@ export class ProgramBuilder {
     };
   }
 
-  /** Of a view that begins at a third element or later, a part of the offset is a run-time number. */
+  /** Moves a part of the offset into a run-time scalar, for views that begin at the third element or later. */
   #moving(view: View, offset: number): View {
     if (offset < 2) return view;
     const slot = this.#scalars.push(1) - 1;
@@ -225,7 +225,7 @@ export class ProgramBuilder {
     return { buffer, dtype, view };
   }
 
-  /** A temporary of an earlier step whose value is no longer needed: several values live in it at different times. */
+  /** A temporary of an earlier step whose value is no longer needed, so that several values share it at different times. */
   #reusableTemp(gene: StoreGene, dtype: DType, extent: number): number | null {
     if (gene.value % 2 === 0) return null;
     const found = this.#buffers.findIndex(

@@ -1,4 +1,4 @@
-/** Lengths of axes that find mistakes: 1, primes, tile sizes and their neighbours. */
+/** Lengths of axes that reveal mistakes: 1, primes, tile sizes and their neighbors. */
 import fc from "fast-check";
 
 /** A length of at least 1; most are small. */

@@ -1,6 +1,6 @@
 /**
  * Random graphs of tensor operations. Genes (plain numbers) are decoded against the tensors made so far, so that each
- * step fits the shapes it finds, and the same graph can be built on any device. The steps are written down as they go.
+ * step fits the shapes of its operands, and the same graph can be built on any device. Each step is also recorded as text.
  */
 import { concat, type Device, type DType, grad, iota, Parameter, type Tensor, where } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
@@ -26,7 +26,7 @@ interface StepGene {
   readonly m: number;
 }
 
-/** A random graph as plain data, which can be shrunk. */
+/** A random graph as plain data, which fast-check can shrink. */
 export interface GraphGene {
   readonly leaves: readonly LeafGene[];
   readonly steps: readonly StepGene[];
@@ -59,12 +59,12 @@ export function graphs(limit: number): fc.Arbitrary<GraphGene> {
   });
 }
 
-/** What has been made, and how. */
+/** The tensors made so far, and the steps that made them, as text. */
 class GraphBuilder {
   readonly tensors: Tensor[] = [];
   readonly lines: string[] = [];
   readonly limit: number;
-  /** Types that a tensor may have. */
+  /** The types that a tensor may have. */
   readonly dtypes: ReadonlySet<DType>;
 
   constructor(limit: number, dtypes: ReadonlySet<DType>) {
@@ -93,7 +93,7 @@ const isFloat = (x: Tensor): boolean => x.dtype === "f32" || x.dtype === "f16" |
 /** A float tensor made of `x`. */
 const asFloat = (x: Tensor): Tensor => (isFloat(x) ? x : x.cast("f32").mul(0.125));
 
-/** Keeps values in a range in which nothing overflows, however often they are multiplied. */
+/** Unary operations that keep values in a range in which nothing overflows, however often they are multiplied. */
 const UNARY: readonly (readonly [string, (x: Tensor) => Tensor])[] = [
   ["tanh()", (x) => x.tanh()],
   ["sin()", (x) => x.sin()],
@@ -228,7 +228,7 @@ const lookUp: Maker = (g, gene) => {
   const count = 1 + (gene.n % 9);
   const index = iota([count], 0)
     .mul(gene.m + 1)
-    .mod(x.shape[0]!); // repeats, where there are more than rows
+    .mod(x.shape[0]!); // indices repeat if there are more of them than rows
   g.add(asFloat(x).take(index), `${name}.take(iota(${count}) · ${gene.m + 1} mod ${x.shape[0]})`);
 };
 
@@ -268,9 +268,9 @@ const TOTAL = MAKERS.reduce((sum, [weight]) => sum + weight, 0);
 
 /** A graph made from its gene. */
 export interface BuiltGraph {
-  /** What is read. */
+  /** The tensors to read. */
   readonly outputs: readonly Tensor[];
-  /** How it came about. */
+  /** The steps as text, for messages. */
   readonly text: string;
 }
 

@@ -43,7 +43,7 @@ function addKernel(builder: ProgramBuilder, gene: KernelGene, isLast: boolean): 
   builder.add({ type: "loop", outer, inner, ...builder.body(outer, inner, gene.instrs, stores, false) });
 }
 
-/** Up to three loop kernels in a row, the later reading what the earlier wrote. */
+/** Up to three loop kernels in a row; later ones may read what earlier ones wrote. */
 export function loopPrograms(limits: Limits): fc.Arbitrary<ProgramCase> {
   return fc.record({ kernels: fc.array(kernelGene, { minLength: 1, maxLength: 3 }), seed }).map((gene) => {
     const builder = new ProgramBuilder(limits);

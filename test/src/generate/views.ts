@@ -1,15 +1,15 @@
 /**
- * Random views. A gene (plain numbers) is decoded against an iteration space, so that fast-check shrinks genes, and
- * what it shrinks to is always a legal view: all genes 0 is the contiguous one.
+ * Random views. fast-check generates and shrinks genes (plain numbers), which are decoded against an iteration space; so every
+ * shrunk gene is again a legal view. A gene of zeros is the contiguous view.
  */
 import type { View } from "@tiedlora/core";
 import fc from "fast-check";
 import { choice } from "./dims.ts";
 
 export interface ViewGene {
-  /** Which permutation of the axes is the order in memory. */
+  /** The number of the permutation that orders the axes in memory. */
   readonly order: number;
-  /** Axes that are broadcast, flipped, spaced out, padded: one bit per axis. */
+  /** `broadcast`, `flip`, `gap` and `pad` are bit masks of the axes that are broadcast, flipped, spaced out and padded. */
   readonly broadcast: number;
   readonly flip: number;
   readonly gap: number;
@@ -35,21 +35,21 @@ export const viewGene: fc.Arbitrary<ViewGene> = fc.record({
 
 export interface DecodedView {
   readonly view: View;
-  /** The number of elements that a buffer must have. */
+  /** The number of elements that the buffer must have. */
   readonly extent: number;
 }
 
-/** A view for loads: anything goes. */
+/** A view for loads, which may have every feature. */
 export function loadView(gene: ViewGene, dims: readonly number[]): DecodedView {
   return decode(gene, dims, gene.broadcast);
 }
 
-/** A view for stores: every index has an element of its own; padding means that some are skipped. */
+/** A view for stores: no two indices share an element; indices in the padding are skipped. */
 export function storeView(gene: ViewGene, dims: readonly number[]): DecodedView {
   return decode(gene, dims, 0);
 }
 
-/** A view that covers the whole of a buffer, each element once: contiguous, but for the order of the axes. */
+/** A view that covers the whole of a buffer, each element once: contiguous except for the order of the axes. */
 export function denseView(gene: ViewGene, dims: readonly number[]): DecodedView {
   return decode({ ...gene, broadcast: 0, flip: 0, gap: 0, pad: 0, offset: 0 }, dims, 0);
 }

@@ -1,6 +1,6 @@
 /**
- * Whether a result is what was recorded: off by no more than 1e-4, or by no more than four times what float32 PyTorch is
- * off by itself. Integers and bool are exact, and so are NaN and infinities.
+ * Whether a result agrees with the recorded one: its relative error may be at most 1e-4, or four times the error of float32
+ * PyTorch if that is larger. Integers, bool, NaN and infinities must be exact.
  */
 import { isFloat, type TypedArray } from "@tiedlora/core";
 import type { Expected } from "./format.ts";
@@ -8,7 +8,7 @@ import { positions } from "./values.ts";
 
 const TOLERANCE = 1e-4;
 const TIMES_OWN = 4;
-/** Below it f32 has few digits, and devices may have none. */
+/** Smaller numbers have few digits in f32, and devices may flush them to zero. */
 const SMALLEST = 1.2e-38;
 
 const same = (a: number, b: number): boolean => a === b || (Number.isNaN(a) && Number.isNaN(b));

@@ -1,15 +1,15 @@
-/** Recorded cases that may fail, and why. One that is right fails the suite, so that this list stays short. */
+/** Recorded cases that are known to fail, and why. The suite fails if one of them passes, so that this list stays short. */
 
 /** A known difference from PyTorch. */
 export interface RecordedException {
-  /** Matches the ids of the cases. */
+  /** Matches the IDs of the cases. */
   readonly cases: RegExp;
-  /** Matches the backends. */
+  /** Matches the names of the backends. */
   readonly on: RegExp;
   readonly reason: string;
 }
 
-/** The known cases in which backends differ from what was recorded. */
+/** The cases in which backends are known to differ from the recording. */
 export const EXCEPTIONS: readonly RecordedException[] = [
   {
     cases: /^scaledDotProductAttention\/large-scores$/,

@@ -1,4 +1,4 @@
-/** Recorded cases as they are stored: one line of JSON each, read into what a runner needs. */
+/** The stored form of recorded cases, one line of JSON each, and its parser. */
 import type { DType, Shape } from "@tiedlora/core";
 import { parseNumber } from "./values.ts";
 
@@ -14,16 +14,16 @@ export interface RecordedInput {
 export type Argument =
   string | number | boolean | null | readonly Argument[] | { readonly [key: string]: Argument };
 
-/** What a tensor has to hold. */
+/** The recorded contents of a tensor. */
 export interface Expected {
-  /** For messages: `result 0`, `gradient 1`. */
+  /** The name of the tensor in messages: `result 0`, `gradient 1`. */
   readonly what: string;
   readonly dtype: DType;
-  /** Null where it is that of an input. */
+  /** Null for gradients, which have the shape of their input. */
   readonly shape: Shape | null;
-  /** At `positions`; null is not compared. */
+  /** The values at `positions` (values.ts); a null is not compared. */
   readonly values: readonly (number | null)[];
-  /** The error that float32 PyTorch has: of the whole tensor, at single positions, and values that it has instead. */
+  /** Float32 PyTorch's own error: of the whole tensor, at single positions, and the values that it has instead. */
   readonly own: {
     readonly all: number;
     readonly at: ReadonlyMap<number, number>;
@@ -31,28 +31,28 @@ export interface Expected {
   };
 }
 
-/** How an optimizer trains the parameters among the inputs. */
+/** How the parameters among the inputs are trained. */
 export interface Training {
   readonly optimizer: "sgd" | "adamW";
   readonly options: { readonly [name: string]: number | readonly number[] };
   readonly steps: number;
-  /** Backward passes that are gathered for each step. */
+  /** The number of backward passes that are accumulated for each step. */
   readonly accumulate?: number;
-  /** By input: the values of its mask. */
+  /** The values of the update mask, by the number of the input. */
   readonly masks?: { readonly [input: string]: string };
 }
 
-/** One case: a program over inputs, and what it gives. */
+/** One case: a program over inputs, and its recorded results. */
 export interface RecordedCase {
   readonly id: string;
   readonly inputs: readonly RecordedInput[];
   readonly steps: readonly (readonly [name: string, ...args: readonly Argument[]])[];
   readonly outputs: readonly number[];
-  /** Positions of float inputs that are not differentiated. */
+  /** The numbers of the float inputs that are not differentiated. */
   readonly fixed: readonly number[];
-  /** Whether errors are relative to each element, or to the largest of its tensor. */
+  /** Whether errors are relative to each element, or to the largest element of its tensor. */
   readonly by: "element" | "tensor";
-  /** Results, gradients of the weighted sum of the results, gradients of the weighted sum of those. */
+  /** The results, the gradients of their weighted sum, and the gradients of the weighted sum of those gradients. */
   readonly expected: readonly (readonly Expected[])[];
   readonly train: Training | null;
 }
@@ -130,7 +130,7 @@ function parseLine(line: Line): RecordedCase {
   };
 }
 
-/** The cases of a text of lines. */
+/** Parses a text with one case a line. */
 export function parseCases(text: string): RecordedCase[] {
   return text
     .trim()

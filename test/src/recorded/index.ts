@@ -1,6 +1,6 @@
 /**
- * Cases recorded from PyTorch, for any backend: results, gradients and second gradients of small programs in float64, beside
- * float32 PyTorch's own error. Unlike the rest of the suite, they compare with another library's results.
+ * Cases recorded from PyTorch, for any backend: results, gradients and second gradients of small programs in float64, with
+ * float32 PyTorch's own error. Unlike the rest of the suite, they compare with the results of another library.
  *
  *   const suite = recorded(() => myDevice(), { backend: "mine" });
  *   for (const { name, run } of suite.cases) test(name, run);
@@ -24,38 +24,38 @@ export { EXCEPTIONS, type RecordedException } from "./exceptions.ts";
 export type { Expected, RecordedCase, RecordedInput, Training } from "./format.ts";
 export { OPERATIONS } from "./operations.ts";
 
-/** Every case there is, parsed. */
+/** All recorded cases, parsed. */
 export const recordedCases = (): RecordedCase[] =>
   [ELEMENTWISE, REDUCTIONS, MOVEMENT, PRODUCTS, NETWORKS, GRAPHS, TRAINING].flatMap(parseCases);
 
 /** Which of the recorded cases run, and which of them a backend may fail. */
 export interface RecordedOptions {
-  /** What exceptions know the backend by. */
+  /** The name by which exceptions match the backend. */
   readonly backend: string;
-  /** Which share of the cases runs, always the same ones: 1 (the default) is all. */
+  /** The share of the cases to run, from 0 to 1 (the default: all). The same share always selects the same cases. */
   readonly share?: number;
-  /** Cases that may fail, and must. Default: those known. */
+  /** Cases that are expected to fail; one that passes fails the suite. Default: `EXCEPTIONS`. */
   readonly exceptions?: readonly RecordedException[];
 }
 
 /** Cases to run, grouped by operation. */
 export interface RecordedSuite {
   readonly cases: readonly ConformanceCase[];
-  /** Closes the device that they share. */
+  /** Closes the device that the cases share. */
   close(): Promise<void>;
 }
 
-/** So many cases share a program. */
+/** The number of cases in one program. */
 const BATCH = 32;
 
-/** Spreads names evenly over 0 … 1 (FNV-1a). */
+/** Maps names evenly to [0, 1) (FNV-1a). */
 function place(name: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
   return (Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d) >>> 0) / 2 ** 32;
 }
 
-/** Types that only some backends have. */
+/** Whether the case needs only types that the backend has. */
 function needsOnly(recorded: RecordedCase, { backend }: Device): boolean {
   const casts = recorded.steps.flatMap(([name, ...args]) => (name === "cast" ? [args[1] as never] : []));
   return [...recorded.inputs.map(({ dtype }) => dtype), ...casts].every((dtype) =>
@@ -68,7 +68,7 @@ const exceptionOf = (
   { backend, exceptions = EXCEPTIONS }: RecordedOptions,
 ): RecordedException | undefined => exceptions.find(({ cases, on }) => on.test(backend) && cases.test(id));
 
-/** What of `wrong` has no reason, and what has one and is right. */
+/** The failures in `wrong` that no exception covers, and the exceptions whose case passes. */
 function complaints(
   cases: readonly RecordedCase[],
   wrong: ReadonlyMap<string, string>,
@@ -83,7 +83,7 @@ function complaints(
   });
 }
 
-/** The recorded cases as a suite for the backend of the device that `makeDevice` makes. */
+/** The recorded cases as a suite for the backend of the device that `makeDevice` returns. */
 export function recorded(
   makeDevice: () => Promise<Device> | Device,
   options: RecordedOptions,

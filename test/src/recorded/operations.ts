@@ -1,9 +1,9 @@
-/** What the names in recorded cases call: every operation of Tensor, and the functions and modules around it. */
+/** Maps the names in recorded cases to calls: every operation of Tensor, and the functions and modules around it. */
 import * as core from "@tiedlora/core";
 import { Parameter, Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 
-/** The members of Tensor that are no operations. */
+/** The members of Tensor that are not operations. */
 type Other =
   "node" | "shape" | "dtype" | "rank" | "size" | "device" | "data" | "item" | "toArray" | "toString";
 type Method = Exclude<keyof Tensor, Other>;
@@ -11,7 +11,7 @@ type Method = Exclude<keyof Tensor, Other>;
 /** Calls an operation with tensors and constants in the order of its arguments. */
 type Call = (...args: readonly unknown[]) => Tensor | readonly Tensor[];
 
-/** All methods: a new one does not compile until it is here, and then a test asks for its cases. */
+/** All methods. A new method is a compile error until it is listed here; then a test requires cases for it. */
 const METHODS: { readonly [K in Method]: true } = {
   add: true, sub: true, mul: true, div: true, mod: true, maximum: true, minimum: true, pow: true, logAddExp: true,
   lt: true, le: true, gt: true, ge: true, eq: true, ne: true, and: true, or: true, xor: true, not: true, isNaN: true,
@@ -29,7 +29,7 @@ function method(name: Method): Call {
   return (self, ...rest) => call.apply(self, rest);
 }
 
-/** A function of this library, taken with the arguments that a case gives. */
+/** Wraps a function of this library, so that it can be called with the arguments of a case. */
 const call = (f: (...args: never[]) => Tensor): Call => f as unknown as Call;
 
 const weight = (x: unknown): Parameter => {
@@ -39,7 +39,7 @@ const weight = (x: unknown): Parameter => {
 const orNull = (x: unknown): Parameter | null => (x === null || x === undefined ? null : weight(x));
 const linear = (w: unknown, b: unknown): nn.Linear => new nn.Linear(weight(w), orNull(b));
 
-/** checkpoint(a b → tanh(a b) a): computed again in the backward pass. */
+/** checkpoint((a, b) → tanh(a b) a), which is computed again in the backward pass. */
 const checkpointed: Call = (x, y) =>
   core.checkpoint((a, b) => a.mul(b).tanh().mul(a), x as Tensor, y as Tensor);
 

@@ -1,4 +1,4 @@
-/** Runs recorded cases on a device: many in one program, and alone where that shows more. */
+/** Runs recorded cases on a device: many in one program, trainings one at a time. */
 import { type Device, grad, isFloat, Parameter, realize, sameShape, type Tensor } from "@tiedlora/core";
 import * as optim from "@tiedlora/nn/optim";
 import { difference } from "./compare.ts";
@@ -22,7 +22,7 @@ function resolve(argument: Argument, values: readonly Tensor[]): unknown {
   return Array.isArray(argument) ? argument.map((a) => resolve(a as Argument, values)) : argument;
 }
 
-/** The values of the case's steps on top of those of its inputs. */
+/** Applies the case's steps to its inputs, and returns its outputs. */
 function build({ steps, outputs }: RecordedCase, inputs: readonly Tensor[]): Tensor[] {
   const values = [...inputs];
   for (const [name, ...args] of steps) {
@@ -34,7 +34,7 @@ function build({ steps, outputs }: RecordedCase, inputs: readonly Tensor[]): Ten
   return outputs.map((i) => values[i]!);
 }
 
-/** Σ weight · element over the float ones of `tensors`. */
+/** Σ weight · element over the float tensors among `tensors`; null if there are none. */
 function weightedSum(device: Device, tensors: readonly Tensor[], seed: number): Tensor | null {
   const parts = tensors
     .filter(({ dtype }) => isFloat(dtype))
@@ -42,13 +42,13 @@ function weightedSum(device: Device, tensors: readonly Tensor[], seed: number): 
   return parts.length === 0 ? null : parts.reduce((a, b) => a.add(b));
 }
 
-/** A value to be read, and what it has to be. */
+/** A tensor to read, and its recorded contents. */
 interface Check {
   readonly tensor: Tensor;
   readonly expected: Expected;
 }
 
-/** All that a case says something about. */
+/** The results and gradients of a case, each with its recorded contents. */
 function checksOf(device: Device, recorded: RecordedCase): Check[] {
   const inputs = recorded.inputs.map((input) => makeInput(device, input));
   const wrt = inputs.filter(({ dtype }, i) => isFloat(dtype) && !recorded.fixed.includes(i));
@@ -87,7 +87,7 @@ function maskOf(device: Device, parameter: Tensor, text: string): Tensor {
   return device.tensor(text.split(" ").map(Number), { shape: parameter.shape });
 }
 
-/** The losses of every step, and what the parameters hold after the last. */
+/** Trains, and compares the loss of every step and the final values of the parameters. */
 async function train(device: Device, recorded: RecordedCase, how: Training): Promise<void> {
   const inputs = recorded.inputs.map((input) => makeInput(device, input));
   const parameters = inputs.filter((x) => x instanceof Parameter);
@@ -114,7 +114,7 @@ async function train(device: Device, recorded: RecordedCase, how: Training): Pro
   );
 }
 
-/** Throws what is wrong with one case, run by itself. */
+/** Runs one case by itself. Throws if it is wrong. */
 async function runAlone(device: Device, recorded: RecordedCase): Promise<void> {
   if (recorded.train) await train(device, recorded, recorded.train);
   else await verify(checksOf(device, recorded), recorded.by);
@@ -122,7 +122,7 @@ async function runAlone(device: Device, recorded: RecordedCase): Promise<void> {
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-/** Runs cases, all that can be in one program. What is wrong, by the case's id. */
+/** Runs all cases but trainings in one program, then the trainings. Returns the messages of the failures by case ID. */
 export async function runCases(device: Device, cases: readonly RecordedCase[]): Promise<Map<string, string>> {
   const wrong = new Map<string, string>();
   const together: [RecordedCase, Check[]][] = [];

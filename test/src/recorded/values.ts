@@ -1,8 +1,8 @@
-/** Inputs and weights of recorded cases, bit for bit those of test/recorded/values.py, and numbers as text. */
+/** The inputs and weights of recorded cases, bit for bit as in test/recorded/values.py, and the parser of numbers. */
 import { type DType, isFloat } from "@tiedlora/core";
 import { prng } from "../prng.ts";
 
-/** The number of elements, evenly spread, that are recorded of a longer result. */
+/** How many elements of a longer result are recorded, evenly spread. */
 const SAMPLES = 64;
 
 const ODD: { readonly [text: string]: number } = { inf: Infinity, "-inf": -Infinity, nan: NaN };
@@ -11,7 +11,7 @@ export const parseNumber = (text: string): number => ODD[text] ?? Number(text);
 
 const fraction = (random: () => number): number => Math.floor(random() * 2 ** 24) / 2 ** 24;
 
-/** `n` values that a description such as `u -2 2 17`, `e -20 14 17` or `= 1 2 nan` stands for. */
+/** The `n` values of a description such as `u -2 2 17`, `e -20 14 17` or `= 1 2 nan`. */
 export function valuesOf(dtype: DType, n: number, [kind, ...rest]: readonly string[]): number[] {
   if (kind === "=") return rest.map(parseNumber);
   const [low, high, seed] = rest.map(Number) as [number, number, number];
@@ -28,13 +28,13 @@ export function valuesOf(dtype: DType, n: number, [kind, ...rest]: readonly stri
   });
 }
 
-/** What the elements of a result are weighted with in the loss that is differentiated. */
+/** The weights of the elements of a result in the loss that is differentiated. */
 export function weights(n: number, seed: number): Float32Array {
   const random = prng(seed);
   return Float32Array.from({ length: n }, () => 0.5 + fraction(random));
 }
 
-/** The positions of a result of `n` elements that are recorded. */
+/** The positions that are recorded of a result of `n` elements. */
 export function positions(n: number): number[] {
   if (n <= SAMPLES) return Array.from({ length: n }, (_, i) => i);
   return Array.from({ length: SAMPLES }, (_, i) => (i < SAMPLES - 1 ? Math.floor((i * n) / SAMPLES) : n - 1));

@@ -116,7 +116,7 @@ const pow: OpRecord = {
       ],
       build: ([x]: readonly Tensor[]) => x!.pow(y),
     }));
-    // to whole powers, of negative numbers too
+    // whole powers, also of negative numbers
     const whole = broadcastable(options, 2).map(([a, b]) => ({
       call: "x.pow(y.floor())",
       inputs: [
@@ -193,7 +193,7 @@ const cast: OpRecord = {
     })),
 };
 
-/** Widening is the identity in exact arithmetic. */
+/** A conversion to f64, which changes no value. */
 const widen: OpRecord = {
   name: "cast",
   gradient: YES,
@@ -214,7 +214,7 @@ export const ELEMENTWISE: readonly OpRecord[] = [
   binary("mul", (x, y) => x.mul(y)),
   binary("mul", (x, y) => x.mul(y), { dtypes: INTEGERS, gradient: INTEGER }),
   binary("div", (x, y) => x.div(y), { right: "positive", dtypes: FLOATS }),
-  // with a divisor of 1, most quotients have a whole part, by which the derivative goes
+  // with small divisors, most quotients have a nonzero whole part, on which the derivative for y depends
   binary("mod", (x, y) => x.mod(y), { left: "away", right: [1, 3], dtypes: FLOATS }),
   binary("maximum", (x, y) => x.maximum(y), { left: "away", right: [-1, 2] }),
   binary("minimum", (x, y) => x.minimum(y), { left: "away", right: [-1, 2] }),

@@ -15,7 +15,7 @@ export const RECORDS: readonly OpRecord[] = [
   ...NETWORKS,
 ];
 
-/** Members of Tensor that are no operations, and why they need no record. */
+/** Members of Tensor that are not operations, and why they need no record. */
 export const NOT_OPERATIONS: { readonly [name: string]: string } = {
   constructor: "makes handles",
   node: "an accessor",

@@ -1,4 +1,4 @@
-/** Records of what only moves elements. */
+/** Records of operations that only move elements. */
 import { concat, stack, type DType, type Tensor } from "@tiedlora/core";
 import fc from "fast-check";
 import { permutation } from "../generate/views.ts";
@@ -34,7 +34,7 @@ function movement(
 
 const list = (values: readonly unknown[]): string => JSON.stringify(values);
 
-/** Groups or splits axes: some of the factors of the number of elements. */
+/** A random shape with the same number of elements, so that axes are grouped or split. */
 function anotherShape(shape: readonly number[], genes: readonly number[]): number[] {
   let rest = shape.reduce((n, d) => n * d, 1);
   if (rest === 0) return [...shape].reverse();
@@ -49,7 +49,7 @@ function anotherShape(shape: readonly number[], genes: readonly number[]): numbe
   return out;
 }
 
-/** A range inside of [0, n), possibly empty where `mayBeEmpty`. */
+/** A range within [0, n); it may be empty if `mayBeEmpty`. */
 function range(n: number, a: number, b: number, mayBeEmpty: boolean): [number, number] {
   const start = a % (n + 1);
   const stop = start + (b % (n - start + 1));
@@ -69,7 +69,7 @@ const joinCase = (
         fc.nat({ max: 4 }),
         fc.oneof(
           fc.array(fc.integer({ min: options.zeros ? 0 : 1, max: 4 }), { minLength: 1, maxLength: 3 }),
-          // many are joined in another way
+          // many tensors are joined differently from a few
           fc.array(fc.integer({ min: options.zeros ? 0 : 1, max: 2 }), { minLength: 9, maxLength: 20 }),
         ),
       )

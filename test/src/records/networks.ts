@@ -24,7 +24,7 @@ const attention: OpRecord = {
       d: upTo(big ? 17 : 3),
       causal: fc.boolean(),
       bias: fc.constantFrom("no", "full", "broadcast"),
-      // what comes back is then no constant, and second derivatives go through it as well
+      // squares the result, so that the incoming gradient is not constant and second derivatives pass through it too
       squared: fc.boolean(),
     });
     return gene.map((g): OpCase => {
@@ -77,7 +77,7 @@ const crossEntropy: OpRecord = {
         inputs: [
           spec([...positions, classes], FLOATS),
           { shape: positions, domain: [0, classes], dtypes: ["i32"] },
-          // weights, so that at least one is not 0
+          // positive weights, since they must not all be 0
           ...(masked
             ? [{ shape: positions, domain: "positive" as const, dtypes: F32, fixed: true as const }]
             : []),

@@ -1,4 +1,4 @@
-/** Records of products, look-ups and convolutions. */
+/** Records of products, lookups and convolutions. */
 import type { DType } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import fc from "fast-check";
@@ -36,7 +36,7 @@ const SPECS: readonly string[] = [
   "...ij,...jk->...ik", "...i->...", "i...,i...->...", "...ii->...i", "b...,bc->...c", "...a,...b", "...->...", "...i,i->",
 ]; // prettier-ignore
 
-/** The shape of a term: "..." are up to two axes, some of which are 1 in some terms, and broadcast. */
+/** The shape of a term. "..." stands for up to two axes; some of them have length 1 in some terms and are broadcast. */
 function termShape(
   term: string,
   labels: readonly string[],
@@ -86,7 +86,7 @@ const take: OpRecord = {
   },
 };
 
-/** A shape, an axis of it, and a shape of an index that is no longer beside that axis. */
+/** A shape, one of its axes, and the shape of an index that is not longer than the tensor along the other axes. */
 function indexed(limit: number): fc.Arbitrary<{ shape: number[]; axis: number; index: number[] }> {
   const genes = fc.array(fc.nat({ max: 99 }), { minLength: 5, maxLength: 5 });
   return fc.tuple(shapes({ limit, zeros: false, minRank: 1, maxRank: 3 }), genes).map(([shape, g]) => {

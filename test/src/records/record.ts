@@ -1,5 +1,5 @@
 /**
- * Op records: for each operation of the API how to call it, on what. One table (index.ts) drives the comparison of
+ * Op records: how to call each operation of the API, and on which inputs. One table (index.ts) drives the comparison of
  * every backend with the yardstick, forward and backward, and the check of every derivative against differences.
  */
 import type { DType, Shape, Tensor } from "@tiedlora/core";
@@ -10,49 +10,50 @@ import { prng } from "../prng.ts";
  * Where the values of an input are drawn from.
  * - `any`: signed, around 1. `positive`: from 0.3 up. `unit`: strictly inside (-1, 1).
  * - `away`: signed, at least 0.1 from every multiple of 1/4, so that no kink or jump is near (kinks and constants of the
- *   records are multiples of 1/4). `distinct`: no two values of one input near each other, so that the largest stays it.
+ *   records are multiples of 1/4). `distinct`: no two values of one input are near each other, so that the largest value stays
+ *   the largest when values move a little.
  * - `bool`; integers `[from, to)`.
  */
 export type Domain =
   "any" | "positive" | "unit" | "away" | "distinct" | "bool" | readonly [from: number, to: number];
 
-/** What an operation may be given as one of its inputs. */
+/** What one input of an operation may be. */
 export interface InputSpec {
   readonly shape: Shape;
   readonly domain: Domain;
-  /** Types it may have; the first is the default. Floats are f64 where derivatives are checked. */
+  /** The types that it may have; the first is the default. Derivative checks use f64 for floats. */
   readonly dtypes: readonly DType[];
-  /** Not differentiated: a weight, a table. */
+  /** Not differentiated, like a weight or a table. */
   readonly fixed?: true;
-  /** Never NaN or infinite: attention need not read what it masks. */
+  /** Never NaN or infinite, since attention need not read masked values. */
   readonly finite?: true;
 }
 
-/** One call of an operation: its inputs, and what to do with them. */
+/** One call of an operation on certain inputs. */
 export interface OpCase {
-  /** The call, as one would write it, for messages. */
+  /** The call as a user would write it, for messages. */
   readonly call: string;
   readonly inputs: readonly InputSpec[];
-  /** Types that a backend must have beside those of the inputs. */
+  /** Types that a backend must have in addition to those of the inputs. */
   readonly needs?: readonly DType[];
-  /** The operation on tensors as `inputs` describes them. */
+  /** Applies the operation to tensors that match `inputs`. */
   readonly build: (inputs: readonly Tensor[]) => Tensor | readonly Tensor[];
 }
 
-/** Draws cases; `limit` bounds the elements of an input, and with `zeros` axes may have length 0. */
+/** Draws cases. An input has at most `limit` elements; with `zeros`, axes may have length 0. */
 export type CaseSource = (options: {
   readonly limit: number;
   readonly zeros: boolean;
 }) => fc.Arbitrary<OpCase>;
 
-/** How an operation is called, on what, and whether it is differentiable. */
+/** How an operation is called, on which inputs, and whether it is differentiable. */
 export interface OpRecord {
-  /** As it stands in the API: the name of a method of Tensor or of an exported function. */
+  /** The name in the API: of a method of Tensor or of an exported function. */
   readonly name: string;
   readonly cases: CaseSource;
-  /** Whether a gradient flows through it; if not, why not. */
+  /** Whether a gradient flows through the operation; if not, why. */
   readonly gradient: "yes" | { readonly none: string };
-  /** Derivatives are checked in f64, or, to reach conversions, from f32 inputs (points and steps are exact in both). */
+  /** Derivatives are checked in f64, or from f32 inputs to cover conversions (points and steps are exact in both). */
   readonly derivativeInputs?: "f32";
 }
 
@@ -90,7 +91,7 @@ function sampleOne(domain: Exclude<Domain, "distinct">, random: () => number): n
   }
 }
 
-/** A shuffled grid with some jitter. */
+/** The points of a grid, with some jitter, in random order. */
 function distinct(n: number, random: () => number): number[] {
   const step = Math.min(0.0625, 4 / Math.max(n, 1));
   const grid = Array.from(

@@ -1,4 +1,4 @@
-/** Records of reductions, and of what is composed of them. */
+/** Records of reductions, and of operations that are composed of them. */
 import type { Tensor } from "@tiedlora/core";
 import fc from "fast-check";
 import { type Domain, FLOATS, INTEGERS, NUMBERS, type OpRecord } from "./record.ts";
@@ -6,7 +6,7 @@ import { axesOf, shapes } from "./shapes.ts";
 
 type Reduce = (x: Tensor, axes: number[] | undefined, options: { keepdims: boolean }) => Tensor;
 
-/** `empty`: whether an axis of length 0 can be reduced. */
+/** A reduction over any axes; `empty`: whether an axis of length 0 can be reduced. */
 function reduction(
   name: string,
   f: Reduce,
@@ -19,7 +19,7 @@ function reduction(
     domain?: Domain;
     dtypes?: typeof FLOATS;
     empty?: boolean;
-    /** The most elements, where more would overflow or take long. */
+    /** The maximum number of elements, where more would overflow or take long. */
     most?: number;
   } = {},
 ): OpRecord {
@@ -41,7 +41,7 @@ function reduction(
   };
 }
 
-/** Along one axis. */
+/** An operation along one axis. */
 function alongAxis(
   name: string,
   f: (x: Tensor, axis: number) => Tensor,

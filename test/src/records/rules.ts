@@ -1,17 +1,17 @@
 /**
- * For every operation of the graph: the records that a check of its derivative rule goes through, or why it has none. A
- * new operation is a compile error here until it is classified.
+ * For every operation of the graph: the records that check its derivative rule, or why there are none. A new operation is a
+ * compile error here until it is classified.
  */
 import type { Op } from "@tiedlora/core";
 
-/** The records that exercise a rule of differentiation, or why there is nothing to exercise. */
+/** The records that exercise a derivative rule, or why there is nothing to exercise. */
 export type RuleCoverage = readonly string[] | { readonly none: string };
 
 const LEAF: RuleCoverage = { none: "a leaf has no inputs" };
 const JUMPS: RuleCoverage = { none: "constant between jumps" };
 const INTEGER: RuleCoverage = { none: "of integers" };
 
-/** For each operation of the graph, what exercises its rule. */
+/** The coverage of the derivative rule of each operation of the graph. */
 export const RULES: { readonly [K in Op]: RuleCoverage } = {
   buffer: LEAF,
   data: LEAF,

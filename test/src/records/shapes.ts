@@ -10,7 +10,7 @@ export interface ShapeOptions {
   readonly maxRank?: number;
 }
 
-/** One length. Where the limit is small, so are the lengths. */
+/** The length of one axis. A small limit gives small lengths. */
 export function axis(limit: number, zeros: boolean): fc.Arbitrary<number> {
   const small = fc.integer({ min: 1, max: 5 });
   const odd = fc.constantFrom(7, 8, 11, 16, 17, 31, 32, 33, 64, 65, 100, 128, 257);
@@ -28,7 +28,7 @@ export function shapes(options: ShapeOptions): fc.Arbitrary<number[]> {
   return dims.map((d) => within(d, limit));
 }
 
-/** `count` shapes that broadcast together: axes of length 1 here and there, leading axes left away. */
+/** `count` shapes that broadcast together: some axes have length 1, and leading axes may be omitted. */
 export function broadcastable(options: ShapeOptions, count: number): fc.Arbitrary<Shape[]> {
   const changes = fc.array(fc.record({ ones: fc.nat({ max: 15 }), drop: fc.nat({ max: 4 }) }), {
     minLength: count,
@@ -36,14 +36,14 @@ export function broadcastable(options: ShapeOptions, count: number): fc.Arbitrar
   });
   return fc.tuple(shapes(options), changes).map(([shape, list]) =>
     list.map(({ ones, drop }) => {
-      // a mask of 8 or more is "no axis", so that equal shapes are common
+      // a mask of 8 or more selects no axis, so that equal shapes are common
       const narrowed = shape.map((d, i) => (ones < 8 && ((ones >> i) & 1) === 1 ? 1 : d));
       return drop > 2 ? narrowed.slice(drop - 2) : narrowed;
     }),
   );
 }
 
-/** The axes of a set of bits; at least one where there is an axis. */
+/** The axes whose bits are set in `mask`; at least one, unless the rank is 0. */
 export function axesOf(mask: number, rank: number): number[] {
   const all = Array.from({ length: rank }, (_, i) => i);
   const chosen = all.filter((i) => ((mask >> i) & 1) === 1);

@@ -48,7 +48,7 @@ async function order(backend: Backend): Promise<void> {
   const [x, y, z] = [backend.alloc(12), backend.alloc(12), backend.alloc(12)];
   const data = Float32Array.of(1, 2, 3);
   x.write(data);
-  data.fill(99); // what was written was copied
+  data.fill(99); // write() must have copied the data
   executable.run([x], [y], Float64Array.of(10));
   const first = y.read();
   executable.run([y], [z], Float64Array.of(100));
@@ -59,7 +59,7 @@ async function order(backend: Backend): Promise<void> {
   expect("a run sees what was written before it", new Float32Array(await y.read()), [24, 25, 26]);
   const scalars = Float64Array.of(1);
   executable.run([x], [y], scalars);
-  scalars[0] = 1000; // scalars were copied as well
+  scalars[0] = 1000; // run() must have copied the scalars too
   expect("scalars are taken at the call", new Float32Array(await y.read()), [5, 6, 7]);
   await backend.sync();
   for (const buffer of [x, y, z]) buffer.free();

@@ -1,4 +1,4 @@
-/** What the suites share: devices made when first needed, limits, how many cases to try. */
+/** The context that the suites share: devices that are made when first needed, limits, and how many cases to try. */
 import type { Device, DType } from "@tiedlora/core";
 import type { Precision } from "../bounds/precision.ts";
 import type { Coverage } from "../compare.ts";
@@ -8,27 +8,27 @@ import { type PropertyOptions } from "../property.ts";
 /** Whether kernels are fused. */
 export type Fusion = "on" | "off";
 
-/** Makes a device on the backend under test. Called a few times; each device is closed in the end. */
+/** Makes a device on the backend under test. It is called a few times; each device is closed at the end. */
 export type MakeDevice = (options: { readonly fusion: Fusion }) => Promise<Device> | Device;
 
-/** Something that does not work yet, and why: the suite expects it to fail, and fails when it starts to pass. */
+/** A case that does not pass yet, and why: the suite expects it to fail, and reports a failure when it passes. */
 export interface Gap {
-  /** The name of the case, exactly. */
+  /** The exact name of the case. */
   readonly name: string;
   readonly reason: string;
 }
 
-/** Which cases there are, and how hard they try. */
+/** Which cases run, and how many random inputs they try. */
 export interface ConformanceOptions {
   /** "core" is small enough for a page. Default "all". */
   readonly subset?: "core" | "all";
   /** How many random cases to try, relative to the default of 1. */
   readonly effort?: number;
-  /** How many random programs of loop kernels, and how many random graphs; by default `effort` decides. */
+  /** The number of random programs of loop kernels, and of random graphs; by default `effort` decides. */
   readonly randomCases?: number;
-  /** Of the random cases; default: a new one each time, printed with a failure. */
+  /** The seed of the random cases. Default: a new one for each run, printed with a failure. */
   readonly seed?: number;
-  /** How exact single operations are, where the default (WGSL's requirements) asks too much or too little. */
+  /** The required precision of single operations, where the default (based on WGSL's requirements) is too strict or too loose. */
   readonly precision?: Precision;
   readonly gaps?: readonly Gap[];
 }
@@ -36,7 +36,7 @@ export interface ConformanceOptions {
 /** One named case. */
 export interface ConformanceCase {
   readonly name: string;
-  /** Rejects with what is wrong. */
+  /** Rejects with a description of the fault. */
   readonly run: () => Promise<void>;
 }
 
@@ -57,19 +57,19 @@ export class Context {
     return known;
   }
 
-  /** A device of a case's own, which closes it. */
+  /** A new device for one case, which must close it. */
   async fresh(): Promise<Device> {
     return this.#make({ fusion: "on" });
   }
 
-  /** What generated programs may use. f64 is for the reference alone, and left to the derivative checks. */
+  /** What generated programs may use. f64 is left out: only the reference has it, and the derivative checks cover it. */
   async limits(elements: number): Promise<Limits> {
     const { caps } = (await this.device()).backend;
     const dtypes = new Set<DType>([...caps.dtypes].filter((d) => d !== "f64"));
     return { dtypes, maxOperands: Math.min(caps.maxOperands, 16), elements };
   }
 
-  /** `count` cases at effort 1; `randomCases` of them, if that is given and the suite is one of kernels or graphs. */
+  /** `count` times `effort` cases; `randomCases` instead, if that is given and `of` says that the cases are kernels or graphs. */
   runs(count: number, of?: "kernels or graphs"): PropertyOptions {
     const scaled = Math.max(1, Math.round(count * (this.options.effort ?? 1)));
     const runs = of === undefined ? scaled : (this.options.randomCases ?? scaled);
@@ -82,10 +82,10 @@ export class Context {
   }
 }
 
-/** So few elements say little about the share that has a bound: a single case of unlucky values is a third of them. */
+/** With fewer elements, the share that has a bound says little: one case with unlucky values may be a third of them. */
 const FEW = 500;
 
-/** Throws when most of what was compared had no bound: then the test would have tested nothing. */
+/** Throws if too few of the compared elements had a finite bound: then the test would have tested almost nothing. */
 export function requireCoverage({ bounded, elements }: Coverage, share = 0.7): void {
   const needed = elements < FEW ? share / 2 : share;
   if (bounded >= needed * elements) return;

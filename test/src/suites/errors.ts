@@ -1,4 +1,4 @@
-/** What must be refused, and in which words. */
+/** Calls that must be refused, and the words of the errors. */
 import { checkpoint, type Device, type DType, grad, Parameter, realize, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
@@ -70,18 +70,18 @@ const FOR_EACH_WAY: Readonly<Record<string, (weight: Parameter, loss: Tensor) =>
     const region = checkpoint((input) => input.mul(weight).square().sum(), x);
     await region.item();
     weight.set([4, 5, 6]);
-    grad(region, [x]); // not of the weight: but the region would be computed again with the new one
+    grad(region, [x]); // the gradient is not for the weight, but the region would be computed again with its new values
   },
 };
 
-/** A gradient of a loss whose parameter has been updated since would be zeros, or that of two sets of weights at once. */
+/** If a parameter was updated after the loss was built, its gradient would be zeros, or would mix old and new weights. */
 async function staleGradient(device: Device): Promise<void> {
   for (const [what, run] of Object.entries(FOR_EACH_WAY)) {
     const weight = makeParameter(device, "blocks.3.attention.q");
     const loss = weight.square().mul(weight).sum();
     await rejects(what, () => run(weight, loss), /blocks\.3\.attention\.q has been updated/);
   }
-  // What does not pass through the old weight, or is not asked for it, is right and stays allowed.
+  // Gradients that do not pass through the old weight, or are not taken for it, are right and stay allowed.
   const [frozen, head] = [makeParameter(device, "frozen"), makeParameter(device, "head")];
   const features = frozen.square();
   realize(features);
@@ -92,7 +92,7 @@ async function staleGradient(device: Device): Promise<void> {
     throw new Error("values computed before an update changed");
 }
 
-/** What has been computed keeps its value, whatever becomes of the weights and of equal results. */
+/** Computed results keep their values, whatever happens to the weights and to equal results. */
 async function resultsAreValues(device: Device): Promise<void> {
   const weight = makeParameter(device, "w");
   const [alias, view, twin, twin2] = [weight.detach(), weight.reshape([3, 1]), weight.mul(2), weight.mul(2)];
@@ -109,7 +109,7 @@ async function resultsAreValues(device: Device): Promise<void> {
     if (values !== wanted)
       throw new Error(`a result computed before an update is ${values} after it instead of ${wanted}`);
   }
-  await weight.detach().data(); // which must not give the weight's memory away
+  await weight.detach().data(); // this must not take the weight's memory
   if ([...(await weight.data())].join() !== "7,8,9")
     throw new Error("reading a view of a weight took the weight's memory");
 }
@@ -125,7 +125,7 @@ async function refused(device: Device): Promise<void> {
 
 const LOGITS = [[1, 2, 3], [0, 0, 1], [2, 1, 0], [5, 5, 4]]; // prettier-ignore
 
-/** The mean of -log softmax over the rows of LOGITS with a weight, and its gradient. */
+/** The weighted mean of -log softmax over the rows of LOGITS, followed by its gradient. */
 function crossEntropyByHand(targets: readonly number[], weights: readonly number[]): number[] {
   const total = weights.reduce((a, b) => a + b, 0);
   const rows = LOGITS.map((row) => {
@@ -139,7 +139,7 @@ function crossEntropyByHand(targets: readonly number[], weights: readonly number
   return [terms.reduce((a, b) => a + b, 0) / total, ...gradient];
 }
 
-/** Targets that are to be ignored count nowhere; others that are no class are not passed over. */
+/** Ignored targets contribute nothing; any other target that is not a class makes the loss NaN. */
 async function targetsOutOfRange(device: Device): Promise<void> {
   const logits = device.tensor(LOGITS);
   const found = async (targets: number[], options: object, dtype: DType = "i32"): Promise<number[]> => {
@@ -180,7 +180,7 @@ async function targetsOutOfRange(device: Device): Promise<void> {
     );
 }
 
-/** What is looked up where nothing is: NaN, and 0 where the type has none. */
+/** Looking up an index out of range gives NaN, or 0 for types without NaN. */
 async function indicesOutOfRange(device: Device): Promise<void> {
   const index = device.tensor([-1, 2, 3, -100], { dtype: "i32" });
   const same = async (what: string, tensor: Tensor, wanted: readonly number[]): Promise<void> => {

@@ -1,4 +1,4 @@
-/** A device on the same backend that is told to have no library kernels. */
+/** A device on the same backend, which claims to have no library kernels. */
 import { type Backend, Device } from "@tiedlora/core";
 
 export function withoutLibrary(device: Device): Device {
@@ -11,7 +11,7 @@ export function withoutLibrary(device: Device): Device {
     compile: (program) => backend.compile(program),
     sync: () => backend.sync(),
     memory: () => backend.memory(),
-    close: () => {}, // the other device's to close
+    close: () => {}, // the other device closes the backend
   };
   return new Device(plain);
 }

@@ -1,11 +1,11 @@
 /**
- * Elementary functions and activations against their formulas in float64: values, gradients and second derivatives from
+ * Compares elementary functions and activations with their formulas in float64: values, gradients and second derivatives from
  * -10,000 to 10,000, at both zeros and infinities, and at NaN.
  *
- * An error is measured against the result's scale: the largest of |result| and of the terms that its formula adds, such as
- * 1 and tanh² in 1 - tanh². It may be four units of the last place of the scale (4 · 2^-23), and the smallest normal number,
- * since a result below it may be flushed to zero. A device that flushes operands and intermediate values as well, as WGSL
- * allows, may lose |x| times as much, and may take a subnormal x for zero.
+ * An error is measured against the result's scale: the largest of |result| and the terms that its formula adds, such as
+ * 1 and tanh² in 1 - tanh². It may be four units in the last place of the scale (4 · 2^-23) plus 2^-125, since small results
+ * may be flushed to zero. A device that also flushes operands and intermediate values, as WGSL allows, may lose |x| times
+ * as much, and may treat a subnormal x as zero.
  */
 import { type Device, grad, realize, type Tensor } from "@tiedlora/core";
 import { erf } from "../bounds/erf.ts";
@@ -20,9 +20,9 @@ interface Claim {
   readonly f: (x: Tensor) => Tensor;
   /** The function, its derivative, its second derivative. */
   readonly orders: readonly Formula[];
-  /** Where it is defined. */
+  /** The smallest argument for which it is defined. */
   readonly from?: number;
-  /** What the orders are at NaN, where not NaN. */
+  /** The values of the orders at NaN, if they are not all NaN. */
   readonly atNaN?: readonly number[];
 }
 
@@ -30,7 +30,7 @@ const sigmoid = (x: number): number => (x < 0 ? Math.exp(x) / (1 + Math.exp(x)) 
 /** σ(x) σ(-x). */
 const bell = (x: number): number => sigmoid(x) * sigmoid(-x);
 const normal = (x: number): number => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
-/** f where |x| is below 1,000; there gates are shut or open: on the left of it 0, on the right of it `right`. */
+/** f where |x| is below 1,000. Beyond that the gate is shut or open: 0 on the left, `right` on the right. */
 const gate =
   (f: Formula, right: (x: number) => number): Formula =>
   (x) =>
@@ -109,7 +109,7 @@ const ACTIVATIONS: readonly Claim[] = [
     name: "relu",
     f: (x) => x.relu(),
     orders: [(x) => [Math.max(x, 0)], (x) => [Number(x > 0)]],
-    atNaN: [NaN, 1], // as in PyTorch: the gradient is not lost with the value
+    atNaN: [NaN, 1], // as in PyTorch: the value is NaN, the gradient is not
   },
 ];
 
@@ -140,7 +140,7 @@ const FUNCTIONS: readonly Claim[] = [
   { name: "erf", f: (x) => x.erf(), orders: [(x) => [erf(x), 1]] },
 ];
 
-/** Both signs of: magnitudes from 2^-130 to 10,000, steps in between, where f32 exponentials end, and infinity. */
+/** Zero, infinity and magnitudes from 2^-130 to 10,000, some where f32 exponentials overflow or underflow; with both signs. */
 function points(from: number): Float32Array<ArrayBuffer> {
   const sizes = [
     0,
@@ -165,7 +165,7 @@ function points(from: number): Float32Array<ArrayBuffer> {
   return Float32Array.from([...sizes, ...sizes.map((x) => -x)].filter((x) => !(x < from)).concat(NaN));
 }
 
-/** Whether the device flushes numbers below the smallest normal one. */
+/** Whether the device flushes subnormal numbers to zero. */
 async function flushesSubnormals(device: Device): Promise<boolean> {
   return (
     (await device
@@ -176,7 +176,7 @@ async function flushesSubnormals(device: Device): Promise<boolean> {
   );
 }
 
-/** What is wrong with a result at x; `lost`: what flushing may cost. */
+/** Describes the fault of a result at x, or returns null; `lost` is the error that flushing may cause. */
 function complaint(x: number, found: number, [exact, ...terms]: Exact, lost: number): string | null {
   if (Object.is(found, exact) || found === exact || Math.fround(exact) === found) return null;
   const scale = Math.max(Math.abs(exact), ...terms.map(Math.abs));

@@ -1,4 +1,4 @@
-/** Random graphs of tensor operations: with and without fusion, and both within the yardstick's bounds. */
+/** Random graphs of tensor operations: with and without fusion, results must be within the yardstick's bounds. */
 import type { Coverage } from "../compare.ts";
 import { graphs } from "../generate/graphs.ts";
 import { checkGraph } from "../graph-check.ts";
@@ -6,7 +6,7 @@ import { property } from "../property.ts";
 import { Yardstick } from "../yardstick.ts";
 import { type ConformanceCase, type Context, type Fusion, requireCoverage } from "./context.ts";
 
-/** The most elements of a tensor. */
+/** The maximum number of elements of a tensor. */
 const LIMIT = 1500;
 
 export function graphCases(context: Context): ConformanceCase[] {

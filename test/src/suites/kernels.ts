@@ -17,7 +17,7 @@ interface Kind {
   readonly programs: (limits: Limits) => fc.Arbitrary<ProgramCase>;
   readonly runs: number;
   readonly elements: number;
-  /** How often each executable runs, every time with other buffers and scalars. */
+  /** How often each executable runs, each time with other buffers and scalars. */
   readonly repeats: number;
 }
 
@@ -35,7 +35,7 @@ const KINDS: readonly Kind[] = [
   { name: "gather and scatterAdd", programs: indexPrograms, runs: 30, elements: 5000, repeats: 1 },
 ];
 
-/** Library calls are for `compile` only where the backend says so; elsewhere core lowers them before. */
+/** Whether `compile` may be given the program: core lowers library calls that the backend does not accelerate. */
 function accepts(
   accelerates: (call: ReturnType<typeof libraryCalls>[number]) => boolean,
   test: ProgramCase,

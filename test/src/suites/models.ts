@@ -1,13 +1,13 @@
-/** Two small networks made of core's modules, for training curves. Everything follows from the seed. */
+/** Two small networks for training curves. The seed determines everything. */
 import { type Device, type Parameter, random, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 
-/** A network with its optimizer: `step` trains once and resolves to the loss before it. */
+/** A network with its optimizer. */
 export interface Trainer {
-  /** Trains on batch `index`; the loss before that. */
+  /** Trains on batch `index`, and resolves to the loss before the update. */
   step(index: number): Promise<number>;
-  /** What is trained. */
+  /** The parameters that are trained. */
   readonly parameters: readonly Parameter[];
 }
 
@@ -38,7 +38,7 @@ export function mlpTrainer(device: Device, makeOptimizer: MakeOptimizer = moment
 const VOCAB = 23;
 const DIM = 12;
 
-/** How much a GPT is given to do. */
+/** The size of a GPT and of its batches. */
 export interface GPTSize {
   readonly batch: number;
   readonly length: number;
@@ -54,7 +54,7 @@ class Block extends nn.Module {
   constructor(device: Device, key: random.Key) {
     super();
     this.norm1 = nn.LayerNorm.init(DIM, { device });
-    // No bias: that of the keys has no gradient but rounding errors, which AdamW would blow up to full steps.
+    // No bias: the gradient of the keys' bias is only rounding errors, which AdamW would amplify to full steps.
     const attention = { device, key: key.fold("attention"), bias: false };
     this.attention = new nn.CausalSelfAttention(DIM, 3, attention);
     this.norm2 = nn.LayerNorm.init(DIM, { device });
@@ -67,7 +67,7 @@ class Block extends nn.Module {
   }
 }
 
-/** A GPT whose output is tied to its embedding. */
+/** A GPT whose output layer is tied to its embedding. */
 class GPT extends nn.Module {
   readonly tokens: nn.Embedding;
   readonly positions: nn.Embedding;

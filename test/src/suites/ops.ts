@@ -1,4 +1,4 @@
-/** Every op record, forward and backward, in all types and views, against the yardstick. */
+/** Compares every op record, forward and backward, in all types and views, with the yardstick. */
 import fc from "fast-check";
 import type { Coverage } from "../compare.ts";
 import { checkForward, runnable, variation } from "../forward.ts";
@@ -9,10 +9,10 @@ import { Yardstick } from "../yardstick.ts";
 import { type ConformanceCase, type Context, type Fusion, requireCoverage } from "./context.ts";
 import { withoutLibrary } from "./fallback.ts";
 
-/** The most elements of an input. */
+/** The maximum number of elements of an input. */
 const LIMIT = 600;
 
-/** Records of one name are one case. */
+/** The records by name; those that share a name become one case. */
 function recordsByName(): Map<string, OpRecord[]> {
   const names = new Map<string, OpRecord[]>();
   for (const record of RECORDS) names.set(record.name, [...(names.get(record.name) ?? []), record]);
@@ -53,10 +53,10 @@ export function opCases(context: Context): ConformanceCase[] {
   ]);
 }
 
-/** The records that a library call is behind. */
+/** The records whose operations become library calls. */
 const LIBRARY = ["matmul", "scaledDotProductAttention", "take", "gather", "scatterAdd", "einsum"];
 
-/** The same results when core lowers every library call to loop kernels. */
+/** Cases in which core lowers every library call to loop kernels; the results must stay within the same bounds. */
 export function fallbackCases(context: Context): ConformanceCase[] {
   const names = recordsByName();
   return LIBRARY.map((name) => ({

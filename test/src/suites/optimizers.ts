@@ -1,13 +1,13 @@
 /**
- * Two optimizers whose state is not of the parameter's shape, written on the public interface alone: what rules other than
- * SGD's and AdamW's need has to work on every backend. They are examples of it, not a part of the product.
+ * Two optimizers whose state does not have the parameter's shape, written with the public interface alone: rules other than
+ * SGD's and AdamW's must work on every backend too. They are examples of such rules, not part of the product.
  */
 import { type Parameter, type Tensor, where } from "@tiedlora/core";
 import * as optim from "@tiedlora/nn/optim";
 
 /**
  * Adafactor (Shazeer and Stern 2018) without its relative step sizes: the second moment of a matrix is kept as the means
- * of its rows and of its columns, v[i, j] ≈ row[i] · column[j] / mean(row). That of other shapes is kept whole.
+ * of its rows and of its columns, v[i, j] ≈ row[i] · column[j] / mean(row). For other shapes it is kept whole.
  */
 export class Adafactor extends optim.Optimizer {
   protected stateShapes({ shape }: Parameter): optim.StateShapes {
@@ -27,7 +27,7 @@ export class Adafactor extends optim.Optimizer {
   }
 }
 
-/** SM3-I (Anil et al. 2019): for each axis the largest accumulated square of its slices; of a scalar, of itself. */
+/** SM3-I (Anil et al. 2019): keeps, for each axis, the largest accumulated square in each slice (in a vector: of each element). */
 export class SM3 extends optim.Optimizer {
   protected stateShapes({ shape }: Parameter): optim.StateShapes {
     return Object.fromEntries(shape.map((length, axis) => [`axis${axis}`, [length]]));

@@ -1,4 +1,4 @@
-/** Random numbers are the same bits everywhere. */
+/** Random numbers must have the same bits on every backend. */
 import { type Device, random, type Tensor } from "@tiedlora/core";
 import type { ConformanceCase, Context } from "./context.ts";
 
@@ -39,7 +39,7 @@ async function onDevice(device: Device): Promise<void> {
     const key = random.key(seed).fold("test").fold(3);
     const n = shape.reduce<number>((a, d) => a * d, 1);
     const words = random.bitsArray(key, n);
-    // a constant has no device of its own: it adopts that of what it meets
+    // a constant has no device of its own: it adopts that of the other operand
     const zero = device.tensor(0).mul(0);
     const bits = random.bits(key, shape).add(device.tensor(Uint32Array.of(0), { shape: [1], dtype: "u32" }));
     await same(`bits of seed ${seed}`, bits, words);

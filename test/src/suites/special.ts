@@ -1,7 +1,7 @@
 /**
- * Corners that the specification decides (packages/kernels/src/kernel.ts): NaN, infinities, zeros, overflow and underflow,
- * conversions out of range, integers divided by zero, reductions of nothing and of NaN. Expected values are IEEE 754's, by
- * JavaScript in float64, rounded where they are numbers.
+ * Corner cases that the specification decides (packages/kernels/src/kernel.ts): NaN, infinities, zeros, overflow and underflow,
+ * conversions out of range, integers divided by zero, reductions of nothing and of NaN. Expected values follow IEEE 754;
+ * JavaScript computes them in float64, and finite ones are rounded.
  */
 import {
   type Device,
@@ -19,7 +19,7 @@ import type { ConformanceCase, Context } from "./context.ts";
 
 const SPECIAL = [NaN, Infinity, -Infinity, 0, -0, 1, -1, 0.5, -2.5, 3, 1e30, -1e30];
 
-/** What is computed, and what it has to be. A number may be off by 1e-6 of itself. */
+/** A tensor and its expected values. A finite value may have a relative error of 1e-6. */
 type Expectation = readonly [what: string, tensor: Tensor, wanted: readonly number[]];
 
 async function expectAll(expectations: readonly Expectation[]): Promise<void> {
@@ -81,7 +81,7 @@ async function binary(device: Device): Promise<void> {
   const n = SPECIAL.length;
   const a = SPECIAL.flatMap((v) => SPECIAL.map(() => v));
   const b = SPECIAL.flatMap(() => SPECIAL);
-  // once in memory, once computed: comparisons of what was just computed may be folded otherwise
+  // operands from memory and computed ones: a compiler may fold comparisons of computed values in another way
   const inMemory = [tensorOf(device, a, [n * n], "f32"), tensorOf(device, b, [n * n], "f32")] as const;
   const rows = tensorOf(device, SPECIAL, [n, 1], "f32").neg().neg();
   const spread = [rows.expand([n, n]).reshape([n * n]), inMemory[1].abs().mul(inMemory[1].sign())] as const;
@@ -108,7 +108,7 @@ async function binary(device: Device): Promise<void> {
   ];
   const expectations = table.flatMap(([name, f, g]): Expectation[] => [
     [name, f(...inMemory), a.map((v, i) => g(f32(v), f32(b[i]!)))],
-    // a sign of -0 may be lost on the way, and with it that of an infinity it divides
+    // computing may lose the sign of -0, and with it the sign of an infinite quotient
     ...(name === "div"
       ? []
       : [
@@ -119,21 +119,21 @@ async function binary(device: Device): Promise<void> {
           ] satisfies Expectation,
         ]),
   ]);
-  // a remainder has the sign of the dividend; where the quotient is beyond the digits of f32 it is not exact
+  // a remainder has the sign of the dividend; it is not exact where the quotient has more digits than f32
   const remainders = [[7, 3], [-7, 3], [7, -3], [-7.5, -2], [5, Infinity], [-5, -Infinity], [Infinity, 2], [NaN, 2], [3, NaN], [3, 0], [0, 3], [0, 0]]; // prettier-ignore
   const [p, q] = [0, 1].map((k) => tensorOf(device, remainders.map((r) => r[k]!), [remainders.length], "f32")); // prettier-ignore
   const ofPowers = powers(device);
   await expectAll([...expectations, ...ofPowers, ["mod", p!.mod(q!), remainders.map(([x, y]) => x! % y!)]]);
 }
 
-/** Powers, and what of a gradient they let through at 0. */
+/** Powers, and their gradients, also at 0. */
 function powers(device: Device): Expectation[] {
   const bases = [NaN, Infinity, -Infinity, 0, 1, -1, 0.5, -0.5, 2, -2, 3, -3];
   const exponents = [NaN, Infinity, -Infinity, 0, 1, -1, 2, 3, -3, 0.5, -0.5, 1.5, -1.5, 13];
   const a = bases.flatMap((v) => exponents.map(() => v));
   const b = bases.flatMap(() => exponents);
   const [x, y] = [tensorOf(device, a, [a.length], "f32"), tensorOf(device, b, [b.length], "f32")];
-  // JavaScript says NaN to the powers of 1 of which IEEE 754 says 1
+  // some powers of 1 and -1 are 1 in IEEE 754 but NaN in JavaScript
   const exact = (p: number, q: number): number =>
     p === 1 || (p === -1 && Math.abs(q) === Infinity)
       ? 1
@@ -163,7 +163,7 @@ function powers(device: Device): Expectation[] {
   ];
 }
 
-/** A NaN at any place of a row of any length, in rows and in columns. */
+/** Reductions of rows and columns of many lengths, with a NaN at various places. */
 async function reductions(device: Device): Promise<void> {
   const expectations: Expectation[] = [];
   for (const n of [1, 3, 4, 7, 64, 130, 300]) {
@@ -329,7 +329,7 @@ async function integers(device: Device): Promise<void> {
   ]);
 }
 
-/** Sines of angles with more digits than f32 has for a turn, logarithms next to 0, and what is only just in range. */
+/** Sines of angles so large that f32 resolves no turn, logarithms near 0, and exponentials that are just in range. */
 async function hardNumbers(device: Device): Promise<void> {
   const angles = [
     1e4,
@@ -368,7 +368,7 @@ async function hardNumbers(device: Device): Promise<void> {
   ]);
 }
 
-/** What of a gradient gets where, as in PyTorch. */
+/** Gradients at NaN, ties and kinks, as in PyTorch. */
 async function gradients(device: Device): Promise<void> {
   const values = [NaN, 2, 1, 0, -Infinity];
   const x = tensorOf(device, values, [5], "f32");

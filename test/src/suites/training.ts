@@ -1,4 +1,4 @@
-/** Whole training runs: the same curve as on the reference, and no growth. */
+/** Whole training runs: they must follow the curve of the reference, and memory must not grow. */
 import { type Device, reference } from "@tiedlora/core";
 import type { ConformanceCase, Context } from "./context.ts";
 import { Adafactor, SM3 } from "./optimizers.ts";
@@ -20,8 +20,8 @@ async function curve(
 }
 
 /**
- * Rounding differs between backends by 6e-8 an operation, and training multiplies what it has done so far. PyTorch in f32
- * is within 2e-7 (losses) and 3e-6 (weights) of f64 in runs of this kind; ten times that is for backends that round worse.
+ * Rounding differs between backends by 6e-8 per operation, and training amplifies the differences so far. PyTorch in f32
+ * is within 2e-7 (losses) and 3e-6 (weights) of f64 in runs of this kind; the tolerances leave room for backends that round worse.
  */
 const LOSS_TOLERANCE = 5e-6;
 const WEIGHT_TOLERANCE = 5e-5;

@@ -1,6 +1,6 @@
 /**
- * Slices that move: the first start has a program of its own, all others share one. Values and gradients are those of the
- * reference, exactly, since all numbers are whole and small.
+ * Slices whose start changes: the first start has its own program, and all others share one. Values and gradients must equal
+ * those of the reference exactly, since all numbers are small integers.
  */
 import { arange, type Device, grad, Parameter, realize, reference, type Tensor } from "@tiedlora/core";
 import type { ConformanceCase, Context } from "./context.ts";
@@ -58,7 +58,7 @@ export function windowCases(context: Context): ConformanceCase[] {
         const x = wholeNumbers(device);
         for (let start = 0; start < STARTS; start++) {
           const found = String(await compute(use, x, start));
-          // a device of its own has a program for this start alone
+          // a new device compiles a program for this start alone
           const yard = reference();
           const wanted = String(await compute(use, wholeNumbers(yard), start));
           yard.close();

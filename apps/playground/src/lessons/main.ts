@@ -1,8 +1,8 @@
-/** The page of the lessons: their text and code, and what they print when they run here. */
+/** The page of the lessons: their text and code, and their output when they run here. */
 import { byId, el, isOff, switchButton } from "../page/dom.ts";
 import type { LessonReply } from "./report.ts";
 
-/** As the build writes them to lessons/index.json. */
+/** A lesson as the build writes it to lessons/index.json. */
 interface Lesson {
   readonly id: string;
   readonly title: string;

@@ -1,4 +1,4 @@
-/** Runs in the worker of a lesson, before it: what the lesson prints goes to the page. */
+/** Runs in the worker of a lesson, before the lesson itself: sends what it prints to the page. */
 export type LessonReply =
   | { readonly type: "line"; readonly text: string }
   | { readonly type: "done" }
@@ -6,7 +6,7 @@ export type LessonReply =
 
 const scope = globalThis as unknown as { postMessage(message: LessonReply): void };
 
-/** Runs `lesson`, and reports its lines and its end. */
+/** Runs `lesson`, and reports the lines that it prints and how it ends. */
 export async function report(lesson: () => Promise<unknown>): Promise<void> {
   const print = (...values: readonly unknown[]): void =>
     scope.postMessage({ type: "line", text: values.map(textOf).join(" ") });

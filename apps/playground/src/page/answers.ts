@@ -1,8 +1,8 @@
-/** What the model said to a few prompts: before any training, with each method during and after its own, and with adapters from files. */
+/** The model's completions of a few prompts: before training, during and after it with each method, and with loaded adapters. */
 import type { Phase, Sample } from "../protocol.ts";
 import { byId, el } from "./dom.ts";
 
-/** With which adapter: its number, its name, and the colour it is shown in. */
+/** The adapter behind a completion: its number, its name, and the color in which it is shown. */
 interface Speaker {
   readonly id: number;
   readonly label: string;
@@ -11,7 +11,7 @@ interface Speaker {
 
 interface Table {
   readonly body: HTMLTableSectionElement;
-  /** Stays at the end. */
+  /** The row with the right answer, which stays last. */
   readonly right: HTMLTableRowElement | null;
 }
 
@@ -21,7 +21,7 @@ export class Answers {
   readonly #cells = new Map<string, HTMLElement>();
   #tables: readonly Table[] = [];
 
-  /** An empty table for each sample, with a row for each speaker. */
+  /** Shows an empty table for each sample, with a row for each speaker. */
   show(samples: readonly Sample[], speakers: readonly Speaker[]): void {
     this.#cells.clear();
     this.#tables = samples.map(({ right }, i) => {
@@ -68,7 +68,7 @@ export class Answers {
     }
   }
 
-  /** What has not been said will not be said any more. */
+  /** No more completions will come: marks the cells that are still empty. */
   finish(): void {
     for (const cell of this.#cells.values()) if (cell.textContent === "…") cell.textContent = "—";
   }

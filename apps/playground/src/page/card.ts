@@ -1,4 +1,4 @@
-/** The card of one method: its preset, the four switches, tying, rank and rate, and what that costs. */
+/** The card of one method: its preset, the four switches, tying, rank and learning rate, and the number of trained parameters. */
 import { countParameters, type FactorName, FACTOR_NAMES } from "tiedlora";
 import {
   hasSwitches,
@@ -39,7 +39,7 @@ export class MethodCard {
   readonly #legend = el("legend");
   readonly #preset: HTMLSelectElement;
   readonly #tie: HTMLSelectElement;
-  /** What only methods with switches have: what ties A and B, and which factors are trained. */
+  /** The fields that only methods with switches have: how A and B are tied, and which factors are trained. */
   readonly #switches: readonly HTMLElement[];
   readonly #boxes: ReadonlyMap<FactorName, HTMLInputElement>;
   readonly #rank: NumberField;
@@ -89,7 +89,7 @@ export class MethodCard {
     return { id: this.id, method: this.#method, lr: this.#lr };
   }
 
-  /** Why it cannot be trained as it is. */
+  /** The reasons why it cannot be trained with its current settings. */
   get problems(): Problem[] {
     const wrong = [this.#rank, this.#rate].flatMap(({ problem }) => problem ?? []);
     const cost = this.#costOf();
@@ -97,7 +97,7 @@ export class MethodCard {
     return wrong.map(({ text, focus }) => ({ text: `${this.#title}: ${text}`, focus }));
   }
 
-  /** Its place among the others, from 1; the only one cannot be removed. */
+  /** Shows its place among the cards, from 1. The only card cannot be removed. */
   place(number: number, only: boolean): void {
     this.#title = `Method ${number}`;
     this.#legend.textContent = this.#title;
@@ -136,7 +136,7 @@ export class MethodCard {
   }
 
   #switch(part: Partial<Pick<MethodChoice, "trained" | "tie">>): void {
-    // a rate of the visitor's own stays; one that was the method's becomes the new method's
+    // a rate that the visitor has entered stays; the default rate of the old method becomes that of the new one
     const follows = this.#lr === rateOf(this.#method);
     const next = { ...this.#method, ...part };
     this.#method = { ...next, preset: presetOf(next.trained, next.tie) };
@@ -175,7 +175,7 @@ export class MethodCard {
     this.#remove.setAttribute("aria-label", `Remove ${this.#title.toLowerCase()}, ${labelOf(this.#method)}`);
   }
 
-  /** How many numbers are trained, and the share of LoRA's; or why it cannot be. */
+  /** The number of trained parameters and its share of LoRA's, or why the method cannot be trained. */
   #costOf(): { readonly text: string; readonly wrong: boolean } {
     const method = this.#method;
     if (!trainsSomething(method)) return { text: NOTHING, wrong: true };

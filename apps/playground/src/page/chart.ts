@@ -1,9 +1,9 @@
-/** The curves of the loss, one a method, drawn a few times a second. */
+/** The loss curves, one per method, redrawn a few times a second. */
 import uPlot from "uplot";
 
 const REDRAW_MS = 250;
 
-/** The name of a curve, and the number of its colour, by which it is fed. */
+/** The name of a curve, and the number of its color, by which `add` finds it. */
 interface Curve {
   readonly label: string;
   readonly colour: number;
@@ -29,7 +29,7 @@ export class LossChart {
     this.#dark.addEventListener("change", this.#recolour);
   }
 
-  /** Takes it off the page. */
+  /** Removes the chart from the page. */
   close(): void {
     this.#resized.disconnect();
     this.#dark.removeEventListener("change", this.#recolour);
@@ -52,7 +52,7 @@ export class LossChart {
     }, REDRAW_MS);
   }
 
-  /** A canvas knows nothing of the page's colours: it is drawn anew in the others. */
+  /** A canvas does not follow the page's color scheme, so the chart is drawn again when that changes. */
   readonly #recolour = (): void => {
     this.#plot.destroy();
     this.#plot = new uPlot(this.#options(), this.#data(), this.#holder);
@@ -90,7 +90,7 @@ export class LossChart {
   }
 }
 
-/** A colour that a canvas understands: `light-dark()` is worked out by the page. */
+/** A color that a canvas understands: the page evaluates `light-dark()`. */
 function resolved(value: string): string {
   const probe = document.createElement("span");
   probe.style.color = value;

@@ -28,7 +28,7 @@ export function svg<K extends keyof SVGElementTagNameMap>(
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
-/** The element with an id, of the class that is expected there; the page is broken without it. */
+/** The element with this ID. Throws if there is none, or if it is of another class. */
 export function byId(id: string): HTMLElement;
 export function byId<T extends HTMLElement>(id: string, of: new () => T): T;
 export function byId(id: string, of: new () => HTMLElement = HTMLElement): HTMLElement {
@@ -38,8 +38,8 @@ export function byId(id: string, of: new () => HTMLElement = HTMLElement): HTMLE
 }
 
 /**
- * Whether a button does something now. It keeps the focus either way, which a disabled one would lose; whoever listens to
- * it asks `isOff`.
+ * Turns a button on or off. A button that is off keeps the focus, which a disabled one would lose; so its listeners must
+ * check `isOff`.
  */
 export function switchButton(button: HTMLButtonElement, on: boolean): void {
   button.setAttribute("aria-disabled", String(!on));

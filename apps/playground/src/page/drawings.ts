@@ -1,6 +1,6 @@
 /**
- * What can be drawn, and what is: a method as it is being trained or was, an adapter from files, or a card as it is set. A
- * drawing shows the values of the method that it names: a card that was changed after its training is another drawing.
+ * Chooses what is drawn: a method that is being trained or has been, an adapter from files, or a card with its current
+ * settings. A drawing shows the values of the method that it names: a card that was changed after its training is another one.
  */
 import { planAdapter } from "tiedlora";
 import { labelOf, methodOf, trainsSomething } from "../method.ts";
@@ -13,15 +13,15 @@ interface Drawing {
   readonly key: string;
   readonly label: string;
   readonly colour: number | "loaded";
-  /** Whose values it shows; null: it has none yet. */
+  /** The run whose values it shows; null if it has none yet. */
   readonly run: number | null;
   plan(base: BaseInfo): DrawnPlan;
 }
 
 export interface DrawingsEvents {
-  /** `run`: whose value it is; null: of the base model. */
+  /** A part with values was chosen; `run` is null if it belongs to the base model. */
   chosen(run: number | null, path: string, name: string): void;
-  /** A part was chosen that exists only once it is trained. */
+  /** A part was chosen that exists only after training starts. */
   untrained(label: string): void;
 }
 
@@ -46,7 +46,7 @@ export class Drawings {
     }).observe(this.#holder);
   }
 
-  /** Another model: nothing has been trained on it. */
+  /** Sets another base model, on which nothing has been trained. */
   setBase(base: BaseInfo): void {
     this.#base = base;
     this.#runs = [];
@@ -55,13 +55,13 @@ export class Drawings {
     this.#show();
   }
 
-  /** The cards as they are set now; `changed`: the one that is being worked on, which is what is drawn then. */
+  /** Sets the current choices of the cards; `changed` is the number of the card that was changed and is drawn now, or null. */
   setCards(cards: readonly RunChoice[], changed: number | null): void {
     this.#cards = cards;
     this.#show(changed === null ? undefined : `card ${changed}`);
   }
 
-  /** What is being trained from now on. */
+  /** Sets the runs of the training that starts now. */
   start(runs: readonly RunChoice[], labels: ReadonlyMap<number, string>): void {
     const drawn = /^(?:card|run) ([0-3])$/.exec(this.#list.value)?.[1];
     this.#runs = runs.map((choice) => ({ choice, label: labels.get(choice.id)! }));
@@ -69,7 +69,7 @@ export class Drawings {
     this.#show(drawn === undefined ? undefined : `run ${drawn}`);
   }
 
-  /** The factors of what is trained are there. */
+  /** The factors of the trained runs exist now. */
   begun(): void {
     for (const { choice } of this.#runs) this.#alive.add(choice.id);
   }
@@ -128,7 +128,7 @@ export class Drawings {
     return this.#all().find(({ key }) => key === this.#list.value);
   }
 
-  /** Lists what can be drawn; draws `wanted` if it is there, else what was drawn, else the first. */
+  /** Lists all drawings, and draws `wanted` if it is in the list, or else the same as before, or else the first. */
   #show(wanted?: string): void {
     const all = this.#all();
     const keys = [wanted, this.#list.value].filter((key) => all.some((one) => one.key === key));

@@ -1,7 +1,7 @@
-/** Fields of the forms: a list, and a number that is marked, with a message, as long as it is none that could be used. */
+/** Fields of the forms: a list, and a number that is marked, with a message, while it is not valid. */
 import { el } from "./dom.ts";
 
-/** Why a training cannot start, and where that is mended. */
+/** Why a training cannot start, and how to focus the field that fixes it. */
 export interface Problem {
   readonly text: string;
   readonly focus: () => void;
@@ -9,13 +9,13 @@ export interface Problem {
 
 export interface Range {
   readonly min?: number;
-  /** The value has to be more than this. */
+  /** The value must be greater than this. */
   readonly above?: number;
   readonly max: number;
   readonly whole?: boolean;
 }
 
-/** A labelled drop-down list. */
+/** A labeled drop-down list. */
 export function choice(
   name: string,
   label: string,
@@ -36,7 +36,7 @@ export function choice(
 
 let messages = 0;
 
-/** A labelled number. What is out of range is marked and not passed on. */
+/** A labeled number. An invalid value is marked, and its field has a problem. */
 export class NumberField {
   readonly element: HTMLElement;
   readonly #input: HTMLInputElement;
@@ -67,7 +67,7 @@ export class NumberField {
     });
   }
 
-  /** What is wrong with it, or null. */
+  /** Why the value is not valid, or null. */
   get problem(): Problem | null {
     return this.#isValid()
       ? null
@@ -81,7 +81,7 @@ export class NumberField {
 
   #isValid(): boolean {
     const { min = -Infinity, above = -Infinity, max, whole } = this.#range;
-    const value = this.#input.valueAsNumber; // NaN for what is no number, and for nothing
+    const value = this.#input.valueAsNumber; // NaN if the field is empty or does not hold a number
     return value >= min && value > above && value <= max && (!whole || Number.isInteger(value));
   }
 

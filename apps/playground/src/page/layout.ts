@@ -1,7 +1,7 @@
 /**
  * Where the parts of the network are drawn. A band for each layer holds its frozen weights on the right and the layer's own
- * factors beside them, a line for each adapted place; factors that several layers share stand on the left, once, with a wire
- * into every band that uses them. Numbers alone, no elements: a test holds them against overlaps.
+ * factors beside them, with a line for each adapted place; a factor that several layers share stands on the left, once, with a
+ * wire into every band that uses it. The layout is only numbers, without elements, so that a test can check it for overlaps.
  */
 import type { DrawnFactor, DrawnPlan, DrawnSite } from "../plan.ts";
 
@@ -10,7 +10,7 @@ export interface Size {
   readonly height: number;
 }
 
-/** A rectangle, by its upper left corner. */
+/** A rectangle, given by its upper left corner and its size. */
 export interface Box extends Size {
   readonly x: number;
   readonly y: number;
@@ -18,7 +18,7 @@ export interface Box extends Size {
 
 export interface PlacedFactor {
   readonly factor: DrawnFactor;
-  /** Of this band alone; null: shared by several. */
+  /** The only band that uses it; null if several do. */
   readonly band: number | null;
   readonly box: Box;
 }
@@ -36,7 +36,7 @@ export interface Band {
   readonly box: Box;
 }
 
-/** From a shared factor to a band: a curve that begins and ends level. */
+/** A curve from a shared factor to a band; it begins and ends horizontally. */
 export interface Wire {
   readonly factor: DrawnFactor;
   readonly band: number;
@@ -52,16 +52,16 @@ export interface Layout extends Size {
 }
 
 const OWN: Size = { width: 38, height: 28 };
-/** A factor that is shared is drawn larger: it is one for all. */
+/** The size of a shared factor, which is drawn larger than the others. */
 const SHARED: Size = { width: 46, height: 38 };
 const WEIGHT: Size = { width: 34, height: 28 };
-/** Room around a box, in which the ring of its gradient grows. */
+/** The space around a box, in which the ring of its gradient grows. */
 const GAP = 10;
-/** Left of the bands: shared factors, and the room in which wires spread. */
+/** The space on the left of the bands, for shared factors and the wires. */
 const MARGIN = SHARED.width + 66;
 const TITLE = 24;
 
-/** `weightOf`: a linear of a layer that no place adapts, so that the layer has something to show. */
+/** Lays out an adapter. `weightOf` gives a weight to show in a layer in which nothing is adapted, or null. */
 export function layOut(
   plan: DrawnPlan,
   layers: number,
@@ -118,11 +118,11 @@ export function layOut(
 
 interface Line {
   readonly parts: readonly DrawnFactor[];
-  /** The modules whose weights stand at its end. */
+  /** The modules whose weights stand at the end of the line. */
   readonly paths: readonly string[];
 }
 
-/** What the places of one layer share comes first, then a line for each place; a layer without places shows a weight. */
+/** The lines of a band: factors that its places share, then a line for each place. A layer without places shows a weight. */
 function linesOf(
   plan: DrawnPlan,
   own: readonly DrawnFactor[],
@@ -144,7 +144,7 @@ function linesOf(
   return [{ parts: [], paths: path === null ? [] : [path] }];
 }
 
-/** Lays lines out below each other: factors from the left, weights at the right, each wrapped where there is no room. */
+/** Lays out lines below each other: factors from the left, weights at the right; both wrap where there is no room. */
 class Lines {
   readonly #left: number;
   readonly #right: number;
@@ -180,12 +180,12 @@ class Lines {
   }
 }
 
-/** "W", and where there are several, each with the first letter of its module. */
+/** "W"; if there are several, followed by the first letter of its module. */
 function initialOf(path: string, paths: readonly string[]): string {
   return paths.length === 1 ? "W" : `W${path.split(".").at(-1)!.charAt(0)}`;
 }
 
-/** Places near `wanted`, in its order, at least `apart` from each other and inside of `height`, which grows if need be. */
+/** Positions near `wanted`, in the same order, at least `apart` from each other and within `height`, which grows if necessary. */
 function spreadOut(
   wanted: readonly number[],
   apart: number,

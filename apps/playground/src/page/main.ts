@@ -20,15 +20,15 @@ const ask = (request: Request): void => worker.postMessage(request);
 
 let base: BaseInfo | null = null;
 let state: State = "idle";
-/** Stop has been pressed, and the worker has not answered yet. */
+/** Whether Stop has been pressed and the worker has not answered yet. */
 let stopping = false;
-/** What is being trained, or was trained last. */
+/** The runs that are being trained, or were trained last. */
 let running: readonly RunChoice[] = [];
-/** Adapters that came from files, by number. */
+/** The names of the adapters from files, by number. */
 const loaded = new Map<number, string>();
 /** The name of every run that can answer, by number. */
 let names: ReadonlyMap<number, string> = new Map();
-/** What was chosen in the drawing last. */
+/** The name of the part that was chosen last in the drawing. */
 let chosenName = "";
 let chart: LossChart | null = null;
 
@@ -67,7 +67,7 @@ function open(backend: BackendWish): void {
 }
 
 const problems = (): Problem[] => [...settings.problems, ...cards.problems];
-/** Whether the status says why nothing was started. */
+/** Whether the status line says why the training did not start. */
 let refused = false;
 
 function train(): void {
@@ -119,7 +119,7 @@ function showState(next: State): void {
   document.body.dataset["state"] = base === null ? "loading" : state;
 }
 
-/** The page answers at once; the worker when it has come to its next step. */
+/** The page reacts at once, the worker before its next step. */
 function stop(): void {
   if (isOff(stopButton)) return;
   switchButton(stopButton, false);
@@ -194,7 +194,7 @@ function receive(reply: Reply): void {
 
 function receiveState(next: State): void {
   const busy = next === "training" || next === "paused";
-  if (stopping && busy) return; // what the worker said before it heard of it
+  if (stopping && busy) return; // the worker sent this before it received the stop
   stopping = false;
   if (next === "done" || next === "stopped") numbers.finish();
   showState(next);
@@ -228,7 +228,7 @@ function download(name: string, zip: Uint8Array): void {
   say(`downloaded ${name}, ${bytes(zip.byteLength)}`);
 }
 
-/** Who can be asked: the base model, what is trained, and adapters from files. */
+/** Lists the models that can complete a prompt: the base model, trained runs, and adapters from files. */
 function listRuns(): void {
   names = new Map([...labelsOf(running), ...loaded]);
   const list = byId("try-run", HTMLSelectElement);
@@ -258,7 +258,7 @@ function pick(id: string, type: "loadModel" | "loadAdapter"): void {
   input.addEventListener("change", () => {
     hideProblem();
     if (input.files?.length) ask({ type, files: [...input.files] });
-    input.value = ""; // the same files can be chosen again
+    input.value = ""; // so that choosing the same files again fires an event
   });
 }
 

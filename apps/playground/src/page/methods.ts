@@ -1,4 +1,4 @@
-/** The cards of the methods that are trained side by side, and the button for another. */
+/** The cards of the methods that are trained side by side, and the button that adds one. */
 import { PRESET_NAMES, type PresetName } from "../method.ts";
 import type { BaseInfo, RunChoice } from "../protocol.ts";
 import { MethodCard } from "./card.ts";
@@ -13,7 +13,7 @@ export class MethodCards {
   readonly #add = el("button", { type: "button" }, "Compare with another method");
   readonly #changed: (id: number | null) => void;
 
-  /** `changed` is called after every change of a switch or number, with that card's number, and with null when a card is gone. */
+  /** `changed` is called with the number of a card that was added or changed, and with null when a card was removed. */
   constructor(changed: (id: number | null) => void) {
     this.#changed = changed;
     byId("methods").replaceChildren(el("div", {}, this.#add));
@@ -32,7 +32,7 @@ export class MethodCards {
     return this.#cards.map(({ choice }) => choice);
   }
 
-  /** Why they cannot be trained as they are. */
+  /** The reasons why they cannot be trained with their current settings. */
   get problems(): Problem[] {
     return this.#cards.flatMap(({ problems }) => problems);
   }
@@ -42,7 +42,7 @@ export class MethodCards {
     for (const card of this.#cards) card.setBase(base);
   }
 
-  /** A new card; its number, and with it its colour, is the first that is free. */
+  /** Appends a card, with the first free number. The number determines its color. */
   #append(preset: PresetName): MethodCard {
     const id = [0, 1, 2, 3].find((one) => this.#cards.every((card) => card.id !== one))!;
     const card: MethodCard = new MethodCard(id, preset, {

@@ -15,11 +15,11 @@ import {
 const [NARROWEST, WIDEST] = [260, 560];
 
 export interface NetworkEvents {
-  /** A factor of the adapter was chosen, or a weight of the base model; `name`: what it is, in words. */
+  /** A factor of the adapter, or a weight of the base model, was chosen; `name` describes it in words. */
   chosen(path: string, ofBase: boolean, name: string): void;
 }
 
-/** What is drawn: an adapter's layout, its name, and the colour that stands for it. */
+/** The adapter to draw: its plan, its name, and its color. */
 export interface Drawn {
   readonly label: string;
   readonly plan: DrawnPlan;
@@ -31,7 +31,7 @@ export class Network {
   readonly #parts = new Map<string, { part: SVGGElement; label: string }>();
   readonly #events: NetworkEvents;
 
-  /** Draws an adapter on the base model into `holder`, replacing its content; a part that has the focus keeps it. */
+  /** Draws an adapter on the base model into `holder`, replacing its content; a part with the focus keeps it. */
   constructor(holder: HTMLElement, base: BaseInfo, { label, plan, colour }: Drawn, events: NetworkEvents) {
     this.#events = events;
     const focused = holder.contains(document.activeElement)
@@ -64,7 +64,7 @@ export class Network {
     for (const [path, norm] of Object.entries(norms)) {
       const ring = this.#rings.get(path);
       if (!ring) continue;
-      const size = Math.max(0, 1 + Math.log10(Math.max(norm, 1e-12) / largest) / 4); // 0 at a ten-thousandth
+      const size = Math.max(0, 1 + Math.log10(Math.max(norm, 1e-12) / largest) / 4); // 0 at a ten-thousandth of the largest
       ring.setAttribute("stroke-width", String(1 + 6 * size));
       const { part, label } = this.#parts.get(path)!;
       part.setAttribute("aria-label", `${label}, gradient ${norm.toPrecision(2)}`);

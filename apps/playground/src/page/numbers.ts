@@ -1,10 +1,10 @@
-/** The table of the methods in numbers: those that are trained, and adapters from files, with downloads of each. */
+/** The table of numbers: a row for each trained method and each adapter from files, with buttons to download it. */
 import type { DownloadFormat, Reply } from "../protocol.ts";
 import { byId, bytes, count, el } from "./dom.ts";
 
 type Step = Extract<Reply, { type: "step" }>;
 
-/** A row, as it is set up. */
+/** The fixed contents of a row. */
 export interface Entry {
   readonly id: number;
   readonly label: string;
@@ -13,7 +13,7 @@ export interface Entry {
 
 export interface NumbersEvents {
   download(run: number, format: DownloadFormat): void;
-  /** An adapter from files is wanted no longer. */
+  /** An adapter from files was removed. */
   unload(run: number): void;
 }
 
@@ -33,7 +33,7 @@ export class Numbers {
     this.#events = events;
   }
 
-  /** Rows for the coming training, replacing those of the last; adapters from files stay, below. */
+  /** Replaces the rows of the last training by new ones; adapters from files stay below them. */
   start(entries: readonly Entry[]): void {
     const loaded = [...this.#rows].filter(([, row]) => row.loaded);
     this.#rows.clear();
@@ -66,20 +66,20 @@ export class Numbers {
     this.#rows.get(run)!.row.dataset["trained"] = "";
   }
 
-  /** The loss of an adapter from files, which is not trained here. */
+  /** Shows the loss of an adapter from files, which is not trained here. */
   measured(run: number, loss: number): void {
     const cells = this.#rows.get(run)?.cells;
     if (cells) cells.loss.textContent = loss.toFixed(3);
   }
 
-  /** What has been trained can be downloaded. */
+  /** Adds download buttons to the rows of trained methods. */
   finish(): void {
     for (const [id, { row }] of this.#rows) if ("trained" in row.dataset) this.#allowDownload(id);
   }
 
   #allowDownload(id: number): void {
     const { label, loaded, cells } = this.#rows.get(id)!;
-    if (cells.actions.childElementCount > 0) return; // they are there, and one may have the focus
+    if (cells.actions.childElementCount > 0) return; // the buttons exist, and one may have the focus
     const button = (text: string, name: string, act: () => void): HTMLButtonElement => {
       const made = el("button", { type: "button", "aria-label": name }, text);
       made.addEventListener("click", act);
@@ -92,7 +92,7 @@ export class Numbers {
     if (loaded) cells.actions.append(button("Remove", `Remove ${label}`, () => this.#unload(id)));
   }
 
-  /** The focus goes to the next row's buttons, or to where adapters are loaded. */
+  /** Removes a row. The focus moves to a button of a neighboring row, or to the field that loads adapters. */
   #unload(id: number): void {
     const { row } = this.#rows.get(id)!;
     const next = row.nextElementSibling ?? row.previousElementSibling;

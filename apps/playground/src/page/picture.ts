@@ -1,8 +1,8 @@
-/** The values of a tensor as a picture: blue below zero, red above, the paper's colour at zero. */
+/** The values of a tensor as a picture: blue below zero, red above, the background color at zero. */
 import { byId } from "./dom.ts";
 import type { Reply } from "../protocol.ts";
 
-/** `name`: what it is, and whose. */
+/** Shows the picture of a tensor; `name` describes the tensor and its owner. */
 export function showPicture(
   { path, shape, rows, columns, values }: Extract<Reply, { type: "tensor" }>,
   name: string,

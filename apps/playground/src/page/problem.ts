@@ -1,4 +1,4 @@
-/** What went wrong, at the top of the page: announced, brought into view, and focused until it is put away. */
+/** The error message at the top of the page: it is announced, scrolled into view, and focused until it is dismissed. */
 import { byId, el } from "./dom.ts";
 
 let before: Element | null = null;
@@ -11,7 +11,7 @@ export function showProblem(title: string, message: string): void {
     hideProblem();
     if (before instanceof HTMLElement || before instanceof SVGElement) before.focus();
   });
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // it would cover the message
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // a dialog would cover the message
   problem.replaceChildren(el("h2", {}, title), el("p", {}, message), close);
   problem.hidden = false;
   problem.scrollIntoView({ block: "start" });

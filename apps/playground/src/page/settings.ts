@@ -1,4 +1,4 @@
-/** The form of what all methods share: task, backend, steps, batch, seed. */
+/** The form of the settings that all methods share: task, backend, steps, batch, seed. */
 import { TOY_TASK_NAMES, TOY_TASKS } from "@tiedlora/experiments/toy-tasks";
 import type { BackendChoice, Experiment } from "../protocol.ts";
 import { byId, el } from "./dom.ts";
@@ -62,7 +62,7 @@ export class Settings {
     return this.#values;
   }
 
-  /** Why a training cannot start. */
+  /** The reasons why a training cannot start. */
   get problems(): Problem[] {
     const wrong = this.#fields.flatMap(({ problem }) => problem ?? []);
     if (this.#values.task !== "text" || this.#values.text.trim() !== "") return wrong;

@@ -1,4 +1,4 @@
-/** What an experiment trains on: a toy task, or text that the visitor pasted. */
+/** The data of an experiment: a toy task, or text that the visitor has pasted. */
 import { batchesOf, type Batch, encodeExample, type EncodedExample } from "tiedlora";
 import { type Example, TOY_TASK_NAMES, toyExamples } from "@tiedlora/experiments/toy-tasks";
 import type { Pretrained } from "@tiedlora/models";
@@ -14,7 +14,7 @@ export interface Data {
   readonly samples: readonly Sample[];
 }
 
-/** `between` is awaited now and then; when it says false, there are no data: null. */
+/** Encodes the data. `between` is awaited every few examples; null if it resolves to false. Throws if no example is usable. */
 export async function dataOf(
   experiment: Experiment,
   base: Pretrained,
@@ -48,7 +48,7 @@ function examplesOf({ task, text, seed }: Experiment): { train: Example[]; shown
   };
 }
 
-/** A line is an example: `prompt => completion`, or text alone. */
+/** Parses pasted text, in which each line is an example: `prompt => completion`, or text alone. */
 function pasted(text: string): { train: Example[]; shown: Example[] } {
   const train = text
     .split("\n")

@@ -1,4 +1,4 @@
-/** Errors as a visitor can act on them. */
+/** Turns errors into messages that tell a visitor what to do. */
 import { DeviceLostError, NoAdapterError, OutOfMemoryError } from "@tiedlora/backend-webgpu";
 import { FormatError } from "@tiedlora/core";
 import { DivergedError } from "tiedlora";

@@ -1,10 +1,10 @@
-/** Files in and out: what a visitor picks, and zip archives of adapters. */
+/** Files in and out: those that a visitor picks, and zip archives of adapters. */
 import { type Files, FormatError, memoryFiles } from "@tiedlora/core";
 import { type Adapter, nativeFiles, type OutputFile, peftLoraFiles } from "tiedlora";
 import { unzipSync, zipSync } from "fflate";
 import type { DownloadFormat } from "../protocol.ts";
 
-/** Picked files by their plain names; one zip archive is opened. */
+/** Picked files, by their names without folders; a single zip archive is unpacked. */
 export async function pickedFiles(files: readonly File[]): Promise<Files> {
   const [first] = files;
   if (files.length === 1 && first!.name.endsWith(".zip"))
@@ -12,7 +12,7 @@ export async function pickedFiles(files: readonly File[]): Promise<Files> {
   return memoryFiles(new Map(files.map((file) => [plain(file.name), file])), folderOf(files));
 }
 
-/** The files in a zip archive, by their plain names. */
+/** The files in a zip archive, by their names without folders. */
 export function archiveOf(zip: Uint8Array, name: string): Files {
   let entries: Record<string, Uint8Array>;
   try {
@@ -29,7 +29,7 @@ export function archiveOf(zip: Uint8Array, name: string): Files {
   return memoryFiles(new Map(Object.entries(entries).map(([path, bytes]) => [plain(path), bytes])), name);
 }
 
-/** What picked files are called together: the archive, or the folder that they are in. */
+/** A name for the picked files: that of the archive, or of the folder that contains them. */
 export function nameOf(files: readonly File[]): string {
   return files.length === 1 ? files[0]!.name : folderOf(files);
 }
@@ -41,7 +41,7 @@ export function folderOf(files: readonly File[]): string {
 
 const plain = (path: string): string => path.split("/").at(-1)!;
 
-/** The base model that lies beside the page. */
+/** The files of a base model on the server of the page. */
 export function servedFiles(base: URL, name: string): Files {
   return {
     name,
@@ -67,7 +67,7 @@ export async function adapterZip(adapter: Adapter, format: DownloadFormat): Prom
 
 const PROVENANCE = { made_by: "playground" } as const;
 
-/** The project's own format keeps the tying; peft's LoRA is what other programs read. */
+/** The files of each format. The project's own format preserves tying; other programs read PEFT's LoRA. */
 const FILES_OF: Readonly<Record<DownloadFormat, (adapter: Adapter) => OutputFile[]>> = {
   native: (adapter) => nativeFiles(adapter, PROVENANCE),
   peft: (adapter) => peftLoraFiles(adapter, PROVENANCE),

@@ -1,9 +1,9 @@
 /**
- * What a training passes between two pieces of work, a step or a token: messages come in, others use the model, and it is
- * held up or ended. It ends in two stages: stopped, it may still say what it has learned; abandoned, it gives way at once.
+ * A training passes the gate between two pieces of work (steps or tokens). There messages arrive, guests use the model, and
+ * the training is paused or ended. A stopped training may still show what it has learned; an abandoned one must end at once.
  */
 
-/** Often enough to seem immediate. */
+/** How often messages are let in: often enough to seem immediate. */
 const BREATHE_EVERY_MS = 30;
 
 export class Gate {
@@ -14,12 +14,12 @@ export class Gate {
   #breathed = performance.now();
   readonly #finished = deferred();
 
-  /** No more steps are wanted. */
+  /** Whether the training must take no more steps. */
   get stopped(): boolean {
     return this.#stopped;
   }
 
-  /** Nothing more is wanted at all. */
+  /** Whether the training must end at once. */
   get abandoned(): boolean {
     return this.#abandoned;
   }
@@ -52,27 +52,27 @@ export class Gate {
     this.open();
   }
 
-  /** Resolves when the training has ended. */
+  /** Ends the training at once. Resolves when it has ended. */
   abandon(): Promise<void> {
     this.#abandoned = true;
     this.stop();
     return this.#finished.promise;
   }
 
-  /** The training has ended; guests that still wait are served. */
+  /** Marks the training as ended, after serving the guests that still wait. */
   async finish(): Promise<void> {
     this.open();
     await this.pass();
     this.#finished.resolve();
   }
 
-  /** Runs `work` between two pieces of the training's. */
+  /** Runs `work` as a guest, between two pieces of the training's work. Rejects if `work` does. */
   borrow(work: () => Promise<void>): Promise<void> {
     const { promise, resolve } = deferred();
     let outcome: Promise<void> = promise;
     this.#guests.push(() => {
       outcome = work();
-      return outcome.catch(() => undefined).finally(resolve); // who asked is told of a failure, not the training
+      return outcome.catch(() => undefined).finally(resolve); // the caller of `borrow` gets the failure, not the training
     });
     const held = this.#held;
     if (held) {
@@ -83,7 +83,7 @@ export class Gate {
   }
 }
 
-/** One turn of the event loop. A timer would take four milliseconds. */
+/** Waits for one turn of the event loop. A timer would take four milliseconds. */
 function turn(): Promise<void> {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();

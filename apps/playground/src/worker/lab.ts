@@ -1,4 +1,4 @@
-/** The laboratory: a device, a base model, and the adapters on it: up to four that are trained in turn, and any from files. */
+/** The laboratory: a device, a base model, and its adapters: up to four that are trained in turn, and any number from files. */
 import type { Device } from "@tiedlora/core";
 import { linearSpecs, loadPretrainedFrom, type Pretrained } from "@tiedlora/models";
 import { type Adapter, adaptersOf, loadAdapterFiles } from "tiedlora";
@@ -15,12 +15,12 @@ import { shrink } from "./shrink.ts";
 const GRADIENTS_EVERY = 5;
 /** How many times completions are shown during a training. */
 const LOOKS = 4;
-/** Numbers of adapters that came from files start here; those of the page's own methods are below. */
+/** Adapters from files are numbered from here; the page's own methods have smaller numbers. */
 const FIRST_LOADED = 100;
 
 type Files = Parameters<typeof loadPretrainedFrom>[0];
 
-/** An adapter that outlives its model: as the files it would be saved in. */
+/** An adapter that outlives its model, in the form of its files. */
 interface Kept {
   readonly label: string;
   readonly files: Files;
@@ -33,12 +33,12 @@ export class Lab {
   #base: Pretrained | null = null;
   #baseName = "";
   #runs = new Map<number, Run>();
-  /** Of the training that is under way. */
+  /** The gate of the current training. */
   #gate: Gate | null = null;
-  /** What was trained on last. */
+  /** The data of the last training. */
   #data: Data | null = null;
   #nextLoaded = FIRST_LOADED;
-  /** Settled when the model is not in use. */
+  /** Settles when the model is no longer in use. */
   #free: Promise<unknown> = Promise.resolve();
 
   constructor(send: (reply: Reply, transfer?: Transferable[]) => void, baseUrl: URL) {
@@ -46,7 +46,7 @@ export class Lab {
     this.#baseUrl = baseUrl;
   }
 
-  /** Answers a request; what goes wrong is thrown. */
+  /** Answers a request. Rejects if that fails. */
   async answer(request: Request): Promise<void> {
     switch (request.type) {
       case "open":
@@ -78,20 +78,20 @@ export class Lab {
     }
   }
 
-  /** Runs `work` when all that was asked for before is done. */
+  /** Runs `work` when all earlier work is done. */
   #alone(work: () => Promise<void>): Promise<void> {
     const done = this.#free.then(work);
     this.#free = done.catch(() => undefined);
     return done;
   }
 
-  /** Stops a training that may be running, then runs `work`. */
+  /** Ends the current training, if there is one, then runs `work`. */
   async #instead(work: () => Promise<void>): Promise<void> {
     await this.#gate?.abandon();
     return this.#alone(work);
   }
 
-  /** Runs `work` between two steps of a training, if one is under way; the model is as it was afterwards. */
+  /** Runs `work`; during a training, between two of its steps, after which the same adapters are active again as before. */
   #between(work: () => Promise<void>): Promise<void> {
     if (this.#gate === null) return this.#alone(work);
     return this.#gate.borrow(async () => {
@@ -106,7 +106,7 @@ export class Lab {
   }
 
   async #open(wish: BackendWish): Promise<void> {
-    const kept = this.#base === null ? [] : await this.#keep().catch(() => []); // a lost device gives nothing back
+    const kept = this.#base === null ? [] : await this.#keep().catch(() => []); // the adapters on a lost device are gone
     this.#opened?.device.close();
     this.#opened = null;
     this.#base = null;
@@ -152,7 +152,7 @@ export class Lab {
     return this.#opened.device;
   }
 
-  /** The model; before one is loaded, an error. */
+  /** The model. Throws if none is loaded yet. */
   get #model(): Pretrained {
     if (this.#base === null) throw new Error("no model is loaded yet; wait until it is, or choose one");
     return this.#base;
@@ -175,7 +175,7 @@ export class Lab {
     if (this.#data !== null) await this.#compare(run, this.#data);
   }
 
-  /** Puts an adapter from files beside the others; it takes part when it is asked for. */
+  /** Attaches an adapter from files, which stays inactive until it is used. */
   async #attach(files: Files, labelOf: (adapter: Adapter) => string): Promise<Run> {
     const base = this.#model;
     const id = this.#nextLoaded++;
@@ -205,7 +205,7 @@ export class Lab {
   /** Trains all runs of an experiment in turn, a step each, until all are done or the visitor stops it. */
   async #train(experiment: Experiment): Promise<void> {
     const previous = this.#gate;
-    const gate = (this.#gate = new Gate()); // from here on it can be stopped
+    const gate = (this.#gate = new Gate()); // from here on the training can be stopped
     await previous?.abandon();
     await this.#alone(async () => {
       try {
@@ -241,7 +241,7 @@ export class Lab {
     if (!gate.abandoned) this.#send({ type: "said" });
   }
 
-  /** What the base model says, and the adapters that came from files; false: it was stopped. */
+  /** Shows completions of the base model and of adapters from files. False if the training was stopped. */
   async #before(data: Data, gate: Gate): Promise<boolean> {
     const wanted = (): boolean => !gate.stopped;
     if (!(await this.#look(null, data, "before", gate, wanted))) return false;
@@ -274,7 +274,7 @@ export class Lab {
     this.#send({ type: "step", run: run.id, step, steps, loss, tokensPerSecond, memory });
   }
 
-  /** Takes the adapters of the last training off the model; those that were loaded stay. */
+  /** Detaches the adapters of the last training; adapters from files stay. */
   #clearTrained(): void {
     for (const run of this.#trained()) {
       run.adapter.detach();
@@ -286,7 +286,7 @@ export class Lab {
     return [...this.#runs.values()].filter(({ id }) => id < FIRST_LOADED);
   }
 
-  /** Shows what the model says with one adapter, or with none. False if that was no longer wanted. */
+  /** Shows completions of the model with one adapter, or with none. False if they were no longer wanted. */
   async #look(
     run: Run | null,
     { samples }: Data,
@@ -307,7 +307,7 @@ export class Lab {
     return true;
   }
 
-  /** Measures an adapter that came from files on what the others are trained on. */
+  /** Measures an adapter from files on the data of the training. */
   async #compare(run: Run, data: Data, gate: Gate | null = null): Promise<void> {
     if (run.id < FIRST_LOADED || gate?.stopped) return;
     this.#activate(run);
@@ -315,7 +315,7 @@ export class Lab {
     await this.#look(run, data, "after", gate, () => !gate?.stopped);
   }
 
-  /** Lets one adapter alone take part; null: none. */
+  /** Makes one adapter the only active one; with null, none is active. */
   #activate(run: Run | null): void {
     adaptersOf(this.#model.model).setActive(...(run === null ? [] : [run.adapter.name]));
   }

@@ -1,4 +1,4 @@
-/** Which device the page computes on: what the visitor chose, or what is faster here; and why it is that one. */
+/** Chooses the device on which the page computes: the visitor's choice, or the faster one, and the reason. */
 import { cpu } from "@tiedlora/backend-cpu";
 import {
   adapters,
@@ -13,13 +13,13 @@ import type { BackendChoice, BackendWish } from "../protocol.ts";
 export interface Opened {
   readonly device: Device;
   readonly backend: BackendChoice;
-  /** The device in words. */
+  /** A description of the device. */
   readonly where: string;
-  /** Why it is this one. */
+  /** Why it was chosen. */
   readonly why: string;
 }
 
-/** Opens a device. Without WebGPU that is WebAssembly, which does all the same; then `why` says so. */
+/** Opens a device. Without WebGPU it uses WebAssembly, which can do all the same, and `why` says so. */
 export async function openDevice(wish: BackendWish): Promise<Opened> {
   if (wish === "cpu") return onCpu("as you chose");
   if (wish === "webgpu") return onGpu("as you chose", "WebGPU was chosen, but");

@@ -1,4 +1,4 @@
-/** One adapter on the base model, and its training, a step at a time. */
+/** One adapter on the base model, and its training, one step at a time. */
 import { concat, grad, type Tensor } from "@tiedlora/core";
 import { type Pretrained, streamTexts } from "@tiedlora/models";
 import {
@@ -17,7 +17,7 @@ import type { Data } from "./data.ts";
 export class Run {
   readonly id: number;
   readonly adapter: Adapter;
-  /** What it is called where it is shown. */
+  /** The name under which it is shown. */
   readonly label: string;
   readonly #base: Pretrained;
   #reports: AsyncGenerator<StepReport> | null = null;
@@ -43,13 +43,13 @@ export class Run {
     this.#reports = train({ model: this.#base.model, adapter: this.adapter, optimizer, steps, batch });
   }
 
-  /** The next step; null when all are done. Throws DivergedError. */
+  /** Takes the next step; null if all are done. Rejects with DivergedError if numbers stop being finite. */
   async step(): Promise<StepReport | null> {
     const next = await this.#reports!.next();
     return next.done === true ? null : next.value;
   }
 
-  /** The size of the gradient of each trained factor at the batch of `step`, by path. */
+  /** The norm of the gradient of each trained factor on the batch of `step`, by path. */
   async gradientNorms(step: number): Promise<Record<string, number>> {
     const named = [...this.adapter.stateDict()].filter(([, parameter]) => parameter.requiresGrad);
     const { model } = this.#base;
@@ -62,7 +62,7 @@ export class Run {
     return Object.fromEntries(named.map(([path], i) => [path, values[i]!]));
   }
 
-  /** The loss as it is now on one batch. */
+  /** The current loss on one batch. */
   async loss(batch: Batch): Promise<number> {
     const { model } = this.#base;
     return model.loss(lossInputs(model, batch)).item();
@@ -77,8 +77,8 @@ export class Run {
 const COMPLETION_TOKENS = 40;
 
 /**
- * What the model, as it is now, makes of prompts. `between` is awaited after each token; when it says false, there are no
- * texts: null.
+ * Completes prompts with the model and its active adapters. `between` is awaited after each token; null if it resolves to
+ * false.
  */
 export async function complete(
   base: Pretrained,
@@ -97,7 +97,7 @@ export async function complete(
 
 const LIKELIEST = 5;
 
-/** A completion, and what the model held for likely after the prompt. */
+/** Completes a prompt, and returns the most likely next tokens too. Throws if the prompt is empty. */
 export async function tryPrompt(base: Pretrained, prompt: string): Promise<Completed> {
   const { model, tokenizer } = base;
   const ids = tokenizer.encode(prompt);

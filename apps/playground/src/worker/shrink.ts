@@ -1,4 +1,4 @@
-/** A tensor as a picture of at most 256 × 256. */
+/** The maximum number of rows and columns of a picture. */
 const MOST = 256;
 
 export interface Picture {
@@ -8,7 +8,7 @@ export interface Picture {
   readonly values: Float32Array;
 }
 
-/** The last axis is columns, all others are rows; of more than 256, evenly spaced ones are taken. Vectors are folded. */
+/** A tensor as a picture: its last axis gives the columns, all others the rows, evenly sampled beyond 256. A vector is folded. */
 export function shrink(shape: readonly number[], values: Float32Array): Picture {
   const width = shape.length > 1 ? shape.at(-1)! : foldOf(values.length);
   const height = Math.max(1, values.length / width);
@@ -22,7 +22,7 @@ export function shrink(shape: readonly number[], values: Float32Array): Picture 
   return { shape, rows, columns, values: picture };
 }
 
-/** The largest divisor up to the square root's double: a vector as a rectangle that is not too flat. */
+/** The width of a folded vector: the largest divisor of `length` up to twice its square root, so that it is not too flat. */
 function foldOf(length: number): number {
   for (let width = Math.floor(2 * Math.sqrt(length)); width > 1; width--)
     if (length % width === 0) return width;
