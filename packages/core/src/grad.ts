@@ -1,4 +1,4 @@
-/** Reverse-mode differentiation: a table of rules, and the walk over a graph. A gradient is more graph; nothing is computed. */
+/** Reverse-mode differentiation: a table of rules, and the walk over a graph. Gradients are more nodes; nothing is computed. */
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { activation, add, after, attentionGrad, attentionResults, binary, broadcastTo } from "./build.ts";
 import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } from "./build.ts";
@@ -14,8 +14,8 @@ import { inverse, product } from "./shape.ts";
 import { checkCurrent, type Storage } from "./storage.ts";
 
 /**
- * From g = dL/dy to dL/dx for each input x of y = op(x): null where there is none. Of nodes with several results, `results`
- * holds the gradients of those that have one, by index; g is that of the first.
+ * Maps g = dL/dy to dL/dx for each input x of y = op(x), or to null where there is none. For nodes with several results, g is the
+ * gradient of the first result, and `results` holds all gradients that exist, by the index of the result.
  */
 export type Vjp<K extends Op> = (
   g: Node,
@@ -28,30 +28,30 @@ export type Vjp<K extends Op> = (
 /** One rule per operation; "none" where the result does not depend smoothly on any input. */
 export type VjpTable = { readonly [K in Op]: Vjp<K> | "none" };
 
-/** 1 of the type that arithmetic on `x` is done in. */
+/** 1 in the type of arithmetic on `x`. */
 const one = (x: Node): Node => constant(1, computeType(x.dtype));
 const zero = (x: Node): Node => constant(0, computeType(x.dtype));
 const lt = (a: Node, b: Node): Node => binary("lt", a, b);
 const eq = (a: Node, b: Node): Node => binary("eq", a, b);
 
-/** Towards zero. */
+/** Rounds toward zero. */
 function truncate(x: Node): Node {
   return where(lt(x, zero(x)), neg(unary("floor", neg(x))), unary("floor", x));
 }
 
-/** For the larger (or smaller) of two: nothing to the loser; a tie is shared; where one is NaN, none has lost. */
+/** Gradients of the larger (or smaller) of two: zero for the loser, half each in a tie; where one is NaN, both get all of g. */
 function toWinner(g: Node, aLoses: Node, bLoses: Node, tie: Node): [Node, Node] {
   const kept = where(tie, scale(g, 0.5), g);
   return [where(aLoses, zero(g), kept), where(bLoses, zero(g), kept)];
 }
 
-/** For the extreme of a reduction: shared equally among all elements that attain it. */
+/** The gradient of a maximum or minimum over `axes`: shared equally among all elements that attain it. */
 function toExtremes(g: Node, y: Node, x: Node, axes: readonly number[]): Node {
   const attained = cast(eq(x, y), y.dtype);
   return mul(attained, div(g, sum(attained, axes)));
 }
 
-/** The product of all other elements along `axes`, exact also where some are zero. */
+/** For each element, the product of all other elements along `axes`; exact also where some are zero. */
 function productOfOthers(x: Node, axes: readonly number[]): Node {
   const kept = x.shape.flatMap((_, i) => (axes.includes(i) ? [] : [i]));
   const moved = permute(x, [...kept, ...axes]);
@@ -63,7 +63,7 @@ function productOfOthers(x: Node, axes: readonly number[]): Node {
   return permute(reshape(others, moved.shape), inverse([...kept, ...axes]));
 }
 
-/** Puts the elements of a slice back to where they came from, zeros elsewhere. */
+/** Puts the elements of a slice back in their places in `x`, with zeros elsewhere. */
 function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
   const isPart = ranges.every(([, , step]) => step === 1);
   if (isPart) return pad(g, ranges.map(([start, stop], i) => [start, x.shape[i]! - stop])); // prettier-ignore
@@ -71,13 +71,13 @@ function unslice(g: Node, x: Node, ranges: readonly Range[]): Node {
   const apart = reshape(g, g.shape.flatMap((n) => [n, 1])); // prettier-ignore
   const padded = pad(apart, ranges.flatMap(([, , step]) => [[0, 0], [0, step - 1]])); // prettier-ignore
   const spread = reshape(padded, ranges.map(([, , step], i) => g.shape[i]! * step)); // prettier-ignore
-  // without those after the last element, which may not have room in x
+  // without the zeros after the last element, for which x may have no room
   const lengths = ranges.map(([, , step], i) => Math.max(0, (g.shape[i]! - 1) * step + 1));
   const fit = slice(spread, lengths.map((length) => [0, length, 1])); // prettier-ignore
   return pad(fit, ranges.map(([start], i) => [start, x.shape[i]! - start - lengths[i]!])); // prettier-ignore
 }
 
-/** What is known with its derivatives. */
+/** The rule of an activation: the derivatives of every order are activations, too. */
 const smooth =
   <K extends ActivationOp>(op: K): Vjp<K> =>
   (g, _y, [x], { order }) => [mul(g, activation(op, x, order + 1))];
@@ -93,7 +93,7 @@ export const VJP: VjpTable = {
 
   neg: (g) => [neg(g)],
   exp: (g, y) => [mul(g, y)],
-  expm1: (g, _y, [x]) => [mul(g, unary("exp", x))], // y + 1 would lose what is small
+  expm1: (g, _y, [x]) => [mul(g, unary("exp", x))], // y + 1 would lose the digits of a small exp(x)
   log: (g, _y, [x]) => [div(g, x)],
   log1p: (g, _y, [x]) => [div(g, add(one(x), x))],
   sqrt: (g, y) => [div(scale(g, 0.5), y)],
@@ -157,10 +157,10 @@ export const VJP: VjpTable = {
       return slice(g, ranges);
     });
   },
-  place: "none", // after differentiation
+  place: "none", // created by lowering, after differentiation
 
   matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b)), matmul(swapLast(a), g)],
-  // The gradient kernel takes the normalisers L as given; what L itself would contribute is inside dQ and dK already.
+  // The gradient kernel takes the normalizers L as constants: dQ and dK already include the gradient through L.
   attention: (g, y, x, attrs) => {
     const [q, k, v, ...bias] = x;
     const inputs = [q, k, v, ...bias, ...attentionResults(y), g] as const;
@@ -177,7 +177,7 @@ export const VJP: VjpTable = {
   after: (g) => [g, null],
 };
 
-/** Differentiates the gradient of attention by composing it of primitives; O and L are functions of Q, K, V there. */
+/** Differentiates the gradient of attention by composing it from primitives, in which O and L are functions of Q, K and V. */
 function secondOrderAttention(
   x: Inputs["attentionGrad"],
   attrs: Attrs["attentionGrad"],
@@ -185,7 +185,7 @@ function secondOrderAttention(
 ): (Node | null)[] {
   const [inputs, dO] = [x.slice(0, -3), x.at(-1)!];
   const composed = composeAttentionGrad(x, attrs);
-  const roots = results.flatMap((g, i): [Node, Node][] => [[composed[i]!, g]]); // skips what is not there
+  const roots = results.flatMap((g, i): [Node, Node][] => [[composed[i]!, g]]); // skips missing gradients
   const found = backpropagate(roots, new Set([...inputs, dO]), "stop");
   return x.map((input, i) => (i < inputs.length || input === dO ? (found.get(input) ?? null) : null));
 }
@@ -200,9 +200,9 @@ function differentiable(node: Node): readonly Node[] {
 }
 
 /**
- * Gradients of Σ root·cotangent with respect to `targets`; with "stop", the walk ends at them. Only nodes on a path to a
- * target are visited: what is frozen costs nothing. The result has all of these nodes; null where no gradient came.
- * Throws where a root was built on a target's memory before that was updated: no path ends in the target as it is now.
+ * Gradients of Σ root·cotangent with respect to `targets`; with "stop", the walk ends at the targets. Only nodes on a path to a
+ * target get gradients, so frozen parameters cost nothing. The result has an entry for each such node; null if it got none.
+ * Throws if a root was built on a target's memory before its last update: no path ends in the target as it is now.
  */
 function backpropagate(
   roots: readonly (readonly [Node, Node])[],
@@ -224,7 +224,7 @@ function backpropagate(
     if (isOp(node, "buffer") && memories.has(node.attrs.storage)) checkCurrent(node.attrs);
     if (targets.has(node) || differentiable(node).some(onPath)) gradients.set(node, null);
   }
-  const results = new Map<Node, Node[]>(); // of nodes with several results, by index
+  const results = new Map<Node, Node[]>(); // gradients of nodes with several results, by the index of the result
   const accumulate = (node: Node, g: Node | null | undefined): void => {
     if (!g || !onPath(node)) return;
     const before = terms.get(node);
@@ -258,8 +258,8 @@ function backpropagate(
 }
 
 /**
- * Gradients of a checkpointed value: its region is computed again, not before `g` has been, and differentiated. Throws
- * where it would read what has been updated since the value was computed.
+ * Gradients of a checkpointed value: its region is computed again, after `g`, and differentiated. Throws if the region reads
+ * memory that has been updated since the value was first computed.
  */
 function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node | null> {
   const inputs = replay.inputs.map((x) => after(x, g));
@@ -270,13 +270,13 @@ function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, 
   return backpropagate([[again, g]], outer, "stop");
 }
 
-/** The derivative of each element of `y` by that of `x` it is a function of. */
+/** The derivative of each element of `y` with respect to the element of `x` that it is a function of. */
 export function derivative(y: Node, x: Node): Node {
   const found = backpropagate([[y, fill(1, y.shape, y.dtype)]], new Set([x]), "stop").get(x);
   return found ?? fill(0, x.shape, x.dtype);
 }
 
-/** Gradients of the scalar `loss` with respect to `targets`; null where it does not depend on one. */
+/** Gradients of the scalar `loss` with respect to `targets`; null for a target that it does not depend on. */
 export function gradients(loss: Node, targets: readonly Node[]): (Node | null)[] {
   const seed = broadcastTo(constant(1, computeType(loss.dtype)), loss.shape);
   const found = backpropagate([[loss, seed]], new Set(targets), "continue");

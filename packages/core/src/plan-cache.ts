@@ -1,26 +1,26 @@
-/** Plans by the key of their graph, within limits: the least recently used ones go first. */
+/** Plans by the key of their graph. Beyond the limits, the least recently used plans are freed. */
 import type { Executable } from "@tiedlora/kernels";
 import type { Assembly } from "./compile/assemble.ts";
 import type { Queue } from "./queue.ts";
 import type { Trace } from "./trace.ts";
 
-/** A program, and how to put a graph's leaves into it. */
+/** A program, and how the leaves of a graph become its inputs. */
 export interface Plan extends Assembly {
   readonly signature: Int32Array;
-  /** `starts` of its graph, and which of them have varied: these are given at run time, as differences. */
+  /** `starts` of its graph, and the indices of starts that have varied: a program is given their differences from `starts`. */
   readonly starts: readonly number[];
   readonly moving: ReadonlySet<number>;
   /** Null when there is nothing to compute. */
   executable: Executable | null;
-  /** Settled once the executable is there. */
+  /** Settles when the executable has been compiled; null unless compilation is pending. */
   ready: Promise<void> | null;
   tempBytes: number;
 }
 
 export interface CacheOptions {
-  /** Compiled programs that are kept; the least recently used goes first. Default 256. */
+  /** How many compiled programs are kept; beyond that, the least recently used is freed. Default 256. */
   readonly cachedPrograms?: number;
-  /** Bytes of temporaries that kept programs may hold together, the last one aside. Default 1 GiB. */
+  /** Bytes of temporaries that the kept programs may hold in total; the latest program is kept whatever its size. Default 1 GiB. */
   readonly cachedBytes?: number;
 }
 
@@ -47,7 +47,7 @@ export class PlanCache {
     return plan;
   }
 
-  /** Keeps a plan, and frees what is beyond the limits. Of two graphs with one hash the later is kept. */
+  /** Keeps a plan, and frees the plans beyond the limits. Of two graphs with the same hash, the later is kept. */
   keep({ hash }: Trace, plan: Plan): void {
     this.#remove(hash);
     this.#plans.set(hash, plan);

@@ -1,4 +1,4 @@
-/** From a graph to a program, compiled or found by the key of the graph, and its submission with buffers and scalars put in. */
+/** Turns a graph into a program, compiled or found by the key of the graph, and submits it with its buffers and scalars. */
 import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
 import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
@@ -16,7 +16,7 @@ export interface Update {
   readonly value: Node;
 }
 
-/** Computes `roots` and `updates` in one program, without waiting: the storages of the roots, of which equal ones share one. */
+/** Computes `roots` and `updates` in one program, without waiting. Returns the storages of the roots; equal roots share one. */
 export function submit(
   runtime: Runtime,
   roots: readonly Node[],
@@ -79,7 +79,7 @@ export function submit(
   return outputs;
 }
 
-/** All or none. */
+/** Allocates all of `wanted`, or nothing if one allocation throws. */
 function allocateAll(runtime: Runtime, wanted: Plan["fresh"]): Storage[] {
   const storages: Storage[] = [];
   try {
@@ -91,7 +91,7 @@ function allocateAll(runtime: Runtime, wanted: Plan["fresh"]): Storage[] {
   return storages;
 }
 
-/** The plan that `submit` uses. Where slices start elsewhere than when it was made, it is made anew for any such starts. */
+/** The plan that `submit` uses. If slices start elsewhere than in the known plan, a new plan takes those starts at run time. */
 export function planFor(
   runtime: Runtime,
   roots: readonly Node[],
@@ -105,7 +105,7 @@ export function planFor(
   return compile(runtime, roots, updates, traced, new Set([...(known?.moving ?? []), ...varied]));
 }
 
-/** The backend's memory behind a storage. Throws where what was to fill it failed. */
+/** The backend's memory behind a storage. Throws if the task that should have filled it failed. */
 function memoryOf({ buffer }: Storage): DeviceBuffer {
   if (buffer.failure) throw buffer.failure;
   return buffer.memory;
@@ -117,7 +117,7 @@ function uploaded(runtime: Runtime, values: ArrayBufferView): DeviceBuffer {
   return buffer;
 }
 
-/** The lasting upload of host memory that is used for the second time; null the first time. */
+/** The lasting upload of host memory, made at its second use; null at the first. */
 function uploadFor(runtime: Runtime, node: Node<"data">): Storage | null {
   const known = runtime.uploads.get(node);
   if (known) return known;
@@ -128,7 +128,7 @@ function uploadFor(runtime: Runtime, node: Node<"data">): Storage | null {
   return storage;
 }
 
-/** `moving` are the numbers of the starts that the program is given at run time. */
+/** Compiles and caches a plan. `moving` holds the indices of the starts that the program is given at run time. */
 function compile(
   runtime: Runtime,
   roots: readonly Node[],
@@ -172,7 +172,7 @@ function compile(
   return plan;
 }
 
-/** What the slices and paddings that move are moved by along each axis: run-time numbers after the graph's scalars. */
+/** The run-time numbers that move slices and paddings along each axis; their slots come after those of the graph's scalars. */
 function movesOf({ windows, scalars }: Trace, moving: ReadonlySet<number>): Map<Node, Moves> {
   const moves = new Map([...moving].map((start, i) => [start, [{ slot: scalars.length + i, factor: 1 }]]));
   let start = 0;

@@ -1,4 +1,4 @@
-/** What users hold: tensors, which are recipes, and devices. Methods check arguments and build graph; only reading computes. */
+/** Tensors and devices, the public API. Tensor methods check arguments and build graph nodes; only reading a value computes. */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { computeType, decode, isFloat, ReferenceBackend, roundTo } from "@tiedlora/kernels";
 import { checkDType, checkFunction, checkName, checkNumber } from "@tiedlora/kernels/arguments";
@@ -16,7 +16,7 @@ import { hostRuntime, Runtime, type RuntimeOptions } from "./runtime.ts";
 import { checkShape, product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
 import { updatesSoFar } from "./storage.ts";
 
-/** What an elementwise method takes: a tensor, or a number that becomes one of its type. */
+/** An operand of an elementwise method: a tensor, or a number, which takes the type of the tensor it meets. */
 export type TensorOrNumber = Tensor | number;
 type Axes = number | readonly number[];
 interface ReduceOptions {
@@ -24,13 +24,13 @@ interface ReduceOptions {
   readonly keepdims?: boolean;
 }
 const KEEP: ReduceOptions = { keepdims: true };
-/** A part of an axis: [start, stop, step?], where negative start and stop count from the end; null takes all. */
+/** A part of an axis: [start, stop, step?], where negative start and stop count from the end; null takes the whole axis. */
 export type SliceSpec = readonly [start: number, stop: number, step?: number] | null;
 
-/** An n-dimensional array on a device (or on none yet, if made of constants alone). Immutable. */
+/** An immutable, lazily computed n-dimensional array on a device (or on none yet, if it is made of constants alone). */
 export class Tensor {
   readonly #node: Node;
-  /** Where it lives; null for constants, which adopt the device of what they meet. */
+  /** The device that holds it; null for constants, which adopt the device of the tensors they are combined with. */
   readonly device: Device | null;
 
   constructor(node: Node, device: Device | null) {
@@ -76,8 +76,8 @@ export class Tensor {
     );
   }
 
-  // --- arithmetic; shapes broadcast, types must agree (f16 and bf16 widen to f32)
-  /** this + other, elementwise. Shapes broadcast as in NumPy, here and in all that takes two operands. */
+  // --- arithmetic; shapes broadcast, types must agree (but f16 and bf16 widen to f32, and f32 to f64)
+  /** this + other, elementwise. Shapes broadcast as in NumPy, here and in every elementwise method; it throws if they cannot. */
   add(other: TensorOrNumber): Tensor {
     return this.#binary("add", other);
   }
@@ -89,7 +89,7 @@ export class Tensor {
   mul(other: TensorOrNumber): Tensor {
     return this.#binary("mul", other);
   }
-  /** this / other, elementwise; integers towards zero, and 0 by zero. */
+  /** this / other, elementwise; integer division truncates toward zero, and division by zero gives 0. */
   div(other: TensorOrNumber): Tensor {
     return this.#binary("div", other);
   }
@@ -105,7 +105,7 @@ export class Tensor {
   minimum(other: TensorOrNumber): Tensor {
     return this.#binary("min", other, "minimum");
   }
-  /** To a power: repeated squares for a whole number, else exp(y log |x|); of finite x < 0 NaN unless y is whole. */
+  /** x to the power y: repeated squaring for whole y up to ±64, else exp(y log |x|); NaN for finite x < 0 unless y is whole. */
   pow(exponent: TensorOrNumber): Tensor {
     const root = exponent === 0.5 ? this.sqrt() : exponent === -0.5 ? this.rsqrt() : null;
     if (root) return where(this.eq(-Infinity), exponent === 0.5 ? Infinity : 0, root);
@@ -139,15 +139,15 @@ export class Tensor {
   ne(other: TensorOrNumber): Tensor {
     return this.#binary("eq", other, "ne").not();
   }
-  /** Logical and of bool tensors; bit by bit of integers. */
+  /** Logical and of bool tensors; bitwise and of integers. */
   and(other: TensorOrNumber): Tensor {
     return this.#binary("and", other);
   }
-  /** Logical or of bool tensors; bit by bit of integers. */
+  /** Logical or of bool tensors; bitwise or of integers. */
   or(other: TensorOrNumber): Tensor {
     return this.#binary("or", other);
   }
-  /** Exclusive or of bool tensors; bit by bit of integers. */
+  /** Exclusive or of bool tensors; bitwise exclusive or of integers. */
   xor(other: TensorOrNumber): Tensor {
     return this.#binary("xor", other);
   }
@@ -155,7 +155,7 @@ export class Tensor {
   not(): Tensor {
     return this.#unary("not");
   }
-  /** Whether an element is NaN: nothing else differs from itself. */
+  /** Whether each element is NaN, the only value that differs from itself. */
   isNaN(): Tensor {
     return this.ne(this);
   }
@@ -209,7 +209,7 @@ export class Tensor {
   erf(): Tensor {
     return this.#unary("erf");
   }
-  /** The largest whole number that is not above x, as a float; without gradient. */
+  /** The largest whole number not above x, as a float; no gradient passes through it. */
   floor(): Tensor {
     return this.#unary("floor");
   }
@@ -221,7 +221,7 @@ export class Tensor {
   square(): Tensor {
     return this.mul(this);
   }
-  /** -1, 0 or 1; of NaN 0. */
+  /** The sign of x: -1, 0 or 1; 0 for NaN. */
   sign(): Tensor {
     const type = computeType(this.dtype);
     return this.gt(0).cast(type).sub(this.lt(0).cast(type));
@@ -247,18 +247,18 @@ export class Tensor {
     const node = logAddExp(this.node, operandNode("logAddExp", other, this));
     return new Tensor(node, deviceOf([this, other]));
   }
-  /** "none": x Φ(x) by erf. "tanh": 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's approximation. */
+  /** GELU. "none": x Φ(x) by erf. "tanh": 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's approximation. */
   gelu(approximate: "none" | "tanh" = "none"): Tensor {
     checkName("gelu: approximate", approximate, ["none", "tanh"]);
     return this.#make(build.activation(approximate === "none" ? "gelu" : "geluTanh", this.node));
   }
-  /** At least `low`, at most `high`; null leaves a side open. */
+  /** x limited to [low, high]; null means no limit on that side. */
   clamp(low: number | null, high: number | null = null): Tensor {
     for (const bound of [low, high]) if (bound !== null) checkNumber("clamp: a bound", bound);
     const raised = low === null ? this : where(this.lt(low), low, this);
     return high === null ? raised : where(raised.gt(high), high, raised);
   }
-  /** The same numbers in another type: floats to integers towards zero, saturated; to bool whether they are not 0. */
+  /** The same numbers in another type. Floats become integers by truncation, saturated; bool is whether a number is not 0. */
   cast(dtype: DType): Tensor {
     return this.#make(build.cast(this.node, dtype));
   }
@@ -282,23 +282,23 @@ export class Tensor {
     const kept = this.shape.filter((_, i) => !resolved.includes(i));
     return this.#make(build.reshape(node, kept));
   }
-  /** Σ x; of nothing 0. */
+  /** Σ x; an empty sum is 0. */
   sum(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceSum", axes, options);
   }
-  /** Π x; of nothing 1. */
+  /** Π x; an empty product is 1. */
   prod(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceProd", axes, options);
   }
-  /** The largest element, or NaN where one is; the gradient is shared among equals. */
+  /** The largest element, or NaN if any element is NaN; equal maxima share the gradient. */
   max(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceMax", axes, options);
   }
-  /** The smallest element, or NaN where one is; the gradient is shared among equals. */
+  /** The smallest element, or NaN if any element is NaN; equal minima share the gradient. */
   min(axes?: Axes, options?: ReduceOptions): Tensor {
     return this.#reduce("reduceMin", axes, options);
   }
-  /** Σ x / n, of floats; of nothing NaN. */
+  /** Σ x / n, of floats; the mean of no elements is NaN. */
   mean(axes?: Axes, options?: ReduceOptions): Tensor {
     build.needFloat("mean", this.node);
     const total = this.#reduce("reduceSum", axes, options, "mean");
@@ -314,7 +314,7 @@ export class Tensor {
       .square()
       .#reduce("reduceSum", folded, options, "variance");
     const freedom = Math.max(0, this.size / squares.size - checkNumber("variance: correction", correction));
-    // of nothing, and of one value with a correction of 1, it is 0 / 0
+    // the variance of no values, and of one value with a correction of 1, is 0 / 0
     return this.size === 0 ? full(squares.shape, NaN, squares.dtype) : squares.mul(1 / freedom);
   }
   /** log Σ exp(x), without overflow. */
@@ -322,15 +322,15 @@ export class Tensor {
     build.needFloat("logSumExp", this.node);
     const folded = resolveAxes(axes, this.rank, "logSumExp");
     const most = this.max(folded, KEEP).detach(); // the shift cancels out: its gradient is zero
-    const max = where(most.abs().eq(Infinity), 0, most); // but for infinities, which would be infinity - infinity
+    const max = where(most.abs().eq(Infinity), 0, most); // infinities are not subtracted: ∞ - ∞ is NaN
     const log = this.sub(max).exp().#reduce("reduceSum", folded, options, "logSumExp").log();
     return log.add(max.reshape(log.shape));
   }
-  /** The index (i32) of the first largest element along `axis`, or of the first NaN. */
+  /** The index (i32) of the first largest element along `axis`, or of the first NaN. Throws if the axis is empty. */
   argmax(axis: number = -1, options?: ReduceOptions): Tensor {
     return this.#position(axis, "argmax", options);
   }
-  /** The index (i32) of the first smallest element along `axis`, or of the first NaN. */
+  /** The index (i32) of the first smallest element along `axis`, or of the first NaN. Throws if the axis is empty. */
   argmin(axis: number = -1, options?: ReduceOptions): Tensor {
     return this.#position(axis, "argmin", options);
   }
@@ -366,7 +366,7 @@ export class Tensor {
   }
 
   // --- movement: no elements are computed, and mostly none are copied
-  /** The same elements in row-major order in another shape, of which one length may be -1: what is left. */
+  /** The same elements in row-major order in another shape, in which one length may be -1, to be inferred. */
   reshape(shape: Shape): Tensor {
     return this.#make(build.reshape(this.node, shape));
   }
@@ -381,7 +381,7 @@ export class Tensor {
     const [x, y] = [resolveAxis(a, this.rank, "transpose"), resolveAxis(b, this.rank, "transpose")];
     return this.permute(this.shape.map((_, i) => (i === x ? y : i === y ? x : i)));
   }
-  /** Stretches axes of length 1, and adds axes in front. */
+  /** Broadcasts to `shape`: stretches axes of length 1, and adds axes in front. */
   expand(shape: Shape): Tensor {
     return this.#make(build.broadcastTo(this.node, checkShape("expand", shape)));
   }
@@ -397,7 +397,7 @@ export class Tensor {
     const at = resolveAxis(axis, this.rank + 1, "unsqueeze");
     return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
   }
-  /** One [start, stop, step?] or null per axis; missing ones take all. */
+  /** A part of each axis: one [start, stop, step?] or null per axis; axes without a range are kept whole. */
   slice(...ranges: readonly SliceSpec[]): Tensor {
     if (ranges.length > this.rank)
       throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(this.shape)}`);
@@ -416,7 +416,7 @@ export class Tensor {
     checkWhole("narrow: length", length, 0, this.shape[at]! - start);
     return this.#make(build.slice(this.node, indexing.narrowRanges(this.shape, at, start, length)));
   }
-  /** Zeros around: [before, after] per axis. */
+  /** Adds zeros around the elements; `widths` are [before, after] per axis. */
   pad(widths: readonly (readonly [number, number])[]): Tensor {
     return this.#make(build.pad(this.node, widths));
   }
@@ -424,7 +424,7 @@ export class Tensor {
   flip(axes: Axes): Tensor {
     return this.#make(build.flip(this.node, resolveAxes(axes, this.rank, "flip")));
   }
-  /** Pieces of the given sizes (or of one size, the last may be smaller) along `axis`; at least one. */
+  /** Pieces along `axis`, at least one: of the given sizes, or all of one size, of which the last may be smaller. */
   split(sizes: number | readonly number[], axis: number = 0): Tensor[] {
     const length = this.shape[resolveAxis(axis, this.rank, "split")]!;
     const list = Array.isArray(sizes) ? sizes : chunks(length, sizes as number);
@@ -436,11 +436,11 @@ export class Tensor {
     let start = 0;
     return list.map((size) => this.narrow(axis, (start += size) - size, size));
   }
-  /** Zeros above the given diagonal of the last two axes. */
+  /** Sets the elements above the given diagonal of the last two axes to zero. */
   tril(diagonal = 0): Tensor {
     return this.#make(indexing.triangle(this.node, "lower", checkWhole("tril", diagonal, -(2 ** 31))));
   }
-  /** Zeros below the given diagonal of the last two axes. */
+  /** Sets the elements below the given diagonal of the last two axes to zero. */
   triu(diagonal = 0): Tensor {
     return this.#make(indexing.triangle(this.node, "upper", checkWhole("triu", diagonal, -(2 ** 31))));
   }
@@ -450,16 +450,16 @@ export class Tensor {
   matmul(other: Tensor): Tensor {
     return tensorOf("matmul", [this, other], matrixProduct);
   }
-  /** Rows of axis 0 by an index (i32) of any shape: an embedding look-up. Out of range gives NaN. */
+  /** Rows of axis 0 at an index (i32) of any shape, as in an embedding lookup. An index out of range gives NaN (0 for integers). */
   take(index: Tensor): Tensor {
     return tensorOf("take", [this, index], indexing.take);
   }
-  /** out[i][j] = this[i][index[i][j]] for axis 1 (torch.gather). Out of range gives NaN. */
+  /** out[i][j] = this[i][index[i][j]] for axis 1 (torch.gather). An index out of range gives NaN (0 for integers). */
   gather(axis: number, index: Tensor): Tensor {
     const at = resolveAxis(axis, this.rank, "gather");
     return tensorOf("gather", [this, index], (x, i) => indexing.gatherAlong(x, at, i));
   }
-  /** This plus `values`, each added where `index` (i32) says along `axis` (torch.scatter_add). */
+  /** This plus `values`, each added at the position along `axis` that `index` (i32) gives (torch.scatter_add). */
   scatterAdd(axis: number, index: Tensor, values: Tensor): Tensor {
     const at = resolveAxis(axis, this.rank, "scatterAdd");
     const operands = [this, index, values];
@@ -476,8 +476,8 @@ export class Tensor {
     return this.#make(build.marked(this.node, "stop"));
   }
 
-  // --- reading: computes what is needed, then copies it here
-  /** All elements, row-major. Half precision comes as f32, bool as 0 and 1. */
+  // --- reading: computes the tensor, then copies it to the host
+  /** All elements, row-major. Half precision is widened to f32; bool becomes 0 and 1. */
   async data(): Promise<TypedArray> {
     realize(this);
     return decode(await readValue(this.node), this.dtype, this.size);
@@ -493,7 +493,7 @@ export class Tensor {
     return nest(await this.data(), this.shape);
   }
 
-  /** Shape, type and device, not the values: those are on the device. */
+  /** Shape, type and device; not the values, which are on the device. */
   toString(): string {
     return `Tensor(${show(this.shape)} ${this.dtype}${this.device ? ` on ${this.device.name}` : ""})`;
   }
@@ -507,8 +507,8 @@ export class Device extends Runtime {
   /**
    * A tensor of given values. Numbers become f32 unless `dtype` says otherwise; typed arrays keep their type (a
    * Uint16Array needs one: f16 or bf16 bit patterns). `shape` defaults to that of nested arrays, or one axis.
-   * With `copy: false` a typed array that already is as it is stored is not copied, which spares the garbage collector
-   * large batches: do not change it while a tensor made of it, or a result that was not computed yet, is in use.
+   * With `copy: false` a typed array that is already in storage format is not copied, so that large batches leave no garbage
+   * to collect; do not change it while a tensor made of it, or a result not yet computed from it, is in use.
    */
   tensor(values: TypedArray | number | NestedArray, options: TensorOptions = {}): Tensor {
     return new Tensor(dataNode(values, options), this);
@@ -520,14 +520,14 @@ export function reference(options: DeviceOptions = {}): Device {
   return new Device(new ReferenceBackend(), options);
 }
 
-/** The node of an operand, numbers being of the type that `like` computes in. */
+/** The node of an operand; a number takes the type that `like` computes in. */
 function operandNode(what: string, x: TensorOrNumber, like: Tensor): Node {
   if (x instanceof Tensor) return x.node;
   if (typeof x === "number") return numberNode(what, x, computeType(like.dtype));
   return refuse(what, x, "tensor or number", "a number, or a tensor made by device.tensor(values)");
 }
 
-/** The node of a number of type `dtype`, which must be able to hold it. */
+/** The node of a number of type `dtype`; throws if that type cannot hold the number. */
 function numberNode(what: string, x: number, dtype: DType): Node {
   checkNumber(what, x);
   if (isFloat(dtype) || roundTo(dtype, x) === x) return build.scalar(x, dtype);
@@ -536,13 +536,13 @@ function numberNode(what: string, x: number, dtype: DType): Node {
   );
 }
 
-/** What `make` builds on the nodes of `operands`, which must be tensors of one device. */
+/** The tensor that `make` builds from the nodes of `operands`, which must be tensors on one device. */
 function tensorOf(what: string, operands: readonly Tensor[], make: (...nodes: Node[]) => Node): Tensor {
   checkTensors(what, operands);
   return new Tensor(make(...operands.map((t) => t.node)), deviceOf(operands));
 }
 
-/** `tensors`, if it is a list of them. */
+/** Returns `tensors` if it is an array of tensors; otherwise throws an error that names `what`. */
 export function checkTensors(what: string, tensors: readonly Tensor[]): readonly Tensor[] {
   if (!Array.isArray(tensors)) refuse(what, tensors, "list of tensors", "an array of them");
   for (const t of tensors)
@@ -559,7 +559,7 @@ function integerPower(x: Tensor, exponent: number): Tensor {
   return exponent % 2 === 0 ? half : half.mul(x);
 }
 
-/** The one device that all tensors are on; null if there are only constants. */
+/** The one device that all tensors are on; null if there are only constants. Throws if there are two devices. */
 export function deviceOf(operands: readonly TensorOrNumber[]): Device | null {
   let found: Device | null = null;
   for (const x of operands) {
@@ -588,7 +588,7 @@ function nest(values: TypedArray, shape: Shape): unknown {
   );
 }
 
-/** Submits the computation of all of `tensors`, in one program a device: reading them is then only a copy. Does not wait. */
+/** Submits the computation of all of `tensors`, in one program per device: reading them is then only a copy. Does not wait. */
 export function realize(...tensors: readonly Tensor[]): void {
   checkTensors("realize", tensors);
   for (const device of new Set(tensors.map((t) => t.device))) {
@@ -596,13 +596,13 @@ export function realize(...tensors: readonly Tensor[]): void {
     execute(
       device ?? hostRuntime(),
       mine.map((t) => t.node),
-    ); // constants alone are as good anywhere
+    ); // constants alone can be computed on any device
   }
 }
 
 /**
- * Gradients of the scalar `loss` with respect to each tensor of `wrt`: graph, to be read, or differentiated again.
- * Zeros where the loss does not depend on a tensor. Only what leads to `wrt` is differentiated.
+ * Gradients of the scalar `loss` with respect to each tensor of `wrt`: lazy tensors, which can be differentiated again.
+ * Zeros where the loss does not depend on a tensor. Differentiates only nodes that depend on `wrt`. Throws unless `loss` is one float.
  */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   const zeros = (t: Tensor): Tensor => new Tensor(build.fill(0, t.shape, computeType(t.dtype)), t.device);
@@ -624,8 +624,8 @@ export function gradOrNull(loss: Tensor, wrt: readonly Tensor[]): (Tensor | null
 }
 
 /**
- * fn(...inputs), whose intermediate values are not kept for the backward pass but computed again in it. `fn` is called
- * twice: it must build the same graph both times (random keys are values, so dropout does). Parameters may be captured.
+ * fn(...inputs), whose intermediate values are computed again in the backward pass instead of being kept for it. `fn` is called
+ * twice and must build the same graph both times (dropout does, since its keys are values). It may capture parameters.
  */
 export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: readonly Tensor[]): Tensor {
   checkFunction("checkpoint", fn, "one from tensors to a tensor, then its inputs");
@@ -647,7 +647,7 @@ export function where(condition: Tensor, a: TensorOrNumber, b: TensorOrNumber): 
   return new Tensor(build.where(condition.node, x, y), deviceOf([condition, a, b]));
 }
 
-/** Joins tensors of one type along an axis that exists. */
+/** Joins tensors of one type along an existing axis; all other axes must be equal. */
 export function concat(tensors: readonly Tensor[], axis: number = 0): Tensor {
   if (checkTensors("concat", tensors).length === 0) throw new RangeError("concat: give at least one tensor");
   const at = resolveAxis(axis, tensors[0]!.rank, "concat");
@@ -669,7 +669,7 @@ function filled(what: string, shape: Shape, value: number, dtype: DType = "f32")
   return new Tensor(build.broadcastTo(number, checkShape(what, shape)), null);
 }
 
-/** `value` everywhere. Adopts the device of what it meets. */
+/** `value` everywhere, on no device: it adopts the device of the tensors it is combined with. */
 export function full(shape: Shape, value: number, dtype?: DType): Tensor {
   return filled("full", shape, value, dtype);
 }

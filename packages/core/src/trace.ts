@@ -1,10 +1,10 @@
-/** The key of a graph: integers, equal for two graphs exactly when one program computes both. Run-time numbers are not in it. */
+/** The key of a graph: integers that are equal for two graphs exactly when one program computes both. It omits run-time numbers. */
 import type { DType } from "@tiedlora/kernels";
 import { isOp, type Node, NONE, type Op, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";
 import { checkCurrent, type Storage } from "./storage.ts";
 
-/** A graph, read once: its key, and what a program for it has to be given. */
+/** The key of a graph, and the leaves and run-time numbers that its program is given. */
 export interface Trace {
   readonly hash: number;
   /** Valid until the next trace; copy it to keep it. */
@@ -12,12 +12,12 @@ export interface Trace {
   readonly storages: readonly Storage[];
   readonly data: readonly Node<"data">[];
   readonly scalars: readonly Node<"scalar">[];
-  /** Slices and paddings, and where they start along each axis, one after another; of a padding its width after. */
+  /** Slices and paddings; `starts` has, per axis of each in turn, where a slice starts or the width after a padded value. */
   readonly windows: readonly Node[];
   readonly starts: readonly number[];
 }
 
-/** Operations by number, in the order in which they were first met. */
+/** The number of each operation, in the order in which operations were first traced. */
 const CODES = new Map<Op, number>();
 
 function codeOf(op: Op): number {
@@ -46,7 +46,7 @@ class Writer {
     this.ints[this.length++] = value;
   }
 
-  /** An attribute: a number, a truth value, or lists of them. The builders name attributes in one order. */
+  /** Writes an attribute: a number, a boolean, or nested arrays of these. Builders set an operation's attributes in one order. */
   attribute(value: unknown): void {
     if (Array.isArray(value)) {
       this.int(value.length);
@@ -81,7 +81,7 @@ class Writer {
 
 const writer = new Writer(); // reused, so that a trace allocates little
 
-/** Reads the graph of `roots` and of the values that updates store. */
+/** Traces the graph of `roots` and of the values that `updates` store. */
 export function trace(
   roots: readonly Node[],
   updates: readonly { readonly storage: Storage; readonly value: Node }[],

@@ -1,4 +1,4 @@
-/** From a lowered graph to a program: fuse, emit, order, give every value its buffer. */
+/** Turns a lowered graph into a program: fuses nodes to steps, orders the steps, and gives every value a buffer. */
 import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlora/kernels";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
@@ -18,17 +18,17 @@ export interface Source extends Pick<Trace, "storages" | "data"> {
   readonly fusion: boolean;
 }
 
-/** A program, and what its inputs and outputs are in terms of a submission's leaves. */
+/** A program, and how its inputs and outputs map to the memory of a submission. */
 export interface Assembly {
   readonly program: Program;
-  /** Why each step looks as it does: names of fusion rules. */
+  /** For each step, the names of the fusion rules that shaped it. */
   readonly rules: readonly (readonly string[])[];
   readonly inputs: readonly { readonly from: "storage" | "data"; readonly index: number }[];
-  /** In order: an input updated in place, a fresh storage, or memory that replaces a storage's. */
+  /** For each output: an input updated in place, a fresh storage, or memory that replaces a storage's. */
   readonly outputs: readonly { readonly to: "input" | "fresh" | "replace"; readonly index: number }[];
   /** Storages to be allocated for each submission. */
   readonly fresh: readonly { readonly bytes: number; readonly name: string }[];
-  /** For each root, where its value is. */
+  /** For each root, the index in `fresh` of the storage that holds its value. */
   readonly results: readonly number[];
   /** Which of the graph's host data the program reads. */
   readonly usesData: readonly boolean[];
@@ -49,7 +49,7 @@ export function assemble(source: Source): Assembly {
 // --- where roots and updated values go
 
 interface Targets {
-  /** Nodes to be computed into memory, each with one place to go. */
+  /** Nodes to be computed into memory, each to exactly one place. */
   readonly computed: ReadonlySet<Node>;
   /** The distinct roots, and for each root its number among them. */
   readonly fresh: readonly Node[];
@@ -59,7 +59,7 @@ interface Targets {
 
 function chooseTargets({ roots, updates }: Source): Targets {
   const computed = new Set<Node>();
-  /** `node`, or a copy: to be written to a second place, or out of a leaf, which may be a parameter's and change. */
+  /** `node`; or a copy, if it goes to a second place or is a leaf, which may belong to a parameter that changes. */
   const computedOnce = (node: Node): Node => {
     const taken = isOp(node, "buffer") || isOp(node, "data") || computed.has(node);
     const value = taken ? new Node("reshape", {}, [node], node.shape, node.dtype) : node;
@@ -138,7 +138,7 @@ class Assembler {
     this.#outputs.push({ to, index });
   }
 
-  /** The output is an input: the memory of a storage. */
+  /** Makes the output share the buffer of an input: the memory of a storage. */
   #overwrite(storage: number, node: Node): void {
     const value = this.#fused.idOf(node);
     let input = this.#inputs.findIndex(({ from, index }) => from === "storage" && index === storage);
@@ -150,8 +150,8 @@ class Assembler {
   }
 
   /**
-   * Whether a new value can be written over the old one: every other reader of the old can run before, and the step that
-   * computes the new reads the old, if at all, element by element where it writes. If so, the readers now do run before.
+   * Whether a new value can be written over the old one: every other reader of the old value can run before the step that computes
+   * the new one, and that step reads old elements, if at all, only where it writes. If so, it now waits for the other readers.
    */
   #tryInPlace({ storage, value }: Source["updates"][number], { writer, readers }: Uses): boolean {
     const { values, idOf } = this.#fused;

@@ -1,4 +1,4 @@
-/** The form of loop kernels that backends see: outer axes first, and neighbours that every operand walks as one merged. */
+/** The form of loop kernels that backends see: outer axes first, neighboring axes merged where every operand allows it. */
 import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "@tiedlora/kernels";
 import { product } from "@tiedlora/kernels";
 import type { Space } from "./space.ts";
@@ -7,14 +7,14 @@ import type { Space } from "./space.ts";
 export interface Unmerged {
   readonly space: Space;
   readonly body: readonly Instr[];
-  /** A store of one value per row has a view over all axes, too: the strides along inner ones do not count. */
+  /** A store of one value per row has a view over all axes, too; its strides along inner axes are ignored. */
   readonly stores: readonly (Store & { readonly perRow: boolean })[];
 }
 
 /** The kernel with merged axes. */
 export function loopKernel(kernel: Unmerged): LoopKernel {
   const { extents, inner } = kernel.space;
-  const groups: number[][] = []; // axes that become one, each from slow to fast
+  const groups: number[][] = []; // axes that are merged into one, each group from slow to fast
   for (const axis of [...inner.keys()].sort((a, b) => Number(inner[a]) - Number(inner[b]))) {
     const last = groups.at(-1)?.at(-1);
     const joins = last !== undefined && inner[last] === inner[axis] && mergeable(kernel, [last, axis]);
@@ -31,7 +31,7 @@ export function loopKernel(kernel: Unmerged): LoopKernel {
   };
 }
 
-/** What follows a matmul, over the axes of its result; null where an operand does not go along them. */
+/** The epilogue of a matmul, over the axes of its result; null if an operand has no single stride along each of them. */
 export function epilogueOver(shape: readonly number[], kernel: Unmerged): Epilogue | null {
   const { extents } = kernel.space;
   let axis = 0;
@@ -44,7 +44,7 @@ export function epilogueOver(shape: readonly number[], kernel: Unmerged): Epilog
   return merged(kernel, groups, groups.length);
 }
 
-/** Whether neighbouring axes, from slow to fast, are one stride in every operand. */
+/** Whether neighboring axes, from slow to fast, are one stride in every operand. */
 function mergeable({ space, body, stores }: Unmerged, axes: readonly number[]): boolean {
   if (axes.length === 1) return true;
   const { extents } = space;
@@ -58,7 +58,7 @@ function mergeable({ space, body, stores }: Unmerged, axes: readonly number[]): 
   return !indexed && [...loads, ...stores.map((store) => store.to)].every(({ view }) => oneStride(view));
 }
 
-/** The kernel with each group of axes as one; stores of one value per row have the outer ones alone. */
+/** The kernel with each group of axes merged; stores of one value per row keep only the outer axes. */
 function merged({ body, stores }: Unmerged, groups: readonly (readonly number[])[], outer: number): Epilogue {
   const place = new Map(groups.flatMap((group, i) => group.map((axis) => [axis, i] as const)));
   return {
@@ -73,7 +73,7 @@ function merged({ body, stores }: Unmerged, groups: readonly (readonly number[])
   };
 }
 
-/** An operand over groups of axes: of each group the fastest axis gives the stride. */
+/** An operand over groups of axes: the stride of each group is that of its fastest axis. */
 function regrouped(from: Operand, groups: readonly (readonly number[])[]): Operand {
   const { strides, valid, ...start } = from.view;
   const fastest = groups.map((group) => group.at(-1)!);

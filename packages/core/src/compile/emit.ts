@@ -1,6 +1,6 @@
 /**
- * From nodes to instructions: the body of one kernel. What its nodes need is loaded where it is in memory, and otherwise
- * computed on the way. Movement takes no instruction: an element of a transpose is an element of its input, elsewhere.
+ * From nodes to instructions: the body of one kernel. Values that its nodes need are loaded if they are in memory, and otherwise
+ * computed in the kernel. Movement takes no instruction: an element of a transpose is an element of its input at another index.
  *
  * The square of x + bᵀ, with x [4, 8] and b [8, 4] in memory, over a space [4, 8] with indices i and j:
  *   0: load x at 8i + j    1: load b at i + 4j    2: add 0 1    3: mul 2 2
@@ -15,13 +15,13 @@ import { folds, points, type Space, split } from "./space.ts";
 import type { Access, Affine, Split } from "./views.ts";
 import { identityAccess, isNowhere, operandAt, regroup, sameAccess, scaled, zero } from "./views.ts";
 
-/** What emission has to know of the whole program. */
+/** What emission needs to know about the whole program. */
 export interface Memory {
   /** Whether kernels that do not compute a node themselves read it from memory. */
   has(node: Node): boolean;
-  /** The number of the value that holds it. */
+  /** The number of the value that holds a node. */
   idOf(node: Node): number;
-  /** The number of a scalar. */
+  /** The slot of a run-time scalar. */
   slotOf(node: Node): number;
 }
 
@@ -29,9 +29,9 @@ export interface Memory {
 export interface Emitted {
   readonly space: Space;
   readonly body: readonly Instr[];
-  /** What the kernel's nodes come to: one result each, or as many as a node has pieces. */
+  /** The results of the kernel's nodes: one per node, or one per piece of a `place` node. */
   readonly results: ReadonlyMap<Node, readonly Result[]>;
-  /** Nodes that are loaded, and nodes that must be known before. */
+  /** Nodes that are loaded, and nodes that must be computed before the kernel runs. */
   readonly reads: ReadonlySet<Node>;
   readonly gates: ReadonlySet<Node>;
 }
@@ -43,12 +43,12 @@ export interface Result {
   readonly perRow: boolean;
 }
 
-/** Why nothing was emitted: `store` cannot be read unless it is in memory; null: the nodes do not go together. */
+/** Why nothing was emitted: the node `store` can only be read from memory; or, if null, the nodes do not fit in one kernel. */
 export interface Refusal {
   readonly store: Node | null;
 }
 
-/** Emits `nodes` (inputs before users) over `start`, or a finer cut of it. A matmul among them is the `product` at hand. */
+/** Emits `nodes` (inputs before users) over `start`, or over finer splits of its axes. `matmul` is computed already: its element is `product`. */
 export function emit(nodes: readonly Node[], start: Space, memory: Memory, matmul?: Node): Emitted | Refusal {
   let space = start;
   for (;;) {
@@ -64,7 +64,7 @@ export function emit(nodes: readonly Node[], start: Space, memory: Memory, matmu
   }
 }
 
-/** Equal to no access: what is written in pieces cannot be read by the same kernel. */
+/** An access that equals no other: a kernel cannot read a node that it writes in pieces. */
 const NOWHERE: Access = { index: [{ offset: NaN, moving: [], coeffs: [] }], valid: [] };
 
 /** Thrown at the first value that cannot be computed in a space. */
@@ -139,7 +139,7 @@ class Emitter implements Emitted {
   /** The instruction that holds an element of `node`: known, loaded, or computed now. */
   #valueOf(node: Node, at: Access): number {
     const own = this.#own.get(node);
-    if (own && !sameAccess(own, at)) throw new Obstacle({ store: null }); // of another point, which may come later
+    if (own && !sameAccess(own, at)) throw new Obstacle({ store: null }); // the element of another point, which may be computed later
     const list = getOrCreate(this.#computed, node, () => []);
     const known = list.find((entry) => sameAccess(entry.at, at));
     if (known) return known.value;
@@ -165,7 +165,7 @@ class Emitter implements Emitted {
     return this.#push({ op: node.op as UnaryOp, a, dtype });
   }
 
-  /** A reduction, whose axes run over the inner axes of the space. Only the kernel's own can be computed. */
+  /** A reduction, whose axes run over the inner axes of the space. Only the kernel's own reductions can be computed. */
   #reduced(node: Node<keyof typeof REDUCE_KIND>, { index, valid }: Access): number {
     if (!this.#own.has(node)) throw new Obstacle({ store: node });
     const [input] = node.inputs as [Node];
@@ -189,7 +189,7 @@ class Emitter implements Emitted {
       const index = element.shape.map(() => zero(at.valid.length));
       return this.#valueOf(element, { index, valid: at.valid });
     }
-    // what a reshape shows is in memory as the reshape itself would be
+    // the input of a reshape has the same layout in memory as the reshape
     const isAtHand = (n: Node): boolean => this.#own.has(n) || this.#memory.has(n);
     const base = descend(node, (n) => isOp(n, "reshape") && (n === node || !isAtHand(n)));
     if (!this.#own.has(base) && this.#memory.has(base)) return this.#load(base, node, at);
@@ -239,7 +239,7 @@ class Emitter implements Emitted {
     return terms.reduce((a, b) => this.#binary("add", a, b, "i32"));
   }
 
-  /** `value` at the valid points, 0 elsewhere. A load sees to that itself. */
+  /** `value` at the valid points, 0 elsewhere. A load with the same valid ranges does that itself. */
   #masked(at: Access, value: number): number {
     const instr = this.body[value]!;
     if (instr.op === "load" && instr.from.view.valid === at.valid) return value;
@@ -260,13 +260,13 @@ class Emitter implements Emitted {
   }
 }
 
-/** An access, if it is one; otherwise the space has to be split, or `store` to be in memory. */
+/** Returns `access` if it is an access; otherwise throws that the space has to be split, or that `store` has to be in memory. */
 function accessOr(store: Node | null, access: Access | Split | null): Access {
   if (access && "index" in access) return access;
   throw new Obstacle(access ?? { store });
 }
 
-/** The node of one element that `node` shows everywhere, or null. */
+/** The node of one element that `node` repeats everywhere, or null. */
 export function uniformElement(node: Node): Node | null {
   while (isMovement(node) && !isOp(node, "pad") && !isOp(node, "after")) {
     if (product(node.inputs[0].shape) === 1) return node.inputs[0];

@@ -1,7 +1,7 @@
 /**
- * Fusion: from nodes to steps. It is decided which nodes are in memory (`stored.ts`); each of them gets a kernel,
- * which computes all else on the way (`emit.ts`); then kernels are joined, two at a time, as long as one space has
- * room for both: by the named rules below. With fusion off there is a kernel for every node, and none are joined.
+ * Fusion: from nodes to steps. First `stored.ts` decides which nodes are stored in memory. Each of them gets a kernel, which
+ * also computes the nodes that are not stored (`emit.ts`). Then the named rules below join kernels, two at a time, as long
+ * as one space fits both. With fusion off there is a kernel for every node, and none are joined.
  */
 import type { LibraryCall, Step } from "@tiedlora/kernels";
 import { getOrCreate, reachable } from "../collections.ts";
@@ -17,29 +17,29 @@ import { chooseStored, LARGEST, type StorageOptions } from "./stored.ts";
 import { operandAt } from "./views.ts";
 
 export interface FuseOptions extends StorageOptions {
-  /** The numbers of the scalars that are given at run time. */
+  /** The slots of the scalars that are given at run time. */
   readonly slots: ReadonlyMap<Node, number>;
 }
 
 export interface Fused {
   readonly works: readonly Work[];
-  /** What is in memory while the program runs: the node that each value holds. */
+  /** For each value in memory while the program runs, by its number, a node that it holds. */
   readonly values: readonly Node[];
   readonly idOf: (node: Node) => number;
 }
 
 /** A step that is still growing: loops, a library call, or a matmul followed by loops over its result. */
 interface Kernel {
-  /** The nodes that it computes and that others may read, inputs before users. */
+  /** The nodes that it computes and that other kernels may read, inputs before users. */
   readonly nodes: readonly Node[];
-  /** The library call, if it is one or begins with one. */
+  /** The library call, if the kernel is one or begins with one. */
   readonly call: { readonly node: LibraryNode; readonly inputs: readonly CallInput[] } | null;
   /** The loops; null for a library call that stores its results as they are. */
   readonly emitted: Emitted | null;
   readonly rules: ReadonlySet<string>;
-  /** What it reads from memory. */
+  /** The nodes that it reads from memory. */
   readonly reads: ReadonlySet<Node>;
-  /** What else must be known before. */
+  /** Nodes that must be computed before it, although it does not read them. */
   readonly gates: readonly Node[];
 }
 
@@ -55,7 +55,7 @@ function kernelOf(
   return { nodes, call, emitted, rules, reads, gates };
 }
 
-/** Rows longer than this are folded in parallel, by a kernel of their own, unless there are many rows. */
+/** Rows longer than this are folded in parallel, by a separate kernel, unless there are many rows. */
 const LONG_ROW = 65536;
 const MANY_ROWS = 16;
 /** Kernels with fewer elements than this take longer to start than to run. */
@@ -76,10 +76,10 @@ export function fuse(order: readonly Node[], options: FuseOptions): Fused {
 class Fuser implements Memory {
   readonly #order: readonly Node[];
   readonly #options: FuseOptions;
-  /** What is in memory once it is computed; grows while kernels are created. */
+  /** The nodes that are in memory once they are computed; grows while kernels are created. */
   readonly #stored: Set<Node>;
   readonly #position: Map<Node, number>;
-  /** What is in memory by number, and the numbers: by storage, by the whole that pieces are part of, or by node. */
+  /** Values in memory by number, and their numbers: by storage, by the first `place` node of a whole, or by node. */
   readonly #values: Node[] = [];
   readonly #numbers = new Map<object, number>();
   readonly #kernels = new Set<Kernel>();
@@ -113,17 +113,17 @@ class Fuser implements Memory {
     let kernels: Kernel[];
     let known: number;
     do {
-      // users first: what they cannot read where it is has to be stored, and gets a kernel in its turn
+      // users first: a node that they cannot read in place has to be stored, and then gets a kernel too
       known = this.#stored.size;
       kernels = this.#order.toReversed().flatMap((node) => {
         if (isLibrary(node)) return [this.#callKernel(node)];
         return this.#stored.has(node) && !isMemory(node) ? [this.#loopKernel(node)] : [];
       });
-    } while (this.#stored.size > known); // those that were created before must read it too
+    } while (this.#stored.size > known); // kernels that were created earlier must read the added nodes too
     for (const kernel of kernels.toReversed()) this.#add(kernel);
   }
 
-  /** A library call, whose operands are views of memory; an operand that is none is stored. */
+  /** A library call, whose operands are views of memory; an operand that is not such a view gets stored. */
   #callKernel(node: LibraryNode): Kernel {
     const inputs = node.inputs.map((input): CallInput => {
       for (;;) {
@@ -142,7 +142,7 @@ class Fuser implements Memory {
     return kernelOf(results, { node, inputs }, null);
   }
 
-  /** Loops that compute `node`; an input that they cannot reach is stored. */
+  /** Loops that compute `node`; an input that they cannot compute gets stored. */
   #loopKernel(node: Node): Kernel {
     for (;;) {
       const emitted = emit([node], spaceOf(node), this);
@@ -168,7 +168,7 @@ class Fuser implements Memory {
     return getOrCreate(this.#readers, node, () => new Set());
   }
 
-  /** The kernels that must run before. */
+  /** The kernels that must run before `kernel`. */
   #needs(kernel: Kernel): Set<Kernel> {
     const needs = new Set<Kernel>();
     for (const node of [...kernel.reads, ...kernel.gates]) {
@@ -181,13 +181,13 @@ class Fuser implements Memory {
 
   // --- rules: which kernels are joined
 
-  /** With those that make what it reads: an epilogue of a matmul, rows that are folded and used, several results at once. */
+  /** Joins kernels with the producers of their inputs: epilogues with a matmul, uses of a row with its fold, several results. */
   joinProducers(): void {
     const callsFirst = (a: Kernel, b: Kernel): number => Number(b.call !== null) - Number(a.call !== null);
     this.#joinEach((kernel) => [...this.#needs(kernel)].sort(callsFirst));
   }
 
-  /** With others that read the same large value in the same rows. */
+  /** Joins kernels that read the same large value in the same rows. */
   joinReadersOfTheSame(): void {
     this.#joinEach(({ call, emitted, reads }) => {
       if (call || !emitted) return [];
@@ -199,7 +199,7 @@ class Fuser implements Memory {
     });
   }
 
-  /** Joins each kernel with the first of its candidates that it goes with, and goes on with the joint one. */
+  /** Joins each kernel with the first candidate that it can be joined with, and repeats this with the joint kernel. */
   #joinEach(candidates: (kernel: Kernel) => readonly Kernel[]): void {
     const grow = (kernel: Kernel): void => {
       for (const other of candidates(kernel)) {
@@ -210,7 +210,7 @@ class Fuser implements Memory {
     for (const kernel of Array.from(this.#kernels)) if (this.#kernels.has(kernel)) grow(kernel);
   }
 
-  /** Small ones of the same size with each other, e.g. the updates of many small parameters. */
+  /** Joins small kernels of the same size, e.g. the updates of many small parameters. */
   joinSmall(): void {
     const latest = new Map<string, Kernel>();
     for (const kernel of Array.from(this.#kernels)) {
@@ -221,7 +221,7 @@ class Fuser implements Memory {
     }
   }
 
-  /** One kernel for two, if that is possible and no slower; null otherwise. */
+  /** Joins two kernels into one, if that is possible and no slower; otherwise returns null. */
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
     const space = jointSpace(first, second);
     if (!space) return null;
@@ -240,20 +240,20 @@ class Fuser implements Memory {
     return joint;
   }
 
-  /** Whether backends can run a kernel that stores `stored`, as fast as the parts it was joined of. */
+  /** Whether the backend can run a kernel that stores `stored`, and as fast as the kernels that it was joined from. */
   #runsWell(kernel: Kernel, { body, space, results }: Emitted, stored: readonly Node[]): boolean {
     const { backend } = this.#options;
     const operands = new Set([...kernel.reads, ...stored]).size;
     if (body.length > LARGEST || operands > backend.caps.maxOperands) return false;
     const perPoint = (node: Node): boolean => results.get(node)!.some(({ perRow }) => !perRow);
-    const foldsColumns = folds(space) && !space.inner.at(-1); // then rows are not walked one after another
+    const foldsColumns = folds(space) && !space.inner.at(-1); // then loops do not finish one row before the next
     if ((isLong(space) && kernel.nodes.some(perPoint)) || (foldsColumns && stored.some(perPoint)))
       return false;
     const step = kernel.call && this.#step(kernel, stored);
     return !kernel.call || (step !== null && backend.accelerates(step as LibraryCall));
   }
 
-  /** Whether one of two kernels waits for a third that waits for one of them: joined, they would wait for themselves. */
+  /** Whether one of two kernels waits for a third that waits for one of them: the joint kernel would wait for itself. */
   #needsBetween(first: Kernel, second: Kernel): boolean {
     const thirds = new Set([...this.#needs(first), ...this.#needs(second)]);
     thirds.delete(first);
@@ -263,8 +263,8 @@ class Fuser implements Memory {
   }
 
   /**
-   * Whether a large kernel that needs something small of `first` would have to wait, once that is made together with `second`, for
-   * another large one: the results of both would be in memory at once. (Chunks of a loss would wait for each other's sums.)
+   * Whether joining `first`, if it is small, with `second` would make a large kernel that needs `first` wait for another large
+   * kernel: the results of both would be in memory at once. (Chunks of a loss would wait for each other's sums.)
    */
   #delaysOthers(first: Kernel, second: Kernel): boolean {
     if (isLarge(first)) return false;
@@ -282,14 +282,14 @@ class Fuser implements Memory {
     });
   }
 
-  /** The kernel, and all that run before it. */
+  /** The kernel, and all kernels that must run before it. */
   #before(kernel: Kernel): Set<Kernel> {
     return reachable([kernel], (one) => this.#needs(one));
   }
 
   // --- steps
 
-  /** Those of `nodes` that are results or that a kernel reads, and parts of a whole that is read. */
+  /** The members of `nodes` that are stored: roots, pieces of a whole, and nodes with a reader that `counts`. */
   #storedOf(nodes: readonly Node[], counts: (reader: Kernel) => boolean = () => true): Node[] {
     const isRead = (node: Node): boolean => isOp(node, "place") || [...this.#readersOf(node)].some(counts);
     return nodes.filter((node) => this.#options.roots.has(node) || isRead(node));
@@ -311,7 +311,7 @@ class Fuser implements Memory {
     return { works: [...works.values()], values: this.#values, idOf: (node) => this.idOf(node) };
   }
 
-  /** The step of a kernel; null for an epilogue that does not go along the product's axes. */
+  /** The step of a kernel; null if the epilogue does not run along the axes of the product. */
   #step({ nodes, call, emitted }: Kernel, stored: readonly Node[]): Step | null {
     const inputs = call?.inputs.map((input) => input.operand) ?? [];
     if (!emitted) {
@@ -330,7 +330,7 @@ class Fuser implements Memory {
   }
 }
 
-/** The space of a node alone: its elements; for a reduction those of its input, the sum of [4, 8] to [4, 1] having 8 inner. */
+/** The space of a single node: its elements; of a reduction, those of its input: summing [4, 8] to [4, 1] has 8 inner. */
 function spaceOf(node: Node): Space {
   const { shape } = isReduction(node) ? node.inputs[0] : isOp(node, "place") ? node.inputs.at(-1)! : node;
   const folded = isReduction(node) ? node.attrs.axes : [];
@@ -338,7 +338,7 @@ function spaceOf(node: Node): Space {
   return { extents: axes.map((axis) => shape[axis]!), inner: axes.map((axis) => folded.includes(axis)) };
 }
 
-/** A space for two kernels together, if there is one: for a matmul that of its result, if what follows is elementwise on it. */
+/** A space for two kernels together, or null. For a matmul it is that of its result, if `second` is elementwise on it. */
 function jointSpace({ call, emitted }: Kernel, second: Kernel): Space | null {
   if (second.call) return null;
   const after = second.emitted!.space;
@@ -348,15 +348,15 @@ function jointSpace({ call, emitted }: Kernel, second: Kernel): Space | null {
   return { extents: shape, inner: shape.map(() => false) };
 }
 
-/** Few, long rows: backends fold each in several parts, after which nothing can follow element by element. */
+/** Whether rows are few and long: backends fold each in several parts, and no elementwise work can follow in that kernel. */
 function isLong(space: Space): boolean {
   return folds(space) && points(space) > LONG_ROW * rows(space) && rows(space) < MANY_ROWS;
 }
 
-/** Whether its work, and what it makes, are worth counting. */
+/** Whether a kernel is large: a library call, or loops over more than `SMALL` elements. */
 const isLarge = ({ call, emitted }: Kernel): boolean => call !== null || points(emitted!.space) > SMALL;
 
-/** Why two kernels were joined. */
+/** The name of the rule by which two kernels were joined. */
 function ruleOf(first: Kernel, second: Kernel): string {
   if (first.call) return "matmulEpilogue";
   const reads = first.nodes.some((node) => second.reads.has(node));

@@ -1,4 +1,4 @@
-/** Kinds of nodes, as fusion sees them; and how a read of movement becomes a read of what it shows. */
+/** Kinds of nodes, as fusion sees them, and how an access to a movement node becomes an access to its input. */
 import type { LibraryCall } from "@tiedlora/kernels";
 import { isOp, type Node, type Op, type Shape } from "../graph.ts";
 import { type Access, type Affine, regroup, scaled, type Split, throughPad, zero } from "./views.ts";
@@ -13,12 +13,12 @@ export function isLibrary(node: Node): node is LibraryNode {
   return libraryOps.has(node.op);
 }
 
-/** Leaves in memory, and what library calls write. */
+/** Whether a node is a leaf in memory or a result of a library call. */
 export function isMemory(node: Node): boolean {
   return isOp(node, "buffer") || isOp(node, "data") || isOp(node, "pick") || isLibrary(node);
 }
 
-/** Leaves that a kernel makes up itself. */
+/** Whether a node is a leaf that kernels compute themselves. */
 export function isValue(node: Node): boolean {
   return isOp(node, "const") || isOp(node, "scalar") || isOp(node, "iota");
 }
@@ -27,26 +27,26 @@ const MOVEMENT = ["reshape", "permute", "expand", "slice", "pad", "flip", "after
 const movements: ReadonlySet<Op> = new Set(MOVEMENT);
 export type Movement = (typeof MOVEMENT)[number];
 
-/** Nodes whose elements are their first input's, seen otherwise. */
+/** Whether the elements of a node are those of its first input, rearranged. */
 export function isMovement(node: Node): node is Node<Movement> {
   return movements.has(node.op);
 }
 
-/** What a node writes into its memory: not the node that has the rest. */
+/** The pieces that a `place` node writes, without the node that holds the rest of the whole. */
 export function piecesOf({ inputs, attrs }: Node<"place">): readonly Node[] {
   return attrs.onto ? inputs.slice(1) : inputs;
 }
 
-/** The first node that `skips` does not hold for, of `node`, its first input, the first input of that, and so on. */
+/** Starts at `node` and follows first inputs to the first node for which `skips` does not hold. */
 export function descend(node: Node, skips: (node: Node) => boolean): Node {
   while (skips(node)) node = node.inputs[0]!;
   return node;
 }
 
-/** What is under the movement nodes. */
+/** The node under all movement nodes. */
 export const underMovement = (node: Node): Node => descend(node, isMovement);
 
-/** The access to a movement node's input that gives what `access` to the node itself means. */
+/** The access to a movement node's input that reaches the elements of `access` to the node; or the Split that it takes; or null. */
 export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
   const input = node.inputs[0].shape;
   const { index, valid } = access;

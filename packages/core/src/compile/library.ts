@@ -36,7 +36,7 @@ function paramsOf(node: LibraryNode, epilogue?: Epilogue): LibraryCall["params"]
   }
 }
 
-/** The call of a library node. With an epilogue there are no `outputs`: it stores. */
+/** The call of a library node. With an epilogue there are no `outputs`: the epilogue stores the results. */
 export function libraryCall(
   node: LibraryNode,
   inputs: readonly Operand[],
@@ -56,7 +56,7 @@ export function plainCall(node: LibraryNode): LibraryCall {
   return libraryCall(node, inputs, outputs);
 }
 
-/** A result that is written in the axis order in which it is used; the node's own shape is that of the memory. */
+/** The operand of a result, written in the axis order in which users read it; the node's shape is that of the memory. */
 export function outputOperand(node: Node, value: number): Operand {
   const own = contiguousStrides(node.shape);
   const order = isOp(node, "pick") ? node.attrs.order : undefined;
@@ -64,14 +64,14 @@ export function outputOperand(node: Node, value: number): Operand {
   return { buffer: value, dtype: node.dtype, view: { offset: 0, strides } };
 }
 
-/** What a library call reads: one stride per axis of memory, and what else must be known before. */
+/** An operand of a library call, a strided view of `base`; `gates` are nodes that must be computed before. */
 export interface CallInput {
   readonly operand: Operand;
   readonly base: Node;
   readonly gates: readonly Node[];
 }
 
-/** Looks through movement for the memory of an operand; without a view of it, names the node that has to be stored. */
+/** Looks through movement for the memory of an operand; if there is no view of it, names the node that has to be stored. */
 export function callInput(input: Node, memory: Memory): CallInput | { readonly store: Node } {
   const source = descend(input, (n) => isMovement(n) && !isOp(n, "pad") && !memory.has(n));
   if (!memory.has(source)) return { store: isOp(source, "pad") || isValue(source) ? input : source };

@@ -1,6 +1,6 @@
 /**
- * Lowering: the user's graph becomes one of nodes that kernels can be made of. Equal nodes become one; what is empty is no
- * work; random bits and the library calls that the backend lacks become elementwise nodes and reductions.
+ * Lowering: turns the user's graph into a graph of nodes that kernels can compute. Equal nodes become one; empty nodes take no
+ * work; random bits, and library calls that the backend lacks, become elementwise nodes and reductions.
  */
 import { type Backend, computeType, reduceIdentity, isFloat } from "@tiedlora/kernels";
 import * as build from "../build.ts";
@@ -14,13 +14,13 @@ import { isLibrary, isMovement, type LibraryNode } from "./kinds.ts";
 import { plainCall, resultShapes } from "./library.ts";
 
 export interface Lowered {
-  /** What became of the roots, in their order. */
+  /** The lowered roots, in order. */
   readonly roots: readonly Node[];
-  /** What became of all nodes of the graph: of library calls without the insides of what they were composed of. */
+  /** All nodes of the lowered graph, except the inner nodes of library calls that were composed of primitives. */
   readonly nodes: ReadonlySet<Node>;
 }
 
-/** Lowers the graph of `roots`. Given at run time are the scalars with `slots`, and by what slices and paddings `move`. */
+/** Lowers the graph of `roots`. Scalars in `slots`, and the numbers in `moves` of slices and paddings, are given at run time. */
 export function lower(
   roots: readonly Node[],
   backend: Backend,
@@ -33,12 +33,12 @@ export function lower(
 }
 
 class Lowering {
-  /** What elementwise operations that are no primitives are made of. */
+  /** The nodes that make up elementwise operations that are not primitive: activations and powers. */
   readonly parts: Set<Node> = new Set();
   readonly #backend: Backend;
   readonly #slots: ReadonlyMap<Node, number>;
   readonly #moves: ReadonlyMap<Node, Moves>;
-  /** What became of a node: of most, one node; of those with several results, all of these. */
+  /** The lowered form of a node: one node, or one per result for nodes with several results. */
   readonly #lowered = new Map<Node, readonly Node[]>();
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
@@ -83,7 +83,7 @@ class Lowering {
   #simple(node: Node): Node {
     const [input] = node.inputs as [Node];
     if (product(node.shape) === 0)
-      return this.#unify(new Node("const", { value: 0 }, [], node.shape, node.dtype)); // nothing at all
+      return this.#unify(new Node("const", { value: 0 }, [], node.shape, node.dtype)); // empty
     if (isReduction(node)) {
       if (product(input.shape) === 0)
         return this.#fill(reduceIdentity(REDUCE_KIND[node.op], computeType(node.dtype)), node);
@@ -99,12 +99,12 @@ class Lowering {
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
     if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]), node);
     if (isOp(node, "concat")) return this.#placed(this.#unify(node));
-    if (isOp(node, "place")) return node; // its memory is another's, too
+    if (isOp(node, "place")) return node; // not unified: it shares memory with other `place` nodes
     if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1], node.shape));
     return this.#unify(node);
   }
 
-  /** A slice or padding with starts that vary. A padding becomes a slice of a wider one, with all its zeros on either side. */
+  /** A slice or padding with starts that vary. A padding becomes a slice of a wider one with all its zeros on both sides. */
   #moving(node: Node, moving: Moves): Node {
     const { shape, dtype } = node;
     if (isOp(node, "slice"))
@@ -115,7 +115,7 @@ class Lowering {
     return this.#one(new Node("slice", { ranges, moving }, [build.pad(node.inputs[0], wider)], shape, dtype));
   }
 
-  /** Pieces of one shape are written by one kernel, as many as it can read. */
+  /** A concatenation as `place` nodes: each writes pieces of one shape, as many as one kernel can read. */
   #placed(node: Node<"concat">): Node {
     const known = this.#lowered.get(node)?.[0];
     if (known) return known;
@@ -170,7 +170,7 @@ class Lowering {
     return shapes.map((shape, index) => this.#unify(build.pick(unique, index, shape)));
   }
 
-  /** A matmul reads f16 and bf16 itself: a cast of them to f32, also under movement, is left out. */
+  /** An operand of a matmul without its cast, also under movement, from f16 or bf16 to f32: a matmul reads these types itself. */
   #halfPrecision(node: Node): Node {
     if (node.dtype !== "f32") return node;
     const [input] = node.inputs;
@@ -205,7 +205,7 @@ function compose(node: LibraryNode): readonly Node[] {
   return composeAttentionGrad(inputs, attrs).slice(0, 3);
 }
 
-/** Numbers that JSON does not tell apart. */
+/** A JSON replacer that tells apart numbers that JSON does not: NaN, infinities, -0. */
 function exactNumbers(_: string, value: unknown): unknown {
   if (typeof value !== "number" || (Number.isFinite(value) && !Object.is(value, -0))) return value;
   return Object.is(value, -0) ? "-0" : String(value);

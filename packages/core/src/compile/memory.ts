@@ -1,4 +1,4 @@
-/** Memory of temporaries: values whose lives do not overlap share it, and kernels overwrite operands that are not read later. */
+/** Memory of temporaries: values whose lifetimes do not overlap share it; kernels overwrite operands that are not read later. */
 import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
 
 /** The memory of each value, by number, and how large each memory is. */
@@ -14,7 +14,7 @@ interface Lifetime {
   readonly bytes: number;
 }
 
-/** Gives memory to all values that `steps` write, but not to those in `elsewhere`. `bytes` are those of each value. */
+/** Assigns memory to all values that `steps` write, except the values in `elsewhere`. `bytes` are the sizes of the values. */
 export function assignTemporaries(
   steps: readonly Step[],
   bytes: readonly number[],
@@ -23,7 +23,7 @@ export function assignTemporaries(
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
   const tempOf = new Map<number, number>();
   const temps: { bytes: number; taken: Lifetime[] }[] = [];
-  // Large ones first: each then fits into all memory that is there, best into the last one that is free.
+  // Largest first: each value then fits into every existing temporary, and best into the last free one, the smallest.
   for (const life of [...lifetimes].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
     const isFree = (other: Lifetime): boolean => other.last < life.first || life.last < other.first;
     let best = temps.findLastIndex((temp) => temp.taken.every(isFree));
@@ -48,7 +48,7 @@ function lifetimesOf(
   const lifetimes: Lifetime[] = [];
   steps.forEach((step, at) => {
     const { reads, writes } = operandsOfStep(step);
-    const claimed = new Set<Lifetime>(); // one operand's memory for one result
+    const claimed = new Set<Lifetime>(); // lifetimes whose memory a result of this step has taken over
     for (const { buffer: value } of writes) {
       if (elsewhere.has(value) || lifeOf.has(value)) continue;
       const [size, last] = [bytes[value]!, lastUse.get(value)!];
@@ -68,7 +68,7 @@ function lifetimesOf(
   return lifetimes;
 }
 
-/** Whether all loads of `loaded` and the one store to `stored` go through the same view, so that both may be one memory. */
+/** Whether all loads of `loaded` and the one store to `stored` go through the same view, so that both can share memory. */
 export function sharesViews(step: Step, loaded: number, stored: number): boolean {
   const kernel = step.type === "loop" ? step : step.name === "matmul" ? step.params.epilogue : undefined;
   if (!kernel || (step.type === "library" && step.inputs.some((input) => input.buffer === loaded)))
@@ -79,7 +79,7 @@ export function sharesViews(step: Step, loaded: number, stored: number): boolean
   return stores.length === 1 && loads.every((load) => sameOperandView(load, store!));
 }
 
-/** Whether a load reaches, for every element of the store, that element; a store of one value per row has outer axes only. */
+/** Whether a load reads, at every point, the element that the store writes; a store of one value per row has only outer axes. */
 function sameOperandView(load: Operand, store: Operand): boolean {
   const placeOf = ({ offset, moving, valid }: View): string =>
     JSON.stringify([offset, moving, valid?.some((range) => range !== null) ? valid : null]);

@@ -1,4 +1,4 @@
-/** The order of steps: after what they need, updates in place after the last reader of the old value, with few bytes live. */
+/** The order of steps: each after the steps it needs, and updates in place after the last reader of the old value; few bytes live. */
 import { operandsOfStep, type Step } from "@tiedlora/kernels";
 import { getOrCreate, reachable } from "../collections.ts";
 
@@ -47,7 +47,7 @@ export function schedule(
   const users = new Map<Work, Work[]>(order.map((work) => [work, []]));
   for (const work of order) for (const need of work.needs) users.get(need)!.push(work);
   const position = new Map(order.map((work, at) => [work, at]));
-  const made = new Map<Work, number>(); // bytes, less those of which this is the last reader
+  const made = new Map<Work, number>(); // bytes written, less the bytes that the step is the last to read
   const add = (work: Work, n: number): void => void made.set(work, (made.get(work) ?? 0) + n);
   for (const [value, work] of writer) {
     if (persistent.has(value)) continue;
@@ -75,7 +75,7 @@ function respecting(preferred: readonly Work[]): Work[] {
   return [...order];
 }
 
-/** By the longest chain of steps before each; equals stay in their order. */
+/** Sorts steps by the longest chain of steps before each; steps of equal depth keep their order. */
 function byDepth(works: readonly Work[]): Work[] {
   const depth = new Map<Work, number>();
   for (const work of respecting(works)) {

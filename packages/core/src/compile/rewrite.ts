@@ -1,6 +1,6 @@
 /**
- * Rewrites of a lowered graph to an equal one that takes fewer steps: x·W + (x·A)·B, a layer with its adapter, is one matmul
- * with two terms. Each rule is a function from a node, whose inputs have been rewritten, to what takes its place.
+ * Rewrites of a lowered graph to an equal one that takes fewer steps: x·W + (x·A)·B, a layer with its adapter, becomes one matmul
+ * with two terms. Each rule is a function from a node, whose inputs have been rewritten, to its replacement.
  */
 import type { Backend } from "@tiedlora/kernels";
 import { mul, permute, reshape } from "../build.ts";
@@ -14,7 +14,7 @@ export function rewrite(roots: readonly Node[], backend: Backend): Node[] {
   const order = topological(roots);
   const users = new Map<Node, Node[]>(order.map((node) => [node, []]));
   for (const node of order) for (const input of new Set(node.inputs)) users.get(input)!.push(node);
-  for (const root of roots) users.get(root)!.push(root); // whoever asked for it
+  for (const root of roots) users.get(root)!.push(root); // the caller uses it, too
   const rewritten = new Map<Node, Node>();
   const rewriter = new Rewriter(backend);
   for (const node of order) {
@@ -44,7 +44,7 @@ class Rewriter {
     this.#backend = backend;
   }
 
-  /** `node`, or what takes fewer steps. `users` are the nodes that read it, before rewriting. */
+  /** `node`, or a replacement that takes fewer steps. `users` are the nodes that read it, before rewriting. */
   apply(node: Node, users: readonly Node[]): Node {
     if (isOp(node, "add")) return this.#sumOfProducts(node);
     if (isOp(node, "pick")) return storedForUsers(node, users);
@@ -71,7 +71,7 @@ class Rewriter {
     return node;
   }
 
-  /** a + b as one matmul, in `shape`; null where there is no a, they differ in shape, or the backend has no such matmul. */
+  /** a + b as one matmul, in `shape`; null if `a` is null, the shapes differ, or the backend has no such matmul. */
   #oneMatmul(a: Terms | null, b: Terms, shape: Shape): Node | null {
     if (!a || !sameShape(a.matmul.shape, b.matmul.shape)) return null;
     const operands = [...a.operands, ...b.operands];
@@ -121,7 +121,7 @@ function storedForUsers(node: Node<"pick">, users: readonly Node[]): Node {
 
 /**
  * (A₁·B₁ + …) · factor with the factor inside each product, where there is less to multiply: a number scales the smaller of
- * A and B, a row of n numbers B [k, n]. Null for any other factor.
+ * A and B, and a row of n numbers scales B [k, n]. Null for any other factor.
  */
 function scaledTerms({ operands, matmul }: Terms, factor: Node): Terms | null {
   const n = matmul.shape.at(-1)!;

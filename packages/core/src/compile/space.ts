@@ -12,10 +12,10 @@ export interface Space {
 export const points = ({ extents }: Space): number => product(extents);
 /** The number of elements that are left when the inner axes are folded. */
 export const rows = ({ extents, inner }: Space): number => product(extents.filter((_, axis) => !inner[axis]));
-/** Whether there is something to fold. */
+/** Whether reductions fold any axis. */
 export const folds = ({ inner }: Space): boolean => inner.includes(true);
 
-/** Which runs of elements are folded: equal for spaces that differ only in how axes are cut. */
+/** A key for the runs of elements that are folded: equal for spaces that differ only in how axes are split. */
 export function pattern({ extents, inner }: Space): string {
   const runs: { n: number; inner: boolean }[] = [];
   extents.forEach((n, axis) => {
@@ -26,14 +26,14 @@ export function pattern({ extents, inner }: Space): string {
   return runs.map((run) => `${run.inner ? "fold" : "keep"} ${run.n}`).join();
 }
 
-/** A space in which both can be computed, if there is one: equal rows, or elements or rows of equal number. */
+/** A space in which both can be computed, or null: rows must be equal, or elements or rows of equal number. */
 export function commonSpace(a: Space, b: Space): Space | null {
   if (folds(a) && folds(b)) return pattern(a) === pattern(b) ? a : null;
   if (folds(b)) return commonSpace(b, a);
   return points(b) === points(a) || points(b) === rows(a) ? a : null;
 }
 
-/** The same elements, with one axis cut in two. */
+/** The same elements, with one axis split in two. */
 export function split({ extents, inner }: Space, { axis, inner: length }: Split): Space {
   return {
     extents: extents.flatMap((n, i) => (i === axis ? [n / length, length] : [n])),

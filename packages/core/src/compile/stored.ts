@@ -1,9 +1,9 @@
-/** What is kept in memory: a rule for each reason. Everything else is computed in the kernels that need it. */
+/** Decides which nodes are stored in memory: one rule per reason. All other nodes are computed in the kernels that need them. */
 import type { Backend } from "@tiedlora/kernels";
 import { bytesOf, isOp, isReduction, type Node, type Op } from "../graph.ts";
 import { descend, isMemory, isMovement, isValue, piecesOf, underMovement } from "./kinds.ts";
 
-/** Relative cost of one element; what is not listed costs 1. */
+/** Relative cost of one element; an operation that is not listed costs 1. */
 const COST: { readonly [K in Op]?: number } = {
   div: 4,
   mod: 4,
@@ -19,18 +19,18 @@ const COST: { readonly [K in Op]?: number } = {
   tanh: 16,
   erf: 16,
 };
-/** Up to this, computing an element again costs less than memory traffic for another value. */
+/** Up to this cost, computing an element again costs less than memory traffic for another value. */
 const CHEAP = 40;
-/** Up to this, it does not matter how often an element is computed. */
+/** Up to this cost, it does not matter how often an element is computed. */
 const TRIVIAL = 8;
 /** Kernels of more nodes than this are slow to compile. */
 export const LARGEST = 600;
 
-/** What computing one element of a node takes, given what is in memory. */
+/** What computing one element of a node takes, given the nodes that are in memory. */
 interface Estimate {
-  /** What is computed for it, each once. */
+  /** The nodes that are computed for it, each once. */
   readonly work: ReadonlySet<Node>;
-  /** What is read from memory for it. */
+  /** The nodes that are read from memory for it. */
   readonly reads: ReadonlySet<Node>;
 }
 
@@ -53,7 +53,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   const { uses, stretched } = countUses(order);
   const sought = searched(order);
   const estimates = new Map<Node, Estimate>();
-  // what a use of a node reads: movement is looked through, unless it is stored
+  // the node whose values a use of `node` reads: the first that is stored or is no movement
   const sourceOf = (node: Node): Node => descend(node, (n) => isMovement(n) && !stored.has(n));
   const reading = (node: Node): Estimate => ({ work: NO_WORK, reads: new Set([node]) });
   const given = (node: Node): Estimate => (stored.has(node) ? reading(node) : estimates.get(node)!);
@@ -93,7 +93,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   return stored;
 }
 
-/** What is compared with its own extreme: computed twice, in two kernels, it might round to two numbers, and none be found. */
+/** Nodes that are compared with their own extreme: computed in two kernels, they might round differently, and nothing would match. */
 function searched(order: readonly Node[]): Set<Node> {
   const inputsOf = (ops: readonly Op[]): Node[] =>
     order.filter(({ op }) => ops.includes(op)).flatMap(({ inputs }) => inputs.map(underMovement));
@@ -101,7 +101,7 @@ function searched(order: readonly Node[]): Set<Node> {
   return new Set(inputsOf(["reduceMax", "reduceMin"]).filter((node) => compared.has(node)));
 }
 
-/** How many nodes use each node's values, and which are read more than once an element by a use. */
+/** How many nodes use each node's values, and which nodes have a use that reads an element more than once. */
 function countUses(order: readonly Node[]): { uses: Map<Node, number>; stretched: Set<Node> } {
   const uses = new Map<Node, number>();
   const stretched = new Set<Node>();

@@ -1,6 +1,6 @@
 /**
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
- * the point, and the strided operand that comes of it. What is not affine says how the space would have to be split.
+ * the point, and the strided operand that comes of it. An index that is not affine yet yields the split of the space that would make it so.
  */
 import { type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
 
@@ -22,13 +22,13 @@ export interface Access {
   readonly valid: Valid[];
 }
 
-/** "Split iteration axis `axis` into `[length / inner, inner]`, begin again, and it will be affine." */
+/** A request to split iteration axis `axis` into `[length / inner, inner]` and begin again: the index will then be affine. */
 export interface Split {
   readonly axis: number;
   readonly inner: number;
 }
 
-/** a · factor + plus, and what else it `moves` by. */
+/** a · factor + plus, with `moves` added at run time. */
 export const scaled = (a: Affine, factor: number, plus: number, moves: readonly Moving[] = []): Affine => ({
   offset: factor * a.offset + plus,
   moving: [...a.moving.map((m) => ({ ...m, factor: factor * m.factor })), ...moves],
@@ -37,7 +37,7 @@ export const scaled = (a: Affine, factor: number, plus: number, moves: readonly 
 
 export const zero = (n: number): Affine => ({ offset: 0, moving: [], coeffs: new Array<number>(n).fill(0) });
 
-/** Every axis of the iteration space is the axis of the value with the same number. */
+/** The access in which axis i of the iteration space is axis i of the value. */
 export function identityAccess(shape: Shape): Access {
   const index = shape.map((_, axis) => {
     const affine = zero(shape.length);
@@ -59,14 +59,14 @@ function rangeOf(affine: Affine, extents: Shape, valid: readonly Valid[]): [low:
   return [low, high];
 }
 
-/** `affine` as quotient · radix + rest, rest in [0, radix), as 4i + j by 4 if j is in 0 … 3; or the Split that it takes. */
+/** `affine` as quotient · radix + rest, rest in [0, radix), as 4i + j by 4 if j is in 0 … 3; or the Split that this takes. */
 function divide(
   affine: Affine,
   radix: number,
   extents: Shape,
   valid: readonly Valid[],
 ): { quotient: Affine; rest: Affine } | Split | null {
-  if (affine.moving.some(({ factor }) => factor % radix !== 0)) return null; // it may move by any digits
+  if (affine.moving.some(({ factor }) => factor % radix !== 0)) return null; // it may move by more than whole multiples of radix
   const [quotient, rest] = [zero(extents.length), zero(extents.length)];
   quotient.moving = affine.moving.map(({ slot, factor }) => ({ slot, factor: factor / radix }));
   rest.offset = affine.offset;
@@ -111,8 +111,8 @@ export function linearize(index: readonly Affine[], strides: readonly number[], 
 }
 
 /**
- * The access through a reshape: from one by axes of `from` to the one by axes of `to` that reaches the same elements. With
- * i, j the indices of [6, 4], that of [24] is 4i + j. Those of [12, 2] are 2i + ⌊j / 2⌋ and j mod 2, which are not affine
+ * The access through a reshape: turns indices along axes of `from` into indices along axes of `to` that reach the same elements. With
+ * i, j the indices of [6, 4], the index of [24] is 4i + j. The indices of [12, 2] are 2i + ⌊j / 2⌋ and j mod 2, which are not affine
  * until the axis of j is split into [2, 2].
  */
 export function regroup(access: Access, from: Shape, to: Shape, extents: Shape): Access | Split | null {
@@ -149,7 +149,7 @@ function commonGroups(from: Shape, to: Shape): [sources: number[], targets: numb
 }
 
 /**
- * The points where `from <= affine <= last`: all, none, or a range of one axis of the space; null if they are none of these.
+ * The points where `from <= affine <= last`: all, none, or a range of one axis of the space; null if it is neither.
  * With j in 0 … 2, 3 <= 3i + j <= 8 is i in [1, 3) for every j; 4 <= 3i + j <= 8 depends on j.
  */
 function axisRange(
@@ -158,13 +158,13 @@ function axisRange(
   extents: Shape,
   valid: readonly Valid[],
 ): { axis: number; range: readonly [number, number] } | "all" | "none" | null {
-  if (affine.moving.length > 0) return null; // it is known at run time alone
+  if (affine.moving.length > 0) return null; // it is known only at run time
   const [low, high] = rangeOf(affine, extents, valid);
   if (low >= from && high <= last) return "all";
   if (high < from || low > last) return "none";
   for (const [axis, c] of affine.coeffs.entries()) {
     if (c === 0) continue;
-    // from <= c · i + others <= last, for the least and the most that the others can be
+    // from <= c · i + others <= last, for the smallest and the largest value of the other terms
     const others = rangeOf({ ...affine, coeffs: affine.coeffs.with(axis, 0) }, extents, valid);
     const [atStart, atEnd] = c > 0 ? [from, last] : [last, from];
     const [start, otherStart] = others.map((value) => Math.ceil((atStart - value) / c)) as [number, number];
@@ -198,7 +198,7 @@ export function throughPad(
 /** Whether no point of an access is valid: all that it reads is padding. */
 export const isNowhere = ({ valid }: Access): boolean => valid.some((r) => r !== null && r[0] >= r[1]);
 
-/** An access no point of which is valid. In a space without axes that cannot be said, so null. */
+/** An access without valid points; null in a space without axes, which has no ranges to say so. */
 function nowhere(shape: Shape, rank: number): Access | null {
   if (rank === 0) return null;
   const valid: Valid[] = new Array<Valid>(rank).fill(null);
