@@ -1,5 +1,5 @@
 /**
- * Checks of what users hand over, for packages above: see `@tiedlora/kernels/arguments`.
+ * Checks of arguments that users pass, for packages that build on the core: see `@tiedlora/kernels/arguments`.
  * @module
  */
 export * from "@tiedlora/kernels/arguments";

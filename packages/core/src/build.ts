@@ -1,4 +1,4 @@
-/** Builders of single nodes: they check arguments, broadcast operands, infer shape and type, and drop what does nothing. */
+/** Builders of single nodes: they check arguments, broadcast operands, infer shape and type, and omit nodes that do nothing. */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
@@ -14,7 +14,7 @@ export function buffer(storage: Storage, shape: Shape, dtype: DType): Node<"buff
   return new Node("buffer", { storage, version: storage.version }, [], shape, dtype);
 }
 
-/** Whether `values` already are an array as memory of type `dtype` is filled from. */
+/** Whether `values` is an array of the storage format of `dtype`. */
 export function isStorage(values: ArrayLike<number>, dtype: DType): values is TypedArray {
   return values.constructor === allocateArray(dtype, 0).constructor;
 }
@@ -36,12 +36,12 @@ export function constant(value: number, dtype: DType): Node<"const"> {
 
 const BAKED: ReadonlySet<number> = new Set([0, 1, -1, 2, 0.5]);
 
-/** A number handed over at run time, unless it is one of 0, ±1, 2, ½, which are baked in. */
+/** A number given at run time, unless it is one of 0, ±1, 2, ½, which are part of the program. */
 export function scalar(value: number, dtype: DType): Node {
   return BAKED.has(value) || dtype === "bool" ? constant(value, dtype) : runtimeScalar(value, dtype);
 }
 
-/** A number handed over at run time, so that a new value needs no new program. */
+/** A number given at run time, so that a new value needs no new program. */
 export function runtimeScalar(value: number, dtype: DType): Node<"scalar"> {
   return new Node("scalar", { value }, [], [], dtype);
 }
@@ -63,7 +63,7 @@ export function fill(value: number, shape: Shape, dtype: DType): Node {
 
 // --- elementwise
 
-/** The value of a node that is one baked-in number throughout, or null. */
+/** The constant that every element of a node equals, or null if it is not a constant. */
 export function constantValue(node: Node): number | null {
   while (isOp(node, "expand") || isOp(node, "reshape")) node = node.inputs[0]!;
   return isOp(node, "const") ? node.attrs.value : null;
@@ -74,7 +74,7 @@ function widen(x: Node): Node {
   return cast(x, computeType(x.dtype));
 }
 
-/** Refuses what is not of a float type. */
+/** Throws if the node is not of a float type. */
 export function needFloat(what: string, { dtype }: Node): void {
   if (!isFloat(dtype))
     throw new TypeError(
@@ -101,7 +101,7 @@ function commonType(op: string, a: DType, b: DType): DType {
   throw new TypeError(`${op}: operands are ${a} and ${b}; convert one with .cast("${a}") or .cast("${b}")`);
 }
 
-/** The operators that are not arithmetic. */
+/** The kinds of binary operators that are not arithmetic. */
 const KIND: { readonly [K in Op]?: "comparison" | "bitwise" | "shift" } = {
   lt: "comparison",
   le: "comparison",
@@ -124,7 +124,7 @@ function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
   if (!takes) throw new TypeError(`${what} is not defined on ${dtype} tensors; convert with .cast(…) first`);
 }
 
-/** What a + 0, a · 1 and their like are without computing anything; null where there is work to do. */
+/** The operand that a + 0, a · 1 and the like are equal to; null if something has to be computed. */
 function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
   const x = constantValue(a);
   const y = constantValue(b);
@@ -154,7 +154,7 @@ export const div = (a: Node, b: Node): Node => binary("div", a, b);
 export const neg = (x: Node): Node => unary("neg", x);
 export const not = (x: Node): Node => unary("not", x);
 export const square = (x: Node): Node => mul(x, x);
-/** x · value, with the value handed over at run time. */
+/** x · value, with the value given at run time. */
 export const scale = (x: Node, value: number): Node => mul(x, scalar(value, computeType(x.dtype)));
 
 /** condition ? a : b, elementwise, all broadcast together. */
@@ -170,7 +170,7 @@ export function where(condition: Node, a: Node, b: Node): Node {
   return new Node("where", NONE, [stretch(condition, shape), fit(a), fit(b)], shape, type);
 }
 
-/** An activation of floats, or its derivative of some order. */
+/** An activation of floats, or its derivative of the given order. */
 export function activation(op: ActivationOp, x: Node, order = 0): Node {
   needFloat(op === "geluTanh" ? "gelu" : op, x);
   const wide = widen(x);
@@ -198,7 +198,7 @@ export function cast(x: Node, to: DType): Node {
 
 // --- reductions
 
-/** Folds `axes` (ascending, distinct); they stay with length 1. */
+/** Folds `axes` (ascending, distinct), which are kept with length 1. */
 export function reduce(op: keyof typeof REDUCE_KIND, x: Node, axes: readonly number[]): Node {
   const wide = widen(x);
   if (wide.dtype === "bool")
@@ -256,7 +256,7 @@ export function broadcastTo(x: Node, shape: Shape): Node {
   return stretch(x, shape);
 }
 
-/** The same where it is known that `x` stretches. */
+/** Does the same, without checks, for an `x` that is known to stretch. */
 function stretch(x: Node, shape: Shape): Node {
   if (sameShape(x.shape, shape)) return x;
   if (product(x.shape) === product(shape)) return reshape(x, shape);
@@ -315,13 +315,13 @@ export function matmul(a: Node, b: Node): Node {
   return new Node("matmul", NONE, [x, y], [...batch, m, n], dtype);
 }
 
-/** Rows of `table` [rows, cols] by `index` [count]. */
+/** Rows of `table` [rows, cols] at `index` [count]. */
 export function gather(table: Node, index: Node): Node {
   const shape = [index.shape[0]!, table.shape[1]!];
   return new Node("gather", NONE, [table, index], shape, computeType(table.dtype));
 }
 
-/** For each of `rows` rows the sum of the `values` [count, cols] whose `index` [count] it is. */
+/** For each of `rows` rows, the sum of the rows of `values` [count, cols] whose `index` [count] is that row. */
 export function scatterAdd(index: Node, values: Node, rows: number): Node {
   const wide = widen(values);
   return new Node("scatterAdd", NONE, [index, wide], [rows, wide.shape[1]!], wide.dtype);
@@ -332,14 +332,14 @@ export function pick(node: Node, index: number, shape: Shape): Node {
   return new Node("pick", { index }, [node], shape, node.dtype);
 }
 
-/** softmax(scale · Q Kᵀ + bias) V, and the log of its normalisers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
+/** softmax(scale · Q Kᵀ + bias) V, and the log of its normalizers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
 export function attention(inputs: Inputs["attention"], attrs: Attrs["attention"]): [O: Node, L: Node] {
   const [q, k, v, ...bias] = inputs;
   const wide = [widen(q), widen(k), widen(v), ...bias.map(widen)] as const;
   return attentionResults(new Node("attention", attrs, wide, q.shape, computeType(q.dtype)));
 }
 
-/** [O, L] of a node of attention. */
+/** [O, L] of an attention node. */
 export function attentionResults(node: Node): [O: Node, L: Node] {
   return [pick(node, 0, node.shape), pick(node, 1, node.shape.slice(0, -1))];
 }
@@ -354,12 +354,12 @@ export function attentionGrad(
   return [pick(node, 0, q.shape), pick(node, 1, k.shape), pick(node, 2, v.shape)];
 }
 
-/** `x`, but not computed before `gate` has been. */
+/** `x`, but computed only after `gate`. */
 export function after(x: Node, gate: Node): Node {
   return new Node("after", NONE, [x, gate], x.shape, x.dtype);
 }
 
-/** `x`, through which no gradient passes ("stop"), or whose gradient is that of computing it again. */
+/** `x`, through which no gradient passes ("stop"), or whose gradient comes from computing it again. */
 export function marked(x: Node, gradient: "stop" | Replay): Node {
   const node = new Node("reshape", NONE, [x], x.shape, x.dtype);
   node.gradient = gradient;

@@ -1,15 +1,15 @@
-/** What maps and sets lack. */
+/** Helpers for maps and sets. */
 
-/** The value of `key`, created if there is none. */
+/** The value of `key`, created and stored if the map has none. */
 export function getOrCreate<K, V>(map: Map<K, V>, key: K, create: () => V): V {
   let value = map.get(key);
   if (value === undefined) map.set(key, (value = create()));
   return value;
 }
 
-/** `starts` and all that is reached from them along `edges`, the nearest first. */
+/** `starts` and everything that is reachable from them along `edges`, nearest first. */
 export function reachable<T>(starts: Iterable<T>, edges: (from: T) => Iterable<T>): Set<T> {
   const found = new Set(starts);
-  for (const from of found) for (const to of edges(from)) found.add(to); // the loop goes on to what is added
+  for (const from of found) for (const to of edges(from)) found.add(to); // the loop also visits what is added
   return found;
 }

@@ -1,4 +1,4 @@
-/** What a graph costs: see `Explanation`. */
+/** Reports the cost of a graph: see `Explanation`. */
 import { costOf, Explanation } from "@tiedlora/kernels";
 import { refuse } from "@tiedlora/kernels/arguments";
 import { isOp } from "./graph.ts";
@@ -6,7 +6,7 @@ import { planFor, type Update } from "./plan.ts";
 import { hostRuntime, type Runtime } from "./runtime.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** What is to be computed together: the arguments of `submit`. */
+/** Tensors and updates to be computed together: the arguments of `submit`. */
 export interface Traced {
   readonly device: Runtime;
   readonly tensors: readonly Tensor[];
@@ -15,7 +15,7 @@ export interface Traced {
 
 /**
  * The kernels that would compute `what`, a tensor or a whole training step: `console.log(String(explain(loss)))`,
- * or `optimizer.trace(loss)`. Computes nothing; the program is compiled and kept, as if it were run.
+ * or `optimizer.trace(loss)`. Computes nothing, but compiles the program and caches it, as running it would.
  */
 export function explain(what: Tensor | Traced): Explanation {
   const given = what as Partial<Tensor & Traced> | null | undefined;

@@ -7,7 +7,7 @@ import type { StorageVersion } from "./storage.ts";
 export type Shape = readonly number[];
 /** Per axis `[start, stop, step]` with step >= 1. */
 export type Range = readonly [start: number, stop: number, step: number];
-/** Per axis the run-time numbers that are added to a start. */
+/** Per axis, the run-time numbers that are added to the start. */
 export type Moves = readonly (readonly Moving[])[];
 
 interface None {}
@@ -37,42 +37,42 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
 
   // --- elementwise (UnaryOp and BinaryOp above): operands of one shape
   readonly where: None;
-  /** x to the power y, floats: lowered to the above, like activations. */
+  /** x to the power y, floats: lowered to the operations above, like activations. */
   readonly pow: None;
   readonly cast: { readonly to: DType };
 
-  // --- reductions over `axes` (ascending), which stay with length 1
+  // --- reductions over `axes` (ascending), which are kept with length 1
   readonly reduceSum: { readonly axes: readonly number[] };
   readonly reduceProd: { readonly axes: readonly number[] };
   readonly reduceMax: { readonly axes: readonly number[] };
   readonly reduceMin: { readonly axes: readonly number[] };
 
-  // --- movement: same elements, seen otherwise
+  // --- movement: the same elements, arranged differently
   readonly reshape: None;
   /** Output axis i is input axis order[i]. */
   readonly permute: { readonly order: readonly number[] };
   /** Axes of length 1 become any length, and axes are added in front. */
   readonly expand: None;
-  /** `moving` while a program is made for several starts. */
+  /** `moving` is set only while a program is compiled in which starts vary. */
   readonly slice: { readonly ranges: readonly Range[]; readonly moving?: Moves };
-  /** Zeros around: per axis [before, after]. */
+  /** Adds zeros around: per axis [before, after]. */
   readonly pad: { readonly widths: readonly (readonly [number, number])[] };
   readonly flip: { readonly axes: readonly number[] };
 
   // --- joining
   /** The inputs one after another along `axis`. */
   readonly concat: { readonly axis: number };
-  /** What concat is lowered to: inputs of one shape, each written where it `starts`; `onto`: into the first, which has the rest. */
+  /** What concat is lowered to: inputs of one shape, each written at its start; `onto`: into the first input, which has the rest. */
   readonly place: { readonly axis: number; readonly starts: readonly number[]; readonly onto: boolean };
 
-  // --- library: hand-tuned on most backends, lowered to the above on others
+  // --- library: hand-tuned on most backends, lowered to the operations above on others
   /** inputs: A [...batch, m, k], B [...batch, k, n] of equal batch. */
   readonly matmul: None;
   /** inputs: Q, K, V, [bias]; results (by `pick`): O, L. */
   readonly attention: { readonly causal: boolean; readonly scale: number };
   /** inputs: Q, K, V, [bias,] O, L, dO; results (by `pick`): dQ, dK, dV. */
   readonly attentionGrad: { readonly causal: boolean; readonly scale: number };
-  /** Result `index` of a node with several; with an `order`, stored so that axis i is the result's axis order[i]. */
+  /** Result `index` of a node with several results; with an `order`, stored so that axis i is the result's axis order[i]. */
   readonly pick: { readonly index: number; readonly order?: readonly number[] };
   /** inputs: table [rows, cols], index [count] (i32). */
   readonly gather: None;
@@ -80,20 +80,20 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   readonly scatterAdd: None;
 
   // --- structure
-  /** The first input, but not computed before the second: keeps a recomputation (checkpoint) late. */
+  /** The first input, computed only after the second: keeps a recomputation (checkpoint) late. */
   readonly after: None;
 };
 
 /** The name of an operation. */
 export type Op = keyof Attrs;
 
-/** So many inputs at least: these need no check, and asking for another gives undefined. */
+/** At least the inputs in T, which need no check when indexed; indexing a missing further input gives undefined. */
 type List<T extends readonly Node[]> = T & readonly Node[];
 type LeafOp = "buffer" | "data" | "const" | "scalar" | "iota";
 type PairOp = BinaryOp | "pow" | "randomBits" | "after" | "gather" | "scatterAdd";
 type ListedOp = LeafOp | PairOp | "where" | "concat" | "place" | "matmul" | "attention" | "attentionGrad";
 
-/** What each operation reads; in detail with its attributes, above. */
+/** The inputs of each operation; `Attrs`, above, describes them. */
 export type Inputs = { readonly [K in Exclude<Op, ListedOp>]: List<readonly [x: Node]> } & {
   readonly [K in PairOp]: List<readonly [a: Node, b: Node]>;
 } & {
@@ -106,7 +106,7 @@ export type Inputs = { readonly [K in Exclude<Op, ListedOp>]: List<readonly [x: 
   readonly attentionGrad: List<readonly [q: Node, k: Node, v: Node, ...rest: Node[]]>;
 };
 
-/** The reduction nodes and what they fold with. */
+/** The reduction operations and the operators that they fold with. */
 export const REDUCE_KIND: {
   readonly [K in "reduceSum" | "reduceProd" | "reduceMax" | "reduceMin"]: ReduceOp;
 } = { reduceSum: "sum", reduceProd: "prod", reduceMax: "max", reduceMin: "min" };
@@ -119,7 +119,7 @@ export function isReduction(node: Node): node is Node<keyof typeof REDUCE_KIND> 
 export interface Replay {
   readonly inputs: readonly Node[];
   readonly run: (inputs: readonly Node[]) => Node;
-  /** `updatesSoFar` when it was computed first: what has been updated since would give another value. */
+  /** `updatesSoFar` when the value was first computed: memory updated since then would give another value. */
   readonly made: number;
 }
 
@@ -132,10 +132,10 @@ export class Node<K extends Op = Op> {
   readonly dtype: DType;
   /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). */
   gradient: "stop" | Replay | null = null;
-  /** The last walk over a graph that met this node, and its place in the order that it gave. */
+  /** The number of the last graph walk that reached this node, and the node's position in that walk's order. */
   walk = 0;
   position = 0;
-  /** Once the value has been computed the node turns into a `buffer`; this is what it was, for differentiation. */
+  /** Once its value has been computed, a node turns into a leaf; this is the node before that, for differentiation. */
   origin: Node | null = null;
 
   constructor(op: K, attrs: Attrs[K], inputs: Inputs[K], shape: Shape, dtype: DType) {
@@ -173,7 +173,7 @@ export function isOp<K extends Op>(node: Node, op: K): node is Node<K> {
 
 const inputsOf = (node: Node): readonly Node[] => node.inputs;
 
-/** Walks so far: nodes remember which was the last to meet them, since a set of nodes would cost more than the walk. */
+/** Walks so far: each node stores the last walk that reached it, since a set of nodes would cost more than the walk. */
 let walks = 0;
 
 /** All nodes that `roots` need, inputs before users, each once. Iterative: graphs are deep. */

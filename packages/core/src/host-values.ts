@@ -1,4 +1,4 @@
-/** Values on the host as leaves of a graph: their shape and type, and the form in which memory holds them. */
+/** Turns values on the host into leaves of a graph: determines shape and type, and converts to the storage format. */
 import { type DType, encode, type TypedArray } from "@tiedlora/kernels";
 import { checkDType, checkNumbers, checkOptions } from "@tiedlora/kernels/arguments";
 import { describeArgument, nestedNumbers } from "@tiedlora/kernels/arguments";
@@ -6,15 +6,15 @@ import * as build from "./build.ts";
 import type { Node, Shape } from "./graph.ts";
 import { checkShape } from "./shape.ts";
 
-/** Numbers, nested as deep as there are axes. */
+/** Numbers in arrays, nested one level per axis. */
 export type NestedArray = readonly (number | NestedArray)[];
 /** How values become a tensor; see `Device.tensor`. */
 export interface TensorOptions {
-  /** Default: that of nested arrays, or one axis. */
+  /** Default: the shape of the nested arrays, or one axis. */
   readonly shape?: Shape;
-  /** Default: that of a typed array, or f32. */
+  /** Default: the type of a typed array, or f32. */
   readonly dtype?: DType;
-  /** Default true; false lends the typed array. */
+  /** Whether a typed array is copied. Default true; false uses it in place, if it is in storage format. */
   readonly copy?: boolean;
 }
 /** The leaf that holds given values. */
@@ -43,7 +43,7 @@ function typeOf(values: TypedArray): DType {
   );
 }
 
-/** A copy in the storage format of `dtype`; 16-bit patterns of half precision are taken as they are. */
+/** A copy in the storage format of `dtype`; 16-bit patterns of half precision are copied unchanged. */
 function toStorage(values: ArrayLike<number>, dtype: DType): TypedArray {
   if (values instanceof Uint16Array && (dtype === "f16" || dtype === "bf16")) return values.slice();
   return encode(dtype === "bool" ? Array.from(values, (x) => (x ? 1 : 0)) : values, dtype);

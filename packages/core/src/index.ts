@@ -1,5 +1,5 @@
 /**
- * Tensors, automatic differentiation, random numbers and files; backends plug in below, modules and optimizers build on it.
+ * Tensors, automatic differentiation, random numbers and files; backends plug in below; modules and optimizers build on top.
  * @module
  */
 export * from "@tiedlora/kernels";

@@ -1,4 +1,4 @@
-/** Parameters: tensors that own their memory, can be updated in place, and are what optimizers train. */
+/** Parameters: tensors that own their memory, can be updated in place, and are trained by optimizers. */
 import { type DType, encode, isFloat, type TypedArray } from "@tiedlora/kernels";
 import { checkDType, checkNumbers, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
@@ -9,15 +9,15 @@ import { type Storage, touch } from "./storage.ts";
 import { checkTensors, Device, deviceOf, Tensor } from "./tensor.ts";
 
 /**
- * A weight. Tying weights is using one Parameter in several places: its gradient is the sum over all of them, it is
+ * A weight. To tie weights, use one Parameter in several places: its gradient is the sum over all of them, and it is
  * counted, updated and stored once.
  */
 export class Parameter extends Tensor {
   /** Its memory, which updates change in place. */
   readonly storage: Storage;
-  /** False: not differentiated, not updated; the backward graph towards it is never built. */
+  /** False: neither differentiated nor updated; the backward graph toward it is never built. */
   requiresGrad: boolean;
-  /** Per element (broadcasting): 1 trains it, 0 leaves it as it is, also under weight decay and momentum. Null trains all. */
+  /** Per element (broadcasting): 1 trains it, 0 keeps it unchanged, even under weight decay and momentum. Null trains all. */
   updateMask: Tensor | null = null;
   #leaf: Node<"buffer">;
 
@@ -45,11 +45,11 @@ export class Parameter extends Tensor {
     return new Parameter(storage, shape, dtype, device);
   }
 
-  /** For messages and files: the path in the model. */
+  /** The path in the model, used in messages and files. */
   get name(): string {
     return this.storage.name;
   }
-  /** Names it anew; modules do so when their parameters are asked for. */
+  /** Renames it; modules do so when their parameters are listed. */
   set name(name: string) {
     this.storage.name = name;
   }
@@ -61,7 +61,7 @@ export class Parameter extends Tensor {
     return this.#leaf;
   }
 
-  /** Replaces the values. Graphs built on the old ones can no longer be computed, and say so. */
+  /** Replaces the values. Computing a graph built on the old values then throws. Throws if the number of values is wrong. */
   set(values: TypedArray | readonly number[]): void {
     const raw = toStorage(values, this.shape, this.dtype, this.name);
     touch(this.storage);
@@ -83,7 +83,7 @@ function toStorage(
   return build.isStorage(values, dtype) ? values : encode(values, dtype);
 }
 
-/** Whether `mask` can stand for `parameter.updateMask`; throws what is wrong with it. */
+/** Throws if `mask` cannot be `parameter.updateMask`: it must be a tensor that broadcasts to the parameter's shape. */
 export function checkMask(parameter: Parameter, mask: Tensor): void {
   checkTensors(`updateMask of ${parameter.name}`, [mask]);
   const shape = mask.shape.length > parameter.rank ? null : mask.expand(parameter.shape).shape;
@@ -94,7 +94,7 @@ export function checkMask(parameter: Parameter, mask: Tensor): void {
   }
 }
 
-/** Gives parameters new values, made from what they held before, in one program that also computes `outputs`. */
+/** Gives parameters new values, computed from the old ones, in one program that also computes `outputs`. */
 export function assign(
   updates: readonly (readonly [Parameter, Tensor])[],
   outputs: readonly Tensor[] = [],

@@ -1,13 +1,13 @@
-/** The queue of a device: everything happens in the order of submission, also while a program is still being compiled. */
+/** The queue of a device: all tasks run in the order of submission, even while a program is still being compiled. */
 import type { DeviceBuffer } from "@tiedlora/kernels";
 
-/** Device memory whose uses are queued behind what was submitted before. An update may exchange what is behind it. */
+/** Device memory whose uses are queued behind earlier tasks. An update may replace the backend's memory behind it. */
 export class QueuedBuffer implements DeviceBuffer {
   readonly bytes: number;
   /** The backend's memory, as of the end of the queue's executed part. */
   memory: DeviceBuffer;
   freed = false;
-  /** Why the memory does not hold what it should: what was to fill it failed. */
+  /** Why the memory lacks its content: the failure of the task that should have filled it. */
   failure: Error | null = null;
   readonly #queue: Queue;
 
@@ -55,7 +55,7 @@ export class Queue {
     return this.#tail === null;
   }
 
-  /** Runs `task` in its turn. Throws if it fails at once; later, the next `ask` and all that are about what it `makes` reject. */
+  /** Runs `task` in its turn. Throws if it fails at once; if it fails later, the next `ask` and every `ask` about what it `makes` reject. */
   run(
     task: () => void,
     { ready, makes = [] }: { readonly ready?: Promise<void>; readonly makes?: readonly QueuedBuffer[] } = {},
@@ -75,7 +75,7 @@ export class Queue {
     this.#tail = tail;
   }
 
-  /** Asks behind all earlier tasks. Rejects with the failure of what it is about, or with the first that nothing has reported. */
+  /** Asks after all earlier tasks. Rejects with the failure of the buffer it is about, or with the first unreported failure. */
   async ask<T>(question: () => Promise<T>, about?: QueuedBuffer): Promise<T> {
     if (this.#tail) await this.#tail;
     const failure = about?.failure ?? this.#unreported;

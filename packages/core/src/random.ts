@@ -1,4 +1,4 @@
-/** Random tensors, from the keys and the generator of `@tiedlora/kernels/random`: what a device draws is what the host draws. */
+/** Random tensors, from the keys and the generator of `@tiedlora/kernels/random`: devices and the host draw the same numbers. */
 import { checkKey, checkNumber } from "@tiedlora/kernels/arguments";
 import type { Key } from "@tiedlora/kernels/random";
 import * as build from "./build.ts";
@@ -23,7 +23,7 @@ export function uniform(k: Key, shape: Shape): Tensor {
   return new Tensor(build.scale(build.cast(high, "f32"), 2 ** -24), null);
 }
 
-/** True with probability `p` (to 2^-32), decided in integers. */
+/** True with probability `p` (to within 2^-32), decided by comparing integers. */
 export function bernoulli(k: Key, shape: Shape, p: number): Tensor {
   checkNumber("bernoulli", p, "probability in 0 … 1", p >= 0 && p <= 1);
   const drawn = bitsNode("bernoulli", k, shape);

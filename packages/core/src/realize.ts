@@ -6,10 +6,10 @@ import { submit, type Update } from "./plan.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Storage } from "./storage.ts";
 
-/** Storages of several equal results: these are freed once nothing refers to them. */
+/** Storages shared by several equal results: freed once nothing refers to them. */
 const shared = new WeakSet<Storage>();
 
-/** Submits one program that computes `wanted` and applies `updates`; what it computes are then results in memory. */
+/** Submits one program that computes `wanted` and applies `updates`; the wanted nodes become leaves in memory. */
 export function execute(device: Runtime, wanted: readonly Node[], updates: readonly Update[] = []): void {
   const nodes = [...new Set(wanted)].filter(({ op }) => op !== "buffer" && op !== "data");
   if (nodes.length + updates.length === 0) return;
@@ -20,7 +20,7 @@ export function execute(device: Runtime, wanted: readonly Node[], updates: reado
   nodes.forEach((node, i) => settle(node, build.buffer(outputs[i]!, node.shape, node.dtype)));
 }
 
-/** The bytes of a node that was computed. A result is on the host from now on; its memory on the device is given back. */
+/** The bytes of a computed node. A result then stays on the host, and its device memory is freed unless it is shared. */
 export async function readValue(node: Node): Promise<ArrayBufferLike> {
   if (isOp(node, "data")) {
     const { buffer, byteOffset, byteLength } = node.attrs.values;
@@ -28,7 +28,7 @@ export async function readValue(node: Node): Promise<ArrayBufferLike> {
   }
   const { storage } = (node as Node<"buffer">).attrs;
   const bytes = await storage.buffer.read(0, bytesOf(node));
-  // another reader may have been faster
+  // otherwise another reader has done this already
   if (node.origin && isOp(node, "buffer")) {
     settle(node, build.data(viewBytes(node.dtype, bytes), node.shape, node.dtype));
     if (!shared.has(storage)) storage.buffer.free();

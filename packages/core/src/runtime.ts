@@ -1,4 +1,4 @@
-/** What a device is to the compiler: a backend, the compiled programs, and one queue in which everything happens in order. */
+/** A device as the compiler sees it: a backend, the compiled programs, and one queue that runs all tasks in order. */
 import { type Backend, ReferenceBackend } from "@tiedlora/kernels";
 import type { Node } from "./graph.ts";
 import { type CacheOptions, PlanCache } from "./plan-cache.ts";
@@ -6,20 +6,20 @@ import { Queue, QueuedBuffer } from "./queue.ts";
 import type { Storage } from "./storage.ts";
 
 export interface RuntimeOptions extends CacheOptions {
-  /** "off": one kernel per node, to find out whether fusion is at fault. Default "on". */
+  /** "off": one kernel per node, to find out whether fusion causes a problem. Default "on". */
   readonly fusion?: "on" | "off";
 }
 
 export class Runtime {
-  /** What messages call it by, e.g. "cpu". */
+  /** The name in messages, e.g. "cpu". */
   readonly name: string;
-  /** What compiles and runs programs. */
+  /** The backend that compiles and runs programs. */
   readonly backend: Backend;
   /** Whether kernels are fused. */
   readonly fusion: boolean;
-  /** Everything submitted, in order. */
+  /** All submitted tasks, in order. */
   readonly queue: Queue = new Queue();
-  /** Host memory that has been used: null after the first time, afterwards its upload, for as long as the node lives. */
+  /** Uploads of host memory: null after its first use, from the second use on its upload, for as long as the node lives. */
   readonly uploads: WeakMap<Node, Storage | null> = new WeakMap<Node, Storage | null>();
   /** Compiled programs. */
   readonly plans: PlanCache;
@@ -36,7 +36,7 @@ export class Runtime {
     });
   }
 
-  /** Memory that lives until nothing refers to the storage, or until `storage.buffer.free()`. */
+  /** Memory that lives until nothing refers to the storage, or until `storage.buffer.free()`. Throws if too large, or after `close`. */
   allocate(bytes: number, name: string): Storage {
     if (this.#closed) throw new Error(`${this.name} was closed; open a device anew to allocate "${name}"`);
     const size = Math.max(bytes, 4);
@@ -52,12 +52,12 @@ export class Runtime {
     return storage;
   }
 
-  /** Bytes on the device now and at most so far, and how many programs are kept compiled. */
+  /** Bytes on the device now and at their peak, and how many compiled programs are kept. */
   memory(): { liveBytes: number; peakBytes: number; cachedPrograms: number } {
     return { ...this.backend.memory(), cachedPrograms: this.plans.size };
   }
 
-  /** Resolves when all submitted work is done; rejects with the first error of it that nothing has reported. */
+  /** Resolves when all submitted work is done; rejects with its first error that nothing has reported yet. */
   sync(): Promise<void> {
     return this.queue.ask(() => this.backend.sync());
   }
@@ -69,7 +69,7 @@ export class Runtime {
   }
 }
 
-/** Where values are computed that depend on no device: constants. */
+/** A runtime for values that depend on no device: constants. */
 export function hostRuntime(): Runtime {
   return new Runtime(new ReferenceBackend());
 }

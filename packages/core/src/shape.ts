@@ -18,13 +18,13 @@ export function show(shape: Shape): string {
   return `[${shape.join(", ")}]`;
 }
 
-/** `shape`, if it is one: an array of whole numbers from 0. Otherwise an error that names `what`. */
+/** Returns `shape` if it is an array of whole numbers >= 0; otherwise throws an error that names `what`. */
 export function checkShape(what: string, shape: Shape): Shape {
   if (Array.isArray(shape) && shape.every((d) => Number.isSafeInteger(d) && d >= 0)) return shape;
   return refuse(what, shape, "shape", "an array of lengths, whole numbers from 0");
 }
 
-/** The shape both broadcast to by the usual rule (aligned at the end, 1 stretches), or an error that names `what`. */
+/** The shape to which both broadcast (aligned at the end, length 1 stretches); throws an error that names `what` if they do not. */
 export function broadcastShapes(a: Shape, b: Shape, what: string): Shape {
   if (sameShape(a, b)) return a;
   const rank = Math.max(a.length, b.length);
@@ -43,7 +43,7 @@ export function broadcastShapes(a: Shape, b: Shape, what: string): Shape {
   return out;
 }
 
-/** An axis in 0 … rank-1 from one that may count from the end. */
+/** The axis in 0 … rank-1 for an axis that may count from the end; throws if it is out of range. */
 export function resolveAxis(axis: number, rank: number, what: string): number {
   const resolved = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(axis) || resolved < 0 || resolved >= rank) {
@@ -54,7 +54,7 @@ export function resolveAxis(axis: number, rank: number, what: string): number {
   return resolved;
 }
 
-/** Ascending, distinct axes; all of them when none are given. */
+/** The given axes, ascending; all axes if `axes` is undefined. Throws if one repeats or is out of range. */
 export function resolveAxes(
   axes: number | readonly number[] | undefined,
   rank: number,
@@ -69,7 +69,7 @@ export function resolveAxes(
   return distinct;
 }
 
-/** A shape in which one length may be -1, to be found from the number of elements. */
+/** `shape` with a length of -1, if there is one, inferred from the number of elements; throws if the numbers do not match. */
 export function resolveShape(shape: Shape, from: Shape): Shape {
   const fine = Array.isArray(shape) && shape.every((d) => Number.isSafeInteger(d) && d >= -1);
   if (!fine) refuse("reshape", shape, "shape", "lengths, whole numbers from 0; one of them may be -1");

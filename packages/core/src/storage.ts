@@ -5,7 +5,7 @@ import type { QueuedBuffer } from "./queue.ts";
 export interface Storage {
   readonly buffer: QueuedBuffer;
   version: number;
-  /** For messages: the path of the parameter, or what this memory is. */
+  /** The name in messages: the path of the parameter, or a description of the memory. */
   name: string;
 }
 
@@ -15,16 +15,16 @@ export interface StorageVersion {
   readonly version: number;
 }
 
-/** Updates of any storage so far: a clock. */
+/** The number of updates of all storages so far: a clock. */
 let updates = 0;
 export const updatesSoFar = (): number => updates;
 
-/** To be called where `storage` gets new content: tensors built on the old one are stale from now on. */
+/** Must be called when `storage` gets new content: tensors built on the old content are stale from then on. */
 export function touch(storage: Storage): void {
   storage.version = ++updates;
 }
 
-/** What is said where such a tensor is read or differentiated. */
+/** Throws if the storage was updated after `version`: called when a tensor built on it is read or differentiated. */
 export function checkCurrent({ storage, version }: StorageVersion): void {
   if (storage.version === version) return;
   throw new Error(

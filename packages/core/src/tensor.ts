@@ -602,7 +602,7 @@ export function realize(...tensors: readonly Tensor[]): void {
 
 /**
  * Gradients of the scalar `loss` with respect to each tensor of `wrt`: lazy tensors, which can be differentiated again.
- * Zeros where the loss does not depend on a tensor. Differentiates only nodes that depend on `wrt`. Throws unless `loss` is one float.
+ * Zeros where the loss does not depend on a tensor. Skips nodes that do not depend on `wrt`. Throws unless `loss` is one float.
  */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   const zeros = (t: Tensor): Tensor => new Tensor(build.fill(0, t.shape, computeType(t.dtype)), t.device);

@@ -48,7 +48,7 @@ export interface Refusal {
   readonly store: Node | null;
 }
 
-/** Emits `nodes` (inputs before users) over `start`, or over finer splits of its axes. `matmul` is computed already: its element is `product`. */
+/** Emits `nodes` (inputs before users) over `start` or a finer split of it. The element of `matmul` is `product`. */
 export function emit(nodes: readonly Node[], start: Space, memory: Memory, matmul?: Node): Emitted | Refusal {
   let space = start;
   for (;;) {
@@ -139,7 +139,7 @@ class Emitter implements Emitted {
   /** The instruction that holds an element of `node`: known, loaded, or computed now. */
   #valueOf(node: Node, at: Access): number {
     const own = this.#own.get(node);
-    if (own && !sameAccess(own, at)) throw new Obstacle({ store: null }); // the element of another point, which may be computed later
+    if (own && !sameAccess(own, at)) throw new Obstacle({ store: null }); // another point's element, maybe computed later
     const list = getOrCreate(this.#computed, node, () => []);
     const known = list.find((entry) => sameAccess(entry.at, at));
     if (known) return known.value;

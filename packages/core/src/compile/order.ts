@@ -1,4 +1,4 @@
-/** The order of steps: each after the steps it needs, and updates in place after the last reader of the old value; few bytes live. */
+/** The order of steps: each after the steps it needs, updates in place after the last reader of the old value, few bytes live. */
 import { operandsOfStep, type Step } from "@tiedlora/kernels";
 import { getOrCreate, reachable } from "../collections.ts";
 

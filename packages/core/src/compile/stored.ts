@@ -93,7 +93,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
   return stored;
 }
 
-/** Nodes that are compared with their own extreme: computed in two kernels, they might round differently, and nothing would match. */
+/** Nodes that are compared with their own extreme: computed in two kernels, they might round differently, and none match. */
 function searched(order: readonly Node[]): Set<Node> {
   const inputsOf = (ops: readonly Op[]): Node[] =>
     order.filter(({ op }) => ops.includes(op)).flatMap(({ inputs }) => inputs.map(underMovement));

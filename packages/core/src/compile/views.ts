@@ -1,6 +1,6 @@
 /**
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
- * the point, and the strided operand that comes of it. An index that is not affine yet yields the split of the space that would make it so.
+ * the point, and the strided operand that results. An index that is not affine yields the split of the space that would make it so.
  */
 import { type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
 
@@ -111,8 +111,8 @@ export function linearize(index: readonly Affine[], strides: readonly number[], 
 }
 
 /**
- * The access through a reshape: turns indices along axes of `from` into indices along axes of `to` that reach the same elements. With
- * i, j the indices of [6, 4], the index of [24] is 4i + j. The indices of [12, 2] are 2i + ⌊j / 2⌋ and j mod 2, which are not affine
+ * The access through a reshape: turns indices along axes of `from` into indices along axes of `to` of the same elements. With
+ * i, j the indices of [6, 4], the index of [24] is 4i + j. The indices of [12, 2], 2i + ⌊j / 2⌋ and j mod 2, are not affine
  * until the axis of j is split into [2, 2].
  */
 export function regroup(access: Access, from: Shape, to: Shape, extents: Shape): Access | Split | null {

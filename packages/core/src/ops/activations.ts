@@ -1,7 +1,7 @@
 /**
- * Activations and their like, so composed that value and derivatives of every order keep their precision and their limits
- * everywhere: e = exp(-|x|) does not overflow, and |x| is x · (±1), whose derivative is not 0 at 0. What these are is even
- * up to a step, so both signs there give the same.
+ * Activations and similar functions, composed so that value and derivatives of every order keep their precision and their limits
+ * everywhere: e = exp(-|x|) does not overflow, and |x| is x · (±1), whose derivative is not 0 at 0. Each function is even up to a
+ * step, so both signs at 0 give the same.
  */
 import { computeType } from "@tiedlora/kernels";
 import { add, binary, cast, constant, div, mul, needFloat, neg, not, scalar, scale } from "../build.ts";
@@ -19,7 +19,7 @@ function fold(x: Node): { above: Node; size: Node } {
   return { above, size: mul(x, where(above, number(x, 1), number(x, -1))) };
 }
 
-/** A function and its derivative, which is differentiated by the rules for further ones if it is `smooth`. */
+/** A function and its derivative. With `smooth`, the derivative is written so that the rules can differentiate it further. */
 type Formula = readonly [value: (x: Node) => Node, slope: (x: Node, smooth: boolean) => Node];
 
 /** 1 / (1 + exp(x)) for x >= 0. */
@@ -28,14 +28,14 @@ function shut(x: Node): Node {
   return div(e, add(e, number(x, 1)));
 }
 
-/** Where gates are shut or open in any type: exp(-1e4) is 0, and an infinity times it would be NaN. */
+/** At this size, gates are shut or open in any type: exp(-1e4) is 0. Larger sizes are clamped, since infinity · 0 is NaN. */
 const SHUT = 1e4;
 const bounded = (size: Node): Node => binary("min", size, number(size, SHUT));
 const positivePart = (x: Node): Node => binary("max", x, number(x, 0));
 
 /**
- * x · gate(x) where gate(x) + gate(-x) = 1: max(x, 0) - |x| · gate(-|x|), given q(|x|) = gate(-|x|) and -q', which is made of
- * |x| and q.
+ * x · gate(x) where gate(x) + gate(-x) = 1: max(x, 0) - |x| · gate(-|x|), given q(|x|) = gate(-|x|) and -q' (`fall`), a
+ * function of |x| and q.
  */
 function gated(q: (size: Node) => Node, fall: (size: Node, q: Node) => Node): Formula {
   const value = (x: Node): Node => {
@@ -98,7 +98,7 @@ export function composeActivation({ op, attrs }: Node<ActivationOp>, x: Node): N
   return y;
 }
 
-/** max(a, b) + log1p(exp(-|a - b|)), the difference of finite numbers: two equal infinities have none. */
+/** max(a, b) + log1p(exp(-|a - b|)), with a and b clamped in the difference: equal infinities have no difference. */
 export function logAddExp(a: Node, b: Node): Node {
   for (const n of [a, b]) needFloat("logAddExp", n);
   const [x, y] = [wide(a), wide(b)];
@@ -107,7 +107,7 @@ export function logAddExp(a: Node, b: Node): Node {
   return add(where(above, x, y), unary("log1p", expNeg(size)));
 }
 
-/** x to the power y by exp(y log |x|), with IEEE's special values but for -0, which is as 0: x^0 = 1^y = 1 for NaN, too. */
+/** x to the power y by exp(y log |x|), with the special values of IEEE 754, except that -0 counts as 0: x^0 = 1^y = 1 for NaN, too. */
 export function power(x: Node, y: Node): Node {
   const [zero, one] = [number(x, 0), number(x, 1)];
   const isWhole = (n: Node): Node => binary("eq", unary("floor", n), n);

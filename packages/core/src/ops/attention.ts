@@ -45,7 +45,7 @@ export function composeAttention(inputs: Inputs["attention"], attrs: Attrs["atte
   return [reshape(matmul(p, v), shape), reshape(logSum, shape.slice(0, -1))];
 }
 
-/** [dQ, dK, dV, dBias] of `attentionGrad` nodes; dBias exists also where there was no bias. */
+/** [dQ, dK, dV, dBias] of `attentionGrad` nodes; dBias is given even if there was no bias. */
 export function composeAttentionGrad(
   inputs: Inputs["attentionGrad"],
   attrs: Attrs["attention"],

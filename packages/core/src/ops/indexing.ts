@@ -1,4 +1,4 @@
-/** Masking and indexing, composed of primitives. */
+/** Masking and indexing, composed from primitives. */
 import { computeType, type DType } from "@tiedlora/kernels";
 import { add, binary, broadcastTo, cast, constant, gather, iota, mul, reshape } from "../build.ts";
 import { scatterAdd, where, within } from "../build.ts";
@@ -28,7 +28,7 @@ function checkIndex(what: string, index: Node): Node {
   return cast(index, "i32");
 }
 
-/** Rows of axis 0 by an index of any shape: [...index.shape, ...x.shape[1:]]. */
+/** Rows of axis 0 at an index of any shape: [...index.shape, ...x.shape[1:]]. */
 export function take(x: Node, index: Node): Node {
   if (x.shape.length === 0)
     throw new RangeError(`take: a single number [] has no rows; give it an axis first`);
@@ -68,7 +68,7 @@ export function gatherAlong(x: Node, axis: number, index: Node): Node {
   return reshape(gather(table, linearIndex(checkIndex("gather", index), x.shape, axis)), index.shape);
 }
 
-/** x plus `values`, each added where `index` says along `axis` (torch.scatter_add). */
+/** x plus `values`, each added at the position along `axis` that `index` gives (torch.scatter_add). */
 export function scatterAddAlong(x: Node, axis: number, index: Node, values: Node): Node {
   checkRanks("scatterAdd", x.shape, index.shape, axis);
   if (!sameShape(index.shape, values.shape)) {

@@ -1,12 +1,12 @@
-/** Concatenation, and sums of gradients of slices. Few parts are padded and added, which fuses; many are copied, each once. */
+/** Concatenation, and sums of gradients of slices. A few parts are padded and added, which fuses; many parts are copied, each once. */
 import { add, binary, cast, fill, pad } from "../build.ts";
 import { isOp, Node } from "../graph.ts";
 import { show } from "../shape.ts";
 
-/** Up to this many parts, looking for an element in all of them is cheaper than keeping them in memory. */
+/** Up to this number of parts, searching all of them for an element is cheaper than storing them in memory. */
 const FEW = 8;
 
-/** `pieces`, which are of one type and equal beside `axis`, one after another along it. */
+/** Joins `pieces` along `axis`; they must have one type and equal lengths along the other axes. */
 export function concat(pieces: readonly Node[], axis: number): Node {
   const { shape: like, dtype } = pieces[0]!;
   let length = 0;
@@ -36,7 +36,7 @@ interface Part {
   readonly piece: Node;
 }
 
-/** The sum of gradients of one value. Those of many slices along one axis are put together rather than added up. */
+/** The sum of gradients of one value. Gradients of many slices along one axis are concatenated instead of added. */
 export function total(terms: readonly Node[]): Node {
   const parts = terms.length > FEW ? terms.map(partOf) : [];
   const axis = parts.find((part) => part !== null)?.axis;
@@ -56,7 +56,7 @@ function partOf(node: Node): Part | null {
 
 const lengthOf = ({ piece, axis }: Part): number => piece.shape[axis]!;
 
-/** As few lists of parts as can be, in which none overlap. Equal parts are added up before. */
+/** The smallest number of lists in which no parts overlap. Parts with the same range are added first. */
 function layers(parts: readonly Part[]): Part[][] {
   const distinct = new Map<string, Part>();
   for (const part of parts) {
@@ -74,7 +74,7 @@ function layers(parts: readonly Part[]): Part[][] {
   return found.map((layer) => layer.parts);
 }
 
-/** Parts that do not overlap, in order, with zeros between them, `length` long. */
+/** Parts that do not overlap, in order, with zeros between and around them, up to `length`. */
 function filled(parts: readonly Part[], length: number): Node {
   const [{ axis, piece }] = parts as [Part];
   const zeros = (n: number): Node[] => (n > 0 ? [fill(0, piece.shape.with(axis, n), piece.dtype)] : []);

@@ -1,9 +1,9 @@
-/** The matrix product as NumPy and PyTorch know it: of vectors too, and of a matrix with all leading axes at once. */
+/** The matrix product of NumPy and PyTorch, also of vectors; all leading axes times one matrix are a single product. */
 import { matmul, reshape } from "../build.ts";
 import type { Node } from "../graph.ts";
 import { product, show } from "../shape.ts";
 
-/** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. The axis of a vector [k], a row or a column, goes. */
+/** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. A vector [k] is a row on the left or a column on the right; its axis is dropped. */
 export function matrixProduct(a: Node, b: Node): Node {
   if (a.shape.length === 0 || b.shape.length === 0)
     throw new RangeError(
