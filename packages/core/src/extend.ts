@@ -1,4 +1,4 @@
-/** The interface for packages that extend the core, such as @tiedlora/nn; not for users of tensors. It may change in minor versions. */
+/** The interface for packages that extend the core, like @tiedlora/nn; not for users of tensors. May change in minor versions. */
 export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
 export { isOp } from "./graph.ts";

@@ -62,7 +62,7 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   // --- joining
   /** The inputs one after another along `axis`. */
   readonly concat: { readonly axis: number };
-  /** What concat is lowered to: inputs of one shape, each written at its start; `onto`: into the first input, which has the rest. */
+  /** A lowered concat: inputs of one shape, each written at its start; `onto`: into the first input, which has the rest. */
   readonly place: { readonly axis: number; readonly starts: readonly number[]; readonly onto: boolean };
 
   // --- library: hand-tuned on most backends, lowered to the operations above on others

@@ -28,7 +28,7 @@ export async function readValue(node: Node): Promise<ArrayBufferLike> {
   }
   const { storage } = (node as Node<"buffer">).attrs;
   const bytes = await storage.buffer.read(0, bytesOf(node));
-  // otherwise another reader has done this already
+  // another reader may have done this already
   if (node.origin && isOp(node, "buffer")) {
     settle(node, build.data(viewBytes(node.dtype, bytes), node.shape, node.dtype));
     if (!shared.has(storage)) storage.buffer.free();

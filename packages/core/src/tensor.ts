@@ -77,7 +77,7 @@ export class Tensor {
   }
 
   // --- arithmetic; shapes broadcast, types must agree (but f16 and bf16 widen to f32, and f32 to f64)
-  /** this + other, elementwise. Shapes broadcast as in NumPy, here and in every elementwise method; it throws if they cannot. */
+  /** this + other, elementwise. Shapes broadcast as in NumPy, here and in every elementwise method; other shapes throw. */
   add(other: TensorOrNumber): Tensor {
     return this.#binary("add", other);
   }

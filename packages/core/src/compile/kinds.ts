@@ -27,7 +27,7 @@ const MOVEMENT = ["reshape", "permute", "expand", "slice", "pad", "flip", "after
 const movements: ReadonlySet<Op> = new Set(MOVEMENT);
 export type Movement = (typeof MOVEMENT)[number];
 
-/** Whether the elements of a node are those of its first input, rearranged. */
+/** Whether the elements of a node are those of its first input, rearranged (and, in a padding, zeros). */
 export function isMovement(node: Node): node is Node<Movement> {
   return movements.has(node.op);
 }

@@ -107,7 +107,7 @@ export function logAddExp(a: Node, b: Node): Node {
   return add(where(above, x, y), unary("log1p", expNeg(size)));
 }
 
-/** x to the power y by exp(y log |x|), with the special values of IEEE 754, except that -0 counts as 0: x^0 = 1^y = 1 for NaN, too. */
+/** x to the power y by exp(y log |x|), with IEEE 754's special values, except that -0 counts as 0: x^0 = 1^y = 1 for NaN, too. */
 export function power(x: Node, y: Node): Node {
   const [zero, one] = [number(x, 0), number(x, 1)];
   const isWhole = (n: Node): Node => binary("eq", unary("floor", n), n);

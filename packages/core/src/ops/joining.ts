@@ -1,4 +1,4 @@
-/** Concatenation, and sums of gradients of slices. A few parts are padded and added, which fuses; many parts are copied, each once. */
+/** Concatenation, and sums of gradients of slices. A few parts are padded and added, which fuses; many are copied, each once. */
 import { add, binary, cast, fill, pad } from "../build.ts";
 import { isOp, Node } from "../graph.ts";
 import { show } from "../shape.ts";

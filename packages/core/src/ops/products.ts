@@ -3,7 +3,7 @@ import { matmul, reshape } from "../build.ts";
 import type { Node } from "../graph.ts";
 import { product, show } from "../shape.ts";
 
-/** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. A vector [k] is a row on the left or a column on the right; its axis is dropped. */
+/** [..., m, k] · [..., k, n] -> [..., m, n], batches broadcast. The axis of a vector [k], a row or a column, is dropped. */
 export function matrixProduct(a: Node, b: Node): Node {
   if (a.shape.length === 0 || b.shape.length === 0)
     throw new RangeError(
