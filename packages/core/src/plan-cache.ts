@@ -60,7 +60,7 @@ export class PlanCache {
     }
   }
 
-  /** Forgets a plan that could not be compiled: its next use compiles it anew. */
+  /** Forgets a plan that could not be compiled: its next use compiles it again. */
   drop({ hash }: Trace, plan: Plan): void {
     if (this.#plans.get(hash) === plan) this.#plans.delete(hash);
   }

@@ -55,7 +55,7 @@ export class Queue {
     return this.#tail === null;
   }
 
-  /** Runs `task` in its turn. Throws if it fails at once; if later, the next `ask` and every `ask` about a buffer it `makes` reject. */
+  /** Runs `task` in its turn. Throws if it fails at once; if later, the next `ask` and each `ask` about what it `makes` reject. */
   run(
     task: () => void,
     { ready, makes = [] }: { readonly ready?: Promise<void>; readonly makes?: readonly QueuedBuffer[] } = {},

@@ -459,7 +459,7 @@ export class Tensor {
     const at = resolveAxis(axis, this.rank, "gather");
     return tensorOf("gather", [this, index], (x, i) => indexing.gatherAlong(x, at, i));
   }
-  /** This plus `values`, each added at the position along `axis` that `index` (i32) gives (torch.scatter_add). */
+  /** This plus `values`, each added at `index` (i32) along `axis` (torch.scatter_add). An index out of range adds nothing. */
   scatterAdd(axis: number, index: Tensor, values: Tensor): Tensor {
     const at = resolveAxis(axis, this.rank, "scatterAdd");
     const operands = [this, index, values];

@@ -1,4 +1,4 @@
-/** A program that fails has not happened, and is in nobody else's way. On a backend that compiles in its own time. */
+/** A program that fails has no effect, and other programs are not affected. The backend here compiles asynchronously. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {

@@ -1,4 +1,4 @@
-/** What a planner makes programs with: views, canonical kernels, the order of steps and their memory. */
+/** The parts of the planner: views, canonical kernels, the order of steps and their memory. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LoopKernel, Operand } from "@tiedlora/kernels";

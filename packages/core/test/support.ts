@@ -1,4 +1,4 @@
-/** A device that keeps the programs it is given, and small models, for tests that count. */
+/** A device that records the programs it is given, and small models, for tests that count programs and steps. */
 import { type Backend, Device, type DeviceOptions, type Executable, type Program } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { key, type LibraryCall, Parameter, ReferenceBackend, type Tensor } from "@tiedlora/core";

@@ -1,4 +1,4 @@
-/** Where slices start that have moved is handed over at run time: they are one program more, forward and backward. */
+/** The starts of slices that have moved are given at run time: they take one more program, forward and backward. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { arange, concat, Device, grad, operandsOfStep, type Tensor } from "@tiedlora/core";

@@ -1,4 +1,4 @@
-/** What tensors, parameters and random numbers say of wrong arguments: one row for each argument of each public function. */
+/** The errors of tensors, parameters and random numbers for wrong arguments: one row for each argument of each public function. */
 import * as kernels from "@tiedlora/kernels";
 import * as safetensors from "@tiedlora/safetensors";
 import * as core from "@tiedlora/core";

@@ -260,7 +260,7 @@ class Emitter implements Emitted {
   }
 }
 
-/** Returns `access` if it is an access; otherwise throws that the space has to be split, or that `store` has to be in memory. */
+/** Returns `access` if it is an access; otherwise throws the obstacle: the split that the space needs, or `store`. */
 function accessOr(store: Node | null, access: Access | Split | null): Access {
   if (access && "index" in access) return access;
   throw new Obstacle(access ?? { store });

@@ -1,6 +1,6 @@
 /**
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
- * the point, and the strided operand that results. An index that is not affine yields the split of the space that would make it so.
+ * the point, and the strided operand that results. An index that is not affine may yield the split of the space that makes it so.
  */
 import { type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
 
@@ -59,7 +59,7 @@ function rangeOf(affine: Affine, extents: Shape, valid: readonly Valid[]): [low:
   return [low, high];
 }
 
-/** `affine` as quotient · radix + rest, rest in [0, radix), as 4i + j by 4 if j is in 0 … 3; or the Split that this takes. */
+/** `affine` as quotient · radix + rest, rest in [0, radix), as 4i + j by 4 if j is in 0 … 3; or the Split it takes; or null. */
 function divide(
   affine: Affine,
   radix: number,

@@ -56,7 +56,7 @@ function partOf(node: Node): Part | null {
 
 const lengthOf = ({ piece, axis }: Part): number => piece.shape[axis]!;
 
-/** The smallest number of lists in which no parts overlap. Parts with the same range are added first. */
+/** The parts in the smallest number of lists without overlaps. Parts with the same range are added first. */
 function layers(parts: readonly Part[]): Part[][] {
   const distinct = new Map<string, Part>();
   for (const part of parts) {

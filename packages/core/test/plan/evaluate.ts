@@ -1,4 +1,4 @@
-/** What nodes mean, one element at a time in float64: written independently of the planner, to be compared with it. */
+/** Evaluates nodes one element at a time in float64; written independently of the planner, to be compared with it. */
 import { type Attrs, type Node, product, roundTo, type Shape, topological } from "@tiedlora/core";
 
 type Values = Float64Array;
