@@ -1,4 +1,4 @@
-/** Turns a lowered graph into a program: fuses nodes to steps, orders the steps, and gives every value a buffer. */
+/** Turns a lowered graph into a program: fuses nodes into steps, orders the steps, and gives every value a buffer. */
 import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlora/kernels";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";

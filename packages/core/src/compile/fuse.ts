@@ -181,7 +181,7 @@ class Fuser implements Memory {
 
   // --- rules: which kernels are joined
 
-  /** Joins kernels with the producers of their inputs: epilogues with a matmul, uses of a row with its fold, several results. */
+  /** Joins kernels with the producers of their inputs: epilogues with a matmul, uses of rows with their fold, several results. */
   joinProducers(): void {
     const callsFirst = (a: Kernel, b: Kernel): number => Number(b.call !== null) - Number(a.call !== null);
     this.#joinEach((kernel) => [...this.#needs(kernel)].sort(callsFirst));

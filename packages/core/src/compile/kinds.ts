@@ -46,7 +46,7 @@ export function descend(node: Node, skips: (node: Node) => boolean): Node {
 /** The node under all movement nodes. */
 export const underMovement = (node: Node): Node => descend(node, isMovement);
 
-/** The access to a movement node's input that reaches the elements of `access` to the node; or the Split that it takes; or null. */
+/** The access to a movement node's input for the elements that `access` reaches in the node; or the Split it takes; or null. */
 export function pushThrough(node: Node<Movement>, access: Access, extents: Shape): Access | Split | null {
   const input = node.inputs[0].shape;
   const { index, valid } = access;
