@@ -1,6 +1,6 @@
 /**
- * Arguments from outside: JavaScript, a file or a typing error may hand over anything. Each check returns what it was given, or
- * throws an error that says what that was, what is expected, and what to do.
+ * Checks of arguments at run time: callers in plain JavaScript, files and type assertions can pass any value. Each check returns
+ * its argument if it is valid; otherwise it throws an error that names the value, what is expected, and what to do.
  * @module
  */
 import { BYTES, type DType } from "@tiedlora/safetensors";
@@ -9,7 +9,7 @@ const clip = (text: string): string => (text.length > 80 ? `${text.slice(0, 77)}
 const some = (list: readonly unknown[], show: (x: unknown) => string): string =>
   list.slice(0, 8).map(show).join(", ") + (list.length > 8 ? ", …" : "");
 
-/** Any value as a message shows it, in a few words: `"text"`, `[1, 2]`, `a Uint8Array of 3`, `an object { a, b }`. */
+/** A short description of any value for error messages: `"text"`, `[1, 2]`, `a Uint8Array of 3`, `an object { a, b }`. */
 export function describeArgument(value: unknown, depth = 0): string {
   if (typeof value === "string") return JSON.stringify(clip(value));
   if (typeof value === "function") return "a function";
@@ -29,13 +29,13 @@ export function describeArgument(value: unknown, depth = 0): string {
   return keys === "" ? "an object {}" : `an object { ${keys} }`;
 }
 
-/** Throws that `value` is no `kind`, and what to give instead. */
+/** Throws an error saying that `value` is no `kind` and what to give instead: RangeError for a number, otherwise TypeError. */
 export function refuse(what: string, value: unknown, kind: string, advice: string): never {
   const message = `${what}: ${describeArgument(value)} is no ${kind}; give ${advice}`;
   throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
 }
 
-/** `value`, if it is a whole number in least … most. */
+/** Returns `value` if it is a whole number from `least` to `most`, both included; throws otherwise. */
 export function checkWhole(
   what: string,
   value: number,
@@ -47,17 +47,17 @@ export function checkWhole(
   return refuse(what, value, `whole number ${range}`, "one");
 }
 
-/** `value`, if it is a number, and `fits`; `kind` says which numbers do. */
+/** Returns `value` if it is a number and `fits` is true; throws otherwise. `kind` describes the accepted numbers in the message. */
 export function checkNumber(what: string, value: number, kind = "number", fits = true): number {
   return typeof value === "number" && fits ? value : refuse(what, value, kind, "one");
 }
 
-/** `value`, if it is a finite number. */
+/** Returns `value` if it is a finite number; throws otherwise. */
 export function checkFinite(what: string, value: number): number {
   return checkNumber(what, value, "finite number", Number.isFinite(value));
 }
 
-/** `values`, if they are an array of numbers, or a typed array that holds numbers. */
+/** Returns `values` if it is an array of numbers or a typed array of numbers (not bigints); throws otherwise. */
 export function checkNumbers<V extends ArrayLike<number>>(what: string, values: V): V {
   const list: ArrayLike<unknown> = values;
   const isView = ArrayBuffer.isView(list) && "length" in list && typeof (list[0] ?? 0) === "number";
@@ -67,10 +67,10 @@ export function checkNumbers<V extends ArrayLike<number>>(what: string, values: 
   return odd < 0 ? values : refuse(`${what}: value ${odd}`, list[odd], "number", "one");
 }
 
-/** The numbers in nested arrays, row-major, and their shape; arrays of one depth must be of one length. */
+/** The numbers in nested arrays, row-major, and their shape. Throws unless all arrays at the same depth have the same length. */
 export function nestedNumbers(what: string, values: unknown): { shape: number[]; numbers: number[] } {
   const shape: number[] = [];
-  // an array that holds itself has no end
+  // The depth limit stops at an array that contains itself.
   for (let first = values; Array.isArray(first) && shape.length < 32; first = first[0])
     shape.push(first.length);
   const numbers: number[] = [];
@@ -90,18 +90,18 @@ export function nestedNumbers(what: string, values: unknown): { shape: number[];
   return { shape, numbers };
 }
 
-/** `dtype`, if it is one. */
+/** Returns `dtype` if it is an element type; throws otherwise. */
 export function checkDType(what: string, dtype: DType): DType {
   if (Object.hasOwn(BYTES, dtype)) return dtype;
   return refuse(what, dtype, "element type", `one of ${Object.keys(BYTES).join(", ")}`);
 }
 
-/** `value`, if it is a function. */
+/** Returns `value` if it is a function; throws otherwise. */
 export function checkFunction<F>(what: string, value: F, advice: string): F {
   return typeof value === "function" ? value : refuse(what, value, "function", advice);
 }
 
-/** `options`, if they are an object of no other names than `names`, where these are given. */
+/** Returns `options` if it is an object whose keys are all in `names` (any keys if `names` is not given); throws otherwise. */
 export function checkOptions<T>(what: string, options: T, example: string, names?: readonly string[]): T {
   if (typeof options !== "object" || options === null || Array.isArray(options))
     return refuse(what, options, "object of options", `e.g. ${example}`);
@@ -110,13 +110,13 @@ export function checkOptions<T>(what: string, options: T, example: string, names
   throw new TypeError(`${what}: there is no option "${odd}"; give ${names!.join(", ")}`);
 }
 
-/** `key`, if it is a random key. */
+/** Returns `key` if it is a random key; throws otherwise. */
 export function checkKey<K extends { readonly k0: number; readonly k1: number }>(what: string, key: K): K {
   if (typeof (key as K | null | undefined)?.k0 === "number") return key;
   return refuse(what, key, "random key", 'one, e.g. key(1), or key(1).fold("name")');
 }
 
-/** `value`, if it is one of the names in `table`. */
+/** Returns `value` if it is one of `names`; throws otherwise. */
 export function checkName<N extends string>(what: string, value: N, names: readonly N[]): N {
   if (names.includes(value)) return value;
   return refuse(what, value, "known name", `one of ${names.map((name) => `"${name}"`).join(", ")}`);

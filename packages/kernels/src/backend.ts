@@ -1,32 +1,33 @@
-/** What a backend is. A new one starts as a loop over `program.steps`; see CONTRIBUTING.md, "add a backend". */
+/** The backend interface. A new backend starts as a loop over `program.steps`; see CONTRIBUTING.md, "add a backend". */
 import type { DType } from "./dtype.ts";
 import type { LibraryCall, Program } from "./kernel.ts";
 
-/** Device memory. Operations on it happen in the order of submission, also relative to `Executable.run`. */
+/** Device memory. Operations on it take effect in the order of submission, also relative to `Executable.run`. */
 export interface DeviceBuffer {
   readonly bytes: number;
-  /** Copies `data` in, before any program submitted later runs and after every program submitted earlier. */
+  /** Copies `data` in at byte `offset`, after every program submitted earlier and before any program submitted later. */
   write(data: ArrayBufferView, offset?: number): void;
-  /** Copies out `bytes` bytes (default: all) as they are once all work submitted so far is done. */
+  /** Copies out `bytes` bytes from `offset` on (default: all) once all work submitted so far is done. */
   read(offset?: number, bytes?: number): Promise<ArrayBuffer>;
-  /** Gives the memory back once submitted work is done with it. Calling it twice is an error. */
+  /** Frees the memory once submitted work no longer uses it. Calling it twice is an error. */
   free(): void;
 }
 
 /** A compiled program. */
 export interface Executable {
   /**
-   * Submits the program; does not wait. `inputs` and `outputs` follow the order of the program's input and output
-   * buffers; an output with `aliasOf` is given the input's DeviceBuffer again. A failure rejects the next `sync` or `read`.
+   * Submits the program without waiting for it. `inputs` and `outputs` follow the order of the program's input and output
+   * buffers; for an output with `aliasOf`, pass the input's DeviceBuffer again. `scalars` are the run-time numbers, by slot.
+   * If the program fails, the next `sync` or `read` rejects.
    */
   run(inputs: readonly DeviceBuffer[], outputs: readonly DeviceBuffer[], scalars: Float64Array): void;
   /** Bytes of device memory held for temporaries. */
   readonly tempBytes: number;
-  /** Gives back temporaries and compiled code. */
+  /** Frees temporaries and compiled code. */
   free(): void;
 }
 
-/** What a backend can take: core plans within these limits. */
+/** The limits of a backend; core plans programs within them. */
 export interface Caps {
   /** Element types that buffers may have. */
   readonly dtypes: ReadonlySet<DType>;
@@ -43,22 +44,22 @@ export interface BackendMemory {
   readonly peakBytes: number;
 }
 
-/** What runs programs: it allocates memory and compiles. */
+/** A backend allocates memory, and compiles and runs programs. */
 export interface Backend {
-  /** What messages call it by, e.g. "cpu". */
+  /** The backend's name in messages, e.g. "cpu". */
   readonly name: string;
-  /** What it can hold and compile. */
+  /** The limits of buffers and programs. */
   readonly caps: Caps;
-  /** New memory of `bytes` bytes; its content is anything. Throws where there is no room. */
+  /** Allocates `bytes` bytes with undefined content. Throws if there is not enough memory. */
   alloc(bytes: number): DeviceBuffer;
-  /** Whether `compile` has a kernel for this call; if not, core lowers it to loop kernels before. */
+  /** Whether `compile` has a kernel for this call; if not, core lowers the call to loop kernels before it compiles. */
   accelerates(call: LibraryCall): boolean;
-  /** Makes a program ready to run, perhaps in its own time; rejects if it cannot. */
+  /** Compiles a program, synchronously or asynchronously; throws or rejects if it cannot. */
   compile(program: Program): Executable | Promise<Executable>;
-  /** Resolves when all submitted work is done; rejects with the first error of any of it. */
+  /** Resolves when all submitted work is done; rejects with the first error that occurred in that work. */
   sync(): Promise<void>;
-  /** Bytes held by buffers and programs, now and at most so far. */
+  /** Bytes held by buffers and programs: the current number and the largest so far. */
   memory(): BackendMemory;
-  /** Frees everything. Afterwards Node exits by itself. Calling it twice is harmless. */
+  /** Frees everything, so that nothing keeps a Node process alive. Calling it twice is harmless. */
   close(): void;
 }

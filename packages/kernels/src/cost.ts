@@ -1,4 +1,4 @@
-/** What one step of a program costs: its arithmetic, and the least memory traffic. */
+/** The cost of one step of a program: its arithmetic operations and its minimum memory traffic. */
 import { BYTES } from "./dtype.ts";
 import {
   type Instr,
@@ -10,17 +10,17 @@ import {
 } from "./kernel.ts";
 import { product } from "./shape.ts";
 
-/** What a step is and takes. */
+/** The name, arithmetic operations and minimum memory traffic of a step. */
 export interface Cost {
-  /** What it is, with its sizes: "matmul 1024×384×1536 + epilogue", "rows 1024 of 384", "elements 1024×384". */
+  /** The kind of step with its sizes: "matmul 1024×384×1536 + epilogue", "rows 1024 of 384", "elements 1024×384". */
   readonly name: string;
-  /** Operations on numbers; a multiply and an add are two. */
+  /** Arithmetic operations; a multiply and an add count as two. */
   readonly flops: number;
-  /** What it has to read and write at least: every element of every operand once. */
+  /** The fewest bytes that the step can read and write: every distinct element of every operand once. */
   readonly bytes: number;
 }
 
-/** The name of a step, its arithmetic and its memory traffic. */
+/** The name of a step, its arithmetic operations and its minimum memory traffic. */
 export function costOf(step: Step): Cost {
   const { reads, writes } = operandsOfStep(step);
   if (step.type === "loop") {
@@ -56,12 +56,12 @@ function touched({ view, dtype }: Operand, extents: readonly number[]): number {
   return product(lengths) * BYTES[dtype];
 }
 
-/** Operations for each element of a body. */
+/** Arithmetic operations of a body for each element; loads, constants and casts do not count. */
 function arithmetic(body: readonly Instr[]): number {
   return body.filter((instr) => operandsOf(instr).length > 0 && instr.op !== "cast").length;
 }
 
-/** The sizes of a library call, its arithmetic, and the shapes of its inputs and outputs. */
+/** The sizes of a library call, its arithmetic operations, and the shapes of its inputs, then outputs. */
 function libraryCost(call: LibraryCall): {
   size: string;
   flops: number;
@@ -88,7 +88,7 @@ function libraryCost(call: LibraryCall): {
       ];
       const inputs = [Q, K, K, ...(bias ? [[batch, heads, q, kv]] : [])];
       const forward = call.name === "attention";
-      const pairs = batch * heads * q * kv * (causal ? 0.5 : 1); // products: q·k, p·v; backward five, one again
+      const pairs = batch * heads * q * kv * (causal ? 0.5 : 1); // two matmuls forward (q·k, p·v), five backward (one of them recomputes q·k)
       const shapes = forward ? [...inputs, Q, L] : [...inputs, Q, L, Q, Q, K, K];
       return { size: `${Q.join("×")}, ${kv} keys`, flops: (forward ? 4 : 10) * pairs * d, shapes };
     }
@@ -96,7 +96,7 @@ function libraryCost(call: LibraryCall): {
     case "scatterAdd": {
       const { rows, cols, count } = call.params;
       const gather = call.name === "gather";
-      // of a table only the rows that are looked up
+      // A gather reads only the rows of the table that are looked up.
       const shapes = gather
         ? [[Math.min(rows, count), cols], [count], [count, cols]]
         : [[count], [count, cols], [rows, cols]];

@@ -18,7 +18,7 @@ export {
   viewBytes,
 } from "@tiedlora/safetensors";
 
-/** The types that arithmetic is done in; storage types widen to one of them. */
+/** The types that arithmetic is done in; f16 and bf16 are widened to f32. */
 export type ComputeType = "f32" | "f64" | "i32" | "u32" | "bool";
 
 /** The type that arithmetic on `dtype` is done in. */

@@ -1,17 +1,17 @@
-/** What a program costs: its steps, with the arithmetic and the memory traffic of each. */
+/** The cost of a program: its steps, with the arithmetic operations and memory traffic of each. */
 import type { Cost } from "./cost.ts";
 
 /** One step of a program. */
 export interface StepCost extends Cost {
-  /** The fusion rules that shaped it. */
+  /** The fusion rules that produced the step. */
   readonly rules: readonly string[];
 }
 
-/** A program's steps and their sums. As a string: a table. */
+/** A program's steps with their costs, and the totals. `toString` formats them as a table. */
 export class Explanation {
   /** In the order in which they run. */
   readonly steps: readonly StepCost[];
-  /** Bytes of all temporaries together, as they share memory. */
+  /** Bytes of memory for all temporaries; those that are never alive together share memory, which counts once. */
   readonly tempBytes: number;
 
   constructor(steps: readonly StepCost[], tempBytes: number) {
@@ -23,12 +23,12 @@ export class Explanation {
   get flops(): number {
     return this.steps.reduce((sum, step) => sum + step.flops, 0);
   }
-  /** Bytes that all steps read and write. */
+  /** Bytes that all steps read and write at least. */
   get bytes(): number {
     return this.steps.reduce((sum, step) => sum + step.bytes, 0);
   }
 
-  /** A table, a line for each step. */
+  /** A table with one line per step and a line of totals. */
   toString(): string {
     const width = Math.max(8, ...this.steps.map(({ name }) => name.length));
     const row = (name: string, flops: number, bytes: number, note: string): string =>

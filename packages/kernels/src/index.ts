@@ -1,5 +1,5 @@
 /**
- * What a planner hands to a backend, and the float64 interpreter that says what it means.
+ * The kernel IR that a planner passes to a backend, and the float64 interpreter that defines its meaning.
  * @module
  */
 export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";

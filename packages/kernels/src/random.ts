@@ -1,7 +1,7 @@
 /**
  * Counter-based random numbers on the host: Threefry-2x32-20 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
- * 2011). A key is a value; the same key gives the same numbers, on every backend bit for bit. Derive a fresh key for each
- * use by `fold`.
+ * 2011). A key is an immutable value; the same key gives the same numbers, bit for bit, on every backend. Derive a new key for
+ * each use with `fold`.
  * @module
  */
 import { checkFinite, checkKey, checkWhole, refuse } from "./arguments.ts";
@@ -9,7 +9,7 @@ import { checkFinite, checkKey, checkWhole, refuse } from "./arguments.ts";
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 const PARITY = 0x1bd11bda;
 
-/** Twenty rounds over the counter (x0, x1) with the key (k0, k1); all u32. */
+/** Threefry-2x32 with 20 rounds: two random u32 words from the key (k0, k1) and the counter (x0, x1), all u32. */
 export function threefry2x32(k0: number, k1: number, x0: number, x1: number): [number, number] {
   const keys = [k0, k1, k0 ^ k1 ^ PARITY];
   let a = (x0 + k0) | 0;
@@ -26,7 +26,7 @@ export function threefry2x32(k0: number, k1: number, x0: number, x1: number): [n
   return [a >>> 0, b >>> 0];
 }
 
-/** FNV-1a, to derive keys from names. */
+/** The 32-bit FNV-1a hash of a text's UTF-16 code units, to derive keys from names. */
 function hash(text: string): number {
   let h = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
@@ -43,7 +43,10 @@ export class Key {
     this.k1 = k1 >>> 0;
   }
 
-  /** The key for a part: `key.fold("dropout").fold(step)`. Different data give unrelated keys. */
+  /**
+   * A new key derived from this one and `data`, e.g. `key.fold("dropout").fold(step)`; different data give unrelated keys. Throws
+   * unless `data` is a string or a whole number.
+   */
   fold(data: number | string): Key {
     if (typeof data !== "string" && !Number.isSafeInteger(data))
       refuse("Key.fold", data, "text or whole number", "one of the two");
@@ -57,7 +60,7 @@ export class Key {
   }
 }
 
-/** The key of a seed: an integer in 0 … 2^53 - 1. */
+/** The key for a seed, a whole number in 0 … 2^53 - 1; throws for anything else. */
 export function key(seed: number): Key {
   checkWhole("key: seed", seed);
   return new Key(Math.floor(seed / 2 ** 32), seed);
@@ -70,12 +73,12 @@ function words(what: string, k: Key, n: number): Uint32Array {
   return out;
 }
 
-/** Word 0 of the generator for the counters 0 … n-1, on the host. */
+/** `n` random u32 words, generated on the host: word 0 of Threefry for the counters (0, 0) … (n-1, 0). */
 export function bitsArray(k: Key, n: number): Uint32Array {
   return words("bitsArray", k, n);
 }
 
-/** Uniform numbers in [low, high), on the host: 24 random bits each. */
+/** `n` uniform random numbers in [low, high), generated on the host from 24 random bits each. */
 export function uniformArray(k: Key, n: number, low = 0, high = 1): Float32Array {
   for (const bound of [low, high]) checkFinite("uniformArray: a bound", bound);
   return Float32Array.from(
@@ -84,7 +87,7 @@ export function uniformArray(k: Key, n: number, low = 0, high = 1): Float32Array
   );
 }
 
-/** Normal numbers, on the host in float64 (Box and Muller, 1958), so that they are the same everywhere. */
+/** `n` normal random numbers, generated on the host in float64 (Box and Muller, 1958) so that every backend gets the same. */
 export function normalArray(k: Key, n: number, mean = 0, std = 1): Float32Array {
   const out = new Float32Array(checkWhole("normalArray: the number of elements", n));
   checkFinite("normalArray: mean", mean);
@@ -100,7 +103,7 @@ export function normalArray(k: Key, n: number, mean = 0, std = 1): Float32Array 
   return out;
 }
 
-/** A random order of 0 … n-1 (Fisher and Yates). */
+/** A random permutation of 0 … n-1 (Fisher–Yates shuffle). */
 export function permutation(k: Key, n: number): Uint32Array {
   const drawn = words("permutation", k, n);
   const order = Uint32Array.from({ length: n }, (_, i) => i);

@@ -1,6 +1,6 @@
 /**
  * The specification: an interpreter of the kernel IR in float64, which is itself a backend. It is written to be read
- * and compared against, not to be fast. The parts: `reference/arithmetic.ts` (what an operation means),
+ * and compared against, not to be fast. Its parts: `reference/arithmetic.ts` (the meaning of each operation),
  * `reference/loop.ts` (loop kernels), `reference/library.ts` (matmul, attention, gather, scatterAdd).
  */
 import type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
@@ -9,7 +9,7 @@ import { atScalars, type LibraryCall, type Program, type Step } from "./kernel.t
 import { runLibrary } from "./reference/library.ts";
 import { runLoop } from "./reference/loop.ts";
 
-/** Runs one step of a program over its buffers' raw bytes. */
+/** Runs one step of a program on the raw bytes of its buffers; `scalars` are the run-time numbers, by slot. */
 export function runStep(moving: Step, buffers: readonly ArrayBuffer[], scalars: ArrayLike<number>): void {
   const step = atScalars(moving, scalars);
   if (step.type === "loop") runLoop(step, buffers, scalars);
@@ -63,13 +63,13 @@ export class ReferenceBackend implements Backend {
     this.#lowerAll = options.lowerAll ?? false;
   }
 
-  /** Accounting, called by buffers and executables. */
+  /** Adds `bytes` (negative when freed) to the memory in use. Called by buffers and executables. */
   count(bytes: number): void {
     this.#live += bytes;
     this.#peak = Math.max(this.#peak, this.#live);
   }
 
-  /** Memory on the host, counted. */
+  /** Allocates host memory and counts it in `memory()`. */
   alloc(bytes: number): DeviceBuffer {
     return new ReferenceBuffer(bytes, this);
   }
@@ -78,7 +78,7 @@ export class ReferenceBackend implements Backend {
     return !this.#lowerAll;
   }
 
-  /** The program itself: the interpreter needs no other form. */
+  /** Allocates the program's temporaries; the interpreter runs the program as it is. */
   compile(program: Program): Executable {
     const tempBytes = program.buffers.reduce((sum, b) => sum + (b.kind === "temp" ? b.bytes : 0), 0);
     const temps = program.buffers.map((b) => new ArrayBuffer(b.kind === "temp" ? b.bytes : 0));
@@ -100,7 +100,7 @@ export class ReferenceBackend implements Backend {
     return Promise.resolve();
   }
 
-  /** Bytes of buffers and temporaries, now and at most so far. */
+  /** Bytes of buffers and temporaries: the current number and the largest so far. */
   memory(): BackendMemory {
     return { liveBytes: this.#live, peakBytes: this.#peak };
   }
