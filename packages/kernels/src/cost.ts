@@ -88,7 +88,7 @@ function libraryCost(call: LibraryCall): {
       ];
       const inputs = [Q, K, K, ...(bias ? [[batch, heads, q, kv]] : [])];
       const forward = call.name === "attention";
-      const pairs = batch * heads * q * kv * (causal ? 0.5 : 1); // two matmuls forward (q·k, p·v), five backward (one of them recomputes q·k)
+      const pairs = batch * heads * q * kv * (causal ? 0.5 : 1); // 2 matmuls (q·k, p·v); backward 5, q·k again
       const shapes = forward ? [...inputs, Q, L] : [...inputs, Q, L, Q, Q, K, K];
       return { size: `${Q.join("×")}, ${kv} keys`, flops: (forward ? 4 : 10) * pairs * d, shapes };
     }

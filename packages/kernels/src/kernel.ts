@@ -1,8 +1,8 @@
 /**
- * The kernel IR: what a backend is asked to run. A program is a list of steps over numbered buffers;
- * a step is a loop kernel (elementwise work and row reductions, any mixture, fused) or a library call.
+ * The kernel IR: the programs that backends run. A program is a list of steps over numbered buffers; a step is
+ * a loop kernel (any mixture of elementwise operations and row reductions, fused) or a library call.
  *
- * The meaning of every construct here is given, executably, by `reference.ts`.
+ * The interpreter in `reference.ts` defines the meaning of every construct here.
  */
 import type { ComputeType, DType } from "./dtype.ts";
 
@@ -12,20 +12,20 @@ import type { ComputeType, DType } from "./dtype.ts";
  */
 export interface View {
   readonly offset: number;
-  /** What is added to the offset at run time, so that a window that moves needs no new program. It stays within the buffer. */
+  /** Terms added to the offset at run time, so that moving the window needs no new program. The view must stay within the buffer. */
   readonly moving?: readonly Moving[];
   readonly strides: readonly number[];
-  /** Per axis `[from, to)`, or null for all: outside of it a load yields 0 and a store is skipped. */
+  /** For each axis the valid range `[from, to)`, or null for all; outside the range a load yields 0 and a store is skipped. */
   readonly valid?: readonly (readonly [number, number] | null)[];
 }
 
-/** `factor` times the run-time number in `slot`, a whole number. */
+/** A term of an offset, in elements: `factor` times the run-time number in `slot`, which is a whole number. */
 export interface Moving {
   readonly slot: number;
   readonly factor: number;
 }
 
-/** Whether two views move alike. */
+/** Whether two views have the same run-time terms, in the same order. */
 export const sameMoving = (a: readonly Moving[] = [], b: readonly Moving[] = []): boolean =>
   a.length === b.length && a.every(({ slot, factor }, i) => slot === b[i]!.slot && factor === b[i]!.factor);
 
@@ -37,16 +37,16 @@ export interface Operand {
 }
 
 /**
- * Operations on one value. Floats follow IEEE 754: a NaN gives NaN, an infinity the limit where there is one. Numbers
- * below the smallest normal one may be flushed to zero: operands, intermediate values and results.
+ * Operations on one value. Floats follow IEEE 754: NaN gives NaN, and an infinity gives the limit where one exists. Subnormal
+ * operands, intermediate values and results may be flushed to zero.
  */
 export type UnaryOp =
   | "neg"
   | "exp"
-  /** exp(x) - 1, also where x is near 0. */
+  /** exp(x) - 1, accurate also for x near 0. */
   | "expm1"
   | "log"
-  /** log(1 + x), also where x is near 0. */
+  /** log(1 + x), accurate also for x near 0. */
   | "log1p"
   | "sqrt"
   | "rsqrt"
@@ -60,10 +60,11 @@ export type UnaryOp =
   | "not";
 
 /**
- * Both operands have the same type. Integer arithmetic wraps modulo 2^32 (so -2^31 / -1 = -2^31, with remainder 0);
- * integer `div` truncates; `mod` has the sign of the dividend; by 0 both give 0. `shr` is logical on u32 and arithmetic
- * on i32; shifts go by their count modulo 32. `and`, `or`, `xor` work on integers and bool. On floats a NaN operand makes
- * arithmetic, `max` and `min` NaN, and `lt`, `le`, `eq` false; which zero is larger, 0 or -0, is unspecified.
+ * Operations on two values of the same type. Integer arithmetic wraps modulo 2^32 (so -2^31 / -1 = -2^31, with remainder 0);
+ * integer `div` truncates; `mod` has the sign of the dividend; integer division by 0 and its remainder are 0. `shr` is logical
+ * on u32 and arithmetic on i32; shift counts are taken modulo 32. `and`, `or`, `xor` work on integers and bool. With a NaN
+ * operand, float arithmetic, `max` and `min` give NaN, and `lt`, `le`, `eq` give false; whether `max` and `min` of 0 and -0 give
+ * 0 or -0 is unspecified.
  */
 export type BinaryOp =
   | "add"
@@ -82,7 +83,7 @@ export type BinaryOp =
   | "shl"
   | "shr";
 
-/** What a reduction folds with; a NaN among the values makes the result NaN. */
+/** The operation of a reduction; a NaN among the values makes the result NaN. */
 export type ReduceOp = "sum" | "prod" | "max" | "min";
 
 /**
@@ -92,7 +93,7 @@ export type ReduceOp = "sum" | "prod" | "max" | "min";
 export type Instr =
   | { readonly op: "load"; readonly from: Operand; readonly dtype: ComputeType }
   | { readonly op: "const"; readonly value: number; readonly dtype: ComputeType }
-  /** A number given at run time, so that a changing learning rate does not recompile. */
+  /** The run-time number in `slot`, so that e.g. a changing learning rate needs no recompilation. */
   | { readonly op: "scalar"; readonly slot: number; readonly dtype: ComputeType }
   /** The index along one axis of the iteration space (outer axes first), as i32. */
   | { readonly op: "index"; readonly axis: number; readonly dtype: "i32" }
@@ -107,9 +108,9 @@ export type Instr =
       readonly dtype: ComputeType;
     }
   /**
-   * Converts to `to`. Float to integer truncates towards zero, to the nearest end of the range where it is out of it, and
-   * NaN to 0; to bool is `!= 0`, so NaN is true; i32 and u32 reinterpret. `to: "f16"` or `"bf16"` rounds to that precision,
-   * ties to even, to an infinity beyond the largest, and stays f32.
+   * Converts to `to`. Float to integer truncates toward zero, clamps values out of range to the nearest end of the range, and
+   * gives 0 for NaN. Conversion to bool is `!= 0`, so NaN gives true. Conversion between i32 and u32 keeps the bits. `to: "f16"`
+   * or `"bf16"` rounds to that precision, ties to even, overflowing to an infinity; the result's type is still f32.
    */
   | { readonly op: "cast"; readonly a: number; readonly to: DType; readonly dtype: ComputeType }
   /** Folds `a` over all inner axes: one value per outer index. */
@@ -117,21 +118,21 @@ export type Instr =
   /** In a matmul epilogue only: the finished element of the product. */
   | { readonly op: "product"; readonly dtype: ComputeType };
 
-/** Writes `value` (an index into the body) converted to the operand's dtype. */
+/** Writes the result of instruction `value` (an index into the body), converted to the operand's dtype. */
 export interface Store {
   readonly to: Operand;
   readonly value: number;
 }
 
 /**
- * One fused kernel. The outer axes run in parallel, in any order; every `reduce` folds all the inner axes.
+ * One fused kernel. The outer indices run in parallel, in any order; every `reduce` folds over all inner axes.
  *
- * - `inner: []` is an elementwise kernel; one reduce is a reduction; several that follow one another are softmax,
+ * - `inner: []` is an elementwise kernel; a body with one `reduce` is a reduction; several in sequence make up softmax,
  *   a norm or their gradients.
  * - A store whose view has `outer.length` strides happens once per outer index; one with
  *   `outer.length + inner.length` happens for every element.
  * - No axis has length 0. An elementwise kernel has `inner: []`.
- * - A buffer that is both loaded from and stored to is accessed by the same view in both (in place); all loads of an
+ * - A kernel that loads from and stores to the same buffer uses the same view for both (in place); all loads of an
  *   element happen before its store.
  */
 export interface LoopKernel {
@@ -143,20 +144,20 @@ export interface LoopKernel {
 }
 
 /**
- * What a matmul does to its product before storing it: an elementwise body over the axes `[...batch, m, n]`,
- * in which the instruction `product` is the finished sum over k.
+ * The operations that a matmul applies to its product before storing it: an elementwise body over the axes
+ * `[...batch, m, n]`, in which the instruction `product` is the finished sum over k.
  */
 export interface Epilogue {
   readonly body: readonly Instr[];
   readonly stores: readonly Store[];
 }
 
-/** Parameters of the kernels a backend may tune by hand. Core owns a fallback in loop kernels for each. */
+/** Parameters of the library kernels, which a backend may tune by hand. Core can lower each of them to loop kernels. */
 export interface LibraryParams {
   /**
    * C[...batch, m, n] = Σ_t A_t[...batch, m, k_t] · B_t[...batch, k_t, n].
-   * inputs: A_0, B_0, A_1, B_1, …, any strides, f32, f64, f16 or bf16. Without an epilogue: outputs [C].
-   * With one, outputs is empty, and the epilogue's stores say what is written.
+   * inputs: A_0, B_0, A_1, B_1, …, with any strides, in f32, f64, f16 or bf16. Without an epilogue, outputs is [C];
+   * with one, outputs is empty, and the epilogue's stores do all writing.
    */
   matmul: {
     readonly batch: readonly number[];
@@ -166,24 +167,24 @@ export interface LibraryParams {
     readonly epilogue?: Epilogue;
   };
   /**
-   * O = softmax(scale · Q Kᵀ [masked]) V with `heads / kvHeads` query heads per key head (head h uses key head
-   * floor(h / (heads / kvHeads))). Causal: query i sees key j iff j <= i + kv - q.
-   * inputs: Q [batch, heads, q, d], K [batch, kvHeads, kv, d], V [batch, kvHeads, kv, d], and if `bias` an additive
-   * B [batch, heads, q, kv]; outputs: O [batch, heads, q, d], L [batch, heads, q] (log of the sum of exponentials).
+   * O = softmax(scale · Q Kᵀ + B, masked if causal) V with `heads / kvHeads` query heads per key head (head h uses key head
+   * floor(h / (heads / kvHeads))). If `causal`, query i attends to key j only if j <= i + kv - q.
+   * inputs: Q [batch, heads, q, d], K [batch, kvHeads, kv, d], V [batch, kvHeads, kv, d] and, if `bias`,
+   * B [batch, heads, q, kv]; outputs: O [batch, heads, q, d], L [batch, heads, q], the log-sum-exp of each query's scores.
    */
   attention: AttentionParams;
-  /** inputs: Q, K, V, [bias,] O, L, dO; outputs: dQ, dK, dV (shapes of Q, K, V). */
+  /** The gradients of `attention`, from dO, the gradient of O. inputs: Q, K, V, [B,] O, L, dO; outputs: dQ, dK, dV. */
   attentionGrad: AttentionParams;
   /** inputs: table [rows, cols], index [count] (i32); output [count, cols]. An index out of range yields NaN (0 for integers). */
   gather: { readonly rows: number; readonly cols: number; readonly count: number };
   /**
-   * inputs: index [count] (i32), values [count, cols]; output [rows, cols] = for each row the sum, in order of
-   * position, of the values whose index it is. An index out of range adds nothing. Deterministic.
+   * inputs: index [count] (i32), values [count, cols]; output [rows, cols]: row r is the sum of the rows `values[i]` with
+   * `index[i] = r`, added in order of i, so that the result is deterministic. An index out of range adds nothing.
    */
   scatterAdd: { readonly rows: number; readonly cols: number; readonly count: number };
 }
 
-/** The sizes of an attention call, and what is masked. */
+/** The sizes, scale, masking and bias of an attention call. */
 export interface AttentionParams {
   readonly batch: number;
   readonly heads: number;
@@ -196,7 +197,7 @@ export interface AttentionParams {
   readonly bias: boolean;
 }
 
-/** The operations that a backend may have kernels of its own for. */
+/** The operations for which a backend may have its own kernels. */
 export type LibraryName = keyof LibraryParams;
 
 /** One call of a library kernel; its operands' views have one stride per axis of the shapes given above. */
@@ -210,13 +211,13 @@ export type LibraryCall = {
   };
 }[LibraryName];
 
-/** What a program is a list of. */
+/** One step of a program. */
 export type Step = LoopKernel | LibraryCall;
 
 /**
  * A buffer of a program. `input` and `output` buffers are passed to `Executable.run` in their order here; `temp` buffers
- * belong to the executable, and several values may live in one at different times. An `output` with `aliasOf` is the
- * same memory as that input (an update in place), and operands name the input's index.
+ * belong to the executable, and several values may live in one at different times. An `output` with `aliasOf` shares the
+ * memory of the input with that index (an update in place); operands refer to it by the input's index.
  */
 export interface BufferSpec {
   readonly kind: "input" | "output" | "temp";
@@ -227,19 +228,19 @@ export interface BufferSpec {
 /** Everything a backend needs to run one lazily built graph: fused, ordered, memory-planned. Steps run in order. */
 export interface Program {
   readonly buffers: readonly BufferSpec[];
-  /** How many scalars `run` is given. */
+  /** The number of scalars that `run` takes. */
   readonly scalars: number;
   readonly steps: readonly Step[];
 }
 
-/** The instructions that `instr` reads. */
+/** The indices of the instructions whose results `instr` reads. */
 export function operandsOf(instr: Instr): readonly number[] {
   if ("c" in instr) return [instr.a, instr.b, instr.c];
   if ("b" in instr) return [instr.a, instr.b];
   return "a" in instr ? [instr.a] : [];
 }
 
-/** All operands of a step: what it reads, what it writes. */
+/** All operands of a step: those that it reads and those that it writes, a matmul's epilogue included. */
 export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes: readonly Operand[] } {
   const loads = (body: readonly Instr[]): Operand[] => body.flatMap((i) => (i.op === "load" ? [i.from] : []));
   if (step.type === "loop") return { reads: loads(step.body), writes: step.stores.map((s) => s.to) };
@@ -250,12 +251,12 @@ export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes:
   };
 }
 
-/** The step with every operand's buffer replaced. */
+/** The step with every operand's buffer index replaced by `to` of it. */
 export function mapBuffers(step: Step, to: (value: number) => number): Step {
   return mapOperands(step, (from) => ({ ...from, buffer: to(from.buffer) }));
 }
 
-/** The step as it is with these run-time numbers: no view moves. */
+/** The step with the run-time terms of its views added to their offsets, so that no view has `moving`. */
 export function atScalars(step: Step, scalars: ArrayLike<number>): Step {
   const { reads, writes } = operandsOfStep(step);
   if (![...reads, ...writes].some(({ view }) => view.moving)) return step;

@@ -2,7 +2,7 @@
 import type { ComputeType } from "../dtype.ts";
 import type { BinaryOp, ReduceOp, UnaryOp } from "../kernel.ts";
 
-/** erf by its all-positive Kummer series, to about 1e-15. */
+/** The error function by Kummer's series, whose terms all have the same sign, accurate to about 1e-15. */
 function erf(x: number): number {
   if (Number.isNaN(x)) return x;
   if (Math.abs(x) > 6) return Math.sign(x);
@@ -12,7 +12,7 @@ function erf(x: number): number {
   return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }
 
-/** Unary operations on floats; on integers only `neg`, `abs`, `not` occur, and their results wrap. */
+/** Unary operations on floats; on integers only `neg`, `abs`, `not` occur, and the caller wraps their results. */
 export const UNARY: { readonly [K in UnaryOp]: (a: number) => number } = {
   neg: (a) => -a,
   exp: Math.exp,
@@ -88,7 +88,7 @@ export const BINARY: { readonly [T in ComputeType]: { readonly [K in BinaryOp]: 
   u32: U32_BINARY,
 };
 
-/** The value a reduction starts from, which is also its result over nothing. */
+/** The initial value of a reduction, which is also its result over no elements. */
 export function reduceIdentity(kind: ReduceOp, dtype: ComputeType): number {
   if (kind === "sum") return 0;
   if (kind === "prod") return 1;
@@ -97,7 +97,7 @@ export function reduceIdentity(kind: ReduceOp, dtype: ComputeType): number {
   return kind === "max" ? lowest : highest;
 }
 
-/** The operation a reduction folds with. */
+/** The binary operation of each reduction. */
 export const FOLD: { readonly [K in ReduceOp]: BinaryOp } = {
   sum: "add",
   prod: "mul",

@@ -1,4 +1,4 @@
-/** Buffers of raw bytes as numbers, and operands as lists of element offsets. */
+/** Access to buffers of raw bytes as numbers, and to operands as lists of element offsets. */
 import { bf16ToF32, BYTES, type ComputeType, type DType, f16ToF32, f32ToBf16, f32ToF16 } from "../dtype.ts";
 import { roundTo, viewBytes } from "../dtype.ts";
 import type { Operand } from "../kernel.ts";
@@ -9,7 +9,7 @@ export function convert(value: number, from: ComputeType, to: DType): number {
   if (to === "bool") return value === 0 ? 0 : 1;
   if ((to === "i32" || to === "u32") && (from === "f32" || from === "f64")) {
     const [low, high] = to === "i32" ? [-(2 ** 31), 2 ** 31 - 1] : [0, 2 ** 32 - 1];
-    return Math.min(Math.max(Math.trunc(value), low), high) || 0; // NaN is 0
+    return Math.min(Math.max(Math.trunc(value), low), high) || 0; // NaN gives 0
   }
   return to === "f32" ? value : roundTo(to, value); // the interpreter computes f32 in float64
 }
@@ -43,7 +43,10 @@ const CODEC: { readonly [D in DType]: readonly [decode: typeof same, encode: typ
   bf16: [bf16ToF32, f32ToBf16],
 };
 
-/** For every index of `shape` in order: its element offset in the operand, or INVALID where there is none. */
+/**
+ * For every index of `shape`, row-major: `base` plus the strides' part of its element offset in the operand, or INVALID outside
+ * the valid range. The first axis of `shape` is axis `firstAxis` of the operand's view.
+ */
 export function offsets(
   operand: Operand,
   shape: readonly number[],
@@ -66,5 +69,5 @@ export function offsets(
   return out;
 }
 
-/** The offset of an element that is not there (padding). */
+/** The offset that marks an element outside the valid range (padding). */
 export const INVALID: number = -(2 ** 31);

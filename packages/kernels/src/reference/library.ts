@@ -1,4 +1,4 @@
-/** What the library calls mean, in float64: the specification of matmul, attention, gather and scatterAdd. */
+/** The specification of the library calls (matmul, attention, its gradient, gather and scatterAdd), in float64. */
 import type { LibraryCall, LibraryName, LibraryParams, Operand } from "../kernel.ts";
 import { product } from "../shape.ts";
 import { elements, INVALID, offsets } from "./elements.ts";
@@ -8,7 +8,7 @@ type Buffers = readonly ArrayBuffer[];
 type CallOf<K extends LibraryName> = Extract<LibraryCall, { name: K }>;
 type Runner<K extends LibraryName> = (call: CallOf<K>, buffers: Buffers, scalars: ArrayLike<number>) => void;
 
-/** All elements of an operand over `shape`, contiguous. */
+/** Copies all elements of an operand over `shape` into a contiguous array. */
 function read(operand: Operand, shape: readonly number[], buffers: Buffers): Float64Array {
   const data = elements(buffers[operand.buffer]!, operand.dtype);
   const out = new Float64Array(product(shape));
@@ -54,7 +54,7 @@ const matmul: Runner<"matmul"> = ({ params, inputs, outputs }, buffers, scalars)
   for (let row = 0; row < product(batch) * m; row++) run(row, c.subarray(row * n, (row + 1) * n));
 };
 
-/** Probabilities of one query against all keys, and the log of their normalizer; masked keys get 0. */
+/** The softmax probabilities of one query over all keys (0 for masked keys), and the log of the sum of exponentials. */
 function attend(
   params: LibraryParams["attention"],
   query: Float64Array,
@@ -75,7 +75,7 @@ function attend(
   return { p: scores.map((x) => Math.exp(x - max) / sum), logSum: max + Math.log(sum) };
 }
 
-/** The operands of an attention call, contiguous, and views of one head's or one query's part of them. */
+/** The operands of an attention call as contiguous arrays, and the row of K and V that query head `h` of batch `b` uses. */
 function attentionInputs(params: LibraryParams["attention"], inputs: readonly Operand[], buffers: Buffers) {
   const { batch, heads, kvHeads, q, kv, d } = params;
   const rest = [...inputs];

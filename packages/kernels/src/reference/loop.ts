@@ -1,11 +1,11 @@
-/** Loop kernels and matmul epilogues, evaluated a row at a time in float64. */
+/** Loop kernels and matmul epilogues, evaluated row by row in float64. */
 import { roundTo } from "../dtype.ts";
 import type { Epilogue, Instr, LoopKernel, Operand, Store } from "../kernel.ts";
 import { product } from "../shape.ts";
 import { BINARY, FOLD, reduceIdentity, UNARY } from "./arithmetic.ts";
 import { convert, elements, type Elements, INVALID, offsets } from "./elements.ts";
 
-/** One operand of a kernel, split into where its rows start and where elements are within a row. */
+/** One operand of a kernel: the offsets of its rows, and the offsets of elements within a row. */
 class Access {
   readonly #rows: Int32Array;
   readonly #columns: Int32Array;
@@ -67,7 +67,7 @@ class RowEvaluator {
     });
   }
 
-  /** The values of every instruction in `row`; `product` is the row of a matmul's result for its epilogue. */
+  /** The values of every instruction in `row`. In a matmul's epilogue, `product_` is that row of the finished product. */
   run(row: number, product_?: Float64Array): readonly Float64Array[] {
     this.#body.forEach((instr, i) => this.#evaluate(instr, this.#values[i]!, row, this.#loads[i], product_));
     return this.#values;
@@ -151,7 +151,7 @@ function storeAccess(
   return new Access(store.to, outer, perRow ? [] : inner, buffers);
 }
 
-/** Runs a matmul's epilogue over one finished row of its product. */
+/** Returns a function that runs a matmul's epilogue on one finished row of the product; `axes` is `[...batch, m, n]`. */
 export function epilogueRunner(
   epilogue: Epilogue,
   axes: readonly number[],
