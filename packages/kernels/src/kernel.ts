@@ -12,7 +12,7 @@ import type { ComputeType, DType } from "./dtype.ts";
  */
 export interface View {
   readonly offset: number;
-  /** Terms added to the offset at run time, so that moving the window needs no new program. The view must stay within the buffer. */
+  /** Terms added to the offset at run time, so that moving the window needs no new program. The window stays within the buffer. */
   readonly moving?: readonly Moving[];
   readonly strides: readonly number[];
   /** For each axis the valid range `[from, to)`, or null for all; outside the range a load yields 0 and a store is skipped. */

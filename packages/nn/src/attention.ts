@@ -6,19 +6,19 @@ import { checkInit, type InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
-/** Which keys a query sees, and how scores are scaled. */
+/** Which keys a query attends to, and how scores are scaled. */
 export interface AttentionOptions {
-  /** Query i sees key j only if j <= i + kv - q (the last query sees all keys). */
+  /** If true, query i attends to key j only if j <= i + kv - q (the last query attends to all keys). Default false. */
   readonly causal?: boolean;
   /** Default 1/√d. */
   readonly scale?: number;
-  /** Added to the scores; broadcasts to [batch, heads, q, kv]. -1e30 hides a key. */
+  /** Added to the scaled scores; broadcasts to [batch, heads, q, kv]. A value of -1e30 masks a key. */
   readonly bias?: Tensor;
 }
 
 /**
  * softmax(scale · q kᵀ + bias) v for q [batch, heads, q, d], k and v [batch, kvHeads, kv, d], where kvHeads divides
- * heads: head h uses key head floor(h · kvHeads / heads). Result [batch, heads, q, d].
+ * heads: head h uses key head floor(h · kvHeads / heads). Result [batch, heads, q, d]. Throws RangeError for other shapes.
  */
 export function scaledDotProductAttention(
   q: Tensor,
@@ -48,7 +48,8 @@ export function scaledDotProductAttention(
 }
 
 /**
- * Cosines and sines [length, d/2] for rotary positions 0 … length-1, from inverse frequencies; f64 on the host, then f32.
+ * Cosines and sines [length, d/2] of the rotary angles of positions 0 … length-1, from d/2 inverse frequencies in radians per
+ * position. Computed on the host in f64, then rounded to f32.
  */
 export function ropeTable(
   length: number,
@@ -64,9 +65,9 @@ export function ropeTable(
 }
 
 /**
- * Rotary positions in the half-rotation form of Hugging Face (not interleaved): the pair (x[i], x[i + d/2]) is turned by
- * the angle of frequency i. x [..., t, d]; cos and sin [t, rotary/2] or anything that broadcasts to [..., t, rotary/2].
- * Elements beyond `rotary` pass unchanged.
+ * Rotary position embedding in the half-rotation form of Hugging Face (not interleaved): rotates each pair
+ * (x[i], x[i + rotary/2]) by the angle of frequency i. x is [..., t, d]; cos and sin are [t, rotary/2] or any shape that
+ * broadcasts to [..., t, rotary/2]. Elements from `rotary` on pass unchanged. Throws RangeError if `rotary` exceeds d.
  */
 export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
   checkTensors("rope", [x, cos, sin]);
@@ -97,7 +98,7 @@ export function mergeHeads(x: Tensor): Tensor {
   return x.permute([0, 2, 1, 3]).reshape([batch, t, heads * d]);
 }
 
-/** Causal self-attention as in GPT-2: one projection to q, k, v, one back. */
+/** Causal self-attention as in GPT-2: one projection to q, k and v, and one output projection. */
 export class CausalSelfAttention extends Module {
   /** [dim] -> [3 · dim]: q, k and v side by side. */
   readonly qkv: Linear;

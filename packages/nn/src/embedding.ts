@@ -4,17 +4,17 @@ import { checkWhole } from "@tiedlora/core/extend";
 import { checkInit, checkParameter, type InitOptions, normalParameter } from "./init.ts";
 import { Module } from "./module.ts";
 
-/** Changes what an embedding gives, as `LinearAdapter` does for a linear layer. */
+/** Changes the output of an embedding, as `LinearAdapter` does for a linear layer. */
 export interface EmbeddingAdapter {
-  /** From the ids [...] and the rows y [..., d] they pick: the new output [..., d]. */
+  /** Returns the new output [..., d] from the ids [...] and the rows y [..., d] that they select. */
   apply(ids: Tensor, y: Tensor, layer: Embedding): Tensor;
 }
 
-/** Rows of a table [n, d] by index. */
+/** A table [n, d] whose rows are looked up by index. */
 export class Embedding extends Module {
   /** The table [n, d]. */
   weight: Parameter;
-  /** What changes the output, if anything. */
+  /** The adapter that changes the output, or null. */
   adapter: EmbeddingAdapter | null = null;
 
   constructor(weight: Parameter) {
@@ -22,7 +22,7 @@ export class Embedding extends Module {
     this.weight = checkParameter("Embedding: the weight", weight, [null, null]);
   }
 
-  /** A new table with values N(0, std²). */
+  /** A new table [count, dim] with values drawn from N(0, std²); `std` is 1 by default. */
   static init(count: number, dim: number, options: InitOptions & { readonly std?: number }): Embedding {
     checkWhole("Embedding: count", count, 1);
     checkWhole("Embedding: dim", dim, 1);
@@ -32,7 +32,7 @@ export class Embedding extends Module {
     );
   }
 
-  /** ids (i32) [...] -> [..., d]. An id out of range gives NaN. */
+  /** ids (i32) [...] -> [..., d]. An id out of range gives a row of NaN. */
   forward(ids: Tensor): Tensor {
     const y = this.weight.take(ids);
     return this.adapter ? this.adapter.apply(ids, y, this) : y;

@@ -1,5 +1,5 @@
 /**
- * Neural-network modules, losses, and functions composed of tensors alone. Optimizers are in `@tiedlora/nn/optim`.
+ * Neural-network modules, losses, and functions composed of tensor operations. Optimizers are in `@tiedlora/nn/optim`.
  * @module
  */
 export type { AdapterChoice, AdapterSelector } from "./adapters.ts";

@@ -18,21 +18,21 @@ import {
   show,
 } from "@tiedlora/core/extend";
 
-/** What a module needs to make its parameters. */
+/** What a module needs to create its parameters. */
 export interface InitOptions {
-  /** Where the parameters live. */
+  /** The device that holds the parameters. */
   readonly device: Device;
-  /** Where initial values come from; two modules need two keys (`key.fold("name")`). */
+  /** The random key of the initial values; give each module its own key (`key.fold("name")`). */
   readonly key: Key;
 }
 
-/** Whether `options` have what a new module needs; the device is checked where it is used. */
+/** Returns `options` if it is an object with a random key; throws otherwise. The device is checked where it is used. */
 export function checkInit(what: string, options: InitOptions): InitOptions {
   checkKey(`${what}: options.key`, checkOptions(what, options, "{ device, key: key(1) }").key);
   return options;
 }
 
-/** `parameter`, if it is one of these lengths, where null stands for any. */
+/** Returns `parameter` if it is a Parameter of shape `lengths`, where null stands for any length; throws otherwise. */
 export function checkParameter(
   what: string,
   parameter: Parameter,
@@ -45,7 +45,7 @@ export function checkParameter(
   throw new RangeError(`${what} is of shape ${show(shape)}; give one of shape [${expected}]`);
 }
 
-/** U(-bound, bound). */
+/** A new f32 parameter with values drawn from U(-bound, bound). */
 export function uniformParameter(
   shape: Shape,
   bound: number,
@@ -58,7 +58,7 @@ export function uniformParameter(
   return Parameter.from(device, uniformArray(key, product(shape), -bound, bound), shape, "f32", name);
 }
 
-/** N(0, std²). */
+/** A new f32 parameter with values drawn from N(0, std²). */
 export function normalParameter(shape: Shape, std: number, options: InitOptions, name?: string): Parameter {
   const { device, key } = checkInit("normalParameter", options);
   checkShape("normalParameter", shape);
@@ -66,7 +66,7 @@ export function normalParameter(shape: Shape, std: number, options: InitOptions,
   return Parameter.from(device, normalArray(key, product(shape), 0, std), shape, "f32", name);
 }
 
-/** The same value everywhere. */
+/** A new f32 parameter with `value` in every element. */
 export function constantParameter(shape: Shape, value: number, device: Device, name?: string): Parameter {
   checkShape("constantParameter", shape);
   checkNumber("constantParameter: value", value);

@@ -1,12 +1,12 @@
-/** Linear layers, and the place where adapters sit. */
+/** Linear layers and their slot for an adapter. */
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkName, checkTensors, checkWhole } from "@tiedlora/core/extend";
 import { checkInit, checkParameter, type InitOptions, uniformParameter } from "./init.ts";
 import { Module } from "./module.ts";
 
-/** Changes the output of a layer that itself stays as it is. No module: an adapter owns its parameters, the layer does not. */
+/** Changes the output of a layer without changing the layer. Not a Module: its parameters are not among the layer's parameters. */
 export interface LinearAdapter {
-  /** From the layer's input x [..., in] and its output y [..., out]: the new output [..., out]. */
+  /** Returns the new output [..., out] from the layer's input x [..., in] and its own output y [..., out]. */
   apply(x: Tensor, y: Tensor, layer: Linear): Tensor;
 }
 
@@ -15,16 +15,16 @@ export type LinearLayout = "outIn" | "inOut";
 
 /** y = W x + b over the last axis. */
 export class Linear extends Module {
-  /** [out, in], or [in, out] where the layout says so. */
+  /** [out, in], or [in, out] for the layout "inOut". */
   weight: Parameter;
   /** [out], or null. */
   bias: Parameter | null;
   /** How the weight is stored. */
   readonly layout: LinearLayout;
-  /** What changes the output, if anything. */
+  /** The adapter that changes the output, or null. */
   adapter: LinearAdapter | null = null;
 
-  /** A layer around parameters that exist, e.g. loaded or tied ones. */
+  /** A layer around existing parameters, e.g. loaded or tied ones. */
   constructor(weight: Parameter, bias: Parameter | null = null, layout: LinearLayout = "outIn") {
     super();
     this.layout = checkName("Linear: layout", layout, ["outIn", "inOut"]);
@@ -50,11 +50,11 @@ export class Linear extends Module {
     );
   }
 
-  /** The length of the last axis that `forward` takes. */
+  /** The length of the last axis of the input of `forward`. */
   get inFeatures(): number {
     return this.weight.shape[this.layout === "outIn" ? 1 : 0]!;
   }
-  /** The length of the last axis that `forward` gives. */
+  /** The length of the last axis of the output of `forward`. */
   get outFeatures(): number {
     return this.weight.shape[this.layout === "outIn" ? 0 : 1]!;
   }

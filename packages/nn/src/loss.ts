@@ -1,4 +1,4 @@
-/** Losses. */
+/** Loss functions. */
 import { sameShape, type Tensor, where } from "@tiedlora/core";
 import {
   build,
@@ -10,13 +10,13 @@ import {
   show,
 } from "@tiedlora/core/extend";
 
-/** Which positions count in a cross-entropy, and how much. */
+/** Which positions count in a cross-entropy, and with what weight. */
 export interface CrossEntropyOptions {
-  /** The weight of each position (or bool), of the targets' shape. Where it is 0, the target does not matter. Default: 1. */
+  /** The weight of each position, numbers or bool, in the targets' shape. Where it is 0, the target is not used. Default: 1. */
   readonly mask?: Tensor;
   /**
-   * Positions with this target do not count, neither in the sum nor in the mean. Default -100, as in PyTorch. With null every
-   * position counts, which saves the device counting them; so does a tensor of targets made on the host that has none.
+   * Positions with this target count neither in the sum nor in the mean. Default -100, as in PyTorch. With null every position
+   * counts, so that the device need not count positions; nor does it if the targets are host data without this value.
    */
   readonly ignoreIndex?: number | null;
 }
@@ -25,8 +25,9 @@ export interface CrossEntropyOptions {
  * Mean of -log softmax(logits)[target], weighted by `mask`, over the positions whose target is not `ignoreIndex`.
  * logits [..., classes], targets (i32 or u32) [...], mask [...] -> [].
  *
- * Any other target that is no class (below 0, or `classes` and above) makes loss and gradient NaN: a device cannot throw.
- * The loss of no position at all is NaN too, as in PyTorch (a mean of nothing), with a gradient of 0.
+ * Any other target outside 0 … classes-1 at a position of nonzero weight makes the loss and its gradient NaN, since a device
+ * cannot throw. If no position counts, the loss is NaN (a mean over nothing), as in PyTorch, with a gradient of 0.
+ * Throws if types or shapes do not fit.
  */
 export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
   const what = "crossEntropy";
@@ -40,16 +41,16 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
   return weight === null ? losses.mean() : losses.sum().div(weight.sum());
 }
 
-/** How a cross-entropy is computed in chunks. */
+/** Settings of a cross-entropy that is computed in chunks. */
 export interface ChunkedCrossEntropyOptions extends CrossEntropyOptions {
-  /** The largest number of positions, along their last axis, whose logits exist at once. */
+  /** The largest chunk: the number of positions along the last axis of the targets whose logits are in memory at once. */
   readonly rows: number;
 }
 
 /**
  * `crossEntropy(head(hidden), targets, options)`, up to rounding, without the logits of all positions in memory at once: `head`
- * is applied to chunks of at most `rows` positions, and the gradient of a chunk follows its loss. For large vocabularies,
- * where the logits are most of what a step holds.
+ * is applied to chunks of at most `rows` positions, and the gradient of a chunk is computed right after its loss. Use it for
+ * large vocabularies, where the logits take most of a step's memory.
  * hidden [..., n, width], head: [..., m, width] -> [..., m, classes], targets (i32 or u32) [..., n], mask [..., n] -> [].
  */
 export function chunkedCrossEntropy(
@@ -87,7 +88,7 @@ export function chunkedCrossEntropy(
   return weight === null ? sum.div(targets.size) : sum.div(weight.sum());
 }
 
-/** The weight of each position in the mean, f32; null: each counts 1. */
+/** The weight of each position in the mean, f32; null if every weight is 1. */
 function weightsOf(targets: Tensor, mask: Tensor | undefined, ignoreIndex: number | null): Tensor | null {
   const kept = ignoreIndex === null ? null : targets.cast("i32").ne(ignoreIndex);
   const given = mask?.cast("f32");
@@ -95,14 +96,14 @@ function weightsOf(targets: Tensor, mask: Tensor | undefined, ignoreIndex: numbe
   return given ?? kept?.cast("f32") ?? null;
 }
 
-/** -log softmax(logits)[target] times its weight: 0 where that is 0, NaN where another target is no class. */
+/** -log softmax(logits)[target] · weight at each position: 0 where the weight is 0, otherwise NaN where the target is no class. */
 function weightedLosses(logits: Tensor, targets: Tensor, weight: Tensor | null): Tensor {
   const classes = logits.shape.at(-1)!;
   const hit = targets.oneHot(classes, "bool");
   const losses = logits.logSumExp(-1).sub(where(hit, logits, 0).sum(-1));
   const index = targets.cast("i32");
   const stray = index.lt(0).or(index.ge(classes));
-  // NaN is a factor, so that the gradient is NaN as well.
+  // NaN multiplies the loss, so that the gradient is NaN as well.
   if (weight === null) return losses.mul(where(stray, Number.NaN, 1));
   const counts = weight.ne(0);
   const factor = where(stray.and(counts), Number.NaN, weight);
@@ -115,7 +116,7 @@ function checkTypes(what: string, logits: Tensor, targets: Tensor): void {
     throw new TypeError(`${what}: the targets are ${targets.dtype}, but i32 is needed; use .cast("i32")`);
 }
 
-/** The index to ignore; null where there is none, or where it is known on the host that no target has it. */
+/** The index to ignore; null if there is none, or if the targets are host data that do not contain it. */
 function ignored(what: string, { node }: Tensor, index: number | null = -100): number | null {
   if (index === null) return null;
   checkWhole(`${what}: ignoreIndex`, index, -(2 ** 31), 2 ** 32 - 1);
@@ -134,7 +135,7 @@ function checkPositions(what: string, logits: Tensor, targets: Tensor, mask?: Te
   );
 }
 
-/** Mean squared difference -> []. Shapes broadcast, as in PyTorch: every pair that meets counts. */
+/** Mean squared difference -> []. Shapes broadcast, as in PyTorch; the mean is over the broadcast shape. Throws unless float. */
 export function mse(prediction: Tensor, target: Tensor): Tensor {
   const difference = checkTensors("mse", [prediction, target]) && prediction.sub(target);
   build.needFloat("mse", difference.node);
@@ -142,8 +143,8 @@ export function mse(prediction: Tensor, target: Tensor): Tensor {
 }
 
 /**
- * Mean of -t log σ(x) - (1 - t) log(1 - σ(x)) over the logits x and targets t in 0 … 1, of one shape. Exact also where σ(x)
- * rounds to 0 or 1.
+ * Mean of -t log σ(x) - (1 - t) log(1 - σ(x)) over the logits x and targets t in 0 … 1, both float and of the same shape -> [].
+ * Accurate also where σ(x) rounds to 0 or 1. Throws if types or shapes do not fit.
  */
 export function binaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
   checkTensors("binaryCrossEntropy", [logits, targets]);

@@ -1,14 +1,14 @@
-/** The feed-forward parts of transformers, and dropout. */
+/** The feed-forward blocks of transformers, and dropout. */
 import { type Key, random, type Tensor } from "@tiedlora/core";
 import { checkKey, checkName, checkNumber, checkTensors, refuse } from "@tiedlora/core/extend";
 import { checkInit, type InitOptions } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
-/** The nonlinearities by name. */
+/** The names of the activation functions. */
 export type Activation = "relu" | "gelu" | "gelu_tanh" | "silu" | "tanh" | "sigmoid";
 
-/** Activations by name; "gelu" is exact, "gelu_tanh" GPT-2's approximation. */
+/** The activation functions by name; "gelu" is exact, "gelu_tanh" is GPT-2's approximation. */
 export const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
   relu: (x) => x.relu(),
   gelu: (x) => x.gelu(),
@@ -18,9 +18,9 @@ export const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } 
   sigmoid: (x) => x.sigmoid(),
 };
 
-/** What a new feed-forward part is made of. */
+/** Settings of a new feed-forward block. */
 export interface MLPOptions extends InitOptions {
-  /** Default "gelu", and "silu" for a gated one. */
+  /** Default "gelu" for `MLP`, "silu" for `GatedMLP`. */
   readonly activation?: Activation;
   /** Whether the layers have biases. Default true. */
   readonly bias?: boolean;
@@ -39,7 +39,7 @@ export class MLP extends Module {
   readonly up: Linear;
   /** [hidden] -> [dim]. */
   readonly down: Linear;
-  /** Between the two. */
+  /** The activation between `up` and `down`. */
   readonly activation: Activation;
 
   constructor(up: Linear, down: Linear, activation: Activation) {
@@ -66,13 +66,13 @@ export class MLP extends Module {
 
 /** down(activation(gate(x)) · up(x)): SwiGLU with "silu" (Shazeer 2020). */
 export class GatedMLP extends Module {
-  /** [dim] -> [hidden], through the activation. */
+  /** [dim] -> [hidden]; its output goes through the activation. */
   readonly gate: Linear;
-  /** [dim] -> [hidden], what the gate scales. */
+  /** [dim] -> [hidden]; its output is multiplied by the activated gate. */
   readonly up: Linear;
   /** [hidden] -> [dim]. */
   readonly down: Linear;
-  /** Of the gate. */
+  /** The activation of the gate. */
   readonly activation: Activation;
 
   constructor(gate: Linear, up: Linear, down: Linear, activation: Activation = "silu") {
@@ -98,7 +98,7 @@ export class GatedMLP extends Module {
   }
 }
 
-/** Zeroes each element with probability `p` and scales the rest by 1/(1-p). The same key drops the same elements. */
+/** Sets each element to 0 with probability `p`, 0 <= p < 1, and scales the rest by 1/(1-p). The same key drops the same elements. */
 export function dropout(x: Tensor, p: number, key: Key): Tensor {
   checkTensors("dropout", [x]);
   checkNumber("dropout", p, "probability in 0 … 1 (1 excluded)", p >= 0 && p < 1);
@@ -107,7 +107,7 @@ export function dropout(x: Tensor, p: number, key: Key): Tensor {
   return x.mul(kept.mul(1 / (1 - p)));
 }
 
-/** Dropout while training; give a fresh key for every call. */
+/** Dropout while training; give a new key in every call. */
 export class Dropout extends Module {
   /** The probability with which an element becomes 0. */
   readonly p: number;

@@ -1,8 +1,8 @@
-/** Modules: plain classes whose fields hold parameters and other modules; identity decides what is tied. */
+/** Modules: plain classes whose fields hold parameters and other modules. Paths to the same Parameter object are tied. */
 import { Parameter } from "@tiedlora/core";
 import { checkNumbers, refuse } from "@tiedlora/core/extend";
 
-/** Which parameters: all, those whose path matches, or those a function picks. */
+/** A choice of parameters: those whose path matches a regular expression, or those for which a function returns true. */
 export type Match = RegExp | ((path: string, parameter: Parameter) => boolean);
 
 const join = (prefix: string, key: string): string => (prefix === "" ? key : `${prefix}.${key}`);
@@ -14,18 +14,18 @@ function* children(value: unknown, path: string): Iterable<[string, Module | Par
 }
 
 /**
- * Base class of networks. Parameters are found by walking the fields in order: a Parameter, a Module, or arrays of
- * them. A parameter that occurs twice is tied: one object, several paths.
+ * Base class of networks. Parameters are found by walking the fields in order; a field can hold a Parameter, a Module, or
+ * (nested) arrays of them. A parameter that occurs more than once is tied: one object with several paths.
  */
 export abstract class Module {
-  /** Whether dropout and its like are on. Independent of what is frozen. */
+  /** Whether layers that differ in training, e.g. dropout, are in training mode. Independent of which parameters are frozen. */
   training = false;
 
   #children(prefix: string): [string, Module | Parameter][] {
     return Object.entries(this).flatMap(([key, value]) => [...children(value, join(prefix, key))]);
   }
 
-  /** Every path to every parameter, aliases of tied ones included. */
+  /** Every path to every parameter, including all paths of a tied parameter. */
   *namedParameters(prefix = ""): Iterable<[path: string, parameter: Parameter]> {
     for (const [path, child] of this.#children(prefix)) {
       if (child instanceof Parameter) yield [path, child];
@@ -33,7 +33,10 @@ export abstract class Module {
     }
   }
 
-  /** Each parameter once. One that has no more than a layer's name for itself ("weight") is named by its path: errors say which. */
+  /**
+   * Each parameter once. Sets the `name` of a parameter to its first path if the name is "parameter" or only the end of that path
+   * (e.g. "weight"), so that error messages identify it.
+   */
   parameters(): Parameter[] {
     for (const [parameter, path] of this.#firstPaths()) {
       const { name } = parameter;
@@ -42,7 +45,7 @@ export abstract class Module {
     return [...this.#firstPaths().keys()];
   }
 
-  /** This module (path "") and all below it. */
+  /** This module (its path is `prefix`, "" by default) and all modules below it. */
   *namedModules(prefix = ""): Iterable<[path: string, module: Module]> {
     yield [prefix, this];
     for (const [path, child] of this.#children(prefix)) {
@@ -58,19 +61,22 @@ export abstract class Module {
     return paths;
   }
 
-  /** What a file stores: each parameter once, under its first path. */
+  /** The parameters as a file stores them: each once, under its first path. */
   stateDict(): Map<string, Parameter> {
     return new Map([...this.#firstPaths()].map(([parameter, path]) => [path, parameter]));
   }
 
-  /** For tied parameters: each further path, and the first path of the same parameter. */
+  /** Maps each further path of a tied parameter to the parameter's first path. */
   aliases(): Map<string, string> {
     const first = this.#firstPaths();
     const paths = [...this.namedParameters()].map(([path, p]): [string, string] => [path, first.get(p)!]);
     return new Map(paths.filter(([path, same]) => path !== same));
   }
 
-  /** Replaces the values of all parameters; strict: nothing may be missing, unexpected or of another size. */
+  /**
+   * Replaces the values of all parameters, given by first path. Throws RangeError, before it changes any, if a path is missing or
+   * unexpected or has the wrong number of values.
+   */
   loadStateDict(values: ReadonlyMap<string, ArrayLike<number>>): void {
     const given: unknown = values;
     if (!(given instanceof Map))
@@ -98,7 +104,7 @@ export abstract class Module {
         "a regular expression or a function of the path",
       );
     for (const [path, parameter] of this.namedParameters()) {
-      // search begins at the start, whatever a global expression remembers
+      // `search` starts at index 0 even for a global expression, whose `test` would start at lastIndex.
       const picked =
         match === undefined || (match instanceof RegExp ? path.search(match) >= 0 : match(path, parameter));
       if (picked) parameter.requiresGrad = value;
@@ -106,17 +112,17 @@ export abstract class Module {
     return this;
   }
 
-  /** Stops training of the parameters that match (all, by default). */
+  /** Excludes the parameters that match (default: all) from training. */
   freeze(match?: Match): this {
     return this.#setRequiresGrad(match, false);
   }
 
-  /** Resumes training of the parameters that match (all, by default). */
+  /** Includes the parameters that match (default: all) in training again. */
   unfreeze(match?: Match): this {
     return this.#setRequiresGrad(match, true);
   }
 
-  /** Turns dropout and its like on or off, here and below. */
+  /** Sets `training`, which e.g. turns dropout on or off, for this module and all modules below it. */
   train(on = true): this {
     if (typeof on !== "boolean") refuse("train", on, "truth value", "true or false");
     for (const [, module] of this.namedModules()) module.training = on;

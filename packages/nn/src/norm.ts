@@ -1,4 +1,4 @@
-/** Normalisation over the last axis. */
+/** Normalization over the last axis. */
 import type { Device, Parameter, Tensor } from "@tiedlora/core";
 import { build, checkNumber, checkOptions, checkTensors, checkWhole } from "@tiedlora/core/extend";
 import { checkParameter, constantParameter } from "./init.ts";
@@ -9,14 +9,14 @@ function checkNorm(what: string, x: Tensor, eps: number): void {
   checkNumber(`${what}: eps`, eps, "number from 0", eps >= 0);
 }
 
-/** (x - mean) / √(variance + eps), variance biased, as in Ba et al. 2016 and PyTorch. */
+/** (x - mean) / √(variance + eps) over the last axis, with the biased variance, as in Ba et al. 2016 and PyTorch. */
 export function layerNorm(x: Tensor, eps = 1e-5): Tensor {
   checkNorm("layerNorm", x, eps);
   const centred = x.sub(x.mean(-1, { keepdims: true }));
   return centred.mul(centred.square().mean(-1, { keepdims: true }).add(eps).rsqrt());
 }
 
-/** x / √(mean(x²) + eps), as in Zhang and Sennrich 2019. */
+/** x / √(mean(x²) + eps) over the last axis, as in Zhang and Sennrich 2019. */
 export function rmsNorm(x: Tensor, eps = 1e-6): Tensor {
   checkNorm("rmsNorm", x, eps);
   return x.mul(x.square().mean(-1, { keepdims: true }).add(eps).rsqrt());
@@ -38,7 +38,7 @@ export class LayerNorm extends Module {
     this.eps = checkNumber("LayerNorm: eps", eps, "number from 0", eps >= 0);
   }
 
-  /** Weight 1, bias 0. */
+  /** A new layer with weight 1 and bias 0 (`bias: false`: none). */
   static init(
     dim: number,
     options: { readonly device: Device; readonly bias?: boolean; readonly eps?: number },
@@ -57,7 +57,7 @@ export class LayerNorm extends Module {
   }
 }
 
-/** rmsNorm(x) · weight. */
+/** rmsNorm(x) · weight, over a last axis of length `dim`. */
 export class RMSNorm extends Module {
   /** [dim]. */
   weight: Parameter;
@@ -70,7 +70,7 @@ export class RMSNorm extends Module {
     this.eps = checkNumber("RMSNorm: eps", eps, "number from 0", eps >= 0);
   }
 
-  /** Weight 1. */
+  /** A new layer with weight 1. */
   static init(dim: number, options: { readonly device: Device; readonly eps?: number }): RMSNorm {
     checkWhole("RMSNorm: dim", dim, 1);
     checkOptions("RMSNorm", options, "{ device }");

@@ -75,7 +75,7 @@ function attend(
   return { p: scores.map((x) => Math.exp(x - max) / sum), logSum: max + Math.log(sum) };
 }
 
-/** The operands of an attention call as contiguous arrays, and the row of K and V that query head `h` of batch `b` uses. */
+/** The operands of an attention call as contiguous arrays, and the index of the key head, counted over all batches, of a query head. */
 function attentionInputs(params: LibraryParams["attention"], inputs: readonly Operand[], buffers: Buffers) {
   const { batch, heads, kvHeads, q, kv, d } = params;
   const rest = [...inputs];

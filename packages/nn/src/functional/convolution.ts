@@ -1,8 +1,8 @@
-/** Convolution and pooling as windows and a matmul: for lessons and small images, not tuned. */
+/** Convolution and pooling by windows and a matmul: meant for teaching and small images, not tuned for speed. */
 import { stack, type Tensor } from "@tiedlora/core";
 import { checkOptions, checkTensors, checkWhole, show } from "@tiedlora/core/extend";
 
-/** Windows of `size` every `stride` elements of one axis, as a new axis after it. */
+/** Windows of `size` elements that start every `stride` elements of one axis; a new axis after it holds a window's elements. */
 function windows(x: Tensor, axis: number, size: number, stride: number): Tensor {
   const count = Math.floor((x.shape[axis]! - size) / stride) + 1;
   const before = x.shape.slice(0, axis).map(() => null);
@@ -29,8 +29,8 @@ function check(what: string, x: Tensor, size: readonly [number, number], stride:
 }
 
 /**
- * The cross-correlation of `x` [n, c, h, w] with `kernel` [out, c, kh, kw], both axes padded with `padding` zeros at each
- * end: [n, out, oh, ow].
+ * The cross-correlation of `x` [n, c, h, w] with `kernel` [out, c, kh, kw], with h and w padded by `padding` zeros at each end
+ * (default 0) and windows that start every `stride` elements (default 1): [n, out, oh, ow]. Throws RangeError for other shapes.
  */
 export function conv2d(
   x: Tensor,
@@ -56,7 +56,7 @@ export function conv2d(
   return product.reshape([n, oh, ow, out]).permute([0, 3, 1, 2]);
 }
 
-/** Windows of an [n, c, h, w] image gathered on a last axis: [n, c, oh, ow, size * size]. */
+/** The windows of images [n, c, h, w], each flattened into the last axis: [n, c, oh, ow, size * size]. */
 function poolWindows(what: string, x: Tensor, size: number, stride: number): Tensor {
   check(what, x, [size, size], stride);
   const p = patches(x, [size, size], stride);
@@ -64,10 +64,10 @@ function poolWindows(what: string, x: Tensor, size: number, stride: number): Ten
   return p.permute([0, 1, 2, 4, 3, 5]).reshape([n, c, oh, ow, size * size]);
 }
 
-/** The maximum of each `size` × `size` window: `x` is [n, c, h, w], the result [n, c, oh, ow]. */
+/** The maximum of each `size` × `size` window: `x` is [n, c, h, w], and the result is [n, c, oh, ow]. */
 export const maxPool2d = (x: Tensor, size: number, stride: number = size): Tensor =>
   poolWindows("maxPool2d", x, size, stride).max(-1);
 
-/** The mean of each `size` × `size` window: `x` is [n, c, h, w], the result [n, c, oh, ow]. */
+/** The mean of each `size` × `size` window: `x` is [n, c, h, w], and the result is [n, c, oh, ow]. */
 export const avgPool2d = (x: Tensor, size: number, stride: number = size): Tensor =>
   poolWindows("avgPool2d", x, size, stride).mean(-1);

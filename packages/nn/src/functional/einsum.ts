@@ -10,7 +10,7 @@ interface Labelled {
 const malformed = (spec: string, what: string): SyntaxError =>
   new SyntaxError(`einsum: "${spec}": ${what}; write e.g. "bij,bjk->bik", or "...ij,...jk->...ik"`);
 
-/** The labels of a term, with "..." as one of them. */
+/** The labels of a term, where "..." counts as one label. */
 function labelsOf(spec: string, term: string): string[] {
   const labels: string[] = term.match(/\.\.\.|./gsu) ?? [];
   const odd = labels.find((label) => !/^([a-zA-Z]|\.\.\.)$/.test(label));
@@ -19,7 +19,7 @@ function labelsOf(spec: string, term: string): string[] {
   return labels;
 }
 
-/** `labels` with a label of its own for each of `count` axes instead of "...": the last is "...1", so that they align. */
+/** `labels` with "..." replaced by `count` labels, one per axis, numbered from the right ("...1" is last) so that axes align. */
 function spelledOut(labels: readonly string[], count: number): string[] {
   const axes = Array.from({ length: count }, (_, i) => `...${count - i}`);
   return labels.flatMap((label) => (label === "..." ? axes : [label]));
@@ -53,14 +53,14 @@ function parse(
   return { inputs: named.map((term) => stretched(diagonal(term), size)), output, size };
 }
 
-/** What an equation without "->" results in, as in NumPy: what "..." stands for, then the labels that occur once, in order. */
+/** The result's labels for an equation without "->", as in NumPy: "...", if any, then the labels that occur once, sorted. */
 function implied(terms: readonly (readonly string[])[]): string[] {
   const all = terms.flat();
   const once = all.filter((label) => label !== "..." && all.indexOf(label) === all.lastIndexOf(label));
   return [...(all.includes("...") ? ["..."] : []), ...once.sort()];
 }
 
-/** The length of each label: the same everywhere, except that axes under "..." broadcast. */
+/** The length of each label. Throws RangeError if a label has two lengths, except that axes of "..." broadcast. */
 function sizes(inputs: readonly Labelled[]): Map<string, number> {
   const size = new Map<string, number>();
   for (const { x, labels } of inputs) {
@@ -78,13 +78,13 @@ function sizes(inputs: readonly Labelled[]): Map<string, number> {
   return size;
 }
 
-/** Without the axes of length 1 that broadcast: what has no such label is the same along it. */
+/** The term without the axes of length 1 that broadcast to a longer one: a term that lacks a label is constant along it. */
 function stretched({ x, labels }: Labelled, size: ReadonlyMap<string, number>): Labelled {
   const kept = labels.flatMap((label, i) => (x.shape[i] === size.get(label) ? [i] : []));
   return { x: x.reshape(kept.map((i) => x.shape[i]!)), labels: kept.map((i) => labels[i]!) };
 }
 
-/** Each label once: where a term repeats one, the elements at which these axes have the same index. */
+/** The term with each label once: for a repeated label, the elements whose indices along its axes are equal. */
 function diagonal(term: Labelled): Labelled {
   const { x, labels } = term;
   const second = labels.findIndex((label, i) => labels.indexOf(label) < i);
@@ -98,14 +98,14 @@ function diagonal(term: Labelled): Labelled {
   return diagonal({ x: taken, labels: [...rest, first].map((i) => labels[i]!) });
 }
 
-/** The axes of a term in the order of `order`, with length 1 where it has none. */
+/** The term's tensor with its axes in the order of `order`, and an axis of length 1 for each label that it lacks. */
 function align({ x, labels }: Labelled, order: readonly string[]): Tensor {
   const present = order.filter((label) => labels.includes(label));
   const moved = x.permute(present.map((label) => labels.indexOf(label)));
   return moved.reshape(order.map((label) => (labels.includes(label) ? x.shape[labels.indexOf(label)]! : 1)));
 }
 
-/** Sums out what neither the other operands nor the result need. */
+/** Sums over the axes whose labels are not in `needed`, i.e. occur neither in other operands nor in the result. */
 function reduceUnneeded({ x, labels }: Labelled, needed: ReadonlySet<string>): Labelled {
   const axes = labels.flatMap((label, i) => (needed.has(label) ? [] : [i]));
   if (axes.length === 0) return { x, labels };
@@ -134,10 +134,11 @@ function contract(
 }
 
 /**
- * Einstein summation: a letter for each axis of each tensor, and those of the result, e.g. `einsum("bij,bjk->bik", x, y)`.
- * Labels that the result does not name are summed over. A letter that a term repeats takes a diagonal ("ii->i"), or a trace
- * ("ii->"); "..." stands for axes that broadcast. Without "->" the result has the letters that occur once, in alphabetical
- * order. Operands are contracted from left to right.
+ * Einstein summation: `spec` has a letter for each axis of each tensor and for each axis of the result, e.g.
+ * `einsum("bij,bjk->bik", x, y)`. Letters that the result does not have are summed over. A letter repeated within a term selects
+ * a diagonal ("ii->i") or gives a trace ("ii->"); "..." stands for axes that broadcast. Without "->" the result has the axes of
+ * "...", then the letters that occur once, in alphabetical order. Operands are contracted from left to right. Throws SyntaxError
+ * for a malformed `spec`, and RangeError if it does not fit the shapes.
  */
 export function einsum(spec: string, ...operands: readonly Tensor[]): Tensor {
   const { inputs, output, size } = parse(spec, checkTensors("einsum", operands));
