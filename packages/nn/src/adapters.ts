@@ -1,6 +1,6 @@
 /**
- * The interface between models and adapter libraries: a layer has a slot for an adapter (see `Linear.adapter`), and a model has
- * a slot for a selector. A library fills both slots, so that each call of the model can choose its adapters.
+ * The interface between models and adapter libraries: a layer has a slot for an adapter (see `Linear.adapter`), and a model may
+ * have a slot for a selector, which the library fills so that each call of the model can choose its adapters.
  */
 
 /**
@@ -11,7 +11,7 @@ export type AdapterChoice = string | readonly string[] | { readonly rows: readon
 
 /** Applies a choice of adapters for the duration of a call. */
 export interface AdapterSelector {
-  /** Runs `work`, which must be synchronous, with exactly the chosen adapters, and returns its result. Throws if a name is unknown. */
+  /** Runs `work`, which must be synchronous, with exactly the chosen adapters. Throws if a name is unknown. */
   using<T>(choice: AdapterChoice, work: () => T): T;
   /** Returns a function that runs `work` with the adapters that are active now, whenever it is called. */
   bound<A extends unknown[], T>(work: (...args: A) => T): (...args: A) => T;

@@ -98,7 +98,7 @@ export class GatedMLP extends Module {
   }
 }
 
-/** Sets each element to 0 with probability `p`, 0 <= p < 1, and scales the rest by 1/(1-p). The same key drops the same elements. */
+/** Sets each element to 0 with probability `p` in [0, 1), and scales the rest by 1/(1-p). The same key drops the same elements. */
 export function dropout(x: Tensor, p: number, key: Key): Tensor {
   checkTensors("dropout", [x]);
   checkNumber("dropout", p, "probability in 0 … 1 (1 excluded)", p >= 0 && p < 1);

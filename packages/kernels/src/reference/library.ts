@@ -75,7 +75,7 @@ function attend(
   return { p: scores.map((x) => Math.exp(x - max) / sum), logSum: max + Math.log(sum) };
 }
 
-/** The operands of an attention call as contiguous arrays, and the index of the key head, counted over all batches, of a query head. */
+/** The operands of an attention call as contiguous arrays; `keyHead` gives the index in [batch · kvHeads] of a query head's key head. */
 function attentionInputs(params: LibraryParams["attention"], inputs: readonly Operand[], buffers: Buffers) {
   const { batch, heads, kvHeads, q, kv, d } = params;
   const rest = [...inputs];

@@ -7,11 +7,11 @@ import type { State, StateShapes } from "./state.ts";
 
 /** Settings of AdamW. */
 export interface AdamWOptions extends OptimizerOptions {
-  /** Decay rates of the two moments. Default [0.9, 0.999]. */
+  /** Decay rates of the first and second moment, in [0, 1). Default [0.9, 0.999]. */
   readonly betas?: readonly [number, number];
-  /** Added outside the square root. Default 1e-8. */
+  /** Added to the denominator, outside the square root. Default 1e-8. */
   readonly eps?: number;
-  /** Decoupled: p ← p (1 - lr · weightDecay) before the step; one number, or one for each parameter. Default 0.01. */
+  /** Decoupled decay, p ← p (1 - lr · weightDecay) before the step: a number, or a function of the parameter. Default 0.01. */
   readonly weightDecay?: number | ((parameter: Parameter) => number);
 }
 
@@ -58,8 +58,8 @@ export class AdamW extends Optimizer {
 }
 
 /**
- * p ← p (1 - lr wd) - lr m̂ / (√v̂ + eps), with m and v the decayed means of the gradient and its square, bias-corrected.
- * Frozen parameters and masked elements keep value, m and v exactly.
+ * An AdamW optimizer: p ← p (1 - lr · weightDecay) - lr m̂ / (√v̂ + eps), where m̂ and v̂ are the bias-corrected, exponentially
+ * decayed means of the gradient and of its square. Frozen parameters and masked elements keep their value, m and v exactly.
  */
 export function adamW(parameters: readonly Parameter[], options: AdamWOptions): AdamW {
   return new AdamW(parameters, options);

@@ -1,17 +1,17 @@
-/** What optimizers check: the numbers that they are given, and what a rule gives back. */
+/** Checks that optimizers share: of their settings, and of the results of a rule. */
 import { computeType, type Parameter, sameShape, Tensor } from "@tiedlora/core";
 import { deviceOf, show } from "@tiedlora/core/extend";
 import type { State } from "./state.ts";
 
-/** What a rule makes of one parameter in one step. */
+/** The result of a rule for one parameter in one step. */
 export interface Rule {
   /** The new value of the parameter. */
   readonly value: Tensor;
-  /** The new state, all tensors that `stateShapes` names. */
+  /** The new state: every tensor that `stateShapes` names. */
   readonly state: State;
 }
 
-/** `value`, if it is a finite number (or `also`) that `fits`; otherwise an error with an `example` of what to give. */
+/** Returns `value` if `fits` is true and it is a finite number or equals `also`; otherwise throws a RangeError with an `example`. */
 export function checkNumber(
   what: string,
   value: number,
@@ -24,7 +24,7 @@ export function checkNumber(
   throw new RangeError(`${what} is ${given}; give a finite number, not negative, e.g. ${example}`);
 }
 
-/** Whether a rule of the optimizer `owner` gave what `p` and its state `old` can become; throws what is wrong with it. */
+/** Throws unless the result of a rule of optimizer `owner` matches `p` and its old state in names, shapes, types and devices. */
 export function checkRule(owner: string, p: Parameter, rule: Rule, old: State): void {
   const of = `${owner}: the rule for ${p.name} ${show(p.shape)}`;
   const given = rule as Partial<Rule> | null | undefined;

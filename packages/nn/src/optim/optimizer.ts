@@ -1,4 +1,4 @@
-/** What optimizers share: gradients, accumulation, clipping, masks, state, and the one program per step. */
+/** The base class of optimizers: gradients, accumulation, clipping, masks, state, and one program per step. */
 import {
   checkMask,
   computeType,
@@ -25,27 +25,27 @@ import type { Schedule } from "./schedule.ts";
 import { type OptimizerState, type State, StateMemory, type StateShapes } from "./state.ts";
 import { storedTensor, zeroStorage } from "./state.ts";
 
-/** Settings that all optimizers have. */
+/** Settings common to all optimizers. */
 export interface OptimizerOptions {
-  /** A number, or the rate of each step. */
+  /** The learning rate: a number, or a schedule that gives the rate of each step. */
   readonly lr: number | Schedule;
-  /** Scales all gradients down together so that their joint norm is at most this. */
+  /** Scales all gradients down by a common factor so that their joint L2 norm is at most this. Default: no clipping. */
   readonly clipNorm?: number;
 }
 
-/** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false are left alone. */
+/** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false keep their values. */
 export abstract class Optimizer {
-  /** What it trains, each parameter once. */
+  /** The parameters that it trains, each once. */
   readonly parameters: readonly Parameter[];
   readonly #schedule: Schedule;
   readonly #clipNorm: number | undefined;
   readonly #state: StateMemory;
   #accumulated = new Map<Parameter, Storage>();
-  /** The numbers of this step by name, each in the shapes that were asked for. */
+  /** The run-time numbers of this step by name, each in all shapes that `number` was called with. */
   readonly #numbers = new Map<string, Tensor[]>();
   #step = 0;
   #gradNorm: Tensor | null = null;
-  /** The norm's own memory: each step's unread result would otherwise wait for the garbage collector. */
+  /** Memory for the norm, reused by every step: separate unread results would stay allocated until garbage collection. */
   #normStorage: Storage | null = null;
 
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
@@ -65,20 +65,21 @@ export abstract class Optimizer {
   }
 
   /**
-   * What the rule keeps beside `parameter`: the shape of each state tensor by name, e.g. `{ m: parameter.shape }`, or
-   * `{ row: [rows], column: [columns] }`. The same for a parameter every time. {} for a rule that keeps nothing.
+   * The shape of each state tensor that the rule keeps for `parameter`, by name, e.g. `{ m: parameter.shape }` or
+   * `{ row: [rows], column: [columns] }`. Must return the same for a parameter every time; {} for a rule without state.
    */
   protected abstract stateShapes(parameter: Parameter): StateShapes;
   /**
-   * New value and state from the value `p`, the gradient `g` and the old state of the parameter `of`, all in the type that
-   * arithmetic on it is done in; `step` counts from 1. The results have the shapes and types of what they replace. Elements
-   * that a mask freezes have gradient 0, and keep their value and what of the state has the parameter's shape.
+   * Computes the new value and state of the parameter `of` from its value `p`, gradient `g` and old state, all in the
+   * parameter's compute type; `step` counts from 1. The results have the shapes and types of the tensors that they replace.
+   * Elements that a mask freezes have gradient 0; they keep their value, and their elements of state tensors that have the
+   * parameter's shape.
    */
   protected abstract rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule;
 
   /**
-   * A number handed over at run time, whatever it is: a rate of 0 must not make another program than one of 0.1. Within a
-   * step the same name and `shape` is the same tensor.
+   * A number that is passed at run time whatever its value, so that e.g. learning rates of 0 and 0.1 share one program. Within a
+   * step, the same name and `shape` give the same tensor.
    */
   protected number(name: string, value: number, shape: Shape = []): Tensor {
     let known = this.#numbers.get(name);
@@ -88,7 +89,7 @@ export abstract class Optimizer {
     return known.at(-1)!;
   }
 
-  /** Steps done. */
+  /** The number of steps done. */
   get stepCount(): number {
     return this.#step;
   }
@@ -97,14 +98,18 @@ export abstract class Optimizer {
     const lr = this.#schedule(this.#step);
     return checkNumber(`lr of step ${this.#step}`, lr, "a schedule that gives 0.01", lr >= 0);
   }
-  /** The joint norm of the last step's gradients, before clipping, of what is trained; null unless `clipNorm` was given. The next step replaces it. */
+  /**
+   * The joint L2 norm, before clipping, of the last step's gradients of all trained parameters; null unless `clipNorm` was given.
+   * The next step overwrites it.
+   */
   get gradNorm(): Tensor | null {
     return this.#gradNorm;
   }
 
   /**
-   * Differentiates `loss`, updates all parameters, and evaluates the loss and `also` as they were before: one program.
-   * Without a loss, applies what `accumulate` has gathered.
+   * Differentiates `loss`, updates all trained parameters, and evaluates the loss and the tensors `also` with the values before
+   * the update, all in one program. Gradients from `accumulate` are added; without a loss, only those are applied. Throws
+   * RangeError if there is neither, if all parameters are frozen, or if the loss depends on no trained parameter.
    */
   step(loss?: Tensor, also: readonly Tensor[] = []): void {
     if (loss !== undefined) checkTensors("step", [loss]);
@@ -119,7 +124,7 @@ export abstract class Optimizer {
     this.#step++;
   }
 
-  /** Adds the gradients of `loss` to those gathered so far; the next `step` applies them all. */
+  /** Adds the gradients of `loss` to those accumulated so far; the next `step` applies their sum. */
   accumulate(loss: Tensor): void {
     checkTensors("accumulate", [loss]);
     const trained = this.#trained();
@@ -145,7 +150,7 @@ export abstract class Optimizer {
     return trained;
   }
 
-  /** Gradients of the loss plus what was accumulated. */
+  /** The gradients of the loss plus the accumulated gradients. */
   #gradients(loss: Tensor | undefined, trained: readonly Parameter[]): Tensor[] {
     if (!loss && this.#accumulated.size === 0)
       throw new RangeError("step: give a loss, or call accumulate(loss) first");
@@ -159,7 +164,7 @@ export abstract class Optimizer {
     });
   }
 
-  /** What `step` with these arguments would submit: for `explain`, and for counting kernels. */
+  /** The tensors and updates that `step` with these arguments would submit: for `explain`, and for counting kernels. */
   trace(
     loss?: Tensor,
     also: readonly Tensor[] = [],
@@ -191,7 +196,7 @@ export abstract class Optimizer {
     return gradients.map((g) => g.mul(factor));
   }
 
-  /** The updates of one parameter and its state; masked elements keep both. */
+  /** The updates of one parameter and its state; masked elements keep their value and state. */
   #update(p: Parameter, g: Tensor, lr: number): Update[] {
     const memory = this.#state.of(p);
     const old: Record<string, Tensor> = {};
@@ -207,7 +212,7 @@ export abstract class Optimizer {
     return updates;
   }
 
-  /** Copies out the step count and all state as they are now, for a checkpoint. */
+  /** Copies out the current step count and state, for a checkpoint. Rejects while there are accumulated gradients. */
   async state(): Promise<OptimizerState> {
     if (this.#accumulated.size > 0) {
       throw new Error(
@@ -219,8 +224,9 @@ export abstract class Optimizer {
   }
 
   /**
-   * Continues from a state that `state()` gave for the same parameters in the same order. Parameters that it does not speak
-   * of begin anew. Throws, and changes nothing, where a tensor is missing, unknown or of another shape.
+   * Continues from a state that `state()` returned for the same parameters in the same order; accumulated gradients are dropped.
+   * The state of parameters that it does not contain becomes zero. Throws before any change if a tensor is missing, unknown or
+   * of another shape.
    */
   load(state: OptimizerState): void {
     const { step, tensors } = checkOptions(this.constructor.name, state, "what state() gave");
@@ -234,7 +240,7 @@ export abstract class Optimizer {
   }
 }
 
-/** Null for a parameter that the loss does not depend on. Throws if it depends on none: nothing would be trained. */
+/** The gradient for each parameter, null where the loss does not depend on it. Throws if the loss depends on none of them. */
 function dependentGradients(loss: Tensor, trained: readonly Parameter[]): (Tensor | null)[] {
   const gradients = gradOrNull(loss, trained);
   if (gradients.some((g) => g !== null)) return gradients;
@@ -245,7 +251,7 @@ function dependentGradients(loss: Tensor, trained: readonly Parameter[]): (Tenso
   );
 }
 
-/** Which elements of `p` are trained, where a mask says so. */
+/** The bool mask of the elements of `p` that are trained; undefined if `p` has no mask. */
 function trainedElements(p: Parameter): Tensor | undefined {
   if (p.updateMask) checkMask(p, p.updateMask);
   return p.updateMask?.cast("bool");

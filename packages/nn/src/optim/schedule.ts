@@ -1,21 +1,21 @@
-/** Learning rates over steps. Steps count from 0; a warm-up rises linearly and reaches the full rate after `warmup` steps. */
+/** Learning-rate schedules. Steps count from 0; a warm-up rises linearly to the full rate within its `warmup` steps. */
 import { checkNumber, checkOptions } from "@tiedlora/core/extend";
 
-/** The learning rate of a step. */
+/** Returns the learning rate of a step; steps count from 0. */
 export type Schedule = (step: number) => number;
 
 interface Warmup {
-  /** Steps over which the rate rises from lr/warmup to lr. Default 0. */
+  /** The number of steps in which the rate rises from lr/warmup to lr. Default 0. */
   readonly warmup?: number;
 }
 interface Decay extends Warmup {
-  /** The step at which the rate reaches its end. */
+  /** The step at which the rate reaches `end`; at least `warmup`. */
   readonly steps: number;
-  /** The rate at the end and after it. Default 0. */
+  /** The rate at step `steps` and after it. Default 0. */
   readonly end?: number;
 }
 
-/** A warm-up, then `lr` down to `end` as the part of it that is `left` when the decay has gone to 0 … 1. */
+/** A warm-up, then end + (lr - end) · left(progress), where progress rises from 0 to 1 between steps `warmup` and `steps`. */
 function schedule(what: string, lr: number, options: Decay, left: (progress: number) => number): Schedule {
   const {
     warmup = 0,
@@ -35,18 +35,18 @@ function schedule(what: string, lr: number, options: Decay, left: (progress: num
   };
 }
 
-/** `lr` throughout. */
+/** The rate `lr` at every step after the warm-up. */
 export function constant(lr: number, options: Warmup = {}): Schedule {
   checkOptions("constant", options, "{ warmup: 100 }", ["warmup"]);
   return schedule("constant", lr, { ...options, steps: Infinity }, () => 1);
 }
 
-/** Straight from `lr` to `end`. */
+/** Linear decay from `lr` to `end` after the warm-up. */
 export function linear(lr: number, options: Decay): Schedule {
   return schedule("linear", lr, options, (progress) => 1 - progress);
 }
 
-/** Half a cosine from `lr` to `end` (Loshchilov and Hutter 2017, without restarts). */
+/** Decay from `lr` to `end` along half a cosine after the warm-up (Loshchilov and Hutter 2017, without restarts). */
 export function cosine(lr: number, options: Decay): Schedule {
   return schedule("cosine", lr, options, (progress) => (1 + Math.cos(Math.PI * progress)) / 2);
 }
@@ -54,7 +54,7 @@ export function cosine(lr: number, options: Decay): Schedule {
 /** The names of the schedules. */
 export type ScheduleName = "constant" | "linear" | "cosine";
 
-/** Each schedule by its name, from a rate, the steps of its warm-up, and all steps; a constant one takes no notice of those. */
+/** The schedules by name, as functions of the rate, the warm-up steps and the total steps; "constant" ignores the total. */
 export const SCHEDULES: {
   readonly [S in ScheduleName]: (
     lr: number,

@@ -7,7 +7,7 @@ import type { State, StateShapes } from "./state.ts";
 
 /** Settings of stochastic gradient descent. */
 export interface SGDOptions extends OptimizerOptions {
-  /** Default 0: plain descent. */
+  /** The factor by which the old velocity is kept. Default 0: no momentum, and no state. */
   readonly momentum?: number;
   /** Added to the gradient as weightDecay · p. Default 0. */
   readonly weightDecay?: number;
@@ -42,7 +42,7 @@ export class SGD extends Optimizer {
   }
 }
 
-/** p ← p - lr velocity, velocity ← momentum · velocity + gradient. */
+/** An SGD optimizer: velocity ← momentum · velocity + gradient + weightDecay · p, then p ← p - lr · velocity. */
 export function sgd(parameters: readonly Parameter[], options: SGDOptions): SGD {
   return new SGD(parameters, options);
 }

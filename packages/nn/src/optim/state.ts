@@ -1,6 +1,6 @@
 /**
- * What an optimizer keeps from step to step: for each parameter the tensors that its rule names, of the shapes that it
- * names, in memory of their own; and their way into a checkpoint and back. How they change is the rule's business.
+ * The state that an optimizer keeps between steps: for each parameter, the tensors that its rule declares by name and shape,
+ * each in its own memory. They can be saved to a checkpoint and loaded from it. Only the rule determines how they change.
  */
 import {
   allocateArray,
@@ -18,29 +18,29 @@ import {
 } from "@tiedlora/core";
 import { build, checkShape, show, touch } from "@tiedlora/core/extend";
 
-/** By name: tensors that live from step to step beside a parameter, e.g. its momentum. Zeros at first. */
+/** The tensors, by name, that an optimizer keeps for a parameter between steps, e.g. its momentum. Initially zero. */
 export type State = Readonly<Record<string, Tensor>>;
 
-/** The shape of each state tensor of one parameter, by name: the parameter's own, a row, a column, [] for one number. */
+/** The shape of each state tensor of one parameter, by name: e.g. the parameter's shape, a row's, a column's, or [] for a number. */
 export type StateShapes = Readonly<Record<string, Shape>>;
 
 /** A state tensor on the host, row-major: f32, or f64 for a parameter in f64. */
 export interface StateValues {
-  /** Lengths of the axes. */
+  /** The lengths of the axes. */
   readonly shape: Shape;
-  /** As many numbers as the shape has. */
+  /** The elements, as many as the shape has. */
   readonly values: TypedArray;
 }
 
-/** All that a resumed run needs. */
+/** Everything that an optimizer needs to resume a run. */
 export interface OptimizerState {
-  /** Steps done. */
+  /** The number of steps done. */
   readonly step: number;
-  /** By `name.index`, the index being the parameter's position. */
+  /** The state tensors by `name.index`, where `index` is the position of the parameter in `Optimizer.parameters`. */
   readonly tensors: ReadonlyMap<string, StateValues>;
 }
 
-/** Memory for one value of `shape` beside `p`, zeros at first, in the type that arithmetic on `p` is done in. */
+/** Allocates zeroed memory on the device of `p` for a tensor of `shape` in the compute type of `p`. */
 export function zeroStorage(p: Parameter, shape: Shape, name: string): Storage {
   const zeros = allocateArray(computeType(p.dtype), product(shape));
   const storage = p.device!.allocate(zeros.byteLength, `${name} of ${p.name}`);
@@ -48,12 +48,12 @@ export function zeroStorage(p: Parameter, shape: Shape, name: string): Storage {
   return storage;
 }
 
-/** What is in such memory now. */
+/** A tensor over memory that `zeroStorage` allocated, with its current content. */
 export function storedTensor(p: Parameter, shape: Shape, storage: Storage): Tensor {
   return new Tensor(build.buffer(storage, shape, computeType(p.dtype)), p.device);
 }
 
-/** The state of all parameters of one optimizer. */
+/** The state tensors of all parameters of one optimizer. */
 export class StateMemory {
   readonly #owner: string;
   readonly #parameters: readonly Parameter[];
@@ -67,7 +67,7 @@ export class StateMemory {
     this.#shapesOf = shapesOf;
   }
 
-  /** The memory of each state tensor of `p`; made where this is the first step that trains it. */
+  /** The memory of each state tensor of `p`, allocated in the first call for `p`. */
   of(p: Parameter): ReadonlyMap<string, { readonly shape: Shape; readonly storage: Storage }> {
     let kept = this.#kept.get(p);
     if (!kept) {
@@ -81,7 +81,7 @@ export class StateMemory {
     return kept;
   }
 
-  /** Copies everything out, as it is when this is called. */
+  /** Copies out all state tensors as they are when this is called. */
   async save(): Promise<Map<string, StateValues>> {
     const reads = this.#parameters.flatMap((p, index) =>
       [...(this.#kept.get(p) ?? [])].map(async ([name, { shape, storage }]) => {
@@ -93,7 +93,10 @@ export class StateMemory {
     return new Map(await Promise.all(reads));
   }
 
-  /** Replaces everything by what `save` gave for the same parameters in the same order. On an error nothing is replaced. */
+  /**
+   * Replaces all state tensors by those that `save` returned for the same parameters in the same order; those of parameters that
+   * `tensors` does not contain become zero. Throws RangeError, before any change, if a tensor is missing, unknown or of another shape.
+   */
   load(tensors: OptimizerState["tensors"]): void {
     const given = new Map<Parameter, Map<string, StateValues>>();
     for (const [key, tensor] of tensors) {
