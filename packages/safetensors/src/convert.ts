@@ -1,9 +1,9 @@
-/** Between the element types of files and those of the framework. A value that does not fit is an error, never wrapped. */
+/** Conversion between the element types of files and of the framework. A value that does not fit is an error, never wrapped. */
 import { BYTES, f16ToF32, bf16ToF32, viewBytes, type DType, type TypedArray } from "./dtype.ts";
 import { wrong } from "./format.ts";
 import { FILE_DTYPE_BYTES, type FileDType, type TensorData } from "./safetensors.ts";
 
-/** The type that a tensor is written as. */
+/** The file's element type as which each `DType` is written. */
 export const FILE_OF_DTYPE: { readonly [D in DType]: FileDType } = {
   f32: "F32",
   f16: "F16",
@@ -14,7 +14,7 @@ export const FILE_OF_DTYPE: { readonly [D in DType]: FileDType } = {
   bool: "BOOL",
 };
 
-/** Elements in the framework's storage: half precision as 16-bit patterns, bool as 32-bit 0 or 1. */
+/** Elements in the framework's storage format: half precision as 16-bit patterns, bool as 32-bit 0 or 1. */
 export interface Values {
   readonly dtype: DType;
   readonly values: TypedArray;
@@ -25,7 +25,7 @@ const widened = (values: Uint8Array | Int8Array | Int16Array | Uint16Array): Val
   values: Int32Array.from(values),
 });
 
-/** By the file's type: its elements, or a text that says what does not fit. `n` elements start at `at`. */
+/** A decoder for each file type: returns the `n` elements from byte `at` on, or a text that describes what does not fit. */
 const DECODE: {
   readonly [D in FileDType]: (buffer: ArrayBufferLike, at: number, n: number) => Values | string;
 } = {
@@ -61,17 +61,21 @@ const DECODE: {
   F64: (buffer, at, n) => ({ dtype: "f64", values: viewBytes("f64", buffer, at, n) }),
 };
 
-/** Views (or, where the framework has no such type, converts) a tensor of a file. `file` and `tensor` are for messages. */
+/**
+ * The elements of a file's tensor: a view of its bytes, or a copy where the framework stores the type differently (BOOL), lacks it
+ * (integers other than I32 and U32) or the bytes are misaligned. 8- and 16-bit integers and I64 become i32, U64 becomes u32. Throws
+ * FormatError for 8-bit floats and for values that do not fit. `file` and `tensor` are used in messages.
+ */
 export function decodeTensor(data: TensorData, file: string, tensor: string): Values {
   const width = FILE_DTYPE_BYTES[data.dtype];
-  // A typed array cannot start off its own grid: such bytes are copied.
+  // A typed array must start at a multiple of its element width; bytes that do not are copied.
   const bytes = data.bytes.byteOffset % width === 0 ? data.bytes : data.bytes.slice();
   const values = DECODE[data.dtype](bytes.buffer, bytes.byteOffset, bytes.byteLength / width);
   if (typeof values !== "string") return values;
   throw wrong(file, values, `${data.dtype} values that this framework can hold`, { tensor });
 }
 
-/** A float tensor of any width as f32 (an f64 is rounded). */
+/** The elements of a 16-, 32- or 64-bit float tensor as f32 (F64 is rounded). Throws FormatError for other types. */
 export function decodeF32(data: TensorData, file: string, tensor: string): Float32Array {
   const { dtype, values } = decodeTensor(data, file, tensor);
   if (dtype === "f16") return Float32Array.from(values, f16ToF32);
@@ -81,7 +85,10 @@ export function decodeF32(data: TensorData, file: string, tensor: string): Float
   throw wrong(file, data.dtype, "a float type", { tensor });
 }
 
-/** The bytes of storage as a file has them. */
+/**
+ * The bytes that a file stores for `values` in the framework's storage format: a view, except that bool is copied to one byte an
+ * element. Throws TypeError if the element width of `values` is not that of `dtype`.
+ */
 export function encodeTensor(dtype: DType, values: TypedArray): Uint8Array {
   if (dtype === "bool") return Uint8Array.from(values);
   if (values.BYTES_PER_ELEMENT !== BYTES[dtype]) {

@@ -1,11 +1,11 @@
 /**
- * Element types in memory: how wide they are, how they map to typed arrays, and the bit patterns of half precision.
+ * Element types in memory: their widths, their typed arrays, and the bit patterns of half precision.
  * `f16` and `bf16` are 16-bit patterns; `bool` is 32-bit 0 or 1, so that every backend can hold it.
  */
 
 export type DType = "f32" | "f16" | "bf16" | "f64" | "i32" | "u32" | "bool";
 
-/** What values are on the host; f16 and bf16 are bit patterns in a Uint16Array. */
+/** The typed arrays that hold values on the host; f16 and bf16 are bit patterns in a Uint16Array. */
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array;
 
 /** Bytes of one element in memory. */
@@ -19,12 +19,12 @@ export const BYTES: { readonly [D in DType]: number } = {
   bool: 4,
 };
 
-/** Raw storage of `length` elements: half precision as 16-bit patterns, `bool` as 32-bit 0 or 1. */
+/** New zeroed storage for `length` elements: half precision as 16-bit patterns, `bool` as 32-bit 0 or 1. */
 export function allocateArray(dtype: DType, length: number): TypedArray {
   return viewBytes(dtype, new ArrayBuffer(length * BYTES[dtype]));
 }
 
-/** Views raw bytes as the typed array that stores `dtype`. */
+/** Views raw bytes from byte `offset` on as the typed array that stores `dtype`; `length` is in elements (default: to the end). */
 export function viewBytes(dtype: DType, bytes: ArrayBufferLike, offset = 0, length?: number): TypedArray {
   switch (dtype) {
     case "f32":
@@ -88,7 +88,7 @@ export function f32ToF16(value: number): number {
   return sign | ((rounded - 0x38000000) >>> 13);
 }
 
-/** `size` elements from raw bytes, as the typed array a user reads: half precision becomes f32. */
+/** The first `size` elements of raw bytes as a typed array of numbers: half precision is converted to f32, the rest is a view. */
 export function decode(bytes: ArrayBufferLike, dtype: DType, size: number): TypedArray {
   const raw = viewBytes(dtype, bytes, 0, size);
   if (dtype === "f16") return Float32Array.from(raw, f16ToF32);
@@ -96,7 +96,7 @@ export function decode(bytes: ArrayBufferLike, dtype: DType, size: number): Type
   return raw;
 }
 
-/** Numbers in the storage format of `dtype`: rounded to half precision, wrapped to integers. */
+/** Copies numbers into the storage format of `dtype`: rounded to a float type, or truncated and wrapped to integers. */
 export function encode(values: ArrayLike<number>, dtype: DType): TypedArray {
   const out = allocateArray(dtype, values.length);
   const convert = dtype === "f16" ? f32ToF16 : dtype === "bf16" ? f32ToBf16 : undefined;

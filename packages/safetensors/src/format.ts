@@ -1,12 +1,12 @@
 /**
- * What all file readers share: the error that says what is wrong with a file, a bounded JSON parser, and the interfaces
- * through which files are read. Nothing here touches a file system, so that a page can hand over files of its own.
+ * The parts that all file readers share: the error for a malformed file, a bounded JSON parser, and the interfaces through
+ * which files are read. Nothing here accesses a file system, so that a web page can supply files too.
  */
 
 export interface Fault {
-  /** The file, as a person would name it. */
+  /** The file's name for messages. */
   readonly file: string;
-  /** The tensor or field that is wrong, where there is one. */
+  /** The tensor or field that is wrong, if the fault concerns one. */
   readonly tensor?: string | undefined;
   readonly found: string;
   readonly expected: string;
@@ -15,12 +15,12 @@ export interface Fault {
 }
 
 /**
- * What a file holds is wrong. Readers of files throw this and nothing else for what is in a file, so that a program can tell
- * a bad file from a mistake of its own.
+ * The content of a file is invalid. File readers throw only this for invalid content, so that a program can tell
+ * a bad file from its own mistakes.
  */
 export class FileError extends Error {
   readonly file: string;
-  /** Where in the file: a line, a key, a tensor; null: the file as a whole. */
+  /** The place in the file: a line, a key or a tensor; null for the file as a whole. */
   readonly place: string | null;
 
   constructor(file: string, place: string | null, message: string) {
@@ -31,7 +31,7 @@ export class FileError extends Error {
   }
 }
 
-/** A file is not what it should be. */
+/** A file holds something other than what its format requires. */
 export class FormatError extends FileError {
   readonly tensor: string | undefined;
   readonly found: string;
@@ -48,7 +48,7 @@ export class FormatError extends FileError {
   }
 }
 
-/** The error that `file` has, where something is expected, something else. */
+/** A FormatError saying that `file` holds `found` where `expected` is required. */
 export function wrong(
   file: string,
   found: string,
@@ -58,31 +58,31 @@ export function wrong(
   return new FormatError({ file, found, expected, ...more });
 }
 
-/** Bytes that are read in pieces: an open file, a Blob, a buffer. */
+/** A source of bytes that are read in pieces: an open file, a Blob or a buffer. */
 export interface Source {
-  /** For messages. */
+  /** The name used in messages. */
   readonly name: string;
-  /** In bytes. */
+  /** The size in bytes. */
   readonly size: number;
-  /** The `length` bytes at `offset`, in a buffer that the caller may keep. */
+  /** Reads the `length` bytes at byte `offset`, fewer at the end of the source, into a buffer that the caller may keep. */
   read(offset: number, length: number): Promise<Uint8Array>;
-  /** Lets go of what was opened; the source is not read after that. */
+  /** Closes the underlying file, if any; the source must not be read afterwards. */
   close?(): Promise<void>;
 }
 
-/** A directory of files, seen through plain file names. */
+/** A directory whose files are opened by plain file names. */
 export interface Files {
-  /** For messages: the directory. */
+  /** The directory's name, used in messages. */
   readonly name: string;
-  /** Opens a file; null if there is none of that name. */
+  /** Opens a file; resolves to null if there is none of that name. */
   open(name: string): Promise<Source | null>;
 }
 
-/** The part of the web's Blob that is read here; a `File` that a person picks in a page is one. */
+/** The part of the web's `Blob` interface that is used here; a `File` picked on a web page has it. */
 export interface BlobLike {
-  /** Bytes in all. */
+  /** The size in bytes. */
   readonly size: number;
-  /** The bytes from `begin` up to, not including, `end`, to be read by `arrayBuffer()`. */
+  /** The bytes from `begin` up to, not including, `end`; `arrayBuffer()` reads them. */
   slice(
     begin: number,
     end: number,
@@ -92,7 +92,7 @@ export interface BlobLike {
   };
 }
 
-/** Bytes in memory as a source; messages call it by `name`. */
+/** A source over bytes in memory; `name` is used in messages. */
 export function bytesSource(bytes: Uint8Array, name = "buffer"): Source {
   return {
     name,
@@ -101,7 +101,7 @@ export function bytesSource(bytes: Uint8Array, name = "buffer"): Source {
   };
 }
 
-/** A Blob or File of a page as a source: only what is read is loaded. */
+/** A source over a `Blob` or `File` of a web page; only the bytes that are read are loaded. `name` is used in messages. */
 export function blobSource(blob: BlobLike, name: string): Source {
   return {
     name,
@@ -110,7 +110,7 @@ export function blobSource(blob: BlobLike, name: string): Source {
   };
 }
 
-/** Files held in memory, or picked in a page: name -> content. */
+/** A directory of files held in memory or picked on a web page, given as a map from name to content. */
 export function memoryFiles(
   files: ReadonlyMap<string, Uint8Array | string | BlobLike>,
   name = "files",
@@ -157,10 +157,10 @@ export function encodeUtf8(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(text);
 }
 
-/** Whole files of text (configs, indices) above this are refused before they are read. */
+/** Text files (configs, indices) of more bytes than this are refused before they are read. */
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
 
-/** The text of a file; null if there is none of that name. */
+/** Reads a text file; null if there is none of that name. Throws FormatError if it is not UTF-8 or is larger than 256 MiB. */
 export async function readText(files: Files, name: string): Promise<string | null> {
   const source = await files.open(name);
   if (source === null) return null;
@@ -174,7 +174,10 @@ export async function readText(files: Files, name: string): Promise<string | nul
   }
 }
 
-/** Parses JSON, after a scan that bounds the nesting and finds keys given twice, which JSON.parse would let pass. */
+/**
+ * Parses JSON. Throws FormatError if the text is not JSON, is nested deeper than `maxDepth`, or has an object with a repeated key
+ * (which JSON.parse would accept).
+ */
 export function parseJson(text: string, file: string, maxDepth = 64): unknown {
   scanJson(text, file, maxDepth);
   try {
@@ -184,7 +187,7 @@ export function parseJson(text: string, file: string, maxDepth = 64): unknown {
   }
 }
 
-/** Parses JSON that must be an object. */
+/** Like `parseJson`, and throws FormatError unless the value is an object. */
 export function parseJsonObject(text: string, file: string, maxDepth = 64): Record<string, unknown> {
   const value = parseJson(text, file, maxDepth);
   if (!isRecord(value)) throw wrong(file, describeValue(value), "a JSON object");
@@ -196,13 +199,13 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Whether `name` names a file in the directory itself: no separators, no parent, nothing hidden in it. */
+/** Whether `name` can only name a file in the directory itself: not "." or "..", no separator, colon or NUL, not too long. */
 export function isPlainFileName(name: string): boolean {
-  // "\0" would end the name early for the operating system; ":" is a drive, or a stream, on Windows
+  // The operating system would take "\0" for the end of the name; on Windows ":" marks a drive or a stream.
   return name !== "" && name !== "." && name !== ".." && name.length < 256 && !/[/\\:\0]/.test(name);
 }
 
-/** A value from a file, cut to `length`, which fits a message. */
+/** A value from a file as JSON, shortened to `length` characters for a message. */
 export function describeValue(value: unknown, length: number = 80): string {
   return clip(textOf(value), length);
 }
@@ -212,7 +215,7 @@ function textOf(value: unknown): string {
   try {
     return JSON.stringify(value);
   } catch {
-    return "something that is nested too deeply to show"; // V8 recurses, up to its stack's end
+    return "something that is nested too deeply to show"; // JSON.stringify overflowed the stack
   }
 }
 
@@ -220,7 +223,7 @@ function quote(name: string): string {
   return JSON.stringify(clip(name, 200));
 }
 
-/** What a file holds may be as long as the file: a message may not. */
+/** Shortens `text` to `length` characters, since content quoted in a message may be as long as the file. */
 function clip(text: string, length: number): string {
   return text.length > length ? `${text.slice(0, length - 3)}...` : text;
 }
@@ -228,9 +231,9 @@ function clip(text: string, length: number): string {
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
-/** Throws for nesting beyond `maxDepth` and for repeated keys. Text that is not JSON may pass: JSON.parse comes next. */
+/** Throws for nesting beyond `maxDepth` and for repeated keys. Invalid JSON may pass, since JSON.parse checks the text next. */
 function scanJson(text: string, file: string, maxDepth: number): void {
-  const open: (Set<string> | null)[] = []; // the keys of an object; null for an array
+  const open: (Set<string> | null)[] = []; // for each open object its keys so far; null for an array
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
     if (c === QUOTE) {
@@ -261,7 +264,7 @@ function addKey(keys: Set<string>, literal: string, file: string): void {
     try {
       key = JSON.stringify(JSON.parse(literal)); // "\u0061" and "a" are one key
     } catch {
-      return; // JSON.parse will refuse the whole text, and say where
+      return; // JSON.parse will reject the whole text and say where
     }
   }
   if (keys.has(key)) {

@@ -1,5 +1,5 @@
 /**
- * Reading and writing safetensors; the part for Node's file system is the entry point "@tiedlora/safetensors/node".
+ * Reading and writing safetensors files. The entry point "@tiedlora/safetensors/node" adds access to Node's file system.
  * @module
  */
 export { decodeF32, decodeTensor, encodeTensor, FILE_OF_DTYPE, type Values } from "./convert.ts";

@@ -1,5 +1,5 @@
 /**
- * Files on disk, for Node: read in pieces, written so that a reader sees the old file or the new one, never a part.
+ * Files on disk, for Node: read in pieces, and written so that a reader sees the old file or the new one, never a partial one.
  * @module
  */
 import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
@@ -8,7 +8,7 @@ import process from "node:process";
 import { recoverSwaps, Swap } from "./node/swap.ts";
 import { encodeUtf8, isPlainFileName, type Files, type Source } from "./format.ts";
 
-/** Opens a file for reading at offsets. Close it when done. */
+/** Opens a file for reading in pieces; the caller closes it. Rejects with Node's error if the file cannot be opened. */
 export async function fileSource(path: string): Promise<Source> {
   const handle = await open(path, "r");
   const { size } = await handle.stat().catch(async (error: unknown) => {
@@ -26,7 +26,10 @@ export async function fileSource(path: string): Promise<Source> {
   };
 }
 
-/** One read may return less than asked: at most 2 GiB, or what a network file system has at hand. */
+/**
+ * Reads until `bytes` is full or the file ends; returns the number of bytes read. A single read may return fewer bytes than
+ * requested: at most 2 GiB, or what a network file system has available.
+ */
 async function readFully(handle: FileHandle, bytes: Uint8Array, offset: number): Promise<number> {
   let done = 0;
   while (done < bytes.byteLength) {
@@ -38,7 +41,10 @@ async function readFully(handle: FileHandle, bytes: Uint8Array, offset: number):
   return done;
 }
 
-/** The files of a directory, by plain name; a name with a separator in it is refused. Symbolic links are followed. */
+/**
+ * The files of a directory, opened by plain name; `open` rejects any other name (see `isPlainFileName`). Symbolic links are
+ * followed. Rejects if `directory` is not a directory.
+ */
 export async function directoryFiles(directory: string): Promise<Files> {
   const found = await stat(directory).catch(() => null);
   if (!found?.isDirectory()) throw new Error(`${directory} is not a directory`);
@@ -56,22 +62,25 @@ export async function directoryFiles(directory: string): Promise<Files> {
   };
 }
 
-/** The content of a file, in pieces. */
+/** The content of a file: text, bytes, or pieces in sequence. */
 export type Chunks = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
-/** A file that is written and flushed under a temporary name. `commit` gives it its name, `discard` removes it. */
+/** A file that has been written and flushed to disk under a temporary name, to be committed or discarded. */
 export interface StagedFile {
-  /** Bytes written. */
+  /** The number of bytes written. */
   readonly bytes: number;
-  /** Gives the file its name, replacing a file of that name. */
+  /** Renames the file to its final name, replacing a file of that name. */
   commit(): Promise<void>;
-  /** Removes the file; nothing remains of it. */
+  /** Removes the file. */
   discard(): Promise<void>;
 }
 
 let counter = 0;
 
-/** Writes a file beside `path`; nothing is visible at `path` until `commit`. A failure leaves nothing behind. */
+/**
+ * Writes a temporary file beside `path`, creating the directory if needed; `path` itself does not change until `commit`. If
+ * writing fails, removes the temporary file and rejects.
+ */
 export async function stageFile(path: string, content: Chunks): Promise<StagedFile> {
   const directory = dirname(path);
   await mkdir(directory, { recursive: true });
@@ -100,7 +109,7 @@ export async function stageFile(path: string, content: Chunks): Promise<StagedFi
   return { bytes, commit, discard };
 }
 
-/** Writes all of a file, or nothing: temporary file, flush to disk, rename. */
+/** Writes a whole file or nothing, by a temporary file that is flushed to disk and then renamed. */
 export async function writeFileAtomic(path: string, content: Chunks): Promise<void> {
   const staged = await stageFile(path, content);
   try {
@@ -112,9 +121,10 @@ export async function writeFileAtomic(path: string, content: Chunks): Promise<vo
 }
 
 /**
- * Writes several files of a directory that belong together. All are complete on disk before the first gets its name; old
- * ones of these names, and of those in `remove`, are set aside before that, and stand again if anything fails. A reader finds
- * the old files, the new ones or, for a moment, none: put the file that refers to the others last.
+ * Replaces several files of a directory that belong together. All new files are complete on disk, and all old files of the same
+ * names and of the names in `remove` are set aside, before the first new file gets its name; if anything fails, the old files
+ * are restored. A reader finds the old files, the new files or, for a moment, none, provided that the file that refers to the
+ * others comes last in `files`.
  */
 export async function writeFilesAtomic(
   directory: string,
@@ -137,7 +147,10 @@ export async function writeFilesAtomic(
   await swap?.finish();
 }
 
-/** Ends or undoes, in a directory, what processes that were killed while they wrote have left half done. */
+/**
+ * Cleans up a directory after processes that died while writing to it: removes their temporary files, and finishes or undoes
+ * their replacements of files (see `recoverSwaps`).
+ */
 export async function recoverDirectory(directory: string): Promise<void> {
   for (const name of await readdir(directory).catch((): string[] => [])) {
     const owner = /^\..+\.(\d+)-\d+\.tmp$/.exec(name)?.[1];
@@ -146,7 +159,7 @@ export async function recoverDirectory(directory: string): Promise<void> {
   await recoverSwaps(directory, isAlive);
 }
 
-/** Whether there is a process of this number, on this machine. */
+/** Whether a process with this ID exists on this machine. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -170,7 +183,7 @@ async function* chunksOf(content: Chunks): AsyncGenerator<Uint8Array> {
   else yield* content;
 }
 
-/** Makes the rename itself last through a crash. Windows cannot open a directory, and needs not. */
+/** Flushes a directory to disk so that renames in it survive a crash. Does nothing on Windows, which cannot open directories. */
 export async function syncDirectory(directory: string): Promise<void> {
   if (process.platform === "win32") return;
   const handle = await open(directory, "r");

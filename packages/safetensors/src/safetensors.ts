@@ -1,12 +1,12 @@
 /**
- * safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes without holes, little-endian, row-major.
- * The reader checks the whole header before it allocates anything for a tensor; then tensors are read one at a time, or
- * in pieces. Format: https://huggingface.co/docs/safetensors
+ * The safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes without gaps, little-endian and
+ * row-major. The reader checks the whole header before it allocates memory for any tensor; then it reads tensors one at a time
+ * or in pieces. Format: https://huggingface.co/docs/safetensors
  */
 import { decodeUtf8, describeValue, encodeUtf8, wrong, isRecord, parseJsonObject } from "./format.ts";
 import { readExactly, type Source } from "./format.ts";
 
-/** Bytes of one element. In the format's own order, by which writers sort: tensors of wide elements come first. */
+/** Bytes of one element, in the format's own order of types. Writers sort tensors by this order reversed: wide elements first. */
 export const FILE_DTYPE_BYTES = {
   BOOL: 1,
   U8: 1,
@@ -28,41 +28,44 @@ export const FILE_DTYPE_BYTES = {
 /** Element types as files name them. */
 export type FileDType = keyof typeof FILE_DTYPE_BYTES;
 
-/** Headers above this are refused, as by every reader of the format. */
+/** Headers of more bytes than this are refused, as by every reader of the format. */
 const MAX_HEADER_BYTES = 100_000_000;
 
-/** What a file's header says about one tensor. */
+/** The entry of one tensor in a file's header. */
 export interface TensorEntry {
   readonly dtype: FileDType;
   readonly shape: readonly number[];
-  /** Offsets in the file, in bytes. */
+  /** The tensor's bytes are those from offset `begin` in the file up to, not including, `end`. */
   readonly begin: number;
   readonly end: number;
 }
 
-/** A tensor's elements as they are in the file. */
+/** A tensor with its bytes as the file stores them. */
 export interface TensorData {
   readonly dtype: FileDType;
   readonly shape: readonly number[];
   readonly bytes: Uint8Array;
 }
 
-/** An open file, or several shards seen as one. */
+/** An open file, or several shards presented as one file. */
 export interface TensorFile {
   readonly name: string;
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly metadata: ReadonlyMap<string, string>;
-  /** All of a tensor. Throws FormatError if there is none of that name. */
+  /** Reads a whole tensor. Rejects with FormatError if there is none of that name. */
   read(name: string): Promise<TensorData>;
-  /** The `length` bytes at `offset` of a tensor's own bytes: for tensors too large to hold twice. */
+  /**
+   * Reads `length` bytes of a tensor from byte `offset` of it on: for tensors too large to hold in memory twice. Rejects with
+   * FormatError if there is no such tensor, with RangeError if the bytes are not within it.
+   */
   readBytes(name: string, offset: number, length: number): Promise<Uint8Array>;
-  /** Closes the source; tensors cannot be read after that. */
+  /** Closes the source; tensors cannot be read afterwards. */
   close(): Promise<void>;
 }
 
 /**
- * Reads and checks the header. Throws FormatError; allocates nothing but the header. The source belongs to the file from
- * here on: it is closed with it, and at once where the header is refused.
+ * Reads and checks the header, allocating memory for nothing else. Rejects with FormatError if the header is invalid. Takes
+ * ownership of the source: closing the file closes it, and an invalid header closes it at once.
  */
 export async function openSafetensors(source: Source): Promise<TensorFile> {
   const { entries, metadata } = await readHeader(source).catch(async (error: unknown) => {
@@ -185,7 +188,10 @@ function parseEntry(
   return { dtype, shape, begin, end };
 }
 
-/** Tensors must follow one another from the header to the end: a hole could hide data, an overlap make one alias two. */
+/**
+ * Checks that the tensors cover all bytes from the header to the end of the file exactly once: a gap could hide data, and an
+ * overlap would make two tensors share bytes.
+ */
 function checkCoverage(
   entries: ReadonlyMap<string, TensorEntry>,
   file: string,
@@ -211,7 +217,7 @@ function isFileDType(value: unknown): value is FileDType {
   return typeof value === "string" && Object.hasOwn(FILE_DTYPE_BYTES, value);
 }
 
-/** Bytes of a tensor; NaN where that is beyond the safe integers, which equals nothing. */
+/** The number of bytes of a tensor, or NaN, which equals no number, if it is not a safe integer. */
 export function byteCount(dtype: FileDType, shape: readonly number[]): number {
   let count: number = FILE_DTYPE_BYTES[dtype];
   for (const n of shape) count *= n;
@@ -222,20 +228,20 @@ function isCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
 }
 
-/** A tensor to be written; its bytes are asked for when their turn comes, so that one is in memory at a time. */
+/** A tensor to be written. `bytes` is called only when it is the tensor's turn, so that one tensor is in memory at a time. */
 export interface TensorToWrite {
   readonly name: string;
   readonly dtype: FileDType;
   readonly shape: readonly number[];
-  /** Its bytes, row-major and little-endian; asked for when they are to be written. */
+  /** Returns the tensor's bytes, row-major and little-endian; called once, just before they are written. */
   bytes(): Uint8Array | Promise<Uint8Array>;
 }
 
 /**
- * The file, piece by piece, byte for byte as the Rust and Python writers make it: wide elements first, then by name,
- * the header padded to a multiple of 8 so that every tensor is aligned. `metadata` should hold `format: "pt"`, without
- * which transformers refuses a file that has any.
- * @throws if a name is given twice, or bytes do not fit the shape.
+ * Generates the file in pieces, byte for byte as the Rust and Python writers do: tensors of wide elements first, then by name,
+ * with the header padded to a multiple of 8 bytes so that every tensor is aligned. Metadata, if not empty, should contain
+ * `format: "pt"`: transformers refuses files with metadata but without it.
+ * @throws if a name is given twice or is "__metadata__", the header is too long, or a tensor's bytes do not fit its shape.
  */
 export async function* writeSafetensors(
   tensors: Iterable<TensorToWrite>,
@@ -285,7 +291,7 @@ function headerBytes(tensors: readonly TensorToWrite[], metadata: Record<string,
   return bytes;
 }
 
-/** Gathers the pieces of a small file in memory. */
+/** Like `writeSafetensors`, but returns the whole file in memory: for small files. */
 export async function serialize(
   tensors: Iterable<TensorToWrite>,
   metadata?: Iterable<readonly [string, string]>,

@@ -1,4 +1,4 @@
-/** A model's weights in its directory: one safetensors file, or shards that an index names. Seen as one file. */
+/** The weights in a model's directory, presented as one file: a single safetensors file, or the shards that an index names. */
 import {
   describeValue,
   type FormatError,
@@ -12,7 +12,10 @@ import { openSafetensors, type TensorEntry, type TensorFile } from "./safetensor
 
 const SUFFIX = ".safetensors";
 
-/** tensor name -> file name, both checked. */
+/**
+ * Parses a shard index into a map from tensor name to file name. Throws FormatError if the index is malformed or a file name is
+ * not the plain name of a `.safetensors` file.
+ */
 export function parseIndex(text: string, file: string): Map<string, string> {
   const { weight_map: map } = parseJsonObject(text, file, 8);
   if (!isRecord(map)) {
@@ -34,8 +37,8 @@ export function parseIndex(text: string, file: string): Map<string, string> {
 }
 
 /**
- * Opens `<stem>.safetensors`, or else all shards of `<stem>.safetensors.index.json`.
- * @throws FormatError if neither is there, a shard is missing, a tensor is in two shards, or not in the shard that the
+ * Opens `<stem>.safetensors` or, if there is none, all shards that `<stem>.safetensors.index.json` names.
+ * @throws FormatError if neither file exists, a shard is missing, or a tensor is in two shards or not in the shard that the
  * index names.
  */
 export async function openWeights(files: Files, stem = "model"): Promise<TensorFile> {

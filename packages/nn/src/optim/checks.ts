@@ -11,7 +11,7 @@ export interface Rule {
   readonly state: State;
 }
 
-/** Returns `value` if `fits` is true and it is a finite number or equals `also`; otherwise throws a RangeError with an `example`. */
+/** Returns `value` if `fits` is true and it is a finite number or equals `also`; else throws RangeError, giving the `example`. */
 export function checkNumber(
   what: string,
   value: number,

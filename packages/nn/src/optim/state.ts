@@ -21,7 +21,7 @@ import { build, checkShape, show, touch } from "@tiedlora/core/extend";
 /** The tensors, by name, that an optimizer keeps for a parameter between steps, e.g. its momentum. Initially zero. */
 export type State = Readonly<Record<string, Tensor>>;
 
-/** The shape of each state tensor of one parameter, by name: e.g. the parameter's shape, a row's, a column's, or [] for a number. */
+/** The shape of each state tensor of one parameter, by name: e.g. that of the parameter, a row, a column, or [] for a number. */
 export type StateShapes = Readonly<Record<string, Shape>>;
 
 /** A state tensor on the host, row-major: f32, or f64 for a parameter in f64. */
@@ -95,7 +95,8 @@ export class StateMemory {
 
   /**
    * Replaces all state tensors by those that `save` returned for the same parameters in the same order; those of parameters that
-   * `tensors` does not contain become zero. Throws RangeError, before any change, if a tensor is missing, unknown or of another shape.
+   * `tensors` does not contain become zero. Throws RangeError before any change if a tensor is missing, unknown or of another
+   * shape.
    */
   load(tensors: OptimizerState["tensors"]): void {
     const given = new Map<Parameter, Map<string, StateValues>>();

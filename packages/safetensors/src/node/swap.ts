@@ -1,19 +1,22 @@
 /**
- * Several files of a directory that are replaced together. The old ones are set aside while the new ones get their names. A
- * marker says so meanwhile, and after a crash in between it says what has to be undone: readers find the old files, the new
- * ones, or none, but never some of each.
+ * Replaces several files of a directory together. The old files are set aside under other names while the new ones get their
+ * names. During that time a marker file records the plan, so that after a crash the replacement can be finished or undone:
+ * readers find the old files, the new ones or none, but never a mixture.
  */
 import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-/** `.KEY.PID-n.swap` is the marker; the key file comes last, and goes first. `.NAME.PID-n.old` is what was set aside. */
+/**
+ * The marker is `.KEY.PID-n.swap`; an old file is set aside as `.NAME.PID-n.old`. KEY is the key file, whose presence tells readers
+ * that all files are there: it is the last to get its name and the first to be set aside.
+ */
 const MARKER = /^\.(.+)\.((\d+)-\d+)\.swap$/;
 const asideName = (name: string, batch: string): string => `.${name}.${batch}.old`;
 
 interface Plan {
-  /** The new files, the key file last. */
+  /** The names of the new files, the key file last. */
   readonly fresh: readonly string[];
-  /** Those of them, and of others that go, which were there before. */
+  /** The names, of new files and of files to remove, that existed before: these files are set aside. */
   readonly old: readonly string[];
 }
 
@@ -31,10 +34,10 @@ export class Swap {
   }
 
   /**
-   * Sets the old files aside.
-   * @param batch the process's number, and one of its own: `PID-n`
-   * @param fresh names of the files that will be there, the key file last
-   * @param remove names of files that will not
+   * Writes the marker and sets the old files aside; if that fails, undoes it and rejects.
+   * @param batch an identifier `PID-n`: the process's ID, and a number that is unique within the process
+   * @param fresh names of the new files, the key file last
+   * @param remove names of files to remove
    */
   static async begin(
     directory: string,
@@ -55,12 +58,12 @@ export class Swap {
     }
   }
 
-  /** After the last of the new files got its name. */
+  /** Removes the files set aside, and the marker. To be called after the last new file got its name. */
   finish(): Promise<void> {
     return finish(this.#directory, this.#batch, this.#plan, this.#marker);
   }
 
-  /** Takes back what was done, as far as that can be done now; `recoverSwaps` does the rest. */
+  /** Restores the old files as far as possible, without rejecting; `recoverSwaps` does the rest later. */
   async undo(): Promise<void> {
     await undo(this.#directory, this.#batch, this.#plan, this.#marker).catch(() => undefined);
   }
@@ -71,7 +74,7 @@ async function finish(directory: string, batch: string, { old }: Plan, marker: s
   await rm(marker, { force: true });
 }
 
-/** The key file last: as long as it is not there, the rest is to be undone. */
+/** Restores the old files, the key file last: `recoverSwaps` undoes a replacement as long as the key file is missing. */
 async function undo(directory: string, batch: string, { fresh, old }: Plan, marker: string): Promise<void> {
   const there = await readdir(directory);
   for (const name of fresh) if (!old.includes(name)) await rm(join(directory, name), { force: true });
@@ -82,7 +85,7 @@ async function undo(directory: string, batch: string, { fresh, old }: Plan, mark
   await rm(marker, { force: true });
 }
 
-/** Brings to an end what processes that have died have begun: finished where the key file is there, else undone. */
+/** Completes the replacements that dead processes have begun: finishes one if its key file exists, and undoes it otherwise. */
 export async function recoverSwaps(directory: string, isAlive: (pid: number) => boolean): Promise<void> {
   const there = await readdir(directory).catch((): string[] => []);
   for (const file of there) {
@@ -94,7 +97,7 @@ export async function recoverSwaps(directory: string, isAlive: (pid: number) => 
   }
 }
 
-/** One that is cut off was not acted on yet. */
+/** Parses a marker. A truncated marker gives an empty plan: files are set aside only after the marker is complete on disk. */
 function planOf(text: string): Plan {
   try {
     return JSON.parse(text) as Plan;
