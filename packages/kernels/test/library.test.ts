@@ -1,4 +1,4 @@
-/** What library calls mean, against results that one can check by hand. */
+/** Tests of the meaning of library calls, against results that can be checked by hand. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { AttentionParams, LibraryCall, LibraryName } from "../src/index.ts";
@@ -52,7 +52,7 @@ test("attention: query heads share key heads, query i sees key j <= i + kv - q",
   const step = call("attention", { params: sizes, inputs: attentionInputs, outputs });
   const contents: Content[] = [["f32", [1, 1, 0, 0]], ["f32", K], ["f32", [4, 8, 16]], zeros(4), zeros(4)]; // prettier-ignore
   const [, , , O, L] = run(step, contents);
-  // of head 0 the keys weigh 1, 3, 4; head 1 asks by 0, and they weigh the same
+  // In head 0 the weights of the keys are in proportion 1 : 3 : 4; the queries of head 1 are 0, so that its weights are equal.
   close(O!, [(4 + 24) / 4, (4 + 24 + 64) / 8, 6, 28 / 3]);
   close(L!, [Math.log(4), Math.log(8), Math.log(2), Math.log(3)]);
 });
@@ -87,7 +87,7 @@ test("the gradient of attention is that of its differences", () => {
     values.forEach((_, at) => {
       const difference = (loss(which, at, h) - loss(which, at, -h)) / (2 * h);
       const found = gradients[which]![at]!;
-      // h² f‴/6 of the difference, and the roundings of f32
+      // The tolerance covers the central difference's error, h² f‴/6, and rounding to f32.
       assert.ok(Math.abs(found - difference) < 2e-4, `input ${which}, ${at}: ${found} is not ${difference}`);
     }),
   );

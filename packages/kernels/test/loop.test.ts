@@ -1,4 +1,4 @@
-/** What loop kernels mean: views, types and reductions, against results that one can check by hand. */
+/** Tests of the meaning of loop kernels (views, types and reductions), against results that can be checked by hand. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {

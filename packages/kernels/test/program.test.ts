@@ -1,4 +1,4 @@
-/** Steps as data: what they touch, what they cost; and the interpreter as a backend. */
+/** Tests of steps as data (their operands and costs), and of the interpreter as a backend. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { costOf, type LibraryCall, type LoopKernel, mapBuffers, operandsOfStep } from "../src/index.ts";

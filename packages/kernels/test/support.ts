@@ -1,18 +1,18 @@
-/** Small operands to test with: every operand is a buffer of its own, row-major. */
+/** Small operands for tests: every operand has its own row-major buffer. */
 import { BYTES, decode, type DType, encode, type Operand, runStep, type Step } from "../src/index.ts";
 
-/** Buffer `buffer` over `shape`. */
+/** An operand that views all of buffer `buffer` as `shape`. */
 export function dense(buffer: number, shape: readonly number[], dtype: DType = "f32"): Operand {
   const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
   return { buffer, dtype, view: { offset: 0, strides } };
 }
 
-/** A buffer's type and first contents. */
+/** A buffer's element type and initial values. */
 export type Content = readonly [dtype: DType, values: readonly number[]];
 
 const bytesOf = ([dtype, values]: Content): ArrayBuffer => encode(values, dtype).buffer as ArrayBuffer;
 
-/** Runs a step over `contents`; what the buffers hold afterwards. */
+/** Runs a step on buffers with these `contents`, and returns the buffers' values afterwards. */
 export function run(step: Step, contents: readonly Content[], scalars: readonly number[] = []): number[][] {
   const buffers = contents.map(bytesOf);
   runStep(step, buffers, scalars);

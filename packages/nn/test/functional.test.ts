@@ -1,4 +1,4 @@
-/** Functions composed of tensors: einsum, convolution, pooling. */
+/** Tests of functions composed of tensor operations: einsum, convolution and pooling. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { arange, reference, stack, type Tensor } from "@tiedlora/core";

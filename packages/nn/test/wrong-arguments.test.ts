@@ -1,4 +1,4 @@
-/** What modules, losses and optimizers say of wrong arguments: one row for each argument of each public function. */
+/** The errors of modules, losses and optimizers for wrong arguments: one row for each argument of each public function. */
 import { key, ones, reference, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
@@ -27,7 +27,7 @@ const noRate = [[undefined, /undefined/], [Number.NaN, /NaN/], ["0.1", /"0\.1"/]
 const noPart = [["0.5", /"0\.5"/], [-0.1, /-0\.1/], [1, /1/], [Number.NaN, /NaN/]] as const; // prettier-ignore
 const noMisspelling = [[{ lr: 0.1, weight_decay: 1 }, /no option "weight_decay"; give lr/]] as const;
 
-/** Rows for a function that makes a module of sizes, given options. */
+/** Rows for a function that creates a module from sizes and options. */
 const inits = (
   name: string,
   make: (dim: number, hidden: number, options: nn.InitOptions) => unknown,

@@ -1,4 +1,4 @@
-/** Half precision, exhaustively: every pattern, and the numbers between. */
+/** Exhaustive tests of half precision: every bit pattern, and numbers between adjacent values. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

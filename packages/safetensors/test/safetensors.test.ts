@@ -198,7 +198,7 @@ function guarded(bytes: Uint8Array): Source {
   };
 }
 
-/** Opens and reads everything; true if the file is valid. Any error but FormatError is passed on. */
+/** Opens a file and reads all its tensors; true if it is valid, false on FormatError. Other errors are rethrown. */
 async function opens(bytes: Uint8Array): Promise<boolean> {
   try {
     const file = await openSafetensors(guarded(bytes));

@@ -75,7 +75,7 @@ function attend(
   return { p: scores.map((x) => Math.exp(x - max) / sum), logSum: max + Math.log(sum) };
 }
 
-/** The operands of an attention call as contiguous arrays; `keyHead` maps a batch and query head to an index in [batch · kvHeads]. */
+/** The operands of an attention call as contiguous arrays; `keyHead` maps batch and query head to an index in [batch · kvHeads]. */
 function attentionInputs(params: LibraryParams["attention"], inputs: readonly Operand[], buffers: Buffers) {
   const { batch, heads, kvHeads, q, kv, d } = params;
   const rest = [...inputs];
