@@ -12,6 +12,7 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "test/webgpu-plain.gpu.test.ts", why: "the suite once more, on default limits" },
   { file: "test/webgpu-tuning.gpu.test.ts", why: "the suite once more, on kernels for GPUs" },
   { file: "test/webgpu-f16.gpu.test.ts", why: "products once more, of factors in half precision" },
+  { file: "test/chromium-cpu.browser.test.ts", why: "the suite once more, in Chromium" },
   { file: "test/chromium-webgpu.browser.test.ts", why: "the suite once more, in Chromium" },
   { file: "test/suite.test.ts", why: "the suite finds planted faults" },
   { file: "packages/backend-webgpu/test/dispatches.test.ts", why: "counts the kernels of larger models" },
