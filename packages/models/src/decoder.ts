@@ -30,7 +30,7 @@ import {
   shownBy,
 } from "./inputs.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
-import { predictedPositions } from "./predicted.ts";
+import { type Predicted, predictedPositions } from "./predicted.ts";
 import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
 
 export type { Ids } from "./inputs.ts";
@@ -248,18 +248,28 @@ export class Decoder extends nn.Module {
       return nn.crossEntropy(this.forward(inputs, read), expected, options);
     return withAdapters(this.adapters, read, () => {
       const hidden = this.#hidden(inputs, read);
-      const head = (x: Tensor): Tensor => this.#head.forward(x);
       // An adapter of the head may treat rows of the batch differently: then the rows are kept.
       const predicted = this.#head.adapter ? null : predictedPositions(batch, ids.shape);
-      if (predicted === null) {
-        const perRow = Math.max(1, Math.floor(rows / ids.shape[0]!));
-        return nn.chunkedCrossEntropy(hidden, head, expected, { ...options, rows: perRow });
-      }
-      const at = this.device.tensor(predicted.index);
-      const mask = this.device.tensor(predicted.weight);
-      const flat = (x: Tensor): Tensor => x.reshape([expected.size, ...x.shape.slice(2)]).take(at);
-      return nn.chunkedCrossEntropy(flat(hidden), head, flat(expected), { ...options, mask, rows });
+      return this.#chunkedLoss(hidden, expected, predicted, { ...options, rows });
     });
+  }
+
+  /** The loss of hidden states [batch, n, hidden] against targets [batch, n], or of the predicted positions alone, `rows` at a time. */
+  #chunkedLoss(
+    hidden: Tensor,
+    expected: Tensor,
+    predicted: Predicted | null,
+    options: nn.ChunkedCrossEntropyOptions,
+  ): Tensor {
+    const head = (x: Tensor): Tensor => this.#head.forward(x);
+    const { rows } = options;
+    if (predicted === null) {
+      const perRow = Math.max(1, Math.floor(rows / hidden.shape[0]!));
+      return nn.chunkedCrossEntropy(hidden, head, expected, { ...options, rows: perRow });
+    }
+    const [at, mask] = [this.device.tensor(predicted.index), this.device.tensor(predicted.weight)];
+    const flat = (x: Tensor): Tensor => x.reshape([expected.size, ...x.shape.slice(2)]).take(at);
+    return nn.chunkedCrossEntropy(flat(hidden), head, flat(expected), { ...options, mask });
   }
 
   #layer(layer: Layer, index: number, x: Tensor, sequence: Sequence, cache: KvCache | undefined): Tensor {
