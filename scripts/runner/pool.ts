@@ -28,6 +28,8 @@ export interface PoolOptions {
   readonly testMs: number;
   /** The time limit for a process to exit after its tests. */
   readonly exitMs: number;
+  /** Runs only tests whose name matches this regular expression. */
+  readonly only?: string;
   readonly onResult: (result: FileResult) => void;
 }
 
@@ -94,6 +96,7 @@ class Worker {
         ...process.execArgv.filter((flag) => !flag.startsWith("--test-")),
         `--test-reporter=${pathToFileURL(join(here, "reporter.mjs")).href}`,
         "--test-reporter-destination=stdout",
+        ...(options.only === undefined ? [] : patterns(options.only, this.#end)),
       ],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
@@ -155,7 +158,10 @@ class Worker {
       fail(result, this.#where(), `not done after ${this.#options.timeoutMs / 1000} s`);
     } else if (how !== "done") {
       fail(result, this.#where(), `the process ${how} before the tests were done`);
-    } else if (result.passed + result.failures.length + result.skips.length === 0) {
+    } else if (
+      this.#options.only === undefined &&
+      result.passed + result.failures.length + result.skips.length === 0
+    ) {
       fail(result, "(file)", "the file has no test");
     }
     this.#current = undefined;
@@ -226,6 +232,10 @@ class Worker {
     }
   }
 }
+
+/** The options of Node that choose tests by name: those that the user wants, and those that end a file. */
+const patterns = (only: string, end: string): string[] =>
+  [only, `^${end}`].map((pattern) => `--test-name-pattern=${pattern}`);
 
 const emptyResult = (file: string): FileResult => ({
   file,

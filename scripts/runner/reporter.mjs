@@ -1,5 +1,8 @@
 /** A node:test reporter that hands each result to the parent process, as it happens. */
 
+/** Why node:test does not run a test that `-t` did not choose. */
+const NOT_CHOSEN = "test name does not match pattern";
+
 const text = (value) => (typeof value === "string" ? value : undefined);
 
 /** The error of a failed test, with the chain of its causes; node:test wraps what the test threw. */
@@ -18,6 +21,7 @@ export default async function* reporter(events) {
     if (type === "test:dequeue") process.send?.({ type: "start", ...common });
     if (type === "test:diagnostic") process.send?.({ type: "diagnostic", message: data.message });
     if (type !== "test:pass" && type !== "test:fail") continue;
+    if (data.skip === NOT_CHOSEN) continue;
     process.send?.({
       type: "result",
       ...common,

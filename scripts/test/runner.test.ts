@@ -68,7 +68,7 @@ const FAULTS: Record<string, { code: string; name: string; error: RegExp }> = {
   },
 };
 
-async function results(codes: readonly string[]): Promise<FileResult[]> {
+async function results(codes: readonly string[], only?: string): Promise<FileResult[]> {
   const files = codes.map((code, i) => {
     const path = join(folder, `planted-${i}.test.mjs`);
     writeFileSync(path, `import { after, before, describe, test } from "node:test";\n${code}\n`);
@@ -80,6 +80,7 @@ async function results(codes: readonly string[]): Promise<FileResult[]> {
     timeoutMs: 12_000,
     testMs: 2500,
     exitMs: 3000,
+    ...(only !== undefined && { only }),
     onResult: (result) => list.push(result),
   });
   return list;
@@ -116,6 +117,25 @@ test("tests, subtests and skips are counted; skips keep their reasons", async ()
     { name: "e", reason: "later" },
     { name: "g", reason: "no browser" },
   ]);
+});
+
+test("a pattern chooses tests, subtests and tests of suites by name; what it leaves out is not counted", async () => {
+  const list = await results(
+    [
+      `test("rows", async (t) => { await t.test("rows of one", () => {}); });
+       test("columns", () => { throw new Error("not chosen"); });
+       describe("s", () => { test("no rows", () => { throw new Error("found"); }); test("t", () => {}); });`,
+      `test("columns", () => {});`,
+    ],
+    "rows",
+  );
+  assert.deepEqual(
+    list.map(({ passed, skips, failures }) => [passed, skips.length, failures.map(({ name }) => name)]),
+    [
+      [2, 0, ["s > no rows"]],
+      [0, 0, []],
+    ],
+  );
 });
 
 test("the tests after one that waits for ever run", async () => {
