@@ -95,6 +95,15 @@ interface Layer {
 /** A module that only gives its children a name. */
 class Scope extends nn.Module {}
 
+/** A computation of a decoder in parts, in their order. Each part reads no weights but its own, so it can run when they are loaded. */
+export interface Pass {
+  /** The embedded tokens. */
+  readonly start: () => Tensor;
+  readonly layers: readonly ((x: Tensor) => Tensor)[];
+  /** The result, from the output of the last layer. */
+  readonly finish: (x: Tensor) => Tensor;
+}
+
 /** Returns the parameter of a path, which has the given shape. */
 export type ParameterSource = (path: string, shape: readonly number[]) => Parameter;
 
@@ -198,18 +207,48 @@ export class Decoder extends nn.Module {
   }
 
   #hidden(ids: Ids, options: ForwardOptions): Tensor {
+    return this.#run(this.#pass(ids, options), this.checkpointing && options.cache === undefined);
+  }
+
+  #run({ start, layers, finish }: Pass, keep: boolean): Tensor {
+    let x = start();
+    // A checkpoint runs again when the loss is differentiated: through the same adapters, whichever are active by then.
+    for (const layer of layers) x = keep ? checkpoint(this.adapters?.bound(layer) ?? layer, x) : layer(x);
+    return finish(x);
+  }
+
+  /** The parts of `hidden`, to be run one at a time; through the adapters of `options`, whichever are active by then. */
+  pass(ids: Ids, options: ForwardOptions = {}): Pass {
+    return this.#bound(options, () => this.#pass(ids, options));
+  }
+
+  /** The parts of `loss`, to be run one at a time; through the adapters of `choice`, whichever are active by then. */
+  lossPass(batch: Batch, choice: AdapterOptions = {}): Pass {
+    return this.#bound(choice, () => this.#lossPass(batch, choice));
+  }
+
+  #bound(choice: AdapterOptions, make: () => Pass): Pass {
+    return withAdapters(this.adapters, choice, () => {
+      const { start, layers, finish } = make();
+      const bound = <A extends Tensor[]>(part: (...x: A) => Tensor): ((...x: A) => Tensor) =>
+        this.adapters?.bound(part) ?? part;
+      return { start: bound(start), layers: layers.map(bound), finish: bound(finish) };
+    });
+  }
+
+  #pass(ids: Ids, options: ForwardOptions): Pass {
+    const { cache } = options;
     const tokens = idsTensor(this.device, ids, this.config.vocab, shownBy(options.attentionMask));
-    const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, options.cache);
-    // Half-precision tables are widened once here; from here on everything is f32.
-    let x = this.#embed.forward(tokens).cast("f32");
-    if (this.#position) x = x.add(this.#position.forward(sequence.positions));
-    const keep = this.checkpointing && options.cache === undefined;
-    for (const [i, layer] of this.#layers.entries()) {
-      const run = (input: Tensor): Tensor => this.#layer(layer, i, input, sequence, options.cache);
-      // A checkpoint runs again when the loss is differentiated: through the same adapters, whichever are active by then.
-      x = keep ? checkpoint(this.adapters?.bound(run) ?? run, x) : run(x);
-    }
-    return this.#finalNorm.forward(x);
+    const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, cache);
+    return {
+      start: () => {
+        // Half-precision tables are widened once here; from here on everything is f32.
+        const x = this.#embed.forward(tokens).cast("f32");
+        return this.#position ? x.add(this.#position.forward(sequence.positions)) : x;
+      },
+      layers: this.#layers.map((layer, i) => (x) => this.#layer(layer, i, x, sequence, cache)),
+      finish: (x) => this.#finalNorm.forward(x),
+    };
   }
 
   /**
@@ -219,6 +258,12 @@ export class Decoder extends nn.Module {
    * for sequences of fewer than two tokens.
    */
   loss(batch: Batch, choice: AdapterOptions = {}): Tensor {
+    return withAdapters(this.adapters, choice, () =>
+      this.#run(this.#lossPass(batch, choice), this.checkpointing),
+    );
+  }
+
+  #lossPass(batch: Batch, choice: AdapterOptions): Pass {
     const {
       inputIds,
       mask,
@@ -237,21 +282,22 @@ export class Decoder extends nn.Module {
     const targets = labels && labelsTensor(this.device, labels, ids.shape, vocab, ignoreIndex);
     const read = segments ? { ...choice, segments: readSegments(segments) } : choice;
     // The last token predicts nothing: leaving it out changes no other position.
-    const inputs = ids.narrow(1, 0, length - 1);
+    const pass = this.#pass(ids.narrow(1, 0, length - 1), read);
     const options = {
       ignoreIndex: targets ? ignoreIndex : null, // inputs as targets are never ignored: an ignored id would have no embedding
       ...(counted && { mask: counted }),
     };
     const expected = (targets ?? ids).narrow(1, 1, length - 1);
     const rows = Math.max(1, Math.floor(this.maxLogitsBytes / (4 * vocab)));
-    if (expected.size <= rows || this.#head.weight.requiresGrad)
-      return nn.crossEntropy(this.forward(inputs, read), expected, options);
-    return withAdapters(this.adapters, read, () => {
-      const hidden = this.#hidden(inputs, read);
+    const finish = (x: Tensor): Tensor => {
+      const hidden = pass.finish(x);
+      if (expected.size <= rows || this.#head.weight.requiresGrad)
+        return nn.crossEntropy(this.#head.forward(hidden), expected, options);
       // An adapter of the head may treat rows of the batch differently: then the rows are kept.
       const predicted = this.#head.adapter ? null : predictedPositions(batch, ids.shape);
       return this.#chunkedLoss(hidden, expected, predicted, { ...options, rows });
-    });
+    };
+    return { ...pass, finish };
   }
 
   /** The loss of hidden states [batch, n, hidden] against targets [batch, n], or of the predicted positions alone, `rows` at a time. */

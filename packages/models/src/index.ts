@@ -14,6 +14,7 @@ export {
   type Ids,
   LayerNorm1P,
   type ParameterSource,
+  type Pass,
 } from "./decoder.ts";
 export {
   type GenerateOptions,
