@@ -88,7 +88,14 @@ export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";
 export type { Unknown } from "./data/unknown.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
-export { fit, type FitOptions, type FitReport, type FitState } from "./train/fit.ts";
+export {
+  type AdapterValues,
+  type BestStep,
+  fit,
+  type FitOptions,
+  type FitReport,
+  type FitState,
+} from "./train/fit.ts";
 export { DivergedError } from "./train/diverged.ts";
 export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";

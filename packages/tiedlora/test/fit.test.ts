@@ -189,17 +189,60 @@ suite("patience", () => {
 
 suite("a training that goes on from a state", () => {
   test("is the one that was not cut off", async () => {
-    const whole = await reports(setup(overshooting, { steps: 6 }).options);
-    const { options } = setup(overshooting, { steps: 6, restoreBest: false });
+    const uncut = setup(overshooting, { steps: 6 });
+    const whole = await reports(uncut.options);
+    const { adapter, options } = setup(overshooting, { steps: 6 });
     let from: FitReport["state"] | undefined;
     for await (const { training, state } of fit(options)) {
       from = state;
-      if (training?.step === 3) break;
+      if (training?.step === 5) break;
     }
+    assert.ok(from!.best!.step < 5, "no later step beats the best one before the cut");
     const rest = await reports({ ...options, from: from! });
     const lasting = ({ training, evaluation, improved, state }: FitReport): unknown =>
       [training?.step, training?.loss, evaluation, improved, state]; // prettier-ignore
-    assert.deepEqual(rest.map(lasting), whole.slice(4).map(lasting));
+    assert.deepEqual(rest.map(lasting), whole.slice(6).map(lasting));
+    assert.deepEqual(await values(adapter), await values(uncut.adapter));
+  });
+
+  test("that has ended already sets the adapter to the values of the best step", async () => {
+    const { adapter, options } = setup(overshooting);
+    let from: FitReport["state"] | undefined;
+    for await (const { state } of fit(options)) {
+      from = state;
+      if (state.finished) break;
+    }
+    const last = await values(adapter);
+    assert.deepEqual(await reports({ ...options, from: from! }), []);
+    assert.notDeepEqual(await values(adapter), last);
+    assert.equal((await evaluate(options.model, VALID)).loss, from!.best!.loss);
+  });
+
+  test("without the values of its best step goes on if it is at that step, and is refused after it", async () => {
+    const { adapter, options } = setup(overshooting, { restoreBest: false });
+    let from: FitReport["state"] | undefined;
+    const cutAt = async (step: number): Promise<number[]> => {
+      for await (const { training, state } of fit(from ? { ...options, from } : options)) {
+        from = JSON.parse(JSON.stringify(state)) as FitReport["state"];
+        if (training?.step === step) break;
+      }
+      return values(adapter);
+    };
+    const atBest = await cutAt(2);
+    assert.equal(from!.best!.step, 2);
+    const best = from!;
+    await cutAt(3);
+    assert.equal(from!.best!.step, 2, "step 3 is worse");
+    const after = { ...options, from: from!, restoreBest: true };
+    const message =
+      /from\.best is step 2, and from\.best\.values has no \d+ values of model\.\S+; give .* restoreBest: false/;
+    await assert.rejects(fit(after).next(), { name: "TypeError", message });
+    assert.equal(options.optimizer.stepCount, 3, "no step was begun");
+
+    const again = setup(overshooting);
+    for await (const { training } of fit(again.options)) if (training?.step === 2) break;
+    await reports({ ...again.options, from: best });
+    assert.deepEqual(await values(again.adapter), atBest);
   });
 
   test("ends at once if nothing is left to do", async () => {

@@ -1,11 +1,22 @@
 /** Training with evaluations on held-out examples: finds the best step, and can stop early. The caller prints and saves. */
+import type { TypedArray } from "@tiedlora/core";
 import { checkWhole, refuse } from "@tiedlora/core/arguments";
-import type * as nn from "@tiedlora/nn";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import { evaluate, type Evaluation } from "./evaluate.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 import { train } from "./train.ts";
+
+/** The values of an adapter's parameters on the host, by the path of each parameter in files. */
+export type AdapterValues = ReadonlyMap<string, TypedArray>;
+
+/** The step with the lowest held-out loss. */
+export interface BestStep {
+  readonly step: number;
+  readonly loss: number;
+  /** The adapter's values after that step; absent with `restoreBest: false`. A state that was saved as JSON has lost them. */
+  readonly values?: AdapterValues;
+}
 
 /** The progress of a training. */
 export interface FitState {
@@ -14,7 +25,7 @@ export interface FitState {
   /** The number of tokens seen, without padding. */
   readonly tokens: number;
   /** The lowest held-out loss so far and the first step that had it. Null before the first evaluation after a step. */
-  readonly best: { readonly step: number; readonly loss: number } | null;
+  readonly best: BestStep | null;
   /** The number of evaluations since the best step. */
   readonly sinceBest: number;
   /** Whether the training has ended: all steps are done, or it was stopped early. */
@@ -33,7 +44,10 @@ export interface FitOptions extends Omit<TrainOptions, "start" | "tokens"> {
   readonly patience?: number | undefined;
   /** Whether to set the adapter to the values of the best step at the end, from a copy on the host. Default: true. */
   readonly restoreBest?: boolean;
-  /** The state from which to continue: the last one of the same training before it was cut off. Default: the beginning. */
+  /**
+   * The state from which to continue: the last one of the same training before it was cut off; the adapter and the optimizer must
+   * have their values of that step. Default: the beginning.
+   */
   readonly from?: FitState;
 }
 
@@ -52,41 +66,45 @@ const BEGINNING: FitState = { step: 0, tokens: 0, best: null, sinceBest: 0, fini
 
 /**
  * Trains the adapter, evaluates it on held-out batches, and stops early if `patience` is given; yields reports as `train` does. At
- * the end, also after `signal`, sets the adapter to the values of the step with the lowest held-out loss, if this call has done
- * that step and `restoreBest` is not false. Throws as `train` does, and for invalid options.
+ * the end, also after `signal`, sets the adapter to the values of the step with the lowest held-out loss, unless `restoreBest` is
+ * false. Throws as `train` does, for invalid options, and before the first step if `from` lacks the values of its best step.
  */
 export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void> {
   checkFit(options);
   const { from = BEGINNING, valid, evalEvery = Infinity, evalFirst = true, restoreBest = true, ...rest } = options; // prettier-ignore
   const { model, adapter, steps } = options;
-  if (isFinished(from, options)) return;
+  let state = restoreBest ? await withBestValues(from, adapter) : from;
+  if (isFinished(state, options)) {
+    if (restoreBest) restore(adapter, state);
+    return;
+  }
   const isDue = (step: number): boolean => valid !== undefined && (step % evalEvery === 0 || step === steps);
   if (valid !== undefined && evalFirst && from.step === 0)
-    yield { training: null, evaluation: await evaluate(model, valid, adapter), improved: false, state: from };
-  const best = restoreBest ? new Snapshot(adapter) : null;
-  let state = from;
+    yield { training: null, evaluation: await evaluate(model, valid, adapter), improved: false, state };
   const pauseAfter = (step: number): boolean => isDue(step) || options.pauseAfter?.(step) === true;
   for await (const training of train({ ...rest, start: from.step, tokens: from.tokens, pauseAfter })) {
     const evaluation = isDue(training.step) ? await evaluate(model, valid!, adapter) : null;
     const improved = evaluation !== null && evaluation.loss < (state.best?.loss ?? Infinity);
-    if (improved) await best?.take();
-    state = stateAfter(state, training, evaluation, improved);
+    const best = improved ? { step: training.step, loss: evaluation.loss } : null;
+    const kept = best && restoreBest ? { ...best, values: await valuesOf(adapter) } : best;
+    state = stateAfter(state, training, evaluation, kept);
     state = { ...state, finished: isFinished(state, options) };
     yield { training, evaluation, improved, state };
     if (state.finished) break;
   }
-  best?.restore();
+  if (restoreBest) restore(adapter, state);
 }
 
+/** The state after a step; `best` is the new best step if the evaluation's loss is the lowest so far, else null. */
 function stateAfter(
-  { best, sinceBest }: FitState,
+  state: FitState,
   { step, tokens }: StepReport,
   evaluation: Evaluation | null,
-  improved: boolean,
-): Omit<FitState, "finished"> & { finished: boolean } {
-  if (evaluation === null) return { step, tokens, best, sinceBest, finished: false };
-  if (improved) return { step, tokens, best: { step, loss: evaluation.loss }, sinceBest: 0, finished: false };
-  return { step, tokens, best, sinceBest: sinceBest + 1, finished: false };
+  best: BestStep | null,
+): FitState {
+  if (best !== null) return { step, tokens, best, sinceBest: 0, finished: false };
+  const sinceBest = state.sinceBest + (evaluation === null ? 0 : 1);
+  return { step, tokens, best: state.best, sinceBest, finished: false };
 }
 
 /** Whether the training has ended: all steps are done, or `patience` is used up. */
@@ -110,23 +128,33 @@ function checkFit({ valid, evalEvery, patience, steps }: FitOptions): void {
   }
 }
 
-/** A copy of the values of an adapter, on the host. */
-class Snapshot {
-  readonly #adapter: Adapter;
-  #values = new Map<nn.Parameter, Awaited<ReturnType<nn.Parameter["data"]>>>();
+/** A copy of the values of all parameters of an adapter, on the host. */
+async function valuesOf(adapter: Adapter): Promise<AdapterValues> {
+  const values = new Map<string, TypedArray>();
+  for (const [path, parameter] of adapter.stateDict()) values.set(path, (await parameter.data()).slice());
+  return values;
+}
 
-  constructor(adapter: Adapter) {
-    this.#adapter = adapter;
-  }
+/** `from` with the values of its best step: those that it has or, if it is at its best step, the adapter's. Throws if they are missing. */
+async function withBestValues(from: FitState, adapter: Adapter): Promise<FitState> {
+  const { best, step } = from;
+  if (best === null) return from;
+  if (best.values === undefined && best.step === step)
+    return { ...from, best: { ...best, values: await valuesOf(adapter) } };
+  const { values } = best;
+  const missing = [...adapter.stateDict()].find(
+    ([path, { size }]) =>
+      !(values instanceof Map) || (values.get(path) as TypedArray | undefined)?.length !== size,
+  );
+  if (missing === undefined) return from;
+  throw new TypeError(
+    `fit: from.best is step ${best.step}, and from.best.values has no ${missing[1].size} values of ${missing[0]}; give the adapter's ` +
+      "values after that step as a Map by path, or restoreBest: false",
+  );
+}
 
-  async take(): Promise<void> {
-    const values = new Map<nn.Parameter, Awaited<ReturnType<nn.Parameter["data"]>>>();
-    for (const parameter of this.#adapter.stateDict().values())
-      values.set(parameter, (await parameter.data()).slice());
-    this.#values = values;
-  }
-
-  restore(): void {
-    for (const [parameter, values] of this.#values) parameter.set(values);
-  }
+/** Sets the adapter to the values of the best step, if there is one. */
+function restore(adapter: Adapter, { best }: FitState): void {
+  for (const [path, parameter] of best === null ? [] : adapter.stateDict())
+    parameter.set(best!.values!.get(path)!);
 }
