@@ -196,6 +196,29 @@ suite("an optimizer's state that digests cannot find wrong", () => {
       assert.match(await refused(out), message);
     });
 
+  test("leaves adapter and optimizer as they were", async () => {
+    const model = tinyLlama();
+    const adapter = adapt(model, methods.tl6({ rank: 2 }));
+    const optimizer = optim.adamW(adapter.parameters(), { lr: 0.1 });
+    optimizer.step(lossOf(model));
+    const out = at("unchanged");
+    const directory = join(out, "checkpoints");
+    const state = { step: 1, tokens: 1, best: null, sinceBest: 0, finished: false, data: "" };
+    await saveCheckpoint(directory, { adapter, optimizer }, state, {});
+    const path = join(directory, "step-00000001", "optimizer.safetensors");
+    writeFileSync(path, readFileSync(path, "latin1").replace('"step":"1"', '"step":"2"'), "latin1");
+    optimizer.step(lossOf(model));
+    const valuesNow = (): Promise<unknown> =>
+      Promise.all([...adapter.parameters().map((parameter) => parameter.data()), optimizer.state()]);
+    const before = await valuesNow();
+    await assert.rejects(
+      restoreCheckpoint(directory, 1, { adapter, optimizer }),
+      /after step 2.*that after step 1/,
+    );
+    assert.deepEqual(await valuesNow(), before);
+    model.device.close();
+  });
+
   test("is not written in the first place: a number that is not finite ends the run", async () => {
     const model = tinyLlama();
     const adapter = adapt(model, methods.tl6({ rank: 2 }));

@@ -11,6 +11,7 @@ import {
   FormatError,
   isRecord,
   openSafetensors,
+  type Parameter,
   parseJsonObject,
   type TensorFile,
   writeSafetensors,
@@ -159,7 +160,7 @@ export async function readState(directory: string, step: number): Promise<RunSta
 
 /**
  * Sets adapter and optimizer to the values of a checkpoint. The adapter must be of the same method, on the same model; otherwise,
- * or if the files do not fit each other, it throws FormatError.
+ * or if the files do not fit each other, it throws FormatError, and adapter and optimizer keep their values.
  */
 export async function restoreCheckpoint(
   directory: string,
@@ -167,7 +168,7 @@ export async function restoreCheckpoint(
   { adapter, optimizer }: { readonly adapter: Adapter; readonly optimizer: optim.Optimizer },
 ): Promise<void> {
   const path = join(directory, checkpointName(step));
-  await restoreAdapter(join(path, TENSORS_FILE), adapter);
+  const values = await readAdapter(join(path, TENSORS_FILE), adapter);
   const source = await fileSource(join(path, OPTIMIZER_FILE));
   try {
     const file = await openSafetensors(source);
@@ -175,7 +176,8 @@ export async function restoreCheckpoint(
     for (const [name, { shape }] of file.entries)
       tensors.set(name, { shape, values: decodeF32(await file.read(name), file.name, name) });
     await checkOptimizer(file, step, tensors, { adapter, optimizer }, await trainedIn(path));
-    optimizer.load({ step, tensors });
+    optimizer.load({ step, tensors }); // checks again, and changes nothing if it throws
+    for (const [parameter, data] of values) parameter.set(data);
   } finally {
     await source.close?.();
   }
@@ -214,9 +216,14 @@ async function checkOptimizer(
 
 /**
  * Sets the parameters of an adapter to the values in a file. Which of them are trained, how they are tied and the dropout stay as
- * declared. Throws FormatError if names or shapes differ.
+ * declared. Throws FormatError, before any change, if names or shapes differ.
  */
 export async function restoreAdapter(path: string, adapter: Adapter): Promise<void> {
+  for (const [parameter, data] of await readAdapter(path, adapter)) parameter.set(data);
+}
+
+/** The values in a file for each parameter of an adapter. Throws FormatError if names or shapes differ. */
+async function readAdapter(path: string, adapter: Adapter): Promise<Map<Parameter, Float32Array>> {
   const source = await fileSource(path);
   try {
     const file = await openSafetensors(source);
@@ -235,7 +242,10 @@ export async function restoreAdapter(path: string, adapter: Adapter): Promise<vo
         hint: "The run was started with another model, method or rank.",
       });
     }
-    for (const [name, parameter] of parameters) parameter.set(decodeF32(await file.read(name), path, name));
+    const values = new Map<Parameter, Float32Array>();
+    for (const [name, parameter] of parameters)
+      values.set(parameter, decodeF32(await file.read(name), path, name));
+    return values;
   } finally {
     await source.close?.();
   }
