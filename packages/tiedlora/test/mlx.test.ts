@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { bytesSource, decodeF32, FormatError, openSafetensors, reference } from "@tiedlora/core";
+import {
+  bytesSource,
+  decodeF32,
+  FormatError,
+  openSafetensors,
+  reference,
+  type Tensor,
+  writeSafetensors,
+  zeros,
+} from "@tiedlora/core";
+import { parametersToWrite } from "../src/files/native.ts";
 import { adapt, loadAdapterFiles, type Method, methods, mlxFiles, type PlainMethod } from "../src/index.ts";
 import { asFiles, collect, type Contents, randomize, withConfig } from "./support/files.ts";
 import { distance, logitsOf, tinyGpt2, tinyLlama } from "./support/tiny.ts";
@@ -106,5 +116,14 @@ suite("mlx-lm's adapters", () => {
       /scale nothing/,
     );
     await refuses(new Map([...files].slice(1)), /no adapters\.safetensors/);
+    const ranks = [2, 3, 2, 2];
+    const uneven = ["q_proj", "k_proj", "v_proj", "o_proj"].flatMap((name, i): [string, Tensor][] => [
+      [`model.layers.0.self_attn.${name}.lora_a`, zeros([16, ranks[i]!])],
+      [`model.layers.0.self_attn.${name}.lora_b`, zeros([ranks[i]!, 8])],
+    ]);
+    const tensors = await collect([
+      ["adapters.safetensors", writeSafetensors(parametersToWrite(uneven), [])],
+    ]);
+    await refuses(new Map([...files, ...tensors]), /k_proj.*found rank 3; expected rank 2/);
   });
 });

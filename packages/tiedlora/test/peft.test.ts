@@ -9,6 +9,7 @@ import {
   FormatError,
   openSafetensors,
   serialize,
+  type Source,
 } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 import {
@@ -174,6 +175,15 @@ suite("written as peft's VeRA and read back, the answers are the same bit for bi
       (name, values) => name.endsWith("vera_lambda_d") && values.fill(1),
     );
     await refused(trainedOn, /vera_lambda_d.*values outside of the module's own part/);
+    const open = async (name: string): Promise<Source | null> => {
+      const source = await asFiles(trainedOn).open(name);
+      return source && { ...source, name: `folder/${name}` };
+    };
+    const located = loadAdapterFiles(tinyLlama(device), { name: "folder", open });
+    await assert.rejects(
+      located,
+      /^FormatError: folder\/adapter_model\.safetensors: "[\w.]+": found values outside/,
+    );
   });
 
   test("what VeRA cannot hold is refused, and the error says what can", async () => {

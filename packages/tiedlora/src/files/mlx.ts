@@ -58,9 +58,9 @@ export async function loadMlx(
     const paths = modulesIn(file, new Map([...hosts.keys()].map((path) => [toMlx(path), path])), isDora);
     const ranks = [...paths.keys()].map((name) => file.entries.get(`${name}.lora_a`)!.shape[1] ?? 0);
     const rank = ranks[0]!;
-    const odd = [...paths.keys()].find((_, i) => ranks[i] !== rank);
-    if (odd !== undefined)
-      throw new FormatError({ file: file.name, tensor: odd, found: `rank ${ranks.at(-1)}`, expected: `rank ${rank}, as in the first module` }); // prettier-ignore
+    const odd = ranks.findIndex((one) => one !== rank);
+    if (odd >= 0)
+      throw new FormatError({ file: file.name, tensor: [...paths.keys()][odd]!, found: `rank ${ranks[odd]}`, expected: `rank ${rank}, as in the first module` }); // prettier-ignore
     const common = { rank, alpha: scale * rank, dropout, target: [...paths.values()] };
     const method: Method = isDora ? methods.dora(common) : methods.lora(common);
     const adapter = createAdapter(model, method, { ...options, blank: true, check: fitsIn(file) });

@@ -72,7 +72,7 @@ export async function loadPeftVera(
     const blocks = config.saveProjection ? readBlocks(file, config.rank, common.target) : null;
     if (blocks !== null) {
       const wanted = (adapter: Adapter): Wanted[] => [
-        ...unpackedTensors(adapter, blocks),
+        ...unpackedTensors(adapter, blocks, file.name),
         ...replacedTensors(adapter),
       ];
       return fill(model, files, file, unpackedMethod(blocks, common), options, wanted);

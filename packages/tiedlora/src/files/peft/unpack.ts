@@ -54,8 +54,8 @@ export function unpackedMethod(blocks: readonly PackedBlock[], common: CommonOpt
 
 const exactly = (path: string): string => `^${path.replaceAll(".", "\\.")}$`;
 
-/** The tensors of the file, each divided among the parameters of its blocks. */
-export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[]): Wanted[] {
+/** The tensors of the file, each divided among the parameters of its blocks; `file` is the file's name in messages. */
+export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[], file: string): Wanted[] {
   const layers = new Map([...adapter.layers()].map(([, layer]) => [layer.member.path, layer]));
   const parts = blocks.map(({ rank, modules }, i) => {
     const [A, B] = ["A", "B"].map((factor) => layers.get(modules[0]!)!.parameter(factor)!);
@@ -75,7 +75,7 @@ export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[]
       const [u, v] = ["u", "v"].map((factor) => layers.get(path)!.parameter(factor)!);
       const setU = (values: Float32Array): void => {
         if (values.some((value, i) => value !== 0 && (i < start || i >= start + rank)))
-          throw notApart(`${path}.vera_lambda_d`);
+          throw notApart(file, `${path}.vera_lambda_d`);
         u!.set(values.slice(start, start + rank));
       };
       return [
@@ -91,10 +91,10 @@ export function unpackedTensors(adapter: Adapter, blocks: readonly PackedBlock[]
   ];
 }
 
-function notApart(name: string): FormatError {
+function notApart(file: string, tensor: string): FormatError {
   return new FormatError({
-    file: "adapter_model.safetensors",
-    tensor: name,
+    file,
+    tensor,
     found: "values outside of the module's own part",
     expected: "zeros there, as the metadata says",
     hint: `The tensors were trained on: remove "${BLOCKS}" from the metadata, and they are read as plain VeRA.`,
