@@ -42,8 +42,10 @@ async function records(
   return all;
 }
 
-const fails = (name: string, text: string, message: RegExp): Promise<void> =>
-  assert.rejects(records(name, text), (error) => error instanceof DataError && message.test(error.message));
+const fails = async (name: string, text: string, message: RegExp): Promise<void> => {
+  for (const piece of [undefined, 1])
+    await assert.rejects(records(name, text, piece), (error) => error instanceof DataError && message.test(error.message)); // prettier-ignore
+};
 
 suite("CSV", () => {
   test("fields may hold the delimiter, quotes and line breaks", async () => {
@@ -85,6 +87,12 @@ suite("CSV", () => {
     await fails("a.csv", 'x,y\n1,a"b\n', /line 2: a quote in the middle of a field/);
     await fails("a.csv", 'x,y\n1,"a"b\n', /line 2: "b" after a closing quote/);
     await fails("a.csv", "x,y\n1,2\n3\n", /line 3: 1 fields; expected 2, as in the header \(x, y\)/);
+    for (const end of ["\n", "\r\n", "\r"])
+      await fails(
+        "a.csv",
+        `x,y${end}"a${end}${end}b","c${end}"${end}1,a"b${end}`,
+        /line 6: a quote in the middle of a field/,
+      );
     await fails("a.csv", "x,x\n1,2\n", /line 1: the header names the column "x" twice/);
     await fails("a.csv", "", /empty/);
     await fails("a.parquet", "x", /unknown kind of data file.*\.jsonl/);

@@ -60,6 +60,7 @@ class RowParser {
       i++;
       if (this.state === "quoted") {
         this.state = "closed"; // unless the next character shows that this is the first of two quotes
+        this.afterReturn = false;
       } else if (c === "\n" && this.afterReturn) {
         this.afterReturn = false; // the second half of \r\n
       } else if (c === "\n" || c === "\r") {
@@ -100,8 +101,11 @@ class RowParser {
 
   private take(text: string): void {
     this.field += text;
-    this.afterReturn = false;
-    if (this.state === "quoted") this.line += countLines(text);
+    if (this.state === "quoted") {
+      const begins = this.afterReturn && text.startsWith("\n") ? 1 : 0; // the second half of \r\n, cut between two pieces
+      this.line += countLines(text) - begins;
+    }
+    this.afterReturn = this.state === "quoted" && text.endsWith("\r");
   }
 
   /** Handles a character other than a line end, outside of quotes or right after a closing quote. */
@@ -147,9 +151,7 @@ class RowParser {
   }
 }
 
-/** The number of line ends in `text`: of \n, also in \r\n. */
+/** The number of line ends in `text`: \n, \r and \r\n. */
 function countLines(text: string): number {
-  let lines = 0;
-  for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1)) lines++;
-  return lines;
+  return text.match(/\r\n?|\n/g)?.length ?? 0;
 }
