@@ -21,7 +21,7 @@ export interface CombineOptions {
    * - `svd`: the best approximation of the sum at `rank`.
    */
   readonly how?: "cat" | "linear" | "svd";
-  /** The rank, for `svd` only. Default: the largest rank among the adapters. */
+  /** The rank for `svd`; an error with the others. Default: the largest rank among the adapters. */
   readonly rank?: number;
   /** Whether the new adapter takes part when the model runs. Default: true. */
   readonly active?: boolean;
@@ -47,6 +47,10 @@ export async function combine(
     throw new Error(`combine: how is ${JSON.stringify(how)}; give one of ${Object.keys(COMBINE).join(", ")}`);
   if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 1))
     throw new Error(`combine: rank is ${JSON.stringify(rank)}; give a whole number of at least 1`);
+  if (rank !== undefined && how !== "svd")
+    throw new Error(
+      `combine: rank ${rank} is given, but "${how}" determines the rank itself; give how: "svd", or no rank`,
+    );
   const odd = Object.entries(weights).find(([, weight]) => !Number.isFinite(weight));
   if (odd !== undefined)
     throw new Error(`combine: the weight of "${odd[0]}" is ${String(odd[1])}; give a finite number`);
@@ -68,7 +72,7 @@ export async function combine(
     }
   }
   const factors = new Map<string, LowRank>();
-  for (const [path, list] of parts) factors.set(path, await COMBINE[how](list, options.rank, path));
+  for (const [path, list] of parts) factors.set(path, await COMBINE[how](list, rank, path));
   const ranks = Object.fromEntries([...factors].map(([path, { A }]) => [path, A.shape[0]!]));
   const alphas = ranks; // so that the scale is 1: each adapter's scale is already in its B
   const target = [...factors.keys()];

@@ -344,6 +344,10 @@ suite("a weighted combination", () => {
     await rejected({ a: Number.NaN }, /combine: the weight of "a" is NaN; give a finite number/);
     const half = combine(model, { a: 1 }, { name: "x", how: "svd", rank: 0.5 });
     await assert.rejects(half, /combine: rank is 0\.5; give a whole number of at least 1/);
+    for (const how of ["cat", "linear", undefined] as const) {
+      const ranked = combine(model, { a: 1 }, { name: "x", rank: 2, ...(how && { how }) });
+      await assert.rejects(ranked, { message: `combine: rank 2 is given, but "${how ?? "cat"}" determines the rank itself; give how: "svd", or no rank` }); // prettier-ignore
+    }
     randomize(await adapt(model, methods.dora({ rank: 2 }), { name: "dora", active: false }));
     await rejected({ dora: 1 }, /dora of "dora" has no update of the form B A/);
     assert.ok(!adaptersOf(model).has("x"));
