@@ -1,7 +1,15 @@
 /** A folder belongs to one process: a second process gets an error that names the owner, and a killed one blocks nobody. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { suite, test } from "node:test";
@@ -111,6 +119,13 @@ suite("a lock", () => {
       return true;
     });
     assert.deepEqual(readdirSync(path), [file]);
+  });
+
+  test("is not a file whose name only begins like a lock's", async () => {
+    const { path, file } = lockedFolder("foreign", { pid: 7 });
+    renameSync(join(path, file), join(path, ".lock.1.x.%zz"));
+    await withLock(path, async () => Promise.resolve(assert.equal(locks(path).length, 2)));
+    assert.deepEqual(readdirSync(path), [".lock.1.x.%zz"]);
   });
 
   test("is not given twice within a process, and is free again afterwards", async () => {

@@ -99,9 +99,8 @@ interface Other {
 /** Another process that has the folder or wants it; null if there is none. Removes the locks of ended processes. */
 async function ownerBeside(directory: string, own: string): Promise<Other | null> {
   for (const file of await readdir(directory)) {
-    const [, pid, start, host] = NAME.exec(file) ?? [];
-    if (file === own || pid === undefined || start === undefined || host === undefined) continue;
-    const owner: Owner = { pid: Number(pid), start, host: decodeURIComponent(host) };
+    const owner = ownerOf(file);
+    if (file === own || owner === null) continue;
     if (owner.host === hostname() && !runs(owner)) {
       await rm(join(directory, file), { force: true });
       continue;
@@ -110,6 +109,17 @@ async function ownerBeside(directory: string, own: string): Promise<Other | null
     if (found !== null) return { owner, file, settled: Date.now() - found.mtimeMs > SETTLED_MS };
   }
   return null;
+}
+
+/** The owner that a lock's name tells; null if the file is not a lock. */
+function ownerOf(file: string): Owner | null {
+  const [, pid, start, host] = NAME.exec(file) ?? [];
+  if (pid === undefined || start === undefined || host === undefined) return null;
+  try {
+    return { pid: Number(pid), start, host: decodeURIComponent(host) };
+  } catch {
+    return null; // no lock is given such a name
+  }
 }
 
 /** Whether a process of this machine still runs; if its start cannot be determined, its pid alone decides. */
