@@ -90,7 +90,7 @@ export function decodeF32(data: TensorData, file: string, tensor: string): Float
  * element. Throws TypeError if the element width of `values` is not that of `dtype`.
  */
 export function encodeTensor(dtype: DType, values: TypedArray): Uint8Array {
-  if (dtype === "bool") return Uint8Array.from(values);
+  if (dtype === "bool") return Uint8Array.from(values, (value: number) => (value === 0 ? 0 : 1));
   if (values.BYTES_PER_ELEMENT !== BYTES[dtype]) {
     throw new TypeError(
       `${values.constructor.name} given for ${dtype}, which has ${BYTES[dtype]} bytes an element`,

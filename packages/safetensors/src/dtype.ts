@@ -96,10 +96,20 @@ export function decode(bytes: ArrayBufferLike, dtype: DType, size: number): Type
   return raw;
 }
 
-/** Copies numbers into the storage format of `dtype`: rounded to a float type, or truncated and wrapped to integers. */
+/** Conversions that assignment to the typed array does not do by itself. */
+const CONVERT: { readonly [D in DType]?: (value: number) => number } = {
+  f16: f32ToF16,
+  bf16: f32ToBf16,
+  bool: (value) => (value === 0 ? 0 : 1),
+};
+
+/**
+ * Copies numbers into the storage format of `dtype`: rounded to a float type, truncated and wrapped to an integer type; for bool, 0
+ * becomes 0 and every other number, NaN too, 1.
+ */
 export function encode(values: ArrayLike<number>, dtype: DType): TypedArray {
   const out = allocateArray(dtype, values.length);
-  const convert = dtype === "f16" ? f32ToF16 : dtype === "bf16" ? f32ToBf16 : undefined;
+  const convert = CONVERT[dtype];
   if (!convert) out.set(values);
   else for (let i = 0; i < values.length; i++) out[i] = convert(values[i]!);
   return out;

@@ -2,7 +2,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { bf16ToF32, BYTES, decode, type DType, encode, f16ToF32, f32ToBf16, f32ToF16 } from "../src/index.ts";
+import {
+  bf16ToF32,
+  BYTES,
+  decode,
+  type DType,
+  encode,
+  encodeTensor,
+  f16ToF32,
+  f32ToBf16,
+  f32ToF16,
+} from "../src/index.ts";
 
 const HALVES = [
   { name: "f16", widen: f16ToF32, narrow: f32ToF16, infinity: 0x7c00 },
@@ -39,6 +49,13 @@ for (const { name, widen, narrow, infinity } of HALVES) {
     assert.equal(narrow(-Infinity), 0x8000 | infinity);
   });
 }
+
+test("a number that is encoded as bool becomes 0 or 1", () => {
+  const numbers = [0, -0, 1, 2, 256, -1, 0.5, NaN, Infinity];
+  const expected = [0, 0, 1, 1, 1, 1, 1, 1, 1];
+  assert.deepEqual([...encode(numbers, "bool")], expected);
+  assert.deepEqual([...encodeTensor("bool", Float64Array.from(numbers))], expected);
+});
 
 test("arrays that are encoded and decoded hold the same numbers", () => {
   const whole: readonly DType[] = ["f32", "f64", "f16", "bf16", "i32", "u32"];

@@ -74,9 +74,16 @@ async function finish(directory: string, batch: string, { old }: Plan, marker: s
   await rm(marker, { force: true });
 }
 
-/** Restores the old files, the key file last: `recoverSwaps` undoes a replacement as long as the key file is missing. */
+/**
+ * Restores the old files: first the new key file is removed, and last the old one restored, because `recoverSwaps` undoes a
+ * replacement as long as the key file is missing.
+ */
 async function undo(directory: string, batch: string, { fresh, old }: Plan, marker: string): Promise<void> {
   const there = await readdir(directory);
+  const key = fresh.at(-1);
+  // If the key file existed before and was not set aside, then the file of its name is still the old one.
+  if (key !== undefined && (!old.includes(key) || there.includes(asideName(key, batch))))
+    await rm(join(directory, key), { force: true });
   for (const name of fresh) if (!old.includes(name)) await rm(join(directory, name), { force: true });
   for (const name of [...old].reverse()) {
     const aside = asideName(name, batch);
