@@ -3,7 +3,7 @@ import { assign, type Device, grad, key, Parameter, type Tensor, uniformArray } 
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import { configFrom, createModel, generateTokens } from "@tiedlora/models";
-import { GPT, type GptName, type GptSize } from "./problems.ts";
+import { GPT, gptFlop, type GptName } from "./problems.ts";
 import { type Method, prepare, type Work } from "./workloads.ts";
 
 export interface Case {
@@ -133,16 +133,6 @@ function adamw(): Case {
       };
     },
   };
-}
-
-/**
- * Floating-point operations of a GPT's training step, with attention counted in full. If the base is frozen, each of its
- * weights takes one product less.
- */
-function gptFlop({ layers, dim, vocab, batch, length }: GptSize, method: Method): number {
-  const weights = layers * 12 * dim * dim + dim * vocab;
-  const scores = layers * 2 * length * dim;
-  return 2 * batch * length * ((method === "full" ? 3 : 2) * weights + 3 * scores);
 }
 
 const gpt = (size: GptName, method: Method): Case =>

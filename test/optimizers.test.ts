@@ -77,6 +77,20 @@ test("SM3 with a vector for each axis takes the steps of its paper", async () =>
   }
 });
 
+test("SM3 of a scalar is Adagrad", async () => {
+  const p = nn.Parameter.from(device, [2], [], "f64");
+  const optimizer = new SM3([p], { lr: 0.1 });
+  let [expected, sum] = [2, 0];
+  for (let step = 0; step < 4; step++) {
+    optimizer.step(p.square());
+    const g = 2 * expected;
+    sum += g * g;
+    expected -= (Math.fround(0.1) * g) / Math.sqrt(sum);
+    const found = await p.item();
+    assert.ok(Math.abs(found - expected) < 1e-12, `${found} ${expected}`);
+  }
+});
+
 for (const [name, make] of [
   ["Adafactor", (p: nn.Parameter[]) => new Adafactor(p, { lr: 0.05 })],
   ["SM3", (p: nn.Parameter[]) => new SM3(p, { lr: 0.05 })],
