@@ -14,8 +14,11 @@ interface Names {
   readonly finalNorm: string;
   readonly head: string;
   // --- inside a layer
-  readonly attentionNorm: string;
-  readonly mlpNorm: string;
+  /** Norms of what attention and the MLP read, and of what they add to the residual stream; null where there is none. */
+  readonly attentionNorm: string | null;
+  readonly attentionPostNorm: string | null;
+  readonly mlpNorm: string | null;
+  readonly mlpPostNorm: string | null;
   /** One fused linear, or queries, keys and values. */
   readonly qkv: readonly [string] | readonly [string, string, string];
   readonly qNorm: string;
@@ -40,6 +43,9 @@ interface Fields {
 /** rms: x / rms(x) * w. layer: LayerNorm. layer1p: LayerNorm whose weight is stored as w - 1. */
 export type NormKind = "rms" | "layer" | "layer1p";
 
+/** Norms of queries and keys, before the rotation: none, one over each head, or one over the whole projection. */
+export type QkNorm = "none" | "head" | "projection";
+
 /** What sets one architecture apart: names of its config fields and tensors, its norm, MLP, biases and positions. */
 export interface Architecture {
   /** The class in transformers; written to config.json. */
@@ -57,8 +63,7 @@ export interface Architecture {
   readonly qkvBias: boolean | string;
   readonly outBias: boolean | string;
   readonly mlpBias: boolean | string;
-  /** RMSNorm over each head's queries and keys, before the rotation. */
-  readonly qkNorm: boolean;
+  readonly qkNorm: QkNorm;
   /** Whether the config may set the scale of queries·keys; if not, it is 1 / √(width of a head). */
   readonly ownScales: boolean;
   /** The default fraction of each head that is rotated, if the config may set it; null: always all of it. */
@@ -100,7 +105,9 @@ const LLAMA_NAMES: Names = {
   finalNorm: "norm",
   head: "lm_head",
   attentionNorm: "input_layernorm",
+  attentionPostNorm: null,
   mlpNorm: "post_attention_layernorm",
+  mlpPostNorm: null,
   qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
   qNorm: "self_attn.q_norm",
   kNorm: "self_attn.k_norm",
@@ -121,7 +128,7 @@ const LLAMA: Architecture = {
   qkvBias: "attention_bias",
   outBias: "attention_bias",
   mlpBias: "mlp_bias",
-  qkNorm: false,
+  qkNorm: "none",
   ownScales: false,
   partialRotary: null,
   defaults: {
@@ -150,7 +157,7 @@ const QWEN2: Architecture = {
 
 /** Values of `model_type` in config.json. */
 export type ModelType =
-  "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "nemotron" | "nemo_gpt";
+  "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "olmo2" | "smollm3" | "nemotron" | "nemo_gpt";
 
 /** The architectures that can be loaded, by `model_type`. */
 export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
@@ -207,8 +214,23 @@ export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
     className: "Qwen3ForCausalLM",
     qkvBias: "attention_bias",
     outBias: "attention_bias",
-    qkNorm: true,
+    qkNorm: "head",
     defaults: { ...QWEN2.defaults, headDim: 128 },
+  },
+  /** Norms follow attention and the MLP instead of preceding them. */
+  olmo2: {
+    ...LLAMA,
+    className: "Olmo2ForCausalLM",
+    names: {
+      ...LLAMA_NAMES,
+      attentionNorm: null,
+      attentionPostNorm: "post_attention_layernorm",
+      mlpNorm: null,
+      mlpPostNorm: "post_feedforward_layernorm",
+    },
+    mlpBias: false,
+    qkNorm: "projection",
+    defaults: { ...LLAMA.defaults, normEps: 1e-5 },
   },
   smollm3: {
     ...LLAMA,

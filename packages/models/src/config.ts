@@ -1,6 +1,6 @@
 /** A model's config: reads and checks the config.json of transformers v4 or v5, converts it to one form, and writes it back. */
 import { FormatError, parseJsonObject } from "@tiedlora/core";
-import { ARCHITECTURES, isModelType, type ModelType, type NormKind } from "./architectures.ts";
+import { ARCHITECTURES, isModelType, type ModelType, type NormKind, type QkNorm } from "./architectures.ts";
 import { Fields } from "./fields.ts";
 import type { RopeConfig, RopeScaling } from "./rope.ts";
 
@@ -34,8 +34,7 @@ export interface DecoderConfig {
   readonly qkvBias: boolean;
   readonly outBias: boolean;
   readonly mlpBias: boolean;
-  /** RMSNorm over each head of queries and keys, before the rotation. */
-  readonly qkNorm: boolean;
+  readonly qkNorm: QkNorm;
   /** null: learned absolute positions. */
   readonly rope: RopeConfig | null;
   /** Per layer: whether its queries and keys are rotated. */

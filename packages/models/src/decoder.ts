@@ -1,10 +1,10 @@
 /**
- * The decoder: one for GPT-2, Llama, Mistral, Qwen, SmolLM and NeMo's GPT. Their differences are data (architectures.ts,
- * config.ts); this file is the computation.
+ * The decoder: one for all architectures. Their differences are data (architectures.ts, config.ts); this file makes the
+ * modules and computes logits and losses.
  *
- *   x = embed(ids);  for each layer:  x += out(attention(qkv(norm(x))));  x += mlp(norm(x));  logits = head(norm(x))
+ *   x = embed(ids);  for each layer:  x = layer(x) (layer.ts);  logits = head(norm(x))
  */
-import { checkpoint, concat, type Device, type Parameter, type Tensor } from "@tiedlora/core";
+import { checkpoint, type Device, type Parameter, type Tensor } from "@tiedlora/core";
 import { checkOptions } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapter-choice.ts";
@@ -17,7 +17,7 @@ import {
 } from "./save.ts";
 import { lengthMatters } from "./rope.ts";
 import { ARCHITECTURES } from "./architectures.ts";
-import type { Activation, DecoderConfig } from "./config.ts";
+import type { DecoderConfig } from "./config.ts";
 import type { KvCache } from "./cache.ts";
 import {
   type Ids,
@@ -29,9 +29,11 @@ import {
   readSegments,
   shownBy,
 } from "./inputs.ts";
+import { type Layer, runLayer } from "./layer.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
+import { makeNorm, type Norm } from "./norms.ts";
 import { type Predicted, predictedPositions } from "./predicted.ts";
-import { prepare, type Sequence, type SequenceOptions } from "./sequence.ts";
+import { prepare, type SequenceOptions } from "./sequence.ts";
 
 export type { Ids } from "./inputs.ts";
 
@@ -58,38 +60,6 @@ export interface Batch {
   readonly labels?: Ids;
   /** The label that marks positions without a target. Default -100; null if there are none. */
   readonly ignoreIndex?: number | null;
-}
-
-const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
-  silu: (x) => x.silu(),
-  gelu: (x) => x.gelu(),
-  gelu_tanh: (x) => x.gelu("tanh"),
-  relu: (x) => x.relu(),
-  relu2: (x) => x.relu().square(),
-};
-
-type Norm = nn.LayerNorm | nn.RMSNorm;
-
-/** LayerNorm that stores its weight as w - 1, so that weight decay pulls towards the identity (NeMo's LayerNorm1P). */
-export class LayerNorm1P extends nn.LayerNorm {
-  /** layerNorm(x) · (weight + 1) + bias. */
-  override forward(x: Tensor): Tensor {
-    const y = nn.layerNorm(x, this.eps).mul(this.weight.add(1));
-    return this.bias ? y.add(this.bias) : y;
-  }
-}
-
-/** The modules of one layer, by function; the Decoder's tree has them under Hugging Face's names. */
-interface Layer {
-  readonly attentionNorm: Norm;
-  readonly qkv: readonly nn.Linear[];
-  readonly qNorm: Norm | null;
-  readonly kNorm: Norm | null;
-  readonly out: nn.Linear;
-  readonly mlpNorm: Norm;
-  readonly gate: nn.Linear | null;
-  readonly up: nn.Linear;
-  readonly down: nn.Linear;
 }
 
 /** A module that only gives its children a name. */
@@ -147,35 +117,28 @@ export class Decoder extends nn.Module {
       const layout = storedInOut(config, module) ? "inOut" : "outIn";
       return this.#place(module.path, new nn.Linear(...parameters(module), layout));
     };
-    const norm = (module: ModuleSpec): Norm => this.#place(module.path, this.#norm(...parameters(module)));
-    const headNorm = (module: ModuleSpec): Norm =>
-      this.#place(module.path, new nn.RMSNorm(parameters(module)[0], config.normEps));
+    const norm = (module: ModuleSpec): Norm =>
+      this.#place(module.path, makeNorm(config.norm, ...parameters(module), config.normEps));
 
     this.#embed = embedding(spec.embed);
     this.#position = spec.position && embedding(spec.position);
     this.#layers = spec.layers.map((layer) => ({
-      attentionNorm: norm(layer.attentionNorm),
+      attentionNorm: layer.attentionNorm && norm(layer.attentionNorm),
       qkv: layer.qkv.map(linear),
-      qNorm: layer.qNorm && headNorm(layer.qNorm),
-      kNorm: layer.kNorm && headNorm(layer.kNorm),
+      qNorm: layer.qNorm && norm(layer.qNorm),
+      kNorm: layer.kNorm && norm(layer.kNorm),
       out: linear(layer.out),
-      mlpNorm: norm(layer.mlpNorm),
+      attentionPostNorm: layer.attentionPostNorm && norm(layer.attentionPostNorm),
+      mlpNorm: layer.mlpNorm && norm(layer.mlpNorm),
       gate: layer.gate && linear(layer.gate),
       up: linear(layer.up),
       down: linear(layer.down),
+      mlpPostNorm: layer.mlpPostNorm && norm(layer.mlpPostNorm),
     }));
     this.#finalNorm = norm(spec.finalNorm);
     this.#head = config.tied
       ? this.#place(spec.head.path, new nn.Linear(this.#embed.weight))
       : linear(spec.head);
-  }
-
-  #norm(weight: Parameter, bias: Parameter | null): Norm {
-    const { norm, normEps } = this.config;
-    if (norm === "rms") return new nn.RMSNorm(weight, normEps);
-    return norm === "layer1p"
-      ? new LayerNorm1P(weight, bias, normEps)
-      : new nn.LayerNorm(weight, bias, normEps);
   }
 
   /** Puts a module at its path below this one, and creates the scopes and arrays between them. */
@@ -237,6 +200,7 @@ export class Decoder extends nn.Module {
   }
 
   #pass(ids: Ids, options: ForwardOptions): Pass {
+    const { config } = this;
     const { cache } = options;
     const tokens = idsTensor(this.device, ids, this.config.vocab, shownBy(options.attentionMask));
     const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, cache);
@@ -246,7 +210,9 @@ export class Decoder extends nn.Module {
         const x = this.#embed.forward(tokens).cast("f32");
         return this.#position ? x.add(this.#position.forward(sequence.positions)) : x;
       },
-      layers: this.#layers.map((layer, i) => (x) => this.#layer(layer, i, x, sequence, cache)),
+      layers: this.#layers.map(
+        (layer, index) => (x) => runLayer(layer, x, { config, index, sequence, cache }),
+      ),
       finish: (x) => this.#finalNorm.forward(x),
     };
   }
@@ -316,39 +282,6 @@ export class Decoder extends nn.Module {
     const [at, mask] = [this.device.tensor(predicted.index), this.device.tensor(predicted.weight)];
     const flat = (x: Tensor): Tensor => x.reshape([expected.size, ...x.shape.slice(2)]).take(at);
     return nn.chunkedCrossEntropy(flat(hidden), head, flat(expected), { ...options, mask });
-  }
-
-  #layer(layer: Layer, index: number, x: Tensor, sequence: Sequence, cache: KvCache | undefined): Tensor {
-    const attended = x.add(this.#attention(layer, index, layer.attentionNorm.forward(x), sequence, cache));
-    return attended.add(this.#mlp(layer, layer.mlpNorm.forward(attended)));
-  }
-
-  #attention(layer: Layer, index: number, x: Tensor, sequence: Sequence, cache: KvCache | undefined): Tensor {
-    const { heads, kvHeads, headDim, ropeLayers, attentionScales, windows } = this.config;
-    const projected = layer.qkv.map((linear) => linear.forward(x));
-    const joined = projected.length === 1 ? projected[0]! : concat(projected, -1);
-    const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
-    const parts = projected.length === 1 ? joined.split(widths, -1) : projected;
-    let [q, k, v] = parts.map((part, i) => nn.splitHeads(part, i === 0 ? heads : kvHeads)) as [
-      Tensor,
-      Tensor,
-      Tensor,
-    ];
-    if (layer.qNorm && layer.kNorm) [q, k] = [layer.qNorm.forward(q), layer.kNorm.forward(k)];
-    const { rotation } = sequence;
-    if (rotation && ropeLayers[index]!) {
-      [q, k] = [nn.rope(q, rotation.cos, rotation.sin), nn.rope(k, rotation.cos, rotation.sin)];
-    }
-    if (cache) [k, v] = cache.append(index, k, v);
-    const { causal, bias } = sequence.visibility(windows[index]!);
-    const options = { causal, scale: attentionScales[index]!, ...(bias ? { bias } : {}) };
-    return layer.out.forward(nn.mergeHeads(nn.scaledDotProductAttention(q, k, v, options)));
-  }
-
-  #mlp(layer: Layer, x: Tensor): Tensor {
-    const activation = ACTIVATIONS[this.config.activation];
-    const up = layer.up.forward(x);
-    return layer.down.forward(layer.gate ? activation(layer.gate.forward(x)).mul(up) : activation(up));
   }
 
   /** Whether the output embedding has the input embedding's weight now: an adapter, or a merge, may have given it its own. */

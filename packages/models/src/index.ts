@@ -12,7 +12,6 @@ export {
   Decoder,
   type ForwardOptions,
   type Ids,
-  LayerNorm1P,
   type ParameterSource,
   type Pass,
 } from "./decoder.ts";
@@ -36,6 +35,7 @@ export {
   parameterSpecs,
   type ParameterSpec,
 } from "./modules.ts";
+export { LayerNorm1P } from "./norms.ts";
 export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 export { lengthMatters, ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";

@@ -25,16 +25,18 @@ export interface ParameterSpec {
 
 /** The modules of one layer, by function. */
 interface LayerSpec {
-  readonly attentionNorm: ModuleSpec;
+  readonly attentionNorm: ModuleSpec | null;
   /** One fused linear, or three. */
   readonly qkv: readonly ModuleSpec[];
   readonly qNorm: ModuleSpec | null;
   readonly kNorm: ModuleSpec | null;
   readonly out: ModuleSpec;
-  readonly mlpNorm: ModuleSpec;
+  readonly attentionPostNorm: ModuleSpec | null;
+  readonly mlpNorm: ModuleSpec | null;
   readonly gate: ModuleSpec | null;
   readonly up: ModuleSpec;
   readonly down: ModuleSpec;
+  readonly mlpPostNorm: ModuleSpec | null;
 }
 
 export interface DecoderSpec {
@@ -83,20 +85,24 @@ function layerSpec(config: DecoderConfig, prefix: string): LayerSpec {
   });
   const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
   const fused = names.qkv.length === 1;
-  const headNorm = (name: string): ModuleSpec | null =>
-    config.qkNorm ? normSpec(at(name), headDim, false) : null;
+  const norm = (name: string | null): ModuleSpec | null =>
+    name === null ? null : normSpec(at(name), hidden, normBias);
+  const qkNorm = (name: string, width: number): ModuleSpec | null =>
+    config.qkNorm === "none" ? null : normSpec(at(name), config.qkNorm === "head" ? headDim : width, false);
   return {
-    attentionNorm: normSpec(at(names.attentionNorm), hidden, normBias),
+    attentionNorm: norm(names.attentionNorm),
     qkv: names.qkv.map((name, i) =>
       linear(name, hidden, fused ? widths.reduce((a, b) => a + b) : widths[i]!, qkvBias),
     ),
-    qNorm: headNorm(names.qNorm),
-    kNorm: headNorm(names.kNorm),
+    qNorm: qkNorm(names.qNorm, widths[0]!),
+    kNorm: qkNorm(names.kNorm, widths[1]!),
     out: linear(names.out, heads * headDim, hidden, outBias),
-    mlpNorm: normSpec(at(names.mlpNorm), hidden, normBias),
+    attentionPostNorm: norm(names.attentionPostNorm),
+    mlpNorm: norm(names.mlpNorm),
     gate: mlp === "gated" ? linear(names.gate, hidden, intermediate, mlpBias) : null,
     up: linear(names.up, hidden, intermediate, mlpBias),
     down: linear(names.down, intermediate, hidden, mlpBias),
+    mlpPostNorm: norm(names.mlpPostNorm),
   };
 }
 

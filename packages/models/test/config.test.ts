@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { FormatError } from "@tiedlora/core";
+import { ARCHITECTURES } from "../src/architectures.ts";
 import { configFrom, configToJson, parseConfig } from "../src/config.ts";
 import { countParameters, linearSpecs, moduleSpecs, parameterSpecs } from "../src/modules.ts";
 import { preset } from "../src/presets.ts";
@@ -268,11 +269,9 @@ describe("any config", () => {
 
   test("is read, or refused in an error that names the file and the field; never anything else", () => {
     const base = fc.constantFrom<Record<string, unknown>>(
-      LLAMA,
-      GPT2,
-      ...["mistral", "qwen2", "qwen3", "smollm3", "nemotron", "nemo_gpt"].map((t) => ({
-        ...LLAMA,
-        model_type: t,
+      ...Object.keys(ARCHITECTURES).map((type) => ({
+        ...(type === "gpt2" ? GPT2 : LLAMA),
+        model_type: type,
       })),
     );
     const changes = fc.dictionary(fc.constantFrom(...names), value, { minKeys: 1, maxKeys: 4 });
@@ -317,6 +316,12 @@ describe("what a model is made of", () => {
 
   test("TinyLlama has 1,100,048,384 parameters", () => {
     assert.equal(countParameters(preset("tinyllama-1.1b")!), 1_100_048_384);
+  });
+
+  test("presets have the number of parameters that their models are published with", () => {
+    const published = { "olmo-2-1b": 1_484_916_736 };
+    for (const [name, count] of Object.entries(published))
+      assert.equal(countParameters(preset(name)!), count, name);
   });
 
   test("GPT-2B-001 has queries, keys and values of 2048 features in 24 layers", () => {
@@ -374,7 +379,17 @@ describe("what a model is made of", () => {
   });
 
   test("every module has a path of its own", () => {
-    for (const type of ["gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3", "nemotron", "nemo_gpt"]) {
+    for (const type of [
+      "gpt2",
+      "llama",
+      "mistral",
+      "qwen2",
+      "qwen3",
+      "olmo2",
+      "smollm3",
+      "nemotron",
+      "nemo_gpt",
+    ]) {
       const config = configFrom({ ...(type === "gpt2" ? GPT2 : LLAMA), model_type: type });
       const paths = moduleSpecs(config).map(({ path }) => path);
       assert.equal(new Set(paths).size, paths.length, type);

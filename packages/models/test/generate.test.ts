@@ -56,6 +56,7 @@ const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
   },
   llama: { ...SMALL, model_type: "llama" },
   "mistral, window of 4": { ...SMALL, model_type: "mistral", sliding_window: 4 },
+  olmo2: { ...SMALL, model_type: "olmo2" },
   smollm3: { ...SMALL, model_type: "smollm3", no_rope_layer_interval: 2 },
 };
 

@@ -4,7 +4,8 @@ import * as nn from "@tiedlora/nn";
 import { configFrom } from "../../src/config.ts";
 import { Decoder } from "../../src/decoder.ts";
 import { parameterSpecs } from "../../src/modules.ts";
-import type { Weights } from "./naive.ts";
+import { familyLogits } from "./formulas.ts";
+import { naiveLogits, type Weights } from "./naive.ts";
 
 type Raw = Readonly<Record<string, unknown>>;
 
@@ -33,6 +34,12 @@ const llama3 = {
   low_freq_factor: 1,
   high_freq_factor: 4,
   original_max_position_embeddings: 16,
+};
+
+/** Families with formulas of their own (formulas.ts). */
+export const FAMILIES: Readonly<Record<string, Raw>> = {
+  olmo2: { ...SMALL, model_type: "olmo2" },
+  "olmo2, biased": { ...SMALL, model_type: "olmo2", attention_bias: true, rope_theta: 500 },
 };
 
 export const MODELS: Readonly<Record<string, Raw>> = {
@@ -67,6 +74,7 @@ export const MODELS: Readonly<Record<string, Raw>> = {
   smollm3: { ...SMALL, model_type: "smollm3", no_rope_layer_interval: 2 },
   nemotron: { ...SMALL, model_type: "nemotron" },
   nemo_gpt: { ...SMALL, model_type: "nemo_gpt", partial_rotary_factor: 0.5, norm_bias: true },
+  ...FAMILIES,
 };
 
 /** The model with random weights, and the weights as numbers. */
@@ -92,3 +100,13 @@ export const IDS: number[][] = [
   [3, 1, 4, 1, 5, 9, 2, 6, 5],
   [22, 0, 7, 11, 13, 17, 19, 2, 8],
 ];
+
+/** The logits of one sequence by the formulas of the architecture, in float64. */
+export function expectedLogits(
+  raw: Raw,
+  model: Decoder,
+  weights: Weights,
+  ids: readonly number[],
+): number[][] {
+  return familyLogits(raw, weights, ids) ?? naiveLogits(model.config, weights, ids);
+}

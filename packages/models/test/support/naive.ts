@@ -91,13 +91,13 @@ export function naiveLogits(config: DecoderConfig, weights: Weights, ids: readon
   for (let layer = 0; layer < config.layers; layer++) {
     const at = (name: string): string => base(`${names.layers}.${layer}.${name}`);
     const qkv = hidden.map((h) => {
-      const x = norm(h, at(names.attentionNorm));
+      const x = norm(h, at(names.attentionNorm!));
       return names.qkv.flatMap((name) => apply(at(name), x));
     });
     const head = (t: number, offset: number, h: number, which: "q" | "k" | "v"): Vector => {
       let x = qkv[t]!.slice((offset + h) * headDim, (offset + h + 1) * headDim);
       if (which === "v") return x;
-      if (qkNorm) x = rms(x, at(which === "q" ? names.qNorm : names.kNorm));
+      if (qkNorm === "head") x = rms(x, at(which === "q" ? names.qNorm : names.kNorm));
       return config.rope && config.ropeLayers[layer]! ? rotate(x, t) : x;
     };
     const window = config.windows[layer] ?? Infinity;
@@ -115,7 +115,7 @@ export function naiveLogits(config: DecoderConfig, weights: Weights, ids: readon
         );
       }).flat();
       const y = apply(at(names.out), attended).map((v, i) => v + h[i]!);
-      const x = norm(y, at(names.mlpNorm));
+      const x = norm(y, at(names.mlpNorm!));
       const activation = ACTIVATIONS[config.activation];
       const up = apply(at(names.up), x);
       const inner =

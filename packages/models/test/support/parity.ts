@@ -5,8 +5,7 @@ import type { Device } from "@tiedlora/core";
 import { generateText, generateTokens } from "../../src/generate.ts";
 import { loadModel, loadPretrained } from "../../src/node.ts";
 import type { Pretrained } from "../../src/pretrained.ts";
-import { IDS, MODELS, randomModel } from "./models.ts";
-import { naiveLogits } from "./naive.ts";
+import { expectedLogits, IDS, MODELS, randomModel } from "./models.ts";
 import { assertNear } from "./near.ts";
 import { registerPacking } from "./packing.ts";
 import { needsShared, sharedJson, sharedPath } from "./shared.ts";
@@ -62,7 +61,7 @@ function registerArchitectures(device: () => Device): void {
       test(name, async () => {
         const { model, weights } = randomModel(raw, device());
         const logits = await model.forward(IDS).data();
-        const expected = IDS.flatMap((ids) => naiveLogits(model.config, weights, ids).flat());
+        const expected = IDS.flatMap((ids) => expectedLogits(raw, model, weights, ids).flat());
         assertNear(logits, expected, 2e-5, "logits");
       });
     }

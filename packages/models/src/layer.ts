@@ -1,0 +1,85 @@
+/**
+ * The computation of one layer of the decoder. The modules are the decoder's (decoder.ts), which has them under Hugging
+ * Face's names as well; here they are known by function.
+ *
+ *   x += postNorm(out(attention(qkv(norm(x)))));  x += postNorm(mlp(norm(x)))
+ */
+import type { Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import type { KvCache } from "./cache.ts";
+import type { Activation, DecoderConfig } from "./config.ts";
+import type { Norm } from "./norms.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** The modules of one layer, by function. */
+export interface Layer {
+  readonly attentionNorm: Norm | null;
+  readonly qkv: readonly nn.Linear[];
+  readonly qNorm: Norm | null;
+  readonly kNorm: Norm | null;
+  readonly out: nn.Linear;
+  readonly attentionPostNorm: Norm | null;
+  readonly mlpNorm: Norm | null;
+  readonly gate: nn.Linear | null;
+  readonly up: nn.Linear;
+  readonly down: nn.Linear;
+  readonly mlpPostNorm: Norm | null;
+}
+
+/** Where a layer runs: its index, and what the sequence and the cache know. */
+export interface LayerContext {
+  readonly config: DecoderConfig;
+  readonly index: number;
+  readonly sequence: Sequence;
+  readonly cache: KvCache | undefined;
+}
+
+const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
+  silu: (x) => x.silu(),
+  gelu: (x) => x.gelu(),
+  gelu_tanh: (x) => x.gelu("tanh"),
+  relu: (x) => x.relu(),
+  relu2: (x) => x.relu().square(),
+};
+
+const normed = (norm: Norm | null, x: Tensor): Tensor => (norm ? norm.forward(x) : x);
+
+/** The residual stream [batch, length, hidden] after a layer. */
+export function runLayer(layer: Layer, x: Tensor, context: LayerContext): Tensor {
+  const seen = attention(layer, normed(layer.attentionNorm, x), context);
+  const attended = x.add(normed(layer.attentionPostNorm, seen));
+  const thought = mlp(layer, normed(layer.mlpNorm, attended), context.config);
+  return attended.add(normed(layer.mlpPostNorm, thought));
+}
+
+function attention(layer: Layer, x: Tensor, { config, index, sequence, cache }: LayerContext): Tensor {
+  const { attentionScales, windows } = config;
+  let [q, k, v] = heads(layer, x, config);
+  const { rotation } = sequence;
+  if (rotation && config.ropeLayers[index]!) {
+    [q, k] = [nn.rope(q, rotation.cos, rotation.sin), nn.rope(k, rotation.cos, rotation.sin)];
+  }
+  if (cache) [k, v] = cache.append(index, k, v);
+  const { causal, bias } = sequence.visibility(windows[index]!);
+  const options = { causal, scale: attentionScales[index]!, ...(bias ? { bias } : {}) };
+  return layer.out.forward(nn.mergeHeads(nn.scaledDotProductAttention(q, k, v, options)));
+}
+
+/** Queries [batch, heads, length, headDim], keys and values [batch, kvHeads, length, headDim], before the rotation. */
+function heads(layer: Layer, x: Tensor, config: DecoderConfig): [q: Tensor, k: Tensor, v: Tensor] {
+  const { kvHeads, headDim, qkNorm } = config;
+  const projected = layer.qkv.map((linear) => linear.forward(x));
+  const widths = [config.heads * headDim, kvHeads * headDim, kvHeads * headDim];
+  const parts = projected.length === 1 ? projected[0]!.split(widths, -1) : projected;
+  const norms = [layer.qNorm, layer.kNorm, null];
+  const whole = qkNorm === "projection" ? parts.map((part, i) => normed(norms[i]!, part)) : parts;
+  const split = whole.map((part, i) => nn.splitHeads(part, i === 0 ? config.heads : kvHeads));
+  const each = qkNorm === "head" ? split.map((part, i) => normed(norms[i]!, part)) : split;
+  return each as [Tensor, Tensor, Tensor];
+}
+
+function mlp(layer: Layer, x: Tensor, { activation }: DecoderConfig): Tensor {
+  const act = ACTIVATIONS[activation];
+  const up = layer.up.forward(x);
+  return layer.down.forward(layer.gate ? act(layer.gate.forward(x)).mul(up) : act(up));
+}

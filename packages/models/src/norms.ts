@@ -1,0 +1,29 @@
+/** The norms of decoders that @tiedlora/nn does not have: those that store their weight as w - 1. */
+import type { Parameter, Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import type { NormKind } from "./architectures.ts";
+
+/** A norm over the last axis. */
+export type Norm = nn.LayerNorm | nn.RMSNorm;
+
+/** LayerNorm that stores its weight as w - 1, so that weight decay pulls towards the identity (NeMo's LayerNorm1P). */
+export class LayerNorm1P extends nn.LayerNorm {
+  /** layerNorm(x) · (weight + 1) + bias. */
+  override forward(x: Tensor): Tensor {
+    const y = nn.layerNorm(x, this.eps).mul(this.weight.add(1));
+    return this.bias ? y.add(this.bias) : y;
+  }
+}
+
+type MakeNorm = (weight: Parameter, bias: Parameter | null, eps: number) => Norm;
+
+const MAKE: { readonly [K in NormKind]: MakeNorm } = {
+  rms: (weight, _bias, eps) => new nn.RMSNorm(weight, eps),
+  layer: (weight, bias, eps) => new nn.LayerNorm(weight, bias, eps),
+  layer1p: (weight, bias, eps) => new LayerNorm1P(weight, bias, eps),
+};
+
+/** A norm of the given kind around its parameters. */
+export function makeNorm(kind: NormKind, weight: Parameter, bias: Parameter | null, eps: number): Norm {
+  return MAKE[kind](weight, bias, eps);
+}

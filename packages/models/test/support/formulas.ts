@@ -1,0 +1,149 @@
+/**
+ * The logits of newer families as plain loops in float64, each from its own definition. Independent of the code under test:
+ * a function reads the raw config and the tensors by the names that files have, and knows nothing of the table of
+ * architectures.
+ */
+import type { Weights } from "./naive.ts";
+
+type Raw = Readonly<Record<string, unknown>>;
+type Vector = number[];
+
+const dot = (a: Vector, b: Vector): number => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
+const add = (a: Vector, b: Vector): Vector => a.map((x, i) => x + b[i]!);
+const silu = (x: number): number => x / (1 + Math.exp(-x));
+
+/** A number of the config. */
+function size(raw: Raw, name: string, fallback?: number): number {
+  const value = raw[name] ?? fallback;
+  if (typeof value !== "number") throw new Error(`${name}: ${JSON.stringify(value)}`);
+  return value;
+}
+
+/** The tensors of a file, and the products that models make of them. */
+class Tensors {
+  readonly #weights: Weights;
+  constructor(weights: Weights) {
+    this.#weights = weights;
+  }
+  has(name: string): boolean {
+    return this.#weights.has(name);
+  }
+  vector(name: string): Vector {
+    return Array.from(this.#weights.get(name)!.values);
+  }
+  rows(name: string): Vector[] {
+    const { shape, values } = this.#weights.get(name)!;
+    const [count, width] = shape as [number, number];
+    return Array.from({ length: count }, (_, i) => Array.from(values).slice(i * width, (i + 1) * width));
+  }
+  linear(path: string, xs: readonly Vector[]): Vector[] {
+    const rows = this.rows(`${path}.weight`);
+    const bias = this.has(`${path}.bias`) ? this.vector(`${path}.bias`) : null;
+    return xs.map((x) => rows.map((row, o) => dot(row, x) + (bias?.[o] ?? 0)));
+  }
+  /** x / rms(x) · (offset + w). */
+  rms(path: string, xs: readonly Vector[], eps: number, offset = 0): Vector[] {
+    const weight = this.vector(`${path}.weight`);
+    return xs.map((x) => {
+      const scale = 1 / Math.sqrt(dot(x, x) / x.length + eps);
+      return x.map((v, i) => v * scale * (offset + weight[i]!));
+    });
+  }
+}
+
+interface Heads {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly width: number;
+  readonly scale: number;
+  /** The positions that a query sees, its own included. */
+  readonly window?: number;
+  readonly cap?: number;
+  /** Radians per position of each rotated pair, and what multiplies cosines and sines. */
+  readonly frequencies: readonly number[];
+  readonly factor?: number;
+  readonly change?: (head: Vector, which: "q" | "k") => Vector;
+}
+
+const inverseFrequencies = (theta: number, width: number): number[] =>
+  Array.from({ length: width / 2 }, (_, i) => theta ** ((-2 * i) / width));
+
+function rotate(x: Vector, position: number, { frequencies, factor = 1 }: Heads): Vector {
+  const half = frequencies.length;
+  return x.map((v, i) => {
+    if (i >= 2 * half) return v;
+    const angle = position * frequencies[i % half]!;
+    const other = i < half ? -x[i + half]! : x[i - half]!;
+    return factor * (v * Math.cos(angle) + other * Math.sin(angle));
+  });
+}
+
+/** Causal attention of queries [t][heads · width] to keys and values [t][kvHeads · width]: [t][heads · width]. */
+function attend(q: Vector[], k: Vector[], v: Vector[], a: Heads): Vector[] {
+  const head = (x: Vector, h: number): Vector => x.slice(h * a.width, (h + 1) * a.width);
+  const turned = (x: Vector, h: number, t: number, which: "q" | "k"): Vector =>
+    rotate(a.change ? a.change(head(x, h), which) : head(x, h), t, a);
+  return q.map((query, t) =>
+    Array.from({ length: a.heads }, (_, h) => {
+      const own = Math.floor((h * a.kvHeads) / a.heads);
+      const first = Math.max(0, t - (a.window ?? Infinity) + 1);
+      const seen = Array.from({ length: t - first + 1 }, (_unused, i) => first + i);
+      const scores = seen.map((s) => {
+        const score = dot(turned(query, h, t, "q"), turned(k[s]!, own, s, "k")) * a.scale;
+        return a.cap === undefined ? score : a.cap * Math.tanh(score / a.cap);
+      });
+      const top = Math.max(...scores);
+      const weights = scores.map((score) => Math.exp(score - top));
+      const total = weights.reduce((x, y) => x + y);
+      return Array.from({ length: a.width }, (_unused, d) =>
+        seen.reduce((sum, s, i) => sum + (weights[i]! / total) * head(v[s]!, own)[d]!, 0),
+      );
+    }).flat(),
+  );
+}
+
+/** down(act(gate x) · up x). */
+function gatedMlp(t: Tensors, at: string, xs: Vector[], act: (x: number) => number): Vector[] {
+  const [gate, up] = [t.linear(`${at}.gate_proj`, xs), t.linear(`${at}.up_proj`, xs)];
+  return t.linear(
+    `${at}.down_proj`,
+    gate.map((g, i) => g.map((x, j) => act(x) * up[i]![j]!)),
+  );
+}
+
+function basics(raw: Raw): { layers: number; heads: number; kvHeads: number; hidden: number } {
+  const heads = size(raw, "num_attention_heads");
+  const kvHeads = size(raw, "num_key_value_heads", heads);
+  return { layers: size(raw, "num_hidden_layers"), heads, kvHeads, hidden: size(raw, "hidden_size") };
+}
+
+const sum = (xs: readonly Vector[], ys: readonly Vector[]): Vector[] => xs.map((x, i) => add(x, ys[i]!));
+
+type Family = (raw: Raw, t: Tensors, ids: readonly number[]) => Vector[];
+
+/** OLMo 2 (arXiv 2501.00656): norms of queries and keys over the whole projection; norms of what is added, not of what is read. */
+const olmo2: Family = (raw, t, ids) => {
+  const { layers, heads, kvHeads, hidden } = basics(raw);
+  const width = hidden / heads;
+  const eps = size(raw, "rms_norm_eps", 1e-5);
+  let x = ids.map((id) => t.rows("model.embed_tokens.weight")[id]!);
+  for (let i = 0; i < layers; i++) {
+    const at = `model.layers.${i}`;
+    const q = t.rms(`${at}.self_attn.q_norm`, t.linear(`${at}.self_attn.q_proj`, x), eps);
+    const k = t.rms(`${at}.self_attn.k_norm`, t.linear(`${at}.self_attn.k_proj`, x), eps);
+    const v = t.linear(`${at}.self_attn.v_proj`, x);
+    const frequencies = inverseFrequencies(size(raw, "rope_theta", 10_000), width);
+    const seen = attend(q, k, v, { heads, kvHeads, width, scale: width ** -0.5, frequencies });
+    const attended = t.linear(`${at}.self_attn.o_proj`, seen);
+    x = sum(x, t.rms(`${at}.post_attention_layernorm`, attended, eps));
+    x = sum(x, t.rms(`${at}.post_feedforward_layernorm`, gatedMlp(t, `${at}.mlp`, x, silu), eps));
+  }
+  return t.linear("lm_head", t.rms("model.norm", x, eps));
+};
+
+const FAMILIES: Readonly<Record<string, Family>> = { olmo2 };
+
+/** Logits [length][vocab] of one sequence; undefined if the family has no formula here. */
+export function familyLogits(raw: Raw, weights: Weights, ids: readonly number[]): Vector[] | undefined {
+  return FAMILIES[raw["model_type"] as string]?.(raw, new Tensors(weights), ids);
+}
