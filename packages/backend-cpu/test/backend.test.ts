@@ -108,6 +108,21 @@ test("a step that there is no memory for has not happened: the weights stay, and
   device.close();
 });
 
+test("the host fills shared memory of a buffer without a copy; memory that is not shared has no such view", async () => {
+  for (const threads of [1, 2]) {
+    const backend = new CpuBackend({ threads });
+    const buffer = backend.alloc(16);
+    const view = buffer.hostView?.() ?? null;
+    assert.equal(view !== null, threads > 1);
+    backend.alloc(2 ** 25); // the memory grows
+    view?.set([1, 2, 3], 8);
+    if (view) assert.deepEqual([...new Uint8Array(await buffer.read(8, 3))], [1, 2, 3]);
+    buffer.free();
+    assert.throws(() => buffer.hostView?.(), /was freed/);
+    backend.close();
+  }
+});
+
 test("a closed device says so", async () => {
   const device = await cpu({ threads: 1 });
   const x = device.tensor([1, 2]);

@@ -9,6 +9,11 @@ export interface DeviceBuffer {
   write(data: ArrayBufferView, offset?: number): void;
   /** Copies out `bytes` bytes from `offset` on (default: all) once all work submitted so far is done. */
   read(offset?: number, bytes?: number): Promise<ArrayBuffer>;
+  /**
+   * The memory itself, for the host to fill without a copy; null, or no such method, where device and host do not share memory.
+   * Nothing is put in order: use it only while no submitted program uses the memory.
+   */
+  hostView?(): Uint8Array | null;
   /** Frees the memory once submitted work no longer uses it. Calling it twice is an error. */
   free(): void;
 }
@@ -34,6 +39,8 @@ export interface Caps {
   /** The most distinct buffers that one step may touch. */
   readonly maxOperands: number;
   readonly maxBufferBytes: number;
+  /** The most bytes of all buffers and temporaries together; left out if that is not known. */
+  readonly maxTotalBytes?: number;
 }
 
 /** How much memory a backend holds. */

@@ -103,6 +103,39 @@ test("a frozen parameter never moves, not even under weight decay, and moves aga
   assert.notDeepEqual(await b.data(), before);
 });
 
+test("gradients that were computed elsewhere take the same step, bit for bit", async () => {
+  const ends: number[][] = [];
+  for (const given of [false, true]) {
+    const device = reference();
+    const [p, q, unused] = [[0.3, -2], [1.5], [4]].map((values) => parameter(device, values));
+    const all = [p!, q!, unused!];
+    const opt = optim.adamW(all, { lr: 0.1, clipNorm: 0.5 });
+    const loss = (c: number): Tensor => quadratic(device, p!, [1, c]).add(p!.sum().mul(q!).sum());
+    const gradients = (c: number): optim.Gradients => {
+      const found = gradOrNull(loss(c), all);
+      return new Map(all.flatMap((one, i) => (found[i] ? [[one, found[i]] as const] : [])));
+    };
+    for (let step = 0; step < 3; step++) {
+      opt.accumulate(given ? gradients(3) : loss(3));
+      opt.step(given ? gradients(-1) : loss(-1));
+      opt.step(given ? gradients(step) : loss(step));
+    }
+    const norm = await opt.gradNorm!.item();
+    ends.push([norm, ...(await Promise.all(all.map(async (one) => [...(await one.data())]))).flat()]);
+    device.close();
+  }
+  assert.deepEqual(ends[1], ends[0]);
+});
+
+test("given gradients of no trained parameter, or of another shape, are refused by name", () => {
+  const device = reference();
+  const [p, q] = [parameter(device, [1, 2], "p"), parameter(device, [1], "q")];
+  const opt = optim.sgd([p], { lr: 0.1 });
+  assert.throws(() => opt.step(new Map([[q, q]])), /no gradient was given of any parameter/);
+  assert.throws(() => opt.accumulate(new Map([[p, q]])), /the gradient of p is \[1\] f32; need \[2\] f32/);
+  assert.equal(opt.stepCount, 0);
+});
+
 test("accumulated gradients are those of the sum of the losses", async () => {
   const run = async (parts: number): Promise<ArrayLike<number>> => {
     const device = reference();

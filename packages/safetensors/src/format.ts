@@ -66,6 +66,13 @@ export interface Source {
   readonly size: number;
   /** Reads the `length` bytes at byte `offset`, fewer at the end of the source, into a buffer that the caller may keep. */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /**
+   * Reads bytes from byte `offset` on into `target`, which may be shared memory, and returns how many were read: fewer than
+   * `target` has only at the end of the source. Left out by sources that cannot do so without a copy.
+   */
+  readInto?(offset: number, target: Uint8Array): Promise<number>;
+  /** A text that changes when the content does: on disk, of the size and the time of the last write. Left out if none is known. */
+  stamp?(): Promise<string>;
   /** Closes the underlying file, if any; the source must not be read afterwards. */
   close?(): Promise<void>;
 }
@@ -130,12 +137,24 @@ export function memoryFiles(
 /** Reads exactly `length` bytes, or throws FormatError: a file may shrink while it is read. */
 export async function readExactly(source: Source, offset: number, length: number): Promise<Uint8Array> {
   const bytes = await source.read(offset, length);
-  if (bytes.byteLength !== length) {
-    throw wrong(source.name, `${bytes.byteLength} bytes at offset ${offset}`, `${length} bytes`, {
-      hint: "The file is cut short, or changed while it was read.",
-    });
-  }
+  if (bytes.byteLength !== length) throw cutShort(source, offset, bytes.byteLength, length);
   return bytes;
+}
+
+/** Reads exactly the bytes that fill `target`, or throws FormatError. */
+export async function readExactlyInto(source: Source, offset: number, target: Uint8Array): Promise<void> {
+  if (source.readInto === undefined) {
+    target.set(await readExactly(source, offset, target.byteLength));
+    return;
+  }
+  const bytes = await source.readInto(offset, target);
+  if (bytes !== target.byteLength) throw cutShort(source, offset, bytes, target.byteLength);
+}
+
+function cutShort(source: Source, offset: number, found: number, expected: number): FormatError {
+  return wrong(source.name, `${found} bytes at offset ${offset}`, `${expected} bytes`, {
+    hint: "The file is cut short, or changed while it was read.",
+  });
 }
 
 // The web's text codecs are in every engine that runs this, but not in ECMAScript's own type library.

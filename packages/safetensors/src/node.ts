@@ -22,6 +22,11 @@ export async function fileSource(path: string): Promise<Source> {
       const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
       return bytes.subarray(0, await readFully(handle, bytes, offset));
     },
+    readInto: (offset, target) => readFully(handle, target, offset),
+    stamp: async () => {
+      const now = await handle.stat();
+      return `${now.size} bytes, ${now.mtimeMs}, ${now.ino}`;
+    },
     close: () => handle.close(),
   };
 }

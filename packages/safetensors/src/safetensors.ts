@@ -4,7 +4,7 @@
  * or in pieces. Format: https://huggingface.co/docs/safetensors
  */
 import { decodeUtf8, describeValue, encodeUtf8, wrong, isRecord, parseJsonObject } from "./format.ts";
-import { readExactly, type Source } from "./format.ts";
+import { readExactly, readExactlyInto, type Source } from "./format.ts";
 
 /** Bytes of one element, in the format's own order of types. Writers sort tensors by this order reversed: wide elements first. */
 export const FILE_DTYPE_BYTES = {
@@ -59,6 +59,10 @@ export interface TensorFile {
    * FormatError if there is no such tensor, with RangeError if the bytes are not within it.
    */
   readBytes(name: string, offset: number, length: number): Promise<Uint8Array>;
+  /** As `readBytes`, into `target`: without a copy where the source can do that. */
+  readInto(name: string, offset: number, target: Uint8Array): Promise<void>;
+  /** The file that holds a tensor, and a text that changes when that file does (see `Source.stamp`). */
+  stamp(name: string): Promise<{ readonly file: string; readonly stamp: string }>;
   /** Closes the source; tensors cannot be read afterwards. */
   close(): Promise<void>;
 }
@@ -77,20 +81,25 @@ export async function openSafetensors(source: Source): Promise<TensorFile> {
     if (found) return found;
     throw wrong(source.name, "no such tensor", `one of the file's ${entries.size}`, { tensor: name });
   };
-  const readBytes = (name: string, offset: number, length: number): Promise<Uint8Array> => {
+  /** The position in the source of bytes of a tensor. */
+  const place = (name: string, offset: number, length: number): number => {
     const { begin, end } = entry(name);
-    if (!(offset >= 0 && length >= 0 && begin + offset + length <= end)) {
-      throw new RangeError(
-        `${name}: bytes ${offset}..${offset + length} of a tensor of ${end - begin} bytes`,
-      );
-    }
-    return readExactly(source, begin + offset, length);
+    if (offset >= 0 && length >= 0 && begin + offset + length <= end) return begin + offset;
+    throw new RangeError(`${name}: bytes ${offset}..${offset + length} of a tensor of ${end - begin} bytes`);
   };
+  const readBytes = async (name: string, offset: number, length: number): Promise<Uint8Array> =>
+    readExactly(source, place(name, offset, length), length);
   return {
     name: source.name,
     entries,
     metadata,
-    readBytes: async (name, offset, length) => readBytes(name, offset, length),
+    readBytes,
+    readInto: async (name, offset, target) =>
+      readExactlyInto(source, place(name, offset, target.byteLength), target),
+    stamp: async (name) => {
+      entry(name);
+      return { file: source.name, stamp: (await source.stamp?.()) ?? String(source.size) };
+    },
     read: async (name) => {
       const { dtype, shape, begin, end } = entry(name);
       return { dtype, shape, bytes: await readBytes(name, 0, end - begin) };

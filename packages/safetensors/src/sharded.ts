@@ -93,6 +93,8 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
     metadata,
     read: async (tensor) => at(tensor).read(tensor),
     readBytes: async (tensor, offset, length) => at(tensor).readBytes(tensor, offset, length),
+    readInto: async (tensor, offset, target) => at(tensor).readInto(tensor, offset, target),
+    stamp: async (tensor) => at(tensor).stamp(tensor),
     close,
   };
 }

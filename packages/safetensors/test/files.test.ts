@@ -7,14 +7,16 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { readText } from "../src/format.ts";
 import { recoverSwaps, Swap } from "../src/node/swap.ts";
-import { directoryFiles, stageFile, writeFileAtomic, writeFilesAtomic } from "../src/node.ts";
+import { bytesSource, readText } from "../src/format.ts";
+import { openSafetensors, serialize } from "../src/safetensors.ts";
+import { directoryFiles, fileSource, stageFile, writeFileAtomic, writeFilesAtomic } from "../src/node.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "tiedlora-io-"));
 after(() => rmSync(directory, { recursive: true }));
@@ -87,6 +89,28 @@ test("a replacement that cannot begin leaves the old key file", async () => {
   writeFileSync(join(inner, ".key.0-1.swap"), ""); // the marker cannot be written
   await assert.rejects(Swap.begin(inner, "0-1", ["a", "key"], []), /EEXIST/);
   assert.equal(readFileSync(join(inner, "key"), "utf8"), "old");
+});
+
+test("bytes of a tensor go straight into shared memory, and a file that is written to has another stamp", async () => {
+  const path = join(directory, "weights.safetensors");
+  const weights = (first: number): Promise<Uint8Array> =>
+    serialize([{ name: "w", dtype: "U8", shape: [6], bytes: () => Uint8Array.of(first, 1, 2, 3, 4, 5) }]);
+  writeFileSync(path, await weights(0));
+  const file = await openSafetensors(await fileSource(path));
+  const memory = new Uint8Array(new SharedArrayBuffer(8));
+  await file.readInto("w", 2, memory.subarray(1, 4));
+  assert.deepEqual([...memory], [0, 2, 3, 4, 0, 0, 0, 0]);
+  const { file: name, stamp } = await file.stamp("w");
+  assert.equal(name, path);
+  assert.equal((await file.stamp("w")).stamp, stamp);
+  writeFileSync(path, await weights(9));
+  assert.notEqual((await file.stamp("w")).stamp, stamp);
+  truncateSync(path, 20);
+  await assert.rejects(file.readInto("w", 0, memory.subarray(0, 6)), /found 0 bytes at offset .*cut short/);
+  await file.close();
+  const inMemory = await openSafetensors(bytesSource(await weights(7)));
+  await inMemory.readInto("w", 0, memory.subarray(0, 2));
+  assert.deepEqual([...memory], [7, 1, 3, 4, 0, 0, 0, 0]);
 });
 
 test("a directory gives its own files only; links, as the Hugging Face cache has them, are followed", async () => {

@@ -121,6 +121,7 @@ export class CpuBackend implements Backend, ProgramRunner {
       dtypes: new Set<DType>(["f32", "f16", "bf16", "i32", "u32", "bool"]),
       maxOperands: 64,
       maxBufferBytes: Math.max(0, maxBytes - MIB),
+      maxTotalBytes: maxBytes,
     };
     this.whyFewerThreads = threads === 1 ? null : canShareMemory() ? obstacle : NOT_SHARED;
     this.threads = this.whyFewerThreads === null ? threads : 1;
@@ -306,6 +307,11 @@ export class CpuBackend implements Backend, ProgramRunner {
     throw new Error(
       `the workers of the CPU backend have done nothing for ${PATIENCE_MS / 1000} s, and there is no memory to go on without them`,
     );
+  }
+
+  /** @internal */
+  viewBytes(address: number, bytes: number): Uint8Array | null {
+    return this.#heap.shared ? new Uint8Array(this.#heap.memory.buffer, address, bytes) : null;
   }
 
   /** @internal */

@@ -7,6 +7,8 @@ export interface BufferOwner {
   writeBytes(address: number, data: Uint8Array): void;
   readBytes(address: number, bytes: number): Promise<ArrayBuffer>;
   freeBytes(address: number, bytes: number): void;
+  /** The memory itself; null if it is not shared, because its buffer is replaced when it grows. */
+  viewBytes(address: number, bytes: number): Uint8Array | null;
 }
 
 export class CpuBuffer implements DeviceBuffer {
@@ -32,6 +34,11 @@ export class CpuBuffer implements DeviceBuffer {
   async read(offset = 0, bytes: number = this.bytes - offset): Promise<ArrayBuffer> {
     this.#check("read", offset, bytes);
     return this.owner.readBytes(this.address + offset, bytes);
+  }
+
+  hostView(): Uint8Array | null {
+    this.#check("hostView", 0, this.bytes);
+    return this.owner.viewBytes(this.address, this.bytes);
   }
 
   free(): void {

@@ -18,6 +18,7 @@ import {
   deviceOf,
   execute,
   refuse,
+  show,
   type Update,
 } from "@tiedlora/core/extend";
 import { checkNumber, checkRule, type Rule } from "./checks.ts";
@@ -32,6 +33,9 @@ export interface OptimizerOptions {
   /** Scales all gradients down by a common factor so that their joint L2 norm is at most this. Default: no clipping. */
   readonly clipNorm?: number;
 }
+
+/** Gradients that were computed elsewhere, by parameter, each in the parameter's shape and compute type. */
+export type Gradients = ReadonlyMap<Parameter, Tensor>;
 
 /** Updates parameters from gradients of a loss. Parameters with `requiresGrad` false keep their values. */
 export abstract class Optimizer {
@@ -108,11 +112,12 @@ export abstract class Optimizer {
 
   /**
    * Differentiates `loss`, updates all trained parameters, and evaluates the loss and the tensors `also` with the values before
-   * the update, all in one program. Gradients from `accumulate` are added; without a loss, only those are applied. Throws
-   * RangeError if there is neither, if all parameters are frozen, or if the loss depends on no trained parameter.
+   * the update, all in one program. Gradients from `accumulate` are added; without a loss, only those are applied. In place of
+   * the loss it takes gradients, as those of a model that is too large for one program. Throws RangeError if there is neither, if
+   * all parameters are frozen, or if the loss depends on no trained parameter.
    */
-  step(loss?: Tensor, also: readonly Tensor[] = []): void {
-    if (loss !== undefined) checkTensors("step", [loss]);
+  step(loss?: Tensor | Gradients, also: readonly Tensor[] = []): void {
+    if (loss !== undefined) checkLoss("step", loss);
     const { device, tensors, updates } = this.trace(loss, checkTensors("step: also", also));
     execute(
       device,
@@ -124,17 +129,22 @@ export abstract class Optimizer {
     this.#step++;
   }
 
-  /** Adds the gradients of `loss` to those accumulated so far; the next `step` applies their sum. */
-  accumulate(loss: Tensor): void {
-    checkTensors("accumulate", [loss]);
+  /** Adds the gradients of `loss`, or given ones, to those accumulated so far; the next `step` applies their sum. */
+  accumulate(loss: Tensor | Gradients): void {
+    checkLoss("accumulate", loss);
     const trained = this.#trained();
-    const device = deviceOf([loss, ...trained])!;
+    const values = loss instanceof Tensor ? [loss] : [];
+    const device = deviceOf([...values, ...trained])!;
     const gradients = this.#gradients(loss, trained);
     const sums = new Map(
       trained.map((p) => [p, this.#accumulated.get(p) ?? zeroStorage(p, p.shape, "gradient")]),
     );
     const updates = trained.map((p, i): Update => ({ storage: sums.get(p)!, value: gradients[i]!.node }));
-    execute(device, [loss.node], updates);
+    execute(
+      device,
+      values.map((t) => t.node),
+      updates,
+    );
     for (const [p, storage] of sums) this.#accumulated.set(p, storage);
   }
 
@@ -151,10 +161,10 @@ export abstract class Optimizer {
   }
 
   /** The gradients of the loss plus the accumulated gradients. */
-  #gradients(loss: Tensor | undefined, trained: readonly Parameter[]): Tensor[] {
+  #gradients(loss: Tensor | Gradients | undefined, trained: readonly Parameter[]): Tensor[] {
     if (!loss && this.#accumulated.size === 0)
       throw new RangeError("step: give a loss, or call accumulate(loss) first");
-    const fresh = loss ? dependentGradients(loss, trained) : [];
+    const fresh = loss instanceof Tensor ? dependentGradients(loss, trained) : givenGradients(loss, trained);
     return trained.map((p, i) => {
       const storage = this.#accumulated.get(p);
       const before = storage ? storedTensor(p, p.shape, storage) : null;
@@ -166,12 +176,13 @@ export abstract class Optimizer {
 
   /** The tensors and updates that `step` with these arguments would submit: for `explain`, and for counting kernels. */
   trace(
-    loss?: Tensor,
+    loss?: Tensor | Gradients,
     also: readonly Tensor[] = [],
   ): { device: Device; tensors: Tensor[]; updates: Update[] } {
     this.#numbers.clear();
     const trained = this.#trained();
-    const device = deviceOf([...trained, ...(loss ? [loss] : [])])!;
+    const losses = loss instanceof Tensor ? [loss] : [];
+    const device = deviceOf([...trained, ...losses])!;
     const gradients = this.#clip(
       this.#gradients(loss, trained).map((g, i) => {
         const keep = trainedElements(trained[i]!);
@@ -184,7 +195,7 @@ export abstract class Optimizer {
       this.#normStorage ??= device.allocate(4, "the gradients' norm");
       updates.push({ storage: this.#normStorage, value: this.#gradNorm.node });
     }
-    return { device, tensors: [...(loss ? [loss] : []), ...also], updates };
+    return { device, tensors: [...losses, ...also], updates };
   }
 
   #clip(gradients: readonly Tensor[]): readonly Tensor[] {
@@ -238,6 +249,28 @@ export abstract class Optimizer {
     this.#step = step;
     this.#dropAccumulated();
   }
+}
+
+function checkLoss(what: string, loss: Tensor | Gradients): void {
+  if (!(loss instanceof Map)) checkTensors(what, [loss as Tensor]);
+}
+
+/** The given gradient of each parameter, null where there is none. Throws if there are none, or if one does not fit. */
+function givenGradients(gradients: Gradients | undefined, trained: readonly Parameter[]): (Tensor | null)[] {
+  if (gradients === undefined) return [];
+  const found = trained.map((p) => gradients.get(p) ?? null);
+  if (found.every((g) => g === null))
+    throw new RangeError(
+      "optimizer: no gradient was given of any parameter that it trains; nothing would be trained",
+    );
+  for (const [i, g] of found.entries()) {
+    const { name, shape, dtype } = trained[i]!;
+    if (g === null || (sameShape(g.shape, shape) && g.dtype === computeType(dtype))) continue;
+    throw new RangeError(
+      `optimizer: the gradient of ${name} is ${show(g.shape)} ${g.dtype}; need ${show(shape)} ${computeType(dtype)}`,
+    );
+  }
+  return found;
 }
 
 /** The gradient for each parameter, null where the loss does not depend on it. Throws if the loss depends on none of them. */
