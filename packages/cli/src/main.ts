@@ -16,6 +16,7 @@ import { addTrain } from "./train.ts";
 import { addChat } from "./chat.ts";
 import { addInit, addValidate } from "./config-commands.ts";
 import { addExport, addImport, addMerge } from "./convert.ts";
+import { addConvert } from "./convert-gguf.ts";
 import { addDevices } from "./devices.ts";
 import { addEval } from "./eval.ts";
 import { addGenerate } from "./generate.ts";
@@ -73,6 +74,7 @@ function versionOf(): string {
 
 const COMMANDS = [
   addChat,
+  addConvert,
   addDevices,
   addEval,
   addExport,

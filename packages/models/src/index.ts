@@ -24,6 +24,7 @@ export {
   streamTexts,
   type TextOptions,
 } from "./generate.ts";
+export { type Converted, convertGguf, type ConvertOptions } from "./gguf/convert.ts";
 export { idsTensor } from "./inputs.ts";
 export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions } from "./load.ts";
 export {

@@ -1,0 +1,71 @@
+/** `tiedlora convert`: a GGUF file of llama.cpp becomes a Hugging Face directory, which all other commands read. */
+import { mkdir, readdir } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import { fileSource, writeFilesAtomic } from "@tiedlora/core/node";
+import { convertGguf, countParameters, type StoredDType } from "@tiedlora/models";
+import { writing } from "tiedlora/internal/node";
+import { checkOut } from "./checks.ts";
+import { checkPath } from "./load.ts";
+import { oneOf, path } from "./options.ts";
+import { type Output, paint } from "./output.ts";
+import { withLock } from "./run/lock.ts";
+import { UsageError } from "./settings.ts";
+
+const DTYPES: readonly StoredDType[] = ["f32", "f16", "bf16"];
+
+export function addConvert(program: Command, output: Output): void {
+  program
+    .command("convert")
+    .description("convert a GGUF file of llama.cpp into a Hugging Face directory")
+    .argument("<file>", "the model, in blocks of the types F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K", path)
+    .argument("<dir>", "where the directory is written; it must not exist, or be empty", path)
+    .option(
+      "--dtype <name>",
+      `write all matrices in this precision: ${DTYPES.join(", ")} (default: Q8_0, Q4_0 and Q4_K stay quantized, Q6_K becomes f16)`,
+      oneOf(DTYPES),
+    ) // prettier-ignore
+    .addHelpText(
+      "after",
+      "\nConverted are the architectures llama (Mistral's too), qwen2, qwen3 and olmo2, with the tokenizer where its scheme is known.\n" +
+        "Quantized weights keep their numbers, and are written as MLX writes them.\n" +
+        "\nExample:\n  tiedlora convert model-Q4_K_M.gguf ./model",
+    )
+    .action((file: string, directory: string, flags: { readonly dtype?: StoredDType }) =>
+      convert(file, directory, flags, output),
+    );
+}
+
+async function convert(
+  file: string,
+  directory: string,
+  { dtype }: { readonly dtype?: StoredDType },
+  output: Output,
+): Promise<void> {
+  await checkPath("convert", file, "file or directory", "expected a GGUF file");
+  await checkOut(directory);
+  const there = await readdir(resolve(directory)).catch((): string[] => []);
+  if (there.length > 0)
+    throw new UsageError(`convert: ${directory} exists and is not empty; give another directory`);
+  const converted = await convertGguf(await fileSource(file), dtype === undefined ? {} : { dtype });
+  try {
+    await withLock(directory, async () => {
+      await writing(directory, async () => {
+        await mkdir(directory, { recursive: true });
+        await writeFilesAtomic(directory, converted.files);
+      });
+    });
+  } finally {
+    await converted.close();
+  }
+  const { config, kinds, noTokenizer } = converted;
+  const millions = (countParameters(config) / 1e6).toFixed(1);
+  const matrices = [...kinds].map(([kind, count]) => `${count} in ${kind}`).join(", ");
+  output.info(
+    `${config.modelType} with ${millions} million parameters (matrices: ${matrices}) written to ${directory}`,
+  );
+  if (noTokenizer !== null)
+    output.info(
+      `${paint("yellow", "note:")} no tokenizer is written: ${noTokenizer}, which cannot be converted exactly. Copy tokenizer.json and tokenizer_config.json of the original model into ${directory}.`,
+    );
+}

@@ -1,0 +1,52 @@
+/** Weights as MLX quantizes them: words with the first number in the lowest bits, a scale and a bias for every group of a row. */
+import type { TensorFile } from "@tiedlora/core";
+import { readPatterns, refuseTensor, requireTensor } from "./fields.ts";
+import { groupProblem, type QuantizedRows, type QuantizedTensor, rowsOf, type ScaleDType } from "./form.ts";
+
+const SCALE_DTYPES: Readonly<Record<"F32" | "F16" | "BF16", ScaleDType>> = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+};
+
+/** How a matrix is quantized, by the config. */
+export interface MlxSettings {
+  readonly bits: 4 | 8;
+  readonly group: number;
+}
+
+/**
+ * The matrix of the module at `path`, of which the model expects the sizes `shape`: `path.weight` as U32, `path.scales` and
+ * `path.biases`. Its values are scale · q + bias in f32. Throws FormatError for parts that are missing or do not fit.
+ */
+export function openMlx(
+  file: TensorFile,
+  path: string,
+  shape: readonly number[],
+  { bits, group }: MlxSettings,
+): QuantizedRows {
+  const { rows, inputs } = rowsOf(shape);
+  const names = { weight: `${path}.weight`, scales: `${path}.scales`, biases: `${path}.biases` };
+  const problem = groupProblem(inputs, bits, group);
+  if (problem !== null) refuseTensor(file, names.weight, problem, "a group that divides rows");
+  const perRow = (inputs * bits) / 32;
+  requireTensor(file, names.weight, ["U32"], rows * perRow);
+  const groups = inputs / group;
+  const types = ["F32", "F16", "BF16"] as const;
+  const type = requireTensor(file, names.scales, types, rows * groups);
+  requireTensor(file, names.biases, [type], rows * groups);
+  const form = { bits, group, table: "linear", scaleDType: SCALE_DTYPES[type] } as const;
+  const read = async (from: number, to: number): Promise<QuantizedTensor> => {
+    const words = await file.readBytes(names.weight, from * perRow * 4, (to - from) * perRow * 4);
+    const parts = (name: string): ReturnType<typeof readPatterns> =>
+      readPatterns(file, name, form.scaleDType, from * groups, to * groups);
+    return {
+      ...form,
+      shape: [to - from, inputs],
+      words: new Uint32Array(words.slice().buffer),
+      scales: await parts(names.scales),
+      biases: await parts(names.biases),
+    };
+  };
+  return { ...form, shape, biased: true, read };
+}
