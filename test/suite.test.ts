@@ -2,7 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Device, ReferenceBackend, Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import { BoundsBackend, conformance, NOT_OPERATIONS, RECORDS } from "@tiedlora/test";
+import type { Coverage } from "./src/compare.ts";
+import { checkForward } from "./src/forward.ts";
+import type { InputSpec, OpCase } from "./src/records/record.ts";
+import { Yardstick } from "./src/yardstick.ts";
 import { FAULTS, faultyBackend } from "./support/faulty.ts";
 
 const MOST_RUNS = 12;
@@ -32,6 +37,25 @@ for (const name of Object.keys(FAULTS)) {
     assert.match(failures[0]!, /step 0: /, "a failure shows the program");
   });
 }
+
+test("the share of results with a bound is that of cases whose inputs are all finite", async () => {
+  const record = RECORDS.find(({ name }) => name === "einsum")!;
+  const device = new Device(new ReferenceBackend());
+  const input = (shape: number[]): InputSpec => ({ shape, domain: "any", dtypes: ["f32"] });
+  const product: OpCase = {
+    call: "einsum",
+    inputs: [input([9, 9]), input([9, 9])],
+    build: (x) => nn.einsum("ij,jk->ik", ...x),
+  };
+  const views = Array.from({ length: 5 }, () => ({ kind: 0, order: 0 }));
+  const coverage: Coverage = { elements: 0, bounded: 0 };
+  const check = (seed: number): Promise<void> =>
+    checkForward(device, new Yardstick(), record, product, { seed, dtype: 0, views }, coverage);
+  await check(6); // some values of the first input are NaN or infinite
+  assert.deepEqual(coverage, { elements: 0, bounded: 0 });
+  await check(1);
+  assert.deepEqual(coverage, { elements: 243, bounded: 243 });
+});
 
 test("every method of Tensor has a record, or a reason not to", () => {
   const names = new Set(RECORDS.map(({ name }) => name));
