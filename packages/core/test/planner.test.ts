@@ -138,6 +138,16 @@ test("values whose lives do not overlap share memory, and a result may take its 
   assert.equal(smaller.tempOf.get(3), smaller.tempOf.get(1));
 });
 
+test("of equally large free memories a value takes the first", () => {
+  const flat = (buffer: number): Operand => dense(buffer, [4]);
+  const reversed: Operand = { ...flat(0), view: { offset: 3, strides: [-1] } }; // so that 1 cannot be written over 0
+  const reads = [flat(6), reversed, flat(1), flat(6), flat(2), flat(3)];
+  const steps = reads.map((from, i) => doubling(from, flat(i)));
+  const { bytes, tempOf } = assignTemporaries(steps, [16, 16, 32, 32, 8, 8, 8], new Set([4, 5, 6]));
+  assert.deepEqual(bytes, [32, 32]);
+  assert.deepEqual([0, 1, 2, 3].map((value) => tempOf.get(value)), [0, 1, 0, 1]); // prettier-ignore
+});
+
 test("steps run after what they need, and what makes much waits until it is asked for", () => {
   const flat = (buffer: number): Operand => dense(buffer, [4]);
   const large = work(doubling(flat(0), flat(1)));

@@ -23,10 +23,11 @@ export function assignTemporaries(
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
   const tempOf = new Map<number, number>();
   const temps: { bytes: number; taken: Lifetime[] }[] = [];
-  // Largest first: each value then fits into every existing temporary, and best into the last free one, the smallest.
+  // Largest first: each value then fits into every existing temporary, and best into the smallest free one: the first of its size.
   for (const life of [...lifetimes].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
     const isFree = (other: Lifetime): boolean => other.last < life.first || life.last < other.first;
-    let best = temps.findLastIndex((temp) => temp.taken.every(isFree));
+    const size = temps.findLast((temp) => temp.taken.every(isFree))?.bytes;
+    let best = temps.findIndex((temp) => temp.bytes === size && temp.taken.every(isFree));
     if (best < 0) best = temps.push({ bytes: life.bytes, taken: [] }) - 1;
     temps[best]!.taken.push(life);
     for (const value of life.values) tempOf.set(value, best);
