@@ -15,9 +15,12 @@ export function commandReference(): string {
   const { program, printed } = commandLine();
   const commands = program.commands.toSorted((a, b) => a.name().localeCompare(b.name()));
   const list = commands.map((one) => `- [\`${one.name()}\`](#tiedlora-${one.name()}): ${one.description()}`);
-  return [list.join("\n"), ...commands.map((one) => section(one, printed)), extraHelp(program, printed)].join(
-    "\n\n",
+  const everywhere = table(
+    "option of every command",
+    program.createHelp().visibleOptions(program).map(optionRow),
   );
+  const sections = commands.map((one) => section(one, printed));
+  return [list.join("\n"), everywhere, ...sections, extraHelp(program, printed)].join("\n\n");
 }
 
 function section(command: Command, printed: string[]): string {

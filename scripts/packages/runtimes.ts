@@ -1,8 +1,9 @@
 /**
  * Runs the packed packages on every runtime that the README names: each trains the same small model. On the CPU, all runtimes
- * with the same engine must get the same losses, bit for bit, and other engines nearly the same: the relaxed multiply-add of
- * WebAssembly may round once, as in V8, or twice, as in JavaScriptCore. The runtimes come from npm's registry and are large, so
- * they are installed in .cache/runtimes instead of node_modules.
+ * with the same engine must get the same losses, bit for bit, although Node 24 uses 256-bit vectors where its self-check allows
+ * them. Other engines get nearly the same: the relaxed multiply-add of WebAssembly may round once, as in V8, or twice, as in
+ * JavaScriptCore. The runtimes come from npm's registry and are large, so they are installed in .cache/runtimes instead of
+ * node_modules.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";

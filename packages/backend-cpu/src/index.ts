@@ -6,6 +6,7 @@ import { Device, type DeviceOptions } from "@tiedlora/core";
 import { type CpuBackendOptions, createCpuBackend } from "./device/backend.ts";
 
 export { CpuBackend, createCpuBackend, type CpuBackendOptions } from "./device/backend.ts";
+export { revectorization, type Verdict } from "./revectorize/verdict.ts";
 export type { KernelTime } from "./device/profile.ts";
 
 /**

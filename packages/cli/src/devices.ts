@@ -19,9 +19,9 @@ type Look = Pick<Found, "detail" | "adapters">;
 const LOOK: Readonly<Record<BackendName, () => Promise<Look>>> = {
   cpu: () =>
     withDevice("cpu", ({ backend }) => {
-      const { threads } = backend as CpuBackend;
+      const { threads, revectorized } = backend as CpuBackend;
       const memory = `${(totalmem() / 2 ** 30).toFixed(1)} GiB of memory (4 GiB usable)`;
-      const detail = `${cpus()[0]?.model ?? "unknown"}, ${threads} threads, WebAssembly SIMD, ${memory}`;
+      const detail = `${cpus()[0]?.model ?? "unknown"}, ${threads} threads, WebAssembly SIMD of ${revectorized ? 256 : 128} bits, ${memory}`;
       return Promise.resolve({ detail });
     }),
   webgpu: async () => {

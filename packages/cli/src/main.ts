@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { DivergedError } from "tiedlora";
 import { EXIT } from "./exit.ts";
 import { Interrupted, paint, processOutput, type Output } from "./output.ts";
+import { addDeviceOptions } from "./device.ts";
 import { addDemo } from "./demo.ts";
 import { addParams } from "./params.ts";
 import { addPlayground } from "./playground.ts";
@@ -47,12 +48,13 @@ export function createProgram(output: Output): Command {
     })
     .version(versionOf(), "--version", "print the version")
     .showSuggestionAfterError()
-    .configureHelp({ sortSubcommands: true })
+    .configureHelp({ sortSubcommands: true, showGlobalOptions: true })
     .addHelpText(
       "after",
       `\nExit codes: ${EXIT.ok} done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage or settings, ${EXIT.diverged} the loss became NaN, ` +
         `${EXIT.interrupted} interrupted.`,
     );
+  addDeviceOptions(program, output);
   addTrain(program, output);
   for (const add of COMMANDS) add(program, output);
   addParams(program, output);

@@ -10,7 +10,7 @@ import { type RunConfig, runId } from "@tiedlora/experiments";
 import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
-import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { BACKEND_NAMES, type BackendName, decideVectors } from "./device.ts";
 import { checkLength, checkModelDirectory } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
@@ -117,6 +117,7 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
         parallel,
         backend: options.backend,
         threads,
+        revectorize: options.backend === "cpu" && (await decideVectors()),
         signal,
         onStep: (config, step) => progress.step(config, step),
         onDone: async (result) => {

@@ -42,6 +42,20 @@ suite("the command says what it is", () => {
   });
 });
 
+test("--no-revectorize is an option of every command, before or after its name", async () => {
+  for (const argv of [
+    ["devices", "--no-revectorize"],
+    ["--no-revectorize", "devices"],
+  ]) {
+    const { code, out, info } = await tiedlora(...argv);
+    assert.equal(code, 0, info);
+    assert.match(out, /^cpu .* WebAssembly SIMD of 128 bits/m);
+    assert.doesNotMatch(info, /256-bit/);
+  }
+  const { out } = await tiedlora("train", "--help");
+  assert.match(out, /--no-revectorize/);
+});
+
 suite("names", () => {
   test("are taken in any case, and kept as they are written in the list", async () => {
     const { code, out, info } = await tiedlora(

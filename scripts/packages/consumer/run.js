@@ -4,5 +4,5 @@ import { webgpu } from "@tiedlora/backend-webgpu";
 import process from "node:process";
 import { train } from "./train.js";
 
-const BACKENDS = { cpu, webgpu };
+const BACKENDS = { cpu: () => cpu({ revectorize: "auto" }), webgpu };
 console.log(JSON.stringify(await train(await BACKENDS[process.argv[2]]())));

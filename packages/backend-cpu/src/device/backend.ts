@@ -22,6 +22,7 @@ import { Heap, MAX_BYTES } from "./heap.ts";
 import { canShareMemory, defaultTile, hasRelaxedSimd, parallelism, revectorizes } from "./platform.ts";
 import { whyNoWorkers } from "./platform.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
+import { revectorization } from "../revectorize/verdict.ts";
 import { accelerates, compileProgram } from "../codegen/program.ts";
 import { ENTRY } from "./worker-source.ts";
 import { Workers } from "./workers.ts";
@@ -35,10 +36,11 @@ export interface CpuBackendOptions {
   readonly tile?: Tile;
   /**
    * Whether V8 combines pairs of 128-bit operations into 256-bit ones, which about doubles the speed of matrix products. This
-   * is an experimental feature of V8 13 and later (Node 24); `true` turns it on for the whole process. Default: whether the
-   * process was started with `--experimental-wasm-revectorize`.
+   * is an experimental feature of V8 13 and later (Node 24); `true` turns it on for the whole process. "auto" turns it on if a
+   * self-check finds equal bits and faster products on this machine: two seconds once, then the verdict is kept in a file.
+   * Default: whether the process was started with `--experimental-wasm-revectorize`.
    */
-  readonly revectorize?: boolean;
+  readonly revectorize?: boolean | "auto";
   /**
    * Programs whose estimated run time is below this many nanoseconds run immediately on the calling thread, because waking a
    * worker takes about as long. Default 60,000.
@@ -91,8 +93,8 @@ export class CpuBackend implements Backend, ProgramRunner {
   readonly #heap: Heap;
   readonly #inlineNs: number;
   readonly #tile: Tile;
-  /** Whether the engine combines operations into 256-bit ones. */
-  readonly #wide: boolean;
+  /** Whether the engine combines pairs of 128-bit operations into 256-bit ones. */
+  readonly revectorized: boolean;
   readonly #gemm: WebAssembly.Module;
   readonly #workers: Workers | null;
   #gemmHere: WebAssembly.Exports | null = null;
@@ -126,8 +128,8 @@ export class CpuBackend implements Backend, ProgramRunner {
     this.whyFewerThreads = threads === 1 ? null : canShareMemory() ? obstacle : NOT_SHARED;
     this.threads = this.whyFewerThreads === null ? threads : 1;
     this.#inlineNs = options.inlineNs ?? INLINE_NS;
-    this.#wide = revectorizes(options.revectorize);
-    const tile = options.tile ?? defaultTile(this.#wide);
+    this.revectorized = revectorizes(options.revectorize === "auto" ? undefined : options.revectorize);
+    const tile = options.tile ?? defaultTile(this.revectorized);
     this.#tile = { ...tile, fma: tile.fma && hasRelaxedSimd() };
     const shared = this.threads > 1;
     this.#heap = new Heap({
@@ -202,7 +204,7 @@ export class CpuBackend implements Backend, ProgramRunner {
   async peakGflops(): Promise<number> {
     const { compiled, flop } = peakProgram(this.threads, this.#heap.shared, {
       fma: this.#tile.fma,
-      wide: this.#wide,
+      wide: this.revectorized,
     });
     const program: Program = { buffers: [], scalars: 0, steps: [] };
     const module = new WebAssembly.Module(compiled.bytes);
@@ -379,5 +381,7 @@ export async function createCpuBackend(options: CpuBackendOptions = {}): Promise
   const wantsWorkers = (options.threads ?? parallelism()) > 1 && canShareMemory();
   const obstacle = wantsWorkers ? await whyNoWorkers() : null;
   if (obstacle !== null) console.warn(`The CPU backend computes on one thread: ${obstacle}`);
-  return new CpuBackend(options, obstacle);
+  const { revectorize } = options;
+  const chosen = revectorize === "auto" ? { ...options, revectorize: (await revectorization()).on } : options;
+  return new CpuBackend(chosen, obstacle);
 }

@@ -31,20 +31,54 @@ interface NodeModules {
       options: { eval: boolean; execArgv: readonly string[] },
     ) => NodeWorker;
   };
-  "node:os": { availableParallelism(): number };
+  "node:os": {
+    availableParallelism(): number;
+    homedir(): string;
+    cpus(): readonly { readonly model: string }[];
+  };
   "node:v8": { setFlagsFromString(flags: string): void };
+  "node:fs/promises": {
+    readFile(path: string, encoding: "utf8"): Promise<string>;
+    writeFile(path: string, text: string): Promise<void>;
+    mkdir(path: string, options: { recursive: true }): Promise<unknown>;
+    rename(from: string, to: string): Promise<void>;
+    rm(path: string, options: { force: true }): Promise<void>;
+  };
+  "node:path": { join(...parts: string[]): string; dirname(path: string): string };
+  "node:crypto": {
+    createHash(name: "sha256"): { update(data: Uint8Array): { digest(encoding: "hex"): string } };
+  };
+  "node:child_process": {
+    execFile(
+      file: string,
+      args: readonly string[],
+      options: { timeout: number; killSignal: string },
+      done: (error: ProcessError | null, stdout: string) => void,
+    ): void;
+  };
+}
+
+interface ProcessError extends Error {
+  readonly killed?: boolean;
+  readonly signal?: string | null;
+  readonly code?: number | string | null;
 }
 
 interface NodeProcess {
   readonly versions?: { readonly v8?: string };
+  readonly arch?: string;
+  readonly pid?: number;
+  readonly execPath?: string;
   readonly execArgv?: readonly string[];
   readonly env?: Readonly<Record<string, string | undefined>>;
   getBuiltinModule?<K extends keyof NodeModules>(name: K): NodeModules[K] | undefined;
 }
 
-const nodeProcess = (globalThis as { process?: NodeProcess }).process;
+/** Node's process; also in Bun and Deno. Undefined in browsers. */
+export const nodeProcess: NodeProcess | undefined = (globalThis as { process?: NodeProcess }).process;
 
-function nodeModule<K extends keyof NodeModules>(name: K): NodeModules[K] | undefined {
+/** A module of Node; undefined in browsers. */
+export function nodeModule<K extends keyof NodeModules>(name: K): NodeModules[K] | undefined {
   return nodeProcess?.getBuiltinModule?.(name);
 }
 

@@ -56,8 +56,13 @@ class Worker {
   }
 
   async run(config: RunConfig): Promise<void> {
-    const { backend, threads, onDone, onFailed, signal } = this.#options;
-    const outcome = await this.#ask({ config, backend, threads });
+    const { backend, threads, revectorize, onDone, onFailed, signal } = this.#options;
+    const outcome = await this.#ask({
+      config,
+      backend,
+      threads,
+      ...(revectorize !== undefined && { revectorize }),
+    });
     if (outcome.type === "done") await onDone(outcome.result);
     else if (!signal?.aborted) await onFailed({ id: runId(config), config, message: outcome.message });
   }

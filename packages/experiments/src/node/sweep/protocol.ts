@@ -7,6 +7,8 @@ export interface Job {
   readonly backend: "cpu" | "webgpu" | "reference";
   /** Threads of the CPU backend. */
   readonly threads: number;
+  /** Whether the CPU backend uses V8's 256-bit vectors (default: whether the process was started with them). */
+  readonly revectorize?: boolean;
 }
 
 /** From a worker to the sweep: the progress or the outcome of its run. */

@@ -13,10 +13,13 @@ const say = (message: Message): void => {
   process.send!(message, undefined, undefined, (error) => error && end());
 };
 
-async function open({ backend, threads }: Job): Promise<Device> {
+async function open({ backend, threads, revectorize }: Job): Promise<Device> {
   switch (backend) {
     case "cpu":
-      return (await import("@tiedlora/backend-cpu")).cpu({ threads });
+      return (await import("@tiedlora/backend-cpu")).cpu({
+        threads,
+        ...(revectorize !== undefined && { revectorize }),
+      });
     case "webgpu":
       return (await import("@tiedlora/backend-webgpu/node")).webgpu();
     case "reference":
