@@ -3,6 +3,8 @@
  * the decoder's few variants it uses. All families share one decoder (decoder.ts).
  */
 
+import type { RopeScaling } from "./rope.ts";
+
 /** Names of modules as Hugging Face's models have them: adapters and files refer to these. */
 interface Names {
   /** Everything but the output embedding is below this module. */
@@ -43,6 +45,9 @@ interface Fields {
 /** rms: x / rms(x) * w. layer: LayerNorm. layer1p: LayerNorm whose weight is stored as w - 1. */
 export type NormKind = "rms" | "layer" | "layer1p";
 
+/** gated: down(act(gate x) * up x). fused: the same, with gate and up as one linear, `up`. plain: down(act(up x)). */
+export type MlpKind = "gated" | "fused" | "plain";
+
 /** Norms of queries and keys, before the rotation: none, one over each head, or one over the whole projection. */
 export type QkNorm = "none" | "head" | "projection";
 
@@ -57,8 +62,7 @@ export interface Architecture {
   readonly normBias: boolean | "optional";
   /** GPT-2 keeps linear weights as [in, out]. */
   readonly linear: "linear" | "conv1d";
-  /** gated: down(act(gate x) * up x). plain: down(act(up x)). */
-  readonly mlp: "gated" | "plain";
+  readonly mlp: MlpKind;
   /** Biases: fixed by the architecture, or a field of the config (false where absent). */
   readonly qkvBias: boolean | string;
   readonly outBias: boolean | string;
@@ -68,6 +72,8 @@ export interface Architecture {
   readonly ownScales: boolean;
   /** The default fraction of each head that is rotated, if the config may set it; null: always all of it. */
   readonly partialRotary: number | null;
+  /** The kinds of rotary scaling that the architecture has; null: all. */
+  readonly ropeTypes: readonly RopeScaling["type"][] | null;
   /** The values that transformers assumes for fields that the config lacks. */
   readonly defaults: {
     readonly maxPositions: number;
@@ -79,6 +85,8 @@ export interface Architecture {
     readonly kvHeads: number | null;
     /** null: hidden / heads. */
     readonly headDim: number | null;
+    /** The window of layers that have one; null: none have, unless the config gives its size. */
+    readonly window: number | null;
   };
   /** The layers that see only a window of the past; below, whether some layers have no positions. */
   readonly window: "never" | "always" | "upper-layers" | "no-rope-layers";
@@ -131,6 +139,7 @@ const LLAMA: Architecture = {
   qkNorm: "none",
   ownScales: false,
   partialRotary: null,
+  ropeTypes: null,
   defaults: {
     maxPositions: 2048,
     normEps: 1e-6,
@@ -139,6 +148,7 @@ const LLAMA: Architecture = {
     theta: 10_000,
     kvHeads: null,
     headDim: null,
+    window: 4096,
   },
   window: "never",
   noRopeLayers: false,
@@ -157,7 +167,7 @@ const QWEN2: Architecture = {
 
 /** Values of `model_type` in config.json. */
 export type ModelType =
-  "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "olmo2" | "smollm3" | "nemotron" | "nemo_gpt";
+  "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "olmo2" | "phi3" | "smollm3" | "nemotron" | "nemo_gpt";
 
 /** The architectures that can be loaded, by `model_type`. */
 export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
@@ -232,10 +242,31 @@ export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
     qkNorm: "projection",
     defaults: { ...LLAMA.defaults, normEps: 1e-5 },
   },
+  /** Phi-3 and Phi-4: queries, keys and values as one linear, and gate and up as one. */
+  phi3: {
+    ...LLAMA,
+    className: "Phi3ForCausalLM",
+    names: { ...LLAMA_NAMES, qkv: ["self_attn.qkv_proj"], up: "mlp.gate_up_proj" },
+    mlp: "fused",
+    qkvBias: false,
+    outBias: false,
+    mlpBias: false,
+    partialRotary: 1,
+    ropeTypes: ["default", "longrope"],
+    defaults: { ...LLAMA.defaults, maxPositions: 4096, normEps: 1e-5, window: null },
+    window: "always",
+  },
   smollm3: {
     ...LLAMA,
     className: "SmolLM3ForCausalLM",
-    defaults: { ...LLAMA.defaults, maxPositions: 32_768, kvHeads: 4, tied: true, theta: 2_000_000 },
+    defaults: {
+      ...LLAMA.defaults,
+      maxPositions: 32_768,
+      kvHeads: 4,
+      tied: true,
+      theta: 2_000_000,
+      window: null,
+    },
     window: "no-rope-layers",
     noRopeLayers: true,
   },

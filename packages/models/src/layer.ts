@@ -78,8 +78,10 @@ function heads(layer: Layer, x: Tensor, config: DecoderConfig): [q: Tensor, k: T
   return each as [Tensor, Tensor, Tensor];
 }
 
-function mlp(layer: Layer, x: Tensor, { activation }: DecoderConfig): Tensor {
-  const act = ACTIVATIONS[activation];
+function mlp(layer: Layer, x: Tensor, config: DecoderConfig): Tensor {
+  const act = ACTIVATIONS[config.activation];
   const up = layer.up.forward(x);
-  return layer.down.forward(layer.gate ? act(layer.gate.forward(x)).mul(up) : act(up));
+  if (config.mlp === "plain") return layer.down.forward(act(up));
+  const [gate, linear] = layer.gate ? [layer.gate.forward(x), up] : up.split(config.intermediate, -1);
+  return layer.down.forward(act(gate!).mul(linear!));
 }

@@ -100,7 +100,7 @@ function layerSpec(config: DecoderConfig, prefix: string): LayerSpec {
     attentionPostNorm: norm(names.attentionPostNorm),
     mlpNorm: norm(names.mlpNorm),
     gate: mlp === "gated" ? linear(names.gate, hidden, intermediate, mlpBias) : null,
-    up: linear(names.up, hidden, intermediate, mlpBias),
+    up: linear(names.up, hidden, mlp === "fused" ? 2 * intermediate : intermediate, mlpBias),
     down: linear(names.down, intermediate, hidden, mlpBias),
     mlpPostNorm: norm(names.mlpPostNorm),
   };

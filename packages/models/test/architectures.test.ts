@@ -45,7 +45,8 @@ describe("the gradient of the loss is the slope of the formulas along a random d
             { shape, values: Float64Array.from(values, (w, j) => w + distance * directions.get(path)![j]!) },
           ]),
         );
-        return lossOf(IDS.map((ids) => expectedLogits(raw, model, moved, ids)));
+        // The last token predicts nothing and is not read: some rotations depend on the length.
+        return lossOf(IDS.map((ids) => expectedLogits(raw, model, moved, ids.slice(0, -1))));
       };
       const expected = (at(step) - at(-step)) / (2 * step);
       assertNear([slope / expected], [1], 1e-3, `slope ${slope}, expected ${expected}; their ratio`);

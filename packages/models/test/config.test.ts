@@ -198,6 +198,11 @@ describe("config.json", () => {
       { ...LLAMA, num_attention_heads: 3, num_key_value_heads: 3 },
       /"head_dim": found nothing; expected a size/,
     ],
+    [
+      "a rotary scaling that Phi-3 does not have",
+      { ...LLAMA, model_type: "phi3", rope_scaling: { type: "linear", factor: 2 } },
+      /"rope_scaling.type": found "linear"; expected one of default, longrope for this architecture/,
+    ],
     ["an odd head", { ...LLAMA, head_dim: 7 }, /"head_dim": found 7; expected an even size/],
     [
       "partial rotation where the family has none",
@@ -319,7 +324,7 @@ describe("what a model is made of", () => {
   });
 
   test("presets have the number of parameters that their models are published with", () => {
-    const published = { "olmo-2-1b": 1_484_916_736 };
+    const published = { "phi-3-mini": 3_821_079_552, "olmo-2-1b": 1_484_916_736 };
     for (const [name, count] of Object.entries(published))
       assert.equal(countParameters(preset(name)!), count, name);
   });

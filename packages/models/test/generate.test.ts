@@ -57,6 +57,7 @@ const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
   llama: { ...SMALL, model_type: "llama" },
   "mistral, window of 4": { ...SMALL, model_type: "mistral", sliding_window: 4 },
   olmo2: { ...SMALL, model_type: "olmo2" },
+  phi3: { ...SMALL, model_type: "phi3", sliding_window: 5 },
   smollm3: { ...SMALL, model_type: "smollm3", no_rope_layer_interval: 2 },
 };
 

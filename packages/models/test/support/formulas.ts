@@ -51,6 +51,16 @@ class Tensors {
   }
 }
 
+/** Consecutive parts of each vector. */
+function cut(xs: readonly Vector[], widths: readonly number[]): Vector[][] {
+  let at = 0;
+  return widths.map((width) => {
+    const part = xs.map((x) => x.slice(at, at + width));
+    at += width;
+    return part;
+  });
+}
+
 interface Heads {
   readonly heads: number;
   readonly kvHeads: number;
@@ -141,7 +151,42 @@ const olmo2: Family = (raw, t, ids) => {
   return t.linear("lm_head", t.rms("model.norm", x, eps));
 };
 
-const FAMILIES: Readonly<Record<string, Family>> = { olmo2 };
+/** Phi-3 (arXiv 2404.14219): fused projections; the first part of each head is rotated, with LongRoPE's factors. */
+const phi3: Family = (raw, t, ids) => {
+  const { layers, heads, kvHeads, hidden } = basics(raw);
+  const width = size(raw, "head_dim", hidden / heads);
+  const eps = size(raw, "rms_norm_eps", 1e-5);
+  const rotated = Math.floor(width * size(raw, "partial_rotary_factor", 1));
+  const scaling = raw["rope_scaling"] as Record<"short_factor" | "long_factor", number[]> | undefined;
+  const original = size(raw, "original_max_position_embeddings", size(raw, "max_position_embeddings"));
+  const longer = size(raw, "max_position_embeddings") / original;
+  const stretch = scaling?.[ids.length > original ? "long_factor" : "short_factor"];
+  const plain = inverseFrequencies(size(raw, "rope_theta", 10_000), rotated);
+  const attention: Heads = {
+    heads,
+    kvHeads,
+    width,
+    scale: width ** -0.5,
+    window: size(raw, "sliding_window", Infinity),
+    frequencies: plain.map((f, i) => f / (stretch?.[i] ?? 1)),
+    factor: scaling ? Math.sqrt(1 + Math.log(longer) / Math.log(original)) : 1,
+  };
+  let x = ids.map((id) => t.rows("model.embed_tokens.weight")[id]!);
+  for (let i = 0; i < layers; i++) {
+    const at = `model.layers.${i}`;
+    const qkv = t.linear(`${at}.self_attn.qkv_proj`, t.rms(`${at}.input_layernorm`, x, eps));
+    const [q, k, v] = cut(qkv, [heads * width, kvHeads * width, kvHeads * width]);
+    x = sum(x, t.linear(`${at}.self_attn.o_proj`, attend(q!, k!, v!, attention)));
+    const inner = size(raw, "intermediate_size");
+    const both = t.linear(`${at}.mlp.gate_up_proj`, t.rms(`${at}.post_attention_layernorm`, x, eps));
+    const [gate, up] = cut(both, [inner, inner]);
+    const product = gate!.map((g, s) => g.map((y, j) => silu(y) * up![s]![j]!));
+    x = sum(x, t.linear(`${at}.mlp.down_proj`, product));
+  }
+  return t.linear("lm_head", t.rms("model.norm", x, eps));
+};
+
+const FAMILIES: Readonly<Record<string, Family>> = { olmo2, phi3 };
 
 /** Logits [length][vocab] of one sequence; undefined if the family has no formula here. */
 export function familyLogits(raw: Raw, weights: Weights, ids: readonly number[]): Vector[] | undefined {

@@ -36,9 +36,20 @@ const llama3 = {
   original_max_position_embeddings: 16,
 };
 
+const PHI_FACTORS = { short_factor: [1, 1.1], long_factor: [2, 3] };
+
 /** Families with formulas of their own (formulas.ts). */
 export const FAMILIES: Readonly<Record<string, Raw>> = {
   olmo2: { ...SMALL, model_type: "olmo2" },
+  phi3: { ...SMALL, model_type: "phi3", sliding_window: 4 },
+  "phi3, partial longrope": {
+    ...SMALL,
+    model_type: "phi3",
+    head_dim: 6,
+    partial_rotary_factor: 0.7,
+    original_max_position_embeddings: 8,
+    rope_scaling: { type: "longrope", ...PHI_FACTORS },
+  },
   "olmo2, biased": { ...SMALL, model_type: "olmo2", attention_bias: true, rope_theta: 500 },
 };
 
