@@ -16,6 +16,7 @@ import {
   configToJson,
   countParameters,
   type DecoderConfig,
+  IDENTITY_WEIGHT,
   type ParameterSpec,
   parameterSpecs,
   parseConfig,
@@ -60,8 +61,8 @@ function bytesOf(
 ): Uint8Array {
   const count = shape.reduce((a, b) => a * b, 1);
   if (shape.length > 1) return normal(count);
-  const isIdentity = path.endsWith(".weight") && config.norm !== "layer1p";
-  return encodeTensor(dtype, encode(new Float32Array(count).fill(isIdentity ? 1 : 0), dtype));
+  const value = path.endsWith(".weight") ? IDENTITY_WEIGHT[config.norm] : 0;
+  return encodeTensor(dtype, encode(new Float32Array(count).fill(value), dtype));
 }
 
 /** Draws from a table of 65,536 normal numbers with xorshift (Marsaglia, 2003), which takes a few nanoseconds each. */

@@ -42,8 +42,16 @@ interface Fields {
   readonly activation: readonly string[];
 }
 
-/** rms: x / rms(x) * w. layer: LayerNorm. layer1p: LayerNorm whose weight is stored as w - 1. */
-export type NormKind = "rms" | "layer" | "layer1p";
+/** rms: x / rms(x) * w. layer: LayerNorm. rms1p, layer1p: the same with a weight that is stored as w - 1. */
+export type NormKind = "rms" | "layer" | "rms1p" | "layer1p";
+
+/** The stored weight of a norm that changes nothing. */
+export const IDENTITY_WEIGHT: { readonly [K in NormKind]: 0 | 1 } = {
+  rms: 1,
+  layer: 1,
+  rms1p: 0,
+  layer1p: 0,
+};
 
 /** gated: down(act(gate x) * up x). fused: the same, with gate and up as one linear, `up`. plain: down(act(up x)). */
 export type MlpKind = "gated" | "fused" | "plain";
@@ -68,8 +76,14 @@ export interface Architecture {
   readonly outBias: boolean | string;
   readonly mlpBias: boolean | string;
   readonly qkNorm: QkNorm;
-  /** Whether the config may set the scale of queries·keys; if not, it is 1 / √(width of a head). */
+  /** Whether the config may set the scale of queries·keys as GPT-2's does; if not, it is 1 / √(width of a head). */
   readonly ownScales: boolean;
+  /** The default of the config's query_pre_attn_scalar, whose root replaces that of the head's width; null: no such field. */
+  readonly queryScalar: number | null;
+  /** Whether embeddings are multiplied by √hidden. */
+  readonly scaledEmbedding: boolean;
+  /** The default limits of scores and of logits, x -> limit · tanh(x / limit); null: the config cannot limit them. */
+  readonly softcaps: { readonly attention: number | null; readonly logits: number | null } | null;
   /** The default fraction of each head that is rotated, if the config may set it; null: always all of it. */
   readonly partialRotary: number | null;
   /** The kinds of rotary scaling that the architecture has; null: all. */
@@ -85,11 +99,13 @@ export interface Architecture {
     readonly kvHeads: number | null;
     /** null: hidden / heads. */
     readonly headDim: number | null;
+    /** In "pattern": every n-th layer has no window. */
+    readonly pattern: number;
     /** The window of layers that have one; null: none have, unless the config gives its size. */
     readonly window: number | null;
   };
   /** The layers that see only a window of the past; below, whether some layers have no positions. */
-  readonly window: "never" | "always" | "upper-layers" | "no-rope-layers";
+  readonly window: "never" | "always" | "upper-layers" | "no-rope-layers" | "pattern";
   readonly noRopeLayers: boolean;
   /** Tensors that old files contain and that are not needed. */
   readonly ignored: readonly RegExp[];
@@ -138,6 +154,9 @@ const LLAMA: Architecture = {
   mlpBias: "mlp_bias",
   qkNorm: "none",
   ownScales: false,
+  queryScalar: null,
+  scaledEmbedding: false,
+  softcaps: null,
   partialRotary: null,
   ropeTypes: null,
   defaults: {
@@ -148,6 +167,7 @@ const LLAMA: Architecture = {
     theta: 10_000,
     kvHeads: null,
     headDim: null,
+    pattern: 1,
     window: 4096,
   },
   window: "never",
@@ -165,9 +185,46 @@ const QWEN2: Architecture = {
   window: "upper-layers",
 };
 
+const GEMMA2: Architecture = {
+  ...LLAMA,
+  className: "Gemma2ForCausalLM",
+  fields: { ...LLAMA_FIELDS, activation: ["hidden_activation"] },
+  names: {
+    ...LLAMA_NAMES,
+    attentionPostNorm: "post_attention_layernorm",
+    mlpNorm: "pre_feedforward_layernorm",
+    mlpPostNorm: "post_feedforward_layernorm",
+  },
+  norm: "rms1p",
+  mlpBias: false,
+  queryScalar: 256,
+  scaledEmbedding: true,
+  softcaps: { attention: 50, logits: 30 },
+  defaults: {
+    ...LLAMA.defaults,
+    maxPositions: 8192,
+    activation: "gelu_pytorch_tanh",
+    tied: true,
+    kvHeads: 4,
+    headDim: 256,
+    pattern: 2,
+  },
+  window: "pattern",
+};
+
 /** Values of `model_type` in config.json. */
 export type ModelType =
-  "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "olmo2" | "phi3" | "smollm3" | "nemotron" | "nemo_gpt";
+  | "gpt2"
+  | "llama"
+  | "mistral"
+  | "qwen2"
+  | "qwen3"
+  | "olmo2"
+  | "phi3"
+  | "gemma2"
+  | "smollm3"
+  | "nemotron"
+  | "nemo_gpt";
 
 /** The architectures that can be loaded, by `model_type`. */
 export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
@@ -256,6 +313,7 @@ export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
     defaults: { ...LLAMA.defaults, maxPositions: 4096, normEps: 1e-5, window: null },
     window: "always",
   },
+  gemma2: GEMMA2,
   smollm3: {
     ...LLAMA,
     className: "SmolLM3ForCausalLM",

@@ -1,5 +1,5 @@
 /** A model's config: reads and checks the config.json of transformers v4 or v5, converts it to one form, and writes it back. */
-import { FormatError, parseJsonObject } from "@tiedlora/core";
+import { decode, encode, FormatError, parseJsonObject } from "@tiedlora/core";
 import {
   type Architecture,
   ARCHITECTURES,
@@ -53,6 +53,11 @@ export interface DecoderConfig {
   readonly windows: readonly (number | null)[];
   /** Per layer: multiplies queries·keys. */
   readonly attentionScales: readonly number[];
+  /** Limits the scaled scores of attention, and the logits, to ±this, as x -> limit · tanh(x / limit); null: no limit. */
+  readonly attentionSoftcap: number | null;
+  readonly logitSoftcap: number | null;
+  /** Multiplies the embedded tokens: Gemma's √hidden, rounded to the precision of the embedding; otherwise 1. */
+  readonly embedScale: number;
   /** Whether the output embedding is the input embedding. */
   readonly tied: boolean;
   /** The precision that the config states; loading uses the types in the weight file itself. */
@@ -111,6 +116,7 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
     return f.fail("model_type", `one of ${Object.keys(ARCHITECTURES).join(", ")}`);
   }
   refuseUnsupported(f);
+  refuseForeign(f, ARCHITECTURES[modelType]);
   const { fields, defaults, norm, normBias, qkNorm, ...arch } = ARCHITECTURES[modelType];
   const flag = (value: boolean | string): boolean =>
     typeof value === "string" ? f.flag(value, false) : value;
@@ -147,8 +153,11 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
     qkNorm,
     rope: arch.names.position === null ? ropeOf(f, headDim, maxPositions, arch, defaults.theta) : null,
     ropeLayers,
-    windows: windowsOf(f, layers, arch.window, defaults.window, ropeLayers),
-    attentionScales: attentionScales(f, layers, headDim, arch.ownScales),
+    windows: windowsOf(f, layers, arch.window, defaults, ropeLayers),
+    attentionScales: attentionScales(f, layers, headDim, arch),
+    attentionSoftcap: softcapOf(f, "attn_logit_softcapping", arch.softcaps?.attention ?? null),
+    logitSoftcap: softcapOf(f, "final_logit_softcapping", arch.softcaps?.logits ?? null),
+    embedScale: embedScale(modelType, hidden, dtypeOf(f)),
     tied: tiedOf(f, defaults.tied),
     dtype: dtypeOf(f),
     bos: f.ids("bos_token_id")[0] ?? null,
@@ -181,6 +190,32 @@ function refuseUnsupported(f: Fields): void {
   const classes = f.raw["architectures"];
   const isOther = (name: unknown): boolean => !/(ForCausalLM|LMHeadModel|Model)$/.test(String(name));
   if (Array.isArray(classes) && classes.some(isOther)) f.fail("architectures", "a causal language model");
+}
+
+/** Settings of some architectures that transformers ignores in all others, and which those are. */
+const OWN_SETTINGS: Readonly<Record<string, (arch: Architecture) => boolean>> = {
+  attn_logit_softcapping: ({ softcaps }) => softcaps !== null,
+  final_logit_softcapping: ({ softcaps }) => softcaps !== null,
+  query_pre_attn_scalar: ({ queryScalar }) => queryScalar !== null,
+  use_bidirectional_attention: () => false,
+};
+
+/** Throws FormatError for settings that the architecture does not have: a config with them would not get what it asks for. */
+function refuseForeign(f: Fields, arch: Architecture): void {
+  for (const [name, applies] of Object.entries(OWN_SETTINGS))
+    if (!applies(arch) && f.has(name) && f.raw[name] !== false)
+      f.fail(name, "no such setting for this architecture");
+}
+
+function softcapOf(f: Fields, name: string, fallback: number | null): number | null {
+  const missing = f.raw[name] === undefined;
+  return f.has(name) || (missing && fallback !== null) ? f.positive([name], fallback ?? undefined) : null;
+}
+
+/** What multiplies embedded tokens, for embeddings that are stored in the given precision. */
+export function embedScale(modelType: ModelType, hidden: number, dtype: StoredDType): number {
+  if (!ARCHITECTURES[modelType].scaledEmbedding) return 1;
+  return decode(encode(Float32Array.of(Math.sqrt(hidden)), dtype).buffer, dtype, 1)[0]!;
 }
 
 function headCount(f: Fields, heads: number, fallback: number | null): number {
@@ -226,8 +261,14 @@ function dtypeOf(f: Fields): StoredDType {
     : f.fail(name, `one of ${Object.keys(DTYPES).join(", ")}`);
 }
 
-function attentionScales(f: Fields, layers: number, headDim: number, own: boolean): number[] {
-  const scale = f.flag("scale_attn_weights", true) ? headDim ** -0.5 : 1;
+function attentionScales(
+  f: Fields,
+  layers: number,
+  headDim: number,
+  { ownScales: own, queryScalar }: Pick<Architecture, "ownScales" | "queryScalar">,
+): number[] {
+  const scalar = queryScalar === null ? headDim : f.positive(["query_pre_attn_scalar"], queryScalar);
+  const scale = f.flag("scale_attn_weights", true) ? scalar ** -0.5 : 1;
   const byLayer = f.flag("scale_attn_by_inverse_layer_idx", false);
   // transformers ignores these fields in other architectures: a config that sets them there would not get what it asks for
   const where = "for this architecture: only GPT-2 scales attention otherwise";
@@ -253,18 +294,22 @@ function windowsOf(
   f: Fields,
   layers: number,
   kind: Architecture["window"],
-  fallback: number | null,
+  { window: fallback, pattern }: Architecture["defaults"],
   ropeLayers: readonly boolean[],
 ): (number | null)[] {
   const none = Array<null>(layers).fill(null);
   if (kind === "never") return none;
-  const enabled = kind === "always" || f.flag("use_sliding_window", false);
+  const enabled = kind === "always" || kind === "pattern" || f.flag("use_sliding_window", false);
   // A missing field means the family's default; null means "no window".
   const silent = f.raw["sliding_window"] === undefined;
   if (!enabled || (!f.has("sliding_window") && (!silent || fallback === null))) return none;
   const window = f.size(["sliding_window"], fallback ?? undefined);
   const types = layerTypes(f, layers);
   if (types) return types.map((type) => (type === "sliding_attention" ? window : null));
+  if (kind === "pattern") {
+    const each = f.size(["sliding_window_pattern", "_sliding_window_pattern"], pattern);
+    return none.map((_, layer) => ((layer + 1) % each === 0 ? null : window));
+  }
   const first = kind === "upper-layers" ? f.size(["max_window_layers"], 28, 0) : 0;
   return none.map((_, layer) =>
     layer >= first && (kind !== "no-rope-layers" || !ropeLayers[layer]!) ? window : null,

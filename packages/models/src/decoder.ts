@@ -33,6 +33,7 @@ import { type Layer, runLayer } from "./layer.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
 import { makeNorm, type Norm } from "./norms.ts";
 import { type Predicted, predictedPositions } from "./predicted.ts";
+import { softcap } from "./softcap.ts";
 import { prepare, type SequenceOptions } from "./sequence.ts";
 
 export type { Ids } from "./inputs.ts";
@@ -156,12 +157,16 @@ export class Decoder extends nn.Module {
 
   /** ids [batch, length] -> logits [batch, length, vocab], f32. */
   forward(ids: Ids, options: ForwardOptions = {}): Tensor {
-    return withAdapters(this.adapters, options, () => this.#head.forward(this.#hidden(ids, options)));
+    return withAdapters(this.adapters, options, () => this.#logits(this.#hidden(ids, options)));
   }
 
   /** The logits of hidden states [..., hidden] -> [..., vocab]. */
   logits(hidden: Tensor, options: AdapterOptions = {}): Tensor {
-    return withAdapters(this.adapters, options, () => this.#head.forward(hidden));
+    return withAdapters(this.adapters, options, () => this.#logits(hidden));
+  }
+
+  #logits(hidden: Tensor): Tensor {
+    return softcap(this.#head.forward(hidden), this.config.logitSoftcap);
   }
 
   /** ids [batch, length] -> the normalized hidden states that the output embedding reads, [batch, length, hidden], f32. */
@@ -207,7 +212,8 @@ export class Decoder extends nn.Module {
     return {
       start: () => {
         // Half-precision tables are widened once here; from here on everything is f32.
-        const x = this.#embed.forward(tokens).cast("f32");
+        const read = this.#embed.forward(tokens).cast("f32");
+        const x = config.embedScale === 1 ? read : read.mul(config.embedScale);
         return this.#position ? x.add(this.#position.forward(sequence.positions)) : x;
       },
       layers: this.#layers.map(
@@ -258,7 +264,7 @@ export class Decoder extends nn.Module {
     const finish = (x: Tensor): Tensor => {
       const hidden = pass.finish(x);
       if (expected.size <= rows || this.#head.weight.requiresGrad)
-        return nn.crossEntropy(this.#head.forward(hidden), expected, options);
+        return nn.crossEntropy(this.#logits(hidden), expected, options);
       // An adapter of the head may treat rows of the batch differently: then the rows are kept.
       const predicted = this.#head.adapter ? null : predictedPositions(batch, ids.shape);
       return this.#chunkedLoss(hidden, expected, predicted, { ...options, rows });
@@ -273,7 +279,7 @@ export class Decoder extends nn.Module {
     predicted: Predicted | null,
     options: nn.ChunkedCrossEntropyOptions,
   ): Tensor {
-    const head = (x: Tensor): Tensor => this.#head.forward(x);
+    const head = (x: Tensor): Tensor => this.#logits(x);
     const { rows } = options;
     if (predicted === null) {
       const perRow = Math.max(1, Math.floor(rows / hidden.shape[0]!));

@@ -4,7 +4,7 @@
  * @module
  */
 export type { AdapterChoice, AdapterOptions, AdapterSelector } from "./adapter-choice.ts";
-export { ARCHITECTURES, type Architecture, type ModelType } from "./architectures.ts";
+export { ARCHITECTURES, type Architecture, IDENTITY_WEIGHT, type ModelType } from "./architectures.ts";
 export { KvCache } from "./cache.ts";
 export { configFrom, configToJson, type DecoderConfig, parseConfig, type StoredDType } from "./config.ts";
 export {
@@ -36,7 +36,7 @@ export {
   parameterSpecs,
   type ParameterSpec,
 } from "./modules.ts";
-export { LayerNorm1P } from "./norms.ts";
+export { LayerNorm1P, RMSNorm1P } from "./norms.ts";
 export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 export { lengthMatters, ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";

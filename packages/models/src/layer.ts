@@ -10,6 +10,7 @@ import type { KvCache } from "./cache.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { Norm } from "./norms.ts";
 import type { Sequence } from "./sequence.ts";
+import { softcappedAttention } from "./softcap.ts";
 
 /** The modules of one layer, by function. */
 export interface Layer {
@@ -62,7 +63,12 @@ function attention(layer: Layer, x: Tensor, { config, index, sequence, cache }: 
   if (cache) [k, v] = cache.append(index, k, v);
   const { causal, bias } = sequence.visibility(windows[index]!);
   const options = { causal, scale: attentionScales[index]!, ...(bias ? { bias } : {}) };
-  return layer.out.forward(nn.mergeHeads(nn.scaledDotProductAttention(q, k, v, options)));
+  const limit = config.attentionSoftcap;
+  const seen =
+    limit === null
+      ? nn.scaledDotProductAttention(q, k, v, options)
+      : softcappedAttention(q, k, v, limit, options);
+  return layer.out.forward(nn.mergeHeads(seen));
 }
 
 /** Queries [batch, heads, length, headDim], keys and values [batch, kvHeads, length, headDim], before the rotation. */

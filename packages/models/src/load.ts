@@ -2,6 +2,7 @@
 import { type Device, type Files, FormatError, key, openWeights, readText } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
+import { IDENTITY_WEIGHT } from "./architectures.ts";
 import { type DecoderConfig, parseConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
@@ -57,8 +58,8 @@ export function createModel(
   const residual = std / Math.sqrt(2 * config.layers);
   return new Decoder(config, device, (path, shape) => {
     if (shape.length === 1) {
-      const one = path.endsWith(".weight") && config.norm !== "layer1p";
-      return nn.constantParameter(shape, one ? 1 : 0, device, path);
+      const value = path.endsWith(".weight") ? IDENTITY_WEIGHT[config.norm] : 0;
+      return nn.constantParameter(shape, value, device, path);
     }
     const scale = /\.(o_proj|down_proj|c_proj)\.weight$/.test(path) ? residual : std;
     return nn.normalParameter(shape, scale, { device, key: root.fold(path) }, path);

@@ -15,11 +15,20 @@ export class LayerNorm1P extends nn.LayerNorm {
   }
 }
 
+/** RMSNorm that stores its weight as w - 1 (Gemma). */
+export class RMSNorm1P extends nn.RMSNorm {
+  /** rmsNorm(x) · (weight + 1). */
+  override forward(x: Tensor): Tensor {
+    return nn.rmsNorm(x, this.eps).mul(this.weight.add(1));
+  }
+}
+
 type MakeNorm = (weight: Parameter, bias: Parameter | null, eps: number) => Norm;
 
 const MAKE: { readonly [K in NormKind]: MakeNorm } = {
   rms: (weight, _bias, eps) => new nn.RMSNorm(weight, eps),
   layer: (weight, bias, eps) => new nn.LayerNorm(weight, bias, eps),
+  rms1p: (weight, _bias, eps) => new RMSNorm1P(weight, eps),
   layer1p: (weight, bias, eps) => new LayerNorm1P(weight, bias, eps),
 };
 

@@ -11,7 +11,7 @@ import {
 } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { ARCHITECTURES } from "./architectures.ts";
-import type { DecoderConfig } from "./config.ts";
+import { type DecoderConfig, embedScale } from "./config.ts";
 import { type ParameterSpec, parameterSpecs } from "./modules.ts";
 
 /** The bytes copied at once: enough for fast disk reads, few enough to need little memory. A multiple of every element size. */
@@ -43,11 +43,21 @@ interface Match extends ParameterSpec {
   readonly dtype: DType;
 }
 
-/** The config, completed from the weight file: whether norms have a bias, where the architecture leaves it open. */
+/**
+ * The config, completed from the weight file: whether norms have a bias, where the architecture leaves it open, and the scale
+ * of embeddings, which is rounded to their precision.
+ */
 export function completeConfig(config: DecoderConfig, file: TensorFile): DecoderConfig {
   const { normBias, names } = ARCHITECTURES[config.modelType];
-  if (normBias !== "optional") return config;
-  return { ...config, normBias: file.entries.has(`${names.base}.${names.finalNorm}.bias`) };
+  const stored = WEIGHT_DTYPE[file.entries.get(`${names.base}.${names.embed}.weight`)?.dtype ?? "I8"];
+  const known = stored === "f32" || stored === "f16" || stored === "bf16";
+  return {
+    ...config,
+    ...(known && { embedScale: embedScale(config.modelType, config.hidden, stored) }),
+    ...(normBias === "optional" && {
+      normBias: file.entries.has(`${names.base}.${names.finalNorm}.bias`),
+    }),
+  };
 }
 
 /**

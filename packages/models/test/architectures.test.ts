@@ -24,7 +24,7 @@ describe("the gradient of the loss is the slope of the formulas along a random d
     test(name, async () => {
       const device = reference();
       const { model, weights } = randomModel(raw, device);
-      const parameters = [...model.namedParameters()];
+      const parameters = [...model.stateDict()];
       const gradients = grad(
         model.loss({ inputIds: IDS }),
         parameters.map(([, parameter]) => parameter),
@@ -81,6 +81,23 @@ test("every architecture is saved and loaded again: the same config and the same
     assert.deepEqual([...after.keys()], [...before.keys()], name);
     for (const [path, parameter] of before)
       assert.deepEqual(await after.get(path)!.data(), await parameter.data(), `${name}: ${path}`);
+  }
+  device.close();
+});
+
+test("Gemma's embeddings are scaled by √hidden as the file's precision has it, whatever the config states", async () => {
+  const device = reference();
+  const raw = { ...FAMILIES["gemma2"], hidden_size: 12, torch_dtype: "float16" };
+  const { model } = randomModel(raw, device);
+  for (const [dtype, scale] of [
+    ["bf16", 3.46875],
+    ["f16", 3.46484375],
+    ["f32", Math.fround(Math.sqrt(12))],
+  ] as const) {
+    const files = await collect(model.files({ dtype }));
+    files.set("config.json", JSON.stringify(raw));
+    const { config } = await loadModelFrom(memoryFiles(files), { device });
+    assert.equal(config.embedScale, scale, dtype);
   }
   device.close();
 });

@@ -123,6 +123,21 @@ describe("config.json", () => {
     );
   });
 
+  test("Gemma 2 scales embeddings by √hidden in their precision, limits scores and logits, and alternates windows", () => {
+    const config = preset("gemma-2-2b")!;
+    assert.equal(config.embedScale, 48);
+    assert.deepEqual(
+      [config.attentionSoftcap, config.logitSoftcap, config.attentionScales[0]],
+      [50, 30, 1 / 16],
+    );
+    assert.deepEqual(config.windows.slice(0, 3), [4096, null, 4096]);
+    const nine = { ...config.raw, hidden_size: 3584 }; // √3584 = 59.867
+    assert.equal(configFrom(nine).embedScale, 59.75);
+    assert.equal(configFrom({ ...nine, torch_dtype: "float32" }).embedScale, Math.fround(Math.sqrt(3584)));
+    assert.equal(configFrom({ ...nine, final_logit_softcapping: null }).logitSoftcap, null);
+    assert.equal(configFrom(LLAMA).embedScale, 1);
+  });
+
   const refused: [string, Record<string, unknown>, RegExp][] = [
     [
       "an unknown model",
@@ -202,6 +217,16 @@ describe("config.json", () => {
       "a rotary scaling that Phi-3 does not have",
       { ...LLAMA, model_type: "phi3", rope_scaling: { type: "linear", factor: 2 } },
       /"rope_scaling.type": found "linear"; expected one of default, longrope for this architecture/,
+    ],
+    [
+      "a limit of scores where the family has none",
+      { ...LLAMA, attn_logit_softcapping: 50 },
+      /"attn_logit_softcapping": found 50; expected no such setting for this architecture/,
+    ],
+    [
+      "attention in both directions",
+      { ...LLAMA, model_type: "gemma2", use_bidirectional_attention: true },
+      /"use_bidirectional_attention": found true/,
     ],
     ["an odd head", { ...LLAMA, head_dim: 7 }, /"head_dim": found 7; expected an even size/],
     [
@@ -324,7 +349,11 @@ describe("what a model is made of", () => {
   });
 
   test("presets have the number of parameters that their models are published with", () => {
-    const published = { "phi-3-mini": 3_821_079_552, "olmo-2-1b": 1_484_916_736 };
+    const published = {
+      "gemma-2-2b": 2_614_341_888,
+      "phi-3-mini": 3_821_079_552,
+      "olmo-2-1b": 1_484_916_736,
+    };
     for (const [name, count] of Object.entries(published))
       assert.equal(countParameters(preset(name)!), count, name);
   });

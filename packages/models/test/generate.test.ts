@@ -57,6 +57,14 @@ const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
   llama: { ...SMALL, model_type: "llama" },
   "mistral, window of 4": { ...SMALL, model_type: "mistral", sliding_window: 4 },
   olmo2: { ...SMALL, model_type: "olmo2" },
+  "gemma2, tight limits": {
+    ...SMALL,
+    model_type: "gemma2",
+    head_dim: 6,
+    sliding_window: 4,
+    attn_logit_softcapping: 1.5,
+    final_logit_softcapping: 2,
+  },
   phi3: { ...SMALL, model_type: "phi3", sliding_window: 5 },
   smollm3: { ...SMALL, model_type: "smollm3", no_rope_layer_interval: 2 },
 };

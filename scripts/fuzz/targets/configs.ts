@@ -49,6 +49,13 @@ const MODELS: Readonly<Record<ModelType, Json>> = {
   qwen2: { ...LLAMA, use_sliding_window: true, sliding_window: 64, max_window_layers: 2 },
   qwen3: { ...LLAMA, head_dim: 16, layer_types: Array(4).fill("full_attention") },
   phi3: { ...LLAMA, partial_rotary_factor: 0.75, sliding_window: 64 },
+  gemma2: {
+    ...LLAMA,
+    query_pre_attn_scalar: 16,
+    attn_logit_softcapping: 50,
+    final_logit_softcapping: 30,
+    sliding_window: 64,
+  },
   olmo2: { ...LLAMA, attention_bias: true },
   smollm3: { ...LLAMA, no_rope_layers: [1, 1, 1, 0], no_rope_layer_interval: 4 },
   nemotron: { ...LLAMA, norm_eps: 1e-5, partial_rotary_factor: 0.5, hidden_act: "relu2" },

@@ -186,7 +186,55 @@ const phi3: Family = (raw, t, ids) => {
   return t.linear("lm_head", t.rms("model.norm", x, eps));
 };
 
-const FAMILIES: Readonly<Record<string, Family>> = { olmo2, phi3 };
+const geluTanh = (x: number): number =>
+  (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+
+/** A limit of the config: the default if the field is missing, none if it is null. */
+function limit(raw: Raw, name: string, fallback: number | undefined): number | undefined {
+  if (raw[name] === null) return undefined;
+  return (raw[name] as number | undefined) ?? fallback;
+}
+
+/** Whether the layer has a window: as listed, or every layer but each `pattern`th. */
+function isLocal(raw: Raw, layer: number, pattern: number): boolean {
+  const types = raw["layer_types"] as string[] | undefined;
+  return types === undefined ? (layer + 1) % pattern !== 0 : types[layer] === "sliding_attention";
+}
+
+/** Gemma 2 (arXiv 2408.00118): norms by 1 + w on both sides, √hidden, soft limits, a window in the first of each two layers. */
+const gemma2: Family = (raw, t, ids) => {
+  const { layers, heads, kvHeads, hidden } = basics(raw);
+  const width = size(raw, "head_dim", 256);
+  const eps = size(raw, "rms_norm_eps", 1e-6);
+  const norm = (path: string, xs: Vector[]): Vector[] => t.rms(path, xs, eps, 1);
+  const scale = Math.fround(Math.sqrt(hidden));
+  let x = ids.map((id) => t.rows("model.embed_tokens.weight")[id]!.map((v) => v * scale));
+  for (let i = 0; i < layers; i++) {
+    const at = `model.layers.${i}`;
+    const cap = limit(raw, "attn_logit_softcapping", 50);
+    const attention: Heads = {
+      heads,
+      kvHeads,
+      width,
+      scale: size(raw, "query_pre_attn_scalar", 256) ** -0.5,
+      frequencies: inverseFrequencies(10_000, width),
+      ...(isLocal(raw, i, 2) && { window: size(raw, "sliding_window", 4096) }),
+      ...(cap !== undefined && { cap }),
+    };
+    const read = norm(`${at}.input_layernorm`, x);
+    const [q, k, v] = ["q", "k", "v"].map((name) => t.linear(`${at}.self_attn.${name}_proj`, read));
+    const attended = t.linear(`${at}.self_attn.o_proj`, attend(q!, k!, v!, attention));
+    x = sum(x, norm(`${at}.post_attention_layernorm`, attended));
+    const inner = gatedMlp(t, `${at}.mlp`, norm(`${at}.pre_feedforward_layernorm`, x), geluTanh);
+    x = sum(x, norm(`${at}.post_feedforward_layernorm`, inner));
+  }
+  const cap = limit(raw, "final_logit_softcapping", 30);
+  const head = t.has("lm_head.weight") ? "lm_head" : "model.embed_tokens";
+  const logits = t.linear(head, norm("model.norm", x));
+  return cap === undefined ? logits : logits.map((row) => row.map((v) => cap * Math.tanh(v / cap)));
+};
+
+const FAMILIES: Readonly<Record<string, Family>> = { olmo2, phi3, gemma2 };
 
 /** Logits [length][vocab] of one sequence; undefined if the family has no formula here. */
 export function familyLogits(raw: Raw, weights: Weights, ids: readonly number[]): Vector[] | undefined {

@@ -1,6 +1,7 @@
 /** Small models of every architecture, each with a difference from its neighbors that the decoder has to handle. */
 import { type Device, key, normalArray } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
+import { IDENTITY_WEIGHT } from "../../src/architectures.ts";
 import { configFrom } from "../../src/config.ts";
 import { Decoder } from "../../src/decoder.ts";
 import { parameterSpecs } from "../../src/modules.ts";
@@ -36,6 +37,8 @@ const llama3 = {
   original_max_position_embeddings: 16,
 };
 
+/** Limits that the scores and logits of small models reach. */
+const TIGHT = { query_pre_attn_scalar: 3, attn_logit_softcapping: 1.5, final_logit_softcapping: 2 };
 const PHI_FACTORS = { short_factor: [1, 1.1], long_factor: [2, 3] };
 
 /** Families with formulas of their own (formulas.ts). */
@@ -49,6 +52,18 @@ export const FAMILIES: Readonly<Record<string, Raw>> = {
     partial_rotary_factor: 0.7,
     original_max_position_embeddings: 8,
     rope_scaling: { type: "longrope", ...PHI_FACTORS },
+  },
+  gemma2: { ...SMALL, model_type: "gemma2", head_dim: 6, sliding_window: 3, ...TIGHT },
+  "gemma2, untied, without limits": {
+    ...SMALL,
+    model_type: "gemma2",
+    hidden_size: 12,
+    head_dim: 4,
+    tie_word_embeddings: false,
+    attn_logit_softcapping: null,
+    final_logit_softcapping: null,
+    sliding_window: 2,
+    layer_types: ["full_attention", "sliding_attention", "sliding_attention"],
   },
   "olmo2, biased": { ...SMALL, model_type: "olmo2", attention_bias: true, rope_theta: 500 },
 };
@@ -94,7 +109,7 @@ export function randomModel(raw: Raw, device: Device): { model: Decoder; weights
   const weights = new Map(
     parameterSpecs(config).map(({ path, shape }) => {
       const isNorm = shape.length === 1 && path.endsWith(".weight");
-      const mean = isNorm && config.norm !== "layer1p" ? 1 : 0;
+      const mean = isNorm ? IDENTITY_WEIGHT[config.norm] : 0;
       const size = shape.reduce((a, b) => a * b);
       return [path, { shape, values: normalArray(key(7).fold(path), size, mean, isNorm ? 0.2 : 0.3) }];
     }),
