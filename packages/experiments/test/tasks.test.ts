@@ -235,6 +235,30 @@ test("a data set without training files is divided, and its parts share no quest
   assert.ok(train.length > 200 && valid.length > 10 && held.length > 10);
   assert.match(note ?? "", /no training files; the validation set is divided, for the test too/);
 });
+
+test("a data set with test files, but without training files, trains on all that is not for validation", async () => {
+  const task = defineTask({
+    name: "scenes",
+    title: "scenes",
+    metrics: [taskMetrics.EXACT_MATCH],
+    maxTokens: 4,
+    files: { train: [/^train$/], valid: [/^valid$/], test: [/^test$/] },
+    async *read(file) {
+      let text = "";
+      for await (const piece of file.pieces()) text += piece;
+      for (const prompt of text.split("\n")) yield { prompt, answers: ["?"] };
+    },
+  });
+  const valid = Array.from({ length: 300 }, (_, i) => `Scene ${i}`).join("\n");
+  const limits = { train: 1000, valid: 1000, test: 1000 };
+  const splits = await runSplits(task, memorySource({ valid, test: "Another scene" }), limits);
+  assert.equal(splits.train.length + splits.valid.length, 300);
+  assert.ok(splits.valid.length > 10 && splits.train.length > 250);
+  assert.deepEqual(
+    [splits.test.length, splits.note],
+    [1, "scenes: no training files; the validation set is divided"],
+  );
+});
 const HELLASWAG = { activity_label: "A", ctx: "", endings: ["a", "b"], label: 0 };
 
 test("splits: limits hold, and a missing one is made up for with a word about it", async () => {

@@ -144,8 +144,8 @@ export type SplitLimits = Readonly<Record<Split, number>>;
 
 /**
  * Reads the splits that a training run needs. Without training files (HellaSwag's are separate, IWSLT's come on request), the
- * validation set is divided: about 8 of 10 questions are for training, one for validation and one for the test (unless there
- * are test files); a hash of the prompt decides. With training files, the validation set also serves as a missing test set,
+ * validation set is divided: of 10 questions about 8 are for training, one for validation and one for the test; if there are test
+ * files, 9 are for training. A hash of the prompt decides. With training files, the validation set also serves as a missing test set,
  * and the other way around. Only questions that `fits` accepts are taken.
  */
 export async function runSplits(
@@ -166,8 +166,10 @@ export async function runSplits(
   if (!hasTrain) {
     const of =
       (split: Split) =>
-      (question: Question): boolean =>
-        splitOf(question.prompt) === split;
+      ({ prompt }: Question): boolean => {
+        const part = splitOf(prompt);
+        return split === (part === "test" && hasTest ? "train" : part);
+      };
     return {
       train: await take("train", "valid", of("train")),
       valid: await take("valid", "valid", of("valid")),
