@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { directoryFiles } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
 import { adapt, type Adapter } from "tiedlora";
-import { MLX_TENSORS } from "tiedlora/internal";
+import { MLX_TENSORS, UnexpectedAdapterError } from "tiedlora/internal";
 import { readAdapterConfig, TENSORS_FILE } from "tiedlora/internal";
 import { readProvenance } from "tiedlora";
 import { METHOD_NAMES } from "tiedlora";
@@ -47,7 +47,9 @@ export async function startAdapter(
   const directory = last === null ? source : join(folder.checkpoints, checkpointName(last.step));
   const dropout = given.has("dropout") ? settings.dropout : undefined;
   const expect = last === null ? expected({ settings, given }) : {};
-  const adapter = await initFrom(model, directory, { seed, dropout, expect });
+  const adapter = await initFrom(model, directory, { seed, dropout, expect }).catch((error: unknown) => {
+    throw error instanceof UnexpectedAdapterError ? new UsageError(`--init-from: ${error.message}`) : error;
+  });
   const { separator } = await readProvenance(await directoryFiles(directory));
   const digest = settings.initDigest ?? (await digestOf(await tensorsOf(source)));
   output.info(`starting from the adapter in ${source}`);

@@ -196,11 +196,15 @@ suite("train --init-from", async () => {
 
   test("refuses what contradicts the adapter, and leaves nothing behind", async () => {
     for (const [flags, code, message] of [
-      [["--init-from", at("first"), "--rank", "4"], 1, /it has rank 2, and 4 is given/],
-      [["--init-from", at("first"), "--method", "tl6"], 1, /it has method lora, and tl6 is given/],
+      [
+        ["--init-from", at("first"), "--rank", "4"],
+        2,
+        /--init-from: the adapter in .* it has rank 2, and 4 is given/,
+      ],
+      [["--init-from", at("first"), "--method", "tl6"], 2, /it has method lora, and tl6 is given/],
       [
         ["--init-from", at("first"), "--target", "o_proj"],
-        1,
+        2,
         /it adapts .*, and the target that is given is .*o_proj/,
       ],
       [["--init-from", at("nowhere")], 2, /--init-from .*nowhere: there is no such directory/],

@@ -67,6 +67,16 @@ function dropping(method: Method, dropout = method.dropout): Method {
   return { ...method, dropout, recipe: { ...recipe, options: { ...recipe.options, dropout } } };
 }
 
+/** Thrown where an adapter that training starts from has other settings than those that are expected. */
+export class UnexpectedAdapterError extends Error {
+  constructor(where: string, conflicts: readonly string[]) {
+    super(
+      `the adapter in ${where} is another than what is given: ${conflicts.join("; ")}. Leave these settings out: they are the adapter's`,
+    );
+    this.name = "UnexpectedAdapterError";
+  }
+}
+
 function checkExpected({ model, method }: Adapter, expect: InitExpectation, where: string): void {
   const conflicts: string[] = [];
   const differs = (what: string, has: string | number, wanted: string | number): void => {
@@ -81,10 +91,7 @@ function checkExpected({ model, method }: Adapter, expect: InitExpectation, wher
     if (has !== wanted)
       conflicts.push(`it adapts ${short(has)}, and the target that is given is ${short(wanted)}`);
   }
-  if (conflicts.length > 0)
-    throw new Error(
-      `the adapter in ${where} is another than what is given: ${conflicts.join("; ")}. Leave these settings out: they are the adapter's`,
-    );
+  if (conflicts.length > 0) throw new UnexpectedAdapterError(where, conflicts);
 }
 
 /** The names of an adapter's method and of a wanted one; twice the same name if the two methods compute the same. */

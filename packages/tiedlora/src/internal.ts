@@ -3,6 +3,7 @@ export { isChat } from "./data/examples.ts";
 export { wholeText } from "./data/text.ts";
 export { MLX_TENSORS } from "./files/mlx.ts";
 export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts";
+export { UnexpectedAdapterError } from "./init-from.ts";
 export { describeTies } from "./inspect.ts";
 export { endsWithName, moduleNames } from "./match.ts";
 export { type Entry, ENTRIES } from "./methods/table.ts";
