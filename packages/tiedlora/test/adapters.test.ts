@@ -17,6 +17,7 @@ import {
   nativeFiles,
   type PlainMethod,
 } from "../src/index.ts";
+import { createAdapter } from "../src/adapter/adapter.ts";
 import { asFiles, collect, randomize } from "./support/files.ts";
 import { distance, IDS, logitsOf, lossOf, tinyGpt2, tinyLlama } from "./support/tiny.ts";
 
@@ -161,6 +162,50 @@ suite("switching adapters off for a while", () => {
     const merged = await logitsOf(model);
     assert.deepEqual(await set.disabled(() => logitsOf(model)), base);
     assert.deepEqual(await logitsOf(model), merged);
+  });
+});
+
+suite("within a scope", () => {
+  const scopes: [string, (set: ReturnType<typeof adaptersOf>, work: () => Promise<void>) => Promise<void>][] =
+    [
+      ["withActive", (set, work) => set.withActive(["a"], work)],
+      ["mixed", (set, work) => set.mixed(["a", "__base__"], work)],
+    ];
+  for (const [name, run] of scopes) {
+    test(`of ${name}, a chosen adapter cannot be taken off or replaced, and others can`, async () => {
+      const model = tinyLlama(device);
+      const [a] = [add(model, "a"), add(model, "b")];
+      const set = adaptersOf(model);
+      const other = createAdapter(model, qv(), { name: "a", replace: true });
+      await run(set, async () => {
+        await Promise.resolve();
+        const refused = (change: () => void, message: RegExp): void => assert.throws(change, { message });
+        const stays =
+          /adapter "a" cannot be taken off: .*"a".* is chosen for the time of work that is not done; do it after that/;
+        refused(() => set.delete("a"), stays);
+        refused(() => a.detach(), stays);
+        refused(() => set.unload(), stays);
+        refused(() => set.swap(other), /adapter "a" cannot be replaced: .* is chosen/);
+        assert.deepEqual([set.names, set.get("a") === a], [["a", "b"], true]);
+        set.delete("b");
+      });
+      set.swap(other);
+      set.delete("a");
+      assert.deepEqual(set.names, []);
+    });
+  }
+
+  test("without adapters all can be taken off, and a new one takes part after it", async () => {
+    const model = tinyLlama(device);
+    add(model, "a");
+    const set = adaptersOf(model);
+    const base = await answers(model);
+    await set.disabled(async () => {
+      set.unload();
+      randomize(adapt(model, qv(), { name: "late" }), 4, 0.3);
+      assert.deepEqual(await logitsOf(model), base);
+    });
+    assert.ok(distance(await logitsOf(model), base) > 1e-3);
   });
 });
 

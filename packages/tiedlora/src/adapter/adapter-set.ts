@@ -208,8 +208,12 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** Takes all adapters off, also merged ones; the model's outputs are then those without adapters, bit for bit. */
+  /**
+   * Takes all adapters off, also merged ones; the model's outputs are then those without adapters, bit for bit. Throws within a scope
+   * that has chosen one of them.
+   */
   unload(): void {
+    this.#scopes.checkUnchosen("taken off", this.names);
     this.#merged = null;
     for (const name of this.names) this.remove(name);
   }
@@ -233,7 +237,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     for (const name of this.names) this.remove(name);
   }
 
-  /** Takes an adapter off. Throws if there is none of this name, or while it is merged. */
+  /** Takes an adapter off. Throws if there is none of this name, while it is merged, and within a scope that has chosen it. */
   delete(name: string): void {
     this.get(name);
     if (this.mergedNames.includes(name))
@@ -241,12 +245,16 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.remove(name);
   }
 
-  /** Replaces the adapter of the same name; the model and its compiled programs stay. Throws while that adapter is merged. */
+  /**
+   * Replaces the adapter of the same name; the model and its compiled programs stay. Throws while that adapter is merged, and within
+   * a scope that has chosen it.
+   */
   swap(adapter: A): void {
     const old = this.get(adapter.name);
     if (old === adapter) return;
     if (this.mergedNames.includes(adapter.name))
       throw new Error(`"${adapter.name}" is merged; unmerge first`);
+    this.#scopes.checkUnchosen("replaced", [adapter.name]);
     this.#checkReplaced([...this.#active().filter((one) => one !== old), ...(old.active ? [adapter] : [])]);
     adapter.switch(old.active);
     const order = [...this.#adapters.values()].map((one) => (one === old ? adapter : one));
@@ -257,7 +265,10 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** Puts an adapter on the model, and freezes the model's own parameters; for `Adapter.attach`. */
+  /**
+   * Puts an adapter on the model, and freezes the model's own parameters; for `Adapter.attach`. Allowed within scopes, where it does
+   * not take part.
+   */
   add(adapter: A): void {
     if (this.#adapters.get(adapter.name) === adapter) return;
     this.checkName(adapter.name);
@@ -268,10 +279,11 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /** Takes an adapter off, if there is one of this name; for `Adapter.detach`. */
+  /** Takes an adapter off, if there is one of this name; for `Adapter.detach`. Throws within a scope that has chosen it. */
   remove(name: string): void {
     const adapter = this.#adapters.get(name);
     if (adapter === undefined) return;
+    this.#scopes.checkUnchosen("taken off", [name]);
     this.#adapters.delete(name);
     this.#takeOff(adapter);
     this.sync();

@@ -77,6 +77,20 @@ export class Scopes {
     );
   }
 
+  /**
+   * Throws if an open scope has chosen one of the named adapters, whose work would silently go on without it or with another one;
+   * `change` says what cannot be done, for the message.
+   */
+  checkUnchosen(change: string, names: readonly string[]): void {
+    for (const { choice } of this.#open) {
+      const name = names.find((one) => listed(choice).includes(one));
+      if (name !== undefined)
+        throw new Error(
+          `adapter "${name}" cannot be ${change}: ${describe(choice)} ${chosen(choice)} for the time of work that is not done; do it after that`,
+        );
+    }
+  }
+
   #checkOverlap(what: string, choice: Choice): void {
     const last = this.#open.at(-1);
     if (last === undefined || !last.pending || same(last.choice, choice)) return;
