@@ -217,11 +217,10 @@ export function defineMethod<const F extends string>(
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F>;
 export function defineMethod<const F extends string>(spec: MethodSpec<F>): Method<F> {
   checkOptions("defineMethod", checkOptions("defineMethod", spec, SPEC).factors, SPEC);
-  const rank = spec.rank ?? 8;
-  const alpha = spec.alpha ?? rank;
-  const dropout = spec.dropout ?? 0;
+  const { rank = 8, alpha = rank, dropout = 0 } = spec;
   if (typeof spec.name !== "string" || spec.name === "")
     refuse("defineMethod: name", spec.name, "name", 'one, e.g. "mine"');
+  checkNotNull(spec.name, spec);
   checkSettings(spec.name, rank, alpha, dropout);
   checkRate(spec.name, spec.learningRate);
   checkCommon(spec.name, spec);
@@ -287,6 +286,12 @@ function checkSettings(name: string, rank: number, alpha: number, dropout: numbe
   check(isScale(alpha), "alpha", alpha, "a number other than 0, from 1e-20 to 1e20");
   const isShare = typeof dropout === "number" && dropout >= 0 && dropout < 1;
   check(isShare, "dropout", dropout, "at least 0 and below 1");
+}
+
+/** Throws if an option is null, as of JSON: that is neither a value nor an option that is left out. */
+export function checkNotNull(name: string, options: object): void {
+  const [key] = Object.entries(options).find(([, value]) => value === null) ?? [];
+  if (key !== undefined) throw new TypeError(`${name}: ${key} null given; leave it out, or give a value`);
 }
 
 /** Checks the settings that every method has, except those that `checkSettings` checks. */

@@ -1,4 +1,5 @@
 /** The errors of models and adapters for wrong arguments: one row for each argument of their main functions. */
+import assert from "node:assert/strict";
 import { key, reference } from "@tiedlora/core";
 import {
   countParameters as countDecoder,
@@ -69,6 +70,16 @@ const rows: readonly Row[] = [
     ],
     (dropout) => methods.dora({ dropout }),
   ],
+  ...["rank", "alpha", "dropout", "target", "modulesToSave", "tied", "init", "keep"].map(
+    (option): Row => [`tl6: ${option}`, [[null, /null given; leave it out, or give a value/]], (value) => methods.tl6({ [option]: value })], // prettier-ignore
+  ),
+  ["tiedLora: alpha", [[null, /null/]], (alpha) => tiedLora({ trained: ["A"], alpha })],
+  ["dora: dropout", [[null, /null/]], (dropout) => methods.dora({ dropout })],
+  ["vera: dInitial", [[null, /null/]], (dInitial) => methods.vera({ dInitial })],
+  ["mine: rank", [[null, /null/]], (rank) => defineMethod({ name: "mine", rank, factors: {}, lowRank: () => assert.fail() })], // prettier-ignore
+  ...["vectors", "length", "topK"].map(
+    (option): Row => [`vb-lora: ${option}`, [[null, /null/], [0, /0/], [0.5, /0\.5/], ["2", /"2"/]], (value) => methods.vbLora({ [option]: value })], // prettier-ignore
+  ),
   ["vera: scaling", "name?", (scaling) => methods.vera({ scaling })],
   ["tl6: bias", "name?", (bias) => methods.tl6({ bias })],
   ["tl6: modulesToSave", [["norm", /"norm"/], [[1], /\[1\]/]], (modulesToSave) => methods.tl6({ modulesToSave })], // prettier-ignore

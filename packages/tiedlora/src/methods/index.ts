@@ -1,6 +1,6 @@
 /** The methods by name: the configurations of the Tied-LoRA paper and further methods, all from one table. */
 import { checkOptions } from "@tiedlora/core/arguments";
-import type { CommonOptions, Method, PlainMethod } from "../method.ts";
+import { checkNotNull, type CommonOptions, type Method, type PlainMethod } from "../method.ts";
 import { familyRate } from "./rates.ts";
 import {
   type Declarations,
@@ -20,6 +20,7 @@ const TIED_LORA_OPTIONS = [...FAMILY_OPTIONS, "trained", "name"];
  */
 export function tiedLora(options: TiedLoraOptions): PlainMethod<FactorName> {
   checkOptions("tiedLora", options, '{ trained: ["B", "A"] }', TIED_LORA_OPTIONS);
+  checkNotNull("tiedLora", options);
   return familyMember(options, familyRate);
 }
 

@@ -4,7 +4,14 @@
  */
 import { init } from "../init.ts";
 import { checkOptions } from "@tiedlora/core/arguments";
-import { COMMON_OPTIONS, type CommonOptions, type Method, type PlainMethod, type Tie } from "../method.ts";
+import {
+  checkNotNull,
+  COMMON_OPTIONS,
+  type CommonOptions,
+  type Method,
+  type PlainMethod,
+  type Tie,
+} from "../method.ts";
 import { dora } from "./dora.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
@@ -52,6 +59,7 @@ function member<const N extends string, O extends PresetOptions = PresetOptions>
 ): Member<N, O> {
   const declare = (options = {} as O): PlainMethod<FactorName> => {
     checkOptions(name, options, "{ rank: 8 }", [...FAMILY_OPTIONS, ...more]);
+    checkNotNull(name, options);
     return familyMember({ tied, ...complete(options), trained, name }, () => learningRate);
   };
   return { name, title, learningRate, member: { trained, tied }, declare };
@@ -72,6 +80,7 @@ function own<const N extends string, O extends CommonOptions, M extends Method>(
 ): Entry<N, (options?: O) => M> {
   const declared = (options = {} as O): M => {
     checkOptions(name, options, "{ rank: 8 }", [...COMMON_OPTIONS, ...more]);
+    checkNotNull(name, options);
     return declare(options, { name, learningRate, recipe: recipe(name, options) });
   };
   return { name, title, learningRate, member: null, declare: declared };

@@ -2,6 +2,7 @@
  * VB-LoRA (Li et al. 2024, arXiv 2405.15179): one bank of short vectors for the whole model. Each piece of A's rows and B's columns
  * is a mixture of the `topK` vectors with the largest logits. The adapted model starts near the base model, not equal to it.
  */
+import { checkWhole } from "@tiedlora/core/arguments";
 import { init } from "../init.ts";
 import { commonDivisor, mixtureRows } from "../linalg/mixture.ts";
 import { defineMethod, type CommonOptions, type Dims, type PlainMethod } from "../method.ts";
@@ -18,6 +19,12 @@ export interface VbLoraOptions extends CommonOptions {
 
 export function vbLora(options: VbLoraOptions, named: Named): PlainMethod<"bank" | "a" | "b"> {
   const { vectors = 256, topK = 2, length: given, ...common } = options;
+  for (const [what, value] of Object.entries({
+    vectors,
+    topK,
+    ...(given !== undefined && { length: given }),
+  }))
+    checkWhole(`vb-lora: ${what}`, value, 1);
   const length = (d: Dims): number => given ?? commonDivisor(d.divisor, 256);
   return defineMethod({
     ...common,
