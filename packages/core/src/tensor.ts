@@ -647,7 +647,7 @@ export function where(condition: Tensor, a: TensorOrNumber, b: TensorOrNumber): 
   return new Tensor(build.where(condition.node, x, y), deviceOf([condition, a, b]));
 }
 
-/** Joins tensors of one type along an existing axis; all other axes must be equal. */
+/** Joins tensors of one type along an existing axis; all other axes must be equal. −0 becomes 0 if there are at most 8 tensors. */
 export function concat(tensors: readonly Tensor[], axis: number = 0): Tensor {
   if (checkTensors("concat", tensors).length === 0) throw new RangeError("concat: give at least one tensor");
   const at = resolveAxis(axis, tensors[0]!.rank, "concat");
