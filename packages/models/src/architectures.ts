@@ -86,6 +86,8 @@ export interface Architecture {
   readonly softcaps: { readonly attention: number | null; readonly logits: number | null } | null;
   /** The default fraction of each head that is rotated, if the config may set it; null: always all of it. */
   readonly partialRotary: number | null;
+  /** The default base of the rotary positions of layers with a window, if the config may set one for them alone; null: no. */
+  readonly localTheta: number | null;
   /** The kinds of rotary scaling that the architecture has; null: all. */
   readonly ropeTypes: readonly RopeScaling["type"][] | null;
   /** The values that transformers assumes for fields that the config lacks. */
@@ -158,6 +160,7 @@ const LLAMA: Architecture = {
   scaledEmbedding: false,
   softcaps: null,
   partialRotary: null,
+  localTheta: null,
   ropeTypes: null,
   defaults: {
     maxPositions: 2048,
@@ -222,6 +225,7 @@ export type ModelType =
   | "olmo2"
   | "phi3"
   | "gemma2"
+  | "gemma3_text"
   | "smollm3"
   | "nemotron"
   | "nemo_gpt";
@@ -314,6 +318,15 @@ export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
     window: "always",
   },
   gemma2: GEMMA2,
+  /** Gemma 3's text models. */
+  gemma3_text: {
+    ...GEMMA2,
+    className: "Gemma3ForCausalLM",
+    qkNorm: "head",
+    localTheta: 10_000,
+    softcaps: { attention: null, logits: null },
+    defaults: { ...GEMMA2.defaults, maxPositions: 131_072, theta: 1_000_000, pattern: 6 },
+  },
   smollm3: {
     ...LLAMA,
     className: "SmolLM3ForCausalLM",

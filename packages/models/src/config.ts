@@ -11,7 +11,7 @@ import {
 } from "./architectures.ts";
 import { Fields } from "./fields.ts";
 import type { RopeConfig } from "./rope.ts";
-import { ropeOf } from "./rope-config.ts";
+import { localRopeOf, ropeOf } from "./rope-config.ts";
 
 export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu" | "relu2";
 /** The precisions that weights are stored in. */
@@ -47,6 +47,8 @@ export interface DecoderConfig {
   readonly qkNorm: QkNorm;
   /** null: learned absolute positions. */
   readonly rope: RopeConfig | null;
+  /** The rotary positions of layers with a window, if theirs are others; null: the same as in all layers. */
+  readonly localRope: RopeConfig | null;
   /** Per layer: whether its queries and keys are rotated. */
   readonly ropeLayers: readonly boolean[];
   /** Per layer: the number of positions, up to and including its own, that a query sees; null if it sees all of them. */
@@ -152,6 +154,7 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
     mlpBias: flag(arch.mlpBias),
     qkNorm,
     rope: arch.names.position === null ? ropeOf(f, headDim, maxPositions, arch, defaults.theta) : null,
+    localRope: localRopeOf(f, headDim, arch.localTheta),
     ropeLayers,
     windows: windowsOf(f, layers, arch.window, defaults, ropeLayers),
     attentionScales: attentionScales(f, layers, headDim, arch),
@@ -197,6 +200,7 @@ const OWN_SETTINGS: Readonly<Record<string, (arch: Architecture) => boolean>> = 
   attn_logit_softcapping: ({ softcaps }) => softcaps !== null,
   final_logit_softcapping: ({ softcaps }) => softcaps !== null,
   query_pre_attn_scalar: ({ queryScalar }) => queryScalar !== null,
+  rope_local_base_freq: ({ localTheta }) => localTheta !== null,
   use_bidirectional_attention: () => false,
 };
 
@@ -343,7 +347,13 @@ export function configToJson(config: DecoderConfig): string {
     torch_dtype: TORCH_DTYPES[config.dtype],
   };
   if (rope !== undefined && rope !== null) {
-    const { rope_theta: theta, partial_rotary_factor: partial, ...scaling } = rope as Record<string, unknown>;
+    const { full_attention: own, sliding_attention: local } = rope as Record<string, Record<string, unknown>>;
+    if (local?.["rope_theta"] !== undefined) v4["rope_local_base_freq"] = local["rope_theta"];
+    const {
+      rope_theta: theta,
+      partial_rotary_factor: partial,
+      ...scaling
+    } = own ?? (rope as Record<string, unknown>);
     if (theta !== undefined) v4["rope_theta"] = theta;
     if (partial !== undefined) v4["partial_rotary_factor"] = partial;
     v4["rope_scaling"] = (scaling["rope_type"] ?? "default") === "default" ? null : scaling;

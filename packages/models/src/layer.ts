@@ -54,15 +54,15 @@ export function runLayer(layer: Layer, x: Tensor, context: LayerContext): Tensor
 }
 
 function attention(layer: Layer, x: Tensor, { config, index, sequence, cache }: LayerContext): Tensor {
-  const { attentionScales, windows } = config;
+  const window = config.windows[index]!;
   let [q, k, v] = heads(layer, x, config);
-  const { rotation } = sequence;
+  const rotation = sequence.rotation(window);
   if (rotation && config.ropeLayers[index]!) {
     [q, k] = [nn.rope(q, rotation.cos, rotation.sin), nn.rope(k, rotation.cos, rotation.sin)];
   }
   if (cache) [k, v] = cache.append(index, k, v);
-  const { causal, bias } = sequence.visibility(windows[index]!);
-  const options = { causal, scale: attentionScales[index]!, ...(bias ? { bias } : {}) };
+  const { causal, bias } = sequence.visibility(window);
+  const options = { causal, scale: config.attentionScales[index]!, ...(bias ? { bias } : {}) };
   const limit = config.attentionSoftcap;
   const seen =
     limit === null

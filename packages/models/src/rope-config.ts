@@ -3,15 +3,18 @@ import type { Architecture } from "./architectures.ts";
 import type { Fields } from "./fields.ts";
 import type { RopeConfig, RopeScaling } from "./rope.ts";
 
+type RopeArchitecture = Pick<Architecture, "partialRotary" | "ropeTypes" | "localTheta">;
+
 /** v5 has one object, `rope_parameters`; v4 has `rope_theta` and `rope_scaling`, older files `type` for `rope_type`. */
 export function ropeOf(
   f: Fields,
   headDim: number,
   maxPositions: number,
-  { partialRotary: partial, ropeTypes }: Pick<Architecture, "partialRotary" | "ropeTypes">,
+  { partialRotary: partial, ropeTypes, localTheta }: RopeArchitecture,
   theta: number,
 ): RopeConfig {
-  const v5 = f.has("rope_parameters") ? f.object("rope_parameters") : null;
+  const all = f.has("rope_parameters") ? f.object("rope_parameters") : null;
+  const v5 = localTheta !== null && all?.has("full_attention") ? all.object("full_attention") : all;
   const scaled = v5 ?? (f.has("rope_scaling") ? f.object("rope_scaling") : null);
   const partialNames = ["partial_rotary_factor", "rotary_percentage", "rope_percentage"];
   const holder = v5?.find(partialNames) === undefined ? f : v5;
@@ -34,8 +37,18 @@ export function ropeOf(
   return { theta: base, dim, scaling };
 }
 
-function thetaOf(f: Fields, fallback: number): number {
-  const names = ["rope_theta", "rotary_base"];
+/** The rotary positions that layers with a window have for themselves: v5 nests them in `rope_parameters`, v4 has their base. */
+export function localRopeOf(f: Fields, dim: number, theta: number | null): RopeConfig | null {
+  if (theta === null) return null;
+  const all = f.has("rope_parameters") ? f.object("rope_parameters") : null;
+  const own = all?.has("sliding_attention") ? all.object("sliding_attention") : null;
+  if (own && own.text(["rope_type"], "default") !== "default")
+    own.fail("rope_type", "default for layers with a window");
+  const [holder, name] = own?.has("rope_theta") ? [own, "rope_theta"] : [f, "rope_local_base_freq"];
+  return { theta: thetaOf(holder, theta, [name]), dim, scaling: { type: "default" } };
+}
+
+function thetaOf(f: Fields, fallback: number, names = ["rope_theta", "rotary_base"]): number {
   const theta = f.positive(names, fallback);
   return theta >= 1 ? theta : f.fail(f.find(names)!, "a number from 1 on");
 }

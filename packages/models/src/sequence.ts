@@ -32,8 +32,8 @@ interface Rotation {
 export interface Sequence {
   /** i32 [length], or [batch, length] where rows differ. */
   readonly positions: Tensor;
-  /** The rotary tables of the given tokens; null if positions are learned. */
-  readonly rotation: Rotation | null;
+  /** The rotary tables of the given tokens in a layer with or without a window; null if positions are learned. */
+  rotation(window: number | null): Rotation | null;
   /** The visibility in layers whose queries see `window` positions, up to and including their own; null: all positions. */
   visibility(window: number | null): Visibility;
 }
@@ -68,9 +68,11 @@ export function prepare(
   const known = { mask, segments, pads: cache?.pads };
   const rows = (options.positions ?? positionRows(start, length, known)).map((row) => Array.from(row));
   checkPositions(config, rows);
+  const rotation = config.rope && rotationOf(config.rope, device, rows, segments);
+  const local = config.localRope && rotationOf(config.localRope, device, rows, segments);
   return {
     positions: positionTensor(device, rows),
-    rotation: config.rope && rotationOf(config.rope, device, rows, segments),
+    rotation: (window) => (window === null ? rotation : (local ?? rotation)),
     visibility: memoize((window) =>
       cache && start > 0 ? visibleSlots(device, cache, window) : visibleTokens(device, known, length, window),
     ),

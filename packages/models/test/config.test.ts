@@ -138,6 +138,25 @@ describe("config.json", () => {
     assert.equal(configFrom(LLAMA).embedScale, 1);
   });
 
+  test("Gemma 3 has a window and a rotary base of its own in five of six layers", () => {
+    const config = preset("gemma-3-1b")!;
+    assert.deepEqual(config.windows.slice(0, 7), [512, 512, 512, 512, 512, null, 512]);
+    assert.deepEqual([config.rope!.theta, config.localRope!.theta], [1_000_000, 10_000]);
+    assert.deepEqual([config.attentionSoftcap, config.logitSoftcap, config.embedScale], [null, null, 34]);
+    const json = configToJson(
+      configFrom({
+        ...config.raw,
+        rope_parameters: {
+          full_attention: { rope_type: "linear", factor: 8, rope_theta: 3e5 },
+          sliding_attention: { rope_type: "default", rope_theta: 500 },
+        },
+      }),
+    );
+    const again = parseConfig(json);
+    assert.deepEqual(again.rope, { theta: 3e5, dim: 256, scaling: { type: "linear", factor: 8 } });
+    assert.equal(again.localRope!.theta, 500);
+  });
+
   const refused: [string, Record<string, unknown>, RegExp][] = [
     [
       "an unknown model",
@@ -227,6 +246,20 @@ describe("config.json", () => {
       "attention in both directions",
       { ...LLAMA, model_type: "gemma2", use_bidirectional_attention: true },
       /"use_bidirectional_attention": found true/,
+    ],
+    [
+      "a rotary base of layers with a window where the family has none",
+      { ...LLAMA, rope_local_base_freq: 1e4 },
+      /"rope_local_base_freq": found 10000; expected no such setting/,
+    ],
+    [
+      "a rotary scaling of layers with a window",
+      {
+        ...LLAMA,
+        model_type: "gemma3_text",
+        rope_parameters: { full_attention: {}, sliding_attention: { rope_type: "linear", factor: 2 } },
+      },
+      /"rope_parameters.sliding_attention.rope_type": found "linear"; expected default/,
     ],
     ["an odd head", { ...LLAMA, head_dim: 7 }, /"head_dim": found 7; expected an even size/],
     [
@@ -351,6 +384,7 @@ describe("what a model is made of", () => {
   test("presets have the number of parameters that their models are published with", () => {
     const published = {
       "gemma-2-2b": 2_614_341_888,
+      "gemma-3-1b": 999_885_952,
       "phi-3-mini": 3_821_079_552,
       "olmo-2-1b": 1_484_916_736,
     };

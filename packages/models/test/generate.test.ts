@@ -65,6 +65,14 @@ const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
     attn_logit_softcapping: 1.5,
     final_logit_softcapping: 2,
   },
+  gemma3_text: {
+    ...SMALL,
+    model_type: "gemma3_text",
+    head_dim: 6,
+    sliding_window: 4,
+    sliding_window_pattern: 2,
+    rope_local_base_freq: 50,
+  },
   phi3: { ...SMALL, model_type: "phi3", sliding_window: 5 },
   smollm3: { ...SMALL, model_type: "smollm3", no_rope_layer_interval: 2 },
 };

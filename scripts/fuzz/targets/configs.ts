@@ -56,6 +56,13 @@ const MODELS: Readonly<Record<ModelType, Json>> = {
     final_logit_softcapping: 30,
     sliding_window: 64,
   },
+  gemma3_text: {
+    ...LLAMA,
+    query_pre_attn_scalar: 16,
+    rope_local_base_freq: 10_000,
+    sliding_window_pattern: 3,
+    sliding_window: 64,
+  },
   olmo2: { ...LLAMA, attention_bias: true },
   smollm3: { ...LLAMA, no_rope_layers: [1, 1, 1, 0], no_rope_layer_interval: 4 },
   nemotron: { ...LLAMA, norm_eps: 1e-5, partial_rotary_factor: 0.5, hidden_act: "relu2" },
@@ -85,7 +92,7 @@ export function configs(): Target {
     seed: (random) => new Map([["config.json", utf8(JSON.stringify(configOf(random)))]]),
     async read(files) {
       const config = await loadConfigFrom(memoryFiles(files));
-      const { rope, attentionScales, raw: _raw, ...sizes } = config;
+      const { rope, localRope, attentionScales, raw: _raw, ...sizes } = config;
       for (const [name, value] of Object.entries({ ...sizes, scales: attentionScales }))
         for (const one of [value].flat())
           sound(typeof one !== "number" || Number.isFinite(one), `${name} is ${String(one)}`);
@@ -97,8 +104,9 @@ export function configs(): Target {
       sound(Number.isSafeInteger(parameters) && parameters > 0, `it has ${parameters} parameters`);
       for (const { path, in: width, out } of linearSpecs(config))
         sound(width > 0 && out > 0, `${path} is ${out} by ${width}`);
-      for (const length of rope === null ? [] : [1, 5000, 2 ** 20]) {
-        const { perPosition, attentionFactor } = ropeFrequencies(rope!, length);
+      const ropes = [rope, localRope].filter((one) => one !== null);
+      for (const [one, length] of ropes.flatMap((one) => [1, 5000, 2 ** 20].map((n) => [one, n] as const))) {
+        const { perPosition, attentionFactor } = ropeFrequencies(one, length);
         const angles = [...perPosition].map((f) => f * length);
         sound(
           angles.every((a) => Number.isFinite(a) && a >= 0),

@@ -201,8 +201,16 @@ function isLocal(raw: Raw, layer: number, pattern: number): boolean {
   return types === undefined ? (layer + 1) % pattern !== 0 : types[layer] === "sliding_attention";
 }
 
-/** Gemma 2 (arXiv 2408.00118): norms by 1 + w on both sides, √hidden, soft limits, a window in the first of each two layers. */
-const gemma2: Family = (raw, t, ids) => {
+interface Gemma {
+  readonly pattern: number;
+  readonly caps: { readonly scores?: number; readonly logits?: number };
+  /** Radians per position of a layer. */
+  readonly frequencies: (width: number, local: boolean) => readonly number[];
+  readonly qkNorm: boolean;
+}
+
+/** Norms by 1 + w on both sides, √hidden, soft limits, windows in all layers but each `pattern`th. */
+function gemma(raw: Raw, t: Tensors, ids: readonly number[], own: Gemma): Vector[] {
   const { layers, heads, kvHeads, hidden } = basics(raw);
   const width = size(raw, "head_dim", 256);
   const eps = size(raw, "rms_norm_eps", 1e-6);
@@ -211,14 +219,18 @@ const gemma2: Family = (raw, t, ids) => {
   let x = ids.map((id) => t.rows("model.embed_tokens.weight")[id]!.map((v) => v * scale));
   for (let i = 0; i < layers; i++) {
     const at = `model.layers.${i}`;
-    const cap = limit(raw, "attn_logit_softcapping", 50);
+    const cap = limit(raw, "attn_logit_softcapping", own.caps.scores);
+    const local = isLocal(raw, i, own.pattern);
     const attention: Heads = {
       heads,
       kvHeads,
       width,
       scale: size(raw, "query_pre_attn_scalar", 256) ** -0.5,
-      frequencies: inverseFrequencies(10_000, width),
-      ...(isLocal(raw, i, 2) && { window: size(raw, "sliding_window", 4096) }),
+      frequencies: own.frequencies(width, local),
+      ...(own.qkNorm && {
+        change: (head, which) => norm(`${at}.self_attn.${which}_norm`, [head])[0]!,
+      }),
+      ...(local && { window: size(raw, "sliding_window", 4096) }),
       ...(cap !== undefined && { cap }),
     };
     const read = norm(`${at}.input_layernorm`, x);
@@ -228,13 +240,39 @@ const gemma2: Family = (raw, t, ids) => {
     const inner = gatedMlp(t, `${at}.mlp`, norm(`${at}.pre_feedforward_layernorm`, x), geluTanh);
     x = sum(x, norm(`${at}.post_feedforward_layernorm`, inner));
   }
-  const cap = limit(raw, "final_logit_softcapping", 30);
+  const cap = limit(raw, "final_logit_softcapping", own.caps.logits);
   const head = t.has("lm_head.weight") ? "lm_head" : "model.embed_tokens";
   const logits = t.linear(head, norm("model.norm", x));
   return cap === undefined ? logits : logits.map((row) => row.map((v) => cap * Math.tanh(v / cap)));
+}
+
+/** Gemma 2 (arXiv 2408.00118). */
+const gemma2: Family = (raw, t, ids) =>
+  gemma(raw, t, ids, {
+    pattern: 2,
+    caps: { scores: 50, logits: 30 },
+    frequencies: (width) => inverseFrequencies(10_000, width),
+    qkNorm: false,
+  });
+
+/** Gemma 3 (arXiv 2503.19786): layers with a window have a rotary base of their own; the others may be scaled linearly. */
+const gemma3: Family = (raw, t, ids) => {
+  const v5 = raw["rope_parameters"] as Record<string, Record<string, number>> | undefined;
+  const scaling = raw["rope_scaling"] as Record<string, number> | undefined;
+  const global = v5?.["full_attention"]?.["rope_theta"] ?? size(raw, "rope_theta", 1e6);
+  const nearby = v5?.["sliding_attention"]?.["rope_theta"] ?? size(raw, "rope_local_base_freq", 1e4);
+  return gemma(raw, t, ids, {
+    pattern: size(raw, "sliding_window_pattern", 6),
+    caps: {},
+    frequencies: (width, local) =>
+      local
+        ? inverseFrequencies(nearby, width)
+        : inverseFrequencies(global, width).map((f) => f / (scaling?.["factor"] ?? 1)),
+    qkNorm: true,
+  });
 };
 
-const FAMILIES: Readonly<Record<string, Family>> = { olmo2, phi3, gemma2 };
+const FAMILIES: Readonly<Record<string, Family>> = { olmo2, phi3, gemma2, gemma3_text: gemma3 };
 
 /** Logits [length][vocab] of one sequence; undefined if the family has no formula here. */
 export function familyLogits(raw: Raw, weights: Weights, ids: readonly number[]): Vector[] | undefined {

@@ -65,6 +65,28 @@ export const FAMILIES: Readonly<Record<string, Raw>> = {
     sliding_window: 2,
     layer_types: ["full_attention", "sliding_attention", "sliding_attention"],
   },
+  gemma3_text: {
+    ...SMALL,
+    model_type: "gemma3_text",
+    head_dim: 6,
+    query_pre_attn_scalar: 3,
+    sliding_window: 3,
+    sliding_window_pattern: 2,
+    rope_local_base_freq: 50,
+    rope_scaling: { rope_type: "linear", factor: 8 },
+  },
+  "gemma3_text as transformers 5 has it": {
+    ...SMALL,
+    model_type: "gemma3_text",
+    head_dim: 4,
+    sliding_window: 2,
+    final_logit_softcapping: 2,
+    layer_types: ["full_attention", "sliding_attention", "sliding_attention"],
+    rope_parameters: {
+      full_attention: { rope_type: "default", rope_theta: 300 },
+      sliding_attention: { rope_type: "default", rope_theta: 20 },
+    },
+  },
   "olmo2, biased": { ...SMALL, model_type: "olmo2", attention_bias: true, rope_theta: 500 },
 };
 
