@@ -18,6 +18,7 @@ import { functionCases } from "./suites/functions.ts";
 import { graphCases } from "./suites/graphs.ts";
 import { kernelCases } from "./suites/kernels.ts";
 import { fallbackCases, opCases } from "./suites/ops.ts";
+import { quantizedCases } from "./suites/quantized.ts";
 import { randomCases } from "./suites/random.ts";
 import { specialCases } from "./suites/special.ts";
 import { trainingCases } from "./suites/training.ts";
@@ -49,6 +50,7 @@ export function conformance(makeDevice: MakeDevice, options: ConformanceOptions 
     ...specialCases(context),
     ...graphCases(context),
     ...windowCases(context),
+    ...quantizedCases(context),
     ...randomCases(context),
     ...errorCases(context),
     ...trainingCases(context),

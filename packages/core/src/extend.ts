@@ -2,6 +2,7 @@
 export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
 export { isOp } from "./graph.ts";
+export { dequantize } from "./ops/quantized.ts";
 export type { Update } from "./plan.ts";
 export { execute } from "./realize.ts";
 export { broadcastShapes, checkShape, show } from "./shape.ts";

@@ -157,6 +157,11 @@ export const VJP: VjpTable = {
       return slice(g, ranges);
     });
   },
+  dequantize: () => {
+    throw new TypeError(
+      "grad: the scales and biases of a quantized weight are frozen; train an adapter on it",
+    );
+  },
   place: "none", // created by lowering, after differentiation
 
   matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b)), matmul(swapLast(a), g)],

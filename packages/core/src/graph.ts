@@ -1,5 +1,5 @@
 /** The graph: immutable nodes, each one operation with static attributes. Tensors are handles on nodes. */
-import type { BinaryOp, DType, Moving, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
+import type { BinaryOp, DType, Moving, Quantization, ReduceOp, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { BYTES, product } from "@tiedlora/kernels";
 import type { StorageVersion } from "./storage.ts";
 
@@ -40,6 +40,9 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   /** x to the power y, floats: lowered to the operations above, like activations. */
   readonly pow: None;
   readonly cast: { readonly to: DType };
+
+  /** The numbers [..., out, in] of a quantized weight. inputs: its words, scales, [biases]. A matmul reads these in place. */
+  readonly dequantize: Quantization;
 
   // --- reductions over `axes` (ascending), which are kept with length 1
   readonly reduceSum: { readonly axes: readonly number[] };
@@ -91,7 +94,8 @@ export type Op = keyof Attrs;
 type List<T extends readonly Node[]> = T & readonly Node[];
 type LeafOp = "buffer" | "data" | "const" | "scalar" | "iota";
 type PairOp = BinaryOp | "pow" | "randomBits" | "after" | "gather" | "scatterAdd";
-type ListedOp = LeafOp | PairOp | "where" | "concat" | "place" | "matmul" | "attention" | "attentionGrad";
+type ListedOp =
+  LeafOp | PairOp | "where" | "concat" | "place" | "dequantize" | "matmul" | "attention" | "attentionGrad";
 
 /** The inputs of each operation; `Attrs`, above, describes them. */
 export type Inputs = { readonly [K in Exclude<Op, ListedOp>]: List<readonly [x: Node]> } & {
@@ -101,6 +105,7 @@ export type Inputs = { readonly [K in Exclude<Op, ListedOp>]: List<readonly [x: 
 } & {
   readonly where: List<readonly [condition: Node, a: Node, b: Node]>;
   readonly place: List<readonly [Node, ...Node[]]>;
+  readonly dequantize: List<readonly [words: Node, scales: Node, ...biases: Node[]]>;
   readonly matmul: List<readonly [a: Node, b: Node, ...more: Node[]]>;
   readonly attention: List<readonly [q: Node, k: Node, v: Node, ...bias: Node[]]>;
   readonly attentionGrad: List<readonly [q: Node, k: Node, v: Node, ...rest: Node[]]>;

@@ -46,12 +46,13 @@ class Writer {
     this.ints[this.length++] = value;
   }
 
-  /** Writes an attribute: a number, a boolean, or nested arrays of these. Builders set an operation's attributes in one order. */
+  /** Writes an attribute: a number, a boolean, a word, or nested arrays of these. Builders set an operation's attributes in one order. */
   attribute(value: unknown): void {
     if (Array.isArray(value)) {
       this.int(value.length);
       for (const item of value) this.attribute(item);
-    } else {
+    } else if (typeof value === "string") this.list(Array.from(value, (letter) => letter.charCodeAt(0)));
+    else {
       float[0] = Number(value);
       this.int(halves[0]!);
       this.int(halves[1]!);

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LoopKernel, Operand } from "@tiedlora/kernels";
-import { loopKernel } from "../src/compile/canonical.ts";
-import { assignTemporaries, sharesViews } from "../src/compile/memory.ts";
+import { loopKernel } from "@tiedlora/kernels/canonical";
+import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
 import { runsAfter, schedule, type Work } from "../src/compile/order.ts";
 import { split } from "../src/compile/space.ts";
 import { type Access, type Affine, contiguousStrides, identityAccess } from "../src/compile/views.ts";

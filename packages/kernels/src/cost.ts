@@ -6,6 +6,7 @@ import {
   type Operand,
   operandsOf,
   operandsOfStep,
+  partsOf,
   type Step,
 } from "./kernel.ts";
 import { product } from "./shape.ts";
@@ -35,7 +36,9 @@ export function costOf(step: Step): Cost {
   const { size, flops, shapes } = libraryCost(step);
   const own = [...step.inputs, ...step.outputs];
   const result = shapes.at(-1)!;
+  const parts = own.flatMap(partsOf); // counted with the operands that they belong to
   const bytes = [...reads, ...writes].reduce((sum, operand) => {
+    if (parts.includes(operand)) return sum;
     const at = own.indexOf(operand);
     return sum + touched(operand, at < 0 ? result : shapes[at]!);
   }, 0);
@@ -48,12 +51,15 @@ export function costOf(step: Step): Cost {
 }
 
 /** Bytes of the distinct elements that an operand reaches over `extents`. */
-function touched({ view, dtype }: Operand, extents: readonly number[]): number {
+function touched({ view, dtype, quantized }: Operand, extents: readonly number[]): number {
   const lengths = view.strides.map((stride, axis) => {
     const [from, to] = view.valid?.[axis] ?? [0, extents[axis]!];
     return stride === 0 ? 1 : to - from;
   });
-  return product(lengths) * BYTES[dtype];
+  if (!quantized) return product(lengths) * BYTES[dtype];
+  const { bits, group, scales, biases } = quantized;
+  const perGroup = BYTES[scales.dtype] + (biases ? BYTES[biases.dtype] : 0);
+  return product(lengths) * (bits / 8 + perGroup / group);
 }
 
 /** Arithmetic operations of a body for each element; loads, constants and casts do not count. */

@@ -5,6 +5,7 @@
  * The interpreter in `reference.ts` defines the meaning of every construct here.
  */
 import type { ComputeType, DType } from "./dtype.ts";
+import type { Quantization } from "./quantization.ts";
 
 /**
  * A strided window onto a flat buffer, one stride (in elements) per axis of the iteration space it is used in.
@@ -34,6 +35,23 @@ export interface Operand {
   readonly buffer: number;
   readonly dtype: DType;
   readonly view: View;
+  /** Only for the second factors of a matmul: the buffer holds the words of a quantized weight, whose numbers the view counts. */
+  readonly quantized?: QuantizedStorage;
+}
+
+/** A quantized weight apart from its words. Number i of the words' buffer belongs to group floor(i / group). */
+export interface QuantizedStorage extends Quantization {
+  /** The number of groups that the words up to the last of the weight hold. */
+  readonly groups: number;
+  /** Per group, in a view of one axis: f32, f16 or bf16. */
+  readonly scales: Operand;
+  readonly biases?: Operand;
+}
+
+/** The further operands that reading an operand takes: scales and biases. */
+export function partsOf({ quantized }: Operand): readonly Operand[] {
+  if (!quantized) return [];
+  return quantized.biases ? [quantized.scales, quantized.biases] : [quantized.scales];
 }
 
 /**
@@ -156,7 +174,7 @@ export interface Epilogue {
 export interface LibraryParams {
   /**
    * C[...batch, m, n] = Σ_t A_t[...batch, m, k_t] · B_t[...batch, k_t, n].
-   * inputs: A_0, B_0, A_1, B_1, …, with any strides, in f32, f64, f16 or bf16. Without an epilogue, outputs is [C];
+   * inputs: A_0, B_0, A_1, B_1, …, with any strides, in f32, f64, f16 or bf16; a B may be quantized. Without an epilogue, outputs is [C];
    * with one, outputs is empty, and the epilogue's stores do all writing.
    */
   matmul: {
@@ -240,13 +258,13 @@ export function operandsOf(instr: Instr): readonly number[] {
   return "a" in instr ? [instr.a] : [];
 }
 
-/** All operands of a step: those that it reads and those that it writes, a matmul's epilogue included. */
+/** All operands of a step: those that it reads and those that it writes, scales and a matmul's epilogue included. */
 export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes: readonly Operand[] } {
   const loads = (body: readonly Instr[]): Operand[] => body.flatMap((i) => (i.op === "load" ? [i.from] : []));
   if (step.type === "loop") return { reads: loads(step.body), writes: step.stores.map((s) => s.to) };
   const epilogue = step.name === "matmul" ? step.params.epilogue : undefined;
   return {
-    reads: [...step.inputs, ...loads(epilogue?.body ?? [])],
+    reads: [...step.inputs, ...step.inputs.flatMap(partsOf), ...loads(epilogue?.body ?? [])],
     writes: [...step.outputs, ...(epilogue?.stores.map((s) => s.to) ?? [])],
   };
 }
@@ -267,7 +285,13 @@ export function atScalars(step: Step, scalars: ArrayLike<number>): Step {
   });
 }
 
-function mapOperands(step: Step, map: (from: Operand) => Operand): Step {
+function mapOperands(step: Step, mapOne: (from: Operand) => Operand): Step {
+  const map = (from: Operand): Operand => {
+    const { quantized: q, ...to } = mapOne(from);
+    if (!q) return to;
+    const quantized = { ...q, scales: map(q.scales), ...(q.biases ? { biases: map(q.biases) } : {}) };
+    return { ...to, quantized };
+  };
   const body = (list: readonly Instr[]): Instr[] =>
     list.map((i) => (i.op === "load" ? { ...i, from: map(i.from) } : i));
   if (step.type === "loop") {

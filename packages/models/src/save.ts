@@ -12,7 +12,7 @@ import {
   readText,
   writeSafetensors,
 } from "@tiedlora/core";
-import type * as nn from "@tiedlora/nn";
+import { memoryOf, type Module, type Parameter } from "@tiedlora/nn";
 import { configToJson, type DecoderConfig, type StoredDType } from "./config.ts";
 
 /** How weights are written. */
@@ -35,7 +35,7 @@ export interface SaveDirectoryOptions extends SaveOptions {
 }
 
 /** The part of a decoder that is written. (decoder.ts imports this file, which therefore cannot import the class.) */
-interface Written extends nn.Module {
+interface Written extends Module {
   readonly config: DecoderConfig;
   readonly tied: boolean;
 }
@@ -54,7 +54,7 @@ const COMPANIONS = [
   "merges.txt",
 ];
 
-type Entry = [path: string, parameter: nn.Parameter];
+type Entry = [path: string, parameter: Parameter];
 
 /** The weights and the config, in the order in which they should become visible. Tied weights are written once. */
 export function modelFiles(model: Written, options: SaveOptions = {}): OutputFile[] {
@@ -123,7 +123,10 @@ function toWrite([name, parameter]: Entry, options: SaveOptions): TensorToWrite 
     name,
     dtype: FILE_OF_DTYPE[dtype],
     shape: parameter.shape,
-    bytes: made === undefined && dtype === parameter.dtype ? asHeld : converted,
+    bytes:
+      made === undefined && dtype === parameter.dtype && memoryOf(parameter)[0] === parameter
+        ? asHeld
+        : converted,
   };
 }
 

@@ -13,4 +13,5 @@ export * from "./loss.ts";
 export * from "./mlp.ts";
 export * from "./module.ts";
 export * from "./norm.ts";
+export * from "./quantized.ts";
 export { checkMask, Parameter } from "@tiedlora/core";

@@ -1,5 +1,5 @@
 /** The errors of modules, losses and optimizers for wrong arguments: one row for each argument of each public function. */
-import { key, ones, reference, type Tensor } from "@tiedlora/core";
+import { key, ones, type Quantization, reference, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import {
@@ -21,6 +21,10 @@ const { weight } = linear;
 const vector = nn.constantParameter([4], 1, device);
 const step = (): optim.SGD => optim.sgd([weight], { lr: 0.1 });
 const loss = (): Tensor => linear.forward(x).sum();
+
+const how: Quantization = { bits: 4, group: 8, table: "linear" };
+const words = nn.Parameter.from(device, new Uint32Array(4), [4, 1], "u32");
+const scales = nn.constantParameter([4, 1], 1, device);
 
 const notFloat = [[ids, /i32/]] as const;
 const noRate = [[undefined, /undefined/], [Number.NaN, /NaN/], ["0.1", /"0\.1"/], [-1, /-1/], [null, /null/]] as const; // prettier-ignore
@@ -53,6 +57,13 @@ const rows: readonly Row[] = [
   ["normalParameter: std", "finite?", (std) => nn.Embedding.init(2, 2, { ...options, std })],
   ["take", "tensor", (y) => new nn.Embedding(weight).forward(y)],
   ["take", [[x, /f32/]], (y) => new nn.Embedding(weight).forward(y)],
+  ["dequantize", "tensor", (w) => nn.dequantize(how, w, scales)],
+  ["dequantize", "tensor", (s) => nn.dequantize(how, words, s)],
+  ["dequantize", [[scales, /f32 \[4, 1\]/]], (w) => nn.dequantize(how, w, scales)],
+  ["dequantize", [[vector, /f32 \[4\].*\[4, 1\]/]], (s) => nn.dequantize(how, words, s)],
+  ["dequantize", [[vector, /biases are f32 \[4\]/]], (b) => nn.dequantize(how, words, scales, b)],
+  ["dequantize", [[{ ...how, bits: 3 }, /3 bits/], [{ ...how, group: 3 }, /groups of 3/]], (q) => nn.dequantize(q, words, scales)], // prettier-ignore
+  ["memoryOf", [[undefined, /undefined/], [x, /Tensor/]], (p) => nn.memoryOf(p)], // prettier-ignore
   ["MLP", "tensor", (up) => new nn.MLP(up, back, "relu")],
   ["MLP", "tensor", (down) => new nn.MLP(linear, down, "relu")],
   ["MLP", "name", (activation) => new nn.MLP(linear, back, activation)],
@@ -223,6 +234,7 @@ testAllCovered(
   rows,
   {
     Parameter: "of @tiedlora/core",
+    QuantizedParameter: "as dequantize, which its constructor calls",
     Module: "a base class",
     Optimizer: "a base class",
     checkMask: "of @tiedlora/core",

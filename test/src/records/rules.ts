@@ -60,6 +60,8 @@ export const RULES: { readonly [K in Op]: RuleCoverage } = {
   pow: ["pow"],
   cast: ["cast"],
 
+  dequantize: { none: "quantized weights are frozen: asking for a gradient is an error" },
+
   reduceSum: ["sum"],
   reduceProd: ["prod"],
   reduceMax: ["max"],

@@ -9,6 +9,7 @@ import { splitReduction } from "./loops/split.ts";
 import type { Tile } from "./matmul/gemm.ts";
 import { type GemmImports, importGemm } from "./matmul/imports.ts";
 import { compileMatmul } from "./matmul/matmul.ts";
+import { isQuantized, readsQuantized } from "./matmul/quantized.ts";
 import type { CodegenOptions, StepFunction } from "./step.ts";
 
 export interface ProgramOptions {
@@ -58,7 +59,11 @@ export function accelerates(call: LibraryCall): boolean {
   if (operands.some((o) => o.view.valid?.some((range) => range !== null))) return false;
   switch (call.name) {
     case "matmul":
-      return call.inputs.every((o) => o.dtype === "f32" || half(o));
+      return call.inputs.every((o, i) => {
+        if (isQuantized(o))
+          return i % 2 === 1 && readsQuantized(o, call.params.k[i >> 1] ?? 0, call.params.n);
+        return o.dtype === "f32" || half(o);
+      });
     case "gather":
       return true;
     case "scatterAdd":

@@ -10,6 +10,7 @@ import type { Kernel, Target } from "./target.ts";
 export function isRendered(call: LibraryCall): boolean {
   switch (call.name) {
     case "matmul":
+      return call.inputs.every(({ quantized }) => !quantized);
     case "gather":
     case "scatterAdd":
       return true;

@@ -1,11 +1,11 @@
 /** Turns a lowered graph into a program: fuses nodes into steps, orders the steps, and gives every value a buffer. */
 import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlora/kernels";
+import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
 import type { Trace } from "../trace.ts";
 import { fuse, type Fused } from "./fuse.ts";
-import { assignTemporaries, sharesViews } from "./memory.ts";
 import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
 
 export interface Source extends Pick<Trace, "storages" | "data"> {

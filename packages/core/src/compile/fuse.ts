@@ -4,10 +4,10 @@
  * as one space fits both. With fusion off there is a kernel for every node, and none are joined.
  */
 import type { LibraryCall, Step } from "@tiedlora/kernels";
+import { epilogueOver, loopKernel } from "@tiedlora/kernels/canonical";
 import { getOrCreate, reachable } from "../collections.ts";
 import { isOp, isReduction, Node } from "../graph.ts";
 import { product } from "../shape.ts";
-import { epilogueOver, loopKernel } from "./canonical.ts";
 import { emit, type Emitted, type Memory } from "./emit.ts";
 import { descend, isLibrary, isMemory, type LibraryNode } from "./kinds.ts";
 import { type CallInput, callInput, libraryCall, outputOperand, resultShapes } from "./library.ts";
@@ -50,7 +50,7 @@ function kernelOf(
   rules: ReadonlySet<string> = new Set(),
 ): Kernel {
   const inputs = call?.inputs ?? [];
-  const reads = new Set([...inputs.map((input) => input.base), ...(emitted?.reads ?? [])]);
+  const reads = new Set([...inputs.flatMap((input) => input.bases), ...(emitted?.reads ?? [])]);
   const gates = [...inputs.flatMap((input) => input.gates), ...(emitted?.gates ?? [])];
   return { nodes, call, emitted, rules, reads, gates };
 }

@@ -18,6 +18,11 @@ export function isMemory(node: Node): boolean {
   return isOp(node, "buffer") || isOp(node, "data") || isOp(node, "pick") || isLibrary(node);
 }
 
+/** Whether a node is a quantized weight, which only the matmuls that use it read, from its words, scales and biases. */
+export function isPacked(node: Node): node is Node<"dequantize"> {
+  return isOp(node, "dequantize");
+}
+
 /** Whether a node is a leaf that kernels compute themselves. */
 export function isValue(node: Node): boolean {
   return isOp(node, "const") || isOp(node, "scalar") || isOp(node, "iota");

@@ -9,9 +9,10 @@ import type { Attrs, Inputs, Moves, Range, Shape } from "../graph.ts";
 import { isOp, isReduction, Node, REDUCE_KIND, topological, withInputs } from "../graph.ts";
 import { composeActivation, isActivation, power } from "../ops/activations.ts";
 import { composeAttention, composeAttentionGrad } from "../ops/attention.ts";
+import { composeDequantize, gatherRows } from "../ops/quantized.ts";
 import { product, sameShape } from "../shape.ts";
 import { isLibrary, isMovement, type LibraryNode } from "./kinds.ts";
-import { plainCall, resultShapes } from "./library.ts";
+import { isAccelerated, resultShapes } from "./library.ts";
 
 export interface Lowered {
   /** The lowered roots, in order. */
@@ -40,6 +41,8 @@ class Lowering {
   readonly #moves: ReadonlyMap<Node, Moves>;
   /** The lowered form of a node: one node, or one per result for nodes with several results. */
   readonly #lowered = new Map<Node, readonly Node[]>();
+  /** By their composed form: quantized weights. They have the type of their words, since arithmetic is not done on them. */
+  readonly #packed = new Map<Node, Node<"dequantize">>();
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
@@ -98,6 +101,11 @@ class Lowering {
       return this.#unify(build.constant(node.attrs.value, node.dtype));
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
     if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]), node);
+    if (isOp(node, "dequantize")) {
+      const composed = this.#parted(composeDequantize(node), node);
+      this.#packed.set(composed, new Node(node.op, node.attrs, node.inputs, node.shape, "u32"));
+      return composed;
+    }
     if (isOp(node, "concat")) return this.#placed(this.#unify(node));
     if (isOp(node, "place")) return node; // not unified: it shares memory with other `place` nodes
     if (isOp(node, "randomBits")) return this.#one(threefry(input, node.inputs[1], node.shape));
@@ -160,22 +168,30 @@ class Lowering {
   // --- library calls
 
   #library(node: LibraryNode): readonly Node[] {
-    const operands = node.op === "matmul" ? node.inputs.map((x) => this.#halfPrecision(x)) : node.inputs;
-    const call = withInputs(node, operands);
+    const table = isOp(node, "gather") && this.#packed.get(node.inputs[0]);
+    if (table) return [this.#one(gatherRows(table, node.inputs[1]))];
+    const narrowed = (packed: boolean): LibraryNode =>
+      withInputs(node, node.inputs.map((x, i) => this.#narrow(x, packed && i % 2 === 1))); // prettier-ignore
+    const forms = isOp(node, "matmul") ? [narrowed(true), narrowed(false)] : [node];
     const isEmpty = [node, ...node.inputs].some(({ shape }) => product(shape) === 0);
-    if (isEmpty || !this.#backend.accelerates(plainCall(call))) return this.all(compose(node));
+    const call = forms.find((form) => !isEmpty && isAccelerated(form, this.#backend));
+    if (!call) return this.all(compose(node));
     const unique = this.#unify(call);
     const shapes = resultShapes(call);
     if (shapes.length === 1) return [unique];
     return shapes.map((shape, index) => this.#unify(build.pick(unique, index, shape)));
   }
 
-  /** An operand of a matmul without its cast, also under movement, from f16 or bf16 to f32: a matmul reads these types itself. */
-  #halfPrecision(node: Node): Node {
+  /**
+   * An operand of a matmul without what widens it to f32, also under movement: a matmul reads f16, bf16 and, as its second factor
+   * (with `packed`), quantized weights itself.
+   */
+  #narrow(node: Node, packed: boolean): Node {
+    if (packed && this.#packed.has(node)) return this.#packed.get(node)!;
     if (node.dtype !== "f32") return node;
     const [input] = node.inputs;
     if (isOp(node, "cast")) return input.dtype === "f16" || input.dtype === "bf16" ? input : node;
-    const narrow = isMovement(node) ? this.#halfPrecision(input) : input;
+    const narrow = isMovement(node) ? this.#narrow(input, packed) : input;
     if (narrow === input) return node;
     return this.#unify(
       new Node(node.op, node.attrs, [narrow, ...node.inputs.slice(1)], node.shape, narrow.dtype),

@@ -7,7 +7,7 @@ import { mul, permute, reshape } from "../build.ts";
 import { type Inputs, isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
 import { uniformElement } from "./emit.ts";
-import { plainCall } from "./library.ts";
+import { isAccelerated } from "./library.ts";
 
 /** Rewrites the graph of `roots`. */
 export function rewrite(roots: readonly Node[], backend: Backend): Node[] {
@@ -84,7 +84,7 @@ class Rewriter {
       a.matmul.dtype,
     );
     this.uses.set(matmul, 1);
-    return this.#backend.accelerates(plainCall(matmul)) ? reshape(matmul, shape) : null;
+    return isAccelerated(matmul, this.#backend) ? reshape(matmul, shape) : null;
   }
 
   /** `node` as a sum of products, if it has no other users or is cheap: perhaps reshaped, perhaps scaled. */

@@ -1,12 +1,9 @@
 /** The iteration space of a kernel: the elements of its largest values in row-major order, of which reductions fold some axes. */
 import { product } from "@tiedlora/kernels";
+import type { Space } from "@tiedlora/kernels/canonical";
 import type { Split } from "./views.ts";
 
-export interface Space {
-  readonly extents: readonly number[];
-  /** Per axis, whether reductions fold it. */
-  readonly inner: readonly boolean[];
-}
+export type { Space };
 
 /** The number of elements. */
 export const points = ({ extents }: Space): number => product(extents);

@@ -1,7 +1,7 @@
 /** Decides which nodes are stored in memory: one rule per reason. All other nodes are computed in the kernels that need them. */
 import type { Backend } from "@tiedlora/kernels";
 import { bytesOf, isOp, isReduction, type Node, type Op } from "../graph.ts";
-import { descend, isMemory, isMovement, isValue, piecesOf, underMovement } from "./kinds.ts";
+import { descend, isMemory, isMovement, isPacked, isValue, piecesOf, underMovement } from "./kinds.ts";
 
 /** Relative cost of one element; an operation that is not listed costs 1. */
 const COST: { readonly [K in Op]?: number } = {
@@ -75,7 +75,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     for (const part of parts) for (const other of part.work) work.add(other);
     const estimate = { work, reads: joint() };
     estimates.set(node, estimate);
-    if (isMovement(node) || isValue(node)) continue;
+    if (isMovement(node) || isValue(node) || isPacked(node)) continue;
     const reads = [...estimate.reads].reduce((sum, read) => sum + bytesOf(read), 0);
     let cost = 0;
     for (const other of work) cost += elementCost(other);

@@ -1,7 +1,8 @@
 /** Access to buffers of raw bytes as numbers, and to operands as lists of element offsets. */
 import { bf16ToF32, BYTES, type ComputeType, type DType, f16ToF32, f32ToBf16, f32ToF16 } from "../dtype.ts";
 import { roundTo, viewBytes } from "../dtype.ts";
-import type { Operand } from "../kernel.ts";
+import type { Operand, QuantizedStorage } from "../kernel.ts";
+import { codeValue } from "../quantization.ts";
 import { product } from "../shape.ts";
 
 /** A value of type `from` converted to `to`. */
@@ -42,6 +43,30 @@ const CODEC: { readonly [D in DType]: readonly [decode: typeof same, encode: typ
   f16: [f16ToF32, f32ToF16],
   bf16: [bf16ToF32, f32ToBf16],
 };
+
+/** The numbers of a quantized weight, each rounded to f32 like the product that it is the sum of. */
+export function dequantized(
+  { buffer, dtype }: Operand,
+  quantized: QuantizedStorage,
+  buffers: readonly ArrayBuffer[],
+): Pick<Elements, "get"> {
+  const { bits, group, scales, biases } = quantized;
+  const words = elements(buffers[buffer]!, dtype);
+  const perGroup = ({ buffer: from, dtype: type, view }: Operand): ((i: number) => number) => {
+    const numbers = elements(buffers[from]!, type);
+    return (i) => numbers.get(view.offset + Math.floor(i / group) * view.strides[0]!);
+  };
+  const scale = perGroup(scales);
+  const bias = biases && perGroup(biases);
+  const perWord = 32 / bits;
+  return {
+    get: (i) => {
+      const q = (words.get(Math.floor(i / perWord)) >>> ((i % perWord) * bits)) & (2 ** bits - 1);
+      const scaled = Math.fround(Math.fround(codeValue(quantized, q)) * scale(i));
+      return bias ? Math.fround(scaled + bias(i)) : scaled;
+    },
+  };
+}
 
 /**
  * For every index of `shape`, row-major: `base` plus the strides' part of its element offset in the operand, or INVALID outside

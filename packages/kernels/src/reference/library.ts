@@ -1,7 +1,7 @@
 /** The specification of the library calls (matmul, attention, its gradient, gather and scatterAdd), in float64. */
 import type { LibraryCall, LibraryName, LibraryParams, Operand } from "../kernel.ts";
 import { product } from "../shape.ts";
-import { elements, INVALID, offsets } from "./elements.ts";
+import { dequantized, elements, INVALID, offsets } from "./elements.ts";
 import { epilogueRunner } from "./loop.ts";
 
 type Buffers = readonly ArrayBuffer[];
@@ -10,7 +10,9 @@ type Runner<K extends LibraryName> = (call: CallOf<K>, buffers: Buffers, scalars
 
 /** Copies all elements of an operand over `shape` into a contiguous array. */
 function read(operand: Operand, shape: readonly number[], buffers: Buffers): Float64Array {
-  const data = elements(buffers[operand.buffer]!, operand.dtype);
+  const data = operand.quantized
+    ? dequantized(operand, operand.quantized, buffers)
+    : elements(buffers[operand.buffer]!, operand.dtype);
   const out = new Float64Array(product(shape));
   const from = offsets(operand, shape, 0, operand.view.offset);
   for (let i = 0; i < out.length; i++) out[i] = from[i] === INVALID ? 0 : data.get(from[i]!);

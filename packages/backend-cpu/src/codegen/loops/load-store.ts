@@ -22,7 +22,7 @@ export function startOf(
 }
 
 /** Converts stored bits to lanes of the compute type. */
-function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {
+export function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {
   switch (dtype) {
     case "f32":
     case "i32":

@@ -7,9 +7,10 @@ import { BYTES, type Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import type { Expr, Fn, Int, Local } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
-import { type CodegenOptions, operandAddress, type Place } from "../step.ts";
+import { bufferAddress, type CodegenOptions, operandAddress, type Place } from "../step.ts";
 import { fitsInPlace, type GemmDType, packRest, type Tile } from "./gemm.ts";
 import type { GemmImports } from "./imports.ts";
+import { isQuantized } from "./quantized.ts";
 import { type Grid, kBlock, mBlock, type Problem, product, type ScratchLayout, type Term } from "./plan.ts";
 
 export interface MatmulOptions extends CodegenOptions {
@@ -19,11 +20,13 @@ export interface MatmulOptions extends CodegenOptions {
 
 /** A term of the sum A₀ B₀ + A₁ B₁ + …, with the arguments and the function that its code refers to. */
 interface StepTerm extends Term {
-  readonly arguments: { readonly a: number; readonly b: number };
+  readonly arguments: { readonly a: number; readonly b: number; readonly parts: readonly number[] };
   /** The first term overwrites the panel, the others add to it. */
   readonly isFirst: boolean;
   /** The kernel for products of few rows; null if it does not suit the term. */
   readonly gemv: Fn | null;
+  /** The function that packs B, if B is quantized and is packed. */
+  readonly packB: Fn | null;
 }
 
 /** The plan of a product, and the functions and locals that its code refers to. */
@@ -61,7 +64,10 @@ interface Panel {
 /** The addresses of a term's first elements, A[b, 0, 0] and B[b, 0, 0]. */
 interface Origin {
   readonly a: Local;
+  /** Of a quantized B: the number of that element in the weight. */
   readonly b: Local;
+  /** Of a quantized B: the addresses of words, scales and biases. */
+  readonly parts: readonly Int[];
 }
 
 /** A block of A, a block of B, and the address of their product. */
@@ -107,6 +113,7 @@ export class MatmulEmitter {
     const origins = terms.map((term) => ({
       a: this.#origin(term.a, term.arguments.a, b),
       b: this.#origin(term.b, term.arguments.b, b),
+      parts: this.#partsOf(term),
     }));
     if (layout.resident === null) this.#packing(origins, b, area);
     else this.#resident(layout.resident, origins, b, area);
@@ -139,7 +146,7 @@ export class MatmulEmitter {
    */
   #resident(starts: readonly number[], origins: readonly Origin[], b: Local, { m0, m1, n0, n1 }: Area): void {
     const f = this.#f;
-    const { terms, layout, options, place } = this.#step;
+    const { terms, layout, place } = this.#step;
     const [im, jc] = [f.local("i32"), f.local("i32")];
     const target = f.bind(i32.add(place.scratch, layout.panel));
     const packedA = f.bind(i32.add(place.scratch, layout.a));
@@ -147,13 +154,10 @@ export class MatmulEmitter {
       i32.add(i32.add(place.scratch, at(starts, t, "term")), i32.mul(pc, 4 * layout.nBlock));
     f.for(jc, n0, n1, layout.nBlock, () => {
       const columns = this.#least(i32.sub(n1, jc), layout.nBlock);
-      terms.forEach(({ b: operand, k }, t) => {
-        const [bK, bColumn] = bytesOfLastTwo(operand);
-        const pack = options.gemm.pack("B", operand.dtype as GemmDType);
+      terms.forEach((term, t) => {
         const pc = f.local("i32");
-        this.#overDepth(k, pc, (depth) => {
-          const from = i32.add(i32.add(at(origins, t, "term").b, i32.mul(pc, bK)), i32.mul(jc, bColumn));
-          f.call(pack, packedB(t, pc), from, bColumn, bK, columns, depth);
+        this.#overDepth(term.k, pc, (depth) => {
+          this.#packB(term, at(origins, t, "term"), packedB(t, pc), { pc, jc, columns, depth });
         });
       });
       f.for(im, m0, m1, layout.mPanel, () => {
@@ -175,19 +179,17 @@ export class MatmulEmitter {
   #addTerm(term: StepTerm, from: Origin, { im, rows, jc, columns, target }: Panel): void {
     const f = this.#f;
     const { layout, rowStride, options, place } = this.#step;
-    const [bK, bColumn] = bytesOfLastTwo(term.b);
     const packedA = f.bind(i32.add(place.scratch, layout.a));
     const packedB = f.bind(i32.add(place.scratch, layout.b));
     if (term.gemv !== null) {
-      f.call(term.gemv, from.a, i32.add(from.b, i32.mul(jc, bColumn)), target, columns, term.isFirst ? 0 : 1);
+      const firstB = i32.add(from.b, i32.mul(jc, bytesOfLastTwo(term.b)[1]));
+      f.call(term.gemv, from.a, firstB, ...from.parts, target, columns, term.isFirst ? 0 : 1);
       return;
     }
     const [pc, ic] = [f.local("i32"), f.local("i32")];
     const mostRows = mBlock(options.tile);
     this.#overDepth(term.k, pc, (depth) => {
-      const bAt = i32.add(i32.add(from.b, i32.mul(pc, bK)), i32.mul(jc, bColumn));
-      const pack = options.gemm.pack("B", term.b.dtype as GemmDType);
-      f.call(pack, packedB, bAt, bColumn, bK, columns, depth);
+      this.#packB(term, from, packedB, { pc, jc, columns, depth });
       f.for(ic, 0, rows, mostRows, () => {
         this.#multiply(term, {
           rows: this.#least(i32.sub(rows, ic), mostRows),
@@ -201,6 +203,31 @@ export class MatmulEmitter {
         });
       });
     });
+  }
+
+  /** Packs the block of B that begins at row `pc` and column `jc`. */
+  #packB(
+    term: StepTerm,
+    { b, parts }: Origin,
+    to: Expr,
+    { pc, jc, columns, depth }: { readonly [K in "pc" | "jc" | "columns" | "depth"]: Local },
+  ): void {
+    const f = this.#f;
+    const [bK, bColumn] = bytesOfLastTwo(term.b);
+    const from = i32.add(i32.add(b, i32.mul(pc, bK)), i32.mul(jc, bColumn));
+    if (term.packB !== null) {
+      f.call(term.packB, to, from, ...parts, columns, depth);
+      return;
+    }
+    const pack = this.#step.options.gemm.pack("B", term.b.dtype as GemmDType);
+    f.call(pack, to, from, bColumn, bK, columns, depth);
+  }
+
+  /** The addresses of a quantized B's words, scales and biases, or nothing. */
+  #partsOf({ b, arguments: { b: words, parts } }: StepTerm): readonly Int[] {
+    if (!isQuantized(b)) return [];
+    const [scales, biases] = parts.map((part) => this.#f.bind(bufferAddress(this.#step.place, part)));
+    return [this.#f.bind(bufferAddress(this.#step.place, words)), scales ?? 0, biases ?? 0];
   }
 
   /**
@@ -241,14 +268,17 @@ export class MatmulEmitter {
     this.#f.for(pc, 0, Math.max(k, 1), longest, () => body(this.#least(i32.sub(k, pc), longest)));
   }
 
-  /** The address of an operand's element [b, 0, 0]. */
+  /** The address of an operand's element [b, 0, 0]; of a quantized one, the element's number. */
   #origin(operand: Operand, argument: number, b: Local): Local {
     const f = this.#f;
     const { problem, place, options } = this.#step;
-    const p = f.local("i32", operandAddress(operand, argument, place, options));
+    const first = isQuantized(operand)
+      ? operand.view.offset
+      : operandAddress(operand, argument, place, options);
+    const p = f.local("i32", first);
     const rest = f.local("i32", b);
     for (let d = problem.batch.length - 1; d >= 0; d--) {
-      const stride = at(operand.view.strides, d, "stride") * BYTES[operand.dtype];
+      const stride = at(operand.view.strides, d, "stride") * bytesOfOne(operand);
       const length = at(problem.batch, d, "axis");
       if (stride !== 0 && length > 1) f.set(p, i32.add(p, i32.mul(i32.rem_u(rest, length), stride)));
       f.set(rest, i32.div_u(rest, length));
@@ -269,7 +299,11 @@ function within(operand: Operand, origin: Int, row: Local, k: Local): Expr {
   return i32.add(i32.add(origin, i32.mul(row, rowBytes)), i32.mul(k, kBytes));
 }
 
-function bytesOfLastTwo({ view, dtype }: Operand): [number, number] {
-  const last = view.strides.slice(-2);
-  return [at(last, 0, "stride") * BYTES[dtype], at(last, 1, "stride") * BYTES[dtype]];
+/** What addresses of an operand count: bytes; of a quantized one, numbers. */
+const bytesOfOne = (operand: Operand): number => (isQuantized(operand) ? 1 : BYTES[operand.dtype]);
+
+function bytesOfLastTwo(operand: Operand): [number, number] {
+  const last = operand.view.strides.slice(-2);
+  const bytes = bytesOfOne(operand);
+  return [at(last, 0, "stride") * bytes, at(last, 1, "stride") * bytes];
 }

@@ -2,6 +2,7 @@
 import type { Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Tile, tileColumns } from "./gemm.ts";
+import { isQuantized, UNIT } from "./quantized.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
@@ -80,7 +81,7 @@ export function problemOf({ params, inputs, outputs }: MatmulCall): Problem {
   const c = at(outputs, 0, "output");
   const [rowStride, columnStride] = c.view.strides.slice(-2);
   if (c.dtype === "f32" && columnStride === 1) return { ...base, direct: c, epilogue: null };
-  if (c.dtype === "f32" && rowStride === 1) {
+  if (c.dtype === "f32" && rowStride === 1 && !inputs.some(isQuantized)) {
     // C is stored transposed: compute Cᵀ = Bᵀ Aᵀ
     const swapped = terms.map(({ a, b, k }) => ({ a: transposed(b), b: transposed(a), k }));
     return { ...base, m: params.n, n: params.m, terms: swapped, direct: transposed(c), epilogue: null };
@@ -140,7 +141,8 @@ function paddedDepth(k: number): number {
 
 export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boolean): ScratchLayout {
   const { terms, epilogue } = problem;
-  const columns = tileColumns(tile);
+  const hasUnits = terms.some(({ b }) => isQuantized(b));
+  const columns = Math.max(tileColumns(tile), hasUnits ? UNIT : 0);
   const depth = terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
   const block = ceilTo(Math.max(...terms.map(({ k }) => Math.min(k, kBlock(k)))), tile.unroll);
   const isResident = epilogue !== null && !skinny && depth <= MAX_RESIDENT_DEPTH;

@@ -1,5 +1,5 @@
 /** Memory of temporaries: values whose lifetimes do not overlap share it; kernels overwrite operands that are not read later. */
-import { type Operand, operandsOfStep, type Step, type View } from "@tiedlora/kernels";
+import { type Operand, operandsOfStep, partsOf, type Step, type View } from "./kernel.ts";
 
 /** The memory of each value, by number, and how large each memory is. */
 export interface Temporaries {
@@ -72,8 +72,8 @@ function lifetimesOf(
 /** Whether all loads of `loaded` and the one store to `stored` go through the same view, so that both can share memory. */
 export function sharesViews(step: Step, loaded: number, stored: number): boolean {
   const kernel = step.type === "loop" ? step : step.name === "matmul" ? step.params.epilogue : undefined;
-  if (!kernel || (step.type === "library" && step.inputs.some((input) => input.buffer === loaded)))
-    return false;
+  const factors = step.type === "library" ? [...step.inputs, ...step.inputs.flatMap(partsOf)] : [];
+  if (!kernel || factors.some((input) => input.buffer === loaded)) return false;
   const loads = kernel.body.flatMap((i) => (i.op === "load" && i.from.buffer === loaded ? [i.from] : []));
   const stores = kernel.stores.map((s) => s.to).filter((to) => to.buffer === stored);
   const [store] = stores;

@@ -1,7 +1,13 @@
 /** The form of loop kernels that backends see: outer axes first, neighboring axes merged where every operand allows it. */
-import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "@tiedlora/kernels";
-import { product } from "@tiedlora/kernels";
-import type { Space } from "./space.ts";
+import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "./kernel.ts";
+import { product } from "./shape.ts";
+
+/** The iteration space of a kernel, its axes in any order. */
+export interface Space {
+  readonly extents: readonly number[];
+  /** Per axis, whether reductions fold it. */
+  readonly inner: readonly boolean[];
+}
 
 /** A kernel over the axes of its space, inner and outer ones in any order. */
 export interface Unmerged {
