@@ -1,4 +1,7 @@
-/** The form of loop kernels that backends see: outer axes first, neighboring axes merged where every operand allows it. */
+/**
+ * The form of loop kernels that backends see: outer axes first, neighboring axes merged where every operand allows it.
+ * @module
+ */
 import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "./kernel.ts";
 import { product } from "./shape.ts";
 

@@ -1,4 +1,7 @@
-/** Memory of temporaries: values whose lifetimes do not overlap share it; kernels overwrite operands that are not read later. */
+/**
+ * Memory of temporaries: values whose lifetimes do not overlap share it; kernels overwrite operands that are not read later.
+ * @module
+ */
 import { type Operand, operandsOfStep, partsOf, type Step, type View } from "./kernel.ts";
 
 /** The memory of each value, by number, and how large each memory is. */

@@ -1,6 +1,7 @@
 /** Modules: plain classes whose fields hold parameters and other modules. Paths to the same Parameter object are tied. */
 import { Parameter } from "@tiedlora/core";
 import { checkNumbers, refuse } from "@tiedlora/core/extend";
+import { QuantizedParameter } from "./quantized.ts";
 
 /** A choice of parameters: those whose path matches a regular expression, or those for which a function returns true. */
 export type Match = RegExp | ((path: string, parameter: Parameter) => boolean);
@@ -89,6 +90,12 @@ export abstract class Module {
       const sizes = wrong.map(([path, p]) => `${path} (${values.get(path)!.length} values for ${p.size})`);
       throw new RangeError(
         `loadStateDict: missing [${missing.join(", ")}], unexpected [${unexpected.join(", ")}], wrong size [${sizes.join(", ")}]`,
+      );
+    }
+    const packed = [...own].filter(([, p]) => p instanceof QuantizedParameter).map(([path]) => path);
+    if (packed.length > 0) {
+      throw new Error(
+        `loadStateDict: [${packed.join(", ")}] are quantized and keep their values; put parameters in their place, or load into a model whose weights are not quantized`,
       );
     }
     for (const path of own.keys()) checkNumbers(`loadStateDict: ${path}`, values.get(path)!);

@@ -148,6 +148,8 @@ test("a quantized weight is frozen, and what does not fit is named", () => {
   const weight = nn.QuantizedParameter.fromValues(device, values, "layer.weight");
   assert.equal(weight.requiresGrad, false);
   assert.throws(() => new nn.Linear(weight).unfreeze(), /layer\.weight is quantized, hence frozen/);
+  const state = new Map([["weight", new Float32Array(256)]]);
+  assert.throws(() => new nn.Linear(weight).loadStateDict(state), /loadStateDict: \[weight\] are quantized/);
   assert.throws(() => weight.set(), /layer\.weight is quantized and keeps its values/);
   const loss = new nn.Linear(weight).forward(device.tensor(new Float32Array(64), { shape: [1, 64] })).sum();
   assert.throws(() => grad(loss, [weight.scales]), /scales and biases of a quantized weight are frozen/);

@@ -3,6 +3,7 @@ import type { LibraryCall } from "@tiedlora/kernels";
 import { isAttentionRendered, renderAttention, renderAttentionGrad } from "./attention.ts";
 import type { Buffers } from "./buffers.ts";
 import { renderMatmul } from "./matmul/matmul.ts";
+import { isQuantizedRendered } from "./matmul/quantized.ts";
 import { renderGather, renderScatterAdd } from "./indexing.ts";
 import type { Kernel, Target } from "./target.ts";
 
@@ -10,7 +11,7 @@ import type { Kernel, Target } from "./target.ts";
 export function isRendered(call: LibraryCall): boolean {
   switch (call.name) {
     case "matmul":
-      return call.inputs.every(({ quantized }) => !quantized);
+      return call.inputs.every((o, i) => !o.quantized || (i % 2 === 1 && isQuantizedRendered(o)));
     case "gather":
     case "scatterAdd":
       return true;

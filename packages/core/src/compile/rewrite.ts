@@ -7,6 +7,7 @@ import { mul, permute, reshape } from "../build.ts";
 import { type Inputs, isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
 import { uniformElement } from "./emit.ts";
+import { isPacked, underMovement } from "./kinds.ts";
 import { isAccelerated } from "./library.ts";
 
 /** Rewrites the graph of `roots`. */
@@ -75,7 +76,8 @@ class Rewriter {
   #oneMatmul(a: Terms | null, b: Terms, shape: Shape): Node | null {
     if (!a || !sameShape(a.matmul.shape, b.matmul.shape)) return null;
     const operands = [...a.operands, ...b.operands];
-    if (operands.length + 3 > this.#backend.caps.maxOperands) return null;
+    const read = operands.map(underMovement).flatMap((x) => (isPacked(x) ? x.inputs : [x]));
+    if (read.length + 3 > this.#backend.caps.maxOperands) return null;
     const matmul = new Node(
       "matmul",
       {},

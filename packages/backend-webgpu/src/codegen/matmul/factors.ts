@@ -6,9 +6,10 @@ import { type Operand, product } from "@tiedlora/kernels";
 import { type Width, wgslType } from "../arithmetic.ts";
 import { address, condition } from "../address.ts";
 import type { Bindings } from "../bindings.ts";
-import { modeOf, type Use } from "../shown.ts";
+import { type BoundOperand, modeOf, type Use } from "../shown.ts";
 import { range, type Target } from "../target.ts";
 import type { Product } from "./product.ts";
+import { quantizedFunctions, quantizedUses, type QuantizedUses } from "./quantized.ts";
 
 /** One operand of one term: lines of `depth` numbers. */
 export interface Side {
@@ -19,6 +20,8 @@ export interface Side {
   readonly lengths: readonly number[];
   /** The axis along which four neighbors can be loaded at once: the lines, the depth, or neither. */
   readonly vector: "line" | "depth" | "none";
+  /** What is bound instead of the operand, if that is quantized. */
+  readonly packed: QuantizedUses | null;
 }
 
 /** One term of the sum. */
@@ -48,15 +51,17 @@ function sideOf(
   const along = (vectorAxis: number): boolean =>
     modeOf({ operand, write: false, lengths, vectorAxis }) === "vector" && lengths[vectorAxis]! % 4 === 0;
   const vector = along(lineAxis) ? "line" : along(depthAxis) ? "depth" : "none";
-  return { name, operand, lineAxis, depthAxis, lengths, vector };
+  const packed = operand.quantized ? quantizedUses(operand, operand.quantized) : null;
+  return { name, operand, lineAxis, depthAxis, lengths, vector, packed };
 }
 
 export const sidesOf = (terms: readonly Term[]): Side[] => terms.flatMap((t) => [t.rows, t.columns]);
 
-/** The request for bindings of a side. */
-export function useOfSide({ operand, lengths, vector, lineAxis, depthAxis }: Side): Use {
+/** The requests for bindings of a side. */
+export function usesOfSide({ operand, lengths, vector, lineAxis, depthAxis, packed }: Side): Use[] {
+  if (packed) return [packed.words, packed.scales, ...(packed.biases ? [packed.biases] : [])];
   const vectorAxis = { line: lineAxis, depth: depthAxis, none: undefined }[vector];
-  return { operand, write: false, lengths, vectorAxis };
+  return [{ operand, write: false, lengths, vectorAxis }];
 }
 
 /** `let b{d}` statements: the index along each batch axis, from the linear batch index `b`. */
@@ -90,8 +95,9 @@ export class FactorReader {
 
   /** Defines `{name}(base, b, line, k)`, and `{name}v`, which loads four elements along `side.vector`. */
   #functionsOf(side: Side): string {
-    const { name, operand, lineAxis, depthAxis, lengths } = side;
-    const bound = this.#bindings.of(operand);
+    const { name, operand, lineAxis, depthAxis, lengths, packed } = side;
+    const { elements } = this.#bindings;
+    const bound = this.#boundOf(side);
     const rank = this.#batch.length;
     const indices = lengths.map((_, d) => (d === lineAxis ? "line" : d === depthAxis ? "k" : `b${d}`));
     const valid = condition(operand, lengths, indices, 0, rank + 2);
@@ -102,17 +108,26 @@ export class FactorReader {
       const guard = valid === undefined ? "" : `  if (!(${valid})) { return ${type}(); }\n`;
       return `fn ${name}${suffix}(base: u32, b: u32, line: u32, k: u32) -> ${type} {\n${head.join("")}${guard}  return ${value};\n}`;
     };
-    const one = define("", "f32", this.#bindings.elements.load(bound, at));
-    if (side.vector === "none") return one;
-    return `${one}\n${define("v", "vec4<f32>", this.#bindings.elements.loadFour(bound, at))}`;
+    const one = define("", "f32", packed ? `${name}q1(${at})` : elements.load(bound, at));
+    const four = (): string =>
+      define("v", "vec4<f32>", packed ? `${name}q4(${at})` : elements.loadFour(bound, at));
+    return [
+      ...(packed ? [quantizedFunctions(name, packed, this.#bindings)] : []),
+      one,
+      ...(side.vector === "none" ? [] : [four()]),
+    ].join("\n");
+  }
+
+  #boundOf({ operand, packed }: Side): BoundOperand {
+    return this.#bindings.of(packed ? packed.words.operand : operand);
   }
 
   /** Statements that define `{name}_base` for every side; they need the linear batch index `b`. */
   bases(): string[] {
     const rank = this.#batch.length;
     const indices = range(rank).map((d) => `b${d}`);
-    const base = ({ name, operand }: Side): string => {
-      const start = this.#bindings.start(operand);
+    const base = ({ name, operand, packed }: Side): string => {
+      const start = packed ? operand.view.offset : this.#bindings.start(operand);
       return `let ${name}_base = ${address(operand.view.strides, indices, 0, rank, start)};`;
     };
     return [...batchIndices(this.#batch), ...this.#sides.map(base)];
@@ -145,9 +160,9 @@ export class FactorReader {
   }
 
   /** One or four numbers of a side (an expression) in the type they are staged in. */
-  staged({ operand }: Side, value: string, width: Width = 4): string {
+  staged(side: Side, value: string, width: Width = 4): string {
     if (this.#target.matmulPrecision === "f32") return value;
-    return this.#bindings.elements.toF16(this.#bindings.of(operand), value, width);
+    return this.#bindings.elements.toF16(this.#boundOf(side), value, width);
   }
 
   /** Staged numbers as the floats that are multiplied. */

@@ -10,7 +10,7 @@ import { BodyWriter, usesOf } from "../body.ts";
 import { assemble, type Entry } from "../entry.ts";
 import { Helpers } from "../helpers.ts";
 import type { Kernel, Target } from "../target.ts";
-import { batchIndices, FactorReader, sidesOf, type Term, termsOf, useOfSide } from "./factors.ts";
+import { batchIndices, FactorReader, sidesOf, type Term, termsOf, usesOfSide } from "./factors.ts";
 import type { Product } from "./product.ts";
 
 export class MatmulFrame {
@@ -43,7 +43,7 @@ export class MatmulFrame {
     this.depth = Math.max(...p.k);
     this.#vectorAxis = this.#chooseVectorAxis();
     const uses = [
-      ...sidesOf(this.terms).map(useOfSide),
+      ...sidesOf(this.terms).flatMap(usesOfSide),
       ...usesOf({ ...p.epilogue, lengths: this.#lengths, vectorAxis: this.#vectorAxis }),
     ];
     this.#bindings = new Bindings(uses, bufferBytes, target, new Helpers());

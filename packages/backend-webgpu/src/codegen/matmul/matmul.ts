@@ -26,7 +26,8 @@ export function renderMatmul(call: MatmulCall, bufferBytes: readonly number[], t
     },
     origin: [...batch, m, n].map(() => 0),
   };
-  if (!target.software && Math.min(m, n) === 1 && k.length === 1 && k[0]! >= 32) {
+  const isPlain = call.inputs.every(({ quantized }) => !quantized);
+  if (isPlain && !target.software && Math.min(m, n) === 1 && k.length === 1 && k[0]! >= 32) {
     return renderLoop(asLoop(whole), bufferBytes, target); // a matrix times a vector: one reduction per element
   }
   return splitProduct(whole, bufferBytes, target).map((p) => renderProduct(p, bufferBytes, target));

@@ -29,7 +29,7 @@ export function splitProduct(p: Product, bufferBytes: readonly number[], target:
     return { ...o, view: { ...start, strides } };
   };
   const isOversize = (o: Operand, lengths: readonly number[], outerRank: number): boolean =>
-    wantsSplit(o, lengths, outerRank, bufferBytes[o.buffer]!, target);
+    !o.quantized && wantsSplit(o, lengths, outerRank, bufferBytes[o.buffer]!, target);
   const oversize = [
     ...p.inputs.flatMap((o, i) => {
       const depth = p.k[i >> 1]!;
