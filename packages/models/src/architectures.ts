@@ -29,6 +29,9 @@ interface Names {
   readonly gate: string;
   readonly up: string;
   readonly down: string;
+  /** In a mixture of experts: the router, and the list of experts, each with the names above. */
+  readonly router: string;
+  readonly experts: string;
 }
 
 /** Names of sizes in config.json; where there are several, the first that is present counts. */
@@ -56,6 +59,16 @@ export const IDENTITY_WEIGHT: { readonly [K in NormKind]: 0 | 1 } = {
 /** gated: down(act(gate x) * up x). fused: the same, with gate and up as one linear, `up`. plain: down(act(up x)). */
 export type MlpKind = "gated" | "fused" | "plain";
 
+/** How a config describes a mixture of experts. */
+interface MixtureFields {
+  /** The field with the width of an expert. */
+  readonly width: string;
+  /** The values that transformers assumes for fields that the config lacks; null: the field is needed. */
+  readonly defaults: { readonly count: number; readonly perToken: number; readonly width: number | null };
+  /** Whether the config may leave some layers with a single MLP. */
+  readonly someLayers: boolean;
+}
+
 /** Norms of queries and keys, before the rotation: none, one over each head, or one over the whole projection. */
 export type QkNorm = "none" | "head" | "projection";
 
@@ -71,6 +84,8 @@ export interface Architecture {
   /** GPT-2 keeps linear weights as [in, out]. */
   readonly linear: "linear" | "conv1d";
   readonly mlp: MlpKind;
+  /** Mixtures of experts, gated MLPs in place of one; null: none. */
+  readonly experts: MixtureFields | null;
   /** Biases: fixed by the architecture, or a field of the config (false where absent). */
   readonly qkvBias: boolean | string;
   readonly outBias: boolean | string;
@@ -106,8 +121,8 @@ export interface Architecture {
     /** The window of layers that have one; null: none have, unless the config gives its size. */
     readonly window: number | null;
   };
-  /** The layers that see only a window of the past; below, whether some layers have no positions. */
-  readonly window: "never" | "always" | "upper-layers" | "no-rope-layers" | "pattern";
+  /** The layers that see only a window of the past ("switched": all, if the config switches windows on); below, whether some layers have no positions. */
+  readonly window: "never" | "always" | "upper-layers" | "no-rope-layers" | "pattern" | "switched";
   readonly noRopeLayers: boolean;
   /** Tensors that old files contain and that are not needed. */
   readonly ignored: readonly RegExp[];
@@ -141,6 +156,8 @@ const LLAMA_NAMES: Names = {
   gate: "mlp.gate_proj",
   up: "mlp.up_proj",
   down: "mlp.down_proj",
+  router: "mlp.gate",
+  experts: "mlp.experts",
 };
 
 const LLAMA: Architecture = {
@@ -151,6 +168,7 @@ const LLAMA: Architecture = {
   normBias: false,
   linear: "linear",
   mlp: "gated",
+  experts: null,
   qkvBias: "attention_bias",
   outBias: "attention_bias",
   mlpBias: "mlp_bias",
@@ -186,6 +204,15 @@ const QWEN2: Architecture = {
   mlpBias: false,
   defaults: { ...LLAMA.defaults, maxPositions: 32_768, kvHeads: 32 },
   window: "upper-layers",
+};
+
+const QWEN3: Architecture = {
+  ...QWEN2,
+  className: "Qwen3ForCausalLM",
+  qkvBias: "attention_bias",
+  outBias: "attention_bias",
+  qkNorm: "head",
+  defaults: { ...QWEN2.defaults, headDim: 128 },
 };
 
 const GEMMA2: Architecture = {
@@ -226,6 +253,8 @@ export type ModelType =
   | "phi3"
   | "gemma2"
   | "gemma3_text"
+  | "qwen3_moe"
+  | "olmoe"
   | "smollm3"
   | "nemotron"
   | "nemo_gpt";
@@ -280,13 +309,29 @@ export const ARCHITECTURES: { readonly [T in ModelType]: Architecture } = {
     window: "always",
   },
   qwen2: QWEN2,
-  qwen3: {
-    ...QWEN2,
-    className: "Qwen3ForCausalLM",
-    qkvBias: "attention_bias",
-    outBias: "attention_bias",
-    qkNorm: "head",
-    defaults: { ...QWEN2.defaults, headDim: 128 },
+  qwen3: QWEN3,
+  qwen3_moe: {
+    ...QWEN3,
+    className: "Qwen3MoeForCausalLM",
+    experts: {
+      width: "moe_intermediate_size",
+      defaults: { count: 128, perToken: 8, width: 768 },
+      someLayers: true,
+    },
+    defaults: { ...QWEN3.defaults, kvHeads: 4, headDim: null },
+    window: "switched",
+  },
+  olmoe: {
+    ...LLAMA,
+    className: "OlmoeForCausalLM",
+    mlpBias: false,
+    experts: {
+      width: "intermediate_size",
+      defaults: { count: 64, perToken: 8, width: null },
+      someLayers: false,
+    },
+    qkNorm: "projection",
+    defaults: { ...LLAMA.defaults, maxPositions: 4096, normEps: 1e-5 },
   },
   /** Norms follow attention and the MLP instead of preceding them. */
   olmo2: {

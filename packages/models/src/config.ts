@@ -9,7 +9,9 @@ import {
   type NormKind,
   type QkNorm,
 } from "./architectures.ts";
+import type { Mixture } from "./experts.ts";
 import { Fields } from "./fields.ts";
+import { mixtureOf } from "./mixture-config.ts";
 import type { RopeConfig } from "./rope.ts";
 import { localRopeOf, ropeOf } from "./rope-config.ts";
 
@@ -41,6 +43,8 @@ export interface DecoderConfig {
   readonly normEps: number;
   readonly activation: Activation;
   readonly mlp: MlpKind;
+  /** null: every layer has one MLP. */
+  readonly experts: Mixture | null;
   readonly qkvBias: boolean;
   readonly outBias: boolean;
   readonly mlpBias: boolean;
@@ -131,7 +135,9 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
   const ropeLayers = layersWithRope(f, layers, arch.noRopeLayers);
   const vocab = f.size(["vocab_size"]);
   const intermediate = f.size(fields.intermediate, arch.linear === "conv1d" ? 4 * hidden : undefined);
-  const perLayer = hidden * (2 * headDim * (heads + kvHeads) + 3 * intermediate);
+  const experts = arch.experts && mixtureOf(f, layers, arch.experts);
+  const inner = Math.max(intermediate, experts ? experts.count * experts.width : 0);
+  const perLayer = hidden * (2 * headDim * (heads + kvHeads) + 3 * inner);
   const parameters = 2 * vocab * hidden + maxPositions * hidden + layers * perLayer;
   if (parameters > MAX_PARAMETERS) throw tooLarge(file, parameters);
   return {
@@ -149,6 +155,7 @@ export function configFrom(raw: Readonly<Record<string, unknown>>, file = "confi
     normEps: f.positive(fields.normEps, defaults.normEps),
     activation: activationOf(f, fields.activation, defaults.activation),
     mlp: arch.mlp,
+    experts,
     qkvBias: flag(arch.qkvBias),
     outBias: flag(arch.outBias),
     mlpBias: flag(arch.mlpBias),
@@ -202,12 +209,16 @@ const OWN_SETTINGS: Readonly<Record<string, (arch: Architecture) => boolean>> = 
   query_pre_attn_scalar: ({ queryScalar }) => queryScalar !== null,
   rope_local_base_freq: ({ localTheta }) => localTheta !== null,
   use_bidirectional_attention: () => false,
+  clip_qkv: () => false,
+  output_router_logits: () => false,
+  num_experts: ({ experts }) => experts !== null,
+  num_local_experts: ({ experts }) => experts !== null,
 };
 
 /** Throws FormatError for settings that the architecture does not have: a config with them would not get what it asks for. */
 function refuseForeign(f: Fields, arch: Architecture): void {
   for (const [name, applies] of Object.entries(OWN_SETTINGS))
-    if (!applies(arch) && f.has(name) && f.raw[name] !== false)
+    if (!applies(arch) && f.has(name) && f.raw[name] !== false && f.raw[name] !== 0)
       f.fail(name, "no such setting for this architecture");
 }
 

@@ -29,6 +29,7 @@ import {
   readSegments,
   shownBy,
 } from "./inputs.ts";
+import { Router } from "./experts.ts";
 import { type Layer, runLayer } from "./layer.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
 import { makeNorm, type Norm } from "./norms.ts";
@@ -131,9 +132,12 @@ export class Decoder extends nn.Module {
       out: linear(layer.out),
       attentionPostNorm: layer.attentionPostNorm && norm(layer.attentionPostNorm),
       mlpNorm: layer.mlpNorm && norm(layer.mlpNorm),
-      gate: layer.gate && linear(layer.gate),
-      up: linear(layer.up),
-      down: linear(layer.down),
+      router: layer.router && this.#place(layer.router.path, new Router(parameters(layer.router)[0])),
+      mlps: layer.mlps.map(({ gate, up, down }) => ({
+        gate: gate && linear(gate),
+        up: linear(up),
+        down: linear(down),
+      })),
       mlpPostNorm: layer.mlpPostNorm && norm(layer.mlpPostNorm),
     }));
     this.#finalNorm = norm(spec.finalNorm);

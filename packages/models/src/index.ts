@@ -15,6 +15,7 @@ export {
   type ParameterSource,
   type Pass,
 } from "./decoder.ts";
+export { type Mixture, Router } from "./experts.ts";
 export {
   type GenerateOptions,
   generateText,

@@ -8,9 +8,17 @@ import type { Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { KvCache } from "./cache.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
+import type { Router } from "./experts.ts";
 import type { Norm } from "./norms.ts";
 import type { Sequence } from "./sequence.ts";
 import { softcappedAttention } from "./softcap.ts";
+
+/** The modules of an MLP, by function. */
+interface Mlp {
+  readonly gate: nn.Linear | null;
+  readonly up: nn.Linear;
+  readonly down: nn.Linear;
+}
 
 /** The modules of one layer, by function. */
 export interface Layer {
@@ -21,9 +29,9 @@ export interface Layer {
   readonly out: nn.Linear;
   readonly attentionPostNorm: Norm | null;
   readonly mlpNorm: Norm | null;
-  readonly gate: nn.Linear | null;
-  readonly up: nn.Linear;
-  readonly down: nn.Linear;
+  /** Chooses among `mlps` for each token; null if there is only one. */
+  readonly router: Router | null;
+  readonly mlps: readonly Mlp[];
   readonly mlpPostNorm: Norm | null;
 }
 
@@ -49,7 +57,7 @@ const normed = (norm: Norm | null, x: Tensor): Tensor => (norm ? norm.forward(x)
 export function runLayer(layer: Layer, x: Tensor, context: LayerContext): Tensor {
   const seen = attention(layer, normed(layer.attentionNorm, x), context);
   const attended = x.add(normed(layer.attentionPostNorm, seen));
-  const thought = mlp(layer, normed(layer.mlpNorm, attended), context.config);
+  const thought = mlps(layer, normed(layer.mlpNorm, attended), context.config);
   return attended.add(normed(layer.mlpPostNorm, thought));
 }
 
@@ -84,10 +92,18 @@ function heads(layer: Layer, x: Tensor, config: DecoderConfig): [q: Tensor, k: T
   return each as [Tensor, Tensor, Tensor];
 }
 
-function mlp(layer: Layer, x: Tensor, config: DecoderConfig): Tensor {
+/** The output of the layer's MLP, or the sum of its experts' outputs, each multiplied by the router's weight. */
+function mlps(layer: Layer, x: Tensor, config: DecoderConfig): Tensor {
+  if (layer.router === null) return mlp(layer.mlps[0]!, x, config);
+  const weights = layer.router.forward(x, config.experts!);
+  const parts = layer.mlps.map((expert, i) => mlp(expert, x, config).mul(weights.narrow(-1, i, 1)));
+  return parts.reduce((a, b) => a.add(b));
+}
+
+function mlp({ gate, up, down }: Mlp, x: Tensor, config: DecoderConfig): Tensor {
   const act = ACTIVATIONS[config.activation];
-  const up = layer.up.forward(x);
-  if (config.mlp === "plain") return layer.down.forward(act(up));
-  const [gate, linear] = layer.gate ? [layer.gate.forward(x), up] : up.split(config.intermediate, -1);
-  return layer.down.forward(act(gate!).mul(linear!));
+  const upper = up.forward(x);
+  if (config.mlp === "plain") return down.forward(act(upper));
+  const [gating, linear] = gate ? [gate.forward(x), upper] : upper.split(config.intermediate, -1);
+  return down.forward(act(gating!).mul(linear!));
 }

@@ -4,14 +4,14 @@ import { refuse } from "@tiedlora/core/arguments";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 
-type ModuleKind = "embedding" | "linear" | "norm";
+type ModuleKind = "embedding" | "linear" | "norm" | "router";
 
 /** A module of a decoder, known from its config alone. */
 export interface ModuleSpec {
   /** As in Hugging Face's models: "model.layers.0.self_attn.q_proj". */
   readonly path: string;
   readonly kind: ModuleKind;
-  /** linear: features in and out. embedding: rows and columns. norm: both its length. */
+  /** linear, router: features in and out. embedding: rows and columns. norm: both its length. */
   readonly in: number;
   readonly out: number;
   readonly bias: boolean;
@@ -21,6 +21,13 @@ export interface ModuleSpec {
 export interface ParameterSpec {
   readonly path: string;
   readonly shape: readonly number[];
+}
+
+/** The modules of an MLP, by function. */
+interface MlpSpec {
+  readonly gate: ModuleSpec | null;
+  readonly up: ModuleSpec;
+  readonly down: ModuleSpec;
 }
 
 /** The modules of one layer, by function. */
@@ -33,9 +40,9 @@ interface LayerSpec {
   readonly out: ModuleSpec;
   readonly attentionPostNorm: ModuleSpec | null;
   readonly mlpNorm: ModuleSpec | null;
-  readonly gate: ModuleSpec | null;
-  readonly up: ModuleSpec;
-  readonly down: ModuleSpec;
+  /** Chooses among `mlps` for each token; null if there is only one. */
+  readonly router: ModuleSpec | null;
+  readonly mlps: readonly MlpSpec[];
   readonly mlpPostNorm: ModuleSpec | null;
 }
 
@@ -62,7 +69,7 @@ export function decoderSpec(config: DecoderConfig): DecoderSpec {
   return {
     embed: embedding(at(names.embed), vocab),
     position: names.position === null ? null : embedding(at(names.position), maxPositions),
-    layers: Array.from({ length: config.layers }, (_, i) => layerSpec(config, at(`${names.layers}.${i}`))),
+    layers: Array.from({ length: config.layers }, (_, i) => layerSpec(config, i, at(`${names.layers}.${i}`))),
     finalNorm: normSpec(at(names.finalNorm), hidden, config.normBias),
     head: { path: names.head, kind: "linear", in: hidden, out: vocab, bias: false },
   };
@@ -72,17 +79,12 @@ function normSpec(path: string, length: number, bias: boolean): ModuleSpec {
   return { path, kind: "norm", in: length, out: length, bias };
 }
 
-function layerSpec(config: DecoderConfig, prefix: string): LayerSpec {
-  const { names, mlp } = ARCHITECTURES[config.modelType];
-  const { hidden, headDim, heads, kvHeads, intermediate, normBias, qkvBias, outBias, mlpBias } = config;
+function layerSpec(config: DecoderConfig, index: number, prefix: string): LayerSpec {
+  const { names } = ARCHITECTURES[config.modelType];
+  const { hidden, headDim, heads, kvHeads, normBias, qkvBias, outBias, experts } = config;
   const at = (name: string): string => `${prefix}.${name}`;
-  const linear = (name: string, from: number, to: number, bias: boolean): ModuleSpec => ({
-    path: at(name),
-    kind: "linear",
-    in: from,
-    out: to,
-    bias,
-  });
+  const linear = (name: string, from: number, to: number, bias: boolean): ModuleSpec =>
+    linearSpec(at(name), from, to, bias);
   const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
   const fused = names.qkv.length === 1;
   const norm = (name: string | null): ModuleSpec | null =>
@@ -99,17 +101,46 @@ function layerSpec(config: DecoderConfig, prefix: string): LayerSpec {
     out: linear(names.out, heads * headDim, hidden, outBias),
     attentionPostNorm: norm(names.attentionPostNorm),
     mlpNorm: norm(names.mlpNorm),
-    gate: mlp === "gated" ? linear(names.gate, hidden, intermediate, mlpBias) : null,
-    up: linear(names.up, hidden, mlp === "fused" ? 2 * intermediate : intermediate, mlpBias),
-    down: linear(names.down, intermediate, hidden, mlpBias),
+    ...(experts?.layers[index]
+      ? {
+          router: { ...linear(names.router, hidden, experts.count, false), kind: "router" },
+          mlps: Array.from({ length: experts.count }, (_, e) =>
+            mlpSpec(config, (name) => at(`${names.experts}.${e}.${lastName(name)}`), experts.width),
+          ),
+        }
+      : { router: null, mlps: [mlpSpec(config, at, config.intermediate)] }),
     mlpPostNorm: norm(names.mlpPostNorm),
+  };
+}
+
+const linearSpec = (path: string, from: number, to: number, bias: boolean): ModuleSpec => ({
+  path,
+  kind: "linear",
+  in: from,
+  out: to,
+  bias,
+});
+
+const lastName = (name: string): string => name.slice(name.lastIndexOf(".") + 1);
+
+function mlpSpec(config: DecoderConfig, at: (name: string) => string, width: number): MlpSpec {
+  const { names } = ARCHITECTURES[config.modelType];
+  const { mlp, hidden, mlpBias } = config;
+  return {
+    gate: mlp === "gated" ? linearSpec(at(names.gate), hidden, width, mlpBias) : null,
+    up: linearSpec(at(names.up), hidden, mlp === "fused" ? 2 * width : width, mlpBias),
+    down: linearSpec(at(names.down), width, hidden, mlpBias),
   };
 }
 
 /** All modules that hold parameters, in the order of computation. */
 export function moduleSpecs(config: DecoderConfig): ModuleSpec[] {
   const { embed, position, layers, finalNorm, head } = decoderSpec(config);
-  const inside = layers.flatMap((layer) => Object.values(layer).flat() as (ModuleSpec | null)[]);
+  const inside = layers.flatMap(({ mlps, mlpPostNorm, ...layer }): (ModuleSpec | null)[] => [
+    ...Object.values(layer).flat(),
+    ...mlps.flatMap(({ gate, up, down }) => [gate, up, down]),
+    mlpPostNorm,
+  ]);
   return [embed, position, ...inside, finalNorm, head].filter((spec) => spec !== null);
 }
 

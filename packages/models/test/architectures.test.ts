@@ -1,7 +1,7 @@
 /** What every architecture must do besides computing its formulas (parity.ts): train, and be saved and loaded again. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { grad, key, memoryFiles, normalArray, reference } from "@tiedlora/core";
+import { concat, grad, key, memoryFiles, normalArray, reference } from "@tiedlora/core";
 import { loadModelFrom } from "../src/load.ts";
 import type { OutputFile } from "../src/save.ts";
 import { expectedLogits, FAMILIES, IDS, MODELS, randomModel } from "./support/models.ts";
@@ -32,11 +32,9 @@ describe("the gradient of the loss is the slope of the formulas along a random d
       const directions = new Map(
         parameters.map(([path, { size }]) => [path, normalArray(key(11).fold(path), size, 0, 1)]),
       );
-      let slope = 0;
-      for (const [i, [path]] of parameters.entries()) {
-        const values = await gradients[i]!.data();
-        slope += Array.from(values, (g, j) => g * directions.get(path)![j]!).reduce((a, b) => a + b);
-      }
+      const along = parameters.flatMap(([path]) => Array.from(directions.get(path)!));
+      const values = await concat(gradients.map((g) => g.reshape([-1]))).data();
+      const slope = along.reduce((sum, d, i) => sum + d * values[i]!, 0);
       const step = 1e-5;
       const at = (distance: number): number => {
         const moved: Weights = new Map(

@@ -157,6 +157,22 @@ describe("config.json", () => {
     assert.equal(again.localRope!.theta, 500);
   });
 
+  test("layers with experts: every second one, but not those that are listed", () => {
+    const qwen = { ...LLAMA, model_type: "qwen3_moe", num_hidden_layers: 6, decoder_sparse_step: 2 };
+    const config = configFrom({ ...qwen, mlp_only_layers: [3], num_local_experts: 3 });
+    assert.deepEqual(config.experts, {
+      count: 3,
+      perToken: 3,
+      width: 768,
+      normalized: false,
+      layers: [false, true, false, false, false, true],
+    });
+    const linears = linearSpecs(config).map(({ path }) => path);
+    assert.ok(linears.includes("model.layers.1.mlp.experts.2.down_proj"));
+    assert.ok(linears.includes("model.layers.3.mlp.down_proj"));
+    assert.ok(!linears.some((path) => path.endsWith("mlp.gate")), "the router is no linear");
+  });
+
   const refused: [string, Record<string, unknown>, RegExp][] = [
     [
       "an unknown model",
@@ -260,6 +276,31 @@ describe("config.json", () => {
         rope_parameters: { full_attention: {}, sliding_attention: { rope_type: "linear", factor: 2 } },
       },
       /"rope_parameters.sliding_attention.rope_type": found "linear"; expected default/,
+    ],
+    [
+      "experts where the family has none",
+      { ...LLAMA, num_experts: 4 },
+      /"num_experts": found 4; expected no such setting for this architecture/,
+    ],
+    [
+      "more experts for a token than there are",
+      { ...LLAMA, model_type: "olmoe", num_experts: 4, num_experts_per_tok: 5 },
+      /"num_experts_per_tok": found 5; expected a whole number from 1 to 4/,
+    ],
+    [
+      "more experts than anyone could hold",
+      { ...LLAMA, model_type: "olmoe", num_experts: 1e6 },
+      /"num_experts": found 1000000; expected a whole number from 1 to 66666/,
+    ],
+    [
+      "clipped queries",
+      { ...LLAMA, model_type: "olmoe", clip_qkv: 8 },
+      /"clip_qkv": found 8; expected no such setting/,
+    ],
+    [
+      "a loss of the router",
+      { ...LLAMA, model_type: "qwen3_moe", output_router_logits: true },
+      /"output_router_logits": found true/,
     ],
     ["an odd head", { ...LLAMA, head_dim: 7 }, /"head_dim": found 7; expected an even size/],
     [
@@ -384,6 +425,8 @@ describe("what a model is made of", () => {
   test("presets have the number of parameters that their models are published with", () => {
     const published = {
       "gemma-2-2b": 2_614_341_888,
+      "qwen3-30b-a3b": 30_532_122_624,
+      "olmoe-1b-7b": 6_919_161_856,
       "gemma-3-1b": 999_885_952,
       "phi-3-mini": 3_821_079_552,
       "olmo-2-1b": 1_484_916_736,

@@ -73,6 +73,7 @@ const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
     sliding_window_pattern: 2,
     rope_local_base_freq: 50,
   },
+  olmoe: { ...SMALL, model_type: "olmoe", num_experts: 4, num_experts_per_tok: 2 },
   phi3: { ...SMALL, model_type: "phi3", sliding_window: 5 },
   smollm3: { ...SMALL, model_type: "smollm3", no_rope_layer_interval: 2 },
 };

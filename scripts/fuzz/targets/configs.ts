@@ -63,6 +63,15 @@ const MODELS: Readonly<Record<ModelType, Json>> = {
     sliding_window_pattern: 3,
     sliding_window: 64,
   },
+  qwen3_moe: {
+    ...LLAMA,
+    num_experts: 4,
+    num_experts_per_tok: 2,
+    moe_intermediate_size: 16,
+    mlp_only_layers: [1],
+    norm_topk_prob: true,
+  },
+  olmoe: { ...LLAMA, num_experts: 4, num_experts_per_tok: 2 },
   olmo2: { ...LLAMA, attention_bias: true },
   smollm3: { ...LLAMA, no_rope_layers: [1, 1, 1, 0], no_rope_layer_interval: 4 },
   nemotron: { ...LLAMA, norm_eps: 1e-5, partial_rotary_factor: 0.5, hidden_act: "relu2" },
@@ -92,10 +101,10 @@ export function configs(): Target {
     seed: (random) => new Map([["config.json", utf8(JSON.stringify(configOf(random)))]]),
     async read(files) {
       const config = await loadConfigFrom(memoryFiles(files));
-      const { rope, localRope, attentionScales, raw: _raw, ...sizes } = config;
+      const { rope, localRope, experts: _experts, attentionScales, raw: _raw, ...sizes } = config;
       for (const [name, value] of Object.entries({ ...sizes, scales: attentionScales }))
         for (const one of [value].flat())
-          sound(typeof one !== "number" || Number.isFinite(one), `${name} is ${String(one)}`);
+          sound(typeof one !== "number" || Number.isFinite(one), `${name} is ${JSON.stringify(one)}`);
       sound(
         attentionScales.every((scale) => scale > 0),
         `attention is scaled by ${attentionScales.join()}`,

@@ -272,7 +272,70 @@ const gemma3: Family = (raw, t, ids) => {
   });
 };
 
-const FAMILIES: Readonly<Record<string, Family>> = { olmo2, phi3, gemma2, gemma3_text: gemma3 };
+/** The outputs of a token's experts, weighted by the softmax over all experts, or over the chosen ones. */
+function mixture(raw: Raw, t: Tensors, at: string, xs: Vector[]): Vector[] {
+  const scores = t.linear(`${at}.gate`, xs);
+  return xs.map((x, s) => {
+    const all = scores[s]!.map((score) => Math.exp(score));
+    const order = all.map((_, e) => e).sort((a, b) => all[b]! - all[a]!);
+    const chosen = order.slice(0, size(raw, "num_experts_per_tok"));
+    const among = raw["norm_topk_prob"] === true ? chosen : order;
+    const total = among.reduce((part, e) => part + all[e]!, 0);
+    return chosen
+      .map((e) => gatedMlp(t, `${at}.experts.${e}`, [x], silu)[0]!.map((y) => (y * all[e]!) / total))
+      .reduce(add);
+  });
+}
+
+/** Qwen3's mixture of experts (arXiv 2505.09388): norms of each head of queries and keys; some layers have one MLP. */
+const qwen3Moe: Family = (raw, t, ids) => {
+  const { layers, heads, kvHeads } = basics(raw);
+  const width = size(raw, "head_dim");
+  const eps = size(raw, "rms_norm_eps", 1e-6);
+  let x = ids.map((id) => t.rows("model.embed_tokens.weight")[id]!);
+  for (let i = 0; i < layers; i++) {
+    const at = `model.layers.${i}`;
+    const read = t.rms(`${at}.input_layernorm`, x, eps);
+    const [q, k, v] = ["q", "k", "v"].map((name) => t.linear(`${at}.self_attn.${name}_proj`, read));
+    const frequencies = inverseFrequencies(10_000, width);
+    const change: Heads["change"] = (head, which) => t.rms(`${at}.self_attn.${which}_norm`, [head], eps)[0]!;
+    const attended = attend(q!, k!, v!, { heads, kvHeads, width, scale: width ** -0.5, frequencies, change });
+    x = sum(x, t.linear(`${at}.self_attn.o_proj`, attended));
+    const y = t.rms(`${at}.post_attention_layernorm`, x, eps);
+    const dense = (raw["mlp_only_layers"] as number[]).includes(i);
+    x = sum(x, dense ? gatedMlp(t, `${at}.mlp`, y, silu) : mixture(raw, t, `${at}.mlp`, y));
+  }
+  return t.linear("lm_head", t.rms("model.norm", x, eps));
+};
+
+/** OLMoE (arXiv 2409.02060): norms of queries and keys over the whole projection; experts in every layer. */
+const olmoe: Family = (raw, t, ids) => {
+  const { layers, heads, kvHeads, hidden } = basics(raw);
+  const width = hidden / heads;
+  const eps = size(raw, "rms_norm_eps", 1e-5);
+  let x = ids.map((id) => t.rows("model.embed_tokens.weight")[id]!);
+  for (let i = 0; i < layers; i++) {
+    const at = `model.layers.${i}`;
+    const read = t.rms(`${at}.input_layernorm`, x, eps);
+    const q = t.rms(`${at}.self_attn.q_norm`, t.linear(`${at}.self_attn.q_proj`, read), eps);
+    const k = t.rms(`${at}.self_attn.k_norm`, t.linear(`${at}.self_attn.k_proj`, read), eps);
+    const v = t.linear(`${at}.self_attn.v_proj`, read);
+    const frequencies = inverseFrequencies(10_000, width);
+    const attended = attend(q, k, v, { heads, kvHeads, width, scale: width ** -0.5, frequencies });
+    x = sum(x, t.linear(`${at}.self_attn.o_proj`, attended));
+    x = sum(x, mixture(raw, t, `${at}.mlp`, t.rms(`${at}.post_attention_layernorm`, x, eps)));
+  }
+  return t.linear("lm_head", t.rms("model.norm", x, eps));
+};
+
+const FAMILIES: Readonly<Record<string, Family>> = {
+  olmo2,
+  phi3,
+  gemma2,
+  gemma3_text: gemma3,
+  qwen3_moe: qwen3Moe,
+  olmoe,
+};
 
 /** Logits [length][vocab] of one sequence; undefined if the family has no formula here. */
 export function familyLogits(raw: Raw, weights: Weights, ids: readonly number[]): Vector[] | undefined {

@@ -87,6 +87,18 @@ export const FAMILIES: Readonly<Record<string, Raw>> = {
       sliding_attention: { rope_type: "default", rope_theta: 20 },
     },
   },
+  qwen3_moe: {
+    ...SMALL,
+    model_type: "qwen3_moe",
+    num_hidden_layers: 2,
+    head_dim: 6,
+    num_experts: 5,
+    num_experts_per_tok: 2,
+    moe_intermediate_size: 7,
+    norm_topk_prob: true,
+    mlp_only_layers: [1],
+  },
+  olmoe: { ...SMALL, model_type: "olmoe", num_hidden_layers: 2, num_experts: 4, num_experts_per_tok: 3 },
   "olmo2, biased": { ...SMALL, model_type: "olmo2", attention_bias: true, rope_theta: 500 },
 };
 

@@ -15,6 +15,8 @@ const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
   mistral: ["q_proj", "v_proj"],
   qwen2: ["q_proj", "v_proj"],
   qwen3: ["q_proj", "v_proj"],
+  gemma2: ["q_proj", "v_proj"],
+  gemma3_text: ["q_proj", "v_proj"],
 };
 
 /** The paths of the modules that are adapted. Throws FormatError if there are none. */
