@@ -85,13 +85,32 @@ const makeLoad: Maker = (b, gene) => {
   b.push({ op: "load", from, dtype });
 };
 
-const makeFloatUnary: Maker = (b, gene) => {
-  const op = pickOf(gene.b, ["neg", "abs", "tanh", "sin", "cos", "erf", "floor", "expm1"] as const);
-  b.unary(op, b.pick(gene.a, "f32"));
+/** The operations on one float: those that get any argument, and those that mostly get a positive one. */
+const FLOAT_UNARY: { readonly [K in Exclude<UnaryOp, "not">]: "any" | "positive" } = {
+  neg: "any",
+  abs: "any",
+  tanh: "any",
+  sin: "any",
+  cos: "any",
+  erf: "any",
+  floor: "any",
+  expm1: "any",
+  exp: "positive",
+  log: "positive",
+  sqrt: "positive",
+  rsqrt: "positive",
+  recip: "positive",
+  log1p: "positive",
 };
+const unaryOf = (argument: "any" | "positive"): (keyof typeof FLOAT_UNARY)[] =>
+  (Object.keys(FLOAT_UNARY) as (keyof typeof FLOAT_UNARY)[]).filter((op) => FLOAT_UNARY[op] === argument);
+const ANY = unaryOf("any");
+const POSITIVE = unaryOf("positive");
+
+const makeFloatUnary: Maker = (b, gene) => b.unary(pickOf(gene.b, ANY), b.pick(gene.a, "f32"));
 
 const makePartial: Maker = (b, gene) => {
-  const op = pickOf(gene.b, ["exp", "log", "sqrt", "rsqrt", "recip", "log1p"] as const);
+  const op = pickOf(gene.b, POSITIVE);
   const a = b.pick(gene.a, "f32");
   if (gene.c % 5 === 0) b.unary(op, a);
   else if (op === "exp") b.unary("exp", b.binary("min", a, b.constant(3, "f32")));

@@ -1,24 +1,13 @@
 /** Decides which nodes are stored in memory: one rule per reason. All other nodes are computed in the kernels that need them. */
-import type { Backend } from "@tiedlora/kernels";
+import type { Backend, UnaryOp } from "@tiedlora/kernels";
 import { bytesOf, isOp, isReduction, type Node, type Op } from "../graph.ts";
 import { descend, isMemory, isMovement, isPacked, isValue, piecesOf, underMovement } from "./kinds.ts";
 
-/** Relative cost of one element; an operation that is not listed costs 1. */
-const COST: { readonly [K in Op]?: number } = {
-  div: 4,
-  mod: 4,
-  sqrt: 4,
-  recip: 4,
-  rsqrt: 4,
-  exp: 12,
-  expm1: 12,
-  log: 12,
-  log1p: 12,
-  sin: 12,
-  cos: 12,
-  tanh: 16,
-  erf: 16,
-};
+/** Relative cost of one element; other operations cost 1. */
+const COST: { readonly [K in Op]?: number } & { readonly [K in UnaryOp]: number } = {
+  neg: 1, abs: 1, floor: 1, not: 1, div: 4, mod: 4, sqrt: 4, recip: 4, rsqrt: 4,
+  exp: 12, expm1: 12, log: 12, log1p: 12, sin: 12, cos: 12, tanh: 16, erf: 16,
+}; // prettier-ignore
 /** Up to this cost, computing an element again costs less than memory traffic for another value. */
 const CHEAP = 40;
 /** Up to this cost, it does not matter how often an element is computed. */

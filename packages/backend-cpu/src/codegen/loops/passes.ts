@@ -4,6 +4,7 @@
  */
 import { type Instr, operandsOf } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
+import { isCostly } from "./cost.ts";
 import type { Access, Nest, NestStore } from "./nest.ts";
 import { levels } from "./levels.ts";
 import { closure, SCRATCH } from "./nest.ts";
@@ -59,9 +60,6 @@ function makePass(body: readonly Instr[], reduces: readonly number[], stores: re
   return { reduces, stores, roots, needed, save: new Map(), restore: new Map() };
 }
 
-const FUNCTIONS = ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "div", "mod"];
-const COSTLY: ReadonlySet<string> = new Set(FUNCTIONS);
-
 /** Marks the costly values that an earlier pass computes and a later pass would compute again. */
 function withSavedValues(
   nest: Nest,
@@ -83,7 +81,7 @@ function withSavedValues(
       pass.needed.some((user) => !shared.has(user) && operandsOf(at(body, user, "instruction")).includes(i));
     for (const i of shared) {
       const costly = closure(body, [i], (x) => body[x]?.op === "reduce").some((x) => {
-        return perElement(x) && COSTLY.has(at(body, x, "instruction").op);
+        return perElement(x) && isCostly(at(body, x, "instruction"));
       });
       if (!isFrontier(i) || !costly) continue;
       const access = saved.get(i) ?? scratchAccess(saved.size * bytes, lengths, body[i]?.dtype);

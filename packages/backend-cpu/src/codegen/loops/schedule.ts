@@ -6,8 +6,9 @@
  * - mode "column": lanes lie along an outer axis, so that four (or 4·unroll) outer indices are computed side by side;
  *   this serves elementwise kernels and reductions over strided axes.
  */
-import { type Instr, operandsOf } from "@tiedlora/kernels";
+import { operandsOf } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
+import { instructionCost } from "./cost.ts";
 import { singlePass } from "./levels.ts";
 import type { Access, Axis, Nest } from "./nest.ts";
 import { strideAlong, typeOf } from "./nest.ts";
@@ -52,36 +53,6 @@ const PARALLEL_NS = 20_000;
 const STREAM_LENGTH = 32;
 /** Elements in a cache line: chunks along the vector axis are multiples of it, so that they do not share lines. */
 const LINE = 16;
-
-/** Nanoseconds of one instruction on four lanes; orders of magnitude are enough. */
-function instructionCost(instr: Instr, integer: boolean): number {
-  switch (instr.op) {
-    case "const":
-    case "scalar":
-    case "load":
-    case "product":
-      return 0;
-    case "exp":
-    case "expm1":
-    case "tanh":
-    case "erf":
-      return 2.5;
-    case "log":
-    case "log1p":
-    case "sin":
-    case "cos":
-      return 4;
-    case "div":
-    case "mod":
-      return integer ? 12 : 2;
-    case "sqrt":
-    case "rsqrt":
-    case "recip":
-      return 2;
-    default:
-      return 0.25;
-  }
-}
 
 function accessCost(access: Access, vector: number): number {
   const stride = strideAlong(access, vector);
