@@ -35,7 +35,7 @@ class Memory implements DeviceBuffer {
 
 // --- 2. What operations mean, as JavaScript. f32 is rounded, integers wrap, bool is 0 or 1; erf is a series without cancellation.
 
-const PRELUDE = `const { exp, expm1, log, log1p, sqrt, sin, cos, tanh, floor, abs, max, min, imul, fround } = Math, neg = (x) => -x, recip = (x) => 1 / x, rsqrt = (x) => 1 / sqrt(x);
+const PRELUDE = `const { ${Object.getOwnPropertyNames(Math).join(", ")} } = Math, neg = (x) => -x, recip = (x) => 1 / x, rsqrt = (x) => 1 / sqrt(x);
 const f32_i32 = (x) => min(max(x, -(2 ** 31)), 2 ** 31 - 1) | 0, f32_u32 = (x) => min(max(x, 0), 2 ** 32 - 1) >>> 0;
 function erf(x) {
   if (!(abs(x) < 6)) return x > 0 ? 1 : x < 0 ? -1 : x;
