@@ -36,7 +36,10 @@ test("every operation of the graph says which records check its rule, or why non
       );
     else
       for (const name of coverage)
-        assert.ok(names.has(name), `${op}: there is no record "${name}" with a gradient`);
+        assert.ok(
+          names.has(name),
+          `${op}: RULES names a record "${name}", and test/src/records has none with a gradient`,
+        );
     if (!hasRule) assert.ok("none" in coverage, `${op} has no rule, but names records`);
   }
 });

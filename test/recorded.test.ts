@@ -1,8 +1,8 @@
-/** What the cases recorded from PyTorch cover, and that the suite made of them finds a fault and a stale exception. */
+/** What the records, and the cases recorded from PyTorch, cover; and that the suite made of them finds a fault and a stale exception. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Device, reference } from "@tiedlora/core";
-import { RECORDS } from "@tiedlora/test";
+import { Device, reference, Tensor } from "@tiedlora/core";
+import { NOT_OPERATIONS, RECORDS } from "@tiedlora/test";
 import { EXCEPTIONS, OPERATIONS, recorded, type RecordedCase, recordedCases } from "@tiedlora/test/recorded";
 import { faultyBackend } from "./support/faulty.ts";
 
@@ -10,6 +10,16 @@ const CASES = recordedCases();
 const LEAST = 12;
 
 const operationsOf = ({ steps }: RecordedCase): Set<string> => new Set(steps.map(([name]) => name));
+
+test("every method of Tensor has a record, or a reason not to", () => {
+  const names = new Set(RECORDS.map(({ name }) => name));
+  const methods = Object.getOwnPropertyNames(Tensor.prototype);
+  const missing = methods.filter((name) => !names.has(name) && !(name in NOT_OPERATIONS));
+  const how = "add one in test/src/records, or a reason to NOT_OPERATIONS in its index.ts";
+  assert.equal(missing.length, 0, `no record of ${missing.join(", ")}: ${how}`);
+  const stale = Object.keys(NOT_OPERATIONS).filter((name) => !methods.includes(name));
+  assert.deepEqual(stale, []);
+});
 
 test("every operation has its cases, each with a name of its own", () => {
   assert.equal(new Set(CASES.map(({ id }) => id)).size, CASES.length);
@@ -19,7 +29,9 @@ test("every operation has its cases, each with a name of its own", () => {
     for (const name of operationsOf(one)) counts.set(name, (counts.get(name) ?? 0) + 1);
   const names = new Set([...Object.keys(OPERATIONS), ...RECORDS.map(({ name }) => name)]);
   const few = [...names].filter((name) => (counts.get(name) ?? 0) < LEAST);
-  assert.deepEqual(few, []);
+  const counted = few.map((name) => `${name} (${counts.get(name) ?? 0})`).join(", ");
+  const how = "add to test/recorded/cases, then run test/recorded/generate.py";
+  assert.equal(few.length, 0, `fewer than ${LEAST} cases of ${counted}: ${how}`);
 });
 
 test("the cases have every type, views, empty axes, special values, and gradients of both orders", () => {

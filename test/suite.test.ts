@@ -1,9 +1,9 @@
-/** Tests of the suite itself: it finds planted faults, its table misses no operation, its bounds are no excuse. */
+/** Tests of the suite itself: it finds planted faults, its bounds are no excuse. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Device, ReferenceBackend, Tensor } from "@tiedlora/core";
+import { Device, ReferenceBackend } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
-import { BoundsBackend, conformance, NOT_OPERATIONS, RECORDS } from "@tiedlora/test";
+import { BoundsBackend, conformance, RECORDS } from "@tiedlora/test";
 import type { Coverage } from "./src/compare.ts";
 import { checkForward } from "./src/forward.ts";
 import type { InputSpec, OpCase } from "./src/records/record.ts";
@@ -55,18 +55,6 @@ test("the share of results with a bound is that of cases whose inputs are all fi
   assert.deepEqual(coverage, { elements: 0, bounded: 0 });
   await check(1);
   assert.deepEqual(coverage, { elements: 243, bounded: 243 });
-});
-
-test("every method of Tensor has a record, or a reason not to", () => {
-  const names = new Set(RECORDS.map(({ name }) => name));
-  const missing = Object.getOwnPropertyNames(Tensor.prototype).filter(
-    (m) => !names.has(m) && !(m in NOT_OPERATIONS),
-  );
-  assert.deepEqual(missing, []);
-  const stale = Object.keys(NOT_OPERATIONS).filter(
-    (m) => !Object.getOwnPropertyNames(Tensor.prototype).includes(m),
-  );
-  assert.deepEqual(stale, []);
 });
 
 test("a known gap passes while it fails, and fails when it passes", async () => {

@@ -164,6 +164,8 @@ def resolve(x, values):
 
 
 def apply(run, name, args, values):
+    if name not in OPERATIONS:
+        raise SystemExit(f'"{name}" is unknown: write in OPERATIONS of test/recorded/operations.py what it is in PyTorch')
     result = OPERATIONS[name](run, *[resolve(a, values) for a in args])
     return result if isinstance(result, list) else [result]
 
