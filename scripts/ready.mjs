@@ -97,6 +97,19 @@ function build() {
   utimesSync(stamp, started, started); // a source saved meanwhile counts as newer
 }
 
+/** Stops if a package of this repository is not linked: npm ci links those of the lock alone. */
+function checkLinked() {
+  for (const folder of readdirSync(join(root, "packages"))) {
+    const manifest = join(root, "packages", folder, "package.json");
+    if (!existsSync(manifest)) continue;
+    const { name } = JSON.parse(readFileSync(manifest, "utf8"));
+    if (!existsSync(join(root, "node_modules", name)))
+      fail(
+        `packages/${folder}: ${name} is not linked into node_modules; run npm install, which also adds it to the lock`,
+      );
+  }
+}
+
 /** Checks the version of Node, installs, and compiles if asked to. */
 export function ready(options) {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
@@ -104,6 +117,7 @@ export function ready(options) {
     fail(`Node ${process.versions.node} is too old: Node ${MINIMUM_NODE.join(".")} or later is needed`);
   }
   install();
+  checkLinked();
   if (options.build) build();
 }
 
