@@ -84,6 +84,25 @@ export function qkvGroups(linears: readonly LinearInfo[]): (readonly LinearInfo[
   });
 }
 
+/** The pairs of linears that compute gate and up of one MLP; both read the same input, so the two can be adapted as one target. */
+export function gateUpGroups(linears: readonly LinearInfo[]): (readonly LinearInfo[])[] {
+  const byPath = new Map(linears.map((linear) => [linear.path, linear]));
+  return linears.flatMap((gate) => {
+    const [parent, name] = splitPath(gate.path);
+    const up = name === "gate_proj" ? byPath.get(parent === "" ? "up_proj" : `${parent}.up_proj`) : undefined;
+    return up === undefined ? [] : [[gate, up]];
+  });
+}
+
+/** The path of a group of linears: that of its only one, or their parent's path and the name of the group. */
+export function groupPath(group: readonly LinearInfo[]): string {
+  const first = group[0]!.path;
+  if (group.length === 1) return first;
+  const [parent, name] = splitPath(first);
+  const own = name === "gate_proj" ? "gate_up" : "qkv";
+  return parent === "" ? own : `${parent}.${own}`;
+}
+
 /** Splits a path into the path of the parent module and the name within it. */
 export function splitPath(path: string): [parent: string, name: string] {
   const dot = path.lastIndexOf(".");

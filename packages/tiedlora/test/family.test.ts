@@ -78,7 +78,17 @@ suite("start values", () => {
 
 suite("for models of every architecture, heads grouped in any way", () => {
   const shapes = fc.record({
-    type: fc.constantFrom<ModelType>("gpt2", "llama", "mistral", "qwen2", "qwen3", "nemo_gpt"),
+    type: fc.constantFrom<ModelType>(
+      "gpt2",
+      "llama",
+      "mistral",
+      "qwen2",
+      "qwen3",
+      "olmo2",
+      "phi3",
+      "gemma2",
+      "nemo_gpt",
+    ),
     kvHeads: fc.integer({ min: 1, max: 2 }),
     group: fc.integer({ min: 1, max: 3 }),
     headDim: fc.constantFrom(2, 4, 6),

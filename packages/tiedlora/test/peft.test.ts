@@ -382,7 +382,6 @@ suite("reading peft's files", () => {
     );
     for (const [field, value] of Object.entries({
       init_lora_weights: "pissa",
-      target_parameters: ["experts.up"],
       layer_replication: [[0, 2]],
       use_qalora: true,
       trainable_token_indices: [1],
@@ -391,6 +390,10 @@ suite("reading peft's files", () => {
         withConfig(contents, (c) => (c[field] = value)),
         new RegExp(`${field}.*merge the adapter`),
       );
+    await refuses(
+      withConfig(contents, (c) => (c["target_parameters"] = ["experts.up"])),
+      /"target_parameters": found "experts.up", which matches none/,
+    );
   });
 
   test("values of a wrong type or range are named", async () => {

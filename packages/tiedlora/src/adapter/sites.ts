@@ -1,5 +1,15 @@
 /** Sites: the places of a model that are adapted. Each is one module, or a group of modules that are adapted as one. */
-import { endsWithName, fullMatch, layerOf, moduleNames, qkvGroups, splitPath, typeOf } from "../match.ts";
+import {
+  endsWithName,
+  fullMatch,
+  gateUpGroups,
+  groupPath,
+  layerOf,
+  moduleNames,
+  qkvGroups,
+  splitPath,
+  typeOf,
+} from "../match.ts";
 import { nearest } from "../nearest.ts";
 import { isPattern, type Pattern } from "../regex/pattern.ts";
 import type { LinearInfo } from "../linear-info.ts";
@@ -11,7 +21,7 @@ export interface Member extends LinearInfo {
 
 /** A place that is adapted: a module, or several that are adapted as one. */
 export interface Site {
-  /** The module's path; for a group of several modules, the parent's path and "qkv". */
+  /** The module's path; for a group of several modules, the parent's path and "qkv" or "gate_up". */
   readonly path: string;
   /** The path without its layer's number: "model.layers.*.self_attn.qkv". */
   readonly type: string;
@@ -25,7 +35,8 @@ export interface Site {
  * Which modules are adapted:
  * - `"qkv"`: queries, keys and values of each attention, as one target (one A; the rows of B are divided among the three);
  * - `"all-linear"`: every linear except the output embedding;
- * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), in which "qkv" stands for the group;
+ * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), in which "qkv" stands for the group, and
+ *   "gate_up" for gate and up of each MLP as one target;
  * - a regular expression that must match whole paths. Those from files are `Pattern`s, whose matching time is bounded.
  */
 export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp | Pattern;
@@ -80,9 +91,16 @@ function isInnerLinear({ path, kind }: LinearInfo): boolean {
 }
 
 function selectByNames(linears: readonly LinearInfo[], names: readonly string[]): (readonly LinearInfo[])[] {
-  const grouped = names.includes("qkv") ? qkvGroups(linears) : [];
+  const qkv = names.includes("qkv") ? qkvGroups(linears) : [];
+  const pairs = names.filter((name) => splitPath(name)[1] === "gate_up");
+  const gateUp = pairs.length === 0 ? [] : gateUpGroups(linears).filter(isNamed(pairs));
+  const grouped = [...qkv, ...gateUp];
   const inGroup = new Set(grouped.flat());
-  const single = names.filter((name) => name !== "qkv" || grouped.length === 0);
+  const found = new Set([
+    ...(qkv.length > 0 ? ["qkv"] : []),
+    ...pairs.filter((name) => gateUp.some(isNamed([name]))),
+  ]);
+  const single = names.filter((name) => !found.has(name));
   const missing = single.filter((name) => !linears.some(({ path }) => endsWithName(path, name)));
   if (missing.length > 0) throw new Error(nothingMatched(linears, { modules: missing }));
   const first = new Map(grouped.map((group) => [group[0]!, group]));
@@ -92,6 +110,11 @@ function selectByNames(linears: readonly LinearInfo[], names: readonly string[])
     return !inGroup.has(linear) && single.some((name) => endsWithName(linear.path, name)) ? [[linear]] : [];
   });
 }
+
+const isNamed =
+  (names: readonly string[]) =>
+  (group: readonly LinearInfo[]): boolean =>
+    names.some((name) => endsWithName(groupPath(group), name));
 
 function isExcluded(path: string, exclude: TargetSpec["exclude"]): boolean {
   if (exclude === undefined) return false;
@@ -114,8 +137,7 @@ function siteOf(group: readonly LinearInfo[], layersPattern: string | undefined)
       `${first.path} reads ${first.in} features and ${different.path} ${different.in}: they cannot be adapted as one target`,
     );
   }
-  const [parent] = splitPath(first.path);
-  const path = members.length === 1 ? first.path : parent === "" ? "qkv" : `${parent}.qkv`;
+  const path = groupPath(members);
   return { path, type: typeOf(path), layer: layerOf(first.path, layersPattern), in: first.in, out, members };
 }
 

@@ -12,6 +12,8 @@ export interface PeftTargets {
   readonly layers: readonly number[] | null;
   readonly layersPattern: readonly string[];
   readonly modulesToSave: readonly string[];
+  /** Names or ends of names of stacked parameters of experts. */
+  readonly parameters: readonly string[];
 }
 
 export interface PeftLoraConfig {
@@ -48,7 +50,6 @@ const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
   layer_replication: [null],
   megatron_config: [null],
   trainable_token_indices: [null],
-  target_parameters: [null],
   alora_invocation_tokens: [null],
   use_qalora: [false, null],
   use_bdlora: [false, null],
@@ -182,7 +183,21 @@ class Reader {
       layers,
       layersPattern,
       modulesToSave: this.#strings("modules_to_save"),
+      parameters: this.#parameters(),
     };
+  }
+
+  /** peft adapts the parameters of experts by plain LoRA alone, and ranks of single ones would need its paths of modules. */
+  #parameters(): readonly string[] {
+    const names = this.#strings("target_parameters");
+    if (names.length === 0) return names;
+    for (const flag of ["use_dora", "lora_bias"]) this.only(flag, [false, null]);
+    this.only("lora_dropout", [0, null]);
+    for (const field of ["rank_pattern", "alpha_pattern"])
+      if (Object.keys((this.#raw[field] as object | null) ?? {}).length > 0)
+        this.#fail(field, "no patterns, since target_parameters is given");
+    if (this.#layers() !== null) this.#fail("layers_to_transform", "null, since target_parameters is given");
+    return names;
   }
 
   #modules(field: string): readonly string[] | Pattern | "all-linear" | null {

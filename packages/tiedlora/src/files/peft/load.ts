@@ -19,6 +19,7 @@ import {
   type PeftTargets,
   type PeftVeraConfig,
 } from "./config.ts";
+import { expertTargets, isStacked, type StackedExperts, stackedExperts, stackedTensors } from "./experts.ts";
 import { into, PREFIX, readInto, type Wanted } from "./keys.ts";
 import { savedModules, targetPaths } from "./targets.ts";
 import { readBlocks, unpackedMethod, unpackedTensors } from "./unpack.ts";
@@ -34,7 +35,7 @@ export async function loadPeftLora(
 ): Promise<Adapter> {
   const file = `${files.name}/${CONFIG_FILE}`;
   const config = parsePeftLora(raw, file);
-  const common = commonOptions(model, config.targets, config, file);
+  const { common, stacked } = commonOptions(model, config.targets, config, file);
   const method = loraMethod(config, {
     ...common,
     alpha: config.alpha,
@@ -44,7 +45,8 @@ export async function loadPeftLora(
   });
   return withTensors(files, (tensors) =>
     fill(model, files, tensors, method, options, (adapter) => [
-      ...loraTensors(adapter),
+      ...loraTensors(adapter, stacked),
+      ...stackedTensors(adapter, stacked),
       ...replacedTensors(adapter),
     ]),
   );
@@ -67,7 +69,7 @@ export async function loadPeftVera(
 ): Promise<Adapter> {
   const where = `${files.name}/${CONFIG_FILE}`;
   const config = parsePeftVera(raw, where);
-  const common = commonOptions(model, config.targets, config, where);
+  const { common } = commonOptions(model, config.targets, config, where);
   return withTensors(files, (file) => {
     const blocks = config.saveProjection ? readBlocks(file, config.rank, common.target) : null;
     if (blocks !== null) {
@@ -104,18 +106,26 @@ function commonOptions(
   targets: PeftTargets,
   { rank, dropout, bias }: { readonly rank: number; readonly dropout: number; readonly bias: BiasMode },
   file: string,
-): CommonOptions & { readonly target: string[] } {
+): { readonly common: CommonOptions & { readonly target: string[] }; readonly stacked: StackedExperts[] } {
   const set = adaptersOf(model);
   const infos = moduleInfos(set.hosts);
-  const target = asFileSays(file, "target_modules", () => targetPaths(model, infos, targets, file));
+  const stacked = stackedExperts(infos, targets.parameters, file);
+  const { modules } = targets;
+  // With parameters of experts, no modules need be named.
+  const alone = stacked.length > 0 && (modules === null || (Array.isArray(modules) && modules.length === 0));
+  const paths = alone
+    ? []
+    : asFileSays(file, "target_modules", () => targetPaths(model, infos, targets, file));
+  const target = [...paths.filter((path) => !isStacked(path, stacked)), ...expertTargets(stacked)];
   const parameters = [...set.ownParameters()].map(([path, { shape }]) => ({ path, shape }));
-  return {
+  const common = {
     rank,
     dropout,
     bias,
     target,
     modulesToSave: savedModules(parameters, targets.modulesToSave, file),
   };
+  return { common, stacked };
 }
 
 /**
@@ -148,8 +158,9 @@ const LORA_NAMES: Readonly<Record<string, string>> = {
   m: "lora_magnitude_vector",
 };
 
-function loraTensors(adapter: Adapter): Wanted[] {
-  return [...adapter.layers()].flatMap(([host, layer]) =>
+function loraTensors(adapter: Adapter, stacked: readonly StackedExperts[]): Wanted[] {
+  const single = [...adapter.layers()].filter(([, { member }]) => !isStacked(member.path, stacked));
+  return single.flatMap(([host, layer]) =>
     Object.keys(adapter.method.factors).map((factor): Wanted => {
       const matrix = factor === "A" || factor === "B";
       const name = host instanceof nn.Embedding && matrix ? `lora_embedding_${factor}` : LORA_NAMES[factor]!;
