@@ -16,6 +16,7 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "test/chromium-webgpu.browser.test.ts", why: "the suite once more, in Chromium" },
   { file: "test/suite.test.ts", why: "the suite finds planted faults" },
   { file: "packages/backend-webgpu/test/dispatches.test.ts", why: "counts the kernels of larger models" },
+  { file: "packages/models/test/hub.browser.test.ts", why: "downloads in Chromium" },
   { file: "packages/cli/test/init-from.test.ts", why: "dozens of processes" },
   { file: "packages/cli/test/interrupt.test.ts", why: "dozens of processes that are interrupted" },
   { file: "packages/cli/test/kill.test.ts", why: "dozens of processes that are killed" },

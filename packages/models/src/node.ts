@@ -1,35 +1,45 @@
 /**
- * Models and tokenizers in directories on disk, for Node.
+ * Models and tokenizers in directories on disk, or on the Hugging Face hub by name, for Node.
  * @module
  */
 import { directoryFiles, writeFilesAtomic } from "@tiedlora/core/node";
 import type { DecoderConfig } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
 import { loadConfigFrom, loadModelFrom, type LoadOptions } from "./load.ts";
+import { downloadModel, modelDirectory } from "./node/hub.ts";
 import { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 import type { SaveOptions } from "./save.ts";
 import { loadTokenizerFrom, type Tokenizer } from "./tokenizer.ts";
 
-/** Loads the model of a Hugging Face directory; see `loadModelFrom`. */
-export async function loadModel(directory: string, options: LoadOptions): Promise<Decoder> {
-  return loadModelFrom(await directoryFiles(directory), options);
+/**
+ * Loads the model of a Hugging Face directory, or of the hub by its name, "owner/name" or "owner/name@revision"; a directory of
+ * that name comes first. See `loadModelFrom` and `downloadModel`.
+ */
+export async function loadModel(model: string, options: LoadOptions): Promise<Decoder> {
+  return loadModelFrom(await directoryFiles(await modelDirectory(model)), options);
 }
 
-/** Loads the model and the tokenizer of a Hugging Face directory. */
-export async function loadPretrained(directory: string, options: LoadOptions): Promise<Pretrained> {
-  return loadPretrainedFrom(await directoryFiles(directory), options);
+/** Loads a model and its tokenizer from a Hugging Face directory, or from the hub by name, as `loadModel` does. */
+export async function loadPretrained(model: string, options: LoadOptions): Promise<Pretrained> {
+  return loadPretrainedFrom(await directoryFiles(await modelDirectory(model)), options);
 }
 
-/** The config of a Hugging Face directory; no weights are read. */
-export async function loadConfig(directory: string): Promise<DecoderConfig> {
-  return loadConfigFrom(await directoryFiles(directory));
+/** The config of a Hugging Face directory, or of a model on the hub; no weights are read. */
+export async function loadConfig(model: string): Promise<DecoderConfig> {
+  return loadConfigFrom(await directoryFiles(await modelDirectory(model, { part: "config" })));
 }
 
-/** The tokenizer of a Hugging Face directory. */
-export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  return loadTokenizerFrom(await directoryFiles(directory));
+/** The tokenizer of a Hugging Face directory, or of a model on the hub; no weights are read. */
+export async function loadTokenizer(model: string): Promise<Tokenizer> {
+  return loadTokenizerFrom(await directoryFiles(await modelDirectory(model, { part: "tokenizer" })));
 }
 
+export type { DownloadProgress, HubOptions } from "./hub/client.ts";
+export { HubError } from "./hub/errors.ts";
+export { type HubName, nameText, parseHubName } from "./hub/name.ts";
+export type { HubPart } from "./hub/wanted.ts";
+export { type Downloaded, type DownloadOptions, isOnHub } from "./node/hub.ts";
+export { downloadModel };
 export { Pretrained };
 
 /**

@@ -14,6 +14,7 @@ import {
 } from "@tiedlora/core";
 import { memoryOf, type Module, type Parameter } from "@tiedlora/nn";
 import { configToJson, type DecoderConfig, type StoredDType } from "./config.ts";
+import { COMPANIONS, INDEX_FILE, SINGLE_FILE } from "./file-names.ts";
 
 /** How weights are written. */
 export interface SaveOptions {
@@ -39,20 +40,6 @@ interface Written extends Module {
   readonly config: DecoderConfig;
   readonly tied: boolean;
 }
-
-const INDEX_FILE = "model.safetensors.index.json";
-const SINGLE_FILE = "model.safetensors";
-
-/** The files of a model directory besides weights and config. */
-const COMPANIONS = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "chat_template.jinja",
-  "generation_config.json",
-  "vocab.json",
-  "merges.txt",
-];
 
 type Entry = [path: string, parameter: Parameter];
 

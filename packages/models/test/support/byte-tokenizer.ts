@@ -8,6 +8,11 @@ import { loadTokenizerFrom, type Tokenizer } from "../../src/tokenizer.ts";
  * @param more further parts of tokenizer.json
  */
 export function byteTokenizer(config: object = {}, more: object = {}): Promise<Tokenizer> {
+  return loadTokenizerFrom(memoryFiles(new Map(Object.entries(byteTokenizerFiles(config, more)))));
+}
+
+/** The files of `byteTokenizer`. */
+export function byteTokenizerFiles(config: object = {}, more: object = {}): Record<string, string> {
   const printable = (byte: number): boolean => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   let extra = 256;
   const vocab = Object.fromEntries(
@@ -31,9 +36,5 @@ export function byteTokenizer(config: object = {}, more: object = {}): Promise<T
     model: { type: "BPE", vocab, merges: [] },
     ...more,
   };
-  const files = new Map([
-    ["tokenizer.json", JSON.stringify(tokenizer)],
-    ["tokenizer_config.json", JSON.stringify(config)],
-  ]);
-  return loadTokenizerFrom(memoryFiles(files));
+  return { "tokenizer.json": JSON.stringify(tokenizer), "tokenizer_config.json": JSON.stringify(config) };
 }
