@@ -19,7 +19,7 @@ export function addChat(program: Command, output: Output): void {
       "\nIn a chat, /reset forgets the conversation, and /exit or Ctrl-D ends it.\n" +
         "\nExample:\n  tiedlora chat --model ./llama --adapter ./adapter --temperature 0.7",
     )
-    .action((flags: ChatFlags) => withModel(flags, (opened) => converse(opened, flags, output)));
+    .action((flags: ChatFlags) => withModel(flags, output, (opened) => converse(opened, flags, output)));
 }
 
 async function converse(opened: Opened, flags: ChatFlags, output: Output): Promise<void> {

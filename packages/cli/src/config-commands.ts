@@ -12,7 +12,8 @@ import { writing } from "tiedlora/internal/node";
 import { countParameters, planAdapter } from "tiedlora";
 import type { LinearInfo } from "tiedlora";
 import { rankProblem } from "./checks.ts";
-import { checkDataPaths, checkLength, checkModelDirectory, describeData, openData } from "./load.ts";
+import { findModel } from "./find-model.ts";
+import { checkDataPaths, checkLength, describeData, openData } from "./load.ts";
 import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
@@ -66,14 +67,16 @@ export function addValidate(program: Command, output: Output): void {
 }
 
 async function validate(settings: TrainSettings, output: Output): Promise<void> {
-  await checkModelDirectory(settings.model);
+  const { directory } = await findModel(settings.model, output, { part: "config" });
   await checkDataPaths(settings);
-  await checkLength(settings.model, settings.seq);
+  await checkLength(directory, settings.seq);
   await checkInitFrom(settings);
-  const config = await loadConfig(settings.model);
+  const config = await loadConfig(directory);
   const linears = linearSpecs(config);
   const adapter = settings.initFrom === undefined ? methodText(linears, settings, output) : `the adapter in ${settings.initFrom}`; // prettier-ignore
-  const tokenizer = await loadTokenizer(settings.model);
+  const tokenizer = await loadTokenizer(
+    (await findModel(settings.model, output, { part: "tokenizer" })).directory,
+  );
   const file = (await dataFile(settings.data, "train"))!;
   const dataset = await openData(file, tokenizer, settings, config);
   describeData(output, file.name, dataset, settings.seq);

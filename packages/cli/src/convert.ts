@@ -38,7 +38,7 @@ export function addMerge(program: Command, output: Output): void {
     )
     .action(async (flags: OutFlags) => {
       if (flags.model !== undefined) checkOther(flags.out, flags.model, "the model's own directory");
-      await withAdapter(flags, "model", async ({ model, directory, separator }) => {
+      await withAdapter(flags, "model", output, async ({ model, directory, separator }) => {
         checkOther(flags.out, directory, "the model's own directory");
         await saveMerged(model, flags.out, { copyFrom: directory });
         noteSeparator(output, separator);
@@ -74,9 +74,9 @@ export function addImport(program: Command, output: Output): void {
 
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
   if (flags.adapter !== undefined) checkOther(flags.out, flags.adapter, "the adapter's own directory");
-  await withAdapter(flags, "adapter", async ({ adapter, directory, separator }) => {
+  await withAdapter(flags, "adapter", output, async ({ adapter, base, separator }) => {
     const kept = separator === undefined ? {} : { separator };
-    await saveAdapter(adapter, flags.out, { base_model: directory, ...kept }, format);
+    await saveAdapter(adapter, flags.out, { ...base, ...kept }, format);
     if (format === "mlx") noteSeparator(output, separator);
   });
   output.info(`adapter saved in ${flags.out} (${format})`);
@@ -94,13 +94,14 @@ function noteSeparator(output: Output, separator: string | undefined): void {
 async function withAdapter(
   flags: OutFlags,
   kind: "adapter" | "model",
+  output: Output,
   work: (opened: OpenedModel & { readonly adapter: Adapter }) => Promise<void>,
 ): Promise<void> {
   if (flags.adapter === undefined) throw new UsageError("--adapter is missing: give the adapter's directory");
   await checkOut(flags.out);
   await withLock(flags.out, async () => {
     await checkTarget(flags.out, kind, flags.force === true);
-    await withModelAlone(flags, (opened) => work({ ...opened, adapter: opened.adapter! }));
+    await withModelAlone(flags, output, (opened) => work({ ...opened, adapter: opened.adapter! }));
   });
 }
 

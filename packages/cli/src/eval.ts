@@ -60,7 +60,7 @@ export function addEval(program: Command, output: Output): void {
       if (flags.task === undefined && flags.data === undefined)
         throw new UsageError("--data is missing: give a file of examples, or a --task");
       if (flags.data !== undefined) await checkPath("--data", flags.data, "file or directory");
-      await withModel(flags, async (opened) => {
+      await withModel(flags, output, async (opened) => {
         await checkLength(opened.directory, flags.seq);
         const result =
           flags.task === undefined

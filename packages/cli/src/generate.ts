@@ -75,7 +75,7 @@ export function addGenerate(program: Command, output: Output): void {
     )
     .action(async (flags: GenerateFlags) => {
       const prompt = flags.prompt ?? (await promptFromInput());
-      await withModel(flags, async ({ model, tokenizer, separator }) => {
+      await withModel(flags, output, async ({ model, tokenizer, separator }) => {
         const given = flags.chat
           ? chatPrompt(tokenizer, prompt)
           : givenPrompt(tokenizer, prompt, flags.separator ?? separator);

@@ -5,10 +5,11 @@ import type { Command } from "commander";
 import { openSafetensors, openWeights, product, type TensorFile } from "@tiedlora/core";
 import { directoryFiles, fileSource } from "@tiedlora/core/node";
 import { linearSpecs } from "@tiedlora/models";
-import { loadConfig } from "@tiedlora/models/node";
+import { isOnHub, loadConfig } from "@tiedlora/models/node";
 import { CONFIG_FILE, TENSORS_FILE } from "tiedlora/internal";
 import { formatReport, inspect } from "tiedlora";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { findModel } from "./find-model.ts";
 import { oneOf } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -24,13 +25,16 @@ export function addInspect(program: Command, output: Output): void {
   program
     .command("inspect")
     .description("show what is in an adapter, a model, or a .safetensors file")
-    .argument("<path>", "the directory of an adapter or a model, or a .safetensors file")
+    .argument(
+      "<path>",
+      "the directory of an adapter or a model, a model's name on the hub, or a .safetensors file",
+    )
     .option("--model <dir>", "the adapter's model, to show which modules are adapted and what is tied")
     .option("--backend <name>", "where the model is loaded", oneOf(BACKEND_NAMES), "cpu")
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExample:\n  tiedlora inspect ./adapter --model ./llama")
     .action(async (path: string, flags: InspectFlags) => {
-      const { lines, value } = await inspectPath(path, flags);
+      const { lines, value } = await inspectPath(path, flags, output);
       if (flags.json) output.out(JSON.stringify(value));
       else for (const line of lines) output.out(line);
     });
@@ -41,22 +45,23 @@ interface Found {
   readonly value: unknown;
 }
 
-async function inspectPath(path: string, flags: InspectFlags): Promise<Found> {
+async function inspectPath(path: string, flags: InspectFlags, output: Output): Promise<Found> {
+  if (await isOnHub(path)) return model((await findModel(path, output)).directory);
   const found = await stat(path).catch(() => null);
   if (found === null) throw new UsageError(`${path}: there is no such file or directory`);
   if (found.isFile()) return tensorFile(path);
   const has = (name: string): Promise<boolean> => access(join(path, name)).then(() => true, () => false); // prettier-ignore
   if (await has(CONFIG_FILE))
-    return flags.model === undefined ? tensorFile(join(path, TENSORS_FILE)) : adapter(path, flags);
+    return flags.model === undefined ? tensorFile(join(path, TENSORS_FILE)) : adapter(path, flags, output);
   if (await has("config.json")) return model(path);
   throw new UsageError(
     `${path}: neither an adapter (${CONFIG_FILE}) nor a model (config.json) is in this directory`,
   );
 }
 
-async function adapter(path: string, { model, backend }: InspectFlags): Promise<Found> {
+async function adapter(path: string, { model, backend }: InspectFlags, output: Output): Promise<Found> {
   const flags = { adapter: path, backend, ...(model !== undefined && { model }) };
-  return withModelAlone(flags, async ({ adapter }) => {
+  return withModelAlone(flags, output, async ({ adapter }) => {
     const report = inspect(adapter!);
     return Promise.resolve({ lines: formatReport(report).split("\n"), value: report });
   });

@@ -1,9 +1,8 @@
 /** Loads models and data for commands, with errors that suggest a remedy. */
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import type { Device } from "@tiedlora/core";
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
-import { loadConfig, loadPretrained, type Pretrained } from "@tiedlora/models/node";
+import { loadConfig } from "@tiedlora/models/node";
 import { loadDataset, type Dataset } from "tiedlora";
 import type { TextFile } from "tiedlora";
 import type { Unknown } from "tiedlora";
@@ -11,12 +10,6 @@ import { nearest } from "tiedlora/internal";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import type { DataSettings } from "./train-settings.ts";
-
-/** Loads a model directory and its tokenizer. */
-export async function openModel(directory: string, device: Device): Promise<Pretrained> {
-  await checkModelDirectory(directory);
-  return loadPretrained(directory, { device });
-}
 
 /**
  * Throws UsageError if the path of a setting does not exist; the message suggests the sibling that was probably meant, or else
@@ -41,19 +34,6 @@ export async function checkPath(
     `there is no such ${kind}`,
     close === null ? expected : `did you mean ${join(dirname(path), close)}?`,
   );
-}
-
-/** Throws UsageError if there is no directory at a path. `name` is the setting that gives the path. */
-export async function checkModelDirectory(directory: string, name = "--model"): Promise<void> {
-  const files = "expected a Hugging Face model directory (config.json, model.safetensors, tokenizer.json)";
-  await checkPath(name, directory, "directory", (await hubHint(directory)) ?? files);
-}
-
-/** A hint for "owner/name", which probably means a model of the hub; null for other paths, or if a directory "owner" exists. */
-async function hubHint(directory: string): Promise<string | null> {
-  if (!/^[\w.-]+\/[\w.-]+$/.test(directory)) return null;
-  if ((await stat(dirname(directory)).catch(() => null)) !== null) return null;
-  return `to use a model of the Hugging Face hub, download it first: hf download ${directory} --local-dir ${basename(directory)}`;
 }
 
 /** Throws UsageError if a path to examples does not exist. */

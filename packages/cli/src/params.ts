@@ -2,11 +2,12 @@
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
-import { loadConfig } from "@tiedlora/models/node";
+import { isOnHub, loadConfig } from "@tiedlora/models/node";
 import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
 import { describeTies, nearest } from "tiedlora/internal";
 import { countParameters, planAdapter } from "tiedlora";
 import type { Modules } from "tiedlora";
+import { findModel } from "./find-model.ts";
 import { UsageError } from "./settings.ts";
 import { methodName, target, whole } from "./options.ts";
 import type { Output } from "./output.ts";
@@ -24,7 +25,10 @@ export function addParams(program: Command, output: Output): void {
   program
     .command("params")
     .description("count the parameters that a method trains, from the architecture alone")
-    .requiredOption("--model <name|dir>", `a model directory, or one of ${PRESET_NAMES.join(", ")}`)
+    .requiredOption(
+      "--model <name|dir>",
+      `a model directory, a name on the Hugging Face hub, or one of ${PRESET_NAMES.join(", ")}`,
+    )
     .requiredOption("--method <name>", METHOD_NAMES.join(", "), methodName)
     .requiredOption("--rank <n>", "rank of the update", whole(1))
     .option(
@@ -39,7 +43,7 @@ export function addParams(program: Command, output: Output): void {
 }
 
 async function params(options: ParamsOptions, output: Output): Promise<void> {
-  const config = preset(options.model) ?? (await readConfig(options.model));
+  const config = preset(options.model) ?? (await readConfig(options.model, output));
   const linears = linearSpecs(config);
   const count = (name: MethodName): number =>
     countParameters(linears, methodByName(name, { rank: options.rank, target: options.target })).trainable;
@@ -68,8 +72,9 @@ function targetText(target: Modules): string {
   return "source" in target ? `/${target.source}/` : target.join(",");
 }
 
-/** The config.json of a model directory. */
-async function readConfig(model: string): Promise<DecoderConfig> {
+/** The config.json of a model directory, or of a model on the hub. */
+async function readConfig(model: string, output: Output): Promise<DecoderConfig> {
+  if (await isOnHub(model)) return loadConfig((await findModel(model, output, { part: "config" })).directory);
   if (!(await stat(model).catch(() => null))?.isDirectory()) {
     const close = nearest(model, PRESET_NAMES);
     const hint = close === null ? `known names are ${PRESET_NAMES.join(", ")}` : `did you mean ${close}?`;

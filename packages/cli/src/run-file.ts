@@ -1,5 +1,6 @@
 /** The settings of a run, from flags, a file, or the run to resume: each run saves its settings as run.yaml. */
 import { dirname, join } from "node:path";
+import { parseHubName } from "@tiedlora/models/node";
 import { RUN_FILE, runFileKind } from "tiedlora/internal/node";
 import { checkRunFile } from "./run/run-folder.ts";
 import { entries, nameOf, readSettings, resolveSettings, UsageError } from "./settings.ts";
@@ -52,6 +53,7 @@ export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   const saved = await readSettings(TRAIN_SETTINGS, file);
   const fromFile = flags.config === undefined ? {} : await readSettings(TRAIN_SETTINGS, flags.config);
   const given: Record<string, unknown> = { ...fromFile, ...definedOf(flags) };
+  if (sameOnHub(String(given["model"]), String(saved.model))) delete given["model"]; // the saved name has the commit
   for (const [key] of entries(TRAIN_SETTINGS)) {
     if (given[key] === undefined || FREE.includes(key) || same(key, given[key], saved[key])) continue;
     throw new UsageError(
@@ -85,6 +87,12 @@ function same(key: string, given: unknown, saved: unknown): boolean {
   if (isPath && typeof given === "string" && typeof saved === "string")
     return join(process.cwd(), given) === saved || given === saved;
   return shown(given) === shown(saved);
+}
+
+/** Whether a name of the hub means the saved one, which has its commit. */
+function sameOnHub(given: string, saved: string): boolean {
+  const [name, before] = [parseHubName(given), parseHubName(saved)];
+  return name !== null && name.id === before?.id && (!name.pinned || name.revision === before.revision);
 }
 
 function shown(value: unknown): string {

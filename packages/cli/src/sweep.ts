@@ -11,7 +11,8 @@ import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName, decideVectors } from "./device.ts";
-import { checkLength, checkModelDirectory } from "./load.ts";
+import { findModel } from "./find-model.ts";
+import { checkLength } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
 import { path } from "./options.ts";
@@ -50,7 +51,7 @@ export function addSweep(program: Command, output: Output): void {
         return;
       }
       await checkOut(store.directory);
-      await checkModel(spec.on);
+      await checkModel(spec.on, output);
       await withLock(store.directory, async () => {
         if ((await store.prepare(text)) === "changed")
           output.info(
@@ -63,9 +64,9 @@ export function addSweep(program: Command, output: Output): void {
 }
 
 /** Checks, before any run, that the model exists, and has a position for every token of the longest examples. */
-async function checkModel({ model, seq }: SweepSpec["on"]): Promise<void> {
-  const directory = model === "base" ? BASE_DIRECTORY : model;
-  await checkModelDirectory(directory, "on.model");
+async function checkModel({ model, seq }: SweepSpec["on"], output: Output): Promise<void> {
+  const given = model === "base" ? BASE_DIRECTORY : model;
+  const { directory } = await findModel(given, output, { setting: "on.model" });
   await checkLength(directory, seq, "on.seq");
 }
 

@@ -86,7 +86,8 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   model: {
     group: "model",
     kind: path("dir"),
-    about: "the base model: a Hugging Face directory",
+    about:
+      "the base model: a Hugging Face directory, or a name on its hub: owner/name, or owner/name@revision",
     required: true,
   },
   backend: {

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { Device } from "@tiedlora/core";
 import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
+import { loadPretrained } from "@tiedlora/models/node";
 import { type Adapter, adapterOptimizer } from "tiedlora";
 import { packExamples, stepsPerEpoch } from "tiedlora";
 import type { Dataset } from "tiedlora";
@@ -16,14 +17,8 @@ import { lastState, RunFolder } from "./run/run-folder.ts";
 import { isWriteError } from "tiedlora/internal/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import {
-  checkDataPaths,
-  checkLength,
-  checkModelDirectory,
-  describeData,
-  openData,
-  openModel,
-} from "./load.ts";
+import { checkDataPaths, checkLength, describeData, openData } from "./load.ts";
+import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
@@ -78,16 +73,27 @@ async function trainIn(
   { resume, json }: TrainFlags,
 ): Promise<RunResult["ended"]> {
   if (folder.last === null) await checkInitFrom(settings);
-  await checkModelDirectory(settings.model);
+  const found = await findModel(settings.model, output);
   await checkDataPaths(settings);
-  await checkLength(settings.model, settings.seq);
+  await checkLength(found.directory, settings.seq);
   return withDevice(settings.backend, (device) =>
-    trainCommand({ folder, settings, given, output, device, resume: resume === true, json: json === true }),
+    trainCommand({
+      folder,
+      found,
+      settings,
+      given,
+      output,
+      device,
+      resume: resume === true,
+      json: json === true,
+    }),
   );
 }
 
 interface Context extends Given {
   readonly folder: RunFolder;
+  /** The base model. */
+  readonly found: Found;
   readonly output: Output;
   readonly device: Device;
   readonly resume: boolean;
@@ -117,13 +123,13 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
 }
 
 /** Loads everything and puts the adapter on the model; nothing has been written yet. */
-async function prepare({ folder, given, output, device, ...context }: Context): Promise<Prepared> {
+async function prepare({ folder, found, given, output, device, ...context }: Context): Promise<Prepared> {
   const asked = context.settings;
   const file = (await dataFile(asked.data, "train"))!; // throws if there is no such file
   const validFile =
     asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
   checkPatience(asked, validFile !== null);
-  const { model, tokenizer, padId } = await openModel(asked.model, device);
+  const { model, tokenizer, padId } = await loadPretrained(found.directory, { device });
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
   model.checkpointing = settings.checkpointing;
@@ -140,7 +146,7 @@ async function prepare({ folder, given, output, device, ...context }: Context): 
 }
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
-  const { folder, output, resume, json } = context;
+  const { folder, found, output, resume, json } = context;
   const { settings, model, padId, dataset, valid, adapter } = prepared;
   const examples = trainedOn(dataset, settings);
   const steps = stepsOf(settings, examples.length);
@@ -167,8 +173,8 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         saveEvery: settings.saveEvery,
         log: settings.log,
         resume,
-        settings: settingsYaml(TRAIN_SETTINGS, absolute(settings)),
-        provenance: provenanceOf(settings, steps),
+        settings: settingsYaml(TRAIN_SETTINGS, absolute(settings, found)),
+        provenance: provenanceOf(settings, steps, found),
         signal,
         onStart: (evaluation) => progress.baseline(evaluation),
         onStep: (report, evaluation) => progress.report(report, evaluation),
@@ -266,12 +272,12 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
   }
 }
 
-function provenanceOf(settings: TrainSettings, steps: number): Record<string, string> {
+function provenanceOf(settings: TrainSettings, steps: number, found: Found): Record<string, string> {
   const { model, data, separator, initFrom, initDigest } = settings;
   const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
-    base_model: model,
+    ...baseOf(model, found),
     data,
     ...(separator !== undefined && { separator }),
     ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
@@ -279,12 +285,12 @@ function provenanceOf(settings: TrainSettings, steps: number): Record<string, st
   };
 }
 
-/** The settings with absolute paths, which do not depend on the current directory. */
-function absolute(settings: TrainSettings): TrainSettings {
+/** The settings with absolute paths, which do not depend on the current directory, and with the commit of a model of the hub. */
+function absolute(settings: TrainSettings, found: Found): TrainSettings {
   const { model, data, valid, initFrom, out } = settings;
   return {
     ...settings,
-    model: resolve(model),
+    model: found.hub === null ? resolve(model) : pinned(model, found),
     data: resolve(data),
     out: resolve(out),
     ...(valid !== undefined && { valid: resolve(valid) }),

@@ -5,14 +5,15 @@ import type { Command } from "commander";
 import { type Device, isRecord, parseJsonObject } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
-import { loadModel, type Pretrained } from "@tiedlora/models/node";
+import { isOnHub, loadModel, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import type { Adapter } from "tiedlora";
 import { CONFIG_FILE } from "tiedlora/internal";
 import { readProvenance } from "tiedlora";
 import { loadAdapter } from "tiedlora/node";
 import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
-import { checkModelDirectory, openModel } from "./load.ts";
+import { baseOf, findModel } from "./find-model.ts";
 import { oneOf, path } from "./options.ts";
+import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 
 export interface ModelFlags {
@@ -24,8 +25,16 @@ export interface ModelFlags {
 /** Adds --model, --adapter and --backend. */
 export function addModelFlags(command: Command): Command {
   return command
-    .option("--model <dir>", "the base model (default: the one that the adapter was trained on)", path)
-    .option("--adapter <dir>", "an adapter, as train, peft or mlx-lm writes it (default: none)", path)
+    .option(
+      "--model <dir>",
+      "the base model, or its name on the Hugging Face hub (default: the one that the adapter was trained on)",
+      path,
+    )
+    .option(
+      "--adapter <dir>",
+      "an adapter, as train, peft or mlx-lm writes it, or its name on the hub (default: none)",
+      path,
+    )
     .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
 }
 
@@ -36,13 +45,21 @@ export interface OpenedModel {
   readonly separator: string | undefined;
   /** The directory of the model. */
   readonly directory: string;
+  /** The origin of the model, for files of adapters. */
+  readonly base: Readonly<Record<string, string>>;
 }
 
 export interface Opened extends OpenedModel, Pick<Pretrained, "tokenizer" | "padId"> {}
 
 /** Runs `work` with the model, the tokenizer and the adapter of the flags, and closes the device afterwards. */
-export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => Promise<T>): Promise<T> {
-  return withLoaded(flags, openModel, ({ model, tokenizer, padId }, rest) =>
+export async function withModel<T>(
+  flags: ModelFlags,
+  output: Output,
+  work: (opened: Opened) => Promise<T>,
+): Promise<T> {
+  const load = (directory: string, device: Device): Promise<Pretrained> =>
+    loadPretrained(directory, { device });
+  return withLoaded(flags, output, load, ({ model, tokenizer, padId }, rest) =>
     work({ model, tokenizer, padId, ...rest }),
   );
 }
@@ -50,41 +67,54 @@ export async function withModel<T>(flags: ModelFlags, work: (opened: Opened) => 
 /** As `withModel`, without a tokenizer, which the model's directory need not have. */
 export async function withModelAlone<T>(
   flags: ModelFlags,
+  output: Output,
   work: (opened: OpenedModel) => Promise<T>,
 ): Promise<T> {
   const load = async (directory: string, device: Device): Promise<{ model: Decoder }> => ({
     model: await loadModel(directory, { device }),
   });
-  return withLoaded(flags, load, ({ model }, rest) => work({ model, ...rest }));
+  return withLoaded(flags, output, load, ({ model }, rest) => work({ model, ...rest }));
 }
 
 async function withLoaded<L extends { readonly model: Decoder }, T>(
   flags: ModelFlags,
+  output: Output,
   load: (directory: string, device: Device) => Promise<L>,
   work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
 ): Promise<T> {
-  const directory = await modelOf(flags);
-  await checkModelDirectory(directory);
+  const from = flags.adapter === undefined ? null : await findAdapter(flags.adapter, output);
+  const given = flags.model ?? (await modelOf(flags.adapter, from));
+  const found = await findModel(given, output);
+  const { directory } = found;
   return withDevice(flags.backend, async (device) => {
     const loaded = await load(directory, device);
-    const adapter = flags.adapter === undefined ? null : await loadAdapter(loaded.model, flags.adapter);
-    const { separator } =
-      flags.adapter === undefined ? {} : await readProvenance(await directoryFiles(flags.adapter));
-    return work(loaded, { adapter, separator, directory });
+    const adapter = from === null ? null : await loadAdapter(loaded.model, from);
+    const { separator } = from === null ? {} : await readProvenance(await directoryFiles(from));
+    return work(loaded, { adapter, separator, directory, base: baseOf(given, found) });
   });
 }
 
-/** The model directory of the flags, or the one that the adapter's config names. Throws UsageError if neither names one. */
-async function modelOf({ model, adapter }: ModelFlags): Promise<string> {
-  if (model !== undefined) return model;
-  if (adapter === undefined) throw new UsageError("--model is missing: give a Hugging Face directory");
-  const path = join(adapter, CONFIG_FILE);
+/** The directory of an adapter; one that is on the hub is loaded. A path that is wrong is left to the adapter's own messages. */
+async function findAdapter(given: string, output: Output): Promise<string> {
+  if (!(await isOnHub(given))) return given;
+  return (await findModel(given, output, { setting: "--adapter", part: "adapter" })).directory;
+}
+
+/** The model that the config of an adapter names. Throws UsageError if it does not say. */
+async function modelOf(given: string | undefined, directory: string | null): Promise<string> {
+  if (directory === null)
+    throw new UsageError(
+      "--model is missing: give a Hugging Face directory, or a name on the hub (owner/name)",
+    );
+  const path = join(directory, CONFIG_FILE);
   const text = await readFile(path, "utf8").catch(() => null);
   if (text === null)
-    throw new UsageError(`--adapter ${adapter}: there is no ${CONFIG_FILE} in it; expected an adapter`);
+    throw new UsageError(`--adapter ${given}: there is no ${CONFIG_FILE} in it; expected an adapter`);
   const config = parseJsonObject(text, path);
   const base = isRecord(config) ? config["base_model_name_or_path"] : null;
   if (typeof base !== "string" || base === "")
     throw new UsageError(`--model is missing, and ${path} does not say which it was trained on`);
-  return base;
+  const revision = config["revision"];
+  const named = typeof revision === "string" ? `${base}@${revision}` : base;
+  return (await isOnHub(named)) ? named : base;
 }

@@ -220,7 +220,7 @@ suite("a file of settings", () => {
 suite("a mistake", () => {
   const cases: readonly (readonly [what: string, flags: readonly string[], code: number, message: RegExp])[] = [
     ["a wrong path to the model", ["--model", at("modle")], 2, /--model .*modle: there is no such directory; did you mean .*model\?/],
-    ["a model of the hub", ["--model", "meta-llama/Llama-3.2-1B"], 2, /download it first: hf download meta-llama/],
+    ["a model of the hub, where it cannot be asked", ["--model", "meta-llama/Llama-3.2-1B"], 1, /meta-llama\/Llama-3\.2-1B: HF_HUB_OFFLINE is set, and the cache .* does not have it/],
     ["a wrong path to the data", ["--data", at("trian.jsonl")], 2, /--data .*trian\.jsonl: there is no such file or directory; did you mean .*train\.jsonl\?/],
     ["a wrong column", ["--completion-column", "answer"], 1, /train\.jsonl, line 1: no column "answer"; there are prompt, completion/],
     ["a rank that is too large", ["--rank", "1000"], 2, /rank 1000 is too large for .*k_proj, which is 4 by 8; give at most --rank 4/],
@@ -302,7 +302,10 @@ suite("after training,", () => {
     );
     assert.equal(chat.code, 0, chat.info);
     const none = await tiedlora("generate", "--prompt", "x");
-    assert.deepEqual([none.code, none.info], [2, "error: --model is missing: give a Hugging Face directory"]);
+    assert.deepEqual(
+      [none.code, none.info],
+      [2, "error: --model is missing: give a Hugging Face directory, or a name on the hub (owner/name)"],
+    );
   });
 
   test("eval measures loss and perplexity, or a task", async () => {

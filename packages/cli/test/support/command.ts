@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { main } from "../../src/main.ts";
 import type { Output } from "../../src/output.ts";
 
+process.env["HF_HUB_OFFLINE"] = "1"; // nothing in tests leaves the machine
+
 export interface Result {
   readonly code: number;
   /** Results: stdout. */

@@ -23,7 +23,7 @@ async function load(name: string, file: string, options: HubFilesOptions): Promi
 /** What a model loaded by name generates. */
 async function complete(name: string, endpoint: string): Promise<string> {
   const device = reference();
-  const { model, tokenizer, complete: _ } = await loadPretrained(name, { device, endpoint, ...FAST });
+  const { model, tokenizer } = await loadPretrained(name, { device, endpoint, ...FAST });
   return `${model.config.modelType} ${tokenizer.encode("ab").join(" ")}`;
 }
 

@@ -31,7 +31,8 @@ export const CONFIG_FILE = "adapter_config.json";
 export const TENSORS_FILE = "adapter_model.safetensors";
 export const PEFT_TYPE = "TIED_LORA";
 
-/** The origin of an adapter: any text by any key. `base_model` names the model; `separator` is the text that follows prompts. */
+/** The origin of an adapter: any text by any key. `base_model` names the model,
+ * and `base_revision` its commit on the hub; `separator` is the text that follows prompts. */
 export type Provenance = Readonly<Record<string, string>>;
 
 /** The files of an adapter, in the order in which they should be written. */
@@ -41,6 +42,7 @@ export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): Outp
     peft_type: PEFT_TYPE,
     format_version: 1,
     base_model_name_or_path: provenance["base_model"] ?? null,
+    ...(provenance["base_revision"] !== undefined && { revision: provenance["base_revision"] }),
     method: method.name,
     recipe: { method: method.recipe.method, options: method.recipe.options },
     r: method.rank,

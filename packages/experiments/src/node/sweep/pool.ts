@@ -97,7 +97,8 @@ class Worker {
 
   #start(): ChildProcess {
     const path = this.#options.worker ?? fileURLToPath(new URL(WORKER, import.meta.url));
-    return fork(path, { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+    const env = { ...process.env, HF_HUB_OFFLINE: "1" }; // the sweep has loaded a model of the hub before: all runs have the same
+    return fork(path, { env, stdio: ["ignore", "ignore", "inherit", "ipc"] });
   }
 
   end(): void {

@@ -161,6 +161,7 @@ function outputFiles(
     ...fields,
     task_type: "CAUSAL_LM",
     base_model_name_or_path: provenance["base_model"] ?? null,
+    ...(provenance["base_revision"] !== undefined && { revision: provenance["base_revision"] }),
     inference_mode: true,
     target_modules: shortNames(paths, moduleInfos(adaptersOf(adapter.model).hosts)),
     modules_to_save: saved.length === 0 ? null : [...new Set(saved)],
