@@ -71,6 +71,7 @@ class Scope extends nn.Module {}
 export interface Pass {
   /** The embedded tokens. */
   readonly start: () => Tensor;
+  /** What each layer makes of its input, from the first to the last. */
   readonly layers: readonly ((x: Tensor) => Tensor)[];
   /** The result, from the output of the last layer. */
   readonly finish: (x: Tensor) => Tensor;
