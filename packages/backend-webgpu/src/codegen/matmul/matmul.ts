@@ -5,6 +5,7 @@ import type { Kernel, Target } from "../target.ts";
 import { MatmulFrame } from "./frame.ts";
 import { matrixKernel, suitsMatrix } from "./matrix.ts";
 import { type Product, splitProduct } from "./product.ts";
+import { rowKernel, suitsRow } from "./row.ts";
 import { subgroupKernel } from "./subgroup.ts";
 import { tiledKernel } from "./tiled.ts";
 import { asLoop } from "./vector.ts";
@@ -38,5 +39,6 @@ function renderProduct(p: Product, bufferBytes: readonly number[], target: Targe
   const swap = p.n < 16 && p.m > p.n;
   const frame = new MatmulFrame(p, swap, bufferBytes, target);
   if (target.software && target.subgroup >= 4) return subgroupKernel(frame, target);
+  if (p.inputs.some(({ quantized }) => quantized) && suitsRow(frame)) return rowKernel(frame);
   return suitsMatrix(frame, target) ? matrixKernel(frame, target) : tiledKernel(frame, target);
 }

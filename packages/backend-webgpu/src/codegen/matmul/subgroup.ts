@@ -5,6 +5,7 @@
  */
 import type { Side, Term } from "./factors.ts";
 import type { MatmulFrame } from "./frame.ts";
+import { alongDepth } from "./row.ts";
 import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
 export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
@@ -72,14 +73,6 @@ function accumulate(r: number, S: number, value: (i: number, q: number) => strin
       `c${r} = fma(vec4<f32>(subgroupBroadcast(${value(Math.floor(r / S), q)}, ${r % S}u)), b${q}, c${r});`,
   );
   return terms.join(" ");
-}
-
-/** An expression for one line at depths k to k + 3. */
-function alongDepth(frame: MatmulFrame, side: Side, line: string): string {
-  if (side.vector === "depth") return frame.factors.four(side, line, "k");
-  return `vec4<f32>(${range(4)
-    .map((q) => frame.factors.one(side, line, `k + ${q}u`))
-    .join(", ")})`;
 }
 
 /** Statements that define b0 … b3: four columns at depths k to k + 3. */
