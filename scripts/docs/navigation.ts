@@ -16,6 +16,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
       "docs/playground.md",
       "docs/guide/your-data.md",
       "docs/guide/your-model.md",
+      "docs/quantization.md",
       "docs/guide/your-method.md",
       "docs/guide/your-backend.md",
       "docs/guide/troubleshooting.md",

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { streamText, type ChatMessage, type Prompt, type Tokenizer } from "@tiedlora/models";
 import { addSamplingFlags, samplingOf, type SamplingFlags } from "./generate.ts";
 import { paint, type Output } from "./output.ts";
-import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
+import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
 
 interface ChatFlags extends ModelFlags, SamplingFlags {
   readonly system?: string;
@@ -12,7 +12,7 @@ interface ChatFlags extends ModelFlags, SamplingFlags {
 
 export function addChat(program: Command, output: Output): void {
   const command = program.command("chat").description("talk to a model, with or without an adapter");
-  addSamplingFlags(addModelFlags(command))
+  addSamplingFlags(addQuantize(addModelFlags(command)))
     .option("--system <text>", "a system message to open the conversation with")
     .addHelpText(
       "after",

@@ -1,6 +1,7 @@
 /** `tiedlora merge`, `export` and `import`: adapters into weights, and into the formats of other programs and back. */
 import { resolve } from "node:path";
 import type { Command } from "commander";
+import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "tiedlora";
 import { ADAPTER_FORMATS, type AdapterFormat } from "tiedlora";
 import { saveAdapter, saveMerged } from "tiedlora/node";
@@ -9,6 +10,7 @@ import { withLock } from "./run/lock.ts";
 import { checkOut } from "./checks.ts";
 import { oneOf, path } from "./options.ts";
 import type { Output } from "./output.ts";
+import { describeQuantized } from "./quantized.ts";
 import { UsageError } from "./settings.ts";
 import { addModelFlags, withModelAlone, type ModelFlags, type OpenedModel } from "./with-model.ts";
 
@@ -38,10 +40,11 @@ export function addMerge(program: Command, output: Output): void {
     )
     .action(async (flags: OutFlags) => {
       if (flags.model !== undefined) checkOther(flags.out, flags.model, "the model's own directory");
-      await withAdapter(flags, "model", output, async ({ model, directory, separator }) => {
+      await withAdapter(flags, "model", output, async ({ model, directory, separator, trainedOn }) => {
         checkOther(flags.out, directory, "the model's own directory");
         await saveMerged(model, flags.out, { copyFrom: directory });
         noteSeparator(output, separator);
+        noteBase(output, model, directory, trainedOn);
       });
       output.info(`merged model saved in ${flags.out}`);
     });
@@ -80,6 +83,18 @@ async function convert(flags: OutFlags, format: AdapterFormat, output: Output): 
     if (format === "mlx") noteSeparator(output, separator);
   });
   output.info(`adapter saved in ${flags.out} (${format})`);
+}
+
+/** Says into which weights the adapter is merged, where quantization leaves a doubt. */
+function noteBase(output: Output, model: Decoder, directory: string, trainedOn: string | undefined): void {
+  if (describeQuantized(model) !== null)
+    output.info(
+      `note: the weights of ${directory} are quantized: the adapter is merged into their dequantized values, written as ${model.config.dtype}`,
+    );
+  else if (trainedOn !== undefined)
+    output.info(
+      `note: the adapter was trained on weights quantized to ${trainedOn}: it is merged into the unquantized weights of ${directory}`,
+    );
 }
 
 /** Prints a note on the separator, for which the written files have no place. */

@@ -11,7 +11,7 @@ import { checkLength, checkPath, describeData, openData } from "./load.ts";
 import { oneOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
-import { addModelFlags, withModel, type ModelFlags, type Opened } from "./with-model.ts";
+import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
 
 interface EvalFlags extends ModelFlags {
   readonly data?: string;
@@ -29,7 +29,7 @@ interface EvalFlags extends ModelFlags {
 const TASK_NAMES = TASKS.map(({ name }) => name);
 
 export function addEval(program: Command, output: Output): void {
-  addModelFlags(program.command("eval").description("measure a model on examples, or on a task"))
+  addQuantize(addModelFlags(program.command("eval").description("measure a model on examples, or on a task")))
     .option(
       "--data <path>",
       "a file of examples, a directory with a file for each split, or a task's own files",

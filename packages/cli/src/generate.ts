@@ -6,7 +6,7 @@ import { wholeText } from "tiedlora/internal";
 import { paint, type Output } from "./output.ts";
 import { givenPrompt } from "./sample.ts";
 import { UsageError } from "./settings.ts";
-import { addModelFlags, withModel, type ModelFlags } from "./with-model.ts";
+import { addModelFlags, addQuantize, withModel, type ModelFlags } from "./with-model.ts";
 
 export interface SamplingFlags {
   readonly maxTokens: number;
@@ -61,7 +61,7 @@ export function samplingOf(flags: SamplingFlags): TextOptions {
 
 export function addGenerate(program: Command, output: Output): void {
   const command = program.command("generate").description("continue a prompt, with or without an adapter");
-  addSamplingFlags(addModelFlags(command))
+  addSamplingFlags(addQuantize(addModelFlags(command)))
     .option("--prompt <text>", "what to continue (default: standard input)")
     .option(
       "--separator <text>",

@@ -1,4 +1,5 @@
 /** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
+import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import type { Method } from "tiedlora";
 import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
@@ -22,6 +23,7 @@ export interface DataSettings {
 
 export interface TrainSettings extends DataSettings {
   readonly model: string;
+  readonly quantize?: QuantizeKind;
   readonly valid?: string;
   readonly pack: boolean;
   readonly initFrom?: string;
@@ -53,6 +55,10 @@ export interface TrainSettings extends DataSettings {
 }
 
 const DATA = "data";
+
+/** What --quantize does, for the help of all commands that have it. */
+export const QUANTIZE_ABOUT =
+  "keep the weights of linear layers in 4 bits (nf4) or 8 (int8), quantized while they are loaded; not for models that are quantized already";
 
 /** How examples are read; shared with the commands that do not train. */
 const DATA_SETTINGS: Settings<DataSettings> = {
@@ -90,6 +96,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
       "the base model: a Hugging Face directory, or a name on its hub: owner/name, or owner/name@revision",
     required: true,
   },
+  quantize: { group: "model", kind: oneOf(QUANTIZE_KINDS), about: QUANTIZE_ABOUT },
   backend: {
     group: "model",
     kind: oneOf(BACKEND_NAMES),

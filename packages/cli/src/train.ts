@@ -21,6 +21,7 @@ import { checkDataPaths, checkLength, describeData, openData } from "./load.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
+import { describeQuantized } from "./quantized.ts";
 import { ProgressLine } from "./progress.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
@@ -129,7 +130,11 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   const validFile =
     asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
   checkPatience(asked, validFile !== null);
-  const { model, tokenizer, padId } = await loadPretrained(found.directory, { device });
+  const { quantize } = asked;
+  const { model, tokenizer, padId } = await loadPretrained(found.directory, {
+    device,
+    ...(quantize !== undefined && { quantize }),
+  });
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
   model.checkpointing = settings.checkpointing;
@@ -140,6 +145,8 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
     `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
       `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules${describeTies(adapter.plan)}`,
   );
+  const weights = describeQuantized(model);
+  if (weights !== null) output.info(weights);
   describeData(output, file.name, dataset, settings.seq);
   if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
   return { settings, model, tokenizer, padId, dataset, valid, adapter };
@@ -248,7 +255,7 @@ async function showSample(
 }
 
 function conclude(output: Output, settings: TrainSettings, { ended, steps, saved, best }: RunResult): void {
-  const { out, model } = settings;
+  const { out, model, quantize } = settings;
   if (ended === "early")
     output.info(
       `stopped early at step ${steps}: no lower validation loss in ${settings.patience} evaluations`,
@@ -267,17 +274,19 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
       `interrupted after step ${steps}; go on with: tiedlora train --resume --out ${shellWord(out)}`,
     );
   } else {
-    const words = ["--model", model, "--adapter", out].map(shellWord).join(" ");
+    const quantized = quantize === undefined ? [] : ["--quantize", quantize];
+    const words = ["--model", model, ...quantized, "--adapter", out].map(shellWord).join(" ");
     output.info(paint("dim", `try it: tiedlora generate ${words} --prompt "..."`));
   }
 }
 
 function provenanceOf(settings: TrainSettings, steps: number, found: Found): Record<string, string> {
-  const { model, data, separator, initFrom, initDigest } = settings;
+  const { model, quantize, data, separator, initFrom, initDigest } = settings;
   const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     ...baseOf(model, found),
+    ...(quantize !== undefined && { quantize }),
     data,
     ...(separator !== undefined && { separator }),
     ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),

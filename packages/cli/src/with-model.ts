@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { type Device, isRecord, parseJsonObject } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
-import type { Decoder } from "@tiedlora/models";
+import { type Decoder, QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { isOnHub, loadModel, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import type { Adapter } from "tiedlora";
 import { CONFIG_FILE } from "tiedlora/internal";
@@ -15,11 +15,19 @@ import { baseOf, findModel } from "./find-model.ts";
 import { oneOf, path } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
+import { QUANTIZE_ABOUT } from "./train-settings.ts";
 
 export interface ModelFlags {
   readonly model?: string;
   readonly adapter?: string;
   readonly backend: BackendName;
+  /** Of commands that compute with the model, not of those that write its weights. */
+  readonly quantize?: QuantizeKind;
+}
+
+/** Adds --quantize. */
+export function addQuantize(command: Command): Command {
+  return command.option(`--quantize <name>`, `${QUANTIZE_ABOUT} (default: none)`, oneOf(QUANTIZE_KINDS));
 }
 
 /** Adds --model, --adapter and --backend. */
@@ -43,6 +51,8 @@ export interface OpenedModel {
   readonly adapter: Adapter | null;
   /** The text that followed every prompt in the adapter's training, if there was one. */
   readonly separator: string | undefined;
+  /** The form to which the weights were quantized in the adapter's training, if they were. */
+  readonly trainedOn: string | undefined;
   /** The directory of the model. */
   readonly directory: string;
   /** The origin of the model, for files of adapters. */
@@ -57,8 +67,9 @@ export async function withModel<T>(
   output: Output,
   work: (opened: Opened) => Promise<T>,
 ): Promise<T> {
+  const { quantize } = flags;
   const load = (directory: string, device: Device): Promise<Pretrained> =>
-    loadPretrained(directory, { device });
+    loadPretrained(directory, { device, ...(quantize !== undefined && { quantize }) });
   return withLoaded(flags, output, load, ({ model, tokenizer, padId }, rest) =>
     work({ model, tokenizer, padId, ...rest }),
   );
@@ -89,8 +100,9 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
   return withDevice(flags.backend, async (device) => {
     const loaded = await load(directory, device);
     const adapter = from === null ? null : await loadAdapter(loaded.model, from);
-    const { separator } = from === null ? {} : await readProvenance(await directoryFiles(from));
-    return work(loaded, { adapter, separator, directory, base: baseOf(given, found) });
+    const { separator, quantize: trainedOn } =
+      from === null ? {} : await readProvenance(await directoryFiles(from));
+    return work(loaded, { adapter, separator, trainedOn, directory, base: baseOf(given, found) });
   });
 }
 

@@ -12,6 +12,7 @@ import {
 import type { Mixture } from "./experts.ts";
 import { Fields } from "./fields.ts";
 import { mixtureOf } from "./mixture-config.ts";
+import { quantizationOf } from "./quantized/settings.ts";
 import type { RopeConfig } from "./rope.ts";
 import { localRopeOf, ropeOf } from "./rope-config.ts";
 
@@ -189,13 +190,7 @@ function tooLarge(file: string, parameters: number): FormatError {
 
 /** Throws FormatError for fields that would change the computation in a way that the decoder does not support. */
 function refuseUnsupported(f: Fields): void {
-  if (f.has("quantization_config")) {
-    f.fail(
-      "quantization_config",
-      "no quantisation",
-      "Dequantise the model in Python and save it as f16 or bf16.",
-    );
-  }
+  quantizationOf(f); // throws for kinds that cannot be read
   if (f.raw["add_cross_attention"] === true) f.fail("add_cross_attention", "false");
   const classes = f.raw["architectures"];
   const isOther = (name: unknown): boolean => !/(ForCausalLM|LMHeadModel|Model)$/.test(String(name));

@@ -41,6 +41,7 @@ export { LayerNorm1P, RMSNorm1P } from "./norms.ts";
 export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 export { lengthMatters, ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";
+export { QUANTIZE_KINDS, type QuantizeKind } from "./quantized/while-loading.ts";
 export { sampleToken, type SamplingOptions } from "./sampling.ts";
 export {
   modelFiles,

@@ -5,12 +5,21 @@ import * as nn from "@tiedlora/nn";
 import { IDENTITY_WEIGHT } from "./architectures.ts";
 import { type DecoderConfig, parseConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
+import { openQuantized } from "./quantized/checkpoint.ts";
+import { loadQuantized } from "./quantized/on-device.ts";
+import { QUANTIZE_KINDS, type QuantizeKind } from "./quantized/while-loading.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
 
 /** Where a model is loaded to. */
 export interface LoadOptions {
   /** The device that holds the weights and runs the model. */
   readonly device: Device;
+  /**
+   * Quantizes the weights of all linear modules but the output embedding while they are read: to NF4 (4 bits, as bitsandbytes does) or to
+   * int8, in groups of 64 (or 32) elements of a row; a matrix whose rows these do not divide stays as it is. Embeddings, norms and biases
+   * stay as they are. The weights are frozen; adapters on them train in f32.
+   */
+  readonly quantize?: QuantizeKind;
 }
 
 /** Reads config.json alone. */
@@ -26,15 +35,23 @@ export async function loadConfigFrom(files: Files): Promise<DecoderConfig> {
 
 /**
  * Loads a model: config.json and model.safetensors or its shards. Weights go to the device in the precision that they
- * are stored in, a few MB at a time.
+ * are stored in, a few MB at a time; those that bitsandbytes (NF4) or MLX (affine, 4 or 8 bits) have quantized stay quantized.
  * @throws FormatError for an unknown architecture or setting, and for tensors that are missing, unexpected or misshapen.
  */
-export async function loadModelFrom(files: Files, { device }: LoadOptions): Promise<Decoder> {
+export async function loadModelFrom(files: Files, { device, quantize }: LoadOptions): Promise<Decoder> {
+  if (quantize !== undefined && !QUANTIZE_KINDS.includes(quantize))
+    refuse("loadModel: quantize", quantize, "form of weights", QUANTIZE_KINDS.join(" or "));
   const parsed = await loadConfigFrom(files);
   const weights = await openWeights(files);
   try {
     const config = completeConfig(parsed, weights);
-    const parameters = await loadParameters(matchTensors(config, weights, device), weights, device);
+    const quantized = await openQuantized(config, weights, quantize ?? null);
+    const parameters = await loadParameters(
+      matchTensors(config, weights, device, quantized),
+      weights,
+      device,
+    );
+    await loadQuantized(quantized.weights, weights.name, device, parameters);
     return new Decoder(config, device, (path) => parameters.get(path)!);
   } finally {
     await weights.close();
@@ -48,7 +65,7 @@ export async function loadModelFrom(files: Files, { device }: LoadOptions): Prom
  */
 export function createModel(
   config: DecoderConfig,
-  options: LoadOptions & { readonly seed: number },
+  options: Pick<LoadOptions, "device"> & { readonly seed: number },
 ): Decoder {
   if (typeof config !== "object" || !Object.hasOwn(config ?? {}, "modelType"))
     refuse("createModel", config, "config of a decoder", 'one made by parseConfig(text, "config.json")');

@@ -20,7 +20,7 @@ import { COMPANIONS, INDEX_FILE, SINGLE_FILE } from "./file-names.ts";
 export interface SaveOptions {
   /** Files of weights above this are split. Default 5 GB, as in transformers. */
   readonly maxShardBytes?: number;
-  /** The precision of all weights. Default: that in which each is held. */
+  /** The precision of all weights. Default: that in which each is held, or, for quantized ones, that of the config. */
   readonly dtype?: StoredDType;
   /** Weights written instead of the model's own, by path: computed when they are written, of the same shape, finite. */
   readonly replace?: ReadonlyMap<string, () => Promise<Tensor>>;
@@ -45,9 +45,10 @@ type Entry = [path: string, parameter: Parameter];
 
 /** The weights and the config, in the order in which they should become visible. Tied weights are written once. */
 export function modelFiles(model: Written, options: SaveOptions = {}): OutputFile[] {
-  const tensors = [...model.stateDict()].map((entry) => toWrite(entry, options));
+  const tensors = [...model.stateDict()].map((entry) => toWrite(entry, model.config.dtype, options));
   const dtype = options.dtype ?? storedDType(model);
-  const config = configToJson({ ...model.config, dtype, tied: model.tied });
+  const { quantization: _mlx, quantization_config: _other, ...raw } = model.config.raw; // the weights written are not quantized
+  const config = configToJson({ ...model.config, raw, dtype, tied: model.tied });
   return [...weightFiles(tensors, options.maxShardBytes), ["config.json", config]];
 }
 
@@ -95,8 +96,12 @@ function splitShards(tensors: readonly TensorToWrite[], maxBytes: number): Tenso
   return shards;
 }
 
-function toWrite([name, parameter]: Entry, options: SaveOptions): TensorToWrite {
-  const dtype = options.dtype ?? parameter.dtype;
+/** Whether a parameter is kept quantized: it is written as its numbers. */
+const isQuantized = (parameter: Parameter): boolean => memoryOf(parameter)[0] !== parameter;
+
+/** `usual`: the type in which quantized weights are written, that of the model they were made of. */
+function toWrite([name, parameter]: Entry, usual: StoredDType, options: SaveOptions): TensorToWrite {
+  const dtype = options.dtype ?? (isQuantized(parameter) ? usual : parameter.dtype);
   const made = options.replace?.get(name);
   const asHeld = async (): Promise<Uint8Array> =>
     new Uint8Array(await parameter.storage.buffer.read(0, parameter.size * BYTES[parameter.dtype]));
@@ -110,10 +115,7 @@ function toWrite([name, parameter]: Entry, options: SaveOptions): TensorToWrite 
     name,
     dtype: FILE_OF_DTYPE[dtype],
     shape: parameter.shape,
-    bytes:
-      made === undefined && dtype === parameter.dtype && memoryOf(parameter)[0] === parameter
-        ? asHeld
-        : converted,
+    bytes: made === undefined && dtype === parameter.dtype && !isQuantized(parameter) ? asHeld : converted,
   };
 }
 
@@ -129,6 +131,9 @@ function indexJson(shards: readonly TensorToWrite[][], name: (i: number) => stri
 /** The most frequent type of weights, by number of elements. */
 function storedDType(model: Written): StoredDType {
   const sizes = { f32: 0, f16: 0, bf16: 0 };
-  for (const { dtype, size } of model.parameters()) if (dtype in sizes) sizes[dtype as StoredDType] += size;
+  for (const parameter of model.parameters()) {
+    const dtype = isQuantized(parameter) ? model.config.dtype : parameter.dtype;
+    if (dtype in sizes) sizes[dtype as StoredDType] += parameter.size;
+  }
   return (Object.entries(sizes) as [StoredDType, number][]).sort(([, a], [, b]) => b - a)[0]![0];
 }

@@ -13,6 +13,7 @@ import * as nn from "@tiedlora/nn";
 import { ARCHITECTURES } from "./architectures.ts";
 import { type DecoderConfig, embedScale } from "./config.ts";
 import { type ParameterSpec, parameterSpecs } from "./modules.ts";
+import type { QuantizedWeights } from "./quantized/checkpoint.ts";
 
 /** The bytes copied at once: enough for fast disk reads, few enough to need little memory. A multiple of every element size. */
 const CHUNK_BYTES = 8 * 2 ** 20;
@@ -43,6 +44,10 @@ interface Match extends ParameterSpec {
   readonly dtype: DType;
 }
 
+/** What to do about a weight of whole numbers. */
+const NOT_SAID =
+  'If it is quantized, config.json must say how: "quantization_config" of bitsandbytes (NF4), or "quantization" of MLX. Of other kinds, load the model that was quantized.';
+
 /**
  * The config, completed from the weight file: whether norms have a bias, where the architecture leaves it open, and the scale
  * of embeddings, which is rounded to their precision.
@@ -61,12 +66,17 @@ export function completeConfig(config: DecoderConfig, file: TensorFile): Decoder
 }
 
 /**
- * Pairs every parameter with its tensor. Throws FormatError for a tensor that is missing, misshapen, not a float, unused, or
+ * Pairs every parameter with its tensor, without those that are quantized. Throws FormatError for a tensor that is missing, misshapen, not a float, unused, or
  * too large for a buffer of the device: a model that ignored it would compute something else.
  */
-export function matchTensors(config: DecoderConfig, file: TensorFile, device: Device): Match[] {
-  const available = tensorsByPath(config, file);
-  const specs = parameterSpecs(config);
+export function matchTensors(
+  config: DecoderConfig,
+  file: TensorFile,
+  device: Device,
+  quantized: QuantizedWeights,
+): Match[] {
+  const available = tensorsByPath(config, file, quantized.tensors);
+  const specs = parameterSpecs(config).filter(({ path }) => !quantized.weights.has(path));
   const wanted = new Set(specs.map(({ path }) => path));
   const missing = specs.filter(({ path }) => !available.has(path)).map(({ path }) => path);
   const unexpected = [...available.keys()].filter((path) => !wanted.has(path));
@@ -75,7 +85,11 @@ export function matchTensors(config: DecoderConfig, file: TensorFile, device: De
 }
 
 /** Maps paths in the model to tensors in the file: skips tensors that old files contain needlessly, adds a missing prefix. */
-function tensorsByPath(config: DecoderConfig, file: TensorFile): Map<string, string> {
+function tensorsByPath(
+  config: DecoderConfig,
+  file: TensorFile,
+  taken: ReadonlySet<string>,
+): Map<string, string> {
   const { names, ignored } = ARCHITECTURES[config.modelType];
   const tensors = [...file.entries.keys()];
   const head = `${names.head}.weight`;
@@ -83,6 +97,7 @@ function tensorsByPath(config: DecoderConfig, file: TensorFile): Map<string, str
   const bare = !tensors.some((name) => name.startsWith(`${names.base}.`));
   const paths = new Map<string, string>();
   for (const tensor of tensors) {
+    if (taken.has(tensor)) continue;
     const path = bare && tensor !== head ? `${names.base}.${tensor}` : tensor;
     if (!ignored.some((pattern) => pattern.test(path))) paths.set(path, tensor);
   }
@@ -96,14 +111,14 @@ function tensorsByPath(config: DecoderConfig, file: TensorFile): Map<string, str
 
 function matchOne(spec: ParameterSpec, tensor: string, file: TensorFile, device: Device): Match {
   const { dtype: from, shape } = file.entries.get(tensor)!;
-  const fail = (found: string, expected: string): never => {
-    throw new FormatError({ file: file.name, tensor, found, expected });
+  const fail = (found: string, expected: string, hint?: string): never => {
+    throw new FormatError({ file: file.name, tensor, found, expected, hint });
   };
+  const stored = WEIGHT_DTYPE[from];
+  if (stored === null) return fail(from, "F32, F16, BF16 or F64", NOT_SAID);
   if (shape.length !== spec.shape.length || shape.some((n, axis) => n !== spec.shape[axis])) {
     return fail(`shape [${shape.join(", ")}]`, `[${spec.shape.join(", ")}], by config.json`);
   }
-  const stored = WEIGHT_DTYPE[from];
-  if (stored === null) return fail(from, "F32, F16, BF16 or F64; dequantise the model in Python");
   const { dtypes, maxBufferBytes } = device.backend.caps;
   const dtype = dtypes.has(stored) ? stored : "f32";
   const bytes = spec.shape.reduce((a, b) => a * b, BYTES[dtype]);

@@ -309,9 +309,9 @@ describe("config.json", () => {
       /"partial_rotary_factor": found 0.5; expected 1/,
     ],
     [
-      "a quantised model",
-      { ...LLAMA, quantization_config: { bits: 4 } },
-      /"quantization_config".*Dequantise/,
+      "a model that another program has quantized",
+      { ...LLAMA, quantization_config: { quant_method: "awq", bits: 4 } },
+      /"quantization_config.quant_method": found "awq"; expected "bitsandbytes"/,
     ],
     ["cross attention", { ...GPT2, add_cross_attention: true }, /"add_cross_attention": found true/],
     [

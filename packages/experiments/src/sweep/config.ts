@@ -1,4 +1,5 @@
 /** The complete description of a run of a sweep: two runs of one config give the same result on one kind of device. */
+import type { QuantizeKind } from "@tiedlora/models";
 import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
 import type { MethodName } from "tiedlora";
@@ -10,6 +11,8 @@ export const BASELINE = "none";
 export interface RunConfig {
   /** "base", the embedded model, or a Hugging Face directory. */
   readonly model: string;
+  /** The form to which weights are quantized while the model is loaded; without it, they are not. */
+  readonly quantize?: QuantizeKind | undefined;
   readonly task: string;
   /** The directory of the task's files; null for tasks that need none. */
   readonly data: string | null;

@@ -56,6 +56,7 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
   const { schedule, clip } = train;
   return {
     model: on.model,
+    ...(on.quantize !== undefined && { quantize: on.quantize }),
     task: one.task,
     data: taskByName(one.task).needsFiles ? `${on.data}/${one.task}` : null,
     method: one.method as MethodName,

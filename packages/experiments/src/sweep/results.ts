@@ -1,5 +1,6 @@
 /** Reads the results of runs from the text of their files, and checks them. */
 import { FormatError, parseJsonObject } from "@tiedlora/core";
+import { QUANTIZE_KINDS } from "@tiedlora/models";
 import { z } from "zod";
 import { SCHEDULE_NAMES } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
@@ -13,6 +14,7 @@ const points = z.array(z.tuple([count, z.number()])).max(1_000_000);
 
 const CONFIG = z.object({
   model: text,
+  quantize: z.enum(QUANTIZE_KINDS).optional(),
   task: text,
   data: text.nullable(),
   method: z.enum([...METHOD_NAMES, BASELINE]),

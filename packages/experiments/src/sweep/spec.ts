@@ -4,6 +4,7 @@
  */
 import { isMap, isScalar, type Document } from "yaml";
 import { z } from "zod";
+import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
 import { LEARNING_RATES } from "tiedlora";
@@ -48,6 +49,7 @@ const SPEC = z.strictObject({
   name: z.string().default("sweep"),
   on: z.strictObject({
     model: z.string().default("base"),
+    quantize: z.enum(QUANTIZE_KINDS).optional(),
     tasks: listOf(
       named(
         "task",
@@ -107,6 +109,8 @@ export interface SweepSpec {
   readonly on: {
     /** "base", the embedded model, or a Hugging Face directory. */
     readonly model: string;
+    /** The form to which the weights of linear modules are quantized while the model is loaded: nf4 or int8. */
+    readonly quantize?: QuantizeKind | undefined;
     readonly tasks: readonly string[];
     /** The folder that has the files of each task in a subfolder with the task's name. */
     readonly data?: string | undefined;

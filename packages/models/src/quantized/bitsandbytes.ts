@@ -4,9 +4,18 @@
  */
 import { describeValue, parseJsonObject, type TensorFile } from "@tiedlora/core";
 import { decodeText, readF32, refuseTensor, requireTensor } from "./fields.ts";
-import { groupProblem, NF4, type QuantizedRows, type QuantizedTensor, rowsOf } from "./form.ts";
+import { groupProblem, NF4_VALUES, type QuantizedRows, type QuantizedTensor, rowsOf } from "./form.ts";
 
 const STATE = "quant_state.bitsandbytes__nf4";
+
+/** The tensors beside a weight, by the ends of their names. */
+export const BITSANDBYTES_PARTS: readonly string[] = [
+  "absmax",
+  "quant_map",
+  "nested_absmax",
+  "nested_quant_map",
+  STATE,
+];
 
 /** The description beside a weight has a few fields; one of more bytes than this is none. */
 const MAX_STATE_BYTES = 65_536;
@@ -90,11 +99,11 @@ function checkState(
 }
 
 async function checkTable(file: TensorFile, tensor: string): Promise<void> {
-  requireTensor(file, tensor, ["F32"], NF4.length);
-  const table = await readF32(file, tensor, 0, NF4.length);
-  const other = table.findIndex((value, i) => value !== NF4[i]);
+  requireTensor(file, tensor, ["F32"], NF4_VALUES.length);
+  const table = await readF32(file, tensor, 0, NF4_VALUES.length);
+  const other = table.findIndex((value, i) => value !== NF4_VALUES[i]);
   if (other >= 0)
-    refuseTensor(file, tensor, `${table[other]} at ${other}`, `NF4's table, with ${NF4[other]}`);
+    refuseTensor(file, tensor, `${table[other]} at ${other}`, `NF4's table, with ${NF4_VALUES[other]}`);
 }
 
 async function readNesting(

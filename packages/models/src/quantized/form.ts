@@ -2,7 +2,7 @@
  * The form of quantized weights: packed whole numbers, and a scale for every group of a row. All formats are read into this one form,
  * which devices compute with. Here are the form and its exact values, not its encoders: those are nf4.ts and int8.ts.
  */
-import { decode, type TypedArray } from "@tiedlora/core";
+import { decode, NF4, type TypedArray } from "@tiedlora/core";
 
 /**
  * What a packed number q means, each product and sum rounded to f32: "linear" is scale · q + bias, "signed" is
@@ -42,25 +42,8 @@ export interface QuantizedRows extends QuantizedForm {
   read(from: number, to: number): Promise<QuantizedTensor>;
 }
 
-/** The sixteen numbers of NF4: quantiles of the normal distribution, as bitsandbytes stores them in f32. */
-export const NF4: Float32Array = Float32Array.of(
-  -1,
-  -0.6961928009986877,
-  -0.5250730514526367,
-  -0.39491748809814453,
-  -0.28444138169288635,
-  -0.18477343022823334,
-  -0.09105003625154495,
-  0,
-  0.07958029955625534,
-  0.16093020141124725,
-  0.24611230194568634,
-  0.33791524171829224,
-  0.44070982933044434,
-  0.5626170039176941,
-  0.7229568362236023,
-  1,
-);
+/** The sixteen numbers of NF4, in f32. */
+export const NF4_VALUES: Float32Array = Float32Array.from(NF4);
 
 /** The rows of a matrix or of a stack of them, and their length. */
 export function rowsOf(shape: readonly number[]): { rows: number; inputs: number } {
@@ -68,7 +51,7 @@ export function rowsOf(shape: readonly number[]): { rows: number; inputs: number
 }
 
 /** The numbers of elements in `words`, in `scales` and, where there are any, in `biases`. */
-function quantizedSizes({ shape, bits, group }: QuantizedForm): { words: number; scales: number } {
+export function quantizedSizes({ shape, bits, group }: QuantizedForm): { words: number; scales: number } {
   const { rows, inputs } = rowsOf(shape);
   return { words: (rows * inputs * bits) / 32, scales: (rows * inputs) / group };
 }
@@ -93,7 +76,7 @@ function checkQuantized(q: QuantizedTensor): void {
 }
 
 /** Scales or biases as numbers. */
-function widened(values: TypedArray, dtype: ScaleDType): TypedArray {
+export function widened(values: TypedArray, dtype: ScaleDType): TypedArray {
   if (dtype === "f32") return values;
   return decode(values.buffer.slice(values.byteOffset, values.byteOffset + values.byteLength), dtype, values.length); // prettier-ignore
 }
@@ -113,7 +96,7 @@ export function dequantize(q: QuantizedTensor): Float32Array<ArrayBuffer> {
     const bias = biases ? biases[g]! : 0;
     for (let i = g * group; i < (g + 1) * group; i++) {
       const code = (words[Math.floor(i / perWord)]! >>> ((i % perWord) * bits)) & mask;
-      if (table === "nf4") values[i] = NF4[code]! * scale;
+      if (table === "nf4") values[i] = NF4_VALUES[code]! * scale;
       else if (table === "signed") values[i] = scale * (code - middle);
       else values[i] = biases ? Math.fround(scale * code) + bias : scale * code;
     }

@@ -9,6 +9,9 @@ const SCALE_DTYPES: Readonly<Record<"F32" | "F16" | "BF16", ScaleDType>> = {
   BF16: "bf16",
 };
 
+/** The tensors beside a weight, by their names in the module. */
+export const MLX_PARTS: readonly string[] = ["scales", "biases"];
+
 /** How a matrix is quantized, by the config. */
 export interface MlxSettings {
   readonly bits: 4 | 8;

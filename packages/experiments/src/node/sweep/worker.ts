@@ -34,13 +34,13 @@ const models = new Map<string, Promise<Pretrained>>();
 async function work(job: Job): Promise<void> {
   const { config } = job;
   const opened = await (device ??= open(job));
-  let base = models.get(config.model);
+  const { quantize } = config;
+  const name = quantize === undefined ? config.model : `${config.model} ${quantize}`;
+  let base = models.get(name);
   if (base === undefined) {
-    base =
-      config.model === "base"
-        ? loadBase({ device: opened })
-        : loadPretrained(config.model, { device: opened });
-    models.set(config.model, base);
+    const options = { device: opened, ...(quantize !== undefined && { quantize }) };
+    base = config.model === "base" ? loadBase(options) : loadPretrained(config.model, options);
+    models.set(name, base);
   }
   const { model, tokenizer, padId } = await base;
   const source = config.data === null ? NO_FILES : directorySource(config.data);

@@ -1,0 +1,64 @@
+/** Quantizes a matrix of a file while it is read, a few rows at a time. */
+import { decodeF32, FILE_DTYPE_BYTES, type FileDType, FormatError, type TensorFile } from "@tiedlora/core";
+import { groupProblem, type QuantizedForm, type QuantizedRows, type QuantizedTensor, rowsOf } from "./form.ts"; // prettier-ignore
+import { quantizeInt8 } from "./int8.ts";
+import { quantizeNf4 } from "./nf4.ts";
+
+/** The forms that weights can be given while they are loaded. */
+export type QuantizeKind = "nf4" | "int8";
+
+export const QUANTIZE_KINDS: readonly QuantizeKind[] = ["nf4", "int8"];
+
+type Encoder = (values: Float32Array, shape: readonly number[], group: number) => QuantizedTensor;
+
+const KINDS: {
+  readonly [K in QuantizeKind]: Pick<QuantizedForm, "bits" | "table"> & { readonly encode: Encoder };
+} = {
+  nf4: { bits: 4, table: "nf4", encode: quantizeNf4 },
+  int8: { bits: 8, table: "signed", encode: quantizeInt8 },
+};
+
+/** Lengths of groups, the preferred one first. */
+const GROUPS = [64, 32];
+
+/** The group for rows of `inputs` elements; null if none divides them, so that the matrix stays as it is. */
+export function groupFor(inputs: number, kind: QuantizeKind): number | null {
+  return GROUPS.find((group) => groupProblem(inputs, KINDS[kind].bits, group) === null) ?? null;
+}
+
+/** The rows of the float matrix `tensor`, quantized as they are read. Reading throws FormatError where a value is not finite. */
+export function quantizedWhileRead(
+  file: TensorFile,
+  tensor: string,
+  shape: readonly number[],
+  kind: QuantizeKind,
+  group: number,
+): QuantizedRows {
+  const { bits, table, encode } = KINDS[kind];
+  const { inputs } = rowsOf(shape);
+  const { dtype } = file.entries.get(tensor)!;
+  const read = async (from: number, to: number): Promise<QuantizedTensor> => {
+    const rows = [to - from, inputs];
+    const q = encode(await readFloats(file, tensor, dtype, from * inputs, to * inputs), rows, group);
+    if (q.scales.every(Number.isFinite)) return q;
+    throw new FormatError({
+      file: file.name,
+      tensor,
+      found: "a value that is not finite",
+      expected: "numbers that can be quantized",
+    });
+  };
+  return { shape, bits, group, table, scaleDType: "f32", biased: false, read };
+}
+
+async function readFloats(
+  file: TensorFile,
+  tensor: string,
+  dtype: FileDType,
+  from: number,
+  to: number,
+): Promise<Float32Array> {
+  const width = FILE_DTYPE_BYTES[dtype];
+  const bytes = await file.readBytes(tensor, from * width, (to - from) * width);
+  return decodeF32({ dtype, shape: [to - from], bytes }, file.name, tensor);
+}
