@@ -7,6 +7,7 @@ import { quantizeNf4 } from "./nf4.ts";
 /** The forms that weights can be given while they are loaded. */
 export type QuantizeKind = "nf4" | "int8";
 
+/** All of them, for flags and messages. */
 export const QUANTIZE_KINDS: readonly QuantizeKind[] = ["nf4", "int8"];
 
 type Encoder = (values: Float32Array, shape: readonly number[], group: number) => QuantizedTensor;
