@@ -1,11 +1,12 @@
 /**
  * Replays training runs that were recorded with PyTorch in float64, and prints how far ours deviate from them.
  *
- *   npm run oracle -- DIR [--backend cpu|reference|webgpu] [--model DIR] [--only NAME]
+ *   npm run oracle -- DIR [--backend cpu|reference|webgpu] [--model DIR] [--only NAME] [--activations f16|bf16]
  *
  * DIR holds a NAME.json (settings, losses) and a NAME.safetensors (init.*, grad0.*, final.*, input_ids, loss_mask) for
  * each run; the base model is models/stories260K in DIR/../.. or in the folder of shared data, unless --model is given. The
  * exit code is non-zero if a run deviates by more than 1e-5 in a loss, or 1e-4 in the first gradients or the final values.
+ * With --activations, layers' inputs are kept for the backward pass in half precision; the limits are for f32 alone.
  * The reference backend uses one core, so with it the script replays one run per core at a time.
  */
 import { spawn } from "node:child_process";
@@ -32,6 +33,10 @@ import { BACKENDS, isBackendName } from "./backends.ts";
 
 /** How far a run may deviate. PyTorch in float32 deviates by 2e-7, 2e-6 and 3e-6. */
 export const LIMITS = { losses: 1e-5, gradients: 1e-4, finals: 1e-4 } as const;
+
+/** The types in which layers' inputs can be kept for the backward pass. */
+const ACTIVATIONS = ["f32", "f16", "bf16"] as const;
+type Activations = (typeof ACTIVATIONS)[number];
 
 interface Settings {
   readonly method: string;
@@ -69,11 +74,12 @@ export async function replay(
   name: string,
   modelDir: string,
   device: Device,
+  activations: Activations = "f32",
 ): Promise<Deviation> {
   const settings = JSON.parse(await readFile(join(directory, `${name}.json`), "utf8")) as Settings;
   const file = await openSafetensors(await fileSource(join(directory, `${name}.safetensors`)));
   try {
-    return await replayRun(settings, file, modelDir, device);
+    return await replayRun(settings, file, modelDir, device, activations);
   } finally {
     await file.close();
   }
@@ -84,9 +90,12 @@ async function replayRun(
   file: TensorFile,
   modelDir: string,
   device: Device,
+  activations: Activations,
 ): Promise<Deviation> {
   const started = performance.now();
   const model = await loadModel(modelDir, { device });
+  model.checkpointing = activations !== "f32";
+  model.activations = activations;
   const recorded = (name: string): Promise<Float32Array> =>
     file.read(name).then((tensor) => decodeF32(tensor, file.name, name));
   const inits = new Map<FactorName, Float32Array>();
@@ -207,13 +216,16 @@ async function main(argv: readonly string[]): Promise<number> {
       backend: { type: "string", default: "cpu" },
       model: { type: "string" },
       only: { type: "string" },
+      activations: { type: "string", default: "f32" },
     },
   });
   const [directory] = positionals;
   const open = isBackendName(values.backend) ? BACKENDS[values.backend] : undefined;
-  if (directory === undefined || open === undefined) {
+  const activations = ACTIVATIONS.find((type) => type === values.activations);
+  if (directory === undefined || open === undefined || activations === undefined) {
     console.error(
-      `usage: npm run oracle -- DIR [--backend ${Object.keys(BACKENDS).join("|")}] [--model DIR] [--only NAME]`,
+      `usage: npm run oracle -- DIR [--backend ${Object.keys(BACKENDS).join("|")}] [--model DIR] [--only NAME] ` +
+        `[--activations ${ACTIVATIONS.join("|")}]`,
     );
     return 2;
   }
@@ -231,8 +243,16 @@ async function main(argv: readonly string[]): Promise<number> {
   console.log(`on ${values.backend}; limits: ${limits.join(", ")}`);
   const failed =
     values.backend === "reference" && names.length > 1
-      ? await inProcesses(names, ["--backend", "reference", "--model", model, directory])
-      : await here(names, directory, model, open);
+      ? await inProcesses(names, [
+          "--backend",
+          "reference",
+          "--model",
+          model,
+          "--activations",
+          activations,
+          directory,
+        ])
+      : await here(names, directory, model, open, activations);
   console.log(`${names.length - failed} of ${names.length} runs within the limits`);
   return failed === 0 ? 0 : 1;
 }
@@ -250,12 +270,13 @@ async function here(
   directory: string,
   model: string,
   open: () => Promise<Device>,
+  activations: Activations,
 ): Promise<number> {
   const device = await open();
   let failed = 0;
   try {
     for (const name of names) {
-      const deviation = await replay(directory, name, model, device);
+      const deviation = await replay(directory, name, model, device, activations);
       if (!withinLimits(deviation)) failed++;
       console.log(line(name, deviation));
     }

@@ -45,7 +45,7 @@ export async function runSettings(flags: RunFlags): Promise<RunSettings> {
       if (file === null || !(error instanceof UsageError)) throw error;
       throw new UsageError(`--resume: there is no run in ${String(out)}, and to begin one, ${error.message}`);
     });
-    checkSteps(settings);
+    checkTogether(settings);
     const again = flags.resume && file === null ? await runSettings({ ...flags, out: settings.out }) : null;
     const given = { ...(flags.config && (await readSettings(TRAIN_SETTINGS, flags.config))), ...definedOf(flags) }; // prettier-ignore
     return again ?? { settings, given: keysOf(given), resume: flags.resume === true };
@@ -100,7 +100,11 @@ function shown(value: unknown): string {
   return typeof value === "string" ? value : value instanceof RegExp ? String(value) : JSON.stringify(value);
 }
 
-function checkSteps({ steps, epochs }: TrainSettings): void {
+function checkTogether({ steps, epochs, activations, checkpointing }: TrainSettings): void {
   if (steps !== undefined && epochs !== undefined)
     throw new UsageError("--steps and --epochs are both given; give one of them");
+  if (activations !== "f32" && !checkpointing)
+    throw new UsageError(
+      `--activations ${activations}: without --checkpointing all intermediate values are kept in f32; give both, or neither`,
+    );
 }

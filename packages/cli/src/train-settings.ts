@@ -45,6 +45,7 @@ export interface TrainSettings extends DataSettings {
   readonly beta2: number;
   readonly clip: number;
   readonly checkpointing: boolean;
+  readonly activations: (typeof ACTIVATIONS)[number];
   readonly evalEvery: number;
   readonly patience?: number;
   readonly saveEvery: number;
@@ -55,6 +56,7 @@ export interface TrainSettings extends DataSettings {
 }
 
 const DATA = "data";
+const ACTIVATIONS = ["f32", "f16", "bf16"] as const;
 
 /** What --quantize does, for the help of all commands that have it. */
 export const QUANTIZE_ABOUT =
@@ -202,6 +204,12 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: flag,
     about: "compute activations twice instead of keeping them: less memory, more time",
     fallback: false,
+  },
+  activations: {
+    group: "training",
+    kind: oneOf(ACTIVATIONS),
+    about: `with --checkpointing, the type in which layers' inputs are kept: ${ACTIVATIONS.join(", ")}`,
+    fallback: "f32",
   },
   seed: { group: "training", kind: whole(0), about: "the seed of all randomness", fallback: 0 },
   evalEvery: {

@@ -138,6 +138,7 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
   model.checkpointing = settings.checkpointing;
+  model.activations = settings.activations;
   const dataset = await openData(file, tokenizer, settings, model.config);
   const valid = validFile && (await openData(validFile, tokenizer, settings, model.config));
   const { trainable } = adapter.count();

@@ -12,6 +12,7 @@ export * as random from "./random.ts";
 export { Key, key, normalArray, permutation, uniformArray } from "./random.ts";
 export { sameShape } from "./shape.ts";
 export type { Storage } from "./storage.ts";
-export { arange, checkpoint, concat, full, grad, gradOrNull, iota, ones, realize, stack } from "./tensor.ts";
+export { checkpoint, checkpointIn } from "./checkpoint.ts";
+export { arange, concat, full, grad, gradOrNull, iota, ones, realize, stack } from "./tensor.ts";
 export { Device, type DeviceOptions, reference, type SliceSpec } from "./tensor.ts";
 export { Tensor, type TensorOrNumber, where, zeros } from "./tensor.ts";

@@ -1,7 +1,7 @@
 /** Tensors and devices, the public API. Tensor methods check arguments and build graph nodes; only reading a value computes. */
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { computeType, decode, isFloat, ReferenceBackend, roundTo } from "@tiedlora/kernels";
-import { checkDType, checkFunction, checkName, checkNumber } from "@tiedlora/kernels/arguments";
+import { checkDType, checkName, checkNumber } from "@tiedlora/kernels/arguments";
 import { checkOptions, checkWhole, refuse } from "@tiedlora/kernels/arguments";
 import * as build from "./build.ts";
 import { gradients } from "./grad.ts";
@@ -14,7 +14,6 @@ import { matrixProduct } from "./ops/products.ts";
 import { execute, readValue } from "./realize.ts";
 import { hostRuntime, Runtime, type RuntimeOptions } from "./runtime.ts";
 import { checkShape, product, resolveAxes, resolveAxis, sameShape, show } from "./shape.ts";
-import { updatesSoFar } from "./storage.ts";
 
 /** An operand of an elementwise method: a tensor, or a number, which takes the type of the tensor it meets. */
 export type TensorOrNumber = Tensor | number;
@@ -621,21 +620,6 @@ export function gradOrNull(loss: Tensor, wrt: readonly Tensor[]): (Tensor | null
   const device = deviceOf([loss, ...wrt]);
   const targets = wrt.map((t) => t.node);
   return gradients(loss.node, targets).map((node) => node && new Tensor(node, device));
-}
-
-/**
- * fn(...inputs), whose intermediate values are computed again in the backward pass instead of being kept for it. `fn` is called
- * twice and must build the same graph both times (dropout does, since its keys are values). It may capture parameters.
- */
-export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: readonly Tensor[]): Tensor {
-  checkFunction("checkpoint", fn, "one from tensors to a tensor, then its inputs");
-  const [out] = checkTensors("checkpoint", [fn(...checkTensors("checkpoint", inputs))]) as [Tensor];
-  const node = build.marked(out.node, {
-    inputs: inputs.map((x) => x.node),
-    made: updatesSoFar(),
-    run: (nodes) => fn(...nodes.map((n, i) => new Tensor(n, inputs[i]!.device))).node,
-  });
-  return new Tensor(node, out.device);
 }
 
 /** condition ? a : b, elementwise; all broadcast. */

@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkpoint, grad, iota, random, realize, reference, type Tensor, zeros } from "@tiedlora/core";
+import {
+  checkpoint,
+  checkpointIn,
+  grad,
+  iota,
+  random,
+  realize,
+  reference,
+  type Tensor,
+  zeros,
+} from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance = 1e-6): void => {
@@ -117,6 +127,27 @@ test("checkpoint gives the same gradients, for inputs, captured parameters and c
   const plain = grad(block(block(x)).sum(), targets);
   const saved = grad(checkpoint(block, checkpoint(block, x)).sum(), targets);
   for (const [i, g] of plain.entries()) close(await saved[i]!.data(), await g.data(), 1e-6);
+});
+
+test("checkpointIn keeps exact values, and gradients at the rounded inputs", async () => {
+  const device = reference({ fusion: "off" });
+  const values = random.normalArray(random.key(3), 12);
+  const x = device.tensor(values, { shape: [3, 4] });
+  const w = device.tensor(random.normalArray(random.key(4), 12), { shape: [3, 4] });
+  for (const type of ["f16", "bf16"] as const) {
+    const rounded = x.cast(type).cast("f32");
+    const f = (h: Tensor): Tensor => h.mul(w).tanh();
+    const loss = checkpointIn(type, f, x).square().sum();
+    assert.deepEqual(await loss.data(), await f(x).square().sum().data());
+    // y of the forward pass is exact, so that the gradient that arrives at the region is 2 y at the exact input
+    const [dx, dw] = grad(loss, [x, w]);
+    const g = f(x).mul(2);
+    const [atRounded, wAtRounded] = grad(f(rounded).mul(g.detach()).sum(), [rounded, w]);
+    assert.deepEqual(await dx!.data(), await atRounded!.data());
+    assert.deepEqual(await dw!.data(), await wAtRounded!.data());
+  }
+  const ids = device.tensor([2, 0], { dtype: "i32" });
+  assert.deepEqual(await checkpointIn("bf16", (i) => x.take(i), ids).data(), await x.take(ids).data());
 });
 
 test("a loss that is no number, or no float, is refused", () => {

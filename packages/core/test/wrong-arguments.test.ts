@@ -6,6 +6,7 @@ import {
   arange,
   assign,
   checkpoint,
+  checkpointIn,
   concat,
   explain,
   full,
@@ -173,6 +174,7 @@ const rows: readonly Row[] = [
   ["grad", [[p, /Tensor|Parameter/]], (wrt) => grad(p.sum(), wrt)],
   ["checkpoint", "function", (f) => checkpoint(f, x)],
   ["checkpoint", "tensor", (y) => checkpoint((a) => a, y)],
+  ["checkpointIn", "name", (t) => checkpointIn(t, (a) => a, x)],
   ["checkpoint", [[() => 1, /1 is no tensor/], [async () => x, /a promise/]], (f) => checkpoint(f, x)], // prettier-ignore
   ["explain", [[undefined, /undefined/], [null, /null/], [1, /1/], [{}, /an object/]], (what) => explain(what)], // prettier-ignore
 

@@ -4,7 +4,7 @@
  *
  *   x = embed(ids);  for each layer:  x = layer(x) (layer.ts);  logits = head(norm(x))
  */
-import { checkpoint, type Device, type Parameter, type Tensor } from "@tiedlora/core";
+import { checkpoint, checkpointIn, type Device, type Parameter, type Tensor } from "@tiedlora/core";
 import { checkOptions } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { type AdapterOptions, type AdapterSelector, withAdapters } from "./adapter-choice.ts";
@@ -89,6 +89,8 @@ export class Decoder extends nn.Module {
   readonly device: Device;
   /** Compute each layer's intermediate values again in the backward pass instead of keeping them. */
   checkpointing = false;
+  /** The type in which `checkpointing` keeps the input of each layer for the backward pass. */
+  activations: "f32" | "f16" | "bf16" = "f32";
   /**
    * The most bytes of logits that `loss` computes at once if the output embedding is frozen. A larger batch goes through the
    * output embedding in chunks, and only with its positions that predict a token. (The gradient of a trained output embedding
@@ -185,9 +187,14 @@ export class Decoder extends nn.Module {
 
   #run({ start, layers, finish }: Pass, keep: boolean): Tensor {
     let x = start();
-    // A checkpoint runs again when the loss is differentiated: through the same adapters, whichever are active by then.
-    for (const layer of layers) x = keep ? checkpoint(this.adapters?.bound(layer) ?? layer, x) : layer(x);
+    for (const layer of layers) x = keep ? this.#checkpointed(layer, x) : layer(x);
     return finish(x);
+  }
+
+  /** A checkpoint runs again when the loss is differentiated: through the same adapters, whichever are active by then. */
+  #checkpointed(layer: (x: Tensor) => Tensor, x: Tensor): Tensor {
+    const bound = this.adapters?.bound(layer) ?? layer;
+    return this.activations === "f32" ? checkpoint(bound, x) : checkpointIn(this.activations, bound, x);
   }
 
   /** The parts of `hidden`, to be run one at a time; through the adapters of `options`, whichever are active by then. */

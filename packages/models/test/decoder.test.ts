@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { grad, reference } from "@tiedlora/core";
+import { explain, grad, reference } from "@tiedlora/core";
+import * as optim from "@tiedlora/nn/optim";
 import { parameterSpecs } from "../src/modules.ts";
 import { GPT2, IDS, LLAMA, MODELS, randomModel } from "./support/models.ts";
 import { naiveLogits } from "./support/naive.ts";
@@ -119,6 +120,43 @@ describe("the loss", () => {
     model.checkpointing = true;
     assert.deepEqual(await gradients(), plain);
     device.close();
+  });
+});
+
+describe("layers' inputs kept in half precision", () => {
+  const kept = async (activations: "f32" | "f16" | "bf16") => {
+    const device = reference();
+    const { model } = randomModel({ ...LLAMA, num_hidden_layers: 6 }, device);
+    model.checkpointing = true;
+    model.activations = activations;
+    const loss = model.loss({ inputIds: IDS });
+    const gradients = grad(loss, model.parameters());
+    const longer = Array.from({ length: 8 }, (_, row) =>
+      Array.from({ length: 16 }, (_, i) => (row + i) % 23),
+    );
+    const step = optim.sgd(model.parameters(), { lr: 1 }).trace(model.loss({ inputIds: longer }));
+    const bytes = explain(step).tempBytes;
+    const [value, ...rest] = await Promise.all([loss, ...gradients].map((t) => t.data()));
+    device.close();
+    return { loss: value![0]!, gradients: rest.map((g) => Float64Array.from(g as Float32Array)), bytes };
+  };
+  const norm = (lists: readonly Float64Array[]): number =>
+    Math.sqrt(lists.reduce((sum, list) => sum + list.reduce((all, x) => all + x * x, 0), 0));
+
+  test("give the same loss, gradients close to the exact ones, and take less memory", async () => {
+    const exact = await kept("f32");
+    for (const [type, unit] of [
+      ["f16", 2 ** -11],
+      ["bf16", 2 ** -8],
+    ] as const) {
+      // prettier-ignore
+      const { loss, gradients, bytes } = await kept(type);
+      assert.equal(loss, exact.loss);
+      const error = norm(gradients.map((g, i) => g.map((x, j) => x - exact.gradients[i]![j]!)));
+      assert.ok(error > 0, `${type}: nothing was rounded`);
+      assert.ok(error < 4 * unit * norm(exact.gradients), `${type}: ${error / norm(exact.gradients)}`);
+      assert.ok(bytes < exact.bytes, `${bytes} bytes of temporaries, and ${exact.bytes} with f32`);
+    }
   });
 });
 

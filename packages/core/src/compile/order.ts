@@ -33,8 +33,8 @@ export function runsAfter(work: Work, other: Work): boolean {
 }
 
 /**
- * Orders the steps. It runs steps early so that their inputs can be freed; a step that allocates more than it frees waits for
- * its first user. `bytes` are the sizes of the values; `persistent` values are in memory before and after the program, so they
+ * Orders the steps. It runs steps early so that their inputs can be freed; a step that writes more bytes than would have to be
+ * kept for it waits for its first user. `bytes` are the sizes of the values; `persistent` values are in memory before and after the program, so they
  * do not count.
  */
 export function schedule(
@@ -43,21 +43,21 @@ export function schedule(
   persistent: ReadonlySet<number>,
 ): Work[] {
   const order = byDepth(works);
-  const { writer, readers } = usesOf(works);
+  const { readers } = usesOf(works);
   const users = new Map<Work, Work[]>(order.map((work) => [work, []]));
   for (const work of order) for (const need of work.needs) users.get(need)!.push(work);
   const position = new Map(order.map((work, at) => [work, at]));
-  const made = new Map<Work, number>(); // bytes written, less the bytes that the step is the last to read
-  const add = (work: Work, n: number): void => void made.set(work, (made.get(work) ?? 0) + n);
-  for (const [value, work] of writer) {
-    if (persistent.has(value)) continue;
-    add(work, bytes[value]!);
-    const last = [...(readers.get(value) ?? [])].sort((a, b) => position.get(b)! - position.get(a)!)[0];
-    if (last) add(last, -bytes[value]!);
-  }
+  const total = (values: Iterable<number>): number =>
+    [...values].reduce((sum, value) => sum + (persistent.has(value) ? 0 : bytes[value]!), 0);
   for (const work of order.toReversed()) {
     const first = Math.min(...users.get(work)!.map((user) => position.get(user)!));
-    if ((made.get(work) ?? 0) > 0 && first < Infinity) position.set(work, first - 0.5);
+    const { reads, writes } = operandsOfStep(work.step);
+    // inputs that would have to stay for it, since all their other readers come earlier
+    const isHeld = (value: number): boolean =>
+      [...readers.get(value)!].every((reader) => reader === work || position.get(reader)! < first);
+    const held = new Set(reads.map(({ buffer }) => buffer).filter(isHeld));
+    if (total(new Set(writes.map(({ buffer }) => buffer))) > total(held) && first < Infinity)
+      position.set(work, first - 0.5);
   }
   return respecting([...order].sort((a, b) => position.get(a)! - position.get(b)!));
 }

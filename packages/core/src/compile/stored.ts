@@ -52,6 +52,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     const inputs = isMemory(node) ? [] : [...new Set(read.map(sourceOf))];
     const gate = isOp(node, "after") ? sourceOf(node.inputs[1]) : null;
     if (gate && !isValue(gate)) stored.add(gate); // only a kernel can be waited for
+    if (isOp(node, "after") && isOp(node.inputs[0], "cast")) stored.add(node.inputs[0]); // what checkpointIn keeps
     const parts = inputs.map(given);
     const joint = (): Set<Node> => new Set(parts.flatMap((part) => [...part.reads]));
     while (joint().size > backend.caps.maxOperands - 2) {
