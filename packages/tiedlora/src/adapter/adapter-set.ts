@@ -1,14 +1,22 @@
-/** All adapters of one model, by name: which of them are active, and scopes in which other adapters take part, or none. */
+/**
+ * All adapters of one model, by name, and which of them act when the model runs:
+ *
+ * - Outside of scopes, the active ones. Within a scope, those that the scope has chosen, active or not; in a mixed batch, one for
+ *   each row. Layers of adapters ask the set at each call (`runs`, `rows`).
+ * - Merged adapters always act, since they are in the weights, except in scopes without adapters and in mixed batches.
+ * - Some adapters replace parameters of the model by trained copies, and merging replaces weights: whenever the above changes, `sync`
+ *   puts the parameters that are to act into the model's fields.
+ */
 import type * as nn from "@tiedlora/nn";
 import { setSelector } from "../model.ts";
 import type { AttachedAdapter } from "./attached.ts";
 import { adaptableModules, type AdaptableModule } from "./modules.ts";
 import { computeMerged, type MergeOptions } from "./merge.ts";
-import { nearest } from "../nearest.ts";
-import { AdapterStack, type AdapterLayer } from "./layer.ts";
-import { Overlay } from "./overlay.ts";
+import { suggestion } from "../nearest.ts";
+import { checkReplaced, Overlay } from "./overlay.ts";
 import { BASE, RowGroups } from "./rows.ts";
 import { type Choice, Scopes } from "./scopes.ts";
+import { putOn, takeOff } from "./stacks.ts";
 
 interface Merged {
   readonly names: readonly string[];
@@ -34,6 +42,8 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     setSelector(model, this);
   }
 
+  // The adapters by name
+
   /** The names of all adapters, in the order in which they were attached. */
   get names(): string[] {
     return [...this.#adapters.keys()];
@@ -48,9 +58,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
   get(name: string): A {
     const found = this.#adapters.get(name);
     if (found !== undefined) return found;
-    const close = nearest(name, this.names);
-    const hint = close === null ? `there are ${this.names.join(", ") || "none"}` : `did you mean "${close}"?`;
-    throw new Error(`the model has no adapter "${name}"; ${hint}`);
+    throw new Error(`the model has no adapter "${name}"; ${suggestion(name, this.names)}`);
   }
 
   /** The names of the adapters that take part when the model runs outside of scopes. */
@@ -62,22 +70,86 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
   setActive(...names: readonly string[]): void {
     this.#scopes.checkNone("setActive");
     const wanted = new Set(names.map((name) => this.get(name)));
-    this.#checkReplaced([...wanted]);
+    checkReplaced([...wanted]);
     for (const adapter of this.#adapters.values()) adapter.switch(wanted.has(adapter));
     this.sync();
   }
+
+  /**
+   * Puts an adapter on the model, and freezes the model's own parameters; for `Adapter.attach`. Allowed within scopes, where it does
+   * not take part.
+   */
+  add(adapter: A): void {
+    if (this.#adapters.get(adapter.name) === adapter) return;
+    this.checkName(adapter.name);
+    if (adapter.active) checkReplaced([...this.#active(), adapter]);
+    for (const [, parameter] of this.#overlay.parameters()) parameter.requiresGrad = false;
+    this.#adapters.set(adapter.name, adapter);
+    putOn(adapter, this);
+    this.sync();
+  }
+
+  /**
+   * Replaces the adapter of the same name; the model and its compiled programs stay. Throws while that adapter is merged, and within
+   * a scope that has chosen it.
+   */
+  swap(adapter: A): void {
+    const old = this.get(adapter.name);
+    if (old === adapter) return;
+    if (this.mergedNames.includes(adapter.name))
+      throw new Error(`"${adapter.name}" is merged; unmerge first`);
+    this.#scopes.checkUnchosen("replaced", [adapter.name]);
+    checkReplaced([...this.#active().filter((one) => one !== old), ...(old.active ? [adapter] : [])]);
+    adapter.switch(old.active);
+    const order = [...this.#adapters.values()].map((one) => (one === old ? adapter : one));
+    takeOff(old, this);
+    this.#adapters.clear();
+    for (const one of order) this.#adapters.set(one.name, one);
+    putOn(adapter, this);
+    this.sync();
+  }
+
+  /** Takes an adapter off. Throws if there is none of this name, while it is merged, and within a scope that has chosen it. */
+  delete(name: string): void {
+    this.get(name);
+    if (this.mergedNames.includes(name))
+      throw new Error(`"${name}" is merged into the weights; unmerge, or mergeAndUnload, first`);
+    this.remove(name);
+  }
+
+  /** Takes an adapter off, if there is one of this name; for `Adapter.detach`. Throws within a scope that has chosen it. */
+  remove(name: string): void {
+    const adapter = this.#adapters.get(name);
+    if (adapter === undefined) return;
+    this.#scopes.checkUnchosen("taken off", [name]);
+    this.#adapters.delete(name);
+    takeOff(adapter, this);
+    this.sync();
+  }
+
+  /**
+   * Takes all adapters off, also merged ones; the model's outputs are then those without adapters, bit for bit. Throws within a scope
+   * that has chosen one of them.
+   */
+  unload(): void {
+    this.#scopes.checkUnchosen("taken off", this.names);
+    this.#merged = null;
+    for (const name of this.names) this.remove(name);
+  }
+
+  // Scopes
 
   /**
    * Runs synchronous `work` with exactly the chosen adapters, whichever are active. Calls of a `Decoder` with `{ adapters }` do the
    * same, so requests with different adapters can be in progress at once. Throws if `work` returns a promise.
    */
   using<T>(choice: nn.AdapterChoice, work: () => T): T {
-    return this.#scopes.run(this.#resolve(choice), work);
+    return this.#scopes.run(this.#checkedChoice(choice), work);
   }
 
   /** Returns a function that always runs `work` with the adapters that take part now. `work` must be synchronous. */
   bound<A extends unknown[], T>(work: (...args: A) => T): (...args: A) => T {
-    const choice = this.#scopes.current ?? { names: this.#takingPart() };
+    const choice = this.#scopes.current ?? { names: this.#acting() };
     return (...args) => {
       if ("names" in choice) for (const name of choice.names) this.get(name); // throws if the adapter was deleted since
       return this.#scopes.run(choice, () => work(...args));
@@ -95,7 +167,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
 
   /** Runs `work` with exactly the named adapters, then restores the previous choice. */
   withActive<T>(names: readonly string[], work: () => T): T {
-    return this.#scopes.hold("withActive", this.#resolve(names), work);
+    return this.#scopes.hold("withActive", this.#checkedChoice(names), work);
   }
 
   /**
@@ -103,15 +175,15 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
    * adapter for "__base__".
    */
   mixed<T>(names: readonly string[], work: () => T): T {
-    return this.#scopes.hold("mixed", this.#resolve({ rows: names }), work);
+    return this.#scopes.hold("mixed", this.#checkedChoice({ rows: names }), work);
   }
 
   /** Checks a choice. Throws if the chosen adapters cannot take part, or not together. */
-  #resolve(choice: nn.AdapterChoice): Choice {
-    if (typeof choice === "string") return this.#resolve([choice]);
+  #checkedChoice(choice: nn.AdapterChoice): Choice {
+    if (typeof choice === "string") return this.#checkedChoice([choice]);
     if ("rows" in choice) return { rows: this.#rowGroups(choice) };
     const names = [...new Set(choice)];
-    this.#checkReplaced(names.map((name) => this.get(name)));
+    checkReplaced(names.map((name) => this.get(name)));
     const left = this.mergedNames.filter((name) => !names.includes(name));
     if (names.length > 0 && left.length > 0)
       throw new Error(
@@ -139,29 +211,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     return groups;
   }
 
-  /** The rows of the mixed batch whose scope is the innermost one, for `AdapterStack`; null if there is none. */
-  get rows(): RowGroups | null {
-    const choice = this.#scopes.current;
-    return choice !== null && "rows" in choice ? choice.rows : null;
-  }
-
-  /** Whether an adapter's layers act when the model runs. */
-  runs(adapter: A): boolean {
-    return this.#takesPart(adapter) && !this.mergedNames.includes(adapter.name);
-  }
-
-  #takesPart(adapter: A): boolean {
-    const choice = this.#scopes.current;
-    if (choice === null) return adapter.active;
-    return "names" in choice && choice.names.includes(adapter.name);
-  }
-
-  /** The names of the adapters that act when the model runs now, beside the weights or merged into them. */
-  #takingPart(): string[] {
-    return [...this.#adapters.values()]
-      .filter((adapter) => this.#takesPart(adapter) || this.mergedNames.includes(adapter.name))
-      .map(({ name }) => name);
-  }
+  // Merging
 
   /** The names of the adapters that are merged into the weights. */
   get mergedNames(): readonly string[] {
@@ -185,7 +235,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     const names = [...this.mergedNames, ...fresh.map(({ name }) => name)];
     // Always in the order of attachment and from the model's own weights: merging at once or one by one gives the same bits.
     const ordered = [...this.#adapters.values()].filter(({ name }) => names.includes(name));
-    this.#checkReplaced([...new Set([...ordered, ...this.#active()])]);
+    checkReplaced([...new Set([...ordered, ...this.#active()])]);
     const before = this.#merged;
     const after = { names: ordered.map(({ name }) => name), parameters: new Map<string, nn.Parameter>() };
     try {
@@ -208,16 +258,6 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.sync();
   }
 
-  /**
-   * Takes all adapters off, also merged ones; the model's outputs are then those without adapters, bit for bit. Throws within a scope
-   * that has chosen one of them.
-   */
-  unload(): void {
-    this.#scopes.checkUnchosen("taken off", this.names);
-    this.#merged = null;
-    for (const name of this.names) this.remove(name);
-  }
-
   /** Merges adapters (default: the active ones), and takes all adapters off. The model's old weights are not kept. */
   async mergeAndUnload(options: MergeOptions = {}): Promise<void> {
     this.#scopes.checkNone("mergeAndUnload");
@@ -231,63 +271,58 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
         ...options,
         names: names ?? this.active.filter((name) => !this.mergedNames.includes(name)),
       });
-    const merged = this.#merged!;
+    this.#overlay.settle(this.#replacements().keys()); // the merged weights are now the model's own
     this.#merged = null;
-    this.#overlay.settle(this.#wanted(merged).keys());
     for (const name of this.names) this.remove(name);
   }
 
-  /** Takes an adapter off. Throws if there is none of this name, while it is merged, and within a scope that has chosen it. */
-  delete(name: string): void {
-    this.get(name);
-    if (this.mergedNames.includes(name))
-      throw new Error(`"${name}" is merged into the weights; unmerge, or mergeAndUnload, first`);
-    this.remove(name);
+  // What acts when the model runs
+
+  /** The rows of the mixed batch whose scope is the innermost one, for `AdapterStack`; null if there is none. */
+  get rows(): RowGroups | null {
+    const choice = this.#scopes.current;
+    return choice !== null && "rows" in choice ? choice.rows : null;
   }
 
-  /**
-   * Replaces the adapter of the same name; the model and its compiled programs stay. Throws while that adapter is merged, and within
-   * a scope that has chosen it.
-   */
-  swap(adapter: A): void {
-    const old = this.get(adapter.name);
-    if (old === adapter) return;
-    if (this.mergedNames.includes(adapter.name))
-      throw new Error(`"${adapter.name}" is merged; unmerge first`);
-    this.#scopes.checkUnchosen("replaced", [adapter.name]);
-    this.#checkReplaced([...this.#active().filter((one) => one !== old), ...(old.active ? [adapter] : [])]);
-    adapter.switch(old.active);
-    const order = [...this.#adapters.values()].map((one) => (one === old ? adapter : one));
-    this.#takeOff(old);
-    this.#adapters.clear();
-    for (const one of order) this.#adapters.set(one.name, one);
-    this.#putOn(adapter);
-    this.sync();
+  /** Whether an adapter's layers act beside the weights when the model runs now. */
+  runs(adapter: A): boolean {
+    return this.#isChosen(adapter) && !this.mergedNames.includes(adapter.name);
   }
 
-  /**
-   * Puts an adapter on the model, and freezes the model's own parameters; for `Adapter.attach`. Allowed within scopes, where it does
-   * not take part.
-   */
-  add(adapter: A): void {
-    if (this.#adapters.get(adapter.name) === adapter) return;
-    this.checkName(adapter.name);
-    if (adapter.active) this.#checkReplaced([...this.#active(), adapter]);
-    for (const [, parameter] of this.#overlay.parameters()) parameter.requiresGrad = false;
-    this.#adapters.set(adapter.name, adapter);
-    this.#putOn(adapter);
-    this.sync();
+  /** Whether the innermost scope has chosen an adapter or, outside of scopes, the adapter is active. */
+  #isChosen(adapter: A): boolean {
+    const choice = this.#scopes.current;
+    if (choice === null) return adapter.active;
+    return "names" in choice && choice.names.includes(adapter.name);
   }
 
-  /** Takes an adapter off, if there is one of this name; for `Adapter.detach`. Throws within a scope that has chosen it. */
-  remove(name: string): void {
-    const adapter = this.#adapters.get(name);
-    if (adapter === undefined) return;
-    this.#scopes.checkUnchosen("taken off", [name]);
-    this.#adapters.delete(name);
-    this.#takeOff(adapter);
-    this.sync();
+  /** The names of the adapters that act when the model runs now, beside the weights or merged into them. */
+  #acting(): string[] {
+    const acts = (adapter: A): boolean => this.#isChosen(adapter) || this.mergedNames.includes(adapter.name);
+    return [...this.#adapters.values()].filter(acts).map(({ name }) => name);
   }
+
+  /** Updates the parameters in the model's fields to the adapters that act now. */
+  sync(): void {
+    const choice = this.#scopes.current;
+    const isBase = choice !== null && ("rows" in choice || choice.names.length === 0);
+    this.#overlay.show(isBase ? new Map() : this.#replacements());
+  }
+
+  /** The parameters that replace the model's own, by path: copies of the adapters that act, and over them the merged weights. */
+  #replacements(): Map<string, nn.Parameter> {
+    const acting = this.#acting();
+    const adapters = [...this.#adapters.values()].filter(({ name }) => acting.includes(name));
+    const copies = adapters.flatMap((adapter) => [...adapter.replacements()]);
+    return new Map([...copies, ...(this.#merged?.parameters ?? [])]);
+  }
+
+  /** The model's own parameters by path, even where adapters' copies or merged weights replace them now. */
+  ownParameters(): Map<string, nn.Parameter> {
+    return new Map(this.#overlay.parameters());
+  }
+
+  // Checks
 
   /** Throws if a new adapter cannot have this name: another adapter has it, or it is "__base__". */
   checkName(name: string): void {
@@ -298,74 +333,13 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     );
   }
 
-  /** The model's own parameters by path, even where adapters' copies or merged weights replace them now. */
-  ownParameters(): Map<string, nn.Parameter> {
-    return new Map(this.#overlay.parameters());
-  }
-
   /** Throws if an adapter cannot be switched on or off now. */
   checkSwitch(adapter: A, active: boolean): void {
     this.#scopes.checkNone(`${adapter.name}.active`);
-    if (active) this.#checkReplaced([...new Set([...this.#active(), adapter])]);
-  }
-
-  /** Updates the parameters in the model's fields to the adapters that take part now, and to the merged weights. */
-  sync(): void {
-    const choice = this.#scopes.current;
-    const own = choice !== null && ("rows" in choice || choice.names.length === 0);
-    this.#overlay.show(own ? new Map() : this.#wanted(this.#merged));
-  }
-
-  #wanted(merged: Merged | null): Map<string, nn.Parameter> {
-    const wanted = new Map<string, nn.Parameter>();
-    for (const adapter of this.#adapters.values()) {
-      if (!this.#takesPart(adapter) && !merged?.names.includes(adapter.name)) continue;
-      for (const [path, parameter] of adapter.replacements()) wanted.set(path, parameter);
-    }
-    for (const [path, parameter] of merged?.parameters ?? []) wanted.set(path, parameter);
-    return wanted;
+    if (active) checkReplaced([...new Set([...this.#active(), adapter])]);
   }
 
   #active(): A[] {
     return [...this.#adapters.values()].filter(({ active }) => active);
-  }
-
-  #checkReplaced(adapters: readonly A[]): void {
-    const owner = new Map<string, string>();
-    for (const { name, plan } of adapters) {
-      for (const { path } of plan.replaced) {
-        const other = owner.get(path);
-        if (other !== undefined) {
-          throw new Error(
-            `adapters "${other}" and "${name}" both replace ${path}; only one of them can be active (adapt: { active: false })`,
-          );
-        }
-        owner.set(path, name);
-      }
-    }
-  }
-
-  #putOn(adapter: A): void {
-    for (const [host, layer] of adapter.layers()) {
-      if (host.adapter !== null && !(host.adapter instanceof AdapterStack))
-        throw new Error("a module carries an adapter that is not of this library; remove it first");
-      host.adapter = this.#stack([...(host.adapter?.layers ?? []), layer]);
-    }
-  }
-
-  #stack(layers: readonly AdapterLayer[]): AdapterStack {
-    const order = this.names;
-    const at = ({ owner }: AdapterLayer): number => order.indexOf(owner.name);
-    return new AdapterStack(
-      [...layers].sort((a, b) => at(a) - at(b)),
-      this,
-    );
-  }
-
-  #takeOff(adapter: A): void {
-    for (const [host, layer] of adapter.layers()) {
-      const layers = (host.adapter as AdapterStack | null)?.layers.filter((one) => one !== layer) ?? [];
-      host.adapter = layers.length === 0 ? null : this.#stack(layers);
-    }
   }
 }

@@ -50,6 +50,26 @@ export function planReplaced(
   });
 }
 
+/** Throws if two of these adapters, which are to be active at once, replace the same parameter. */
+export function checkReplaced(
+  adapters: Iterable<{
+    readonly name: string;
+    readonly plan: { readonly replaced: readonly ReplacedPlan[] };
+  }>,
+): void {
+  const owner = new Map<string, string>();
+  for (const { name, plan } of adapters) {
+    for (const { path } of plan.replaced) {
+      const other = owner.get(path);
+      if (other !== undefined)
+        throw new Error(
+          `adapters "${other}" and "${name}" both replace ${path}; only one of them can be active (adapt: { active: false })`,
+        );
+      owner.set(path, name);
+    }
+  }
+}
+
 function parent(path: string): string {
   return path.slice(0, Math.max(path.lastIndexOf("."), 0));
 }
