@@ -5,7 +5,7 @@ import type { Decoder } from "@tiedlora/models";
 import { moduleInfos, adaptableModules } from "tiedlora";
 import type { Method } from "tiedlora";
 import { endsWithName, moduleNames } from "tiedlora/internal";
-import { nearest } from "tiedlora/internal";
+import { suggestion } from "tiedlora/internal";
 import { planAdapter } from "tiedlora";
 import { writeError } from "tiedlora/internal/node";
 import type { LinearInfo } from "tiedlora";
@@ -44,10 +44,8 @@ function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): v
   const names = moduleNames(linears);
   for (const name of target as readonly string[]) {
     if (linears.some(({ path }) => endsWithName(path, name))) continue;
-    const close = nearest(name, names);
-    throw new UsageError(
-      `--target: no module is called "${name}"; ${close === null ? `the model has ${names.join(", ")}` : `did you mean ${close}?`}`,
-    );
+    const hint = suggestion(name, names, "the model has");
+    throw new UsageError(`--target: no module is called "${name}"; ${hint}`);
   }
 }
 

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
 import { isOnHub, loadConfig } from "@tiedlora/models/node";
 import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
-import { describeTies, nearest } from "tiedlora/internal";
+import { describeTies, suggestion } from "tiedlora/internal";
 import { countParameters, planAdapter } from "tiedlora";
 import type { Modules } from "tiedlora";
 import { findModel } from "./find-model.ts";
@@ -76,8 +76,7 @@ function targetText(target: Modules): string {
 async function readConfig(model: string, output: Output): Promise<DecoderConfig> {
   if (await isOnHub(model)) return loadConfig((await findModel(model, output, { part: "config" })).directory);
   if (!(await stat(model).catch(() => null))?.isDirectory()) {
-    const close = nearest(model, PRESET_NAMES);
-    const hint = close === null ? `known names are ${PRESET_NAMES.join(", ")}` : `did you mean ${close}?`;
+    const hint = suggestion(model, PRESET_NAMES, "known names are");
     throw new UsageError(`"${model}" is neither a directory nor the name of a known model; ${hint}`);
   }
   return loadConfig(model);

@@ -7,7 +7,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { describeValue } from "@tiedlora/core";
 import { isMap } from "yaml";
 import type { z } from "zod";
-import { nearest } from "tiedlora/internal";
+import { suggestion } from "tiedlora/internal";
 import { readYaml, YamlError } from "@tiedlora/experiments";
 
 /** The kind of a setting's values: how they are checked, and how text from the command line is converted to one. */
@@ -137,9 +137,7 @@ function parseSettings<T>(settings: Settings<T>, text: string, file: string): Pa
 }
 
 function unknownKey(name: string, known: Iterable<string>): string {
-  const names = [...known];
-  const close = nearest(name.replaceAll("_", "-"), names);
-  return `there is no setting "${name}"; ${close === null ? `the settings are ${names.join(", ")}` : `did you mean "${close}"?`}`;
+  return `there is no setting "${name}"; ${suggestion(name.replaceAll("_", "-"), known, "the settings are")}`;
 }
 
 /** The keys and settings of a table, in its order. */

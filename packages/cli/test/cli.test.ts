@@ -437,7 +437,7 @@ suite("params", () => {
 
   test("of a model that is not known suggests one", async () => {
     const { code, info } = await tiedlora("params", ..."--model llama2-7b --method tl6 --rank 8".split(" "));
-    assert.deepEqual([code, /did you mean llama-2-7b\?/.test(info)], [2, true], info);
+    assert.deepEqual([code, /did you mean "llama-2-7b"\?/.test(info)], [2, true], info);
   });
 });
 

@@ -89,14 +89,10 @@ const MISTAKES: readonly (readonly [from: string, to: string, message: RegExp])[
   [
     "method: [lora, tl6]",
     "method: [lora, tl66]",
-    /line 5: vary\.method\.1: there is no method "tl66" \(did you mean "tl6"\?\)/,
+    /line 5: vary\.method\.1: there is no method "tl66"; did you mean "tl6"\?/,
   ],
   ["rank: [2, 8]", "rank: [2, 0]", /line 6: vary\.rank\.1: expected a whole number of at least 1/],
-  [
-    "choice, summary",
-    "choise",
-    /line 2: on\.tasks\.0: there is no task "choise" \(did you mean "choice"\?\)/,
-  ],
+  ["choice, summary", "choise", /line 2: on\.tasks\.0: there is no task "choise"; did you mean "choice"\?/],
   ["out: runs/small\n", "", /out: .*expected string/],
   ["steps: 30", "steps: many", /line 9: train\.steps: expected a whole number/],
   ["default: 0.01, ", "", /train\.lr has no rate for lora, and no default/],

@@ -95,7 +95,7 @@ suite("names", () => {
     const target = (names: string): Promise<Result> =>
       refused(
         2,
-        /no module is called "q_prj"; did you mean q_proj\?/,
+        /no module is called "q_prj"; did you mean "q_proj"\?/,
         "train",
         ...SMALL,
         "--out",

@@ -7,6 +7,6 @@ export { UnexpectedAdapterError } from "./init-from.ts";
 export { describeTies } from "./inspect.ts";
 export { endsWithName, moduleNames } from "./match.ts";
 export { type Entry, ENTRIES } from "./methods/table.ts";
-export { nearest } from "./nearest.ts";
+export { nearest, suggestion } from "./nearest.ts";
 export { isFinished } from "./train/fit.ts";
 export { yieldToEventLoop } from "./train/yield.ts";

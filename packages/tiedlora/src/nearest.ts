@@ -14,6 +14,13 @@ export function nearest(name: string, candidates: Iterable<string>): string | nu
   return best;
 }
 
+/** The end of a message about an unknown name: the known name that was meant or, if none is near, all of them after `list`. */
+export function suggestion(name: string, known: Iterable<string>, list = "there are"): string {
+  const names = [...known];
+  const close = nearest(name, names);
+  return close === null ? `${list} ${names.join(", ") || "none"}` : `did you mean "${close}"?`;
+}
+
 /** Levenshtein distance. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

@@ -8,16 +8,13 @@ import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
 import { LEARNING_RATES } from "tiedlora";
-import { nearest } from "tiedlora/internal";
+import { suggestion } from "tiedlora/internal";
 import { TASKS } from "../tasks/index.ts";
 import { readYaml, YamlError } from "../yaml.ts";
 
 const named = (what: string, names: readonly string[]): z.ZodType<string> =>
   z.string({ error: `expected the name of a ${what}` }).refine((name) => names.includes(name), {
-    error: ({ input }) => {
-      const close = nearest(String(input), names);
-      return `there is no ${what} "${String(input)}"${close === null ? `; there are ${names.join(", ")}` : ` (did you mean "${close}"?)`}`;
-    },
+    error: ({ input }) => `there is no ${what} "${String(input)}"; ${suggestion(String(input), names)}`,
   });
 
 const whole = (min: number): z.ZodType<number> => {
@@ -230,10 +227,8 @@ function unwrapped(schema: unknown): unknown {
 }
 
 function unknownKey(key: string, path: readonly PropertyKey[]): string {
-  const keys = keysOf(path);
-  const close = nearest(key, keys);
   const where = path.length === 0 ? "" : ` in ${path.join(".")}`;
-  return `there is no "${key}"${where}; ${close === null ? `there are ${keys.join(", ")}` : `did you mean "${close}"?`}`;
+  return `there is no "${key}"${where}; ${suggestion(key, keysOf(path))}`;
 }
 
 /** The offset in the text of a value, or of its key; of the innermost part of the path that is there, if it is missing. */
