@@ -82,10 +82,12 @@ export function readFor(mask: Ids | undefined, segments: readonly ArrayLike<numb
   };
 }
 
-/**
- * The tokens that count in a loss, [batch, length - 1] as f32: the tokens of `mask`, except the first of each segment, which
- * the previous segment would predict. Null if all tokens count.
- */
+/** Whether token `t` of a row, at least 1, is predicted: the first of a segment is not, since the segment before would predict it. */
+export function isPredicted(segments: ArrayLike<number> | undefined, t: number): boolean {
+  return segments?.[t] === segments?.[t - 1];
+}
+
+/** The tokens that count in a loss, [batch, length - 1] as f32: of those of `mask`, the predicted ones. Null if all tokens count. */
 export function lossMask(
   device: Device,
   mask: Ids | undefined,
@@ -97,7 +99,7 @@ export function lossMask(
   if (segments === undefined) return given ?? null;
   checkRows(segments, "segments", batch!, length!);
   const inner = segments.flatMap((row) =>
-    Array.from({ length: shape[1]! }, (_, t) => Number(row[t] === row[t + 1])),
+    Array.from({ length: shape[1]! }, (_, t) => Number(isPredicted(row, t + 1))),
   );
   const within = device.tensor(Float32Array.from(inner), { shape });
   return given ? given.mul(within) : within;

@@ -1,6 +1,6 @@
 /** The positions of a batch that predict a token of the loss, as far as the host knows them: only they need logits. */
 import { Tensor } from "@tiedlora/core";
-import type { Ids } from "./inputs.ts";
+import { type Ids, isPredicted } from "./inputs.ts";
 import { paddedSize } from "./sizes.ts";
 
 /** The fields of a batch that decide which positions predict; see `Batch`. */
@@ -35,8 +35,7 @@ export function predictedPositions(
   for (let row = 0; row < batch!; row++)
     for (let t = 1; t <= width; t++) {
       const counts = mask?.[row]![t] ?? 1;
-      const segment = segments?.[row];
-      if (counts === 0 || segment?.[t] !== segment?.[t - 1]) continue;
+      if (counts === 0 || !isPredicted(segments?.[row], t)) continue;
       if (ignored && ignored[row]![t] === ignoreIndex) continue;
       index.push(row * width + t - 1);
       weight.push(counts);
