@@ -273,7 +273,7 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
     }
   });
   if (ranges.length !== x.shape.length)
-    throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}`);
+    throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}; give one per axis`);
   if (ranges.every(([start, stop, step], i) => start === 0 && stop === x.shape[i] && step === 1)) return x;
   const shape = ranges.map(([start, stop, step]) => Math.ceil((stop - start) / step));
   return new Node("slice", { ranges }, [x], shape, x.dtype);
@@ -284,7 +284,7 @@ export function pad(x: Node, widths: readonly (readonly [number, number])[]): No
     Array.isArray(pair) && pair.length === 2 && pair.every((n) => Number.isInteger(n) && n >= 0);
   if (!Array.isArray(widths) || widths.length !== x.shape.length || !widths.every(isPair)) {
     throw new RangeError(
-      `pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] >= 0 per axis`,
+      `pad: widths ${JSON.stringify(widths)} for ${show(x.shape)}; give [before, after] from 0 for each axis`,
     );
   }
   if (widths.every(([before, after]) => before + after === 0)) return x;

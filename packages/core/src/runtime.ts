@@ -38,7 +38,7 @@ export class Runtime {
 
   /** Memory that lives until nothing refers to the storage, or until `storage.buffer.free()`. Throws if too large or closed. */
   allocate(bytes: number, name: string): Storage {
-    if (this.#closed) throw new Error(`${this.name} was closed; open a device anew to allocate "${name}"`);
+    if (this.#closed) throw new Error(`${this.name} was closed; open a new device to allocate "${name}"`);
     const size = Math.max(bytes, 4);
     const { maxBufferBytes } = this.backend.caps;
     if (size > maxBufferBytes) {

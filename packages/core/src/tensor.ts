@@ -388,7 +388,7 @@ export class Tensor {
   squeeze(axis: number): Tensor {
     const at = resolveAxis(axis, this.rank, "squeeze");
     if (this.shape[at] !== 1)
-      throw new RangeError(`squeeze: axis ${axis} of ${show(this.shape)} has not length 1`);
+      throw new RangeError(`squeeze: axis ${axis} of ${show(this.shape)} must have length 1`);
     return this.reshape(this.shape.filter((_, i) => i !== at));
   }
   /** Inserts an axis of length 1, which will have the index `axis`. */
@@ -399,7 +399,7 @@ export class Tensor {
   /** A part of each axis: one [start, stop, step?] or null per axis; axes without a range are kept whole. */
   slice(...ranges: readonly SliceSpec[]): Tensor {
     if (ranges.length > this.rank)
-      throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(this.shape)}`);
+      throw new RangeError(`slice: ${ranges.length} ranges for ${show(this.shape)}; give one per axis`);
     const full = this.shape.map((d, i): Range => {
       const range = ranges[i] ?? [0, d];
       if (!Array.isArray(range)) refuse("slice", range, "range", "[start, stop, step?] per axis, or null");

@@ -243,7 +243,7 @@ test("schedules: warm-up reaches the rate, decays reach their end", () => {
     assert.ok(Math.abs(rates[10]! - 0.01) < 1e-12 && rates[11] === rates[10]);
     for (let i = 2; i < 10; i++) assert.ok(rates[i + 1]! < rates[i]!);
   }
-  assert.throws(() => optim.linear(0.1, { warmup: 20, steps: 10 }), /steps >= warmup/);
+  assert.throws(() => optim.linear(0.1, { warmup: 20, steps: 10 }), /steps must be at least warmup/);
 });
 
 test("tied weights receive the sum of their gradients and are one parameter", async () => {

@@ -93,7 +93,7 @@ export function encodeTensor(dtype: DType, values: TypedArray): Uint8Array {
   if (dtype === "bool") return Uint8Array.from(values, (value: number) => (value === 0 ? 0 : 1));
   if (values.BYTES_PER_ELEMENT !== BYTES[dtype]) {
     throw new TypeError(
-      `${values.constructor.name} given for ${dtype}, which has ${BYTES[dtype]} bytes an element`,
+      `a ${values.constructor.name} was given for ${dtype}; need a typed array of ${BYTES[dtype]} bytes an element`,
     );
   }
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

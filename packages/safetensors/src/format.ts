@@ -185,7 +185,7 @@ export async function readText(files: Files, name: string): Promise<string | nul
   if (source === null) return null;
   try {
     if (source.size > MAX_TEXT_BYTES) {
-      throw wrong(source.name, `${source.size} bytes of text`, `at most ${MAX_TEXT_BYTES}`);
+      throw wrong(source.name, `${source.size} bytes of text`, `at most ${MAX_TEXT_BYTES} bytes`);
     }
     return decodeUtf8(await readExactly(source, 0, source.size), source.name);
   } finally {

@@ -79,7 +79,7 @@ export async function openSafetensors(source: Source): Promise<TensorFile> {
   const entry = (name: string): TensorEntry => {
     const found = entries.get(name);
     if (found) return found;
-    throw wrong(source.name, "no such tensor", `one of the file's ${entries.size}`, { tensor: name });
+    throw wrong(source.name, "no such tensor", `one of the file's ${entries.size} tensors`, { tensor: name });
   };
   /** The position in the source of bytes of a tensor. */
   const place = (name: string, offset: number, length: number): number => {
@@ -136,7 +136,7 @@ async function readHeader(source: Source): Promise<Header> {
     );
   }
   if (length < 2n || length > BigInt(room)) {
-    throw wrong(file, `a header of ${length} bytes`, `2 to ${room}`);
+    throw wrong(file, `a header of ${length} bytes`, `a header of 2 to ${room} bytes`);
   }
   const text = decodeUtf8(await readExactly(source, 8, Number(length)), file);
   return parseHeader(parseJsonObject(text, file, 3), file, 8 + Number(length), source.size);
@@ -179,7 +179,7 @@ function parseEntry(
   if (!isFileDType(dtype)) {
     return fail(`dtype ${describeValue(dtype)}`, `one of ${Object.keys(FILE_DTYPE_BYTES).join(" ")}`);
   }
-  if (!isCounts(shape)) return fail(`shape ${describeValue(shape)}`, "a list of whole numbers >= 0");
+  if (!isCounts(shape)) return fail(`shape ${describeValue(shape)}`, "a list of whole numbers from 0");
   if (!isCounts(offsets) || offsets.length !== 2)
     return fail(`data_offsets ${describeValue(offsets)}`, "[begin, end]");
   const [begin, end] = [dataStart + offsets[0]!, dataStart + offsets[1]!];
@@ -191,7 +191,7 @@ function parseEntry(
   }
   const bytes = byteCount(dtype, shape);
   if (bytes !== end - begin) {
-    const expected = Number.isNaN(bytes) ? "more than any file has" : String(bytes);
+    const expected = Number.isNaN(bytes) ? "more bytes than a file can have" : `${bytes} bytes`;
     return fail(`${end - begin} bytes`, `${expected} for ${dtype} [${shape.join(", ")}]`);
   }
   return { dtype, shape, begin, end };
@@ -213,7 +213,7 @@ function checkCoverage(
     if (begin !== at) {
       const what =
         begin < at ? "an overlap with the tensor before it" : `a hole of ${begin - at} bytes before it`;
-      throw wrong(file, what, "tensors that follow one another", { tensor });
+      throw wrong(file, what, "tensors that follow one another without holes", { tensor });
     }
     at = end;
   }

@@ -61,13 +61,18 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
   try {
     for (const name of new Set(index.values())) {
       const source = await files.open(name);
-      if (!source) throw wrong(indexName, `no file ${name}`, "all shards beside it");
+      if (!source) throw wrong(indexName, `no file ${name}`, "every shard beside the index");
       const shard = await openSafetensors(source);
       shards.set(name, shard);
       for (const [key, value] of shard.metadata) metadata.set(key, value);
       for (const [tensor, entry] of shard.entries) {
         if (home.has(tensor)) {
-          throw wrong(name, `a tensor that is also in ${home.get(tensor)!.name}`, "it once", { tensor });
+          throw wrong(
+            name,
+            `a tensor that is also in ${home.get(tensor)!.name}`,
+            "every tensor in one file",
+            { tensor },
+          );
         }
         home.set(tensor, shard);
         entries.set(tensor, entry);
@@ -75,7 +80,7 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
     }
     for (const [tensor, name] of index) {
       if (home.get(tensor) !== shards.get(name)) {
-        throw wrong(name, "no such tensor", `it here, by ${indexName}`, { tensor });
+        throw wrong(name, "no such tensor", `this tensor in this file, as ${indexName} says`, { tensor });
       }
     }
   } catch (error) {
@@ -85,7 +90,7 @@ async function openShards(files: Files, indexName: string, index: Map<string, st
   const at = (tensor: string): TensorFile => {
     const shard = home.get(tensor);
     if (shard) return shard;
-    throw wrong(indexName, "no such tensor", `one of ${home.size}`, { tensor });
+    throw wrong(indexName, "no such tensor", `one of the ${home.size} tensors of the index`, { tensor });
   };
   return {
     name: indexName,

@@ -305,13 +305,13 @@ describe("corrupt safetensors", () => {
       "a size that does not fit",
       `{"a":${F32("[3]", 0, 8)}}`,
       8,
-      /"a": found 8 bytes; expected 12 for F32 \[3\]/,
+      /"a": found 8 bytes; expected 12 bytes for F32 \[3\]/,
     ],
     [
       "a count that overflows",
       `{"a":${F32("[4503599627370496,4096,0.0]", 0, 0)},"b":${F32("[67108864,67108864,8]", 0, 8)}}`,
       8,
-      /"b": found 8 bytes; expected more than any file has/,
+      /"b": found 8 bytes; expected more bytes than a file can have/,
     ],
     [
       "an unknown type",
@@ -357,7 +357,10 @@ describe("corrupt safetensors", () => {
       const bytes = new Uint8Array(100);
       new DataView(bytes.buffer).setBigUint64(0, length, true);
       bytes[8] = 0x7b;
-      await assert.rejects(openSafetensors(guarded(bytes)), /found a header of \d+ bytes; expected 2 to 92/);
+      await assert.rejects(
+        openSafetensors(guarded(bytes)),
+        /found a header of \d+ bytes; expected a header of 2 to 92 bytes/,
+      );
     }
     const huge: Source = {
       name: "huge",
@@ -369,7 +372,7 @@ describe("corrupt safetensors", () => {
     };
     await assert.rejects(
       openSafetensors(huge),
-      /found a header of 4294967296 bytes; expected 2 to 100000000/,
+      /found a header of 4294967296 bytes; expected a header of 2 to 100000000 bytes/,
     );
   });
 

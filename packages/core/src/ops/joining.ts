@@ -14,7 +14,7 @@ export function concat(pieces: readonly Node[], axis: number): Node {
     const fits = shape.length === like.length && shape.every((d, i) => i === axis || d === like[i]);
     if (!fits || other !== dtype) {
       throw new RangeError(
-        `concat: ${show(like)} ${dtype} and ${show(shape)} ${other} differ beside axis ${axis}`,
+        `concat: ${show(like)} ${dtype} and ${show(shape)} ${other} differ beside axis ${axis}; make all other axes and the types equal`,
       );
     }
     length += shape[axis]!;

@@ -240,9 +240,9 @@ export abstract class Optimizer {
    * of another shape.
    */
   load(state: OptimizerState): void {
-    const { step, tensors } = checkOptions(this.constructor.name, state, "what state() gave");
+    const { step, tensors } = checkOptions(this.constructor.name, state, "the one that state() returned");
     if (!(tensors instanceof Map))
-      refuse(this.constructor.name, tensors, "Map of tensors", "what state() gave");
+      refuse(this.constructor.name, tensors, "Map of tensors", "the one that state() returned");
     if (!Number.isSafeInteger(step) || step < 0)
       throw new RangeError(`${this.constructor.name}: a state at step ${step}; need a whole number from 0`);
     this.#state.load(tensors);

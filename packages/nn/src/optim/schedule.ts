@@ -26,7 +26,7 @@ function schedule(what: string, lr: number, options: Decay, left: (progress: num
     checkNumber(`${what}: ${name}`, value);
   if (!(lr >= 0 && warmup >= 0 && end >= 0 && steps >= warmup)) {
     throw new RangeError(
-      `${what}: lr ${lr}, warmup ${warmup}, steps ${steps}, end ${end}; none may be negative, and steps >= warmup`,
+      `${what}: lr ${lr}, warmup ${warmup}, steps ${steps}, end ${end}; none may be negative, and steps must be at least warmup`,
     );
   }
   return (step) => {
