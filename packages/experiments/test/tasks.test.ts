@@ -87,8 +87,8 @@ test("SQuAD: context and question as in the paper, every answer counts", async (
 test("SQuAD: what is wrong with a file is said", async () => {
   const read = (text: string): Promise<Question[]> =>
     all(taskByName("squad").questions("valid", memorySource({ "dev-v1.1.json": text })));
-  await assert.rejects(read("{"), /dev-v1\.1\.json: not JSON/);
-  await assert.rejects(read("[]"), /dev-v1\.1\.json: \[\]; expected an object/);
+  await assert.rejects(read("{"), /dev-v1\.1\.json: the file is not JSON/);
+  await assert.rejects(read("[]"), /dev-v1\.1\.json: found \[\]; expected an object/);
   await assert.rejects(read('{"data": 3}'), /"data" is 3; expected a list/);
   await assert.rejects(
     read('{"data": [{"paragraphs": [{"qas": [{}], "context": null}]}]}'),

@@ -18,7 +18,9 @@ export function normalizedChoiceAccuracy(
   right: number,
 ): number {
   if (endings.length !== logLikelihoods.length) {
-    throw new RangeError(`${logLikelihoods.length} log-likelihoods for ${endings.length} endings`);
+    throw new RangeError(
+      `normalizedChoiceAccuracy: ${logLikelihoods.length} log-likelihoods were given for ${endings.length} endings; give one for each`,
+    );
   }
   return choiceAccuracy(
     logLikelihoods.map((value, i) => value / Math.max(1, Array.from(endings[i]!).length)),

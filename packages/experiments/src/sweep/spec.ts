@@ -31,7 +31,9 @@ const share: z.ZodType<number> = z.number().min(0).lt(1);
 const listOf = <T>(item: z.ZodType<T>): z.ZodType<T[]> =>
   z.preprocess(
     (given) => (Array.isArray(given) || given === undefined ? given : [given]),
-    z.array(item, { error: "expected a value or a list of values" }).min(1, { error: "the list is empty" }),
+    z
+      .array(item, { error: "expected a value or a list of values" })
+      .min(1, { error: "the list is empty; expected at least one value" }),
   );
 
 const METHOD = named("method", METHOD_NAMES);

@@ -9,7 +9,7 @@ export async function wholeJson(file: TextFile): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new DataError(file.name, null, `not JSON: ${(cause as Error).message}`);
+    throw new DataError(file.name, null, `the file is not JSON: ${(cause as Error).message}`);
   }
 }
 
@@ -30,7 +30,7 @@ export class Fields {
     this.#file = file;
     this.#line = line;
     if (typeof value !== "object" || value === null || Array.isArray(value))
-      this.#fail(`${shown(value)}; expected an object`);
+      this.#fail(`found ${shown(value)}; expected an object`);
     this.#values = value as Record<string, unknown>;
   }
 

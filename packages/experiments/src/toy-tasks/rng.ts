@@ -63,7 +63,9 @@ export class Rng {
   /** `count` different elements, in random order. */
   sample<T>(list: readonly T[], count: number): T[] {
     if (count > list.length)
-      throw new RangeError(`Rng.sample: ${count} elements of a list of ${list.length}`);
+      throw new RangeError(
+        `Rng.sample: ${count} elements of a list of ${list.length}; give at most its length`,
+      );
     const pool = [...list];
     for (let i = 0; i < count; i++) {
       const j = i + this.int(pool.length - i);
