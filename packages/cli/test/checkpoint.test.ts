@@ -95,7 +95,7 @@ suite("a checkpoint that is damaged", () => {
     const info = await goesOn(out);
     assert.match(
       info,
-      /note: step-00000004 is damaged \(optimizer\.safetensors is not what was written: .*\): going back to step-00000002\n.*going on after step 2 of 6/,
+      /note: step-00000004 is damaged \(optimizer\.safetensors has changed since it was written: .*\): going back to step-00000002\n.*going on after step 2 of 6/,
     );
     assert.deepEqual(await damageOf(join(out, "checkpoints"), 4), null, "it was written again");
   });

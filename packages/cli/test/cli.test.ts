@@ -222,7 +222,7 @@ suite("a mistake", () => {
     ["a wrong path to the model", ["--model", at("modle")], 2, /--model .*modle: there is no such directory; did you mean .*model\?/],
     ["a model of the hub, where it cannot be asked", ["--model", "meta-llama/Llama-3.2-1B"], 1, /meta-llama\/Llama-3\.2-1B: HF_HUB_OFFLINE is set, and the cache .* does not have it/],
     ["a wrong path to the data", ["--data", at("trian.jsonl")], 2, /--data .*trian\.jsonl: there is no such file or directory; did you mean .*train\.jsonl\?/],
-    ["a wrong column", ["--completion-column", "answer"], 1, /train\.jsonl, line 1: no column "answer"; there are prompt, completion/],
+    ["a wrong column", ["--completion-column", "answer"], 1, /train\.jsonl, line 1: there is no column "answer"; there are prompt, completion/],
     ["a rank that is too large", ["--rank", "1000"], 2, /rank 1000 is too large for .*k_proj, which is 4 by 8; give at most --rank 4/],
     ["an unknown method", ["--method", "tl7"], 2, /'tl7' is invalid\. expected one of lora, vera, .*did you mean tl1\?/],
     ["an unknown flag", ["--rnak", "3"], 2, /unknown option '--rnak'\n\(Did you mean --rank\?\)/],
@@ -233,7 +233,7 @@ suite("a mistake", () => {
     ["no tokenizer", ["--model", at("no-tokenizer")], 1, /found no tokenizer\.json; expected a fast tokenizer\. In Python: AutoTokenizer/],
     ["a model that is no causal decoder", ["--model", at("bert")], 1, /"model_type": found "bert"; expected one of .*llama/],
     ["a target that matches nothing", ["--target", "query"], 2, /no module is called "query"; the model has .*q_proj, k_proj/],
-    ["a file in a format that is not read", ["--data", at("data.parquet")], 1, /unknown kind of data file; expected a name that ends in \.csv/],
+    ["a file in a format that is not read", ["--data", at("data.parquet")], 1, /this kind of data file is unknown; expected a name that ends in \.csv/],
     ["fields that mean nothing", ["--data", at("odd.jsonl")], 1, /the fields are question, answer; expected .*--prompt-column/],
     ["a number that is none", ["--lr", "fast"], 2, /'fast' is invalid\. expected a number above 0\./],
   ]; // prettier-ignore

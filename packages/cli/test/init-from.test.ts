@@ -78,7 +78,7 @@ suite("initFromFiles", () => {
       assert.rejects(initFromFiles(model, files, { expect: expect! }), message);
     await refused(
       { rank: 8 },
-      /adapter is another than what is given: it has rank 2, and 8 is given\. Leave/,
+      /does not have the settings that were given: it has rank 2, and 8 is given\. Leave/,
     );
     await refused({ alpha: 2 }, /it has alpha 4, and 2 is given/);
     await refused({ method: "tl6" }, /it has method lora, and tl6 is given/);

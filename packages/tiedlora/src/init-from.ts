@@ -71,7 +71,7 @@ function dropping(method: Method, dropout = method.dropout): Method {
 export class UnexpectedAdapterError extends Error {
   constructor(where: string, conflicts: readonly string[]) {
     super(
-      `the adapter in ${where} is another than what is given: ${conflicts.join("; ")}. Leave these settings out: they are the adapter's`,
+      `the adapter in ${where} does not have the settings that were given: ${conflicts.join("; ")}. Leave them out: training keeps the adapter's`,
     );
     this.name = "UnexpectedAdapterError";
   }

@@ -51,7 +51,7 @@ export const init = {
     fill: (shape) => {
       if (values.length !== product(shape))
         throw new RangeError(
-          `${values.length} start values given for a factor of shape [${shape.join(", ")}]`,
+          `${values.length} start values were given for a factor of shape [${shape.join(", ")}]; give one for each element`,
         );
       return values.slice();
     },

@@ -181,11 +181,11 @@ suite("within a scope", () => {
         await Promise.resolve();
         const refused = (change: () => void, message: RegExp): void => assert.throws(change, { message });
         const stays =
-          /adapter "a" cannot be taken off: .*"a".* is chosen for the time of work that is not done; do it after that/;
+          /adapter "a" cannot be taken off within a scope in which .*"a".* is chosen; do it after the scope has ended/;
         refused(() => set.delete("a"), stays);
         refused(() => a.detach(), stays);
         refused(() => set.unload(), stays);
-        refused(() => set.swap(other), /adapter "a" cannot be replaced: .* is chosen/);
+        refused(() => set.swap(other), /adapter "a" cannot be replaced within a scope in which .* is chosen/);
         assert.deepEqual([set.names, set.get("a") === a], [["a", "b"], true]);
         set.delete("b");
       });
@@ -291,7 +291,7 @@ suite("a mixed batch", () => {
     });
     await set.merge({ names: ["one"] });
     assert.throws(() => set.mixed(["one", "one", BASE], () => model.forward(three)), {
-      message: /"one" merged into the weights; unmerge before mixing/,
+      message: /"one" merged into the weights would take part in every row; unmerge before mixing/,
     });
     set.unmerge();
     assert.equal(set.rows, null, "an error inside ends the scope");
@@ -410,7 +410,7 @@ test("single elements are chosen by a mask, and the others stay exactly as they 
   (await A!.data()).forEach((value, i) => assert.equal(value !== before[i], i % 3 === 0));
   adapter.mask({ factors: ["A"] }, null);
   assert.equal(A!.updateMask, null);
-  assert.throws(() => adapter.mask({ factors: ["A"] }, [1]), { message: /a mask of 1 elements for .*qkv\.A \[2, 8\], which has 16/ }); // prettier-ignore
+  assert.throws(() => adapter.mask({ factors: ["A"] }, [1]), { message: /the mask of .*qkv\.A \[2, 8\] has 1 elements; give 16/ }); // prettier-ignore
 });
 
 suite("parameters that an adapter replaces", () => {

@@ -137,14 +137,20 @@ suite("scopes of asynchronous work", () => {
     let begun = false;
     const begin = (): Promise<void> => ((begun = true), Promise.resolve());
     const refused = {
-      message: /asked for while "one" is chosen for asynchronous work.*forward\(ids, \{ adapters/,
+      message: /cannot be chosen while "one" is chosen for asynchronous work.*forward\(ids, \{ adapters/,
     };
     assert.throws(() => set.withActive(["two"], begin), refused);
     assert.throws(() => set.disabled(begin), refused);
     assert.throws(() => set.mixed(["one", BASE], begin), refused);
-    assert.throws(() => set.setActive("two"), { message: /setActive: "one" is chosen.*call it after that/ });
-    assert.throws(() => (set.get("two").active = false), { message: /two\.active: "one" is chosen/ });
-    await assert.rejects(set.merge(), { message: /merge: "one" is chosen/ });
+    assert.throws(() => set.setActive("two"), {
+      message: /setActive would have no effect within a scope in which "one" is chosen; call it after/,
+    });
+    assert.throws(() => (set.get("two").active = false), {
+      message: /two\.active would have no effect within a scope in which "one" is chosen/,
+    });
+    await assert.rejects(set.merge(), {
+      message: /merge would have no effect within a scope in which "one" is chosen/,
+    });
     assert.equal(begun, false);
     const alike = set.withActive(["one"], () => logitsOf(model));
     gate.resolve();

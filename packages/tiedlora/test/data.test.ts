@@ -84,18 +84,22 @@ suite("CSV", () => {
 
   test("what breaks the rules is an error with its line", async () => {
     await fails("a.csv", 'x,y\n1,"open\n2,3\n', /a\.csv, line 2: a quoted field is never closed/);
-    await fails("a.csv", 'x,y\n1,a"b\n', /line 2: a quote in the middle of a field/);
-    await fails("a.csv", 'x,y\n1,"a"b\n', /line 2: "b" after a closing quote/);
-    await fails("a.csv", "x,y\n1,2\n3\n", /line 3: 1 fields; expected 2, as in the header \(x, y\)/);
+    await fails("a.csv", 'x,y\n1,a"b\n', /line 2: there is a quote in the middle of a field/);
+    await fails("a.csv", 'x,y\n1,"a"b\n', /line 2: found "b" after a closing quote/);
+    await fails(
+      "a.csv",
+      "x,y\n1,2\n3\n",
+      /line 3: the row has 1 fields; expected 2, as in the header \(x, y\)/,
+    );
     for (const end of ["\n", "\r\n", "\r"])
       await fails(
         "a.csv",
         `x,y${end}"a${end}${end}b","c${end}"${end}1,a"b${end}`,
-        /line 6: a quote in the middle of a field/,
+        /line 6: there is a quote in the middle of a field/,
       );
     await fails("a.csv", "x,x\n1,2\n", /line 1: the header names the column "x" twice/);
     await fails("a.csv", "", /empty/);
-    await fails("a.parquet", "x", /unknown kind of data file.*\.jsonl/);
+    await fails("a.parquet", "x", /this kind of data file is unknown.*\.jsonl/);
   });
 });
 
@@ -108,7 +112,7 @@ test("JSON lines: one object a line, and the line of what is not", async () => {
     [{ x: 1 }, 1],
     [{ x: "é" }, 3],
   ]);
-  await fails("a.jsonl", '{"x":1}\n{"x":\n', /line 2: not JSON/);
+  await fails("a.jsonl", '{"x":1}\n{"x":\n', /line 2: the line is not JSON/);
   await fails("a.jsonl", "[1]", /line 1: \[1\] is not a JSON object/);
 });
 
@@ -119,8 +123,8 @@ test("a JSON list: its objects, and the line of what is not one", async () => {
   ]);
   assert.deepEqual(await records("a.json", "[]"), []);
   await fails("a.json", '[{"x":1},\n2]', /line 2: item 2 is not an object; expected a list of objects/);
-  await fails("a.json", '{"x":1}', /a\.json: not a list; expected.*\.jsonl/);
-  await fails("a.json", '{"x":1}\n{"x":2}', /not JSON.*\.jsonl/);
+  await fails("a.json", '{"x":1}', /a\.json: the file is not a list; expected.*\.jsonl/);
+  await fails("a.json", '{"x":1}\n{"x":2}', /the file is not JSON.*\.jsonl/);
 });
 
 /** Tokens are character codes; 1 begins a text and 2 ends it. "ab" is one token, 500. A chat is "u:hi|a:ho|". */
@@ -323,7 +327,7 @@ suite("a chat", () => {
     await assert.rejects(
       loadDataset(file("a.jsonl", JSON.stringify(chatOf("user"))), tokenizer, { maxLength: 99 }),
       {
-        message: /no chat has a message of the role "assistant" \(1 were read\)/,
+        message: /none of 1 chats has a message of the role "assistant"/,
       },
     );
   });
@@ -364,7 +368,7 @@ suite("a data set", () => {
     const { sample } = await load("a.csv", "mr,ref\nx,z\n", { prompt: "mr", completion: "ref" });
     assert.deepEqual(sample, { prompt: "x", completion: "z", line: 2 });
     await assert.rejects(load("a.csv", "mr,ref\nx,z\n", { prompt: "mr", completion: "reff" }), {
-      message: /no column "reff"; there are mr, ref \(did you mean "ref"\?\)/,
+      message: /there is no column "reff"; there are mr, ref \(did you mean "ref"\?\)/,
     });
     await assert.rejects(load("a.csv", "mr,ref\nx,z\n"), {
       message: /cannot tell prompt and completion apart.*--prompt-column/,

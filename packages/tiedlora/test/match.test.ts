@@ -79,7 +79,7 @@ suite("targets", () => {
     assert.deepEqual(paths(LLAMA, { modules: ["q_proj"], layers: [1] }), ["model.layers.1.self_attn.q_proj"]);
     assert.deepEqual(paths(LLAMA, { modules: ["q_proj"], layers: [0] }), ["model.layers.0.self_attn.q_proj"]);
     assert.throws(() => paths(LLAMA, { modules: ["q_proj"], layers: [0, 7] }), {
-      message: /no target module in layers 7/,
+      message: /no module of the target is in layers 7; leave these out \(of the given layers, 0 have/,
     });
   });
 

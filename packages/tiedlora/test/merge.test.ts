@@ -125,12 +125,12 @@ suite("merging", () => {
     const model = tinyLlama(device);
     const set = adaptersOf(model);
     await assert.rejects(set.merge(), { message: /no adapter to merge/ });
-    assert.throws(() => set.unmerge(), { message: /nothing is merged/ });
+    assert.throws(() => set.unmerge(), { message: /nothing to unmerge: no adapter is merged/ });
     await add(model, methods.tl6({ rank: 2 }));
     await set.merge();
     const merged = await logitsOf(model);
     await assert.rejects(set.merge({ names: ["default"] }), {
-      message: /"default" is merged already; unmerge first/,
+      message: /"default" is merged already; unmerge it first/,
     });
     assert.throws(() => set.delete("default"), { message: /"default" is merged into the weights; unmerge/ });
     assert.deepEqual(await logitsOf(model), merged);

@@ -149,7 +149,7 @@ suite("training", () => {
     const { options } = setup();
     await assert.rejects(
       adaptersOf(options.model).disabled(() => reports(options)),
-      { message: /other adapters are chosen for the time of work/ },
+      { message: /a scope has chosen other adapters .*; await its work first/ },
     );
   });
 

@@ -97,7 +97,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     const old = this.get(adapter.name);
     if (old === adapter) return;
     if (this.mergedNames.includes(adapter.name))
-      throw new Error(`"${adapter.name}" is merged; unmerge first`);
+      throw new Error(`"${adapter.name}" is merged into the weights; unmerge it before it is replaced`);
     this.#scopes.checkUnchosen("replaced", [adapter.name]);
     checkReplaced([...this.#active().filter((one) => one !== old), ...(old.active ? [adapter] : [])]);
     adapter.switch(old.active);
@@ -187,7 +187,7 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     const left = this.mergedNames.filter((name) => !names.includes(name));
     if (names.length > 0 && left.length > 0)
       throw new Error(
-        `"${left.join('", "')}" merged into the weights would take part beside "${names.join('", "')}"; unmerge first, or name all`,
+        `"${left.join('", "')}" merged into the weights would take part beside "${names.join('", "')}"; unmerge first, or name all of them`,
       );
     return { names };
   }
@@ -202,8 +202,11 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
       );
     }
     if (this.#merged !== null)
-      throw new Error(`"${this.#merged.names.join('", "')}" merged into the weights; unmerge before mixing`);
-    if (this.rows !== null) throw new Error("a mixed batch within a mixed batch; name all rows at once");
+      throw new Error(
+        `"${this.#merged.names.join('", "')}" merged into the weights would take part in every row; unmerge before mixing`,
+      );
+    if (this.rows !== null)
+      throw new Error("a mixed batch cannot be within another; name the adapters of all rows at once");
     const known = this.#groups.get(choice);
     if (known !== undefined) return known;
     const groups = new RowGroups([...choice.rows], [...this.hosts.values()][0]!.weight.device!);
@@ -230,8 +233,11 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     this.#scopes.checkNone("merge");
     const fresh = (options.names ?? this.active).map((name) => this.get(name));
     const again = fresh.find(({ name }) => this.mergedNames.includes(name));
-    if (again !== undefined) throw new Error(`"${again.name}" is merged already; unmerge first`);
-    if (fresh.length === 0) throw new Error("no adapter to merge: none is active, and no name was given");
+    if (again !== undefined) throw new Error(`"${again.name}" is merged already; unmerge it first`);
+    if (fresh.length === 0)
+      throw new Error(
+        "there is no adapter to merge: none is active, and no name was given; make one active, or name one",
+      );
     const names = [...this.mergedNames, ...fresh.map(({ name }) => name)];
     // Always in the order of attachment and from the model's own weights: merging at once or one by one gives the same bits.
     const ordered = [...this.#adapters.values()].filter(({ name }) => names.includes(name));
@@ -253,7 +259,8 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
   /** Restores the model's own weights, bit for bit; the adapters act beside them again. Throws if nothing is merged. */
   unmerge(): void {
     this.#scopes.checkNone("unmerge");
-    if (this.#merged === null) throw new Error("nothing is merged");
+    if (this.#merged === null)
+      throw new Error("there is nothing to unmerge: no adapter is merged into the weights");
     this.#merged = null;
     this.sync();
   }

@@ -203,7 +203,7 @@ export class Adapter implements AttachedAdapter {
       return "it is not on its model: it was detached, deleted or replaced; attach it again";
     if (this.#set.mergedNames.includes(this.name)) return "it is merged into the weights; unmerge first";
     if (!this.#active) return "it is not active; set its active to true";
-    return "other adapters are chosen for the time of work that is not done (withActive, disabled, mixed); await that first";
+    return "a scope has chosen other adapters (withActive, disabled, mixed); await its work first";
   }
 
   get dropoutKey(): Key | null {
@@ -290,7 +290,7 @@ export class Adapter implements AttachedAdapter {
       const { device, shape, size, name } = parameter;
       if (mask !== null && mask.length !== size)
         throw new RangeError(
-          `a mask of ${mask.length} elements for ${name} [${shape.join(", ")}], which has ${size}`,
+          `the mask of ${name} [${shape.join(", ")}] has ${mask.length} elements; give ${size}, one for each of its elements`,
         );
       parameter.updateMask = mask === null ? null : device!.tensor(Float32Array.from(mask), { shape });
     }

@@ -31,7 +31,7 @@ export class RowGroups {
   split(x: Tensor): readonly Tensor[] {
     if (x.shape[0] !== this.names.length) {
       throw new RangeError(
-        `a batch of ${x.shape[0]} rows, but adapters are named for ${this.names.length}: give one name a row`,
+        `the batch has ${x.shape[0]} rows, but adapters are named for ${this.names.length}: name one for each row`,
       );
     }
     const known = this.#parts.get(x);

@@ -72,8 +72,7 @@ export class Scopes {
     const { current } = this;
     if (current === null) return;
     throw new Error(
-      `${what}: ${describe(current)} ${chosen(current)} for the time of work that is not done, so this would have no effect; ` +
-        "call it after that",
+      `${what} would have no effect within a scope in which ${describe(current)} ${chosen(current)}; call it after the scope has ended`,
     );
   }
 
@@ -86,7 +85,7 @@ export class Scopes {
       const name = names.find((one) => listed(choice).includes(one));
       if (name !== undefined)
         throw new Error(
-          `adapter "${name}" cannot be ${change}: ${describe(choice)} ${chosen(choice)} for the time of work that is not done; do it after that`,
+          `adapter "${name}" cannot be ${change} within a scope in which ${describe(choice)} ${chosen(choice)}; do it after the scope has ended`,
         );
     }
   }
@@ -95,8 +94,8 @@ export class Scopes {
     const last = this.#open.at(-1);
     if (last === undefined || !last.pending || same(last.choice, choice)) return;
     throw new Error(
-      `${what}: ${describe(choice)} asked for while ${describe(last.choice)} ${chosen(last.choice)} for asynchronous work that ` +
-        "is not done; the two would mix. Await that first, or name the adapters in each call: " +
+      `${what}: ${describe(choice)} cannot be chosen while ${describe(last.choice)} ${chosen(last.choice)} for asynchronous work ` +
+        "that is not done: the two would mix. Await that work first, or name the adapters in each call: " +
         "model.forward(ids, { adapters }), generateText(model, tokenizer, prompts, { adapters })",
     );
   }

@@ -146,7 +146,7 @@ function checkLayers(sites: readonly Site[], layers: readonly number[]): void {
   if (missing.length > 0) {
     const there = [...new Set(sites.map((site) => site.layer))];
     throw new Error(
-      `no target module in layers ${missing.join(", ")}; of those given only ${there.join(", ")} exist`,
+      `no module of the target is in layers ${missing.join(", ")}; leave these out (of the given layers, ${there.join(", ")} have such modules)`,
     );
   }
 }

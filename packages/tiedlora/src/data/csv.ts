@@ -124,14 +124,14 @@ class RowParser {
       } else {
         this.fail(
           this.line,
-          'a quote in the middle of a field; quote the whole field and write quotes inside as ""',
+          'there is a quote in the middle of a field; quote the whole field and write quotes inside as ""',
         );
       }
     } else {
       if (this.state === "closed")
         this.fail(
           this.line,
-          `${JSON.stringify(c)} after a closing quote; expected a delimiter or the end of the line`,
+          `found ${JSON.stringify(c)} after a closing quote; expected a delimiter or the end of the line`,
         );
       this.state = "plain";
       this.field += c;

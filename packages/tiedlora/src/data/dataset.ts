@@ -130,12 +130,12 @@ function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number)
     );
   if (unanswered.length > 0)
     return (
-      `no chat has a message of the role "assistant" (${unanswered.length} were read), and those are what is learned; is ` +
+      `none of ${unanswered.length} chats has a message of the role "assistant", and only such messages are learned; is ` +
       `the last message missing?`
     );
   if (empty.length > 0)
     return `the completions of all ${empty.length} examples are empty; is this the right column?`;
-  return "there are no examples in it";
+  return "the file has no examples";
 }
 
 /** The number of examples, and a hash of their tokens and spans in the manner of FNV-1a. */

@@ -86,7 +86,7 @@ function checkColumn(file: string, record: DataRecord, name: string): void {
   throw new DataError(
     file,
     record.line,
-    `no column "${name}"; there are ${names.join(", ")}${close === null ? "" : ` (did you mean "${close}"?)`}`,
+    `there is no column "${name}"; there are ${names.join(", ")}${close === null ? "" : ` (did you mean "${close}"?)`}`,
   );
 }
 

@@ -34,7 +34,7 @@ export function formatOf(name: string): DataFormat {
     throw new DataError(
       name,
       null,
-      `unknown kind of data file; expected a name that ends in ${known.join(", ")}`,
+      `this kind of data file is unknown; expected a name that ends in ${known.join(", ")}`,
     );
   }
   return format;
@@ -75,7 +75,7 @@ async function* tableRecords(
       throw new DataError(
         file.name,
         line,
-        `${fields.length} fields; expected ${header.length}, as in the header (${header.join(", ")})`,
+        `the row has ${fields.length} fields; expected ${header.length}, as in the header (${header.join(", ")})`,
       );
     } else {
       yield { fields: Object.fromEntries(header.map((name, i) => [name, fields[i]!])), line };
@@ -100,7 +100,7 @@ async function* jsonRecords(file: TextFile): AsyncGenerator<DataRecord> {
       throw new DataError(
         file.name,
         line,
-        `not JSON (${(cause as Error).message}); expected one object a line`,
+        `the line is not JSON (${(cause as Error).message}); expected one object a line`,
       );
     }
     if (typeof value !== "object" || value === null || Array.isArray(value))
@@ -121,9 +121,9 @@ async function* jsonListRecords(file: TextFile): AsyncGenerator<DataRecord> {
   try {
     items = JSON.parse(text);
   } catch (cause) {
-    throw new DataError(file.name, null, `not JSON (${(cause as Error).message}); ${expected}`);
+    throw new DataError(file.name, null, `the file is not JSON (${(cause as Error).message}); ${expected}`);
   }
-  if (!Array.isArray(items)) throw new DataError(file.name, null, `not a list; ${expected}`);
+  if (!Array.isArray(items)) throw new DataError(file.name, null, `the file is not a list; ${expected}`);
   const lineOf = itemLines(text);
   for (const [i, item] of items.entries()) {
     if (typeof item !== "object" || item === null || Array.isArray(item))

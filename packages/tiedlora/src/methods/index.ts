@@ -57,6 +57,6 @@ export function methodByName(name: string, options?: CommonOptions): Method;
 export function methodByName(name: string, options: CommonOptions = {}): Method {
   const known = ENTRIES.find((entry) => entry.name === name);
   if (known === undefined)
-    throw new Error(`unknown method "${name}"; expected one of ${METHOD_NAMES.join(", ")}`);
+    throw new Error(`there is no method "${name}"; expected one of ${METHOD_NAMES.join(", ")}`);
   return known.declare(options);
 }

@@ -51,7 +51,7 @@ export async function findDamage(directory: string, names: readonly string[]): P
     if (digest === undefined) return `${DIGESTS_FILE} has no digest of ${name}`;
     const found = await ifThere(digestOf(join(directory, name)));
     if (found === null) return `${name} is missing`;
-    if (found !== digest) return `${name} is not what was written: its digest is another`;
+    if (found !== digest) return `${name} has changed since it was written: its digest differs`;
   }
   return null;
 }

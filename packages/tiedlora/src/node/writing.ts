@@ -28,7 +28,7 @@ export function writeError(directory: string, cause: unknown): unknown {
   const saysWhere = path !== undefined && !GENERAL.includes(code);
   const isElsewhere = path !== undefined && !isAround(resolve(directory), resolve(path));
   if (saysWhere || isElsewhere) return cause;
-  const why = getSystemErrorMap().get(errno)?.[1] ?? "it fails";
+  const why = getSystemErrorMap().get(errno)?.[1] ?? "the system reports an error";
   const error = new Error(`cannot write in ${directory}: ${why} (${code})`, { cause });
   return Object.assign(error, { name: WRITE_ERROR, code });
 }

@@ -2,7 +2,7 @@
  * Unpacks a VeRA file of this library whose pair A, B was packed from several pairs (vera.ts): each block becomes a pair of its
  * own, tied over its modules. The values, and the order of summation, are then those of the adapter that was written.
  */
-import { FormatError, isRecord, parseJson, type TensorFile } from "@tiedlora/core";
+import { describeValue, FormatError, isRecord, parseJson, type TensorFile } from "@tiedlora/core";
 import type { Adapter } from "../../adapter/adapter.ts";
 import type { CommonOptions, PlainMethod } from "../../method.ts";
 import { methods } from "../../methods/index.ts";
@@ -23,9 +23,9 @@ export function readBlocks(file: TensorFile, rank: number, targets: readonly str
   throw new FormatError({
     file: file.name,
     tensor: BLOCKS,
-    found: valid ? `ranks that sum to ${total}, and ${modules.length} modules` : "something else",
+    found: valid ? `ranks that sum to ${total}, and ${modules.length} modules` : describeValue(list),
     expected: `parts of ranks that sum to ${rank}, for the ${targets.length} modules of the config`,
-    hint: "The metadata is not that of these tensors: remove it, and the file is read as plain VeRA.",
+    hint: "The metadata does not describe these tensors: remove it, and the file is read as plain VeRA.",
   });
 }
 
