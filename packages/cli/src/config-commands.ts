@@ -26,8 +26,8 @@ export function addInit(program: Command, output: Output): void {
   program
     .command("init")
     .description("write a YAML file of all settings of train, with comments")
-    .argument("[file]", "its name", "run.yaml")
-    .option("--force", "replace a file that is there")
+    .argument("[file]", "the name of the file", "run.yaml")
+    .option("--force", "replace the file if it exists")
     .addHelpText("after", "\nExample:\n  tiedlora init run.yaml\n  tiedlora train --config run.yaml")
     .action(async (file: string, { force }: { readonly force?: true }) => {
       const exists = await access(file).then(() => true, () => false); // prettier-ignore

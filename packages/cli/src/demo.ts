@@ -48,7 +48,7 @@ export function addDemo(program: Command, output: Output): void {
     .option("--rank <n>", "rank of the update", whole(1), 8)
     .option("--steps <n>", "training steps", whole(1), 150)
     .option("--lr <x>", "highest learning rate (default: the method's own)", number({ above: 0 }))
-    .option("--seed <n>", "all randomness follows from it", whole(0), 0)
+    .option("--seed <n>", "the seed of all randomness", whole(0), 0)
     .option("--backend <name>", "cpu, webgpu, or reference (slow, float64)", oneOf(BACKEND_NAMES), "cpu")
     .addHelpText("after", "\nExample:\n  tiedlora demo --task extraction --method tl6 --rank 2")
     .action(async (options: DemoCommand) => {

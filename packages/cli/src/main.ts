@@ -116,5 +116,5 @@ function memoryHint({ name, message }: Error): string | undefined {
     !/out of memory|one buffer of .* holds at most|allocation failed/i.test(message)
   )
     return undefined;
-  return "To need less: a smaller --batch (with more --accumulate), a smaller --seq, or --checkpointing.";
+  return "To need less memory, give a smaller --batch (with more --accumulate), a smaller --seq, or --checkpointing.";
 }

@@ -24,7 +24,7 @@ export function addReport(program: Command, output: Output): void {
       path,
     )
     .option("--force", "replace these files if they exist")
-    .option("--title <text>", "its heading (default: the folder's name)")
+    .option("--title <text>", "the report's heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
       if (options.out !== undefined) await checkOut(options.out);

@@ -263,7 +263,7 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
     );
   if (saved === null) {
     output.info(
-      `interrupted after step ${steps}, before the first checkpoint: what was in ${out} is still there`,
+      `interrupted after step ${steps}, before the first checkpoint: ${out} still has its earlier content`,
     );
     return;
   }
