@@ -217,7 +217,10 @@ test("choices: the likeliest ending, ties to the first; lengths are counted in c
   // "😀😀" are two characters, though four units of UTF-16: -4 / 2 = -2 loses against -3 / 2.
   assert.equal(normalizedChoiceAccuracy([-4, -3], ["😀😀", "ab"], 1), 1);
   assert.equal(normalizedChoiceAccuracy([-1, -2], ["a", "bc"], 0), 1);
-  assert.throws(() => normalizedChoiceAccuracy([-1], ["a", "b"], 0), /1 log-likelihoods for 2 endings/);
+  assert.throws(
+    () => normalizedChoiceAccuracy([-1], ["a", "b"], 0),
+    /1 log-likelihoods were given for 2 endings; give one for each/,
+  );
   assert.throws(() => argmax([]), /no values/);
 });
 
