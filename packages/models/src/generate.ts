@@ -115,7 +115,7 @@ function capacityFor(length: number): number {
 function checkPrompts(model: Decoder, prompts: readonly (readonly number[])[], maxTokens: number): void {
   if (prompts.length === 0 || prompts.some((prompt) => prompt.length === 0)) {
     throw new RangeError(
-      "generate: an empty prompt; give at least one token, e.g. the beginning-of-text token",
+      "generate: a prompt is empty; give at least one token, e.g. the beginning-of-text token",
     );
   }
   if (!Number.isInteger(maxTokens) || maxTokens < 1) {

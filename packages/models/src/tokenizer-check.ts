@@ -98,7 +98,7 @@ function checkPatterns(tokenizer: Json, path: string, fail: Fail): void {
     for (const [key, one] of Object.entries(value)) {
       if (key === "Regex" && typeof one === "string") {
         const risk = riskOf(one);
-        if (risk !== null) fail(`${at}.Regex`, `the pattern ${describeValue(one)}, with ${risk}`, "a pattern that is matched in time", "It could take for ever on some texts. Simplify it: the repeated group without repeats or alternatives inside."); // prettier-ignore
+        if (risk !== null) fail(`${at}.Regex`, `the pattern ${describeValue(one)}, with ${risk}`, "a pattern that is matched in time", "It could take forever on some texts. Simplify it: leave repeats and alternatives out of the repeated group."); // prettier-ignore
       } else look(one, `${at}.${key}`);
     }
   };

@@ -211,7 +211,7 @@ describe("wrong inputs are refused with what was expected", () => {
       () => model.loss({ inputIds: [[1, 2]], labels: [[1, 2, 3]] }),
       /labels: \[1, 3\] was given for ids \[1, 2\]/,
     ],
-    ["no tokens", () => model.forward([]), /empty; need at least one row/],
+    ["no tokens", () => model.forward([]), /an empty list was given; need at least one row/],
     [
       "an id beyond the vocabulary",
       () => model.forward([[1], [23]]),

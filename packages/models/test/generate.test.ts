@@ -190,8 +190,8 @@ describe("generation with a cache", () => {
     const model = createModel(configFrom({ ...MODELS["gpt2"], n_positions: 8 }), { device, seed: 5 });
     const fails = (prompts: number[][], options: Options, message: RegExp): Promise<void> =>
       assert.rejects(tokens(model, prompts, options), message);
-    await fails([[]], {}, /empty prompt/);
-    await fails([], {}, /empty prompt/);
+    await fails([[]], {}, /a prompt is empty/);
+    await fails([], {}, /a prompt is empty/);
     await fails([[1, 2, 3]], { maxTokens: 7 }, /prompt of 3 tokens and 7 new ones exceed the 8 positions/);
     await fails([[1]], { maxTokens: 0 }, /maxTokens: 0 was given/);
     await fails([[1]], { maxTokens: 2, temperature: -1 }, /temperature: -1 was given/);

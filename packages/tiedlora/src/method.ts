@@ -358,7 +358,7 @@ function checkZeroStart<F extends string>(method: Method<F>): void {
   }
   if (!at(zero[0]!).trained) {
     throw new Error(
-      `${method.name}: ${zero[0]} starts at zero and is frozen, so the update would stay zero for ever; train ` +
+      `${method.name}: ${zero[0]} starts at zero and is frozen, so the update would stay zero forever; train ` +
         `${zero[0]}, or start it at other values and a trained factor (${list(trained)}) at zero`,
     );
   }
