@@ -280,7 +280,7 @@ suite("a mixed batch", () => {
     const set = adaptersOf(model);
     add(model, "one");
     assert.throws(() => set.mixed(["one", BASE], () => model.forward(three)), {
-      message: /a batch of 3 rows, but adapters are named for 2/,
+      message: /the batch has 3 rows, but adapters are named for 2/,
     });
     assert.throws(() => set.mixed(["one", "two", BASE], () => model.forward(three)), {
       message: /no adapter "two"/,

@@ -110,7 +110,7 @@ suite("adapters chosen by the call", () => {
     const forward = (choice: AdapterChoice): unknown => model.forward(PROMPTS, { adapters: choice });
     assert.throws(() => forward("on"), { message: /no adapter "on"; did you mean "one"/ });
     assert.throws(() => forward({ rows: ["one"] }), {
-      message: /a batch of 2 rows, but adapters are named for 1/,
+      message: /the batch has 2 rows, but adapters are named for 1/,
     });
     assert.throws(() => tinyLlama(device).forward(PROMPTS, { adapters: "one" }), {
       message: /"one" given, but the model has no adapters; attach one first/,
