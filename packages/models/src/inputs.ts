@@ -160,7 +160,8 @@ export function checkRows(
 function flatten(rows: readonly ArrayLike<number>[], what: string): Float64Array {
   if (typeof rows[0] === "number") throw flatError(what, rows.length);
   const length = rows[0]?.length ?? 0;
-  if (length === 0) throw new RangeError(`${what}: an empty list was given; need at least one row with one token`);
+  if (length === 0)
+    throw new RangeError(`${what}: an empty list was given; need at least one row with one token`);
   const other = rows.findIndex((row) => row.length !== length);
   if (other >= 0) {
     throw new RangeError(
