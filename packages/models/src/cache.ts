@@ -32,6 +32,8 @@ export class KvCache {
   #layers: LayerCache[];
   /** The keys and values that the next commit writes, by layer. */
   #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
+  /** The number of tokens whose updates have been taken, and which are not counted in `length` yet. */
+  #appended = 0;
 
   /**
    * @param pads for each row, the number of padding tokens on its left
@@ -110,15 +112,27 @@ export class KvCache {
 
   /** Computes `outputs` and stores what the forward pass has appended, in one program. */
   commit(outputs: readonly Tensor[]): void {
-    const updates = this.#pending.flatMap(({ k, v }, layer): [nn.Parameter, Tensor][] => {
+    assign(this.takeUpdates(), outputs);
+    this.advance();
+  }
+
+  /** The updates that store what has been appended since the last call, for a pass that is computed layer by layer. */
+  takeUpdates(): [nn.Parameter, Tensor][] {
+    const updates = this.#pending.flatMap(({ k, v, tokens }, layer): [nn.Parameter, Tensor][] => {
+      this.#appended = tokens;
       return [
         [this.#layers[layer]!.k, k],
         [this.#layers[layer]!.v, v],
       ];
     });
-    assign(updates, outputs);
-    this.#length += this.#pending[0]?.tokens ?? 0;
     this.#pending = [];
+    return updates;
+  }
+
+  /** Ends a pass: the tokens whose updates have been taken now count as in the cache. */
+  advance(): void {
+    this.#length += this.#appended;
+    this.#appended = 0;
   }
 
   /** Makes room for `tokens` more tokens; a capacity that is too small is at least doubled. */

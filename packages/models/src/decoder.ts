@@ -18,7 +18,6 @@ import {
 import { lengthMatters } from "./rope.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
-import type { KvCache } from "./cache.ts";
 import {
   type Ids,
   idsTensor,
@@ -35,47 +34,15 @@ import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./m
 import { makeNorm, type Norm } from "./norms.ts";
 import { type Predicted, predictedPositions } from "./predicted.ts";
 import { softcap } from "./softcap.ts";
-import { prepare, type SequenceOptions } from "./sequence.ts";
+import type { Batch, ForwardOptions, Pass } from "./pass.ts";
+import { prepare } from "./sequence.ts";
+import type { StreamedModel } from "./streaming/model.ts";
 
 export type { Ids } from "./inputs.ts";
-
-/** Options of a forward pass. */
-export interface ForwardOptions extends SequenceOptions, AdapterOptions {
-  /** The keys and values of earlier tokens; the keys and values of the given ids are added to it. */
-  readonly cache?: KvCache;
-}
-
-/** A training batch. */
-export interface Batch {
-  /** Token ids, [batch, length]. */
-  readonly inputIds: Ids;
-  /** `[batch, length]`: 1 for tokens to predict (from the tokens before them), 0 for others. Default: all 1. */
-  readonly mask?: Ids;
-  /**
-   * `[batch, length]`, for rows that hold several examples one after another: a number for each token, which changes where
-   * the next example, or padding, begins. Each example is computed as if it were alone, and its first token is not predicted.
-   */
-  readonly segments?: readonly ArrayLike<number>[];
-  /**
-   * Targets other than the input itself, `[batch, length]`, e.g. Hugging Face's labels: position t - 1 predicts label t.
-   */
-  readonly labels?: Ids;
-  /** The label that marks positions without a target. Default -100; null if there are none. */
-  readonly ignoreIndex?: number | null;
-}
+export type { Batch, ForwardOptions, Pass } from "./pass.ts";
 
 /** A module that only gives its children a name. */
 class Scope extends nn.Module {}
-
-/** A computation of a decoder in parts, in their order. Each part reads no weights but its own, so it can run when they are loaded. */
-export interface Pass {
-  /** The embedded tokens. */
-  readonly start: () => Tensor;
-  /** What each layer makes of its input, from the first to the last. */
-  readonly layers: readonly ((x: Tensor) => Tensor)[];
-  /** The result, from the output of the last layer. */
-  readonly finish: (x: Tensor) => Tensor;
-}
 
 /** Returns the parameter of a path, which has the given shape. */
 export type ParameterSource = (path: string, shape: readonly number[]) => Parameter;
@@ -99,6 +66,11 @@ export class Decoder extends nn.Module {
   maxLogitsBytes: number = 64 * 2 ** 20;
   /** Chooses adapters for one call; null as long as no adapter has been put on the model. */
   adapters: AdapterSelector | null = null;
+  /**
+   * How the model is run if it was loaded with `{ stream: true }`, so that not all of its weights are in memory at once; null
+   * otherwise. The methods of the decoder itself need all weights.
+   */
+  streamed: StreamedModel | null = null;
   // Private, so that the walk over modules meets them at their named places only.
   readonly #embed: nn.Embedding;
   readonly #position: nn.Embedding | null;

@@ -97,6 +97,7 @@ async function nextLogits(
   options: AdapterOptions,
 ): Promise<TypedArray> {
   cache.reserve(input[0]!.length);
+  if (model.streamed) return (await model.streamed.forward(input, { ...options, cache, last: true })).data();
   const logits = withAdapters(model.adapters, options, () => {
     const hidden = model.hidden(input, { cache });
     return model.logits(hidden.narrow(1, input[0]!.length - 1, 1));

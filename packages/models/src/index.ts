@@ -38,6 +38,7 @@ export {
   type ParameterSpec,
 } from "./modules.ts";
 export { LayerNorm1P, RMSNorm1P } from "./norms.ts";
+export type { LossAndGradients, StreamedLossOptions, StreamedModel } from "./streaming/model.ts";
 export { preset, PRESET_NAMES } from "./presets.ts";
 export { loadPretrainedFrom, Pretrained } from "./pretrained.ts";
 export { lengthMatters, ropeFrequencies, type RopeConfig, type RopeScaling } from "./rope.ts";

@@ -8,7 +8,11 @@ import { Decoder } from "./decoder.ts";
 import { openQuantized } from "./quantized/checkpoint.ts";
 import { loadQuantized } from "./quantized/on-device.ts";
 import { QUANTIZE_KINDS, type QuantizeKind } from "./quantized/while-loading.ts";
+import { loadStreamed } from "./streaming/load.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
+
+const STREAMS_WHOLE =
+  "loadModel: stream is given for quantized weights, which are kept in memory; leave out stream, or quantize nothing";
 
 /** Where a model is loaded to. */
 export interface LoadOptions {
@@ -20,6 +24,11 @@ export interface LoadOptions {
    * stay as they are. The weights are frozen; adapters on them train in f32.
    */
   readonly quantize?: QuantizeKind;
+  /**
+   * Whether the layers' weights stay in their files and are read into memory when their layer is computed, so that a model can be
+   * larger than the device's memory: see `Decoder.streamed`. The files must not change meanwhile. Default: false.
+   */
+  readonly stream?: boolean;
 }
 
 /** Reads config.json alone. */
@@ -38,7 +47,10 @@ export async function loadConfigFrom(files: Files): Promise<DecoderConfig> {
  * are stored in, a few MB at a time; those that bitsandbytes (NF4) or MLX (affine, 4 or 8 bits) have quantized stay quantized.
  * @throws FormatError for an unknown architecture or setting, and for tensors that are missing, unexpected or misshapen.
  */
-export async function loadModelFrom(files: Files, { device, quantize }: LoadOptions): Promise<Decoder> {
+export async function loadModelFrom(
+  files: Files,
+  { device, quantize, stream = false }: LoadOptions,
+): Promise<Decoder> {
   if (quantize !== undefined && !QUANTIZE_KINDS.includes(quantize))
     refuse("loadModel: quantize", quantize, "form of weights", QUANTIZE_KINDS.join(" or "));
   const parsed = await loadConfigFrom(files);
@@ -46,11 +58,10 @@ export async function loadModelFrom(files: Files, { device, quantize }: LoadOpti
   try {
     const config = completeConfig(parsed, weights);
     const quantized = await openQuantized(config, weights, quantize ?? null);
-    const parameters = await loadParameters(
-      matchTensors(config, weights, device, quantized),
-      weights,
-      device,
-    );
+    const matches = matchTensors(config, weights, device, quantized);
+    if (stream && quantized.weights.size > 0) throw new Error(STREAMS_WHOLE);
+    if (stream) return await loadStreamed(config, device, matches, weights, files);
+    const parameters = await loadParameters(matches, weights, device);
     await loadQuantized(quantized.weights, weights.name, device, parameters);
     return new Decoder(config, device, (path) => parameters.get(path)!);
   } finally {

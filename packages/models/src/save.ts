@@ -13,6 +13,7 @@ import {
   writeSafetensors,
 } from "@tiedlora/core";
 import { memoryOf, type Module, type Parameter } from "@tiedlora/nn";
+import type { StreamedModel } from "./streaming/model.ts";
 import { configToJson, type DecoderConfig, type StoredDType } from "./config.ts";
 import { COMPANIONS, INDEX_FILE, SINGLE_FILE } from "./file-names.ts";
 
@@ -39,13 +40,14 @@ export interface SaveDirectoryOptions extends SaveOptions {
 interface Written extends Module {
   readonly config: DecoderConfig;
   readonly tied: boolean;
+  readonly streamed: StreamedModel | null;
 }
 
 type Entry = [path: string, parameter: Parameter];
 
 /** The weights and the config, in the order in which they should become visible. Tied weights are written once. */
 export function modelFiles(model: Written, options: SaveOptions = {}): OutputFile[] {
-  const tensors = [...model.stateDict()].map((entry) => toWrite(entry, model.config.dtype, options));
+  const tensors = [...model.stateDict()].map((entry) => toWrite(entry, model, options));
   const dtype = options.dtype ?? storedDType(model);
   const { quantization: _mlx, quantization_config: _other, ...raw } = model.config.raw; // the weights written are not quantized
   const config = configToJson({ ...model.config, raw, dtype, tied: model.tied });
@@ -99,12 +101,18 @@ function splitShards(tensors: readonly TensorToWrite[], maxBytes: number): Tenso
 /** Whether a parameter is kept quantized: it is written as its numbers. */
 const isQuantized = (parameter: Parameter): boolean => memoryOf(parameter)[0] !== parameter;
 
-/** `usual`: the type in which quantized weights are written, that of the model they were made of. */
-function toWrite([name, parameter]: Entry, usual: StoredDType, options: SaveOptions): TensorToWrite {
-  const dtype = options.dtype ?? (isQuantized(parameter) ? usual : parameter.dtype);
+/** Quantized weights are written in the usual type: that of the model they were made of. */
+function toWrite(
+  [name, parameter]: Entry,
+  { config, streamed }: Written,
+  options: SaveOptions,
+): TensorToWrite {
+  const dtype = options.dtype ?? (isQuantized(parameter) ? config.dtype : parameter.dtype);
   const made = options.replace?.get(name);
   const asHeld = async (): Promise<Uint8Array> =>
     new Uint8Array(await parameter.storage.buffer.read(0, parameter.size * BYTES[parameter.dtype]));
+  const present = <T>(work: () => Promise<T>): Promise<T> =>
+    streamed === null || made !== undefined ? work() : streamed.resident([parameter], work);
   const converted = async (): Promise<Uint8Array> => {
     const values = encode(await (made === undefined ? parameter : await made()).data(), dtype);
     if (made !== undefined && !decode(values.buffer, dtype, parameter.size).every(Number.isFinite))
@@ -115,7 +123,10 @@ function toWrite([name, parameter]: Entry, usual: StoredDType, options: SaveOpti
     name,
     dtype: FILE_OF_DTYPE[dtype],
     shape: parameter.shape,
-    bytes: made === undefined && dtype === parameter.dtype && !isQuantized(parameter) ? asHeld : converted,
+    bytes: () =>
+      present(
+        made === undefined && dtype === parameter.dtype && !isQuantized(parameter) ? asHeld : converted,
+      ),
   };
 }
 

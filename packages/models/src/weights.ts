@@ -3,6 +3,7 @@ import {
   BYTES,
   decodeF32,
   type Device,
+  type DeviceBuffer,
   type DType,
   FILE_DTYPE_BYTES,
   type FileDType,
@@ -38,7 +39,7 @@ const WEIGHT_DTYPE: { readonly [D in FileDType]: DType | null } = {
 };
 
 /** A parameter and the tensor of the file that it comes from. */
-interface Match extends ParameterSpec {
+export interface Match extends ParameterSpec {
   readonly tensor: string;
   readonly from: FileDType;
   readonly dtype: DType;
@@ -162,8 +163,7 @@ export async function loadParameters(
   const parameters = new Map<string, nn.Parameter>();
   try {
     for (const match of matches) {
-      const bytes = match.shape.reduce((a, b) => a * b, BYTES[match.dtype]);
-      const storage = device.allocate(bytes, match.path);
+      const storage = device.allocate(deviceBytes(match), match.path);
       parameters.set(match.path, new nn.Parameter(storage, match.shape, match.dtype, device));
       await copy(match, file, (data, offset) => storage.buffer.write(data, offset));
     }
@@ -174,17 +174,34 @@ export async function loadParameters(
   }
 }
 
+/** Reads the values of a parameter into memory that no submitted program uses: without a copy where the device allows that. */
+export async function readInto(match: Match, file: TensorFile, memory: DeviceBuffer): Promise<void> {
+  const { begin, end } = file.entries.get(match.tensor)!;
+  const view = isWidened(match) ? null : (memory.hostView?.() ?? null);
+  if (view) await file.readInto(match.tensor, 0, view.subarray(0, end - begin));
+  else await copy(match, file, (data, offset) => memory.write(data, offset));
+}
+
+const isWidened = ({ from, dtype }: Match): boolean => WEIGHT_DTYPE[from] !== dtype || from === "F64";
+
 async function copy(
-  { tensor, from, dtype }: Match,
+  match: Match,
   file: TensorFile,
   write: (data: ArrayBufferView, offset: number) => void,
 ): Promise<void> {
+  const { tensor, from, dtype } = match;
   const { begin, end } = file.entries.get(tensor)!;
-  const widen = WEIGHT_DTYPE[from] !== dtype || from === "F64";
+  const chunk = new Uint8Array(Math.min(CHUNK_BYTES, end - begin));
   for (let at = 0; at < end - begin; at += CHUNK_BYTES) {
-    const bytes = await file.readBytes(tensor, at, Math.min(CHUNK_BYTES, end - begin - at));
+    const bytes = chunk.subarray(0, Math.min(CHUNK_BYTES, end - begin - at));
+    await file.readInto(tensor, at, bytes);
     const shape = [bytes.byteLength / FILE_DTYPE_BYTES[from]];
-    const data = widen ? decodeF32({ dtype: from, shape, bytes }, file.name, tensor) : bytes;
+    const data = isWidened(match) ? decodeF32({ dtype: from, shape, bytes }, file.name, tensor) : bytes;
     write(data, (at / FILE_DTYPE_BYTES[from]) * BYTES[dtype]);
   }
+}
+
+/** The bytes that a parameter takes on the device. */
+export function deviceBytes({ shape, dtype }: Match): number {
+  return shape.reduce((a, b) => a * b, BYTES[dtype]);
 }

@@ -67,7 +67,14 @@ export { mlxFiles } from "./files/mlx.ts";
 export { ADAPTER_FORMATS, adapterFiles, type AdapterFormat, loadAdapterFiles } from "./files/load.ts";
 export type { LoadOptions } from "./files/options.ts";
 export { nativeFiles, type Provenance, readProvenance } from "./files/native.ts";
-export type { LanguageModel, LossInputs, ModelFileOptions, Replacements, SavableModel } from "./model.ts";
+export type {
+  LanguageModel,
+  LossInputs,
+  ModelFileOptions,
+  Replacements,
+  SavableModel,
+  StreamedLanguageModel,
+} from "./model.ts";
 export type { OutputFile } from "./output-file.ts";
 export {
   type Batch,

@@ -19,11 +19,30 @@ export interface LossInputs {
   readonly segments?: readonly Int32Array[];
 }
 
+/**
+ * Runs a model that has only a part of its weights in memory at a time, and reads the others from its files when it needs them:
+ * `StreamedModel` of @tiedlora/models.
+ */
+export interface StreamedLanguageModel {
+  /** The loss of a batch. */
+  loss(batch: LossInputs): Promise<number>;
+  /** The loss, times `factor`, and its gradients with respect to `trained`, for an optimizer; the next call overwrites them. */
+  gradients(
+    batch: LossInputs,
+    trained: readonly nn.Parameter[],
+    options: { readonly factor: number },
+  ): Promise<{ readonly loss: number; readonly gradients: ReadonlyMap<nn.Parameter, Tensor> }>;
+  /** Runs `work` with the values of `parameters` in memory. `work` must not use the model in any other way. */
+  resident<T>(parameters: Iterable<nn.Parameter>, work: () => Promise<T>): Promise<T>;
+}
+
 /** A model that can be trained and evaluated. */
 export interface LanguageModel extends nn.Module {
   readonly device: Device;
   /** Whether a sequence's length affects how its tokens are computed, so that padding must not count. Default: false. */
   readonly lengthMatters?: boolean;
+  /** How the model is trained and evaluated if not all of its weights are in memory; null or left out if they are. */
+  readonly streamed?: StreamedLanguageModel | null;
   /** The mean of -log p over the predicted tokens, in nats: a scalar. */
   loss(batch: LossInputs): Tensor;
 }
@@ -50,6 +69,25 @@ export interface SavableModel extends nn.Module {
   directoryFiles(
     options: ModelFileOptions & { readonly replace?: Replacements; readonly copyFrom?: Files },
   ): Promise<{ readonly files: readonly OutputFile[]; readonly stale: readonly string[] }>;
+}
+
+/** How a model is run if not all of its weights are in memory; null if they are. */
+export function streamedModel(model: nn.Module): StreamedLanguageModel | null {
+  return (model as Pick<LanguageModel, "streamed">).streamed ?? null;
+}
+
+/** Runs `work`, which reads `parameters` of a model, with their values in memory. */
+export function withWeights<T>(
+  model: nn.Module,
+  parameters: readonly (nn.Parameter | null)[],
+  work: () => Promise<T>,
+): Promise<T> {
+  return (
+    streamedModel(model)?.resident(
+      parameters.filter((p) => p !== null),
+      work,
+    ) ?? work()
+  );
 }
 
 /** The `model_type` in the model's config; null if the model has no config that names it. */

@@ -151,7 +151,8 @@ export async function logLikelihoods(
   const each = rows.map((_, row) => tokens.subarray(row * length, (row + 1) * length));
   const ids = idsTensor(device, each, model.config.vocab);
   const weight = device.tensor(mask, { shape: [batch, length] }).narrow(1, 1, length - 1);
-  const logits = model.forward(ids.narrow(1, 0, length - 1));
+  const inputs = ids.narrow(1, 0, length - 1);
+  const logits = await (model.streamed?.forward(inputs) ?? model.forward(inputs));
   return Promise.all(
     rows.map(async (_, row) => {
       const [own, targets] = [logits.narrow(0, row, 1), ids.narrow(0, row, 1).narrow(1, 1, length - 1)];

@@ -8,7 +8,7 @@
  *   puts the parameters that are to act into the model's fields.
  */
 import type * as nn from "@tiedlora/nn";
-import { setSelector } from "../model.ts";
+import { setSelector, streamedModel } from "../model.ts";
 import type { AttachedAdapter } from "./attached.ts";
 import { adaptableModules, type AdaptableModule } from "./modules.ts";
 import { computeMerged, type MergeOptions } from "./merge.ts";
@@ -231,6 +231,11 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
    */
   async merge(options: MergeOptions = {}): Promise<void> {
     this.#scopes.checkNone("merge");
+    if (streamedModel(this.model) !== null)
+      throw new Error(
+        "merge: not all weights of this model are in memory (it was loaded with { stream: true }), so the merged ones have no place; " +
+          "write the merged model to files instead: saveMerged, or tiedlora merge",
+      );
     const fresh = (options.names ?? this.active).map((name) => this.get(name));
     const again = fresh.find(({ name }) => this.mergedNames.includes(name));
     if (again !== undefined) throw new Error(`"${again.name}" is merged already; unmerge it first`);

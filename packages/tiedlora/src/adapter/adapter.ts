@@ -8,6 +8,7 @@ import { checkRecord, checkStart } from "./formula.ts";
 import { moduleInfos, weightView, type AdaptableModule } from "./modules.ts";
 import { layerOf } from "../match.ts";
 import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "../method.ts";
+import { withWeights } from "../model.ts";
 import { nearest } from "../nearest.ts";
 import { AdapterLayer, SharedWork } from "./layer.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
@@ -406,7 +407,9 @@ async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise
   for (const { site, dims, factors } of adapter.plan.sites) {
     const weight = new Float32Array(site.in * site.out);
     for (const { path, offset } of site.members) {
-      weight.set(await weightView(hosts.get(path)!).data(), offset * site.in);
+      const host = hosts.get(path)!;
+      const values = await withWeights(adapter.model, [host.weight], () => weightView(host).data());
+      weight.set(values, offset * site.in);
     }
     const context: PrepareContext = { site, dims, weight, shapeOf: (name) => factors.get(name)!.shape };
     const origin = { method: method.name, path: site.path };

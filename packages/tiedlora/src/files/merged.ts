@@ -3,9 +3,15 @@ import type { Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { adaptersOf } from "../adapter/adapter.ts";
 import { storedInOut } from "../adapter/modules.ts";
-import type { ModelFileOptions, Replacements, SavableModel } from "../model.ts";
+import {
+  type ModelFileOptions,
+  type Replacements,
+  type SavableModel,
+  streamedModel,
+  withWeights,
+} from "../model.ts";
 import type { OutputFile } from "../output-file.ts";
-import { checkUntied, mergedTensors, layersByModule } from "../adapter/merge.ts";
+import { checkUntied, type MergedTensors, mergedTensors, layersByModule } from "../adapter/merge.ts";
 
 /**
  * The files of `model` with its active adapters merged in; the model itself is unchanged. Sums are computed in f32 and rounded
@@ -24,17 +30,26 @@ export function mergedWeights(model: nn.Module): Replacements {
   for (const [host, layers] of layersByModule(acting)) {
     const { path } = layers[0]!.member;
     checkUntied(`${path}.weight`, set.ownParameters());
-    replace.set(`${path}.weight`, async () => {
-      const { weight } = await mergedTensors(host, layers);
-      return storedInOut(host) ? weight.transpose() : weight;
-    });
+    const merged = (pick: (tensors: MergedTensors) => Tensor) => (): Promise<Tensor> =>
+      withWeights(model, [host.weight], async () => {
+        const tensor = pick(await mergedTensors(host, layers));
+        if (streamedModel(model)) await tensor.data(); // computed while the weight is in memory
+        return tensor;
+      });
+    replace.set(
+      `${path}.weight`,
+      merged(({ weight }) => (storedInOut(host) ? weight.transpose() : weight)),
+    );
     if (
       layers.some(({ owner }) => owner.method.lowRank === undefined) &&
       "bias" in host &&
       host.bias !== null
     ) {
       const { bias } = host;
-      replace.set(`${path}.bias`, async () => (await mergedTensors(host, layers)).bias ?? bias);
+      replace.set(
+        `${path}.bias`,
+        merged((tensors) => tensors.bias ?? bias),
+      );
     }
   }
   return replace;

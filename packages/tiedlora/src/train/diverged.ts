@@ -1,5 +1,6 @@
 /** The error for a loss that is not finite: it names the step, the parameter whose values are not finite, and what to try. */
 import type * as nn from "@tiedlora/nn";
+import { withWeights } from "../model.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 
 /** The loss, or a value after an update, is not finite. The adapter already includes the update of that step: do not save it. */
@@ -28,9 +29,9 @@ export async function diagnose(
   { model, adapter, start = 0 }: TrainOptions,
   lastFinite: StepReport | null,
 ): Promise<string> {
-  const own = await firstNotFinite(modelParameters(model));
+  const own = await firstNotFinite(modelParameters(model), model);
   if (own !== null) return `${own}, a weight of the model itself; load another copy of the model`;
-  const found = await firstNotFinite(adapter.stateDict());
+  const found = await firstNotFinite(adapter.stateDict(), model);
   const before =
     lastFinite === null
       ? "at the first step already"
@@ -49,9 +50,12 @@ function modelParameters(model: nn.Module): Map<string, nn.Parameter> {
   return new Map([...model.namedParameters()].map(([path, parameter]) => [path, parameter]));
 }
 
-async function firstNotFinite(parameters: ReadonlyMap<string, nn.Parameter>): Promise<string | null> {
+async function firstNotFinite(
+  parameters: ReadonlyMap<string, nn.Parameter>,
+  model: nn.Module,
+): Promise<string | null> {
   for (const [path, parameter] of parameters) {
-    const values = await parameter.data();
+    const values = await withWeights(model, [parameter], () => parameter.data());
     let count = 0;
     for (const value of values) if (!Number.isFinite(value)) count++;
     if (count > 0) return `${count} of ${values.length} values of ${path} are not finite`;

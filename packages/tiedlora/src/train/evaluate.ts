@@ -32,7 +32,9 @@ export async function evaluate(
     let [sum, tokens] = [0, 0];
     for (const batch of batches) {
       await yieldToEventLoop();
-      sum += (await model.loss(lossInputs(model, batch)).item()) * batch.predicted;
+      const inputs = lossInputs(model, batch);
+      const loss = await (model.streamed?.loss(inputs) ?? model.loss(inputs).item());
+      sum += loss * batch.predicted;
       tokens += batch.predicted;
     }
     return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens };

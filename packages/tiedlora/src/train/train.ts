@@ -1,6 +1,7 @@
 /** The training loop: takes batches, and yields a report for each step. The caller prints and saves. */
 import type { Tensor } from "@tiedlora/core";
-import type { LanguageModel, LossInputs } from "../model.ts";
+import type * as optim from "@tiedlora/nn/optim";
+import type { LanguageModel, LossInputs, StreamedLanguageModel } from "../model.ts";
 import { type Batch, batchesOfStep } from "../data/batches.ts";
 import { yieldToEventLoop } from "./yield.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
@@ -29,7 +30,7 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
       checkTrains(options);
       adapter.step = step;
       const lr = optimizer.lr;
-      const submitted = submitStep(options, step, lr);
+      const submitted = await submitStep(options, step, lr);
       if (pending !== null) yield await pending;
       pending = reportOf(submitted);
       pending.catch(() => undefined); // a failure is thrown where `pending` is awaited
@@ -74,25 +75,56 @@ interface Submitted {
   readonly gradNorm: Promise<number | null>;
 }
 
-function submitStep(
+async function submitStep(
   { model, optimizer, batch, accumulate = 1 }: TrainOptions,
   step: number,
   lr: number,
-): Submitted {
+): Promise<Submitted> {
   const batches = batchesOfStep(step, accumulate, batch.perEpoch).map((index) => batch(index));
   const predicted = batches.reduce((n, one) => n + one.predicted, 0);
   // A batch's loss is a mean over its own tokens. Weighted by each batch's share of tokens, the losses sum to the mean over all.
-  const losses = batches.map((one): Tensor => {
-    const loss = model.loss(lossInputs(model, one));
-    return batches.length === 1 ? loss : loss.mul(one.predicted / predicted);
-  });
-  for (const loss of losses.slice(0, -1)) optimizer.accumulate(loss);
-  optimizer.step(losses.at(-1));
-  const loss = Promise.all(losses.map((one) => one.item())).then((parts) => parts.reduce((a, b) => a + b));
+  const parts = batches.map((one) => ({
+    inputs: lossInputs(model, one),
+    factor: batches.length === 1 ? 1 : one.predicted / predicted,
+  }));
+  const loss = model.streamed
+    ? Promise.resolve(await streamStep(model.streamed, optimizer, parts))
+    : stepAtOnce(model, optimizer, parts);
   const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
   gradNorm.catch(() => undefined); // it fails as the loss does, which is awaited
   const tokens = batches.reduce((n, one) => n + one.tokenCount, 0);
   return { step: step + 1, lr, tokens, loss, gradNorm };
+}
+
+/** The batches of a step, each with its share of the step's tokens. */
+type Parts = readonly { readonly inputs: LossInputs; readonly factor: number }[];
+
+/** Submits a step as one program for each batch; the result is the step's loss. */
+function stepAtOnce(model: LanguageModel, optimizer: optim.Optimizer, parts: Parts): Promise<number> {
+  const losses = parts.map(({ inputs, factor }): Tensor => {
+    const loss = model.loss(inputs);
+    return factor === 1 ? loss : loss.mul(factor);
+  });
+  for (const loss of losses.slice(0, -1)) optimizer.accumulate(loss);
+  optimizer.step(losses.at(-1));
+  return Promise.all(losses.map((one) => one.item())).then((values) => values.reduce((a, b) => a + b));
+}
+
+/** Performs a step of a model that is run layer by layer; returns the step's loss. */
+async function streamStep(
+  streamed: StreamedLanguageModel,
+  optimizer: optim.Optimizer,
+  parts: Parts,
+): Promise<number> {
+  const trained = optimizer.parameters.filter(({ requiresGrad }) => requiresGrad);
+  const losses: number[] = [];
+  for (const [i, { inputs, factor }] of parts.entries()) {
+    const { loss, gradients } = await streamed.gradients(inputs, trained, { factor });
+    if (i + 1 < parts.length) optimizer.accumulate(gradients);
+    else optimizer.step(gradients);
+    losses.push(loss);
+  }
+  return losses.reduce((a, b) => a + b);
 }
 
 /** Converts a batch to the argument of the model's loss. */

@@ -1,0 +1,111 @@
+/**
+ * Two slots of device memory, each large enough for any one layer. While the device computes a layer with the weights in one
+ * slot, the weights of the next layer are read into the other.
+ */
+import type { Device, Storage } from "@tiedlora/core";
+import { lend, type PagedTensor, takeBack } from "./paged.ts";
+
+interface Slot {
+  /** Memory for the tensors of a layer, in their order. */
+  readonly memory: readonly Storage[];
+  /** The layer whose weights are in the slot; null if there are none, or not all of one. */
+  layer: number | null;
+  /** Resolves when the device has done the work that uses the slot. */
+  done: Promise<unknown>;
+}
+
+export class Slots {
+  readonly #device: Device;
+  readonly #layers: readonly (readonly PagedTensor[])[];
+  /** The sizes of a slot's buffers: each is as large as the largest tensor that any layer has in its place. */
+  readonly #sizes: readonly number[];
+  #slots: readonly Slot[] = [];
+
+  /** `layers`: for each layer, its tensors. Layers of one kind have theirs in the same order. */
+  constructor(device: Device, layers: readonly (readonly PagedTensor[])[]) {
+    this.#device = device;
+    this.#layers = layers;
+    const places = Math.max(0, ...layers.map(({ length }) => length));
+    this.#sizes = Array.from({ length: places }, (_, i) =>
+      Math.max(...layers.map((layer) => layer[i]?.bytes ?? 0)),
+    );
+  }
+
+  /** The bytes of both slots. */
+  get bytes(): number {
+    return 2 * this.#sizes.reduce((a, b) => a + b, 0);
+  }
+
+  /**
+   * For each layer of `order` in turn, calls `work` when the layer's weights are in memory. `work` submits what has to be computed
+   * with them, and returns a promise that is settled when that is done. Rejects with the first failure of reading or of `work`.
+   */
+  async visit(
+    order: readonly number[],
+    work: (layer: number, turn: number) => Promise<unknown>,
+  ): Promise<void> {
+    this.#open();
+    let [current, next] = [null as Slot | null, this.#bring(order[0]!, null)];
+    try {
+      for (const [turn, layer] of order.entries()) {
+        const slot = await next;
+        for (const [i, { parameter }] of this.#layers[layer]!.entries())
+          lend(parameter, slot.memory[i]!.buffer.memory);
+        slot.done = work(layer, turn);
+        slot.done.catch(() => undefined); // a failure is thrown where `done` is awaited
+        current = slot;
+        if (turn + 1 < order.length) next = this.#bring(order[turn + 1]!, current);
+        next.catch(() => undefined);
+      }
+      for (const slot of this.#slots) await slot.done;
+    } finally {
+      await Promise.allSettled([next, ...this.#slots.map(({ done }) => done)]);
+      for (const slot of this.#slots) slot.done = Promise.resolve();
+    }
+  }
+
+  /** The slot with the weights of `layer`, read from the file unless they are there already. Leaves the slot `busy` alone. */
+  async #bring(layer: number, busy: Slot | null): Promise<Slot> {
+    const there = this.#slots.find((one) => one.layer === layer);
+    if (there) return there;
+    const slot = this.#slots.find((one) => one !== busy)!;
+    await slot.done;
+    this.#empty(slot);
+    for (const [i, tensor] of this.#layers[layer]!.entries())
+      await tensor.fill(slot.memory[i]!.buffer.memory);
+    slot.layer = layer;
+    return slot;
+  }
+
+  #empty(slot: Slot): void {
+    if (slot.layer !== null) for (const { parameter } of this.#layers[slot.layer]!) takeBack(parameter);
+    slot.layer = null;
+  }
+
+  #open(): void {
+    if (this.#slots.length > 0) return;
+    const memory: Storage[] = [];
+    try {
+      for (const name of ["the first slot for layers", "the second slot for layers"])
+        for (const bytes of this.#sizes) memory.push(this.#device.allocate(bytes, name));
+    } catch (error) {
+      for (const { buffer } of memory) buffer.free();
+      throw error;
+    }
+    const places = this.#sizes.length;
+    this.#slots = [memory.slice(0, places), memory.slice(places)].map((part) => ({
+      memory: part,
+      layer: null,
+      done: Promise.resolve(),
+    }));
+  }
+
+  /** Frees the memory; the next visit allocates it again. Not to be called during a visit. */
+  free(): void {
+    for (const slot of this.#slots) {
+      this.#empty(slot);
+      for (const { buffer } of slot.memory) buffer.free();
+    }
+    this.#slots = [];
+  }
+}

@@ -1,0 +1,225 @@
+/** Models whose layers are read from their files while they run: they have the bits of a model that is in memory as a whole. */
+import assert from "node:assert/strict";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { cpu } from "@tiedlora/backend-cpu";
+import { type Device, FormatError, memoryFiles, reference } from "@tiedlora/core";
+import { directoryFiles } from "@tiedlora/core/node";
+import * as nn from "@tiedlora/nn";
+import { configFrom } from "../src/config.ts";
+import type { Decoder } from "../src/decoder.ts";
+import { generateTokens } from "../src/generate.ts";
+import { createModel, loadModelFrom } from "../src/load.ts";
+import { saveModel } from "../src/node.ts";
+import { IDS, LLAMA, MODELS } from "./support/models.ts";
+
+import { type Found, residentGradient, streamedGradient } from "./support/streaming.ts";
+
+const temporary = mkdtempSync(join(tmpdir(), "tiedlora-streaming-"));
+after(() => rmSync(temporary, { recursive: true }));
+let counter = 0;
+
+/** A directory with a random model in several shards. */
+async function directoryOf(
+  raw: Readonly<Record<string, unknown>>,
+  dtype: "f32" | "f16" = "f16",
+): Promise<string> {
+  const device = reference();
+  const directory = join(temporary, String(counter++));
+  await saveModel(createModel(configFrom(raw), { device, seed: 1 }), directory, {
+    dtype,
+    maxShardBytes: 3000,
+  });
+  device.close();
+  return directory;
+}
+
+const DEVICES: Readonly<Record<string, (fusion: "on" | "off") => Promise<Device>>> = {
+  reference: (fusion) => Promise.resolve(reference({ fusion })),
+  "cpu, 1 thread": (fusion) => cpu({ threads: 1, fusion }),
+  "cpu, 2 threads": (fusion) => cpu({ threads: 2, inlineNs: 0, fusion }),
+};
+
+/** Fusion joins sums over the layers of one program, which rounds them differently: the gradients then agree up to rounding. */
+const assertNear = (actual: Found, expected: Found): void => {
+  assert.equal(actual.loss, expected.loss);
+  for (const [i, values] of expected.gradients.entries()) {
+    const largest = values!.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    values!.forEach((x, k) => assert.ok(Math.abs(x - actual.gradients[i]![k]!) <= 1e-5 * largest));
+  }
+};
+
+for (const [name, open] of Object.entries(DEVICES)) {
+  test(`${name}: loss and gradients are those of the checkpointed model in memory, not fused bit for bit`, async () => {
+    for (const raw of [LLAMA, MODELS["gpt2"]!, MODELS["qwen2, windows above"]!]) {
+      const files = await directoryFiles(await directoryOf(raw));
+      const batch = { inputIds: IDS, mask: IDS.map((row) => row.map((_, t) => (t > 3 ? 1 : 0))) };
+      for (const fusion of ["off", "on"] as const) {
+        const device = await open(fusion);
+        const expected = await residentGradient(await loadModelFrom(files, { device }), batch);
+        const model = await loadModelFrom(files, { device, stream: true });
+        const found = await streamedGradient(model, batch);
+        if (fusion === "off") assert.deepEqual(found, expected, String(raw["model_type"]));
+        else assertNear(found, expected);
+        assert.deepEqual(await streamedGradient(model, batch), found, "a second time");
+        assert.equal(await model.streamed!.loss(batch), expected.loss);
+        device.close();
+      }
+    }
+  });
+}
+
+describe("a streamed model", () => {
+  test("generates and computes the logits of the model in memory", async () => {
+    const files = await directoryFiles(await directoryOf(LLAMA));
+    const device = await cpu({ threads: 2, inlineNs: 0 });
+    const [resident, streamed] = [
+      await loadModelFrom(files, { device }),
+      await loadModelFrom(files, { device, stream: true }),
+    ];
+    const tokens = async (model: Decoder): Promise<unknown[]> => {
+      const found = [];
+      const options = { maxTokens: 12, stopTokens: [] };
+      for await (const one of generateTokens(model, [[3, 1, 4], [1]], options)) found.push(one);
+      return found;
+    };
+    assert.deepEqual(await tokens(streamed), await tokens(resident));
+    const logits = await (await streamed.streamed!.forward(IDS)).data();
+    assert.deepEqual(logits, await resident.forward(IDS).data());
+    device.close();
+  });
+
+  test("names a weight that is not in memory, and brings it there when asked", async () => {
+    const device = reference();
+    const files = await directoryFiles(await directoryOf(LLAMA));
+    const model = await loadModelFrom(files, { device, stream: true });
+    const weight = model.linear("model.layers.1.mlp.up_proj")!.weight;
+    const message = /model\.layers\.1\.mlp\.up_proj\.weight is not in memory now.*model\.streamed/;
+    await assert.rejects(weight.data(), message);
+    await assert.rejects(
+      model.forward(IDS).data(),
+      /model\.layers\.\d\.\w+\.\w+\.weight is not in memory now/,
+    );
+    const expected = (await loadModelFrom(files, { device })).linear("model.layers.1.mlp.up_proj")!.weight;
+    assert.deepEqual(await model.streamed!.resident([weight], () => weight.data()), await expected.data());
+    await assert.rejects(weight.data(), message);
+    device.close();
+  });
+
+  test("is saved shard by shard with the bytes of its files", async () => {
+    const device = reference();
+    const directory = await directoryOf(LLAMA);
+    const model = await loadModelFrom(await directoryFiles(directory), { device, stream: true });
+    const out = join(temporary, "saved");
+    await saveModel(model, out, { maxShardBytes: 5000 });
+    const [a, b] = [
+      await loadModelFrom(await directoryFiles(directory), { device }),
+      await loadModelFrom(await directoryFiles(out), { device }),
+    ];
+    for (const [path, parameter] of a.stateDict())
+      assert.deepEqual(await b.stateDict().get(path)!.data(), await parameter.data());
+    device.close();
+  });
+
+  test("trains on a device with room for less than its weights, in few programs", async () => {
+    const raw = { ...LLAMA, hidden_size: 128, intermediate_size: 512, num_hidden_layers: 12, vocab_size: 64 };
+    const directory = await directoryOf(raw, "f32");
+    const files = await directoryFiles(directory);
+    const device = await cpu({ threads: 2, maxBytes: 8 * 2 ** 20 });
+    const model = await loadModelFrom(files, { device, stream: true });
+    assert.ok(model.streamed!.streamedBytes > 11e6, String(model.streamed!.streamedBytes));
+    await assert.rejects(loadModelFrom(files, { device }), /out of memory/);
+    const batch = { inputIds: IDS.map((row) => [...row, ...row]) };
+    const first = await streamedGradient(model, batch);
+    const programs = device.memory().cachedPrograms;
+    assert.ok(programs <= 5, `${programs} programs`);
+    const { liveBytes } = device.memory();
+    for (let step = 0; step < 3; step++) assert.deepEqual(await streamedGradient(model, batch), first);
+    assert.equal(device.memory().cachedPrograms, programs);
+    assert.ok(device.memory().peakBytes < 8e6);
+    assert.equal(device.memory().liveBytes, liveBytes);
+    const big = await cpu({ threads: 2 });
+    assertNear(first, await residentGradient(await loadModelFrom(files, { device: big }), batch));
+    device.close();
+    big.close();
+  });
+
+  test("refuses a shard that is cut short, written to or gone since it was loaded, and works again once it is back", async () => {
+    const directory = await directoryOf(LLAMA);
+    const name = readdirSync(directory).find((one) => one.startsWith("model-00003-of-"))!;
+    const shard = join(directory, name);
+    const device = await cpu({ threads: 2 });
+    const files = await directoryFiles(directory);
+    const model = await loadModelFrom(files, { device, stream: true });
+    const expected = await model.streamed!.loss({ inputIds: IDS });
+    await model.streamed!.free();
+    const [content, { atime, mtime }] = [readFileSync(shard), statSync(shard)];
+    const fails = async (message: RegExp): Promise<void> => {
+      await assert.rejects(model.streamed!.loss({ inputIds: IDS }), (error: Error) => {
+        assert.ok(error instanceof FormatError, String(error));
+        assert.match(error.message, message);
+        return true;
+      });
+    };
+    truncateSync(shard, content.length - 1);
+    await fails(/model-00003-of-\d+\.safetensors.*expected/);
+    writeFileSync(shard, content);
+    utimesSync(shard, atime, new Date(mtime.getTime() + 1000));
+    await fails(/model-00003-of-\d+\.safetensors.*written to or replaced since the model was loaded/);
+    utimesSync(shard, atime, mtime);
+    assert.equal(await model.streamed!.loss({ inputIds: IDS }), expected);
+    device.close();
+  });
+
+  test("is read from files in memory too, as those that a visitor of a page has chosen", async () => {
+    const directory = await directoryOf(LLAMA);
+    const names = readdirSync(directory);
+    const content = names.map((name) => [name, new Blob([readFileSync(join(directory, name))])] as const);
+    const device = await cpu({ threads: 2 });
+    const [inMemory, onDisk] = [
+      await loadModelFrom(memoryFiles(new Map(content)), { device, stream: true }),
+      await loadModelFrom(await directoryFiles(directory), { device, stream: true }),
+    ];
+    assert.deepEqual(
+      await streamedGradient(inMemory, { inputIds: IDS }),
+      await streamedGradient(onDisk, { inputIds: IDS }),
+    );
+    device.close();
+  });
+
+  test("passes that are asked for at once run one after the other", async () => {
+    const device = await cpu({ threads: 2, inlineNs: 0 });
+    const files = await directoryFiles(await directoryOf(LLAMA));
+    const model = await loadModelFrom(files, { device, stream: true });
+    const losses = IDS.map((row) => ({ inputIds: [row] }));
+    const together = await Promise.all(losses.map((batch) => model.streamed!.loss(batch)));
+    assert.deepEqual(together, [
+      await model.streamed!.loss(losses[0]!),
+      await model.streamed!.loss(losses[1]!),
+    ]);
+    device.close();
+  });
+
+  test("what depends on no trained parameter is refused", async () => {
+    const device = reference();
+    const files = await directoryFiles(await directoryOf(LLAMA));
+    const model = await loadModelFrom(files, { device, stream: true });
+    const stranger = nn.constantParameter([2], 1, device, "stranger");
+    await assert.rejects(
+      model.streamed!.gradients({ inputIds: IDS }, [stranger]),
+      /the loss depends on none of the 1 trained parameters \(stranger\)/,
+    );
+    device.close();
+  });
+});
