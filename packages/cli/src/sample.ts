@@ -6,6 +6,8 @@ import { isChat } from "tiedlora/internal";
 import { type Example } from "tiedlora";
 
 const TOKENS = 48;
+/** As many for a model whose weights are read from their files anew for each token. */
+const STREAMED_TOKENS = 8;
 
 export interface Sample {
   readonly prompt: string;
@@ -23,7 +25,8 @@ export async function sampleOf(
   const given = isChat(example)
     ? tokenizer.encode(prompt, { specialTokens: false })
     : example.prompt === "" ? prompt : givenPrompt(tokenizer, prompt, separator); // prettier-ignore
-  const [completion = ""] = await generateText(model, tokenizer, [given], { maxTokens: TOKENS });
+  const maxTokens = model.streamed ? STREAMED_TOKENS : TOKENS;
+  const [completion = ""] = await generateText(model, tokenizer, [given], { maxTokens });
   return { prompt, completion };
 }
 

@@ -9,6 +9,7 @@ import type { Modules } from "tiedlora";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
 import type { Settings } from "./settings.ts";
+import { STREAM_HELP } from "./streaming.ts";
 
 /** The modules that `train`, `params` and sweeps adapt by default. The library's default, and the demo's, is the paper's "qkv". */
 export const DEFAULT_TARGET = "all-linear";
@@ -24,6 +25,7 @@ export interface DataSettings {
 export interface TrainSettings extends DataSettings {
   readonly model: string;
   readonly quantize?: QuantizeKind;
+  readonly stream: boolean;
   readonly valid?: string;
   readonly pack: boolean;
   readonly initFrom?: string;
@@ -105,6 +107,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     about: `where to compute: cpu, webgpu, or reference (slow, float64)`,
     fallback: "cpu",
   },
+  stream: { group: "model", kind: flag, about: STREAM_HELP, fallback: false },
   ...DATA_SETTINGS,
   valid: {
     group: DATA,

@@ -27,6 +27,7 @@ import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings, UsageError } from "./settings.ts";
 import { checkInitFrom, type Given, startAdapter, type Started } from "./start-adapter.ts";
+import { decideStreaming } from "./streaming.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
 
@@ -134,6 +135,7 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   const { model, tokenizer, padId } = await loadPretrained(found.directory, {
     device,
     ...(quantize !== undefined && { quantize }),
+    stream: await decideStreaming(found.directory, device, { ...asked, output }),
   });
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;

@@ -2,9 +2,9 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
-import { type Device, isRecord, parseJsonObject } from "@tiedlora/core";
+import { isRecord, parseJsonObject } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
-import { type Decoder, QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
+import { type Decoder, type LoadOptions, QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { isOnHub, loadModel, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import type { Adapter } from "tiedlora";
 import { CONFIG_FILE } from "tiedlora/internal";
@@ -15,12 +15,14 @@ import { baseOf, findModel } from "./find-model.ts";
 import { oneOf, path } from "./options.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
+import { decideStreaming, STREAM_HELP } from "./streaming.ts";
 import { QUANTIZE_ABOUT } from "./train-settings.ts";
 
 export interface ModelFlags {
   readonly model?: string;
   readonly adapter?: string;
   readonly backend: BackendName;
+  readonly stream?: true;
   /** Of commands that compute with the model, not of those that write its weights. */
   readonly quantize?: QuantizeKind;
 }
@@ -30,7 +32,7 @@ export function addQuantize(command: Command): Command {
   return command.option(`--quantize <name>`, `${QUANTIZE_ABOUT} (default: none)`, oneOf(QUANTIZE_KINDS));
 }
 
-/** Adds --model, --adapter and --backend. */
+/** Adds --model, --adapter, --backend and --stream. */
 export function addModelFlags(command: Command): Command {
   return command
     .option(
@@ -43,7 +45,8 @@ export function addModelFlags(command: Command): Command {
       "an adapter, as train, peft or mlx-lm writes it, or its name on the hub (default: none)",
       path,
     )
-    .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu");
+    .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu")
+    .option("--stream", STREAM_HELP);
 }
 
 export interface OpenedModel {
@@ -68,8 +71,8 @@ export async function withModel<T>(
   work: (opened: Opened) => Promise<T>,
 ): Promise<T> {
   const { quantize } = flags;
-  const load = (directory: string, device: Device): Promise<Pretrained> =>
-    loadPretrained(directory, { device, ...(quantize !== undefined && { quantize }) });
+  const load = (directory: string, options: LoadOptions): Promise<Pretrained> =>
+    loadPretrained(directory, { ...options, ...(quantize !== undefined && { quantize }) });
   return withLoaded(flags, output, load, ({ model, tokenizer, padId }, rest) =>
     work({ model, tokenizer, padId, ...rest }),
   );
@@ -81,8 +84,8 @@ export async function withModelAlone<T>(
   output: Output,
   work: (opened: OpenedModel) => Promise<T>,
 ): Promise<T> {
-  const load = async (directory: string, device: Device): Promise<{ model: Decoder }> => ({
-    model: await loadModel(directory, { device }),
+  const load = async (directory: string, options: LoadOptions): Promise<{ model: Decoder }> => ({
+    model: await loadModel(directory, options),
   });
   return withLoaded(flags, output, load, ({ model }, rest) => work({ model, ...rest }));
 }
@@ -90,7 +93,7 @@ export async function withModelAlone<T>(
 async function withLoaded<L extends { readonly model: Decoder }, T>(
   flags: ModelFlags,
   output: Output,
-  load: (directory: string, device: Device) => Promise<L>,
+  load: (directory: string, options: LoadOptions) => Promise<L>,
   work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
 ): Promise<T> {
   const from = flags.adapter === undefined ? null : await findAdapter(flags.adapter, output);
@@ -98,7 +101,8 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
   const found = await findModel(given, output);
   const { directory } = found;
   return withDevice(flags.backend, async (device) => {
-    const loaded = await load(directory, device);
+    const stream = await decideStreaming(directory, device, { ...flags, output });
+    const loaded = await load(directory, { device, stream });
     const adapter = from === null ? null : await loadAdapter(loaded.model, from);
     const { separator, quantize: trainedOn } =
       from === null ? {} : await readProvenance(await directoryFiles(from));

@@ -1,0 +1,51 @@
+/** Whether the weights of a model stay in their files and are read as they are needed: if asked for, or if there is no room for them. */
+import { type Device, openWeights } from "@tiedlora/core";
+import { directoryFiles } from "@tiedlora/core/node";
+import { type Output, paint } from "./output.ts";
+
+/** The help of --stream. */
+export const STREAM_HELP =
+  "read the layers' weights from their files as they are needed; without it, only if they do not fit";
+
+/** What `decideStreaming` is told. */
+interface StreamingChoice {
+  /** Stream in any case. */
+  readonly stream?: boolean | undefined;
+  /** The form in which the weights are quantized while they are loaded, if they are: they are then kept in memory. */
+  readonly quantize?: string | undefined;
+  /** Where the decision is announced. */
+  readonly output: Output;
+}
+
+/** What a device needs beside the weights, at least: for compiled programs and the values that they compute. */
+const BESIDE = 256 * 2 ** 20;
+
+/** Decides whether the model in `directory` is streamed, and says so in one line if it is. */
+export async function decideStreaming(
+  directory: string,
+  device: Device,
+  { stream = false, quantize, output }: StreamingChoice,
+): Promise<boolean> {
+  if (quantize !== undefined && !stream) return false;
+  const bytes = await weightBytes(directory);
+  const room = Math.min(device.backend.caps.maxTotalBytes ?? Infinity, process.availableMemory());
+  const fits = bytes + BESIDE <= room;
+  if (fits && !stream) return false;
+  const why = stream ? "--stream" : `they do not fit into ${gib(room)} GiB`;
+  output.info(
+    `${paint("yellow", "note:")} the weights, ${gib(bytes)} GiB, are read layer by layer from their files as they are needed (${why})`,
+  );
+  return true;
+}
+
+/** The bytes of the weights in a model's directory; 0 if they cannot be opened, which loading reports. */
+async function weightBytes(directory: string): Promise<number> {
+  const weights = await openWeights(await directoryFiles(directory)).catch(() => null);
+  if (weights === null) return 0;
+  await weights.close();
+  return [...weights.entries.values()].reduce((sum, { begin, end }) => sum + end - begin, 0);
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(bytes < 2 ** 28 ? 3 : 1);
+}

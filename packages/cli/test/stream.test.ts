@@ -1,0 +1,62 @@
+/** `--stream`: a run whose weights stay in their file trains, evaluates, resumes, generates and merges. */
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { type Device, reference } from "@tiedlora/core";
+import { decideStreaming } from "../src/streaming.ts";
+import { tiedlora } from "./support/command.ts";
+import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
+
+const folder = temporary();
+const [model, data] = [join(folder, "model"), join(folder, "train.jsonl")];
+const FLAGS = ["--model", model, "--data", data, "--valid", data, "--method", "tl6", "--rank", "2", "--seq", "32", "--save-every", "2", "--stream"]; // prettier-ignore
+
+test("a streamed run trains, evaluates, samples and resumes; its adapter generates and merges, shard by shard", async () => {
+  await writeModel(model);
+  writeExamples(data);
+  const out = join(folder, "out");
+  const trained = await tiedlora("train", ...FLAGS, "--steps", "3", "--out", out);
+  assert.equal(trained.code, 0, trained.info);
+  assert.match(
+    trained.info,
+    /the weights, 0\.000 GiB, are read layer by layer from their files .*\(--stream\)/,
+  );
+  assert.match(trained.info, /after training/);
+  const resumed = await tiedlora("train", "--resume", "--out", out);
+  assert.equal(resumed.code, 0, resumed.info);
+  const generated = await tiedlora("generate", "--adapter", out, "--stream", "--prompt", "say red0", "--max-tokens", "4"); // prettier-ignore
+  assert.equal(generated.code, 0, generated.info);
+  const inMemory = await tiedlora("generate", "--adapter", out, "--prompt", "say red0", "--max-tokens", "4");
+  assert.equal(generated.out, inMemory.out);
+  const merges = [["--stream"], []].map(async (flags, i) => {
+    const merged = join(folder, `merged-${i}`);
+    const { code, info } = await tiedlora("merge", "--adapter", out, "--out", merged, ...flags);
+    assert.equal(code, 0, info);
+    return readFileSync(join(merged, "model.safetensors"));
+  });
+  const [streamed, whole] = await Promise.all(merges);
+  assert.ok(streamed!.equals(whole!));
+});
+
+test("a file of weights that is cut short ends the command with an error that names it", async () => {
+  const path = join(model, "model.safetensors");
+  const content = readFileSync(path);
+  writeFileSync(path, content.subarray(0, content.length - 8));
+  const { code, info } = await tiedlora("train", ...FLAGS, "--steps", "3", "--out", join(folder, "other"));
+  assert.equal(code, 1, info);
+  assert.match(info, /model\.safetensors.*expected/);
+  writeFileSync(path, content);
+});
+
+test("a model that does not fit is streamed without being asked, and says so in one line", async () => {
+  const lines: string[] = [];
+  const output = { out: () => undefined, write: () => undefined, info: (line: string) => void lines.push(line), interactive: false }; // prettier-ignore
+  const device = reference();
+  const small = { backend: { caps: { ...device.backend.caps, maxTotalBytes: 1000 } } } as unknown as Device;
+  assert.equal(await decideStreaming(model, device, { stream: false, output }), false);
+  assert.equal(await decideStreaming(model, small, { stream: false, output }), true);
+  assert.equal(lines.length, 1);
+  assert.match(lines[0]!, /read layer by layer .*\(they do not fit into 0\.000 GiB\)/);
+  device.close();
+});
