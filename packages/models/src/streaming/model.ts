@@ -131,10 +131,11 @@ export class StreamedModel {
         .filter(({ parameter }) => wanted.has(parameter) && !isPresent(parameter));
       const lent: (() => void)[] = [];
       try {
-        for (const { parameter, bytes, fill } of absent) {
+        for (const tensor of absent) {
+          const { parameter, bytes } = tensor;
           const { buffer } = device.allocate(bytes, parameter.name);
           lent.push(() => buffer.free());
-          await fill(buffer.memory);
+          await tensor.fill(buffer.memory);
           lend(parameter, buffer.memory);
           lent.push(() => takeBack(parameter));
         }
