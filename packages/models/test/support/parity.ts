@@ -33,13 +33,15 @@ export interface ParityOptions {
   /** The number of tokens to compare of the golden continuation, which has 195. */
   readonly tokens: number;
   readonly skip?: string | false;
+  /** The models whose packed rows are computed. Default: all. */
+  readonly packed?: typeof MODELS;
 }
 
 /** Registers the tests for a backend. */
 export function registerParity(
   name: string,
   makeDevice: () => Device | Promise<Device>,
-  { tokens, skip = false }: ParityOptions,
+  { tokens, skip = false, packed = MODELS }: ParityOptions,
 ): void {
   describe(name, { skip }, () => {
     let device: Device;
@@ -49,7 +51,7 @@ export function registerParity(
     after(() => device.close());
     const get = (): Device => device;
     registerArchitectures(get);
-    registerPacking(get);
+    registerPacking(get, packed);
     registerFixtures(get);
     registerStories(get, tokens);
   });
