@@ -12,7 +12,7 @@ import { mkdtempSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { countParameters, type DecoderConfig, preset } from "@tiedlora/models";
+import { configFrom, countParameters, preset } from "@tiedlora/models";
 import { makeModel } from "./make-model.ts";
 import type { Measurement } from "./measure-model.ts";
 
@@ -37,7 +37,7 @@ if (shape === undefined || positionals.length !== 1)
   throw new Error(`give one shape, of ${Object.keys(SHAPES).join(" and ")}`);
 const whole = preset(shape.preset)!;
 const layers = values.layers === undefined ? whole.layers : Number(values.layers);
-const config = shortened(whole, layers);
+const config = configFrom({ ...whole.raw, num_hidden_layers: layers });
 checkDisk(values.directory, 2 * countParameters(config));
 const directory = mkdtempSync(join(values.directory, "tiedlora-scale-"));
 process.once("SIGINT", () => process.exit(130));
@@ -52,19 +52,6 @@ if (shape.compare) {
   const equal = resident.adapter === streamed.adapter;
   console.log(`the adapter after ${values.steps} steps, streamed and in memory: ${equal ? "equal bits" : "different bits"}`); // prettier-ignore
   console.log(`losses streamed ${streamed.losses.join(", ")}; in memory ${resident.losses.join(", ")}`);
-}
-
-/** The config with the first `count` layers. */
-function shortened(config: DecoderConfig, count: number): DecoderConfig {
-  const first = <T>(values: readonly T[]): readonly T[] => values.slice(0, count);
-  const { ropeLayers, attentionScales, windows } = config;
-  return {
-    ...config,
-    layers: count,
-    ropeLayers: first(ropeLayers),
-    attentionScales: first(attentionScales),
-    windows: first(windows),
-  };
 }
 
 function checkDisk(at: string, bytes: number): void {
