@@ -111,3 +111,19 @@ export function packCodes(codes: Uint8Array, bits: 4 | 8): Uint32Array<ArrayBuff
   for (let i = 0; i < bytes.length; i++) bytes[i] = codes[2 * i]! | (codes[2 * i + 1]! << 4);
   return new Uint32Array(bytes.buffer);
 }
+
+/**
+ * Gives each group of `values`, which begins at `begin` and whose largest magnitude is `largest`, to `encode`, which returns the group's
+ * scale; returns the scales.
+ */
+export function encodeGroups(
+  values: Float32Array,
+  group: number,
+  encode: (begin: number, largest: number) => number,
+): Float32Array {
+  return Float32Array.from({ length: values.length / group }, (_, g) => {
+    let largest = 0;
+    for (let i = g * group; i < (g + 1) * group; i++) largest = Math.max(largest, Math.abs(values[i]!));
+    return encode(g * group, largest);
+  });
+}

@@ -1,5 +1,5 @@
 /** Eight bits, symmetric: every group of a row is divided by a 127th of its largest magnitude and rounded. */
-import { groupProblem, packCodes, type QuantizedTensor, rowsOf } from "./form.ts";
+import { encodeGroups, groupProblem, packCodes, type QuantizedTensor, rowsOf } from "./form.ts";
 
 const INT8_GROUP = 64;
 
@@ -15,17 +15,13 @@ export function quantizeInt8(
   const problem = groupProblem(rowsOf(shape).inputs, 8, group);
   if (problem !== null) throw new RangeError(`int8: ${problem}`);
   const codes = new Uint8Array(values.length);
-  const scales = new Float32Array(values.length / group);
-  for (let g = 0; g < scales.length; g++) {
-    const begin = g * group;
-    let largest = 0;
-    for (let i = begin; i < begin + group; i++) largest = Math.max(largest, Math.abs(values[i]!));
-    scales[g] = largest / 127;
-    const scale = scales[g]!;
+  const scales = encodeGroups(values, group, (begin, largest) => {
+    const scale = Math.fround(largest / 127);
     const usable = scale > 0 && Number.isFinite(scale);
     for (let i = begin; i < begin + group; i++)
       codes[i] = 128 + (usable ? clampedEven(values[i]! / scale) : 0);
-  }
+    return scale;
+  });
   return { shape, bits: 8, group, table: "signed", scaleDType: "f32", words: packCodes(codes, 8), scales };
 }
 

@@ -1,5 +1,5 @@
 /** NF4: every block of a row is divided by its largest magnitude, and each quotient becomes the nearest of sixteen numbers. */
-import { groupProblem, packCodes, type QuantizedTensor, rowsOf } from "./form.ts";
+import { encodeGroups, groupProblem, packCodes, type QuantizedTensor, rowsOf } from "./form.ts";
 
 /**
  * The middles between neighbors of the table, as bitsandbytes writes them: a number above the i-th gets a code above i, so that a number
@@ -47,16 +47,12 @@ export function quantizeNf4(
   const problem = groupProblem(rowsOf(shape).inputs, 4, group);
   if (problem !== null) throw new RangeError(`NF4: ${problem}`);
   const codes = new Uint8Array(values.length);
-  const scales = new Float32Array(values.length / group);
-  for (let g = 0; g < scales.length; g++) {
-    const begin = g * group;
-    let largest = 0;
-    for (let i = begin; i < begin + group; i++) largest = Math.max(largest, Math.abs(values[i]!));
-    scales[g] = largest;
+  const scales = encodeGroups(values, group, (begin, largest) => {
     if (largest === 0)
       codes.fill(7, begin, begin + group); // the code of 0
     else if (Number.isFinite(largest)) encodeBlock(values, codes, begin, begin + group, largest);
-  }
+    return largest;
+  });
   return { shape, bits: 4, group, table: "nf4", scaleDType: "f32", words: packCodes(codes, 4), scales };
 }
 
