@@ -54,6 +54,7 @@ export function schedule(
     const { reads, writes } = operandsOfStep(work.step);
     // inputs that would have to stay for it, since all their other readers come earlier
     const isHeld = (value: number): boolean =>
+      !persistent.has(value) &&
       [...readers.get(value)!].every((reader) => reader === work || position.get(reader)! < first);
     const held = new Set(reads.map(({ buffer }) => buffer).filter(isHeld));
     if (total(new Set(writes.map(({ buffer }) => buffer))) > total(held) && first < Infinity)
