@@ -160,3 +160,35 @@ test("steps run after what they need, and what makes much waits until it is aske
   assert.ok(runsAfter(user, first), "by way of the second");
   assert.ok(!runsAfter(second, large), "nobody asked for that");
 });
+
+test("a step does not wait if a larger input would have to be kept for it", () => {
+  const flat = (buffer: number): Operand => dense(buffer, [4]);
+  const value = work(doubling(flat(0), flat(1)));
+  const copy = work(doubling(flat(1), flat(2)), value); // half as large, and needed at the end
+  const first = work(doubling(flat(1), flat(3)), value);
+  const second = work(doubling(flat(1), flat(4)), first);
+  const third = work(doubling(flat(4), flat(5)), second);
+  const late = work(doubling(flat(2), flat(6)), copy, third);
+  const all = [late, third, second, first, copy, value];
+  const position = (bytes: number): number =>
+    schedule(all, [16, 1024, bytes, 16, 16, 16, 16], new Set([0, 6])).indexOf(copy);
+  assert.ok(position(512) <= 2, "before the value is forgotten");
+  assert.equal(position(4096), 4, "just before its user");
+});
+
+test("chains that are added up at the end run one after another", () => {
+  const flat = (buffer: number): Operand => dense(buffer, [4]);
+  const chains = [0, 1, 2].map((i) => {
+    const [large, changed, sum] = [1 + 3 * i, 2 + 3 * i, 3 + 3 * i];
+    const first = work(doubling(flat(0), flat(large)));
+    const second = work(doubling(flat(large), flat(changed)), first);
+    return [first, second, work(doubling(flat(changed), flat(sum)), second)] as const;
+  });
+  const end = work(doubling(flat(3), flat(10)), ...chains.map(([, , sum]) => sum));
+  const bytes = [16, 1024, 1030, 8, 1024, 1030, 8, 1024, 1030, 8, 16];
+  const order = schedule([end, ...chains.flat()], bytes, new Set([0, 10]));
+  for (const [first, second, sum] of chains) {
+    const at = order.indexOf(first);
+    assert.deepEqual(order.slice(at, at + 3), [first, second, sum]);
+  }
+});

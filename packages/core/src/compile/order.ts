@@ -1,5 +1,5 @@
 /** The order of steps: each after the steps it needs, updates in place after the last reader of the old value, few bytes live. */
-import { operandsOfStep, type Step } from "@tiedlora/kernels";
+import { type Operand, operandsOfStep, type Step } from "@tiedlora/kernels";
 import { getOrCreate, reachable } from "../collections.ts";
 
 /** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
@@ -27,15 +27,18 @@ export function usesOf(works: readonly Work[]): Uses {
   return { writer, readers };
 }
 
+/** Inputs that are smaller than this share of a step's largest result do not decide when it runs. */
+const SMALL = 1 / 64;
+
 /** Whether `work` has to run after `other`. */
 export function runsAfter(work: Work, other: Work): boolean {
   return reachable(work.needs, ({ needs }) => needs).has(other);
 }
 
 /**
- * Orders the steps. It runs steps early so that their inputs can be freed; a step that writes more bytes than would have to be
- * kept for it waits for its first user. `bytes` are the sizes of the values; `persistent` values are in memory before and after the program, so they
- * do not count.
+ * Orders the steps. It runs steps early so that their inputs can be freed; a step whose results would take more memory, for longer,
+ * than inputs that are kept for it, waits for its first user. `bytes` are the sizes of the values; `persistent` values are in memory
+ * before and after the program, so they do not count.
  */
 export function schedule(
   works: readonly Work[],
@@ -47,18 +50,24 @@ export function schedule(
   const users = new Map<Work, Work[]>(order.map((work) => [work, []]));
   for (const work of order) for (const need of work.needs) users.get(need)!.push(work);
   const position = new Map(order.map((work, at) => [work, at]));
-  const total = (values: Iterable<number>): number =>
-    [...values].reduce((sum, value) => sum + (persistent.has(value) ? 0 : bytes[value]!), 0);
+  const before = 1 / (order.length + 1); // so small that even a chain of steps that wait for one user comes after its predecessor
+  const temporary = (list: readonly Operand[]): number[] =>
+    [...new Set(list.map(({ buffer }) => buffer))].filter((value) => !persistent.has(value));
   for (const work of order.toReversed()) {
+    const now = position.get(work)!;
     const first = Math.min(...users.get(work)!.map((user) => position.get(user)!));
+    if (first === Infinity) continue;
     const { reads, writes } = operandsOfStep(work.step);
-    // inputs that would have to stay for it, since all their other readers come earlier
-    const isHeld = (value: number): boolean =>
-      !persistent.has(value) &&
-      [...readers.get(value)!].every((reader) => reader === work || position.get(reader)! < first);
-    const held = new Set(reads.map(({ buffer }) => buffer).filter(isHeld));
-    if (total(new Set(writes.map(({ buffer }) => buffer))) > total(held) && first < Infinity)
-      position.set(work, first - 0.5);
+    // bytes of results, times how long they would wait; and those of inputs that would have to stay, without other readers
+    let [gain, cost] = [0, 0];
+    for (const value of temporary(writes)) gain += bytes[value]! * (first - now);
+    const least = SMALL * Math.max(...writes.map(({ buffer }) => bytes[buffer]!));
+    for (const value of temporary(reads).filter((read) => bytes[read]! >= least)) {
+      let until = now;
+      for (const reader of readers.get(value)!) until = Math.max(until, position.get(reader)!);
+      cost += bytes[value]! * Math.max(0, first - until);
+    }
+    if (gain > cost) position.set(work, first - before);
   }
   return respecting([...order].sort((a, b) => position.get(a)! - position.get(b)!));
 }
