@@ -1,5 +1,5 @@
 /** Gradients of a model with small trained parameters in its layers, in memory as a whole and layer by layer. */
-import { gradOrNull, key } from "@tiedlora/core";
+import { gradOrNull, key, realize } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { Batch, Decoder } from "../../src/decoder.ts";
 
@@ -49,6 +49,7 @@ export async function residentGradient(model: Decoder, batch: Batch): Promise<Fo
   const parameters = trained(model);
   const loss = model.loss(batch);
   const found = gradOrNull(loss, parameters);
+  realize(loss, ...found.filter((g) => g !== null)); // as one program
   const gradients = await Promise.all(found.map(async (g) => g && new Float32Array(await g.data())));
   return { loss: await loss.item(), gradients };
 }
