@@ -81,6 +81,8 @@ export interface DecoderConfig {
 
 /** Every layer is expanded into modules, even to count parameters: an absurd number must not exhaust the memory. */
 const MAX_LAYERS = 10_000;
+/** Rotary positions have a frequency for every two numbers of a head. */
+const MAX_HEAD_DIM = 65_536;
 /** Sums of sizes are exact far beyond this limit, and no existing model has a tenth of it. */
 const MAX_PARAMETERS = 1e14;
 
@@ -245,9 +247,11 @@ function headCount(f: Fields, heads: number, fallback: number | null): number {
 
 function headDimension(f: Fields, hidden: number, heads: number, fallback: number | null): number {
   const names = ["head_dim", "kv_channels"];
-  if (f.find(names) !== undefined) return f.size(names);
+  if (f.find(names) !== undefined) return f.size(names, undefined, 1, MAX_HEAD_DIM);
   if (fallback !== null && f.raw["head_dim"] !== null) return fallback;
   if (hidden % heads !== 0) f.fail("head_dim", `a size, since ${heads} heads do not divide ${hidden}`);
+  if (hidden / heads > MAX_HEAD_DIM)
+    f.fail("num_attention_heads", `enough that a head has at most ${MAX_HEAD_DIM} of ${hidden} numbers`);
   return hidden / heads;
 }
 

@@ -222,9 +222,16 @@ describe("config.json", () => {
     ],
     [
       "sizes that are possible each, but not together",
-      { ...LLAMA, vocab_size: 2 ** 31 - 1, hidden_size: 2 ** 30 },
+      {
+        ...LLAMA,
+        vocab_size: 2 ** 31 - 1,
+        hidden_size: 2 ** 30,
+        num_attention_heads: 2 ** 20,
+        num_key_value_heads: 2 ** 20,
+      },
       /sizes that make about .* parameters; expected at most/,
     ],
+    ["a head beyond all", { ...LLAMA, head_dim: 1e9 }, /"head_dim": found 1000000000; .* to 65536/],
     ["a token id beyond all", { ...LLAMA, eos_token_id: 1e12 }, /"eos_token_id": found 1000000000000/],
     [
       "a missing size",
