@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { describe, after, before, beforeEach, test } from "node:test";
 import { build } from "esbuild";
 import type { Browser, BrowserContext } from "playwright-core";
 import { reference } from "@tiedlora/core";
@@ -67,114 +67,116 @@ after(async () => {
   server?.closeAllConnections();
   await hub[Symbol.asyncDispose]();
 });
-beforeEach(async () => {
-  if (skip !== false) return;
-  hub.requests.length = 0;
-  hub.faults = [];
-  context = await browser!.newContext(); // with a storage of its own
-});
-
-/** Calls a job in a new page of the context. */
-async function inPage<T>(job: string, ...values: unknown[]): Promise<T> {
-  const page = await context.newPage();
-  try {
-    await page.goto(`http://localhost:${(server!.address() as AddressInfo).port}/`);
-    await page.waitForFunction("globalThis.jobs !== undefined", undefined, { timeout: 60_000 });
-    return await page.evaluate(`jobs.${job}(${values.map((value) => JSON.stringify(value)).join(", ")})`);
-  } finally {
-    await page.close();
-  }
-}
-
-async function all(content: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
-  const pieces: Uint8Array[] = [];
-  for await (const piece of content) pieces.push(piece);
-  return Buffer.concat(pieces);
-}
-
-interface Loaded {
-  readonly size: number;
-  readonly sum: number;
-  readonly seen: readonly string[];
-  readonly notes: readonly string[];
-}
-
-const load = (name = "team/small", options: object = {}): Promise<Loaded> =>
-  inPage("load", name, "model.safetensors", { endpoint: hub.endpoint, ...options });
-
-test(
-  "a page keeps a model: it is loaded once, also without the hub, until it is forgotten",
-  { skip },
-  async () => {
-    const { size, sum, seen } = await load();
-    assert.deepEqual([size, sum], [SMALL.byteLength, SUM]);
-    assert.deepEqual(seen.toSorted(), ["config.json", "model.safetensors", "tokenizer.json"]);
+describe("models by name in a page", () => {
+  beforeEach(async () => {
+    if (skip !== false) return;
     hub.requests.length = 0;
-    assert.deepEqual(await load(), { size, sum, seen: [], notes: [] });
-    assert.deepEqual(hub.loaded, []);
-    hub.faults.push({ path: /./, times: 99, status: 503 });
-    const offline = await load("team/small", { retries: 0 });
-    assert.equal(offline.sum, SUM);
-    assert.match(offline.notes[0]!, /team\/small: the hub cannot be asked \(status 503\)/);
-    await inPage("forget", "team/small");
-    await assert.rejects(load("team/small", { retries: 0 }), /out of order \(status 503\)/);
-  },
-);
-
-test("a download that is cut goes on where it was, in the page and in the next one", { skip }, async () => {
-  const path = /storage:.*model\.safetensors/;
-  hub.faults.push(
-    { path, times: 1, cut: 1_000_000 },
-    { path, times: 1, cut: 16_500_000 },
-    { path, times: 9, status: 500 },
-  );
-  await assert.rejects(load("team/large"), /out of order \(status 500\)/);
-  hub.faults = [];
-  assert.equal((await load("team/large")).sum, sumOf(WEIGHTS));
-  const ranges = hub.requests
-    .filter(({ sent, host }) => host === "storage" && sent > 0)
-    .map(({ headers }) => headers.range);
-  assert.deepEqual(ranges, [undefined, "bytes=1000000-", `bytes=${16 * 2 ** 20}-`]);
-});
-
-test(
-  "what is changed on its way is refused, a large file and a small one, and nothing of it kept",
-  { skip },
-  async () => {
-    const change = (content: Buffer): Buffer => Buffer.concat([content.subarray(0, -1), Buffer.from("!")]);
-    hub.faults.push({ path: /cached.*config\.json/, times: 1, change });
-    await assert.rejects(load(), /the content of config\.json has the digest [0-9a-f]{40}; expected/);
-    hub.faults.push({ path: /storage:.*model/, times: 1, change });
-    await assert.rejects(load(), /the content of model\.safetensors has the digest [0-9a-f]{64}; expected/);
-    assert.equal((await load()).sum, SUM);
-  },
-);
-
-test("two pages at once load a model once", { skip }, async () => {
-  const both = await Promise.all([load(), load()]);
-  assert.deepEqual(both.map(({ sum }) => sum), [SUM, SUM]); // prettier-ignore
-  assert.equal(hub.loaded.filter((one) => one.startsWith("model.safetensors")).length, 1);
-});
-
-test("a token opens a gated model, and is not sent to the storage", { skip }, async () => {
-  await assert.rejects(load("team/gated"), /access to this model has to be granted \(status 401\)/);
-  assert.equal((await load("team/gated", { token: TOKEN })).sum, SUM);
-});
-
-test("loadPretrained loads a model and its tokenizer", { skip }, async () => {
-  const device = reference();
-  const config = configFrom({
-    model_type: "gpt2",
-    vocab_size: 257,
-    n_embd: 8,
-    n_layer: 1,
-    n_head: 1,
-    n_positions: 16,
+    hub.faults = [];
+    context = await browser!.newContext(); // with a storage of its own
   });
-  const files: Record<string, string | Uint8Array> = byteTokenizerFiles();
-  for (const [name, content] of modelFiles(createModel(config, { device, seed: 1 })))
-    files[name] = typeof content === "string" ? content : await all(content);
-  device.close();
-  hub.repositories["team/real"] = { files };
-  assert.equal(await inPage("complete", "team/real", hub.endpoint), "gpt2 97 98");
+
+  /** Calls a job in a new page of the context. */
+  async function inPage<T>(job: string, ...values: unknown[]): Promise<T> {
+    const page = await context.newPage();
+    try {
+      await page.goto(`http://localhost:${(server!.address() as AddressInfo).port}/`);
+      await page.waitForFunction("globalThis.jobs !== undefined", undefined, { timeout: 60_000 });
+      return await page.evaluate(`jobs.${job}(${values.map((value) => JSON.stringify(value)).join(", ")})`);
+    } finally {
+      await page.close();
+    }
+  }
+
+  async function all(content: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+    const pieces: Uint8Array[] = [];
+    for await (const piece of content) pieces.push(piece);
+    return Buffer.concat(pieces);
+  }
+
+  interface Loaded {
+    readonly size: number;
+    readonly sum: number;
+    readonly seen: readonly string[];
+    readonly notes: readonly string[];
+  }
+
+  const load = (name = "team/small", options: object = {}): Promise<Loaded> =>
+    inPage("load", name, "model.safetensors", { endpoint: hub.endpoint, ...options });
+
+  test(
+    "a page keeps a model: it is loaded once, also without the hub, until it is forgotten",
+    { skip },
+    async () => {
+      const { size, sum, seen } = await load();
+      assert.deepEqual([size, sum], [SMALL.byteLength, SUM]);
+      assert.deepEqual(seen.toSorted(), ["config.json", "model.safetensors", "tokenizer.json"]);
+      hub.requests.length = 0;
+      assert.deepEqual(await load(), { size, sum, seen: [], notes: [] });
+      assert.deepEqual(hub.loaded, []);
+      hub.faults.push({ path: /./, times: 99, status: 503 });
+      const offline = await load("team/small", { retries: 0 });
+      assert.equal(offline.sum, SUM);
+      assert.match(offline.notes[0]!, /team\/small: the hub cannot be asked \(status 503\)/);
+      await inPage("forget", "team/small");
+      await assert.rejects(load("team/small", { retries: 0 }), /out of order \(status 503\)/);
+    },
+  );
+
+  test("a download that is cut goes on where it was, in the page and in the next one", { skip }, async () => {
+    const path = /storage:.*model\.safetensors/;
+    hub.faults.push(
+      { path, times: 1, cut: 1_000_000 },
+      { path, times: 1, cut: 16_500_000 },
+      { path, times: 9, status: 500 },
+    );
+    await assert.rejects(load("team/large"), /out of order \(status 500\)/);
+    hub.faults = [];
+    assert.equal((await load("team/large")).sum, sumOf(WEIGHTS));
+    const ranges = hub.requests
+      .filter(({ sent, host }) => host === "storage" && sent > 0)
+      .map(({ headers }) => headers.range);
+    assert.deepEqual(ranges, [undefined, "bytes=1000000-", `bytes=${16 * 2 ** 20}-`]);
+  });
+
+  test(
+    "what is changed on its way is refused, a large file and a small one, and nothing of it kept",
+    { skip },
+    async () => {
+      const change = (content: Buffer): Buffer => Buffer.concat([content.subarray(0, -1), Buffer.from("!")]);
+      hub.faults.push({ path: /cached.*config\.json/, times: 1, change });
+      await assert.rejects(load(), /the content of config\.json has the digest [0-9a-f]{40}; expected/);
+      hub.faults.push({ path: /storage:.*model/, times: 1, change });
+      await assert.rejects(load(), /the content of model\.safetensors has the digest [0-9a-f]{64}; expected/);
+      assert.equal((await load()).sum, SUM);
+    },
+  );
+
+  test("two pages at once load a model once", { skip }, async () => {
+    const both = await Promise.all([load(), load()]);
+    assert.deepEqual(both.map(({ sum }) => sum), [SUM, SUM]); // prettier-ignore
+    assert.equal(hub.loaded.filter((one) => one.startsWith("model.safetensors")).length, 1);
+  });
+
+  test("a token opens a gated model, and is not sent to the storage", { skip }, async () => {
+    await assert.rejects(load("team/gated"), /access to this model has to be granted \(status 401\)/);
+    assert.equal((await load("team/gated", { token: TOKEN })).sum, SUM);
+  });
+
+  test("loadPretrained loads a model and its tokenizer", { skip }, async () => {
+    const device = reference();
+    const config = configFrom({
+      model_type: "gpt2",
+      vocab_size: 257,
+      n_embd: 8,
+      n_layer: 1,
+      n_head: 1,
+      n_positions: 16,
+    });
+    const files: Record<string, string | Uint8Array> = byteTokenizerFiles();
+    for (const [name, content] of modelFiles(createModel(config, { device, seed: 1 })))
+      files[name] = typeof content === "string" ? content : await all(content);
+    device.close();
+    hub.repositories["team/real"] = { files };
+    assert.equal(await inPage("complete", "team/real", hub.endpoint), "gpt2 97 98");
+  });
 });
