@@ -158,7 +158,10 @@ suite("a file of settings", () => {
   test("that is wrong is an error with the key, its line and what was meant", async () => {
     for (const [text, message] of [
       ["ranc: 3\n", /config\.yaml, line 5: there is no setting "ranc"; did you mean "rank"\?/],
-      ["xyzzy: 3\n", /line 5: there is no setting "xyzzy"; the settings are model, .*, data, prompt-column, /],
+      [
+        "xyzzy: 3\n",
+        /line 5: there is no setting "xyzzy"; the settings are model, .*, data, prompt-column, /,
+      ],
       ["rank: many\n", /line 5: rank is "many"; expected a whole number of at least 1/],
       ["rank: 2.5\n", /line 5: rank is 2\.5; expected a whole number of at least 1/],
       ["\n# a comment\nlr: -1\n", /line 7: lr is -1; expected a number above 0/],
