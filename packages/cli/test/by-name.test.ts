@@ -32,6 +32,9 @@ before(async () => {
   };
   Object.assign(process.env, settings);
 });
+/** Flags of generate: a few tokens after a prompt. */
+const SAYING = ["--prompt", "say red0", "--backend", "reference", "--max-tokens", "3"];
+
 describe("models by name on the command line", () => {
   beforeEach(() => void (hub.requests.length = 0));
   after(async () => {
@@ -46,16 +49,7 @@ describe("models by name on the command line", () => {
     JSON.parse(readFileSync(at(...names), "utf8")) as Record<string, unknown>;
 
   test("a model is loaded by its name, a line for each file, and once", async () => {
-    const flags = [
-      "--model",
-      "team/tiny",
-      "--prompt",
-      "say red0",
-      "--backend",
-      "reference",
-      "--max-tokens",
-      "3",
-    ];
+    const flags = ["--model", "team/tiny", ...SAYING];
     const first = await tiedlora("generate", ...flags);
     assert.equal(first.code, 0, first.info);
     assert.match(
@@ -109,16 +103,7 @@ describe("models by name on the command line", () => {
   test("an adapter has a name, too", async () => {
     assert.equal((await train("--model", "team/tiny", "--out", at("named"))).code, 0);
     hub.repositories["team/adapter"] = { files: filesOf(at("named")) };
-    const flags = [
-      "--prompt",
-      "say red0",
-      "--backend",
-      "reference",
-      "--max-tokens",
-      "3",
-      "--temperature",
-      "1",
-    ];
+    const flags = [...SAYING, "--temperature", "1"];
     const byName = await tiedlora("generate", "--adapter", "team/adapter", ...flags);
     const byPath = await tiedlora("generate", "--adapter", at("named"), ...flags);
     assert.deepEqual([byName.code, byName.out], [0, byPath.out], byName.info);

@@ -14,18 +14,11 @@ import {
   methods,
   stackBatch,
 } from "../src/index.ts";
-import type { EncodedExample } from "../src/data/encode.ts";
 import { type Row, testWrongArguments } from "../../../test/support/wrong-arguments.ts";
-import { tinyLlama } from "./support/tiny.ts";
+import { countingExample, tinyLlama } from "./support/tiny.ts";
 
-/** Sequences that count up from different numbers. */
-const example = (from: number): EncodedExample => {
-  const length = 5 + (from % 4);
-  const tokens = Int32Array.from({ length }, (_, t) => (3 * from + t) % 17);
-  return { tokens, spans: [[1, length]], line: from + 1, truncated: false };
-};
-const TRAIN = Array.from({ length: 8 }, (_, i) => example(i));
-const VALID: readonly Batch[] = [stackBatch([example(9), example(10)], 16, 0)];
+const TRAIN = Array.from({ length: 8 }, (_, i) => countingExample(i));
+const VALID: readonly Batch[] = [stackBatch([countingExample(9), countingExample(10)], 16, 0)];
 
 interface Setup {
   readonly adapter: Adapter;

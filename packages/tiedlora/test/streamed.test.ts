@@ -16,16 +16,10 @@ import {
   methods,
   stackBatch,
 } from "../src/index.ts";
-import type { EncodedExample } from "../src/data/encode.ts";
 import { asFiles, collect } from "./support/files.ts";
-import { tinyLlama } from "./support/tiny.ts";
+import { countingExample, tinyLlama } from "./support/tiny.ts";
 
-const example = (from: number): EncodedExample => {
-  const length = 5 + (from % 4);
-  const tokens = Int32Array.from({ length }, (_, t) => (3 * from + t) % 17);
-  return { tokens, spans: [[1, length]], line: from + 1, truncated: false };
-};
-const TRAIN = Array.from({ length: 8 }, (_, i) => example(i));
+const TRAIN = Array.from({ length: 8 }, (_, i) => countingExample(i));
 const FILES: Promise<Files> = collect(tinyLlama().files({ dtype: "f16", maxShardBytes: 1000 })).then(asFiles);
 
 interface Trained {
@@ -41,7 +35,7 @@ async function trainOn(device: Device, method: Method, stream: boolean): Promise
   const adapter = await adapt(model, method, { seed: 3 });
   const optimizer = optim.adamW(adapter.parameters(), { lr: 0.02, clipNorm: 0.5 });
   const batch = batchesOf(TRAIN, { batch: 2, maxLength: 16, seed: 4, padId: 0 });
-  const valid = [stackBatch([example(9), example(10)], 16, 0)];
+  const valid = [stackBatch([countingExample(9), countingExample(10)], 16, 0)];
   const losses: (number | null)[] = [];
   const options = { model, adapter, optimizer, steps: 4, batch, accumulate: 2, valid, evalEvery: 2 };
   for await (const { training, evaluation } of fit(options))

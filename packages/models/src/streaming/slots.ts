@@ -45,7 +45,7 @@ export class Slots {
     work: (layer: number, turn: number) => Promise<unknown>,
   ): Promise<void> {
     this.#open();
-    let [current, next] = [null as Slot | null, this.#bring(order[0]!, null)];
+    let next = this.#bring(order[0]!, null);
     try {
       for (const [turn, layer] of order.entries()) {
         const slot = await next;
@@ -53,8 +53,7 @@ export class Slots {
           lend(parameter, slot.memory[i]!.buffer.memory);
         slot.done = work(layer, turn);
         slot.done.catch(() => undefined); // a failure is thrown where `done` is awaited
-        current = slot;
-        if (turn + 1 < order.length) next = this.#bring(order[turn + 1]!, current);
+        if (turn + 1 < order.length) next = this.#bring(order[turn + 1]!, slot);
         next.catch(() => undefined);
       }
       for (const slot of this.#slots) await slot.done;

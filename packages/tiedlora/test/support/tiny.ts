@@ -1,6 +1,14 @@
 /** Small decoders for tests, and the numbers that tests compare. */
 import { type Device, reference, type Tensor } from "@tiedlora/core";
 import { configFrom, createModel, type Decoder } from "@tiedlora/models";
+import type { EncodedExample } from "../../src/data/encode.ts";
+
+/** For the vocabulary of these models: a sequence that counts up from a number of its own. */
+export function countingExample(from: number): EncodedExample {
+  const length = 5 + (from % 4);
+  const tokens = Int32Array.from({ length }, (_, t) => (3 * from + t) % 17);
+  return { tokens, spans: [[1, length]], line: from + 1, truncated: false };
+}
 
 /** A Llama of three layers with grouped queries: hidden and query width 8, key and value width 4. */
 export function tinyLlama(device: Device = reference(), fields: Record<string, unknown> = {}): Decoder {
