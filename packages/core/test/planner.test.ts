@@ -1,12 +1,12 @@
 /** The parts of the planner: views, canonical kernels, the order of steps and their memory. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { LoopKernel, Operand } from "@tiedlora/kernels";
+import { contiguousStrides, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import { loopKernel } from "@tiedlora/kernels/canonical";
 import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
 import { runsAfter, schedule, type Work } from "../src/compile/order.ts";
 import { split } from "../src/compile/space.ts";
-import { type Access, type Affine, contiguousStrides, identityAccess } from "../src/compile/views.ts";
+import { type Access, type Affine, identityAccess } from "../src/compile/views.ts";
 import { linearize, operandAt, regroup, scaled, throughPad } from "../src/compile/views.ts";
 
 const dense = (buffer: number, shape: readonly number[]): Operand =>

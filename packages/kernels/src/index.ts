@@ -10,4 +10,4 @@ export * from "./kernel.ts";
 export * from "./quantization.ts";
 export { ReferenceBackend, runStep } from "./reference.ts";
 export { reduceIdentity } from "./reference/arithmetic.ts";
-export { product } from "./shape.ts";
+export { contiguousStrides, product } from "./shape.ts";

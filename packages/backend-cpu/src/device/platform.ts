@@ -45,9 +45,7 @@ interface NodeModules {
     rm(path: string, options: { force: true }): Promise<void>;
   };
   "node:path": { join(...parts: string[]): string; dirname(path: string): string };
-  "node:crypto": {
-    createHash(name: "sha256"): { update(data: Uint8Array): { digest(encoding: "hex"): string } };
-  };
+  "node:crypto": { createHash(name: "sha256"): Hash };
   "node:child_process": {
     execFile(
       file: string,
@@ -56,6 +54,11 @@ interface NodeModules {
       done: (error: ProcessError | null, stdout: string) => void,
     ): void;
   };
+}
+
+interface Hash {
+  update(data: string | Uint8Array): Hash;
+  digest(encoding: "hex"): string;
 }
 
 interface ProcessError extends Error {

@@ -4,7 +4,13 @@
  */
 import { arange, Device, grad, type Tensor, where } from "@tiedlora/core";
 import { key, normalArray } from "@tiedlora/kernels/random";
-import type { AttentionParams, Operand, Program } from "@tiedlora/kernels";
+import {
+  type AttentionParams,
+  contiguousStrides,
+  type Operand,
+  product,
+  type Program,
+} from "@tiedlora/kernels";
 import type { Tile } from "../codegen/matmul/gemm.ts";
 import { CpuBackend } from "../device/backend.ts";
 import { defaultTile, parallelism, revectorizes } from "../device/platform.ts";
@@ -30,21 +36,17 @@ const KERNELS: Readonly<Record<string, Kernel>> = {
     r(1, 130).matmul(r(130, 70)),
     r(1, 96).matmul(r(70, 96).cast("f16").transpose().cast("f32")),
   ],
-  "softmax and its gradient": (r) => [...withGradient(r(37, 61), (x) => x.softmax(-1).mul(x))],
-  "a norm and its gradient": (r) => [
-    ...withGradient(r(29, 75), (x) => x.mul(x.square().mean(-1, { keepdims: true }).add(1e-5).rsqrt())),
-  ],
+  "softmax and its gradient": (r) => withGradient(r(37, 61), (x) => x.softmax(-1).mul(x)),
+  "a norm and its gradient": (r) =>
+    withGradient(r(29, 75), (x) => x.mul(x.square().mean(-1, { keepdims: true }).add(1e-5).rsqrt())),
   "exponentials and logarithms": (r) => [r(517).exp(), r(517).abs().add(0.1).log(), r(517).sigmoid()],
   "sines, cosines and powers": (r) => [r(517).mul(300).sin(), r(517).cos(), r(517).abs().pow(1.7)],
-  "activations and their gradients": (r) => [
-    ...withGradient(r(23, 31), (x) => x.tanh().add(x.gelu()).add(x.silu())),
-  ],
+  "activations and their gradients": (r) =>
+    withGradient(r(23, 31), (x) => x.tanh().add(x.gelu()).add(x.silu())),
   reductions: (r) => [r(37, 91).sum(0), r(37, 91).max(1), r(37, 91).argmax(-1), r(5, 7, 41).mean([0, 2])],
   "comparisons and selections": (r) => [where(r(19, 45).gt(r(45)), r(19, 45), r(19, 1))],
   "integers and casts": (r) => [r(333).mul(1e4).cast("i32").mod(97), r(333).cast("bf16"), r(333).cast("f16")],
-  "lookups and their gradient": (r) => [
-    ...withGradient(r(17, 21), (x) => x.take(arange(30).mod(17)).square()),
-  ],
+  "lookups and their gradient": (r) => withGradient(r(17, 21), (x) => x.take(arange(30).mod(17)).square()),
   "an update as AdamW's": (r) => {
     const [g, m] = [r(1001), r(1001)];
     const mean = m.mul(0.9).add(g.mul(0.1));
@@ -96,9 +98,9 @@ async function attention(backend: CpuBackend): Promise<Float32Array[]> {
     wanted.map((name) => ({
       buffer: names.indexOf(name),
       dtype: "f32",
-      view: { offset: 0, strides: stridesOf(shapes[name]) },
+      view: { offset: 0, strides: contiguousStrides(shapes[name]) },
     }));
-  const bytes = (name: keyof typeof shapes): number => 4 * shapes[name].reduce((a, b) => a * b);
+  const bytes = (name: keyof typeof shapes): number => 4 * product(shapes[name]);
   const program: Program = {
     scalars: 0,
     buffers: names.map((name) => ({ kind: isInput(name) ? "input" : "output", bytes: bytes(name) })),
@@ -115,9 +117,6 @@ async function attention(backend: CpuBackend): Promise<Float32Array[]> {
   executable.run(given, results, new Float64Array());
   return Promise.all(results.map(async (buffer) => new Float32Array(await buffer.read())));
 }
-
-const stridesOf = (shape: readonly number[]): number[] =>
-  shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
 
 const SIZE = 192;
 const TURNS = 60;
@@ -145,8 +144,7 @@ export async function resultsWith(tile: Tile): Promise<Record<string, number>> {
   for (const [i, [name, kernel]] of Object.entries(KERNELS).entries()) {
     let drawn = 0;
     const random = (...shape: number[]): Tensor => {
-      const count = shape.reduce((a, b) => a * b);
-      return device.tensor(normalArray(key(i).fold(drawn++), count), { shape });
+      return device.tensor(normalArray(key(i).fold(drawn++), product(shape)), { shape });
     };
     let sum = 0;
     for (const result of kernel(random)) sum = hash(await result.data(), sum);

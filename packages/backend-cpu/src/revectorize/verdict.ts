@@ -24,7 +24,7 @@ export interface Verdict {
   readonly why: string;
 }
 
-/** Products must be at least this much faster. Processors without 256-bit integer units gain nothing. */
+/** Products must be at least this much faster. On processors without AVX2 they are slower. */
 const FASTER = 1.1;
 const OFF = { on: false, available: true } as const;
 /** The time limit of a process, in ms. */
@@ -126,31 +126,31 @@ function surroundings(): Surroundings {
   const folder = env["XDG_CACHE_HOME"] || env["LOCALAPPDATA"] || path.join(os.homedir(), ".cache");
   const processor = os.cpus()[0]?.model ?? "unknown";
   const machine = JSON.stringify([versions?.v8, arch, processor]);
-  const code = new TextEncoder().encode(machine + String(gemmModule(defaultTile(true), true)));
-  return { find: findInProcess, file: path.join(folder, "tiedlora", `revectorize-${digest(code)}.json`) };
-}
-
-function digest(bytes: Uint8Array): string {
-  return nodeModule("node:crypto")!.createHash("sha256").update(bytes).digest("hex").slice(0, 16);
+  const digest = nodeModule("node:crypto")!.createHash("sha256").update(machine);
+  const key = digest
+    .update(gemmModule(defaultTile(true), true))
+    .digest("hex")
+    .slice(0, 16);
+  return { find: findInProcess, file: path.join(folder, "tiedlora", `revectorize-${key}.json`) };
 }
 
 /** Flags with which the loaders of this process (for TypeScript, say) work in the other, too; not those of debuggers and tests. */
 const PASSED_ON = /^(--import|--require|--loader|--conditions|-r|-C)\b/;
 
 /** Runs `check` in a new process, in which the optimizing compiler compiles everything at once. */
-function findInProcess(revectorize: boolean): Promise<Findings> {
+async function findInProcess(revectorize: boolean): Promise<Findings> {
   const processes = nodeModule("node:child_process")!;
   const script = import.meta.url.replace(/verdict(\.\w+)$/, "self-check$1");
   const print = `async ({ check }) => console.log(JSON.stringify(await check(${revectorize})))`;
   const source = `import(${JSON.stringify(script)}).then(${print})`;
   const args = [...passedOn(), "--no-liftoff", "--eval", source];
-  return new Promise((resolve, reject) => {
+  const output = await new Promise<string>((resolve, reject) => {
     processes.execFile(
       nodeProcess!.execPath!,
       args,
       { timeout: LIMIT_MS, killSignal: "SIGKILL" },
       (error, stdout) => {
-        if (error === null) return resolve(JSON.parse(stdout) as Findings);
+        if (error === null) return resolve(stdout);
         const how = error.killed
           ? `it did not end in ${LIMIT_MS / 1000} s`
           : (error.signal ?? `exit code ${error.code}`);
@@ -158,6 +158,7 @@ function findInProcess(revectorize: boolean): Promise<Findings> {
       },
     );
   });
+  return JSON.parse(output) as Findings;
 }
 
 function passedOn(): string[] {

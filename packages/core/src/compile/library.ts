@@ -1,5 +1,6 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
 import type { Backend, DType, Epilogue, LibraryCall, Operand, QuantizedStorage } from "@tiedlora/kernels";
+import { contiguousStrides } from "@tiedlora/kernels";
 import { getOrCreate } from "../collections.ts";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
 import { inverse, product } from "../shape.ts";
@@ -13,7 +14,7 @@ import {
   pushThrough,
   underMovement,
 } from "./kinds.ts";
-import { contiguousStrides, identityAccess, operandAt } from "./views.ts";
+import { identityAccess, operandAt } from "./views.ts";
 
 /** The shapes of all results, in the order of the call's outputs. */
 export function resultShapes(node: LibraryNode): readonly Shape[] {

@@ -172,7 +172,8 @@ class Lowering {
     if (table) return [this.#one(gatherRows(table, node.inputs[1]))];
     const narrowed = (packed: boolean): LibraryNode =>
       withInputs(node, node.inputs.map((x, i) => this.#narrow(x, packed && i % 2 === 1))); // prettier-ignore
-    const forms = isOp(node, "matmul") ? [narrowed(true), narrowed(false)] : [node];
+    const packings = this.#packed.size > 0 ? [true, false] : [false];
+    const forms = isOp(node, "matmul") ? packings.map(narrowed) : [node];
     const isEmpty = [node, ...node.inputs].some(({ shape }) => product(shape) === 0);
     const call = forms.find((form) => !isEmpty && isAccelerated(form, this.#backend));
     if (!call) return this.all(compose(node));

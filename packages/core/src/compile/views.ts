@@ -2,7 +2,7 @@
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
  * the point, and the strided operand that results. An index that is not affine may yield the split of the space that makes it so.
  */
-import { type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
+import { contiguousStrides, type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
 
 type Shape = readonly number[];
 
@@ -88,13 +88,6 @@ function divide(
     if (inner < extents[axis]! && extents[axis]! % inner === 0) return { axis, inner };
   }
   return null;
-}
-
-/** Row-major strides. */
-export function contiguousStrides(shape: Shape): number[] {
-  const strides = new Array<number>(shape.length);
-  for (let axis = shape.length - 1, n = 1; axis >= 0; n *= shape[axis]!, axis--) strides[axis] = n;
-  return strides;
 }
 
 /** Σ strides[axis] · index[axis]: the linear index under the given strides. */
