@@ -15,7 +15,7 @@ import { byteTokenizerFiles } from "./support/byte-tokenizer.ts";
 import { HubServer, TOKEN } from "./support/hub-server.ts";
 
 /** More than a piece of the storage, which is 16 MiB. */
-const WEIGHTS = Buffer.from(Array.from({ length: 18 * 2 ** 20 }, (_, i) => (i * 31 + (i >> 12)) % 256));
+const WEIGHTS = Buffer.from(Array.from({ length: 24 * 2 ** 20 }, (_, i) => (i * 31 + (i >> 12)) % 256));
 const SMALL = WEIGHTS.subarray(0, 100_000);
 const sumOf = (bytes: Uint8Array): number =>
   bytes.reduce((total, byte, i) => (total + byte * ((i % 251) + 1)) % 1_000_003, 0);
@@ -124,9 +124,11 @@ describe("models by name in a page", () => {
 
   test("a download that is cut goes on where it was, in the page and in the next one", { skip }, async () => {
     const path = /storage:.*model\.safetensors/;
+    // Chromium throws away what it has received and the page has not read when a connection ends: hence a second, and 5 MB more
+    // than a piece.
     hub.faults.push(
-      { path, times: 1, cut: 1_000_000 },
-      { path, times: 1, cut: 16_500_000 },
+      { path, times: 1, cut: 1_000_000, cutDelay: 1000 },
+      { path, times: 1, cut: 21_000_000, cutDelay: 1000 },
       { path, times: 9, status: 500 },
     );
     await assert.rejects(load("team/large"), /out of order \(status 500\)/);
@@ -135,7 +137,11 @@ describe("models by name in a page", () => {
     const ranges = hub.requests
       .filter(({ sent, host }) => host === "storage" && sent > 0)
       .map(({ headers }) => headers.range);
-    assert.deepEqual(ranges, [undefined, "bytes=1000000-", `bytes=${16 * 2 ** 20}-`]);
+    assert.equal(ranges.length, 3);
+    assert.equal(ranges[0], undefined);
+    const resumed = Number(/^bytes=(\d+)-$/.exec(ranges[1] ?? "")?.[1]);
+    assert.ok(resumed > 0 && resumed <= 1_000_000, `went on at ${ranges[1]}`);
+    assert.equal(ranges[2], `bytes=${16 * 2 ** 20}-`);
   });
 
   test(

@@ -22,6 +22,8 @@ export interface Fault {
   readonly headers?: Readonly<Record<string, string>>;
   /** Bytes after which the connection is cut. */
   readonly cut?: number;
+  /** Milliseconds between the last byte and the cut, for clients that throw away what they have not read by then; 20 by default. */
+  readonly cutDelay?: number;
   /** Bytes after which nothing more comes. */
   readonly stall?: number;
   /** Other content than what is listed. */
@@ -213,7 +215,7 @@ function send(
   }
   request.sent = Math.min(only, part.byteLength);
   response.write(part.subarray(0, only), () => {
-    if (fault?.cut !== undefined) setTimeout(() => response.destroy(), 20);
+    if (fault?.cut !== undefined) setTimeout(() => response.destroy(), fault.cutDelay ?? 20);
   });
 }
 
