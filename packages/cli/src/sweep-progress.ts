@@ -1,6 +1,13 @@
 /** Shows the progress of a sweep: a line for each run that ends and, on a terminal, a moving line below them. */
 import { measureOf, qualityOf } from "@tiedlora/experiments";
-import { type RunConfig, type RunFailure, runId, type RunResult } from "@tiedlora/experiments";
+import {
+  isWhole,
+  type Outcome,
+  type RunConfig,
+  type RunFailure,
+  runId,
+  validationLoss,
+} from "@tiedlora/experiments";
 import { MovingLine } from "./moving-line.ts";
 import { duration, paint, shellWord, type Output } from "./output.ts";
 
@@ -22,12 +29,15 @@ export class SweepProgress {
   }
 
   step(config: RunConfig, step: number): void {
-    const { task, method, rank, steps } = config;
-    this.#running.set(runId(config), `${task} ${method} r${rank} ${Math.round((100 * step) / steps)} %`);
+    const { task, method, rank, until, steps } = config;
+    this.#running.set(
+      runId(config),
+      `${task} ${method} r${rank} ${Math.round((100 * step) / (until ?? steps))} %`,
+    );
     this.#show();
   }
 
-  done(result: RunResult): void {
+  done(result: Outcome): void {
     const number = this.#end(result.id);
     if (this.#json) this.#output.out(JSON.stringify(result));
     else this.#say(`${number} ${resultText(result)}`);
@@ -72,13 +82,18 @@ export class SweepProgress {
   }
 }
 
-/** "summary tl6 rank 8 seed 0: ROUGE-L 93.10, loss 0.0412, 4,848 trained, 21s" */
-function resultText(result: RunResult): string {
-  const { config, test, trainable, seconds } = result;
+/** "summary tl6 rank 8 seed 0: ROUGE-L 93.10, loss 0.0412, 4,848 trained, 21s"; of a run that ended early, the validation loss. */
+function resultText(outcome: Outcome): string {
+  const { config, trainable, seconds } = outcome;
   const { task, method, rank, seed } = config;
-  const measure = measureOf(result);
   const what = trainable === 0 ? `${task} without an adapter` : `${task} ${method} rank ${rank} seed ${seed}`;
+  if (!isWhole(outcome)) {
+    const loss = validationLoss(outcome).toFixed(4);
+    return `${what}, lr ${config.lr}, to step ${config.until}: validation loss ${loss}, ${duration(seconds)}`;
+  }
+  const { test } = outcome;
+  const measure = measureOf(outcome);
   const trained =
     trainable === 0 ? "" : `, ${trainable.toLocaleString("en-US")} trained, ${duration(seconds)}`;
-  return `${what}: ${measure.name} ${qualityOf(result, measure).toFixed(2)}, loss ${test.loss.toFixed(4)}${trained}`;
+  return `${what}: ${measure.name} ${qualityOf(outcome, measure).toFixed(2)}, loss ${test.loss.toFixed(4)}${trained}`;
 }

@@ -279,7 +279,7 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
   const loss = async (): Promise<number> => model.loss({ inputIds: [[1, 5, 9, 30, 77]] }).item();
   const before = await loss();
   const seen: number[] = [];
-  const result = await runOne(config, { ...context, onStep: (step) => seen.push(step) });
+  const result = (await runOne(config, { ...context, onStep: (step) => seen.push(step) })) as RunResult;
   assert.deepEqual(seen, [1, 2, 3, 4, 5, 6]);
   assert.equal(await loss(), before);
   assert.equal(result.id, runId(config));
@@ -296,7 +296,7 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
   ).flat();
   assert.equal(result.trainable, countParameters(linears, methods.tl6({ rank: 2 })).trainable);
   // The same config again is the same run.
-  const again = await runOne(config, context);
+  const again = (await runOne(config, context)) as RunResult;
   assert.deepEqual([again.curve, again.valid, again.test], [result.curve, result.valid, result.test]);
   // One validation without a lower loss is enough to stop; at a rate of almost nothing the second is no lower.
   const patient = await runOne(

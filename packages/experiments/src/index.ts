@@ -3,7 +3,17 @@
  * @module
  */
 export { choiceText, chosenText, type Group, measureOf, qualityOf } from "./report/summary.ts";
-export { type RunConfig, type RunFailure, runId, type RunResult } from "./sweep/config.ts";
+export {
+  isWhole,
+  type Outcome,
+  type Point,
+  type RunConfig,
+  type RunFailure,
+  type RungResult,
+  runId,
+  type RunResult,
+  validationLoss,
+} from "./sweep/config.ts";
 export { expandSweep } from "./sweep/expand.ts";
 export { parseSweep, type SweepSpec } from "./sweep/spec.ts";
 export { readYaml, YamlError } from "./yaml.ts";

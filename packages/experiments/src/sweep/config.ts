@@ -22,6 +22,11 @@ export interface RunConfig {
   readonly dropout: number;
   readonly seed: number;
   readonly steps: number;
+  /**
+   * The step, below `steps`, at which a search first looks at the run, which then ends without a test. A run that goes on later is
+   * another one, without `until` or with a higher one. Its learning rates are those of a run of all `steps`.
+   */
+  readonly until?: number | undefined;
   readonly batch: number;
   /** The most tokens of an example. */
   readonly seq: number;
@@ -42,6 +47,12 @@ export interface RunConfig {
 
 /** A name for a run's file: readable, and different for any two different configs. */
 export function runId(config: RunConfig): string {
+  return config.until === undefined ? wholeId(config) : `${wholeId(config)}-to-${config.until}`;
+}
+
+/** The name of the whole run of which a config may be the beginning: the same for all that differ in `until` alone. */
+export function wholeId(given: RunConfig): string {
+  const { until: _until, ...config } = given;
   const { task, method, rank, seed } = config;
   const text = JSON.stringify(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
   const hash = [text, `${text}.`].map((part) => hash32(part).toString(16).padStart(8, "0")).join("");
@@ -51,8 +62,8 @@ export function runId(config: RunConfig): string {
 /** A point of a curve. */
 export type Point = readonly [step: number, loss: number];
 
-/** The result of a run. */
-export interface RunResult {
+/** The result of a run that ended at `config.until`: it was trained and validated, but not tested. */
+export interface RungResult {
   readonly id: string;
   readonly config: RunConfig;
   /** The number of trained parameters; below, that of all parameters of the adapter. */
@@ -60,11 +71,21 @@ export interface RunResult {
   readonly total: number;
   /** The number of steps that were trained; fewer than configured after an early stop. */
   readonly steps: number;
-  /** The step whose factors were measured: the one with the lowest validation loss. */
+  /** The step with the lowest validation loss; its factors are those that a test measures. */
   readonly bestStep: number;
   /** The training loss; each point is a mean over a few steps. */
   readonly curve: readonly Point[];
   readonly valid: readonly Point[];
+  /** The time of training alone. */
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
+  readonly device: string;
+  /** A remark on the data, e.g. that a split had to be divided; null if there is none. */
+  readonly note: string | null;
+}
+
+/** The result of a whole run. */
+export interface RunResult extends RungResult {
   readonly test: {
     readonly count: number;
     readonly skipped: number;
@@ -75,13 +96,17 @@ export interface RunResult {
   };
   /** The texts that were generated for the first questions. */
   readonly samples: readonly { readonly prompt: string; readonly text: string; readonly answer: string }[];
-  /** The time of training alone. */
-  readonly seconds: number;
-  readonly tokensPerSecond: number;
-  readonly device: string;
-  /** A remark on the data, e.g. that a split had to be divided; null if there is none. */
-  readonly note: string | null;
 }
+
+/** The result of a run: tested if it is a whole one. */
+export type Outcome = RunResult | RungResult;
+
+/** Whether a result is that of a whole run. */
+export const isWhole = (outcome: Outcome): outcome is RunResult => "test" in outcome;
+
+/** The lowest validation loss of a run, at its `bestStep`; Infinity if there was no validation. */
+export const validationLoss = ({ valid }: Pick<Outcome, "valid">): number =>
+  valid.reduce((least, [, loss]) => Math.min(least, loss), Infinity);
 
 /** A run that failed. */
 export interface RunFailure {

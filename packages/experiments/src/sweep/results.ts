@@ -1,10 +1,10 @@
 /** Reads the results of runs from the text of their files, and checks them. */
-import { FormatError, parseJsonObject } from "@tiedlora/core";
+import { FormatError, isRecord, parseJsonObject } from "@tiedlora/core";
 import { QUANTIZE_KINDS } from "@tiedlora/models";
 import { z } from "zod";
 import { SCHEDULE_NAMES } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
-import { BASELINE, type RunConfig, type RunFailure, type RunResult } from "./config.ts";
+import { BASELINE, type Outcome, type RunConfig, type RunFailure } from "./config.ts";
 
 const count = z.int().min(0);
 const text = z.string().max(100_000);
@@ -23,6 +23,7 @@ const CONFIG = z.object({
   dropout: z.number().min(0).lt(1),
   seed: count,
   steps: count,
+  until: count.optional(),
   batch: count,
   seq: count,
   lr: z.number().min(0),
@@ -36,56 +37,70 @@ const CONFIG = z.object({
   lossOnly: z.boolean(),
 }) satisfies z.ZodType<RunConfig>;
 
-const RESULT = z
-  .object({
-    id: text,
-    config: CONFIG,
-    trainable: count,
-    total: count,
-    steps: count,
-    bestStep: count,
-    curve: points,
-    valid: points,
-    test: z.object({
-      count,
-      skipped: count,
-      loss: z.number(),
-      perplexity: maybeInfinite,
-      scores: z.record(text, z.number()),
-    }),
-    samples: z.array(z.object({ prompt: text, text, answer: text })),
-    seconds: z.number().min(0),
-    tokensPerSecond: z.number().min(0),
-    device: text,
-    note: text.nullable(),
-  })
-  .refine(({ config, trainable }) => config.method === "none" || trainable > 0, {
-    path: ["trainable"],
-    error: "0, of a method that trains",
-  });
+const RUNG = z.object({
+  id: text,
+  config: CONFIG,
+  trainable: count,
+  total: count,
+  steps: count,
+  bestStep: count,
+  curve: points,
+  valid: points,
+  seconds: z.number().min(0),
+  tokensPerSecond: z.number().min(0),
+  device: text,
+  note: text.nullable(),
+});
+
+const WHOLE = RUNG.extend({
+  test: z.object({
+    count,
+    skipped: count,
+    loss: z.number(),
+    perplexity: maybeInfinite,
+    scores: z.record(text, z.number()),
+  }),
+  samples: z.array(z.object({ prompt: text, text, answer: text })),
+});
+
+const trains = {
+  path: ["trainable"],
+  error: "0, of a method that trains",
+};
+const hasTrained = ({ config, trainable }: Outcome): boolean => config.method === BASELINE || trainable > 0;
+
+const RESULTS = {
+  whole: WHOLE.refine(hasTrained, trains),
+  rung: RUNG.refine(hasTrained, trains),
+};
 
 const FAILURE = z.object({ id: text, config: CONFIG, message: text });
 
 /** Reads the result of a run. Throws FormatError, which names the wrong field. `id` is the run's id in the file's name. */
-export function parseResult(json: string, file: string, id: string): RunResult {
-  return checked(RESULT, json, file, id);
+export function parseResult(json: string, file: string, id: string): Outcome {
+  return checked((given) => RESULTS[isBeginning(given) ? "rung" : "whole"], json, file, id);
 }
+
+/** Whether the file of a result is that of a run that ended at `until`. */
+const isBeginning = ({ config }: Readonly<Record<string, unknown>>): boolean =>
+  isRecord(config) && config["until"] !== undefined;
 
 /** As `parseResult`, for a run that failed. */
 export function parseFailure(json: string, file: string, id: string): RunFailure {
-  return checked(FAILURE, json, file, id);
+  return checked(() => FAILURE, json, file, id);
 }
 
 function checked<T extends { readonly id: string }>(
-  schema: z.ZodType<T>,
+  schemaOf: (given: Readonly<Record<string, unknown>>) => z.ZodType<T>,
   json: string,
   file: string,
   id: string,
 ): T {
   const hint = "The file is damaged: delete it to run it again.";
-  let result: ReturnType<typeof schema.safeParse>;
+  let result: z.ZodSafeParseResult<T>;
   try {
-    result = schema.safeParse(parseJsonObject(json, file, 16));
+    const given = parseJsonObject(json, file, 16);
+    result = schemaOf(given).safeParse(given);
   } catch (cause) {
     if (!(cause instanceof FormatError)) throw cause;
     throw new FormatError({ file, found: cause.found, expected: cause.expected, hint });

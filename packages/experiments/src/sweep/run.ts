@@ -1,5 +1,5 @@
 /** One run of a sweep: adapts the model to a task, keeps the factors of the best step, and measures them. */
-import { adapt, type Adapter, adapterOptimizer } from "tiedlora";
+import { adapt, type Adapter, adapterOptimizer, DivergedError } from "tiedlora";
 import { batchesOf, evaluationBatches } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
 import { methodByName } from "tiedlora";
@@ -13,43 +13,54 @@ import {
   type TaskSource,
   trainingTexts,
 } from "../tasks/task.ts";
-import { fit } from "tiedlora";
-import { BASELINE, type Point, type RunConfig, runId, type RunResult } from "./config.ts";
+import { fit, type FitOptions, type FitState } from "tiedlora";
+import {
+  BASELINE,
+  type Outcome,
+  type Point,
+  type RunConfig,
+  runId,
+  type RungResult,
+  type RunResult,
+  wholeId,
+} from "./config.ts";
+import { encodeProgress, type Progress, restoreProgress, type SavedRun, type Trainee } from "./saved-run.ts";
 
 export interface RunContext extends Evaluated {
   readonly source: TaskSource;
   /** Called after every step. */
   readonly onStep?: (step: number, loss: number) => void;
+  /** Ends the run after the current step; its state is saved if `saved` is given. `runOne` then rejects with the signal's reason. */
   readonly signal?: AbortSignal;
+  /** Where the state of the run is saved, and from where it goes on. Default: it begins anew. */
+  readonly saved?: SavedRun | undefined;
 }
 
 /** The most points of a training curve, and the most generated texts, in a result. */
 const CURVE_POINTS = 60;
 const SAMPLES = 3;
 
-/** Runs one config, and takes the adapter off the model afterwards. */
-export async function runOne(config: RunConfig, context: RunContext): Promise<RunResult> {
+/**
+ * Runs one config, and takes the adapter off the model afterwards. A run that goes on from a saved state has the result of one that
+ * never stopped, on a backend that computes the same bits each time.
+ */
+export async function runOne(config: RunConfig, context: RunContext): Promise<Outcome> {
   const task = taskByName(config.task);
   const fits = (question: Question): boolean => tokensOf(question, context) <= config.seq;
   const splits = await runSplits(task, context.source, config.examples, fits);
   const trained = config.method === BASELINE ? UNTRAINED : await adapted(config, context, task, splits);
   try {
+    const { adapter: _, ...findings } = trained;
+    const { device } = context.model;
+    const result = { id: runId(config), config, ...findings, device: device.name, note: splits.note };
+    if (config.until !== undefined) return result;
     const { texts, ...test } = await evaluateTask(task, context, splits.test, {
       maxLength: config.seq,
       batch: config.batch,
       lossOnly: config.lossOnly,
       ...(context.signal !== undefined && { signal: context.signal }),
     });
-    const { adapter: _, ...findings } = trained;
-    return {
-      id: runId(config),
-      config,
-      ...findings,
-      test,
-      samples: sampled(splits.test, texts, test.skipped),
-      device: context.model.device.name,
-      note: splits.note,
-    };
+    return { ...result, test, samples: sampled(splits.test, texts, test.skipped) };
   } finally {
     trained.adapter?.detach();
   }
@@ -60,7 +71,7 @@ function tokensOf({ prompt, answers }: Question, { tokenizer }: Evaluated): numb
   return tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
 }
 
-type Trained = Omit<RunResult, "id" | "config" | "test" | "samples" | "device" | "note"> & {
+type Trained = Omit<RungResult, "id" | "config" | "device" | "note"> & {
   readonly adapter: Adapter | null;
 };
 
@@ -100,39 +111,71 @@ async function adapted(
   });
   const adapter = await adapt(model, method, { seed });
   try {
-    const losses: number[] = [];
-    const points: Point[] = [];
-    const start = performance.now();
-    let [tokens, bestStep] = [0, 0];
-    const reports = fit({
+    // The schedule is that of all steps, also of a run that ends before: one that goes on is one that never stopped.
+    const optimizer = adapterOptimizer(adapter, { steps, lr, schedule, warmup, weightDecay, clipNorm: clip });
+    const options = {
       model,
       adapter,
-      optimizer: adapterOptimizer(adapter, { steps, lr, schedule, warmup, weightDecay, clipNorm: clip }),
-      steps,
+      optimizer,
+      steps: config.until ?? steps,
       batch: nextBatch,
       valid: validBatches,
       evalEvery: every,
       evalFirst: false,
       patience: patience ?? undefined,
       ...(context.signal !== undefined && { signal: context.signal }),
-    });
-    for await (const { training, evaluation, state } of reports) {
-      const { step, loss } = training!;
-      losses.push(loss);
-      context.onStep?.(step, loss);
-      if (evaluation !== null) points.push([step, evaluation.loss]);
-      [tokens, bestStep] = [state.tokens, state.best?.step ?? 0];
-    }
-    context.signal?.throwIfAborted();
-    const seconds = (performance.now() - start) / 1000;
+    };
+    const { state, losses, points, seconds } = await fitted(config, options, context);
     return {
-      adapter, ...adapter.count(), steps: losses.length, bestStep, curve: binned(losses), valid: points,
-      seconds, tokensPerSecond: tokens / seconds,
+      adapter, ...adapter.count(), steps: losses.length, bestStep: state.best?.step ?? 0, curve: binned(losses), valid: points,
+      seconds, tokensPerSecond: state.tokens / seconds,
     }; // prettier-ignore
   } catch (error) {
     adapter.detach();
     throw error;
   }
+}
+
+/** Trains to the end, from the saved state if there is one; saves it on the way, and at `until`. */
+async function fitted(
+  config: RunConfig,
+  options: FitOptions & Trainee,
+  { saved, signal, onStep }: RunContext,
+): Promise<Progress> {
+  const { optimizer, steps } = options;
+  const id = wholeId(config);
+  const bytes = (await saved?.read()) ?? null;
+  const from = bytes && (await restoreProgress(bytes, { name: saved!.name, id, last: steps }, options));
+  const losses = [...(from?.losses ?? [])];
+  const points = [...(from?.points ?? [])];
+  let state: FitState = from?.state ?? { step: 0, tokens: 0, best: null, sinceBest: 0, finished: false };
+  const start = performance.now() - 1000 * (from?.seconds ?? 0);
+  const seconds = (): number => (performance.now() - start) / 1000;
+  let last = seconds();
+  const saves = saved !== undefined && (bytes === null || from !== null); // a state that is further is kept
+  const isDue = (): boolean => saves && seconds() - last > saved.everySeconds;
+  const reports = fit({ ...options, ...(from && { from: state }), pauseAfter: isDue });
+  for await (const { training, evaluation, state: reached } of reports) {
+    const { step, loss } = training!;
+    losses.push(loss);
+    onStep?.(step, loss);
+    state = reached;
+    if (evaluation !== null) points.push([step, checkedLoss(step, evaluation.loss)]);
+    // After some steps the device already works on the next one: the adapter is then not as it was after this step.
+    const isStill = optimizer.stepCount === step;
+    const ends = (state.finished && config.until !== undefined) || signal?.aborted === true;
+    if (!saves || !isStill || !(ends || isDue())) continue;
+    await saved.write(await encodeProgress(id, { state, losses, points, seconds: seconds() }, options), step);
+    last = seconds();
+  }
+  signal?.throwIfAborted();
+  return { state, losses, points, seconds: seconds() };
+}
+
+/** The loss of a validation. Throws DivergedError if it is not finite. */
+function checkedLoss(step: number, loss: number): number {
+  if (Number.isFinite(loss)) return loss;
+  throw DivergedError.after(step, "the validation loss");
 }
 
 function encoded(

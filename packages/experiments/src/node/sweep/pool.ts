@@ -1,13 +1,13 @@
 /** Runs the configs of a sweep in parallel processes. A run that fails, or crashes its process, does not stop the others. */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { type RunConfig, type RunFailure, runId, type RunResult } from "../../sweep/config.ts";
+import { type Outcome, type RunConfig, type RunFailure, runId } from "../../sweep/config.ts";
 import type { Job, Message } from "./protocol.ts";
 
 export interface PoolEvents {
   readonly onStart?: (config: RunConfig) => void;
   readonly onStep?: (config: RunConfig, step: number, loss: number) => void;
-  readonly onDone: (result: RunResult) => Promise<void>;
+  readonly onDone: (result: Outcome) => Promise<void>;
   readonly onFailed: (failure: RunFailure) => Promise<void>;
 }
 

@@ -1,5 +1,5 @@
 /** The messages between the processes of a sweep. */
-import type { RunConfig, RunResult } from "../../sweep/config.ts";
+import type { Outcome, RunConfig } from "../../sweep/config.ts";
 
 /** From the sweep to a worker: a run to perform. */
 export interface Job {
@@ -14,5 +14,5 @@ export interface Job {
 /** From a worker to the sweep: the progress or the outcome of its run. */
 export type Message =
   | { readonly type: "step"; readonly step: number; readonly loss: number }
-  | { readonly type: "done"; readonly result: RunResult }
+  | { readonly type: "done"; readonly result: Outcome }
   | { readonly type: "failed"; readonly message: string };

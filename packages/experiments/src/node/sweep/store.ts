@@ -5,7 +5,7 @@
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
-import type { RunFailure, RunResult } from "../../sweep/config.ts";
+import { isWhole, type Outcome, type RunFailure, type RunResult } from "../../sweep/config.ts";
 import { parseFailure, parseResult } from "../../sweep/results.ts";
 import { HOLDINGS, holdingsOf } from "tiedlora/internal/node";
 import { writing } from "tiedlora/internal/node";
@@ -61,7 +61,7 @@ export class RunStore {
   }
 
   /** Saves the result of a run, and removes the record of an earlier failure. */
-  async finish(result: RunResult): Promise<void> {
+  async finish(result: Outcome): Promise<void> {
     await this.#write(nameOf("runs", result.id), json(result));
     await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
   }
@@ -75,9 +75,14 @@ export class RunStore {
     return writing(this.directory, () => writeFileAtomic(join(this.directory, name), text));
   }
 
-  /** The results of all runs that are finished. */
-  finished(): Promise<RunResult[]> {
+  /** The results of all runs that are finished, those that a search ended early among them. */
+  outcomes(): Promise<Outcome[]> {
     return this.#all("runs", parseResult);
+  }
+
+  /** The results of all whole runs that are finished. */
+  async finished(): Promise<RunResult[]> {
+    return (await this.outcomes()).filter(isWhole);
   }
 
   /** The records of all runs that failed. */
