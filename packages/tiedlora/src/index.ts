@@ -106,4 +106,11 @@ export {
 export { DivergedError } from "./train/diverged.ts";
 export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
-export { lossInputs, train } from "./train/train.ts";
+export { GradientWorker } from "./train/gradients.ts";
+export {
+  type GradientSource,
+  lossInputs,
+  type MicroBatch,
+  type MicroGradients,
+} from "./train/micro-batch.ts";
+export { train } from "./train/train.ts";

@@ -9,4 +9,5 @@ export { endsWithName, moduleNames } from "./match.ts";
 export { type Entry, ENTRIES } from "./methods/table.ts";
 export { nearest, suggestion } from "./nearest.ts";
 export { isFinished } from "./train/fit.ts";
+export { microBatchesOf } from "./train/micro-batch.ts";
 export { yieldToEventLoop } from "./train/yield.ts";

@@ -3,7 +3,7 @@ import type { LanguageModel } from "../model.ts";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import { yieldToEventLoop } from "./yield.ts";
-import { lossInputs } from "./train.ts";
+import { lossInputs } from "./micro-batch.ts";
 
 /** The result of an evaluation. */
 export interface Evaluation {

@@ -3,6 +3,7 @@ import type * as optim from "@tiedlora/nn/optim";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { LanguageModel } from "../model.ts";
 import type { BatchSource } from "../data/batches.ts";
+import type { GradientSource } from "./micro-batch.ts";
 
 /** The options of `train`. */
 export interface TrainOptions {
@@ -22,6 +23,11 @@ export interface TrainOptions {
    * an epoch may have fewer batches. Default: 1.
    */
   readonly accumulate?: number;
+  /**
+   * Computes the gradients of a step's batches in another place, from the adapter's values; they are added here, in the order of
+   * the batches, so that the bits are those of one process. Default: they are computed here.
+   */
+  readonly gradients?: GradientSource | undefined;
   /**
    * Whether the caller wants to read the adapter as it is after a given number of steps; the next step then begins only when the
    * caller asks for the next report. Default: never.

@@ -1,10 +1,8 @@
 /** The training loop: takes batches, and yields a report for each step. The caller prints and saves. */
-import type { Tensor } from "@tiedlora/core";
-import type * as optim from "@tiedlora/nn/optim";
-import type { LanguageModel, LossInputs, StreamedLanguageModel } from "../model.ts";
-import { type Batch, batchesOfStep } from "../data/batches.ts";
 import { yieldToEventLoop } from "./yield.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
+import { GradientMemory } from "./gradients.ts";
+import { lossInputs, type MicroBatch, microBatchesOf } from "./micro-batch.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 
 /**
@@ -24,13 +22,15 @@ export async function* train(options: TrainOptions): AsyncGenerator<StepReport> 
     return lastFinite;
   };
   adapter.train();
+  const memory = new GradientMemory(options.model);
   try {
     let pending: Promise<StepReport> | null = null;
     for (let step = start; step < steps && !isAborted(signal); step++) {
       checkTrains(options);
       adapter.step = step;
       const lr = optimizer.lr;
-      const submitted = await submitStep(options, step, lr);
+      const submitted = await submitStep(options, step, { lr, memory });
+      if (submitted === null) break;
       if (pending !== null) yield await pending;
       pending = reportOf(submitted);
       pending.catch(() => undefined); // a failure is thrown where `pending` is awaited
@@ -75,68 +75,61 @@ interface Submitted {
   readonly gradNorm: Promise<number | null>;
 }
 
+/** Submits a step; null if its gradients come from another place, which was stopped. */
 async function submitStep(
-  { model, optimizer, batch, accumulate = 1 }: TrainOptions,
+  options: TrainOptions,
   step: number,
-  lr: number,
-): Promise<Submitted> {
-  const batches = batchesOfStep(step, accumulate, batch.perEpoch).map((index) => batch(index));
-  const predicted = batches.reduce((n, one) => n + one.predicted, 0);
-  // A batch's loss is a mean over its own tokens. Weighted by each batch's share of tokens, the losses sum to the mean over all.
-  const parts = batches.map((one) => ({
-    inputs: lossInputs(model, one),
-    factor: batches.length === 1 ? 1 : one.predicted / predicted,
-  }));
-  const loss = model.streamed
-    ? Promise.resolve(await streamStep(model.streamed, optimizer, parts))
-    : stepAtOnce(model, optimizer, parts);
+  { lr, memory }: { readonly lr: number; readonly memory: GradientMemory },
+): Promise<Submitted | null> {
+  const { model, optimizer, batch, accumulate = 1, gradients } = options;
+  const micro = microBatchesOf(batch, step, accumulate);
+  const submit = gradients ? applyGiven : accumulate === 1 && !model.streamed ? stepAtOnce : applyComputed;
+  const losses = await submit(options, micro, memory);
+  if (losses === null) return null;
+  const loss = Promise.all(losses).then((values) => values.reduce((a, b) => a + b));
+  loss.catch(() => undefined); // it is awaited after the norm is asked for
   const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
   gradNorm.catch(() => undefined); // it fails as the loss does, which is awaited
-  const tokens = batches.reduce((n, one) => n + one.tokenCount, 0);
+  const tokens = micro.reduce((n, { batch: { tokenCount } }) => n + tokenCount, 0);
   return { step: step + 1, lr, tokens, loss, gradNorm };
 }
 
-/** The batches of a step, each with its share of the step's tokens. */
-type Parts = readonly { readonly inputs: LossInputs; readonly factor: number }[];
-
-/** Submits a step as one program for each batch; the result is the step's loss. */
-function stepAtOnce(model: LanguageModel, optimizer: optim.Optimizer, parts: Parts): Promise<number> {
-  const losses = parts.map(({ inputs, factor }): Tensor => {
-    const loss = model.loss(inputs);
-    return factor === 1 ? loss : loss.mul(factor);
-  });
-  for (const loss of losses.slice(0, -1)) optimizer.accumulate(loss);
-  optimizer.step(losses.at(-1));
-  return Promise.all(losses.map((one) => one.item())).then((values) => values.reduce((a, b) => a + b));
+/** Performs a step of a single batch as one program. */
+function stepAtOnce({ model, optimizer }: TrainOptions, [only]: readonly MicroBatch[]): Promise<number>[] {
+  const loss = model.loss(lossInputs(model, only!.batch));
+  optimizer.step(loss);
+  return [loss.item()];
 }
 
-/** Performs a step of a model that is run layer by layer; returns the step's loss. */
-async function streamStep(
-  streamed: StreamedLanguageModel,
-  optimizer: optim.Optimizer,
-  parts: Parts,
-): Promise<number> {
+/** Performs a step from the gradients of its micro-batches, each of which is computed by itself. */
+async function applyComputed(
+  { optimizer }: TrainOptions,
+  micro: readonly MicroBatch[],
+  memory: GradientMemory,
+): Promise<Promise<number>[]> {
   const trained = optimizer.parameters.filter(({ requiresGrad }) => requiresGrad);
-  const losses: number[] = [];
-  for (const [i, { inputs, factor }] of parts.entries()) {
-    const { loss, gradients } = await streamed.gradients(inputs, trained, { factor });
-    if (i + 1 < parts.length) optimizer.accumulate(gradients);
-    else optimizer.step(gradients);
+  const losses: Promise<number>[] = [];
+  for (const [i, one] of micro.entries()) {
+    const { loss, gradients } = await memory.compute(one, trained);
+    loss.catch(() => undefined); // awaited once the step is submitted
     losses.push(loss);
+    if (i + 1 < micro.length) optimizer.accumulate(gradients);
+    else optimizer.step(gradients);
   }
-  return losses.reduce((a, b) => a + b);
+  return losses;
 }
 
-/** Converts a batch to the argument of the model's loss. */
-export function lossInputs(
-  model: LanguageModel,
-  { batch, length, tokens, mask, segments, packed }: Batch,
-): LossInputs {
-  const rows = <T extends Int32Array | Float32Array>(values: T): T[] =>
-    Array.from({ length: batch }, (_, row) => values.subarray(row * length, (row + 1) * length) as T);
-  // If rotary embeddings depend on the length of a sequence, padding must not count as part of the sequence.
-  const apart = packed || model.lengthMatters === true;
-  return { inputIds: rows(tokens), mask: rows(mask), ...(apart && { segments: rows(segments) }) };
+/** Performs a step from gradients that are computed in another place; null if that was stopped. */
+async function applyGiven(
+  { adapter, optimizer, gradients }: TrainOptions,
+  micro: readonly MicroBatch[],
+  memory: GradientMemory,
+): Promise<Promise<number>[] | null> {
+  const answers = await gradients!(micro);
+  if (answers === null) return null;
+  for (const { gradients: values } of answers.slice(0, -1)) optimizer.accumulate(memory.set(values, adapter));
+  optimizer.step(memory.set(answers.at(-1)!.gradients, adapter));
+  return answers.map(({ loss }) => Promise.resolve(loss));
 }
 
 /** Measures speed and estimates the time left. The first step, which compiles, is left out once there are other steps. */

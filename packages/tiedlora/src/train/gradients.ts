@@ -1,0 +1,95 @@
+/**
+ * Gradients of micro-batches, in memory of the device that every micro-batch uses again. Each is computed by a program of its own, so
+ * that its bits do not depend on what is done with them, or where.
+ */
+import { assign, gradOrNull, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
+import type { Adapter } from "../adapter/adapter.ts";
+import type { LanguageModel } from "../model.ts";
+import { lossInputs, type MicroBatch, type MicroGradients } from "./micro-batch.ts";
+
+/** The gradients of a micro-batch, by trained parameter, until those of the next one are computed. */
+interface Computed {
+  readonly loss: Promise<number>;
+  readonly gradients: ReadonlyMap<nn.Parameter, Tensor>;
+}
+
+export class GradientMemory {
+  readonly #model: LanguageModel;
+  readonly #memory = new Map<nn.Parameter, nn.Parameter>();
+
+  constructor(model: LanguageModel) {
+    this.#model = model;
+  }
+
+  /** Submits the computation of a micro-batch's gradients with respect to `trained`. */
+  async compute(
+    { batch, factor }: Pick<MicroBatch, "batch" | "factor">,
+    trained: readonly nn.Parameter[],
+  ): Promise<Computed> {
+    const inputs = lossInputs(this.#model, batch);
+    if (this.#model.streamed) {
+      const { loss, gradients } = await this.#model.streamed.gradients(inputs, trained, { factor });
+      return { loss: Promise.resolve(loss), gradients };
+    }
+    const whole = this.#model.loss(inputs);
+    const loss = factor === 1 ? whole : whole.mul(factor);
+    const gradients = new Map<nn.Parameter, nn.Parameter>();
+    const updates = gradOrNull(loss, trained).flatMap((gradient, i) => {
+      if (gradient === null) return [];
+      const memory = this.#of(trained[i]!);
+      gradients.set(trained[i]!, memory);
+      return [[memory, gradient] as const];
+    });
+    assign(updates, [loss]);
+    return { loss: loss.item(), gradients };
+  }
+
+  /** Sets the gradients to values that were computed in another place. */
+  set(values: MicroGradients["gradients"], adapter: Adapter): Map<nn.Parameter, nn.Parameter> {
+    const gradients = new Map<nn.Parameter, nn.Parameter>();
+    for (const [path, parameter] of adapter.stateDict()) {
+      const given = values.get(path);
+      if (given === undefined) continue;
+      const memory = this.#of(parameter);
+      memory.set(given);
+      gradients.set(parameter, memory);
+    }
+    return gradients;
+  }
+
+  #of(parameter: nn.Parameter): nn.Parameter {
+    let memory = this.#memory.get(parameter);
+    if (memory === undefined) {
+      memory = nn.constantParameter(parameter.shape, 0, this.#model.device, `gradient of ${parameter.name}`);
+      this.#memory.set(parameter, memory);
+    }
+    return memory;
+  }
+}
+
+/** Computes the gradients of micro-batches for a training in another place, which has its adapter's values sent here. */
+export class GradientWorker {
+  readonly #adapter: Adapter;
+  readonly #memory: GradientMemory;
+
+  /** `adapter` is on `model`, and has the seed and the dropout of the training's. */
+  constructor(model: LanguageModel, adapter: Adapter) {
+    this.#adapter = adapter;
+    this.#memory = new GradientMemory(model);
+  }
+
+  /** The loss and the gradients of a micro-batch, from the values that the adapter has now. */
+  async gradients({ step, batch, factor }: Omit<MicroBatch, "index">): Promise<MicroGradients> {
+    const adapter = this.#adapter;
+    adapter.train();
+    adapter.step = step;
+    const { loss, gradients } = await this.#memory.compute({ batch, factor }, adapter.trainableParameters());
+    const values = new Map<string, Float32Array>();
+    for (const [path, parameter] of adapter.stateDict()) {
+      const gradient = gradients.get(parameter);
+      if (gradient !== undefined) values.set(path, (await gradient.data()) as Float32Array);
+    }
+    return { loss: await loss, gradients: values };
+  }
+}
