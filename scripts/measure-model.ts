@@ -11,11 +11,11 @@ import { createHash } from "node:crypto";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type Device, key, realize, uniformArray } from "@tiedlora/core";
-import { type Decoder, type DecoderConfig, linearSpecs } from "@tiedlora/models";
+import { type Device, type Files, key, realize, type Source, uniformArray } from "@tiedlora/core";
+import { directoryFiles } from "@tiedlora/core/node";
+import { type Decoder, type DecoderConfig, linearSpecs, loadModelFrom } from "@tiedlora/models";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
-import { loadModel } from "@tiedlora/models/node";
 import { adapt, methods } from "tiedlora";
 import { BACKENDS, isBackendName } from "./backends.ts";
 
@@ -35,6 +35,8 @@ export interface Measurement {
   readonly flop: number;
   /** The rate of products of this model's shape, measured between loading and training. */
   readonly gflops: number;
+  /** The bytes that the last step has read from files. */
+  readonly stepReadBytes: number;
   /** The bytes of weights that are read from files while training, and the rate at which they are read once they are cached. */
   readonly streamedBytes: number;
   readonly readBytesPerSecond: number;
@@ -67,7 +69,8 @@ async function measure(directory: string, options: Options): Promise<Measurement
     before = now;
     return elapsed;
   };
-  const model = await loadModel(directory, { device, stream });
+  const disk = counted(await directoryFiles(directory));
+  const model = await loadModelFrom(disk.files, { device, stream });
   const loaded = { loadSeconds: seconds(), loadedBytes: rss(), loadPeakBytes: peak() };
 
   model.checkpointing = checkpoint;
@@ -81,10 +84,13 @@ async function measure(directory: string, options: Options): Promise<Measurement
   const stepSeconds: number[] = [];
   const losses: number[] = [];
   seconds();
+  let stepReadBytes = 0;
   for (let step = 0; step < steps; step++) {
+    const earlier = disk.bytes();
     losses.push(await takeStep(model, optimizer, inputIds));
     await device.sync();
     stepSeconds.push(seconds());
+    stepReadBytes = disk.bytes() - earlier;
   }
   const programs = device.memory().cachedPrograms - compiled;
   const [peakBytes, trainable] = [peak(), adapter.count().total];
@@ -106,10 +112,34 @@ async function measure(directory: string, options: Options): Promise<Measurement
     programs,
     flop: flopOf(model.config, tokens),
     gflops,
+    stepReadBytes,
     streamedBytes,
     readBytesPerSecond,
     adapter: digest.digest("hex"),
   };
+}
+
+/** Files that count the bytes that are read from them. */
+function counted(files: Files): { readonly files: Files; bytes(): number } {
+  let bytes = 0;
+  const count = (source: Source): Source => ({
+    ...source,
+    read: async (offset, length) => {
+      const found = await source.read(offset, length);
+      bytes += found.byteLength;
+      return found;
+    },
+    readInto: async (offset, target) => {
+      const found = await source.readInto!(offset, target);
+      bytes += found;
+      return found;
+    },
+  });
+  const open: Files["open"] = async (name) => {
+    const source = await files.open(name);
+    return source && count(source);
+  };
+  return { files: { ...files, open }, bytes: () => bytes };
 }
 
 async function takeStep(

@@ -1,6 +1,7 @@
 /** Whether the weights of a model stay in their files and are read as they are needed: if asked for, or if there is no room for them. */
-import { type Device, openWeights } from "@tiedlora/core";
+import type { Device } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
+import { type QuantizeKind, weightBytes } from "@tiedlora/models";
 import { type Output, paint } from "./output.ts";
 
 /** The help of --stream. */
@@ -11,8 +12,8 @@ export const STREAM_HELP =
 interface StreamingChoice {
   /** Stream in any case. */
   readonly stream?: boolean | undefined;
-  /** The form in which the weights are quantized while they are loaded, if they are: they are then kept in memory. */
-  readonly quantize?: string | undefined;
+  /** The form in which the weights are quantized while they are loaded, if they are. */
+  readonly quantize?: QuantizeKind | undefined;
   /** Where the decision is announced. */
   readonly output: Output;
 }
@@ -26,8 +27,8 @@ export async function decideStreaming(
   device: Device,
   { stream = false, quantize, output }: StreamingChoice,
 ): Promise<boolean> {
-  if (quantize !== undefined && !stream) return false;
-  const bytes = await weightBytes(directory);
+  // What cannot be opened is reported by loading.
+  const bytes = await weightBytes(await directoryFiles(directory), quantize).catch(() => 0);
   const room = Math.min(device.backend.caps.maxTotalBytes ?? Infinity, process.availableMemory());
   const fits = bytes + BESIDE <= room;
   if (fits && !stream) return false;
@@ -36,14 +37,6 @@ export async function decideStreaming(
     `${paint("yellow", "note:")} the weights, ${gib(bytes)} GiB, are read layer by layer from their files as they are needed (${why})`,
   );
   return true;
-}
-
-/** The bytes of the weights in a model's directory; 0 if they cannot be opened, which loading reports. */
-async function weightBytes(directory: string): Promise<number> {
-  const weights = await openWeights(await directoryFiles(directory)).catch(() => null);
-  if (weights === null) return 0;
-  await weights.close();
-  return [...weights.entries.values()].reduce((sum, { begin, end }) => sum + end - begin, 0);
 }
 
 function gib(bytes: number): string {

@@ -27,7 +27,7 @@ export {
 } from "./generate.ts";
 export { type Converted, convertGguf, type ConvertOptions } from "./gguf/convert.ts";
 export { idsTensor } from "./inputs.ts";
-export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions } from "./load.ts";
+export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions, weightBytes } from "./load.ts";
 export {
   countParameters,
   linearSpecs,

@@ -6,13 +6,12 @@ import { IDENTITY_WEIGHT } from "./architectures.ts";
 import { type DecoderConfig, parseConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import { openQuantized } from "./quantized/checkpoint.ts";
+import { quantizedBytes } from "./quantized/form.ts";
 import { loadQuantized } from "./quantized/on-device.ts";
-import { QUANTIZE_KINDS, type QuantizeKind } from "./quantized/while-loading.ts";
+import { kept, QUANTIZE_KINDS, type QuantizeKind } from "./quantized/while-loading.ts";
 import { loadStreamed } from "./streaming/load.ts";
+import { WeightFiles } from "./streaming/weight-files.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
-
-const STREAMS_WHOLE =
-  "loadModel: stream is given for quantized weights, which are kept in memory; leave out stream, or quantize nothing";
 
 /** Where a model is loaded to. */
 export interface LoadOptions {
@@ -43,6 +42,25 @@ export async function loadConfigFrom(files: Files): Promise<DecoderConfig> {
 }
 
 /**
+ * The bytes that the weights of a model take in memory: as its files have them, or with its linears quantized.
+ * @throws FormatError as loading does, for a config or files of weights that cannot be opened.
+ */
+export async function weightBytes(files: Files, quantize?: QuantizeKind): Promise<number> {
+  const parsed = await loadConfigFrom(files);
+  const weights = await openWeights(files);
+  try {
+    const quantized = await openQuantized(completeConfig(parsed, weights), weights, quantize ?? null);
+    let bytes = 0;
+    for (const [name, { begin, end }] of weights.entries)
+      if (!quantized.tensors.has(name)) bytes += end - begin;
+    for (const rows of quantized.weights.values()) bytes += quantizedBytes(rows);
+    return bytes;
+  } finally {
+    await weights.close();
+  }
+}
+
+/**
  * Loads a model: config.json and model.safetensors or its shards. Weights go to the device in the precision that they
  * are stored in, a few MB at a time; those that bitsandbytes (NF4) or MLX (affine, 4 or 8 bits) have quantized stay quantized.
  * @throws FormatError for an unknown architecture or setting, and for tensors that are missing, unexpected or misshapen.
@@ -54,13 +72,15 @@ export async function loadModelFrom(
   if (quantize !== undefined && !QUANTIZE_KINDS.includes(quantize))
     refuse("loadModel: quantize", quantize, "form of weights", QUANTIZE_KINDS.join(" or "));
   const parsed = await loadConfigFrom(files);
-  const weights = await openWeights(files);
+  const weights = await (stream ? WeightFiles.open(files) : openWeights(files));
   try {
     const config = completeConfig(parsed, weights);
     const quantized = await openQuantized(config, weights, quantize ?? null);
     const matches = matchTensors(config, weights, device, quantized);
-    if (stream && quantized.weights.size > 0) throw new Error(STREAMS_WHOLE);
-    if (stream) return await loadStreamed(config, device, matches, weights, files);
+    if (weights instanceof WeightFiles) {
+      const rows = [...quantized.weights].map(([path, one]) => [path, quantize ? kept(one) : one] as const);
+      return await loadStreamed(config, device, matches, new Map(rows), weights);
+    }
     const parameters = await loadParameters(matches, weights, device);
     await loadQuantized(quantized.weights, weights.name, device, parameters);
     return new Decoder(config, device, (path) => parameters.get(path)!);

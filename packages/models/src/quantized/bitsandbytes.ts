@@ -3,7 +3,7 @@
  * their largest magnitudes in f32 or, where they are nested, themselves as bytes of a second table.
  */
 import { describeValue, parseJsonObject, type TensorFile } from "@tiedlora/core";
-import { decodeText, readF32, refuseTensor, requireTensor } from "./fields.ts";
+import { decodeText, readF32, readWords, refuseTensor, requireTensor } from "./fields.ts";
 import { groupProblem, NF4_VALUES, type QuantizedRows, type QuantizedTensor, rowsOf } from "./form.ts";
 
 const STATE = "quant_state.bitsandbytes__nf4";
@@ -48,11 +48,12 @@ export async function openBitsandbytes(
       ? null
       : await readNesting(state, file, name, blocks);
   const form = { bits: 4, group: blocksize, table: "nf4", scaleDType: "f32" } as const;
-  const read = async (from: number, to: number): Promise<QuantizedTensor> => {
-    const packed = await file.readBytes(name, (from * inputs) / 2, ((to - from) * inputs) / 2);
+  const read = async (from: number, to: number, into?: Uint32Array): Promise<QuantizedTensor> => {
+    const words = await readWords(file, name, (from * inputs) / 2, ((to - from) * inputs) / 8, into);
+    swapNibbles(words);
     const [first, last] = [(from * inputs) / blocksize, (to * inputs) / blocksize];
     const scales = await readScales(file, `${name}.absmax`, nesting, first, last);
-    return { ...form, shape: [to - from, inputs], words: wordsOf(packed), scales };
+    return { ...form, shape: [to - from, inputs], words, scales };
   };
   return { ...form, shape, biased: false, read };
 }
@@ -146,9 +147,10 @@ async function readScales(
   });
 }
 
-/** Codes with the first of each byte in its high bits, as words with the first in the lowest bits. */
-function wordsOf(packed: Uint8Array): Uint32Array {
-  const bytes = new Uint8Array(packed.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = (packed[i]! >>> 4) | (packed[i]! << 4);
-  return new Uint32Array(bytes.buffer);
+/** Turns codes with the first of each byte in its high bits into codes with the first in the lowest bits. */
+function swapNibbles(words: Uint32Array): void {
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i]!;
+    words[i] = ((word >>> 4) & 0x0f0f0f0f) | ((word & 0x0f0f0f0f) << 4);
+  }
 }

@@ -60,6 +60,19 @@ export async function readPatterns(
   return viewBytes(dtype, bytes.slice().buffer);
 }
 
+/** Words that a tensor holds from byte `offset` on: as many as fill `into`, or `count` new ones. */
+export async function readWords(
+  file: TensorFile,
+  name: string,
+  offset: number,
+  count: number,
+  into?: Uint32Array,
+): Promise<Uint32Array> {
+  const words = into ?? new Uint32Array(count);
+  await file.readInto(name, offset, new Uint8Array(words.buffer, words.byteOffset, words.byteLength));
+  return words;
+}
+
 /** Elements `from` up to `to` of an F32 tensor. */
 export async function readF32(
   file: TensorFile,

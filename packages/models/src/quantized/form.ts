@@ -2,7 +2,7 @@
  * The form of quantized weights: packed whole numbers, and a scale for every group of a row. All formats are read into this one form,
  * which devices compute with. Here are the form and its exact values, not its encoders: those are nf4.ts and int8.ts.
  */
-import { decode, NF4, type TypedArray } from "@tiedlora/core";
+import { BYTES, decode, NF4, type TypedArray } from "@tiedlora/core";
 
 /**
  * What a packed number q means, each product and sum rounded to f32: "linear" is scale · q + bias, "signed" is
@@ -38,8 +38,11 @@ export interface QuantizedTensor extends QuantizedForm {
 export interface QuantizedRows extends QuantizedForm {
   /** Whether it has biases. */
   readonly biased: boolean;
-  /** Rows `from` up to, not including, `to`, of all matrices of a stack in turn: a matrix [to - from, in]. */
-  read(from: number, to: number): Promise<QuantizedTensor>;
+  /**
+   * Rows `from` up to, not including, `to`, of all matrices of a stack in turn: a matrix [to - from, in]. Its words are put into
+   * `words` if that is given, which may be shared memory.
+   */
+  read(from: number, to: number, words?: Uint32Array): Promise<QuantizedTensor>;
 }
 
 /** The sixteen numbers of NF4, in f32. */
@@ -54,6 +57,12 @@ export function rowsOf(shape: readonly number[]): { rows: number; inputs: number
 export function quantizedSizes({ shape, bits, group }: QuantizedForm): { words: number; scales: number } {
   const { rows, inputs } = rowsOf(shape);
   return { words: (rows * inputs * bits) / 32, scales: (rows * inputs) / group };
+}
+
+/** The bytes of a quantized matrix in memory. */
+export function quantizedBytes(form: QuantizedForm & Pick<QuantizedRows, "biased">): number {
+  const { words, scales } = quantizedSizes(form);
+  return 4 * words + (form.biased ? 2 : 1) * BYTES[form.scaleDType] * scales;
 }
 
 /** What keeps rows of `inputs` elements from being packed in groups of `group`; null if nothing does. */

@@ -1,6 +1,6 @@
 /** Weights as MLX quantizes them: words with the first number in the lowest bits, a scale and a bias for every group of a row. */
 import type { TensorFile } from "@tiedlora/core";
-import { readPatterns, refuseTensor, requireTensor } from "./fields.ts";
+import { readPatterns, readWords, refuseTensor, requireTensor } from "./fields.ts";
 import { groupProblem, type QuantizedRows, type QuantizedTensor, rowsOf, type ScaleDType } from "./form.ts";
 
 const SCALE_DTYPES: Readonly<Record<"F32" | "F16" | "BF16", ScaleDType>> = {
@@ -39,14 +39,14 @@ export function openMlx(
   const type = requireTensor(file, names.scales, types, rows * groups);
   requireTensor(file, names.biases, [type], rows * groups);
   const form = { bits, group, table: "linear", scaleDType: SCALE_DTYPES[type] } as const;
-  const read = async (from: number, to: number): Promise<QuantizedTensor> => {
-    const words = await file.readBytes(names.weight, from * perRow * 4, (to - from) * perRow * 4);
+  const read = async (from: number, to: number, into?: Uint32Array): Promise<QuantizedTensor> => {
+    const words = await readWords(file, names.weight, from * perRow * 4, (to - from) * perRow, into);
     const parts = (name: string): ReturnType<typeof readPatterns> =>
       readPatterns(file, name, form.scaleDType, from * groups, to * groups);
     return {
       ...form,
       shape: [to - from, inputs],
-      words: new Uint32Array(words.slice().buffer),
+      words,
       scales: await parts(names.scales),
       biases: await parts(names.biases),
     };

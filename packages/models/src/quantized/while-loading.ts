@@ -38,10 +38,11 @@ export function quantizedWhileRead(
   const { bits, table, encode } = KINDS[kind];
   const { inputs } = rowsOf(shape);
   const { dtype } = file.entries.get(tensor)!;
-  const read = async (from: number, to: number): Promise<QuantizedTensor> => {
+  const read = async (from: number, to: number, into?: Uint32Array): Promise<QuantizedTensor> => {
     const rows = [to - from, inputs];
     const q = encode(await readFloats(file, tensor, dtype, from * inputs, to * inputs), rows, group);
-    if (q.scales.every(Number.isFinite)) return q;
+    into?.set(q.words);
+    if (q.scales.every(Number.isFinite)) return { ...q, words: into ?? q.words };
     throw new FormatError({
       file: file.name,
       tensor,
@@ -50,6 +51,19 @@ export function quantizedWhileRead(
     });
   };
   return { shape, bits, group, table, scaleDType: "f32", biased: false, read };
+}
+
+/** The same rows; what has been read once is kept packed in memory, since quantizing takes longer than computing with the result. */
+export function kept(rows: QuantizedRows): QuantizedRows {
+  const known = new Map<number, QuantizedTensor>();
+  const read: QuantizedRows["read"] = async (from, to, into) => {
+    const found = known.get(from);
+    const q = found?.shape[0] === to - from ? found : await rows.read(from, to);
+    known.set(from, q);
+    into?.set(q.words);
+    return into ? { ...q, words: into } : q;
+  };
+  return { ...rows, read };
 }
 
 async function readFloats(

@@ -9,7 +9,7 @@ import type { KvCache } from "../cache.ts";
 import type { Ids } from "../inputs.ts";
 import type { Batch, ForwardOptions, Pass } from "../pass.ts";
 import { streamGradient, written } from "./gradient.ts";
-import { isPresent, lend, type PagedTensor, takeBack } from "./paged.ts";
+import { isPresent, lend, type PagedWeight, takeBack } from "./paged.ts";
 import { Registers } from "./registers.ts";
 import { Slots } from "./slots.ts";
 import { GradientSums } from "./sums.ts";
@@ -39,7 +39,7 @@ export interface StreamedLossOptions extends AdapterOptions {
 /** Runs a model that was loaded with `{ stream: true }`: `Decoder.streamed`. */
 export class StreamedModel {
   readonly #model: Streamable;
-  readonly #layers: readonly (readonly PagedTensor[])[];
+  readonly #layers: readonly (readonly PagedWeight[])[];
   readonly #files: WeightFiles;
   readonly #slots: Slots;
   readonly #registers: Registers;
@@ -47,7 +47,7 @@ export class StreamedModel {
   #last: Promise<unknown> = Promise.resolve();
 
   /** Use `loadModel` with `{ stream: true }`. */
-  constructor(model: Streamable, layers: readonly (readonly PagedTensor[])[], files: WeightFiles) {
+  constructor(model: Streamable, layers: readonly (readonly PagedWeight[])[], files: WeightFiles) {
     this.#model = model;
     this.#layers = layers;
     this.#files = files;
@@ -57,7 +57,8 @@ export class StreamedModel {
 
   /** The bytes of the weights that are read from their file when they are needed. */
   get streamedBytes(): number {
-    return this.#layers.flat().reduce((sum, { bytes }) => sum + bytes, 0);
+    const parts = this.#layers.flat().flatMap((one) => one.parts);
+    return parts.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** The bytes of the two slots that they are read into. */
@@ -128,16 +129,20 @@ export class StreamedModel {
       const wanted = new Set(parameters);
       const absent = this.#layers
         .flat()
-        .filter(({ parameter }) => wanted.has(parameter) && !isPresent(parameter));
+        .filter(({ weight, parts }) => wanted.has(weight) && !parts.every((one) => isPresent(one.parameter)));
       const lent: (() => void)[] = [];
       try {
-        for (const tensor of absent) {
-          const { parameter, bytes } = tensor;
-          const { buffer } = device.allocate(bytes, parameter.name);
-          lent.push(() => buffer.free());
-          await tensor.fill(buffer.memory);
-          lend(parameter, buffer.memory);
-          lent.push(() => takeBack(parameter));
+        for (const { parts, fill } of absent) {
+          const memory = parts.map(({ parameter, bytes }) => {
+            const { buffer } = device.allocate(bytes, parameter.name);
+            lent.push(() => buffer.free());
+            return buffer.memory;
+          });
+          await fill(memory);
+          for (const [i, { parameter }] of parts.entries()) {
+            lend(parameter, memory[i]!);
+            lent.push(() => takeBack(parameter));
+          }
         }
         return await work();
       } finally {

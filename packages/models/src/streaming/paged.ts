@@ -5,13 +5,19 @@
 import type { Device, DeviceBuffer, DType, Shape } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 
-/** A tensor of a file as a parameter whose values are in memory only at times. */
-export interface PagedTensor {
+/** A weight whose values are in memory only at times. */
+export interface PagedWeight {
+  readonly weight: nn.Parameter;
+  /** What takes memory: the weight itself; of a quantized one, its words, scales and biases. */
+  readonly parts: readonly PagedPart[];
+  /** Reads the values from the files into the memory of the parts, which no submitted program uses. */
+  readonly fill: (memory: readonly DeviceBuffer[]) => Promise<void>;
+}
+
+/** A parameter that memory is lent to, and the bytes that it takes on the device. */
+export interface PagedPart {
   readonly parameter: nn.Parameter;
-  /** The bytes that it takes on the device. */
   readonly bytes: number;
-  /** Reads the values from the file into `memory`, which no submitted program uses. */
-  fill(memory: DeviceBuffer): Promise<void>;
 }
 
 /** Stands for memory while there is none. */

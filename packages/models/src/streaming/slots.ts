@@ -3,10 +3,10 @@
  * slot, the weights of the next layer are read into the other.
  */
 import type { Device, Storage } from "@tiedlora/core";
-import { lend, type PagedTensor, takeBack } from "./paged.ts";
+import { lend, type PagedPart, type PagedWeight, takeBack } from "./paged.ts";
 
 interface Slot {
-  /** Memory for the tensors of a layer, in their order. */
+  /** Memory for the parts of a layer's weights, in their order. */
   readonly memory: readonly Storage[];
   /** The layer whose weights are in the slot; null if there are none, or not all of one. */
   layer: number | null;
@@ -14,20 +14,23 @@ interface Slot {
   done: Promise<unknown>;
 }
 
+const partsOf = (layer: readonly PagedWeight[]): PagedPart[] => layer.flatMap(({ parts }) => parts);
+
 export class Slots {
   readonly #device: Device;
-  readonly #layers: readonly (readonly PagedTensor[])[];
-  /** The sizes of a slot's buffers: each is as large as the largest tensor that any layer has in its place. */
+  readonly #layers: readonly (readonly PagedWeight[])[];
+  /** The sizes of a slot's buffers: each is as large as the largest part that any layer has in its place. */
   readonly #sizes: readonly number[];
   #slots: readonly Slot[] = [];
 
-  /** `layers`: for each layer, its tensors. Layers of one kind have theirs in the same order. */
-  constructor(device: Device, layers: readonly (readonly PagedTensor[])[]) {
+  /** `layers`: for each layer, its weights. Layers of one kind have theirs in the same order. */
+  constructor(device: Device, layers: readonly (readonly PagedWeight[])[]) {
     this.#device = device;
     this.#layers = layers;
-    const places = Math.max(0, ...layers.map(({ length }) => length));
+    const parts = layers.map(partsOf);
+    const places = Math.max(0, ...parts.map(({ length }) => length));
     this.#sizes = Array.from({ length: places }, (_, i) =>
-      Math.max(...layers.map((layer) => layer[i]?.bytes ?? 0)),
+      Math.max(...parts.map((layer) => layer[i]?.bytes ?? 0)),
     );
   }
 
@@ -49,7 +52,7 @@ export class Slots {
     try {
       for (const [turn, layer] of order.entries()) {
         const slot = await next;
-        for (const [i, { parameter }] of this.#layers[layer]!.entries())
+        for (const [i, { parameter }] of partsOf(this.#layers[layer]!).entries())
           lend(parameter, slot.memory[i]!.buffer.memory);
         slot.done = work(layer, turn);
         slot.done.catch(() => undefined); // a failure is thrown where `done` is awaited
@@ -70,14 +73,18 @@ export class Slots {
     const slot = this.#slots.find((one) => one !== busy)!;
     await slot.done;
     this.#empty(slot);
-    for (const [i, tensor] of this.#layers[layer]!.entries())
-      await tensor.fill(slot.memory[i]!.buffer.memory);
+    let place = 0;
+    for (const { parts, fill } of this.#layers[layer]!) {
+      const memory = slot.memory.slice(place, (place += parts.length));
+      await fill(memory.map(({ buffer }) => buffer.memory));
+    }
     slot.layer = layer;
     return slot;
   }
 
   #empty(slot: Slot): void {
-    if (slot.layer !== null) for (const { parameter } of this.#layers[slot.layer]!) takeBack(parameter);
+    if (slot.layer !== null)
+      for (const { parameter } of partsOf(this.#layers[slot.layer]!)) takeBack(parameter);
     slot.layer = null;
   }
 

@@ -1,47 +1,85 @@
-/** The files of a streamed model. They are open only while weights are read, and must be those that the model was loaded from. */
-import { type Files, FormatError, openWeights, type TensorFile } from "@tiedlora/core";
+/**
+ * The files of a streamed model, presented as one. They are open only while weights are read, and must be those that the model
+ * was loaded from.
+ */
+import {
+  type Files,
+  FormatError,
+  openWeights,
+  type TensorData,
+  type TensorEntry,
+  type TensorFile,
+} from "@tiedlora/core";
 
-export class WeightFiles {
+export class WeightFiles implements TensorFile {
+  readonly name: string;
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly metadata: ReadonlyMap<string, string>;
   readonly #files: Files;
   /** The stamp of each file at the time when the model was loaded. */
   readonly #stamps: ReadonlyMap<string, string>;
-  #opened: TensorFile | null = null;
+  #opened: TensorFile | null;
 
-  private constructor(files: Files, stamps: ReadonlyMap<string, string>) {
+  private constructor(files: Files, opened: TensorFile, stamps: ReadonlyMap<string, string>) {
+    this.name = opened.name;
+    this.entries = opened.entries;
+    this.metadata = opened.metadata;
     this.#files = files;
     this.#stamps = stamps;
+    this.#opened = opened;
   }
 
-  /** `now`: the files, open; `tensors`: those that will be read. */
-  static async of(files: Files, now: TensorFile, tensors: Iterable<string>): Promise<WeightFiles> {
+  /** The files, open. */
+  static async open(files: Files): Promise<WeightFiles> {
+    const opened = await openWeights(files);
     const stamps = new Map<string, string>();
-    for (const tensor of tensors) {
-      const { file, stamp } = await now.stamp(tensor);
-      stamps.set(file, stamp);
+    try {
+      for (const tensor of opened.entries.keys()) {
+        const { file, stamp } = await opened.stamp(tensor);
+        stamps.set(file, stamp);
+      }
+    } catch (error) {
+      await opened.close();
+      throw error;
     }
-    return new WeightFiles(files, stamps);
+    return new WeightFiles(files, opened, stamps);
+  }
+
+  async close(): Promise<void> {
+    const opened = this.#opened;
+    this.#opened = null;
+    await opened?.close();
   }
 
   /** Opens the files, runs `work`, which may read tensors, and closes the files. */
   async use<T>(work: () => Promise<T>): Promise<T> {
-    const opened = await openWeights(this.#files);
-    this.#opened = opened;
+    this.#opened = await openWeights(this.#files);
     try {
       return await work();
     } finally {
-      this.#opened = null;
-      await opened.close();
+      await this.close();
     }
   }
 
-  /**
-   * Calls `read` with the open files, to read a tensor. Throws FormatError, after reading, if the tensor's file has been written
-   * to since the model was loaded.
-   */
-  async read<T>(tensor: string, read: (file: TensorFile) => Promise<T>): Promise<T> {
-    if (this.#opened === null) throw new Error(`${this.#files.name}: closed; read within use()`);
-    const result = await read(this.#opened);
-    const { file, stamp } = await this.#opened.stamp(tensor);
+  // What is read is given out only if the tensor's file has not been written to since the model was loaded.
+
+  read(tensor: string): Promise<TensorData> {
+    return this.#unchanged(tensor, (file) => file.read(tensor));
+  }
+  readBytes(tensor: string, offset: number, length: number): Promise<Uint8Array> {
+    return this.#unchanged(tensor, (file) => file.readBytes(tensor, offset, length));
+  }
+  readInto(tensor: string, offset: number, target: Uint8Array): Promise<void> {
+    return this.#unchanged(tensor, (file) => file.readInto(tensor, offset, target));
+  }
+  stamp(tensor: string): ReturnType<TensorFile["stamp"]> {
+    return this.#now().stamp(tensor);
+  }
+
+  async #unchanged<T>(tensor: string, read: (file: TensorFile) => Promise<T>): Promise<T> {
+    const opened = this.#now();
+    const result = await read(opened);
+    const { file, stamp } = await opened.stamp(tensor);
     if (this.#stamps.get(file) === stamp) return result;
     throw new FormatError({
       file,
@@ -50,5 +88,10 @@ export class WeightFiles {
       expected: "the same file for as long as the model is used",
       hint: "What was computed from it is not used; load the model again.",
     });
+  }
+
+  #now(): TensorFile {
+    if (this.#opened === null) throw new Error(`${this.#files.name}: closed; read within use()`);
+    return this.#opened;
   }
 }
