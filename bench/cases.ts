@@ -84,6 +84,44 @@ const matmul = (m: number, k: number, n: number, how: "" | "Aᵀ" | "Bᵀ" = "")
     (a, b) => (how === "Aᵀ" ? a.transpose() : a).matmul(how === "Bᵀ" ? b.transpose() : b),
   );
 
+/** How the weights of a product are stored. */
+type Stored = "bf16" | "nf4" | "int8";
+
+/** A weight [out, in] with arbitrary numbers. */
+function storedWeight(device: Device, stored: Stored, shape: [number, number], seed: number): Parameter {
+  const size = product(shape);
+  if (stored === "bf16") {
+    const bits = Uint16Array.from({ length: size }, (_, i) => 0x3c00 + ((i * 7919 + seed) % 256));
+    return Parameter.from(device, bits, shape, "bf16");
+  }
+  const form = stored === "nf4" ? ({ bits: 4, table: "nf4" } as const) : ({ bits: 8, table: "signed" } as const); // prettier-ignore
+  const words = Uint32Array.from({ length: (size * form.bits) / 32 }, (_, i) =>
+    Math.imul(i + seed, 2654435761),
+  );
+  const scales = new Float32Array(size / 64).fill(0.01);
+  return nn.QuantizedParameter.fromValues(device, { ...form, group: 64, shape, words, scales });
+}
+
+/**
+ * Products of some rows with four weights of a model of 1.1 billion parameters, one after another. With one row, as in generation, the
+ * weights are read from memory, and their bytes limit the speed.
+ */
+function weights(rows: number, stored: Stored): Case {
+  const [out, width, count] = [5632, 2048, 4] as const;
+  const bytesOfOne = { bf16: 2, nf4: 0.5 + 4 / 64, int8: 1 + 4 / 64 }[stored];
+  const cost: Cost =
+    rows === 1 ? { bytes: count * out * width * bytesOfOne } : { flop: 2 * rows * out * width * count };
+  return {
+    name: `${rows} ${rows === 1 ? "row" : "rows"} times 4 weights ${out}x${width} in ${stored}`,
+    ...cost,
+    setup: (device) => {
+      const x = parameter(device, [rows, width], 1);
+      const all = Array.from({ length: count }, (_, i) => storedWeight(device, stored, [out, width], i));
+      return into(device, () => all.map((weight, i) => x.mul(i + 1).matmul(weight.transpose())));
+    },
+  };
+}
+
 const SIDE = 2048;
 /** An operation on rows that reads and writes `arrays` arrays of the size of its input, in total. */
 const rows = (name: string, arrays: number, f: (x: Tensor) => Tensor): Case =>
@@ -179,6 +217,9 @@ export const CASES: readonly Case[] = [
   matmul(1024, 8, 1152),
   matmul(8, 1024, 1152, "Aᵀ"),
   matmul(1, 1024, 4096, "Bᵀ"),
+  ...([1, 128] as const).flatMap((m) =>
+    (["bf16", "nf4", "int8"] as const).map((stored) => weights(m, stored)),
+  ),
   rows("sum of all", 1, (x) => x.sum()),
   rows("sum over rows", 1, (x) => x.sum(1)),
   rows("sum over columns", 1, (x) => x.sum(0)),

@@ -151,6 +151,13 @@ export class Fn implements Callable {
     this.#body.push(condition().code, 0x0d, 0, 0x0b);
   }
 
+  /** A block that `breakIf` can leave. */
+  block(body: () => void): void {
+    this.#body.push(0x02, 0x40);
+    body();
+    this.#body.push(0x0b);
+  }
+
   /** while (condition) { body } */
   while(condition: () => Expr, body: () => void): void {
     this.if(condition(), () => this.doWhile(body, condition));

@@ -196,12 +196,15 @@ export const v128: {
 export const i8x16: {
   readonly shuffle: (a: Expr, b: Expr, lanes: readonly number[]) => Expr;
   readonly swizzle: Binary;
+  readonly relaxed_swizzle: Binary;
 } = {
   /** Bytes of the concatenation a, b: sixteen numbers in 0..31. */
   shuffle: (a: Expr, b: Expr, lanes: readonly number[]): Expr =>
     new Expr("v128", [a.code, b.code, simd(0x0d), [...lanes]]),
   /** Bytes of a, at the numbers in the bytes of b; 0 for a number above 15. */
   swizzle: binary("v128", simd(0x0e)),
+  /** The same where no number is above 15: one instruction on x86. */
+  relaxed_swizzle: binary("v128", simd(0x100)),
 };
 
 export const f32x4: {

@@ -16,7 +16,7 @@
  * sqrt, division and floor are correctly rounded instructions; recip is a division, and rsqrt a sqrt and a division.
  */
 import type { Expr, Fn, Local } from "./assembler.ts";
-import { f32x4, f64x2, i32x4, v128 } from "./instructions.ts";
+import { f32x4, f64x2, i32x4, i8x16, v128 } from "./instructions.ts";
 
 /** 1.5 · 2^23: adding it leaves round(x) in the low bits of the sum. */
 const ROUNDING_MAGIC = 12582912;
@@ -56,6 +56,11 @@ export class VectorMath {
 
   madd(a: Expr, b: Expr, c: Expr): Expr {
     return this.#fma ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
+  }
+
+  /** Bytes of `table`, at the numbers from 0 to 15 in the bytes of `places`. */
+  lookUp(table: Expr, places: Expr): Expr {
+    return this.#fma ? i8x16.relaxed_swizzle(table, places) : i8x16.swizzle(table, places);
   }
 
   /** Horner's rule, highest power first. */

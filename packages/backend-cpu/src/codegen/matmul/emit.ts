@@ -183,7 +183,8 @@ export class MatmulEmitter {
     const packedB = f.bind(i32.add(place.scratch, layout.b));
     if (term.gemv !== null) {
       const firstB = i32.add(from.b, i32.mul(jc, bytesOfLastTwo(term.b)[1]));
-      f.call(term.gemv, from.a, firstB, ...from.parts, target, columns, term.isFirst ? 0 : 1);
+      const copy = isQuantized(term.b) ? [packedA] : [];
+      f.call(term.gemv, from.a, firstB, ...from.parts, target, columns, term.isFirst ? 0 : 1, ...copy);
       return;
     }
     const [pc, ic] = [f.local("i32"), f.local("i32")];

@@ -9,7 +9,8 @@ import { Arguments, STEP_PARAMS, type StepFunction } from "../step.ts";
 import { MatmulEmitter, type MatmulOptions } from "./emit.ts";
 import { compileEpilogue } from "./epilogue.ts";
 import { emitGemv, isSkinny } from "./gemv.ts";
-import { emitQuantizedGemv, emitQuantizedPack, isQuantized, isSkinnyQuantized } from "./quantized.ts";
+import { emitQuantizedPack, isQuantized } from "./quantized.ts";
+import { emitQuantizedGemv, isSkinnyQuantized } from "./quantized-gemv.ts";
 import { costOf, gridOf, layoutOf, type MatmulCall, problemOf, product, rowStrideOf } from "./plan.ts";
 
 /** Adds the step's function to the module under `name`. */
@@ -26,7 +27,7 @@ export function compileMatmul(
   );
   const cost = costOf(problem, skinny);
   const grid = gridOf(problem, cost, options.tile, options.threads);
-  const layout = layoutOf(problem, grid, options.tile, skinny.includes(true));
+  const layout = layoutOf(problem, grid, options.tile, skinny);
   const rowStride = rowStrideOf(problem, layout);
 
   const numbers = new Arguments();

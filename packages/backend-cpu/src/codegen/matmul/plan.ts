@@ -2,7 +2,9 @@
 import type { Epilogue, LibraryCall, Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Tile, tileColumns } from "./gemm.ts";
-import { isQuantized, UNIT } from "./quantized.ts";
+import { UNIT } from "./decoder.ts";
+import { isQuantized } from "./quantized.ts";
+import { copiedBytes } from "./quantized-gemv.ts";
 
 export type MatmulCall = Extract<LibraryCall, { name: "matmul" }>;
 
@@ -120,7 +122,7 @@ export function gridOf({ batch, m, n, terms }: Problem, cost: number, tile: Tile
   return { ...best, batchPerChunk: Math.ceil(batches / wanted) };
 }
 
-/** Memory of one thread: packed A, packed B, a spare tile, and the panel of C that an epilogue reads. */
+/** Memory of one thread: packed A (or rows of A as a product with a quantized B wants them), packed B, a spare tile, and the panel of C that an epilogue reads. */
 export interface ScratchLayout {
   readonly a: number;
   readonly b: number;
@@ -139,18 +141,24 @@ function paddedDepth(k: number): number {
   return ceilTo(k, kBlock(k));
 }
 
-export function layoutOf(problem: Problem, grid: Grid, tile: Tile, skinny: boolean): ScratchLayout {
+export function layoutOf(
+  problem: Problem,
+  grid: Grid,
+  tile: Tile,
+  skinny: readonly boolean[],
+): ScratchLayout {
   const { terms, epilogue } = problem;
   const hasUnits = terms.some(({ b }) => isQuantized(b));
   const columns = Math.max(tileColumns(tile), hasUnits ? UNIT : 0);
   const depth = terms.reduce((sum, { k }) => sum + paddedDepth(k), 0);
   const block = ceilTo(Math.max(...terms.map(({ k }) => Math.min(k, kBlock(k)))), tile.unroll);
-  const isResident = epilogue !== null && !skinny && depth <= MAX_RESIDENT_DEPTH;
+  const isResident = epilogue !== null && !skinny.includes(true) && depth <= MAX_RESIDENT_DEPTH;
   const kept = isResident ? depth : block;
   const held = Math.floor(B_BYTES / (4 * kept) / columns) * columns;
   const nBlock = Math.max(columns, Math.min(N_BLOCK, held, ceilTo(grid.nPer, columns)));
   const mPanel = epilogue === null ? grid.mPer : Math.min(mBlock(tile), grid.mPer);
-  const b = 4 * block * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows);
+  const copied = terms.map(({ b, k }, t) => (skinny[t] && isQuantized(b) ? copiedBytes(problem.m, k) : 0));
+  const b = Math.max(4 * block * ceilTo(Math.min(mBlock(tile), mPanel), tile.rows), ...copied);
   const spare = b + 4 * kept * nBlock;
   const panel = spare + 4 * tile.rows * columns;
   const bytes = panel + (epilogue === null ? 0 : 4 * mPanel * nBlock);
