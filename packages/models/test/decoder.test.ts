@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { explain, grad, reference } from "@tiedlora/core";
+import { explain, grad, realize, reference } from "@tiedlora/core";
 import * as optim from "@tiedlora/nn/optim";
 import { parameterSpecs } from "../src/modules.ts";
 import { GPT2, IDS, LLAMA, MODELS, randomModel } from "./support/models.ts";
@@ -114,8 +114,11 @@ describe("the loss", () => {
     // Without fusion every value is rounded on its way, computed again or not.
     const device = reference({ fusion: "off" });
     const { model } = randomModel({ ...LLAMA, tie_word_embeddings: true }, device);
-    const gradients = (): Promise<ArrayLike<number>[]> =>
-      Promise.all(grad(model.loss({ inputIds: IDS }), model.parameters()).map((g) => g.data()));
+    const gradients = async (): Promise<ArrayLike<number>[]> => {
+      const all = grad(model.loss({ inputIds: IDS }), model.parameters());
+      realize(...all);
+      return Promise.all(all.map((g) => g.data()));
+    };
     const plain = await gradients();
     model.checkpointing = true;
     assert.deepEqual(await gradients(), plain);
@@ -136,6 +139,7 @@ describe("layers' inputs kept in half precision", () => {
     );
     const step = optim.sgd(model.parameters(), { lr: 1 }).trace(model.loss({ inputIds: longer }));
     const bytes = explain(step).tempBytes;
+    realize(loss, ...gradients);
     const [value, ...rest] = await Promise.all([loss, ...gradients].map((t) => t.data()));
     device.close();
     return { loss: value![0]!, gradients: rest.map((g) => Float64Array.from(g as Float32Array)), bytes };
