@@ -6,7 +6,7 @@ import { BASE_DIRECTORY } from "@tiedlora/experiments/node";
 import { withLock } from "./run/lock.ts";
 import { runPool } from "@tiedlora/experiments/node";
 import { RunStore } from "@tiedlora/experiments/node";
-import { type RunConfig, runId } from "@tiedlora/experiments";
+import { type RunConfig, runId, type RunSource } from "@tiedlora/experiments";
 import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
@@ -114,21 +114,15 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
   const progress = new SweepProgress(output, todo.length, options.json === true);
   const interrupted = await interruptible(async (signal) => {
     try {
-      await runPool(todo, {
+      await runPool(sourceOf(todo, store), {
         parallel,
         backend: options.backend,
         threads,
         revectorize: options.backend === "cpu" && (await decideVectors()),
         signal,
         onStep: (config, step) => progress.step(config, step),
-        onDone: async (result) => {
-          await store.finish(result);
-          progress.done(result);
-        },
-        onFailed: async (failure) => {
-          await store.fail(failure);
-          progress.failed(failure);
-        },
+        onDone: (result) => progress.done(result),
+        onFailed: (failure) => progress.failed(failure),
       });
     } finally {
       progress.stop();
@@ -142,4 +136,29 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
   }
   if (progress.failures > 0)
     throw new Error(`${progress.failures} of ${todo.length} runs failed; the same command tries them again`);
+}
+
+/** Hands out the configs in their order; no other process has the folder. */
+function sourceOf(configs: readonly RunConfig[], store: RunStore): RunSource {
+  const queue = [...configs];
+  return {
+    next: () => {
+      const config = queue.shift();
+      if (config === undefined) return Promise.resolve(null);
+      return Promise.resolve({
+        config,
+        checkpoint: null,
+        lost: new AbortController().signal,
+        publish: async (result) => {
+          await store.finish(result);
+          return { counts: true, difference: null };
+        },
+        fail: async (message) => {
+          await store.fail({ id: runId(config), config, message });
+          return true;
+        },
+        release: () => Promise.resolve(),
+      });
+    },
+  };
 }

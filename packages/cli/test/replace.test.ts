@@ -179,7 +179,7 @@ suite("a process that is killed at any change that it makes", () => {
     );
     for (const name of readdirSync(out)) {
       if (name.startsWith(".lock.")) rmSync(join(out, name));
-      const [, before, after] = /^(\..+\.)\d+(-\d+\.(?:tmp|old|swap))$/.exec(name) ?? [];
+      const [, before, after] = /^(\..+\.)\d+(-\d+@[^/]+\.(?:tmp|old|swap))$/.exec(name) ?? [];
       if (before !== undefined) renameSync(join(out, name), join(out, `${before}${DEAD}${after}`));
     }
     return code === 0;

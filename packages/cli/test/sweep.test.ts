@@ -19,6 +19,7 @@ import { countParameters } from "../../tiedlora/src/adapter/plan.ts";
 import { BASELINE, type RunConfig, runId, type RunResult } from "../../experiments/src/sweep/config.ts";
 import { expandSweep } from "../../experiments/src/sweep/expand.ts";
 import { runOne } from "../../experiments/src/sweep/run.ts";
+import type { ClaimedRun, RunSource } from "../../experiments/src/sweep/source.ts";
 import { parseSweep } from "../../experiments/src/sweep/spec.ts";
 import { tiedlora } from "./support/command.ts";
 import { isRunning } from "./support/processes.ts";
@@ -174,7 +175,7 @@ test("the store gives back what was finished; a run that succeeds is no failure 
 const WORKER = `
 import { writeFileSync } from "node:fs";
 writeFileSync(new URL("./" + process.pid + ".pid", import.meta.url), "");
-process.on("message", ({ config }) => {
+process.on("message", ({ job: { config } }) => {
   const say = (message) => process.send(message);
   say({ type: "step", step: 1, loss: 2 });
   if (config.lr === 1) return say({ type: "failed", message: "the loss is NaN" });
@@ -186,6 +187,24 @@ process.on("message", ({ config }) => {
 process.on("disconnect", () => process.exit());
 `;
 
+interface Ends {
+  readonly publish?: () => Promise<never>;
+  readonly release?: (config: RunConfig) => void;
+}
+
+/** The configs as a source that keeps nothing. */
+function listed(configs: readonly RunConfig[], { publish, release }: Ends = {}): RunSource {
+  const left = configs.map((config): ClaimedRun => ({
+    config,
+    checkpoint: null,
+    lost: new AbortController().signal,
+    publish: publish ?? (() => Promise.resolve({ counts: true, difference: null })),
+    fail: () => Promise.resolve(true),
+    release: () => Promise.resolve(release?.(config)),
+  }));
+  return { next: () => Promise.resolve(left.shift() ?? null) };
+}
+
 test("a run that fails, or takes its process with it, stops no other", async (t) => {
   const worker = join(await folder(t), "worker.mjs");
   await writeFile(worker, WORKER);
@@ -193,14 +212,14 @@ test("a run that fails, or takes its process with it, stops no other", async (t)
   const done: number[] = [];
   const failed: string[] = [];
   let steps = 0;
-  await runPool(configs, {
+  await runPool(listed(configs), {
     parallel: 2,
     backend: "cpu",
     threads: 1,
     worker,
     onStep: () => steps++,
-    onDone: async ({ config }) => void done.push(config.seed),
-    onFailed: async ({ config, message }) => void failed.push(`${config.lr}: ${message}`),
+    onDone: ({ config }) => void done.push(config.seed),
+    onFailed: ({ config, message }) => void failed.push(`${config.lr}: ${message}`),
   });
   assert.deepEqual(
     done.sort((a, b) => a - b),
@@ -219,12 +238,12 @@ test("a sweep whose results cannot be kept ends its processes and says why", asy
   const worker = join(directory, "worker.mjs");
   await writeFile(worker, WORKER);
   const configs = [4, 0].map((lr, i) => ({ ...CONFIGS[2]!, lr, seed: i }));
-  const pool = runPool(configs, {
+  const full = (): Promise<never> => Promise.reject(new Error("the disk is full"));
+  const pool = runPool(listed(configs, { publish: full }), {
     parallel: 2,
     backend: "cpu",
     threads: 1,
     worker,
-    onDone: () => Promise.reject(new Error("the disk is full")),
     onFailed: () => assert.fail("nothing failed"),
   });
   await assert.rejects(pool, /the disk is full/);
@@ -239,7 +258,9 @@ test("an interrupted sweep ends its processes and reports nothing as failed", as
   await writeFile(worker, WORKER);
   const interrupt = new AbortController();
   const configs = [4, 4, 0].map((lr, i) => ({ ...CONFIGS[2]!, lr, seed: i }));
-  await runPool(configs, {
+  const given: number[] = [];
+  const release = (config: RunConfig): void => void given.push(config.seed);
+  await runPool(listed(configs, { release }), {
     parallel: 2,
     backend: "cpu",
     threads: 1,
@@ -249,6 +270,11 @@ test("an interrupted sweep ends its processes and reports nothing as failed", as
     onDone: () => assert.fail("nothing was done"),
     onFailed: () => assert.fail("nothing failed"),
   });
+  assert.deepEqual(
+    given.sort((a, b) => a - b),
+    [0, 1],
+    "the runs are given back",
+  );
 });
 
 test("a run trains, measures the best factors, and leaves the model as it was", async () => {

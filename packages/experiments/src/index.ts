@@ -15,5 +15,12 @@ export {
   validationLoss,
 } from "./sweep/config.ts";
 export { expandSweep } from "./sweep/expand.ts";
+export {
+  type ClaimedRun,
+  fixedSchedule,
+  type Publication,
+  type RunSource,
+  type Schedule,
+} from "./sweep/source.ts";
 export { parseSweep, type SweepSpec } from "./sweep/spec.ts";
 export { readYaml, YamlError } from "./yaml.ts";

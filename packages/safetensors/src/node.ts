@@ -5,8 +5,11 @@
 import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
+import { isAbandoned, OWNER_TAG, ownerTag } from "./node/owner.ts";
 import { recoverSwaps, Swap } from "./node/swap.ts";
 import { encodeUtf8, isPlainFileName, type Files, type Source } from "./format.ts";
+
+export { isAlive, machineName } from "./node/owner.ts";
 
 /** Opens a file for reading in pieces; the caller closes it. Rejects with Node's error if the file cannot be opened. */
 export async function fileSource(path: string): Promise<Source> {
@@ -80,8 +83,6 @@ export interface StagedFile {
   discard(): Promise<void>;
 }
 
-let counter = 0;
-
 /**
  * Writes a temporary file beside `path`, creating the directory if needed; `path` itself does not change until `commit`. If
  * writing fails, removes the temporary file and rejects.
@@ -89,7 +90,7 @@ let counter = 0;
 export async function stageFile(path: string, content: Chunks): Promise<StagedFile> {
   const directory = dirname(path);
   await mkdir(directory, { recursive: true });
-  const temporary = join(directory, `.${basename(path)}.${process.pid}-${counter++}.tmp`);
+  const temporary = join(directory, `.${basename(path)}.${ownerTag()}.tmp`);
   const discard = (): Promise<void> => rm(temporary, { force: true });
   let bytes = 0;
   try {
@@ -141,8 +142,7 @@ export async function writeFilesAtomic(
   try {
     for (const [name, content] of files) staged.set(name, await stageFile(join(directory, name), content));
     const names = [...staged.keys()];
-    if (names.length + remove.length > 1)
-      swap = await Swap.begin(directory, `${process.pid}-${counter++}`, names, remove);
+    if (names.length + remove.length > 1) swap = await Swap.begin(directory, ownerTag(), names, remove);
     for (const file of staged.values()) await file.commit();
   } catch (error) {
     await Promise.all([...staged.values()].map((file) => file.discard()));
@@ -152,26 +152,19 @@ export async function writeFilesAtomic(
   await swap?.finish();
 }
 
+const TEMPORARY = new RegExp(String.raw`^\..+\.(${OWNER_TAG})\.tmp$`);
+
 /**
  * Cleans up a directory after processes that died while writing to it: removes their temporary files, and finishes or undoes
- * their replacements of files (see `recoverSwaps`).
+ * their replacements of files (see `recoverSwaps`). What another machine was writing is left alone for a day.
  */
 export async function recoverDirectory(directory: string): Promise<void> {
   for (const name of await readdir(directory).catch((): string[] => [])) {
-    const owner = /^\..+\.(\d+)-\d+\.tmp$/.exec(name)?.[1];
-    if (owner !== undefined && !isAlive(Number(owner))) await rm(join(directory, name), { force: true });
+    const owner = TEMPORARY.exec(name)?.[1];
+    const path = join(directory, name);
+    if (owner !== undefined && (await isAbandoned(owner, path))) await rm(path, { force: true });
   }
-  await recoverSwaps(directory, isAlive);
-}
-
-/** Whether a process with this ID exists on this machine. */
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
-  }
+  await recoverSwaps(directory);
 }
 
 async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -8,6 +9,7 @@ import {
   rmSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,7 +18,15 @@ import { after, test } from "node:test";
 import { recoverSwaps, Swap } from "../src/node/swap.ts";
 import { bytesSource, readText } from "../src/format.ts";
 import { openSafetensors, serialize } from "../src/safetensors.ts";
-import { directoryFiles, fileSource, stageFile, writeFileAtomic, writeFilesAtomic } from "../src/node.ts";
+import {
+  directoryFiles,
+  fileSource,
+  machineName,
+  recoverDirectory,
+  stageFile,
+  writeFileAtomic,
+  writeFilesAtomic,
+} from "../src/node.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "tiedlora-io-"));
 after(() => rmSync(directory, { recursive: true }));
@@ -64,6 +74,31 @@ test("of several files, none is written if one fails", async () => {
   assert.deepEqual([read("a.txt"), read("b.txt")], ["1", "2"]);
 });
 
+/** Of a process that has ended. */
+const DEAD = spawnSync(process.execPath, ["--version"]).pid;
+
+test("what dead processes of this machine were writing is removed; what others write is not, for a day", async () => {
+  const inner = mkdtempSync(join(directory, "shared-"));
+  const owned = (pid: number, machine?: string): string =>
+    `.a.json.${pid}-0${machine === undefined ? "" : `@${encodeURIComponent(machine)}`}.tmp`;
+  const elsewhere = "other.host/4026532000";
+  const [gone, kept] = [
+    [owned(DEAD), owned(DEAD, machineName()), owned(7, elsewhere)],
+    [owned(process.pid), owned(process.pid, machineName()), owned(DEAD, elsewhere)],
+  ];
+  for (const name of [...gone, ...kept]) writeFileSync(join(inner, name), "{");
+  const before = new Date(Date.now() - 25 * 3600_000);
+  utimesSync(join(inner, owned(7, elsewhere)), before, before);
+  await recoverDirectory(inner);
+  assert.deepEqual(readdirSync(inner).sort(), kept.sort());
+  const staged = await stageFile(join(inner, "b.json"), "{}");
+  assert.ok(
+    readdirSync(inner).some((name) => name.endsWith(`@${encodeURIComponent(machineName())}.tmp`)),
+    "files that are being written carry the machine's name",
+  );
+  await staged.discard();
+});
+
 test("an undoing of a replacement that is cut off itself can be finished", async () => {
   const inner = mkdtempSync(join(directory, "swap-"));
   const path = (name: string): string => join(inner, name);
@@ -71,13 +106,13 @@ test("an undoing of a replacement that is cut off itself can be finished", async
     Object.fromEntries(readdirSync(inner).map((name) => [name, readFileSync(path(name), "utf8")]));
   for (const before of [{ b: "old" }, { b: "old", key: "old" }, { a: "old", b: "old", key: "old" }]) {
     for (const [name, text] of Object.entries(before)) writeFileSync(path(name), text);
-    const swap = await Swap.begin(inner, "0-1", ["a", "b", "key"], []);
+    const swap = await Swap.begin(inner, `${DEAD}-1`, ["a", "b", "key"], []);
     mkdirSync(path("a")); // a directory, which is neither removed nor replaced by a file: this cuts the undoing off
     for (const name of ["b", "key"]) writeFileSync(path(name), "new");
     await swap.undo();
     assert.ok(!existsSync(path("key")), "the new files are not whole, so the key file is gone");
     rmSync(path("a"), { recursive: true });
-    await recoverSwaps(inner, () => false);
+    await recoverSwaps(inner);
     assert.deepEqual(contents(), before);
     for (const name of Object.keys(before)) rmSync(path(name));
   }

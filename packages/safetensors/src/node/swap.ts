@@ -5,12 +5,13 @@
  */
 import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isAbandoned, OWNER_TAG } from "./owner.ts";
 
 /**
- * The marker is `.KEY.PID-n.swap`; an old file is set aside as `.NAME.PID-n.old`. KEY is the key file, whose presence tells readers
+ * The marker is `.KEY.OWNER.swap`; an old file is set aside as `.NAME.OWNER.old`. KEY is the key file, whose presence tells readers
  * that all files are there: it is the last to get its name and the first to be set aside.
  */
-const MARKER = /^\.(.+)\.((\d+)-\d+)\.swap$/;
+const MARKER = new RegExp(String.raw`^\.(.+)\.(${OWNER_TAG})\.swap$`);
 const asideName = (name: string, batch: string): string => `.${name}.${batch}.old`;
 
 interface Plan {
@@ -35,7 +36,7 @@ export class Swap {
 
   /**
    * Writes the marker and sets the old files aside; if that fails, undoes it and rejects.
-   * @param batch an identifier `PID-n`: the process's ID, and a number that is unique within the process
+   * @param batch what `ownerTag` returned
    * @param fresh names of the new files, the key file last
    * @param remove names of files to remove
    */
@@ -93,12 +94,12 @@ async function undo(directory: string, batch: string, { fresh, old }: Plan, mark
 }
 
 /** Completes the replacements that dead processes have begun: finishes one if its key file exists, and undoes it otherwise. */
-export async function recoverSwaps(directory: string, isAlive: (pid: number) => boolean): Promise<void> {
+export async function recoverSwaps(directory: string): Promise<void> {
   const there = await readdir(directory).catch((): string[] => []);
   for (const file of there) {
-    const [, key, batch, pid] = MARKER.exec(file) ?? [];
-    if (key === undefined || batch === undefined || isAlive(Number(pid))) continue;
+    const [, key, batch] = MARKER.exec(file) ?? [];
     const marker = join(directory, file);
+    if (key === undefined || batch === undefined || !(await isAbandoned(batch, marker))) continue;
     const plan = planOf(await readFile(marker, "utf8"));
     await (there.includes(key) ? finish : undo)(directory, batch, plan, marker);
   }

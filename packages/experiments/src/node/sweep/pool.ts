@@ -1,108 +1,109 @@
-/** Runs the configs of a sweep in parallel processes. A run that fails, or crashes its process, does not stop the others. */
-import { type ChildProcess, fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
+/** Performs the runs of a source in parallel processes. A run that fails, or crashes its process, does not stop the others. */
 import { type Outcome, type RunConfig, type RunFailure, runId } from "../../sweep/config.ts";
-import type { Job, Message } from "./protocol.ts";
+import type { ClaimedRun, Publication, RunSource } from "../../sweep/source.ts";
+import type { Job } from "./protocol.ts";
+import { type Ending, RunProcess } from "./run-process.ts";
 
 export interface PoolEvents {
   readonly onStart?: (config: RunConfig) => void;
   readonly onStep?: (config: RunConfig, step: number, loss: number) => void;
-  readonly onDone: (result: Outcome) => Promise<void>;
-  readonly onFailed: (failure: RunFailure) => Promise<void>;
+  /** Called once the result is published; `publication` says whether it counts. */
+  readonly onDone?: (result: Outcome, publication: Publication) => void;
+  /** Called once the failure is published. */
+  readonly onFailed?: (failure: RunFailure) => void;
+  /** Called for a run that ends without an outcome: it was given back, or is another agent's by now. */
+  readonly onLeft?: (config: RunConfig) => void;
 }
 
-export interface PoolOptions extends PoolEvents, Omit<Job, "config"> {
+export interface PoolOptions extends PoolEvents, Omit<Job, "config" | "checkpoint"> {
   /** The number of processes at a time. */
   readonly parallel: number;
-  /** Ends all processes; unfinished runs are lost. */
+  /** Ends the runs: those that have a checkpoint save their state. All are given back. */
   readonly signal?: AbortSignal;
   /** The module that the processes run. Default: the worker beside this file. */
   readonly worker?: string;
 }
 
-const WORKER = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
+const NEVER = new AbortController().signal;
 
-/** Performs all runs; resolves when the last one has ended. If a result cannot be saved, ends all processes and rejects. */
-export async function runPool(configs: readonly RunConfig[], given: PoolOptions): Promise<void> {
-  const queue = [...configs];
-  const failed = new AbortController();
-  const signal = given.signal === undefined ? failed.signal : AbortSignal.any([given.signal, failed.signal]);
-  const options = { ...given, signal };
+/**
+ * Performs the runs of the source until there is none left. If an outcome cannot be published, ends all processes and rejects.
+ */
+export async function runPool(source: RunSource, options: PoolOptions): Promise<void> {
+  const { parallel, signal = NEVER, worker } = options;
+  const [broken, ended] = [new AbortController(), new AbortController()];
+  const end = (): void => ended.abort();
+  signal.addEventListener("abort", end);
+  if (signal.aborted) end();
   const lane = async (): Promise<void> => {
-    const worker = new Worker(options);
+    const child = new RunProcess(worker);
     try {
-      for (let next = queue.shift(); next !== undefined && !signal.aborted; next = queue.shift()) {
-        options.onStart?.(next);
-        await worker.run(next);
+      while (!ended.signal.aborted) {
+        const run = await source.next(ended.signal);
+        if (run === null) return;
+        if (ended.signal.aborted) await run.release();
+        else await perform(run, child, options, broken.signal);
       }
     } catch (error) {
-      failed.abort();
+      broken.abort();
+      end();
       throw error;
     } finally {
-      worker.end();
+      child.end();
     }
   };
-  await Promise.all(Array.from({ length: Math.min(options.parallel, configs.length) }, lane));
+  const lanes = await Promise.allSettled(Array.from({ length: parallel }, lane));
+  signal.removeEventListener("abort", end);
+  const failed = lanes.find((one) => one.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }
 
-/** A process that is started when it is needed, and restarted when it has died. */
-class Worker {
-  readonly #options: PoolOptions;
-  #child: ChildProcess | null = null;
+/** Performs a run and publishes its outcome, or gives it back. */
+async function perform(
+  run: ClaimedRun,
+  child: RunProcess,
+  options: PoolOptions,
+  broken: AbortSignal,
+): Promise<void> {
+  const { config, lost, checkpoint } = run;
+  const { backend, threads, revectorize, signal = NEVER } = options;
+  options.onStart?.(config);
+  const job: Job = {
+    config,
+    backend,
+    threads,
+    ...(revectorize !== undefined && { revectorize }),
+    checkpoint,
+  };
+  const ending = await child.perform(job, {
+    onStep: (step, loss) => {
+      run.onStep?.(step, loss);
+      options.onStep?.(config, step, loss);
+    },
+    onSaved: (step) => run.onSaved?.(step),
+    stop: signal,
+    kill: [lost, broken],
+  });
+  const cut = signal.aborted || broken.aborted || lost.aborted; // a process that was ended for that has not failed
+  await conclude(run, ending, options, cut);
+}
 
-  constructor(options: PoolOptions) {
-    this.#options = options;
-    options.signal?.addEventListener("abort", () => this.end());
+async function conclude(
+  run: ClaimedRun,
+  ending: Ending,
+  { onDone, onFailed, onLeft }: PoolEvents,
+  cut: boolean,
+): Promise<void> {
+  const { config } = run;
+  if (ending.type === "done") {
+    const publication = await run.publish(ending.result);
+    onDone?.(ending.result, publication);
+    return;
   }
-
-  async run(config: RunConfig): Promise<void> {
-    const { backend, threads, revectorize, onDone, onFailed, signal } = this.#options;
-    const outcome = await this.#ask({
-      config,
-      backend,
-      threads,
-      ...(revectorize !== undefined && { revectorize }),
-    });
-    if (outcome.type === "done") await onDone(outcome.result);
-    else if (!signal?.aborted) await onFailed({ id: runId(config), config, message: outcome.message });
+  if (ending.type === "failed" && !cut && (await run.fail(ending.message))) {
+    onFailed?.({ id: runId(config), config, message: ending.message });
+    return;
   }
-
-  /** Sends the job and waits until it is done or has failed, or until the process has died. */
-  #ask(job: Job): Promise<Exclude<Message, { type: "step" }>> {
-    const child = (this.#child ??= this.#start());
-    return new Promise((resolve) => {
-      const settle = (outcome: Exclude<Message, { type: "step" }>): void => {
-        child.off("message", onMessage).off("exit", onExit).off("error", onError);
-        resolve(outcome);
-      };
-      const onMessage = (message: Message): void => {
-        if (message.type === "step") this.#options.onStep?.(job.config, message.step, message.loss);
-        else settle(message);
-      };
-      const died = (how: string): void => {
-        this.#child = null;
-        settle({ type: "failed", message: `its process ${how}` });
-      };
-      const onExit = (code: number | null, signal: string | null): void =>
-        died(
-          signal === null
-            ? `ended with exit code ${code}`
-            : `was ended by ${signal}${signal === "SIGKILL" ? " (out of memory?)" : ""}`,
-        );
-      const onError = (error: Error): void => died(`could not be used: ${error.message}`);
-      child.on("message", onMessage).on("exit", onExit).on("error", onError);
-      child.send(job);
-    });
-  }
-
-  #start(): ChildProcess {
-    const path = this.#options.worker ?? fileURLToPath(new URL(WORKER, import.meta.url));
-    const env = { ...process.env, HF_HUB_OFFLINE: "1" }; // the sweep has loaded a model of the hub before: all runs have the same
-    return fork(path, { env, stdio: ["ignore", "ignore", "inherit", "ipc"] });
-  }
-
-  end(): void {
-    this.#child?.kill("SIGKILL"); // the process holds nothing that has to be saved
-    this.#child = null;
-  }
+  await run.release();
+  onLeft?.(config);
 }

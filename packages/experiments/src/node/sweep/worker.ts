@@ -4,7 +4,8 @@ import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { runOne } from "../../sweep/run.ts";
 import { loadBase } from "../base.ts";
 import { directorySource, NO_FILES } from "../tasks.ts";
-import type { Job, Message } from "./protocol.ts";
+import type { Job, Message, Order } from "./protocol.ts";
+import { savedFile } from "./saved-file.ts";
 
 const end = (): never => process.exit();
 
@@ -31,8 +32,13 @@ async function open({ backend, threads, revectorize }: Job): Promise<Device> {
 let device: Promise<Device> | null = null;
 const models = new Map<string, Promise<Pretrained>>();
 
-async function work(job: Job): Promise<void> {
-  const { config } = job;
+/** Why a run ends before it is done: the sweep has asked for it, and the run's state is saved. */
+const STOPPED = new Error("stopped");
+/** Ends the run that is being performed. */
+let current = new AbortController();
+
+async function work(job: Job, signal: AbortSignal): Promise<void> {
+  const { config, checkpoint } = job;
   const opened = await (device ??= open(job));
   const { quantize } = config;
   const name = quantize === undefined ? config.model : `${config.model} ${quantize}`;
@@ -45,13 +51,24 @@ async function work(job: Job): Promise<void> {
   const { model, tokenizer, padId } = await base;
   const source = config.data === null ? NO_FILES : directorySource(config.data);
   const onStep = (step: number, loss: number): void => say({ type: "step", step, loss });
-  say({ type: "done", result: await runOne(config, { model, tokenizer, padId, source, onStep }) });
+  const saved =
+    checkpoint === null ? undefined : savedFile(checkpoint, (step) => say({ type: "saved", step }));
+  signal.throwIfAborted();
+  say({
+    type: "done",
+    result: await runOne(config, { model, tokenizer, padId, source, onStep, signal, saved }),
+  });
 }
 
-process.on("message", (job: Job) => {
-  work(job).catch((error: unknown) => {
-    say({ type: "failed", message: error instanceof Error ? error.message : String(error) });
+process.on("message", (order: Order) => {
+  if (order.type === "stop") return current.abort(STOPPED);
+  current = new AbortController();
+  work(order.job, current.signal).catch((error: unknown) => {
+    if (error === STOPPED) say({ type: "stopped" });
+    else say({ type: "failed", message: error instanceof Error ? error.message : String(error) });
   });
 });
+// The sweep, which gets these signals too, decides what becomes of the run.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => undefined);
 process.on("disconnect", end);
 if (!process.connected) end(); // the parent went away while this module was loading
