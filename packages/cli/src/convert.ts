@@ -77,10 +77,17 @@ export function addImport(program: Command, output: Output): void {
 
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
   if (flags.adapter !== undefined) checkOther(flags.out, flags.adapter, "the adapter's own directory");
-  await withAdapter(flags, "adapter", output, async ({ adapter, base, separator }) => {
-    const kept = separator === undefined ? {} : { separator };
+  await withAdapter(flags, "adapter", output, async ({ adapter, base, separator, trainedOn }) => {
+    const kept = {
+      ...(separator !== undefined && { separator }),
+      ...(trainedOn !== undefined && { quantize: trainedOn }),
+    };
     await saveAdapter(adapter, flags.out, { ...base, ...kept }, format);
     if (format === "mlx") noteSeparator(output, separator);
+    if (format !== "native" && trainedOn !== undefined)
+      output.info(
+        `note: the adapter was trained on weights quantized to ${trainedOn}, of which ${format} has no record: load the base model quantized there, too`,
+      );
   });
   output.info(`adapter saved in ${flags.out} (${format})`);
 }

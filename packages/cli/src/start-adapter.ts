@@ -13,8 +13,10 @@ import { digestOf } from "tiedlora/internal/node";
 import { initFrom } from "tiedlora/node";
 import type { RunFolder } from "./run/run-folder.ts";
 import { checkRank } from "./checks.ts";
+import type { Found } from "./find-model.ts";
 import { checkPath } from "./load.ts";
 import type { Output } from "./output.ts";
+import { type Quantize, quantizeFor } from "./quantized.ts";
 import { UsageError } from "./settings.ts";
 import { methodOf, type TrainSettings } from "./train-settings.ts";
 
@@ -85,6 +87,17 @@ function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSett
     target: given.has("target") ? settings.target : undefined,
   };
   return { ...settings, ...own } as TrainSettings;
+}
+
+/** The form of the model's weights: that of --quantize, or else of the training of the adapter that --init-from names. */
+export async function quantizeAsBefore(
+  { initFrom: source, quantize }: TrainSettings,
+  { directory }: Found,
+  output: Output,
+): Promise<Quantize | undefined> {
+  if (source === undefined) return quantize;
+  const { quantize: trainedOn } = await readProvenance(await directoryFiles(source));
+  return quantizeFor(directory, quantize, trainedOn, output);
 }
 
 /** Throws unless --init-from, if given, names an adapter in a directory other than --out, with the expected digest, if any. */

@@ -1,5 +1,4 @@
 /** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
-import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import type { Method } from "tiedlora";
 import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
@@ -7,6 +6,7 @@ import { LEARNING_RATES } from "tiedlora";
 import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
 import type { Modules } from "tiedlora";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
+import { type Quantize, QUANTIZE_ABOUT, QUANTIZE_NAMES } from "./quantized.ts";
 import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
 import type { Settings } from "./settings.ts";
 import { STREAM_HELP } from "./streaming.ts";
@@ -24,7 +24,7 @@ export interface DataSettings {
 
 export interface TrainSettings extends DataSettings {
   readonly model: string;
-  readonly quantize?: QuantizeKind;
+  readonly quantize?: Quantize;
   readonly stream: boolean;
   readonly valid?: string;
   readonly pack: boolean;
@@ -59,10 +59,6 @@ export interface TrainSettings extends DataSettings {
 
 const DATA = "data";
 const ACTIVATIONS = ["f32", "f16", "bf16"] as const;
-
-/** What --quantize does, for the help of all commands that have it. */
-export const QUANTIZE_ABOUT =
-  "keep the weights of linear layers in 4 bits (nf4) or 8 (int8), quantized while they are loaded; not for models that are quantized already";
 
 /** How examples are read; shared with the commands that do not train. */
 const DATA_SETTINGS: Settings<DataSettings> = {
@@ -100,7 +96,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
       "the base model: a Hugging Face directory, or a name on its hub: owner/name, or owner/name@revision",
     required: true,
   },
-  quantize: { group: "model", kind: oneOf(QUANTIZE_KINDS), about: QUANTIZE_ABOUT },
+  quantize: { group: "model", kind: oneOf(QUANTIZE_NAMES), about: QUANTIZE_ABOUT },
   backend: {
     group: "model",
     kind: oneOf(BACKEND_NAMES),

@@ -21,12 +21,12 @@ import { checkDataPaths, checkLength, describeData, openData } from "./load.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
-import { describeQuantized } from "./quantized.ts";
+import { describeQuantized, quantizeOption } from "./quantized.ts";
 import { ProgressLine } from "./progress.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings, UsageError } from "./settings.ts";
-import { checkInitFrom, type Given, startAdapter, type Started } from "./start-adapter.ts";
+import { checkInitFrom, type Given, quantizeAsBefore, startAdapter, type Started } from "./start-adapter.ts";
 import { decideStreaming } from "./streaming.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
@@ -78,11 +78,12 @@ async function trainIn(
   const found = await findModel(settings.model, output);
   await checkDataPaths(settings);
   await checkLength(found.directory, settings.seq);
+  const quantize = folder.last === null ? await quantizeAsBefore(settings, found, output) : settings.quantize;
   return withDevice(settings.backend, (device) =>
     trainCommand({
       folder,
       found,
-      settings,
+      settings: { ...settings, ...(quantize !== undefined && { quantize }) },
       given,
       output,
       device,
@@ -131,11 +132,16 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   const validFile =
     asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
   checkPatience(asked, validFile !== null);
-  const { quantize } = asked;
+  const quantize = quantizeOption(asked.quantize);
   const { model, tokenizer, padId } = await loadPretrained(found.directory, {
     device,
-    ...(quantize !== undefined && { quantize }),
-    stream: await decideStreaming(found.directory, device, { ...asked, output }),
+    ...quantize,
+    stream: await decideStreaming(found.directory, device, {
+      ...asked,
+      quantize: undefined,
+      ...quantize,
+      output,
+    }),
   });
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
@@ -258,7 +264,7 @@ async function showSample(
 }
 
 function conclude(output: Output, settings: TrainSettings, { ended, steps, saved, best }: RunResult): void {
-  const { out, model, quantize } = settings;
+  const { out, model } = settings;
   if (ended === "early")
     output.info(
       `stopped early at step ${steps}: no lower validation loss in ${settings.patience} evaluations`,
@@ -277,8 +283,7 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
       `interrupted after step ${steps}; go on with: tiedlora train --resume --out ${shellWord(out)}`,
     );
   } else {
-    const quantized = quantize === undefined ? [] : ["--quantize", quantize];
-    const words = ["--model", model, ...quantized, "--adapter", out].map(shellWord).join(" ");
+    const words = ["--model", model, "--adapter", out].map(shellWord).join(" ");
     output.info(paint("dim", `try it: tiedlora generate ${words} --prompt "..."`));
   }
 }
@@ -289,7 +294,7 @@ function provenanceOf(settings: TrainSettings, steps: number, found: Found): Rec
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     ...baseOf(model, found),
-    ...(quantize !== undefined && { quantize }),
+    ...quantizeOption(quantize),
     data,
     ...(separator !== undefined && { separator }),
     ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { isRecord, parseJsonObject } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
-import { type Decoder, type LoadOptions, QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
+import type { Decoder, LoadOptions } from "@tiedlora/models";
 import { isOnHub, loadModel, loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import type { Adapter } from "tiedlora";
 import { CONFIG_FILE } from "tiedlora/internal";
@@ -14,9 +14,9 @@ import { BACKEND_NAMES, withDevice, type BackendName } from "./device.ts";
 import { baseOf, findModel } from "./find-model.ts";
 import { oneOf, path } from "./options.ts";
 import type { Output } from "./output.ts";
+import { type Quantize, QUANTIZE_ABOUT, QUANTIZE_NAMES, quantizeFor, quantizeOption } from "./quantized.ts";
 import { UsageError } from "./settings.ts";
 import { decideStreaming, STREAM_HELP } from "./streaming.ts";
-import { QUANTIZE_ABOUT } from "./train-settings.ts";
 
 export interface ModelFlags {
   readonly model?: string;
@@ -24,12 +24,12 @@ export interface ModelFlags {
   readonly backend: BackendName;
   readonly stream?: true;
   /** Of commands that compute with the model, not of those that write its weights. */
-  readonly quantize?: QuantizeKind;
+  readonly quantize?: Quantize;
 }
 
 /** Adds --quantize. */
 export function addQuantize(command: Command): Command {
-  return command.option(`--quantize <name>`, `${QUANTIZE_ABOUT} (default: none)`, oneOf(QUANTIZE_KINDS));
+  return command.option("--quantize <name>", QUANTIZE_ABOUT, oneOf(QUANTIZE_NAMES));
 }
 
 /** Adds --model, --adapter, --backend and --stream. */
@@ -70,15 +70,15 @@ export async function withModel<T>(
   output: Output,
   work: (opened: Opened) => Promise<T>,
 ): Promise<T> {
-  const { quantize } = flags;
-  const load = (directory: string, options: LoadOptions): Promise<Pretrained> =>
-    loadPretrained(directory, { ...options, ...(quantize !== undefined && { quantize }) });
-  return withLoaded(flags, output, load, ({ model, tokenizer, padId }, rest) =>
+  return withLoaded(flags, output, loadPretrained, ({ model, tokenizer, padId }, rest) =>
     work({ model, tokenizer, padId, ...rest }),
   );
 }
 
-/** As `withModel`, without a tokenizer, which the model's directory need not have. */
+/**
+ * As `withModel`, for commands that write weights or adapters: without a tokenizer, which the model's directory need not have, and
+ * with the weights as they are in the files.
+ */
 export async function withModelAlone<T>(
   flags: ModelFlags,
   output: Output,
@@ -87,11 +87,12 @@ export async function withModelAlone<T>(
   const load = async (directory: string, options: LoadOptions): Promise<{ model: Decoder }> => ({
     model: await loadModel(directory, options),
   });
-  return withLoaded(flags, output, load, ({ model }, rest) => work({ model, ...rest }));
+  const own = { ...flags, ofWeights: true } as const;
+  return withLoaded(own, output, load, ({ model }, rest) => work({ model, ...rest }));
 }
 
 async function withLoaded<L extends { readonly model: Decoder }, T>(
-  flags: ModelFlags,
+  flags: ModelFlags & { readonly ofWeights?: true },
   output: Output,
   load: (directory: string, options: LoadOptions) => Promise<L>,
   work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
@@ -100,12 +101,19 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
   const given = flags.model ?? (await modelOf(flags.adapter, from));
   const found = await findModel(given, output);
   const { directory } = found;
+  const { separator, quantize: trainedOn } =
+    from === null ? {} : await readProvenance(await directoryFiles(from));
+  const form = flags.ofWeights ? undefined : await quantizeFor(directory, flags.quantize, trainedOn, output);
   return withDevice(flags.backend, async (device) => {
-    const stream = await decideStreaming(directory, device, { ...flags, output });
-    const loaded = await load(directory, { device, stream });
+    const quantize = quantizeOption(form);
+    const stream = await decideStreaming(directory, device, {
+      ...flags,
+      quantize: undefined,
+      ...quantize,
+      output,
+    });
+    const loaded = await load(directory, { device, stream, ...quantize });
     const adapter = from === null ? null : await loadAdapter(loaded.model, from);
-    const { separator, quantize: trainedOn } =
-      from === null ? {} : await readProvenance(await directoryFiles(from));
     return work(loaded, { adapter, separator, trainedOn, directory, base: baseOf(given, found) });
   });
 }

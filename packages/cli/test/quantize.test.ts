@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, suite, test } from "node:test";
-import { QUANTIZE_KINDS } from "@tiedlora/models";
+import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { loadConfig } from "@tiedlora/models/node";
 import { expandSweep, parseSweep, runId } from "@tiedlora/experiments";
 import { tiedlora } from "./support/command.ts";
@@ -14,6 +14,13 @@ const model = join(folder, "model");
 const data = join(folder, "train.jsonl");
 const adapter = (kind: string): string => join(folder, `adapter-${kind}`);
 
+/** What training says of the weights. */
+const SAID: Readonly<Record<QuantizeKind, RegExp>> = {
+  nf4: /quantized matrices: 12 in nf4, 0\.\d MiB; 4 others are not/,
+  int8: /quantized matrices: 12 in 8 bits, 0\.\d MiB; 4 others are not/,
+  "nf4+int8": /quantized matrices: 2 in 8 bits, 12 in nf4, 0\.\d MiB; 2 others are not/,
+};
+
 suite("--quantize", () => {
   before(async () => {
     await writeModel(model, { hidden_size: 64, intermediate_size: 44 });
@@ -22,9 +29,9 @@ suite("--quantize", () => {
       const flags = ["--steps", "3", "--batch", "2", "--rank", "2", "--seq", "24", "--out", adapter(kind)];
       const { code, info } = await tiedlora("train", "--model", model, "--data", data, "--quantize", kind, ...flags); // prettier-ignore
       assert.equal(code, 0, info);
-      // Of seven matrices in each layer, the one with 44 inputs stays as it is, as do the embedding and the head.
-      assert.match(info, new RegExp(`quantized matrices: 12 in ${kind === "nf4" ? "nf4" : "8 bits"}, 0\\.\\d MiB; 4 others are not`)); // prettier-ignore
-      assert.match(info, new RegExp(`try it: tiedlora generate --model \\S+ --quantize ${kind} --adapter`));
+      // Of seven matrices in each layer, the one with 44 inputs stays as it is, as do the embedding and the head but in nf4+int8.
+      assert.match(info, SAID[kind]);
+      assert.match(info, /try it: tiedlora generate --model \S+ --adapter/);
     }
   });
 
@@ -39,14 +46,60 @@ suite("--quantize", () => {
     for (const kind of QUANTIZE_KINDS) {
       assert.match(
         readFileSync(join(adapter(kind), "run.yaml"), "utf8"),
-        new RegExp(`^quantize: ${kind}$`, "m"),
+        new RegExp(`^quantize: ${kind.replace("+", "\\+")}$`, "m"),
       );
       const one = await loss("--quantize", kind);
       assert.ok(one !== plain && Math.abs(one - plain) < 0.5, `${kind}: ${one}, and ${plain} unquantized`);
       quantized.add(one);
-      assert.ok((await loss("--quantize", kind, "--adapter", adapter(kind))) < one);
+      const trained = await loss("--quantize", kind, "--adapter", adapter(kind));
+      assert.ok(trained < one);
+      assert.equal(await loss("--adapter", adapter(kind)), trained, "without the flag, as in training");
+      assert.notEqual(await loss("--quantize", "none", "--adapter", adapter(kind)), trained);
     }
     assert.equal(quantized.size, QUANTIZE_KINDS.length);
+  });
+
+  test("the flag is not needed with an adapter: its file says how it was trained, and each command says what it does", async () => {
+    const question = ["--model", model, "--adapter", adapter("nf4"), "--prompt", "a", "--max-tokens", "1"];
+    const said = async (...flags: string[]): Promise<string> => {
+      const { code, info } = await tiedlora(...flags);
+      assert.equal(code, 0, info);
+      return info;
+    };
+    assert.match(
+      await said("generate", ...question),
+      /trained on weights quantized to nf4, so these are quantized, too/,
+    );
+    assert.doesNotMatch(await said("generate", ...question, "--quantize", "nf4"), /quantized/);
+    assert.match(
+      await said("generate", ...question, "--quantize", "none"),
+      /to nf4; these are not quantized/,
+    );
+    assert.match(
+      await said("generate", ...question, "--quantize", "int8"),
+      /to nf4; these are quantized to int8/,
+    );
+    const more = ["--model", model, "--data", data, "--init-from", adapter("nf4"), "--steps", "1", "--batch", "2", "--seq", "24"]; // prettier-ignore
+    const again = await said("train", ...more, "--out", join(folder, "again"));
+    assert.match(again, /so these are quantized, too.*quantized matrices: 12 in nf4/s);
+    assert.match(readFileSync(join(folder, "again", "run.yaml"), "utf8"), /^quantize: nf4$/m);
+    const exported = ["--model", model, "--adapter", adapter("nf4"), "--out"];
+    assert.match(await said("export", ...exported, join(folder, "peft"), "--format", "peft-lora"), /quantized to nf4, of which peft-lora has no record/); // prettier-ignore
+    assert.doesNotMatch(
+      await said("export", ...exported, join(folder, "native"), "--format", "native"),
+      /note/,
+    );
+    const copy = [
+      "--model",
+      model,
+      "--adapter",
+      join(folder, "native"),
+      "--prompt",
+      "a",
+      "--max-tokens",
+      "1",
+    ];
+    assert.match(await said("generate", ...copy), /so these are quantized, too/);
   });
 
   test("merging takes the unquantized weights, and says so", async () => {

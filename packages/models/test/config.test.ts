@@ -437,6 +437,9 @@ describe("what a model is made of", () => {
       "gemma-3-1b": 999_885_952,
       "phi-3-mini": 3_821_079_552,
       "olmo-2-1b": 1_484_916_736,
+      "phi-4": 14_659_507_200,
+      "llama-3.2-3b": 3_212_749_824,
+      "smollm2-360m": 361_821_120,
     };
     for (const [name, count] of Object.entries(published))
       assert.equal(countParameters(preset(name)!), count, name);

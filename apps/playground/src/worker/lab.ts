@@ -1,7 +1,7 @@
 /** The laboratory: a device, a base model, and its adapters: up to four that are trained in turn, and any number from files. */
 import type { Device } from "@tiedlora/core";
 import { linearSpecs, loadPretrainedFrom, type Pretrained } from "@tiedlora/models";
-import { type Adapter, adaptersOf, loadAdapterFiles } from "tiedlora";
+import { type Adapter, adaptersOf, loadAdapterFiles, readProvenance } from "tiedlora";
 import { presetName } from "../method.ts";
 import { drawnPlan } from "../plan.ts";
 import type { BackendWish, BaseInfo, Experiment, Reply, Request } from "../protocol.ts";
@@ -180,7 +180,10 @@ export class Lab {
     const base = this.#model;
     const id = this.#nextLoaded++;
     const adapter = await loadAdapterFiles(base.model, files, { name: `loaded ${id}`, active: false });
-    const run = new Run(id, labelOf(adapter), adapter, base);
+    const { quantize } = await readProvenance(files);
+    const form =
+      quantize === undefined ? "" : ` (trained on ${quantize} weights; here they are not quantized)`;
+    const run = new Run(id, labelOf(adapter) + form, adapter, base);
     this.#runs.set(id, run);
     const { trainable } = adapter.count();
     this.#send({

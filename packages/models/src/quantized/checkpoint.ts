@@ -8,7 +8,7 @@ import { BITSANDBYTES_PARTS, openBitsandbytes } from "./bitsandbytes.ts";
 import type { QuantizedRows } from "./form.ts";
 import { MLX_PARTS, openMlx } from "./mlx.ts";
 import { type CheckpointQuantization, quantizationOf } from "./settings.ts";
-import { groupFor, type QuantizeKind, quantizedWhileRead } from "./while-loading.ts";
+import { FORMS, groupFor, type QuantizeKind, quantizedWhileRead } from "./while-loading.ts";
 
 /** The quantized weights of a model. */
 export interface QuantizedWeights {
@@ -70,13 +70,16 @@ export async function openQuantized(
       hint: "Load it without --quantize.",
     });
   const weights = new Map<string, QuantizedRows>();
-  for (const { path, shape } of adaptable(config)) {
-    const group = groupFor(shape.at(-1)!, quantize);
+  const { linear, embedding } = FORMS[quantize];
+  const inLayers = new Set(adaptable(config).map(({ path }) => path));
+  for (const { path, shape } of matrices(config)) {
+    const form = inLayers.has(path) ? linear : embedding;
+    const group = form && groupFor(shape.at(-1)!, form);
     const stored = file.entries.get(path);
     // What is missing or of another type is reported with all other weights.
     const fits = stored?.shape.length === shape.length && stored.shape.every((n, axis) => n === shape[axis]);
-    if (group !== null && fits && FLOATS.has(stored.dtype))
-      weights.set(path, quantizedWhileRead(file, path, shape, quantize, group));
+    if (form !== null && group !== null && fits && FLOATS.has(stored.dtype))
+      weights.set(path, quantizedWhileRead(file, path, shape, form, group));
   }
   return { weights, tensors: new Set(weights.keys()) };
 }
@@ -96,7 +99,7 @@ function matrices(config: DecoderConfig): Weight[] {
   return weightsOf(config, moduleSpecs(config)).filter(({ module }) => !(config.tied && module === head));
 }
 
-/** The matrices that are quantized while loading: of all linears but the output embedding, as bitsandbytes does. */
+/** The matrices of all linears but the output embedding, which bitsandbytes quantizes. */
 function adaptable(config: DecoderConfig): Weight[] {
   const { head } = ARCHITECTURES[config.modelType].names;
   return weightsOf(config, linearSpecs(config)).filter(({ module }) => module !== head);

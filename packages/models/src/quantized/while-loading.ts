@@ -4,16 +4,28 @@ import { groupProblem, type QuantizedForm, type QuantizedRows, type QuantizedTen
 import { quantizeInt8 } from "./int8.ts";
 import { quantizeNf4 } from "./nf4.ts";
 
-/** The forms that weights can be given while they are loaded. */
-export type QuantizeKind = "nf4" | "int8";
+/** How weights can be quantized while they are loaded: linears alone, or linears in one form, and embedding and head in another. */
+export type QuantizeKind = "nf4" | "int8" | "nf4+int8";
 
 /** All of them, for flags and messages. */
-export const QUANTIZE_KINDS: readonly QuantizeKind[] = ["nf4", "int8"];
+export const QUANTIZE_KINDS: readonly QuantizeKind[] = ["nf4", "int8", "nf4+int8"];
+
+/** The form of a quantized matrix. */
+type Form = "nf4" | "int8";
+
+/** The forms of linears in layers, and of the embedding and the output embedding, which null leaves as they are. */
+export const FORMS: {
+  readonly [K in QuantizeKind]: { readonly linear: Form; readonly embedding: Form | null };
+} = {
+  nf4: { linear: "nf4", embedding: null },
+  int8: { linear: "int8", embedding: null },
+  "nf4+int8": { linear: "nf4", embedding: "int8" },
+};
 
 type Encoder = (values: Float32Array, shape: readonly number[], group: number) => QuantizedTensor;
 
-const KINDS: {
-  readonly [K in QuantizeKind]: Pick<QuantizedForm, "bits" | "table"> & { readonly encode: Encoder };
+const ENCODERS: {
+  readonly [K in Form]: Pick<QuantizedForm, "bits" | "table"> & { readonly encode: Encoder };
 } = {
   nf4: { bits: 4, table: "nf4", encode: quantizeNf4 },
   int8: { bits: 8, table: "signed", encode: quantizeInt8 },
@@ -23,8 +35,8 @@ const KINDS: {
 const GROUPS = [64, 32];
 
 /** The group for rows of `inputs` elements; null if none divides them, so that the matrix stays as it is. */
-export function groupFor(inputs: number, kind: QuantizeKind): number | null {
-  return GROUPS.find((group) => groupProblem(inputs, KINDS[kind].bits, group) === null) ?? null;
+export function groupFor(inputs: number, form: Form): number | null {
+  return GROUPS.find((group) => groupProblem(inputs, ENCODERS[form].bits, group) === null) ?? null;
 }
 
 /** The rows of the float matrix `tensor`, quantized as they are read. Reading throws FormatError where a value is not finite. */
@@ -32,10 +44,10 @@ export function quantizedWhileRead(
   file: TensorFile,
   tensor: string,
   shape: readonly number[],
-  kind: QuantizeKind,
+  form: Form,
   group: number,
 ): QuantizedRows {
-  const { bits, table, encode } = KINDS[kind];
+  const { bits, table, encode } = ENCODERS[form];
   const { inputs } = rowsOf(shape);
   const { dtype } = file.entries.get(tensor)!;
   const read = async (from: number, to: number, into?: Uint32Array): Promise<QuantizedTensor> => {

@@ -20,7 +20,7 @@ import {
   type TensorFile,
   type TensorToWrite,
 } from "@tiedlora/core";
-import type * as nn from "@tiedlora/nn";
+import * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter } from "../adapter/adapter.ts";
 import type { Json, Recipe } from "../method.ts";
 import { methodFromRecipe } from "../methods/rebuild.ts";
@@ -32,7 +32,8 @@ export const TENSORS_FILE = "adapter_model.safetensors";
 export const PEFT_TYPE = "TIED_LORA";
 
 /** The origin of an adapter: any text by any key. `base_model` names the model,
- * and `base_revision` its commit on the hub; `separator` is the text that follows prompts. */
+ * and `base_revision` its commit on the hub; `separator` is the text that follows prompts; `quantize` is the form of the base's
+ * weights in training, which is recorded in any case. */
 export type Provenance = Readonly<Record<string, string>>;
 
 /** The files of an adapter, in the order in which they should be written. */
@@ -55,12 +56,19 @@ export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): Outp
   const metadata = {
     format: "pt",
     "tiedlora.aliases": JSON.stringify(Object.fromEntries(adapter.aliases())),
-    "tiedlora.provenance": JSON.stringify(provenance),
+    "tiedlora.provenance": JSON.stringify({ ...quantizationOf(adapter.model), ...provenance }),
   };
   return [
     [TENSORS_FILE, writeSafetensors(parametersToWrite(adapter.stateDict()), Object.entries(metadata))],
     [CONFIG_FILE, `${JSON.stringify(config, null, 2)}\n`],
   ];
+}
+
+/** The form to which the weights of a model were quantized while it was loaded, as `quantize` in the provenance; empty if there is none. */
+function quantizationOf(model: nn.Module): Provenance {
+  const quantized = model.parameters().filter((one) => one instanceof nn.QuantizedParameter);
+  const forms = ([["nf4", "nf4"], ["signed", "int8"]] as const).filter(([table]) => quantized.some((one) => one.quantization.table === table)); // prettier-ignore
+  return forms.length === 0 ? {} : { quantize: forms.map(([, form]) => form).join("+") };
 }
 
 /** Tensors to write in f32, from parameters or other tensors; each is computed and copied from the device when it is written. */
