@@ -8,28 +8,28 @@ import { convertGguf, type ConvertOptions } from "../src/gguf/convert.ts";
 import { loadModelFrom } from "../src/load.ts";
 import { loadModel, loadTokenizer } from "../src/node.ts";
 import { loadTokenizerFrom } from "../src/tokenizer.ts";
-import { blockValues, ggufBytes, type GgufTensorToWrite, interleave, type Meta, randomBlocks } from "./support/gguf.ts"; // prettier-ignore
+import { blockValues, contentsOf, ggufBytes, type GgufTensorToWrite, interleave, type Meta, randomBlocks } from "./support/gguf.ts"; // prettier-ignore
 import { randoms } from "./support/quantized.ts";
 import { needsShared, sharedPath } from "./support/shared.ts";
 
 /** Zeros without their sign, which differs where a bias makes them. */
 const unsigned = (values: Float32Array): Float32Array => values.map((x) => x + 0);
 
-const LINEAR = { 2: "Q4_0", 8: "Q8_0", 12: "Q4_K" } as const;
+const LINEAR = { 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K" } as const; // prettier-ignore
 
 describe("blocks", () => {
   test("values are the formulas' to the bit", () => {
-    for (const type of [2, 8, 12, 14] as const) {
+    for (const type of [2, 3, 6, 7, 8, 12, 13, 14] as const) {
       const bytes = randomBlocks(type, 4096, type);
       assert.deepEqual(unsigned(decodeBlocks(type, bytes)), unsigned(blockValues(type, bytes))); // prettier-ignore
     }
   });
 
   test("the linear ones are the same numbers as words with scales and biases", () => {
-    for (const type of [2, 8, 12] as const) {
+    for (const type of [2, 3, 6, 7, 8, 12, 13] as const) {
       const bytes = randomBlocks(type, 2048, 99 + type);
       const { words, scales, biases } = affineBlocks(type, bytes);
-      const bits = type === 8 ? 8 : 4;
+      const bits = [2, 3, 12].includes(type) ? 4 : 8;
       const values = Float32Array.from({ length: 2048 }, (_, i) => {
         const at = Math.floor((i * bits) / 32);
         const q = Number((BigInt(words[at]!) >> BigInt((i * bits) % 32)) & BigInt(2 ** bits - 1));
@@ -67,10 +67,10 @@ const TENSORS: Record<string, GgufTensorToWrite> = {
   "blk.0.attn_q.weight": blocks(12, [256, 256], 3),
   "blk.0.attn_k.weight": blocks(8, [128, 256], 4),
   "blk.0.attn_v.weight": blocks(14, [128, 256], 5),
-  "blk.0.attn_output.weight": blocks(2, [256, 256], 6),
+  "blk.0.attn_output.weight": blocks(3, [256, 256], 6),
   "blk.0.ffn_norm.weight": f32([256], 7),
   "blk.0.ffn_gate.weight": blocks(12, [256, 256], 8),
-  "blk.0.ffn_up.weight": blocks(12, [256, 256], 9),
+  "blk.0.ffn_up.weight": blocks(13, [256, 256], 9),
   "blk.0.ffn_down.weight": blocks(14, [256, 256], 10),
   "output_norm.weight": f32([256], 11),
 };
@@ -85,15 +85,7 @@ async function converted(
   kinds: [string, number][];
 }> {
   const model = await convertGguf(bytesSource(bytes, "model.gguf"), options);
-  const contents = new Map<string, Uint8Array | string>();
-  for (const [name, content] of model.files) {
-    if (typeof content === "string") contents.set(name, content);
-    else {
-      const pieces: Uint8Array[] = [];
-      for await (const piece of content) pieces.push(piece);
-      contents.set(name, Buffer.concat(pieces));
-    }
-  }
+  const contents = await contentsOf(model.files);
   await model.close();
   return { files: contents, noTokenizer: model.noTokenizer, kinds: [...model.kinds] };
 }
@@ -126,7 +118,7 @@ describe("a converted model", () => {
 
   test("its config says what the metadata say, and which modules have how many bits", async () => {
     const { files, kinds, noTokenizer } = await converted(ggufBytes(META, TENSORS));
-    assert.deepEqual(kinds, [["f16", 3], ["4 bits", 4], ["8 bits", 1]]); // prettier-ignore
+    assert.deepEqual(kinds, [["f16", 3], ["4 bits", 3], ["8 bits", 2]]); // prettier-ignore
     assert.match(noTokenizer!, /scheme "unheard-of"/);
     assert.equal(files.has("tokenizer.json"), false);
     const config = JSON.parse(files.get("config.json") as string) as Record<string, unknown>;
@@ -140,6 +132,7 @@ describe("a converted model", () => {
       quantization: {
         group_size: 32,
         bits: 4,
+        "model.layers.0.mlp.up_proj": { group_size: 32, bits: 8 },
         "model.layers.0.self_attn.k_proj": { group_size: 32, bits: 8 },
       },
     };

@@ -11,14 +11,23 @@ interface Conversion {
   readonly modelType: ModelType;
   /** Whether rows of queries and keys are interleaved: pairs that are rotated together follow one another. */
   readonly interleaved: boolean;
+  /** Whether 1 has been added to the weights of norms, which the model stores without it. */
+  readonly addedOne: boolean;
 }
+
+const PLAIN = { interleaved: false, addedOne: false };
 
 /** By `general.architecture`. Mistral's files call themselves llama too. */
 const CONVERSIONS: Readonly<Record<string, Conversion>> = {
-  llama: { modelType: "llama", interleaved: true },
-  qwen2: { modelType: "qwen2", interleaved: false },
-  qwen3: { modelType: "qwen3", interleaved: false },
-  olmo2: { modelType: "olmo2", interleaved: false },
+  llama: { ...PLAIN, modelType: "llama", interleaved: true },
+  qwen2: { ...PLAIN, modelType: "qwen2" },
+  qwen3: { ...PLAIN, modelType: "qwen3" },
+  qwen3moe: { ...PLAIN, modelType: "qwen3_moe" },
+  olmo2: { ...PLAIN, modelType: "olmo2" },
+  olmoe: { ...PLAIN, modelType: "olmoe" },
+  phi3: { ...PLAIN, modelType: "phi3" },
+  gemma2: { ...PLAIN, modelType: "gemma2", addedOne: true },
+  gemma3: { ...PLAIN, modelType: "gemma3_text", addedOne: true },
 };
 
 /** The conversion of a file. Throws FormatError for an architecture that is not known. */
@@ -33,28 +42,34 @@ export interface Place {
   /** The path of the module. */
   readonly module: string;
   readonly part: "weight" | "bias";
-  /** Whether its rows are those of queries or keys. */
-  readonly role: "q" | "k" | "other";
+  /** Whether its rows are those of queries or keys, it is the weight of a norm, or a stack of matrices, one for each expert. */
+  readonly role: "q" | "k" | "norm" | "experts" | "other";
 }
 
-/** The tensor that holds the frequencies of rotary positions; it becomes part of the config. */
-export const ROPE_FREQUENCIES = "rope_freqs.weight";
+/** The tensors that hold factors of rotary frequencies: they become part of the config. */
+export const ROPE_FACTORS = {
+  any: "rope_freqs.weight",
+  short: "rope_factors_short.weight",
+  long: "rope_factors_long.weight",
+} as const;
+
+/** In a place of experts: stands for the number of the expert. */
+export const EXPERT = "*";
 
 /** The place of a tensor by its GGUF name. Throws FormatError for names that the architecture has not. */
 export function placeOf(name: string, modelType: ModelType, file: string): Place {
-  const { names } = ARCHITECTURES[modelType];
-  const [q, k, v] = names.qkv as readonly [string, string, string];
+  const { names, experts } = ARCHITECTURES[modelType];
+  const [q, k, v] = names.qkv;
+  const ofExpert = (path: string): string => `${names.experts}.${EXPERT}.${path.split(".").pop()!}`;
   const top: Readonly<Record<string, string>> = {
     token_embd: `${names.base}.${names.embed}`,
     output_norm: `${names.base}.${names.finalNorm}`,
     output: names.head,
   };
-  const inside: Readonly<Record<string, string | null>> = {
+  const inside: Readonly<Record<string, string | null | undefined>> = {
     attn_norm: names.attentionNorm,
     post_attention_norm: names.attentionPostNorm,
-    attn_q: q,
-    attn_k: k,
-    attn_v: v,
+    ...(k === undefined ? { attn_qkv: q } : { attn_q: q, attn_k: k, attn_v: v }),
     attn_q_norm: names.qNorm,
     attn_k_norm: names.kNorm,
     attn_output: names.out,
@@ -63,6 +78,14 @@ export function placeOf(name: string, modelType: ModelType, file: string): Place
     ffn_gate: names.gate,
     ffn_up: names.up,
     ffn_down: names.down,
+    ...(experts === null
+      ? {}
+      : {
+          ffn_gate_inp: names.router,
+          ffn_gate_exps: ofExpert(names.gate),
+          ffn_up_exps: ofExpert(names.up),
+          ffn_down_exps: ofExpert(names.down),
+        }),
   };
   const [, block, module = "", part] = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name) ?? [];
   const table = block === undefined ? top : inside;
@@ -75,7 +98,7 @@ export function placeOf(name: string, modelType: ModelType, file: string): Place
       expected: `the tensors of a ${modelType} model`,
     });
   const prefix = block === undefined ? "" : `${names.base}.${names.layers}.${block}.`;
-  const role = module === "attn_q" ? "q" : module === "attn_k" ? "k" : "other";
+  const role = module === "attn_q" ? "q" : module === "attn_k" ? "k" : module.endsWith("norm") ? "norm" : module.endsWith("_exps") ? "experts" : "other"; // prettier-ignore
   return { module: prefix + path, part: part as Place["part"], role };
 }
 

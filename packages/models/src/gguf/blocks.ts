@@ -1,12 +1,12 @@
 /**
- * The blocks of GGUF tensors: what each type stores, its values in f32, and for four- and eight-bit linear types the same numbers as
- * words with a scale and a bias for every 32 elements, without loss.
+ * The blocks of GGUF tensors: what each type stores, its values in f32, and for linear types of up to eight bits the same numbers as
+ * words with a scale and a bias for every 32 elements, without loss. Codes of five bits take eight there.
  */
 import { f16ToF32 } from "@tiedlora/core";
 import { packCodes } from "../quantized/form.ts";
 
 /** Numbers of types in files. */
-export type BlockType = 0 | 1 | 2 | 8 | 12 | 14 | 30;
+export type BlockType = 0 | 1 | 2 | 3 | 6 | 7 | 8 | 12 | 13 | 14 | 30;
 
 /** Codes of a tensor, one a byte, and the f32 scale and bias of every 32 of them: a value is scale * code + bias in f32. */
 export interface Affine {
@@ -75,6 +75,38 @@ function readQ4_0(view: DataView, at: number, to: number, out: Affine): void {
   }
 }
 
+/** {f16 d, m; u8 [16]}: d * q + m. */
+function readQ4_1(view: DataView, at: number, to: number, out: Affine): void {
+  readQ4_0(view, at + 2, to, out); // the same codes, two bytes later
+  out.scales[to / AFFINE_GROUP] = half(view, at);
+  out.biases[to / AFFINE_GROUP] = half(view, at + 2);
+}
+
+/** Codes of five bits: the highest of each in a word of 32 bits at `high`, the others after it as in Q4_0. */
+function fiveBits(view: DataView, high: number, to: number, codes: Uint8Array): void {
+  const word = view.getUint32(high, true);
+  for (let i = 0; i < 16; i++) {
+    const byte = view.getUint8(high + 4 + i);
+    codes[to + i] = (byte & 15) | (((word >>> i) & 1) << 4);
+    codes[to + 16 + i] = (byte >>> 4) | (((word >>> (16 + i)) & 1) << 4);
+  }
+}
+
+/** {f16 d; u32 high bits; u8 [16]}: d * (q - 16). */
+function readQ5_0(view: DataView, at: number, to: number, out: Affine): void {
+  const d = half(view, at);
+  out.scales[to / AFFINE_GROUP] = d;
+  out.biases[to / AFFINE_GROUP] = -16 * d;
+  fiveBits(view, at + 2, to, out.codes);
+}
+
+/** {f16 d, m; u32 high bits; u8 [16]}: d * q + m. */
+function readQ5_1(view: DataView, at: number, to: number, out: Affine): void {
+  out.scales[to / AFFINE_GROUP] = half(view, at);
+  out.biases[to / AFFINE_GROUP] = half(view, at + 2);
+  fiveBits(view, at + 4, to, out.codes);
+}
+
 /** {f16 d; i8 [32]}: d * q. */
 function readQ8_0(view: DataView, at: number, to: number, out: Affine): void {
   const d = half(view, at);
@@ -85,6 +117,18 @@ function readQ8_0(view: DataView, at: number, to: number, out: Affine): void {
 
 /** {f16 d, dmin; u8 [12]; u8 [128]}: d * scale * q - dmin * min, with eight scales and mins of six bits. */
 function readQ4_K(view: DataView, at: number, to: number, out: Affine): void {
+  readK(view, at, at + 16, to, out);
+}
+
+/** {f16 d, dmin; u8 [12]; u8 [32] high bits; u8 [128]}: as Q4_K, with a fifth bit for each code; bit s of byte i belongs to group s. */
+function readQ5_K(view: DataView, at: number, to: number, out: Affine): void {
+  readK(view, at, at + 48, to, out);
+  for (let s = 0; s < 8; s++)
+    for (let i = 0; i < 32; i++) out.codes[to + s * 32 + i]! |= ((view.getUint8(at + 16 + i) >>> s) & 1) << 4;
+}
+
+/** What Q4_K and Q5_K share; `low` is where the low four bits of the codes begin. */
+function readK(view: DataView, at: number, low: number, to: number, out: Affine): void {
   const [d, dmin] = [half(view, at), half(view, at + 2)];
   const six = (i: number): number => view.getUint8(at + 4 + i);
   for (let s = 0; s < 8; s++) {
@@ -93,7 +137,7 @@ function readQ4_K(view: DataView, at: number, to: number, out: Affine): void {
     out.scales[to / AFFINE_GROUP + s] = d * scale;
     out.biases[to / AFFINE_GROUP + s] = -dmin * min;
     // Two groups share 32 bytes: one has the low bits, the next the high ones.
-    const bytes = at + 16 + (s >>> 1) * 32;
+    const bytes = low + (s >>> 1) * 32;
     const shift = (s & 1) * 4;
     for (let i = 0; i < 32; i++) out.codes[to + s * 32 + i] = (view.getUint8(bytes + i) >>> shift) & 15;
   }
@@ -122,21 +166,21 @@ export const BLOCKS: { readonly [T in BlockType]: Blocks } = {
   0: plain("F32", 4, (view, at) => view.getFloat32(at, true)),
   1: plain("F16", 2, half),
   2: linear("Q4_0", 32, 18, { bits: 4, half: true, read: readQ4_0 }),
+  3: linear("Q4_1", 32, 20, { bits: 4, half: true, read: readQ4_1 }),
+  6: linear("Q5_0", 32, 22, { bits: 8, half: true, read: readQ5_0 }),
+  7: linear("Q5_1", 32, 24, { bits: 8, half: true, read: readQ5_1 }),
   8: linear("Q8_0", 32, 34, { bits: 8, half: true, read: readQ8_0 }),
   12: linear("Q4_K", 256, 144, { bits: 4, half: false, read: readQ4_K }),
+  13: linear("Q5_K", 256, 176, { bits: 8, half: false, read: readQ5_K }),
   14: { name: "Q6_K", elements: 256, bytes: 210, decode: decodeQ6_K },
   30: plain("BF16", 2, bf16),
 };
 
 /** Names of other types, for messages. */
 const OTHERS: Readonly<Record<number, string>> = {
-  3: "Q4_1",
-  6: "Q5_0",
-  7: "Q5_1",
   9: "Q8_1",
   10: "Q2_K",
   11: "Q3_K",
-  13: "Q5_K",
   15: "Q8_K",
   16: "IQ2_XXS",
   17: "IQ2_XS",

@@ -1,6 +1,6 @@
 /** config.json from the metadata of a GGUF file. */
 import { FormatError } from "@tiedlora/core";
-import { ARCHITECTURES } from "../architectures.ts";
+import { ARCHITECTURES, type ModelType } from "../architectures.ts";
 import { ropeFrequencies } from "../rope.ts";
 import { conversionOf } from "./architecture.ts";
 import type { Metadata } from "./metadata.ts";
@@ -15,6 +15,8 @@ export interface Seen {
   readonly qkvBias: boolean;
   /** What the frequencies of rotary positions are divided by; null if the file does not say. */
   readonly ropeFactors: readonly number[] | null;
+  /** The same for short and for long texts, where these differ. */
+  readonly longRope: { readonly short: readonly number[]; readonly long: readonly number[] } | null;
   /** The type that most weights have or, if they are quantized, are computed in. */
   readonly dtype: "float32" | "float16" | "bfloat16";
 }
@@ -22,13 +24,14 @@ export interface Seen {
 /** The fields of config.json. */
 export function ggufConfig(m: Metadata, seen: Seen): Record<string, unknown> {
   const { modelType } = conversionOf(m);
-  const { className } = ARCHITECTURES[modelType];
+  const { className, experts, partialRotary } = ARCHITECTURES[modelType];
   const hidden = m.size(".embedding_length");
   const heads = m.size(".attention.head_count");
   const headDim = m.size(".attention.key_length", hidden / heads);
   if (m.size(".attention.value_length", headDim) !== headDim)
     m.fail(".attention.value_length", `${headDim}, the width of keys`);
-  if (m.size(".rope.dimension_count", headDim) !== headDim)
+  const rotated = m.size(".rope.dimension_count", headDim);
+  if (partialRotary === null && rotated !== headDim)
     m.fail(".rope.dimension_count", `${headDim}, all of a head`);
   const maxPositions = m.size(".context_length");
   const theta = m.positive(".rope.freq_base", 10_000);
@@ -43,10 +46,19 @@ export function ggufConfig(m: Metadata, seen: Seen): Record<string, unknown> {
     num_attention_heads: heads,
     num_key_value_heads: m.size(".attention.head_count_kv", heads),
     head_dim: headDim,
-    hidden_act: "silu",
+    ...OWN_FIELDS[modelType]?.(m, { hidden, heads, headDim }),
+    ...(partialRotary !== null && { partial_rotary_factor: rotated / headDim }),
+    ...(experts !== null && {
+      num_experts: m.size(".expert_count"),
+      num_experts_per_tok: m.size(".expert_used_count"),
+      [experts.width]: m.size(".expert_feed_forward_length", m.size(".feed_forward_length")),
+    }),
     max_position_embeddings: maxPositions,
     rms_norm_eps: shortest(m.positive(".attention.layer_norm_rms_epsilon")),
     rope_theta: shortest(theta),
+    ...(seen.longRope !== null && {
+      original_max_position_embeddings: m.size(".rope.scaling.original_context_length"),
+    }),
     rope_scaling: ropeScaling(m, seen, { theta, headDim, maxPositions }),
     attention_bias: seen.qkvBias,
     tie_word_embeddings: seen.tied,
@@ -55,6 +67,41 @@ export function ggufConfig(m: Metadata, seen: Seen): Record<string, unknown> {
     torch_dtype: seen.dtype,
   };
 }
+
+interface Sizes {
+  readonly hidden: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
+/** Gemma's largest models scale queries by their share of the embedding; llama.cpp knows these by their numbers of layers. */
+function gemma(largest: number): (m: Metadata, sizes: Sizes) => Record<string, unknown> {
+  return (m, { hidden, heads, headDim }) => ({
+    hidden_activation: "gelu_pytorch_tanh",
+    query_pre_attn_scalar: m.size(".block_count") === largest ? hidden / heads : headDim,
+    sliding_window: m.size(".attention.sliding_window"),
+    attn_logit_softcapping: limit(m, ".attn_logit_softcapping"),
+    final_logit_softcapping: limit(m, ".final_logit_softcapping"),
+  });
+}
+
+const limit = (m: Metadata, key: string): number | null =>
+  m.get(key) === undefined ? null : shortest(m.positive(key));
+
+const SILU = { hidden_act: "silu" };
+
+/** Fields that not all architectures have. */
+const OWN_FIELDS: { readonly [T in ModelType]?: (m: Metadata, sizes: Sizes) => Record<string, unknown> } = {
+  llama: () => SILU,
+  qwen2: () => SILU,
+  qwen3: () => SILU,
+  olmo2: () => SILU,
+  olmoe: () => ({ ...SILU, norm_topk_prob: false }),
+  qwen3_moe: () => ({ ...SILU, norm_topk_prob: true }),
+  phi3: (m) => ({ ...SILU, sliding_window: m.get(".attention.sliding_window") === undefined ? null : m.size(".attention.sliding_window") }), // prettier-ignore
+  gemma2: gemma(46),
+  gemma3_text: gemma(62),
+};
 
 /** The shortest decimal number that is the same in f32: 1e-5 for 0.000009999999747378752. */
 function shortest(value: number): number {
@@ -72,6 +119,15 @@ interface Rope {
 }
 
 function ropeScaling(m: Metadata, seen: Seen, rope: Rope): Record<string, unknown> | null {
+  if (seen.longRope !== null) {
+    const attention = m.get(".rope.scaling.attn_factor") === undefined ? {} : { attention_factor: shortest(m.positive(".rope.scaling.attn_factor")) }; // prettier-ignore
+    return {
+      type: "longrope",
+      short_factor: seen.longRope.short,
+      long_factor: seen.longRope.long,
+      ...attention,
+    };
+  }
   if (seen.ropeFactors !== null) return factorScaling(seen.ropeFactors, seen.file, rope);
   const type = m.text(".rope.scaling.type", "none");
   if (type === "none") return null;

@@ -1,5 +1,5 @@
 /**
- * A GGUF file as the files of a Hugging Face directory. Q8_0, Q4_0 and Q4_K keep their numbers, as MLX writes quantized models; Q6_K
+ * A GGUF file as the files of a Hugging Face directory. Q8_0, Q4_* and Q5_* keep their numbers, as MLX writes quantized models; Q6_K
  * becomes f16; the rest stays as it is. One tensor at a time is in memory.
  */
 import {
@@ -13,7 +13,7 @@ import {
 import { configFrom, configToJson, type DecoderConfig, type StoredDType } from "../config.ts";
 import { parameterSpecs } from "../modules.ts";
 import { type OutputFile, weightFiles } from "../save.ts";
-import { conversionOf, interleavedRows, type Place, placeOf, ROPE_FREQUENCIES } from "./architecture.ts";
+import { conversionOf, EXPERT, interleavedRows, type Place, placeOf, ROPE_FACTORS } from "./architecture.ts";
 import { AFFINE_GROUP, affineBlocks, BLOCKS, type BlockType, decodeBlocks } from "./blocks.ts";
 import { ggufConfig } from "./config.ts";
 import { Metadata } from "./metadata.ts";
@@ -47,6 +47,8 @@ interface Move {
   readonly tensor: GgufTensor;
   readonly name: string;
   readonly heads: number;
+  /** What has been added to all numbers in the file. */
+  readonly added: number;
 }
 
 /**
@@ -65,15 +67,18 @@ export async function convertGguf(source: Source, options: ConvertOptions = {}):
 
 async function prepare(file: GgufFile, options: ConvertOptions): Promise<Converted> {
   const metadata = new Metadata(file);
-  const { modelType, interleaved } = conversionOf(metadata);
-  const places = new Map<string, Place>();
-  for (const name of file.tensors.keys())
-    if (name !== ROPE_FREQUENCIES) places.set(name, placeOf(name, modelType, file.name));
+  const { modelType, interleaved, addedOne } = conversionOf(metadata);
+  const factors = new Set<string>(Object.values(ROPE_FACTORS));
+  const names = [...file.tensors.keys()].filter((name) => !factors.has(name));
   const raw = ggufConfig(metadata, await seen(file, options.dtype));
-  const moves = [...places].map(([name, place]): Move => {
+  const moves = names.flatMap((name): Move[] => {
+    const place = placeOf(name, modelType, file.name);
+    const tensor = file.tensors.get(name)!;
     const heads = place.role === "q" ? raw["num_attention_heads"] : raw["num_key_value_heads"];
-    const turned = interleaved && place.role !== "other";
-    return { place, name, tensor: file.tensors.get(name)!, heads: turned ? (heads as number) : 0 };
+    const turned = interleaved && (place.role === "q" || place.role === "k");
+    const added = addedOne && place.role === "norm" ? 1 : 0;
+    const move = { place, name, tensor, heads: turned ? (heads as number) : 0, added };
+    return place.role === "experts" ? unstacked(move) : [move];
   });
   const quantized = options.dtype === undefined ? quantizationOf(moves) : null;
   const config = configFrom(quantized === null ? raw : { ...raw, quantization: quantized }, file.name);
@@ -102,6 +107,18 @@ async function prepare(file: GgufFile, options: ConvertOptions): Promise<Convert
   };
 }
 
+/** The matrices of a stack, one for each expert. */
+function unstacked(move: Move): Move[] {
+  const { place, tensor } = move;
+  const [count = 1, ...shape] = tensor.shape;
+  const bytes = tensor.bytes / count;
+  return Array.from({ length: count }, (_, expert) => ({
+    ...move,
+    place: { ...place, module: place.module.replace(EXPERT, String(expert)) },
+    tensor: { ...tensor, shape, begin: tensor.begin + expert * bytes, bytes },
+  }));
+}
+
 const DTYPES = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
 
 async function seen(
@@ -111,7 +128,11 @@ async function seen(
   const embedding = file.tensors.get("token_embd.weight");
   if (embedding === undefined)
     throw new FormatError({ file: file.name, tensor: "token_embd.weight", found: "no such tensor", expected: "the embedding" }); // prettier-ignore
-  const factors = file.tensors.get(ROPE_FREQUENCIES);
+  const numbers = async (name: string): Promise<number[] | null> => {
+    const tensor = file.tensors.get(name);
+    return tensor === undefined ? null : [...decodeBlocks(tensor.type, await file.read(tensor))];
+  };
+  const [short, long] = [await numbers(ROPE_FACTORS.short), await numbers(ROPE_FACTORS.long)];
   const types = [...file.tensors.values()].map(({ type }) => type);
   const half = types.includes(30) ? "bf16" : types.every((type) => type === 0) ? "f32" : "f16";
   return {
@@ -119,7 +140,8 @@ async function seen(
     vocab: embedding.shape[0]!,
     tied: !file.tensors.has("output.weight"),
     qkvBias: file.tensors.has("blk.0.attn_q.bias"),
-    ropeFactors: factors === undefined ? null : [...decodeBlocks(factors.type, await file.read(factors))],
+    ropeFactors: await numbers(ROPE_FACTORS.any),
+    longRope: short === null || long === null ? null : { short, long },
     dtype: DTYPES[dtype ?? half],
   };
 }
@@ -167,7 +189,7 @@ const plainDType = (type: BlockType): StoredDType => (type === 0 ? "f32" : type 
 
 /** The tensors that are written for one of the file. */
 function written(move: Move, file: GgufFile, dtype: StoredDType | undefined): TensorToWrite[] {
-  const { place, tensor } = move;
+  const { place, tensor, added } = move;
   const path = `${place.module}.${place.part}`;
   if (dtype === undefined && staysQuantized(tensor)) return affineTensors(move, file);
   const own = plainDType(tensor.type);
@@ -175,8 +197,9 @@ function written(move: Move, file: GgufFile, dtype: StoredDType | undefined): Te
   const to = tensor.shape.length < 2 ? own : (dtype ?? own);
   const bytes = async (): Promise<Uint8Array> => {
     const stored = await ordered(move, file);
-    if (to === own && BLOCKS[tensor.type].elements === 1) return stored;
-    return encodeTensor(to, encode(finite(decodeBlocks(tensor.type, stored), move, file.name, to), to));
+    if (to === own && added === 0 && BLOCKS[tensor.type].elements === 1) return stored;
+    const values = decodeBlocks(tensor.type, stored).map((value) => value - added);
+    return encodeTensor(to, encode(finite(values, move, file.name, to), to));
   };
   return [{ name: path, dtype: FILE_OF_DTYPE[to], shape: tensor.shape, bytes }];
 }

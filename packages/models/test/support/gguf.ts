@@ -1,5 +1,6 @@
 /** GGUF files for tests: a writer, and the values of blocks by formulas that are written down here a second time. */
 import { f16ToF32, f32ToF16 } from "@tiedlora/core";
+import type { OutputFile } from "../../src/save.ts";
 
 /** A value with its type in the file. */
 export type Meta =
@@ -16,6 +17,20 @@ export interface GgufTensorToWrite {
   /** As in PyTorch. */
   readonly shape: readonly number[];
   readonly bytes: Uint8Array;
+}
+
+/** Files as bytes and texts, by their names. */
+export async function contentsOf(files: readonly OutputFile[]): Promise<Map<string, Uint8Array | string>> {
+  const contents = new Map<string, Uint8Array | string>();
+  for (const [name, content] of files) {
+    if (typeof content === "string" || content instanceof Uint8Array) contents.set(name, content);
+    else {
+      const pieces: Uint8Array[] = [];
+      for await (const piece of content) pieces.push(piece);
+      contents.set(name, Buffer.concat(pieces));
+    }
+  }
+  return contents;
 }
 
 class Writer {
@@ -119,7 +134,7 @@ export function interleave<T>(rows: readonly T[], heads: number): T[] {
 
 /** Random bytes of blocks, with small scales, by the type's number. */
 export function randomBlocks(type: number, elements: number, seed: number): Uint8Array {
-  const [size, bytes, halves] = ({ 2: [32, 18, [0]], 8: [32, 34, [0]], 12: [256, 144, [0, 2]], 14: [256, 210, [208]] } as const)[type as 2]; // prettier-ignore
+  const [size, bytes, halves] = ({ 2: [32, 18, [0]], 3: [32, 20, [0, 2]], 6: [32, 22, [0]], 7: [32, 24, [0, 2]], 8: [32, 34, [0]], 12: [256, 144, [0, 2]], 13: [256, 176, [0, 2]], 14: [256, 210, [208]] } as const)[type as 2]; // prettier-ignore
   const out = new Uint8Array((elements / size) * bytes);
   let state = seed * 7919 + 17;
   const next = (): number => (state = (Math.imul(state, 1103515245) + 12345) >>> 0) >>> 8;
@@ -141,20 +156,32 @@ const bitsOf = (bytes: Uint8Array, first: number, count: number): number => {
 const halfAt = (bytes: Uint8Array, at: number): number => f16ToF32(bytes[at]! + 256 * bytes[at + 1]!);
 const signed = (byte: number): number => (byte > 127 ? byte - 256 : byte);
 
+/** Of Q4_K and Q5_K: `low` is where the low four bits of codes begin, `fifth` the fifth bit. */
+function ofK(b: Uint8Array, i: number, low: number, fifth: number): number {
+  const s = Math.floor(i / 32);
+  // Eight scales, then eight minimums: six bits each; the high two of the last four are the high two of the first four bytes.
+  const six = (from: number): number =>
+    s < 4
+      ? bitsOf(b, 32 + 8 * (from + s), 6)
+      : bitsOf(b, 32 + 8 * (8 + s - 4) + (from === 0 ? 0 : 4), 4) +
+        16 * bitsOf(b, 32 + 8 * (from + s - 4) + 6, 2);
+  const q = bitsOf(b, 8 * (low + 32 * Math.floor(s / 2) + (i % 32)) + (s % 2) * 4, 4) + 16 * fifth;
+  return Math.fround(halfAt(b, 0) * six(0) * q) - halfAt(b, 2) * six(4);
+}
+
 /** The value of one element of a block, bit by bit from the format's description. */
 const VALUES: Readonly<Record<number, (block: Uint8Array, i: number) => number>> = {
   2: (b, i) => halfAt(b, 0) * (bitsOf(b, 16 + 8 * (i % 16) + (i < 16 ? 0 : 4), 4) - 8),
+  3: (b, i) => Math.fround(halfAt(b, 0) * bitsOf(b, 32 + 8 * (i % 16) + (i < 16 ? 0 : 4), 4)) + halfAt(b, 2),
+  6: (b, i) =>
+    halfAt(b, 0) * (bitsOf(b, 48 + 8 * (i % 16) + (i < 16 ? 0 : 4), 4) + 16 * bitsOf(b, 16 + i, 1) - 16),
+  7: (b, i) =>
+    Math.fround(
+      halfAt(b, 0) * (bitsOf(b, 64 + 8 * (i % 16) + (i < 16 ? 0 : 4), 4) + 16 * bitsOf(b, 32 + i, 1)),
+    ) + halfAt(b, 2),
   8: (b, i) => halfAt(b, 0) * signed(b[2 + i]!),
-  12: (b, i) => {
-    const s = Math.floor(i / 32);
-    // Eight scales, then eight minimums: six bits each; the high two of the last four are the high two of the first four bytes.
-    const six = (from: number): number =>
-      s < 4
-        ? bitsOf(b, 32 + 8 * (from + s), 6)
-        : bitsOf(b, 32 + 8 * (8 + s - 4) + (from === 0 ? 0 : 4), 4) + 16 * bitsOf(b, 32 + 8 * (from + s - 4) + 6, 2); // prettier-ignore
-    const q = bitsOf(b, 8 * (16 + 32 * Math.floor(s / 2) + (i % 32)) + (s % 2) * 4, 4);
-    return Math.fround(halfAt(b, 0) * six(0) * q) - halfAt(b, 2) * six(4);
-  },
+  12: (b, i) => ofK(b, i, 16, 0),
+  13: (b, i) => ofK(b, i, 48, bitsOf(b, 8 * (16 + (i % 32)) + Math.floor(i / 32), 1)),
   14: (b, i) => {
     const [part, rest] = [Math.floor(i / 128), i % 128];
     const low = bitsOf(b, 8 * (64 * part + (rest % 64)) + (rest < 64 ? 0 : 4), 4);
@@ -163,7 +190,7 @@ const VALUES: Readonly<Record<number, (block: Uint8Array, i: number) => number>>
     return Math.fround(halfAt(b, 208) * scale) * (low + 16 * high - 32);
   },
 };
-const SIZES: Readonly<Record<number, readonly [number, number]>> = { 2: [32, 18], 8: [32, 34], 12: [256, 144], 14: [256, 210] }; // prettier-ignore
+const SIZES: Readonly<Record<number, readonly [number, number]>> = { 2: [32, 18], 3: [32, 20], 6: [32, 22], 7: [32, 24], 8: [32, 34], 12: [256, 144], 13: [256, 176], 14: [256, 210] }; // prettier-ignore
 
 /** The values of blocks in f32. */
 export function blockValues(type: number, bytes: Uint8Array): Float32Array {
