@@ -2,6 +2,7 @@
 import { adaptersLora, adaptersMlx, adaptersNative, adaptersVera } from "./targets/adapters.ts";
 import { configs } from "./targets/configs.ts";
 import { data } from "./targets/data.ts";
+import { gguf } from "./targets/gguf.ts";
 import { checkpoints, sweepResults } from "./targets/runs.ts";
 import { safetensors, shards } from "./targets/safetensors.ts";
 import { tokenizers } from "./targets/tokenizers.ts";
@@ -12,6 +13,7 @@ export type TargetName =
   | "safetensors"
   | "shards"
   | "configs"
+  | "gguf"
   | "adapters-native"
   | "adapters-lora"
   | "adapters-vera"
@@ -27,6 +29,7 @@ export const TARGETS: Readonly<Record<TargetName, TargetSource>> = {
   safetensors,
   shards,
   configs,
+  gguf,
   "adapters-native": adaptersNative,
   "adapters-lora": adaptersLora,
   "adapters-vera": adaptersVera,

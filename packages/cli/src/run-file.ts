@@ -53,7 +53,9 @@ export async function runSettings(flags: RunFlags): Promise<RunSettings> {
   const saved = await readSettings(TRAIN_SETTINGS, file);
   const fromFile = flags.config === undefined ? {} : await readSettings(TRAIN_SETTINGS, flags.config);
   const given: Record<string, unknown> = { ...fromFile, ...definedOf(flags) };
-  if (sameOnHub(String(given["model"]), String(saved.model))) delete given["model"]; // the saved name has the commit
+  for (const key of ["model", "initFrom"] as const)
+    // the saved name has the commit
+    if (sameOnHub(String(given[key]), String(saved[key]))) delete given[key];
   for (const [key] of entries(TRAIN_SETTINGS)) {
     if (given[key] === undefined || FREE.includes(key) || same(key, given[key], saved[key])) continue;
     throw new UsageError(

@@ -3,6 +3,7 @@ import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { directoryFiles } from "@tiedlora/core/node";
 import type { Decoder } from "@tiedlora/models";
+import { isOnHub } from "@tiedlora/models/node";
 import { adapt, type Adapter } from "tiedlora";
 import { MLX_TENSORS, UnexpectedAdapterError } from "tiedlora/internal";
 import { readAdapterConfig, TENSORS_FILE } from "tiedlora/internal";
@@ -13,7 +14,7 @@ import { digestOf } from "tiedlora/internal/node";
 import { initFrom } from "tiedlora/node";
 import type { RunFolder } from "./run/run-folder.ts";
 import { checkRank } from "./checks.ts";
-import type { Found } from "./find-model.ts";
+import { findModel, type Found, pinned } from "./find-model.ts";
 import { checkPath } from "./load.ts";
 import type { Output } from "./output.ts";
 import { type Quantize, quantizeFor } from "./quantized.ts";
@@ -87,6 +88,17 @@ function withAdapter({ settings, given }: Given, { method }: Adapter): TrainSett
     target: given.has("target") ? settings.target : undefined,
   };
   return { ...settings, ...own } as TrainSettings;
+}
+
+/** The settings with the directory of an adapter that --init-from names on the hub, and its name with the commit. */
+export async function findInitFrom(
+  settings: TrainSettings,
+  output: Output,
+): Promise<{ readonly settings: TrainSettings; readonly initName?: string }> {
+  const { initFrom: source } = settings;
+  if (source === undefined || !(await isOnHub(source))) return { settings };
+  const found = await findModel(source, output, { setting: "--init-from", part: "adapter" });
+  return { settings: { ...settings, initFrom: found.directory }, initName: pinned(source, found) };
 }
 
 /** The form of the model's weights: that of --quantize, or else of the training of the adapter that --init-from names. */

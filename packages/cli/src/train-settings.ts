@@ -120,7 +120,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     group: "adapter",
     kind: path("dir"),
     about:
-      "an adapter to start from, as train, peft or mlx-lm writes it: its method, rank, alpha and target are kept",
+      "an adapter to start from, as train, peft or mlx-lm writes it, or its name on the hub: its method, rank, alpha and target are kept",
   },
   initDigest: {
     group: "adapter",

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { Device } from "@tiedlora/core";
 import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
-import { loadPretrained } from "@tiedlora/models/node";
+import { loadPretrained, parseHubName } from "@tiedlora/models/node";
 import { type Adapter, adapterOptimizer } from "tiedlora";
 import { packExamples, stepsPerEpoch } from "tiedlora";
 import type { Dataset } from "tiedlora";
@@ -26,7 +26,14 @@ import { ProgressLine } from "./progress.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings, UsageError } from "./settings.ts";
-import { checkInitFrom, type Given, quantizeAsBefore, startAdapter, type Started } from "./start-adapter.ts";
+import {
+  checkInitFrom,
+  findInitFrom,
+  type Given,
+  quantizeAsBefore,
+  startAdapter,
+  type Started,
+} from "./start-adapter.ts";
 import { decideStreaming } from "./streaming.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
@@ -70,10 +77,12 @@ export function addTrain(program: Command, output: Output): void {
 
 async function trainIn(
   folder: RunFolder,
-  { settings, given }: Given,
+  { settings: asked, given }: Given,
   output: Output,
   { resume, json }: TrainFlags,
 ): Promise<RunResult["ended"]> {
+  const { settings, initName } =
+    folder.last === null ? await findInitFrom(asked, output) : { settings: asked };
   if (folder.last === null) await checkInitFrom(settings);
   const found = await findModel(settings.model, output);
   await checkDataPaths(settings);
@@ -83,6 +92,7 @@ async function trainIn(
     trainCommand({
       folder,
       found,
+      ...(initName !== undefined && { initName }),
       settings: { ...settings, ...(quantize !== undefined && { quantize }) },
       given,
       output,
@@ -97,6 +107,8 @@ interface Context extends Given {
   readonly folder: RunFolder;
   /** The base model. */
   readonly found: Found;
+  /** The name of the adapter that the run starts from, with its commit, if it is from the hub. */
+  readonly initName?: string;
   readonly output: Output;
   readonly device: Device;
   readonly resume: boolean;
@@ -162,7 +174,7 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
 }
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
-  const { folder, found, output, resume, json } = context;
+  const { folder, found, initName, output, resume, json } = context;
   const { settings, model, padId, dataset, valid, adapter } = prepared;
   const examples = trainedOn(dataset, settings);
   const steps = stepsOf(settings, examples.length);
@@ -189,8 +201,12 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         saveEvery: settings.saveEvery,
         log: settings.log,
         resume,
-        settings: settingsYaml(TRAIN_SETTINGS, absolute(settings, found)),
-        provenance: provenanceOf(settings, steps, found),
+        settings: settingsYaml(TRAIN_SETTINGS, absolute(settings, found, initName)),
+        provenance: provenanceOf(
+          { ...settings, ...(initName !== undefined && { initFrom: initName }) },
+          steps,
+          found,
+        ),
         signal,
         onStart: (evaluation) => progress.baseline(evaluation),
         onStep: (report, evaluation) => progress.report(report, evaluation),
@@ -303,7 +319,7 @@ function provenanceOf(settings: TrainSettings, steps: number, found: Found): Rec
 }
 
 /** The settings with absolute paths, which do not depend on the current directory, and with the commit of a model of the hub. */
-function absolute(settings: TrainSettings, found: Found): TrainSettings {
+function absolute(settings: TrainSettings, found: Found, initName: string | undefined): TrainSettings {
   const { model, data, valid, initFrom, out } = settings;
   return {
     ...settings,
@@ -311,6 +327,8 @@ function absolute(settings: TrainSettings, found: Found): TrainSettings {
     data: resolve(data),
     out: resolve(out),
     ...(valid !== undefined && { valid: resolve(valid) }),
-    ...(initFrom !== undefined && { initFrom: resolve(initFrom) }),
+    ...(initFrom !== undefined && {
+      initFrom: initName ?? (parseHubName(initFrom)?.pinned ? initFrom : resolve(initFrom)),
+    }),
   };
 }

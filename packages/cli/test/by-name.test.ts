@@ -109,6 +109,22 @@ describe("models by name on the command line", () => {
     assert.deepEqual([byName.code, byName.out], [0, byPath.out], byName.info);
   });
 
+  test("--init-from takes the name of an adapter, and the run keeps its commit", async () => {
+    const own = filesOf(at("named"));
+    hub.repositories["team/start"] = { files: own };
+    const flags = ["--model", "team/tiny", "--init-from", "team/start", "--out", at("further")];
+    const { code, info } = await train(...flags);
+    assert.equal(code, 0, info);
+    assert.match(info, /starting from the adapter in/);
+    const name = `team/start@${commitOf(own)}`;
+    assert.match(readFileSync(at("further/run.yaml"), "utf8"), new RegExp(`^init-from: ${name}$`, "m"));
+    const resumed = await train("--resume", "--steps", "3", ...flags);
+    assert.equal(resumed.code, 0, resumed.info);
+    assert.match(readFileSync(at("further/run.yaml"), "utf8"), new RegExp(`^init-from: ${name}$`, "m"));
+    const missing = await train("--model", "team/tiny", "--init-from", "team/none", "--out", at("none"));
+    assert.deepEqual([missing.code, /team\/none/.test(missing.info)], [1, true], missing.info);
+  });
+
   test("a sweep's model may have a name: it is loaded once, for all processes", async () => {
     process.env["HF_HUB_CACHE"] = at("cache-3");
     const spec = { name: "s", out: at("sweep"), on: { model: "team/tiny", tasks: ["choice"], seq: 512 }, vary: { method: ["tl6"], rank: [2], seed: [0] }, train: { steps: 1, batch: 2 }, evaluate: { valid: 2, test: 2 } }; // prettier-ignore
