@@ -18,16 +18,20 @@ export function addConvert(program: Command, output: Output): void {
   program
     .command("convert")
     .description("convert a GGUF file of llama.cpp into a Hugging Face directory")
-    .argument("<file>", "the model, in blocks of the types F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K", path)
+    .argument(
+      "<file>",
+      "the model, in blocks of the types F32, F16, BF16, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K or Q8_0",
+      path,
+    )
     .argument("<dir>", "where the directory is written; it must not exist, or be empty", path)
     .option(
       "--dtype <name>",
-      `write all matrices in this precision: ${DTYPES.join(", ")} (default: Q8_0, Q4_0 and Q4_K stay quantized, Q6_K becomes f16)`,
+      `write all matrices in this precision: ${DTYPES.join(", ")} (default: Q6_K becomes f16, and the other quantized types stay quantized)`,
       oneOf(DTYPES),
     ) // prettier-ignore
     .addHelpText(
       "after",
-      "\nConverted are the architectures llama (Mistral's too), qwen2, qwen3 and olmo2, with the tokenizer where its scheme is known.\n" +
+      "\nConverted are the architectures llama (Mistral's too), qwen2, qwen3, qwen3moe, olmo2, olmoe, phi3, gemma2 and gemma3, with the tokenizer where its scheme is known.\n" +
         "Quantized weights keep their numbers, and are written as MLX writes them.\n" +
         "\nExample:\n  tiedlora convert model-Q4_K_M.gguf ./model",
     )
