@@ -53,8 +53,9 @@ export async function hubFiles(name: string, options: HubFilesOptions = {}): Pro
 
 /** Loads a model and its tokenizer by name; see `hubFiles`. */
 export async function loadPretrained(name: string, options: LoadOptions & HubOptions): Promise<Pretrained> {
-  const { device, ...rest } = options;
-  return loadPretrainedFrom(await hubFiles(name, rest), { device });
+  const { device, quantize, stream, ...rest } = options;
+  const how = { ...(quantize !== undefined && { quantize }), ...(stream !== undefined && { stream }) };
+  return loadPretrainedFrom(await hubFiles(name, rest), { device, ...how });
 }
 
 /** Deletes what the page's storage keeps of a repository, all revisions. */

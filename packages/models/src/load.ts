@@ -20,7 +20,7 @@ export interface LoadOptions {
   /**
    * Quantizes the weights of all linear modules but the output embedding while they are read: to NF4 (4 bits, as bitsandbytes does) or to
    * int8, in groups of 64 (or 32) elements of a row; a matrix whose rows these do not divide stays as it is. Embeddings, norms and biases
-   * stay as they are. The weights are frozen; adapters on them train in f32.
+   * stay as they are; "nf4+int8" also quantizes embedding and output embedding, to int8. The weights are frozen; adapters on them train in f32.
    */
   readonly quantize?: QuantizeKind;
   /**

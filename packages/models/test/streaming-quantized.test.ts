@@ -94,6 +94,13 @@ const KINDS: Readonly<Record<string, Kind>> = {
     devices: [cpuWith(1), cpuWith(2)],
   },
   "nf4 while reading": { config: {}, make: null, quantize: "nf4", bits: 4 + 32 / 64, devices: [cpuWith(1)] },
+  "nf4, and embedding and head in int8": {
+    config: {},
+    make: null,
+    quantize: "nf4+int8",
+    bits: 4 + 32 / 64,
+    devices: [REFERENCE],
+  },
   "int8 while reading": {
     config: {},
     make: null,
