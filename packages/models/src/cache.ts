@@ -102,7 +102,9 @@ export class KvCache {
       return [k, v];
     }
     if (tokens !== 1)
-      throw new RangeError(`cache: ${tokens} tokens after the first ${this.#length}; give one at a time`);
+      throw new RangeError(
+        `cache: ${tokens} tokens were given after the first ${this.#length}; give one token at a time`,
+      );
     const here = iota([1, 1, this.#capacity, 1], 2).eq(this.#length);
     const old = this.#layers[layer]!;
     const [newK, newV] = [where(here, k, old.k), where(here, v, old.v)];

@@ -116,7 +116,9 @@ function toWrite(
   const converted = async (): Promise<Uint8Array> => {
     const values = encode(await (made === undefined ? parameter : await made()).data(), dtype);
     if (made !== undefined && !decode(values.buffer, dtype, parameter.size).every(Number.isFinite))
-      throw new Error(`${name} would hold values that are not finite in ${dtype}; nothing is written`);
+      throw new Error(
+        `${name} has values that are not finite in ${dtype}, so nothing is written; give the dtype bf16 or f32, whose numbers reach further, or train with a lower learning rate`,
+      );
     return encodeTensor(dtype, values);
   };
   return {

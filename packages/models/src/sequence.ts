@@ -115,7 +115,8 @@ function positionRows(start: number, length: number, { mask, segments, pads }: R
 
 function checkPositions(config: DecoderConfig, rows: readonly number[][]): void {
   const wrong = rows.flat().find((p) => !Number.isInteger(p) || p < 0);
-  if (wrong !== undefined) throw new RangeError(`positions: ${wrong}; need whole numbers from 0 on`);
+  if (wrong !== undefined)
+    throw new RangeError(`positions: ${wrong} was given; need whole numbers from 0 on`);
   const end = Math.max(...rows.map(lengthOf));
   if (!config.rope && end > config.maxPositions) {
     throw new RangeError(

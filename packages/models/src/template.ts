@@ -41,9 +41,9 @@ class BoundedInterpreter extends Base {
     // each iteration of a loop costs ten steps, even with an empty body
     const turns = this.#walked.has(statement) && Array.isArray(result.value) ? result.value.length : 0;
     this.#steps += 1 + 10 * turns;
-    if (this.#steps > MAX_STEPS) throw new Error(`it is not done after ${MAX_STEPS} steps`);
+    if (this.#steps > MAX_STEPS) throw new Error(`a template that has not ended after ${MAX_STEPS} steps`);
     if (typeof result.value === "string" && result.value.length > MAX_LENGTH)
-      throw new Error(`it makes texts of more than ${MAX_LENGTH} characters`);
+      throw new Error(`a template that makes texts of more than ${MAX_LENGTH} characters`);
     return result;
   }
 }
@@ -51,7 +51,7 @@ class BoundedInterpreter extends Base {
 /** Renders a template. Throws an Error that describes the fault of the template. */
 export function renderTemplate(source: string, variables: Readonly<Record<string, unknown>>): string {
   if (source.length > MAX_SOURCE)
-    throw new Error(`it has ${source.length} characters; expected at most ${MAX_SOURCE}`);
+    throw new Error(`a template of ${source.length} characters, where at most ${MAX_SOURCE} are read`);
   try {
     const { parsed } = new Template(source);
     const environment = new NewVariables();
@@ -60,9 +60,9 @@ export function renderTemplate(source: string, variables: Readonly<Record<string
   } catch (cause) {
     // errors of JavaScript itself: a call stack or a string that is too large, or a value of an unexpected type
     if (cause instanceof RangeError)
-      throw new Error("it is nested too deeply, or makes too long a text", { cause });
+      throw new Error("a template that is nested too deeply, or makes too long a text", { cause });
     if (cause instanceof TypeError)
-      throw new Error("it does something with values of another kind", { cause });
+      throw new Error("a template that uses a value as another kind of value than it is", { cause });
     throw cause;
   }
 }
@@ -85,7 +85,7 @@ const GLOBALS: Readonly<Record<string, unknown>> = {
 function range(start: number, stop?: number, step = 1): number[] {
   const [from, to] = stop === undefined ? [0, start] : [start, stop];
   const count = Math.max(0, Math.ceil((to - from) / step));
-  if (!(count <= MAX_RANGE)) throw new Error(`range() of more than ${MAX_RANGE} numbers`);
+  if (!(count <= MAX_RANGE)) throw new Error(`a range() of more than ${MAX_RANGE} numbers`);
   return Array.from({ length: count }, (_, i) => from + i * step);
 }
 

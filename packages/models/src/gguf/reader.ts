@@ -122,7 +122,12 @@ function readMetadata(cursor: Cursor, count: number): Map<string, GgufValue> {
   for (let i = 0; i < count; i++) {
     const name = cursor.text("a name in the metadata");
     if (metadata.has(name))
-      throw new FormatError({ file: cursor.file, tensor: name, found: "it twice", expected: "it once" });
+      throw new FormatError({
+        file: cursor.file,
+        tensor: name,
+        found: "the name twice",
+        expected: "each name once",
+      });
     metadata.set(name, readValue(cursor, cursor.u32(), name, 0));
   }
   return metadata;

@@ -74,10 +74,11 @@ export function groupProblem(inputs: number, bits: 4 | 8, group: number): string
 /** Throws RangeError unless sizes and arrays of a quantized matrix fit one another. */
 function checkQuantized(q: QuantizedTensor): void {
   const problem = groupProblem(rowsOf(q.shape).inputs, q.bits, q.group);
-  if (problem !== null) throw new RangeError(`a quantized matrix with ${problem}`);
+  if (problem !== null)
+    throw new RangeError(`a quantized matrix has ${problem}; need groups that fill words and divide rows`);
   const sizes = quantizedSizes(q);
   const check = (what: string, found: number, expected: number): void => {
-    if (found !== expected) throw new RangeError(`${found} ${what}; [${q.shape.join(", ")}] in groups of ${q.group} has ${expected}`); // prettier-ignore
+    if (found !== expected) throw new RangeError(`${found} ${what} were given; a matrix [${q.shape.join(", ")}] in groups of ${q.group} needs ${expected}`); // prettier-ignore
   };
   check("words", q.words.length, sizes.words);
   check("scales", q.scales.length, sizes.scales);

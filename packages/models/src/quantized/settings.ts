@@ -25,13 +25,15 @@ export function quantizationOf(f: Fields): CheckpointQuantization {
     );
   if (!q.flag("load_in_4bit", q.flag("_load_in_4bit", false)))
     q.fail("load_in_4bit", "true: of bitsandbytes' types, NF4 can be read", "Load the model that was quantized, with --quantize int8."); // prettier-ignore
-  if (q.text(["bnb_4bit_quant_type"], "nf4") !== "nf4") q.fail("bnb_4bit_quant_type", '"nf4"');
+  if (q.text(["bnb_4bit_quant_type"], "nf4") !== "nf4")
+    q.fail("bnb_4bit_quant_type", '"nf4"', "Load the model that was quantized, with --quantize nf4.");
   return { kind: "bitsandbytes" };
 }
 
 function mlx(q: Fields): CheckpointQuantization {
   const mode = q.text(["mode"], "affine");
-  if (mode !== "affine") q.fail("mode", '"affine"');
+  if (mode !== "affine")
+    q.fail("mode", '"affine"', "Load the model that was quantized, with --quantize nf4 or int8.");
   const usual = settingsOf(q);
   // Entries of single modules are objects; false marks one that is not quantized, which its tensors say as well.
   const own = new Map<string, MlxSettings>();
