@@ -1,5 +1,5 @@
 /** A program as one WebAssembly module and a list of calls into it. */
-import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
+import { type LibraryCall, mapBuffers, type Operand, type Program, type Step } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import { Module } from "./assembler.ts";
 import { compileAttention, compileAttentionGrad } from "./attention/attention.ts";
@@ -171,16 +171,16 @@ class ProgramBuilder {
 /** A string that is equal for steps that differ only in their buffers, and the buffers of `step` in order of appearance. */
 function structuralKey(step: Step): { readonly key: string; readonly order: readonly number[] } {
   const order: number[] = [];
-  const key = JSON.stringify(step, (name, value: unknown) => {
-    if (typeof value !== "number") return value;
-    if (name === "buffer") {
-      const at = order.indexOf(value);
-      return at >= 0 ? at : order.push(value) - 1;
-    }
-    // JSON has neither infinities nor a negative zero
-    return Number.isFinite(value) && !Object.is(value, -0)
-      ? value
-      : `number ${Object.is(value, -0) ? "-0" : value}`;
+  const numbered = mapBuffers(step, (buffer) => {
+    const known = order.indexOf(buffer);
+    return known >= 0 ? known : order.push(buffer) - 1;
   });
-  return { key, order };
+  const body = step.type === "loop" ? step.body : step.name === "matmul" ? step.params.epilogue?.body : [];
+  // JSON has neither infinities nor a negative zero
+  const special = (body ?? []).flatMap((instr, i) =>
+    instr.op !== "const" || (Number.isFinite(instr.value) && !Object.is(instr.value, -0))
+      ? []
+      : `${i} ${Object.is(instr.value, -0) ? "-0" : instr.value}`,
+  );
+  return { key: JSON.stringify(numbered) + special.join(), order };
 }

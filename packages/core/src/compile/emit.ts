@@ -205,7 +205,9 @@ class Emitter implements Emitted {
     if (isNowhere(at)) return this.#constant(0, dtype);
     this.reads.add(base);
     const from = operandAt(as.shape, base.dtype, at, this.#memory.idOf(base));
-    return this.#push({ op: "load", from, dtype }, `load ${JSON.stringify(from)}`);
+    const { offset, strides, valid, moving } = from.view;
+    const rest = valid || moving ? JSON.stringify([valid, moving]) : "";
+    return this.#push({ op: "load", from, dtype }, `load ${from.buffer} ${offset} ${strides.join()} ${rest}`);
   }
 
   // --- single instructions

@@ -85,6 +85,8 @@ class Fuser implements Memory {
   readonly #kernels = new Set<Kernel>();
   readonly #producer = new Map<Node, Kernel>();
   readonly #readers = new Map<Node, Set<Kernel>>();
+  /** By kernel: the nodes of other kernels that it needs. Joining moves nodes to other kernels, and makes no more of them. */
+  readonly #made = new Map<Kernel, readonly Node[]>();
 
   constructor(order: readonly Node[], options: FuseOptions) {
     this.#order = order;
@@ -170,12 +172,12 @@ class Fuser implements Memory {
 
   /** The kernels that must run before `kernel`. */
   #needs(kernel: Kernel): Set<Kernel> {
-    const needs = new Set<Kernel>();
-    for (const node of [...kernel.reads, ...kernel.gates]) {
-      const made = descend(node, (n) => !this.#producer.has(n) && n.inputs.length > 0);
-      const producer = this.#producer.get(made);
-      if (producer && producer !== kernel) needs.add(producer);
-    }
+    const isMade = (n: Node): boolean => this.#producer.has(n);
+    const maker = (node: Node): Node => descend(node, (n) => !isMade(n) && n.inputs.length > 0);
+    const find = (): Node[] => [...kernel.reads, ...kernel.gates].map(maker).filter(isMade);
+    const made = getOrCreate(this.#made, kernel, find);
+    const needs = new Set(made.map((node) => this.#producer.get(node)!));
+    needs.delete(kernel);
     return needs;
   }
 
@@ -224,12 +226,12 @@ class Fuser implements Memory {
   /** Joins two kernels into one, if that is possible and no slower; otherwise returns null. */
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
     const space = jointSpace(first, second);
-    if (!space) return null;
+    if (!space || this.#needsBetween(first, second)) return null;
     const nodes = [...first.nodes, ...second.nodes].sort(
       (a, b) => this.#position.get(a)! - this.#position.get(b)!,
     );
     const emitted = emit(nodes, space, this, first.call?.node);
-    if ("store" in emitted || this.#needsBetween(first, second)) return null;
+    if ("store" in emitted) return null;
     const rules = new Set([...first.rules, ...second.rules, rule ?? ruleOf(first, second)]);
     const joint = kernelOf(nodes, first.call, emitted, rules);
     const stored = this.#storedOf(nodes, (reader) => reader !== first && reader !== second);

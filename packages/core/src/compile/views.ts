@@ -97,7 +97,7 @@ export function linearize(index: readonly Affine[], strides: readonly number[], 
     const stride = strides[axis]!;
     if (stride === 0) return;
     out.offset += stride * affine.offset;
-    out.moving = [...out.moving, ...scaled(affine, stride, 0).moving];
+    if (affine.moving.length > 0) out.moving = [...out.moving, ...scaled(affine, stride, 0).moving];
     for (let i = 0; i < rank; i++) out.coeffs[i]! += stride * affine.coeffs[i]!;
   });
   return out;
