@@ -25,7 +25,8 @@ export class MovingLine {
     this.#bar = this.#bars.create(total, 0, { text: "" });
   }
 
-  update(value: number, text: string): void {
+  update(value: number, text: string, total: number = this.#bar.getTotal()): void {
+    this.#bar.setTotal(total);
     this.#bar.update(value, { text });
   }
 

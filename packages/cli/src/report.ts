@@ -39,6 +39,7 @@ export function addReport(program: Command, output: Output): void {
       }
       const choice = choiceText(report.summary);
       if (choice !== null) output.info(choice);
+      if (report.search !== null) output.info(searchText(report.search));
       for (const note of notesOn(report)) output.info(`${paint("yellow", "note:")} ${note}`);
       if (report.failures > 0) output.info(`${report.failures} runs failed; they are listed in the report`);
       for (const file of report.files) output.out(file);
@@ -49,6 +50,11 @@ export function addReport(program: Command, output: Output): void {
 function named(group: Group): string {
   const chosen = chosenText(group);
   return `${group.method} rank ${group.rank}${chosen === "" ? "" : `, ${chosen}`}`;
+}
+
+function searchText({ steps, gridSteps, stopped }: NonNullable<WrittenReport["search"]>): string {
+  const share = ((100 * steps) / gridSteps).toFixed(0);
+  return `successive halving: ${steps} of ${gridSteps} steps of the grid (${share} %); ${stopped.length} variants were stopped early`;
 }
 
 const NAMED = 5;

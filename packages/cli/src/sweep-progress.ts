@@ -15,17 +15,18 @@ export class SweepProgress {
   failures = 0;
   #ended = 0;
   readonly #output: Output;
-  readonly #count: number;
+  readonly #count: () => number;
   readonly #json: boolean;
   readonly #start: number = performance.now();
   readonly #running = new Map<string, string>();
   readonly #bar: MovingLine | null;
 
-  constructor(output: Output, count: number, json: boolean) {
+  /** `count` tells how many runs there are; in a search they become more. */
+  constructor(output: Output, count: () => number, json: boolean) {
     this.#output = output;
     this.#count = count;
     this.#json = json;
-    this.#bar = output.interactive && !json ? new MovingLine("run", count) : null;
+    this.#bar = output.interactive && !json ? new MovingLine("run", count()) : null;
   }
 
   step(config: RunConfig, step: number): void {
@@ -67,7 +68,7 @@ export class SweepProgress {
     this.#ended++;
     this.#running.delete(id);
     this.#show();
-    return paint("dim", `${this.#ended}/${this.#count}`);
+    return paint("dim", `${this.#ended}/${this.#count()}`);
   }
 
   #say(line: string): void {
@@ -77,8 +78,8 @@ export class SweepProgress {
 
   #show(): void {
     const perRun = (performance.now() - this.#start) / 1000 / this.#ended;
-    const left = this.#ended === 0 ? "" : `${duration(perRun * (this.#count - this.#ended))} left  `;
-    this.#bar?.update(this.#ended, left + [...this.#running.values()].join(" | "));
+    const left = this.#ended === 0 ? "" : `${duration(perRun * (this.#count() - this.#ended))} left  `;
+    this.#bar?.update(this.#ended, left + [...this.#running.values()].join(" | "), this.#count());
   }
 }
 

@@ -1,12 +1,20 @@
 /** `tiedlora sweep`: performs all runs of a YAML file in parallel processes; finished runs are not repeated. */
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { BASE_DIRECTORY } from "@tiedlora/experiments/node";
 import { withLock } from "./run/lock.ts";
 import { runPool } from "@tiedlora/experiments/node";
-import { RunStore } from "@tiedlora/experiments/node";
-import { type RunConfig, runId, type RunSource } from "@tiedlora/experiments";
+import { RunStore, scheduleOf } from "@tiedlora/experiments/node";
+import {
+  type ClaimedRun,
+  type RunConfig,
+  runId,
+  type RunSource,
+  type Schedule,
+  wholeId,
+} from "@tiedlora/experiments";
 import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
@@ -45,9 +53,8 @@ export function addSweep(program: Command, output: Output): void {
       const text = await readSpec(file);
       const spec = parseSweep(text, file);
       const store = new RunStore(options.out ?? spec.out);
-      const configs = expandSweep(spec);
       if (options.dryRun) {
-        for (const config of configs) output.out(runId(config));
+        for (const config of expandSweep(spec)) output.out(runId(config));
         return;
       }
       await checkOut(store.directory);
@@ -58,7 +65,7 @@ export function addSweep(program: Command, output: Output): void {
             `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
               `file that are not in this one stay there, and the report leaves them out`,
           );
-        await sweep({ spec, options, output, store, configs });
+        await sweep({ spec, options, output, store });
       });
     });
 }
@@ -98,23 +105,26 @@ interface Sweep {
   readonly options: SweepCommand;
   readonly output: Output;
   readonly store: RunStore;
-  readonly configs: readonly RunConfig[];
 }
 
-async function sweep({ spec, options, output, store, configs }: Sweep): Promise<void> {
-  const done = new Set((await store.finished()).map(({ id }) => id));
-  const todo = configs.filter((config) => !done.has(runId(config)));
+async function sweep({ spec, options, output, store }: Sweep): Promise<void> {
+  const outcomes = await store.outcomes({ curves: false });
+  const schedule = await scheduleOf(spec, store);
+  schedule.learn?.(outcomes, []);
+  const done = new Set(outcomes.map(({ id }) => id));
+  const finished = schedule.total - schedule.runs().filter((config) => !done.has(runId(config))).length;
+  const count = (): number => schedule.total - finished;
   const cores = availableParallelism();
   const parallel = options.parallel ?? spec.parallel ?? (options.backend === "webgpu" ? 1 : cores);
   const threads = Math.max(1, Math.floor(cores / parallel));
   output.info(
-    `${paint("bold", spec.name)}: ${configs.length} runs, ${configs.length - todo.length} of them finished earlier; ` +
+    `${paint("bold", spec.name)}: ${schedule.total} runs, ${finished} of them finished earlier; ` +
       `${parallel} at once, results in ${store.directory}`,
   );
-  const progress = new SweepProgress(output, todo.length, options.json === true);
+  const progress = new SweepProgress(output, count, options.json === true);
   const interrupted = await interruptible(async (signal) => {
     try {
-      await runPool(sourceOf(todo, store), {
+      await runPool(sourceOf(schedule, store, done), {
         parallel,
         backend: options.backend,
         threads,
@@ -135,30 +145,52 @@ async function sweep({ spec, options, output, store, configs }: Sweep): Promise<
     throw new Interrupted();
   }
   if (progress.failures > 0)
-    throw new Error(`${progress.failures} of ${todo.length} runs failed; the same command tries them again`);
+    throw new Error(`${progress.failures} of ${count()} runs failed; the same command tries them again`);
 }
 
-/** Hands out the configs in their order; no other process has the folder. */
-function sourceOf(configs: readonly RunConfig[], store: RunStore): RunSource {
-  const queue = [...configs];
+/** Hands out the runs of a schedule; no other process has the folder. */
+function sourceOf(schedule: Schedule, store: RunStore, done: ReadonlySet<string>): RunSource {
+  const given = new Set(done);
+  let running = 0;
+  let wake: (() => void)[] = [];
+  const ended = (): void => {
+    running--;
+    for (const one of wake) one();
+    wake = [];
+  };
+  const claimed = (config: RunConfig): ClaimedRun => ({
+    config,
+    checkpoint: schedule.learn
+      ? join(store.directory, "checkpoints", `${wholeId(config)}.safetensors`)
+      : null,
+    lost: new AbortController().signal,
+    publish: async (result) => {
+      await store.finish(result);
+      schedule.learn?.([result], []);
+      ended();
+      return { counts: true, difference: null };
+    },
+    fail: async (message) => {
+      await store.fail({ id: runId(config), config, message });
+      schedule.learn?.([], [runId(config)]);
+      ended();
+      return true;
+    },
+    release: () => Promise.resolve(ended()),
+  });
   return {
-    next: () => {
-      const config = queue.shift();
-      if (config === undefined) return Promise.resolve(null);
-      return Promise.resolve({
-        config,
-        checkpoint: null,
-        lost: new AbortController().signal,
-        publish: async (result) => {
-          await store.finish(result);
-          return { counts: true, difference: null };
-        },
-        fail: async (message) => {
-          await store.fail({ id: runId(config), config, message });
-          return true;
-        },
-        release: () => Promise.resolve(),
-      });
+    async next(signal) {
+      while (!signal.aborted) {
+        const config = schedule.runs().find((one) => !given.has(runId(one)));
+        if (config !== undefined) {
+          given.add(runId(config));
+          running++;
+          return claimed(config);
+        }
+        if (running === 0) return null;
+        await new Promise<void>((resolve) => wake.push(resolve));
+      }
+      return null;
     },
   };
 }

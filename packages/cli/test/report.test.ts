@@ -152,7 +152,7 @@ test("the report says which values won, from how many, and how that was decided"
     "where tasks disagree, no value is that of all",
   ); // prettier-ignore
   const html = reportHtml(
-    { title: "t", results, failures: [], summary, spec: null, missing: [], leftOut: [] },
+    { title: "t", results, failures: [], summary, spec: null, missing: [], leftOut: [], search: null },
     { scripts: [], styles: [], digest: () => "" },
   );
   assert.match(
@@ -162,8 +162,12 @@ test("the report says which values won, from how many, and how that was decided"
   assert.match(html, /<th>chosen by validation<\/th>/);
   assert.match(html, /<td>lr 0\.5, batch 8 \(of 4\)<\/td>/);
   const [header, ...rows] = summaryCsv(summary).trimEnd().split("\r\n");
-  assert.ok(header!.endsWith(",variants,chosen_lr,chosen_steps,chosen_batch,chosen_dropout,chosen_target"));
-  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,"), rows[0]);
+  assert.ok(
+    header!.endsWith(
+      ",variants,chosen_lr,chosen_steps,chosen_batch,chosen_dropout,chosen_target,chosen_warmup,chosen_weight_decay",
+    ),
+  );
+  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,,,"), rows[0]);
   for (const row of rows) assert.equal(row.split(",").length, header!.split(",").length);
 });
 
@@ -194,7 +198,7 @@ test("tables: one row a run and one a group, quoted as RFC 4180 says", () => {
   assert.equal(rows[0]!.split(",").length, rows[1]!.split(",").length - 1);
   const groups = summaryCsv(summarize(RESULTS)).trimEnd().split("\r\n");
   assert.equal(groups.length, 1 + 8 + 4);
-  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,");
+  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,,,");
 });
 
 test("the page holds all it needs, and text from runs cannot become markup", () => {
@@ -207,6 +211,7 @@ test("the page holds all it needs, and text from runs cannot become markup", () 
       spec: SWEEP,
       missing: [],
       leftOut: ["<i>old</i>"],
+      search: null,
     },
     { scripts: ["const a = 1;"], styles: ["b{}"], digest: () => "abc=" },
   );

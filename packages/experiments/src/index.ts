@@ -13,6 +13,7 @@ export {
   runId,
   type RunResult,
   validationLoss,
+  wholeId,
 } from "./sweep/config.ts";
 export { expandSweep } from "./sweep/expand.ts";
 export {
@@ -22,5 +23,6 @@ export {
   type RunSource,
   type Schedule,
 } from "./sweep/source.ts";
+export type { Halving, Search } from "./sweep/search.ts";
 export { parseSweep, type SweepSpec } from "./sweep/spec.ts";
 export { readYaml, YamlError } from "./yaml.ts";

@@ -5,5 +5,6 @@
 export { BASE_DIRECTORY, loadBase } from "./node/base.ts";
 export { writeReport, type WrittenReport } from "./node/report.ts";
 export { runPool } from "./node/sweep/pool.ts";
+export { scheduleOf } from "./node/sweep/schedule.ts";
 export { RunStore } from "./node/sweep/store.ts";
 export { directorySource, NO_FILES } from "./node/tasks.ts";

@@ -8,6 +8,7 @@ import { recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import { type Counted, countedRuns } from "../report/counted.ts";
 import { runsCsv, summaryCsv } from "../report/csv.ts";
 import { type PageParts, reportHtml } from "../report/html.ts";
+import type { Searched } from "../report/searched.ts";
 import { summarize, type Summary } from "../report/summary.ts";
 import { RunStore } from "./sweep/store.ts";
 import { checkFree } from "tiedlora/internal/node";
@@ -23,6 +24,8 @@ export interface WrittenReport {
   readonly missing: number;
   /** The ids of runs in the folder that are not in the sweep's file. */
   readonly leftOut: readonly string[];
+  /** What a search has stopped early; null if the sweep does not search. */
+  readonly search: Searched | null;
 }
 
 export interface ReportOptions {
@@ -47,12 +50,16 @@ export async function writeReport(
   checkFree(out, FILES.filter((name) => there.includes(name)), force); // prettier-ignore
   const store = new RunStore(directory);
   const spec = await store.spec();
-  const [all, allFailures] = await Promise.all([store.finished(), store.failures()]);
-  const counted = countedRuns(all, allFailures, spec, store.specFile);
+  const [outcomes, allFailures, decided] = await Promise.all([
+    store.outcomes({ curves: false }),
+    store.failures(),
+    store.decided(),
+  ]);
+  const counted = countedRuns({ outcomes, failures: allFailures, decided }, spec, store.specFile);
   const { results, failures, missing, leftOut } = counted;
   if (results.length === 0)
     throw new Error(`${directory} has no finished runs${reasons(counted)}; tiedlora sweep writes them`);
-  const summary = summarize(results);
+  const summary = summarize(counted.outcomes);
   const files: [string, string][] = [
     ["report.html", reportHtml({ title, summary, spec, ...counted }, await pageParts())],
     ["runs.csv", runsCsv(results)],
@@ -67,6 +74,7 @@ export async function writeReport(
     failures: failures.length,
     missing: missing.length,
     leftOut,
+    search: counted.search,
   };
 }
 

@@ -1,6 +1,7 @@
 /** A sweep as tables for other programs (RFC 4180). */
 import type { RunResult } from "../sweep/config.ts";
-import { type Summary, VARIED } from "./summary.ts";
+import type { Summary } from "./summary.ts";
+import { settingName, VARIED } from "./varied.ts";
 
 type Cell = string | number | boolean | null;
 
@@ -47,7 +48,7 @@ export function summaryCsv({ groups, averages }: Summary): string {
       "loss_mean",
       "loss_half_95",
       "variants",
-      ...VARIED.map((key) => `chosen_${key}`),
+      ...VARIED.map((key) => `chosen_${settingName(key).replace("-", "_")}`),
     ],
     [...groups, ...averages].map(({ task, method, rank, trainable, measure, quality, loss, variants, chosen }) => [
       task, method, rank, trainable, measure.name, quality.count, quality.mean, quality.half, loss.mean, loss.half,

@@ -2,6 +2,7 @@
 import type { RunFailure, RunResult } from "../sweep/config.ts";
 import { chartsOf } from "./charts.ts";
 import { type Content, markup, type Markup, trusted } from "./markup.ts";
+import type { Searched } from "./searched.ts";
 import type { Interval } from "./stats.ts";
 import { choiceText, chosenText, type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
 
@@ -24,6 +25,8 @@ export interface ReportInput {
   readonly missing: readonly string[];
   /** Runs that have an outcome, but are not in the sweep's file. */
   readonly leftOut: readonly string[];
+  /** What a search has stopped early; null if the sweep does not search. */
+  readonly search: Searched | null;
 }
 
 /** The content security policy: only the page's own scripts, identified by their digests, may run, and nothing is loaded. */
@@ -61,6 +64,7 @@ ${section("Quality against trainable parameters", chartsDiv("size"))}
 ${section("Quality against rank", chartsDiv("rank"))}
 ${section("Learning curves", curves(summary))}
 ${section("All results", markup`<p>Means over seeds ± half of the 95 % interval (Student's t). ${choiceText(summary) ?? ""}</p>${resultsTable(summary)}`)}
+${searchSection(input.search)}
 ${leftOutSection(input.leftOut)}
 ${failuresSection(input.failures)}
 ${section("Examples", samples(summary))}
@@ -158,6 +162,32 @@ function resultsTable(summary: Summary): Markup {
     ], // prettier-ignore
     [...averages.map(measured), ...base, ...groups.map(measured)],
   );
+}
+
+/** The trials that a search stopped early, and what each was compared with. */
+function searchSection(search: Searched | null): Content {
+  if (search === null) return "";
+  const { rungs, factor, reached, stopped, steps, gridSteps } = search;
+  const why =
+    `Successive halving trained the variants of each task, method and rank for ${rungs[0]} steps, and the best of them (one of ${factor}, ` +
+    `by validation loss) on to ${rungs.slice(1).join(", then ")}: ${whole(steps)} steps, ${((100 * steps) / gridSteps).toFixed(0)} % of the ` +
+    `${whole(gridSteps)} that all of them take. The schedule of the learning rate is that of ${rungs.at(-1)} steps in all runs.`;
+  const counts = table(
+    ["compared", ...rungs.map((n) => `trained ${n} steps`)],
+    [...reached].map(([name, all]) => [name, ...all.map(whole)]),
+  );
+  const rows = table(
+    ["compared", "variant", "stopped after", "validation loss", "place"],
+    stopped.map((one) => [
+      one.competition,
+      one.settings,
+      `${one.steps} steps`,
+      one.loss === Infinity ? "failed" : one.loss.toFixed(4),
+      `${one.place} of ${one.among}`,
+    ]),
+  );
+  const all = markup`<details><summary>The ${stopped.length} variants that were stopped</summary>${rows}</details>`;
+  return section("Stopped early", markup`<p>${why}</p>${counts}${all}`);
 }
 
 function leftOutSection(leftOut: readonly string[]): Content {

@@ -1,6 +1,15 @@
 /** The findings of a sweep: quality for each task, method and rank, over seeds; and the smallest adapter that is good. */
-import { BASELINE, type RunConfig, type RunResult } from "../sweep/config.ts";
+import {
+  BASELINE,
+  isWhole,
+  type Outcome,
+  type RunConfig,
+  type RunResult,
+  validationLoss,
+} from "../sweep/config.ts";
+import { variantOf } from "../sweep/trials.ts";
 import { interval, type Interval } from "./stats.ts";
+import { settingName, type Settings, VARIED, type Varied } from "./varied.ts";
 
 /** The measure of a run's quality: its task's main metric, or its perplexity if only the loss was measured. */
 export interface Measure {
@@ -19,14 +28,10 @@ export interface Group {
   readonly loss: Interval;
   readonly runs: readonly RunResult[];
   /** The values, chosen by validation, of the settings that varied besides task, method, rank and seed. */
-  readonly chosen: Partial<Pick<RunConfig, Varied>>;
+  readonly chosen: Settings;
   /** The number of variants from which this one was chosen. */
   readonly variants: number;
 }
-
-/** The settings that can vary besides task, method, rank and seed. */
-export const VARIED = ["lr", "steps", "batch", "dropout", "target"] as const;
-export type Varied = (typeof VARIED)[number];
 
 export interface Summary {
   readonly tasks: readonly string[];
@@ -51,7 +56,9 @@ export interface Smallest {
 /** The name that stands in place of a task's for means over tasks. */
 export const ALL_TASKS = "all tasks";
 
-export function summarize(results: readonly RunResult[]): Summary {
+/** Summarizes whole runs; those that a search ended early only tell from how many variants it chose. */
+export function summarize(outcomes: readonly Outcome[]): Summary {
+  const results = outcomes.filter(isWhole);
   const runs = results.filter(({ config }) => config.method !== BASELINE);
   const baselines = new Map(
     results.filter(({ config }) => config.method === BASELINE).map((run) => [run.config.task, run]),
@@ -60,7 +67,13 @@ export function summarize(results: readonly RunResult[]): Summary {
   const methods = unique(runs.map(({ config }) => config.method));
   const ranks = unique(runs.map(({ config }) => config.rank)).sort((a, b) => a - b);
   const variants = grouped(runs, ({ config }) => variantOf(config)).map(groupOf);
-  const groups = grouped(variants, ({ task, method, rank }) => `${task} ${method} ${rank}`).map(bestOf);
+  const tried = new Map(
+    grouped(outcomes, ({ config }) => groupKey(config)).map((all) => [
+      groupKey(all[0]!.config),
+      all.map(({ config }) => config),
+    ]),
+  );
+  const groups = grouped(variants, groupKey).map((all) => bestOf(all, tried.get(groupKey(all[0]!))!));
   const averages = tasks.length > 1 ? averaged(groups, tasks) : [];
   const smallest = [...averages.slice(0, 1).map(() => ALL_TASKS), ...tasks].flatMap((task) =>
     smallestOf(task, task === ALL_TASKS ? averages : groups.filter((group) => group.task === task)),
@@ -68,10 +81,8 @@ export function summarize(results: readonly RunResult[]): Summary {
   return { tasks, methods, ranks, groups, averages, baselines, smallest };
 }
 
-/** Everything that distinguishes two runs besides their seed, as a key. */
-function variantOf(config: RunConfig): string {
-  return JSON.stringify({ ...config, seed: 0 });
-}
+const groupKey = ({ task, method, rank }: Pick<Group, "task" | "method" | "rank">): string =>
+  `${task} ${method} ${rank}`;
 
 function groupOf(runs: readonly RunResult[]): Group {
   const [first] = runs as [RunResult];
@@ -104,21 +115,20 @@ export function qualityOf({ test }: RunResult, { name }: Measure): number {
   return test.scores[name] ?? test.perplexity;
 }
 
-/** The variant with the lowest validation loss; the test set decides nothing. */
-function bestOf(variants: readonly Group[]): Group {
+/** The variant with the lowest validation loss, of all that were `tried`; the test set decides nothing. */
+function bestOf(variants: readonly Group[], tried: readonly RunConfig[]): Group {
   const validation = ({ runs }: Group): number =>
-    runs.reduce((sum, { valid }) => sum + Math.min(...valid.map(([, loss]) => loss)), 0) / runs.length;
+    runs.reduce((sum, run) => sum + validationLoss(run), 0) / runs.length;
   const best = variants.reduce((least, one) => (validation(one) < validation(least) ? one : least));
-  const configs = variants.map(({ runs }) => runs[0]!.config);
-  const varied = VARIED.filter((key) => new Set(configs.map((config) => config[key])).size > 1);
+  const varied = VARIED.filter((key) => new Set(tried.map((config) => config[key])).size > 1);
   const { config } = best.runs[0]!;
   const chosen = Object.fromEntries(varied.map((key) => [key, config[key]]));
-  return { ...best, chosen, variants: variants.length };
+  return { ...best, chosen, variants: new Set(tried.map(variantOf)).size };
 }
 
 /** "lr 0.03, batch 8"; "" where nothing else varied. */
 export function chosenText({ chosen }: Pick<Group, "chosen">): string {
-  return Object.entries(chosen).map(([key, value]) => `${key} ${value}`).join(", "); // prettier-ignore
+  return Object.entries(chosen).map(([key, value]) => `${settingName(key as Varied)} ${value}`).join(", "); // prettier-ignore
 }
 
 /** A sentence on how the runs that represent a method and rank were chosen; null if there was no choice. */
@@ -126,7 +136,7 @@ export function choiceText({ groups }: Pick<Summary, "groups">): string | null {
   const varied = VARIED.filter((key) => groups.some(({ chosen }) => key in chosen));
   if (varied.length === 0) return null;
   return (
-    `Where ${varied.join(", ")} varied too, a method at a rank is shown with the values that had the lowest validation loss ` +
+    `Where ${varied.map(settingName).join(", ")} varied too, a method at a rank is shown with the values that had the lowest validation loss ` +
     `(each run at its best step, mean over seeds); the test set decided nothing.`
   );
 }

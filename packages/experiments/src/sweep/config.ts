@@ -51,7 +51,18 @@ export function runId(config: RunConfig): string {
 }
 
 /** The name of the whole run of which a config may be the beginning: the same for all that differ in `until` alone. */
-export function wholeId(given: RunConfig): string {
+export function wholeId(config: RunConfig): string {
+  const known = wholeIds.get(config);
+  if (known !== undefined) return known;
+  const id = newWholeId(config);
+  wholeIds.set(config, id);
+  return id;
+}
+
+/** The names that were computed: a sweep asks for each of its ten thousand again and again. */
+const wholeIds = new WeakMap<RunConfig, string>();
+
+function newWholeId(given: RunConfig): string {
   const { until: _until, ...config } = given;
   const { task, method, rank, seed } = config;
   const text = JSON.stringify(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));

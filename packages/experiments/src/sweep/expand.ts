@@ -3,31 +3,50 @@ import { Rng } from "../toy-tasks/rng.ts";
 import type { MethodName } from "tiedlora";
 import { taskByName } from "../tasks/index.ts";
 import { BASELINE, type RunConfig } from "./config.ts";
-import type { SweepSpec } from "./spec.ts";
+import { halvingOf } from "./search.ts";
+import { ratesOf, type SweepSpec } from "./spec.ts";
+import { competitionsOf } from "./trials.ts";
 
 /**
  * The configs in the order in which they run: seed by seed, so that a sweep that is stopped early has results for most
  * settings. The unadapted model comes first, once for each task.
  */
-export function expandSweep(spec: SweepSpec): RunConfig[] {
+export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
   const { vary, search } = spec;
   const combinations = product({
     seed: vary.seed,
     task: spec.on.tasks,
     rank: vary.rank,
     method: vary.method,
-    lr: vary.lr ?? [null],
+    lr: ({ method }) => ratesOf(vary.lr, method!) ?? [null],
     steps: vary.steps ?? [spec.train.steps],
     batch: vary.batch ?? [spec.train.batch],
     dropout: vary.dropout ?? [spec.train.dropout],
     target: vary.target ?? [spec.train.target],
+    warmup: vary.warmup ?? [spec.train.warmup],
+    weightDecay: vary["weight-decay"] ?? [spec.train["weight-decay"]],
   });
   const chosen =
-    search === "grid"
-      ? combinations
-      : new Rng(search.seed, "sweep").sample(combinations, Math.min(search.random, combinations.length));
-  const runs = chosen.map((one) => configOf(spec, one));
+    typeof search === "object" && "random" in search
+      ? new Rng(search.seed, "sweep").sample(combinations, Math.min(search.random, combinations.length))
+      : combinations;
+  const runs = drawn(
+    spec,
+    chosen.map((one) => configOf(spec, one)),
+  );
   return spec.evaluate.baseline ? [...spec.on.tasks.map((task) => baselineOf(spec, task)), ...runs] : runs;
+}
+
+/** The runs that take part in successive halving: of each competition, so many trials at random, with all their seeds. */
+function drawn(spec: SweepSpec, configs: readonly RunConfig[]): readonly RunConfig[] {
+  const halving = halvingOf(spec);
+  if (halving?.random === undefined) return configs;
+  const { random, seed } = halving;
+  const chosen = competitionsOf(configs).flatMap(({ name, trials }) =>
+    new Rng(seed, "draw", name).sample(trials, Math.min(random, trials.length)),
+  );
+  const kept = new Set(chosen.flat());
+  return configs.filter((config) => kept.has(config));
 }
 
 interface Combination {
@@ -40,15 +59,22 @@ interface Combination {
   readonly batch: number;
   readonly dropout: number;
   readonly target: string;
+  readonly warmup: number;
+  readonly weightDecay: number;
 }
 
+/** Values of a setting, which may depend on those of the settings before it. */
+type Values<T> = readonly T[] | ((row: Partial<Combination>) => readonly T[]);
+
 /** All combinations of one item from each list; the last list varies fastest. */
-function product(lists: { readonly [K in keyof Combination]: readonly Combination[K][] }): Combination[] {
-  let rows: Record<string, unknown>[] = [{}];
-  for (const [key, values] of Object.entries(lists)) {
-    rows = rows.flatMap((row) => values.map((value: unknown) => ({ ...row, [key]: value })));
+function product(lists: { readonly [K in keyof Combination]: Values<Combination[K]> }): Combination[] {
+  let rows: Partial<Combination>[] = [{}];
+  for (const [key, values] of Object.entries(lists) as [string, Values<unknown>][]) {
+    rows = rows.flatMap((row) =>
+      (typeof values === "function" ? values(row) : values).map((value) => ({ ...row, [key]: value })),
+    );
   }
-  return rows as unknown as Combination[];
+  return rows as Combination[];
 }
 
 function configOf(spec: SweepSpec, one: Combination): RunConfig {
@@ -69,8 +95,8 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     seq: on.seq,
     lr: one.lr ?? rateOf(train.lr, one.method),
     schedule,
-    warmup: Math.min(train.warmup, one.steps),
-    weightDecay: train["weight-decay"],
+    warmup: Math.min(one.warmup, one.steps),
+    weightDecay: one.weightDecay,
     clip,
     every: evaluate.every,
     patience: evaluate.patience ?? null,
@@ -95,6 +121,8 @@ function baselineOf(spec: SweepSpec, task: string): RunConfig {
     batch: spec.train.batch,
     dropout: 0,
     target: spec.train.target,
+    warmup: 0,
+    weightDecay: spec.train["weight-decay"],
   });
   return { ...any, method: BASELINE, rank: 0, lr: 0, steps: 0, warmup: 0 };
 }

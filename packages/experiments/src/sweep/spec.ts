@@ -4,6 +4,7 @@
  */
 import { isMap, isScalar, type Document } from "yaml";
 import { z } from "zod";
+import { isRecord } from "@tiedlora/core";
 import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
@@ -11,30 +12,8 @@ import { LEARNING_RATES } from "tiedlora";
 import { suggestion } from "tiedlora/internal";
 import { TASKS } from "../tasks/index.ts";
 import { readYaml, YamlError } from "../yaml.ts";
-
-const named = (what: string, names: readonly string[]): z.ZodType<string> =>
-  z.string({ error: `expected the name of a ${what}` }).refine((name) => names.includes(name), {
-    error: ({ input }) => `there is no ${what} "${String(input)}"; ${suggestion(String(input), names)}`,
-  });
-
-const whole = (min: number): z.ZodType<number> => {
-  const error = `expected a whole number of at least ${min}`;
-  return z.int({ error }).min(min, { error });
-};
-const above0: z.ZodType<number> = z
-  .number({ error: "expected a number above 0" })
-  .min(1e-30, { error: "expected a number above 0, from 1e-30" })
-  .max(1e30, { error: "expected a number of at most 1e30" });
-const share: z.ZodType<number> = z.number().min(0).lt(1);
-
-/** One value or a list of values. */
-const listOf = <T>(item: z.ZodType<T>): z.ZodType<T[]> =>
-  z.preprocess(
-    (given) => (Array.isArray(given) || given === undefined ? given : [given]),
-    z
-      .array(item, { error: "expected a value or a list of values" })
-      .min(1, { error: "the list is empty; expected at least one value" }),
-  );
+import { above0, either, listOf, named, share, whole } from "./schema.ts";
+import { halvingMistake, halvingOf, type Search, SEARCH } from "./search.ts";
 
 const METHOD = named("method", METHOD_NAMES);
 const SCHEDULE: z.ZodType<ScheduleName> = z.enum(SCHEDULE_NAMES);
@@ -43,6 +22,10 @@ const SCHEDULE: z.ZodType<ScheduleName> = z.enum(SCHEDULE_NAMES);
 const RATES = z.union([above0, z.record(z.string(), above0)], {
   error: "expected a number, or one for each method with a default: { default: 0.01, tl1: 0.03 }",
 });
+
+const VARIED_RATES = either<readonly number[] | Readonly<Record<string, readonly number[]>>>((given) =>
+  isRecord(given) ? z.record(z.string(), listOf(above0)) : listOf(above0),
+);
 
 const SPEC = z.strictObject({
   name: z.string().default("sweep"),
@@ -60,18 +43,16 @@ const SPEC = z.strictObject({
     "loss-only": z.boolean().default(false),
   }),
   out: z.string().min(1, { error: "expected a folder" }),
-  search: z
-    .union([z.literal("grid"), z.strictObject({ random: whole(1), seed: whole(0).default(0) })], {
-      error: "expected grid, or { random: 20 } for 20 of its runs, drawn at random",
-    })
-    .default("grid"),
+  search: SEARCH.default("grid"),
   vary: z.strictObject({
     method: listOf(METHOD),
     rank: listOf(whole(1)),
     seed: listOf(whole(0)).default([0]),
-    lr: listOf(above0).optional(),
+    lr: VARIED_RATES.optional(),
     steps: listOf(whole(1)).optional(),
     batch: listOf(whole(1)).optional(),
+    warmup: listOf(whole(0)).optional(),
+    "weight-decay": listOf(z.number().min(0)).optional(),
     dropout: listOf(share).optional(),
     target: listOf(z.string()).optional(),
   }),
@@ -90,7 +71,7 @@ const SPEC = z.strictObject({
     .prefault({}),
   evaluate: z
     .strictObject({
-      every: whole(1).default(50),
+      every: whole(1).optional(),
       patience: whole(1).optional(),
       train: whole(1).default(4000),
       valid: whole(1).default(100),
@@ -120,15 +101,18 @@ export interface SweepSpec {
   };
   /** The folder of results. */
   readonly out: string;
-  readonly search: "grid" | { readonly random: number; readonly seed: number };
+  readonly search: Search;
   /** Lists of values; every combination is a run. */
   readonly vary: {
     readonly method: readonly string[];
     readonly rank: readonly number[];
     readonly seed: readonly number[];
-    readonly lr?: readonly number[] | undefined;
+    /** Learning rates for all methods, or for each, with `default` for methods that have none. */
+    readonly lr?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
     readonly steps?: readonly number[] | undefined;
     readonly batch?: readonly number[] | undefined;
+    readonly warmup?: readonly number[] | undefined;
+    readonly "weight-decay"?: readonly number[] | undefined;
     readonly dropout?: readonly number[] | undefined;
     readonly target?: readonly string[] | undefined;
   };
@@ -162,7 +146,7 @@ export interface SweepSpec {
 export function parseSweep(text: string, file: string): SweepSpec {
   const { document, lineAt, plain } = readYaml(text, file);
   const result = SPEC.safeParse(plain(document.contents) ?? {});
-  if (result.success) return checked(result.data satisfies SweepSpec, file);
+  if (result.success) return checked(withDefaults(result.data), file);
   const { issues } = result.error;
   // A misspelled name may also be reported as a missing one: the former report is the helpful one.
   const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0]!;
@@ -183,34 +167,57 @@ export function parseSweep(text: string, file: string): SweepSpec {
 /** The most combinations of settings: all of them are listed in memory, even if only a random sample runs. */
 const MAX_COMBINATIONS = 100_000;
 
+/** The steps between validations, if the file names none: a search compares runs where it may stop them. */
+function withDefaults({ evaluate, ...rest }: z.output<typeof SPEC>): SweepSpec {
+  const halving = halvingOf(rest);
+  return { ...rest, evaluate: { ...evaluate, every: evaluate.every ?? halving?.["min-steps"] ?? 50 } };
+}
+
 function checked(spec: SweepSpec, file: string): SweepSpec {
   const { tasks, data } = spec.on;
+  const mistake = (message: string): never => {
+    throw new YamlError(file, null, message);
+  };
   const needing = tasks.find((name) => TASKS.find((task) => task.name === name)!.needsFiles);
-  if (needing !== undefined && data === undefined) {
-    throw new YamlError(
-      file,
-      null,
-      `on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`,
-    );
-  }
-  const runs = Object.values(spec.vary).reduce((n, list) => n * (list?.length ?? 1), tasks.length);
-  if (runs > MAX_COMBINATIONS) {
-    const found = `the lists of vary have ${runs} combinations`;
-    throw new YamlError(file, null, `${found}; expected at most ${MAX_COMBINATIONS}`);
-  }
-  const rates = spec.train.lr;
-  if (typeof rates === "object") {
-    const stray = Object.keys(rates).find(
-      (name) => name !== "default" && !METHOD_NAMES.includes(name as never),
-    );
-    if (stray !== undefined) throw new YamlError(file, null, `train.lr: there is no method "${stray}"`);
-    const without = spec.vary.method.find(
-      (name) => rates[name] === undefined && rates["default"] === undefined,
-    );
-    if (without !== undefined)
-      throw new YamlError(file, null, `train.lr has no rate for ${without}, and no default`);
-  }
+  if (needing !== undefined && data === undefined)
+    mistake(`on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`);
+  const runs = combinationsOf(spec);
+  if (runs > MAX_COMBINATIONS)
+    mistake(`the lists of vary have ${runs} combinations; expected at most ${MAX_COMBINATIONS}`);
+  checkRates("train.lr", spec.train.lr, spec, mistake);
+  const { lr } = spec.vary;
+  if (lr !== undefined && !isList(lr)) checkRates("vary.lr", lr, spec, mistake);
+  const halving = halvingMistake(spec);
+  if (halving !== null) mistake(halving);
   return spec;
+}
+
+function combinationsOf({ vary, on }: SweepSpec): number {
+  const { method, lr, ...others } = vary;
+  const rates = method.reduce((sum, one) => sum + (ratesOf(lr, one)?.length ?? 1), 0);
+  return Object.values(others).reduce((n, list) => n * (list?.length ?? 1), on.tasks.length * rates);
+}
+
+/** The learning rates to try for a method; undefined if they do not vary. */
+export function ratesOf(lr: SweepSpec["vary"]["lr"], method: string): readonly number[] | undefined {
+  return lr === undefined || isList(lr) ? lr : (lr[method] ?? lr["default"]);
+}
+
+const isList = <T>(given: readonly T[] | object): given is readonly T[] => Array.isArray(given);
+
+/** Checks rates that are given by method. */
+function checkRates(
+  where: string,
+  rates: number | Readonly<Record<string, unknown>>,
+  { vary }: SweepSpec,
+  mistake: (message: string) => never,
+): void {
+  if (typeof rates === "number") return;
+  const known = [...METHOD_NAMES, "default"];
+  const stray = Object.keys(rates).find((name) => !known.includes(name));
+  if (stray !== undefined) mistake(`${where}: there is no method "${stray}"; ${suggestion(stray, known)}`);
+  const without = vary.method.find((name) => rates[name] === undefined && rates["default"] === undefined);
+  if (without !== undefined) mistake(`${where} has no rate for ${without}, and no default`);
 }
 
 /** The keys of a section of the schema, to suggest a name from. */

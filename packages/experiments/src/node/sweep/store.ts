@@ -2,13 +2,15 @@
  * The folder of a sweep: runs/ID.json for each run that has finished, failed/ID.json for each that failed. Files are written
  * atomically, so a sweep that was killed at any moment can continue with the missing runs.
  */
+import { linkSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { recoverDirectory, writeFileAtomic } from "@tiedlora/core/node";
 import { isWhole, type Outcome, type RunFailure, type RunResult } from "../../sweep/config.ts";
 import { parseFailure, parseResult } from "../../sweep/results.ts";
 import { HOLDINGS, holdingsOf } from "tiedlora/internal/node";
-import { writing } from "tiedlora/internal/node";
+import { writeError, writing } from "tiedlora/internal/node";
+import type { Decision } from "../../sweep/halving.ts";
 
 /** The copy of the sweep's own file, as of the last start. */
 const SPEC_FILE = "sweep.yaml";
@@ -75,9 +77,36 @@ export class RunStore {
     return writing(this.directory, () => writeFileAtomic(join(this.directory, name), text));
   }
 
-  /** The results of all runs that are finished, those that a search ended early among them. */
-  outcomes(): Promise<Outcome[]> {
-    return this.#all("runs", parseResult);
+  /**
+   * The results of all runs that are finished, those that a search ended early among them. Without curves, of which there may be
+   * ten thousand, `curve` is empty.
+   */
+  outcomes({ curves = true }: { readonly curves?: boolean } = {}): Promise<Outcome[]> {
+    return this.#all("runs", (...file) => {
+      const outcome = parseResult(...file);
+      return curves ? outcome : { ...outcome, curve: [] };
+    });
+  }
+
+  /** Writes down why a run of a search goes on; a decision that is there already stays. */
+  decide(decision: Decision): void {
+    const folder = join(this.directory, "decisions");
+    mkdirSync(folder, { recursive: true });
+    const path = join(folder, `${decision.runs[0]}.json`);
+    const temporary = join(folder, `.${decision.runs[0]}.json.${process.pid}-0.tmp`);
+    writeFileSync(temporary, json(decision));
+    try {
+      linkSync(temporary, path); // the first one wins
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw writeError(this.directory, error);
+    } finally {
+      rmSync(temporary, { force: true });
+    }
+  }
+
+  /** The ids that name the decisions of a search. */
+  async decided(): Promise<ReadonlySet<string>> {
+    return new Set((await this.#names("decisions")).map((name) => basename(name, ".json")));
   }
 
   /** The results of all whole runs that are finished. */
@@ -92,20 +121,29 @@ export class RunStore {
 
   /** All records of one kind, in the order of the file names. Rejects if one cannot be read, with an error that names its file. */
   async #all<T>(kind: "runs" | "failed", parse: (json: string, file: string, id: string) => T): Promise<T[]> {
-    const folder = join(this.directory, kind);
-    const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    const names = await this.#names(kind);
+    const records: T[] = [];
+    for (let i = 0; i < names.length; i += AT_ONCE) {
+      const some = names.slice(i, i + AT_ONCE).map(async (name) => {
+        const path = join(this.directory, kind, name);
+        return parse(await readFile(path, "utf8"), path, basename(name, ".json"));
+      });
+      records.push(...(await Promise.all(some)));
+    }
+    return records;
+  }
+
+  async #names(kind: "runs" | "failed" | "decisions"): Promise<string[]> {
+    const names = await readdir(join(this.directory, kind)).catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") return [];
       throw error;
     });
-    const files = names.filter((name) => name.endsWith(".json")).sort();
-    return Promise.all(
-      files.map(async (name) => {
-        const path = join(folder, name);
-        return parse(await readFile(path, "utf8"), path, basename(name, ".json"));
-      }),
-    );
+    return names.filter((name) => name.endsWith(".json") && !name.startsWith(".")).sort();
   }
 }
+
+/** Files that are read at once: a sweep may have ten thousand. */
+const AT_ONCE = 64;
 
 const nameOf = (kind: "runs" | "failed", id: string): string => join(kind, `${id}.json`);
 const json = (value: unknown): string => `${JSON.stringify(value, null, 1)}\n`;
