@@ -108,6 +108,7 @@ function report(one: Contender, base: Contender): void {
 
 const directory = mkdtempSync(join(values.directory, "tiedlora-scale-"));
 process.once("SIGINT", () => process.exit(130));
+process.once("SIGTERM", () => process.exit(143));
 process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
 console.log(`making a model of ${shape.preset}'s shape with ${layers} layers in ${directory}`);
 await makeModel(configFrom({ ...whole.raw, num_hidden_layers: layers }), directory, { quantize: shape.stored, maxShardBytes: 2e9 }); // prettier-ignore
@@ -115,11 +116,14 @@ const contenders: Contender[] = [];
 for (const [name, quantize] of Object.entries(shape.forms))
   contenders.push(await open(directory, name, quantize));
 for (let i = 0; i < steps; i++)
-  for (const { device, step, seconds, losses } of contenders) {
+  for (const { name, device, step, seconds, losses } of contenders) {
     const start = performance.now();
     losses.push(await step());
     await device.sync();
     seconds.push((performance.now() - start) / 1000);
+    console.log(
+      `  step ${i + 1} as ${name}: ${seconds.at(-1)!.toFixed(1)} s, loss ${losses.at(-1)!.toFixed(4)}`,
+    );
   }
 console.log(`TL6 of rank 8 on ${tokens} tokens, ${steps} steps`);
 for (const one of contenders) report(one, contenders[0]!);
