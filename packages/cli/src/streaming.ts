@@ -14,6 +14,8 @@ interface StreamingChoice {
   readonly stream?: boolean | undefined;
   /** The form in which the weights are quantized while they are loaded, if they are. */
   readonly quantize?: QuantizeKind | undefined;
+  /** How many processes share the memory, each with a model of its own. Default: 1. */
+  readonly processes?: number;
   /** Where the decision is announced. */
   readonly output: Output;
 }
@@ -25,14 +27,17 @@ const BESIDE = 256 * 2 ** 20;
 export async function decideStreaming(
   directory: string,
   device: Device,
-  { stream = false, quantize, output }: StreamingChoice,
+  { stream = false, quantize, processes = 1, output }: StreamingChoice,
 ): Promise<boolean> {
   // What cannot be opened is reported by loading.
   const bytes = await weightBytes(await directoryFiles(directory), quantize).catch(() => 0);
-  const room = Math.min(device.backend.caps.maxTotalBytes ?? Infinity, process.availableMemory());
+  const free = process.availableMemory() / processes;
+  const room = Math.min(device.backend.caps.maxTotalBytes ?? Infinity, free);
   const fits = bytes + BESIDE <= room;
   if (fits && !stream) return false;
-  const why = stream ? "--stream" : `they do not fit into ${gib(room)} GiB`;
+  const why = stream
+    ? "--stream"
+    : `they do not fit into ${gib(room)} GiB${processes > 1 ? ` for each of ${processes} processes` : ""}`;
   output.info(
     `${paint("yellow", "note:")} the weights, ${gib(bytes)} GiB, are read layer by layer from their files as they are needed (${why})`,
   );

@@ -18,19 +18,21 @@ import {
 import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
-import { BACKEND_NAMES, type BackendName, decideVectors } from "./device.ts";
+import { BACKEND_NAMES, type BackendName, decideVectors, withDevice } from "./device.ts";
 import { findModel } from "./find-model.ts";
 import { checkLength } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
 import { path } from "./options.ts";
 import { UsageError } from "./settings.ts";
+import { decideStreaming, STREAM_HELP } from "./streaming.ts";
 import { SweepProgress } from "./sweep-progress.ts";
 
 interface SweepCommand {
   readonly out?: string;
   readonly parallel?: number;
   readonly backend: BackendName;
+  readonly stream?: true;
   readonly dryRun?: true;
   readonly json?: true;
 }
@@ -43,6 +45,7 @@ export function addSweep(program: Command, output: Output): void {
     .option("--out <dir>", "the folder of results (default: out in the file)", path)
     .option("--parallel <n>", "processes at once (default: as many as cores on cpu, 1 on webgpu)", processes)
     .option("--backend <name>", BACKEND_NAMES.join(", "), backendName, "cpu")
+    .option("--stream", STREAM_HELP)
     .option("--dry-run", "list the runs, and run none of them")
     .option("--json", "print one JSON object for each run that ends")
     .addHelpText(
@@ -58,23 +61,24 @@ export function addSweep(program: Command, output: Output): void {
         return;
       }
       await checkOut(store.directory);
-      await checkModel(spec.on, output);
+      const directory = await checkModel(spec.on, output);
       await withLock(store.directory, async () => {
         if ((await store.prepare(text)) === "changed")
           output.info(
             `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
               `file that are not in this one stay there, and the report leaves them out`,
           );
-        await sweep({ spec, options, output, store });
+        await sweep({ spec, options, output, store, directory });
       });
     });
 }
 
-/** Checks, before any run, that the model exists, and has a position for every token of the longest examples. */
-async function checkModel({ model, seq }: SweepSpec["on"], output: Output): Promise<void> {
+/** Checks, before any run, that the model exists, and has a position for every token of the longest examples; gives its directory. */
+async function checkModel({ model, seq }: SweepSpec["on"], output: Output): Promise<string> {
   const given = model === "base" ? BASE_DIRECTORY : model;
   const { directory } = await findModel(given, output, { setting: "on.model" });
   await checkLength(directory, seq, "on.seq");
+  return directory;
 }
 
 function processes(text: string): number {
@@ -105,9 +109,11 @@ interface Sweep {
   readonly options: SweepCommand;
   readonly output: Output;
   readonly store: RunStore;
+  /** The directory of the model. */
+  readonly directory: string;
 }
 
-async function sweep({ spec, options, output, store }: Sweep): Promise<void> {
+async function sweep({ spec, options, output, store, directory }: Sweep): Promise<void> {
   const outcomes = await store.outcomes({ curves: false });
   const schedule = await scheduleOf(spec, store);
   schedule.learn?.(outcomes, []);
@@ -121,6 +127,10 @@ async function sweep({ spec, options, output, store }: Sweep): Promise<void> {
     `${paint("bold", spec.name)}: ${schedule.total} runs, ${finished} of them finished earlier; ` +
       `${parallel} at once, results in ${store.directory}`,
   );
+  const { quantize } = spec.on;
+  const stream = await withDevice(options.backend, (device) =>
+    decideStreaming(directory, device, { stream: options.stream, quantize, processes: parallel, output }),
+  );
   const progress = new SweepProgress(output, count, options.json === true);
   const interrupted = await interruptible(async (signal) => {
     try {
@@ -128,6 +138,7 @@ async function sweep({ spec, options, output, store }: Sweep): Promise<void> {
         parallel,
         backend: options.backend,
         threads,
+        stream,
         revectorize: options.backend === "cpu" && (await decideVectors()),
         signal,
         onStep: (config, step) => progress.step(config, step),

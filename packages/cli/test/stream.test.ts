@@ -1,11 +1,12 @@
 /** `--stream`: a run whose weights stay in their file trains, evaluates, resumes, generates and merges. */
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs"; // prettier-ignore
 import { join } from "node:path";
 import { test } from "node:test";
 import { type Device, reference } from "@tiedlora/core";
 import { decideStreaming } from "../src/streaming.ts";
 import { tiedlora } from "./support/command.ts";
+import { onDisk } from "./support/faults.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
 
 const folder = temporary();
@@ -49,6 +50,41 @@ test("a file of weights that is cut short ends the command with an error that na
   writeFileSync(path, content);
 });
 
+test("a file of weights that is written to during a run ends it, named; the last checkpoint stands and is continued", async () => {
+  const deep = join(folder, "deep");
+  await writeModel(deep, { num_hidden_layers: 4 }); // more layers than there are slots: some are read in every step
+  const path = join(deep, "model.safetensors");
+  const { atime, mtime } = statSync(path);
+  const out = join(folder, "changed");
+  const checkpoints = join(out, "checkpoints");
+  const watch = setInterval(() => {
+    if (!existsSync(join(checkpoints, "step-00000002"))) return;
+    clearInterval(watch);
+    utimesSync(path, atime, new Date(mtime.getTime() + 5000));
+  }, 2);
+  const flags = ["--model", deep, ...FLAGS.slice(2)];
+  const { code, info } = await tiedlora("train", ...flags, "--steps", "60", "--out", out);
+  clearInterval(watch);
+  assert.equal(code, 1, info);
+  assert.match(info, /model\.safetensors.*_proj\.weight.*written to or replaced since the model was loaded/);
+  const last = Number(readdirSync(checkpoints).sort().at(-1)!.slice("step-".length));
+  assert.ok(last >= 2 && last < 60, String(last));
+  const resumed = await tiedlora("train", "--resume", "--out", out);
+  assert.equal(resumed.code, 0, resumed.info);
+  assert.match(resumed.info, new RegExp(`going on after step ${last} of 60`));
+});
+
+test("merging a streamed model onto a disk that fills leaves no file behind", async () => {
+  const [out, adapter] = [join(folder, "full"), join(folder, "out")];
+  mkdirSync(out);
+  const merge = (): ReturnType<typeof tiedlora> => tiedlora("merge", "--adapter", adapter, "--out", out, "--stream"); // prettier-ignore
+  const { code, info } = await onDisk({ code: "ENOSPC", space: 3000 }, out, merge);
+  assert.equal(code, 1, info);
+  assert.match(info, /cannot write in .*full.*The disk is full/);
+  assert.deepEqual(readdirSync(out), []);
+  assert.equal((await merge()).code, 0);
+});
+
 test("a model that does not fit is streamed without being asked, and says so in one line", async () => {
   const lines: string[] = [];
   const output = { out: () => undefined, write: () => undefined, info: (line: string) => void lines.push(line), interactive: false }; // prettier-ignore
@@ -58,5 +94,7 @@ test("a model that does not fit is streamed without being asked, and says so in 
   assert.equal(await decideStreaming(model, small, { stream: false, output }), true);
   assert.equal(lines.length, 1);
   assert.match(lines[0]!, /read layer by layer .*\(they do not fit into 0\.000 GiB\)/);
+  assert.equal(await decideStreaming(model, small, { quantize: "nf4", processes: 3, output }), true);
+  assert.match(lines[1]!, /\(they do not fit into 0\.000 GiB for each of 3 processes\)/);
   device.close();
 });

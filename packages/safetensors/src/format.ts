@@ -113,7 +113,16 @@ export function blobSource(blob: BlobLike, name: string): Source {
   return {
     name,
     size: blob.size,
-    read: async (offset, length) => new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer()),
+    read: async (offset, length) => {
+      try {
+        return new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        throw wrong(name, `a file that cannot be read (${why})`, "the file as it was when it was chosen", {
+          hint: "It was changed or removed since: choose it again.",
+        });
+      }
+    },
   };
 }
 

@@ -66,13 +66,14 @@ async function perform(
   broken: AbortSignal,
 ): Promise<void> {
   const { config, lost, checkpoint } = run;
-  const { backend, threads, revectorize, signal = NEVER } = options;
+  const { backend, threads, revectorize, stream, signal = NEVER } = options;
   options.onStart?.(config);
   const job: Job = {
     config,
     backend,
     threads,
     ...(revectorize !== undefined && { revectorize }),
+    ...(stream !== undefined && { stream }),
     checkpoint,
   };
   const ending = await child.perform(job, {

@@ -9,6 +9,8 @@ export interface Job {
   readonly threads: number;
   /** Whether the CPU backend uses V8's 256-bit vectors (default: whether the process was started with them). */
   readonly revectorize?: boolean;
+  /** Whether the layers' weights are read from their files as they are needed. Default: false. */
+  readonly stream?: boolean;
   /** The file to which the run's state is saved, and from which it goes on; null: there is none. */
   readonly checkpoint: string | null;
 }

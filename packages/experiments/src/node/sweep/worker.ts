@@ -38,13 +38,13 @@ const STOPPED = new Error("stopped");
 let current = new AbortController();
 
 async function work(job: Job, signal: AbortSignal): Promise<void> {
-  const { config, checkpoint } = job;
+  const { config, checkpoint, stream = false } = job;
   const opened = await (device ??= open(job));
   const { quantize } = config;
   const name = quantize === undefined ? config.model : `${config.model} ${quantize}`;
   let base = models.get(name);
   if (base === undefined) {
-    const options = { device: opened, ...(quantize !== undefined && { quantize }) };
+    const options = { device: opened, stream, ...(quantize !== undefined && { quantize }) };
     base = config.model === "base" ? loadBase(options) : loadPretrained(config.model, options);
     models.set(name, base);
   }
