@@ -30,6 +30,8 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "packages/cli/test/limits.test.ts", why: "trains by every method; runs out of memory" },
   { file: "packages/cli/test/lock.test.ts", why: "dozens of processes that share a folder" },
   { file: "packages/cli/test/own-data.test.ts", why: "dozens of processes" },
+  { file: "packages/cli/test/queue-sweep.test.ts", why: "servers and workers that are killed" },
+  { file: "packages/cli/test/queue-training.test.ts", why: "servers and workers that are killed" },
   { file: "packages/cli/test/replace.test.ts", why: "dozens of processes that are killed" },
   { file: "packages/cli/test/run.test.ts", why: "dozens of runs" },
   { file: "packages/cli/test/stream.test.ts", why: "whole runs of streamed models" },

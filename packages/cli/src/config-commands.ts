@@ -13,12 +13,12 @@ import { countParameters, planAdapter } from "tiedlora";
 import type { LinearInfo } from "tiedlora";
 import { rankProblem } from "./checks.ts";
 import { findModel } from "./find-model.ts";
-import { checkDataPaths, checkLength, describeData, openData } from "./load.ts";
+import { checkDataPaths, checkLength, describeData, openData, trainedOn } from "./load.ts";
 import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
 import { checkInitFrom } from "./start-adapter.ts";
-import { checkPatience, stepsOf, trainedOn } from "./train.ts";
+import { checkPatience, stepsOf } from "./train.ts";
 import { methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { settingsYaml } from "./yaml.ts";
 

@@ -3,13 +3,13 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
 import { loadConfig } from "@tiedlora/models/node";
-import { loadDataset, type Dataset } from "tiedlora";
+import { type Dataset, type EncodedExample, loadDataset, packExamples } from "tiedlora";
 import type { TextFile } from "tiedlora";
 import type { Unknown } from "tiedlora";
 import { nearest } from "tiedlora/internal";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
-import type { DataSettings } from "./train-settings.ts";
+import type { DataSettings, TrainSettings } from "./train-settings.ts";
 
 /**
  * Throws UsageError if the path of a setting does not exist; the message suggests the sibling that was probably meant, or else
@@ -65,6 +65,14 @@ export function openData(
     ...(settings.separator !== undefined && { separator: settings.separator }),
     maxLength: settings.seq,
   });
+}
+
+/** The examples as they go into batches: packed into sequences of up to `seq` tokens, if `pack` is set. */
+export function trainedOn(
+  { examples }: Dataset,
+  { pack, seq }: Pick<TrainSettings, "pack" | "seq">,
+): readonly EncodedExample[] {
+  return pack ? packExamples(examples, seq) : examples;
 }
 
 /** Prints how many examples were read, and how many were cut off or left out, and why. */

@@ -13,6 +13,7 @@ import { UsageError } from "./settings.ts";
 import { YamlError } from "@tiedlora/experiments";
 import { refuseRepeated, withOurNames } from "./strict.ts";
 import { addSweep } from "./sweep.ts";
+import { addWorker } from "./worker.ts";
 import { addTrain } from "./train.ts";
 import { addChat } from "./chat.ts";
 import { addInit, addValidate } from "./config-commands.ts";
@@ -61,6 +62,7 @@ export function createProgram(output: Output): Command {
   addPlayground(program, output);
   addDemo(program, output);
   addSweep(program, output);
+  addWorker(program, output);
   addReport(program, output);
   refuseRepeated(program);
   for (const command of program.commands)

@@ -24,6 +24,8 @@ import { checkLength } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, type Output } from "./output.ts";
 import { path } from "./options.ts";
+import { parseAddress } from "./queue/address.ts";
+import { queueCommand } from "./queue/sweep/command.ts";
 import { UsageError } from "./settings.ts";
 import { decideStreaming, STREAM_HELP } from "./streaming.ts";
 import { SweepProgress } from "./sweep-progress.ts";
@@ -35,6 +37,7 @@ interface SweepCommand {
   readonly stream?: true;
   readonly dryRun?: true;
   readonly json?: true;
+  readonly queue?: string;
 }
 
 export function addSweep(program: Command, output: Output): void {
@@ -48,6 +51,7 @@ export function addSweep(program: Command, output: Output): void {
     .option("--stream", STREAM_HELP)
     .option("--dry-run", "list the runs, and run none of them")
     .option("--json", "print one JSON object for each run that ends")
+    .option("--queue <url>", "hand the runs to workers (tiedlora worker): redis://… or postgres://…")
     .addHelpText(
       "after",
       "\nExample:\n  tiedlora sweep examples/paper-grid.yaml\n  tiedlora report runs/paper-grid",
@@ -60,6 +64,7 @@ export function addSweep(program: Command, output: Output): void {
         for (const config of expandSweep(spec)) output.out(runId(config));
         return;
       }
+      if (options.queue !== undefined) parseAddress(options.queue);
       await checkOut(store.directory);
       const directory = await checkModel(spec.on, output);
       await withLock(store.directory, async () => {
@@ -68,7 +73,10 @@ export function addSweep(program: Command, output: Output): void {
             `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
               `file that are not in this one stay there, and the report leaves them out`,
           );
-        await sweep({ spec, options, output, store, directory });
+        const { queue, backend, json = false } = options;
+        if (queue === undefined) return sweep({ spec, options, output, store, directory });
+        const schedule = await scheduleOf(spec, store);
+        await queueCommand(queue, { spec, store, schedule, backend, json, output });
       });
     });
 }

@@ -6,9 +6,8 @@ import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { loadPretrained, parseHubName } from "@tiedlora/models/node";
 import { type Adapter, adapterOptimizer } from "tiedlora";
-import { packExamples, stepsPerEpoch } from "tiedlora";
+import { stepsPerEpoch } from "tiedlora";
 import type { Dataset } from "tiedlora";
-import type { EncodedExample } from "tiedlora";
 import { describeTies } from "tiedlora/internal";
 import { dataFile } from "tiedlora/internal/node";
 import { textFile } from "tiedlora/node";
@@ -17,12 +16,16 @@ import { lastState, RunFolder } from "./run/run-folder.ts";
 import { isWriteError } from "tiedlora/internal/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import { checkDataPaths, checkLength, describeData, openData } from "./load.ts";
+import { checkDataPaths, checkLength, describeData, openData, trainedOn } from "./load.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { describeQuantized, quantizeOption } from "./quantized.ts";
 import { ProgressLine } from "./progress.ts";
+import { parseAddress } from "./queue/address.ts";
+import { modelDigest } from "./queue/identity.ts";
+import { QueueServer } from "./queue/server.ts";
+import { TrainingQueue } from "./queue/training/coordinator.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings, UsageError } from "./settings.ts";
@@ -43,6 +46,7 @@ interface TrainFlags extends Record<string, unknown> {
   readonly resume?: true;
   readonly restart?: true;
   readonly json?: true;
+  readonly queue?: string;
 }
 
 const EXAMPLES = `
@@ -57,10 +61,15 @@ export function addTrain(program: Command, output: Output): void {
   addSettings(command, TRAIN_SETTINGS)
     .option("--resume", "continue the run in --out from its last checkpoint, with its settings")
     .option("--restart", "throw away the run in --out, and start anew")
+    .option(
+      "--queue <url>",
+      "let workers compute the batches of a step (tiedlora worker); needs --accumulate: redis://… or postgres://…",
+    )
     .option("--json", "print one JSON object per step instead of the progress line")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
       const { settings, given, resume } = await runSettings(flags);
+      checkQueue(flags.queue, settings);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
         settings.out,
@@ -79,7 +88,7 @@ async function trainIn(
   folder: RunFolder,
   { settings: asked, given }: Given,
   output: Output,
-  { resume, json }: TrainFlags,
+  { resume, json, queue }: TrainFlags,
 ): Promise<RunResult["ended"]> {
   const { settings, initName } =
     folder.last === null ? await findInitFrom(asked, output) : { settings: asked };
@@ -88,19 +97,25 @@ async function trainIn(
   await checkDataPaths(settings);
   await checkLength(found.directory, settings.seq);
   const quantize = folder.last === null ? await quantizeAsBefore(settings, found, output) : settings.quantize;
-  return withDevice(settings.backend, (device) =>
-    trainCommand({
-      folder,
-      found,
-      ...(initName !== undefined && { initName }),
-      settings: { ...settings, ...(quantize !== undefined && { quantize }) },
-      given,
-      output,
-      device,
-      resume: resume === true,
-      json: json === true,
-    }),
-  );
+  const server = queue === undefined ? null : await QueueServer.open(queue, output);
+  try {
+    return await withDevice(settings.backend, (device) =>
+      trainCommand({
+        folder,
+        found,
+        ...(initName !== undefined && { initName }),
+        settings: { ...settings, ...(quantize !== undefined && { quantize }) },
+        given,
+        output,
+        device,
+        server,
+        resume: resume === true,
+        json: json === true,
+      }),
+    );
+  } finally {
+    await server?.close();
+  }
 }
 
 interface Context extends Given {
@@ -111,6 +126,8 @@ interface Context extends Given {
   readonly initName?: string;
   readonly output: Output;
   readonly device: Device;
+  /** The server of the queue whose workers compute the gradients; null if they are computed here. */
+  readonly server: QueueServer | null;
   readonly resume: boolean;
   readonly json: boolean;
 }
@@ -181,6 +198,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   if (resume) announceResume(context, steps);
   const progress = new ProgressLine(output, json);
   return interruptible(async (signal) => {
+    const queue = await openQueue(context, prepared, signal);
     try {
       return await runIn(folder, {
         model,
@@ -208,13 +226,49 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
           found,
         ),
         signal,
+        ...(queue !== null && { gradients: queue.gradients }),
         onStart: (evaluation) => progress.baseline(evaluation),
         onStep: (report, evaluation) => progress.report(report, evaluation),
       });
     } finally {
       progress.end();
+      await queue?.close();
     }
   });
+}
+
+/** Announces the training on the queue, if there is one. */
+async function openQueue(
+  { server, found, output }: Context,
+  { adapter, settings, dataset }: Prepared,
+  signal: AbortSignal,
+): Promise<TrainingQueue | null> {
+  if (server === null) return null;
+  const { model, data } = absolute(settings, found, undefined);
+  const queue = new TrainingQueue(server, {
+    adapter,
+    settings: { ...settings, data },
+    model,
+    modelDigest: await modelDigest(found.directory),
+    dataFingerprint: dataset.fingerprint,
+    output,
+    signal,
+  });
+  await queue.open();
+  output.info(
+    `training ${queue.id} on ${server.shown}: ${settings.accumulate} micro-batches a step, computed by workers`,
+  );
+  return queue;
+}
+
+/** Throws UsageError if a queue is given and there is nothing that workers could share. */
+function checkQueue(queue: string | undefined, { accumulate }: TrainSettings): void {
+  if (queue === undefined) return;
+  parseAddress(queue);
+  if (accumulate < 2)
+    throw new UsageError(
+      `--queue: workers share the batches of a step, and --accumulate is ${accumulate}; give at least as many as there are workers`,
+    );
 }
 
 /** Throws if --patience is given without held-out examples. */
@@ -223,11 +277,6 @@ export function checkPatience({ patience }: TrainSettings, held: boolean): void 
   throw new UsageError(
     `--patience ${patience}: there are no held-out examples to measure; give some with --valid, or leave --patience out`,
   );
-}
-
-/** The examples as they go into batches: packed into sequences of up to `seq` tokens, if `pack` is set. */
-export function trainedOn({ examples }: Dataset, { pack, seq }: TrainSettings): readonly EncodedExample[] {
-  return pack ? packExamples(examples, seq) : examples;
 }
 
 const DEFAULT_STEPS = 100;

@@ -10,7 +10,7 @@ import { batchesOf, evaluationBatches } from "tiedlora";
 import type { EncodedExample } from "tiedlora";
 import { isFinished, TENSORS_FILE } from "tiedlora/internal";
 import { type Provenance } from "tiedlora";
-import { type Evaluation, fit, type StepReport } from "tiedlora";
+import { type Evaluation, fit, type GradientSource, type StepReport } from "tiedlora";
 import {
   checkpointName,
   pruneCheckpoints,
@@ -38,6 +38,8 @@ export interface RunOptions {
   readonly batch: number;
   /** The number of batches per step. Default: 1. */
   readonly accumulate?: number;
+  /** Computes the gradients of batches in another place; see `train`. */
+  readonly gradients?: GradientSource;
   readonly maxLength: number;
   readonly seed: number;
   readonly padId: number;
@@ -194,6 +196,7 @@ async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): 
     optimizer,
     steps,
     accumulate,
+    gradients: options.gradients,
     batch: batchesOf(examples, options),
     from: start,
     restoreBest: false, // the checkpoint of the best step has its adapter

@@ -1,0 +1,103 @@
+/** `tiedlora sweep --queue`: the runs of a sweep's file on workers that share nothing with this machine. */
+import { createHash } from "node:crypto";
+import { hostname } from "node:os";
+import { resolve } from "node:path";
+import { type RunConfig, runId, type Schedule, type SweepSpec } from "@tiedlora/experiments";
+import { BASE_DIRECTORY, type RunStore } from "@tiedlora/experiments/node";
+import type { BackendName } from "../../device.ts";
+import { findModel, pinned } from "../../find-model.ts";
+import { interruptible } from "../../interrupt.ts";
+import { Interrupted, type Output, paint } from "../../output.ts";
+import { SweepProgress } from "../../sweep-progress.ts";
+import { dataDigest, modelDigest, productVersion } from "../identity.ts";
+import { QueueServer } from "../server.ts";
+import type { SweepAnnouncement } from "./announcement.ts";
+import { sweepOnQueue } from "./coordinator.ts";
+
+interface QueuedCommand {
+  readonly spec: SweepSpec;
+  readonly store: RunStore;
+  readonly schedule: Schedule;
+  readonly backend: BackendName;
+  readonly json: boolean;
+  readonly output: Output;
+}
+
+/** Hands the runs of a sweep to the workers of the queue at `url`, and saves their results in the sweep's folder. */
+export async function queueCommand(
+  url: string,
+  { spec, store, schedule, output, ...command }: QueuedCommand,
+): Promise<void> {
+  const server = await QueueServer.open(url, output);
+  try {
+    const done = new Set((await store.outcomes()).map(({ id }) => id));
+    const todo = schedule.runs().filter((config) => !done.has(runId(config)));
+    output.info(
+      `${paint("bold", spec.name)}: ${schedule.total} runs, ${done.size} of them finished earlier; performed by the workers of ${server.shown}, ` +
+        `results in ${store.directory}`,
+    );
+    const announcement = await announcementOf(spec, store, todo, command.backend, output);
+    const progress = new SweepProgress(output, () => schedule.total - done.size, command.json);
+    const interrupted = await interruptible(async (signal) => {
+      signal.addEventListener("abort", () => server.stopWaiting());
+      try {
+        await sweepOnQueue(server, {
+          schedule,
+          store,
+          announcement,
+          output,
+          signal,
+          onDone: (outcome) => progress.done(outcome),
+          onFailed: (failure) => progress.failed(failure),
+        });
+      } catch (error) {
+        if (!signal.aborted) throw error; // the server may have been away
+      } finally {
+        progress.stop();
+      }
+      return signal.aborted;
+    });
+    progress.end(store.directory);
+    if (interrupted) {
+      output.info(
+        "interrupted; workers finish the runs that they have in hand; the same command collects them and goes on",
+      );
+      throw new Interrupted();
+    }
+    if (progress.failures > 0)
+      throw new Error(
+        `${progress.failures} of ${todo.length} runs failed; the same command tries them again`,
+      );
+  } finally {
+    await server.close();
+  }
+}
+
+async function announcementOf(
+  spec: SweepSpec,
+  store: RunStore,
+  todo: readonly RunConfig[],
+  backend: BackendName,
+  output: Output,
+): Promise<SweepAnnouncement> {
+  const { model, quantize } = spec.on;
+  const found = await findModel(model === "base" ? BASE_DIRECTORY : model, output, { setting: "on.model" });
+  const folders = [...new Set(todo.flatMap(({ data }) => (data === null ? [] : [data])))];
+  const data: SweepAnnouncement["data"][number][] = [];
+  for (const folder of folders) data.push({ path: resolve(folder), digest: await dataDigest(folder) });
+  return {
+    kind: "sweep",
+    id: createHash("sha256")
+      .update(`${hostname()}\n${resolve(store.directory)}`)
+      .digest("hex")
+      .slice(0, 12),
+    version: productVersion(),
+    host: hostname(),
+    name: spec.name,
+    model: model === "base" ? model : found.hub === null ? resolve(model) : pinned(model, found),
+    modelDigest: await modelDigest(found.directory),
+    ...(quantize !== undefined && { quantize }),
+    data,
+    backend,
+  };
+}

@@ -1,0 +1,79 @@
+/** What a training announces to workers: who it is, and all that a micro-batch's gradient depends on. */
+import type { TrainSettings } from "../../train-settings.ts";
+
+/** The settings of a training that its workers need. */
+export type SharedSettings = Pick<
+  TrainSettings,
+  | "quantize"
+  | "stream"
+  | "backend"
+  | "checkpointing"
+  | "activations"
+  | "promptColumn"
+  | "completionColumn"
+  | "separator"
+  | "seq"
+  | "pack"
+  | "batch"
+  | "seed"
+>;
+
+const SHARED: { readonly [K in keyof Required<SharedSettings>]: true } = {
+  quantize: true,
+  stream: true,
+  backend: true,
+  checkpointing: true,
+  activations: true,
+  promptColumn: true,
+  completionColumn: true,
+  separator: true,
+  seq: true,
+  pack: true,
+  batch: true,
+  seed: true,
+};
+
+export function sharedSettings(settings: TrainSettings): SharedSettings {
+  const shared = Object.keys(SHARED).map((key) => [key, settings[key as keyof SharedSettings]]);
+  return Object.fromEntries(shared) as SharedSettings;
+}
+
+/** A training as it is announced. */
+export interface TrainingAnnouncement {
+  readonly kind: "training";
+  readonly id: string;
+  /** The version of the product; fields beyond it may differ in other versions. */
+  readonly version: string;
+  readonly host: string;
+  /** The base model: a path or a name on the hub, with the commit, and its digest. */
+  readonly model: string;
+  readonly modelDigest: string;
+  readonly data: string;
+  /** The fingerprint of the encoded examples. */
+  readonly dataFingerprint: string;
+  readonly settings: SharedSettings;
+}
+
+/** A job: the gradients of a micro-batch. */
+export interface MicroBatchJob {
+  /** The step, from 0. */
+  readonly step: number;
+  /** The number of the micro-batch in its step. */
+  readonly place: number;
+  /** The index of its batch in the training. */
+  readonly index: number;
+  readonly factor: number;
+}
+
+/** The names of things on the server. */
+export const names = {
+  queue: (id: string): string => `training-${id}`,
+  job: ({ step, place }: Pick<MicroBatchJob, "step" | "place">): string => `step${step}-${place}`,
+  adapter: (id: string): string => `training/${id}/adapter`,
+  weights: (id: string, step: number): string => `training/${id}/weights/${step}`,
+  gradients: (id: string, { step, place }: Pick<MicroBatchJob, "step" | "place">): string =>
+    `training/${id}/gradients/${step}/${place}`,
+} as const;
+
+/** How long what is needed in a step is kept, at most: a training renews it by asking again. */
+export const KEPT_SECONDS = 3600;

@@ -1,0 +1,80 @@
+/** The values of an adapter, and its gradients, as bytes. */
+import { type Files, memoryFiles } from "@tiedlora/core";
+import type { Adapter, MicroGradients, OutputFile } from "tiedlora";
+import { pack, unpack } from "../store.ts";
+
+const bytesOf = (values: Float32Array): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
+/** The values of all trained parameters, one after another, in f32. */
+export async function trainedValues(adapter: Adapter): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for (const parameter of adapter.trainableParameters())
+    parts.push(bytesOf((await parameter.data()) as Float32Array));
+  return Buffer.concat(parts);
+}
+
+/** Sets all trained parameters. */
+export function setTrainedValues(adapter: Adapter, bytes: Uint8Array): void {
+  let at = 0;
+  for (const parameter of adapter.trainableParameters()) {
+    parameter.set(floats(bytes, at, parameter.size));
+    at += 4 * parameter.size;
+  }
+}
+
+/** The header of gradients in bytes: the loss, and the paths with the number of values of each. */
+interface Header {
+  readonly loss: number;
+  readonly paths: readonly (readonly [path: string, size: number])[];
+}
+
+export function packGradients({ loss, gradients }: MicroGradients): Uint8Array {
+  const all = [...gradients];
+  const header = { loss: String(loss), paths: all.map(([path, { length }]) => [path, length]) };
+  // JSON has no NaN: a loss that is not finite travels as text
+  return pack(header, Buffer.concat(all.map(([, values]) => bytesOf(values))));
+}
+
+export function unpackGradients(bytes: Uint8Array): MicroGradients {
+  const { header, body } = unpack(bytes);
+  const { loss, paths } = header as Omit<Header, "loss"> & { readonly loss: string };
+  let at = 0;
+  const gradients = new Map<string, Float32Array>();
+  for (const [path, size] of paths) {
+    gradients.set(path, floats(body, at, size));
+    at += 4 * size;
+  }
+  return { loss: Number(loss), gradients };
+}
+
+/** A copy of f32 values, which need not be aligned in the bytes. */
+function floats(bytes: Uint8Array, at: number, count: number): Float32Array {
+  return new Float32Array(new Uint8Array(bytes.subarray(at, at + 4 * count)).buffer);
+}
+
+/** Small files as bytes. */
+export async function packFiles(files: readonly OutputFile[]): Promise<Uint8Array> {
+  const contents: Uint8Array[] = [];
+  for (const [, content] of files) {
+    if (typeof content === "string") contents.push(Buffer.from(content));
+    else if (content instanceof Uint8Array) contents.push(content);
+    else {
+      const pieces: Uint8Array[] = [];
+      for await (const piece of content) pieces.push(piece);
+      contents.push(Buffer.concat(pieces));
+    }
+  }
+  return pack(files.map(([name], i) => [name, contents[i]!.length]), Buffer.concat(contents)); // prettier-ignore
+}
+
+export function unpackFiles(bytes: Uint8Array, name: string): Files {
+  const { header, body } = unpack(bytes);
+  const files = new Map<string, Uint8Array>();
+  let at = 0;
+  for (const [file, size] of header as readonly (readonly [string, number])[]) {
+    files.set(file, new Uint8Array(body.subarray(at, at + size))); // a copy, aligned
+    at += size;
+  }
+  return memoryFiles(files, name);
+}

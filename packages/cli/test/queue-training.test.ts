@@ -1,0 +1,147 @@
+/** Training whose micro-batches workers of a queue compute: the same bits, whatever dies or starts late, and refusals by name. */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { suite, test } from "node:test";
+import { Redis } from "ioredis";
+import { ended, type Result, start, tiedlora } from "./support/command.ts";
+import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
+import { SERVERS, started } from "./support/queue-servers.ts";
+import { worker } from "./support/queue-worker.ts";
+
+const folder = temporary();
+const at = (...names: string[]): string => join(folder, ...names);
+await writeModel(at("model"));
+await writeModel(at("other"), { initializer_range: 0.3 });
+writeExamples(at("train.jsonl"));
+writeExamples(at("fewer.jsonl"), 20);
+
+const training = (out: string, ...more: string[]): string[] => [
+  "train",
+  ...`--model ${at("model")} --data ${at("train.jsonl")} --valid ${at("train.jsonl")} --out ${at(out)}`.split(
+    " ",
+  ),
+  ..."--seq 32 --rank 2 --batch 2 --dropout 0.1 --lr 0.02 --accumulate 5 --save-every 4 --eval-every 10".split(
+    " ",
+  ),
+  ...more,
+];
+const digest = (out: string): string =>
+  createHash("sha256").update(readFileSync(at(out, "adapter_model.safetensors"))).digest("hex"); // prettier-ignore
+
+const MICRO_BATCH = /micro-batch \d+ \(/;
+const succeeded = ({ code, info }: Result): void => assert.equal(code, 0, info);
+
+for (const [name, { skip }] of Object.entries(SERVERS) as [
+  keyof typeof SERVERS,
+  (typeof SERVERS)["Valkey"],
+][]) {
+  suite(`training on a queue of ${name}`, { skip }, () => {
+    test("has the adapter of one process, with a worker killed, one that joins late, and the server restarted", async (t) => {
+      const server = await started(t, name);
+      const alone = `alone-${name}`;
+      succeeded(await tiedlora(...training(alone, "--steps", "24")));
+      const killed = worker(t, server.url);
+      const kept = worker(t, server.url);
+      const running = tiedlora(...training(name, "--steps", "24", "--queue", server.url));
+      await killed.wrote(MICRO_BATCH, 3);
+      killed.child.kill("SIGKILL");
+      await kept.wrote(MICRO_BATCH, 12);
+      const late = worker(t, server.url, "--idle", "10");
+      await late.wrote(/^joined training/);
+      await server.restart();
+      succeeded(await running);
+      assert.equal(digest(name), digest(alone));
+      await late.wrote(/is over: \d+ of its micro-batches were computed here/);
+      kept.child.kill("SIGINT");
+      assert.equal((await kept.ended).code, 130, "an interrupted worker");
+      succeeded(await late.ended); // it has been idle
+    });
+  });
+}
+
+suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
+  test("one worker works for two trainings by turns; one that is interrupted goes on", async (t) => {
+    const server = await started(t, "Valkey");
+    succeeded(await tiedlora(...training("one", "--steps", "8")));
+    const shared = worker(t, server.url);
+    const first = start(...training("a", "--steps", "100000", "--json", "--queue", server.url));
+    t.after(() => first.kill("SIGKILL"));
+    const result = ended(first);
+    await shared.wrote(/step 3, /);
+    succeeded(await tiedlora(...training("b", "--steps", "8", "--queue", server.url)));
+    assert.equal(digest("b"), digest("one"));
+    first.kill("SIGINT");
+    const { code, info } = await result;
+    assert.equal(code, 130, info);
+    const step = Number(/interrupted after step (\d+)/.exec(info)![1]);
+    const steps = String(step + 3);
+    succeeded(await tiedlora("train", "--resume", "--out", at("a"), "--steps", steps, "--queue", server.url));
+    assert.equal(shared.child.exitCode, null);
+  });
+
+  test("who does not belong to it is refused by name", async (t) => {
+    const server = await started(t, "Valkey");
+    const { url, wrong } = server;
+    const failed = async (code: number, expected: RegExp, ...argv: string[]): Promise<void> => {
+      const result = await tiedlora(...argv);
+      assert.equal(result.code, code, result.info);
+      assert.match(result.info, expected);
+      assert.doesNotMatch(result.info, /guess|secret/);
+    };
+    await failed(1, /refuses the password/, "worker", "--queue", wrong);
+    await failed(1, /refuses the password/, ...training("x", "--queue", wrong));
+    await failed(1, /no server answers there/, "worker", "--queue", "redis://127.0.0.1:1");
+    await failed(2, /expected the address of a server, redis:/, "worker", "--queue", "http://127.0.0.1");
+    await failed(
+      2,
+      /--accumulate is 1; give at least/,
+      ...training("x", "--accumulate", "1", "--queue", url),
+    );
+
+    const client = new Redis(url);
+    const announce = async (text: string): Promise<void> => {
+      await client.set("tiedlora:store:announced/x", text);
+      await client.sadd("tiedlora:announced", "announced/x");
+    };
+    await announce(JSON.stringify({ kind: "training", version: "0.0.9" }));
+    await failed(
+      1,
+      /x: it is of version 0\.0\.9 of tiedlora, and this worker is of version/,
+      "worker",
+      "--queue",
+      url,
+    );
+    await client.del("tiedlora:store:announced/x");
+    client.disconnect();
+
+    const running = start(...training("x", "--steps", "9", "--queue", url));
+    t.after(() => running.kill("SIGKILL"));
+    const end = ended(running);
+    const announced = new Promise((resolve) => running.stderr!.on("data", (data: Buffer) => /^training \w+ on/m.test(String(data)) && resolve(null))); // prettier-ignore
+    await announced;
+    const base = /the base model in \S+other is not that of the training: its SHA-256 is \w+…, and that of/;
+    await failed(1, base, "worker", "--queue", url, "--model", at("other"));
+    await failed(
+      1,
+      /the examples of \S+ are not those of the training/,
+      "worker",
+      "--queue",
+      url,
+      "--data",
+      at("fewer.jsonl"),
+    );
+    await failed(
+      1,
+      /--model \S+: there is no such directory/,
+      "worker",
+      "--queue",
+      url,
+      "--model",
+      at("nowhere"),
+    );
+    running.kill("SIGINT");
+    assert.equal((await end).code, 130, "a training without workers can be interrupted");
+  });
+});
