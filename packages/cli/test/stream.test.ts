@@ -85,6 +85,23 @@ test("merging a streamed model onto a disk that fills leaves no file behind", as
   assert.equal((await merge()).code, 0);
 });
 
+test("a streamed sweep has the results of one whose model is in memory", async () => {
+  const grid = join(folder, "grid.yaml");
+  writeFileSync(grid, "name: small\nout: runs\non: { model: base, tasks: [choice] }\nvary: { method: [tl6], rank: [2] }\ntrain: { steps: 2 }\n"); // prettier-ignore
+  const results = [["--stream"], []].map(async (flags, i) => {
+    const out = join(folder, `sweep-${i}`);
+    const { code, out: lines, info } = await tiedlora("sweep", grid, "--out", out, "--parallel", "1", "--json", ...flags); // prettier-ignore
+    assert.equal(code, 0, info);
+    assert.equal(/read layer by layer .*\(--stream\)/.test(info), flags.length > 0);
+    return lines.trim().split("\n").map((line) => (JSON.parse(line) as { test: { loss: number } }).test.loss); // prettier-ignore
+  });
+  const [streamed, resident] = await Promise.all(results);
+  assert.equal(resident!.length, 2); // the unadapted model, and the run
+  assert.equal(streamed![0], resident![0]);
+  assert.ok(Math.abs(streamed![1]! - resident![1]!) < 1e-5, `${streamed![1]} ${resident![1]}`);
+  assert.notEqual(resident![1], resident![0]);
+});
+
 test("a model that does not fit is streamed without being asked, and says so in one line", async () => {
   const lines: string[] = [];
   const output = { out: () => undefined, write: () => undefined, info: (line: string) => void lines.push(line), interactive: false }; // prettier-ignore

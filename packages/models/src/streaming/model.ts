@@ -134,9 +134,10 @@ export class StreamedModel {
       try {
         for (const { parts, fill } of absent) {
           const memory = parts.map(({ parameter, bytes }) => {
-            const { buffer } = device.allocate(bytes, parameter.name);
-            lent.push(() => buffer.free());
-            return buffer.memory;
+            // kept by the function, since memory is freed with its storage when nothing refers to that
+            const storage = device.allocate(bytes, parameter.name);
+            lent.push(() => storage.buffer.free());
+            return storage.buffer.memory;
           });
           await fill(memory);
           for (const [i, { parameter }] of parts.entries()) {
@@ -154,7 +155,7 @@ export class StreamedModel {
 
   /** Frees the memory for layers and for values between them; the next call allocates it again. */
   async free(): Promise<void> {
-    await this.#exclusive(async () => {
+    await this.#inTurn(async () => {
       await this.#model.device.sync();
       this.#slots.free();
       this.#registers.free();
@@ -164,7 +165,11 @@ export class StreamedModel {
 
   /** Runs `work` once all earlier work is done, with the files open. */
   #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(() => this.#files.use(work));
+    return this.#inTurn(() => this.#files.use(work));
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
     this.#last = result.catch(() => undefined);
     return result;
   }
