@@ -19,6 +19,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
       "docs/quantization.md",
       "docs/guide/your-method.md",
       "docs/guide/your-backend.md",
+      "docs/many-machines.md",
       "docs/guide/troubleshooting.md",
     ],
   ],

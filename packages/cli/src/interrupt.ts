@@ -13,6 +13,9 @@ interface Running {
   failure: Error | null;
 }
 
+/** A batch system may send SIGTERM to a process and to its script, which passes it on: within so long, that is one request. */
+const SAME_MS = 1000;
+
 let running: Running | null = null;
 
 /**
@@ -21,8 +24,11 @@ let running: Running | null = null;
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const own: Running = { controller: new AbortController(), failure: null };
-  const onSignal = (): void => {
+  let terminated = -Infinity;
+  const onSignal = (name: NodeJS.Signals): void => {
+    if (name === "SIGTERM" && performance.now() - terminated < SAME_MS) return;
     if (own.controller.signal.aborted) process.exit(EXIT.interrupted);
+    if (name === "SIGTERM") terminated = performance.now();
     own.controller.abort();
   };
   for (const name of SIGNALS) process.on(name, onSignal);

@@ -3,6 +3,7 @@ import { measureOf, qualityOf } from "@tiedlora/experiments";
 import {
   isWhole,
   type Outcome,
+  type Publication,
   type RunConfig,
   type RunFailure,
   runId,
@@ -11,20 +12,28 @@ import {
 import { MovingLine } from "./moving-line.ts";
 import { duration, paint, shellWord, type Output } from "./output.ts";
 
+/** Of a result that is the only one. */
+const FIRST: Publication = { counts: true, difference: null };
+
 export class SweepProgress {
   failures = 0;
-  #ended = 0;
+  #finished = 0;
   readonly #output: Output;
   readonly #count: () => number;
+  readonly #left: (() => number) | null;
   readonly #json: boolean;
   readonly #start: number = performance.now();
   readonly #running = new Map<string, string>();
   readonly #bar: MovingLine | null;
 
-  /** `count` tells how many runs there are; in a search they become more. */
-  constructor(output: Output, count: () => number, json: boolean) {
+  /**
+   * `count` tells how many runs there are; in a search they become more. `left` tells how many have not ended, where runs end
+   * elsewhere, too.
+   */
+  constructor(output: Output, count: () => number, json: boolean, left: (() => number) | null = null) {
     this.#output = output;
     this.#count = count;
+    this.#left = left;
     this.#json = json;
     this.#bar = output.interactive && !json ? new MovingLine("run", count()) : null;
   }
@@ -38,9 +47,15 @@ export class SweepProgress {
     this.#show();
   }
 
-  done(result: Outcome): void {
+  done(result: Outcome, { counts, difference }: Publication = FIRST): void {
+    if (counts) this.#finished++;
     const number = this.#end(result.id);
-    if (this.#json) this.#output.out(JSON.stringify(result));
+    if (difference !== null)
+      this.note(
+        `${result.id} has two results, both of ${result.device}: ${difference}; the first one counts`,
+      );
+    if (!counts) this.note(`${result.id} was done elsewhere, too: the result of here does not count`);
+    else if (this.#json) this.#output.out(JSON.stringify(result));
     else this.#say(`${number} ${resultText(result)}`);
   }
 
@@ -51,6 +66,18 @@ export class SweepProgress {
     else this.#say(`${number} ${paint("red", "failed:")} ${id}: ${message}`);
   }
 
+  /** A run ended here without an outcome; `lost`: another agent has taken it over. */
+  left(config: RunConfig, lost: boolean): void {
+    const id = runId(config);
+    this.#end(id);
+    if (lost) this.note(`${id} was taken over by another agent: this one had shown no sign of life`);
+  }
+
+  /** Prints a remark. */
+  note(text: string): void {
+    this.#say(`${paint("yellow", "note:")} ${text}`);
+  }
+
   /** Removes the moving line and restores the terminal. */
   stop(): void {
     this.#bar?.stop();
@@ -59,13 +86,19 @@ export class SweepProgress {
   /** Prints the final line. */
   end(directory: string): void {
     const failed = this.failures === 0 ? "" : `, ${paint("red", `${this.failures} failed`)}`;
+    const others = this.#ended - this.#finished - this.failures;
+    const elsewhere = others > 0 ? `, ${others} ended elsewhere` : "";
     this.#output.info(
-      `${this.#ended - this.failures} runs finished${failed}; for a report: tiedlora report ${shellWord(directory)}`,
+      `${this.#finished} runs finished${failed}${elsewhere}; for a report: tiedlora report ${shellWord(directory)}`,
     );
   }
 
+  /** The number of runs that have ended since the beginning, here or elsewhere. */
+  get #ended(): number {
+    return this.#left === null ? this.#finished + this.failures : Math.max(0, this.#count() - this.#left());
+  }
+
   #end(id: string): string {
-    this.#ended++;
     this.#running.delete(id);
     this.#show();
     return paint("dim", `${this.#ended}/${this.#count()}`);
@@ -77,9 +110,11 @@ export class SweepProgress {
   }
 
   #show(): void {
-    const perRun = (performance.now() - this.#start) / 1000 / this.#ended;
-    const left = this.#ended === 0 ? "" : `${duration(perRun * (this.#count() - this.#ended))} left  `;
-    this.#bar?.update(this.#ended, left + [...this.#running.values()].join(" | "), this.#count());
+    if (this.#bar === null) return;
+    const ended = this.#ended;
+    const perRun = (performance.now() - this.#start) / 1000 / ended;
+    const left = ended === 0 ? "" : `${duration(perRun * (this.#count() - ended))} left  `;
+    this.#bar.update(ended, left + [...this.#running.values()].join(" | "), this.#count());
   }
 }
 

@@ -1,20 +1,12 @@
 /** `tiedlora sweep`: performs all runs of a YAML file in parallel processes; finished runs are not repeated. */
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
-import { BASE_DIRECTORY } from "@tiedlora/experiments/node";
-import { withLock } from "./run/lock.ts";
+import { BASE_DIRECTORY, type FolderSource, folderSource } from "@tiedlora/experiments/node";
+import { checkUnlocked, withLock } from "./run/lock.ts";
 import { runPool } from "@tiedlora/experiments/node";
 import { RunStore, scheduleOf } from "@tiedlora/experiments/node";
-import {
-  type ClaimedRun,
-  type RunConfig,
-  runId,
-  type RunSource,
-  type Schedule,
-  wholeId,
-} from "@tiedlora/experiments";
+import { runId, type Schedule } from "@tiedlora/experiments";
 import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
@@ -22,13 +14,15 @@ import { BACKEND_NAMES, type BackendName, decideVectors, withDevice } from "./de
 import { findModel } from "./find-model.ts";
 import { checkLength } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
-import { Interrupted, paint, type Output } from "./output.ts";
+import { Interrupted, paint, shellWord, type Output } from "./output.ts";
 import { path } from "./options.ts";
 import { parseAddress } from "./queue/address.ts";
 import { queueCommand } from "./queue/sweep/command.ts";
 import { UsageError } from "./settings.ts";
 import { decideStreaming, STREAM_HELP } from "./streaming.ts";
 import { SweepProgress } from "./sweep-progress.ts";
+import { prepareLogs, slurmScript, submit } from "./sweep-slurm.ts";
+import { showStatus } from "./sweep-status.ts";
 
 interface SweepCommand {
   readonly out?: string;
@@ -38,6 +32,9 @@ interface SweepCommand {
   readonly dryRun?: true;
   readonly json?: true;
   readonly queue?: string;
+  readonly status?: true;
+  readonly slurm?: true | number;
+  readonly submit?: true;
 }
 
 export function addSweep(program: Command, output: Output): void {
@@ -50,7 +47,14 @@ export function addSweep(program: Command, output: Output): void {
     .option("--backend <name>", BACKEND_NAMES.join(", "), backendName, "cpu")
     .option("--stream", STREAM_HELP)
     .option("--dry-run", "list the runs, and run none of them")
-    .option("--json", "print one JSON object for each run that ends")
+    .option("--json", "print one JSON object for each run that ends; with --status, one for the state")
+    .option("--status", "show who performs which run, what failed, and how long the rest may take")
+    .option(
+      "--slurm [agents]",
+      "print a script for Slurm's sbatch: an array of tasks that share the runs (default: 8)",
+      processes,
+    ) // prettier-ignore
+    .option("--submit", "submit that script by sbatch")
     .option("--queue <url>", "hand the runs to workers (tiedlora worker): redis://… or postgres://…")
     .addHelpText(
       "after",
@@ -60,25 +64,90 @@ export function addSweep(program: Command, output: Output): void {
       const text = await readSpec(file);
       const spec = parseSweep(text, file);
       const store = new RunStore(options.out ?? spec.out);
+      const schedule = (): Promise<Schedule> => scheduleOf(spec, store);
+      checkOne(options);
+      const staleSeconds = staleSecondsOf(process.env);
       if (options.dryRun) {
         for (const config of expandSweep(spec)) output.out(runId(config));
+        return;
+      }
+      if (options.status) {
+        await showStatus(
+          { name: spec.name, store, schedule, staleSeconds, json: options.json === true },
+          output,
+        );
         return;
       }
       if (options.queue !== undefined) parseAddress(options.queue);
       await checkOut(store.directory);
       const directory = await checkModel(spec.on, output);
-      await withLock(store.directory, async () => {
-        if ((await store.prepare(text)) === "changed")
-          output.info(
-            `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
-              `file that are not in this one stay there, and the report leaves them out`,
-          );
-        const { queue, backend, json = false } = options;
-        if (queue === undefined) return sweep({ spec, options, output, store, directory });
-        const schedule = await scheduleOf(spec, store);
-        await queueCommand(queue, { spec, store, schedule, backend, json, output });
-      });
+      if (options.slurm !== undefined || options.submit) {
+        await slurm(file, { spec, options, output, store, directory, schedule: await schedule() });
+        return;
+      }
+      const { queue, backend, json = false } = options;
+      if (queue !== undefined) {
+        await withLock(store.directory, async () => {
+          await prepare(store, text, output);
+          await queueCommand(queue, { spec, store, schedule: await schedule(), backend, json, output });
+        });
+        return;
+      }
+      await checkUnlocked(store.directory);
+      await prepare(store, text, output);
+      await sweep({ spec, options, output, store, directory, schedule: await schedule() }, staleSeconds);
     });
+}
+
+/** Prepares the folder of results, and says if it belongs to an earlier version of the sweep's file. */
+async function prepare(store: RunStore, text: string, output: Output): Promise<void> {
+  if ((await store.prepare(text)) === "changed")
+    output.info(
+      `${paint("yellow", "note:")} the sweep's file has changed since ${store.directory} was written; runs of the earlier ` +
+        `file that are not in this one stay there, and the report leaves them out`,
+    );
+}
+
+/** Throws UsageError if flags that each make another command of this one are given together. */
+function checkOne({ dryRun, status, slurm, submit: submits, queue }: SweepCommand): void {
+  const scripted = slurm !== undefined || submits === true;
+  const given = [
+    dryRun && "--dry-run",
+    status && "--status",
+    scripted && "--slurm",
+    queue !== undefined && "--queue",
+  ];
+  const [first, second] = given.filter((one) => typeof one === "string");
+  if (second !== undefined) throw new UsageError(`${first} and ${second} are both given; give one of them`);
+}
+
+const STALE = "TIEDLORA_STALE_SECONDS";
+
+/** The seconds without a sign of life after which an agent is taken for dead. */
+function staleSecondsOf(env: NodeJS.ProcessEnv): number | undefined {
+  const text = env[STALE];
+  if (text === undefined || text === "") return undefined;
+  const value = Number(text);
+  if (Number.isFinite(value) && value >= 1) return value;
+  throw new UsageError(`${STALE} is ${JSON.stringify(text)}; expected a number of seconds of at least 1`);
+}
+
+const AGENTS = 8;
+
+/** Prints, or submits, the script that makes Slurm start agents of the sweep. */
+async function slurm(file: string, { spec, options, output, store, schedule }: Sweep): Promise<void> {
+  const wanted = typeof options.slurm === "number" ? options.slurm : AGENTS;
+  const { parallel, backend, stream } = options;
+  const script = slurmScript({
+    name: spec.name,
+    agents: Math.min(wanted, schedule.total),
+    out: store.directory,
+    argv: ["sweep", file, "--out", store.directory, "--backend", backend, ...(parallel === undefined ? [] : ["--parallel", String(parallel)]), ...(stream ? ["--stream"] : [])], // prettier-ignore
+  });
+  const logs = await prepareLogs(store.directory);
+  if (options.submit) output.out(submit(script));
+  else output.write(script);
+  output.info(`logs in ${logs}; how it goes: tiedlora sweep ${shellWord(file)} --out ${shellWord(store.directory)} --status`); // prettier-ignore
 }
 
 /** Checks, before any run, that the model exists, and has a position for every token of the longest examples; gives its directory. */
@@ -119,39 +188,45 @@ interface Sweep {
   readonly store: RunStore;
   /** The directory of the model. */
   readonly directory: string;
+  readonly schedule: Schedule;
 }
 
-async function sweep({ spec, options, output, store, directory }: Sweep): Promise<void> {
-  const outcomes = await store.outcomes({ curves: false });
-  const schedule = await scheduleOf(spec, store);
-  schedule.learn?.(outcomes, []);
-  const done = new Set(outcomes.map(({ id }) => id));
-  const finished = schedule.total - schedule.runs().filter((config) => !done.has(runId(config))).length;
+async function sweep(
+  { spec, options, output, store, directory, schedule }: Sweep,
+  staleSeconds?: number,
+): Promise<void> {
+  await store.outcomes({ curves: false }); // finds out early that a result is damaged
+  const source = await folderSource(store, schedule, {
+    ...(staleSeconds !== undefined && { staleSeconds }),
+    onTakenOver: (id, attempt) => progress.note(`${id} is taken over, attempt ${attempt}: its agent is dead`),
+  });
+  const finished = schedule.total - source.left;
   const count = (): number => schedule.total - finished;
   const cores = availableParallelism();
   const parallel = options.parallel ?? spec.parallel ?? (options.backend === "webgpu" ? 1 : cores);
   const threads = Math.max(1, Math.floor(cores / parallel));
   output.info(
     `${paint("bold", spec.name)}: ${schedule.total} runs, ${finished} of them finished earlier; ` +
-      `${parallel} at once, results in ${store.directory}`,
+      `${parallel} at once, results in ${store.directory}${source.joins ? "; others are at work there, too" : ""}`,
   );
   const { quantize } = spec.on;
   const stream = await withDevice(options.backend, (device) =>
     decideStreaming(directory, device, { stream: options.stream, quantize, processes: parallel, output }),
   );
-  const progress = new SweepProgress(output, count, options.json === true);
+  const progress = new SweepProgress(output, count, options.json === true, () => source.left);
   const interrupted = await interruptible(async (signal) => {
     try {
-      await runPool(sourceOf(schedule, store, done), {
-        parallel,
+      await runPool(source, {
+        parallel: schedule.learn ? parallel : Math.min(parallel, Math.max(1, source.left)),
         backend: options.backend,
         threads,
         stream,
         revectorize: options.backend === "cpu" && (await decideVectors()),
         signal,
         onStep: (config, step) => progress.step(config, step),
-        onDone: (result) => progress.done(result),
+        onDone: (result, publication) => progress.done(result, publication),
         onFailed: (failure) => progress.failed(failure),
+        onLeft: (config, lost) => progress.left(config, lost),
       });
     } finally {
       progress.stop();
@@ -163,53 +238,12 @@ async function sweep({ spec, options, output, store, directory }: Sweep): Promis
     output.info("interrupted; the same command goes on with what is missing");
     throw new Interrupted();
   }
-  if (progress.failures > 0)
-    throw new Error(`${progress.failures} of ${count()} runs failed; the same command tries them again`);
+  await conclude(source, store, count());
 }
 
-/** Hands out the runs of a schedule; no other process has the folder. */
-function sourceOf(schedule: Schedule, store: RunStore, done: ReadonlySet<string>): RunSource {
-  const given = new Set(done);
-  let running = 0;
-  let wake: (() => void)[] = [];
-  const ended = (): void => {
-    running--;
-    for (const one of wake) one();
-    wake = [];
-  };
-  const claimed = (config: RunConfig): ClaimedRun => ({
-    config,
-    checkpoint: schedule.learn
-      ? join(store.directory, "checkpoints", `${wholeId(config)}.safetensors`)
-      : null,
-    lost: new AbortController().signal,
-    publish: async (result) => {
-      await store.finish(result);
-      schedule.learn?.([result], []);
-      ended();
-      return { counts: true, difference: null };
-    },
-    fail: async (message) => {
-      await store.fail({ id: runId(config), config, message });
-      schedule.learn?.([], [runId(config)]);
-      ended();
-      return true;
-    },
-    release: () => Promise.resolve(ended()),
-  });
-  return {
-    async next(signal) {
-      while (!signal.aborted) {
-        const config = schedule.runs().find((one) => !given.has(runId(one)));
-        if (config !== undefined) {
-          given.add(runId(config));
-          running++;
-          return claimed(config);
-        }
-        if (running === 0) return null;
-        await new Promise<void>((resolve) => wake.push(resolve));
-      }
-      return null;
-    },
-  };
+/** After all runs have ended, here or elsewhere. */
+async function conclude(source: FolderSource, store: RunStore, todo: number): Promise<void> {
+  await store.tidy();
+  const { failures } = source;
+  if (failures > 0) throw new Error(`${failures} of ${todo} runs failed; the same command tries them again`);
 }

@@ -82,16 +82,26 @@ suite("two trainings into one folder", () => {
   });
 });
 
-test("two sweeps into one folder: the second is refused", async () => {
+test("two sweeps share a folder; one into the folder of a training that runs is refused", async () => {
   const command = sweep("sweep", "method: [lora], rank: 2", 1_000_000);
   const first = start(...command, "--json");
   const end = ended(first);
   await new Promise((resolve) => first.stdout!.once("data", resolve));
-  const { code, info } = await tiedlora(...command);
-  assert.deepEqual([code, info.includes(`in use by process ${first.pid} on this machine`)], [1, true], info);
+  const second = start(...command);
+  const secondEnd = ended(second);
+  await new Promise((resolve) => second.stderr!.once("data", resolve));
+  second.kill("SIGINT");
+  const { code, info } = await secondEnd;
+  assert.equal(code, 130, info);
+  assert.match(info, /2 runs, 1 of them finished earlier; .*; others are at work there, too/);
   first.kill("SIGINT");
   await end;
   assert.deepEqual(locks(at("sweep")), []);
+
+  const release = await lock(at("trained"));
+  const refused = await tiedlora(...command, "--out", at("trained"));
+  assert.deepEqual([refused.code, refused.info.includes(`in use by process ${process.pid} on this machine`)], [1, true], refused.info); // prettier-ignore
+  await release();
 });
 
 suite("a lock", () => {

@@ -1,7 +1,7 @@
 /** Sweeps that are killed, as by a machine out of memory: finished runs are not repeated, and no process is left running. */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
-import { readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -17,12 +17,12 @@ await writeModel(join(folder, "model"));
 writeSums(join(folder, "data"));
 
 /** Writes a grid of three runs and the model without an adapter. */
-function grid(name: string, steps: number): string {
+function grid(name: string, steps: number, seeds = "0", methods = "lora, vera, tl6"): string {
   const path = join(folder, `${name}.yaml`);
   const text = `
     on: { model: ${folder}/model, tasks: [gsm8k], data: ${folder}/data, seq: 32, loss-only: true }
     out: ${folder}/${name}
-    vary: { method: [lora, vera, tl6], rank: 2 }
+    vary: { method: [${methods}], rank: 2, seed: [${seeds}] }
     train: { steps: ${steps}, batch: 2, lr: 0.01, dropout: 0.1 }
     evaluate: { every: 50, test: 4 }`;
   writeFileSync(path, text.replace(/^ {4}/gm, ""));
@@ -43,7 +43,7 @@ const idsIn = (out: string): string[] =>
 
 /** The result of a run, without the fields that depend on the clock. */
 const found = (results: readonly RunResult[]): unknown[] =>
-  results.map(({ seconds: _s, tokensPerSecond: _t, ...rest }) => rest);
+  results.map(({ seconds: _s, tokensPerSecond: _t, duration: _d, ...rest }) => rest);
 
 test("a sweep that is killed, then its process, then left alone has the results of one that was not", async () => {
   const file = grid("straight", 250);
@@ -84,6 +84,63 @@ test("a sweep that is killed, then its process, then left alone has the results 
   assert.deepEqual([found(await store.finished()), await store.failures()], [found(expected), []]);
   const names = readdirSync(out, { recursive: true, encoding: "utf8" });
   assert.deepEqual(names.filter((name) => name.endsWith(".tmp")), []); // prettier-ignore
+});
+
+test("three agents, one of them killed in the middle of a run: the results of one sweep that did them all", async () => {
+  const file = grid("alone", 40, "0, 1, 2, 3, 4, 5, 6");
+  const alone = await ended(sweep(file));
+  assert.equal(alone.code, 0, alone.info);
+  const expected = await new RunStore(join(folder, "alone")).finished();
+  assert.equal(expected.length, 22);
+
+  const out = join(folder, "shared");
+  const agents = [0, 1, 2].map(() => sweep(file, "--out", out));
+  const ends = agents.map(ended);
+  await inTheMiddle(agents[0]!);
+  agents[0]!.kill("SIGKILL");
+  const [killed, ...others] = await Promise.all(ends);
+  assert.equal(killed!.signal, "SIGKILL");
+  for (const { code, info } of others) assert.equal(code, 0, info);
+  const store = new RunStore(out);
+  assert.deepEqual([found(await store.finished()), await store.failures()], [found(expected), []]);
+  const ids = [killed!, ...others].flatMap((one) => idsIn(one.out));
+  assert.equal(new Set(ids).size, ids.length, "nothing was done twice");
+  assert.deepEqual(readdirSync(out).sort(), ["failed", "runs", "sweep.yaml"]);
+});
+
+test("a run that is asked to stop saves its state, and another agent goes on with it", async () => {
+  const file = grid("goes-on", 800, "0", "lora");
+  const straight = await ended(sweep(file));
+  assert.equal(straight.code, 0, straight.info);
+  const expected = await new RunStore(join(folder, "goes-on")).finished();
+
+  const out = join(folder, "stopped");
+  process.env["TIEDLORA_STALE_SECONDS"] = "3"; // its signs of life, which say how far it is, then come twice a second
+  const first = sweep(file, "--out", out);
+  delete process.env["TIEDLORA_STALE_SECONDS"];
+  const firstEnd = ended(first);
+  const claims = join(out, "claims");
+  const training = (): boolean => {
+    const [last] = existsSync(claims) ? readdirSync(claims) : [];
+    try {
+      return last !== undefined && /"step":[1-9]/.test(readFileSync(join(claims, last), "utf8"));
+    } catch {
+      return false; // that run has ended just now
+    }
+  };
+  while (!training()) await sleep(20);
+  first.kill("SIGTERM");
+  const { code, info } = await firstEnd;
+  assert.equal(code, 130, info);
+  const [state] = readdirSync(join(out, "unfinished"));
+  const bytes = readFileSync(join(out, "unfinished", state!)).toString("latin1");
+  const step = Number(/\\"step\\":(\d+)/.exec(bytes)?.[1]);
+  assert.ok(step > 0 && step < 800, `saved after step ${step}`);
+  assert.deepEqual(readdirSync(claims), [], "the run is free");
+  const second = await ended(sweep(file, "--out", out));
+  assert.equal(second.code, 0, second.info);
+  assert.deepEqual(found(await new RunStore(out).finished()), found(expected));
+  assert.deepEqual(readdirSync(out).sort(), ["failed", "runs", "sweep.yaml"]);
 });
 
 for (const [when, moment] of [

@@ -6,5 +6,7 @@ export { BASE_DIRECTORY, loadBase } from "./node/base.ts";
 export { writeReport, type WrittenReport } from "./node/report.ts";
 export { runPool } from "./node/sweep/pool.ts";
 export { scheduleOf } from "./node/sweep/schedule.ts";
+export { folderSource, type FolderSource, type FolderSourceOptions } from "./node/sweep/folder-source.ts";
+export { type RunningRun, sweepStatus, type SweepStatus } from "./node/sweep/status.ts";
 export { RunStore } from "./node/sweep/store.ts";
 export { directorySource, NO_FILES } from "./node/tasks.ts";

@@ -3,14 +3,12 @@
  * whether the owner still runs, and any process can remove the lock of an ended process at any moment. A process that wants
  * the folder first announces itself by its own lock, and then looks for other locks, so that two can never both have it.
  */
-import { spawnSync } from "node:child_process";
-import { readFileSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { mkdir, open, readdir, rm, rmdir, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isAlive } from "@tiedlora/core/node";
-import { writing } from "tiedlora/internal/node";
+import { isAliveSince, startOf, writing } from "tiedlora/internal/node";
 
 /** The owner of a lock. `start` is when the process began, in the system's own terms: its pid may have been reused since. */
 interface Owner {
@@ -57,10 +55,19 @@ export async function withLock<T>(directory: string, work: () => Promise<T>): Pr
   }
 }
 
+/** Throws FolderInUseError if a process has the folder; otherwise does nothing: any number of others may use it, too. */
+export async function checkUnlocked(directory: string): Promise<void> {
+  const other = await ownerBeside(directory, "").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+    throw error;
+  });
+  if (other !== null) throw new FolderInUseError(directory, other.owner, other.file);
+}
+
 /** As `withLock`, until the returned function is called, which also removes folders that were created and are still empty. */
 export async function lock(directory: string): Promise<() => Promise<void>> {
   const made = await writing(directory, () => mkdir(directory, { recursive: true }));
-  const owner: Owner = { pid: process.pid, start: startOf(process.pid) ?? UNKNOWN, host: hostname() };
+  const owner: Owner = { pid: process.pid, start: startOf(process.pid), host: hostname() };
   const file = `.lock.${owner.pid}.${owner.start}.${encodeURIComponent(owner.host)}`;
   const path = join(resolve(directory), file);
   if (held.has(path)) throw new FolderInUseError(directory, owner, file);
@@ -101,7 +108,7 @@ async function ownerBeside(directory: string, own: string): Promise<Other | null
   for (const file of await readdir(directory)) {
     const owner = ownerOf(file);
     if (file === own || owner === null) continue;
-    if (owner.host === hostname() && !runs(owner)) {
+    if (owner.host === hostname() && !isAliveSince(owner.pid, owner.start)) {
       await rm(join(directory, file), { force: true });
       continue;
     }
@@ -119,38 +126,6 @@ function ownerOf(file: string): Owner | null {
     return { pid: Number(pid), start, host: decodeURIComponent(host) };
   } catch {
     return null; // no lock is given such a name
-  }
-}
-
-/** Whether a process of this machine still runs; if its start cannot be determined, its pid alone decides. */
-function runs({ pid, start }: Owner): boolean {
-  if (!isAlive(pid)) return false;
-  const now = startOf(pid);
-  return now === null || start === UNKNOWN || now === start;
-}
-
-const UNKNOWN = "0";
-/** The start of a process that has ended, but whose parent has not yet waited for it (a zombie). */
-const DEFUNCT = "Z";
-
-/** The time at which a process of this machine began, as a word; null if it cannot be determined. */
-function startOf(pid: number): string | null {
-  if (process.platform === "linux") return linuxStart(pid);
-  if (process.platform === "win32") return null;
-  const env = { ...process.env, LC_ALL: "C" };
-  const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8", env });
-  return stdout?.trim().replace(/\W+/g, "-") || null;
-}
-
-/** The machine's boot id, and the ticks from boot to the process's start. /proc/PID/stat is "PID (any name) state parent ...". */
-function linuxStart(pid: number): string | null {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const [state, ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    if (state === "Z" || state === "X") return DEFUNCT;
-    return `${readFileSync("/proc/sys/kernel/random/boot_id", "utf8").slice(0, 8)}-${fields[18]}`;
-  } catch {
-    return null;
   }
 }
 

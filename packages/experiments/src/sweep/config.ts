@@ -89,6 +89,8 @@ export interface RungResult {
   readonly valid: readonly Point[];
   /** The time of training alone. */
   readonly seconds: number;
+  /** The seconds from the claim of the run to its result, with evaluations; results of earlier versions have none. */
+  readonly duration?: number | undefined;
   readonly tokensPerSecond: number;
   readonly device: string;
   /** A remark on the data, e.g. that a split had to be divided; null if there is none. */

@@ -47,6 +47,7 @@ const RUNG = z.object({
   curve: points,
   valid: points,
   seconds: z.number().min(0),
+  duration: z.number().min(0).optional(),
   tokensPerSecond: z.number().min(0),
   device: text,
   note: text.nullable(),

@@ -27,4 +27,5 @@ export {
   runFileKind,
   writtenByRun,
 } from "./holdings.ts";
+export { isAliveSince, startOf } from "./process-start.ts";
 export { isWriteError, writeError, writing } from "./writing.ts";

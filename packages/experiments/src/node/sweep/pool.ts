@@ -11,8 +11,8 @@ export interface PoolEvents {
   readonly onDone?: (result: Outcome, publication: Publication) => void;
   /** Called once the failure is published. */
   readonly onFailed?: (failure: RunFailure) => void;
-  /** Called for a run that ends without an outcome: it was given back, or is another agent's by now. */
-  readonly onLeft?: (config: RunConfig) => void;
+  /** Called for a run that ends without an outcome: it was given back, or is `lost`, since it is another agent's by now. */
+  readonly onLeft?: (config: RunConfig, lost: boolean) => void;
 }
 
 export interface PoolOptions extends PoolEvents, Omit<Job, "config" | "checkpoint"> {
@@ -106,5 +106,5 @@ async function conclude(
     return;
   }
   await run.release();
-  onLeft?.(config);
+  onLeft?.(config, run.lost.aborted);
 }

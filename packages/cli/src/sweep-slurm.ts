@@ -1,0 +1,71 @@
+/** `tiedlora sweep FILE --slurm`: a sweep as an array of Slurm tasks, each an agent that shares the folder of results. */
+import { spawnSync } from "node:child_process";
+import { mkdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { writing } from "tiedlora/internal/node";
+import { shellWord } from "./output.ts";
+
+/** What the script of a sweep is made from. */
+export interface SlurmSweep {
+  readonly name: string;
+  /** The number of tasks. */
+  readonly agents: number;
+  /** The folder of results. */
+  readonly out: string;
+  /** The arguments of `tiedlora` that make a process an agent. */
+  readonly argv: readonly string[];
+}
+
+/** The folder of the tasks' logs, beside the results. */
+const logsOf = (out: string): string => join(resolve(out), "slurm");
+
+/**
+ * The script for sbatch. A task that is asked to stop, a minute before its time is up or because it is preempted, saves the
+ * states of its runs; other tasks go on with them, and so does the task itself once Slurm starts it again.
+ */
+export function slurmScript({ name, agents, out, argv }: SlurmSweep): string {
+  const command = [process.execPath, ...process.execArgv, process.argv[1]!, ...argv].map(shellWord).join(" ");
+  return `#!/bin/bash
+#SBATCH --job-name=${name.replace(/[^\w.-]+/g, "-")}
+#SBATCH --array=1-${agents}
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:TERM@60
+#SBATCH --output=${logsOf(out).replaceAll("%", "%%")}/%A_%a.log
+# Each task is an agent: it claims runs in the folder of results, and ends when all runs have ended. To submit the script again is
+# safe. Options of sbatch, such as --time, --partition or --gres, go before the script's name.
+cd ${shellWord(process.cwd())} || exit 1
+${command} &
+agent=$!
+stopped=
+trap 'stopped=1; kill -TERM "$agent" 2>/dev/null' TERM
+wait "$agent"
+code=$?
+if [ -n "$stopped" ]; then
+  wait "$agent"
+  code=$?
+  # The time was up: what is left is for a new start. A task that was canceled or preempted is not "RUNNING" any more.
+  if [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+fi
+exit "$code"
+`;
+}
+
+/** Makes the folder of the tasks' logs, which Slurm does not make. */
+export async function prepareLogs(out: string): Promise<string> {
+  const logs = logsOf(out);
+  await writing(out, () => mkdir(logs, { recursive: true }));
+  return logs;
+}
+
+/** Submits a script by sbatch; returns what sbatch says. */
+export function submit(script: string): string {
+  const { status, stdout, stderr, error } = spawnSync("sbatch", { input: script, encoding: "utf8" });
+  if (error !== undefined && "code" in error && error.code === "ENOENT")
+    throw new Error(
+      "sbatch is not installed here; print the script by --slurm, and submit it where Slurm is",
+    );
+  if (error !== undefined) throw error;
+  if (status !== 0) throw new Error(`sbatch refused the script: ${stderr.trim()}`);
+  return stdout.trim();
+}
