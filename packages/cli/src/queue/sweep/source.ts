@@ -102,7 +102,9 @@ export class QueueRunSource implements RunSource {
       lost: lost.signal,
       onSaved: () => void (saving = saving.then(save).catch(() => undefined)),
       publish: async (result: Outcome): Promise<Publication> => {
-        const counts = await end({ outcome: { ...result, id, config } });
+        const counts = await end({
+          outcome: { ...result, id, config, duration: (performance.now() - began) / 1000 },
+        });
         return { counts, difference: null };
       },
       fail: (message) => end({ failed: message }),
