@@ -205,16 +205,16 @@ async function sweep(
   const cores = availableParallelism();
   const parallel = options.parallel ?? spec.parallel ?? (options.backend === "webgpu" ? 1 : cores);
   const threads = Math.max(1, Math.floor(cores / parallel));
-  output.info(
-    `${paint("bold", spec.name)}: ${schedule.total} runs, ${finished} of them finished earlier; ` +
-      `${parallel} at once, results in ${store.directory}${source.joins ? "; others are at work there, too" : ""}`,
-  );
   const { quantize } = spec.on;
   const stream = await withDevice(options.backend, (device) =>
     decideStreaming(directory, device, { stream: options.stream, quantize, processes: parallel, output }),
   );
   const progress = new SweepProgress(output, count, options.json === true, () => source.left);
   const interrupted = await interruptible(async (signal) => {
+    output.info(
+      `${paint("bold", spec.name)}: ${schedule.total} runs, ${finished} of them finished earlier; ` +
+        `${parallel} at once, results in ${store.directory}${source.joins ? "; others are at work there, too" : ""}`,
+    );
     try {
       await runPool(source, {
         parallel: schedule.learn ? parallel : Math.min(parallel, Math.max(1, source.left)),
