@@ -254,7 +254,7 @@ suite("agents of one folder", () => {
     assert.deepEqual(told, [idleId(0), idleId(1)]);
   });
 
-  test("a disk that is full, or a folder that cannot be written, ends the agent with an error that says so", async () => {
+  test("a folder in which nothing can be claimed ends the agent with an error that names it", async () => {
     const { store, source } = await opened(1);
     writeFileSync(join(store.directory, "claims"), ""); // not a folder: nothing can be claimed
     await assert.rejects(source.next(NEVER), /claims/);

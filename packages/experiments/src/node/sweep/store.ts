@@ -3,8 +3,10 @@
  * states of runs that are being trained. Files are written atomically, so a sweep that was killed at any moment can continue
  * with the missing runs, and several processes can share the folder.
  */
+import { randomInt } from "node:crypto";
 import { linkSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
+import { hostname } from "node:os";
 import { basename, join } from "node:path";
 import { recoverDirectory, writeFileAtomic, writeFileOnce } from "@tiedlora/core/node";
 import {
@@ -145,7 +147,8 @@ export class RunStore {
     const folder = join(this.directory, "decisions");
     mkdirSync(folder, { recursive: true });
     const path = join(folder, `${decision.runs[0]}.json`);
-    const temporary = join(folder, `.${decision.runs[0]}.json.${process.pid}-0.tmp`);
+    const writer = `${process.pid}-${randomInt(2 ** 31)}@${encodeURIComponent(hostname())}`; // as other unfinished files
+    const temporary = join(folder, `.${decision.runs[0]}.json.${writer}.tmp`);
     writeFileSync(temporary, json(decision));
     try {
       linkSync(temporary, path); // the first one wins
