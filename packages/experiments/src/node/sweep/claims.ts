@@ -76,7 +76,7 @@ export class Claims {
       const file = await this.#create(path);
       if (file === null) return null;
       try {
-        await file.write(encode(text));
+        await file.writeFile(encode(text)); // all of it: `write` may end early on a full disk
       } catch (error) {
         await rm(path, { force: true });
         throw error;

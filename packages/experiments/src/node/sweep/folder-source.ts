@@ -188,13 +188,22 @@ export class FolderSource implements RunSource {
       }
       await claim.remove();
     };
+    /** Gives the claim up, too, if the outcome cannot be written. */
+    const publishing = async <T>(work: () => Promise<T>): Promise<T> => {
+      try {
+        return await work();
+      } catch (error) {
+        await end().catch(() => undefined);
+        throw error;
+      }
+    };
     return {
       config,
       checkpoint: this.#store.checkpoint(config),
       lost: claim.lost,
       onStep: (step) => claim.progress(step),
       publish: async (result) => {
-        const publication = await this.#publish(claim, result);
+        const publication = await publishing(() => this.#publish(claim, result));
         await end();
         await this.#learn();
         return publication;
@@ -202,7 +211,7 @@ export class FolderSource implements RunSource {
       fail: async (message) => {
         const mine = (await claim.isMine()) && !(await this.#endedMeanwhile(id));
         if (mine) {
-          await this.#store.fail({ id, config, message });
+          await publishing(() => this.#store.fail({ id, config, message }));
           this.#note(this.#failed, id);
         }
         await end();
