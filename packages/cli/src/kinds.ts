@@ -98,6 +98,19 @@ function splitList(given: string): string[] {
   return given.trim() === "none" ? [] : given.split(",").map((name) => name.trim());
 }
 
+/** Numbers by name: B=16,q_proj=0.5 on the command line, a map in a file. */
+export const numbersByName: Kind<Readonly<Record<string, number>>> = {
+  placeholder: "<name=x,...>",
+  schema: z.record(z.string(), z.number().min(0), {
+    error: "names with numbers of at least 0, as B=16,q_proj=0.5 (in a file: { B: 16, q_proj: 0.5 })",
+  }),
+  fromText: (given) => {
+    const pairs = splitList(given).map((pair) => [pair.slice(0, pair.lastIndexOf("=")), pair.slice(pair.lastIndexOf("=") + 1)] as const); // prettier-ignore
+    const whole = pairs.every(([name, value]) => name !== "" && value.trim() !== "");
+    return whole ? Object.fromEntries(pairs.map(([name, value]) => [name.trim(), Number(value)])) : given;
+  },
+};
+
 /** A flag, which is present or absent. */
 export const flag: Kind<boolean> = {
   placeholder: "",

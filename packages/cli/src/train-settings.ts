@@ -7,7 +7,7 @@ import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
 import type { Modules } from "tiedlora";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { type Quantize, QUANTIZE_ABOUT, QUANTIZE_NAMES } from "./quantized.ts";
-import { flag, listOf, modules, number, oneOf, path, text, whole } from "./kinds.ts";
+import { flag, listOf, modules, number, numbersByName, oneOf, path, text, whole } from "./kinds.ts";
 import type { Settings } from "./settings.ts";
 import { STREAM_HELP } from "./streaming.ts";
 
@@ -40,9 +40,12 @@ export interface TrainSettings extends DataSettings {
   readonly batch: number;
   readonly accumulate: number;
   readonly lr: number;
+  readonly rates?: Readonly<Record<string, number>>;
+  readonly loraPlus?: number;
   readonly schedule: ScheduleName;
   readonly warmup?: number;
   readonly weightDecay: number;
+  readonly decays?: Readonly<Record<string, number>>;
   readonly beta1: number;
   readonly beta2: number;
   readonly clip: number;
@@ -163,6 +166,17 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
       "highest learning rate (default: the method's own, measured on a small model; larger models need a lower one)",
     follows: ({ method }) => LEARNING_RATES[method],
   },
+  rates: {
+    group: "training",
+    kind: numbersByName,
+    about:
+      "factors of the learning rate, by factor, module or pattern: B=16, q_proj=0.5, q_proj.B=2, layers.0=0.1 (the first that matches)",
+  },
+  loraPlus: {
+    group: "training",
+    kind: number({ above: 0 }),
+    about: "LoRA+: how many times the learning rate of A that of B is; 16 in its paper",
+  },
   schedule: {
     group: "training",
     kind: oneOf(SCHEDULE_NAMES),
@@ -179,6 +193,11 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: number({ min: 0 }),
     about: "AdamW's weight decay",
     fallback: 0.01,
+  },
+  decays: {
+    group: "training",
+    kind: numbersByName,
+    about: "AdamW's weight decay by factor, module or pattern, in place of --weight-decay: B=0, u=0.1",
   },
   beta1: {
     group: "training",

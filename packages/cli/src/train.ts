@@ -288,13 +288,27 @@ export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, exa
 }
 
 function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.AdamW {
-  const { lr, schedule, warmup, weightDecay, beta1, beta2, clip: clipNorm } = settings;
-  return adapterOptimizer(adapter, {
-    steps,
+  const {
     lr,
+    rates,
+    loraPlus,
     schedule,
     warmup,
     weightDecay,
+    decays,
+    beta1,
+    beta2,
+    clip: clipNorm,
+  } = settings;
+  return adapterOptimizer(adapter, {
+    steps,
+    lr,
+    rates,
+    loraPlus,
+    schedule,
+    warmup,
+    weightDecay,
+    decays,
     betas: [beta1, beta2],
     clipNorm,
   });

@@ -50,6 +50,22 @@ suite("the table of learning rates", () => {
     assert.equal(tiedLora({ trained: ["v", "u", "A"] }).learningRate, DEFAULT_LEARNING_RATE);
   });
 
+  test("is multiplied by what a sweep gives for factors, and a run without such settings keeps its name", () => {
+    const text = "on: { tasks: choice }\nout: x\nvary: { method: lora, rank: 2";
+    const [plain] = runsOf(`${text} }\n`);
+    const varied = runsOf(
+      `${text}, lora-plus: [4, 16] }\ntrain: { rates: { q_proj: 0.5 }, decays: { B: 0 } }\n`,
+    );
+    assert.deepEqual(
+      varied.map(({ loraPlus, rates, decays }) => [loraPlus, rates, decays]),
+      [4, 16].map((ratio) => [ratio, { q_proj: 0.5 }, { B: 0 }]),
+    );
+    assert.ok(plain !== undefined && !("loraPlus" in plain) && !("rates" in plain) && !("decays" in plain));
+    assert.throws(() => runsOf(`${text} }\ntrain: { rates: 3 }\n`), {
+      message: /line 4.*train\.rates: expected numbers/s,
+    });
+  });
+
   test("gives a sweep that names no rate each method's own", () => {
     const text = "on: { tasks: choice }\nout: x\nvary: { method: [lora, vera, tl6], rank: 2 }\n";
     assert.deepEqual(

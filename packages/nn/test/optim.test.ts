@@ -47,6 +47,41 @@ test("AdamW takes PyTorch's steps", async () => {
   }
 });
 
+test("lrFactor multiplies the learning rate of a parameter, and all steps are one program whatever the rates are", async () => {
+  for (const make of [optim.adamW, optim.sgd]) {
+    const device = reference();
+    const [a, b] = [parameter(device, [1, -2], "a"), parameter(device, [0.5, 3], "b")];
+    const lr = (step: number): number => [0, 0.1, 0.05][step]!;
+    const both = make([a, b], { lr, lrFactor: (p) => (p === b ? 16 : 1) });
+    const step = (): void => both.step(quadratic(device, a, [1, 2]).add(quadratic(device, b, [3, 4])));
+    step();
+    await device.sync();
+    const { cachedPrograms } = device.memory();
+    step();
+    step();
+    assert.equal(device.memory().cachedPrograms, cachedPrograms);
+    for (const [i, c] of [
+      [1, 2],
+      [3, 4],
+    ].entries()) {
+      const p = parameter(
+        device,
+        [
+          [1, -2],
+          [0.5, 3],
+        ][i]!,
+      );
+      const rate = (s: number): number => lr(s) * [1, 16][i]!;
+      const one = make([p], { lr: rate });
+      for (let s = 0; s < 3; s++) one.step(quadratic(device, p, c));
+      assert.deepEqual(await p.data(), await [a, b][i]!.data());
+    }
+    assert.throws(() => make([a], { lr: 1, lrFactor: () => -1 }), {
+      message: /lrFactor of a is -1; give a finite number/,
+    });
+  }
+});
+
 test("SGD with momentum and weight decay takes PyTorch's steps", async () => {
   const device = reference();
   const expected = [1, -2];

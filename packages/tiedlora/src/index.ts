@@ -104,6 +104,7 @@ export {
   type FitState,
 } from "./train/fit.ts";
 export { DivergedError } from "./train/diverged.ts";
+export type { ByParameter } from "./train/rates.ts";
 export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
 export { GradientWorker } from "./train/gradients.ts";

@@ -54,6 +54,8 @@ export interface Factor {
   readonly init: Init;
   readonly tie: Tie;
   readonly trained: boolean;
+  /** What its learning rate is, relative to the others'. Default: 1. */
+  readonly rate?: number;
 }
 
 /** The arguments of a forward formula besides the factors. */
@@ -190,6 +192,8 @@ export interface FactorSpec {
   readonly tie?: Tie;
   /** Whether the factor is trained. Default: true. */
   readonly trained?: boolean;
+  /** What its learning rate is multiplied by, as LoRA+ does with B. Default: 1. */
+  readonly rate?: number;
 }
 
 /**
@@ -231,6 +235,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
   if (spec.forward === undefined && spec.lowRank === undefined) {
     throw new Error(`method ${spec.name} has no formula: give forward(factors, call) or lowRank(factors)`);
   }
+  for (const [name, { rate }] of declared) checkRate(`${spec.name}: factor ${name}`, rate, "rate");
   const method: Method<F> = {
     name: spec.name,
     rank,
@@ -323,10 +328,10 @@ export const COMMON_OPTIONS: readonly (keyof CommonOptions)[] = [
   "bias",
 ];
 
-function checkRate(name: string, rate: number | undefined): void {
+function checkRate(name: string, rate: number | undefined, what = "learningRate"): void {
   if (rate !== undefined && !(Number.isFinite(rate) && rate > 0))
     throw new RangeError(
-      `${name}: learningRate ${describeArgument(rate)} given; expected a finite number above 0`,
+      `${name}: ${what} ${describeArgument(rate)} given; expected a finite number above 0`,
     );
 }
 

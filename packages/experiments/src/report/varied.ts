@@ -2,11 +2,21 @@
 import type { RunConfig } from "../sweep/config.ts";
 
 /** The names of these settings in a run's config. */
-export const VARIED = ["lr", "steps", "batch", "dropout", "target", "warmup", "weightDecay"] as const;
+export const VARIED = [
+  "lr",
+  "steps",
+  "batch",
+  "dropout",
+  "target",
+  "warmup",
+  "weightDecay",
+  "loraPlus",
+] as const;
 export type Varied = (typeof VARIED)[number];
 
 /** The values of some of them. */
 export type Settings = Partial<Pick<RunConfig, Varied>>;
 
 /** The name of a setting in a sweep's file: "weight-decay". */
-export const settingName = (key: Varied): string => (key === "weightDecay" ? "weight-decay" : key);
+export const settingName = (key: Varied): string =>
+  key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

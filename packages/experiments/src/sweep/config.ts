@@ -2,7 +2,7 @@
 import type { QuantizeKind } from "@tiedlora/models";
 import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
-import type { MethodName } from "tiedlora";
+import type { ByParameter, MethodName } from "tiedlora";
 
 /** The `method` of the base model without an adapter, which is measured once for each task. */
 export const BASELINE = "none";
@@ -34,6 +34,12 @@ export interface RunConfig {
   readonly schedule: ScheduleName;
   readonly warmup: number;
   readonly weightDecay: number;
+  /** The ratio of LoRA+; without it, B has the learning rate of the other factors. */
+  readonly loraPlus?: number | undefined;
+  /** Factors of the learning rate, by factor, module or pattern. */
+  readonly rates?: ByParameter | undefined;
+  /** Weight decays by factor, module or pattern, in place of `weightDecay`. */
+  readonly decays?: ByParameter | undefined;
   readonly clip: number;
   /** Steps between validations. */
   readonly every: number;

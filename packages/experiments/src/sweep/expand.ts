@@ -25,6 +25,7 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     target: vary.target ?? [spec.train.target],
     warmup: vary.warmup ?? [spec.train.warmup],
     weightDecay: vary["weight-decay"] ?? [spec.train["weight-decay"]],
+    loraPlus: vary["lora-plus"] ?? [spec.train["lora-plus"]],
   });
   const chosen =
     typeof search === "object" && "random" in search
@@ -61,6 +62,7 @@ interface Combination {
   readonly target: string;
   readonly warmup: number;
   readonly weightDecay: number;
+  readonly loraPlus: number | undefined;
 }
 
 /** Values of a setting, which may depend on those of the settings before it. */
@@ -97,6 +99,10 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     schedule,
     warmup: Math.min(one.warmup, one.steps),
     weightDecay: one.weightDecay,
+    // left out where they are not given, so that runs of earlier versions keep their names
+    ...(one.loraPlus !== undefined && { loraPlus: one.loraPlus }),
+    ...(train.rates !== undefined && { rates: train.rates }),
+    ...(train.decays !== undefined && { decays: train.decays }),
     clip,
     every: evaluate.every,
     patience: evaluate.patience ?? null,
@@ -123,6 +129,7 @@ function baselineOf(spec: SweepSpec, task: string): RunConfig {
     target: spec.train.target,
     warmup: 0,
     weightDecay: spec.train["weight-decay"],
+    loraPlus: undefined,
   });
   return { ...any, method: BASELINE, rank: 0, lr: 0, steps: 0, warmup: 0 };
 }

@@ -99,7 +99,7 @@ async function adapted(
   splits: RunSplits,
 ): Promise<Trained> {
   const { model, padId } = context;
-  const { batch, seq, steps, every, patience, seed, lr, schedule, warmup, weightDecay, clip } = config;
+  const { batch, seq, steps, every, patience, seed, lr, rates, loraPlus, schedule, warmup, weightDecay, decays, clip } = config; // prettier-ignore
   const encode = (questions: readonly Question[]): EncodedExample[] => encoded(task, questions, context, seq);
   const nextBatch = batchesOf(encode(splits.train), { batch, maxLength: seq, seed, padId });
   const validBatches = evaluationBatches(encode(splits.valid), { batch, maxLength: seq, padId });
@@ -112,7 +112,17 @@ async function adapted(
   const adapter = await adapt(model, method, { seed });
   try {
     // The schedule is that of all steps, also of a run that ends before: one that goes on is one that never stopped.
-    const optimizer = adapterOptimizer(adapter, { steps, lr, schedule, warmup, weightDecay, clipNorm: clip });
+    const optimizer = adapterOptimizer(adapter, {
+      steps,
+      lr,
+      rates,
+      loraPlus,
+      schedule,
+      warmup,
+      weightDecay,
+      decays,
+      clipNorm: clip,
+    });
     const options = {
       model,
       adapter,

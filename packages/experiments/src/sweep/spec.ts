@@ -8,7 +8,7 @@ import { isRecord } from "@tiedlora/core";
 import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import { METHOD_NAMES } from "tiedlora";
-import { LEARNING_RATES } from "tiedlora";
+import { type ByParameter, LEARNING_RATES } from "tiedlora";
 import { suggestion } from "tiedlora/internal";
 import { TASKS } from "../tasks/index.ts";
 import { readYaml, YamlError } from "../yaml.ts";
@@ -26,6 +26,11 @@ const RATES = z.union([above0, z.record(z.string(), above0)], {
 const VARIED_RATES = either<readonly number[] | Readonly<Record<string, readonly number[]>>>((given) =>
   isRecord(given) ? z.record(z.string(), listOf(above0)) : listOf(above0),
 );
+
+/** Numbers by factor, module or pattern. */
+const BY_NAME: z.ZodType<ByParameter> = z.record(z.string(), z.number().min(0), {
+  error: "expected numbers of at least 0 by factor or module: { B: 16 }",
+});
 
 const SPEC = z.strictObject({
   name: z.string().default("sweep"),
@@ -53,6 +58,7 @@ const SPEC = z.strictObject({
     batch: listOf(whole(1)).optional(),
     warmup: listOf(whole(0)).optional(),
     "weight-decay": listOf(z.number().min(0)).optional(),
+    "lora-plus": listOf(above0).optional(),
     dropout: listOf(share).optional(),
     target: listOf(z.string()).optional(),
   }),
@@ -64,6 +70,9 @@ const SPEC = z.strictObject({
       schedule: SCHEDULE.default("cosine"),
       warmup: whole(0).default(20),
       "weight-decay": z.number().min(0).default(0.01),
+      "lora-plus": above0.optional(),
+      rates: BY_NAME.optional(),
+      decays: BY_NAME.optional(),
       clip: above0.default(1),
       dropout: share.default(0),
       target: z.string().default("all-linear"), // as in `train`,
@@ -113,6 +122,8 @@ export interface SweepSpec {
     readonly batch?: readonly number[] | undefined;
     readonly warmup?: readonly number[] | undefined;
     readonly "weight-decay"?: readonly number[] | undefined;
+    /** Ratios of LoRA+. */
+    readonly "lora-plus"?: readonly number[] | undefined;
     readonly dropout?: readonly number[] | undefined;
     readonly target?: readonly string[] | undefined;
   };
@@ -123,6 +134,11 @@ export interface SweepSpec {
     readonly schedule: ScheduleName;
     readonly warmup: number;
     readonly "weight-decay": number;
+    readonly "lora-plus"?: number | undefined;
+    /** Factors of the learning rate, by factor, module or pattern. */
+    readonly rates?: ByParameter | undefined;
+    /** Weight decays by factor, module or pattern, in place of `weight-decay`. */
+    readonly decays?: ByParameter | undefined;
     readonly clip: number;
     readonly dropout: number;
     readonly target: string;

@@ -2,7 +2,7 @@
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/extend";
 import { checkNumber, type Rule } from "./checks.ts";
-import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
+import { COMMON_SETTINGS, Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
 
 /** Settings of AdamW. */
@@ -23,7 +23,7 @@ export class AdamW extends Optimizer {
   readonly #weightDecay: (parameter: Parameter) => number;
 
   constructor(parameters: readonly Parameter[], options: AdamWOptions) {
-    const names = ["lr", "clipNorm", "betas", "eps", "weightDecay"];
+    const names = [...COMMON_SETTINGS, "betas", "eps", "weightDecay"];
     super(parameters, checkOptions("AdamW", options, "{ lr: 0.001 }", names));
     const { betas = [0.9, 0.999] } = options;
     if (!Array.isArray(betas) || betas.length !== 2)

@@ -30,9 +30,14 @@ import { storedTensor, zeroStorage } from "./state.ts";
 export interface OptimizerOptions {
   /** The learning rate: a number, or a schedule that gives the rate of each step. */
   readonly lr: number | Schedule;
+  /** What the learning rate of a parameter is multiplied by. Default: 1 for every parameter. */
+  readonly lrFactor?: (parameter: Parameter) => number;
   /** Scales all gradients down by a common factor so that their joint L2 norm is at most this. Default: no clipping. */
   readonly clipNorm?: number;
 }
+
+/** The names of the settings common to all optimizers, for checks of their options. */
+export const COMMON_SETTINGS: readonly string[] = ["lr", "lrFactor", "clipNorm"];
 
 /** Gradients that were computed elsewhere, by parameter, each in the parameter's shape and compute type. */
 export type Gradients = ReadonlyMap<Parameter, Tensor>;
@@ -42,11 +47,14 @@ export abstract class Optimizer {
   /** The parameters that it trains, each once. */
   readonly parameters: readonly Parameter[];
   readonly #schedule: Schedule;
+  readonly #lrFactors: ReadonlyMap<Parameter, number>;
   readonly #clipNorm: number | undefined;
   readonly #state: StateMemory;
   #accumulated = new Map<Parameter, Storage>();
   /** The run-time numbers of this step by name, each in all shapes that `number` was called with. */
   readonly #numbers = new Map<string, Tensor[]>();
+  /** The factor of the learning rate of the parameter whose rule is running. */
+  #lrFactor = 1;
   #step = 0;
   #gradNorm: Tensor | null = null;
   /** Memory for the norm, reused by every step: separate unread results would stay allocated until garbage collection. */
@@ -60,11 +68,12 @@ export abstract class Optimizer {
       if (!(p instanceof Parameter)) refuse(what, p, "parameter", "parameters, e.g. model.parameters()");
     this.parameters = [...new Set(parameters as readonly Parameter[])];
     if (this.parameters.length === 0) throw new RangeError("optimizer: there are no parameters to train");
-    const { lr, clipNorm } = checkOptions(what, options, "{ lr: 0.01 }");
+    const { lr, lrFactor, clipNorm } = checkOptions(what, options, "{ lr: 0.01 }");
     this.#schedule = typeof lr === "function" ? lr : () => lr;
     this.#clipNorm = clipNorm;
     if (typeof lr !== "function") checkNumber(`${what}: lr`, lr, "{ lr: 0.01 }, or a schedule", lr >= 0);
     if (clipNorm !== undefined) checkNumber(`${what}: clipNorm`, clipNorm, "1", clipNorm > 0, Infinity);
+    this.#lrFactors = new Map(this.parameters.map((p) => [p, checkFactor(what, p, lrFactor)]));
     this.#state = new StateMemory(what, this.parameters, (p) => this.stateShapes(p));
   }
 
@@ -83,11 +92,12 @@ export abstract class Optimizer {
 
   /**
    * A number that is passed at run time whatever its value, so that e.g. learning rates of 0 and 0.1 share one program. Within a
-   * step, the same name and `shape` give the same tensor.
+   * step, the same name and `shape` give the same tensor to all parameters of the same `lrFactor`.
    */
   protected number(name: string, value: number, shape: Shape = []): Tensor {
-    let known = this.#numbers.get(name);
-    if (!known) this.#numbers.set(name, (known = [new Tensor(build.runtimeScalar(value, "f32"), null)]));
+    const key = this.#lrFactor === 1 ? name : `${name}, at ${this.#lrFactor} times the learning rate`;
+    let known = this.#numbers.get(key);
+    if (!known) this.#numbers.set(key, (known = [new Tensor(build.runtimeScalar(value, "f32"), null)]));
     for (const tensor of known) if (sameShape(tensor.shape, shape)) return tensor;
     known.push(known[0]!.expand(shape));
     return known.at(-1)!;
@@ -180,6 +190,7 @@ export abstract class Optimizer {
     also: readonly Tensor[] = [],
   ): { device: Device; tensors: Tensor[]; updates: Update[] } {
     this.#numbers.clear();
+    this.#lrFactor = 1;
     const trained = this.#trained();
     const losses = loss instanceof Tensor ? [loss] : [];
     const device = deviceOf([...trained, ...losses])!;
@@ -212,7 +223,8 @@ export abstract class Optimizer {
     const memory = this.#state.of(p);
     const old: Record<string, Tensor> = {};
     for (const [name, { shape, storage }] of memory) old[name] = storedTensor(p, shape, storage);
-    const rule = this.rule(p.cast(computeType(p.dtype)), g, old, lr, this.#step + 1, p);
+    this.#lrFactor = this.#lrFactors.get(p)!;
+    const rule = this.rule(p.cast(computeType(p.dtype)), g, old, lr * this.#lrFactor, this.#step + 1, p);
     checkRule(this.constructor.name, p, rule, old);
     const keep = trainedElements(p);
     const masked = (fresh: Tensor, before: Tensor): Tensor =>
@@ -249,6 +261,14 @@ export abstract class Optimizer {
     this.#step = step;
     this.#dropAccumulated();
   }
+}
+
+/** The factor of the learning rate of `p`. Throws unless it is a finite number of at least 0. */
+function checkFactor(what: string, p: Parameter, of: OptimizerOptions["lrFactor"]): number {
+  if (of === undefined) return 1;
+  if (typeof of !== "function") refuse(`${what}: lrFactor`, of, "function", "one of a parameter: (p) => 2");
+  const factor = of(p);
+  return checkNumber(`${what}: lrFactor of ${p.name}`, factor, "2", factor >= 0);
 }
 
 function checkLoss(what: string, loss: Tensor | Gradients): void {

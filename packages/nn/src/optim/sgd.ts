@@ -2,7 +2,7 @@
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkOptions } from "@tiedlora/core/extend";
 import { checkNumber, type Rule } from "./checks.ts";
-import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
+import { COMMON_SETTINGS, Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
 
 /** Settings of stochastic gradient descent. */
@@ -21,7 +21,7 @@ export class SGD extends Optimizer {
   constructor(parameters: readonly Parameter[], options: SGDOptions) {
     super(
       parameters,
-      checkOptions("SGD", options, "{ lr: 0.01 }", ["lr", "clipNorm", "momentum", "weightDecay"]),
+      checkOptions("SGD", options, "{ lr: 0.01 }", [...COMMON_SETTINGS, "momentum", "weightDecay"]),
     );
     this.#momentum = options.momentum ?? 0;
     this.#weightDecay = options.weightDecay ?? 0;
