@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
+import fc from "fast-check";
 
 const HOOKS_MS = 200;
 
@@ -10,6 +11,9 @@ const HOOKS_MS = 200;
 const nodeTest = createRequire(import.meta.url)("node:test");
 const { after, beforeEach, test } = nodeTest;
 const timeout = Number(process.argv[2]);
+// With a seed, the random cases of every file are the same in every run.
+const seed = process.env["TIEDLORA_SEED"];
+if (seed !== undefined) fc.configureGlobal({ ...fc.readConfigureGlobal(), seed: Number(seed) });
 nodeTest.test = Object.assign((name, ...rest) => {
   const run = rest.pop();
   return test(name, { timeout, ...rest[0] }, run);

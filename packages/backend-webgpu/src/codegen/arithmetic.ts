@@ -119,8 +119,7 @@ const shift =
 
 export const BINARY: { readonly [K in BinaryOp]: (a: string, b: string, t: Typed) => string } = {
   add: logic("+", "|"),
-  sub: (a, b, t) =>
-    t.type === "f32" && a === b ? `${a} - ${t.call("opaque", b)}` : logic("-", "!=")(a, b, t),
+  sub: logic("-", "!="),
   mul: logic("*", "&"),
   div: (a, b, t) => (t.type === "f32" ? `${a} / ${b}` : division("/")(a, b, t)),
   mod: (a, b, t) => (t.type === "f32" ? t.call("remainder", a, b) : division("%")(a, b, t)),

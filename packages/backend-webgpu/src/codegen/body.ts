@@ -2,10 +2,18 @@
  * Emits the instructions of a body as WGSL, and determines which of them depend on the inner axes and which are four wide.
  * Loop kernels and matmul epilogues share it.
  */
-import { type ComputeType, type Instr, type Operand, operandsOf, type Store } from "@tiedlora/kernels";
+import {
+  type BinaryOp,
+  type ComputeType,
+  type Instr,
+  type Operand,
+  operandsOf,
+  type Store,
+} from "@tiedlora/kernels";
 import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } from "./arithmetic.ts";
 import { address, condition } from "./address.ts";
 import type { Bindings } from "./bindings.ts";
+import { Identities } from "./identities.ts";
 import { modeOf, type Use } from "./shown.ts";
 import { range } from "./target.ts";
 
@@ -45,12 +53,14 @@ export class BodyWriter {
   readonly #bindings: Bindings;
   readonly #hoisted = new Map<Operand, string>();
   readonly #product: string | undefined;
+  readonly #identities: Identities;
 
   /** `product` is the expression for the finished element(s) of a matmul, four wide exactly if there is a vector axis. */
   constructor(space: BodySpace, bindings: Bindings, product?: string) {
     this.space = space;
     this.#bindings = bindings;
     this.#product = product;
+    this.#identities = new Identities(space.body);
     const inner: boolean[] = [];
     const wide: boolean[] = [];
     space.body.forEach((instr, i) => {
@@ -159,9 +169,18 @@ export class BodyWriter {
         throw new Error("a reduction is a loop, not an expression");
       default:
         return "b" in instr
-          ? BINARY[instr.op](arg(instr.a), arg(instr.b), typed(this.type(instr.a)))
+          ? this.#binary(instr, typed(this.type(instr.a)))
           : UNARY[instr.op](arg(instr.a), typed(this.type(instr.a)));
     }
+  }
+
+  /** An operation on two values. Where compilers would wrongly use that both come from one, it hides that from them. */
+  #binary({ op, a, b }: Extract<Instr, { op: BinaryOp }>, typed: Typed): string {
+    const [x, y] = [this.value(a, typed.width), this.value(b, typed.width)];
+    const float = typed.type === "f32";
+    const hidden = float && (op === "add" || op === "sub") && this.#identities.overlap(a, b);
+    const same = float && op === "eq" && this.#identities.equal(a, b);
+    return BINARY[op](x, hidden ? typed.call("opaque", y) : same ? x : y, typed);
   }
 
   #index(axis: number, width: Width): string {
