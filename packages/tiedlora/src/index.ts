@@ -19,7 +19,7 @@ export {
 } from "./inspect.ts";
 export { type MergeOptions, untie } from "./adapter/merge.ts";
 export { BASE } from "./adapter/rows.ts";
-export { init, type Init } from "./init.ts";
+export { init, type Init, type Span } from "./init.ts";
 export {
   type BiasMode,
   type Call,
@@ -35,6 +35,7 @@ export {
   lowRankForward,
   type Method,
   type MethodSpec,
+  type Place,
   type PlainMethod,
   type PreparedMethod,
   type PrepareContext,

@@ -43,10 +43,12 @@ export async function initFromFiles(
   const loaded = await loadAdapterFiles(model, files, { name: spareName(model), active: false, ...(method && { method }) }); // prettier-ignore
   try {
     checkExpected(loaded, options.expect ?? {}, files.name);
-    const fresh = createAdapter(model, dropping(loaded.method, options.dropout), { name, seed, active, replace, blank: true }); // prettier-ignore
+    const ownSeed = loaded.method.seeded ? loaded.seed : seed; // frozen numbers that follow from the seed stay what they are
+    const fresh = createAdapter(model, dropping(loaded.method, options.dropout), { name, seed: ownSeed, active, replace, blank: true }); // prettier-ignore
+    const { drawn } = loaded;
     for (const [path, parameter] of fresh.stateDict()) {
       const from = loaded.stateDict().get(path)!;
-      parameter.set(await from.data());
+      if (!drawn.has(path)) parameter.set(await from.data());
       parameter.requiresGrad = from.requiresGrad;
     }
     loaded.detach();

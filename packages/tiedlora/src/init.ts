@@ -1,6 +1,12 @@
 /** Start values of factors. A counter-based generator draws them on the host in float64: the same bits on every backend. */
-import { checkFinite } from "@tiedlora/core/arguments";
+import { checkFinite, checkWhole } from "@tiedlora/core/arguments";
 import { normalArray, product, type Key, type Shape, uniformArray } from "@tiedlora/core";
+
+/** The part of a factor that one parameter is: the number of elements in the factor's earlier parameters, and in all. */
+export interface Span {
+  readonly offset: number;
+  readonly total: number;
+}
 
 /** How a factor starts. */
 export interface Init {
@@ -8,9 +14,14 @@ export interface Init {
   readonly zero: boolean;
   /** A short description, for people. */
   readonly label: string;
+  /** The type of the elements: integers are for indices, and are never trained. Default: "f32". */
+  readonly dtype?: "f32" | "i32";
   /** Returns the elements, row-major. Each parameter has its own key. */
-  fill(shape: Shape, key: Key): Float32Array;
+  fill(shape: Shape, key: Key, span?: Span): Float32Array | Int32Array;
 }
+
+/** The label of start values that `prepare` computes from the frozen weight. */
+export const FROM_WEIGHT = "from the weight";
 
 /** The number of inputs that are summed into one output: the size of the last axis. */
 function fanIn(shape: Shape): number {
@@ -56,10 +67,17 @@ export const init = {
       return values.slice();
     },
   }),
+  /** Whole numbers from 0 on and below `below`, each equally likely: for indices. The factor must be frozen. */
+  integers: (below: number): Init => ({
+    zero: false,
+    label: `integers(${checkWhole("init.integers", below, 1)})`,
+    dtype: "i32",
+    fill: (shape, key) => Int32Array.from(uniformArray(key, product(shape)), (share) => share * below),
+  }),
   /** Zeros until the method sets values from the frozen weight (see `Method.prepare`). */
   fromWeight: (): Init => ({
     zero: false,
-    label: "from the weight",
+    label: FROM_WEIGHT,
     fill: (shape) => new Float32Array(product(shape)),
   }),
 } as const;

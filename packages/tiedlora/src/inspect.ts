@@ -23,7 +23,10 @@ export interface ParameterReport {
   readonly path: string;
   readonly shape: Shape;
   readonly size: number;
+  /** Whether it is trained; with a mask, whether some of it is. */
   readonly trained: boolean;
+  /** The number of its elements that are trained: less than `size` if it has a mask. */
+  readonly trainedElements: number;
   /** Every place that uses it, the first included; a tied parameter has more than one. */
   readonly aliases: readonly string[];
 }
@@ -67,16 +70,26 @@ export function inspect(adapter: Adapter): AdapterReport {
   });
   const named = adapter.stateDict();
   const parameters = [...adapter.plan.factors, ...adapter.plan.replaced].map((plan): ParameterReport => {
-    const { size, requiresGrad } = named.get(plan.path)!;
-    const aliases = "aliases" in plan ? plan.aliases : [plan.path];
-    return { factor: plan.factor, path: plan.path, shape: plan.shape, size, trained: requiresGrad, aliases };
+    const { path, factor, shape } = plan;
+    const parameter = named.get(path)!;
+    const aliases = "aliases" in plan ? plan.aliases : [path];
+    const trainedElements = adapter.trainedElements(parameter);
+    return {
+      factor,
+      path,
+      shape,
+      size: parameter.size,
+      trained: trainedElements > 0,
+      trainedElements,
+      aliases,
+    };
   });
   const factors = [...new Set(parameters.map(({ factor }) => factor))].map((factor): FactorCount => {
     const own = parameters.filter((one) => one.factor === factor);
-    const sum = (list: readonly ParameterReport[]): number => list.reduce((n, { size }) => n + size, 0);
-    const places = own.reduce((n, { aliases }) => n + aliases.length, 0);
-    const trained = sum(own.filter((one) => one.trained));
-    return { factor, parameters: own.length, places, size: sum(own), trained };
+    const sum = (of: (one: ParameterReport) => number): number => own.reduce((n, one) => n + of(one), 0);
+    const [places, size] = [sum(({ aliases }) => aliases.length), sum((one) => one.size)];
+    const trained = sum((one) => one.trainedElements);
+    return { factor, parameters: own.length, places, size, trained };
   });
   const { trainable, total } = adapter.count();
   return { name: adapter.name, method: adapter.method.name, modules, parameters, factors, trainable, total };

@@ -2,21 +2,24 @@
  * Adaptation methods. A method is a declaration of its factors (shape, start values, tying, trained or not) and of the formula that
  * uses them. Other files derive everything else from it: injection, counting, freezing, files, merging.
  */
-import type { Shape, Tensor } from "@tiedlora/core";
+import type { Key, Shape, Tensor } from "@tiedlora/core";
 import { checkName, checkOptions, describeArgument, refuse } from "@tiedlora/core/arguments";
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./adapter/sites.ts";
+import { checkFactors, checkZeroStart } from "./zero-start.ts";
 
 /** The learning rate of a method for which none was searched: the rate with which most of the measured methods learn best. */
 export const DEFAULT_LEARNING_RATE = 0.03;
 
-/** The sizes from which shapes are computed: three of one module, and two of all adapted modules. */
+/** The sizes from which shapes are computed: three of one module, and three of all adapted modules. */
 export interface Dims {
   readonly in: number;
   readonly out: number;
   readonly rank: number;
   /** The number of layers that are adapted. */
   readonly layers: number;
+  /** The number of types of modules that are adapted: `self_attn.q_proj` is one type, `mlp.up_proj` another. */
+  readonly types: number;
   /** The greatest common divisor of `in` and `out` of all adapted modules. */
   readonly divisor: number;
 }
@@ -36,7 +39,8 @@ export type Dim = keyof Dims | number | ((dims: Dims) => number);
  * - `{ groups }`: lists of targets' paths; the targets of one list share it, and a target in no list has its own;
  * - a function: the targets for which it returns the same string share it.
  *
- * With `{ groups }` and functions, the `in` and `out` axes are as large as the largest module needs, as with `model`.
+ * With `{ groups }` and functions, the `in` and `out` axes are as large as the largest module needs, as with `model`; so are axes that
+ * are computed by a function of the sizes.
  */
 export type Tie =
   | "none"
@@ -49,13 +53,23 @@ export type Tie =
   | ((site: Site) => string);
 
 /** A factor of a method, with its defaults filled in. */
-export interface Factor {
-  readonly shape: readonly Dim[];
-  readonly init: Init;
-  readonly tie: Tie;
-  readonly trained: boolean;
-  /** What its learning rate is, relative to the others'. Default: 1. */
-  readonly rate?: number;
+export type Factor = Required<Omit<FactorSpec, "on">> & Pick<FactorSpec, "on">;
+
+/** The place of a model for which a formula is evaluated. */
+export interface Place {
+  readonly site: Site;
+  readonly dims: Dims;
+  /** The index of the site's layer among the adapted layers, from 0; 0 outside of layers. */
+  readonly layer: number;
+  /** The index of the site's type among the adapted types, from 0. */
+  readonly type: number;
+  /** The number of elements of each factor in the whole adapter, where a shared parameter counts once. */
+  readonly sizes: Readonly<Record<string, number>>;
+  /**
+   * A random key of this site, from the adapter's seed, with which a formula can draw frozen numbers anew in each program instead of
+   * keeping them in memory. A method that uses it must say so: `seeded: true`.
+   */
+  readonly key: Key;
 }
 
 /** The arguments of a forward formula besides the factors. */
@@ -72,6 +86,8 @@ export interface Call {
   readonly bias: Tensor | null;
   /** Computes a value once for all modules that are adapted as one target and read the same input (q, k and v of a layer). */
   readonly shared: <T extends Tensor | LowRank>(compute: () => T) => T;
+  /** Which site, layer and type of module the formula is evaluated for. */
+  readonly place: Place;
 }
 
 /** An update in the form of LoRA: ΔW = scale · B · A, A [rank, in], B [out, rank]. */
@@ -138,8 +154,12 @@ export interface Method<F extends string = string> {
   /** A good first choice for AdamW's highest learning rate, at a scale of 1. */
   readonly learningRate: number;
   readonly factors: { readonly [K in F]: Factor };
-  /** The factors whose product is the update. Exactly one of them must start at zero; if the list is empty, this is not checked. */
-  readonly product: readonly F[];
+  /**
+   * The products whose sum is the update. In each, exactly one factor must start at zero; if the list is empty, this is not checked.
+   */
+  readonly products: readonly (readonly F[])[];
+  /** Whether formulas or factors depend on the adapter's seed also after the start, so that files must name the seed. */
+  readonly seeded: boolean;
   readonly recipe: Recipe;
   /**
    * Returns the module's output, [..., out]. In a fused target it is called for each module, with the module's own rows of the
@@ -147,7 +167,7 @@ export interface Method<F extends string = string> {
    */
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   /** The update of a whole target in the form of LoRA, for methods that have one. Files of other programs need this form. */
-  lowRank?(factors: FactorTensors<F>): LowRank;
+  lowRank?(factors: FactorTensors<F>, place: Place): LowRank;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
@@ -173,13 +193,18 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   readonly factors: { readonly [K in F]: FactorSpec };
   /** A good highest learning rate for AdamW, at a scale of 1. Default: `DEFAULT_LEARNING_RATE`, 0.03. */
   readonly learningRate?: number;
-  /** As {@link Method.product}. Default: all factors that are declared. */
-  readonly product?: readonly NoInfer<F>[];
+  /**
+   * The factors whose product is the update, or several such lists if the update is a sum of products: in each, exactly one factor
+   * must start at zero. An empty list: the start is not checked. Default: all factors that are declared.
+   */
+  readonly product?: readonly NoInfer<F>[] | readonly (readonly NoInfer<F>[])[];
+  /** Whether a formula uses {@link Place.key}. Default: whether a factor is `bySeed`. */
+  readonly seeded?: boolean;
   readonly recipe?: Recipe;
   /** As {@link Method.forward}. */
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   /** As {@link Method.lowRank}; one of the two must be given. */
-  lowRank?(factors: FactorTensors<F>): LowRank;
+  lowRank?(factors: FactorTensors<F>, place: Place): LowRank;
   /** As {@link Method.prepare}. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
@@ -192,8 +217,14 @@ export interface FactorSpec {
   readonly tie?: Tie;
   /** Whether the factor is trained. Default: true. */
   readonly trained?: boolean;
-  /** What its learning rate is multiplied by, as LoRA+ does with B. Default: 1. */
+  /** The factor's learning rate as a multiple of the adapter's: 16 for the B of LoRA+. Default: 1. */
   readonly rate?: number;
+  /**
+   * Whether files name the seed of the factor's start values instead of holding them: for large frozen factors. Default: false.
+   */
+  readonly bySeed?: boolean;
+  /** The sites that have the factor; at others, formulas are given undefined in its place. Default: all. */
+  readonly on?: (site: Site) => boolean;
 }
 
 /**
@@ -230,7 +261,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
   checkCommon(spec.name, spec);
   const declared = Object.entries<FactorSpec>(spec.factors);
   const factors = Object.fromEntries(
-    declared.map(([name, factor]): [string, Factor] => [name, { tie: "none", trained: true, ...factor }]),
+    declared.map(([name, factor]): [string, Factor] => [name, { ...FACTOR, ...factor }]),
   ) as { [K in F]: Factor };
   if (spec.forward === undefined && spec.lowRank === undefined) {
     throw new Error(`method ${spec.name} has no formula: give forward(factors, call) or lowRank(factors)`);
@@ -249,14 +280,24 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     bias: spec.bias ?? "none",
     learningRate: spec.learningRate ?? DEFAULT_LEARNING_RATE,
     factors,
-    product: spec.product ?? (Object.keys(factors) as F[]),
+    products: productsOf(spec.product ?? (Object.keys(factors) as F[])),
+    seeded: spec.seeded ?? declared.some(([, { bySeed }]) => bySeed === true),
     recipe: spec.recipe ?? { method: spec.name, options: {} },
     ...pick(spec, "forward"),
     ...pick(spec, "lowRank"),
     ...pick(spec, "prepare"),
   };
+  checkFactors(method);
   checkZeroStart(method);
   return method;
+}
+
+/** The defaults of a factor. */
+const FACTOR = { tie: "none", trained: true, rate: 1, bySeed: false } as const;
+
+function productsOf<F extends string>(given: readonly F[] | readonly (readonly F[])[]): (readonly F[])[] {
+  const lists = given.filter((one): one is readonly F[] => typeof one !== "string");
+  return given.length === 0 ? [] : lists.length > 0 ? lists : [given as readonly F[]];
 }
 
 /** An object with this field alone; an empty one if the field is undefined. */
@@ -333,38 +374,4 @@ function checkRate(name: string, rate: number | undefined, what = "learningRate"
     throw new RangeError(
       `${name}: ${what} ${describeArgument(rate)} given; expected a finite number above 0`,
     );
-}
-
-/**
- * Checks the zero-start rule: exactly one factor of the product starts at zero, and it is trained. With none, the adapter changes
- * the model before the first step. With two, neither ever gets a gradient; with a frozen one, no factor does.
- */
-function checkZeroStart<F extends string>(method: Method<F>): void {
-  if (method.product.length === 0) return;
-  const factors: Readonly<Record<string, Factor>> = method.factors;
-  const at = (name: F): Factor => factors[name]!;
-  const zero = method.product.filter((name) => at(name).init.zero);
-  const trained = method.product.filter((name) => at(name).trained);
-  const list = (names: readonly string[]): string => names.join(", ");
-  if (trained.length === 0) {
-    throw new Error(`${method.name}: nothing is trained; train at least one of ${list(method.product)}`);
-  }
-  if (zero.length === 0) {
-    throw new Error(
-      `${method.name}: no factor starts at zero, so the model would change before the first step; start one of the ` +
-        `trained factors (${list(trained)}) at zero, for example init: { ${trained[0]}: init.zeros() }`,
-    );
-  }
-  if (zero.length > 1) {
-    throw new Error(
-      `${method.name}: ${list(zero)} all start at zero, so none of them would ever get a gradient; let exactly one ` +
-        `start at zero, for example init: { ${zero[zero.length - 1]}: init.normal() }`,
-    );
-  }
-  if (!at(zero[0]!).trained) {
-    throw new Error(
-      `${method.name}: ${zero[0]} starts at zero and is frozen, so the update would stay zero forever; train ` +
-        `${zero[0]}, or start it at other values and a trained factor (${list(trained)}) at zero`,
-    );
-  }
 }

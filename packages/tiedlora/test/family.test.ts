@@ -62,7 +62,7 @@ suite("start values", () => {
   };
   const columns = 400;
   const n = 64 * columns;
-  const draw = (start: Init, shape: readonly number[]): Float32Array => start.fill(shape, key(1));
+  const draw = (start: Init, shape: readonly number[]): ArrayLike<number> => start.fill(shape, key(1));
 
   test("of A are normal with variance 1/in by default, or uniform in ±1/√in, as peft's", () => {
     const bound = 1 / Math.sqrt(columns);

@@ -89,7 +89,8 @@ suite("merging", () => {
       const path = "model.layers.0.self_attn.q_proj";
       const host = model.linear(path)!;
       const f = (name: string): nn.Parameter => adapter.parameter(`model.layers.0.self_attn.qkv.${name}`);
-      const { A, B } = adapter.method.lowRank!({ A: f("A"), B: f("B"), u: f("u"), v: f("v") });
+      const [, { place }] = [...adapter.layers()][0]!;
+      const { A, B } = adapter.method.lowRank!({ A: f("A"), B: f("B"), u: f("u"), v: f("v") }, place);
       const sum = host.weight.cast("f32").add(B.narrow(0, 0, 8).matmul(A));
       const wanted = [...(await sum.cast(dtype).data())];
       await set.merge();

@@ -102,7 +102,8 @@ export async function restoreProgress(
     [...moments].map(([key, all]) => [key, { shape: shapeOf(key), values: all }] as const),
   );
   optimizer.load({ step: state.step, tensors }); // checks, and changes nothing if it throws
-  for (const [path, parameter] of adapter.stateDict()) parameter.set(values.get(path)!);
+  const { drawn } = adapter;
+  for (const [path, parameter] of adapter.stateDict()) if (!drawn.has(path)) parameter.set(values.get(path)!);
   return { ...rest, state: { ...state, best: state.best && { ...state.best, values: best } } };
 }
 

@@ -1,5 +1,5 @@
 /** An adapter: the parameters that a method adds to a model, and where they act. It never changes the model's own weights. */
-import { assign, key, product, type Device, type Key, type TypedArray } from "@tiedlora/core";
+import { assign, key, product, type Device, type Key, type Tensor, type TypedArray } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/arguments";
 import * as nn from "@tiedlora/nn";
 import { AdapterSet } from "./adapter-set.ts";
@@ -7,6 +7,7 @@ import type { AttachedAdapter } from "./attached.ts";
 import { checkRecord, checkStart } from "./formula.ts";
 import { moduleInfos, weightView, type AdaptableModule } from "./modules.ts";
 import { layerOf } from "../match.ts";
+import type { Span } from "../init.ts";
 import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "../method.ts";
 import { withWeights } from "../model.ts";
 import { nearest } from "../nearest.ts";
@@ -94,6 +95,8 @@ interface Entry {
   readonly path: string;
   readonly aliases: readonly string[];
   readonly parameter: nn.Parameter;
+  /** The parameter's node while it holds the values of the seed, for a factor that files name by its seed; null for others. */
+  readonly drawn: Tensor["node"] | null;
 }
 
 /** The method that Node's console.log calls. */
@@ -117,6 +120,8 @@ export class Adapter implements AttachedAdapter {
   readonly #entries: readonly Entry[];
   readonly #byPlan: ReadonlyMap<FactorPlan | ReplacedPlan, Entry>;
   readonly #layers: readonly (readonly [AdaptableModule, AdapterLayer])[];
+  /** The number of trained elements of each parameter that has a mask. */
+  readonly #masked = new Map<nn.Parameter, number>();
   #dropout: { readonly step: number; readonly key: Key } | null = null;
 
   /** Use `adapt`. */
@@ -137,10 +142,12 @@ export class Adapter implements AttachedAdapter {
     this.#active = active;
     this.#set = set;
     const device = deviceOf(set.hosts, this.plan);
+    const spans = spansOf(this.plan.factors);
     this.#byPlan = new Map<FactorPlan | ReplacedPlan, Entry>([
-      ...this.plan.factors.map(
-        (plan) => [plan, factorEntry(plan, device, method.name, blank ? null : seed)] as const,
-      ),
+      ...this.plan.factors.map((plan, i) => {
+        const drawn = blank && !plan.spec.bySeed ? null : seed;
+        return [plan, factorEntry(plan, device, method.name, drawn, spans[i]!)] as const;
+      }),
       ...this.plan.replaced.map((plan) => [plan, replacedEntry(plan, own.get(plan.path)!)] as const),
     ]);
     this.#entries = [...this.#byPlan.values()];
@@ -257,6 +264,15 @@ export class Adapter implements AttachedAdapter {
     return new Map(this.#entries.map(({ path, parameter }) => [path, parameter]));
   }
 
+  /**
+   * The paths of the parameters whose values are those of the adapter's seed, for factors that are declared `bySeed`: files name the
+   * seed in their place. A parameter that was given other values is not among them.
+   */
+  get drawn(): ReadonlySet<string> {
+    const same = this.#entries.filter(({ drawn, parameter }) => drawn !== null && drawn === parameter.node);
+    return new Set(same.map(({ path }) => path));
+  }
+
   /** The parameter that a place such as "model.layers.0.self_attn.qkv.A" uses. Throws if there is no such place. */
   parameter(path: string): nn.Parameter {
     for (const [one, parameter] of this.namedParameters()) if (one === path) return parameter;
@@ -264,10 +280,16 @@ export class Adapter implements AttachedAdapter {
     throw new Error(`no parameter at ${path}; the nearest is ${nearest(path, all) ?? all[0]}`);
   }
 
-  /** The number of elements that are trained now, and of all elements; tied parameters count once. */
+  /** The number of elements that are trained now, and of all elements; tied parameters count once, and masked elements as frozen. */
   count(): { trainable: number; total: number } {
-    const sum = (parameters: readonly nn.Parameter[]): number => parameters.reduce((n, p) => n + p.size, 0);
-    return { trainable: sum(this.trainableParameters()), total: sum(this.parameters()) };
+    const total = this.parameters().reduce((n, { size }) => n + size, 0);
+    return { trainable: this.parameters().reduce((n, one) => n + this.trainedElements(one), 0), total };
+  }
+
+  /** The number of elements of one parameter that are trained now: 0 if it is frozen, and those that its mask lets through. */
+  trainedElements(parameter: nn.Parameter): number {
+    if (!parameter.requiresGrad) return 0;
+    return parameter.updateMask === null ? parameter.size : (this.#masked.get(parameter) ?? parameter.size);
   }
 
   /** Freezes the selected parameters (default: all), at any step of a run: their values then do not change at all. */
@@ -294,6 +316,8 @@ export class Adapter implements AttachedAdapter {
           `the mask of ${name} [${shape.join(", ")}] has ${mask.length} elements; give ${size}, one for each of its elements`,
         );
       parameter.updateMask = mask === null ? null : device!.tensor(Float32Array.from(mask), { shape });
+      if (mask === null) this.#masked.delete(parameter);
+      else this.#masked.set(parameter, Array.from(mask).filter((one) => one !== 0).length);
     }
     return this;
   }
@@ -342,21 +366,40 @@ export class Adapter implements AttachedAdapter {
 }
 
 /** Makes the parameter of a factor, with start values drawn from `seed`; null: zeros. */
-function factorEntry(plan: FactorPlan, device: Device, method: string, seed: number | null): Entry {
+function factorEntry(
+  plan: FactorPlan,
+  device: Device,
+  method: string,
+  seed: number | null,
+  span: Span,
+): Entry {
   const { factor, path, aliases, spec, shape } = plan;
-  const start =
-    seed === null ? new Float32Array(product(shape)) : spec.init.fill(shape, key(seed).fold(path));
-  const values = checkStart(start, "init", factor, shape, { method, path });
-  const parameter = nn.Parameter.from(device, values, shape, "f32", path);
+  const { dtype = "f32" } = spec.init;
+  const size = product(shape);
+  const blank = dtype === "i32" ? new Int32Array(size) : new Float32Array(size);
+  const start = seed === null ? blank : spec.init.fill(shape, key(seed).fold(path), span);
+  const values = checkStart(start, "init", factor, { shape, dtype }, { method, path });
+  const parameter = nn.Parameter.from(device, values, shape, dtype, path);
   parameter.requiresGrad = spec.trained;
-  return { factor, path, aliases, parameter };
+  return { factor, path, aliases, parameter, drawn: spec.bySeed && seed !== null ? parameter.node : null };
+}
+
+/** For each parameter, the number of elements in earlier parameters of the same factor, and in all of them. */
+function spansOf(plans: readonly FactorPlan[]): Span[] {
+  const totals = new Map<string, number>();
+  const offsets = plans.map(({ factor, shape }) => {
+    const offset = totals.get(factor) ?? 0;
+    totals.set(factor, offset + product(shape));
+    return offset;
+  });
+  return plans.map(({ factor }, i) => ({ offset: offsets[i]!, total: totals.get(factor)! }));
 }
 
 /** Makes the copy of a parameter of the model, in f32, on the device. */
 function replacedEntry({ factor, path, shape }: ReplacedPlan, own: nn.Parameter): Entry {
   const parameter = nn.constantParameter(shape, 0, own.device!, path);
   assign([[parameter, own.cast("f32")]]);
-  return { factor, path, aliases: [path], parameter };
+  return { factor, path, aliases: [path], parameter, drawn: null };
 }
 
 function deviceOf(hosts: ReadonlyMap<string, AdaptableModule>, plan: AdapterPlan): Device {
@@ -417,7 +460,7 @@ async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise
     for (const [name, start] of Object.entries(values)) {
       if (start === undefined) continue;
       const parameter = adapter.parameter(`${site.path}.${name}`);
-      parameter.set(checkStart(start, "prepare", name, parameter.shape, origin));
+      parameter.set(checkStart(start, "prepare", name, { shape: parameter.shape }, origin));
     }
   }
 }

@@ -52,19 +52,20 @@ export function checkRecord(value: unknown, origin: Origin): Readonly<Record<str
   );
 }
 
-/** Returns the start values of a factor from `prepare` or an `init`. Throws unless they are a Float32Array of the factor's size. */
+/** Returns the start values of a factor from `prepare` or an `init`. Throws unless they are an array of the factor's type and size. */
 export function checkStart(
   values: unknown,
   source: "prepare" | "init",
   factor: string,
-  shape: readonly number[],
+  { shape, dtype = "f32" }: { readonly shape: readonly number[]; readonly dtype?: "f32" | "i32" },
   origin: Origin,
-): Float32Array {
+): Float32Array | Int32Array {
   const size = shape.reduce((a, b) => a * b, 1);
-  if (values instanceof Float32Array && values.length === size) return values;
-  const given = values instanceof Float32Array ? `${values.length} values` : describe(values);
+  const wanted = dtype === "i32" ? Int32Array : Float32Array;
+  if (values instanceof wanted && values.length === size) return values;
+  const given = values instanceof wanted ? `${values.length} values` : describe(values);
   throw new TypeError(
-    `${at(source, origin)} gave ${given} for factor ${factor} of shape ${show(shape)}; expected a Float32Array of ${size} values`,
+    `${at(source, origin)} gave ${given} for factor ${factor} of shape ${show(shape)}; expected a ${wanted.name} of ${size} values`,
   );
 }
 

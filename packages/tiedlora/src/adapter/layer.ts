@@ -1,10 +1,10 @@
 /** The connection of adapters to a model: the object in the `adapter` field of a module, and one adapter's layer in it. */
-import type { Key, Tensor } from "@tiedlora/core";
+import { key, type Key, product, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
 import { weightView, type AdaptableModule } from "./modules.ts";
-import { lowRankForward, scaled, type Call, type LowRank, type Method } from "../method.ts";
-import type { SitePlan } from "./plan.ts";
+import { lowRankForward, scaled, type Call, type LowRank, type Method, type Place } from "../method.ts";
+import { type AdapterPlan, sizeOf, type SitePlan } from "./plan.ts";
 import type { RowGroups } from "./rows.ts";
 import type { Member } from "./sites.ts";
 
@@ -12,6 +12,9 @@ import type { Member } from "./sites.ts";
 export interface AdapterState {
   readonly name: string;
   readonly method: Method;
+  readonly plan: AdapterPlan;
+  /** The seed of all its random numbers. */
+  readonly seed: number;
   /** Whether the adapter takes part now. */
   readonly takesPart: boolean;
   /** The factor by which its updates are multiplied. */
@@ -56,6 +59,7 @@ export class AdapterLayer {
   /** The whole factors of the site, by name. */
   readonly #factors: ReadonlyMap<string, nn.Parameter>;
   readonly #work: SharedWork;
+  #place: Place | null = null;
 
   constructor(
     owner: AdapterState,
@@ -69,6 +73,20 @@ export class AdapterLayer {
     this.plan = plan;
     this.#factors = factors;
     this.#work = work;
+  }
+
+  /** Which site of the model this is, for formulas. */
+  get place(): Place {
+    const { plan, owner } = this;
+    this.#place ??= {
+      site: plan.site,
+      dims: plan.dims,
+      layer: plan.layer,
+      type: plan.type,
+      sizes: factorSizes(owner.plan),
+      key: key(owner.seed).fold(plan.site.path),
+    };
+    return this.#place;
   }
 
   get scale(): number {
@@ -91,11 +109,12 @@ export class AdapterLayer {
     const shared = this.#work.at(x, [...this.#factors.values()], [dropoutKey, this.scale]);
     const input =
       dropoutKey === null ? x : shared(() => nn.dropout(x, method.dropout, dropoutKey.fold(plan.site.path)));
-    const call: Call = { x: input, y, scale: this.scale, weight: weightView(host), bias, shared };
+    const { place } = this;
+    const call: Call = { x: input, y, scale: this.scale, weight: weightView(host), bias, shared, place };
     const origin = { method: method.name, path: member.path };
     if (method.forward)
       return checkForward(method.forward(this.factors(member.offset, member.out), call), y, origin);
-    const { A, B } = shared(() => checkLowRank(method.lowRank!(this.factors()), plan.site, origin));
+    const { A, B } = shared(() => checkLowRank(method.lowRank!(this.factors(), place), plan.site, origin));
     return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
   }
 
@@ -107,7 +126,7 @@ export class AdapterLayer {
     const { method } = this.owner;
     if (!method.lowRank) return null;
     const origin = { method: method.name, path: this.member.path };
-    const { A, B } = checkLowRank(method.lowRank(change(this.factors())), this.plan.site, origin);
+    const { A, B } = checkLowRank(method.lowRank(change(this.factors()), this.place), this.plan.site, origin);
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
@@ -118,7 +137,7 @@ export class AdapterLayer {
       let view: Tensor = parameter;
       this.plan.factors.get(name)!.spec.shape.forEach((dim, axis) => {
         if (dim === "out") view = part(view, axis, offset, out);
-        if (dim === "in") view = part(view, axis, 0, this.plan.site.in);
+        else view = part(view, axis, 0, sizeOf(dim, this.plan.dims));
       });
       views[name] = view;
     }
@@ -129,6 +148,17 @@ export class AdapterLayer {
   parameter(factor: string): nn.Parameter | undefined {
     return this.#factors.get(factor);
   }
+}
+
+/** The number of elements of each factor of an adapter. */
+const SIZES = new WeakMap<AdapterPlan, Readonly<Record<string, number>>>();
+function factorSizes(plan: AdapterPlan): Readonly<Record<string, number>> {
+  const known = SIZES.get(plan);
+  if (known !== undefined) return known;
+  const sizes: Record<string, number> = {};
+  for (const { factor, shape } of plan.factors) sizes[factor] = (sizes[factor] ?? 0) + product(shape);
+  SIZES.set(plan, sizes);
+  return sizes;
 }
 
 function part(t: Tensor, axis: number, start: number, length: number): Tensor {

@@ -72,7 +72,7 @@ export async function mergedTensors(
       weight = weight.add(scaled(low.B, layer.scale).matmul(low.A));
       continue;
     }
-    const added = await affine(host, layer, weight);
+    const added = await affine(host, layer, weight, bias);
     weight = added.weight;
     if (added.shift !== null) shift = shift === null ? added.shift : shift.add(added.shift);
   }
@@ -85,32 +85,36 @@ export async function mergedTensors(
 }
 
 /**
- * A formula as an affine map, from its values at the unit vectors and at zero. Throws if it is not one, by its values at three
- * random vectors.
+ * A formula as an affine map, from its values at the unit vectors and at zero. The module's bias takes part in the constant alone,
+ * for formulas that change it. Throws if the formula is no affine map, by its values at three random vectors.
  */
 async function affine(
   host: AdaptableModule,
   layer: AdapterLayer,
   weight: Tensor,
+  bias: Tensor | null,
 ): Promise<{ weight: Tensor; shift: Tensor | null }> {
   const { in: width, path } = layer.member;
   const device = host.weight.device!;
   const apply = (x: Tensor): Tensor => layer.linear(x, x.matmul(weight.transpose()), host, null);
-  const constant = apply(device.tensor(new Float32Array(width), { shape: [1, width] }));
+  const none = device.tensor(new Float32Array(width), { shape: [1, width] });
+  const constant = apply(none);
+  const added =
+    bias === null ? constant : layer.linear(none, bias.cast("f32").unsqueeze(0), host, bias).sub(bias);
   const columns = apply(arange(width).oneHot(width)).sub(constant);
   const probe = device.tensor(normalArray(key(0).fold("probe"), 3 * width), { shape: [3, width] });
   const error = apply(probe).sub(probe.matmul(columns).add(constant)).abs().max();
   const [size = 0, off = 0, shift = 0] = await stack([
     apply(probe).abs().max(),
     error,
-    constant.abs().max(),
+    added.abs().max(),
   ]).data();
   if (off > 1e-3 * size) {
     throw new Error(
       `the update of ${path} by ${layer.owner.method.name} is not a linear map of its input, so no weight can hold it; keep the adapter`,
     );
   }
-  return { weight: columns.transpose(), shift: shift === 0 ? null : constant.squeeze(0) };
+  return { weight: columns.transpose(), shift: shift === 0 ? null : added.squeeze(0) };
 }
 
 /** Makes a new frozen parameter of the shape and type of `like`, computed on its device. */

@@ -31,6 +31,9 @@ export interface SitePlan {
   readonly dims: Dims;
   readonly alpha: number;
   readonly scale: number;
+  /** The index of the layer among the adapted layers, and of the type among the adapted types: see `Place`. */
+  readonly layer: number;
+  readonly type: number;
   /** The parameters by factor name, in the order of the declaration. */
   readonly factors: ReadonlyMap<string, FactorPlan>;
 }
@@ -61,20 +64,25 @@ export function planAdapter(
   );
   const sites = resolveSites(open, method.target);
   checkPatterns(sites, method);
-  const layers = new Set(sites.map((site) => site.layer)).size;
+  const layers = [...new Set(sites.map((site) => site.layer))];
+  const types = [...new Set(sites.map((site) => site.type))];
   const divisor = sites.flatMap((site) => [site.in, site.out]).reduce(commonDivisor);
   const placed = sites.map((site): Placed => {
     const rank = patternValue(site.path, method.rankPattern) ?? method.rank;
     const alpha = patternValue(site.path, method.alphaPattern) ?? method.alpha;
-    const dims = { in: site.in, out: site.out, rank, layers, divisor };
-    return { site, dims, alpha, scale: SCALINGS[method.scaling](alpha, rank) };
+    const dims = { in: site.in, out: site.out, rank, layers: layers.length, types: types.length, divisor };
+    const [layer, type] = [layers.indexOf(site.layer), types.indexOf(site.type)];
+    return { site, dims, alpha, scale: SCALINGS[method.scaling](alpha, rank), layer, type };
   });
   const names = Object.keys(method.factors);
   const byFactor = new Map(
     Object.entries(method.factors).map(([name, spec]) => [name, planFactor(name, spec, placed)]),
   );
   const planned = placed.map((one): SitePlan => {
-    const factors = names.map((name) => [name, byFactor.get(name)!.get(one.site)!] as const);
+    const factors = names.flatMap((name): [string, FactorPlan][] => {
+      const plan = byFactor.get(name)!.get(one.site);
+      return plan === undefined ? [] : [[name, plan]];
+    });
     return { ...one, factors: new Map(factors) };
   });
   const factors = [...new Set(planned.flatMap((site) => [...site.factors.values()]))];
@@ -126,7 +134,7 @@ type Placed = Omit<SitePlan, "factors">;
 /** Groups the sites that share the factor, and plans one parameter for each group. */
 function planFactor(factor: string, spec: Factor, places: readonly Placed[]): Map<Site, FactorPlan> {
   const groups = new Map<string, Placed[]>();
-  for (const place of places) {
+  for (const place of places.filter(({ site }) => spec.on?.(site) ?? true)) {
     const key = tieKey(spec.tie, place.site, shapeOf(spec, place.dims));
     const group = groups.get(key);
     if (group) group.push(place);
@@ -172,7 +180,8 @@ function shapeOf(spec: Factor, dims: Dims): Shape {
   return spec.shape.map((dim) => sizeOf(dim, dims));
 }
 
-function sizeOf(dim: Dim, dims: Dims): number {
+/** The size of an axis at one site. */
+export function sizeOf(dim: Dim, dims: Dims): number {
   const size = typeof dim === "number" ? dim : typeof dim === "function" ? dim(dims) : dims[dim];
   if (!Number.isInteger(size) || size < 1) {
     const given = `in ${dims.in}, out ${dims.out}, rank ${dims.rank}`;
@@ -182,8 +191,8 @@ function sizeOf(dim: Dim, dims: Dims): number {
 }
 
 /**
- * The shape of the parameter that a group shares. If the modules differ in size, its `in` and `out` axes are as large as the
- * largest module needs, and each module uses the leading part (VeRA's rule). This throws unless the tie crosses types of modules.
+ * The shape of the parameter that a group shares. If the modules differ in size, its `in` and `out` axes, and those that a function
+ * computes, are as large as the largest module needs, and each module uses the leading part (VeRA's rule). This throws unless the tie crosses types of modules.
  */
 function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Shape {
   const shapes = group.map(({ dims }) => shapeOf(spec, dims));
@@ -191,7 +200,7 @@ function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Sh
     const sizes = shapes.map((shape) => shape[axis]!);
     const largest = Math.max(...sizes);
     const different = sizes.findIndex((size) => size !== largest);
-    const mayDiffer = crossesSizes(spec.tie) && (dim === "in" || dim === "out");
+    const mayDiffer = crossesSizes(spec.tie) && (dim === "in" || dim === "out" || typeof dim === "function");
     if (different >= 0 && !mayDiffer) {
       const one = group[different]!.site.path;
       const other = group[sizes.indexOf(largest)]!.site.path;

@@ -7,7 +7,9 @@ import type { OutputFile } from "../output-file.ts";
 import {
   describeValue,
   decodeF32,
+  decodeTensor,
   encodeTensor,
+  FILE_OF_DTYPE,
   FileError,
   FormatError,
   openSafetensors,
@@ -22,7 +24,7 @@ import {
 } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { createAdapter, type Adapter } from "../adapter/adapter.ts";
-import type { Json, Recipe } from "../method.ts";
+import type { Factor, Json, Method, Recipe } from "../method.ts";
 import { methodFromRecipe } from "../methods/rebuild.ts";
 import type { AdapterPlan } from "../adapter/plan.ts";
 import type { LoadOptions } from "./options.ts";
@@ -46,6 +48,7 @@ export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): Outp
     ...(provenance["base_revision"] !== undefined && { revision: provenance["base_revision"] }),
     method: method.name,
     recipe: { method: method.recipe.method, options: method.recipe.options },
+    ...(method.seeded && { seed: adapter.seed }),
     r: method.rank,
     lora_alpha: method.alpha,
     target_modules: [
@@ -59,7 +62,7 @@ export function nativeFiles(adapter: Adapter, provenance: Provenance = {}): Outp
     "tiedlora.provenance": JSON.stringify({ ...quantizationOf(adapter.model), ...provenance }),
   };
   return [
-    [TENSORS_FILE, writeSafetensors(parametersToWrite(adapter.stateDict()), Object.entries(metadata))],
+    [TENSORS_FILE, writeSafetensors(parametersToWrite(storedParameters(adapter)), Object.entries(metadata))],
     [CONFIG_FILE, `${JSON.stringify(config, null, 2)}\n`],
   ];
 }
@@ -71,14 +74,32 @@ function quantizationOf(model: nn.Module): Provenance {
   return forms.length === 0 ? {} : { quantize: forms.map(([, form]) => form).join("+") };
 }
 
-/** Tensors to write in f32, from parameters or other tensors; each is computed and copied from the device when it is written. */
+/** The parameters that a file holds, by path: all but those whose values follow from the seed that it names. */
+export function storedParameters(adapter: Adapter): Map<string, nn.Parameter> {
+  const { drawn } = adapter;
+  return new Map([...adapter.stateDict()].filter(([path]) => !drawn.has(path)));
+}
+
+/** Tensors to write in f32, or i32, from parameters or other tensors; each is computed and copied from the device when it is written. */
 export function parametersToWrite(parameters: Iterable<readonly [string, Tensor]>): TensorToWrite[] {
-  return [...parameters].map(([name, tensor]) => ({
-    name,
-    dtype: "F32",
-    shape: tensor.shape,
-    bytes: async () => encodeTensor("f32", await tensor.data()),
-  }));
+  return [...parameters].map(([name, tensor]) => {
+    const dtype = tensor.dtype === "i32" ? "i32" : "f32";
+    const bytes = async (): Promise<Uint8Array> => encodeTensor(dtype, await tensor.data());
+    return { name, dtype: FILE_OF_DTYPE[dtype], shape: tensor.shape, bytes };
+  });
+}
+
+/** The values of a parameter in a file, in the type of the parameter. Throws FormatError for another kind of type. */
+export async function readParameter(
+  file: TensorFile,
+  path: string,
+  { dtype }: nn.Parameter,
+): Promise<Float32Array | Int32Array> {
+  const data = await file.read(path);
+  if (dtype !== "i32") return decodeF32(data, file.name, path);
+  const { values } = decodeTensor(data, file.name, path);
+  if (values instanceof Int32Array) return values;
+  throw new FormatError({ file: file.name, tensor: path, found: data.dtype, expected: "I32" });
 }
 
 /** Puts a native adapter on a model. Throws if a tensor is missing, unexpected or of another shape; the model is then unchanged. */
@@ -92,20 +113,47 @@ export async function loadNative(
   const method = options.method ?? methodFromRecipe(recipeOf(config, where), where);
   const file = await openTensors(files);
   try {
-    const declared = { ...options, blank: true, check: fitsIn(file) };
+    const declared = {
+      ...options,
+      blank: true,
+      ...(method.seeded && { seed: seedOf(config, where) }),
+      check: fitsIn(file, seededFactors(method)),
+    };
     const adapter = options.method
       ? createAdapter(model, method, declared)
       : asFileSays(where, "recipe", () => createAdapter(model, method, declared));
     checkNames(adapter, file);
     checkAliases(adapter, file);
-    for (const [path, parameter] of adapter.stateDict()) {
-      parameter.set(decodeF32(await file.read(path), file.name, path));
-    }
+    for (const [path, parameter] of storedIn(file, adapter))
+      parameter.set(await readParameter(file, path, parameter));
     restoreTrained(adapter, config, where, options.trainable ?? true);
     return adapter.attach(options);
   } finally {
     await file.close();
   }
+}
+
+/** The names of the factors that files name by their seed. */
+function seededFactors(method: Method): string[] {
+  return Object.entries<Factor>(method.factors).flatMap(([name, { bySeed }]) => (bySeed ? [name] : []));
+}
+
+/** The parameters of an adapter that come from a file: all, but of those that follow from the seed only the ones that it holds. */
+function storedIn(file: TensorFile, adapter: Adapter): Map<string, nn.Parameter> {
+  const { drawn } = adapter;
+  return new Map([...adapter.stateDict()].filter(([path]) => !drawn.has(path) || file.entries.has(path)));
+}
+
+/** The seed that a config names, for a method whose frozen numbers follow from it. */
+function seedOf({ seed }: Record<string, unknown>, file: string): number {
+  if (Number.isSafeInteger(seed) && (seed as number) >= 0) return seed as number;
+  throw new FormatError({
+    file,
+    tensor: "seed",
+    found: seed === undefined ? "no seed" : describeValue(seed),
+    expected: "the seed of the frozen random numbers, which this file does not hold: a whole number from 0",
+    hint: "Add the seed that the adapter was made with, as in adapt(model, method, { seed }) or run.yaml; the default is 0.",
+  });
 }
 
 /** Runs `work`, which uses the settings in a file, and rethrows its errors as FormatErrors about `field` of that file. */
@@ -121,13 +169,25 @@ export function asFileSays<T>(file: string, field: string, work: () => T): T {
 
 /** An adapter may have this many times the elements of its file, plus a million; smaller excesses are reported by tensor. */
 const ROOM = 8;
+/** And this many times as many random numbers as it adapts weights, plus a million. */
+const SEEDED = 16;
 
 /**
  * Returns a check that throws if an adapter of a plan is far larger than its file: a config must not make its reader allocate
  * memory for values that the file does not hold. `drawn`: factors that do not come from the file.
  */
 export function fitsIn(file: TensorFile, drawn: readonly string[] = []): (plan: AdapterPlan) => void {
-  return ({ factors, replaced }) => {
+  return ({ factors, replaced, sites }) => {
+    const weights = sites.reduce((sum, { site }) => sum + site.in * site.out, 0);
+    const made = factors.filter(({ factor, spec }) => spec.bySeed && drawn.includes(factor));
+    const random = made.reduce((sum, { shape }) => sum + product(shape), 0);
+    if (random > SEEDED * weights + 1e6)
+      throw new FormatError({
+        file: file.name,
+        found: `a method with ${random} frozen random numbers`,
+        expected: `at most ${SEEDED} times the ${weights} weights that it adapts`,
+        hint: "Is this the base model that the adapter was trained on?",
+      });
     const read = [...factors.filter(({ factor }) => !drawn.includes(factor)), ...replaced];
     const needed = read.reduce((sum, { shape }) => sum + product(shape), 0);
     const held = [...file.entries.values()].reduce((sum, { shape }) => sum + product(shape), 0);
@@ -208,7 +268,7 @@ function recipeOf(config: Record<string, unknown>, file: string): Recipe {
 }
 
 function checkNames(adapter: Adapter, file: TensorFile): void {
-  const wanted = adapter.stateDict();
+  const wanted = storedIn(file, adapter);
   const missing = [...wanted.keys()].filter((path) => !file.entries.has(path));
   const unexpected = [...file.entries.keys()].filter((path) => !wanted.has(path));
   if (missing.length > 0 || unexpected.length > 0) {

@@ -19,7 +19,14 @@ import {
 import type * as optim from "@tiedlora/nn/optim";
 import { fileSource, syncDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import type { Adapter } from "../adapter/adapter.ts";
-import { CONFIG_FILE, nativeFiles, TENSORS_FILE, type Provenance } from "../files/native.ts";
+import {
+  CONFIG_FILE,
+  nativeFiles,
+  type Provenance,
+  readParameter,
+  storedParameters,
+  TENSORS_FILE,
+} from "../files/native.ts";
 import type { OutputFile } from "../output-file.ts";
 import { DivergedError } from "../train/diverged.ts";
 import type { FitState } from "../train/fit.ts";
@@ -223,11 +230,14 @@ export async function restoreAdapter(path: string, adapter: Adapter): Promise<vo
 }
 
 /** The values in a file for each parameter of an adapter. Throws FormatError if names or shapes differ. */
-async function readAdapter(path: string, adapter: Adapter): Promise<Map<Parameter, Float32Array>> {
+async function readAdapter(
+  path: string,
+  adapter: Adapter,
+): Promise<Map<Parameter, Float32Array | Int32Array>> {
   const source = await fileSource(path);
   try {
     const file = await openSafetensors(source);
-    const parameters = adapter.stateDict();
+    const parameters = storedParameters(adapter);
     const differs = [...new Set([...file.entries.keys(), ...parameters.keys()])].find(
       (name) => file.entries.get(name)?.shape.join() !== parameters.get(name)?.shape.join(),
     );
@@ -242,9 +252,9 @@ async function readAdapter(path: string, adapter: Adapter): Promise<Map<Paramete
         hint: "The run was started with another model, method or rank.",
       });
     }
-    const values = new Map<Parameter, Float32Array>();
+    const values = new Map<Parameter, Float32Array | Int32Array>();
     for (const [name, parameter] of parameters)
-      values.set(parameter, decodeF32(await file.read(name), path, name));
+      values.set(parameter, await readParameter(file, name, parameter));
     return values;
   } finally {
     await source.close?.();

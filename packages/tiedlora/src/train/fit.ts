@@ -155,6 +155,7 @@ async function withBestValues(from: FitState, adapter: Adapter): Promise<FitStat
 
 /** Sets the adapter to the values of the best step, if there is one. */
 function restore(adapter: Adapter, { best }: FitState): void {
+  const { drawn } = adapter;
   for (const [path, parameter] of best === null ? [] : adapter.stateDict())
-    parameter.set(best!.values!.get(path)!);
+    if (!drawn.has(path)) parameter.set(best!.values!.get(path)!);
 }

@@ -32,6 +32,6 @@ export function withConfig(contents: Contents, edit: (config: Record<string, unk
 /** Gives every parameter random values, so that no fault is hidden by a parameter of zero. */
 export function randomize(adapter: Adapter, seed = 5, std = 0.5): Adapter {
   for (const [path, parameter] of adapter.stateDict())
-    parameter.set(normalArray(key(seed).fold(path), parameter.size, 0, std));
+    if (parameter.dtype === "f32") parameter.set(normalArray(key(seed).fold(path), parameter.size, 0, std));
   return adapter;
 }
