@@ -17,7 +17,9 @@ import { errorCases } from "./suites/errors.ts";
 import { functionCases } from "./suites/functions.ts";
 import { graphCases } from "./suites/graphs.ts";
 import { kernelCases } from "./suites/kernels.ts";
+import { linalgCases } from "./suites/linalg.ts";
 import { fallbackCases, opCases } from "./suites/ops.ts";
+import { orderingCases } from "./suites/ordering.ts";
 import { quantizedCases } from "./suites/quantized.ts";
 import { randomCases } from "./suites/random.ts";
 import { specialCases } from "./suites/special.ts";
@@ -47,6 +49,8 @@ export function conformance(makeDevice: MakeDevice, options: ConformanceOptions 
     ...opCases(context),
     ...fallbackCases(context),
     ...functionCases(context),
+    ...orderingCases(context),
+    ...linalgCases(context),
     ...specialCases(context),
     ...graphCases(context),
     ...windowCases(context),

@@ -2,7 +2,7 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
-import type { ActivationOp, Attrs, Inputs, Op, Range, Replay, Shape } from "./graph.ts";
+import type { ActivationOp, Attrs, Custom, Inputs, Op, Range, Replay, Shape } from "./graph.ts";
 import { isOp, Node, NONE, REDUCE_KIND } from "./graph.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
 import type { Storage } from "./storage.ts";
@@ -359,8 +359,8 @@ export function after(x: Node, gate: Node): Node {
   return new Node("after", NONE, [x, gate], x.shape, x.dtype);
 }
 
-/** `x`, through which no gradient passes ("stop"), or whose gradient comes from computing it again. */
-export function marked(x: Node, gradient: "stop" | Replay): Node {
+/** `x`, through which no gradient passes ("stop"), or whose gradient comes from computing it again, or from a rule of its own. */
+export function marked(x: Node, gradient: "stop" | Replay | Custom): Node {
   const node = new Node("reshape", NONE, [x], x.shape, x.dtype);
   node.gradient = gradient;
   return node;

@@ -1,6 +1,7 @@
 /** The interface for packages that extend the core, like @tiedlora/nn; not for users of tensors. May change in minor versions. */
 export * from "@tiedlora/kernels/arguments";
 export * as build from "./build.ts";
+export { gradients } from "./grad.ts";
 export { isOp } from "./graph.ts";
 export { dequantize } from "./ops/quantized.ts";
 export type { Update } from "./plan.ts";

@@ -150,12 +150,9 @@ export const VJP: VjpTable = {
   },
   flip: (g, _y, _x, { axes }) => [flip(g, axes)],
   concat: (g, _y, x, { axis }) => {
-    let start = 0;
-    return x.map(({ shape }) => {
-      const ranges = narrowRanges(g.shape, axis, start, shape[axis]!);
-      start += shape[axis]!;
-      return slice(g, ranges);
-    });
+    let end = 0;
+    const part = (n: number): Node => slice(g, narrowRanges(g.shape, axis, (end += n) - n, n));
+    return x.map(({ shape }) => part(shape[axis]!));
   },
   dequantize: () => {
     throw new TypeError(
@@ -200,6 +197,7 @@ const NOTHING: readonly Node[] = [];
 /** The inputs along which gradients can flow. */
 function differentiable(node: Node): readonly Node[] {
   if (node.gradient === "stop") return NOTHING;
+  if (node.gradient && "vjp" in node.gradient) return node.gradient.inputs;
   const inputs = (node.origin ?? node).inputs;
   return node.op === "after" ? inputs.slice(0, 1) : inputs;
 }
@@ -245,7 +243,9 @@ function backpropagate(
     const parts = results.get(node);
     if (stops(node) || (!g && !parts)) continue;
     if (node.gradient !== null && node.gradient !== "stop") {
-      for (const [inner, part] of replayed(node.gradient, g!, new Set(order))) accumulate(inner, part);
+      const { gradient } = node;
+      if ("vjp" in gradient) gradient.vjp(g!).forEach((part, i) => accumulate(gradient.inputs[i]!, part));
+      else for (const [inner, part] of replayed(gradient, g!, new Set(order))) accumulate(inner, part);
       continue;
     }
     const { op, attrs, inputs } = node.origin ?? node;
@@ -281,9 +281,11 @@ export function derivative(y: Node, x: Node): Node {
   return found ?? fill(0, x.shape, x.dtype);
 }
 
-/** Gradients of the scalar `loss` with respect to `targets`; null for a target that it does not depend on. */
-export function gradients(loss: Node, targets: readonly Node[]): (Node | null)[] {
-  const seed = broadcastTo(constant(1, computeType(loss.dtype)), loss.shape);
-  const found = backpropagate([[loss, seed]], new Set(targets), "continue");
+/** Gradients of Σ root·cotangent with respect to `targets`; null for a target that no root depends on. */
+export function gradients(
+  roots: readonly (readonly [Node, Node])[],
+  targets: readonly Node[],
+): (Node | null)[] {
+  const found = backpropagate(roots, new Set(targets), "continue");
   return targets.map((target) => found.get(target) ?? null);
 }

@@ -128,6 +128,12 @@ export interface Replay {
   readonly made: number;
 }
 
+/** A gradient rule given by the user: maps g = dL/dy to dL/dx for each input, or null where there is none. */
+export interface Custom {
+  readonly inputs: readonly Node[];
+  readonly vjp: (g: Node) => readonly (Node | null)[];
+}
+
 /** One operation. `shape` and `dtype` are those of its result (of result 0, where there are several). */
 export class Node<K extends Op = Op> {
   readonly op: K;
@@ -135,8 +141,8 @@ export class Node<K extends Op = Op> {
   readonly inputs: Inputs[K];
   readonly shape: Shape;
   readonly dtype: DType;
-  /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). */
-  gradient: "stop" | Replay | null = null;
+  /** "stop": no gradient passes (detach). A Replay: the gradient recomputes the value (checkpoint). Custom: a rule of its own. */
+  gradient: "stop" | Replay | Custom | null = null;
   /** The number of the last graph walk that reached this node, and the node's position in that walk's order. */
   walk = 0;
   position = 0;

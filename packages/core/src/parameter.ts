@@ -112,10 +112,7 @@ export function assign(
     }
   }
   const device = deviceOf([...updates.map(([p]) => p), ...outputs]);
-  if (device)
-    execute(
-      device,
-      outputs.map((t) => t.node),
-      updates.map(([p, value]) => ({ storage: p.storage, value: value.node })),
-    );
+  const nodes = outputs.map((t) => t.node);
+  const stored = updates.map(([p, value]) => ({ storage: p.storage, value: value.node }));
+  if (device) execute(device, nodes, stored);
 }

@@ -591,11 +591,8 @@ function nest(values: TypedArray, shape: Shape): unknown {
 export function realize(...tensors: readonly Tensor[]): void {
   checkTensors("realize", tensors);
   for (const device of new Set(tensors.map((t) => t.device))) {
-    const mine = tensors.filter((t) => t.device === device);
-    execute(
-      device ?? hostRuntime(),
-      mine.map((t) => t.node),
-    ); // constants alone can be computed on any device
+    const mine = tensors.filter((t) => t.device === device).map((t) => t.node);
+    execute(device ?? hostRuntime(), mine); // constants alone can be computed on any device
   }
 }
 
@@ -619,7 +616,8 @@ export function gradOrNull(loss: Tensor, wrt: readonly Tensor[]): (Tensor | null
   if (!isFloat(loss.dtype)) throw new TypeError(`grad: the loss is ${loss.dtype}, which has no gradient`);
   const device = deviceOf([loss, ...wrt]);
   const targets = wrt.map((t) => t.node);
-  return gradients(loss.node, targets).map((node) => node && new Tensor(node, device));
+  const seed = build.fill(1, loss.shape, computeType(loss.dtype));
+  return gradients([[loss.node, seed]], targets).map((node) => node && new Tensor(node, device));
 }
 
 /** condition ? a : b, elementwise; all broadcast. */

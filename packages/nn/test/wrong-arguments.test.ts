@@ -1,6 +1,7 @@
 /** The errors of modules, losses and optimizers for wrong arguments: one row for each argument of each public function. */
-import { key, ones, type Quantization, reference, type Tensor } from "@tiedlora/core";
+import { grad, key, ones, type Quantization, reference, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
+import * as linalg from "@tiedlora/nn/linalg";
 import * as optim from "@tiedlora/nn/optim";
 import {
   methodsOf,
@@ -222,16 +223,85 @@ const rows: readonly Row[] = [
   ]),
 ];
 
-testWrongArguments(rows);
+/** The rows of functions of one matrix or of two. */
+const algebra: readonly Row[] = [
+  ...Object.entries({
+    cholesky: linalg.cholesky,
+    inverse: linalg.inverse,
+    qr: linalg.qr,
+    svd: linalg.svd,
+  }).flatMap(([name, f]): Row[] => [
+    [name, "tensor", (a) => f(a)],
+    [name, [[vector, /\[4\]/], [ids, /i32/], [ones([2, 0]), /\[2, 0\]/]], (a) => f(a)], // prettier-ignore
+  ]),
+  ["cholesky", [[x, /\[1, 4\] is not square/]], (a) => linalg.cholesky(a)],
+  ["inverse", [[x, /\[1, 4\] is not square/]], (a) => linalg.inverse(a)],
+  ["qr", [[x, /1 rows and 4 columns/]], (a) => linalg.qr(a)],
+  ...Object.entries({ solve: linalg.solve, solveTriangular: linalg.solveTriangular }).flatMap(
+    ([name, f]): Row[] => [
+      [name, "tensor", (a) => f(a, ones([2, 2]))],
+      [name, "tensor", (b) => f(ones([2, 2]), b)],
+      [name, [[x, /\[1, 4\] is not square/]], (a) => f(a, ones([1, 1]))],
+      [name, [[ones([3, 1]), /\[3, 1\] has 3 rows.*\[2, 2\] has 2/], [ones([2]), /\[2\] is no matrix/]], (b) => f(ones([2, 2]), b)], // prettier-ignore
+    ],
+  ),
+  ["solve", [[ones([3, 2, 1]), /do not broadcast/]], (b) => linalg.solve(ones([2, 2, 2]), b)],
+  ["solveTriangular", "options", (given) => linalg.solveTriangular(ones([2, 2]), ones([2, 1]), given)],
+  ["solveTriangular", "name?", (side) => linalg.solveTriangular(ones([2, 2]), ones([2, 1]), { side })],
+  ["solveTriangular", [["yes", /"yes"/]], (transpose) => linalg.solveTriangular(ones([2, 2]), ones([2, 1]), { transpose })], // prettier-ignore
+];
+
+const moving: readonly Row[] = [
+  ["sort", "tensor", (y) => nn.sort(y)],
+  ["sort", "options", (given) => nn.sort(x, given)],
+  ["sort", "name?", (order) => nn.sort(x, { order })],
+  ["sort", [[ones([]), /\[\]/], [ones([2]).gt(0), /bool/]], (y) => nn.sort(y)], // prettier-ignore
+  ["sort", [[2, /2/], ["0", /"0"/]], (axis) => nn.sort(x, { axis })], // prettier-ignore
+  ["topK", "tensor", (y) => nn.topK(y, 1)],
+  ["topK", [[5, /5 for axis -1 of \[1, 4\]; give a whole number in 0 … 4/], [-1, /-1/], [1.5, /1\.5/], [undefined, /undefined/], ["2", /2/]], (k) => nn.topK(x, k)], // prettier-ignore
+  ["topK", "options", (given) => nn.topK(x, 1, given)],
+  ["topK", "name?", (order) => nn.topK(x, 1, { order })],
+  ["roll", "tensor", (y) => nn.roll(y, 1)],
+  ["roll", [[undefined, /undefined/], [0.5, /0\.5/], ["1", /"1"/], [[1, 2], /2 shifts for 1 axes/]], (by) => nn.roll(x, by)], // prettier-ignore
+  ["roll", [[2, /2/], ["0", /"0"/], [null, /null/]], (axis) => nn.roll(x, 1, axis)], // prettier-ignore
+  ["scatterSet", "tensor", (y) => nn.scatterSet(y, 1, ids, ids)],
+  ["scatterSet", "tensor", (index) => nn.scatterSet(x, 1, index, x)],
+  ["scatterSet", "tensor", (y) => nn.scatterSet(x, 1, ids, y)],
+  ["scatterSet", [[x, /f32/], [ids, /index \[2\] and values \[1, 4\]/]], (index) => nn.scatterSet(x, 1, index, x)], // prettier-ignore
+  ["scatterSet", [[ones([2, 1]), /index \[2, 1\] must have the rank of \[1, 4\] and not exceed it/]], (y) => nn.scatterSet(x, 1, ones([2, 1], "i32"), y)], // prettier-ignore
+  ["scatterSet", "axis", (axis) => nn.scatterSet(x, axis, ones([1, 4], "i32"), x)],
+  ["randomNormal", "key", (k) => nn.randomNormal(k, [2])],
+  ["uniform", "shape", (shape) => nn.randomGumbel(key(1), shape)],
+  ["uniform", "shape", (shape) => nn.randomNormal(key(1), shape)],
+  ["randomNormal", "options", (given) => nn.randomNormal(key(1), [2], given)],
+  ["randomNormal", "finite?", (mean) => nn.randomNormal(key(1), [2], { mean })],
+  ["randomNormal", "finite?", (std) => nn.randomNormal(key(1), [2], { std })],
+  ["randomGumbel", "key", (k) => nn.randomGumbel(k, [2])],
+  ["vjp", "tensors", (y) => nn.vjp(y, [x], x)],
+  ["vjp", "tensors", (wrt) => nn.vjp(x, wrt, x)],
+  ["vjp", "tensors", (g) => nn.vjp(x, [x], g)],
+  ["vjp", [[ids, /i32/]], (y) => nn.vjp(y, [x], ids)], // prettier-ignore
+  ["vjp", [[[x, x], /1 outputs and 2 cotangents/], [ids, /\[1, 4\] is \[2\] i32/]], (g) => nn.vjp(x, [x], g)], // prettier-ignore
+  ["custom", "function", (forward) => nn.custom(forward, { vjp: (g) => [g] })],
+  ["custom", "options", (rule) => nn.custom((y: Tensor) => y, rule)],
+  ["custom: vjp", "function", (rule) => nn.custom((y: Tensor) => y, { vjp: rule })],
+  ["custom: inputs", "tensor", (y) => nn.custom((one: Tensor) => one, { vjp: (g) => [g] })(y)],
+  ["custom: the result of forward", "tensor", (y) => nn.custom(() => y, { vjp: () => [] })()],
+  ["custom", [[undefined, /gave undefined for inputs of shapes \[1, 4\]/], [[], /gave \[\]/], [[vector], /gave \[\[4\]\]/]], (parts) => grad(nn.custom((y: Tensor) => y, { vjp: () => parts })(x).sum(), [x])], // prettier-ignore
+];
+
+const all = [...rows, ...algebra, ...moving];
+testWrongArguments(all);
 
 testAllCovered(
   new Map([
     ...Object.entries(nn),
+    ...Object.entries(linalg),
     ...Object.entries(optim),
     ...methodsOf("", nn.Module),
     ...methodsOf("", optim.Optimizer),
   ]),
-  rows,
+  all,
   {
     Parameter: "of @tiedlora/core",
     QuantizedParameter: "as dequantize, which its constructor calls",

@@ -1,5 +1,6 @@
 /** Random numbers must have the same bits on every backend. */
 import { type Device, random, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import type { ConformanceCase, Context } from "./context.ts";
 
 /** Threefry-2x32-20 known answers, from the Random123 distribution (kat_vectors): key, counter, result. */
@@ -53,8 +54,38 @@ async function onDevice(device: Device): Promise<void> {
   }
 }
 
+/** Uniform numbers strictly between 0 and 1, as `nn` draws them. */
+const inside = (key: random.Key, n: number): number[] =>
+  Array.from(random.bitsArray(key, n), (word) => ((word >>> 9) + 0.5) * 2 ** -23);
+
+/** Throws unless each element is within the rounding of a logarithm and a cosine in f32 of the formula's value. */
+async function near(what: string, tensor: Tensor, wanted: readonly number[]): Promise<void> {
+  const found = await tensor.data();
+  for (const [i, value] of wanted.entries()) {
+    if (!(Math.abs(found[i]! - value) <= 1e-5))
+      throw new Error(`${what}: element ${i} is ${found[i]} instead of ${value}`);
+  }
+}
+
+/** Normal and Gumbel numbers against their formulas in float64, from the same words. */
+async function otherDistributions(device: Device): Promise<void> {
+  const key = random.key(7).fold("draw");
+  const n = 4099;
+  const zero = device.tensor(0);
+  const radius = inside(key.fold("radius"), n).map((u) => Math.sqrt(-2 * Math.log(u)));
+  const angle = random.uniformArray(key.fold("angle"), n).map((u) => 2 * Math.PI * (u - 0.5));
+  const normal = radius.map((r, i) => 2 + 0.5 * r * Math.cos(angle[i]!));
+  await near("normal", nn.randomNormal(key, [n], { mean: 2, std: 0.5 }).add(zero), normal);
+  const gumbel = inside(key, n).map((u) => -Math.log(-Math.log(u)));
+  await near("gumbel", nn.randomGumbel(key, [n]).add(zero), gumbel);
+}
+
 export function randomCases(context: Context): ConformanceCase[] {
   return [
+    {
+      name: "random numbers: normal and Gumbel numbers have the values of their formulas",
+      run: async () => otherDistributions(await context.device()),
+    },
     { name: "random numbers: known answers", run: async () => knownAnswers() },
     { name: "random numbers: bit for bit", run: async () => onDevice(await context.device()) },
     {
