@@ -65,6 +65,18 @@ test("a singular matrix has no finite solution, and a zero singular value comes 
   device.close();
 });
 
+test("a matrix of one number", async () => {
+  const device = reference();
+  const a = device.tensor([[[4]], [[9]]]); // prettier-ignore
+  const b = device.tensor([[8]]);
+  assert.deepEqual(await linalg.solve(a, b).data(), Float32Array.of(2, 8 / 9));
+  assert.deepEqual(await linalg.solveTriangular(a, b, { side: "upper" }).data(), Float32Array.of(2, 8 / 9));
+  assert.deepEqual(await linalg.cholesky(a).data(), Float32Array.of(2, 3));
+  assert.deepEqual(await linalg.qr(a.neg()).R.data(), Float32Array.of(4, 9));
+  assert.deepEqual(await linalg.svd(a.neg()).S.data(), Float32Array.of(4, 9));
+  device.close();
+});
+
 test("linear algebra stays exact for many equations", async () => {
   const device = reference();
   const n = 20;

@@ -201,14 +201,12 @@ export function linalgCases(context: Context): ConformanceCase[] {
     ...PROBLEMS.map((problem) => ({
       name: `linear algebra: ${problem.name}`,
       run: async (): Promise<void> => {
-        for (const n of [1, 3, 6]) await check(await context.device(), problem, n);
+        await check(await context.device(), problem, 5);
       },
     })),
     {
       name: "linear algebra: svd",
-      run: async (): Promise<void> => {
-        for (const [m, n] of [[1, 1], [5, 3], [2, 4]] as const) await checkSvd(await context.device(), m, n); // prettier-ignore
-      },
+      run: async () => checkSvd(await context.device(), 4, 3),
     },
   ];
 }

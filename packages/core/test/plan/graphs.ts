@@ -170,6 +170,7 @@ export function randomGraph(tape: Tape, leaves: readonly Node[] = []): Node[] {
   const last = pool.at(-1)!;
   const targets = [pool[0]!, tape.of(pool)];
   const all = last.shape.map((_, axis) => axis);
-  const found = gradients(build.reshape(build.sum(last, all), []), targets);
+  const loss = build.reshape(build.sum(last, all), []);
+  const found = gradients([[loss, build.fill(1, [], loss.dtype)]], targets);
   return [...roots, ...found.filter((g) => g !== null)];
 }
