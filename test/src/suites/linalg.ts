@@ -69,10 +69,10 @@ const gram = (x: Matrix): Matrix => times(x, turned(x));
 const triangular = (side: "lower" | "upper", transpose: boolean): Problem => ({
   name: `solveTriangular, ${side}${transpose ? ", transposed" : ""}`,
   shapes: (n) => [square(n), [n, 2]],
-  onDevice: (t, b) => la.solveTriangular(t!, b!, { side, transpose }),
+  onDevice: (t, b) => la.solveTriangular(t, b, { side, transpose }),
   exact: (t, b) => {
-    const one = side === "lower" ? lowerOf(t!) : turned(lowerOf(turned(t!)));
-    return solved(transpose ? turned(one) : one, b!);
+    const one = side === "lower" ? lowerOf(t) : turned(lowerOf(turned(t)));
+    return solved(transpose ? turned(one) : one, b);
   },
   fit: (x, input) => (input === 0 ? plusIdentity(x, 2) : x),
 });
@@ -81,19 +81,19 @@ const PROBLEMS: readonly Problem[] = [
   {
     name: "solve",
     shapes: (n) => [square(n), [n, 3]],
-    onDevice: (a, b) => la.solve(a!, b!),
-    exact: (a, b) => solved(a!, b!),
+    onDevice: (a, b) => la.solve(a, b),
+    exact: (a, b) => solved(a, b),
     // the largest elements are beside the diagonal: without pivoting, digits would be lost
     fit: (x, input) => (input === 0 ? turned(plusIdentity(x, 0)).map((row, i, all) => row.map((v, j) => v + (j === (i + 1) % all.length ? 2 * all.length : 0))) : x), // prettier-ignore
   },
   {
     name: "inverse",
     shapes: (n) => [square(n)],
-    onDevice: (a) => la.inverse(a!),
+    onDevice: (a) => la.inverse(a),
     exact: (a) =>
       solved(
-        a!,
-        table(a!.length, a!.length, (i, j) => Number(i === j)),
+        a,
+        table(a.length, a.length, (i, j) => Number(i === j)),
       ),
     fit: (x) => plusIdentity(x, 2 * x.length),
   },
@@ -104,15 +104,15 @@ const PROBLEMS: readonly Problem[] = [
   {
     name: "cholesky",
     shapes: (n) => [square(n)],
-    onDevice: (x) => la.cholesky(symmetric(x!)),
-    exact: (x) => choleskyOf(gram(x!)),
+    onDevice: (x) => la.cholesky(symmetric(x)),
+    exact: (x) => choleskyOf(gram(x)),
     fit: (x) => plusIdentity(x, 2),
   },
   {
     name: "qr",
     shapes: (n) => [[n + 2, n]],
     onDevice: (a) => {
-      const { Q, R } = la.qr(a!);
+      const { Q, R } = la.qr(a);
       return Q.mul(2)
         .transpose()
         .matmul(Q)
@@ -120,8 +120,8 @@ const PROBLEMS: readonly Problem[] = [
         .add(Q.narrow(-2, 0, R.shape.at(-1)!));
     },
     exact: (a) => {
-      const n = a![0]!.length;
-      const both = qrOf(a!);
+      const n = a[0]!.length;
+      const both = qrOf(a);
       const [Q, R] = [both.slice(0, -n), both.slice(-n)];
       const QQ = times(turned(Q), Q);
       return table(n, n, (i, j) => 2 * QQ[i]![j]! + R[i]![j]! + Q[i]![j]!);

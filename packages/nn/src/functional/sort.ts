@@ -153,10 +153,10 @@ const LIMITS = { i32: [2 ** 31 - 1, -(2 ** 31)], u32: [2 ** 32 - 1, 0] } as cons
 function padded({ value, tie }: Keys, size: number, order: "ascending" | "descending"): Keys {
   const n = value.shape.at(-1)!;
   const widths = value.shape.map((_, i): [number, number] => (i === value.rank - 1 ? [0, size - n] : [0, 0]));
-  const shape = value.shape.with(-1, size);
+  const shape = [...value.shape.slice(0, -1), size];
   const at = iota(shape, shape.length - 1);
   const limits = value.dtype === "i32" || value.dtype === "u32" ? LIMITS[value.dtype] : [Infinity, -Infinity];
-  const last = limits[order === "ascending" ? 0 : 1]!;
+  const last = limits[order === "ascending" ? 0 : 1];
   return {
     value: where(at.lt(n), value.pad(widths), last),
     tie: where(at.lt(n), tie.pad(widths), at.add(2 * n)),
