@@ -2,13 +2,14 @@
  * Files on disk, for Node: read in pieces, and written so that a reader sees the old file or the new one, never a partial one.
  * @module
  */
-import { link, mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { isAbandoned, OWNER_TAG, ownerTag } from "./node/owner.ts";
 import { recoverSwaps, Swap } from "./node/swap.ts";
 import { encodeUtf8, isPlainFileName, type Files, type Source } from "./format.ts";
 
+export { writeFileOnce, writeFileOnceSync } from "./node/once.ts";
 export { isAlive, machineName } from "./node/owner.ts";
 
 /** Opens a file for reading in pieces; the caller closes it. Rejects with Node's error if the file cannot be opened. */
@@ -79,8 +80,6 @@ export interface StagedFile {
   readonly bytes: number;
   /** Renames the file to its final name, replacing a file of that name. */
   commit(): Promise<void>;
-  /** Gives the file its final name unless there is a file of that name; returns whether it did. Of several processes, one does. */
-  commitNew(): Promise<boolean>;
   /** Removes the file. */
   discard(): Promise<void>;
 }
@@ -114,31 +113,7 @@ export async function stageFile(path: string, content: Chunks): Promise<StagedFi
     await rename(temporary, path);
     await syncDirectory(directory);
   };
-  const commitNew = async (): Promise<boolean> => {
-    const isNew = await linkNew(temporary, path);
-    await discard();
-    if (isNew) await syncDirectory(directory);
-    return isNew;
-  };
-  return { bytes, commit, commitNew, discard };
-}
-
-/** Codes of file systems that have no hard links. */
-const NO_LINKS: readonly (string | undefined)[] = ["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EMLINK"];
-
-/** Gives a file a second name unless there is a file of that name; returns whether it did. */
-async function linkNew(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to);
-    return true;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "EEXIST") return (await stat(from)).nlink === 2; // a network file system may repeat a request that succeeded
-    if (!NO_LINKS.includes(code)) throw error;
-    if (await stat(to).then(() => true, () => false)) return false; // prettier-ignore
-    await rename(from, to);
-    return true;
-  }
+  return { bytes, commit, discard };
 }
 
 /** Writes a whole file or nothing, by a temporary file that is flushed to disk and then renamed. */
@@ -146,20 +121,6 @@ export async function writeFileAtomic(path: string, content: Chunks): Promise<vo
   const staged = await stageFile(path, content);
   try {
     await staged.commit();
-  } catch (error) {
-    await staged.discard();
-    throw error;
-  }
-}
-
-/**
- * As `writeFileAtomic`, but a file that is there stays: returns false then. Of several processes that write it, on any number of
- * machines, one writes it.
- */
-export async function writeFileOnce(path: string, content: Chunks): Promise<boolean> {
-  const staged = await stageFile(path, content);
-  try {
-    return await staged.commitNew();
   } catch (error) {
     await staged.discard();
     throw error;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import {
+import fs, {
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -12,6 +12,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -25,6 +26,8 @@ import {
   recoverDirectory,
   stageFile,
   writeFileAtomic,
+  writeFileOnce,
+  writeFileOnceSync,
   writeFilesAtomic,
 } from "../src/node.ts";
 
@@ -48,6 +51,36 @@ test("a file is replaced at once: the old content stays until the new one is com
   await staged.commit();
   assert.equal(read("a.txt"), "new");
   assert.deepEqual(readdirSync(directory), ["a.txt"]);
+});
+
+test("a file is written once: the first content stays, also on a file system without hard links", async (t) => {
+  const path = join(directory, "once", "a.txt");
+  assert.equal(await writeFileOnce(path, "first"), true);
+  assert.equal(await writeFileOnce(path, "second"), false);
+  for (const code of ["EPERM", "ENOTSUP"]) {
+    t.mock.method(fs, "linkSync", () => {
+      throw Object.assign(new Error(`${code}: no links here`), { code });
+    });
+    syncBuiltinESMExports();
+    const other = join(directory, "once", code);
+    assert.equal(await writeFileOnce(path, "third"), false);
+    assert.equal(await writeFileOnce(other, "first"), true);
+    assert.equal(writeFileOnceSync(other, "second"), false);
+    assert.equal(read(`once/${code}`), "first");
+    t.mock.restoreAll();
+    syncBuiltinESMExports();
+  }
+  assert.equal(read("once/a.txt"), "first");
+  assert.deepEqual(readdirSync(join(directory, "once")).sort(), ["ENOTSUP", "EPERM", "a.txt"]);
+  t.mock.method(fs, "linkSync", () => {
+    throw Object.assign(new Error("EIO: the disk is broken"), { code: "EIO" });
+  });
+  syncBuiltinESMExports();
+  await assert.rejects(writeFileOnce(join(directory, "once", "b.txt"), "x"), /EIO/);
+  t.mock.restoreAll();
+  syncBuiltinESMExports();
+  assert.equal(readdirSync(join(directory, "once")).length, 3, "nothing is left behind");
+  rmSync(join(directory, "once"), { recursive: true });
 });
 
 test("a write that fails leaves the old content, and nothing else", async () => {

@@ -1,8 +1,20 @@
 /**
  * Claims: files that say which agent performs which run. `claims/ID.N.json` is the N-th attempt at a run; whoever creates it has
- * the run, and shows signs of life by writing to it. Taking over from a dead agent is creating the file of the next attempt.
+ * the run, and shows signs of life by writing to it. Taking over from a dead agent is creating the file of the next attempt. What
+ * each run needs is done synchronously: it takes microseconds, where a trip to the thread pool takes more.
  */
-import { type FileHandle, mkdir, open, readdir, rm, stat, writeFile } from "node:fs/promises";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { open, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { machineName } from "@tiedlora/core/node";
@@ -47,6 +59,25 @@ const absent = (error: NodeJS.ErrnoException): null => {
   throw error;
 };
 
+/** As `absent`, for what is called synchronously. */
+function unlessAbsent<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch (error) {
+    return absent(error as NodeJS.ErrnoException);
+  }
+}
+
+/** The last attempt at each run, from the names of files. */
+function lastAttempts(names: readonly string[]): Claimed[] {
+  const last = new Map<string, number>();
+  for (const file of names) {
+    const [, id, number] = NAME.exec(file) ?? [];
+    if (id !== undefined) last.set(id, Math.max(last.get(id) ?? 0, Number(number)));
+  }
+  return [...last].map(([id, attempt]) => ({ id, attempt }));
+}
+
 /** The claims in the folder of a sweep, as one agent sees them. */
 export class Claims {
   readonly #directory: string;
@@ -72,41 +103,42 @@ export class Claims {
       since: new Date().toISOString(),
       step: 0,
     };
-    return writing(this.#directory, async () => {
-      const file = await this.#create(path);
+    return writing(this.#directory, () => {
+      const file = this.#create(path);
       if (file === null) return null;
       try {
-        await file.writeFile(encode(text)); // all of it: `write` may end early on a full disk
+        writeFileSync(file, encode(text)); // all of it: `writeSync` may end early on a full disk
       } catch (error) {
-        await rm(path, { force: true });
+        rmSync(path, { force: true });
         throw error;
       } finally {
-        await file.close();
+        closeSync(file);
       }
       return new Claim(path, this.#path({ id, attempt: attempt + 1 }), { id, attempt }, text, this.staleMs);
     });
   }
 
-  async #create(path: string): Promise<FileHandle | null> {
+  #create(path: string): number | null {
     try {
-      return await open(path, "wx");
+      return openSync(path, "wx");
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === "EEXIST") return null;
       if (code !== "ENOENT") throw error;
-      await mkdir(this.#directory, { recursive: true }); // the first claim, or another sweep has just ended
+      mkdirSync(this.#directory, { recursive: true }); // the first claim, or another sweep has just ended
       return this.#create(path);
     }
   }
 
   /** The last attempt at each run that is claimed. */
   async list(): Promise<Claimed[]> {
-    const last = new Map<string, number>();
-    for (const file of (await readdir(this.#directory).catch(absent)) ?? []) {
-      const [, id, number] = NAME.exec(file) ?? [];
-      if (id !== undefined) last.set(id, Math.max(last.get(id) ?? 0, Number(number)));
-    }
-    return [...last].map(([id, attempt]) => ({ id, attempt }));
+    return lastAttempts((await readdir(this.#directory).catch(absent)) ?? []);
+  }
+
+  /** The last attempt at a run, now; 0 if it is not claimed. */
+  lastAttempt(id: string): number {
+    const names = unlessAbsent(() => readdirSync(this.#directory)) ?? [];
+    return lastAttempts(names).find((one) => one.id === id)?.attempt ?? 0;
   }
 
   /** Looks closer at claims; those that are gone by now are left out. */
@@ -188,35 +220,39 @@ export class Claim implements Claimed {
     this.#text = { ...this.#text, step };
   }
 
-  /** Shows a sign of life, or finds out that the claim is lost. */
+  /** Shows a sign of life, or finds out that the claim is lost. Does not block, though a network file system may for minutes. */
   async beat(): Promise<void> {
     if (this.#lost.signal.aborted) return;
     try {
-      if (await this.isMine((file) => file.write(encode(this.#text), 0, LENGTH, 0)))
+      const file = await open(this.#path, "r+").catch(absent);
+      try {
+        const overtaken = (await stat(this.#next).catch(absent)) !== null;
+        if (!this.#decide(file && (await file.readFile("utf8")), overtaken)) return;
+        await file!.write(encode(this.#text), 0, LENGTH, 0);
         this.#beat = performance.now();
+      } finally {
+        await file?.close();
+      }
     } catch {
       // A disturbance of the file system: others can see no sign of life either, and take over when this one gives up.
       if (performance.now() - this.#beat > this.#staleMs) this.#lost.abort();
     }
   }
 
-  /** Whether the claim still is the last one; `then` is given its open file if so. */
-  async isMine(then?: (file: FileHandle) => Promise<unknown>): Promise<boolean> {
-    const file = await open(this.#path, "r+").catch(absent);
-    try {
-      const mine = file !== null && decode(await file.readFile("utf8"))?.agent === this.#text.agent;
-      const overtaken = mine && (await stat(this.#next).catch(absent)) !== null;
-      if (mine && !overtaken) await then?.(file);
-      else this.#lost.abort();
-      return mine && !overtaken;
-    } finally {
-      await file?.close();
-    }
+  /** Whether the claim still is the last one. */
+  isMine(): boolean {
+    return this.#decide(unlessAbsent(() => readFileSync(this.#path, "utf8")), existsSync(this.#next)); // prettier-ignore
+  }
+
+  #decide(text: string | null, overtaken: boolean): boolean {
+    const mine = text !== null && decode(text)?.agent === this.#text.agent && !overtaken;
+    if (!mine) this.#lost.abort();
+    return mine;
   }
 
   /** Gives the claim up. */
-  async remove(): Promise<void> {
-    if (await this.isMine()) await rm(this.#path, { force: true });
+  remove(): void {
+    if (this.isMine()) unlessAbsent(() => unlinkSync(this.#path));
   }
 }
 

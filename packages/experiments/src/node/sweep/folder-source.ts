@@ -47,14 +47,17 @@ export class FolderSource implements RunSource {
   #joins = false;
 
   /** The runs of the schedule by id, in its order; the cursor passes those that are not free. */
-  #runs: readonly (readonly [id: string, config: RunConfig])[] = [];
-  #byId: ReadonlyMap<string, RunConfig> = new Map();
+  #runs: readonly RunConfig[] = [];
   #cursor = 0;
+  /** Those by id, and the number of those that have ended; null until somebody asks. */
+  #byId: ReadonlyMap<string, RunConfig> | null = null;
+  #ended: number | null = null;
   readonly #done = new Set<string>();
   readonly #failed = new Set<string>();
-  readonly #learned = new Set<string>();
-  /** The number of the schedule's runs that have ended. */
-  #ended = 0;
+  /** What the schedule has not been told of yet. */
+  #news: { readonly done: string[]; readonly failed: string[] } = { done: [], failed: [] };
+  /** The results of here among them, which need not be read. */
+  readonly #own = new Map<string, Outcome>();
   /** Failures of earlier sweeps, with their stamps: these runs are tried again. */
   #earlier: ReadonlyMap<string, string> = new Map();
   readonly #mine = new Map<string, Claim>();
@@ -92,12 +95,13 @@ export class FolderSource implements RunSource {
 
   /** The number of runs that have no outcome yet, as far as is known. */
   get left(): number {
+    this.#ended ??= this.#runs.filter((config) => this.#hasEnded(runId(config))).length;
     return this.#runs.length - this.#ended;
   }
 
   /** The number of runs that failed in this sweep, here or elsewhere. */
   get failures(): number {
-    return [...this.#failed].filter((id) => this.#byId.has(id)).length;
+    return [...this.#failed].filter((id) => this.#plannedRuns.has(id)).length;
   }
 
   next(signal: AbortSignal): Promise<ClaimedRun | null> {
@@ -117,7 +121,7 @@ export class FolderSource implements RunSource {
       if (free !== null) return free;
       const before = this.#runs;
       await this.#list();
-      if (this.#runs === before && this.#runs.every(([id]) => this.#hasEnded(id))) return null;
+      if (this.#runs === before && this.left === 0) return null;
       if (this.#runs !== before) continue;
       const found = (await this.#free()) ?? (await this.#abandoned());
       if (found !== null) return found;
@@ -129,7 +133,8 @@ export class FolderSource implements RunSource {
   /** Claims the first run that nobody has; null if there is none. */
   async #free(): Promise<ClaimedRun | null> {
     while (this.#cursor < this.#runs.length) {
-      const [id, config] = this.#runs[this.#cursor++]!;
+      const config = this.#runs[this.#cursor++]!;
+      const id = runId(config);
       if (this.#hasEnded(id) || this.#mine.has(id) || this.#others.has(id)) continue;
       const claim = await this.#claims.take(id, 1);
       const run = claim === null ? null : await this.#confirmed(claim, config);
@@ -142,14 +147,16 @@ export class FolderSource implements RunSource {
   /** Takes over a run whose agent is dead; null if there is none. */
   async #abandoned(): Promise<ClaimedRun | null> {
     this.#examinedAt = performance.now();
-    const wanted = [...this.#others.values()].filter(({ id }) => this.#byId.has(id) && !this.#hasEnded(id));
+    const wanted = [...this.#others.values()].filter(
+      ({ id }) => this.#plannedRuns.has(id) && !this.#hasEnded(id),
+    );
     for (const state of await this.#claims.examine(wanted)) {
       if (!state.dead) continue;
       const { id, attempt, text } = state;
       const claim = await this.#claims.take(id, attempt + 1);
       if (claim === null) continue;
       await this.#claims.remove(state);
-      const run = await this.#confirmed(claim, this.#byId.get(id)!);
+      const run = await this.#confirmed(claim, this.#plannedRuns.get(id)!);
       if (run === null) continue;
       this.#onTakenOver?.(id, claim.attempt);
       if (claim.attempt <= MOST_ATTEMPTS) return run;
@@ -164,8 +171,7 @@ export class FolderSource implements RunSource {
   /** A claim as a run, unless the run has ended, or has a later claim that a listing out of date did not show: then it is given up. */
   async #confirmed(claim: Claim, config: RunConfig): Promise<ClaimedRun | null> {
     const { id, attempt } = claim;
-    const latest = (await this.#claims.list()).find((one) => one.id === id);
-    if (latest?.attempt !== attempt || (await this.#endedMeanwhile(id))) {
+    if (this.#claims.lastAttempt(id) !== attempt || (await this.#endedMeanwhile(id))) {
       await this.#claims.remove(claim);
       return null;
     }
@@ -180,20 +186,24 @@ export class FolderSource implements RunSource {
 
   #run(claim: Claim, config: RunConfig): ClaimedRun {
     const { id } = claim;
-    const end = async (): Promise<void> => {
+    const end = (): void => {
       this.#mine.delete(id);
       if (this.#mine.size === 0) {
         clearInterval(this.#beats);
         this.#beats = undefined;
       }
-      await claim.remove();
+      claim.remove();
     };
     /** Gives the claim up, too, if the outcome cannot be written. */
     const publishing = async <T>(work: () => Promise<T>): Promise<T> => {
       try {
         return await work();
       } catch (error) {
-        await end().catch(() => undefined);
+        try {
+          end();
+        } catch {
+          // the first error says more
+        }
         throw error;
       }
     };
@@ -204,32 +214,34 @@ export class FolderSource implements RunSource {
       onStep: (step) => claim.progress(step),
       publish: async (result) => {
         const publication = await publishing(() => this.#publish(claim, result));
-        await end();
+        end();
         await this.#learn();
         return publication;
       },
       fail: async (message) => {
-        const mine = (await claim.isMine()) && !(await this.#endedMeanwhile(id));
+        const mine = claim.isMine() && !(await this.#endedMeanwhile(id));
         if (mine) {
           await publishing(() => this.#store.fail({ id, config, message }));
-          this.#note(this.#failed, id);
+          this.#note("failed", id);
         }
-        await end();
+        end();
         await this.#learn();
         return mine;
       },
-      release: async () => {
-        await end();
+      release: () => {
+        end();
         this.#cursor = 0;
+        return Promise.resolve();
       },
     };
   }
 
   async #publish(claim: Claim, result: Outcome): Promise<Publication> {
     const duration = (performance.now() - claim.begun) / 1000;
-    const counts = (await claim.isMine()) && (await this.#store.finish({ ...result, duration }));
+    const counts = claim.isMine() && (await this.#store.finish({ ...result, duration }));
     if (counts) {
-      this.#note(this.#done, claim.id);
+      if (this.#schedule.learn !== undefined) this.#own.set(claim.id, result);
+      this.#note("done", claim.id);
       return { counts, difference: null };
     }
     const other = await this.#store.result(claim.id);
@@ -244,7 +256,7 @@ export class FolderSource implements RunSource {
       this.#claims.list(),
     ]);
     this.#listedAt = performance.now();
-    for (const id of done) this.#note(this.#done, id);
+    for (const id of done) this.#note("done", id);
     for (const id of failed) if (!this.#hasEnded(id)) await this.#failedMeanwhile(id);
     this.#others = new Map(claims.filter(({ id }) => !this.#mine.has(id)).map((one) => [one.id, one]));
     this.#cursor = 0;
@@ -253,29 +265,35 @@ export class FolderSource implements RunSource {
 
   async #learn(): Promise<void> {
     if (this.#schedule.learn === undefined) return;
-    const fresh = (ids: ReadonlySet<string>): string[] => [...ids].filter((id) => !this.#learned.has(id));
-    const [done, failed] = [fresh(this.#done), fresh(this.#failed)];
+    const { done, failed } = this.#news;
     if (done.length + failed.length === 0) return;
-    for (const id of [...done, ...failed]) this.#learned.add(id);
+    this.#news = { done: [], failed: [] };
     const results: Outcome[] = [];
     for (const id of done) {
-      const result = await this.#store.result(id);
+      const result = this.#own.get(id) ?? (await this.#store.result(id));
       if (result !== null) results.push(result);
+      this.#own.delete(id);
     }
     this.#schedule.learn(results, failed);
     this.#plan();
   }
 
   #plan(): void {
-    this.#runs = this.#schedule.runs().map((config) => [runId(config), config] as const);
-    this.#byId = new Map(this.#runs);
-    this.#ended = this.#runs.filter(([id]) => this.#hasEnded(id)).length;
+    this.#runs = this.#schedule.runs();
+    this.#byId = this.#ended = null;
     this.#cursor = 0;
   }
 
-  #note(ended: Set<string>, id: string): void {
-    if (!this.#hasEnded(id) && this.#byId.has(id)) this.#ended++;
+  get #plannedRuns(): ReadonlyMap<string, RunConfig> {
+    return (this.#byId ??= new Map(this.#runs.map((config) => [runId(config), config])));
+  }
+
+  #note(kind: "done" | "failed", id: string): void {
+    const ended = kind === "done" ? this.#done : this.#failed;
+    if (ended.has(id)) return;
+    if (!this.#hasEnded(id) && this.#ended !== null && this.#plannedRuns.has(id)) this.#ended++;
     ended.add(id);
+    this.#news[kind].push(id);
   }
 
   #hasEnded(id: string): boolean {
@@ -284,15 +302,16 @@ export class FolderSource implements RunSource {
 
   /** Whether a run has ended since the folder was read. */
   async #endedMeanwhile(id: string): Promise<boolean> {
-    if ((await this.#store.stamp("runs", id)) !== null) this.#note(this.#done, id);
+    if (this.#store.has("runs", id)) this.#note("done", id);
     else await this.#failedMeanwhile(id);
     return this.#hasEnded(id);
   }
 
   /** Takes note of the failure of a run, unless it is one of an earlier sweep. */
   async #failedMeanwhile(id: string): Promise<void> {
+    if (!this.#store.has("failed", id)) return;
     const stamp = await this.#store.stamp("failed", id);
-    if (stamp !== null && stamp !== this.#earlier.get(id)) this.#note(this.#failed, id);
+    if (stamp !== null && stamp !== this.#earlier.get(id)) this.#note("failed", id);
   }
 }
 

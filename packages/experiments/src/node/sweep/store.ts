@@ -3,12 +3,10 @@
  * states of runs that are being trained. Files are written atomically, so a sweep that was killed at any moment can continue
  * with the missing runs, and several processes can share the folder.
  */
-import { randomInt } from "node:crypto";
-import { linkSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
-import { hostname } from "node:os";
 import { basename, join } from "node:path";
-import { recoverDirectory, writeFileAtomic, writeFileOnce } from "@tiedlora/core/node";
+import { recoverDirectory, writeFileAtomic, writeFileOnce, writeFileOnceSync } from "@tiedlora/core/node";
 import {
   isWhole,
   type Outcome,
@@ -80,8 +78,10 @@ export class RunStore {
   async finish(result: Outcome): Promise<boolean> {
     const path = join(this.directory, nameOf("runs", result.id));
     const first = await writing(this.directory, () => writeFileOnce(path, json(result)));
-    await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
-    if (isWhole(result)) await rm(this.checkpoint(result.config), { force: true });
+    if (this.has("failed", result.id))
+      await rm(join(this.directory, nameOf("failed", result.id)), { force: true });
+    const saved = this.checkpoint(result.config);
+    if (isWhole(result) && existsSync(saved)) await rm(saved, { force: true });
     return first;
   }
 
@@ -121,8 +121,13 @@ export class RunStore {
     return text === null ? null : parseResult(text, path, id);
   }
 
+  /** Whether a run has a result, or a record of a failure. */
+  has(kind: "runs" | "failed", id: string): boolean {
+    return existsSync(join(this.directory, nameOf(kind, id)));
+  }
+
   /** A word for what is recorded of a run, which changes when that is written anew; null if nothing is recorded. */
-  async stamp(kind: "runs" | "failed", id: string): Promise<string | null> {
+  async stamp(kind: "failed", id: string): Promise<string | null> {
     const found = await stat(join(this.directory, nameOf(kind, id))).catch(absent);
     return found === null ? null : `${found.mtimeMs} ${found.ino}`;
   }
@@ -144,18 +149,10 @@ export class RunStore {
 
   /** Writes down why a run of a search goes on; a decision that is there already stays. */
   decide(decision: Decision): void {
-    const folder = join(this.directory, "decisions");
-    mkdirSync(folder, { recursive: true });
-    const path = join(folder, `${decision.runs[0]}.json`);
-    const writer = `${process.pid}-${randomInt(2 ** 31)}@${encodeURIComponent(hostname())}`; // as other unfinished files
-    const temporary = join(folder, `.${decision.runs[0]}.json.${writer}.tmp`);
-    writeFileSync(temporary, json(decision));
     try {
-      linkSync(temporary, path); // the first one wins
+      writeFileOnceSync(join(this.directory, "decisions", `${decision.runs[0]}.json`), json(decision));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw writeError(this.directory, error);
-    } finally {
-      rmSync(temporary, { force: true });
+      throw writeError(this.directory, error);
     }
   }
 
