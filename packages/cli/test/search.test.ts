@@ -22,7 +22,7 @@ on: { model: ${folder}/model, tasks: [gsm8k], data: ${folder}/data, seq: 32, los
 out: ${folder}/search
 search: { successive-halving: { min-steps: 2 } }
 vary: { method: [lora, tl6], rank: 2, lr: { lora: [0.0001, 0.001, 0.01], default: [0.001, 0.01, 0.1, 1] } }
-train: { steps: 18, batch: 2 }
+train: { steps: 18, batch: 2, warmup: 0 }
 evaluate: { every: 2, test: 4, baseline: false }
 `;
   const file = join(folder, "search.yaml");

@@ -15,7 +15,7 @@ on: { model: base, tasks: choice }
 out: unused
 search: { successive-halving: { min-steps: 10 } }
 vary: { method: [lora, tl6], rank: 8, lr: [0.001, 0.003, 0.01, 0.03, 0.1, 0.3] }
-train: { steps: 90 }
+train: { steps: 90, warmup: 0 }
 `;
 
 /** A result that was not trained: the nearer the rate is to 0.01, the better. */
@@ -59,7 +59,10 @@ void suite("the report of a search by successive halving", () => {
     await perform(store);
     const report = await writeReport(store.directory, store.directory, { title: "t" });
     const { stopped, reached, rungs, steps, gridSteps } = report.search!;
-    assert.deepEqual([rungs, gridSteps, report.missing, report.leftOut], [[10, 30, 90], 2 * 6 * 90, 0, []]);
+    assert.deepEqual(
+      [rungs, gridSteps, report.missing, report.leftOut],
+      [[[10], [30], [90]], 2 * 6 * 90, 0, []],
+    );
     const html = await readFile(report.files[0]!, "utf8");
     for (const [name, [all, ...rest]] of reached) {
       assert.equal(all, 6);

@@ -20,7 +20,7 @@ vary:
   rank: 8
   seed: [0, 1]
   lr: { lora: [0.001, 0.003, 0.01, 0.03], default: [0.003, 0.01, 0.03, 0.1, 0.3, 1] }
-train: { steps: 100 }
+train: { steps: 100, warmup: 0 }
 `;
 
 /** All promotions of a competition in which the loss of a trial at a rung is known beforehand, told in the given order. */
@@ -157,8 +157,22 @@ function performed(
 }
 
 suite("a sweep that searches by successive halving", () => {
-  test("has rungs of growing budgets; the last one is a whole run of a grid", () => {
-    assert.deepEqual(rungsOf({ "min-steps": 10, factor: 3, seed: 0 }, 100), [10, 30, 90, 100]);
+  test("has rungs of growing budgets behind each warm-up; the last one is a whole run of a grid", () => {
+    const stepsOf = (text: string): number[][] => {
+      const spec = parseSweep(text, "f");
+      const { count, at } = rungsOf(spec);
+      return (spec.vary.warmup ?? [0]).map((warmup) =>
+        Array.from({ length: count }, (_, rung) => at(rung, warmup)),
+      );
+    };
+    assert.deepEqual(stepsOf(FILE), [[10, 30, 90, 100]]);
+    const warm = FILE.replace("rank: 8", "rank: 8\n  warmup: [0, 4, 20]");
+    assert.deepEqual(stepsOf(warm), [[10, 30, 100], [20, 40, 100], [30, 50, 100]], "at the next validation"); // prettier-ignore
+    const often = warm.replace("train:", "evaluate: { every: 2 }\ntrain:");
+    assert.deepEqual(stepsOf(often), [[10, 30, 100], [14, 34, 100], [30, 50, 100]]); // prettier-ignore
+  });
+
+  test("performs the grid's runs, each in parts that end at a rung", () => {
     const { done } = performed(FILE);
     const grid = new Set(
       expandSweep(parseSweep(FILE.replace(/search:.*/, "evaluate: { every: 10 }"), "f")).map(runId),
@@ -170,6 +184,14 @@ suite("a sweep that searches by successive halving", () => {
       done.every(({ every }) => every === 10),
       "runs are validated where they are compared",
     );
+  });
+
+  test("compares each run so many steps behind its own warm-up", () => {
+    const text = FILE.replace("rank: 8", "rank: 8\n  warmup: [0, 20]").replace("seed: [0, 1]", "seed: [0]");
+    const schedule = new HalvingSchedule(parseSweep(text, "f"));
+    for (const { warmup, until, method } of schedule.runs())
+      if (method !== BASELINE) assert.equal(until, 10 + warmup);
+    for (const { trial, steps } of schedule.standings()) assert.equal(steps, 10 + trial[0]!.warmup);
   });
 
   test("finds the best rate of each method and task in a part of the grid's steps", () => {
@@ -272,9 +294,10 @@ const MISTAKES: readonly (readonly [from: string | RegExp, to: string, message: 
   [/search:.*/, "search: { min-steps: 10 }", /line 4: search: min-steps belongs into successive-halving: \{ successive-halving: \{ min-steps: 10 \} \}/],
   ["factor: 3 }", "factor: 3 }, random: 20", /line 4: search: random beside successive-halving; give random inside of it/],
   [/search:.*/, "search: { random: 5, sed: 1 }", /line 4: search: there is no "sed"; did you mean "seed"\?/],
-  ["steps: 100 }", "steps: 10 }", /min-steps 10: a whole run has 10 steps \(train\.steps\), so none would stop early/],
+  ["steps: 100,", "steps: 10,", /min-steps 10: a whole run has 10 steps \(train\.steps\), so none would stop early/],
   ["seed: [0, 1]", "steps: [50, 100]", /vary\.steps: successive halving itself decides how many steps a run has/],
-  ["train:", "evaluate: { every: 4 }\ntrain:", /evaluate\.every 4: .* validation at step 10 .*; give a divisor of 10/],
+  ["warmup: 0", "warmup: 90", /min-steps 10: .* none would stop early; give fewer: they begin behind the warm-up of 90/],
+  ["train:", "evaluate: { every: 200 }\ntrain:", /min-steps 10: .* and validations \(evaluate\.every 200\) in time/],
   ["lora: [0.001", "lorra: [0.001", /vary\.lr: there is no method "lorra"; did you mean "lora"\?/],
   ["default: [0.003", "vera: [0.003", /vary\.lr has no rate for tl6, and no default/],
   ["0.3, 1]", "0.3, x]", /line 9: vary\.lr\.default\.5: expected a number above 0/],

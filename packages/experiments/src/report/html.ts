@@ -167,11 +167,12 @@ function resultsTable(summary: Summary): Markup {
 /** The trials that a search stopped early, and what each was compared with. */
 function searchSection(search: Searched | null): Content {
   if (search === null) return "";
-  const { rungs, factor, reached, stopped, steps, gridSteps } = search;
+  const { factor, reached, stopped, steps, gridSteps } = search;
+  const rungs = search.rungs.map((all) => all.join(" or "));
   const why =
     `Successive halving trained the variants of each task, method and rank for ${rungs[0]} steps, and the best of them (one of ${factor}, ` +
     `by validation loss) on to ${rungs.slice(1).join(", then ")}: ${whole(steps)} steps, ${((100 * steps) / gridSteps).toFixed(0)} % of the ` +
-    `${whole(gridSteps)} that all of them take. The schedule of the learning rate is that of ${rungs.at(-1)} steps in all runs.`;
+    `${whole(gridSteps)} that all of them take. The schedule of the learning rate is that of ${rungs.at(-1)} steps in all runs.${rungs[0]!.includes("or") ? " Runs are compared so many steps behind their warm-ups." : ""}`;
   const counts = table(
     ["compared", ...rungs.map((n) => `trained ${n} steps`)],
     [...reached].map(([name, all]) => [name, ...all.map(whole)]),

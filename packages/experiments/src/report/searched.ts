@@ -22,8 +22,8 @@ export interface Stopped {
 
 /** The findings of a search by successive halving. */
 export interface Searched {
-  /** The steps of each rung; the last are those of a whole run. */
-  readonly rungs: readonly number[];
+  /** The steps of each rung, which differ where warm-ups do; the last are those of a whole run. */
+  readonly rungs: readonly (readonly number[])[];
   readonly factor: number;
   /** For each competition, the number of trials that reached each rung. */
   readonly reached: ReadonlyMap<string, readonly number[]>;
@@ -40,7 +40,11 @@ export function searched(
   outcomes: readonly Outcome[],
 ): Searched {
   const halving = halvingOf(spec)!;
-  const rungs = rungsOf(halving, spec.train.steps);
+  const { count, at } = rungsOf(spec);
+  const warmups = [...new Set(standings.map(({ trial }) => trial[0]!.warmup))].sort((a, b) => a - b);
+  const rungs = Array.from({ length: count }, (_, rung) => [
+    ...new Set(warmups.map((warmup) => at(rung, warmup))),
+  ]);
   const reached = new Map<string, number[]>();
   const configs = new Map<string, RunConfig[]>();
   for (const { competition, rung, trial } of standings) {

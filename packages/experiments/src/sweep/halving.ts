@@ -6,7 +6,7 @@ import { Rng } from "../toy-tasks/rng.ts";
 import { Competition, type Promotion, type Standing } from "./competition.ts";
 import { BASELINE, type Outcome, type RunConfig, runId, validationLoss } from "./config.ts";
 import { expandSweep } from "./expand.ts";
-import { halvingOf, rungsOf } from "./search.ts";
+import { halvingOf, type Rungs, rungsOf } from "./search.ts";
 import type { SweepSpec } from "./spec.ts";
 import { competitionsOf, type Trial } from "./trials.ts";
 
@@ -61,7 +61,7 @@ const MOST = 2000;
 
 /** The runs of a sweep whose search is successive halving. */
 export class HalvingSchedule {
-  readonly #rungs: readonly number[];
+  readonly #rungs: Rungs;
   readonly #baselines: readonly RunConfig[];
   readonly #contests: readonly Contest[];
   readonly #places = new Map<string, Place>();
@@ -73,7 +73,7 @@ export class HalvingSchedule {
   constructor(spec: SweepSpec, options: HalvingOptions = {}) {
     const halving = halvingOf(spec)!;
     this.#options = options;
-    this.#rungs = rungsOf(halving, spec.train.steps);
+    this.#rungs = rungsOf(spec);
     const configs = expandSweep(spec);
     this.#baselines = configs.filter(({ method }) => method === BASELINE);
     const { decided = new Set() } = options;
@@ -83,11 +83,11 @@ export class HalvingSchedule {
         const shuffled = new Rng(halving.seed, "order", name).shuffle(trials);
         const kept = (trial: number, rung: number): boolean =>
           decided.has(runId(this.#at(shuffled[trial]![0]!, rung + 1)));
-        const shape = { rungs: this.#rungs.length, factor: halving.factor };
+        const shape = { rungs: this.#rungs.count, factor: halving.factor };
         return { name, trials: shuffled, competition: new Competition(shuffled.length, shape, kept) };
       },
     );
-    this.#todo = [...this.#rungs, 0].map(() => new Map<string, RunConfig>());
+    this.#todo = Array.from({ length: this.#rungs.count + 1 }, () => new Map<string, RunConfig>());
     for (const config of this.#baselines) this.#todo.at(-1)!.set(runId(config), config);
     const most = Math.max(0, ...this.#contests.map(({ trials }) => trials.length));
     for (let trial = 0; trial < most; trial++)
@@ -96,7 +96,9 @@ export class HalvingSchedule {
 
   /** The config of a whole run at a rung. */
   #at(config: RunConfig, rung: number): RunConfig {
-    return rung + 1 === this.#rungs.length ? config : { ...config, until: this.#rungs[rung]! };
+    return rung + 1 === this.#rungs.count
+      ? config
+      : { ...config, until: this.#rungs.at(rung, config.warmup) };
   }
 
   /** Adds the runs of a trial at a rung. */
@@ -129,7 +131,8 @@ export class HalvingSchedule {
     const { decided, onDecision } = this.#options;
     const runs = trials[trial]!.map((whole) => runId(this.#at(whole, rung + 1)));
     if (onDecision === undefined || decided?.has(runs[0]!)) return;
-    const [from, to] = [this.#rungs[rung]!, this.#rungs[rung + 1]!];
+    const { warmup } = trials[trial]![0]!;
+    const [from, to] = [this.#rungs.at(rung, warmup), this.#rungs.at(rung + 1, warmup)];
     onDecision({ runs, competition: name, from, to, ...why });
   }
 
@@ -177,7 +180,7 @@ export class HalvingSchedule {
         ...standing,
         competition: name,
         trial: trials[i]!,
-        steps: this.#rungs[standing.rung]!,
+        steps: this.#rungs.at(standing.rung, trials[i]![0]!.warmup),
       })),
     );
   }

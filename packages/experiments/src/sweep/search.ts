@@ -6,7 +6,10 @@ import { either, whole } from "./schema.ts";
 
 /** Successive halving: all combinations train a little, and the best share of them trains on, again and again. */
 export interface Halving {
-  /** The steps of the first rung. The next rung has `factor` times as many, and so on; the last one has `train.steps`. */
+  /**
+   * The steps of the first rung, behind those of the warm-up. The next rung has `factor` times as many, and so on; the last one is a
+   * whole run of `train.steps`.
+   */
   readonly "min-steps": number;
   /** One of so many goes on to the next rung. */
   readonly factor: number;
@@ -67,32 +70,55 @@ export function halvingOf({ search }: { readonly search: Search }): Halving | nu
   return typeof search === "object" && "successive-halving" in search ? search["successive-halving"] : null;
 }
 
-/** The steps of each rung, ascending; the last are those of a whole run. */
-export function rungsOf({ "min-steps": least, factor }: Halving, steps: number): number[] {
-  const rungs = [];
-  for (let at = least; at < steps; at *= factor) rungs.push(at);
-  return [...rungs, steps];
+/** What the rungs of a search depend on. */
+interface Rungful {
+  readonly search: Search;
+  readonly vary: { readonly steps?: unknown; readonly warmup?: readonly number[] | undefined };
+  readonly train: { readonly steps: number; readonly warmup: number };
+  readonly evaluate: { readonly every: number };
+}
+
+/** The rungs of a search. */
+export interface Rungs {
+  /** Their number; the last one is a whole run. */
+  readonly count: number;
+  /**
+   * The step at which a run with such a warm-up is compared: at the first validation so many steps behind its warm-up. In the middle of it,
+   * a run with a long warm-up would be compared while its rate is lower than that of the others.
+   */
+  readonly at: (rung: number, warmup: number) => number;
+}
+
+/** The rungs of a search; a single one if runs are too short for more. */
+export function rungsOf({ search, vary, train, evaluate }: Rungful): Rungs {
+  const { "min-steps": least, factor } = halvingOf({ search })!;
+  const { steps } = train;
+  const { every } = evaluate;
+  const at = (rung: number, warmup: number): number =>
+    Math.ceil((warmup + least * factor ** rung) / every) * every;
+  const longest = longestWarmup({ vary, train });
+  let count = 1;
+  while (at(count - 1, longest) < steps) count++;
+  return { count, at: (rung, warmup) => (rung + 1 === count ? steps : at(rung, warmup)) };
+}
+
+/** A warm-up takes no longer than the run. */
+function longestWarmup({ vary, train }: Pick<Rungful, "vary" | "train">): number {
+  return Math.min(train.steps, Math.max(...(vary.warmup ?? [train.warmup])));
 }
 
 /** What contradicts successive halving in a sweep's file; null if nothing does. */
-export function halvingMistake(spec: {
-  readonly search: Search;
-  readonly vary: { readonly steps?: unknown };
-  readonly train: { readonly steps: number };
-  readonly evaluate: { readonly every: number };
-}): string | null {
+export function halvingMistake(spec: Rungful): string | null {
   const halving = halvingOf(spec);
   if (halving === null) return null;
   const { vary, train, evaluate } = spec;
   const { "min-steps": least } = halving;
   if (vary.steps !== undefined)
     return "vary.steps: successive halving itself decides how many steps a run has, up to train.steps; leave out vary.steps";
-  if (least >= train.steps)
-    return `search.successive-halving.min-steps ${least}: a whole run has ${train.steps} steps (train.steps), so none would stop early; give fewer`;
-  if (least % evaluate.every !== 0)
-    return (
-      `evaluate.every ${evaluate.every}: runs are compared by their validation at step ${least} (search.successive-halving.min-steps), where there ` +
-      `is none; give a divisor of ${least}, or leave it out`
-    );
-  return null;
+  if (rungsOf(spec).count > 1) return null;
+  const warmup = longestWarmup(spec);
+  return (
+    `search.successive-halving.min-steps ${least}: a whole run has ${train.steps} steps (train.steps), so none would stop early; give fewer` +
+    `${warmup > 0 ? `: they begin behind the warm-up of ${warmup}` : ""}, and validations (evaluate.every ${evaluate.every}) in time`
+  );
 }
