@@ -219,6 +219,22 @@ export class Decoder extends nn.Module {
     );
   }
 
+  /** The logits from which `loss` is computed, [batch, length - 1, vocab]: position t predicts token t + 1 of its row. */
+  predictions(batch: Batch, choice: AdapterOptions = {}): Tensor {
+    return withAdapters(this.adapters, choice, () => {
+      const { inputIds, mask, segments } = checkOptions("predictions", batch, "{ inputIds }");
+      const ids = idsTensor(this.device, inputIds, this.config.vocab, readFor(mask, segments));
+      return this.#logits(this.#run(this.#readPass(ids, segments, choice), this.checkpointing));
+    });
+  }
+
+  /** The pass over all tokens but the last of each row, which predicts nothing: leaving it out changes no other position. */
+  #readPass(ids: Tensor, segments: Batch["segments"], choice: AdapterOptions): Pass {
+    const length = predictingLength(ids);
+    const read = segments ? { ...choice, segments: readSegments(segments) } : choice;
+    return this.#pass(ids.narrow(1, 0, length - 1), read);
+  }
+
   #lossPass(batch: Batch, choice: AdapterOptions): Pass {
     const {
       inputIds,
@@ -229,16 +245,10 @@ export class Decoder extends nn.Module {
     } = checkOptions("loss", batch, "{ inputIds }");
     const { vocab } = this.config;
     const ids = idsTensor(this.device, inputIds, vocab, readFor(mask, segments));
-    const [, length] = ids.shape as IdsShape;
-    if (length < 2)
-      throw new RangeError(
-        `loss: sequences of ${length} token; need at least 2, to predict one from another`,
-      );
+    const length = predictingLength(ids);
     const counted = lossMask(this.device, mask, segments, ids.shape);
     const targets = labels && labelsTensor(this.device, labels, ids.shape, vocab, ignoreIndex);
-    const read = segments ? { ...choice, segments: readSegments(segments) } : choice;
-    // The last token predicts nothing: leaving it out changes no other position.
-    const pass = this.#pass(ids.narrow(1, 0, length - 1), read);
+    const pass = this.#readPass(ids, segments, choice);
     const options = {
       ignoreIndex: targets ? ignoreIndex : null, // inputs as targets are never ignored: an ignored id would have no embedding
       ...(counted && { mask: counted }),
@@ -314,4 +324,11 @@ export class Decoder extends nn.Module {
   get name(): string {
     return ARCHITECTURES[this.config.modelType].className;
   }
+}
+
+/** The length of rows of ids. Throws RangeError if there is nothing to predict in them. */
+function predictingLength(ids: Tensor): number {
+  const [, length] = ids.shape as IdsShape;
+  if (length >= 2) return length;
+  throw new RangeError(`loss: sequences of ${length} token; need at least 2, to predict one from another`);
 }

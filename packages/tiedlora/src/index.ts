@@ -78,6 +78,7 @@ export type {
 } from "./model.ts";
 export type { OutputFile } from "./output-file.ts";
 export {
+  type AsyncBatchSource,
   type Batch,
   batchesOf,
   type BatchOptions,
@@ -91,7 +92,9 @@ export {
 export { type Dataset, type DatasetOptions, loadDataset } from "./data/dataset.ts";
 export { DataError } from "./data/errors.ts";
 export { encodeExample, type EncodedExample, type EncodeOptions, promptTokens } from "./data/encode.ts";
-export { type ChatExample, type Example, type Message, type TextExample } from "./data/examples.ts";
+export { type ChatExample, type Example, type TextExample } from "./data/examples.ts";
+export type { Message } from "./data/messages.ts";
+export { loadLabeled, loadPreferences } from "./data/preferences.ts";
 export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";
 export type { Unknown } from "./data/unknown.ts";
@@ -105,8 +108,14 @@ export {
   type FitState,
 } from "./train/fit.ts";
 export { DivergedError } from "./train/diverged.ts";
+export { type ExampleKind, type Loss, type LossLike, type LossValue, type Outputs } from "./train/loss.ts";
+export { losses } from "./train/losses/index.ts";
+export type { CrossEntropyLossOptions, DistillationOptions } from "./train/losses/likelihood.ts";
+export type { DpoKind, DpoOptions, KtoOptions, OrpoOptions } from "./train/losses/preference.ts";
+export { REGULARIZER_NAMES, type RegularizerName } from "./train/losses/regularized.ts";
 export type { ByParameter } from "./train/rates.ts";
 export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
+export type { Metrics } from "./train/loss.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
 export { GradientWorker } from "./train/gradients.ts";
 export {

@@ -45,6 +45,11 @@ export interface LanguageModel extends nn.Module {
   readonly streamed?: StreamedLanguageModel | null;
   /** The mean of -log p over the predicted tokens, in nats: a scalar. */
   loss(batch: LossInputs): Tensor;
+  /**
+   * The logits from which `loss` is computed, [batch, length - 1, vocabulary]: position t predicts token t + 1. Needed for losses of
+   * the outputs alone.
+   */
+  predictions?(batch: LossInputs): Tensor;
 }
 
 /** How the weights of a model are written. */

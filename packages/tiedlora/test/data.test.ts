@@ -20,7 +20,7 @@ import {
   promptTokens,
   type TextEncoderLike,
 } from "../src/data/encode.ts";
-import type { Message } from "../src/data/examples.ts";
+import type { Message } from "../src/data/messages.ts";
 
 /** A file in memory that is read in pieces of any size. */
 function file(name: string, text: string, piece = Infinity): TextFile {

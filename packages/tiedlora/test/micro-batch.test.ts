@@ -44,7 +44,7 @@ function elsewhere({ adapter: from }: TrainOptions, there: TrainOptions): Gradie
         .set(await parameter.data());
     const answers = [];
     for (const micro of batches.toReversed())
-      answers.unshift(await worker.gradients({ ...micro, batch: there.batch(micro.index) }));
+      answers.unshift(await worker.gradients({ ...micro, batch: await there.batch(micro.index) }));
     return answers;
   };
 }

@@ -9,6 +9,7 @@ import {
   adaptersOf,
   type Batch,
   batchesOf,
+  type BatchSource,
   DivergedError,
   evaluate,
   lossInputs,
@@ -31,11 +32,14 @@ const EXAMPLES = Array.from({ length: 12 }, (_, i): EncodedExample => {
 const OPTIONS = { batch: 3, maxLength: 16, seed: 4, padId: 0 };
 
 interface Setup {
-  readonly options: TrainOptions;
+  readonly options: Omit<TrainOptions, "batch"> & { readonly batch: BatchSource };
   readonly adapter: Adapter;
 }
 
-function setup(given: Partial<TrainOptions> & { readonly lr?: number } = {}, dropout = 0): Setup {
+function setup(
+  given: Partial<TrainOptions> & { readonly lr?: number; readonly batch?: BatchSource } = {},
+  dropout = 0,
+): Setup {
   const model = tinyLlama();
   const adapter = adapt(model, methods.tl6({ rank: 2, dropout }), { seed: 3 });
   const optimizer = optim.adamW(adapter.parameters(), { lr: given.lr ?? 0.02, clipNorm: 1 });

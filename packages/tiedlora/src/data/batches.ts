@@ -18,6 +18,15 @@ export interface Batch {
   readonly tokenCount: number;
   /** The number of tokens that are to be predicted. */
   readonly predicted: number;
+  /** What its rows are; default: "texts". Pairs and labeled answers have two rows each. */
+  readonly kind?: "texts" | "pairs" | "labeled";
+  /** For labeled answers: whether each is a desirable one. */
+  readonly labels?: readonly boolean[];
+}
+
+/** The number of examples in a batch. */
+export function examplesIn({ batch, kind = "texts" }: Batch): number {
+  return kind === "texts" ? batch : batch / 2;
 }
 
 /** Lengths are one more than a multiple of this, so that programs have round sizes: the last token predicts nothing. */
@@ -33,7 +42,8 @@ export function paddedLength(longest: number, maxLength: number): number {
 }
 
 /** Stacks sequences into a batch, padded to the length of the longest (see `paddedLength`). */
-export function stackBatch(examples: readonly EncodedExample[], maxLength: number, padId: number): Batch {
+export function stackBatch(given: readonly EncodedExample[], maxLength: number, padId: number): Batch {
+  const examples = given.flatMap((example) => (example.beside ? [example, example.beside] : [example]));
   const length = paddedLength(longestOf(examples), maxLength);
   const tokens = new Int32Array(examples.length * length).fill(padId);
   const mask = new Float32Array(examples.length * length);
@@ -45,7 +55,24 @@ export function stackBatch(examples: readonly EncodedExample[], maxLength: numbe
   const predicted = examples.reduce((n, example) => n + predictedTokens(example), 0);
   const packed = examples.some(({ starts }) => starts !== undefined);
   const segments = segmentsOf(examples, length);
-  return { batch: examples.length, length, tokens, mask, segments, packed, tokenCount, predicted };
+  return {
+    batch: examples.length,
+    length,
+    tokens,
+    mask,
+    segments,
+    packed,
+    tokenCount,
+    predicted,
+    ...kindOf(given),
+  };
+}
+
+function kindOf(examples: readonly EncodedExample[]): Pick<Batch, "kind" | "labels"> {
+  if (examples.every(({ beside }) => beside === undefined)) return {};
+  const labels = examples.map(({ label }) => label);
+  if (labels.every((label) => label === undefined)) return { kind: "pairs" };
+  return { kind: "labeled", labels: labels.map((label) => label === true) };
 }
 
 function segmentsOf(examples: readonly EncodedExample[], length: number): Int32Array {
@@ -58,7 +85,12 @@ function segmentsOf(examples: readonly EncodedExample[], length: number): Int32A
 }
 
 function longestOf(examples: readonly EncodedExample[]): number {
-  return examples.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 0);
+  return examples.reduce((longest, example) => Math.max(longest, longestIn(example)), 0);
+}
+
+/** The number of tokens of an example; of the longer of its rows, if it has two. */
+function longestIn({ tokens, beside }: EncodedExample): number {
+  return Math.max(tokens.length, beside?.tokens.length ?? 0);
 }
 
 function predictedTokens({ spans }: EncodedExample): number {
@@ -87,6 +119,12 @@ export interface BatchOptions {
   readonly maxLength: number;
   readonly seed: number;
   readonly padId: number;
+}
+
+/** Batches that are read while they are needed, by index from 0; otherwise as a {@link BatchSource}. */
+export interface AsyncBatchSource {
+  (index: number): Promise<Batch>;
+  readonly perEpoch?: number;
 }
 
 /** The batches of a run, by index from 0. The same index always gives the same batch, wherever a run begins. */
@@ -146,7 +184,7 @@ function similar(
   batch: number,
   maxLength: number,
 ): (readonly EncodedExample[])[] {
-  const padded = ({ tokens }: EncodedExample): number => paddedLength(tokens.length, maxLength);
+  const padded = (example: EncodedExample): number => paddedLength(longestIn(example), maxLength);
   const sorted = rows.toSorted((a, b) => padded(a) - padded(b));
   const rest = rows.length % batch;
   return [...(rest > 0 ? [sorted.slice(0, rest)] : []), ...chunks(sorted.slice(rest), batch)];
@@ -175,7 +213,7 @@ export function evaluationBatches(
 }
 
 function byLength(examples: readonly EncodedExample[]): EncodedExample[] {
-  return examples.toSorted((a, b) => a.tokens.length - b.tokens.length);
+  return examples.toSorted((a, b) => longestIn(a) - longestIn(b));
 }
 
 function chunks<T>(items: readonly T[], size: number): T[][] {
@@ -189,6 +227,8 @@ function chunks<T>(items: readonly T[], size: number): T[][] {
  * Each example attends only to itself, at positions from 0, and counts in the loss as it would unpacked.
  */
 export function packExamples(examples: readonly EncodedExample[], maxLength: number): EncodedExample[] {
+  if (examples.some(({ beside }) => beside !== undefined))
+    throw new Error("pack: pairs and labeled answers cannot be packed, since each has rows of its own");
   const open: { room: number; parts: EncodedExample[] }[] = [];
   for (const example of byLength(examples).reverse()) {
     const size = example.tokens.length;

@@ -1,8 +1,14 @@
 /** A file of examples, encoded for training. */
-import { encodeExample, type EncodedExample, type EncodeOptions, type TextEncoderLike } from "./encode.ts";
+import {
+  ChatError,
+  encodeExample,
+  type EncodedExample,
+  type EncodeOptions,
+  type TextEncoderLike,
+} from "./encode.ts";
 import { DataError } from "./errors.ts";
-import { exampleReader, isChat, type Columns, type Example, type ToExample } from "./examples.ts";
-import { formatOf, readRecords } from "./records.ts";
+import { exampleReader, isChat, type Columns, type Example } from "./examples.ts";
+import { type DataRecord, formatOf, readRecords } from "./records.ts";
 import type { TextFile } from "./text.ts";
 import { type Unknown, UnknownCharacters } from "./unknown.ts";
 
@@ -36,32 +42,72 @@ export interface DatasetOptions extends Columns, EncodeOptions {
   readonly vocab?: number;
 }
 
+/** How the records of a file become examples of one kind, and these tokens. */
+export interface Layout<E extends { readonly line: number }> {
+  /** Chooses the reader for the records of `file` by the first one. */
+  reader(file: string, first: DataRecord, columns: Columns): (record: DataRecord) => E;
+  /** The tokens; null if nothing of the example can be learned. */
+  encode(example: E, tokenizer: TextEncoderLike, options: EncodeOptions): EncodedExample | null;
+  /** The texts of the example, in which characters may be unknown. */
+  texts(example: E): readonly string[];
+  /** Why an example is left out. */
+  reason(example: E): keyof LeftOut;
+  /** The example as prompt and answer, for showing. */
+  sample(example: E): Example;
+}
+
+/** Single texts and chats. */
+const TEXTS: Layout<Example> = {
+  reader: exampleReader,
+  encode: encodeExample,
+  texts: (example) =>
+    isChat(example) ? example.messages.map(({ content }) => content) : [example.prompt, example.completion],
+  reason: (example) => {
+    if (!isChat(example)) return example.completion === "" ? "empty" : "skipped";
+    const answers = example.messages.filter(({ role }) => role === "assistant");
+    if (answers.length === 0) return "unanswered";
+    return answers.every(({ content, tool_calls: calls }) => content === "" && !calls) ? "empty" : "skipped";
+  },
+  sample: (example) => example,
+};
+
 /** Reads and encodes all examples of a file, piece by piece. Throws DataError with the line of a fault, or if nothing is left. */
-export async function loadDataset(
+export function loadDataset(
   file: TextFile,
   tokenizer: TextEncoderLike,
   options: DatasetOptions,
 ): Promise<Dataset> {
-  const examples: EncodedExample[] = [];
+  return loadBy(TEXTS, file, tokenizer, options);
+}
+
+/** As `loadDataset`, for examples of any layout; `complete` may change them once all are read. */
+export async function loadBy<E extends { readonly line: number }>(
+  layout: Layout<E>,
+  file: TextFile,
+  tokenizer: TextEncoderLike,
+  options: DatasetOptions,
+  complete: (examples: EncodedExample[]) => EncodedExample[] = (examples) => examples,
+): Promise<Dataset> {
+  const read: EncodedExample[] = [];
   const left: LeftOut = { skipped: [], empty: [], unanswered: [] };
   const unknown = new UnknownCharacters(tokenizer);
-  let toExample: ToExample | null = null;
+  let toExample: ((record: DataRecord) => E) | null = null;
   let sample: Example | null = null;
   for await (const record of readRecords(file, formatOf(file.name))) {
-    toExample ??= exampleReader(file.name, record, options);
+    toExample ??= layout.reader(file.name, record, options);
     const example = toExample(record);
-    const encoded = encodeOne(file, example, tokenizer, options);
+    const encoded = encodeOne(layout, file, example, tokenizer, options);
     if (encoded === null) {
-      left[reasonOf(example)].push(example.line);
+      left[layout.reason(example)].push(example.line);
       continue;
     }
-    checkTokens(file, encoded, tokenizer, options.vocab ?? Infinity);
-    unknown.add(textsOf(example), encoded.tokens);
-    sample ??= example;
-    examples.push(encoded);
-    if (examples.length === options.limit) break;
+    unknown.add(layout.texts(example), encoded.tokens);
+    sample ??= layout.sample(example);
+    read.push(encoded);
+    if (read.length === options.limit) break;
   }
   if (sample === null) throw new DataError(file.name, null, nothingLeft(left, options.maxLength));
+  const examples = complete(read);
   const truncated = examples.filter((example) => example.truncated).length;
   return {
     examples,
@@ -80,17 +126,21 @@ interface LeftOut {
   readonly unanswered: number[];
 }
 
-function encodeOne(
+function encodeOne<E extends { readonly line: number }>(
+  layout: Layout<E>,
   file: TextFile,
-  example: Example,
+  example: E,
   tokenizer: TextEncoderLike,
-  options: EncodeOptions,
+  options: DatasetOptions,
 ): EncodedExample | null {
-  if (!isChat(example)) return encodeExample(example, tokenizer, options);
   try {
-    return encodeExample(example, tokenizer, options);
+    const encoded = layout.encode(example, tokenizer, options);
+    for (const row of [encoded, encoded?.beside])
+      if (row) checkTokens(file, row, tokenizer, options.vocab ?? Infinity);
+    return encoded;
   } catch (cause) {
-    throw new DataError(file.name, example.line, `this chat cannot be written: ${(cause as Error).message}`);
+    if (!(cause instanceof ChatError)) throw cause;
+    throw new DataError(file.name, example.line, `this chat cannot be written: ${cause.message}`);
   }
 }
 
@@ -110,17 +160,6 @@ function checkTokens(
       `rows for 0 to ${vocab - 1} alone; take the tokenizer that the model was trained with, or leave that token out`,
   );
 }
-
-/** The reason why an example is left out. */
-function reasonOf(example: Example): keyof LeftOut {
-  if (!isChat(example)) return example.completion === "" ? "empty" : "skipped";
-  const answers = example.messages.filter(({ role }) => role === "assistant");
-  if (answers.length === 0) return "unanswered";
-  return answers.every(({ content }) => content === "") ? "empty" : "skipped";
-}
-
-const textsOf = (example: Example): readonly string[] =>
-  isChat(example) ? example.messages.map(({ content }) => content) : [example.prompt, example.completion];
 
 function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number): string {
   if (skipped.length > 0)
@@ -144,7 +183,7 @@ function fingerprint(examples: readonly EncodedExample[]): string {
   const mix = (word: number): void => {
     hash = Math.imul(hash ^ word, 0x01000193);
   };
-  for (const { tokens, spans } of examples) {
+  for (const { tokens, spans } of examples.flatMap((one) => (one.beside ? [one, one.beside] : [one]))) {
     for (const token of tokens) mix(token);
     for (const [start, end] of spans) mix(start * 65_599 + end);
   }

@@ -1,6 +1,7 @@
 /** Encodes examples as token sequences for training, and marks the tokens that count in the loss. */
 import { nearest } from "../nearest.ts";
-import { isChat, type ChatExample, type Example, type Message, type TextExample } from "./examples.ts";
+import { isChat, type ChatExample, type Example, type TextExample } from "./examples.ts";
+import type { Message } from "./messages.ts";
 
 /** The part of a tokenizer that encoding examples needs. */
 export interface TextEncoderLike {
@@ -22,7 +23,10 @@ export interface TextEncoderLike {
   /** Writes a chat as text, special tokens included, by the model's own template. Only chats need it. */
   chat?(
     messages: readonly { readonly role: string; readonly content: string }[],
-    options?: { readonly addGenerationPrompt?: boolean },
+    options?: {
+      readonly addGenerationPrompt?: boolean;
+      readonly variables?: Readonly<Record<string, unknown>>;
+    },
   ): string;
 }
 
@@ -38,6 +42,10 @@ export interface EncodedExample {
   readonly starts?: readonly number[];
   readonly line: number;
   readonly truncated: boolean;
+  /** The second row of an example that has two: the rejected answer of a pair; for KTO, the answer to another prompt. */
+  readonly beside?: EncodedExample;
+  /** Whether a labeled answer is a desirable one. */
+  readonly label?: boolean;
 }
 
 /** How an example becomes tokens. */
@@ -62,16 +70,36 @@ export function encodeExample(
   tokenizer: TextEncoderLike,
   options: EncodeOptions,
 ): EncodedExample | null {
-  if (!isChat(example) && example.completion === "") return null;
-  const { all, spans } = isChat(example)
-    ? encodeChat(example, tokenizer)
-    : encodeText(example, tokenizer, options.separator);
+  if (isChat(example)) return encodeChatFrom(example.from ?? 0, example, tokenizer, options);
+  if (example.completion === "") return null;
+  return kept(example, encodeText(example, tokenizer, options.separator), options);
+}
+
+/** As `encodeExample` for a chat of which only the messages from `first` on are learned, those of the assistant. */
+export function encodeChatFrom(
+  first: number,
+  example: ChatExample,
+  tokenizer: TextEncoderLike,
+  options: EncodeOptions,
+): EncodedExample | null {
+  try {
+    return kept(example, encodeChat(example, tokenizer, first), options);
+  } catch (cause) {
+    throw new ChatError((cause as Error).message, { cause });
+  }
+}
+
+/** A chat cannot be written by the template. */
+export class ChatError extends Error {}
+
+/** What of an example fits into `maxLength`; null if nothing that is learned does. */
+function kept(example: Example, { all, spans }: Encoded, options: EncodeOptions): EncodedExample | null {
   const tokens = Int32Array.from(all.slice(0, options.maxLength));
-  const kept = spans
+  const inside = spans
     .map(([start, end]): Span => [Math.max(start, 1), Math.min(end, tokens.length)])
     .filter(([start, end]) => end > start);
-  if (kept.length === 0) return null;
-  return { tokens, spans: kept, line: example.line, truncated: all.length > options.maxLength };
+  if (inside.length === 0) return null;
+  return { tokens, spans: inside, line: example.line, truncated: all.length > options.maxLength };
 }
 
 interface Encoded {
@@ -113,7 +141,7 @@ export function promptTokens(
  * Encodes a chat. A template may write a turn differently if other turns follow it (for example, leave out an assistant's
  * reasoning). If the text of the chat up to such a turn is not a prefix of the whole text, the turn is context and not learned.
  */
-function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Encoded {
+function encodeChat({ messages, tools }: ChatExample, tokenizer: TextEncoderLike, first: number): Encoded {
   if (tokenizer.chat === undefined || tokenizer.hasChatTemplate === false)
     throw new Error(
       "the model has no chat template, and was not trained on chats. Take a model that was (an instruct model), put the " +
@@ -121,14 +149,16 @@ function encodeChat({ messages }: ChatExample, tokenizer: TextEncoderLike): Enco
     );
   checkRoles(messages, tokenizer);
   const tokensOf = (text: string): readonly number[] => tokenizer.encode(text, { specialTokens: false });
-  const whole = tokenizer.chat(messages, { addGenerationPrompt: false });
+  const write = (some: readonly Message[], addGenerationPrompt: boolean): string =>
+    tokenizer.chat!(some, { addGenerationPrompt, ...(tools && { variables: { tools } }) });
+  const whole = write(messages, false);
   checkWhole(messages, whole);
   const all = tokensOf(whole);
   const spans: Span[] = [];
   for (const [i, { role }] of messages.entries()) {
-    if (role !== "assistant") continue;
-    const before = tokenizer.chat(messages.slice(0, i), { addGenerationPrompt: true });
-    const after = tokenizer.chat(messages.slice(0, i + 1), { addGenerationPrompt: false });
+    if (role !== "assistant" || i < first) continue;
+    const before = write(messages.slice(0, i), true);
+    const after = write(messages.slice(0, i + 1), false);
     if (!whole.startsWith(before) || !whole.startsWith(after)) continue;
     const end = after.length === whole.length ? all.length : commonPrefix(tokensOf(after), all);
     spans.push([commonPrefix(tokensOf(before), all), end]);

@@ -2,6 +2,7 @@
 import { describeValue } from "@tiedlora/core";
 import { nearest } from "../nearest.ts";
 import { DataError } from "./errors.ts";
+import { type Message, messagesField, shareGptMessages, toolsOf, wellFormed } from "./messages.ts";
 import type { DataRecord } from "./records.ts";
 
 /** A prompt and its completion; the completion is learned. */
@@ -12,15 +13,13 @@ export interface TextExample {
   readonly line: number;
 }
 
-/** A turn of a conversation. */
-export interface Message {
-  readonly role: string;
-  readonly content: string;
-}
-
 /** A conversation, written by the model's chat template; the assistant's turns are learned. */
 export interface ChatExample {
   readonly messages: readonly Message[];
+  /** The first message that may be learned, of the assistant's. Default: 0. */
+  readonly from?: number;
+  /** Descriptions of the tools that the assistant can call, for the template. */
+  readonly tools?: readonly unknown[];
   readonly line: number;
 }
 
@@ -41,7 +40,8 @@ export type ToExample = (record: DataRecord) => Example;
 
 /**
  * Returns the reader for the records of `file`, chosen by its first record. It reads the given columns, or else the first set of
- * common names that the record has: `messages` (a chat); `prompt` and `completion`; `instruction`, `input` (optional) and `output`
+ * common names that the record has: `messages` (a chat); `conversations` (ShareGPT); `prompt` and `completion`, texts or lists of
+ * messages; `instruction`, `input` (optional) and `output`
  * (Alpaca); `text`. Throws DataError if there is none, or if a given column does not exist.
  */
 export function exampleReader(file: string, first: DataRecord, columns: Columns = {}): ToExample {
@@ -65,7 +65,10 @@ export function exampleReader(file: string, first: DataRecord, columns: Columns 
     });
   }
   const has = (...names: string[]): boolean => names.every((name) => name in first.fields);
-  if (has("messages")) return (record) => chat(file, record);
+  if (has("messages")) return (r) => chatOf(file, r, messagesField(file, r, "messages"));
+  if (has("conversations")) return (r) => chatOf(file, r, shareGptMessages(file, r));
+  if (has("prompt", "completion") && Array.isArray(first.fields["prompt"]))
+    return (r) => conversation(file, r);
   if (has("prompt", "completion"))
     return (r) => ({ prompt: text(r, "prompt"), completion: text(r, "completion"), line: r.line });
   if (has("instruction", "output")) return (record) => alpaca(file, record);
@@ -74,7 +77,7 @@ export function exampleReader(file: string, first: DataRecord, columns: Columns 
     file,
     first.line,
     `cannot tell prompt and completion apart: the fields are ${Object.keys(first.fields).join(", ")}; expected ` +
-      `prompt and completion, messages, instruction and output, or text, or columns named with --prompt-column and ` +
+      `prompt and completion, messages, conversations, instruction and output, or text, or columns named with --prompt-column and ` +
       `--completion-column`,
   );
 }
@@ -98,18 +101,6 @@ function textField(file: string, record: DataRecord, name: string): string {
   throw new DataError(file, record.line, `"${name}" ${found}; expected text`);
 }
 
-/** Throws for an unpaired surrogate, which a JSON escape can write and a tokenizer would silently replace by U+FFFD. */
-function wellFormed(file: string, record: DataRecord, what: string, text: string): string {
-  const half = /\p{Surrogate}/u.exec(text)?.[0];
-  if (half === undefined) return text;
-  const escape = `\\u${half.charCodeAt(0).toString(16)}`;
-  throw new DataError(
-    file,
-    record.line,
-    `${what} holds ${escape} alone, half of a surrogate pair and no character; write both halves, or leave it out`,
-  );
-}
-
 /** The Stanford Alpaca layout, with its instruction and optional input as the prompt. */
 function alpaca(file: string, record: DataRecord): TextExample {
   const instruction = textField(file, record, "instruction");
@@ -121,20 +112,21 @@ function alpaca(file: string, record: DataRecord): TextExample {
   };
 }
 
-/** OpenAI's layout: a list of { role, content }. */
-function chat(file: string, record: DataRecord): ChatExample {
-  const messages = record.fields["messages"];
-  if (!Array.isArray(messages) || messages.length === 0)
-    throw new DataError(file, record.line, `"messages" is not a list with at least one message`);
-  const read = messages.map((message: unknown, i): Message => {
-    const { role, content } = (message ?? {}) as Record<string, unknown>;
-    if (typeof role === "string" && typeof content === "string")
-      return { role, content: wellFormed(file, record, `messages[${i}]`, content) };
+/** A chat of messages, with the tools that the record describes. */
+function chatOf(file: string, record: DataRecord, messages: readonly Message[]): ChatExample {
+  const tools = toolsOf(file, record);
+  return { messages, line: record.line, ...(tools && { tools }) };
+}
+
+/** Prompt and completion as lists of messages (TRL's conversational layout), which are one chat. */
+function conversation(file: string, record: DataRecord): ChatExample {
+  const { prompt, completion } = record.fields;
+  if (!Array.isArray(prompt) || !Array.isArray(completion))
     throw new DataError(
       file,
       record.line,
-      `messages[${i}] is ${describeValue(message, 60)}; expected { "role": ..., "content": ... }, both text`,
+      `"${Array.isArray(prompt) ? "completion" : "prompt"}" is text, and in other records a list of messages; expected the same in all`,
     );
-  });
-  return { messages: read, line: record.line };
+  const messages = [...messagesField(file, record, "prompt"), ...messagesField(file, record, "completion")];
+  return { ...chatOf(file, record, messages), from: prompt.length };
 }

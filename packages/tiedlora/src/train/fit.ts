@@ -80,10 +80,15 @@ export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void>
   }
   const isDue = (step: number): boolean => valid !== undefined && (step % evalEvery === 0 || step === steps);
   if (valid !== undefined && evalFirst && from.step === 0)
-    yield { training: null, evaluation: await evaluate(model, valid, adapter), improved: false, state };
+    yield {
+      training: null,
+      evaluation: await evaluate(model, valid, adapter, options.loss),
+      improved: false,
+      state,
+    };
   const pauseAfter = (step: number): boolean => isDue(step) || options.pauseAfter?.(step) === true;
   for await (const training of train({ ...rest, start: from.step, tokens: from.tokens, pauseAfter })) {
-    const evaluation = isDue(training.step) ? await evaluate(model, valid!, adapter) : null;
+    const evaluation = isDue(training.step) ? await evaluate(model, valid!, adapter, options.loss) : null;
     const improved = evaluation !== null && evaluation.loss < (state.best?.loss ?? Infinity);
     const best = improved ? { step: training.step, loss: evaluation.loss } : null;
     const kept = best && restoreBest ? { ...best, values: await valuesOf(adapter) } : best;

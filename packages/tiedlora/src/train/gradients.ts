@@ -5,21 +5,27 @@
 import { assign, gradOrNull, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { Adapter } from "../adapter/adapter.ts";
-import type { LanguageModel } from "../model.ts";
+import type { Batch } from "../data/batches.ts";
+import type { LanguageModel, LossInputs } from "../model.ts";
+import { type Loss, type LossValue, type Read, readValue, valueOf } from "./loss.ts";
 import { lossInputs, type MicroBatch, type MicroGradients } from "./micro-batch.ts";
 
 /** The gradients of a micro-batch, by trained parameter, until those of the next one are computed. */
-interface Computed {
-  readonly loss: Promise<number>;
+interface Computed extends Read {
   readonly gradients: ReadonlyMap<nn.Parameter, Tensor>;
 }
 
 export class GradientMemory {
   readonly #model: LanguageModel;
+  readonly #adapter: Adapter;
+  readonly #loss: Loss | null;
   readonly #memory = new Map<nn.Parameter, nn.Parameter>();
 
-  constructor(model: LanguageModel) {
+  /** `loss`: null for the model's own. */
+  constructor(model: LanguageModel, adapter: Adapter, loss: Loss | null = null) {
     this.#model = model;
+    this.#adapter = adapter;
+    this.#loss = loss;
   }
 
   /** Submits the computation of a micro-batch's gradients with respect to `trained`. */
@@ -28,11 +34,11 @@ export class GradientMemory {
     trained: readonly nn.Parameter[],
   ): Promise<Computed> {
     const inputs = lossInputs(this.#model, batch);
-    if (this.#model.streamed) {
+    if (this.#model.streamed && this.#loss === null) {
       const { loss, gradients } = await this.#model.streamed.gradients(inputs, trained, { factor });
-      return { loss: Promise.resolve(loss), gradients };
+      return { loss: Promise.resolve(loss), metrics: Promise.resolve({}), gradients };
     }
-    const whole = this.#model.loss(inputs);
+    const { loss: whole, metrics } = this.#value(batch, inputs);
     const loss = factor === 1 ? whole : whole.mul(factor);
     const gradients = new Map<nn.Parameter, nn.Parameter>();
     const updates = gradOrNull(loss, trained).flatMap((gradient, i) => {
@@ -41,8 +47,13 @@ export class GradientMemory {
       gradients.set(trained[i]!, memory);
       return [[memory, gradient] as const];
     });
-    assign(updates, [loss]);
-    return { loss: loss.item(), gradients };
+    assign(updates, [loss, ...Object.values(metrics)]);
+    return { ...readValue({ loss, metrics }, factor), gradients };
+  }
+
+  #value(batch: Batch, inputs: LossInputs): Required<LossValue> {
+    if (this.#loss === null) return { loss: this.#model.loss(inputs), metrics: {} };
+    return valueOf(this.#loss, this.#model, this.#adapter, batch);
   }
 
   /** Sets the gradients to values that were computed in another place. */
@@ -76,7 +87,7 @@ export class GradientWorker {
   /** `adapter` is on `model`, and has the seed and the dropout of the training's. */
   constructor(model: LanguageModel, adapter: Adapter) {
     this.#adapter = adapter;
-    this.#memory = new GradientMemory(model);
+    this.#memory = new GradientMemory(model, adapter);
   }
 
   /** The loss and the gradients of a micro-batch, from the values that the adapter has now. */

@@ -2,7 +2,7 @@
  * The micro-batches of a step, whose gradients are accumulated. Each is a function of the step, the data and the settings alone, so
  * its gradient can be computed anywhere.
  */
-import { type Batch, type BatchSource, batchesOfStep } from "../data/batches.ts";
+import { type AsyncBatchSource, type Batch, type BatchSource, batchesOfStep } from "../data/batches.ts";
 import type { LanguageModel, LossInputs } from "../model.ts";
 
 /** One of the batches of a step. */
@@ -12,7 +12,7 @@ export interface MicroBatch {
   /** The index of the batch in the training's BatchSource. */
   readonly index: number;
   readonly batch: Batch;
-  /** What its loss is multiplied by: its share of the step's predicted tokens. */
+  /** What its loss is multiplied by: its share of the step's predicted tokens, or of its examples if the loss is over examples. */
   readonly factor: number;
 }
 
@@ -31,18 +31,24 @@ export interface MicroGradients {
 export type GradientSource = (batches: readonly MicroBatch[]) => Promise<readonly MicroGradients[] | null>;
 
 /**
- * The micro-batches of a step, from 0. A batch's loss is a mean over its own tokens; weighted by each batch's share of tokens, the
- * losses sum to the mean over all.
+ * The micro-batches of a step, from 0. A batch's loss is a mean over its own tokens, or over its examples; weighted by each batch's
+ * share of them, as `weightOf` counts, the losses sum to the mean over all.
  */
-export function microBatchesOf(batch: BatchSource, step: number, accumulate: number): MicroBatch[] {
+export async function microBatchesOf(
+  batch: BatchSource | AsyncBatchSource,
+  step: number,
+  accumulate: number,
+  weightOf: (batch: Batch) => number = ({ predicted }) => predicted,
+): Promise<MicroBatch[]> {
   const indices = batchesOfStep(step, accumulate, batch.perEpoch);
-  const batches = indices.map((index) => batch(index));
-  const predicted = batches.reduce((n, one) => n + one.predicted, 0);
+  const batches: Batch[] = [];
+  for (const index of indices) batches.push(await batch(index));
+  const all = batches.reduce((n, one) => n + weightOf(one), 0);
   return batches.map((one, i) => ({
     step,
     index: indices[i]!,
     batch: one,
-    factor: batches.length === 1 ? 1 : one.predicted / predicted,
+    factor: batches.length === 1 ? 1 : weightOf(one) / all,
   }));
 }
 

@@ -2,7 +2,8 @@
 import type * as optim from "@tiedlora/nn/optim";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { LanguageModel } from "../model.ts";
-import type { BatchSource } from "../data/batches.ts";
+import type { AsyncBatchSource, BatchSource } from "../data/batches.ts";
+import type { LossLike, Metrics } from "./loss.ts";
 import type { GradientSource } from "./micro-batch.ts";
 
 /** The options of `train`. */
@@ -17,7 +18,12 @@ export interface TrainOptions {
   /** The number of tokens seen in those steps. Default: 0. */
   readonly tokens?: number;
   /** The batches by index, from 0; each step takes the next one, or the next `accumulate`. */
-  readonly batch: BatchSource;
+  readonly batch: BatchSource | AsyncBatchSource;
+  /**
+   * The loss: one of `losses`, or a function of the model's outputs. Default: the model's own, the mean of -log p over the predicted
+   * tokens, which needs less memory than `losses.crossEntropy()`.
+   */
+  readonly loss?: LossLike | undefined;
   /**
    * The number of batches for each step; their accumulated gradients are those of one batch of all their tokens. The last step of
    * an epoch may have fewer batches. Default: 1.
@@ -42,8 +48,10 @@ export interface StepReport {
   /** The step, from 1. */
   readonly step: number;
   readonly steps: number;
-  /** The loss before the step's update: the mean of -log p over the predicted tokens, in nats. */
+  /** The loss before the step's update: the mean of -log p over the predicted tokens, in nats, or the loss that was given. */
   readonly loss: number;
+  /** What the loss reports beside its value, by name, such as the accuracy of preferences; empty for the model's own loss. */
+  readonly metrics: Metrics;
   readonly lr: number;
   /** The joint norm of all gradients, before clipping; null if the optimizer does not clip. */
   readonly gradNorm: number | null;

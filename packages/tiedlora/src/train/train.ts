@@ -2,6 +2,7 @@
 import { yieldToEventLoop } from "./yield.ts";
 import { diagnose, DivergedError } from "./diverged.ts";
 import { GradientMemory } from "./gradients.ts";
+import { type Loss, lossOf, type Read, readValue, sumOf, valueOf, weightOf } from "./loss.ts";
 import { lossInputs, type MicroBatch, microBatchesOf } from "./micro-batch.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 
@@ -11,25 +12,30 @@ import type { StepReport, TrainOptions } from "./options.ts";
  */
 export async function* train(options: TrainOptions): AsyncGenerator<StepReport> {
   const { adapter, optimizer, steps, start = 0, signal } = options;
+  const loss = lossOf(options.loss);
+  if (options.gradients && loss !== null)
+    throw new Error(
+      `train: ${loss.name} with gradients from another place, where the model's own loss is computed; leave one of them out`,
+    );
   const meter = new Meter(steps, start, options.tokens ?? 0);
   let lastFinite: StepReport | null = null;
   const reportOf = async (submitted: Submitted): Promise<StepReport> => {
-    const [loss, gradNorm] = await Promise.all([submitted.loss, submitted.gradNorm]);
+    const [{ loss, metrics }, gradNorm] = await Promise.all([submitted.value, submitted.gradNorm]);
     if (!Number.isFinite(loss))
       throw new DivergedError(submitted.step, loss, await diagnose(options, lastFinite));
     const memoryBytes = options.model.device.memory().liveBytes;
-    lastFinite = { ...meter.measure(submitted), loss, gradNorm, memoryBytes };
+    lastFinite = { ...meter.measure(submitted), loss, metrics, gradNorm, memoryBytes };
     return lastFinite;
   };
   adapter.train();
-  const memory = new GradientMemory(options.model);
+  const memory = new GradientMemory(options.model, adapter, loss);
   try {
     let pending: Promise<StepReport> | null = null;
     for (let step = start; step < steps && !isAborted(signal); step++) {
       checkTrains(options);
       adapter.step = step;
       const lr = optimizer.lr;
-      const submitted = await submitStep(options, step, { lr, memory });
+      const submitted = await submitStep(options, step, { lr, memory, loss });
       if (submitted === null) break;
       if (pending !== null) yield await pending;
       pending = reportOf(submitted);
@@ -71,7 +77,7 @@ interface Submitted {
   readonly step: number;
   readonly lr: number;
   readonly tokens: number;
-  readonly loss: Promise<number>;
+  readonly value: ReturnType<typeof sumOf>;
   readonly gradNorm: Promise<number | null>;
 }
 
@@ -79,26 +85,33 @@ interface Submitted {
 async function submitStep(
   options: TrainOptions,
   step: number,
-  { lr, memory }: { readonly lr: number; readonly memory: GradientMemory },
+  { lr, memory, loss }: { readonly lr: number; readonly memory: GradientMemory; readonly loss: Loss | null },
 ): Promise<Submitted | null> {
   const { model, optimizer, batch, accumulate = 1, gradients } = options;
-  const micro = microBatchesOf(batch, step, accumulate);
+  const micro = await microBatchesOf(batch, step, accumulate, (one) => weightOf(loss, one));
   const submit = gradients ? applyGiven : accumulate === 1 && !model.streamed ? stepAtOnce : applyComputed;
-  const losses = await submit(options, micro, memory);
-  if (losses === null) return null;
-  const loss = Promise.all(losses).then((values) => values.reduce((a, b) => a + b));
-  loss.catch(() => undefined); // it is awaited after the norm is asked for
+  const parts = await submit({ ...options, loss: loss ?? undefined }, micro, memory);
+  if (parts === null) return null;
+  const value = sumOf(parts);
+  value.catch(() => undefined); // it is awaited after the norm is asked for
   const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
   gradNorm.catch(() => undefined); // it fails as the loss does, which is awaited
   const tokens = micro.reduce((n, { batch: { tokenCount } }) => n + tokenCount, 0);
-  return { step: step + 1, lr, tokens, loss, gradNorm };
+  return { step: step + 1, lr, tokens, value, gradNorm };
 }
 
 /** Performs a step of a single batch as one program. */
-function stepAtOnce({ model, optimizer }: TrainOptions, [only]: readonly MicroBatch[]): Promise<number>[] {
-  const loss = model.loss(lossInputs(model, only!.batch));
-  optimizer.step(loss);
-  return [loss.item()];
+function stepAtOnce(
+  { model, adapter, optimizer, loss: given }: TrainOptions,
+  [only]: readonly MicroBatch[],
+): Read[] {
+  const own = lossOf(given);
+  const value =
+    own === null
+      ? { loss: model.loss(lossInputs(model, only!.batch)), metrics: {} }
+      : valueOf(own, model, adapter, only!.batch);
+  optimizer.step(value.loss, Object.values(value.metrics));
+  return [readValue(value)];
 }
 
 /** Performs a step from the gradients of its micro-batches, each of which is computed by itself. */
@@ -106,17 +119,17 @@ async function applyComputed(
   { optimizer }: TrainOptions,
   micro: readonly MicroBatch[],
   memory: GradientMemory,
-): Promise<Promise<number>[]> {
+): Promise<Read[]> {
   const trained = optimizer.parameters.filter(({ requiresGrad }) => requiresGrad);
-  const losses: Promise<number>[] = [];
+  const parts: Read[] = [];
   for (const [i, one] of micro.entries()) {
-    const { loss, gradients } = await memory.compute(one, trained);
-    loss.catch(() => undefined); // awaited once the step is submitted
-    losses.push(loss);
+    const { gradients, ...read } = await memory.compute(one, trained);
+    read.loss.catch(() => undefined); // awaited once the step is submitted
+    parts.push(read);
     if (i + 1 < micro.length) optimizer.accumulate(gradients);
     else optimizer.step(gradients);
   }
-  return losses;
+  return parts;
 }
 
 /** Performs a step from gradients that are computed in another place; null if that was stopped. */
@@ -124,12 +137,12 @@ async function applyGiven(
   { adapter, optimizer, gradients }: TrainOptions,
   micro: readonly MicroBatch[],
   memory: GradientMemory,
-): Promise<Promise<number>[] | null> {
+): Promise<Read[] | null> {
   const answers = await gradients!(micro);
   if (answers === null) return null;
   for (const { gradients: values } of answers.slice(0, -1)) optimizer.accumulate(memory.set(values, adapter));
   optimizer.step(memory.set(answers.at(-1)!.gradients, adapter));
-  return answers.map(({ loss }) => Promise.resolve(loss));
+  return answers.map(({ loss }) => ({ loss: Promise.resolve(loss), metrics: Promise.resolve({}) }));
 }
 
 /** Measures speed and estimates the time left. The first step, which compiles, is left out once there are other steps. */
@@ -147,7 +160,11 @@ class Meter {
     this.#from = { time: this.#started, step: start, tokens };
   }
 
-  measure({ step, lr, tokens }: Submitted): Omit<StepReport, "loss" | "gradNorm" | "memoryBytes"> {
+  measure({
+    step,
+    lr,
+    tokens,
+  }: Submitted): Omit<StepReport, "loss" | "metrics" | "gradNorm" | "memoryBytes"> {
     const now = performance.now();
     this.#tokens += tokens;
     const from = this.#from;
