@@ -1,7 +1,7 @@
 /**
  * The keys and values of the tokens so far, so that a new token costs only one position. The memory has a fixed capacity and
- * is updated in place: every step then runs the same compiled program. The rows of a batch are padded on the left, so that
- * all of them continue at the same slot.
+ * is updated in place: every step then runs the same compiled program. The rows that are read at once are padded on the left. Each row
+ * knows its own number of slots, so that rows which were read at different times can be continued together (`batching/`).
  */
 import { assign, type Device, iota, type Tensor, where } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
@@ -25,15 +25,18 @@ interface LayerCache {
 export class KvCache {
   readonly config: DecoderConfig;
   readonly device: Device;
-  /** Per row: how many slots at its start are padding. */
-  readonly pads: readonly number[];
+  #pads: number[];
+  /** Per row: the number of slots in use, padding included; all 0 before the first pass. */
+  #ends: number[];
+  #begun = false;
   #capacity: number;
-  #length = 0;
   #layers: LayerCache[];
   /** The keys and values that the next commit writes, by layer. */
   #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
-  /** The number of tokens whose updates have been taken, and which are not counted in `length` yet. */
+  /** The number of tokens whose updates have been taken, and which are not counted in `ends` yet. */
   #appended = 0;
+  /** `ends` on the device, for one pass. */
+  #slots: Tensor | null = null;
 
   /**
    * @param pads for each row, the number of padding tokens on its left
@@ -42,14 +45,32 @@ export class KvCache {
   constructor(config: DecoderConfig, device: Device, pads: readonly number[], capacity: number) {
     this.config = config;
     this.device = device;
-    this.pads = pads;
+    this.#pads = [...pads];
+    this.#ends = pads.map(() => 0);
     this.#capacity = capacity;
     this.#layers = this.#allocate(capacity);
   }
 
-  /** Slots in use, padding included. */
+  /** Per row: how many slots at its start are padding. */
+  get pads(): readonly number[] {
+    return this.#pads;
+  }
+  /** Per row: the slots in use, padding included. */
+  get ends(): readonly number[] {
+    return this.#ends;
+  }
+  /** The slots in use of the longest row, padding included. */
   get length(): number {
-    return this.#length;
+    return Math.max(...this.#ends);
+  }
+  /** Whether the first tokens have been read: later passes take one token for each row. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+  /** The slots in use of each row as a tensor, i32 [batch, 1, 1, 1]. */
+  get slots(): Tensor {
+    const shape = [this.#ends.length, 1, 1, 1];
+    return (this.#slots ??= this.device.tensor(Int32Array.from(this.#ends), { shape, dtype: "i32" }));
   }
   /** All slots; `reserve` adds more. */
   get capacity(): number {
@@ -61,14 +82,19 @@ export class KvCache {
    * the original length: the cache is then useless, and the whole sequence has to be read again, with a new cache.
    */
   get stale(): boolean {
+    return this.#ends.some((_, row) => this.staleRow(row));
+  }
+
+  /** Whether one more token changes the rotary frequencies of a row's earlier ones. */
+  staleRow(row: number): boolean {
     const { rope } = this.config;
-    if (!rope || this.#length === 0) return false;
-    return this.pads.some((pad) => frequenciesDiffer(rope, this.#length - pad, this.#length - pad + 1));
+    const tokens = this.#ends[row]! - this.#pads[row]!;
+    return rope !== null && tokens > 0 && frequenciesDiffer(rope, tokens, tokens + 1);
   }
 
   #allocate(capacity: number): LayerCache[] {
     const { layers, kvHeads, headDim } = this.config;
-    const shape = [this.pads.length, kvHeads, capacity, headDim];
+    const shape = [this.#pads.length, kvHeads, capacity, headDim];
     const zeros = (name: string): nn.Parameter => {
       const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
       return nn.Parameter.from(this.device, values, shape, "f32", name);
@@ -86,12 +112,12 @@ export class KvCache {
    */
   append(layer: number, k: Tensor, v: Tensor): [k: Tensor, v: Tensor] {
     const tokens = k.shape[2]!;
-    if (this.#length + tokens > this.#capacity) {
+    if (this.length + tokens > this.#capacity) {
       throw new RangeError(
-        `cache: ${this.#length} + ${tokens} tokens exceed its capacity of ${this.#capacity}; call reserve first`,
+        `cache: ${this.length} + ${tokens} tokens exceed its capacity of ${this.#capacity}; call reserve first`,
       );
     }
-    if (this.#length === 0) {
+    if (!this.#begun) {
       const widths = [
         [0, 0],
         [0, 0],
@@ -103,9 +129,9 @@ export class KvCache {
     }
     if (tokens !== 1)
       throw new RangeError(
-        `cache: ${tokens} tokens were given after the first ${this.#length}; give one token at a time`,
+        `cache: ${tokens} tokens were given after the first ${this.length}; give one token at a time`,
       );
-    const here = iota([1, 1, this.#capacity, 1], 2).eq(this.#length);
+    const here = iota([1, 1, this.#capacity, 1], 2).eq(this.slots);
     const old = this.#layers[layer]!;
     const [newK, newV] = [where(here, k, old.k), where(here, v, old.v)];
     this.#pending[layer] = { k: newK, v: newV, tokens };
@@ -133,13 +159,62 @@ export class KvCache {
 
   /** Ends a pass: the tokens whose updates have been taken now count as in the cache. */
   advance(): void {
-    this.#length += this.#appended;
+    this.#ends = this.#ends.map((end) => end + this.#appended);
+    this.#begun ||= this.#appended > 0;
     this.#appended = 0;
+    this.#slots = null;
+  }
+
+  /** Empties a row: its next token goes into the first slot. */
+  release(row: number): void {
+    if (this.#ends[row] === 0) return;
+    this.#ends[row] = 0;
+    this.#pads[row] = 0;
+    this.#slots = null;
+  }
+
+  /**
+   * A new cache whose rows are copies of this one's: row i is a copy of row `sources[i]`, or empty if that is null. This cache is
+   * freed.
+   */
+  rearranged(sources: readonly (number | null)[]): KvCache {
+    const next = new KvCache(this.config, this.device, sources.map(() => 0), this.#capacity); // prettier-ignore
+    next.copyRows(this, sources);
+    this.free();
+    return next;
+  }
+
+  /** Replaces rows by copies of another cache's, which has at most this one's capacity: row i by row `sources[i]`; null keeps a row. */
+  copyRows(from: KvCache, sources: readonly (number | null)[]): void {
+    const index = (of: (source: number | null) => number): Int32Array => Int32Array.from(sources, of);
+    const taken = this.device.tensor(index((source) => source ?? 0));
+    const shape = [sources.length, 1, 1, 1];
+    const replaced = this.device
+      .tensor(
+        index((source) => (source === null ? 0 : 1)),
+        { shape, dtype: "i32" },
+      )
+      .gt(0);
+    const widths = [[0, 0], [0, 0], [0, this.#capacity - from.capacity], [0, 0]] as const; // prettier-ignore
+    const chosen = (theirs: Tensor, own: Tensor): Tensor =>
+      where(replaced, theirs.take(taken).pad(widths), own);
+    // one program for all layers: they are alike
+    for (const [layer, own] of this.#layers.entries()) {
+      const { k, v } = from.#layers[layer]!;
+      assign([[own.k, chosen(k, own.k)], [own.v, chosen(v, own.v)]], []); // prettier-ignore
+    }
+    for (const [row, source] of sources.entries()) {
+      if (source === null) continue;
+      this.#ends[row] = from.#ends[source]!;
+      this.#pads[row] = from.#pads[source]!;
+    }
+    this.#begun ||= from.#begun;
+    this.#slots = null;
   }
 
   /** Makes room for `tokens` more tokens; a capacity that is too small is at least doubled. */
   reserve(tokens: number): void {
-    const needed = this.#length + tokens;
+    const needed = this.length + tokens;
     if (needed <= this.#capacity) return;
     let grown = 2 * this.#capacity;
     while (grown < needed) grown *= 2;

@@ -1,11 +1,11 @@
 /** Generation: a prompt is read once, and each further token costs one position; rows of a batch may differ in length. */
-import { key, type TypedArray } from "@tiedlora/core";
+import { key } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/arguments";
-import { type AdapterOptions, withAdapters } from "./adapter-choice.ts";
-import { KvCache } from "./cache.ts";
+import type { AdapterOptions } from "./adapter-choice.ts";
+import type { KvCache } from "./cache.ts";
+import { cacheFor, leftPadded, nextLogits } from "./decode.ts";
 import type { Decoder } from "./decoder.ts";
 import { checkSampling, sampleToken, type SamplingOptions } from "./sampling.ts";
-import { paddedSize } from "./sizes.ts";
 import { TextStream } from "./stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -27,9 +27,7 @@ export interface TextOptions extends GenerateOptions {
   readonly stop?: readonly string[];
 }
 
-/** The smallest capacity of a cache. Larger ones are its multiples by powers of two, so that few programs serve all lengths. */
-const SMALLEST_CACHE = 64;
-const DEFAULT_TOKENS = 128;
+export const DEFAULT_TOKENS = 128;
 
 /**
  * Generates token by token: yields, at each step, the new token of each row; null for rows that have ended. Throws RangeError
@@ -59,7 +57,7 @@ export async function* generateTokens(
         cache = null;
       }
       const input = cache ? seen.map((ids) => [ids.at(-1)!]) : leftPadded(seen);
-      cache ??= newCache(model, input, seen);
+      cache ??= cacheFor(model, input, seen);
       const logits = await nextLogits(model, input, cache, options);
       const vocab = model.config.vocab;
       const tokens = done.map((ended, row): number | null => {
@@ -77,43 +75,11 @@ export async function* generateTokens(
   }
 }
 
-/** Pads rows on the left to one length, rounded up so that few programs are needed; a cache hides the padding. */
-function leftPadded(rows: readonly (readonly number[])[]): number[][] {
-  const length = paddedSize(Math.max(...rows.map((row) => row.length)));
-  return rows.map((row) => [...Array<number>(length - row.length).fill(0), ...row]);
-}
-
-function newCache(model: Decoder, input: readonly number[][], rows: readonly (readonly number[])[]): KvCache {
-  const length = input[0]!.length;
-  const pads = rows.map((row) => length - row.length);
-  return new KvCache(model.config, model.device, pads, capacityFor(length));
-}
-
-/** The logits after the last token of each row, [batch · vocab]. */
-async function nextLogits(
+export function checkPrompts(
   model: Decoder,
-  input: readonly number[][],
-  cache: KvCache,
-  options: AdapterOptions,
-): Promise<TypedArray> {
-  cache.reserve(input[0]!.length);
-  if (model.streamed) return (await model.streamed.forward(input, { ...options, cache, last: true })).data();
-  const logits = withAdapters(model.adapters, options, () => {
-    const hidden = model.hidden(input, { cache });
-    return model.logits(hidden.narrow(1, input[0]!.length - 1, 1));
-  });
-  cache.commit([logits]);
-  return logits.data();
-}
-
-/** A power of two with room for the prompt and at least one more token; `reserve` doubles the capacity when it is used up. */
-function capacityFor(length: number): number {
-  let capacity = SMALLEST_CACHE;
-  while (capacity <= length) capacity *= 2;
-  return capacity;
-}
-
-function checkPrompts(model: Decoder, prompts: readonly (readonly number[])[], maxTokens: number): void {
+  prompts: readonly (readonly number[])[],
+  maxTokens: number,
+): void {
   if (prompts.length === 0 || prompts.some((prompt) => prompt.length === 0)) {
     throw new RangeError(
       "generate: a prompt is empty; give at least one token, e.g. the beginning-of-text token",
@@ -180,7 +146,8 @@ export async function* streamTexts(
   }
 }
 
-function stopTokensOf(model: Decoder, tokenizer: Tokenizer): number[] {
+/** The tokens that end a text: the model's own, and the tokenizer's. */
+export function stopTokensOf(model: Decoder, tokenizer: Tokenizer): number[] {
   const { eosId } = tokenizer;
   return [...new Set([...model.config.eos, ...(eosId === null ? [] : [eosId])])];
 }

@@ -5,6 +5,8 @@
  */
 export type { AdapterChoice, AdapterOptions, AdapterSelector } from "./adapter-choice.ts";
 export { ARCHITECTURES, type Architecture, IDENTITY_WEIGHT, type ModelType } from "./architectures.ts";
+export { ContinuousBatch, type ContinuousBatchOptions } from "./batching/continuous-batch.ts";
+export { type GeneratedToken, type SequenceRequest, TokenStream } from "./batching/sequence.ts";
 export { KvCache } from "./cache.ts";
 export { configFrom, configToJson, type DecoderConfig, parseConfig, type StoredDType } from "./config.ts";
 export {
@@ -21,12 +23,14 @@ export {
   generateText,
   generateTokens,
   type Prompt,
+  stopTokensOf,
   streamText,
   streamTexts,
   type TextOptions,
 } from "./generate.ts";
 export { type Converted, convertGguf, type ConvertOptions } from "./gguf/convert.ts";
 export { idsTensor } from "./inputs.ts";
+export type { TokenLogprob } from "./logprobs.ts";
 export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions, weightBytes } from "./load.ts";
 export {
   countParameters,
@@ -51,4 +55,5 @@ export {
   type SaveOptions,
   weightFiles,
 } from "./save.ts";
+export { TextStream } from "./stream.ts";
 export { type ChatMessage, type ChatOptions, loadTokenizerFrom, Tokenizer } from "./tokenizer.ts";

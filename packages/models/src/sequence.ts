@@ -63,10 +63,12 @@ export function prepare(
   checkRows(options.positions, "positions", batch, length);
   checkRows(options.segments, "segments", batch, length);
   const segments = options.segments?.map((row) => runs(row));
-  const start = cache?.length ?? 0;
-  const mask = options.attentionMask ?? (cache && start === 0 ? paddingMask(cache.pads, length) : undefined);
-  const known = { mask, segments, pads: cache?.pads };
-  const rows = (options.positions ?? positionRows(start, length, known)).map((row) => Array.from(row));
+  const continued = cache?.begun ? cache : null;
+  const mask = options.attentionMask ?? (cache && !continued ? paddingMask(cache.pads, length) : undefined);
+  const known = { mask, segments };
+  const given =
+    options.positions ?? (continued ? nextPositions(continued, length) : positionRows(length, known));
+  const rows = given.map((row) => Array.from(row));
   checkPositions(config, rows);
   const rotation = config.rope && rotationOf(config.rope, device, rows, segments);
   const local = config.localRope && rotationOf(config.localRope, device, rows, segments);
@@ -74,7 +76,7 @@ export function prepare(
     positions: positionTensor(device, rows),
     rotation: (window) => (window === null ? rotation : (local ?? rotation)),
     visibility: memoize((window) =>
-      cache && start > 0 ? visibleSlots(device, cache, window) : visibleTokens(device, known, length, window),
+      continued ? visibleSlots(device, continued, window) : visibleTokens(device, known, length, window),
     ),
   };
 }
@@ -90,14 +92,18 @@ interface Rows {
   readonly mask: readonly ArrayLike<number>[] | undefined;
   /** Numbered from 0 in each row; see `runs`. */
   readonly segments: readonly (readonly number[])[] | undefined;
-  readonly pads: readonly number[] | undefined;
+}
+
+/** The positions of the next tokens of each row of a cache. */
+function nextPositions({ ends, pads }: KvCache, length: number): number[][] {
+  return ends.map((end, row) => Array.from({ length }, (_, t) => end - pads[row]! + t));
 }
 
 /**
- * The default positions: one row if all rows are alike, one for each when a cache is continued. Padding on the left gets
+ * The default positions, when no cache is continued: one row if all rows are alike. Padding on the left gets
  * position 0, as in transformers' generate, and padding after tokens repeats the last position; padding is masked.
  */
-function positionRows(start: number, length: number, { mask, segments, pads }: Rows): number[][] {
+function positionRows(length: number, { mask, segments }: Rows): number[][] {
   const rows = mask ?? segments;
   if (rows) {
     return rows.map((_, row) => {
@@ -109,8 +115,7 @@ function positionRows(start: number, length: number, { mask, segments, pads }: R
       });
     });
   }
-  const from = (pad: number): number[] => Array.from({ length }, (_, t) => Math.max(0, start + t - pad));
-  return pads && start > 0 ? pads.map(from) : [from(0)];
+  return [Array.from({ length }, (_, t) => t)];
 }
 
 function checkPositions(config: DecoderConfig, rows: readonly number[][]): void {
@@ -209,18 +214,11 @@ function visibleTokens(
 /** The slots of the cache that one new token sees: neither padding nor slots that are still empty. */
 function visibleSlots(device: Device, cache: KvCache, window: number | null): Visibility {
   const slot = iota([1, 1, 1, cache.capacity], 3);
-  let visible = slot.le(cache.length);
-  if (window !== null) {
-    // A tensor, not a number: the constants 0, 1 and 2 would become part of the program, and make it a different one.
-    const last = device.tensor(Int32Array.of(cache.length - window), { shape: [1, 1, 1, 1], dtype: "i32" });
-    visible = visible.and(slot.gt(last));
-  }
-  // Compared even if there is no padding: prompts without padding are then continued by the same program.
-  const pads = device.tensor(Int32Array.from(cache.pads), {
-    shape: [cache.pads.length, 1, 1, 1],
-    dtype: "i32",
-  });
-  return { causal: false, bias: where(visible.and(slot.ge(pads)), 0, HIDDEN) };
+  // The last hidden slot before the visible ones. Compared even if there is no padding, and no row has left its window yet: all
+  // rows are then continued by the same program.
+  const before = cache.ends.map((end, row) => Math.max(cache.pads[row]! - 1, window === null ? -1 : end - window)); // prettier-ignore
+  const hidden = device.tensor(Int32Array.from(before), { shape: [before.length, 1, 1, 1], dtype: "i32" });
+  return { causal: false, bias: where(slot.le(cache.slots).and(slot.gt(hidden)), 0, HIDDEN) };
 }
 
 function memoize(compute: (window: number | null) => Visibility): (window: number | null) => Visibility {

@@ -4,6 +4,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 /** Enough tokens before a new one for the decoder to get spaces right. */
 const CONTEXT = 6;
 
+/** The text of one sequence of tokens, as far as it is certain; stop strings, which end it, are not part of it. */
 export class TextStream {
   readonly #tokenizer: Tokenizer;
   readonly #stops: readonly string[];
@@ -15,6 +16,7 @@ export class TextStream {
   #held = "";
   #stopped = false;
 
+  /** @param prompt the tokens before the text */
   constructor(tokenizer: Tokenizer, prompt: readonly number[], stops: readonly string[]) {
     this.#tokenizer = tokenizer;
     this.#stops = stops.filter((stop) => stop !== "");

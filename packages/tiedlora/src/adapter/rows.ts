@@ -8,7 +8,7 @@ export const BASE = "__base__";
 export class RowGroups {
   /** The adapter's name for each row. */
   readonly names: readonly string[];
-  /** Each name once, in the order of first use. */
+  /** Each name once, that with the most rows first: batches whose rows are in another order run the same program. */
   readonly adapters: readonly string[];
   readonly #index: readonly Tensor[];
   readonly #inverse: Tensor;
@@ -16,8 +16,11 @@ export class RowGroups {
 
   constructor(names: readonly string[], device: Device) {
     this.names = names;
-    this.adapters = [...new Set(names)];
-    const rows = this.adapters.map((name) => names.flatMap((one, row) => (one === name ? [row] : [])));
+    const groups = [...new Set(names)].map((name) =>
+      names.flatMap((one, row) => (one === name ? [row] : [])),
+    );
+    const rows = groups.sort((a, b) => b.length - a.length || (names[a[0]!]! < names[b[0]!]! ? -1 : 1));
+    this.adapters = rows.map((group) => names[group[0]!]!);
     const inverse = new Int32Array(names.length);
     rows.flat().forEach((row, at) => (inverse[row] = at));
     this.#index = rows.map((group) => device.tensor(Int32Array.from(group)));
