@@ -23,6 +23,7 @@ import { addDevices } from "./devices.ts";
 import { addEval } from "./eval.ts";
 import { addGenerate } from "./generate.ts";
 import { addInspect } from "./inspect.ts";
+import { addServe } from "./serve.ts";
 
 /** Runs `argv` (without node and script) and returns the exit code. */
 export async function main(argv: readonly string[], output: Output = processOutput()): Promise<number> {
@@ -87,6 +88,7 @@ const COMMANDS = [
   addInit,
   addInspect,
   addMerge,
+  addServe,
   addValidate,
 ] as const;
 

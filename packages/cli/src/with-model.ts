@@ -1,7 +1,7 @@
 /** Code shared by the commands that use a model: they load a model and perhaps an adapter, and open a device. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { isRecord, parseJsonObject } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
 import type { Decoder, LoadOptions } from "@tiedlora/models";
@@ -32,21 +32,27 @@ export function addQuantize(command: Command): Command {
   return command.option("--quantize <name>", QUANTIZE_ABOUT, oneOf(QUANTIZE_NAMES));
 }
 
-/** Adds --model, --adapter, --backend and --stream. */
-export function addModelFlags(command: Command): Command {
+/** Adds --model, --adapter, --backend and --stream; with `several`, --adapter takes any number of adapters, each perhaps with a name. */
+export function addModelFlags(
+  command: Command,
+  { several = false }: { readonly several?: boolean } = {},
+): Command {
   return command
     .option(
       "--model <dir>",
       "the base model, or its name on the Hugging Face hub (default: the one that the adapter was trained on)",
       path,
     )
-    .option(
-      "--adapter <dir>",
-      "an adapter, as train, peft or mlx-lm writes it, or its name on the hub (default: none)",
-      path,
-    )
+    .addOption(adapterOption(several))
     .option("--backend <name>", "where to compute: cpu, webgpu, or reference", oneOf(BACKEND_NAMES), "cpu")
     .option("--stream", STREAM_HELP);
+}
+
+function adapterOption(several: boolean): Option {
+  const what = "as train, peft or mlx-lm writes it, or its name on the hub (default: none)";
+  if (several)
+    return new Option("--adapter <[name=]dir...>", `adapters, each ${what}; without a name, it has that of its directory`); // prettier-ignore
+  return new Option("--adapter <dir>", `an adapter, ${what}`).argParser(path);
 }
 
 export interface OpenedModel {
@@ -64,9 +70,12 @@ export interface OpenedModel {
 
 export interface Opened extends OpenedModel, Pick<Pretrained, "tokenizer" | "padId"> {}
 
-/** Runs `work` with the model, the tokenizer and the adapter of the flags, and closes the device afterwards. */
+/**
+ * Runs `work` with the model, the tokenizer and the adapter of the flags, and closes the device afterwards. With `attach: false`, the
+ * adapter only says which model is loaded, and how its weights are quantized.
+ */
 export async function withModel<T>(
-  flags: ModelFlags,
+  flags: ModelFlags & { readonly attach?: false },
   output: Output,
   work: (opened: Opened) => Promise<T>,
 ): Promise<T> {
@@ -92,7 +101,7 @@ export async function withModelAlone<T>(
 }
 
 async function withLoaded<L extends { readonly model: Decoder }, T>(
-  flags: ModelFlags & { readonly ofWeights?: true },
+  flags: ModelFlags & { readonly ofWeights?: true; readonly attach?: false },
   output: Output,
   load: (directory: string, options: LoadOptions) => Promise<L>,
   work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
@@ -113,13 +122,13 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
       output,
     });
     const loaded = await load(directory, { device, stream, ...quantize });
-    const adapter = from === null ? null : await loadAdapter(loaded.model, from);
+    const adapter = from === null || flags.attach === false ? null : await loadAdapter(loaded.model, from);
     return work(loaded, { adapter, separator, trainedOn, directory, base: baseOf(given, found) });
   });
 }
 
 /** The directory of an adapter; one that is on the hub is loaded. A path that is wrong is left to the adapter's own messages. */
-async function findAdapter(given: string, output: Output): Promise<string> {
+export async function findAdapter(given: string, output: Output): Promise<string> {
   if (!(await isOnHub(given))) return given;
   return (await findModel(given, output, { setting: "--adapter", part: "adapter" })).directory;
 }

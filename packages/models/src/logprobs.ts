@@ -18,8 +18,8 @@ export function logprobsOf(
   for (let i = 0; i < logits.length; i++) total += Math.exp(logits[i]! - max);
   const shift = max + Math.log(total);
   const best: number[] = [];
-  for (let i = 0; i < logits.length && count > 0; i++) {
-    if (best.length === count && logits[best.at(-1)!]! >= logits[i]!) continue;
+  for (let i = 0; i < logits.length; i++) {
+    if (count === 0 || (best.length === count && logits[best.at(-1)!]! >= logits[i]!)) continue;
     const at = best.findIndex((other) => logits[other]! < logits[i]!);
     best.splice(at < 0 ? best.length : at, 0, i);
     if (best.length > count) best.pop();

@@ -36,7 +36,8 @@ async function read(stream: TokenStream): Promise<number[]> {
 
 async function alone(model: Decoder, prompt: number[], options: SequenceRequest): Promise<number[]> {
   const ids: number[] = [];
-  for await (const [token] of generateTokens(model, [prompt], options)) if (token != null) ids.push(token);
+  for await (const [token] of generateTokens(model, [prompt], options))
+    if (typeof token === "number") ids.push(token);
   return ids;
 }
 

@@ -89,7 +89,7 @@ const FOREIGN = "This server answers to addresses and to the names of its own ma
  * rebinding), and would then read everything here as its own origin: the Host header has that name. An IP address in the
  * header cannot be rebound.
  */
-function isOwnName(header: string | undefined, host: string): boolean {
+export function isOwnName(header: string | undefined, host: string): boolean {
   const found = /^(\[[0-9a-f:.]+\]|[^:[\]]+)(?::\d+)?$/i.exec(header ?? "");
   if (found === null) return false;
   const name = found[1]!.toLowerCase().replace(/^\[|\]$|\.$/g, "");

@@ -93,7 +93,7 @@ export class ContinuousBatch {
           work();
           resolve();
         } catch (error) {
-          reject(error as Error);
+          reject(error);
         }
       });
       void this.#run();
