@@ -8,7 +8,7 @@ import type { AdapterChoice } from "../adapter-choice.ts";
 export const NO_ADAPTER = "__base__";
 
 /** The smallest power of two that is at least `count`. */
-export function powerOfTwo(count: number): number {
+function powerOfTwo(count: number): number {
   let size = 1;
   while (size < count) size *= 2;
   return size;
