@@ -69,7 +69,7 @@ const REFERENCE = (): Promise<Device> => Promise.resolve(reference({ fusion: "of
 const cpuWith =
   (threads: number): (() => Promise<Device>) =>
   () =>
-    cpu({ threads, inlineNs: 0, fusion: "off" });
+    cpu({ threads, inlineNs: 0 });
 
 interface Kind {
   readonly config: object;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
 import { type Device, type Files, reference } from "@tiedlora/core";
-import { loadModelFrom } from "@tiedlora/models";
+import { type Decoder, loadModelFrom } from "@tiedlora/models";
 import * as optim from "@tiedlora/nn/optim";
 import {
   adapt,
@@ -14,13 +14,16 @@ import {
   mergedModelFiles,
   type Method,
   methods,
+  nativeFiles,
   stackBatch,
 } from "../src/index.ts";
 import { asFiles, collect } from "./support/files.ts";
-import { countingExample, tinyLlama } from "./support/tiny.ts";
+import { countingExample, tinyGpt2, tinyLlama } from "./support/tiny.ts";
 
 const TRAIN = Array.from({ length: 8 }, (_, i) => countingExample(i));
-const FILES: Promise<Files> = collect(tinyLlama().files({ dtype: "f16", maxShardBytes: 1000 })).then(asFiles);
+const filesOf = (model: Decoder): Promise<Files> =>
+  collect(model.files({ dtype: "f16", maxShardBytes: 1000 })).then(asFiles);
+const FILES = filesOf(tinyLlama());
 
 interface Trained {
   readonly adapter: Adapter;
@@ -29,8 +32,13 @@ interface Trained {
 }
 
 /** Four steps of two batches each, with evaluations: on the model in memory with checkpoints, or streamed. */
-async function trainOn(device: Device, method: Method, stream: boolean): Promise<Trained> {
-  const model = await loadModelFrom(await FILES, { device, stream });
+async function trainOn(
+  device: Device,
+  method: Method,
+  stream: boolean,
+  files: Promise<Files> = FILES,
+): Promise<Trained> {
+  const model = await loadModelFrom(await files, { device, stream });
   model.checkpointing = true;
   const adapter = await adapt(model, method, { seed: 3 });
   const optimizer = optim.adamW(adapter.parameters(), { lr: 0.02, clipNorm: 0.5 });
@@ -61,6 +69,28 @@ describe("training a streamed model", () => {
       assert.deepEqual(streamed.losses, resident.losses);
       assert.deepEqual(streamed.values, resident.values);
       device.close();
+    });
+
+  const families: Readonly<Record<string, () => Decoder>> = {
+    Llama: tinyLlama,
+    "GPT-2": tinyGpt2,
+    "Qwen2, with a tied output embedding": () =>
+      tinyLlama(reference(), { model_type: "qwen2", tie_word_embeddings: true }),
+    "Gemma 2": () => tinyLlama(reference(), { model_type: "gemma2", head_dim: 4, sliding_window: 4 }),
+  };
+  for (const [family, make] of Object.entries(families))
+    test(`${family}, on fused kernels of several threads: the adapter's file has the bytes of the one trained in memory`, async () => {
+      const files = filesOf(make());
+      for (const method of [methods.tl6({ rank: 3 }), methods.lora({ rank: 2 })]) {
+        const contents = [];
+        for (const stream of [true, false]) {
+          const device = await cpu({ threads: 2, inlineNs: 0 });
+          const { adapter, losses } = await trainOn(device, method, stream, files);
+          contents.push([await collect(nativeFiles(adapter)), losses]);
+          device.close();
+        }
+        assert.deepEqual(contents[0], contents[1], method.name);
+      }
     });
 
   test("the merged model, written from its files, has the bytes of the one merged from memory", async () => {

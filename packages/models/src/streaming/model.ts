@@ -139,6 +139,7 @@ export class StreamedModel {
             lent.push(() => storage.buffer.free());
             return storage.buffer.memory;
           });
+          await device.sync(); // work that was submitted before may still use memory that was free
           await fill(memory);
           for (const [i, { parameter }] of parts.entries()) {
             lend(parameter, memory[i]!);

@@ -47,7 +47,7 @@ export class Slots {
     order: readonly number[],
     work: (layer: number, turn: number) => Promise<unknown>,
   ): Promise<void> {
-    this.#open();
+    await this.#open();
     let next = this.#bring(order[0]!, null);
     try {
       for (const [turn, layer] of order.entries()) {
@@ -88,12 +88,13 @@ export class Slots {
     slot.layer = null;
   }
 
-  #open(): void {
+  async #open(): Promise<void> {
     if (this.#slots.length > 0) return;
     const memory: Storage[] = [];
     try {
       for (const name of ["the first slot for layers", "the second slot for layers"])
         for (const bytes of this.#sizes) memory.push(this.#device.allocate(bytes, name));
+      await this.#device.sync(); // work that was submitted before may still use memory that was free
     } catch (error) {
       for (const { buffer } of memory) buffer.free();
       throw error;

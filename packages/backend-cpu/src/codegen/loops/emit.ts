@@ -108,12 +108,13 @@ class LoopEmitter {
     const { length } = at(plan.axes, plan.vector, "axis");
     for (const pass of passes) {
       this.#values.prepare(pass.needed, 1);
-      const sums = this.#accumulators(pass, plan.unroll);
+      const folded = vectorsPerRow(plan);
+      const sums = this.#accumulators(pass, Math.max(1, Math.min(ROW_ACCUMULATORS, folded)));
       this.#walkInner(() => {
         this.#values.prepare(pass.needed, 2);
         this.#walkVector(0, length, () => this.#element(pass, sums));
       });
-      for (const [r, vectors] of sums) this.#values.define(r, [this.#folded(r, vectors)]);
+      for (const [r, vectors] of sums) this.#values.define(r, [this.#folded(r, rotated(vectors, -folded))]);
     }
     this.#storeRows(1);
   }
@@ -232,6 +233,7 @@ class LoopEmitter {
     return new Map(reduces.map((r) => [r, start(r)]));
   }
 
+  /** Folds the values of a pass into the accumulators, of which the first is always the next one's turn. */
   #accumulate(r: number, sums: readonly Local[]): void {
     const f = this.#f;
     const { a } = this.#reduction(r);
@@ -246,6 +248,16 @@ class LoopEmitter {
       const sum = at(sums, u, "accumulator");
       f.set(sum, this.#fold(r, sum, value));
     }
+    if (lanes === 4) this.#rotate(sums, unroll);
+  }
+
+  /** Moves the contents of each accumulator `count` places forward, those of the first to the end. */
+  #rotate(sums: readonly Local[], count: number): void {
+    if (count % sums.length === 0) return;
+    const f = this.#f;
+    const first = sums.slice(0, count).map((sum) => f.local("v128", sum));
+    const moved = [...sums.slice(count), ...first];
+    for (const [i, sum] of sums.entries()) f.set(sum, at(moved, i, "accumulator"));
   }
 
   /** All lanes of all accumulators, folded into one number that every lane holds. */
@@ -266,6 +278,26 @@ function startsOf(f: Fn, { nest, passes, columnSums }: Loops, environment: Envir
   const start = (access: Access): Expr =>
     startOf(access, access.dtype, access.argument === SCRATCH ? scratch : base(access.argument), scalar);
   return new Map(all.map((access) => [access, f.local("i32", start(access))]));
+}
+
+/**
+ * The accumulators of a fold along the lanes: vector `k` of a row goes into accumulator `k` modulo this number, however far the loop
+ * is unrolled. So the order of a sum depends on lengths alone, and not on what else the kernel computes.
+ */
+const ROW_ACCUMULATORS = 4;
+
+/** The whole vectors of a row in mode "row": a segment's remainder is folded element by element. */
+function vectorsPerRow({ axes, inner, segments }: Schedule): number {
+  const count = inner.reduce((n, a) => n * at(axes, a, "axis").length, 1);
+  const along = segments.slice(1).map((end, s) => Math.floor((end - at(segments, s, "segment")) / 4));
+  return count * along.reduce((a, b) => a + b, 0);
+}
+
+/** The elements from number `count`, modulo their number, on; then those before it. */
+function rotated<T>(elements: readonly T[], count: number): T[] {
+  const n = elements.length;
+  const first = ((count % n) + n) % n;
+  return [...elements.slice(first), ...elements.slice(0, first)];
 }
 
 const columnBytes = (plan: Schedule): number => 4 * at(plan.axes, plan.vector, "axis").length;

@@ -98,6 +98,20 @@ function costPerElement(nest: Nest, vector: number, length: number): number {
   return ((full + (length - 4 * full)) * Math.max(perVector, 0.5)) / length;
 }
 
+/**
+ * As `costPerElement`, up to a factor, for kernels that fold. It looks only at what is the same in all kernels that fold these elements,
+ * namely lengths and whether a whole value lies in memory along the axis: the order of a sum must not depend on what is fused with it.
+ */
+function foldCost({ axes, loads }: Nest, vector: number, length: number): number {
+  const isWhole = ({ strides }: Access): boolean =>
+    axes.every((axis, a) => axis.length === 1 || strides[a] !== 0);
+  const isContiguous = loads.some(
+    (access) => access !== null && isWhole(access) && Math.abs(strideAlong(access, vector)) === 1,
+  );
+  const full = Math.floor(length / 4);
+  return ((full + (length - 4 * full)) * (isContiguous ? 1 : 4)) / length;
+}
+
 function segmentsOf(nest: Nest, vector: number, length: number): number[] {
   const cuts = new Set([0, length]);
   for (const access of accesses(nest)) {
@@ -117,7 +131,8 @@ function vectorAxis(nest: Nest): number | null {
   nest.axes.forEach((axis, a) => {
     if (segmentsOf(nest, a, axis.length).length - 1 > MAX_SEGMENTS) return;
     // of equal costs, the later axis wins; an outer axis costs more, for keeping its accumulators across the inner loop
-    const cost = costPerElement(nest, a, axis.length) * (hasInner && !axis.inner ? 1.1 : 1);
+    const perElement = (hasInner ? foldCost : costPerElement)(nest, a, axis.length);
+    const cost = perElement * (hasInner && !axis.inner ? 1.1 : 1);
     if (cost <= bestCost) [best, bestCost] = [a, cost];
   });
   return best;
