@@ -1,7 +1,12 @@
 /** `tiedlora report`: the findings of a sweep, as one HTML file and as tables. */
 import { basename, resolve } from "node:path";
-import type { Command } from "commander";
-import { type WrittenReport, writeReport } from "@tiedlora/experiments/node";
+import { type Command, InvalidArgumentError } from "commander";
+import {
+  FIGURE_FORMATS,
+  type FigureFormat,
+  type WrittenReport,
+  writeReport,
+} from "@tiedlora/experiments/node";
 import { choiceText, chosenText, type Group } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
 import { path } from "./options.ts";
@@ -11,6 +16,7 @@ interface ReportCommand {
   readonly out?: string;
   readonly title?: string;
   readonly force?: true;
+  readonly figures?: readonly FigureFormat[] | true;
 }
 
 export function addReport(program: Command, output: Output): void {
@@ -24,19 +30,20 @@ export function addReport(program: Command, output: Output): void {
       path,
     )
     .option("--force", "replace these files if they exist")
+    .option(
+      "--figures [formats]",
+      "also write a figure for each task, and the tables in LaTeX: svg (the default), pdf, or svg,pdf",
+      figureFormats,
+    )
     .option("--title <text>", "the report's heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
       if (options.out !== undefined) await checkOut(options.out);
       const title = options.title ?? basename(resolve(directory));
       const out = options.out ?? directory;
-      const report = await writeReport(directory, out, { title, force: options.force === true });
-      for (const { task, lora, found } of report.summary.smallest) {
-        output.info(
-          `${paint("bold", task)}: ${named(found)} (${found.trainable.toLocaleString("en-US")} parameters) is the ` +
-            `smallest within 1 % of ${named(lora)} (${lora.trainable.toLocaleString("en-US")})`,
-        );
-      }
+      const figures = options.figures === true ? (["svg"] as const) : (options.figures ?? []);
+      const report = await writeReport(directory, out, { title, force: options.force === true, figures });
+      for (const one of report.summary.smallest) output.info(smallestText(one));
       const choice = choiceText(report.summary);
       if (choice !== null) output.info(choice);
       if (report.search !== null) output.info(searchText(report.search));
@@ -44,6 +51,25 @@ export function addReport(program: Command, output: Output): void {
       if (report.failures > 0) output.info(`${report.failures} runs failed; they are listed in the report`);
       for (const file of report.files) output.out(file);
     });
+}
+
+/** A list of formats, separated by commas. Throws if there is no such format. */
+function figureFormats(given: string): readonly FigureFormat[] {
+  return given.split(",").map((name) => {
+    const format = FIGURE_FORMATS.find((one) => one === name.trim());
+    if (format !== undefined) return format;
+    throw new InvalidArgumentError(`"${name}" is not a format; expected ${FIGURE_FORMATS.join(", ")}, or both with a comma.`);
+  }); // prettier-ignore
+}
+
+function smallestText({ task, lora, found, certain }: WrittenReport["summary"]["smallest"][number]): string {
+  const sized = (group: Group): string =>
+    `${named(group)} (${group.trainable.toLocaleString("en-US")} parameters)`;
+  const sure =
+    certain === found
+      ? "; the interval of their difference lies within it"
+      : `; the smallest of which that is certain is ${sized(certain)}`;
+  return `${paint("bold", task)}: ${sized(found)} is the smallest within 1 % of ${sized(lora)}${sure}`;
 }
 
 /** "tl6 rank 8, lr 0.03" */

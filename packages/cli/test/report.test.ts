@@ -1,15 +1,19 @@
 /** Reports: means with intervals, the smallest good adapter, tables for other programs, and one self-contained page. */
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { writeReport } from "../../experiments/src/node/report.ts";
 import { RunStore } from "../../experiments/src/node/sweep/store.ts";
-import { chartsOf } from "../../experiments/src/report/charts.ts";
+import { chartsOf, type Dot, frontOf } from "../../experiments/src/report/charts.ts";
+import { textWidth } from "../../experiments/src/report/figure/drawing.ts";
+import { placeLabels } from "../../experiments/src/report/figure/labels.ts";
+import { plot } from "../../experiments/src/report/figure/plot.ts";
+import { svgFile } from "../../experiments/src/report/figure/svg.ts";
 import { runsCsv, summaryCsv } from "../../experiments/src/report/csv.ts";
 import { reportHtml } from "../../experiments/src/report/html.ts";
-import { interval } from "../../experiments/src/report/stats.ts";
+import { interval, pairedDifference } from "../../experiments/src/report/stats.ts";
 import { ALL_TASKS, summarize } from "../../experiments/src/report/summary.ts";
 import { BASELINE, type RunConfig, runId, type RunResult } from "../../experiments/src/sweep/config.ts";
 import { expandSweep } from "../../experiments/src/sweep/expand.ts";
@@ -79,6 +83,27 @@ test("groups are means over seeds; averages are means over tasks, seed by seed",
   close(all.quality.mean, 90);
   close(all.quality.half!, 12.706);
   assert.equal(baselines.get("summary")!.test.scores["ROUGE-L"], 9);
+});
+
+test("a paired difference has no spread where a seed does the same to both", () => {
+  const of = (...values: number[]): Map<number, number> =>
+    new Map(values.map((value, seed) => [seed, value]));
+  assert.deepEqual(pairedDifference(of(1, 5, 9), of(2, 6, 10)), { mean: -1, half: 0, count: 3 });
+  assert.deepEqual(pairedDifference(of(1, 5), new Map([[1, 3], [7, 9]])), { mean: 2, half: null, count: 1 }); // prettier-ignore
+  assert.equal(pairedDifference(of(1), new Map([[3, 1]])).count, 0);
+});
+
+test("an adapter is certainly within 1 % where the interval of its difference to LoRA is", () => {
+  const changed = RESULTS.map((run) => {
+    const { method, rank, seed } = run.config;
+    const same = method === "tl6" && rank === 8 && run.config.task === "choice" ? 91 : undefined; // LoRA's spread is not its own
+    return same === undefined ? run : resultOf(run.config, same + (seed === 0 ? -0.9 : 0.9));
+  });
+  const [choice, plain] = [changed, RESULTS].map((results) =>
+    summarize(results).smallest.find(({ task }) => task === "choice")!,
+  );
+  assert.deepEqual([choice!.found.method, choice!.certain.method], ["tl6", "lora"], "±0.1 × 12.7 is 1.27");
+  assert.deepEqual([plain!.found.method, plain!.certain.method], ["tl6", "tl6"], "-0.5 at both seeds");
 });
 
 test("the smallest adapter within 1 % of LoRA's best, for all tasks and for each", () => {
@@ -180,15 +205,59 @@ test("charts have a line for each method, by size and by rank, and learning curv
   ]); // prettier-ignore
   const [bySize] = charts;
   assert.deepEqual(
-    bySize!.series.map(({ label, points }) => [label, points.map(([x]) => x)]),
+    bySize!.series.map(({ label, points }) => [label, points.map(({ x }) => x)]),
     [
       ["lora", [200, 800]],
       ["tl6", [30, 120]],
     ],
   );
   assert.equal(bySize!.baseline, 10);
-  assert.equal(new Set(bySize!.series.map(({ color }) => color)).size, 2);
-  assert.deepEqual(charts.at(-1)!.series[0]!.points, [[2, 1.5, null], [4, 1, null]]); // prettier-ignore
+  assert.deepEqual(bySize!.front, [{ x: 30, y: 85 }, { x: 120, y: 89.5 }, { x: 200, y: 90 }]); // prettier-ignore
+  const [tl6] = charts[1]!.series[1]!.points;
+  assert.deepEqual([tl6!.low, tl6!.high, tl6!.seeds], [86 - 12.706, 86 + 12.706, [85, 87]]);
+  assert.equal(charts[1]!.series[0]!.points[0]!.high, 100, "an interval ends where its metric ends");
+  assert.match(
+    tl6!.title,
+    /^tl6, rank 2: accuracy 86\.0 \(95 % interval 73\.3 to 98\.7\), 30 parameters; seeds 85\.0, 87\.0$/,
+  );
+  const curve = charts.at(-1)!.series[0]!.points;
+  assert.deepEqual(curve.map(({ x, y }) => [x, y]), [[2, 1.5], [4, 1]]); // prettier-ignore
+});
+
+test("a point that a smaller one equals is not on the Pareto front", () => {
+  const dot = (x: number, y: number): Dot => ({ x, y, low: null, high: null, seeds: [], title: "" });
+  const points = [dot(4, 9), dot(1, 5), dot(2, 5), dot(2, 7), dot(3, 6), dot(9, 9)];
+  assert.deepEqual(frontOf(points, true).map(({ x, y }) => [x, y]), [[1, 5], [2, 7], [4, 9]]); // prettier-ignore
+  assert.deepEqual(frontOf(points, false).map(({ x, y }) => [x, y]), [[1, 5]]); // prettier-ignore
+});
+
+test("names of lines stay inside the chart and clear of each other and of all marks", () => {
+  const series = Array.from({ length: 8 }, (_, i) => ({
+    name: `method-${i}`,
+    points: [[60 + 8 * i, 200 - 9 * i], [180 + 12 * i, 90 - 3 * i], [240 + 9 * i, 60 + (i % 3)]] as const,
+  })); // prettier-ignore
+  const within = { left: 40, top: 8, right: 420, bottom: 280 };
+  const boxes = placeLabels(series, 13, within).map(({ x, y, anchor }, i) => {
+    const width = textWidth(series[i]!.name, 13);
+    const left = x - width * { start: 0, middle: 0.5, end: 1 }[anchor];
+    return { left, right: left + width, top: y - 10, bottom: y + 2 };
+  });
+  for (const [i, a] of boxes.entries()) {
+    assert.ok(a.left >= 40 && a.right <= 420 && a.top >= 8 && a.bottom <= 283, JSON.stringify(a));
+    for (const b of boxes.slice(i + 1))
+      assert.ok(a.left >= b.right || a.right <= b.left || a.top >= b.bottom || a.bottom <= b.top, `${i}`);
+    for (const [x, y] of series.flatMap(({ points }) => points))
+      assert.ok(!(x > a.left && x < a.right && y > a.top && y < a.bottom), `${i} covers ${x}, ${y}`);
+  }
+});
+
+test("a chart as SVG: all marks say their numbers, and text cannot become markup", () => {
+  const [chart] = chartsOf(summarize(RESULTS));
+  const svg = svgFile(plot({ ...chart!, y: "a <b> & c" }, { width: 420, height: 320, letters: 13 }));
+  assert.ok(svg.includes("a &lt;b&gt; &amp; c") && !svg.includes("<b>"));
+  assert.equal(svg.match(/<title>(lora|tl6), rank/g)!.length, 4);
+  assert.match(svg, /no adapter: 10 \(below\)/);
+  assert.doesNotMatch(svg, /NaN|Infinity|undefined/);
 });
 
 test("tables: one row a run and one a group, quoted as RFC 4180 says", () => {
@@ -242,7 +311,39 @@ test("a folder's report is written beside its results; one without results says 
     [["report.html", "runs.csv", "summary.csv"], RESULTS.length],
   );
   const html = await readFile(files[0]!, "utf8");
-  assert.ok(html.includes("uPlot") && html.length > 40_000);
+  assert.equal(html.match(/<svg /g)!.length, 10);
+  const paper = join(directory, "paper");
+  const again = await tiedlora("report", directory, "--out", paper, "--figures", "svg,pdf");
+  assert.equal(again.code, 0, again.info);
+  const names = (await readdir(paper)).sort();
+  const figures = [
+    "rank-all-tasks",
+    "rank-choice",
+    "rank-summary",
+    "size-all-tasks",
+    "size-choice",
+    "size-summary",
+  ];
+  const expected = [
+    "report.html",
+    "runs.csv",
+    "summary.csv",
+    "tables.tex",
+    ...figures.flatMap((name) => [`${name}.pdf`, `${name}.svg`]),
+  ];
+  assert.deepEqual(names, expected.sort());
+  const [pdf, tex] = await Promise.all(["size-choice.pdf", "tables.tex"].map((name) => readFile(join(paper, name), "latin1"))); // prettier-ignore
+  assert.match(pdf!, /^%PDF-1\.\d[^]*\/MediaBox \[0 0 640 400\]/);
+  assert.ok(tex!.includes("lora & $90.0 \\pm 12.7$ & $80.0 \\pm 12.7$ & 200--800 \\\\"), tex);
+  const { code, info } = await tiedlora(
+    "report",
+    directory,
+    "--out",
+    join(directory, "new"),
+    "--figures",
+    "png",
+  );
+  assert.deepEqual([code, /"png" is not a format; expected svg, pdf/.test(info)], [2, true], info);
 });
 
 test("only runs of the sweep's file count; those of an earlier version of it are named and left out", async (t) => {

@@ -3,7 +3,7 @@
  * @module
  */
 export { BASE_DIRECTORY, loadBase } from "./node/base.ts";
-export { writeReport, type WrittenReport } from "./node/report.ts";
+export { FIGURE_FORMATS, type FigureFormat, writeReport, type WrittenReport } from "./node/report.ts";
 export { runPool } from "./node/sweep/pool.ts";
 export { scheduleOf } from "./node/sweep/schedule.ts";
 export { folderSource, type FolderSource, type FolderSourceOptions } from "./node/sweep/folder-source.ts";

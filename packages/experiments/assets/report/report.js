@@ -1,160 +1,66 @@
-// Draws the charts of a sweep's report with uPlot, which the page carries along. Plain JavaScript: it runs as it is.
+// The page of a sweep's report: tooltips of the charts' marks, tables sorted by a column, and the choice of a rank.
 "use strict";
 (() => {
-  const HEIGHT = 260;
-  const charts = JSON.parse(document.getElementById("charts").textContent);
-  const style = getComputedStyle(document.documentElement);
-  const color = (name) => style.getPropertyValue(name).trim();
-  const short = (value) =>
-    value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${Math.round(value / 100) / 10}k` : String(value);
+  /** Shows the numbers of the mark that the pointer is at, or that was touched. */
+  const tip = document.createElement("div");
+  tip.className = "tip";
+  tip.setAttribute("role", "status");
+  tip.hidden = true;
+  document.body.append(tip);
 
-  /** uPlot wants one list of x for all series; where a series has no point there is null. */
-  function aligned({ series, baseline }) {
-    const xs = [...new Set(series.flatMap(({ points }) => points.map(([x]) => x)))].sort((a, b) => a - b);
-    const rows = series.map(({ points }) => {
-      const byX = new Map(points.map((point) => [point[0], point]));
-      return xs.map((x) => byX.get(x) ?? null);
-    });
-    const values = rows.map((row) => row.map((point) => point && point[1]));
-    return { xs, rows, data: [xs, ...values, ...(baseline === null ? [] : [xs.map(() => baseline)])] };
+  function show(event) {
+    const mark = event.target.closest?.("[data-tip]");
+    tip.hidden = !mark;
+    if (!mark) return;
+    mark.querySelector("title")?.remove(); // or the browser shows its own, too
+    tip.textContent = mark.dataset.tip;
+    const { left, top, width } = mark.getBoundingClientRect();
+    const middle = left + width / 2 - tip.offsetWidth / 2;
+    const most = document.documentElement.clientWidth - tip.offsetWidth - 8;
+    tip.style.left = `${scrollX + Math.max(8, Math.min(most, middle))}px`;
+    tip.style.top = `${scrollY + top - tip.offsetHeight - 8}px`;
+  }
+  addEventListener("pointerover", show);
+  addEventListener("pointerdown", show);
+
+  /** The number that a cell begins with; text without one is sorted as text, after all numbers. */
+  function keyOf(cell) {
+    const text = cell.textContent.trim();
+    const number = Number.parseFloat(text.replaceAll(",", ""));
+    return { text, number: Number.isNaN(number) ? Infinity : number };
   }
 
-  /** The powers of ten in a range. */
-  function decades(low, high) {
-    const first = Math.ceil(Math.log10(low));
-    const count = Math.floor(Math.log10(high)) - first + 1;
-    return Array.from({ length: count }, (_, i) => 10 ** (first + i));
-  }
-
-  /** Draws the intervals as vertical lines through the points. */
-  function intervals(rows) {
-    return (plot, seriesIndex) => {
-      const row = rows[seriesIndex - 1];
-      if (row === undefined) return;
-      const { ctx } = plot;
-      ctx.save();
-      ctx.strokeStyle = plot.series[seriesIndex].stroke();
-      ctx.lineWidth = 1.5 * devicePixelRatio;
-      for (const point of row) {
-        if (point === null || point[2] === null) continue;
-        const [x, low, high] = [
-          plot.valToPos(point[0], "x", true),
-          plot.valToPos(point[1] - point[2], "y", true),
-          plot.valToPos(point[1] + point[2], "y", true),
-        ];
-        ctx.beginPath();
-        ctx.moveTo(x, low);
-        ctx.lineTo(x, high);
-        ctx.stroke();
-      }
-      ctx.restore();
-    };
-  }
-
-  function draw(chart, parent) {
-    const { xs, rows, data } = aligned(chart);
-    const axis = {
-      stroke: color("--dim"),
-      grid: { stroke: color("--line"), width: 1 },
-      ticks: { show: false },
-    };
-    const few = chart.logX && xs.length <= 6;
-    const splits = (_, __, low, high) => (few ? xs : decades(low, high));
-    const options = {
-      width: parent.clientWidth,
-      height: HEIGHT,
-      legend: { show: false },
-      cursor: { drag: { x: false, y: false } },
-      scales: {
-        x: {
-          time: false,
-          distr: chart.logX ? 3 : 1,
-          range: chart.logX ? (_, low, high) => [low / 1.3, high * 1.3] : undefined,
-        },
-      },
-      axes: [
-        {
-          ...axis,
-          label: chart.x,
-          labelSize: 24,
-          values: (_, splits) => splits.map((value) => (value === null ? "" : short(value))),
-          ...(chart.logX && { splits, filter: (_, all) => all }),
-        },
-        { ...axis, label: chart.y, labelSize: 24, size: 54 },
-      ],
-      series: [
-        {},
-        ...chart.series.map(({ label, color: stroke, dash, points }) => ({
-          label,
-          stroke,
-          dash,
-          width: 2,
-          spanGaps: true,
-          points: { show: points.length < 30, size: 7, fill: stroke },
-        })),
-        ...(chart.baseline === null
-          ? []
-          : [
-              {
-                label: "no adapter",
-                stroke: color("--dim"),
-                dash: [3, 5],
-                width: 1.5,
-                points: { show: false },
-              },
-            ]),
-      ],
-      hooks: { drawSeries: [intervals(rows)] },
-    };
-    return new uPlot(options, data, parent);
-  }
-
-  function legend(chart) {
-    const element = document.createElement("div");
-    element.className = "legend";
-    const entries = chart.series.map(({ label, color: c, dash }) => ({ label, c, dashed: dash.length > 0 }));
-    if (chart.baseline !== null) entries.push({ label: "no adapter", c: color("--dim"), dashed: true });
-    for (const { label, c, dashed } of entries) {
-      const entry = document.createElement("span");
-      entry.textContent = label;
-      entry.style.setProperty("--c", c);
-      if (dashed) entry.className = "dashed";
-      element.append(entry);
-    }
-    return element;
-  }
-
-  const drawn = [];
-  for (const chart of charts) {
-    const parent = document.querySelector(`[data-section="${chart.section}"]`);
-    const figure = document.createElement("div");
-    figure.className = "chart";
-    figure.dataset.rank = chart.rank ?? "";
-    const title = document.createElement("h3");
-    title.textContent = chart.title;
-    const plot = document.createElement("div");
-    plot.setAttribute("role", "img");
-    plot.setAttribute(
-      "aria-label",
-      `${chart.title}: ${chart.y} against ${chart.x}; the numbers are in the table of all results`,
+  function sort(table, column, descending) {
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row) => ({ row, key: keyOf(row.cells[column]) }));
+    const order = descending ? -1 : 1;
+    rows.sort(
+      (a, b) => order * (a.key.number - b.key.number || a.key.text.localeCompare(b.key.text)) || 0,
     );
-    figure.append(title, plot, legend(chart));
-    parent.append(figure);
-    drawn.push({ chart, figure, plot, uplot: null });
+    body.append(...rows.map(({ row }) => row));
   }
 
-  /** Draws what is to be seen; learning curves of other ranks wait. */
-  function show() {
-    const select = document.getElementById("rank");
-    for (const entry of drawn) {
-      const seen = entry.chart.rank === null || String(entry.chart.rank) === select.value;
-      entry.figure.hidden = !seen;
-      if (!seen) continue;
-      if (entry.uplot === null) entry.uplot = draw(entry.chart, entry.plot);
-      else entry.uplot.setSize({ width: entry.plot.clientWidth, height: HEIGHT });
+  for (const table of document.querySelectorAll("table")) {
+    if (table.tBodies[0].rows.length < 2) continue;
+    for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
+      const button = document.createElement("button");
+      button.textContent = head.textContent;
+      button.title = "Sort by this column";
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const descending = head.getAttribute("aria-sort") === "ascending";
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+        sort(table, column, descending);
+      });
     }
   }
-  document.getElementById("rank").addEventListener("change", show);
-  addEventListener("resize", show);
-  show();
+
+  const select = document.getElementById("rank");
+  function choose() {
+    for (const figure of document.querySelectorAll('[data-section="curves"] .chart'))
+      figure.hidden = figure.dataset.rank !== select.value;
+  }
+  select.addEventListener("change", choose);
+  choose();
 })();

@@ -1,10 +1,14 @@
-/** Writes the report of a sweep's folder: report.html, runs.csv and summary.csv. */
+/** Writes the report of a sweep's folder: report.html, runs.csv, summary.csv and, on request, figures and tables for a paper. */
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
+import { chartsOf } from "../report/charts.ts";
+import { plot, type PlotSize } from "../report/figure/plot.ts";
+import { svgFile } from "../report/figure/svg.ts";
+import { latexTables } from "../report/latex.ts";
+import { pdfWriter, type PdfWriter } from "./pdf.ts";
 import { type Counted, countedRuns } from "../report/counted.ts";
 import { runsCsv, summaryCsv } from "../report/csv.ts";
 import { type PageParts, reportHtml } from "../report/html.ts";
@@ -33,7 +37,12 @@ export interface ReportOptions {
   readonly title: string;
   /** Replaces existing files that have the names of the report's files. Default: false, which makes them an error. */
   readonly force?: boolean;
+  /** Figures in these formats, and tables.tex. Default: none. */
+  readonly figures?: readonly FigureFormat[];
 }
+
+export const FIGURE_FORMATS = ["svg", "pdf"] as const;
+export type FigureFormat = (typeof FIGURE_FORMATS)[number];
 
 const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
 
@@ -44,8 +53,9 @@ const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
 export async function writeReport(
   directory: string,
   out: string,
-  { title, force = false }: ReportOptions,
+  { title, force = false, figures = [] }: ReportOptions,
 ): Promise<WrittenReport> {
+  const toPdf = figures.includes("pdf") ? await pdfWriter() : undefined;
   const there = await readdir(out).catch((): string[] => []);
   checkFree(out, FILES.filter((name) => there.includes(name)), force); // prettier-ignore
   const store = new RunStore(directory);
@@ -60,11 +70,13 @@ export async function writeReport(
   if (results.length === 0)
     throw new Error(`${directory} has no finished runs${reasons(counted)}; tiedlora sweep writes them`);
   const summary = summarize(counted.outcomes);
-  const files: [string, string][] = [
+  const files: [string, string | Uint8Array][] = [
     ["report.html", reportHtml({ title, summary, spec, ...counted }, await pageParts())],
     ["runs.csv", runsCsv(results)],
     ["summary.csv", summaryCsv(summary)],
+    ...(figures.length > 0 ? await paperFiles(summary, figures.includes("svg"), toPdf) : []),
   ];
+  checkFree(out, files.flatMap(([name]) => (there.includes(name) ? [name] : [])), force); // prettier-ignore
   await recoverDirectory(out);
   await writing(out, () => writeFilesAtomic(out, files));
   return {
@@ -78,6 +90,24 @@ export async function writeReport(
   };
 }
 
+/** The size of a figure that spans a page's text. */
+const SIZE: PlotSize = { width: 640, height: 400, letters: 13 };
+
+/** A figure of each chart of quality, by size and by rank, and the tables. */
+async function paperFiles(
+  summary: Summary,
+  svg: boolean,
+  toPdf: PdfWriter | undefined,
+): Promise<[string, string | Uint8Array][]> {
+  const files: [string, string | Uint8Array][] = [["tables.tex", latexTables(summary)]];
+  for (const chart of chartsOf(summary).filter(({ section }) => section !== "curves")) {
+    const drawing = plot(chart, SIZE);
+    if (svg) files.push([`${chart.id}.svg`, svgFile(drawing)]);
+    if (toPdf) files.push([`${chart.id}.pdf`, await toPdf(drawing)]);
+  }
+  return files;
+}
+
 function reasons({ failures, leftOut }: Counted): string {
   const said = [
     failures.length > 0 && `${failures.length} failed, the first: ${failures[0]!.message}`,
@@ -89,11 +119,9 @@ function reasons({ failures, leftOut }: Counted): string {
 async function pageParts(): Promise<PageParts> {
   const own = (name: string): Promise<string> =>
     readFile(fileURLToPath(new URL(`../../assets/report/${name}`, import.meta.url)), "utf8");
-  const { resolve } = createRequire(import.meta.url);
-  const uplot = (name: string): Promise<string> => readFile(resolve(`uplot/dist/${name}`), "utf8");
   return {
-    styles: await Promise.all([uplot("uPlot.min.css"), own("report.css")]),
-    scripts: await Promise.all([uplot("uPlot.iife.min.js"), own("report.js")]),
+    styles: [await own("report.css")],
+    scripts: [await own("report.js")],
     digest: (script) => createHash("sha256").update(script).digest("base64"),
   };
 }

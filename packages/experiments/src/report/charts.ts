@@ -1,13 +1,25 @@
-/** The charts of a report as data; the page draws them. */
+/** The charts of a report as data. */
 import type { RunResult } from "../sweep/config.ts";
-import { ALL_TASKS, type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
+import { ALL_TASKS, type Group, type Measure, measureOf, qualityOf, type Summary } from "./summary.ts";
+
+/** A point of a line: the mean over seeds. */
+export interface Dot {
+  readonly x: number;
+  readonly y: number;
+  /** The ends of y's interval; null if there is none. */
+  readonly low: number | null;
+  readonly high: number | null;
+  /** The values of the single seeds. */
+  readonly seeds: readonly number[];
+  /** The numbers in words. */
+  readonly title: string;
+}
 
 export interface Series {
   readonly label: string;
-  readonly color: string;
-  readonly dash: readonly number[];
-  /** x, y, and half the width of y's interval. */
-  readonly points: readonly (readonly [x: number, y: number, half: number | null])[];
+  /** Which color and mark it has. */
+  readonly style: number;
+  readonly points: readonly Dot[];
 }
 
 export interface Chart {
@@ -18,15 +30,16 @@ export interface Chart {
   readonly y: string;
   readonly logX: boolean;
   readonly series: readonly Series[];
-  /** The value without an adapter, drawn as a horizontal line. */
+  /** The value without an adapter. */
   readonly baseline: number | null;
   /** The rank whose learning curves the chart shows; null for other charts. */
   readonly rank: number | null;
+  readonly higherIsBetter: boolean;
+  /** Between which values y must be; null if there are no bounds. */
+  readonly bounds: readonly [least: number, most: number] | null;
+  /** The points to which no other is superior in both x and y, by x; empty where less of x is not better. */
+  readonly front: readonly Pick<Dot, "x" | "y">[];
 }
-
-/** Eight colors that color-blind people can tell apart too (Okabe and Ito), and dashes for more than eight lines. */
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#6b6b6b"];
-const DASHES: readonly (readonly number[])[] = [[], [8, 4], [2, 3]];
 
 export function chartsOf(summary: Summary): Chart[] {
   const { tasks, averages } = summary;
@@ -38,39 +51,64 @@ export function chartsOf(summary: Summary): Chart[] {
   ].filter(({ series }) => series.length > 0);
 }
 
-function styleOf({ methods }: Summary, method: string): Pick<Series, "color" | "dash"> {
-  const index = methods.indexOf(method);
-  return {
-    color: COLORS[index % COLORS.length]!,
-    dash: DASHES[Math.floor(index / COLORS.length) % DASHES.length]!,
-  };
-}
-
 const groupsOf = ({ groups, averages }: Summary, task: string): readonly Group[] =>
   task === ALL_TASKS ? averages : groups.filter((group) => group.task === task);
 
+/** The values that a measure can have: scores are in percent, and a perplexity is at least 1. */
+const boundsOf = ({ higherIsBetter }: Measure): readonly [number, number] =>
+  higherIsBetter ? [0, 100] : [1, Infinity];
+
 function qualityChart(summary: Summary, task: string, section: "size" | "rank"): Chart {
   const groups = groupsOf(summary, task);
-  const series = summary.methods.flatMap((method): Series[] => {
+  const series = summary.methods.flatMap((method, style): Series[] => {
     const own = groups.filter((group) => group.method === method).sort((a, b) => a.rank - b.rank);
     if (own.length === 0) return [];
-    const points = own.map(
-      ({ trainable, rank, quality }) =>
-        [section === "size" ? trainable : rank, quality.mean, quality.half] as const,
-    );
-    return [{ label: method, ...styleOf(summary, method), points }];
+    return [{ label: method, style, points: own.map((group) => dotOf(group, section)) }];
   });
+  const measure = groups[0]?.measure ?? { name: "", higherIsBetter: true };
   return {
     id: `${section}-${task.replaceAll(" ", "-")}`,
     title: task,
     section,
     x: section === "size" ? "trainable parameters" : "rank",
-    y: groups[0]?.measure.name ?? "",
+    y: measure.name,
     logX: true,
     series,
     baseline: baselineOf(summary, task),
     rank: null,
+    higherIsBetter: measure.higherIsBetter,
+    bounds: boundsOf(measure),
+    front: section === "size" ? frontOf(series.flatMap(({ points }) => points), measure.higherIsBetter) : [], // prettier-ignore
   };
+}
+
+function dotOf({ method, rank, trainable, quality, measure, bySeed }: Group, section: "size" | "rank"): Dot {
+  const seeds = [...bySeed.values()];
+  const { mean, half } = quality;
+  const [least, most] = boundsOf(measure);
+  const [low, high] =
+    half === null ? [null, null] : [Math.max(least, mean - half), Math.min(most, mean + half)];
+  const range = low === null ? "" : ` (95 % interval ${low.toFixed(1)} to ${high.toFixed(1)})`;
+  const single = seeds.length > 1 ? `; seeds ${seeds.map((value) => value.toFixed(1)).join(", ")}` : "";
+  return {
+    x: section === "size" ? trainable : rank,
+    y: mean,
+    low,
+    high,
+    seeds,
+    title: `${method}, rank ${rank}: ${measure.name} ${mean.toFixed(1)}${range}, ${trainable.toLocaleString("en-US")} parameters${single}`,
+  };
+}
+
+/** The points that are better than all points with fewer or as many parameters. */
+export function frontOf(points: readonly Dot[], higherIsBetter: boolean): Pick<Dot, "x" | "y">[] {
+  const sign = higherIsBetter ? 1 : -1;
+  const front: Pick<Dot, "x" | "y">[] = [];
+  for (const { x, y } of [...points].sort((a, b) => a.x - b.x || sign * (b.y - a.y))) {
+    const best = front.at(-1);
+    if (best === undefined || sign * y > sign * best.y) front.push({ x, y });
+  }
+  return front;
 }
 
 function baselineOf({ baselines, tasks }: Summary, task: string): number | null {
@@ -84,16 +122,18 @@ function baselineOf({ baselines, tasks }: Summary, task: string): number | null 
 /** Validation losses of one rank: the mean over seeds at each step that all of them reached. */
 function curveChart(summary: Summary, task: string, rank: number): Chart {
   const groups = summary.groups.filter((group) => group.task === task && group.rank === rank);
-  const series = groups.map((group): Series => {
+  const series = groups.flatMap((group): Series[] => {
     const steps = group.runs[0]!.valid.map(([step]) => step);
-    const points = steps.flatMap((step) => {
+    const points = steps.flatMap((step): Dot[] => {
       const losses = group.runs.flatMap(({ valid }) =>
         valid.filter(([at]) => at === step).map(([, loss]) => loss),
       );
       const mean = losses.reduce((a, b) => a + b) / losses.length;
-      return losses.length === group.runs.length ? [[step, mean, null] as const] : [];
+      if (losses.length < group.runs.length || !Number.isFinite(mean)) return [];
+      const title = `${group.method}, step ${step}: ${mean.toFixed(4)}`;
+      return [{ x: step, y: mean, low: null, high: null, seeds: [], title }];
     });
-    return { label: group.method, ...styleOf(summary, group.method), points };
+    return points.length === 0 ? [] : [{ label: group.method, style: summary.methods.indexOf(group.method), points }]; // prettier-ignore
   });
   return {
     id: `curve-${task}-${rank}`,
@@ -105,5 +145,8 @@ function curveChart(summary: Summary, task: string, rank: number): Chart {
     series,
     baseline: null,
     rank,
+    higherIsBetter: false,
+    bounds: null,
+    front: [],
   };
 }

@@ -1,12 +1,14 @@
 /** The report of a sweep as one self-contained HTML file: tables, and the data that the page's script draws. */
 import type { RunFailure, RunResult } from "../sweep/config.ts";
-import { chartsOf } from "./charts.ts";
+import { type Chart, chartsOf } from "./charts.ts";
+import { plot, type PlotSize } from "./figure/plot.ts";
+import { svgElement } from "./figure/svg.ts";
 import { type Content, markup, type Markup, trusted } from "./markup.ts";
 import type { Searched } from "./searched.ts";
 import type { Interval } from "./stats.ts";
 import { choiceText, chosenText, type Group, measureOf, qualityOf, type Summary } from "./summary.ts";
 
-/** The parts of the page besides the data: uPlot, and the page's own script and style. */
+/** The parts of the page besides the data. */
 export interface PageParts {
   readonly scripts: readonly string[];
   readonly styles: readonly string[];
@@ -43,8 +45,7 @@ const policyOf = (digests: readonly string[]): string =>
 export function reportHtml(input: ReportInput, { scripts, styles, digest }: PageParts): string {
   const { title, summary } = input;
   const programs = scripts.map((script) => script.replaceAll("</script", "<\\/script"));
-  // JSON is not markup: "<", which could end the element, is written as one of JSON's own escapes
-  const charts = trusted(JSON.stringify(chartsOf(summary)).replaceAll("<", "\\u003c"));
+  const charts = chartsOf(summary);
   const page = markup`<!doctype html>
 <html lang="en">
 <head>
@@ -60,9 +61,9 @@ export function reportHtml(input: ReportInput, { scripts, styles, digest }: Page
 <h1>${title}</h1>
 <p>${overview(input)}</p>
 ${section("Smallest adapter within 1 % of LoRA", smallestTable(summary))}
-${section("Quality against trainable parameters", chartsDiv("size"))}
-${section("Quality against rank", chartsDiv("rank"))}
-${section("Learning curves", curves(summary))}
+${section("Quality against trainable parameters", markup`<p>${CHARTS}</p>${chartsDiv(charts, "size")}`)}
+${section("Quality against rank", chartsDiv(charts, "rank"))}
+${section("Learning curves", curves(charts, summary))}
 ${section("All results", markup`<p>Means over seeds ± half of the 95 % interval (Student's t). ${choiceText(summary) ?? ""}</p>${resultsTable(summary)}`)}
 ${searchSection(input.search)}
 ${leftOutSection(input.leftOut)}
@@ -70,21 +71,33 @@ ${failuresSection(input.failures)}
 ${section("Examples", samples(summary))}
 ${section("Configurations", configs(input))}
 </main>
-<script type="application/json" id="charts">${charts}</script>
 ${programs.map((program) => markup`<script>${trusted(program)}</script>\n`)}</body>
 </html>
 `;
   return String(page);
 }
 
-function curves({ ranks }: Summary): Markup {
+const CHARTS =
+  "Marks are means over seeds, vertical lines their 95 % intervals, small dots the single seeds. The broad gray line is the Pareto " +
+  "front: adapters to which no smaller one is equal. Point at a mark, or touch it, for its numbers.";
+
+function curves(charts: readonly Chart[], { ranks }: Summary): Markup {
   const options = ranks.map((rank) => markup`<option value="${rank}">${rank}</option>`);
   const select = markup`<label>Rank <select id="rank">${options}</select></label>`;
-  return markup`<p>${select} Loss on the validation set; means over seeds.</p>${chartsDiv("curves")}`;
+  return markup`<p>${select} Loss on the validation set; means over seeds.</p>${chartsDiv(charts, "curves")}`;
 }
 
-function chartsDiv(name: string): Markup {
-  return markup`<div class="charts" data-section="${name}"></div>`;
+/** The size of a chart in the page, where three stand side by side on a wide screen. */
+const SIZE: PlotSize = { width: 420, height: 320, letters: 13 };
+
+function chartsDiv(charts: readonly Chart[], name: Chart["section"]): Markup {
+  const own = charts.filter(({ section: of }) => of === name);
+  const figures = own.map(
+    (chart) =>
+      markup`<figure class="chart" id="${chart.id}" data-rank="${chart.rank ?? ""}"><figcaption>${chart.title}</figcaption>
+${svgElement(plot(chart, SIZE))}</figure>\n`,
+  );
+  return markup`<div class="charts" data-section="${name}">${figures}</div>`;
 }
 
 function section(title: string, content: Content): Markup {
@@ -107,19 +120,24 @@ function overview({ results, failures, summary, missing }: ReportInput): string 
 
 function smallestTable({ smallest }: Summary): Markup {
   if (smallest.length === 0) return markup`<p>There are no LoRA runs to compare with.</p>`;
-  const rows = smallest.map(({ task, lora, found }) => [
-    task,
-    lora.measure.name,
-    `lora r${lora.rank}: ${shown(lora.quality)}`,
-    whole(lora.trainable),
-    `${found.method} r${found.rank}: ${shown(found.quality)}`,
-    whole(found.trainable),
-    `${((100 * found.trainable) / lora.trainable).toFixed(1)} %`,
+  const adapter = (group: Group, { lora }: Summary["smallest"][number]): string[] => [
+    `${group.method} r${group.rank}: ${shown(group.quality)}`,
+    whole(group.trainable),
+    `${((100 * group.trainable) / lora.trainable).toFixed(1)} %`,
+  ];
+  const rows = smallest.map((one) => [
+    one.task,
+    one.lora.measure.name,
+    `lora r${one.lora.rank}: ${shown(one.lora.quality)}`,
+    whole(one.lora.trainable),
+    ...adapter(one.found, one),
+    ...adapter(one.certain, one),
   ]);
-  return table(
-    ["task", "metric", "best LoRA", "its parameters", "smallest within 1 %", "its parameters", "share"],
-    rows,
-  );
+  const header = [
+    "task", "metric", "best LoRA", "its parameters", "smallest by its mean", "its parameters", "share", "smallest that is certain",
+    "its parameters", "share",
+  ]; // prettier-ignore
+  return markup`<p>An adapter is certain where the 95 % interval of its difference to the best LoRA, seed by seed, lies within 1 %.</p>${table(header, rows)}`;
 }
 
 function resultsTable(summary: Summary): Markup {

@@ -22,3 +22,18 @@ export function interval(values: readonly number[]): Interval {
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
   return { mean, half: (T95[count - 2] ?? 1.96) * Math.sqrt(variance / count), count };
 }
+
+/**
+ * The mean difference of two sets of values by seed, over the seeds that both have, and its confidence interval. What a seed does to
+ * both cancels, so that the interval is narrower than those of the values.
+ */
+export function pairedDifference(
+  values: ReadonlyMap<number, number>,
+  others: ReadonlyMap<number, number>,
+): Interval {
+  const differences = [...values].flatMap(([seed, value]) => {
+    const other = others.get(seed);
+    return other === undefined ? [] : [value - other];
+  });
+  return differences.length === 0 ? { mean: NaN, half: null, count: 0 } : interval(differences);
+}

@@ -8,7 +8,7 @@ import {
   validationLoss,
 } from "../sweep/config.ts";
 import { variantOf } from "../sweep/trials.ts";
-import { interval, type Interval } from "./stats.ts";
+import { interval, type Interval, pairedDifference } from "./stats.ts";
 import { settingName, type Settings, VARIED, type Varied } from "./varied.ts";
 
 /** The measure of a run's quality: its task's main metric, or its perplexity if only the loss was measured. */
@@ -25,6 +25,8 @@ export interface Group {
   readonly trainable: number;
   readonly measure: Measure;
   readonly quality: Interval;
+  /** The quality for each seed. */
+  readonly bySeed: ReadonlyMap<number, number>;
   readonly loss: Interval;
   readonly runs: readonly RunResult[];
   /** The values, chosen by validation, of the settings that varied besides task, method, rank and seed. */
@@ -46,11 +48,14 @@ export interface Summary {
   readonly smallest: readonly Smallest[];
 }
 
-/** The smallest adapter whose mean is within 1 % of LoRA's best. */
+/** The smallest adapters that are within 1 % of LoRA's best. */
 export interface Smallest {
   readonly task: string;
   readonly lora: Group;
+  /** The smallest whose mean is. */
   readonly found: Group;
+  /** The smallest of which it is certain: the 95 % interval of its difference to LoRA, seed by seed, is within 1 %. */
+  readonly certain: Group;
 }
 
 /** The name that stands in place of a task's for means over tasks. */
@@ -95,6 +100,7 @@ function groupOf(runs: readonly RunResult[]): Group {
     trainable: first.trainable,
     measure,
     quality: interval(runs.map((run) => qualityOf(run, measure))),
+    bySeed: new Map(runs.map((run) => [run.config.seed, qualityOf(run, measure)])),
     loss: interval(runs.map(({ test }) => test.loss)),
     runs,
     chosen: {},
@@ -152,19 +158,17 @@ function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
       ofTasks.every((group) => group.runs.some(({ config }) => config.seed === seed)),
     );
     if (seeds.length === 0) return [];
-    const over = (value: (run: RunResult, group: Group) => number): Interval =>
-      interval(
-        seeds.map((seed) => {
-          const values = ofTasks.map((group) =>
-            value(
-              group.runs.find(({ config }) => config.seed === seed)!,
-              group,
-            ),
-          );
-          return values.reduce((a, b) => a + b) / values.length;
-        }),
-      );
-    const quality = over((run, { measure }) => qualityOf(run, measure));
+    const over = (value: (run: RunResult, group: Group) => number): number[] =>
+      seeds.map((seed) => {
+        const values = ofTasks.map((group) =>
+          value(
+            group.runs.find(({ config }) => config.seed === seed)!,
+            group,
+          ),
+        );
+        return values.reduce((a, b) => a + b) / values.length;
+      });
+    const qualities = over((run, { measure }) => qualityOf(run, measure));
     const measure = { name: "mean of the tasks' metrics", higherIsBetter: true };
     return [
       {
@@ -173,8 +177,9 @@ function averaged(groups: readonly Group[], tasks: readonly string[]): Group[] {
         rank,
         trainable,
         measure,
-        quality,
-        loss: over(({ test }) => test.loss),
+        quality: interval(qualities),
+        bySeed: new Map(seeds.map((seed, i) => [seed, qualities[i]!])),
+        loss: interval(over(({ test }) => test.loss)),
         runs,
         chosen: agreed(ofTasks),
         variants: Math.max(...ofTasks.map(({ variants }) => variants)),
@@ -197,13 +202,25 @@ function smallestOf(task: string, groups: readonly Group[]): Smallest[] {
   const loras = groups.filter(({ method }) => method === "lora");
   if (loras.length === 0) return [];
   const lora = loras.reduce((best, one) => (better(one, best) ? one : best));
-  const near = groups.filter(({ quality, measure }) =>
-    measure.higherIsBetter
-      ? quality.mean >= 0.99 * lora.quality.mean
-      : quality.mean <= 1.01 * lora.quality.mean,
-  );
-  const found = near.reduce((least, one) => (one.trainable < least.trainable ? one : least));
-  return [{ task, lora, found }];
+  const smallestIf = (isNear: (one: Group) => boolean): Group =>
+    groups.filter(isNear).reduce((least, one) => (one.trainable < least.trainable ? one : least), lora);
+  const found = smallestIf((one) => lossTo(lora, one.quality.mean - lora.quality.mean) <= NEAR);
+  const certain = smallestIf((one) => one === lora || worstLoss(lora, one) <= NEAR);
+  return [{ task, lora, found, certain }];
+}
+
+/** The share of LoRA's quality that may be lost. */
+const NEAR = 0.01;
+
+/** What share of LoRA's quality a difference to it loses. */
+const lossTo = ({ quality, measure }: Group, difference: number): number =>
+  ((measure.higherIsBetter ? -1 : 1) * difference) / quality.mean;
+
+/** The share of LoRA's quality that an adapter loses at the worse end of the interval of their difference; Infinity if it has none. */
+function worstLoss(lora: Group, one: Group): number {
+  const { mean, half } = pairedDifference(one.bySeed, lora.bySeed);
+  if (half === null) return Infinity;
+  return Math.max(lossTo(lora, mean - half), lossTo(lora, mean + half));
 }
 
 function grouped<T>(items: readonly T[], key: (item: T) => string): T[][] {

@@ -1,0 +1,54 @@
+/** The results of a sweep as LaTeX tables, for the package booktabs. */
+import { ALL_TASKS, type Group, type Summary } from "./summary.ts";
+
+/** One table for the means over tasks, if there are any, and one for each task: a row for each method, a column for each rank. */
+export function latexTables(summary: Summary): string {
+  const { tasks, averages, groups } = summary;
+  const all: (readonly [string, readonly Group[]])[] = [
+    [ALL_TASKS, averages],
+    ...tasks.map((task) => [task, groups.filter((group) => group.task === task)] as const),
+  ];
+  const tables = all.flatMap(([task, own]) => (own.length === 0 ? [] : [tableOf(task, own, summary)]));
+  return `% needs \\usepackage{booktabs}\n${tables.join("\n")}`;
+}
+
+function tableOf(task: string, groups: readonly Group[], { methods, ranks }: Summary): string {
+  const rows = methods.flatMap((method) => {
+    const own = groups.filter((group) => group.method === method);
+    if (own.length === 0) return [];
+    const cells = ranks.map((rank) => cellOf(own.find((group) => group.rank === rank)));
+    const sizes = own.map(({ trainable }) => trainable);
+    const [least, most] = [Math.min(...sizes), Math.max(...sizes)].map((n) => n.toLocaleString("en-US"));
+    return [
+      `  ${[escaped(method), ...cells, least === most ? least! : `${least}--${most}`].join(" & ")} \\\\`,
+    ];
+  });
+  const seeds = Math.max(...groups.map(({ quality }) => quality.count));
+  const header = ["method", ...ranks.map((rank) => `$r = ${rank}$`), "parameters"].join(" & ");
+  return [
+    "\\begin{table}",
+    "  \\centering",
+    `  \\begin{tabular}{l${"r".repeat(ranks.length + 1)}}`,
+    "  \\toprule",
+    `  ${header} \\\\`,
+    "  \\midrule",
+    ...rows,
+    "  \\bottomrule",
+    "  \\end{tabular}",
+    `  \\caption{${escaped(task)}: ${escaped(groups[0]!.measure.name)}, mean over ${seeds} seed${seeds === 1 ? "" : "s"}${seeds > 1 ? " $\\pm$ half of the 95\\,\\% interval" : ""}.}`,
+    "\\end{table}",
+    "",
+  ].join("\n");
+}
+
+function cellOf(group: Group | undefined): string {
+  if (group === undefined) return "--";
+  const { mean, half } = group.quality;
+  return half === null ? `$${mean.toFixed(1)}$` : `$${mean.toFixed(1)} \\pm ${half.toFixed(1)}$`;
+}
+
+const escaped = (text: string): string =>
+  text
+    .replace(/\\/g, "\\textbackslash ")
+    .replace(/[&%$#_{}]/g, "\\$&")
+    .replace(/[~^]/g, (c) => `\\${c}{}`);
