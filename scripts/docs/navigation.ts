@@ -24,7 +24,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
     ],
   ],
   ["How it works", ["docs/read-the-core.md", "docs/lessons.md", ...lessonFiles()]],
-  ["Reference", ["docs/commands.md", "docs/api.md", ...packageReadmes()]],
+  ["Reference", ["docs/methods.md", "docs/commands.md", "docs/api.md", ...packageReadmes()]],
   ["Measured", ["docs/benchmarks.md", "docs/scale.md", "docs/paper-grid.md", "docs/learning-rates.md"]],
   ["Project", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]],
 ];

@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type Block, codeBlocks, expectedOutput, localLinks } from "../docs/blocks.ts";
+import { withTables } from "../docs/methods.ts";
 import { guidePages, ROOT as root } from "../docs/navigation.ts";
 
 const folder = join(root, ".cache/docs", String(process.pid)); // so that simultaneous runs do not share a folder
@@ -87,6 +88,11 @@ test("every TypeScript block type-checks", () => {
     stdout.split("\n").filter((line) => line.startsWith(".cache/docs/") || line.startsWith("error ")),
     [],
   );
+});
+
+test("the tables of methods are made from the declarations", () => {
+  for (const { file, text } of documents.filter(({ text }) => text.includes("<!-- methods:")))
+    assert.equal(text, withTables(text), `${file}: run scripts/methods-page.ts --write`);
 });
 
 describe("blocks run, and TypeScript prints what it says", () => {

@@ -22,6 +22,15 @@ for (const file of [...filesOf("examples"), ...filesOf("lessons")]) {
   });
 }
 
+test("a method of examples/methods is declared in at most fifteen lines", () => {
+  const files = filesOf("examples/methods");
+  assert.equal(files.length, 12);
+  for (const file of files) {
+    const declaration = /defineMethod\(\{[\s\S]*?^\}\);/m.exec(readFileSync(join(root, file), "utf8"))?.[0];
+    assert.ok(declaration !== undefined && declaration.split("\n").length <= 15, file);
+  }
+});
+
 test("a lesson is one file of fewer than 150 lines that says how to run it, and needs no Node", () => {
   for (const file of filesOf("lessons")) {
     const text = readFileSync(join(root, file), "utf8");

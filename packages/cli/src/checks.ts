@@ -27,7 +27,7 @@ export function checkRank(model: Decoder, method: Method, output: Output): void 
 /** A note on a method's rank, or null. Throws UsageError if the rank is absurd, or if a name in the target fits no module. */
 export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
   checkTargetNames(linears, method);
-  const { sites } = planAdapter(linears, { ...method, rank: 1 });
+  const { sites } = planAdapter(linears, { ...method, factors: {} }); // which modules, whatever the rank
   const [smallest] = sites
     .map(({ site }) => site)
     .sort((a, b) => Math.min(a.in, a.out) - Math.min(b.in, b.out));

@@ -28,6 +28,13 @@ function fanIn(shape: Shape): number {
   return shape[shape.length - 1] ?? 1;
 }
 
+function checkLength(length: number, shape: Shape): void {
+  if (length !== product(shape))
+    throw new RangeError(
+      `${length} start values were given for a factor of shape [${shape.join(", ")}]; give one for each element`,
+    );
+}
+
 /** The start values that a factor can be declared with. */
 export const init = {
   /** 0 everywhere. */
@@ -60,11 +67,18 @@ export const init = {
     zero: values.every((value) => value === 0),
     label: "given",
     fill: (shape) => {
-      if (values.length !== product(shape))
-        throw new RangeError(
-          `${values.length} start values were given for a factor of shape [${shape.join(", ")}]; give one for each element`,
-        );
+      checkLength(values.length, shape);
       return values.slice();
+    },
+  }),
+  /** Given whole numbers, for indices, which are one parameter's elements, row-major. The factor must be frozen. */
+  indices: (values: readonly number[]): Init => ({
+    zero: false,
+    label: "given",
+    dtype: "i32",
+    fill: (shape) => {
+      checkLength(values.length, shape);
+      return Int32Array.from(values);
     },
   }),
   /** Whole numbers from 0 on and below `below`, each equally likely: for indices. The factor must be frozen. */

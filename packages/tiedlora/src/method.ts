@@ -136,8 +136,8 @@ export interface CommonOptions {
   readonly bias?: BiasMode;
 }
 
-/** Which biases of the model are trained too: none, those of adapted modules, or all. */
-export type BiasMode = "none" | "adapted" | "all";
+/** Which biases of the model are trained too: none, those of adapted modules, those of all others, or all. */
+export type BiasMode = "none" | "adapted" | "others" | "all";
 
 /** A method that can be put on a model, as `defineMethod` and the functions of `methods` return it. */
 export interface Method<F extends string = string> {
@@ -343,7 +343,7 @@ export function checkNotNull(name: string, options: object): void {
 /** Checks the settings that every method has, except those that `checkSettings` checks. */
 function checkCommon(name: string, { scaling, bias, modulesToSave, ...patterns }: CommonOptions): void {
   if (scaling !== undefined) checkName(`${name}: scaling`, scaling, Object.keys(SCALINGS) as Scaling[]);
-  if (bias !== undefined) checkName(`${name}: bias`, bias, ["none", "adapted", "all"]);
+  if (bias !== undefined) checkName(`${name}: bias`, bias, ["none", "adapted", "others", "all"]);
   const given: unknown = modulesToSave ?? [];
   if (!Array.isArray(given) || given.some((one) => typeof one !== "string"))
     refuse(`${name}: modulesToSave`, given, "list of names of modules", 'one, e.g. ["norm"]');

@@ -31,10 +31,11 @@ async function values(adapter: Adapter): Promise<Map<string, number[]>> {
 
 suite("at the start", () => {
   test("the model answers exactly as before, with every method whose update starts at zero", async () => {
-    for (const name of METHOD_NAMES.filter((one) => one !== "dora" && one !== "vb-lora")) {
+    const near = ["dora", "vb-lora", "uni-lora", "hra"];
+    for (const name of METHOD_NAMES.filter((one) => !near.includes(one))) {
       const model = tinyLlama();
       const before = await logitsOf(model);
-      await adapt(model, methodByName(name, { rank: 3 }));
+      await adapt(model, methodByName(name, { rank: 4 }));
       assert.deepEqual(await logitsOf(model), before, name);
     }
   });

@@ -64,7 +64,7 @@ suite(
       for (const target of ["qkv", "all-linear"] as const) {
         test(`by every method, on ${name}, ${target}`, async () => {
           const infos = linearSpecs(make(device).config);
-          for (const method of METHOD_NAMES.map((one) => methodByName(one, { rank: 3, target }))) {
+          for (const method of METHOD_NAMES.map((one) => methodByName(one, { rank: 4, target }))) {
             const adapter = await adapt(make(device), method);
             assert.deepEqual(adapter.count(), countParameters(infos, method), method.name);
           }

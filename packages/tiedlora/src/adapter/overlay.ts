@@ -45,8 +45,8 @@ export function planReplaced(
   const adapted = new Set(sites.flatMap((site) => site.members.map(({ path }) => `${path}.bias`)));
   return parameters.flatMap(({ path, shape }): ReplacedPlan[] => {
     if (isSaved(parent(path), modulesToSave)) return [{ path, shape, factor: "saved" }];
-    const replaced = path.endsWith(".bias") && (bias === "all" || (bias === "adapted" && adapted.has(path)));
-    return replaced ? [{ path, shape, factor: "bias" }] : [];
+    const meant = bias === "all" || (bias !== "none" && adapted.has(path) === (bias === "adapted"));
+    return meant && path.endsWith(".bias") ? [{ path, shape, factor: "bias" }] : [];
   });
 }
 

@@ -170,7 +170,7 @@ export function asFileSays<T>(file: string, field: string, work: () => T): T {
 /** An adapter may have this many times the elements of its file, plus a million; smaller excesses are reported by tensor. */
 const ROOM = 8;
 /** And this many times as many random numbers as it adapts weights, plus a million. */
-const SEEDED = 16;
+const SEEDED = 64;
 
 /**
  * Returns a check that throws if an adapter of a plan is far larger than its file: a config must not make its reader allocate

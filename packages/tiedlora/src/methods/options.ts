@@ -9,6 +9,8 @@ const isNumber = (value: unknown): value is number => typeof value === "number" 
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 1;
 const isStrings = (value: unknown): boolean =>
   Array.isArray(value) && value.every((one) => typeof one === "string");
+const areIds = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && (one as number) >= 0);
 const areNumbers = (value: unknown): boolean =>
   isRecord(value) && Object.keys(value).length <= 10_000 && Object.values(value).every(isNumber);
 const among =
@@ -57,13 +59,26 @@ const CHECKS: Readonly<Record<string, Check>> = {
   rankPattern: NUMBERS,
   alphaPattern: NUMBERS,
   modulesToSave: NAMES,
-  bias: [among("none", "adapted", "all"), "none, adapted or all"],
+  bias: [among("none", "adapted", "others", "all"), "none, adapted, others or all"],
   trained: NAMES,
   keep: NAMES,
   tied: [isTied, "true, false, how factors are tied, or that for each factor"],
   vectors: COUNT,
   length: COUNT,
   topK: COUNT,
+  pool: COUNT,
+  experts: COUNT,
+  stride: COUNT,
+  own: COUNT,
+  copies: COUNT,
+  bases: COUNT,
+  typeRank: COUNT,
+  layerRank: COUNT,
+  modelRank: COUNT,
+  block: COUNT,
+  feedforward: NAMES,
+  share: [isTie, 'a tie, such as "model" or { blocks: 2 }'],
+  tokens: [areIds, "a list of ids of tokens"],
 };
 
 /** Throws for an invalid option; the error names it, its value and what is expected. Options without an entry in `CHECKS` pass. */

@@ -12,6 +12,21 @@ import {
   type PlainMethod,
   type Tie,
 } from "../method.ts";
+import { adaLora } from "./ada-lora.ts";
+import { bitfit } from "./bitfit.ts";
+import { bsLora } from "./bs-lora.ts";
+import { hra } from "./hra.ts";
+import { ia3 } from "./ia3.ts";
+import { lily } from "./lily.ts";
+import { nola } from "./nola.ts";
+import { oft } from "./oft.ts";
+import { prolora } from "./prolora.ts";
+import { randLora } from "./rand-lora.ts";
+import { rasa } from "./rasa.ts";
+import { tensLora } from "./tens-lora.ts";
+import { tinyLora } from "./tiny-lora.ts";
+import { trainedTokens } from "./trained-tokens.ts";
+import { uniLora } from "./uni-lora.ts";
 import { dora } from "./dora.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
@@ -102,7 +117,7 @@ function veraOptions({ dInitial = 0.1, ...rest }: VeraOptions): PresetOptions {
  * The rates are the highest ones of AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank): of 0.003, 0.01, 0.03 and
  * 0.1 the rate with the lowest validation loss at ranks 8 and 128 together, on the embedded base model. Larger models need lower
  * rates. tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched
- * at rank 8 alone; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md describes the
+ * at rank 8 alone, and the methods from rasa on not at all; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md describes the
  * searches, and a test compares the rates with examples/paper-grid.yaml.
  */
 export const TABLE = {
@@ -152,6 +167,45 @@ export const TABLE = {
   vbLora: own("vb-lora", "VB-LoRA", 0.03, vbLora, ["vectors", "length", "topK"]) as Own<
     "vb-lora",
     typeof vbLora
+  >,
+  /** RaSA (He et al. 2025, arXiv 2503.12576): part of each layer's rank is in a pool that all layers share. */
+  rasa: own("rasa", "RaSA", 0.01, rasa, ["pool"]) as Own<"rasa", typeof rasa>,
+  /** Lily (Zhong et al. 2024, arXiv 2407.09946): experts B that all layers share, mixed by a router. It cannot be merged. */
+  lily: own("lily", "Lily", 0.01, lily, ["experts", "stride"]) as Own<"lily", typeof lily>,
+  /** PRoLoRA (Wang et al. 2024, arXiv 2402.16902): A and B partly made of rotated copies of smaller matrices. */
+  prolora: own("prolora", "PRoLoRA", 0.01, prolora, ["own", "copies"]) as Own<"prolora", typeof prolora>,
+  /** NOLA (Koohpayegani et al. 2024, arXiv 2310.02556): A and B are mixtures of random matrices. */
+  nola: own("nola", "NOLA", 0.03, nola, ["bases"]) as Own<"nola", typeof nola>,
+  /** Uni-LoRA (Li et al. 2025, arXiv 2506.00799): the elements of all A and B are those of one vector. */
+  uniLora: own("uni-lora", "Uni-LoRA", 0.03, uniLora, ["length"]) as Own<"uni-lora", typeof uniLora>,
+  /** TinyLoRA (Morris et al. 2026, arXiv 2602.04118): LoRA-XS with one short vector for the whole model. */
+  tinyLora: own("tiny-lora", "TinyLoRA", 0.03, tinyLora, ["length", "share"]) as Own<
+    "tiny-lora",
+    typeof tinyLora
+  >,
+  /** TensLoRA (Marmoret et al. 2025, arXiv 2509.19391): all updates are one tensor in Tucker form. */
+  tensLora: own("tens-lora", "TensLoRA", 0.01, tensLora, ["typeRank", "layerRank"]) as Own<
+    "tens-lora",
+    typeof tensLora
+  >,
+  /** BSLoRA (Zhou et al. 2025): a LoRA of the module, one of the layer and one of the model. */
+  bsLora: own("bs-lora", "BSLoRA", 0.01, bsLora, ["layerRank", "modelRank"]) as Own<"bs-lora", typeof bsLora>,
+  /** (IA)³ (Liu et al. 2022, arXiv 2205.05638): activations are scaled. */
+  ia3: own("ia3", "(IA)³", 0.03, ia3, ["feedforward"]) as Own<"ia3", typeof ia3>,
+  /** BitFit (Ben Zaken et al. 2022, arXiv 2106.10199): biases alone. */
+  bitfit: own("bitfit", "BitFit", 0.03, bitfit) as Own<"bitfit", typeof bitfit>,
+  /** RandLoRA (Albert et al. 2025, arXiv 2502.00987): a full-rank sum of random low-rank products. */
+  randLora: own("rand-lora", "RandLoRA", 0.03, randLora) as Own<"rand-lora", typeof randLora>,
+  /** AdaLoRA (Zhang et al. 2023, arXiv 2303.10512): a product in the form of a singular value decomposition, for pruning ranks. */
+  adaLora: own("ada-lora", "AdaLoRA", 0.01, adaLora) as Own<"ada-lora", typeof adaLora>,
+  /** HRA (Yuan et al. 2024, arXiv 2405.17484): the input is turned by Householder reflections. */
+  hra: own("hra", "HRA", 0.01, hra) as Own<"hra", typeof hra>,
+  /** OFT (Qiu et al. 2023, arXiv 2306.07280): the input is turned in blocks, by Cayley transforms. */
+  oft: own("oft", "OFT", 0.01, oft, ["block"]) as Own<"oft", typeof oft>,
+  /** A few rows of an embedding, as PEFT's trainable tokens. */
+  trainedTokens: own("trained-tokens", "trained tokens", 0.01, trainedTokens, ["tokens"]) as Own<
+    "trained-tokens",
+    typeof trainedTokens
   >,
 } as const;
 

@@ -1,0 +1,31 @@
+/**
+ * Trained rows of an embedding: the vectors of a few tokens change, those of all others stay. For tokens that were added to a
+ * vocabulary, or reserved in it. PEFT calls it trainable tokens.
+ */
+import { checkWhole, refuse } from "@tiedlora/core/arguments";
+import { init } from "../init.ts";
+import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
+import type { Named } from "./recipe.ts";
+
+export interface TrainedTokensOptions extends CommonOptions {
+  /** The ids of the tokens, each once. Default: [0, 1, 2], in many vocabularies the special tokens. */
+  readonly tokens?: readonly number[];
+}
+
+export function trainedTokens(options: TrainedTokensOptions, named: Named): PlainMethod<"rows" | "ids"> {
+  const { tokens = [0, 1, 2], ...common } = options;
+  if (!Array.isArray(tokens) || tokens.length === 0 || new Set(tokens).size !== tokens.length)
+    refuse("trained-tokens: tokens", tokens, "list of different ids of tokens", "at least one, e.g. [32000]");
+  for (const token of tokens as readonly number[]) checkWhole("trained-tokens: a token", token, 0);
+  return defineMethod({
+    target: /.*\b(embed_tokens|wte)/,
+    ...common,
+    ...named,
+    factors: {
+      rows: { shape: ["out", tokens.length], init: init.zeros() },
+      ids: { shape: [tokens.length], init: init.indices(tokens), trained: false, bySeed: true },
+    },
+    product: ["rows"],
+    lowRank: ({ rows, ids }, { dims }) => ({ A: ids.oneHot(dims.in), B: rows }),
+  });
+}
