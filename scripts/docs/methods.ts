@@ -49,6 +49,7 @@ const ABOUT: { readonly [N in MethodName]: About } = {
   bitfit: { formula: "z = W x + b + s c", count: "Lo" },
   "rand-lora": { formula: "s Σⱼ Bⱼ Λⱼ A Γⱼ", count: "L(d + d²/r)" },
   "ada-lora": { formula: "s P diag(λ) Q", count: "Lr(d + o + 1)" },
+  loha: { formula: "s (B1 A1) ⊙ (B2 A2)", count: "2Lr(d + o)" },
   hra: { formula: "z = W H x, H = Π (I − 2uuᵀ/‖u‖²)", count: "Ldr" },
   oft: { formula: "z = W R x, blocks of R (I + K)(I − K)⁻¹", count: "Ld(b − 1)/2" },
   "trained-tokens": { formula: "rows of an embedding", count: "d · tokens" },

@@ -19,6 +19,7 @@ import { lengthMatters } from "./rope.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 import {
+  checkEmbeddings,
   type Ids,
   idsTensor,
   type IdsShape,
@@ -139,6 +140,13 @@ export class Decoder extends nn.Module {
     return withAdapters(this.adapters, options, () => this.#logits(this.#hidden(ids, options)));
   }
 
+  /** ids [batch, length] -> the rows of the input embedding [batch, length, hidden], f32, as `embeddings` of a forward pass. */
+  embed(ids: Ids, options: AdapterOptions = {}): Tensor {
+    return withAdapters(this.adapters, options, () =>
+      this.#embed.forward(idsTensor(this.device, ids, this.config.vocab)).cast("f32"),
+    );
+  }
+
   /** The logits of hidden states [..., hidden] -> [..., vocab]. */
   logits(hidden: Tensor, options: AdapterOptions = {}): Tensor {
     return withAdapters(this.adapters, options, () => this.#logits(hidden));
@@ -196,7 +204,9 @@ export class Decoder extends nn.Module {
     return {
       start: () => {
         // Half-precision tables are widened once here; from here on everything is f32.
-        const read = this.#embed.forward(tokens).cast("f32");
+        const read = options.embeddings
+          ? checkEmbeddings(options.embeddings, [...tokens.shape, config.hidden])
+          : this.#embed.forward(tokens).cast("f32");
         const x = config.embedScale === 1 ? read : read.mul(config.embedScale);
         return this.#position ? x.add(this.#position.forward(sequence.positions)) : x;
       },

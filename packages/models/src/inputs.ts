@@ -172,3 +172,13 @@ function flatten(rows: readonly ArrayLike<number>[], what: string): Float64Array
   rows.forEach((row, i) => flat.set(row, i * length));
   return flat;
 }
+
+/** Returns vectors that are given in place of embeddings. Throws unless they have the shape of the ids and the model's width. */
+export function checkEmbeddings(embeddings: Tensor, shape: readonly number[]): Tensor {
+  const given: unknown = embeddings;
+  if (!(given instanceof Tensor)) refuse("embeddings", given, "tensor", `one of shape [${shape.join(", ")}]`);
+  if (embeddings.shape.join() === shape.join()) return embeddings;
+  throw new RangeError(
+    `embeddings: [${embeddings.shape.join(", ")}] was given; need [${shape.join(", ")}], a vector of the model's width for each id`,
+  );
+}

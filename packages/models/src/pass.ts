@@ -9,6 +9,11 @@ import type { SequenceOptions } from "./sequence.ts";
 export interface ForwardOptions extends SequenceOptions, AdapterOptions {
   /** The keys and values of earlier tokens; the keys and values of the given ids are added to it. */
   readonly cache?: KvCache;
+  /**
+   * Vectors [batch, length, hidden] to read in place of the rows of the input embedding, for example those of a trained prompt; of
+   * the ids, only the shape then matters. Gradients flow into them.
+   */
+  readonly embeddings?: Tensor;
 }
 
 /** A training batch. */

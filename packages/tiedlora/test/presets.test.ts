@@ -218,6 +218,14 @@ const CASES: Readonly<Partial<Record<MethodName, Case>>> = {
         sum(r, (k) => at(f["P"]!, o, k) * at(f["lambda"]!, k) * at(f["Q"]!, k, i)),
     count: (L, d, o, r) => L * r * (d + o + 1),
   },
+  loha: {
+    delta: ({ f, r }) => {
+      const product = (n: number, o: number, i: number): number =>
+        sum(r, (k) => at(f[`B${n}`]!, o, k) * at(f[`A${n}`]!, k, i));
+      return (o, i) => product(1, o, i) * product(2, o, i);
+    },
+    count: (L, d, o, r) => 2 * L * r * (d + o),
+  },
   hra: {
     output: (given) => (row, o) => {
       const {

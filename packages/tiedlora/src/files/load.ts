@@ -14,6 +14,8 @@ import {
 } from "./native.ts";
 import type { OutputFile } from "../output-file.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
+import { KINDS } from "./peft/kinds.ts";
+import { loadPeftKind, peftFiles } from "./peft/other.ts";
 import { peftLoraFiles, peftVeraFiles } from "./peft/save.ts";
 
 type Loader = (
@@ -28,6 +30,7 @@ const LOADERS: Readonly<Record<string, Loader>> = {
   [PEFT_TYPE]: loadNative,
   LORA: loadPeftLora,
   VERA: loadPeftVera,
+  ...Object.fromEntries(Object.keys(KINDS).map((type) => [type, loadPeftKind])),
 };
 
 /**
@@ -55,7 +58,7 @@ export async function loadAdapterFiles(
 }
 
 /** The name of a file format for adapters. */
-export type AdapterFormat = "native" | "peft-lora" | "peft-vera" | "mlx";
+export type AdapterFormat = "native" | "peft-lora" | "peft-vera" | "peft" | "mlx";
 type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
 
 /** The functions that write an adapter, by the format's name. */
@@ -66,6 +69,8 @@ export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
   "peft-lora": peftLoraFiles,
   /** peft's VeRA: holds a tied adapter, compactly and exactly. */
   "peft-vera": peftVeraFiles,
+  /** peft's own kind for (IA)³, AdaLoRA, LoHa, HRA, OFT and VB-LoRA. */
+  peft: peftFiles,
   /** mlx-lm's LoRA or DoRA. */
   mlx: mlxFiles,
 };

@@ -28,6 +28,7 @@ import { tinyLora } from "./tiny-lora.ts";
 import { trainedTokens } from "./trained-tokens.ts";
 import { uniLora } from "./uni-lora.ts";
 import { dora } from "./dora.ts";
+import { loha } from "./loha.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraXs } from "./lora-xs.ts";
 import { type Named, recipe } from "./recipe.ts";
@@ -198,6 +199,8 @@ export const TABLE = {
   randLora: own("rand-lora", "RandLoRA", 0.03, randLora) as Own<"rand-lora", typeof randLora>,
   /** AdaLoRA (Zhang et al. 2023, arXiv 2303.10512): a product in the form of a singular value decomposition, for pruning ranks. */
   adaLora: own("ada-lora", "AdaLoRA", 0.01, adaLora) as Own<"ada-lora", typeof adaLora>,
+  /** LoHa (Hyeon-Woo et al. 2022, arXiv 2108.06098): the elementwise product of two low-rank matrices. */
+  loha: own("loha", "LoHa", 0.01, loha) as Own<"loha", typeof loha>,
   /** HRA (Yuan et al. 2024, arXiv 2405.17484): the input is turned by Householder reflections. */
   hra: own("hra", "HRA", 0.01, hra) as Own<"hra", typeof hra>,
   /** OFT (Qiu et al. 2023, arXiv 2306.07280): the input is turned in blocks, by Cayley transforms. */

@@ -96,7 +96,7 @@ export function parsePeftVera(raw: Raw, file: string): PeftVeraConfig {
 }
 
 /** Reads the fields of a config, with defaults. A value of the wrong type throws a FormatError that names the field. */
-class Reader {
+export class Reader {
   readonly #raw: Raw;
   readonly #file: string;
   readonly #work = new PatternWork();
@@ -104,6 +104,11 @@ class Reader {
   constructor(raw: Raw, file: string) {
     this.#raw = raw;
     this.#file = file;
+  }
+
+  /** The config as it was read. */
+  get raw(): Raw {
+    return this.#raw;
   }
 
   #fail(field: string, expected: string, hint?: string): never {
@@ -170,7 +175,7 @@ class Reader {
   targets(): PeftTargets {
     const modules = this.#modules("target_modules");
     const layers = this.#layers();
-    const layersPattern = this.#strings("layers_pattern");
+    const layersPattern = this.strings("layers_pattern");
     if (layersPattern.length > 0 && layers === null)
       this.#fail("layers_pattern", "null, since layers_to_transform is not given");
     if (layers !== null && modules !== null && !Array.isArray(modules))
@@ -182,14 +187,14 @@ class Reader {
       exclude: excluded,
       layers,
       layersPattern,
-      modulesToSave: this.#strings("modules_to_save"),
+      modulesToSave: this.strings("modules_to_save"),
       parameters: this.#parameters(),
     };
   }
 
   /** peft adapts the parameters of experts by plain LoRA alone, and ranks of single ones would need its paths of modules. */
   #parameters(): readonly string[] {
-    const names = this.#strings("target_parameters");
+    const names = this.strings("target_parameters");
     if (names.length === 0) return names;
     for (const flag of ["use_dora", "lora_bias"]) this.only(flag, [false, null]);
     this.only("lora_dropout", [0, null]);
@@ -205,10 +210,10 @@ class Reader {
     if (value === null) return null;
     if (typeof value === "string")
       return value.toLowerCase() === "all-linear" ? "all-linear" : this.#pattern(field, value);
-    return this.#strings(field);
+    return this.strings(field);
   }
 
-  #strings(field: string): readonly string[] {
+  strings(field: string): readonly string[] {
     const value = this.#raw[field] ?? [];
     const list: unknown = typeof value === "string" ? [value] : value;
     if (!Array.isArray(list) || !list.every((one) => typeof one === "string"))

@@ -88,8 +88,12 @@ function namesInFile(file: TensorFile): Map<string, string> {
   return names;
 }
 
-function checkShape(file: TensorFile, name: string, wanted: Shape): void {
-  const { shape } = file.entries.get(name)!;
+/** Throws FormatError unless the file has a tensor of this name and shape. */
+export function checkShape(file: TensorFile, name: string, wanted: Shape): void {
+  const entry = file.entries.get(name);
+  if (entry === undefined)
+    throw new FormatError({ file: file.name, tensor: name, found: "no such tensor", expected: `one of shape [${wanted.join(", ")}]` }); // prettier-ignore
+  const { shape } = entry;
   if (sameShape(shape, wanted)) return;
   throw new FormatError({
     file: file.name,

@@ -101,7 +101,7 @@ function veraTensors(adapter: Adapter, { saveProjection, seed, rank }: PeftVeraC
   return [...(saveProjection ? projections : []), ...vectors, ...replacedTensors(adapter)];
 }
 
-function commonOptions(
+export function commonOptions(
   model: nn.Module,
   targets: PeftTargets,
   { rank, dropout, bias }: { readonly rank: number; readonly dropout: number; readonly bias: BiasMode },
@@ -170,7 +170,7 @@ function loraTensors(adapter: Adapter, stacked: readonly StackedExperts[]): Want
 }
 
 /** The copies of the model's own parameters. peft names the bias of an adapted module after the layer inside the adapter. */
-function replacedTensors(adapter: Adapter): Wanted[] {
+export function replacedTensors(adapter: Adapter): Wanted[] {
   const adapted = new Set([...adapter.layers()].map(([, { member }]) => `${member.path}.bias`));
   return [...adapter.replacements()].map(([path, parameter]): Wanted => {
     const plain = `${PREFIX}${path}`;
@@ -179,7 +179,7 @@ function replacedTensors(adapter: Adapter): Wanted[] {
   });
 }
 
-async function withTensors<T>(files: Files, work: (file: TensorFile) => Promise<T>): Promise<T> {
+export async function withTensors<T>(files: Files, work: (file: TensorFile) => Promise<T>): Promise<T> {
   const file = await openTensors(files);
   try {
     return await work(file);
@@ -189,7 +189,7 @@ async function withTensors<T>(files: Files, work: (file: TensorFile) => Promise<
 }
 
 /** Makes an adapter, sets its parameters from a file, and attaches it. `drawn`: factors that do not come from the file. */
-async function fill(
+export async function fill(
   model: nn.Module,
   files: Files,
   file: TensorFile,

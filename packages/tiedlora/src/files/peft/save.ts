@@ -45,7 +45,7 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
     Object.fromEntries(
       values.flatMap((value, i) => (value === usual ? [] : [[layers[i]![1].member.path, value]])),
     );
-  return outputFiles(adapter, provenance, [...tensors, ...replacedTensors(adapter)], {
+  return outputFiles(adapter, provenance, [...tensors, ...replacedToWrite(adapter)], {
     peft_type: "LORA",
     bias: method.bias === "adapted" ? "lora_only" : method.bias,
     r: rank,
@@ -121,7 +121,7 @@ export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
   return outputFiles(
     adapter,
     provenance,
-    [...projections, ...tensors, ...replacedTensors(adapter)],
+    [...projections, ...tensors, ...replacedToWrite(adapter)],
     {
       peft_type: "VERA",
       bias: method.bias === "adapted" ? "vera_only" : method.bias,
@@ -137,7 +137,7 @@ export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
 }
 
 /** The copies of the model's own parameters. peft names the bias of an adapted module after the layer inside the adapter. */
-function replacedTensors(adapter: Adapter): Tensors {
+export function replacedToWrite(adapter: Adapter): Tensors {
   const adapted = new Set([...adapter.layers()].map(([, { member }]) => `${member.path}.bias`));
   return [...adapter.replacements()].map(([path, parameter]) => {
     const name = adapted.has(path) ? `${path.slice(0, -"bias".length)}base_layer.bias` : path;
@@ -145,7 +145,8 @@ function replacedTensors(adapter: Adapter): Tensors {
   });
 }
 
-function outputFiles(
+/** The files of an adapter: its tensors, and a config with the fields of every kind and the given ones. */
+export function outputFiles(
   adapter: Adapter,
   provenance: Provenance,
   tensors: Tensors,

@@ -1,0 +1,149 @@
+/** Reads and writes peft's files of the kinds in kinds.ts. */
+import { decodeTensor, encodeTensor, type Files, FormatError, product, type Shape, type Tensor, type TensorFile, type TypedArray } from "@tiedlora/core"; // prettier-ignore
+import type * as nn from "@tiedlora/nn";
+import type { Adapter } from "../../adapter/adapter.ts";
+import type { AdapterLayer } from "../../adapter/layer.ts";
+import type { OutputFile } from "../../output-file.ts";
+import { CONFIG_FILE, type Provenance } from "../native.ts";
+import type { LoadOptions } from "../options.ts";
+import { Reader } from "./config.ts";
+import { KINDS, type PeftKind, type Stored } from "./kinds.ts";
+import type { Wanted } from "./keys.ts";
+import { commonOptions, fill, replacedTensors, withTensors } from "./load.ts";
+import { outputFiles, replacedToWrite } from "./save.ts";
+
+/** Puts an adapter of one of the kinds on a model. */
+export async function loadPeftKind(
+  model: nn.Module,
+  files: Files,
+  raw: Readonly<Record<string, unknown>>,
+  options: LoadOptions = {},
+): Promise<Adapter> {
+  const where = `${files.name}/${CONFIG_FILE}`;
+  const kind = KINDS[raw["peft_type"] as string]!;
+  const fields = new Reader(raw, where);
+  const rank = kind.rank === null ? 8 : fields.number(...kind.rank, (n) => Number.isSafeInteger(n) && n >= 1, "an integer of at least 1"); // prettier-ignore
+  const dropout = kind.dropout === null ? 0 : fields.dropout(kind.dropout);
+  const settings = { rank, dropout, bias: fields.bias(kind.bias) };
+  const { common } = commonOptions(model, fields.targets(), settings, where);
+  const method = declared(() => kind.declare(fields, { ...common, rank }, where), where);
+  return withTensors(files, async (file) =>
+    fill(model, files, await withLogits(file), method, options, (adapter) => [
+      ...storedTensors(adapter, kind).map(wanted),
+      ...replacedTensors(adapter),
+    ]),
+  );
+}
+
+function declared<T>(work: () => T, file: string): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (cause instanceof FormatError) throw cause;
+    throw new FormatError({ file, found: (cause as Error).message, expected: "settings of this method" });
+  }
+}
+
+/** The files of an adapter as peft's own kind of its method. Throws if peft has none, or if it cannot hold the adapter. */
+export function peftFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const { method, plan } = adapter;
+  const found = Object.entries(KINDS).find(([, one]) => one.method === method.name);
+  if (found === undefined) {
+    const names = Object.values(KINDS).map((one) => one.method);
+    throw new Error(
+      `peft has no kind of its own for ${method.name} that this library writes, only for ${names.join(", ")}; export as peft-lora, or natively`,
+    );
+  }
+  const group = plan.sites.find(({ site }) => site.members.length > 1)?.site;
+  if (group !== undefined)
+    throw new Error(
+      `${group.path} is adapted as one target of ${group.members.length} modules, and peft adapts each by itself; declare the method with a target of names, such as ["q_proj", "v_proj"]`,
+    );
+  if (method.bias === "others")
+    throw new Error(
+      `peft cannot train the biases of other modules alone; declare the method with another bias`,
+    );
+  const [type, kind] = found;
+  const tensors = storedTensors(adapter, kind).map(({ name, shape, parameter, write }): [string, Tensor] => [
+    name,
+    write?.() ?? parameter.reshape(shape),
+  ]);
+  return outputFiles(adapter, provenance, [...tensors, ...replacedToWrite(adapter)], {
+    peft_type: type,
+    bias: method.bias === "adapted" ? kind.bias : method.bias,
+    ...(kind.dropout !== null && { [kind.dropout]: method.dropout }),
+    ...kind.fields(adapter),
+  });
+}
+
+function storedTensors(adapter: Adapter, kind: PeftKind): readonly Stored[] {
+  const layers = [...adapter.layers()].map(([, layer]): AdapterLayer => layer);
+  return [...kind.tensors(null, adapter), ...layers.flatMap((layer) => kind.tensors(layer, adapter))];
+}
+
+function wanted({ name, shape, parameter, read }: Stored): Wanted {
+  return { names: [name], shape, set: (values) => parameter.set(read?.(values) ?? values) };
+}
+
+const INDICES = "_topk_indices";
+const WEIGHTS = "_topk_weights";
+/** A logit whose softmax is 0. */
+const NEVER = -1e30;
+
+/**
+ * A file of VB-LoRA that holds only the indices of the k largest logits and all but the last of their weights, as if it held logits:
+ * the logarithms of the weights, and for all other vectors a logit that never counts.
+ */
+async function withLogits(file: TensorFile): Promise<TensorFile> {
+  const names = [...file.entries.keys()].filter((name) => name.endsWith(INDICES));
+  const bank = [...file.entries].find(([name]) => name.includes("vblora_vector_bank"))?.[1].shape[0];
+  if (names.length === 0 || bank === undefined) return file;
+  const entries = new Map(file.entries);
+  const logits = new Map<string, Uint8Array>();
+  let held = 0;
+  for (const name of names) {
+    const base = name.slice(0, -INDICES.length);
+    const { shape } = file.entries.get(name)!;
+    held += product(shape.slice(0, -1)) * bank;
+    if (held > MOST)
+      throw new FormatError({ file: file.name, found: `${held} logits`, expected: `at most ${MOST} of an adapter with a bank of ${bank} vectors` }); // prettier-ignore
+    const bytes = encodeTensor("f32", await logitsOf(file, base, shape, bank));
+    logits.set(base, bytes);
+    entries.delete(name);
+    entries.delete(base + WEIGHTS);
+    entries.set(base, { dtype: "F32", shape: [...shape.slice(0, -1), bank], begin: 0, end: bytes.length });
+  }
+  const read: TensorFile["read"] = async (name) => {
+    const bytes = logits.get(name);
+    return bytes === undefined ? file.read(name) : { dtype: "F32", shape: entries.get(name)!.shape, bytes };
+  };
+  return { ...file, entries, read };
+}
+
+/** The most logits that are made of the weights in a file. */
+const MOST = 2 ** 27;
+
+/** The logits [rows, count] of one tensor, from the indices and weights of its largest ones. */
+async function logitsOf(file: TensorFile, base: string, shape: Shape, count: number): Promise<Float32Array> {
+  const name = base + INDICES;
+  const valuesOf = async (one: string): Promise<TypedArray> =>
+    decodeTensor(await file.read(one), file.name, one).values;
+  const [indices, weights] = [await valuesOf(name), await valuesOf(base + WEIGHTS)];
+  const [rows, k] = [product(shape.slice(0, -1)), shape.at(-1) ?? 0];
+  const fail = (found: string, expected: string): never => {
+    throw new FormatError({ file: file.name, tensor: name, found, expected });
+  };
+  if (weights.length !== rows * (k - 1)) fail(`${k} indices and ${weights.length / rows} weights in a row`, "one weight less than indices"); // prettier-ignore
+  const values = new Float32Array(rows * count).fill(NEVER);
+  for (let row = 0; row < rows; row++) {
+    let rest = 1;
+    for (let i = 0; i < k; i++) {
+      const at = indices[row * k + i]!;
+      if (!(at >= 0 && at < count)) fail(`the index ${at}`, `indices below ${count}, the number of vectors`);
+      const weight = i < k - 1 ? weights[row * (k - 1) + i]! : rest;
+      rest -= weight;
+      values[row * count + at] = Math.max(NEVER, Math.log(Math.max(weight, 0)));
+    }
+  }
+  return values;
+}
