@@ -2,13 +2,14 @@
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
-import { loadConfig } from "@tiedlora/models/node";
+import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
 import { type Dataset, type EncodedExample, loadDataset, packExamples } from "tiedlora";
 import type { TextFile } from "tiedlora";
 import type { Unknown } from "tiedlora";
 import { nearest } from "tiedlora/internal";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
+import type { TrainingStep } from "./streaming.ts";
 import type { DataSettings, TrainSettings } from "./train-settings.ts";
 
 /**
@@ -51,20 +52,42 @@ export async function checkLength(directory: string, seq: number, name = "--seq"
     );
 }
 
-/** Reads and encodes a file of examples, for a model whose embedding has `vocab` rows. */
+/** Reads and encodes a file of examples, or the first `limit` of them, for a model whose embedding has `vocab` rows. */
 export function openData(
   file: TextFile,
   tokenizer: Tokenizer,
   settings: DataSettings,
   { vocab }: Pick<DecoderConfig, "vocab">,
+  limit?: number,
 ): Promise<Dataset> {
   return loadDataset(file, tokenizer, {
     vocab,
+    ...(limit !== undefined && { limit }),
     prompt: settings.promptColumn,
     completion: settings.completionColumn,
     ...(settings.separator !== undefined && { separator: settings.separator }),
     maxLength: settings.seq,
   });
+}
+
+/** The examples that are read to find out how long the longest one is. */
+const MEASURED = 2000;
+
+/** The tokens of a batch: at most, and as found in the first examples. */
+export function tokensOf(
+  directory: string,
+  file: TextFile,
+  settings: DataSettings & Pick<TrainSettings, "batch" | "pack" | "seq">,
+): TrainingStep["tokens"] {
+  const { batch, pack, seq } = settings;
+  const limit = batch * seq;
+  const find = async (): Promise<number> => {
+    if (pack) return limit;
+    const [tokenizer, config] = [await loadTokenizer(directory), await loadConfig(directory)];
+    const { examples } = await openData(file, tokenizer, settings, config, MEASURED);
+    return batch * Math.max(...examples.map(({ tokens }) => tokens.length));
+  };
+  return { limit, find };
 }
 
 /** The examples as they go into batches: packed into sequences of up to `seq` tokens, if `pack` is set. */

@@ -16,7 +16,7 @@ import { lastState, RunFolder } from "./run/run-folder.ts";
 import { isWriteError } from "tiedlora/internal/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import { checkDataPaths, checkLength, describeData, openData, trainedOn } from "./load.ts";
+import { checkDataPaths, checkLength, describeData, openData, tokensOf, trainedOn } from "./load.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
@@ -169,6 +169,7 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
       ...asked,
       quantize: undefined,
       ...quantize,
+      step: { ...asked, tokens: tokensOf(found.directory, file, asked) },
       output,
     }),
   });

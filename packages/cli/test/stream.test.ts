@@ -3,8 +3,12 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs"; // prettier-ignore
 import { join } from "node:path";
 import { test } from "node:test";
-import { type Device, reference } from "@tiedlora/core";
-import { decideStreaming } from "../src/streaming.ts";
+import { cpu } from "@tiedlora/backend-cpu";
+import { type Device, explain, reference } from "@tiedlora/core";
+import { configFrom, createModel } from "@tiedlora/models";
+import * as optim from "@tiedlora/nn/optim";
+import { adapt, methods } from "tiedlora";
+import { decideStreaming, stepBytes } from "../src/streaming.ts";
 import { tiedlora } from "./support/command.ts";
 import { onDisk } from "./support/faults.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
@@ -114,4 +118,43 @@ test("a model that does not fit is streamed without being asked, and says so in 
   assert.equal(await decideStreaming(model, small, { quantize: "nf4", processes: 3, output }), true);
   assert.match(lines[1]!, /\(they do not fit into 0\.000 GiB for each of 3 processes\)/);
   device.close();
+});
+
+test("a model whose weights fit is streamed if the values of a step do not, by the data's own lengths", async () => {
+  const lines: string[] = [];
+  const output = { out: () => undefined, write: () => undefined, info: (line: string) => void lines.push(line), interactive: false }; // prettier-ignore
+  const caps = { ...reference().backend.caps, maxTotalBytes: 280 * 2 ** 20 };
+  const device = { backend: { caps } } as unknown as Device;
+  let looked = 0;
+  const decide = (limit: number, found: number, checkpointing: boolean): Promise<boolean> => {
+    const tokens = { limit, find: () => Promise.resolve((looked++, found)) };
+    return decideStreaming(model, device, { step: { tokens, checkpointing, activations: "f32" }, output });
+  };
+  assert.equal(await decide(64, 64, false), false);
+  assert.equal(looked, 0); // nothing can be too long
+  assert.equal(await decide(1e6, 64, false), false);
+  assert.deepEqual([looked, lines], [1, []]);
+  assert.equal(await decide(1e6, 1e6, false), true);
+  assert.match(
+    lines[0]!,
+    /with \d+\.\d GiB for the values of a step they do not fit into 0\.3 GiB; --checkpointing/,
+  );
+  assert.equal(await decide(1e6, 1e6, true), true);
+  assert.doesNotMatch(lines[1]!, /--checkpointing/);
+});
+
+test("the estimate of the values of a step is near what its program takes", async () => {
+  const raw = { model_type: "llama", vocab_size: 64, hidden_size: 64, intermediate_size: 172, num_hidden_layers: 6, num_attention_heads: 4 }; // prettier-ignore
+  const config = configFrom(raw);
+  for (const checkpointing of [false, true]) {
+    const device = await cpu({ threads: 1 });
+    const decoder = createModel(config, { device, seed: 1 });
+    decoder.checkpointing = checkpointing;
+    const adapter = adapt(decoder, methods.tl6({ rank: 2 }));
+    const loss = decoder.loss({ inputIds: [Int32Array.from({ length: 257 }, (_, i) => i % 64)] });
+    const { tempBytes } = explain(optim.adamW(adapter.parameters(), { lr: 1 }).trace(loss));
+    const ratio = stepBytes(config, { checkpointing, activations: "f32" }, 256) / tempBytes;
+    assert.ok(ratio > 0.7 && ratio < 1.5, `${ratio}`);
+    device.close();
+  }
 });

@@ -36,6 +36,7 @@ export async function loadQuantized(
       const made: nn.Parameter[] = [];
       for (const { name, shape, dtype, bytes } of parts)
         held.push((made[made.length] = new nn.Parameter(device.allocate(bytes, name), shape, dtype, device)));
+      await device.sync(); // work that was submitted before may still use memory that was free
       await readQuantized(rows, parts, made.map(({ storage }) => storage.buffer)); // prettier-ignore
       parameters.set(path, quantizedParameter(rows, made));
     }
