@@ -93,14 +93,45 @@ suite("parity", () => {
     assert.ok(passed(checks.get("tiny")!));
   });
 
+  test("compares adapters of peft's other kinds", async () => {
+    const target = ["c_fc"];
+    const kinds = [
+      methods.ia3({ target }),
+      methods.adaLora({ target, rank: 2 }),
+      methods.loha({ target, rank: 2 }),
+      methods.hra({ target, rank: 2 }),
+      methods.oft({ target, block: 4 }),
+      methods.vbLora({ target, rank: 2, vectors: 5, length: 4 }),
+    ];
+    const expected: Record<string, unknown> = { input_ids: IDS, base_logits: logits.base };
+    const model = await loadModel(join(directory, "tiny"), { device });
+    for (const method of kinds) {
+      const adapter = adapt(model, method);
+      for (const parameter of adapter.parameters())
+        parameter.set(Float32Array.from({ length: parameter.size }, (_, i) => 0.3 * Math.sin(i + 1)));
+      await saveAdapter(adapter, join(directory, `tiny-adapter-${method.name}`), {}, "peft");
+      expected[`logits_${method.name}`] = [...(await model.forward(IDS).data())];
+      adapter.detach();
+    }
+    await writeFile(join(directory, "tiny/expected.json"), JSON.stringify(expected));
+    const checks = await run(directory);
+    for (const { name } of kinds) {
+      assert.ok(
+        passed(checks.get(`tiny-adapter-${name}`)!),
+        JSON.stringify(checks.get(`tiny-adapter-${name}`)),
+      );
+      await rm(join(directory, `tiny-adapter-${name}`), { recursive: true });
+    }
+  });
+
   test("fails for what cannot be loaded or compared, says why, and goes on", async () => {
     await expect();
     const extra = join(directory, "tiny-adapter-other");
     await mkdir(extra);
-    await writeFile(join(extra, "adapter_config.json"), '{"peft_type":"IA3"}');
+    await writeFile(join(extra, "adapter_config.json"), '{"peft_type":"LOKR"}');
     const broken = (await run(directory)).get("tiny-adapter-other")!;
     assert.ok(!passed(broken));
-    assert.match(broken.problem!, /peft_type.*"IA3"/);
+    assert.match(broken.problem!, /peft_type.*"LOKR"/);
     assert.equal((await run(directory)).size, 4);
     await rm(extra, { recursive: true });
   });
