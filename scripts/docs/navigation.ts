@@ -18,6 +18,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
       "docs/guide/your-model.md",
       "docs/quantization.md",
       "docs/guide/your-method.md",
+      "docs/guide/serving.md",
       "docs/guide/your-backend.md",
       "docs/many-machines.md",
       "docs/guide/troubleshooting.md",

@@ -1,16 +1,19 @@
 /** `tiedlora eval`: how well a model predicts the completions of examples, or answers the questions of a task. */
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
-import { evaluationBatches } from "tiedlora";
+import { evaluationBatches, type TextFile } from "tiedlora";
 import { DATA_PARTS, dataFile, type DataPart } from "tiedlora/internal/node";
 import { directorySource, NO_FILES } from "@tiedlora/experiments/node";
 import { evaluateTask } from "@tiedlora/experiments/tasks";
 import { taskByName, TASKS } from "@tiedlora/experiments/tasks";
 import { firstQuestions } from "@tiedlora/experiments/tasks";
 import { evaluate } from "tiedlora";
+import { checkOut } from "./checks.ts";
 import { checkLength, checkPath, describeData, openData } from "./load.ts";
-import { oneOf, whole } from "./options.ts";
+import { METRIC_NAMES, type MetricName, METRICS, predictionsOn, scoresOf, writePredictions } from "./eval-texts.ts"; // prettier-ignore
+import { oneOf, path, someOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
-import { UsageError } from "./settings.ts";
+import { nameOf, UsageError } from "./settings.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
 
 interface EvalFlags extends ModelFlags {
@@ -24,6 +27,10 @@ interface EvalFlags extends ModelFlags {
   readonly batch: number;
   readonly seq: number;
   readonly json?: true;
+  readonly metrics?: readonly MetricName[];
+  readonly predictions?: string;
+  readonly maxTokens?: number;
+  readonly stop?: readonly string[];
 }
 
 const TASK_NAMES = TASKS.map(({ name }) => name);
@@ -50,15 +57,40 @@ export function addEval(program: Command, output: Output): void {
     )
     .option("--batch <n>", "examples in memory at once", whole(1), 8)
     .option("--seq <n>", "the most tokens of an example", whole(2), 256)
+    .option(
+      "--metrics <names>",
+      `of examples: judge generated answers, by ${METRIC_NAMES.join(", ")}`,
+      someOf(METRIC_NAMES),
+    )
+    .option(
+      "--predictions <file>",
+      "write prompt, generated answer, references and scores of each question, as JSON lines",
+      path,
+    )
+    .option(
+      "--max-tokens <n>",
+      "of --metrics and --predictions: the most tokens of an answer (default: 64)",
+      whole(1),
+    )
+    .option("--stop <text...>", "of --metrics and --predictions: texts that end an answer")
     .option("--json", "print one JSON object")
     .addHelpText(
       "after",
       "\nExamples:\n  tiedlora eval --model ./llama --adapter ./adapter --data test.jsonl\n" +
+        "  tiedlora eval --model ./llama --adapter ./adapter --data test.jsonl --metrics exact-match,f1 --predictions answers.jsonl\n" +
         "  tiedlora eval --model ./llama --adapter ./adapter --task squad --data ./squad --limit 200",
     )
     .action(async (flags: EvalFlags) => {
       if (flags.task === undefined && flags.data === undefined)
         throw new UsageError("--data is missing: give a file of examples, or a --task");
+      const own = (["metrics", "maxTokens", "stop"] as const).find((name) => flags[name] !== undefined);
+      if (flags.task !== undefined && own !== undefined)
+        throw new UsageError(`--${nameOf(own)}: the task ${flags.task} has its own; leave it out`);
+      const { metrics, predictions } = flags;
+      const alone = metrics === undefined && predictions === undefined ? own : undefined;
+      if (alone !== undefined)
+        throw new UsageError(`--${nameOf(alone)} belongs to --metrics or --predictions, which are missing`);
+      if (predictions !== undefined) await checkOut(dirname(resolve(predictions)));
       if (flags.data !== undefined) await checkPath("--data", flags.data, "file or directory");
       await withModel(flags, output, async (opened) => {
         await checkLength(opened.directory, flags.seq);
@@ -88,7 +120,18 @@ async function onExamples(opened: Opened, flags: EvalFlags, data: string, output
   const examples = dataset.examples.slice(0, flags.limit);
   const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });
   const { loss, perplexity, tokens } = await evaluate(model, batches, adapter ?? undefined);
-  return { examples: examples.length, tokens, loss, perplexity };
+  const scores = await textScores(opened, flags, file);
+  return { examples: examples.length, tokens, loss, perplexity, ...scores };
+}
+
+/** The metrics of generated answers, if metrics or predictions are asked for. */
+async function textScores(opened: Opened, flags: EvalFlags, file: TextFile): Promise<Measures> {
+  if (flags.metrics === undefined && flags.predictions === undefined) return {};
+  const metrics = (flags.metrics ?? []).map((name) => METRICS[name]);
+  const options = { maxTokens: flags.maxTokens ?? 64, stop: flags.stop ?? [] };
+  const predictions = await predictionsOn(opened, file, flags, flags.separator ?? opened.separator, options);
+  if (flags.predictions !== undefined) await writePredictions(flags.predictions, predictions, metrics);
+  return scoresOf(predictions, metrics);
 }
 
 async function onTask(opened: Opened, flags: EvalFlags, name: string): Promise<Measures> {
@@ -99,6 +142,12 @@ async function onTask(opened: Opened, flags: EvalFlags, name: string): Promise<M
   const limit = flags.limit ?? (task.needsFiles ? Infinity : 100); // generated tasks never end
   const questions = await firstQuestions(task.questions(flags.split, source), limit);
   const options = { maxLength: flags.seq, batch: flags.batch };
-  const { count, skipped, loss, perplexity, scores } = await evaluateTask(task, opened, questions, options);
+  const result = await evaluateTask(task, opened, questions, options);
+  const { count, skipped, loss, perplexity, scores, texts, asked } = result;
+  if (flags.predictions !== undefined) {
+    const metrics = task.metrics.filter((one) => one.kind === "text");
+    const predictions = asked.map(({ prompt, answers }, i) => ({ prompt, prediction: texts[i]!.trim(), references: answers })); // prettier-ignore
+    await writePredictions(flags.predictions, predictions, metrics);
+  }
   return { questions: count, left_out: skipped, loss, perplexity, ...scores };
 }

@@ -1,11 +1,13 @@
 /** `tiedlora generate`: continues a prompt by a model, with an adapter or without. */
 import type { Command } from "commander";
 import { type Decoder, streamText, type Prompt, type TextOptions, type Tokenizer } from "@tiedlora/models";
-import { number, whole } from "./options.ts";
+import { checkAnswers, generateFile } from "./generate-file.ts";
+import { checkPath } from "./load.ts";
+import { number, path, whole } from "./options.ts";
 import { wholeText } from "tiedlora/internal";
 import { paint, type Output } from "./output.ts";
 import { givenPrompt } from "./sample.ts";
-import { UsageError } from "./settings.ts";
+import { nameOf, UsageError } from "./settings.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags } from "./with-model.ts";
 
 export interface SamplingFlags {
@@ -20,6 +22,12 @@ export interface SamplingFlags {
 
 interface GenerateFlags extends ModelFlags, SamplingFlags {
   readonly prompt?: string;
+  readonly prompts?: string;
+  readonly promptColumn?: string;
+  readonly out?: string;
+  readonly batch: number;
+  readonly resume?: true;
+  readonly force?: true;
   readonly separator?: string;
   readonly chat?: true;
   readonly json?: true;
@@ -69,11 +77,27 @@ export function addGenerate(program: Command, output: Output): void {
     )
     .option("--chat", "ask the prompt as a question to an assistant, by the chat template")
     .option("--json", "print one JSON object")
+    .option("--prompts <file>", "continue all prompts of a file: JSON lines, or a prompt a line (.txt)", path)
+    .option(
+      "--prompt-column <name>",
+      "the field of --prompts that holds the prompt (default: prompt, instruction or text)",
+    )
+    .option("--out <file>", "where the answers to --prompts are written, as JSON lines", path)
+    .option("--batch <n>", "the prompts of --prompts that are continued together", whole(1), 16)
+    .option("--resume", "go on with an --out that was not finished")
+    .option("--force", "replace an --out that is already there")
     .addHelpText(
       "after",
-      `\nExample:\n  tiedlora generate --model ./llama --adapter ./adapter --prompt "Once upon" --temperature 0.8`,
+      `\nExamples:\n  tiedlora generate --model ./llama --adapter ./adapter --prompt "Once upon" --temperature 0.8\n` +
+        "  tiedlora generate --model ./llama --adapter ./adapter --prompts questions.jsonl --out answers.jsonl",
     )
     .action(async (flags: GenerateFlags) => {
+      if (flags.prompts !== undefined) return onFile(flags, flags.prompts, output);
+      const alone = (["out", "resume", "force", "promptColumn"] as const).find(
+        (name) => flags[name] !== undefined,
+      );
+      if (alone !== undefined)
+        throw new UsageError(`--${nameOf(alone)} belongs to --prompts, which is missing`);
       const prompt = flags.prompt ?? (await promptFromInput());
       await withModel(flags, output, async ({ model, tokenizer, separator }) => {
         const given = flags.chat
@@ -88,6 +112,16 @@ export function addGenerate(program: Command, output: Output): void {
         output.out(flags.json ? JSON.stringify({ prompt, completion }) : "");
       });
     });
+}
+
+async function onFile(flags: GenerateFlags, prompts: string, output: Output): Promise<void> {
+  if (flags.prompt !== undefined) throw new UsageError("--prompt and --prompts: give one of them");
+  if (flags.out === undefined)
+    throw new UsageError("--out is missing: give a file for the answers to --prompts");
+  const file = { ...flags, prompts, out: flags.out };
+  await checkPath("--prompts", prompts, "file or directory", "expected a file of prompts");
+  await checkAnswers(file);
+  await withModel(flags, output, (opened) => generateFile(opened, file, samplingOf(flags), output));
 }
 
 /** Prints a note if text may exceed the positions that the model was trained for; rotary models generate text there too. */

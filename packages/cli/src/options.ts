@@ -19,6 +19,10 @@ export const path: Parser<string> = flagParser(kinds.path("path"));
 export const oneOf = <const T extends string>(names: readonly T[]): Parser<T> =>
   flagParser(kinds.oneOf(names));
 
+/** Some of a list of names, separated by commas. */
+export const someOf = <const T extends string>(names: readonly T[]): Parser<readonly T[]> =>
+  flagParser(kinds.listOf(names));
+
 export const methodName: Parser<MethodName> = oneOf(METHOD_NAMES);
 
 /** "qkv", "all-linear", a comma-separated list of module names, or /a regular expression/. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { ggufBytes, type GgufTensorToWrite, type Meta } from "../../models/test/support/gguf.ts";
 import { tiedlora } from "./support/command.ts";
-import { temporary } from "./support/model-directory.ts";
+import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
 
 const folder = temporary();
 const f32 = (...shape: number[]): GgufTensorToWrite => {
@@ -67,4 +67,26 @@ test("of a file that is cut short nothing is written, not even the directory", a
   const missing = await tiedlora("convert", join(folder, "modle.gguf"), out);
   assert.equal(missing.code, 2);
   assert.match(missing.info, /did you mean .*model\.gguf/);
+});
+
+test("an adapter becomes a file for llama.cpp; nothing is replaced by accident", async () => {
+  const [model, adapter, out] = ["base", "adapter", "adapter.gguf"].map((name) => join(folder, name)) as [string, string, string]; // prettier-ignore
+  await writeModel(model);
+  writeExamples(join(folder, "train.jsonl"));
+  const settings =
+    "--steps 1 --batch 2 --seq 32 --rank 2 --method tl6 --lr 0.1 --backend reference --target qkv";
+  await tiedlora("train", "--model", model, "--data", join(folder, "train.jsonl"), "--out", adapter, ...settings.split(" ")); // prettier-ignore
+  const convert = (...argv: string[]): ReturnType<typeof tiedlora> =>
+    tiedlora("convert", ...argv, "--model", model, "--backend", "reference");
+  const { code, info } = await convert(adapter, out);
+  assert.equal(code, 0, info);
+  assert.match(info, /6 updates of tl6 written to .*adapter\.gguf, for llama\.cpp's --lora/);
+  const bytes = readFileSync(out);
+  assert.equal(bytes.subarray(0, 4).toString(), "GGUF");
+  for (const name of ["adapter.lora.alpha", "blk.0.attn_q.weight.lora_a", "blk.1.attn_v.weight.lora_b"])
+    assert.ok(bytes.includes(name), name);
+  const again = await convert(adapter, out);
+  assert.deepEqual([again.code, /adapter\.gguf exists; give another name, or --force/.test(again.info)], [2, true]); // prettier-ignore
+  assert.equal((await convert(adapter, out, "--force")).code, 0);
+  assert.match((await convert(adapter, join(folder, "file"))).info, /a name that ends in \.gguf/);
 });

@@ -28,6 +28,7 @@ export {
   streamTexts,
   type TextOptions,
 } from "./generate.ts";
+export { ggufAdapter, type LoraUpdate } from "./gguf/adapter.ts";
 export { type Converted, convertGguf, type ConvertOptions } from "./gguf/convert.ts";
 export { idsTensor } from "./inputs.ts";
 export type { TokenLogprob } from "./logprobs.ts";

@@ -54,7 +54,11 @@ export async function runOne(config: RunConfig, context: RunContext): Promise<Ou
     const { device } = context.model;
     const result = { id: runId(config), config, ...findings, device: device.name, note: splits.note };
     if (config.until !== undefined) return result;
-    const { texts, ...test } = await evaluateTask(task, context, splits.test, {
+    const {
+      texts,
+      asked: _asked,
+      ...test
+    } = await evaluateTask(task, context, splits.test, {
       maxLength: config.seq,
       batch: config.batch,
       lossOnly: config.lossOnly,

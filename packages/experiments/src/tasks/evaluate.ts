@@ -39,6 +39,8 @@ export interface TaskResult {
   readonly scores: Readonly<Record<string, number>>;
   /** The generated text of each question that was asked; empty with `lossOnly`. */
   readonly texts: readonly string[];
+  /** The questions that were asked. */
+  readonly asked: readonly Question[];
 }
 
 /** Evaluates a model on questions. Decoding is greedy, so the same model gives the same result. Throws RangeError if none fits. */
@@ -80,6 +82,7 @@ export async function evaluateTask(
     perplexity,
     scores: Object.fromEntries(scores),
     texts,
+    asked,
   };
 }
 

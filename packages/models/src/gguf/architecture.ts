@@ -56,17 +56,54 @@ export const ROPE_FACTORS = {
 /** In a place of experts: stands for the number of the expert. */
 export const EXPERT = "*";
 
-/** The place of a tensor by its GGUF name. Throws FormatError for names that the architecture has not. */
-export function placeOf(name: string, modelType: ModelType, file: string): Place {
+/** The architecture that llama.cpp's converter gives a model of ours. Throws FormatError if it has none of these. */
+export function architectureFor(modelType: ModelType): {
+  readonly name: string;
+  readonly interleaved: boolean;
+} {
+  const own = modelType === "mistral" ? "llama" : modelType;
+  const found = Object.entries(CONVERSIONS).find(([, conversion]) => conversion.modelType === own);
+  if (found !== undefined) return { name: found[0], interleaved: found[1].interleaved };
+  const known = Object.values(CONVERSIONS).map((conversion) => conversion.modelType);
+  throw new FormatError({
+    file: "the model",
+    tensor: "model_type",
+    found: modelType,
+    expected: `one of ${[...known, "mistral"].join(", ")}`,
+  });
+}
+
+/** The name of a module's matrix in GGUF files, and what it is; null if they do not have it by itself. */
+export function ggufNameOf(
+  path: string,
+  modelType: ModelType,
+): { readonly name: string; readonly role: Place["role"] } | null {
+  const { names } = ARCHITECTURES[modelType];
+  const { top, inside } = tablesFor(modelType);
+  const before = `${names.base}.${names.layers}.`;
+  const [, block, inner] = /^(\d+)\.(.+)$/.exec(path.startsWith(before) ? path.slice(before.length) : "") ?? []; // prettier-ignore
+  const [table, wanted] = block === undefined ? [top, path] : [inside, inner];
+  const found = Object.entries(table).find(([, module]) => module === wanted)?.[0];
+  if (found === undefined || found.endsWith("norm")) return null;
+  return { name: `${block === undefined ? "" : `blk.${block}.`}${found}.weight`, role: roleOf(found) };
+}
+
+const roleOf = (module: string): Place["role"] =>
+  module === "attn_q" ? "q" : module === "attn_k" ? "k" : module.endsWith("norm") ? "norm" : module.endsWith("_exps") ? "experts" : "other"; // prettier-ignore
+
+type Table = Readonly<Record<string, string | null | undefined>>;
+
+/** The modules by their names in GGUF files: those outside of layers, and those inside. */
+function tablesFor(modelType: ModelType): { readonly top: Table; readonly inside: Table } {
   const { names, experts } = ARCHITECTURES[modelType];
   const [q, k, v] = names.qkv;
   const ofExpert = (path: string): string => `${names.experts}.${EXPERT}.${path.split(".").pop()!}`;
-  const top: Readonly<Record<string, string>> = {
+  const top = {
     token_embd: `${names.base}.${names.embed}`,
     output_norm: `${names.base}.${names.finalNorm}`,
     output: names.head,
   };
-  const inside: Readonly<Record<string, string | null | undefined>> = {
+  const inside = {
     attn_norm: names.attentionNorm,
     post_attention_norm: names.attentionPostNorm,
     ...(k === undefined ? { attn_qkv: q } : { attn_q: q, attn_k: k, attn_v: v }),
@@ -87,6 +124,13 @@ export function placeOf(name: string, modelType: ModelType, file: string): Place
           ffn_down_exps: ofExpert(names.down),
         }),
   };
+  return { top, inside };
+}
+
+/** The place of a tensor by its GGUF name. Throws FormatError for names that the architecture has not. */
+export function placeOf(name: string, modelType: ModelType, file: string): Place {
+  const { names } = ARCHITECTURES[modelType];
+  const { top, inside } = tablesFor(modelType);
   const [, block, module = "", part] = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name) ?? [];
   const table = block === undefined ? top : inside;
   const path = Object.hasOwn(table, module) ? table[module] : null;
@@ -98,8 +142,7 @@ export function placeOf(name: string, modelType: ModelType, file: string): Place
       expected: `the tensors of a ${modelType} model`,
     });
   const prefix = block === undefined ? "" : `${names.base}.${names.layers}.${block}.`;
-  const role = module === "attn_q" ? "q" : module === "attn_k" ? "k" : module.endsWith("norm") ? "norm" : module.endsWith("_exps") ? "experts" : "other"; // prettier-ignore
-  return { module: prefix + path, part: part as Place["part"], role };
+  return { module: prefix + path, part: part as Place["part"], role: roleOf(module) };
 }
 
 /**
