@@ -1,0 +1,52 @@
+/** What scale-browser.ts does in a page: loads the model by ranges of its files, and trains. */
+import { cpu } from "@tiedlora/backend-cpu";
+import { type Files, key, type Source, uniformArray } from "@tiedlora/core";
+import { loadModelFrom } from "@tiedlora/models";
+import * as optim from "@tiedlora/nn/optim";
+import { adapt, methods } from "tiedlora";
+
+async function rangeOf(name: string, offset: number, length: number): Promise<Response> {
+  const last = Math.max(offset, offset + length - 1);
+  return fetch(`/${name}`, { headers: { range: `bytes=${offset}-${last}` }, cache: "no-store" });
+}
+
+async function sourceOf(name: string): Promise<Source> {
+  const size = Number((await rangeOf(name, 0, 1)).headers.get("x-size"));
+  const read = async (offset: number, length: number): Promise<Uint8Array> =>
+    length === 0
+      ? new Uint8Array()
+      : new Uint8Array(await (await rangeOf(name, offset, length)).arrayBuffer());
+  return { name, size, read };
+}
+
+interface Job {
+  readonly files: readonly string[];
+  readonly tokens: number;
+  readonly steps: number;
+}
+
+async function train({ files: names, tokens, steps }: Job): Promise<object> {
+  const files: Files = {
+    name: "model",
+    open: (name) => (names.includes(name) ? sourceOf(name) : Promise.resolve(null)),
+  };
+  const device = await cpu();
+  const model = await loadModelFrom(files, { device });
+  const weights = device.memory().liveBytes;
+  model.checkpointing = true;
+  const adapter = adapt(model, methods.tl6({ rank: 8, target: "qkv" }));
+  const optimizer = optim.adamW(adapter.parameters(), { lr: 1e-3 });
+  const ids = Int32Array.from(uniformArray(key(1), tokens + 1, 0, model.config.vocab), Math.floor);
+  const [seconds, losses]: [number[], number[]] = [[], []];
+  for (let step = 0; step < steps; step++) {
+    const start = performance.now();
+    const loss = model.loss({ inputIds: [ids] });
+    optimizer.step(loss);
+    losses.push(await loss.item());
+    await device.sync();
+    seconds.push((performance.now() - start) / 1000);
+  }
+  return { weights, heap: device.memory().peakBytes, seconds, losses };
+}
+
+Object.assign(globalThis, { train });
