@@ -1,16 +1,13 @@
 /** `tiedlora sweep FILE --status`: who performs which run of a sweep, what failed, and how long the rest may take. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type RunningRun, type RunStore, sweepStatus, type SweepStatus } from "@tiedlora/experiments/node";
-import type { Schedule } from "@tiedlora/experiments";
+import type { RunningRun, SweepStatus } from "@tiedlora/experiments/node";
 import { interruptible } from "./interrupt.ts";
 import { duration, Interrupted, paint, type Output } from "./output.ts";
 
 interface Shown {
   readonly name: string;
-  readonly store: RunStore;
-  /** Makes the schedule anew: one that learns is told of all results each time. */
-  readonly schedule: () => Promise<Schedule>;
-  readonly staleSeconds: number | undefined;
+  /** Reads the state. */
+  readonly read: () => Promise<SweepStatus>;
   readonly json: boolean;
 }
 
@@ -19,8 +16,7 @@ const EVERY_MS = 2000;
 
 /** Prints the state of a sweep; on a terminal it is kept up to date until the sweep has ended. */
 export async function showStatus(shown: Shown, output: Output): Promise<void> {
-  const { store, schedule, staleSeconds, json, name } = shown;
-  const read = async (): Promise<SweepStatus> => sweepStatus(store, await schedule(), staleSeconds);
+  const { read, json, name } = shown;
   if (json) return output.out(JSON.stringify(await read()));
   if (!output.interactive || !process.stdout.isTTY) {
     for (const line of statusLines(name, await read())) output.out(line);

@@ -5,7 +5,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { BASE_DIRECTORY, type FolderSource, folderSource } from "@tiedlora/experiments/node";
 import { checkUnlocked, withLock } from "./run/lock.ts";
 import { runPool } from "@tiedlora/experiments/node";
-import { RunStore, scheduleOf } from "@tiedlora/experiments/node";
+import { RunStore, scheduleOf, sweepStatus, type SweepStatus } from "@tiedlora/experiments/node";
 import { runId, type Schedule } from "@tiedlora/experiments";
 import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
@@ -18,8 +18,10 @@ import { Interrupted, paint, shellWord, type Output } from "./output.ts";
 import { path } from "./options.ts";
 import { parseAddress } from "./queue/address.ts";
 import { queueCommand } from "./queue/sweep/command.ts";
+import { showQueueStatus } from "./queue/sweep/status.ts";
 import { UsageError } from "./settings.ts";
 import { decideStreaming, STREAM_HELP } from "./streaming.ts";
+import { staleSecondsOf } from "./stale.ts";
 import { SweepProgress } from "./sweep-progress.ts";
 import { prepareLogs, slurmScript, submit } from "./sweep-slurm.ts";
 import { showStatus } from "./sweep-status.ts";
@@ -66,19 +68,20 @@ export function addSweep(program: Command, output: Output): void {
       const store = new RunStore(options.out ?? spec.out);
       const schedule = (): Promise<Schedule> => scheduleOf(spec, store);
       checkOne(options);
+      if (options.queue !== undefined) parseAddress(options.queue);
       const staleSeconds = staleSecondsOf(process.env);
       if (options.dryRun) {
         for (const config of expandSweep(spec)) output.out(runId(config));
         return;
       }
       if (options.status) {
-        await showStatus(
-          { name: spec.name, store, schedule, staleSeconds, json: options.json === true },
-          output,
-        );
+        // The schedule is made anew each time: one that learns is told of all results.
+        const shown = { name: spec.name, json: options.json === true };
+        const read = async (): Promise<SweepStatus> => sweepStatus(store, await schedule(), staleSeconds);
+        if (options.queue === undefined) await showStatus({ ...shown, read }, output);
+        else await showQueueStatus(options.queue, { ...shown, store, schedule }, output);
         return;
       }
-      if (options.queue !== undefined) parseAddress(options.queue);
       await checkOut(store.directory);
       const directory = await checkModel(spec.on, output);
       if (options.slurm !== undefined || options.submit) {
@@ -109,27 +112,21 @@ async function prepare(store: RunStore, text: string, output: Output): Promise<v
 }
 
 /** Throws UsageError if flags that each make another command of this one are given together. */
-function checkOne({ dryRun, status, slurm, submit: submits, queue }: SweepCommand): void {
+function checkOne({ dryRun, status, slurm, submit: submits, queue, parallel, stream }: SweepCommand): void {
   const scripted = slurm !== undefined || submits === true;
   const given = [
     dryRun && "--dry-run",
     status && "--status",
     scripted && "--slurm",
-    queue !== undefined && "--queue",
+    queue !== undefined && !status && "--queue",
   ];
   const [first, second] = given.filter((one) => typeof one === "string");
   if (second !== undefined) throw new UsageError(`${first} and ${second} are both given; give one of them`);
-}
-
-const STALE = "TIEDLORA_STALE_SECONDS";
-
-/** The seconds without a sign of life after which an agent is taken for dead. */
-function staleSecondsOf(env: NodeJS.ProcessEnv): number | undefined {
-  const text = env[STALE];
-  if (text === undefined || text === "") return undefined;
-  const value = Number(text);
-  if (Number.isFinite(value) && value >= 1) return value;
-  throw new UsageError(`${STALE} is ${JSON.stringify(text)}; expected a number of seconds of at least 1`);
+  const workers = parallel !== undefined ? "--parallel" : stream ? "--stream" : null;
+  if (queue !== undefined && workers !== null)
+    throw new UsageError(
+      `${workers} has no effect with --queue: each worker decides that for its machine${parallel === undefined ? "" : " (tiedlora worker --parallel)"}; leave it out`,
+    );
 }
 
 const AGENTS = 8;

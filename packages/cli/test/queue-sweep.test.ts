@@ -1,18 +1,23 @@
 /** A sweep whose runs workers of a queue perform: every result is there once, whatever dies, and equal to that of one machine. */
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
-import { suite, test } from "node:test";
+import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { expandSweep, fixedSchedule, type Outcome, parseSweep } from "@tiedlora/experiments";
-import { BASE_DIRECTORY, RunStore } from "@tiedlora/experiments/node";
+import { expandSweep, fixedSchedule, type Outcome, parseSweep, runId } from "@tiedlora/experiments";
+import { BASE_DIRECTORY, RunStore, scheduleOf, type SweepStatus } from "@tiedlora/experiments/node";
+import { HalvingSchedule } from "../../experiments/src/sweep/halving.ts";
 import type { Output } from "../src/output.ts";
 import { modelDigest, productVersion } from "../src/queue/identity.ts";
 import { QueueServer } from "../src/queue/server.ts";
-import { sweepOnQueue } from "../src/queue/sweep/coordinator.ts";
+import { names, type RunJob, type SweepAnnouncement } from "../src/queue/sweep/announcement.ts";
+import { type QueuedSweep, sweepOnQueue } from "../src/queue/sweep/coordinator.ts";
+import { QueueRunSource } from "../src/queue/sweep/source.ts";
 import { ended, start, tiedlora } from "./support/command.ts";
 import { endless } from "./support/endless.ts";
-import { SERVERS, started } from "./support/queue-servers.ts";
+import { SERVERS, started, type TestServer } from "./support/queue-servers.ts";
+import { idleResult } from "./support/queue-idle-result.ts";
 import { idleWorker, worker } from "./support/queue-worker.ts";
 
 const { at, sweep } = await endless();
@@ -24,6 +29,26 @@ const SILENT: Output = {
   info: () => undefined,
 };
 
+/** What a sweep of runs that do nothing needs besides its runs. */
+async function tiny(
+  id = "tiny",
+): Promise<Pick<QueuedSweep, "announcement" | "output" | "signal" | "onFailed">> {
+  const announcement: SweepAnnouncement = {
+    kind: "sweep",
+    id,
+    version: productVersion(),
+    host: "here",
+    name: id,
+    model: "base",
+    modelDigest: await modelDigest(BASE_DIRECTORY),
+    data: [],
+    backend: "reference",
+  };
+  const { signal } = new AbortController();
+  const onFailed: QueuedSweep["onFailed"] = (failure) => assert.fail(`${failure.id}: ${failure.message}`);
+  return { announcement, output: SILENT, signal, onFailed };
+}
+
 /** The results in a folder, but for what depends on the time. */
 async function results(out: string): Promise<object[]> {
   const all = await new RunStore(at(out)).outcomes();
@@ -32,6 +57,17 @@ async function results(out: string): Promise<object[]> {
 
 /** Arguments of the sweep into `out`, whose workers decide how many runs they perform at once. */
 const queued = (out: string, url: string): string[] => [...sweep(out, VARY, 60).slice(0, 2), "--queue", url];
+
+/** What `--status --json` says of the sweep into `out`, once a run is being performed. */
+async function statusOf(out: string, url: string): Promise<SweepStatus> {
+  for (;;) {
+    const { code, out: text, info } = await tiedlora(...queued(out, url), "--status", "--json");
+    assert.equal(code, 0, info);
+    const status = JSON.parse(text) as SweepStatus;
+    if (status.running.length > 0) return status;
+    assert.ok(status.waiting > 0, "all runs have ended");
+  }
+}
 
 const RUN_DONE = /^sweep sweep: \S+ done/;
 
@@ -48,6 +84,13 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       const kept = worker(t, server.url, "--parallel", "1");
       const running = tiedlora(...queued(name, server.url));
       await killed.wrote(RUN_DONE);
+      const { running: performing, ...state } = await statusOf(name, server.url);
+      assert.deepEqual([state.runs, state.failed], [9, []]);
+      for (const { host, pid, attempt } of performing)
+        assert.deepEqual(
+          [host, [killed.child.pid, kept.child.pid].includes(pid!), attempt],
+          [hostname(), true, 1],
+        );
       killed.child.kill("SIGKILL");
       await kept.wrote(RUN_DONE, 2);
       await server.restart();
@@ -73,24 +116,12 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       const client = await QueueServer.open(server.url, SILENT);
       t.after(() => client.close());
       const done: Outcome[] = [];
+      const schedule = fixedSchedule(configs);
       const over = sweepOnQueue(client, {
-        schedule: fixedSchedule(configs),
+        ...(await tiny()),
+        schedule,
         store,
-        announcement: {
-          kind: "sweep",
-          id: "tiny",
-          version: productVersion(),
-          host: "here",
-          name: "tiny",
-          model: "base",
-          modelDigest: await modelDigest(BASE_DIRECTORY),
-          data: [],
-          backend: "reference",
-        },
-        output: SILENT,
-        signal: new AbortController().signal,
-        onDone: (outcome) => done.push(outcome),
-        onFailed: ({ id, message }) => assert.fail(`${id}: ${message}`),
+        onDone: (one) => done.push(one),
       });
       await workers[0]!.wrote(/^sweep tiny: \S+ done/, 5);
       workers[0]!.child.kill("SIGKILL");
@@ -106,6 +137,76 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
     });
   });
 }
+
+suite("runs that do nothing, on a queue", { skip: SERVERS.Valkey.skip }, () => {
+  let server: TestServer;
+  let client: QueueServer;
+  before(async () => {
+    server = await SERVERS.Valkey.start();
+    client = await QueueServer.open(server.url, SILENT);
+  });
+  after(async () => {
+    await client.close();
+    await server.stop();
+  });
+
+  test("a search decides as it does on one machine", async (t) => {
+    const rates = [1, 3, 2, 5, 4, 6, 9, 8, 7].map((n) => n / 10).join(", ");
+    const text = `on: { tasks: [summary] }\nout: x\nsearch: { successive-halving: { min-steps: 2 } }\nvary: { method: [tl6, tl3], rank: [1], lr: [${rates}] }\ntrain: { steps: 10, warmup: 0 }\n`;
+    const spec = parseSweep(text, "search.yaml");
+    const store = new RunStore(at("search"));
+    await store.prepare(text);
+    const ids: string[] = [];
+    idleWorker(t, server.url, at("search-log"));
+    const schedule = await scheduleOf(spec, store);
+    await sweepOnQueue(client, { ...(await tiny()), schedule, store, onDone: ({ id }) => ids.push(id) });
+    const alone = new HalvingSchedule(spec);
+    for (let [next] = alone.runs(); next !== undefined; [next] = alone.runs())
+      alone.learn([idleResult(next)]);
+    assert.deepEqual(ids.sort(), alone.ids().sort());
+    assert.ok(ids.length > 1 + 18 && ids.length < 1 + 2 * 18, `${ids.length} runs`);
+    assert.equal((await store.decided()).size, ids.length - 1 - 18);
+  });
+
+  test("a run that was performed twice counts once; a difference is reported", async () => {
+    const { announcement } = await tiny("twice");
+    const text =
+      "on: { tasks: [summary] }\nout: x\nvary: { method: [tl6], rank: [1] }\nevaluate: { baseline: false }\n";
+    const [config] = expandSweep(parseSweep(text, "twice.yaml"));
+    const said: string[] = [];
+    const source = await QueueRunSource.open(client, {
+      announcement,
+      here: (one) => one,
+      leave: () => Promise.resolve(false),
+      say: (_id, what) => said.push(what),
+    });
+    const queue = await client.queue(names.queue(announcement.id));
+    const publications = [];
+    for (const seed of [0, 0, 1]) {
+      const opts = { jobId: runId(config!), removeOnComplete: true };
+      await queue.add("run", { config: JSON.stringify(config) } satisfies RunJob, opts);
+      const run = await source.next(new AbortController().signal);
+      publications.push(await run!.publish(idleResult({ ...run!.config, seed })));
+    }
+    await source.close();
+    const difference = "has two results, both of none: a test loss of 1 and of 1.001; the first one counts";
+    assert.deepEqual(publications, [
+      { counts: true, difference: null },
+      { counts: false, difference: null },
+      { counts: false, difference },
+    ]);
+    assert.equal(said.at(-1), difference);
+  });
+
+  test("how many runs at once is each worker's affair", async () => {
+    const { code, info } = await tiedlora(...queued("own", server.url), "--parallel", "2");
+    assert.equal(code, 2);
+    assert.match(
+      info,
+      /--parallel has no effect with --queue: each worker decides .*tiedlora worker --parallel/,
+    );
+  });
+});
 
 suite("a sweep that is interrupted", { skip: SERVERS.Valkey.skip }, () => {
   test("goes on with what workers have done meanwhile; who does not belong to it is refused by name", async (t) => {

@@ -48,7 +48,7 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       await killed.wrote(MICRO_BATCH, 3);
       killed.child.kill("SIGKILL");
       await kept.wrote(MICRO_BATCH, 12);
-      const late = worker(t, server.url, "--idle", "10");
+      const late = worker(t, server.url, "--idle", "5");
       await late.wrote(/^joined training/);
       await server.restart();
       succeeded(await running);

@@ -15,6 +15,7 @@ export {
   validationLoss,
   wholeId,
 } from "./sweep/config.ts";
+export { differenceOf } from "./sweep/difference.ts";
 export { expandSweep } from "./sweep/expand.ts";
 export {
   type ClaimedRun,

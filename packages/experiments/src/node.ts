@@ -7,6 +7,12 @@ export { FIGURE_FORMATS, type FigureFormat, writeReport, type WrittenReport } fr
 export { runPool } from "./node/sweep/pool.ts";
 export { scheduleOf } from "./node/sweep/schedule.ts";
 export { folderSource, type FolderSource, type FolderSourceOptions } from "./node/sweep/folder-source.ts";
-export { type RunningRun, sweepStatus, type SweepStatus } from "./node/sweep/status.ts";
+export {
+  type Performing,
+  type RunningRun,
+  statusOf,
+  sweepStatus,
+  type SweepStatus,
+} from "./node/sweep/status.ts";
 export { RunStore } from "./node/sweep/store.ts";
 export { directorySource, NO_FILES } from "./node/tasks.ts";

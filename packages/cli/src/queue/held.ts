@@ -1,11 +1,10 @@
 /** A job that this process has taken: it shows signs of life until the job ends here, so that no other worker takes it. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Job, Worker } from "bullmq";
-import { LOCK_MS, type QueueServer } from "./server.ts";
+import type { QueueServer } from "./server.ts";
 
 /** The token under which this process holds jobs. */
 const TOKEN = `${process.pid}-${Math.random().toString(36).slice(2)}`;
-const RENEW_MS = LOCK_MS / 3;
 
 export class Held<T> {
   readonly job: Job<T>;
@@ -13,11 +12,14 @@ export class Held<T> {
   onLost: () => Promise<void> = () => Promise.resolve();
   readonly #server: QueueServer;
   readonly #timer: NodeJS.Timeout;
+  /** How far the work is, and what of that the server knows. */
+  #progress = 0;
+  #told = 0;
 
   private constructor(server: QueueServer, job: Job<T>) {
     this.job = job;
     this.#server = server;
-    this.#timer = setInterval(() => void this.#renew(), RENEW_MS);
+    this.#timer = setInterval(() => void this.#renew(), server.lockMs / 3);
   }
 
   /** Takes a job; null if there is none now. `block`: waits for one, a second or so. */
@@ -26,9 +28,17 @@ export class Held<T> {
     return job === undefined ? null : new Held(server, job);
   }
 
+  /** Notes how far the work is; the next sign of life says it. */
+  progress(step: number): void {
+    this.#progress = step;
+  }
+
   async #renew(): Promise<void> {
-    const known = await this.job.extendLock(TOKEN, LOCK_MS).catch(() => 0);
-    if (!known) await this.onLost().catch(() => undefined);
+    const known = await this.job.extendLock(TOKEN, this.#server.lockMs).catch(() => 0);
+    if (!known) return this.onLost().catch(() => undefined);
+    if (this.#progress === this.#told) return;
+    this.#told = this.#progress;
+    await this.job.updateProgress(this.#told).catch(() => undefined);
   }
 
   complete(): Promise<void> {
@@ -49,7 +59,7 @@ export class Held<T> {
     clearInterval(this.#timer);
     await Promise.race([
       this.#server.persist(work).catch(() => undefined),
-      sleep(LOCK_MS, undefined, { ref: false }),
+      sleep(this.#server.lockMs, undefined, { ref: false }),
     ]);
   }
 }

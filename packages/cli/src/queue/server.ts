@@ -2,11 +2,13 @@
  * A connection to the queue's server, Redis or Valkey or PostgreSQL: BullMQ's queues, and a store. The packages for it are no
  * dependencies, and loaded only here. Once it is open, a server that goes away is waited for.
  */
+import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type * as Bull from "bullmq";
 import type { Queue, QueueEvents, Worker } from "bullmq";
 import { type Output, paint } from "../output.ts";
 import { UsageError } from "../settings.ts";
+import { staleSecondsOf } from "../stale.ts";
 import { parseAddress, type QueueAddress } from "./address.ts";
 import type { Store } from "./store.ts";
 
@@ -19,15 +21,18 @@ export interface Connector {
   close(): Promise<void>;
 }
 
-/** A job that a worker has taken must be renewed this often; a worker that dies is noticed in this time and the next. */
-export const LOCK_MS = 10_000;
-const STALLED_MS = 5_000;
+/** Unless the user has set another time: how long a worker may be silent. Its death is noticed in this time and half of it. */
+const LOCK_SECONDS = 10;
 const RETRY_MS = 500;
 
 export class QueueServer {
   /** The server's address without the password. */
   readonly shown: string;
+  /** The address with the password, for a process of this worker's own: never print it. */
+  readonly address: string;
   readonly store: Store;
+  /** A job that a worker has taken must be renewed in this time. */
+  readonly lockMs: number;
   readonly #connector: Connector;
   readonly #bull: typeof Bull;
   readonly #output: Output;
@@ -35,8 +40,16 @@ export class QueueServer {
   #away = false;
   #closing = false;
 
-  private constructor(address: QueueAddress, connector: Connector, bull: typeof Bull, output: Output) {
+  private constructor(
+    given: string,
+    address: QueueAddress,
+    connector: Connector,
+    bull: typeof Bull,
+    output: Output,
+  ) {
     this.shown = address.shown;
+    this.address = given;
+    this.lockMs = 1000 * (staleSecondsOf(process.env) ?? LOCK_SECONDS);
     this.#connector = connector;
     this.#bull = bull;
     this.#output = output;
@@ -59,7 +72,7 @@ export class QueueServer {
     const connector = await client.connect(address, bull, onError).catch((error: unknown) => {
       throw new Error(`--queue ${address.shown}: ${reasonOf(error, address)}`, { cause: error });
     });
-    server = new QueueServer(address, connector, bull, output);
+    server = new QueueServer(given, address, connector, bull, output);
     return server;
   }
 
@@ -74,7 +87,7 @@ export class QueueServer {
 
   /** BullMQ's worker of a queue, which takes jobs when it is asked to, and hands on those of workers that died. */
   async worker(name: string): Promise<Worker> {
-    const options = { autorun: false, lockDuration: LOCK_MS, stalledInterval: STALLED_MS, maxStalledCount: 5, drainDelay: 1 }; // prettier-ignore
+    const options = { name: `${hostname()}/${process.pid}`, autorun: false, lockDuration: this.lockMs, stalledInterval: this.lockMs / 2, maxStalledCount: 5, drainDelay: 1 }; // prettier-ignore
     const worker = await this.#opened(this.#make(this.#bull.Worker, name, options, null) as Worker);
     await worker.startStalledCheckTimer();
     return worker;

@@ -12,12 +12,13 @@ export interface Store {
 /** The beginning of the keys of announcements. */
 export const ANNOUNCED = "announced/";
 
-/** Joins a header, which can be written as JSON, and bytes. */
-export function pack(header: unknown, body: Uint8Array): Uint8Array {
-  const text = Buffer.from(JSON.stringify(header));
+/** Joins a header, which can be written as JSON, and bytes; these begin at a multiple of four, so that numbers can be read in place. */
+export function pack(header: unknown, ...body: readonly Uint8Array[]): Uint8Array {
+  const json = Buffer.from(JSON.stringify(header));
+  const text = Buffer.concat([json, Buffer.alloc(-json.length & 3, " ")]);
   const size = Buffer.alloc(4);
   size.writeUInt32LE(text.length);
-  return Buffer.concat([size, text, body]);
+  return Buffer.concat([size, text, ...body]);
 }
 
 /** Takes apart what `pack` has joined. */

@@ -191,7 +191,14 @@ export class Workplace {
     const stop = (): void => child.end();
     this.#signal.addEventListener("abort", stop, { once: true });
     try {
-      await child.ask({ type: "join", announcement, ...reached, adapter, revectorize });
+      await child.ask({
+        type: "join",
+        announcement,
+        ...reached,
+        adapter,
+        revectorize,
+        queue: this.#server.address,
+      });
     } finally {
       this.#signal.removeEventListener("abort", stop);
     }

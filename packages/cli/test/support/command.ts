@@ -38,7 +38,13 @@ export function start(...argv: string[]): ChildProcess {
 
 /** Starts a script of this folder as a process. */
 export function startScript(script: string, ...argv: string[]): ChildProcess {
+  return startWith({}, script, ...argv);
+}
+
+/** As `startScript`, with variables of its own. */
+export function startWith(env: Record<string, string>, script: string, ...argv: string[]): ChildProcess {
   return spawn(process.execPath, [...scriptArguments(script), ...argv], {
+    env: { ...process.env, ...env },
     stdio: [script === "racer.ts" ? "pipe" : "ignore", "pipe", "pipe"],
     cwd: join(import.meta.dirname, "../../../.."),
   });

@@ -2,7 +2,10 @@
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import type { TestContext } from "node:test";
-import { ended, start, startScript } from "./command.ts";
+import { ended, startWith } from "./command.ts";
+
+/** These workers take others for dead sooner than users' do, so that less is waited for. */
+const IMPATIENT = { TIEDLORA_STALE_SECONDS: "4" };
 
 /** A worker as a process. */
 export interface TestWorker {
@@ -13,12 +16,12 @@ export interface TestWorker {
 }
 
 export function worker(t: TestContext, url: string, ...more: string[]): TestWorker {
-  return watched(t, start("worker", "--queue", url, ...more));
+  return watched(t, startWith(IMPATIENT, "tiedlora.ts", "worker", "--queue", url, ...more));
 }
 
 /** A worker whose runs do almost nothing; `log` is a file to which they write their ids. */
 export function idleWorker(t: TestContext, url: string, log: string): TestWorker {
-  return watched(t, startScript("queue-idle-worker.ts", url, log));
+  return watched(t, startWith(IMPATIENT, "queue-idle-worker.ts", url, log));
 }
 
 function watched(t: TestContext, child: ChildProcess): TestWorker {

@@ -42,12 +42,14 @@ export async function startSlurm(directory: string, tasks: number): Promise<Slur
     StateSaveLocation: at("state"), SlurmdSpoolDir: at("spool"),
     ProctrackType: "proctrack/linuxproc", TaskPlugin: "task/none", MpiDefault: "none",
     SelectType: "select/cons_tres", SelectTypeParameters: "CR_CPU", SchedulerParameters: "bf_interval=1,sched_interval=1",
+    PreemptType: "preempt/partition_prio", PreemptMode: "REQUEUE",
     JobAcctGatherType: "jobacct_gather/none", AccountingStorageType: "accounting_storage/none",
     SlurmdParameters: "config_overrides", ReturnToService: 2, KillWait: 30,
   }; // prettier-ignore
   const lines = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
   lines.push(`NodeName=${host} NodeAddr=127.0.0.1 CPUs=${tasks} State=UNKNOWN`);
-  lines.push("PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP");
+  lines.push("PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1");
+  lines.push("PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9"); // preempts jobs of the other one
   writeFileSync(at("slurm.conf"), `${lines.join("\n")}\n`);
   writeFileSync(at("cgroup.conf"), "CgroupPlugin=disabled\n");
   const env = { ...process.env, SLURM_CONF: at("slurm.conf") };

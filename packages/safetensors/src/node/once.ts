@@ -25,6 +25,10 @@ const flush = (file: number): Promise<void> =>
 /** Codes of file systems that have no hard links. */
 const NO_LINKS: readonly (string | undefined)[] = ["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EMLINK"];
 
+/** As bytes, which are written in as many calls as it takes. */
+const bytesOf = (content: string | Uint8Array): Uint8Array =>
+  typeof content === "string" ? Buffer.from(content) : content;
+
 const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;
 
 /**
@@ -36,7 +40,7 @@ export async function writeFileOnce(path: string, content: string | Uint8Array):
   try {
     const file = openNew(temporary);
     try {
-      writeFileSync(file, content);
+      writeFileSync(file, bytesOf(content));
       await flush(file);
     } finally {
       closeSync(file);
@@ -53,7 +57,7 @@ export function writeFileOnceSync(path: string, content: string | Uint8Array): b
   try {
     const file = openNew(temporary);
     try {
-      writeFileSync(file, content);
+      writeFileSync(file, bytesOf(content));
     } finally {
       closeSync(file);
     }

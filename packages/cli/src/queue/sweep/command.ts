@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
-import { type RunConfig, runId, type Schedule, type SweepSpec } from "@tiedlora/experiments";
+import type { RunConfig, Schedule, SweepSpec } from "@tiedlora/experiments";
 import { BASE_DIRECTORY, type RunStore } from "@tiedlora/experiments/node";
 import type { BackendName } from "../../device.ts";
 import { findModel, pinned } from "../../find-model.ts";
@@ -31,12 +31,12 @@ export async function queueCommand(
   const server = await QueueServer.open(url, output);
   try {
     const done = new Set((await store.outcomes()).map(({ id }) => id));
-    const todo = schedule.runs().filter((config) => !done.has(runId(config)));
+    const all = schedule.runs();
     output.info(
       `${paint("bold", spec.name)}: ${schedule.total} runs, ${done.size} of them finished earlier; performed by the workers of ${server.shown}, ` +
         `results in ${store.directory}`,
     );
-    const announcement = await announcementOf(spec, store, todo, command.backend, output);
+    const announcement = await announcementOf(spec, store, all, command.backend, output);
     const progress = new SweepProgress(output, () => schedule.total - done.size, command.json);
     const interrupted = await interruptible(async (signal) => {
       signal.addEventListener("abort", () => server.stopWaiting());
@@ -66,31 +66,36 @@ export async function queueCommand(
     }
     if (progress.failures > 0)
       throw new Error(
-        `${progress.failures} of ${todo.length} runs failed; the same command tries them again`,
+        `${progress.failures} of ${schedule.total - done.size} runs failed; the same command tries them again`,
       );
   } finally {
     await server.close();
   }
 }
 
+/** The name of a sweep on the queue's server: that of its folder on this machine. */
+export function sweepId({ directory }: RunStore): string {
+  return createHash("sha256")
+    .update(`${hostname()}\n${resolve(directory)}`)
+    .digest("hex")
+    .slice(0, 12);
+}
+
 async function announcementOf(
   spec: SweepSpec,
   store: RunStore,
-  todo: readonly RunConfig[],
+  configs: readonly RunConfig[],
   backend: BackendName,
   output: Output,
 ): Promise<SweepAnnouncement> {
   const { model, quantize } = spec.on;
   const found = await findModel(model === "base" ? BASE_DIRECTORY : model, output, { setting: "on.model" });
-  const folders = [...new Set(todo.flatMap(({ data }) => (data === null ? [] : [data])))];
+  const folders = [...new Set(configs.flatMap(({ data }) => (data === null ? [] : [data])))];
   const data: SweepAnnouncement["data"][number][] = [];
   for (const folder of folders) data.push({ path: resolve(folder), digest: await dataDigest(folder) });
   return {
     kind: "sweep",
-    id: createHash("sha256")
-      .update(`${hostname()}\n${resolve(store.directory)}`)
-      .digest("hex")
-      .slice(0, 12),
+    id: sweepId(store),
     version: productVersion(),
     host: hostname(),
     name: spec.name,

@@ -2,7 +2,6 @@
  * The side of a queue that has the sweep's file and the folder of results: makes a job of each run, and saves what workers find. A
  * run's result is found under the run's id, so that a run that is performed twice, or added again, counts once.
  */
-import type { Queue } from "bullmq";
 import {
   type Outcome,
   type RunConfig,
@@ -12,9 +11,9 @@ import {
   wholeId,
 } from "@tiedlora/experiments";
 import type { RunStore } from "@tiedlora/experiments/node";
-import { type Output, paint } from "../../output.ts";
+import type { Output } from "../../output.ts";
+import { Posting } from "../posting.ts";
 import type { QueueServer } from "../server.ts";
-import { ANNOUNCED } from "../store.ts";
 import { names, type RunEnding, type RunJob, type SweepAnnouncement } from "./announcement.ts";
 
 export interface QueuedSweep {
@@ -27,11 +26,10 @@ export interface QueuedSweep {
   readonly onFailed: (failure: RunFailure) => void;
 }
 
-/** An announcement is renewed so often, and gone if its sweep has not renewed it for so long. */
-const ANNOUNCE_MS = 30_000;
-const ANNOUNCED_SECONDS = 300;
 /** Runs without an ending are looked after so often, in case that an event, or what the server had in memory, was lost. */
 const LOOK_AFTER_MS = 5000;
+/** A result that was saved stays on the server so long, for a worker that performed the run, too, to compare its own with it. */
+const COLLECTED_SECONDS = 600;
 /** A sweep that has waited so long for a worker says so. */
 const PATIENCE_MS = 15_000;
 
@@ -48,15 +46,12 @@ export async function sweepOnQueue(server: QueueServer, sweep: QueuedSweep): Pro
 class SweepQueue {
   readonly #server: QueueServer;
   readonly #sweep: QueuedSweep;
-  #queue: Queue | null = null;
-  #timer: NodeJS.Timeout | undefined;
+  #posting: Posting | null = null;
   /** The runs that have ended, and those that are on the queue. */
   readonly #over = new Set<string>();
   readonly #given = new Map<string, RunConfig>();
-  /** The runs that have ended as events say. */
-  readonly #ended = new Set<string>();
-  #wake: () => void = () => undefined;
-  #toldToWait = false;
+  /** The keys of results that were collected, and are kept to compare others with them. */
+  readonly #collected: string[] = [];
 
   constructor(server: QueueServer, sweep: QueuedSweep) {
     this.#server = server;
@@ -64,46 +59,35 @@ class SweepQueue {
   }
 
   async run(): Promise<void> {
-    const { announcement, signal, schedule, store } = this.#sweep;
-    const name = names.queue(announcement.id);
-    this.#queue = await this.#server.queue(name);
-    const events = await this.#server.events(name);
-    const ended = ({ jobId }: { readonly jobId: string }): void => {
-      this.#ended.add(jobId);
-      this.#wake();
-    };
-    events.on("completed", ended).on("failed", ended);
-    signal.addEventListener("abort", () => this.#wake());
+    const { announcement, signal, schedule, store, output } = this.#sweep;
     const before = await store.outcomes();
     for (const { id } of before) this.#over.add(id);
     schedule.learn?.(before, []);
-    await this.#announce();
-    this.#timer = setInterval(() => void this.#announce().catch(() => undefined), ANNOUNCE_MS);
+    const { id } = announcement;
+    const queue = names.queue(id);
+    this.#posting = await Posting.open(this.#server, { id, queue, announcement, lookAfterMs: LOOK_AFTER_MS, output, signal }); // prettier-ignore
     await this.#untilOver(signal);
-  }
-
-  async #announce(): Promise<void> {
-    const { announcement } = this.#sweep;
-    await this.#server.store.set(ANNOUNCED + announcement.id, Buffer.from(JSON.stringify(announcement)), ANNOUNCED_SECONDS); // prettier-ignore
   }
 
   async #untilOver(signal: AbortSignal): Promise<void> {
     const began = Date.now();
     let why: "begun" | "woken" | "late" = "begun";
     while (!signal.aborted) {
-      const woken = this.#woken();
+      const woken = this.#posting!.woken();
       const fresh = this.#fresh();
       if (why === "begun") for (const config of fresh) await this.#collect(runId(config)); // from before an interruption
       await this.#add(fresh.filter((config) => this.#given.has(runId(config))));
-      const ended = [...this.#ended];
-      this.#ended.clear();
       let collected = 0;
-      for (const id of ended) if (await this.#collect(id)) collected++;
+      for (const id of this.#posting!.takeEnded()) if (await this.#collect(id)) collected++;
       if (why === "late") collected += await this.#lookAfter();
       why = "woken";
       if (collected > 0) continue; // there may be new runs at once
       if (this.#given.size === 0) return;
-      await this.#sayThatItWaits(Date.now() - began);
+      if (Date.now() - began > PATIENCE_MS)
+        await this.#posting!.sayThatItWaits(
+          "taken a run",
+          async () => (await this.#posting!.queue.getActiveCount()) === 0,
+        );
       why = await woken;
     }
   }
@@ -125,23 +109,29 @@ class SweepQueue {
       data: { config: JSON.stringify(config) } satisfies RunJob,
       opts: { jobId: runId(config), removeOnComplete: true },
     }));
-    await this.#server.persist(() => this.#queue!.addBulk(jobs));
+    await this.#server.persist(() => this.#posting!.queue.addBulk(jobs));
   }
 
   /** Saves the ending of a run, if it has one. */
   async #collect(id: string): Promise<boolean> {
     const config = this.#given.get(id);
-    const key = names.ending(this.#sweep.announcement.id, id);
-    const bytes = await this.#server.store.get(key);
+    if (config === undefined) return false; // it is known already
+    const { store } = this.#server;
+    const sweep = this.#sweep.announcement.id;
+    const key = names.ending(sweep, id);
+    const bytes = await store.get(key);
     if (bytes === null) return false;
-    if (config !== undefined) {
-      const ending = JSON.parse(Buffer.from(bytes).toString("utf8")) as RunEnding;
-      if ("failed" in ending) await this.#fail(config, ending.failed);
-      else await this.#finish(ending.outcome);
+    const ending = JSON.parse(Buffer.from(bytes).toString("utf8")) as RunEnding;
+    if ("failed" in ending) {
+      await this.#fail(config, ending.failed);
+      await store.delete([key]); // it may be tried again
+    } else {
+      await this.#finish(ending.outcome);
+      await store.set(key, bytes, COLLECTED_SECONDS);
+      this.#collected.push(key);
     }
-    const saved = config === undefined || config.until !== undefined ? [] : [names.saved(this.#sweep.announcement.id, wholeId(config))]; // prettier-ignore
-    await this.#server.store.delete([key, ...saved]);
-    return config !== undefined;
+    if (config.until === undefined) await store.delete([names.saved(sweep, wholeId(config))]);
+    return true;
   }
 
   async #finish(outcome: Outcome): Promise<void> {
@@ -171,12 +161,14 @@ class SweepQueue {
    * was missed; the number of the latter.
    */
   async #lookAfter(): Promise<number> {
-    const counts = await this.#server.persist(() => this.#queue!.getJobCounts("wait", "active", "failed"));
+    const counts = await this.#server.persist(() =>
+      this.#posting!.queue.getJobCounts("wait", "active", "failed"),
+    );
     if (counts["failed"] === 0 && counts["wait"]! + counts["active"]! >= this.#given.size) return 0;
     const lost: RunConfig[] = [];
     let collected = 0;
     for (const [id, config] of this.#given) {
-      const job = await this.#server.persist(() => this.#queue!.getJob(id));
+      const job = await this.#server.persist(() => this.#posting!.queue.getJob(id));
       if (job === undefined) {
         if (await this.#collect(id)) collected++;
         else lost.push(config);
@@ -189,36 +181,14 @@ class SweepQueue {
     return collected;
   }
 
-  #woken(): Promise<"woken" | "late"> {
-    return new Promise((resolve) => {
-      if (this.#ended.size > 0) return resolve("woken");
-      const timer = setTimeout(() => resolve("late"), LOOK_AFTER_MS);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve("woken");
-      };
-    });
-  }
-
-  async #sayThatItWaits(waited: number): Promise<void> {
-    if (waited < PATIENCE_MS || this.#toldToWait) return;
-    const active = await this.#queue!.getActiveCount().catch(() => null);
-    if (active !== 0) return;
-    this.#toldToWait = true;
-    this.#sweep.output.info(
-      `${paint("yellow", "note:")} no worker has taken a run yet: start some with tiedlora worker --queue ${this.#server.shown} (with the password)`,
-    );
-  }
-
   /** Withdraws the sweep. Workers finish the runs that they have in hand; of those that wait, nothing is left. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
-    const { announcement } = this.#sweep;
-    const work = async (): Promise<void> => {
-      await this.#server.store.delete([ANNOUNCED + announcement.id]);
-      if (this.#given.size === 0) await this.#queue?.obliterate({ force: true });
-      else await this.#queue?.drain();
-    };
-    await Promise.race([work().catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 3000).unref())]); // prettier-ignore
+    const { store } = this.#server;
+    await this.#posting?.close(async () => {
+      const { queue } = this.#posting!;
+      if (this.#given.size === 0) await queue.obliterate({ force: true });
+      else await queue.drain();
+      await store.delete(this.#collected);
+    });
   }
 }

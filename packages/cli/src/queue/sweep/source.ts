@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Worker } from "bullmq";
-import { type ClaimedRun, type Outcome, type Publication, type RunConfig, runId, type RunSource, wholeId } from "@tiedlora/experiments"; // prettier-ignore
+import { type ClaimedRun, differenceOf, type Outcome, type Publication, type RunConfig, runId, type RunSource, wholeId } from "@tiedlora/experiments"; // prettier-ignore
 import { writeFileAtomic } from "@tiedlora/core/node";
 import type { QueueServer } from "../server.ts";
 import { Held } from "../held.ts";
@@ -85,29 +85,29 @@ export class QueueRunSource implements RunSource {
       const bytes = await readFile(checkpoint).catch(() => null);
       if (bytes !== null) await store.set(keys.saved, bytes, KEPT_SECONDS);
     };
-    const end = async (ending: RunEnding): Promise<boolean> => {
+    const end = async (ending: RunEnding): Promise<Publication> => {
       await saving;
-      const first = (await store.get(keys.ending)) === null;
+      const other = await store.get(keys.ending);
+      const first = other === null;
       if (config.until !== undefined) await save();
       if (first) await store.set(keys.ending, Buffer.from(JSON.stringify(ending)), KEPT_SECONDS);
       await held.complete();
       await this.#over(checkpoint);
       const seconds = `${((performance.now() - began) / 1000).toFixed(1)} s`;
       say(id, "failed" in ending ? `failed: ${ending.failed}` : first ? `done (${seconds})` : `done, but another worker was faster`); // prettier-ignore
-      return first;
+      const difference = other === null ? null : differenceFrom(other, ending);
+      if (difference !== null) say(id, difference);
+      return { counts: first, difference };
     };
     return {
       config: here(config),
       checkpoint,
       lost: lost.signal,
       onSaved: () => void (saving = saving.then(save).catch(() => undefined)),
-      publish: async (result: Outcome): Promise<Publication> => {
-        const counts = await end({
-          outcome: { ...result, id, config, duration: (performance.now() - began) / 1000 },
-        });
-        return { counts, difference: null };
-      },
-      fail: (message) => end({ failed: message }),
+      onStep: (step) => held.progress(step),
+      publish: (result: Outcome) =>
+        end({ outcome: { ...result, id, config, duration: (performance.now() - began) / 1000 } }),
+      fail: async (message) => (await end({ failed: message })).counts,
       release: async () => {
         await saving;
         await save();
@@ -127,4 +127,14 @@ export class QueueRunSource implements RunSource {
     await this.#server.closeOne(this.#worker);
     if (this.#folder !== null) await rm(await this.#folder, { recursive: true, force: true });
   }
+}
+
+/** How a result differs from the one that counts, although both are of the same kind of device; null if it does not. */
+function differenceFrom(stored: Uint8Array, own: RunEnding): string | null {
+  const other = JSON.parse(Buffer.from(stored).toString("utf8")) as RunEnding;
+  if (!("outcome" in other && "outcome" in own)) return null;
+  const difference = differenceOf(other.outcome, own.outcome);
+  return difference === null
+    ? null
+    : `has two results, both of ${own.outcome.device}: ${difference}; the first one counts`;
 }

@@ -25,8 +25,8 @@ export class TrainingProcess {
     return this.#end === null;
   }
 
-  /** Sends a request and waits for its result. Rejects with what it failed with, or DiedError. */
-  ask(request: Request): Promise<Uint8Array | null> {
+  /** Sends a request and waits for its end: whether gradients were stored. Rejects with what it failed with, or DiedError. */
+  ask(request: Request): Promise<boolean> {
     return new Promise((resolve, reject) => {
       const child = this.#child;
       const died = (): void => {
@@ -35,7 +35,7 @@ export class TrainingProcess {
       };
       const onMessage = (answer: Answer): void => {
         done();
-        if (answer.type === "done") resolve(answer.result);
+        if (answer.type === "done") resolve(answer.stored);
         else reject(new Error(answer.message));
       };
       const done = (): void => void child.off("message", onMessage).off("exit", died).off("error", died);

@@ -4,13 +4,12 @@
  */
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import type { Queue, QueueEvents } from "bullmq";
 import { type Adapter, adapterFiles, type MicroBatch, type MicroGradients } from "tiedlora";
-import { type Output, paint } from "../../output.ts";
+import type { Output } from "../../output.ts";
 import type { TrainSettings } from "../../train-settings.ts";
 import { productVersion } from "../identity.ts";
+import { Posting } from "../posting.ts";
 import type { QueueServer } from "../server.ts";
-import { ANNOUNCED } from "../store.ts";
 import {
   KEPT_SECONDS,
   type MicroBatchJob,
@@ -31,9 +30,6 @@ export interface Training {
   readonly signal: AbortSignal;
 }
 
-/** An announcement is renewed so often, and gone if its training has not renewed it for so long. */
-const ANNOUNCE_MS = 30_000;
-const ANNOUNCED_SECONDS = 300;
 /** Jobs without a result are looked after so often, in case that an event, or what the server had in memory, was lost. */
 const LOOK_AFTER_MS = 1000;
 /** A training that has waited so long for an answer says so. */
@@ -51,16 +47,7 @@ export class TrainingQueue {
   readonly #server: QueueServer;
   readonly #training: Training;
   readonly #announcement: TrainingAnnouncement;
-  #queue: Queue | null = null;
-  #events: QueueEvents | null = null;
-  #timer: NodeJS.Timeout | undefined;
-  /** The adapter's files, as it was at the beginning. */
-  #files: Uint8Array = new Uint8Array();
-  /** The jobs that have ended, as events say. */
-  readonly #ended = new Set<string>();
-  /** Ends the present wait. */
-  #wake: () => void = () => undefined;
-  #toldToWait = false;
+  #posting: Posting | null = null;
 
   constructor(server: QueueServer, training: Training) {
     const { settings, model, modelDigest, dataFingerprint } = training;
@@ -86,24 +73,17 @@ export class TrainingQueue {
   /** Announces the training to workers. */
   async open(): Promise<void> {
     const { id } = this.#announcement;
-    this.#queue = await this.#server.queue(names.queue(id));
-    this.#events = await this.#server.events(names.queue(id));
-    const ended = ({ jobId }: { readonly jobId: string }): void => {
-      this.#ended.add(jobId);
-      this.#wake();
-    };
-    this.#events.on("completed", ended).on("failed", ended);
-    this.#training.signal.addEventListener("abort", () => this.#wake());
-    this.#files = await packFiles(adapterFiles(this.#training.adapter));
-    await this.#announce();
-    this.#timer = setInterval(() => void this.#announce().catch(() => undefined), ANNOUNCE_MS);
-  }
-
-  async #announce(): Promise<void> {
-    const { store } = this.#server;
-    const { id } = this.#announcement;
-    await store.set(names.adapter(id), this.#files, KEPT_SECONDS);
-    await store.set(ANNOUNCED + id, Buffer.from(JSON.stringify(this.#announcement)), ANNOUNCED_SECONDS);
+    const { output, signal, adapter } = this.#training;
+    const files = await packFiles(adapterFiles(adapter)); // as it is at the beginning
+    this.#posting = await Posting.open(this.#server, {
+      id,
+      queue: names.queue(id),
+      announcement: this.#announcement,
+      prepare: () => this.#server.store.set(names.adapter(id), files, KEPT_SECONDS),
+      lookAfterMs: LOOK_AFTER_MS,
+      output,
+      signal,
+    });
   }
 
   /** The gradients of a step's micro-batches: a GradientSource. */
@@ -115,7 +95,7 @@ export class TrainingQueue {
       const job = { step, place, index, factor };
       return { job, resultKey: names.gradients(id, job) };
     });
-    this.#ended.clear();
+    this.#posting!.takeEnded(); // of the step before
     await this.#give(all, weights);
     const found = await this.#collect(all, weights);
     await this.#server.store.delete([names.weights(id, step), ...all.map(({ resultKey }) => resultKey)]);
@@ -130,7 +110,7 @@ export class TrainingQueue {
       data: job,
       opts: { jobId: names.job(job), attempts: ATTEMPTS, removeOnComplete: true },
     }));
-    await this.#server.persist(() => this.#queue!.addBulk(jobs));
+    await this.#server.persist(() => this.#posting!.queue.addBulk(jobs));
   }
 
   /** Waits for all results; null if the training is interrupted. */
@@ -140,37 +120,31 @@ export class TrainingQueue {
     const began = Date.now();
     let why: "begun" | "woken" | "late" = "begun";
     while (!signal.aborted) {
-      const woken = this.#woken();
+      const ended = this.#posting!.takeEnded();
+      const woken = this.#posting!.woken();
       const missing = all.filter((one) => !found.has(one));
       for (const one of missing) {
-        if (why === "woken" && !this.#ended.delete(names.job(one.job))) continue;
+        if (why === "woken" && !ended.has(names.job(one.job))) continue;
         const bytes = await this.#server.store.get(one.resultKey);
         if (bytes !== null) found.set(one, unpackGradients(bytes));
       }
       if (found.size === all.length) return all.map((one) => found.get(one)!);
       if (why === "late") await this.#lookAfter(missing.filter((one) => !found.has(one)), weights); // prettier-ignore
-      if (found.size === 0) await this.#sayThatItWaits(Date.now() - began);
+      if (found.size === 0 && Date.now() - began > PATIENCE_MS)
+        await this.#posting!.sayThatItWaits(
+          "joined",
+          async () => (await this.#posting!.queue.getWorkersCount()) === 0,
+        );
       why = await woken;
     }
     return null;
-  }
-
-  /** Resolves when a job has ended, or after a while. */
-  #woken(): Promise<"woken" | "late"> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => resolve("late"), LOOK_AFTER_MS);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve("woken");
-      };
-    });
   }
 
   /** Adds jobs again that the server has lost. Throws if one has failed for good. */
   async #lookAfter(pending: readonly Pending[], weights: Uint8Array): Promise<void> {
     const lost: Pending[] = [];
     for (const one of pending) {
-      const job = await this.#server.persist(() => this.#queue!.getJob(names.job(one.job)));
+      const job = await this.#server.persist(() => this.#posting!.queue.getJob(names.job(one.job)));
       if (job === undefined) lost.push(one);
       else if (await this.#server.persist(() => job.isFailed()))
         throw new Error(
@@ -178,28 +152,16 @@ export class TrainingQueue {
         );
     }
     if (lost.length === 0) return;
-    await this.#announce();
+    await this.#posting!.announce();
     await this.#give(lost, weights);
-  }
-
-  async #sayThatItWaits(waited: number): Promise<void> {
-    if (waited < PATIENCE_MS || this.#toldToWait) return;
-    const workers = await this.#queue!.getWorkersCount().catch(() => null);
-    if (workers !== 0) return;
-    this.#toldToWait = true;
-    this.#training.output.info(
-      `${paint("yellow", "note:")} no worker has joined yet: start some with tiedlora worker --queue ${this.#server.shown} (with the password)`,
-    );
   }
 
   /** Withdraws the training: its workers then leave it. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
-    const { id } = this.#announcement;
-    const work = async (): Promise<void> => {
-      await this.#server.store.delete([ANNOUNCED + id, names.adapter(id)]);
-      await this.#queue?.obliterate({ force: true });
-    };
-    await Promise.race([work().catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 3000).unref())]); // prettier-ignore
+    const { store } = this.#server;
+    await this.#posting?.close(async () => {
+      await store.delete([names.adapter(this.id)]);
+      await this.#posting!.queue.obliterate({ force: true });
+    });
   }
 }

@@ -8,6 +8,8 @@ import { openData, trainedOn } from "../../load.ts";
 import { processOutput } from "../../output.ts";
 import { quantizeOption } from "../../quantized.ts";
 import { decideStreaming } from "../../streaming.ts";
+import { QueueServer } from "../server.ts";
+import { KEPT_SECONDS, names } from "./announcement.ts";
 import type { Answer, Request } from "./protocol.ts";
 import { packGradients, setTrainedValues, unpackFiles } from "./values.ts";
 
@@ -20,6 +22,8 @@ interface Joined {
   readonly worker: GradientWorker;
   readonly batch: BatchSource;
   readonly settings: Join["announcement"]["settings"];
+  /** The step whose values the adapter has. */
+  step: number | null;
 }
 
 const joined = new Map<string, Joined>();
@@ -49,9 +53,13 @@ async function loadBase(join: Join): Promise<Pretrained> {
   });
 }
 
-async function join(request: Join): Promise<null> {
+/** The queue's server, for what is large: values and gradients do not take the way through the worker. */
+let server: Promise<QueueServer> | null = null;
+
+async function join(request: Join): Promise<boolean> {
   const { announcement, data } = request;
   const { id, settings, dataFingerprint } = announcement;
+  await (server ??= QueueServer.open(request.queue, processOutput()));
   const { model, tokenizer, padId } = await (base ??= loadBase(request));
   const file = (await dataFile(data, "train"))!;
   const dataset = await openData(file, tokenizer, { ...settings, data }, model.config);
@@ -69,29 +77,40 @@ async function join(request: Join): Promise<null> {
     worker: new GradientWorker(model, adapter),
     batch: batchesOf(examples, { batch, maxLength, seed, padId }),
     settings,
+    step: null,
   });
-  return null;
+  return false;
 }
 
-async function work({ id, job, weights }: Work): Promise<Uint8Array> {
+async function work({ id, job }: Work): Promise<boolean> {
   const { model } = await base!;
-  const { adapter, worker, batch, settings } = joined.get(id)!;
+  const { store } = await server!;
+  const at = joined.get(id)!;
+  const { adapter, worker, batch, settings } = at;
+  const { step, index, factor } = job;
+  const weights = step === at.step ? null : await store.get(names.weights(id, step));
+  if (weights === null && step !== at.step) return false;
   for (const other of joined.values()) if (other.adapter !== adapter) other.adapter.active = false;
   adapter.active = true;
   model.checkpointing = settings.checkpointing;
   model.activations = settings.activations;
-  if (weights !== null) setTrainedValues(adapter, weights);
-  const { step, index, factor } = job;
-  return packGradients(await worker.gradients({ step, factor, batch: batch(index) }));
+  if (weights !== null) {
+    at.step = null; // until all are set
+    setTrainedValues(adapter, weights);
+    at.step = step;
+  }
+  const gradients = packGradients(await worker.gradients({ step, factor, batch: batch(index) }));
+  await store.set(names.gradients(id, job), gradients, KEPT_SECONDS);
+  return true;
 }
 
-function leave(id: string): Promise<null> {
+function leave(id: string): Promise<boolean> {
   joined.get(id)?.adapter.detach();
   joined.delete(id);
-  return Promise.resolve(null);
+  return Promise.resolve(false);
 }
 
-function perform(request: Request): Promise<Uint8Array | null> {
+function perform(request: Request): Promise<boolean> {
   switch (request.type) {
     case "join":
       return join(request);
@@ -109,7 +128,7 @@ const say = (answer: Answer): void => {
 
 process.on("message", (request: Request) => {
   perform(request).then(
-    (result) => say({ type: "done", result }),
+    (stored) => say({ type: "done", stored }),
     (error: unknown) =>
       say({ type: "failed", message: error instanceof Error ? error.message : String(error) }),
   );

@@ -13,14 +13,14 @@ export type Request =
       /** The files of the adapter. */
       readonly adapter: Uint8Array;
       readonly revectorize: boolean;
+      /** The address of the queue's server, from which the process gets values, and to which it gives gradients. */
+      readonly queue: string;
     }
   | {
-      /** Compute the gradients of a micro-batch. */
+      /** Compute the gradients of a micro-batch, and store them. */
       readonly type: "work";
       readonly id: string;
       readonly job: MicroBatchJob;
-      /** The values of the trained parameters; null if they are those of the job before. */
-      readonly weights: Uint8Array | null;
     }
   | {
       /** Forget a training. */
@@ -29,5 +29,5 @@ export type Request =
     };
 
 export type Answer =
-  | { readonly type: "done"; readonly result: Uint8Array | null }
-  | { readonly type: "failed"; readonly message: string };
+  /** `stored`: gradients were computed and stored; otherwise there was nothing to compute, since the step is over. */
+  { readonly type: "done"; readonly stored: boolean } | { readonly type: "failed"; readonly message: string };

@@ -3,7 +3,7 @@ import type { Worker } from "bullmq";
 import type { Output } from "../../output.ts";
 import { Held } from "../held.ts";
 import type { QueueServer } from "../server.ts";
-import { KEPT_SECONDS, type MicroBatchJob, names, type TrainingAnnouncement } from "./announcement.ts";
+import { type MicroBatchJob, names, type TrainingAnnouncement } from "./announcement.ts";
 import { DiedError, type TrainingProcess } from "./child.ts";
 
 export class TrainingSeat {
@@ -12,8 +12,6 @@ export class TrainingSeat {
   readonly #worker: Worker;
   readonly #process: TrainingProcess;
   readonly #output: Output;
-  /** The step whose values the process has. */
-  #step: number | null = null;
   #done = 0;
 
   private constructor(
@@ -63,17 +61,12 @@ export class TrainingSeat {
     const { step, place, index, factor } = held.job.data;
     const began = performance.now();
     try {
-      const weights = step === this.#step ? null : await this.#server.store.get(names.weights(id, step));
-      if (weights === null && step !== this.#step) return await held.complete(); // the step is over
-      const job = { step, place, index, factor };
-      const result = await this.#process.ask({ type: "work", id, job, weights });
-      this.#step = step;
-      await this.#server.store.set(names.gradients(id, job), result!, KEPT_SECONDS);
+      const stored = await this.#process.ask({ type: "work", id, job: { step, place, index, factor } });
       await held.complete();
+      if (!stored) return;
       this.#done++;
       this.#output.info(`training ${id}: step ${step + 1}, micro-batch ${place + 1} (${seconds(began)})`);
     } catch (error) {
-      this.#step = null;
       if (signal.aborted) return await held.giveBack();
       const message = error instanceof Error ? error.message : String(error);
       this.#output.info(`training ${id}: step ${step + 1}, micro-batch ${place + 1} failed: ${message}`);

@@ -25,20 +25,20 @@ export function setTrainedValues(adapter: Adapter, bytes: Uint8Array): void {
 
 /** The header of gradients in bytes: the loss, and the paths with the number of values of each. */
 interface Header {
-  readonly loss: number;
+  /** As text: JSON has no NaN. */
+  readonly loss: string;
   readonly paths: readonly (readonly [path: string, size: number])[];
 }
 
 export function packGradients({ loss, gradients }: MicroGradients): Uint8Array {
   const all = [...gradients];
-  const header = { loss: String(loss), paths: all.map(([path, { length }]) => [path, length]) };
-  // JSON has no NaN: a loss that is not finite travels as text
-  return pack(header, Buffer.concat(all.map(([, values]) => bytesOf(values))));
+  const paths = all.map(([path, { length }]) => [path, length] as const);
+  return pack({ loss: String(loss), paths } satisfies Header, ...all.map(([, values]) => bytesOf(values)));
 }
 
 export function unpackGradients(bytes: Uint8Array): MicroGradients {
   const { header, body } = unpack(bytes);
-  const { loss, paths } = header as Omit<Header, "loss"> & { readonly loss: string };
+  const { loss, paths } = header as Header;
   let at = 0;
   const gradients = new Map<string, Float32Array>();
   for (const [path, size] of paths) {
@@ -48,8 +48,10 @@ export function unpackGradients(bytes: Uint8Array): MicroGradients {
   return { loss: Number(loss), gradients };
 }
 
-/** A copy of f32 values, which need not be aligned in the bytes. */
+/** The f32 values in bytes: in place if they are aligned, otherwise a copy. */
 function floats(bytes: Uint8Array, at: number, count: number): Float32Array {
+  const offset = bytes.byteOffset + at;
+  if (offset % 4 === 0) return new Float32Array(bytes.buffer, offset, count);
   return new Float32Array(new Uint8Array(bytes.subarray(at, at + 4 * count)).buffer);
 }
 
@@ -65,7 +67,7 @@ export async function packFiles(files: readonly OutputFile[]): Promise<Uint8Arra
       contents.push(Buffer.concat(pieces));
     }
   }
-  return pack(files.map(([name], i) => [name, contents[i]!.length]), Buffer.concat(contents)); // prettier-ignore
+  return pack(files.map(([name], i) => [name, contents[i]!.length]), ...contents); // prettier-ignore
 }
 
 export function unpackFiles(bytes: Uint8Array, name: string): Files {

@@ -1,11 +1,11 @@
 /** What goes on in a sweep's folder: which runs have ended, who performs which, and how long the rest may take. */
-import { BASELINE, isWhole, type Outcome, type RunConfig, runId } from "../../sweep/config.ts";
+import { BASELINE, isWhole, type Outcome, runId } from "../../sweep/config.ts";
 import type { Schedule } from "../../sweep/source.ts";
 import { Claims, type ClaimState } from "./claims.ts";
 import type { RunStore } from "./store.ts";
 
-/** A run that is being performed. */
-export interface RunningRun {
+/** Who performs a run. */
+export interface Performing {
   readonly id: string;
   /** The agent; null where its claim says nothing yet. */
   readonly host: string | null;
@@ -15,12 +15,16 @@ export interface RunningRun {
   /** The number of the attempt, from 1: each agent that died in the middle of the run makes another one necessary. */
   readonly attempt: number;
   readonly step: number;
-  /** The steps that the run comes to; 0 for the model without an adapter, which is only measured. */
-  readonly steps: number;
   /** The seconds since the last sign of life. */
   readonly silent: number;
   /** Whether the agent is taken for dead, so that the next one that is free takes the run over. */
   readonly dead: boolean;
+}
+
+/** A run that is being performed. */
+export interface RunningRun extends Performing {
+  /** The steps that the run comes to; 0 for the model without an adapter, which is only measured. */
+  readonly steps: number;
 }
 
 /** The state of a sweep. */
@@ -36,7 +40,7 @@ export interface SweepStatus {
   readonly secondsLeft: number | null;
 }
 
-/** Reads the state of a sweep. */
+/** Reads the state of a sweep whose agents share its folder. */
 export async function sweepStatus(
   store: RunStore,
   schedule: Schedule,
@@ -45,6 +49,15 @@ export async function sweepStatus(
   const claims = new Claims(store.directory, staleSeconds);
   // Claims first: of a run that ends meanwhile, the outcome is seen.
   const states = await claims.examine(await claims.list());
+  return statusOf(store, schedule, states.map(performing));
+}
+
+/** The state of a sweep whose runs are performed by those that are named, who were asked before the results in the folder. */
+export async function statusOf(
+  store: RunStore,
+  schedule: Schedule,
+  states: readonly Performing[],
+): Promise<SweepStatus> {
   const [outcomes, failures] = await Promise.all([store.outcomes(), store.failures()]);
   schedule.learn?.(outcomes, failures.map(({ id }) => id)); // prettier-ignore
   const planned = new Map(schedule.runs().map((config) => [runId(config), config]));
@@ -54,7 +67,8 @@ export async function sweepStatus(
   const ended = new Set(done.map(({ id }) => id));
   const running = states.flatMap((state): RunningRun[] => {
     const config = planned.get(state.id);
-    return config === undefined || ended.has(state.id) ? [] : [runningRun(state, config)];
+    if (config === undefined || ended.has(state.id)) return [];
+    return [{ ...state, steps: config.until ?? config.steps }];
   });
   const taken = new Set(running.map(({ id }) => id));
   const failed = failures.filter(({ id }) => isPart(id) && !ended.has(id) && !taken.has(id));
@@ -69,9 +83,9 @@ export async function sweepStatus(
   };
 }
 
-function runningRun({ id, attempt, text, silent, dead }: ClaimState, config: RunConfig): RunningRun {
+function performing({ id, attempt, text, silent, dead }: ClaimState): Performing {
   const { host = null, pid = null, since = null, step = 0 } = text ?? {};
-  return { id, host, pid, since, attempt, step, steps: config.until ?? config.steps, silent, dead };
+  return { id, host, pid, since, attempt, step, silent, dead };
 }
 
 /** From the mean duration of runs that trained, the part that is left of those that run, and the number of agents' processes at work. */
