@@ -10,9 +10,11 @@ import {
 import { type Entry, ENTRIES } from "tiedlora/internal";
 import type { MethodChoice, RunChoice, TieScope } from "./protocol.ts";
 
-/** Every method of the library is a preset. */
+/** Every method of the library is a preset, except the one that adapts no linear, for which the drawing has no place. */
 export type PresetName = MethodName;
-export const PRESET_NAMES: readonly PresetName[] = ENTRIES.map(({ name }) => name);
+export const PRESET_NAMES: readonly PresetName[] = ENTRIES.map(({ name }) => name).filter(
+  (name) => name !== "trained-tokens",
+);
 
 const entryOf = (preset: string): Entry<MethodName> | undefined =>
   ENTRIES.find(({ name }) => name === preset);
@@ -76,7 +78,9 @@ export function methodOf({ preset, trained, tie, rank }: MethodChoice): Method {
 
 /** The learning rate that suits the method. */
 export function rateOf(choice: MethodChoice): number {
-  return trainsSomething(choice) ? methodOf(choice).learningRate : DEFAULT_LEARNING_RATE;
+  if (!trainsSomething(choice)) return DEFAULT_LEARNING_RATE;
+  // a preset's rate does not depend on the rank, which may be one that the preset cannot have
+  return entryOf(choice.preset)?.learningRate ?? methodOf(choice).learningRate;
 }
 
 export function presetName(preset: string): string {

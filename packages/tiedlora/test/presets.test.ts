@@ -389,6 +389,15 @@ suite("trained rows of an embedding", () => {
     });
   });
 
+  test("are refused in a linear, which has no tokens", () => {
+    const model = tinyLlama(device);
+    adapt(model, methods.trainedTokens({ target: "all-linear" }));
+    assert.throws(
+      () => model.forward([[1, 2]]),
+      /q_proj is not an embedding; give the input embedding as the target/,
+    );
+  });
+
   test("are refused if a token is given twice, or is none", () => {
     assert.throws(() => methods.trainedTokens({ tokens: [3, 3] }), /tokens.*different ids/);
     assert.throws(() => methods.trainedTokens({ tokens: [1.5] }), /a token/);

@@ -5,6 +5,7 @@
 import { checkWhole, refuse } from "@tiedlora/core/arguments";
 import { init } from "../init.ts";
 import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
+import type { Site } from "../adapter/sites.ts";
 import type { Named } from "./recipe.ts";
 
 export interface TrainedTokensOptions extends CommonOptions {
@@ -26,6 +27,17 @@ export function trainedTokens(options: TrainedTokensOptions, named: Named): Plai
       ids: { shape: [tokens.length], init: init.indices(tokens), trained: false, bySeed: true },
     },
     product: ["rows"],
-    lowRank: ({ rows, ids }, { dims }) => ({ A: ids.oneHot(dims.in), B: rows }),
+    lowRank: ({ rows, ids }, { dims, site }) => {
+      checkEmbedding(site);
+      return { A: ids.oneHot(dims.in), B: rows };
+    },
   });
+}
+
+/** Throws for a linear: tokens mean nothing there, and its first inputs would be trained in their place. */
+function checkEmbedding({ path, members }: Site): void {
+  if (members.every(({ kind }) => kind === "embedding")) return;
+  throw new Error(
+    `trained-tokens: ${path} is not an embedding; give the input embedding as the target, e.g. --target embed_tokens, or target: ["wte"] for GPT-2`,
+  );
 }
