@@ -1,7 +1,7 @@
 /** AdamW (Loshchilov and Hutter 2019), as PyTorch computes it. */
 import type { Parameter, Tensor } from "@tiedlora/core";
-import { checkOptions, refuse } from "@tiedlora/core/extend";
-import { checkNumber, type Rule } from "./checks.ts";
+import { checkOptions } from "@tiedlora/core/extend";
+import { checkBetas, checkNumber, type Rule } from "./checks.ts";
 import { COMMON_SETTINGS, Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
 
@@ -25,15 +25,10 @@ export class AdamW extends Optimizer {
   constructor(parameters: readonly Parameter[], options: AdamWOptions) {
     const names = [...COMMON_SETTINGS, "betas", "eps", "weightDecay"];
     super(parameters, checkOptions("AdamW", options, "{ lr: 0.001 }", names));
-    const { betas = [0.9, 0.999] } = options;
-    if (!Array.isArray(betas) || betas.length !== 2)
-      refuse("AdamW: betas", betas, "pair", "e.g. [0.9, 0.999]");
-    [this.#beta1, this.#beta2] = betas as [number, number];
+    [this.#beta1, this.#beta2] = checkBetas("AdamW", options.betas ?? [0.9, 0.999]);
     this.#eps = options.eps ?? 1e-8;
     const decay = options.weightDecay ?? 0.01;
     this.#weightDecay = typeof decay === "function" ? decay : () => decay;
-    for (const beta of [this.#beta1, this.#beta2])
-      checkNumber("AdamW: a beta", beta, "[0.9, 0.999], both below 1", beta >= 0 && beta < 1);
     checkNumber("AdamW: eps", this.#eps, "1e-8", this.#eps >= 0);
     if (typeof decay !== "function") checkNumber("AdamW: weightDecay", decay, "0.01", decay >= 0);
   }

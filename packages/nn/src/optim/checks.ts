@@ -1,6 +1,6 @@
 /** Checks that optimizers share: of their settings, and of the results of a rule. */
 import { computeType, type Parameter, sameShape, Tensor } from "@tiedlora/core";
-import { deviceOf, show } from "@tiedlora/core/extend";
+import { deviceOf, refuse, show } from "@tiedlora/core/extend";
 import type { State } from "./state.ts";
 
 /** The result of a rule for one parameter in one step. */
@@ -22,6 +22,15 @@ export function checkNumber(
   if (typeof value === "number" && fits && (Number.isFinite(value) || value === also)) return value;
   const given = typeof value === "string" ? `"${String(value)}"` : String(value);
   throw new RangeError(`${what} is ${given}; give a finite number, not negative, e.g. ${example}`);
+}
+
+/** Returns `betas` if they are a pair of numbers from 0 and below 1; else throws. */
+export function checkBetas(what: string, betas: readonly [number, number]): readonly [number, number] {
+  if (!Array.isArray(betas) || betas.length !== 2)
+    refuse(`${what}: betas`, betas, "pair", "e.g. [0.9, 0.999]");
+  for (const beta of betas as number[])
+    checkNumber(`${what}: a beta`, beta, "[0.9, 0.999], both below 1", beta >= 0 && beta < 1);
+  return betas;
 }
 
 /** Throws unless the result of a rule of optimizer `owner` matches `p` and its old state in names, shapes, types and devices. */

@@ -139,6 +139,16 @@ export abstract class Optimizer {
     this.#step++;
   }
 
+  /**
+   * Updates all trained parameters by gradients that were computed elsewhere, added to those of `accumulate`; see `step`. Parameters
+   * without a gradient are treated as if it were zero.
+   */
+  apply(gradients: Gradients): void {
+    if (!(gradients instanceof Map))
+      refuse("apply", gradients, "Map of gradients", "one from parameters to tensors of their shapes");
+    this.step(gradients);
+  }
+
   /** Adds the gradients of `loss`, or given ones, to those accumulated so far; the next `step` applies their sum. */
   accumulate(loss: Tensor | Gradients): void {
     checkLoss("accumulate", loss);
