@@ -2,7 +2,7 @@
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import type { Method } from "tiedlora";
 import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
-import { LEARNING_RATES } from "tiedlora";
+import { LEARNING_RATES, OPTIMIZER_NAMES, OPTIMIZER_RATES, type OptimizerName } from "tiedlora";
 import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
 import type { Modules } from "tiedlora";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
@@ -39,6 +39,7 @@ export interface TrainSettings extends DataSettings {
   readonly epochs?: number;
   readonly batch: number;
   readonly accumulate: number;
+  readonly optimizer: OptimizerName;
   readonly lr: number;
   readonly rates?: Readonly<Record<string, number>>;
   readonly loraPlus?: number;
@@ -159,12 +160,18 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   },
   batch: { group: "training", kind: whole(1), about: "examples in memory at once", fallback: 4 },
   accumulate: { group: "training", kind: whole(1), about: "batches per step", fallback: 1 },
+  optimizer: {
+    group: "training",
+    kind: oneOf(OPTIMIZER_NAMES),
+    about: `how steps follow from gradients: ${OPTIMIZER_NAMES.join(", ")}`,
+    fallback: "adamw",
+  },
   lr: {
     group: "training",
     kind: number({ above: 0 }),
     about:
       "highest learning rate (default: the method's own, measured on a small model; larger models need a lower one)",
-    follows: ({ method }) => LEARNING_RATES[method],
+    follows: ({ method, optimizer }) => LEARNING_RATES[method] * OPTIMIZER_RATES[optimizer],
   },
   rates: {
     group: "training",
@@ -191,25 +198,25 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   weightDecay: {
     group: "training",
     kind: number({ min: 0 }),
-    about: "AdamW's weight decay",
-    fallback: 0.01,
+    about: "weight decay (default: 0.01; sgd and sm3 have none)",
+    follows: ({ optimizer }) => (optimizer === "sgd" || optimizer === "sm3" ? 0 : 0.01),
   },
   decays: {
     group: "training",
     kind: numbersByName,
-    about: "AdamW's weight decay by factor, module or pattern, in place of --weight-decay: B=0, u=0.1",
+    about: "weight decay by factor, module or pattern, in place of --weight-decay: B=0, u=0.1",
   },
   beta1: {
     group: "training",
     kind: number({ min: 0, below: 1 }),
-    about: "AdamW's decay rate of the mean",
+    about: "decay rate of the gradient's mean, of adamw, lion and muon",
     fallback: 0.9,
   },
   beta2: {
     group: "training",
     kind: number({ min: 0, below: 1 }),
-    about: "AdamW's decay rate of the square",
-    fallback: 0.98,
+    about: "decay rate of its square (adamw: 0.98; muon: 0.999), or of lion's momentum (0.99)",
+    follows: ({ optimizer }) => ({ lion: 0.99, muon: 0.999 })[optimizer as string] ?? 0.98,
   },
   clip: {
     group: "training",

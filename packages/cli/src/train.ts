@@ -288,8 +288,9 @@ export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, exa
   return Math.max(1, Math.ceil(whole - 1e-9)); // 0.1 epochs of 30 steps are 3.0000000000000004
 }
 
-function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.AdamW {
+function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.Optimizer {
   const {
+    optimizer,
     lr,
     rates,
     loraPlus,
@@ -301,8 +302,10 @@ function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): 
     beta2,
     clip: clipNorm,
   } = settings;
+  const hasBetas = optimizer === "adamw" || optimizer === "lion" || optimizer === "muon";
   return adapterOptimizer(adapter, {
     steps,
+    optimizer,
     lr,
     rates,
     loraPlus,
@@ -310,7 +313,7 @@ function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): 
     warmup,
     weightDecay,
     decays,
-    betas: [beta1, beta2],
+    betas: hasBetas ? [beta1, beta2] : undefined,
     clipNorm,
   });
 }

@@ -290,7 +290,38 @@ const moving: readonly Row[] = [
   ["custom", [[undefined, /gave undefined for inputs of shapes \[1, 4\]/], [[], /gave \[\]/], [[vector], /gave \[\[4\]\]/]], (parts) => grad(nn.custom((y: Tensor) => y, { vjp: () => parts })(x).sum(), [x])], // prettier-ignore
 ];
 
-const all = [...rows, ...algebra, ...moving];
+const optimizers = { Lion: optim.lion, Adafactor: optim.adafactor, Muon: optim.muon, SM3: optim.sm3 };
+
+const training: readonly Row[] = [
+  ...Object.entries(optimizers).flatMap(([name, f]): Row[] => [
+    [name, "tensors", (parameters) => f(parameters, { lr: 1 })],
+    [name, "options", (given) => f([weight], given)],
+    [name, [[undefined, /undefined/], ...noMisspelling], (given) => f([weight], given)],
+    [name, noRate, (lr) => f([weight], { lr })],
+  ]),
+  ...Object.entries({ Lion: optim.lion, Adafactor: optim.adafactor, Muon: optim.muon }).map(
+    ([name, f]): Row => [name, noRate.slice(1), (decay) => f([weight], { lr: 1, weightDecay: decay ?? "null" })], // prettier-ignore
+  ),
+  ...Object.entries({ Lion: optim.lion, Muon: optim.muon }).map(
+    ([name, f]): Row => [name, [[[0.9, 1], /1/], [0.9, /0\.9/]], (betas) => f([weight], { lr: 1, betas })], // prettier-ignore
+  ),
+  ["Muon", [[1, /1/], [-0.1, /-0\.1/]], (momentum) => optim.muon([weight], { lr: 1, momentum })], // prettier-ignore
+  ["Muon", "name?", (scale) => optim.muon([weight], { lr: 1, scale })],
+  ["Muon", [["yes", /"yes"/]], (nesterov) => optim.muon([weight], { lr: 1, nesterov })],
+  ["SM3", [[1, /1/], [Number.NaN, /NaN/]], (momentum) => optim.sm3([weight], { lr: 1, momentum })], // prettier-ignore
+  ["Adafactor", [[0, /0/], [Number.NaN, /NaN/]], (decay) => optim.adafactor([weight], { lr: 1, decay })], // prettier-ignore
+  ["Adafactor", [[1, /1/], [[1], /1/], [[0, 1], /0/]], (eps) => optim.adafactor([weight], { lr: 1, eps })], // prettier-ignore
+  ["Adafactor", [[0, /0/]], (clipUpdate) => optim.adafactor([weight], { lr: 1, clipUpdate })],
+  ["Adafactor", [["yes", /"yes"/]], (relative) => optim.adafactor([weight], { lr: 1, relative })],
+  ["EMA", "tensors", (parameters) => new optim.EMA(parameters)],
+  ["EMA", "options", (given) => new optim.EMA([weight], given)],
+  ["EMA: decay", [[1, /1/], [-1, /-1/], [Number.NaN, /NaN/]], (decay) => new optim.EMA([weight], { decay })], // prettier-ignore
+  ["EMA: warmup", [["yes", /"yes"/]], (warmup) => new optim.EMA([weight], { warmup })],
+  ["EMA", [[undefined, /undefined/], [back.weight, /not averaged/]], (p) => new optim.EMA([weight]).average(p)], // prettier-ignore
+  ["apply", [[undefined, /undefined/], [x, /Tensor/], [[], /\[\]/]], (gradients) => step().apply(gradients)], // prettier-ignore
+];
+
+const all = [...training, ...rows, ...algebra, ...moving];
 testWrongArguments(all);
 
 testAllCovered(
@@ -310,6 +341,10 @@ testAllCovered(
     checkMask: "of @tiedlora/core",
     sgd: "as SGD",
     adamW: "as AdamW",
+    lion: "as Lion",
+    adafactor: "as Adafactor",
+    muon: "as Muon",
+    sm3: "as SM3",
     namedParameters: "takes the prefix of paths, which is anything that goes into text",
     namedModules: "takes the prefix of paths",
     trace: "what step does before it runs",

@@ -116,6 +116,7 @@ export { REGULARIZER_NAMES, type RegularizerName } from "./train/losses/regulari
 export type { ByParameter } from "./train/rates.ts";
 export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
 export type { Metrics } from "./train/loss.ts";
+export { OPTIMIZER_NAMES, OPTIMIZER_RATES, type OptimizerName } from "./train/optimizers.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
 export { GradientWorker } from "./train/gradients.ts";
 export {

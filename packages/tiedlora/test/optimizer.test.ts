@@ -9,6 +9,7 @@ import {
   defineMethod,
   init,
   methods,
+  OPTIMIZER_NAMES,
   type OptimizerSettings,
 } from "../src/index.ts";
 import { type Row, testWrongArguments } from "../../../test/support/wrong-arguments.ts";
@@ -55,6 +56,21 @@ test("its warm-up is at most 50 steps where none is given, and never longer than
   assert.equal(first({ steps: 10_000 }), 1 / 50);
   assert.equal(first({ steps: 3, warmup: 10 }), 1 / 3);
   assert.equal(first({ steps: 10_000, warmup: 0 }), 1);
+});
+
+test("every optimizer by name lowers the loss, and refuses a setting that it has not", async () => {
+  for (const optimizer of OPTIMIZER_NAMES) {
+    const adapter = made();
+    const model = adapter.model as ReturnType<typeof tinyLlama>;
+    const before = await lossOf(model).item();
+    const built = adapterOptimizer(adapter, { steps: 8, optimizer, warmup: 0, schedule: "constant" });
+    for (let step = 0; step < 8; step++) built.step(lossOf(model));
+    assert.ok((await lossOf(model).item()) < before, optimizer);
+  }
+  const refuse = (settings: Omit<OptimizerSettings, "steps">, message: RegExp): void =>
+    assert.throws(() => adapterOptimizer(made(), { steps: 3, ...settings }), message);
+  refuse({ optimizer: "sgd", weightDecay: 0.1 }, /sgd has no weightDecay; leave it out/);
+  refuse({ optimizer: "adafactor", betas: [0.9, 0.9] }, /adafactor has no betas/);
 });
 
 suite("rates by factor, module and pattern", () => {
@@ -158,8 +174,9 @@ test("the names of the schedules are those that there are", () => {
 
 const rows: readonly Row[] = [
   ["adapterOptimizer", "options", (settings) => adapterOptimizer(made(), settings)],
-  ["adapterOptimizer", [[{ steps: 3, rate: 1 }, /no option "rate"; give steps, lr, rates/]], (settings) => adapterOptimizer(made(), settings)], // prettier-ignore
+  ["adapterOptimizer", [[{ steps: 3, rate: 1 }, /no option "rate"; give steps, optimizer, lr, rates/]], (settings) => adapterOptimizer(made(), settings)], // prettier-ignore
   ["adapterOptimizer: steps", "count", (steps) => adapterOptimizer(made(), { steps })],
+  ["adapterOptimizer: optimizer", "name?", (optimizer) => adapterOptimizer(made(), { steps: 3, optimizer })],
   ["adapterOptimizer: schedule", "name?", (schedule) => adapterOptimizer(made(), { steps: 3, schedule })],
 ];
 testWrongArguments(rows);

@@ -1,7 +1,7 @@
 /** AdamW (Loshchilov and Hutter 2019), as PyTorch computes it. */
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkOptions } from "@tiedlora/core/extend";
-import { checkBetas, checkNumber, type Rule } from "./checks.ts";
+import { checkBetas, checkNumber, decayOf, type Rule, type WeightDecay } from "./checks.ts";
 import { COMMON_SETTINGS, Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
 
@@ -12,7 +12,7 @@ export interface AdamWOptions extends OptimizerOptions {
   /** Added to the denominator, outside the square root. Default 1e-8. */
   readonly eps?: number;
   /** Decoupled decay, p ← p (1 - lr · weightDecay) before the step: a number, or a function of the parameter. Default 0.01. */
-  readonly weightDecay?: number | ((parameter: Parameter) => number);
+  readonly weightDecay?: WeightDecay;
 }
 
 /** See {@link adamW}. */
@@ -27,10 +27,8 @@ export class AdamW extends Optimizer {
     super(parameters, checkOptions("AdamW", options, "{ lr: 0.001 }", names));
     [this.#beta1, this.#beta2] = checkBetas("AdamW", options.betas ?? [0.9, 0.999]);
     this.#eps = options.eps ?? 1e-8;
-    const decay = options.weightDecay ?? 0.01;
-    this.#weightDecay = typeof decay === "function" ? decay : () => decay;
+    this.#weightDecay = decayOf("AdamW", options.weightDecay ?? 0.01);
     checkNumber("AdamW: eps", this.#eps, "1e-8", this.#eps >= 0);
-    if (typeof decay !== "function") checkNumber("AdamW: weightDecay", decay, "0.01", decay >= 0);
   }
 
   protected stateShapes({ shape }: Parameter): StateShapes {
@@ -40,7 +38,6 @@ export class AdamW extends Optimizer {
   protected rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule {
     const [b1, b2] = [this.#beta1, this.#beta2];
     const decay = this.#weightDecay(of);
-    checkNumber(`AdamW: weightDecay of ${of.name}`, decay, "0.01", decay >= 0);
     const number = (name: string, value: number): Tensor => this.number(name, value, p.shape);
     const m = state.m!.mul(number("b1", b1)).add(g.mul(number("1 - b1", 1 - b1)));
     const v = state.v!.mul(number("b2", b2)).add(g.square().mul(number("1 - b2", 1 - b2)));

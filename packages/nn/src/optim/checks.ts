@@ -33,6 +33,18 @@ export function checkBetas(what: string, betas: readonly [number, number]): read
   return betas;
 }
 
+/** Decoupled weight decay: a number, or a function of the parameter. */
+export type WeightDecay = number | ((parameter: Parameter) => number);
+
+/** The weight decay of each parameter. Throws, now or when it is asked for, unless it is a number of at least 0. */
+export function decayOf(owner: string, decay: WeightDecay): (parameter: Parameter) => number {
+  if (typeof decay !== "function") checkNumber(`${owner}: weightDecay`, decay, "0.01", decay >= 0);
+  return (parameter) => {
+    const value = typeof decay === "function" ? decay(parameter) : decay;
+    return checkNumber(`${owner}: weightDecay of ${parameter.name}`, value, "0.01", value >= 0);
+  };
+}
+
 /** Throws unless the result of a rule of optimizer `owner` matches `p` and its old state in names, shapes, types and devices. */
 export function checkRule(owner: string, p: Parameter, rule: Rule, old: State): void {
   const of = `${owner}: the rule for ${p.name} ${show(p.shape)}`;

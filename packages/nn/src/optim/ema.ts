@@ -1,6 +1,6 @@
 /** Exponential moving averages of weights, which often predict better than the weights of the last step (Polyak and Juditsky 1992). */
 import { assign, computeType, Parameter } from "@tiedlora/core";
-import { checkNumber, checkOptions, refuse } from "@tiedlora/core/extend";
+import { checkNumber, checkOptions, describeArgument, refuse } from "@tiedlora/core/extend";
 
 /** Settings of a moving average. */
 export interface EMAOptions {
@@ -23,7 +23,10 @@ export class EMA {
   constructor(parameters: readonly Parameter[], options: EMAOptions = {}) {
     if (!Array.isArray(parameters) || !parameters.every((p) => p instanceof Parameter))
       refuse("EMA", parameters, "list of parameters", "one, e.g. model.parameters()");
-    const { decay = 0.999, warmup = false } = checkOptions("EMA", options, "{ decay: 0.999 }", ["decay", "warmup"]);
+    const { decay = 0.999, warmup = false } = checkOptions("EMA", options, "{ decay: 0.999 }", [
+      "decay",
+      "warmup",
+    ]);
     checkNumber("EMA: decay", decay, "number in [0, 1)", decay >= 0 && decay < 1);
     if (typeof warmup !== "boolean") refuse("EMA: warmup", warmup, "boolean", "true or false");
     this.parameters = [...new Set(parameters as readonly Parameter[])];
@@ -31,7 +34,10 @@ export class EMA {
     this.#warmup = warmup;
     for (const p of this.parameters) {
       const zeros = new Float32Array(p.size);
-      this.#averages.set(p, Parameter.from(p.device!, zeros, p.shape, computeType(p.dtype), `average of ${p.name}`));
+      this.#averages.set(
+        p,
+        Parameter.from(p.device!, zeros, p.shape, computeType(p.dtype), `average of ${p.name}`),
+      );
     }
     assign(this.parameters.map((p) => [this.#averages.get(p)!, p.cast(computeType(p.dtype))]));
   }
@@ -59,7 +65,7 @@ export class EMA {
     const average = this.#averages.get(parameter);
     if (average) return average;
     throw new RangeError(
-      `EMA: ${String(parameter?.name)} is not averaged; give one of the ${this.parameters.length} parameters that the EMA was made of`,
+      `EMA: ${describeArgument(parameter)} is not averaged; give one of the ${this.parameters.length} parameters that the EMA was made of`,
     );
   }
 

@@ -4,7 +4,7 @@
  */
 export * from "./adafactor.ts";
 export * from "./adamw.ts";
-export type { Rule } from "./checks.ts";
+export type { Rule, WeightDecay } from "./checks.ts";
 export * from "./ema.ts";
 export * from "./lion.ts";
 export * from "./muon.ts";

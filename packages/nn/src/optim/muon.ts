@@ -4,8 +4,8 @@
  */
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkOptions, refuse } from "@tiedlora/core/extend";
-import { checkBetas, checkNumber, type Rule } from "./checks.ts";
-import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
+import { checkBetas, checkNumber, decayOf, type Rule, type WeightDecay } from "./checks.ts";
+import { COMMON_SETTINGS, Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
 
 /** Settings of Muon. */
@@ -15,7 +15,7 @@ export interface MuonOptions extends OptimizerOptions {
   /** Whether the gradient is mixed once more with the new momentum. Default true. */
   readonly nesterov?: boolean;
   /** Decoupled decay, p ← p (1 - lr · weightDecay) before the step. Default 0.1. */
-  readonly weightDecay?: number;
+  readonly weightDecay?: WeightDecay;
   /**
    * What the rate of a matrix is multiplied with: "rms" (default), 0.2 √max(rows, columns), with which an update is as large as one
    * of AdamW, so that both take one rate (Liu et al. 2025, arXiv 2502.16982); "shape", √max(1, rows / columns), as in the original.
@@ -25,10 +25,11 @@ export interface MuonOptions extends OptimizerOptions {
   readonly betas?: readonly [number, number];
 }
 
-const SCALES: Readonly<Record<NonNullable<MuonOptions["scale"]>, (rows: number, columns: number) => number>> = {
-  rms: (rows, columns) => 0.2 * Math.sqrt(Math.max(rows, columns)),
-  shape: (rows, columns) => Math.sqrt(Math.max(1, rows / columns)),
-};
+const SCALES: Readonly<Record<NonNullable<MuonOptions["scale"]>, (rows: number, columns: number) => number>> =
+  {
+    rms: (rows, columns) => 0.2 * Math.sqrt(Math.max(rows, columns)),
+    shape: (rows, columns) => Math.sqrt(Math.max(1, rows / columns)),
+  };
 
 const STEPS = 5;
 /** The quintic whose iteration moves all singular values toward 1, fast rather than exactly. */
@@ -38,21 +39,20 @@ const [a, b, c] = [3.4445, -4.775, 2.0315];
 export class Muon extends Optimizer {
   readonly #momentum: number;
   readonly #nesterov: boolean;
-  readonly #weightDecay: number;
+  readonly #weightDecay: (parameter: Parameter) => number;
   readonly #scale: "rms" | "shape";
   readonly #betas: readonly [number, number];
 
   constructor(parameters: readonly Parameter[], options: MuonOptions) {
-    const names = ["lr", "clipNorm", "momentum", "nesterov", "weightDecay", "scale", "betas"];
+    const names = [...COMMON_SETTINGS, "momentum", "nesterov", "weightDecay", "scale", "betas"];
     super(parameters, checkOptions("Muon", options, "{ lr: 0.001 }", names));
     this.#momentum = options.momentum ?? 0.95;
     this.#nesterov = options.nesterov ?? true;
-    this.#weightDecay = options.weightDecay ?? 0.1;
-    this.#scale = options.scale ?? "rms";
+    this.#weightDecay = decayOf("Muon", options.weightDecay ?? 0.1);
+    this.#scale = options.scale === undefined ? "rms" : options.scale;
     this.#betas = checkBetas("Muon", options.betas ?? [0.9, 0.999]);
     const isShare = this.#momentum >= 0 && this.#momentum < 1;
     checkNumber("Muon: momentum", this.#momentum, "0.95, below 1", isShare);
-    checkNumber("Muon: weightDecay", this.#weightDecay, "0.1", this.#weightDecay >= 0);
     if (typeof this.#nesterov !== "boolean")
       refuse("Muon: nesterov", this.#nesterov, "boolean", "true or false");
     if (!Object.hasOwn(SCALES, this.#scale)) refuse("Muon: scale", this.#scale, "scale", '"rms" or "shape"');
@@ -62,9 +62,9 @@ export class Muon extends Optimizer {
     return shape.length === 2 ? { m: shape } : { m: shape, v: shape };
   }
 
-  protected rule(p: Tensor, g: Tensor, state: State, lr: number, step: number): Rule {
-    const decayed =
-      this.#weightDecay === 0 ? p : p.mul(this.number("1 - lr · decay", 1 - lr * this.#weightDecay));
+  protected rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule {
+    const decay = this.#weightDecay(of);
+    const decayed = decay === 0 ? p : p.mul(this.number(`1 - lr · ${decay}`, 1 - lr * decay));
     if (p.rank !== 2) return this.#adam(decayed, g, state, lr, step);
     const mu = this.number("momentum", this.#momentum);
     const rest = this.number("1 - momentum", 1 - this.#momentum);

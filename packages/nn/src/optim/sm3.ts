@@ -2,7 +2,7 @@
 import { type Parameter, type Shape, type Tensor, where } from "@tiedlora/core";
 import { checkOptions } from "@tiedlora/core/extend";
 import { checkNumber, type Rule } from "./checks.ts";
-import { Optimizer, type OptimizerOptions } from "./optimizer.ts";
+import { COMMON_SETTINGS, Optimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { State, StateShapes } from "./state.ts";
 
 /** Settings of SM3. */
@@ -16,7 +16,7 @@ export class SM3 extends Optimizer {
   readonly #momentum: number;
 
   constructor(parameters: readonly Parameter[], options: SM3Options) {
-    super(parameters, checkOptions("SM3", options, "{ lr: 0.1 }", ["lr", "clipNorm", "momentum"]));
+    super(parameters, checkOptions("SM3", options, "{ lr: 0.1 }", [...COMMON_SETTINGS, "momentum"]));
     this.#momentum = options.momentum ?? 0.9;
     checkNumber("SM3: momentum", this.#momentum, "0.9, below 1", this.#momentum >= 0 && this.#momentum < 1);
   }

@@ -1,18 +1,24 @@
 /**
- * Makes the optimizer of an adapter from a few settings: AdamW with warm-up, a schedule and clipping. The defaults are those with
+ * Makes the optimizer of an adapter from a few settings: AdamW, or another by name, with warm-up, a schedule and clipping. The defaults are those with
  * which the methods' learning rates were measured.
  */
 import type { Parameter } from "@tiedlora/core";
 import { checkName, checkOptions, checkWhole, describeArgument } from "@tiedlora/core/arguments";
 import * as optim from "@tiedlora/nn/optim";
 import type { Adapter } from "../adapter/adapter.ts";
+import { OPTIMIZER_NAMES, type OptimizerName, OPTIMIZERS } from "./optimizers.ts";
 import { type ByParameter, numbersByParameter } from "./rates.ts";
 
 /** Settings of `adapterOptimizer`. */
 export interface OptimizerSettings {
   /** The number of steps of the whole training. */
   readonly steps: number;
-  /** The highest learning rate. Default: `learningRate` of the adapter's method. */
+  /** Default: "adamw". The others take the settings of their papers, but weight decay and the rate as below. */
+  readonly optimizer?: OptimizerName | undefined;
+  /**
+   * The highest learning rate. Default: `learningRate` of the adapter's method, which was searched for AdamW; a tenth of it for
+   * Lion, ten times as much for SGD.
+   */
   readonly lr?: number | undefined;
   /** What `lr` is multiplied by for some parameters. Default: the `rate` that a factor's declaration has, or 1. */
   readonly rates?: ByParameter | undefined;
@@ -22,11 +28,11 @@ export interface OptimizerSettings {
   readonly schedule?: optim.ScheduleName | undefined;
   /** The number of steps over which the learning rate rises; at most `steps`. Default: a tenth of `steps`, at most 50. */
   readonly warmup?: number | undefined;
-  /** The decay rates of AdamW's moments. Default: [0.9, 0.98]. */
+  /** The decay rates of the moments of AdamW (default: [0.9, 0.98]), Lion and Muon; an error with others. */
   readonly betas?: readonly [number, number] | undefined;
-  /** AdamW's weight decay. Default: 0.01. */
+  /** The weight decay. Default: 0.01. An error with SGD and SM3, which have none here. */
   readonly weightDecay?: number | undefined;
-  /** AdamW's weight decay of some parameters, in place of `weightDecay`. */
+  /** The weight decay of some parameters, in place of `weightDecay`. */
   readonly decays?: ByParameter | undefined;
   /** The largest joint norm of all gradients; gradients above it are scaled down. Default: 1. */
   readonly clipNorm?: number | undefined;
@@ -34,6 +40,7 @@ export interface OptimizerSettings {
 
 const NAMES = [
   "steps",
+  "optimizer",
   "lr",
   "rates",
   "loraPlus",
@@ -45,20 +52,29 @@ const NAMES = [
   "clipNorm",
 ];
 
-/** Makes the AdamW for all parameters of an adapter that `tiedlora train`, sweeps and the playground use. */
-export function adapterOptimizer(adapter: Adapter, settings: OptimizerSettings): optim.AdamW {
+/** Makes the optimizer for all parameters of an adapter that `tiedlora train`, sweeps and the playground use. */
+export function adapterOptimizer(adapter: Adapter, settings: OptimizerSettings): optim.Optimizer {
   const what = "adapterOptimizer";
-  const { steps, lr = adapter.method.learningRate, schedule = "cosine", betas = [0.9, 0.98], weightDecay = 0.01, decays, clipNorm = 1 } = checkOptions(what, settings, "{ steps: 200 }", NAMES); // prettier-ignore
+  const { steps, optimizer = "adamw", schedule = "cosine", betas, decays, clipNorm = 1 } = checkOptions(what, settings, "{ steps: 200 }", NAMES); // prettier-ignore
+  checkName(`${what}: optimizer`, optimizer, OPTIMIZER_NAMES);
+  const { lr: factor, takes, make } = OPTIMIZERS[optimizer];
+  const { lr = factor * adapter.method.learningRate, weightDecay } = settings;
+  for (const [name, value] of Object.entries({ betas, weightDecay: weightDecay ?? decays }))
+    if (value !== undefined && value !== 0 && !takes.some((one) => one === name))
+      throw new Error(`${what}: ${optimizer} has no ${name}; leave it out, or give another optimizer`);
   checkWhole(`${what}: steps`, steps, 1);
   checkName(`${what}: schedule`, schedule, optim.SCHEDULE_NAMES);
   const warmup = Math.min(settings.warmup ?? Math.min(50, Math.ceil(steps / 10)), steps);
   const decayOf = decays && numbersByParameter(adapter, `${what}: decays`, decays);
-  return optim.adamW(adapter.parameters(), {
+  const decay = weightDecay ?? 0.01;
+  return make(adapter.parameters(), {
     lr: optim.SCHEDULES[schedule](lr, { warmup, steps }),
     lrFactor: rateOf(adapter, settings),
-    betas,
-    weightDecay: decayOf ? (parameter) => decayOf(parameter) ?? weightDecay : weightDecay,
     clipNorm,
+    ...(betas && { betas }),
+    ...(takes.includes("weightDecay") && {
+      weightDecay: decayOf ? (p: Parameter) => decayOf(p) ?? decay : decay,
+    }),
   });
 }
 
