@@ -20,6 +20,10 @@ export {
 export { type MergeOptions, untie } from "./adapter/merge.ts";
 export { BASE } from "./adapter/rows.ts";
 export { init, type Init, type Span } from "./init.ts";
+export { adaptWithStart, checkStartMethod, type StartOptions } from "./starts/adapt-with-start.ts";
+export { START_NAMES, type StartName, STARTS } from "./starts/formulas.ts";
+export type { Start, StartContext, StartValues } from "./starts/formulas.ts";
+export { type ByTarget, inputMoments, weightGradients } from "./starts/observe.ts";
 export {
   type BiasMode,
   type Call,

@@ -181,6 +181,8 @@ export type PlainMethod<F extends string = string> = Method<F> & { readonly prep
 export interface PrepareContext {
   readonly site: Site;
   readonly dims: Dims;
+  /** The scale of the update at this target. */
+  readonly scale: number;
   /** The frozen weight [out, in], row-major; the rows of a fused target's modules follow one another. */
   readonly weight: Float32Array;
   /** The shape of a factor on this target. */

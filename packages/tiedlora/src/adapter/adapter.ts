@@ -14,6 +14,7 @@ import { nearest } from "../nearest.ts";
 import { AdapterLayer, SharedWork } from "./layer.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
 import type { ReplacedPlan } from "./overlay.ts";
+import type { Site } from "./sites.ts";
 
 const SETS = new WeakMap<nn.Module, AdapterSet<Adapter>>();
 
@@ -444,17 +445,28 @@ function describeSelection({ factors, layers, match }: FactorSelection): string 
   return parts.filter(Boolean).join(", ") || "(all)";
 }
 
+/** The frozen weight of a target [out, in] on the host; the rows of its modules follow one another. */
+export async function siteWeight({ model }: Pick<Adapter, "model">, site: Site): Promise<Float32Array> {
+  const { hosts } = adaptersOf(model);
+  const weight = new Float32Array(site.in * site.out);
+  for (const { path, offset } of site.members) {
+    const host = hosts.get(path)!;
+    weight.set(await withWeights(model, [host.weight], () => weightView(host).data()), offset * site.in);
+  }
+  return weight;
+}
+
 /** Sets start values from the frozen weights, one site after another, so that only one weight is on the host at a time. */
 async function prepareFactors(adapter: Adapter, method: PreparedMethod): Promise<void> {
-  const { hosts } = adaptersOf(adapter.model);
-  for (const { site, dims, factors } of adapter.plan.sites) {
-    const weight = new Float32Array(site.in * site.out);
-    for (const { path, offset } of site.members) {
-      const host = hosts.get(path)!;
-      const values = await withWeights(adapter.model, [host.weight], () => weightView(host).data());
-      weight.set(values, offset * site.in);
-    }
-    const context: PrepareContext = { site, dims, weight, shapeOf: (name) => factors.get(name)!.shape };
+  for (const { site, dims, factors, scale } of adapter.plan.sites) {
+    const weight = await siteWeight(adapter, site);
+    const context: PrepareContext = {
+      site,
+      dims,
+      scale,
+      weight,
+      shapeOf: (name) => factors.get(name)!.shape,
+    };
     const origin = { method: method.name, path: site.path };
     const values: Readonly<Record<string, unknown>> = checkRecord(await method.prepare(context), origin);
     for (const [name, start] of Object.entries(values)) {

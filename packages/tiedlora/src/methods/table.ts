@@ -30,6 +30,7 @@ import { uniLora } from "./uni-lora.ts";
 import { dora } from "./dora.ts";
 import { loha } from "./loha.ts";
 import { loraBias } from "./lora-bias.ts";
+import { loraResidual } from "./lora-residual.ts";
 import { loraXs } from "./lora-xs.ts";
 import { type Named, recipe } from "./recipe.ts";
 import { familyMember, type FactorName, type FactorTies, type TiedLoraOptions } from "./tied-lora.ts";
@@ -162,6 +163,11 @@ export const TABLE = {
   dora: own("dora", "DoRA", 0.01, dora) as Own<"dora", typeof dora>,
   /** LoRA with a trained bias on B, as PEFT's `lora_bias`. */
   loraBias: own("lora-bias", "LoRA with a bias", 0.01, loraBias) as Own<"lora-bias", typeof loraBias>,
+  /** LoRA that subtracts its start, which is PiSSA's (Meng et al. 2024, arXiv 2404.02948) or another that is not zero. */
+  loraResidual: own("lora-residual", "LoRA with a residual start", 0.01, loraResidual) as Own<
+    "lora-residual",
+    typeof loraResidual
+  >,
   /** LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): an r×r core between frozen singular vectors of the weight. */
   loraXs: own("lora-xs", "LoRA-XS", 0.1, loraXs) as Own<"lora-xs", typeof loraXs>,
   /** VB-LoRA (Li et al. 2024, arXiv 2405.15179): mixtures of the vectors of one bank. */
