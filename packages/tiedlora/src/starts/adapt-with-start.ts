@@ -3,7 +3,7 @@ import { key } from "@tiedlora/core";
 import { checkName, checkOptions } from "@tiedlora/core/arguments";
 import { type AdaptOptions, type Adapter, createAdapter } from "../adapter/adapter.ts";
 import { siteWeight } from "../adapter/adapter.ts";
-import type { Method } from "../method.ts";
+import type { Factor, Method } from "../method.ts";
 import type { LanguageModel, LossInputs } from "../model.ts";
 import { START_NAMES, type StartContext, type StartName, STARTS } from "./formulas.ts";
 import { type ByTarget, inputMoments, weightGradients } from "./observe.ts";
@@ -70,7 +70,7 @@ export async function adaptWithStart(
 export function checkStartMethod(method: Method, start: StartName): void {
   const { subtracted } = STARTS[start];
   const has = (name: string, shape: string): boolean => {
-    const factor = method.factors[name];
+    const factor = (method.factors as Readonly<Record<string, Factor>>)[name];
     return factor !== undefined && factor.tie === "none" && factor.shape.join() === shape;
   };
   if (!has("A", "rank,in") || !has("B", "out,rank"))
