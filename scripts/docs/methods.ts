@@ -35,6 +35,7 @@ const ABOUT: { readonly [N in MethodName]: About } = {
   "sharelora-ab": { formula: PAIR.formula, count: "(d + o)r" },
   dora: { formula: "m ⊙ (W + s B A) / ‖W + s B A‖ − W", count: "L(r(d + o) + o)" },
   "lora-bias": { formula: "z = W x + s (B A x + c)", count: "L(r(d + o) + o)" },
+  "lora-residual": { formula: "s (B A − B₀ A₀), B₀ A₀ the start", count: PAIR.count },
   "lora-xs": { formula: "s U Σ R Vᵀ, of W's leading singular vectors", count: "Lr²" },
   "vb-lora": { formula: "s B A, pieces of both Σ softmax(top k) · bank", count: "256b + 256Lr(d + o)/b" },
   rasa: { formula: "s [B ∣ B_S] diag(d, D_S) [A; A_S]", count: "Lr(d + o) + L(r − k + kL)" },
