@@ -39,6 +39,7 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "packages/cli/test/search.test.ts", why: "trains a search and its grid" },
   { file: "packages/cli/test/serve.test.ts", why: "a hundred requests at once" },
   { file: "packages/cli/test/texts.test.ts", why: "two dozen commands, each of which loads a model" },
+  { file: "packages/cli/test/trainer.test.ts", why: "a dozen runs" },
   { file: "packages/cli/test/stream.test.ts", why: "whole runs of streamed models" },
   { file: "packages/cli/test/sweep-kill.test.ts", why: "dozens of processes that are killed" },
   { file: "packages/cli/test/sweep-slurm.test.ts", why: "starts a Slurm cluster" },

@@ -27,7 +27,15 @@ export function checkRank(model: Decoder, method: Method, output: Output): void 
 /** A note on a method's rank, or null. Throws UsageError if the rank is absurd, or if a name in the target fits no module. */
 export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
   checkTargetNames(linears, method);
-  const { sites } = planAdapter(linears, { ...method, factors: {} }); // which modules, whatever the rank
+  const own = {
+    ...method,
+    factors: {},
+    rankPattern: {},
+    alphaPattern: {},
+    modulesToSave: [],
+    bias: "none",
+  } as const;
+  const { sites } = planAdapter(linears, own); // which modules, whatever the rank
   const [smallest] = sites
     .map(({ site }) => site)
     .sort((a, b) => Math.min(a.in, a.out) - Math.min(b.in, b.out));
@@ -39,7 +47,8 @@ export function rankProblem(linears: readonly LinearInfo[], method: Method): str
 }
 
 /** Throws UsageError if a name of a target fits no module: beside names that fit, a misspelled one would be ignored silently. */
-function checkTargetNames(linears: readonly LinearInfo[], { target }: Method): void {
+function checkTargetNames(linears: readonly LinearInfo[], { target: given }: Method): void {
+  const target = typeof given === "object" && "modules" in given ? given.modules : given;
   if (!Array.isArray(target)) return;
   const names = moduleNames(linears);
   for (const name of target as readonly string[]) {

@@ -3,23 +3,23 @@ import { access } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { writeFileAtomic } from "@tiedlora/core/node";
-import { linearSpecs } from "@tiedlora/models";
+import { type DecoderConfig, linearSpecs, parameterSpecs } from "@tiedlora/models";
 import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
 import { describeTies } from "tiedlora/internal";
-import { dataFile } from "tiedlora/internal/node";
-import { textFile } from "tiedlora/node";
 import { writing } from "tiedlora/internal/node";
 import { countParameters, planAdapter } from "tiedlora";
-import type { LinearInfo } from "tiedlora";
 import { rankProblem } from "./checks.ts";
 import { findModel } from "./find-model.ts";
-import { checkDataPaths, checkLength, describeData, openData, trainedOn } from "./load.ts";
+import { chatTemplate } from "./chat-templates.ts";
+import { checkLength } from "./load.ts";
+import { checkLoss } from "./loss-settings.ts";
 import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
 import { checkInitFrom } from "./start-adapter.ts";
 import { checkPatience, stepsOf } from "./train.ts";
 import { methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkData, findData, readData } from "./training-data.ts";
 import { settingsYaml } from "./yaml.ts";
 
 export function addInit(program: Command, output: Output): void {
@@ -68,29 +68,21 @@ export function addValidate(program: Command, output: Output): void {
 
 async function validate(settings: TrainSettings, output: Output): Promise<void> {
   const { directory } = await findModel(settings.model, output, { part: "config" });
-  await checkDataPaths(settings);
+  checkLoss(settings);
+  await checkData(settings);
   await checkLength(directory, settings.seq);
   await checkInitFrom(settings);
   const config = await loadConfig(directory);
-  const linears = linearSpecs(config);
-  const adapter = settings.initFrom === undefined ? methodText(linears, settings, output) : `the adapter in ${settings.initFrom}`; // prettier-ignore
+  const adapter = settings.initFrom === undefined ? methodText(config, settings, output) : `the adapter in ${settings.initFrom}`; // prettier-ignore
   const tokenizer = await loadTokenizer(
     (await findModel(settings.model, output, { part: "tokenizer" })).directory,
   );
-  const file = (await dataFile(settings.data, "train"))!;
-  const dataset = await openData(file, tokenizer, settings, config);
-  describeData(output, file.name, dataset, settings.seq);
-  const valid =
-    settings.valid === undefined ? await dataFile(settings.data, "valid") : await textFile(settings.valid);
-  checkPatience(settings, valid !== null);
-  if (valid)
-    describeData(
-      output,
-      `${valid.name} (held out)`,
-      await openData(valid, tokenizer, settings, config),
-      settings.seq,
-    );
-  const steps = stepsOf(settings, trainedOn(dataset, settings).length);
+  const sources = await findData(settings);
+  checkPatience(settings, sources.held);
+  const template =
+    settings.chatTemplate === undefined ? undefined : await chatTemplate(settings.chatTemplate);
+  const { examples } = await readData(sources, settings, template === undefined ? tokenizer : tokenizer.withChatTemplate(template), config, output, 0); // prettier-ignore
+  const steps = stepsOf(settings, examples.length);
   output.info(
     `${paint("green", "valid:")} ${adapter}, ` +
       `${steps} steps of ${settings.batch * settings.accumulate} ${settings.pack ? "packed sequences" : "examples"}` +
@@ -99,12 +91,13 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
 }
 
 /** "tl6 rank 8, 4,848 trainable parameters in 4 modules" */
-function methodText(linears: readonly LinearInfo[], settings: TrainSettings, output: Output): string {
+function methodText(config: DecoderConfig, settings: TrainSettings, output: Output): string {
+  const [linears, parameters] = [linearSpecs(config), parameterSpecs(config)];
   const method = methodOf(settings);
   const problem = rankProblem(linears, method);
   if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
-  const { trainable } = countParameters(linears, method);
-  const plan = planAdapter(linears, method);
+  const { trainable } = countParameters(linears, method, parameters);
+  const plan = planAdapter(linears, method, parameters);
   const size = `${trainable.toLocaleString("en-US")} trainable parameters in ${plan.sites.length} modules`;
   return `${method.name} rank ${method.rank}, ${size}${describeTies(plan)}`;
 }

@@ -98,6 +98,35 @@ function splitList(given: string): string[] {
   return given.trim() === "none" ? [] : given.split(",").map((name) => name.trim());
 }
 
+/** Whole numbers from 0 on, with ranges: 0-3,7. */
+export const indices: Kind<readonly number[]> = {
+  placeholder: "<n-m,...>",
+  schema: z.preprocess(
+    (given) => (typeof given === "string" ? rangesOf(given) : typeof given === "number" ? [given] : given),
+    z.array(z.int().min(0), { error: "layers from 0 on, as 0-3,7 (in a file: 0-3,7 or [0, 1, 2, 3, 7])" }),
+  ) as z.ZodType<readonly number[]>,
+  fromText: (given) => given,
+};
+
+function rangesOf(given: string): unknown {
+  const parts = splitList(given).map((part) => /^(\d+)(?:-(\d+))?$/.exec(part));
+  if (parts.some((part) => part === null)) return given;
+  return parts.flatMap((part) => {
+    const [from, to] = [Number(part![1]), Number(part![2] ?? part![1])];
+    return Array.from({ length: Math.max(0, to - from + 1) }, (_, i) => from + i);
+  });
+}
+
+/** Names, separated by commas. */
+export const namesList: Kind<readonly string[]> = {
+  placeholder: "<names>",
+  schema: z.preprocess(
+    (given) => (typeof given === "string" ? splitList(given) : given),
+    z.array(z.string().min(1), { error: "names, separated by commas" }),
+  ) as z.ZodType<readonly string[]>,
+  fromText: (given) => given,
+};
+
 /** Numbers by name: B=16,q_proj=0.5 on the command line, a map in a file. */
 export const numbersByName: Kind<Readonly<Record<string, number>>> = {
   placeholder: "<name=x,...>",

@@ -3,10 +3,20 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
 import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
-import { type Dataset, type EncodedExample, loadDataset, packExamples } from "tiedlora";
+import {
+  type Dataset,
+  type DatasetOptions,
+  type EncodedExample,
+  type ExampleKind,
+  loadDataset,
+  loadLabeled,
+  loadPreferences,
+  packExamples,
+} from "tiedlora";
 import type { TextFile } from "tiedlora";
 import type { Unknown } from "tiedlora";
 import { nearest } from "tiedlora/internal";
+import { examplesOf } from "./loss-settings.ts";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import type { TrainingStep } from "./streaming.ts";
@@ -37,12 +47,6 @@ export async function checkPath(
   );
 }
 
-/** Throws UsageError if a path to examples does not exist. */
-export async function checkDataPaths({ data, valid }: { data: string; valid?: string }): Promise<void> {
-  await checkPath("--data", data, "file or directory");
-  if (valid !== undefined) await checkPath("--valid", valid, "file or directory");
-}
-
 /** Throws UsageError if sequences are longer than the positions that the model was made for. */
 export async function checkLength(directory: string, seq: number, name = "--seq"): Promise<void> {
   const { maxPositions } = await loadConfig(directory);
@@ -52,22 +56,40 @@ export async function checkLength(directory: string, seq: number, name = "--seq"
     );
 }
 
-/** Reads and encodes a file of examples, or the first `limit` of them, for a model whose embedding has `vocab` rows. */
+const LOADERS: Readonly<Record<ExampleKind, typeof loadDataset>> = {
+  texts: loadDataset,
+  pairs: loadPreferences,
+  labeled: loadLabeled,
+};
+
+/** Reads and encodes a file of examples, or the first `limit` of them, of the kind that the loss needs, for a model whose embedding has `vocab` rows. */
 export function openData(
   file: TextFile,
   tokenizer: Tokenizer,
-  settings: DataSettings,
+  settings: DataSettings & Partial<Pick<TrainSettings, "loss">>,
   { vocab }: Pick<DecoderConfig, "vocab">,
   limit?: number,
 ): Promise<Dataset> {
-  return loadDataset(file, tokenizer, {
-    vocab,
+  const load = LOADERS[examplesOf({ loss: settings.loss ?? "cross-entropy" })];
+  return load(file, tokenizer, {
+    ...readingOptions(settings, { vocab }),
     ...(limit !== undefined && { limit }),
+  });
+}
+
+/** How the records of a file become examples. */
+export function readingOptions(
+  settings: DataSettings,
+  { vocab }: Pick<DecoderConfig, "vocab">,
+): DatasetOptions {
+  return {
+    vocab,
+    template: settings.promptTemplate,
     prompt: settings.promptColumn,
     completion: settings.completionColumn,
     ...(settings.separator !== undefined && { separator: settings.separator }),
     maxLength: settings.seq,
-  });
+  };
 }
 
 /** The examples that are read to find out how long the longest one is. */
@@ -76,16 +98,20 @@ const MEASURED = 2000;
 /** The tokens of a batch: at most, and as found in the first examples. */
 export function tokensOf(
   directory: string,
-  file: TextFile,
-  settings: DataSettings & Pick<TrainSettings, "batch" | "pack" | "seq">,
+  file: TextFile | null,
+  settings: DataSettings & Pick<TrainSettings, "batch" | "pack" | "seq" | "loss" | "chatTemplate">,
 ): TrainingStep["tokens"] {
   const { batch, pack, seq } = settings;
-  const limit = batch * seq;
+  const rows = examplesOf(settings) === "texts" ? batch : 2 * batch;
+  const limit = rows * seq;
   const find = async (): Promise<number> => {
-    if (pack) return limit;
+    if (pack || file === null || settings.chatTemplate !== undefined) return limit;
     const [tokenizer, config] = [await loadTokenizer(directory), await loadConfig(directory)];
     const { examples } = await openData(file, tokenizer, settings, config, MEASURED);
-    return batch * Math.max(...examples.map(({ tokens }) => tokens.length));
+    return (
+      rows *
+      Math.max(...examples.flatMap(({ tokens, beside }) => [tokens.length, beside?.tokens.length ?? 0]))
+    );
   };
   return { limit, find };
 }

@@ -73,8 +73,9 @@ function mean(values: readonly number[]): number {
 const wholes = (value: number): string => Math.round(value).toLocaleString("en-US");
 
 /** "loss 2.9381  1,240 tokens/s  12s left" */
-function statusText({ loss, tokensPerSecond, secondsLeft }: StepReport): string {
-  return `loss ${loss.toFixed(4)}  ${wholes(tokensPerSecond)} tokens/s  ${duration(secondsLeft)} left`;
+function statusText({ loss, metrics, tokensPerSecond, secondsLeft }: StepReport): string {
+  const more = Object.entries(metrics).slice(0, SHOWN).map(([name, value]) => `  ${shownName(name)} ${value.toFixed(3)}`); // prettier-ignore
+  return `loss ${loss.toFixed(4)}${more.join("")}  ${wholes(tokensPerSecond)} tokens/s  ${duration(secondsLeft)} left`;
 }
 
 /** "step  40/200  loss 2.9381  1,240 tokens/s  12s left" */
@@ -83,6 +84,15 @@ function progressText(report: StepReport): string {
   return `step ${String(step).padStart(String(steps).length)}/${steps}  ${statusText(report)}`;
 }
 
-function evaluationText(step: number, { loss, perplexity }: Evaluation): string {
-  return `step ${step}: validation loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`;
+function evaluationText(step: number, { loss, perplexity, metrics }: Evaluation): string {
+  const more =
+    metrics === undefined
+      ? [`perplexity ${perplexity.toFixed(2)}`]
+      : Object.entries(metrics).map(([name, value]) => `${shownName(name)} ${value.toFixed(4)}`);
+  return [`step ${step}: validation loss ${loss.toFixed(4)}`, ...more].join(", ");
 }
+
+/** The most metrics of a loss in the line of a step; `--json` and the files have all. */
+const SHOWN = 2;
+
+const shownName = (name: string): string => name.replaceAll("_", " ");

@@ -27,7 +27,8 @@ export interface Setting<T, All = never> {
   readonly fallback?: T;
   /** A default that depends on settings further up in the table; `about` describes it. */
   readonly follows?: (settings: All) => T;
-  readonly required?: boolean;
+  /** Whether a value must be given, which may depend on what else is. */
+  readonly required?: boolean | ((given: Readonly<Record<string, unknown>>) => boolean);
   /** The heading above the setting in the file that `init` writes. */
   readonly group: string;
 }
@@ -56,7 +57,8 @@ export function addSettings<T>(command: Command, settings: Settings<T>): Command
   for (const [key, setting] of entries(settings)) {
     const { kind, about, fallback, required } = setting;
     const flag = `--${nameOf(key)}${kind.placeholder === "" ? "" : ` ${kind.placeholder}`}`;
-    const note = required ? " (required)" : fallback === undefined ? "" : ` (default: ${show(fallback)})`;
+    const note =
+      required !== undefined ? " (required)" : fallback === undefined ? "" : ` (default: ${show(fallback)})`;
     const option = new Option(flag, about + note);
     if (kind.placeholder !== "") option.argParser(flagParser(kind));
     command.addOption(option);
@@ -88,7 +90,8 @@ export async function resolveSettings<T extends object>(
   for (const [key, { fallback, follows, required }] of entries(settings)) {
     const given = flags[key] ?? (fromFile as Record<string, unknown>)[key];
     const value = given ?? fallback ?? follows?.(resolved as T);
-    if (value === undefined && required) {
+    const needed = typeof required === "function" ? required({ ...fromFile, ...flags }) : required === true;
+    if (value === undefined && needed) {
       const where = file === undefined ? "" : `, or ${nameOf(key)}: in ${file}`;
       throw new UsageError(`--${nameOf(key)} is missing: give it${where}`);
     }

@@ -18,7 +18,7 @@ import { findModel, type Found, pinned } from "./find-model.ts";
 import { checkPath } from "./load.ts";
 import type { Output } from "./output.ts";
 import { type Quantize, quantizeFor } from "./quantized.ts";
-import { UsageError } from "./settings.ts";
+import { nameOf, UsageError } from "./settings.ts";
 import { methodOf, type TrainSettings } from "./train-settings.ts";
 
 /** Settings, and the keys of those that were given and are not defaults. */
@@ -113,11 +113,21 @@ export async function quantizeAsBefore(
 }
 
 /** Throws unless --init-from, if given, names an adapter in a directory other than --out, with the expected digest, if any. */
-export async function checkInitFrom({ initFrom: source, initDigest, out }: TrainSettings): Promise<void> {
+export async function checkInitFrom(settings: TrainSettings): Promise<void> {
+  const { initFrom: source, initDigest, out } = settings;
   if (source === undefined) {
     if (initDigest !== undefined) throw new UsageError("--init-digest is given without --init-from");
     return;
   }
+  for (const key of ["layers", "rankPattern", "alphaPattern", "modulesToSave"] as const)
+    if (settings[key] !== undefined)
+      throw new UsageError(
+        `--${nameOf(key)} is given with --init-from, whose adapter has its own; leave it out`,
+      );
+  if (settings.bias !== "none")
+    throw new UsageError(
+      `--bias ${settings.bias} is given with --init-from, whose adapter has its own; leave it out`,
+    );
   if (resolve(source) === resolve(out))
     throw new UsageError(`--init-from ${source}: that is --out; give another directory for the new run`);
   await checkPath("--init-from", source, "directory", "expected an adapter of train, peft or mlx-lm");

@@ -4,10 +4,25 @@ import type { Method } from "tiedlora";
 import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
 import { LEARNING_RATES, OPTIMIZER_NAMES, OPTIMIZER_RATES, type OptimizerName } from "tiedlora";
 import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
-import type { Modules } from "tiedlora";
+import { TASKS } from "@tiedlora/experiments/tasks";
+import type { BiasMode, Modules } from "tiedlora";
+import { CHAT_TEMPLATE_NAMES } from "./chat-templates.ts";
+import { LOSS_SETTINGS, type LossSettings } from "./loss-settings.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
 import { type Quantize, QUANTIZE_ABOUT, QUANTIZE_NAMES } from "./quantized.ts";
-import { flag, listOf, modules, number, numbersByName, oneOf, path, text, whole } from "./kinds.ts";
+import {
+  flag,
+  indices,
+  listOf,
+  modules,
+  namesList,
+  number,
+  numbersByName,
+  oneOf,
+  path,
+  text,
+  whole,
+} from "./kinds.ts";
 import type { Settings } from "./settings.ts";
 import { STREAM_HELP } from "./streaming.ts";
 
@@ -16,17 +31,23 @@ export const DEFAULT_TARGET = "all-linear";
 
 export interface DataSettings {
   readonly data: string;
+  readonly promptTemplate?: string;
   readonly promptColumn?: string;
   readonly completionColumn?: string;
   readonly separator?: string;
   readonly seq: number;
 }
 
-export interface TrainSettings extends DataSettings {
+export interface TrainSettings extends DataSettings, LossSettings {
   readonly model: string;
   readonly quantize?: Quantize;
   readonly stream: boolean;
+  readonly task?: string;
+  readonly chatTemplate?: string;
   readonly valid?: string;
+  readonly validSplit?: number;
+  readonly also?: Readonly<Record<string, number>>;
+  readonly shuffleBuffer?: number;
   readonly pack: boolean;
   readonly initFrom?: string;
   readonly initDigest?: string;
@@ -34,6 +55,11 @@ export interface TrainSettings extends DataSettings {
   readonly rank: number;
   readonly alpha?: number;
   readonly target: Modules;
+  readonly layers?: readonly number[];
+  readonly rankPattern?: Readonly<Record<string, number>>;
+  readonly alphaPattern?: Readonly<Record<string, number>>;
+  readonly modulesToSave?: readonly string[];
+  readonly bias: BiasMode;
   readonly dropout: number;
   readonly steps?: number;
   readonly epochs?: number;
@@ -63,6 +89,8 @@ export interface TrainSettings extends DataSettings {
 
 const DATA = "data";
 const ACTIVATIONS = ["f32", "f16", "bf16"] as const;
+const BIAS_MODES = ["none", "adapted", "all"] as const satisfies readonly BiasMode[];
+const TASK_NAMES = TASKS.map(({ name }) => name);
 
 /** How examples are read; shared with the commands that do not train. */
 const DATA_SETTINGS: Settings<DataSettings> = {
@@ -70,8 +98,10 @@ const DATA_SETTINGS: Settings<DataSettings> = {
     group: DATA,
     kind: path("path"),
     about:
-      "examples: a .jsonl, .json, .csv, .tsv or .txt file, or a directory with train, valid and test files",
-    required: true,
+      "examples: a .jsonl, .json, .csv, .tsv or .txt file, also with .gz; a directory with train, valid and test files; - for JSON lines " +
+      "on standard input; with --task, the directory of the task's files but for a generated one",
+    required: ({ task }) =>
+      task === undefined || TASKS.some(({ name, needsFiles }) => name === task && needsFiles),
   },
   promptColumn: {
     group: DATA,
@@ -82,6 +112,11 @@ const DATA_SETTINGS: Settings<DataSettings> = {
     group: DATA,
     kind: text("name"),
     about: "the field that holds the completion; the loss is on it alone",
+  },
+  promptTemplate: {
+    group: DATA,
+    kind: text("template"),
+    about: 'a prompt of several fields: alpaca, or a text such as "Question: {question} Answer:"',
   },
   separator: {
     group: DATA,
@@ -109,10 +144,37 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   },
   stream: { group: "model", kind: flag, about: STREAM_HELP, fallback: false },
   ...DATA_SETTINGS,
+  task: {
+    group: DATA,
+    kind: oneOf(TASK_NAMES),
+    about: `train on the questions of a task: ${TASK_NAMES.join(", ")}`,
+  },
+  chatTemplate: {
+    group: DATA,
+    kind: text("file"),
+    about: `a chat template in place of the model's, kept with the adapter: a Jinja file, or ${CHAT_TEMPLATE_NAMES.join(", ")}`,
+  },
   valid: {
     group: DATA,
     kind: path("file"),
     about: "held-out examples (default: the valid file of a data directory)",
+  },
+  validSplit: {
+    group: DATA,
+    kind: number({ above: 0 }),
+    about: "hold out some of the examples: a share of them below 1, such as 0.1, or a number",
+  },
+  also: {
+    group: DATA,
+    kind: numbersByName,
+    about:
+      "further files of examples and their weights, where --data has 1: chat.jsonl=0.5,code.jsonl=2; needs --steps",
+  },
+  shuffleBuffer: {
+    group: DATA,
+    kind: whole(1),
+    about:
+      "read --data while training, as a file larger than memory needs, and draw from a buffer of this many examples; needs --steps",
   },
   pack: {
     group: DATA,
@@ -146,12 +208,39 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
       "Tied-LoRA paper), module names, or /pattern/",
     fallback: DEFAULT_TARGET,
   },
+  layers: {
+    group: "adapter",
+    kind: indices,
+    about: "the layers that are adapted, from 0: 0-3,7 (default: all)",
+  },
+  rankPattern: {
+    group: "adapter",
+    kind: numbersByName,
+    about: "ranks of single modules, by name or pattern as in PEFT: q_proj=16,layers.0.*=4",
+  },
+  alphaPattern: {
+    group: "adapter",
+    kind: numbersByName,
+    about: "alphas of single modules, as --rank-pattern",
+  },
+  modulesToSave: {
+    group: "adapter",
+    kind: namesList,
+    about: "modules that are trained whole, as copies in the adapter: norm,lm_head",
+  },
+  bias: {
+    group: "adapter",
+    kind: oneOf(BIAS_MODES),
+    about: "which biases of the model are trained too: none, those of adapted modules, or all",
+    fallback: "none",
+  },
   dropout: {
     group: "adapter",
     kind: number({ min: 0, below: 1 }),
     about: "dropout of the adapter's input",
     fallback: 0,
   },
+  ...LOSS_SETTINGS,
   steps: { group: "training", kind: whole(1), about: "training steps (default: 100)" },
   epochs: {
     group: "training",
@@ -265,8 +354,18 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
 
 /** The method that the settings declare. */
 export function methodOf(
-  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout">,
+  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout"> & Partial<TrainSettings>,
 ): Method {
-  const { method, rank, alpha, target, dropout } = settings;
-  return methodByName(method, { rank, target, dropout, ...(alpha !== undefined && { alpha }) });
+  const { method, rank, alpha, target, dropout, layers, rankPattern, alphaPattern, modulesToSave, bias } =
+    settings;
+  return methodByName(method, {
+    rank,
+    target: layers === undefined ? target : { modules: target, layers },
+    dropout,
+    ...(alpha !== undefined && { alpha }),
+    ...(rankPattern !== undefined && { rankPattern }),
+    ...(alphaPattern !== undefined && { alphaPattern }),
+    ...(modulesToSave !== undefined && { modulesToSave }),
+    ...(bias !== undefined && bias !== "none" && { bias }),
+  });
 }

@@ -7,16 +7,16 @@ import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { loadPretrained, parseHubName } from "@tiedlora/models/node";
 import { type Adapter, adapterOptimizer } from "tiedlora";
 import { stepsPerEpoch } from "tiedlora";
-import type { Dataset } from "tiedlora";
+import type { Loss } from "tiedlora";
 import { describeTies } from "tiedlora/internal";
-import { dataFile } from "tiedlora/internal/node";
-import { textFile } from "tiedlora/node";
 import { runIn, type RunResult } from "./run/run.ts";
 import { lastState, RunFolder } from "./run/run-folder.ts";
 import { isWriteError } from "tiedlora/internal/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import { checkDataPaths, checkLength, describeData, openData, tokensOf, trainedOn } from "./load.ts";
+import { CHAT_TEMPLATE_NAMES, chatTemplate } from "./chat-templates.ts";
+import { checkLength, tokensOf } from "./load.ts";
+import { checkLoss, isPlain, lossFor } from "./loss-settings.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
@@ -28,7 +28,7 @@ import { QueueServer } from "./queue/server.ts";
 import { TrainingQueue } from "./queue/training/coordinator.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
-import { addSettings, UsageError } from "./settings.ts";
+import { addSettings, nameOf, UsageError } from "./settings.ts";
 import {
   checkInitFrom,
   findInitFrom,
@@ -39,6 +39,7 @@ import {
 } from "./start-adapter.ts";
 import { decideStreaming } from "./streaming.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkData, findData, readData, STANDARD_INPUT, type TrainingData } from "./training-data.ts";
 import { settingsYaml } from "./yaml.ts";
 
 interface TrainFlags extends Record<string, unknown> {
@@ -69,6 +70,7 @@ export function addTrain(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: TrainFlags) => {
       const { settings, given, resume } = await runSettings(flags);
+      checkLoss(settings);
       checkQueue(flags.queue, settings);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
@@ -94,7 +96,7 @@ async function trainIn(
     folder.last === null ? await findInitFrom(asked, output) : { settings: asked };
   if (folder.last === null) await checkInitFrom(settings);
   const found = await findModel(settings.model, output);
-  await checkDataPaths(settings);
+  await checkData(settings);
   await checkLength(found.directory, settings.seq);
   const quantize = folder.last === null ? await quantizeAsBefore(settings, found, output) : settings.quantize;
   const server = queue === undefined ? null : await QueueServer.open(queue, output);
@@ -136,8 +138,11 @@ interface Prepared extends Started {
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;
   readonly padId: number;
-  readonly dataset: Dataset;
-  readonly valid: Dataset | null;
+  readonly data: TrainingData;
+  /** The loss that is trained; undefined for the model's own. */
+  readonly loss: Loss | undefined;
+  /** The chat template that is trained in place of the model's. */
+  readonly chatTemplate: string | undefined;
 }
 
 async function trainCommand(context: Context): Promise<RunResult["ended"]> {
@@ -157,28 +162,31 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
 /** Loads everything and puts the adapter on the model; nothing has been written yet. */
 async function prepare({ folder, found, given, output, device, ...context }: Context): Promise<Prepared> {
   const asked = context.settings;
-  const file = (await dataFile(asked.data, "train"))!; // throws if there is no such file
-  const validFile =
-    asked.valid === undefined ? await dataFile(asked.data, "valid") : await textFile(asked.valid);
-  checkPatience(asked, validFile !== null);
+  const sources = await findData(asked);
+  checkPatience(asked, sources.held);
+  const template = asked.chatTemplate === undefined ? undefined : await chatTemplate(asked.chatTemplate);
   const quantize = quantizeOption(asked.quantize);
-  const { model, tokenizer, padId } = await loadPretrained(found.directory, {
+  const {
+    model,
+    tokenizer: own,
+    padId,
+  } = await loadPretrained(found.directory, {
     device,
     ...quantize,
     stream: await decideStreaming(found.directory, device, {
       ...asked,
       quantize: undefined,
       ...quantize,
-      step: { ...asked, tokens: tokensOf(found.directory, file, asked) },
+      step: { ...asked, tokens: tokensOf(found.directory, sources.file, asked) },
       output,
     }),
   });
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
+  const tokenizer = template === undefined ? own : own.withChatTemplate(template);
+  const loss = lossFor(settings, await loadTeacher(settings, device, output));
   model.checkpointing = settings.checkpointing;
   model.activations = settings.activations;
-  const dataset = await openData(file, tokenizer, settings, model.config);
-  const valid = validFile && (await openData(validFile, tokenizer, settings, model.config));
   const { trainable } = adapter.count();
   output.info(
     `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
@@ -186,15 +194,25 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   );
   const weights = describeQuantized(model);
   if (weights !== null) output.info(weights);
-  describeData(output, file.name, dataset, settings.seq);
-  if (valid && validFile) describeData(output, `${validFile.name} (held out)`, valid, settings.seq);
-  return { settings, model, tokenizer, padId, dataset, valid, adapter };
+  const data = await readData(sources, settings, tokenizer, model.config, output, padId);
+  return { settings, model, tokenizer, padId, data, adapter, loss, chatTemplate: template };
+}
+
+/** The model of --teacher; null if there is none. */
+async function loadTeacher(
+  { teacher }: TrainSettings,
+  device: Device,
+  output: Output,
+): Promise<Decoder | null> {
+  if (teacher === undefined) return null;
+  const { directory } = await findModel(teacher, output, { setting: "--teacher" });
+  return (await loadPretrained(directory, { device })).model;
 }
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
   const { folder, found, initName, output, resume, json } = context;
-  const { settings, model, padId, dataset, valid, adapter } = prepared;
-  const examples = trainedOn(dataset, settings);
+  const { settings, model, padId, data, adapter, loss, chatTemplate: template } = prepared;
+  const { dataset, examples, valid } = data;
   const steps = stepsOf(settings, examples.length);
   if (resume) announceResume(context, steps);
   const progress = new ProgressLine(output, json);
@@ -207,7 +225,9 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         optimizer: optimizerOf(adapter, settings, steps),
         directory: settings.out,
         examples,
-        valid: valid?.examples,
+        ...(data.batch !== undefined && { batches: data.batch }),
+        valid: valid ?? undefined,
+        ...(loss !== undefined && { loss }),
         fingerprint: dataset.fingerprint,
         steps,
         batch: settings.batch,
@@ -221,11 +241,14 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         log: settings.log,
         resume,
         settings: settingsYaml(TRAIN_SETTINGS, absolute(settings, found, initName)),
-        provenance: provenanceOf(
-          { ...settings, ...(initName !== undefined && { initFrom: initName }) },
-          steps,
-          found,
-        ),
+        provenance: {
+          ...provenanceOf(
+            { ...settings, ...(initName !== undefined && { initFrom: initName }) },
+            steps,
+            found,
+          ),
+          ...(template !== undefined && { chat_template: template }),
+        },
         signal,
         ...(queue !== null && { gradients: queue.gradients }),
         onStart: (evaluation) => progress.baseline(evaluation),
@@ -241,7 +264,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
 /** Announces the training on the queue, if there is one. */
 async function openQueue(
   { server, found, output }: Context,
-  { adapter, settings, dataset }: Prepared,
+  { adapter, settings, data: { dataset } }: Prepared,
   signal: AbortSignal,
 ): Promise<TrainingQueue | null> {
   if (server === null) return null;
@@ -263,9 +286,28 @@ async function openQueue(
 }
 
 /** Throws UsageError if a queue is given and there is nothing that workers could share. */
-function checkQueue(queue: string | undefined, { accumulate }: TrainSettings): void {
+function checkQueue(queue: string | undefined, settings: TrainSettings): void {
   if (queue === undefined) return;
   parseAddress(queue);
+  const { accumulate } = settings;
+  if (!isPlain(settings))
+    throw new UsageError(
+      `--queue: workers compute the plain cross-entropy alone; leave out --loss and what belongs to it`,
+    );
+  for (const key of [
+    "task",
+    "chatTemplate",
+    "promptTemplate",
+    "validSplit",
+    "also",
+    "shuffleBuffer",
+  ] as const)
+    if (settings[key] !== undefined)
+      throw new UsageError(
+        `--queue: workers read --data by themselves, and know nothing of --${nameOf(key)}; leave it out`,
+      );
+  if (settings.data === STANDARD_INPUT)
+    throw new UsageError("--queue: workers read --data by themselves; give a file");
   if (accumulate < 2)
     throw new UsageError(
       `--queue: workers share the batches of a step, and --accumulate is ${accumulate}; give at least as many as there are workers`,
@@ -339,7 +381,7 @@ async function announceSaved({ folder, output }: Context): Promise<void> {
 async function showSample(
   output: Output,
   when: "before" | "after",
-  { model, tokenizer, dataset }: Prepared,
+  { model, tokenizer, data: { dataset } }: Prepared,
   { separator }: TrainSettings,
 ): Promise<void> {
   const { prompt, completion } = await sampleOf(model, tokenizer, dataset.sample, separator);
@@ -372,13 +414,15 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
 }
 
 function provenanceOf(settings: TrainSettings, steps: number, found: Found): Record<string, string> {
-  const { model, quantize, data, separator, initFrom, initDigest } = settings;
+  const { model, quantize, data, task, loss, separator, initFrom, initDigest } = settings;
   const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     ...baseOf(model, found),
     ...quantizeOption(quantize),
-    data,
+    ...((data as string | undefined) !== undefined && { data }),
+    ...(task !== undefined && { task }),
+    ...(loss !== "cross-entropy" && { loss }),
     ...(separator !== undefined && { separator }),
     ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
     ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
@@ -387,11 +431,19 @@ function provenanceOf(settings: TrainSettings, steps: number, found: Found): Rec
 
 /** The settings with absolute paths, which do not depend on the current directory, and with the commit of a model of the hub. */
 function absolute(settings: TrainSettings, found: Found, initName: string | undefined): TrainSettings {
-  const { model, data, valid, initFrom, out } = settings;
+  const { model, data, valid, also, initFrom, teacher, chatTemplate: template, out } = settings;
+  const isNamed = template === undefined || CHAT_TEMPLATE_NAMES.includes(template);
   return {
     ...settings,
+    ...(teacher !== undefined && parseHubName(teacher) === null && { teacher: resolve(teacher) }),
+    ...(also !== undefined && {
+      also: Object.fromEntries(Object.entries(also).map(([path, weight]) => [resolve(path), weight])),
+    }),
+    ...(!isNamed && { chatTemplate: resolve(template) }),
     model: found.hub === null ? resolve(model) : pinned(model, found),
-    data: resolve(data),
+    ...((data as string | undefined) !== undefined && {
+      data: data === STANDARD_INPUT ? data : resolve(data),
+    }),
     out: resolve(out),
     ...(valid !== undefined && { valid: resolve(valid) }),
     ...(initFrom !== undefined && {

@@ -79,8 +79,14 @@ export async function withModel<T>(
   output: Output,
   work: (opened: Opened) => Promise<T>,
 ): Promise<T> {
-  return withLoaded(flags, output, loadPretrained, ({ model, tokenizer, padId }, rest) =>
-    work({ model, tokenizer, padId, ...rest }),
+  return withLoaded(
+    flags,
+    output,
+    loadPretrained,
+    ({ model, tokenizer: own, padId }, { chatTemplate, ...rest }) => {
+      const tokenizer = chatTemplate === undefined ? own : own.withChatTemplate(chatTemplate);
+      return work({ model, tokenizer, padId, ...rest });
+    },
   );
 }
 
@@ -104,14 +110,17 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
   flags: ModelFlags & { readonly ofWeights?: true; readonly attach?: false },
   output: Output,
   load: (directory: string, options: LoadOptions) => Promise<L>,
-  work: (loaded: L, rest: Omit<OpenedModel, "model">) => Promise<T>,
+  work: (loaded: L, rest: Omit<OpenedModel, "model"> & { readonly chatTemplate?: string }) => Promise<T>,
 ): Promise<T> {
   const from = flags.adapter === undefined ? null : await findAdapter(flags.adapter, output);
   const given = flags.model ?? (await modelOf(flags.adapter, from));
   const found = await findModel(given, output);
   const { directory } = found;
-  const { separator, quantize: trainedOn } =
-    from === null ? {} : await readProvenance(await directoryFiles(from));
+  const {
+    separator,
+    quantize: trainedOn,
+    chat_template: chatTemplate,
+  } = from === null ? {} : await readProvenance(await directoryFiles(from));
   const form = flags.ofWeights ? undefined : await quantizeFor(directory, flags.quantize, trainedOn, output);
   return withDevice(flags.backend, async (device) => {
     const quantize = quantizeOption(form);
@@ -123,7 +132,14 @@ async function withLoaded<L extends { readonly model: Decoder }, T>(
     });
     const loaded = await load(directory, { device, stream, ...quantize });
     const adapter = from === null || flags.attach === false ? null : await loadAdapter(loaded.model, from);
-    return work(loaded, { adapter, separator, trainedOn, directory, base: baseOf(given, found) });
+    return work(loaded, {
+      adapter,
+      separator,
+      trainedOn,
+      directory,
+      base: baseOf(given, found),
+      ...(chatTemplate !== undefined && { chatTemplate }),
+    });
   });
 }
 

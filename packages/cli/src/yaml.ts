@@ -1,4 +1,5 @@
 /** Settings as a YAML file that a person can read and edit. */
+import { isRecord } from "@tiedlora/core";
 import { stringify } from "yaml";
 import { entries, nameOf, type Settings } from "./settings.ts";
 
@@ -22,5 +23,6 @@ export function settingsYaml<T>(settings: Settings<T>, values: Partial<T>): stri
 function plain(value: unknown): string {
   if (value instanceof RegExp) return JSON.stringify(String(value).replace(/\/[a-z]*$/, "/"));
   if (Array.isArray(value)) return value.length === 0 ? "none" : `[${value.join(", ")}]`;
+  if (isRecord(value)) return stringify(value, { lineWidth: 0, collectionStyle: "flow" }).trimEnd();
   return stringify(value, { lineWidth: 0, defaultStringType: "PLAIN" }).trimEnd();
 }

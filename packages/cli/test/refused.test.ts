@@ -7,9 +7,9 @@ import { temporary } from "./support/model-directory.ts";
 
 const skip = process.platform === "win32" && "there is no ulimit on Windows";
 
-test("fifty refused loads of each kind need no more than 64 file descriptors", { skip }, async () => {
+test("a hundred refused loads of each kind need no more than 96 file descriptors", { skip }, async () => {
   const run = [process.execPath, ...scriptArguments("refused.ts"), temporary()];
-  const child = spawn("sh", ["-c", 'ulimit -n 64 && exec "$@"', "sh", ...run], {
+  const child = spawn("sh", ["-c", 'ulimit -n 96 && exec "$@"', "sh", ...run], {
     stdio: ["ignore", "pipe", "pipe"],
   });
   const { code, out, info } = await ended(child);

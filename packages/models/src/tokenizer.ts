@@ -33,6 +33,7 @@ interface Parts {
 
 /** The tokenizer of a tokenizer.json and the files beside it; made by `loadTokenizer` and `loadPretrained`. */
 export class Tokenizer {
+  readonly #parts: Parts;
   readonly #pipeline: Pipeline;
   readonly #special: Readonly<Record<Special, string | null>>;
   readonly #template: string | null;
@@ -40,7 +41,9 @@ export class Tokenizer {
   /** The unknown token, as the `model` of tokenizer.json gives it: its text (`unk_token`) or its id (`unk_id`). */
   readonly #unknown: unknown;
 
-  constructor({ tokenizer, config, template, file }: Parts) {
+  constructor(parts: Parts) {
+    const { tokenizer, config, template, file } = parts;
+    this.#parts = parts;
     // The package reads these five fields without checking that they exist.
     const complete = {
       normalizer: null,
@@ -140,6 +143,11 @@ export class Tokenizer {
   /** The number of tokens. A model's vocabulary may be padded to more: never size a model by this number. */
   get size(): number {
     return this.#pipeline.get_vocab(true).size;
+  }
+
+  /** The same tokenizer with another chat template (Jinja, as in Hugging Face's files). */
+  withChatTemplate(template: string): Tokenizer {
+    return new Tokenizer({ ...this.#parts, template });
   }
 
   /** Whether the model comes with a chat template. */

@@ -98,6 +98,8 @@ export { DataError } from "./data/errors.ts";
 export { encodeExample, type EncodedExample, type EncodeOptions, promptTokens } from "./data/encode.ts";
 export { type ChatExample, type Example, type TextExample } from "./data/examples.ts";
 export type { Message } from "./data/messages.ts";
+export { mixedBatches, type WeightedSet } from "./data/mixed.ts";
+export { streamBatches, type StreamedBatches, type StreamOptions } from "./data/stream.ts";
 export { loadLabeled, loadPreferences } from "./data/preferences.ts";
 export { readRecords } from "./data/records.ts";
 export { type TextFile, textOf } from "./data/text.ts";

@@ -1,5 +1,7 @@
 /** Exports for the packages that are built on this one, beyond its public interface. They may change with every version. */
+export { fingerprintOf } from "./data/dataset.ts";
 export { exampleReader, isChat } from "./data/examples.ts";
+export { holdOut } from "./data/hold-out.ts";
 export { wholeText } from "./data/text.ts";
 export { MLX_TENSORS } from "./files/mlx.ts";
 export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts";

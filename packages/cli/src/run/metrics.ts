@@ -25,7 +25,8 @@ const COLUMNS = [
   "valid_perplexity",
 ] as const;
 
-export type Metrics = { readonly step: number } & Readonly<Partial<Record<(typeof COLUMNS)[number], number>>>;
+/** The metrics of a step by name: those of the columns, and those that the loss reports. */
+export type Metrics = { readonly step: number } & Readonly<Record<string, number>>;
 
 /** The metrics of a step and of the evaluation after it, under the names that the files and `--json` use. */
 export function metricsOf(report: StepReport, evaluation: Evaluation | null): Metrics {
@@ -37,13 +38,25 @@ export function metricsOf(report: StepReport, evaluation: Evaluation | null): Me
     tokens: report.tokens,
     tokens_per_second: report.tokensPerSecond,
     memory_bytes: report.memoryBytes,
-    ...(evaluation && { valid_loss: evaluation.loss, valid_perplexity: evaluation.perplexity }),
+    ...report.metrics,
+    ...(evaluation && validation(evaluation)),
   };
 }
 
 /** The metrics of the evaluation before the first step, the baseline of training. */
-export function baselineOf({ loss, perplexity }: Evaluation): Metrics {
-  return { step: 0, valid_loss: loss, valid_perplexity: perplexity };
+export function baselineOf(evaluation: Evaluation): Metrics {
+  return { step: 0, ...validation(evaluation) };
+}
+
+function validation({ loss, perplexity, metrics }: Evaluation): Readonly<Record<string, number>> {
+  if (metrics === undefined) return { valid_loss: loss, valid_perplexity: perplexity };
+  const named = Object.entries(metrics).map(([name, value]) => [`valid_${name}`, value]);
+  return { valid_loss: loss, ...(Object.fromEntries(named) as Record<string, number>) };
+}
+
+/** The columns of a table, with those of what the loss reports. */
+function columnsOf(reports: readonly string[]): readonly string[] {
+  return [...COLUMNS, ...reports, ...reports.map((name) => `valid_${name}`)];
 }
 
 type Write = (metrics: Metrics) => void;
@@ -59,12 +72,17 @@ export class MetricsLog {
 
   /**
    * Opens the files of a directory. For a run that resumes after `step`, the lines of later steps are dropped; with step 0, the
-   * files start empty.
+   * files start empty. `reports`: what the loss reports.
    */
-  static async open(directory: string, formats: readonly MetricFormat[], step: number): Promise<MetricsLog> {
+  static async open(
+    directory: string,
+    formats: readonly MetricFormat[],
+    step: number,
+    reports: readonly string[] = [],
+  ): Promise<MetricsLog> {
     const log = new MetricsLog(directory);
     try {
-      await writing(directory, () => log.#start(formats, step));
+      await writing(directory, () => log.#start(formats, step, columnsOf(reports)));
     } catch (error) {
       log.close();
       throw error;
@@ -72,7 +90,7 @@ export class MetricsLog {
     return log;
   }
 
-  async #start(formats: readonly MetricFormat[], step: number): Promise<void> {
+  async #start(formats: readonly MetricFormat[], step: number, columns: readonly string[]): Promise<void> {
     mkdirSync(this.#directory, { recursive: true });
     await recoverDirectory(this.#directory);
     for (const format of new Set(formats)) {
@@ -81,9 +99,9 @@ export class MetricsLog {
         this.#writers.push(tensorboardWriter(write, step));
       } else {
         const path = join(this.#directory, `metrics.${format}`);
-        await writeFileAtomic(path, LINES[format].kept(path, step === 0 ? -1 : step));
+        await writeFileAtomic(path, LINES[format].kept(path, step === 0 ? -1 : step, columns));
         const write = this.#append(`metrics.${format}`);
-        this.#writers.push((metrics) => write(LINES[format].line(metrics)));
+        this.#writers.push((metrics) => write(LINES[format].line(metrics, columns)));
       }
     }
   }
@@ -119,9 +137,10 @@ const LINES = {
     line: (metrics: Metrics): string => `${JSON.stringify(metrics)}\n`,
   },
   csv: {
-    kept: (path: string, step: number): string =>
-      `${COLUMNS.join(",")}\n` + keepLines(path, (line) => stepOf(() => Number(line.split(",")[0])) <= step),
-    line: (metrics: Metrics): string => `${COLUMNS.map((name) => metrics[name] ?? "").join(",")}\n`,
+    kept: (path: string, step: number, columns: readonly string[]): string =>
+      `${columns.join(",")}\n` + keepLines(path, (line) => stepOf(() => Number(line.split(",")[0])) <= step),
+    line: (metrics: Metrics, columns: readonly string[]): string =>
+      `${columns.map((name) => metrics[name] ?? "").join(",")}\n`,
   },
 } as const;
 
@@ -130,7 +149,9 @@ function tensorboardWriter(write: (content: Uint8Array) => void, step: number): 
   write(versionEvent(now()));
   if (step > 0) write(startEvent(now(), step + 1));
   return ({ step, ...rest }) => {
-    const named = Object.entries(rest).map(([name, value]): [string, number] => [tagOf(name), value]);
+    const named = Object.entries(rest as Readonly<Record<string, number>>).map(
+      ([name, value]): [string, number] => [tagOf(name), value],
+    );
     write(scalarsEvent(now(), step, Object.fromEntries(named)));
   };
 }

@@ -6,11 +6,11 @@ import { join } from "node:path";
 import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "tiedlora";
-import { batchesOf, evaluationBatches } from "tiedlora";
+import { type AsyncBatchSource, batchesOf, type BatchSource, evaluationBatches } from "tiedlora";
 import type { EncodedExample } from "tiedlora";
 import { isFinished, TENSORS_FILE } from "tiedlora/internal";
 import { type Provenance } from "tiedlora";
-import { type Evaluation, fit, type GradientSource, type StepReport } from "tiedlora";
+import { type Evaluation, fit, type GradientSource, type Loss, type StepReport } from "tiedlora";
 import {
   checkpointName,
   pruneCheckpoints,
@@ -30,8 +30,12 @@ export interface RunOptions {
   readonly optimizer: optim.Optimizer;
   readonly directory: string;
   readonly examples: readonly EncodedExample[];
+  /** The batches, in place of those of `examples`. */
+  readonly batches?: BatchSource | AsyncBatchSource;
   /** Held-out examples: their loss decides which step is the best, and when to stop. */
   readonly valid?: readonly EncodedExample[] | undefined;
+  /** The loss. Default: the model's own. */
+  readonly loss?: Loss;
   /** Identifies the examples when the run is resumed; see Dataset. */
   readonly fingerprint: string;
   readonly steps: number;
@@ -156,7 +160,12 @@ class Keeper {
   }
 
   static async open(folder: RunFolder, options: RunOptions): Promise<Keeper> {
-    const log = await MetricsLog.open(folder.logs, options.log, folder.last?.step ?? 0);
+    const log = await MetricsLog.open(
+      folder.logs,
+      options.log,
+      folder.last?.step ?? 0,
+      options.loss?.reports,
+    );
     return new Keeper(folder, options, log);
   }
 
@@ -178,7 +187,12 @@ class Keeper {
   async #settle(step: number): Promise<void> {
     this.#log.close();
     await this.#folder.settle();
-    this.#log = await MetricsLog.open(this.#folder.logs, this.#options.log, step);
+    this.#log = await MetricsLog.open(
+      this.#folder.logs,
+      this.#options.log,
+      step,
+      this.#options.loss?.reports,
+    );
   }
 
   close(): void {
@@ -197,7 +211,8 @@ async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): 
     steps,
     accumulate,
     gradients: options.gradients,
-    batch: batchesOf(examples, options),
+    loss: options.loss,
+    batch: options.batches ?? batchesOf(examples, options),
     from: start,
     restoreBest: false, // the checkpoint of the best step has its adapter
     pauseAfter: (step) => step % saveEvery === 0 || step === steps,

@@ -14,7 +14,7 @@ import { loadAdapter, saveAdapter, textFile } from "tiedlora/node";
 import { restoreCheckpoint } from "../../../tiedlora/src/node/checkpoint.ts";
 import { tinyLlama } from "../../../tiedlora/test/support/tiny.ts";
 
-const TIMES = 50;
+const TIMES = 100;
 const folder = process.argv[2]!;
 const BROKEN = '\x10\0\0\0\0\0\0\0{"not a header"!}';
 

@@ -1,9 +1,6 @@
 /** Data sets on disk, as tasks read them. */
-import { createReadStream } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream";
-import { createGunzip } from "node:zlib";
 import { DataError } from "tiedlora";
 import type { TaskSource } from "../tasks/task.ts";
 import { textFile } from "tiedlora/node";
@@ -18,22 +15,8 @@ export function directorySource(directory: string): TaskSource {
       if (!found.isDirectory()) throw new DataError(directory, null, "this is not a directory");
       return readdir(directory);
     },
-    async open(name) {
-      const path = join(directory, name);
-      const file = await textFile(path);
-      return name.endsWith(".gz") ? { name: path, pieces: () => unpacked(path) } : file;
-    },
+    open: (name) => textFile(join(directory, name)),
   };
-}
-
-async function* unpacked(path: string): AsyncGenerator<Uint8Array> {
-  // A failure of either stream reaches the loop below through the second.
-  const stream = pipeline(createReadStream(path), createGunzip(), () => undefined);
-  try {
-    for await (const piece of stream) yield piece as Uint8Array;
-  } catch (cause) {
-    throw new DataError(path, null, `cannot be unpacked: ${(cause as Error).message}`);
-  }
 }
 
 /** The source of tasks that need no files. */

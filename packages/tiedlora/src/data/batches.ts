@@ -135,7 +135,7 @@ export interface BatchSource {
 }
 
 /** The number of batches whose examples are sorted together: enough for similar lengths, few enough to stay random. */
-const WINDOW = 16;
+export const WINDOW = 16;
 
 /**
  * The batches of all epochs, shuffled anew in each epoch, the same for the same seed. An epoch contains every example once; if
@@ -166,13 +166,49 @@ export function batchesOf(
         { length: count },
         (_, i) => examples[order(epoch * examples.length + first + i)]!,
       );
-      const sorted = similar(rows, batch, maxLength);
-      const mixed = permutation(key(seed).fold("batches").fold(window), sorted.length);
-      [known, batches] = [window, Array.from(mixed, (i) => sorted[i]!)];
+      [known, batches] = [window, grouped(rows, window, { batch, maxLength, seed })];
     }
     return stackBatch(batches[place % WINDOW]!, maxLength, padId);
   };
   return Object.assign(source, { perEpoch });
+}
+
+/** The rows of a window as batches of similar length, in an order of the window's own. */
+function grouped(
+  rows: readonly EncodedExample[],
+  window: number,
+  { batch, maxLength, seed }: Omit<BatchOptions, "padId">,
+): (readonly EncodedExample[])[] {
+  const sorted = similar(rows, batch, maxLength);
+  const mixed = permutation(key(seed).fold("batches").fold(window), sorted.length);
+  return Array.from(mixed, (i) => sorted[i]!);
+}
+
+/** The batches of the rows of a window, in an order of the window's own. */
+export function groupedBatches(
+  rows: readonly EncodedExample[],
+  window: number,
+  options: BatchOptions,
+): Batch[] {
+  return grouped(rows, window, options).map((some) => stackBatch(some, options.maxLength, options.padId));
+}
+
+/** Batches without epochs, of the examples at positions 0, 1, ...; examples of similar length within a window come together. */
+export function windowedBatches(
+  at: (position: number) => EncodedExample,
+  options: BatchOptions,
+): BatchSource {
+  let known = -1;
+  let batches: readonly Batch[] = [];
+  return (index) => {
+    const window = Math.floor(index / WINDOW);
+    if (window !== known) {
+      const size = WINDOW * options.batch;
+      const rows = Array.from({ length: size }, (_, i) => at(window * size + i));
+      [known, batches] = [window, groupedBatches(rows, window, options)];
+    }
+    return batches[index % WINDOW]!;
+  };
 }
 
 /**

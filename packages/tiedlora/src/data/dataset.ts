@@ -57,7 +57,7 @@ export interface Layout<E extends { readonly line: number }> {
 }
 
 /** Single texts and chats. */
-const TEXTS: Layout<Example> = {
+export const TEXTS: Layout<Example> = {
   reader: exampleReader,
   encode: encodeExample,
   texts: (example) =>
@@ -91,12 +91,8 @@ export async function loadBy<E extends { readonly line: number }>(
   const read: EncodedExample[] = [];
   const left: LeftOut = { skipped: [], empty: [], unanswered: [] };
   const unknown = new UnknownCharacters(tokenizer);
-  let toExample: ((record: DataRecord) => E) | null = null;
   let sample: Example | null = null;
-  for await (const record of readRecords(file, formatOf(file.name))) {
-    toExample ??= layout.reader(file.name, record, options);
-    const example = toExample(record);
-    const encoded = encodeOne(layout, file, example, tokenizer, options);
+  for await (const { example, encoded } of encodedExamples(layout, file, tokenizer, options)) {
     if (encoded === null) {
       left[layout.reason(example)].push(example.line);
       continue;
@@ -115,8 +111,23 @@ export async function loadBy<E extends { readonly line: number }>(
     truncated,
     ...left,
     unknown: unknown.result(),
-    fingerprint: fingerprint(examples),
+    fingerprint: fingerprintOf(examples),
   };
+}
+
+/** The examples of a file, one after another, and their tokens; null for those of which nothing can be learned. */
+export async function* encodedExamples<E extends { readonly line: number }>(
+  layout: Layout<E>,
+  file: TextFile,
+  tokenizer: TextEncoderLike,
+  options: DatasetOptions,
+): AsyncGenerator<{ readonly example: E; readonly encoded: EncodedExample | null }> {
+  let toExample: ((record: DataRecord) => E) | null = null;
+  for await (const record of readRecords(file, formatOf(file.name))) {
+    toExample ??= layout.reader(file.name, record, options);
+    const example = toExample(record);
+    yield { example, encoded: encodeOne(layout, file, example, tokenizer, options) };
+  }
 }
 
 /** The lines of examples that were left out, by reason. */
@@ -178,7 +189,7 @@ function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number)
 }
 
 /** The number of examples, and a hash of their tokens and spans in the manner of FNV-1a. */
-function fingerprint(examples: readonly EncodedExample[]): string {
+export function fingerprintOf(examples: readonly EncodedExample[]): string {
   let hash = 0x811c9dc5;
   const mix = (word: number): void => {
     hash = Math.imul(hash ^ word, 0x01000193);

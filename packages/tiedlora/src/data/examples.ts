@@ -3,6 +3,7 @@ import { describeValue } from "@tiedlora/core";
 import { nearest } from "../nearest.ts";
 import { DataError } from "./errors.ts";
 import { type Message, messagesField, shareGptMessages, toolsOf, wellFormed } from "./messages.ts";
+import { promptReader } from "./prompts.ts";
 import type { DataRecord } from "./records.ts";
 
 /** A prompt and its completion; the completion is learned. */
@@ -33,6 +34,8 @@ export function isChat(example: Example): example is ChatExample {
 export interface Columns {
   readonly prompt?: string | undefined;
   readonly completion?: string | undefined;
+  /** A template of the prompt, from several fields: "alpaca", or a text such as "Question: {question}". */
+  readonly template?: string | undefined;
 }
 
 /** Reads examples out of the records of one file. */
@@ -46,7 +49,8 @@ export type ToExample = (record: DataRecord) => Example;
  */
 export function exampleReader(file: string, first: DataRecord, columns: Columns = {}): ToExample {
   const text = (record: DataRecord, name: string): string => textField(file, record, name);
-  const { prompt, completion } = columns;
+  const { prompt, completion, template } = columns;
+  if (template !== undefined) return promptReader(file, first, template, completion, text);
   if (prompt !== undefined && completion === undefined) {
     const have = Object.keys(first.fields).join(", ");
     throw new DataError(

@@ -27,7 +27,7 @@ interface Answers {
   readonly line: number;
 }
 
-interface Pair extends Answers {
+export interface Pair extends Answers {
   readonly chosen: Turn;
   readonly rejected: Turn;
 }
@@ -85,7 +85,8 @@ export async function loadLabeled(
   });
 }
 
-const PAIRS: Layout<Pair> = {
+/** Pairs of a chosen and a rejected answer. */
+export const PAIRS: Layout<Pair> = {
   reader: (file, first) => {
     if ("completion" in first.fields && "label" in first.fields && !("chosen" in first.fields))
       throw new DataError(file, first.line, "these are single answers with a label; this loss needs pairs, with chosen and rejected. Train these by --loss kto"); // prettier-ignore

@@ -22,12 +22,18 @@ const BY_EXTENSION: Readonly<Record<string, DataFormat>> = {
 
 /** Whether a file of this name can be read as data. */
 export function isDataFile(name: string): boolean {
-  return Object.keys(BY_EXTENSION).some((extension) => name.toLowerCase().endsWith(`.${extension}`));
+  const plain = withoutGz(name).toLowerCase();
+  return Object.keys(BY_EXTENSION).some((extension) => plain.endsWith(`.${extension}`));
 }
 
-/** The format of a file, by the extension of its name. Throws DataError for an unknown extension. */
+/** The name of a file without the .gz of one that is compressed. */
+export function withoutGz(name: string): string {
+  return name.replace(/\.gz$/i, "");
+}
+
+/** The format of a file, by the extension of its name before .gz. Throws DataError for an unknown extension. */
 export function formatOf(name: string): DataFormat {
-  const extension = /\.([^./\\]+)$/.exec(name)?.[1]?.toLowerCase() ?? "";
+  const extension = /\.([^./\\]+)$/.exec(withoutGz(name))?.[1]?.toLowerCase() ?? "";
   const format = BY_EXTENSION[extension];
   if (format === undefined) {
     const known = Object.keys(BY_EXTENSION).map((one) => `.${one}`);

@@ -2,6 +2,8 @@
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { pipeline } from "node:stream";
+import { createGunzip } from "node:zlib";
 import { directoryFiles, recoverDirectory, writeFilesAtomic } from "@tiedlora/core/node";
 import { isPlainFileName } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
@@ -18,13 +20,39 @@ import { TENSORS_FILE, type Provenance } from "../files/native.ts";
 import { initFromFiles, type InitOptions } from "../init-from.ts";
 import { writing } from "./writing.ts";
 
-/** Returns a text file for `readRecords`. Throws DataError if there is no such file, or it is empty. */
+/** Returns a text file for `readRecords`; one that ends in .gz is read unpacked. Throws DataError if there is no such file, or it is empty. */
 export async function textFile(path: string): Promise<TextFile> {
   const found = await stat(path).catch(() => null);
   if (found === null) throw new DataError(path, null, "there is no such file");
   if (!found.isFile()) throw new DataError(path, null, "this is not a file");
   if (found.size === 0) throw new DataError(path, null, "the file is empty");
+  if (/\.gz$/i.test(path)) return { name: path, pieces: () => unpacked(path) };
   return { name: path, pieces: () => createReadStream(path) as AsyncIterable<Uint8Array> };
+}
+
+async function* unpacked(path: string): AsyncGenerator<Uint8Array> {
+  // A failure of either stream reaches the loop below through the second.
+  const stream = pipeline(createReadStream(path), createGunzip(), () => undefined);
+  try {
+    for await (const piece of stream) yield piece as Uint8Array;
+  } catch (cause) {
+    throw new DataError(path, null, `cannot be unpacked: ${(cause as Error).message}`);
+  }
+}
+
+/** Standard input as a text file of JSON lines, which is kept in memory. Throws DataError if there is nothing in it. */
+export async function standardInput(): Promise<TextFile> {
+  const name = "stdin.jsonl";
+  const pieces: Uint8Array[] = [];
+  for await (const piece of process.stdin) pieces.push(piece as Uint8Array);
+  if (pieces.length === 0)
+    throw new DataError(name, null, "standard input is empty; expected one JSON object a line");
+  return {
+    name,
+    async *pieces() {
+      for (const piece of pieces) yield await Promise.resolve(piece);
+    },
+  };
 }
 
 /**

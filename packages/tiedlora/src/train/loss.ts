@@ -51,6 +51,8 @@ export interface Loss {
   readonly examples: ExampleKind;
   /** What its value is a mean over, by which batches of one step are weighted. */
   readonly over: "tokens" | "examples";
+  /** The names of its metrics, for tables. Default: none are known beforehand. */
+  readonly reports?: readonly string[];
   /** Computes the value for a batch, by operations on tensors. */
   compute(outputs: Outputs): Tensor | LossValue;
 }

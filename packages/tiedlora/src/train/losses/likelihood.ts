@@ -22,6 +22,7 @@ export function crossEntropy(options: CrossEntropyLossOptions = {}): Loss {
   checkWeight("crossEntropy: zLoss", zLoss);
   return {
     name: "cross-entropy",
+    reports: labelSmoothing > 0 || zLoss > 0 ? ["nll"] : [],
     examples: "texts",
     over: "tokens",
     compute: ({ logits, targets, mask }) => {
@@ -62,6 +63,7 @@ export function distillation(options: DistillationOptions): Loss {
   if (weight > 1) throw new RangeError(`distillation: weight ${weight} given; expected 0 to 1`);
   return {
     name: "distillation",
+    reports: ["nll", "teacher_kl"],
     examples: "texts",
     over: "tokens",
     compute: (outputs) => {

@@ -50,6 +50,7 @@ export function dpo(options: DpoOptions = {}): Loss {
   const ofRows = kind === "ipo" ? rowMeans : rowSums;
   return {
     name: kind === "sigmoid" ? "dpo" : kind,
+    reports: REWARDS,
     examples: "pairs",
     over: "examples",
     compute: (outputs) => {
@@ -68,8 +69,10 @@ function ratios(outputs: Outputs, ofRows: typeof rowSums, reference: AdapterChoi
   return ofRows(outputs.logits, outputs).sub(ofRows(outputs.reference(reference), outputs));
 }
 
+const REWARDS = ["accuracy", "margin", "chosen_reward", "rejected_reward"] as const;
+
 /** What is reported of rewards: their means, the mean difference, and the share of pairs in which the chosen answer has more. */
-function rewards(chosen: Tensor, rejected: Tensor): Readonly<Record<string, Tensor>> {
+function rewards(chosen: Tensor, rejected: Tensor): Readonly<Record<(typeof REWARDS)[number], Tensor>> {
   const margin = chosen.sub(rejected);
   return {
     accuracy: margin.gt(0).cast("f32").mean(),
@@ -94,6 +97,7 @@ export function orpo(options: OrpoOptions = {}): Loss {
   checkAbove("orpo: beta", beta);
   return {
     name: "orpo",
+    reports: [...REWARDS, "log_odds_ratio"],
     examples: "pairs",
     over: "examples",
     compute: (outputs) => {
@@ -140,6 +144,7 @@ export function kto(options: KtoOptions = {}): Loss {
     checkAbove(`kto: ${name}`, value);
   return {
     name: "kto",
+    reports: ["accuracy", "margin", "kl"],
     examples: "labeled",
     over: "examples",
     compute: (outputs) => {

@@ -38,6 +38,7 @@ export function regularized(loss: Loss, weights: Readonly<Partial<Record<Regular
   }
   return {
     ...loss,
+    reports: [...(loss.reports ?? []), ...given.map(([name]) => name)],
     compute: (outputs) => {
       const value = loss.compute(outputs);
       const { loss: own, metrics } = "loss" in value ? value : { loss: value, metrics: {} };

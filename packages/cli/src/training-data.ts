@@ -1,0 +1,253 @@
+/** The examples of a training and those that are held out: from files, from standard input, or from a task's own files. */
+import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
+import { NO_FILES, directorySource } from "@tiedlora/experiments/node";
+import { type Question, runSplits, type Task, taskByName, trainingTexts } from "@tiedlora/experiments/tasks";
+import {
+  type AsyncBatchSource,
+  type BatchSource,
+  type Dataset,
+  encodeExample,
+  type EncodedExample,
+  mixedBatches,
+  packExamples,
+  streamBatches,
+  type TextFile,
+} from "tiedlora";
+import { fingerprintOf, holdOut } from "tiedlora/internal";
+import { dataFile } from "tiedlora/internal/node";
+import { textFile } from "tiedlora/node";
+import { checkPath, describeData, openData, readingOptions } from "./load.ts";
+import { examplesOf } from "./loss-settings.ts";
+import type { Output } from "./output.ts";
+import { UsageError } from "./settings.ts";
+import type { TrainSettings } from "./train-settings.ts";
+
+/** Where the examples of a training are, before they are read. */
+export interface DataSources {
+  readonly task: Task | null;
+  readonly file: TextFile | null;
+  readonly valid: TextFile | null;
+  /** Whether some examples are held out. */
+  readonly held: boolean;
+}
+
+export interface TrainingData {
+  readonly dataset: Dataset;
+  /** The examples as they go into batches. */
+  readonly examples: readonly EncodedExample[];
+  readonly valid: readonly EncodedExample[] | null;
+  /** The batches, if they are not those of `examples`: of several sets, or of a file that is read while training. */
+  readonly batch?: BatchSource | AsyncBatchSource;
+}
+
+/** Throws UsageError for a path to examples that does not exist, and for settings that do not go together. */
+export async function checkData(settings: TrainSettings): Promise<void> {
+  const { data, valid, task, validSplit, loss } = settings;
+  const needs = task === undefined || taskByName(task).needsFiles;
+  if (task !== undefined && loss !== "cross-entropy" && loss !== "distillation")
+    throw new UsageError(
+      `--task ${task}: its examples have one answer each, and --loss ${loss} needs preferences; give --data`,
+    );
+  if (validSplit !== undefined && (valid !== undefined || task !== undefined))
+    throw new UsageError(
+      `--valid-split is given beside ${valid === undefined ? "--task, which has examples of its own to hold out" : "--valid"}; give one of them`,
+    );
+  if (valid !== undefined && task !== undefined)
+    throw new UsageError(
+      "--valid is given beside --task, which has examples of its own to hold out; give one of them",
+    );
+  checkSources(settings);
+  for (const path of Object.keys(settings.also ?? {})) await checkPath("--also", path, "file or directory");
+  if (needs && data !== STANDARD_INPUT)
+    await checkPath("--data", data, task === undefined ? "file or directory" : "directory");
+  if (valid !== undefined) await checkPath("--valid", valid, "file or directory");
+}
+
+/** Throws UsageError if --also or --shuffle-buffer is given with settings that it cannot serve. */
+function checkSources({ also, shuffleBuffer, epochs, task, validSplit, loss, pack }: TrainSettings): void {
+  if (also !== undefined && shuffleBuffer !== undefined)
+    throw new UsageError(
+      "--also and --shuffle-buffer are both given; sets that are mixed are in memory: give one of them",
+    );
+  const name = also !== undefined ? "--also" : shuffleBuffer !== undefined ? "--shuffle-buffer" : null;
+  if (name === null) return;
+  if (epochs !== undefined)
+    throw new UsageError(
+      `${name}: --epochs ${epochs} cannot be counted, since the examples have no common end; give --steps`,
+    );
+  if (task !== undefined)
+    throw new UsageError(`${name} is given beside --task; give files of examples by --data`);
+  if (shuffleBuffer === undefined) return;
+  if (validSplit !== undefined)
+    throw new UsageError(
+      "--shuffle-buffer: --valid-split divides examples in memory; give a file with --valid",
+    );
+  if (examplesOf({ loss }) === "labeled")
+    throw new UsageError(
+      "--shuffle-buffer: kto compares each answer with another one of the file, which has to be in memory; leave it out",
+    );
+  if (pack && examplesOf({ loss }) !== "texts")
+    throw new UsageError(`--pack: the pairs of --loss ${loss} cannot be packed; leave it out`);
+}
+
+/** The path that means standard input. */
+export const STANDARD_INPUT = "-";
+
+/** Finds the files. Throws if there are none. */
+export async function findData({ data, valid, task, validSplit }: TrainSettings): Promise<DataSources> {
+  if (task !== undefined) return { task: taskByName(task), file: null, valid: null, held: true };
+  const file = (await dataFile(data, "train"))!; // throws if there is no such file
+  if (validSplit !== undefined) return { task: null, file, valid: null, held: true };
+  const held = valid === undefined ? await dataFile(data, "valid") : await textFile(valid);
+  return { task: null, file, valid: held, held: held !== null };
+}
+
+/** Reads the examples, and prints what was found. */
+export async function readData(
+  { task, file, valid }: DataSources,
+  settings: TrainSettings,
+  tokenizer: Tokenizer,
+  config: DecoderConfig,
+  output: Output,
+  padId: number,
+): Promise<TrainingData> {
+  const { seq, pack, seed, validSplit, shuffleBuffer, also } = settings;
+  if (shuffleBuffer !== undefined)
+    return streamed(file!, valid, settings, { tokenizer, config, output, padId });
+  const packed = (examples: readonly EncodedExample[]): readonly EncodedExample[] =>
+    pack ? packExamples(examples, seq) : examples;
+  if (task !== null) {
+    const { dataset, valid: held } = await readTask(task, settings, tokenizer, output);
+    return { dataset, examples: packed(dataset.examples), valid: held };
+  }
+  const dataset = await openData(file!, tokenizer, settings, config);
+  describeData(output, file!.name, dataset, seq);
+  if (also !== undefined) return mixed(dataset, valid, settings, { tokenizer, config, output, padId });
+  if (validSplit !== undefined) {
+    const [kept, held] = holdOut(dataset.examples, validSplit, seed);
+    output.info(`${held.length.toLocaleString("en-US")} of them are held out (--valid-split ${validSplit})`);
+    return { dataset, examples: packed(kept), valid: held };
+  }
+  const held = await heldOut(valid, settings, { tokenizer, config, output, padId });
+  return { dataset, examples: packed(dataset.examples), valid: held?.examples ?? null };
+}
+
+interface Reading {
+  readonly tokenizer: Tokenizer;
+  readonly config: DecoderConfig;
+  readonly output: Output;
+  readonly padId: number;
+}
+
+async function heldOut(
+  valid: TextFile | null,
+  settings: TrainSettings,
+  { tokenizer, config, output }: Reading,
+): Promise<Dataset | null> {
+  if (valid === null) return null;
+  const held = await openData(valid, tokenizer, settings, config);
+  describeData(output, `${valid.name} (held out)`, held, settings.seq);
+  return held;
+}
+
+/** The file, read while training. */
+async function streamed(
+  file: TextFile,
+  valid: TextFile | null,
+  settings: TrainSettings,
+  reading: Reading,
+): Promise<TrainingData> {
+  const { seq: maxLength, seed, batch, pack, shuffleBuffer } = settings;
+  const options = { maxLength, seed, batch, pack, buffer: shuffleBuffer!, padId: reading.padId };
+  const kind = examplesOf(settings) === "pairs" ? "pairs" : "texts";
+  const {
+    batch: batches,
+    sample,
+    fingerprint,
+  } = await streamBatches(file, reading.tokenizer, {
+    ...readingOptions(settings, reading.config),
+    ...options,
+    kind,
+  });
+  reading.output.info(`${file.name} is read while training, through a buffer of ${shuffleBuffer} examples`);
+  const held = await heldOut(valid, settings, reading);
+  const left = { truncated: 0, skipped: [], empty: [], unanswered: [], unknown: null };
+  return {
+    dataset: { examples: [], sample, ...left, fingerprint },
+    examples: [],
+    valid: held?.examples ?? null,
+    batch: batches,
+  };
+}
+
+/** The examples of --data and of --also, by their weights. */
+async function mixed(
+  dataset: Dataset,
+  valid: TextFile | null,
+  settings: TrainSettings,
+  reading: Reading,
+): Promise<TrainingData> {
+  const { seq: maxLength, seed, batch, pack, validSplit } = settings;
+  const all: Dataset[] = [dataset];
+  for (const path of Object.keys(settings.also!)) {
+    const file = (await dataFile(path, "train"))!;
+    const more = await openData(file, reading.tokenizer, settings, reading.config);
+    describeData(reading.output, file.name, more, maxLength);
+    all.push(more);
+  }
+  const weights = [1, ...Object.values(settings.also!)];
+  const split = all.map(({ examples }): readonly [readonly EncodedExample[], readonly EncodedExample[]] =>
+    validSplit === undefined ? [examples, []] : holdOut(examples, validSplit, seed),
+  );
+  const held =
+    validSplit === undefined
+      ? ((await heldOut(valid, settings, reading))?.examples ?? null)
+      : split.flatMap(([, some]) => some);
+  const sets = split.map(([examples], i) => ({
+    examples: pack ? packExamples(examples, maxLength) : examples,
+    weight: weights[i]!,
+  }));
+  const total = weights.reduce((a, b) => a + b);
+  reading.output.info(
+    `mixed by weight: ${weights.map((weight) => `${((100 * weight) / total).toFixed(0)} %`).join(", ")}`,
+  );
+  const fingerprint = all.map((one) => one.fingerprint).join("+");
+  return {
+    dataset: { ...dataset, fingerprint },
+    examples: sets.flatMap(({ examples }) => examples),
+    valid: held,
+    batch: mixedBatches(sets, { batch, maxLength, seed, padId: reading.padId }),
+  };
+}
+
+/** The most examples of a task that is generated without end, and the most that are held out of one. */
+const GENERATED = 2000;
+const HELD_OUT = 200;
+
+async function readTask(
+  task: Task,
+  { data, seq }: TrainSettings,
+  tokenizer: Tokenizer,
+  output: Output,
+): Promise<{ readonly dataset: Dataset; readonly valid: readonly EncodedExample[] }> {
+  const source = task.needsFiles ? directorySource(data) : NO_FILES;
+  const encoded = (questions: readonly Question[]): EncodedExample[] =>
+    questions
+      .flatMap((question) => trainingTexts(task, question))
+      .flatMap((text, i) => encodeExample({ ...text, line: i + 1 }, tokenizer, { maxLength: seq }) ?? []);
+  const limits = { train: task.needsFiles ? Infinity : GENERATED, valid: HELD_OUT, test: 0 };
+  const fits = ({ prompt, answers }: Question): boolean =>
+    tokenizer.encode(`${prompt} ${answers[0]}`).length + 1 <= seq;
+  const { train, valid, note } = await runSplits(task, source, limits, fits);
+  const [examples, held] = [encoded(train), encoded(valid)];
+  if (examples.length === 0 || held.length === 0)
+    throw new Error(`none of the examples of ${task.name} fits into ${seq} tokens; give a larger --seq`);
+  if (note !== null) output.info(note);
+  output.info(
+    `${examples.length.toLocaleString("en-US")} examples of ${task.name} (${task.title}), and ${held.length} held out`,
+  );
+  const [text] = trainingTexts(task, train[0]!);
+  const left = { truncated: 0, skipped: [], empty: [], unanswered: [], unknown: null };
+  const dataset = { examples, sample: { ...text!, line: 1 }, ...left, fingerprint: fingerprintOf(examples) };
+  return { dataset, valid: held };
+}
