@@ -41,7 +41,9 @@ export interface ReportOptions {
   readonly figures?: readonly FigureFormat[];
 }
 
+/** The formats in which figures are written, beside the report. */
 export const FIGURE_FORMATS = ["svg", "pdf"] as const;
+/** A format of figures. */
 export type FigureFormat = (typeof FIGURE_FORMATS)[number];
 
 const FILES = ["report.html", "runs.csv", "summary.csv"] as const;

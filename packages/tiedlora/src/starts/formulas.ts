@@ -33,6 +33,7 @@ export interface StartValues {
 export interface Start {
   readonly needs: "weight" | "moments" | "gradient" | "original";
   readonly subtracted: boolean;
+  /** The start values at a site. */
   readonly formula: (context: StartContext) => StartValues;
 }
 
