@@ -13,6 +13,7 @@ import { findModel } from "./find-model.ts";
 import { chatTemplate } from "./chat-templates.ts";
 import { checkLength } from "./load.ts";
 import { checkLoss } from "./loss-settings.ts";
+import { checkOptimizer } from "./optimizer.ts";
 import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
@@ -69,6 +70,7 @@ export function addValidate(program: Command, output: Output): void {
 async function validate(settings: TrainSettings, output: Output): Promise<void> {
   const { directory } = await findModel(settings.model, output, { part: "config" });
   checkLoss(settings);
+  checkOptimizer(settings);
   await checkData(settings);
   await checkLength(directory, settings.seq);
   await checkInitFrom(settings);

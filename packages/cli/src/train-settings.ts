@@ -73,8 +73,8 @@ export interface TrainSettings extends DataSettings, LossSettings {
   readonly warmup?: number;
   readonly weightDecay: number;
   readonly decays?: Readonly<Record<string, number>>;
-  readonly beta1: number;
-  readonly beta2: number;
+  readonly beta1?: number;
+  readonly beta2?: number;
   readonly clip: number;
   readonly checkpointing: boolean;
   readonly activations: (typeof ACTIVATIONS)[number];
@@ -90,6 +90,12 @@ export interface TrainSettings extends DataSettings, LossSettings {
 const DATA = "data";
 const ACTIVATIONS = ["f32", "f16", "bf16"] as const;
 const BIAS_MODES = ["none", "adapted", "all"] as const satisfies readonly BiasMode[];
+/** The default decay rates of the optimizers that have some. */
+export const BETAS: { readonly [O in OptimizerName]?: readonly [number, number] } = {
+  adamw: [0.9, 0.98],
+  lion: [0.9, 0.99],
+  muon: [0.9, 0.999],
+};
 const TASK_NAMES = TASKS.map(({ name }) => name);
 
 /** How examples are read; shared with the commands that do not train. */
@@ -298,14 +304,14 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   beta1: {
     group: "training",
     kind: number({ min: 0, below: 1 }),
-    about: "decay rate of the gradient's mean, of adamw, lion and muon",
-    fallback: 0.9,
+    about: "decay rate of the gradient's mean, of adamw, lion and muon (default: 0.9)",
+    follows: ({ optimizer }) => BETAS[optimizer]?.[0],
   },
   beta2: {
     group: "training",
     kind: number({ min: 0, below: 1 }),
     about: "decay rate of its square (adamw: 0.98; muon: 0.999), or of lion's momentum (0.99)",
-    follows: ({ optimizer }) => ({ lion: 0.99, muon: 0.999 })[optimizer as string] ?? 0.98,
+    follows: ({ optimizer }) => BETAS[optimizer]?.[1],
   },
   clip: {
     group: "training",

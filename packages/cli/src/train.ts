@@ -2,10 +2,8 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { Device } from "@tiedlora/core";
-import type * as optim from "@tiedlora/nn/optim";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { loadPretrained, parseHubName } from "@tiedlora/models/node";
-import { type Adapter, adapterOptimizer } from "tiedlora";
 import { stepsPerEpoch } from "tiedlora";
 import type { Loss } from "tiedlora";
 import { describeTies } from "tiedlora/internal";
@@ -19,6 +17,7 @@ import { checkLength, tokensOf } from "./load.ts";
 import { checkLoss, isPlain, lossFor } from "./loss-settings.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
+import { checkOptimizer, optimizerOf } from "./optimizer.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { describeQuantized, quantizeOption } from "./quantized.ts";
 import { ProgressLine } from "./progress.ts";
@@ -71,6 +70,7 @@ export function addTrain(program: Command, output: Output): void {
     .action(async (flags: TrainFlags) => {
       const { settings, given, resume } = await runSettings(flags);
       checkLoss(settings);
+      checkOptimizer(settings);
       checkQueue(flags.queue, settings);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
@@ -328,36 +328,6 @@ export function stepsOf({ steps, epochs, batch, accumulate }: TrainSettings, exa
   if (epochs === undefined) return steps ?? DEFAULT_STEPS;
   const whole = epochs * stepsPerEpoch(examples, batch, accumulate);
   return Math.max(1, Math.ceil(whole - 1e-9)); // 0.1 epochs of 30 steps are 3.0000000000000004
-}
-
-function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.Optimizer {
-  const {
-    optimizer,
-    lr,
-    rates,
-    loraPlus,
-    schedule,
-    warmup,
-    weightDecay,
-    decays,
-    beta1,
-    beta2,
-    clip: clipNorm,
-  } = settings;
-  const hasBetas = optimizer === "adamw" || optimizer === "lion" || optimizer === "muon";
-  return adapterOptimizer(adapter, {
-    steps,
-    optimizer,
-    lr,
-    rates,
-    loraPlus,
-    schedule,
-    warmup,
-    weightDecay,
-    decays,
-    betas: hasBetas ? [beta1, beta2] : undefined,
-    clipNorm,
-  });
 }
 
 function announceResume({ folder, output }: Context, steps: number): void {

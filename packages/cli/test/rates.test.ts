@@ -120,4 +120,15 @@ test("train takes the method's rate where none is given, and keeps it with the r
   assert.equal(await train("vera", "--method", "vera"), "0.1, lr: 0.1");
   assert.equal(await train("lora", "--method", "lora"), "0.01, lr: 0.01");
   assert.equal(await train("given", "--method", "lora", "--lr", "0.005"), "0.005, lr: 0.005");
+  const betas = (out: string): string[] => readFileSync(join(folder, out, "run.yaml"), "utf8").match(/^beta.: .*/gm) ?? []; // prettier-ignore
+  assert.deepEqual(betas("given"), ["beta1: 0.9", "beta2: 0.98"]);
+  await train("lion", "--method", "lora", "--optimizer", "lion", "--beta1", "0.8");
+  assert.deepEqual(betas("lion"), ["beta1: 0.8", "beta2: 0.99"]);
+  await train("sgd", "--method", "lora", "--optimizer", "sgd");
+  assert.deepEqual(betas("sgd"), []);
+  const refused = await tiedlora(
+    ..."train --model model --data data --out out --optimizer sgd --beta2 0.9".split(" "),
+  );
+  assert.equal(refused.code, 2);
+  assert.match(refused.info, /--beta2 is given, and --optimizer is sgd; it is for adamw, lion, muon/);
 });

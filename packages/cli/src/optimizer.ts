@@ -1,0 +1,30 @@
+/** The optimizer of a run: its settings, and which optimizers they are for. */
+import type * as optim from "@tiedlora/nn/optim";
+import { type Adapter, adapterOptimizer } from "tiedlora";
+import { UsageError } from "./settings.ts";
+import { BETAS, type TrainSettings } from "./train-settings.ts";
+
+/** Throws UsageError for a setting that the optimizer does not have. */
+export function checkOptimizer({ optimizer, beta1, beta2 }: TrainSettings): void {
+  const given = beta1 === undefined ? beta2 === undefined ? null : "beta2" : "beta1"; // prettier-ignore
+  if (given === null || BETAS[optimizer] !== undefined) return;
+  throw new UsageError(
+    `--${given} is given, and --optimizer is ${optimizer}; it is for ${Object.keys(BETAS).join(", ")}`,
+  );
+}
+
+export function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: number): optim.Optimizer {
+  const { optimizer, lr, rates, loraPlus, schedule, warmup, weightDecay, decays, beta1, beta2, clip } =
+    settings;
+  const betas = beta1 === undefined || beta2 === undefined ? undefined : ([beta1, beta2] as const);
+  const rated = { lr, rates, loraPlus, schedule, warmup };
+  return adapterOptimizer(adapter, {
+    steps,
+    optimizer,
+    ...rated,
+    weightDecay,
+    decays,
+    betas,
+    clipNorm: clip,
+  });
+}
