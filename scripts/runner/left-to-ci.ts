@@ -6,6 +6,8 @@ export interface LeftToCi {
   readonly file: string;
   /** What the file adds to the other tests. */
   readonly why: string;
+  /** Whether its processes wait most of the time: then it runs beside the others, in a process more than there are cores. */
+  readonly waits?: true;
 }
 
 export const LEFT_TO_CI: readonly LeftToCi[] = [
@@ -25,15 +27,19 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "packages/cli/test/by-name.test.ts", why: "dozens of processes that load models by name" },
   { file: "packages/cli/test/checkpoint.test.ts", why: "dozens of runs that stop and go on" },
   { file: "packages/cli/test/data-commands.test.ts", why: "dozens of processes" },
-  { file: "packages/cli/test/claims.test.ts", why: "a dozen processes that share a folder" },
+  { file: "packages/cli/test/claims.test.ts", why: "a dozen processes that share a folder", waits: true },
   { file: "packages/cli/test/init-from.test.ts", why: "dozens of processes" },
   { file: "packages/cli/test/interrupt.test.ts", why: "dozens of processes that are interrupted" },
   { file: "packages/cli/test/kill.test.ts", why: "dozens of processes that are killed" },
   { file: "packages/cli/test/limits.test.ts", why: "trains by every method; runs out of memory" },
   { file: "packages/cli/test/lock.test.ts", why: "dozens of processes that share a folder" },
   { file: "packages/cli/test/own-data.test.ts", why: "dozens of processes" },
-  { file: "packages/cli/test/queue-sweep.test.ts", why: "servers and workers that are killed" },
-  { file: "packages/cli/test/queue-training.test.ts", why: "servers and workers that are killed" },
+  { file: "packages/cli/test/queue-sweep.test.ts", why: "servers and workers that are killed", waits: true },
+  {
+    file: "packages/cli/test/queue-training.test.ts",
+    why: "servers and workers that are killed",
+    waits: true,
+  },
   { file: "packages/cli/test/replace.test.ts", why: "dozens of processes that are killed" },
   { file: "packages/cli/test/run.test.ts", why: "dozens of runs" },
   { file: "packages/cli/test/search.test.ts", why: "trains a search and its grid" },
@@ -41,8 +47,8 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "packages/cli/test/texts.test.ts", why: "two dozen commands, each of which loads a model" },
   { file: "packages/cli/test/trainer.test.ts", why: "a dozen runs" },
   { file: "packages/cli/test/stream.test.ts", why: "whole runs of streamed models" },
-  { file: "packages/cli/test/sweep-kill.test.ts", why: "dozens of processes that are killed" },
-  { file: "packages/cli/test/sweep-slurm.test.ts", why: "starts a Slurm cluster" },
+  { file: "packages/cli/test/sweep-kill.test.ts", why: "dozens of processes that are killed", waits: true },
+  { file: "packages/cli/test/sweep-slurm.test.ts", why: "starts a Slurm cluster", waits: true },
   { file: "packages/cli/test/unwritable.test.ts", why: "dozens of processes that cannot write" },
   { file: "apps/playground/test/controls.browser.test.ts", why: "trains in Chromium" },
   { file: "apps/playground/test/lessons.browser.test.ts", why: "runs the lessons in Chromium" },

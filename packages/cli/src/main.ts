@@ -17,6 +17,7 @@ import { addWorker } from "./worker.ts";
 import { addTrain } from "./train.ts";
 import { addChat } from "./chat.ts";
 import { addInit, addValidate } from "./config-commands.ts";
+import { addCombine } from "./combine.ts";
 import { addExport, addImport, addMerge } from "./convert.ts";
 import { addConvert } from "./convert-gguf.ts";
 import { addDevices } from "./devices.ts";
@@ -79,6 +80,7 @@ function versionOf(): string {
 
 const COMMANDS = [
   addChat,
+  addCombine,
   addConvert,
   addDevices,
   addEval,

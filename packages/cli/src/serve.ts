@@ -6,6 +6,7 @@ import { adaptersOf } from "tiedlora";
 import { interruptible } from "./interrupt.ts";
 import { whole } from "./options.ts";
 import { paint, type Output } from "./output.ts";
+import { namedAdapters } from "./named-adapters.ts";
 import { ServedModels } from "./serve/adapters.ts";
 import type { Engine } from "./serve/answers.ts";
 import { ApiServer, isLoopback } from "./serve/server.ts";
@@ -54,10 +55,7 @@ export function addServe(program: Command, output: Output): void {
 }
 
 async function serve(flags: ServeFlags, output: Output): Promise<void> {
-  const adapters = (flags.adapter ?? []).map(namedAdapter);
-  const twice = adapters.find(({ name }, i) => adapters.findIndex((one) => one.name === name) < i);
-  if (twice !== undefined)
-    throw new UsageError(`--adapter: two adapters are called "${twice.name}"; name them: --adapter a=DIR b=DIR`); // prettier-ignore
+  const adapters = namedAdapters(flags.adapter ?? []);
   const { adapter: _, ...rest } = flags;
   const first = adapters[0] === undefined ? {} : { adapter: adapters[0].path };
   await withModel({ ...rest, ...first, attach: false }, output, async (opened) => {
@@ -65,12 +63,6 @@ async function serve(flags: ServeFlags, output: Output): Promise<void> {
     for (const { name, path } of adapters) await engine.served.load(name, await findAdapter(path, output));
     await interruptible((signal) => answer(engine, flags, output, signal));
   });
-}
-
-/** "name=directory", or a directory, whose own name is then the adapter's. */
-function namedAdapter(given: string): { readonly name: string; readonly path: string } {
-  const [, name, path] = /^([^=/\\]+)=(.+)$/.exec(given) ?? [];
-  return name === undefined ? { name: basename(resolve(given)), path: given } : { name, path: path! };
 }
 
 function engineFor(

@@ -95,7 +95,7 @@ export async function withModel<T>(
  * with the weights as they are in the files.
  */
 export async function withModelAlone<T>(
-  flags: ModelFlags,
+  flags: ModelFlags & { readonly attach?: false },
   output: Output,
   work: (opened: OpenedModel) => Promise<T>,
 ): Promise<T> {

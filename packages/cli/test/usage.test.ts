@@ -225,6 +225,38 @@ suite("commands that need no tokenizer", () => {
     await done("inspect", at("back"), "--model", at("bare"), "--backend", "reference");
     await refused(1, /tokenizer\.json/, "generate", ...flags("adapter"), "--prompt", "say red0");
   });
+
+  test("combine writes one adapter of several, and says what an approximation loses", async () => {
+    const base = ["--model", at("bare"), "--backend", "reference"];
+    const named = ["--adapter", `a=${at("adapter")}`, `b=${at("back")}`, "--weights", "b=-1"];
+    const nothing = await tiedlora("combine", ...base, ...named, "--out", at("nothing"));
+    assert.equal(nothing.code, 0, nothing.info);
+    assert.doesNotMatch(nothing.info, /what is lost/);
+    const inspected = await tiedlora("inspect", at("nothing"), ...base);
+    assert.match(inspected.out + inspected.info, /rank\W+16/, "the ranks of both, of which each has 8");
+    const one = await tiedlora("combine", ...base, "--adapter", at("adapter"), "--how", "svd", "--rank", "2", "--out", at("two")); // prettier-ignore
+    assert.equal(one.code, 0, one.info);
+    assert.match(
+      one.info,
+      /what is lost of an update, as a share of its norm: [\d.e-]+ % in the mean of \d+ modules/,
+    );
+    const ties = await tiedlora(
+      "combine",
+      ...base,
+      ...named,
+      "--how",
+      "ties",
+      "--density",
+      "0.3",
+      "--out",
+      at("ties"),
+    );
+    assert.equal(ties.code, 0, ties.info);
+    await refused(2, /--weights: there is no adapter "c"; there are a, b/, "combine", ...base, ...named.slice(0, 3), "--weights", "c=1", "--out", at("x")); // prettier-ignore
+    await refused(2, /"b=many" is no name with a number/, "combine", ...base, ...named.slice(0, 3), "--weights", "b=many", "--out", at("x")); // prettier-ignore
+    await refused(2, /two adapters are called "adapter"/, "combine", ...base, "--adapter", at("adapter"), at("adapter"), "--out", at("x")); // prettier-ignore
+    assert.ok(!existsSync(at("x")));
+  });
 });
 
 suite("generation past the positions of a rotary model", () => {

@@ -8,7 +8,14 @@ export type { AttachedAdapter } from "./adapter/attached.ts";
 export type { LinearInfo } from "./linear-info.ts";
 export { type InitExpectation, initFromFiles, type InitOptions } from "./init-from.ts";
 export { type AdaptableModule, moduleInfos, adaptableModules } from "./adapter/modules.ts";
-export { combine, type CombineOptions } from "./combine.ts";
+export {
+  type Approximated,
+  combine,
+  COMBINE_NAMES,
+  type CombineHow,
+  combineMeasured,
+  type CombineOptions,
+} from "./combine/combine.ts";
 export {
   type AdapterReport,
   type FactorCount,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
-import type { Device } from "@tiedlora/core";
+import { type Device, key } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import { type Decoder, generateTokens } from "@tiedlora/models";
@@ -11,6 +11,7 @@ import {
   adaptersOf,
   BASE,
   combine,
+  combineMeasured,
   type Method,
   methods,
   loadAdapterFiles,
@@ -18,6 +19,7 @@ import {
   type PlainMethod,
 } from "../src/index.ts";
 import { createAdapter } from "../src/adapter/adapter.ts";
+import { ELEMENTWISE, largest } from "../src/combine/elementwise.ts";
 import { asFiles, collect, randomize } from "./support/files.ts";
 import { distance, IDS, logitsOf, lossOf, tinyGpt2, tinyLlama } from "./support/tiny.ts";
 
@@ -385,7 +387,11 @@ suite("a weighted combination", () => {
     await rejected({ a: 1, b: 1 }, /ranks 2, 3 at .*"linear" needs equal ones/, "linear");
     await rejected({ a: 1, missing: 1 }, /no adapter "missing"/);
     await rejected({}, /no adapter given/);
-    await rejected({ a: 1 }, /combine: how is "mean"; give one of cat, linear, svd/, "mean" as "linear");
+    await rejected(
+      { a: 1 },
+      /combine: how: "mean" is no known name; give one of "cat", "linear", "svd", "magnitude"/,
+      "mean" as "linear",
+    );
     await rejected({ a: Number.NaN }, /combine: the weight of "a" is NaN; give a finite number/);
     const half = combine(model, { a: 1 }, { name: "x", how: "svd", rank: 0.5 });
     await assert.rejects(half, /combine: rank is 0\.5; give a whole number of at least 1/);
@@ -396,6 +402,92 @@ suite("a weighted combination", () => {
     randomize(await adapt(model, methods.dora({ rank: 2 }), { name: "dora", active: false }));
     await rejected({ dora: 1 }, /dora of "dora" has no update of the form B A/);
     assert.ok(!adaptersOf(model).has("x"));
+    const dense = combine(model, { a: 1 }, { name: "x", how: "ties", density: 0 });
+    await assert.rejects(dense, /combine: density is 0; give a number above 0, at most 1/);
+    const strange = combine(model, { a: 1 }, { name: "x", how: "svd", seed: 1 });
+    await assert.rejects(
+      strange,
+      /combine: seed is for magnitude, ties, dare, dare-ties, and "svd" has none/,
+    );
+    adaptersOf(model).remove("dora");
+    randomize(adapt(model, methods.ia3({ target: ["q_proj"] }), { name: "ia3", active: false }));
+    randomize(adapt(model, methods.bitfit({ target: ["q_proj"] }), { name: "bias", active: false }));
+    await assert.rejects(combine(model, { bias: 1 }, { name: "x", how: "svd" }), /bitfit of "bias" changes the bias of .*q_proj|adds a constant, but the module has no bias/); // prettier-ignore
+  });
+
+  test("of one adapter of any method whose update is linear is its LoRA, with the error that is left", async () => {
+    const model = await setup();
+    randomize(
+      await adapt(model, methods.dora({ rank: 2, target: ["q_proj"] }), { name: "dora", active: false }),
+    );
+    randomize(
+      adapt(model, methods.loha({ rank: 2, target: ["q_proj"] }), { name: "loha", active: false }),
+      3,
+      0.3,
+    );
+    for (const name of ["dora", "loha"]) {
+      const wanted = await answers(model, name);
+      const whole = await combineMeasured(model, { [name]: 1 }, { name: `${name} 8`, how: "svd", rank: 8, active: false }); // prettier-ignore
+      close(await answers(model, `${name} 8`), wanted);
+      for (const error of whole.errors.values()) assert.ok(error < 1e-5, String(error));
+      const errorAt = async (rank: number): Promise<number> => {
+        const options = { name: `${name} ${rank}`, how: "svd", rank, active: false } as const;
+        const { errors } = await combineMeasured(model, { [name]: 1 }, options);
+        assert.equal(errors.size, 3, "one for each layer's q_proj");
+        return Math.max(...errors.values());
+      };
+      const [small, large] = [await errorAt(1), await errorAt(2)];
+      assert.ok(1 > small && small > large && large > 1e-3, `${name}: ${small}, ${large}`);
+    }
+  });
+
+  test("element by element at a density of 1 is the sum, or where signs differ the mean of the elected ones", async () => {
+    const model = await setup();
+    const sum = await answers(model, "a", "b");
+    for (const how of ["magnitude", "dare"] as const) {
+      await combine(model, { a: 1, b: 1 }, { name: how, how, rank: 5, density: 1, active: false });
+      close(await answers(model, how), sum);
+    }
+    await combine(model, { a: 1, b: 1 }, { name: "ties", how: "ties", rank: 8, density: 1, active: false });
+    assert.ok(distance(await answers(model, "ties"), sum) > 1e-3);
+    const again = async (name: string, seed: number): Promise<number[]> => {
+      await combine(model, { a: 1, b: 0.5 }, { name, how: "dare-ties", rank: 8, density: 0.4, seed, active: false }); // prettier-ignore
+      return answers(model, name);
+    };
+    const first = await again("first", 1);
+    assert.deepEqual(await again("second", 1), first);
+    assert.ok(distance(await again("third", 2), first) > 1e-3);
+  });
+});
+
+suite("updates merged element by element", () => {
+  const of = (...values: number[]): Float32Array => Float32Array.from(values);
+  const options = { density: 1, key: key(3) };
+
+  test("keep the largest elements, of equal ones the first", () => {
+    assert.deepEqual(largest(of(3, -5, 1, 5, -3), 0.6), of(3, -5, 0, 5, 0));
+    assert.deepEqual(largest(of(1, 1, 1, 1), 0.5), of(1, 1, 0, 0));
+    assert.deepEqual(largest(of(1, 2), 0.4), of(0, 0));
+  });
+
+  test("by TIES: the mean of the weighted values whose sign has the larger sum", () => {
+    const updates = [{ values: of(4, -1, 0, 2), weight: 1 }, { values: of(-1, -3, 0, -2), weight: 0.5 }, { values: of(2, 0, 0, 1), weight: 1 }]; // prettier-ignore
+    // elected: +, -, +, +
+    assert.deepEqual(ELEMENTWISE.ties(updates, options), of((4 + 2) / 2, (-1 - 1.5) / 2, 0, (2 + 1) / 2));
+    assert.deepEqual(ELEMENTWISE.magnitude(updates, options), of(5.5, -2.5, 0, 2));
+    const opposite = [{ values: of(1, -2), weight: -2 }];
+    assert.deepEqual(ELEMENTWISE.ties(opposite, options), of(-2, 4), "a negative weight turns a sign around");
+  });
+
+  test("by DARE: about the density of the elements, divided by it, each update with choices of its own", () => {
+    const ones = { values: new Float32Array(10_000).fill(1), weight: 1 };
+    const found = ELEMENTWISE.dare([ones], { density: 0.25, key: key(1) });
+    const kept = found.filter((value) => value !== 0);
+    assert.ok(kept.every((value) => value === 4) && Math.abs(kept.length - 2500) < 150, String(kept.length));
+    const both = ELEMENTWISE.dare([ones, ones], { density: 0.25, key: key(1) }).filter(
+      (value) => value === 8,
+    );
+    assert.ok(Math.abs(both.length - 625) < 100, `${both.length} of 10000 were kept twice`);
   });
 });
 
