@@ -49,6 +49,7 @@ export class TokenStream implements AsyncIterableIterator<GeneratedToken> {
     this.#wake?.();
   }
 
+  /** The next token, as soon as it is there. Throws if the batch has failed. */
   async next(): Promise<IteratorResult<GeneratedToken, undefined>> {
     while (this.#ready.length === 0 && !this.#ended)
       await new Promise<void>((resolve) => (this.#wake = resolve));
@@ -59,6 +60,7 @@ export class TokenStream implements AsyncIterableIterator<GeneratedToken> {
     return { done: true, value: undefined };
   }
 
+  /** Ends the sequence early, and frees its place in the batch. */
   return(): Promise<IteratorResult<GeneratedToken, undefined>> {
     if (!this.#ended) this.#onLeft();
     this.#ready.length = 0;
@@ -66,6 +68,7 @@ export class TokenStream implements AsyncIterableIterator<GeneratedToken> {
     return Promise.resolve({ done: true, value: undefined });
   }
 
+  /** The stream itself, for `for await`. */
   [Symbol.asyncIterator](): this {
     return this;
   }

@@ -40,9 +40,9 @@ function choleskySteps(a: Tensor): Tensor {
 
 /** The factors of `qr`. */
 export interface QR {
-  /** [..., m, n]: orthonormal columns. */
+  /** `[..., m, n]`: orthonormal columns. */
   readonly Q: Tensor;
-  /** [..., n, n]: upper triangular, with a diagonal that is not negative. */
+  /** `[..., n, n]`: upper triangular, with a diagonal that is not negative. */
   readonly R: Tensor;
 }
 

@@ -9,11 +9,11 @@ import { checkMatrix, identity } from "./checks.ts";
 
 /** The factors of `svd`: A = U diag(S) Vᵀ. */
 export interface SVD {
-  /** [..., m, k]: left singular vectors, the columns. */
+  /** `[..., m, k]`: left singular vectors, the columns. */
   readonly U: Tensor;
-  /** [..., k]: singular values, the largest first. */
+  /** `[..., k]`: singular values, the largest first. */
   readonly S: Tensor;
-  /** [..., n, k]: right singular vectors, the columns. */
+  /** `[..., n, k]`: right singular vectors, the columns. */
   readonly V: Tensor;
 }
 

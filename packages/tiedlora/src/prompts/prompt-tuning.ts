@@ -36,6 +36,7 @@ export interface PromptableModel extends nn.Module {
   embed(ids: Rows): Tensor;
   /** The hidden states of ids, or of the vectors that are given in place of their embeddings. */
   hidden(ids: Rows, options: { readonly embeddings: Tensor }): Tensor;
+  /** The logits of hidden states. */
   logits(hidden: Tensor): Tensor;
 }
 
