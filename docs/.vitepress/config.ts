@@ -20,6 +20,11 @@ function numberLines(md: MarkdownRenderer): void {
     const html = fence(tokens, i, options, env, self);
     if (!isSource(env.relativePath ?? "")) return html;
     let line = 0;
+    if (!html.includes('<span class="line">')) {
+      // not highlighted: the lines have anchors all the same
+      const numbered = (text: string): string => text.replaceAll(/^/gm, () => `<span class="line" id="L${++line}"></span>`); // prettier-ignore
+      return html.replace(/(<code[^>]*>)([^]*?)(<\/code>)/, (_, open: string, text: string, close: string) => open + numbered(text) + close); // prettier-ignore
+    }
     return html.replaceAll('<span class="line">', () => `<span class="line" id="L${++line}">`);
   };
 }
