@@ -13,9 +13,9 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
-import { build } from "esbuild";
 import { configFrom, preset } from "@tiedlora/models";
 import { launch } from "../test/support/browser.ts";
+import { bundle, ISOLATION } from "../test/support/bundle.ts";
 import { makeModel } from "./make-model.ts";
 
 const { values } = parseArgs({
@@ -38,23 +38,13 @@ process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
 console.log(`making a model of smollm2-360m's shape with ${config.layers} layers in ${directory}`);
 await makeModel(config, directory, { quantize: "nf4" });
 
-const { outputFiles } = await build({
-  entryPoints: [join(import.meta.dirname, "scale-browser-page.ts")],
-  bundle: true,
-  write: false,
-  format: "esm",
-  target: "es2023",
-  conditions: ["@tiedlora/source"],
-  logLevel: "warning",
-});
+const script = await bundle(join(import.meta.dirname, "scale-browser-page.ts"));
 
 /** A page that may use threads, its script, and ranges of the model's files. */
 const server = createServer(({ url = "/", headers }, response) => {
-  response.setHeader("cross-origin-opener-policy", "same-origin");
-  response.setHeader("cross-origin-embedder-policy", "require-corp");
+  for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
   if (url === "/") return response.setHeader("content-type", "text/html").end("<!doctype html>");
-  if (url === "/page.js")
-    return response.setHeader("content-type", "text/javascript").end(outputFiles[0]!.text);
+  if (url === "/page.js") return response.setHeader("content-type", "text/javascript").end(script);
   return void sendRange(basename(url), headers.range, response).catch(() => response.writeHead(404).end());
 });
 await new Promise<void>((listening) => server.listen(0, "localhost", listening));

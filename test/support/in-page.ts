@@ -4,9 +4,9 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { build } from "esbuild";
 import type { Browser } from "playwright-core";
 import { launch, skip } from "./browser.ts";
+import { bundle, ISOLATION } from "./bundle.ts";
 import { seed } from "./conformance.ts";
 import { LONG, part } from "./effort.ts";
 import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
@@ -17,11 +17,6 @@ import { type CaseResult, fineTune, type PageBackend } from "./page.ts";
  */
 export type Path = "/" | "/isolated" | "/no-workers";
 
-const ISOLATION = {
-  "cross-origin-opener-policy": "same-origin",
-  "cross-origin-embedder-policy": "require-corp",
-};
-
 const HEADERS: { readonly [P in Path]: Readonly<Record<string, string>> } = {
   "/": {},
   "/isolated": ISOLATION,
@@ -30,19 +25,6 @@ const HEADERS: { readonly [P in Path]: Readonly<Record<string, string>> } = {
     "content-security-policy": "script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'; worker-src 'self'",
   },
 };
-
-async function bundle(): Promise<string> {
-  const { outputFiles } = await build({
-    entryPoints: [join(import.meta.dirname, "page.ts")],
-    bundle: true,
-    write: false,
-    format: "esm",
-    target: "es2023",
-    conditions: ["@tiedlora/source"],
-    logLevel: "warning",
-  });
-  return outputFiles[0]!.text;
-}
 
 function serve(script: string): Promise<Server> {
   const server = createServer(({ url }, response) => {
@@ -66,7 +48,7 @@ export function usePages(): InPage {
   let server: Server | undefined;
   before(async () => {
     if (skip !== false) return;
-    server = await serve(await bundle());
+    server = await serve(await bundle(join(import.meta.dirname, "page.ts")));
     browser = await launch();
   });
   after(async () => {

@@ -2,6 +2,7 @@
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
 import { streamText, type ChatMessage, type Prompt, type Tokenizer } from "@tiedlora/models";
+import { chatTokens } from "./sample.ts";
 import { addSamplingFlags, samplingOf, type SamplingFlags } from "./generate.ts";
 import { paint, type Output } from "./output.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
@@ -63,6 +64,6 @@ async function converse(opened: Opened, flags: ChatFlags, output: Output): Promi
 
 /** The prompt in the form of the model's template; without a template, all messages so far, one per line. */
 function promptOf(tokenizer: Tokenizer, messages: readonly ChatMessage[]): Prompt {
-  if (tokenizer.hasChatTemplate) return tokenizer.encode(tokenizer.chat(messages), { specialTokens: false });
+  if (tokenizer.hasChatTemplate) return chatTokens(tokenizer, messages);
   return messages.map(({ content }) => content).join("\n");
 }

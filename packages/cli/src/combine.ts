@@ -1,11 +1,11 @@
 /** `tiedlora combine`: several adapters, or one of any method, as one LoRA adapter. */
-import { resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import type { Decoder } from "@tiedlora/models";
 import { type Approximated, COMBINE_NAMES, combineMeasured, type CombineHow } from "tiedlora";
 import { checkTarget } from "tiedlora/internal/node";
 import { loadAdapter, saveAdapter } from "tiedlora/node";
 import { checkOut } from "./checks.ts";
+import { checkOther, provenanceOf } from "./convert.ts";
 import { type NamedAdapter, namedAdapters } from "./named-adapters.ts";
 import { oneOf, path, whole } from "./options.ts";
 import type { Output } from "./output.ts";
@@ -59,20 +59,14 @@ async function combine(flags: CombineFlags, output: Output): Promise<void> {
   if (adapters.length === 0)
     throw new UsageError("--adapter is missing: give one or more adapters' directories");
   const weights = checkedWeights(adapters, flags.weights);
-  for (const { path: directory } of adapters)
-    if (resolve(directory) === resolve(flags.out))
-      throw new UsageError(`--out ${flags.out}: that is an adapter's own directory; give another`);
+  for (const { path: directory } of adapters) checkOther(flags.out, directory, "an adapter's own directory");
   await checkOut(flags.out);
   await withLock(flags.out, async () => {
     await checkTarget(flags.out, "adapter", flags.force === true);
     const first = { ...flags, adapter: adapters[0]!.path, attach: false } as const;
-    await withModelAlone(first, output, async ({ model, base, separator, trainedOn }) => {
-      const { adapter, errors } = await combined(model, adapters, weights, flags, output);
-      const kept = {
-        ...(separator !== undefined && { separator }),
-        ...(trainedOn !== undefined && { quantize: trainedOn }),
-      };
-      await saveAdapter(adapter, flags.out, { ...base, ...kept }, "native");
+    await withModelAlone(first, output, async (opened) => {
+      const { adapter, errors } = await combined(opened.model, adapters, weights, flags, output);
+      await saveAdapter(adapter, flags.out, provenanceOf(opened), "native");
       for (const line of errorLines(errors)) output.info(line);
     });
   });

@@ -7,6 +7,7 @@ import * as nn from "@tiedlora/nn";
 import type { Adapter } from "tiedlora";
 import { writing } from "tiedlora/internal/node";
 import { checkOut } from "./checks.ts";
+import { noteSeparator } from "./convert.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
 import { type ModelFlags, withModelAlone } from "./with-model.ts";
@@ -29,8 +30,7 @@ export async function convertAdapter(
     const bytes = ggufAdapter(model.config, updates, basename(resolve(directory)));
     await writing(folder, () => writeFilesAtomic(folder, [[basename(out), bytes]]));
     output.info(`${updates.length} updates of ${adapter!.method.name} written to ${out}, for llama.cpp's --lora`); // prettier-ignore
-    if (separator !== undefined)
-      output.info(`note: the adapter was trained with ${JSON.stringify(separator)} after every prompt: end prompts with it`); // prettier-ignore
+    noteSeparator(output, separator);
   });
 }
 

@@ -78,11 +78,7 @@ export function addImport(program: Command, output: Output): void {
 async function convert(flags: OutFlags, format: AdapterFormat, output: Output): Promise<void> {
   if (flags.adapter !== undefined) checkOther(flags.out, flags.adapter, "the adapter's own directory");
   await withAdapter(flags, "adapter", output, async ({ adapter, base, separator, trainedOn }) => {
-    const kept = {
-      ...(separator !== undefined && { separator }),
-      ...(trainedOn !== undefined && { quantize: trainedOn }),
-    };
-    await saveAdapter(adapter, flags.out, { ...base, ...kept }, format);
+    await saveAdapter(adapter, flags.out, provenanceOf({ base, separator, trainedOn }), format);
     if (format === "mlx") noteSeparator(output, separator);
     if (format !== "native" && trainedOn !== undefined)
       output.info(
@@ -90,6 +86,19 @@ async function convert(flags: OutFlags, format: AdapterFormat, output: Output): 
       );
   });
   output.info(`adapter saved in ${flags.out} (${format})`);
+}
+
+/** What the files of an adapter say of its base model and its training. */
+export function provenanceOf({
+  base,
+  separator,
+  trainedOn,
+}: Pick<OpenedModel, "base" | "separator" | "trainedOn">): Readonly<Record<string, string>> {
+  return {
+    ...base,
+    ...(separator !== undefined && { separator }),
+    ...(trainedOn !== undefined && { quantize: trainedOn }),
+  };
 }
 
 /** Says into which weights the adapter is merged, where quantization leaves a doubt. */
@@ -105,7 +114,7 @@ function noteBase(output: Output, model: Decoder, directory: string, trainedOn: 
 }
 
 /** Prints a note on the separator, for which the written files have no place. */
-function noteSeparator(output: Output, separator: string | undefined): void {
+export function noteSeparator(output: Output, separator: string | undefined): void {
   if (separator !== undefined)
     output.info(
       `note: the adapter was trained with ${JSON.stringify(separator)} after every prompt: end prompts with it`,
@@ -128,7 +137,7 @@ async function withAdapter(
 }
 
 /** Throws UsageError if --out is a directory that is read, and would be overwritten. */
-function checkOther(out: string, source: string, what: string): void {
+export function checkOther(out: string, source: string, what: string): void {
   if (resolve(out) === resolve(source))
     throw new UsageError(`--out ${out}: that is ${what}; give another directory`);
 }

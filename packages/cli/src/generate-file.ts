@@ -8,7 +8,7 @@ import { textFile } from "tiedlora/node";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, type Output, paint } from "./output.ts";
 import { predict } from "./predict.ts";
-import { givenPrompt } from "./sample.ts";
+import { chatTokens, givenPrompt } from "./sample.ts";
 import { UsageError } from "./settings.ts";
 import type { Opened } from "./with-model.ts";
 
@@ -155,7 +155,7 @@ function chatPrompt(
   fail: (what: string) => never,
 ): Prompt {
   try {
-    return tokenizer.encode(tokenizer.chat(messages), { specialTokens: false });
+    return chatTokens(tokenizer, messages);
   } catch (error) {
     return fail((error as Error).message);
   }

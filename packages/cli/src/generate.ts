@@ -6,7 +6,7 @@ import { checkPath } from "./load.ts";
 import { number, path, whole } from "./options.ts";
 import { wholeText } from "tiedlora/internal";
 import { paint, type Output } from "./output.ts";
-import { givenPrompt } from "./sample.ts";
+import { chatTokens, givenPrompt } from "./sample.ts";
 import { nameOf, UsageError } from "./settings.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags } from "./with-model.ts";
 
@@ -101,7 +101,7 @@ export function addGenerate(program: Command, output: Output): void {
       const prompt = flags.prompt ?? (await promptFromInput());
       await withModel(flags, output, async ({ model, tokenizer, separator }) => {
         const given = flags.chat
-          ? chatPrompt(tokenizer, prompt)
+          ? chatTokens(tokenizer, [{ role: "user", content: prompt }])
           : givenPrompt(tokenizer, prompt, flags.separator ?? separator);
         notePositions(output, model, tokenizer, given, flags.maxTokens);
         let completion = "";
@@ -145,8 +145,4 @@ async function promptFromInput(): Promise<string> {
     throw new UsageError("--prompt is missing: give it, or write the prompt to the standard input");
   const input = { name: "the standard input", pieces: () => process.stdin as AsyncIterable<Uint8Array> };
   return (await wholeText(input)).replace(/\r?\n$/, "");
-}
-
-function chatPrompt(tokenizer: Tokenizer, question: string): Prompt {
-  return tokenizer.encode(tokenizer.chat([{ role: "user", content: question }]), { specialTokens: false });
 }

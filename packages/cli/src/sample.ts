@@ -1,5 +1,5 @@
 /** Shows how a model completes the prompt of an example. */
-import type { Decoder, Prompt, Tokenizer } from "@tiedlora/models";
+import type { ChatMessage, Decoder, Prompt, Tokenizer } from "@tiedlora/models";
 import { generateText } from "@tiedlora/models";
 import { promptTokens } from "tiedlora";
 import { isChat } from "tiedlora/internal";
@@ -33,6 +33,11 @@ export async function sampleOf(
 /** A prompt as it is passed to a model; with a separator, encoded as for a model that was trained with that separator. */
 export function givenPrompt(tokenizer: Tokenizer, prompt: string, separator: string | undefined): Prompt {
   return separator === undefined ? prompt : promptTokens(tokenizer, prompt, separator);
+}
+
+/** Messages in the form of the model's chat template, as it is passed to a model. Throws if there is no template. */
+export function chatTokens(tokenizer: Tokenizer, messages: readonly ChatMessage[]): number[] {
+  return tokenizer.encode(tokenizer.chat(messages), { specialTokens: false });
 }
 
 /** The prompt as text: without a prompt, the completion's first words; for a chat, everything before the last answer. */

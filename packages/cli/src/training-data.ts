@@ -132,6 +132,9 @@ export async function readData(
   return { dataset, examples: packed(dataset.examples), valid: held?.examples ?? null };
 }
 
+/** What a set says that was read without leaving anything out, or is not known of it. */
+const NOTHING_LEFT_OUT = { truncated: 0, skipped: [], empty: [], unanswered: [], unknown: null };
+
 interface Reading {
   readonly tokenizer: Tokenizer;
   readonly config: DecoderConfig;
@@ -171,9 +174,8 @@ async function streamed(
   });
   reading.output.info(`${file.name} is read while training, through a buffer of ${shuffleBuffer} examples`);
   const held = await heldOut(valid, settings, reading);
-  const left = { truncated: 0, skipped: [], empty: [], unanswered: [], unknown: null };
   return {
-    dataset: { examples: [], sample, ...left, fingerprint },
+    dataset: { examples: [], sample, ...NOTHING_LEFT_OUT, fingerprint },
     examples: [],
     valid: held?.examples ?? null,
     batch: batches,
@@ -247,7 +249,11 @@ async function readTask(
     `${examples.length.toLocaleString("en-US")} examples of ${task.name} (${task.title}), and ${held.length} held out`,
   );
   const [text] = trainingTexts(task, train[0]!);
-  const left = { truncated: 0, skipped: [], empty: [], unanswered: [], unknown: null };
-  const dataset = { examples, sample: { ...text!, line: 1 }, ...left, fingerprint: fingerprintOf(examples) };
+  const dataset = {
+    examples,
+    sample: { ...text!, line: 1 },
+    ...NOTHING_LEFT_OUT,
+    fingerprint: fingerprintOf(examples),
+  };
   return { dataset, valid: held };
 }

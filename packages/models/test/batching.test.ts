@@ -10,19 +10,10 @@ import type { Decoder } from "../src/decoder.ts";
 import { generateTokens } from "../src/generate.ts";
 import { createModel } from "../src/load.ts";
 import { logprobsOf } from "../src/logprobs.ts";
+import { SMALL, SMALL_GPT2 } from "./support/generation.ts";
 
-const SMALL = {
-  vocab_size: 29,
-  hidden_size: 16,
-  intermediate_size: 12,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 200,
-  initializer_range: 0.5,
-};
 const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
-  gpt2: { model_type: "gpt2", vocab_size: 29, n_embd: 12, n_layer: 2, n_head: 3, n_positions: 200, initializer_range: 0.5 }, // prettier-ignore
+  gpt2: SMALL_GPT2,
   llama: { ...SMALL, model_type: "llama" },
   "mistral, window of 4": { ...SMALL, model_type: "mistral", sliding_window: 4 },
   "llama, frequencies that change": { ...SMALL, model_type: "llama", max_position_embeddings: 24, rope_scaling: { rope_type: "dynamic", factor: 2 } }, // prettier-ignore

@@ -12,6 +12,7 @@ import { loadPretrained } from "../src/node.ts";
 import type { Pretrained } from "../src/pretrained.ts";
 import { checkSampling, sampleToken } from "../src/sampling.ts";
 import { needsShared, sharedPath } from "./support/shared.ts";
+import { SMALL, SMALL_GPT2 } from "./support/generation.ts";
 
 type Options = Parameters<typeof generateTokens>[2];
 
@@ -34,26 +35,8 @@ async function mostLikely(model: Decoder, ids: readonly number[]): Promise<numbe
   });
 }
 
-const SMALL = {
-  vocab_size: 29,
-  hidden_size: 16,
-  intermediate_size: 12,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 200,
-  initializer_range: 0.5,
-};
 const MODELS: Readonly<Record<string, Record<string, unknown>>> = {
-  gpt2: {
-    model_type: "gpt2",
-    vocab_size: 29,
-    n_embd: 12,
-    n_layer: 2,
-    n_head: 3,
-    n_positions: 200,
-    initializer_range: 0.5,
-  },
+  gpt2: SMALL_GPT2,
   llama: { ...SMALL, model_type: "llama" },
   "mistral, window of 4": { ...SMALL, model_type: "mistral", sliding_window: 4 },
   olmo2: { ...SMALL, model_type: "olmo2" },

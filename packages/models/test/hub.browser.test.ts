@@ -4,10 +4,10 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { describe, after, before, beforeEach, test } from "node:test";
-import { build } from "esbuild";
 import type { Browser, BrowserContext } from "playwright-core";
 import { reference } from "@tiedlora/core";
 import { launch, skip } from "../../../test/support/browser.ts";
+import { bundle } from "../../../test/support/bundle.ts";
 import { configFrom } from "../src/config.ts";
 import { createModel } from "../src/load.ts";
 import { modelFiles } from "../src/save.ts";
@@ -42,17 +42,8 @@ before(async () => {
     "team/large": { files: files(WEIGHTS) },
     "team/gated": { files: files(SMALL), gated: true },
   });
-  const { outputFiles } = await build({
-    entryPoints: [join(import.meta.dirname, "support/hub-page.ts")],
-    bundle: true,
-    write: false,
-    format: "esm",
-    target: "es2023",
-    conditions: ["@tiedlora/source"],
-    alias: { "@huggingface/hub": LIBRARY },
-    logLevel: "warning",
-  });
-  const script = outputFiles[0]!.text;
+  const page = join(import.meta.dirname, "support/hub-page.ts");
+  const script = await bundle(page, { "@huggingface/hub": LIBRARY });
   server = createServer(({ url }, response) => {
     const [type, body] = url === "/page.js" ? ["text/javascript", script] : ["text/html", '<!doctype html><script type="module" src="/page.js"></script>']; // prettier-ignore
     response.setHeader("content-type", type).end(body);

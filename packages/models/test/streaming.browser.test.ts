@@ -6,10 +6,10 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { build } from "esbuild";
 import type { Browser, Page } from "playwright-core";
 import { reference } from "@tiedlora/core";
 import { launch, skip } from "../../../test/support/browser.ts";
+import { bundle, ISOLATION } from "../../../test/support/bundle.ts";
 import { configFrom } from "../src/config.ts";
 import { createModel } from "../src/load.ts";
 import { saveModel } from "../src/node.ts";
@@ -27,19 +27,9 @@ describe("a streamed model in a page", () => {
     const made = createModel(configFrom(LLAMA), { device, seed: 1 });
     await saveModel(made, directory, { dtype: "f16", maxShardBytes: 3000 });
     device.close();
-    const { outputFiles } = await build({
-      entryPoints: [join(import.meta.dirname, "support/streaming-page.ts")],
-      bundle: true,
-      write: false,
-      format: "esm",
-      target: "es2023",
-      conditions: ["@tiedlora/source"],
-      logLevel: "warning",
-    });
-    const script = outputFiles[0]!.text;
+    const script = await bundle(join(import.meta.dirname, "support/streaming-page.ts"));
     server = createServer(({ url }, response) => {
-      response.setHeader("cross-origin-opener-policy", "same-origin");
-      response.setHeader("cross-origin-embedder-policy", "require-corp");
+      for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
       const [type, body] = url === "/page.js" ? ["text/javascript", script] : ["text/html", '<!doctype html><input type="file" multiple><script type="module" src="/page.js"></script>']; // prettier-ignore
       response.setHeader("content-type", type).end(body);
     });

@@ -2,7 +2,7 @@
 import { randomInt, randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import { type ContinuousBatch, type Decoder, stopTokensOf, type Tokenizer } from "@tiedlora/models";
-import { givenPrompt } from "../sample.ts";
+import { chatTokens, givenPrompt } from "../sample.ts";
 import type { Served, ServedModels } from "./adapters.ts";
 import { ApiError } from "./api-error.ts";
 import { type ChoiceRequest, piecesOf } from "./choices.ts";
@@ -49,7 +49,7 @@ export async function chat(engine: Engine, body: unknown, to: Receiver): Promise
       throw new ApiError(400, "the model has no chat template: it was not trained on chats; use /v1/completions", { param: "messages" }); // prettier-ignore
     let prompt: number[];
     try {
-      prompt = tokenizer.encode(tokenizer.chat(wanted.messages), { specialTokens: false });
+      prompt = chatTokens(tokenizer, wanted.messages);
     } catch (error) {
       throw new ApiError(400, `messages: ${(error as Error).message}`, { param: "messages" });
     }

@@ -34,9 +34,6 @@ export interface Chart {
   readonly baseline: number | null;
   /** The rank whose learning curves the chart shows; null for other charts. */
   readonly rank: number | null;
-  readonly higherIsBetter: boolean;
-  /** Between which values y must be; null if there are no bounds. */
-  readonly bounds: readonly [least: number, most: number] | null;
   /** The points to which no other is superior in both x and y, by x; empty where less of x is not better. */
   readonly front: readonly Pick<Dot, "x" | "y">[];
 }
@@ -76,8 +73,6 @@ function qualityChart(summary: Summary, task: string, section: "size" | "rank"):
     series,
     baseline: baselineOf(summary, task),
     rank: null,
-    higherIsBetter: measure.higherIsBetter,
-    bounds: boundsOf(measure),
     front: section === "size" ? frontOf(series.flatMap(({ points }) => points), measure.higherIsBetter) : [], // prettier-ignore
   };
 }
@@ -145,8 +140,6 @@ function curveChart(summary: Summary, task: string, rank: number): Chart {
     series,
     baseline: null,
     rank,
-    higherIsBetter: false,
-    bounds: null,
     front: [],
   };
 }

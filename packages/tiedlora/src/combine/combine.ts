@@ -2,8 +2,7 @@
 import { concat, key, type Tensor } from "@tiedlora/core";
 import { checkName, checkOptions } from "@tiedlora/core/arguments";
 import type * as nn from "@tiedlora/nn";
-import { type Adapter, createAdapter } from "../adapter/adapter.ts";
-import { adaptersOf } from "../adapter/adapter.ts";
+import { type Adapter, adaptersOf, createAdapter } from "../adapter/adapter.ts";
 import { leadingSingularVectors } from "../linalg/svd.ts";
 import { scaled, type LowRank } from "../method.ts";
 import { methods } from "../methods/index.ts";

@@ -2,8 +2,7 @@
 import type { Tensor } from "@tiedlora/core";
 import type { AdapterLayer } from "../adapter/layer.ts";
 import { mergedTensors } from "../adapter/merge.ts";
-import type { AdaptableModule } from "../adapter/modules.ts";
-import { weightView } from "../adapter/modules.ts";
+import { type AdaptableModule, weightView } from "../adapter/modules.ts";
 import { type LowRank, scaled } from "../method.ts";
 
 /** One adapter's update of a module, times its weight in a sum. */

@@ -42,20 +42,17 @@ export function plot(chart: Chart, { width, height, letters }: PlotSize): Drawin
 }
 
 /** The vertical axis spans the values and the seeds; intervals that are wider are cut. */
-function scalesOf({ series, logX, higherIsBetter, bounds }: Chart, area: Box): Pick<Frame, "x" | "y"> {
+function scalesOf({ series, logX }: Chart, area: Box): Pick<Frame, "x" | "y"> {
   const points = series.flatMap((one) => one.points);
   const xs = points.map((point) => point.x);
   const ys = points.flatMap((point) => [point.y, ...point.seeds]).filter(Number.isFinite);
   const [low, high] = [Math.min(...ys), Math.max(...ys)];
   const room = 0.06 * (high - low || Math.abs(high) || 1);
-  const [least, most] = bounds ?? [-Infinity, Infinity];
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
   const x = logX
     ? scaleLog([Math.max(first, 1e-9) / 1.4, last * 1.6], [area.left, area.right])
     : scaleLinear([first, last + 0.14 * (last - first || 1)], [area.left, area.right]);
-  const bottom = Math.max(low - room, higherIsBetter ? least - room : -Infinity);
-  const top = Math.min(high + room, most + room);
-  return { x, y: scaleLinear([bottom, top], [area.bottom, area.top]) };
+  return { x, y: scaleLinear([low - room, high + room], [area.bottom, area.top]) };
 }
 
 /** "12k": a short form of a count. */

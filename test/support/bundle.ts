@@ -1,0 +1,23 @@
+/** Scripts for pages, bundled as a visitor's bundler would, from the packages' sources. */
+import { build } from "esbuild";
+
+/** The headers of a page that may share memory among threads. */
+export const ISOLATION: Readonly<Record<string, string>> = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+};
+
+/** The text of one script that holds `entry` and all that it imports. `alias` replaces packages by files. */
+export async function bundle(entry: string, alias: Readonly<Record<string, string>> = {}): Promise<string> {
+  const { outputFiles } = await build({
+    entryPoints: [entry],
+    bundle: true,
+    write: false,
+    format: "esm",
+    target: "es2023",
+    conditions: ["@tiedlora/source"],
+    alias,
+    logLevel: "warning",
+  });
+  return outputFiles[0]!.text;
+}
