@@ -20,11 +20,6 @@ function numberLines(md: MarkdownRenderer): void {
     const html = fence(tokens, i, options, env, self);
     if (!isSource(env.relativePath ?? "")) return html;
     let line = 0;
-    if (!html.includes('<span class="line">')) {
-      // not highlighted: the lines have anchors all the same
-      const numbered = (text: string): string => text.replaceAll(/^/gm, () => `<span class="line" id="L${++line}"></span>`); // prettier-ignore
-      return html.replace(/(<code[^>]*>)([^]*?)(<\/code>)/, (_, open: string, text: string, close: string) => open + numbered(text) + close); // prettier-ignore
-    }
     return html.replaceAll('<span class="line">', () => `<span class="line" id="L${++line}">`);
   };
 }
@@ -34,6 +29,17 @@ function openFiles(md: MarkdownRenderer): void {
   const open = md.renderer.rules.link_open!;
   md.renderer.rules.link_open = (...args) =>
     open(...args).replace(/^<a (?=href="[^"]*\/files\/[^"]*\.html")/, '<a target="_self" ');
+}
+
+/** Renders what is searched, which needs no colors. The renderer is that of the pages, so it gets its highlighter back. */
+function renderPlain(md: MarkdownRenderer, text: string, env: object): string {
+  const { highlight } = md.options;
+  md.set({ highlight: null });
+  try {
+    return md.render(text, env);
+  } finally {
+    md.set({ highlight });
+  }
 }
 
 /** What lower headings have below them, such as the parameters of a method, is found with the heading above. */
@@ -64,9 +70,9 @@ export default defineConfig({
     search: {
       provider: "local",
       options: {
-        // Sources are not searched, only the pages about them; and what is searched needs no colors.
+        // Sources are not searched, only the pages about them.
         _render: (text, env, md) =>
-          isSource(env.relativePath) ? "" : fewerHeadings(md.set({ highlight: null }).render(text, env)),
+          isSource(env.relativePath) ? "" : fewerHeadings(renderPlain(md, text, env)),
       },
     },
   },
