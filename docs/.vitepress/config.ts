@@ -31,17 +31,6 @@ function openFiles(md: MarkdownRenderer): void {
     open(...args).replace(/^<a (?=href="[^"]*\/files\/[^"]*\.html")/, '<a target="_self" ');
 }
 
-/** Renders what is searched, which needs no colors. The renderer is that of the pages, so it gets its highlighter back. */
-function renderPlain(md: MarkdownRenderer, text: string, env: object): string {
-  const { highlight } = md.options;
-  md.set({ highlight: null });
-  try {
-    return md.render(text, env);
-  } finally {
-    md.set({ highlight });
-  }
-}
-
 /** What lower headings have below them, such as the parameters of a method, is found with the heading above. */
 const fewerHeadings = (html: string): string => html.replaceAll(/<(\/?)h[4-6]\b/g, "<$1p");
 
@@ -70,9 +59,18 @@ export default defineConfig({
     search: {
       provider: "local",
       options: {
-        // Sources are not searched, only the pages about them.
-        _render: (text, env, md) =>
-          isSource(env.relativePath) ? "" : fewerHeadings(renderPlain(md, text, env)),
+        // Sources are not searched, only the pages about them; and what is searched needs no colors. The renderer is that of the
+        // pages, so it gets its highlighter back.
+        _render: (text, env, md) => {
+          if (isSource(env.relativePath)) return "";
+          const { highlight } = md.options;
+          md.set({ highlight: null });
+          try {
+            return fewerHeadings(md.render(text, env));
+          } finally {
+            md.set({ highlight });
+          }
+        },
       },
     },
   },
