@@ -9,7 +9,7 @@ import { getOrCreate, reachable } from "../collections.ts";
 import { isOp, isReduction, Node } from "../graph.ts";
 import { product } from "../shape.ts";
 import { emit, type Emitted, type Memory } from "./emit.ts";
-import { descend, isLibrary, isMemory, type LibraryNode } from "./kinds.ts";
+import { descend, isLibrary, isMemory, isMovement, isValue, type LibraryNode } from "./kinds.ts";
 import { type CallInput, callInput, libraryCall, outputOperand, resultShapes } from "./library.ts";
 import type { Work } from "./order.ts";
 import { commonSpace, folds, pattern, points, rows, type Space } from "./space.ts";
@@ -148,11 +148,19 @@ class Fuser implements Memory {
   #loopKernel(node: Node): Kernel {
     for (;;) {
       const emitted = emit([node], spaceOf(node), this);
-      if (!("store" in emitted)) return kernelOf([node], null, emitted);
-      if (!emitted.store || emitted.store === node)
+      const store = "store" in emitted ? emitted.store : this.#tooWide(node, emitted);
+      if (!("store" in emitted) && !store) return kernelOf([node], null, emitted);
+      if (!store || store === node)
         throw new Error(`plan: no kernel computes a ${node.op} of shape [${node.shape.join(", ")}]`);
-      this.#stored.add(emitted.store);
+      this.#stored.add(store);
     }
+  }
+
+  /** What to store if `node` reads too much for one kernel, as it can once more nodes are stored: an input that it computes. */
+  #tooWide({ inputs }: Node, { reads }: Emitted): Node | undefined {
+    if (reads.size < this.#options.backend.caps.maxOperands) return undefined;
+    const sources = inputs.map((input) => descend(input, (n) => isMovement(n) && !this.has(n)));
+    return sources.find((source) => !this.has(source) && !isValue(source));
   }
 
   #add(kernel: Kernel): void {
@@ -244,15 +252,14 @@ class Fuser implements Memory {
 
   /** Whether the backend can run a kernel that stores `stored`, and as fast as the kernels that it was joined from. */
   #runsWell(kernel: Kernel, { body, space, results }: Emitted, stored: readonly Node[]): boolean {
-    const { backend } = this.#options;
-    const operands = new Set([...kernel.reads, ...stored]).size;
-    if (body.length > LARGEST || operands > backend.caps.maxOperands) return false;
+    const operands = new Set([...kernel.reads, ...stored]).size + (stored.length === 0 ? 1 : 0);
+    if (body.length > LARGEST || operands > this.#options.backend.caps.maxOperands) return false;
     const perPoint = (node: Node): boolean => results.get(node)!.some(({ perRow }) => !perRow);
     const foldsColumns = folds(space) && !space.inner.at(-1); // then loops do not finish one row before the next
     if ((isLong(space) && kernel.nodes.some(perPoint)) || (foldsColumns && stored.some(perPoint)))
       return false;
     const step = kernel.call && this.#step(kernel, stored);
-    return !kernel.call || (step !== null && backend.accelerates(step as LibraryCall));
+    return !kernel.call || (step !== null && this.#options.backend.accelerates(step as LibraryCall));
   }
 
   /** Whether one of two kernels waits for a third that waits for one of them: the joint kernel would wait for itself. */
