@@ -1,10 +1,10 @@
 /**
  * Measures training on quantized weights in memory, on a model with random weights that is made for it and removed afterwards.
  *
- *   npm run scale:quantized -- 1b [--layers N] [--tokens 128] [--steps 5] [--directory DIR]
+ *   npm run scale:quantized -- 1b [--dtype f16] [--layers N] [--tokens 128] [--steps 5] [--directory DIR]
  *   npm run scale:quantized -- 3b [--layers N] [--tokens 512] [--steps 2] [--directory DIR]
  *
- * `1b` loads one model of 1.1 billion parameters as bf16, nf4 and int8, takes steps of TL6 by turns on the same random tokens,
+ * `1b` loads one model of 1.1 billion parameters as bf16 (or f16), nf4 and int8, takes steps of TL6 by turns on the same random tokens,
  * and prints memory, times and losses; it takes 2.2 GB of disk and 5 GB of memory. `3b` trains a model of LLaMA-3.2-3B's
  * shape that is stored as NF4, with checkpointing: 2.5 GB of disk, and less than the 4 GiB that one heap of WebAssembly has.
  */
@@ -27,8 +27,8 @@ interface Shape {
   readonly checkpointing: boolean;
   /** How the weights are stored in the file. */
   readonly stored: "nf4" | undefined;
-  /** The forms in which they are loaded; undefined as they are stored. */
-  readonly forms: Readonly<Record<string, QuantizeKind | undefined>>;
+  /** The forms in which they are loaded; undefined: as they are stored. */
+  readonly forms: readonly (QuantizeKind | undefined)[];
 }
 
 const SHAPES: Readonly<Record<string, Shape>> = {
@@ -38,7 +38,7 @@ const SHAPES: Readonly<Record<string, Shape>> = {
     steps: 5,
     checkpointing: false,
     stored: undefined,
-    forms: { bf16: undefined, nf4: "nf4", "nf4+int8": "nf4+int8", int8: "int8" },
+    forms: [undefined, "nf4", "nf4+int8", "int8"],
   },
   "3b": {
     preset: "llama-3.2-3b",
@@ -46,13 +46,14 @@ const SHAPES: Readonly<Record<string, Shape>> = {
     steps: 2,
     checkpointing: true,
     stored: "nf4",
-    forms: { nf4: undefined },
+    forms: [undefined],
   },
 };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    dtype: { type: "string", default: "bf16" },
     layers: { type: "string" },
     tokens: { type: "string" },
     steps: { type: "string" },
@@ -62,6 +63,8 @@ const { values, positionals } = parseArgs({
 const shape = SHAPES[positionals[0] ?? ""];
 if (shape === undefined || positionals.length !== 1)
   throw new Error(`give one shape, of ${Object.keys(SHAPES).join(" and ")}`);
+const { dtype } = values;
+if (dtype !== "f16" && dtype !== "bf16") throw new Error(`--dtype ${dtype}: need f16 or bf16`);
 const tokens = Number(values.tokens ?? shape.tokens);
 const steps = Number(values.steps ?? shape.steps);
 const whole = preset(shape.preset)!;
@@ -111,10 +114,10 @@ process.once("SIGINT", () => process.exit(130));
 process.once("SIGTERM", () => process.exit(143));
 process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
 console.log(`making a model of ${shape.preset}'s shape with ${layers} layers in ${directory}`);
-await makeModel(configFrom({ ...whole.raw, num_hidden_layers: layers }), directory, { quantize: shape.stored, maxShardBytes: 2e9 }); // prettier-ignore
+await makeModel(configFrom({ ...whole.raw, num_hidden_layers: layers }), directory, { dtype, quantize: shape.stored, maxShardBytes: 2e9 }); // prettier-ignore
 const contenders: Contender[] = [];
-for (const [name, quantize] of Object.entries(shape.forms))
-  contenders.push(await open(directory, name, quantize));
+for (const quantize of shape.forms)
+  contenders.push(await open(directory, quantize ?? shape.stored ?? dtype, quantize));
 for (let i = 0; i < steps; i++)
   for (const { name, device, step, seconds, losses } of contenders) {
     const start = performance.now();

@@ -99,7 +99,7 @@ const MEASURED = 2000;
 export function tokensOf(
   directory: string,
   file: TextFile | null,
-  settings: DataSettings & Pick<TrainSettings, "batch" | "pack" | "seq" | "loss" | "chatTemplate">,
+  settings: DataSettings & Pick<TrainSettings, "batch" | "pack" | "loss" | "chatTemplate">,
 ): TrainingStep["tokens"] {
   const { batch, pack, seq } = settings;
   const rows = examplesOf(settings) === "texts" ? batch : 2 * batch;

@@ -1,7 +1,10 @@
 /** Whether the weights of a model stay in their files and are read as they are needed: if asked for, or if there is no room for them. */
 import type { Device } from "@tiedlora/core";
 import { directoryFiles } from "@tiedlora/core/node";
+import type { RunConfig } from "@tiedlora/experiments";
+import { largestRuns, stepTokens } from "@tiedlora/experiments/node";
 import { type DecoderConfig, loadConfigFrom, type QuantizeKind, weightBytes } from "@tiedlora/models";
+import { loadTokenizer } from "@tiedlora/models/node";
 import { type Output, paint } from "./output.ts";
 
 /** The help of --stream. */
@@ -12,8 +15,17 @@ export const STREAM_HELP =
 export interface TrainingStep {
   /** The tokens of a batch at most, and those of the largest batch as found in the data, which takes longer to say. */
   readonly tokens: { readonly limit: number; find(): Promise<number> };
-  readonly checkpointing: boolean;
+  /** Whether values are computed again in the backward pass; null if there is no such choice, and they are not. */
+  readonly checkpointing: boolean | null;
   readonly activations: "f32" | "f16" | "bf16";
+}
+
+/** The largest step among runs of a sweep on the model in `directory`. */
+export function sweepStep(configs: readonly RunConfig[], directory: string): TrainingStep {
+  const largest = largestRuns(configs);
+  const limit = Math.max(0, ...largest.map(({ batch, seq }) => batch * seq));
+  const find = async (): Promise<number> => stepTokens(largest, await loadTokenizer(directory));
+  return { tokens: { limit, find }, checkpointing: null, activations: "f32" };
 }
 
 /** What `decideStreaming` is told. */

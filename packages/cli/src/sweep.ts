@@ -20,7 +20,7 @@ import { parseAddress } from "./queue/address.ts";
 import { queueCommand } from "./queue/sweep/command.ts";
 import { showQueueStatus } from "./queue/sweep/status.ts";
 import { UsageError } from "./settings.ts";
-import { decideStreaming, STREAM_HELP } from "./streaming.ts";
+import { decideStreaming, STREAM_HELP, sweepStep } from "./streaming.ts";
 import { staleSecondsOf } from "./stale.ts";
 import { SweepProgress } from "./sweep-progress.ts";
 import { prepareLogs, slurmScript, submit } from "./sweep-slurm.ts";
@@ -203,8 +203,10 @@ async function sweep(
   const parallel = options.parallel ?? spec.parallel ?? (options.backend === "webgpu" ? 1 : cores);
   const threads = Math.max(1, Math.floor(cores / parallel));
   const { quantize } = spec.on;
-  const stream = await withDevice(options.backend, (device) =>
-    decideStreaming(directory, device, { stream: options.stream, quantize, processes: parallel, output }),
+  const stream = await withDevice(
+    options.backend,
+    (device) =>
+    decideStreaming(directory, device, { stream: options.stream, quantize, step: sweepStep(expandSweep(spec), directory), processes: parallel, output }), // prettier-ignore
   );
   const progress = new SweepProgress(output, count, options.json === true, () => source.left);
   const interrupted = await interruptible(async (signal) => {

@@ -43,6 +43,7 @@ async function tiny(
     modelDigest: await modelDigest(BASE_DIRECTORY),
     data: [],
     backend: "reference",
+    largest: [],
   };
   const { signal } = new AbortController();
   const onFailed: QueuedSweep["onFailed"] = (failure) => assert.fail(`${failure.id}: ${failure.message}`);

@@ -6,9 +6,11 @@ import { test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
 import { type Device, explain, reference } from "@tiedlora/core";
 import { configFrom, createModel } from "@tiedlora/models";
+import { expandSweep, parseSweep } from "@tiedlora/experiments";
+import { BASE_DIRECTORY } from "@tiedlora/experiments/node";
 import * as optim from "@tiedlora/nn/optim";
 import { adapt, methods } from "tiedlora";
-import { decideStreaming, stepBytes } from "../src/streaming.ts";
+import { decideStreaming, stepBytes, sweepStep } from "../src/streaming.ts";
 import { tiedlora } from "./support/command.ts";
 import { onDisk } from "./support/faults.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
@@ -141,6 +143,18 @@ test("a model whose weights fit is streamed if the values of a step do not, by t
   );
   assert.equal(await decide(1e6, 1e6, true), true);
   assert.doesNotMatch(lines[1]!, /--checkpointing/);
+});
+
+test("the step of a sweep is that of its largest batch, with the examples' own lengths", async () => {
+  const stepOf = (batches: string): ReturnType<typeof sweepStep> => {
+    const text = `name: small\nout: runs\non: { model: base, tasks: [choice] }\nvary: { method: [tl6], rank: [2], batch: ${batches} }\n`;
+    return sweepStep(expandSweep(parseSweep(text, "grid.yaml")), BASE_DIRECTORY);
+  };
+  const [small, large] = [stepOf("[2]"), stepOf("[8, 2, 4]")];
+  assert.deepEqual([small.tokens.limit, large.tokens.limit], [2 * 128, 8 * 128]);
+  const found = await small.tokens.find();
+  assert.ok(found > 2 && found < 2 * 128, String(found)); // the task's examples are shorter than `seq`
+  assert.equal(await large.tokens.find(), 4 * found);
 });
 
 test("the estimate of the values of a step is near what its program takes", async () => {

@@ -14,5 +14,6 @@ export {
   sweepStatus,
   type SweepStatus,
 } from "./node/sweep/status.ts";
+export { largestRuns, stepTokens } from "./node/sweep/step-tokens.ts";
 export { RunStore } from "./node/sweep/store.ts";
 export { directorySource, NO_FILES } from "./node/tasks.ts";

@@ -20,6 +20,8 @@ export interface SweepAnnouncement {
   /** The folder of each task's files, with its digest. */
   readonly data: readonly { readonly path: string; readonly digest: string }[];
   readonly backend: BackendName;
+  /** The runs with the largest steps, one for each task: whether these fit into memory depends on the machine. */
+  readonly largest: readonly RunConfig[];
 }
 
 /** A job: a run. Its id is the run's. */

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import type { RunConfig, Schedule, SweepSpec } from "@tiedlora/experiments";
-import { BASE_DIRECTORY, type RunStore } from "@tiedlora/experiments/node";
+import { BASE_DIRECTORY, largestRuns, type RunStore } from "@tiedlora/experiments/node";
 import type { BackendName } from "../../device.ts";
 import { findModel, pinned } from "../../find-model.ts";
 import { interruptible } from "../../interrupt.ts";
@@ -104,5 +104,6 @@ async function announcementOf(
     ...(quantize !== undefined && { quantize }),
     data,
     backend,
+    largest: largestRuns(configs),
   };
 }

@@ -7,7 +7,7 @@ import { findModel } from "../../find-model.ts";
 import { withDevice } from "../../device.ts";
 import { checkPath } from "../../load.ts";
 import type { Output } from "../../output.ts";
-import { decideStreaming } from "../../streaming.ts";
+import { decideStreaming, sweepStep } from "../../streaming.ts";
 import { dataDigest, modelDigest, short } from "../identity.ts";
 import type { QueueServer } from "../server.ts";
 import type { SweepAnnouncement } from "./announcement.ts";
@@ -98,8 +98,10 @@ export async function serveSweep(
     const threads = Math.max(1, Math.floor(cores / parallel));
     const revectorize = backend === "cpu" && options.revectorize;
     const { quantize } = announcement;
-    const stream = await withDevice(backend, (device) =>
-      decideStreaming(directory, device, { quantize, processes: parallel, output }),
+    const stream = await withDevice(
+      backend,
+      (device) =>
+      decideStreaming(directory, device, { quantize, step: sweepStep(announcement.largest.map(here), directory), processes: parallel, output }), // prettier-ignore
     );
     const worker = runModule === undefined ? {} : { worker: runModule };
     await runPool(source, { parallel, backend, threads, revectorize, stream, signal, ...worker });

@@ -2,9 +2,16 @@
 import { cpu } from "@tiedlora/backend-cpu";
 import { type Device, reference } from "@tiedlora/core";
 import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
-import { type Adapter, batchesOf, type BatchSource, GradientWorker, initFromFiles } from "tiedlora";
+import {
+  type Adapter,
+  batchesOf,
+  type BatchSource,
+  GradientWorker,
+  initFromFiles,
+  type TextFile,
+} from "tiedlora";
 import { dataFile } from "tiedlora/internal/node";
-import { openData, trainedOn } from "../../load.ts";
+import { openData, tokensOf, trainedOn } from "../../load.ts";
 import { processOutput } from "../../output.ts";
 import { quantizeOption } from "../../quantized.ts";
 import { decideStreaming } from "../../streaming.ts";
@@ -41,15 +48,17 @@ async function openDevice({ announcement, revectorize }: Join): Promise<Device> 
   }
 }
 
-async function loadBase(join: Join): Promise<Pretrained> {
+async function loadBase(join: Join, file: TextFile): Promise<Pretrained> {
   const { stream, ...settings } = join.announcement.settings;
   const quantize = quantizeOption(settings.quantize);
   const device = await openDevice(join);
+  const data = { ...settings, data: join.data, loss: "cross-entropy" } as const; // workers compute this loss alone
+  const step = { ...settings, tokens: tokensOf(join.directory, file, data) };
   const output = processOutput();
   return loadPretrained(join.directory, {
     device,
     ...quantize,
-    stream: await decideStreaming(join.directory, device, { stream, ...quantize, output }),
+    stream: await decideStreaming(join.directory, device, { stream, ...quantize, step, output }),
   });
 }
 
@@ -60,8 +69,8 @@ async function join(request: Join): Promise<boolean> {
   const { announcement, data } = request;
   const { id, settings, dataFingerprint } = announcement;
   await (server ??= QueueServer.open(request.queue, processOutput()));
-  const { model, tokenizer, padId } = await (base ??= loadBase(request));
   const file = (await dataFile(data, "train"))!;
+  const { model, tokenizer, padId } = await (base ??= loadBase(request, file));
   const dataset = await openData(file, tokenizer, { ...settings, data }, model.config);
   if (dataset.fingerprint !== dataFingerprint)
     throw new Error(
