@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { writing } from "tiedlora/internal/node";
+import { EXIT } from "./exit.ts";
 import { shellWord } from "./output.ts";
 
 /** What the script of a sweep is made from. */
@@ -12,19 +13,19 @@ export interface SlurmSweep {
   readonly agents: number;
   /** The folder of results. */
   readonly out: string;
-  /** The arguments of `tiedlora` that make a process an agent. */
-  readonly argv: readonly string[];
+  /** The command that makes a process an agent. */
+  readonly command: readonly string[];
 }
 
 /** The folder of the tasks' logs, beside the results. */
 const logsOf = (out: string): string => join(resolve(out), "slurm");
 
 /**
- * The script for sbatch. A task that is asked to stop, a minute before its time is up or because it is preempted, saves the
- * states of its runs; other tasks go on with them, and so does the task itself once Slurm starts it again.
+ * The script for sbatch. A task that is asked to stop, a minute or two before its time is up or because it is preempted, saves the
+ * states of its runs; other tasks go on with them, and so does the task itself once Slurm starts it again. The script names its task by
+ * array and place: the last task of an array has the array's id as its own, and scontrol would take that for all of them.
  */
-export function slurmScript({ name, agents, out, argv }: SlurmSweep): string {
-  const command = [process.execPath, ...process.execArgv, process.argv[1]!, ...argv].map(shellWord).join(" ");
+export function slurmScript({ name, agents, out, command }: SlurmSweep): string {
   return `#!/bin/bash
 #SBATCH --job-name=${name.replace(/[^\w.-]+/g, "-")}
 #SBATCH --array=1-${agents}
@@ -35,17 +36,17 @@ export function slurmScript({ name, agents, out, argv }: SlurmSweep): string {
 # Each task is an agent: it claims runs in the folder of results, and ends when all runs have ended. To submit the script again is
 # safe. Options of sbatch, such as --time, --partition or --gres, go before the script's name.
 cd ${shellWord(process.cwd())} || exit 1
-${command} &
+${command.map(shellWord).join(" ")} &
 agent=$!
-stopped=
-trap 'stopped=1; kill -TERM "$agent" 2>/dev/null' TERM
+trap 'kill -TERM "$agent" 2>/dev/null' TERM
+# A signal ends a wait; the agent ends once its runs are saved.
+until wait "$agent"; code=$?; ! kill -0 "$agent" 2>/dev/null; do :; done
 wait "$agent"
 code=$?
-if [ -n "$stopped" ]; then
-  wait "$agent"
-  code=$?
-  # The time was up: what is left is for a new start. A task that was canceled or preempted is not "RUNNING" any more.
-  if [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq ${EXIT.interrupted} ]; then
+  # The time is up: what is left is for a new start. A task that was canceled or preempted is not "RUNNING" any more.
+  task="\${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+  if [ "$(squeue --noheader --jobs "$task" --format %T)" = RUNNING ]; then scontrol requeue "$task"; fi
 fi
 exit "$code"
 `;
@@ -58,9 +59,9 @@ export async function prepareLogs(out: string): Promise<string> {
   return logs;
 }
 
-/** Submits a script by sbatch; returns what sbatch says. */
-export function submit(script: string): string {
-  const { status, stdout, stderr, error } = spawnSync("sbatch", { input: script, encoding: "utf8" });
+/** Submits a script by sbatch, with the options of its variables; returns what sbatch says. */
+export function submit(script: string, env: NodeJS.ProcessEnv = process.env): string {
+  const { status, stdout, stderr, error } = spawnSync("sbatch", { input: script, encoding: "utf8", env });
   if (error !== undefined && "code" in error && error.code === "ENOENT")
     throw new Error(
       "sbatch is not installed here; print the script by --slurm, and submit it where Slurm is",

@@ -135,11 +135,12 @@ const AGENTS = 8;
 async function slurm(file: string, { spec, options, output, store, schedule }: Sweep): Promise<void> {
   const wanted = typeof options.slurm === "number" ? options.slurm : AGENTS;
   const { parallel, backend, stream } = options;
+  const argv = ["sweep", file, "--out", store.directory, "--backend", backend, ...(parallel === undefined ? [] : ["--parallel", String(parallel)]), ...(stream ? ["--stream"] : [])]; // prettier-ignore
   const script = slurmScript({
     name: spec.name,
     agents: Math.min(wanted, schedule.total),
     out: store.directory,
-    argv: ["sweep", file, "--out", store.directory, "--backend", backend, ...(parallel === undefined ? [] : ["--parallel", String(parallel)]), ...(stream ? ["--stream"] : [])], // prettier-ignore
+    command: [process.execPath, ...process.execArgv, process.argv[1]!, ...argv],
   });
   const logs = await prepareLogs(store.directory);
   if (options.submit) output.out(submit(script));

@@ -1,15 +1,16 @@
 /** Sweeps on Slurm: the script is an array of agents; one that is put back into the queue loses nothing. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RunStore } from "../../experiments/src/node/sweep/store.ts";
+import { slurmScript, submit } from "../src/sweep-slurm.ts";
 import type { RunResult } from "../../experiments/src/sweep/config.ts";
 import { ended, scriptArguments, start, tiedlora } from "./support/command.ts";
 import { temporary, writeModel, writeSums } from "./support/model-directory.ts";
-import { NO_SLURM, startSlurm } from "./support/slurm.ts";
+import { NO_SLURM, type Slurm, startSlurm } from "./support/slurm.ts";
 
 suite("a sweep on Slurm", async () => {
   const folder = temporary();
@@ -64,14 +65,52 @@ evaluate: { every: 50, test: 4 }
     );
   });
 
+  /** An agent that does nothing until it is asked to stop; when it is started again, all has ended. */
+  const AGENT = `
+    const { SLURM_RESTART_COUNT: restarts = "" } = process.env;
+    console.log("start " + restarts);
+    if (restarts === "") setInterval(() => {}, 1000);
+    process.on("SIGTERM", () => { console.log("asked to stop"); process.exit(130); });`;
+
+  /** Submits two tasks whose time is up in a minute, with this agent; returns what agents and script write to the logs. */
+  function submitShort(env: NodeJS.ProcessEnv): () => string[] {
+    const logs = join(folder, "short", "slurm");
+    mkdirSync(logs, { recursive: true });
+    const command = [process.execPath, "-e", AGENT];
+    const script = slurmScript({ name: "short", agents: 2, out: join(folder, "short"), command });
+    submit(script, { ...env, SBATCH_TIMELIMIT: "1" });
+    return () =>
+      readdirSync(logs).map((log) => readFileSync(join(logs, log), "utf8").replace(/^slurmstepd.*\n/gm, ""));
+  }
+
+  /**
+   * Waits until the queue is empty. Slurm lets two minutes pass before it starts a task again, so that the node has forgotten its old
+   * credential: here a few seconds do.
+   */
+  async function untilEmpty(slurm: Slurm): Promise<void> {
+    const hurried = new Set<string>();
+    for (let i = 0; i < 120; i++, await sleep(1000)) {
+      const queue = slurm.command("squeue", "--noheader", "--format", "%i %r");
+      if (queue === "") return;
+      for (const [, id] of queue.matchAll(/^(\S+) BeginTime$/gm)) {
+        if (!hurried.has(id!)) slurm.command("scontrol", "update", `jobid=${id}`, "starttime=now+10");
+        hurried.add(id!);
+      }
+    }
+  }
+
   test(
-    "has the results of one process, though a task makes way for an urgent job in the middle of a run, and is put back into the queue",
+    "has the results of one process, though a task makes way for an urgent job in the middle of a run, and is put back into the queue; tasks whose time is up start again",
     { skip: NO_SLURM },
     async () => {
-      const alone = await ended(start("sweep", file, "--parallel", "1"));
-      assert.equal(alone.code, 0, alone.info);
       const slurm = await startSlurm(join(folder, "cluster"), 2);
       try {
+        const short = submitShort(slurm.env);
+        const alone = await ended(start("sweep", file, "--parallel", "1"));
+        assert.equal(alone.code, 0, alone.info);
+        await untilEmpty(slurm);
+        const again = "start \nasked to stop\nstart 1\n";
+        assert.deepEqual(short(), [again, again], "tasks whose time is up start again");
         const out = join(folder, "shared");
         const argv = [...scriptArguments("tiedlora.ts"), "sweep", file, "--out", out, "--parallel", "1", "--slurm", "2", "--submit"]; // prettier-ignore
         const submitted = await ended(spawn(process.execPath, argv, { env: slurm.env, stdio: ["ignore", "pipe", "pipe"] })); // prettier-ignore
