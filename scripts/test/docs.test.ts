@@ -7,6 +7,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { typescriptProgram } from "../../test/support/programs.ts";
 import { type Block, codeBlocks, expectedOutput, localLinks } from "../docs/blocks.ts";
 import { withTables } from "../docs/methods.ts";
 import { guidePages, ROOT as root } from "../docs/navigation.ts";
@@ -38,8 +39,7 @@ function run(command: string, args: readonly string[], cwd: string): string {
 
 /** Runs a program, and checks that it prints the expected lines in their order. */
 function runTypescript(block: Block): void {
-  const tsx = join(root, "node_modules/tsx/dist/cli.mjs");
-  const output = run(process.execPath, [tsx, "--conditions=@tiedlora/source", pathOf(block)], scratch);
+  const output = run(process.execPath, typescriptProgram(pathOf(block)), scratch);
   const lines = output.split("\n").map((line) => line.trim());
   let from = 0;
   for (const expected of expectedOutput(block.code)) {

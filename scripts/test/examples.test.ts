@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
+import { typescriptProgram } from "../../test/support/programs.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const TIMEOUT_MS = 180_000;
@@ -15,8 +16,7 @@ const filesOf = (folder: string): string[] =>
 
 for (const file of [...filesOf("examples"), ...filesOf("lessons")]) {
   test(file, () => {
-    const tsx = join(root, "node_modules/tsx/dist/cli.mjs");
-    const args = [tsx, "--conditions=@tiedlora/source", join(root, file)];
+    const args = typescriptProgram(join(root, file));
     const result = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8", timeout: TIMEOUT_MS });
     assert.equal(result.status, 0, `${result.error?.message ?? ""}\n${result.stdout}\n${result.stderr}`);
   });

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { typescriptProgram } from "../../../test/support/programs.ts";
 import { HalvingSchedule } from "../src/sweep/halving.ts";
 import { parseSweep } from "../src/sweep/spec.ts";
 import { pretended } from "./support/pretended.ts";
@@ -61,15 +62,7 @@ function performed(t: TestContext, text: string): Taken {
   const file = join(folder, "sweep.yaml");
   writeFileSync(file, text);
   const script = join(import.meta.dirname, "support/many-script.ts");
-  const args = [
-    "--max-old-space-size=160",
-    "--import",
-    "tsx",
-    "--conditions=@tiedlora/source",
-    script,
-    join(folder, "out"),
-    file,
-  ];
+  const args = ["--max-old-space-size=160", ...typescriptProgram(script), join(folder, "out"), file];
   const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
   try {
     return JSON.parse(stdout) as Taken;

@@ -1,6 +1,7 @@
 /** Runs the command line within the test, or as a process of its own. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
+import { commandProgram, typescriptProgram } from "../../../../test/support/programs.ts";
 import { main } from "../../src/main.ts";
 import type { Output } from "../../src/output.ts";
 
@@ -27,11 +28,11 @@ export async function tiedlora(...argv: string[]): Promise<Result> {
   return { code, out: out.join("").trimEnd(), info: info.join("\n") };
 }
 
-/** The arguments of Node that run a script of this folder from the sources. */
+/** The arguments of Node that run a script of this folder; "tiedlora.ts" is the command. */
 export const scriptArguments = (script: string): string[] =>
-  ["--import", "tsx", "--conditions=@tiedlora/source", join(import.meta.dirname, script)]; // prettier-ignore
+  script === "tiedlora.ts" ? commandProgram() : typescriptProgram(join(import.meta.dirname, script));
 
-/** Starts it as a process, from the sources. */
+/** Starts it as a process. */
 export function start(...argv: string[]): ChildProcess {
   return startScript("tiedlora.ts", ...argv);
 }
