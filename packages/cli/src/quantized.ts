@@ -12,7 +12,7 @@ export const QUANTIZE_NAMES: readonly Quantize[] = [...QUANTIZE_KINDS, "none"];
 /** What --quantize does, for the help of all commands that have it. */
 export const QUANTIZE_ABOUT: string =
   "keep the weights of linear layers in 4 bits (nf4) or 8 (int8), quantized while they are loaded; nf4+int8 also keeps embedding and " +
-  "head in 8; not for models that are quantized already (default: as in the training of the given adapter, or none)";
+  "head in 8, also of a model that bitsandbytes has quantized; models that are quantized already take no other form (default: as in the training of the given adapter, or none)";
 
 /** The form as an option of `loadModel`. */
 export const quantizeOption = (quantize: Quantize | undefined): { readonly quantize?: QuantizeKind } =>
@@ -37,7 +37,10 @@ export async function quantizeFor(
   }
   // config.json says of such a directory how it is quantized: it is then what the adapter was trained on, or has its own form
   const { raw } = await loadConfig(directory);
-  if ("quantization" in raw || "quantization_config" in raw) return undefined;
+  if ("quantization" in raw || "quantization_config" in raw) {
+    const stored = raw["quantization_config"] as { readonly quant_method?: unknown } | undefined;
+    if (form !== "nf4+int8" || stored?.quant_method !== "bitsandbytes") return undefined;
+  }
   note(", so these are quantized, too (--quantize none leaves them as they are)");
   return form;
 }

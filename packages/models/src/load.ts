@@ -9,6 +9,7 @@ import { openQuantized } from "./quantized/checkpoint.ts";
 import { quantizedBytes } from "./quantized/form.ts";
 import { loadQuantized } from "./quantized/on-device.ts";
 import { kept, QUANTIZE_KINDS, type QuantizeKind } from "./quantized/while-loading.ts";
+import { unstacked } from "./stacked-experts.ts";
 import { loadStreamed } from "./streaming/load.ts";
 import { WeightFiles } from "./streaming/weight-files.ts";
 import { completeConfig, loadParameters, matchTensors } from "./weights.ts";
@@ -20,7 +21,8 @@ export interface LoadOptions {
   /**
    * Quantizes the weights of all linear modules but the output embedding while they are read: to NF4 (4 bits, as bitsandbytes does) or to
    * int8, in groups of 64 (or 32) elements of a row; a matrix whose rows these do not divide stays as it is. Embeddings, norms and biases
-   * stay as they are; "nf4+int8" also quantizes embedding and output embedding, to int8. The weights are frozen; adapters on them train in f32.
+   * stay as they are; "nf4+int8" also quantizes embedding and output embedding, to int8, and is the only form for a model that bitsandbytes
+   * has quantized to NF4. The weights are frozen; adapters on them train in f32.
    */
   readonly quantize?: QuantizeKind;
   /**
@@ -47,16 +49,18 @@ export async function loadConfigFrom(files: Files): Promise<DecoderConfig> {
  */
 export async function weightBytes(files: Files, quantize?: QuantizeKind): Promise<number> {
   const parsed = await loadConfigFrom(files);
-  const weights = await openWeights(files);
+  const opened = await openWeights(files);
   try {
-    const quantized = await openQuantized(completeConfig(parsed, weights), weights, quantize ?? null);
+    const config = completeConfig(parsed, opened);
+    const weights = unstacked(config, opened);
+    const quantized = await openQuantized(config, weights, quantize ?? null);
     let bytes = 0;
     for (const [name, { begin, end }] of weights.entries)
       if (!quantized.tensors.has(name)) bytes += end - begin;
     for (const rows of quantized.weights.values()) bytes += quantizedBytes(rows);
     return bytes;
   } finally {
-    await weights.close();
+    await opened.close();
   }
 }
 
@@ -72,20 +76,21 @@ export async function loadModelFrom(
   if (quantize !== undefined && !QUANTIZE_KINDS.includes(quantize))
     refuse("loadModel: quantize", quantize, "form of weights", QUANTIZE_KINDS.join(" or "));
   const parsed = await loadConfigFrom(files);
-  const weights = await (stream ? WeightFiles.open(files) : openWeights(files));
+  const opened = await (stream ? WeightFiles.open(files) : openWeights(files));
   try {
-    const config = completeConfig(parsed, weights);
+    const config = completeConfig(parsed, opened);
+    const weights = unstacked(config, opened);
     const quantized = await openQuantized(config, weights, quantize ?? null);
     const matches = matchTensors(config, weights, device, quantized);
-    if (weights instanceof WeightFiles) {
-      const rows = [...quantized.weights].map(([path, one]) => [path, quantize ? kept(one) : one] as const);
-      return await loadStreamed(config, device, matches, new Map(rows), weights);
+    if (opened instanceof WeightFiles) {
+      const rows = [...quantized.weights].map(([path, one]) => [path, one.made ? kept(one) : one] as const);
+      return await loadStreamed(config, device, matches, new Map(rows), weights, opened);
     }
     const parameters = await loadParameters(matches, weights, device);
     await loadQuantized(quantized.weights, weights.name, device, parameters);
     return new Decoder(config, device, (path) => parameters.get(path)!);
   } finally {
-    await weights.close();
+    await opened.close();
   }
 }
 

@@ -13,6 +13,7 @@ import {
   writeSafetensors,
 } from "@tiedlora/core";
 import { memoryOf, type Module, type Parameter } from "@tiedlora/nn";
+import { stacked } from "./stacked-experts.ts";
 import type { StreamedModel } from "./streaming/model.ts";
 import { configToJson, type DecoderConfig, type StoredDType } from "./config.ts";
 import { COMPANIONS, INDEX_FILE, SINGLE_FILE } from "./file-names.ts";
@@ -23,6 +24,11 @@ export interface SaveOptions {
   readonly maxShardBytes?: number;
   /** The precision of all weights. Default: that in which each is held, or, for quantized ones, that of the config. */
   readonly dtype?: StoredDType;
+  /**
+   * Whether the matrices of a layer's experts are written one by one, which all versions of transformers read, or "stacked" as
+   * `gate_up_proj` and `down_proj`, as transformers 5 has them. Default: "single".
+   */
+  readonly experts?: "single" | "stacked";
   /** Weights written instead of the model's own, by path: computed when they are written, of the same shape, finite. */
   readonly replace?: ReadonlyMap<string, () => Promise<Tensor>>;
 }
@@ -47,7 +53,8 @@ type Entry = [path: string, parameter: Parameter];
 
 /** The weights and the config, in the order in which they should become visible. Tied weights are written once. */
 export function modelFiles(model: Written, options: SaveOptions = {}): OutputFile[] {
-  const tensors = [...model.stateDict()].map((entry) => toWrite(entry, model, options));
+  const single = [...model.stateDict()].map((entry) => toWrite(entry, model, options));
+  const tensors = options.experts === "stacked" ? stacked(model.config, single) : single;
   const dtype = options.dtype ?? storedDType(model);
   const { quantization: _mlx, quantization_config: _other, ...raw } = model.config.raw; // the weights written are not quantized
   const config = configToJson({ ...model.config, raw, dtype, tied: model.tied });

@@ -93,6 +93,17 @@ describe("checkpoints of other programs", () => {
         assert.deepEqual(quantizedPaths(model), [...values.keys()].filter(isLinear));
         await sameLogits(model, await plain({ ...LLAMA, intermediate_size: 64 }, values, on));
       }
+      if (!nested) continue;
+      // the embeddings, which bitsandbytes leaves as they are, in eight bits
+      const embeddings = ["model.embed_tokens.weight", "lm_head.weight"];
+      for (const path of embeddings) values.set(path, dequantize(quantizeInt8(values.get(path)!, [40, 64], 64))); // prettier-ignore
+      const model = await load(raw, parts, { quantize: "nf4+int8" });
+      const expected = [...values.keys()].filter((path) => isLinear(path) || embeddings.includes(path));
+      assert.deepEqual(quantizedPaths(model), expected);
+      for (const path of embeddings) assert.deepEqual(await model.stateDict().get(path)!.data(), values.get(path)); // prettier-ignore
+      await sameLogits(model, await plain({ ...LLAMA, intermediate_size: 64 }, values, device));
+      for (const stream of [false, true])
+        await assert.rejects(load(raw, parts, { quantize: "nf4", stream }), /bitsandbytes has quantized; expected one to quantize to nf4.*or with nf4\+int8/); // prettier-ignore
     }
   });
 

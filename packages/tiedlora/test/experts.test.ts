@@ -6,12 +6,15 @@ import {
   FormatError,
   key,
   memoryFiles,
+  bytesSource,
   normalArray,
+  openSafetensors,
   reference,
   serialize,
 } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 import { adapt, inspect, loadAdapterFiles, methods, peftLoraFiles } from "../src/index.ts";
+import { peftStackedFiles } from "../src/files/peft/save.ts";
 import { asFiles, collect, randomize } from "./support/files.ts";
 import { distance, logitsOf, tinyLlama } from "./support/tiny.ts";
 
@@ -146,6 +149,38 @@ suite("peft's adapters on stacked weights of experts", () => {
     const difference = distance(await logitsOf(model), await logitsOf(expected));
     assert.ok(difference < 2e-5, `${difference}`);
     assert.ok(distance(await logitsOf(model), await logitsOf(moe())) > 0.1);
+  });
+
+  test("are written as they were read, tensor by tensor", async () => {
+    const adapter = await loadAdapterFiles(moe(), await adapterFiles());
+    const files = await collect(peftStackedFiles(adapter));
+    const config = JSON.parse(files.get("adapter_config.json") as string) as Record<string, unknown>;
+    const { target_modules: modules, target_parameters: parameters, r, lora_alpha: alpha } = config;
+    assert.deepEqual({ modules, parameters, r, alpha }, { modules: [], parameters: ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], r: 2, alpha: 6 }); // prettier-ignore
+    const tensors = await openSafetensors(bytesSource(files.get("adapter_model.safetensors") as Uint8Array)); // prettier-ignore
+    assert.deepEqual([...tensors.entries.keys()].sort(), Object.keys(shapes).sort());
+    for (const [name, numbers] of values) {
+      const { shape, bytes } = await tensors.read(name);
+      assert.deepEqual([shape, bytes], [shapes[name], encodeTensor("f32", numbers)], name);
+    }
+  });
+
+  test("hold a tied adapter, beside modules, and answer the same when loaded", async () => {
+    const model = moe();
+    const target = ["o_proj", "gate_up", "down_proj"];
+    const adapter = randomize(adapt(model, methods.tl6({ rank: 2, target })));
+    const files = await collect(peftStackedFiles(adapter));
+    const fresh = moe();
+    await loadAdapterFiles(fresh, asFiles(files));
+    assert.deepEqual(await logitsOf(fresh), await logitsOf(model));
+  });
+
+  test("are not written where gate and up differ, or some experts have none", () => {
+    const refusal = (target: string[] | "all-linear", message: RegExp): void =>
+      assert.throws(() => peftStackedFiles(adapt(moe(), methods.lora({ rank: 2, target }))), message);
+    refusal("all-linear", /gate_proj and up_proj of .*experts\.0 each have an A of their own; declare/);
+    refusal(["experts.1.down_proj"], /experts\.0\.down_proj is not adapted, and other experts/);
+    refusal(["experts.0.gate_proj"], /experts\.0\.up_proj is not adapted/);
   });
 
   const refused: [what: string, config: Record<string, unknown>, message: RegExp][] = [

@@ -47,7 +47,10 @@ async function storedWeights(
   return { weights, tensors };
 }
 
-/** Opens the quantized weights of a model. `quantize` asks for linear weights to be quantized while they are read. */
+/**
+ * Opens the quantized weights of a model. `quantize` asks for linear weights to be quantized while they are read; in "nf4+int8", those of
+ * bitsandbytes are nf4 already, and embedding and output embedding are quantized while they are read.
+ */
 export async function openQuantized(
   config: DecoderConfig,
   file: TensorFile,
@@ -55,12 +58,21 @@ export async function openQuantized(
 ): Promise<QuantizedWeights> {
   const how = quantizationOf(new Fields(file.name, config.raw));
   if (quantize === null) return storedWeights(config, file, how);
+  const isNf4 = how.kind === "bitsandbytes" && FORMS[quantize].linear === "nf4" && FORMS[quantize].embedding !== null; // prettier-ignore
+  if (isNf4) {
+    const stored = await storedWeights(config, file, how);
+    const weights = new Map([...whileLoading(config, file, quantize, false), ...stored.weights]);
+    return { weights, tensors: new Set([...weights.keys(), ...stored.tensors]) };
+  }
   if (how.kind !== "none")
     throw new FormatError({
       file: file.name,
       found: `a model that ${how.kind === "mlx" ? "MLX" : "bitsandbytes"} has quantized`,
       expected: `one to quantize to ${quantize}`,
-      hint: "Load it as it is, without --quantize, or load the model that it was made of.",
+      hint:
+        how.kind === "bitsandbytes"
+          ? "Load it as it is, without --quantize, or with nf4+int8, which keeps embedding and head in 8 bits, or load the model that it was made of."
+          : "Load it as it is, without --quantize, or load the model that it was made of.",
     });
   if (ARCHITECTURES[config.modelType].linear === "conv1d")
     throw new FormatError({
@@ -69,11 +81,22 @@ export async function openQuantized(
       expected: `an architecture whose rows can be quantized to ${quantize}`,
       hint: "Load it without --quantize.",
     });
+  const weights = whileLoading(config, file, quantize, true);
+  return { weights, tensors: new Set(weights.keys()) };
+}
+
+/** The matrices that are quantized while they are read: with `linears` or without the linears of layers. */
+function whileLoading(
+  config: DecoderConfig,
+  file: TensorFile,
+  quantize: QuantizeKind,
+  linears: boolean,
+): Map<string, QuantizedRows> {
   const weights = new Map<string, QuantizedRows>();
   const { linear, embedding } = FORMS[quantize];
   const inLayers = new Set(adaptable(config).map(({ path }) => path));
   for (const { path, shape } of matrices(config)) {
-    const form = inLayers.has(path) ? linear : embedding;
+    const form = !inLayers.has(path) ? embedding : linears ? linear : null;
     const group = form && groupFor(shape.at(-1)!, form);
     const stored = file.entries.get(path);
     // What is missing or of another type is reported with all other weights.
@@ -81,7 +104,7 @@ export async function openQuantized(
     if (form !== null && group !== null && fits && FLOATS.has(stored.dtype))
       weights.set(path, quantizedWhileRead(file, path, shape, form, group));
   }
-  return { weights, tensors: new Set(weights.keys()) };
+  return weights;
 }
 
 const FLOATS: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);

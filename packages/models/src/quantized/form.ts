@@ -38,6 +38,8 @@ export interface QuantizedTensor extends QuantizedForm {
 export interface QuantizedRows extends QuantizedForm {
   /** Whether it has biases. */
   readonly biased: boolean;
+  /** Whether the file holds other numbers, which are quantized each time they are read. */
+  readonly made?: boolean;
   /**
    * Rows `from` up to, not including, `to`, of all matrices of a stack in turn: a matrix [to - from, in]. Its words are put into
    * `words` if that is given, which may be shared memory.

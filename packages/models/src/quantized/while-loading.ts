@@ -62,7 +62,7 @@ export function quantizedWhileRead(
       expected: "numbers that can be quantized",
     });
   };
-  return { shape, bits, group, table, scaleDType: "f32", biased: false, read };
+  return { shape, bits, group, table, scaleDType: "f32", biased: false, made: true, read };
 }
 
 /** The same rows; what has been read once is kept packed in memory, since quantizing takes longer than computing with the result. */

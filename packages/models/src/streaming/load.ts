@@ -1,5 +1,5 @@
 /** Loads a model for streaming: the matrices of its layers stay in their files, all else goes into memory. */
-import type { Device } from "@tiedlora/core";
+import type { Device, TensorFile } from "@tiedlora/core";
 import { ARCHITECTURES } from "../architectures.ts";
 import type { DecoderConfig } from "../config.ts";
 import { Decoder } from "../decoder.ts";
@@ -11,13 +11,14 @@ import { StreamedModel } from "./model.ts";
 import { absentParameter, type PagedWeight } from "./paged.ts";
 import type { WeightFiles } from "./weight-files.ts";
 
-/** `weights`: the files, open; `matches` and `quantized`: the tensors of each parameter in them. */
+/** `matches` and `quantized`: the tensors of each parameter in `weights`, which are read from `files`, open. */
 export async function loadStreamed(
   config: DecoderConfig,
   device: Device,
   matches: readonly Match[],
   quantized: ReadonlyMap<string, QuantizedRows>,
-  weights: WeightFiles,
+  weights: TensorFile,
+  files: WeightFiles,
 ): Promise<Decoder> {
   const layerOf = layerFinder(config);
   // Vectors (norms, biases) take next to nothing, and adapters may copy them.
@@ -38,11 +39,11 @@ export async function loadStreamed(
     layers[layerOf(spec.path)!]!.push(paged);
   }
   const model = new Decoder(config, device, (path) => parameters.get(path)!);
-  model.streamed = new StreamedModel(model, layers, weights);
+  model.streamed = new StreamedModel(model, layers, files);
   return model;
 }
 
-function pagedTensor(match: Match, weights: WeightFiles, device: Device): PagedWeight {
+function pagedTensor(match: Match, weights: TensorFile, device: Device): PagedWeight {
   const { path, shape, dtype } = match;
   const weight = absentParameter(device, path, shape, dtype);
   return {
@@ -52,12 +53,7 @@ function pagedTensor(match: Match, weights: WeightFiles, device: Device): PagedW
   };
 }
 
-function pagedQuantized(
-  path: string,
-  rows: QuantizedRows,
-  weights: WeightFiles,
-  device: Device,
-): PagedWeight {
+function pagedQuantized(path: string, rows: QuantizedRows, weights: TensorFile, device: Device): PagedWeight {
   const form = quantizedParts(path, rows, weights.name, device);
   const parts = form.map(({ name, shape, dtype, bytes }) => ({
     parameter: absentParameter(device, name, shape, dtype),

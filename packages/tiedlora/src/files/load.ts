@@ -16,7 +16,7 @@ import type { OutputFile } from "../output-file.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { KINDS } from "./peft/kinds.ts";
 import { loadPeftKind, peftFiles } from "./peft/other.ts";
-import { peftLoraFiles, peftVeraFiles } from "./peft/save.ts";
+import { peftLoraFiles, peftStackedFiles, peftVeraFiles } from "./peft/save.ts";
 
 type Loader = (
   model: nn.Module,
@@ -58,7 +58,7 @@ export async function loadAdapterFiles(
 }
 
 /** The name of a file format for adapters. */
-export type AdapterFormat = "native" | "peft-lora" | "peft-vera" | "peft" | "mlx";
+export type AdapterFormat = "native" | "peft-lora" | "peft-lora-stacked" | "peft-vera" | "peft" | "mlx";
 type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
 
 /** The functions that write an adapter, by the format's name. */
@@ -67,6 +67,8 @@ export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
   native: nativeFiles,
   /** peft's LoRA, expanded to one A and one B for each module. Most tools read it. */
   "peft-lora": peftLoraFiles,
+  /** The same, with the factors of a layer's experts stacked, as peft has them from transformers 5 on. */
+  "peft-lora-stacked": peftStackedFiles,
   /** peft's VeRA: holds a tied adapter, compactly and exactly. */
   "peft-vera": peftVeraFiles,
   /** peft's own kind for (IA)³, AdaLoRA, LoHa, HRA, OFT and VB-LoRA. */

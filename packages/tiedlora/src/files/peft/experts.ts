@@ -3,7 +3,7 @@
  * peft stores the factors of all experts as one A and one B; here each expert has linears, and factors, of its own. The
  * stacked `gate_up_proj` is the group of gate and up, which share A.
  */
-import { FormatError } from "@tiedlora/core";
+import { concat, FormatError, stack, type Tensor } from "@tiedlora/core";
 import type { Adapter } from "../../adapter/adapter.ts";
 import type { AdapterLayer } from "../../adapter/layer.ts";
 import type { LinearInfo } from "../../linear-info.ts";
@@ -102,4 +102,65 @@ export function stackedTensors(adapter: Adapter, stacked: readonly StackedExpert
       },
     ];
   });
+}
+
+/** One module's update in the form of LoRA; `c` and `m` are what variants add. */
+interface Factored {
+  readonly layer: AdapterLayer;
+  readonly A: Tensor;
+  readonly B: Tensor;
+  readonly c?: Tensor;
+  readonly m?: Tensor;
+}
+
+/** Whether a linear belongs to an expert. */
+export const isExpert = (path: string): boolean => EXPERT.test(path);
+
+/** Stacked factors to be written, and the names of the parameters that they adapt, for `target_parameters`. */
+export interface StackedFactors {
+  readonly parameters: readonly string[];
+  readonly tensors: readonly [name: string, tensor: Tensor][];
+}
+
+/**
+ * The factors of experts' linears, stacked. Throws unless all experts of a layer are adapted alike, gate and up as one target: only then
+ * do the stacks hold the update.
+ */
+export function stackFactors(experts: readonly Factored[], linears: readonly LinearInfo[]): StackedFactors {
+  const byPath = new Map(experts.map((one) => [one.layer.member.path, one]));
+  const whole = new Set(
+    [...byPath.keys()].map((path) => path.replace(/\.\d+\.(?=[a-z]+_proj$)/, ".").replace(/\.(gate|up)_proj$/, ".gate_up_proj")), // prettier-ignore
+  );
+  const stacked = stackedExperts(linears, [...whole], "the adapter");
+  const short = [...new Set([...whole].map((name) => name.replace(/^.*\.\d+\./, "")))];
+  const all = stackedExperts(linears, short, "the adapter").length === stacked.length;
+  const found = (path: string): Factored => {
+    const one = byPath.get(path);
+    if (one === undefined) refuseStack(`${path} is not adapted, and other experts of its layer are`);
+    if (one.c !== undefined || one.m !== undefined) refuseStack(`${path} has more than A and B`);
+    return one;
+  };
+  const expert = (path: string, linear: StackedExperts["linear"]): Pick<Factored, "A" | "B"> => {
+    const one = found(`${path}.${linear}`);
+    if (linear === "down_proj") return one;
+    const up = found(`${path}.up_proj`);
+    if (up.layer.plan !== one.layer.plan) refuseStack(`gate_proj and up_proj of ${path} each have an A of their own`); // prettier-ignore
+    return { A: one.A, B: concat([one.B, up.B]) };
+  };
+  const tensors = stacked.flatMap(({ module, count, linear, inner }): [string, Tensor][] => {
+    const factors = Array.from({ length: count }, (_, e) => expert(`${module}.${e}`, linear));
+    const at = `${PREFIX}${module}.${inner ? "base_layer." : ""}`;
+    const { shape } = factors[0]!.B;
+    return [
+      [`${at}lora_A.weight`, concat(factors.map(({ A }) => A))],
+      [`${at}lora_B.weight`, stack(factors.map(({ B }) => B), 2).reshape([shape[0]!, shape[1]! * count])], // prettier-ignore
+    ];
+  });
+  return { parameters: all ? short : [...whole], tensors };
+}
+
+function refuseStack(why: string): never {
+  throw new Error(
+    `peft's stacked factors hold no such adapter: ${why}; declare the method with the targets gate_up and down_proj, or export as peft-lora`,
+  );
 }

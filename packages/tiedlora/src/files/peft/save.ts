@@ -8,6 +8,7 @@ import { type Json, scaled } from "../../method.ts";
 import type { AdapterLayer } from "../../adapter/layer.ts";
 import { CONFIG_FILE, parametersToWrite, TENSORS_FILE, type Provenance } from "../native.ts";
 import type { OutputFile } from "../../output-file.ts";
+import { isExpert, stackFactors } from "./experts.ts";
 import { PREFIX } from "./keys.ts";
 import { shortNames } from "./targets.ts";
 import { BLOCKS, packTied } from "./vera.ts";
@@ -19,10 +20,26 @@ type Tensors = [name: string, tensor: Tensor][];
  * LoRA can read it. Throws for methods whose update is not a product B A, except DoRA and LoRA with a bias.
  */
 export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
-  const layers = [...adapter.layers()];
+  return loraFiles(adapter, provenance, false);
+}
+
+/**
+ * As `peftLoraFiles`, with the factors of a layer's experts stacked, which peft needs where transformers stacks their weights (from 5 on).
+ * Throws unless all experts of a layer are adapted, with the targets `gate_up`, `down_proj` or both, and all ranks are the same.
+ */
+export function peftStackedFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  return loraFiles(adapter, provenance, true);
+}
+
+function loraFiles(adapter: Adapter, provenance: Provenance, stacks: boolean): OutputFile[] {
   const folded = foldsScale(adapter);
-  const modules = layers.map(([host, layer]) => ({ host, layer, ...loraFactors(adapter, layer, folded) }));
-  const tensors = modules.flatMap(({ host, layer, A, B, c, m }): Tensors => {
+  const all = [...adapter.layers()].map(([host, layer]) => ({ host, layer, ...loraFactors(adapter, layer, folded) })); // prettier-ignore
+  const inStack = ({ layer }: { readonly layer: AdapterLayer }): boolean =>
+    stacks && isExpert(layer.member.path);
+  const infos = moduleInfos(adaptersOf(adapter.model).hosts);
+  const stacked = stackFactors(all.filter(inStack), infos);
+  const tensors = all.flatMap(({ host, layer, A, B, c, m }): Tensors => {
+    if (inStack({ layer })) return [];
     const at = `${PREFIX}${layer.member.path}`;
     const [nameA, nameB] =
       host instanceof nn.Embedding
@@ -37,25 +54,36 @@ export function peftLoraFiles(adapter: Adapter, provenance: Provenance = {}): Ou
     return named.flatMap(([name, tensor]): Tensors => (tensor ? [[`${at}.${name}`, tensor]] : []));
   });
   const { method } = adapter;
-  const ranks = modules.map(({ A }) => A.shape[0]!);
+  const ranks = all.map(({ A }) => A.shape[0]!);
   const rank = ranks.includes(method.rank) ? method.rank : ranks[0]!;
-  const alphas = modules.map(({ layer }, i) => (folded ? ranks[i]! : alphaOf(layer, ranks[i]!)));
+  const alphas = all.map(({ layer }, i) => (folded ? ranks[i]! : alphaOf(layer, ranks[i]!)));
   const alpha = alphas.includes(method.alpha) ? method.alpha : alphas[0]!;
   const differing = (values: readonly number[], usual: number): Record<string, number> =>
     Object.fromEntries(
-      values.flatMap((value, i) => (value === usual ? [] : [[layers[i]![1].member.path, value]])),
+      values.flatMap((value, i) => (value === usual ? [] : [[all[i]!.layer.member.path, value]])),
     );
-  return outputFiles(adapter, provenance, [...tensors, ...replacedToWrite(adapter)], {
+  const [rankPattern, alphaPattern] = [differing(ranks, rank), differing(alphas, alpha)];
+  const patterns = Object.keys({ ...rankPattern, ...alphaPattern });
+  if (stacked.parameters.length > 0 && patterns.length > 0)
+    throw new Error(
+      `peft has one rank and one scale for all stacked factors, and those of ${patterns[0]} differ; export as peft-lora`,
+    );
+  const written = [...tensors, ...stacked.tensors, ...replacedToWrite(adapter)];
+  return outputFiles(adapter, provenance, written, {
     peft_type: "LORA",
+    ...(stacked.parameters.length > 0 && {
+      target_modules: shortNames(all.filter((one) => !inStack(one)).map(({ layer }) => layer.member.path), infos), // prettier-ignore
+      target_parameters: [...stacked.parameters],
+    }),
     bias: method.bias === "adapted" ? "lora_only" : method.bias,
     r: rank,
     lora_alpha: alpha,
     lora_dropout: method.dropout,
-    rank_pattern: differing(ranks, rank),
-    alpha_pattern: differing(alphas, alpha),
+    rank_pattern: rankPattern,
+    alpha_pattern: alphaPattern,
     use_rslora: method.scaling === "sqrt-rank" && !folded,
-    use_dora: modules.some(({ m }) => m !== undefined),
-    ...(modules.some(({ c }) => c !== undefined) && { lora_bias: true }),
+    use_dora: all.some(({ m }) => m !== undefined),
+    ...(all.some(({ c }) => c !== undefined) && { lora_bias: true }),
     init_lora_weights: true,
   });
 }
@@ -159,7 +187,6 @@ export function outputFiles(
     .filter(({ factor }) => factor === "saved")
     .map(({ path }) => path.slice(0, path.lastIndexOf(".")));
   const config: Record<string, Json> = {
-    ...fields,
     task_type: "CAUSAL_LM",
     base_model_name_or_path: provenance["base_model"] ?? null,
     ...(provenance["base_revision"] !== undefined && { revision: provenance["base_revision"] }),
@@ -167,6 +194,7 @@ export function outputFiles(
     target_modules: shortNames(paths, moduleInfos(adaptersOf(adapter.model).hosts)),
     modules_to_save: saved.length === 0 ? null : [...new Set(saved)],
     fan_in_fan_out: layers.some(([host]) => isConv1d(host)),
+    ...fields,
   };
   const metadata = {
     ...more,
