@@ -1,7 +1,7 @@
 /** What scale-browser.ts does in a page: loads the model by ranges of its files, and trains. */
 import { cpu } from "@tiedlora/backend-cpu";
-import { type Files, key, type Source, uniformArray } from "@tiedlora/core";
-import { loadModelFrom } from "@tiedlora/models";
+import { type Device, type Files, key, type Source, uniformArray } from "@tiedlora/core";
+import { type Decoder, loadModelFrom } from "@tiedlora/models";
 import * as optim from "@tiedlora/nn/optim";
 import { adapt, methods } from "tiedlora";
 
@@ -19,21 +19,33 @@ async function sourceOf(name: string): Promise<Source> {
   return { name, size, read };
 }
 
-interface Job {
-  readonly files: readonly string[];
-  readonly tokens: number;
-  readonly steps: number;
+interface Loaded {
+  readonly device: Device;
+  readonly model: Decoder;
 }
+let loaded: Loaded | null = null;
 
-async function train({ files: names, tokens, steps }: Job): Promise<object> {
+/** Loads the model; the bytes of its weights on the device. */
+async function load(names: readonly string[]): Promise<number> {
   const files: Files = {
     name: "model",
     open: (name) => (names.includes(name) ? sourceOf(name) : Promise.resolve(null)),
   };
   const device = await cpu();
   const model = await loadModelFrom(files, { device });
-  const weights = device.memory().liveBytes;
   model.checkpointing = true;
+  loaded = { device, model };
+  return device.memory().liveBytes;
+}
+
+async function train({
+  tokens,
+  steps,
+}: {
+  readonly tokens: number;
+  readonly steps: number;
+}): Promise<object> {
+  const { device, model } = loaded!;
   const adapter = adapt(model, methods.tl6({ rank: 8, target: "qkv" }));
   const optimizer = optim.adamW(adapter.parameters(), { lr: 1e-3 });
   const ids = Int32Array.from(uniformArray(key(1), tokens + 1, 0, model.config.vocab), Math.floor);
@@ -46,7 +58,7 @@ async function train({ files: names, tokens, steps }: Job): Promise<object> {
     await device.sync();
     seconds.push((performance.now() - start) / 1000);
   }
-  return { weights, heap: device.memory().peakBytes, seconds, losses };
+  return { heap: device.memory().peakBytes, seconds, losses };
 }
 
-Object.assign(globalThis, { train });
+Object.assign(globalThis, { load, train });

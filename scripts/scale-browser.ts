@@ -72,13 +72,17 @@ const renderers = processInfo.filter(({ type }) => type === "renderer").map(({ i
 const peak = (): number =>
   Math.max(...renderers.map((id) => Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))![1]) / 1024)); // prettier-ignore
 const before = peak();
-const found = await page.evaluate<{ weights: number; heap: number; seconds: number[]; losses: number[] }>(
-  `train(${JSON.stringify({ files: readdirSync(directory), tokens: Number(values.tokens), steps: Number(values.steps) })})`,
+const weights = await page.evaluate<number>(`load(${JSON.stringify(readdirSync(directory))})`);
+const afterLoading = peak();
+const found = await page.evaluate<{ heap: number; seconds: number[]; losses: number[] }>(
+  `train(${JSON.stringify({ tokens: Number(values.tokens), steps: Number(values.steps) })})`,
 );
 const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 console.log(`TL6 of rank 8 on ${values.tokens} tokens, ${values.steps} steps, Chromium ${browser.version()}`);
-console.log(`weights ${mib(found.weights)}, peak of the heap ${mib(found.heap)}`);
-console.log(`peak of the tab's process ${peak().toFixed(0)} MiB (${before.toFixed(0)} MiB before the model)`);
+console.log(`weights ${mib(weights)}, peak of the heap ${mib(found.heap)}`);
+console.log(
+  `peak of the tab's process ${peak().toFixed(0)} MiB (${before.toFixed(0)} MiB before the model, ${afterLoading.toFixed(0)} MiB when it was loaded)`,
+);
 console.log(`steps of ${found.seconds.map((time) => time.toFixed(1)).join(", ")} s, losses ${found.losses.join(", ")}`); // prettier-ignore
 await browser.close();
 server.close();

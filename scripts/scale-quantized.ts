@@ -1,12 +1,12 @@
 /**
  * Measures training on quantized weights in memory, on a model with random weights that is made for it and removed afterwards.
  *
- *   npm run scale:quantized -- 1b [--dtype f16] [--layers N] [--tokens 128] [--steps 5] [--directory DIR]
+ *   npm run scale:quantized -- 1b [--dtype f16] [--only nf4] [--layers N] [--tokens 128] [--steps 5] [--directory DIR]
  *   npm run scale:quantized -- 3b [--layers N] [--tokens 512] [--steps 2] [--directory DIR]
  *
  * `1b` loads one model of 1.1 billion parameters as bf16 (or f16), nf4 and int8, takes steps of TL6 by turns on the same random tokens,
- * and prints memory, times and losses; it takes 2.2 GB of disk and 5 GB of memory. `3b` trains a model of LLaMA-3.2-3B's
- * shape that is stored as NF4, with checkpointing: 2.5 GB of disk, and less than the 4 GiB that one heap of WebAssembly has.
+ * and prints memory, times and losses; it takes 2.2 GB of disk and 5 GB of memory. `--only` measures one of these forms, and
+ * `--threads 1` helps where other programs keep the cores busy. `3b` trains a model of LLaMA-3.2-3B's shape that is stored as NF4, with checkpointing: 2.5 GB of disk, and less than the 4 GiB that one heap of WebAssembly has.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -54,6 +54,8 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     dtype: { type: "string", default: "bf16" },
+    only: { type: "string" },
+    threads: { type: "string" },
     layers: { type: "string" },
     tokens: { type: "string" },
     steps: { type: "string" },
@@ -81,7 +83,7 @@ interface Contender {
 }
 
 async function open(directory: string, name: string, quantize: QuantizeKind | undefined): Promise<Contender> {
-  const device = await cpu();
+  const device = await cpu(values.threads === undefined ? {} : { threads: Number(values.threads) });
   const model = await loadModel(directory, { device, ...(quantize !== undefined && { quantize }) });
   const weightBytes = device.memory().liveBytes;
   model.checkpointing = shape!.checkpointing;
@@ -116,8 +118,12 @@ process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
 console.log(`making a model of ${shape.preset}'s shape with ${layers} layers in ${directory}`);
 await makeModel(configFrom({ ...whole.raw, num_hidden_layers: layers }), directory, { dtype, quantize: shape.stored, maxShardBytes: 2e9 }); // prettier-ignore
 const contenders: Contender[] = [];
-for (const quantize of shape.forms)
-  contenders.push(await open(directory, quantize ?? shape.stored ?? dtype, quantize));
+for (const quantize of shape.forms) {
+  const name = quantize ?? shape.stored ?? dtype;
+  if (values.only === undefined || values.only === name)
+    contenders.push(await open(directory, name, quantize));
+}
+if (contenders.length === 0) throw new Error(`--only ${values.only}: there is no such form`);
 for (let i = 0; i < steps; i++)
   for (const { name, device, step, seconds, losses } of contenders) {
     const start = performance.now();
