@@ -1,7 +1,7 @@
 /** What scale-browser.ts does in a page: loads the model by ranges of its files, and trains. */
 import { cpu } from "@tiedlora/backend-cpu";
-import { type Device, type Files, key, type Source, uniformArray } from "@tiedlora/core";
-import { type Decoder, loadModelFrom } from "@tiedlora/models";
+import { type Device, type Files, key, type Source, streamInto, uniformArray } from "@tiedlora/core";
+import { type Decoder, loadModelFrom, type QuantizeKind } from "@tiedlora/models";
 import * as optim from "@tiedlora/nn/optim";
 import { adapt, methods } from "tiedlora";
 
@@ -16,7 +16,9 @@ async function sourceOf(name: string): Promise<Source> {
     length === 0
       ? new Uint8Array()
       : new Uint8Array(await (await rangeOf(name, offset, length)).arrayBuffer());
-  return { name, size, read };
+  const readInto = async (offset: number, target: Uint8Array): Promise<number> =>
+    target.byteLength === 0 ? 0 : streamInto((await rangeOf(name, offset, target.byteLength)).body!, target);
+  return { name, size, read, readInto };
 }
 
 interface Loaded {
@@ -26,13 +28,13 @@ interface Loaded {
 let loaded: Loaded | null = null;
 
 /** Loads the model; the bytes of its weights on the device. */
-async function load(names: readonly string[]): Promise<number> {
+async function load(names: readonly string[], quantize: QuantizeKind | null): Promise<number> {
   const files: Files = {
     name: "model",
     open: (name) => (names.includes(name) ? sourceOf(name) : Promise.resolve(null)),
   };
   const device = await cpu();
-  const model = await loadModelFrom(files, { device });
+  const model = await loadModelFrom(files, { device, ...(quantize !== null && { quantize }) });
   model.checkpointing = true;
   loaded = { device, model };
   return device.memory().liveBytes;

@@ -2,7 +2,7 @@
  * Measures the memory of a browser tab that trains a quantized model: makes a model of SmolLM2-360M's shape with random weights in
  * NF4, serves it to Chromium, where a page takes steps of TL6 on random tokens, and prints the memory of the page's process.
  *
- *   npm run scale:browser [-- --layers N --tokens 64 --steps 2 --directory DIR]
+ *   npm run scale:browser [-- --quantize nf4+int8 --layers N --tokens 64 --steps 2 --directory DIR]
  *
  * The peak is that of resident memory (VmHWM), which counts Chromium's own code and libraries, too.
  */
@@ -20,6 +20,7 @@ import { makeModel } from "./make-model.ts";
 
 const { values } = parseArgs({
   options: {
+    quantize: { type: "string" },
     layers: { type: "string" },
     tokens: { type: "string", default: "64" },
     steps: { type: "string", default: "2" },
@@ -72,7 +73,9 @@ const renderers = processInfo.filter(({ type }) => type === "renderer").map(({ i
 const peak = (): number =>
   Math.max(...renderers.map((id) => Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))![1]) / 1024)); // prettier-ignore
 const before = peak();
-const weights = await page.evaluate<number>(`load(${JSON.stringify(readdirSync(directory))})`);
+const weights = await page.evaluate<number>(
+  `load(${JSON.stringify(readdirSync(directory))}, ${JSON.stringify(values.quantize ?? null)})`,
+);
 const afterLoading = peak();
 const found = await page.evaluate<{ heap: number; seconds: number[]; losses: number[] }>(
   `train(${JSON.stringify({ tokens: Number(values.tokens), steps: Number(values.steps) })})`,

@@ -3,6 +3,8 @@
  * which files are read. Nothing here accesses a file system, so that a web page can supply files too.
  */
 
+import { type ByteStream, streamInto } from "./stream.ts";
+
 export interface Fault {
   /** The file's name for messages. */
   readonly file: string;
@@ -89,13 +91,15 @@ export interface Files {
 export interface BlobLike {
   /** The size in bytes. */
   readonly size: number;
-  /** The bytes from `begin` up to, not including, `end`; `arrayBuffer()` reads them. */
+  /** The bytes from `begin` up to, not including, `end`; `arrayBuffer()` reads them, and so does `stream()`, which pages have. */
   slice(
     begin: number,
     end: number,
   ): {
     /** The bytes themselves. */
     arrayBuffer(): Promise<ArrayBuffer>;
+    /** The bytes as a stream. */
+    stream?(): ByteStream;
   };
 }
 
@@ -110,19 +114,30 @@ export function bytesSource(bytes: Uint8Array, name = "buffer"): Source {
 
 /** A source over a `Blob` or `File` of a web page; only the bytes that are read are loaded. `name` is used in messages. */
 export function blobSource(blob: BlobLike, name: string): Source {
+  const guarded = async <T>(read: () => Promise<T>): Promise<T> => {
+    try {
+      return await read();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw wrong(name, `a file that cannot be read (${why})`, "the file as it was when it was chosen", {
+        hint: "It was changed or removed since: choose it again.",
+      });
+    }
+  };
+  const read: Source["read"] = (offset, length) =>
+    guarded(async () => new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer()));
   return {
     name,
     size: blob.size,
-    read: async (offset, length) => {
-      try {
-        return new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
-      } catch (error) {
-        const why = error instanceof Error ? error.message : String(error);
-        throw wrong(name, `a file that cannot be read (${why})`, "the file as it was when it was chosen", {
-          hint: "It was changed or removed since: choose it again.",
-        });
-      }
-    },
+    read,
+    readInto: (offset, target) =>
+      guarded(async () => {
+        const part = blob.slice(offset, offset + target.byteLength);
+        if (part.stream !== undefined) return streamInto(part.stream(), target);
+        const bytes = new Uint8Array(await part.arrayBuffer());
+        target.set(bytes);
+        return bytes.byteLength;
+      }),
   };
 }
 

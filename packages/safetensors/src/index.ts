@@ -46,3 +46,4 @@ export {
   writeSafetensors,
 } from "./safetensors.ts";
 export { openWeights, parseIndex } from "./sharded.ts";
+export { type ByteStream, streamInto } from "./stream.ts";
