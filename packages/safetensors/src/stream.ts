@@ -24,6 +24,7 @@ interface OwnReader {
 export interface ByteStream {
   /** Throws for streams that make their own buffers. */
   getReader(options: { mode: "byob" }): FillingReader;
+  /** The reader that every stream has. */
   getReader(): OwnReader;
 }
 
