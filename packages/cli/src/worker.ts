@@ -1,7 +1,7 @@
 /** `tiedlora worker`: works for the trainings and sweeps of a queue, on a machine that shares nothing with theirs. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Command, InvalidArgumentError } from "commander";
-import { decideVectors } from "./device.ts";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { BACKEND_NAMES, type BackendName, decideVectors } from "./device.ts";
 import { interruptible } from "./interrupt.ts";
 import { path, whole } from "./options.ts";
 import { Interrupted, type Output } from "./output.ts";
@@ -12,6 +12,7 @@ interface WorkerFlags {
   readonly queue: string;
   readonly model?: string;
   readonly data?: string;
+  readonly backend?: BackendName;
   readonly parallel?: number;
   readonly idle?: number;
 }
@@ -36,6 +37,12 @@ export function addWorker(program: Command, output: Output): void {
       "--data <path>",
       "where the data are on this machine (default: where the training has them)",
       path,
+    )
+    .addOption(
+      new Option(
+        "--backend <name>",
+        "what computes here (default: what the training or the sweep names); another one rounds differently",
+      ).choices(BACKEND_NAMES),
     )
     .option(
       "--parallel <n>",

@@ -141,6 +141,19 @@ suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
       "--model",
       at("nowhere"),
     );
+    await failed(
+      2,
+      /Allowed choices are cpu, webgpu, reference/,
+      "worker",
+      "--queue",
+      url,
+      "--backend",
+      "gpu",
+    );
+    const other = worker(t, url, "--backend", "reference");
+    await other.wrote(/is on cpu, and this worker is on reference, which rounds differently/);
+    await other.wrote(MICRO_BATCH);
+    other.child.kill("SIGKILL");
     running.kill("SIGINT");
     assert.equal((await end).code, 130, "a training without workers can be interrupted");
   });

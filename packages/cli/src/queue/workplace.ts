@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseJsonObject } from "@tiedlora/core";
+import type { BackendName } from "../device.ts";
 import { findModel } from "../find-model.ts";
 import { checkPath } from "../load.ts";
 import { type Output, paint } from "../output.ts";
@@ -20,6 +21,8 @@ export interface Place {
   /** Where base model and data are; null where the training says. */
   readonly model?: string;
   readonly data?: string;
+  /** What computes; where it is not given, what the training or the sweep names. */
+  readonly backend?: BackendName;
   /** The seconds without work after which it ends. */
   readonly idle?: number;
   /** The processes at once in which runs of a sweep are performed. */
@@ -29,6 +32,8 @@ export interface Place {
   readonly revectorize: boolean;
   readonly output: Output;
 }
+
+type Announcement = TrainingAnnouncement | SweepAnnouncement;
 
 /** Announcements are read again so often. */
 const LOOK_MS = 1000;
@@ -40,6 +45,18 @@ const LEAVE_MS = 2000;
 /** What trainings must have in common to be worked for at the same time. */
 const baseOf = ({ modelDigest, settings: { quantize, stream, backend } }: TrainingAnnouncement): string =>
   JSON.stringify([modelDigest, quantize ?? null, stream, backend]);
+
+/** An announcement, with the backend that computes here; says so if that is another one. */
+function computedHere(announcement: Announcement, { backend, output }: Place): Announcement {
+  const named = announcement.kind === "sweep" ? announcement.backend : announcement.settings.backend;
+  if (backend === undefined || backend === named) return announcement;
+  output.info(
+    `${paint("yellow", "note:")} ${announcement.kind} ${announcement.id} is on ${named}, and this worker is on ${backend}, which rounds ` +
+      "differently: its share has other last digits",
+  );
+  if (announcement.kind === "sweep") return { ...announcement, backend };
+  return { ...announcement, settings: { ...announcement.settings, backend } };
+}
 
 export class Workplace {
   readonly #server: QueueServer;
@@ -135,7 +152,7 @@ export class Workplace {
   async #consider(id: string, text: string): Promise<void> {
     const { output } = this.#place;
     try {
-      const announcement = readAnnouncement(id, text);
+      const announcement = computedHere(readAnnouncement(id, text), this.#place);
       if (announcement.kind === "sweep") await this.#joinSweep(announcement);
       else await this.#joinTraining(announcement);
     } catch (error) {
@@ -222,7 +239,7 @@ export class Workplace {
 }
 
 /** Reads an announcement. Throws if it is of another version of this product. */
-function readAnnouncement(id: string, text: string): TrainingAnnouncement | SweepAnnouncement {
+function readAnnouncement(id: string, text: string): Announcement {
   const announcement = parseJsonObject(text, `the announcement of ${id}`);
   const { version, kind } = announcement;
   if (version !== productVersion())
@@ -230,5 +247,5 @@ function readAnnouncement(id: string, text: string): TrainingAnnouncement | Swee
       `it is of version ${String(version)} of tiedlora, and this worker is of version ${productVersion()}; install the same version on both`,
     );
   if (kind !== "training" && kind !== "sweep") throw new Error("it is neither a training nor a sweep");
-  return announcement as unknown as TrainingAnnouncement | SweepAnnouncement;
+  return announcement as unknown as Announcement;
 }

@@ -57,6 +57,8 @@ export interface Schedule {
    * among them. Asked again after `learn`; the sweep has ended when all of them have.
    */
   runs(): readonly RunConfig[];
+  /** The ids of all runs that there are so far, those that have ended among them. Only a schedule that learns has it. */
+  ids?(): readonly string[];
 }
 
 /** The schedule of a fixed list of runs. */

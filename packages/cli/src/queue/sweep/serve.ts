@@ -51,6 +51,7 @@ export async function reachSweep(announcement: SweepAnnouncement, where: Where):
           "give the same data with --data",
       );
   }
+  await withDevice(announcement.backend, () => Promise.resolve()); // or says why there is none
   // The sweep's file may have relative paths; what was announced are absolute ones.
   const absolute = (path: string): string =>
     announcement.data.find((one) => basename(one.path) === basename(path))?.path ?? path;

@@ -1,6 +1,7 @@
 /** The worker's side of the process in which it trains: one request at a time. */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { COLLECTING_RARELY } from "./collector.ts";
 import type { Answer, Request } from "./protocol.ts";
 
 const MODULE = import.meta.url.endsWith(".ts") ? "./process.ts" : "./process.js";
@@ -14,7 +15,12 @@ export class TrainingProcess {
 
   constructor() {
     const path = fileURLToPath(new URL(MODULE, import.meta.url));
-    this.#child = fork(path, { stdio: ["ignore", "ignore", "inherit", "ipc"], serialization: "advanced" });
+    const execArgv = [...process.execArgv, COLLECTING_RARELY];
+    this.#child = fork(path, {
+      execArgv,
+      stdio: ["ignore", "ignore", "inherit", "ipc"],
+      serialization: "advanced",
+    });
     this.#child.on("exit", (code, signal) => {
       this.#end = signal === null ? `ended with exit code ${code}` : `was ended by ${signal}${signal === "SIGKILL" ? " (out of memory?)" : ""}`; // prettier-ignore
     });

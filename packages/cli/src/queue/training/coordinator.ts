@@ -17,6 +17,7 @@ import {
   sharedSettings,
   type TrainingAnnouncement,
 } from "./announcement.ts";
+import { collectRarely } from "./collector.ts";
 import { packFiles, trainedValues, unpackGradients } from "./values.ts";
 
 export interface Training {
@@ -74,6 +75,7 @@ export class TrainingQueue {
   async open(): Promise<void> {
     const { id } = this.#announcement;
     const { output, signal, adapter } = this.#training;
+    collectRarely(true);
     const files = await packFiles(adapterFiles(adapter)); // as it is at the beginning
     this.#posting = await Posting.open(this.#server, {
       id,
@@ -159,6 +161,7 @@ export class TrainingQueue {
   /** Withdraws the training: its workers then leave it. */
   async close(): Promise<void> {
     const { store } = this.#server;
+    collectRarely(false);
     await this.#posting?.close(async () => {
       await store.delete([names.adapter(this.id)]);
       await this.#posting!.queue.obliterate({ force: true });

@@ -61,8 +61,9 @@ export async function statusOf(
   const [outcomes, failures] = await Promise.all([store.outcomes(), store.failures()]);
   schedule.learn?.(outcomes, failures.map(({ id }) => id)); // prettier-ignore
   const planned = new Map(schedule.runs().map((config) => [runId(config), config]));
-  // A schedule that learns names only what is left.
-  const isPart = (id: string): boolean => schedule.learn !== undefined || planned.has(id);
+  // What a schedule that learns gives to do is only what is left.
+  const parts = new Set(schedule.ids?.() ?? planned.keys());
+  const isPart = (id: string): boolean => parts.has(id);
   const done = outcomes.filter(({ id }) => isPart(id));
   const ended = new Set(done.map(({ id }) => id));
   const running = states.flatMap((state): RunningRun[] => {
