@@ -8,10 +8,12 @@
  *   npm run bench:peers -- --against torch   only the peers whose name contains the word
  *   npm run bench:peers -- --node 24         all JavaScript participants on another version of Node, which npm installs
  *   npm run bench:peers -- --json            a line per comparison: name, ratio (peer's time ÷ ours, against the fastest
- *                                            configuration of the peer), goal, ours_ms, peer_ms, peer
+ *                                            configuration of the peer: the median over turns), low, high (its interval
+ *                                            of 95 %), turns, goal, ours_ms, peer_ms, peer
  *
  * Exits 1 if losses disagree or a process fails. A missed goal is only printed.
  */
+import { existsSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { GROWTHS, LINEAR, STARTS, type StepComparison, STEPS } from "./peers/comparisons.ts";
@@ -23,7 +25,15 @@ import {
   prepareJavaScript,
   pytorch,
 } from "./peers/participants.ts";
-import { compareSteps, firstStep, type Result, stepMs } from "./peers/rounds.ts";
+import {
+  compareSteps,
+  firstSteps,
+  median,
+  type Ratio,
+  ratioOf,
+  type Result,
+  stepMs,
+} from "./peers/rounds.ts";
 import { gptFlop } from "./problems.ts";
 
 const { values, positionals: words } = parseArgs({
@@ -47,11 +57,25 @@ interface Row {
   readonly peer: number;
   readonly unit: "ms" | "mb";
   readonly peerName: string;
+  /** Where turns were compared one by one. */
+  readonly measured?: Ratio;
 }
 
-function print({ name, ratio, goal, ours, peer, unit, peerName }: Row): void {
+function print({ name, ratio, goal, ours, peer, unit, peerName, measured }: Row): void {
+  const [low, high] = measured?.interval ?? [];
   if (values.json) {
-    const line = { name, ratio, goal, [`ours_${unit}`]: ours, [`peer_${unit}`]: peer, peer: peerName };
+    const turns = measured?.turns;
+    const line = {
+      name,
+      ratio,
+      low,
+      high,
+      turns,
+      goal,
+      [`ours_${unit}`]: ours,
+      [`peer_${unit}`]: peer,
+      peer: peerName,
+    };
     console.log(
       JSON.stringify(line, (_, x: unknown) => (typeof x === "number" ? Number(x.toPrecision(4)) : x)),
     );
@@ -59,9 +83,21 @@ function print({ name, ratio, goal, ours, peer, unit, peerName }: Row): void {
   }
   const verdict = ratio >= goal ? "reached" : "MISSED";
   const shown = (x: number): string => `${x.toFixed(x < 10 ? 2 : 0)} ${unit === "mb" ? "MB" : "ms"}`;
+  const within =
+    low === undefined || high === undefined
+      ? ""
+      : ` [${low.toFixed(2)}, ${high.toFixed(2)}] in ${measured!.turns} turns`;
   console.log(
-    `  ${ratio.toFixed(2)}× of ${goal}× ${verdict}: ${shown(ours)} against ${shown(peer)} (${peerName})`,
+    `  ${ratio.toFixed(2)}×${within}, goal ${goal}× ${verdict}: ${shown(ours)} against ${shown(peer)} (${peerName})`,
   );
+}
+
+/** The processor's widest vectors, which decide what PyTorch can do: known on Linux alone. */
+function vectors(): string {
+  if (!existsSync("/proc/cpuinfo")) return "";
+  const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1]?.split(" ") ?? [];
+  const widest = [["avx512f", "AVX-512"], ["avx2", "AVX2"], ["avx", "AVX"]].find(([flag]) => flags.includes(flag!)); // prettier-ignore
+  return widest === undefined ? "" : `, ${widest[1]}`;
 }
 
 function note(text: string): void {
@@ -78,14 +114,15 @@ prepareJavaScript();
 const torch = pytorch();
 let failed = false;
 
+/** Whether a participant takes part in this run. The quick run leaves out tfjs, which was never the fastest. */
+function isCompared({ kind, label }: Participant): boolean {
+  if (values.quick && label.startsWith("tfjs")) return false;
+  return kind === "ours" || label.toLowerCase().includes(values.against.toLowerCase());
+}
+
 function participantsOf({ backend }: StepComparison): Participant[] {
   const all = javaScriptParticipants(backend, node);
-  // The quick run leaves out tfjs, which was never the fastest.
-  const some = values.quick ? all.filter(({ label }) => !label.startsWith("tfjs")) : all;
-  const present = backend === "cpu" && typeof torch !== "string" ? [...some, torch] : some;
-  const isWanted = ({ kind, label }: Participant): boolean =>
-    kind === "ours" || label.toLowerCase().includes(values.against.toLowerCase());
-  return present.filter(isWanted);
+  return [...all, ...(backend === "cpu" && typeof torch !== "string" ? [torch] : [])].filter(isCompared);
 }
 
 function rowsOf(comparison: StepComparison, results: readonly Result[]): Row[] {
@@ -99,9 +136,11 @@ function rowsOf(comparison: StepComparison, results: readonly Result[]): Row[] {
     const peerName = fastest.participant.label;
     const { name } = comparison;
     if (goal !== undefined) {
+      const measured = ratioOf(fastest.turns, ours.turns);
       rows.push({
         name,
-        ratio: fastest.ms / ours.ms,
+        ratio: measured.median,
+        measured,
         goal,
         ours: ours.ms,
         peer: fastest.ms,
@@ -143,7 +182,7 @@ async function steps(comparison: StepComparison): Promise<void> {
     rowsOf(comparison, results).forEach(print);
 }
 
-note(`${cpus().length} × ${cpus()[0]?.model.trim() ?? "?"}, Node ${node.version}`);
+note(`${cpus().length} × ${cpus()[0]?.model.trim() ?? "?"}${vectors()}, Node ${node.version}`);
 if (typeof torch === "string") note(torch);
 const compared = STEPS.filter(wanted).filter((comparison) => participantsOf(comparison).length > 1);
 if (compared.length === 0 && STEPS.some(wanted)) {
@@ -152,17 +191,21 @@ if (compared.length === 0 && STEPS.some(wanted)) {
   );
 }
 for (const comparison of compared) await steps(comparison);
-for (const { name, work, backend, limitMs } of STARTS.filter(wanted)) {
+for (const comparison of STARTS.filter(wanted)) {
+  const { name, work, backend, goal } = comparison;
   note(name);
-  const all = javaScriptParticipants(backend, node).filter(({ kind }) => kind === "ours" || !values.quick);
-  const times: { label: string; ms: number }[] = [];
-  for (const participant of all) {
-    const ms = await firstStep(() => new Child(participant.command(work, backend)), values.quick ? 2 : 5);
-    times.push({ label: participant.label, ms });
-    note(`  ${participant.label.padEnd(44)} ${ms.toFixed(0).padStart(7)} ms`);
-  }
-  const ours = times[0]!.ms;
-  print({ name, ratio: limitMs / ours, goal: 1, ours, peer: limitMs, unit: "ms", peerName: "limit" });
+  const all = javaScriptParticipants(backend, node).filter(isCompared);
+  const times = await firstSteps(
+    all.map((participant) => () => new Child(participant.command(work, backend))),
+    values.quick ? 2 : 6,
+  );
+  const results = all.map(({ label }, i) => ({ label, list: times[i]!, ms: median(times[i]!) }));
+  for (const { label, ms } of results) note(`  ${label.padEnd(44)} ${ms.toFixed(0).padStart(7)} ms`);
+  const [ours, ...peers] = results;
+  if (ours === undefined || peers.length === 0) continue;
+  const fastest = peers.reduce((x, y) => (y.ms < x.ms ? y : x));
+  const measured = ratioOf(fastest.list, ours.list);
+  print({ name, ratio: measured.median, measured, goal, ours: ours.ms, peer: fastest.ms, unit: "ms", peerName: fastest.label }); // prettier-ignore
 }
 const [ourselves] = javaScriptParticipants("cpu", node);
 for (const { name, from, to } of values.quick ? [] : GROWTHS.filter(wanted)) {

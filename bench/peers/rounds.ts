@@ -11,6 +11,8 @@ export interface Result {
   readonly best: number;
   readonly count: number;
   readonly peakMb: number;
+  /** The median step of each turn. */
+  readonly turns: readonly number[];
 }
 
 /** Relative to a loss. Frameworks sum in other orders (2.6e-6 was seen), and a few steps of training amplify the difference. */
@@ -18,8 +20,11 @@ const LOSS_TOLERANCE = 2e-5;
 /** The minimum length of a turn in milliseconds. */
 const TURN_MS = 300;
 const MOST_STEPS = 50;
+/** Turns of each participant where PyTorch takes part: the load of a host moves a single ratio to it by a fifth. */
+const ALTERNATIONS = 15;
 
-const median = (list: readonly number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1] ?? NaN;
+export const median = (list: readonly number[]): number =>
+  list.toSorted((a, b) => a - b)[list.length >> 1] ?? NaN;
 
 /** Takes turns for about `seconds`, but at least `least` rounds. Returns the answers of each child. */
 async function takeTurns(
@@ -79,12 +84,13 @@ export async function compareSteps(
       entered.map(({ child }) => child),
       estimates,
       seconds,
-      quick ? 2 : 3,
+      quick ? 2 : entered.some(({ participant }) => participant.kind === "pytorch") ? ALTERNATIONS : 3,
     );
     const results = entered.map(({ participant }, i): Result => {
       const ms = turns[i]!.flatMap((answer) => answer.ms);
       const peakMb = turns[i]!.at(-1)!.peakMb;
-      return { participant, ms: median(ms), best: Math.min(...ms), count: ms.length, peakMb };
+      const medians = turns[i]!.map((answer) => median(answer.ms));
+      return { participant, ms: median(ms), best: Math.min(...ms), count: ms.length, peakMb, turns: medians };
     });
     return { results, faults, agreement };
   } finally {
@@ -105,15 +111,43 @@ export async function stepMs(make: readonly (() => Child)[], seconds: number): P
   }
 }
 
-/** Milliseconds from the start of a process to the end of its first step: the median of `times` runs, after one to warm up. */
-export async function firstStep(make: () => Child, times: number): Promise<number> {
-  const list: number[] = [];
-  for (let i = 0; i <= times; i++) {
-    const started = performance.now();
-    const child = make();
-    await child.steps(1);
-    if (i > 0) list.push(performance.now() - started);
-    await child.end();
+/**
+ * Milliseconds from the start of a process to the end of its first step, of each participant: `times` starts by turns, after one
+ * to warm up.
+ */
+export async function firstSteps(make: readonly (() => Child)[], times: number): Promise<number[][]> {
+  const lists = make.map((): number[] => []);
+  for (let round = 0; round <= times; round++) {
+    for (const [i, one] of make.entries()) {
+      const started = performance.now();
+      const child = one();
+      await child.steps(1);
+      if (round > 0) lists[i]!.push(performance.now() - started);
+      await child.end();
+    }
   }
-  return median(list);
+  return lists;
+}
+
+/** The median of the ratios of turns taken together, with its interval. */
+export interface Ratio {
+  readonly median: number;
+  /** The interval that holds the true median with a probability of at least 95 %, by order statistics; null below six turns. */
+  readonly interval: readonly [low: number, high: number] | null;
+  readonly turns: number;
+}
+
+/** Theirs ÷ ours, turn by turn. */
+export function ratioOf(theirs: readonly number[], ours: readonly number[]): Ratio {
+  const ratios = ours.map((ms, i) => theirs[i]! / ms).sort((a, b) => a - b);
+  const turns = ratios.length;
+  // P(fewer than k of n turns are below the median) = sum of binomials / 2^n; the largest k for which both tails hold 5 %
+  let [below, choose, k] = [0, 1, 0];
+  for (; k < turns; k++) {
+    below += choose / 2 ** turns;
+    if (2 * below > 0.05) break;
+    choose = (choose * (turns - k)) / (k + 1);
+  }
+  const interval = k === 0 ? null : ([ratios[k - 1]!, ratios[turns - k]!] as const);
+  return { median: median(ratios), interval, turns };
 }
