@@ -5,6 +5,7 @@
 
 import { type ByteStream, streamInto } from "./stream.ts";
 
+/** What is wrong with a file, and where. */
 export interface Fault {
   /** The file's name for messages. */
   readonly file: string;
