@@ -11,12 +11,14 @@ import { evaluate } from "tiedlora";
 import { checkOut } from "./checks.ts";
 import { checkLength, checkPath, describeData, openData } from "./load.ts";
 import { METRIC_NAMES, type MetricName, METRICS, predictionsOn, scoresOf, writePredictions } from "./eval-texts.ts"; // prettier-ignore
+import { addLossFlags, checkLoss, examplesOf, isPlain, lossFor, type LossSettings } from "./loss-settings.ts"; // prettier-ignore
 import { oneOf, path, someOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 import { nameOf, UsageError } from "./settings.ts";
+import { loadTeacher } from "./teacher.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
 
-interface EvalFlags extends ModelFlags {
+interface EvalFlags extends ModelFlags, Partial<LossSettings> {
   readonly data?: string;
   readonly split: DataPart;
   readonly task?: string;
@@ -36,7 +38,8 @@ interface EvalFlags extends ModelFlags {
 const TASK_NAMES = TASKS.map(({ name }) => name);
 
 export function addEval(program: Command, output: Output): void {
-  addQuantize(addModelFlags(program.command("eval").description("measure a model on examples, or on a task")))
+  const command = program.command("eval").description("measure a model on examples, or on a task");
+  addLossFlags(addQuantize(addModelFlags(command)))
     .option(
       "--data <path>",
       "a file of examples, a directory with a file for each split, or a task's own files",
@@ -78,6 +81,7 @@ export function addEval(program: Command, output: Output): void {
       "after",
       "\nExamples:\n  tiedlora eval --model ./llama --adapter ./adapter --data test.jsonl\n" +
         "  tiedlora eval --model ./llama --adapter ./adapter --data test.jsonl --metrics exact-match,f1 --predictions answers.jsonl\n" +
+        "  tiedlora eval --model ./llama --adapter ./adapter --data pairs.jsonl --loss dpo\n" +
         "  tiedlora eval --model ./llama --adapter ./adapter --task squad --data ./squad --limit 200",
     )
     .action(async (flags: EvalFlags) => {
@@ -86,6 +90,7 @@ export function addEval(program: Command, output: Output): void {
       const own = (["metrics", "maxTokens", "stop"] as const).find((name) => flags[name] !== undefined);
       if (flags.task !== undefined && own !== undefined)
         throw new UsageError(`--${nameOf(own)}: the task ${flags.task} has its own; leave it out`);
+      checkEvalLoss(flags);
       const { metrics, predictions } = flags;
       const alone = metrics === undefined && predictions === undefined ? own : undefined;
       if (alone !== undefined)
@@ -105,6 +110,26 @@ export function addEval(program: Command, output: Output): void {
     });
 }
 
+/** The settings of the loss: --loss and its options. */
+const lossOf = ({ loss = "cross-entropy", ...flags }: EvalFlags): LossSettings & EvalFlags => ({ ...flags, loss }); // prettier-ignore
+
+/** Throws UsageError for options of another loss, and for what does not go with preferences. */
+function checkEvalLoss(flags: EvalFlags): void {
+  const settings = lossOf(flags);
+  const { loss } = settings;
+  checkLoss(settings);
+  if (isPlain(settings)) return;
+  if (flags.task !== undefined)
+    throw new UsageError(
+      `--loss ${loss}: a task is measured by cross-entropy and by its own metrics; give --data`,
+    );
+  const texts = (["metrics", "predictions"] as const).find((name) => flags[name] !== undefined);
+  if (texts !== undefined && examplesOf(settings) !== "texts")
+    throw new UsageError(
+      `--${texts}: judges single answers, and --loss ${loss} measures preferences; leave one of them out`,
+    );
+}
+
 type Measures = Readonly<Record<string, number | string>>;
 
 function show(value: number | string): string {
@@ -119,9 +144,12 @@ async function onExamples(opened: Opened, flags: EvalFlags, data: string, output
   if (!flags.json) describeData(output, file.name, dataset, flags.seq);
   const examples = dataset.examples.slice(0, flags.limit);
   const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });
-  const { loss, perplexity, tokens } = await evaluate(model, batches, adapter ?? undefined);
+  const settings = lossOf(flags);
+  const given = lossFor(settings, await loadTeacher(settings, model.device, output));
+  const { loss, perplexity, tokens, metrics } = await evaluate(model, batches, adapter ?? undefined, given);
   const scores = await textScores(opened, flags, file);
-  return { examples: examples.length, tokens, loss, perplexity, ...scores };
+  const measured = metrics === undefined ? { loss, perplexity } : { loss, ...metrics };
+  return { examples: examples.length, tokens, ...measured, ...scores };
 }
 
 /** The metrics of generated answers, if metrics or predictions are asked for. */

@@ -1,11 +1,17 @@
 /** The settings of `train` that choose the loss, and the loss that they mean. */
+import { type Command, Option } from "commander";
 import type { LanguageModel } from "tiedlora";
-import { type ExampleKind, type Loss, losses, REGULARIZER_NAMES } from "tiedlora";
+import {
+  type ExampleKind,
+  type Loss,
+  LOSS_NAMES,
+  lossByName,
+  type LossName,
+  REGULARIZER_NAMES,
+} from "tiedlora";
+import { examplesOfLoss, isOwnLoss, lossesWith, strayRegularizer } from "tiedlora/internal";
 import { number, numbersByName, oneOf, path } from "./kinds.ts";
-import { nameOf, type Settings, UsageError } from "./settings.ts";
-
-export const LOSS_NAMES = ["cross-entropy", "distillation", "dpo", "ipo", "hinge", "orpo", "kto"] as const;
-export type LossName = (typeof LOSS_NAMES)[number];
+import { entries, flagParser, nameOf, type Settings, UsageError } from "./settings.ts";
 
 export interface LossSettings {
   readonly loss: LossName;
@@ -80,71 +86,56 @@ export const LOSS_SETTINGS: Settings<LossSettings> = {
   },
 };
 
-type Option = Exclude<keyof LossSettings, "loss" | "regularize">;
+/** Adds the flags of losses to a command that has no file of settings; its defaults are none. */
+export function addLossFlags(command: Command): Command {
+  for (const [key, { kind, about }] of entries(LOSS_SETTINGS)) {
+    const option = new Option(`--${nameOf(key)} ${kind.placeholder}`, about);
+    command.addOption(option.argParser(flagParser(kind)));
+  }
+  return command;
+}
 
-const PREFERENCES: readonly LossName[] = ["dpo", "ipo", "hinge", "orpo", "kto"];
-/** The losses that each option is for. */
-const BELONGS: Readonly<Record<Option, readonly LossName[]>> = {
-  beta: PREFERENCES,
-  labelSmoothing: ["cross-entropy", "dpo"],
-  zLoss: ["cross-entropy"],
-  teacher: ["distillation"],
-  temperature: ["distillation"],
-  teacherWeight: ["distillation"],
-  desirableWeight: ["kto"],
-  undesirableWeight: ["kto"],
-};
+/** The options of losses by their keys; a teacher is a model that is loaded. */
+const OPTIONS = [
+  "beta",
+  "labelSmoothing",
+  "zLoss",
+  "teacher",
+  "temperature",
+  "teacherWeight",
+  "desirableWeight",
+  "undesirableWeight",
+] as const satisfies readonly (keyof LossSettings)[];
 
 /** Throws UsageError for an option of another loss, or one that is missing. */
 export function checkLoss(settings: LossSettings): void {
-  const { loss, teacher, regularize = {} } = settings;
-  for (const [key, names] of Object.entries(BELONGS) as [Option, readonly LossName[]][])
+  const { loss, teacher } = settings;
+  for (const key of OPTIONS) {
+    const names: readonly string[] = key === "teacher" ? ["distillation"] : lossesWith(key);
     if (settings[key] !== undefined && !names.includes(loss))
       throw new UsageError(`--${nameOf(key)} is given, and --loss is ${loss}; it is for ${names.join(", ")}`);
+  }
   if (loss === "distillation" && teacher === undefined)
     throw new UsageError("--loss distillation: --teacher is missing: give the model to learn from");
-  const stray = Object.keys(regularize).find(
-    (name) => !(REGULARIZER_NAMES as readonly string[]).includes(name),
-  );
-  if (stray !== undefined)
+  const stray = strayRegularizer(settings.regularize);
+  if (stray !== null)
     throw new UsageError(`--regularize: there is no "${stray}"; there are ${REGULARIZER_NAMES.join(", ")}`);
 }
 
 /** What the examples are that a loss needs. */
 export function examplesOf({ loss }: Pick<LossSettings, "loss">): ExampleKind {
-  if (loss === "kto") return "labeled";
-  return PREFERENCES.includes(loss) ? "pairs" : "texts";
+  return examplesOfLoss(loss);
 }
 
-/** Whether the settings mean the model's own loss, which needs the least memory and can be computed by workers. */
-export function isPlain({ loss, labelSmoothing = 0, zLoss = 0, regularize = {} }: LossSettings): boolean {
-  return (
-    loss === "cross-entropy" && labelSmoothing === 0 && zLoss === 0 && Object.keys(regularize).length === 0
-  );
+/** Whether the settings mean the model's own loss, which needs the least memory. */
+export function isPlain(settings: LossSettings): boolean {
+  return isOwnLoss(settings.loss, settings);
 }
 
 /** The loss; undefined for the model's own. */
 export function lossFor(settings: LossSettings, teacher: LanguageModel | null): Loss | undefined {
   if (isPlain(settings)) return undefined;
-  const own = OWN[settings.loss](settings, teacher);
-  const { regularize = {} } = settings;
-  return Object.keys(regularize).length === 0 ? own : losses.regularized(own, regularize);
+  const { beta, labelSmoothing, zLoss, temperature, teacherWeight, desirableWeight, undesirableWeight, regularize } = settings; // prettier-ignore
+  const weights = { desirableWeight, undesirableWeight, teacherWeight };
+  return lossByName(settings.loss, { beta, labelSmoothing, zLoss, temperature, ...weights, regularize }, teacher); // prettier-ignore
 }
-
-/** The options among `values` that are given. */
-const given = <T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]: Exclude<T[K], undefined>;
-  };
-
-const OWN: Readonly<Record<LossName, (settings: LossSettings, teacher: LanguageModel | null) => Loss>> = {
-  "cross-entropy": ({ labelSmoothing, zLoss }) => losses.crossEntropy(given({ labelSmoothing, zLoss })),
-  distillation: ({ temperature, teacherWeight: weight }, teacher) =>
-    losses.distillation({ teacher: teacher!, ...given({ temperature, weight }) }),
-  dpo: ({ beta, labelSmoothing }) => losses.dpo(given({ beta, labelSmoothing })),
-  ipo: ({ beta }) => losses.dpo({ kind: "ipo", ...given({ beta }) }),
-  hinge: ({ beta }) => losses.dpo({ kind: "hinge", ...given({ beta }) }),
-  orpo: ({ beta }) => losses.orpo(given({ beta })),
-  kto: ({ beta, desirableWeight, undesirableWeight }) =>
-    losses.kto(given({ beta, desirableWeight, undesirableWeight })),
-};

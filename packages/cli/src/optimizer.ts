@@ -1,15 +1,15 @@
 /** The optimizer of a run: its settings, and which optimizers they are for. */
-import type * as optim from "@tiedlora/nn/optim";
-import { type Adapter, adapterOptimizer } from "tiedlora";
+import * as optim from "@tiedlora/nn/optim";
+import { type Adapter, adapterOptimizer, OPTIMIZER_BETAS } from "tiedlora";
 import { UsageError } from "./settings.ts";
-import { BETAS, type TrainSettings } from "./train-settings.ts";
+import type { TrainSettings } from "./train-settings.ts";
 
 /** Throws UsageError for a setting that the optimizer does not have. */
 export function checkOptimizer({ optimizer, beta1, beta2 }: TrainSettings): void {
   const given = beta1 === undefined ? beta2 === undefined ? null : "beta2" : "beta1"; // prettier-ignore
-  if (given === null || BETAS[optimizer] !== undefined) return;
+  if (given === null || OPTIMIZER_BETAS[optimizer] !== undefined) return;
   throw new UsageError(
-    `--${given} is given, and --optimizer is ${optimizer}; it is for ${Object.keys(BETAS).join(", ")}`,
+    `--${given} is given, and --optimizer is ${optimizer}; it is for ${Object.keys(OPTIMIZER_BETAS).join(", ")}`,
   );
 }
 
@@ -27,4 +27,10 @@ export function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: nu
     betas,
     clipNorm: clip,
   });
+}
+
+/** The moving averages of --ema; undefined without it. */
+export function averageOf(adapter: Adapter, { ema }: TrainSettings): optim.EMA | undefined {
+  if (ema === undefined) return undefined;
+  return new optim.EMA(adapter.trainableParameters(), { decay: ema, warmup: true });
 }

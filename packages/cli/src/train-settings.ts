@@ -2,7 +2,13 @@
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import type { Method } from "tiedlora";
 import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
-import { LEARNING_RATES, OPTIMIZER_NAMES, OPTIMIZER_RATES, type OptimizerName } from "tiedlora";
+import {
+  LEARNING_RATES,
+  OPTIMIZER_BETAS,
+  OPTIMIZER_NAMES,
+  OPTIMIZER_RATES,
+  type OptimizerName,
+} from "tiedlora";
 import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
 import { TASKS } from "@tiedlora/experiments/tasks";
 import type { BiasMode, Modules } from "tiedlora";
@@ -76,12 +82,14 @@ export interface TrainSettings extends DataSettings, LossSettings {
   readonly beta1?: number;
   readonly beta2?: number;
   readonly clip: number;
+  readonly ema?: number;
   readonly checkpointing: boolean;
   readonly activations: (typeof ACTIVATIONS)[number];
   readonly evalEvery: number;
   readonly patience?: number;
   readonly saveEvery: number;
   readonly log: readonly MetricFormat[];
+  readonly callbacks?: string;
   readonly seed: number;
   readonly backend: BackendName;
   readonly out: string;
@@ -90,12 +98,6 @@ export interface TrainSettings extends DataSettings, LossSettings {
 const DATA = "data";
 const ACTIVATIONS = ["f32", "f16", "bf16"] as const;
 const BIAS_MODES = ["none", "adapted", "all"] as const satisfies readonly BiasMode[];
-/** The default decay rates of the optimizers that have some. */
-export const BETAS: { readonly [O in OptimizerName]?: readonly [number, number] } = {
-  adamw: [0.9, 0.98],
-  lion: [0.9, 0.99],
-  muon: [0.9, 0.999],
-};
 const TASK_NAMES = TASKS.map(({ name }) => name);
 
 /** How examples are read; shared with the commands that do not train. */
@@ -305,19 +307,25 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     group: "training",
     kind: number({ min: 0, below: 1 }),
     about: "decay rate of the gradient's mean, of adamw, lion and muon (default: 0.9)",
-    follows: ({ optimizer }) => BETAS[optimizer]?.[0],
+    follows: ({ optimizer }) => OPTIMIZER_BETAS[optimizer]?.[0],
   },
   beta2: {
     group: "training",
     kind: number({ min: 0, below: 1 }),
     about: "decay rate of its square (adamw: 0.98; muon: 0.999), or of lion's momentum (0.99)",
-    follows: ({ optimizer }) => BETAS[optimizer]?.[1],
+    follows: ({ optimizer }) => OPTIMIZER_BETAS[optimizer]?.[1],
   },
   clip: {
     group: "training",
     kind: number({ above: 0 }),
     about: "the largest norm of all gradients together: longer ones are scaled down to it",
     fallback: 1,
+  },
+  ema: {
+    group: "training",
+    kind: number({ min: 0, below: 1 }),
+    about:
+      "evaluate and save a moving average of the weights, which keeps this share of itself in a step: 0.999 (less in the first steps)",
   },
   checkpointing: {
     group: "training",
@@ -349,6 +357,12 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: listOf(METRIC_FORMATS),
     about: "files of metrics: jsonl, csv, tensorboard, or none",
     fallback: METRIC_FORMATS,
+  },
+  callbacks: {
+    group: "run",
+    kind: path("file"),
+    about:
+      "a JavaScript module that is told what happens: it exports onStart, onStep, onEvaluate, onEnd, or some",
   },
   out: {
     group: "run",

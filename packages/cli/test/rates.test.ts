@@ -10,6 +10,7 @@ import {
   LEARNING_RATES,
   METHOD_NAMES,
   methodByName,
+  OPTIMIZER_RATES,
   type MethodName,
   type MethodSpec,
   tiedLora,
@@ -64,6 +65,43 @@ suite("the table of learning rates", () => {
     assert.throws(() => runsOf(`${text} }\ntrain: { rates: 3 }\n`), {
       message: /line 4.*train\.rates: expected numbers/s,
     });
+  });
+
+  test("suits the optimizers of a sweep, each of which takes the options that it has, as each loss does", () => {
+    const text = (rest: string): string =>
+      `on: { tasks: choice }\nout: x\nvary: { method: lora, rank: 2, ${rest} }\n`;
+    const found = (rest: string, ...keys: (keyof RunConfig)[]): unknown[] =>
+      runsOf(text(rest)).map((config) => keys.map((key) => config[key]));
+    assert.deepEqual(
+      found("optimizer: [adamw, lion, sgd], beta1: [0.8, 0.9]", "optimizer", "lr", "beta1", "weightDecay"),
+      [
+        [undefined, LEARNING_RATES.lora, 0.8, 0.01],
+        [undefined, LEARNING_RATES.lora, 0.9, 0.01],
+        ["lion", LEARNING_RATES.lora * OPTIMIZER_RATES.lion, 0.8, 0.01],
+        ["lion", LEARNING_RATES.lora * OPTIMIZER_RATES.lion, 0.9, 0.01],
+        ["sgd", LEARNING_RATES.lora * OPTIMIZER_RATES.sgd, undefined, 0],
+      ],
+    );
+    assert.deepEqual(found("optimizer: [adamw, lion], lr: { lion: [1, 2], default: 3 }", "optimizer", "lr"), [
+      [undefined, 3],
+      ["lion", 1],
+      ["lion", 2],
+    ]);
+    assert.deepEqual(
+      found(
+        "loss: [cross-entropy, dpo, kto], beta: [0.1, 1], label-smoothing: 0.1",
+        "loss",
+        "beta",
+        "labelSmoothing",
+      ),
+      [
+        [undefined, undefined, 0.1],
+        ["dpo", 0.1, 0.1],
+        ["dpo", 1, 0.1],
+        ["kto", 0.1, undefined],
+        ["kto", 1, undefined],
+      ],
+    );
   });
 
   test("gives a sweep that names no rate each method's own", () => {

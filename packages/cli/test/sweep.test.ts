@@ -103,6 +103,30 @@ const MISTAKES: readonly (readonly [from: string, to: string, message: RegExp])[
     "[squad]",
     /on\.data is missing: the task squad reads files; give the folder that has squad\//,
   ],
+  [
+    "seed:",
+    "optimizer: adam\n  seed:",
+    /vary\.optimizer\.0: there is no optimizer "adam"; did you mean "adamw"\?/,
+  ],
+  ["seed:", "loss: dpoo\n  seed:", /vary\.loss\.0: there is no loss "dpoo"; did you mean "dpo"\?/],
+  [
+    "seed:",
+    "loss: dpo\n  seed:",
+    /vary\.loss: dpo needs wrong answers beside the right ones, and summary has none/,
+  ],
+  ["seed:", "loss: distillation\n  seed:", /vary\.loss: distillation learns from a second model/],
+  ["seed:", "beta: [0.1]\n  seed:", /vary\.beta is given, and the loss is cross-entropy; it is for dpo, ipo/],
+  ["seed:", "optimizer: sm3\n  beta1: 0.5\n  seed:", /vary\.beta1 is given, and sm3 has none/],
+  [
+    "steps: 30",
+    "regularize: { l3: 1 }",
+    /train\.regularize: there is no regularizer "l3"; did you mean "l[12]"\?/,
+  ],
+  [
+    "tl6: 0.02",
+    "lion: 0.02, tl6: 0.02",
+    /a rate for the method tl6 and one for the optimizer lion, which meet/,
+  ],
   ["vary:", "vary: [", /line \d+: not YAML/],
   ["lr: {", "lr: {{", /line \d+: /],
 ];
@@ -330,6 +354,19 @@ test("a run trains, measures the best factors, and leaves the model as it was", 
     context,
   );
   assert.equal(patient.steps, 4);
+  // Another loss and optimizer train on pairs of a right and a wrong answer; what is validated stays comparable.
+  const preferring = {
+    ...config,
+    task: "choice",
+    loss: "dpo",
+    optimizer: "lion",
+    lr: 1e-3,
+    steps: 4,
+  } as const;
+  const preferred = (await runOne(preferring, context)) as RunResult;
+  assert.ok(Math.abs(preferred.curve[0]![1] - Math.LN2) < 1e-6, "DPO begins at log 2");
+  const plain = await runOne({ ...preferring, loss: undefined, lr: 1e-30 }, context);
+  assert.ok(Math.abs(preferred.valid[0]![1] - plain.valid[0]![1]) < 1, "validated by cross-entropy");
   const baseline = await runOne({ ...config, method: BASELINE, rank: 0, steps: 0 }, context);
   assert.deepEqual([baseline.trainable, baseline.steps, baseline.curve], [0, 0, []]);
   assert.equal(await loss(), before);

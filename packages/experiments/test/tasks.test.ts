@@ -126,6 +126,7 @@ test("HellaSwag: by number as in the paper, and by likelihood without WikiHow's 
     prompt:
       "Text: Two women sit. [header] They Endings: 1:paddle [step] on. 2:sleep. 3:fly. 4:sing  loud. Answer:",
     answers: ["4"],
+    wrong: ["1", "2", "3"],
     choice: {
       context: "Canoeing: Two women sit. They",
       endings: ["paddle on.", "sleep.", "fly.", "sing loud."],

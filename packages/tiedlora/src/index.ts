@@ -123,13 +123,14 @@ export {
 export { DivergedError } from "./train/diverged.ts";
 export { type ExampleKind, type Loss, type LossLike, type LossValue, type Outputs } from "./train/loss.ts";
 export { losses } from "./train/losses/index.ts";
+export { LOSS_NAMES, lossByName, type LossName, type LossOptions } from "./train/losses/by-name.ts";
 export type { CrossEntropyLossOptions, DistillationOptions } from "./train/losses/likelihood.ts";
 export type { DpoKind, DpoOptions, KtoOptions, OrpoOptions } from "./train/losses/preference.ts";
 export { REGULARIZER_NAMES, type RegularizerName } from "./train/losses/regularized.ts";
 export type { ByParameter } from "./train/rates.ts";
 export { adapterOptimizer, type OptimizerSettings } from "./train/optimizer.ts";
 export type { Metrics } from "./train/loss.ts";
-export { OPTIMIZER_NAMES, OPTIMIZER_RATES, type OptimizerName } from "./train/optimizers.ts";
+export { OPTIMIZER_BETAS, OPTIMIZER_NAMES, OPTIMIZER_RATES, type OptimizerName } from "./train/optimizers.ts";
 export type { StepReport, TrainOptions } from "./train/options.ts";
 export { GradientWorker } from "./train/gradients.ts";
 export {

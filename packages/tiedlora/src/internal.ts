@@ -11,5 +11,7 @@ export { endsWithName, moduleNames } from "./match.ts";
 export { type Entry, ENTRIES } from "./methods/table.ts";
 export { nearest, suggestion } from "./nearest.ts";
 export { isFinished } from "./train/fit.ts";
+export { examplesOfLoss, isOwnLoss, lossesWith, strayRegularizer } from "./train/losses/by-name.ts";
 export { microBatchesOf } from "./train/micro-batch.ts";
+export { optimizerTakes } from "./train/optimizers.ts";
 export { yieldToEventLoop } from "./train/yield.ts";

@@ -11,6 +11,13 @@ export const VARIED = [
   "warmup",
   "weightDecay",
   "loraPlus",
+  "optimizer",
+  "beta1",
+  "beta2",
+  "loss",
+  "beta",
+  "labelSmoothing",
+  "zLoss",
 ] as const;
 export type Varied = (typeof VARIED)[number];
 

@@ -2,7 +2,7 @@
 import type { QuantizeKind } from "@tiedlora/models";
 import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
-import type { ByParameter, MethodName } from "tiedlora";
+import type { ByParameter, LossName, MethodName, OptimizerName } from "tiedlora";
 
 /** The `method` of the base model without an adapter, which is measured once for each task. */
 export const BASELINE = "none";
@@ -34,6 +34,18 @@ export interface RunConfig {
   readonly schedule: ScheduleName;
   readonly warmup: number;
   readonly weightDecay: number;
+  /** Without it, AdamW. */
+  readonly optimizer?: OptimizerName | undefined;
+  /** The decay rates of the optimizer's moments; without them, the optimizer's own. */
+  readonly beta1?: number | undefined;
+  readonly beta2?: number | undefined;
+  /** What is minimized; without it, cross-entropy. Validation measures cross-entropy in any case, so that runs can be compared. */
+  readonly loss?: LossName | undefined;
+  /** Options of the loss. */
+  readonly beta?: number | undefined;
+  readonly labelSmoothing?: number | undefined;
+  readonly zLoss?: number | undefined;
+  readonly regularize?: Readonly<Record<string, number>> | undefined;
   /** The ratio of LoRA+; without it, B has the learning rate of the other factors. */
   readonly loraPlus?: number | undefined;
   /** Factors of the learning rate, by factor, module or pattern. */

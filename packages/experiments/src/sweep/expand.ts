@@ -1,10 +1,18 @@
 /** The runs of a sweep: every combination of the varied settings, or a random sample of them. */
 import { Rng } from "../toy-tasks/rng.ts";
-import type { MethodName } from "tiedlora";
+import {
+  LEARNING_RATES,
+  type LossName,
+  type MethodName,
+  OPTIMIZER_RATES,
+  type OptimizerName,
+} from "tiedlora";
+import { optimizerTakes } from "tiedlora/internal";
 import { taskByName } from "../tasks/index.ts";
 import { BASELINE, type RunConfig } from "./config.ts";
 import { halvingOf } from "./search.ts";
-import { ratesOf, type SweepSpec } from "./spec.ts";
+import { ofLoss, ofOptimizer, ratesOf } from "./options.ts";
+import type { SweepSpec } from "./spec.ts";
 import { competitionsOf } from "./trials.ts";
 
 /**
@@ -18,13 +26,20 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     task: spec.on.tasks,
     rank: vary.rank,
     method: vary.method,
-    lr: ({ method }) => ratesOf(vary.lr, method!) ?? [null],
+    optimizer: vary.optimizer ?? [spec.train.optimizer],
+    loss: vary.loss ?? [spec.train.loss],
+    lr: ({ method, optimizer }) => ratesOf(vary.lr, method!, optimizer!) ?? [null],
     steps: vary.steps ?? [spec.train.steps],
     batch: vary.batch ?? [spec.train.batch],
     dropout: vary.dropout ?? [spec.train.dropout],
     target: vary.target ?? [spec.train.target],
     warmup: vary.warmup ?? [spec.train.warmup],
-    weightDecay: vary["weight-decay"] ?? [spec.train["weight-decay"]],
+    weightDecay: ({ optimizer }) => ofOptimizer(spec, "weight-decay", optimizer!),
+    beta1: ({ optimizer }) => ofOptimizer(spec, "beta1", optimizer!),
+    beta2: ({ optimizer }) => ofOptimizer(spec, "beta2", optimizer!),
+    beta: ({ loss }) => ofLoss(spec, "beta", loss!),
+    labelSmoothing: ({ loss }) => ofLoss(spec, "label-smoothing", loss!),
+    zLoss: ({ loss }) => ofLoss(spec, "z-loss", loss!),
     loraPlus: vary["lora-plus"] ?? [spec.train["lora-plus"]],
   });
   const chosen =
@@ -61,8 +76,15 @@ interface Combination {
   readonly dropout: number;
   readonly target: string;
   readonly warmup: number;
-  readonly weightDecay: number;
+  readonly weightDecay: number | undefined;
   readonly loraPlus: number | undefined;
+  readonly optimizer: OptimizerName;
+  readonly beta1: number | undefined;
+  readonly beta2: number | undefined;
+  readonly loss: LossName;
+  readonly beta: number | undefined;
+  readonly labelSmoothing: number | undefined;
+  readonly zLoss: number | undefined;
 }
 
 /** Values of a setting, which may depend on those of the settings before it. */
@@ -82,6 +104,7 @@ function product(lists: { readonly [K in keyof Combination]: Values<Combination[
 function configOf(spec: SweepSpec, one: Combination): RunConfig {
   const { train, evaluate, on } = spec;
   const { schedule, clip } = train;
+  const decays = optimizerTakes(one.optimizer, "weightDecay");
   return {
     model: on.model,
     ...(on.quantize !== undefined && { quantize: on.quantize }),
@@ -95,14 +118,24 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     steps: one.steps,
     batch: one.batch,
     seq: on.seq,
-    lr: one.lr ?? rateOf(train.lr, one.method),
+    lr: one.lr ?? rateOf(train.lr, one),
     schedule,
     warmup: Math.min(one.warmup, one.steps),
-    weightDecay: one.weightDecay,
+    weightDecay: one.weightDecay ?? (decays ? 0.01 : 0),
     // left out where they are not given, so that runs of earlier versions keep their names
-    ...(one.loraPlus !== undefined && { loraPlus: one.loraPlus }),
-    ...(train.rates !== undefined && { rates: train.rates }),
-    ...(train.decays !== undefined && { decays: train.decays }),
+    ...given({
+      loraPlus: one.loraPlus,
+      rates: train.rates,
+      decays: decays ? train.decays : undefined,
+      optimizer: one.optimizer === "adamw" ? undefined : one.optimizer,
+      beta1: one.beta1,
+      beta2: one.beta2,
+      loss: one.loss === "cross-entropy" ? undefined : one.loss,
+      beta: one.beta,
+      labelSmoothing: one.labelSmoothing,
+      zLoss: one.zLoss,
+      regularize: train.regularize,
+    }),
     clip,
     every: evaluate.every,
     patience: evaluate.patience ?? null,
@@ -111,8 +144,12 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
   };
 }
 
-function rateOf(rates: SweepSpec["train"]["lr"], method: string): number {
-  return typeof rates === "number" ? rates : (rates[method] ?? rates["default"]!);
+const given = <T extends object>(values: T): Partial<T> =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>;
+
+function rateOf(rates: SweepSpec["train"]["lr"], { method, optimizer }: Combination): number {
+  if (rates === undefined) return LEARNING_RATES[method as MethodName] * OPTIMIZER_RATES[optimizer];
+  return typeof rates === "number" ? rates : (rates[method] ?? rates[optimizer] ?? rates["default"]!);
 }
 
 /** The config of the unadapted model: settings that do not affect it are fixed, so that it is measured once per task. */
@@ -130,6 +167,14 @@ function baselineOf(spec: SweepSpec, task: string): RunConfig {
     warmup: 0,
     weightDecay: spec.train["weight-decay"],
     loraPlus: undefined,
+    optimizer: "adamw",
+    beta1: undefined,
+    beta2: undefined,
+    loss: "cross-entropy",
+    beta: undefined,
+    labelSmoothing: undefined,
+    zLoss: undefined,
   });
-  return { ...any, method: BASELINE, rank: 0, lr: 0, steps: 0, warmup: 0 };
+  const { regularize: _, ...rest } = any; // it is not trained
+  return { ...rest, method: BASELINE, rank: 0, lr: 0, steps: 0, warmup: 0 };
 }

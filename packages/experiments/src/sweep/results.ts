@@ -3,7 +3,7 @@ import { FormatError, isRecord, parseJsonObject } from "@tiedlora/core";
 import { QUANTIZE_KINDS } from "@tiedlora/models";
 import { z } from "zod";
 import { SCHEDULE_NAMES } from "@tiedlora/nn/optim";
-import { METHOD_NAMES } from "tiedlora";
+import { LOSS_NAMES, METHOD_NAMES, OPTIMIZER_NAMES } from "tiedlora";
 import { BASELINE, type Outcome, type RunConfig, type RunFailure } from "./config.ts";
 
 const count = z.int().min(0);
@@ -30,6 +30,14 @@ const CONFIG = z.object({
   schedule: z.enum(SCHEDULE_NAMES),
   warmup: count,
   weightDecay: z.number().min(0),
+  optimizer: z.enum(OPTIMIZER_NAMES).optional(),
+  beta1: z.number().min(0).lt(1).optional(),
+  beta2: z.number().min(0).lt(1).optional(),
+  loss: z.enum(LOSS_NAMES).optional(),
+  beta: z.number().min(0).optional(),
+  labelSmoothing: z.number().min(0).lt(1).optional(),
+  zLoss: z.number().min(0).optional(),
+  regularize: z.record(z.string(), z.number().min(0)).optional(),
   loraPlus: z.number().min(0).optional(),
   rates: z.record(z.string(), z.number().min(0)).optional(),
   decays: z.record(z.string(), z.number().min(0)).optional(),

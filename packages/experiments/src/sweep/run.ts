@@ -1,18 +1,13 @@
 /** One run of a sweep: adapts the model to a task, keeps the factors of the best step, and measures them. */
-import { adapt, type Adapter, adapterOptimizer, DivergedError } from "tiedlora";
+import { adapt, type Adapter, adapterOptimizer, DivergedError, lossByName } from "tiedlora";
+import { examplesOfLoss, isOwnLoss } from "tiedlora/internal";
 import { batchesOf, evaluationBatches } from "tiedlora";
-import { encodeExample, type EncodedExample } from "tiedlora";
+import { OPTIMIZER_BETAS, type OptimizerName } from "tiedlora";
 import { methodByName } from "tiedlora";
 import { evaluateTask, type Evaluated } from "../tasks/evaluate.ts";
 import { taskByName } from "../tasks/index.ts";
-import {
-  type Question,
-  runSplits,
-  type RunSplits,
-  type Task,
-  type TaskSource,
-  trainingTexts,
-} from "../tasks/task.ts";
+import { type Question, runSplits, type RunSplits, type Task, type TaskSource } from "../tasks/task.ts";
+import { encodedTask } from "../tasks/encoded.ts";
 import { fit, type FitOptions, type FitState } from "tiedlora";
 import {
   BASELINE,
@@ -104,9 +99,20 @@ async function adapted(
 ): Promise<Trained> {
   const { model, padId } = context;
   const { batch, seq, steps, every, patience, seed, lr, rates, loraPlus, schedule, warmup, weightDecay, decays, clip } = config; // prettier-ignore
-  const encode = (questions: readonly Question[]): EncodedExample[] => encoded(task, questions, context, seq);
-  const nextBatch = batchesOf(encode(splits.train), { batch, maxLength: seq, seed, padId });
-  const validBatches = evaluationBatches(encode(splits.valid), { batch, maxLength: seq, padId });
+  const {
+    optimizer: named = "adamw",
+    loss = "cross-entropy",
+    beta,
+    labelSmoothing,
+    zLoss,
+    regularize,
+  } = config;
+  const options = { beta, labelSmoothing, zLoss, regularize };
+  const kind = examplesOfLoss(loss);
+  const train = encodedTask(task, splits.train, { ...context, kind, maxLength: seq });
+  const valid = encodedTask(task, splits.valid, { ...context, kind: "texts", maxLength: seq });
+  const nextBatch = batchesOf(train, { batch, maxLength: seq, seed, padId });
+  const validBatches = evaluationBatches(valid, { batch, maxLength: seq, padId });
   const method = methodByName(config.method as Exclude<RunConfig["method"], typeof BASELINE>, {
     rank: config.rank,
     dropout: config.dropout,
@@ -118,6 +124,7 @@ async function adapted(
     // The schedule is that of all steps, also of a run that ends before: one that goes on is one that never stopped.
     const optimizer = adapterOptimizer(adapter, {
       steps,
+      optimizer: named,
       lr,
       rates,
       loraPlus,
@@ -125,21 +132,24 @@ async function adapted(
       warmup,
       weightDecay,
       decays,
+      betas: betasOf(named, config),
       clipNorm: clip,
     });
-    const options = {
+    const fitting = {
       model,
       adapter,
       optimizer,
       steps: config.until ?? steps,
       batch: nextBatch,
+      loss: isOwnLoss(loss, options) ? undefined : lossByName(loss, options),
       valid: validBatches,
+      validLoss: null, // which all runs can be compared by
       evalEvery: every,
       evalFirst: false,
       patience: patience ?? undefined,
       ...(context.signal !== undefined && { signal: context.signal }),
     };
-    const { state, losses, points, seconds } = await fitted(config, options, context);
+    const { state, losses, points, seconds } = await fitted(config, fitting, context);
     return {
       adapter, ...adapter.count(), steps: losses.length, bestStep: state.best?.step ?? 0, curve: binned(losses), valid: points,
       seconds, tokensPerSecond: state.tokens / seconds,
@@ -148,6 +158,16 @@ async function adapted(
     adapter.detach();
     throw error;
   }
+}
+
+/** The decay rates of an optimizer, of which a config may have one, both or none. */
+function betasOf(
+  optimizer: OptimizerName,
+  { beta1, beta2 }: RunConfig,
+): readonly [number, number] | undefined {
+  if (beta1 === undefined && beta2 === undefined) return undefined;
+  const [first, second] = OPTIMIZER_BETAS[optimizer]!;
+  return [beta1 ?? first, beta2 ?? second];
 }
 
 /** Trains to the end, from the saved state if there is one; saves it on the way, and at `until`. */
@@ -190,22 +210,6 @@ async function fitted(
 function checkedLoss(step: number, loss: number): number {
   if (Number.isFinite(loss)) return loss;
   throw DivergedError.after(step, "the validation loss");
-}
-
-function encoded(
-  task: Task,
-  questions: readonly Question[],
-  { tokenizer }: Evaluated,
-  maxLength: number,
-): EncodedExample[] {
-  const examples = questions
-    .flatMap((question) => trainingTexts(task, question))
-    .map((text) => encodeExample({ ...text, line: 0 }, tokenizer, { maxLength }))
-    .filter((example) => example !== null);
-  if (examples.length > 0) return examples;
-  throw new RangeError(
-    `none of ${questions.length} examples of ${task.name} fits into ${maxLength} tokens; give a larger on.seq`,
-  );
 }
 
 /** Means over intervals of equally many steps, each at the last step of its interval. */

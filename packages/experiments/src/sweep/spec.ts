@@ -7,16 +7,20 @@ import { z } from "zod";
 import { isRecord } from "@tiedlora/core";
 import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
-import { METHOD_NAMES } from "tiedlora";
-import { type ByParameter, LEARNING_RATES } from "tiedlora";
+import { LOSS_NAMES, METHOD_NAMES, OPTIMIZER_NAMES } from "tiedlora";
+import type { ByParameter, LossName, OptimizerName } from "tiedlora";
 import { suggestion } from "tiedlora/internal";
 import { TASKS } from "../tasks/index.ts";
 import { readYaml, YamlError } from "../yaml.ts";
 import { above0, either, listOf, named, share, whole } from "./schema.ts";
+import { countCombinations, isList, optionMistake } from "./options.ts";
 import { halvingMistake, halvingOf, type Search, SEARCH } from "./search.ts";
 
 const METHOD = named("method", METHOD_NAMES);
 const SCHEDULE: z.ZodType<ScheduleName> = z.enum(SCHEDULE_NAMES);
+
+const OPTIMIZER: z.ZodType<OptimizerName> = named("optimizer", OPTIMIZER_NAMES) as z.ZodType<OptimizerName>;
+const LOSS: z.ZodType<LossName> = named("loss", LOSS_NAMES) as z.ZodType<LossName>;
 
 /** A learning rate for all methods, or one for each, with `default` for methods that have none. Default: each method's own. */
 const RATES = z.union([above0, z.record(z.string(), above0)], {
@@ -30,6 +34,11 @@ const VARIED_RATES = either<readonly number[] | Readonly<Record<string, readonly
 /** Numbers by factor, module or pattern. */
 const BY_NAME: z.ZodType<ByParameter> = z.record(z.string(), z.number().min(0), {
   error: "expected numbers of at least 0 by factor or module: { B: 16 }",
+});
+
+/** The weights of regularizers. */
+const WEIGHTS: z.ZodType<Readonly<Record<string, number>>> = z.record(z.string(), z.number().min(0), {
+  error: "expected weights of at least 0 by regularizer: { l2: 1e-4 }",
 });
 
 const SPEC = z.strictObject({
@@ -59,6 +68,13 @@ const SPEC = z.strictObject({
     warmup: listOf(whole(0)).optional(),
     "weight-decay": listOf(z.number().min(0)).optional(),
     "lora-plus": listOf(above0).optional(),
+    optimizer: listOf(OPTIMIZER).optional(),
+    beta1: listOf(share).optional(),
+    beta2: listOf(share).optional(),
+    loss: listOf(LOSS).optional(),
+    beta: listOf(above0).optional(),
+    "label-smoothing": listOf(share).optional(),
+    "z-loss": listOf(z.number().min(0)).optional(),
     dropout: listOf(share).optional(),
     target: listOf(z.string()).optional(),
   }),
@@ -66,10 +82,18 @@ const SPEC = z.strictObject({
     .strictObject({
       steps: whole(1).default(200),
       batch: whole(1).default(16),
-      lr: RATES.default(LEARNING_RATES),
+      lr: RATES.optional(),
+      optimizer: OPTIMIZER.default("adamw"),
+      beta1: share.optional(),
+      beta2: share.optional(),
+      loss: LOSS.default("cross-entropy"),
+      beta: above0.optional(),
+      "label-smoothing": share.optional(),
+      "z-loss": z.number().min(0).optional(),
+      regularize: WEIGHTS.optional(),
       schedule: SCHEDULE.default("cosine"),
       warmup: whole(0).default(20),
-      "weight-decay": z.number().min(0).default(0.01),
+      "weight-decay": z.number().min(0).optional(),
       "lora-plus": above0.optional(),
       rates: BY_NAME.optional(),
       decays: BY_NAME.optional(),
@@ -116,7 +140,7 @@ export interface SweepSpec {
     readonly method: readonly string[];
     readonly rank: readonly number[];
     readonly seed: readonly number[];
-    /** Learning rates for all methods, or for each, with `default` for methods that have none. */
+    /** Learning rates for all runs, or for each method or each optimizer, with `default` for those that have none. */
     readonly lr?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
     readonly steps?: readonly number[] | undefined;
     readonly batch?: readonly number[] | undefined;
@@ -124,16 +148,37 @@ export interface SweepSpec {
     readonly "weight-decay"?: readonly number[] | undefined;
     /** Ratios of LoRA+. */
     readonly "lora-plus"?: readonly number[] | undefined;
+    readonly optimizer?: readonly OptimizerName[] | undefined;
+    /** Decay rates of the moments of those optimizers that have some. */
+    readonly beta1?: readonly number[] | undefined;
+    readonly beta2?: readonly number[] | undefined;
+    /** Losses; those of preferences are for tasks with wrong answers, such as choices. */
+    readonly loss?: readonly LossName[] | undefined;
+    /** Options of those losses that have them. */
+    readonly beta?: readonly number[] | undefined;
+    readonly "label-smoothing"?: readonly number[] | undefined;
+    readonly "z-loss"?: readonly number[] | undefined;
     readonly dropout?: readonly number[] | undefined;
     readonly target?: readonly string[] | undefined;
   };
   readonly train: {
     readonly steps: number;
     readonly batch: number;
-    readonly lr: number | Readonly<Record<string, number>>;
+    /** Default: each method's own, times what suits the optimizer. */
+    readonly lr?: number | Readonly<Record<string, number>> | undefined;
+    readonly optimizer: OptimizerName;
+    readonly beta1?: number | undefined;
+    readonly beta2?: number | undefined;
+    readonly loss: LossName;
+    readonly beta?: number | undefined;
+    readonly "label-smoothing"?: number | undefined;
+    readonly "z-loss"?: number | undefined;
+    /** The weights of regularizers, which are added to every loss. */
+    readonly regularize?: Readonly<Record<string, number>> | undefined;
     readonly schedule: ScheduleName;
     readonly warmup: number;
-    readonly "weight-decay": number;
+    /** Default: 0.01 for optimizers that have it. */
+    readonly "weight-decay"?: number | undefined;
     readonly "lora-plus"?: number | undefined;
     /** Factors of the learning rate, by factor, module or pattern. */
     readonly rates?: ByParameter | undefined;
@@ -197,42 +242,38 @@ function checked(spec: SweepSpec, file: string): SweepSpec {
   const needing = tasks.find((name) => TASKS.find((task) => task.name === name)!.needsFiles);
   if (needing !== undefined && data === undefined)
     mistake(`on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`);
-  const runs = combinationsOf(spec);
+  const runs = countCombinations(spec);
   if (runs > MAX_COMBINATIONS)
     mistake(`the lists of vary have ${runs} combinations; expected at most ${MAX_COMBINATIONS}`);
-  checkRates("train.lr", spec.train.lr, spec, mistake);
+  if (spec.train.lr !== undefined) checkRates("train.lr", spec.train.lr, spec, mistake);
   const { lr } = spec.vary;
   if (lr !== undefined && !isList(lr)) checkRates("vary.lr", lr, spec, mistake);
+  const wrong = optionMistake(spec);
+  if (wrong !== null) mistake(wrong);
   const halving = halvingMistake(spec);
   if (halving !== null) mistake(halving);
   return spec;
 }
 
-function combinationsOf({ vary, on }: SweepSpec): number {
-  const { method, lr, ...others } = vary;
-  const rates = method.reduce((sum, one) => sum + (ratesOf(lr, one)?.length ?? 1), 0);
-  return Object.values(others).reduce((n, list) => n * (list?.length ?? 1), on.tasks.length * rates);
-}
-
-/** The learning rates to try for a method; undefined if they do not vary. */
-export function ratesOf(lr: SweepSpec["vary"]["lr"], method: string): readonly number[] | undefined {
-  return lr === undefined || isList(lr) ? lr : (lr[method] ?? lr["default"]);
-}
-
-const isList = <T>(given: readonly T[] | object): given is readonly T[] => Array.isArray(given);
-
-/** Checks rates that are given by method. */
+/** Checks rates that are given by method or by optimizer. */
 function checkRates(
   where: string,
   rates: number | Readonly<Record<string, unknown>>,
-  { vary }: SweepSpec,
+  spec: SweepSpec,
   mistake: (message: string) => never,
 ): void {
   if (typeof rates === "number") return;
-  const known = [...METHOD_NAMES, "default"];
-  const stray = Object.keys(rates).find((name) => !known.includes(name));
+  const known = [...METHOD_NAMES, ...OPTIMIZER_NAMES, "default"];
+  const names = Object.keys(rates);
+  const stray = names.find((name) => !known.includes(name));
   if (stray !== undefined) mistake(`${where}: there is no method "${stray}"; ${suggestion(stray, known)}`);
-  const without = vary.method.find((name) => rates[name] === undefined && rates["default"] === undefined);
+  const optimizers = spec.vary.optimizer ?? [spec.train.optimizer];
+  const [ofMethod, ofOptimizer] = [METHOD_NAMES, OPTIMIZER_NAMES].map((all) => names.find((name) => all.some((one) => one === name))); // prettier-ignore
+  if (ofMethod !== undefined && ofOptimizer !== undefined)
+    mistake(`${where} has a rate for the method ${ofMethod} and one for the optimizer ${ofOptimizer}, which meet in one run; give rates of methods, or of optimizers`); // prettier-ignore
+  if (rates["default"] !== undefined) return;
+  const all: readonly string[] = ofOptimizer === undefined ? spec.vary.method : optimizers;
+  const without = all.find((name) => rates[name] === undefined);
   if (without !== undefined) mistake(`${where} has no rate for ${without}, and no default`);
 }
 

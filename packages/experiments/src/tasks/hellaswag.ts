@@ -13,6 +13,7 @@ export const hellaswag: Task = defineTask({
   title: "choose the ending of a scene",
   metrics: [SAME_CHOICE, LIKELIEST, LIKELIEST_NORMALIZED],
   maxTokens: 4,
+  hasWrongAnswers: true,
   files: { train: [/^hellaswag_train\.jsonl$/], valid: [/^hellaswag_val\.jsonl$/] },
   async *read(file) {
     for await (const { fields, line } of readRecords(file, "jsonl")) {
@@ -24,6 +25,7 @@ export const hellaswag: Task = defineTask({
       yield {
         prompt: `Text: ${context} Endings: ${listed} Answer:`,
         answers: [String(right + 1)],
+        wrong: endings.flatMap((_, i) => (i === right ? [] : [String(i + 1)])),
         choice: {
           context: withoutMarks(`${item.text("activity_label")}: ${context}`),
           endings: endings.map(withoutMarks),

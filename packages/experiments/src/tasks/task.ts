@@ -22,6 +22,8 @@ export interface Question {
   readonly prompt: string;
   /** The accepted answers, at least one, without leading white space; training shows the first, or all with `trainOnAll`. */
   readonly answers: readonly string[];
+  /** Wrong answers, from which losses of preferences learn. */
+  readonly wrong?: readonly string[];
   /** The same item as a choice among endings, for metrics by likelihood. */
   readonly choice?: Choice;
 }
@@ -68,6 +70,8 @@ export interface Task {
   readonly stop: readonly string[];
   /** Train on every answer of a question, not only on the first. */
   readonly trainOnAll: boolean;
+  /** Whether its questions have wrong answers beside the right ones. */
+  readonly hasWrongAnswers?: boolean;
   /** Whether questions are read from files; if not, the source is ignored. */
   readonly needsFiles: boolean;
   /** Whether the source has files of its own for a split. */
@@ -84,6 +88,7 @@ export interface TaskSpec {
   readonly maxTokens: number;
   readonly stop?: readonly string[];
   readonly trainOnAll?: boolean;
+  readonly hasWrongAnswers?: boolean;
   /**
    * The file names of each split: one pattern for each argument of `read`, e.g. for each of the two sides of a translation.
    * Of the names that match a pattern, the first in alphabetical order is taken.

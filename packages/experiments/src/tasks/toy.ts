@@ -17,6 +17,10 @@ const COUNT: Readonly<Record<Split, number>> = { train: 4000, valid: 400, test: 
 /** The seed of the data; a run's own seed does not change its questions. */
 const SEED = 0;
 
+/** The endings that a prompt of "choice" lists: "1: It rolls." */
+const endingsIn = (prompt: string): string[] =>
+  [...prompt.matchAll(/\d: (It [^.]*\.)/g)].map(([, ending]) => ending!);
+
 export const TOY: readonly Task[] = TOY_TASK_NAMES.map((name) => ({
   name,
   title: TOY_TASKS[name].title,
@@ -24,11 +28,14 @@ export const TOY: readonly Task[] = TOY_TASK_NAMES.map((name) => ({
   maxTokens: 32,
   stop: [],
   trainOnAll: false,
+  hasWrongAnswers: name === "choice",
   needsFiles: false,
   has: () => Promise.resolve(true),
   async *questions(split) {
     for (const { prompt, completion } of toyExamples(name, split, COUNT[split], SEED)) {
-      yield { prompt, answers: [completion.trim()] };
+      const answer = completion.trim();
+      const wrong = endingsIn(prompt).filter((ending) => ending !== answer);
+      yield { prompt, answers: [answer], ...(name === "choice" && { wrong }) };
     }
   },
 }));

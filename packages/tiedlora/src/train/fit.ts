@@ -1,9 +1,11 @@
 /** Training with evaluations on held-out examples: finds the best step, and can stop early. The caller prints and saves. */
 import type { TypedArray } from "@tiedlora/core";
 import { checkWhole, refuse } from "@tiedlora/core/arguments";
+import type * as optim from "@tiedlora/nn/optim";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import { evaluate, type Evaluation } from "./evaluate.ts";
+import type { LossLike } from "./loss.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
 import { train } from "./train.ts";
 
@@ -36,6 +38,8 @@ export interface FitState {
 export interface FitOptions extends Omit<TrainOptions, "start" | "tokens"> {
   /** Held-out batches; their loss decides which step is the best, and when to stop. Default: no evaluations. */
   readonly valid?: readonly Batch[] | undefined;
+  /** The loss of the evaluations, by which the best step is found; null for the model's own. Default: `loss`. */
+  readonly validLoss?: LossLike | null | undefined;
   /** The number of steps between evaluations. The last step is always followed by one. Default: only that one. */
   readonly evalEvery?: number | undefined;
   /** Whether to evaluate before the first step too; this evaluation never counts as the best. Default: true. */
@@ -66,13 +70,15 @@ const BEGINNING: FitState = { step: 0, tokens: 0, best: null, sinceBest: 0, fini
 
 /**
  * Trains the adapter, evaluates it on held-out batches, and stops early if `patience` is given; yields reports as `train` does. At
- * the end, also after `signal`, sets the adapter to the values of the step with the lowest held-out loss, unless `restoreBest` is
- * false. Throws as `train` does, for invalid options, and before the first step if `from` lacks the values of its best step.
+ * the end, also after `signal`, sets the adapter to the values of the step with the lowest held-out loss (without held-out batches, to
+ * the averages if there are some), unless `restoreBest` is false. Throws as `train` does, for invalid options, and before the first step if `from` lacks the values of its best step.
  */
 export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void> {
   checkFit(options);
   const { from = BEGINNING, valid, evalEvery = Infinity, evalFirst = true, restoreBest = true, ...rest } = options; // prettier-ignore
-  const { model, adapter, steps } = options;
+  const { model, adapter, steps, average, validLoss = options.loss } = options;
+  const measure = (): Promise<Evaluation> =>
+    withAverages(average, () => evaluate(model, valid!, adapter, validLoss ?? undefined));
   let state = restoreBest ? await withBestValues(from, adapter) : from;
   if (isFinished(state, options)) {
     if (restoreBest) restore(adapter, state);
@@ -82,22 +88,35 @@ export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void>
   if (valid !== undefined && evalFirst && from.step === 0)
     yield {
       training: null,
-      evaluation: await evaluate(model, valid, adapter, options.loss),
+      evaluation: await measure(),
       improved: false,
       state,
     };
   const pauseAfter = (step: number): boolean => isDue(step) || options.pauseAfter?.(step) === true;
   for await (const training of train({ ...rest, start: from.step, tokens: from.tokens, pauseAfter })) {
-    const evaluation = isDue(training.step) ? await evaluate(model, valid!, adapter, options.loss) : null;
+    const evaluation = isDue(training.step) ? await measure() : null;
     const improved = evaluation !== null && evaluation.loss < (state.best?.loss ?? Infinity);
     const best = improved ? { step: training.step, loss: evaluation.loss } : null;
-    const kept = best && restoreBest ? { ...best, values: await valuesOf(adapter) } : best;
+    const kept =
+      best && restoreBest ? { ...best, values: await withAverages(average, () => valuesOf(adapter)) } : best;
     state = stateAfter(state, training, evaluation, kept);
     state = { ...state, finished: isFinished(state, options) };
     yield { training, evaluation, improved, state };
     if (state.finished) break;
   }
-  if (restoreBest) restore(adapter, state);
+  if (restoreBest && state.best !== null) restore(adapter, state);
+  else if (restoreBest) average?.swap();
+}
+
+/** Runs `work` while the adapter has its averages, if there are some. */
+export async function withAverages<T>(average: optim.EMA | undefined, work: () => Promise<T>): Promise<T> {
+  if (average === undefined) return work();
+  average.swap();
+  try {
+    return await work();
+  } finally {
+    average.swap();
+  }
 }
 
 /** The state after a step; `best` is the new best step if the evaluation's loss is the lowest so far, else null. */

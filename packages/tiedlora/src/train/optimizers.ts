@@ -11,6 +11,13 @@ interface Settings extends optim.OptimizerOptions {
   readonly weightDecay?: optim.WeightDecay;
 }
 
+/** The decay rates that the optimizers with moments have here, if none are given. */
+export const OPTIMIZER_BETAS: { readonly [O in OptimizerName]?: readonly [number, number] } = {
+  adamw: [0.9, 0.98],
+  lion: [0.9, 0.99],
+  muon: [0.9, 0.999],
+};
+
 interface Entry {
   /** What AdamW's learning rate is multiplied by, if none is given. */
   readonly lr: number;
@@ -23,7 +30,7 @@ export const OPTIMIZERS: { readonly [N in OptimizerName]: Entry } = {
   adamw: {
     lr: 1,
     takes: ["betas", "weightDecay"],
-    make: (p, { betas = [0.9, 0.98], ...rest }) => optim.adamW(p, { ...rest, betas }),
+    make: (p, { betas = OPTIMIZER_BETAS.adamw!, ...rest }) => optim.adamW(p, { ...rest, betas }),
   },
   sgd: {
     lr: 10,
@@ -54,3 +61,8 @@ export const OPTIMIZER_RATES: Readonly<Record<OptimizerName, number>> = Object.f
 
 /** The names of the optimizers, as a list. */
 export const OPTIMIZER_NAMES: readonly OptimizerName[] = Object.keys(OPTIMIZERS) as OptimizerName[];
+
+/** Whether an optimizer has a setting. */
+export function optimizerTakes(name: OptimizerName, setting: "betas" | "weightDecay"): boolean {
+  return OPTIMIZERS[name].takes.includes(setting);
+}

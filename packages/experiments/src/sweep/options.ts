@@ -1,0 +1,107 @@
+/** Which options go with which optimizer and loss in a sweep: in a grid of several, each takes those that are its own. */
+import { type LossName, type OptimizerName, REGULARIZER_NAMES } from "tiedlora";
+import { examplesOfLoss, lossesWith, optimizerTakes, strayRegularizer, suggestion } from "tiedlora/internal";
+import { taskByName } from "../tasks/index.ts";
+
+/** What depends on the optimizer: the name in a sweep's file, and the setting that the optimizer has to have. */
+const OF_OPTIMIZERS = { beta1: "betas", beta2: "betas", "weight-decay": "weightDecay" } as const;
+/** What depends on the loss, with the names of options of `lossByName`. */
+const OF_LOSSES = { beta: "beta", "label-smoothing": "labelSmoothing", "z-loss": "zLoss" } as const;
+type Key = keyof typeof OF_OPTIMIZERS | keyof typeof OF_LOSSES;
+
+/** Learning rates for all runs, or for each method or each optimizer, with `default`. */
+type Rates = readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
+
+/** The part of a sweep that this file is about. */
+interface Optioned {
+  readonly on: { readonly tasks: readonly string[] };
+  readonly vary: Readonly<Partial<Record<Key, readonly number[] | undefined>>> & {
+    readonly method: readonly string[];
+    readonly lr?: Rates;
+    readonly optimizer?: readonly OptimizerName[] | undefined;
+    readonly loss?: readonly LossName[] | undefined;
+  };
+  readonly train: Readonly<Partial<Record<Key, number | undefined>>> & {
+    readonly optimizer: OptimizerName;
+    readonly loss: LossName;
+    readonly regularize?: Readonly<Record<string, number>> | undefined;
+  };
+}
+
+/** The learning rates to try for a method and an optimizer; undefined if they do not vary. */
+export function ratesOf(lr: Rates, method: string, optimizer: string): readonly number[] | undefined {
+  return lr === undefined || isList(lr) ? lr : (lr[method] ?? lr[optimizer] ?? lr["default"]);
+}
+
+/** Whether rates are a list, for all runs. */
+export const isList = <T>(given: readonly T[] | object): given is readonly T[] => Array.isArray(given);
+
+/** The values of an option of optimizers for one of them; undefined alone if it has none, or none are given. */
+export function ofOptimizer(
+  { vary, train }: Optioned,
+  key: keyof typeof OF_OPTIMIZERS,
+  optimizer: OptimizerName,
+): readonly (number | undefined)[] {
+  return optimizerTakes(optimizer, OF_OPTIMIZERS[key]) ? (vary[key] ?? [train[key]]) : [undefined];
+}
+
+/** As `ofOptimizer`, for losses. */
+export function ofLoss(
+  { vary, train }: Optioned,
+  key: keyof typeof OF_LOSSES,
+  loss: LossName,
+): readonly (number | undefined)[] {
+  return lossesWith(OF_LOSSES[key]).includes(loss) ? (vary[key] ?? [train[key]]) : [undefined];
+}
+
+/** The number of combinations, without listing them: those of options that depend on each other are counted for each. */
+export function countCombinations(spec: Optioned): number {
+  const { vary, train, on } = spec;
+  const { method, lr, optimizer = [train.optimizer], loss = [train.loss], ...others } = vary;
+  const product = (lists: readonly { readonly length: number }[]): number => lists.reduce((n, { length }) => n * length, 1); // prettier-ignore
+  const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b, 0);
+  const optimizers = sum(
+    method.flatMap((one) =>
+      optimizer.map(
+        (name) =>
+        product([ratesOf(lr, one, name) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
+      ),
+    ),
+  );
+  const losses = sum(loss.map((name) => product(keysOf(OF_LOSSES).map((key) => ofLoss(spec, key, name)))));
+  const rest = Object.entries(others).filter(([key]) => !(key in OF_OPTIMIZERS) && !(key in OF_LOSSES));
+  return on.tasks.length * optimizers * losses * product(rest.map(([, list]) => list ?? [1]));
+}
+
+/** What is wrong with the losses, optimizers and options of a sweep; null if nothing is. */
+export function optionMistake(spec: Optioned): string | null {
+  const { vary, train, on } = spec;
+  const { optimizer: optimizers = [train.optimizer], loss: losses = [train.loss] } = vary;
+  for (const key of keysOf(OF_OPTIMIZERS)) {
+    const where = whereGiven(spec, key);
+    if (where !== null && !optimizers.some((one) => optimizerTakes(one, OF_OPTIMIZERS[key])))
+      return `${where} is given, and ${optimizers.join(", ")} ${optimizers.length > 1 ? "have" : "has"} none; leave it out, or take another optimizer`;
+  }
+  for (const key of keysOf(OF_LOSSES)) {
+    const [where, having] = [whereGiven(spec, key), lossesWith(OF_LOSSES[key])];
+    if (where !== null && !losses.some((one) => having.includes(one)))
+      return `${where} is given, and the loss is ${losses.join(", ")}; it is for ${having.join(", ")}`;
+  }
+  const from = vary.loss === undefined ? "train.loss" : "vary.loss";
+  if (losses.includes("distillation"))
+    return `${from}: distillation learns from a second model, which a sweep does not load; train by tiedlora train --loss distillation`;
+  const ranked = losses.find((one) => examplesOfLoss(one) !== "texts");
+  const single = on.tasks.find((name) => !taskByName(name).hasWrongAnswers);
+  if (ranked !== undefined && single !== undefined)
+    return `${from}: ${ranked} needs wrong answers beside the right ones, and ${single} has none; leave it out, or take a task of choices`;
+  const stray = strayRegularizer(train.regularize);
+  return stray === null ? null : `train.regularize: there is no regularizer "${stray}"; ${suggestion(stray, REGULARIZER_NAMES)}`; // prettier-ignore
+}
+
+/** Where an option is given in the sweep's file; null if it is not. */
+function whereGiven({ vary, train }: Optioned, key: Key): string | null {
+  if (vary[key] !== undefined) return `vary.${key}`;
+  return train[key] === undefined || train[key] === 0 ? null : `train.${key}`;
+}
+
+const keysOf = <K extends string>(table: Readonly<Record<K, unknown>>): K[] => Object.keys(table) as K[];
