@@ -242,6 +242,31 @@ suite("an optimizer's state that digests cannot find wrong", () => {
   });
 });
 
+test("with --ema the averages are evaluated and saved, and a resumed run has the same bits", async () => {
+  const ema = ["--ema", "0.6"];
+  const whole = await train(at("ema"), "--steps", "6", ...ema);
+  assert.equal(whole.code, 0, whole.info);
+  assert.equal((await train(at("ema-cut"), "--steps", "4", ...ema)).code, 0);
+  assert.equal((await train(at("ema-cut"), "--resume", "--steps", "6")).code, 0);
+  for (const file of ["optimizer", "training", "adapter_model"].map(
+    (name) => `checkpoints/step-00000006/${name}.safetensors`,
+  ))
+    // prettier-ignore
+    assert.ok(readFileSync(at("ema", file)).equals(readFileSync(at("ema-cut", file))), file);
+  const logged = (out: string, key: string): unknown[] =>
+    readFileSync(at(out, "logs/metrics.jsonl"), "utf8").trim().split("\n").map((line) => (JSON.parse(line) as Record<string, unknown>)[key]); // prettier-ignore
+  assert.deepEqual(logged("ema", "loss"), logged("straight", "loss"), "training itself is as without");
+  assert.notDeepEqual(logged("ema", "valid_loss"), logged("straight", "valid_loss"));
+  const loss = async (adapter: string): Promise<number> => {
+    const flags = ["--model", at("model"), "--data", at("train.jsonl"), "--batch", "2", "--seq", "32", "--backend", "reference"]; // prettier-ignore
+    return (JSON.parse((await tiedlora("eval", "--adapter", adapter, ...flags, "--json")).out) as { loss: number }).loss; // prettier-ignore
+  };
+  assert.equal(await loss(at("ema")), Math.min(...(logged("ema", "valid_loss").slice(1).filter(Boolean) as number[]))); // prettier-ignore
+  const settings = readFileSync(at("ema-cut/run.yaml"), "utf8");
+  writeFileSync(at("ema-cut/run.yaml"), settings.replace("ema: 0.6\n", ""));
+  assert.match(await refused(at("ema-cut")), /found moving averages of the weights, expected none/);
+});
+
 suite("a run.yaml", () => {
   const text = readFileSync(at("cut/run.yaml"), "utf8");
 

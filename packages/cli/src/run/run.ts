@@ -28,6 +28,8 @@ export interface RunOptions {
   readonly model: Decoder;
   readonly adapter: Adapter;
   readonly optimizer: optim.Optimizer;
+  /** Moving averages of the adapter's parameters, which are evaluated and saved in their place. */
+  readonly average?: optim.EMA | undefined;
   readonly directory: string;
   readonly examples: readonly EncodedExample[];
   /** The batches, in place of those of `examples`. */
@@ -122,6 +124,7 @@ export async function runIn(folder: RunFolder, options: RunOptions): Promise<Run
   const saved = state.best?.step ?? state.step;
   if (saved !== state.step)
     await restoreAdapter(join(folder.checkpoints, checkpointName(saved), TENSORS_FILE), options.adapter);
+  else options.average?.swap();
   await saveAdapter(options.adapter, options.directory, {
     ...options.provenance,
     step: String(saved),
@@ -208,6 +211,7 @@ async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): 
     model,
     adapter,
     optimizer,
+    average: options.average,
     steps,
     accumulate,
     gradients: options.gradients,

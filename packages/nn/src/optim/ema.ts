@@ -39,6 +39,18 @@ export class EMA {
         Parameter.from(p.device!, zeros, p.shape, computeType(p.dtype), `average of ${p.name}`),
       );
     }
+    this.reset();
+  }
+
+  /** Takes the current values as the averages after so many updates, e.g. those of a file. */
+  reset(updates = 0): void {
+    checkNumber(
+      "EMA: updates",
+      updates,
+      "whole number of at least 0",
+      Number.isSafeInteger(updates) && updates >= 0,
+    );
+    this.#updates = updates;
     assign(this.parameters.map((p) => [this.#averages.get(p)!, p.cast(computeType(p.dtype))]));
   }
 

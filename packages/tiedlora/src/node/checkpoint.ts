@@ -2,6 +2,7 @@
  * Checkpoints: everything that a training run needs to continue as if it had never stopped. Each checkpoint is a directory that
  * appears whole, by one rename, or not at all, and holds the digests of its files. It can also be loaded as an adapter.
  */
+import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -29,7 +30,7 @@ import {
 } from "../files/native.ts";
 import type { OutputFile } from "../output-file.ts";
 import { DivergedError } from "../train/diverged.ts";
-import type { FitState } from "../train/fit.ts";
+import { type FitState, withAverages } from "../train/fit.ts";
 import { findDamage, withDigests } from "./digests.ts";
 import { writeError } from "./writing.ts";
 
@@ -41,6 +42,16 @@ export interface RunState extends FitState {
 
 const OPTIMIZER_FILE = "optimizer.safetensors";
 const STATE_FILE = "state.json";
+/** The adapter's values that training goes on from, where the adapter's own file has their moving averages. */
+const TRAINING_FILE = "training.safetensors";
+
+/** What a checkpoint saves: what is trained, and the moving averages of it, if there are some. */
+interface Trained {
+  readonly adapter: Adapter;
+  readonly optimizer: optim.Optimizer;
+  readonly average?: optim.EMA | undefined;
+}
+
 const NAME = /^step-(\d{8})$/;
 
 export function checkpointName(step: number): string {
@@ -59,7 +70,7 @@ export async function checkpointSteps(directory: string): Promise<number[]> {
  */
 export async function saveCheckpoint(
   directory: string,
-  { adapter, optimizer }: { readonly adapter: Adapter; readonly optimizer: optim.Optimizer },
+  { adapter, optimizer, average }: Trained,
   state: RunState,
   provenance: Provenance,
 ): Promise<void> {
@@ -76,12 +87,14 @@ export async function saveCheckpoint(
       shape,
       bytes: () => Promise.resolve(encodeTensor("f32", values)),
     }));
+    const trained = average === undefined ? [] : await trainedFile(adapter);
     const files: OutputFile[] = [
       ...nativeFiles(adapter, provenance),
+      ...trained,
       [OPTIMIZER_FILE, writeSafetensors(content, [["step", String(step)]])],
       [STATE_FILE, `${JSON.stringify(state, null, 2)}\n`],
     ];
-    await writeFilesAtomic(temporary, withDigests(files));
+    await withAverages(average, () => writeFilesAtomic(temporary, withDigests(files)));
     await removeCheckpoint(directory, name); // a damaged checkpoint of the same step, if there is one
     await rename(temporary, join(directory, name));
     await syncDirectory(directory);
@@ -89,6 +102,14 @@ export async function saveCheckpoint(
     await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
     throw writeError(directory, error);
   }
+}
+
+/** The file of the adapter's values as they are now. */
+async function trainedFile(adapter: Adapter): Promise<OutputFile[]> {
+  const [[, content]] = nativeFiles(adapter) as [OutputFile];
+  const pieces: Uint8Array[] = [];
+  for await (const piece of content as AsyncIterable<Uint8Array>) pieces.push(piece.slice());
+  return [[TRAINING_FILE, Buffer.concat(pieces)]];
 }
 
 async function checkFinite(
@@ -172,10 +193,11 @@ export async function readState(directory: string, step: number): Promise<RunSta
 export async function restoreCheckpoint(
   directory: string,
   step: number,
-  { adapter, optimizer }: { readonly adapter: Adapter; readonly optimizer: optim.Optimizer },
+  { adapter, optimizer, average }: Trained,
 ): Promise<void> {
   const path = join(directory, checkpointName(step));
   const values = await readAdapter(join(path, TENSORS_FILE), adapter);
+  const trained = await readTrained(path, adapter, average);
   const source = await fileSource(join(path, OPTIMIZER_FILE));
   try {
     const file = await openSafetensors(source);
@@ -185,9 +207,30 @@ export async function restoreCheckpoint(
     await checkOptimizer(file, step, tensors, { adapter, optimizer }, await trainedIn(path));
     optimizer.load({ step, tensors }); // checks again, and changes nothing if it throws
     for (const [parameter, data] of values) parameter.set(data);
+    if (trained === null) return;
+    average!.reset(step);
+    for (const [parameter, data] of trained) parameter.set(data);
   } finally {
     await source.close?.();
   }
+}
+
+/** The values that training goes on from; null if they are those of the adapter. Throws FormatError if they do not fit `average`. */
+async function readTrained(
+  path: string,
+  adapter: Adapter,
+  average: optim.EMA | undefined,
+): Promise<Map<Parameter, Float32Array | Int32Array> | null> {
+  const file = join(path, TRAINING_FILE);
+  const has = existsSync(file);
+  if (has !== (average !== undefined))
+    throw new FormatError({
+      file: path,
+      found: has ? "moving averages of the weights" : "no moving averages of the weights",
+      expected: has ? "none" : "some",
+      hint: `The run was started with${has ? "" : "out"} moving averages.`,
+    });
+  return has ? readAdapter(file, adapter) : null;
 }
 
 /** The paths of the parameters that were trained when a checkpoint was written, unchecked. */

@@ -46,7 +46,7 @@ export async function findDamage(directory: string, names: readonly string[]): P
     if (digest === undefined || name === undefined) return `${DIGESTS_FILE} is damaged`;
     expected.set(name, digest);
   }
-  for (const name of names) {
+  for (const name of new Set([...names, ...expected.keys()])) {
     const digest = expected.get(name);
     if (digest === undefined) return `${DIGESTS_FILE} has no digest of ${name}`;
     const found = await ifThere(digestOf(join(directory, name)));

@@ -39,6 +39,11 @@ export interface TrainOptions {
    * caller asks for the next report. Default: never.
    */
   readonly pauseAfter?: (step: number) => boolean;
+  /**
+   * Moving averages of the adapter's parameters, which are updated after each step. `fit` evaluates with them, and keeps those of the
+   * best step. Default: none.
+   */
+  readonly average?: optim.EMA | undefined;
   /** Stops after the current step. */
   readonly signal?: AbortSignal;
 }
