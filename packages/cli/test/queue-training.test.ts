@@ -1,7 +1,7 @@
 /** Training whose micro-batches workers of a queue compute: the same bits, whatever dies or starts late, and refusals by name. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { Redis } from "ioredis";
@@ -78,6 +78,26 @@ suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
     const step = Number(/interrupted after step (\d+)/.exec(info)![1]);
     const steps = String(step + 3);
     succeeded(await tiedlora("train", "--resume", "--out", at("a"), "--steps", steps, "--queue", server.url));
+    // a loss with its options goes with the work, and what is held out is known to workers
+    const preferring = (out: string, ...more: string[]): string[] =>
+      `train --model ${at("model")} --data ${at("pairs.jsonl")} --out ${at(out)} --loss dpo --beta 0.3 --regularize l2=0.01 --valid-split 3 --steps 4 --batch 2 --accumulate 2 --rank 2 --seq 32`
+        .split(" ")
+        .concat(more);
+    const pairs = Array.from({ length: 12 }, (_, i) => ({
+      prompt: `say ${i}`,
+      chosen: "yes",
+      rejected: "no",
+    }));
+    writeFileSync(at("pairs.jsonl"), pairs.map((pair) => `${JSON.stringify(pair)}\n`).join(""));
+    succeeded(await tiedlora(...preferring("dpo")));
+    succeeded(await tiedlora(...preferring("dpo-queue", "--queue", server.url)));
+    assert.equal(digest("dpo-queue"), digest("dpo"));
+    const reported = (out: string): unknown[] =>
+      readFileSync(at(out, "logs/metrics.jsonl"), "utf8").trim().split("\n").map((line) => {
+        const { loss, accuracy, margin, l2 } = JSON.parse(line) as Record<string, number>;
+        return [loss, accuracy, margin, l2];
+      }); // prettier-ignore
+    assert.deepEqual(reported("dpo-queue"), reported("dpo"));
     assert.equal(shared.child.exitCode, null);
   });
 
@@ -94,6 +114,8 @@ suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
     await failed(1, /refuses the password/, ...training("x", "--queue", wrong));
     await failed(1, /no server answers there/, "worker", "--queue", "redis://127.0.0.1:1");
     await failed(2, /expected the address of a server, redis:/, "worker", "--queue", "http://127.0.0.1");
+    const teacher = ["--loss", "distillation", "--teacher", at("model")];
+    await failed(2, /workers do not load a --teacher/, ...training("x", ...teacher, "--queue", url));
     await failed(
       2,
       /--accumulate is 1; give at least/,

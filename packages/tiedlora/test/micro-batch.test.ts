@@ -10,6 +10,7 @@ import {
   batchesOf,
   type GradientSource,
   GradientWorker,
+  losses,
   methodByName,
   type MethodName,
   train,
@@ -35,7 +36,7 @@ async function setup(device: Device, method: MethodName): Promise<TrainOptions> 
 
 /** Computes micro-batches with other objects, last first, as other processes may. */
 function elsewhere({ adapter: from }: TrainOptions, there: TrainOptions): GradientSource {
-  const worker = new GradientWorker(there.model, there.adapter);
+  const worker = new GradientWorker(there.model, there.adapter, there.loss);
   return async (batches) => {
     for (const [path, parameter] of from.stateDict())
       there.adapter
@@ -49,11 +50,9 @@ function elsewhere({ adapter: from }: TrainOptions, there: TrainOptions): Gradie
   };
 }
 
-async function trained(
-  options: TrainOptions,
-): Promise<{ adapter: string; reports: [number, number | null][] }> {
-  const reports: [number, number | null][] = [];
-  for await (const { loss, gradNorm } of train(options)) reports.push([loss, gradNorm]);
+async function trained(options: TrainOptions): Promise<{ adapter: string; reports: unknown[] }> {
+  const reports: unknown[] = [];
+  for await (const { loss, metrics, gradNorm } of train(options)) reports.push([loss, metrics, gradNorm]);
   return { adapter: await bits(options.adapter), reports };
 }
 
@@ -72,11 +71,13 @@ const METHODS = ["tl6", "tl3", "lora", "dora"] as const;
 test("adapter, losses and norms have the bits of one place", async () => {
   const device = await cpu({ threads: 2 });
   try {
+    const smoothed = losses.regularized(losses.crossEntropy({ labelSmoothing: 0.1 }), { kl: 0.1 });
     for (const method of METHODS) {
-      const here = await trained(await setup(device, method));
-      const options = await setup(device, method);
+      const own = method === "tl3" ? { loss: smoothed } : {};
+      const here = await trained({ ...(await setup(device, method)), ...own });
+      const options = { ...(await setup(device, method)), ...own };
       const start = await bits(options.adapter);
-      const there = await setup(device, method);
+      const there = { ...(await setup(device, method)), ...own };
       assert.deepEqual(await trained({ ...options, gradients: elsewhere(options, there) }), here, method);
       assert.notEqual(here.adapter, start, method);
     }

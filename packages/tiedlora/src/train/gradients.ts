@@ -7,7 +7,7 @@ import * as nn from "@tiedlora/nn";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import type { LanguageModel, LossInputs } from "../model.ts";
-import { type Loss, type LossValue, type Read, readValue, valueOf } from "./loss.ts";
+import { type Loss, type LossLike, lossOf, type LossValue, type Read, readValue, valueOf } from "./loss.ts";
 import { lossInputs, type MicroBatch, type MicroGradients } from "./micro-batch.ts";
 
 /** The gradients of a micro-batch, by trained parameter, until those of the next one are computed. */
@@ -84,10 +84,10 @@ export class GradientWorker {
   readonly #adapter: Adapter;
   readonly #memory: GradientMemory;
 
-  /** `adapter` is on `model`, and has the seed and the dropout of the training's. */
-  constructor(model: LanguageModel, adapter: Adapter) {
+  /** `adapter` is on `model`, and has the seed and the dropout of the training's; `loss` is the training's. Default: the model's own. */
+  constructor(model: LanguageModel, adapter: Adapter, loss?: LossLike) {
     this.#adapter = adapter;
-    this.#memory = new GradientMemory(model, adapter);
+    this.#memory = new GradientMemory(model, adapter, lossOf(loss));
   }
 
   /** The loss and the gradients of a micro-batch, from the values that the adapter has now. */
@@ -95,12 +95,12 @@ export class GradientWorker {
     const adapter = this.#adapter;
     adapter.train();
     adapter.step = step;
-    const { loss, gradients } = await this.#memory.compute({ batch, factor }, adapter.trainableParameters());
+    const { loss, metrics, gradients } = await this.#memory.compute({ batch, factor }, adapter.trainableParameters()); // prettier-ignore
     const values = new Map<string, Float32Array>();
     for (const [path, parameter] of adapter.stateDict()) {
       const gradient = gradients.get(parameter);
       if (gradient !== undefined) values.set(path, (await gradient.data()) as Float32Array);
     }
-    return { loss: await loss, gradients: values };
+    return { loss: await loss, metrics: await metrics, gradients: values };
   }
 }

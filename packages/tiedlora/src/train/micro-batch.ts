@@ -20,6 +20,8 @@ export interface MicroBatch {
 export interface MicroGradients {
   /** The loss, times the factor. */
   readonly loss: number;
+  /** What the loss reports beside its value, times the factor; left out for the model's own loss. */
+  readonly metrics?: Readonly<Record<string, number>>;
   /** The gradients of that, by the path of each trained parameter of the adapter in files; none for one that has no effect. */
   readonly gradients: ReadonlyMap<string, Float32Array>;
 }

@@ -13,10 +13,6 @@ import type { StepReport, TrainOptions } from "./options.ts";
 export async function* train(options: TrainOptions): AsyncGenerator<StepReport> {
   const { adapter, optimizer, steps, start = 0, signal } = options;
   const loss = lossOf(options.loss);
-  if (options.gradients && loss !== null)
-    throw new Error(
-      `train: ${loss.name} with gradients from another place, where the model's own loss is computed; leave one of them out`,
-    );
   const meter = new Meter(steps, start, options.tokens ?? 0);
   let lastFinite: StepReport | null = null;
   const reportOf = async (submitted: Submitted): Promise<StepReport> => {
@@ -92,6 +88,7 @@ async function submitStep(
   const submit = gradients ? applyGiven : accumulate === 1 && !model.streamed ? stepAtOnce : applyComputed;
   const parts = await submit({ ...options, loss: loss ?? undefined }, micro, memory);
   if (parts === null) return null;
+  options.average?.update();
   const value = sumOf(parts);
   value.catch(() => undefined); // it is awaited after the norm is asked for
   const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
@@ -142,7 +139,7 @@ async function applyGiven(
   if (answers === null) return null;
   for (const { gradients: values } of answers.slice(0, -1)) optimizer.accumulate(memory.set(values, adapter));
   optimizer.step(memory.set(answers.at(-1)!.gradients, adapter));
-  return answers.map(({ loss }) => ({ loss: Promise.resolve(loss), metrics: Promise.resolve({}) }));
+  return answers.map(({ loss, metrics = {} }) => ({ loss: Promise.resolve(loss), metrics: Promise.resolve(metrics) })); // prettier-ignore
 }
 
 /** Measures speed and estimates the time left. The first step, which compiles, is left out once there are other steps. */

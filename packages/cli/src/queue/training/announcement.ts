@@ -1,4 +1,6 @@
 /** What a training announces to workers: who it is, and all that a micro-batch's gradient depends on. */
+import { createHash } from "node:crypto";
+import type { LossSettings } from "../../loss-settings.ts";
 import type { TrainSettings } from "../../train-settings.ts";
 
 /** The settings of a training that its workers need. */
@@ -9,6 +11,7 @@ export type SharedSettings = Pick<
   | "backend"
   | "checkpointing"
   | "activations"
+  | "promptTemplate"
   | "promptColumn"
   | "completionColumn"
   | "separator"
@@ -16,6 +19,8 @@ export type SharedSettings = Pick<
   | "pack"
   | "batch"
   | "seed"
+  | "validSplit"
+  | Exclude<keyof LossSettings, "teacher">
 >;
 
 const SHARED: { readonly [K in keyof Required<SharedSettings>]: true } = {
@@ -24,6 +29,7 @@ const SHARED: { readonly [K in keyof Required<SharedSettings>]: true } = {
   backend: true,
   checkpointing: true,
   activations: true,
+  promptTemplate: true,
   promptColumn: true,
   completionColumn: true,
   separator: true,
@@ -31,11 +37,27 @@ const SHARED: { readonly [K in keyof Required<SharedSettings>]: true } = {
   pack: true,
   batch: true,
   seed: true,
+  validSplit: true,
+  loss: true,
+  beta: true,
+  labelSmoothing: true,
+  zLoss: true,
+  temperature: true,
+  teacherWeight: true,
+  desirableWeight: true,
+  undesirableWeight: true,
+  regularize: true,
 };
 
 export function sharedSettings(settings: TrainSettings): SharedSettings {
   const shared = Object.keys(SHARED).map((key) => [key, settings[key as keyof SharedSettings]]);
   return Object.fromEntries(shared) as SharedSettings;
+}
+
+/** The SHA-256 of the settings, which a worker compares with that of what it has read of them. */
+export function settingsDigest(settings: SharedSettings): string {
+  const read = sharedSettings(settings as TrainSettings);
+  return createHash("sha256").update(JSON.stringify(read)).digest("hex");
 }
 
 /** A training as it is announced. */
@@ -52,6 +74,7 @@ export interface TrainingAnnouncement {
   /** The fingerprint of the encoded examples. */
   readonly dataFingerprint: string;
   readonly settings: SharedSettings;
+  readonly settingsDigest: string;
 }
 
 /** A job: the gradients of a micro-batch. */

@@ -14,6 +14,7 @@ import {
   KEPT_SECONDS,
   type MicroBatchJob,
   names,
+  settingsDigest,
   sharedSettings,
   type TrainingAnnouncement,
 } from "./announcement.ts";
@@ -64,6 +65,7 @@ export class TrainingQueue {
       data: settings.data,
       dataFingerprint,
       settings: sharedSettings(settings),
+      settingsDigest: settingsDigest(settings),
     };
   }
 

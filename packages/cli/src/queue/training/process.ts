@@ -16,7 +16,8 @@ import { processOutput } from "../../output.ts";
 import { quantizeOption } from "../../quantized.ts";
 import { decideStreaming } from "../../streaming.ts";
 import { QueueServer } from "../server.ts";
-import { KEPT_SECONDS, names } from "./announcement.ts";
+import { lossFor } from "../../loss-settings.ts";
+import { KEPT_SECONDS, names, settingsDigest } from "./announcement.ts";
 import type { Answer, Request } from "./protocol.ts";
 import { packGradients, setTrainedValues, unpackFiles } from "./values.ts";
 
@@ -68,6 +69,11 @@ let server: Promise<QueueServer> | null = null;
 async function join(request: Join): Promise<boolean> {
   const { announcement, data } = request;
   const { id, settings, dataFingerprint } = announcement;
+  if (settingsDigest(settings) !== announcement.settingsDigest)
+    throw new Error(
+      `the loss and the other settings of training ${id} are not read here as they were written: their digests differ`,
+    );
+  const loss = lossFor(settings, null);
   await (server ??= QueueServer.open(request.queue, processOutput()));
   const file = (await dataFile(data, "train"))!;
   const { model, tokenizer, padId } = await (base ??= loadBase(request, file));
@@ -83,7 +89,7 @@ async function join(request: Join): Promise<boolean> {
   const examples = trainedOn(dataset, settings);
   joined.set(id, {
     adapter,
-    worker: new GradientWorker(model, adapter),
+    worker: new GradientWorker(model, adapter, loss),
     batch: batchesOf(examples, { batch, maxLength, seed, padId }),
     settings,
     step: null,

@@ -27,25 +27,31 @@ export function setTrainedValues(adapter: Adapter, bytes: Uint8Array): void {
 interface Header {
   /** As text: JSON has no NaN. */
   readonly loss: string;
+  readonly metrics: readonly (readonly [name: string, value: string])[];
   readonly paths: readonly (readonly [path: string, size: number])[];
 }
 
-export function packGradients({ loss, gradients }: MicroGradients): Uint8Array {
+export function packGradients({ loss, metrics = {}, gradients }: MicroGradients): Uint8Array {
   const all = [...gradients];
+  const named = Object.entries(metrics).map(([name, value]) => [name, String(value)] as const);
   const paths = all.map(([path, { length }]) => [path, length] as const);
-  return pack({ loss: String(loss), paths } satisfies Header, ...all.map(([, values]) => bytesOf(values)));
+  return pack(
+    { loss: String(loss), metrics: named, paths } satisfies Header,
+    ...all.map(([, values]) => bytesOf(values)),
+  );
 }
 
 export function unpackGradients(bytes: Uint8Array): MicroGradients {
   const { header, body } = unpack(bytes);
-  const { loss, paths } = header as Header;
+  const { loss, metrics, paths } = header as Header;
+  const named = Object.fromEntries(metrics.map(([name, value]) => [name, Number(value)]));
   let at = 0;
   const gradients = new Map<string, Float32Array>();
   for (const [path, size] of paths) {
     gradients.set(path, floats(body, at, size));
     at += 4 * size;
   }
-  return { loss: Number(loss), gradients };
+  return { loss: Number(loss), metrics: named, gradients };
 }
 
 /** The f32 values in bytes: in place if they are aligned, otherwise a copy. */
