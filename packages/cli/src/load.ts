@@ -15,7 +15,7 @@ import {
 } from "tiedlora";
 import type { TextFile } from "tiedlora";
 import type { Unknown } from "tiedlora";
-import { nearest } from "tiedlora/internal";
+import { holdOut, nearest } from "tiedlora/internal";
 import { examplesOf } from "./loss-settings.ts";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -116,19 +116,20 @@ export function tokensOf(
   return { limit, find };
 }
 
-/** The examples as they go into batches: packed into sequences of up to `seq` tokens, if `pack` is set. */
+/** The examples as they go into batches: but for those that are held out, and packed into sequences of up to `seq` tokens, if `pack` is set. */
 export function trainedOn(
   { examples }: Dataset,
-  { pack, seq }: Pick<TrainSettings, "pack" | "seq">,
+  { pack, seq, validSplit, seed }: Pick<TrainSettings, "pack" | "seq" | "seed" | "validSplit">,
 ): readonly EncodedExample[] {
-  return pack ? packExamples(examples, seq) : examples;
+  const [kept] = validSplit === undefined ? [examples] : holdOut(examples, validSplit, seed);
+  return pack ? packExamples(kept, seq) : kept;
 }
 
 /** Prints how many examples were read, and how many were cut off or left out, and why. */
 export function describeData(
   output: Output,
   name: string,
-  { examples, truncated, skipped, empty, unanswered, unknown }: Dataset,
+  { examples, truncated, skipped, empty, unanswered, equal, unknown }: Dataset,
   seq: number,
 ): void {
   output.info(`${examples.length.toLocaleString("en-US")} examples from ${name}`);
@@ -138,6 +139,10 @@ export function describeData(
     warn(`${skipped.length} left out: their prompts fill ${seq} tokens (--seq); lines ${some(skipped)}`);
   if (unanswered.length > 0)
     warn(`${unanswered.length} left out: they have no turn of the assistant; lines ${some(unanswered)}`);
+  if (equal.length > 0)
+    warn(
+      `${equal.length} left out: both answers are the same within ${seq} tokens (--seq); lines ${some(equal)}`,
+    );
   if (unknown !== null) warn(describeUnknown(unknown));
   if (empty.length > 0) warn(`${empty.length} left out: their completions are empty; lines ${some(empty)}`);
 }

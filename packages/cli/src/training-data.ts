@@ -133,7 +133,7 @@ export async function readData(
 }
 
 /** What a set says that was read without leaving anything out, or is not known of it. */
-const NOTHING_LEFT_OUT = { truncated: 0, skipped: [], empty: [], unanswered: [], unknown: null };
+const NOTHING_LEFT_OUT = { truncated: 0, skipped: [], empty: [], unanswered: [], equal: [], unknown: null };
 
 interface Reading {
   readonly tokenizer: Tokenizer;

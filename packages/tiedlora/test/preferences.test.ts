@@ -85,6 +85,30 @@ suite("pairs", () => {
     assert.deepEqual(rows(await read(loadPreferences, [whole])), [["u:q|a:[yes|]", "u:q|a:[no|]"]]);
   });
 
+  test("may be whole conversations beside their prompt, or answers to a prompt that is text", async () => {
+    const expected = [["u:q|a:[yes|]", "u:q|a:[no|]"]];
+    const whole = { chosen: [user("q"), assistant("yes")], rejected: [user("q"), assistant("no")] };
+    assert.deepEqual(
+      rows(await read(loadPreferences, [{ prompt: "q", prompt_id: "7", ...whole }])),
+      expected,
+    );
+    const answers = { chosen: [assistant("yes")], rejected: [assistant("no")] };
+    assert.deepEqual(rows(await read(loadPreferences, [{ prompt: "q", ...answers }])), expected);
+  });
+
+  test("whose answers are equal, or are when they are cut off, are left out and counted", async () => {
+    const same = [user("q"), assistant("a")];
+    const equal = [
+      { prompt: "q", chosen: "a", rejected: "a" },
+      { chosen: "b: c", rejected: "b: c" },
+      { prompt: "question", chosen: "longer and yes", rejected: "longer and no" },
+    ];
+    const found = await read(loadPreferences, [{ prompt: "q", chosen: "a", rejected: "b" }, ...equal], { maxLength: 14 }); // prettier-ignore
+    assert.deepEqual([found.examples.length, found.equal, found.truncated], [1, [2, 3, 4], 0]);
+    await rejects(loadPreferences, [{ chosen: same, rejected: same }], /none of 1 pairs says what is preferred: their answers are equal within 200 tokens/); // prettier-ignore
+    await rejects(loadPreferences, [], /the file has no examples/);
+  });
+
   test("are rows one after the other in a batch, of one length", async () => {
     const { examples } = await read(loadPreferences, [{ prompt: "q", chosen: "yes", rejected: "no" }]);
     const { batch, kind, mask, predicted, length } = stackBatch(examples, 100, 0);

@@ -25,6 +25,8 @@ export interface Dataset {
   readonly empty: readonly number[];
   /** Lines of chats that were left out because they have no message of the assistant. */
   readonly unanswered: readonly number[];
+  /** Lines of pairs that were left out because both answers have the same tokens, so that nothing is preferred. */
+  readonly equal: readonly number[];
   /** Characters that the tokenizer does not know; null if it knows all. */
   readonly unknown: Unknown | null;
   /** A hash of all tokens, by which a run can tell whether it trains on the same data as before. */
@@ -89,12 +91,12 @@ export async function loadBy<E extends { readonly line: number }>(
   complete: (examples: EncodedExample[]) => EncodedExample[] = (examples) => examples,
 ): Promise<Dataset> {
   const read: EncodedExample[] = [];
-  const left: LeftOut = { skipped: [], empty: [], unanswered: [] };
+  const left: LeftOut = { skipped: [], empty: [], unanswered: [], equal: [] };
   const unknown = new UnknownCharacters(tokenizer);
   let sample: Example | null = null;
-  for await (const { example, encoded } of encodedExamples(layout, file, tokenizer, options)) {
+  for await (const { example, encoded, reason } of encodedExamples(layout, file, tokenizer, options)) {
     if (encoded === null) {
-      left[layout.reason(example)].push(example.line);
+      left[reason!].push(example.line);
       continue;
     }
     unknown.add(layout.texts(example), encoded.tokens);
@@ -115,18 +117,31 @@ export async function loadBy<E extends { readonly line: number }>(
   };
 }
 
+interface Encoded<E> {
+  readonly example: E;
+  readonly encoded: EncodedExample | null;
+  /** Why there are no tokens; null if there are. */
+  readonly reason: keyof LeftOut | null;
+}
+
+const sameTokens = (a: EncodedExample, b: EncodedExample): boolean =>
+  a.tokens.length === b.tokens.length && a.tokens.every((token, i) => token === b.tokens[i]);
+
 /** The examples of a file, one after another, and their tokens; null for those of which nothing can be learned. */
 export async function* encodedExamples<E extends { readonly line: number }>(
   layout: Layout<E>,
   file: TextFile,
   tokenizer: TextEncoderLike,
   options: DatasetOptions,
-): AsyncGenerator<{ readonly example: E; readonly encoded: EncodedExample | null }> {
+): AsyncGenerator<Encoded<E>> {
   let toExample: ((record: DataRecord) => E) | null = null;
   for await (const record of readRecords(file, formatOf(file.name))) {
     toExample ??= layout.reader(file.name, record, options);
     const example = toExample(record);
-    yield { example, encoded: encodeOne(layout, file, example, tokenizer, options) };
+    const encoded = encodeOne(layout, file, example, tokenizer, options);
+    if (encoded?.beside && sameTokens(encoded, encoded.beside))
+      yield { example, encoded: null, reason: "equal" };
+    else yield { example, encoded, reason: encoded === null ? layout.reason(example) : null };
   }
 }
 
@@ -135,6 +150,7 @@ interface LeftOut {
   readonly skipped: number[];
   readonly empty: number[];
   readonly unanswered: number[];
+  readonly equal: number[];
 }
 
 function encodeOne<E extends { readonly line: number }>(
@@ -172,7 +188,7 @@ function checkTokens(
   );
 }
 
-function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number): string {
+function nothingLeft({ skipped, empty, unanswered, equal }: LeftOut, maxLength: number): string {
   if (skipped.length > 0)
     return (
       `nothing to learn is left: all ${skipped.length} prompts are longer than ${maxLength} tokens; give a larger ` +
@@ -182,6 +198,11 @@ function nothingLeft({ skipped, empty, unanswered }: LeftOut, maxLength: number)
     return (
       `none of ${unanswered.length} chats has a message of the role "assistant", and only such messages are learned; is ` +
       `the last message missing?`
+    );
+  if (equal.length > 0)
+    return (
+      `none of ${equal.length} pairs says what is preferred: their answers are equal within ${maxLength} tokens (--seq); is this ` +
+      `the right file?`
     );
   if (empty.length > 0)
     return `the completions of all ${empty.length} examples are empty; is this the right column?`;

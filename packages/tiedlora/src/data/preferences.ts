@@ -129,6 +129,8 @@ function readPair(file: string, record: DataRecord): Pair {
   const tools = toolsOf(file, record);
   if (record.fields["prompt"] !== undefined) {
     const prompt = turnField(file, record, "prompt", "");
+    if (typeof prompt === "string" && typeof chosen !== "string" && typeof rejected !== "string")
+      return { ...conversations(prompt, chosen, rejected), tools, line };
     sameKind(file, record, { prompt, chosen, rejected });
     return { prompt, chosen, rejected, tools, line };
   }
@@ -176,6 +178,17 @@ function sameKind(file: string, { line }: DataRecord, turns: Readonly<Record<str
     );
 }
 
+/** Whole conversations beside their prompt as text, as in UltraFeedback; answers alone follow the prompt as a turn of the user. */
+function conversations(
+  prompt: string,
+  chosen: readonly Message[],
+  rejected: readonly Message[],
+): Pick<Pair, "prompt" | "chosen" | "rejected"> {
+  const turns = [chosen, rejected];
+  if (turns.every(([first]) => first!.role !== "assistant")) return withoutPrompt(chosen, rejected);
+  return { prompt: [{ role: "user", content: prompt }], chosen, rejected };
+}
+
 /** The prompt that two answers have in common at their beginning, as TRL extracts it. */
 function withoutPrompt(chosen: Turn, rejected: Turn): Pick<Pair, "prompt" | "chosen" | "rejected"> {
   let common = 0;
@@ -183,6 +196,9 @@ function withoutPrompt(chosen: Turn, rejected: Turn): Pick<Pair, "prompt" | "cho
   const at = (turn: Turn, i: number): string =>
     typeof turn === "string" ? turn[i]! : JSON.stringify(turn[i]);
   while (common < most && at(chosen, common) === at(rejected, common)) common++;
+  // answers that are equal are no part of their prompt
+  if (common === chosen.length && common === rejected.length)
+    common = typeof chosen === "string" ? 0 : most - 1;
   if (typeof chosen === "string" && /\s/.test(chosen[common - 1] ?? "")) common--; // answers begin with their white space
   return {
     prompt: chosen.slice(0, common),
