@@ -36,8 +36,12 @@ export function givenPrompt(tokenizer: Tokenizer, prompt: string, separator: str
 }
 
 /** Messages in the form of the model's chat template, as it is passed to a model. Throws if there is no template. */
-export function chatTokens(tokenizer: Tokenizer, messages: readonly ChatMessage[]): number[] {
-  return tokenizer.encode(tokenizer.chat(messages), { specialTokens: false });
+export function chatTokens(
+  tokenizer: Tokenizer,
+  messages: readonly ChatMessage[],
+  variables: Readonly<Record<string, unknown>> = {},
+): number[] {
+  return tokenizer.encode(tokenizer.chat(messages, { variables }), { specialTokens: false });
 }
 
 /** The prompt as text: without a prompt, the completion's first words; for a chat, everything before the last answer. */

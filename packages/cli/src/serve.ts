@@ -3,18 +3,21 @@ import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import { ContinuousBatch } from "@tiedlora/models";
 import { adaptersOf } from "tiedlora";
+import { checkPath } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
-import { whole } from "./options.ts";
+import { path, whole } from "./options.ts";
 import { paint, type Output } from "./output.ts";
 import { namedAdapters } from "./named-adapters.ts";
 import { ServedModels } from "./serve/adapters.ts";
 import type { Engine } from "./serve/answers.ts";
 import { ApiServer, isLoopback } from "./serve/server.ts";
+import { WatchedFolder } from "./serve/watched.ts";
 import { UsageError } from "./settings.ts";
 import { addModelFlags, addQuantize, findAdapter, type ModelFlags, type Opened, withModel } from "./with-model.ts"; // prettier-ignore
 
 interface ServeFlags extends Omit<ModelFlags, "adapter"> {
   readonly adapter?: readonly string[];
+  readonly adapters?: string;
   readonly name?: string;
   readonly host: string;
   readonly port: number;
@@ -33,6 +36,11 @@ export function addServe(program: Command, output: Output): void {
     .command("serve")
     .description("answer requests for text over HTTP, as OpenAI's API does, with any number of adapters");
   addQuantize(addModelFlags(command, { several: true }))
+    .option(
+      "--adapters <dir>",
+      "a folder of adapters: each folder in it is served under its name as long as it is there; new ones need no restart",
+      path,
+    )
     .option("--name <name>", "the name of the base model in requests (default: that of its directory)")
     .option(
       "--host <address>",
@@ -56,14 +64,29 @@ export function addServe(program: Command, output: Output): void {
 
 async function serve(flags: ServeFlags, output: Output): Promise<void> {
   const adapters = namedAdapters(flags.adapter ?? []);
+  if (flags.adapters !== undefined) await checkPath("--adapters", flags.adapters, "directory");
   const { adapter: _, ...rest } = flags;
   const first = adapters[0] === undefined ? {} : { adapter: adapters[0].path };
   await withModel({ ...rest, ...first, attach: false }, output, async (opened) => {
     const engine = engineFor(opened, flags);
     for (const { name, path } of adapters) await engine.served.load(name, await findAdapter(path, output));
-    await interruptible((signal) => answer(engine, flags, output, signal));
+    const watched = flags.adapters === undefined ? null : new WatchedFolder(flags.adapters, engine.served, watching(output)); // prettier-ignore
+    await watched?.start();
+    try {
+      await interruptible((signal) => answer(engine, flags, output, signal));
+    } finally {
+      await watched?.stop();
+    }
   });
 }
+
+/** How often a folder of adapters is looked at. */
+const LOOK_MS = 1000;
+
+const watching = (output: Output): ConstructorParameters<typeof WatchedFolder>[2] => ({
+  everyMs: LOOK_MS,
+  onNote: (note) => output.info(note),
+});
 
 function engineFor(
   { model, tokenizer, directory, base }: Opened,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { cpSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -11,6 +12,8 @@ import { adapt, adaptersOf, type Method, methods, promptTokens } from "tiedlora"
 import { loadAdapter, saveAdapter } from "tiedlora/node";
 import { ServedModels } from "../src/serve/adapters.ts";
 import { ApiServer, type ApiServerOptions } from "../src/serve/server.ts";
+import { readCalls } from "../src/serve/tool-calls.ts";
+import { WatchedFolder } from "../src/serve/watched.ts";
 import { ended, start, tiedlora } from "./support/command.ts";
 import { temporary, writeModel } from "./support/model-directory.ts";
 
@@ -49,9 +52,10 @@ let base: string;
 /** A server of its own on the same model. */
 async function listen(
   more: Partial<ApiServerOptions & { readonly maxWaiting: number }> = {},
+  own: Tokenizer = tokenizer,
 ): Promise<[ApiServer, string]> {
   const { maxWaiting = 1000, ...options } = more;
-  const engine = { model, tokenizer, batch, served, context: 64, maxWaiting };
+  const engine = { model, tokenizer: own, batch, served, context: 64, maxWaiting };
   const one = new ApiServer(engine, { port: 0, host: "127.0.0.1", apiKey: undefined, maxBytes: 10_000, ...options }); // prettier-ignore
   return [one, `http://127.0.0.1:${await one.listen()}`];
 }
@@ -213,7 +217,9 @@ describe("serve", () => {
     await fails({ prompt: 7 }, 400, /prompt is 7; expected a text, a list/, "prompt");
     await fails({ temperature: "hot" }, 400, /temperature is "hot"; expected a number from 0 to 2/, "temperature"); // prettier-ignore
     await fails({ n: 0 }, 400, /n is 0; expected a whole number from 1 to 128/, "n");
-    await fails({ presence_penalty: 1 }, 400, /presence_penalty is 1; expected 0/, "presence_penalty");
+    await fails({ presence_penalty: 3 }, 400, /presence_penalty is 3; expected a number from -2 to 2/, "presence_penalty"); // prettier-ignore
+    await fails({ logit_bias: { "98": 1 } }, 400, /logit_bias has the id 98; the vocabulary has 98/, "logit_bias"); // prettier-ignore
+    await fails({ logit_bias: { a: 1 } }, 400, /expected numbers from -100 to 100 by token id/, "logit_bias.a"); // prettier-ignore
     await fails({ tools: [] }, 400, /unrecognized request argument: tools/, "tools");
     await fails({ stream_options: {} }, 400, /stream_options: give "stream": true/, "stream_options");
     assert.match((await post(completions, "{")).error.message, /not JSON/);
@@ -223,6 +229,82 @@ describe("serve", () => {
     assert.equal((await post(`${base}/v1/nothing`, "{}")).status, 404);
     assert.equal((await post(`${base}/v1/models`, "{}")).status, 405);
     await assert.rejects(client.completions.create({ model: "lorra", prompt: "a" }), OpenAI.NotFoundError);
+  });
+
+  test("has OpenAI's penalties and biases, exactly as they are defined", async () => {
+    const ask = { model: "tiny", prompt: "say", ...greedy, max_tokens: 12, ...endless };
+    const tokens = async (more: object): Promise<string> =>
+      (await client.completions.create({ ...ask, ...more })).choices[0]!.text;
+    const plain = await tokens({});
+    const banned = tokenizer.encode(plain[0]!, { specialTokens: false })[0]!;
+    const without = await tokens({ logit_bias: { [banned]: -100 } });
+    assert.ok(!without.includes(plain[0]!) && without.length === plain.length, without);
+    // the penalty is of what was generated, not of the prompt: the first token is the same
+    const fresh = await tokens({ presence_penalty: 2, frequency_penalty: 2 });
+    assert.equal(fresh[0], plain[0]);
+    assert.ok(new Set(fresh).size > new Set(plain).size, `${fresh} has fewer repetitions than ${plain}`);
+  });
+
+  test("gives tools to the template, and their calls back as the API has them", async () => {
+    const tools = [{ type: "function", function: { name: "look", parameters: { type: "object" } } }] as const;
+    const messages = [{ role: "user", content: "say" }] as const;
+    const ask = { model: "tiny", messages: [...messages], tools: [...tools], ...greedy };
+    await assert.rejects(client.chat.completions.create(ask), /chat template does not write tools/);
+    const seeing = tokenizer.withChatTemplate(
+      "{{ tools | length }}{% for m in messages %}{{ m.role }}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.x }}{% endif %}{% endfor %}",
+    );
+    const turns: OpenAI.ChatCompletionMessageParam[] = [
+      ...messages,
+      {
+        role: "assistant",
+        tool_calls: [{ id: "1", type: "function", function: { name: "look", arguments: '{"x": 7}' } }],
+      },
+      { role: "tool", tool_call_id: "1", content: "8" },
+    ];
+    const [own, url] = await listen({}, seeing);
+    const remote = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
+    const answer = await remote.chat.completions.create({ ...ask, messages: turns });
+    const prompt = "1usersayassistant7tool8";
+    assert.equal(answer.usage!.prompt_tokens, prompt.length);
+    assert.equal(answer.choices[0]!.message.content, (await generateText(model, tokenizer, [tokenizer.encode(prompt, { specialTokens: false })], { maxTokens: 8 }))[0]); // prettier-ignore
+    await assert.rejects(remote.chat.completions.create({ ...ask, tool_choice: "required" }), /tool_choice is "required"; expected "auto" or "none"/); // prettier-ignore
+    await own.close();
+    const { content, calls: found } = readCalls('I look.\n<tool_call>\n{"name": "look", "arguments": {"x": 1}}\n</tool_call><tool_call>{"name": "b"}'); // prettier-ignore
+    assert.deepEqual([content, found.map((call) => call.function)], ["I look.", [{ name: "look", arguments: '{"x":1}' }, { name: "b", arguments: "{}" }]]); // prettier-ignore
+    assert.deepEqual(readCalls("<tool_call>{ no").calls, []);
+  });
+
+  test("serves what a watched folder has: new adapters, those that change, and not those that are gone", async () => {
+    const notes: string[] = [];
+    mkdirSync(at("watched"));
+    cpSync(at("lora"), at("watched/first"), { recursive: true });
+    const watched = new WatchedFolder(at("watched"), served, {
+      everyMs: 1e9,
+      onNote: (note) => notes.push(note),
+    });
+    await watched.start();
+    const writes = async (name: string): Promise<string> =>
+      (await client.completions.create({ model: name, prompt: "say", ...greedy })).choices[0]!.text;
+    assert.equal(await writes("first"), await alone("lora", "say", 8));
+    cpSync(at("saved"), at("watched/second"), { recursive: true });
+    await watched.look();
+    await assert.rejects(writes("second"), { status: 404 }, "it may still be written");
+    await watched.look();
+    assert.equal(await writes("second"), await alone("saved", "say", 8));
+    rmSync(at("watched/second"), { recursive: true });
+    rmSync(at("watched/first"), { recursive: true });
+    cpSync(at("saved"), at("watched/first"), { recursive: true });
+    mkdirSync(at("watched/broken"));
+    writeFileSync(at("watched/broken/adapter_config.json"), "{");
+    await watched.look();
+    await watched.look();
+    await watched.look();
+    assert.equal(await writes("first"), await alone("saved", "say", 8));
+    await assert.rejects(writes("second"), { status: 404 });
+    await watched.stop();
+    await served.unload("first");
+    assert.deepEqual(notes.slice(0, 3), ["first is served", "second is served", "second is gone, and no longer served"]); // prettier-ignore
+    assert.deepEqual([notes.length, /^broken is not served: .*adapter_config\.json/.test(notes[3]!)], [4, true], notes[3]); // prettier-ignore
   });
 
   test("gives the place of a client that leaves to others", async () => {
@@ -280,12 +362,13 @@ describe("serve", () => {
   });
 
   test("as a command: ends after SIGTERM, when the requests that run have been answered", async () => {
-    const child = start("serve", "--model", at("model"), "--adapter", `one=${at("lora")}`, at("tied"), "--port", "0", "--backend", "reference"); // prettier-ignore
+    cpSync(at("saved"), at("folder/mine"), { recursive: true });
+    const child = start("serve", "--model", at("model"), "--adapter", `one=${at("lora")}`, at("tied"), "--adapters", at("folder"), "--port", "0", "--backend", "reference"); // prettier-ignore
     const end = ended(child);
     try {
       const [line] = (await once(child.stdout!, "data")) as [Buffer];
       const [, names, url] = /^(.*) served at (\S+) \(Ctrl-C ends it\)$/m.exec(line.toString()) ?? [];
-      assert.equal(names, "model, one, tied");
+      assert.equal(names, "model, one, tied, mine");
       const remote = new OpenAI({ baseURL: url, apiKey: "none", maxRetries: 0 });
       const stream = await remote.completions.create({ model: "one", prompt: "say", max_tokens: 40, stream: true, ...endless }); // prettier-ignore
       const reasons: unknown[] = [];

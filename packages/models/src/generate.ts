@@ -63,7 +63,7 @@ export async function* generateTokens(
       const tokens = done.map((ended, row): number | null => {
         if (ended) return null;
         const scores = logits.subarray(row * vocab, (row + 1) * vocab);
-        const token = sampleToken(scores, options, seen[row]!, root.fold(row).fold(step));
+        const token = sampleToken(scores, options, seen[row]!, root.fold(row).fold(step), prompts[row]!.length); // prettier-ignore
         seen[row]!.push(token);
         done[row] = stops.has(token);
         return done[row] ? null : token;

@@ -17,11 +17,18 @@ export interface SamplingOptions {
   readonly topP?: number;
   /** Divides positive scores of tokens that occurred already, and multiplies negative ones (Keskar et al. 2019); 1: no effect. */
   readonly repetitionPenalty?: number;
+  /** Subtracted from the score of each token that was generated already, as in OpenAI's API. Default: 0. */
+  readonly presencePenalty?: number;
+  /** Subtracted from the score of a token as often as it was generated already, as in OpenAI's API. Default: 0. */
+  readonly frequencyPenalty?: number;
+  /** Added to the scores of tokens, by id. Default: none. */
+  readonly logitBias?: ReadonlyMap<number, number>;
 }
 
 /** Throws RangeError, which names the option, if one is out of range. */
 export function checkSampling(options: SamplingOptions): void {
   const { temperature = 0, topK = 1, topP = 1, repetitionPenalty = 1 } = options;
+  const { presencePenalty = 0, frequencyPenalty = 0, logitBias = new Map() } = options;
   const check = (ok: boolean, name: string, value: number, expected: string): void => {
     if (!ok || typeof value !== "number")
       throw new RangeError(`${name}: ${describeArgument(value)} was given; need ${expected}`);
@@ -35,6 +42,14 @@ export function checkSampling(options: SamplingOptions): void {
     repetitionPenalty,
     "a number above 0, from 0.001 to 1000",
   );
+  for (const [name, value] of Object.entries({ presencePenalty, frequencyPenalty }))
+    check(Number.isFinite(value), name, value, "a finite number");
+  if (!(logitBias instanceof Map))
+    refuse("logitBias", logitBias, "Map", "biases by token: new Map([[5, -100]])");
+  for (const [id, bias] of logitBias as ReadonlyMap<number, number>) {
+    check(Number.isInteger(id) && id >= 0, "logitBias", id, "ids of tokens");
+    check(Number.isFinite(bias), `logitBias of ${id}`, bias, "a finite number");
+  }
 }
 
 /**
@@ -42,12 +57,14 @@ export function checkSampling(options: SamplingOptions): void {
  * @param logits [vocab]
  * @param seen tokens of the prompt and those generated so far
  * @param key fresh for each row and step
+ * @param prompt how many of `seen`, at its beginning, are of the prompt: presence and frequency penalties are for the others. Default: none
  */
 export function sampleToken(
   logits: ArrayLike<number>,
   options: SamplingOptions,
   seen: Iterable<number>,
   key: Key,
+  prompt = 0,
 ): number {
   checkNumbers("sampleToken: logits", logits);
   checkSampling(checkOptions("sampleToken", options, "{ temperature: 0.7 }"));
@@ -64,11 +81,31 @@ export function sampleToken(
     for (const id of new Set(seen))
       scores[id]! *= scores[id]! > 0 ? 1 / repetitionPenalty : repetitionPenalty;
   }
+  penalize(scores, options, seen, prompt);
   if (temperature === 0) return argmax(scores);
   const weights = softmax(scores, temperature);
   if (topK !== undefined && topK < weights.length) keepLargest(weights, topK);
   if (topP !== undefined && topP < 1) keepNucleus(weights, topP);
   return draw(weights, key);
+}
+
+/** Applies the biases, and the penalties of tokens that were generated already. */
+function penalize(
+  scores: Float64Array,
+  { presencePenalty = 0, frequencyPenalty = 0, logitBias }: SamplingOptions,
+  seen: Iterable<number>,
+  prompt: number,
+): void {
+  if (presencePenalty !== 0 || frequencyPenalty !== 0) {
+    const counts = new Map<number, number>();
+    for (const id of [...seen].slice(prompt)) counts.set(id, (counts.get(id) ?? 0) + 1);
+    for (const [id, n] of counts) scores[id]! -= presencePenalty + n * frequencyPenalty;
+  }
+  for (const [id, bias] of logitBias ?? []) {
+    if (id >= scores.length)
+      throw new RangeError(`logitBias: ${id} was given; need ids below ${scores.length}, the size of the vocabulary`); // prettier-ignore
+    scores[id]! += bias;
+  }
 }
 
 /** The index of the largest value; of equal values, the first. */

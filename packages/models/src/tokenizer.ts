@@ -160,6 +160,11 @@ export class Tokenizer {
     return [`"${role}"`, `'${role}'`].some((quoted) => this.#template?.includes(quoted));
   }
 
+  /** Whether the chat template uses a variable, such as `tools`. */
+  templateNames(variable: string): boolean {
+    return this.#template !== null && new RegExp(`\\b${variable}\\b`).test(this.#template);
+  }
+
   /** The chat as text. Encode it with `specialTokens: false`: the template writes special tokens itself. */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
     if (this.#template === null) {

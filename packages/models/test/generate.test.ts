@@ -211,6 +211,19 @@ describe("sampling", () => {
     );
   });
 
+  test("penalties are of what was generated, each time or once; biases are added", () => {
+    const choose = (options: Parameters<typeof sampleToken>[1], seen: number[], prompt: number): number =>
+      sampleToken([3, 2, 1.6], options, seen, key(0), prompt);
+    assert.equal(choose({ presencePenalty: 1.2 }, [0, 0], 2), 0, "the prompt is not penalized");
+    assert.equal(choose({ presencePenalty: 1.2 }, [0, 0, 0], 2), 1);
+    assert.equal(choose({ presencePenalty: 0.9 }, [0, 0, 0], 0), 0, "once, not three times");
+    assert.equal(choose({ frequencyPenalty: 0.9 }, [0], 0), 0);
+    assert.equal(choose({ frequencyPenalty: 0.9 }, [0, 0, 1], 0), 2);
+    assert.equal(choose({ logitBias: new Map([[2, 1.5]]) }, [], 0), 2);
+    assert.throws(() => choose({ logitBias: new Map([[3, 1]]) }, [], 0), /3 was given; need ids below 3/);
+    assert.throws(() => choose({ presencePenalty: NaN }, [], 0), /presencePenalty: NaN was given/);
+  });
+
   test("topK 1 and a tiny topP take the most likely, whatever the temperature", () => {
     fc.assert(
       fc.property(

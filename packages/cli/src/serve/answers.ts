@@ -6,7 +6,7 @@ import { chatTokens, givenPrompt } from "../sample.ts";
 import type { Served, ServedModels } from "./adapters.ts";
 import { ApiError } from "./api-error.ts";
 import { type ChoiceRequest, piecesOf } from "./choices.ts";
-import { CHAT_FORM, type Choice, COMPLETION_FORM, type Form, type Usage } from "./forms.ts";
+import { CALLING_FORM, CHAT_FORM, type Choice, COMPLETION_FORM, type Form, type Usage } from "./forms.ts";
 import { readChat, readCompletion, type Wanted } from "./requests.ts";
 
 /** What answers are made with. */
@@ -47,13 +47,16 @@ export async function chat(engine: Engine, body: unknown, to: Receiver): Promise
     const { tokenizer } = engine;
     if (!tokenizer.hasChatTemplate)
       throw new ApiError(400, "the model has no chat template: it was not trained on chats; use /v1/completions", { param: "messages" }); // prettier-ignore
+    const { tools } = wanted;
+    if (tools.length > 0 && !tokenizer.templateNames("tools"))
+      throw new ApiError(400, "tools: the model's chat template does not write tools, so the model would not see them", { param: "tools" }); // prettier-ignore
     let prompt: number[];
     try {
-      prompt = chatTokens(tokenizer, wanted.messages);
+      prompt = chatTokens(tokenizer, wanted.messages, tools.length > 0 ? { tools } : {});
     } catch (error) {
       throw new ApiError(400, `messages: ${(error as Error).message}`, { param: "messages" });
     }
-    await answer(engine, served, wanted, [prompt], CHAT_FORM, to);
+    await answer(engine, served, wanted, [prompt], tools.length > 0 ? CALLING_FORM : CHAT_FORM, to);
   });
 }
 
@@ -116,7 +119,11 @@ function choiceOf(
   prompt: readonly number[],
   index: number,
 ): ChoiceRequest {
-  const { maxTokens } = options;
+  const { maxTokens, logitBias } = options;
+  const { vocab } = model.config;
+  const unknown = [...(logitBias?.keys() ?? [])].find((id) => id >= vocab);
+  if (unknown !== undefined)
+    throw new ApiError(400, `logit_bias has the id ${unknown}; the vocabulary has ${vocab}`, { param: "logit_bias" }); // prettier-ignore
   const room = context - prompt.length;
   if (room < (maxTokens ?? 1)) throw tooLong(context, prompt.length, maxTokens);
   return {
@@ -172,7 +179,7 @@ async function together<T>(
 }
 
 async function whole(
-  { batch, tokenizer }: Engine,
+  { batch, tokenizer }: Pick<Engine, "batch" | "tokenizer">,
   request: ChoiceRequest,
   index: number,
   signal: AbortSignal,
@@ -203,6 +210,11 @@ async function stream(
   const pump = async (request: ChoiceRequest, index: number, signal: AbortSignal): Promise<void> => {
     let offset = 0;
     if (form.opening !== null) await send(form.opening(index));
+    if (form.atOnce) {
+      const choice = await whole({ batch, tokenizer }, request, index, signal);
+      count += choice.tokens.length;
+      return send(form.chunk(index, choice, logprobs, 0));
+    }
     for await (const piece of piecesOf(batch, tokenizer, request, signal)) {
       count += piece.tokens.length;
       await send(form.chunk(index, piece, logprobs, offset));

@@ -1,4 +1,5 @@
 /** The two forms of answers: completions and chats, whole and in chunks. */
+import { readCalls } from "./tool-calls.ts";
 import type { Finish, NamedToken, Piece } from "./choices.ts";
 
 /** The counts of tokens that an answer ends with. */
@@ -23,6 +24,8 @@ export interface Form {
   readonly chunkObject: string;
   /** The start of each choice in a stream; null: none. */
   readonly opening: ((index: number) => object) | null;
+  /** Whether a choice is streamed as a single chunk, when it is complete. */
+  readonly atOnce?: true;
   /** A choice of a whole answer; `logprobs`: whether they are wanted. */
   readonly whole: (choice: Choice, logprobs: boolean) => object;
   /** A piece of a choice in a stream. `offset`: the characters of the tokens before it. */
@@ -96,4 +99,25 @@ export const CHAT_FORM: Form = {
     logprobs: logprobs ? chatLogprobs(tokens) : null,
     finish_reason: finish,
   }),
+};
+
+/** As CHAT_FORM, for requests with tools: calls in the answer's text become `tool_calls`. */
+export const CALLING_FORM: Form = {
+  ...CHAT_FORM,
+  atOnce: true,
+  whole: (choice, logprobs) => {
+    const { content, calls } = readCalls(choice.text);
+    const plain = CHAT_FORM.whole(choice, logprobs);
+    if (calls.length === 0) return plain;
+    const message = { role: "assistant", content, refusal: null, tool_calls: calls };
+    return { ...plain, message, finish_reason: "tool_calls" };
+  },
+  chunk: (index, piece, logprobs, offset) => {
+    const { content, calls } = readCalls(piece.text);
+    const plain = CHAT_FORM.chunk(index, piece, logprobs, offset);
+    if (calls.length === 0) return plain;
+    const numbered = calls.map((call, i) => ({ index: i, ...call }));
+    const delta = { ...(content !== null && { content }), tool_calls: numbered };
+    return { ...plain, delta, finish_reason: "tool_calls" };
+  },
 };

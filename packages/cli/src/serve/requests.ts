@@ -22,10 +22,11 @@ const text = z.string({ error: "text" });
 const flag = z.boolean({ error: "true or false" });
 const positive = whole(1, Number.MAX_SAFE_INTEGER);
 /** A field that this server does not support, which may be sent with the value that changes nothing. */
-const only = (value: 0 | 1 | "text"): z.ZodType =>
+const only = (value: 1 | "text"): z.ZodType =>
   z.literal(value, { error: `${JSON.stringify(value)}: this server has nothing else` });
 const ignored = z.unknown().optional();
 
+const BIAS = 'numbers from -100 to 100 by token id: { "50256": -100 }';
 const stopError = `a text, or up to ${MOST_STOPS} of them`;
 const COMMON = {
   model: z.string({ error: "the name of a model, see GET /v1/models" }),
@@ -41,10 +42,9 @@ const COMMON = {
   top_k: z.union([z.literal(-1), positive], { error: "a whole number from 1 on, or -1" }).nullish(),
   repetition_penalty: within(0.001, 1000).nullish(),
   ignore_eos: flag.nullish(),
-  // what would change the answer, and is not supported
-  presence_penalty: only(0).nullish(),
-  frequency_penalty: only(0).nullish(),
-  logit_bias: z.record(z.string(), z.never(), { error: "{}: this server has no biases" }).nullish(),
+  presence_penalty: within(-2, 2).nullish(),
+  frequency_penalty: within(-2, 2).nullish(),
+  logit_bias: z.record(z.string().regex(/^\d+$/, { error: BIAS }), within(-100, 100), { error: BIAS }).nullish(), // prettier-ignore
   // what does not change the answer
   user: ignored,
   metadata: ignored,
@@ -69,19 +69,45 @@ const part = z.object(
   { type: z.literal("text"), text },
   { error: '{ "type": "text", "text": ... }: this server reads text alone' },
 );
-const MESSAGE = z.object(
+const CALL = z.object(
   {
-    role: text,
-    content: z.union([text, z.array(part)], { error: 'text, or a list of { "type": "text", "text": ... }' }),
+    id: text.optional(),
+    type: z.literal("function").optional(),
+    function: z.object({ name: text, arguments: text }),
   },
-  { error: '{ "role": ..., "content": ... }' },
+  { error: '{ "id": ..., "type": "function", "function": { "name": ..., "arguments": "{}" } }' },
 );
+const MESSAGE = z
+  .object(
+    {
+      role: text,
+      content: z
+        .union([text, z.array(part)], { error: 'text, or a list of { "type": "text", "text": ... }' })
+        .nullish(),
+      tool_calls: z.array(CALL).nullish(),
+      tool_call_id: text.optional(),
+      name: text.optional(),
+    },
+    { error: '{ "role": ..., "content": ... }' },
+  )
+  .refine(({ content, tool_calls: calls }) => (content ?? null) !== null || (calls ?? []).length > 0, {
+    path: ["content"],
+    error: "text; only a message with tool_calls goes without",
+  });
+const TOOL = z.object(
+  { type: z.literal("function"), function: z.looseObject({ name: text }) },
+  { error: '{ "type": "function", "function": { "name": ..., "parameters": ... } }' },
+);
+const CHOICES = '"auto" or "none": this server does not make a model call a tool';
 const CHAT = z.strictObject({
   ...COMMON,
   messages: z.array(MESSAGE, { error: "a list of messages" }).min(1, { error: "at least one message" }),
   max_completion_tokens: positive.nullish(),
   logprobs: flag.nullish(),
   top_logprobs: whole(0, MOST_LOGPROBS).nullish(),
+  tools: z.array(TOOL, { error: "a list of tools" }).nullish(),
+  tool_choice: z.enum(["auto", "none"], { error: CHOICES }).nullish(),
+  parallel_tool_calls: z.literal(true, { error: "true: a model calls as many tools as it wants" }).nullish(),
   response_format: z.object({ type: only("text") }).nullish(),
 });
 
@@ -107,6 +133,8 @@ export interface WantedCompletion extends Wanted {
 
 export interface WantedChat extends Wanted {
   readonly messages: readonly ChatMessage[];
+  /** The tools that the model may call; empty for none. */
+  readonly tools: readonly unknown[];
 }
 
 /** Reads the body of a request for completions. Throws ApiError with the field that is at fault. */
@@ -129,10 +157,29 @@ export function readChat(body: unknown): WantedChat {
   const maxTokens = read.max_completion_tokens ?? read.max_tokens ?? null;
   return {
     ...wanted(read, maxTokens, logprobs ? (top ?? 0) : null),
-    messages: read.messages.map(({ role, content }) => ({
-      role: role === "developer" ? "system" : role,
-      content: typeof content === "string" ? content : content.map((one) => one.text).join(""),
-    })),
+    messages: read.messages.map((message, i) => messageOf(message, `messages.${i}`)),
+    tools: read.tool_choice === "none" ? [] : (read.tools ?? []),
+  };
+}
+
+/** A message as templates want it: the arguments of calls are values, not text. */
+function messageOf(
+  { role, content, tool_calls: calls, ...rest }: z.infer<typeof MESSAGE>,
+  param: string,
+): ChatMessage {
+  const parsed = (calls ?? []).map((call, i) => {
+    try {
+      return { ...call, function: { ...call.function, arguments: JSON.parse(call.function.arguments) as unknown } }; // prettier-ignore
+    } catch {
+      const at = `${param}.tool_calls.${i}.function.arguments`;
+      throw new ApiError(400, `${at} is ${shown(call.function.arguments)}; expected JSON, as text`, { param: at }); // prettier-ignore
+    }
+  });
+  return {
+    role: role === "developer" ? "system" : role,
+    content: typeof content === "string" ? content : (content ?? []).map((one) => one.text).join(""),
+    ...rest,
+    ...(parsed.length > 0 && { tool_calls: parsed }),
   };
 }
 
@@ -140,6 +187,7 @@ type Common = z.infer<typeof COMPLETION> | z.infer<typeof CHAT>;
 
 function wanted(read: Common, maxTokens: number | null, logprobs: number | null): Wanted {
   const { top_k: topK, repetition_penalty: repetitionPenalty, stream } = read;
+  const bias = Object.entries(read.logit_bias ?? {}).map(([id, by]) => [Number(id), by] as const);
   if (!stream && (read.stream_options ?? null) !== null)
     throw new ApiError(400, 'stream_options: give "stream": true with it', { param: "stream_options" });
   return {
@@ -150,6 +198,9 @@ function wanted(read: Common, maxTokens: number | null, logprobs: number | null)
       ...(maxTokens !== null && { maxTokens }),
       ...(typeof topK === "number" && topK !== -1 && { topK }),
       ...(typeof repetitionPenalty === "number" && { repetitionPenalty }),
+      ...(read.presence_penalty && { presencePenalty: read.presence_penalty }),
+      ...(read.frequency_penalty && { frequencyPenalty: read.frequency_penalty }),
+      ...(bias.length > 0 && { logitBias: new Map(bias) }),
       ...(read.ignore_eos && { stopTokens: [] }),
       ...(logprobs !== null && { logprobs }),
     },

@@ -84,11 +84,14 @@ export class Sequence {
   readonly #stops: ReadonlySet<number>;
   readonly #most: number;
   readonly #root: Key;
+  /** The number of tokens of the prompt. */
+  readonly #prompt: number;
   #step = 0;
   #done = false;
 
   constructor(prompt: readonly number[], request: SequenceRequest, stops: ReadonlySet<number>) {
     this.ids = [...prompt];
+    this.#prompt = prompt.length;
     this.adapter = request.adapter ?? NO_ADAPTER;
     this.#request = request;
     this.#stops = stops;
@@ -108,7 +111,7 @@ export class Sequence {
   take(scores: ArrayLike<number>): void {
     if (this.#done) return;
     try {
-      const token = sampleToken(scores, this.#request, this.ids, this.#root.fold(this.#step++));
+      const token = sampleToken(scores, this.#request, this.ids, this.#root.fold(this.#step++), this.#prompt); // prettier-ignore
       this.ids.push(token);
       if (this.#stops.has(token)) return this.#end();
       const { logprobs } = this.#request;
