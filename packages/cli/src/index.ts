@@ -5,5 +5,6 @@
 export { main } from "./main.ts";
 export type { Output } from "./output.ts";
 export { FolderInUseError } from "./run/lock.ts";
-export { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
+export { METRIC_FORMATS, type MetricFormat, type Metrics } from "./run/metrics.ts";
+export type { Callbacks, RunStart } from "./run/callbacks.ts";
 export { run, type RunOptions, type RunResult } from "./run/run.ts";

@@ -20,6 +20,7 @@ const FREE: readonly (keyof TrainSettings)[] = [
   "patience",
   "saveEvery",
   "log",
+  "callbacks",
   "backend",
 ];
 
@@ -86,7 +87,12 @@ function definedOf(flags: RunFlags): Record<string, unknown> {
 /** Whether a given value equals the saved one. Paths are saved as absolute ones, but may be given as relative ones. */
 function same(key: string, given: unknown, saved: unknown): boolean {
   const isPath =
-    key === "model" || key === "data" || key === "valid" || key === "initFrom" || key === "teacher";
+    key === "callbacks" ||
+    key === "model" ||
+    key === "data" ||
+    key === "valid" ||
+    key === "initFrom" ||
+    key === "teacher";
   if (isPath && typeof given === "string" && typeof saved === "string")
     return join(process.cwd(), given) === saved || given === saved;
   return shown(given) === shown(saved);

@@ -7,6 +7,8 @@ import { loadPretrained, parseHubName } from "@tiedlora/models/node";
 import { stepsPerEpoch } from "tiedlora";
 import type { Loss } from "tiedlora";
 import { describeTies } from "tiedlora/internal";
+import { type Callbacks, loadCallbacks, Telling } from "./run/callbacks.ts";
+import { baselineOf, metricsOf } from "./run/metrics.ts";
 import { runIn, type RunResult } from "./run/run.ts";
 import { lastState, RunFolder } from "./run/run-folder.ts";
 import { isWriteError } from "tiedlora/internal/node";
@@ -14,10 +16,10 @@ import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { CHAT_TEMPLATE_NAMES, chatTemplate } from "./chat-templates.ts";
 import { checkLength, tokensOf } from "./load.ts";
-import { checkLoss, isPlain, lossFor } from "./loss-settings.ts";
+import { checkLoss, lossFor } from "./loss-settings.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
-import { checkOptimizer, optimizerOf } from "./optimizer.ts";
+import { averageOf, checkOptimizer, optimizerOf } from "./optimizer.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { describeQuantized, quantizeOption } from "./quantized.ts";
 import { ProgressLine } from "./progress.ts";
@@ -39,6 +41,7 @@ import {
 import { decideStreaming } from "./streaming.ts";
 import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { checkData, findData, readData, STANDARD_INPUT, type TrainingData } from "./training-data.ts";
+import { loadTeacher } from "./teacher.ts";
 import { settingsYaml } from "./yaml.ts";
 
 interface TrainFlags extends Record<string, unknown> {
@@ -97,6 +100,7 @@ async function trainIn(
   if (folder.last === null) await checkInitFrom(settings);
   const found = await findModel(settings.model, output);
   await checkData(settings);
+  const callbacks = settings.callbacks === undefined ? {} : await loadCallbacks(settings.callbacks);
   await checkLength(found.directory, settings.seq);
   const quantize = folder.last === null ? await quantizeAsBefore(settings, found, output) : settings.quantize;
   const server = queue === undefined ? null : await QueueServer.open(queue, output);
@@ -111,6 +115,7 @@ async function trainIn(
         output,
         device,
         server,
+        callbacks,
         resume: resume === true,
         json: json === true,
       }),
@@ -130,6 +135,7 @@ interface Context extends Given {
   readonly device: Device;
   /** The server of the queue whose workers compute the gradients; null if they are computed here. */
   readonly server: QueueServer | null;
+  readonly callbacks: Callbacks;
   readonly resume: boolean;
   readonly json: boolean;
 }
@@ -198,17 +204,6 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   return { settings, model, tokenizer, padId, data, adapter, loss, chatTemplate: template };
 }
 
-/** The model of --teacher; null if there is none. */
-async function loadTeacher(
-  { teacher }: TrainSettings,
-  device: Device,
-  output: Output,
-): Promise<Decoder | null> {
-  if (teacher === undefined) return null;
-  const { directory } = await findModel(teacher, output, { setting: "--teacher" });
-  return (await loadPretrained(directory, { device })).model;
-}
-
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
   const { folder, found, initName, output, resume, json } = context;
   const { settings, model, padId, data, adapter, loss, chatTemplate: template } = prepared;
@@ -216,13 +211,21 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   const steps = stepsOf(settings, examples.length);
   if (resume) announceResume(context, steps);
   const progress = new ProgressLine(output, json);
+  const telling = new Telling(context.callbacks);
+  telling.tell("onStart", {
+    out: settings.out,
+    settings: namedSettings(settings),
+    steps,
+    from: folder.last?.step ?? 0,
+  });
   return interruptible(async (signal) => {
     const queue = await openQueue(context, prepared, signal);
     try {
-      return await runIn(folder, {
+      const result = await runIn(folder, {
         model,
         adapter,
         optimizer: optimizerOf(adapter, settings, steps),
+        average: averageOf(adapter, settings),
         directory: settings.out,
         examples,
         ...(data.batch !== undefined && { batches: data.batch }),
@@ -251,14 +254,33 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         },
         signal,
         ...(queue !== null && { gradients: queue.gradients }),
-        onStart: (evaluation) => progress.baseline(evaluation),
-        onStep: (report, evaluation) => progress.report(report, evaluation),
+        onStart: (evaluation) => {
+          progress.baseline(evaluation);
+          telling.tell("onEvaluate", baselineOf(evaluation));
+        },
+        onStep: (report, evaluation) => {
+          progress.report(report, evaluation);
+          telling.tell("onStep", metricsOf(report, null));
+          if (evaluation !== null)
+            telling.tell("onEvaluate", { ...baselineOf(evaluation), step: report.step });
+        },
       });
+      telling.tell("onEnd", result);
+      await telling.end();
+      return result;
     } finally {
+      await telling.settled();
       progress.end();
       await queue?.close();
     }
   });
+}
+
+/** The settings that have a value, by their names in files. */
+function namedSettings(settings: TrainSettings): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(settings).flatMap(([key, value]) => (value === undefined ? [] : [[nameOf(key), value]])),
+  );
 }
 
 /** Announces the training on the queue, if there is one. */
@@ -290,18 +312,9 @@ function checkQueue(queue: string | undefined, settings: TrainSettings): void {
   if (queue === undefined) return;
   parseAddress(queue);
   const { accumulate } = settings;
-  if (!isPlain(settings))
-    throw new UsageError(
-      `--queue: workers compute the plain cross-entropy alone; leave out --loss and what belongs to it`,
-    );
-  for (const key of [
-    "task",
-    "chatTemplate",
-    "promptTemplate",
-    "validSplit",
-    "also",
-    "shuffleBuffer",
-  ] as const)
+  if (settings.loss === "distillation")
+    throw new UsageError("--queue: workers do not load a --teacher; leave out --loss distillation");
+  for (const key of ["task", "chatTemplate", "also", "shuffleBuffer"] as const)
     if (settings[key] !== undefined)
       throw new UsageError(
         `--queue: workers read --data by themselves, and know nothing of --${nameOf(key)}; leave it out`,
@@ -385,7 +398,7 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
 
 function provenanceOf(settings: TrainSettings, steps: number, found: Found): Record<string, string> {
   const { model, quantize, data, task, loss, separator, initFrom, initDigest } = settings;
-  const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay } = settings;
+  const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay, ema } = settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
     ...baseOf(model, found),
@@ -394,6 +407,7 @@ function provenanceOf(settings: TrainSettings, steps: number, found: Found): Rec
     ...(task !== undefined && { task }),
     ...(loss !== "cross-entropy" && { loss }),
     ...(separator !== undefined && { separator }),
+    ...(ema !== undefined && { ema: String(ema) }),
     ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
     ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
   };
@@ -401,7 +415,7 @@ function provenanceOf(settings: TrainSettings, steps: number, found: Found): Rec
 
 /** The settings with absolute paths, which do not depend on the current directory, and with the commit of a model of the hub. */
 function absolute(settings: TrainSettings, found: Found, initName: string | undefined): TrainSettings {
-  const { model, data, valid, also, initFrom, teacher, chatTemplate: template, out } = settings;
+  const { model, data, valid, also, initFrom, teacher, chatTemplate: template, callbacks, out } = settings;
   const isNamed = template === undefined || CHAT_TEMPLATE_NAMES.includes(template);
   return {
     ...settings,
@@ -416,6 +430,7 @@ function absolute(settings: TrainSettings, found: Found, initName: string | unde
     }),
     out: resolve(out),
     ...(valid !== undefined && { valid: resolve(valid) }),
+    ...(callbacks !== undefined && { callbacks: resolve(callbacks) }),
     ...(initFrom !== undefined && {
       initFrom: initName ?? (parseHubName(initFrom)?.pinned ? initFrom : resolve(initFrom)),
     }),

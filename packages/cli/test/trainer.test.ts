@@ -1,7 +1,7 @@
 /** The trainer on the command line: losses and preferences, data in the forms that people have, and which parameters are trained. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, suite, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -63,6 +63,17 @@ suite("tiedlora train", () => {
     const [header, ...rows] = readFileSync(path("dpo", "logs/metrics.csv"), "utf8").trim().split("\n");
     assert.match(header!, /,accuracy,margin,chosen_reward,rejected_reward,valid_accuracy,valid_margin,/);
     assert.equal(rows.at(-1)!.split(",").length, header!.split(",").length);
+    const measured = await tiedlora("eval", "--model", path("model"), "--adapter", path("dpo"), "--data", pairs, "--loss", "dpo", "--beta", "0.5", "--seq", "64", "--json"); // prettier-ignore
+    assert.equal(measured.code, 0, measured.info);
+    const {
+      examples: count,
+      accuracy,
+      margin,
+      perplexity,
+    } = JSON.parse(measured.out) as Record<string, number>;
+    assert.deepEqual([count, accuracy, perplexity, margin! > 0], [12, 1, undefined, true]);
+    const wrong = await tiedlora("eval", "--model", path("model"), "--data", pairs, "--loss", "orpo", "--z-loss", "1"); // prettier-ignore
+    assert.deepEqual([wrong.code, /--z-loss is given, and --loss is orpo/.test(wrong.info)], [2, true]);
     const more = await tiedlora("train", "--resume", "--out", path("dpo"), "--steps", "6");
     assert.equal(more.code, 0, more.info);
     assert.equal(metrics("dpo").at(-1)!["step"], 6);
@@ -145,6 +156,29 @@ suite("tiedlora train", () => {
     assert.deepEqual(metrics("again").map(({ loss }) => loss), metrics("chosen").map(({ loss }) => loss)); // prettier-ignore
     await refused(/"w_proj" matches no parameter of the adapter/, "--data", examples, "--rates", "w_proj=2");
     await refused(/expected layers from 0 on, as 0-3,7/, "--data", examples, "--layers", "one");
+  });
+
+  test("--callbacks are told what happens, in order; the example writes MLflow's file store", async () => {
+    const own = join(import.meta.dirname, "../../../examples/callbacks/mlflow.js");
+    process.env["MLFLOW_TRACKING_DIR"] = path("mlruns");
+    const options = ["--data", examples, "--valid", examples, "--eval-every", "2"];
+    const { code, info } = await trained("logged", ...options, "--callbacks", own);
+    delete process.env["MLFLOW_TRACKING_DIR"];
+    assert.equal(code, 0, info);
+    const [run] = readdirSync(path("mlruns/0")).filter((name) => name !== "meta.yaml");
+    const read = (name: string): string => readFileSync(path("mlruns/0", run!, name), "utf8");
+    assert.deepEqual([read("params/rank"), read("tags/mlflow.runName"), /^status: 3$/m.test(read("meta.yaml"))], ["2", "logged", true]); // prettier-ignore
+    const values = (name: string): number[][] => read(`metrics/${name}`).trim().split("\n").map((line) => line.split(" ").slice(1).map(Number)); // prettier-ignore
+    assert.deepEqual(values("loss"), metrics("logged").slice(1).map(({ loss, step }) => [loss, step])); // prettier-ignore
+    assert.deepEqual(values("valid_loss").map(([, step]) => step), [0, 2, 4]); // prettier-ignore
+    const module = (name: string, text: string): string[] => {
+      writeFileSync(path(name), text);
+      return ["--data", examples, "--callbacks", path(name)];
+    };
+    await refused(/there is no callback onStepp \(did you mean onStep\?\)/, ...module("a.mjs", "export const onStepp = 1;")); // prettier-ignore
+    await refused(/it exports none of onStart, onStep/, ...module("b.mjs", "export const x = 1;"));
+    await refused(/onStep is number; expected a function/, ...module("c.mjs", "export const onStep = 1;"));
+    await refused(/onStep failed: no space for step 2/, ...module("d.mjs", "export const onStep = async ({ step }) => { if (step === 2) throw new Error(`no space for step ${step}`); };")); // prettier-ignore
   });
 
   test("a task's questions are trained on, and some of them held out", async () => {
