@@ -16,7 +16,7 @@ import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { CHAT_TEMPLATE_NAMES, chatTemplate } from "./chat-templates.ts";
 import { checkLength, tokensOf } from "./load.ts";
-import { checkLoss, lossFor } from "./loss-settings.ts";
+import { checkLoss, checkLossStreamed, lossFor } from "./loss-settings.ts";
 import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { averageOf, checkOptimizer, optimizerOf } from "./optimizer.ts";
@@ -73,6 +73,7 @@ export function addTrain(program: Command, output: Output): void {
     .action(async (flags: TrainFlags) => {
       const { settings, given, resume } = await runSettings(flags);
       checkLoss(settings);
+      checkLossStreamed(settings, settings.stream);
       checkOptimizer(settings);
       checkQueue(flags.queue, settings);
       await checkOut(settings.out);
@@ -187,6 +188,7 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
       output,
     }),
   });
+  checkLossStreamed(asked, model.streamed !== null);
   const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
   const { method } = adapter;
   const tokenizer = template === undefined ? own : own.withChatTemplate(template);

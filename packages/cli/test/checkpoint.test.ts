@@ -264,7 +264,7 @@ test("with --ema the averages are evaluated and saved, and a resumed run has the
   assert.equal(await loss(at("ema")), Math.min(...(logged("ema", "valid_loss").slice(1).filter(Boolean) as number[]))); // prettier-ignore
   const settings = readFileSync(at("ema-cut/run.yaml"), "utf8");
   writeFileSync(at("ema-cut/run.yaml"), settings.replace("ema: 0.6\n", ""));
-  assert.match(await refused(at("ema-cut")), /found moving averages of the weights, expected none/);
+  assert.match(await refused(at("ema-cut")), /found moving averages of the weights; expected none/);
 });
 
 suite("a run.yaml", () => {
