@@ -28,7 +28,8 @@ export function onStart({ settings, out }) {
   const artifact_location = `file://${root}/0`;
   if (!existsSync(experiment))
     writeFileSync(experiment, yaml({ experiment_id: "0", name: "Default", artifact_location, lifecycle_stage: "active" })); // prettier-ignore
-  for (const [name, value] of Object.entries(settings)) writeFileSync(join(run, "params", name), String(value)); // prettier-ignore
+  for (const [name, value] of Object.entries(settings))
+    writeFileSync(join(run, "params", name), typeof value === "string" ? value : JSON.stringify(value));
   writeFileSync(join(run, "tags", "mlflow.runName"), basename(out));
   // status: 1 running, 3 finished, 4 failed, 5 killed; source_type: 4 local
   writeMeta({ run_id: id, run_uuid: id, run_name: basename(out), experiment_id: "0", artifact_uri: `${artifact_location}/${id}/artifacts`, user_id: "", start_time: Date.now(), end_time: null, status: 1, lifecycle_stage: "active", source_type: 4, source_name: "", source_version: "", entry_point_name: "", tags: [] }); // prettier-ignore
