@@ -29,7 +29,7 @@ for (const [kind, { config, make }] of Object.entries(KINDS))
     { skip },
     async () => {
       const files = memoryFiles(await filesOf(config, make));
-      const device = await webgpu({ fusion: "off" });
+      const device = await webgpu({ fusion: make === null ? "on" : "off" });
       const model = await loadModelFrom(files, { device, stream: true });
       const found = await streamedGradient(model, BATCH);
       assert.equal(
