@@ -54,9 +54,9 @@ export function sharedSettings(settings: TrainSettings): SharedSettings {
   return Object.fromEntries(shared) as SharedSettings;
 }
 
-/** The SHA-256 of the settings, which a worker compares with that of what it has read of them. */
+/** The SHA-256 of the settings, which a worker compares with that of what it has read of them; it may have a backend of its own. */
 export function settingsDigest(settings: SharedSettings): string {
-  const read = sharedSettings(settings as TrainSettings);
+  const { backend: _, ...read } = sharedSettings(settings as TrainSettings);
   return createHash("sha256").update(JSON.stringify(read)).digest("hex");
 }
 

@@ -53,7 +53,7 @@ async function loadBase(join: Join, file: TextFile): Promise<Pretrained> {
   const { stream, ...settings } = join.announcement.settings;
   const quantize = quantizeOption(settings.quantize);
   const device = await openDevice(join);
-  const data = { ...settings, data: join.data, loss: "cross-entropy" } as const; // workers compute this loss alone
+  const data = { ...settings, data: join.data };
   const step = { ...settings, tokens: tokensOf(join.directory, file, data) };
   const output = processOutput();
   return loadPretrained(join.directory, {
