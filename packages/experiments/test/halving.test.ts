@@ -1,9 +1,12 @@
 /** Successive halving: who goes on follows from the losses alone, and who stopped early can be told why. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import fc from "fast-check";
+import { statusOf } from "../src/node/sweep/status.ts";
+import { RunStore } from "../src/node/sweep/store.ts";
 import { Competition, type Promotion } from "../src/sweep/competition.ts";
 import { BASELINE, type Outcome, type RunConfig, runId, wholeId } from "../src/sweep/config.ts";
 import { expandSweep } from "../src/sweep/expand.ts";
@@ -184,6 +187,19 @@ suite("a sweep that searches by successive halving", () => {
       done.every(({ every }) => every === 10),
       "runs are validated where they are compared",
     );
+  });
+
+  test("counts in its state what belongs to it, and not what another file has left in the folder", async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), "tiedlora-"));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const store = new RunStore(folder);
+    await store.prepare(FILE);
+    const [first] = new HalvingSchedule(parseSweep(FILE, "f")).runs().filter(({ until }) => until === 10);
+    await store.finish(pretended(first!, bowl));
+    await store.finish(pretended({ ...first!, until: 15 }, bowl));
+    const schedule = new HalvingSchedule(parseSweep(FILE, "f"));
+    const { runs, finished, waiting } = await statusOf(store, schedule, []);
+    assert.deepEqual([finished, waiting], [1, runs - 1]);
   });
 
   test("compares each run so many steps behind its own warm-up", () => {
