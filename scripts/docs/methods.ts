@@ -4,8 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { configFrom, type DecoderConfig, linearSpecs, preset } from "@tiedlora/models";
-import { countParameters, type Factor, type LinearInfo, type Method, METHOD_NAMES, methodByName, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
+import { configFrom, type DecoderConfig, linearSpecs, parameterSpecs, preset } from "@tiedlora/models";
+import { countParameters, type Factor, type LinearInfo, type Method, METHOD_NAMES, methodByName, planAdapter, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
 import { ENTRIES } from "tiedlora/internal";
 import { ROOT } from "./navigation.ts";
 
@@ -54,6 +54,10 @@ const ABOUT: { readonly [N in MethodName]: About } = {
   hra: { formula: "z = W H x, H = Π (I − 2uuᵀ/‖u‖²)", count: "Ldr" },
   oft: { formula: "z = W R x, blocks of R (I + K)(I − K)⁻¹", count: "Ld(b − 1)/2" },
   "trained-tokens": { formula: "rows of an embedding", count: "d · tokens" },
+  "prefix-tuning": { formula: "n keys and values in front of each attention", count: "n(o − d)L" },
+  "norm-tuning": { formula: "scales and biases of norms", count: "(2L + 1)d, twice with biases" },
+  full: { formula: "any, of all weights", count: "all" },
+  lokr: { formula: "s W1 ⊗ W2, W2 = A2 B2 if large", count: "L(l m + r(k + n)), o = lk, d = mn" },
 };
 
 /** A model of which counts are shown. */
@@ -66,6 +70,7 @@ const MODELS: Readonly<Record<string, DecoderConfig>> = {
     num_hidden_layers: 5,
     num_attention_heads: 8,
     num_key_value_heads: 4,
+    tie_word_embeddings: true,
   }),
   "GPT-2 small": configFrom({
     model_type: "gpt2",
@@ -87,8 +92,14 @@ function modulesOf(config: DecoderConfig): LinearInfo[] {
 
 const show = (n: number): string => n.toLocaleString("en-US");
 
+/** The factors that a method has in a Llama. */
 function factorsOf(method: Method): [string, Factor][] {
-  return Object.entries<Factor>(method.factors);
+  const target = method.name === "trained-tokens" ? undefined : ("all-linear" as const);
+  const whole = methodByName(method.name, { rank: RANK, ...(target && { target }) });
+  const llama = MODELS["LLaMA-2-7B"]!;
+  const { factors } = planAdapter(modulesOf(llama), whole, parameterSpecs(llama));
+  const used = new Set(factors.map(({ factor }) => factor));
+  return Object.entries<Factor>(method.factors).filter(([name]) => used.has(name));
 }
 
 function names(method: Method, holds: (factor: Factor) => boolean): string {
@@ -149,7 +160,7 @@ function formulas(): string {
       `\`${name}\``,
       title,
       ABOUT[name].formula,
-      names(method, ({ trained }) => trained),
+      names(method, ({ trained }) => trained) || (name === "full" ? "everything" : "norms"),
       tied(method),
       start ? names(method, ({ init }) => init.zero) : "–",
       names(method, ({ bySeed }) => bySeed) || (method.seeded ? "in programs" : "–"),
@@ -168,7 +179,10 @@ function counts(): string {
   const models = Object.entries(MODELS);
   const rows = ENTRIES.map(({ name, learningRate }) => {
     const counted = models.map(([, config]) =>
-      show(countParameters(modulesOf(config), methodByName(name, { rank: RANK })).trainable),
+      show(
+        countParameters(modulesOf(config), methodByName(name, { rank: RANK }), parameterSpecs(config))
+          .trainable,
+      ),
     );
     return [`\`${name}\``, ABOUT[name].count, ...counted, String(learningRate), results.get(name) ?? "–"];
   });

@@ -128,10 +128,10 @@ suite("parity", () => {
     await expect();
     const extra = join(directory, "tiny-adapter-other");
     await mkdir(extra);
-    await writeFile(join(extra, "adapter_config.json"), '{"peft_type":"LOKR"}');
+    await writeFile(join(extra, "adapter_config.json"), '{"peft_type":"BONE"}');
     const broken = (await run(directory)).get("tiny-adapter-other")!;
     assert.ok(!passed(broken));
-    assert.match(broken.problem!, /peft_type.*"LOKR"/);
+    assert.match(broken.problem!, /peft_type.*"BONE"/);
     assert.equal((await run(directory)).size, 4);
     await rm(extra, { recursive: true });
   });

@@ -10,10 +10,13 @@ import {
 import { type Entry, ENTRIES } from "tiedlora/internal";
 import type { MethodChoice, RunChoice, TieScope } from "./protocol.ts";
 
-/** Every method of the library is a preset, except the one that adapts no linear, for which the drawing has no place. */
+/** The methods that adapt no linear, for which the drawing has no place. */
+const UNDRAWN: readonly MethodName[] = ["trained-tokens", "prefix-tuning", "norm-tuning", "full"];
+
+/** Every method of the library that adapts linears is a preset. */
 export type PresetName = MethodName;
 export const PRESET_NAMES: readonly PresetName[] = ENTRIES.map(({ name }) => name).filter(
-  (name) => name !== "trained-tokens",
+  (name) => !UNDRAWN.includes(name),
 );
 
 const entryOf = (preset: string): Entry<MethodName> | undefined =>

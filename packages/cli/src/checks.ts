@@ -26,6 +26,7 @@ export function checkRank(model: Decoder, method: Method, output: Output): void 
 
 /** A note on a method's rank, or null. Throws UsageError if the rank is absurd, or if a name in the target fits no module. */
 export function rankProblem(linears: readonly LinearInfo[], method: Method): string | null {
+  if (Object.keys(method.factors).length === 0) return null; // full fine-tuning has no rank and no target
   checkTargetNames(linears, method);
   const own = {
     ...method,

@@ -19,7 +19,8 @@ import { runSettings } from "./run-file.ts";
 import { addSettings, entries, UsageError } from "./settings.ts";
 import { checkInitFrom } from "./start-adapter.ts";
 import { checkPatience, stepsOf } from "./train.ts";
-import { methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkStart } from "./starts.ts";
+import { checkMethod, methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { checkData, findData, readData } from "./training-data.ts";
 import { settingsYaml } from "./yaml.ts";
 
@@ -71,6 +72,8 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
   const { directory } = await findModel(settings.model, output, { part: "config" });
   checkLoss(settings);
   checkOptimizer(settings);
+  checkMethod(settings);
+  checkStart(settings);
   await checkData(settings);
   await checkLength(directory, settings.seq);
   await checkInitFrom(settings);

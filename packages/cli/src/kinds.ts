@@ -1,4 +1,5 @@
 /** The kinds of values that settings can have. Each error message completes "expected ...". */
+import { parse } from "yaml";
 import { z } from "zod";
 import { nearest } from "tiedlora/internal";
 import type { Modules } from "tiedlora";
@@ -137,6 +138,23 @@ export const numbersByName: Kind<Readonly<Record<string, number>>> = {
     const pairs = splitList(given).map((pair) => [pair.slice(0, pair.lastIndexOf("=")), pair.slice(pair.lastIndexOf("=") + 1)] as const); // prettier-ignore
     const whole = pairs.every(([name, value]) => name !== "" && value.trim() !== "");
     return whole ? Object.fromEntries(pairs.map(([name, value]) => [name.trim(), Number(value)])) : given;
+  },
+};
+
+/** Options with values of any kind: bases=16,tokens=[5, 6] on the command line, a map in a file. */
+export const optionsByName: Kind<Readonly<Record<string, unknown>>> = {
+  placeholder: "<name=value,...>",
+  schema: z.record(z.string(), z.unknown(), {
+    error: "options with values, as bases=16,tokens=[5, 6] (in a file: { bases: 16, tokens: [5, 6] })",
+  }),
+  fromText: (given) => {
+    const parts = given.split(/,(?![^[{]*[\]}])/).map((part) => /^\s*([^=\s]+)\s*=\s*(.*\S)\s*$/.exec(part));
+    if (parts.some((part) => part === null)) return given;
+    try {
+      return Object.fromEntries(parts.map((part) => [part![1]!, parse(part![2]!) as unknown]));
+    } catch {
+      return given;
+    }
   },
 };
 

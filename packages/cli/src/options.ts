@@ -23,6 +23,9 @@ export const oneOf = <const T extends string>(names: readonly T[]): Parser<T> =>
 export const someOf = <const T extends string>(names: readonly T[]): Parser<readonly T[]> =>
   flagParser(kinds.listOf(names));
 
+/** Options of a method: bases=16,top-k=4. */
+export const optionsByName: Parser<Readonly<Record<string, unknown>>> = flagParser(kinds.optionsByName);
+
 export const methodName: Parser<MethodName> = oneOf(METHOD_NAMES);
 
 /** "qkv", "all-linear", a comma-separated list of module names, or /a regular expression/. */

@@ -1,22 +1,23 @@
 /** `tiedlora params`: counts an adapter's parameters from the model's architecture alone. */
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
-import { linearSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
+import { linearSpecs, parameterSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
 import { isOnHub, loadConfig } from "@tiedlora/models/node";
-import { METHOD_NAMES, methodByName, type MethodName } from "tiedlora";
+import { METHOD_NAMES, type MethodName } from "tiedlora";
 import { describeTies, suggestion } from "tiedlora/internal";
 import { countParameters, planAdapter } from "tiedlora";
 import type { Modules } from "tiedlora";
 import { findModel } from "./find-model.ts";
 import { UsageError } from "./settings.ts";
-import { methodName, target, whole } from "./options.ts";
+import { methodName, optionsByName, target, whole } from "./options.ts";
 import type { Output } from "./output.ts";
-import { DEFAULT_TARGET } from "./train-settings.ts";
+import { declareMethod, DEFAULT_TARGET } from "./train-settings.ts";
 
 interface ParamsOptions {
   readonly model: string;
   readonly method: MethodName;
   readonly rank: number;
+  readonly methodOptions?: Readonly<Record<string, unknown>>;
   readonly target: Modules;
   readonly json?: true;
 }
@@ -32,6 +33,11 @@ export function addParams(program: Command, output: Output): void {
     .requiredOption("--method <name>", METHOD_NAMES.join(", "), methodName)
     .requiredOption("--rank <n>", "rank of the update", whole(1))
     .option(
+      "--method-options <name=value,...>",
+      "options that only some methods have: bases=16",
+      optionsByName,
+    )
+    .option(
       "--target <modules>",
       "all-linear, qkv (as in the Tied-LoRA paper), module names, or /pattern/",
       target,
@@ -45,13 +51,15 @@ export function addParams(program: Command, output: Output): void {
 async function params(options: ParamsOptions, output: Output): Promise<void> {
   const config = preset(options.model) ?? (await readConfig(options.model, output));
   const linears = linearSpecs(config);
-  const count = (name: MethodName): number =>
-    countParameters(linears, methodByName(name, { rank: options.rank, target: options.target })).trainable;
-  const trainable = count(options.method);
-  const lora = count("lora");
+  const { model, method, rank, target: adapted, methodOptions } = options;
+  const own = declareMethod(method, { rank, target: adapted }, methodOptions);
+  const trainable = countParameters(linears, own, parameterSpecs(config)).trainable;
+  const lora = countParameters(
+    linears,
+    declareMethod("lora", { rank, target: adapted }, undefined),
+  ).trainable;
   const percentOfLora = (100 * trainable) / lora;
-  const { model, method, rank } = options;
-  const plan = planAdapter(linears, methodByName(method, { rank, target: options.target }));
+  const plan = planAdapter(linears, own, parameterSpecs(config));
   const modules = plan.sites.length;
   const target = targetText(options.target);
   if (options.json) {

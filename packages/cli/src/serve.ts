@@ -97,7 +97,10 @@ function engineFor(
     throw new UsageError(
       `--context ${context}: the model knows ${most} positions; give at most --context ${most}`,
     );
-  const alone = (adapter: string): boolean => adaptersOf(model).get(adapter).plan.replaced.length > 0;
+  const alone = (adapter: string): boolean => {
+    const { plan, method } = adaptersOf(model).get(adapter);
+    return plan.replaced.length > 0 || method.prefix !== undefined;
+  };
   const batch = new ContinuousBatch(model, { rows, alone });
   const own = base["base_revision"] === undefined ? basename(resolve(directory)) : base["base_model"]!;
   const served = new ServedModels(model, batch, name ?? own);

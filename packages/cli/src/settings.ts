@@ -25,8 +25,8 @@ export interface Setting<T, All = never> {
   readonly about: string;
   /** The default value. Without a default, a missing value is undefined, or an error if it is `required`. */
   readonly fallback?: T;
-  /** A default that depends on settings further up in the table; `about` describes it. */
-  readonly follows?: (settings: All) => T;
+  /** A default that depends on settings further up in the table, or undefined for that of `fallback`; `about` describes it. */
+  readonly follows?: (settings: All) => T | undefined;
   /** Whether a value must be given, which may depend on what else is. */
   readonly required?: boolean | ((given: Readonly<Record<string, unknown>>) => boolean);
   /** The heading above the setting in the file that `init` writes. */
@@ -89,7 +89,7 @@ export async function resolveSettings<T extends object>(
   const resolved: Record<string, unknown> = {};
   for (const [key, { fallback, follows, required }] of entries(settings)) {
     const given = flags[key] ?? (fromFile as Record<string, unknown>)[key];
-    const value = given ?? fallback ?? follows?.(resolved as T);
+    const value = given ?? follows?.(resolved as T) ?? fallback;
     const needed = typeof required === "function" ? required({ ...fromFile, ...flags }) : required === true;
     if (value === undefined && needed) {
       const where = file === undefined ? "" : `, or ${nameOf(key)}: in ${file}`;

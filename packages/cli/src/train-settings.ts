@@ -9,9 +9,11 @@ import {
   OPTIMIZER_RATES,
   type OptimizerName,
 } from "tiedlora";
+import { START_NAMES, type StartName, STARTS } from "tiedlora";
+import { methodOptions } from "tiedlora/internal";
 import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
 import { TASKS } from "@tiedlora/experiments/tasks";
-import type { BiasMode, Modules } from "tiedlora";
+import type { BiasMode, CommonOptions, Modules } from "tiedlora";
 import { CHAT_TEMPLATE_NAMES } from "./chat-templates.ts";
 import { LOSS_SETTINGS, type LossSettings } from "./loss-settings.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
@@ -25,11 +27,12 @@ import {
   number,
   numbersByName,
   oneOf,
+  optionsByName,
   path,
   text,
   whole,
 } from "./kinds.ts";
-import type { Settings } from "./settings.ts";
+import { type Settings, UsageError } from "./settings.ts";
 import { STREAM_HELP } from "./streaming.ts";
 
 /** The modules that `train`, `params` and sweeps adapt by default. The library's default, and the demo's, is the paper's "qkv". */
@@ -57,12 +60,16 @@ export interface TrainSettings extends DataSettings, LossSettings {
   readonly pack: boolean;
   readonly initFrom?: string;
   readonly initDigest?: string;
+  readonly init?: StartName;
+  readonly initExamples?: number;
   readonly method: MethodName;
+  readonly methodOptions?: Readonly<Record<string, unknown>>;
   readonly rank: number;
   readonly alpha?: number;
   readonly target: Modules;
   readonly layers?: readonly number[];
   readonly rankPattern?: Readonly<Record<string, number>>;
+  readonly rankSchedule?: Readonly<Record<string, number>>;
   readonly alphaPattern?: Readonly<Record<string, number>>;
   readonly modulesToSave?: readonly string[];
   readonly bias: BiasMode;
@@ -201,7 +208,30 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: text("sha256"),
     about: "the SHA-256 that the tensors of --init-from must have for training to start",
   },
-  method: { group: "adapter", kind: oneOf(METHOD_NAMES), about: METHOD_NAMES.join(", "), fallback: "tl6" },
+  init: {
+    group: "adapter",
+    kind: oneOf(START_NAMES),
+    about: `what A and B of lora start from: ${START_NAMES.join(", ")} (default: random numbers and zeros)`,
+  },
+  initExamples: {
+    group: "adapter",
+    kind: whole(1),
+    about: "how many examples eva, corda and lora-ga observe (default: 32)",
+  },
+  method: {
+    group: "adapter",
+    kind: oneOf(METHOD_NAMES),
+    about: `${METHOD_NAMES.join(", ")} (with --init: lora, or lora-residual where B A does not start at zero)`,
+    fallback: "tl6",
+    follows: ({ init }) =>
+      init === undefined ? undefined : STARTS[init].subtracted ? "lora-residual" : "lora",
+  },
+  methodOptions: {
+    group: "adapter",
+    kind: optionsByName,
+    about:
+      "options that only some methods have: bases=16 (nola), top-k=4 (vb-lora), tokens=[5, 6] (trained-tokens)",
+  },
   rank: { group: "adapter", kind: whole(1), about: "rank of the update", fallback: 8 },
   alpha: {
     group: "adapter",
@@ -226,6 +256,12 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: numbersByName,
     about: "ranks of single modules, by name or pattern as in PEFT: q_proj=16,layers.0.*=4",
   },
+  rankSchedule: {
+    group: "adapter",
+    kind: numbersByName,
+    about:
+      "how the ranks of ada-lora fall while it trains, to a mean of rank: rank=4,warmup=20,final=60,every=2",
+  },
   alphaPattern: {
     group: "adapter",
     kind: numbersByName,
@@ -234,7 +270,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   modulesToSave: {
     group: "adapter",
     kind: namesList,
-    about: "modules that are trained whole, as copies in the adapter: norm,lm_head",
+    about: "modules that are trained whole, as copies in the adapter: norm,lm_head; *norms for all norms",
   },
   bias: {
     group: "adapter",
@@ -378,7 +414,7 @@ export function methodOf(
 ): Method {
   const { method, rank, alpha, target, dropout, layers, rankPattern, alphaPattern, modulesToSave, bias } =
     settings;
-  return methodByName(method, {
+  const declared = {
     rank,
     target: layers === undefined ? target : { modules: target, layers },
     dropout,
@@ -387,5 +423,41 @@ export function methodOf(
     ...(alphaPattern !== undefined && { alphaPattern }),
     ...(modulesToSave !== undefined && { modulesToSave }),
     ...(bias !== undefined && bias !== "none" && { bias }),
-  });
+  };
+  return declareMethod(method, declared, settings.methodOptions);
+}
+
+/** Declares a method with common options and its own. Throws UsageError if these are not what it takes. */
+export function declareMethod(
+  method: MethodName,
+  common: CommonOptions,
+  own: Readonly<Record<string, unknown>> | undefined,
+): Method {
+  if (own === undefined) return methodByName(method, common);
+  try {
+    return methodByName(method, { ...common, ...methodOptions(method, own) });
+  } catch (cause) {
+    throw new UsageError(`--method-options: ${(cause as Error).message}`);
+  }
+}
+
+/** The keys of --rank-schedule. */
+const SCHEDULE_KEYS = ["rank", "warmup", "final", "every"];
+
+/** Throws UsageError if the method cannot be declared with its options, or has no ranks that fall. */
+export function checkMethod(settings: TrainSettings): void {
+  const { rankSchedule, method, rank, initFrom } = settings;
+  if (initFrom === undefined) methodOf(settings);
+  if (rankSchedule === undefined) return;
+  if (initFrom === undefined && method !== "ada-lora")
+    throw new UsageError(`--rank-schedule is given, and --method is ${method}; it is for ada-lora`);
+  const stray = Object.keys(rankSchedule).find((key) => !SCHEDULE_KEYS.includes(key));
+  if (stray !== undefined)
+    throw new UsageError(`--rank-schedule: there is no "${stray}"; give ${SCHEDULE_KEYS.join(", ")}`);
+  if (rankSchedule["rank"] === undefined)
+    throw new UsageError("--rank-schedule: the rank at the end is missing; give rank=4");
+  if (initFrom === undefined && rankSchedule["rank"] > rank)
+    throw new UsageError(
+      `--rank-schedule ends at rank ${rankSchedule["rank"]}, above its start, --rank ${rank}; give a lower one`,
+    );
 }

@@ -1,17 +1,18 @@
 /** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import type { Device } from "@tiedlora/core";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
 import { loadPretrained, parseHubName } from "@tiedlora/models/node";
 import { stepsPerEpoch } from "tiedlora";
-import type { Loss } from "tiedlora";
+import type { Adapter, Loss } from "tiedlora";
 import { describeTies } from "tiedlora/internal";
 import { type Callbacks, loadCallbacks, Telling } from "./run/callbacks.ts";
 import { baselineOf, metricsOf } from "./run/metrics.ts";
 import { runIn, type RunResult } from "./run/run.ts";
 import { lastState, RunFolder } from "./run/run-folder.ts";
 import { isWriteError } from "tiedlora/internal/node";
+import { saveMerged } from "tiedlora/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { CHAT_TEMPLATE_NAMES, chatTemplate } from "./chat-templates.ts";
@@ -23,6 +24,7 @@ import { averageOf, checkOptimizer, optimizerOf } from "./optimizer.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
 import { describeQuantized, quantizeOption } from "./quantized.ts";
 import { ProgressLine } from "./progress.ts";
+import { rankScheduleOf } from "./rank-schedule.ts";
 import { parseAddress } from "./queue/address.ts";
 import { modelDigest } from "./queue/identity.ts";
 import { QueueServer } from "./queue/server.ts";
@@ -38,8 +40,9 @@ import {
   startAdapter,
   type Started,
 } from "./start-adapter.ts";
+import { adaptAtStart, checkStart } from "./starts.ts";
 import { decideStreaming } from "./streaming.ts";
-import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkMethod, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { checkData, findData, readData, STANDARD_INPUT, type TrainingData } from "./training-data.ts";
 import { loadTeacher } from "./teacher.ts";
 import { settingsYaml } from "./yaml.ts";
@@ -75,6 +78,8 @@ export function addTrain(program: Command, output: Output): void {
       checkLoss(settings);
       checkLossStreamed(settings, settings.stream);
       checkOptimizer(settings);
+      checkMethod(settings);
+      checkStart(settings);
       checkQueue(flags.queue, settings);
       await checkOut(settings.out);
       const folder = await RunFolder.open(
@@ -162,8 +167,16 @@ async function trainCommand(context: Context): Promise<RunResult["ended"]> {
     throw error;
   });
   await showSample(output, "after", prepared, settings);
+  if (settings.method === "full" && result.ended !== "interrupted") await saveWhole(context, prepared);
   conclude(output, settings, result);
   return result.ended;
+}
+
+/** Writes the model that full fine-tuning has made, which loads as any other. */
+async function saveWhole({ found, output }: Context, { model, settings }: Prepared): Promise<void> {
+  const directory = join(settings.out, "model");
+  await saveMerged(model, directory, { copyFrom: found.directory });
+  output.info(`the whole model is saved in ${directory}`);
 }
 
 /** Loads everything and puts the adapter on the model; nothing has been written yet. */
@@ -189,22 +202,39 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
     }),
   });
   checkLossStreamed(asked, model.streamed !== null);
-  const { adapter, settings } = await startAdapter(model, { settings: asked, given }, folder, output);
-  const { method } = adapter;
+  // The settings of how data is read may come from an adapter, and a start from data needs the data.
+  const starts = asked.init !== undefined && folder.last === null;
+  const early = starts ? null : await startAdapter(model, { settings: asked, given }, folder, output);
+  const settings = early?.settings ?? asked;
   const tokenizer = template === undefined ? own : own.withChatTemplate(template);
   const loss = lossFor(settings, await loadTeacher(settings, device, output));
   model.checkpointing = settings.checkpointing;
   model.activations = settings.activations;
-  const { trainable } = adapter.count();
-  output.info(
-    `${paint("bold", method.name)} rank ${method.rank} on ${settings.model} (${device.name}): ` +
-      `${trainable.toLocaleString("en-US")} trainable parameters in ${adapter.plan.sites.length} modules${describeTies(adapter.plan)}`,
-  );
+  if (early !== null) describeAdapter(early.adapter, settings, output);
   const weights = describeQuantized(model);
   if (weights !== null) output.info(weights);
   const data = await readData(sources, settings, tokenizer, model.config, output, padId);
+  const { examples } = data;
+  const adapter = early?.adapter ?? (await adaptAtStart(model, settings, { device, directory: found.directory, examples, output })); // prettier-ignore
+  if (early === null) describeAdapter(adapter, settings, output);
   return { settings, model, tokenizer, padId, data, adapter, loss, chatTemplate: template };
 }
+
+function describeAdapter(adapter: Adapter, { model }: TrainSettings, output: Output): void {
+  const { method, plan } = adapter;
+  const trainable = adapter.count().trainable.toLocaleString("en-US");
+  const rank = plan.sites.length === 0 ? "" : ` rank ${method.rank}`;
+  const where =
+    plan.sites.length === 0
+      ? `in ${plan.replaced.length} of the model's own`
+      : `in ${plan.sites.length} modules`;
+  output.info(
+    `${paint("bold", method.name)}${rank} on ${model} (${deviceName(adapter)}): ` +
+      `${trainable} trainable parameters ${where}${describeTies(plan)}`,
+  );
+}
+
+const deviceName = (adapter: Adapter): string => adapter.parameters()[0]!.device!.name;
 
 async function runTraining(context: Context, prepared: Prepared): Promise<RunResult> {
   const { folder, found, initName, output, resume, json } = context;
@@ -240,6 +270,7 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
         maxLength: settings.seq,
         seed: settings.seed,
         padId,
+        ...(settings.rankSchedule !== undefined && { ranks: rankScheduleOf(adapter, settings, steps) }),
         evalEvery: settings.evalEvery,
         patience: settings.patience,
         saveEvery: settings.saveEvery,
@@ -399,7 +430,7 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
 }
 
 function provenanceOf(settings: TrainSettings, steps: number, found: Found): Record<string, string> {
-  const { model, quantize, data, task, loss, separator, initFrom, initDigest } = settings;
+  const { model, quantize, data, task, loss, separator, init, initFrom, initDigest } = settings;
   const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay, ema } = settings;
   const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
   return {
@@ -410,6 +441,7 @@ function provenanceOf(settings: TrainSettings, steps: number, found: Found): Rec
     ...(loss !== "cross-entropy" && { loss }),
     ...(separator !== undefined && { separator }),
     ...(ema !== undefined && { ema: String(ema) }),
+    ...(init !== undefined && { init }),
     ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
     ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
   };

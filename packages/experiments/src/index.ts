@@ -8,6 +8,7 @@ export {
   type Outcome,
   type Point,
   type RunConfig,
+  type SweepRanks,
   type RunFailure,
   type RungResult,
   runId,

@@ -30,7 +30,7 @@ import {
   shownBy,
 } from "./inputs.ts";
 import { Router } from "./experts.ts";
-import { type Layer, runLayer } from "./layer.ts";
+import { type Layer, prefixLength, runLayer } from "./layer.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
 import { makeNorm, type Norm } from "./norms.ts";
 import { type Predicted, predictedPositions } from "./predicted.ts";
@@ -200,7 +200,18 @@ export class Decoder extends nn.Module {
     const { config } = this;
     const { cache } = options;
     const tokens = idsTensor(this.device, ids, this.config.vocab, shownBy(options.attentionMask));
-    const sequence = prepare(this.config, this.device, tokens.shape as IdsShape, options, cache);
+    const offset = prefixLength(this.#layers);
+    if (offset > 0 && this.lengthMatters)
+      throw new Error(
+        "keys and values in front of a sequence: this model's rotations depend on the length of a sequence, which they would change; use another method",
+      );
+    const sequence = prepare(
+      this.config,
+      this.device,
+      tokens.shape as IdsShape,
+      { ...options, offset },
+      cache,
+    );
     return {
       start: () => {
         // Half-precision tables are widened once here; from here on everything is f32.

@@ -4,7 +4,7 @@
  *
  *   x += postNorm(out(attention(qkv(norm(x)))));  x += postNorm(mlp(norm(x)))
  */
-import type { Tensor } from "@tiedlora/core";
+import { concat, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { KvCache } from "./cache.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
@@ -69,7 +69,10 @@ function attention(layer: Layer, x: Tensor, { config, index, sequence, cache }: 
     [q, k] = [nn.rope(q, rotation.cos, rotation.sin), nn.rope(k, rotation.cos, rotation.sin)];
   }
   if (cache) [k, v] = cache.append(index, k, v);
-  const { causal, bias } = sequence.visibility(window);
+  const { causal, bias: own } = sequence.visibility(window);
+  const front = prefixOf(layer, config);
+  const bias = front && own ? own.pad([[0, 0], [0, 0], [0, 0], [front[0].shape[1]!, 0]]) : own; // prettier-ignore
+  if (front) [k, v] = [inFront(front[0], k), inFront(front[1], v)];
   const options = { causal, scale: config.attentionScales[index]!, ...(bias ? { bias } : {}) };
   const limit = config.attentionSoftcap;
   const seen =
@@ -77,6 +80,31 @@ function attention(layer: Layer, x: Tensor, { config, index, sequence, cache }: 
       ? nn.scaledDotProductAttention(q, k, v, options)
       : softcappedAttention(q, k, v, limit, options);
   return layer.out.forward(nn.mergeHeads(seen));
+}
+
+/** The number of keys that adapters put in front of those of each attention; 0 if there are none. */
+export function prefixLength(layers: readonly Layer[]): number {
+  return layers.reduce((most, { qkv }) => Math.max(most, qkv.at(-1)!.adapter?.prefix?.()?.shape[0] ?? 0), 0);
+}
+
+/** The keys and values that adapters put in front of those of a layer's tokens, [kvHeads, n, headDim] each; null if there are none. */
+function prefixOf({ qkv }: Layer, { kvHeads }: DecoderConfig): readonly [k: Tensor, v: Tensor] | null {
+  const found = qkv.slice(-2).map((linear) => linear.adapter?.prefix?.() ?? null);
+  const [k, v] = found.length === 1 && found[0] ? found[0].split(found[0].shape[1]! / 2, -1) : found;
+  if (!k && !v) return null;
+  if (!k || !v || k.shape[0] !== v.shape[0])
+    throw new Error(
+      `an attention has ${k?.shape[0] ?? 0} keys and ${v?.shape[0] ?? 0} values in front of those of its tokens; adapt the linears of both by one method`,
+    );
+  return [
+    nn.splitHeads(k.unsqueeze(0), kvHeads).squeeze(0),
+    nn.splitHeads(v.unsqueeze(0), kvHeads).squeeze(0),
+  ];
+}
+
+/** x [batch, heads, length, width] with the same rows in front for each of the batch. */
+function inFront(front: Tensor, x: Tensor): Tensor {
+  return concat([front.unsqueeze(0).expand([x.shape[0]!, ...front.shape]), x], 2);
 }
 
 /** Queries [batch, heads, length, headDim], keys and values [batch, kvHeads, length, headDim], before the rotation. */

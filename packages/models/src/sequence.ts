@@ -45,7 +45,7 @@ export function prepare(
   config: DecoderConfig,
   device: Device,
   [batch, length]: IdsShape,
-  options: SequenceOptions,
+  options: SequenceOptions & { readonly offset?: number },
   cache?: KvCache,
 ): Sequence {
   if (cache && (options.attentionMask || options.positions || options.segments)) {
@@ -68,7 +68,8 @@ export function prepare(
   const known = { mask, segments };
   const given =
     options.positions ?? (continued ? nextPositions(continued, length) : positionRows(length, known));
-  const rows = given.map((row) => Array.from(row));
+  const { offset = 0 } = options; // keys in front of the sequence take the first positions
+  const rows = given.map((row) => Array.from(row, (position) => position + offset));
   checkPositions(config, rows);
   const rotation = config.rope && rotationOf(config.rope, device, rows, segments);
   const local = config.localRope && rotationOf(config.localRope, device, rows, segments);

@@ -8,6 +8,11 @@ import { Module } from "./module.ts";
 export interface LinearAdapter {
   /** Returns the new output [..., out] from the layer's input x [..., in] and its own output y [..., out]. */
   apply(x: Tensor, y: Tensor, layer: Linear): Tensor;
+  /**
+   * For a layer that makes keys or values of an attention: those that every query sees beside those of its tokens, [n, width]; for a
+   * layer that makes queries too, keys and then values in one row. Null or left out: there are none.
+   */
+  prefix?(): Tensor | null;
 }
 
 /** How a weight is stored: PyTorch's Linear [out, in], or GPT-2's Conv1D [in, out]. */

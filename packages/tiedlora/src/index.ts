@@ -30,6 +30,7 @@ export { init, type Init, type Span } from "./init.ts";
 export { adaptWithStart, checkStartMethod, type StartOptions } from "./starts/adapt-with-start.ts";
 export { START_NAMES, type StartName, STARTS } from "./starts/formulas.ts";
 export type { Start, StartContext, StartValues } from "./starts/formulas.ts";
+export { observedBatches } from "./starts/inputs.ts";
 export { type ByTarget, inputMoments, weightGradients } from "./starts/observe.ts";
 export {
   type BiasMode,

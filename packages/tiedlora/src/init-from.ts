@@ -5,6 +5,7 @@ import { createAdapter, type Adapter, type AdaptOptions } from "./adapter/adapte
 import { adaptersOf } from "./adapter/adapter.ts";
 import { loadAdapterFiles } from "./files/load.ts";
 import { moduleInfos } from "./adapter/modules.ts";
+import { parameterInfos } from "./adapter/overlay.ts";
 import type { Method } from "./method.ts";
 import { type MethodName, methodByName } from "./methods/index.ts";
 import { planAdapter } from "./adapter/plan.ts";
@@ -110,8 +111,7 @@ function kindOf(name: string): string {
 
 function placesOf(model: nn.Module, method: Method): string[] {
   const set = adaptersOf(model);
-  const parameters = [...set.ownParameters()].map(([path, { shape }]) => ({ path, shape }));
-  const { sites } = planAdapter(moduleInfos(set.hosts), { ...method, rankPattern: {}, alphaPattern: {} }, parameters); // prettier-ignore
+  const { sites } = planAdapter(moduleInfos(set.hosts), { ...method, rankPattern: {}, alphaPattern: {} }, parameterInfos(set.ownParameters())); // prettier-ignore
   return sites.flatMap(({ site }) => site.members.map(({ path }) => path)).sort();
 }
 

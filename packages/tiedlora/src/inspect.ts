@@ -72,7 +72,7 @@ export function inspect(adapter: Adapter): AdapterReport {
   const parameters = [...adapter.plan.factors, ...adapter.plan.replaced].map((plan): ParameterReport => {
     const { path, factor, shape } = plan;
     const parameter = named.get(path)!;
-    const aliases = "aliases" in plan ? plan.aliases : [path];
+    const aliases = "aliases" in plan ? plan.aliases : [path, ...plan.others];
     const trainedElements = adapter.trainedElements(parameter);
     return {
       factor,

@@ -1,4 +1,5 @@
 /** Exports for the packages that are built on this one, beyond its public interface. They may change with every version. */
+export { siteWeight } from "./adapter/adapter.ts";
 export { fingerprintOf } from "./data/dataset.ts";
 export { exampleReader, isChat } from "./data/examples.ts";
 export { holdOut } from "./data/hold-out.ts";
@@ -8,6 +9,7 @@ export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts"
 export { UnexpectedAdapterError } from "./init-from.ts";
 export { describeTies } from "./inspect.ts";
 export { endsWithName, moduleNames } from "./match.ts";
+export { methodOptions } from "./methods/options.ts";
 export { type Entry, ENTRIES } from "./methods/table.ts";
 export { nearest, suggestion } from "./nearest.ts";
 export { isFinished } from "./train/fit.ts";

@@ -168,6 +168,11 @@ export interface Method<F extends string = string> {
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   /** The update of a whole target in the form of LoRA, for methods that have one. Files of other programs need this form. */
   lowRank?(factors: FactorTensors<F>, place: Place): LowRank;
+  /**
+   * For linears that make keys or values of an attention: what every query sees in front of its sequence, [n, width]; for a linear that makes
+   * queries too, keys and values in one row. No weight can hold it.
+   */
+  prefix?(factors: FactorTensors<F>, place: Place): Tensor | null;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
@@ -207,6 +212,8 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   /** As {@link Method.lowRank}; one of the two must be given. */
   lowRank?(factors: FactorTensors<F>, place: Place): LowRank;
+  /** As {@link Method.prefix}, beside one of the other two. */
+  prefix?(factors: FactorTensors<F>, place: Place): Tensor | null;
   /** As {@link Method.prepare}. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
@@ -287,6 +294,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     recipe: spec.recipe ?? { method: spec.name, options: {} },
     ...pick(spec, "forward"),
     ...pick(spec, "lowRank"),
+    ...pick(spec, "prefix"),
     ...pick(spec, "prepare"),
   };
   checkFactors(method);

@@ -4,6 +4,7 @@ import { suite, test } from "node:test";
 import {
   encodeTensor,
   FormatError,
+  gradOrNull,
   key,
   memoryFiles,
   bytesSource,
@@ -13,10 +14,20 @@ import {
   serialize,
 } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
-import { adapt, inspect, loadAdapterFiles, methods, peftLoraFiles } from "../src/index.ts";
+import {
+  adapt,
+  defineMethod,
+  init,
+  inspect,
+  loadAdapterFiles,
+  type LowRank,
+  methods,
+  nativeFiles,
+  peftLoraFiles,
+} from "../src/index.ts";
 import { peftStackedFiles } from "../src/files/peft/save.ts";
 import { asFiles, collect, randomize } from "./support/files.ts";
-import { distance, logitsOf, tinyLlama } from "./support/tiny.ts";
+import { distance, IDS, logitsOf, tinyLlama } from "./support/tiny.ts";
 
 const device = reference();
 const MOE = { num_hidden_layers: 2, num_experts: 3, num_experts_per_tok: 2, intermediate_size: 5 };
@@ -62,6 +73,37 @@ suite("targets of newer architectures", () => {
       "model.layers.0.mlp.down_proj",
     ]);
     assert.throws(() => modulesOf(phi3, ["gate_up"]), /gate_up/);
+  });
+
+  test("a factor tied over the experts of a layer is one parameter, whose gradient is the sum of theirs", async () => {
+    const tie = ({ path }: { readonly path: string }): string => path.replace(/experts\.\d+/, "experts");
+    const target = ["down_proj"];
+    const shared = { name: "shared", rank: 2, target, lowRank: (low: LowRank) => low } as const;
+    const A = { shape: ["rank", "in"], init: init.normal() } as const;
+    const B = { shape: ["out", "rank"], init: init.zeros() } as const;
+    const model = moe();
+    const tied = randomize(adapt(model, defineMethod({ ...shared, factors: { A: { ...A, tie }, B } })));
+    assert.deepEqual(
+      tied.select({ factors: ["A"] }).map(({ name }) => name),
+      [0, 1].map((i) => `model.layers.${i}.mlp.experts.0.down_proj.A`),
+    );
+    assert.equal(tied.aliases().get("model.layers.1.mlp.experts.2.down_proj.A"), "model.layers.1.mlp.experts.0.down_proj.A"); // prettier-ignore
+    const alone = moe();
+    const own = adapt(alone, defineMethod({ ...shared, factors: { A, B } }));
+    for (const [path, parameter] of own.namedParameters()) parameter.set(await tied.parameter(path).data());
+    assert.deepEqual(await logitsOf(model), await logitsOf(alone));
+    const [sum] = gradOrNull(model.loss({ inputIds: IDS }), [tied.select({ factors: ["A"] })[0]!]);
+    const parts = [0, 1, 2].map((e) => own.parameter(`model.layers.0.mlp.experts.${e}.down_proj.A`));
+    const gradients = await Promise.all(
+      gradOrNull(alone.loss({ inputIds: IDS }), parts).map((one) => one!.data()),
+    );
+    const expected = Array.from(gradients[0]!, (_, i) =>
+      gradients.reduce((total, one) => total + one[i]!, 0),
+    );
+    assert.ok(distance(await sum!.data(), expected) < 1e-6);
+    const fresh = moe();
+    await loadAdapterFiles(fresh, asFiles(await collect(nativeFiles(tied))), { method: tied.method });
+    assert.deepEqual(await logitsOf(fresh), await logitsOf(model));
   });
 
   test("adapters on experts are saved for peft module by module, and answer the same when loaded", async () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { reference } from "@tiedlora/core";
-import { linearSpecs } from "@tiedlora/models";
+import { linearSpecs, parameterSpecs } from "@tiedlora/models";
 import { adapt, countParameters, FACTOR_NAMES, formatReport, inspect, METHOD_NAMES, methodByName, methods, tiedLora } from "../src/index.ts"; // prettier-ignore
 import { tinyGpt2, tinyLlama } from "./support/tiny.ts";
 
@@ -63,10 +63,11 @@ suite(
     for (const [name, make] of Object.entries({ tinyLlama, tinyGpt2 })) {
       for (const target of ["qkv", "all-linear"] as const) {
         test(`by every method, on ${name}, ${target}`, async () => {
-          const infos = linearSpecs(make(device).config);
+          const { config } = make(device);
+          const [infos, parameters] = [linearSpecs(config), parameterSpecs(config)];
           for (const method of METHOD_NAMES.map((one) => methodByName(one, { rank: 4, target }))) {
             const adapter = await adapt(make(device), method);
-            assert.deepEqual(adapter.count(), countParameters(infos, method), method.name);
+            assert.deepEqual(adapter.count(), countParameters(infos, method, parameters), method.name);
           }
         });
       }

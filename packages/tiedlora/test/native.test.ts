@@ -134,8 +134,8 @@ suite("loading refuses, and leaves the model as it was,", () => {
 
   test("a type it does not know", () =>
     refuses(
-      editConfig((config) => (config["peft_type"] = "LOKR")),
-      /peft_type.*"LOKR".*TIED_LORA/,
+      editConfig((config) => (config["peft_type"] = "BONE")),
+      /peft_type.*"BONE".*TIED_LORA/,
     ));
 
   test("a truncated file", () =>

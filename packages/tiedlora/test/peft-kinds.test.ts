@@ -12,6 +12,7 @@ import {
   serialize,
   type TensorFile,
 } from "@tiedlora/core";
+import { dividedSize } from "../src/methods/lokr.ts";
 import { adapt, type Adapter, adapterFiles, loadAdapterFiles, type Method, methods } from "../src/index.ts";
 import { asFiles, collect, type Contents, randomize, withConfig } from "./support/files.ts";
 import { distance, logitsOf, tinyLlama } from "./support/tiny.ts";
@@ -118,6 +119,37 @@ const KINDS: Readonly<Record<string, Kind>> = {
       return (o, i) => W[o * IN + i]! + 1.5 * product(a1, b1, o, i) * product(a2, b2, o, i);
     },
   },
+  LOKR: {
+    method: methods.lokr({ target, rank: 1, alpha: 3 }),
+    shapes: { lokr_w1: [2, 2], lokr_w2_a: [2, 1], lokr_w2_b: [1, 4] },
+    config: { r: 1, alpha: 3, decompose_factor: -1, decompose_both: false },
+    weight: async (t, W) => {
+      const [w1, a, b] = [await t("lokr_w1"), await t("lokr_w2_a"), await t("lokr_w2_b")];
+      return (o, i) =>
+        W[o * IN + i]! + 3 * w1[2 * Math.floor(o / 2) + Math.floor(i / 4)]! * a[o % 2]! * b[i % 4]!;
+    },
+  },
+  RANDLORA: {
+    method: methods.randLora({ target: ["q_proj", "k_proj"], rank: RANK, alpha: 3 }),
+    // smaller sides 8 and 4, so the model has 4 bases of rank 2, of which k_proj uses 2
+    shapes: { randlora_lambda: [RANK, 2], randlora_gamma: [2, OUT] },
+    config: { r: RANK, randlora_alpha: 3, save_projection: true },
+    weight: async (t, W, all) => {
+      const [lambda, gamma] = [await t("randlora_lambda"), await t("randlora_gamma")];
+      const [A, B] = [await all("base_model.randlora_A"), await all("base_model.randlora_B")]; // [2, 1, 8], [8, 4, 2]
+      // peft flattens B [larger, bases, rank] and A [rank, bases, smaller] and multiplies them along the flat axis
+      const update = (wide: number, narrow: number): number =>
+        sum(
+          4,
+          (k) =>
+            B[wide * 8 + k]! *
+            lambda[k]! *
+            A[Math.floor(k / 2) * 8 + narrow]! *
+            gamma[(k % 2) * OUT + narrow]!,
+        );
+      return (o, i) => W[o * IN + i]! + 1.5 * update(i, o);
+    },
+  },
   VBLORA: {
     method: methods.vbLora({ target, rank: RANK, vectors: 5, length: 4, topK: 2 }),
     shapes: { vblora_logits_A: [RANK, IN / 4, 5], vblora_logits_B: [OUT / 4, RANK, 5] },
@@ -162,7 +194,8 @@ for (const [type, kind] of Object.entries(KINDS)) {
       const { files } = await make(kind.method);
       const config = configOf(files);
       assert.equal(config["peft_type"], type);
-      assert.deepEqual([...(config["target_modules"] as string[])].sort(), [...target].sort());
+      const adapted = kind.method.target as string[];
+      assert.deepEqual([...(config["target_modules"] as string[])].sort(), [...adapted].sort());
       for (const [field, value] of Object.entries(kind.config)) assert.deepEqual(config[field], value, field);
       const file = await opened(files);
       const at = `base_model.model.${PATH}.`;
@@ -195,7 +228,75 @@ for (const [type, kind] of Object.entries(KINDS)) {
   });
 }
 
-test("VB-LoRA's files of the largest weights alone are read", async () => {
+test("LoKr divides sizes as peft does, and decomposes both sides if asked to", async () => {
+  const sizes = [[256, -1, 16, 16], [128, -1, 8, 16], [127, -1, 1, 127], [128, 4, 4, 32], [12, -1, 3, 4], [12, 5, 3, 4]] as const; // prettier-ignore
+  for (const [size, factor, m, n] of sizes)
+    assert.deepEqual(dividedSize(size, factor), [m, n], `${size}, ${factor}`);
+  const { files, logits } = await make(methods.lokr({ target, rank: 1, factor: 4, both: true }));
+  const file = await opened(files);
+  const at = "base_model.model.model.layers.1.mlp.down_proj.";
+  const found = [...file.entries].filter(([name]) => name.startsWith(at));
+  // 8 = 4 · 2 outputs and 12 = 4 · 3 inputs: rank 1 is below half of 4 and of 3
+  assert.deepEqual(
+    Object.fromEntries(found.map(([name, { shape }]) => [name.slice(at.length), [...shape]])),
+    {
+      lokr_w1_a: [4, 1],
+      lokr_w1_b: [1, 4],
+      lokr_w2_a: [2, 1],
+      lokr_w2_b: [1, 3],
+    },
+  );
+  assert.equal(configOf(files)["decompose_both"], true);
+  const again = tinyLlama(device);
+  await loadAdapterFiles(again, asFiles(files));
+  assert.ok(distance(await logitsOf(again), logits) < 1e-6);
+  assert.throws(() => methods.lokr({ rank: 2, rankPattern: { q_proj: 4 } }), /rankPattern/);
+});
+
+test("the rows of trained tokens are those of the embedding in peft's file, and come back as differences", async () => {
+  const method = methods.trainedTokens({ tokens: [5, 3], rank: 4, alpha: 2, target: ["embed_tokens"] });
+  const { adapter, files, logits } = await make(method);
+  const config = configOf(files);
+  assert.deepEqual([config["peft_type"], config["token_indices"], config["target_modules"]], ["TRAINABLE_TOKENS", [5, 3], ["embed_tokens"]]); // prettier-ignore
+  const file = await opened(files);
+  assert.deepEqual([...file.entries.keys()], ["base_model.model.model.embed_tokens.trainable_tokens_delta"]);
+  const rows = decodeF32(await file.read([...file.entries.keys()][0]!), file.name, "rows");
+  const table = await tinyLlama(device)
+    .embed([[5, 3]])
+    .data();
+  const delta = await adapter.parameter("model.embed_tokens.rows").data(); // [8, 2]
+  rows.forEach((value, i) => {
+    const wanted = table[i]! + 0.5 * delta[(i % 8) * 2 + Math.floor(i / 8)]!;
+    assert.ok(Math.abs(value - wanted) < 1e-6, `${value}, not ${wanted}`);
+  });
+  const unnamed = withConfig(files, (one) => (one["target_modules"] = null));
+  for (const contents of [files, unnamed]) {
+    const again = tinyLlama(device);
+    await loadAdapterFiles(again, asFiles(contents));
+    assert.ok(distance(await logitsOf(again), logits) < 1e-5);
+  }
+  await assert.rejects(loadAdapterFiles(tinyLlama(device, { tie_word_embeddings: true }), asFiles(files)), /tied to the input embedding, and peft changes the rows of both/); // prettier-ignore
+});
+
+test("VB-LoRA's files of the largest weights alone are written, and read", async () => {
+  const { adapter, logits } = await make(KINDS["VBLORA"]!.method);
+  const small = await collect(adapterFiles(adapter, "peft-topk"));
+  assert.equal(configOf(small)["save_only_topk_weights"], true);
+  const file = await opened(small);
+  const at = `base_model.model.${PATH}.vblora_logits_A`;
+  assert.deepEqual(file.entries.get(`${at}_topk_indices`)?.shape, [RANK, IN / 4, 2]);
+  assert.deepEqual(file.entries.get(`${at}_topk_weights`)?.shape, [RANK, IN / 4, 1]);
+  const model = tinyLlama(device);
+  await loadAdapterFiles(model, asFiles(small));
+  assert.ok(distance(await logitsOf(model), logits) < 1e-5);
+  const other = adapt(tinyLlama(device), methods.lora({ rank: 2 }));
+  assert.throws(
+    () => adapterFiles(other, "peft-topk"),
+    /holds the largest weights of VB-LoRA, and this adapter is of lora/,
+  );
+});
+
+test("VB-LoRA's files of the largest weights alone are read as Python's peft writes them", async () => {
   const { files, logits } = await make(KINDS["VBLORA"]!.method);
   const file = await opened(files);
   const tensors = [];

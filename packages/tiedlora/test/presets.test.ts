@@ -66,6 +66,21 @@ const Wx = ({ W, x }: Given, row: number, o: number): number =>
   sum(x[row]!.length, (i) => at(W, o, i) * x[row]![i]!);
 
 const CASES: Readonly<Partial<Record<MethodName, Case>>> = {
+  lokr: {
+    // rank 2 is below half of the larger factor of neither side of these sizes: W2 is whole
+    delta:
+      ({ f, W }) =>
+      (o, i) => {
+        const [k, n] = [W.shape[0]! / f["w1"]!.shape[0]!, W.shape[1]! / f["w1"]!.shape[1]!];
+        const w2 = (a: number, b: number): number =>
+          f["w2"] === undefined
+            ? sum(f["w2b"]!.shape[0]!, (e) => at(f["w2a"]!, a, e) * at(f["w2b"]!, e, b))
+            : at(f["w2"], a, b);
+        return at(f["w1"]!, Math.floor(o / k), Math.floor(i / n)) * w2(o % k, i % n);
+      },
+    // 4096 = 64 · 64 and 12288 = 96 · 128
+    count: (L, _d, _o, r) => L * (96 * 64 + r * (128 + 64)),
+  },
   rasa: {
     delta:
       ({ f, r }) =>
@@ -402,6 +417,48 @@ suite("trained rows of an embedding", () => {
     assert.throws(() => methods.trainedTokens({ tokens: [3, 3] }), /tokens.*different ids/);
     assert.throws(() => methods.trainedTokens({ tokens: [1.5] }), /a token/);
   });
+});
+
+suite("copies of the model's own parameters", () => {
+  for (const [name, make, norms] of [
+    ["a Llama", tinyLlama, 2 * 3 + 1],
+    ["GPT-2", tinyGpt2, 2 * (2 * 3 + 1)],
+  ] as const) {
+    // prettier-ignore
+    test(`norm tuning trains the norms of ${name} alone, is merged, and comes back from its file`, async () => {
+      const model = make(device);
+      const adapter = adapt(model, methods.normTuning());
+      assert.deepEqual(adapter.count(), { trainable: 8 * norms, total: 8 * norms });
+      assert.ok([...adapter.stateDict().keys()].every((path) => /norm|ln_/.test(path)));
+      const before = await logitsOf(model);
+      randomize(adapter);
+      const adapted = await logitsOf(model);
+      assert.ok(distance(adapted, before) > 1e-3);
+      const again = make(device);
+      await loadAdapterFiles(again, asFiles(await collect(nativeFiles(adapter))));
+      assert.deepEqual(await logitsOf(again), adapted);
+      await adaptersOf(model).mergeAndUnload();
+      assert.deepEqual(await logitsOf(model), adapted);
+    });
+
+    test(`full fine-tuning of ${name} has all its parameters, once, and norms can be trained beside LoRA`, async () => {
+      const model = make(device);
+      const all = new Set(model.parameters()).size;
+      const size = [...new Set(model.parameters())].reduce((sum, parameter) => sum + parameter.size, 0);
+      const adapter = adapt(model, methods.full());
+      assert.deepEqual(
+        [adapter.parameters().length, adapter.count()],
+        [all, { trainable: size, total: size }],
+      );
+      randomize(adapter);
+      const adapted = await logitsOf(model);
+      await adaptersOf(model).mergeAndUnload();
+      assert.deepEqual(await logitsOf(model), adapted);
+      assert.equal(new Set(model.parameters()).size, all);
+      const beside = adapt(make(device), methods.lora({ rank: 2, modulesToSave: ["*norms"] }));
+      assert.equal(beside.plan.replaced.length, norms);
+    });
+  }
 });
 
 suite("options that make no sense are refused", () => {

@@ -10,7 +10,14 @@ import { type AsyncBatchSource, batchesOf, type BatchSource, evaluationBatches }
 import type { EncodedExample } from "tiedlora";
 import { isFinished, TENSORS_FILE } from "tiedlora/internal";
 import { type Provenance } from "tiedlora";
-import { type Evaluation, fit, type GradientSource, type Loss, type StepReport } from "tiedlora";
+import {
+  type Evaluation,
+  fit,
+  type GradientSource,
+  type Loss,
+  type RankSchedule,
+  type StepReport,
+} from "tiedlora";
 import {
   checkpointName,
   pruneCheckpoints,
@@ -46,6 +53,8 @@ export interface RunOptions {
   readonly accumulate?: number;
   /** Computes the gradients of batches in another place; see `train`. */
   readonly gradients?: GradientSource;
+  /** Prunes the adapter while it trains; see `fit`. */
+  readonly ranks?: RankSchedule;
   readonly maxLength: number;
   readonly seed: number;
   readonly padId: number;
@@ -216,6 +225,7 @@ async function* runSteps(options: RunOptions, start: RunState, keeper: Keeper): 
     accumulate,
     gradients: options.gradients,
     loss: options.loss,
+    ranks: options.ranks,
     batch: options.batches ?? batchesOf(examples, options),
     from: start,
     restoreBest: false, // the checkpoint of the best step has its adapter

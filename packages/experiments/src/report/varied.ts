@@ -18,6 +18,7 @@ export const VARIED = [
   "beta",
   "labelSmoothing",
   "zLoss",
+  "init",
 ] as const;
 export type Varied = (typeof VARIED)[number];
 

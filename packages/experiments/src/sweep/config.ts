@@ -2,10 +2,18 @@
 import type { QuantizeKind } from "@tiedlora/models";
 import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
-import type { ByParameter, LossName, MethodName, OptimizerName } from "tiedlora";
+import type { ByParameter, LossName, MethodName, OptimizerName, StartName } from "tiedlora";
 
 /** The `method` of the base model without an adapter, which is measured once for each task. */
 export const BASELINE = "none";
+
+/** A schedule of ranks, whose steps are those of the run: see RankScheduleOptions of tiedlora. */
+export interface SweepRanks {
+  readonly rank: number;
+  readonly warmup?: number | undefined;
+  readonly final?: number | undefined;
+  readonly every?: number | undefined;
+}
 
 /** One run of a sweep: a method with its settings on one task, from one seed. */
 export interface RunConfig {
@@ -18,6 +26,12 @@ export interface RunConfig {
   readonly data: string | null;
   readonly method: MethodName | typeof BASELINE;
   readonly rank: number;
+  /** The start of A and B; without it, the method's own. */
+  readonly init?: StartName | undefined;
+  /** Options that only this method has. */
+  readonly methodOptions?: Readonly<Record<string, unknown>> | undefined;
+  /** The mean rank of ada-lora at the end, to which ranks fall while it trains, and when they do. */
+  readonly rankSchedule?: SweepRanks | undefined;
   readonly target: string;
   readonly dropout: number;
   readonly seed: number;

@@ -6,6 +6,7 @@ import {
   type MethodName,
   OPTIMIZER_RATES,
   type OptimizerName,
+  type StartName,
 } from "tiedlora";
 import { optimizerTakes } from "tiedlora/internal";
 import { taskByName } from "../tasks/index.ts";
@@ -41,6 +42,7 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     labelSmoothing: ({ loss }) => ofLoss(spec, "label-smoothing", loss!),
     zLoss: ({ loss }) => ofLoss(spec, "z-loss", loss!),
     loraPlus: vary["lora-plus"] ?? [spec.train["lora-plus"]],
+    init: vary.init ?? [spec.train.init],
   });
   const chosen =
     typeof search === "object" && "random" in search
@@ -85,6 +87,7 @@ interface Combination {
   readonly beta: number | undefined;
   readonly labelSmoothing: number | undefined;
   readonly zLoss: number | undefined;
+  readonly init: StartName | undefined;
 }
 
 /** Values of a setting, which may depend on those of the settings before it. */
@@ -105,6 +108,8 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
   const { train, evaluate, on } = spec;
   const { schedule, clip } = train;
   const decays = optimizerTakes(one.optimizer, "weightDecay");
+  const options = train["method-options"]?.[one.method];
+  const ranks = one.method === "ada-lora" ? train["rank-schedule"] : undefined;
   return {
     model: on.model,
     ...(on.quantize !== undefined && { quantize: on.quantize }),
@@ -125,6 +130,9 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     // left out where they are not given, so that runs of earlier versions keep their names
     ...given({
       loraPlus: one.loraPlus,
+      init: one.init,
+      methodOptions: options,
+      rankSchedule: ranks,
       rates: train.rates,
       decays: decays ? train.decays : undefined,
       optimizer: one.optimizer === "adamw" ? undefined : one.optimizer,
@@ -174,7 +182,8 @@ function baselineOf(spec: SweepSpec, task: string): RunConfig {
     beta: undefined,
     labelSmoothing: undefined,
     zLoss: undefined,
+    init: undefined,
   });
-  const { regularize: _, ...rest } = any; // it is not trained
+  const { regularize: _, methodOptions: _options, rankSchedule: _ranks, ...rest } = any; // it is not trained
   return { ...rest, method: BASELINE, rank: 0, lr: 0, steps: 0, warmup: 0 };
 }

@@ -3,7 +3,7 @@ import { FormatError, isRecord, parseJsonObject } from "@tiedlora/core";
 import { QUANTIZE_KINDS } from "@tiedlora/models";
 import { z } from "zod";
 import { SCHEDULE_NAMES } from "@tiedlora/nn/optim";
-import { LOSS_NAMES, METHOD_NAMES, OPTIMIZER_NAMES } from "tiedlora";
+import { LOSS_NAMES, METHOD_NAMES, OPTIMIZER_NAMES, START_NAMES } from "tiedlora";
 import { BASELINE, type Outcome, type RunConfig, type RunFailure } from "./config.ts";
 
 const count = z.int().min(0);
@@ -19,6 +19,11 @@ const CONFIG = z.object({
   data: text.nullable(),
   method: z.enum([...METHOD_NAMES, BASELINE]),
   rank: count,
+  init: z.enum(START_NAMES).optional(),
+  methodOptions: z.record(z.string(), z.unknown()).optional(),
+  rankSchedule: z
+    .object({ rank: count, warmup: count.optional(), final: count.optional(), every: count.optional() })
+    .optional(),
   target: text,
   dropout: z.number().min(0).lt(1),
   seed: count,

@@ -1,6 +1,7 @@
 /** One run of a sweep: adapts the model to a task, keeps the factors of the best step, and measures them. */
-import { adapt, type Adapter, adapterOptimizer, DivergedError, lossByName } from "tiedlora";
-import { examplesOfLoss, isOwnLoss } from "tiedlora/internal";
+import { adapt, type Adapter, adapterOptimizer, adaptWithStart, DivergedError, lossByName } from "tiedlora";
+import { type Method, observedBatches, RankSchedule } from "tiedlora";
+import { examplesOfLoss, isOwnLoss, methodOptions } from "tiedlora/internal";
 import { batchesOf, evaluationBatches } from "tiedlora";
 import { OPTIMIZER_BETAS, type OptimizerName } from "tiedlora";
 import { methodByName } from "tiedlora";
@@ -30,6 +31,9 @@ export interface RunContext extends Evaluated {
   /** Where the state of the run is saved, and from where it goes on. Default: it begins anew. */
   readonly saved?: SavedRun | undefined;
 }
+
+/** The number of examples that a start from data observes. */
+const OBSERVED = 32;
 
 /** The most points of a training curve, and the most generated texts, in a result. */
 const CURVE_POINTS = 60;
@@ -113,13 +117,11 @@ async function adapted(
   const valid = encodedTask(task, splits.valid, { ...context, kind: "texts", maxLength: seq });
   const nextBatch = batchesOf(train, { batch, maxLength: seq, seed, padId });
   const validBatches = evaluationBatches(valid, { batch, maxLength: seq, padId });
-  const method = methodByName(config.method as Exclude<RunConfig["method"], typeof BASELINE>, {
-    rank: config.rank,
-    dropout: config.dropout,
-    target:
-      config.target === "qkv" || config.target === "all-linear" ? config.target : config.target.split(","),
-  });
-  const adapter = await adapt(model, method, { seed });
+  const method = methodOf(config);
+  const adapter =
+    config.init === undefined
+      ? await adapt(model, method, { seed })
+      : await adaptWithStart(model, method, { seed, start: config.init, batches: observedBatches(train, { count: OBSERVED, seed }) }); // prettier-ignore
   try {
     // The schedule is that of all steps, also of a run that ends before: one that goes on is one that never stopped.
     const optimizer = adapterOptimizer(adapter, {
@@ -140,6 +142,7 @@ async function adapted(
       adapter,
       optimizer,
       steps: config.until ?? steps,
+      ...(config.rankSchedule && { ranks: new RankSchedule(adapter, { steps, ...config.rankSchedule }) }),
       batch: nextBatch,
       loss: isOwnLoss(loss, options) ? undefined : lossByName(loss, options),
       valid: validBatches,
@@ -168,6 +171,16 @@ function betasOf(
   if (beta1 === undefined && beta2 === undefined) return undefined;
   const [first, second] = OPTIMIZER_BETAS[optimizer]!;
   return [beta1 ?? first, beta2 ?? second];
+}
+
+function methodOf({ method, rank, dropout, target, methodOptions: own }: RunConfig): Method {
+  const name = method as Exclude<RunConfig["method"], typeof BASELINE>;
+  return methodByName(name, {
+    rank,
+    dropout,
+    target: target === "qkv" || target === "all-linear" ? target : target.split(","),
+    ...(own !== undefined && methodOptions(name, own)),
+  });
 }
 
 /** Trains to the end, from the saved state if there is one; saves it on the way, and at `until`. */

@@ -7,13 +7,14 @@ import { z } from "zod";
 import { isRecord } from "@tiedlora/core";
 import { QUANTIZE_KINDS, type QuantizeKind } from "@tiedlora/models";
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
-import { LOSS_NAMES, METHOD_NAMES, OPTIMIZER_NAMES } from "tiedlora";
+import { checkStartMethod, LOSS_NAMES, METHOD_NAMES, methodByName, type MethodName, OPTIMIZER_NAMES, START_NAMES, type StartName } from "tiedlora"; // prettier-ignore
 import type { ByParameter, LossName, OptimizerName } from "tiedlora";
-import { suggestion } from "tiedlora/internal";
+import { methodOptions, suggestion } from "tiedlora/internal";
 import { TASKS } from "../tasks/index.ts";
 import { readYaml, YamlError } from "../yaml.ts";
 import { above0, either, listOf, named, share, whole } from "./schema.ts";
 import { countCombinations, isList, optionMistake } from "./options.ts";
+import type { SweepRanks } from "./config.ts";
 import { halvingMistake, halvingOf, type Search, SEARCH } from "./search.ts";
 
 const METHOD = named("method", METHOD_NAMES);
@@ -39,6 +40,20 @@ const BY_NAME: z.ZodType<ByParameter> = z.record(z.string(), z.number().min(0), 
 /** The weights of regularizers. */
 const WEIGHTS: z.ZodType<Readonly<Record<string, number>>> = z.record(z.string(), z.number().min(0), {
   error: "expected weights of at least 0 by regularizer: { l2: 1e-4 }",
+});
+
+const START = named("start", START_NAMES) as z.ZodType<StartName>;
+
+/** Options that single methods have, by method. */
+const OPTIONS = z.record(z.string(), z.record(z.string(), z.unknown()), {
+  error: "expected options by method: { nola: { bases: 16 } }",
+});
+
+const RANKS: z.ZodType<SweepRanks> = z.strictObject({
+  rank: whole(1),
+  warmup: whole(0).optional(),
+  final: whole(0).optional(),
+  every: whole(1).optional(),
 });
 
 const SPEC = z.strictObject({
@@ -77,6 +92,7 @@ const SPEC = z.strictObject({
     "z-loss": listOf(z.number().min(0)).optional(),
     dropout: listOf(share).optional(),
     target: listOf(z.string()).optional(),
+    init: listOf(START).optional(),
   }),
   train: z
     .strictObject({
@@ -100,6 +116,9 @@ const SPEC = z.strictObject({
       clip: above0.default(1),
       dropout: share.default(0),
       target: z.string().default("all-linear"), // as in `train`,
+      init: START.optional(),
+      "method-options": OPTIONS.optional(),
+      "rank-schedule": RANKS.optional(),
     })
     .prefault({}),
   evaluate: z
@@ -160,6 +179,8 @@ export interface SweepSpec {
     readonly "z-loss"?: readonly number[] | undefined;
     readonly dropout?: readonly number[] | undefined;
     readonly target?: readonly string[] | undefined;
+    /** Starts of A and B. */
+    readonly init?: readonly StartName[] | undefined;
   };
   readonly train: {
     readonly steps: number;
@@ -187,6 +208,12 @@ export interface SweepSpec {
     readonly clip: number;
     readonly dropout: number;
     readonly target: string;
+    /** The start of A and B. Default: the method's own. */
+    readonly init?: StartName | undefined;
+    /** Options that only some methods have, by method. */
+    readonly "method-options"?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined;
+    /** How the ranks of ada-lora fall while it trains. */
+    readonly "rank-schedule"?: SweepRanks | undefined;
   };
   readonly evaluate: {
     /** Steps between validations. */
@@ -250,9 +277,42 @@ function checked(spec: SweepSpec, file: string): SweepSpec {
   if (lr !== undefined && !isList(lr)) checkRates("vary.lr", lr, spec, mistake);
   const wrong = optionMistake(spec);
   if (wrong !== null) mistake(wrong);
+  checkMethods(spec, mistake);
   const halving = halvingMistake(spec);
   if (halving !== null) mistake(halving);
   return spec;
+}
+
+/** Checks what is given for single methods: starts, options, and a schedule of ranks. */
+function checkMethods({ vary, train }: SweepSpec, mistake: (message: string) => never): void {
+  const where = (name: string): string => `train.method-options.${name}`;
+  for (const [name, options] of Object.entries(train["method-options"] ?? {})) {
+    if (!vary.method.includes(name))
+      mistake(`${where(name)}: vary.method has no ${name}; ${suggestion(name, vary.method, "it has")}`);
+    try {
+      for (const rank of vary.rank)
+        methodByName(name, { rank, ...methodOptions(name as MethodName, options) });
+    } catch (cause) {
+      mistake(`${where(name)}: ${(cause as Error).message}`);
+    }
+  }
+  const starts = vary.init ?? (train.init === undefined ? [] : [train.init]);
+  for (const start of starts)
+    for (const name of vary.method)
+      try {
+        checkStartMethod(methodByName(name), start);
+      } catch (cause) {
+        mistake(`init ${start}: ${(cause as Error).message}`);
+      }
+  if (starts.includes("loftq"))
+    mistake("init loftq needs the weights before quantization, which a sweep does not keep; train has it");
+  const ranks = train["rank-schedule"];
+  if (ranks === undefined) return;
+  if (!vary.method.includes("ada-lora"))
+    mistake("train.rank-schedule is for ada-lora, which vary.method does not have");
+  const least = Math.min(...vary.rank);
+  if (ranks.rank > least)
+    mistake(`train.rank-schedule ends at rank ${ranks.rank}, above its start, rank ${least} of vary.rank`);
 }
 
 /** Checks rates that are given by method or by optimizer. */

@@ -9,11 +9,11 @@ import { moduleInfos, weightView, type AdaptableModule } from "./modules.ts";
 import { layerOf } from "../match.ts";
 import type { Span } from "../init.ts";
 import type { Method, PlainMethod, PreparedMethod, PrepareContext } from "../method.ts";
-import { withWeights } from "../model.ts";
+import { streamedModel, withWeights } from "../model.ts";
 import { nearest } from "../nearest.ts";
 import { AdapterLayer, SharedWork } from "./layer.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
-import type { ReplacedPlan } from "./overlay.ts";
+import { ALL_MODULES, parameterInfos, type ReplacedPlan } from "./overlay.ts";
 import type { Site } from "./sites.ts";
 
 const SETS = new WeakMap<nn.Module, AdapterSet<Adapter>>();
@@ -133,11 +133,11 @@ export class Adapter implements AttachedAdapter {
   ) {
     const set = adaptersOf(model);
     const own = set.ownParameters();
-    const parameters = [...own].map(([path, { shape }]) => ({ path, shape }));
     this.name = name;
     this.model = model;
     this.method = method;
-    this.plan = planAdapter(moduleInfos(set.hosts), method, parameters);
+    this.plan = planAdapter(moduleInfos(set.hosts), method, parameterInfos(own));
+    if (method.modulesToSave.includes(ALL_MODULES)) checkCopied(model);
     check?.(this.plan);
     this.seed = seed;
     this.#active = active;
@@ -248,7 +248,8 @@ export class Adapter implements AttachedAdapter {
 
   /** The trained copies of the model's own parameters, by the path of the parameter that each replaces. */
   *replacements(): IterableIterator<[path: string, parameter: nn.Parameter]> {
-    for (const plan of this.plan.replaced) yield [plan.path, this.#parameterOf(plan)];
+    for (const plan of this.plan.replaced)
+      for (const path of [plan.path, ...plan.others]) yield [path, this.#parameterOf(plan)];
   }
 
   /** The places of tied parameters except the first of each: place -> path of the parameter in files. */
@@ -403,8 +404,20 @@ function replacedEntry({ factor, path, shape }: ReplacedPlan, own: nn.Parameter)
   return { factor, path, aliases: [path], parameter, drawn: null };
 }
 
+/** Throws unless all parameters of a model can be copied and trained. */
+function checkCopied(model: nn.Module): void {
+  if (streamedModel(model) !== null)
+    throw new Error(
+      "full fine-tuning trains a copy of all weights, and this model streams them, since they do not fit; train an adapter on it, or load it without stream",
+    );
+  if (model.parameters().some((one) => one instanceof nn.QuantizedParameter))
+    throw new Error(
+      "full fine-tuning trains all weights, and those of this model are quantized; train an adapter on them, or load the model without quantize",
+    );
+}
+
 function deviceOf(hosts: ReadonlyMap<string, AdaptableModule>, plan: AdapterPlan): Device {
-  const { path } = plan.sites[0]!.site.members[0]!;
+  const path = plan.sites[0]?.site.members[0]!.path ?? [...hosts.keys()][0]!;
   const { device } = hosts.get(path)!.weight;
   if (device === null) throw new Error(`the weight of ${path} is on no device; load the model first`);
   return device;

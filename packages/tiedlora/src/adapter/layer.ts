@@ -1,5 +1,5 @@
 /** The connection of adapters to a model: the object in the `adapter` field of a module, and one adapter's layer in it. */
-import { key, type Key, product, type Tensor } from "@tiedlora/core";
+import { concat, key, type Key, product, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
 import { weightView, type AdaptableModule } from "./modules.ts";
@@ -46,6 +46,21 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
       return layer === undefined ? outputs[i]! : layer.apply(inputs[i]!, outputs[i]!, host);
     });
     return rows.join(parts);
+  }
+
+  /** The keys or values that the adapters which take part put in front of an attention's own, one adapter's after another's. */
+  prefix(): Tensor | null {
+    const { rows } = this.#state;
+    const having = this.layers.filter(({ owner }) => owner.method.prefix !== undefined);
+    const mixed = rows && having.find(({ owner }) => rows.adapters.includes(owner.name));
+    if (mixed)
+      throw new Error(
+        `adapter "${mixed.owner.name}" puts keys and values in front of all rows of a batch: it cannot be mixed with others`,
+      );
+    const found = having.flatMap((layer) =>
+      rows === null && layer.owner.takesPart ? (layer.prefix() ?? []) : [],
+    );
+    return found.length === 0 ? null : found.length === 1 ? found[0]! : concat(found);
   }
 }
 
@@ -128,6 +143,11 @@ export class AdapterLayer {
     const origin = { method: method.name, path: this.member.path };
     const { A, B } = checkLowRank(method.lowRank(change(this.factors()), this.place), this.plan.site, origin);
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
+  }
+
+  /** What the method puts in front of the keys or values that the module makes; null if it puts nothing there. */
+  prefix(): Tensor | null {
+    return this.owner.method.prefix!(this.factors(this.member.offset, this.member.out), this.place);
   }
 
   /** The parts of the factors that apply to the rows `offset` to `offset + out` of the site; default: to the whole site. */

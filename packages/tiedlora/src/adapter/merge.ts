@@ -51,8 +51,12 @@ export async function computeMerged(
     merged.set(`${path}.weight`, storeAs(host.weight, storedInOut(host) ? weight.transpose() : weight));
     if (bias !== null) merged.set(`${path}.bias`, storeAs(own.get(`${path}.bias`)!, bias));
   }
+  const stored = new Map<nn.Parameter, nn.Parameter>(); // a copy in several places stays one
   for (const [path, parameter] of adapters.flatMap((adapter) => [...adapter.replacements()])) {
-    if (!merged.has(path)) merged.set(path, storeAs(own.get(path)!, parameter));
+    if (merged.has(path)) continue;
+    const known = stored.get(parameter) ?? storeAs(own.get(path)!, parameter);
+    stored.set(parameter, known);
+    merged.set(path, known);
   }
   if (safe) await checkFinite(merged);
   return merged;
@@ -67,6 +71,10 @@ export async function mergedTensors(
   let weight = weightView(host).cast("f32");
   let shift: Tensor | null = null;
   for (const layer of layers) {
+    if (layer.owner.method.prefix !== undefined)
+      throw new Error(
+        `${layer.owner.method.name} puts keys and values in front of each attention, which no weight can hold; keep the adapter`,
+      );
     const low = layer.lowRank();
     if (low !== null) {
       weight = weight.add(scaled(low.B, layer.scale).matmul(low.A));

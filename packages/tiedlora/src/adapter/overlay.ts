@@ -13,15 +13,35 @@ import { readSlot, slotsOf, writeSlot, type Slot } from "./modules.ts";
 export interface ParameterInfo {
   readonly path: string;
   readonly shape: Shape;
+  /** The first path of the same parameter, for one that has several: an output embedding that is tied. */
+  readonly sameAs?: string;
+}
+
+/** The name in `modulesToSave` that means all modules. */
+export const ALL_MODULES = "*";
+/** The name in `modulesToSave` that means all norms: the modules whose weight is a vector. */
+const ALL_NORMS = "*norms";
+
+/** The parameters of a model without their values. */
+export function parameterInfos(own: ReadonlyMap<string, nn.Parameter>): ParameterInfo[] {
+  const first = new Map<nn.Parameter, string>();
+  return [...own].map(([path, parameter]): ParameterInfo => {
+    const sameAs = first.get(parameter);
+    if (sameAs === undefined) first.set(parameter, path);
+    return { path, shape: parameter.shape, ...(sameAs !== undefined && { sameAs }) };
+  });
 }
 
 /** A parameter that is replaced: `saved` if its module is in `modulesToSave`, `bias` if the bias mode includes it. */
 export interface ReplacedPlan extends ParameterInfo {
   readonly factor: "saved" | "bias";
+  /** The other paths of the model's parameter, whose place the copy takes too: if all modules are saved, what was tied stays tied. */
+  readonly others: readonly string[];
 }
 
 /** Whether the module at `path`, or one that contains it, is named in `modulesToSave`. */
 export function isSaved(path: string, modulesToSave: readonly string[]): boolean {
+  if (modulesToSave.includes(ALL_MODULES)) return true;
   const segments = path.split(".");
   return segments.some((_, i) => {
     const module = segments.slice(0, i + 1).join(".");
@@ -35,19 +55,31 @@ export function planReplaced(
   sites: readonly Site[],
   { modulesToSave, bias }: Method,
 ): ReplacedPlan[] {
+  const norms = modulesToSave.includes(ALL_NORMS) ? normsAmong(parameters) : new Set<string>();
   const unmatched = modulesToSave.find(
-    (name) => !parameters.some(({ path }) => isSaved(parent(path), [name])),
+    (name) =>
+      !(name === ALL_NORMS && norms.size > 0) &&
+      !parameters.some(({ path }) => isSaved(parent(path), [name])),
   );
   if (unmatched !== undefined) {
     const there = moduleNames(parameters.map(({ path }) => ({ path: parent(path), in: 0, out: 0 })));
     throw new Error(`modulesToSave "${unmatched}" matches no module; the model has ${there.join(", ")}`);
   }
   const adapted = new Set(sites.flatMap((site) => site.members.map(({ path }) => `${path}.bias`)));
-  return parameters.flatMap(({ path, shape }): ReplacedPlan[] => {
-    if (isSaved(parent(path), modulesToSave)) return [{ path, shape, factor: "saved" }];
+  const whole = modulesToSave.includes(ALL_MODULES);
+  return parameters.flatMap(({ path, shape, sameAs }): ReplacedPlan[] => {
+    if (whole && sameAs !== undefined) return [];
+    const others = whole ? parameters.filter((one) => one.sameAs === path).map((one) => one.path) : [];
+    if (isSaved(parent(path), modulesToSave) || norms.has(parent(path)))
+      return [{ path, shape, factor: "saved", others }];
     const meant = bias === "all" || (bias !== "none" && adapted.has(path) === (bias === "adapted"));
-    return meant && path.endsWith(".bias") ? [{ path, shape, factor: "bias" }] : [];
+    return meant && path.endsWith(".bias") ? [{ path, shape, factor: "bias", others }] : [];
   });
+}
+
+function normsAmong(parameters: readonly ParameterInfo[]): Set<string> {
+  const vectors = parameters.filter(({ path, shape }) => path.endsWith(".weight") && shape.length === 1);
+  return new Set(vectors.map(({ path }) => parent(path)));
 }
 
 /** Throws if two of these adapters, which are to be active at once, replace the same parameter. */

@@ -8,7 +8,7 @@ import { commonDivisor } from "../linalg/mixture.ts";
 import { patternMatcher, patternValue } from "../match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "../method.ts";
 import { PatternWork } from "../regex/pattern.ts";
-import { isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./overlay.ts";
+import { ALL_MODULES, isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./overlay.ts";
 import { resolveSites, type Site } from "./sites.ts";
 import type { LinearInfo } from "../linear-info.ts";
 
@@ -62,11 +62,13 @@ export function planAdapter(
       (kind === undefined || kind === "linear" || kind === "embedding") &&
       !isSaved(path, method.modulesToSave),
   );
-  const sites = resolveSites(open, method.target);
+  const copies = Object.keys(method.factors).length === 0 && method.modulesToSave.length > 0;
+  const whole = method.modulesToSave.includes(ALL_MODULES);
+  const sites = copies || whole ? [] : resolveSites(open, method.target); // copies alone need no sites
   checkPatterns(sites, method);
   const layers = [...new Set(sites.map((site) => site.layer))];
   const types = [...new Set(sites.map((site) => site.type))];
-  const divisor = sites.flatMap((site) => [site.in, site.out]).reduce(commonDivisor);
+  const divisor = sites.flatMap((site) => [site.in, site.out]).reduce(commonDivisor, 0);
   const placed = sites.map((site): Placed => {
     const rank = patternValue(site.path, method.rankPattern) ?? method.rank;
     const alpha = patternValue(site.path, method.alphaPattern) ?? method.alpha;
@@ -228,7 +230,7 @@ function checkPatterns(sites: readonly Site[], method: Method): void {
       const matches = patternMatcher(key, work);
       if (!sites.some((site) => matches(site.path))) {
         throw new Error(
-          `${name} ${JSON.stringify(key)} matches none of the adapted modules (${sites[0]!.path}, ...)`,
+          `${name} ${JSON.stringify(key)} matches none of the adapted modules (${sites[0]?.path ?? "none"}, ...)`,
         );
       }
     }

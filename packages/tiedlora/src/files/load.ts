@@ -15,7 +15,7 @@ import {
 import type { OutputFile } from "../output-file.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { KINDS } from "./peft/kinds.ts";
-import { loadPeftKind, peftFiles } from "./peft/other.ts";
+import { loadPeftKind, peftFiles, peftTopKFiles } from "./peft/other.ts";
 import { peftLoraFiles, peftStackedFiles, peftVeraFiles } from "./peft/save.ts";
 
 type Loader = (
@@ -58,7 +58,8 @@ export async function loadAdapterFiles(
 }
 
 /** The name of a file format for adapters. */
-export type AdapterFormat = "native" | "peft-lora" | "peft-lora-stacked" | "peft-vera" | "peft" | "mlx";
+export type AdapterFormat =
+  "native" | "peft-lora" | "peft-lora-stacked" | "peft-vera" | "peft" | "peft-topk" | "mlx";
 type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
 
 /** The functions that write an adapter, by the format's name. */
@@ -71,8 +72,10 @@ export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
   "peft-lora-stacked": peftStackedFiles,
   /** peft's VeRA: holds a tied adapter, compactly and exactly. */
   "peft-vera": peftVeraFiles,
-  /** peft's own kind for (IA)³, AdaLoRA, LoHa, HRA, OFT and VB-LoRA. */
-  peft: peftFiles,
+  /** peft's own kind for (IA)³, AdaLoRA, LoHa, LoKr, HRA, OFT, VB-LoRA, RandLoRA and trained tokens. */
+  peft: (adapter, provenance) => peftFiles(adapter, provenance),
+  /** peft's VB-LoRA with the largest weights alone: small, and not to be trained further. */
+  "peft-topk": peftTopKFiles,
   /** mlx-lm's LoRA or DoRA. */
   mlx: mlxFiles,
 };

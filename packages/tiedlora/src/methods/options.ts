@@ -1,7 +1,9 @@
-/** Checks the options of a method that come from a file, before the method is declared with them. */
+/** Checks the options of a method that come from a file or a command line, before the method is declared with them. */
 import { describeValue, isRecord } from "@tiedlora/core";
 import { SCALINGS } from "../method.ts";
+import { suggestion } from "../nearest.ts";
 import { isPattern } from "../regex/pattern.ts";
+import { ENTRIES, type MethodName } from "./table.ts";
 
 type Check = readonly [holds: (value: unknown) => boolean, expected: string];
 
@@ -79,6 +81,10 @@ const CHECKS: Readonly<Record<string, Check>> = {
   feedforward: NAMES,
   share: [isTie, 'a tie, such as "model" or { blocks: 2 }'],
   tokens: [areIds, "a list of ids of tokens"],
+  dInitial: NUMBER,
+  factor: COUNT,
+  projection: COUNT,
+  both: [(value) => typeof value === "boolean", "true or false"],
 };
 
 /** Throws for an invalid option; the error names it, its value and what is expected. Options without an entry in `CHECKS` pass. */
@@ -87,4 +93,29 @@ export function checkOptions(options: Readonly<Record<string, unknown>>): void {
     if (!Object.hasOwn(options, name) || holds(options[name])) continue;
     throw new Error(`${name} ${describeValue(options[name])}; expected ${expected}`);
   }
+}
+
+/** The options of a method that have no setting of their own, and that plain data can give. */
+function methodOptionNames(method: MethodName): readonly string[] {
+  const { options } = ENTRIES.find(({ name }) => name === method)!;
+  return [...options.filter((name) => Object.hasOwn(CHECKS, name)), "scaling"];
+}
+
+/**
+ * The given options of a method, with names in camel case: "top-k" is topK. Throws for an option that the method does not have, or that
+ * has another setting, and for a value of another kind; the error names the option, and what is expected.
+ */
+export function methodOptions(
+  method: MethodName,
+  given: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  const known = methodOptionNames(method);
+  const options = Object.entries(given).map(([written, value]): [string, unknown] => {
+    const name = written.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    if (!known.includes(name))
+      throw new Error(`${method} has no option "${written}"; ${suggestion(name, known, "it has")}`);
+    return [name, value];
+  });
+  checkOptions(Object.fromEntries(options));
+  return Object.fromEntries(options);
 }

@@ -15,11 +15,14 @@ import {
 import { adaLora } from "./ada-lora.ts";
 import { bitfit } from "./bitfit.ts";
 import { bsLora } from "./bs-lora.ts";
+import { full } from "./full.ts";
 import { hra } from "./hra.ts";
 import { ia3 } from "./ia3.ts";
 import { lily } from "./lily.ts";
 import { nola } from "./nola.ts";
+import { normTuning } from "./norm-tuning.ts";
 import { oft } from "./oft.ts";
+import { prefixTuning } from "./prefix-tuning.ts";
 import { prolora } from "./prolora.ts";
 import { randLora } from "./rand-lora.ts";
 import { rasa } from "./rasa.ts";
@@ -29,6 +32,7 @@ import { trainedTokens } from "./trained-tokens.ts";
 import { uniLora } from "./uni-lora.ts";
 import { dora } from "./dora.ts";
 import { loha } from "./loha.ts";
+import { lokr } from "./lokr.ts";
 import { loraBias } from "./lora-bias.ts";
 import { loraResidual } from "./lora-residual.ts";
 import { loraXs } from "./lora-xs.ts";
@@ -46,6 +50,8 @@ export interface Entry<N extends string = string, D = (options?: CommonOptions) 
   readonly learningRate: number;
   /** The factors and ties of a member of the Tied-LoRA family; null for other methods. */
   readonly member: FamilyMember | null;
+  /** The names of the options that it has beside the common ones. */
+  readonly options: readonly string[];
   /** Declares the method with the given options. */
   readonly declare: D;
 }
@@ -61,6 +67,9 @@ type Member<N extends string, O = PresetOptions> = Entry<N, (options?: O) => Pla
 
 /** The options of every member of the family. */
 export const FAMILY_OPTIONS: readonly (keyof PresetOptions)[] = [...COMMON_OPTIONS, "tied", "init", "keep"];
+const OF_FAMILY_ALONE = FAMILY_OPTIONS.filter(
+  (name) => !COMMON_OPTIONS.includes(name as keyof CommonOptions),
+);
 
 /**
  * The entry of a member of the Tied-LoRA family that has a name of its own. Its options are those of the family and `more`;
@@ -79,7 +88,8 @@ function member<const N extends string, O extends PresetOptions = PresetOptions>
     checkNotNull(name, options);
     return familyMember({ tied, ...complete(options), trained, name }, () => learningRate);
   };
-  return { name, title, learningRate, member: { trained, tied }, declare };
+  const options = [...OF_FAMILY_ALONE, ...more];
+  return { name, title, learningRate, member: { trained, tied }, options, declare };
 }
 
 type Own<N extends string, D extends (options: never, named: Named) => Method> = Entry<
@@ -100,7 +110,7 @@ function own<const N extends string, O extends CommonOptions, M extends Method>(
     checkNotNull(name, options);
     return declare(options, { name, learningRate, recipe: recipe(name, options) });
   };
-  return { name, title, learningRate, member: null, declare: declared };
+  return { name, title, learningRate, member: null, options: more, declare: declared };
 }
 
 export interface VeraOptions extends PresetOptions {
@@ -207,6 +217,8 @@ export const TABLE = {
   adaLora: own("ada-lora", "AdaLoRA", 0.01, adaLora) as Own<"ada-lora", typeof adaLora>,
   /** LoHa (Hyeon-Woo et al. 2022, arXiv 2108.06098): the elementwise product of two low-rank matrices. */
   loha: own("loha", "LoHa", 0.01, loha) as Own<"loha", typeof loha>,
+  /** LoKr (Hyeon-Woo et al. 2022, arXiv 2108.06098): a Kronecker product, one side of which is of low rank. */
+  lokr: own("lokr", "LoKr", 0.01, lokr, ["factor", "both"]) as Own<"lokr", typeof lokr>,
   /** HRA (Yuan et al. 2024, arXiv 2405.17484): the input is turned by Householder reflections. */
   hra: own("hra", "HRA", 0.01, hra) as Own<"hra", typeof hra>,
   /** OFT (Qiu et al. 2023, arXiv 2306.07280): the input is turned in blocks, by Cayley transforms. */
@@ -216,6 +228,15 @@ export const TABLE = {
     "trained-tokens",
     typeof trainedTokens
   >,
+  /** Prefix tuning (Li & Liang 2021, arXiv 2101.00190): trained keys and values in front of each attention. It cannot be merged. */
+  prefixTuning: own("prefix-tuning", "prefix tuning", 0.03, prefixTuning, ["length", "projection"]) as Own<
+    "prefix-tuning",
+    typeof prefixTuning
+  >,
+  /** Norm tuning (Zhao et al. 2023, arXiv 2312.11420): the scales and biases of norms alone. */
+  normTuning: own("norm-tuning", "norm tuning", 0.01, normTuning) as Own<"norm-tuning", typeof normTuning>,
+  /** Full fine-tuning: all parameters of the model. */
+  full: own("full", "full fine-tuning", 0.003, full) as Own<"full", typeof full>,
 } as const;
 
 type Table = typeof TABLE;

@@ -3,6 +3,7 @@ import { key } from "@tiedlora/core";
 import { checkName, checkOptions } from "@tiedlora/core/arguments";
 import { type AdaptOptions, type Adapter, createAdapter } from "../adapter/adapter.ts";
 import { siteWeight } from "../adapter/adapter.ts";
+import type { Site } from "../adapter/sites.ts";
 import type { Factor, Method } from "../method.ts";
 import type { LanguageModel, LossInputs } from "../model.ts";
 import { START_NAMES, type StartContext, type StartName, STARTS } from "./formulas.ts";
@@ -15,7 +16,7 @@ export interface StartOptions extends AdaptOptions {
   /** The batches that "eva", "corda" and "lora-ga" observe. */
   readonly batches?: readonly LossInputs[];
   /** For "loftq": the weight [out, in] of a target before it was quantized, by the target's path. */
-  readonly original?: (path: string) => Promise<Float32Array>;
+  readonly original?: (path: string, site: Site) => Promise<Float32Array>;
 }
 
 /**
@@ -57,7 +58,7 @@ export async function adaptWithStart(
       key: key(adapter.seed).fold(site.path),
       ...(moments && { moments: observedAt(moments, site.path, start) }),
       ...(gradients && { gradient: observedAt(gradients, site.path, start) }),
-      ...(original && { original: finite(await original(site.path), site.path, dims.out * dims.in) }),
+      ...(original && { original: finite(await original(site.path, site), site.path, dims.out * dims.in) }),
     };
     const { A, B } = formula(context);
     const values = subtracted ? { A, B, A0: A, B0: B } : { A, B };

@@ -7,6 +7,7 @@ import type { Batch } from "../data/batches.ts";
 import { evaluate, type Evaluation } from "./evaluate.ts";
 import type { LossLike } from "./loss.ts";
 import type { StepReport, TrainOptions } from "./options.ts";
+import type { RankSchedule } from "./rank-schedule.ts";
 import { train } from "./train.ts";
 
 /** The values of an adapter's parameters on the host, by the path of each parameter in files. */
@@ -42,6 +43,11 @@ export interface FitOptions extends Omit<TrainOptions, "start" | "tokens"> {
   readonly validLoss?: LossLike | null | undefined;
   /** The number of steps between evaluations. The last step is always followed by one. Default: only that one. */
   readonly evalEvery?: number | undefined;
+  /**
+   * Prunes the adapter while it trains. Steps before the end of the schedule, at which the adapter still has more ranks than it is to
+   * have, never count as the best.
+   */
+  readonly ranks?: RankSchedule | undefined;
   /** Whether to evaluate before the first step too; this evaluation never counts as the best. Default: true. */
   readonly evalFirst?: boolean;
   /** Stops after this many evaluations in a row without a lower loss. Default: never. */
@@ -75,7 +81,7 @@ const BEGINNING: FitState = { step: 0, tokens: 0, best: null, sinceBest: 0, fini
  */
 export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void> {
   checkFit(options);
-  const { from = BEGINNING, valid, evalEvery = Infinity, evalFirst = true, restoreBest = true, ...rest } = options; // prettier-ignore
+  const { from = BEGINNING, valid, evalEvery = Infinity, evalFirst = true, restoreBest = true, ranks, ...rest } = options; // prettier-ignore
   const { model, adapter, steps, average, validLoss = options.loss } = options;
   const measure = (): Promise<Evaluation> =>
     withAverages(average, () => evaluate(model, valid!, adapter, validLoss ?? undefined));
@@ -92,14 +98,18 @@ export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void>
       improved: false,
       state,
     };
-  const pauseAfter = (step: number): boolean => isDue(step) || options.pauseAfter?.(step) === true;
+  await ranks?.resume(from.step);
+  const pauseAfter = (step: number): boolean =>
+    isDue(step) || ranks?.due(step) === true || options.pauseAfter?.(step) === true;
   for await (const training of train({ ...rest, start: from.step, tokens: from.tokens, pauseAfter })) {
+    await ranks?.apply(training.step);
     const evaluation = isDue(training.step) ? await measure() : null;
-    const improved = evaluation !== null && evaluation.loss < (state.best?.loss ?? Infinity);
+    const counts = evaluation !== null && training.step >= (ranks?.last ?? 0);
+    const improved = counts && evaluation.loss < (state.best?.loss ?? Infinity);
     const best = improved ? { step: training.step, loss: evaluation.loss } : null;
     const kept =
       best && restoreBest ? { ...best, values: await withAverages(average, () => valuesOf(adapter)) } : best;
-    state = stateAfter(state, training, evaluation, kept);
+    state = stateAfter(state, training, counts, kept);
     state = { ...state, finished: isFinished(state, options) };
     yield { training, evaluation, improved, state };
     if (state.finished) break;
@@ -119,15 +129,15 @@ export async function withAverages<T>(average: optim.EMA | undefined, work: () =
   }
 }
 
-/** The state after a step; `best` is the new best step if the evaluation's loss is the lowest so far, else null. */
+/** The state after a step; `best` is the new best step if an evaluation's loss is the lowest so far, else null. */
 function stateAfter(
   state: FitState,
   { step, tokens }: StepReport,
-  evaluation: Evaluation | null,
+  evaluated: boolean,
   best: BestStep | null,
 ): FitState {
   if (best !== null) return { step, tokens, best, sinceBest: 0, finished: false };
-  const sinceBest = state.sinceBest + (evaluation === null ? 0 : 1);
+  const sinceBest = state.sinceBest + (evaluated ? 1 : 0);
   return { step, tokens, best: state.best, sinceBest, finished: false };
 }
 

@@ -14,11 +14,11 @@ export interface RankScheduleOptions {
   /** The mean rank of modules at the end; at most the rank that the adapter was declared with. */
   readonly rank: number;
   /** The number of steps at the beginning in which nothing is pruned. Default: a tenth of the steps. */
-  readonly warmup?: number;
+  readonly warmup?: number | undefined;
   /** The number of steps at the end in which the ranks stay as they are. Default: three tenths of the steps. */
-  readonly final?: number;
+  readonly final?: number | undefined;
   /** The number of steps from one pruning to the next. Default: a hundredth of the steps, at least 1. */
-  readonly every?: number;
+  readonly every?: number | undefined;
 }
 
 const NAMES = ["steps", "rank", "warmup", "final", "every"];
@@ -36,7 +36,7 @@ export class RankSchedule {
   readonly #adapter: Adapter;
   readonly #lambdas: readonly nn.Parameter[];
   readonly #end: number;
-  readonly #settings: Required<RankScheduleOptions>;
+  readonly #settings: { readonly [K in keyof Required<RankScheduleOptions>]: number };
 
   /** Throws for another method, and for a schedule that ends above its start or has no steps in which it could prune. */
   constructor(adapter: Adapter, options: RankScheduleOptions) {
@@ -70,6 +70,11 @@ export class RankSchedule {
     return this.#lambdas.reduce((sum, { size }) => sum + size, 0);
   }
 
+  /** The step after which the ranks stay as they are. */
+  get last(): number {
+    return this.#settings.steps - this.#settings.final;
+  }
+
   /** The number of triplets of the whole model that are left after `step` steps. */
   budget(step: number): number {
     const { steps, warmup, final } = this.#settings;
@@ -80,8 +85,8 @@ export class RankSchedule {
 
   /** Whether triplets are pruned after `step` steps. */
   due(step: number): boolean {
-    const { steps, warmup, final, every } = this.#settings;
-    const last = steps - final;
+    const { warmup, every } = this.#settings;
+    const { last } = this;
     return step === last || (step > warmup && step < last && (step - warmup) % every === 0);
   }
 
@@ -97,11 +102,24 @@ export class RankSchedule {
       .sort((a, b) => b.size - a.size);
     const kept = values.map((list) => new Float32Array(list.length));
     for (const { i, j } of order.slice(0, this.budget(step))) kept[i]![j] = 1;
-    const last = step === this.#settings.steps - this.#settings.final;
     this.#lambdas.forEach((parameter, i) => {
       parameter.set(values[i]!.map((value, j) => (kept[i]![j] === 1 ? value : 0)));
-      if (last) this.#adapter.mask({ factors: ["lambda"], match: matching(parameter.name) }, kept[i]!);
+      if (step === this.last) this.#fix(parameter, kept[i]!);
     });
+  }
+
+  /** Goes on after `step` steps of the same training, whose values the adapter has: what was pruned at the end stays zero. */
+  async resume(step: number): Promise<void> {
+    if (step < this.last) return;
+    for (const parameter of this.#lambdas)
+      this.#fix(
+        parameter,
+        Float32Array.from(await parameter.data(), (value) => (value === 0 ? 0 : 1)),
+      );
+  }
+
+  #fix(parameter: nn.Parameter, kept: Float32Array): void {
+    this.#adapter.mask({ factors: ["lambda"], match: matching(parameter.name) }, kept);
   }
 
   /** The number of triplets of each module that are not zero, by the path of the module's λ. */

@@ -65,7 +65,7 @@ function placedParameters(adapter: Adapter): Placed[] {
   });
   return [
     ...factors.map(({ factor, path, aliases }) => placed(factor, path, aliases)),
-    ...replaced.map(({ factor, path }) => placed(factor, path, [path])),
+    ...replaced.map(({ factor, path, others }) => placed(factor, path, [path, ...others])),
   ];
 }
 

@@ -2,70 +2,16 @@
  * The files of Python's peft for methods other than LoRA and VeRA, one entry each: how the config's fields become options of the
  * method, and which tensor holds which factor. Reading and writing both follow from the entry.
  */
-import { describeValue, FormatError, type Shape, type Tensor } from "@tiedlora/core";
-import type * as nn from "@tiedlora/nn";
+import { describeValue, FormatError } from "@tiedlora/core";
 import type { Adapter } from "../../adapter/adapter.ts";
-import type { AdapterLayer } from "../../adapter/layer.ts";
-import type { CommonOptions, Json, Method } from "../../method.ts";
+import type { Json } from "../../method.ts";
 import { endsWithName } from "../../match.ts";
 import { methods } from "../../methods/index.ts";
-import type { Reader } from "./config.ts";
-import { PREFIX } from "./keys.ts";
-
-/** A factor's tensor in a file. */
-export interface Stored {
-  readonly name: string;
-  readonly shape: Shape;
-  readonly parameter: nn.Parameter;
-  /** The tensor to write. Default: the parameter's elements in the file's shape. */
-  readonly write?: () => Tensor;
-  /** The parameter's elements from the file's. Default: the same. */
-  readonly read?: (values: Float32Array) => Float32Array;
-}
-
-/** Common options as a config of peft gives them; targets are whole paths. */
-type Common = CommonOptions & { readonly target: readonly string[]; readonly rank: number };
-
-export interface PeftKind {
-  /** The name of the library's method. */
-  readonly method: string;
-  /** peft's name for the bias mode of adapted modules. */
-  readonly bias: string;
-  /** The field of the rank and its default; null if the method has no rank. */
-  readonly rank: readonly [field: string, fallback: number] | null;
-  /** The field of the dropout probability; null if the method has none. */
-  readonly dropout: string | null;
-  /** Declares the method from the fields that only this kind has. Throws for settings with which something else is computed. */
-  declare(fields: Reader, common: Common, file: string): Method;
-  /** The fields that only this kind has, for writing. */
-  fields(adapter: Adapter): Readonly<Record<string, Json>>;
-  /** The tensors of one adapted module, or of the whole adapter if `layer` is null. */
-  tensors(layer: AdapterLayer | null, adapter: Adapter): readonly Stored[];
-}
-
-const at = (layer: AdapterLayer, name: string): string => `${PREFIX}${layer.member.path}.${name}`;
-
-function plain(layer: AdapterLayer, factor: string, name: string, shape?: Shape): Stored {
-  const parameter = layer.parameter(factor)!;
-  return { name: at(layer, name), parameter, shape: shape ?? parameter.shape };
-}
-
-/** A matrix [rows, columns] of the adapter that the file holds transposed. */
-function transposed(layer: AdapterLayer, factor: string, name: string): Stored {
-  const parameter = layer.parameter(factor)!;
-  const [rows, columns] = parameter.shape as [number, number];
-  return {
-    name: at(layer, name),
-    parameter,
-    shape: [columns, rows],
-    write: () => parameter.transpose(),
-    read: (values) =>
-      Float32Array.from(values, (_, i) => values[(i % columns) * rows + Math.floor(i / columns)]!),
-  };
-}
-
-const positive = (n: number): boolean => Number.isSafeInteger(n) && n >= 1;
-const COUNT = "an integer of at least 1";
+import { at, COUNT, type PeftKind, plain, positive, transposed } from "./kind.ts";
+import { LOKR } from "./lokr.ts";
+import { PREFIX_TUNING } from "./prefix-tuning.ts";
+import { RANDLORA } from "./rand-lora.ts";
+import { TRAINABLE_TOKENS } from "./trained-tokens.ts";
 
 const IA3: PeftKind = {
   method: "ia3",
@@ -284,4 +230,15 @@ function swapped(values: Float32Array, a: number, b: number, n: number): Float32
 }
 
 /** The kinds by `peft_type`. */
-export const KINDS: Readonly<Record<string, PeftKind>> = { IA3, ADALORA, HRA, OFT, LOHA, VBLORA };
+export const KINDS: Readonly<Record<string, PeftKind>> = {
+  IA3,
+  ADALORA,
+  HRA,
+  OFT,
+  LOHA,
+  LOKR,
+  VBLORA,
+  RANDLORA,
+  PREFIX_TUNING,
+  TRAINABLE_TOKENS,
+};

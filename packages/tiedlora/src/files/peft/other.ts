@@ -1,13 +1,15 @@
 /** Reads and writes peft's files of the kinds in kinds.ts. */
-import { decodeTensor, encodeTensor, type Files, FormatError, product, type Shape, type Tensor, type TensorFile, type TypedArray } from "@tiedlora/core"; // prettier-ignore
+import { concat, decodeTensor, encodeTensor, type Files, FormatError, product, type Shape, type Tensor, type TensorFile, type TypedArray, where, writeSafetensors } from "@tiedlora/core"; // prettier-ignore
 import type * as nn from "@tiedlora/nn";
 import type { Adapter } from "../../adapter/adapter.ts";
 import type { AdapterLayer } from "../../adapter/layer.ts";
+import type { Json } from "../../method.ts";
 import type { OutputFile } from "../../output-file.ts";
-import { CONFIG_FILE, type Provenance } from "../native.ts";
+import { CONFIG_FILE, parametersToWrite, type Provenance, TENSORS_FILE } from "../native.ts";
 import type { LoadOptions } from "../options.ts";
 import { Reader } from "./config.ts";
-import { KINDS, type PeftKind, type Stored } from "./kinds.ts";
+import type { PeftKind, Stored } from "./kind.ts";
+import { KINDS } from "./kinds.ts";
 import type { Wanted } from "./keys.ts";
 import { commonOptions, fill, replacedTensors, withTensors } from "./load.ts";
 import { outputFiles, replacedToWrite } from "./save.ts";
@@ -25,7 +27,8 @@ export async function loadPeftKind(
   const rank = kind.rank === null ? 8 : fields.number(...kind.rank, (n) => Number.isSafeInteger(n) && n >= 1, "an integer of at least 1"); // prettier-ignore
   const dropout = kind.dropout === null ? 0 : fields.dropout(kind.dropout);
   const settings = { rank, dropout, bias: fields.bias(kind.bias) };
-  const { common } = commonOptions(model, fields.targets(), settings, where);
+  const targets = fields.targets();
+  const { common } = commonOptions(model, { ...targets, modules: targets.modules ?? kind.targets ?? null }, settings, where); // prettier-ignore
   const method = declared(() => kind.declare(fields, { ...common, rank }, where), where);
   return withTensors(files, async (file) =>
     fill(model, files, await withLogits(file), method, options, (adapter) => [
@@ -44,8 +47,57 @@ function declared<T>(work: () => T, file: string): T {
   }
 }
 
+/**
+ * The files of a VB-LoRA adapter as peft writes them with `save_only_topk_weights`: of all logits only the indices of the largest ones and
+ * their weights. They are small, and training cannot go on from them, in Python neither. Throws for other methods.
+ */
+export function peftTopKFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  const { method } = adapter;
+  if (method.name !== "vb-lora")
+    throw new Error(
+      `the format peft-topk holds the largest weights of VB-LoRA, and this adapter is of ${method.name}; export as peft`,
+    );
+  const k = Number(method.recipe.options["topK"] ?? 2);
+  if (k < 2)
+    throw new Error(
+      "the format peft-topk holds all but the last of topK weights, and topK is 1; export as peft",
+    );
+  return peftFiles(adapter, provenance, { save_only_topk_weights: true }, (name, tensor) => {
+    if (!name.includes("vblora_logits")) return [[name, tensor]];
+    const { indices, weights } = largestOf(tensor, k);
+    return [
+      [name + INDICES, indices],
+      [name + WEIGHTS, weights],
+    ];
+  });
+}
+
+/** The indices of the k largest along the last axis, in falling order, and all but the last of their softmax. */
+function largestOf(logits: Tensor, k: number): { readonly indices: Tensor; readonly weights: Tensor } {
+  const count = logits.shape.at(-1)!;
+  const indices: Tensor[] = [];
+  const values: Tensor[] = [];
+  let rest: Tensor = logits;
+  for (let i = 0; i < k; i++) {
+    const at = rest.argmax(-1);
+    indices.push(at.unsqueeze(-1));
+    values.push(rest.max(-1, { keepdims: true }));
+    rest = where(at.oneHot(count, "bool"), -Infinity, rest);
+  }
+  const weights = concat(values, -1).softmax(-1);
+  return { indices: concat(indices, -1), weights: weights.narrow(-1, 0, k - 1) };
+}
+
+/** A tensor as one or more tensors of a file. */
+type Written = (name: string, tensor: Tensor) => [name: string, tensor: Tensor][];
+
 /** The files of an adapter as peft's own kind of its method. Throws if peft has none, or if it cannot hold the adapter. */
-export function peftFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+export function peftFiles(
+  adapter: Adapter,
+  provenance: Provenance = {},
+  more: Readonly<Record<string, Json>> = {},
+  written: Written = (name, tensor) => [[name, tensor]],
+): OutputFile[] {
   const { method, plan } = adapter;
   const found = Object.entries(KINDS).find(([, one]) => one.method === method.name);
   if (found === undefined) {
@@ -64,16 +116,35 @@ export function peftFiles(adapter: Adapter, provenance: Provenance = {}): Output
       `peft cannot train the biases of other modules alone; declare the method with another bias`,
     );
   const [type, kind] = found;
-  const tensors = storedTensors(adapter, kind).map(({ name, shape, parameter, write }): [string, Tensor] => [
-    name,
-    write?.() ?? parameter.reshape(shape),
-  ]);
+  const tensors = storedTensors(adapter, kind).flatMap(({ name, shape, parameter, write }) =>
+    written(name, write?.() ?? parameter.reshape(shape)),
+  );
+  if (kind.unnamed) return promptFiles(provenance, tensors, { peft_type: type, ...kind.fields(adapter) });
   return outputFiles(adapter, provenance, [...tensors, ...replacedToWrite(adapter)], {
     peft_type: type,
     bias: method.bias === "adapted" ? kind.bias : method.bias,
     ...(kind.dropout !== null && { [kind.dropout]: method.dropout }),
     ...kind.fields(adapter),
+    ...more,
   });
+}
+
+/** The files of a prompt, whose config knows no modules. */
+function promptFiles(
+  provenance: Provenance,
+  tensors: readonly [string, Tensor][],
+  fields: Readonly<Record<string, Json>>,
+): OutputFile[] {
+  const config = {
+    ...fields,
+    task_type: "CAUSAL_LM",
+    base_model_name_or_path: provenance["base_model"] ?? null,
+    inference_mode: true,
+  };
+  return [
+    [TENSORS_FILE, writeSafetensors(parametersToWrite(tensors), [["format", "pt"], ["tiedlora.provenance", JSON.stringify(provenance)]])], // prettier-ignore
+    [CONFIG_FILE, `${JSON.stringify(config, null, 2)}\n`],
+  ];
 }
 
 function storedTensors(adapter: Adapter, kind: PeftKind): readonly Stored[] {
@@ -81,8 +152,8 @@ function storedTensors(adapter: Adapter, kind: PeftKind): readonly Stored[] {
   return [...kind.tensors(null, adapter), ...layers.flatMap((layer) => kind.tensors(layer, adapter))];
 }
 
-function wanted({ name, shape, parameter, read }: Stored): Wanted {
-  return { names: [name], shape, set: (values) => parameter.set(read?.(values) ?? values) };
+function wanted({ name, shape, parameter, read, set }: Stored): Wanted {
+  return { names: [name], shape, set: set ?? ((values) => parameter.set(read?.(values) ?? values)) };
 }
 
 const INDICES = "_topk_indices";

@@ -1,0 +1,18 @@
+/**
+ * Full fine-tuning: all parameters of the model are trained, as copies in the adapter (`modulesToSave: ["*"]`). The copies take as much memory as
+ * a model in f32, and so does each of an optimizer's states; rank and alpha have no meaning.
+ */
+import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
+import type { Named } from "./recipe.ts";
+
+export function full(options: CommonOptions, named: Named): PlainMethod<never> {
+  return defineMethod<never>({
+    ...options,
+    ...named,
+    modulesToSave: ["*"],
+    bias: "none", // they are among all parameters
+    factors: {},
+    product: [],
+    forward: (_factors, { y }) => y,
+  });
+}
