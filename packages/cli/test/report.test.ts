@@ -190,10 +190,10 @@ test("the report says which values won, from how many, and how that was decided"
   assert.ok(
     header!.endsWith(
       ",variants,chosen_lr,chosen_steps,chosen_batch,chosen_dropout,chosen_target,chosen_warmup,chosen_weight_decay,chosen_lora_plus," +
-        "chosen_optimizer,chosen_beta1,chosen_beta2,chosen_loss,chosen_beta,chosen_label_smoothing,chosen_z_loss",
+        "chosen_optimizer,chosen_beta1,chosen_beta2,chosen_loss,chosen_beta,chosen_label_smoothing,chosen_z_loss,chosen_init",
     ),
   );
-  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,,,,,,,,,,,"), rows[0]);
+  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,,,,,,,,,,,,"), rows[0]);
   for (const row of rows) assert.equal(row.split(",").length, header!.split(",").length);
 });
 
