@@ -268,7 +268,7 @@ test("tables: one row a run and one a group, quoted as RFC 4180 says", () => {
   assert.equal(rows[0]!.split(",").length, rows[1]!.split(",").length - 1);
   const groups = summaryCsv(summarize(RESULTS)).trimEnd().split("\r\n");
   assert.equal(groups.length, 1 + 8 + 4);
-  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,,,,,,,,,,,");
+  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,,,,,,,,,,,,");
 });
 
 test("the page holds all it needs, and text from runs cannot become markup", () => {
