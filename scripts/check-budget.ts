@@ -1,5 +1,5 @@
 /**
- * Checks the size of the core: tensors, gradients and their compiler must stay within 5,000 lines, and the files for an
+ * Checks the size of the core: tensors, gradients and their compiler must stay within 5,100 lines, and the files for an
  * afternoon of reading within 2,000. All lines count, comments included, since they are read too.
  *
  *   npm run check     (or: npx tsx scripts/check-budget.ts --list)
@@ -8,7 +8,8 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 const SOURCES = resolve(import.meta.dirname, "../packages/core/src");
-const BUDGET = 5000;
+/** 5,000, and what it takes that plans are made for further lengths without planning: recorded comparisons, and keys apart from sizes. */
+const BUDGET = 5100;
 const READING = [
   "graph.ts",
   "shape.ts",

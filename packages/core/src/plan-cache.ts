@@ -2,11 +2,12 @@
 import type { Executable } from "@tiedlora/kernels";
 import type { Assembly } from "./compile/assemble.ts";
 import type { Queue } from "./queue.ts";
-import type { Trace } from "./trace.ts";
+import { type Trace, wordsOf } from "./trace.ts";
 
 /** A program, and how the leaves of a graph become its inputs. */
 export interface Plan extends Assembly {
-  readonly signature: Int32Array;
+  readonly structure: Int32Array;
+  readonly sizes: Float64Array;
   /** `starts` of its graph, and the indices of starts that have varied: a program is given their differences from `starts`. */
   readonly starts: readonly number[];
   readonly moving: ReadonlySet<number>;
@@ -39,9 +40,10 @@ export class PlanCache {
   }
 
   /** The plan of a graph with this key, if there is one. */
-  find({ hash, signature }: Trace): Plan | undefined {
+  find({ hash, structure, sizes }: Trace): Plan | undefined {
     const plan = this.#plans.get(hash);
-    if (!plan || !sameInts(plan.signature, signature)) return undefined;
+    if (!plan || !sameInts(plan.structure, structure) || !sameInts(wordsOf(plan.sizes), wordsOf(sizes)))
+      return;
     this.#plans.delete(hash);
     this.#plans.set(hash, plan);
     return plan;

@@ -1,9 +1,9 @@
 /** Turns a graph into a program, compiled or found by the key of the graph, and submits it with its buffers and scalars. */
-import type { DeviceBuffer, Executable } from "@tiedlora/kernels";
+import type { DeviceBuffer, Executable, Target } from "@tiedlora/kernels";
 import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
 import { type Storage, touch } from "./storage.ts";
-import { assemble } from "./compile/assemble.ts";
+import { assemble, type Assembly, knownOrPlanned } from "./compile/assemble.ts";
 import { lower } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
 import { trace, type Trace } from "./trace.ts";
@@ -137,25 +137,28 @@ function compile(
   moving: ReadonlySet<number>,
 ): Plan {
   checkTypes(runtime, roots, updates);
-  const signature = traced.signature.slice();
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const lowered = lower(wanted, backend, slots, movesOf(traced, moving));
-  const results = fusion ? rewrite(lowered.roots, backend) : lowered.roots;
-  const assembly = assemble({
-    roots: results.slice(0, roots.length),
-    updates: updates.map(({ storage }, i) => ({ storage, value: results[roots.length + i]! })),
-    nodes: lowered.nodes,
-    storages: traced.storages,
-    data: traced.data,
-    slots,
-    scalars: slots.size + moving.size,
-    backend,
-    fusion,
-  });
-  const { starts } = traced;
-  const plan: Plan = { ...assembly, signature, starts, moving, executable: null, ready: null, tempBytes: 0 };
+  const assembled = (target: Target): Assembly => {
+    const lowered = lower(wanted, target, slots, movesOf(traced, moving));
+    const results = fusion ? rewrite(lowered.roots, target) : lowered.roots;
+    return assemble({
+      roots: results.slice(0, roots.length),
+      updates: updates.map(({ storage }, i) => ({ storage, value: results[roots.length + i]! })),
+      nodes: lowered.nodes,
+      storages: traced.storages,
+      data: traced.data,
+      slots,
+      scalars: slots.size + moving.size,
+      backend: target,
+      fusion,
+    });
+  };
+  const assembly = moving.size > 0 ? assembled(backend) : knownOrPlanned(runtime, traced, assembled);
+  const [structure, sizes] = [traced.structure.slice(), traced.sizes.slice()];
+  const run = { executable: null, ready: null, tempBytes: 0 };
+  const plan: Plan = { ...assembly, structure, sizes, starts: traced.starts, moving, ...run };
   const finish = (executable: Executable): void => {
     plan.executable = executable;
     plan.tempBytes = executable.tempBytes;

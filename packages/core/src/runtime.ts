@@ -1,5 +1,7 @@
 /** A device as the compiler sees it: a backend, the compiled programs, and one queue that runs all tasks in order. */
 import { type Backend, ReferenceBackend } from "@tiedlora/kernels";
+import { Families } from "@tiedlora/kernels/families";
+import type { Planned } from "./compile/assemble.ts";
 import type { Node } from "./graph.ts";
 import { type CacheOptions, PlanCache } from "./plan-cache.ts";
 import { Queue, QueuedBuffer } from "./queue.ts";
@@ -23,6 +25,8 @@ export class Runtime {
   readonly uploads: WeakMap<Node, Storage | null> = new WeakMap<Node, Storage | null>();
   /** Compiled programs. */
   readonly plans: PlanCache;
+  /** What is known of programs of one structure at several sizes. */
+  readonly families: Families<Planned> = new Families<Planned>();
   readonly #collected: FinalizationRegistry<QueuedBuffer>;
   #closed = false;
 

@@ -1,14 +1,15 @@
 /** The key of a graph: integers that are equal for two graphs exactly when one program computes both. It omits run-time numbers. */
 import type { DType } from "@tiedlora/kernels";
-import { isOp, type Node, NONE, type Op, topological } from "./graph.ts";
+import { isOp, type Node, NONE, type Op, type Shape, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";
 import { checkCurrent, type Storage } from "./storage.ts";
 
 /** The key of a graph, and the leaves and run-time numbers that its program is given. */
 export interface Trace {
   readonly hash: number;
-  /** Valid until the next trace; copy it to keep it. */
-  readonly signature: Int32Array;
+  /** The structure of the graph, and its sizes: lengths of axes, and constants. Both are valid until the next trace; copy them to keep them. */
+  readonly structure: Int32Array;
+  readonly sizes: Float64Array;
   readonly storages: readonly Storage[];
   readonly data: readonly Node<"data">[];
   readonly scalars: readonly Node<"scalar">[];
@@ -34,6 +35,8 @@ const halves = new Int32Array(float.buffer);
 class Writer {
   ints: Int32Array = new Int32Array(1 << 16);
   length = 0;
+  sizes: Float64Array = new Float64Array(1 << 12);
+  count = 0;
   storages: Storage[] = [];
   readonly #numbers = new Map<Storage, number>();
 
@@ -44,6 +47,20 @@ class Writer {
       this.ints = larger;
     }
     this.ints[this.length++] = value;
+  }
+
+  size(value: number): void {
+    if (this.count === this.sizes.length) {
+      const larger = new Float64Array(2 * this.count);
+      larger.set(this.sizes);
+      this.sizes = larger;
+    }
+    this.sizes[this.count++] = value;
+  }
+
+  shape(lengths: Shape): void {
+    this.int(lengths.length);
+    for (let i = 0; i < lengths.length; i++) this.size(lengths[i]!);
   }
 
   /** Writes an attribute: a number, a boolean, a word, or nested arrays of these. Builders set an operation's attributes in one order. */
@@ -75,6 +92,7 @@ class Writer {
 
   reset(): void {
     this.length = 0;
+    this.count = 0;
     this.storages = [];
     this.#numbers.clear();
   }
@@ -99,13 +117,14 @@ export function trace(
     const isLike = inputs.length > 0 && sameShape(inputs[0].shape, shape);
     w.int((codeOf(op) << 9) | (Math.min(inputs.length, 31) << 4) | (TYPE[dtype] << 1) | Number(isLike));
     if (inputs.length >= 31) w.int(inputs.length);
-    if (!isLike) w.list(shape);
+    if (!isLike) w.shape(shape);
     for (const input of inputs) w.int(input.position);
     if (isOp(node, "buffer")) {
       checkCurrent(node.attrs);
       w.int(w.storage(node.attrs.storage));
     } else if (isOp(node, "data")) data.push(node);
     else if (isOp(node, "scalar")) scalars.push(node);
+    else if (isOp(node, "const")) w.size(node.attrs.value);
     else if (node.attrs === NONE) continue;
     else if (isOp(node, "slice")) {
       windows.push(node);
@@ -125,13 +144,25 @@ export function trace(
   }
   w.int(updates.length);
   w.int(roots.length);
-  const signature = w.ints.subarray(0, w.length);
-  return { hash: hash(signature), signature, storages: w.storages, data, scalars, windows, starts };
+  const structure = w.ints.subarray(0, w.length);
+  const sizes = w.sizes.subarray(0, w.count);
+  const hash = hashOfSizes(wordsOf(sizes), hashOf(structure));
+  return { hash, structure, sizes, storages: w.storages, data, scalars, windows, starts };
 }
 
+/** Sizes as pairs of 32-bit words, which tell apart -0 and 0, and are equal for NaN. */
+export const wordsOf = ({ buffer, byteOffset, length }: Float64Array): Int32Array =>
+  new Int32Array(buffer, byteOffset, 2 * length);
+
 /** FNV-1a over 32-bit words. */
-function hash(ints: Int32Array): number {
+export function hashOf(ints: Int32Array): number {
   let h = 0x811c9dc5;
   for (let i = 0; i < ints.length; i++) h = Math.imul(h ^ ints[i]!, 0x01000193);
+  return h;
+}
+
+/** The same over pairs of words, from the hash `h` of those before. */
+function hashOfSizes(words: Int32Array, h: number): number {
+  for (let i = 0; i < words.length; i += 2) h = Math.imul(h ^ words[i]! ^ (words[i + 1]! << 1), 0x01000193);
   return h;
 }

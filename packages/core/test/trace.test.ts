@@ -59,8 +59,8 @@ const GRAPHS: { readonly [what: string]: () => readonly Node[] } = {
 };
 
 function key(make: () => readonly Node[]): string {
-  const { hash, signature } = trace(make(), []);
-  return `${hash}: ${signature.join(" ")}`;
+  const { hash, structure, sizes } = trace(make(), []);
+  return `${hash}: ${structure.join(" ")}: ${sizes.join(" ")}`;
 }
 
 test("keys tell structures apart, and equal ones not", () => {

@@ -43,6 +43,9 @@ export interface Caps {
   readonly maxTotalBytes?: number;
 }
 
+/** What a planner asks of a backend. */
+export type Target = Pick<Backend, "caps" | "accelerates">;
+
 /** How much memory a backend holds. */
 export interface BackendMemory {
   /** Bytes in live DeviceBuffers and in the temporaries of executables. */

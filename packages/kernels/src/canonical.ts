@@ -3,6 +3,7 @@
  * @module
  */
 import type { Epilogue, Instr, LoopKernel, Operand, Store, View } from "./kernel.ts";
+import { same } from "./family.ts";
 import { product } from "./shape.ts";
 
 /** The iteration space of a kernel, its axes in any order. */
@@ -62,7 +63,9 @@ function mergeable({ space, body, stores }: Unmerged, axes: readonly number[]): 
   const oneStride = ({ strides, valid }: View): boolean =>
     axes.every((axis, i) => {
       const slower = axes[i - 1];
-      return !valid?.[axis] && (slower === undefined || strides[slower] === strides[axis]! * extents[axis]!);
+      return (
+        !valid?.[axis] && (slower === undefined || same(strides[slower]!, strides[axis]! * extents[axis]!))
+      );
     });
   return !indexed && [...loads, ...stores.map((store) => store.to)].every(({ view }) => oneStride(view));
 }

@@ -2,7 +2,7 @@
  * The kernel IR that a planner passes to a backend, and the float64 interpreter that defines its meaning.
  * @module
  */
-export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable } from "./backend.ts";
+export type { Backend, BackendMemory, Caps, DeviceBuffer, Executable, Target } from "./backend.ts";
 export { type Cost, costOf } from "./cost.ts";
 export * from "./dtype.ts";
 export { Explanation, type StepCost } from "./explanation.ts";

@@ -1,10 +1,18 @@
 /** Turns a lowered graph into a program: fuses nodes into steps, orders the steps, and gives every value a buffer. */
-import { type Backend, type BufferSpec, mapBuffers, type Program } from "@tiedlora/kernels";
+import {
+  type Backend,
+  type BufferSpec,
+  type LibraryCall,
+  mapBuffers,
+  type Program,
+  type Target,
+} from "@tiedlora/kernels";
+import type { Families } from "@tiedlora/kernels/families";
 import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
-import type { Trace } from "../trace.ts";
+import { hashOf, type Trace } from "../trace.ts";
 import { fuse, type Fused } from "./fuse.ts";
 import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
 
@@ -14,7 +22,7 @@ export interface Source extends Pick<Trace, "storages" | "data"> {
   readonly nodes: ReadonlySet<Node>;
   readonly slots: ReadonlyMap<Node, number>;
   readonly scalars: number;
-  readonly backend: Backend;
+  readonly backend: Target;
   readonly fusion: boolean;
 }
 
@@ -32,6 +40,33 @@ export interface Assembly {
   readonly results: readonly number[];
   /** Which of the graph's host data the program reads. */
   readonly usesData: readonly boolean[];
+}
+
+/** What was planned, and what the backend said of calls meanwhile: at other sizes, it has to say the same of these calls there. */
+export interface Planned {
+  readonly assembly: Assembly;
+  readonly asked: readonly { readonly call: LibraryCall; readonly answer: boolean }[];
+}
+
+/** What `plan` gives; made of plans of the same structure at other sizes, if that is possible. */
+export function knownOrPlanned(
+  { families, backend }: { readonly families: Families<Planned>; readonly backend: Backend },
+  { structure, sizes, starts }: Trace,
+  plan: (target: Target) => Assembly,
+): Assembly {
+  const planned = (): Planned => {
+    const asked = new Map<string, Planned["asked"][number]>();
+    const accelerates = (call: LibraryCall): boolean => {
+      const answer = backend.accelerates(call);
+      asked.set(JSON.stringify(call), { call, answer });
+      return answer;
+    };
+    return { assembly: plan({ caps: backend.caps, accelerates }), asked: [...asked.values()] };
+  };
+  const key = { hash: hashOf(structure), structure, sizes: [...sizes, ...starts] };
+  return families.plan(key, planned, ({ asked }) =>
+    asked.every(({ call, answer }) => backend.accelerates(call) === answer),
+  ).assembly;
 }
 
 export function assemble(source: Source): Assembly {

@@ -7,6 +7,7 @@
  */
 import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
+import { less, same } from "@tiedlora/kernels/family";
 import { getOrCreate } from "../collections.ts";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
@@ -122,7 +123,7 @@ class Emitter implements Emitted {
    * node [32] element 8i + j, of a node [4, 1] element (i, 0), one per row.
    */
   #elementsOf({ shape }: Node): { at: Access; perRow: boolean } {
-    const perRow = folds(this.space) && product(shape) !== points(this.space);
+    const perRow = folds(this.space) && !same(product(shape), points(this.space));
     return { at: this.#numbered((axis) => !perRow || !this.space.inner[axis], shape), perRow };
   }
 
@@ -131,7 +132,7 @@ class Emitter implements Emitted {
     const { extents } = this.space;
     const { index, valid } = identityAccess(extents);
     const chosen = extents.filter((_, axis) => isChosen(axis));
-    if (product(chosen) !== product(shape)) throw new Obstacle({ store: null });
+    if (!same(product(chosen), product(shape))) throw new Obstacle({ store: null });
     const indices = index.filter((_, axis) => isChosen(axis));
     return accessOr(null, regroup({ index: indices, valid }, chosen, shape, extents));
   }
@@ -258,7 +259,7 @@ class Emitter implements Emitted {
     const index = (): number => this.#push({ op: "index", axis, dtype: "i32" });
     const above = (): number => this.#binary("le", this.#constant(from, "i32"), index(), "bool");
     const below = (): number => this.#binary("lt", index(), this.#constant(to, "i32"), "bool");
-    return [...(from > 0 ? [above()] : []), ...(to < this.space.extents[axis]! ? [below()] : [])];
+    return [...(less(0, from) ? [above()] : []), ...(less(to, this.space.extents[axis]!) ? [below()] : [])];
   }
 }
 

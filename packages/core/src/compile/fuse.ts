@@ -5,6 +5,7 @@
  */
 import type { LibraryCall, Step } from "@tiedlora/kernels";
 import { epilogueOver, loopKernel } from "@tiedlora/kernels/canonical";
+import { less, same } from "@tiedlora/kernels/family";
 import { getOrCreate, reachable } from "../collections.ts";
 import { isOp, isReduction, Node } from "../graph.ts";
 import { product } from "../shape.ts";
@@ -201,7 +202,7 @@ class Fuser implements Memory {
   joinReadersOfTheSame(): void {
     this.#joinEach(({ call, emitted, reads }) => {
       if (call || !emitted) return [];
-      const large = [...reads].filter((read) => product(read.shape) >= points(emitted.space));
+      const large = [...reads].filter((read) => !less(product(read.shape), points(emitted.space)));
       const others = new Set(large.flatMap((read) => [...this.#readersOf(read)]));
       return [...others].filter(
         (other) => !other.call && pattern(other.emitted!.space) === pattern(emitted.space),
@@ -353,17 +354,17 @@ function jointSpace({ call, emitted }: Kernel, second: Kernel): Space | null {
   const after = second.emitted!.space;
   if (!call) return commonSpace(emitted!.space, after);
   const { shape } = call.node;
-  if (!isOp(call.node, "matmul") || folds(after) || points(after) !== product(shape)) return null;
+  if (!isOp(call.node, "matmul") || folds(after) || !same(points(after), product(shape))) return null;
   return { extents: shape, inner: shape.map(() => false) };
 }
 
 /** Whether rows are few and long: backends fold each in several parts, and no elementwise work can follow in that kernel. */
 function isLong(space: Space): boolean {
-  return folds(space) && points(space) > LONG_ROW * rows(space) && rows(space) < MANY_ROWS;
+  return folds(space) && less(LONG_ROW * rows(space), points(space)) && less(rows(space), MANY_ROWS);
 }
 
 /** Whether a kernel is large: a library call, or loops over more than `SMALL` elements. */
-const isLarge = ({ call, emitted }: Kernel): boolean => call !== null || points(emitted!.space) > SMALL;
+const isLarge = ({ call, emitted }: Kernel): boolean => call !== null || less(SMALL, points(emitted!.space));
 
 /** The name of the rule by which two kernels were joined. */
 function ruleOf(first: Kernel, second: Kernel): string {

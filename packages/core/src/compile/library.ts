@@ -1,5 +1,5 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
-import type { Backend, DType, Epilogue, LibraryCall, Operand, QuantizedStorage } from "@tiedlora/kernels";
+import type { DType, Epilogue, LibraryCall, Operand, QuantizedStorage, Target } from "@tiedlora/kernels";
 import { contiguousStrides } from "@tiedlora/kernels";
 import { getOrCreate } from "../collections.ts";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
@@ -58,7 +58,7 @@ export function libraryCall(
 }
 
 /** Whether a backend has a kernel for calls like this one: with all operands row-major, but quantized weights as they are. */
-export function isAccelerated(node: LibraryNode, backend: Backend): boolean {
+export function isAccelerated(node: LibraryNode, backend: Target): boolean {
   const plain = (shape: Shape, dtype: DType, buffer: number): Operand =>
     operandAt(shape, dtype, identityAccess(shape), buffer);
   const seen = new Map<Node, number>();

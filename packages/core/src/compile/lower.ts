@@ -2,7 +2,7 @@
  * Lowering: turns the user's graph into a graph of nodes that kernels can compute. Equal nodes become one; empty nodes take no
  * work; random bits, and library calls that the backend lacks, become elementwise nodes and reductions.
  */
-import { type Backend, computeType, reduceIdentity, isFloat } from "@tiedlora/kernels";
+import { computeType, isFloat, reduceIdentity, type Target } from "@tiedlora/kernels";
 import * as build from "../build.ts";
 import { getOrCreate } from "../collections.ts";
 import type { Attrs, Inputs, Moves, Range, Shape } from "../graph.ts";
@@ -24,7 +24,7 @@ export interface Lowered {
 /** Lowers the graph of `roots`. Scalars in `slots`, and the numbers in `moves` of slices and paddings, are given at run time. */
 export function lower(
   roots: readonly Node[],
-  backend: Backend,
+  backend: Target,
   slots: ReadonlyMap<Node, number>,
   moves: ReadonlyMap<Node, Moves>,
 ): Lowered {
@@ -36,7 +36,7 @@ export function lower(
 class Lowering {
   /** The nodes that make up elementwise operations that are not primitive: activations and powers. */
   readonly parts: Set<Node> = new Set();
-  readonly #backend: Backend;
+  readonly #backend: Target;
   readonly #slots: ReadonlyMap<Node, number>;
   readonly #moves: ReadonlyMap<Node, Moves>;
   /** The lowered form of a node: one node, or one per result for nodes with several results. */
@@ -46,7 +46,7 @@ class Lowering {
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
-  constructor(backend: Backend, slots: ReadonlyMap<Node, number>, moves: ReadonlyMap<Node, Moves>) {
+  constructor(backend: Target, slots: ReadonlyMap<Node, number>, moves: ReadonlyMap<Node, Moves>) {
     this.#backend = backend;
     this.#slots = slots;
     this.#moves = moves;

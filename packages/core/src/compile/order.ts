@@ -1,5 +1,6 @@
 /** The order of steps: each after the steps it needs, updates in place after the last reader of the old value, few bytes live. */
 import { type Operand, operandsOfStep, type Step } from "@tiedlora/kernels";
+import { less } from "@tiedlora/kernels/family";
 import { getOrCreate, reachable } from "../collections.ts";
 
 /** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
@@ -27,8 +28,8 @@ export function usesOf(works: readonly Work[]): Uses {
   return { writer, readers };
 }
 
-/** Inputs that are smaller than this share of a step's largest result do not decide when it runs. */
-const SMALL = 1 / 64;
+/** Inputs so many times smaller than a step's largest result do not decide when it runs. */
+const SMALL = 64;
 
 /** Whether `work` has to run after `other`. */
 export function runsAfter(work: Work, other: Work): boolean {
@@ -49,8 +50,8 @@ export function schedule(
   const { readers } = usesOf(works);
   const users = new Map<Work, Work[]>(order.map((work) => [work, []]));
   for (const work of order) for (const need of work.needs) users.get(need)!.push(work);
-  const position = new Map(order.map((work, at) => [work, at]));
-  const before = 1 / (order.length + 1); // so small that even a chain of steps that wait for one user comes after its predecessor
+  const apart = order.length + 1; // so far that even a chain of steps that wait for one user comes after its predecessor
+  const position = new Map(order.map((work, at) => [work, apart * at]));
   const temporary = (list: readonly Operand[]): number[] =>
     [...new Set(list.map(({ buffer }) => buffer))].filter((value) => !persistent.has(value));
   for (const work of order.toReversed()) {
@@ -61,13 +62,13 @@ export function schedule(
     // bytes of results, times how long they would wait; and those of inputs that would have to stay, without other readers
     let [gain, cost] = [0, 0];
     for (const value of temporary(writes)) gain += bytes[value]! * (first - now);
-    const least = SMALL * Math.max(...writes.map(({ buffer }) => bytes[buffer]!));
-    for (const value of temporary(reads).filter((read) => bytes[read]! >= least)) {
+    const most = Math.max(...writes.map(({ buffer }) => bytes[buffer]!));
+    for (const value of temporary(reads).filter((read) => !less(SMALL * bytes[read]!, most))) {
       let until = now;
       for (const reader of readers.get(value)!) until = Math.max(until, position.get(reader)!);
       cost += bytes[value]! * Math.max(0, first - until);
     }
-    if (gain > cost) position.set(work, first - before);
+    if (less(cost, gain)) position.set(work, first - 1);
   }
   return respecting([...order].sort((a, b) => position.get(a)! - position.get(b)!));
 }

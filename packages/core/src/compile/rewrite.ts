@@ -2,7 +2,8 @@
  * Rewrites of a lowered graph to an equal one that takes fewer steps: x·W + (x·A)·B, a layer with its adapter, becomes one matmul
  * with two terms. Each rule is a function from a node, whose inputs have been rewritten, to its replacement.
  */
-import type { Backend } from "@tiedlora/kernels";
+import type { Target } from "@tiedlora/kernels";
+import { less } from "@tiedlora/kernels/family";
 import { mul, permute, reshape } from "../build.ts";
 import { type Inputs, isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
@@ -11,7 +12,7 @@ import { isPacked, underMovement } from "./kinds.ts";
 import { isAccelerated } from "./library.ts";
 
 /** Rewrites the graph of `roots`. */
-export function rewrite(roots: readonly Node[], backend: Backend): Node[] {
+export function rewrite(roots: readonly Node[], backend: Target): Node[] {
   const order = topological(roots);
   const users = new Map<Node, Node[]>(order.map((node) => [node, []]));
   for (const node of order) for (const input of new Set(node.inputs)) users.get(input)!.push(node);
@@ -39,9 +40,9 @@ interface Terms {
 class Rewriter {
   /** How many nodes use a rewritten node. */
   readonly uses = new Map<Node, number>();
-  readonly #backend: Backend;
+  readonly #backend: Target;
 
-  constructor(backend: Backend) {
+  constructor(backend: Target) {
     this.#backend = backend;
   }
 
@@ -94,7 +95,7 @@ class Rewriter {
     if (isOp(node, "reshape")) return this.#termsOf(node.inputs[0]);
     const isShared = this.uses.get(node)! > 1;
     if (isOp(node, "matmul")) {
-      const isShort = node.inputs.every((input, i) => i % 2 === 1 || input.shape.at(-1)! <= SHORT);
+      const isShort = node.inputs.every((input, i) => i % 2 === 1 || !less(SHORT, input.shape.at(-1)!));
       return isShared && !isShort ? null : { operands: node.inputs, matmul: node };
     }
     if (!isOp(node, "mul") || isShared) return null;
@@ -134,7 +135,7 @@ function scaledTerms({ operands, matmul }: Terms, factor: Node): Terms | null {
   const scaled = [...operands];
   for (let i = 0; i < operands.length; i += 2) {
     const [a, b] = [operands[i]!, operands[i + 1]!];
-    const which = number && product(a.shape) < product(b.shape) ? i : i + 1;
+    const which = number && less(product(a.shape), product(b.shape)) ? i : i + 1;
     const operand = operands[which]!;
     if (operand.dtype !== matmul.dtype) return null;
     scaled[which] = mul(operand, by);

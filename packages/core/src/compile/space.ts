@@ -1,5 +1,6 @@
 /** The iteration space of a kernel: the elements of its largest values in row-major order, of which reductions fold some axes. */
 import { product } from "@tiedlora/kernels";
+import { same } from "@tiedlora/kernels/family";
 import type { Space } from "@tiedlora/kernels/canonical";
 import type { Split } from "./views.ts";
 
@@ -27,7 +28,7 @@ export function pattern({ extents, inner }: Space): string {
 export function commonSpace(a: Space, b: Space): Space | null {
   if (folds(a) && folds(b)) return pattern(a) === pattern(b) ? a : null;
   if (folds(b)) return commonSpace(b, a);
-  return points(b) === points(a) || points(b) === rows(a) ? a : null;
+  return same(points(b), points(a)) || same(points(b), rows(a)) ? a : null;
 }
 
 /** The same elements, with one axis split in two. */

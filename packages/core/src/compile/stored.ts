@@ -1,5 +1,6 @@
 /** Decides which nodes are stored in memory: one rule per reason. All other nodes are computed in the kernels that need them. */
-import type { Backend, UnaryOp } from "@tiedlora/kernels";
+import type { Target, UnaryOp } from "@tiedlora/kernels";
+import { less } from "@tiedlora/kernels/family";
 import { bytesOf, isOp, isReduction, type Node, type Op } from "../graph.ts";
 import { descend, isMemory, isMovement, isPacked, isValue, piecesOf, underMovement } from "./kinds.ts";
 
@@ -33,7 +34,7 @@ export interface StorageOptions {
   readonly roots: ReadonlySet<Node>;
   /** Null: fuse as much as possible. Otherwise: these nodes are all stored, and no kernels are joined. */
   readonly unfused: ReadonlySet<Node> | null;
-  readonly backend: Backend;
+  readonly backend: Target;
 }
 
 /** The nodes of `order` (inputs before users) that are in memory once they are computed. */
@@ -69,7 +70,7 @@ export function chooseStored(order: readonly Node[], { roots, unfused, backend }
     const reads = [...estimate.reads].reduce((sum, read) => sum + bytesOf(read), 0);
     let cost = 0;
     for (const other of work) cost += elementCost(other);
-    const cheap = cost <= CHEAP && reads <= 1.1 * bytesOf(node);
+    const cheap = cost <= CHEAP && !less(11 * bytesOf(node), 10 * reads);
     const reasons = [
       isReduction(node) || isOp(node, "place"),
       sought.has(node),

@@ -3,6 +3,7 @@
  * the point, and the strided operand that results. An index that is not affine may yield the split of the space that makes it so.
  */
 import { contiguousStrides, type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
+import { divides, less, quotient as floored, same } from "@tiedlora/kernels/family";
 
 type Shape = readonly number[];
 
@@ -66,26 +67,26 @@ function divide(
   extents: Shape,
   valid: readonly Valid[],
 ): { quotient: Affine; rest: Affine } | Split | null {
-  if (affine.moving.some(({ factor }) => factor % radix !== 0)) return null; // it may move by more than whole multiples of radix
+  if (!affine.moving.every(({ factor }) => divides(radix, factor))) return null; // it may move by more than whole multiples of radix
   const [quotient, rest] = [zero(extents.length), zero(extents.length)];
   quotient.moving = affine.moving.map(({ slot, factor }) => ({ slot, factor: factor / radix }));
   rest.offset = affine.offset;
   affine.coeffs.forEach((c, axis) => {
-    if (c % radix === 0) quotient.coeffs[axis] = c / radix;
+    if (c === 0 || divides(radix, c)) quotient.coeffs[axis] = c / radix;
     else rest.coeffs[axis] = c;
   });
   const [low, high] = rangeOf(rest, extents, valid);
-  const whole = Math.floor(low / radix);
-  if (high < (whole + 1) * radix) {
+  const whole = floored(radix, low);
+  if (less(high, (whole + 1) * radix)) {
     quotient.offset = whole;
     rest.offset -= whole * radix;
     return { quotient, rest };
   }
   for (let axis = 0; axis < extents.length; axis++) {
     const step = Math.abs(rest.coeffs[axis]!);
-    if (step === 0 || radix % step !== 0) continue;
+    if (step === 0 || !divides(step, radix)) continue;
     const inner = radix / step;
-    if (inner < extents[axis]! && extents[axis]! % inner === 0) return { axis, inner };
+    if (less(inner, extents[axis]!) && divides(inner, extents[axis]!)) return { axis, inner };
   }
   return null;
 }
@@ -153,18 +154,19 @@ function axisRange(
 ): { axis: number; range: readonly [number, number] } | "all" | "none" | null {
   if (affine.moving.length > 0) return null; // it is known only at run time
   const [low, high] = rangeOf(affine, extents, valid);
-  if (low >= from && high <= last) return "all";
-  if (high < from || low > last) return "none";
+  if (!less(low, from) && !less(last, high)) return "all";
+  if (less(high, from) || less(last, low)) return "none";
   for (const [axis, c] of affine.coeffs.entries()) {
     if (c === 0) continue;
     // from <= c · i + others <= last, for the smallest and the largest value of the other terms
     const others = rangeOf({ ...affine, coeffs: affine.coeffs.with(axis, 0) }, extents, valid);
     const [atStart, atEnd] = c > 0 ? [from, last] : [last, from];
-    const [start, otherStart] = others.map((value) => Math.ceil((atStart - value) / c)) as [number, number];
-    const [end, otherEnd] = others.map((value) => Math.floor((atEnd - value) / c) + 1) as [number, number];
-    if (start !== otherStart || end !== otherEnd) continue;
+    const below = (value: number): number => (c > 0 ? floored(c, value) : floored(-c, -value));
+    const [start, otherStart] = others.map((value) => -below(value - atStart)) as [number, number];
+    const [end, otherEnd] = others.map((value) => below(atEnd - value) + 1) as [number, number];
+    if (!same(start, otherStart) || !same(end, otherEnd)) continue;
     const [lower, upper] = valid[axis] ?? [0, extents[axis]!];
-    return { axis, range: [Math.max(start, lower), Math.min(end, upper)] };
+    return { axis, range: [less(start, lower) ? lower : start, less(upper, end) ? upper : end] };
   }
   return null;
 }
@@ -182,14 +184,14 @@ export function throughPad(
     const inside = axisRange(affine, [before, before + shape[axis]! - 1], extents, valid);
     if (inside === null) return null;
     if (inside === "all") continue;
-    if (inside === "none" || inside.range[0] >= inside.range[1]) return nowhere(shape, extents.length);
+    if (inside === "none" || !less(...inside.range)) return nowhere(shape, extents.length);
     valid[inside.axis] = inside.range;
   }
   return { index: access.index.map((affine, axis) => scaled(affine, 1, -widths[axis]![0])), valid };
 }
 
 /** Whether no point of an access is valid: all that it reads is padding. */
-export const isNowhere = ({ valid }: Access): boolean => valid.some((r) => r !== null && r[0] >= r[1]);
+export const isNowhere = ({ valid }: Access): boolean => valid.some((r) => r !== null && !less(...r));
 
 /** An access without valid points; null in a space without axes, which has no ranges to say so. */
 function nowhere(shape: Shape, rank: number): Access | null {

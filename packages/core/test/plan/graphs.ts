@@ -5,11 +5,16 @@ import { gradients } from "../../src/grad.ts";
 
 /** Choices read off a list; 0 when it has run out. */
 export class Tape {
+  /** The lengths of axes, and the most elements of a value. */
+  readonly lengths: readonly number[];
+  readonly most: number;
   readonly #numbers: readonly number[];
   #at = 0;
 
-  constructor(numbers: readonly number[]) {
+  constructor(numbers: readonly number[], lengths: readonly number[] = [1, 2, 3, 4, 6], most = 600) {
     this.#numbers = numbers;
+    this.lengths = lengths;
+    this.most = most;
   }
   get done(): boolean {
     return this.#at >= this.#numbers.length;
@@ -22,8 +27,6 @@ export class Tape {
     return list[this.below(list.length)]!;
   }
 }
-
-const LENGTHS = [1, 2, 3, 4, 6];
 
 /** Lengths of a common shape, each possibly 1, the first axes possibly missing: so that most pairs broadcast. */
 function randomShape(tape: Tape, common: Shape): number[] {
@@ -89,14 +92,14 @@ const MAKERS: readonly ((tape: Tape, x: Node, y: Node) => Node)[] = [
   (tape, x) => build.reshape(build.permute(x, shuffled(tape, x.shape.length)), reshaped(tape, x.shape)),
   (tape, x) => {
     const ranges = x.shape.map((d): Range => {
-      const start = tape.below(d);
-      return [start, start + 1 + tape.below(d - start), 1 + tape.below(2)];
+      const start = tape.below(Math.min(d, 4));
+      return [start, d - tape.below(Math.min(d - start, 4)), 1 + tape.below(2)];
     });
     return build.slice(x, ranges);
   },
   (tape, x) => {
     const widths = x.shape.map((): [number, number] => [tape.below(3), tape.below(2)]);
-    return product(x.shape) < 200 ? build.pad(x, widths) : x;
+    return product(x.shape) < tape.most / 3 ? build.pad(x, widths) : x;
   },
   (tape, x) =>
     build.flip(
@@ -104,8 +107,8 @@ const MAKERS: readonly ((tape: Tape, x: Node, y: Node) => Node)[] = [
       x.shape.flatMap((_, axis) => (tape.below(2) ? [axis] : [])),
     ),
   (tape, x) => {
-    const shape = x.shape.map((d) => (d === 1 ? tape.of(LENGTHS) : d));
-    return product(shape) < 500 ? build.broadcastTo(x, tape.below(2) ? [2, ...shape] : shape) : x;
+    const shape = x.shape.map((d) => (d === 1 ? tape.of(tape.lengths) : d));
+    return product(shape) < tape.most ? build.broadcastTo(x, tape.below(2) ? [2, ...shape] : shape) : x;
   },
   (_, x, y) => {
     const [a, b] = [x.shape, y.shape];
@@ -113,8 +116,8 @@ const MAKERS: readonly ((tape: Tape, x: Node, y: Node) => Node)[] = [
       return x;
     return build.matmul(build.unary("tanh", x), build.unary("tanh", y));
   },
-  (_, x) =>
-    x.shape.length < 2 || product(x.shape) > 200
+  (tape, x) =>
+    x.shape.length < 2 || product(x.shape) > tape.most / 3
       ? x
       : build.matmul(build.swapLast(x), build.unary("tanh", x)),
   (tape, x) => {
@@ -157,12 +160,12 @@ function shuffled(tape: Tape, n: number): number[] {
 
 /** A graph over `leaves` and fresh ones: some of its nodes, as roots. */
 export function randomGraph(tape: Tape, leaves: readonly Node[] = []): Node[] {
-  const common = Array.from({ length: 1 + tape.below(4) }, () => tape.of(LENGTHS));
+  const common = Array.from({ length: 1 + tape.below(4) }, () => tape.of(tape.lengths));
   const pool = [...leaves, leaf(tape, common), leaf(tape, common), leaf(tape, common)];
   while (!tape.done && pool.length < 40) {
     const x = tape.below(2) ? pool.at(-1)! : tape.of(pool);
     const made = tape.of(MAKERS)(tape, x, tape.of(pool));
-    if (product(made.shape) <= 600) pool.push(made);
+    if (product(made.shape) <= tape.most) pool.push(made);
   }
   const roots = pool.slice(-1 - tape.below(3));
   if (tape.below(2)) roots.push(tape.of(pool));
