@@ -78,8 +78,14 @@ function indexing(name: "gather" | "scatterAdd", rows: number, cols: number, cou
   return { name, steps: [step], buffers: operands.buffers };
 }
 
-const forward = attentionCase({ batch: 1, heads: 4, kvHeads: 2, q: 130, kv: 150, d: 16, causal: true, scale: 0.25, bias: false }); // prettier-ignore
-const backward = attentionGradCase(forward);
+/** With one key head, its gradient is cut by queries and by keys. */
+const ATTENTION = [
+  { batch: 1, heads: 4, kvHeads: 2, q: 130, kv: 150, d: 16, causal: true, scale: 0.25, bias: false },
+  { batch: 1, heads: 1, kvHeads: 1, q: 300, kv: 300, d: 16, causal: true, scale: 0.25, bias: false },
+  { batch: 1, heads: 3, kvHeads: 1, q: 101, kv: 333, d: 17, causal: true, scale: -0.5, bias: true },
+  { batch: 1, heads: 2, kvHeads: 1, q: 203, kv: 210, d: 5, causal: false, scale: 0.25, bias: true },
+  { batch: 1, heads: 1, kvHeads: 1, q: 97, kv: 41, d: 8, causal: false, scale: 1, bias: false },
+];
 
 const WORK: readonly Work[] = [
   reduction(700, 90, 1),
@@ -100,7 +106,15 @@ const WORK: readonly Work[] = [
     const { call, buffers } = matmulCase(shape);
     return { name: `matmul ${JSON.stringify(shape)}`, steps: [call], buffers };
   }),
-  { name: "attention and its gradient", steps: [forward.call, backward.call], buffers: backward.buffers },
+  ...ATTENTION.map((given) => {
+    const forward = attentionCase(given);
+    const { call, buffers } = attentionGradCase(forward);
+    return {
+      name: `attention and its gradient ${JSON.stringify(given)}`,
+      steps: [forward.call, call],
+      buffers,
+    };
+  }),
 ];
 
 for (const { name, steps, buffers } of WORK) {

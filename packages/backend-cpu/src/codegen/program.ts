@@ -2,7 +2,8 @@
 import { type LibraryCall, mapBuffers, type Operand, type Program, type Step } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import { Module } from "./assembler.ts";
-import { compileAttention, compileAttentionGrad } from "./attention/attention.ts";
+import { compileAttention } from "./attention/attention.ts";
+import { compileAttentionGrad } from "./attention/gradient.ts";
 import { compileGather, compileScatterAdd } from "./indexing.ts";
 import { compileLoop, planLoop } from "./loops/kernel.ts";
 import { splitReduction } from "./loops/split.ts";

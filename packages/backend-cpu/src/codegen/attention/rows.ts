@@ -23,13 +23,13 @@ class Row {
     this.#g = g;
   }
 
-  /** How many keys query `i` sees. */
-  visible(i: Local): Local {
+  /** How many of the `count` keys from `first` query `i` sees. */
+  visible(i: Local, first: Int = 0, count: Int = this.#g.params.kv): Local {
     const { q, kv, causal } = this.#g.params;
-    const n = this.f.local("i32", kv);
+    const n = this.f.local("i32", count);
     if (causal) {
-      this.f.set(n, i32.add(i, kv - q + 1));
-      this.f.set(n, i32.select(n, kv, i32.lt_s(n, kv)));
+      this.f.set(n, i32.sub(i32.add(i, kv - q + 1), first));
+      this.f.set(n, i32.select(n, count, i32.lt_s(n, count)));
       this.f.set(n, i32.select(n, 0, i32.ge_s(n, 0)));
     }
     return n;
@@ -165,8 +165,8 @@ export function emitSoftmaxRows(
 }
 
 /**
- * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias): replaces scores by the probabilities P, and slopes
- * (dP = dO Vᵀ) by scale · P ∘ (dP - Σ dO ∘ O); both are zero where hidden.
+ * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias, firstKey, keys): replaces scores by the probabilities P, and
+ * slopes (dP = dO Vᵀ) by scale · P ∘ (dP - Σ dO ∘ O); both are zero where hidden. The columns are `keys` keys from `firstKey`.
  */
 export function emitGradRows(
   module: Module,
@@ -175,41 +175,46 @@ export function emitGradRows(
   operands: { readonly L: Operand; readonly bias: Operand | null; readonly O: Operand; readonly dO: Operand },
 ): Fn {
   const { L, bias, O, dO } = operands;
-  return module.fn(null, i32s(9), [], (f, row, slope, rows, i, columns, l, o, dout, biasRow) => {
-    const math = new VectorMath(f, fma);
-    const helper = new Row(f, math, g);
-    const scale = helper.prescaled(bias) ? 1 : g.params.scale;
-    const [p, s, left] = [f.local("i32"), f.local("i32"), f.local("i32", rows)];
-    f.while(
-      () => left,
-      () => {
-        const visible = helper.visible(i);
-        const end = helper.prepare(row, visible, bias, biasRow);
-        const delta = dot(f, math, g.params.d, [o, O], [dout, dO]);
-        const shift = f.bind(f32x4.neg(loadSplat(math, L.dtype, l, 0)));
-        f.set(p, row);
-        f.set(s, slope);
-        overVectors(f, [p, s], end, 2, (n) => {
-          for (let u = 0; u < n; u++) {
-            const e = f.bind(math.exp(math.madd(v128.load(p, 16 * u), math.k(scale), shift)));
-            v128.store(f, p, e, 16 * u);
-            const difference = f32x4.sub(v128.load(s, 16 * u), delta);
-            v128.store(f, s, f32x4.mul(f32x4.mul(e, math.k(g.params.scale)), difference), 16 * u);
-          }
-        });
-        helper.clear(row, end, columns);
-        helper.clear(slope, s, columns);
-        f.add(row, g.scoreStride);
-        f.add(slope, g.scoreStride);
-        f.add(i, 1);
-        f.add(l, byteStride(L, ROW));
-        f.add(o, byteStride(O, ROW));
-        f.add(dout, byteStride(dO, ROW));
-        if (bias !== null) f.add(biasRow, byteStride(bias, ROW));
-        f.add(left, -1);
-      },
-    );
-  });
+  return module.fn(
+    null,
+    i32s(11),
+    [],
+    (f, row, slope, rows, i, columns, l, o, dout, biasRow, first, count) => {
+      const math = new VectorMath(f, fma);
+      const helper = new Row(f, math, g);
+      const scale = helper.prescaled(bias) ? 1 : g.params.scale;
+      const [p, s, left] = [f.local("i32"), f.local("i32"), f.local("i32", rows)];
+      f.while(
+        () => left,
+        () => {
+          const visible = helper.visible(i, first, count);
+          const end = helper.prepare(row, visible, bias, biasRow);
+          const delta = dot(f, math, g.params.d, [o, O], [dout, dO]);
+          const shift = f.bind(f32x4.neg(loadSplat(math, L.dtype, l, 0)));
+          f.set(p, row);
+          f.set(s, slope);
+          overVectors(f, [p, s], end, 2, (n) => {
+            for (let u = 0; u < n; u++) {
+              const e = f.bind(math.exp(math.madd(v128.load(p, 16 * u), math.k(scale), shift)));
+              v128.store(f, p, e, 16 * u);
+              const difference = f32x4.sub(v128.load(s, 16 * u), delta);
+              v128.store(f, s, f32x4.mul(f32x4.mul(e, math.k(g.params.scale)), difference), 16 * u);
+            }
+          });
+          helper.clear(row, end, columns);
+          helper.clear(slope, s, columns);
+          f.add(row, g.scoreStride);
+          f.add(slope, g.scoreStride);
+          f.add(i, 1);
+          f.add(l, byteStride(L, ROW));
+          f.add(o, byteStride(O, ROW));
+          f.add(dout, byteStride(dO, ROW));
+          if (bias !== null) f.add(biasRow, byteStride(bias, ROW));
+          f.add(left, -1);
+        },
+      );
+    },
+  );
 }
 
 /** Σ x·y over `length` elements of two operands' last axis, in all lanes. */
