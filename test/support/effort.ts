@@ -7,3 +7,6 @@ const PART = 0.2;
 
 /** The number or share of random cases to run here, given the one for CI: smaller outside CI, unless the run is long. */
 export const part = (full: number): number => (QUICK ? PART * full : full);
+
+/** The part of the conformance suite to run on a backend that compiles slowly: its core outside CI, unless the run is long. */
+export const slowSubset: "core" | "all" = QUICK ? "core" : "all";
