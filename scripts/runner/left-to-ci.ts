@@ -22,6 +22,16 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "test/recorded-webgpu.gpu.test.ts", why: "recorded cases once more, on WebGPU" },
   { file: "packages/backend-webgpu/test/limits.gpu.test.ts", why: "GPUs of lower limits" },
   { file: "packages/backend-webgpu/test/matrix.gpu.test.ts", why: "products on GPUs with matrix units" },
+  { file: "packages/backend-webgpu/test/precision.gpu.test.ts", why: "factors in half precision" },
+  {
+    file: "packages/backend-webgpu/test/tiles.gpu.test.ts",
+    why: "measures the tiles of products on a device",
+  },
+  {
+    file: "packages/tiedlora/test/exchange.gpu.test.ts",
+    why: "files between backends once more, with WebGPU",
+  },
+  { file: "packages/models/test/loss.test.ts", why: "every form of the loss in chunks" },
   { file: "packages/backend-webgpu/test/robustness.gpu.test.ts", why: "GPUs that are lost or too small" },
   { file: "packages/experiments/test/report.browser.test.ts", why: "a report in Chromium" },
   { file: "packages/experiments/test/ten-thousand.test.ts", why: "plans and reports ten thousand runs" },
