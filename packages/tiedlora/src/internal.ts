@@ -7,6 +7,7 @@ export { wholeText } from "./data/text.ts";
 export { MLX_TENSORS } from "./files/mlx.ts";
 export { CONFIG_FILE, readAdapterConfig, TENSORS_FILE } from "./files/native.ts";
 export { UnexpectedAdapterError } from "./init-from.ts";
+export { given } from "./given.ts";
 export { describeTies } from "./inspect.ts";
 export { endsWithName, moduleNames } from "./match.ts";
 export { methodOptions } from "./methods/options.ts";

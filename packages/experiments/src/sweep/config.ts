@@ -2,7 +2,7 @@
 import type { QuantizeKind } from "@tiedlora/models";
 import type { ScheduleName } from "@tiedlora/nn/optim";
 import { hash32 } from "../toy-tasks/rng.ts";
-import type { ByParameter, LossName, MethodName, OptimizerName, StartName } from "tiedlora";
+import type { ByParameter, LossName, LossOptions, MethodName, OptimizerName, StartName } from "tiedlora";
 
 /** The `method` of the base model without an adapter, which is measured once for each task. */
 export const BASELINE = "none";
@@ -15,8 +15,11 @@ export interface SweepRanks {
   readonly every?: number | undefined;
 }
 
+/** The options of losses that sweeps have. */
+type SweepLossOptions = Pick<LossOptions, "beta" | "labelSmoothing" | "zLoss" | "regularize">;
+
 /** One run of a sweep: a method with its settings on one task, from one seed. */
-export interface RunConfig {
+export interface RunConfig extends SweepLossOptions {
   /** "base", the embedded model, or a Hugging Face directory. */
   readonly model: string;
   /** The form to which weights are quantized while the model is loaded; without it, they are not. */
@@ -55,11 +58,6 @@ export interface RunConfig {
   readonly beta2?: number | undefined;
   /** What is minimized; without it, cross-entropy. Validation measures cross-entropy in any case, so that runs can be compared. */
   readonly loss?: LossName | undefined;
-  /** Options of the loss. */
-  readonly beta?: number | undefined;
-  readonly labelSmoothing?: number | undefined;
-  readonly zLoss?: number | undefined;
-  readonly regularize?: Readonly<Record<string, number>> | undefined;
   /** The ratio of LoRA+; without it, B has the learning rate of the other factors. */
   readonly loraPlus?: number | undefined;
   /** Factors of the learning rate, by factor, module or pattern. */

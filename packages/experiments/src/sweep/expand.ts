@@ -8,7 +8,7 @@ import {
   type OptimizerName,
   type StartName,
 } from "tiedlora";
-import { optimizerTakes } from "tiedlora/internal";
+import { given, optimizerTakes } from "tiedlora/internal";
 import { taskByName } from "../tasks/index.ts";
 import { BASELINE, type RunConfig } from "./config.ts";
 import { halvingOf } from "./search.ts";
@@ -151,9 +151,6 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     lossOnly: on["loss-only"],
   };
 }
-
-const given = <T extends object>(values: T): Partial<T> =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>;
 
 function rateOf(rates: SweepSpec["train"]["lr"], { method, optimizer }: Combination): number {
   if (rates === undefined) return LEARNING_RATES[method as MethodName] * OPTIMIZER_RATES[optimizer];

@@ -1,6 +1,7 @@
 /** Losses by name, with options that are plain numbers: what a command, a sweep's file or a queue can say of a loss. */
 import { checkName, describeArgument } from "@tiedlora/core/arguments";
 import type { LanguageModel } from "../../model.ts";
+import { given } from "../../given.ts";
 import { suggestion } from "../../nearest.ts";
 import type { ExampleKind, Loss } from "../loss.ts";
 import { crossEntropy, distillation } from "./likelihood.ts";
@@ -37,12 +38,6 @@ interface Entry {
   readonly options: readonly Option[];
   readonly make: (options: LossOptions, teacher: LanguageModel | null) => Loss;
 }
-
-/** The values that are given, by their names. */
-const given = <T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]: Exclude<T[K], undefined>;
-  };
 
 const ENTRIES: { readonly [N in LossName]: Entry } = {
   "cross-entropy": {
