@@ -20,7 +20,8 @@ import { addSettings, entries, UsageError } from "./settings.ts";
 import { checkInitFrom } from "./start-adapter.ts";
 import { checkPatience, stepsOf } from "./train.ts";
 import { checkStart } from "./starts.ts";
-import { checkMethod, methodOf, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkMethod, methodOf } from "./method-settings.ts";
+import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { checkData, findData, readData } from "./training-data.ts";
 import { settingsYaml } from "./yaml.ts";
 

@@ -11,7 +11,8 @@ import { findModel } from "./find-model.ts";
 import { UsageError } from "./settings.ts";
 import { methodName, optionsByName, target, whole } from "./options.ts";
 import type { Output } from "./output.ts";
-import { declareMethod, DEFAULT_TARGET } from "./train-settings.ts";
+import { declareMethod } from "./method-settings.ts";
+import { DEFAULT_TARGET } from "./train-settings.ts";
 
 interface ParamsOptions {
   readonly model: string;

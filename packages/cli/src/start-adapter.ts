@@ -19,7 +19,8 @@ import { checkPath } from "./load.ts";
 import type { Output } from "./output.ts";
 import { type Quantize, quantizeFor } from "./quantized.ts";
 import { nameOf, UsageError } from "./settings.ts";
-import { methodOf, type TrainSettings } from "./train-settings.ts";
+import { methodOf } from "./method-settings.ts";
+import type { TrainSettings } from "./train-settings.ts";
 
 /** Settings, and the keys of those that were given and are not defaults. */
 export interface Given {

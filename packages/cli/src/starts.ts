@@ -8,6 +8,7 @@ import {
   checkStartMethod,
   type EncodedExample,
   observedBatches,
+  type StartName,
   STARTS,
   type StartOptions,
 } from "tiedlora";
@@ -16,10 +17,17 @@ import { checkRank } from "./checks.ts";
 import { examplesOf } from "./loss-settings.ts";
 import type { Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
-import { methodOf, type TrainSettings } from "./train-settings.ts";
+import { methodOf } from "./method-settings.ts";
+import type { TrainSettings } from "./train-settings.ts";
 
 /** The number of examples that a start from data observes by default. */
 const OBSERVED = 32;
+
+/** Whether a start observes the model on data. */
+function observes(start: StartName): boolean {
+  const { needs } = STARTS[start];
+  return needs === "moments" || needs === "gradient";
+}
 
 /** Throws UsageError if the settings cannot have the start that --init names. */
 export function checkStart(settings: TrainSettings): void {
@@ -40,15 +48,13 @@ export function checkStart(settings: TrainSettings): void {
   } catch (cause) {
     throw new UsageError(`--init: ${(cause as Error).message}`);
   }
-  const { needs } = STARTS[init];
-  const observes = needs === "moments" || needs === "gradient";
-  if (initExamples !== undefined && !observes)
+  if (initExamples !== undefined && !observes(init))
     throw new UsageError(`--init-examples is given, and --init ${init} observes no data; leave it out`);
-  if (needs === "original" && quantize === undefined)
+  if (STARTS[init].needs === "original" && quantize === undefined)
     throw new UsageError(
       `--init ${init} starts from what --quantize loses, which is not given; give --quantize, or another start`,
     );
-  if (!observes) return;
+  if (!observes(init)) return;
   if (stream)
     throw new UsageError(
       `--init ${init} observes the model on data, with all weights in memory; leave --stream out, or give pissa, olora or orthogonal`,
@@ -82,21 +88,19 @@ export async function adaptAtStart(
   const { device, directory, examples, output } = context;
   const method = methodOf(settings);
   checkRank(model, method, output);
-  const { needs } = STARTS[start!];
-  const observes = needs === "moments" || needs === "gradient";
   const options: StartOptions = {
     start: start!,
     seed,
-    ...(observes && { batches: observedBatches(examples, { count, seed }) }),
+    ...(observes(start!) && { batches: observedBatches(examples, { count, seed }) }),
   };
   const began = performance.now();
   const adapter =
-    needs === "original"
+    STARTS[start!].needs === "original"
       ? await withOriginal(directory, device, (original) =>
           adaptWithStart(model, method, { ...options, original }),
         )
       : await adaptWithStart(model, method, options);
-  const from = observes ? `, from ${options.batches!.length} examples` : "";
+  const from = observes(start!) ? `, from ${options.batches!.length} examples` : "";
   output.info(`A and B start as ${start} says${from} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
   return adapter;
 }

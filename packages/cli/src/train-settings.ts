@@ -1,7 +1,6 @@
 /** The settings of `tiedlora train`, one table for flags, files, defaults and help. */
 import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
-import type { Method } from "tiedlora";
-import { methodByName, METHOD_NAMES, type MethodName } from "tiedlora";
+import { METHOD_NAMES, type MethodName } from "tiedlora";
 import {
   LEARNING_RATES,
   OPTIMIZER_BETAS,
@@ -10,10 +9,9 @@ import {
   type OptimizerName,
 } from "tiedlora";
 import { START_NAMES, type StartName, STARTS } from "tiedlora";
-import { methodOptions } from "tiedlora/internal";
 import { METRIC_FORMATS, type MetricFormat } from "./run/metrics.ts";
 import { TASKS } from "@tiedlora/experiments/tasks";
-import type { BiasMode, CommonOptions, Modules } from "tiedlora";
+import type { BiasMode, Modules } from "tiedlora";
 import { CHAT_TEMPLATE_NAMES } from "./chat-templates.ts";
 import { LOSS_SETTINGS, type LossSettings } from "./loss-settings.ts";
 import { BACKEND_NAMES, type BackendName } from "./device.ts";
@@ -32,7 +30,7 @@ import {
   text,
   whole,
 } from "./kinds.ts";
-import { type Settings, UsageError } from "./settings.ts";
+import type { Settings } from "./settings.ts";
 import { STREAM_HELP } from "./streaming.ts";
 
 /** The modules that `train`, `params` and sweeps adapt by default. The library's default, and the demo's, is the paper's "qkv". */
@@ -407,57 +405,3 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     required: true,
   },
 };
-
-/** The method that the settings declare. */
-export function methodOf(
-  settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout"> & Partial<TrainSettings>,
-): Method {
-  const { method, rank, alpha, target, dropout, layers, rankPattern, alphaPattern, modulesToSave, bias } =
-    settings;
-  const declared = {
-    rank,
-    target: layers === undefined ? target : { modules: target, layers },
-    dropout,
-    ...(alpha !== undefined && { alpha }),
-    ...(rankPattern !== undefined && { rankPattern }),
-    ...(alphaPattern !== undefined && { alphaPattern }),
-    ...(modulesToSave !== undefined && { modulesToSave }),
-    ...(bias !== undefined && bias !== "none" && { bias }),
-  };
-  return declareMethod(method, declared, settings.methodOptions);
-}
-
-/** Declares a method with common options and its own. Throws UsageError if these are not what it takes. */
-export function declareMethod(
-  method: MethodName,
-  common: CommonOptions,
-  own: Readonly<Record<string, unknown>> | undefined,
-): Method {
-  if (own === undefined) return methodByName(method, common);
-  try {
-    return methodByName(method, { ...common, ...methodOptions(method, own) });
-  } catch (cause) {
-    throw new UsageError(`--method-options: ${(cause as Error).message}`);
-  }
-}
-
-/** The keys of --rank-schedule. */
-const SCHEDULE_KEYS = ["rank", "warmup", "final", "every"];
-
-/** Throws UsageError if the method cannot be declared with its options, or has no ranks that fall. */
-export function checkMethod(settings: TrainSettings): void {
-  const { rankSchedule, method, rank, initFrom } = settings;
-  if (initFrom === undefined) methodOf(settings);
-  if (rankSchedule === undefined) return;
-  if (initFrom === undefined && method !== "ada-lora")
-    throw new UsageError(`--rank-schedule is given, and --method is ${method}; it is for ada-lora`);
-  const stray = Object.keys(rankSchedule).find((key) => !SCHEDULE_KEYS.includes(key));
-  if (stray !== undefined)
-    throw new UsageError(`--rank-schedule: there is no "${stray}"; give ${SCHEDULE_KEYS.join(", ")}`);
-  if (rankSchedule["rank"] === undefined)
-    throw new UsageError("--rank-schedule: the rank at the end is missing; give rank=4");
-  if (initFrom === undefined && rankSchedule["rank"] > rank)
-    throw new UsageError(
-      `--rank-schedule ends at rank ${rankSchedule["rank"]}, above its start, --rank ${rank}; give a lower one`,
-    );
-}

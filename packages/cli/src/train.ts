@@ -1,9 +1,9 @@
 /** `tiedlora train`: fine-tunes a model on a file of examples, and saves the adapter. */
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import type { Command } from "commander";
 import type { Device } from "@tiedlora/core";
 import type { Decoder, Tokenizer } from "@tiedlora/models";
-import { loadPretrained, parseHubName } from "@tiedlora/models/node";
+import { loadPretrained } from "@tiedlora/models/node";
 import { stepsPerEpoch } from "tiedlora";
 import type { Adapter, Loss } from "tiedlora";
 import { describeTies } from "tiedlora/internal";
@@ -15,10 +15,10 @@ import { isWriteError } from "tiedlora/internal/node";
 import { saveMerged } from "tiedlora/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
-import { CHAT_TEMPLATE_NAMES, chatTemplate } from "./chat-templates.ts";
+import { chatTemplate } from "./chat-templates.ts";
 import { checkLength, tokensOf } from "./load.ts";
 import { checkLoss, checkLossStreamed, lossFor } from "./loss-settings.ts";
-import { baseOf, findModel, type Found, pinned } from "./find-model.ts";
+import { findModel, type Found } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { averageOf, checkOptimizer, optimizerOf } from "./optimizer.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
@@ -29,6 +29,7 @@ import { parseAddress } from "./queue/address.ts";
 import { modelDigest } from "./queue/identity.ts";
 import { QueueServer } from "./queue/server.ts";
 import { TrainingQueue } from "./queue/training/coordinator.ts";
+import { absolute, namedSettings, provenanceOf } from "./recorded.ts";
 import { runSettings } from "./run-file.ts";
 import { sampleOf } from "./sample.ts";
 import { addSettings, nameOf, UsageError } from "./settings.ts";
@@ -42,7 +43,8 @@ import {
 } from "./start-adapter.ts";
 import { adaptAtStart, checkStart } from "./starts.ts";
 import { decideStreaming } from "./streaming.ts";
-import { checkMethod, TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
+import { checkMethod } from "./method-settings.ts";
+import { TRAIN_SETTINGS, type TrainSettings } from "./train-settings.ts";
 import { checkData, findData, readData, STANDARD_INPUT, type TrainingData } from "./training-data.ts";
 import { loadTeacher } from "./teacher.ts";
 import { settingsYaml } from "./yaml.ts";
@@ -309,13 +311,6 @@ async function runTraining(context: Context, prepared: Prepared): Promise<RunRes
   });
 }
 
-/** The settings that have a value, by their names in files. */
-function namedSettings(settings: TrainSettings): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(settings).flatMap(([key, value]) => (value === undefined ? [] : [[nameOf(key), value]])),
-  );
-}
-
 /** Announces the training on the queue, if there is one. */
 async function openQueue(
   { server, found, output }: Context,
@@ -427,46 +422,4 @@ function conclude(output: Output, settings: TrainSettings, { ended, steps, saved
     const words = ["--model", model, "--adapter", out].map(shellWord).join(" ");
     output.info(paint("dim", `try it: tiedlora generate ${words} --prompt "..."`));
   }
-}
-
-function provenanceOf(settings: TrainSettings, steps: number, found: Found): Record<string, string> {
-  const { model, quantize, data, task, loss, separator, init, initFrom, initDigest } = settings;
-  const { seed, lr, batch, accumulate, seq, backend, schedule, weightDecay, ema } = settings;
-  const numbers = { seed, steps, lr, batch, accumulate, seq, backend, schedule, weightDecay };
-  return {
-    ...baseOf(model, found),
-    ...quantizeOption(quantize),
-    ...((data as string | undefined) !== undefined && { data }),
-    ...(task !== undefined && { task }),
-    ...(loss !== "cross-entropy" && { loss }),
-    ...(separator !== undefined && { separator }),
-    ...(ema !== undefined && { ema: String(ema) }),
-    ...(init !== undefined && { init }),
-    ...(initFrom !== undefined && { init_from: initFrom, init_from_sha256: initDigest! }),
-    ...Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, String(value)])),
-  };
-}
-
-/** The settings with absolute paths, which do not depend on the current directory, and with the commit of a model of the hub. */
-function absolute(settings: TrainSettings, found: Found, initName: string | undefined): TrainSettings {
-  const { model, data, valid, also, initFrom, teacher, chatTemplate: template, callbacks, out } = settings;
-  const isNamed = template === undefined || CHAT_TEMPLATE_NAMES.includes(template);
-  return {
-    ...settings,
-    ...(teacher !== undefined && parseHubName(teacher) === null && { teacher: resolve(teacher) }),
-    ...(also !== undefined && {
-      also: Object.fromEntries(Object.entries(also).map(([path, weight]) => [resolve(path), weight])),
-    }),
-    ...(!isNamed && { chatTemplate: resolve(template) }),
-    model: found.hub === null ? resolve(model) : pinned(model, found),
-    ...((data as string | undefined) !== undefined && {
-      data: data === STANDARD_INPUT ? data : resolve(data),
-    }),
-    out: resolve(out),
-    ...(valid !== undefined && { valid: resolve(valid) }),
-    ...(callbacks !== undefined && { callbacks: resolve(callbacks) }),
-    ...(initFrom !== undefined && {
-      initFrom: initName ?? (parseHubName(initFrom)?.pinned ? initFrom : resolve(initFrom)),
-    }),
-  };
 }

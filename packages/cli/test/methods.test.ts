@@ -20,7 +20,7 @@ import {
 import { loadAdapter } from "tiedlora/node";
 import { SHARED, without } from "../../../test/support/shared.ts";
 import { run } from "../src/run/run.ts";
-import { methodOf } from "../src/train-settings.ts";
+import { methodOf } from "../src/method-settings.ts";
 import { type Result, tiedlora } from "./support/command.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
 
