@@ -32,6 +32,12 @@ const TYPE: { readonly [D in DType]: number } = { f32: 0, f16: 1, bf16: 2, f64: 
 const float = new Float64Array(1);
 const halves = new Int32Array(float.buffer);
 
+/** A larger array, with the numbers of the one that is full. */
+function grown<A extends Int32Array | Float64Array>(full: A, larger: A): A {
+  larger.set(full);
+  return larger;
+}
+
 class Writer {
   ints: Int32Array = new Int32Array(1 << 16);
   length = 0;
@@ -41,20 +47,12 @@ class Writer {
   readonly #numbers = new Map<Storage, number>();
 
   int(value: number): void {
-    if (this.length === this.ints.length) {
-      const larger = new Int32Array(2 * this.length);
-      larger.set(this.ints);
-      this.ints = larger;
-    }
+    if (this.length === this.ints.length) this.ints = grown(this.ints, new Int32Array(2 * this.length));
     this.ints[this.length++] = value;
   }
 
   size(value: number): void {
-    if (this.count === this.sizes.length) {
-      const larger = new Float64Array(2 * this.count);
-      larger.set(this.sizes);
-      this.sizes = larger;
-    }
+    if (this.count === this.sizes.length) this.sizes = grown(this.sizes, new Float64Array(2 * this.count));
     this.sizes[this.count++] = value;
   }
 

@@ -46,7 +46,7 @@ function rangeOf({ params, tile }: Geometry, parts: number): number {
 }
 
 /** Where a thread's scratch memory holds which panel. */
-function panelsOf(g: Geometry): { readonly bytes: number; readonly panels: Panels } {
+function panelsOf(g: Geometry) {
   const space = new ScratchSpace();
   const depth = ceilTo(g.queries, g.tile.unroll);
   const keyRows = ceilTo(g.params.kv, g.tile.rows);
@@ -68,8 +68,8 @@ function panelsOf(g: Geometry): { readonly bytes: number; readonly panels: Panel
   return { bytes: space.bytes, panels };
 }
 
-type Panel = "keys" | "values" | "keysDeep" | "queries" | "queriesDeep" | "gradsDeep" | "scores" | "slopes" | "packed" | "results" | "dK" | "dV" | "spare"; // prettier-ignore
-type Panels = { readonly [name in Panel]: number };
+type Panels = ReturnType<typeof panelsOf>["panels"];
+type Panel = keyof Panels;
 
 const gemmType = ({ dtype }: Operand): GemmDType => dtype as GemmDType;
 
