@@ -15,6 +15,7 @@ import {
 import { hostname, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
+import { typescriptProgram } from "../../../test/support/programs.ts";
 import { reference } from "@tiedlora/core";
 import { parseHubName } from "../src/hub/name.ts";
 import { Sha256 } from "../src/hub/sha256.ts";
@@ -247,7 +248,7 @@ describe("models by name", () => {
         HF_HUB_OFFLINE: "",
         HF_TOKEN: "",
       };
-      const script = ["--import", "tsx", "--conditions=@tiedlora/source", join(import.meta.dirname, "support/hub-loader.ts")]; // prettier-ignore
+      const script = typescriptProgram(join(import.meta.dirname, "support/hub-loader.ts"));
       const run = (): Promise<string> =>
         new Promise((resolve) => {
           let out = "";

@@ -1,6 +1,6 @@
 /**
- * Bytes from a stream of the web into memory that is there already. A page that collected them in new buffers instead would hold as much
- * garbage as its engine lets gather, and its allocator keeps that memory.
+ * Bytes from a stream of the web into memory that is there already, through one buffer that is used again and again: reading a file in many
+ * pieces makes no garbage of its size.
  */
 
 interface Read<B extends ArrayBufferLike> {
