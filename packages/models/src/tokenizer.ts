@@ -55,7 +55,9 @@ export class Tokenizer {
     };
     checkTokenizer(tokenizer, file);
     try {
-      this.#pipeline = new Pipeline(complete, config);
+      // Unless the files ask for it, text comes back as it was; the package would drop spaces before punctuation.
+      const cleanUp = config["clean_up_tokenization_spaces"] ?? false;
+      this.#pipeline = new Pipeline(complete, { ...config, clean_up_tokenization_spaces: cleanUp });
     } catch (cause) {
       throw new FormatError({
         file,

@@ -21,6 +21,18 @@ describe("tokenizers", () => {
     );
   });
 
+  test("spaces before punctuation stay, unless the files ask to clean them up", async () => {
+    const text = "it 's fine . Is it ?";
+    for (const [config, expected] of [
+      [{}, text],
+      [{ clean_up_tokenization_spaces: false }, text],
+      [{ clean_up_tokenization_spaces: true }, "it's fine. Is it?"],
+    ] as const) {
+      const tokenizer = await byteTokenizer(config);
+      assert.equal(tokenizer.decode(tokenizer.encode(text)), expected);
+    }
+  });
+
   test("special tokens by name, given as text or as an object", async () => {
     const tokenizer = await byteTokenizer({ eos_token: { content: "<|end|>" }, pad_token: "<|end|>" });
     assert.deepEqual([tokenizer.eosId, tokenizer.padId, tokenizer.bosId], [256, 256, null]);
