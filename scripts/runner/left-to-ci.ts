@@ -74,5 +74,8 @@ export const LEFT_TO_CI: readonly LeftToCi[] = [
   { file: "scripts/test/docs.test.ts", why: "type-checks and runs all examples of the documentation" },
   { file: "scripts/test/docs-site.browser.test.ts", why: "builds the documentation" },
   { file: "scripts/test/examples.test.ts", why: "runs every example" },
+  { file: "scripts/test/fuzz.test.ts", why: "the fuzzer finds planted faults" },
+  { file: "scripts/test/layers.test.ts", why: "the rules on imports find planted ones" },
+  { file: "scripts/test/oracle.test.ts", why: "the replay of PyTorch's runs finds planted faults" },
   { file: "scripts/test/runner.test.ts", why: "what is reported of processes that crash or hang" },
 ];
