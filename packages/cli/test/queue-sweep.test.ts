@@ -18,7 +18,7 @@ import { ended, start, tiedlora } from "./support/command.ts";
 import { endless } from "./support/endless.ts";
 import { SERVERS, started, type TestServer } from "./support/queue-servers.ts";
 import { idleResult } from "./support/queue-idle-result.ts";
-import { idleWorker, worker } from "./support/queue-worker.ts";
+import { duringWork, idleWorker, worker } from "./support/queue-worker.ts";
 
 const { at, sweep } = await endless();
 const VARY = "method: [tl6, tl3], rank: [1, 2], seed: [0, 1]";
@@ -84,7 +84,10 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       const killed = worker(t, server.url, "--parallel", "1");
       const kept = worker(t, server.url, "--parallel", "1");
       const running = tiedlora(...queued(name, server.url));
-      await killed.wrote(RUN_DONE);
+      const early = running.then((result) =>
+        assert.fail(`the sweep ended early (${result.code}): ${result.info}`),
+      );
+      await Promise.race([killed.wrote(RUN_DONE), early]);
       const { running: performing, ...state } = await statusOf(name, server.url);
       assert.deepEqual([state.runs, state.failed], [9, []]);
       for (const { host, pid, attempt } of performing)
@@ -93,9 +96,9 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
           [hostname(), true, 1],
         );
       killed.child.kill("SIGKILL");
-      await kept.wrote(RUN_DONE, 2);
+      await Promise.race([kept.wrote(RUN_DONE, 2), early]);
       await server.restart();
-      const { code, info } = await running;
+      const { code, info } = await duringWork(running, "the end of the sweep", [kept]);
       assert.equal(code, 0, info);
       assert.deepEqual(await results(name), await results(`here-${name}`));
       kept.child.kill("SIGTERM");
@@ -126,7 +129,7 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       });
       await workers[0]!.wrote(/^sweep tiny: \S+ done/, 5);
       workers[0]!.child.kill("SIGKILL");
-      await over;
+      await duringWork(over, "the end of the sweep", workers.slice(1));
       assert.equal(new Set(done.map(({ id }) => id)).size, 200);
       assert.equal(done.length, 200);
       assert.equal((await store.outcomes()).length, 200);

@@ -8,7 +8,7 @@ import { Redis } from "ioredis";
 import { ended, type Result, start, tiedlora } from "./support/command.ts";
 import { temporary, writeExamples, writeModel } from "./support/model-directory.ts";
 import { SERVERS, started } from "./support/queue-servers.ts";
-import { worker } from "./support/queue-worker.ts";
+import { duringWork, worker } from "./support/queue-worker.ts";
 
 const folder = temporary();
 const at = (...names: string[]): string => join(folder, ...names);
@@ -45,13 +45,18 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       const killed = worker(t, server.url);
       const kept = worker(t, server.url);
       const running = tiedlora(...training(name, "--steps", "24", "--queue", server.url));
-      await killed.wrote(MICRO_BATCH, 3);
+      const early = running.then(({ code, info }) =>
+        assert.fail(`the training ended early (${code}): ${info}`),
+      );
+      await Promise.race([killed.wrote(MICRO_BATCH, 3), early]);
       killed.child.kill("SIGKILL");
-      await kept.wrote(MICRO_BATCH, 12);
+      await Promise.race([kept.wrote(MICRO_BATCH, 12), early]);
       const late = worker(t, server.url, "--idle", "5");
+      kept.child.kill("SIGSTOP"); // so that the training is not over before
       await late.wrote(/^joined training/);
+      kept.child.kill("SIGCONT");
       await server.restart();
-      succeeded(await running);
+      succeeded(await duringWork(running, "the end of the training", [kept]));
       assert.equal(digest(name), digest(alone));
       await late.wrote(/is over: \d+ of its micro-batches were computed here/);
       kept.child.kill("SIGINT");

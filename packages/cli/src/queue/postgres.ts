@@ -7,7 +7,8 @@ import { ANNOUNCED, type Store } from "./store.ts";
 /** The schemas of BullMQ's tables, and of the store. */
 const JOBS_SCHEMA = "tiedlora_jobs";
 const SCHEMA = "tiedlora";
-const CONNECT_MS = 5000;
+/** For how long a connection, and an answer, is waited for: then the server is away, and it is tried again. */
+const TIMEOUTS = { connectionTimeoutMillis: 5000, query_timeout: 120_000, keepAlive: true } as const;
 /** One write in so many removes what has expired. */
 const CLEAN_EVERY = 200;
 /**
@@ -25,8 +26,8 @@ export async function connectPostgres(
   const pool = new Pg({
     connectionString: url,
     max: 2,
-    connectionTimeoutMillis: CONNECT_MS,
     options: OPTIONS,
+    ...TIMEOUTS,
   });
   pool.on("error", onError);
   try {
@@ -38,7 +39,14 @@ export async function connectPostgres(
   return {
     store: postgresStore(pool),
     options: () => ({
-      connection: { connectionString: url, schema: JOBS_SCHEMA, migrate: true, max: 4, options: OPTIONS },
+      connection: {
+        connectionString: url,
+        schema: JOBS_SCHEMA,
+        migrate: true,
+        max: 4,
+        options: OPTIONS,
+        ...TIMEOUTS,
+      },
     }),
     backend: bull.createPostgresBackend,
     close: () => pool.end(),

@@ -113,7 +113,7 @@ export class QueueServer {
     return made;
   }
 
-  /** Repeats `work` for as long as the server is away. */
+  /** Repeats `work` for as long as the server is away, or gives it up for the sake of other clients. */
   async persist<T>(work: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
@@ -124,7 +124,7 @@ export class QueueServer {
         }
         return result;
       } catch (error) {
-        if (this.#closing || !isAway(error)) throw error;
+        if (this.#closing || !(isAway(error) || isConflict(error))) throw error;
         this.trouble(error as Error);
         await sleep(RETRY_MS);
       }
@@ -206,15 +206,21 @@ const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException | nul
 const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 const AWAY_CODES =
-  /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|57P0[1-3]|08...)$/;
+  /^(ECONN(REFUSED|RESET|ABORTED)|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ERR_STREAM_DESTROYED|ERR_SOCKET_CLOSED|57P0[1-3]|53300|08...)$/;
 const AWAY_TEXTS =
-  /connection (is closed|terminated|ended)|timeout exceeded when trying to connect|client has encountered a connection error|^(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN) |Client was closed|not queryable|max retries per request/i;
+  /connection (is closed|terminated|ended)|timeout exceeded when trying to connect|timeout expired|query read timeout|client has encountered a connection error|^(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN) |Client was closed|not queryable|max retries per request/i;
+/** PostgreSQL gave up a transaction for the sake of others: a deadlock, or one that could not be serialized. Nothing of it was done. */
+const CONFLICT_CODES = /^40(001|P01)$/;
+
+const causesOf = (error: unknown): readonly unknown[] =>
+  error instanceof AggregateError ? error.errors : [error];
 
 /** Whether an error says that the server cannot be reached at present. */
-function isAway(error: unknown): boolean {
-  const all: unknown[] = error instanceof AggregateError ? error.errors : [error];
-  return all.some((one) => AWAY_CODES.test(codeOf(one)) || AWAY_TEXTS.test(textOf(one)));
-}
+const isAway = (error: unknown): boolean =>
+  causesOf(error).some((one) => AWAY_CODES.test(codeOf(one)) || AWAY_TEXTS.test(textOf(one)));
+
+const isConflict = (error: unknown): boolean =>
+  causesOf(error).some((one) => CONFLICT_CODES.test(codeOf(one)));
 
 /** Why a server could not be used at the start. */
 function reasonOf(error: unknown, { kind }: QueueAddress): string {
