@@ -4,8 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { configFrom, type DecoderConfig, linearSpecs, parameterSpecs, preset } from "@tiedlora/models";
-import { countParameters, type Factor, type LinearInfo, type Method, METHOD_NAMES, methodByName, planAdapter, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
+import { adaptableSpecs, configFrom, type DecoderConfig, parameterSpecs, preset } from "@tiedlora/models";
+import { countParameters, type Factor, type Method, METHOD_NAMES, methodByName, planAdapter, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
 import { ENTRIES } from "tiedlora/internal";
 import { ROOT } from "./navigation.ts";
 
@@ -55,6 +55,7 @@ const ABOUT: { readonly [N in MethodName]: About } = {
   oft: { formula: "z = W R x, blocks of R (I + K)(I − K)⁻¹", count: "Ld(b − 1)/2" },
   "trained-tokens": { formula: "rows of an embedding", count: "d · tokens" },
   "prefix-tuning": { formula: "n keys and values in front of each attention", count: "n(o − d)L" },
+  "prompt-tuning": { formula: "n vectors in front of each sequence", count: "n d" },
   "norm-tuning": { formula: "scales and biases of norms", count: "(2L + 1)d, twice with biases" },
   full: { formula: "any, of all weights", count: "all" },
   lokr: { formula: "s W1 ⊗ W2, W2 = A2 B2 if large", count: "L(l m + r(k + n)), o = lk, d = mn" },
@@ -85,19 +86,13 @@ const MODELS: Readonly<Record<string, DecoderConfig>> = {
 
 const RANK = 8;
 
-function modulesOf(config: DecoderConfig): LinearInfo[] {
-  const path = config.modelType === "gpt2" ? "transformer.wte" : "model.embed_tokens";
-  return [{ path, in: config.vocab, out: config.hidden, kind: "embedding" }, ...linearSpecs(config).filter((one) => one.path !== path)]; // prettier-ignore
-}
-
 const show = (n: number): string => n.toLocaleString("en-US");
 
 /** The factors that a method has in a Llama. */
 function factorsOf(method: Method): [string, Factor][] {
-  const target = method.name === "trained-tokens" ? undefined : ("all-linear" as const);
-  const whole = methodByName(method.name, { rank: RANK, ...(target && { target }) });
+  const whole = methodByName(method.name, { rank: RANK, target: "all-linear" });
   const llama = MODELS["LLaMA-2-7B"]!;
-  const { factors } = planAdapter(modulesOf(llama), whole, parameterSpecs(llama));
+  const { factors } = planAdapter(adaptableSpecs(llama), whole, parameterSpecs(llama));
   const used = new Set(factors.map(({ factor }) => factor));
   return Object.entries<Factor>(method.factors).filter(([name]) => used.has(name));
 }
@@ -180,7 +175,7 @@ function counts(): string {
   const rows = ENTRIES.map(({ name, learningRate }) => {
     const counted = models.map(([, config]) =>
       show(
-        countParameters(modulesOf(config), methodByName(name, { rank: RANK }), parameterSpecs(config))
+        countParameters(adaptableSpecs(config), methodByName(name, { rank: RANK }), parameterSpecs(config))
           .trainable,
       ),
     );
@@ -191,7 +186,7 @@ function counts(): string {
 
 /** The paper's configurations, for the README. */
 function family(): string {
-  const linears = modulesOf(MODELS["LLaMA-2-7B"]!);
+  const linears = adaptableSpecs(MODELS["LLaMA-2-7B"]!);
   const members = ["lora", "vera", "tl1", "tl2", "tl3", "tl4", "tl5", "tl6"] as const;
   const rows = members.map((name) => {
     const method = methodByName(name, { rank: RANK });

@@ -11,7 +11,13 @@ import { type Entry, ENTRIES } from "tiedlora/internal";
 import type { MethodChoice, RunChoice, TieScope } from "./protocol.ts";
 
 /** The methods that adapt no linear, for which the drawing has no place. */
-const UNDRAWN: readonly MethodName[] = ["trained-tokens", "prefix-tuning", "norm-tuning", "full"];
+const UNDRAWN: readonly MethodName[] = [
+  "trained-tokens",
+  "prefix-tuning",
+  "prompt-tuning",
+  "norm-tuning",
+  "full",
+];
 
 /** Every method of the library that adapts linears is a preset. */
 export type PresetName = MethodName;

@@ -3,7 +3,7 @@ import { access } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { writeFileAtomic } from "@tiedlora/core/node";
-import { type DecoderConfig, linearSpecs, parameterSpecs } from "@tiedlora/models";
+import { type DecoderConfig, adaptableSpecs, parameterSpecs } from "@tiedlora/models";
 import { loadConfig, loadTokenizer } from "@tiedlora/models/node";
 import { describeTies } from "tiedlora/internal";
 import { writing } from "tiedlora/internal/node";
@@ -98,7 +98,7 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
 
 /** "tl6 rank 8, 4,848 trainable parameters in 4 modules" */
 function methodText(config: DecoderConfig, settings: TrainSettings, output: Output): string {
-  const [linears, parameters] = [linearSpecs(config), parameterSpecs(config)];
+  const [linears, parameters] = [adaptableSpecs(config), parameterSpecs(config)];
   const method = methodOf(settings);
   const problem = rankProblem(linears, method);
   if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);

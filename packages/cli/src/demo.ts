@@ -1,6 +1,6 @@
 /** `tiedlora demo`: adapts the embedded base model to one of the toy tasks, and shows the difference. */
 import type { Command } from "commander";
-import { generateText, linearSpecs, parameterSpecs } from "@tiedlora/models";
+import { generateText, adaptableSpecs, parameterSpecs } from "@tiedlora/models";
 import type { Pretrained } from "@tiedlora/models/node";
 import { adapt, adapterOptimizer } from "tiedlora";
 import { batchesOf, stackBatch } from "tiedlora";
@@ -116,7 +116,7 @@ async function judged(
 }
 
 function introduce({ task, method, rank }: DemoCommand, output: Output, { model }: Pretrained): void {
-  const [linears, parameters] = [linearSpecs(model.config), parameterSpecs(model.config)];
+  const [linears, parameters] = [adaptableSpecs(model.config), parameterSpecs(model.config)];
   const count = (name: MethodName): number =>
     countParameters(linears, methodByName(name, { rank, target: TARGET }), parameters).trainable;
   const [own, lora] = [count(method), count("lora")];

@@ -1,7 +1,7 @@
 /** `tiedlora params`: counts an adapter's parameters from the model's architecture alone. */
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
-import { linearSpecs, parameterSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
+import { adaptableSpecs, parameterSpecs, preset, PRESET_NAMES, type DecoderConfig } from "@tiedlora/models";
 import { isOnHub, loadConfig } from "@tiedlora/models/node";
 import { METHOD_NAMES, type MethodName } from "tiedlora";
 import { describeTies, suggestion } from "tiedlora/internal";
@@ -51,7 +51,7 @@ export function addParams(program: Command, output: Output): void {
 
 async function params(options: ParamsOptions, output: Output): Promise<void> {
   const config = preset(options.model) ?? (await readConfig(options.model, output));
-  const linears = linearSpecs(config);
+  const linears = adaptableSpecs(config);
   const { model, method, rank, target: adapted, methodOptions } = options;
   const own = declareMethod(method, { rank, target: adapted }, methodOptions);
   const trainable = countParameters(linears, own, parameterSpecs(config)).trainable;

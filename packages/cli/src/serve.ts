@@ -99,7 +99,7 @@ function engineFor(
     );
   const alone = (adapter: string): boolean => {
     const { plan, method } = adaptersOf(model).get(adapter);
-    return plan.replaced.length > 0 || method.prefix !== undefined;
+    return plan.replaced.length > 0 || method.prefix !== undefined || method.prompt !== undefined;
   };
   const batch = new ContinuousBatch(model, { rows, alone });
   const own = base["base_revision"] === undefined ? basename(resolve(directory)) : base["base_model"]!;

@@ -36,6 +36,7 @@ import { makeNorm, type Norm } from "./norms.ts";
 import { type Predicted, predictedPositions } from "./predicted.ts";
 import { softcap } from "./softcap.ts";
 import type { Batch, ForwardOptions, Pass } from "./pass.ts";
+import { withPrompt } from "./prompt.ts";
 import { prepare } from "./sequence.ts";
 import type { StreamedModel } from "./streaming/model.ts";
 
@@ -205,26 +206,30 @@ export class Decoder extends nn.Module {
       throw new Error(
         "keys and values in front of a sequence: this model's rotations depend on the length of a sequence, which they would change; use another method",
       );
-    const sequence = prepare(
-      this.config,
-      this.device,
-      tokens.shape as IdsShape,
-      { ...options, offset },
-      cache,
-    );
+    const vectors = this.#embed.adapter?.prompt?.() ?? null;
+    const prompt = vectors?.shape[0] ?? 0;
+    if (prompt > 0 && options.segments && this.lengthMatters)
+      throw new Error(
+        "vectors in front of packed sequences: this model's rotations depend on the length of each sequence, which they are part of; do not pack them",
+      );
+    const around = { ...options, offset, prompt };
+    const sequence = prepare(config, this.device, tokens.shape as IdsShape, around, cache);
+    if (sequence.prompt > 0) cache?.reserve(sequence.prompt + tokens.shape[1]!);
     return {
       start: () => {
         // Half-precision tables are widened once here; from here on everything is f32.
         const read = options.embeddings
           ? checkEmbeddings(options.embeddings, [...tokens.shape, config.hidden])
           : this.#embed.forward(tokens).cast("f32");
-        const x = config.embedScale === 1 ? read : read.mul(config.embedScale);
+        const whole = withPrompt(read, vectors, sequence);
+        const x = config.embedScale === 1 ? whole : whole.mul(config.embedScale);
         return this.#position ? x.add(this.#position.forward(sequence.positions)) : x;
       },
       layers: this.#layers.map(
         (layer, index) => (x) => runLayer(layer, x, { config, index, sequence, cache }),
       ),
-      finish: (x) => this.#finalNorm.forward(x),
+      finish: (x) =>
+        this.#finalNorm.forward(sequence.prompt === 0 ? x : x.narrow(1, sequence.prompt, tokens.shape[1]!)),
     };
   }
 

@@ -34,6 +34,7 @@ export { idsTensor } from "./inputs.ts";
 export type { TokenLogprob } from "./logprobs.ts";
 export { createModel, loadConfigFrom, loadModelFrom, type LoadOptions, weightBytes } from "./load.ts";
 export {
+  adaptableSpecs,
   countParameters,
   linearSpecs,
   moduleParameters,

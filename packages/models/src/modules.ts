@@ -185,3 +185,9 @@ export function linearSpecs(config: DecoderConfig): ModuleSpec[] {
   checkConfig("linearSpecs", config);
   return moduleSpecs(config).filter(({ kind }) => kind === "linear");
 }
+
+/** The modules that adapters can target, with their linears also the embeddings that are read, in the order of computation. */
+export function adaptableSpecs(config: DecoderConfig): ModuleSpec[] {
+  checkConfig("adaptableSpecs", config);
+  return moduleSpecs(config).filter(({ kind }) => kind === "linear" || kind === "embedding");
+}

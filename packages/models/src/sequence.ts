@@ -17,6 +17,14 @@ export interface SequenceOptions {
   readonly segments?: readonly ArrayLike<number>[];
 }
 
+/** What comes before the tokens of every sequence. */
+interface Front {
+  /** The number of keys in front of the sequence, which take the first positions. Default: 0. */
+  readonly offset?: number;
+  /** The number of vectors that a new sequence begins with, in front of its tokens. Default: 0. */
+  readonly prompt?: number;
+}
+
 interface Visibility {
   readonly causal: boolean;
   /** Added to the scores; broadcasts to [batch, heads, queries, keys]. */
@@ -30,6 +38,10 @@ interface Rotation {
 }
 
 export interface Sequence {
+  /** The number of vectors in front of each row's tokens: the sequence is longer by it than the given ids. */
+  readonly prompt: number;
+  /** Per row, how many tokens, all of them padding, come before these vectors; empty if none do. */
+  readonly promptAt: readonly number[];
   /** i32 [length], or [batch, length] where rows differ. */
   readonly positions: Tensor;
   /** The rotary tables of the given tokens in a layer with or without a window; null if positions are learned. */
@@ -45,7 +57,7 @@ export function prepare(
   config: DecoderConfig,
   device: Device,
   [batch, length]: IdsShape,
-  options: SequenceOptions & { readonly offset?: number },
+  options: SequenceOptions & Front,
   cache?: KvCache,
 ): Sequence {
   if (cache && (options.attentionMask || options.positions || options.segments)) {
@@ -65,20 +77,56 @@ export function prepare(
   const segments = options.segments?.map((row) => runs(row));
   const continued = cache?.begun ? cache : null;
   const mask = options.attentionMask ?? (cache && !continued ? paddingMask(cache.pads, length) : undefined);
-  const known = { mask, segments };
+  const { offset = 0 } = options;
+  const prompt = continued ? 0 : (options.prompt ?? 0); // those of a sequence that goes on are in its cache
   const given =
-    options.positions ?? (continued ? nextPositions(continued, length) : positionRows(length, known));
-  const { offset = 0 } = options; // keys in front of the sequence take the first positions
-  const rows = given.map((row) => Array.from(row, (position) => position + offset));
-  checkPositions(config, rows);
-  const rotation = config.rope && rotationOf(config.rope, device, rows, segments);
-  const local = config.localRope && rotationOf(config.localRope, device, rows, segments);
+    options.positions ??
+    (continued ? nextPositions(continued, length) : positionRows(length, { mask, segments }));
+  const promptAt = prompt > 0 && mask && !segments ? mask.map(leadingZeros) : [];
+  const known = withPrompt({ mask, segments, prompt }, promptAt);
+  const rows = given.map((row, i) => {
+    const own = Array.from(row, (position) => position + offset + prompt);
+    return inserted(own, promptAt[i] ?? 0, prompt, (t) => offset + t);
+  });
+  checkPositions(config, rows, offset + prompt);
+  const rotation = config.rope && rotationOf(config.rope, device, rows, known.segments);
+  const local = config.localRope && rotationOf(config.localRope, device, rows, known.segments);
+  const positions = positionTensor(device, rows);
   return {
-    positions: positionTensor(device, rows),
+    prompt,
+    promptAt,
+    positions,
     rotation: (window) => (window === null ? rotation : (local ?? rotation)),
     visibility: memoize((window) =>
-      continued ? visibleSlots(device, continued, window) : visibleTokens(device, known, length, window),
+      continued ? visibleSlots(device, continued, window) : visibleTokens(device, known, positions, window),
     ),
+  };
+}
+
+/** The number of padding tokens that a row of an attention mask begins with. */
+function leadingZeros(row: ArrayLike<number>): number {
+  const first = Array.from(row).findIndex((token) => token !== 0);
+  return first < 0 ? row.length : first;
+}
+
+/** A row with `count` more entries at a place. */
+function inserted(
+  row: ArrayLike<number>,
+  place: number,
+  count: number,
+  value: (t: number) => number,
+): number[] {
+  const own = Array.from(row);
+  return [...own.slice(0, place), ...Array.from({ length: count }, (_, t) => value(t)), ...own.slice(place)];
+}
+
+/** The rows with what is known about the vectors in front of their tokens: they are shown, and are segment 0 of packed rows. */
+function withPrompt({ mask, segments, prompt }: Rows, places: readonly number[]): Rows {
+  if (prompt === 0) return { mask, segments, prompt };
+  return {
+    mask: mask?.map((row, i) => inserted(row, places[i] ?? 0, prompt, () => 1)),
+    segments: segments?.map((row) => inserted(row.map((run) => run + 1), 0, prompt, () => 0)), // prettier-ignore
+    prompt,
   };
 }
 
@@ -93,6 +141,8 @@ interface Rows {
   readonly mask: readonly ArrayLike<number>[] | undefined;
   /** Numbered from 0 in each row; see `runs`. */
   readonly segments: readonly (readonly number[])[] | undefined;
+  /** The number of vectors in front of the tokens, which all segments see: in packed rows, they are segment 0. */
+  readonly prompt: number;
 }
 
 /** The positions of the next tokens of each row of a cache. */
@@ -104,7 +154,7 @@ function nextPositions({ ends, pads }: KvCache, length: number): number[][] {
  * The default positions, when no cache is continued: one row if all rows are alike. Padding on the left gets
  * position 0, as in transformers' generate, and padding after tokens repeats the last position; padding is masked.
  */
-function positionRows(length: number, { mask, segments }: Rows): number[][] {
+function positionRows(length: number, { mask, segments }: Omit<Rows, "prompt">): number[][] {
   const rows = mask ?? segments;
   if (rows) {
     return rows.map((_, row) => {
@@ -119,14 +169,15 @@ function positionRows(length: number, { mask, segments }: Rows): number[][] {
   return [Array.from({ length }, (_, t) => t)];
 }
 
-function checkPositions(config: DecoderConfig, rows: readonly number[][]): void {
+function checkPositions(config: DecoderConfig, rows: readonly number[][], front: number): void {
   const wrong = rows.flat().find((p) => !Number.isInteger(p) || p < 0);
   if (wrong !== undefined)
     throw new RangeError(`positions: ${wrong} was given; need whole numbers from 0 on`);
   const end = Math.max(...rows.map(lengthOf));
   if (!config.rope && end > config.maxPositions) {
     throw new RangeError(
-      `a sequence of ${end} positions; the model has learned ${config.maxPositions}: shorten it`,
+      `a sequence of ${end} positions${front === 0 ? "" : `, of which an adapter takes ${front} in front of the tokens`}; ` +
+        `the model has learned ${config.maxPositions}: shorten it`,
     );
   }
 }
@@ -189,24 +240,31 @@ function stretches(segment: ArrayLike<number> | undefined, width: number): [from
 
 function visibleTokens(
   device: Device,
-  { mask, segments }: Rows,
-  length: number,
+  { mask, segments, prompt }: Rows,
+  positions: Tensor,
   window: number | null,
 ): Visibility {
+  const length = positions.shape.at(-1)!;
   const biases: Tensor[] = [];
   if (mask) {
     const hidden = Float32Array.from(mask.flatMap((row) => Array.from(row, (token) => (token ? 0 : HIDDEN))));
     biases.push(device.tensor(hidden, { shape: [mask.length, 1, 1, length] }));
   }
+  const [byQuery, byKey] = [[-1, 1, length, 1], [-1, 1, 1, length]]; // prettier-ignore
   if (segments) {
     const shape = [segments.length, length];
     const own = device.tensor(Int32Array.from(segments.flat()), { shape, dtype: "i32" });
-    const [query, key] = [own.reshape([-1, 1, length, 1]), own.reshape([-1, 1, 1, length])];
-    biases.push(where(query.eq(key), 0, HIDDEN));
+    const key = own.reshape(byKey);
+    const same = own.reshape(byQuery).eq(key);
+    biases.push(where(prompt > 0 ? same.or(key.eq(0)) : same, 0, HIDDEN));
   }
   if (window !== null && length > window) {
     const shape = [1, 1, length, length];
-    const distance = iota(shape, 2).sub(iota(shape, 3));
+    // In packed rows, vectors that all sequences begin with are as near to each as if it were alone.
+    const distance =
+      segments && prompt > 0
+        ? positions.reshape(byQuery).sub(positions.reshape(byKey))
+        : iota(shape, 2).sub(iota(shape, 3));
     biases.push(where(distance.lt(window), 0, HIDDEN));
   }
   return { causal: true, bias: biases.length === 0 ? null : biases.reduce((a, b) => a.add(b)) };

@@ -8,6 +8,8 @@ import { Module } from "./module.ts";
 export interface EmbeddingAdapter {
   /** Returns the new output [..., d] from the ids [...] and the rows y [..., d] that they select. */
   apply(ids: Tensor, y: Tensor, layer: Embedding): Tensor;
+  /** Vectors [n, d] that every sequence begins with, in front of the rows of its tokens; null if there are none. */
+  prompt?(): Tensor | null;
 }
 
 /** A table [n, d] whose rows are looked up by index. */

@@ -140,6 +140,5 @@ export {
   type MicroBatch,
   type MicroGradients,
 } from "./train/micro-batch.ts";
-export { type PromptableModel, type PromptOptions, PromptTuning } from "./prompts/prompt-tuning.ts";
 export { RankSchedule, type RankScheduleOptions } from "./train/rank-schedule.ts";
 export { train } from "./train/train.ts";

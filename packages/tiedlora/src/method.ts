@@ -173,6 +173,8 @@ export interface Method<F extends string = string> {
    * queries too, keys and values in one row. No weight can hold it.
    */
   prefix?(factors: FactorTensors<F>, place: Place): Tensor | null;
+  /** For input embeddings: vectors [n, width] that every sequence begins with. No weight can hold them. */
+  prompt?(factors: FactorTensors<F>, place: Place): Tensor | null;
   /** Start values that depend on the frozen weight. Makes `adapt` asynchronous. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
@@ -214,6 +216,8 @@ export interface MethodSpec<F extends string> extends CommonOptions {
   lowRank?(factors: FactorTensors<F>, place: Place): LowRank;
   /** As {@link Method.prefix}, beside one of the other two. */
   prefix?(factors: FactorTensors<F>, place: Place): Tensor | null;
+  /** As {@link Method.prompt}, beside `forward` or `lowRank`. */
+  prompt?(factors: FactorTensors<F>, place: Place): Tensor | null;
   /** As {@link Method.prepare}. */
   prepare?(context: PrepareContext): Promise<Readonly<Partial<Record<F, Float32Array>>>>;
 }
@@ -295,8 +299,10 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     ...pick(spec, "forward"),
     ...pick(spec, "lowRank"),
     ...pick(spec, "prefix"),
+    ...pick(spec, "prompt"),
     ...pick(spec, "prepare"),
   };
+  checkDropout(method);
   checkFactors(method);
   checkZeroStart(method);
   return method;
@@ -304,6 +310,16 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
 
 /** The defaults of a factor. */
 const FACTOR = { tie: "none", trained: true, rate: 1, bySeed: false } as const;
+
+/** Throws for dropout of a method that reads no input, which would have no effect. */
+function checkDropout(method: Method): void {
+  const { name, dropout, factors } = method;
+  const reads = Object.keys(factors).length > 0 && method.prefix === undefined && method.prompt === undefined;
+  if (dropout > 0 && !reads)
+    throw new RangeError(
+      `${name}: dropout ${dropout} given, and the method reads no input whose elements could be dropped; leave it out`,
+    );
+}
 
 function productsOf<F extends string>(given: readonly F[] | readonly (readonly F[])[]): (readonly F[])[] {
   const lists = given.filter((one): one is readonly F[] => typeof one !== "string");

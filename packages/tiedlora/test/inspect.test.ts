@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { reference } from "@tiedlora/core";
-import { linearSpecs, parameterSpecs } from "@tiedlora/models";
+import { adaptableSpecs, parameterSpecs } from "@tiedlora/models";
 import { adapt, countParameters, FACTOR_NAMES, formatReport, inspect, METHOD_NAMES, methodByName, methods, tiedLora } from "../src/index.ts"; // prettier-ignore
 import { tinyGpt2, tinyLlama } from "./support/tiny.ts";
 
@@ -64,7 +64,7 @@ suite(
       for (const target of ["qkv", "all-linear"] as const) {
         test(`by every method, on ${name}, ${target}`, async () => {
           const { config } = make(device);
-          const [infos, parameters] = [linearSpecs(config), parameterSpecs(config)];
+          const [infos, parameters] = [adaptableSpecs(config), parameterSpecs(config)];
           for (const method of METHOD_NAMES.map((one) => methodByName(one, { rank: 4, target }))) {
             const adapter = await adapt(make(device), method);
             assert.deepEqual(adapter.count(), countParameters(infos, method, parameters), method.name);

@@ -50,19 +50,32 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
 
   /** The keys or values that the adapters which take part put in front of an attention's own, one adapter's after another's. */
   prefix(): Tensor | null {
+    return this.#inFront("prefix");
+  }
+
+  /** The vectors that the adapters which take part put in front of the rows of an input embedding. */
+  prompt(): Tensor | null {
+    return this.#inFront("prompt");
+  }
+
+  #inFront(what: FrontName): Tensor | null {
     const { rows } = this.#state;
-    const having = this.layers.filter(({ owner }) => owner.method.prefix !== undefined);
+    const having = this.layers.filter(({ owner }) => owner.method[what] !== undefined);
     const mixed = rows && having.find(({ owner }) => rows.adapters.includes(owner.name));
     if (mixed)
       throw new Error(
-        `adapter "${mixed.owner.name}" puts keys and values in front of all rows of a batch: it cannot be mixed with others`,
+        `adapter "${mixed.owner.name}" puts ${IN_FRONT[what]} in front of all rows of a batch: it cannot be mixed with others`,
       );
     const found = having.flatMap((layer) =>
-      rows === null && layer.owner.takesPart ? (layer.prefix() ?? []) : [],
+      rows === null && layer.owner.takesPart ? (layer.inFront(what) ?? []) : [],
     );
     return found.length === 0 ? null : found.length === 1 ? found[0]! : concat(found);
   }
 }
+
+/** What methods put in front of a sequence, for messages. */
+const IN_FRONT = { prefix: "keys and values", prompt: "vectors" } as const;
+type FrontName = keyof typeof IN_FRONT;
 
 type Factors = Record<string, Tensor>;
 
@@ -145,9 +158,9 @@ export class AdapterLayer {
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
-  /** What the method puts in front of the keys or values that the module makes; null if it puts nothing there. */
-  prefix(): Tensor | null {
-    return this.owner.method.prefix!(this.factors(this.member.offset, this.member.out), this.place);
+  /** What the method puts in front of the keys or values that the module makes, or of its rows; null if it puts nothing there. */
+  inFront(what: FrontName): Tensor | null {
+    return this.owner.method[what]!(this.factors(this.member.offset, this.member.out), this.place);
   }
 
   /** The parts of the factors that apply to the rows `offset` to `offset + out` of the site; default: to the whole site. */

@@ -23,11 +23,12 @@ export interface MergedTensors {
   readonly bias: Tensor | null;
 }
 
-/** The layers of all given adapters by module, in the order of the adapters. */
+/** The layers of all given adapters by module, in the order of the adapters. Throws if no weight can hold what one of them does. */
 export function layersByModule(adapters: readonly AttachedAdapter[]): Map<AdaptableModule, AdapterLayer[]> {
   const found = new Map<AdaptableModule, AdapterLayer[]>();
   for (const adapter of adapters) {
     for (const [host, layer] of adapter.layers()) {
+      checkHeld(layer);
       const layers = found.get(host);
       if (layers) layers.push(layer);
       else found.set(host, [layer]);
@@ -71,10 +72,7 @@ export async function mergedTensors(
   let weight = weightView(host).cast("f32");
   let shift: Tensor | null = null;
   for (const layer of layers) {
-    if (layer.owner.method.prefix !== undefined)
-      throw new Error(
-        `${layer.owner.method.name} puts keys and values in front of each attention, which no weight can hold; keep the adapter`,
-      );
+    checkHeld(layer);
     const low = layer.lowRank();
     if (low !== null) {
       weight = weight.add(scaled(low.B, layer.scale).matmul(low.A));
@@ -90,6 +88,18 @@ export async function mergedTensors(
       `the update of ${layers[0]!.member.path} adds a constant, but the module has no bias to merge it into`,
     );
   return { weight, bias: bias.cast("f32").add(shift) };
+}
+
+/** Throws for a method whose effect no weight can hold. */
+function checkHeld({ owner: { method } }: AdapterLayer): void {
+  if (method.prefix !== undefined)
+    throw new Error(
+      `${method.name} puts keys and values in front of each attention, which no weight can hold; keep the adapter`,
+    );
+  if (method.prompt !== undefined)
+    throw new Error(
+      `${method.name} puts vectors in front of each sequence, which no weight can hold; keep the adapter`,
+    );
 }
 
 /**

@@ -34,7 +34,10 @@ export function prefixTuning(options: PrefixTuningOptions, named: Named): PlainM
   const hidden = projection ?? 1;
   /** On linears that make keys or values alone, or queries too; trained themselves, or computed. */
   const on = (fused: boolean, computed: boolean) => ({
-    on: ({ path }: Site): boolean => FUSED.test(path) === fused && computed === (projection !== undefined),
+    on: (site: Site): boolean => {
+      checkSite(site);
+      return FUSED.test(site.path) === fused && computed === (projection !== undefined);
+    },
   });
   const network = { tie: "model", on: () => projection !== undefined } as const;
   return defineMethod({
@@ -54,8 +57,7 @@ export function prefixTuning(options: PrefixTuningOptions, named: Named): PlainM
     },
     product: [],
     forward: (_factors, { y }) => y,
-    prefix: (factors, { site }) => {
-      checkSite(site);
+    prefix: (factors) => {
       const f = factors as Readonly<Partial<Record<Factors, Tensor>>>;
       const trained = f.prefix ?? f.both;
       if (trained !== undefined) return trained;

@@ -23,6 +23,7 @@ import { nola } from "./nola.ts";
 import { normTuning } from "./norm-tuning.ts";
 import { oft } from "./oft.ts";
 import { prefixTuning } from "./prefix-tuning.ts";
+import { promptTuning } from "./prompt-tuning.ts";
 import { prolora } from "./prolora.ts";
 import { randLora } from "./rand-lora.ts";
 import { rasa } from "./rasa.ts";
@@ -232,6 +233,11 @@ export const TABLE = {
   prefixTuning: own("prefix-tuning", "prefix tuning", 0.03, prefixTuning, ["length", "projection"]) as Own<
     "prefix-tuning",
     typeof prefixTuning
+  >,
+  /** Prompt tuning (Lester et al. 2021, arXiv 2104.08691): trained vectors in front of every sequence. It cannot be merged. */
+  promptTuning: own("prompt-tuning", "prompt tuning", 0.03, promptTuning, ["length", "tokens"]) as Own<
+    "prompt-tuning",
+    typeof promptTuning
   >,
   /** Norm tuning (Zhao et al. 2023, arXiv 2312.11420): the scales and biases of norms alone. */
   normTuning: own("norm-tuning", "norm tuning", 0.01, normTuning) as Own<"norm-tuning", typeof normTuning>,

@@ -6,6 +6,7 @@ import { checkWhole, refuse } from "@tiedlora/core/arguments";
 import { init } from "../init.ts";
 import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
 import type { Site } from "../adapter/sites.ts";
+import { inputEmbedding } from "./input-embedding.ts";
 import type { Named } from "./recipe.ts";
 
 export interface TrainedTokensOptions extends CommonOptions {
@@ -14,30 +15,27 @@ export interface TrainedTokensOptions extends CommonOptions {
 }
 
 export function trainedTokens(options: TrainedTokensOptions, named: Named): PlainMethod<"rows" | "ids"> {
-  const { tokens = [0, 1, 2], ...common } = options;
+  const { tokens = [0, 1, 2], target, ...common } = options;
   if (!Array.isArray(tokens) || tokens.length === 0 || new Set(tokens).size !== tokens.length)
     refuse("trained-tokens: tokens", tokens, "list of different ids of tokens", "at least one, e.g. [32000]");
   for (const token of tokens as readonly number[]) checkWhole("trained-tokens: a token", token, 0);
   return defineMethod({
-    target: /.*\b(embed_tokens|wte)/,
     ...common,
     ...named,
+    target: inputEmbedding(target),
     factors: {
-      rows: { shape: ["out", tokens.length], init: init.zeros() },
+      rows: { shape: ["out", tokens.length], init: init.zeros(), on: isEmbedding },
       ids: { shape: [tokens.length], init: init.indices(tokens), trained: false, bySeed: true },
     },
     product: ["rows"],
-    lowRank: ({ rows, ids }, { dims, site }) => {
-      checkEmbedding(site);
-      return { A: ids.oneHot(dims.in), B: rows };
-    },
+    lowRank: ({ rows, ids }, { dims }) => ({ A: ids.oneHot(dims.in), B: rows }),
   });
 }
 
-/** Throws for a linear: tokens mean nothing there, and its first inputs would be trained in their place. */
-function checkEmbedding({ path, members }: Site): void {
-  if (members.every(({ kind }) => kind === "embedding")) return;
+/** True for an embedding. Throws for a linear: tokens mean nothing there, and its first inputs would be trained in their place. */
+function isEmbedding({ path, members }: Site): true {
+  if (members.every(({ kind }) => kind === "embedding")) return true;
   throw new Error(
-    `trained-tokens: ${path} is not an embedding; give the input embedding as the target, e.g. --target embed_tokens, or target: ["wte"] for GPT-2`,
+    `trained-tokens: ${path} is not an embedding; give the input embedding as the target: ["embed_tokens"], ["wte"] for GPT-2, or leave the target out`,
   );
 }

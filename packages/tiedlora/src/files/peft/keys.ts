@@ -89,7 +89,7 @@ function namesInFile(file: TensorFile): Map<string, string> {
 }
 
 /** Throws FormatError unless the file has a tensor of this name and shape. */
-export function checkShape(file: TensorFile, name: string, wanted: Shape): void {
+function checkShape(file: TensorFile, name: string, wanted: Shape): void {
   const entry = file.entries.get(name);
   if (entry === undefined)
     throw new FormatError({ file: file.name, tensor: name, found: "no such tensor", expected: `one of shape [${wanted.join(", ")}]` }); // prettier-ignore

@@ -10,6 +10,7 @@ import { methods } from "../../methods/index.ts";
 import { at, COUNT, type PeftKind, plain, positive, transposed } from "./kind.ts";
 import { LOKR } from "./lokr.ts";
 import { PREFIX_TUNING } from "./prefix-tuning.ts";
+import { PROMPT_TUNING } from "./prompt-tuning.ts";
 import { RANDLORA } from "./rand-lora.ts";
 import { TRAINABLE_TOKENS } from "./trained-tokens.ts";
 
@@ -240,5 +241,6 @@ export const KINDS: Readonly<Record<string, PeftKind>> = {
   VBLORA,
   RANDLORA,
   PREFIX_TUNING,
+  PROMPT_TUNING,
   TRAINABLE_TOKENS,
 };

@@ -36,7 +36,7 @@ export const PREFIX_TUNING: PeftKind = {
 const layersOf = (adapter: Adapter): AdapterLayer[] => [...adapter.layers()].map(([, layer]) => layer);
 
 /** Keys and values of each layer, in the order of the file. */
-const partsOf = (adapter: Adapter): Tensor[] => layersOf(adapter).map((layer) => layer.prefix()!);
+const partsOf = (adapter: Adapter): Tensor[] => layersOf(adapter).map((layer) => layer.inFront("prefix")!);
 
 const widthOf = (adapter: Adapter): number => partsOf(adapter).reduce((sum, { shape }) => sum + shape[1]!, 0);
 

@@ -3,6 +3,7 @@ import { assign, type Tensor } from "@tiedlora/core";
 import type { AdapterLayer } from "../../adapter/layer.ts";
 import { scaled } from "../../method.ts";
 import { methods } from "../../methods/index.ts";
+import { INPUT_EMBEDDINGS } from "../../methods/input-embedding.ts";
 import type { Adapter } from "../../adapter/adapter.ts";
 import { at, type PeftKind, type Stored } from "./kind.ts";
 
@@ -11,7 +12,7 @@ export const TRAINABLE_TOKENS: PeftKind = {
   bias: "none",
   rank: null,
   dropout: null,
-  targets: ["embed_tokens", "wte"],
+  targets: INPUT_EMBEDDINGS,
   declare: (fields, common) =>
     methods.trainedTokens({ ...common, tokens: fields.raw["token_indices"] as number[] }),
   fields: ({ method }) => ({
