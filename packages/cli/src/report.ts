@@ -7,6 +7,7 @@ import {
   type WrittenReport,
   writeReport,
 } from "@tiedlora/experiments/node";
+import { METHOD_NAMES } from "tiedlora";
 import { choiceText, chosenText, type Group } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
 import { path } from "./options.ts";
@@ -16,6 +17,7 @@ interface ReportCommand {
   readonly out?: string;
   readonly title?: string;
   readonly force?: true;
+  readonly against?: { readonly method: string; readonly rank: number };
   readonly figures?: readonly FigureFormat[] | true;
 }
 
@@ -26,7 +28,7 @@ export function addReport(program: Command, output: Output): void {
     .argument("<dir>", "the folder of a sweep's results")
     .option(
       "--out <dir>",
-      "where report.html, runs.csv and summary.csv are written (default: the same folder)",
+      "where report.html, runs.csv, summary.csv and comparisons.csv are written (default: the same folder)",
       path,
     )
     .option("--force", "replace these files if they exist")
@@ -35,6 +37,11 @@ export function addReport(program: Command, output: Output): void {
       "also write a figure for each task, and the tables in LaTeX: svg (the default), pdf, or svg,pdf",
       figureFormats,
     )
+    .option(
+      "--against <method:rank>",
+      "compare all methods and ranks with this one, by paired bootstrap (default: lora at the rank nearest to 8)",
+      variant,
+    )
     .option("--title <text>", "the report's heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
@@ -42,7 +49,12 @@ export function addReport(program: Command, output: Output): void {
       const title = options.title ?? basename(resolve(directory));
       const out = options.out ?? directory;
       const figures = options.figures === true ? (["svg"] as const) : (options.figures ?? []);
-      const report = await writeReport(directory, out, { title, force: options.force === true, figures });
+      const report = await writeReport(directory, out, {
+        title,
+        force: options.force === true,
+        against: options.against,
+        figures,
+      });
       for (const one of report.summary.smallest) output.info(smallestText(one));
       const choice = choiceText(report.summary);
       if (choice !== null) output.info(choice);
@@ -51,6 +63,14 @@ export function addReport(program: Command, output: Output): void {
       if (report.failures > 0) output.info(`${report.failures} runs failed; they are listed in the report`);
       for (const file of report.files) output.out(file);
     });
+}
+
+/** "lora:8". Throws if it is no method with a rank. */
+function variant(given: string): { method: string; rank: number } {
+  const [, method, rank] = /^([a-z\d-]+):(\d+)$/.exec(given) ?? [];
+  if (method !== undefined && METHOD_NAMES.some((name) => name === method))
+    return { method, rank: Number(rank) };
+  throw new InvalidArgumentError(`"${given}" is not a method with a rank; expected one such as lora:8.`);
 }
 
 /** A list of formats, separated by commas. Throws if there is no such format. */

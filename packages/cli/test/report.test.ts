@@ -177,7 +177,17 @@ test("the report says which values won, from how many, and how that was decided"
     "where tasks disagree, no value is that of all",
   ); // prettier-ignore
   const html = reportHtml(
-    { title: "t", results, failures: [], summary, spec: null, missing: [], leftOut: [], search: null },
+    {
+      title: "t",
+      results,
+      failures: [],
+      summary,
+      spec: null,
+      missing: [],
+      leftOut: [],
+      search: null,
+      compared: null,
+    },
     { scripts: [], styles: [], digest: () => "" },
   );
   assert.match(
@@ -282,6 +292,7 @@ test("the page holds all it needs, and text from runs cannot become markup", () 
       missing: [],
       leftOut: ["<i>old</i>"],
       search: null,
+      compared: null,
     },
     { scripts: ["const a = 1;"], styles: ["b{}"], digest: () => "abc=" },
   );

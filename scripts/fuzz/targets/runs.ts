@@ -139,7 +139,17 @@ export function sweepResults(): Target {
       const summary = summarize(results);
       const spec = await store.spec();
       const html = reportHtml(
-        { title: "a sweep", results, failures, summary, spec, missing: [], leftOut: [], search: null },
+        {
+          title: "a sweep",
+          results,
+          failures,
+          summary,
+          spec,
+          missing: [],
+          leftOut: [],
+          search: null,
+          compared: null,
+        },
         { scripts: [], styles: [], digest: () => "" },
       );
       sound(!/<img|<script>alert|<!--/.test(html), "the report runs what was in a result");

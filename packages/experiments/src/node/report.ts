@@ -1,4 +1,4 @@
-/** Writes the report of a sweep's folder: report.html, runs.csv, summary.csv and, on request, figures and tables for a paper. */
+/** Writes the report of a sweep's folder: report.html, runs.csv, summary.csv, comparisons.csv and, on request, figures and tables for a paper. */
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,7 +10,8 @@ import { svgFile } from "../report/figure/svg.ts";
 import { latexTables } from "../report/latex.ts";
 import { pdfWriter, type PdfWriter } from "./pdf.ts";
 import { type Counted, countedRuns } from "../report/counted.ts";
-import { runsCsv, summaryCsv } from "../report/csv.ts";
+import { type Compared, compared, type Variant } from "../report/compared.ts";
+import { comparisonsCsv, runsCsv, summaryCsv } from "../report/csv.ts";
 import { type PageParts, reportHtml } from "../report/html.ts";
 import type { Searched } from "../report/searched.ts";
 import { summarize, type Summary } from "../report/summary.ts";
@@ -30,6 +31,8 @@ export interface WrittenReport {
   readonly leftOut: readonly string[];
   /** What a search has stopped early; null if the sweep does not search. */
   readonly search: Searched | null;
+  /** The differences to one method at one rank; null if there is none to compare with. */
+  readonly compared: Compared | null;
 }
 
 export interface ReportOptions {
@@ -37,6 +40,8 @@ export interface ReportOptions {
   readonly title: string;
   /** Replaces existing files that have the names of the report's files. Default: false, which makes them an error. */
   readonly force?: boolean;
+  /** The method and rank with which all others are compared. Default: LoRA at the rank nearest to 8. */
+  readonly against?: Variant | undefined;
   /** Figures in these formats, and tables.tex. Default: none. */
   readonly figures?: readonly FigureFormat[];
 }
@@ -46,7 +51,7 @@ export const FIGURE_FORMATS = ["svg", "pdf"] as const;
 /** A format of figures. */
 export type FigureFormat = (typeof FIGURE_FORMATS)[number];
 
-const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
+const FILES = ["report.html", "runs.csv", "summary.csv", "comparisons.csv"] as const;
 
 /**
  * Reads the results in `directory` that belong to its sweep.yaml, and writes the report into `out`. Throws if there are no
@@ -55,7 +60,7 @@ const FILES = ["report.html", "runs.csv", "summary.csv"] as const;
 export async function writeReport(
   directory: string,
   out: string,
-  { title, force = false, figures = [] }: ReportOptions,
+  { title, force = false, against, figures = [] }: ReportOptions,
 ): Promise<WrittenReport> {
   const toPdf = figures.includes("pdf") ? await pdfWriter() : undefined;
   const there = await readdir(out).catch((): string[] => []);
@@ -72,11 +77,18 @@ export async function writeReport(
   if (results.length === 0)
     throw new Error(`${directory} has no finished runs${reasons(counted)}; tiedlora sweep writes them`);
   const summary = summarize(counted.outcomes);
+  const differences = compared(summary, against);
   const files: [string, string | Uint8Array][] = [
-    ["report.html", reportHtml({ title, summary, spec, ...counted }, await pageParts())],
+    [
+      "report.html",
+      reportHtml({ title, summary, spec, ...counted, compared: differences }, await pageParts()),
+    ],
     ["runs.csv", runsCsv(results)],
     ["summary.csv", summaryCsv(summary)],
-    ...(figures.length > 0 ? await paperFiles(summary, figures.includes("svg"), toPdf) : []),
+    ...(differences === null || differences.comparisons.length === 0
+      ? []
+      : [["comparisons.csv", comparisonsCsv(differences)] as [string, string]]),
+    ...(figures.length > 0 ? await paperFiles(summary, differences, figures.includes("svg"), toPdf) : []),
   ];
   checkFree(out, files.flatMap(([name]) => (there.includes(name) ? [name] : [])), force); // prettier-ignore
   await recoverDirectory(out);
@@ -89,6 +101,7 @@ export async function writeReport(
     missing: missing.length,
     leftOut,
     search: counted.search,
+    compared: differences,
   };
 }
 
@@ -98,10 +111,11 @@ const SIZE: PlotSize = { width: 640, height: 400, letters: 13 };
 /** A figure of each chart of quality, by size and by rank, and the tables. */
 async function paperFiles(
   summary: Summary,
+  differences: Compared | null,
   svg: boolean,
   toPdf: PdfWriter | undefined,
 ): Promise<[string, string | Uint8Array][]> {
-  const files: [string, string | Uint8Array][] = [["tables.tex", latexTables(summary)]];
+  const files: [string, string | Uint8Array][] = [["tables.tex", latexTables(summary, differences)]];
   for (const chart of chartsOf(summary).filter(({ section }) => section !== "curves")) {
     const drawing = plot(chart, SIZE);
     if (svg) files.push([`${chart.id}.svg`, svgFile(drawing)]);

@@ -1,5 +1,6 @@
 /** A sweep as tables for other programs (RFC 4180). */
 import type { RunResult } from "../sweep/config.ts";
+import type { Compared } from "./compared.ts";
 import type { Summary } from "./summary.ts";
 import { settingName, VARIED } from "./varied.ts";
 
@@ -53,6 +54,20 @@ export function summaryCsv({ groups, averages }: Summary): string {
     [...groups, ...averages].map(({ task, method, rank, trainable, measure, quality, loss, variants, chosen }) => [
       task, method, rank, trainable, measure.name, quality.count, quality.mean, quality.half, loss.mean, loss.half,
       variants, ...VARIED.map((key) => chosen[key] ?? null),
+    ]), // prettier-ignore
+  );
+}
+
+/** One row for each task, method and rank that was compared with one of them: the difference, its 95 % interval, and p. */
+export function comparisonsCsv({ against, comparisons }: Compared): string {
+  return csv(
+    [
+      "task", "method", "rank", "trainable", "against_method", "against_rank", "metric", "seeds", "examples", "difference", "low_95",
+      "high_95", "p",
+    ], // prettier-ignore
+    comparisons.map(({ group, seeds, examples, mean, low, high, p }) => [
+      group.task, group.method, group.rank, group.trainable, against.method, against.rank, group.measure.name, seeds, examples, mean,
+      low, high, p,
     ]), // prettier-ignore
   );
 }

@@ -3,6 +3,7 @@ import type { RunFailure, RunResult } from "../sweep/config.ts";
 import { type Chart, chartsOf } from "./charts.ts";
 import { plot, type PlotSize } from "./figure/plot.ts";
 import { svgElement } from "./figure/svg.ts";
+import { type Compared, pText, variantName } from "./compared.ts";
 import { type Content, markup, type Markup, trusted } from "./markup.ts";
 import type { Searched } from "./searched.ts";
 import type { Interval } from "./stats.ts";
@@ -29,6 +30,8 @@ export interface ReportInput {
   readonly leftOut: readonly string[];
   /** What a search has stopped early; null if the sweep does not search. */
   readonly search: Searched | null;
+  /** The differences to one method at one rank; null if there is none to compare with. */
+  readonly compared: Compared | null;
 }
 
 /** The content security policy: only the page's own scripts, identified by their digests, may run, and nothing is loaded. */
@@ -61,6 +64,7 @@ export function reportHtml(input: ReportInput, { scripts, styles, digest }: Page
 <h1>${title}</h1>
 <p>${overview(input)}</p>
 ${section("Smallest adapter within 1 % of LoRA", smallestTable(summary))}
+${comparedSection(input.compared)}
 ${section("Quality against trainable parameters", markup`<p>${CHARTS}</p>${chartsDiv(charts, "size")}`)}
 ${section("Quality against rank", chartsDiv(charts, "rank"))}
 ${section("Learning curves", curves(charts, summary))}
@@ -138,6 +142,33 @@ function smallestTable({ smallest }: Summary): Markup {
     "its parameters", "share",
   ]; // prettier-ignore
   return markup`<p>An adapter is certain where the 95 % interval of its difference to the best LoRA, seed by seed, lies within 1 %.</p>${table(header, rows)}`;
+}
+
+/** The differences to one method at one rank. */
+function comparedSection(compared: Compared | null): Content {
+  if (compared === null) return "";
+  const { against, comparisons, unpaired } = compared;
+  if (comparisons.length === 0) return "";
+  const why =
+    `Differences to ${variantName(against)}, with their 95 % intervals and p by the paired bootstrap: seeds and test examples are drawn anew, the ` +
+    `same for both. Where the interval has no zero in it, the sign is certain at that level; p is not corrected for the number of comparisons.`;
+  const left =
+    unpaired.length === 0
+      ? ""
+      : markup`<p>${unpaired.length} of ${comparisons.length + unpaired.length} could not be compared: their runs have no scores of single examples, or were asked other questions.</p>`;
+  const rows = comparisons.map(({ group, seeds, examples, mean, low, high, p }) => [
+    group.task,
+    group.method,
+    String(group.rank),
+    whole(group.trainable),
+    `${mean > 0 ? "+" : ""}${mean.toFixed(2)}`,
+    `${low.toFixed(2)} to ${high.toFixed(2)}`,
+    pText(p),
+    String(seeds),
+    whole(examples),
+  ]);
+  const header = ["task", "method", "rank", "trainable", "difference", "95 % interval", "p", "seeds", "examples"]; // prettier-ignore
+  return section(`Against ${variantName(against)}`, markup`<p>${why}</p>${left}${table(header, rows)}`);
 }
 
 function resultsTable(summary: Summary): Markup {

@@ -1,15 +1,17 @@
 /** The results of a sweep as LaTeX tables, for the package booktabs. */
+import { type Compared, pText, variantName } from "./compared.ts";
 import { ALL_TASKS, type Group, type Summary } from "./summary.ts";
 
-/** One table for the means over tasks, if there are any, and one for each task: a row for each method, a column for each rank. */
-export function latexTables(summary: Summary): string {
+/** One table for the means over tasks, if there are any, and one for each task: a row for each method, a column for each rank; and one of the differences. */
+export function latexTables(summary: Summary, compared: Compared | null = null): string {
   const { tasks, averages, groups } = summary;
   const all: (readonly [string, readonly Group[]])[] = [
     [ALL_TASKS, averages],
     ...tasks.map((task) => [task, groups.filter((group) => group.task === task)] as const),
   ];
   const tables = all.flatMap(([task, own]) => (own.length === 0 ? [] : [tableOf(task, own, summary)]));
-  return `% needs \\usepackage{booktabs}\n${tables.join("\n")}`;
+  const differences = compared === null || compared.comparisons.length === 0 ? [] : [differencesOf(compared)];
+  return `% needs \\usepackage{booktabs}\n${[...tables, ...differences].join("\n")}`;
 }
 
 function tableOf(task: string, groups: readonly Group[], { methods, ranks }: Summary): string {
@@ -36,6 +38,28 @@ function tableOf(task: string, groups: readonly Group[], { methods, ranks }: Sum
     "  \\bottomrule",
     "  \\end{tabular}",
     `  \\caption{${escaped(task)}: ${escaped(groups[0]!.measure.name)}, mean over ${seeds} seed${seeds === 1 ? "" : "s"}${seeds > 1 ? " $\\pm$ half of the 95\\,\\% interval" : ""}.}`,
+    "\\end{table}",
+    "",
+  ].join("\n");
+}
+
+function differencesOf({ against, comparisons }: Compared): string {
+  const rows = comparisons.map(({ group, mean, low, high, p }) => {
+    const interval = `$[${low.toFixed(1)}, ${high.toFixed(1)}]$`;
+    const cells = [escaped(group.task), escaped(group.method), group.rank, `$${mean.toFixed(1)}$`, interval, `$${pText(p)}$`];
+    return `  ${cells.join(" & ")} \\\\`;
+  }); // prettier-ignore
+  return [
+    "\\begin{table}",
+    "  \\centering",
+    "  \\begin{tabular}{llrrrr}",
+    "  \\toprule",
+    "  task & method & $r$ & difference & 95\\,\\% interval & $p$ \\\\",
+    "  \\midrule",
+    ...rows,
+    "  \\bottomrule",
+    "  \\end{tabular}",
+    `  \\caption{Differences to ${escaped(variantName(against))}: paired bootstrap over seeds and test examples, not corrected for their number.}`,
     "\\end{table}",
     "",
   ].join("\n");

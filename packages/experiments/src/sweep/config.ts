@@ -71,6 +71,8 @@ export interface RunConfig extends SweepLossOptions {
   readonly patience: number | null;
   /** The most examples for training, validation and test. */
   readonly examples: { readonly train: number; readonly valid: number; readonly test: number };
+  /** The seed of the test's questions, if the task is generated; without it, that of the others, 0. */
+  readonly testSeed?: number | undefined;
   /** Measure the loss alone, generate nothing. */
   readonly lossOnly: boolean;
 }
@@ -127,6 +129,14 @@ export interface RungResult {
   readonly note: string | null;
 }
 
+/** What the task's first metric was computed from, example by example. */
+export interface ExampleScores {
+  /** A fingerprint of the questions, by which runs that were asked the same ones are known. */
+  readonly questions: string;
+  /** The numbers of each example, separated by commas; the examples by spaces. */
+  readonly scores: string;
+}
+
 /** The result of a whole run. */
 export interface RunResult extends RungResult {
   readonly test: {
@@ -136,6 +146,8 @@ export interface RunResult extends RungResult {
     readonly perplexity: number;
     /** The scores in percent; the task's main metric first. Empty if only the loss was measured. */
     readonly scores: Readonly<Record<string, number>>;
+    /** Results of earlier versions, and of runs that measured the loss alone, have none. */
+    readonly examples?: ExampleScores | undefined;
   };
   /** The texts that were generated for the first questions. */
   readonly samples: readonly { readonly prompt: string; readonly text: string; readonly answer: string }[];

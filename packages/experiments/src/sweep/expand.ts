@@ -143,6 +143,7 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
       labelSmoothing: one.labelSmoothing,
       zLoss: one.zLoss,
       regularize: train.regularize,
+      testSeed: evaluate["test-seed"],
     }),
     clip,
     every: evaluate.every,

@@ -12,6 +12,14 @@ const text = z.string().max(100_000);
 const maybeInfinite = z.preprocess((given) => (given === null ? Infinity : given), z.union([z.number(), z.literal(Infinity)])); // prettier-ignore
 const points = z.array(z.tuple([count, z.number()])).max(1_000_000);
 
+/** "1,2 0,2": numbers of single examples, as many for each. */
+const EXAMPLES = z.string().max(10_000_000).refine(isTable, { error: "not numbers of examples, as many for each" }); // prettier-ignore
+
+function isTable(given: string): boolean {
+  const rows = given.split(" ").map((row) => row.split(","));
+  return rows.every((row) => row.length === rows[0]!.length && row.every((cell) => cell !== "" && Number.isFinite(Number(cell)))); // prettier-ignore
+}
+
 const CONFIG = z.object({
   model: text,
   quantize: z.enum(QUANTIZE_KINDS).optional(),
@@ -50,6 +58,7 @@ const CONFIG = z.object({
   every: count,
   patience: count.nullable(),
   examples: z.object({ train: count, valid: count, test: count }),
+  testSeed: count.optional(),
   lossOnly: z.boolean(),
 }) satisfies z.ZodType<RunConfig>;
 
@@ -76,6 +85,7 @@ const WHOLE = RUNG.extend({
     loss: z.number(),
     perplexity: maybeInfinite,
     scores: z.record(text, z.number()),
+    examples: z.object({ questions: text, scores: EXAMPLES }).optional(),
   }),
   samples: z.array(z.object({ prompt: text, text, answer: text })),
 });

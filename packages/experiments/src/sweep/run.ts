@@ -20,6 +20,7 @@ import {
   type RunResult,
   wholeId,
 } from "./config.ts";
+import { exampleScores } from "./examples.ts";
 import { encodeProgress, type Progress, restoreProgress, type SavedRun, type Trainee } from "./saved-run.ts";
 
 export interface RunContext extends Evaluated {
@@ -44,7 +45,7 @@ const SAMPLES = 3;
  * never stopped, on a backend that computes the same bits each time.
  */
 export async function runOne(config: RunConfig, context: RunContext): Promise<Outcome> {
-  const task = taskByName(config.task);
+  const task = taskByName(config.task, config);
   const fits = (question: Question): boolean => tokensOf(question, context) <= config.seq;
   const splits = await runSplits(task, context.source, config.examples, fits);
   const trained = config.method === BASELINE ? UNTRAINED : await adapted(config, context, task, splits);
@@ -53,16 +54,13 @@ export async function runOne(config: RunConfig, context: RunContext): Promise<Ou
     const { device } = context.model;
     const result = { id: runId(config), config, ...findings, device: device.name, note: splits.note };
     if (config.until !== undefined) return result;
-    const {
-      texts,
-      asked: _asked,
-      ...test
-    } = await evaluateTask(task, context, splits.test, {
+    const { texts, asked, parts, ...measured } = await evaluateTask(task, context, splits.test, {
       maxLength: config.seq,
       batch: config.batch,
       lossOnly: config.lossOnly,
       ...(context.signal !== undefined && { signal: context.signal }),
     });
+    const test = { ...measured, ...(parts && { examples: exampleScores(asked, parts) }) };
     return { ...result, test, samples: sampled(splits.test, texts, test.skipped) };
   } finally {
     trained.adapter?.detach();

@@ -10,7 +10,8 @@ import { SCHEDULE_NAMES, type ScheduleName } from "@tiedlora/nn/optim";
 import { checkStartMethod, LOSS_NAMES, METHOD_NAMES, methodByName, type MethodName, OPTIMIZER_NAMES, START_NAMES, type StartName } from "tiedlora"; // prettier-ignore
 import type { ByParameter, LossName, OptimizerName } from "tiedlora";
 import { methodOptions, suggestion } from "tiedlora/internal";
-import { TASKS } from "../tasks/index.ts";
+import { taskByName, TASKS } from "../tasks/index.ts";
+import { TOY_TASK_NAMES } from "../toy-tasks/tasks.ts";
 import { readYaml, YamlError } from "../yaml.ts";
 import { above0, either, listOf, named, share, whole } from "./schema.ts";
 import { countCombinations, isList, optionMistake } from "./options.ts";
@@ -56,17 +57,35 @@ const RANKS: z.ZodType<SweepRanks> = z.strictObject({
   every: whole(1).optional(),
 });
 
+/** Reports a name for which there is no task, and a difficulty that a task has not. */
+function checkTask(name: string, context: { addIssue(message: string): void }): void {
+  const names = TASKS.map((task) => task.name);
+  const isGenerated = TOY_TASK_NAMES.some((one) => name.replace(/-\d+$/, "") === one);
+  if (!isGenerated && !names.includes(name)) {
+    context.addIssue(`there is no task "${name}"; ${suggestion(name, names)}`);
+    return;
+  }
+  try {
+    taskByName(name);
+  } catch (cause) {
+    context.addIssue((cause as Error).message);
+  }
+}
+
+const TASK_NAME = z.string({ error: "expected the name of a task" }).superRefine(checkTask);
+/** A generated task with its difficulty: { name: arithmetic, difficulty: 3 }, which is named arithmetic-3. */
+const LEVEL = { name: named("generated task", TOY_TASK_NAMES), difficulty: whole(1) };
+const TASK_OF_LEVEL = z
+  .strictObject(LEVEL)
+  .transform(({ name, difficulty }) => `${name}-${difficulty}`)
+  .superRefine(checkTask);
+
 const SPEC = z.strictObject({
   name: z.string().default("sweep"),
   on: z.strictObject({
     model: z.string().default("base"),
     quantize: z.enum(QUANTIZE_KINDS).optional(),
-    tasks: listOf(
-      named(
-        "task",
-        TASKS.map(({ name }) => name),
-      ),
-    ),
+    tasks: listOf(either((given) => (isRecord(given) ? TASK_OF_LEVEL : TASK_NAME))),
     data: z.string().optional(),
     seq: whole(2).default(128),
     "loss-only": z.boolean().default(false),
@@ -128,6 +147,7 @@ const SPEC = z.strictObject({
       train: whole(1).default(4000),
       valid: whole(1).default(100),
       test: whole(1).default(200),
+      "test-seed": whole(0).optional(),
       baseline: z.boolean().default(true),
     })
     .prefault({}),
@@ -223,6 +243,8 @@ export interface SweepSpec {
     readonly train: number;
     readonly valid: number;
     readonly test: number;
+    /** The seed from which the questions of generated tasks' tests are made; those for training and validation have seed 0. Default: 0. */
+    readonly "test-seed"?: number | undefined;
     /** Whether the model without an adapter is measured too. */
     readonly baseline: boolean;
   };
@@ -266,9 +288,11 @@ function checked(spec: SweepSpec, file: string): SweepSpec {
   const mistake = (message: string): never => {
     throw new YamlError(file, null, message);
   };
-  const needing = tasks.find((name) => TASKS.find((task) => task.name === name)!.needsFiles);
+  const needing = tasks.find((name) => taskByName(name).needsFiles);
   if (needing !== undefined && data === undefined)
     mistake(`on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`);
+  if (needing !== undefined && spec.evaluate["test-seed"] !== undefined)
+    mistake(`evaluate.test-seed is for tasks that are generated, and ${needing} reads files; leave it out`);
   const runs = countCombinations(spec);
   if (runs > MAX_COMBINATIONS)
     mistake(`the lists of vary have ${runs} combinations; expected at most ${MAX_COMBINATIONS}`);
@@ -339,6 +363,7 @@ function checkRates(
 
 /** The keys of a section of the schema, to suggest a name from. */
 function keysOf(path: readonly PropertyKey[]): string[] {
+  if (path[1] === "tasks") return Object.keys(LEVEL);
   let schema: unknown = SPEC;
   for (const part of path) schema = unwrapped((unwrapped(schema) as z.ZodObject).shape[String(part)]);
   const inner = unwrapped(schema);

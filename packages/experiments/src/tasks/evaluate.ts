@@ -6,6 +6,7 @@ import { evaluationBatches, stackBatch } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
 import { yieldToEventLoop } from "tiedlora/internal";
 import { evaluate } from "tiedlora";
+import { meanOfParts } from "./metrics.ts";
 import type { Choice, ChoiceMetric, Question, Task, TextMetric } from "./task.ts";
 
 /** The model to evaluate, e.g. a `Pretrained` of @tiedlora/models. */
@@ -37,6 +38,8 @@ export interface TaskResult {
   readonly perplexity: number;
   /** The scores in percent, by the metric's name. */
   readonly scores: Readonly<Record<string, number>>;
+  /** What the task's first metric is computed from, for each question that was asked; null if it was not measured, or has no parts. */
+  readonly parts: readonly (readonly number[])[] | null;
   /** The generated text of each question that was asked; empty with `lossOnly`. */
   readonly texts: readonly string[];
   /** The questions that were asked. */
@@ -69,11 +72,18 @@ export async function evaluateTask(
   const texts = lossOnly ? [] : await answers(task, evaluated, asked, options);
   const references = asked.map((question) => question.answers);
   const scores: [string, number][] = [];
+  let parts: TaskResult["parts"] = null;
   for (const metric of task.metrics) {
-    if (metric.kind === "text" && !lossOnly)
+    const isFirst = metric === task.metrics[0];
+    if (metric.kind === "text" && !lossOnly) {
       scores.push([metric.name, scoreTexts(metric, texts, references)]);
-    if (metric.kind === "choice")
-      scores.push([metric.name, await scoreChoices(metric, evaluated, asked, options)]);
+      if (isFirst && metric.parts !== undefined) parts = texts.map((text, i) => metric.parts!.of(text.trim(), references[i]!)); // prettier-ignore
+    }
+    if (metric.kind === "choice") {
+      const each = await choiceScores(metric, evaluated, asked, options);
+      scores.push([metric.name, meanOfParts([each.reduce((a, b) => a + b, 0)], each.length)]);
+      if (isFirst && each.length === asked.length) parts = each.map((score) => [score]);
+    }
   }
   return {
     count: asked.length,
@@ -81,6 +91,7 @@ export async function evaluateTask(
     loss,
     perplexity,
     scores: Object.fromEntries(scores),
+    parts,
     texts,
     asked,
   };
@@ -122,21 +133,20 @@ async function answers(
   return texts;
 }
 
-async function scoreChoices(
+/** The score of each question that is a choice. */
+async function choiceScores(
   metric: ChoiceMetric,
   evaluated: Evaluated,
   questions: readonly Question[],
   options: EvaluateOptions,
-): Promise<number> {
-  let [sum, count] = [0, 0];
+): Promise<number[]> {
+  const scores: number[] = [];
   for (const { choice } of questions) {
     if (choice === undefined) continue;
     await yieldToEventLoop();
-    const values = await logLikelihoods(evaluated, choice, options);
-    sum += metric.score(values, choice);
-    count++;
+    scores.push(metric.score(await logLikelihoods(evaluated, choice, options), choice));
   }
-  return (100 * sum) / Math.max(1, count);
+  return scores;
 }
 
 /** log p(ending | context) of each ending, in nats. Contexts that are too long lose their beginning. */

@@ -6,7 +6,7 @@ import { nearest } from "tiedlora/internal";
 import { dialogsum } from "./dialogsum.ts";
 import { e2e } from "./e2e.ts";
 import { gsm8k } from "./gsm8k.ts";
-import { TOY } from "./toy.ts";
+import { TOY, toyTaskByName } from "./toy.ts";
 import { hellaswag } from "./hellaswag.ts";
 import { squad } from "./squad.ts";
 import type { Task } from "./task.ts";
@@ -35,9 +35,15 @@ export {
 /** All tasks that come with the library. */
 export const TASKS: readonly Task[] = [...TOY, squad, dialogsum, hellaswag, iwslt2017, multi30k, gsm8k, e2e];
 
-/** The task of a name. Throws RangeError for an unknown name, and suggests the nearest. */
-export function taskByName(name: string): Task {
-  const found = TASKS.find((task) => task.name === name);
+/**
+ * The task of a name; those that are generated also with a difficulty: "arithmetic-3". `testSeed` is the seed of the questions of
+ * generated tests. Throws RangeError for an unknown name, and suggests the nearest, or for a difficulty that the task has not.
+ */
+export function taskByName(
+  name: string,
+  { testSeed }: { readonly testSeed?: number | undefined } = {},
+): Task {
+  const found = toyTaskByName(name, testSeed) ?? TASKS.find((task) => task.name === name);
   if (found !== undefined) return found;
   const names = TASKS.map((task) => task.name);
   const close = nearest(name, names);

@@ -1,10 +1,13 @@
 /** The metrics as tasks use them: over a whole data set, in percent. */
-import { corpusBleu } from "../metrics/bleu.ts";
+import { bleuOf, corpusBleu } from "../metrics/bleu.ts";
 import { choiceAccuracy, normalizedChoiceAccuracy } from "../metrics/choice.ts";
 import { flexibleNumber, sameNumber, strictNumber } from "../metrics/gsm8k.ts";
 import { bestRouge, type RougeType } from "../metrics/rouge.ts";
 import { exactMatch, wordF1 } from "../metrics/squad.ts";
-import type { ChoiceMetric, TextMetric } from "./task.ts";
+import type { ChoiceMetric, Parts, TextMetric } from "./task.ts";
+
+/** A mean in percent, of one number for each example. */
+export const meanOfParts: Parts["score"] = ([sum = 0], count) => (100 * sum) / Math.max(1, count);
 
 /** A metric that is the mean of a score of each text. */
 export function meanMetric(
@@ -17,6 +20,7 @@ export function meanMetric(
     score: (texts, references) =>
       (100 * texts.reduce((sum, text, i) => sum + score(text, references[i]!), 0)) /
       Math.max(1, texts.length),
+    parts: { of: (text, references) => [score(text, references)], score: meanOfParts },
   };
 }
 
@@ -40,6 +44,16 @@ export const BLEU: TextMetric = {
   kind: "text",
   name: "BLEU",
   score: (texts, references) => corpusBleu(texts, references).score,
+  parts: {
+    of(text, references) {
+      const { counts, totals, length, referenceLength } = corpusBleu([text], [references]);
+      return [...counts, ...totals, length, referenceLength];
+    },
+    score(sums) {
+      const [length, referenceLength] = sums.slice(8) as [number, number];
+      return bleuOf({ counts: sums.slice(0, 4), totals: sums.slice(4, 8), length, referenceLength }).score;
+    },
+  },
 };
 /** Whether the text is an accepted answer, apart from white space. */
 export const SAME_TEXT: TextMetric = meanMetric("accuracy", (text, references) =>

@@ -28,12 +28,25 @@ export interface Question {
   readonly choice?: Choice;
 }
 
+/**
+ * What the score of a data set is computed from, text by text, so that it can be computed for any sample of the texts: a score is a
+ * function of the sums of these numbers.
+ */
+export interface Parts {
+  /** The numbers of one text; as many for each text. */
+  readonly of: (text: string, references: readonly string[]) => readonly number[];
+  /** The score of `count` texts, in percent, from the sums of their numbers. */
+  readonly score: (sums: readonly number[], count: number) => number;
+}
+
 /** Judges generated texts against their references, over a whole data set. In percent; 100 is best. */
 export interface TextMetric {
   readonly kind: "text";
   readonly name: string;
   /** The score of a whole data set, from the generated text and the references of each question. */
   readonly score: (texts: readonly string[], references: readonly (readonly string[])[]) => number;
+  /** Without it, runs are not compared example by example. */
+  readonly parts?: Parts;
 }
 
 /** Judges one choice by the log-likelihoods of its endings: 1 is right, 0 wrong. The mean is given in percent. */

@@ -1,6 +1,6 @@
 /** Small sums: as formulas, as events, and as word problems. All results are 0 to 25. */
 import { pair } from "./facts.ts";
-import { GOODS } from "./lexicon.ts";
+import { GOODS, type Person } from "./lexicon.ts";
 import type { Rng } from "./rng.ts";
 
 type Operator = "+" | "-" | "*";
@@ -83,5 +83,43 @@ export function problem(rng: Rng): { question: string; working: string } {
   return {
     question: `${opening[first.operator]} ${then[second.operator]} ${ask}`,
     working: `${written(first)}, ${written(second)}`,
+  };
+}
+
+/** The sums of one person's account: each goes on with the result of the one before. */
+function account(rng: Rng, steps: number): Sum[] {
+  const sums = [randomSum(rng, rng.pick(["+", "-", "*"]))];
+  while (sums.length < steps) {
+    const { result } = sums.at(-1)!;
+    sums.push(randomSum(rng, result > 12 ? "-" : result < 2 ? "+" : rng.pick(["+", "-"]), result));
+  }
+  return sums;
+}
+
+/**
+ * A word problem of exactly `steps` steps, with one less of another person between them, and its working: "3 + 4 = 7, 7 - 2 = 5".
+ * Each result is one that the sums of `problem` have, 1 to 25.
+ */
+export function chain(rng: Rng, steps: number): { question: string; working: string } {
+  const [p, q] = pair(rng);
+  const goods = rng.pick(GOODS);
+  const sums = account(rng, steps);
+  const opened = ({ operator, left, right }: Sum, { name }: Person): string =>
+    operator === "+"
+      ? `${name} had ${left} ${goods} and got ${right} more.`
+      : operator === "-"
+        ? `${name} had ${left} ${goods} and lost ${right}.`
+        : `${name} has ${left} bags with ${right} ${goods} in each.`;
+  const then = ({ operator, right }: Sum, { name }: Person): string =>
+    operator === "+" ? `Then ${name} got ${right} more.` : `Then ${name} lost ${right}.`;
+  const told = (all: readonly Sum[], who: Person): string[] =>
+    all.map((sum, i) => (i === 0 ? opened(sum, who) : then(sum, who)));
+  const [own, others] = [told(sums, p), steps > 1 ? told(account(rng, steps - 1), q) : []];
+  const mixed = rng
+    .shuffle([...own.map(() => own), ...others.map(() => others)])
+    .map((list) => list.shift()!);
+  return {
+    question: [...mixed, `How many ${goods} does ${p.name} have now?`].join(" "),
+    working: sums.map(written).join(", "),
   };
 }

@@ -154,6 +154,17 @@ export const FACT_KINDS: Readonly<Record<FactKind, (cast: Cast) => Fact>> = {
   },
 };
 
+/**
+ * The questions of a fact that name the beginning of its statement, and ask for its end: a model of this size learns to answer
+ * them, by repeating the sentence. For other questions ("Who has the ball?"), it would have to read backwards from the match.
+ * No two statements of a text are of one kind.
+ */
+export function readOn({ statement, questions }: Fact): { statement: string; question: string }[] {
+  return questions
+    .filter(({ answer }) => statement.endsWith(`${answer}.`))
+    .map(({ question }) => ({ statement, question }));
+}
+
 /** `count` facts that fit together, with two or more of one kind, so that a question can only be answered by reading it. */
 export function facts(rng: Rng, count: number): Fact[] {
   const cast = new Cast(rng);

@@ -3,6 +3,7 @@
  * @module
  */
 export { byteAlphabet, type Bpe, SPECIAL_TOKENS, tokenizerFiles, trainBpe } from "./bpe.ts";
+export { type Levels, LEVELS, type ToyTaskName } from "./levels.ts";
 export { hash32, Rng } from "./rng.ts";
 export { corpus, document } from "./stories.ts";
 export {
@@ -11,7 +12,6 @@ export {
   TOY_TASKS,
   toyExamples,
   type ToyTask,
-  type ToyTaskName,
   type Split,
   splitOf,
 } from "./tasks.ts";

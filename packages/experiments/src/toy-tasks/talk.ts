@@ -93,6 +93,15 @@ export function talk(rng: Rng): Talk {
   return { people, lines: [[0, first], [1, second], ...lines], gist };
 }
 
+/** A conversation with `count` exchanges of small talk before it, each another one; the gist leaves them out. */
+export function longTalk(rng: Rng, count: number): Talk {
+  const people = pair(rng);
+  const topic: Topic = rng.pick(Object.values(TOPICS));
+  const { lines, gist } = topic(rng, ...people);
+  const before = rng.sample(GREETINGS, count).flatMap(([first, second]): Talk["lines"] => [[0, first], [1, second]]); // prettier-ignore
+  return { people, lines: [...before, ...lines], gist };
+}
+
 /** "Mia: How are you? Tom: I am well." */
 export function script(t: Talk): string {
   return t.lines.map(([who, text]) => `${t.people[who].name}: ${text}`).join(" ");

@@ -3,8 +3,10 @@
  * little world that the embedded base model was pretrained on, so that the paper's grid runs on a laptop.
  */
 import { problem } from "./counting.ts";
-import { Cast, type Fact, FACT_KINDS } from "./facts.ts";
+import { Cast, FACT_KINDS, readOn } from "./facts.ts";
 import { a, ANIMALS, at, PEOPLE, PLACES, THINGS, to, TRADES } from "./lexicon.ts";
+import { LEVELS, type ToyTaskName } from "./levels.ts";
+
 import { hash32, Rng } from "./rng.ts";
 import { script, talk } from "./talk.ts";
 import { clause, english, velan } from "./velan.ts";
@@ -25,20 +27,6 @@ export interface ToyTask {
   like: string;
   /** A new example, made from the numbers that `rng` draws. */
   write(rng: Rng): Example;
-}
-
-/** The name of a toy task. */
-export type ToyTaskName = "extraction" | "summary" | "choice" | "translation" | "arithmetic";
-
-/**
- * The questions of a fact that name the beginning of its statement, and ask for its end: a model of this size learns to answer
- * them, by repeating the sentence. For other questions ("Who has the ball?"), it would have to read backwards from the match.
- * No two statements of a text are of one kind.
- */
-function readOn({ statement, questions }: Fact): { statement: string; question: string }[] {
-  return questions
-    .filter(({ answer }) => statement.endsWith(`${answer}.`))
-    .map(({ question }) => ({ statement, question }));
 }
 
 /** The toy tasks by name. */
@@ -108,15 +96,26 @@ export function splitOf(prompt: string): Split {
 }
 
 /**
- * `count` different examples of a task. The same arguments give the same examples on every machine, a longer list
- * begins with the shorter one, and no prompt is ever in two splits, whatever the seeds.
+ * `count` different examples of a task, as hard as `difficulty` says (see LEVELS), or as they were before there were difficulties. The same arguments give the same examples on every machine, a longer list
+ * begins with the shorter one, and no prompt is ever in two splits, whatever the seeds. With a difficulty, no answer is either (for
+ * choices: no set of endings with its right one).
  */
-export function toyExamples(task: ToyTaskName, split: Split, count: number, seed = 0): Example[] {
+export function toyExamples(
+  task: ToyTaskName,
+  split: Split,
+  count: number,
+  seed = 0,
+  difficulty?: number,
+): Example[] {
   if (!Number.isSafeInteger(count) || count < 0) {
     throw new RangeError(`toyExamples: count is ${count}; expected a whole number, 0 or more`);
   }
   const chosen = taskNamed(task);
-  const rng = new Rng(seed, "gym", task, split);
+  if (difficulty !== undefined) checkDifficulty(task, difficulty);
+  const own = difficulty === undefined ? [] : [`difficulty ${difficulty}`];
+  const rng = new Rng(seed, "gym", task, split, ...own);
+  const write = (): Example & { combination?: string } =>
+    difficulty === undefined ? chosen.write(rng) : LEVELS[task].write(rng, difficulty);
   const found = new Map<string, Example>();
   for (let tries = 0; found.size < count; tries++) {
     if (tries > 1000 + 200 * count) {
@@ -124,10 +123,19 @@ export function toyExamples(task: ToyTaskName, split: Split, count: number, seed
         `${task} has too few different examples for ${count} in "${split}"; ask for at most ${found.size}`,
       );
     }
-    const example = chosen.write(rng);
-    if (splitOf(example.prompt) === split) found.set(example.prompt, example);
+    const { prompt, completion, combination = prompt } = write();
+    if (splitOf(combination) === split) found.set(prompt, { prompt, completion });
   }
   return [...found.values()];
+}
+
+/** Throws RangeError if a toy task has no such difficulty. */
+export function checkDifficulty(task: ToyTaskName, difficulty: number): void {
+  const { most, grows } = LEVELS[task];
+  if (Number.isSafeInteger(difficulty) && difficulty >= 1 && difficulty <= most) return;
+  throw new RangeError(
+    `the difficulty of ${task} is ${difficulty}; expected a whole number from 1 to ${most} (${grows})`,
+  );
 }
 
 function taskNamed(name: string): ToyTask {

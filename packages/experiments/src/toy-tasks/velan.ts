@@ -72,14 +72,44 @@ export function english(c: Clause): string {
   return capital(`${phrase(c.subject)} ${c.verb} ${phrase(c.object)}${where}.`);
 }
 
+/** The words of Velan, or of a dialect of it, by their English. */
+interface Vocabulary {
+  readonly nouns: Readonly<Record<string, string>>;
+  readonly adjectives: Readonly<Record<string, string>>;
+  readonly verbs: Readonly<Record<string, string>>;
+}
+
+const VELAN: Vocabulary = { nouns: NOUNS, adjectives: ADJECTIVES, verbs: VERBS };
+
 /** "navo baro ruda ne rivo vidi" */
-export function velan(c: Clause): string {
+export function velan(c: Clause, { nouns, adjectives, verbs }: Vocabulary = VELAN): string {
   const phrase = (p: NounPhrase): string[] => [
-    word(NOUNS, p.noun),
-    ...(p.adjective === null ? [] : [word(ADJECTIVES, p.adjective)]),
+    word(nouns, p.noun),
+    ...(p.adjective === null ? [] : [word(adjectives, p.adjective)]),
   ];
-  const where = c.where === null ? [] : ["ne", word(NOUNS, c.where.name)];
-  return [...phrase(c.object), ...phrase(c.subject), ...where, word(VERBS, c.verb)].join(" ");
+  const where = c.where === null ? [] : ["ne", word(nouns, c.where.name)];
+  return [...phrase(c.object), ...phrase(c.subject), ...where, word(verbs, c.verb)].join(" ");
+}
+
+/**
+ * For each of `count` things, the place of the one whose meaning it has if a `share` of them, in [0, 1], have that of the next one among
+ * them: a permutation. They are spread over the list, so that all kinds are among them.
+ */
+export function moved(count: number, share: number): readonly number[] {
+  const some = Math.round(share * count);
+  const chosen = Array.from({ length: some }, (_, i) => Math.floor((i * count) / some));
+  const next = new Map(chosen.map((at, i) => [at, chosen[(i + 1) % some]!]));
+  return Array.from({ length: count }, (_, i) => next.get(i) ?? i);
+}
+
+/** A dialect of Velan, in which a `share` of the nouns, of the adjectives and of the verbs mean something else. */
+export function dialect(share: number): Vocabulary {
+  const exchanged = (words: Readonly<Record<string, string>>): Readonly<Record<string, string>> => {
+    const [keys, values] = [Object.keys(words), Object.values(words)];
+    const places = moved(keys.length, share);
+    return Object.fromEntries(keys.map((key, i) => [key, values[places[i]!]!]));
+  };
+  return { nouns: exchanged(NOUNS), adjectives: exchanged(ADJECTIVES), verbs: exchanged(VERBS) };
 }
 
 /** A random word and its translation. */
