@@ -19,8 +19,8 @@ export interface ParameterInfo {
 
 /** The name in `modulesToSave` that means all modules. */
 export const ALL_MODULES = "*";
-/** The name in `modulesToSave` that means all norms: the modules whose weight is a vector. */
-const ALL_NORMS = "*norms";
+/** The name in `modulesToSave` that means all norms: the modules whose weight is a vector. "*norms.ln_1" means those of them that are called ln_1. */
+export const ALL_NORMS = "*norms";
 
 /** The parameters of a model without their values. */
 export function parameterInfos(own: ReadonlyMap<string, nn.Parameter>): ParameterInfo[] {
@@ -55,11 +55,9 @@ export function planReplaced(
   sites: readonly Site[],
   { modulesToSave, bias }: Method,
 ): ReplacedPlan[] {
-  const norms = modulesToSave.includes(ALL_NORMS) ? normsAmong(parameters) : new Set<string>();
+  const norms = namedNorms(parameters, modulesToSave);
   const unmatched = modulesToSave.find(
-    (name) =>
-      !(name === ALL_NORMS && norms.size > 0) &&
-      !parameters.some(({ path }) => isSaved(parent(path), [name])),
+    (name) => !isNormName(name) && !parameters.some(({ path }) => isSaved(parent(path), [name])),
   );
   if (unmatched !== undefined) {
     const there = moduleNames(parameters.map(({ path }) => ({ path: parent(path), in: 0, out: 0 })));
@@ -77,7 +75,26 @@ export function planReplaced(
   });
 }
 
-function normsAmong(parameters: readonly ParameterInfo[]): Set<string> {
+const isNormName = (name: string): boolean => name === ALL_NORMS || name.startsWith(`${ALL_NORMS}.`);
+
+/** The paths of the norms that are named. Throws for a name that matches none. */
+function namedNorms(parameters: readonly ParameterInfo[], names: readonly string[]): Set<string> {
+  const found = new Set<string>();
+  for (const name of names.filter(isNormName)) {
+    const all = [...normsAmong(parameters)];
+    const own = name.slice(ALL_NORMS.length + 1);
+    const matching = name === ALL_NORMS ? all : all.filter((path) => endsWithName(path, own));
+    if (matching.length === 0)
+      throw new Error(
+        `"${own}" matches no norm; the model has ${moduleNames(all.map((path) => ({ path, in: 0, out: 0 }))).join(", ") || "none"}`,
+      );
+    for (const path of matching) found.add(path);
+  }
+  return found;
+}
+
+/** The paths of all norms. */
+export function normsAmong(parameters: readonly ParameterInfo[]): Set<string> {
   const vectors = parameters.filter(({ path, shape }) => path.endsWith(".weight") && shape.length === 1);
   return new Set(vectors.map(({ path }) => parent(path)));
 }

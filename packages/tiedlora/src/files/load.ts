@@ -13,6 +13,7 @@ import {
   readAdapterConfig,
 } from "./native.ts";
 import type { OutputFile } from "../output-file.ts";
+import { loadPeftNorms } from "./peft/ln-tuning.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { KINDS } from "./peft/kinds.ts";
 import { loadPeftKind, peftFiles, peftTopKFiles } from "./peft/other.ts";
@@ -30,6 +31,7 @@ const LOADERS: Readonly<Record<string, Loader>> = {
   [PEFT_TYPE]: loadNative,
   LORA: loadPeftLora,
   VERA: loadPeftVera,
+  LN_TUNING: loadPeftNorms,
   ...Object.fromEntries(Object.keys(KINDS).map((type) => [type, loadPeftKind])),
 };
 
@@ -72,7 +74,7 @@ export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
   "peft-lora-stacked": peftStackedFiles,
   /** peft's VeRA: holds a tied adapter, compactly and exactly. */
   "peft-vera": peftVeraFiles,
-  /** peft's own kind for (IA)³, AdaLoRA, LoHa, LoKr, HRA, OFT, VB-LoRA, RandLoRA and trained tokens. */
+  /** peft's own kind for (IA)³, AdaLoRA, LoHa, LoKr, HRA, OFT, VB-LoRA, RandLoRA, prefixes, prompts, norms and trained tokens. */
   peft: (adapter, provenance) => peftFiles(adapter, provenance),
   /** peft's VB-LoRA with the largest weights alone: small, and not to be trained further. */
   "peft-topk": peftTopKFiles,

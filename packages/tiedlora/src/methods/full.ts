@@ -6,6 +6,11 @@ import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts
 import type { Named } from "./recipe.ts";
 
 export function full(options: CommonOptions, named: Named): PlainMethod<never> {
+  const { target = "qkv" } = options;
+  if (target !== "qkv" && target !== "all-linear")
+    throw new Error(
+      'full: a target or layers are given, and this method trains all parameters; leave them out, or train some modules whole by modulesToSave: ["lm_head"] of another method',
+    );
   return defineMethod<never>({
     ...options,
     ...named,

@@ -11,6 +11,7 @@ import { Reader } from "./config.ts";
 import type { PeftKind, Stored } from "./kind.ts";
 import { KINDS } from "./kinds.ts";
 import type { Wanted } from "./keys.ts";
+import { peftNormFiles } from "./ln-tuning.ts";
 import { commonOptions, fill, replacedTensors, withTensors } from "./load.ts";
 import { outputFiles, replacedToWrite } from "./save.ts";
 
@@ -99,9 +100,10 @@ export function peftFiles(
   written: Written = (name, tensor) => [[name, tensor]],
 ): OutputFile[] {
   const { method, plan } = adapter;
+  if (method.name === "norm-tuning") return peftNormFiles(adapter, provenance);
   const found = Object.entries(KINDS).find(([, one]) => one.method === method.name);
   if (found === undefined) {
-    const names = Object.values(KINDS).map((one) => one.method);
+    const names = [...Object.values(KINDS).map((one) => one.method), "norm-tuning"];
     throw new Error(
       `peft has no kind of its own for ${method.name} that this library writes, only for ${names.join(", ")}; export as peft-lora, or natively`,
     );
