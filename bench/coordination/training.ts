@@ -62,7 +62,7 @@ export async function training({ steps, rounds }: Training): Promise<void> {
       found.alone.push(...(await stepsOf(argv(`alone${round}`))));
       found.queue.push(...(await stepsOf([...argv(`queue${round}`), "--queue", valkey.url])));
     }
-    for (const [name, of] of Object.entries({ fastest: (all: number[]) => Math.min(...all), median, mean })) {
+    for (const [name, of] of Object.entries({ median, mean })) {
       const [alone, queue] = [of(found.alone), of(found.queue)];
       console.log(`training, ${name} step: ${alone.toFixed(1)} ms alone, ${queue.toFixed(1)} ms by a worker: ${(queue - alone).toFixed(1)} ms more`); // prettier-ignore
     }
