@@ -1,6 +1,7 @@
 /** Which library calls have kernels here, and those kernels. */
 import type { LibraryCall } from "@tiedlora/kernels";
-import { isAttentionRendered, renderAttention, renderAttentionGrad } from "./attention.ts";
+import { isAttentionRendered, renderAttention } from "./attention/forward.ts";
+import { renderAttentionGrad } from "./attention/gradient.ts";
 import type { Buffers } from "./buffers.ts";
 import { renderMatmul } from "./matmul/matmul.ts";
 import { isQuantizedRendered } from "./matmul/quantized.ts";

@@ -1,33 +1,27 @@
 /**
- * Attention and its gradient as WGSL, without ever storing the matrix of scores (Dao et al., "FlashAttention", 2022; the
+ * The parts of attention and of its gradient as WGSL, without ever storing the matrix of scores (Dao et al., "FlashAttention", 2022; the
  * gradient recomputes the probabilities from the saved log-sum L). Every invocation owns one line, a query or a key, in
  * registers, and the workgroup loops over tiles of eight lines of the other kind. Invocations read tiles from workgroup
  * memory, or, on adapters that compute on the CPU, by subgroup broadcasts: lane l loads line l.
  */
-import type { AttentionParams, Instr, LibraryCall, LoopKernel, Operand } from "@tiedlora/kernels";
-import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "./accessors.ts";
-import { allOf, literal } from "./arithmetic.ts";
-import { Bindings } from "./bindings.ts";
-import type { Use } from "./shown.ts";
-import type { Buffers } from "./buffers.ts";
-import { assemble } from "./entry.ts";
-import { Helpers } from "./helpers.ts";
-import { renderLoop } from "./loop.ts";
-import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
+import type { AttentionParams, LibraryCall, Operand } from "@tiedlora/kernels";
+import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "../accessors.ts";
+import { allOf, literal } from "../arithmetic.ts";
+import { Bindings } from "../bindings.ts";
+import type { Use } from "../shown.ts";
+import { assemble } from "../entry.ts";
+import { Helpers } from "../helpers.ts";
+import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
-type CallOf<K> = Extract<LibraryCall, { name: K }>;
+export type CallOf<K> = Extract<LibraryCall, { name: K }>;
 
 /** Lines of a tile, both in workgroup memory and by subgroup broadcasts. */
-const TILE = 8;
+export const TILE = 8;
 /** The widest head whose lines fit into registers; wider heads are lowered to matmul and softmax. */
-const MAX_HEAD = 128;
-
-export function isAttentionRendered({ params }: CallOf<"attention"> | CallOf<"attentionGrad">): boolean {
-  return params.d <= MAX_HEAD;
-}
+export const MAX_HEAD = 128;
 
 /** An operand under the name by which the kernel's functions access it. */
-interface Named {
+export interface Named {
   readonly name: string;
   readonly operand: Operand;
   readonly lengths: readonly number[];
@@ -39,7 +33,7 @@ const isLine = ({ name, lengths }: Pick<Named, "name" | "lengths">): boolean =>
   lengths.length === 4 && name !== "bias";
 
 /** The parts of one kernel's code: the lines that invocations own, and the tiles that they read. */
-class AttentionKernel {
+export class AttentionKernel {
   readonly params: AttentionParams;
   /** Vectors of four in a line. */
   readonly parts: readonly number[];
@@ -190,7 +184,7 @@ class AttentionKernel {
 }
 
 /** The operands of an attention call under their names, with their shapes. */
-function operandsOf({
+export function operandsOf({
   params,
   inputs,
   outputs,
@@ -223,7 +217,7 @@ function operandsOf({
  * The number of workgroups, and statements that place an invocation: they define `b`, `head`, `own` (its line), and `exists`
  * (whether it has one).
  */
-function place(lines: number, heads: number, lanes: number): { groups: number; text: string[] } {
+export function place(lines: number, heads: number, lanes: number): { groups: number; text: string[] } {
   const blocks = ceilDiv(lines, lanes);
   return {
     groups: blocks * heads,
@@ -238,26 +232,26 @@ function place(lines: number, heads: number, lanes: number): { groups: number; t
 }
 
 /** The query and the key of line `j` of the tile, and whether that line exists. */
-interface Pair {
+export interface Pair {
   readonly query: (j: string) => string;
   readonly key: (j: string) => string;
   readonly inside: (j: string) => string;
 }
 
-const keysPass = ({ kv }: AttentionParams): Pair => ({
+export const keysPass = ({ kv }: AttentionParams): Pair => ({
   query: () => "own",
   key: (j) => `(start + ${j})`,
   inside: (j) => `start + ${j} < ${kv}u`,
 });
 
-const queriesPass = ({ q }: AttentionParams): Pair => ({
+export const queriesPass = ({ q }: AttentionParams): Pair => ({
   query: (j) => `(start + ${j})`,
   key: () => "own",
   inside: (j) => `start + ${j} < ${q}u`,
 });
 
 /** Statements that turn the scores `s` into scaled, biased ones; `see` says which pairs of query and key count. */
-function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
+export function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
   const { bias, causal, scale, q, kv } = a.params;
   return [
     `var see: array<bool, ${TILE}>;`,
@@ -273,190 +267,9 @@ function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
   ];
 }
 
-/** The forward pass: one invocation per query. */
-export function renderAttention(call: CallOf<"attention">, buffers: Buffers, target: Target): Kernel[] {
-  const p = call.params;
-  const a = new AttentionKernel(p, [...operandsOf(call).values()], buffers.bytes, target);
-  const { groups, text } = place(p.q, p.heads, a.lanes);
-  const keyHead = `head / ${p.heads / p.kvHeads}u`;
-  const main = [
-    ...text,
-    `let keyHead = ${keyHead};`,
-    ...a.line("query", "b, head, own", "q"),
-    ...a.zeros("o"),
-    "var most = -3.4e38f;",
-    "var sum = 0f;",
-    `for (var start = 0u; start < ${keyEnd(p, a.lanes)} + P[0].x; start += ${TILE}u) {`,
-    ...a.barrier(),
-    ...a.loadTile("key", "b, keyHead", "start", p.kv - 1),
-    ...a.loadTile("value", "b, keyHead", "start", p.kv - 1),
-    ...a.barrier(),
-    ...a.dots("s", "q", "key"),
-    ...scores(a, keysPass(p)),
-    "var top = most;",
-    ...a.each((j) => [`top = max(top, select(most, s[${j}], see[${j}]));`]),
-    "let shrink = exp(most - top);",
-    "most = top;",
-    "sum *= shrink;",
-    ...a.each((j) => [`s[${j}] = select(0f, exp(s[${j}] - top), see[${j}]);`, `sum += s[${j}];`]),
-    ...a.accumulate("o", "s", "value", (part) => `o${part} * shrink`),
-    "}",
-    "if (exists) {",
-    ...a.storeLine("putResult", "b, head, own", (part) => `o${part} / sum`),
-    "putLogSum(b, head, own, most + log(sum));",
-    "}",
-  ];
-  return [a.kernel("attention", p.batch * groups, main)];
-}
-
 /** The end of the keys that any query of the workgroup sees. */
-function keyEnd(p: AttentionParams, lanes: number): string {
+export function keyEnd(p: AttentionParams, lanes: number): string {
   if (!p.causal) return `${p.kv}u`;
   // the last query of the workgroup sees keys up to first + lanes - 1 + kv - q
   return `min(${p.kv}u, max(first + ${lanes + p.kv}u, ${p.q}u) - ${p.q}u)`;
-}
-
-/**
- * The gradients, in three kernels: the first computes what the others need of each query; in the second, invocations own
- * queries; in the third, they own keys. The first also copies the log-sums next to its sums, so that no kernel binds more
- * than eight buffers, which every device allows.
- */
-export function renderAttentionGrad(
-  call: CallOf<"attentionGrad">,
-  buffers: Buffers,
-  target: Target,
-): Kernel[] {
-  const p = call.params;
-  const named = operandsOf(call);
-  const lengths = [p.batch, p.heads, p.q];
-  const scratch = buffers.scratch(8 * p.batch * p.heads * p.q);
-  const row = (offset: number): Operand => ({
-    buffer: scratch,
-    dtype: "f32",
-    view: { offset, strides: [2 * p.heads * p.q, 2 * p.q, 1] },
-  });
-  const prepared: Named[] = [
-    { name: "logSum", operand: row(0), lengths, write: false },
-    { name: "delta", operand: row(p.q), lengths, write: false },
-  ];
-  const rest = (...keys: string[]): Named[] => [...without(named, "result", "logSum", ...keys), ...prepared];
-  return [
-    ...renderLoop(rowSums(p, named, row(0), row(p.q)), buffers.bytes, target),
-    queryGradient(p, rest("putKey", "putValue"), buffers, target),
-    keyGradient(p, rest("putQuery"), buffers, target),
-  ];
-}
-
-/** Per query: L, and delta = Σ_j p_j dp_j = dO · O. */
-function rowSums(
-  { batch, heads, q, d }: AttentionParams,
-  named: ReadonlyMap<string, Named>,
-  logSum: Operand,
-  delta: Operand,
-): LoopKernel {
-  const load = (name: string): Instr => {
-    const { dtype, buffer, view } = named.get(name)!.operand;
-    const missing = 4 - view.strides.length;
-    const strides = [...view.strides, ...range(missing).map(() => 0)];
-    const valid = view.valid && { valid: [...view.valid, ...range(missing).map(() => null)] };
-    const from = { dtype, buffer, view: { ...view, strides, ...valid } };
-    return { op: "load", from, dtype: "f32" };
-  };
-  return {
-    type: "loop",
-    outer: [batch, heads, q],
-    inner: [d],
-    body: [
-      load("result"),
-      load("gradient"),
-      { op: "mul", a: 0, b: 1, dtype: "f32" },
-      { op: "reduce", kind: "sum", a: 2, dtype: "f32" },
-      load("logSum"),
-    ],
-    stores: [
-      { to: delta, value: 3 },
-      { to: logSum, value: 4 },
-    ],
-  };
-}
-
-const without = (named: ReadonlyMap<string, Named>, ...keys: string[]): Named[] =>
-  [...named].flatMap(([key, n]) => (keys.includes(key) ? [] : [n]));
-
-function queryGradient(
-  p: AttentionParams,
-  named: readonly Named[],
-  buffers: Buffers,
-  target: Target,
-): Kernel {
-  const a = new AttentionKernel(p, named, buffers.bytes, target);
-  const { groups, text } = place(p.q, p.heads, a.lanes);
-  const main = [
-    ...text,
-    `let keyHead = head / ${p.heads / p.kvHeads}u;`,
-    ...a.line("query", "b, head, own", "q"),
-    ...a.line("gradient", "b, head, own", "g"),
-    "let sum = delta(b, head, own);",
-    "let norm = logSum(b, head, own);",
-    ...a.zeros("d"),
-    `for (var start = 0u; start < ${keyEnd(p, a.lanes)} + P[0].x; start += ${TILE}u) {`,
-    ...a.barrier(),
-    ...a.loadTile("key", "b, keyHead", "start", p.kv - 1),
-    ...a.loadTile("value", "b, keyHead", "start", p.kv - 1),
-    ...a.barrier(),
-    ...a.dots("s", "q", "key"),
-    ...a.dots("t", "g", "value"),
-    ...scores(a, keysPass(p)),
-    ...a.each((j) => {
-      const weight = `exp(s[${j}] - norm) * (t[${j}] - sum) * ${literal(p.scale, "f32")}`;
-      return [`s[${j}] = select(0f, ${weight}, see[${j}]);`];
-    }),
-    ...a.accumulate("d", "s", "key"),
-    "}",
-    "if (exists) {",
-    ...a.storeLine("putQuery", "b, head, own", (part) => `d${part}`),
-    "}",
-  ];
-  return a.kernel("attentionGrad queries", p.batch * groups, main);
-}
-
-function keyGradient(p: AttentionParams, named: readonly Named[], buffers: Buffers, target: Target): Kernel {
-  const a = new AttentionKernel(p, named, buffers.bytes, target);
-  const { groups, text } = place(p.kv, p.kvHeads, a.lanes);
-  const group = p.heads / p.kvHeads;
-  // the first query that sees the workgroup's first key is first + q - kv
-  const begin = p.causal ? `((max(first + ${p.q}u, ${p.kv}u) - ${p.kv}u) / ${TILE}u) * ${TILE}u` : "0u";
-  const ofLane = (name: string): string => `${name}(b, head, min(start + lane, ${p.q - 1}u))`;
-  const main = [
-    ...text.map((line) => line.replace("let head", "let keyHead")),
-    ...a.line("key", "b, keyHead, own", "k"),
-    ...a.line("value", "b, keyHead, own", "v"),
-    ...a.zeros("dk"),
-    ...a.zeros("dv"),
-    `for (var turn = 0u; turn < ${group}u + P[0].x; turn++) {`,
-    `let head = keyHead * ${group}u + turn;`,
-    `for (var start = ${begin}; start < ${p.q}u + P[0].x; start += ${TILE}u) {`,
-    ...a.barrier(),
-    ...a.loadTile("query", "b, head", "start", p.q - 1),
-    ...a.loadTile("gradient", "b, head", "start", p.q - 1),
-    ...a.barrier(),
-    ...a.dots("s", "k", "query"),
-    ...a.dots("t", "v", "gradient"),
-    ...scores(a, queriesPass(p)),
-    ...a.perLine("norms", ofLane("logSum"), (j) => `logSum(b, head, min(start + ${j}, ${p.q - 1}u))`),
-    ...a.perLine("deltas", ofLane("delta"), (j) => `delta(b, head, min(start + ${j}, ${p.q - 1}u))`),
-    ...a.each((j) => [
-      `s[${j}] = select(0f, exp(s[${j}] - norms[${j}]), see[${j}]);`,
-      `t[${j}] = s[${j}] * (t[${j}] - deltas[${j}]) * ${literal(p.scale, "f32")};`,
-    ]),
-    ...a.accumulate("dv", "s", "gradient"),
-    ...a.accumulate("dk", "t", "query"),
-    "}",
-    "}",
-    "if (exists) {",
-    ...a.storeLine("putKey", "b, keyHead, own", (part) => `dk${part}`),
-    ...a.storeLine("putValue", "b, keyHead, own", (part) => `dv${part}`),
-    "}",
-  ];
-  return a.kernel("attentionGrad keys", p.batch * groups, main);
 }
