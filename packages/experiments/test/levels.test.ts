@@ -155,3 +155,26 @@ test("mistakes are errors with the line, the name and what there is", () => {
   refused(FILE.replace("choice]", "squad], data: d"), /evaluate\.test-seed is for tasks that are generated, and squad reads files/); // prettier-ignore
   assert.throws(() => toyExamples("summary", "train", 1, 0, 1.5), /the difficulty of summary is 1\.5/);
 });
+
+test("a rate can be that of a method at one rank", () => {
+  const file = (lr: string): string => `
+on: { model: base, tasks: choice-1 }
+out: unused
+vary: { method: [lora, tl6], rank: [2, 8] }
+train: { lr: ${lr} }
+evaluate: { baseline: false }
+`;
+  const rates = (lr: string): (readonly [string, number])[] =>
+    expandSweep(parseSweep(file(lr), "f")).map((config) => [`${config.method}:${config.rank}`, config.lr]);
+  const expected = [["lora:2", 0.03], ["tl6:2", 0.1], ["lora:8", 0.01], ["tl6:8", 0.1]]; // prettier-ignore
+  assert.deepEqual(rates("{ lora: 0.01, 'lora:2': 0.03, default: 0.1 }"), expected);
+  assert.deepEqual(rates("{ 'lora:2': 0.03, 'lora:8': 0.01, tl6: 0.1 }"), expected);
+  const refused = (lr: string, message: RegExp): void => assert.throws(() => rates(lr), message);
+  refused("{ 'lora:2': 0.03, tl6: 0.1 }", /train\.lr has no rate for lora, and no default/);
+  refused("{ 'lora:4': 0.03, default: 0.1 }", /"lora:4" is for rank 4, and vary\.rank has 2, 8/);
+  refused("{ 'lara:2': 0.03, default: 0.1 }", /no method "lara" in "lara:2"; did you mean "lora"/);
+  assert.throws(
+    () => parseSweep(file("0.1").replace("rank: [2, 8]", "rank: 2, lr: { 'lora:2': 0.1 }"), "f"),
+    /vary\.lr: "lora:2" is a method with a rank, which only train\.lr can have/,
+  );
+});

@@ -153,9 +153,11 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
   };
 }
 
-function rateOf(rates: SweepSpec["train"]["lr"], { method, optimizer }: Combination): number {
+function rateOf(rates: SweepSpec["train"]["lr"], { method, rank, optimizer }: Combination): number {
   if (rates === undefined) return LEARNING_RATES[method as MethodName] * OPTIMIZER_RATES[optimizer];
-  return typeof rates === "number" ? rates : (rates[method] ?? rates[optimizer] ?? rates["default"]!);
+  return typeof rates === "number"
+    ? rates
+    : (rates[`${method}:${rank}`] ?? rates[method] ?? rates[optimizer] ?? rates["default"]!);
 }
 
 /** The config of the unadapted model: settings that do not affect it are fixed, so that it is measured once per task. */

@@ -24,7 +24,10 @@ const SCHEDULE: z.ZodType<ScheduleName> = z.enum(SCHEDULE_NAMES);
 const OPTIMIZER: z.ZodType<OptimizerName> = named("optimizer", OPTIMIZER_NAMES) as z.ZodType<OptimizerName>;
 const LOSS: z.ZodType<LossName> = named("loss", LOSS_NAMES) as z.ZodType<LossName>;
 
-/** A learning rate for all methods, or one for each, with `default` for methods that have none. Default: each method's own. */
+/**
+ * A learning rate for all methods, or one for each, also by rank ("tl6:8"), with `default` for methods that have none. Default: each
+ * method's own.
+ */
 const RATES = z.union([above0, z.record(z.string(), above0)], {
   error: "expected a number, or one for each method with a default: { default: 0.01, tl1: 0.03 }",
 });
@@ -205,7 +208,7 @@ export interface SweepSpec {
   readonly train: {
     readonly steps: number;
     readonly batch: number;
-    /** Default: each method's own, times what suits the optimizer. */
+    /** One for all, or by method ("tl6"), by method and rank ("tl6:8") or by optimizer. Default: each method's own, times what suits the optimizer. */
     readonly lr?: number | Readonly<Record<string, number>> | undefined;
     readonly optimizer: OptimizerName;
     readonly beta1?: number | undefined;
@@ -348,7 +351,7 @@ function checkRates(
 ): void {
   if (typeof rates === "number") return;
   const known = [...METHOD_NAMES, ...OPTIMIZER_NAMES, "default"];
-  const names = Object.keys(rates);
+  const names = Object.keys(rates).map((name) => nameWithRank(name, where, spec, mistake));
   const stray = names.find((name) => !known.includes(name));
   if (stray !== undefined) mistake(`${where}: there is no method "${stray}"; ${suggestion(stray, known)}`);
   const optimizers = spec.vary.optimizer ?? [spec.train.optimizer];
@@ -357,8 +360,27 @@ function checkRates(
     mistake(`${where} has a rate for the method ${ofMethod} and one for the optimizer ${ofOptimizer}, which meet in one run; give rates of methods, or of optimizers`); // prettier-ignore
   if (rates["default"] !== undefined) return;
   const all: readonly string[] = ofOptimizer === undefined ? spec.vary.method : optimizers;
-  const without = all.find((name) => rates[name] === undefined);
+  const { rank: ranks } = spec.vary;
+  const without = all.find((name) => rates[name] === undefined && !ranks.every((rank) => `${name}:${rank}` in rates)); // prettier-ignore
   if (without !== undefined) mistake(`${where} has no rate for ${without}, and no default`);
+}
+
+/** The method of a rate that is for one rank, "tl6:8", or the name itself. */
+function nameWithRank(
+  given: string,
+  where: string,
+  { vary }: SweepSpec,
+  mistake: (message: string) => never,
+): string {
+  const [, name, rank] = /^(.+):(\d+)$/.exec(given) ?? [];
+  if (name === undefined) return given;
+  if (where !== "train.lr")
+    mistake(`${where}: "${given}" is a method with a rank, which only train.lr can have`);
+  if (!METHOD_NAMES.some((one) => one === name))
+    mistake(`${where}: there is no method "${name}" in "${given}"; ${suggestion(name, METHOD_NAMES)}`);
+  if (!vary.rank.includes(Number(rank)))
+    mistake(`${where}: "${given}" is for rank ${rank}, and vary.rank has ${vary.rank.join(", ")}`);
+  return name;
 }
 
 /** The keys of a section of the schema, to suggest a name from. */
