@@ -21,6 +21,13 @@ export interface Connector {
   close(): Promise<void>;
 }
 
+/** What BullMQ's classes have in common. */
+interface Openable {
+  on(event: "error", call: (error: Error) => void): unknown;
+  waitUntilReady(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
 /** Unless the user has set another time: how long a worker may be silent. Its death is noticed in this time and half of it. */
 const LOCK_SECONDS = 10;
 const RETRY_MS = 500;
@@ -62,33 +69,48 @@ export class QueueServer {
     };
   }
 
-  /** Connects. Throws an error that names the cause: a package is missing, no server answers, or the password is wrong. */
-  static async open(given: string, output: Output): Promise<QueueServer> {
+  /**
+   * Connects. Throws an error that names the cause: a package is missing, no server answers, or the password is wrong. `patient`: waits
+   * for a server that does not answer, because it has been there before.
+   */
+  static async open(
+    given: string,
+    output: Output,
+    { patient = false }: { readonly patient?: boolean } = {},
+  ): Promise<QueueServer> {
     const address = parseAddress(given);
     const client = CLIENTS[address.kind];
     const bull = await load(address, "bullmq", () => import("bullmq"));
     let server: QueueServer | null = null;
     const onError = (error: Error): void => server?.trouble(error);
-    const connector = await client.connect(address, bull, onError).catch((error: unknown) => {
-      throw new Error(`--queue ${address.shown}: ${reasonOf(error, address)}`, { cause: error });
-    });
+    const connect = async (): Promise<Connector> => {
+      for (;;) {
+        try {
+          return await client.connect(address, bull, onError);
+        } catch (error) {
+          if (patient && isAway(error)) await sleep(RETRY_MS);
+          else throw new Error(`--queue ${address.shown}: ${reasonOf(error, address)}`, { cause: error });
+        }
+      }
+    };
+    const connector = await connect();
     server = new QueueServer(given, address, connector, bull, output);
     return server;
   }
 
   /** BullMQ's queue of a name. */
   async queue(name: string): Promise<Queue> {
-    return this.#opened(this.#make(this.#bull.Queue, name, {}) as Queue);
+    return this.#opened(() => this.#make(this.#bull.Queue, name, {}) as Queue);
   }
 
   async events(name: string): Promise<QueueEvents> {
-    return this.#opened(this.#make(this.#bull.QueueEvents, name, {}) as QueueEvents);
+    return this.#opened(() => this.#make(this.#bull.QueueEvents, name, {}) as QueueEvents);
   }
 
   /** BullMQ's worker of a queue, which takes jobs when it is asked to, and hands on those of workers that died. */
   async worker(name: string): Promise<Worker> {
     const options = { name: `${hostname()}/${process.pid}`, autorun: false, lockDuration: this.lockMs, stalledInterval: this.lockMs / 2, maxStalledCount: 5, drainDelay: 1 }; // prettier-ignore
-    const worker = await this.#opened(this.#make(this.#bull.Worker, name, options, null) as Worker);
+    const worker = await this.#opened(() => this.#make(this.#bull.Worker, name, options, null) as Worker);
     await worker.startStalledCheckTimer();
     return worker;
   }
@@ -100,17 +122,20 @@ export class QueueServer {
     return new Made(name, ...processor, all, ...(backend === undefined ? [] : [backend]));
   }
 
-  async #opened<
-    T extends {
-      on(event: "error", call: (e: Error) => void): unknown;
-      waitUntilReady(): Promise<unknown>;
-      close(): Promise<void>;
-    },
-  >(made: T): Promise<T> {
-    made.on("error", (error) => this.trouble(error));
-    this.#open.push(made);
-    await this.persist(() => made.waitUntilReady());
-    return made;
+  /** One of BullMQ's objects, ready to be used. One that could not be made ready stays so; the next attempt has another. */
+  #opened<T extends Openable>(make: () => T): Promise<T> {
+    return this.persist(async () => {
+      const made = make();
+      made.on("error", (error) => this.trouble(error));
+      try {
+        await made.waitUntilReady();
+      } catch (error) {
+        await atMost(made.close());
+        throw error;
+      }
+      this.#open.push(made);
+      return made;
+    });
   }
 
   /** Repeats `work` for as long as the server is away, or gives it up for the sake of other clients. */

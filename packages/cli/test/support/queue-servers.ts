@@ -14,6 +14,8 @@ export interface TestServer {
   readonly wrong: string;
   /** Ends the server as `kill` does, and starts it again after a while; a server without a disk has then forgotten everything. */
   restart(): Promise<void>;
+  /** Ends the server; the function that it resolves to starts it again. */
+  interrupt(): Promise<() => Promise<void>>;
   stop(): Promise<void>;
 }
 
@@ -57,13 +59,20 @@ async function serverOf(
     await end;
   };
   await listening(port, child);
+  const interrupt = async (): Promise<() => Promise<void>> => {
+    await stop("SIGINT"); // PostgreSQL's "fast" shutdown
+    return () => {
+      child = run();
+      return listening(port, child);
+    };
+  };
   return {
     ...urls,
+    interrupt,
     restart: async () => {
-      await stop("SIGINT"); // PostgreSQL's "fast" shutdown
+      const startAgain = await interrupt();
       await sleep(DOWN_MS);
-      child = run();
-      await listening(port, child);
+      await startAgain();
     },
     stop: async () => {
       process.off("exit", kill);

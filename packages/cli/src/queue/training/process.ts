@@ -74,7 +74,7 @@ async function join(request: Join): Promise<boolean> {
       `the loss and the other settings of training ${id} are not read here as they were written: their digests differ`,
     );
   const loss = lossFor(settings, null);
-  await (server ??= QueueServer.open(request.queue, processOutput()));
+  await (server ??= QueueServer.open(request.queue, processOutput(), { patient: true }));
   const file = (await dataFile(data, "train"))!;
   const { model, tokenizer, padId } = await (base ??= loadBase(request, file));
   const dataset = await openData(file, tokenizer, { ...settings, data }, model.config);
