@@ -4,16 +4,17 @@
  */
 import { BYTES, computeType, type LibraryCall, type Operand } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
-import type { Expr, Fn, Int, Local, Module } from "./assembler.ts";
+import type { Expr, Fn, Int, Local } from "./assembler.ts";
 import { i32 } from "./instructions.ts";
-import { loadLanes, loadSplat, storeLanes, storeOne } from "./loops/load-store.ts";
+import { addStart, loadLanes, loadSplat, slotsOf, storeLanes, storeOne } from "./loops/load-store.ts";
 import type { LaneType } from "./loops/values.ts";
 import { constant, fold } from "./loops/values.ts";
 import { VectorMath } from "./math.ts";
+import { type Numbers, Sizes } from "./sizes.ts";
 import {
-  Arguments,
   chunkRange,
   type CodegenOptions,
+  numbersAt,
   operandAddress,
   type Place,
   STEP_PARAMS,
@@ -41,25 +42,25 @@ class Rows {
   readonly operand: Operand;
   readonly type: LaneType;
   readonly bytes: number;
-  readonly rowBytes: number;
   readonly columnStride: number;
   readonly #f: Fn;
+  readonly #rowBytes: Int;
   readonly #start: Local;
 
-  constructor(f: Fn, operand: Operand, argument: number, place: Place, options: CodegenOptions) {
+  constructor(f: Fn, operand: Operand, argument: number, place: Place, sizes: Sizes) {
     const { strides } = operand.view;
     this.#f = f;
     this.operand = operand;
     this.type = laneType(operand);
     this.bytes = BYTES[operand.dtype];
-    this.rowBytes = at(strides, 0, "stride") * this.bytes;
+    this.#rowBytes = sizes.int(`${argument}r`);
     this.columnStride = strides.length === 1 ? 0 : at(strides, 1, "stride");
-    this.#start = f.local("i32", operandAddress(operand, argument, place, options));
+    this.#start = f.local("i32", operandAddress(operand, argument, place, sizes, `${argument}`));
   }
 
   /** The address of [row, column]. */
   at(row: Expr, column: Int): Local {
-    const rowStart = i32.add(this.#start, i32.mul(row, this.rowBytes));
+    const rowStart = i32.add(this.#start, i32.mul(row, this.#rowBytes));
     return this.#f.local("i32", i32.add(rowStart, i32.mul(column, this.columnStride * this.bytes)));
   }
 }
@@ -98,96 +99,119 @@ function get(math: VectorMath, rows: Rows, p: Local, lanes: 1 | 4): Expr {
   return loadLanes(math, rows.operand.dtype, p, rows.columnStride, 0);
 }
 
-export function compileGather(
-  module: Module,
-  name: string,
-  call: GatherCall,
-  options: CodegenOptions,
-): StepFunction {
+/** Operands by the numbers of their arguments: adds an operand's numbers, named by that, and returns the key of all else. */
+function operandKeys(operands: readonly Operand[], numbers: Numbers): string {
+  const keys = operands.map(({ dtype, view }, argument) => {
+    addStart(numbers, `${argument}`, view, BYTES[dtype]);
+    numbers[`${argument}r`] = at(view.strides, 0, "stride") * BYTES[dtype];
+    return [dtype, view.strides[1] ?? 0, slotsOf(view.moving)];
+  });
+  return JSON.stringify(keys);
+}
+
+/** The buffer of each operand: operands that share a buffer are arguments of their own. */
+const buffersOf = (operands: readonly Operand[]): number[] => operands.map(({ buffer }) => buffer);
+
+export function planGather(call: GatherCall, options: CodegenOptions): StepFunction {
   const { rows, cols, count } = call.params;
   const [table, index] = call.inputs as [Operand, Operand];
   const output = call.outputs[0] as Operand;
-  const numbers = new Arguments([table, index, output]);
+  const operands = [table, index, output];
+  const buffers = buffersOf(operands);
   const cost = count * cols * ELEMENT_NS;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : Math.min(count, 4 * options.threads);
   const perChunk = Math.ceil(count / wanted);
-  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
-    const math = new VectorMath(f, options.fma);
-    const rowsOf = (o: Operand): Rows => new Rows(f, o, numbers.of(o.buffer), { frame, args }, options);
-    const from = rowsOf(table);
-    const to = rowsOf(output);
-    const indices = rowsOf(index);
-    const missing = constant(math, from.type === "f32" ? NaN : 0, from.type);
-    const i = f.local("i32");
-    const [start, end] = chunkRange(f, chunk, perChunk, count);
-    f.for(i, start, end, 1, () => {
-      const row = f.bind(i32.load(indices.at(i, 0)));
-      const target = to.at(i, 0);
-      const out = { p: target, rows: to };
-      f.if(
-        i32.lt_u(row, rows),
-        () => {
-          const source = from.at(row, 0);
-          const copy = (lanes: 1 | 4) => (): void =>
-            put(f, math, to, target, get(math, from, source, lanes), from.type, lanes);
-          overColumns(f, 0, cols, [{ p: source, rows: from }, out], copy(4), copy(1));
-        },
-        () => {
-          const fill = (lanes: 1 | 4) => (): void => put(f, math, to, target, missing, from.type, lanes);
-          overColumns(f, 0, cols, [out], fill(4), fill(1));
-        },
+  const numbers: Numbers = { count, perChunk };
+  const operandKey = operandKeys(operands, numbers);
+  const emit: StepFunction["emit"] = (module, name, isGeneral) =>
+    module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
+      const math = new VectorMath(f, options.fma);
+      const sizes = new Sizes(f, numbers, isGeneral ? args : null, numbersAt(buffers));
+      const [from, indices, to] = operands.map((o, i) => new Rows(f, o, i, { frame, args }, sizes)) as [
+        Rows,
+        Rows,
+        Rows,
+      ];
+      const missing = constant(math, from.type === "f32" ? NaN : 0, from.type);
+      const i = f.local("i32");
+      const [start, end] = chunkRange(
+        f,
+        chunk,
+        perChunk >= count ? null : sizes.int("perChunk"),
+        sizes.int("count"),
       );
+      f.for(i, start, end, 1, () => {
+        const row = f.bind(i32.load(indices.at(i, 0)));
+        const target = to.at(i, 0);
+        const out = { p: target, rows: to };
+        f.if(
+          i32.lt_u(row, rows),
+          () => {
+            const source = from.at(row, 0);
+            const copy = (lanes: 1 | 4) => (): void =>
+              put(f, math, to, target, get(math, from, source, lanes), from.type, lanes);
+            overColumns(f, 0, cols, [{ p: source, rows: from }, out], copy(4), copy(1));
+          },
+          () => {
+            const fill = (lanes: 1 | 4) => (): void => put(f, math, to, target, missing, from.type, lanes);
+            overColumns(f, 0, cols, [out], fill(4), fill(1));
+          },
+        );
+      });
     });
-  });
-  return { chunks: Math.ceil(count / perChunk), cost, scratchBytes: 0, buffers: numbers.buffers };
+  const key = `gather ${rows} ${cols} ${perChunk >= count} ${operandKey}`;
+  return { key, numbers, emit, chunks: Math.ceil(count / perChunk), cost, scratchBytes: 0, buffers };
 }
 
-export function compileScatterAdd(
-  module: Module,
-  name: string,
-  call: ScatterAddCall,
-  options: CodegenOptions,
-): StepFunction {
+export function planScatterAdd(call: ScatterAddCall, options: CodegenOptions): StepFunction {
   const { rows, cols, count } = call.params;
   const [index, values] = call.inputs as [Operand, Operand];
   const output = call.outputs[0] as Operand;
-  const numbers = new Arguments([index, values, output]);
+  const operands = [index, values, output];
+  const buffers = buffersOf(operands);
   const cost = (count + rows) * cols * ELEMENT_NS + count;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : 2 * options.threads;
   // cutting the columns balances the work; the rows are cut only where there are too few columns
   const colsPer = cols >= 16 * wanted ? Math.ceil(cols / wanted / 16) * 16 : cols;
   const rowsPer = colsPer < cols ? rows : Math.ceil(rows / Math.min(rows, wanted));
   const rowChunks = Math.ceil(rows / rowsPer);
-  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
-    const math = new VectorMath(f, options.fma);
-    const rowsOf = (o: Operand): Rows => new Rows(f, o, numbers.of(o.buffer), { frame, args }, options);
-    const indices = rowsOf(index);
-    const from = rowsOf(values);
-    const to = rowsOf(output);
-    const [r0, r1] = chunkRange(f, i32.rem_u(chunk, rowChunks), rowsPer, rows);
-    const [c0, c1] = chunkRange(f, i32.div_u(chunk, rowChunks), colsPer, cols);
-    const i = f.local("i32");
-    f.for(i, r0, r1, 1, () => {
-      const target = to.at(i, c0);
-      const clear = (lanes: 1 | 4) => (): void =>
-        put(f, math, to, target, constant(math, 0, to.type), to.type, lanes);
-      overColumns(f, c0, c1, [{ p: target, rows: to }], clear(4), clear(1));
-    });
-    f.for(i, 0, count, 1, () => {
-      const row = f.bind(i32.load(indices.at(i, 0)));
-      f.if(i32.lt_u(i32.sub(row, r0), i32.sub(r1, r0)), () => {
-        const [source, target] = [from.at(i, c0), to.at(row, c0)];
-        const accumulate = (lanes: 1 | 4) => (): void => {
-          const sum = fold(f, "sum", to.type, get(math, to, target, lanes), get(math, from, source, lanes));
-          put(f, math, to, target, sum, to.type, lanes);
-        };
-        const moving = [
-          { p: source, rows: from },
-          { p: target, rows: to },
-        ];
-        overColumns(f, c0, c1, moving, accumulate(4), accumulate(1));
+  const numbers: Numbers = { count };
+  const operandKey = operandKeys(operands, numbers);
+  const emit: StepFunction["emit"] = (module, name, isGeneral) =>
+    module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
+      const math = new VectorMath(f, options.fma);
+      const sizes = new Sizes(f, numbers, isGeneral ? args : null, numbersAt(buffers));
+      const [indices, from, to] = operands.map((o, i) => new Rows(f, o, i, { frame, args }, sizes)) as [
+        Rows,
+        Rows,
+        Rows,
+      ];
+      const [r0, r1] = chunkRange(f, i32.rem_u(chunk, rowChunks), rowsPer >= rows ? null : rowsPer, rows);
+      const [c0, c1] = chunkRange(f, i32.div_u(chunk, rowChunks), colsPer >= cols ? null : colsPer, cols);
+      const i = f.local("i32");
+      f.for(i, r0, r1, 1, () => {
+        const target = to.at(i, c0);
+        const clear = (lanes: 1 | 4) => (): void =>
+          put(f, math, to, target, constant(math, 0, to.type), to.type, lanes);
+        overColumns(f, c0, c1, [{ p: target, rows: to }], clear(4), clear(1));
+      });
+      f.for(i, 0, sizes.int("count"), 1, () => {
+        const row = f.bind(i32.load(indices.at(i, 0)));
+        f.if(i32.lt_u(i32.sub(row, r0), i32.sub(r1, r0)), () => {
+          const [source, target] = [from.at(i, c0), to.at(row, c0)];
+          const accumulate = (lanes: 1 | 4) => (): void => {
+            const sum = fold(f, "sum", to.type, get(math, to, target, lanes), get(math, from, source, lanes));
+            put(f, math, to, target, sum, to.type, lanes);
+          };
+          const moving = [
+            { p: source, rows: from },
+            { p: target, rows: to },
+          ];
+          overColumns(f, c0, c1, moving, accumulate(4), accumulate(1));
+        });
       });
     });
-  });
-  return { chunks: rowChunks * Math.ceil(cols / colsPer), cost, scratchBytes: 0, buffers: numbers.buffers };
+  const key = `scatter ${rows} ${cols} ${rowsPer} ${colsPer} ${operandKey}`;
+  const chunks = rowChunks * Math.ceil(cols / colsPer);
+  return { key, numbers, emit, chunks, cost, scratchBytes: 0, buffers };
 }

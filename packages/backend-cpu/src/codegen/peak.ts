@@ -5,8 +5,8 @@
 import { Module } from "./assembler.ts";
 import { f32x4, v128 } from "./instructions.ts";
 import { VectorMath } from "./math.ts";
+import { CodeModule, exportName } from "./library.ts";
 import type { CompiledProgram } from "./program.ts";
-import { exportName } from "./program.ts";
 import { STEP_PARAMS } from "./step.ts";
 
 const ITERATIONS = 400_000;
@@ -45,12 +45,15 @@ export function peakProgram(
     values.forEach((value, s) => v128.store(f, scratch, value, 16 * s));
   });
   const chunks = CHUNKS_PER_THREAD * threads;
+  const code = new CodeModule();
+  code.size = 1;
+  code.bytes = module.bytes({ shared });
   const compiled: CompiledProgram = {
-    bytes: module.bytes({ shared }),
+    functions: [{ module: code, index: 0, isGeneral: false }],
+    module: code,
     calls: [{ fn: 0, chunks, args: [] }],
     steps: [],
-    bufferCount: 0,
-    scalarsAt: 0,
+    buffersAt: 0,
     frameBytes: 0,
     temps: new Map(),
     scratchBytes: 16 * sums,

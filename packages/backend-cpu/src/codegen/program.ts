@@ -1,15 +1,16 @@
-/** A program as one WebAssembly module and a list of calls into it. */
+/** A program as a list of calls of functions, and a module of those that no earlier program had. */
 import { type LibraryCall, mapBuffers, type Operand, type Program, type Step } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import { Module } from "./assembler.ts";
-import { compileAttention } from "./attention/attention.ts";
-import { compileAttentionGrad } from "./attention/gradient.ts";
-import { compileGather, compileScatterAdd } from "./indexing.ts";
-import { compileLoop, planLoop } from "./loops/kernel.ts";
+import { planAttention } from "./attention/attention.ts";
+import { planAttentionGrad } from "./attention/gradient.ts";
+import { planGather, planScatterAdd } from "./indexing.ts";
+import { type Code, CodeModule, type Library } from "./library.ts";
+import { planLoop } from "./loops/kernel.ts";
 import { splitReduction } from "./loops/split.ts";
 import type { Tile } from "./matmul/gemm.ts";
 import { type GemmImports, importGemm } from "./matmul/imports.ts";
-import { compileMatmul } from "./matmul/matmul.ts";
+import { planMatmul } from "./matmul/matmul.ts";
 import { isQuantized, readsQuantized } from "./matmul/quantized.ts";
 import type { CodegenOptions, StepFunction } from "./step.ts";
 
@@ -20,8 +21,8 @@ export interface ProgramOptions {
 }
 
 /**
- * One call of exported function number `fn`, for each of `chunks` chunks; `args` has, for each argument, the offset in the
- * frame of its buffer's address, in bytes.
+ * One call of function number `fn` of the program, for each of `chunks` chunks; `args` has, for each buffer, the offset in the frame of
+ * its address, in bytes, and then the numbers of the step if the function serves all sizes.
  */
 export interface Call {
   readonly fn: number;
@@ -30,13 +31,14 @@ export interface Call {
 }
 
 export interface CompiledProgram {
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The functions that calls refer to; those in `module` are new. */
+  readonly functions: readonly Code[];
+  readonly module: CodeModule;
   readonly calls: readonly Call[];
   /** The step that each call executes. */
   readonly steps: readonly Step[];
-  /** The frame holds the address of each buffer (those of `temps` last), then the scalars as f64. */
-  readonly bufferCount: number;
-  readonly scalarsAt: number;
+  /** The frame holds the scalars as f64, then the address of each buffer (those of `temps` last). */
+  readonly buffersAt: number;
   readonly frameBytes: number;
   /** Sizes of temporaries by buffer number: the program's, and partial results of split reductions. */
   readonly temps: ReadonlyMap<number, number>;
@@ -47,9 +49,6 @@ export interface CompiledProgram {
 
 /** Attention with fewer queries than this does not use the attention kernel. */
 const MIN_QUERIES = 4;
-
-/** The export name of a program's function number `i`. */
-export const exportName = (i: number): string => `k${i}`;
 
 /** Whether there is a kernel for `call`; core lowers calls without one to simpler steps. */
 export function accelerates(call: LibraryCall): boolean {
@@ -79,7 +78,8 @@ export function accelerates(call: LibraryCall): boolean {
   }
 }
 
-export function compileProgram(program: Program, options: ProgramOptions): CompiledProgram {
+/** Compiles a program. Functions that `library` has are not compiled again, and those that are new are added to it. */
+export function compileProgram(program: Program, options: ProgramOptions, library: Library): CompiledProgram {
   const temps = new Map<number, number>();
   program.buffers.forEach((spec, i) => {
     if (spec.kind === "temp") temps.set(i, spec.bytes);
@@ -91,81 +91,102 @@ export function compileProgram(program: Program, options: ProgramOptions): Compi
     for (const bytes of split.temps) temps.set(bufferCount++, bytes);
     return split.kernels;
   });
-  const scalarsAt = Math.ceil((4 * bufferCount) / 8) * 8;
-  const builder = new ProgramBuilder({ ...options, fma: options.tile.fma, scalarsAt });
-  const calls = steps.map((step) => builder.add(step));
-  return {
-    bytes: builder.module.bytes({ shared: options.shared }),
-    calls,
-    steps,
-    bufferCount,
-    scalarsAt,
-    frameBytes: scalarsAt + 8 * program.scalars,
-    temps,
-    scratchBytes: builder.scratchBytes,
-    cost: builder.cost,
-  };
+  const buffersAt = 8 * program.scalars;
+  const builder = new ProgramBuilder(options, library, buffersAt);
+  try {
+    const calls = steps.map((step) => builder.add(step));
+    return {
+      functions: builder.functions,
+      module: builder.finish(options.shared),
+      calls,
+      steps,
+      buffersAt,
+      frameBytes: Math.ceil((buffersAt + 4 * bufferCount) / 8) * 8,
+      temps,
+      scratchBytes: builder.scratchBytes,
+      cost: builder.cost,
+    };
+  } catch (cause) {
+    library.drop(builder.code);
+    throw cause;
+  }
 }
 
-interface Compiled {
+interface Planned {
   readonly fn: number;
   readonly step: StepFunction;
+  /** The numbers that its function reads from its arguments. */
+  readonly numbers: readonly number[];
   /** The buffers of the step it was compiled for, in order of appearance. */
   readonly order: readonly number[];
 }
 
-/** Compiles each distinct step once: twelve equal layers share their kernels. */
+/** Plans each distinct step once: twelve equal layers share their kernels. */
 class ProgramBuilder {
-  readonly module: Module = new Module();
+  readonly code: CodeModule = new CodeModule();
+  readonly functions: Code[] = [];
   scratchBytes = 0;
   cost = 0;
-  readonly #options: CodegenOptions & ProgramOptions;
-  readonly #gemm: GemmImports;
-  readonly #compiled = new Map<string, Compiled>();
+  readonly #module: Module = new Module();
+  readonly #library: Library;
+  readonly #options: CodegenOptions & { readonly tile: Tile; readonly gemm: GemmImports };
+  readonly #buffersAt: number;
+  readonly #planned = new Map<string, Planned>();
 
-  constructor(options: CodegenOptions & ProgramOptions) {
-    this.#options = options;
-    this.#gemm = importGemm(this.module);
+  constructor({ threads, tile }: ProgramOptions, library: Library, buffersAt: number) {
+    this.#options = { threads, tile, fma: tile.fma, gemm: importGemm(this.#module) };
+    this.#library = library;
+    this.#buffersAt = buffersAt;
   }
 
   add(step: Step): Call {
     const { key, order } = structuralKey(step);
-    let entry = this.#compiled.get(key);
-    if (entry === undefined) {
-      const fn = this.#compiled.size;
-      entry = { fn, step: this.#compile(step, exportName(fn)), order };
-      this.#compiled.set(key, entry);
-    }
-    const { fn, step: compiled, order: original } = entry;
-    this.scratchBytes = Math.max(this.scratchBytes, compiled.scratchBytes);
-    this.cost += compiled.cost;
-    const args = compiled.buffers.map(
-      (buffer) => 4 * at(order, original.indexOf(buffer), "buffer of a step"),
+    let entry = this.#planned.get(key);
+    if (entry === undefined) this.#planned.set(key, (entry = this.#plan(step, order)));
+    const { fn, step: planned, numbers, order: original } = entry;
+    this.scratchBytes = Math.max(this.scratchBytes, planned.scratchBytes);
+    this.cost += planned.cost;
+    const addresses = planned.buffers.map(
+      (buffer) => this.#buffersAt + 4 * at(order, original.indexOf(buffer), "buffer of a step"),
     );
-    return { fn, chunks: compiled.chunks, args };
+    return { fn, chunks: planned.chunks, args: [...addresses, ...numbers] };
   }
 
-  #compile(step: Step, name: string): StepFunction {
-    const { module } = this;
-    const [options, gemm] = [this.#options, this.#gemm];
-    if (step.type === "loop") return compileLoop(module, name, planLoop(step, options.threads), options);
-    if (!accelerates(step)) {
-      throw new Error(
-        `the CPU backend has no kernel for this ${step.name} call; core lowers what accelerates() refuses`,
-      );
-    }
-    switch (step.name) {
-      case "matmul":
-        return compileMatmul(module, name, step, { ...options, gemm });
-      case "attention":
-        return compileAttention(module, name, step, { ...options, gemm });
-      case "attentionGrad":
-        return compileAttentionGrad(module, name, step, { ...options, gemm });
-      case "gather":
-        return compileGather(module, name, step, options);
-      case "scatterAdd":
-        return compileScatterAdd(module, name, step, options);
-    }
+  /** The module of new functions. */
+  finish(shared: boolean): CodeModule {
+    if (this.code.size > 0) this.code.bytes = this.#module.bytes({ shared });
+    return this.code;
+  }
+
+  #plan(step: Step, order: readonly number[]): Planned {
+    const planned = planStep(step, this.#options);
+    const code = this.#library.find(planned, this.code, this.#module);
+    const numbers = code.isGeneral ? Object.values(planned.numbers) : [];
+    return { fn: this.functions.push(code) - 1, step: planned, numbers, order };
+  }
+}
+
+function planStep(
+  step: Step,
+  options: CodegenOptions & { readonly tile: Tile; readonly gemm: GemmImports },
+): StepFunction {
+  if (step.type === "loop") return planLoop(step, options);
+  if (!accelerates(step)) {
+    throw new Error(
+      `the CPU backend has no kernel for this ${step.name} call; core lowers what accelerates() refuses`,
+    );
+  }
+  switch (step.name) {
+    case "matmul":
+      return planMatmul(step, options);
+    case "attention":
+      return planAttention(step, options);
+    case "attentionGrad":
+      return planAttentionGrad(step, options);
+    case "gather":
+      return planGather(step, options);
+    case "scatterAdd":
+      return planScatterAdd(step, options);
   }
 }
 

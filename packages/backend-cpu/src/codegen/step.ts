@@ -5,12 +5,14 @@
 import type { Operand } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local } from "./assembler.ts";
 import { i32 } from "./instructions.ts";
+import type { Structured } from "./library.ts";
 import { startOf } from "./loops/load-store.ts";
+import type { Sizes } from "./sizes.ts";
 
 /**
- * The parameters of every step function: the address of the run's frame (buffer addresses and scalars), the address of the
- * step's arguments (for each, the offset in the frame of its buffer's address), the chunk to compute, and the address of the
- * thread's scratch memory.
+ * The parameters of every step function: the address of the run's frame (scalars, then buffer addresses), the address of the
+ * step's arguments (for each buffer, the offset in the frame of its address; then, for functions that serve all sizes, the step's
+ * numbers), the chunk to compute, and the address of the thread's scratch memory.
  */
 export const STEP_PARAMS: readonly ["i32", "i32", "i32", "i32"] = ["i32", "i32", "i32", "i32"];
 
@@ -18,12 +20,10 @@ export interface CodegenOptions {
   readonly threads: number;
   /** Use relaxed-SIMD fused multiply-add. */
   readonly fma: boolean;
-  /** The offset of the scalars in the frame, in bytes. */
-  readonly scalarsAt: number;
 }
 
-/** A step's function and how to call it. */
-export interface StepFunction {
+/** How a step's function is made and called. */
+export interface StepFunction extends Structured {
   readonly chunks: number;
   /** Estimated nanoseconds on one thread. */
   readonly cost: number;
@@ -60,23 +60,29 @@ export function bufferAddress({ frame, args }: Place, argument: number): Expr {
 }
 
 /** The address of the run-time number in `slot`, an f64. */
-export function scalarAddress({ frame }: Place, { scalarsAt }: CodegenOptions, slot: number): Expr {
-  return i32.add(frame, scalarsAt + 8 * slot);
+export function scalarAddress({ frame }: Place, slot: number): Expr {
+  return slot === 0 ? frame : i32.add(frame, 8 * slot);
 }
 
-/** The address of the first element of an operand whose buffer is `argument`. */
+/** The address of the first element of an operand whose buffer is `argument` and whose numbers are called `name`. */
 export function operandAddress(
-  { view, dtype }: Operand,
+  { view }: Operand,
   argument: number,
   place: Place,
-  options: CodegenOptions,
+  sizes: Sizes,
+  name: string,
 ): Expr {
-  return startOf(view, dtype, bufferAddress(place, argument), (slot) => scalarAddress(place, options, slot));
+  return startOf(sizes, name, view.moving, bufferAddress(place, argument), (slot) =>
+    scalarAddress(place, slot),
+  );
 }
 
-/** Start and end of chunk `index` of `per` elements out of `total`. */
-export function chunkRange(f: Fn, index: Int, per: number, total: number): readonly [Int, Int] {
-  if (per >= total) return [0, total];
+/** Where a step's numbers are among its arguments: after its buffers. */
+export const numbersAt = (buffers: readonly number[]): number => 4 * buffers.length;
+
+/** Start and end of chunk `index` of `per` elements out of `total`; null if one chunk has all. */
+export function chunkRange(f: Fn, index: Int, per: Int | null, total: Int): readonly [Int, Int] {
+  if (per === null) return [0, total];
   const from = f.local("i32", i32.mul(index, per));
   const to = f.local("i32", i32.add(from, per));
   return [from, f.local("i32", i32.select(to, total, i32.lt_s(to, total)))];

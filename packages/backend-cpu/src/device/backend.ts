@@ -21,9 +21,11 @@ import { CpuExecutable, type ProgramRunner } from "./executable.ts";
 import { Heap, MAX_BYTES } from "./heap.ts";
 import { canShareMemory, defaultTile, hasRelaxedSimd, parallelism, revectorizes } from "./platform.ts";
 import { whyNoWorkers } from "./platform.ts";
+import { Modules } from "./modules.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
 import { revectorization } from "../revectorize/verdict.ts";
-import { accelerates, compileProgram } from "../codegen/program.ts";
+import { Library } from "../codegen/library.ts";
+import { accelerates, type CompiledProgram, compileProgram } from "../codegen/program.ts";
 import { ENTRY } from "./worker-source.ts";
 import { Workers } from "./workers.ts";
 import type { WorkerHandle } from "./platform.ts";
@@ -97,6 +99,8 @@ export class CpuBackend implements Backend, ProgramRunner {
   readonly revectorized: boolean;
   readonly #gemm: WebAssembly.Module;
   readonly #workers: Workers | null;
+  readonly #library: Library;
+  readonly #modules: Modules;
   #gemmHere: WebAssembly.Exports | null = null;
   /** Memory of each thread for its intermediate results; `bytes` per thread. */
   #scratch: Region = NOTHING;
@@ -107,8 +111,12 @@ export class CpuBackend implements Backend, ProgramRunner {
   #recorder: Recorder | null = null;
   #closed = false;
 
-  /** `obstacle`: why no workers can be started here, if that is known. */
-  constructor(options: CpuBackendOptions = {}, obstacle: string | null = null) {
+  /** `obstacle`: why no workers can be started here, if that is known. `library`: for tests, where functions are kept. */
+  constructor(
+    options: CpuBackendOptions = {},
+    obstacle: string | null = null,
+    library: Library = new Library(),
+  ) {
     const threads = options.threads ?? parallelism();
     if (!Number.isInteger(threads) || threads < 1 || threads > 256) {
       throw new RangeError(`cpu({ threads: ${threads} }): expected a whole number from 1 to 256`);
@@ -140,6 +148,8 @@ export class CpuBackend implements Backend, ProgramRunner {
     });
     this.#gemm = gemmCore(this.#tile, shared);
     this.#workers = shared ? new Workers(this.#heap, this.#gemm, this.threads) : null;
+    this.#library = library;
+    this.#modules = new Modules(this.#heap, this.#library, (address) => this.#drop(address));
   }
 
   accelerates(call: LibraryCall): boolean {
@@ -158,8 +168,9 @@ export class CpuBackend implements Backend, ProgramRunner {
       );
     }
     let address = this.#heap.tryAllocate(bytes);
-    if (address === null && this.#temps.bytes > 0) {
+    if (address === null) {
       this.#releaseTemps(); // the next run of a program allocates them again
+      this.#modules.dropIdle();
       address = this.#heap.tryAllocate(bytes);
     }
     return new CpuBuffer(this, address ?? this.#heap.allocate(bytes, "a tensor"), bytes);
@@ -168,21 +179,31 @@ export class CpuBackend implements Backend, ProgramRunner {
   /** Compiles a program: synchronously, except where an engine forbids compiling on its main thread. */
   compile(program: Program): Executable | Promise<Executable> {
     this.assertOpen();
-    const compiled = compileProgram(program, {
-      threads: this.threads,
-      shared: this.#heap.shared,
-      tile: this.#tile,
-    });
-    const finish = (module: WebAssembly.Module): Executable => {
-      const image = new ProgramImage(this.#heap, program, compiled, module);
-      this.#images.add(image);
-      return new CpuExecutable(this, image);
-    };
+    const options = { threads: this.threads, shared: this.#heap.shared, tile: this.#tile };
+    const compiled = compileProgram(program, options, this.#library);
+    const image = this.#imageOf(program, compiled);
+    const executable = new CpuExecutable(this, image);
+    const ready = this.#modules.ready(compiled.functions);
+    if (ready === null) return executable;
+    return ready.then(
+      () => executable,
+      (cause: unknown) => {
+        executable.free();
+        throw cause;
+      },
+    );
+  }
+
+  #imageOf(program: Program, compiled: CompiledProgram): ProgramImage {
+    this.#modules.load(compiled.module);
+    this.#modules.use(compiled.functions);
     try {
-      return finish(new WebAssembly.Module(compiled.bytes));
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      return WebAssembly.compile(compiled.bytes).then(finish);
+      const image = new ProgramImage(this.#heap, program, compiled, this.#modules);
+      this.#images.add(image);
+      return image;
+    } catch (cause) {
+      this.#modules.leave(compiled.functions);
+      throw cause;
     }
   }
 
@@ -206,10 +227,7 @@ export class CpuBackend implements Backend, ProgramRunner {
       fma: this.#tile.fma,
       wide: this.revectorized,
     });
-    const program: Program = { buffers: [], scalars: 0, steps: [] };
-    const module = new WebAssembly.Module(compiled.bytes);
-    const image = new ProgramImage(this.#heap, program, compiled, module);
-    this.#images.add(image);
+    const image = this.#imageOf({ buffers: [], scalars: 0, steps: [] }, compiled);
     let best = Infinity;
     for (let i = 0; i < PEAK_RUNS; i++) {
       const start = performance.now();
@@ -345,12 +363,16 @@ export class CpuBackend implements Backend, ProgramRunner {
   /** @internal */
   forget(image: ProgramImage): void {
     if (this.#closed || !this.#images.delete(image)) return;
-    const workers = this.#workers;
-    if (workers !== null && workers.last > 0 && !workers.failed) {
-      workers.submit(ENTRY.drop, image.descriptor, 0, 0);
-    }
+    this.#drop(image.descriptor);
     image.free(this.#last);
     if (this.#images.size === 0) this.#releaseTemps();
+  }
+
+  /** Makes the workers forget the program or the module at an address; returns the ticket of the last work. */
+  #drop(address: number): number {
+    const workers = this.#workers;
+    if (workers !== null && workers.last > 0 && !workers.failed) workers.submit(ENTRY.drop, address, 0, 0);
+    return this.#last;
   }
 
   #releaseTemps(): void {

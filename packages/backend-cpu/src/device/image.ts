@@ -6,12 +6,9 @@ import type { BufferSpec, Program } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import type { Heap } from "./heap.ts";
 import type { CompiledProgram } from "../codegen/program.ts";
-import { GEMM_MODULE } from "../codegen/matmul/imports.ts";
-import { exportName } from "../codegen/program.ts";
+import type { Modules, StepCode } from "./modules.ts";
 import type { Recorder } from "./profile.ts";
 import { DESCRIPTOR } from "./worker-source.ts";
-
-type StepCode = (frame: number, args: number, chunk: number, scratch: number) => void;
 
 /**
  * Bytes that temporaries are aligned to. They lie one after the other; programs run one at a time, so all programs share this
@@ -29,7 +26,6 @@ export class ProgramImage {
   /** Address of the descriptor, which also identifies the program to the workers. */
   readonly descriptor: number;
   readonly compiled: CompiledProgram;
-  readonly module: WebAssembly.Module;
   readonly specs: readonly BufferSpec[];
   readonly scalars: number;
   /** Bytes of all temporaries together. */
@@ -38,13 +34,15 @@ export class ProgramImage {
   readonly #tempOffsets: ReadonlyMap<number, number>;
   readonly #args: readonly number[];
   readonly #heap: Heap;
+  readonly #modules: Modules;
   #frames: Frame[] = [];
-  #code: StepCode[] | null = null;
+  #code: readonly StepCode[] | null = null;
 
-  constructor(heap: Heap, program: Program, compiled: CompiledProgram, module: WebAssembly.Module) {
+  /** The functions of `compiled` must be loaded, and in use for this program. */
+  constructor(heap: Heap, program: Program, compiled: CompiledProgram, modules: Modules) {
     this.#heap = heap;
     this.compiled = compiled;
-    this.module = module;
+    this.#modules = modules;
     this.specs = program.buffers;
     this.scalars = program.scalars;
     const offsets = new Map<number, number>();
@@ -60,20 +58,21 @@ export class ProgramImage {
     this.#args = args;
   }
 
-  /** Writes the descriptor, the arguments and the bytes of the module; see DESCRIPTOR. */
+  /** Writes the descriptor and the arguments; see DESCRIPTOR. */
   #writeDescriptor(): { address: number; args: number[] } {
-    const { bytes, calls, frameBytes } = this.compiled;
+    const { functions, calls, frameBytes } = this.compiled;
     const argWords = calls.reduce((n, call) => n + call.args.length, 0);
-    const headWords = DESCRIPTOR.first + DESCRIPTOR.callWords * calls.length;
-    const moduleAt = 4 * (headWords + argWords);
-    const address = this.#heap.allocateOwn(moduleAt + bytes.byteLength);
+    const functionsAt = DESCRIPTOR.first + DESCRIPTOR.callWords * calls.length;
+    const headWords = functionsAt + 2 * functions.length;
+    const address = this.#heap.allocateOwn(4 * (headWords + argWords));
     const { words } = this.#heap;
     const d = address >>> 2;
-    words[d + DESCRIPTOR.module] = address + moduleAt;
-    words[d + DESCRIPTOR.moduleBytes] = bytes.byteLength;
     words[d + DESCRIPTOR.calls] = calls.length;
+    words[d + DESCRIPTOR.functions] = functions.length;
     words[d + DESCRIPTOR.scratchAt] = frameBytes;
-    this.#heap.bytes.set(bytes, address + moduleAt);
+    functions.forEach(({ module, index }, i) => {
+      words.set([this.#modules.address(module), index], d + functionsAt + 2 * i);
+    });
     const args: number[] = [];
     let argsAt = address + 4 * headWords;
     calls.forEach((call, i) => {
@@ -99,18 +98,18 @@ export class ProgramImage {
     scratch: { readonly address: number; readonly bytes: number },
     done: number,
   ): Frame {
-    const { scalarsAt, frameBytes } = this.compiled;
+    const { buffersAt, frameBytes } = this.compiled;
     let frame = this.#frames.find((f) => f.ticket <= done);
     if (frame === undefined) {
       frame = { address: this.#heap.allocateOwn(frameBytes + 8), ticket: 0 };
       this.#frames.push(frame);
     }
     const { words } = this.#heap;
-    const start = frame.address >>> 2;
+    const start = (frame.address + buffersAt) >>> 2;
     words.set(buffers, start);
     for (const [buffer, offset] of this.#tempOffsets) words[start + buffer] = temps + offset;
     if (this.scalars > 0) {
-      new Float64Array(words.buffer, frame.address + scalarsAt, this.scalars).set(scalars);
+      new Float64Array(words.buffer, frame.address, this.scalars).set(scalars);
     }
     words[(frame.address + frameBytes) >>> 2] = scratch.address;
     words[(frame.address + frameBytes + 4) >>> 2] = scratch.bytes;
@@ -119,21 +118,15 @@ export class ProgramImage {
 
   /** Runs the program on the calling thread; `recorder` is told how long each call took. */
   runHere(frame: Frame, gemm: WebAssembly.Exports, scratch: number, recorder: Recorder | null = null): void {
-    const code = (this.#code ??= this.#instantiate(gemm));
+    const code = (this.#code ??= this.compiled.functions.map((one) => this.#modules.function(one, gemm)));
     this.compiled.calls.forEach((call, i) => {
       const step = code[call.fn];
-      if (step === undefined) throw new Error(`the program has no function ${exportName(call.fn)}`);
+      if (step === undefined) throw new Error(`the program has no function ${call.fn}`);
       const args = at(this.#args, i, "call");
       const start = recorder === null ? 0 : performance.now();
       for (let chunk = 0; chunk < call.chunks; chunk++) step(frame.address, args, chunk, scratch);
       recorder?.add(at(this.compiled.steps, i, "step"), performance.now() - start);
     });
-  }
-
-  #instantiate(gemm: WebAssembly.Exports): StepCode[] {
-    const imports = { env: { memory: this.#heap.memory }, [GEMM_MODULE]: gemm };
-    const { exports } = new WebAssembly.Instance(this.module, imports);
-    return Object.keys(exports).map((_, i) => exports[exportName(i)] as StepCode);
   }
 
   /** Gives the memory back; submissions up to `ticket` may still use it. */
@@ -142,5 +135,6 @@ export class ProgramImage {
     for (const frame of this.#frames) this.#heap.releaseOwn(frame.address, ticket);
     this.#frames = [];
     this.#code = null;
+    this.#modules.leave(this.compiled.functions);
   }
 }

@@ -38,21 +38,20 @@ export const ENTRY = {
   run: 0,
   /** Copies memory; operands: to, from, bytes. */
   copy: 1,
-  /** Forgets a program; operand: descriptor. */
+  /** Forgets a program or a module; operand: address of the descriptor, or of the module. */
   drop: 2,
 } as const;
 
 /**
- * A program's descriptor in WebAssembly memory, in words: address and size of its module, number of calls, offset in a frame
- * of the scratch memory's address and its size per thread; then per call: function, chunks, address of its arguments, whether
- * a barrier follows.
+ * A program's descriptor in WebAssembly memory, in words: number of calls, number of functions, offset in a frame of the scratch
+ * memory's address and its size per thread; then per call: function, chunks, address of its arguments, whether a barrier follows;
+ * then per function: address of its module, number there. A module is the number of its bytes, and then these.
  */
 export const DESCRIPTOR = {
-  module: 0,
-  moduleBytes: 1,
-  calls: 2,
-  scratchAt: 3,
-  first: 4,
+  calls: 0,
+  functions: 1,
+  scratchAt: 2,
+  first: 3,
   callWords: 4,
 } as const;
 
@@ -72,7 +71,9 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
   type Step = (frame: number, args: number, chunk: number, scratch: number) => void;
   const c = new Int32Array(start.control);
   const gemm = new WebAssembly.Instance(start.gemm, { env: { memory } }).exports;
+  /** By address. */
   const programs = new Map<number, Step[]>();
+  const modules = new Map<number, Step[]>();
   let words = new Int32Array(memory.buffer);
 
   const waitWhile = (at: number, value: number): void => {
@@ -100,13 +101,25 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
     Atomics.store(c, C.message, text.length);
   };
 
-  const load = (descriptor: number): Step[] => {
-    const d = descriptor >>> 2;
-    const at = words[d + D.module]! >>> 0;
-    const bytes = new Uint8Array(memory.buffer, at, words[d + D.moduleBytes]).slice();
+  const moduleAt = (address: number): Step[] => {
+    let steps = modules.get(address);
+    if (steps !== undefined) return steps;
+    const bytes = new Uint8Array(memory.buffer, address + 4, words[address >>> 2]).slice();
     const imports = { env: { memory }, gemm };
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), imports);
-    return Object.keys(exports).map((_, i) => exports["k" + i] as Step);
+    steps = Object.keys(exports).map((_, i) => exports["k" + i] as Step);
+    modules.set(address, steps);
+    return steps;
+  };
+
+  const load = (descriptor: number): Step[] => {
+    const d = descriptor >>> 2;
+    const steps: Step[] = [];
+    const first = d + D.first + D.callWords * words[d + D.calls]!;
+    for (let i = 0; i < words[d + D.functions]!; i++) {
+      steps.push(moduleAt(words[first + 2 * i]! >>> 0)[words[first + 2 * i + 1]!]!);
+    }
+    return steps;
   };
 
   const stepsOf = (descriptor: number): Step[] => {
@@ -156,8 +169,10 @@ function main(C: typeof CONTROL, E: typeof ENTRY, D: typeof DESCRIPTOR, start: W
   const execute = (entry: number): void => {
     const kind = c[entry];
     if (kind === E.run) run(c[entry + 1]! >>> 0, c[entry + 2]! >>> 0);
-    else if (kind === E.drop) programs.delete(c[entry + 1]! >>> 0);
-    else if (id === 0) {
+    else if (kind === E.drop) {
+      programs.delete(c[entry + 1]! >>> 0);
+      modules.delete(c[entry + 1]! >>> 0);
+    } else if (id === 0) {
       const from = c[entry + 2]! >>> 0;
       new Uint8Array(memory.buffer).copyWithin(c[entry + 1]! >>> 0, from, from + (c[entry + 3]! >>> 0));
     }

@@ -236,3 +236,48 @@ export function kernelCase(maxLength: number): fc.Arbitrary<KernelCase> {
     };
   });
 }
+
+/** The operand of axes with `lengths`, stored in the same order and with the same gaps as that of axes with `before`. */
+function resizedOperand(operand: Operand, before: readonly number[], lengths: readonly number[]): Operand {
+  const { view } = operand;
+  const strides = [...view.strides];
+  const order = [...strides.keys()].filter((d) => strides[d] !== 0);
+  order.sort((a, b) => Math.abs(strides[a]!) - Math.abs(strides[b]!));
+  let stride = Math.abs(strides[order[0]!] ?? 1);
+  for (const d of order) {
+    strides[d] = Math.sign(strides[d]!) * stride;
+    stride *= lengths[d]!;
+  }
+  const valid = view.valid?.map((range, d): readonly [number, number] | null => {
+    if (range === null) return null;
+    const moved = (i: number): number => (i > before[d]! / 2 ? i + lengths[d]! - before[d]! : i);
+    return [moved(range[0]), Math.max(moved(range[0]), moved(range[1]))];
+  });
+  const { offset } = extent(strides, lengths.slice(0, strides.length));
+  return { ...operand, view: { ...view, offset, strides, ...(valid && { valid }) } };
+}
+
+/** The same kernel over axes of other lengths, all of them longer than 1. */
+export function resized(
+  { kernel, buffers, scalars }: KernelCase,
+  to: (length: number) => number,
+): KernelCase {
+  const before = [...kernel.outer, ...kernel.inner];
+  const lengths = before.map(to);
+  const sized = [...buffers];
+  const move = (operand: Operand, gap: number): Operand => {
+    const moved = resizedOperand(operand, before, lengths);
+    const { length } = extent(moved.view.strides, lengths.slice(0, moved.view.strides.length));
+    sized[operand.buffer] = { ...sized[operand.buffer]!, length: length + gap };
+    return moved;
+  };
+  const body = kernel.body.map((instr) =>
+    instr.op === "load" ? { ...instr, from: move(instr.from, 3) } : instr,
+  );
+  const stores = kernel.stores.map((store) => ({ ...store, to: move(store.to, 2) }));
+  return {
+    kernel: { ...kernel, outer: kernel.outer.map(to), inner: kernel.inner.map(to), body, stores },
+    buffers: sized,
+    scalars,
+  };
+}

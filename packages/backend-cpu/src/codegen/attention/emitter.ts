@@ -1,7 +1,8 @@
 /** The code that attention and its gradient share: addresses of heads, packing, products of packed panels, blocks of queries. */
 import type { Operand } from "@tiedlora/kernels";
 import type { Expr, Fn, Int, Local } from "../assembler.ts";
-import { BATCH, byteStride, ceilTo, type Geometry, HEAD, rowAndColumn } from "./geometry.ts";
+import { BATCH, ceilTo, type Geometry, HEAD } from "./geometry.ts";
+import { AttentionSizes, type AttentionStep } from "./numbers.ts";
 import type { GemmDType, Tile } from "../matmul/gemm.ts";
 import { fitsInPlace, packRest, tileColumns } from "../matmul/gemm.ts";
 import { i32 } from "../instructions.ts";
@@ -32,30 +33,35 @@ export class ScratchSpace {
 export class Emitter {
   readonly f: Fn;
   readonly g: Geometry;
+  readonly sizes: AttentionSizes;
   readonly #gemm: GemmImports;
   readonly #scratch: Local;
-  readonly #spare: number;
   readonly #start: (operand: Operand) => Expr;
 
   constructor(
     f: Fn,
-    g: Geometry,
-    options: AttentionOptions,
-    place: { frame: Local; args: Local; scratch: Local; spare: number; numbers: Arguments },
+    step: AttentionStep,
+    gemm: GemmImports,
+    place: { frame: Local; args: Local; scratch: Local; numbers: Arguments },
   ) {
+    const sizes = new AttentionSizes(f, place.args, step);
     this.f = f;
-    this.g = g;
-    this.#gemm = options.gemm;
+    this.g = step.g;
+    this.sizes = sizes;
+    this.#gemm = gemm;
     this.#scratch = place.scratch;
-    this.#spare = place.spare;
-    this.#start = (operand) => operandAddress(operand, place.numbers.of(operand.buffer), place, options);
+    this.#start = (operand) => {
+      const argument = place.numbers.of(operand.buffer);
+      return operandAddress(operand, argument, place, sizes.sizes, sizes.nameOf(operand));
+    };
   }
 
-  at(offset: number): Local {
-    return this.f.bind(i32.add(this.#scratch, offset));
+  /** The address of a panel in scratch memory. */
+  at(panel: string): Local {
+    return this.f.bind(i32.add(this.#scratch, this.sizes.int(`panel ${panel}`)));
   }
 
-  least(a: Expr, b: number): Local {
+  least(a: Expr, b: Int): Local {
     const x = this.f.local("i32", a);
     this.f.set(x, i32.select(x, b, i32.lt_s(x, b)));
     return x;
@@ -63,7 +69,8 @@ export class Emitter {
 
   /** The address of [b, h, 0, …]. */
   head(operand: Operand, b: Int, h: Int): Local {
-    const [batchStride, headStride] = [byteStride(operand, BATCH), byteStride(operand, HEAD)];
+    const batchStride = this.sizes.stride(operand, BATCH);
+    const headStride = this.sizes.stride(operand, HEAD);
     return this.f.local(
       "i32",
       i32.add(i32.add(this.#start(operand), i32.mul(b, batchStride)), i32.mul(h, headStride)),
@@ -76,7 +83,7 @@ export class Emitter {
     dtype: GemmDType,
     to: Int,
     from: Int,
-    [rowStride, depthStride]: readonly [number, number],
+    [rowStride, depthStride]: readonly [Int, Int],
     rows: Int,
     depth: Int,
   ): void {
@@ -84,8 +91,8 @@ export class Emitter {
   }
 
   /** c (+)= a · b for panels that are packed with depth `depth`; c must have room for whole tiles. */
-  multiply(a: Int, b: Int, c: Int, stride: number, rows: Int, columns: Int, depth: Int, add: Int): void {
-    this.f.call(this.#gemm.block, a, b, c, stride, rows, columns, depth, add, this.at(this.#spare));
+  multiply(a: Int, b: Int, c: Int, stride: Int, rows: Int, columns: Int, depth: Int, add: Int): void {
+    this.f.call(this.#gemm.block, a, b, c, stride, rows, columns, depth, add, this.at("spare"));
   }
 
   /**
@@ -95,8 +102,9 @@ export class Emitter {
   multiplyRows(a: Operand, from: Local, rows: Local, b: Int, c: Local, columns: Int, spare: Local): void {
     const { f } = this;
     const gemm = this.#gemm;
-    const { params, tile, scoreStride } = this.g;
-    const [rowStride, stride] = rowAndColumn(a);
+    const { params, tile } = this.g;
+    const scoreStride = this.sizes.int("scoreStride");
+    const [rowStride, stride] = this.sizes.rowAndColumn(a);
     const pack = gemm.pack("A", a.dtype as GemmDType);
     if (!fitsInPlace(a, params.d, tile)) {
       f.call(pack, spare, from, rowStride, stride, rows, params.d);
@@ -104,39 +112,39 @@ export class Emitter {
       return;
     }
     packRest(f, pack, tile, { to: spare, from, rowStride, rows, k: params.d });
-    const block = [b, c, scoreStride, rows, columns, params.d, 0, this.at(this.#spare)];
+    const block = [b, c, scoreStride, rows, columns, params.d, 0, this.at("spare")];
     f.call(gemm.blockInPlace, from, rowStride, spare, ...block);
   }
 
   /**
-   * c = panel · b, where the panel holds scores, with zeros for hidden keys, and b is packed with depth `packedDepth`, of
-   * which the first `depth` are used.
+   * c = panel · b, where the panel holds scores, with zeros for hidden keys, and b is packed over all keys, of which the first
+   * `depth` are used.
    */
-  multiplyScores(panel: Local, b: Local, c: Local, rows: Int, depth: Expr, packedDepth: number): void {
+  multiplyScores(panel: Local, b: Local, c: Local, rows: Int, depth: Expr): void {
     const { f, g } = this;
     const columns = tileColumns(g.tile);
     const whole = this.roundUp(depth, g.tile.unroll);
     for (let j = 0; j < g.widthColumns; j += columns) {
-      const strip = i32.add(b, 4 * j * packedDepth);
+      const strip = i32.add(b, this.sizes.sizes.times("keyDepth", 4 * j));
       const to = f.bind(i32.add(c, 4 * j));
-      const block = [strip, to, g.widthStride, rows, columns, whole, 0, this.at(this.#spare)];
-      f.call(this.#gemm.blockInPlace, panel, g.scoreStride, panel, ...block);
+      const block = [strip, to, g.widthStride, rows, columns, whole, 0, this.at("spare")];
+      f.call(this.#gemm.blockInPlace, panel, this.sizes.int("scoreStride"), panel, ...block);
     }
   }
 
   /**
    * Runs `body` for the blocks of queries `first`, `first + step`, …, with the block's first query, its number of queries,
-   * and the number of keys that they see.
+   * and the number of keys that they see. The number called `stride` is `step` blocks of queries.
    */
-  blocks(first: Int, step: number, body: (i0: Local, rows: Local, keys: Local) => void): void {
-    const { f, g } = this;
-    const { q, kv, causal } = g.params;
+  blocks(first: Int, stride: string, body: (i0: Local, rows: Local, keys: Local) => void): void {
+    const { f, g, sizes } = this;
+    const [q, kv, queries] = [sizes.int("q"), sizes.int("kv"), sizes.int("queries")];
     const i0 = f.local("i32");
-    f.for(i0, i32.mul(first, g.queries), q, step * g.queries, () => {
-      const rows = this.least(i32.sub(q, i0), g.queries);
+    f.for(i0, i32.mul(first, queries), q, sizes.int(stride), () => {
+      const rows = this.least(i32.sub(q, i0), queries);
       const keys = f.local("i32", kv);
-      if (causal) {
-        f.set(keys, this.least(i32.add(i32.add(i0, rows), kv - q), kv));
+      if (g.params.causal) {
+        f.set(keys, this.least(i32.add(i32.add(i0, rows), sizes.int("shift")), kv));
         f.set(keys, i32.select(keys, 1, i32.ge_s(keys, 1)));
       }
       body(i0, rows, keys);
@@ -149,4 +157,4 @@ export class Emitter {
   }
 }
 
-export const flipped = ([row, column]: readonly [number, number]): [number, number] => [column, row];
+export const flipped = ([row, column]: readonly [Int, Int]): [Int, Int] => [column, row];

@@ -12,7 +12,7 @@ const SCORE_BYTES = 192 * 1024;
 
 export const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;
 
-/** Sizes of blocks and panels; all are constants in the generated code. */
+/** Sizes of blocks and panels. */
 export interface Geometry {
   readonly params: AttentionParams;
   readonly tile: Tile;
@@ -58,9 +58,4 @@ export const COLUMN = 3;
 /** Bytes from one index of an axis to the next. */
 export function byteStride({ view, dtype }: Operand, axis: number): number {
   return at(view.strides, axis, "stride") * BYTES[dtype];
-}
-
-/** Bytes from row to row and from column to column of an operand. */
-export function rowAndColumn(operand: Operand): [row: number, column: number] {
-  return [byteStride(operand, ROW), byteStride(operand, COLUMN)];
 }

@@ -14,12 +14,14 @@ import {
   SCORE_NS,
   ScratchSpace,
 } from "./emitter.ts";
-import { byteStride, ceilTo, COLUMN, type Geometry, geometryOf, ROW, rowAndColumn } from "./geometry.ts";
+import { byteStride, ceilTo, COLUMN, type Geometry, geometryOf, ROW } from "./geometry.ts";
+import { attentionKey, attentionNumbers, type AttentionStep, distinct, namesOf } from "./numbers.ts";
 import { emitCopyRows, emitGradRows } from "./rows.ts";
 import type { GemmDType } from "../matmul/gemm.ts";
 import { tileColumns } from "../matmul/gemm.ts";
 import { i32, memory } from "../instructions.ts";
-import { Arguments, STEP_PARAMS, type StepFunction } from "../step.ts";
+import type { GemmImports } from "../matmul/imports.ts";
+import { Arguments, numbersAt, STEP_PARAMS, type StepFunction } from "../step.ts";
 
 export type AttentionGradCall = Extract<LibraryCall, { name: "attentionGrad" }>;
 
@@ -68,8 +70,7 @@ function panelsOf(g: Geometry) {
   return { bytes: space.bytes, panels };
 }
 
-type Panels = ReturnType<typeof panelsOf>["panels"];
-type Panel = keyof Panels;
+type Panel = keyof ReturnType<typeof panelsOf>["panels"];
 
 const gemmType = ({ dtype }: Operand): GemmDType => dtype as GemmDType;
 
@@ -85,18 +86,14 @@ function operandsOf({ params, inputs, outputs }: AttentionGradCall) {
 class GradEmitter {
   readonly #e: Emitter;
   readonly #operands: ReturnType<typeof operandsOf>;
-  readonly #panels: Panels;
-  /** The number of parts of a head, and of keys in a range. */
-  readonly #parts: number;
-  readonly #range: number;
+  readonly #args: Local;
   readonly #rowsOf: Callable;
   readonly #copies: { readonly [to in "dQ" | "dK" | "dV"]: Callable };
 
   constructor(
     e: Emitter,
     operands: ReturnType<typeof operandsOf>,
-    panels: Panels,
-    { parts, range }: { readonly parts: number; readonly range: number },
+    args: Local,
     functions: {
       readonly rowsOf: Callable;
       readonly copies: { readonly [to in "dQ" | "dK" | "dV"]: Callable };
@@ -104,44 +101,43 @@ class GradEmitter {
   ) {
     this.#e = e;
     this.#operands = operands;
-    this.#panels = panels;
-    this.#parts = parts;
-    this.#range = range;
+    this.#args = args;
     this.#rowsOf = functions.rowsOf;
     this.#copies = functions.copies;
   }
 
   #panel(name: Panel): Local {
-    return this.#e.at(this.#panels[name]);
+    return this.#e.at(name);
   }
 
   /** The gradients of key head `unit`, or a part of them. */
   head(unit: Local, cut: Cut, part: Int): void {
     const e = this.#e;
-    const { f, g } = e;
-    const { heads, kvHeads, kv, d } = g.params;
+    const { f, g, sizes } = e;
+    const { heads, kvHeads, d } = g.params;
     const { K, V, dK, dV } = this.#operands;
+    const [kv, range] = [sizes.int("kv"), sizes.int("range")];
     const [b, keyHead] = [f.bind(i32.div_u(unit, kvHeads)), f.bind(i32.rem_u(unit, kvHeads))];
-    const first = f.bind(cut === "keys" ? i32.mul(part, this.#range) : i32.const(0));
-    const count = cut === "keys" ? e.least(i32.sub(kv, first), this.#range) : f.bind(i32.const(kv));
+    const first = f.bind(cut === "keys" ? i32.mul(part, range) : i32.const(0));
+    const count = cut === "keys" ? e.least(i32.sub(kv, first), range) : f.local("i32", kv);
     const from = (o: Operand): Local =>
-      f.bind(i32.add(e.head(o, b, keyHead), i32.mul(first, byteStride(o, ROW))));
+      f.bind(i32.add(e.head(o, b, keyHead), i32.mul(first, sizes.stride(o, ROW))));
     const work = (): void => {
-      e.pack("B", gemmType(K), this.#panel("keys"), from(K), rowAndColumn(K), count, d);
-      e.pack("B", gemmType(V), this.#panel("values"), from(V), rowAndColumn(V), count, d);
+      e.pack("B", gemmType(K), this.#panel("keys"), from(K), sizes.rowAndColumn(K), count, d);
+      e.pack("B", gemmType(V), this.#panel("values"), from(V), sizes.rowAndColumn(V), count, d);
       if (cut !== "keys")
-        e.pack("B", gemmType(K), this.#panel("keysDeep"), from(K), flipped(rowAndColumn(K)), d, kv);
-      const sums = cut === "keys" ? this.#range : ceilTo(kv, g.tile.rows);
+        e.pack("B", gemmType(K), this.#panel("keysDeep"), from(K), flipped(sizes.rowAndColumn(K)), d, kv);
+      const sums = sizes.int(cut === "keys" ? "rangeBytes" : "keyBytes");
       if (cut !== "queries")
-        for (const name of ["dK", "dV"] as const) memory.fill(f, this.#panel(name), 0, g.widthStride * sums);
+        for (const name of ["dK", "dV"] as const) memory.fill(f, this.#panel(name), 0, sums);
       const member = f.local("i32");
       f.for(member, 0, heads / kvHeads, 1, () => {
         const h = f.bind(i32.add(i32.mul(keyHead, heads / kvHeads), member));
         this.#queries(b, h, { cut, part, first, count });
       });
       if (cut === "queries") return;
-      f.call(this.#copies.dK, this.#panel("dK"), from(dK), count, 0);
-      f.call(this.#copies.dV, this.#panel("dV"), from(dV), count, 0);
+      f.call(this.#copies.dK, this.#args, this.#panel("dK"), from(dK), count, 0);
+      f.call(this.#copies.dV, this.#args, this.#panel("dV"), from(dV), count, 0);
     };
     if (cut === "keys")
       f.if(i32.gt_s(count, 0), work); // the last ranges may have no keys
@@ -155,12 +151,13 @@ class GradEmitter {
     keys: { readonly cut: Cut; readonly part: Int; readonly first: Local; readonly count: Local },
   ): void {
     const e = this.#e;
-    const { f, g } = e;
+    const { f, g, sizes } = e;
     const { cut, part, first, count } = keys;
     const { Q, O, L, dO, dQ, bias } = this.#operands;
     const origins = new Map([Q, O, L, dO, dQ, ...(bias ? [bias] : [])].map((o) => [o, e.head(o, b, h)]));
-    e.blocks(cut === "queries" ? part : 0, cut === "queries" ? this.#parts : 1, (i0, rows, visible) => {
-      const rowAt = (o: Operand): Local => f.bind(i32.add(origins.get(o)!, i32.mul(i0, byteStride(o, ROW))));
+    e.blocks(cut === "queries" ? part : 0, cut === "queries" ? "step" : "queries", (i0, rows, visible) => {
+      const rowAt = (o: Operand): Local =>
+        f.bind(i32.add(origins.get(o)!, i32.mul(i0, sizes.stride(o, ROW))));
       const seen = cut === "keys" ? f.local("i32", i32.sub(visible, first)) : visible;
       if (cut === "keys") f.set(seen, i32.select(seen, count, i32.lt_s(seen, count)));
       const work = (): void => {
@@ -172,6 +169,7 @@ class GradEmitter {
         const biasAt = bias === null ? 0 : i32.add(rowAt(bias), i32.mul(first, byteStride(bias, COLUMN)));
         f.call(
           this.#rowsOf,
+          this.#args,
           scores,
           slopes,
           rows,
@@ -191,15 +189,8 @@ class GradEmitter {
         }
         if (cut === "keys") return;
         const results = this.#panel("results");
-        e.multiplyScores(
-          slopes,
-          this.#panel("keysDeep"),
-          results,
-          e.roundUp(rows, g.tile.rows),
-          seen,
-          g.keyDepth,
-        );
-        f.call(this.#copies.dQ, results, rowAt(dQ), rows, 0);
+        e.multiplyScores(slopes, this.#panel("keysDeep"), results, e.roundUp(rows, g.tile.rows), seen);
+        f.call(this.#copies.dQ, this.#args, results, rowAt(dQ), rows, 0);
       };
       if (cut === "keys")
         f.if(i32.gt_s(seen, 0), work); // with a causal mask, early queries see none of the late keys
@@ -216,58 +207,81 @@ class GradEmitter {
     rows: Local,
   ): void {
     const e = this.#e;
-    const { g } = e;
+    const { g, sizes } = e;
     const packed = this.#panel("packed");
-    e.pack("B", gemmType(x), this.#panel(deep), at, flipped(rowAndColumn(x)), g.params.d, rows);
-    e.pack("A", "f32", packed, panel, [4, g.scoreStride], keys, rows);
+    e.pack("B", gemmType(x), this.#panel(deep), at, flipped(sizes.rowAndColumn(x)), g.params.d, rows);
+    e.pack("A", "f32", packed, panel, [4, sizes.int("scoreStride")], keys, rows);
     const wholeKeys = e.roundUp(keys, g.tile.rows);
     e.multiply(packed, this.#panel(deep), this.#panel(to), g.widthStride, wholeKeys, g.widthColumns, rows, 1);
   }
 }
 
-/** Adds the step's function to the module under `name`. */
-export function compileAttentionGrad(
-  module: Module,
-  name: string,
-  call: AttentionGradCall,
-  options: AttentionOptions,
-): StepFunction {
+/** The step's function. */
+export function planAttentionGrad(given: AttentionGradCall, options: AttentionOptions): StepFunction {
+  const call = distinct(given);
   const { params } = call;
-  const { threads, fma, tile } = options;
+  const { threads, tile } = options;
   const g = geometryOf(params, tile);
   const { batch, heads, kvHeads, q, kv, d, causal } = params;
-  const operands = operandsOf(call);
-  const numbers = new Arguments([...call.inputs, ...call.outputs]);
+  const own = new Arguments([...call.inputs, ...call.outputs]);
   const { bytes, panels } = panelsOf(g);
   const units = batch * kvHeads;
   const cost = batch * heads * q * kv * (causal ? 0.6 : 1) * ((AT_ONCE * d) / FLOP_PER_NS + SCORE_NS);
   const parallel = threads > 1 && cost >= PARALLEL_NS;
   const parts = parallel ? partsOf(units, threads, Math.ceil(q / g.queries)) : 1;
-  const rowsOf = emitGradRows(module, g, fma, operands);
-  const copyOf = (operand: Operand): Callable => emitCopyRows(module, g, fma, operand, false);
-  const copies = { dQ: copyOf(operands.dQ), dK: copyOf(operands.dK), dV: copyOf(operands.dV) };
+  const range = rangeOf(g, parts);
+  const names = namesOf(call);
+  const numbers = attentionNumbers(g, names, panels, {
+    units,
+    parts,
+    cutUnits: units * parts,
+    step: parts * g.queries,
+    range,
+    rangeBytes: g.widthStride * range,
+    keyBytes: g.widthStride * ceilTo(kv, tile.rows),
+  });
+  return {
+    key: `${attentionKey(call, g, (buffer) => own.of(buffer))} ${parallel} ${parts > 1}`,
+    numbers,
+    chunks: parts > 1 ? 2 * units * parts : parallel ? units : 1,
+    cost,
+    scratchBytes: bytes,
+    buffers: own.buffers,
+    emit: (module, name, isGeneral) => {
+      const step = { g, fma: options.fma, numbers, names, isGeneral, at: numbersAt(own.buffers) };
+      emitAttentionGrad(module, name, call, step, options.gemm, own, { parallel, isCut: parts > 1 });
+    },
+  };
+}
 
+function emitAttentionGrad(
+  module: Module,
+  name: string,
+  call: AttentionGradCall,
+  step: AttentionStep,
+  gemm: GemmImports,
+  own: Arguments,
+  { parallel, isCut }: { readonly parallel: boolean; readonly isCut: boolean },
+): void {
+  const operands = operandsOf(call);
+  const rowsOf = emitGradRows(module, step, operands);
+  const copyOf = (operand: Operand): Callable => emitCopyRows(module, step, operand, false);
+  const copies = { dQ: copyOf(operands.dQ), dK: copyOf(operands.dK), dV: copyOf(operands.dV) };
   module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
-    const e = new Emitter(f, g, options, { frame, args, scratch, spare: panels.spare, numbers });
-    const emitter = new GradEmitter(
-      e,
-      operands,
-      panels,
-      { parts, range: rangeOf(g, parts) },
-      { rowsOf, copies },
-    );
+    const e = new Emitter(f, step, gemm, { frame, args, scratch, numbers: own });
+    const emitter = new GradEmitter(e, operands, args, { rowsOf, copies });
     const unit = f.local("i32");
-    if (parts === 1) {
+    if (!isCut) {
       const start = f.local("i32", parallel ? chunk : 0);
-      f.for(unit, start, i32.add(start, parallel ? 1 : units), 1, () => emitter.head(unit, "none", 0));
+      const count = parallel ? 1 : e.sizes.int("units");
+      f.for(unit, start, i32.add(start, count), 1, () => emitter.head(unit, "none", 0));
       return;
     }
-    const place = f.bind(i32.rem_u(chunk, units * parts));
+    const [parts, cutUnits] = [e.sizes.int("parts"), e.sizes.int("cutUnits")];
+    const place = f.bind(i32.rem_u(chunk, cutUnits));
     f.set(unit, i32.div_u(place, parts));
     const part = f.bind(i32.rem_u(place, parts));
-    f.if(i32.lt_s(chunk, units * parts), () => emitter.head(unit, "queries", part));
-    f.if(i32.ge_s(chunk, units * parts), () => emitter.head(unit, "keys", part));
+    f.if(i32.lt_s(chunk, cutUnits), () => emitter.head(unit, "queries", part));
+    f.if(i32.ge_s(chunk, cutUnits), () => emitter.head(unit, "keys", part));
   });
-  const chunks = parts > 1 ? 2 * units * parts : parallel ? units : 1;
-  return { chunks, cost, scratchBytes: bytes, buffers: numbers.buffers };
 }

@@ -3,6 +3,7 @@ import { BYTES, type Operand } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Expr, type Fn, i32s, type Int, type Local, type Module } from "../assembler.ts";
 import { byteStride, COLUMN, type Geometry, ROW } from "./geometry.ts";
+import { AttentionSizes, type AttentionStep } from "./numbers.ts";
 import { f32x4, i32, i32x4, memory, v128 } from "../instructions.ts";
 import { loadLanes, loadSplat, storeLanes, storeOne } from "../loops/load-store.ts";
 import { horizontal } from "../loops/values.ts";
@@ -15,20 +16,21 @@ const columnStride = ({ view }: Operand): number => at(view.strides, COLUMN, "st
 class Row {
   readonly f: Fn;
   readonly math: VectorMath;
+  readonly sizes: AttentionSizes;
   readonly #g: Geometry;
 
-  constructor(f: Fn, math: VectorMath, g: Geometry) {
+  constructor(f: Fn, math: VectorMath, args: Local, step: AttentionStep) {
     this.f = f;
     this.math = math;
-    this.#g = g;
+    this.sizes = new AttentionSizes(f, args, step);
+    this.#g = step.g;
   }
 
   /** How many of the `count` keys from `first` query `i` sees. */
-  visible(i: Local, first: Int = 0, count: Int = this.#g.params.kv): Local {
-    const { q, kv, causal } = this.#g.params;
+  visible(i: Local, first: Int = 0, count: Int = this.sizes.int("kv")): Local {
     const n = this.f.local("i32", count);
-    if (causal) {
-      this.f.set(n, i32.sub(i32.add(i, kv - q + 1), first));
+    if (this.#g.params.causal) {
+      this.f.set(n, i32.sub(i32.add(i32.add(i, this.sizes.int("shift")), 1), first));
       this.f.set(n, i32.select(n, count, i32.lt_s(n, count)));
       this.f.set(n, i32.select(n, 0, i32.ge_s(n, 0)));
     }
@@ -105,18 +107,19 @@ function overVectors(
 }
 
 /**
- * softmax(scores, rows, firstQuery, columns, L, factors, bias): replaces scores by exp(score - max), or by zero where hidden.
+ * softmax(args, scores, rows, firstQuery, columns, L, factors, bias): replaces scores by exp(score - max), or by zero where hidden.
  * Writes max + log(the sum of these) to L, and 1 / that sum to `factors`.
  */
 export function emitSoftmaxRows(
   module: Module,
-  g: Geometry,
-  fma: boolean,
+  step: AttentionStep,
   { L, bias }: { readonly L: Operand; readonly bias: Operand | null },
 ): Fn {
-  return module.fn(null, i32s(7), [], (f, row, rows, i, columns, l, factor, biasRow) => {
+  const { g, fma } = step;
+  return module.fn(null, i32s(8), [], (f, args, row, rows, i, columns, l, factor, biasRow) => {
     const math = new VectorMath(f, fma);
-    const helper = new Row(f, math, g);
+    const helper = new Row(f, math, args, step);
+    const { sizes } = helper;
     const scale = helper.prescaled(bias) ? 1 : g.params.scale;
     const [p, left] = [f.local("i32"), f.local("i32", rows)];
     const UNROLL = 4;
@@ -153,11 +156,11 @@ export function emitSoftmaxRows(
         const sum = f.bind(horizontal(f, "sum", "f32", total));
         storeOne(f, math, L.dtype, l, f32x4.add(max, math.log(sum)), "f32");
         v128.store32_lane(f, factor, f32x4.div(math.k(1), sum), 0);
-        f.add(row, g.scoreStride);
+        f.add(row, sizes.int("scoreStride"));
         f.add(i, 1);
-        f.add(l, byteStride(L, ROW));
+        f.add(l, sizes.stride(L, ROW));
         f.add(factor, 4);
-        if (bias !== null) f.add(biasRow, byteStride(bias, ROW));
+        if (bias !== null) f.add(biasRow, sizes.stride(bias, ROW));
         f.add(left, -1);
       },
     );
@@ -165,23 +168,24 @@ export function emitSoftmaxRows(
 }
 
 /**
- * gradRows(scores, slopes, rows, firstQuery, columns, L, O, dO, bias, firstKey, keys): replaces scores by the probabilities P, and
+ * gradRows(args, scores, slopes, rows, firstQuery, columns, L, O, dO, bias, firstKey, keys): replaces scores by the probabilities P, and
  * slopes (dP = dO Vᵀ) by scale · P ∘ (dP - Σ dO ∘ O); both are zero where hidden. The columns are `keys` keys from `firstKey`.
  */
 export function emitGradRows(
   module: Module,
-  g: Geometry,
-  fma: boolean,
+  step: AttentionStep,
   operands: { readonly L: Operand; readonly bias: Operand | null; readonly O: Operand; readonly dO: Operand },
 ): Fn {
   const { L, bias, O, dO } = operands;
+  const { g, fma } = step;
   return module.fn(
     null,
-    i32s(11),
+    i32s(12),
     [],
-    (f, row, slope, rows, i, columns, l, o, dout, biasRow, first, count) => {
+    (f, args, row, slope, rows, i, columns, l, o, dout, biasRow, first, count) => {
       const math = new VectorMath(f, fma);
-      const helper = new Row(f, math, g);
+      const helper = new Row(f, math, args, step);
+      const { sizes } = helper;
       const scale = helper.prescaled(bias) ? 1 : g.params.scale;
       const [p, s, left] = [f.local("i32"), f.local("i32"), f.local("i32", rows)];
       f.while(
@@ -203,13 +207,13 @@ export function emitGradRows(
           });
           helper.clear(row, end, columns);
           helper.clear(slope, s, columns);
-          f.add(row, g.scoreStride);
-          f.add(slope, g.scoreStride);
+          f.add(row, sizes.int("scoreStride"));
+          f.add(slope, sizes.int("scoreStride"));
           f.add(i, 1);
-          f.add(l, byteStride(L, ROW));
-          f.add(o, byteStride(O, ROW));
-          f.add(dout, byteStride(dO, ROW));
-          if (bias !== null) f.add(biasRow, byteStride(bias, ROW));
+          f.add(l, sizes.stride(L, ROW));
+          f.add(o, sizes.stride(O, ROW));
+          f.add(dout, sizes.stride(dO, ROW));
+          if (bias !== null) f.add(biasRow, sizes.stride(bias, ROW));
           f.add(left, -1);
         },
       );
@@ -255,14 +259,16 @@ function dot(
 }
 
 /**
- * copyRows(panel, to, rows, factors): copies rows of a panel as wide as a head to an operand; if `scaled`, multiplies each
+ * copyRows(args, panel, to, rows, factors): copies rows of a panel as wide as a head to an operand; if `scaled`, multiplies each
  * row by its factor.
  */
-export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Operand, scaled: boolean): Fn {
+export function emitCopyRows(module: Module, step: AttentionStep, to: Operand, scaled: boolean): Fn {
+  const { g, fma } = step;
   const { d } = g.params;
   const bytes = BYTES[to.dtype];
   const stride = columnStride(to);
-  return module.fn(null, i32s(4), [], (f, from, target, rows, factors) => {
+  return module.fn(null, i32s(5), [], (f, args, from, target, rows, factors) => {
+    const sizes = new AttentionSizes(f, args, step);
     const math = new VectorMath(f, fma);
     const [left, p, t] = [f.local("i32", rows), f.local("i32"), f.local("i32")];
     const factor = f.local("v128");
@@ -290,7 +296,7 @@ export function emitCopyRows(module: Module, g: Geometry, fma: boolean, to: Oper
         run(f.bind(i32.add(from, 16 * Math.floor(d / 4))), 4);
         run(f.bind(i32.add(from, 4 * d)), 1);
         f.add(from, g.widthStride);
-        f.add(target, byteStride(to, ROW));
+        f.add(target, sizes.stride(to, ROW));
         if (scaled) f.add(factors, 4);
         f.add(left, -1);
       },

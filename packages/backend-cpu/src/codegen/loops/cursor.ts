@@ -2,11 +2,11 @@
  * The position of a nest's loops while their code is emitted: the address of every operand and the index of every axis, in
  * locals that advance with the loops. A cursor does not handle values.
  */
-import { BYTES } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import type { Fn, Int, Local } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
 import { type Access, strideAlong } from "./nest.ts";
+import type { LoopSizes } from "./numbers.ts";
 import type { Schedule } from "./schedule.ts";
 
 /** The part of the vector axis that the code being emitted covers. */
@@ -24,13 +24,15 @@ const OUTSIDE: Cover = { unroll: 1, lanes: 4, segment: 0 };
 export class Cursor {
   readonly #f: Fn;
   readonly #plan: Schedule;
+  readonly #sizes: LoopSizes;
   readonly #pointers: Map<Access, Local>;
   readonly #indices = new Map<number, Local>();
   #cover: Cover = OUTSIDE;
 
   /** `starts`: every operand, with the address of its first element. */
-  constructor(f: Fn, plan: Schedule, starts: ReadonlyMap<Access, Local>) {
+  constructor(f: Fn, plan: Schedule, starts: ReadonlyMap<Access, Local>, sizes: LoopSizes) {
     this.#f = f;
+    this.#sizes = sizes;
     this.#plan = plan;
     this.#pointers = new Map(starts);
   }
@@ -91,15 +93,14 @@ export class Cursor {
     const f = this.#f;
     const { vector, segments } = this.#plan;
     const start = (access: Access, before: Local): Int => {
-      const bytes = bytesAlong(access, vector);
-      return i32.add(before, typeof from === "number" ? from * bytes : i32.mul(from, bytes));
+      if (from === 0) return i32.add(before, 0);
+      return i32.add(before, i32.mul(from, this.#sizes.bytes(access, vector)));
     };
     this.#moving([vector], start, (moving) => {
       const v = f.local("i32", from);
       this.#indices.set(vector, v);
       for (let s = 0; s + 1 < segments.length; s++) {
-        const segment = [at(segments, s, "segment"), at(segments, s + 1, "segment")] as const;
-        this.#walkSegment(segment, v, [from, to], moving, body);
+        this.#walkSegment(s, v, [from, to], moving, body);
       }
       this.#cover = OUTSIDE;
     });
@@ -123,14 +124,14 @@ export class Cursor {
     const rest = from === 0 ? null : f.local("i32", from);
     for (let j = axes.length - 1; j >= 0; j--) {
       const axis = at(axes, j, "axis");
-      const length = this.#lengthOf(axis);
+      const length = this.#sizes.length(axis);
       const index = f.local("i32", 0);
       this.#indices.set(axis, index);
       if (rest === null) continue;
       f.set(index, j === 0 ? rest : i32.rem_u(rest, length));
       if (j > 0) f.set(rest, i32.div_u(rest, length));
       for (const access of moving) {
-        const stride = bytesAlong(access, axis);
+        const stride = this.#sizes.bytes(access, axis);
         if (stride !== 0) f.set(this.pointer(access), i32.add(this.pointer(access), i32.mul(index, stride)));
       }
     }
@@ -141,27 +142,28 @@ export class Cursor {
     const f = this.#f;
     const axis = at(axes, j, "axis");
     const index = this.index(axis);
-    for (const access of moving) f.add(this.pointer(access), bytesAlong(access, axis));
+    for (const access of moving) f.add(this.pointer(access), this.#sizes.bytes(access, axis));
     f.add(index, 1);
     if (j === 0) return;
-    const length = this.#lengthOf(axis);
-    f.if(i32.eq(index, length), () => {
+    f.if(i32.eq(index, this.#sizes.length(axis)), () => {
       f.set(index, 0);
-      for (const access of moving) f.add(this.pointer(access), -length * bytesAlong(access, axis));
+      for (const access of moving) f.add(this.pointer(access), this.#sizes.carry(access, axis));
       this.#advance(axes, j - 1, moving);
     });
   }
 
   /** Emits the part of a walk along the vector axis that lies in one segment; `v` is the index. */
   #walkSegment(
-    [start, end]: readonly [number, number],
+    s: number,
     v: Local,
     [from, to]: readonly [Int, Int],
     moving: readonly Access[],
     body: () => void,
   ): void {
+    const start = at(this.#plan.segments, s, "segment");
+    const end = this.#sizes.segment(s + 1);
     const limit =
-      typeof to === "number"
+      typeof to === "number" && typeof end === "number"
         ? Math.min(to, end)
         : this.#f.local("i32", i32.select(to, end, i32.lt_s(to, end)));
     // if the range is static, the number of elements left in the segment is known
@@ -170,6 +172,7 @@ export class Cursor {
         ? Math.max(0, limit - Math.max(from, start))
         : null;
     for (const [unroll, lanes] of coversOf(this.#plan.unroll)) {
+      if (unroll > this.#sizes.mostVectors) continue;
       const width = unroll * lanes;
       if (left === null || left >= width) {
         this.#cover = { unroll, lanes, segment: start };
@@ -188,14 +191,10 @@ export class Cursor {
       () => {
         body();
         for (const access of moving)
-          f.add(this.pointer(access), width * bytesAlong(access, this.#plan.vector));
+          f.add(this.pointer(access), this.#sizes.bytes(access, this.#plan.vector, width));
         f.add(v, width);
       },
     );
-  }
-
-  #lengthOf(axis: number): number {
-    return at(this.#plan.axes, axis, "axis").length;
   }
 }
 
@@ -203,8 +202,4 @@ export class Cursor {
 function coversOf(unroll: number): (readonly [unroll: number, lanes: 1 | 4])[] {
   const last = [[1, 4] as const, [1, 1] as const];
   return unroll > 1 ? [[unroll, 4], ...last] : last;
-}
-
-function bytesAlong(access: Access, axis: number): number {
-  return strideAlong(access, axis) * BYTES[access.dtype];
 }

@@ -8,10 +8,10 @@ import type { Expr, Fn, Int, Local } from "../assembler.ts";
 import { v128 } from "../instructions.ts";
 import { VectorMath } from "../math.ts";
 import { Cursor } from "./cursor.ts";
-import { type Dependences, dependencesOf } from "./dependences.ts";
+import { dependencesOf } from "./dependences.ts";
 import { Evaluator } from "./evaluate.ts";
-import { startOf } from "./load-store.ts";
 import { type Access, closure, type Nest, type NestStore, SCRATCH, typeOf } from "./nest.ts";
+import { accessesOf, type Loops, type LoopSizes, ROW_ACCUMULATORS } from "./numbers.ts";
 import { Operands } from "./operands.ts";
 import { type Pass, planPasses, scratchAccess } from "./passes.ts";
 import type { Schedule } from "./schedule.ts";
@@ -34,44 +34,57 @@ export interface Range {
   readonly vector: readonly [from: Int, to: Int];
 }
 
-/** What the loops compute, and how. */
-interface Loops {
-  readonly nest: Nest;
-  readonly plan: Schedule;
-  readonly dependences: Dependences;
-  readonly passes: readonly Pass[];
-  /** By reduction: where its accumulators are, if they are in memory. */
-  readonly columnSums: ReadonlyMap<number, Access>;
-}
-
-/** Emits the loops of `nest` into `f`. Returns how many bytes of scratch memory they need per thread. */
-export function emitLoops(f: Fn, nest: Nest, plan: Schedule, environment: Environment, range: Range): number {
+/** How the loops of a nest are run. */
+export function planLoops(nest: Nest, plan: Schedule): Loops {
   const dependences = dependencesOf(nest, plan);
   const perElement = (i: number): boolean => dependences.depth[i] === 3 && dependences.varies[i] === true;
   const { passes, scratchBytes } = planPasses(nest, plan, perElement);
   const columnSums = plan.streams ? columnSumsOf(nest, plan, passes) : new Map<number, Access>();
-  new LoopEmitter(f, { nest, plan, dependences, passes, columnSums }, environment).emit(range);
-  return scratchBytes + columnSums.size * columnBytes(plan);
+  const folded = vectorsPerRow(plan);
+  const accumulators = Math.max(1, Math.min(ROW_ACCUMULATORS, folded));
+  return {
+    nest,
+    plan,
+    dependences,
+    passes,
+    columnSums,
+    scratchBytes: scratchBytes + columnSums.size * columnBytes(plan),
+    accumulators,
+    rotation: folded % accumulators,
+  };
+}
+
+/** Emits the loops into `f`. */
+export function emitLoops(
+  f: Fn,
+  loops: Loops,
+  sizes: LoopSizes,
+  environment: Environment,
+  range: Range,
+): void {
+  new LoopEmitter(f, loops, sizes, environment).emit(range);
 }
 
 class LoopEmitter {
   readonly #f: Fn;
   readonly #math: VectorMath;
   readonly #loops: Loops;
+  readonly #sizes: LoopSizes;
   readonly #cursor: Cursor;
   readonly #operands: Operands;
   readonly #values: Evaluator;
 
-  constructor(f: Fn, loops: Loops, environment: Environment) {
+  constructor(f: Fn, loops: Loops, sizes: LoopSizes, environment: Environment) {
     const { nest, plan, dependences } = loops;
     const { scalar } = environment;
     this.#f = f;
     this.#math = new VectorMath(f, environment.fma);
     this.#loops = loops;
-    this.#cursor = new Cursor(f, plan, startsOf(f, loops, environment));
-    this.#operands = new Operands(f, this.#math, plan, this.#cursor);
+    this.#sizes = sizes;
+    this.#cursor = new Cursor(f, plan, startsOf(f, loops, sizes, environment), sizes);
+    this.#operands = new Operands(f, this.#math, plan, this.#cursor, sizes);
     const [cursor, operands] = [this.#cursor, this.#operands];
-    this.#values = new Evaluator(f, this.#math, { nest, plan, dependences, cursor, operands, scalar });
+    this.#values = new Evaluator(f, this.#math, { nest, plan, dependences, cursor, operands, sizes, scalar });
   }
 
   emit({ rows, vector }: Range): void {
@@ -92,9 +105,7 @@ class LoopEmitter {
   }
 
   #walkInner(body: () => void): void {
-    const { inner, axes } = this.#loops.plan;
-    const count = inner.reduce((n, a) => n * at(axes, a, "axis").length, 1);
-    this.#walk(inner, 0, count, body);
+    this.#walk(this.#loops.plan.inner, 0, this.#sizes.innerCount(), body);
   }
 
   #walkVector(from: Int, to: Int, body: () => void): void {
@@ -104,17 +115,16 @@ class LoopEmitter {
   // --- the modes
 
   #row(): void {
-    const { plan, passes } = this.#loops;
-    const { length } = at(plan.axes, plan.vector, "axis");
+    const { plan, passes, accumulators, rotation } = this.#loops;
+    const length = this.#sizes.length(plan.vector);
     for (const pass of passes) {
       this.#values.prepare(pass.needed, 1);
-      const folded = vectorsPerRow(plan);
-      const sums = this.#accumulators(pass, Math.max(1, Math.min(ROW_ACCUMULATORS, folded)));
+      const sums = this.#accumulators(pass, accumulators);
       this.#walkInner(() => {
         this.#values.prepare(pass.needed, 2);
         this.#walkVector(0, length, () => this.#element(pass, sums));
       });
-      for (const [r, vectors] of sums) this.#values.define(r, [this.#folded(r, rotated(vectors, -folded))]);
+      for (const [r, vectors] of sums) this.#values.define(r, [this.#folded(r, rotated(vectors, -rotation))]);
     }
     this.#storeRows(1);
   }
@@ -271,20 +281,13 @@ class LoopEmitter {
 }
 
 /** The operands in memory, with the addresses of their first elements. */
-function startsOf(f: Fn, { nest, passes, columnSums }: Loops, environment: Environment): Map<Access, Local> {
+function startsOf(f: Fn, loops: Loops, sizes: LoopSizes, environment: Environment): Map<Access, Local> {
   const { base, scalar, scratch } = environment;
-  const kept = [...passes.flatMap((pass) => [...pass.save.values()]), ...columnSums.values()];
-  const all = [...nest.loads.filter((a) => a !== null), ...nest.stores.map((s) => s.to), ...kept];
-  const start = (access: Access): Expr =>
-    startOf(access, access.dtype, access.argument === SCRATCH ? scratch : base(access.argument), scalar);
-  return new Map(all.map((access) => [access, f.local("i32", start(access))]));
+  const start = ({ argument }: Access): Expr => (argument === SCRATCH ? scratch : base(argument));
+  return new Map(
+    accessesOf(loops).map((access) => [access, f.local("i32", sizes.start(access, start(access), scalar))]),
+  );
 }
-
-/**
- * The accumulators of a fold along the lanes: vector `k` of a row goes into accumulator `k` modulo this number, however far the loop
- * is unrolled. So the order of a sum depends on lengths alone, and not on what else the kernel computes.
- */
-const ROW_ACCUMULATORS = 4;
 
 /** The whole vectors of a row in mode "row": a segment's remainder is folded element by element. */
 function vectorsPerRow({ axes, inner, segments }: Schedule): number {

@@ -11,6 +11,7 @@ import type { VectorMath } from "../math.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Dependences } from "./dependences.ts";
 import { type Access, type Nest, typeOf } from "./nest.ts";
+import type { LoopSizes } from "./numbers.ts";
 import type { Operands } from "./operands.ts";
 import type { Schedule } from "./schedule.ts";
 import { binary, cast, constant, type LaneType, unary } from "./values.ts";
@@ -22,6 +23,7 @@ export interface Sources {
   readonly dependences: Dependences;
   readonly cursor: Cursor;
   readonly operands: Operands;
+  readonly sizes: LoopSizes;
   /** The address of the run-time scalar in `slot`, an f64. */
   readonly scalar: (slot: number) => Expr;
 }
@@ -98,7 +100,7 @@ export class Evaluator {
     const type = typeOf(nest.body, i);
     switch (instr.op) {
       case "const":
-        return constant(math, instr.value, type);
+        return (type === "f32" ? this.#sources.sizes.number(i) : null) ?? constant(math, instr.value, type);
       case "scalar":
         return this.#scalar(instr.slot, type);
       case "index":

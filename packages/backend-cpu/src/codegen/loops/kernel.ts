@@ -1,55 +1,62 @@
 /** Loop kernels as functions of a module. */
 import type { LoopKernel } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
-import type { Module } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
+import { type Numbers, Sizes } from "../sizes.ts";
 import {
   bufferAddress,
   chunkRange,
   type CodegenOptions,
+  numbersAt,
   scalarAddress,
   STEP_PARAMS,
   type StepFunction,
 } from "../step.ts";
-import { emitLoops } from "./emit.ts";
-import type { Nest } from "./nest.ts";
+import { emitLoops, planLoops } from "./emit.ts";
 import { canonicalize } from "./nest.ts";
-import type { Schedule } from "./schedule.ts";
+import { addLoopNumbers, loopKey, LoopSizes } from "./numbers.ts";
 import { schedule } from "./schedule.ts";
 
-/** Plans a kernel without emitting it. */
-export function planLoop(
-  kernel: LoopKernel,
-  threads: number,
-): { readonly nest: Nest; readonly plan: Schedule } {
+/** The function of a loop kernel. */
+export function planLoop(kernel: LoopKernel, options: CodegenOptions): StepFunction {
   const nest = canonicalize(kernel);
-  return { nest, plan: schedule(nest, { threads }) };
-}
-
-/** Adds `kernel` to the module under `name`. */
-export function compileLoop(
-  module: Module,
-  name: string,
-  { nest, plan }: { readonly nest: Nest; readonly plan: Schedule },
-  options: CodegenOptions,
-): StepFunction {
-  let scratchBytes = 0;
-  module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
-    const place = { frame, args };
-    const { length } = at(plan.axes, plan.vector, "axis");
-    const vectorChunks = Math.ceil(length / plan.vectorPerChunk);
-    const [rowChunk, vectorChunk] =
-      vectorChunks === 1 ? [chunk, 0] : [i32.div_u(chunk, vectorChunks), i32.rem_u(chunk, vectorChunks)];
-    const environment = {
-      fma: options.fma,
-      base: (argument: number) => bufferAddress(place, argument),
-      scalar: (slot: number) => scalarAddress(place, options, slot),
-      scratch,
-    };
-    scratchBytes = emitLoops(f, nest, plan, environment, {
-      rows: chunkRange(f, rowChunk, plan.rowsPerChunk, plan.rows),
-      vector: chunkRange(f, vectorChunk, plan.vectorPerChunk, length),
-    });
-  });
-  return { chunks: plan.chunks, cost: plan.cost, scratchBytes, buffers: nest.buffers };
+  const plan = schedule(nest, { threads: options.threads });
+  const loops = planLoops(nest, plan);
+  const { length } = at(plan.axes, plan.vector, "axis");
+  const { rows, rowsPerChunk, vectorPerChunk } = plan;
+  const vectorChunks = Math.ceil(length / vectorPerChunk);
+  const numbers: Numbers = { rows, rowsPerChunk, vectorPerChunk, vectorChunks };
+  addLoopNumbers(numbers, loops);
+  const isWhole = { rows: rowsPerChunk >= rows, vector: vectorPerChunk >= length };
+  const form = [rows === 1, vectorChunks === 1, isWhole.rows, isWhole.vector];
+  return {
+    key: `loop ${form.join()} ${loopKey(loops)}`,
+    numbers,
+    chunks: plan.chunks,
+    cost: plan.cost,
+    scratchBytes: loops.scratchBytes,
+    buffers: nest.buffers,
+    emit: (module, name, isGeneral) =>
+      module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
+        const place = { frame, args };
+        const sizes = new Sizes(f, numbers, isGeneral ? args : null, numbersAt(nest.buffers));
+        const ofLoops = new LoopSizes(sizes, loops);
+        const [rowChunk, vectorChunk] =
+          vectorChunks === 1
+            ? [chunk, 0]
+            : [i32.div_u(chunk, sizes.int("vectorChunks")), i32.rem_u(chunk, sizes.int("vectorChunks"))];
+        const environment = {
+          fma: options.fma,
+          base: (argument: number) => bufferAddress(place, argument),
+          scalar: (slot: number) => scalarAddress(place, slot),
+          scratch,
+        };
+        const perRow = isWhole.rows ? null : sizes.int("rowsPerChunk");
+        const perVector = isWhole.vector ? null : sizes.int("vectorPerChunk");
+        emitLoops(f, loops, ofLoops, environment, {
+          rows: chunkRange(f, rowChunk, perRow, rows === 1 ? 1 : sizes.int("rows")),
+          vector: chunkRange(f, vectorChunk, perVector, ofLoops.length(plan.vector)),
+        });
+      }),
+  };
 }

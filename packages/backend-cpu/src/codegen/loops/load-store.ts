@@ -1,25 +1,47 @@
 /** Loads and stores of four lanes, or of one, at any stride and in any storage type. */
-import { BYTES, type DType, type View } from "@tiedlora/kernels";
+import { BYTES, type DType, type Moving } from "@tiedlora/kernels";
 import type { Expr, Fn } from "../assembler.ts";
 import { f64, i16x8, i32, i32x4, v128 } from "../instructions.ts";
 import type { VectorMath } from "../math.ts";
+import type { Numbers, Sizes } from "../sizes.ts";
 import type { LaneType } from "./values.ts";
 import { cast } from "./values.ts";
 
-/** The address of a view's first element in the buffer at `base`; `scalar` gives the address of a run-time number. */
+/**
+ * The address of an operand's first element in the buffer at `base`: its numbers are called `name` (see `addStart`), and `scalar` gives
+ * the address of a run-time number.
+ */
 export function startOf(
-  { offset, moving = [] }: { readonly offset: number; readonly moving?: View["moving"] | undefined },
-  dtype: DType,
+  sizes: Sizes,
+  name: string,
+  moving: readonly Moving[] | undefined,
   base: Expr,
   scalar: (slot: number) => Expr,
 ): Expr {
-  const bytes = BYTES[dtype];
   const whole = (slot: number): Expr => i32.trunc_sat_f64_s(f64.load(scalar(slot)));
-  return moving.reduce(
-    (sum, { slot, factor }) => i32.add(sum, i32.mul(whole(slot), factor * bytes)),
-    i32.add(base, offset * bytes),
+  return (moving ?? []).reduce(
+    (sum, { slot }, k) => i32.add(sum, i32.mul(whole(slot), sizes.int(`${name}f${k}`))),
+    i32.add(base, sizes.int(`${name}o`)),
   );
 }
+
+/** Adds the numbers of an operand's start: its offset, and the factors of run-time terms, in bytes. */
+export function addStart(
+  numbers: Numbers,
+  name: string,
+  { offset, moving }: { readonly offset: number; readonly moving?: readonly Moving[] | undefined },
+  bytes: number,
+): void {
+  numbers[`${name}o`] = offset * bytes;
+  moving?.forEach(({ factor }, k) => (numbers[`${name}f${k}`] = factor * bytes));
+}
+
+/** The slots of run-time terms, for keys. */
+export const slotsOf = (moving: readonly Moving[] | undefined): string =>
+  moving === undefined ? "" : moving.map(({ slot }) => slot).join();
+
+/** Elements that lie apart: from each to the next as many elements, or the address of each lane. */
+export type Lanes = number | ((lane: number) => Expr);
 
 /** Converts stored bits to lanes of the compute type. */
 export function widen(math: VectorMath, dtype: DType, raw: Expr): Expr {
@@ -58,23 +80,37 @@ function narrow(f: Fn, math: VectorMath, dtype: DType, value: Expr, from: LaneTy
 }
 
 /** Loads four lanes from elements that are `stride` elements apart, the first at `offset` bytes from the address `p`. */
-export function loadLanes(math: VectorMath, dtype: DType, p: Expr, stride: number, offset: number): Expr {
+export function loadLanes(math: VectorMath, dtype: DType, p: Expr, stride: Lanes, offset: number): Expr {
   const bytes = BYTES[dtype];
-  const at = (lane: number): number => offset + lane * stride * bytes;
+  const at = laneAt(p, stride, offset, bytes);
   if (stride === 0) return loadSplat(math, dtype, p, offset);
   if (bytes === 2) {
     if (stride === 1) return widen(math, dtype, v128.load16x4_u(p, offset));
-    let raw: Expr = i32x4.splat(i32.load16_u(p, at(0)));
-    for (let lane = 1; lane < 4; lane++) raw = i32x4.replace_lane(raw, lane, i32.load16_u(p, at(lane)));
+    let raw: Expr = i32x4.splat(i32.load16_u(...at(0)));
+    for (let lane = 1; lane < 4; lane++) raw = i32x4.replace_lane(raw, lane, i32.load16_u(...at(lane)));
     return widen(math, dtype, raw);
   }
   if (stride === 1) return widen(math, dtype, v128.load(p, offset));
   if (stride === -1) {
-    return widen(math, dtype, v128.shuffle32(v128.load(p, at(3)), math.ki(0), [3, 2, 1, 0]));
+    return widen(math, dtype, v128.shuffle32(v128.load(...at(3)), math.ki(0), [3, 2, 1, 0]));
   }
-  let raw: Expr = v128.load32_zero(p, at(0));
-  for (let lane = 1; lane < 4; lane++) raw = v128.load32_lane(p, raw, lane, at(lane));
+  let raw: Expr = v128.load32_zero(...at(0));
+  for (let lane = 1; lane < 4; lane++) {
+    const [q, place] = at(lane);
+    raw = v128.load32_lane(q, raw, lane, place);
+  }
   return widen(math, dtype, raw);
+}
+
+/** The address of each lane, and an offset from it. */
+function laneAt(
+  p: Expr,
+  stride: Lanes,
+  offset: number,
+  bytes: number,
+): (lane: number) => [p: Expr, offset: number] {
+  if (typeof stride !== "number") return (lane) => [stride(lane), 0];
+  return (lane) => [p, offset + lane * stride * bytes];
 }
 
 /** Loads one element into all lanes. */
@@ -89,7 +125,7 @@ export function storeLanes(
   math: VectorMath,
   dtype: DType,
   p: Expr,
-  stride: number,
+  stride: Lanes,
   offset: number,
   value: Expr,
   from: LaneType,
@@ -100,9 +136,9 @@ export function storeLanes(
   else if (stride === 1) v128.store(f, p, raw, offset);
   else {
     for (let lane = 0; lane < 4; lane++) {
-      const at = offset + lane * stride * bytes;
-      if (bytes === 2) v128.store16_lane(f, p, raw, 2 * lane, at);
-      else v128.store32_lane(f, p, raw, lane, at);
+      const [q, place] = laneAt(p, stride, offset, bytes)(lane);
+      if (bytes === 2) v128.store16_lane(f, q, raw, 2 * lane, place);
+      else v128.store32_lane(f, q, raw, lane, place);
     }
   }
 }

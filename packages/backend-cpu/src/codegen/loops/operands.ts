@@ -7,8 +7,9 @@ import type { Expr, Fn } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
 import type { VectorMath } from "../math.ts";
 import type { Cursor } from "./cursor.ts";
-import { loadLanes, loadSplat, storeLanes, storeOne } from "./load-store.ts";
+import { type Lanes, loadLanes, loadSplat, storeLanes, storeOne } from "./load-store.ts";
 import { type Access, strideAlong } from "./nest.ts";
+import type { LoopSizes } from "./numbers.ts";
 import type { Schedule } from "./schedule.ts";
 import { constant, type LaneType } from "./values.ts";
 
@@ -17,9 +18,11 @@ export class Operands {
   readonly #math: VectorMath;
   readonly #plan: Schedule;
   readonly #cursor: Cursor;
+  readonly #sizes: LoopSizes;
 
-  constructor(f: Fn, math: VectorMath, plan: Schedule, cursor: Cursor) {
+  constructor(f: Fn, math: VectorMath, plan: Schedule, cursor: Cursor, sizes: LoopSizes) {
     this.#f = f;
+    this.#sizes = sizes;
     this.#math = math;
     this.#plan = plan;
     this.#cursor = cursor;
@@ -37,7 +40,7 @@ export class Operands {
       const stride = strideAlong(access, this.#plan.vector);
       const p = this.#cursor.pointer(access);
       if (stride === 0 || this.#cursor.cover.lanes === 1) return loadSplat(math, access.dtype, p, 0);
-      return loadLanes(math, access.dtype, p, stride, 4 * u * stride * BYTES[access.dtype]);
+      return loadLanes(math, access.dtype, p, this.#lanes(access, u), 4 * u * stride * BYTES[access.dtype]);
     };
     if (valid === null) return read();
     const value = f.local("v128", zero);
@@ -61,8 +64,17 @@ export class Operands {
     const stride = strideAlong(access, this.#plan.vector);
     for (let u = 0; u < this.#cursor.cover.unroll; u++) {
       const offset = 4 * u * stride * BYTES[access.dtype];
-      storeLanes(f, math, access.dtype, p, stride, offset, value(u), type);
+      storeLanes(f, math, access.dtype, p, this.#lanes(access, u), offset, value(u), type);
     }
+  }
+
+  /** Where the lanes of vector `u` are. */
+  #lanes(access: Access, u: number): Lanes {
+    const { vector } = this.#plan;
+    const stride = strideAlong(access, vector);
+    if (typeof this.#sizes.bytes(access, vector) === "number") return stride;
+    const p = this.#cursor.pointer(access);
+    return (lane) => (4 * u + lane === 0 ? p : i32.add(p, this.#sizes.bytes(access, vector, 4 * u + lane)));
   }
 
   /** Whether the operand is valid at the current position: null if always, false if never, otherwise a test at run time. */
@@ -75,7 +87,8 @@ export class Operands {
         if (segment < range[0] || segment >= range[1]) return false;
         continue;
       }
-      const within = i32.lt_u(i32.sub(this.#cursor.index(axis), range[0]), range[1] - range[0]);
+      const [from, count] = this.#sizes.valid(access, axis);
+      const within = i32.lt_u(i32.sub(this.#cursor.index(axis), from), count);
       test = test === null ? within : i32.and(test, within);
     }
     return test;

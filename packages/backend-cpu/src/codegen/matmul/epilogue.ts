@@ -6,41 +6,58 @@ import type { Epilogue, LoopKernel } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Fn, i32s, type Module } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
-import { emitLoops } from "../loops/emit.ts";
+import { emitLoops, planLoops } from "../loops/emit.ts";
 import { canonicalize, PRODUCT } from "../loops/nest.ts";
+import { addLoopNumbers, loopKey, LoopSizes } from "../loops/numbers.ts";
 import { schedule } from "../loops/schedule.ts";
-import { type Arguments, bufferAddress, type CodegenOptions, scalarAddress } from "../step.ts";
+import { type Numbers, Sizes } from "../sizes.ts";
+import { type Arguments, bufferAddress, scalarAddress } from "../step.ts";
 import type { Problem } from "./plan.ts";
 
-/**
- * epilogue(frame, args, scratch, row, endRow, column, endColumn, panel): rows are numbered over batch and m together; rows of
- * the panel are `panelColumns` numbers apart.
- */
-export function compileEpilogue(
-  module: Module,
+/** The names of an epilogue's numbers begin with this. */
+const PREFIX = "epilogue ";
+
+export interface PlannedEpilogue {
+  readonly key: string;
+  /** Adds epilogue(frame, args, scratch, row, endRow, column, endColumn, panel): rows are numbered over batch and m together. */
+  readonly emit: (
+    module: Module,
+    step: { readonly numbers: Numbers; readonly isGeneral: boolean; readonly at: number },
+    fma: boolean,
+  ) => Fn;
+}
+
+/** Rows of the panel are `panelColumns` numbers apart. Adds the epilogue's buffers and numbers to those of its product. */
+export function planEpilogue(
   { batch, m, n }: Problem,
-  epilogue: Epilogue,
+  { body, stores }: Epilogue,
   panelColumns: number,
-  options: CodegenOptions,
-  numbers: Arguments,
-): Fn {
-  const { body, stores } = epilogue;
+  buffers: Arguments,
+  numbers: Numbers,
+): PlannedEpilogue {
   const kernel: LoopKernel = { type: "loop", outer: [...batch, m, n], inner: [], body, stores };
   const nest = canonicalize(kernel, { productRowStride: panelColumns });
-  const plan = schedule(nest, { threads: 1, lastAxis: true });
-  const ofNest = nest.buffers.map((buffer) => numbers.of(buffer));
-  return module.fn(null, i32s(8), [], (f, frame, args, scratch, row, endRow, column, endColumn, panel) => {
-    const place = { frame, args };
-    // the panel starts at element [row, column], but the nest's operands start at [0, 0]
-    const corner = i32.add(i32.mul(row, panelColumns), column);
-    const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));
-    const environment = {
-      fma: options.fma,
-      base: (argument: number) =>
-        argument === PRODUCT ? origin : bufferAddress(place, at(ofNest, argument, "argument")),
-      scalar: (slot: number) => scalarAddress(place, options, slot),
-      scratch,
-    };
-    emitLoops(f, nest, plan, environment, { rows: [row, endRow], vector: [column, endColumn] });
-  });
+  const loops = planLoops(nest, schedule(nest, { threads: 1, lastAxis: true }));
+  const ofNest = nest.buffers.map((buffer) => buffers.of(buffer));
+  addLoopNumbers(numbers, loops, PREFIX);
+  return {
+    key: `${ofNest.join()} ${loopKey(loops)}`,
+    emit: (module, step, fma) =>
+      module.fn(null, i32s(8), [], (f, frame, args, scratch, row, endRow, column, endColumn, panel) => {
+        const place = { frame, args };
+        const sizes = new Sizes(f, step.numbers, step.isGeneral ? args : null, step.at);
+        // the panel starts at element [row, column], but the nest's operands start at [0, 0]
+        const corner = i32.add(i32.mul(row, sizes.int("nBlock")), column);
+        const origin = f.bind(i32.sub(panel, i32.shl(corner, 2)));
+        const environment = {
+          fma,
+          base: (argument: number) =>
+            argument === PRODUCT ? origin : bufferAddress(place, at(ofNest, argument, "argument")),
+          scalar: (slot: number) => scalarAddress(place, slot),
+          scratch,
+        };
+        const range = { rows: [row, endRow], vector: [column, endColumn] } as const;
+        emitLoops(f, loops, new LoopSizes(sizes, loops, PREFIX), environment, range);
+      }),
+  };
 }

@@ -361,7 +361,7 @@ export function packRest(
   f: Fn,
   pack: Callable,
   { rows: height }: Tile,
-  { to, from, rowStride, rows, k }: { to: Int; from: Expr; rowStride: number; rows: Local; k: Int },
+  { to, from, rowStride, rows, k }: { to: Int; from: Expr; rowStride: Int; rows: Local; k: Int },
 ): void {
   const rest = f.bind(i32.rem_u(rows, height));
   f.if(rest, () => {

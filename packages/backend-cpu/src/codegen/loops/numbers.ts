@@ -1,0 +1,196 @@
+/**
+ * The numbers in a nest's code that follow from lengths, and the key of all else. Two nests with one key have the same code but for these
+ * numbers: whatever is not in `loopNumbers` has to be in `loopKey`.
+ */
+import { BYTES, type Instr } from "@tiedlora/kernels";
+import { at } from "../../assert.ts";
+import type { Expr, Int } from "../assembler.ts";
+import { bitsOf, type Numbers, type Sizes } from "../sizes.ts";
+import type { Dependences } from "./dependences.ts";
+import { addStart, slotsOf, startOf } from "./load-store.ts";
+import { type Access, type Nest, strideAlong } from "./nest.ts";
+import type { Pass } from "./passes.ts";
+import type { Schedule } from "./schedule.ts";
+
+/**
+ * The accumulators of a fold along the lanes: vector `k` of a row goes into accumulator `k` modulo this number, however far the loop
+ * is unrolled. So the order of a sum depends on lengths alone, and not on what else the kernel computes.
+ */
+export const ROW_ACCUMULATORS = 4;
+
+/** What the loops of a nest compute, and how. */
+export interface Loops {
+  readonly nest: Nest;
+  readonly plan: Schedule;
+  readonly dependences: Dependences;
+  readonly passes: readonly Pass[];
+  /** By reduction: where its accumulators are, if they are in memory. */
+  readonly columnSums: ReadonlyMap<number, Access>;
+  /** Scratch memory per thread. */
+  readonly scratchBytes: number;
+  /** Vectors of accumulators per reduction in mode "row", and how far the last vector of a row is from the first of them. */
+  readonly accumulators: number;
+  readonly rotation: number;
+}
+
+/** All operands in memory, in order: loads, stores, saved values, accumulators. */
+export function accessesOf({ nest, passes, columnSums }: Loops): Access[] {
+  const kept = [...passes.flatMap((pass) => [...pass.save.values()]), ...columnSums.values()];
+  const all = [...nest.loads.filter((a) => a !== null), ...nest.stores.map((s) => s.to), ...kept];
+  return [...new Set(all)];
+}
+
+/** Whether the stride along the vector axis is part of the structure: 0, 1 or -1. */
+const isStructural = (stride: number): boolean => stride >= -1 && stride <= 1;
+
+const innerCount = ({ inner, axes }: Schedule): number =>
+  inner.reduce((n, a) => n * at(axes, a, "axis").length, 1);
+
+/** The numbers, each name preceded by `prefix`. */
+export function addLoopNumbers(numbers: Numbers, loops: Loops, prefix = ""): void {
+  const { plan, nest } = loops;
+  plan.axes.forEach(({ length }, a) => (numbers[`${prefix}n${a}`] = length));
+  plan.segments.forEach((end, s) => (numbers[`${prefix}g${s}`] = end));
+  numbers[`${prefix}inner`] = innerCount(plan);
+  accessesOf(loops).forEach((access, j) => {
+    const name = `${prefix}a${j}`;
+    const bytes = BYTES[access.dtype];
+    addStart(numbers, name, access, bytes);
+    access.strides.forEach((stride, a) => {
+      if (stride === 0) return;
+      numbers[`${name}s${a}`] = stride * bytes;
+      numbers[`${name}c${a}`] = -at(plan.axes, a, "axis").length * stride * bytes;
+    });
+    access.valid.forEach((range, a) => {
+      if (range === null) return;
+      numbers[`${name}v${a}`] = range[0];
+      numbers[`${name}w${a}`] = range[1] - range[0];
+    });
+  });
+  nest.body.forEach((instr, i) => {
+    if (instr.op === "const" && isNumber(instr)) numbers[`${prefix}k${i}`] = bitsOf(instr.value);
+  });
+}
+
+/** Whether an instruction is a float constant: such as 1 / n of a mean, they follow from lengths. */
+const isNumber = (instr: Instr): boolean => instr.op === "const" && instr.dtype === "f32";
+
+export function loopKey(loops: Loops): string {
+  const { nest, plan, passes, columnSums, accumulators, rotation } = loops;
+  const all = accessesOf(loops);
+  const place = (access: Access | null): number => (access === null ? -1 : all.indexOf(access));
+  const starts = plan.segments.slice(0, -1);
+  const accesses = all.map((access) => {
+    const vector = strideAlong(access, plan.vector);
+    const along = access.valid[plan.vector] ?? null;
+    return [
+      access.argument,
+      access.dtype,
+      slotsOf(access.moving),
+      access.strides.map((stride) => (stride === 0 ? 0 : 1)).join(""),
+      isStructural(vector) ? vector : "n",
+      access.valid.map((range) => (range === null ? 0 : 1)).join(""),
+      along && starts.map((start) => (start < along[0] || start >= along[1] ? 0 : 1)).join(""),
+    ];
+  });
+  const pass = ({ reduces, stores, needed, save, restore }: Pass): unknown => [
+    reduces,
+    stores.map((store) => nest.stores.indexOf(store)),
+    needed,
+    [...save].map(([i, access]) => [i, place(access)]),
+    [...restore].map(([i, access]) => [i, place(access)]),
+  ];
+  return JSON.stringify([
+    [plan.mode, plan.streams, plan.vector, plan.outer, plan.inner, plan.unroll, plan.segments.length],
+    plan.axes.map(({ inner }) => inner),
+    [innerCount(plan) === 1, accumulators, rotation],
+    accesses,
+    nest.body.map((instr, i) => bodyKey(instr, place(nest.loads[i] ?? null))),
+    nest.indexAxis,
+    nest.stores.map(({ to, value, row }) => [place(to), value, row]),
+    passes.map(pass),
+    [...columnSums].map(([r, access]) => [r, place(access)]),
+  ]);
+}
+
+function bodyKey(instr: Instr, load: number): unknown {
+  if (instr.op === "load") return ["load", instr.dtype, load];
+  if (instr.op !== "const") return [instr, load];
+  if (isNumber(instr)) return ["number", Number.isNaN(instr.value)];
+  return ["const", instr.dtype, String(instr.value)];
+}
+
+/** The numbers as code uses them: constants, or locals. */
+export class LoopSizes {
+  readonly #sizes: Sizes;
+  readonly #plan: Schedule;
+  readonly #prefix: string;
+  readonly #names: ReadonlyMap<Access, string>;
+
+  constructor(sizes: Sizes, loops: Loops, prefix = "") {
+    this.#sizes = sizes;
+    this.#plan = loops.plan;
+    this.#prefix = prefix;
+    this.mostVectors =
+      loops.plan.mode === "row" && loops.accumulators < ROW_ACCUMULATORS ? loops.accumulators : Infinity;
+    this.#names = new Map(accessesOf(loops).map((access, j) => [access, `${prefix}a${j}`]));
+  }
+
+  /** No part of the vector axis has more vectors. */
+  readonly mostVectors: number;
+
+  get isGeneral(): boolean {
+    return this.#sizes.isGeneral;
+  }
+
+  length(axis: number): Int {
+    return this.#sizes.int(`${this.#prefix}n${axis}`);
+  }
+
+  /** The flat length of the inner axes other than the vector axis; 1 is part of the structure. */
+  innerCount(): Int {
+    return innerCount(this.#plan) === 1 ? 1 : this.#sizes.int(`${this.#prefix}inner`);
+  }
+
+  /** Segment boundary `s`; the first is 0. */
+  segment(s: number): Int {
+    return s === 0 ? 0 : this.#sizes.int(`${this.#prefix}g${s}`);
+  }
+
+  /** Bytes from an element to the one `count` indices on. */
+  bytes(access: Access, axis: number, count = 1): Int {
+    const stride = strideAlong(access, axis);
+    if (stride === 0 || (axis === this.#plan.vector && isStructural(stride))) {
+      return count * stride * BYTES[access.dtype];
+    }
+    return this.#sizes.times(`${this.#name(access)}s${axis}`, count);
+  }
+
+  /** Bytes back from the end of an axis to its start. */
+  carry(access: Access, axis: number): Int {
+    return strideAlong(access, axis) === 0 ? 0 : this.#sizes.int(`${this.#name(access)}c${axis}`);
+  }
+
+  /** The first valid index of an axis, and how many are valid. */
+  valid(access: Access, axis: number): readonly [from: Int, count: Int] {
+    const name = this.#name(access);
+    return [this.#sizes.int(`${name}v${axis}`), this.#sizes.int(`${name}w${axis}`)];
+  }
+
+  /** The address of an operand's first element in the buffer at `base`; `scalar` gives the address of a run-time number. */
+  start(access: Access, base: Expr, scalar: (slot: number) => Expr): Expr {
+    return startOf(this.#sizes, this.#name(access), access.moving, base, scalar);
+  }
+
+  /** The value of float constant `i` in all lanes; null if it is to be a constant of the code. */
+  number(i: number): Expr | null {
+    return this.isGeneral ? this.#sizes.lanes(`${this.#prefix}k${i}`) : null;
+  }
+
+  #name(access: Access): string {
+    const name = this.#names.get(access);
+    if (name === undefined)
+      throw new Error("a bug in the CPU backend: an operand has no numbers; please report it");
+    return name;
+  }
+}
