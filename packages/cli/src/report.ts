@@ -31,7 +31,10 @@ export function addReport(program: Command, output: Output): void {
       "where report.html, runs.csv, summary.csv and comparisons.csv are written (default: the same folder)",
       path,
     )
-    .option("--force", "replace these files if they exist")
+    .option(
+      "--force",
+      "replace these files if they exist in --out; in the sweep's own folder they always are",
+    )
     .option(
       "--figures [formats]",
       "also write a figure for each task, and the tables in LaTeX: svg (the default), pdf, or svg,pdf",
@@ -51,7 +54,7 @@ export function addReport(program: Command, output: Output): void {
       const figures = options.figures === true ? (["svg"] as const) : (options.figures ?? []);
       const report = await writeReport(directory, out, {
         title,
-        force: options.force === true,
+        force: options.force === true || options.out === undefined,
         against: options.against,
         figures,
       });

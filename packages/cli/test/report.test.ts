@@ -347,6 +347,13 @@ test("a folder's report is written beside its results; one without results says 
   const [pdf, tex] = await Promise.all(["size-choice.pdf", "tables.tex"].map((name) => readFile(join(paper, name), "latin1"))); // prettier-ignore
   assert.match(pdf!, /^%PDF-1\.\d[^]*\/MediaBox \[0 0 640 400\]/);
   assert.ok(tex!.includes("lora & $90.0 \\pm 12.7$ & $80.0 \\pm 12.7$ & 200--800 \\\\"), tex);
+  const twice = await tiedlora("report", directory, "--out", paper);
+  assert.deepEqual([twice.code, /replace by --force/.test(twice.info)], [1, true], twice.info);
+  for (const title of ["before", "after"]) {
+    const inPlace = await tiedlora("report", directory, "--title", title);
+    assert.equal(inPlace.code, 0, inPlace.info);
+    assert.ok((await readFile(join(directory, "report.html"), "utf8")).includes(`<title>${title}`));
+  }
   const { code, info } = await tiedlora(
     "report",
     directory,
