@@ -215,6 +215,8 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   if (early !== null) describeAdapter(early.adapter, settings, output);
   const weights = describeQuantized(model);
   if (weights !== null) output.info(weights);
+  else if (quantize.quantize !== undefined)
+    output.info(`${paint("yellow", "note:")} --quantize ${quantize.quantize}: no row of this model's matrices can be divided into groups, so none is quantized`); // prettier-ignore
   const data = await readData(sources, settings, tokenizer, model.config, output, padId);
   const { examples } = data;
   const adapter = early?.adapter ?? (await adaptAtStart(model, settings, { device, directory: found.directory, examples, output })); // prettier-ignore
@@ -222,8 +224,10 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   return { settings, model, tokenizer, padId, data, adapter, loss, chatTemplate: template };
 }
 
-function describeAdapter(adapter: Adapter, { model }: TrainSettings, output: Output): void {
+function describeAdapter(adapter: Adapter, { model, bias }: TrainSettings, output: Output): void {
   const { method, plan } = adapter;
+  if (bias !== "none" && !plan.replaced.some(({ path }) => path.endsWith(".bias")))
+    output.info(`${paint("yellow", "note:")} --bias ${bias}: the model has no such biases, so none is trained`); // prettier-ignore
   const trainable = adapter.count().trainable.toLocaleString("en-US");
   const rank = plan.sites.length === 0 ? "" : ` rank ${method.rank}`;
   const where =

@@ -164,6 +164,13 @@ suite("starts and options of methods", () => {
     assert.equal(refused.code, 1);
   });
 
+  test("settings that this model has nothing for are said to have no effect", async () => {
+    const { code, info } = await train("nothing", "--bias", "all", "--quantize", "int8", "--backend", "cpu", "--steps", "1"); // prettier-ignore
+    assert.equal(code, 0, info);
+    assert.match(info, /note:.* --bias all: the model has no such biases/);
+    assert.match(info, /note:.* --quantize int8: no row of this model's matrices can be divided into groups/);
+  });
+
   test("--method-options reach the declaration, from flags and from YAML, and mistakes are named", async () => {
     const valid = (...flags: string[]): Promise<Result> =>
       tiedlora("validate", "--model", model, "--data", data, "--out", path("valid"), "--seq", "24", "--rank", "2", ...flags); // prettier-ignore

@@ -54,6 +54,38 @@ test("a grid is every combination, the unadapted model once for each task", () =
   }
 });
 
+test("starts, options of methods, ranks that fall and moving averages vary, or are given for all; mistakes are named", () => {
+  const grid = `name: settings
+on: { model: base, tasks: [choice] }
+out: runs/settings
+vary: { method: [lora, ada-lora], rank: [4], ema: [0.9, 0.99] }
+train:
+  method-options: { ada-lora: { scaling: sqrt-rank } }
+  rank-schedule: { rank: 2, warmup: 3 }
+`;
+  const runs = expandSweep(parseSweep(grid, "grid.yaml")).slice(1);
+  const settings = runs.map(({ method, ema, methodOptions, rankSchedule }) => [method, ema, methodOptions?.["scaling"], rankSchedule?.rank]); // prettier-ignore
+  assert.deepEqual(settings, [
+    ["lora", 0.9, undefined, undefined],
+    ["lora", 0.99, undefined, undefined],
+    ["ada-lora", 0.9, "sqrt-rank", 2],
+    ["ada-lora", 0.99, "sqrt-rank", 2],
+  ]);
+  assert.equal(new Set(runs.map(runId)).size, 4);
+  const starts = grid.replace("[lora, ada-lora]", "[lora]").replace(/train:[^]*/, "").replace("ema: [0.9, 0.99]", "init: [eva, orthogonal]"); // prettier-ignore
+  const started = expandSweep(parseSweep(`${starts}train: { ema: 0.5 }\n`, "grid.yaml"));
+  assert.deepEqual(started.map(({ init, ema }) => [init, ema]), [[undefined, undefined], ["eva", 0.5], ["orthogonal", 0.5]]); // prettier-ignore
+  const refused = (text: string, message: RegExp): void => {
+    assert.throws(() => parseSweep(text, "grid.yaml"), { message });
+  };
+  refused(starts.replace("eva, orthogonal", "pissa"), /init pissa: .*not zero.*lora-residual/s);
+  refused(starts.replace("eva, orthogonal", "loftq"), /loftq/);
+  refused(grid.replace("0.99", "1"), /vary\.ema/);
+  refused(grid.replace("rank: 2, warmup", "rank: 9, warmup"), /train\.rank-schedule ends at rank 9, above its start, rank 4/); // prettier-ignore
+  refused(grid.replace("[lora, ada-lora]", "[lora]"), /vary\.method has no ada-lora/);
+  refused(grid.replace("scaling", "scalings"), /train\.method-options\.ada-lora: .*did you mean "scaling"/);
+});
+
 test("what a baseline measures does not depend on what varies: it is not run again", () => {
   const id = (text: string): string => runId(expandSweep(parseSweep(text, "grid.yaml"))[0]!);
   assert.equal(id(GRID), id(GRID.replace("steps: 30", "steps: 60").replace("[0, 1, 2]", "[5]")));

@@ -66,6 +66,16 @@ void suite("a run that goes on", async () => {
     assert.deepEqual(parseResult(JSON.stringify(second), "f", runId(four)), second);
   });
 
+  test("has the bits of a run in one piece with moving averages, and with ranks that fall", async () => {
+    const ranks = { rank: 4, rankSchedule: { rank: 1, warmup: 1, final: 2, every: 1 } };
+    const other: RunConfig = { ...config, method: "ada-lora", ...ranks, ema: 0.5 };
+    const saved = kept();
+    await runOne({ ...other, until: 2 }, { ...context, saved });
+    const inOne = timeless(await runOne(other, context));
+    assert.deepEqual(timeless(await runOne(other, { ...context, saved })), inOne);
+    assert.notDeepEqual(inOne, timeless(await runOne({ ...other, ema: undefined }, context)));
+  });
+
   test("gives back the factors of its best step, though that was before it stopped", async () => {
     const worse: RunConfig = {
       ...config,

@@ -43,6 +43,23 @@ suite("a schedule of ranks", () => {
     all.forEach((value, i) => assert.equal(after[i] === 0, Math.abs(value) < threshold));
   });
 
+  test("prunes moving averages too, which are saved in the place of what is trained", async () => {
+    const model = tinyLlama();
+    const adapter = adapt(model, methods.adaLora({ rank: 4 }));
+    const lambdas = adapter.select({ factors: ["lambda"] });
+    const optimizer = optim.adamW(adapter.parameters(), { lr: 0.1 });
+    const average = new optim.EMA(adapter.parameters(), { decay: 0.9 });
+    const schedule = new RankSchedule(adapter, { steps: 6, rank: 1, warmup: 1, final: 2 });
+    for (let step = 1; step <= 6; step++) {
+      optimizer.step(lossOf(model));
+      average.update();
+      await schedule.apply(step, average);
+    }
+    average.swap();
+    const values = (await Promise.all(lambdas.map((one) => one.data()))).flatMap((list) => [...list]);
+    assert.equal(values.filter((value) => value !== 0).length, lambdas.length);
+  });
+
   test("that cannot be is refused", () => {
     const adapter = adapt(tinyLlama(), methods.adaLora({ rank: 4 }));
     assert.throws(() => new RankSchedule(adapter, { steps: 10, rank: 5 }), {

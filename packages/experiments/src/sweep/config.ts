@@ -65,6 +65,8 @@ export interface RunConfig extends SweepLossOptions {
   /** Weight decays by factor, module or pattern, in place of `weightDecay`. */
   readonly decays?: ByParameter | undefined;
   readonly clip: number;
+  /** The share of themselves that moving averages keep in a step, which are validated and tested; without it, there are none. */
+  readonly ema?: number | undefined;
   /** Steps between validations. */
   readonly every: number;
   /** The number of validations without a lower loss after which training stops; null: it never does. */

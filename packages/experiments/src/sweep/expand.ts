@@ -43,6 +43,7 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     zLoss: ({ loss }) => ofLoss(spec, "z-loss", loss!),
     loraPlus: vary["lora-plus"] ?? [spec.train["lora-plus"]],
     init: vary.init ?? [spec.train.init],
+    ema: vary.ema ?? [spec.train.ema],
   });
   const chosen =
     typeof search === "object" && "random" in search
@@ -88,6 +89,7 @@ interface Combination {
   readonly labelSmoothing: number | undefined;
   readonly zLoss: number | undefined;
   readonly init: StartName | undefined;
+  readonly ema: number | undefined;
 }
 
 /** Values of a setting, which may depend on those of the settings before it. */
@@ -131,6 +133,7 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
     ...given({
       loraPlus: one.loraPlus,
       init: one.init,
+      ema: one.ema,
       methodOptions: options,
       rankSchedule: ranks,
       rates: train.rates,
@@ -183,7 +186,8 @@ function baselineOf(spec: SweepSpec, task: string): RunConfig {
     labelSmoothing: undefined,
     zLoss: undefined,
     init: undefined,
+    ema: undefined,
   });
-  const { regularize: _, methodOptions: _options, rankSchedule: _ranks, ...rest } = any; // it is not trained
+  const { regularize: _, methodOptions: _options, rankSchedule: _ranks, ema: _ema, ...rest } = any; // it is not trained
   return { ...rest, method: BASELINE, rank: 0, lr: 0, steps: 0, warmup: 0 };
 }

@@ -1,5 +1,6 @@
 /** One run of a sweep: adapts the model to a task, keeps the factors of the best step, and measures them. */
 import { adapt, type Adapter, adapterOptimizer, adaptWithStart, DivergedError, lossByName } from "tiedlora";
+import * as optim from "@tiedlora/nn/optim";
 import { type Method, observedBatches, RankSchedule } from "tiedlora";
 import { examplesOfLoss, isOwnLoss, methodOptions } from "tiedlora/internal";
 import { batchesOf, evaluationBatches } from "tiedlora";
@@ -139,6 +140,7 @@ async function adapted(
       model,
       adapter,
       optimizer,
+      ...(config.ema !== undefined && { average: averagesOf(adapter, config.ema) }),
       steps: config.until ?? steps,
       ...(config.rankSchedule && { ranks: new RankSchedule(adapter, { steps, ...config.rankSchedule }) }),
       batch: nextBatch,
@@ -160,6 +162,10 @@ async function adapted(
     throw error;
   }
 }
+
+/** Moving averages as `train --ema` has them. */
+const averagesOf = (adapter: Adapter, decay: number): optim.EMA =>
+  new optim.EMA(adapter.trainableParameters(), { decay, warmup: true });
 
 /** The decay rates of an optimizer, of which a config may have one, both or none. */
 function betasOf(

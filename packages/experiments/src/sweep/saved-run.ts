@@ -14,6 +14,7 @@ import {
   type TensorFile,
   type TypedArray,
 } from "@tiedlora/core";
+import type * as nn from "@tiedlora/nn";
 import type * as optim from "@tiedlora/nn/optim";
 import type { Adapter, FitState } from "tiedlora";
 import type { Point } from "./config.ts";
@@ -45,13 +46,15 @@ export interface Progress {
 export interface Trainee {
   readonly adapter: Adapter;
   readonly optimizer: optim.Optimizer;
+  /** Moving averages of what is trained. */
+  readonly average?: optim.EMA | undefined;
 }
 
 /** Writes the state of a run. `id` is the name of the whole run, which is checked when the state is read. */
 export async function encodeProgress(
   id: string,
   { state, ...rest }: Progress,
-  { adapter, optimizer }: Trainee,
+  { adapter, optimizer, average }: Trainee,
 ): Promise<Uint8Array> {
   const tensors = new Map<string, { shape: readonly number[]; values: TypedArray }>();
   for (const [path, parameter] of adapter.stateDict()) {
@@ -59,6 +62,8 @@ export async function encodeProgress(
     const best = state.best?.values?.get(path);
     if (best !== undefined) tensors.set(`best.${path}`, { shape: parameter.shape, values: best });
   }
+  for (const [path, parameter] of averaged(adapter, average))
+    tensors.set(`average.${path}`, { shape: parameter.shape, values: await parameter.data() });
   for (const [key, tensor] of (await optimizer.state()).tensors) tensors.set(`optimizer.${key}`, tensor);
   const best = state.best === null ? null : { step: state.best.step, loss: state.best.loss };
   const metadata = { id, state: JSON.stringify({ ...rest, state: { ...state, best } }) };
@@ -80,7 +85,7 @@ export async function encodeProgress(
 export async function restoreProgress(
   bytes: Uint8Array,
   { name, id, last }: { readonly name: string; readonly id: string; readonly last: number },
-  { adapter, optimizer }: Trainee,
+  { adapter, optimizer, average }: Trainee,
 ): Promise<Progress | null> {
   const file = await openSafetensors(bytesSource(bytes, name));
   const fail = wrongFile(name);
@@ -89,14 +94,18 @@ export async function restoreProgress(
   const { state, ...rest } = checked(parseJsonObject(file.metadata.get("state") ?? "", name), fail);
   if (state.step > last) return null;
   const valuesOf = (prefix: string): Promise<Map<string, Float32Array>> => readAll(file, prefix);
-  const [values, best, moments] = [
+  const [values, best, averages, moments] = [
     await valuesOf("adapter."),
     await valuesOf("best."),
+    await valuesOf("average."),
     await valuesOf("optimizer."),
   ];
   for (const [path, { size }] of adapter.stateDict())
     for (const of of state.best === null ? [values] : [values, best])
       if (of.get(path)?.length !== size) fail(`${of.get(path)?.length ?? "no"} values of ${path}`, `${size}`);
+  for (const [path, { size }] of averaged(adapter, average))
+    if (averages.get(path)?.length !== size)
+      fail(`${averages.get(path)?.length ?? "no"} averages of ${path}`, `${size}`);
   const shapeOf = (key: string): readonly number[] => file.entries.get(`optimizer.${key}`)!.shape;
   const tensors = new Map(
     [...moments].map(([key, all]) => [key, { shape: shapeOf(key), values: all }] as const),
@@ -104,7 +113,18 @@ export async function restoreProgress(
   optimizer.load({ step: state.step, tensors }); // checks, and changes nothing if it throws
   const { drawn } = adapter;
   for (const [path, parameter] of adapter.stateDict()) if (!drawn.has(path)) parameter.set(values.get(path)!);
+  average?.reset(state.step);
+  for (const [path, parameter] of averaged(adapter, average)) parameter.set(averages.get(path)!);
   return { ...rest, state: { ...state, best: state.best && { ...state.best, values: best } } };
+}
+
+/** The averages of an adapter's parameters, by the paths of these. */
+function averaged(adapter: Adapter, average: optim.EMA | undefined): [path: string, average: nn.Parameter][] {
+  if (average === undefined) return [];
+  const has = new Set(average.parameters);
+  return [...adapter.stateDict()].flatMap(([path, parameter]) =>
+    has.has(parameter) ? [[path, average.average(parameter)]] : [],
+  );
 }
 
 const wrongFile =

@@ -115,6 +115,7 @@ const SPEC = z.strictObject({
     dropout: listOf(share).optional(),
     target: listOf(z.string()).optional(),
     init: listOf(START).optional(),
+    ema: listOf(share).optional(),
   }),
   train: z
     .strictObject({
@@ -139,6 +140,7 @@ const SPEC = z.strictObject({
       dropout: share.default(0),
       target: z.string().default("all-linear"), // as in `train`,
       init: START.optional(),
+      ema: share.optional(),
       "method-options": OPTIONS.optional(),
       "rank-schedule": RANKS.optional(),
     })
@@ -204,6 +206,8 @@ export interface SweepSpec {
     readonly target?: readonly string[] | undefined;
     /** Starts of A and B. */
     readonly init?: readonly StartName[] | undefined;
+    /** Shares of themselves that moving averages keep in a step. */
+    readonly ema?: readonly number[] | undefined;
   };
   readonly train: {
     readonly steps: number;
@@ -233,6 +237,8 @@ export interface SweepSpec {
     readonly target: string;
     /** The start of A and B. Default: the method's own. */
     readonly init?: StartName | undefined;
+    /** Moving averages of the weights are validated and tested, which keep this share of themselves in a step. */
+    readonly ema?: number | undefined;
     /** Options that only some methods have, by method. */
     readonly "method-options"?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined;
     /** How the ranks of ada-lora fall while it trains. */

@@ -102,7 +102,7 @@ export async function* fit(options: FitOptions): AsyncGenerator<FitReport, void>
   const pauseAfter = (step: number): boolean =>
     isDue(step) || ranks?.due(step) === true || options.pauseAfter?.(step) === true;
   for await (const training of train({ ...rest, start: from.step, tokens: from.tokens, pauseAfter })) {
-    await ranks?.apply(training.step);
+    await ranks?.apply(training.step, average);
     const evaluation = isDue(training.step) ? await measure() : null;
     const counts = evaluation !== null && training.step >= (ranks?.last ?? 0);
     const improved = counts && evaluation.loss < (state.best?.loss ?? Infinity);

@@ -101,8 +101,8 @@ function loraPlusOf(adapter: Adapter, ratio: number): (parameter: Parameter) => 
   );
   if (!trains)
     throw new Error(
-      `adapterOptimizer: loraPlus raises the learning rate of B, and ${name} trains no factor of this name (it has ` +
-        `${Object.keys(factors).join(", ")}); name another by rates`,
+      `adapterOptimizer: loraPlus raises the learning rate of B, and ${name} trains no factor of this name (it trains ` +
+        `${Object.keys(factors).join(", ") || "copies of parameters alone"}); name another by rates`,
     );
   return numbersByParameter(adapter, "adapterOptimizer: loraPlus", { B: ratio });
 }

@@ -3,7 +3,9 @@
  * (λ and its two vectors) in the whole model falls along a cubic curve, and the least important ones are set to zero. A triplet's
  * importance is |λ|, the simpler of the paper's two.
  */
+import type { TypedArray } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
+import type { EMA } from "@tiedlora/nn/optim";
 import { checkOptions, checkWhole } from "@tiedlora/core/arguments";
 import type { Adapter } from "../adapter/adapter.ts";
 
@@ -93,8 +95,9 @@ export class RankSchedule {
   /**
    * Sets the least important triplets to zero, as many as the budget after `step` steps says; does nothing if none are due. From the
    * end of the schedule on, they stay zero.
+   * @param average moving averages of the adapter, in which they are zero too
    */
-  async apply(step: number): Promise<void> {
+  async apply(step: number, average?: EMA): Promise<void> {
     if (!this.due(step)) return;
     const values = await Promise.all(this.#lambdas.map(async (one) => Float32Array.from(await one.data())));
     const order = values
@@ -102,8 +105,13 @@ export class RankSchedule {
       .sort((a, b) => b.size - a.size);
     const kept = values.map((list) => new Float32Array(list.length));
     for (const { i, j } of order.slice(0, this.budget(step))) kept[i]![j] = 1;
+    const averaged = average === undefined ? [] : this.#lambdas.map((one) => average.average(one));
+    const averages = await Promise.all(averaged.map((one) => one.data()));
     this.#lambdas.forEach((parameter, i) => {
-      parameter.set(values[i]!.map((value, j) => (kept[i]![j] === 1 ? value : 0)));
+      const pruned = (all: TypedArray): Float32Array =>
+        Float32Array.from(all, (value, j) => (kept[i]![j] === 1 ? value : 0));
+      parameter.set(pruned(values[i]!));
+      averaged[i]?.set(pruned(averages[i]!));
       if (step === this.last) this.#fix(parameter, kept[i]!);
     });
   }
