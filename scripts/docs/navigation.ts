@@ -26,7 +26,16 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
   ],
   ["How it works", ["docs/read-the-core.md", "docs/lessons.md", ...lessonFiles()]],
   ["Reference", ["docs/methods.md", "docs/commands.md", "docs/api.md", ...packageReadmes()]],
-  ["Measured", ["docs/benchmarks.md", "docs/scale.md", "docs/paper-grid.md", "docs/learning-rates.md"]],
+  [
+    "Measured",
+    [
+      "docs/benchmarks.md",
+      "docs/scale.md",
+      "docs/paper-grid.md",
+      "docs/difficulty.md",
+      "docs/learning-rates.md",
+    ],
+  ],
   ["Project", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]],
 ];
 

@@ -151,7 +151,7 @@ function comparedSection(compared: Compared | null): Content {
   if (comparisons.length === 0) return "";
   const why =
     `Differences to ${variantName(against)}, with their 95 % intervals and p by the paired bootstrap: seeds and test examples are drawn anew, the ` +
-    `same for both. Where the interval has no zero in it, the sign is certain at that level; p is not corrected for the number of comparisons.`;
+    `same for both. Where the interval has no zero in it, the sign is certain at that level; p is not corrected for the number of comparisons. With one seed, they are those of the examples alone.`;
   const left =
     unpaired.length === 0
       ? ""

@@ -1,0 +1,72 @@
+/**
+ * Writes the tables of the page on difficulties from the folders of its three sweeps.
+ *
+ *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/difficulty runs/hard-rates runs/hard-grid
+ *
+ * writes docs/difficulty/: the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of
+ * its single test examples (examples.csv), the runs of the calibration (calibration.csv) and those of the search (rates.csv).
+ */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { writeReport } from "../packages/experiments/src/node/report.ts";
+import { RunStore } from "../packages/experiments/src/node/sweep/store.ts";
+import { validationLoss } from "../packages/experiments/src/sweep/config.ts";
+
+const OUT = fileURLToPath(new URL("../docs/difficulty/", import.meta.url));
+
+type Cells = Readonly<Record<string, string | number>>;
+
+async function write(name: string, rows: readonly Cells[]): Promise<void> {
+  const lines = [Object.keys(rows[0]!), ...rows.map((row) => Object.values(row))];
+  await writeFile(join(OUT, name), lines.map((cells) => `${cells.join(",")}\r\n`).join(""));
+}
+
+const [calibration, rates, grid] = process.argv.slice(2);
+if (grid === undefined)
+  throw new Error("give three folders of sweeps: runs/difficulty runs/hard-rates runs/hard-grid");
+
+const calibrated = await new RunStore(calibration!).finished();
+await write(
+  "calibration.csv",
+  calibrated.map(({ id, config, trainable, test, ...run }) => ({
+    id,
+    task: config.task,
+    method: config.method,
+    rank: config.rank,
+    seed: config.seed,
+    lr: config.lr,
+    steps: config.steps,
+    trainable,
+    test_count: test.count,
+    metric: Object.keys(test.scores)[0]!,
+    score: Object.values(test.scores)[0]!,
+    loss: test.loss,
+    duration: run.duration ?? 0,
+  })),
+);
+const searched = await new RunStore(rates!).outcomes();
+await write(
+  "rates.csv",
+  searched.map((run) => ({
+    id: run.id,
+    task: run.config.task,
+    method: run.config.method,
+    rank: run.config.rank,
+    lr: run.config.lr,
+    steps: run.steps,
+    validation_loss: validationLoss(run),
+    duration: run.duration ?? 0,
+  })),
+);
+const measured = await new RunStore(grid).finished();
+await write(
+  "examples.csv",
+  measured.map(({ id, test, duration }) => ({
+    id,
+    questions: test.examples!.questions,
+    scores: test.examples!.scores,
+    duration: duration ?? 0,
+  })),
+);
+await writeReport(grid, OUT, { title: "Tasks with room", force: true });
