@@ -12,7 +12,7 @@ import { adapt, adaptersOf, type Method, methods, promptTokens } from "tiedlora"
 import { loadAdapter, saveAdapter } from "tiedlora/node";
 import { ServedModels } from "../src/serve/adapters.ts";
 import { ApiServer, type ApiServerOptions } from "../src/serve/server.ts";
-import { readCalls } from "../src/serve/tool-calls.ts";
+import { readCalls, readDemanded } from "../src/serve/tool-calls.ts";
 import { WatchedFolder } from "../src/serve/watched.ts";
 import { ended, start, tiedlora } from "./support/command.ts";
 import { temporary, writeModel } from "./support/model-directory.ts";
@@ -267,8 +267,27 @@ describe("serve", () => {
     const prompt = "1usersayassistant7tool8";
     assert.equal(answer.usage!.prompt_tokens, prompt.length);
     assert.equal(answer.choices[0]!.message.content, (await generateText(model, tokenizer, [tokenizer.encode(prompt, { specialTokens: false })], { maxTokens: 8 }))[0]); // prettier-ignore
-    await assert.rejects(remote.chat.completions.create({ ...ask, tool_choice: "required" }), /tool_choice is "required"; expected "auto" or "none"/); // prettier-ignore
+    const named = { type: "function", function: { name: "look" } } as const;
+    const begun = '1usersay<tool_call>\n{"name": "look", "arguments": ';
+    const [written] = await generateText(model, tokenizer, [tokenizer.encode(begun, { specialTokens: false })], { maxTokens: 8 }); // prettier-ignore
+    for (const choice of ["required", named] as const) {
+      const demanded = await remote.chat.completions.create({ ...ask, tool_choice: choice });
+      const [{ message, finish_reason: finish }] = demanded.choices as [OpenAI.ChatCompletion.Choice];
+      const call = message.tool_calls![0] as OpenAI.ChatCompletionMessageFunctionToolCall;
+      assert.deepEqual([call.function, message.content, finish], [{ name: "look", arguments: written!.trim() }, null, "tool_calls"]); // prettier-ignore
+    }
+    const parts: string[] = [];
+    for await (const { choices } of await remote.chat.completions.create({ ...ask, tool_choice: named, stream: true })) // prettier-ignore
+      for (const call of choices[0]?.delta.tool_calls ?? []) parts.push(`${call.index} ${call.function!.name} ${call.function!.arguments}`); // prettier-ignore
+    assert.deepEqual(parts, [`0 look ${written!.trim()}`]);
+    const two = [...tools, { type: "function", function: { name: "find" } } as const];
+    await assert.rejects(remote.chat.completions.create({ ...ask, tools: two, tool_choice: "required" }), /has not called one of the tools look, find/); // prettier-ignore
+    const other = { type: "function", function: { name: "lok" } } as const;
+    await assert.rejects(remote.chat.completions.create({ ...ask, tool_choice: other }), /there is no tool "lok"; did you mean "look"/); // prettier-ignore
+    await assert.rejects(remote.chat.completions.create({ ...ask, tools: [], tool_choice: "required" }), /tool_choice: there are no tools/); // prettier-ignore
     await own.close();
+    assert.deepEqual(readDemanded(["look", "find"], 'find", "arguments": {"x": 1}}\n</tool_call>').calls[0]!.function, { name: "find", arguments: '{"x":1}' }); // prettier-ignore
+    assert.deepEqual(readDemanded(["look"], '{"x": 2}}</tool_call> and').calls[0]!.function, { name: "look", arguments: '{"x":2}' }); // prettier-ignore
     const { content, calls: found } = readCalls('I look.\n<tool_call>\n{"name": "look", "arguments": {"x": 1}}\n</tool_call><tool_call>{"name": "b"}'); // prettier-ignore
     assert.deepEqual([content, found.map((call) => call.function)], ["I look.", [{ name: "look", arguments: '{"x":1}' }, { name: "b", arguments: "{}" }]]); // prettier-ignore
     assert.deepEqual(readCalls("<tool_call>{ no").calls, []);

@@ -6,7 +6,8 @@ import { chatTokens, givenPrompt } from "../sample.ts";
 import type { Served, ServedModels } from "./adapters.ts";
 import { ApiError } from "./api-error.ts";
 import { type ChoiceRequest, piecesOf } from "./choices.ts";
-import { CALLING_FORM, CHAT_FORM, type Choice, COMPLETION_FORM, type Form, type Usage } from "./forms.ts";
+import { callingForm, CHAT_FORM, type Choice, COMPLETION_FORM, type Form, type Usage } from "./forms.ts";
+import { beginCall, readCalls, readDemanded } from "./tool-calls.ts";
 import { readChat, readCompletion, type Wanted } from "./requests.ts";
 
 /** What answers are made with. */
@@ -47,7 +48,7 @@ export async function chat(engine: Engine, body: unknown, to: Receiver): Promise
     const { tokenizer } = engine;
     if (!tokenizer.hasChatTemplate)
       throw new ApiError(400, "the model has no chat template: it was not trained on chats; use /v1/completions", { param: "messages" }); // prettier-ignore
-    const { tools } = wanted;
+    const { tools, mustCall } = wanted;
     if (tools.length > 0 && !tokenizer.templateNames("tools"))
       throw new ApiError(400, "tools: the model's chat template does not write tools, so the model would not see them", { param: "tools" }); // prettier-ignore
     let prompt: number[];
@@ -56,7 +57,9 @@ export async function chat(engine: Engine, body: unknown, to: Receiver): Promise
     } catch (error) {
       throw new ApiError(400, `messages: ${(error as Error).message}`, { param: "messages" });
     }
-    await answer(engine, served, wanted, [prompt], tools.length > 0 ? CALLING_FORM : CHAT_FORM, to);
+    if (mustCall !== null) prompt.push(...tokenizer.encode(beginCall(mustCall), { specialTokens: false }));
+    const read = mustCall === null ? readCalls : (text: string) => readDemanded(mustCall, text);
+    await answer(engine, served, wanted, [prompt], tools.length > 0 ? callingForm(read) : CHAT_FORM, to);
   });
 }
 

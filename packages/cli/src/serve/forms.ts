@@ -1,5 +1,5 @@
 /** The two forms of answers: completions and chats, whole and in chunks. */
-import { readCalls } from "./tool-calls.ts";
+import type { readCalls } from "./tool-calls.ts";
 import type { Finish, NamedToken, Piece } from "./choices.ts";
 
 /** The counts of tokens that an answer ends with. */
@@ -101,23 +101,23 @@ export const CHAT_FORM: Form = {
   }),
 };
 
-/** As CHAT_FORM, for requests with tools: calls in the answer's text become `tool_calls`. */
-export const CALLING_FORM: Form = {
+/** As CHAT_FORM, for requests with tools: calls in the answer's text, as `read` finds them, become `tool_calls`. */
+export const callingForm = (read: typeof readCalls): Form => ({
   ...CHAT_FORM,
   atOnce: true,
   whole: (choice, logprobs) => {
-    const { content, calls } = readCalls(choice.text);
+    const { content, calls } = read(choice.text);
     const plain = CHAT_FORM.whole(choice, logprobs);
     if (calls.length === 0) return plain;
     const message = { role: "assistant", content, refusal: null, tool_calls: calls };
     return { ...plain, message, finish_reason: "tool_calls" };
   },
   chunk: (index, piece, logprobs, offset) => {
-    const { content, calls } = readCalls(piece.text);
+    const { content, calls } = read(piece.text);
     const plain = CHAT_FORM.chunk(index, piece, logprobs, offset);
     if (calls.length === 0) return plain;
     const numbered = calls.map((call, i) => ({ index: i, ...call }));
     const delta = { ...(content !== null && { content }), tool_calls: numbered };
     return { ...plain, delta, finish_reason: "tool_calls" };
   },
-};
+});

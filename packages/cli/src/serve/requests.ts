@@ -1,6 +1,7 @@
 /** The bodies of requests as OpenAI's API defines them: which fields there are, what they may hold, and what they mean here. */
 import { z } from "zod";
 import type { ChatMessage, SequenceRequest } from "@tiedlora/models";
+import { suggestion } from "tiedlora/internal";
 import { ApiError } from "./api-error.ts";
 
 /** The most likely tokens that are given for a position, and the most choices and stop strings of a request. */
@@ -98,7 +99,13 @@ const TOOL = z.object(
   { type: z.literal("function"), function: z.looseObject({ name: text }) },
   { error: '{ "type": "function", "function": { "name": ..., "parameters": ... } }' },
 );
-const CHOICES = '"auto" or "none": this server does not make a model call a tool';
+const CHOICE = z.union(
+  [
+    z.enum(["auto", "none", "required"]),
+    z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: text }) }),
+  ],
+  { error: '"auto", "none", "required" or { "type": "function", "function": { "name": ... } }' },
+);
 const CHAT = z.strictObject({
   ...COMMON,
   messages: z.array(MESSAGE, { error: "a list of messages" }).min(1, { error: "at least one message" }),
@@ -106,7 +113,7 @@ const CHAT = z.strictObject({
   logprobs: flag.nullish(),
   top_logprobs: whole(0, MOST_LOGPROBS).nullish(),
   tools: z.array(TOOL, { error: "a list of tools" }).nullish(),
-  tool_choice: z.enum(["auto", "none"], { error: CHOICES }).nullish(),
+  tool_choice: CHOICE.nullish(),
   parallel_tool_calls: z.literal(true, { error: "true: a model calls as many tools as it wants" }).nullish(),
   response_format: z.object({ type: only("text") }).nullish(),
 });
@@ -135,6 +142,8 @@ export interface WantedChat extends Wanted {
   readonly messages: readonly ChatMessage[];
   /** The tools that the model may call; empty for none. */
   readonly tools: readonly unknown[];
+  /** The names of the tools of which the model must call one; null if it need not call any. */
+  readonly mustCall: readonly string[] | null;
 }
 
 /** Reads the body of a request for completions. Throws ApiError with the field that is at fault. */
@@ -159,7 +168,19 @@ export function readChat(body: unknown): WantedChat {
     ...wanted(read, maxTokens, logprobs ? (top ?? 0) : null),
     messages: read.messages.map((message, i) => messageOf(message, `messages.${i}`)),
     tools: read.tool_choice === "none" ? [] : (read.tools ?? []),
+    mustCall: mustCall(read),
   };
+}
+
+function mustCall({ tools, tool_choice: choice }: z.infer<typeof CHAT>): string[] | null {
+  if (typeof choice !== "object" && choice !== "required") return null;
+  const names = (tools ?? []).map((tool) => tool.function.name);
+  if (names.length === 0)
+    throw new ApiError(400, "tool_choice: there are no tools of which one could be called; give some", { param: "tool_choice" }); // prettier-ignore
+  if (typeof choice !== "object" || choice === null) return names;
+  const { name } = choice.function;
+  if (names.includes(name)) return [name];
+  throw new ApiError(400, `tool_choice: there is no tool "${name}"; ${suggestion(name, names, "the tools are")}`, { param: "tool_choice" }); // prettier-ignore
 }
 
 /** A message as templates want it: the arguments of calls are values, not text. */
