@@ -25,9 +25,16 @@ export async function sampleOf(
   const given = isChat(example)
     ? tokenizer.encode(prompt, { specialTokens: false })
     : example.prompt === "" ? prompt : givenPrompt(tokenizer, prompt, separator); // prettier-ignore
-  const maxTokens = model.streamed ? STREAMED_TOKENS : TOKENS;
-  const [completion = ""] = await generateText(model, tokenizer, [given], { maxTokens });
+  const ids = typeof given === "string" ? tokenizer.encode(given) : given;
+  const maxTokens = Math.min(model.streamed ? STREAMED_TOKENS : TOKENS, roomAfter(model, ids.length));
+  if (maxTokens < 1) return { prompt, completion: "" };
+  const [completion = ""] = await generateText(model, tokenizer, [ids], { maxTokens });
   return { prompt, completion };
+}
+
+/** The most new tokens after a prompt for which a model that learns its positions has some. */
+function roomAfter({ config: { rope, maxPositions }, positionsInFront }: Decoder, length: number): number {
+  return rope === null ? maxPositions + 1 - positionsInFront - length : Infinity;
 }
 
 /** A prompt as it is passed to a model; with a separator, encoded as for a model that was trained with that separator. */

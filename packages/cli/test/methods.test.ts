@@ -164,6 +164,16 @@ suite("starts and options of methods", () => {
     assert.equal(refused.code, 1);
   });
 
+  test("a model of few positions trains on long prompts: what it would say is shown as far as there is room", async () => {
+    const gpt2 = path("gpt2");
+    await writeModel(gpt2, { model_type: "gpt2", n_embd: 8, n_layer: 1, n_head: 2, n_positions: 64 });
+    const long = path("long.jsonl");
+    writeFileSync(long, JSON.stringify({ prompt: "x".repeat(40), completion: "yes" }));
+    const { code, info } = await tiedlora("train", "--out", path("long"), "--model", gpt2, "--data", long, "--seq", "50", "--method", "prompt-tuning", "--steps", "1"); // prettier-ignore
+    assert.equal(code, 0, info);
+    assert.match(info, /after training: x{40}/);
+  });
+
   test("settings that this model has nothing for are said to have no effect", async () => {
     const { code, info } = await train("nothing", "--bias", "all", "--quantize", "int8", "--backend", "cpu", "--steps", "1"); // prettier-ignore
     assert.equal(code, 0, info);

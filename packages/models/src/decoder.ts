@@ -315,6 +315,11 @@ export class Decoder extends nn.Module {
     return this.#head.weight === this.#embed.weight;
   }
 
+  /** The number of positions that the adapters which take part now put in front of every sequence. */
+  get positionsInFront(): number {
+    return prefixLength(this.#layers) + (this.#embed.adapter?.prompt?.()?.shape[0] ?? 0);
+  }
+
   /** Whether rotations depend on the length of a sequence; if so, padding must not count as part of it. */
   get lengthMatters(): boolean {
     return lengthMatters(this.config);

@@ -90,9 +90,11 @@ export function checkPrompts(
   }
   const longest = Math.max(...prompts.map((prompt) => prompt.length));
   const { rope, maxPositions } = model.config;
-  if (rope === null && longest + maxTokens - 1 > maxPositions) {
+  const front = rope === null ? model.positionsInFront : 0;
+  if (rope === null && front + longest + maxTokens - 1 > maxPositions) {
+    const behind = front === 0 ? "" : ` behind ${front} positions of an adapter`;
     throw new RangeError(
-      `generate: a prompt of ${longest} tokens and ${maxTokens} new ones exceed the ${maxPositions} positions that the ` +
+      `generate: a prompt of ${longest} tokens${behind} and ${maxTokens} new ones exceed the ${maxPositions} positions that the ` +
         `model has learned; shorten the prompt or lower maxTokens`,
     );
   }
