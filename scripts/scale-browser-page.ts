@@ -1,4 +1,4 @@
-/** What scale-browser.ts does in a page: loads the model by ranges of its files, and trains. */
+/** What scale-browser.ts does in a page: loads the model by ranges of its files, trains, and tells the server how far it is. */
 import { cpu } from "@tiedlora/backend-cpu";
 import { type Device, type Files, key, type Source, streamInto, uniformArray } from "@tiedlora/core";
 import { type Decoder, loadModelFrom, type QuantizeKind } from "@tiedlora/models";
@@ -21,33 +21,33 @@ async function sourceOf(name: string): Promise<Source> {
   return { name, size, read, readInto };
 }
 
-interface Loaded {
-  readonly device: Device;
-  readonly model: Decoder;
+/** What the page is to do. */
+export interface Task {
+  /** The names of the model's files. */
+  readonly names: readonly string[];
+  readonly quantize: QuantizeKind | null;
+  readonly tokens: number;
+  readonly steps: number;
 }
-let loaded: Loaded | null = null;
 
-/** Loads the model; the bytes of its weights on the device. */
-async function load(names: readonly string[], quantize: QuantizeKind | null): Promise<number> {
+/** What it has done. */
+export interface Trained {
+  /** The peak of the heap, in bytes. */
+  readonly heap: number;
+  readonly seconds: readonly number[];
+  readonly losses: readonly number[];
+}
+
+function load({ names, quantize }: Task, device: Device): Promise<Decoder> {
   const files: Files = {
     name: "model",
     open: (name) => (names.includes(name) ? sourceOf(name) : Promise.resolve(null)),
   };
-  const device = await cpu();
-  const model = await loadModelFrom(files, { device, ...(quantize !== null && { quantize }) });
-  model.checkpointing = true;
-  loaded = { device, model };
-  return device.memory().liveBytes;
+  return loadModelFrom(files, { device, ...(quantize !== null && { quantize }) });
 }
 
-async function train({
-  tokens,
-  steps,
-}: {
-  readonly tokens: number;
-  readonly steps: number;
-}): Promise<object> {
-  const { device, model } = loaded!;
+async function train({ tokens, steps }: Task, device: Device, model: Decoder): Promise<Trained> {
+  model.checkpointing = true;
   const adapter = adapt(model, methods.tl6({ rank: 8, target: "qkv" }));
   const optimizer = optim.adamW(adapter.parameters(), { lr: 1e-3 });
   const ids = Int32Array.from(uniformArray(key(1), tokens + 1, 0, model.config.vocab), Math.floor);
@@ -63,4 +63,18 @@ async function train({
   return { heap: device.memory().peakBytes, seconds, losses };
 }
 
-Object.assign(globalThis, { load, train });
+/** Tells the server, which looks at this process's memory before it answers. */
+async function tell(what: string, value: unknown): Promise<void> {
+  await fetch(`/said/${what}`, { method: "POST", body: JSON.stringify(value) });
+}
+
+try {
+  const task = (await (await fetch("/task")).json()) as Task;
+  await tell("begun", null);
+  const device = await cpu();
+  const model = await load(task, device);
+  await tell("loaded", device.memory().liveBytes);
+  await tell("trained", await train(task, device, model));
+} catch (error) {
+  await tell("failed", error instanceof Error ? (error.stack ?? error.message) : String(error));
+}

@@ -4,19 +4,21 @@
  *
  *   npm run scale:browser [-- --quantize nf4+int8 --layers N --tokens 64 --steps 2 --directory DIR]
  *
- * The peak is that of resident memory (VmHWM), which counts Chromium's own code and libraries, too.
+ * The peak is that of resident memory (VmHWM), which counts Chromium's own code and libraries, too. No developer tools are attached: they
+ * would keep what the page fetches.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { open, stat } from "node:fs/promises";
-import { createServer, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { configFrom, preset } from "@tiedlora/models";
-import { launch } from "../test/support/browser.ts";
+import { openAlone } from "../test/support/browser.ts";
 import { bundle, ISOLATION } from "../test/support/bundle.ts";
 import { makeModel } from "./make-model.ts";
+import type { Task, Trained } from "./scale-browser-page.ts";
 
 const { values } = parseArgs({
   options: {
@@ -41,11 +43,24 @@ await makeModel(config, directory, { quantize: "nf4" });
 
 const script = await bundle(join(import.meta.dirname, "scale-browser-page.ts"));
 
-/** A page that may use threads, its script, and ranges of the model's files. */
-const server = createServer(({ url = "/", headers }, response) => {
+const task: Task = {
+  names: readdirSync(directory),
+  quantize: (values.quantize ?? null) as Task["quantize"],
+  tokens: Number(values.tokens),
+  steps: Number(values.steps),
+};
+
+/** A page that may use threads, its script, ranges of the model's files, and what the page says. */
+const server = createServer((request, response) => {
+  const { url = "/", headers } = request;
   for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
-  if (url === "/") return response.setHeader("content-type", "text/html").end("<!doctype html>");
+  if (url === "/")
+    return response
+      .setHeader("content-type", "text/html")
+      .end('<script type="module" src="/page.js"></script>');
   if (url === "/page.js") return response.setHeader("content-type", "text/javascript").end(script);
+  if (url === "/task") return response.setHeader("content-type", "application/json").end(JSON.stringify(task)); // prettier-ignore
+  if (url.startsWith("/said/")) return void hear(basename(url), request, response);
   return void sendRange(basename(url), headers.range, response).catch(() => response.writeHead(404).end());
 });
 await new Promise<void>((listening) => server.listen(0, "localhost", listening));
@@ -61,31 +76,58 @@ async function sendRange(name: string, range: string | undefined, response: Serv
   response.writeHead(206, { "x-size": String(size) }).end(bytes);
 }
 
-const browser = await launch();
-const page = await browser.newPage();
-await page.goto(`http://localhost:${(server.address() as AddressInfo).port}/`);
-await page.addScriptTag({ url: "/page.js", type: "module" });
-await page.waitForFunction("globalThis.train !== undefined");
-const session = await browser.newBrowserCDPSession();
-const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-const renderers = processInfo.filter(({ type }) => type === "renderer").map(({ id }) => id);
-/** The largest peak of resident memory among the processes of pages, in MiB. */
-const peak = (): number =>
-  Math.max(...renderers.map((id) => Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))![1]) / 1024)); // prettier-ignore
-const before = peak();
-const weights = await page.evaluate<number>(
-  `load(${JSON.stringify(readdirSync(directory))}, ${JSON.stringify(values.quantize ?? null)})`,
-);
-const afterLoading = peak();
-const found = await page.evaluate<{ heap: number; seconds: number[]; losses: number[] }>(
-  `train(${JSON.stringify({ tokens: Number(values.tokens), steps: Number(values.steps) })})`,
-);
-const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
-console.log(`TL6 of rank 8 on ${values.tokens} tokens, ${values.steps} steps, Chromium ${browser.version()}`);
-console.log(`weights ${mib(weights)}, peak of the heap ${mib(found.heap)}`);
-console.log(
-  `peak of the tab's process ${peak().toFixed(0)} MiB (${before.toFixed(0)} MiB before the model, ${afterLoading.toFixed(0)} MiB when it was loaded)`,
-);
-console.log(`steps of ${found.seconds.map((time) => time.toFixed(1)).join(", ")} s, losses ${found.losses.join(", ")}`); // prettier-ignore
-await browser.close();
-server.close();
+const profile = join(directory, "..", `${basename(directory)}-profile`);
+const browser = openAlone(`http://localhost:${(server.address() as AddressInfo).port}/`, profile);
+process.once("exit", () => {
+  browser.kill("SIGKILL");
+  rmSync(profile, { recursive: true, force: true });
+});
+browser.on("exit", (code, signal) => {
+  console.error(`Chromium ended (${code ?? signal}) before the page was done`);
+  process.exit(1);
+});
+
+/** The largest peak of resident memory among the browser's processes of pages, in MiB. */
+function peak(): number {
+  const renderers = readdirSync("/proc").filter((id) => {
+    if (!/^\d+$/.test(id)) return false;
+    try {
+      return readFileSync(`/proc/${id}/cmdline`, "utf8").includes("--type=renderer") && isOfBrowser(id);
+    } catch {
+      return false; // it has just ended
+    }
+  });
+  return Math.max(...renderers.map((id) => Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))![1]) / 1024)); // prettier-ignore
+}
+
+/** Whether a process descends from the browser's. */
+function isOfBrowser(id: string): boolean {
+  for (let at = id; at !== "0"; at = /PPid:\s+(\d+)/.exec(readFileSync(`/proc/${at}/status`, "utf8"))![1]!)
+    if (Number(at) === browser.pid) return true;
+  return false;
+}
+
+const peaks: Record<string, number> = {};
+let weights = 0;
+
+async function hear(what: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  let body = "";
+  for await (const part of request) body += String(part);
+  peaks[what] = peak();
+  response.end();
+  if (what === "loaded") weights = JSON.parse(body) as number;
+  if (what === "trained") finish(JSON.parse(body) as Trained);
+  if (what !== "failed") return;
+  console.error(JSON.parse(body));
+  process.exit(1);
+}
+
+function finish({ heap, seconds, losses }: Trained): void {
+  const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
+  const tab = (what: string): string => `${peaks[what]!.toFixed(0)} MiB`;
+  console.log(`TL6 of rank 8 on ${task.tokens} tokens, ${task.steps} steps`);
+  console.log(`weights ${mib(weights)}, peak of the heap ${mib(heap)}`);
+  console.log(`peak of the tab's process ${tab("trained")} (${tab("begun")} before the model, ${tab("loaded")} when it was loaded)`); // prettier-ignore
+  console.log(`steps of ${seconds.map((time) => time.toFixed(1)).join(", ")} s, losses ${losses.join(", ")}`); // prettier-ignore
+  process.exit(0);
+}
