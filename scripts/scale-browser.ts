@@ -79,10 +79,10 @@ async function sendRange(name: string, range: string | undefined, response: Serv
 const profile = join(directory, "..", `${basename(directory)}-profile`);
 const browser = openAlone(`http://localhost:${(server.address() as AddressInfo).port}/`, profile);
 process.once("exit", () => {
-  browser.kill("SIGKILL");
+  process.kill(-browser.pid!, "SIGKILL");
   rmSync(profile, { recursive: true, force: true });
 });
-browser.on("exit", (code, signal) => {
+browser.once("exit", (code, signal) => {
   console.error(`Chromium ended (${code ?? signal}) before the page was done`);
   process.exit(1);
 });
