@@ -79,7 +79,7 @@ async function sendRange(name: string, range: string | undefined, response: Serv
 const profile = join(directory, "..", `${basename(directory)}-profile`);
 const browser = openAlone(`http://localhost:${(server.address() as AddressInfo).port}/`, profile);
 process.once("exit", () => {
-  process.kill(-browser.pid!, "SIGKILL");
+  if (browser.exitCode === null && browser.signalCode === null) process.kill(-browser.pid!, "SIGKILL");
   rmSync(profile, { recursive: true, force: true });
 });
 browser.once("exit", (code, signal) => {
