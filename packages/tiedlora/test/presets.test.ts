@@ -14,6 +14,7 @@ import {
   countParameters,
   loadAdapterFiles,
   type Method,
+  METHOD_NAMES,
   methodByName,
   type MethodName,
   methods,
@@ -478,4 +479,20 @@ test("a file of NOLA holds its coefficients alone, and needs the seed", async ()
   assert.ok((files.get("adapter_model.safetensors") as Uint8Array).length < 3 * 128 * 4 + 1500);
   const config = JSON.parse(files.get("adapter_config.json") as string) as { seed: number };
   assert.equal(config.seed, 6);
+});
+
+test("a method whose formula has no scale refuses one, and all others have one", () => {
+  const unscaled = METHOD_NAMES.filter((name) => {
+    try {
+      methodByName(name, { rank: 4, alpha: 12, ...(name === "trained-tokens" && { tokens: [1] }) });
+      return false;
+    } catch (error) {
+      assert.match(String(error), new RegExp(`${name}: alpha 12 given, and this method's formula has no scale; leave it out`)); // prettier-ignore
+      return true;
+    }
+  });
+  assert.deepEqual(unscaled.sort(), ["full", "hra", "ia3", "norm-tuning", "oft", "prefix-tuning", "prompt-tuning"]); // prettier-ignore
+  for (const options of [{ scaling: "sqrt-rank" }, { alphaPattern: { q_proj: 2 } }] as const)
+    assert.throws(() => methods.hra(options), /hra: (scaling "sqrt-rank"|alphaPattern) given/);
+  methods.hra({ rank: 4, alpha: 4, scaling: "rank" }); // a scale of 1
 });

@@ -2,6 +2,7 @@
  * The methods of the library, one entry each. Everything that uses methods by name is derived from this table: `methods`, the
  * learning rates, the command line and its help, sweeps, the playground, and the reading of methods from files.
  */
+import { describeValue } from "@tiedlora/core";
 import { init } from "../init.ts";
 import { checkOptions } from "@tiedlora/core/arguments";
 import {
@@ -105,13 +106,32 @@ function own<const N extends string, O extends CommonOptions, M extends Method>(
   learningRate: number,
   declare: (options: O, named: Named) => M,
   more: readonly (keyof O & string)[] = [],
+  isScaled = true,
 ): Entry<N, (options?: O) => M> {
   const declared = (options = {} as O): M => {
     checkOptions(name, options, "{ rank: 8 }", [...COMMON_OPTIONS, ...more]);
     checkNotNull(name, options);
+    if (!isScaled) checkUnscaled(name, options);
     return declare(options, { name, learningRate, recipe: recipe(name, options) });
   };
   return { name, title, learningRate, member: null, options: more, declare: declared };
+}
+
+/** Throws for a scale of a method whose formula has none, where it would have no effect. */
+function checkUnscaled(
+  name: string,
+  { rank = 8, alpha = rank, scaling, alphaPattern = {} }: CommonOptions,
+): void {
+  const given =
+    alpha !== rank
+      ? `alpha ${describeValue(alpha)}`
+      : scaling !== undefined && scaling !== "rank"
+        ? `scaling ${describeValue(scaling)}`
+        : Object.keys(alphaPattern).length > 0
+          ? "alphaPattern"
+          : null;
+  if (given !== null)
+    throw new RangeError(`${name}: ${given} given, and this method's formula has no scale; leave it out`);
 }
 
 export interface VeraOptions extends PresetOptions {
@@ -209,7 +229,7 @@ export const TABLE = {
   /** BSLoRA (Zhou et al. 2025): a LoRA of the module, one of the layer and one of the model. */
   bsLora: own("bs-lora", "BSLoRA", 0.01, bsLora, ["layerRank", "modelRank"]) as Own<"bs-lora", typeof bsLora>,
   /** (IA)³ (Liu et al. 2022, arXiv 2205.05638): activations are scaled. */
-  ia3: own("ia3", "(IA)³", 0.03, ia3, ["feedforward"]) as Own<"ia3", typeof ia3>,
+  ia3: own("ia3", "(IA)³", 0.03, ia3, ["feedforward"], false) as Own<"ia3", typeof ia3>,
   /** BitFit (Ben Zaken et al. 2022, arXiv 2106.10199): biases alone. */
   bitfit: own("bitfit", "BitFit", 0.03, bitfit) as Own<"bitfit", typeof bitfit>,
   /** RandLoRA (Albert et al. 2025, arXiv 2502.00987): a full-rank sum of random low-rank products. */
@@ -221,28 +241,35 @@ export const TABLE = {
   /** LoKr (Hyeon-Woo et al. 2022, arXiv 2108.06098): a Kronecker product, one side of which is of low rank. */
   lokr: own("lokr", "LoKr", 0.01, lokr, ["factor", "both"]) as Own<"lokr", typeof lokr>,
   /** HRA (Yuan et al. 2024, arXiv 2405.17484): the input is turned by Householder reflections. */
-  hra: own("hra", "HRA", 0.01, hra) as Own<"hra", typeof hra>,
+  hra: own("hra", "HRA", 0.01, hra, [], false) as Own<"hra", typeof hra>,
   /** OFT (Qiu et al. 2023, arXiv 2306.07280): the input is turned in blocks, by Cayley transforms. */
-  oft: own("oft", "OFT", 0.01, oft, ["block"]) as Own<"oft", typeof oft>,
+  oft: own("oft", "OFT", 0.01, oft, ["block"], false) as Own<"oft", typeof oft>,
   /** A few rows of an embedding, as PEFT's trainable tokens. */
   trainedTokens: own("trained-tokens", "trained tokens", 0.01, trainedTokens, ["tokens"]) as Own<
     "trained-tokens",
     typeof trainedTokens
   >,
   /** Prefix tuning (Li & Liang 2021, arXiv 2101.00190): trained keys and values in front of each attention. It cannot be merged. */
-  prefixTuning: own("prefix-tuning", "prefix tuning", 0.03, prefixTuning, ["length", "projection"]) as Own<
+  prefixTuning: own(
     "prefix-tuning",
-    typeof prefixTuning
-  >,
+    "prefix tuning",
+    0.03,
+    prefixTuning,
+    ["length", "projection"],
+    false,
+  ) as Own<"prefix-tuning", typeof prefixTuning>,
   /** Prompt tuning (Lester et al. 2021, arXiv 2104.08691): trained vectors in front of every sequence. It cannot be merged. */
-  promptTuning: own("prompt-tuning", "prompt tuning", 0.03, promptTuning, ["length", "tokens"]) as Own<
+  promptTuning: own("prompt-tuning", "prompt tuning", 0.03, promptTuning, ["length", "tokens"], false) as Own<
     "prompt-tuning",
     typeof promptTuning
   >,
   /** Norm tuning (Zhao et al. 2023, arXiv 2312.11420): the scales and biases of norms alone. */
-  normTuning: own("norm-tuning", "norm tuning", 0.01, normTuning) as Own<"norm-tuning", typeof normTuning>,
+  normTuning: own("norm-tuning", "norm tuning", 0.01, normTuning, [], false) as Own<
+    "norm-tuning",
+    typeof normTuning
+  >,
   /** Full fine-tuning: all parameters of the model. */
-  full: own("full", "full fine-tuning", 0.003, full) as Own<"full", typeof full>,
+  full: own("full", "full fine-tuning", 0.003, full, [], false) as Own<"full", typeof full>,
 } as const;
 
 type Table = typeof TABLE;
