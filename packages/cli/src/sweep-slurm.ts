@@ -36,9 +36,10 @@ export function slurmScript({ name, agents, out, command }: SlurmSweep): string 
 # Each task is an agent: it claims runs in the folder of results, and ends when all runs have ended. To submit the script again is
 # safe. Options of sbatch, such as --time, --partition or --gres, go before the script's name.
 cd ${shellWord(process.cwd())} || exit 1
+agent=
+trap '[ -z "$agent" ] || kill -TERM "$agent" 2>/dev/null' TERM
 ${command.map(shellWord).join(" ")} &
 agent=$!
-trap 'kill -TERM "$agent" 2>/dev/null' TERM
 # A signal ends a wait; the agent ends once its runs are saved.
 until wait "$agent"; code=$?; ! kill -0 "$agent" 2>/dev/null; do :; done
 wait "$agent"
@@ -46,7 +47,13 @@ code=$?
 if [ "$code" -eq ${EXIT.interrupted} ]; then
   # The time is up: what is left is for a new start. A task that was canceled or preempted is not "RUNNING" any more.
   task="\${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
-  if [ "$(squeue --noheader --jobs "$task" --format %T)" = RUNNING ]; then scontrol requeue "$task"; fi
+  for attempt in 1 2 3 4 5; do
+    state=$(squeue --noheader --jobs "$task" --format %T)
+    if [ "$state" = RUNNING ] && scontrol requeue "$task"; then break; fi
+    # Slurm's controller may be busy; whatever else it says of the task is final.
+    if [ -n "$state" ] && [ "$state" != RUNNING ]; then echo "not started again: it is $state"; break; fi
+    sleep 5
+  done
 fi
 exit "$code"
 `;

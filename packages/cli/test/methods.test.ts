@@ -53,7 +53,8 @@ suite("every method", { skip: without("models/stories260K") }, () => {
   for (const method of METHOD_NAMES) {
     test(`${method} learns stories260K a text, and its file loads to the same logits`, async () => {
       const { model, padId } = base;
-      const where = method === "prompt-tuning" ? { target: "qkv" as const } : method === "trained-tokens" ? { target: "qkv" as const, methodOptions: { tokens: [261, 311] } } : { target: "qkv" as const, layers: [3, 4] }; // prettier-ignore
+      const isWhole = ["prompt-tuning", "norm-tuning", "full"].includes(method); // of the model, not of layers
+      const where = isWhole ? { target: "qkv" as const } : method === "trained-tokens" ? { target: "qkv" as const, methodOptions: { tokens: [261, 311] } } : { target: "qkv" as const, layers: [3, 4] }; // prettier-ignore
       const adapter = await adapt(model, methodOf({ method, rank: 2, dropout: 0, ...where }), { seed: 1 });
       const logits = async (): Promise<unknown> => model.forward([examples[0]!.tokens]).data();
       try {
