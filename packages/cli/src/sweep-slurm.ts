@@ -47,12 +47,14 @@ code=$?
 if [ "$code" -eq ${EXIT.interrupted} ]; then
   # The time is up: what is left is for a new start. A task that was canceled or preempted is not "RUNNING" any more.
   task="\${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
-  for attempt in 1 2 3 4 5; do
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
     state=$(squeue --noheader --jobs "$task" --format %T)
-    if [ "$state" = RUNNING ] && scontrol requeue "$task"; then break; fi
-    # Slurm's controller may be busy; whatever else it says of the task is final.
-    if [ -n "$state" ] && [ "$state" != RUNNING ]; then echo "not started again: it is $state"; break; fi
-    sleep 5
+    case "$state" in
+      RUNNING) scontrol requeue "$task" && break ;;
+      SIGNALING | "") ;; # Slurm is still sending the signal, or is busy
+      *) echo "not started again: it is $state"; break ;;
+    esac
+    sleep 2
   done
 fi
 exit "$code"
