@@ -28,6 +28,7 @@ export interface Difference {
   readonly p: number;
 }
 
+/** How often samples are drawn, and from which seed. */
 export interface BootstrapOptions {
   /** How often seeds and examples are drawn anew. Default: 10,000. */
   readonly samples?: number;
