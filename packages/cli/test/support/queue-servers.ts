@@ -44,10 +44,10 @@ async function listening(port: number, child: ChildProcess): Promise<void> {
   }
 }
 
-/** A server from a command that starts it. */
+/** A server from a command that starts it, and from what resolves once it serves. */
 async function serverOf(
   run: () => ChildProcess,
-  port: number,
+  serves: (child: ChildProcess) => Promise<void>,
   urls: Pick<TestServer, "url" | "wrong">,
 ): Promise<TestServer> {
   let child = run();
@@ -58,12 +58,12 @@ async function serverOf(
     child.kill(signal);
     await end;
   };
-  await listening(port, child);
+  await serves(child);
   const interrupt = async (): Promise<() => Promise<void>> => {
     await stop("SIGINT"); // PostgreSQL's "fast" shutdown
     return () => {
       child = run();
-      return listening(port, child);
+      return serves(child);
     };
   };
   return {
@@ -89,7 +89,7 @@ async function startValkey(): Promise<TestServer> {
   const options = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--requirepass", PASSWORD, "--dir", temporary()]; // prettier-ignore
   const run = (): ChildProcess => spawn(VALKEY!, options.map(String), { stdio: "ignore" });
   const url = (password: string): string => `redis://:${password}@127.0.0.1:${port}`;
-  return serverOf(run, port, { url: url(PASSWORD), wrong: url("guess") });
+  return serverOf(run, (child) => listening(port, child), { url: url(PASSWORD), wrong: url("guess") });
 }
 
 const DEBIAN = "/usr/lib/postgresql";
@@ -125,7 +125,16 @@ async function startPostgres(): Promise<TestServer> {
   const run = (): ChildProcess =>
     spawn(join(POSTGRES!, "postgres"), options, { ...user, cwd: folder, stdio: "ignore" });
   const url = (one: string): string => `postgres://tester:${one}@127.0.0.1:${port}/postgres`;
-  return serverOf(run, port, { url: url(PASSWORD), wrong: url("guess") });
+  // while it starts it listens, and refuses
+  const serves = async (child: ChildProcess): Promise<void> => {
+    await listening(port, child);
+    const asked = ["-q", "-h", "127.0.0.1", "-p", String(port)];
+    while (spawnSync(join(POSTGRES!, "pg_isready"), asked).status !== 0) {
+      if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+      await sleep(50);
+    }
+  };
+  return serverOf(run, serves, { url: url(PASSWORD), wrong: url("guess") });
 }
 
 /** The servers that can be a queue's; `skip` says why one cannot be started here, or is false. */
