@@ -15,6 +15,7 @@ import { parse } from "csv-parse/sync";
 import { type Outcome, type RunConfig, runId } from "../packages/experiments/src/sweep/config.ts";
 import { expandSweep } from "../packages/experiments/src/sweep/expand.ts";
 import { HalvingSchedule, type TrialStanding } from "../packages/experiments/src/sweep/halving.ts";
+import { halvingOf } from "../packages/experiments/src/sweep/search.ts";
 import { parseSweep } from "../packages/experiments/src/sweep/spec.ts";
 
 const GRID = new URL("../docs/learning-rates/grid.csv", import.meta.url);
@@ -50,9 +51,10 @@ function recorded(): Map<string, [step: number, loss: number][]> {
 }
 
 /** The search of the example, with the order of a seed, on the recorded grid. */
-export function searched(seed = 0, example: string = readFileSync(EXAMPLE, "utf8")): Found[] {
+export function searched(seed = 0): Found[] {
   const grid = recorded();
-  const spec = parseSweep(example.replace("min-steps", `seed: ${seed}, min-steps`), "learning-rates.yaml");
+  const example = parseSweep(readFileSync(EXAMPLE, "utf8"), fileURLToPath(EXAMPLE));
+  const spec = { ...example, search: { "successive-halving": { ...halvingOf(example)!, seed } } };
   const schedule = new HalvingSchedule(spec);
   const upTo = (config: RunConfig, steps: number): [number, number][] =>
     grid.get(keyOf(config))!.filter(([step]) => step <= steps);

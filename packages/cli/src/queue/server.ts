@@ -83,17 +83,12 @@ export class QueueServer {
     const bull = await load(address, "bullmq", () => import("bullmq"));
     let server: QueueServer | null = null;
     const onError = (error: Error): void => server?.trouble(error);
-    const connect = async (): Promise<Connector> => {
-      for (;;) {
-        try {
-          return await client.connect(address, bull, onError);
-        } catch (error) {
-          if (patient && isAway(error)) await sleep(RETRY_MS);
-          else throw new Error(`--queue ${address.shown}: ${reasonOf(error, address)}`, { cause: error });
-        }
-      }
-    };
-    const connector = await connect();
+    const connector = await repeated(
+      () => client.connect(address, bull, onError),
+      (error) => patient && isAway(error),
+    ).catch((error: unknown) => {
+      throw new Error(`--queue ${address.shown}: ${reasonOf(error, address)}`, { cause: error });
+    });
     server = new QueueServer(given, address, connector, bull, output);
     return server;
   }
@@ -140,20 +135,16 @@ export class QueueServer {
 
   /** Repeats `work` for as long as the server is away, or gives it up for the sake of other clients. */
   async persist<T>(work: () => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        const result = await work();
-        if (this.#away) {
-          this.#away = false;
-          this.#output.info(`${paint("yellow", "note:")} the queue's server answers again`);
-        }
-        return result;
-      } catch (error) {
-        if (this.#closing || !(isAway(error) || isConflict(error))) throw error;
-        this.trouble(error as Error);
-        await sleep(RETRY_MS);
-      }
+    const result = await repeated(work, (error) => {
+      if (this.#closing || !(isAway(error) || isConflict(error))) return false;
+      this.trouble(error as Error);
+      return true;
+    });
+    if (this.#away) {
+      this.#away = false;
+      this.#output.info(`${paint("yellow", "note:")} the queue's server answers again`);
     }
+    return result;
   }
 
   /** Says once that the server is away. Other errors of connections in the background have no effect of their own. */
@@ -179,6 +170,18 @@ export class QueueServer {
     this.#closing = true;
     await Promise.all(this.#open.map((one) => atMost(one.close())));
     await atMost(this.#connector.close());
+  }
+}
+
+/** Repeats `work` until it succeeds, or fails with an error after which it is not to be tried again. */
+async function repeated<T>(work: () => Promise<T>, again: (error: unknown) => boolean): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!again(error)) throw error;
+      await sleep(RETRY_MS);
+    }
   }
 }
 

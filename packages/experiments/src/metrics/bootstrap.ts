@@ -119,7 +119,7 @@ function sumsOf(numbers: Float64Array, times: readonly number[], parts: number):
   return sums;
 }
 
-/** The quantile of sorted values, interpolated between neighbours. */
+/** The quantile of sorted values, interpolated between neighbors. */
 function quantile(sorted: Float64Array, share: number): number {
   const at = share * (sorted.length - 1);
   const low = Math.floor(at);

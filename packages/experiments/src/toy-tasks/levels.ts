@@ -35,6 +35,16 @@ export interface Levels {
   write(rng: Rng, difficulty: number): LevelExample;
 }
 
+/** A sentence in which somebody comes upon a thing, an animal or somebody of a trade. */
+export function sighting(rng: Rng, name: string): string {
+  const who = rng.pick(PEOPLE);
+  return rng.pick([
+    `${who.name} looks at the ${name} ${at(rng.pick(PLACES))}.`,
+    `There is ${a(name)} ${at(rng.pick(PLACES))}.`,
+    `${who.name} goes ${to(rng.pick(PLACES))} and sees ${a(name)}.`,
+  ]);
+}
+
 const EIGHTHS = 8;
 const DIALECTS = Array.from({ length: EIGHTHS + 1 }, (_, i) => dialect(i / EIGHTHS));
 
@@ -77,12 +87,7 @@ export const LEVELS: Readonly<Record<ToyTaskName, Levels>> = {
       const endings = rng.sample(kind, 4);
       const chosen = rng.pick(endings);
       const { name } = kind[moved(kind.length, difficulty / EIGHTHS).indexOf(kind.indexOf(chosen))]!;
-      const who = rng.pick(PEOPLE);
-      const text = rng.pick([
-        `${who.name} looks at the ${name} ${at(rng.pick(PLACES))}.`,
-        `There is ${a(name)} ${at(rng.pick(PLACES))}.`,
-        `${who.name} goes ${to(rng.pick(PLACES))} and sees ${a(name)}.`,
-      ]);
+      const text = sighting(rng, name);
       const listed = endings.map((ending, i) => `${i + 1}: It ${ending.does}.`).join(" ");
       return {
         prompt: `Text: ${text} Endings: ${listed} Answer:`,

@@ -4,9 +4,8 @@
  */
 import { problem } from "./counting.ts";
 import { Cast, FACT_KINDS, readOn } from "./facts.ts";
-import { a, ANIMALS, at, PEOPLE, PLACES, THINGS, to, TRADES } from "./lexicon.ts";
-import { LEVELS, type ToyTaskName } from "./levels.ts";
-
+import { ANIMALS, THINGS, TRADES } from "./lexicon.ts";
+import { LEVELS, sighting, type ToyTaskName } from "./levels.ts";
 import { hash32, Rng } from "./rng.ts";
 import { script, talk } from "./talk.ts";
 import { clause, english, velan } from "./velan.ts";
@@ -57,13 +56,7 @@ export const TOY_TASKS: Readonly<Record<ToyTaskName, ToyTask>> = {
       const kind = rng.pick([THINGS, THINGS, ANIMALS, TRADES]);
       const endings = rng.sample(kind, 4);
       const chosen = rng.pick(endings);
-      const { name } = chosen;
-      const who = rng.pick(PEOPLE);
-      const text = rng.pick([
-        `${who.name} looks at the ${name} ${at(rng.pick(PLACES))}.`,
-        `There is ${a(name)} ${at(rng.pick(PLACES))}.`,
-        `${who.name} goes ${to(rng.pick(PLACES))} and sees ${a(name)}.`,
-      ]);
+      const text = sighting(rng, chosen.name);
       const listed = endings.map((ending, i) => `${i + 1}: It ${ending.does}.`).join(" ");
       return { prompt: `Text: ${text} Endings: ${listed} Answer:`, completion: ` It ${chosen.does}.` };
     },
@@ -96,9 +89,9 @@ export function splitOf(prompt: string): Split {
 }
 
 /**
- * `count` different examples of a task, as hard as `difficulty` says (see LEVELS), or as they were before there were difficulties. The same arguments give the same examples on every machine, a longer list
- * begins with the shorter one, and no prompt is ever in two splits, whatever the seeds. With a difficulty, no answer is either (for
- * choices: no set of endings with its right one).
+ * `count` different examples of a task, as hard as `difficulty` says (see LEVELS), or as they were before there were difficulties. The
+ * same arguments give the same examples on every machine, a longer list begins with the shorter one, and no prompt is ever in two
+ * splits, whatever the seeds. With a difficulty, no answer is either (for choices: no set of endings with its right one).
  */
 export function toyExamples(
   task: ToyTaskName,

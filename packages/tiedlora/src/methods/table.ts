@@ -120,17 +120,14 @@ function own<const N extends string, O extends CommonOptions, M extends Method>(
 /** Throws for a scale of a method whose formula has none, where it would have no effect. */
 function checkUnscaled(
   name: string,
-  { rank = 8, alpha = rank, scaling, alphaPattern = {} }: CommonOptions,
+  { rank = 8, alpha = rank, scaling = "rank", alphaPattern = {} }: CommonOptions,
 ): void {
-  const given =
-    alpha !== rank
-      ? `alpha ${describeValue(alpha)}`
-      : scaling !== undefined && scaling !== "rank"
-        ? `scaling ${describeValue(scaling)}`
-        : Object.keys(alphaPattern).length > 0
-          ? "alphaPattern"
-          : null;
-  if (given !== null)
+  const given = [
+    alpha !== rank && `alpha ${describeValue(alpha)}`,
+    scaling !== "rank" && `scaling ${describeValue(scaling)}`,
+    Object.keys(alphaPattern).length > 0 && "alphaPattern",
+  ].find((one) => one !== false);
+  if (given !== undefined)
     throw new RangeError(`${name}: ${given} given, and this method's formula has no scale; leave it out`);
 }
 
