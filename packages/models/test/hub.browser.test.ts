@@ -154,6 +154,11 @@ describe("models by name in a page", () => {
     assert.equal(hub.loaded.filter((one) => one.startsWith("model.safetensors")).length, 1);
   });
 
+  test("pages at once note and read commits, and each sees a whole one", { skip }, async () => {
+    const jobs = [1, 2, 3].map(() => inPage("note", "team/small", 100));
+    assert.deepEqual(await Promise.all(jobs), [[], [], []]);
+  });
+
   test("a token opens a gated model, and is not sent to the storage", { skip }, async () => {
     await assert.rejects(load("team/gated"), /access to this model has to be granted \(status 401\)/);
     assert.equal((await load("team/gated", { token: TOKEN })).sum, SUM);

@@ -14,6 +14,19 @@ const PIECE_BYTES = 16 * 2 ** 20;
 /** Written last: only a content that has it is whole. */
 const COMPLETE = "complete";
 
+/** What a user can do about an exception of the storage, by the exception's name. */
+const PROBLEMS: ReadonlyMap<string, string> = new Map([
+  [
+    "QuotaExceededError",
+    "the storage that the browser gives to this page is full: delete models that are not needed any more (forgetModel), or free " +
+      "space on the disk; what has been loaded is kept",
+  ],
+  [
+    "NotFoundError",
+    "what was kept of the model was deleted while it was in use, by forgetModel in another page or by the browser: load it again",
+  ],
+]);
+
 export class BrowserRepository {
   readonly #name: HubName;
   readonly #folder: FileSystemDirectoryHandle;
@@ -39,28 +52,31 @@ export class BrowserRepository {
   static async remove(name: HubName): Promise<void> {
     const root = await navigator.storage.getDirectory();
     const hub = await orNull(root.getDirectoryHandle(ROOT));
-    if (hub !== null) await orNull(hub.removeEntry(folderOf(name), { recursive: true }));
+    if (hub === null) return;
+    await withNotes(name, "exclusive", () => orNull(hub.removeEntry(folderOf(name), { recursive: true })));
   }
 
   /** The commit that the name's revision had when it was last loaded; null if it never was. */
   async commit(): Promise<string | null> {
     if (isCommit(this.#name.revision)) return this.#name.revision;
-    const text = await this.#read("refs", encodeURIComponent(this.#name.revision));
+    const ref = encodeURIComponent(this.#name.revision);
+    const text = await withNotes(this.#name, "shared", () => this.#read("refs", ref));
     return text !== null && isCommit(text) ? text : null;
   }
 
   /** Notes the commit of the name's revision. */
   async setCommit(commit: string): Promise<void> {
+    const ref = encodeURIComponent(this.#name.revision);
     if (!isCommit(this.#name.revision))
-      await this.#write("refs", encodeURIComponent(this.#name.revision), commit);
+      await withNotes(this.#name, "exclusive", () => this.#write("refs", ref, commit));
   }
 
   /** The files of one commit. */
   async at(commit: string): Promise<Store> {
-    const known = JSON.parse((await this.#read("snapshots", commit)) ?? "[]") as HubFile[];
-    const files = new Map(known.map((file) => [file.path, file]));
+    const files = await withNotes(this.#name, "shared", () => this.#snapshot(commit));
     return {
-      has: async (file) => (await this.#blob(file)) !== null && this.#note(commit, files, file),
+      has: async (file) =>
+        (await this.#guarded(() => this.#blob(file))) !== null && this.#note(commit, files, file),
       locked: (file, work) => navigator.locks.request(`${ROOT}/${file.etag}`, work),
       partial: async (file) =>
         this.#guarded(async () =>
@@ -76,13 +92,22 @@ export class BrowserRepository {
     };
   }
 
-  /** Makes a whole content a file of a commit. */
+  /** Makes a whole content a file of a commit; files that other pages have noted meanwhile are kept. */
   async #note(commit: string, files: Map<string, HubFile>, file: HubFile): Promise<true> {
-    if (files.get(file.path)?.etag !== file.etag) {
-      files.set(file.path, file);
-      await this.#write("snapshots", commit, JSON.stringify([...files.values()]));
-    }
+    if (files.get(file.path)?.etag === file.etag) return true;
+    files.set(file.path, file);
+    await withNotes(this.#name, "exclusive", async () => {
+      const all = await this.#snapshot(commit);
+      all.set(file.path, file);
+      await this.#write("snapshots", commit, JSON.stringify([...all.values()]));
+    });
     return true;
+  }
+
+  /** The files that are noted for a commit, by path. */
+  async #snapshot(commit: string): Promise<Map<string, HubFile>> {
+    const noted = JSON.parse((await this.#read("snapshots", commit)) ?? "[]") as HubFile[];
+    return new Map(noted.map((file) => [file.path, file]));
   }
 
   async #files(files: ReadonlyMap<string, HubFile>): Promise<Files> {
@@ -111,32 +136,38 @@ export class BrowserRepository {
   }
 
   async #read(folder: string, name: string): Promise<string | null> {
-    const handle = await orNull((await this.#sub(folder)).getFileHandle(name));
-    return handle === null ? null : (await handle.getFile()).text();
+    return this.#guarded(async () => {
+      const handle = await orNull((await this.#sub(folder)).getFileHandle(name));
+      return handle === null ? null : (await handle.getFile()).text();
+    });
   }
 
   async #write(folder: string, name: string, text: string): Promise<void> {
     await this.#guarded(async () => writeWhole(await this.#sub(folder), name, utf8(text)));
   }
 
-  /** Runs `work`, which writes; a full storage is said clearly. */
+  /** Runs `work`, which uses the storage; a full storage and a folder that is gone are said clearly. */
   async #guarded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (cause) {
-      if (!(cause instanceof DOMException) || cause.name !== "QuotaExceededError") throw cause;
-      throw new HubError(
-        `${nameText(this.#name)}: the storage that the browser gives to this page is full: delete models that are not needed any ` +
-          "more (forgetModel), or free space on the disk; what has been loaded is kept",
-        0,
-        { cause },
-      );
+      const problem = cause instanceof DOMException ? PROBLEMS.get(cause.name) : undefined;
+      if (problem === undefined) throw cause;
+      throw new HubError(`${nameText(this.#name)}: ${problem}`, 0, { cause });
     }
   }
 }
 
 function folderOf({ id }: HubName): string {
   return `models--${id.replace("/", "--")}`;
+}
+
+/**
+ * Runs `work`, which reads ("shared") or writes ("exclusive") what is noted of a repository. A file that is written anew is not
+ * there for a moment, and a page that opened it then would fail.
+ */
+function withNotes<T>(name: HubName, mode: LockMode, work: () => Promise<T>): Promise<T> {
+  return navigator.locks.request(`${ROOT}/${folderOf(name)}`, { mode }, work) as Promise<T>;
 }
 
 /** The value, or null where the storage has no such entry. */

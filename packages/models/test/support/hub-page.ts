@@ -1,5 +1,6 @@
 /** What hub.browser.test.ts does in a page. */
 import { reference } from "@tiedlora/core";
+import { BrowserRepository } from "../../src/hub/browser-store.ts";
 import { forgetModel, hubFiles, type HubFilesOptions, loadPretrained } from "../../src/hub.ts";
 
 const FAST = { retries: 2, pauseMs: 1 };
@@ -27,4 +28,17 @@ async function complete(name: string, endpoint: string): Promise<string> {
   return `${model.config.modelType} ${tokenizer.encode("ab").join(" ")}`;
 }
 
-Object.assign(globalThis, { jobs: { load, complete, forget: forgetModel } });
+/** Notes another commit for the name's revision, and reads what is noted, again and again. Returns what was read and not written. */
+async function note(id: string, times: number): Promise<readonly unknown[]> {
+  const name = { id, revision: "main", pinned: false };
+  const repository = await BrowserRepository.open(name);
+  const wrong: unknown[] = [];
+  for (let i = 0; i < times; i++) {
+    await repository.setCommit(String(i % 10).repeat(40));
+    const read = await repository.commit();
+    if (!/^(\d)\1{39}$/.test(read ?? "")) wrong.push(read);
+  }
+  return wrong;
+}
+
+Object.assign(globalThis, { jobs: { load, complete, note, forget: forgetModel } });
