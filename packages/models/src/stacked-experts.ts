@@ -1,11 +1,13 @@
 /**
- * The experts of a layer as stacks of matrices, which transformers 5 computes with and can write: gate_up_proj [experts, 2 · width, hidden],
- * of each expert first the gate, then up; and down_proj [experts, hidden, width]. The model itself has the matrices of single experts.
+ * The experts of a layer as stacks of matrices. Transformers 5 computes with such, and can write them: gate_up_proj [experts, 2 · width,
+ * hidden], of each expert first the gate, then up; and down_proj [experts, hidden, width]. MLX writes a stack for each of gate_proj,
+ * up_proj and down_proj, or three if they are quantized: codes, scales and biases. The model itself has the matrices of single experts.
  */
 import { FormatError, type TensorData, type TensorEntry, type TensorFile, type TensorToWrite } from "@tiedlora/core"; // prettier-ignore
 import { ARCHITECTURES } from "./architectures.ts";
 import type { DecoderConfig } from "./config.ts";
 import { decoderSpec } from "./modules.ts";
+import { MLX_PARTS, mlxStackOf } from "./quantized/mlx.ts";
 
 interface Stack {
   readonly name: string;
@@ -41,6 +43,26 @@ function stacksOf(config: DecoderConfig): Stack[] {
   });
 }
 
+/** The stacks of a file of MLX. Of quantized ones, what lies along a row depends on bits and groups, and is checked with them. */
+function mlxStacksOf(config: DecoderConfig, file: TensorFile): Stack[] {
+  return decoderSpec(config).layers.flatMap(({ router, mlps }): Stack[] => {
+    if (router === null) return [];
+    return (["gate", "up", "down"] as const).flatMap((which) => {
+      const single = mlps.map((mlp) => mlp[which]!);
+      const { path, in: inputs, out } = single[0]!;
+      return ["weight", ...MLX_PARTS].flatMap((part): Stack[] => {
+        const name = `${mlxStackOf(path)}.${part}`;
+        const entry = file.entries.get(name);
+        if (entry === undefined) return [];
+        const isPlain = part === "weight" && entry.dtype !== "U32";
+        const memberShape = [out, isPlain ? inputs : (entry.shape[2] ?? inputs)];
+        const shape = [single.length, ...memberShape];
+        return [{ name, shape, memberShape, members: single.map((one) => `${one.path}.${part}`) }];
+      });
+    });
+  });
+}
+
 /** Where a matrix lies in a stack of the file. */
 interface Place {
   readonly stack: string;
@@ -54,7 +76,7 @@ interface Place {
 export function unstacked(config: DecoderConfig, file: TensorFile): TensorFile {
   const places = new Map<string, Place>();
   const entries = new Map(file.entries);
-  for (const stack of stacksOf(config)) {
+  for (const stack of [...stacksOf(config), ...mlxStacksOf(config, file)]) {
     const entry = file.entries.get(stack.name);
     // Where the file holds single matrices as well, the stack stays an unexpected tensor.
     if (entry === undefined || stack.members.some((name) => entries.has(name))) continue;

@@ -12,6 +12,9 @@ const SCALE_DTYPES: Readonly<Record<"F32" | "F16" | "BF16", ScaleDType>> = {
 /** The tensors beside a weight, by their names in the module. */
 export const MLX_PARTS: readonly string[] = ["scales", "biases"];
 
+/** The path of the stack that has the matrix of an expert's module; the path itself for a module that is in no stack. */
+export const mlxStackOf = (path: string): string => path.replace(/\bexperts\.\d+\./, "switch_mlp.");
+
 /** How a matrix is quantized, by the config. */
 export interface MlxSettings {
   readonly bits: 4 | 8;

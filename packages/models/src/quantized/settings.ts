@@ -1,6 +1,6 @@
 /** How a checkpoint is quantized, by its config.json: not at all, by bitsandbytes to NF4, or by MLX. */
 import type { Fields } from "../fields.ts";
-import type { MlxSettings } from "./mlx.ts";
+import { type MlxSettings, mlxStackOf } from "./mlx.ts";
 
 /** Says how the matrix of the module at `path` would be stored, if it is quantized. */
 export type CheckpointQuantization =
@@ -39,7 +39,7 @@ function mlx(q: Fields): CheckpointQuantization {
   const own = new Map<string, MlxSettings>();
   for (const [path, value] of Object.entries(q.raw))
     if (typeof value === "object" && value !== null) own.set(path, settingsOf(q.object(path), usual));
-  return { kind: "mlx", of: (path) => own.get(path) ?? usual };
+  return { kind: "mlx", of: (path) => own.get(path) ?? own.get(mlxStackOf(path)) ?? usual };
 }
 
 function settingsOf(q: Fields, usual?: MlxSettings): MlxSettings {
