@@ -4,6 +4,7 @@
  *   npm run playground:build [-- --out DIR] [--base DIR] [--no-with-base]
  */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { build, type BuildOptions } from "esbuild";
@@ -26,6 +27,8 @@ const COMMON = {
   format: "esm",
   target: "es2023",
   conditions: ["@tiedlora/source"],
+  // esbuild does not see that this package has another file for browsers: it names it in "browser" and not in "exports".
+  alias: { "@huggingface/hub": browserFile("@huggingface/hub", "dist/browser/index.mjs") },
   external: ["webgpu", "node:*"],
   minify: true,
   sourcemap: true,
@@ -48,6 +51,14 @@ if (values["with-base"]) {
   if (!existsSync(values.base))
     throw new Error(`there is no base model in ${values.base}; train it: npm run pretrain`);
   cpSync(values.base, join(out, "base"), { recursive: true });
+}
+
+/** The path of a file in an installed package. */
+function browserFile(name: string, file: string): string {
+  const modules = createRequire(import.meta.url).resolve.paths(name)!;
+  const found = modules.map((folder) => join(folder, name, file)).find((path) => existsSync(path));
+  if (found === undefined) throw new Error(`${name} is not installed, or has no ${file}: npm install`);
+  return found;
 }
 
 /** Each lesson as a worker of its own, and the text and code of all in one file. */

@@ -72,6 +72,16 @@ export type DownloadFormat = "native" | "peft";
 export type Request =
   | { readonly type: "open"; readonly backend: BackendWish }
   | { readonly type: "loadModel"; readonly files: readonly File[] }
+  /** Loads a model by its name, "owner/name" or "owner/name@revision", from the hub at `endpoint`; "" is no token. */
+  | {
+      readonly type: "loadFromHub";
+      readonly model: string;
+      readonly token: string;
+      readonly endpoint: string;
+    }
+  | { readonly type: "cancelHub" }
+  /** Deletes what the page's storage keeps of a model from a hub. */
+  | { readonly type: "forgetHub"; readonly model: string }
   | { readonly type: "loadAdapter"; readonly files: readonly File[] }
   /** Removes an adapter that was loaded from files. */
   | { readonly type: "unload"; readonly run: number }
@@ -92,6 +102,18 @@ export type Reply =
       readonly why: string;
       readonly base: BaseInfo;
     }
+  /** How far the file of a model is that is loaded from a hub, in bytes; which one it is, from 1, and of how many. */
+  | {
+      readonly type: "hubProgress";
+      readonly file: string;
+      readonly loaded: number;
+      readonly size: number;
+      readonly index: number;
+      readonly files: number;
+    }
+  | { readonly type: "hubNote"; readonly text: string }
+  /** No model is being loaded from a hub any more. A failure is also sent as a problem. */
+  | { readonly type: "hubEnded"; readonly how: "loaded" | "canceled" | "failed" }
   | { readonly type: "samples"; readonly samples: readonly Sample[] }
   | {
       readonly type: "step";

@@ -101,6 +101,7 @@ test("a template escapes what is put into it, but markup", () => {
 test("a server answers to this machine's names and to addresses, and sends a policy", async (t) => {
   const folder = temporary();
   writeFileSync(join(folder, "index.html"), "<p>");
+  writeFileSync(join(folder, "worker.js"), "");
   mkdirSync(join(folder, "lessons"));
   writeFileSync(join(folder, "lessons/one.js"), "");
   const server = await serveStatic(pageMounts(folder), { port: 0 });
@@ -125,11 +126,16 @@ test("a server answers to this machine's names and to addresses, and sends a pol
   ]) {
     const [status, policy] = await get(host);
     assert.equal(status, 200, host);
-    assert.match(policy!, /script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:/);
+    assert.match(
+      policy!,
+      /script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; worker-src 'self' blob:/,
+    );
   }
   const [status, policy] = await get("localhost", "/lessons/one.js");
   assert.equal(status, 200);
   assert.match(policy!, /script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'; /, "a lesson writes a backend");
+  const [, ofWorker] = await get("localhost", "/worker.js");
+  assert.match(ofWorker!, /connect-src 'self' https: http:; /, "it loads models from a hub");
   for (const host of [
     "evil.example",
     `evil.example:${port}`,

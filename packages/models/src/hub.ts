@@ -11,6 +11,7 @@ import { listRepository } from "./hub/listing.ts";
 import { loadPart } from "./hub/load.ts";
 import { type HubName, isCommit, parseHubName } from "./hub/name.ts";
 import { type HubPart, missingFiles } from "./hub/wanted.ts";
+import { PAGE_WORDS } from "./hub/words.ts";
 import type { LoadOptions } from "./load.ts";
 import { loadPretrainedFrom, type Pretrained } from "./pretrained.ts";
 
@@ -36,7 +37,7 @@ export async function hubFiles(name: string, options: HubFilesOptions = {}): Pro
   };
   const there = isCommit(parsed.revision) ? await kept() : null;
   if (there !== null) return there;
-  const client = new HubClient(parsed, options);
+  const client = new HubClient(parsed, options, PAGE_WORDS);
   try {
     const listing = await listRepository(client);
     const store = await repository.at(listing.commit);

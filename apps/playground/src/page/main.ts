@@ -6,6 +6,7 @@ import { Answers } from "./answers.ts";
 import { LossChart } from "./chart.ts";
 import { byId, bytes, count, el, isOff, switchButton } from "./dom.ts";
 import { Drawings } from "./drawings.ts";
+import { HubForm } from "./hub.ts";
 import { MethodCards } from "./methods.ts";
 import { Numbers } from "./numbers.ts";
 import { showPicture } from "./picture.ts";
@@ -56,6 +57,10 @@ const numbers = new Numbers({
   },
 });
 const settings = new Settings(open);
+const hub = new HubForm((request) => {
+  hideProblem();
+  ask(request);
+});
 const cards = new MethodCards((card) => drawings.setCards(cards.choices, card));
 
 function open(backend: BackendWish): void {
@@ -104,6 +109,12 @@ const STATUS: Readonly<Record<State, string>> = {
   paused: "paused",
   done: "done: compare what it says now with before",
   stopped: "stopped",
+};
+
+const HUB_ENDED: Readonly<Record<Extract<Reply, { type: "hubEnded" }>["how"], string>> = {
+  loaded: "loaded: it is the base model now",
+  canceled: "canceled: what has been loaded is kept, and the next time goes on there",
+  failed: "not loaded",
 };
 
 function showState(next: State): void {
@@ -160,6 +171,12 @@ function receive(reply: Reply): void {
       return ready(reply);
     case "state":
       return receiveState(reply.state);
+    case "hubProgress":
+      return hub.progress(reply);
+    case "hubNote":
+      return hub.note(reply.text);
+    case "hubEnded":
+      return hub.end(HUB_ENDED[reply.how]);
     case "samples":
       drawings.begun();
       return answers.show(reply.samples, [

@@ -1,6 +1,7 @@
 /** Turns errors into messages that tell a visitor what to do. */
 import { DeviceLostError, NoAdapterError, OutOfMemoryError } from "@tiedlora/backend-webgpu";
 import { FormatError } from "@tiedlora/core";
+import { HubError } from "@tiedlora/models/hub";
 import { DivergedError } from "tiedlora";
 import type { Reply } from "../protocol.ts";
 
@@ -9,6 +10,7 @@ type Problem = Extract<Reply, { type: "problem" }>;
 export function explain(error: unknown): Problem {
   const message = error instanceof Error ? error.message : String(error);
   const problem = (title: string, fatal: boolean): Problem => ({ type: "problem", title, message, fatal });
+  if (error instanceof HubError) return problem("The hub gave no model", false);
   if (error instanceof NoAdapterError) return problem("There is no WebGPU here", false);
   if (error instanceof DeviceLostError)
     return {

@@ -8,6 +8,7 @@ import type { BackendWish, BaseInfo, Experiment, Reply, Request } from "../proto
 import { type Data, dataOf } from "./data.ts";
 import { adapterZip, archiveOf, folderOf, nameOf, pickedFiles, servedFiles } from "./files.ts";
 import { Gate } from "./gate.ts";
+import { HubLoader, type HubRequest } from "./hub.ts";
 import { type Opened, openDevice } from "./open.ts";
 import { complete, Run, tryPrompt } from "./run.ts";
 import { shrink } from "./shrink.ts";
@@ -29,6 +30,7 @@ interface Kept {
 export class Lab {
   readonly #send: (reply: Reply, transfer?: Transferable[]) => void;
   readonly #baseUrl: URL;
+  readonly #hub: HubLoader;
   #opened: Opened | null = null;
   #base: Pretrained | null = null;
   #baseName = "";
@@ -44,6 +46,7 @@ export class Lab {
   constructor(send: (reply: Reply, transfer?: Transferable[]) => void, baseUrl: URL) {
     this.#send = send;
     this.#baseUrl = baseUrl;
+    this.#hub = new HubLoader(send);
   }
 
   /** Answers a request. Rejects if that fails. */
@@ -53,6 +56,12 @@ export class Lab {
         return this.#instead(() => this.#open(request.backend));
       case "loadModel":
         return this.#instead(() => this.#loadModel(request.files));
+      case "loadFromHub":
+        return this.#loadFromHub(request);
+      case "cancelHub":
+        return this.#hub.cancel();
+      case "forgetHub":
+        return this.#hub.forget(request.model);
       case "start":
         return this.#train(request.experiment);
       case "pause":
@@ -116,6 +125,20 @@ export class Lab {
 
   async #loadModel(files: readonly File[]): Promise<void> {
     await this.#use(await pickedFiles(files), folderOf(files), await this.#keep());
+  }
+
+  /** Trains on meanwhile: only the model that has been loaded takes the place of the one before. */
+  async #loadFromHub(request: HubRequest): Promise<void> {
+    let how: "loaded" | "canceled" | "failed" = "failed";
+    try {
+      const files = await this.#hub.files(request);
+      how = files === null ? "canceled" : how;
+      if (files === null) return;
+      await this.#instead(async () => this.#use(files, request.model, await this.#keep()));
+      how = "loaded";
+    } finally {
+      this.#send({ type: "hubEnded", how });
+    }
   }
 
   async #keep(): Promise<Kept[]> {

@@ -25,11 +25,15 @@ const HEADERS = {
   "cache-control": "no-cache",
 } as const;
 
-/** The content security policy: code, WebAssembly and workers come from this server alone; no other page may frame the page. */
-const policy = (more = ""): string =>
+/**
+ * The content security policy: code, WebAssembly, workers and data come from this server alone; no other page may frame the page. With
+ * more sources of code, or of data, where a file needs them.
+ */
+const policy = ({ code = "", data = "" } = {}): string =>
   [
     "default-src 'self'",
-    `script-src 'self' 'wasm-unsafe-eval'${more}`,
+    `script-src 'self' 'wasm-unsafe-eval'${code}`,
+    `connect-src 'self'${data}`,
     "worker-src 'self' blob:",
     "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:",
@@ -39,7 +43,8 @@ const policy = (more = ""): string =>
     "frame-ancestors 'none'",
   ].join("; ");
 const POLICY = policy();
-const POLICY_OF_COMPILERS = policy(" 'unsafe-eval'");
+const POLICY_OF_COMPILERS = policy({ code: " 'unsafe-eval'" });
+const POLICY_OF_LOADERS = policy({ data: " https: http:" });
 
 /** A folder of files, and the URL path under which it is served, e.g. "/" or "/base/". */
 export interface Mount {
@@ -47,12 +52,17 @@ export interface Mount {
   readonly folder: string;
   /** Whether its scripts are workers that compile text to code, as a backend that writes JavaScript does. Default: false. */
   readonly compiles?: boolean;
+  /** Its scripts, as paths below `path`, that may ask other servers for data, as the worker that loads models from a hub does. */
+  readonly loaders?: readonly string[];
 }
 
-/** The mounts of the built page: only its lessons, each of which runs in its own worker, compile text to code. */
+/**
+ * The mounts of the built page: only its lessons, each of which runs in its own worker, compile text to code, and only the worker that
+ * trains asks other servers.
+ */
 export function pageMounts(folder: string): Mount[] {
   return [
-    { path: "/", folder },
+    { path: "/", folder, loaders: ["worker.js"] },
     { path: "/lessons/", folder: join(folder, "lessons"), compiles: true },
   ];
 }
@@ -112,13 +122,18 @@ async function answer(
   response.writeHead(200, {
     "content-type": TYPES[extname(file)] ?? "application/octet-stream",
     "content-length": found.size,
-    "content-security-policy": mount?.compiles ? POLICY_OF_COMPILERS : POLICY,
+    "content-security-policy": policyOf(mount!, path!),
     "x-content-type-options": "nosniff",
     ...(isolated ? HEADERS : { "cache-control": HEADERS["cache-control"] }),
   });
   if (request.method === "HEAD") return void response.end();
   // Also closes the file if the reader disconnects before its end.
   pipeline(createReadStream(file), response, () => undefined);
+}
+
+function policyOf({ path, compiles, loaders = [] }: Mount, file: string): string {
+  if (compiles) return POLICY_OF_COMPILERS;
+  return loaders.includes(file.slice(path.length)) ? POLICY_OF_LOADERS : POLICY;
 }
 
 /** The decoded path of a URL; null if it is malformed. */

@@ -1,6 +1,7 @@
 /** Requests to the hub: with its token, repeated after failures that pass, and with an end where no answer comes. */
 import { type Asked, HubError, isTemporary, refusal, unreachable } from "./errors.ts";
 import type { HubName } from "./name.ts";
+import type { Words } from "./words.ts";
 
 /** How a download stands. */
 export interface DownloadProgress {
@@ -41,18 +42,21 @@ const LONGEST_PAUSE_MS = 300_000;
 export class HubClient {
   readonly name: HubName;
   readonly endpoint: string;
+  /** What messages call the settings. */
+  readonly words: Words;
   readonly retries: number;
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
   readonly #token: string | undefined;
   readonly #pauseMs: number;
 
-  constructor(name: HubName, options: HubOptions = {}) {
+  constructor(name: HubName, options: HubOptions, words: Words) {
     const { endpoint = HUB, token, signal, retries = 5, pauseMs = 1000, timeoutMs = 30_000 } = options;
     this.name = name;
+    this.words = words;
     this.endpoint = endpoint.replace(/\/+$/, "");
     if (!URL.canParse(this.endpoint))
-      throw new HubError(`HF_ENDPOINT ${endpoint}: expected an address, such as ${HUB}`, 0);
+      throw new HubError(`${words.endpoint} ${endpoint}: expected an address, such as ${HUB}`, 0);
     this.retries = retries;
     this.timeoutMs = timeoutMs;
     this.signal = signal;
@@ -61,7 +65,8 @@ export class HubClient {
   }
 
   get asked(): Asked {
-    return { name: this.name, endpoint: this.endpoint, withToken: this.#token !== undefined };
+    const { name, endpoint, words } = this;
+    return { name, endpoint, words, withToken: this.#token !== undefined };
   }
 
   /** The address of a file. */

@@ -1,5 +1,6 @@
 /** Why the hub gave no model: each error says what was asked for, what the hub answered, and what to do. */
 import { type HubName, nameText } from "./name.ts";
+import type { Words } from "./words.ts";
 
 /** Thrown if a model cannot be had from the hub. */
 export class HubError extends Error {
@@ -29,6 +30,8 @@ export interface Asked {
   readonly endpoint: string;
   /** Whether a token was sent. */
   readonly withToken: boolean;
+  /** What messages call the settings. */
+  readonly words: Words;
 }
 
 /** The error for an answer that is not a success. */
@@ -50,12 +53,12 @@ async function errorOf(response: Response): Promise<string | null> {
 }
 
 function explain(status: number, code: string | null, asked: Asked): string {
-  const { name, endpoint, withToken } = asked;
+  const { name, endpoint, withToken, words } = asked;
   const page = `${endpoint}/${name.id}`;
   if (code === "GatedRepo" || status === 403) {
     const then = withToken
       ? "the account of the token in use has no access to it yet"
-      : "then set HF_TOKEN to a token of the account that has access";
+      : `then ${words.token("a token of the account that has access")}`;
     return `access to this model has to be granted (status ${status}): ask for it at ${page}; ${then}`;
   }
   if (code === "RevisionNotFound")
@@ -63,24 +66,26 @@ function explain(status: number, code: string | null, asked: Asked): string {
   if (code === "EntryNotFound")
     return `the file is not in this revision (status ${status}): see ${page}/tree/main`;
   if (status === 401 && withToken)
-    return `the hub does not accept the token (status 401): make a new one at ${endpoint}/settings/tokens and set HF_TOKEN to it`;
+    return `the hub does not accept the token (status 401): make a new one at ${endpoint}/settings/tokens and ${words.token("it")}`;
   if (status === 401 || status === 404)
     return (
-      `there is no such model on ${endpoint} (status ${status}), nor a directory of that name here; check the spelling` +
-      (withToken ? "" : ", or, for a private model, set HF_TOKEN")
+      `there is no such model on ${endpoint} (status ${status})${words.orDirectory}; check the spelling` +
+      (withToken ? "" : `, or, for a private model, ${words.token()}`)
     );
   if (status === 429)
-    return `too many requests to ${endpoint} (status 429): wait some minutes${withToken ? "" : ", or set HF_TOKEN, which raises the limit"}`;
+    return `too many requests to ${endpoint} (status 429): wait some minutes${withToken ? "" : `, or ${words.token()}, which raises the limit`}`;
   if (status >= 500)
-    return `${endpoint} is out of order (status ${status}): try again later, or name a mirror in HF_ENDPOINT`;
-  return `${endpoint} answers with status ${status}; expected the protocol of the Hugging Face hub there (HF_ENDPOINT)`;
+    return `${endpoint} is out of order (status ${status}): try again later, or ${words.mirror}`;
+  return `${endpoint} answers with status ${status}; expected the protocol of the Hugging Face hub there (${words.endpoint})`;
 }
 
 /** The error for a request that was not answered. */
-export function unreachable({ name, endpoint }: Pick<Asked, "name" | "endpoint">, cause: unknown): HubError {
+export function unreachable(
+  { name, endpoint, words }: Pick<Asked, "name" | "endpoint" | "words">,
+  cause: unknown,
+): HubError {
   return new HubError(
-    `${nameText(name)}: ${endpoint} cannot be reached (${reasonOf(cause)}), and there is no directory of that name here; ` +
-      "check the network and HF_ENDPOINT, or give the directory of a model",
+    `${nameText(name)}: ${endpoint} cannot be reached (${reasonOf(cause)})${words.unreachable}`,
     null,
     { cause },
   );

@@ -68,9 +68,9 @@ export async function listRepository(client: HubClient): Promise<Listing> {
   }
 }
 
-function strange({ name, endpoint }: HubClient, found: string, cause?: unknown): HubError {
+function strange({ name, endpoint, words }: HubClient, found: string, cause?: unknown): HubError {
   return new HubError(
-    `${nameText(name)}: ${endpoint} answers with ${found}; expected the protocol of the Hugging Face hub there (HF_ENDPOINT)`,
+    `${nameText(name)}: ${endpoint} answers with ${found}; expected the protocol of the Hugging Face hub there (${words.endpoint})`,
     0,
     { cause },
   );

@@ -80,10 +80,10 @@ async function loadFile(
   }
 }
 
-function changed({ name, endpoint }: HubClient, { path, etag }: HubFile, digest: string): HubError {
+function changed({ name, endpoint, words }: HubClient, { path, etag }: HubFile, digest: string): HubError {
   return new HubError(
     `${nameText(name)}: the content of ${path} has the digest ${digest}; expected ${etag}, by the listing of ${endpoint}: it was ` +
-      "changed on its way, and nothing of it is kept; try again, or use another mirror (HF_ENDPOINT)",
+      `changed on its way, and nothing of it is kept; try again, or use another mirror (${words.endpoint})`,
     0,
   );
 }

@@ -94,7 +94,7 @@ async function agrees(response: Response, client: HubClient, file: HubFile, sink
 }
 
 async function wrongLength(
-  { name, endpoint }: HubClient,
+  { name, endpoint, words }: HubClient,
   { path, size }: HubFile,
   sink: Sink,
   found: string,
@@ -104,15 +104,15 @@ async function wrongLength(
   await sink.restart();
   return new HubError(
     `${nameText(name)}: ${path} comes with ${found}; expected ${size} bytes, by the listing of ${endpoint}: try again later, or ` +
-      "use another mirror (HF_ENDPOINT)",
+      `use another mirror (${words.endpoint})`,
     0,
   );
 }
 
-function givenUp({ name }: HubClient, { path, size }: HubFile, loaded: number, why: string): HubError {
+function givenUp({ name, words }: HubClient, { path, size }: HubFile, loaded: number, why: string): HubError {
   return new HubError(
     `${nameText(name)}: the download of ${path} was cut again and again (${why}), the last time at ${loaded} of ${size} bytes; ` +
-      "these are kept: the same command goes on from there",
+      `these are kept: ${words.again}`,
     0,
   );
 }

@@ -8,6 +8,7 @@ import { listRepository } from "../hub/listing.ts";
 import { loadPart } from "../hub/load.ts";
 import { type HubName, isCommit, nameText, parseHubName } from "../hub/name.ts";
 import { type HubPart, missingFiles } from "../hub/wanted.ts";
+import { NODE_WORDS } from "../hub/words.ts";
 import { RepositoryCache } from "./hub-cache.ts";
 import { hubSettings } from "./hub-settings.ts";
 
@@ -59,7 +60,7 @@ export async function downloadModel(name: string, options: DownloadOptions = {})
     const found = await there();
     if (found !== null) return found;
   }
-  const client = new HubClient(parsed, settings);
+  const client = new HubClient(parsed, settings, NODE_WORDS);
   const listing = await listRepository(client).catch(async (error: unknown) => {
     const found = error instanceof HubError && error.temporary ? await there() : null;
     if (found === null) throw error;
