@@ -432,6 +432,7 @@ describe("what a model is made of", () => {
   test("presets have the number of parameters that their models are published with", () => {
     const published = {
       "gemma-2-2b": 2_614_341_888,
+      "qwen2.5-0.5b": 494_032_768,
       "qwen3-30b-a3b": 30_532_122_624,
       "olmoe-1b-7b": 6_919_161_856,
       "gemma-3-1b": 999_885_952,
