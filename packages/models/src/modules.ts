@@ -186,8 +186,14 @@ export function linearSpecs(config: DecoderConfig): ModuleSpec[] {
   return moduleSpecs(config).filter(({ kind }) => kind === "linear");
 }
 
-/** The modules that adapters can target, with their linears also the embeddings that are read, in the order of computation. */
+/**
+ * The modules that adapters can target, with their linears also the embeddings that are read and the norms, in the order of computation. A
+ * norm is described as a linear map of the number 1 to its scale: `in` is 1.
+ */
 export function adaptableSpecs(config: DecoderConfig): ModuleSpec[] {
   checkConfig("adaptableSpecs", config);
-  return moduleSpecs(config).filter(({ kind }) => kind === "linear" || kind === "embedding");
+  return moduleSpecs(config).flatMap((spec) => {
+    if (spec.kind === "router") return [];
+    return spec.kind === "norm" ? [{ ...spec, in: 1 }] : [spec];
+  });
 }

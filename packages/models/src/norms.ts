@@ -1,5 +1,5 @@
 /** The norms of decoders that @tiedlora/nn does not have: those that store their weight as w - 1. */
-import type { Parameter, Tensor } from "@tiedlora/core";
+import type { Parameter } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { NormKind } from "./architectures.ts";
 
@@ -8,18 +8,15 @@ export type Norm = nn.LayerNorm | nn.RMSNorm;
 
 /** LayerNorm that stores its weight as w - 1, so that weight decay pulls towards the identity (NeMo's LayerNorm1P). */
 export class LayerNorm1P extends nn.LayerNorm {
-  /** layerNorm(x) · (weight + 1) + bias. */
-  override forward(x: Tensor): Tensor {
-    const y = nn.layerNorm(x, this.eps).mul(this.weight.add(1));
-    return this.bias ? y.add(this.bias) : y;
+  override get scaleOffset(): number {
+    return 1;
   }
 }
 
 /** RMSNorm that stores its weight as w - 1 (Gemma). */
 export class RMSNorm1P extends nn.RMSNorm {
-  /** rmsNorm(x) · (weight + 1). */
-  override forward(x: Tensor): Tensor {
-    return nn.rmsNorm(x, this.eps).mul(this.weight.add(1));
+  override get scaleOffset(): number {
+    return 1;
   }
 }
 

@@ -22,7 +22,18 @@ export function rmsNorm(x: Tensor, eps = 1e-6): Tensor {
   return x.mul(x.square().mean(-1, { keepdims: true }).add(eps).rsqrt());
 }
 
-/** layerNorm(x) · weight + bias, over a last axis of length `dim`. */
+/** Changes the scale of a norm, as `LinearAdapter` changes the output of a linear layer. */
+export interface NormAdapter {
+  /** Returns x · the new scale [..., dim], from the normalized input x [..., dim] and the norm's own scale [dim]. */
+  apply(x: Tensor, scale: Tensor, layer: LayerNorm | RMSNorm): Tensor;
+}
+
+/** x · scale, with the scale that a norm's adapter makes of its own, if there is one. */
+function scaledBy(x: Tensor, layer: LayerNorm | RMSNorm): Tensor {
+  return layer.adapter ? layer.adapter.apply(x, layer.scale, layer) : x.mul(layer.scale);
+}
+
+/** layerNorm(x) · scale + bias, over a last axis of length `dim`. */
 export class LayerNorm extends Module {
   /** [dim]. */
   weight: Parameter;
@@ -30,6 +41,8 @@ export class LayerNorm extends Module {
   bias: Parameter | null;
   /** Added to the variance. */
   readonly eps: number;
+  /** The adapter that changes the scale, or null. */
+  adapter: NormAdapter | null = null;
 
   constructor(weight: Parameter, bias: Parameter | null = null, eps = 1e-5) {
     super();
@@ -50,19 +63,30 @@ export class LayerNorm extends Module {
     return new LayerNorm(weight, bias, options.eps);
   }
 
+  /** What the normalized input is multiplied by, [dim]: the weight, plus `scaleOffset`. */
+  get scale(): Tensor {
+    return this.scaleOffset === 0 ? this.weight : this.weight.add(this.scaleOffset);
+  }
+  /** The difference of the scale and the stored weight: 0, or 1 in norms that store their scale as w - 1. */
+  get scaleOffset(): number {
+    return 0;
+  }
+
   /** x [..., dim] -> [..., dim]. */
   forward(x: Tensor): Tensor {
-    const y = layerNorm(x, this.eps).mul(this.weight);
+    const y = scaledBy(layerNorm(x, this.eps), this);
     return this.bias ? y.add(this.bias) : y;
   }
 }
 
-/** rmsNorm(x) · weight, over a last axis of length `dim`. */
+/** rmsNorm(x) · scale, over a last axis of length `dim`. */
 export class RMSNorm extends Module {
   /** [dim]. */
   weight: Parameter;
   /** Added to the mean square. */
   readonly eps: number;
+  /** The adapter that changes the scale, or null. */
+  adapter: NormAdapter | null = null;
 
   constructor(weight: Parameter, eps = 1e-6) {
     super();
@@ -77,8 +101,17 @@ export class RMSNorm extends Module {
     return new RMSNorm(constantParameter([dim], 1, options.device, "weight"), options.eps);
   }
 
+  /** What the normalized input is multiplied by, [dim]: the weight, plus `scaleOffset`. */
+  get scale(): Tensor {
+    return this.scaleOffset === 0 ? this.weight : this.weight.add(this.scaleOffset);
+  }
+  /** The difference of the scale and the stored weight: 0, or 1 in norms that store their scale as w - 1. */
+  get scaleOffset(): number {
+    return 0;
+  }
+
   /** x [..., dim] -> [..., dim]. */
   forward(x: Tensor): Tensor {
-    return rmsNorm(x, this.eps).mul(this.weight);
+    return scaledBy(rmsNorm(x, this.eps), this);
   }
 }

@@ -1,8 +1,8 @@
 /** The connection of adapters to a model: the object in the `adapter` field of a module, and one adapter's layer in it. */
-import { concat, key, type Key, product, type Tensor } from "@tiedlora/core";
+import { concat, key, type Key, ones, product, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
-import { weightView, type AdaptableModule } from "./modules.ts";
+import { type AdaptableModule, isNorm, type Norm, weightView } from "./modules.ts";
 import { lowRankForward, scaled, type Call, type LowRank, type Method, type Place } from "../method.ts";
 import { type AdapterPlan, sizeOf, type SitePlan } from "./plan.ts";
 import type { RowGroups } from "./rows.ts";
@@ -24,7 +24,7 @@ export interface AdapterState {
 }
 
 /** The adapters of one module, in the order in which they were attached. */
-export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
+export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter, nn.NormAdapter {
   readonly layers: readonly AdapterLayer[];
   readonly #state: { readonly rows: RowGroups | null };
 
@@ -33,8 +33,12 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
     this.#state = state;
   }
 
-  /** x: input [..., in] of a linear, or ids [...] of an embedding. y: output of the module without adapters, [..., out]. */
+  /**
+   * x: input [..., in] of a linear, or ids [...] of an embedding; y: output of the module without adapters, [..., out]. For a norm, the
+   * normalized input [..., out] and the norm's own scale [out].
+   */
   apply(x: Tensor, y: Tensor, host: AdaptableModule): Tensor {
+    if (isNorm(host)) return this.#scaled(x, y, host);
     const { rows } = this.#state;
     if (rows === null) {
       return this.layers.reduce((sum, layer) => (layer.owner.takesPart ? layer.apply(x, sum, host) : sum), y);
@@ -44,6 +48,19 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter {
     const parts = rows.adapters.map((name, i) => {
       const layer = this.layers.find(({ owner }) => owner.name === name);
       return layer === undefined ? outputs[i]! : layer.apply(inputs[i]!, outputs[i]!, host);
+    });
+    return rows.join(parts);
+  }
+
+  /** A normalized x times the scale that the adapters make of a norm's own. */
+  #scaled(x: Tensor, scale: Tensor, host: Norm): Tensor {
+    const { rows } = this.#state;
+    const acting = this.layers.filter(({ owner }) => owner.takesPart);
+    if (rows === null) return x.mul(acting.reduce((own, layer) => layer.scaleOf(own, host), scale));
+    const inputs = rows.split(x);
+    const parts = rows.adapters.map((name, i) => {
+      const layer = this.layers.find(({ owner }) => owner.name === name);
+      return inputs[i]!.mul(layer === undefined ? scale : layer.scaleOf(scale, host));
     });
     return rows.join(parts);
   }
@@ -128,6 +145,13 @@ export class AdapterLayer {
     // for a one-hot x, A x is a column of A
     if (low !== null) return y.add(scaled(low.A.transpose().take(x).matmul(low.B.transpose()), this.scale));
     return this.linear(x.oneHot(this.member.in), y, host, null);
+  }
+
+  /** The scale [out] that the adapter makes of a norm's: what a linear map of the number 1 gives. */
+  scaleOf(own: Tensor, host: Norm): Tensor {
+    const low = this.lowRank();
+    if (low !== null) return own.add(scaled(low.B, this.scale).matmul(low.A).squeeze(1));
+    return this.linear(ones([1, 1]), own.cast("f32").unsqueeze(0), host, null).squeeze(0);
   }
 
   /** Returns the output for an input [..., in]; formulas are given `bias` in place of the module's own bias. */

@@ -2,7 +2,7 @@
 import { arange, assign, BYTES, key, normalArray, stack, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { AttachedAdapter } from "./attached.ts";
-import { adaptableModules, storedInOut, weightView, type AdaptableModule } from "./modules.ts";
+import { adaptableModules, isNorm, storedView, weightView, type AdaptableModule } from "./modules.ts";
 import { scaled } from "../method.ts";
 import type { AdapterLayer } from "./layer.ts";
 
@@ -17,7 +17,7 @@ export interface MergeOptions {
 /** The model's own parameters by path, even where other parameters replace them now. */
 type Own = ReadonlyMap<string, nn.Parameter>;
 
-/** A weight [out, in] and a bias [out] with updates added, in f32; a bias of null means that it does not change. */
+/** A weight [out, in] (of a norm, its scale as [out, 1]) and a bias [out] with updates added, in f32; a bias of null means that it does not change. */
 export interface MergedTensors {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
@@ -49,7 +49,7 @@ export async function computeMerged(
     const { path } = layers[0]!.member;
     checkUntied(`${path}.weight`, own);
     const { weight, bias } = await mergedTensors(host, layers);
-    merged.set(`${path}.weight`, storeAs(host.weight, storedInOut(host) ? weight.transpose() : weight));
+    merged.set(`${path}.weight`, storeAs(host.weight, storedView(host, weight)));
     if (bias !== null) merged.set(`${path}.bias`, storeAs(own.get(`${path}.bias`)!, bias));
   }
   const stored = new Map<nn.Parameter, nn.Parameter>(); // a copy in several places stays one
@@ -68,6 +68,11 @@ export async function mergedTensors(
   host: AdaptableModule,
   layers: readonly AdapterLayer[],
 ): Promise<MergedTensors> {
+  if (isNorm(host)) {
+    layers.forEach(checkHeld);
+    const scale = layers.reduce((own, layer) => layer.scaleOf(own, host), host.scale.cast("f32"));
+    return { weight: scale.unsqueeze(1), bias: null };
+  }
   const bias = host instanceof nn.Linear ? host.bias : null;
   let weight = weightView(host).cast("f32");
   let shift: Tensor | null = null;
@@ -188,7 +193,7 @@ export function checkUntied(path: string, own: Own): void {
  */
 export function untie(model: nn.Module, path: string): void {
   const host = adaptableModules(model).get(path);
-  if (host === undefined) throw new Error(`there is no linear or embedding at ${path}`);
+  if (host === undefined) throw new Error(`there is no linear, embedding or norm at ${path}`);
   const { weight } = host;
   const uses = [...model.namedParameters()].filter(([, parameter]) => parameter === weight);
   if (uses.length < 2) throw new Error(`the weight of ${path} is not shared with another module`);

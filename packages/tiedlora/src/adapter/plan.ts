@@ -59,12 +59,13 @@ export function planAdapter(
   checkPlanned("planAdapter", linears, method);
   const open = linears.filter(
     ({ path, kind }) =>
-      (kind === undefined || kind === "linear" || kind === "embedding") &&
+      (kind === undefined || kind === "linear" || kind === "embedding" || kind === "norm") &&
       !isSaved(path, method.modulesToSave),
   );
   const copies = Object.keys(method.factors).length === 0 && method.modulesToSave.length > 0;
   const whole = method.modulesToSave.includes(ALL_MODULES);
   const sites = copies || whole ? [] : resolveSites(open, method.target); // copies alone need no sites
+  checkNorms(sites, method);
   checkPatterns(sites, method);
   const layers = [...new Set(sites.map((site) => site.layer))];
   const types = [...new Set(sites.map((site) => site.type))];
@@ -217,6 +218,14 @@ function commonShape(factor: string, spec: Factor, group: readonly Placed[]): Sh
 
 function crossesSizes(tie: Tie): boolean {
   return tie === "model" || typeof tie === "function" || (typeof tie === "object" && "groups" in tie);
+}
+
+/** Throws if a method that puts something in front of a sequence is to adapt a norm, where it would have no effect. */
+function checkNorms(sites: readonly Site[], { name, prefix, prompt }: Method): void {
+  const norm = prefix || prompt ? sites.find(({ members }) => members[0]!.kind === "norm") : undefined;
+  if (norm === undefined) return;
+  const target = prompt ? "the input embedding" : "the linears that make keys and values";
+  throw new Error(`${name}: ${norm.path} is a norm, where this method has no effect; give ${target} as the target, or leave the target out`); // prettier-ignore
 }
 
 /** Throws if a pattern matches no adapted module, because it would silently have no effect. */

@@ -38,6 +38,8 @@ export interface Site {
  * - a list of names or ends of paths (PEFT's rule: "attn.c_proj"), in which "qkv" stands for the group, and
  *   "gate_up" for gate and up of each MLP as one target;
  * - a regular expression that must match whole paths. Those from files are `Pattern`s, whose matching time is bounded.
+ *
+ * Norms are adapted if a list names them, or if an expression matches norms alone.
  */
 export type Modules = "qkv" | "all-linear" | readonly string[] | RegExp | Pattern;
 /** The target of a method: the modules that it adapts. */
@@ -76,8 +78,11 @@ function isSpec(target: Target): target is TargetSpec {
 function selectGroups(linears: readonly LinearInfo[], modules: Modules): (readonly LinearInfo[])[] {
   if (modules === "qkv") return qkvGroups(linears);
   if (modules === "all-linear") return linears.filter(isInnerLinear).map((l) => [l]);
-  if (modules instanceof RegExp || isPattern(modules))
-    return linears.filter(({ path }) => fullMatch(path, modules)).map((l) => [l]);
+  if (modules instanceof RegExp || isPattern(modules)) {
+    const matching = linears.filter(({ path }) => fullMatch(path, modules));
+    const others = matching.filter(({ kind }) => kind !== "norm");
+    return (others.length > 0 ? others : matching).map((l) => [l]);
+  }
   if (typeof modules === "string") {
     throw new Error(
       `target "${String(modules)}" given; expected "qkv", "all-linear", a list of module names such as ["${String(modules)}"], or a regular expression`,
@@ -87,7 +92,7 @@ function selectGroups(linears: readonly LinearInfo[], modules: Modules): (readon
 }
 
 function isInnerLinear({ path, kind }: LinearInfo): boolean {
-  return kind !== "embedding" && !OUTPUT_EMBEDDINGS.includes(splitPath(path)[1]);
+  return kind !== "embedding" && kind !== "norm" && !OUTPUT_EMBEDDINGS.includes(splitPath(path)[1]);
 }
 
 function selectByNames(linears: readonly LinearInfo[], names: readonly string[]): (readonly LinearInfo[])[] {

@@ -2,7 +2,7 @@
 import type { Tensor } from "@tiedlora/core";
 import type * as nn from "@tiedlora/nn";
 import { adaptersOf } from "../adapter/adapter.ts";
-import { storedInOut } from "../adapter/modules.ts";
+import { isNorm, storedView } from "../adapter/modules.ts";
 import {
   type ModelFileOptions,
   type Replacements,
@@ -38,11 +38,12 @@ export function mergedWeights(model: nn.Module): Replacements {
       });
     replace.set(
       `${path}.weight`,
-      merged(({ weight }) => (storedInOut(host) ? weight.transpose() : weight)),
+      merged(({ weight }) => storedView(host, weight)),
     );
     if (
       layers.some(({ owner }) => owner.method.lowRank === undefined) &&
       "bias" in host &&
+      !isNorm(host) &&
       host.bias !== null
     ) {
       const { bias } = host;

@@ -189,7 +189,7 @@ function adapterModules(adapter: Adapter): MlxModule[] {
   return [...adapter.layers()].map(([host, adapted]) => {
     const { path } = adapted.member;
     const layer = layerOf(path);
-    if (layer === null || host instanceof nn.Embedding)
+    if (layer === null || !(host instanceof nn.Linear))
       throw new Error(
         `mlx-lm adapts linear modules inside layers only, and ${path} is none; export as peft-lora`,
       );

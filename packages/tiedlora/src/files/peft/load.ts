@@ -108,7 +108,7 @@ export function commonOptions(
   file: string,
 ): { readonly common: CommonOptions & { readonly target: string[] }; readonly stacked: StackedExperts[] } {
   const set = adaptersOf(model);
-  const infos = moduleInfos(set.hosts);
+  const infos = moduleInfos(set.hosts).filter(({ kind }) => kind !== "norm"); // which peft adapts by LN_TUNING alone
   const stacked = stackedExperts(infos, targets.parameters, file);
   const { modules } = targets;
   // With parameters of experts, no modules need be named.

@@ -13,7 +13,7 @@ import { KINDS } from "./kinds.ts";
 import type { Wanted } from "./keys.ts";
 import { peftNormFiles } from "./ln-tuning.ts";
 import { commonOptions, fill, replacedTensors, withTensors } from "./load.ts";
-import { outputFiles, replacedToWrite } from "./save.ts";
+import { checkNoNorms, outputFiles, replacedToWrite } from "./save.ts";
 
 /** Puts an adapter of one of the kinds on a model. */
 export async function loadPeftKind(
@@ -108,6 +108,7 @@ export function peftFiles(
       `peft has no kind of its own for ${method.name} that this library writes, only for ${names.join(", ")}; export as peft-lora, or natively`,
     );
   }
+  checkNoNorms(adapter);
   const group = plan.sites.find(({ site }) => site.members.length > 1)?.site;
   if (group !== undefined)
     throw new Error(

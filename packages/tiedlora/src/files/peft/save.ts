@@ -32,6 +32,7 @@ export function peftStackedFiles(adapter: Adapter, provenance: Provenance = {}):
 }
 
 function loraFiles(adapter: Adapter, provenance: Provenance, stacks: boolean): OutputFile[] {
+  checkNoNorms(adapter);
   const folded = foldsScale(adapter);
   const all = [...adapter.layers()].map(([host, layer]) => ({ host, layer, ...loraFactors(adapter, layer, folded) })); // prettier-ignore
   const inStack = ({ layer }: { readonly layer: AdapterLayer }): boolean =>
@@ -88,6 +89,15 @@ function loraFiles(adapter: Adapter, provenance: Provenance, stacks: boolean): O
   });
 }
 
+/** Throws for an adapter of norms, which peft's methods do not adapt. */
+export function checkNoNorms({ plan }: Adapter): void {
+  const norm = plan.sites.find(({ site }) => site.members[0]!.kind === "norm")?.site;
+  if (norm !== undefined)
+    throw new Error(
+      `${norm.path} is a norm, which peft adapts by LN_TUNING alone; save the adapter in the native format, or merge it`,
+    );
+}
+
 /** One module's update in the form of LoRA, with the additions of variants: c, a bias on B; m, DoRA's row lengths. */
 export interface LoraFactors {
   readonly A: Tensor;
@@ -131,6 +141,7 @@ function alphaOf({ owner, plan, scale }: AdapterLayer, rank: number): number {
  * and if the files would be much larger than those of LoRA.
  */
 export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  checkNoNorms(adapter);
   const embedding = [...adapter.layers()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
   if (embedding !== undefined)
     throw new Error(
