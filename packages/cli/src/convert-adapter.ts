@@ -40,6 +40,8 @@ async function updatesOf(adapter: Adapter): Promise<LoraUpdate[]> {
   const merge = "merge it into the model instead (tiedlora merge)";
   if (plan.replaced.length > 0)
     throw new Error(`the adapter trains ${plan.replaced[0]!.path} too, for which a GGUF file of LoRA has no place; ${merge}`); // prettier-ignore
+  if (plan.tokens !== null)
+    throw new Error(`the adapter trains rows of ${plan.tokens.site.path} too, for which a GGUF file of LoRA has no place; ${merge}`); // prettier-ignore
   const updates: LoraUpdate[] = [];
   for (const [host, layer] of adapter.layers()) {
     const low = layer.lowRank();

@@ -99,14 +99,20 @@ function splitList(given: string): string[] {
   return given.trim() === "none" ? [] : given.split(",").map((name) => name.trim());
 }
 
-/** Whole numbers from 0 on, with ranges: 0-3,7. */
-export const indices: Kind<readonly number[]> = {
-  placeholder: "<n-m,...>",
-  schema: z.preprocess(
-    (given) => (typeof given === "string" ? rangesOf(given) : typeof given === "number" ? [given] : given),
-    z.array(z.int().min(0), { error: "layers from 0 on, as 0-3,7 (in a file: 0-3,7 or [0, 1, 2, 3, 7])" }),
-  ) as z.ZodType<readonly number[]>,
-  fromText: (given) => given,
+/** Whole numbers from 0 on, each once, with ranges: 0-3,7. `what`: what they are, in the plural. */
+export const indices = (what: string): Kind<readonly number[]> => {
+  const error = `different ${what} from 0 on, as 0-3,7 (in a file: 0-3,7 or [0, 1, 2, 3, 7])`;
+  return {
+    placeholder: "<n-m,...>",
+    schema: z.preprocess(
+      (given) => (typeof given === "string" ? rangesOf(given) : typeof given === "number" ? [given] : given),
+      z
+        .array(z.int({ error }).min(0, { error }), { error })
+        .min(1, { error })
+        .refine((list) => new Set(list).size === list.length, { error }),
+    ) as z.ZodType<readonly number[]>,
+    fromText: (given) => given,
+  };
 };
 
 function rangesOf(given: string): unknown {

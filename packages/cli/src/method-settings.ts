@@ -8,8 +8,19 @@ import type { TrainSettings } from "./train-settings.ts";
 export function methodOf(
   settings: Pick<TrainSettings, "method" | "rank" | "alpha" | "target" | "dropout"> & Partial<TrainSettings>,
 ): Method {
-  const { method, rank, alpha, target, dropout, layers, rankPattern, alphaPattern, modulesToSave, bias } =
-    settings;
+  const {
+    method,
+    rank,
+    alpha,
+    target,
+    dropout,
+    layers,
+    rankPattern,
+    alphaPattern,
+    modulesToSave,
+    bias,
+    trainedTokens,
+  } = settings;
   const declared = {
     rank,
     target: layers === undefined ? target : { modules: target, layers },
@@ -18,6 +29,7 @@ export function methodOf(
     ...(rankPattern !== undefined && { rankPattern }),
     ...(alphaPattern !== undefined && { alphaPattern }),
     ...(modulesToSave !== undefined && { modulesToSave }),
+    ...(trainedTokens !== undefined && { trainedTokens }),
     ...(bias !== undefined && bias !== "none" && { bias }),
   };
   return declareMethod(method, declared, settings.methodOptions);

@@ -120,7 +120,14 @@ export async function checkInitFrom(settings: TrainSettings): Promise<void> {
     if (initDigest !== undefined) throw new UsageError("--init-digest is given without --init-from");
     return;
   }
-  for (const key of ["layers", "methodOptions", "rankPattern", "alphaPattern", "modulesToSave"] as const)
+  for (const key of [
+    "layers",
+    "methodOptions",
+    "rankPattern",
+    "alphaPattern",
+    "modulesToSave",
+    "trainedTokens",
+  ] as const)
     if (settings[key] !== undefined)
       throw new UsageError(
         `--${nameOf(key)} is given with --init-from, whose adapter has its own; leave it out`,

@@ -71,6 +71,7 @@ export interface TrainSettings extends DataSettings, LossSettings {
   readonly alphaPattern?: Readonly<Record<string, number>>;
   readonly modulesToSave?: readonly string[];
   readonly bias: BiasMode;
+  readonly trainedTokens?: readonly number[];
   readonly dropout: number;
   readonly steps?: number;
   readonly epochs?: number;
@@ -246,7 +247,7 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
   },
   layers: {
     group: "adapter",
-    kind: indices,
+    kind: indices("layers"),
     about: "the layers that are adapted, from 0: 0-3,7 (default: all)",
   },
   rankPattern: {
@@ -275,6 +276,12 @@ export const TRAIN_SETTINGS: Settings<TrainSettings> = {
     kind: oneOf(BIAS_MODES),
     about: "which biases of the model are trained too: none, those of adapted modules, or all",
     fallback: "none",
+  },
+  trainedTokens: {
+    group: "adapter",
+    kind: indices("ids of tokens"),
+    about:
+      "tokens whose rows of the input embedding are trained too, by their ids: 32000-32003 (default: none)",
   },
   dropout: {
     group: "adapter",

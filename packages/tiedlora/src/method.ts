@@ -6,6 +6,7 @@ import type { Key, Shape, Tensor } from "@tiedlora/core";
 import { checkName, checkOptions, describeArgument, refuse } from "@tiedlora/core/arguments";
 import type { Init } from "./init.ts";
 import type { Site, Target } from "./adapter/sites.ts";
+import { checkTokens } from "./token-ids.ts";
 import { checkFactors, checkZeroStart } from "./zero-start.ts";
 
 /** The learning rate of a method for which none was searched: the rate with which most of the measured methods learn best. */
@@ -134,6 +135,8 @@ export interface CommonOptions {
   readonly modulesToSave?: readonly string[];
   /** Which biases of the model are trained too, as copies. Default: "none". */
   readonly bias?: BiasMode;
+  /** The ids of tokens whose rows of the input embedding are trained too, each once. Default: none. */
+  readonly trainedTokens?: readonly number[];
 }
 
 /** Which biases of the model are trained too: none, those of adapted modules, those of all others, or all. */
@@ -151,6 +154,7 @@ export interface Method<F extends string = string> {
   readonly alphaPattern: Readonly<Record<string, number>>;
   readonly modulesToSave: readonly string[];
   readonly bias: BiasMode;
+  readonly trainedTokens: readonly number[];
   /** A good first choice for AdamW's highest learning rate, at a scale of 1. */
   readonly learningRate: number;
   readonly factors: { readonly [K in F]: Factor };
@@ -291,6 +295,7 @@ export function defineMethod<const F extends string>(spec: MethodSpec<F>): Metho
     alphaPattern: spec.alphaPattern ?? {},
     modulesToSave: spec.modulesToSave ?? [],
     bias: spec.bias ?? "none",
+    trainedTokens: spec.trainedTokens ?? [],
     learningRate: spec.learningRate ?? DEFAULT_LEARNING_RATE,
     factors,
     products: productsOf(spec.product ?? (Object.keys(factors) as F[])),
@@ -367,7 +372,11 @@ export function checkNotNull(name: string, options: object): void {
 }
 
 /** Checks the settings that every method has, except those that `checkSettings` checks. */
-function checkCommon(name: string, { scaling, bias, modulesToSave, ...patterns }: CommonOptions): void {
+function checkCommon(
+  name: string,
+  { scaling, bias, modulesToSave, trainedTokens, ...patterns }: CommonOptions,
+): void {
+  if (trainedTokens !== undefined) checkTokens(`${name}: trainedTokens`, trainedTokens);
   if (scaling !== undefined) checkName(`${name}: scaling`, scaling, Object.keys(SCALINGS) as Scaling[]);
   if (bias !== undefined) checkName(`${name}: bias`, bias, ["none", "adapted", "others", "all"]);
   const given: unknown = modulesToSave ?? [];
@@ -393,6 +402,7 @@ export const COMMON_OPTIONS: readonly (keyof CommonOptions)[] = [
   "alphaPattern",
   "modulesToSave",
   "bias",
+  "trainedTokens",
 ];
 
 function checkRate(name: string, rate: number | undefined, what = "learningRate"): void {

@@ -13,6 +13,7 @@ import { streamedModel, withWeights } from "../model.ts";
 import { nearest } from "../nearest.ts";
 import { AdapterLayer, SharedWork } from "./layer.ts";
 import { planAdapter, type AdapterPlan, type FactorPlan, type SitePlan } from "./plan.ts";
+import { type Formulas, tokenFormulas } from "./tokens.ts";
 import { ALL_MODULES, parameterInfos, type ReplacedPlan } from "./overlay.ts";
 import type { Site } from "./sites.ts";
 
@@ -121,6 +122,7 @@ export class Adapter implements AttachedAdapter {
   readonly #entries: readonly Entry[];
   readonly #byPlan: ReadonlyMap<FactorPlan | ReplacedPlan, Entry>;
   readonly #layers: readonly (readonly [AdaptableModule, AdapterLayer])[];
+  readonly #tokens: readonly (readonly [AdaptableModule, AdapterLayer])[];
   /** The number of trained elements of each parameter that has a mask. */
   readonly #masked = new Map<nn.Parameter, number>();
   #dropout: { readonly step: number; readonly key: Key } | null = null;
@@ -152,16 +154,22 @@ export class Adapter implements AttachedAdapter {
       ...this.plan.replaced.map((plan) => [plan, replacedEntry(plan, own.get(plan.path)!)] as const),
     ]);
     this.#entries = [...this.#byPlan.values()];
-    this.#layers = this.plan.sites.flatMap((site) => this.#layersOf(site, set.hosts));
+    this.#layers = this.plan.sites.flatMap((site) => this.#layersOf(site, set.hosts, method));
+    const { tokens } = this.plan;
+    this.#tokens = tokens === null ? [] : this.#layersOf(tokens, set.hosts, tokenFormulas(method));
     Object.defineProperty(this, INSPECT, { value: () => this.toString() });
   }
 
-  #layersOf(plan: SitePlan, hosts: ReadonlyMap<string, AdaptableModule>): [AdaptableModule, AdapterLayer][] {
+  #layersOf(
+    plan: SitePlan,
+    hosts: ReadonlyMap<string, AdaptableModule>,
+    formulas: Formulas,
+  ): [AdaptableModule, AdapterLayer][] {
     const factors = new Map([...plan.factors].map(([name, factor]) => [name, this.#parameterOf(factor)]));
     const work = new SharedWork();
     return plan.site.members.map((member) => [
       hosts.get(member.path)!,
-      new AdapterLayer(this, member, plan, factors, work),
+      new AdapterLayer(this, member, plan, factors, work, formulas),
     ]);
   }
 
@@ -240,7 +248,8 @@ export class Adapter implements AttachedAdapter {
 
   /** Every place with the parameter that it uses; a tied parameter comes once for each of its places. */
   *namedParameters(): IterableIterator<[path: string, parameter: nn.Parameter]> {
-    for (const { site, factors } of this.plan.sites) {
+    const { sites, tokens } = this.plan;
+    for (const { site, factors } of tokens === null ? sites : [...sites, tokens]) {
       for (const [name, factor] of factors) yield [`${site.path}.${name}`, this.#parameterOf(factor)];
     }
     yield* this.replacements();
@@ -356,7 +365,13 @@ export class Adapter implements AttachedAdapter {
     console.log(this.trainableSummary());
   }
 
-  /** Each adapted module with the adapter's layer in it. */
+  /** Each module on which the adapter acts, with its layer in it: those of `layers`, and an embedding of which it trains rows. */
+  *acting(): IterableIterator<[host: AdaptableModule, layer: AdapterLayer]> {
+    yield* this.layers();
+    for (const [host, layer] of this.#tokens) yield [host, layer];
+  }
+
+  /** Each module of the method's target with the adapter's layer in it. */
   *layers(): IterableIterator<[host: AdaptableModule, layer: AdapterLayer]> {
     for (const [host, layer] of this.#layers) yield [host, layer];
   }
@@ -417,7 +432,7 @@ function checkCopied(model: nn.Module): void {
 }
 
 function deviceOf(hosts: ReadonlyMap<string, AdaptableModule>, plan: AdapterPlan): Device {
-  const path = plan.sites[0]?.site.members[0]!.path ?? [...hosts.keys()][0]!;
+  const path = (plan.sites[0] ?? plan.tokens)?.site.members[0]!.path ?? [...hosts.keys()][0]!;
   const { device } = hosts.get(path)!.weight;
   if (device === null) throw new Error(`the weight of ${path} is on no device; load the model first`);
   return device;

@@ -11,8 +11,8 @@ export interface AttachedAdapter extends AdapterState {
   readonly active: boolean;
   /** Sets `active` without updating the model; the set updates it afterwards. */
   switch(active: boolean): void;
-  /** Each adapted module with the adapter's layer in it. */
-  layers(): IterableIterator<[host: AdaptableModule, layer: AdapterLayer]>;
+  /** Each module on which the adapter acts, with its layer in it. */
+  acting(): IterableIterator<[host: AdaptableModule, layer: AdapterLayer]>;
   /** The trained copies of the model's own parameters, by the path of the parameter that each replaces. */
   replacements(): IterableIterator<[path: string, parameter: nn.Parameter]>;
   /** Each parameter once, by its path in files. */

@@ -7,6 +7,7 @@ import { lowRankForward, scaled, type Call, type LowRank, type Method, type Plac
 import { type AdapterPlan, sizeOf, type SitePlan } from "./plan.ts";
 import type { RowGroups } from "./rows.ts";
 import type { Member } from "./sites.ts";
+import type { Formulas } from "./tokens.ts";
 
 /** The properties of an adapter that its layers read. */
 export interface AdapterState {
@@ -77,7 +78,7 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter, nn.N
 
   #inFront(what: FrontName): Tensor | null {
     const { rows } = this.#state;
-    const having = this.layers.filter(({ owner }) => owner.method[what] !== undefined);
+    const having = this.layers.filter(({ formulas }) => formulas[what] !== undefined);
     const mixed = rows && having.find(({ owner }) => rows.adapters.includes(owner.name));
     if (mixed)
       throw new Error(
@@ -101,6 +102,8 @@ export class AdapterLayer {
   readonly owner: AdapterState;
   readonly member: Member;
   readonly plan: SitePlan;
+  /** The method's own, but for the rows of an embedding that it trains beside its target. */
+  readonly formulas: Formulas;
   /** The whole factors of the site, by name. */
   readonly #factors: ReadonlyMap<string, nn.Parameter>;
   readonly #work: SharedWork;
@@ -112,8 +115,10 @@ export class AdapterLayer {
     plan: SitePlan,
     factors: ReadonlyMap<string, nn.Parameter>,
     work: SharedWork,
+    formulas: Formulas = owner.method,
   ) {
     this.owner = owner;
+    this.formulas = formulas;
     this.member = member;
     this.plan = plan;
     this.#factors = factors;
@@ -156,7 +161,7 @@ export class AdapterLayer {
 
   /** Returns the output for an input [..., in]; formulas are given `bias` in place of the module's own bias. */
   linear(x: Tensor, y: Tensor, host: AdaptableModule, bias: Tensor | null): Tensor {
-    const { owner, plan, member } = this;
+    const { owner, plan, member, formulas } = this;
     const { dropoutKey, method } = owner;
     const shared = this.#work.at(x, [...this.#factors.values()], [dropoutKey, this.scale]);
     const input =
@@ -164,9 +169,9 @@ export class AdapterLayer {
     const { place } = this;
     const call: Call = { x: input, y, scale: this.scale, weight: weightView(host), bias, shared, place };
     const origin = { method: method.name, path: member.path };
-    if (method.forward)
-      return checkForward(method.forward(this.factors(member.offset, member.out), call), y, origin);
-    const { A, B } = shared(() => checkLowRank(method.lowRank!(this.factors(), place), plan.site, origin));
+    if (formulas.forward)
+      return checkForward(formulas.forward(this.factors(member.offset, member.out), call), y, origin);
+    const { A, B } = shared(() => checkLowRank(formulas.lowRank!(this.factors(), place), plan.site, origin));
     return lowRankForward({ A, B: part(B, 0, member.offset, member.out) }, call);
   }
 
@@ -175,16 +180,20 @@ export class AdapterLayer {
    * form. `change` is applied to the factors first.
    */
   lowRank(change: (factors: Factors) => Factors = (factors) => factors): LowRank | null {
-    const { method } = this.owner;
-    if (!method.lowRank) return null;
-    const origin = { method: method.name, path: this.member.path };
-    const { A, B } = checkLowRank(method.lowRank(change(this.factors()), this.place), this.plan.site, origin);
+    const { formulas } = this;
+    if (!formulas.lowRank) return null;
+    const origin = { method: formulas.name, path: this.member.path };
+    const { A, B } = checkLowRank(
+      formulas.lowRank(change(this.factors()), this.place),
+      this.plan.site,
+      origin,
+    );
     return { A, B: part(B, 0, this.member.offset, this.member.out) };
   }
 
   /** What the method puts in front of the keys or values that the module makes, or of its rows; null if it puts nothing there. */
   inFront(what: FrontName): Tensor | null {
-    return this.owner.method[what]!(this.factors(this.member.offset, this.member.out), this.place);
+    return this.formulas[what]!(this.factors(this.member.offset, this.member.out), this.place);
   }
 
   /** The parts of the factors that apply to the rows `offset` to `offset + out` of the site; default: to the whole site. */

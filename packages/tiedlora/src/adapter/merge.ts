@@ -27,7 +27,7 @@ export interface MergedTensors {
 export function layersByModule(adapters: readonly AttachedAdapter[]): Map<AdaptableModule, AdapterLayer[]> {
   const found = new Map<AdaptableModule, AdapterLayer[]>();
   for (const adapter of adapters) {
-    for (const [host, layer] of adapter.layers()) {
+    for (const [host, layer] of adapter.acting()) {
       checkHeld(layer);
       const layers = found.get(host);
       if (layers) layers.push(layer);
@@ -96,7 +96,7 @@ export async function mergedTensors(
 }
 
 /** Throws for a method whose effect no weight can hold. */
-function checkHeld({ owner: { method } }: AdapterLayer): void {
+function checkHeld({ formulas: method }: AdapterLayer): void {
   if (method.prefix !== undefined)
     throw new Error(
       `${method.name} puts keys and values in front of each attention, which no weight can hold; keep the adapter`,

@@ -10,6 +10,7 @@ import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } fro
 import { PatternWork } from "../regex/pattern.ts";
 import { ALL_MODULES, isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./overlay.ts";
 import { resolveSites, type Site } from "./sites.ts";
+import { planTokens } from "./tokens.ts";
 import type { LinearInfo } from "../linear-info.ts";
 
 /** One parameter of an adapter. */
@@ -45,6 +46,8 @@ export interface AdapterPlan {
   readonly factors: readonly FactorPlan[];
   /** Copies of the model's own parameters that are trained in their place. */
   readonly replaced: readonly ReplacedPlan[];
+  /** The input embedding, if rows of it are trained beside the sites; its parameter is among `factors`. */
+  readonly tokens: SitePlan | null;
 }
 
 /**
@@ -88,8 +91,10 @@ export function planAdapter(
     });
     return { ...one, factors: new Map(factors) };
   });
-  const factors = [...new Set(planned.flatMap((site) => [...site.factors.values()]))];
-  return { sites: planned, factors, replaced: replacedBy(method, sites, parameters) };
+  const tokens = planTokens(open, method, planned);
+  const every = tokens === null ? planned : [...planned, tokens];
+  const factors = [...new Set(every.flatMap((site) => [...site.factors.values()]))];
+  return { sites: planned, factors, replaced: replacedBy(method, sites, parameters), tokens };
 }
 
 function replacedBy(

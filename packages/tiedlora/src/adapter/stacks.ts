@@ -14,7 +14,7 @@ export interface StackOwner {
 
 /** Adds an adapter's layers to the stacks of its modules. Throws if a module has an adapter that is not of this library. */
 export function putOn(adapter: AttachedAdapter, owner: StackOwner): void {
-  for (const [host, layer] of adapter.layers()) {
+  for (const [host, layer] of adapter.acting()) {
     if (host.adapter !== null && !(host.adapter instanceof AdapterStack))
       throw new Error("a module carries an adapter that is not of this library; remove it first");
     setLayers(host, [...(host.adapter?.layers ?? []), layer], owner);
@@ -23,7 +23,7 @@ export function putOn(adapter: AttachedAdapter, owner: StackOwner): void {
 
 /** Removes an adapter's layers from the stacks of its modules. */
 export function takeOff(adapter: AttachedAdapter, owner: StackOwner): void {
-  for (const [host, layer] of adapter.layers()) {
+  for (const [host, layer] of adapter.acting()) {
     const layers = (host.adapter as AdapterStack | null)?.layers ?? [];
     setLayers(host, layers.filter((one) => one !== layer), owner); // prettier-ignore
   }

@@ -131,6 +131,11 @@ function partsOf(model: nn.Module, weights: Readonly<Record<string, number>>): M
     throw new Error(
       `combine: "${replacing.adapter.name}" replaces parameters of the model, which have no weighted sum`,
     );
+  const tokens = adapters.find(({ adapter }) => adapter.plan.tokens !== null);
+  if (tokens !== undefined)
+    throw new Error(
+      `combine: "${tokens.adapter.name}" trains rows of ${tokens.adapter.plan.tokens!.site.path}, which LoRA has no place for`,
+    );
   const parts = new Map<string, Part[]>();
   for (const { adapter, weight } of adapters) {
     for (const [host, layer] of adapter.layers()) {

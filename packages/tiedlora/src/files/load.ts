@@ -16,7 +16,7 @@ import type { OutputFile } from "../output-file.ts";
 import { loadPeftNorms } from "./peft/ln-tuning.ts";
 import { loadPeftLora, loadPeftVera } from "./peft/load.ts";
 import { KINDS } from "./peft/kinds.ts";
-import { loadPeftKind, peftFiles, peftTopKFiles } from "./peft/other.ts";
+import { loadPeftKind, peftFiles, peftSeedFiles, peftTopKFiles } from "./peft/other.ts";
 import { peftLoraFiles, peftStackedFiles, peftVeraFiles } from "./peft/save.ts";
 
 type Loader = (
@@ -61,7 +61,7 @@ export async function loadAdapterFiles(
 
 /** The name of a file format for adapters. */
 export type AdapterFormat =
-  "native" | "peft-lora" | "peft-lora-stacked" | "peft-vera" | "peft" | "peft-topk" | "mlx";
+  "native" | "peft-lora" | "peft-lora-stacked" | "peft-vera" | "peft" | "peft-topk" | "peft-seed" | "mlx";
 type Writer = (adapter: Adapter, provenance?: Provenance) => OutputFile[];
 
 /** The functions that write an adapter, by the format's name. */
@@ -78,6 +78,8 @@ export const ADAPTER_FORMATS: Readonly<Record<AdapterFormat, Writer>> = {
   peft: (adapter, provenance) => peftFiles(adapter, provenance),
   /** peft's VB-LoRA with the largest weights alone: small, and not to be trained further. */
   "peft-topk": peftTopKFiles,
+  /** peft's RandLoRA without its random bases, whose seed it names: small, and for this library alone. */
+  "peft-seed": peftSeedFiles,
   /** mlx-lm's LoRA or DoRA. */
   mlx: mlxFiles,
 };

@@ -41,7 +41,7 @@ export function mergedWeights(model: nn.Module): Replacements {
       merged(({ weight }) => storedView(host, weight)),
     );
     if (
-      layers.some(({ owner }) => owner.method.lowRank === undefined) &&
+      layers.some(({ formulas }) => formulas.lowRank === undefined) &&
       "bias" in host &&
       !isNorm(host) &&
       host.bias !== null

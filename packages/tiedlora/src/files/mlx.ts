@@ -150,6 +150,10 @@ export function mlxFiles(adapter: Adapter, provenance: Provenance = {}): OutputF
     throw new Error(
       `mlx-lm's adapters have no ${replaced.path}: it replaces a parameter of the model; export as peft-lora`,
     );
+  if (adapter.plan.tokens !== null)
+    throw new Error(
+      `mlx-lm's adapters have no place for rows of ${adapter.plan.tokens.site.path} (trainedTokens); export as peft-lora`,
+    );
   const modules = adapterModules(adapter);
   const rank = Math.max(...modules.map(({ factors }) => factors.A.shape[0]!));
   const scales = new Set(modules.map(({ scale }) => scale));

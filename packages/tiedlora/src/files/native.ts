@@ -134,7 +134,7 @@ export async function loadNative(
 }
 
 /** The names of the factors that files name by their seed. */
-function seededFactors(method: Method): string[] {
+export function seededFactors(method: Method): string[] {
   return Object.entries<Factor>(method.factors).flatMap(([name, { bySeed }]) => (bySeed ? [name] : []));
 }
 

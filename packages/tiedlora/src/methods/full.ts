@@ -11,6 +11,8 @@ export function full(options: CommonOptions, named: Named): PlainMethod<never> {
     throw new Error(
       'full: a target or layers are given, and this method trains all parameters; leave them out, or train some modules whole by modulesToSave: ["lm_head"] of another method',
     );
+  if (options.trainedTokens !== undefined)
+    throw new Error("full: trainedTokens is given, and this method trains all rows; leave it out");
   return defineMethod<never>({
     ...options,
     ...named,

@@ -81,6 +81,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   feedforward: NAMES,
   share: [isTie, 'a tie, such as "model" or { blocks: 2 }'],
   tokens: [areIds, "a list of ids of tokens"],
+  trainedTokens: [areIds, "a list of ids of tokens"],
   dInitial: NUMBER,
   factor: COUNT,
   projection: COUNT,

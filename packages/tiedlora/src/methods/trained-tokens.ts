@@ -2,10 +2,10 @@
  * Trained rows of an embedding: the vectors of a few tokens change, those of all others stay. For tokens that were added to a
  * vocabulary, or reserved in it. PEFT calls it trainable tokens.
  */
-import { checkWhole, refuse } from "@tiedlora/core/arguments";
 import { init } from "../init.ts";
 import { defineMethod, type CommonOptions, type PlainMethod } from "../method.ts";
 import type { Site } from "../adapter/sites.ts";
+import { checkTokens } from "../token-ids.ts";
 import { inputEmbedding } from "./input-embedding.ts";
 import type { Named } from "./recipe.ts";
 
@@ -16,9 +16,7 @@ export interface TrainedTokensOptions extends CommonOptions {
 
 export function trainedTokens(options: TrainedTokensOptions, named: Named): PlainMethod<"rows" | "ids"> {
   const { tokens = [0, 1, 2], target, ...common } = options;
-  if (!Array.isArray(tokens) || tokens.length === 0 || new Set(tokens).size !== tokens.length)
-    refuse("trained-tokens: tokens", tokens, "list of different ids of tokens", "at least one, e.g. [32000]");
-  for (const token of tokens as readonly number[]) checkWhole("trained-tokens: a token", token, 0);
+  checkTokens("trained-tokens: tokens", tokens);
   return defineMethod({
     ...common,
     ...named,

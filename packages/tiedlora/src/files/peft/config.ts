@@ -27,6 +27,8 @@ export interface PeftLoraConfig {
   readonly loraBias: boolean;
   readonly dropout: number;
   readonly bias: BiasMode;
+  /** Tokens whose rows of an embedding are trained: by the name of the module, or of the input embedding; null for none. */
+  readonly tokens: { readonly module: string | null; readonly ids: readonly number[] } | null;
 }
 
 export interface PeftVeraConfig {
@@ -49,7 +51,6 @@ type Raw = Readonly<Record<string, unknown>>;
 const PLAIN_LORA: Readonly<Record<string, readonly unknown[]>> = {
   layer_replication: [null],
   megatron_config: [null],
-  trainable_token_indices: [null],
   alora_invocation_tokens: [null],
   use_qalora: [false, null],
   use_bdlora: [false, null],
@@ -79,6 +80,7 @@ export function parsePeftLora(raw: Raw, file: string): PeftLoraConfig {
     loraBias: f.flag("lora_bias", false),
     dropout: f.dropout("lora_dropout"),
     bias: f.bias("lora_only"),
+    tokens: f.tokens(),
   };
 }
 
@@ -111,7 +113,8 @@ export class Reader {
     return this.#raw;
   }
 
-  #fail(field: string, expected: string, hint?: string): never {
+  /** Throws a FormatError about the value of a field. */
+  fail(field: string, expected: string, hint?: string): never {
     throw new FormatError({
       file: this.#file,
       tensor: field,
@@ -125,7 +128,7 @@ export class Reader {
   only(field: string, plain: readonly unknown[]): void {
     if (plain.includes(this.#raw[field] ?? null)) return;
     const known = plain.filter((value) => value !== null).map((value) => JSON.stringify(value));
-    this.#fail(
+    this.fail(
       field,
       known.length === 0 ? "null" : known.join(", "),
       "This variant is not supported: in Python, merge the adapter into the model, or convert it to plain LoRA.",
@@ -142,7 +145,7 @@ export class Reader {
   number(field: string, otherwise: number, valid: (value: number) => boolean, expected: string): number {
     const value = this.#raw[field] ?? otherwise;
     if (typeof value !== "number" || !Number.isFinite(value) || !valid(value))
-      return this.#fail(field, expected);
+      return this.fail(field, expected);
     return value;
   }
 
@@ -150,16 +153,16 @@ export class Reader {
     const value = this.#raw[field] ?? {};
     const wrong = (one: unknown): boolean => typeof one !== "number" || !Number.isFinite(one) || !valid(one);
     if (typeof value !== "object" || Array.isArray(value) || Object.values(value).some(wrong))
-      return this.#fail(field, "an object of numbers by module name");
+      return this.fail(field, "an object of numbers by module name");
     const keys = Object.keys(value);
-    if (keys.length > MAX_PATTERNS) return this.#fail(field, `at most ${MAX_PATTERNS} names or patterns`);
+    if (keys.length > MAX_PATTERNS) return this.fail(field, `at most ${MAX_PATTERNS} names or patterns`);
     this.#checked(field, () => keys.forEach((key) => patternMatcher(key, this.#work)));
     return value as Record<string, number>;
   }
 
   flag(field: string, otherwise: boolean): boolean {
     const value = this.#raw[field] ?? otherwise;
-    return typeof value === "boolean" ? value : this.#fail(field, "true or false");
+    return typeof value === "boolean" ? value : this.fail(field, "true or false");
   }
 
   dropout(field: string): number {
@@ -169,7 +172,20 @@ export class Reader {
   bias(adapted: string): BiasMode {
     const value = this.#raw["bias"] ?? "none";
     if (value === "none" || value === "all") return value;
-    return value === adapted ? "adapted" : this.#fail("bias", `"none", "all" or "${adapted}"`);
+    return value === adapted ? "adapted" : this.fail("bias", `"none", "all" or "${adapted}"`);
+  }
+
+  /** `trainable_token_indices`: a list of ids, or one list by the name of a module. */
+  tokens(): PeftLoraConfig["tokens"] {
+    const field = "trainable_token_indices";
+    const value = this.#raw[field] ?? null;
+    if (value === null || (Array.isArray(value) && value.length === 0)) return null;
+    const named = Array.isArray(value) ? [[null, value] as const] : Object.entries(value);
+    const isId = (one: unknown): boolean => Number.isSafeInteger(one) && (one as number) >= 0;
+    const [module, ids] = named[0] ?? [null, null];
+    if (named.length !== 1 || !Array.isArray(ids) || ids.length === 0 || !ids.every(isId))
+      return this.fail(field, "a list of different ids of tokens, or { NAME: such a list } for one embedding"); // prettier-ignore
+    return { module, ids: ids as number[] };
   }
 
   targets(): PeftTargets {
@@ -177,11 +193,11 @@ export class Reader {
     const layers = this.#layers();
     const layersPattern = this.strings("layers_pattern");
     if (layersPattern.length > 0 && layers === null)
-      this.#fail("layers_pattern", "null, since layers_to_transform is not given");
+      this.fail("layers_pattern", "null, since layers_to_transform is not given");
     if (layers !== null && modules !== null && !Array.isArray(modules))
-      this.#fail("layers_to_transform", "null, since target_modules is not a list");
+      this.fail("layers_to_transform", "null, since target_modules is not a list");
     const excluded = this.#modules("exclude_modules");
-    if (excluded === "all-linear") this.#fail("exclude_modules", "a list or a pattern");
+    if (excluded === "all-linear") this.fail("exclude_modules", "a list or a pattern");
     return {
       modules,
       exclude: excluded,
@@ -200,8 +216,8 @@ export class Reader {
     this.only("lora_dropout", [0, null]);
     for (const field of ["rank_pattern", "alpha_pattern"])
       if (Object.keys((this.#raw[field] as object | null) ?? {}).length > 0)
-        this.#fail(field, "no patterns, since target_parameters is given");
-    if (this.#layers() !== null) this.#fail("layers_to_transform", "null, since target_parameters is given");
+        this.fail(field, "no patterns, since target_parameters is given");
+    if (this.#layers() !== null) this.fail("layers_to_transform", "null, since target_parameters is given");
     return names;
   }
 
@@ -217,7 +233,7 @@ export class Reader {
     const value = this.#raw[field] ?? [];
     const list: unknown = typeof value === "string" ? [value] : value;
     if (!Array.isArray(list) || !list.every((one) => typeof one === "string"))
-      return this.#fail(field, "a list of names");
+      return this.fail(field, "a list of names");
     return list;
   }
 
@@ -226,7 +242,7 @@ export class Reader {
     const list: unknown = typeof value === "number" ? [value] : value;
     if (list === null || (Array.isArray(list) && list.length === 0)) return null;
     if (!Array.isArray(list) || !list.every((one) => Number.isInteger(one) && (one as number) >= 0))
-      return this.#fail("layers_to_transform", "a layer number, or a list of them");
+      return this.fail("layers_to_transform", "a layer number, or a list of them");
     return list as number[];
   }
 

@@ -9,6 +9,7 @@ const SHAPES_OF_NAMES: readonly (readonly [RegExp, string])[] = [
   [/^(.*\.lora_[AB])\.(?:[^.]+\.)?(weight|bias)$/, "$1.$2"],
   [/^(.*\.lora_embedding_[AB])(?:\.[^.]+)?$/, "$1"],
   [/^(.*\.lora_magnitude_vector)(?:\.[^.]+)?(?:\.weight)?$/, "$1"],
+  [/^(.*\.token_adapter\.trainable_tokens_delta)(?:\.[^.]+)?$/, "$1"],
   [/^(.*\.vera_lambda_[bd])(?:\.[^.]+)?$/, "$1"],
   [/^base_model\.(?:model\.)?(vera_[AB])(?:\.[^.]+)?$/, "base_model.$1"],
   [/^(.*)\.modules_to_save\.[^.]+\.(weight|bias)$/, "$1.$2"],

@@ -40,6 +40,8 @@ export interface PeftKind {
   declare(fields: Reader, common: Common, file: string): Method;
   /** The fields that only this kind has, for writing. */
   fields(adapter: Adapter): Readonly<Record<string, Json>>;
+  /** The seed that the config names in place of the frozen factors, for a file that does not hold them; null if it holds them. */
+  readonly seed?: (fields: Reader) => number | null;
   /** The tensors of one adapted module, or of the whole adapter if `layer` is null. */
   tensors(layer: AdapterLayer | null, adapter: Adapter): readonly Stored[];
 }

@@ -22,6 +22,7 @@ import {
 import { expertTargets, isStacked, type StackedExperts, stackedExperts, stackedTensors } from "./experts.ts";
 import { into, PREFIX, readInto, type Wanted } from "./keys.ts";
 import { savedModules, targetPaths } from "./targets.ts";
+import { tokenRows, tokensOf } from "./trained-tokens.ts";
 import { readBlocks, unpackedMethod, unpackedTensors } from "./unpack.ts";
 
 type Config = Readonly<Record<string, unknown>>;
@@ -38,6 +39,7 @@ export async function loadPeftLora(
   const { common, stacked } = commonOptions(model, config.targets, config, file);
   const method = loraMethod(config, {
     ...common,
+    ...tokensOf(config.tokens, file),
     alpha: config.alpha,
     scaling: config.rsLora ? "sqrt-rank" : "rank",
     rankPattern: asFileSays(file, "rank_pattern", () => usedPatterns(config.rankPattern, common.target)),
@@ -47,6 +49,7 @@ export async function loadPeftLora(
     fill(model, files, tensors, method, options, (adapter) => [
       ...loraTensors(adapter, stacked),
       ...stackedTensors(adapter, stacked),
+      ...tokenRows(adapter).map(({ name, shape, set }) => ({ names: [name], shape, set: set! })),
       ...replacedTensors(adapter),
     ]),
   );
@@ -194,7 +197,7 @@ export async function fill(
   files: Files,
   file: TensorFile,
   method: Method,
-  options: LoadOptions,
+  options: LoadOptions & { readonly seed?: number },
   wantedBy: (adapter: Adapter) => Wanted[],
   drawn: readonly string[] = [],
 ): Promise<Adapter> {
@@ -228,7 +231,7 @@ function repeatedNames(file: TensorFile, set: AdapterSet, adapter: Adapter): Map
   const repeated = new Map<string, string>();
   for (const name of file.entries.keys()) {
     if (!name.startsWith(PREFIX) || !name.endsWith(".weight")) continue;
-    const path = name.slice(PREFIX.length).replace(/\.base_layer\.weight$/, ".weight");
+    const path = name.slice(PREFIX.length).replace(/(\.token_adapter)?\.base_layer\.weight$/, ".weight");
     const module = path.slice(0, -".weight".length);
     const embedding = set.hosts.get(module) instanceof nn.Embedding || module === "lm_head";
     if (embedding && set.hosts.has(module) && !replaced.has(path)) repeated.set(name, path);

@@ -5,15 +5,16 @@ import type { Adapter } from "../../adapter/adapter.ts";
 import type { AdapterLayer } from "../../adapter/layer.ts";
 import type { Json } from "../../method.ts";
 import type { OutputFile } from "../../output-file.ts";
-import { CONFIG_FILE, parametersToWrite, type Provenance, TENSORS_FILE } from "../native.ts";
+import { CONFIG_FILE, parametersToWrite, type Provenance, seededFactors, TENSORS_FILE } from "../native.ts";
 import type { LoadOptions } from "../options.ts";
 import { Reader } from "./config.ts";
 import type { PeftKind, Stored } from "./kind.ts";
 import { KINDS } from "./kinds.ts";
 import type { Wanted } from "./keys.ts";
 import { peftNormFiles } from "./ln-tuning.ts";
+import { seededFields } from "./rand-lora.ts";
 import { commonOptions, fill, replacedTensors, withTensors } from "./load.ts";
-import { checkNoNorms, outputFiles, replacedToWrite } from "./save.ts";
+import { checkNoNorms, checkNoTokens, outputFiles, replacedToWrite } from "./save.ts";
 
 /** Puts an adapter of one of the kinds on a model. */
 export async function loadPeftKind(
@@ -31,11 +32,18 @@ export async function loadPeftKind(
   const targets = fields.targets();
   const { common } = commonOptions(model, { ...targets, modules: targets.modules ?? kind.targets ?? null }, settings, where); // prettier-ignore
   const method = declared(() => kind.declare(fields, { ...common, rank }, where), where);
+  const seed = kind.seed?.(fields) ?? null;
+  const drawn = seed === null ? [] : seededFactors(method);
   return withTensors(files, async (file) =>
-    fill(model, files, await withLogits(file), method, options, (adapter) => [
-      ...storedTensors(adapter, kind).map(wanted),
-      ...replacedTensors(adapter),
-    ]),
+    fill(
+      model,
+      files,
+      await withLogits(file),
+      method,
+      seed === null ? options : { ...options, seed },
+      (adapter) => [...storedTensors(adapter, kind, drawn).map(wanted), ...replacedTensors(adapter)],
+      drawn,
+    ),
   );
 }
 
@@ -71,6 +79,14 @@ export function peftTopKFiles(adapter: Adapter, provenance: Provenance = {}): Ou
       [name + WEIGHTS, weights],
     ];
   });
+}
+
+/**
+ * The files of a RandLoRA adapter as peft's, without its random bases: the config names the seed from which this library draws them. Python's
+ * peft draws other numbers, and refuses the name of the seed. Throws for other methods.
+ */
+export function peftSeedFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
+  return peftFiles(adapter, provenance, seededFields(adapter));
 }
 
 /** The indices of the k largest along the last axis, in falling order, and all but the last of their softmax. */
@@ -109,6 +125,7 @@ export function peftFiles(
     );
   }
   checkNoNorms(adapter);
+  checkNoTokens(adapter);
   const group = plan.sites.find(({ site }) => site.members.length > 1)?.site;
   if (group !== undefined)
     throw new Error(
@@ -119,7 +136,8 @@ export function peftFiles(
       `peft cannot train the biases of other modules alone; declare the method with another bias`,
     );
   const [type, kind] = found;
-  const tensors = storedTensors(adapter, kind).flatMap(({ name, shape, parameter, write }) =>
+  const left = more["save_projection"] === false ? seededFactors(method) : [];
+  const tensors = storedTensors(adapter, kind, left).flatMap(({ name, shape, parameter, write }) =>
     written(name, write?.() ?? parameter.reshape(shape)),
   );
   if (kind.unnamed) return promptFiles(provenance, tensors, { peft_type: type, ...kind.fields(adapter) });
@@ -150,9 +168,13 @@ function promptFiles(
   ];
 }
 
-function storedTensors(adapter: Adapter, kind: PeftKind): readonly Stored[] {
+/** The tensors of an adapter in a file, but for those of the factors in `left`. */
+function storedTensors(adapter: Adapter, kind: PeftKind, left: readonly string[]): readonly Stored[] {
   const layers = [...adapter.layers()].map(([, layer]): AdapterLayer => layer);
-  return [...kind.tensors(null, adapter), ...layers.flatMap((layer) => kind.tensors(layer, adapter))];
+  const all = [...kind.tensors(null, adapter), ...layers.flatMap((layer) => kind.tensors(layer, adapter))];
+  if (left.length === 0) return all;
+  const absent = new Set(adapter.select({ factors: left }));
+  return all.filter(({ parameter }) => !absent.has(parameter));
 }
 
 function wanted({ name, shape, parameter, read, set }: Stored): Wanted {

@@ -11,6 +11,7 @@ import type { OutputFile } from "../../output-file.ts";
 import { isExpert, stackFactors } from "./experts.ts";
 import { PREFIX } from "./keys.ts";
 import { shortNames } from "./targets.ts";
+import { tokenRows } from "./trained-tokens.ts";
 import { BLOCKS, packTied } from "./vera.ts";
 
 type Tensors = [name: string, tensor: Tensor][];
@@ -69,7 +70,8 @@ function loraFiles(adapter: Adapter, provenance: Provenance, stacks: boolean): O
     throw new Error(
       `peft has one rank and one scale for all stacked factors, and those of ${patterns[0]} differ; export as peft-lora`,
     );
-  const written = [...tensors, ...stacked.tensors, ...replacedToWrite(adapter)];
+  const rows = tokenRows(adapter).map(({ name, write }): [string, Tensor] => [name, write!()]);
+  const written = [...tensors, ...stacked.tensors, ...rows, ...replacedToWrite(adapter)];
   return outputFiles(adapter, provenance, written, {
     peft_type: "LORA",
     ...(stacked.parameters.length > 0 && {
@@ -86,7 +88,16 @@ function loraFiles(adapter: Adapter, provenance: Provenance, stacks: boolean): O
     use_dora: all.some(({ m }) => m !== undefined),
     ...(all.some(({ c }) => c !== undefined) && { lora_bias: true }),
     init_lora_weights: true,
+    ...(rows.length > 0 && { trainable_token_indices: method.trainedTokens }),
   });
+}
+
+/** Throws for an adapter that trains rows of the embedding too, for which only files of LoRA have a place. */
+export function checkNoTokens({ plan }: Adapter): void {
+  if (plan.tokens !== null)
+    throw new Error(
+      `the adapter trains rows of ${plan.tokens.site.path} too (trainedTokens), for which only the formats native and peft-lora have a place`,
+    );
 }
 
 /** Throws for an adapter of norms, which peft's methods do not adapt. */
@@ -142,6 +153,7 @@ function alphaOf({ owner, plan, scale }: AdapterLayer, rank: number): number {
  */
 export function peftVeraFiles(adapter: Adapter, provenance: Provenance = {}): OutputFile[] {
   checkNoNorms(adapter);
+  checkNoTokens(adapter);
   const embedding = [...adapter.layers()].find(([host]) => host instanceof nn.Embedding)?.[1].member;
   if (embedding !== undefined)
     throw new Error(

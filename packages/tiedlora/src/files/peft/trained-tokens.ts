@@ -1,6 +1,11 @@
-/** peft's TRAINABLE_TOKENS, which holds the new rows of the embedding, where the method has their differences from the old ones. */
-import { assign, type Tensor } from "@tiedlora/core";
+/**
+ * peft's trained tokens: the files of TRAINABLE_TOKENS, and the tensor that files of LoRA have for `trainable_token_indices`. Both hold the new
+ * rows of the embedding, where adapters here have their differences from the old ones.
+ */
+import { assign, FormatError, type Tensor } from "@tiedlora/core";
 import type { AdapterLayer } from "../../adapter/layer.ts";
+import { TOKENS } from "../../adapter/tokens.ts";
+import { endsWithName } from "../../match.ts";
 import { scaled } from "../../method.ts";
 import { methods } from "../../methods/index.ts";
 import { INPUT_EMBEDDINGS } from "../../methods/input-embedding.ts";
@@ -19,20 +24,48 @@ export const TRAINABLE_TOKENS: PeftKind = {
     token_indices: method.recipe.options["tokens"] ?? [0, 1, 2],
     init_weights: true,
   }),
-  tensors: (layer, adapter) => (layer === null ? [] : [rowsOf(layer, adapter)]),
+  tensors: (layer, adapter) =>
+    layer === null ? [] : [rowsOf(layer, adapter, "rows", "trainable_tokens_delta")],
 };
 
-function rowsOf(layer: AdapterLayer, adapter: Adapter): Stored {
+/** The rows that an adapter of another method trains beside its target, in a file of LoRA; none if it trains no rows. */
+export function tokenRows(adapter: Adapter): Stored[] {
+  const { tokens } = adapter.plan;
+  const found = [...adapter.acting()].filter(([, { plan }]) => plan === tokens);
+  return found.map(([, layer]) => rowsOf(layer, adapter, TOKENS, "token_adapter.trainable_tokens_delta"));
+}
+
+/** The tokens of a LoRA config. Throws FormatError if they are not of the input embedding. */
+export function tokensOf(
+  tokens: { readonly module: string | null; readonly ids: readonly number[] } | null,
+  file: string,
+): { readonly trainedTokens?: readonly number[] } {
+  if (tokens === null) return {};
+  const { module, ids } = tokens;
+  if (module !== null && !INPUT_EMBEDDINGS.some((name) => endsWithName(module, name)))
+    throw new FormatError({
+      file,
+      tensor: "trainable_token_indices",
+      found: `tokens of ${JSON.stringify(module)}`,
+      expected: `tokens of the input embedding: ${INPUT_EMBEDDINGS.join(" or ")}`,
+      hint: "Rows of other embeddings are not trained here: in Python, merge the adapter into the model.",
+    });
+  return { trainedTokens: ids };
+}
+
+function rowsOf(layer: AdapterLayer, adapter: Adapter, factor: string, name: string): Stored {
   if ((adapter.model as { readonly tied?: boolean }).tied === true)
     throw new Error(
-      "trained-tokens: this model's output embedding is tied to the input embedding, and peft changes the rows of both, while this method changes those of the input alone; untie them first",
+      "trained tokens: this model's output embedding is tied to the input embedding, and peft changes the rows of both, while here those of the input alone are changed; untie them first",
     );
-  const parameter = layer.parameter("rows")!;
+  const parameter = layer.parameter(factor)!;
   const [width, count] = parameter.shape as [number, number];
-  const host = [...adapter.layers()].find(([, one]) => one === layer)![0];
-  const old = (): Tensor => host.weight.cast("f32").take(layer.parameter("ids")!);
+  const host = [...adapter.acting()].find(([, one]) => one === layer)![0];
+  const { trainedTokens: own } = adapter.method;
+  const ids = (): Tensor => layer.parameter("ids") ?? parameter.device!.tensor(Int32Array.from(own));
+  const old = (): Tensor => host.weight.cast("f32").take(ids());
   return {
-    name: at(layer, "trainable_tokens_delta"),
+    name: at(layer, name),
     parameter,
     shape: [count, width],
     write: () => old().add(scaled(parameter.transpose(), layer.scale)),
