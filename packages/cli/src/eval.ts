@@ -11,7 +11,7 @@ import { evaluate } from "tiedlora";
 import { checkOut } from "./checks.ts";
 import { checkLength, checkPath, describeData, openData } from "./load.ts";
 import { METRIC_NAMES, type MetricName, METRICS, predictionsOn, scoresOf, writePredictions } from "./eval-texts.ts"; // prettier-ignore
-import { addLossFlags, checkLoss, checkLossStreamed, examplesOf, isPlain, lossFor, type LossSettings } from "./loss-settings.ts"; // prettier-ignore
+import { addLossFlags, checkLoss, examplesOf, isPlain, lossFor, type LossSettings } from "./loss-settings.ts"; // prettier-ignore
 import { oneOf, path, someOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 import { nameOf, UsageError } from "./settings.ts";
@@ -145,8 +145,7 @@ async function onExamples(opened: Opened, flags: EvalFlags, data: string, output
   const examples = dataset.examples.slice(0, flags.limit);
   const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });
   const settings = lossOf(flags);
-  checkLossStreamed(settings, model.streamed !== null);
-  const given = lossFor(settings, await loadTeacher(settings, model.device, output));
+  const given = lossFor(settings, await loadTeacher(settings, model.device, output, model.streamed !== null));
   const { loss, perplexity, tokens, metrics } = await evaluate(model, batches, adapter ?? undefined, given);
   const scores = await textScores(opened, flags, file);
   const measured = metrics === undefined ? { loss, perplexity } : { loss, ...metrics };

@@ -122,16 +122,6 @@ export function checkLoss(settings: LossSettings): void {
     throw new UsageError(`--regularize: there is no "${stray}"; there are ${REGULARIZER_NAMES.join(", ")}`);
 }
 
-/** Throws UsageError for a loss of the outputs of a model whose weights are not all in memory. */
-export function checkLossStreamed(settings: LossSettings, streamed: boolean): void {
-  if (!streamed || isPlain(settings)) return;
-  const what = settings.loss === "cross-entropy" ? "what is added to the loss" : `--loss ${settings.loss}`;
-  throw new UsageError(
-    `${what} needs the outputs of the whole model at once, and its weights are read layer by layer from their files (--stream, or ` +
-      "because they do not fit into memory); load them quantized (--quantize nf4), or train the plain cross-entropy",
-  );
-}
-
 /** What the examples are that a loss needs. */
 export function examplesOf({ loss }: Pick<LossSettings, "loss">): ExampleKind {
   return examplesOfLoss(loss);

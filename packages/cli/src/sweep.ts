@@ -12,6 +12,7 @@ import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName, decideVectors, withDevice } from "./device.ts";
 import { findModel } from "./find-model.ts";
+import { findTeacher } from "./teacher.ts";
 import { checkLength } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, shellWord, type Output } from "./output.ts";
@@ -84,6 +85,7 @@ export function addSweep(program: Command, output: Output): void {
       }
       await checkOut(store.directory);
       const directory = await checkModel(spec.on, output);
+      if (spec.train.teacher !== undefined) await findTeacher(spec.train.teacher, output);
       if (options.slurm !== undefined || options.submit) {
         await slurm(file, { spec, options, output, store, directory, schedule: await schedule() });
         return;

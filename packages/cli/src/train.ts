@@ -17,8 +17,8 @@ import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { chatTemplate } from "./chat-templates.ts";
 import { checkLength, tokensOf } from "./load.ts";
-import { checkLoss, checkLossStreamed, lossFor } from "./loss-settings.ts";
-import { findModel, type Found } from "./find-model.ts";
+import { checkLoss, lossFor } from "./loss-settings.ts";
+import { findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
 import { averageOf, checkOptimizer, optimizerOf } from "./optimizer.ts";
 import { Interrupted, OutputError, paint, shellWord, type Output } from "./output.ts";
@@ -78,7 +78,6 @@ export function addTrain(program: Command, output: Output): void {
     .action(async (flags: TrainFlags) => {
       const { settings, given, resume } = await runSettings(flags);
       checkLoss(settings);
-      checkLossStreamed(settings, settings.stream);
       checkOptimizer(settings);
       checkMethod(settings);
       checkStart(settings);
@@ -203,13 +202,12 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
       output,
     }),
   });
-  checkLossStreamed(asked, model.streamed !== null);
   // The settings of how data is read may come from an adapter, and a start from data needs the data.
   const starts = asked.init !== undefined && folder.last === null;
   const early = starts ? null : await startAdapter(model, { settings: asked, given }, folder, output);
   const settings = early?.settings ?? asked;
   const tokenizer = template === undefined ? own : own.withChatTemplate(template);
-  const loss = lossFor(settings, await loadTeacher(settings, device, output));
+  const loss = lossFor(settings, await loadTeacher(settings, device, output, model.streamed !== null));
   model.checkpointing = settings.checkpointing;
   model.activations = settings.activations;
   if (early !== null) describeAdapter(early.adapter, settings, output);
@@ -322,12 +320,19 @@ async function openQueue(
   signal: AbortSignal,
 ): Promise<TrainingQueue | null> {
   if (server === null) return null;
-  const { model, data } = absolute(settings, found, undefined);
+  const { model, data, teacher } = absolute(settings, found, undefined);
+  const taught = teacher === undefined ? null : await findModel(teacher, output, { setting: "--teacher" });
   const queue = new TrainingQueue(server, {
     adapter,
     settings: { ...settings, data },
     model,
     modelDigest: await modelDigest(found.directory),
+    ...(taught && {
+      teacher: {
+        model: taught.hub === null ? teacher! : pinned(teacher!, taught),
+        digest: await modelDigest(taught.directory),
+      },
+    }),
     dataFingerprint: dataset.fingerprint,
     output,
     signal,
@@ -344,8 +349,6 @@ function checkQueue(queue: string | undefined, settings: TrainSettings): void {
   if (queue === undefined) return;
   parseAddress(queue);
   const { accumulate } = settings;
-  if (settings.loss === "distillation")
-    throw new UsageError("--queue: workers do not load a --teacher; leave out --loss distillation");
   for (const key of ["task", "chatTemplate", "also", "shuffleBuffer"] as const)
     if (settings[key] !== undefined)
       throw new UsageError(

@@ -11,6 +11,7 @@ import { QueueServer } from "./queue/server.ts";
 interface WorkerFlags {
   readonly queue: string;
   readonly model?: string;
+  readonly teacher?: string;
   readonly data?: string;
   readonly backend?: BackendName;
   readonly parallel?: number;
@@ -31,6 +32,11 @@ export function addWorker(program: Command, output: Output): void {
     .option(
       "--model <dir>",
       "where the base model is on this machine (default: where the training has it)",
+      path,
+    )
+    .option(
+      "--teacher <dir>",
+      "where the model that a distillation learns from is on this machine (default: where the training has it)",
       path,
     )
     .option(

@@ -212,6 +212,32 @@ suite("runs that do nothing, on a queue", { skip: SERVERS.Valkey.skip }, () => {
   });
 });
 
+suite("a sweep of distillations", { skip: SERVERS.Valkey.skip }, () => {
+  test("has the results of one machine on a queue; a teacher that is the model itself has nothing to teach", async (t) => {
+    const server = await started(t, "Valkey");
+    const file = at("taught.yaml");
+    const lines = [
+      `on: { model: ${at("model")}, tasks: [gsm8k], data: ${at("data")}, seq: 32, loss-only: true }`,
+      `out: ${at("taught")}`,
+      "vary: { method: lora, rank: 1, loss: [cross-entropy, distillation], teacher-weight: [0, 1] }",
+      `train: { steps: 2, batch: 2, lr: 0.01, warmup: 0, teacher: ${at("model")}, temperature: 1.5 }`,
+      "evaluate: { every: 50, test: 4, baseline: false }",
+    ];
+    writeFileSync(file, lines.join("\n"));
+    const here = await tiedlora("sweep", file, "--parallel", "1");
+    assert.equal(here.code, 0, here.info);
+    const curves = new Map((await new RunStore(at("taught")).outcomes()).map(({ config, curve }) => [config.teacherWeight, curve.map(([, loss]) => loss)])); // prettier-ignore
+    assert.equal(curves.size, 3);
+    for (const [i, loss] of curves.get(undefined)!.entries())
+      assert.ok(Math.abs(loss - curves.get(0)![i]!) < 1e-5, "without weight, it is the cross-entropy");
+    assert.ok(Math.abs(curves.get(1)![0]!) < 1e-6, String(curves.get(1)));
+    const kept = worker(t, server.url, "--parallel", "1");
+    const there = await duringWork(tiedlora("sweep", file, "--out", at("taught-queue"), "--queue", server.url), "the sweep", [kept]); // prettier-ignore
+    assert.equal(there.code, 0, there.info);
+    assert.deepEqual(await results("taught-queue"), await results("taught"));
+  });
+});
+
 suite("a sweep that is interrupted", { skip: SERVERS.Valkey.skip }, () => {
   test("goes on with what workers have done meanwhile; who does not belong to it is refused by name", async (t) => {
     const server = await started(t, "Valkey");

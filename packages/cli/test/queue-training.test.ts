@@ -103,6 +103,12 @@ suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
         return [loss, accuracy, margin, l2];
       }); // prettier-ignore
     assert.deepEqual(reported("dpo-queue"), reported("dpo"));
+    // and so does the model that a distillation learns from
+    const taught = ["--loss", "distillation", "--teacher", at("other"), "--temperature", "3", "--steps", "4"];
+    succeeded(await tiedlora(...training("taught", ...taught)));
+    succeeded(await tiedlora(...training("taught-queue", ...taught, "--queue", server.url)));
+    assert.equal(digest("taught-queue"), digest("taught"));
+    assert.notEqual(digest("taught"), digest("one"));
     assert.equal(shared.child.exitCode, null);
   });
 
@@ -119,8 +125,6 @@ suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
     await failed(1, /refuses the password/, ...training("x", "--queue", wrong));
     await failed(1, /no server answers there/, "worker", "--queue", "redis://127.0.0.1:1");
     await failed(2, /expected the address of a server, redis:/, "worker", "--queue", "http://127.0.0.1");
-    const teacher = ["--loss", "distillation", "--teacher", at("model")];
-    await failed(2, /workers do not load a --teacher/, ...training("x", ...teacher, "--queue", url));
     await failed(
       2,
       /--accumulate is 1; give at least/,
@@ -150,6 +154,16 @@ suite("a queue", { skip: SERVERS.Valkey.skip }, () => {
     await announced;
     const base = /the base model in \S+other is not that of the training: its SHA-256 is \w+…, and that of/;
     await failed(1, base, "worker", "--queue", url, "--model", at("other"));
+    const learning = start(
+      ...training("y", "--loss", "distillation", "--teacher", at("model"), "--queue", url),
+    );
+    t.after(() => learning.kill("SIGKILL"));
+    const shown = ended(learning);
+    await new Promise((resolve) => learning.stderr!.on("data", (data: Buffer) => /^training \w+ on/m.test(String(data)) && resolve(null))); // prettier-ignore
+    const teacher = /the model in \S+other is not the one to learn from: its SHA-256 is \w+…, and that of.*give the same model with --teacher/; // prettier-ignore
+    await failed(1, teacher, "worker", "--queue", url, "--teacher", at("other"), "--data", at("fewer.jsonl"));
+    learning.kill("SIGINT");
+    assert.equal((await shown).code, 130);
     await failed(
       1,
       /the examples of \S+ are not those of the training/,

@@ -146,7 +146,16 @@ const MISTAKES: readonly (readonly [from: string, to: string, message: RegExp])[
     "loss: dpo\n  seed:",
     /vary\.loss: dpo needs wrong answers beside the right ones, and summary has none/,
   ],
-  ["seed:", "loss: distillation\n  seed:", /vary\.loss: distillation learns from a second model/],
+  [
+    "seed:",
+    "loss: distillation\n  seed:",
+    /vary\.loss: distillation learns from another model, and none is given; give train\.teacher/,
+  ],
+  [
+    "steps: 30",
+    "steps: 30\n  teacher: base",
+    /train\.teacher is given, and the loss is cross-entropy; it is for distillation/,
+  ],
   ["seed:", "beta: [0.1]\n  seed:", /vary\.beta is given, and the loss is cross-entropy; it is for dpo, ipo/],
   ["seed:", "optimizer: sm3\n  beta1: 0.5\n  seed:", /vary\.beta1 is given, and sm3 has none/],
   [

@@ -247,11 +247,21 @@ export class Decoder extends nn.Module {
 
   /** The logits from which `loss` is computed, [batch, length - 1, vocab]: position t predicts token t + 1 of its row. */
   predictions(batch: Batch, choice: AdapterOptions = {}): Tensor {
-    return withAdapters(this.adapters, choice, () => {
-      const { inputIds, mask, segments } = checkOptions("predictions", batch, "{ inputIds }");
-      const ids = idsTensor(this.device, inputIds, this.config.vocab, readFor(mask, segments));
-      return this.#logits(this.#run(this.#readPass(ids, segments, choice), this.checkpointing));
-    });
+    return withAdapters(this.adapters, choice, () =>
+      this.#run(this.#predictionPass(batch, choice), this.checkpointing),
+    );
+  }
+
+  /** The parts of `predictions`, to be run one at a time; through the adapters of `choice`, whichever are active by then. */
+  predictionPass(batch: Batch, choice: AdapterOptions = {}): Pass {
+    return this.#bound(choice, () => this.#predictionPass(batch, choice));
+  }
+
+  #predictionPass(batch: Batch, choice: AdapterOptions): Pass {
+    const { inputIds, mask, segments } = checkOptions("predictions", batch, "{ inputIds }");
+    const ids = idsTensor(this.device, inputIds, this.config.vocab, readFor(mask, segments));
+    const pass = this.#readPass(ids, segments, choice);
+    return { ...pass, finish: (x) => this.#logits(pass.finish(x)) };
   }
 
   /** The pass over all tokens but the last of each row, which predicts nothing: leaving it out changes no other position. */

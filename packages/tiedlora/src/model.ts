@@ -26,11 +26,19 @@ export interface LossInputs {
 export interface StreamedLanguageModel {
   /** The loss of a batch. */
   loss(batch: LossInputs): Promise<number>;
-  /** The loss, times `factor`, and its gradients with respect to `trained`, for an optimizer; the next call overwrites them. */
+  /** The logits of `LanguageModel.predictions`, computed, with other adapters than the active ones if they are given. */
+  predictions(batch: LossInputs, options?: { readonly adapters?: nn.AdapterChoice }): Promise<Tensor>;
+  /**
+   * The loss, times `factor`, and its gradients with respect to `trained`, for an optimizer; the next call overwrites them. With `head`, the
+   * loss is a function of the logits, and `also` is computed with it.
+   */
   gradients(
     batch: LossInputs,
     trained: readonly nn.Parameter[],
-    options: { readonly factor: number },
+    options: {
+      readonly factor: number;
+      readonly head?: (logits: Tensor) => { readonly loss: Tensor; readonly also: readonly Tensor[] };
+    },
   ): Promise<{ readonly loss: number; readonly gradients: ReadonlyMap<nn.Parameter, Tensor> }>;
   /** Runs `work` with the values of `parameters` in memory. `work` must not use the model in any other way. */
   resident<T>(parameters: Iterable<nn.Parameter>, work: () => Promise<T>): Promise<T>;

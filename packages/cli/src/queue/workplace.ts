@@ -11,7 +11,7 @@ import { type Output, paint } from "../output.ts";
 import { modelDigest, productVersion, short } from "./identity.ts";
 import type { QueueServer } from "./server.ts";
 import type { SweepAnnouncement } from "./sweep/announcement.ts";
-import { type Reached, reachSweep, serveSweep } from "./sweep/serve.ts";
+import { type Reached, reachSweep, reachTeacher, serveSweep } from "./sweep/serve.ts";
 import { names, type TrainingAnnouncement } from "./training/announcement.ts";
 import { DiedError, TrainingProcess } from "./training/child.ts";
 import { TrainingSeat } from "./training/seat.ts";
@@ -20,6 +20,7 @@ import { TrainingSeat } from "./training/seat.ts";
 export interface Place {
   /** Where base model and data are; null where the training says. */
   readonly model?: string;
+  readonly teacher?: string;
   readonly data?: string;
   /** What computes; where it is not given, what the training or the sweep names. */
   readonly backend?: BackendName;
@@ -31,6 +32,13 @@ export interface Place {
   readonly runModule?: string;
   readonly revectorize: boolean;
   readonly output: Output;
+}
+
+/** Where base model, teacher and data of a training are on this machine. */
+interface Here {
+  readonly directory: string;
+  readonly teacher: string | null;
+  readonly data: string;
 }
 
 type Announcement = TrainingAnnouncement | SweepAnnouncement;
@@ -178,7 +186,7 @@ export class Workplace {
   }
 
   /** The base model and the data on this machine. Throws if they are not there, or are not those of the training. */
-  async #reach(announcement: TrainingAnnouncement): Promise<{ directory: string; data: string }> {
+  async #reach(announcement: TrainingAnnouncement): Promise<Here> {
     const { output, model = announcement.model, data = announcement.data } = this.#place;
     const { directory } = await findModel(model, output);
     const digest = await modelDigest(directory);
@@ -188,13 +196,13 @@ export class Workplace {
           `${short(announcement.modelDigest)}…; give the same model with --model`,
       );
     await checkPath("--data", data, "file or directory", "give the training's examples on this machine");
-    return { directory, data };
+    return { directory, teacher: (await reachTeacher(announcement.teacher, this.#place)) ?? null, data };
   }
 
   async #join(
     announcement: TrainingAnnouncement,
     base: string,
-    reached: { readonly directory: string; readonly data: string },
+    reached: Here,
   ): Promise<void> {
     const { id, host } = announcement;
     const { output, revectorize } = this.#place;

@@ -18,7 +18,10 @@ export const VARIED = [
   "beta",
   "labelSmoothing",
   "zLoss",
+  "temperature",
+  "teacherWeight",
   "init",
+  "ema",
 ] as const;
 export type Varied = (typeof VARIED)[number];
 

@@ -16,7 +16,10 @@ export interface SweepRanks {
 }
 
 /** The options of losses that sweeps have. */
-type SweepLossOptions = Pick<LossOptions, "beta" | "labelSmoothing" | "zLoss" | "regularize">;
+type SweepLossOptions = Pick<
+  LossOptions,
+  "beta" | "labelSmoothing" | "zLoss" | "temperature" | "teacherWeight" | "regularize"
+>;
 
 /** One run of a sweep: a method with its settings on one task, from one seed. */
 export interface RunConfig extends SweepLossOptions {
@@ -58,6 +61,8 @@ export interface RunConfig extends SweepLossOptions {
   readonly beta2?: number | undefined;
   /** What is minimized; without it, cross-entropy. Validation measures cross-entropy in any case, so that runs can be compared. */
   readonly loss?: LossName | undefined;
+  /** The model that a distillation learns from: "base", or a Hugging Face directory. */
+  readonly teacher?: string | undefined;
   /** The ratio of LoRA+; without it, B has the learning rate of the other factors. */
   readonly loraPlus?: number | undefined;
   /** Factors of the learning rate, by factor, module or pattern. */

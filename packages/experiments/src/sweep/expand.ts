@@ -41,6 +41,8 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     beta: ({ loss }) => ofLoss(spec, "beta", loss!),
     labelSmoothing: ({ loss }) => ofLoss(spec, "label-smoothing", loss!),
     zLoss: ({ loss }) => ofLoss(spec, "z-loss", loss!),
+    temperature: ({ loss }) => ofLoss(spec, "temperature", loss!),
+    teacherWeight: ({ loss }) => ofLoss(spec, "teacher-weight", loss!),
     loraPlus: vary["lora-plus"] ?? [spec.train["lora-plus"]],
     init: vary.init ?? [spec.train.init],
     ema: vary.ema ?? [spec.train.ema],
@@ -88,6 +90,8 @@ interface Combination {
   readonly beta: number | undefined;
   readonly labelSmoothing: number | undefined;
   readonly zLoss: number | undefined;
+  readonly temperature: number | undefined;
+  readonly teacherWeight: number | undefined;
   readonly init: StartName | undefined;
   readonly ema: number | undefined;
 }
@@ -145,6 +149,9 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
       beta: one.beta,
       labelSmoothing: one.labelSmoothing,
       zLoss: one.zLoss,
+      teacher: one.loss === "distillation" ? train.teacher : undefined,
+      temperature: one.temperature,
+      teacherWeight: one.teacherWeight,
       regularize: train.regularize,
       testSeed: evaluate["test-seed"],
     }),
@@ -185,6 +192,8 @@ function baselineOf(spec: SweepSpec, task: string): RunConfig {
     beta: undefined,
     labelSmoothing: undefined,
     zLoss: undefined,
+    temperature: undefined,
+    teacherWeight: undefined,
     init: undefined,
     ema: undefined,
   });

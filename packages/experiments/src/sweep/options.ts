@@ -6,7 +6,13 @@ import { taskByName } from "../tasks/index.ts";
 /** What depends on the optimizer: the name in a sweep's file, and the setting that the optimizer has to have. */
 const OF_OPTIMIZERS = { beta1: "betas", beta2: "betas", "weight-decay": "weightDecay" } as const;
 /** What depends on the loss, with the names of options of `lossByName`. */
-const OF_LOSSES = { beta: "beta", "label-smoothing": "labelSmoothing", "z-loss": "zLoss" } as const;
+const OF_LOSSES = {
+  beta: "beta",
+  "label-smoothing": "labelSmoothing",
+  "z-loss": "zLoss",
+  temperature: "temperature",
+  "teacher-weight": "teacherWeight",
+} as const;
 type Key = keyof typeof OF_OPTIMIZERS | keyof typeof OF_LOSSES;
 
 /** Learning rates for all runs, or for each method or each optimizer, with `default`. */
@@ -24,6 +30,7 @@ interface Optioned {
   readonly train: Readonly<Partial<Record<Key, number | undefined>>> & {
     readonly optimizer: OptimizerName;
     readonly loss: LossName;
+    readonly teacher?: string | undefined;
     readonly regularize?: Readonly<Record<string, number>> | undefined;
   };
 }
@@ -88,8 +95,10 @@ export function optionMistake(spec: Optioned): string | null {
       return `${where} is given, and the loss is ${losses.join(", ")}; it is for ${having.join(", ")}`;
   }
   const from = vary.loss === undefined ? "train.loss" : "vary.loss";
-  if (losses.includes("distillation"))
-    return `${from}: distillation learns from a second model, which a sweep does not load; train by tiedlora train --loss distillation`;
+  if (losses.includes("distillation") !== (train.teacher !== undefined))
+    return train.teacher === undefined
+      ? `${from}: distillation learns from another model, and none is given; give train.teacher, a model of the same vocabulary`
+      : `train.teacher is given, and the loss is ${losses.join(", ")}; it is for distillation`;
   const ranked = losses.find((one) => examplesOfLoss(one) !== "texts");
   const single = on.tasks.find((name) => !taskByName(name).hasWrongAnswers);
   if (ranked !== undefined && single !== undefined)

@@ -20,7 +20,8 @@ function isTable(given: string): boolean {
   return rows.every((row) => row.length === rows[0]!.length && row.every((cell) => cell !== "" && Number.isFinite(Number(cell)))); // prettier-ignore
 }
 
-const CONFIG = z.object({
+/** One for each field of a config: what is not named here would be dropped when a result is read. */
+const FIELDS = {
   model: text,
   quantize: z.enum(QUANTIZE_KINDS).optional(),
   task: text,
@@ -50,7 +51,11 @@ const CONFIG = z.object({
   beta: z.number().min(0).optional(),
   labelSmoothing: z.number().min(0).lt(1).optional(),
   zLoss: z.number().min(0).optional(),
+  teacher: text.optional(),
+  temperature: z.number().min(0).optional(),
+  teacherWeight: z.number().min(0).max(1).optional(),
   regularize: z.record(z.string(), z.number().min(0)).optional(),
+  ema: z.number().min(0).lt(1).optional(),
   loraPlus: z.number().min(0).optional(),
   rates: z.record(z.string(), z.number().min(0)).optional(),
   decays: z.record(z.string(), z.number().min(0)).optional(),
@@ -60,7 +65,9 @@ const CONFIG = z.object({
   examples: z.object({ train: count, valid: count, test: count }),
   testSeed: count.optional(),
   lossOnly: z.boolean(),
-}) satisfies z.ZodType<RunConfig>;
+} satisfies { readonly [K in keyof Required<RunConfig>]: z.ZodType<RunConfig[K]> };
+
+const CONFIG = z.object(FIELDS) satisfies z.ZodType<RunConfig>;
 
 const RUNG = z.object({
   id: text,

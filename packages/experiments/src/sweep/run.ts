@@ -1,7 +1,7 @@
 /** One run of a sweep: adapts the model to a task, keeps the factors of the best step, and measures them. */
 import { adapt, type Adapter, adapterOptimizer, adaptWithStart, DivergedError, lossByName } from "tiedlora";
 import * as optim from "@tiedlora/nn/optim";
-import { type Method, observedBatches, RankSchedule } from "tiedlora";
+import { type LanguageModel, type Method, observedBatches, RankSchedule } from "tiedlora";
 import { examplesOfLoss, isOwnLoss, methodOptions } from "tiedlora/internal";
 import { batchesOf, evaluationBatches } from "tiedlora";
 import { OPTIMIZER_BETAS, type OptimizerName } from "tiedlora";
@@ -26,6 +26,8 @@ import { encodeProgress, type Progress, restoreProgress, type SavedRun, type Tra
 
 export interface RunContext extends Evaluated {
   readonly source: TaskSource;
+  /** The model of the config's `teacher`, on the same device, if it has one. */
+  readonly teacher?: LanguageModel | undefined;
   /** Called after every step. */
   readonly onStep?: (step: number, loss: number) => void;
   /** Ends the run after the current step; its state is saved if `saved` is given. `runOne` then rejects with the signal's reason. */
@@ -108,9 +110,11 @@ async function adapted(
     beta,
     labelSmoothing,
     zLoss,
+    temperature,
+    teacherWeight,
     regularize,
   } = config;
-  const options = { beta, labelSmoothing, zLoss, regularize };
+  const options = { beta, labelSmoothing, zLoss, temperature, teacherWeight, regularize };
   const kind = examplesOfLoss(loss);
   const train = encodedTask(task, splits.train, { ...context, kind, maxLength: seq });
   const valid = encodedTask(task, splits.valid, { ...context, kind: "texts", maxLength: seq });
@@ -144,7 +148,7 @@ async function adapted(
       steps: config.until ?? steps,
       ...(config.rankSchedule && { ranks: new RankSchedule(adapter, { steps, ...config.rankSchedule }) }),
       batch: nextBatch,
-      loss: isOwnLoss(loss, options) ? undefined : lossByName(loss, options),
+      loss: isOwnLoss(loss, options) ? undefined : lossByName(loss, options, context.teacher ?? null),
       valid: validBatches,
       validLoss: null, // which all runs can be compared by
       evalEvery: every,

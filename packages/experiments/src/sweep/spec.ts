@@ -112,6 +112,8 @@ const SPEC = z.strictObject({
     beta: listOf(above0).optional(),
     "label-smoothing": listOf(share).optional(),
     "z-loss": listOf(z.number().min(0)).optional(),
+    temperature: listOf(above0).optional(),
+    "teacher-weight": listOf(z.number().min(0).max(1)).optional(),
     dropout: listOf(share).optional(),
     target: listOf(z.string()).optional(),
     init: listOf(START).optional(),
@@ -129,6 +131,9 @@ const SPEC = z.strictObject({
       beta: above0.optional(),
       "label-smoothing": share.optional(),
       "z-loss": z.number().min(0).optional(),
+      teacher: z.string().min(1).optional(),
+      temperature: above0.optional(),
+      "teacher-weight": z.number().min(0).max(1).optional(),
       regularize: WEIGHTS.optional(),
       schedule: SCHEDULE.default("cosine"),
       warmup: whole(0).default(20),
@@ -202,6 +207,8 @@ export interface SweepSpec {
     readonly beta?: readonly number[] | undefined;
     readonly "label-smoothing"?: readonly number[] | undefined;
     readonly "z-loss"?: readonly number[] | undefined;
+    readonly temperature?: readonly number[] | undefined;
+    readonly "teacher-weight"?: readonly number[] | undefined;
     readonly dropout?: readonly number[] | undefined;
     readonly target?: readonly string[] | undefined;
     /** Starts of A and B. */
@@ -221,6 +228,10 @@ export interface SweepSpec {
     readonly beta?: number | undefined;
     readonly "label-smoothing"?: number | undefined;
     readonly "z-loss"?: number | undefined;
+    /** The model that a distillation learns from, of the same vocabulary: "base", or a Hugging Face directory. */
+    readonly teacher?: string | undefined;
+    readonly temperature?: number | undefined;
+    readonly "teacher-weight"?: number | undefined;
     /** The weights of regularizers, which are added to every loss. */
     readonly regularize?: Readonly<Record<string, number>> | undefined;
     readonly schedule: ScheduleName;

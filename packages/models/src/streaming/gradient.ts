@@ -15,6 +15,14 @@ export interface Workspace {
   readonly sums: GradientSums;
 }
 
+/** The loss that a pass ends in, and further values that are computed with it. */
+export interface Ending {
+  readonly loss: Tensor;
+  readonly also: readonly Tensor[];
+}
+
+type LossPass = Omit<Pass, "finish"> & { readonly finish: (x: Tensor) => Ending };
+
 /** Resolves once the program that last wrote `register` has run. */
 export function written(register: nn.Parameter): Promise<unknown> {
   return register.storage.buffer.read(0, 4);
@@ -22,7 +30,7 @@ export function written(register: nn.Parameter): Promise<unknown> {
 
 /** The loss of a pass; adds its gradients with respect to `trained` to new sums. */
 export async function streamGradient(
-  pass: Pass,
+  pass: LossPass,
   trained: readonly nn.Parameter[],
   { slots, registers, sums }: Workspace,
 ): Promise<number> {
@@ -43,9 +51,10 @@ export async function streamGradient(
   };
   const head = (): Tensor => {
     const x = input(depth);
-    const loss = pass.finish(x);
+    const { loss, also } = pass.finish(x);
     const [toInput, ...rest] = gradOrNull(loss, [x, ...trained]);
-    assign([...(toInput ? [[cotangent(), toInput] as const] : []), ...sums.updates(trained, rest)], [loss]);
+    const updates = [...(toInput ? [[cotangent(), toInput] as const] : []), ...sums.updates(trained, rest)];
+    assign(updates, [loss, ...also]);
     return loss;
   };
   const backward = (i: number): Promise<unknown> => {
@@ -74,7 +83,7 @@ export async function streamGradient(
 
 /** The first layer, from the input on, that depends on `trained`: -1 for the embedding, the depth for the head; null for none. */
 function lowestTrained(
-  { layers, finish }: Pass,
+  { layers, finish }: LossPass,
   start: Tensor,
   x: nn.Parameter,
   trained: readonly nn.Parameter[],
@@ -83,7 +92,7 @@ function lowestTrained(
   if (depends(start)) return -1;
   const found = layers.findIndex((layer) => depends(layer(x)));
   if (found >= 0) return found;
-  return depends(finish(x)) ? layers.length : null;
+  return depends(finish(x).loss) ? layers.length : null;
 }
 
 function noGradient(trained: readonly nn.Parameter[]): string {

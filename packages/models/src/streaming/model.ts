@@ -8,7 +8,7 @@ import type { AdapterOptions } from "../adapter-choice.ts";
 import type { KvCache } from "../cache.ts";
 import type { Ids } from "../inputs.ts";
 import type { Batch, ForwardOptions, Pass } from "../pass.ts";
-import { streamGradient, written } from "./gradient.ts";
+import { type Ending, streamGradient, written } from "./gradient.ts";
 import { isPresent, lend, type PagedWeight, takeBack } from "./paged.ts";
 import { Registers } from "./registers.ts";
 import { Slots } from "./slots.ts";
@@ -20,6 +20,7 @@ interface Streamable {
   readonly device: Device;
   pass(ids: Ids, options: ForwardOptions): Pass;
   lossPass(batch: Batch, choice: AdapterOptions): Pass;
+  predictionPass(batch: Batch, choice: AdapterOptions): Pass;
   logits(hidden: Tensor, options: AdapterOptions): Tensor;
 }
 
@@ -34,6 +35,11 @@ export interface LossAndGradients {
 export interface StreamedLossOptions extends AdapterOptions {
   /** A factor for the loss and its gradients. Default: 1. */
   readonly factor?: number;
+  /**
+   * The loss as a function of the logits, as of `Decoder.predictions`, in place of the model's own; it may be called several times. `also` are
+   * further values to compute with it.
+   */
+  readonly head?: (logits: Tensor) => { readonly loss: Tensor; readonly also: readonly Tensor[] };
 }
 
 /** Runs a model that was loaded with `{ stream: true }`: `Decoder.streamed`. */
@@ -72,15 +78,23 @@ export class StreamedModel {
     return loss.item();
   }
 
+  /** As `Decoder.predictions`, computed. */
+  predictions(batch: Batch, choice: AdapterOptions = {}): Promise<Tensor> {
+    return this.#run(() => this.#model.predictionPass(batch, choice), (x, { finish }) => finish(x)); // prettier-ignore
+  }
+
   /** The loss, and its gradients with respect to `trained`, for an optimizer's `step` or `accumulate`. */
   gradients(
     batch: Batch,
     trained: readonly nn.Parameter[],
-    { factor = 1, ...choice }: StreamedLossOptions = {},
+    { factor = 1, head, ...choice }: StreamedLossOptions = {},
   ): Promise<LossAndGradients> {
     return this.#exclusive(async () => {
-      const pass = this.#model.lossPass(batch, choice);
-      const finish = (x: Tensor): Tensor => (factor === 1 ? pass.finish(x) : pass.finish(x).mul(factor));
+      const pass = head ? this.#model.predictionPass(batch, choice) : this.#model.lossPass(batch, choice);
+      const finish = (x: Tensor): Ending => {
+        const { loss, also } = head?.(pass.finish(x)) ?? { loss: pass.finish(x), also: [] };
+        return { loss: factor === 1 ? loss : loss.mul(factor), also };
+      };
       const space = { slots: this.#slots, registers: this.#registers, sums: this.#sums };
       const loss = await streamGradient({ ...pass, finish }, trained, space);
       return { loss, gradients: this.#sums.result() };

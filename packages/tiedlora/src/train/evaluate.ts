@@ -3,7 +3,7 @@ import { realize } from "@tiedlora/core";
 import type { LanguageModel } from "../model.ts";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
-import { type Loss, type LossLike, lossOf, type Metrics, valueOf, weightOf } from "./loss.ts";
+import { headOf, type Loss, type LossLike, lossOf, type Metrics, valueOf, weightOf } from "./loss.ts";
 import { yieldToEventLoop } from "./yield.ts";
 import { lossInputs } from "./micro-batch.ts";
 
@@ -66,7 +66,11 @@ async function measured(
     const inputs = lossInputs(model, batch);
     return { loss: await (model.streamed?.loss(inputs) ?? model.loss(inputs).item()), metrics: {} };
   }
-  const { loss, metrics } = valueOf(own, model, adapter, batch);
+  const streamed = model.streamed ?? null;
+  const { loss, metrics } =
+    streamed === null
+      ? valueOf(own, model, adapter, batch)
+      : (await headOf(own, model, adapter, batch))(await streamed.predictions(lossInputs(model, batch)));
   realize(loss, ...Object.values(metrics)); // one program for all of them
   const values = Object.entries(metrics).map(async ([name, one]) => [name, await one.item()] as const);
   return { loss: await loss.item(), metrics: Object.fromEntries(await Promise.all(values)) };

@@ -7,7 +7,16 @@ import * as nn from "@tiedlora/nn";
 import type { Adapter } from "../adapter/adapter.ts";
 import type { Batch } from "../data/batches.ts";
 import type { LanguageModel, LossInputs } from "../model.ts";
-import { type Loss, type LossLike, lossOf, type LossValue, type Read, readValue, valueOf } from "./loss.ts";
+import {
+  headOf,
+  type Loss,
+  type LossLike,
+  lossOf,
+  type LossValue,
+  type Read,
+  readValue,
+  valueOf,
+} from "./loss.ts";
 import { lossInputs, type MicroBatch, type MicroGradients } from "./micro-batch.ts";
 
 /** The gradients of a micro-batch, by trained parameter, until those of the next one are computed. */
@@ -34,9 +43,23 @@ export class GradientMemory {
     trained: readonly nn.Parameter[],
   ): Promise<Computed> {
     const inputs = lossInputs(this.#model, batch);
-    if (this.#model.streamed && this.#loss === null) {
-      const { loss, gradients } = await this.#model.streamed.gradients(inputs, trained, { factor });
+    const { streamed } = this.#model;
+    if (streamed && this.#loss === null) {
+      const { loss, gradients } = await streamed.gradients(inputs, trained, { factor });
       return { loss: Promise.resolve(loss), metrics: Promise.resolve({}), gradients };
+    }
+    if (streamed) {
+      const value = await headOf(this.#loss!, this.#model, this.#adapter, batch);
+      let metrics: Required<LossValue>["metrics"] = {};
+      const head = (logits: Tensor): { loss: Tensor; also: Tensor[] } => {
+        const { loss, metrics: made } = value(logits);
+        metrics = made;
+        return { loss, also: Object.values(made) };
+      };
+      const { loss, gradients } = await streamed.gradients(inputs, trained, { factor, head });
+      const read = Object.entries(metrics).map(async ([name, one]) => [name, factor * (await one.item())] as const); // prettier-ignore
+      const named = Object.fromEntries(await Promise.all(read));
+      return { loss: Promise.resolve(loss), metrics: Promise.resolve(named), gradients };
     }
     const { loss: whole, metrics } = this.#value(batch, inputs);
     const loss = factor === 1 ? whole : whole.mul(factor);

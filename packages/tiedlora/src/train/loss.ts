@@ -82,8 +82,57 @@ export function valueOf(
   adapter: Adapter | null,
   batch: Batch,
 ): Required<LossValue> {
-  checkExamples(loss, batch);
-  const value = loss.compute(outputsOf(model, adapter, batch));
+  if (model.streamed)
+    throw new Error(
+      `${loss.name} needs the outputs of the whole model at once, and the model's weights are read layer by layer (it was loaded with ` +
+        "{ stream: true }): train or evaluate it, which compute them first",
+    );
+  return computed(loss, outputsOf(model, adapter, batch));
+}
+
+/**
+ * The value of a loss as a function of the model's logits, for a model whose weights are not all in memory: what else the loss reads, the logits
+ * with other adapters and those of other models, is computed beforehand. Rejects as `valueOf` throws.
+ */
+export async function headOf(
+  loss: Loss,
+  model: LanguageModel,
+  adapter: Adapter | null,
+  batch: Batch,
+): Promise<(logits: Tensor) => Required<LossValue>> {
+  const outputs = outputsOf(model, adapter, batch);
+  const [choices, others] = [new Map<string, AdapterChoice>(), new Set<LanguageModel>()];
+  // Nothing of this graph is computed: it shows what the loss reads.
+  computed(loss, {
+    ...outputs,
+    reference: (adapters = []) => {
+      choices.set(JSON.stringify(adapters), adapters);
+      return outputs.logits.detach();
+    },
+    logitsOf: (other) => {
+      others.add(other);
+      return outputs.logitsOf(other);
+    },
+  });
+  const [references, read] = [new Map<string, Tensor>(), new Map<LanguageModel, Tensor>()];
+  for (const [name, adapters] of choices)
+    references.set(name, await model.streamed!.predictions(lossInputs(model, batch), { adapters }));
+  for (const other of others) {
+    const logits = await other.streamed?.predictions(lossInputs(other, batch));
+    read.set(other, logits ?? outputs.logitsOf(other));
+  }
+  return (logits) =>
+    computed(loss, {
+      ...outputs,
+      logits,
+      reference: (adapters = []) => references.get(JSON.stringify(adapters))!,
+      logitsOf: (other) => read.get(other)!,
+    });
+}
+
+function computed(loss: Loss, outputs: Outputs): Required<LossValue> {
+  checkExamples(loss, outputs.batch);
+  const value = loss.compute(outputs);
   const { loss: scalar, metrics = {} } = value instanceof Tensor ? { loss: value } : value;
   for (const [name, one] of Object.entries({ loss: scalar, ...metrics }))
     if (!((one as unknown) instanceof Tensor) || one.size !== 1)
@@ -128,11 +177,6 @@ function outputsOf(model: LanguageModel, adapter: Adapter | null, batch: Batch):
 }
 
 function predictions(model: LanguageModel, batch: Batch): Tensor {
-  if (model.streamed)
-    throw new Error(
-      "this loss needs the outputs of the whole model at once, and the model's weights are read layer by layer (it was loaded with " +
-        "{ stream: true }); load it whole, quantized if it is too large, or train without a loss of its own",
-    );
   if (model.predictions === undefined)
     throw new Error("a loss of the outputs needs a model that has predictions(batch), as a Decoder has");
   return model.predictions(lossInputs(model, batch));

@@ -15,6 +15,8 @@ export interface SweepAnnouncement {
   /** The base model as the sweep's file names it, and its digest. */
   readonly model: string;
   readonly modelDigest: string;
+  /** The model that distillations learn from, and its digest. */
+  readonly teacher?: { readonly model: string; readonly digest: string };
   /** The form in which weights are quantized while they are loaded, if they are. */
   readonly quantize?: QuantizeKind;
   /** The folder of each task's files, with its digest. */

@@ -7,6 +7,7 @@ import { BASE_DIRECTORY, largestRuns, type RunStore } from "@tiedlora/experiment
 import type { BackendName } from "../../device.ts";
 import { findModel, pinned } from "../../find-model.ts";
 import { interruptible } from "../../interrupt.ts";
+import { findTeacher } from "../../teacher.ts";
 import { Interrupted, type Output, paint } from "../../output.ts";
 import { SweepProgress } from "../../sweep-progress.ts";
 import { dataDigest, modelDigest, productVersion } from "../identity.ts";
@@ -93,6 +94,8 @@ async function announcementOf(
   const folders = [...new Set(configs.flatMap(({ data }) => (data === null ? [] : [data])))];
   const data: SweepAnnouncement["data"][number][] = [];
   for (const folder of folders) data.push({ path: resolve(folder), digest: await dataDigest(folder) });
+  const { teacher } = spec.train;
+  const taught = teacher === undefined ? null : await findTeacher(teacher, output);
   return {
     kind: "sweep",
     id: sweepId(store),
@@ -101,6 +104,13 @@ async function announcementOf(
     name: spec.name,
     model: model === "base" ? model : found.hub === null ? resolve(model) : pinned(model, found),
     modelDigest: await modelDigest(found.directory),
+    ...(teacher !== undefined && {
+      teacher: {
+        model:
+          teacher === "base" ? teacher : taught!.hub === null ? resolve(teacher) : pinned(teacher, taught!),
+        digest: await modelDigest(taught!.directory),
+      },
+    }),
     ...(quantize !== undefined && { quantize }),
     data,
     backend,

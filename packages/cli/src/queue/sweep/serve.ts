@@ -24,6 +24,7 @@ export interface Reached {
 
 interface Where {
   readonly model?: string;
+  readonly teacher?: string;
   readonly data?: string;
   readonly output: Output;
 }
@@ -39,6 +40,7 @@ export async function reachSweep(announcement: SweepAnnouncement, where: Where):
       `the base model in ${directory} is not that of the sweep: its SHA-256 is ${short(digest)}…, and that of ${announcement.model} is ` +
         `${short(announcement.modelDigest)}…; give the same model with --model`,
     );
+  const teacher = await reachTeacher(announcement.teacher, where);
   const dataHere = (path: string): string =>
     where.data === undefined ? path : join(where.data, basename(path));
   for (const { path, digest: wanted } of announcement.data) {
@@ -58,9 +60,27 @@ export async function reachSweep(announcement: SweepAnnouncement, where: Where):
   const here = (config: RunConfig): RunConfig => ({
     ...config,
     model,
+    ...(config.teacher !== undefined && { teacher }),
     data: config.data === null ? null : dataHere(absolute(config.data)),
   });
   return { announcement, directory, here };
+}
+
+/** The name or path of a teacher on this machine; undefined if there is none. Throws unless it is the one that was announced. */
+export async function reachTeacher(
+  announced: { readonly model: string; readonly digest: string } | undefined,
+  where: Pick<Where, "teacher" | "output">,
+): Promise<string | undefined> {
+  if (announced === undefined) return undefined;
+  const teacher = announced.model === "base" ? "base" : (where.teacher ?? announced.model);
+  const { directory } = await findModel(teacher === "base" ? BASE_DIRECTORY : teacher, where.output, { setting: "--teacher" }); // prettier-ignore
+  const digest = await modelDigest(directory);
+  if (digest !== announced.digest)
+    throw new Error(
+      `the model in ${directory} is not the one to learn from: its SHA-256 is ${short(digest)}…, and that of ${announced.model} is ` +
+        `${short(announced.digest)}…; give the same model with --teacher`,
+    );
+  return teacher === "base" ? teacher : directory;
 }
 
 interface ServeOptions {

@@ -70,6 +70,8 @@ export interface TrainingAnnouncement {
   /** The base model: a path or a name on the hub, with the commit, and its digest. */
   readonly model: string;
   readonly modelDigest: string;
+  /** The model that a distillation learns from, and its digest. */
+  readonly teacher?: { readonly model: string; readonly digest: string };
   readonly data: string;
   /** The fingerprint of the encoded examples. */
   readonly dataFingerprint: string;

@@ -27,6 +27,7 @@ export interface Training {
   /** The base model's path, or its name on the hub with the commit. */
   readonly model: string;
   readonly modelDigest: string;
+  readonly teacher?: TrainingAnnouncement["teacher"];
   readonly dataFingerprint: string;
   readonly output: Output;
   readonly signal: AbortSignal;
@@ -52,7 +53,7 @@ export class TrainingQueue {
   #posting: Posting | null = null;
 
   constructor(server: QueueServer, training: Training) {
-    const { settings, model, modelDigest, dataFingerprint } = training;
+    const { settings, model, modelDigest, teacher, dataFingerprint } = training;
     this.#server = server;
     this.#training = training;
     this.#announcement = {
@@ -62,6 +63,7 @@ export class TrainingQueue {
       host: hostname(),
       model,
       modelDigest,
+      ...(teacher && { teacher }),
       data: settings.data,
       dataFingerprint,
       settings: sharedSettings(settings),

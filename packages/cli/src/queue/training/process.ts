@@ -8,6 +8,7 @@ import {
   type BatchSource,
   GradientWorker,
   initFromFiles,
+  type LanguageModel,
   type TextFile,
 } from "tiedlora";
 import { dataFile } from "tiedlora/internal/node";
@@ -63,6 +64,23 @@ async function loadBase(join: Join, file: TextFile): Promise<Pretrained> {
   });
 }
 
+/** The models that trainings learn from, by directory. */
+const teachers = new Map<string, Promise<Pretrained>>();
+
+/** The model that a training learns from, on the device of the base model, and streamed as that is; null if it has none. */
+async function teacherOf(
+  { teacher }: Join,
+  { model: { device, streamed } }: Pretrained,
+): Promise<LanguageModel | null> {
+  if (teacher === null) return null;
+  let loaded = teachers.get(teacher);
+  if (loaded === undefined) {
+    loaded = loadPretrained(teacher, { device, stream: streamed !== null });
+    teachers.set(teacher, loaded);
+  }
+  return (await loaded).model;
+}
+
 /** The queue's server, for what is large: values and gradients do not take the way through the worker. */
 let server: Promise<QueueServer> | null = null;
 
@@ -73,10 +91,11 @@ async function join(request: Join): Promise<boolean> {
     throw new Error(
       `the loss and the other settings of training ${id} are not read here as they were written: their digests differ`,
     );
-  const loss = lossFor(settings, null);
   await (server ??= QueueServer.open(request.queue, processOutput(), { patient: true }));
   const file = (await dataFile(data, "train"))!;
-  const { model, tokenizer, padId } = await (base ??= loadBase(request, file));
+  const loaded = await (base ??= loadBase(request, file));
+  const { model, tokenizer, padId } = loaded;
+  const loss = lossFor(settings, await teacherOf(request, loaded));
   const dataset = await openData(file, tokenizer, { ...settings, data }, model.config);
   if (dataset.fingerprint !== dataFingerprint)
     throw new Error(

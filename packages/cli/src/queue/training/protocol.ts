@@ -9,6 +9,8 @@ export type Request =
       readonly announcement: TrainingAnnouncement;
       /** The directory of the base model, and the data, on this machine. */
       readonly directory: string;
+      /** The directory of the model that it learns from; null if there is none. */
+      readonly teacher: string | null;
       readonly data: string;
       /** The files of the adapter. */
       readonly adapter: Uint8Array;

@@ -37,18 +37,25 @@ const STOPPED = new Error("stopped");
 /** Ends the run that is being performed. */
 let current = new AbortController();
 
-async function work(job: Job, signal: AbortSignal): Promise<void> {
-  const { config, checkpoint, stream = false } = job;
+/** The model of a name; one that serves as a teacher is never that which is adapted. */
+async function load(role: "base" | "teacher", given: string, job: Job): Promise<Pretrained> {
+  const { stream = false, config } = job;
   const opened = await (device ??= open(job));
-  const { quantize } = config;
-  const name = quantize === undefined ? config.model : `${config.model} ${quantize}`;
-  let base = models.get(name);
-  if (base === undefined) {
+  const quantize = role === "base" ? config.quantize : undefined;
+  const name = [role, given, quantize].join(" ");
+  let loaded = models.get(name);
+  if (loaded === undefined) {
     const options = { device: opened, stream, ...(quantize !== undefined && { quantize }) };
-    base = config.model === "base" ? loadBase(options) : loadPretrained(config.model, options);
-    models.set(name, base);
+    loaded = given === "base" ? loadBase(options) : loadPretrained(given, options);
+    models.set(name, loaded);
   }
-  const { model, tokenizer, padId } = await base;
+  return loaded;
+}
+
+async function work(job: Job, signal: AbortSignal): Promise<void> {
+  const { config, checkpoint } = job;
+  const { model, tokenizer, padId } = await load("base", config.model, job);
+  const teacher = config.teacher === undefined ? undefined : (await load("teacher", config.teacher, job)).model; // prettier-ignore
   const source = config.data === null ? NO_FILES : directorySource(config.data);
   const onStep = (step: number, loss: number): void => say({ type: "step", step, loss });
   const saved =
@@ -56,7 +63,7 @@ async function work(job: Job, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
   say({
     type: "done",
-    result: await runOne(config, { model, tokenizer, padId, source, onStep, signal, saved }),
+    result: await runOne(config, { model, tokenizer, padId, source, teacher, onStep, signal, saved }),
   });
 }
 
