@@ -199,11 +199,7 @@ export class Workplace {
     return { directory, teacher: (await reachTeacher(announcement.teacher, this.#place)) ?? null, data };
   }
 
-  async #join(
-    announcement: TrainingAnnouncement,
-    base: string,
-    reached: Here,
-  ): Promise<void> {
+  async #join(announcement: TrainingAnnouncement, base: string, reached: Here): Promise<void> {
     const { id, host } = announcement;
     const { output, revectorize } = this.#place;
     const adapter = await this.#server.store.get(names.adapter(id));
