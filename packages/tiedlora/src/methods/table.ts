@@ -147,7 +147,8 @@ function veraOptions({ dInitial = 0.1, ...rest }: VeraOptions): PresetOptions {
  * The rates are the highest ones of AdamW with warm-up and cosine decay, at a scale of 1 (alpha = rank): of 0.003, 0.01, 0.03 and
  * 0.1 the rate with the lowest validation loss at ranks 8 and 128 together, on the embedded base model. Larger models need lower
  * rates. tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched
- * at rank 8 alone, and the methods from rasa on not at all; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md describes the
+ * at rank 8 alone, lokr, prefix-tuning, prompt-tuning, norm-tuning and full at rank 8
+ * on two tasks (docs/learning-rates.md), and the other methods from rasa on not at all; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md describes the
  * searches, and a test compares the rates with examples/paper-grid.yaml.
  */
 export const TABLE = {
@@ -236,7 +237,7 @@ export const TABLE = {
   /** LoHa (Hyeon-Woo et al. 2022, arXiv 2108.06098): the elementwise product of two low-rank matrices. */
   loha: own("loha", "LoHa", 0.01, loha) as Own<"loha", typeof loha>,
   /** LoKr (Hyeon-Woo et al. 2022, arXiv 2108.06098): a Kronecker product, one side of which is of low rank. */
-  lokr: own("lokr", "LoKr", 0.01, lokr, ["factor", "both"]) as Own<"lokr", typeof lokr>,
+  lokr: own("lokr", "LoKr", 0.03, lokr, ["factor", "both"]) as Own<"lokr", typeof lokr>,
   /** HRA (Yuan et al. 2024, arXiv 2405.17484): the input is turned by Householder reflections. */
   hra: own("hra", "HRA", 0.01, hra, [], false) as Own<"hra", typeof hra>,
   /** OFT (Qiu et al. 2023, arXiv 2306.07280): the input is turned in blocks, by Cayley transforms. */
@@ -250,18 +251,18 @@ export const TABLE = {
   prefixTuning: own(
     "prefix-tuning",
     "prefix tuning",
-    0.03,
+    0.3,
     prefixTuning,
     ["length", "projection"],
     false,
   ) as Own<"prefix-tuning", typeof prefixTuning>,
   /** Prompt tuning (Lester et al. 2021, arXiv 2104.08691): trained vectors in front of every sequence. It cannot be merged. */
-  promptTuning: own("prompt-tuning", "prompt tuning", 0.03, promptTuning, ["length", "tokens"], false) as Own<
+  promptTuning: own("prompt-tuning", "prompt tuning", 0.3, promptTuning, ["length", "tokens"], false) as Own<
     "prompt-tuning",
     typeof promptTuning
   >,
   /** Norm tuning (Zhao et al. 2023, arXiv 2312.11420): the scales and biases of norms alone. */
-  normTuning: own("norm-tuning", "norm tuning", 0.01, normTuning, [], false) as Own<
+  normTuning: own("norm-tuning", "norm tuning", 0.1, normTuning, [], false) as Own<
     "norm-tuning",
     typeof normTuning
   >,
