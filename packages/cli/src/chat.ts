@@ -3,7 +3,7 @@ import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
 import { streamText, type ChatMessage, type Prompt, type Tokenizer } from "@tiedlora/models";
 import { chatTokens } from "./sample.ts";
-import { addSamplingFlags, samplingOf, type SamplingFlags } from "./generate.ts";
+import { addSamplingFlags, checkSampling, samplingOf, type SamplingFlags } from "./generate.ts";
 import { paint, type Output } from "./output.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
 
@@ -20,7 +20,10 @@ export function addChat(program: Command, output: Output): void {
       "\nIn a chat, /reset forgets the conversation, and /exit or Ctrl-D ends it.\n" +
         "\nExample:\n  tiedlora chat --model ./llama --adapter ./adapter --temperature 0.7",
     )
-    .action((flags: ChatFlags) => withModel(flags, output, (opened) => converse(opened, flags, output)));
+    .action(async (flags: ChatFlags) => {
+      checkSampling(flags);
+      await withModel(flags, output, (opened) => converse(opened, flags, output));
+    });
 }
 
 async function converse(opened: Opened, flags: ChatFlags, output: Output): Promise<void> {

@@ -2,15 +2,15 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Decoder } from "@tiedlora/models";
-import { moduleInfos, adaptableModules } from "tiedlora";
+import { adaptableModules, adaptersOf, moduleInfos } from "tiedlora";
 import type { Method } from "tiedlora";
-import { endsWithName, moduleNames } from "tiedlora/internal";
+import { endsWithName, moduleNames, parameterInfos } from "tiedlora/internal";
 import { suggestion } from "tiedlora/internal";
 import { planAdapter } from "tiedlora";
 import { writeError } from "tiedlora/internal/node";
 import type { LinearInfo } from "tiedlora";
 import { paint, type Output } from "./output.ts";
-import { UsageError } from "./settings.ts";
+import { asUsage, UsageError } from "./settings.ts";
 
 /** A rank above this many times the size of the smallest adapted module is taken for a mistake. */
 const ABSURD = 8;
@@ -20,7 +20,9 @@ const ABSURD = 8;
  * one adds nothing. Throws UsageError if the rank is far above it.
  */
 export function checkRank(model: Decoder, method: Method, output: Output): void {
-  const note = rankProblem(moduleInfos(adaptableModules(model)), method);
+  const infos = moduleInfos(adaptableModules(model));
+  const note = rankProblem(infos, method);
+  asUsage(() => planAdapter(infos, method, parameterInfos(adaptersOf(model).ownParameters())));
   if (note !== null) output.info(`${paint("yellow", "note:")} ${note}`);
 }
 
@@ -35,8 +37,9 @@ export function rankProblem(linears: readonly LinearInfo[], method: Method): str
     alphaPattern: {},
     modulesToSave: [],
     bias: "none",
+    trainedTokens: [],
   } as const;
-  const { sites } = planAdapter(linears, own); // which modules, whatever the rank
+  const { sites } = asUsage(() => planAdapter(linears, own)); // which modules, whatever the rank
   const [smallest] = sites
     .map(({ site }) => site)
     .sort((a, b) => Math.min(a.in, a.out) - Math.min(b.in, b.out));

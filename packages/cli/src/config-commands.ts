@@ -11,12 +11,12 @@ import { countParameters, planAdapter } from "tiedlora";
 import { rankProblem } from "./checks.ts";
 import { findModel } from "./find-model.ts";
 import { chatTemplate } from "./chat-templates.ts";
-import { checkLength } from "./load.ts";
+import { checkLength, checkSeparator } from "./load.ts";
 import { checkLoss } from "./loss-settings.ts";
 import { checkOptimizer } from "./optimizer.ts";
 import { paint, shellWord, type Output } from "./output.ts";
 import { runSettings } from "./run-file.ts";
-import { addSettings, entries, UsageError } from "./settings.ts";
+import { addSettings, asUsage, entries, UsageError } from "./settings.ts";
 import { checkInitFrom } from "./start-adapter.ts";
 import { checkPatience, stepsOf } from "./train.ts";
 import { checkStart } from "./starts.ts";
@@ -87,7 +87,8 @@ async function validate(settings: TrainSettings, output: Output): Promise<void> 
   checkPatience(settings, sources.held);
   const template =
     settings.chatTemplate === undefined ? undefined : await chatTemplate(settings.chatTemplate);
-  const { examples } = await readData(sources, settings, template === undefined ? tokenizer : tokenizer.withChatTemplate(template), config, output, 0); // prettier-ignore
+  const { examples, dataset } = await readData(sources, settings, template === undefined ? tokenizer : tokenizer.withChatTemplate(template), config, output, 0); // prettier-ignore
+  checkSeparator(settings, dataset, settings.data);
   const steps = stepsOf(settings, examples.length);
   output.info(
     `${paint("green", "valid:")} ${adapter}, ` +
@@ -102,7 +103,7 @@ function methodText(config: DecoderConfig, settings: TrainSettings, output: Outp
   const method = methodOf(settings);
   const problem = rankProblem(linears, method);
   if (problem !== null) output.info(`${paint("yellow", "note:")} ${problem}`);
-  const { trainable } = countParameters(linears, method, parameters);
+  const { trainable } = asUsage(() => countParameters(linears, method, parameters));
   const plan = planAdapter(linears, method, parameters);
   const size = `${trainable.toLocaleString("en-US")} trainable parameters in ${plan.sites.length} modules`;
   return `${method.name} rank ${method.rank}, ${size}${describeTies(plan)}`;

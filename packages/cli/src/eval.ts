@@ -9,7 +9,7 @@ import { taskByName, TASKS } from "@tiedlora/experiments/tasks";
 import { firstQuestions } from "@tiedlora/experiments/tasks";
 import { evaluate } from "tiedlora";
 import { checkOut } from "./checks.ts";
-import { checkLength, checkPath, describeData, openData } from "./load.ts";
+import { checkLength, checkPath, checkSeparator, describeData, openData } from "./load.ts";
 import { METRIC_NAMES, type MetricName, METRICS, predictionsOn, scoresOf, writePredictions } from "./eval-texts.ts"; // prettier-ignore
 import { addLossFlags, checkLoss, examplesOf, isPlain, lossFor, type LossSettings } from "./loss-settings.ts"; // prettier-ignore
 import { oneOf, path, someOf, whole } from "./options.ts";
@@ -90,6 +90,9 @@ export function addEval(program: Command, output: Output): void {
       const own = (["metrics", "maxTokens", "stop"] as const).find((name) => flags[name] !== undefined);
       if (flags.task !== undefined && own !== undefined)
         throw new UsageError(`--${nameOf(own)}: the task ${flags.task} has its own; leave it out`);
+      const reading = (["promptColumn", "completionColumn", "separator"] as const).find((name) => flags[name] !== undefined); // prettier-ignore
+      if (flags.task !== undefined && reading !== undefined)
+        throw new UsageError(`--${nameOf(reading)} is given beside --task ${flags.task}, whose examples have a form of their own; leave it out`); // prettier-ignore
       checkEvalLoss(flags);
       const { metrics, predictions } = flags;
       const alone = metrics === undefined && predictions === undefined ? own : undefined;
@@ -141,6 +144,7 @@ async function onExamples(opened: Opened, flags: EvalFlags, data: string, output
   const joint = separator === undefined ? {} : { separator };
   const file = (await dataFile(data, flags.split)) ?? (await dataFile(data, "train"))!;
   const dataset = await openData(file, tokenizer, { ...joint, ...flags, data }, model.config);
+  checkSeparator(flags, dataset, file.name);
   if (!flags.json) describeData(output, file.name, dataset, flags.seq);
   const examples = dataset.examples.slice(0, flags.limit);
   const batches = evaluationBatches(examples, { batch: flags.batch, maxLength: flags.seq, padId });

@@ -53,6 +53,13 @@ export function addSamplingFlags(command: Command): Command {
     .option("--seed <n>", "the seed of sampling", whole(0), 0);
 }
 
+/** Throws UsageError for flags of sampling without any. */
+export function checkSampling({ temperature, topK, topP }: SamplingFlags): void {
+  const given = topK !== undefined ? `--top-k ${topK}` : topP !== undefined ? `--top-p ${topP}` : null;
+  if (temperature === 0 && given !== null)
+    throw new UsageError(`${given} has no effect at --temperature 0, which takes the most likely token; give a temperature above 0`); // prettier-ignore
+}
+
 /** The flags as options of @tiedlora/models. */
 export function samplingOf(flags: SamplingFlags): TextOptions {
   const { maxTokens, temperature, seed, topK, topP, repetitionPenalty, stop } = flags;
@@ -92,6 +99,9 @@ export function addGenerate(program: Command, output: Output): void {
         "  tiedlora generate --model ./llama --adapter ./adapter --prompts questions.jsonl --out answers.jsonl",
     )
     .action(async (flags: GenerateFlags) => {
+      checkSampling(flags);
+      if (flags.chat && flags.separator !== undefined)
+        throw new UsageError("--separator is given with --chat, whose template says what follows a question; give one of them"); // prettier-ignore
       if (flags.prompts !== undefined) return onFile(flags, flags.prompts, output);
       const alone = (["out", "resume", "force", "promptColumn"] as const).find(
         (name) => flags[name] !== undefined,

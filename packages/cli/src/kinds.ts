@@ -135,10 +135,12 @@ export const namesList: Kind<readonly string[]> = {
 };
 
 /** Numbers by name: B=16,q_proj=0.5 on the command line, a map in a file. */
+const NAMED_NUMBERS =
+  "names with numbers of at least 0, as B=16,q_proj=0.5 (in a file: { B: 16, q_proj: 0.5 })";
 export const numbersByName: Kind<Readonly<Record<string, number>>> = {
   placeholder: "<name=x,...>",
-  schema: z.record(z.string(), z.number().min(0), {
-    error: "names with numbers of at least 0, as B=16,q_proj=0.5 (in a file: { B: 16, q_proj: 0.5 })",
+  schema: z.record(z.string(), z.number({ error: NAMED_NUMBERS }).min(0, { error: NAMED_NUMBERS }), {
+    error: NAMED_NUMBERS,
   }),
   fromText: (given) => {
     const pairs = splitList(given).map((pair) => [pair.slice(0, pair.lastIndexOf("=")), pair.slice(pair.lastIndexOf("=") + 1)] as const); // prettier-ignore

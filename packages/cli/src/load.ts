@@ -15,7 +15,7 @@ import {
 } from "tiedlora";
 import type { TextFile } from "tiedlora";
 import type { Unknown } from "tiedlora";
-import { holdOut, nearest } from "tiedlora/internal";
+import { holdOut, isChat, nearest } from "tiedlora/internal";
 import { examplesOf } from "./loss-settings.ts";
 import { paint, type Output } from "./output.ts";
 import { UsageError } from "./settings.ts";
@@ -75,6 +75,18 @@ export function openData(
     ...readingOptions(settings, { vocab }),
     ...(limit !== undefined && { limit }),
   });
+}
+
+/** Throws UsageError for a separator that was given for conversations, where it has no effect. */
+export function checkSeparator(
+  { separator }: Pick<DataSettings, "separator">,
+  { sample }: Dataset,
+  name: string,
+): void {
+  if (separator === undefined || !isChat(sample)) return;
+  throw new UsageError(
+    `--separator ${JSON.stringify(separator)}: ${name} holds conversations, in which the chat template says what follows a prompt; leave it out`,
+  );
 }
 
 /** How the records of a file become examples. */

@@ -1,7 +1,7 @@
 /** The method that settings declare, with the options that only some methods have and ranks that fall. */
 import { type CommonOptions, type Method, methodByName, type MethodName } from "tiedlora";
 import { methodOptions } from "tiedlora/internal";
-import { UsageError } from "./settings.ts";
+import { asUsage, UsageError } from "./settings.ts";
 import type { TrainSettings } from "./train-settings.ts";
 
 /** The method that the settings declare. */
@@ -41,7 +41,7 @@ export function declareMethod(
   common: CommonOptions,
   own: Readonly<Record<string, unknown>> | undefined,
 ): Method {
-  if (own === undefined) return methodByName(method, common);
+  if (own === undefined) return asUsage(() => methodByName(method, common));
   try {
     return methodByName(method, { ...common, ...methodOptions(method, own) });
   } catch (cause) {

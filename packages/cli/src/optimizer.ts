@@ -1,7 +1,7 @@
 /** The optimizer of a run: its settings, and which optimizers they are for. */
 import * as optim from "@tiedlora/nn/optim";
 import { type Adapter, adapterOptimizer, OPTIMIZER_BETAS } from "tiedlora";
-import { UsageError } from "./settings.ts";
+import { asUsage, UsageError } from "./settings.ts";
 import type { TrainSettings } from "./train-settings.ts";
 
 /** Throws UsageError for a setting that the optimizer does not have. */
@@ -18,15 +18,8 @@ export function optimizerOf(adapter: Adapter, settings: TrainSettings, steps: nu
     settings;
   const betas = beta1 === undefined || beta2 === undefined ? undefined : ([beta1, beta2] as const);
   const rated = { lr, rates, loraPlus, schedule, warmup };
-  return adapterOptimizer(adapter, {
-    steps,
-    optimizer,
-    ...rated,
-    weightDecay,
-    decays,
-    betas,
-    clipNorm: clip,
-  });
+  const all = { steps, optimizer, ...rated, weightDecay, decays, betas, clipNorm: clip };
+  return asUsage(() => adapterOptimizer(adapter, all));
 }
 
 /** The moving averages of --ema; undefined without it. */

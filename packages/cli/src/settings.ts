@@ -43,6 +43,19 @@ export class UsageError extends Error {
   }
 }
 
+/** The names of errors that the library throws for what it was given; those of files, devices and memory have other ones. */
+const OF_ARGUMENTS: readonly string[] = ["Error", "RangeError", "TypeError"];
+
+/** Runs `work`, which checks settings against each other or against the model, and rethrows what it finds wrong as UsageError. */
+export function asUsage<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (cause instanceof Error && OF_ARGUMENTS.includes(cause.name)) throw new UsageError(cause.message);
+    throw cause;
+  }
+}
+
 /** "promptColumn" -> "prompt-column": the name of a setting in flags and files. */
 export function nameOf(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

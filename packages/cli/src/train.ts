@@ -16,7 +16,7 @@ import { saveMerged } from "tiedlora/node";
 import { checkOut } from "./checks.ts";
 import { withDevice } from "./device.ts";
 import { chatTemplate } from "./chat-templates.ts";
-import { checkLength, tokensOf } from "./load.ts";
+import { checkLength, checkSeparator, tokensOf } from "./load.ts";
 import { checkLoss, lossFor } from "./loss-settings.ts";
 import { findModel, type Found, pinned } from "./find-model.ts";
 import { interruptible } from "./interrupt.ts";
@@ -216,10 +216,19 @@ async function prepare({ folder, found, given, output, device, ...context }: Con
   else if (quantize.quantize !== undefined)
     output.info(`${paint("yellow", "note:")} --quantize ${quantize.quantize}: no row of this model's matrices can be divided into groups, so none is quantized`); // prettier-ignore
   const data = await readData(sources, settings, tokenizer, model.config, output, padId);
+  if (given.has("separator")) checkSeparator(settings, data.dataset, asked.data);
   const { examples } = data;
-  const adapter = early?.adapter ?? (await adaptAtStart(model, settings, { device, directory: found.directory, examples, output })); // prettier-ignore
+  const made = early?.adapter ?? (await adaptAtStart(model, settings, { device, directory: found.directory, examples, output })); // prettier-ignore
+  const adapter = checkRegularized(made, settings);
   if (early === null) describeAdapter(adapter, settings, output);
   return { settings, model, tokenizer, padId, data, adapter, loss, chatTemplate: template };
+}
+
+/** Throws UsageError for a regularizer of matrices if none is trained. */
+function checkRegularized(adapter: Adapter, { regularize = {}, method }: TrainSettings): Adapter {
+  if ("orthogonal" in regularize && !adapter.trainableParameters().some(({ shape }) => shape.length === 2))
+    throw new UsageError(`--regularize orthogonal: ${method} trains no matrix; take another regularizer`);
+  return adapter;
 }
 
 function describeAdapter(adapter: Adapter, { model, bias }: TrainSettings, output: Output): void {

@@ -19,7 +19,7 @@ import { textFile } from "tiedlora/node";
 import { checkPath, describeData, openData, readingOptions } from "./load.ts";
 import { examplesOf } from "./loss-settings.ts";
 import type { Output } from "./output.ts";
-import { UsageError } from "./settings.ts";
+import { asUsage, nameOf, UsageError } from "./settings.ts";
 import type { TrainSettings } from "./train-settings.ts";
 
 /** Where the examples of a training are, before they are read. */
@@ -56,11 +56,23 @@ export async function checkData(settings: TrainSettings): Promise<void> {
     throw new UsageError(
       "--valid is given beside --task, which has examples of its own to hold out; give one of them",
     );
+  checkTask(settings);
   checkSources(settings);
   for (const path of Object.keys(settings.also ?? {})) await checkPath("--also", path, "file or directory");
   if (needs && data !== STANDARD_INPUT)
     await checkPath("--data", data, task === undefined ? "file or directory" : "directory");
   if (valid !== undefined) await checkPath("--valid", valid, "file or directory");
+}
+
+/** Throws UsageError for settings of how a file is read beside --task, whose examples have a form of their own. */
+function checkTask(settings: TrainSettings): void {
+  if (settings.task === undefined) return;
+  const keys = ["promptTemplate", "promptColumn", "completionColumn", "separator", "chatTemplate"] as const;
+  const given = keys.find((key) => settings[key] !== undefined);
+  if (given !== undefined)
+    throw new UsageError(
+      `--${nameOf(given)} is given beside --task ${settings.task}, whose examples have a form of their own; leave it out`,
+    );
 }
 
 /** Throws UsageError if --also or --shuffle-buffer is given with settings that it cannot serve. */
@@ -71,6 +83,9 @@ function checkSources({ also, shuffleBuffer, epochs, task, validSplit, loss, pac
     );
   const name = also !== undefined ? "--also" : shuffleBuffer !== undefined ? "--shuffle-buffer" : null;
   if (name === null) return;
+  const without = Object.entries(also ?? {}).find(([, weight]) => weight === 0)?.[0];
+  if (without !== undefined)
+    throw new UsageError(`--also ${without}=0: nothing would be taken from it; give a weight above 0, or leave it out`); // prettier-ignore
   if (epochs !== undefined)
     throw new UsageError(
       `${name}: --epochs ${epochs} cannot be counted, since the examples have no common end; give --steps`,
@@ -124,7 +139,7 @@ export async function readData(
   describeData(output, file!.name, dataset, seq);
   if (also !== undefined) return mixed(dataset, valid, settings, { tokenizer, config, output, padId });
   if (validSplit !== undefined) {
-    const [kept, held] = holdOut(dataset.examples, validSplit, seed);
+    const [kept, held] = asUsage(() => holdOut(dataset.examples, validSplit, seed));
     output.info(`${held.length.toLocaleString("en-US")} of them are held out (--valid-split ${validSplit})`);
     return { dataset, examples: packed(kept), valid: held };
   }
@@ -199,7 +214,7 @@ async function mixed(
   }
   const weights = [1, ...Object.values(settings.also!)];
   const split = all.map(({ examples }): readonly [readonly EncodedExample[], readonly EncodedExample[]] =>
-    validSplit === undefined ? [examples, []] : holdOut(examples, validSplit, seed),
+    validSplit === undefined ? [examples, []] : asUsage(() => holdOut(examples, validSplit, seed)),
   );
   const held =
     validSplit === undefined
@@ -238,12 +253,16 @@ async function readTask(
       .flatMap((question) => trainingTexts(task, question))
       .flatMap((text, i) => encodeExample({ ...text, line: i + 1 }, tokenizer, { maxLength: seq }) ?? []);
   const limits = { train: task.needsFiles ? Infinity : GENERATED, valid: HELD_OUT, test: 0 };
-  const fits = ({ prompt, answers }: Question): boolean =>
-    tokenizer.encode(`${prompt} ${answers[0]}`).length + 1 <= seq;
+  let shortest = Infinity;
+  const fits = ({ prompt, answers }: Question): boolean => {
+    const length = tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
+    shortest = Math.min(shortest, length);
+    return length <= seq;
+  };
   const { train, valid, note } = await runSplits(task, source, limits, fits);
   const [examples, held] = [encoded(train), encoded(valid)];
   if (examples.length === 0 || held.length === 0)
-    throw new Error(`none of the examples of ${task.name} fits into ${seq} tokens; give a larger --seq`);
+    throw new UsageError(`--seq ${seq}: none of the examples of ${task.name} fits, the shortest has ${shortest} tokens; give at least --seq ${shortest}`); // prettier-ignore
   if (note !== null) output.info(note);
   output.info(
     `${examples.length.toLocaleString("en-US")} examples of ${task.name} (${task.title}), and ${held.length} held out`,

@@ -1,5 +1,6 @@
 /** Exports for the packages that are built on this one, beyond its public interface. They may change with every version. */
 export { siteWeight } from "./adapter/adapter.ts";
+export { parameterInfos } from "./adapter/overlay.ts";
 export { fingerprintOf } from "./data/dataset.ts";
 export { exampleReader, isChat } from "./data/examples.ts";
 export { holdOut } from "./data/hold-out.ts";

@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { nearest } from "tiedlora/internal";
+import { UsageError } from "../settings.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RunResult } from "./run.ts";
 
@@ -35,7 +36,7 @@ const NAMES: readonly Name[] = ["onStart", "onStep", "onEvaluate", "onEnd"];
 /** Reads a file of callbacks: its named exports, or those of its default export. Throws if it is none. */
 export async function loadCallbacks(file: string): Promise<Callbacks> {
   const fail = (why: string): never => {
-    throw new Error(`--callbacks ${file}: ${why}`);
+    throw new UsageError(`--callbacks ${file}: ${why}`);
   };
   const url = pathToFileURL(resolve(file)).href;
   const module = await import(url).then(

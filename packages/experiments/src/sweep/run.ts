@@ -49,8 +49,18 @@ const SAMPLES = 3;
  */
 export async function runOne(config: RunConfig, context: RunContext): Promise<Outcome> {
   const task = taskByName(config.task, config);
-  const fits = (question: Question): boolean => tokensOf(question, context) <= config.seq;
+  let shortest = Infinity;
+  const fits = (question: Question): boolean => {
+    const length = tokensOf(question, context);
+    shortest = Math.min(shortest, length);
+    return length <= config.seq;
+  };
   const splits = await runSplits(task, context.source, config.examples, fits);
+  const empty = (["train", "valid", "test"] as const).find((split) => splits[split].length === 0);
+  if (empty !== undefined && shortest < Infinity)
+    throw new RangeError(
+      `on.seq is ${config.seq}, and none of the ${empty} examples of ${config.task} fits: the shortest example has ${shortest} tokens; give at least on.seq: ${shortest}`,
+    );
   const trained = config.method === BASELINE ? UNTRAINED : await adapted(config, context, task, splits);
   try {
     const { adapter: _, ...findings } = trained;

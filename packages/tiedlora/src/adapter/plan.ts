@@ -5,12 +5,14 @@
 import { isRecord, product, type Shape } from "@tiedlora/core";
 import { refuse } from "@tiedlora/core/arguments";
 import { commonDivisor } from "../linalg/mixture.ts";
-import { patternMatcher, patternValue } from "../match.ts";
+import { init } from "../init.ts";
+import { patternMatcher, patternValue, splitPath } from "../match.ts";
 import { SCALINGS, type Dim, type Dims, type Factor, type Method, type Tie } from "../method.ts";
+import { INPUT_EMBEDDINGS } from "../methods/input-embedding.ts";
 import { PatternWork } from "../regex/pattern.ts";
 import { ALL_MODULES, isSaved, planReplaced, type ParameterInfo, type ReplacedPlan } from "./overlay.ts";
 import { resolveSites, type Site } from "./sites.ts";
-import { planTokens } from "./tokens.ts";
+import { TOKENS } from "./tokens.ts";
 import type { LinearInfo } from "../linear-info.ts";
 
 /** One parameter of an adapter. */
@@ -95,6 +97,44 @@ export function planAdapter(
   const every = tokens === null ? planned : [...planned, tokens];
   const factors = [...new Set(every.flatMap((site) => [...site.factors.values()]))];
   return { sites: planned, factors, replaced: replacedBy(method, sites, parameters), tokens };
+}
+
+/** Plans the rows for a model with these modules; null if the method trains none. Throws if the model has no such rows. */
+function planTokens(
+  modules: readonly LinearInfo[],
+  { name, trainedTokens, factors }: Method,
+  sites: readonly SitePlan[],
+): SitePlan | null {
+  if (trainedTokens.length === 0) return null;
+  const found = modules.find(({ path, kind }) => kind === "embedding" && INPUT_EMBEDDINGS.includes(splitPath(path)[1])); // prettier-ignore
+  if (found === undefined)
+    throw new Error(
+      `${name}: trainedTokens is given, and the model has no input embedding (${INPUT_EMBEDDINGS.join(", ")}) that could be adapted; leave it out`,
+    );
+  const { path, in: rows, out } = found;
+  const beyond = trainedTokens.find((id) => id >= rows);
+  if (beyond !== undefined)
+    throw new RangeError(
+      `${name}: trainedTokens has ${beyond}, and ${path} has ${rows} rows; give ids below ${rows}`,
+    );
+  if (TOKENS in factors || sites.some(({ site }) => site.members.some((one) => one.path === path)))
+    throw new Error(
+      `${name}: trainedTokens is given, and the method's own target has ${path} too; leave one of them out`,
+    );
+  const spec: Factor = {
+    shape: ["out", trainedTokens.length],
+    init: init.zeros(),
+    tie: "none",
+    trained: true,
+    rate: 1,
+    bySeed: false,
+  };
+  const site = { path, type: path, layer: null, in: rows, out, members: [{ ...found, offset: 0 }] };
+  const dims = { in: rows, out, rank: trainedTokens.length, layers: 1, types: 1, divisor: 1 };
+  const at = `${path}.${TOKENS}`;
+  const plan: FactorPlan = { factor: TOKENS, spec, shape: [out, trainedTokens.length], path: at, aliases: [at], sites: [site] }; // prettier-ignore
+  const planned = new Map([[TOKENS, plan]]);
+  return { site, dims, alpha: dims.rank, scale: 1, layer: 0, type: 0, factors: planned };
 }
 
 function replacedBy(
@@ -226,10 +266,12 @@ function crossesSizes(tie: Tie): boolean {
 }
 
 /** Throws if a method that puts something in front of a sequence is to adapt a norm, where it would have no effect. */
-function checkNorms(sites: readonly Site[], { name, prefix, prompt }: Method): void {
-  const norm = prefix || prompt ? sites.find(({ members }) => members[0]!.kind === "norm") : undefined;
+function checkNorms(sites: readonly Site[], method: Method): void {
+  const isInFront = method.prefix !== undefined || method.prompt !== undefined;
+  const norm = isInFront ? sites.find(({ members }) => members[0]!.kind === "norm") : undefined;
   if (norm === undefined) return;
-  const target = prompt ? "the input embedding" : "the linears that make keys and values";
+  const { name } = method;
+  const target = method.prompt ? "the input embedding" : "the linears that make keys and values";
   throw new Error(`${name}: ${norm.path} is a norm, where this method has no effect; give ${target} as the target, or leave the target out`); // prettier-ignore
 }
 

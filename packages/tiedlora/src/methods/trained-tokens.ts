@@ -22,7 +22,7 @@ export function trainedTokens(options: TrainedTokensOptions, named: Named): Plai
     ...named,
     target: inputEmbedding(target),
     factors: {
-      rows: { shape: ["out", tokens.length], init: init.zeros(), on: isEmbedding },
+      rows: { shape: ["out", tokens.length], init: init.zeros(), on: (site) => isEmbedding(site, tokens) },
       ids: { shape: [tokens.length], init: init.indices(tokens), trained: false, bySeed: true },
     },
     product: ["rows"],
@@ -31,8 +31,12 @@ export function trainedTokens(options: TrainedTokensOptions, named: Named): Plai
 }
 
 /** True for an embedding. Throws for a linear: tokens mean nothing there, and its first inputs would be trained in their place. */
-function isEmbedding({ path, members }: Site): true {
-  if (members.every(({ kind }) => kind === "embedding")) return true;
+function isEmbedding({ path, members, in: rows }: Site, tokens: readonly number[]): true {
+  const beyond = tokens.find((id) => id >= rows);
+  if (members.every(({ kind }) => kind === "embedding")) {
+    if (beyond === undefined) return true;
+    throw new RangeError(`trained-tokens: tokens has ${beyond}, and ${path} has ${rows} rows; give ids below ${rows}`); // prettier-ignore
+  }
   throw new Error(
     `trained-tokens: ${path} is not an embedding; give the input embedding as the target: ["embed_tokens"], ["wte"] for GPT-2, or leave the target out`,
   );
