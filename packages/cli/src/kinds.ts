@@ -101,7 +101,7 @@ function splitList(given: string): string[] {
 
 /** Whole numbers from 0 on, each once, with ranges: 0-3,7. `what`: what they are, in the plural. */
 export const indices = (what: string): Kind<readonly number[]> => {
-  const error = `different ${what} from 0 on, as 0-3,7 (in a file: 0-3,7 or [0, 1, 2, 3, 7])`;
+  const error = `${what} from 0 on, as 0-3,7, each once (in a file: 0-3,7 or [0, 1, 2, 3, 7])`;
   return {
     placeholder: "<n-m,...>",
     schema: z.preprocess(
