@@ -254,6 +254,18 @@ suite("agents of one folder", () => {
     assert.deepEqual(told, [idleId(0), idleId(1)]);
   });
 
+  test("who waits for a run goes on as soon as one of the same agent ends, or is given back", async () => {
+    const { source } = await opened(2, undefined, 36_000); // which would look into the folder again after half an hour
+    const [first, second] = [await source.next(NEVER), await source.next(NEVER)];
+    const again = source.next(NEVER);
+    await first!.release();
+    assert.equal((await again)!.config.seed, first!.config.seed);
+    const nothing = source.next(NEVER);
+    await second!.publish(resultOf(second!));
+    await (await again)!.publish(resultOf((await again)!));
+    assert.equal(await nothing, null);
+  });
+
   test("a folder in which nothing can be claimed ends the agent with an error that names it", async () => {
     const { store, source } = await opened(1);
     writeFileSync(join(store.directory, "claims"), ""); // not a folder: nothing can be claimed

@@ -19,7 +19,7 @@ import { countParameters } from "../../tiedlora/src/adapter/plan.ts";
 import { BASELINE, type RunConfig, runId, type RunResult } from "../../experiments/src/sweep/config.ts";
 import { expandSweep } from "../../experiments/src/sweep/expand.ts";
 import { runOne } from "../../experiments/src/sweep/run.ts";
-import type { ClaimedRun, RunSource } from "../../experiments/src/sweep/source.ts";
+import type { ClaimedRun, Publication, RunSource } from "../../experiments/src/sweep/source.ts";
 import { parseSweep } from "../../experiments/src/sweep/spec.ts";
 import { tiedlora } from "./support/command.ts";
 import { isRunning } from "./support/processes.ts";
@@ -253,7 +253,7 @@ process.on("disconnect", () => process.exit());
 `;
 
 interface Ends {
-  readonly publish?: () => Promise<never>;
+  readonly publish?: () => Promise<Publication>;
   readonly release?: (config: RunConfig) => void;
 }
 
@@ -316,6 +316,32 @@ test("a sweep whose results cannot be kept ends its processes and says why", asy
   assert.ok(processes.length > 0, "they were started");
   for (let i = 0; i < 200 && processes.some(isRunning); i++) await sleep(50);
   assert.deepEqual(processes.filter(isRunning), []);
+});
+
+test("a process is at its next run while the result of the last one is on its way, and the sweep waits for the last", async (t) => {
+  const worker = join(await folder(t), "worker.mjs");
+  await writeFile(worker, WORKER);
+  const configs = [0, 1, 2].map((seed) => ({ ...CONFIGS[2]!, lr: 0, seed }));
+  const started: (() => void)[] = [];
+  const isStarted = configs.map((_, seed) => new Promise<void>((resolve) => (started[seed] = resolve)));
+  const order: string[] = [];
+  let published = 0;
+  const publish = async (): Promise<Publication> => {
+    await isStarted[++published]; // the run behind this one
+    return { counts: true, difference: null };
+  };
+  await runPool(listed(configs, { publish }), {
+    parallel: 1,
+    backend: "cpu",
+    threads: 1,
+    worker,
+    onStart: ({ seed }) => {
+      order.push(`start ${seed}`);
+      started[seed]!();
+    },
+    onDone: ({ config }) => void order.push(`done ${config.seed}`),
+  });
+  assert.deepEqual(order, ["start 0", "start 1", "done 0", "start 2", "done 1", "done 2"]);
 });
 
 test("an interrupted sweep ends its processes and reports nothing as failed", async (t) => {

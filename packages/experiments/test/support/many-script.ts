@@ -8,6 +8,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { writeReport } from "../../src/node/report.ts";
 import { folderSource } from "../../src/node/sweep/folder-source.ts";
+import { Publishing } from "../../src/node/sweep/publishing.ts";
 import { scheduleOf } from "../../src/node/sweep/schedule.ts";
 import { RunStore } from "../../src/node/sweep/store.ts";
 import { parseSweep } from "../../src/sweep/spec.ts";
@@ -40,13 +41,17 @@ const source = await folderSource(store, await scheduleOf(parseSweep(text, file)
 const { signal } = new AbortController();
 calls.clear();
 let runs = 0;
+const publishing = new Publishing(() => undefined); // as the pool of processes does
 for (;;) {
   const run = await source.next(signal);
   if (run === null) break;
-  const { counts } = await run.publish(pretended(run.config));
-  if (!counts) throw new Error(`the result of ${run.config.method} does not count`);
-  runs++;
+  await publishing.add(async () => {
+    const { counts } = await run.publish(pretended(run.config));
+    if (!counts) throw new Error(`the result of ${run.config.method} does not count`);
+    runs++;
+  });
 }
+await publishing.end();
 const perRun = Object.fromEntries([...calls].map(([name, count]) => [name, count / runs]));
 const { runs: reported } = await writeReport(folder, join(folder, "report"), { title: "many" });
 const { user, system } = process.cpuUsage();

@@ -63,6 +63,8 @@ export class FolderSource implements RunSource {
   readonly #mine = new Map<string, Claim>();
   #others: ReadonlyMap<string, Claimed> = new Map();
 
+  /** Ends the wait for a run that is free: something has ended here. */
+  #woken = new AbortController();
   #listedAt = -Infinity;
   #examinedAt = -Infinity;
   #turn: Promise<unknown> = Promise.resolve();
@@ -111,7 +113,18 @@ export class FolderSource implements RunSource {
   }
 
   async #next(signal: AbortSignal): Promise<ClaimedRun | null> {
+    const wake = (): void => this.#woken.abort();
+    signal.addEventListener("abort", wake);
+    try {
+      return await this.#wait(signal);
+    } finally {
+      signal.removeEventListener("abort", wake);
+    }
+  }
+
+  async #wait(signal: AbortSignal): Promise<ClaimedRun | null> {
     while (!signal.aborted) {
+      this.#woken = new AbortController();
       if (isOver(this.#examinedAt, this.#staleMs / BEATS)) {
         await this.#list();
         const abandoned = await this.#abandoned();
@@ -125,7 +138,7 @@ export class FolderSource implements RunSource {
       if (this.#runs !== before) continue;
       const found = (await this.#free()) ?? (await this.#abandoned());
       if (found !== null) return found;
-      await sleep(this.#staleMs / LOOKS, undefined, { signal }).catch(() => undefined);
+      await sleep(this.#staleMs / LOOKS, undefined, { signal: this.#woken.signal }).catch(() => undefined);
     }
     return null;
   }
@@ -231,6 +244,7 @@ export class FolderSource implements RunSource {
       release: () => {
         end();
         this.#cursor = 0;
+        this.#woken.abort();
         return Promise.resolve();
       },
     };
@@ -294,6 +308,7 @@ export class FolderSource implements RunSource {
     if (!this.#hasEnded(id) && this.#ended !== null && this.#plannedRuns.has(id)) this.#ended++;
     ended.add(id);
     this.#news[kind].push(id);
+    this.#woken.abort();
   }
 
   #hasEnded(id: string): boolean {

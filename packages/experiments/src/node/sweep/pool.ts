@@ -2,6 +2,7 @@
 import { type Outcome, type RunConfig, type RunFailure, runId } from "../../sweep/config.ts";
 import type { ClaimedRun, Publication, RunSource } from "../../sweep/source.ts";
 import type { Job } from "./protocol.ts";
+import { Publishing } from "./publishing.ts";
 import { type Ending, RunProcess } from "./run-process.ts";
 
 export interface PoolEvents {
@@ -37,19 +38,25 @@ export async function runPool(source: RunSource, options: PoolOptions): Promise<
   if (signal.aborted) end();
   const lane = async (): Promise<void> => {
     const child = new RunProcess(worker);
+    const publishing = new Publishing(() => {
+      broken.abort();
+      end();
+    });
     try {
       while (!ended.signal.aborted) {
         const run = await source.next(ended.signal);
-        if (run === null) return;
+        if (run === null) break;
         if (ended.signal.aborted) await run.release();
-        else await perform(run, child, options, broken.signal);
+        else await publishing.add(await perform(run, child, options, broken.signal));
       }
+      await publishing.end();
     } catch (error) {
       broken.abort();
       end();
       throw error;
     } finally {
       child.end();
+      await publishing.settled();
     }
   };
   const lanes = await Promise.allSettled(Array.from({ length: parallel }, lane));
@@ -58,13 +65,13 @@ export async function runPool(source: RunSource, options: PoolOptions): Promise<
   if (failed !== undefined) throw failed.reason;
 }
 
-/** Performs a run and publishes its outcome, or gives it back. */
+/** Performs a run. What it returns publishes the outcome, or gives the run back. */
 async function perform(
   run: ClaimedRun,
   child: RunProcess,
   options: PoolOptions,
   broken: AbortSignal,
-): Promise<void> {
+): Promise<() => Promise<void>> {
   const { config, lost, checkpoint } = run;
   const { backend, threads, revectorize, stream, signal = NEVER } = options;
   options.onStart?.(config);
@@ -86,7 +93,7 @@ async function perform(
     kill: [lost, broken],
   });
   const cut = signal.aborted || broken.aborted || lost.aborted; // a process that was ended for that has not failed
-  await conclude(run, ending, options, cut);
+  return () => conclude(run, ending, options, cut);
 }
 
 async function conclude(
