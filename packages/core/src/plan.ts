@@ -3,7 +3,7 @@ import type { DeviceBuffer, Executable, Target } from "@tiedlora/kernels";
 import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
 import { type Storage, touch } from "./storage.ts";
-import { assemble, type Assembly, knownOrPlanned } from "./compile/assemble.ts";
+import { assemble, type Draft, finish, knownOrPlanned } from "./compile/assemble.ts";
 import { lower } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
 import { trace, type Trace } from "./trace.ts";
@@ -140,7 +140,7 @@ function compile(
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const assembled = (target: Target): Assembly => {
+  const drafted = (target: Target): Draft => {
     const lowered = lower(wanted, target, slots, movesOf(traced, moving));
     const results = fusion ? rewrite(lowered.roots, target) : lowered.roots;
     return assemble({
@@ -155,11 +155,11 @@ function compile(
       fusion,
     });
   };
-  const assembly = moving.size > 0 ? assembled(backend) : knownOrPlanned(runtime, traced, assembled);
+  const draft = moving.size > 0 ? drafted(backend) : knownOrPlanned(runtime, traced, drafted);
   const [structure, sizes] = [traced.structure.slice(), traced.sizes.slice()];
   const run = { executable: null, ready: null, tempBytes: 0 };
-  const plan: Plan = { ...assembly, structure, sizes, starts: traced.starts, moving, ...run };
-  const finish = (executable: Executable): void => {
+  const plan: Plan = { ...finish(draft), structure, sizes, starts: traced.starts, moving, ...run };
+  const keep = (executable: Executable): void => {
     plan.executable = executable;
     plan.tempBytes = executable.tempBytes;
     plan.ready = null;
@@ -167,9 +167,9 @@ function compile(
   if (plan.program.steps.length > 0) {
     const compiled = backend.compile(plan.program);
     if (compiled instanceof Promise) {
-      plan.ready = compiled.then(finish);
+      plan.ready = compiled.then(keep);
       plan.ready.catch(() => runtime.plans.drop(traced, plan));
-    } else finish(compiled);
+    } else keep(compiled);
   }
   runtime.plans.keep(traced, plan);
   return plan;

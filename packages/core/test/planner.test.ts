@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { contiguousStrides, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import { loopKernel } from "@tiedlora/kernels/canonical";
 import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
-import { runsAfter, schedule, type Work } from "../src/compile/order.ts";
+import { runsAfter, schedule, type Work } from "@tiedlora/kernels/order";
 import { split } from "../src/compile/space.ts";
 import { type Access, type Affine, identityAccess } from "../src/compile/views.ts";
 import { linearize, operandAt, regroup, scaled, throughPad } from "../src/compile/views.ts";

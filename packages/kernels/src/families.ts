@@ -3,7 +3,7 @@
  * take the same path, and not planned.
  * @module
  */
-import { type Family, familyOf, isSamePath, recorded, type Sample, SAMPLES } from "./family.ts";
+import { ENOUGH, type Family, familyOf, FEWEST, isSamePath, recorded, type Sample } from "./family.ts";
 
 /** What is known of one structure. */
 interface Known<T> {
@@ -83,8 +83,8 @@ export class Families<T> {
       byLine.set(line, [...(byLine.get(line) ?? []), other]);
     }
     for (const line of byLine.values()) {
-      const samples = [newest, ...line.slice(1 - SAMPLES)];
-      const family = samples.length === SAMPLES && familyOf(samples);
+      const samples = [newest, ...line.slice(1 - ENOUGH)];
+      const family = samples.length >= FEWEST && familyOf(samples);
       if (!family) continue;
       known.families = [...known.families, family].slice(-MOST_FAMILIES);
       known.samples = known.samples.filter((sample) => !samples.includes(sample));

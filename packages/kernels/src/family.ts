@@ -102,10 +102,15 @@ export interface Sample<T> {
 /** The plan at `sizes`; null if the planner might take another path there. */
 export type Family<T> = (sizes: readonly number[]) => T | null;
 
-/** This many plans make a family: three determine a polynomial of degree 2, and the fourth confirms it. */
-export const SAMPLES = 4;
+/** This many plans make a family if its numbers are affine: two determine them, and the third confirms them. */
+export const FEWEST = 3;
+/** This many make any family: three determine polynomials of degree 2, and the fourth confirms them. */
+export const ENOUGH = 4;
 
-/** The family of plans at sizes along one line; null if their numbers are no polynomials in the first size that differs. */
+/**
+ * The family of plans at sizes along one line; null if their numbers are no polynomials in the first size that differs, or are not affine and
+ * the samples too few to confirm it.
+ */
 export function familyOf<T>(samples: readonly Sample<T>[]): Family<T> | null {
   const all = samples.map(({ sizes }) => sizes);
   const at = all[0]?.findIndex((size, k) => all.some((sizes) => sizes[k] !== size)) ?? -1;
@@ -209,7 +214,7 @@ function fixed(values: readonly number[]): Formula | null {
   return values.every((other) => Object.is(other, value)) ? () => value : null;
 }
 
-/** The polynomial of degree 2 with whole divided differences through `values` at `us`, if there is one; us[0] is 0. */
+/** The polynomial with whole divided differences through `values` at `us`, if there is one of a degree that they confirm; us[0] is 0. */
 function polynomial(us: readonly number[], values: readonly number[]): Formula | null {
   if (!values.every(Number.isSafeInteger)) return null;
   const [, u1, u2] = us as [number, number, number];
@@ -217,6 +222,7 @@ function polynomial(us: readonly number[], values: readonly number[]): Formula |
   const slope = (n1 - n0) / u1;
   const bend = ((n2 - n1) / (u2 - u1) - slope) / u2;
   if (!Number.isSafeInteger(slope) || !Number.isSafeInteger(bend)) return null;
+  if (bend !== 0 && us.length < ENOUGH) return null;
   const value = (u: number): number => n0 + u * (slope + bend * (u - u1));
   if (!us.every((u, i) => value(u) === values[i])) return null;
   return ({ u }) => value(u);

@@ -2,7 +2,6 @@
  * Memory of temporaries: values whose lifetimes do not overlap share it; kernels overwrite operands that are not read later.
  * @module
  */
-import { less } from "./family.ts";
 import { type Operand, operandsOfStep, partsOf, type Step, type View } from "./kernel.ts";
 
 /** The memory of each value, by number, and how large each memory is. */
@@ -28,8 +27,7 @@ export function assignTemporaries(
   const tempOf = new Map<number, number>();
   const temps: { bytes: number; taken: Lifetime[] }[] = [];
   // Largest first: each value then fits into every existing temporary, and best into the smallest free one: the first of its size.
-  const isLarger = (a: Lifetime, b: Lifetime): number => Number(less(b.bytes, a.bytes));
-  for (const life of lifetimes.sort((a, b) => isLarger(b, a) - isLarger(a, b) || a.first - b.first)) {
+  for (const life of lifetimes.sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
     const isFree = (other: Lifetime): boolean => other.last < life.first || life.last < other.first;
     const size = temps.findLast((temp) => temp.taken.every(isFree))?.bytes;
     let best = temps.findIndex((temp) => temp.bytes === size && temp.taken.every(isFree));

@@ -5,16 +5,17 @@ import {
   type LibraryCall,
   mapBuffers,
   type Program,
+  type Step,
   type Target,
 } from "@tiedlora/kernels";
 import type { Families } from "@tiedlora/kernels/families";
 import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
+import { runsAfter, schedule, type Uses, usesOf, type Work } from "@tiedlora/kernels/order";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
 import { hashOf, type Trace } from "../trace.ts";
 import { fuse, type Fused } from "./fuse.ts";
-import { runsAfter, schedule, type Uses, usesOf, type Work } from "./order.ts";
 
 export interface Source extends Pick<Trace, "storages" | "data"> {
   readonly roots: readonly Node[];
@@ -42,18 +43,33 @@ export interface Assembly {
   readonly usesData: readonly boolean[];
 }
 
+/** An assembly before its steps are in order and values share memory: both depend on which sizes are larger, and nothing else on them. */
+export interface Draft extends Omit<Assembly, "program" | "rules"> {
+  /** Steps over numbered values, the numbers of steps that must run before, and the rules that shaped it. */
+  readonly works: readonly {
+    readonly step: Step;
+    readonly needs: readonly number[];
+    readonly rules: readonly string[];
+  }[];
+  /** Bytes of each value; the buffers of values that are no temporaries, by value. */
+  readonly bytes: readonly number[];
+  readonly buffers: readonly BufferSpec[];
+  readonly bufferOf: readonly (readonly [value: number, buffer: number])[];
+  readonly scalars: number;
+}
+
 /** What was planned, and what the backend said of calls meanwhile: at other sizes, it has to say the same of these calls there. */
 export interface Planned {
-  readonly assembly: Assembly;
+  readonly draft: Draft;
   readonly asked: readonly { readonly call: LibraryCall; readonly answer: boolean }[];
 }
 
-/** What `plan` gives; made of plans of the same structure at other sizes, if that is possible. */
+/** What `plan` gives; made of drafts of the same structure at other sizes, if that is possible. */
 export function knownOrPlanned(
   { families, backend }: { readonly families: Families<Planned>; readonly backend: Backend },
   { structure, sizes, starts }: Trace,
-  plan: (target: Target) => Assembly,
-): Assembly {
+  plan: (target: Target) => Draft,
+): Draft {
   const planned = (): Planned => {
     const asked = new Map<string, Planned["asked"][number]>();
     const accelerates = (call: LibraryCall): boolean => {
@@ -61,15 +77,15 @@ export function knownOrPlanned(
       asked.set(JSON.stringify(call), { call, answer });
       return answer;
     };
-    return { assembly: plan({ caps: backend.caps, accelerates }), asked: [...asked.values()] };
+    return { draft: plan({ caps: backend.caps, accelerates }), asked: [...asked.values()] };
   };
   const key = { hash: hashOf(structure), structure, sizes: [...sizes, ...starts] };
   return families.plan(key, planned, ({ asked }) =>
     asked.every(({ call, answer }) => backend.accelerates(call) === answer),
-  ).assembly;
+  ).draft;
 }
 
-export function assemble(source: Source): Assembly {
+export function assemble(source: Source): Draft {
   const { backend, slots, fusion, nodes } = source;
   const targets = chooseTargets(source);
   const fused = fuse(topological([...targets.computed]), {
@@ -78,7 +94,25 @@ export function assemble(source: Source): Assembly {
     slots,
     backend,
   });
-  return new Assembler(source, targets, fused).assembly();
+  return new Assembler(source, targets, fused).draft();
+}
+
+/** Orders the steps of a draft, and lets values share memory. */
+export function finish({ works: drafted, bytes, buffers, bufferOf, scalars, ...rest }: Draft): Assembly {
+  const works = drafted.map(({ step, rules }): Work => ({ step, needs: new Set(), rules: new Set(rules) }));
+  drafted.forEach(({ needs }, i) => needs.forEach((need) => works[i]!.needs.add(works[need]!)));
+  const known = new Map(bufferOf);
+  const persistent = new Set(known.keys());
+  const order = schedule(works, bytes, persistent);
+  const steps = order.map(({ step }) => step);
+  const temporaries = assignTemporaries(steps, bytes, persistent);
+  const to = (value: number): number => known.get(value) ?? buffers.length + temporaries.tempOf.get(value)!;
+  const program: Program = {
+    buffers: [...buffers, ...temporaries.bytes.map((size): BufferSpec => ({ kind: "temp", bytes: size }))],
+    scalars,
+    steps: steps.map((step) => mapBuffers(step, to)),
+  };
+  return { program, rules: order.map(({ rules }) => [...rules]), ...rest };
 }
 
 // --- where roots and updated values go
@@ -131,7 +165,7 @@ class Assembler {
     this.#fused = fused;
   }
 
-  assembly(): Assembly {
+  draft(): Draft {
     const { works, values } = this.#fused;
     const { fresh, results, updates } = this.#targets;
     const uses = usesOf(works);
@@ -149,10 +183,14 @@ class Assembler {
     fresh.forEach((node, index) => {
       if (bytesOf(node) > 0) this.#addOutput("fresh", index, node);
     });
-    const order = schedule(works, values.map(bytesOf), new Set(this.#bufferOf.keys()));
+    const numbers = new Map(works.map((work, i) => [work, i]));
+    const needsOf = ({ needs }: Work): number[] => Array.from(needs, (need) => numbers.get(need)!);
     return {
-      program: this.#program(order),
-      rules: order.map((work) => [...work.rules]),
+      works: works.map((work) => ({ step: work.step, needs: needsOf(work), rules: [...work.rules] })),
+      bytes: values.map(bytesOf),
+      buffers: this.#buffers,
+      bufferOf: [...this.#bufferOf],
+      scalars: this.#source.scalars,
       inputs: this.#inputs,
       outputs: this.#outputs,
       fresh: fresh.map((node) => ({ bytes: bytesOf(node), name: `the result of ${node.op}` })),
@@ -200,18 +238,5 @@ class Assembler {
     if (reading.has(work) && !sharesViews(work.step, old, fresh)) return false;
     for (const other of others) work.needs.add(other);
     return true;
-  }
-
-  #program(order: readonly Work[]): Program {
-    const steps = order.map((work) => work.step);
-    const sizes = this.#fused.values.map(bytesOf);
-    const { tempOf, bytes } = assignTemporaries(steps, sizes, new Set(this.#bufferOf.keys()));
-    const firstTemp = this.#buffers.length;
-    const to = (value: number): number => this.#bufferOf.get(value) ?? firstTemp + tempOf.get(value)!;
-    return {
-      buffers: [...this.#buffers, ...bytes.map((size): BufferSpec => ({ kind: "temp", bytes: size }))],
-      scalars: this.#source.scalars,
-      steps: steps.map((step) => mapBuffers(step, to)),
-    };
   }
 }

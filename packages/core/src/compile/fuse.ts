@@ -6,13 +6,14 @@
 import type { LibraryCall, Step } from "@tiedlora/kernels";
 import { epilogueOver, loopKernel } from "@tiedlora/kernels/canonical";
 import { less, same } from "@tiedlora/kernels/family";
+import type { Work } from "@tiedlora/kernels/order";
 import { getOrCreate, reachable } from "../collections.ts";
 import { isOp, isReduction, Node } from "../graph.ts";
 import { product } from "../shape.ts";
 import { emit, type Emitted, type Memory } from "./emit.ts";
 import { descend, isLibrary, isMemory, isMovement, isValue, type LibraryNode } from "./kinds.ts";
 import { type CallInput, callInput, libraryCall, outputOperand, resultShapes } from "./library.ts";
-import type { Work } from "./order.ts";
+import { readsElsewhere } from "./elsewhere.ts";
 import { commonSpace, folds, pattern, points, rows, type Space } from "./space.ts";
 import { chooseStored, LARGEST, type StorageOptions } from "./stored.ts";
 import { operandAt } from "./views.ts";
@@ -236,6 +237,7 @@ class Fuser implements Memory {
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
     const space = jointSpace(first, second);
     if (!space || this.#needsBetween(first, second)) return null;
+    if (!folds(space) && readsElsewhere(second.nodes, first.nodes, (node) => this.has(node))) return null;
     const nodes = [...first.nodes, ...second.nodes].sort(
       (a, b) => this.#position.get(a)! - this.#position.get(b)!,
     );

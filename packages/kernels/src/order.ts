@@ -1,7 +1,8 @@
-/** The order of steps: each after the steps it needs, updates in place after the last reader of the old value, few bytes live. */
-import { type Operand, operandsOfStep, type Step } from "@tiedlora/kernels";
-import { less } from "@tiedlora/kernels/family";
-import { getOrCreate, reachable } from "../collections.ts";
+/**
+ * The order of steps: each after the steps it needs, updates in place after the last reader of the old value, few bytes live.
+ * @module
+ */
+import { type Operand, operandsOfStep, type Step } from "./kernel.ts";
 
 /** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
 export interface Work {
@@ -23,7 +24,7 @@ export function usesOf(works: readonly Work[]): Uses {
   for (const work of works) {
     const { reads, writes } = operandsOfStep(work.step);
     for (const { buffer } of writes) writer.set(buffer, work);
-    for (const { buffer } of reads) getOrCreate(readers, buffer, () => new Set()).add(work);
+    for (const { buffer } of reads) readers.set(buffer, (readers.get(buffer) ?? new Set<Work>()).add(work));
   }
   return { writer, readers };
 }
@@ -33,7 +34,9 @@ const SMALL = 64;
 
 /** Whether `work` has to run after `other`. */
 export function runsAfter(work: Work, other: Work): boolean {
-  return reachable(work.needs, ({ needs }) => needs).has(other);
+  const before = new Set(work.needs);
+  for (const { needs } of before) for (const need of needs) before.add(need); // the loop also visits what is added
+  return before.has(other);
 }
 
 /**
@@ -63,12 +66,12 @@ export function schedule(
     let [gain, cost] = [0, 0];
     for (const value of temporary(writes)) gain += bytes[value]! * (first - now);
     const most = Math.max(...writes.map(({ buffer }) => bytes[buffer]!));
-    for (const value of temporary(reads).filter((read) => !less(SMALL * bytes[read]!, most))) {
+    for (const value of temporary(reads).filter((read) => SMALL * bytes[read]! >= most)) {
       let until = now;
       for (const reader of readers.get(value)!) until = Math.max(until, position.get(reader)!);
       cost += bytes[value]! * Math.max(0, first - until);
     }
-    if (less(cost, gain)) position.set(work, first - 1);
+    if (cost < gain) position.set(work, first - 1);
   }
   return respecting([...order].sort((a, b) => position.get(a)! - position.get(b)!));
 }
