@@ -15,6 +15,7 @@ export class ProgressLine {
   steps = 0;
   #bar: MovingLine | null = null;
   readonly #losses: number[] = [];
+  readonly #padding: number[] = [];
   #last: StepReport | null = null;
 
   constructor(output: Output, json: boolean) {
@@ -32,6 +33,7 @@ export class ProgressLine {
   report(report: StepReport, evaluation: Evaluation | null = null): void {
     this.steps = report.step;
     this.#losses.push(report.loss);
+    this.#padding.push(report.padding);
     this.#last = report;
     if (this.#json) {
       const { steps, secondsLeft } = report;
@@ -61,7 +63,8 @@ export class ProgressLine {
     const over = some === 1 ? "step" : `${some} steps`;
     this.#output.info(
       `${paint("green", "trained")} ${last.step} steps: loss ${first.toFixed(4)} over the first ${over}, ` +
-        `${end.toFixed(4)} over the last; ${last.tokens.toLocaleString("en-US")} tokens, ${wholes(last.tokensPerSecond)} tokens/s`,
+        `${end.toFixed(4)} over the last; ${last.tokens.toLocaleString("en-US")} tokens, ` +
+        `${(100 * mean(this.#padding)).toFixed(1)} % padding a step, ${wholes(last.tokensPerSecond)} tokens/s`,
     );
   }
 }

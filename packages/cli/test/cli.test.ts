@@ -58,6 +58,7 @@ suite("train", () => {
       "tokens_per_second",
       "seconds_left",
       "memory_bytes",
+      "padding",
     ])
       assert.equal(typeof steps[0]![key], "number", key);
   });

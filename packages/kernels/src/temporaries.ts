@@ -44,14 +44,15 @@ function lifetimesOf(
   elsewhere: ReadonlySet<number>,
 ): Lifetime[] {
   const lastUse = new Map<number, number>();
-  steps.forEach((step, at) => {
-    const { reads, writes } = operandsOfStep(step);
-    for (const { buffer } of [...reads, ...writes]) lastUse.set(buffer, at);
+  const operands = steps.map(operandsOfStep);
+  operands.forEach(({ reads, writes }, at) => {
+    for (const { buffer } of reads) lastUse.set(buffer, at);
+    for (const { buffer } of writes) lastUse.set(buffer, at);
   });
   const lifeOf = new Map<number, Lifetime>();
   const lifetimes: Lifetime[] = [];
   steps.forEach((step, at) => {
-    const { reads, writes } = operandsOfStep(step);
+    const { reads, writes } = operands[at]!;
     const claimed = new Set<Lifetime>(); // lifetimes whose memory a result of this step has taken over
     for (const { buffer: value } of writes) {
       if (elsewhere.has(value) || lifeOf.has(value)) continue;
@@ -85,8 +86,10 @@ export function sharesViews(step: Step, loaded: number, stored: number): boolean
 
 /** Whether a load reads, at every point, the element that the store writes; a store of one value per row has only outer axes. */
 function sameOperandView(load: Operand, store: Operand): boolean {
-  const placeOf = ({ offset, moving, valid }: View): string =>
-    JSON.stringify([offset, moving, valid?.some((range) => range !== null) ? valid : null]);
-  const sameStrides = load.view.strides.every((stride, axis) => stride === (store.view.strides[axis] ?? 0));
-  return load.dtype === store.dtype && placeOf(load.view) === placeOf(store.view) && sameStrides;
+  const [from, to] = [load.view, store.view];
+  if (load.dtype !== store.dtype || from.offset !== to.offset) return false;
+  if (!from.strides.every((stride, axis) => stride === (to.strides[axis] ?? 0))) return false;
+  const restOf = ({ moving, valid }: View): string =>
+    JSON.stringify([moving, valid?.some((range) => range !== null) ? valid : null]);
+  return restOf(from) === restOf(to);
 }

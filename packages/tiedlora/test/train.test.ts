@@ -79,6 +79,11 @@ suite("training", () => {
     assert.ok(after.loss < before.loss - 0.1, `${before.loss} -> ${after.loss}`);
     assert.equal(all.at(-1)!.tokens, all.reduce((n, _, i) => n + options.batch(i).tokenCount, 0)); // prettier-ignore
     assert.equal(all.at(-1)!.secondsLeft, 0);
+    for (const [i, { padding }] of all.entries()) {
+      const { batch, length, mask, tokenCount } = options.batch(i);
+      assert.equal(mask.length, batch * length);
+      assert.equal(padding, 1 - tokenCount / mask.length);
+    }
     assert.deepEqual(
       all.filter(({ gradNorm }) => !(gradNorm! > 0 && gradNorm! < 100)),
       [],

@@ -24,8 +24,8 @@ export interface Code {
 
 interface Entry {
   general: Code | null;
-  /** By their sizes: functions for single steps. */
-  readonly single: Map<string, Code>;
+  /** Functions for single steps, and the numbers of each. */
+  single: { readonly numbers: readonly number[]; readonly code: Code }[];
 }
 
 /** A step, whose function may be known. */
@@ -49,15 +49,16 @@ export class Library {
   find(step: Structured, code: CodeModule, module: Module): Code {
     const { key, numbers } = step;
     let entry = this.#entries.get(key);
-    if (entry === undefined) this.#entries.set(key, (entry = { general: null, single: new Map() }));
-    const sizes = Object.values(numbers).join();
-    const known = entry.single.get(sizes) ?? entry.general;
+    if (entry === undefined) this.#entries.set(key, (entry = { general: null, single: [] }));
+    const values = entry.single.length > 0 || entry.general === null ? Object.values(numbers) : [];
+    const isSame = (number: number, i: number): boolean => number === values[i];
+    const known = entry.single.find((one) => one.numbers.every(isSame))?.code ?? entry.general;
     if (known !== null) return known;
-    const isGeneral = this.isGeneral([...entry.single.values()].some((other) => other.module !== code));
+    const isGeneral = this.isGeneral(entry.single.some((other) => other.code.module !== code));
     const added = { module: code, index: code.size++, isGeneral };
     code.keys.add(key);
     if (isGeneral) entry.general = added;
-    else entry.single.set(sizes, added);
+    else entry.single.push({ numbers: values, code: added });
     this.counts[isGeneral ? "general" : "single"]++;
     step.emit(module, exportName(added.index), isGeneral);
     return added;
@@ -69,8 +70,8 @@ export class Library {
       const entry = this.#entries.get(key);
       if (entry === undefined) continue;
       if (entry.general?.module === module) entry.general = null;
-      for (const [sizes, code] of entry.single) if (code.module === module) entry.single.delete(sizes);
-      if (entry.general === null && entry.single.size === 0) this.#entries.delete(key);
+      entry.single = entry.single.filter(({ code }) => code.module !== module);
+      if (entry.general === null && entry.single.length === 0) this.#entries.delete(key);
     }
   }
 

@@ -40,6 +40,7 @@ export function metricsOf(report: StepReport, evaluation: Evaluation | null): Me
     memory_bytes: report.memoryBytes,
     ...report.metrics,
     ...(evaluation && validation(evaluation)),
+    padding: report.padding,
   };
 }
 
@@ -56,7 +57,8 @@ function validation({ loss, perplexity, metrics }: Evaluation): Readonly<Record<
 
 /** The columns of a table, with those of what the loss reports. */
 function columnsOf(reports: readonly string[]): readonly string[] {
-  return [...COLUMNS, ...reports, ...reports.map((name) => `valid_${name}`)];
+  // padding is last, because the lines of a run that an older version began do not have it
+  return [...COLUMNS, ...reports, ...reports.map((name) => `valid_${name}`), "padding"];
 }
 
 type Write = (metrics: Metrics) => void;

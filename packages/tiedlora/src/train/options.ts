@@ -62,6 +62,8 @@ export interface StepReport {
   readonly gradNorm: number | null;
   /** The number of tokens seen so far, without padding. */
   readonly tokens: number;
+  /** The share of padding in the step's batches, from 0 to 1. */
+  readonly padding: number;
   readonly tokensPerSecond: number;
   readonly secondsLeft: number;
   /** The bytes in use on the device. */

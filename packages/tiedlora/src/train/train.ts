@@ -73,6 +73,8 @@ interface Submitted {
   readonly step: number;
   readonly lr: number;
   readonly tokens: number;
+  /** The tokens and the padding of its batches. */
+  readonly positions: number;
   readonly value: ReturnType<typeof sumOf>;
   readonly gradNorm: Promise<number | null>;
 }
@@ -94,7 +96,8 @@ async function submitStep(
   const gradNorm = optimizer.gradNorm?.item() ?? Promise.resolve(null);
   gradNorm.catch(() => undefined); // it fails as the loss does, which is awaited
   const tokens = micro.reduce((n, { batch: { tokenCount } }) => n + tokenCount, 0);
-  return { step: step + 1, lr, tokens, value, gradNorm };
+  const positions = micro.reduce((n, { batch: { batch, length } }) => n + batch * length, 0);
+  return { step: step + 1, lr, tokens, positions, value, gradNorm };
 }
 
 /** Performs a step of a single batch as one program. */
@@ -161,6 +164,7 @@ class Meter {
     step,
     lr,
     tokens,
+    positions,
   }: Submitted): Omit<StepReport, "loss" | "metrics" | "gradNorm" | "memoryBytes"> {
     const now = performance.now();
     this.#tokens += tokens;
@@ -172,6 +176,7 @@ class Meter {
       steps: this.#steps,
       lr,
       tokens: this.#tokens,
+      padding: 1 - tokens / positions,
       tokensPerSecond: (this.#tokens - from.tokens) / seconds,
       secondsLeft: (seconds / (step - from.step)) * (this.#steps - step),
     };

@@ -83,9 +83,13 @@ function withinRows(nest: Nest): boolean[] {
  * Nanoseconds per element if the lanes lie along axis `vector`: a full vector of four costs as much as one element of the
  * remainder.
  */
-function costPerElement(nest: Nest, vector: number, length: number): number {
+function costPerElement(
+  nest: Nest,
+  vector: number,
+  length: number,
+  within: readonly boolean[] = withinRows(nest),
+): number {
   const folded = product(nest.axes.map((axis) => (axis.inner ? axis.length : 1)));
-  const within = withinRows(nest);
   const share = (often: boolean | undefined): number => (often === true ? 1 : 1 / folded);
   let perVector = 0;
   nest.body.forEach((instr, i) => {
@@ -128,10 +132,13 @@ function vectorAxis(nest: Nest): number | null {
   let best: number | null = null;
   let bestCost = Infinity;
   const hasInner = nest.axes.some((axis) => axis.inner);
+  const within = hasInner ? [] : withinRows(nest);
   nest.axes.forEach((axis, a) => {
     if (segmentsOf(nest, a, axis.length).length - 1 > MAX_SEGMENTS) return;
     // of equal costs, the later axis wins; an outer axis costs more, for keeping its accumulators across the inner loop
-    const perElement = (hasInner ? foldCost : costPerElement)(nest, a, axis.length);
+    const perElement = hasInner
+      ? foldCost(nest, a, axis.length)
+      : costPerElement(nest, a, axis.length, within);
     const cost = perElement * (hasInner && !axis.inner ? 1.1 : 1);
     if (cost <= bestCost) [best, bestCost] = [a, cost];
   });
