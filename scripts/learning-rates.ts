@@ -2,7 +2,7 @@
  * The tables of docs/learning-rates.md: what successive halving finds on recorded grids, and the rates of methods that were searched by a grid.
  *
  *   tsx --conditions=@tiedlora/source scripts/learning-rates.ts                     prints the tables
- *   tsx --conditions=@tiedlora/source scripts/learning-rates.ts --record DIR        first records the grid whose sweep is in DIR
+ *   tsx --conditions=@tiedlora/source scripts/learning-rates.ts --record DIR        first records the grid whose sweep is in DIR, or in several
  *   tsx --conditions=@tiedlora/source scripts/learning-rates.ts --record-rates DIR  first records the sweep of examples/method-rates.yaml in DIR
  *
  * The grid is that of examples/learning-rates.yaml without its `search`. A run that stops early has the losses of the whole one up to
@@ -14,10 +14,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
 import { type Outcome, type RunConfig, runId } from "../packages/experiments/src/sweep/config.ts";
-import { expandSweep } from "../packages/experiments/src/sweep/expand.ts";
 import { HalvingSchedule, type TrialStanding } from "../packages/experiments/src/sweep/halving.ts";
 import { halvingOf } from "../packages/experiments/src/sweep/search.ts";
-import { parseSweep } from "../packages/experiments/src/sweep/spec.ts";
+import { parseSweep, type SweepSpec } from "../packages/experiments/src/sweep/spec.ts";
 
 const GRID = new URL("../docs/learning-rates/grid.csv", import.meta.url);
 const RATES = new URL("../docs/learning-rates/method-rates.csv", import.meta.url);
@@ -27,26 +26,28 @@ const EXAMPLE = new URL("../examples/learning-rates.yaml", import.meta.url);
 export interface Found {
   readonly task: string;
   readonly method: string;
+  /** The number of seeds over which losses are means. */
+  readonly seeds: number;
   /** The number of variants that came to each rung. */
   readonly rungs: readonly number[];
   /** The steps that were trained, over those of the grid. */
   readonly share: number;
   readonly lr: number;
   readonly warmup: number;
-  /** Its lowest validation loss, and the lowest of the grid. */
+  /** Its lowest validation loss, as a mean over seeds, and the lowest of the grid. */
   readonly loss: number;
   readonly lowest: number;
 }
 
-type Variant = Pick<RunConfig, "task" | "method" | "lr" | "warmup">;
-const keyOf = ({ task, method, lr, warmup }: Variant): string => [task, method, lr, warmup].join();
+type Run = Pick<RunConfig, "task" | "method" | "lr" | "warmup" | "seed">;
+const keyOf = ({ task, method, lr, warmup, seed }: Run): string => [task, method, lr, warmup, seed].join();
 
-/** The validation losses of each variant's whole run: pairs of step and loss. */
+/** The validation losses of each whole run: pairs of step and loss. */
 function recorded(): Map<string, [step: number, loss: number][]> {
   const rows = rowsOf(GRID);
   return new Map(
-    rows.map(({ task, method, lr, warmup, ...losses }) => [
-      keyOf({ task: task!, method: method as Variant["method"], lr: Number(lr), warmup: Number(warmup) }),
+    rows.map(({ task, method, lr, warmup, seed, ...losses }) => [
+      [task, method, lr, warmup, seed].join(),
       Object.entries(losses).map(([step, loss]) => [Number(step), Number(loss)] as [number, number]),
     ]),
   );
@@ -67,7 +68,7 @@ const ALIKE = 0.15;
 /** The rates of the methods in examples/method-rates.yaml. */
 export function methodRates(): Rate[] {
   const logs = new Map<string, Map<number, number[]>>();
-  for (const { task: _task, method, lr, warmup: _warmup, ...losses } of rowsOf(RATES)) {
+  for (const { task: _task, method, lr, warmup: _warmup, seed: _seed, ...losses } of rowsOf(RATES)) {
     const rates = logs.get(method!) ?? new Map<number, number[]>();
     const lowest = Math.min(...Object.values(losses).map(Number));
     rates.set(Number(lr), [...(rates.get(Number(lr)) ?? []), Math.log(lowest)]);
@@ -88,11 +89,23 @@ export const rateRowOf = ({ method, tried, taken }: Rate): string[] => [
   String(taken),
 ];
 
-/** The search of the example, with the order of a seed, on the recorded grid. */
-export function searched(seed = 0): Found[] {
+/** The search of the example, with the order of a seed, on the recorded grid: for each task and method, over the seeds that it has. */
+export function searched(order = 0): Found[] {
   const grid = recorded();
   const example = parseSweep(readFileSync(EXAMPLE, "utf8"), fileURLToPath(EXAMPLE));
-  const spec = { ...example, search: { "successive-halving": { ...halvingOf(example)!, seed } } };
+  const search = { "successive-halving": { ...halvingOf(example)!, seed: order } };
+  return example.on.tasks.flatMap((task) =>
+    example.vary.method.map((method): Found => {
+      const seeds = Array.from(grid.keys(), (key) => key.split(","))
+        .filter((key) => key[0] === task && key[1] === method)
+        .map((key) => Number(key[4]));
+      const vary = { ...example.vary, method: [method], seed: [...new Set(seeds)] };
+      return searchedIn({ ...example, on: { ...example.on, tasks: [task] }, vary, search }, grid);
+    }),
+  );
+}
+
+function searchedIn(spec: SweepSpec, grid: ReturnType<typeof recorded>): Found {
   const schedule = new HalvingSchedule(spec);
   const upTo = (config: RunConfig, steps: number): [number, number][] =>
     grid.get(keyOf(config))!.filter(([step]) => step <= steps);
@@ -103,27 +116,23 @@ export function searched(seed = 0): Found[] {
         return { id: runId(config), config, valid } as unknown as Outcome;
       }),
     );
-  const lowestOf = (config: RunConfig): number =>
-    Math.min(...upTo(config, config.steps).map(([, loss]) => loss));
-  const all = expandSweep(spec);
-  const standings = schedule.standings();
-  return [...new Set(standings.map(({ competition }) => competition))].map((name): Found => {
-    const trials = standings.filter(({ competition }) => competition === name);
-    const { task, method } = trials[0]!.trial[0]!;
-    const whole = trials.filter(({ steps }) => steps === spec.train.steps).map(({ trial }) => trial[0]!);
-    const best = whole.reduce((a, b) => (lowestOf(b) < lowestOf(a) ? b : a));
-    const rivals = all.filter((config) => config.task === task && config.method === method);
-    return {
-      task,
-      method,
-      rungs: reached(trials),
-      share: trials.reduce((sum, { steps }) => sum + steps, 0) / (trials.length * spec.train.steps),
-      lr: best.lr,
-      warmup: best.warmup,
-      loss: lowestOf(best),
-      lowest: Math.min(...rivals.map(lowestOf)),
-    };
-  });
+  const lowest = (config: RunConfig): number => Math.min(...upTo(config, config.steps).map(([, loss]) => loss)); // prettier-ignore
+  const meanOf = (trial: readonly RunConfig[]): number => trial.reduce((sum, config) => sum + lowest(config), 0) / trial.length; // prettier-ignore
+  const trials = schedule.standings();
+  const whole = trials.filter(({ steps }) => steps === spec.train.steps).map(({ trial }) => trial);
+  const best = whole.reduce((a, b) => (meanOf(b) < meanOf(a) ? b : a));
+  const { task, method, lr, warmup } = best[0]!;
+  return {
+    task,
+    method,
+    seeds: best.length,
+    rungs: reached(trials),
+    share: trials.reduce((sum, { steps }) => sum + steps, 0) / (trials.length * spec.train.steps),
+    lr,
+    warmup,
+    loss: meanOf(best),
+    lowest: Math.min(...trials.map(({ trial }) => meanOf(trial))),
+  };
 }
 
 /** The number of trials that came to each rung. */
@@ -136,6 +145,7 @@ function reached(trials: readonly TrialStanding[]): number[] {
 export const rowOf = (found: Found): string[] => [
   found.task,
   `\`${found.method}\``,
+  String(found.seeds),
   found.rungs.join(", "),
   `${(100 * found.share).toFixed(0)} %`,
   `${found.lr}, ${found.warmup}`,
@@ -143,25 +153,27 @@ export const rowOf = (found: Found): string[] => [
   found.lowest.toFixed(4),
 ];
 
-/** Writes the losses of a finished grid, whose results are in a folder, to the file from which searches are made. */
-function record(folder: string, file: URL): void {
-  const outcomes = readdirSync(join(folder, "runs")).map(
-    (file) => JSON.parse(readFileSync(join(folder, "runs", file), "utf8")) as Outcome,
+/** Writes the losses of a finished grid, whose results are in folders, to a file of the docs. */
+function record(folders: readonly string[], to: URL): void {
+  const files = folders.flatMap((folder) =>
+    readdirSync(join(folder, "runs")).map((file) => join(folder, "runs", file)),
   );
-  const rows = outcomes.map(({ config: { task, method, lr, warmup }, valid }) => [
-    task, method, lr, warmup, ...valid.map(([, loss]) => Number(loss.toPrecision(5))),
+  const outcomes = files.map((file) => JSON.parse(readFileSync(file, "utf8")) as Outcome);
+  const rows = outcomes.map(({ config: { task, method, lr, warmup, seed }, valid }) => [
+    task, method, lr, warmup, seed, ...valid.map(([, loss]) => Number(loss.toPrecision(5))),
   ]); // prettier-ignore
-  rows.sort((a, b) => String(a.slice(0, 2)).localeCompare(String(b.slice(0, 2))) || Number(a[2]) - Number(b[2]) || Number(a[3]) - Number(b[3])); // prettier-ignore
-  const header = ["task", "method", "lr", "warmup", ...outcomes[0]!.valid.map(([step]) => step)];
-  writeFileSync(file, [header, ...rows].map((row) => `${row.join(",")}\n`).join(""));
+  const by = (i: number) => (a: typeof rows[0], b: typeof rows[0]): number => Number(a[i]) - Number(b[i]); // prettier-ignore
+  rows.sort((a, b) => String(a.slice(0, 2)).localeCompare(String(b.slice(0, 2))) || by(2)(a, b) || by(3)(a, b) || by(4)(a, b)); // prettier-ignore
+  const header = ["task", "method", "lr", "warmup", "seed", ...outcomes[0]!.valid.map(([step]) => step)];
+  writeFileSync(to, [header, ...rows].map((row) => `${row.join(",")}\n`).join(""));
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({
-    options: { record: { type: "string" }, "record-rates": { type: "string" } },
+    options: { record: { type: "string", multiple: true }, "record-rates": { type: "string" } },
   });
   if (values.record !== undefined) record(values.record, GRID);
-  if (values["record-rates"] !== undefined) record(values["record-rates"], RATES);
+  if (values["record-rates"] !== undefined) record([values["record-rates"]], RATES);
   for (const rate of methodRates()) console.log(`| ${rateRowOf(rate).join(" | ")} |`);
   for (const found of searched()) console.log(`| ${rowOf(found).join(" | ")} |`);
 }

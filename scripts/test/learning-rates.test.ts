@@ -32,15 +32,11 @@ test("the table of what successive halving finds", () => {
   assert.deepEqual(sorted(rows.map(cells)), sorted(searched().map(rowOf)));
 });
 
-test("in any of five orders a third of the grid's steps are enough to find its best variant, in five of six cases", () => {
+test("in any of five orders a third of the grid's steps are enough to find its best variant, in all six cases", () => {
   for (let seed = 0; seed < 5; seed++) {
     const found = searched(seed);
     assert.equal(found.length, 6);
     for (const { share } of found) assert.ok(share <= 1 / 3 && share > 0.275, `${share}`);
-    const far = found.filter(({ loss, lowest }) => loss > 1.02 * lowest);
-    assert.deepEqual(
-      far.map(({ task, method, loss, lowest }) => [task, method, (100 * (loss / lowest - 1)).toFixed(1)]),
-      [["arithmetic", "tl6", "5.2"]],
-    );
+    for (const { task, method, loss, lowest } of found) assert.ok(loss <= 1.02 * lowest, `${task} ${method}: ${loss / lowest}`); // prettier-ignore
   }
 });
