@@ -88,6 +88,8 @@ async function combined(
     ...(seed !== undefined && { seed }),
   };
   const name = `${adapters.map((one) => one.name).join(" + ")} (${how})`;
+  if (rank !== undefined && (how === "cat" || how === "linear"))
+    throw new UsageError(`--rank ${rank} is given, and --how ${how} determines the rank itself; give --how svd, or no --rank`); // prettier-ignore
   return combineMeasured(model, weights, { name, how, ...given });
 }
 

@@ -16,6 +16,7 @@ import { oneOf, path, someOf, whole } from "./options.ts";
 import type { Output } from "./output.ts";
 import { nameOf, UsageError } from "./settings.ts";
 import { loadTeacher } from "./teacher.ts";
+import { checkPreferences } from "./training-data.ts";
 import { addModelFlags, addQuantize, withModel, type ModelFlags, type Opened } from "./with-model.ts";
 
 interface EvalFlags extends ModelFlags, Partial<LossSettings> {
@@ -121,6 +122,7 @@ function checkEvalLoss(flags: EvalFlags): void {
   const settings = lossOf(flags);
   const { loss } = settings;
   checkLoss(settings);
+  checkPreferences(settings);
   if (isPlain(settings)) return;
   if (flags.task !== undefined)
     throw new UsageError(
@@ -174,6 +176,10 @@ async function onTask(opened: Opened, flags: EvalFlags, name: string): Promise<M
   const limit = flags.limit ?? (task.needsFiles ? Infinity : 100); // generated tasks never end
   const questions = await firstQuestions(task.questions(flags.split, source), limit);
   const options = { maxLength: flags.seq, batch: flags.batch };
+  const lengths = questions.map(({ prompt, answers }) => opened.tokenizer.encode(`${prompt} ${answers[0]}`).length + 1); // prettier-ignore
+  const shortest = Math.min(...lengths);
+  if (shortest > flags.seq)
+    throw new UsageError(`--seq ${flags.seq}: none of ${lengths.length} questions of ${name} fits, the shortest has ${shortest} tokens; give at least --seq ${shortest}`); // prettier-ignore
   const result = await evaluateTask(task, opened, questions, options);
   const { count, skipped, loss, perplexity, scores, texts, asked } = result;
   if (flags.predictions !== undefined) {

@@ -110,6 +110,7 @@ export function addGenerate(program: Command, output: Output): void {
         throw new UsageError(`--${nameOf(alone)} belongs to --prompts, which is missing`);
       const prompt = flags.prompt ?? (await promptFromInput());
       await withModel(flags, output, async ({ model, tokenizer, separator }) => {
+        if (flags.chat) checkChat(tokenizer);
         const given = flags.chat
           ? chatTokens(tokenizer, [{ role: "user", content: prompt }])
           : givenPrompt(tokenizer, prompt, flags.separator ?? separator);
@@ -124,6 +125,14 @@ export function addGenerate(program: Command, output: Output): void {
     });
 }
 
+/** Throws UsageError for --chat with a model that was not trained on chats. */
+function checkChat({ hasChatTemplate }: Tokenizer): void {
+  if (!hasChatTemplate)
+    throw new UsageError(
+      "--chat: the model has no chat template, so it was not trained on chats; leave it out",
+    );
+}
+
 async function onFile(flags: GenerateFlags, prompts: string, output: Output): Promise<void> {
   if (flags.prompt !== undefined) throw new UsageError("--prompt and --prompts: give one of them");
   if (flags.out === undefined)
@@ -131,7 +140,10 @@ async function onFile(flags: GenerateFlags, prompts: string, output: Output): Pr
   const file = { ...flags, prompts, out: flags.out };
   await checkPath("--prompts", prompts, "file or directory", "expected a file of prompts");
   await checkAnswers(file);
-  await withModel(flags, output, (opened) => generateFile(opened, file, samplingOf(flags), output));
+  await withModel(flags, output, (opened) => {
+    if (flags.chat) checkChat(opened.tokenizer);
+    return generateFile(opened, file, samplingOf(flags), output);
+  });
 }
 
 /** Prints a note if text may exceed the positions that the model was trained for; rotary models generate text there too. */

@@ -18,12 +18,13 @@ export const path = (placeholder: string): Kind<string> => ({
   fromText: (given) => given,
 });
 
-/** A whole number of at least `min`. */
-export function whole(min: number): Kind<number> {
-  const error = `a whole number of at least ${min}`;
+/** A whole number of at least `min`, and at most `max`. */
+export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER): Kind<number> {
+  const most = max === Number.MAX_SAFE_INTEGER ? "" : `, at most ${max}`;
+  const error = `a whole number of at least ${min}${most}`;
   return {
     placeholder: "<n>",
-    schema: z.int({ error }).min(min, { error }),
+    schema: z.int({ error }).min(min, { error }).max(max, { error }),
     fromText: toNumber,
   };
 }

@@ -6,8 +6,8 @@ import { flagParser } from "./settings.ts";
 
 type Parser<T> = (text: string) => T;
 
-/** A whole number of at least `min`. */
-export const whole = (min: number): Parser<number> => flagParser(kinds.whole(min));
+/** A whole number of at least `min`, and at most `max`. */
+export const whole = (min: number, max?: number): Parser<number> => flagParser(kinds.whole(min, max));
 
 /** A finite number within bounds. */
 export const number = (bounds: kinds.Bounds): Parser<number> => flagParser(kinds.number(bounds));

@@ -10,6 +10,7 @@ import {
 import { METHOD_NAMES } from "tiedlora";
 import { choiceText, chosenText, type Group } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
+import { checkPath } from "./load.ts";
 import { path } from "./options.ts";
 import { paint, type Output } from "./output.ts";
 
@@ -48,6 +49,7 @@ export function addReport(program: Command, output: Output): void {
     .option("--title <text>", "the report's heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
+      await checkPath("report", directory, "directory", "give the folder of a sweep");
       if (options.out !== undefined) await checkOut(options.out);
       const title = options.title ?? basename(resolve(directory));
       const out = options.out ?? directory;

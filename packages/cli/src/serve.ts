@@ -2,6 +2,7 @@
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import { ContinuousBatch } from "@tiedlora/models";
+import { isOnHub } from "@tiedlora/models/node";
 import { adaptersOf } from "tiedlora";
 import { checkPath } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
@@ -47,7 +48,7 @@ export function addServe(program: Command, output: Output): void {
       "the address to listen on; 0.0.0.0 lets others on your network in",
       "127.0.0.1",
     ) // prettier-ignore
-    .option("--port <n>", "the port; 0 takes any that is free", whole(0), 8000)
+    .option("--port <n>", "the port; 0 takes any that is free", whole(0, 65535), 8000)
     .option("--api-key <key>", `the key that requests must bear (default: that of ${KEY_VARIABLE}, or none)`)
     .option("--batch <n>", "the most sequences that are decoded together; others wait", whole(1), 32)
     .option("--context <n>", "the most tokens of a prompt and its answer (default: the model's)", whole(2))
@@ -64,6 +65,8 @@ export function addServe(program: Command, output: Output): void {
 
 async function serve(flags: ServeFlags, output: Output): Promise<void> {
   const adapters = namedAdapters(flags.adapter ?? []);
+  for (const { path } of adapters)
+    if (!(await isOnHub(path))) await checkPath("--adapter", path, "directory", "expected an adapter");
   if (flags.adapters !== undefined) await checkPath("--adapters", flags.adapters, "directory");
   const { adapter: _, ...rest } = flags;
   const first = adapters[0] === undefined ? {} : { adapter: adapters[0].path };
@@ -115,6 +118,10 @@ async function answer(
 ): Promise<void> {
   const server = new ApiServer(engine, { port, host, apiKey, maxBytes: maxRequest * 1024 });
   const listening = await server.listen().catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOTFOUND" || error.code === "EADDRNOTAVAIL")
+      throw new UsageError(
+        `--host ${host}: this machine has no such address; give one of its own, such as 127.0.0.1`,
+      );
     if (error.code !== "EADDRINUSE") throw error;
     throw new Error(`port ${port} is taken; give another: tiedlora serve --port ${port + 1}`);
   });

@@ -57,6 +57,7 @@ export async function checkData(settings: TrainSettings): Promise<void> {
       "--valid is given beside --task, which has examples of its own to hold out; give one of them",
     );
   checkTask(settings);
+  checkPreferences(settings);
   checkSources(settings);
   for (const path of Object.keys(settings.also ?? {})) await checkPath("--also", path, "file or directory");
   if (needs && data !== STANDARD_INPUT)
@@ -75,8 +76,25 @@ function checkTask(settings: TrainSettings): void {
     );
 }
 
+/** Throws UsageError for settings of single texts beside a loss of preferences, whose fields have names of their own. */
+export function checkPreferences({
+  loss = "cross-entropy",
+  pack = false,
+  ...settings
+}: Partial<
+  Pick<TrainSettings, "loss" | "pack" | "promptTemplate" | "promptColumn" | "completionColumn">
+>): void {
+  const kind = examplesOf({ loss });
+  if (kind === "texts") return;
+  if (pack) throw new UsageError(`--pack: the examples of --loss ${loss} have two rows each, which cannot be packed; leave it out`); // prettier-ignore
+  const fields = kind === "pairs" ? "prompt, chosen and rejected" : "prompt, completion and label";
+  const given = (["promptTemplate", "promptColumn", "completionColumn"] as const).find((key) => settings[key] !== undefined); // prettier-ignore
+  if (given !== undefined)
+    throw new UsageError(`--${nameOf(given)}: --loss ${loss} reads the fields ${fields}; leave it out, and name the fields so`); // prettier-ignore
+}
+
 /** Throws UsageError if --also or --shuffle-buffer is given with settings that it cannot serve. */
-function checkSources({ also, shuffleBuffer, epochs, task, validSplit, loss, pack }: TrainSettings): void {
+function checkSources({ also, shuffleBuffer, epochs, task, validSplit, loss }: TrainSettings): void {
   if (also !== undefined && shuffleBuffer !== undefined)
     throw new UsageError(
       "--also and --shuffle-buffer are both given; sets that are mixed are in memory: give one of them",
@@ -101,8 +119,6 @@ function checkSources({ also, shuffleBuffer, epochs, task, validSplit, loss, pac
     throw new UsageError(
       "--shuffle-buffer: kto compares each answer with another one of the file, which has to be in memory; leave it out",
     );
-  if (pack && examplesOf({ loss }) !== "texts")
-    throw new UsageError(`--pack: the pairs of --loss ${loss} cannot be packed; leave it out`);
 }
 
 /** The path that means standard input. */
