@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { Decoder } from "@tiedlora/models";
 import type { Adapter } from "tiedlora";
-import { ADAPTER_FORMATS, type AdapterFormat } from "tiedlora";
+import { ADAPTER_FORMATS, type AdapterFormat, untie } from "tiedlora";
 import { saveAdapter, saveMerged } from "tiedlora/node";
 import { checkTarget } from "tiedlora/internal/node";
 import { withLock } from "./run/lock.ts";
@@ -38,16 +38,33 @@ export function addMerge(program: Command, output: Output): void {
       "\nThe result is a Hugging Face directory, with the model's tokenizer.\n" +
         "\nExample:\n  tiedlora merge --model ./llama --adapter ./adapter --out ./merged",
     )
-    .action(async (flags: OutFlags) => {
+    .option(
+      "--untie",
+      "give an embedding whose weight is the output embedding's one of its own, if the adapter changes one of them alone",
+    )
+    .action(async (flags: OutFlags & { readonly untie?: true }) => {
       if (flags.model !== undefined) checkOther(flags.out, flags.model, "the model's own directory");
-      await withAdapter(flags, "model", output, async ({ model, directory, separator, trainedOn }) => {
-        checkOther(flags.out, directory, "the model's own directory");
-        await saveMerged(model, flags.out, { copyFrom: directory });
-        noteSeparator(output, separator);
-        noteBase(output, model, directory, trainedOn);
-      });
+      await withAdapter(
+        flags,
+        "model",
+        output,
+        async ({ model, adapter, directory, separator, trainedOn }) => {
+          checkOther(flags.out, directory, "the model's own directory");
+          if (flags.untie) untieAdapted(model, adapter);
+          await saveMerged(model, flags.out, { copyFrom: directory });
+          noteSeparator(output, separator);
+          noteBase(output, model, directory, trainedOn);
+        },
+      );
       output.info(`merged model saved in ${flags.out}`);
     });
+}
+
+/** Gives each adapted module that shares its weight with others a weight of its own. */
+function untieAdapted(model: Decoder, adapter: Adapter): void {
+  const uses = [...model.namedParameters()].map(([, parameter]) => parameter);
+  for (const [{ weight }, { member }] of adapter.acting())
+    if (uses.filter((one) => one === weight).length > 1) untie(model, member.path);
 }
 
 export function addExport(program: Command, output: Output): void {

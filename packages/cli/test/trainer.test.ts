@@ -128,6 +128,76 @@ suite("tiedlora train", () => {
     );
   });
 
+  test("settings that fit nothing exit with the code of usage, and say what was given and what to do", async () => {
+    const chats = lines("chats.jsonl", [{ messages: [{ role: "user", content: "q" }, { role: "assistant", content: "a" }] }]); // prettier-ignore
+    const WRONG: readonly (readonly [RegExp, ...string[]])[] = [
+      [/matches no linear module after exclude and layers/, "--layers", "9"],
+      [/rankPattern "zzz" matches none of the adapted modules/, "--rank-pattern", "zzz=2"],
+      [/modulesToSave "zzz" matches no module/, "--modules-to-save", "zzz"],
+      [/trainedTokens has 999, and model.embed_tokens has \d+ rows/, "--trained-tokens", "999"],
+      [/trained-tokens: tokens has 999, and model.embed_tokens has \d+ rows/, "--method", "trained-tokens", "--method-options", "tokens=[999]"],
+      [/alpha 3 given, and this method's formula has no scale/, "--method", "ia3", "--alpha", "3"],
+      [/rates: "zzz" matches no parameter/, "--rates", "zzz=2"],
+      [/expected names with numbers of at least 0/, "--rates", "B=-1"],
+      [/loraPlus raises the learning rate of B, and vera trains no factor/, "--method", "vera", "--lora-plus", "4"],
+      [/--callbacks none.mjs: Cannot find module/, "--callbacks", "none.mjs"],
+      [/1000 of \d+ examples to hold out; expected/, "--valid-split", "1000"],
+      [/--also .*=0: nothing would be taken from it/, "--also", `${examples}=0`],
+      [/--regularize orthogonal: ia3 trains no matrix/, "--method", "ia3", "--regularize", "orthogonal=1"],
+      [/--separator is given beside --task choice/, "--separator", "x", "--task", "choice"],
+      [/--seq 8: none of the examples of arithmetic fits, the shortest has \d+ tokens; give at least --seq \d+/, "--task", "arithmetic", "--seq", "8"],
+      [/--separator "x": .*chats.jsonl holds conversations/, "--data", chats, "--separator", "x"],
+      [/--prompt-column: --loss dpo reads the fields prompt, chosen and rejected/, "--data", pairs, "--loss", "dpo", "--prompt-column", "q"],
+      [/--pack: the examples of --loss dpo have two rows each/, "--data", pairs, "--loss", "dpo", "--pack"],
+    ]; // prettier-ignore
+    for (const [message, ...options] of WRONG) {
+      const data = options.includes("--data") ? [] : ["--data", examples];
+      const { code, info } = await trained("wrong", ...data, ...options);
+      assert.equal(code, 2, `${options.join(" ")}: ${info}`);
+      assert.match(info, message);
+    }
+    for (const [message, ...argv] of [
+      [/--separator is given with --chat/, "generate", "--model", path("model"), "--prompt", "x", "--chat", "--separator", "y"],
+      [/--top-k 4 has no effect at --temperature 0/, "chat", "--model", path("model"), "--top-k", "4"],
+      [/holds conversations/, "eval", "--model", path("model"), "--data", chats, "--separator", "x", "--seq", "32"],
+      [/at least 0, at most 65535/, "serve", "--model", path("model"), "--port", "99999"],
+      [/there is no such directory; expected an adapter/, "serve", "--model", path("model"), "--adapter", path("none")],
+    ] as readonly [RegExp, ...string[]][]) {
+      const { code, info } = await tiedlora(...argv);
+      assert.equal(code, 2, `${argv.join(" ")}: ${info}`);
+      assert.match(info, message);
+    } // prettier-ignore
+  });
+
+  test("norms and rows of the embedding train beside other modules; a tied embedding is merged with --untie", async () => {
+    await writeModel(path("tied"), { tie_word_embeddings: true });
+    const base = ["--model", path("tied"), "--data", examples, "--valid", examples, "--seq", "32"];
+    const run = await tiedlora("train", ...base, "--method", "lora", "--rank", "2", "--target", "q_proj,input_layernorm", "--trained-tokens", "40-60", "--steps", "3", "--lr", "0.05", "--out", path("rows")); // prettier-ignore
+    assert.equal(run.code, 0, run.info);
+    const lossOf = async (...flags: string[]): Promise<number> => {
+      const { code, out, info } = await tiedlora(
+        "eval",
+        "--data",
+        examples,
+        "--seq",
+        "32",
+        "--json",
+        ...flags,
+      );
+      assert.equal(code, 0, info);
+      return (JSON.parse(out) as { readonly loss: number }).loss;
+    };
+    const merge = (...flags: string[]): Promise<Result> =>
+      tiedlora("merge", "--adapter", path("rows"), "--out", path("merged"), ...flags);
+    const refused = await merge();
+    assert.match(refused.info, /is the same weight as lm_head.weight.*tiedlora merge --untie/);
+    const merged = await merge("--untie");
+    assert.equal(merged.code, 0, merged.info);
+    const loss = await lossOf("--adapter", path("rows"));
+    assert.ok(Math.abs((await lossOf("--model", path("merged"))) - loss) < 1e-5);
+    assert.ok(Math.abs((await lossOf("--model", path("tied"))) - loss) > 1e-3);
+  });
+
   test("a pair without a rejected answer, and options of another loss, are refused by name", async () => {
     await refused(/broken\.jsonl, line 2: "rejected" is missing: .*Add it, or leave the pair out/, "--loss", "dpo", "--data", lines("broken.jsonl", [PAIRS[0]!, { prompt: "q", chosen: "a" }])); // prettier-ignore
     await refused(

@@ -182,7 +182,7 @@ export function checkUntied(path: string, own: Own): void {
   const module = path.slice(0, -".weight".length);
   throw new Error(
     `${path} is the same weight as ${others.join(", ")}: merging into it would change both. ` +
-      `Give it a weight of its own first: untie(model, "${module}")`,
+      `Give it a weight of its own first: untie(model, "${module}"), or tiedlora merge --untie`,
   );
 }
 
