@@ -384,7 +384,7 @@ suite("reading peft's files", () => {
       init_lora_weights: "pissa",
       layer_replication: [[0, 2]],
       use_qalora: true,
-      trainable_token_indices: [1],
+      trainable_token_indices: { lm_head: [1] },
     }))
       await refuses(
         withConfig(contents, (c) => (c[field] = value)),
