@@ -33,11 +33,13 @@ function place(operand: Operand, lengths: readonly number[], bindings: Bindings,
   const last = lengths.length - 1;
   const indices = names(lengths);
   if (shift) indices[last] = `(${indices[last]} + ${shift}u)`;
-  const valid = condition(operand, lengths, indices, 0, lengths.length);
-  const inside = shift === undefined ? undefined : `${indices[last]} < ${lengths[last]}u`;
+  const { sizes } = bindings;
+  const valid = condition(operand, lengths, indices, 0, lengths.length, sizes);
+  const inside =
+    shift === undefined ? undefined : `${indices[last]} < ${sizes.of(`length${last}`, lengths[last]!)}`;
   const tests = [valid, inside].filter((x) => x !== undefined);
   return {
-    at: address(operand.view.strides, indices, 0, lengths.length, bindings.start(operand)),
+    at: address(operand.view.strides, indices, 0, lengths.length, bindings.start(operand), sizes),
     valid: allOf(tests),
   };
 }

@@ -3,7 +3,8 @@
  * valid.
  */
 import type { Operand } from "@tiedlora/kernels";
-import { allOf, literal } from "./arithmetic.ts";
+import { allOf } from "./arithmetic.ts";
+import type { Sizes } from "./sizes.ts";
 
 /** `start + Σ index·stride` over the axes `[from, to)` that have an index, modulo 2^32 (strides may be negative). */
 export function address(
@@ -11,13 +12,14 @@ export function address(
   indices: readonly string[],
   from: number,
   to: number,
-  start: string | number,
+  start: string | undefined,
+  sizes: Sizes,
 ): string {
-  const terms = typeof start === "number" ? (start === 0 ? [] : [literal(start, "u32")]) : [start];
+  const terms = start === undefined ? [] : [start];
   for (let d = from; d < Math.min(to, strides.length); d++) {
     const stride = strides[d]!;
     if (stride === 0 || indices[d] === undefined) continue;
-    terms.push(stride === 1 ? indices[d]! : `${indices[d]} * ${literal(stride, "u32")}`);
+    terms.push(stride === 1 ? indices[d]! : `${indices[d]} * ${sizes.stride(d, stride)}`);
   }
   return terms.length === 0 ? "0u" : terms.join(" + ");
 }
@@ -29,6 +31,7 @@ export function condition(
   indices: readonly string[],
   from: number,
   to: number,
+  sizes: Sizes,
 ): string | undefined {
   const { valid } = operand.view;
   if (!valid) return undefined;
@@ -38,7 +41,8 @@ export function condition(
     if (!range || (range[0] <= 0 && range[1] >= lengths[d]!)) continue;
     const low = Math.max(range[0], 0);
     const count = Math.max(0, Math.min(range[1], lengths[d]!) - low);
-    tests.push(low === 0 ? `${indices[d]} < ${count}u` : `${indices[d]} - ${low}u < ${count}u`);
+    const index = low === 0 ? indices[d]! : `${indices[d]} - ${sizes.of("first valid", low)}`;
+    tests.push(`${index} < ${sizes.of("valid", count)}`);
   }
   return allOf(tests);
 }

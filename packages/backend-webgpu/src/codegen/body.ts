@@ -14,6 +14,7 @@ import { BINARY, convert, literal, type Typed, UNARY, type Width, wgslType } fro
 import { address, condition } from "./address.ts";
 import type { Bindings } from "./bindings.ts";
 import { Identities } from "./identities.ts";
+import { isLiteralFloat } from "./sizes.ts";
 import { modeOf, type Use } from "./shown.ts";
 import { range } from "./target.ts";
 
@@ -132,7 +133,7 @@ export class BodyWriter {
       const name = `base${this.#hoisted.size}`;
       const { strides } = operand.view;
       const start = this.#bindings.start(operand);
-      lines.push(`let ${name} = ${address(strides, indices, 0, outerRank, start)};`);
+      lines.push(`let ${name} = ${address(strides, indices, 0, outerRank, start, this.#bindings.sizes)};`);
       this.#hoisted.set(operand, name);
     }
     return lines;
@@ -142,10 +143,17 @@ export class BodyWriter {
   compute(i: number): string {
     const instr = this.space.body[i]!;
     if (instr.op === "load") return this.#load(i, instr.from);
+    if (instr.op === "const") return `let v${i} = ${this.#constant(i, instr.value, instr.dtype)};`;
     return `let v${i} = ${this.#expression(instr, this.width(i))};`;
   }
 
-  #expression(instr: Exclude<Instr, { op: "load" }>, width: Width): string {
+  /** A constant; most floats are read at run time, because such as 1 / n of a mean follow from lengths. */
+  #constant(i: number, value: number, dtype: ComputeType): string {
+    if (dtype !== "f32" || isLiteralFloat(value)) return literal(value, dtype);
+    return this.#bindings.sizes.float(`constant${i}`, value);
+  }
+
+  #expression(instr: Exclude<Instr, { op: "load" | "const" }>, width: Width): string {
     const arg = (i: number): string => this.value(i, width);
     const typed = (type: ComputeType): Typed => ({
       type,
@@ -153,8 +161,6 @@ export class BodyWriter {
       call: (helper, ...args) => this.#bindings.helpers.call(helper, width, args),
     });
     switch (instr.op) {
-      case "const":
-        return literal(instr.value, instr.dtype);
       case "scalar":
         return scalarText(this.#bindings.scalar({ slot: instr.slot, dtype: instr.dtype }), instr.dtype);
       case "index":
@@ -185,7 +191,8 @@ export class BodyWriter {
 
   #index(axis: number, width: Width): string {
     const origin = this.space.origin[axis]!;
-    const one = `i32(${this.space.indices[axis]}${origin === 0 ? "" : ` + ${origin}u`})`;
+    const start = origin === 0 ? "" : ` + ${this.#bindings.sizes.of("origin", origin)}`;
+    const one = `i32(${this.space.indices[axis]}${start})`;
     return width === 1 ? one : `vec4<i32>(${one}) + vec4<i32>(0, 1, 2, 3)`;
   }
 
@@ -194,15 +201,16 @@ export class BodyWriter {
     const { lengths, outerRank, indices: all, vectorAxis } = this.space;
     const indices = shift === 0 ? all : all.map((x, d) => (d === vectorAxis ? `(${x} + ${shift}u)` : x));
     const { strides } = operand.view;
+    const { sizes } = this.#bindings;
     const base =
       vectorAxis !== undefined && vectorAxis < outerRank && shift > 0
         ? undefined
         : this.#hoisted.get(operand);
     const at =
       base === undefined
-        ? address(strides, indices, 0, lengths.length, this.#bindings.start(operand))
-        : address(strides, indices, outerRank, lengths.length, base);
-    return { at, valid: condition(operand, lengths, indices, 0, lengths.length) };
+        ? address(strides, indices, 0, lengths.length, this.#bindings.start(operand), sizes)
+        : address(strides, indices, outerRank, lengths.length, base, sizes);
+    return { at, valid: condition(operand, lengths, indices, 0, lengths.length, sizes) };
   }
 
   #load(i: number, operand: Operand): string {

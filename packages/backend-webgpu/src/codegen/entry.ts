@@ -29,27 +29,27 @@ const PARAMETERS = [
  */
 export function assemble(entry: Entry, bindings: Bindings, target: Target): Kernel {
   const groups = grid(entry.groups, target);
-  const linear = groups[1] === 1 ? "id.x" : `id.x + id.y * ${groups[0]}u`;
-  const surplus = groups[0] * groups[1] > entry.groups;
+  const linear = groups[1] === 1 ? "id.x" : `id.x + id.y * ${bindings.sizes.of("groups", groups[0])}`;
+  // one dimension has none to spare
+  const surplus =
+    groups[1] > 1 ? [`if (group >= ${bindings.sizes.of("group", entry.groups)}) { return; }`] : [];
+  const main = [`let group = ${linear};`, ...surplus, ...entry.main];
   const code = [
     ...(entry.directives ?? []),
     bindings.declare(),
     bindings.helpers.definitions(),
     bindings.elements.functions(),
     ...(entry.shared ?? []),
-    ...entry.functions,
+    ...entry.functions.map((text) => bindings.functions(text)),
     `@compute @workgroup_size(${entry.size.join(", ")})`,
     `fn main(${[...PARAMETERS, ...(entry.parameters ?? [])].join(", ")}) {`,
-    `  let group = ${linear};`,
-    ...(surplus ? [`  if (group >= ${entry.groups}u) { return; }`] : []),
-    ...entry.main.map((line) => `  ${line}`),
+    ...bindings.entry(main).map((line) => `  ${line}`),
     "}",
   ];
   return {
     label: entry.label,
     code: code.filter((line) => line !== "").join("\n"),
-    bindings: bindings.list(),
-    scalars: bindings.scalars,
+    ...bindings.describe(),
     groups,
   };
 }

@@ -6,6 +6,7 @@ import { Bindings } from "./bindings.ts";
 import { assemble } from "./entry.ts";
 import { Helpers } from "./helpers.ts";
 import { renderLoop } from "./loop.ts";
+import type { Sizes } from "./sizes.ts";
 import { byteExtent, narrowView } from "./space.ts";
 import { ceilDiv, type Kernel, range, type Target } from "./target.ts";
 
@@ -94,19 +95,33 @@ function gatherKernel(
   ];
   const steps = wide ? cols / 4 : cols;
   const total = count * steps;
+  const { sizes } = bindings;
+  const place = rowOfPart(sizes, first);
   const main = [
     "let item = group * 64u + lane;",
-    `if (item >= ${total}u) { return; }`,
-    `let i = item / ${steps}u;`,
-    `let c = (item % ${steps}u)${wide ? " * 4u" : ""};`,
+    `if (item >= ${sizes.of("total", total)}) { return; }`,
+    ...sizes.split(
+      "item",
+      [count, steps],
+      (d) => ["i", "step"][d]!,
+      () => "steps",
+    ),
+    `let c = step${wide ? " * 4u" : ""};`,
     "let row = bitcast<u32>(indexAt(i));",
-    `if (row - ${first}u < ${part}u) { put(i, c, tableAt(row - ${first}u, c)); }`,
+    `if (${place} < ${sizes.of("part", part)}) { put(i, c, tableAt(${place}, c)); }`,
     ...(first === 0
-      ? [`else if (row >= ${rows}u) { put(i, c, ${float && wide ? `vec4<f32>(${missing})` : missing}); }`]
+      ? [
+          `else if (row >= ${sizes.of("rows", rows)}) { put(i, c, ${float && wide ? `vec4<f32>(${missing})` : missing}); }`,
+        ]
       : []),
   ];
   const label = `gather ${count} of [${rows},${cols}]`;
   return assemble({ label, groups: ceilDiv(total, 64), size: [64, 1], functions, main }, bindings, target);
+}
+
+/** The expression for `row`, counted from the first row of a part. */
+function rowOfPart(sizes: Sizes, first: number): string {
+  return first === 0 ? "row" : `row - ${sizes.of("first row", first)}`;
 }
 
 function scalarOf({ dtype }: Operand): string {
@@ -165,19 +180,27 @@ function scatterKernel(
   );
   const held = Math.min(4, ceilDiv(cols, 4 * LANES));
   const blocks = ceilDiv(cols, 4 * LANES * held);
+  const { sizes } = bindings;
+  const [positions, width] = [sizes.of("count", count), sizes.of("columns", cols)];
+  const place = rowOfPart(sizes, first);
   const column = (h: number): string => `column + ${h * 4 * LANES}u`;
   const main = [
-    `let i = group / ${blocks}u;`,
-    `let column = (group % ${blocks}u) * ${4 * LANES * held}u + lane * 4u;`,
+    ...sizes.split(
+      "group",
+      [count, blocks],
+      (d) => ["i", "block"][d]!,
+      () => "blocks",
+    ),
+    `let column = block * ${4 * LANES * held}u + lane * 4u;`,
     "let row = bitcast<u32>(indexAt(i));",
     "var owner = true;",
     ...range(held).map((h) => `var sum${h} = vec4<f32>();`),
-    `for (var start = 0u; start < ${count}u + P[0].x; start += ${BATCH}u) {`,
+    `for (var start = 0u; start < ${positions}; start += ${BATCH}u) {`,
     "  if (lane < 4u) { atomicStore(&matches[lane], 0u); }",
     "  workgroupBarrier();",
     "  for (var q = 0u; q < 4u + P[0].x; q++) {",
     `    let j = start + q * ${LANES}u + lane;`,
-    `    if (${allOf([`j < ${count}u`, "bitcast<u32>(indexAt(j)) == row"])}) { atomicOr(&matches[q], 1u << lane); }`,
+    `    if (${allOf([`j < ${positions}`, "bitcast<u32>(indexAt(j)) == row"])}) { atomicOr(&matches[q], 1u << lane); }`,
     "  }",
     "  workgroupBarrier();",
     "  for (var q = 0u; q < 4u + P[0].x; q++) {",
@@ -185,15 +208,13 @@ function scatterKernel(
     `      let j = start + q * ${LANES}u + firstTrailingBit(mask);`,
     "      owner = owner & (j >= i);",
     "      if (!owner) { break; }",
-    ...range(held).map((h) => `      if (${column(h)} < ${cols}u) { sum${h} += valuesAt(j, ${column(h)}); }`),
+    ...range(held).map((h) => `      if (${column(h)} < ${width}) { sum${h} += valuesAt(j, ${column(h)}); }`),
     "    }",
     "  }",
     "  workgroupBarrier();",
     "}",
-    `if (${allOf(["owner", `row - ${first}u < ${part}u`])}) {`,
-    ...range(held).map(
-      (h) => `  if (${column(h)} < ${cols}u) { put(row - ${first}u, ${column(h)}, sum${h}); }`,
-    ),
+    `if (${allOf(["owner", `${place} < ${sizes.of("part", part)}`])}) {`,
+    ...range(held).map((h) => `  if (${column(h)} < ${width}) { put(${place}, ${column(h)}, sum${h}); }`),
     "}",
   ];
   return assemble(

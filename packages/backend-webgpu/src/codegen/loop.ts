@@ -155,6 +155,7 @@ class LoopWriter {
     const groups = grid(ceilDiv(rows, x), this.#target);
     this.#main(groups);
     const { body } = this.#space;
+    const main = this.#bindings.entry(this.#lines);
     const code = [
       ...(subgroup ? ["enable subgroups;"] : []),
       this.#bindings.declare(),
@@ -163,33 +164,35 @@ class LoopWriter {
       this.#bindings.elements.functions(),
       `@compute @workgroup_size(${x * y})`,
       "fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {",
-      ...this.#lines.map((line) => `  ${line}`),
+      ...main.map((line) => `  ${line}`),
       "}",
     ].filter((line) => line !== "");
     const folds = body.filter((i) => i.op === "reduce").length;
     return {
       label: `${folds === 0 ? "elementwise" : y > 1 && x > 1 ? "columns" : "rows"} [${this.#space.outer.join(",")}${folds === 0 ? "" : `|${this.#space.inner.join(",")}`}] ${body.length} instructions`,
       code: code.join("\n"),
-      bindings: this.#bindings.list(),
-      scalars: this.#bindings.scalars,
+      ...this.#bindings.describe(),
       groups,
     };
   }
 
   #main(groups: readonly [number, number, number]): void {
-    const { x, y, rows, vectorAxis } = this.#plan;
+    const { x, y, vectorAxis } = this.#plan;
     const { outer, stores, body } = this.#space;
+    const { sizes } = this.#bindings;
     const emit = (line: string): void => void this.#lines.push(line);
-    const linear = groups[1] === 1 ? "group.x" : `(group.x + group.y * ${groups[0]}u)`;
-    const full = rows % x === 0 && rows / x === groups[0] * groups[1];
+    const flat = groups[1] === 1;
+    const linear = flat ? "group.x" : `(group.x + group.y * ${sizes.of("groups", groups[0])})`;
+    const full = x === 1 && flat;
+    const rows = full ? "" : sizes.of("rows", this.#plan.rows);
     emit(
       x === 1 ? `let row0 = ${linear};` : `let row0 = ${linear} * ${x}u + lane${y > 1 ? ` % ${x}u` : ""};`,
     );
     // With Y > 1 all invocations stay for the barriers, and surplus ones repeat the last row.
-    if (y > 1) emit(`let row = min(row0, ${rows - 1}u);`);
+    if (y > 1) emit(full ? "let row = row0;" : `let row = min(row0, ${rows} - 1u);`);
     else {
       emit("let row = row0;");
-      if (!full) emit(`if (row >= ${rows}u) { return; }`);
+      if (!full) emit(`if (row >= ${rows}) { return; }`);
     }
     if (y > 1) emit(`let part = lane / ${x}u;`);
     this.#indices("row", outer, 0, vectorAxis).forEach(emit);
@@ -208,13 +211,13 @@ class LoopWriter {
       if (instr.op === "reduce") this.#reduce(i, instr.a, instr.kind);
       else emit(this.#body.compute(i));
     });
-    const own = allOf([...(y > 1 ? ["part == 0u"] : []), ...(y > 1 && !full ? [`row0 < ${rows}u`] : [])]);
+    const own = allOf([...(y > 1 ? ["part == 0u"] : []), ...(y > 1 && !full ? [`row0 < ${rows}`] : [])]);
     for (const store of rowStores) {
       const text = this.#body.store(store);
       emit(own === undefined ? text : `if (${own}) { ${text} }`);
     }
     if (elementStores.length > 0) {
-      const guard = y > 1 && !full ? `if (row0 < ${rows}u) ` : "";
+      const guard = y > 1 && !full ? `if (row0 < ${rows}) ` : "";
       this.#loop(
         elementStores.map((s) => s.value),
         guard,
@@ -228,9 +231,9 @@ class LoopWriter {
     const { outer, inner } = this.#space;
     const { y, columns, vectorAxis } = this.#plan;
     const emit = (line: string): void => void this.#lines.push(line);
-    // The bound is not a literal, because drivers unroll loops of constant length, which takes long to compile.
+    const bound = this.#bindings.sizes.of("columns", columns);
     emit(
-      `${guard === "" ? "" : `${guard}{ `}for (var c = ${y > 1 ? "part" : "0u"}; c < ${columns}u + P[0].x; c += ${y}u) {`,
+      `${guard === "" ? "" : `${guard}{ `}for (var c = ${y > 1 ? "part" : "0u"}; c < ${bound}; c += ${y}u) {`,
     );
     this.#indices("c", inner, outer.length, vectorAxis).forEach((line) => emit(`  ${line}`));
     for (const i of this.#body.needed(roots, (n) => this.#body.inner[n]!)) emit(`  ${this.#body.compute(i)}`);
@@ -245,16 +248,10 @@ class LoopWriter {
     first: number,
     vectorAxis: number | undefined,
   ): string[] {
-    const lines: string[] = [];
     const steps = lengths.map((n, d) => (first + d === vectorAxis ? n / 4 : n));
-    let rest = product(steps);
-    steps.forEach((n, d) => {
-      rest /= n;
-      const quotient = rest === 1 ? from : `${from} / ${rest}u`;
-      const index = d === 0 ? quotient : `(${quotient}) % ${n}u`;
-      lines.push(`let i${first + d} = ${first + d === vectorAxis ? `(${index}) * 4u` : index};`);
-    });
-    return lines;
+    const name = (d: number): string => (first + d === vectorAxis ? "four" : `i${first + d}`);
+    const wide = steps.some((_, d) => first + d === vectorAxis) ? [`let i${vectorAxis} = four * 4u;`] : [];
+    return [...this.#bindings.sizes.split(from, steps, name, (d) => `length${first + d}`), ...wide];
   }
 
   #reduce(i: number, a: number, kind: keyof typeof REDUCE): void {

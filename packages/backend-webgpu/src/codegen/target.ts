@@ -66,14 +66,17 @@ export interface ScalarUse {
 }
 
 /**
- * One dispatch. The code names bindings by their position, so that equal layers of a model render to equal text.
- * After the storage buffers comes one uniform buffer: a header (see `HEADER`), then the scalars.
+ * One dispatch. The code names bindings by their position and sizes by their place, so that equal layers of a model, and layers that
+ * differ in lengths alone, render to equal text. After the storage buffers comes one uniform buffer: a header (see `HEADER`), then the
+ * scalars, then the sizes.
  */
 export interface Kernel {
   readonly label: string;
   readonly code: string;
   readonly bindings: readonly Binding[];
   readonly scalars: readonly ScalarUse[];
+  /** The numbers that follow from lengths, as 32-bit words. */
+  readonly sizes: readonly number[];
   readonly groups: readonly [number, number, number];
 }
 

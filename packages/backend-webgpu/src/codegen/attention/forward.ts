@@ -21,7 +21,7 @@ export function isAttentionRendered({ params }: CallOf<"attention"> | CallOf<"at
 export function renderAttention(call: CallOf<"attention">, buffers: Buffers, target: Target): Kernel[] {
   const p = call.params;
   const a = new AttentionKernel(p, [...operandsOf(call).values()], buffers.bytes, target);
-  const { groups, text } = place(p.q, p.heads, a.lanes);
+  const { groups, text } = place(a, "queries", "head");
   const keyHead = `head / ${p.heads / p.kvHeads}u`;
   const main = [
     ...text,
@@ -30,13 +30,13 @@ export function renderAttention(call: CallOf<"attention">, buffers: Buffers, tar
     ...a.zeros("o"),
     "var most = -3.4e38f;",
     "var sum = 0f;",
-    `for (var start = 0u; start < ${keyEnd(p, a.lanes)} + P[0].x; start += ${TILE}u) {`,
+    `for (var start = 0u; start < ${keyEnd(a)}; start += ${TILE}u) {`,
     ...a.barrier(),
-    ...a.loadTile("key", "b, keyHead", "start", p.kv - 1),
-    ...a.loadTile("value", "b, keyHead", "start", p.kv - 1),
+    ...a.loadTile("key", "b, keyHead", "start", a.lastKey),
+    ...a.loadTile("value", "b, keyHead", "start", a.lastKey),
     ...a.barrier(),
     ...a.dots("s", "q", "key"),
-    ...scores(a, keysPass(p)),
+    ...scores(a, keysPass(a)),
     "var top = most;",
     ...a.each((j) => [`top = max(top, select(most, s[${j}], see[${j}]));`]),
     "let shrink = exp(most - top);",
@@ -50,5 +50,5 @@ export function renderAttention(call: CallOf<"attention">, buffers: Buffers, tar
     "putLogSum(b, head, own, most + log(sum));",
     "}",
   ];
-  return [a.kernel("attention", p.batch * groups, main)];
+  return [a.kernel("attention", groups, main)];
 }

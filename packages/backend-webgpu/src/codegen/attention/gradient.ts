@@ -91,7 +91,7 @@ function queryGradient(
   target: Target,
 ): Kernel {
   const a = new AttentionKernel(p, named, buffers.bytes, target);
-  const { groups, text } = place(p.q, p.heads, a.lanes);
+  const { groups, text } = place(a, "queries", "head");
   const main = [
     ...text,
     `let keyHead = head / ${p.heads / p.kvHeads}u;`,
@@ -100,14 +100,14 @@ function queryGradient(
     "let sum = delta(b, head, own);",
     "let norm = logSum(b, head, own);",
     ...a.zeros("d"),
-    `for (var start = 0u; start < ${keyEnd(p, a.lanes)} + P[0].x; start += ${TILE}u) {`,
+    `for (var start = 0u; start < ${keyEnd(a)}; start += ${TILE}u) {`,
     ...a.barrier(),
-    ...a.loadTile("key", "b, keyHead", "start", p.kv - 1),
-    ...a.loadTile("value", "b, keyHead", "start", p.kv - 1),
+    ...a.loadTile("key", "b, keyHead", "start", a.lastKey),
+    ...a.loadTile("value", "b, keyHead", "start", a.lastKey),
     ...a.barrier(),
     ...a.dots("s", "q", "key"),
     ...a.dots("t", "g", "value"),
-    ...scores(a, keysPass(p)),
+    ...scores(a, keysPass(a)),
     ...a.each((j) => {
       const weight = `exp(s[${j}] - norm) * (t[${j}] - sum) * ${literal(p.scale, "f32")}`;
       return [`s[${j}] = select(0f, ${weight}, see[${j}]);`];
@@ -118,34 +118,34 @@ function queryGradient(
     ...a.storeLine("putQuery", "b, head, own", (part) => `d${part}`),
     "}",
   ];
-  return a.kernel("attentionGrad queries", p.batch * groups, main);
+  return a.kernel("attentionGrad queries", groups, main);
 }
 
 function keyGradient(p: AttentionParams, named: readonly Named[], buffers: Buffers, target: Target): Kernel {
   const a = new AttentionKernel(p, named, buffers.bytes, target);
-  const { groups, text } = place(p.kv, p.kvHeads, a.lanes);
+  const { groups, text } = place(a, "keys", "keyHead");
   const group = p.heads / p.kvHeads;
   // the first query that sees the workgroup's first key is first + q - kv
-  const begin = p.causal ? `((max(first + ${p.q}u, ${p.kv}u) - ${p.kv}u) / ${TILE}u) * ${TILE}u` : "0u";
-  const ofLane = (name: string): string => `${name}(b, head, min(start + lane, ${p.q - 1}u))`;
+  const begin = p.causal ? `((max(first + ${a.q}, ${a.kv}) - ${a.kv}) / ${TILE}u) * ${TILE}u` : "0u";
+  const ofLane = (name: string): string => `${name}(b, head, min(start + lane, ${a.lastQuery}))`;
   const main = [
-    ...text.map((line) => line.replace("let head", "let keyHead")),
+    ...text,
     ...a.line("key", "b, keyHead, own", "k"),
     ...a.line("value", "b, keyHead, own", "v"),
     ...a.zeros("dk"),
     ...a.zeros("dv"),
     `for (var turn = 0u; turn < ${group}u + P[0].x; turn++) {`,
     `let head = keyHead * ${group}u + turn;`,
-    `for (var start = ${begin}; start < ${p.q}u + P[0].x; start += ${TILE}u) {`,
+    `for (var start = ${begin}; start < ${a.q}; start += ${TILE}u) {`,
     ...a.barrier(),
-    ...a.loadTile("query", "b, head", "start", p.q - 1),
-    ...a.loadTile("gradient", "b, head", "start", p.q - 1),
+    ...a.loadTile("query", "b, head", "start", a.lastQuery),
+    ...a.loadTile("gradient", "b, head", "start", a.lastQuery),
     ...a.barrier(),
     ...a.dots("s", "k", "query"),
     ...a.dots("t", "v", "gradient"),
-    ...scores(a, queriesPass(p)),
-    ...a.perLine("norms", ofLane("logSum"), (j) => `logSum(b, head, min(start + ${j}, ${p.q - 1}u))`),
-    ...a.perLine("deltas", ofLane("delta"), (j) => `delta(b, head, min(start + ${j}, ${p.q - 1}u))`),
+    ...scores(a, queriesPass(a)),
+    ...a.perLine("norms", ofLane("logSum"), (j) => `logSum(b, head, min(start + ${j}, ${a.lastQuery}))`),
+    ...a.perLine("deltas", ofLane("delta"), (j) => `delta(b, head, min(start + ${j}, ${a.lastQuery}))`),
     ...a.each((j) => [
       `s[${j}] = select(0f, exp(s[${j}] - norms[${j}]), see[${j}]);`,
       `t[${j}] = s[${j}] * (t[${j}] - deltas[${j}]) * ${literal(p.scale, "f32")};`,
@@ -159,5 +159,5 @@ function keyGradient(p: AttentionParams, named: readonly Named[], buffers: Buffe
     ...a.storeLine("putValue", "b, keyHead, own", (part) => `dv${part}`),
     "}",
   ];
-  return a.kernel("attentionGrad keys", p.batch * groups, main);
+  return a.kernel("attentionGrad keys", groups, main);
 }

@@ -4,12 +4,13 @@
  * registers, and the workgroup loops over tiles of eight lines of the other kind. Invocations read tiles from workgroup
  * memory, or, on adapters that compute on the CPU, by subgroup broadcasts: lane l loads line l.
  */
-import type { AttentionParams, LibraryCall, Operand } from "@tiedlora/kernels";
+import { type AttentionParams, type LibraryCall, type Operand, product } from "@tiedlora/kernels";
 import { loadFourFunction, loadFunction, storeFourFunction, storeFunction, useOf } from "../accessors.ts";
 import { allOf, literal } from "../arithmetic.ts";
 import { Bindings } from "../bindings.ts";
 import type { Use } from "../shown.ts";
 import { assemble } from "../entry.ts";
+import type { Sizes } from "../sizes.ts";
 import { Helpers } from "../helpers.ts";
 import { ceilDiv, type Kernel, range, type Target } from "../target.ts";
 
@@ -45,6 +46,11 @@ export class AttentionKernel {
   readonly #named: readonly Named[];
   readonly #bindings: Bindings;
   readonly #tiles = new Set<string>();
+  /** Expressions for the numbers of queries and of keys, and for the last of each. */
+  readonly q: string;
+  readonly kv: string;
+  readonly lastQuery: string;
+  readonly lastKey: string;
 
   constructor(
     params: AttentionParams,
@@ -61,6 +67,15 @@ export class AttentionKernel {
     this.#named = named;
     const uses = named.map((n): Use => (isLine(n) ? useOf(n.operand, n.lengths, n.write) : n));
     this.#bindings = new Bindings(uses, bufferBytes, target, new Helpers());
+    this.q = this.sizes.of("queries", params.q);
+    this.kv = this.sizes.of("keys", params.kv);
+    this.lastQuery = `${this.q} - 1u`;
+    this.lastKey = `${this.kv} - 1u`;
+  }
+
+  /** The numbers that follow from lengths. */
+  get sizes(): Sizes {
+    return this.#bindings.sizes;
   }
 
   /** Statements that load a line as `{to}0`, `{to}1`, …; `at` is its three leading indices. */
@@ -80,17 +95,17 @@ export class AttentionKernel {
    * Statements that load the tile of `from` that starts at line `start`; `head` is the leading indices, and lines beyond
    * `last` repeat it.
    */
-  loadTile(from: string, head: string, start: string, last: number): string[] {
+  loadTile(from: string, head: string, start: string, last: string): string[] {
     this.#tiles.add(from);
     if (this.#subgroup) {
       return this.parts.map(
-        (p) => `let ${from}Own${p} = ${from}(${head}, min(${start} + lane, ${last}u), ${4 * p}u);`,
+        (p) => `let ${from}Own${p} = ${from}(${head}, min(${start} + lane, ${last}), ${4 * p}u);`,
       );
     }
     const width = this.parts.length;
     return [
       `for (var e = lane; e < ${TILE * width}u; e += ${this.lanes}u) {`,
-      `  ${from}Tile[e] = ${from}(${head}, min(${start} + e / ${width}u, ${last}u), (e % ${width}u) * 4u);`,
+      `  ${from}Tile[e] = ${from}(${head}, min(${start} + e / ${width}u, ${last}), (e % ${width}u) * 4u);`,
       "}",
     ];
   }
@@ -214,19 +229,30 @@ export function operandsOf({
 }
 
 /**
- * The number of workgroups, and statements that place an invocation: they define `b`, `head`, `own` (its line), and `exists`
- * (whether it has one).
+ * The number of workgroups, and statements that place an invocation: they define `b`, `head` (under the name `head`), `own` (its line), and
+ * `exists` (whether it has one). Invocations own the queries of all heads, or the keys.
  */
-export function place(lines: number, heads: number, lanes: number): { groups: number; text: string[] } {
-  const blocks = ceilDiv(lines, lanes);
+export function place(
+  a: AttentionKernel,
+  what: "queries" | "keys",
+  head: string,
+): { groups: number; text: string[] } {
+  const { batch, heads, kvHeads, q, kv } = a.params;
+  const [lines, ofHeads] = what === "queries" ? [q, heads] : [kv, kvHeads];
+  const grid = [batch, ofHeads, ceilDiv(lines, a.lanes)];
+  const count = what === "queries" ? a.q : a.kv;
   return {
-    groups: blocks * heads,
+    groups: product(grid),
     text: [
-      `let b = group / ${blocks * heads}u;`,
-      `let head = (group / ${blocks}u) % ${heads}u;`,
-      `let first = (group % ${blocks}u) * ${lanes}u;`,
-      `let exists = first + lane < ${lines}u;`,
-      `let own = min(first + lane, ${lines - 1}u);`,
+      ...a.sizes.split(
+        "group",
+        grid,
+        (d) => ["b", head, "block"][d]!,
+        (d) => ["", "heads", "blocks"][d]!,
+      ),
+      `let first = block * ${a.lanes}u;`,
+      `let exists = first + lane < ${count};`,
+      `let own = min(first + lane, ${count} - 1u);`,
     ],
   };
 }
@@ -238,27 +264,28 @@ export interface Pair {
   readonly inside: (j: string) => string;
 }
 
-export const keysPass = ({ kv }: AttentionParams): Pair => ({
+export const keysPass = ({ kv }: AttentionKernel): Pair => ({
   query: () => "own",
   key: (j) => `(start + ${j})`,
-  inside: (j) => `start + ${j} < ${kv}u`,
+  inside: (j) => `start + ${j} < ${kv}`,
 });
 
-export const queriesPass = ({ q }: AttentionParams): Pair => ({
+export const queriesPass = ({ q }: AttentionKernel): Pair => ({
   query: (j) => `(start + ${j})`,
   key: () => "own",
-  inside: (j) => `start + ${j} < ${q}u`,
+  inside: (j) => `start + ${j} < ${q}`,
 });
 
 /** Statements that turn the scores `s` into scaled, biased ones; `see` says which pairs of query and key count. */
 export function scores(a: AttentionKernel, { query, key, inside }: Pair): string[] {
-  const { bias, causal, scale, q, kv } = a.params;
+  const { bias, causal, scale } = a.params;
+  const { q, kv, lastQuery, lastKey } = a;
   return [
     `var see: array<bool, ${TILE}>;`,
     ...a.each((j) => {
-      const plus = bias ? ` + bias(b, head, min(${query(j)}, ${q - 1}u), min(${key(j)}, ${kv - 1}u))` : "";
+      const plus = bias ? ` + bias(b, head, min(${query(j)}, ${lastQuery}), min(${key(j)}, ${lastKey}))` : "";
       // indices are unsigned, so the condition is j + q <= i + kv
-      const before = causal ? [`${key(j)} + ${q}u <= ${query(j)} + ${kv}u`] : [];
+      const before = causal ? [`${key(j)} + ${q} <= ${query(j)} + ${kv}`] : [];
       return [
         `s[${j}] = s[${j}] * ${literal(scale, "f32")}${plus};`,
         `see[${j}] = ${allOf([inside(j), ...before])};`,
@@ -268,8 +295,8 @@ export function scores(a: AttentionKernel, { query, key, inside }: Pair): string
 }
 
 /** The end of the keys that any query of the workgroup sees. */
-export function keyEnd(p: AttentionParams, lanes: number): string {
-  if (!p.causal) return `${p.kv}u`;
+export function keyEnd({ params, q, kv, lanes }: AttentionKernel): string {
+  if (!params.causal) return kv;
   // the last query of the workgroup sees keys up to first + lanes - 1 + kv - q
-  return `min(${p.kv}u, max(first + ${lanes + p.kv}u, ${p.q}u) - ${p.q}u)`;
+  return `min(${kv}, max(first + ${lanes}u + ${kv}, ${q}) - ${q})`;
 }

@@ -2,11 +2,12 @@
  * Reading the factors of a product. A kernel sees two sides, each a set of lines (rows of A, columns of B, or the other way round) along
  * the depth k, over which it sums. Each side is read by WGSL functions of its own, which are named after it.
  */
-import { type Operand, product } from "@tiedlora/kernels";
+import type { Operand } from "@tiedlora/kernels";
 import { type Width, wgslType } from "../arithmetic.ts";
 import { address, condition } from "../address.ts";
 import type { Bindings } from "../bindings.ts";
 import { type BoundOperand, modeOf, type Use } from "../shown.ts";
+import type { Sizes } from "../sizes.ts";
 import { range, type Target } from "../target.ts";
 import type { Product } from "./product.ts";
 import { quantizedFunctions, quantizedUses, type QuantizedUses } from "./quantized.ts";
@@ -65,13 +66,13 @@ export function usesOfSide({ operand, lengths, vector, lineAxis, depthAxis, pack
 }
 
 /** `let b{d}` statements: the index along each batch axis, from the linear batch index `b`. */
-export function batchIndices(batch: readonly number[]): string[] {
-  let rest = product(batch);
-  return batch.map((n, d) => {
-    rest /= n;
-    const quotient = rest === 1 ? "b" : `b / ${rest}u`;
-    return `let b${d} = ${d === 0 ? quotient : `(${quotient}) % ${n}u`};`;
-  });
+export function batchIndices(batch: readonly number[], sizes: Sizes): string[] {
+  return sizes.split(
+    "b",
+    batch,
+    (d) => `b${d}`,
+    (d) => `length${d}`,
+  );
 }
 
 /** Writes the WGSL that reads the sides of a product. */
@@ -96,14 +97,14 @@ export class FactorReader {
   /** Defines `{name}(base, b, line, k)`, and `{name}v`, which loads four elements along `side.vector`. */
   #functionsOf(side: Side): string {
     const { name, operand, lineAxis, depthAxis, lengths, packed } = side;
-    const { elements } = this.#bindings;
+    const { elements, sizes } = this.#bindings;
     const bound = this.#boundOf(side);
     const rank = this.#batch.length;
     const indices = lengths.map((_, d) => (d === lineAxis ? "line" : d === depthAxis ? "k" : `b${d}`));
-    const valid = condition(operand, lengths, indices, 0, rank + 2);
-    const at = address(operand.view.strides, indices, rank, rank + 2, "base");
-    const needsBatch = condition(operand, lengths, indices, 0, rank) !== undefined;
-    const head = needsBatch ? batchIndices(this.#batch).map((line) => `  ${line}\n`) : [];
+    const valid = condition(operand, lengths, indices, 0, rank + 2, sizes);
+    const at = address(operand.view.strides, indices, rank, rank + 2, "base", sizes);
+    const needsBatch = operand.view.valid?.slice(0, rank).some((range) => range !== null) === true;
+    const head = needsBatch ? batchIndices(this.#batch, sizes).map((line) => `  ${line}\n`) : [];
     const define = (suffix: string, type: string, value: string): string => {
       const guard = valid === undefined ? "" : `  if (!(${valid})) { return ${type}(); }\n`;
       return `fn ${name}${suffix}(base: u32, b: u32, line: u32, k: u32) -> ${type} {\n${head.join("")}${guard}  return ${value};\n}`;
@@ -126,11 +127,17 @@ export class FactorReader {
   bases(): string[] {
     const rank = this.#batch.length;
     const indices = range(rank).map((d) => `b${d}`);
+    const { sizes } = this.#bindings;
     const base = ({ name, operand, packed }: Side): string => {
-      const start = packed ? operand.view.offset : this.#bindings.start(operand);
-      return `let ${name}_base = ${address(operand.view.strides, indices, 0, rank, start)};`;
+      const { offset, strides } = operand.view;
+      const start = !packed
+        ? this.#bindings.start(operand)
+        : offset === 0
+          ? undefined
+          : sizes.of("offset", offset);
+      return `let ${name}_base = ${address(strides, indices, 0, rank, start, sizes)};`;
     };
-    return [...batchIndices(this.#batch), ...this.#sides.map(base)];
+    return [...batchIndices(this.#batch, sizes), ...this.#sides.map(base)];
   }
 
   /** An expression for one element of a side. */
@@ -148,10 +155,23 @@ export class FactorReader {
    * variable's name.
    */
   lines(side: Side, line: string, k: string): string {
-    const count = side.lengths[side.lineAxis]!;
-    if (side.vector === "line") return this.four(side, count === 4 ? "0u" : `min(${line}, ${count - 4}u)`, k);
-    const each = range(4).map((c) => this.one(side, `min(${line} + ${c}u, ${count - 1}u)`, k));
+    if (side.vector === "line") return this.four(side, `min(${line}, ${this.#last(side, 4)})`, k);
+    const last = this.#last(side, 1);
+    const each = range(4).map((c) => this.one(side, `min(${line} + ${c}u, ${last})`, k));
     return `vec4<f32>(${each.join(", ")})`;
+  }
+
+  /** An expression for the first of the last `count` lines of a side. */
+  #last(side: Side, count: number): string {
+    return this.#bindings.sizes.of(
+      `last ${count} of axis ${side.lineAxis}`,
+      side.lengths[side.lineAxis]! - count,
+    );
+  }
+
+  /** An expression for the last of a side's lines. */
+  lastLine(side: Side): string {
+    return this.#last(side, 1);
   }
 
   /** The type of four numbers as they are staged in workgroup memory. */

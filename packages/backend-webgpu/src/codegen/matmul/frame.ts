@@ -9,7 +9,8 @@ import { modeOf } from "../shown.ts";
 import { BodyWriter, usesOf } from "../body.ts";
 import { assemble, type Entry } from "../entry.ts";
 import { Helpers } from "../helpers.ts";
-import type { Kernel, Target } from "../target.ts";
+import type { Sizes } from "../sizes.ts";
+import { ceilDiv, type Kernel, type Target } from "../target.ts";
 import { batchIndices, FactorReader, sidesOf, type Term, termsOf, usesOfSide } from "./factors.ts";
 import type { Product } from "./product.ts";
 
@@ -50,6 +51,40 @@ export class MatmulFrame {
     this.factors = new FactorReader(p.batch, this.terms, this.#bindings, target);
   }
 
+  /** The numbers that follow from lengths. */
+  get sizes(): Sizes {
+    return this.#bindings.sizes;
+  }
+
+  /**
+   * The number of workgroups for tiles of so many rows and columns, and the statements that find one's tile: they define `b`, `row` and
+   * `column`.
+   */
+  tiles(rows: number, columns: number): { readonly groups: number; readonly text: string[] } {
+    const isBatched = this.#p.batch.length > 0;
+    const grid = [
+      ...(isBatched ? [this.batches] : []),
+      ceilDiv(this.rows, rows),
+      ceilDiv(this.columns, columns),
+    ];
+    const names = [...(isBatched ? ["b"] : []), "tileRow", "tileColumn"];
+    const name = (d: number): string => names[d]!;
+    return {
+      groups: product(grid),
+      text: [
+        ...this.sizes.split("group", grid, name, name),
+        ...(isBatched ? [] : ["let b = 0u;"]),
+        `let row = tileRow * ${rows}u;`,
+        `let column = tileColumn * ${columns}u;`,
+      ],
+    };
+  }
+
+  /** An expression for the depth of a term. */
+  depthOf(term: Term): string {
+    return this.sizes.of(`depth${this.terms.indexOf(term)}`, term.depth);
+  }
+
   #chooseVectorAxis(): number | undefined {
     if (this.columns % 4 !== 0) return undefined;
     const axis = this.#p.batch.length + (this.#swap ? 0 : 1);
@@ -72,11 +107,14 @@ export class MatmulFrame {
       () => true,
     );
     const statements = [
-      ...batchIndices(batch),
+      ...batchIndices(batch, this.sizes),
       ...live.map((i) => writer.compute(i)),
       ...epilogue.stores.map((s) => writer.store(s)),
     ].map((line) => `  ${line}`);
-    const inside = allOf([`${row} < ${this.rows}u`, `${column} < ${this.columns}u`]);
+    const inside = allOf([
+      `${row} < ${this.sizes.of("rows", this.rows)}`,
+      `${column} < ${this.sizes.of("columns", this.columns)}`,
+    ]);
     const guard = `  if (!(${inside})) { return; }`;
     const define = (name: string, type: string): string =>
       `fn ${name}(b: u32, ${row}: u32, ${column}: u32, value: ${type}) {\n${guard}\n${statements.join("\n")}\n}`;

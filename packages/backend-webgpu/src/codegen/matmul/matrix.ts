@@ -5,7 +5,7 @@
 import type { Term } from "./factors.ts";
 import type { MatmulFrame } from "./frame.ts";
 import { fill } from "./tiled.ts";
-import { ceilDiv, type Kernel, type MatrixShape, range, type Target } from "../target.ts";
+import { type Kernel, type MatrixShape, range, type Target } from "../target.ts";
 
 /** Rows and columns of the tile, its depth, and the rows and columns of one subgroup. */
 const [TILE, DEPTH, OWN] = [64, 32, 32];
@@ -31,12 +31,10 @@ const workgroupBytes = ({ m, n }: MatrixShape): number => 2 * (2 * TILE * DEPTH)
 export function matrixKernel(frame: MatmulFrame, target: Target): Kernel {
   const shape = target.matrix!;
   const threads = SUBGROUPS * target.subgroup;
-  const [rowTiles, columnTiles] = [ceilDiv(frame.rows, TILE), ceilDiv(frame.columns, TILE)];
+  const tiles = frame.tiles(TILE, TILE);
   const matrices = range(OWN / shape.m).flatMap((i) => range(OWN / shape.n).map((j) => ({ i, j })));
   const main = [
-    `let b = group / ${rowTiles * columnTiles}u;`,
-    `let row = ((group / ${columnTiles}u) % ${rowTiles}u) * ${TILE}u;`,
-    `let column = (group % ${columnTiles}u) * ${TILE}u;`,
+    ...tiles.text,
     `let partRow = (part / ${ACROSS}u) * ${OWN}u;`,
     `let partColumn = (part % ${ACROSS}u) * ${OWN}u;`,
     ...frame.factors.bases(),
@@ -45,7 +43,7 @@ export function matrixKernel(frame: MatmulFrame, target: Target): Kernel {
     ...matrices.flatMap(({ i, j }) => finish(frame, shape, threads, i, j)),
   ];
   return frame.kernel(main, {
-    groups: frame.batches * rowTiles * columnTiles,
+    groups: tiles.groups,
     size: [threads, 1],
     shared: [
       `var<workgroup> rowTile: array<f16, ${TILE * DEPTH}>;`,
@@ -63,12 +61,8 @@ export function matrixKernel(frame: MatmulFrame, target: Target): Kernel {
   });
 }
 
-function termLoop(
-  frame: MatmulFrame,
-  { rows, columns, depth }: Term,
-  { m, n, k }: MatrixShape,
-  threads: number,
-): string[] {
+function termLoop(frame: MatmulFrame, term: Term, { m, n, k }: MatrixShape, threads: number): string[] {
+  const depth = frame.depthOf(term);
   const halves =
     (to: string) =>
     (at: string, value: string): string =>
@@ -80,9 +74,9 @@ function termLoop(
   const at = (part: string, from: number): string => `k * ${TILE}u + ${part} + ${from}u, ${TILE}u`;
   const [left, right] = [range(OWN / m), range(OWN / n)];
   return [
-    `for (var k0 = 0u; k0 < ${depth}u + P[0].x; k0 += ${DEPTH}u) {`,
-    ...fill(frame, rows, { ...what, from: "row" }, halves("rowTile")),
-    ...fill(frame, columns, { ...what, from: "column" }, halves("columnTile")),
+    `for (var k0 = 0u; k0 < ${depth}; k0 += ${DEPTH}u) {`,
+    ...fill(frame, term.rows, { ...what, from: "row" }, halves("rowTile")),
+    ...fill(frame, term.columns, { ...what, from: "column" }, halves("columnTile")),
     "  workgroupBarrier();",
     `  for (var k = 0u; k < ${DEPTH}u; k += ${k}u) {`,
     ...left.map(

@@ -39,7 +39,7 @@ export function quantizedFunctions(name: string, uses: QuantizedUses, bindings: 
   const perWord = 32 / bits;
   const load = ({ operand }: Use, at: string): string => {
     const start = bindings.start(operand);
-    return bindings.elements.load(bindings.of(operand), start === 0 ? at : `${at} + ${start}`);
+    return bindings.elements.load(bindings.of(operand), start === undefined ? at : `${at} + ${start}`);
   };
   const value = (codes: string, width: Width): string => {
     const type = width === 1 ? "f32" : "vec4<f32>";

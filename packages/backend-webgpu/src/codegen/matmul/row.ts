@@ -2,7 +2,7 @@
  * One row times matrices that are read once: a workgroup computes four columns, its lanes add up parts of the depth, four
  * numbers at a time, and then one another's sums in workgroup memory.
  */
-import { ceilDiv, type Kernel, range } from "../target.ts";
+import { type Kernel, range } from "../target.ts";
 import type { Side, Term } from "./factors.ts";
 import type { MatmulFrame } from "./frame.ts";
 
@@ -16,11 +16,10 @@ export function suitsRow({ rows, terms }: MatmulFrame): boolean {
 
 /** The kernel of a product that `suitsRow`. */
 export function rowKernel(frame: MatmulFrame): Kernel {
-  const groups = ceilDiv(frame.columns, COLUMNS);
+  const tiles = frame.tiles(1, COLUMNS);
   const halves = range(Math.log2(LANES)).map((i) => LANES / 2 ** (i + 1));
   const main = [
-    `let b = group / ${groups}u;`,
-    `let column = (group % ${groups}u) * ${COLUMNS}u;`,
+    ...tiles.text,
     ...frame.factors.bases(),
     "var sum = vec4<f32>();",
     ...frame.terms.flatMap((term) => termLoop(frame, term)),
@@ -33,20 +32,21 @@ export function rowKernel(frame: MatmulFrame): Kernel {
     `if (lane == 0u) { ${frame.finish("0u", "column", "sums[0]")} }`,
   ];
   return frame.kernel(main, {
-    groups: frame.batches * groups,
+    groups: tiles.groups,
     size: [LANES, 1],
     shared: [`var<workgroup> sums: array<vec4<f32>, ${LANES}>;`],
     variant: "row",
   });
 }
 
-function termLoop(frame: MatmulFrame, { rows, columns, depth }: Term): string[] {
-  const last = frame.columns - 1;
+function termLoop(frame: MatmulFrame, term: Term): string[] {
+  const { rows, columns } = term;
+  const last = frame.factors.lastLine(columns);
   const read = (side: Side, line: string): string =>
     frame.factors.rounded(side, alongDepth(frame, side, line));
-  const dots = range(COLUMNS).map((c) => `dot(x, ${read(columns, `min(column + ${c}u, ${last}u)`)})`);
+  const dots = range(COLUMNS).map((c) => `dot(x, ${read(columns, `min(column + ${c}u, ${last})`)})`);
   return [
-    `for (var k = lane * 4u; k < ${depth}u + P[0].x; k += ${4 * LANES}u) {`,
+    `for (var k = lane * 4u; k < ${frame.depthOf(term)}; k += ${4 * LANES}u) {`,
     `  let x = ${read(rows, "0u")};`,
     `  sum += vec4<f32>(${dots.join(", ")});`,
     "}",

@@ -13,22 +13,22 @@ export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
   // registers hold 32 accumulators of four columns each
   const held = Math.min(Math.max(1, 32 / S), 2 ** Math.ceil(Math.log2(ceilDiv(frame.rows, S))));
   const tile = { rows: held * S, columns: 4 * S };
-  const [rowTiles, columnTiles] = [ceilDiv(frame.rows, tile.rows), ceilDiv(frame.columns, tile.columns)];
+  const tiles = frame.tiles(tile.rows, tile.columns);
+  const lastRow = frame.sizes.of("last row", frame.rows - 1);
   const rows = range(tile.rows);
   const main = [
-    `let b = group / ${rowTiles * columnTiles}u;`,
-    `let row = ((group / ${columnTiles}u) % ${rowTiles}u) * ${tile.rows}u;`,
-    `let column = (group % ${columnTiles}u) * ${tile.columns}u + lane * 4u;`,
+    ...tiles.text,
+    "let own = column + lane * 4u;",
     ...frame.factors.bases(),
-    ...range(held).map((i) => `let row${i} = min(row + lane + ${i * S}u, ${frame.rows - 1}u);`),
+    ...range(held).map((i) => `let row${i} = min(row + lane + ${i * S}u, ${lastRow});`),
     ...rows.map((r) => `var c${r} = vec4<f32>();`),
     ...frame.terms.flatMap((term) => termLoops(frame, term, held, S)),
     `var done: array<vec4<f32>, ${tile.rows}>;`,
     ...rows.map((r) => `done[${r}] = c${r};`),
-    `for (var r = 0u; r < ${tile.rows}u + P[0].x; r++) { ${frame.finish("row + r", "column", "done[r]")} }`,
+    `for (var r = 0u; r < ${tile.rows}u + P[0].x; r++) { ${frame.finish("row + r", "own", "done[r]")} }`,
   ];
   return frame.kernel(main, {
-    groups: frame.batches * rowTiles * columnTiles,
+    groups: tiles.groups,
     size: [S, 1],
     shared: [],
     directives: ["enable subgroups;"],
@@ -39,26 +39,24 @@ export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
 /** Loops over the depth of a term: four depths at a time, then the remaining ones one at a time. */
 function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): string[] {
   const whole = Math.floor(term.depth / 4) * 4;
-  const lines: string[] = [];
-  if (whole > 0) {
-    lines.push(
-      `for (var k = 0u; k < ${whole}u + P[0].x; k += 4u) {`,
-      ...range(held).map(
-        (i) => `  let a${i} = ${frame.factors.rounded(term.rows, alongDepth(frame, term.rows, `row${i}`))};`,
-      ),
-      ...columnsByDepth(frame, term.columns).map((l) => `  ${l}`),
-      ...range(held * S).map((r) => `  ${accumulate(r, S, (i, q) => `a${i}[${q}]`, 4)}`),
-      "}",
-    );
-  }
+  const end = frame.sizes.of(`whole depth${frame.terms.indexOf(term)}`, whole);
+  const lines = [
+    `for (var k = 0u; k < ${end}; k += 4u) {`,
+    ...range(held).map(
+      (i) => `  let a${i} = ${frame.factors.rounded(term.rows, alongDepth(frame, term.rows, `row${i}`))};`,
+    ),
+    ...columnsByDepth(frame, term.columns).map((l) => `  ${l}`),
+    ...range(held * S).map((r) => `  ${accumulate(r, S, (i, q) => `a${i}[${q}]`, 4)}`),
+    "}",
+  ];
   if (whole < term.depth) {
     lines.push(
-      `for (var k = ${whole}u; k < ${term.depth}u + P[0].x; k++) {`,
+      `for (var k = ${end}; k < ${frame.depthOf(term)}; k++) {`,
       ...range(held).map(
         (i) =>
           `  let a${i} = ${frame.factors.rounded(term.rows, frame.factors.one(term.rows, `row${i}`, "k"), 1)};`,
       ),
-      `  let b0 = ${frame.factors.rounded(term.columns, frame.factors.lines(term.columns, "column", "k"))};`,
+      `  let b0 = ${frame.factors.rounded(term.columns, frame.factors.lines(term.columns, "own", "k"))};`,
       ...range(held * S).map((r) => `  ${accumulate(r, S, (i) => `a${i}`, 1)}`),
       "}",
     );
@@ -79,13 +77,13 @@ function accumulate(r: number, S: number, value: (i: number, q: number) => strin
 function columnsByDepth(frame: MatmulFrame, side: Side): string[] {
   if (side.vector !== "depth")
     return range(4).map(
-      (q) => `let b${q} = ${frame.factors.rounded(side, frame.factors.lines(side, "column", `k + ${q}u`))};`,
+      (q) => `let b${q} = ${frame.factors.rounded(side, frame.factors.lines(side, "own", `k + ${q}u`))};`,
     );
-  const last = side.lengths[side.lineAxis]! - 1;
+  const last = frame.factors.lastLine(side);
   return [
     ...range(4).map(
       (c) =>
-        `let t${c} = ${frame.factors.rounded(side, frame.factors.four(side, `min(column + ${c}u, ${last}u)`, "k"))};`,
+        `let t${c} = ${frame.factors.rounded(side, frame.factors.four(side, `min(own + ${c}u, ${last})`, "k"))};`,
     ),
     ...range(4).map((q) => `let b${q} = vec4<f32>(t0[${q}], t1[${q}], t2[${q}], t3[${q}]);`),
   ];

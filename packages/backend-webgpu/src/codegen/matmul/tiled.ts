@@ -4,25 +4,23 @@
  */
 import type { Side, Term } from "./factors.ts";
 import type { MatmulFrame } from "./frame.ts";
-import { ceilDiv, type Kernel, range, type Target, type Tile } from "../target.ts";
+import { type Kernel, range, type Target, type Tile } from "../target.ts";
 import { chooseTile, invocations, tileName } from "./tiles.ts";
 
 export function tiledKernel(frame: MatmulFrame, target: Target): Kernel {
   const tile = chooseTile(frame, target);
-  const [rowTiles, columnTiles] = [ceilDiv(frame.rows, tile.rows), ceilDiv(frame.columns, tile.columns)];
+  const tiles = frame.tiles(tile.rows, tile.columns);
   const [across, vectors] = [tile.columns / tile.own, tile.own / 4];
   const accumulators = range(tile.own).flatMap((r) => range(vectors).map((j) => `c${r}_${j}`));
   const main = [
-    `let b = group / ${rowTiles * columnTiles}u;`,
-    `let row = ((group / ${columnTiles}u) % ${rowTiles}u) * ${tile.rows}u;`,
-    `let column = (group % ${columnTiles}u) * ${tile.columns}u;`,
+    ...tiles.text,
     ...frame.factors.bases(),
     ...accumulators.map((c) => `var ${c} = vec4<f32>();`),
     ...frame.terms.flatMap((term) => termLoop(frame, term, tile, target)),
     ...finishAll(frame, tile, accumulators, across, vectors),
   ];
   return frame.kernel(main, {
-    groups: frame.batches * rowTiles * columnTiles,
+    groups: tiles.groups,
     size: [across, tile.rows / tile.own],
     shared: [
       `var<workgroup> rowTile: array<${frame.factors.stagedType}, ${(tile.rows * tile.depth) / 4}>;`,
@@ -41,17 +39,29 @@ function termLoop(frame: MatmulFrame, term: Term, tile: Tile, target: Target): s
   // drivers unroll loops of constant length: good on a GPU, slow to compile on a CPU
   const depth = target.software ? `${tile.depth}u + P[0].x` : `${tile.depth}u`;
   return [
-    `for (var k0 = 0u; k0 < ${term.depth}u + P[0].x; k0 += ${tile.depth}u) {`,
+    `for (var k0 = 0u; k0 < ${frame.depthOf(term)}; k0 += ${tile.depth}u) {`,
     ...fill(
       frame,
       term.rows,
-      { ...term, tile: tile.depth, from: "row", lines: tile.rows, threads: invocations(tile) },
+      {
+        depth: frame.depthOf(term),
+        tile: tile.depth,
+        from: "row",
+        lines: tile.rows,
+        threads: invocations(tile),
+      },
       vectorsTo("rowTile"),
     ),
     ...fill(
       frame,
       term.columns,
-      { ...term, tile: tile.depth, from: "column", lines: tile.columns, threads: invocations(tile) },
+      {
+        depth: frame.depthOf(term),
+        tile: tile.depth,
+        from: "column",
+        lines: tile.columns,
+        threads: invocations(tile),
+      },
       vectorsTo("columnTile"),
     ),
     "  workgroupBarrier();",
@@ -80,7 +90,8 @@ interface Fill {
   readonly from: string;
   readonly lines: number;
   readonly tile: number;
-  readonly depth: number;
+  /** An expression. */
+  readonly depth: string;
   /** Invocations that share the work. */
   readonly threads: number;
 }
@@ -105,7 +116,7 @@ export function fill(
     `    let l = ${line};`,
     `    let line = ${from} + l * 4u;`,
     "    var v = vec4<f32>();",
-    `    if (k0 + k < ${depth}u) { v = ${frame.factors.lines(side, "line", "k0 + k")}; }`,
+    `    if (k0 + k < ${depth}) { v = ${frame.factors.lines(side, "line", "k0 + k")}; }`,
     `    ${put(`k * ${groups}u + l`, frame.factors.staged(side, "v"))}`,
     "  }",
   ];
