@@ -160,6 +160,7 @@ test(
         code: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5f; }",
         bindings: [],
         scalars: [],
+        sizes: [],
         groups: [1, 1, 1],
       } as const;
       await assert.rejects(new PipelineCache(backend.device).get(kernel), (error: Error) => {

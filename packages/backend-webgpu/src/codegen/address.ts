@@ -6,7 +6,10 @@ import type { Operand } from "@tiedlora/kernels";
 import { allOf } from "./arithmetic.ts";
 import type { Sizes } from "./sizes.ts";
 
-/** `start + Σ index·stride` over the axes `[from, to)` that have an index, modulo 2^32 (strides may be negative). */
+/**
+ * `start + Σ index·stride` over the axes `[from, to)` that have an index, modulo 2^32 (strides may be negative). Equal strides of operands
+ * with the same `role` share a name.
+ */
 export function address(
   strides: readonly number[],
   indices: readonly string[],
@@ -14,12 +17,13 @@ export function address(
   to: number,
   start: string | undefined,
   sizes: Sizes,
+  role = "",
 ): string {
   const terms = start === undefined ? [] : [start];
   for (let d = from; d < Math.min(to, strides.length); d++) {
     const stride = strides[d]!;
     if (stride === 0 || indices[d] === undefined) continue;
-    terms.push(stride === 1 ? indices[d]! : `${indices[d]} * ${sizes.stride(d, stride)}`);
+    terms.push(stride === 1 ? indices[d]! : `${indices[d]} * ${sizes.stride(`${role}${d}`, stride)}`);
   }
   return terms.length === 0 ? "0u" : terms.join(" + ");
 }

@@ -38,7 +38,7 @@ export class Sizes {
   }
 
   /** A u32 expression for a stride; 1 and -1 are part of the structure. */
-  stride(axis: number, value: number): string {
+  stride(axis: string, value: number): string {
     if (Math.abs(value) === 1) return `${value >>> 0}u`;
     return this.of(`stride${axis}`, value);
   }

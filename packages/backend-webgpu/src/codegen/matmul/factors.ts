@@ -102,7 +102,7 @@ export class FactorReader {
     const rank = this.#batch.length;
     const indices = lengths.map((_, d) => (d === lineAxis ? "line" : d === depthAxis ? "k" : `b${d}`));
     const valid = condition(operand, lengths, indices, 0, rank + 2, sizes);
-    const at = address(operand.view.strides, indices, rank, rank + 2, "base", sizes);
+    const at = address(operand.view.strides, indices, rank, rank + 2, "base", sizes, name);
     const needsBatch = operand.view.valid?.slice(0, rank).some((range) => range !== null) === true;
     const head = needsBatch ? batchIndices(this.#batch, sizes).map((line) => `  ${line}\n`) : [];
     const define = (suffix: string, type: string, value: string): string => {
@@ -135,7 +135,7 @@ export class FactorReader {
         : offset === 0
           ? undefined
           : sizes.of("offset", offset);
-      return `let ${name}_base = ${address(strides, indices, 0, rank, start, sizes)};`;
+      return `let ${name}_base = ${address(strides, indices, 0, rank, start, sizes, name)};`;
     };
     return [...batchIndices(this.#batch, sizes), ...this.#sides.map(base)];
   }
