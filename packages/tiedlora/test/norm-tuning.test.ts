@@ -68,5 +68,7 @@ suite("norm tuning", () => {
     assert.throws(() => methods.full({ target: spec }), /this method trains all parameters; leave them out/);
     const biased = adapt(tinyGpt2(), methods.normTuning({ bias: "all" }));
     assert.throws(() => adapterFiles(biased, "peft"), /LN_TUNING has the biases of its norms alone/);
+    for (const [method, remedy] of [[methods.normTuning(), "export as peft"], [methods.full(), "keep the native file"]] as const) // prettier-ignore
+      assert.throws(() => adapterFiles(adapt(tinyLlama(), method), "peft-lora"), new RegExp(`copies of the model's own parameters alone, and peft's LoRA needs a module with A and B; ${remedy}`)); // prettier-ignore
   });
 });

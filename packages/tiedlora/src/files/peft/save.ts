@@ -33,6 +33,11 @@ export function peftStackedFiles(adapter: Adapter, provenance: Provenance = {}):
 }
 
 function loraFiles(adapter: Adapter, provenance: Provenance, stacks: boolean): OutputFile[] {
+  if (adapter.plan.sites.length === 0)
+    throw new Error(
+      `${adapter.method.name} trains copies of the model's own parameters alone, and peft's LoRA needs a module with A and B; ` +
+        `${adapter.method.name === "norm-tuning" ? "export as peft" : "keep the native file"}, or merge it`,
+    );
   checkNoNorms(adapter);
   const folded = foldsScale(adapter);
   const all = [...adapter.layers()].map(([host, layer]) => ({ host, layer, ...loraFactors(adapter, layer, folded) })); // prettier-ignore
