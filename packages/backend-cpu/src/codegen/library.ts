@@ -45,12 +45,11 @@ export class Library {
   readonly counts: { single: number; general: number } = { single: 0, general: 0 };
   readonly #entries = new Map<string, Entry>();
 
-  /** The function for a step; if there is none, adds one to `code`, whose functions are in `module`. */
-  find(step: Structured, code: CodeModule, module: Module): Code {
-    const { key, numbers } = step;
+  /** The function for a step whose numbers are `values`; if there is none, adds one to `code`, whose functions are in `module`. */
+  find(step: Structured, values: readonly number[], code: CodeModule, module: Module): Code {
+    const { key } = step;
     let entry = this.#entries.get(key);
     if (entry === undefined) this.#entries.set(key, (entry = { general: null, single: [] }));
-    const values = entry.single.length > 0 || entry.general === null ? Object.values(numbers) : [];
     const isSame = (number: number, i: number): boolean => number === values[i];
     const known = entry.single.find((one) => one.numbers.every(isSame))?.code ?? entry.general;
     if (known !== null) return known;

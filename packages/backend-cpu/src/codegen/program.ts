@@ -160,9 +160,9 @@ class ProgramBuilder {
 
   #plan(step: Step, order: readonly number[]): Planned {
     const planned = planStep(step, this.#options);
-    const code = this.#library.find(planned, this.code, this.#module);
-    const numbers = code.isGeneral ? Object.values(planned.numbers) : [];
-    return { fn: this.functions.push(code) - 1, step: planned, numbers, order };
+    const values = Object.values(planned.numbers);
+    const code = this.#library.find(planned, values, this.code, this.#module);
+    return { fn: this.functions.push(code) - 1, step: planned, numbers: code.isGeneral ? values : [], order };
   }
 }
 

@@ -7,7 +7,7 @@ import { importGemm } from "../../src/codegen/matmul/imports.ts";
 export class GeneralLibrary extends Library {
   readonly #codes = new Map<string, Uint8Array>();
 
-  override find(step: Structured, code: CodeModule, module: Module): Code {
+  override find(step: Structured, values: readonly number[], code: CodeModule, module: Module): Code {
     const alone = new Module();
     importGemm(alone);
     step.emit(alone, "alone", true);
@@ -17,7 +17,7 @@ export class GeneralLibrary extends Library {
     else {
       assert.deepEqual(bytes, known, `the code of ${step.key} depends on ${JSON.stringify(step.numbers)}`);
     }
-    return super.find(step, code, module);
+    return super.find(step, values, code, module);
   }
 
   protected override isGeneral(): boolean {

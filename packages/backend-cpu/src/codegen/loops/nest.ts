@@ -240,15 +240,15 @@ export function closure(
   roots: readonly number[],
   known: (i: number) => boolean = () => false,
 ): number[] {
-  const seen = new Set<number>();
-  const visit = (i: number): void => {
-    const instr = body[i];
-    if (instr === undefined || seen.has(i) || known(i)) return;
-    seen.add(i);
-    for (const a of operandsOf(instr)) visit(a);
+  const needed = new Uint8Array(body.length);
+  const need = (i: number): void => {
+    if (i < body.length && !known(i)) needed[i] = 1;
   };
-  for (const root of roots) visit(root);
-  return [...seen].sort((a, b) => a - b);
+  for (const root of roots) need(root);
+  for (let i = body.length - 1; i >= 0; i--) {
+    if (needed[i] === 1) for (const a of operandsOf(at(body, i, "instruction"))) need(a); // operands come before
+  }
+  return Array.from(body.keys()).filter((i) => needed[i] === 1);
 }
 
 /** The type an instruction computes with; this backend has no f64. */

@@ -70,7 +70,7 @@ function withSavedValues(
   const { body } = nest;
   const lengths = plan.axes.map((axis) => (axis.inner ? axis.length : 1));
   const bytes = 4 * lengths.reduce((a, b) => a * b, 1);
-  if (bytes > MAX_SAVED_BYTES) return { passes, scratchBytes: 0 };
+  if (passes.length < 2 || bytes > MAX_SAVED_BYTES) return { passes, scratchBytes: 0 };
   const saved = new Map<number, Access>();
   const out: Pass[] = [];
   for (const pass of passes) {
