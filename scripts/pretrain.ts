@@ -1,8 +1,9 @@
 /**
- * Pretrains the base model that is embedded in @tiedlora/experiments, on generated stories alone, and writes its Hugging Face
+ * Pretrains a base model that is embedded in @tiedlora/experiments, on generated stories alone, and writes its Hugging Face
  * directory. It takes about twenty minutes on two cores; a stopped run continues from its last checkpoint.
  *
  *   npm run pretrain                     # writes packages/experiments/assets/base
+ *   npm run pretrain -- --shape gpt2     # writes packages/experiments/assets/base-gpt2
  *   npm run pretrain -- --out DIR --steps 500 --cache DIR
  */
 import { mkdir } from "node:fs/promises";
@@ -16,14 +17,15 @@ import { writeFilesAtomic } from "@tiedlora/core/node";
 import { configFrom, createModel, Decoder, loadTokenizerFrom, modelFiles } from "@tiedlora/models";
 import { loadCheckpoint, saveCheckpoint } from "./pretrain/checkpoint.ts";
 import { initAttention } from "./pretrain/init.ts";
-import { CONFIG, GENERATION, learningRate, RECIPE, SEEDS } from "./pretrain/recipe.ts";
+import { GENERATION, learningRate, RECIPE, SEEDS, SHAPES } from "./pretrain/recipe.ts";
 import { TokenStream } from "./pretrain/stream.ts";
 import { baseTokenizer } from "./pretrain/tokenizer.ts";
 
 const { values: args } = parseArgs({
   options: {
-    out: { type: "string", default: "packages/experiments/assets/base" },
-    cache: { type: "string", default: ".cache/pretrain" },
+    shape: { type: "string", default: "llama" },
+    out: { type: "string" },
+    cache: { type: "string" },
     steps: { type: "string", default: String(RECIPE.steps) },
     threads: { type: "string" },
   },
@@ -32,11 +34,16 @@ const steps = Number(args.steps);
 if (!Number.isSafeInteger(steps) || steps < 1)
   throw new RangeError(`--steps ${args.steps}: expected a whole number from 1 on`);
 
+const shape = named(SHAPES, args.shape);
+const {
+  out = join("packages/experiments/assets", shape.directory),
+  cache = join(".cache/pretrain", shape.directory),
+} = args;
 const { batch, length, betas, weightDecay, clipNorm, every } = RECIPE;
 const tokenizerText = baseTokenizer();
 const tokenizer = await loadTokenizerFrom(memoryFiles(new Map(Object.entries(tokenizerText))));
 const device = await cpu(args.threads === undefined ? {} : { threads: Number(args.threads) });
-const model = createModel(configFrom(CONFIG), { device, seed: SEEDS.weights });
+const model = createModel(configFrom(shape.config), { device, seed: SEEDS.weights });
 initAttention(model, SEEDS.weights);
 const optimizer = optim.adamW(model.parameters(), {
   lr: learningRate(steps),
@@ -47,6 +54,13 @@ const optimizer = optim.adamW(model.parameters(), {
 console.log(
   `${model.parameters().reduce((n, p) => n + p.size, 0)} parameters, ${steps} steps of ${batch * length} tokens`,
 );
+
+function named<T>(table: Readonly<Record<string, T>>, name: string): T {
+  const found = Object.hasOwn(table, name) ? table[name] : undefined;
+  if (found === undefined)
+    throw new RangeError(`--shape ${name}: expected ${Object.keys(table).join(" or ")}`);
+  return found;
+}
 
 /** The mean loss on text of another seed, which is the same each time. */
 async function validate(): Promise<number> {
@@ -67,8 +81,8 @@ async function halved(): Promise<Decoder> {
   );
 }
 
-await mkdir(args.cache, { recursive: true });
-const checkpoint = join(args.cache, "checkpoint.safetensors");
+await mkdir(cache, { recursive: true });
+const checkpoint = join(cache, "checkpoint.safetensors");
 const stream = new TokenStream(
   tokenizer,
   SEEDS.training,
@@ -93,10 +107,10 @@ while (optimizer.stepCount < steps) {
     await saveCheckpoint(checkpoint, { model, optimizer }, stream.position);
   }
 }
-await writeFilesAtomic(args.out, [
+await writeFilesAtomic(out, [
   ...Object.entries(tokenizerText),
   ["generation_config.json", `${JSON.stringify(GENERATION, null, 2)}\n`],
   ...modelFiles(await halved()),
 ]);
-console.log(`written to ${args.out}`);
+console.log(`written to ${out}`);
 device.close();

@@ -1,7 +1,6 @@
-/** The recipe of the embedded base model: its architecture, its text and its training. */
+/** The recipe of the embedded base models: their architectures, their text and their training. */
 
-/** The contents of config.json. The whole directory must stay below 4 MB. */
-export const CONFIG = {
+const LLAMA = {
   architectures: ["LlamaForCausalLM"],
   model_type: "llama",
   hidden_size: 96,
@@ -23,6 +22,34 @@ export const CONFIG = {
   pad_token_id: 0,
   torch_dtype: "float32",
 } as const;
+
+/** GPT-2's layout: positions are learned, norms are LayerNorm with biases, and the MLP is plain and four times as wide. */
+const GPT2 = {
+  architectures: ["GPT2LMHeadModel"],
+  model_type: "gpt2",
+  n_embd: 96,
+  n_layer: 6,
+  n_head: 6,
+  vocab_size: 1024,
+  n_positions: 128,
+  layer_norm_epsilon: 1e-5,
+  activation_function: "gelu_new",
+  tie_word_embeddings: true,
+  initializer_range: 0.05,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  pad_token_id: 0,
+  torch_dtype: "float32",
+} as const;
+
+/** The contents of config.json by shape, and the directory below packages/experiments/assets. Each must stay below 4 MB. */
+export const SHAPES = {
+  llama: { config: LLAMA, directory: "base" },
+  gpt2: { config: GPT2, directory: "base-gpt2" },
+} as const;
+
+/** The vocabulary and the longest sequence, which are the same in all shapes, as is the tokenizer. */
+export const { vocab_size: VOCAB, max_position_embeddings: POSITIONS } = LLAMA;
 
 /** The contents of generation_config.json. */
 export const GENERATION = { bos_token_id: 1, eos_token_id: 2, pad_token_id: 0, do_sample: false } as const;

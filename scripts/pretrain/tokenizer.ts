@@ -1,4 +1,4 @@
-/** The base model's tokenizer. It is trained on stories and on the tasks' prompts, so that their words are tokens. */
+/** The tokenizer of the base models. It is trained on stories and on the tasks' prompts, so that their words are tokens. */
 import {
   document,
   TOY_TASK_NAMES,
@@ -6,7 +6,7 @@ import {
   tokenizerFiles,
   trainBpe,
 } from "@tiedlora/experiments/toy-tasks";
-import { CONFIG, RECIPE, SEEDS } from "./recipe.ts";
+import { POSITIONS, RECIPE, SEEDS, VOCAB } from "./recipe.ts";
 
 function* texts(): Generator<string> {
   for (let i = 0; i < RECIPE.tokenizerDocuments; i++) yield document(SEEDS.tokenizer, i);
@@ -18,8 +18,8 @@ function* texts(): Generator<string> {
 
 /** The text of tokenizer.json and tokenizer_config.json, by file name. */
 export function baseTokenizer(): Record<string, string> {
-  const bpe = trainBpe(texts(), CONFIG.vocab_size);
-  const { tokenizer, config } = tokenizerFiles(bpe, CONFIG.max_position_embeddings);
+  const bpe = trainBpe(texts(), VOCAB);
+  const { tokenizer, config } = tokenizerFiles(bpe, POSITIONS);
   return {
     "tokenizer.json": `${JSON.stringify(tokenizer)}\n`,
     "tokenizer_config.json": `${JSON.stringify(config, null, 2)}\n`,

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
-import { BASE_DIRECTORY, type FolderSource, folderSource } from "@tiedlora/experiments/node";
+import { embeddedBase, type FolderSource, folderSource } from "@tiedlora/experiments/node";
 import { checkUnlocked, withLock } from "./run/lock.ts";
 import { runPool } from "@tiedlora/experiments/node";
 import { RunStore, scheduleOf, sweepStatus, type SweepStatus } from "@tiedlora/experiments/node";
@@ -152,8 +152,7 @@ async function slurm(file: string, { spec, options, output, store, schedule }: S
 
 /** Checks, before any run, that the model exists, and has a position for every token of the longest examples; gives its directory. */
 async function checkModel({ model, seq }: SweepSpec["on"], output: Output): Promise<string> {
-  const given = model === "base" ? BASE_DIRECTORY : model;
-  const { directory } = await findModel(given, output, { setting: "on.model" });
+  const { directory } = await findModel(embeddedBase(model) ?? model, output, { setting: "on.model" });
   await checkLength(directory, seq, "on.seq");
   return directory;
 }

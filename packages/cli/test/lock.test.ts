@@ -1,15 +1,7 @@
 /** A folder belongs to one process: a second process gets an error that names the owner, and a killed one blocks nobody. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { suite, test } from "node:test";
@@ -163,6 +155,6 @@ suite("a lock", () => {
       for (const [, path] of out.matchAll(/^won (.*)$/gm)) won.set(path!, (won.get(path!) ?? 0) + 1);
     }
     assert.deepEqual([...won.values()], paths.map(() => 1)); // prettier-ignore
-    for (const path of paths) assert.deepEqual(readdirSync(path), [".kept"], readFileSync(join(path, ".kept"), "utf8")); // prettier-ignore
+    for (const path of paths) assert.deepEqual(readdirSync(path), [".over"]); // prettier-ignore
   });
 });

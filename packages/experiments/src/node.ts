@@ -2,7 +2,7 @@
  * The part of experiments that needs Node: the base model in this package, data sets in directories, pools of processes.
  * @module
  */
-export { BASE_DIRECTORY, loadBase } from "./node/base.ts";
+export { BASE_DIRECTORY, embeddedBase, loadBase } from "./node/base.ts";
 export { FIGURE_FORMATS, type FigureFormat, writeReport, type WrittenReport } from "./node/report.ts";
 export { runPool } from "./node/sweep/pool.ts";
 export { scheduleOf } from "./node/sweep/schedule.ts";

@@ -34,9 +34,16 @@ const PIECE_BYTES = 2 ** 18;
 /** A buffer that no stream is reading into now; kept, so that reading a file in many pieces makes no garbage. */
 let spare: ArrayBuffer | null = null;
 
+/**
+ * The streams that are being read. Nothing else would keep one alive: what waits for its next bytes is known to it alone, and Chromium
+ * collects a blob's stream together with its unanswered read, which is then never answered.
+ */
+const reading = new Set<Pieces>();
+
 /** Reads `stream` into `target`, which may be shared memory, until either ends; returns the bytes read. The stream is used up. */
 export async function streamInto(stream: ByteStream, target: Uint8Array): Promise<number> {
   const next = piecesOf(stream);
+  reading.add(next);
   let at = 0;
   try {
     while (at < target.byteLength) {
@@ -47,7 +54,7 @@ export async function streamInto(stream: ByteStream, target: Uint8Array): Promis
     }
     return at;
   } finally {
-    await next.cancel();
+    await next.cancel().finally(() => reading.delete(next));
   }
 }
 

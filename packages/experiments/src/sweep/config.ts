@@ -23,7 +23,7 @@ type SweepLossOptions = Pick<
 
 /** One run of a sweep: a method with its settings on one task, from one seed. */
 export interface RunConfig extends SweepLossOptions {
-  /** "base", the embedded model, or a Hugging Face directory. */
+  /** "base" or "base-gpt2", the embedded models, or a Hugging Face directory. */
   readonly model: string;
   /** The form to which weights are quantized while the model is loaded; without it, they are not. */
   readonly quantize?: QuantizeKind | undefined;

@@ -169,7 +169,7 @@ export interface SweepSpec {
   readonly name: string;
   /** The model and the tasks that the sweep runs on. */
   readonly on: {
-    /** "base", the embedded model, or a Hugging Face directory. */
+    /** "base" or "base-gpt2", the embedded models, or a Hugging Face directory. */
     readonly model: string;
     /** The form to which the weights of linear modules are quantized while the model is loaded: nf4 or int8. */
     readonly quantize?: QuantizeKind | undefined;

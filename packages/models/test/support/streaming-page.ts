@@ -1,6 +1,6 @@
 /** What streaming.browser.test.ts does in a page. */
 import { cpu } from "@tiedlora/backend-cpu";
-import { type BlobLike, memoryFiles } from "@tiedlora/core";
+import { type BlobLike, blobSource, memoryFiles } from "@tiedlora/core";
 import { loadModelFrom } from "../../src/load.ts";
 import { residentGradient, streamedGradient } from "./streaming.ts";
 
@@ -47,4 +47,15 @@ async function afterChange(ids: number[][]): Promise<string> {
   return why;
 }
 
-Object.assign(globalThis, { jobs: { gradients, afterChange } });
+/** Reads the chosen files again and again, while garbage is collected all the time; the number of bytes that were read. */
+async function collecting(times: number): Promise<number> {
+  const timer = setInterval((globalThis as unknown as { gc(): void }).gc, 0);
+  let bytes = 0;
+  for (let i = 0; i < times; i++)
+    for (const [name, file] of chosenFiles())
+      bytes += await blobSource(file, name).readInto!(0, new Uint8Array(file.size));
+  clearInterval(timer);
+  return bytes;
+}
+
+Object.assign(globalThis, { jobs: { gradients, afterChange, collecting } });

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import type { RunConfig, Schedule, SweepSpec } from "@tiedlora/experiments";
-import { BASE_DIRECTORY, largestRuns, type RunStore } from "@tiedlora/experiments/node";
+import { embeddedBase, largestRuns, type RunStore } from "@tiedlora/experiments/node";
 import type { BackendName } from "../../device.ts";
 import { findModel, pinned } from "../../find-model.ts";
 import { interruptible } from "../../interrupt.ts";
@@ -90,7 +90,7 @@ async function announcementOf(
   output: Output,
 ): Promise<SweepAnnouncement> {
   const { model, quantize } = spec.on;
-  const found = await findModel(model === "base" ? BASE_DIRECTORY : model, output, { setting: "on.model" });
+  const found = await findModel(embeddedBase(model) ?? model, output, { setting: "on.model" });
   const folders = [...new Set(configs.flatMap(({ data }) => (data === null ? [] : [data])))];
   const data: SweepAnnouncement["data"][number][] = [];
   for (const folder of folders) data.push({ path: resolve(folder), digest: await dataDigest(folder) });
@@ -102,7 +102,7 @@ async function announcementOf(
     version: productVersion(),
     host: hostname(),
     name: spec.name,
-    model: model === "base" ? model : found.hub === null ? resolve(model) : pinned(model, found),
+    model: embeddedBase(model) !== null ? model : found.hub === null ? resolve(model) : pinned(model, found),
     modelDigest: await modelDigest(found.directory),
     ...(teacher !== undefined && {
       teacher: {

@@ -2,7 +2,7 @@
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import type { RunConfig } from "@tiedlora/experiments";
-import { BASE_DIRECTORY, runPool } from "@tiedlora/experiments/node";
+import { embeddedBase, runPool } from "@tiedlora/experiments/node";
 import { findModel } from "../../find-model.ts";
 import { withDevice } from "../../device.ts";
 import { checkPath } from "../../load.ts";
@@ -31,9 +31,9 @@ interface Where {
 
 /** Finds base model and data on this machine. Throws if they are not there, or are not those of the sweep. */
 export async function reachSweep(announcement: SweepAnnouncement, where: Where): Promise<Reached> {
-  const embedded = announcement.model === "base";
-  const model = embedded ? "base" : (where.model ?? announcement.model);
-  const { directory } = await findModel(embedded ? BASE_DIRECTORY : model, where.output);
+  const embedded = embeddedBase(announcement.model);
+  const model = embedded === null ? (where.model ?? announcement.model) : announcement.model;
+  const { directory } = await findModel(embedded ?? model, where.output);
   const digest = await modelDigest(directory);
   if (digest !== announcement.modelDigest)
     throw new Error(

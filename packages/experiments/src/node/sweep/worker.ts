@@ -2,7 +2,7 @@
 import { type Device, reference } from "@tiedlora/core";
 import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { runOne } from "../../sweep/run.ts";
-import { loadBase } from "../base.ts";
+import { embeddedBase } from "../base.ts";
 import { directorySource, NO_FILES } from "../tasks.ts";
 import type { Job, Message, Order } from "./protocol.ts";
 import { savedFile } from "./saved-file.ts";
@@ -46,7 +46,7 @@ async function load(role: "base" | "teacher", given: string, job: Job): Promise<
   let loaded = models.get(name);
   if (loaded === undefined) {
     const options = { device: opened, stream, ...(quantize !== undefined && { quantize }) };
-    loaded = given === "base" ? loadBase(options) : loadPretrained(given, options);
+    loaded = loadPretrained(embeddedBase(given) ?? given, options);
     models.set(name, loaded);
   }
   return loaded;
