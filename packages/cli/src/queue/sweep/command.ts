@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import type { RunConfig, Schedule, SweepSpec } from "@tiedlora/experiments";
 import { embeddedBase, largestRuns, type RunStore } from "@tiedlora/experiments/node";
 import type { BackendName } from "../../device.ts";
-import { findModel, pinned } from "../../find-model.ts";
+import { findModel, type Found, pinned } from "../../find-model.ts";
 import { interruptible } from "../../interrupt.ts";
 import { findTeacher } from "../../teacher.ts";
 import { Interrupted, type Output, paint } from "../../output.ts";
@@ -82,6 +82,11 @@ export function sweepId({ directory }: RunStore): string {
     .slice(0, 12);
 }
 
+/** How workers elsewhere are told of a model: the name of an embedded one, a hub's name and commit, or its path here. */
+function announcedModel(given: string, found: Found): string {
+  return embeddedBase(given) !== null ? given : found.hub === null ? resolve(given) : pinned(given, found);
+}
+
 async function announcementOf(
   spec: SweepSpec,
   store: RunStore,
@@ -102,12 +107,11 @@ async function announcementOf(
     version: productVersion(),
     host: hostname(),
     name: spec.name,
-    model: embeddedBase(model) !== null ? model : found.hub === null ? resolve(model) : pinned(model, found),
+    model: announcedModel(model, found),
     modelDigest: await modelDigest(found.directory),
     ...(teacher !== undefined && {
       teacher: {
-        model:
-          teacher === "base" ? teacher : taught!.hub === null ? resolve(teacher) : pinned(teacher, taught!),
+        model: announcedModel(teacher, taught!),
         digest: await modelDigest(taught!.directory),
       },
     }),

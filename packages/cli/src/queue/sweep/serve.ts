@@ -72,15 +72,16 @@ export async function reachTeacher(
   where: Pick<Where, "teacher" | "output">,
 ): Promise<string | undefined> {
   if (announced === undefined) return undefined;
-  const teacher = announced.model === "base" ? "base" : (where.teacher ?? announced.model);
-  const { directory } = await findModel(teacher === "base" ? BASE_DIRECTORY : teacher, where.output, { setting: "--teacher" }); // prettier-ignore
+  const embedded = embeddedBase(announced.model);
+  const teacher = embedded ?? where.teacher ?? announced.model;
+  const { directory } = await findModel(teacher, where.output, { setting: "--teacher" });
   const digest = await modelDigest(directory);
   if (digest !== announced.digest)
     throw new Error(
       `the model in ${directory} is not the one to learn from: its SHA-256 is ${short(digest)}…, and that of ${announced.model} is ` +
         `${short(announced.digest)}…; give the same model with --teacher`,
     );
-  return teacher === "base" ? teacher : directory;
+  return embedded === null ? directory : announced.model;
 }
 
 interface ServeOptions {
