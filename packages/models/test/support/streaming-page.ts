@@ -49,7 +49,7 @@ async function afterChange(ids: number[][]): Promise<string> {
 
 /** Reads the chosen files again and again, while garbage is collected all the time; the number of bytes that were read. */
 async function collecting(times: number): Promise<number> {
-  const timer = setInterval((globalThis as unknown as { gc(): void }).gc, 0);
+  const timer = setInterval(() => (globalThis as unknown as { gc(): void }).gc(), 0);
   let bytes = 0;
   for (let i = 0; i < times; i++)
     for (const [name, file] of chosenFiles())
