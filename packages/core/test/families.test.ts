@@ -39,6 +39,16 @@ test("programs of random graphs at other lengths are those that planning gives",
   assert.ok(made > 20, `only ${made} programs were made of others`);
 });
 
+test("every second element of odd lengths is not computed by a program of even ones", async () => {
+  const device = open();
+  for (const length of [8, 12, 16, 20, 24, 15, 11]) {
+    const x = device.tensor(Float32Array.from({ length }, (_, i) => i));
+    const expected = Float32Array.from({ length: Math.ceil(length / 2) }, (_, i) => 2 * i + 1);
+    assert.deepEqual(await x.slice([0, length, 2]).add(1).data(), expected, `length ${length}`);
+  }
+  assert.equal(device.families.counts.made, 2);
+});
+
 test("a training step of many lengths is planned for few of them, and made as planning would", () => {
   const sizes = { layers: 1, dim: 16, heads: 2, vocab: 24 };
   const stepOf = (device: Device): ((length: number) => Traced) => {

@@ -125,8 +125,8 @@ export function familyOf<T>(samples: readonly Sample<T>[]): Family<T> | null {
 /** The family at sizes whose number `at` is that of the first sample plus a multiple of `step`. */
 function familyAlong<T>(samples: readonly Sample<T>[], at: number, step: number): Family<T> | null {
   const all = samples.map(({ sizes }) => sizes);
-  const line = lineThrough(all, at, step);
   try {
+    const line = lineThrough(all, at, step);
     const form = formOf(samples.map(({ value }) => value), line); // prettier-ignore
     const guards = guardsOf(samples.map((sample) => sample.path), line); // prettier-ignore
     return (sizes) => {
@@ -159,7 +159,10 @@ interface Line {
   at(sizes: readonly number[]): Point | null;
 }
 
-/** The line through the sizes of samples, counted in steps of size number `at`. */
+/**
+ * The line through the sizes of samples, counted in steps of size number `at`. Throws a NoForm if a length is no polynomial, such as the
+ * ⌈n / 2⌉ of every second element: what planners compute of it, such as its bytes 4 · ⌈n / 2⌉, can be one at the samples alone.
+ */
 function lineThrough(samples: readonly (readonly number[])[], at: number, step: number): Line {
   const first = samples[0]!;
   const us = samples.map((sizes) => (sizes[at]! - first[at]!) / step);
@@ -178,6 +181,7 @@ function lineThrough(samples: readonly (readonly number[])[], at: number, step: 
     const values = valuesOf(k);
     let own = fixed(values) ?? polynomial(us, values) ?? copyOf(free, valuesOf, values);
     if (!own) {
+      if (values.every(Number.isSafeInteger)) return refuse();
       free.push(k);
       own = (point) => point.sizes[k]!;
     }

@@ -57,6 +57,16 @@ test("three plans make a family if the third is on the line of the other two", (
   );
 });
 
+test("plans with half of a length are made at lengths of the same parity alone", () => {
+  const families = new Families<{ readonly bytes: number; readonly half: number }>();
+  const keyOf = (n: number) => ({ ...key(n), sizes: [n, Math.ceil(n / 2)] });
+  const plan = (n: number) => ({ bytes: 4 * Math.ceil(n / 2), half: Math.ceil(n / 2) });
+  for (const n of [8, 12, 16, 20, 15, 18, 11]) {
+    assert.deepEqual(families.plan(keyOf(n), () => plan(n), () => true), plan(n), `length ${n}`); // prettier-ignore
+  }
+  assert.deepEqual(families.counts, { planned: 6, made: 1 });
+});
+
 test("a plan that the caller refuses is planned", () => {
   const families = new Families<Toy>();
   for (const n of [9, 15, 11, 13, 17]) families.plan(key(n), () => toy(n), () => false); // prettier-ignore
