@@ -2,13 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Device } from "@tiedlora/core";
-import { BYTES, type Program } from "@tiedlora/kernels";
+import { BYTES, type LoopKernel, type Program } from "@tiedlora/kernels";
 import fc from "fast-check";
 import { decoderStep } from "../../../bench/decoder.ts";
 import { type KernelCase, kernelCase, resized } from "../../backend-cpu/test/support/kernels.ts";
+import { Helpers } from "../src/codegen/helpers.ts";
 import { lowerProgram } from "../src/codegen/lower.ts";
-import { reciprocal } from "../src/codegen/sizes.ts";
-import type { Target } from "../src/codegen/target.ts";
+import { reciprocal, Sizes } from "../src/codegen/sizes.ts";
+import { HEADER, type Kernel, type Target } from "../src/codegen/target.ts";
 import { CARD, DEFAULT_LIMITS, DryBackend, SOFTWARE } from "./support/dry.ts";
 
 const TARGETS: { readonly [name: string]: Target } = {
@@ -62,6 +63,44 @@ test("random kernels at four lengths have two texts or fewer on average: no size
   const sum = counts.reduce((a, b) => a + b, 0);
   // what is tuned by size has more: how many invocations share a row, and whether groups need a second dimension
   assert.ok(sum <= 2 * counts.length, `${sum / counts.length} texts`);
+});
+
+/** The kernel that sums [rows, columns] elements, of which each row is the same. */
+function sumOf(rows: number, columns: number): Kernel {
+  const kernel: LoopKernel = {
+    type: "loop",
+    outer: [],
+    inner: [rows, columns],
+    body: [
+      { op: "load", from: { buffer: 0, dtype: "f32", view: { offset: 0, strides: [0, 1] } }, dtype: "f32" },
+      { op: "reduce", kind: "sum", a: 0, dtype: "f32" },
+    ],
+    stores: [{ to: { buffer: 1, dtype: "f32", view: { offset: 0, strides: [] } }, value: 1 }],
+  };
+  const [row, sum] = [{ kind: "input", bytes: 4 * columns }, { kind: "output", bytes: 4 }] as const; // prettier-ignore
+  return lowerProgram({ scalars: 0, buffers: [row, sum], steps: [kernel] }, CARD).kernels[0]!;
+}
+
+test("reductions over more than 2^31 elements divide, and those that are too long to count are refused", () => {
+  const columns = 2 ** 15 + 1;
+  assert.match(sumOf(2 ** 16 - 3, columns).code, /highWord/);
+  const { code, sizes } = sumOf(2 ** 16 - 1, columns);
+  assert.doesNotMatch(code, /highWord/);
+  assert.match(code, /let i1_above = c \/ size\d+;/);
+  assert.ok(sizes.includes((2 ** 16 - 1) * columns));
+  assert.throws(
+    () => sumOf(2 ** 17, columns),
+    new RegExp(
+      `a reduction in ${2 ** 17 * columns} steps.* take at most 4294967040: reduce fewer axes at once`,
+    ),
+  );
+});
+
+test("numbers that a uniform buffer has no room for are part of the text", () => {
+  const sizes = new Sizes(new Helpers());
+  const texts = Array.from({ length: 17000 }, (_, i) => sizes.of("length", 3 * i));
+  assert.deepEqual([texts[1], texts[16999], sizes.of("length", 3)], ["size1", "50997u", "size1"]);
+  assert.ok(4 * (HEADER.length + sizes.words.length) <= 65536, `${sizes.words.length} words`);
 });
 
 test("a multiplication divides exactly", () => {

@@ -231,7 +231,7 @@ class LoopWriter {
     const { outer, inner } = this.#space;
     const { y, columns, vectorAxis } = this.#plan;
     const emit = (line: string): void => void this.#lines.push(line);
-    const bound = this.#bindings.sizes.of("columns", columns);
+    const bound = this.#bindings.sizes.steps("columns", columns);
     emit(
       `${guard === "" ? "" : `${guard}{ `}for (var c = ${y > 1 ? "part" : "0u"}; c < ${bound}; c += ${y}u) {`,
     );

@@ -4,6 +4,8 @@
  * that are equal share a name, so that compilers see that what is computed from them is equal too. Roles are kept apart, because
  * numbers that are equal at one length alone would otherwise make another text.
  */
+import { product } from "@tiedlora/kernels";
+import { WebGpuError } from "../errors.ts";
 import type { Helpers } from "./helpers.ts";
 
 /** Floats that stay in the text: they select cheaper code, and lengths rarely give them. */
@@ -12,6 +14,12 @@ const LITERAL_FLOATS: ReadonlySet<number> = new Set([0, 0.5, 1, 2, Infinity]);
 /** Whether a float constant stays in the text. */
 export const isLiteralFloat = (value: number): boolean =>
   Number.isNaN(value) || LITERAL_FLOATS.has(Math.abs(value));
+
+/** How many numbers a kernel reads at run time; more stay in its text, because a uniform buffer holds 64 KiB on all devices. */
+const MOST = 8192;
+
+/** The most steps of a loop: its counter, which an invocation moves on by at most 256, is a u32. */
+const MOST_STEPS = 2 ** 32 - 256;
 
 export class Sizes {
   readonly #helpers: Helpers;
@@ -30,6 +38,17 @@ export class Sizes {
   /** A u32 expression for an integer; negative ones wrap around. */
   of(role: string, value: number): string {
     return this.#name(role, value >>> 0);
+  }
+
+  /** The same for the number of steps of a loop. Throws a WebGpuError if there are too many to count. */
+  steps(role: string, value: number): string {
+    if (value > MOST_STEPS) {
+      throw new WebGpuError(
+        `a reduction in ${value} steps, of one or four elements each, but kernels of this backend take at most ${MOST_STEPS}: ` +
+          "reduce fewer axes at once, one call after another",
+      );
+    }
+    return this.of(role, value);
   }
 
   /** An f32 expression for a number. */
@@ -55,8 +74,8 @@ export class Sizes {
   }
 
   /**
-   * Statements that split the linear index `from` into indices along axes of these lengths; `to` names them. Indices are `let`
-   * statements; the first has no bound but that of `from`.
+   * Statements that split the linear index `from`, which is less than their product, into indices along axes of these lengths; `to`
+   * names them. Indices are `let` statements. The product may be up to 2^32: where it exceeds 2^31, the code divides.
    */
   split(
     from: string,
@@ -68,8 +87,12 @@ export class Sizes {
     let rest = from;
     for (let d = lengths.length - 1; d > 0; d--) {
       const above = `${to(d)}_above`;
-      lines.push(`let ${above} = ${this.quotient(rest, role(d), lengths[d]!)};`);
-      lines.push(`let ${to(d)} = ${rest} - ${above} * ${this.of(role(d), lengths[d]!)};`);
+      const length = this.of(role(d), lengths[d]!);
+      const isSmall = product(lengths.slice(0, d + 1)) <= 2 ** 31;
+      lines.push(
+        `let ${above} = ${isSmall ? this.quotient(rest, role(d), lengths[d]!) : `${rest} / ${length}`};`,
+      );
+      lines.push(`let ${to(d)} = ${rest} - ${above} * ${length};`);
       rest = above;
     }
     if (lengths.length > 0) lines.push(`let ${to(0)} = ${rest};`);
@@ -79,6 +102,7 @@ export class Sizes {
   #name(role: string, word: number): string {
     const key = `${role}:${word}`;
     let name = this.#names.get(key);
+    if (name === undefined && this.#words.length === MOST) return `${word}u`;
     if (name === undefined) this.#names.set(key, (name = `size${this.#words.push(word) - 1}`));
     return name;
   }

@@ -82,7 +82,7 @@ export interface Kernel {
 
 /**
  * The first words of every kernel's uniform buffer: values that WGSL has no literal for, or that a compiler must not
- * know: 0 (added to loop bounds, against unrolling; see `Bindings.declare`), a quiet NaN, +infinity, -infinity.
+ * know: 0 (added to constant bounds of loops, which drivers otherwise unroll, and are slow to compile), a quiet NaN, +infinity, -infinity.
  */
 export const HEADER: readonly number[] = [0, 0x7fc00000, 0x7f800000, 0xff800000];
 

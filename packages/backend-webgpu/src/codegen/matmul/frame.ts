@@ -82,7 +82,7 @@ export class MatmulFrame {
 
   /** An expression for the depth of a term. */
   depthOf(term: Term): string {
-    return this.sizes.of(`depth${this.terms.indexOf(term)}`, term.depth);
+    return this.sizes.steps(`depth${this.terms.indexOf(term)}`, term.depth);
   }
 
   #chooseVectorAxis(): number | undefined {

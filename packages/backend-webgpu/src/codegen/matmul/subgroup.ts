@@ -39,7 +39,7 @@ export function subgroupKernel(frame: MatmulFrame, target: Target): Kernel {
 /** Loops over the depth of a term: four depths at a time, then the remaining ones one at a time. */
 function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): string[] {
   const whole = Math.floor(term.depth / 4) * 4;
-  const end = frame.sizes.of(`whole depth${frame.terms.indexOf(term)}`, whole);
+  const end = frame.sizes.steps(`whole depth${frame.terms.indexOf(term)}`, whole);
   const lines = [
     `for (var k = 0u; k < ${end}; k += 4u) {`,
     ...range(held).map(
