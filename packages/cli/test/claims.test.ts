@@ -104,7 +104,11 @@ suite("agents of one folder", () => {
     let victim: Agent | undefined;
     while (victim === undefined) {
       await sleep(10);
-      victim = agents.find(({ said }) => said.at(-1)?.["started"] === 3);
+      victim = agents.find(({ said }) => {
+        const isAt3 = said.some(({ started }) => started === 3);
+        const done = said.filter((one) => "done" in one).length; // results of its earlier runs are written meanwhile
+        return isAt3 && done === said.filter((one) => "started" in one).length - 1;
+      });
     }
     while (!startsIn(notes).includes(3)) await sleep(10);
     victim.child.kill("SIGKILL");
@@ -252,6 +256,47 @@ suite("agents of one folder", () => {
     const third = await source.next(NEVER); // waits for the second, which is another's by now
     assert.equal(third?.config.seed, 2);
     assert.deepEqual(told, [idleId(0), idleId(1)]);
+  });
+
+  test("nobody leaves a search while it is being told of results from which further runs follow", async () => {
+    const configs = idleRuns(3);
+    let told = 0;
+    const schedule: Schedule = {
+      total: 3,
+      learn: (results, failed) => void (told += results.length + failed.length),
+      runs: () => configs.slice(0, told < 2 ? 2 : 3),
+    };
+    const { store, source } = await opened(3, schedule, 4);
+    const first = await source.next(NEVER);
+    await store.finish(resultOf({ ...first!, config: configs[1]! })); // by another agent
+    const gate = (): { readonly passed: Promise<void>; readonly open: () => void } => {
+      let open = (): void => undefined;
+      return { passed: new Promise((resolve) => (open = resolve)), open: () => open() };
+    };
+    const [listing, listed, reading, read] = [gate(), gate(), gate(), gate()];
+    store.ids = async (kind) => {
+      listing.open();
+      await listed.passed;
+      return RunStore.prototype.ids.call(store, kind);
+    };
+    store.result = async (id) => {
+      reading.open();
+      await read.passed;
+      return RunStore.prototype.result.call(store, id);
+    };
+    const next = source.next(NEVER); // finds that the second run has ended, and looks into the folder
+    await listing.passed;
+    const published = first!.publish(resultOf(first!));
+    await reading.passed; // the result of the second run, to tell the schedule of both
+    const again = new Promise<void>((resolve) => {
+      const { ids } = store;
+      store.ids = (kind) => (resolve(), ids(kind));
+    });
+    listed.open();
+    await Promise.race([next, again]);
+    read.open();
+    await published;
+    assert.equal((await next)?.config.seed, 2);
   });
 
   test("who waits for a run goes on as soon as one of the same agent ends, or is given back", async () => {

@@ -56,6 +56,8 @@ export class FolderSource implements RunSource {
   readonly #failed = new Set<string>();
   /** What the schedule has not been told of yet. */
   #news: { readonly done: string[]; readonly failed: string[] } = { done: [], failed: [] };
+  /** How many times it is being told of some at the moment: their results are read first. */
+  #telling = 0;
   /** The results of here among them, which need not be read. */
   readonly #own = new Map<string, Outcome>();
   /** Failures of earlier sweeps, with their stamps: these runs are tried again. */
@@ -134,7 +136,7 @@ export class FolderSource implements RunSource {
       if (free !== null) return free;
       const before = this.#runs;
       await this.#list();
-      if (this.#runs === before && this.left === 0) return null;
+      if (this.#runs === before && this.left === 0 && !this.#hasNews) return null;
       if (this.#runs !== before) continue;
       const found = (await this.#free()) ?? (await this.#abandoned());
       if (found !== null) return found;
@@ -282,14 +284,26 @@ export class FolderSource implements RunSource {
     const { done, failed } = this.#news;
     if (done.length + failed.length === 0) return;
     this.#news = { done: [], failed: [] };
-    const results: Outcome[] = [];
-    for (const id of done) {
-      const result = this.#own.get(id) ?? (await this.#store.result(id));
-      if (result !== null) results.push(result);
-      this.#own.delete(id);
+    this.#telling++;
+    try {
+      const results: Outcome[] = [];
+      for (const id of done) {
+        const result = this.#own.get(id) ?? (await this.#store.result(id));
+        if (result !== null) results.push(result);
+        this.#own.delete(id);
+      }
+      this.#schedule.learn(results, failed);
+      this.#plan();
+    } finally {
+      this.#telling--;
+      this.#woken.abort();
     }
-    this.#schedule.learn(results, failed);
-    this.#plan();
+  }
+
+  /** Whether something has ended that a schedule which learns has not been told of: there may be further runs. */
+  get #hasNews(): boolean {
+    const { done, failed } = this.#news;
+    return this.#schedule.learn !== undefined && this.#telling + done.length + failed.length > 0;
   }
 
   #plan(): void {
