@@ -60,11 +60,12 @@ export function addMerge(program: Command, output: Output): void {
     });
 }
 
-/** Gives each adapted module that shares its weight with others a weight of its own. */
+/** Gives adapted modules that share their weight with others weights of their own; the last of those that share one keeps it. */
 function untieAdapted(model: Decoder, adapter: Adapter): void {
-  const uses = [...model.namedParameters()].map(([, parameter]) => parameter);
-  for (const [{ weight }, { member }] of adapter.acting())
-    if (uses.filter((one) => one === weight).length > 1) untie(model, member.path);
+  for (const [host, { member }] of adapter.acting()) {
+    const uses = [...model.namedParameters()].filter(([, one]) => one === host.weight).length;
+    if (uses > 1) untie(model, member.path);
+  }
 }
 
 export function addExport(program: Command, output: Output): void {

@@ -196,6 +196,12 @@ suite("tiedlora train", () => {
     const loss = await lossOf("--adapter", path("rows"));
     assert.ok(Math.abs((await lossOf("--model", path("merged"))) - loss) < 1e-5);
     assert.ok(Math.abs((await lossOf("--model", path("tied"))) - loss) > 1e-3);
+    const both = await tiedlora("train", ...base, "--method", "lora", "--rank", "2", "--target", "embed_tokens,lm_head", "--steps", "2", "--lr", "0.05", "--out", path("both")); // prettier-ignore
+    assert.equal(both.code, 0, both.info);
+    const ownWeights = await tiedlora("merge", "--adapter", path("both"), "--out", path("own"), "--untie");
+    assert.equal(ownWeights.code, 0, ownWeights.info);
+    const learned = await lossOf("--adapter", path("both"));
+    assert.ok(Math.abs((await lossOf("--model", path("own"))) - learned) < 1e-5);
   });
 
   test("a pair without a rejected answer, and options of another loss, are refused by name", async () => {

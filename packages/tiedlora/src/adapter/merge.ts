@@ -188,7 +188,7 @@ export function checkUntied(path: string, own: Own): void {
 
 /**
  * Gives a module that shares its weight with other modules a weight of its own, with the same values. A decoder whose output
- * embedding is untied is saved with "tie_word_embeddings": false. Throws if there is no linear or embedding at `path`, or if its
+ * embedding is untied is saved with "tie_word_embeddings": false. Throws if there is no linear, embedding or norm at `path`, or if its
  * weight is not shared.
  */
 export function untie(model: nn.Module, path: string): void {
