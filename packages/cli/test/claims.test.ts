@@ -289,7 +289,7 @@ suite("agents of one folder", () => {
     const published = first!.publish(resultOf(first!));
     await reading.passed; // the result of the second run, to tell the schedule of both
     const again = new Promise<void>((resolve) => {
-      const { ids } = store;
+      const ids = store.ids.bind(store);
       store.ids = (kind) => (resolve(), ids(kind));
     });
     listed.open();
