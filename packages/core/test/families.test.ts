@@ -49,6 +49,20 @@ test("every second element of odd lengths is not computed by a program of even o
   assert.equal(device.families.counts.made, 2);
 });
 
+test("at a length that is equal to the number of other elements, kernels are joined as planning would", () => {
+  const device = open();
+  const rootsOf = (length: number): readonly Node[] =>
+    [[length], [3, 3]].map((shape) => {
+      const values = new Float32Array(shape.reduce((a, b) => a * b));
+      return device.tensor(values, { shape }).exp().node;
+    });
+  for (const length of [7, 11, 13, 5, 15, 9]) {
+    const roots = rootsOf(length);
+    assert.deepEqual(planned(device, roots), planned(open(), roots), `length ${length}`);
+  }
+  assert.equal(device.families.counts.made, 2);
+});
+
 test("a training step of many lengths is planned for few of them, and made as planning would", () => {
   const sizes = { layers: 1, dim: 16, heads: 2, vocab: 24 };
   const stepOf = (device: Device): ((length: number) => Traced) => {

@@ -14,7 +14,7 @@ import { emit, type Emitted, type Memory } from "./emit.ts";
 import { descend, isLibrary, isMemory, isMovement, isValue, type LibraryNode } from "./kinds.ts";
 import { type CallInput, callInput, libraryCall, outputOperand, resultShapes } from "./library.ts";
 import { readsElsewhere } from "./elsewhere.ts";
-import { commonSpace, folds, pattern, points, rows, type Space } from "./space.ts";
+import { commonSpace, folds, points, rows, samePattern, type Space } from "./space.ts";
 import { chooseStored, LARGEST, type StorageOptions } from "./stored.ts";
 import { operandAt } from "./views.ts";
 
@@ -205,9 +205,7 @@ class Fuser implements Memory {
       if (call || !emitted) return [];
       const large = [...reads].filter((read) => !less(product(read.shape), points(emitted.space)));
       const others = new Set(large.flatMap((read) => [...this.#readersOf(read)]));
-      return [...others].filter(
-        (other) => !other.call && pattern(other.emitted!.space) === pattern(emitted.space),
-      );
+      return [...others].filter((other) => !other.call && samePattern(other.emitted!.space, emitted.space));
     });
   }
 
@@ -224,12 +222,14 @@ class Fuser implements Memory {
 
   /** Joins small kernels of the same size, e.g. the updates of many small parameters. */
   joinSmall(): void {
-    const latest = new Map<string, Kernel>();
+    const latest: Kernel[] = []; // of each pattern
     for (const kernel of Array.from(this.#kernels)) {
       if (!kernel.emitted || isLarge(kernel)) continue;
-      const key = pattern(kernel.emitted.space);
-      const before = latest.get(key);
-      latest.set(key, (before && this.#join(before, kernel, "smallTogether")) || kernel);
+      const { space } = kernel.emitted;
+      const found = latest.findIndex((other) => samePattern(other.emitted!.space, space));
+      const at = found < 0 ? latest.length : found;
+      const before = latest[at];
+      latest[at] = (before && this.#join(before, kernel, "smallTogether")) || kernel;
     }
   }
 

@@ -13,20 +13,29 @@ export const rows = ({ extents, inner }: Space): number => product(extents.filte
 /** Whether reductions fold any axis. */
 export const folds = ({ inner }: Space): boolean => inner.includes(true);
 
-/** A key for the runs of elements that are folded: equal for spaces that differ only in how axes are split. */
-export function pattern({ extents, inner }: Space): string {
-  const runs: { n: number; inner: boolean }[] = [];
+/** The runs of axes that are all folded, or all kept, and how many elements each has. */
+function runsOf({ extents, inner }: Space): { n: number; readonly inner: boolean }[] {
+  const runs: { n: number; readonly inner: boolean }[] = [];
   extents.forEach((n, axis) => {
     const last = runs.at(-1);
     if (last && last.inner === inner[axis]) last.n *= n;
     else runs.push({ n, inner: inner[axis]! });
   });
-  return runs.map((run) => `${run.inner ? "fold" : "keep"} ${run.n}`).join();
+  return runs;
+}
+
+/** Whether the same runs of elements are folded: spaces may differ only in how axes are split. */
+export function samePattern(a: Space, b: Space): boolean {
+  const [runs, others] = [runsOf(a), runsOf(b)];
+  return (
+    runs.length === others.length &&
+    runs.every((run, i) => run.inner === others[i]!.inner && same(run.n, others[i]!.n))
+  );
 }
 
 /** A space in which both can be computed, or null: rows must be equal, or elements or rows of equal number. */
 export function commonSpace(a: Space, b: Space): Space | null {
-  if (folds(a) && folds(b)) return pattern(a) === pattern(b) ? a : null;
+  if (folds(a) && folds(b)) return samePattern(a, b) ? a : null;
   if (folds(b)) return commonSpace(b, a);
   return same(points(b), points(a)) || same(points(b), rows(a)) ? a : null;
 }
