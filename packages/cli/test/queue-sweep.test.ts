@@ -18,7 +18,7 @@ import { ended, start, tiedlora } from "./support/command.ts";
 import { endless } from "./support/endless.ts";
 import { SERVERS, started, type TestServer } from "./support/queue-servers.ts";
 import { idleResult } from "./support/queue-idle-result.ts";
-import { duringWork, idleWorker, worker } from "./support/queue-worker.ts";
+import { duringWork, firstToWrite, idleWorker, worker } from "./support/queue-worker.ts";
 
 const { at, sweep } = await endless();
 const VARY = "method: [tl6, tl3], rank: [1, 2], seed: [0, 1]";
@@ -81,13 +81,13 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
       const server = await started(t, name);
       const here = await tiedlora(...sweep("here", VARY, 60), "--out", at(`here-${name}`));
       assert.equal(here.code, 0, here.info);
-      const killed = worker(t, server.url, "--parallel", "1");
-      const kept = worker(t, server.url, "--parallel", "1");
+      const workers = [0, 1].map(() => worker(t, server.url, "--parallel", "1"));
       const running = tiedlora(...queued(name, server.url));
       const early = running.then((result) =>
         assert.fail(`the sweep ended early (${result.code}): ${result.info}`),
       );
-      await Promise.race([killed.wrote(RUN_DONE), early]);
+      const [killed, other] = await Promise.race([firstToWrite(workers, RUN_DONE), early]);
+      const kept = other!;
       const { running: performing, ...state } = await statusOf(name, server.url);
       assert.deepEqual([state.runs, state.failed], [9, []]);
       for (const { host, pid, attempt } of performing)
@@ -127,9 +127,9 @@ for (const [name, { skip }] of Object.entries(SERVERS) as [
         store,
         onDone: (one) => done.push(one),
       });
-      await workers[0]!.wrote(/^sweep tiny: \S+ done/, 5);
-      workers[0]!.child.kill("SIGKILL");
-      await duringWork(over, "the end of the sweep", workers.slice(1));
+      const [killed, ...others] = await firstToWrite(workers, /^sweep tiny: \S+ done/, 5);
+      killed.child.kill("SIGKILL");
+      await duringWork(over, "the end of the sweep", others);
       assert.equal(new Set(done.map(({ id }) => id)).size, 200);
       assert.equal(done.length, 200);
       assert.equal((await store.outcomes()).length, 200);

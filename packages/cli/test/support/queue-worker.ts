@@ -36,6 +36,21 @@ export async function duringWork<T>(
   return Promise.race([work, tooLong(() => `${what} did not come; the workers said:\n${said()}`), ...died]);
 }
 
+/** The worker that is the first to write a line that matches for the `times`-th time, and after it the others: which one it is depends on the machine. */
+export async function firstToWrite(
+  workers: readonly TestWorker[],
+  line: RegExp,
+  times = 1,
+): Promise<[TestWorker, ...TestWorker[]]> {
+  const each = workers.map(async (one) => {
+    await one.wrote(line, times);
+    return one;
+  });
+  for (const one of each) one.catch(() => undefined); // the others may write less
+  const first = await Promise.race(each);
+  return [first, ...workers.filter((one) => one !== first)];
+}
+
 /** Rejects when the patience is over; keeps no process alive. */
 async function tooLong(message: () => string): Promise<never> {
   await sleep(PATIENCE_MS, undefined, { ref: false });
