@@ -200,10 +200,11 @@ test("the report says which values won, from how many, and how that was decided"
   assert.ok(
     header!.endsWith(
       ",variants,chosen_lr,chosen_steps,chosen_batch,chosen_dropout,chosen_target,chosen_warmup,chosen_weight_decay,chosen_lora_plus," +
-        "chosen_optimizer,chosen_beta1,chosen_beta2,chosen_loss,chosen_beta,chosen_label_smoothing,chosen_z_loss,chosen_init",
+        "chosen_optimizer,chosen_beta1,chosen_beta2,chosen_loss,chosen_beta,chosen_label_smoothing,chosen_z_loss," +
+        "chosen_temperature,chosen_teacher_weight,chosen_init,chosen_ema",
     ),
   );
-  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,,,,,,,,,,,,"), rows[0]);
+  assert.ok(rows[0]!.endsWith(",4,0.5,,8,,,,,,,,,,,,,,,,"), rows[0]);
   for (const row of rows) assert.equal(row.split(",").length, header!.split(",").length);
 });
 
@@ -278,7 +279,7 @@ test("tables: one row a run and one a group, quoted as RFC 4180 says", () => {
   assert.equal(rows[0]!.split(",").length, rows[1]!.split(",").length - 1);
   const groups = summaryCsv(summarize(RESULTS)).trimEnd().split("\r\n");
   assert.equal(groups.length, 1 + 8 + 4);
-  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,,,,,,,,,,,,");
+  assert.equal(groups[1], "choice,lora,2,200,accuracy,2,91,12.706,1,0,1,,,,,,,,,,,,,,,,,,,");
 });
 
 test("the page holds all it needs, and text from runs cannot become markup", () => {
