@@ -1,7 +1,14 @@
 /** The examples of a training and those that are held out: from files, from standard input, or from a task's own files. */
 import type { DecoderConfig, Tokenizer } from "@tiedlora/models";
 import { NO_FILES, directorySource } from "@tiedlora/experiments/node";
-import { type Question, runSplits, type Task, taskByName, trainingTexts } from "@tiedlora/experiments/tasks";
+import {
+  fitting,
+  type Question,
+  runSplits,
+  type Task,
+  taskByName,
+  trainingTexts,
+} from "@tiedlora/experiments/tasks";
 import {
   type AsyncBatchSource,
   type BatchSource,
@@ -269,16 +276,17 @@ async function readTask(
       .flatMap((question) => trainingTexts(task, question))
       .flatMap((text, i) => encodeExample({ ...text, line: i + 1 }, tokenizer, { maxLength: seq }) ?? []);
   const limits = { train: task.needsFiles ? Infinity : GENERATED, valid: HELD_OUT, test: 0 };
-  let shortest = Infinity;
-  const fits = ({ prompt, answers }: Question): boolean => {
-    const length = tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
-    shortest = Math.min(shortest, length);
-    return length <= seq;
-  };
+  const { fits, shortest } = fitting(tokenizer, seq);
   const { train, valid, note } = await runSplits(task, source, limits, fits);
   const [examples, held] = [encoded(train), encoded(valid)];
-  if (examples.length === 0 || held.length === 0)
-    throw new UsageError(`--seq ${seq}: none of the examples of ${task.name} fits, the shortest has ${shortest} tokens; give at least --seq ${shortest}`); // prettier-ignore
+  if (examples.length === 0 || held.length === 0) {
+    const [least, what] = examples.length === 0 ? [shortest.train, "train on"] : [shortest.valid, "hold out"];
+    throw new UsageError(
+      least === Infinity
+        ? `--data ${data}: there are no examples of ${task.name} to ${what}; give a directory that has more of them`
+        : `--seq ${seq}: none of the examples of ${task.name} to ${what} fits, the shortest has ${least} tokens; give at least --seq ${least}`,
+    );
+  }
   if (note !== null) output.info(note);
   output.info(
     `${examples.length.toLocaleString("en-US")} examples of ${task.name} (${task.title}), and ${held.length} held out`,

@@ -1,7 +1,7 @@
 /** The trainer on the command line: losses and preferences, data in the forms that people have, and which parameters are trained. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, suite, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -130,6 +130,13 @@ suite("tiedlora train", () => {
 
   test("settings that fit nothing exit with the code of usage, and say what was given and what to do", async () => {
     const chats = lines("chats.jsonl", [{ messages: [{ role: "user", content: "q" }, { role: "assistant", content: "a" }] }]); // prettier-ignore
+    mkdirSync(path("gsm"));
+    for (const [file, question] of [
+      ["train", "1 + 1?"],
+      ["test", "1 + 1? ".repeat(30)],
+    ] as const)
+      // prettier-ignore
+      writeFileSync(join(path("gsm"), `${file}.jsonl`), JSON.stringify({ question, answer: "#### 2" }));
     const WRONG: readonly (readonly [RegExp, ...string[]])[] = [
       [/matches no linear module after exclude and layers/, "--layers", "9"],
       [/rankPattern "zzz" matches none of the adapted modules/, "--rank-pattern", "zzz=2"],
@@ -145,7 +152,8 @@ suite("tiedlora train", () => {
       [/--also .*=0: nothing would be taken from it/, "--also", `${examples}=0`],
       [/--regularize orthogonal: ia3 trains no matrix/, "--method", "ia3", "--regularize", "orthogonal=1"],
       [/--separator is given beside --task choice/, "--separator", "x", "--task", "choice"],
-      [/--seq 8: none of the examples of arithmetic fits, the shortest has \d+ tokens; give at least --seq \d+/, "--task", "arithmetic", "--seq", "8"],
+      [/--seq 8: none of the examples of arithmetic to train on fits, the shortest has \d+ tokens; give at least --seq \d+/, "--task", "arithmetic", "--seq", "8"],
+      [/--seq 32: none of the examples of gsm8k to hold out fits, the shortest has 2\d\d tokens; give at least --seq 2\d\d/, "--data", path("gsm"), "--task", "gsm8k", "--seq", "32"],
       [/--separator "x": .*chats.jsonl holds conversations/, "--data", chats, "--separator", "x"],
       [/--prompt-column: --loss dpo reads the fields prompt, chosen and rejected/, "--data", pairs, "--loss", "dpo", "--prompt-column", "q"],
       [/--pack: the examples of --loss dpo have two rows each/, "--data", pairs, "--loss", "dpo", "--pack"],

@@ -8,6 +8,7 @@ import { OPTIMIZER_BETAS, type OptimizerName } from "tiedlora";
 import { methodByName } from "tiedlora";
 import { evaluateTask, type Evaluated } from "../tasks/evaluate.ts";
 import { taskByName } from "../tasks/index.ts";
+import { fitting } from "../tasks/fitting.ts";
 import { type Question, runSplits, type RunSplits, type Task, type TaskSource } from "../tasks/task.ts";
 import { encodedTask } from "../tasks/encoded.ts";
 import { fit, type FitOptions, type FitState } from "tiedlora";
@@ -49,17 +50,12 @@ const SAMPLES = 3;
  */
 export async function runOne(config: RunConfig, context: RunContext): Promise<Outcome> {
   const task = taskByName(config.task, config);
-  let shortest = Infinity;
-  const fits = (question: Question): boolean => {
-    const length = tokensOf(question, context);
-    shortest = Math.min(shortest, length);
-    return length <= config.seq;
-  };
+  const { fits, shortest } = fitting(context.tokenizer, config.seq);
   const splits = await runSplits(task, context.source, config.examples, fits);
   const empty = (["train", "valid", "test"] as const).find((split) => splits[split].length === 0);
-  if (empty !== undefined && shortest < Infinity)
+  if (empty !== undefined && shortest[empty] < Infinity)
     throw new RangeError(
-      `on.seq is ${config.seq}, and none of the ${empty} examples of ${config.task} fits: the shortest example has ${shortest} tokens; give at least on.seq: ${shortest}`,
+      `on.seq is ${config.seq}, and none of the ${empty} examples of ${config.task} fits: the shortest has ${shortest[empty]} tokens; give at least on.seq: ${shortest[empty]}`,
     );
   const trained = config.method === BASELINE ? UNTRAINED : await adapted(config, context, task, splits);
   try {
@@ -78,11 +74,6 @@ export async function runOne(config: RunConfig, context: RunContext): Promise<Ou
   } finally {
     trained.adapter?.detach();
   }
-}
-
-/** The number of tokens of a question and its first answer, with the token that ends the answer. */
-function tokensOf({ prompt, answers }: Question, { tokenizer }: Evaluated): number {
-  return tokenizer.encode(`${prompt} ${answers[0]}`).length + 1;
 }
 
 type Trained = Omit<RungResult, "id" | "config" | "device" | "note"> & {

@@ -13,6 +13,7 @@ import type { Task } from "./task.ts";
 import { iwslt2017, multi30k } from "./translation.ts";
 
 export { evaluateTask, type TaskResult } from "./evaluate.ts";
+export { fitting } from "./fitting.ts";
 export * as taskMetrics from "./metrics.ts";
 export {
   type Choice,

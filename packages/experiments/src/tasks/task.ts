@@ -170,13 +170,13 @@ export async function runSplits(
   task: Task,
   source: TaskSource,
   limits: SplitLimits,
-  fits: (question: Question) => boolean = () => true,
+  fits: (question: Question, split: Split) => boolean = () => true,
 ): Promise<RunSplits> {
   const take = (split: Split, from: Split, keep: (q: Question) => boolean): Promise<Question[]> =>
     firstQuestions(
       task.questions(from, source),
       limits[split],
-      (question) => keep(question) && fits(question),
+      (question) => keep(question) && fits(question, split),
     );
   const has = async (split: Split): Promise<boolean> => !task.needsFiles || (await task.has(split, source));
   const [hasTrain, hasValid, hasTest] = await Promise.all([has("train"), has("valid"), has("test")]);
