@@ -5,7 +5,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { expandSweep, fixedSchedule, type Outcome, parseSweep, runId } from "@tiedlora/experiments";
+import { type ClaimedRun, expandSweep, fixedSchedule, type Outcome, parseSweep, type RunConfig, runId } from "@tiedlora/experiments"; // prettier-ignore
 import { BASE_DIRECTORY, RunStore, scheduleOf, type SweepStatus } from "@tiedlora/experiments/node";
 import { HalvingSchedule } from "../../experiments/src/sweep/halving.ts";
 import type { Output } from "../src/output.ts";
@@ -200,6 +200,27 @@ suite("runs that do nothing, on a queue", { skip: SERVERS.Valkey.skip }, () => {
       { counts: false, difference },
     ]);
     assert.equal(said.at(-1), difference);
+  });
+
+  test("the state of what goes on with a run outlives the end of its beginning", async () => {
+    const { announcement } = await tiny("rungs");
+    const text =
+      "on: { tasks: [summary] }\nout: x\nvary: { method: [tl6], rank: [1] }\nevaluate: { baseline: false }\n";
+    const [config] = expandSweep(parseSweep(text, "rungs.yaml"));
+    const options = { announcement, here: (one: RunConfig) => one, leave: () => Promise.resolve(false), say: () => undefined }; // prettier-ignore
+    const source = await QueueRunSource.open(client, options);
+    const queue = await client.queue(names.queue(announcement.id));
+    const take = async (until: number): Promise<ClaimedRun> => {
+      const one = { ...config!, until };
+      await queue.add("run", { config: JSON.stringify(one) } satisfies RunJob, { jobId: runId(one) });
+      return (await source.next(new AbortController().signal))!;
+    };
+    const [beginning, rest] = [await take(2), await take(4)];
+    writeFileSync(rest.checkpoint!, "the state after four steps");
+    await beginning.publish(idleResult(beginning.config));
+    assert.equal(readFileSync(rest.checkpoint!, "utf8"), "the state after four steps");
+    await rest.publish(idleResult(rest.config));
+    await source.close();
   });
 
   test("how many runs at once is each worker's affair", async () => {

@@ -32,6 +32,7 @@ export class QueueRunSource implements RunSource {
   readonly #serving: Serving;
   /** The folder of saved states, made when it is needed. */
   #folder: Promise<string> | null = null;
+  #claimedRuns = 0;
   #running = 0;
   #left = false;
   /** Lanes ask one after another. */
@@ -77,7 +78,9 @@ export class QueueRunSource implements RunSource {
     held.onLost = async () => {
       if ((await store.get(keys.ending)) !== null) lost.abort(); // another worker has ended it
     };
-    const checkpoint = join(await (this.#folder ??= mkdtemp(join(tmpdir(), "tiedlora-worker-"))), `${wholeId(config)}.safetensors`); // prettier-ignore
+    const folder = await (this.#folder ??= mkdtemp(join(tmpdir(), "tiedlora-worker-")));
+    // each claim has a file of its own: what goes on with a run may be taken before the file of its beginning is removed
+    const checkpoint = join(folder, `${wholeId(config)}.${++this.#claimedRuns}.safetensors`);
     const before = await store.get(keys.saved);
     if (before !== null) await writeFileAtomic(checkpoint, before);
     let saving: Promise<void> = Promise.resolve();
