@@ -1,4 +1,5 @@
 /** What a run records of its settings: in its run.yaml, in the adapter's file, for callbacks and for workers. */
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseHubName } from "@tiedlora/models/node";
 import { CHAT_TEMPLATE_NAMES } from "./chat-templates.ts";
@@ -34,13 +35,16 @@ export function provenanceOf(settings: TrainSettings, steps: number, found: Foun
   };
 }
 
+/** Whether a model is a directory of this machine: its path may look as the name of one on the hub does. */
+const isHere = (model: string): boolean => parseHubName(model) === null || existsSync(model);
+
 /** The settings with absolute paths, which do not depend on the current directory, and with the commit of a model of the hub. */
 export function absolute(settings: TrainSettings, found: Found, initName: string | undefined): TrainSettings {
   const { model, data, valid, also, initFrom, teacher, chatTemplate: template, callbacks, out } = settings;
   const isNamed = template === undefined || CHAT_TEMPLATE_NAMES.includes(template);
   return {
     ...settings,
-    ...(teacher !== undefined && parseHubName(teacher) === null && { teacher: resolve(teacher) }),
+    ...(teacher !== undefined && isHere(teacher) && { teacher: resolve(teacher) }),
     ...(also !== undefined && {
       also: Object.fromEntries(Object.entries(also).map(([path, weight]) => [resolve(path), weight])),
     }),
