@@ -18,6 +18,7 @@ export interface Uses {
   readonly readers: ReadonlyMap<number, ReadonlySet<Work>>;
 }
 
+/** The values of `works`, by their numbers: which step writes each, and which read it. */
 export function usesOf(works: readonly Work[]): Uses {
   const writer = new Map<number, Work>();
   const readers = new Map<number, Set<Work>>();
