@@ -6,7 +6,8 @@
  *   npm run bench:tracing
  */
 import { cpus } from "node:os";
-import { type Backend, Device, type DeviceBuffer, ReferenceBackend } from "@tiedlora/core";
+import { Device } from "@tiedlora/core";
+import { idleBackend } from "./idle.ts";
 import type { Method } from "./problems.ts";
 import { prepare } from "./workloads.ts";
 
@@ -14,22 +15,9 @@ const SIZE = { layers: 12, dim: 48, heads: 12, vocab: 96, batch: 1, length: 64 }
 const WARM_UP = 150;
 const STEPS = 600;
 
-/** A backend whose memory holds nothing and whose programs do nothing. */
-function idle(): Backend {
-  const backend = new ReferenceBackend();
-  const alloc = (bytes: number): DeviceBuffer => ({
-    bytes,
-    write: () => {},
-    read: () => Promise.resolve(new ArrayBuffer(bytes)),
-    free: () => {},
-  });
-  const compile = () => ({ tempBytes: 0, run: () => {}, free: () => {} });
-  return Object.assign(backend, { alloc, compile });
-}
-
 console.log(`${cpus()[0]?.model.trim() ?? "?"}, Node ${process.versions.node}`);
 for (const method of ["lora", "tl6", "full"] satisfies Method[]) {
-  const workload = prepare(new Device(idle()), { kind: "gpt", size: SIZE, method });
+  const workload = prepare(new Device(idleBackend()), { kind: "gpt", size: SIZE, method });
   for (let i = 0; i < WARM_UP; i++) workload.step(i);
   const times = Array.from({ length: STEPS }, (_, i) => {
     const start = performance.now();

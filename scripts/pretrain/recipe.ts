@@ -1,5 +1,14 @@
 /** The recipe of the embedded base models: their architectures, their text and their training. */
 
+/** What all shapes have in common. */
+const COMMON = {
+  initializer_range: 0.05,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  pad_token_id: 0,
+  torch_dtype: "float32",
+} as const;
+
 const LLAMA = {
   architectures: ["LlamaForCausalLM"],
   model_type: "llama",
@@ -16,11 +25,7 @@ const LLAMA = {
   tie_word_embeddings: true,
   attention_bias: false,
   mlp_bias: false,
-  initializer_range: 0.05,
-  bos_token_id: 1,
-  eos_token_id: 2,
-  pad_token_id: 0,
-  torch_dtype: "float32",
+  ...COMMON,
 } as const;
 
 /** GPT-2's layout: positions are learned, norms are LayerNorm with biases, and the MLP is plain and four times as wide. */
@@ -35,11 +40,7 @@ const GPT2 = {
   layer_norm_epsilon: 1e-5,
   activation_function: "gelu_new",
   tie_word_embeddings: true,
-  initializer_range: 0.05,
-  bos_token_id: 1,
-  eos_token_id: 2,
-  pad_token_id: 0,
-  torch_dtype: "float32",
+  ...COMMON,
 } as const;
 
 /** The contents of config.json by shape, and the directory below packages/experiments/assets. Each must stay below 4 MB. */

@@ -1,26 +1,15 @@
 /** Functions that serve all sizes of one structure: they are compiled once, and compute the bits that a function for one size does. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import {
-  BYTES,
-  type DeviceBuffer,
-  type LibraryCall,
-  type LoopKernel,
-  product,
-  type Step,
-} from "@tiedlora/kernels";
+import { BYTES, type DeviceBuffer, type LoopKernel, product } from "@tiedlora/kernels";
 import fc from "fast-check";
 import { Library } from "../src/codegen/library.ts";
 import { CpuBackend, type CpuBackendOptions } from "../src/device/backend.ts";
-import { attentionCase, attentionGradCase, matmulCase, Operands } from "./support/calls.ts";
+import { attentionCase, attentionGradCase } from "./support/calls.ts";
 import { kernelCase, resized } from "./support/kernels.ts";
 import { GeneralLibrary } from "./support/library.ts";
 import { assertSameAsReference, denseOperand, fill, runOn, type TestBuffer } from "./support/run.ts";
-
-interface Work {
-  readonly steps: readonly Step[];
-  readonly buffers: readonly TestBuffer[];
-}
+import { f32, indexing, matmul, sums, type Work } from "./support/structures.ts";
 
 const opened: CpuBackend[] = [];
 after(() => opened.forEach((backend) => backend.close()));
@@ -59,41 +48,7 @@ function softmax(n: number): Work {
     ],
     stores: [{ to: denseOperand(1, "f32", [7, n]), value: 7 }],
   };
-  const length = 7 * n;
-  return { steps: [kernel], buffers: [{ dtype: "f32", length }, { dtype: "f32", length }] }; // prettier-ignore
-}
-
-/** Sums over the rows of [n, 24], and of its transpose. */
-function sums(n: number): Work {
-  const kernel = (strides: readonly number[], outer: number, inner: number, to: number): LoopKernel => ({
-    type: "loop",
-    outer: [outer],
-    inner: [inner],
-    body: [
-      { op: "load", from: { buffer: 0, dtype: "f32", view: { offset: 0, strides } }, dtype: "f32" },
-      { op: "reduce", kind: "sum", a: 0, dtype: "f32" },
-    ],
-    stores: [{ to: denseOperand(to, "f32", [outer]), value: 1 }],
-  });
-  const f32 = (length: number): TestBuffer => ({ dtype: "f32", length });
-  return {
-    steps: [kernel([1, 24], 24, n, 1), kernel([24, 1], n, 24, 2)],
-    buffers: [f32(24 * n), f32(24), f32(n)],
-  };
-}
-
-function indexing(count: number): Work {
-  const operands = new Operands();
-  const table = operands.add("f32", [11, 6]);
-  const index = operands.add("i32", [count]);
-  const rows = operands.add("f32", [count, 6]);
-  const back = operands.add("f32", [11, 6]);
-  const params = { rows: 11, cols: 6, count };
-  const steps: LibraryCall[] = [
-    { type: "library", name: "gather", params, inputs: [table, index], outputs: [rows] },
-    { type: "library", name: "scatterAdd", params, inputs: [index, rows], outputs: [back] },
-  ];
-  return { steps, buffers: operands.buffers };
+  return { steps: [kernel], buffers: [f32(7 * n), f32(7 * n)] };
 }
 
 function attention(n: number): Work {
@@ -115,11 +70,6 @@ function attention(n: number): Work {
   const outputs = [dQ!, dK!, { ...dV!, view: dK!.view }];
   return { steps: [forward.call, { ...call, outputs }], buffers };
 }
-
-const matmul = (shape: Parameters<typeof matmulCase>[0]): Work => {
-  const { call, buffers } = matmulCase(shape);
-  return { steps: [call], buffers };
-};
 
 /** By structure: its steps at a size, the sizes, and how many functions serve them. */
 const STRUCTURES: Readonly<Record<string, readonly [(n: number) => Work, readonly number[], number]>> = {

@@ -3,23 +3,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createWebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device } from "@tiedlora/core";
-import type { LibraryCall, LoopKernel, Step } from "@tiedlora/kernels";
+import type { LoopKernel } from "@tiedlora/kernels";
 import { skip } from "../../../test/support/gpu.ts";
 import { decoderStep } from "../../../bench/decoder.ts";
-import {
-  attentionCase,
-  attentionGradCase,
-  matmulCase,
-  Operands,
-} from "../../backend-cpu/test/support/calls.ts";
-import { assertSameAsReference, denseOperand, type TestBuffer } from "../../backend-cpu/test/support/run.ts";
-
-interface Work {
-  readonly steps: readonly Step[];
-  readonly buffers: readonly TestBuffer[];
-}
-
-const f32 = (length: number): TestBuffer => ({ dtype: "f32", length });
+import { attentionCase, attentionGradCase } from "../../backend-cpu/test/support/calls.ts";
+import { assertSameAsReference, denseOperand } from "../../backend-cpu/test/support/run.ts";
+import { f32, indexing, matmul, sums, type Work } from "../../backend-cpu/test/support/structures.ts";
 
 /** x / (n + 2) + column over the transpose of [n, 6], padded by one column on the left, into rows of n + 1 numbers. */
 function padded(n: number): Work {
@@ -61,47 +50,12 @@ function softmax(n: number): Work {
   return { steps: [kernel], buffers: [f32(7 * n), f32(7 * n)] };
 }
 
-/** Sums over the columns of [n, 24], and over its rows. */
-function sums(n: number): Work {
-  const kernel = (strides: readonly number[], outer: number, inner: number, to: number): LoopKernel => ({
-    type: "loop",
-    outer: [outer],
-    inner: [inner],
-    body: [
-      { op: "load", from: { buffer: 0, dtype: "f32", view: { offset: 0, strides } }, dtype: "f32" },
-      { op: "reduce", kind: "sum", a: 0, dtype: "f32" },
-    ],
-    stores: [{ to: denseOperand(to, "f32", [outer]), value: 1 }],
-  });
-  return {
-    steps: [kernel([1, 24], 24, n, 1), kernel([24, 1], n, 24, 2)],
-    buffers: [f32(24 * n), f32(24), f32(n)],
-  };
-}
-
-function indexing(count: number): Work {
-  const operands = new Operands();
-  const [table, index] = [operands.add("f32", [11, 6]), operands.add("i32", [count])];
-  const [rows, back] = [operands.add("f32", [count, 6]), operands.add("f32", [11, 6])];
-  const params = { rows: 11, cols: 6, count };
-  const steps: LibraryCall[] = [
-    { type: "library", name: "gather", params, inputs: [table, index], outputs: [rows] },
-    { type: "library", name: "scatterAdd", params, inputs: [index, rows], outputs: [back] },
-  ];
-  return { steps, buffers: operands.buffers };
-}
-
 function attention(n: number): Work {
   const params = { batch: 2, heads: 4, kvHeads: 2, q: n, kv: n + 3, d: 12, causal: true, scale: 0.3, bias: false }; // prettier-ignore
   const forward = attentionCase(params);
   const { call, buffers } = attentionGradCase(forward);
   return { steps: [forward.call, call], buffers };
 }
-
-const matmul = (shape: Parameters<typeof matmulCase>[0]): Work => {
-  const { call, buffers } = matmulCase(shape);
-  return { steps: [call], buffers };
-};
 
 type Structure = readonly [work: (n: number) => Work, sizes: readonly number[], pipelines: number];
 

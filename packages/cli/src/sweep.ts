@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
-import { embeddedBase, type FolderSource, folderSource } from "@tiedlora/experiments/node";
+import { type FolderSource, folderSource } from "@tiedlora/experiments/node";
 import { checkUnlocked, withLock } from "./run/lock.ts";
 import { runPool } from "@tiedlora/experiments/node";
 import { RunStore, scheduleOf, sweepStatus, type SweepStatus } from "@tiedlora/experiments/node";
@@ -11,8 +11,7 @@ import { expandSweep } from "@tiedlora/experiments";
 import { parseSweep, type SweepSpec } from "@tiedlora/experiments";
 import { checkOut } from "./checks.ts";
 import { BACKEND_NAMES, type BackendName, decideVectors, withDevice } from "./device.ts";
-import { findModel } from "./find-model.ts";
-import { findTeacher } from "./teacher.ts";
+import { findSweepModel } from "./sweep-model.ts";
 import { checkLength } from "./load.ts";
 import { interruptible } from "./interrupt.ts";
 import { Interrupted, paint, shellWord, type Output } from "./output.ts";
@@ -85,7 +84,7 @@ export function addSweep(program: Command, output: Output): void {
       }
       await checkOut(store.directory);
       const directory = await checkModel(spec.on, output);
-      if (spec.train.teacher !== undefined) await findTeacher(spec.train.teacher, output);
+      if (spec.train.teacher !== undefined) await findSweepModel(spec.train.teacher, output, "train.teacher");
       if (options.slurm !== undefined || options.submit) {
         await slurm(file, { spec, options, output, store, directory, schedule: await schedule() });
         return;
@@ -152,7 +151,7 @@ async function slurm(file: string, { spec, options, output, store, schedule }: S
 
 /** Checks, before any run, that the model exists, and has a position for every token of the longest examples; gives its directory. */
 async function checkModel({ model, seq }: SweepSpec["on"], output: Output): Promise<string> {
-  const { directory } = await findModel(embeddedBase(model) ?? model, output, { setting: "on.model" });
+  const { directory } = await findSweepModel(model, output, "on.model");
   await checkLength(directory, seq, "on.seq");
   return directory;
 }

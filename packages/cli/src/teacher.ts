@@ -2,15 +2,9 @@
 import type { Device } from "@tiedlora/core";
 import type { Decoder } from "@tiedlora/models";
 import { loadPretrained } from "@tiedlora/models/node";
-import { embeddedBase } from "@tiedlora/experiments/node";
-import { findModel, type Found } from "./find-model.ts";
+import { findModel } from "./find-model.ts";
 import type { LossSettings } from "./loss-settings.ts";
 import type { Output } from "./output.ts";
-
-/** The directory of the model that a sweep's distillation learns from. */
-export function findTeacher(teacher: string, output: Output): Promise<Found> {
-  return findModel(embeddedBase(teacher) ?? teacher, output, { setting: "train.teacher" });
-}
 
 /** The model of --teacher; null if there is none. `stream`: whether its weights, as those of the model that is trained, stay in their files. */
 export async function loadTeacher(

@@ -338,7 +338,7 @@ async function openQueue(
     modelDigest: await modelDigest(found.directory),
     ...(taught && {
       teacher: {
-        model: taught.hub === null ? teacher! : pinned(teacher!, taught),
+        model: pinned(teacher!, taught),
         digest: await modelDigest(taught.directory),
       },
     }),

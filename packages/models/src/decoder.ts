@@ -32,7 +32,7 @@ import {
 import { Router } from "./experts.ts";
 import { type Layer, prefixLength, runLayer } from "./layer.ts";
 import { decoderSpec, moduleParameters, type ModuleSpec, storedInOut } from "./modules.ts";
-import { makeNorm, type Norm } from "./norms.ts";
+import { makeNorm } from "./norms.ts";
 import { type Predicted, predictedPositions } from "./predicted.ts";
 import { softcap } from "./softcap.ts";
 import type { Batch, ForwardOptions, Pass } from "./pass.ts";
@@ -77,7 +77,7 @@ export class Decoder extends nn.Module {
   readonly #embed: nn.Embedding;
   readonly #position: nn.Embedding | null;
   readonly #layers: readonly Layer[];
-  readonly #finalNorm: Norm;
+  readonly #finalNorm: nn.Norm;
   readonly #head: nn.Linear;
 
   /** Builds the modules around the parameters from `source`, which is not called for the head's weight if embeddings are tied. */
@@ -96,7 +96,7 @@ export class Decoder extends nn.Module {
       const layout = storedInOut(config, module) ? "inOut" : "outIn";
       return this.#place(module.path, new nn.Linear(...parameters(module), layout));
     };
-    const norm = (module: ModuleSpec): Norm =>
+    const norm = (module: ModuleSpec): nn.Norm =>
       this.#place(module.path, makeNorm(config.norm, ...parameters(module), config.normEps));
 
     this.#embed = embedding(spec.embed);

@@ -9,7 +9,6 @@ import * as nn from "@tiedlora/nn";
 import type { KvCache } from "./cache.ts";
 import type { Activation, DecoderConfig } from "./config.ts";
 import type { Router } from "./experts.ts";
-import type { Norm } from "./norms.ts";
 import type { Sequence } from "./sequence.ts";
 import { softcappedAttention } from "./softcap.ts";
 
@@ -22,17 +21,17 @@ interface Mlp {
 
 /** The modules of one layer, by function. */
 export interface Layer {
-  readonly attentionNorm: Norm | null;
+  readonly attentionNorm: nn.Norm | null;
   readonly qkv: readonly nn.Linear[];
-  readonly qNorm: Norm | null;
-  readonly kNorm: Norm | null;
+  readonly qNorm: nn.Norm | null;
+  readonly kNorm: nn.Norm | null;
   readonly out: nn.Linear;
-  readonly attentionPostNorm: Norm | null;
-  readonly mlpNorm: Norm | null;
+  readonly attentionPostNorm: nn.Norm | null;
+  readonly mlpNorm: nn.Norm | null;
   /** Chooses among `mlps` for each token; null if there is only one. */
   readonly router: Router | null;
   readonly mlps: readonly Mlp[];
-  readonly mlpPostNorm: Norm | null;
+  readonly mlpPostNorm: nn.Norm | null;
 }
 
 /** Where a layer runs: its index, and what the sequence and the cache know. */
@@ -51,7 +50,7 @@ const ACTIVATIONS: { readonly [A in Activation]: (x: Tensor) => Tensor } = {
   relu2: (x) => x.relu().square(),
 };
 
-const normed = (norm: Norm | null, x: Tensor): Tensor => (norm ? norm.forward(x) : x);
+const normed = (norm: nn.Norm | null, x: Tensor): Tensor => (norm ? norm.forward(x) : x);
 
 /** The residual stream [batch, length, hidden] after a layer. */
 export function runLayer(layer: Layer, x: Tensor, context: LayerContext): Tensor {

@@ -3,9 +3,6 @@ import type { Parameter } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { NormKind } from "./architectures.ts";
 
-/** A norm over the last axis. */
-export type Norm = nn.LayerNorm | nn.RMSNorm;
-
 /** LayerNorm that stores its weight as w - 1, so that weight decay pulls towards the identity (NeMo's LayerNorm1P). */
 export class LayerNorm1P extends nn.LayerNorm {
   override get scaleOffset(): number {
@@ -20,7 +17,7 @@ export class RMSNorm1P extends nn.RMSNorm {
   }
 }
 
-type MakeNorm = (weight: Parameter, bias: Parameter | null, eps: number) => Norm;
+type MakeNorm = (weight: Parameter, bias: Parameter | null, eps: number) => nn.Norm;
 
 const MAKE: { readonly [K in NormKind]: MakeNorm } = {
   rms: (weight, _bias, eps) => new nn.RMSNorm(weight, eps),
@@ -30,6 +27,6 @@ const MAKE: { readonly [K in NormKind]: MakeNorm } = {
 };
 
 /** A norm of the given kind around its parameters. */
-export function makeNorm(kind: NormKind, weight: Parameter, bias: Parameter | null, eps: number): Norm {
+export function makeNorm(kind: NormKind, weight: Parameter, bias: Parameter | null, eps: number): nn.Norm {
   return MAKE[kind](weight, bias, eps);
 }

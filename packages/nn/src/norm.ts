@@ -25,30 +25,51 @@ export function rmsNorm(x: Tensor, eps = 1e-6): Tensor {
 /** Changes the scale of a norm, as `LinearAdapter` changes the output of a linear layer. */
 export interface NormAdapter {
   /** Returns x · the new scale [..., dim], from the normalized input x [..., dim] and the norm's own scale [dim]. */
-  apply(x: Tensor, scale: Tensor, layer: LayerNorm | RMSNorm): Tensor;
+  apply(x: Tensor, scale: Tensor, layer: Norm): Tensor;
 }
 
-/** x · scale, with the scale that a norm's adapter makes of its own, if there is one. */
-function scaledBy(x: Tensor, layer: LayerNorm | RMSNorm): Tensor {
-  return layer.adapter ? layer.adapter.apply(x, layer.scale, layer) : x.mul(layer.scale);
-}
-
-/** layerNorm(x) · scale + bias, over a last axis of length `dim`. */
-export class LayerNorm extends Module {
+/** A norm over the last axis, whose normalized input is multiplied by a scale. */
+export abstract class Norm extends Module {
   /** [dim]. */
   weight: Parameter;
-  /** [dim], or null. */
-  bias: Parameter | null;
-  /** Added to the variance. */
+  /** Added to the variance, or to the mean square. */
   readonly eps: number;
   /** The adapter that changes the scale, or null. */
   adapter: NormAdapter | null = null;
 
-  constructor(weight: Parameter, bias: Parameter | null = null, eps = 1e-5) {
+  /** `name` is that of the class, for messages. */
+  constructor(name: string, weight: Parameter, eps: number) {
     super();
-    this.weight = checkParameter("LayerNorm: the weight", weight, [null]);
+    this.weight = checkParameter(`${name}: the weight`, weight, [null]);
+    this.eps = checkNumber(`${name}: eps`, eps, "number from 0", eps >= 0);
+  }
+
+  /** What the normalized input is multiplied by, [dim]: the weight, plus `scaleOffset`. */
+  get scale(): Tensor {
+    return this.scaleOffset === 0 ? this.weight : this.weight.add(this.scaleOffset);
+  }
+  /** The difference of the scale and the stored weight: 0, or 1 in norms that store their scale as w - 1. */
+  get scaleOffset(): number {
+    return 0;
+  }
+
+  /** A normalized x times the scale, which an adapter may change. */
+  protected scaled(x: Tensor): Tensor {
+    return this.adapter ? this.adapter.apply(x, this.scale, this) : x.mul(this.scale);
+  }
+
+  /** x [..., dim] -> [..., dim]. */
+  abstract forward(x: Tensor): Tensor;
+}
+
+/** layerNorm(x) · scale + bias, over a last axis of length `dim`. */
+export class LayerNorm extends Norm {
+  /** [dim], or null. */
+  bias: Parameter | null;
+
+  constructor(weight: Parameter, bias: Parameter | null = null, eps = 1e-5) {
+    super("LayerNorm", weight, eps);
     this.bias = bias && checkParameter("LayerNorm: the bias", bias, weight.shape);
-    this.eps = checkNumber("LayerNorm: eps", eps, "number from 0", eps >= 0);
   }
 
   /** A new layer with weight 1 and bias 0 (`bias: false`: none). */
@@ -63,35 +84,16 @@ export class LayerNorm extends Module {
     return new LayerNorm(weight, bias, options.eps);
   }
 
-  /** What the normalized input is multiplied by, [dim]: the weight, plus `scaleOffset`. */
-  get scale(): Tensor {
-    return this.scaleOffset === 0 ? this.weight : this.weight.add(this.scaleOffset);
-  }
-  /** The difference of the scale and the stored weight: 0, or 1 in norms that store their scale as w - 1. */
-  get scaleOffset(): number {
-    return 0;
-  }
-
-  /** x [..., dim] -> [..., dim]. */
-  forward(x: Tensor): Tensor {
-    const y = scaledBy(layerNorm(x, this.eps), this);
+  override forward(x: Tensor): Tensor {
+    const y = this.scaled(layerNorm(x, this.eps));
     return this.bias ? y.add(this.bias) : y;
   }
 }
 
 /** rmsNorm(x) · scale, over a last axis of length `dim`. */
-export class RMSNorm extends Module {
-  /** [dim]. */
-  weight: Parameter;
-  /** Added to the mean square. */
-  readonly eps: number;
-  /** The adapter that changes the scale, or null. */
-  adapter: NormAdapter | null = null;
-
+export class RMSNorm extends Norm {
   constructor(weight: Parameter, eps = 1e-6) {
-    super();
-    this.weight = checkParameter("RMSNorm: the weight", weight, [null]);
-    this.eps = checkNumber("RMSNorm: eps", eps, "number from 0", eps >= 0);
+    super("RMSNorm", weight, eps);
   }
 
   /** A new layer with weight 1. */
@@ -101,17 +103,7 @@ export class RMSNorm extends Module {
     return new RMSNorm(constantParameter([dim], 1, options.device, "weight"), options.eps);
   }
 
-  /** What the normalized input is multiplied by, [dim]: the weight, plus `scaleOffset`. */
-  get scale(): Tensor {
-    return this.scaleOffset === 0 ? this.weight : this.weight.add(this.scaleOffset);
-  }
-  /** The difference of the scale and the stored weight: 0, or 1 in norms that store their scale as w - 1. */
-  get scaleOffset(): number {
-    return 0;
-  }
-
-  /** x [..., dim] -> [..., dim]. */
-  forward(x: Tensor): Tensor {
-    return scaledBy(rmsNorm(x, this.eps), this);
+  override forward(x: Tensor): Tensor {
+    return this.scaled(rmsNorm(x, this.eps));
   }
 }

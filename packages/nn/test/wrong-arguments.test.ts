@@ -43,6 +43,13 @@ const inits = (
   [name, [[undefined, /undefined/], [{ device }, /options\.key: undefined/]], (given) => make(4, 4, given)], // prettier-ignore
 ];
 
+/** A norm of one's own. */
+class OwnNorm extends nn.Norm {
+  override forward(x: Tensor): Tensor {
+    return this.scaled(x);
+  }
+}
+
 const rows: readonly Row[] = [
   ...inits("Linear", (a, b, o) => nn.Linear.init(a, b, o)),
   ...inits("Embedding", (a, b, o) => nn.Embedding.init(a, b, o)),
@@ -90,6 +97,8 @@ const rows: readonly Row[] = [
   ["LayerNorm", [["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (eps) => new nn.LayerNorm(vector, null, eps)], // prettier-ignore
   ["RMSNorm", "tensor", (w) => new nn.RMSNorm(w)],
   ["RMSNorm", [["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (eps) => new nn.RMSNorm(vector, eps)], // prettier-ignore
+  ["Norm", "tensor", (w) => new OwnNorm("Norm", w, 0)],
+  ["Norm", [["1", /"1"/], [-1, /-1/], [Number.NaN, /NaN/]], (eps) => new OwnNorm("Norm", vector, eps)], // prettier-ignore
   ...Object.entries({ layerNorm: nn.layerNorm, rmsNorm: nn.rmsNorm }).flatMap(([name, f]): Row[] => [
     [name, "tensor", (y) => f(y)],
     [name, notFloat, (y) => f(y)],

@@ -26,6 +26,24 @@ export function modelDigest(directory: string): Promise<string> {
   return digest;
 }
 
+/**
+ * Throws unless the model in `directory` is the one that was announced. `wrong` says what that in `directory` is not, and `setting`
+ * names another directory.
+ */
+export async function checkModelDigest(
+  directory: string,
+  announced: { readonly model: string; readonly digest: string },
+  wrong: string,
+  setting: string,
+): Promise<void> {
+  const digest = await modelDigest(directory);
+  if (digest === announced.digest) return;
+  throw new Error(
+    `${wrong}: its SHA-256 is ${short(digest)}…, and that of ${announced.model} is ${short(announced.digest)}…; ` +
+      `give the same model with ${setting}`,
+  );
+}
+
 async function digestModel(directory: string): Promise<string> {
   const names = (await readdir(directory)).filter((name) => MODEL_FILES.test(name));
   const opened = new Set(names);

@@ -8,7 +8,7 @@ import type { BackendName } from "../device.ts";
 import { findModel } from "../find-model.ts";
 import { checkPath } from "../load.ts";
 import { type Output, paint } from "../output.ts";
-import { modelDigest, productVersion, short } from "./identity.ts";
+import { checkModelDigest, productVersion } from "./identity.ts";
 import type { QueueServer } from "./server.ts";
 import type { SweepAnnouncement } from "./sweep/announcement.ts";
 import { type Reached, reachSweep, reachTeacher, serveSweep } from "./sweep/serve.ts";
@@ -189,12 +189,8 @@ export class Workplace {
   async #reach(announcement: TrainingAnnouncement): Promise<Here> {
     const { output, model = announcement.model, data = announcement.data } = this.#place;
     const { directory } = await findModel(model, output);
-    const digest = await modelDigest(directory);
-    if (digest !== announcement.modelDigest)
-      throw new Error(
-        `the base model in ${directory} is not that of the training: its SHA-256 is ${short(digest)}…, and that of ${announcement.model} is ` +
-          `${short(announcement.modelDigest)}…; give the same model with --model`,
-      );
+    const announced = { model: announcement.model, digest: announcement.modelDigest };
+    await checkModelDigest(directory, announced, `the base model in ${directory} is not that of the training`, "--model"); // prettier-ignore
     await checkPath("--data", data, "file or directory", "give the training's examples on this machine");
     return { directory, teacher: (await reachTeacher(announcement.teacher, this.#place)) ?? null, data };
   }

@@ -11,6 +11,11 @@ export interface RunSource {
    * die, or those that a schedule derives from results. Null once all runs have ended, or after `signal`.
    */
   next(signal: AbortSignal): Promise<ClaimedRun | null>;
+  /**
+   * The most results of one process that are on their way at once; meanwhile it performs its next runs, and a process that is killed
+   * loses what is on its way. 1: each result is published before the next run. Default: 16.
+   */
+  readonly publishesAtOnce?: number;
 }
 
 /** A run that is this process's to perform. Ends by one call of `publish`, `fail` or `release`. */

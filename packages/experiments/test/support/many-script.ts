@@ -8,7 +8,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { writeReport } from "../../src/node/report.ts";
 import { folderSource } from "../../src/node/sweep/folder-source.ts";
-import { Publishing } from "../../src/node/sweep/publishing.ts";
+import { PUBLISHED_AT_ONCE, Publishing } from "../../src/node/sweep/publishing.ts";
 import { scheduleOf } from "../../src/node/sweep/schedule.ts";
 import { RunStore } from "../../src/node/sweep/store.ts";
 import { parseSweep } from "../../src/sweep/spec.ts";
@@ -41,7 +41,7 @@ const source = await folderSource(store, await scheduleOf(parseSweep(text, file)
 const { signal } = new AbortController();
 calls.clear();
 let runs = 0;
-const publishing = new Publishing(() => undefined); // as the pool of processes does
+const publishing = new Publishing(PUBLISHED_AT_ONCE, () => undefined); // as the pool of processes does
 for (;;) {
   const run = await source.next(signal);
   if (run === null) break;

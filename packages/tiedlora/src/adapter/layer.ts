@@ -2,7 +2,7 @@
 import { concat, key, type Key, ones, product, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import { checkForward, checkLowRank } from "./formula.ts";
-import { type AdaptableModule, isNorm, type Norm, weightView } from "./modules.ts";
+import { type AdaptableModule, weightView } from "./modules.ts";
 import { lowRankForward, scaled, type Call, type LowRank, type Method, type Place } from "../method.ts";
 import { type AdapterPlan, sizeOf, type SitePlan } from "./plan.ts";
 import type { RowGroups } from "./rows.ts";
@@ -39,7 +39,7 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter, nn.N
    * normalized input [..., out] and the norm's own scale [out].
    */
   apply(x: Tensor, y: Tensor, host: AdaptableModule): Tensor {
-    if (isNorm(host)) return this.#scaled(x, y, host);
+    if (host instanceof nn.Norm) return this.#scaled(x, y, host);
     const { rows } = this.#state;
     if (rows === null) {
       return this.layers.reduce((sum, layer) => (layer.owner.takesPart ? layer.apply(x, sum, host) : sum), y);
@@ -54,7 +54,7 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter, nn.N
   }
 
   /** A normalized x times the scale that the adapters make of a norm's own. */
-  #scaled(x: Tensor, scale: Tensor, host: Norm): Tensor {
+  #scaled(x: Tensor, scale: Tensor, host: nn.Norm): Tensor {
     const { rows } = this.#state;
     const acting = this.layers.filter(({ owner }) => owner.takesPart);
     if (rows === null) return x.mul(acting.reduce((own, layer) => layer.scaleOf(own, host), scale));
@@ -153,7 +153,7 @@ export class AdapterLayer {
   }
 
   /** The scale [out] that the adapter makes of a norm's: what a linear map of the number 1 gives. */
-  scaleOf(own: Tensor, host: Norm): Tensor {
+  scaleOf(own: Tensor, host: nn.Norm): Tensor {
     const low = this.lowRank();
     if (low !== null) return own.add(scaled(low.B, this.scale).matmul(low.A).squeeze(1));
     return this.linear(ones([1, 1]), own.cast("f32").unsqueeze(0), host, null).squeeze(0);

@@ -2,7 +2,7 @@
 import { arange, assign, BYTES, key, normalArray, stack, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { AttachedAdapter } from "./attached.ts";
-import { adaptableModules, isNorm, storedView, weightView, type AdaptableModule } from "./modules.ts";
+import { adaptableModules, storedView, weightView, type AdaptableModule } from "./modules.ts";
 import { scaled } from "../method.ts";
 import type { AdapterLayer } from "./layer.ts";
 
@@ -68,7 +68,7 @@ export async function mergedTensors(
   host: AdaptableModule,
   layers: readonly AdapterLayer[],
 ): Promise<MergedTensors> {
-  if (isNorm(host)) {
+  if (host instanceof nn.Norm) {
     layers.forEach(checkHeld);
     const scale = layers.reduce((own, layer) => layer.scaleOf(own, host), host.scale.cast("f32"));
     return { weight: scale.unsqueeze(1), bias: null };

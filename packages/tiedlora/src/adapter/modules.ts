@@ -3,21 +3,15 @@ import type { Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { LinearInfo } from "../linear-info.ts";
 
-/** A norm, whose scale can be adapted. */
-export type Norm = nn.LayerNorm | nn.RMSNorm;
 /** A module that can carry an adapter. */
-export type AdaptableModule = nn.Linear | nn.Embedding | nn.LayerNorm | nn.RMSNorm;
-
-/** Whether a module is a norm. */
-export function isNorm(module: unknown): module is Norm {
-  return module instanceof nn.LayerNorm || module instanceof nn.RMSNorm;
-}
+export type AdaptableModule = nn.Linear | nn.Embedding | nn.Norm;
 
 /** All linears, embeddings and norms of a model by path; a module that is used in several places has the first of its paths. */
 export function adaptableModules(model: nn.Module): Map<string, AdaptableModule> {
   const paths = new Map<AdaptableModule, string>();
   for (const [path, module] of model.namedModules()) {
-    const adaptable = module instanceof nn.Linear || module instanceof nn.Embedding || isNorm(module);
+    const adaptable =
+      module instanceof nn.Linear || module instanceof nn.Embedding || module instanceof nn.Norm;
     if (adaptable && !paths.has(module)) paths.set(module, path);
   }
   return new Map([...paths].map(([host, path]) => [path, host]));
@@ -29,7 +23,7 @@ export function moduleInfos(hosts: ReadonlyMap<string, AdaptableModule>): Linear
     if (host instanceof nn.Linear)
       return { path, in: host.inFeatures, out: host.outFeatures, kind: "linear" };
     const [rows, width] = host.weight.shape as [number, number];
-    return isNorm(host)
+    return host instanceof nn.Norm
       ? { path, in: 1, out: rows, kind: "norm" }
       : { path, in: rows, out: width, kind: "embedding" };
   });
@@ -42,13 +36,14 @@ export function storedInOut(host: AdaptableModule): boolean {
 
 /** The frozen weight as [out, in], in either way of storage; of a norm, its scale as [out, 1]. */
 export function weightView(host: AdaptableModule): Tensor {
-  if (isNorm(host)) return host.scale.unsqueeze(1);
+  if (host instanceof nn.Norm) return host.scale.unsqueeze(1);
   return storedInOut(host) ? host.weight.transpose() : host.weight;
 }
 
 /** A weight [out, in] as the host stores its own: the inverse of `weightView`. */
 export function storedView(host: AdaptableModule, weight: Tensor): Tensor {
-  if (isNorm(host)) return (host.scaleOffset === 0 ? weight : weight.sub(host.scaleOffset)).squeeze(1);
+  if (host instanceof nn.Norm)
+    return (host.scaleOffset === 0 ? weight : weight.sub(host.scaleOffset)).squeeze(1);
   return storedInOut(host) ? weight.transpose() : weight;
 }
 

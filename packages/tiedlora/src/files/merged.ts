@@ -1,8 +1,8 @@
 /** Files of a model with its adapters merged in. Each weight is computed when it is written, so there is never a second model. */
 import type { Tensor } from "@tiedlora/core";
-import type * as nn from "@tiedlora/nn";
+import * as nn from "@tiedlora/nn";
 import { adaptersOf } from "../adapter/adapter.ts";
-import { isNorm, storedView } from "../adapter/modules.ts";
+import { storedView } from "../adapter/modules.ts";
 import {
   type ModelFileOptions,
   type Replacements,
@@ -42,8 +42,7 @@ export function mergedWeights(model: nn.Module): Replacements {
     );
     if (
       layers.some(({ formulas }) => formulas.lowRank === undefined) &&
-      "bias" in host &&
-      !isNorm(host) &&
+      host instanceof nn.Linear &&
       host.bias !== null
     ) {
       const { bias } = host;

@@ -5,9 +5,9 @@ import { resolve } from "node:path";
 import type { RunConfig, Schedule, SweepSpec } from "@tiedlora/experiments";
 import { embeddedBase, largestRuns, type RunStore } from "@tiedlora/experiments/node";
 import type { BackendName } from "../../device.ts";
-import { findModel, type Found, pinned } from "../../find-model.ts";
+import { type Found, pinned } from "../../find-model.ts";
 import { interruptible } from "../../interrupt.ts";
-import { findTeacher } from "../../teacher.ts";
+import { findSweepModel } from "../../sweep-model.ts";
 import { Interrupted, type Output, paint } from "../../output.ts";
 import { SweepProgress } from "../../sweep-progress.ts";
 import { dataDigest, modelDigest, productVersion } from "../identity.ts";
@@ -95,12 +95,12 @@ async function announcementOf(
   output: Output,
 ): Promise<SweepAnnouncement> {
   const { model, quantize } = spec.on;
-  const found = await findModel(embeddedBase(model) ?? model, output, { setting: "on.model" });
+  const found = await findSweepModel(model, output, "on.model");
   const folders = [...new Set(configs.flatMap(({ data }) => (data === null ? [] : [data])))];
   const data: SweepAnnouncement["data"][number][] = [];
   for (const folder of folders) data.push({ path: resolve(folder), digest: await dataDigest(folder) });
   const { teacher } = spec.train;
-  const taught = teacher === undefined ? null : await findTeacher(teacher, output);
+  const taught = teacher === undefined ? null : await findSweepModel(teacher, output, "train.teacher");
   return {
     kind: "sweep",
     id: sweepId(store),

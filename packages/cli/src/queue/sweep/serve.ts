@@ -8,7 +8,7 @@ import { withDevice } from "../../device.ts";
 import { checkPath } from "../../load.ts";
 import type { Output } from "../../output.ts";
 import { decideStreaming, sweepStep } from "../../streaming.ts";
-import { dataDigest, modelDigest, short } from "../identity.ts";
+import { checkModelDigest, dataDigest, short } from "../identity.ts";
 import type { QueueServer } from "../server.ts";
 import type { SweepAnnouncement } from "./announcement.ts";
 import { QueueRunSource } from "./source.ts";
@@ -34,12 +34,8 @@ export async function reachSweep(announcement: SweepAnnouncement, where: Where):
   const embedded = embeddedBase(announcement.model);
   const model = embedded === null ? (where.model ?? announcement.model) : announcement.model;
   const { directory } = await findModel(embedded ?? model, where.output);
-  const digest = await modelDigest(directory);
-  if (digest !== announcement.modelDigest)
-    throw new Error(
-      `the base model in ${directory} is not that of the sweep: its SHA-256 is ${short(digest)}…, and that of ${announcement.model} is ` +
-        `${short(announcement.modelDigest)}…; give the same model with --model`,
-    );
+  const announced = { model: announcement.model, digest: announcement.modelDigest };
+  await checkModelDigest(directory, announced, `the base model in ${directory} is not that of the sweep`, "--model"); // prettier-ignore
   const teacher = await reachTeacher(announcement.teacher, where);
   const dataHere = (path: string): string =>
     where.data === undefined ? path : join(where.data, basename(path));
@@ -75,12 +71,7 @@ export async function reachTeacher(
   const embedded = embeddedBase(announced.model);
   const teacher = embedded ?? where.teacher ?? announced.model;
   const { directory } = await findModel(teacher, where.output, { setting: "--teacher" });
-  const digest = await modelDigest(directory);
-  if (digest !== announced.digest)
-    throw new Error(
-      `the model in ${directory} is not the one to learn from: its SHA-256 is ${short(digest)}…, and that of ${announced.model} is ` +
-        `${short(announced.digest)}…; give the same model with --teacher`,
-    );
+  await checkModelDigest(directory, announced, `the model in ${directory} is not the one to learn from`, "--teacher"); // prettier-ignore
   return embedded === null ? directory : announced.model;
 }
 

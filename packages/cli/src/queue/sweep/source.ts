@@ -27,6 +27,8 @@ export interface Serving {
 }
 
 export class QueueRunSource implements RunSource {
+  /** A worker that is lost loses no more than the runs that it performs. */
+  readonly publishesAtOnce = 1;
   readonly #server: QueueServer;
   readonly #worker: Worker;
   readonly #serving: Serving;

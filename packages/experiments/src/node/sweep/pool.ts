@@ -2,7 +2,7 @@
 import { type Outcome, type RunConfig, type RunFailure, runId } from "../../sweep/config.ts";
 import type { ClaimedRun, Publication, RunSource } from "../../sweep/source.ts";
 import type { Job } from "./protocol.ts";
-import { Publishing } from "./publishing.ts";
+import { PUBLISHED_AT_ONCE, Publishing } from "./publishing.ts";
 import { type Ending, RunProcess } from "./run-process.ts";
 
 export interface PoolEvents {
@@ -38,7 +38,7 @@ export async function runPool(source: RunSource, options: PoolOptions): Promise<
   if (signal.aborted) end();
   const lane = async (): Promise<void> => {
     const child = new RunProcess(worker);
-    const publishing = new Publishing(() => {
+    const publishing = new Publishing(source.publishesAtOnce ?? PUBLISHED_AT_ONCE, () => {
       broken.abort();
       end();
     });

@@ -3,16 +3,18 @@
  * its next runs; a disk that is waited for several times at once takes hardly longer than once.
  */
 
-/** The most results on their way; a process that is faster waits for them. */
-const AT_ONCE = 16;
+/** The most results on their way if their source does not say another number. */
+export const PUBLISHED_AT_ONCE = 16;
 
 export class Publishing {
   readonly #pending = new Set<Promise<void>>();
+  readonly #atOnce: number;
   readonly #onError: () => void;
   #failure: { readonly error: unknown } | null = null;
 
-  /** `onError` is called as soon as something cannot be published. */
-  constructor(onError: () => void) {
+  /** `atOnce`: the most on its way; a process that is faster waits. `onError` is called as soon as something cannot be published. */
+  constructor(atOnce: number, onError: () => void) {
+    this.#atOnce = atOnce;
     this.#onError = onError;
   }
 
@@ -25,7 +27,7 @@ export class Publishing {
       })
       .finally(() => this.#pending.delete(done));
     this.#pending.add(done);
-    while (this.#pending.size >= AT_ONCE) await Promise.race(this.#pending);
+    while (this.#pending.size >= this.#atOnce) await Promise.race(this.#pending);
     this.#check();
   }
 

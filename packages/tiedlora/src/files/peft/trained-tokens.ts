@@ -10,6 +10,7 @@ import { scaled } from "../../method.ts";
 import { methods } from "../../methods/index.ts";
 import { INPUT_EMBEDDINGS } from "../../methods/input-embedding.ts";
 import type { Adapter } from "../../adapter/adapter.ts";
+import type { PeftLoraConfig } from "./config.ts";
 import { at, type PeftKind, type Stored } from "./kind.ts";
 
 export const TRAINABLE_TOKENS: PeftKind = {
@@ -37,7 +38,7 @@ export function tokenRows(adapter: Adapter): Stored[] {
 
 /** The tokens of a LoRA config. Throws FormatError if they are not of the input embedding. */
 export function tokensOf(
-  tokens: { readonly module: string | null; readonly ids: readonly number[] } | null,
+  tokens: PeftLoraConfig["tokens"],
   file: string,
 ): { readonly trainedTokens?: readonly number[] } {
   if (tokens === null) return {};
