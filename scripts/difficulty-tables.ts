@@ -1,19 +1,29 @@
 /**
- * Writes the tables of the page on difficulties from the folders of its three sweeps.
+ * Writes the tables of the page on difficulties from the folders of its sweeps.
  *
- *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/difficulty runs/hard-rates runs/hard-grid
+ *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/hard-rates runs/hard-grid runs/difficulty
+ *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/hard-rates-gpt2 runs/hard-grid-gpt2 --out docs/difficulty/gpt2
  *
  * writes docs/difficulty/: the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of
- * its single test examples (examples.csv), the runs of the calibration (calibration.csv) and those of the search (rates.csv).
+ * its single test examples (examples.csv), the runs of the search (rates.csv) and, with a third folder, those of the calibration
+ * (calibration.csv).
  */
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { writeReport } from "../packages/experiments/src/node/report.ts";
 import { RunStore } from "../packages/experiments/src/node/sweep/store.ts";
 import { validationLoss } from "../packages/experiments/src/sweep/config.ts";
 
-const OUT = fileURLToPath(new URL("../docs/difficulty/", import.meta.url));
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { out: { type: "string", default: "docs/difficulty" } },
+});
+const [rates, grid, calibration] = positionals;
+if (rates === undefined || grid === undefined)
+  throw new Error("give two or three folders of sweeps: runs/hard-rates runs/hard-grid [runs/difficulty]");
+const OUT = values.out;
+await mkdir(OUT, { recursive: true });
 
 type Cells = Readonly<Record<string, string | number>>;
 
@@ -22,30 +32,28 @@ async function write(name: string, rows: readonly Cells[]): Promise<void> {
   await writeFile(join(OUT, name), lines.map((cells) => `${cells.join(",")}\r\n`).join(""));
 }
 
-const [calibration, rates, grid] = process.argv.slice(2);
-if (grid === undefined)
-  throw new Error("give three folders of sweeps: runs/difficulty runs/hard-rates runs/hard-grid");
-
-const calibrated = await new RunStore(calibration!).finished();
-await write(
-  "calibration.csv",
-  calibrated.map(({ id, config, trainable, test, ...run }) => ({
-    id,
-    task: config.task,
-    method: config.method,
-    rank: config.rank,
-    seed: config.seed,
-    lr: config.lr,
-    steps: config.steps,
-    trainable,
-    test_count: test.count,
-    metric: Object.keys(test.scores)[0]!,
-    score: Object.values(test.scores)[0]!,
-    loss: test.loss,
-    duration: run.duration ?? 0,
-  })),
-);
-const searched = await new RunStore(rates!).outcomes();
+if (calibration !== undefined) {
+  const calibrated = await new RunStore(calibration).finished();
+  await write(
+    "calibration.csv",
+    calibrated.map(({ id, config, trainable, test, ...run }) => ({
+      id,
+      task: config.task,
+      method: config.method,
+      rank: config.rank,
+      seed: config.seed,
+      lr: config.lr,
+      steps: config.steps,
+      trainable,
+      test_count: test.count,
+      metric: Object.keys(test.scores)[0]!,
+      score: Object.values(test.scores)[0]!,
+      loss: test.loss,
+      duration: run.duration ?? 0,
+    })),
+  );
+}
+const searched = await new RunStore(rates).outcomes();
 await write(
   "rates.csv",
   searched.map((run) => ({
