@@ -260,7 +260,11 @@ export function operandsOf(instr: Instr): readonly number[] {
 
 /** All operands of a step: those that it reads and those that it writes, scales and a matmul's epilogue included. */
 export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes: readonly Operand[] } {
-  const loads = (body: readonly Instr[]): Operand[] => body.flatMap((i) => (i.op === "load" ? [i.from] : []));
+  const loads = (body: readonly Instr[]): Operand[] => {
+    const found: Operand[] = [];
+    for (const instr of body) if (instr.op === "load") found.push(instr.from);
+    return found;
+  };
   if (step.type === "loop") return { reads: loads(step.body), writes: step.stores.map((s) => s.to) };
   const epilogue = step.name === "matmul" ? step.params.epilogue : undefined;
   return {

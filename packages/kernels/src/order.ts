@@ -45,56 +45,76 @@ export function runsAfter(work: Work, other: Work): boolean {
  * than inputs that are kept for it, waits for its first user. `bytes` are the sizes of the values; `persistent` values are in memory
  * before and after the program, so they do not count.
  */
-export function schedule(
-  works: readonly Work[],
+export function schedule<W extends Work>(
+  works: readonly W[],
   bytes: readonly number[],
   persistent: ReadonlySet<number>,
-): Work[] {
+): W[] {
   const order = byDepth(works);
-  const { readers } = usesOf(works);
-  const users = new Map<Work, Work[]>(order.map((work) => [work, []]));
-  for (const work of order) for (const need of work.needs) users.get(need)!.push(work);
   const apart = order.length + 1; // so far that even a chain of steps that wait for one user comes after its predecessor
-  const position = new Map(order.map((work, at) => [work, apart * at]));
-  const temporary = (list: readonly Operand[]): number[] =>
-    [...new Set(list.map(({ buffer }) => buffer))].filter((value) => !persistent.has(value));
-  for (const work of order.toReversed()) {
-    const now = position.get(work)!;
-    const first = Math.min(...users.get(work)!.map((user) => position.get(user)!));
-    if (first === Infinity) continue;
+  const position = new Map<Work, number>(order.map((work, at) => [work, apart * at]));
+  /** By value: where its last reader is; by step: where its first user is. Those that come later in the order are known. */
+  const lastRead = new Float64Array(bytes.length).fill(-1);
+  const firstUse = new Map<Work, number>();
+  for (let at = order.length - 1; at >= 0; at--) {
+    const work = order[at]!;
     const { reads, writes } = operandsOfStep(work.step);
-    // bytes of results, times how long they would wait; and those of inputs that would have to stay, without other readers
-    let [gain, cost] = [0, 0];
-    for (const value of temporary(writes)) gain += bytes[value]! * (first - now);
-    const most = Math.max(...writes.map(({ buffer }) => bytes[buffer]!));
-    for (const value of temporary(reads).filter((read) => SMALL * bytes[read]! >= most)) {
-      let until = now;
-      for (const reader of readers.get(value)!) until = Math.max(until, position.get(reader)!);
-      cost += bytes[value]! * Math.max(0, first - until);
+    const now = apart * at;
+    const first = firstUse.get(work) ?? Infinity;
+    if (first < Infinity) {
+      // bytes of results, times how long they would wait; and those of inputs that would have to stay, without other readers
+      let [gain, cost, most] = [0, 0, 0];
+      for (const value of temporary(writes, persistent)) gain += bytes[value]! * (first - now);
+      for (const { buffer } of writes) most = Math.max(most, bytes[buffer]!);
+      for (const value of temporary(reads, persistent)) {
+        if (SMALL * bytes[value]! < most) continue;
+        const until = Math.max(now, lastRead[value]!);
+        cost += bytes[value]! * Math.max(0, first - until);
+      }
+      if (cost < gain) position.set(work, first - 1);
     }
-    if (cost < gain) position.set(work, first - 1);
+    const own = position.get(work)!;
+    for (const { buffer } of reads) lastRead[buffer] = Math.max(lastRead[buffer]!, own);
+    for (const need of work.needs) firstUse.set(need, Math.min(firstUse.get(need) ?? Infinity, own));
   }
   return respecting([...order].sort((a, b) => position.get(a)! - position.get(b)!));
 }
 
+/** The values of operands, each once, but for the persistent ones. */
+function temporary(operands: readonly Operand[], persistent: ReadonlySet<number>): number[] {
+  const values: number[] = [];
+  for (const { buffer } of operands) {
+    if (!persistent.has(buffer) && !values.includes(buffer)) values.push(buffer);
+  }
+  return values;
+}
+
 /** A topological order that takes ready steps in the order given. */
-function respecting(preferred: readonly Work[]): Work[] {
+function respecting<W extends Work>(preferred: readonly W[]): W[] {
   const order = new Set<Work>();
-  const stack = preferred.toReversed();
+  const stack: Work[] = preferred.toReversed();
   while (stack.length > 0) {
     const work = stack.at(-1)!;
-    const missing = order.has(work) ? undefined : [...work.needs].find((need) => !order.has(need));
+    const missing = order.has(work) ? undefined : missingOf(work, order);
     if (missing) stack.push(missing);
     else order.add(stack.pop()!);
   }
-  return [...order];
+  return [...order] as W[];
+}
+
+/** The first of the steps that `work` needs that is not in `order`. */
+function missingOf({ needs }: Work, order: ReadonlySet<Work>): Work | undefined {
+  for (const need of needs) if (!order.has(need)) return need;
+  return undefined;
 }
 
 /** Sorts steps by the longest chain of steps before each; steps of equal depth keep their order. */
-function byDepth(works: readonly Work[]): Work[] {
+function byDepth<W extends Work>(works: readonly W[]): W[] {
   const depth = new Map<Work, number>();
   for (const work of respecting(works)) {
-    depth.set(work, Math.max(-1, ...[...work.needs].map((need) => depth.get(need)!)) + 1);
+    let own = 0;
+    for (const need of work.needs) own = Math.max(own, depth.get(need)! + 1);
+    depth.set(work, own);
   }
   return [...works].sort((a, b) => depth.get(a)! - depth.get(b)!);
 }

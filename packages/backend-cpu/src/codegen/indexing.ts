@@ -10,7 +10,7 @@ import { addStart, loadLanes, loadSplat, slotsOf, storeLanes, storeOne } from ".
 import type { LaneType } from "./loops/values.ts";
 import { constant, fold } from "./loops/values.ts";
 import { VectorMath } from "./math.ts";
-import { type Numbers, Sizes } from "./sizes.ts";
+import { Numbers, Sizes } from "./sizes.ts";
 import {
   chunkRange,
   type CodegenOptions,
@@ -103,7 +103,7 @@ function get(math: VectorMath, rows: Rows, p: Local, lanes: 1 | 4): Expr {
 function operandKeys(operands: readonly Operand[], numbers: Numbers): string {
   const keys = operands.map(({ dtype, view }, argument) => {
     addStart(numbers, `${argument}`, view, BYTES[dtype]);
-    numbers[`${argument}r`] = at(view.strides, 0, "stride") * BYTES[dtype];
+    numbers.add(`${argument}r`, at(view.strides, 0, "stride") * BYTES[dtype]);
     return [dtype, view.strides[1] ?? 0, slotsOf(view.moving)];
   });
   return JSON.stringify(keys);
@@ -121,7 +121,7 @@ export function planGather(call: GatherCall, options: CodegenOptions): StepFunct
   const cost = count * cols * ELEMENT_NS;
   const wanted = options.threads === 1 || cost < PARALLEL_NS ? 1 : Math.min(count, 4 * options.threads);
   const perChunk = Math.ceil(count / wanted);
-  const numbers: Numbers = { count, perChunk };
+  const numbers = new Numbers({ count, perChunk });
   const operandKey = operandKeys(operands, numbers);
   const emit: StepFunction["emit"] = (module, name, isGeneral) =>
     module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {
@@ -175,7 +175,7 @@ export function planScatterAdd(call: ScatterAddCall, options: CodegenOptions): S
   const colsPer = cols >= 16 * wanted ? Math.ceil(cols / wanted / 16) * 16 : cols;
   const rowsPer = colsPer < cols ? rows : Math.ceil(rows / Math.min(rows, wanted));
   const rowChunks = Math.ceil(rows / rowsPer);
-  const numbers: Numbers = { count };
+  const numbers = new Numbers({ count });
   const operandKey = operandKeys(operands, numbers);
   const emit: StepFunction["emit"] = (module, name, isGeneral) =>
     module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk) => {

@@ -51,7 +51,7 @@ export function peakProgram(
   const compiled: CompiledProgram = {
     functions: [{ module: code, index: 0, isGeneral: false }],
     module: code,
-    calls: [{ fn: 0, chunks, args: [] }],
+    calls: [{ fn: 0, chunks, addresses: [], numbers: [] }],
     steps: [],
     buffersAt: 0,
     frameBytes: 0,

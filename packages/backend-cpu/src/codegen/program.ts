@@ -1,6 +1,7 @@
 /** A program as a list of calls of functions, and a module of those that no earlier program had. */
-import { type LibraryCall, mapBuffers, type Operand, type Program, type Step } from "@tiedlora/kernels";
+import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
+import { buffersIfAlike, buffersOf } from "./alike.ts";
 import { Module } from "./assembler.ts";
 import { planAttention } from "./attention/attention.ts";
 import { planAttentionGrad } from "./attention/gradient.ts";
@@ -21,13 +22,15 @@ export interface ProgramOptions {
 }
 
 /**
- * One call of function number `fn` of the program, for each of `chunks` chunks; `args` has, for each buffer, the offset in the frame of
+ * One call of function number `fn` of the program, for each of `chunks` chunks. Its arguments are, for each buffer, the offset in the frame of
  * its address, in bytes, and then the numbers of the step if the function serves all sizes.
  */
 export interface Call {
   readonly fn: number;
   readonly chunks: number;
-  readonly args: readonly number[];
+  readonly addresses: readonly number[];
+  /** Equal steps share them. */
+  readonly numbers: readonly number[];
 }
 
 export interface CompiledProgram {
@@ -114,10 +117,12 @@ export function compileProgram(program: Program, options: ProgramOptions, librar
 
 interface Planned {
   readonly fn: number;
+  /** The step that it was planned for, and how it is called. */
+  readonly of: Step;
   readonly step: StepFunction;
   /** The numbers that its function reads from its arguments. */
   readonly numbers: readonly number[];
-  /** The buffers of the step it was compiled for, in order of appearance. */
+  /** The buffers of that step, in order of appearance. */
   readonly order: readonly number[];
 }
 
@@ -131,7 +136,7 @@ class ProgramBuilder {
   readonly #library: Library;
   readonly #options: CodegenOptions & { readonly tile: Tile; readonly gemm: GemmImports };
   readonly #buffersAt: number;
-  readonly #planned = new Map<string, Planned>();
+  readonly #planned = new Map<string, Planned[]>(); // by sketch
 
   constructor({ threads, tile }: ProgramOptions, library: Library, buffersAt: number) {
     this.#options = { threads, tile, fma: tile.fma, gemm: importGemm(this.#module) };
@@ -140,16 +145,28 @@ class ProgramBuilder {
   }
 
   add(step: Step): Call {
-    const { key, order } = structuralKey(step);
-    let entry = this.#planned.get(key);
-    if (entry === undefined) this.#planned.set(key, (entry = this.#plan(step, order)));
+    const { entry, order } = this.#find(step);
     const { fn, step: planned, numbers, order: original } = entry;
     this.scratchBytes = Math.max(this.scratchBytes, planned.scratchBytes);
     this.cost += planned.cost;
     const addresses = planned.buffers.map(
       (buffer) => this.#buffersAt + 4 * at(order, original.indexOf(buffer), "buffer of a step"),
     );
-    return { fn, chunks: planned.chunks, args: [...addresses, ...numbers] };
+    return { fn, chunks: planned.chunks, addresses, numbers };
+  }
+
+  /** What was planned for `step` or for one that differs in buffers alone; and the buffers of `step`, in order of appearance. */
+  #find(step: Step): { readonly entry: Planned; readonly order: readonly number[] } {
+    const sketch = sketchOf(step);
+    let candidates = this.#planned.get(sketch);
+    if (candidates === undefined) this.#planned.set(sketch, (candidates = []));
+    for (const entry of candidates) {
+      const order = buffersIfAlike(entry.of, entry.order, step);
+      if (order !== null) return { entry, order };
+    }
+    const entry = this.#plan(step, buffersOf(step));
+    candidates.push(entry);
+    return { entry, order: entry.order };
   }
 
   /** The module of new functions. */
@@ -160,9 +177,10 @@ class ProgramBuilder {
 
   #plan(step: Step, order: readonly number[]): Planned {
     const planned = planStep(step, this.#options);
-    const values = Object.values(planned.numbers);
+    const { values } = planned.numbers;
     const code = this.#library.find(planned, values, this.code, this.#module);
-    return { fn: this.functions.push(code) - 1, step: planned, numbers: code.isGeneral ? values : [], order };
+    const fn = this.functions.push(code) - 1;
+    return { fn, of: step, step: planned, numbers: code.isGeneral ? values : [], order };
   }
 }
 
@@ -190,19 +208,9 @@ function planStep(
   }
 }
 
-/** A string that is equal for steps that differ only in their buffers, and the buffers of `step` in order of appearance. */
-function structuralKey(step: Step): { readonly key: string; readonly order: readonly number[] } {
-  const order: number[] = [];
-  const numbered = mapBuffers(step, (buffer) => {
-    const known = order.indexOf(buffer);
-    return known >= 0 ? known : order.push(buffer) - 1;
-  });
-  const body = step.type === "loop" ? step.body : step.name === "matmul" ? step.params.epilogue?.body : [];
-  // JSON has neither infinities nor a negative zero
-  const special = (body ?? []).flatMap((instr, i) =>
-    instr.op !== "const" || (Number.isFinite(instr.value) && !Object.is(instr.value, -0))
-      ? []
-      : `${i} ${Object.is(instr.value, -0) ? "-0" : instr.value}`,
-  );
-  return { key: JSON.stringify(numbered) + special.join(), order };
+/** Equal for steps that differ only in their buffers, and different for most others. */
+function sketchOf(step: Step): string {
+  if (step.type === "loop")
+    return `${step.outer.join()} ${step.inner.join()} ${step.body.length} ${step.stores.length}`;
+  return `${step.name} ${[...step.inputs, ...step.outputs].map(({ view }) => view.strides.join()).join(" ")}`;
 }

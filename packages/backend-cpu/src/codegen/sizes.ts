@@ -6,13 +6,26 @@ import type { Expr, Fn, Int, Local } from "./assembler.ts";
 import { i32, v128 } from "./instructions.ts";
 
 /** 32-bit integers (or the bits of floats) by name, always in the same order for one structure. */
-export type Numbers = Record<string, number>;
+export class Numbers {
+  readonly names: string[] = [];
+  readonly values: number[] = [];
+
+  constructor(first: Readonly<Record<string, number>> = {}) {
+    for (const name in first) this.add(name, first[name]!);
+  }
+
+  add(name: string, value: number): void {
+    this.names.push(name);
+    this.values.push(value);
+  }
+}
 
 /** The numbers as `f` sees them. */
 export class Sizes {
   readonly #f: Fn;
   readonly #numbers: Numbers;
   readonly #args: Local | null;
+  readonly #at: number;
   readonly #places = new Map<string, number>();
 
   /** `args`: the address of the step's arguments, with the numbers `at` bytes after it; null for constants. */
@@ -20,7 +33,8 @@ export class Sizes {
     this.#f = f;
     this.#numbers = numbers;
     this.#args = args;
-    if (args !== null) Object.keys(numbers).forEach((name, i) => this.#places.set(name, at + 4 * i));
+    this.#at = at;
+    numbers.names.forEach((name, i) => this.#places.set(name, i));
   }
 
   /** Whether the numbers are read at run time. */
@@ -49,20 +63,19 @@ export class Sizes {
   }
 
   #constant(name: string): number {
-    const value = this.#numbers[name];
-    if (value === undefined) throw missing(name);
-    return value;
+    return this.#numbers.values[this.#index(name)]!;
   }
 
   #place(name: string): number {
-    const place = this.#places.get(name);
-    if (place === undefined) throw missing(name);
-    return place;
+    return this.#at + 4 * this.#index(name);
   }
-}
 
-function missing(name: string): Error {
-  return new Error(`a bug in the CPU backend: a step has no number ${name}; please report it`);
+  #index(name: string): number {
+    const index = this.#places.get(name);
+    if (index === undefined)
+      throw new Error(`a bug in the CPU backend: a step has no number ${name}; please report it`);
+    return index;
+  }
 }
 
 const word = new DataView(new ArrayBuffer(4));

@@ -61,7 +61,7 @@ export class ProgramImage {
   /** Writes the descriptor and the arguments; see DESCRIPTOR. */
   #writeDescriptor(): { address: number; args: number[] } {
     const { functions, calls, frameBytes } = this.compiled;
-    const argWords = calls.reduce((n, call) => n + call.args.length, 0);
+    const argWords = calls.reduce((n, call) => n + call.addresses.length + call.numbers.length, 0);
     const functionsAt = DESCRIPTOR.first + DESCRIPTOR.callWords * calls.length;
     const headWords = functionsAt + 2 * functions.length;
     const address = this.#heap.allocateOwn(4 * (headWords + argWords));
@@ -80,9 +80,10 @@ export class ProgramImage {
       // worker 0 runs all steps of one chunk, so there is no barrier between two of them
       const barrier = call.chunks > 1 || (next !== undefined && next.chunks > 1) ? 1 : 0;
       words.set([call.fn, call.chunks, argsAt, barrier], d + DESCRIPTOR.first + DESCRIPTOR.callWords * i);
-      words.set(call.args, argsAt >>> 2);
+      words.set(call.addresses, argsAt >>> 2);
+      words.set(call.numbers, (argsAt >>> 2) + call.addresses.length);
       args.push(argsAt);
-      argsAt += 4 * call.args.length;
+      argsAt += 4 * (call.addresses.length + call.numbers.length);
     });
     return { address, args };
   }

@@ -99,8 +99,10 @@ export function assemble(source: Source): Draft {
 
 /** Orders the steps of a draft, and lets values share memory. */
 export function finish({ works: drafted, bytes, buffers, bufferOf, scalars, ...rest }: Draft): Assembly {
-  const works = drafted.map(({ step, rules }): Work => ({ step, needs: new Set(), rules: new Set(rules) }));
-  drafted.forEach(({ needs }, i) => needs.forEach((need) => works[i]!.needs.add(works[need]!)));
+  const works = drafted.map(({ step }, number) => ({ step, needs: new Set<Work>(), rules: NONE, number }));
+  drafted.forEach(({ needs }, i) => {
+    for (const need of needs) works[i]!.needs.add(works[need]!);
+  });
   const known = new Map(bufferOf);
   const persistent = new Set(known.keys());
   const order = schedule(works, bytes, persistent);
@@ -112,8 +114,10 @@ export function finish({ works: drafted, bytes, buffers, bufferOf, scalars, ...r
     scalars,
     steps: steps.map((step) => mapBuffers(step, to)),
   };
-  return { program, rules: order.map(({ rules }) => [...rules]), ...rest };
+  return { program, rules: order.map(({ number }) => drafted[number]!.rules), ...rest };
 }
+
+const NONE: ReadonlySet<string> = new Set();
 
 // --- where roots and updated values go
 

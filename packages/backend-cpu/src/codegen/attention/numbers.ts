@@ -5,7 +5,7 @@
 import { BYTES, type LibraryCall, type Operand } from "@tiedlora/kernels";
 import type { Fn, Int, Local } from "../assembler.ts";
 import { addStart, slotsOf } from "../loops/load-store.ts";
-import { type Numbers, Sizes } from "../sizes.ts";
+import { Numbers, Sizes } from "../sizes.ts";
 import { byteStride, COLUMN, type Geometry, ROW } from "./geometry.ts";
 
 type Call = Extract<LibraryCall, { name: "attention" | "attentionGrad" }>;
@@ -37,10 +37,10 @@ export function attentionNumbers(
   g: Geometry,
   names: ReadonlyMap<Operand, string>,
   panels: Readonly<Record<string, number>>,
-  more: Numbers,
+  more: Readonly<Record<string, number>>,
 ): Numbers {
   const { q, kv } = g.params;
-  const numbers: Numbers = {
+  const numbers = new Numbers({
     q,
     kv,
     shift: kv - q,
@@ -48,13 +48,13 @@ export function attentionNumbers(
     keyDepth: g.keyDepth,
     scoreStride: g.scoreStride,
     ...more,
-  };
-  for (const [name, offset] of Object.entries(panels)) numbers[`panel ${name}`] = offset;
+  });
+  for (const [name, offset] of Object.entries(panels)) numbers.add(`panel ${name}`, offset);
   for (const [{ view, dtype }, name] of names) {
     addStart(numbers, name, view, BYTES[dtype]);
     view.strides
       .slice(0, COLUMN)
-      .forEach((stride, axis) => (numbers[`${name}s${axis}`] = stride * BYTES[dtype]));
+      .forEach((stride, axis) => numbers.add(`${name}s${axis}`, stride * BYTES[dtype]));
   }
   return numbers;
 }

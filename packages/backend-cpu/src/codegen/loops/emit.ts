@@ -11,9 +11,9 @@ import { Cursor } from "./cursor.ts";
 import { dependencesOf } from "./dependences.ts";
 import { Evaluator } from "./evaluate.ts";
 import { type Access, closure, type Nest, type NestStore, SCRATCH, typeOf } from "./nest.ts";
-import { accessesOf, type Loops, type LoopSizes, ROW_ACCUMULATORS } from "./numbers.ts";
+import { accessesOf, accumulatorsOf, type Loops, type LoopSizes } from "./numbers.ts";
 import { Operands } from "./operands.ts";
-import { type Pass, planPasses, scratchAccess } from "./passes.ts";
+import { type Pass, planPasses, scratchAccess, scratchLayout } from "./passes.ts";
 import type { Schedule } from "./schedule.ts";
 import { constant, fold, horizontal, identity, type LaneType } from "./values.ts";
 
@@ -40,17 +40,14 @@ export function planLoops(nest: Nest, plan: Schedule): Loops {
   const perElement = (i: number): boolean => dependences.depth[i] === 3 && dependences.varies[i] === true;
   const { passes, scratchBytes } = planPasses(nest, plan, perElement);
   const columnSums = plan.streams ? columnSumsOf(nest, plan, passes) : new Map<number, Access>();
-  const folded = vectorsPerRow(plan);
-  const accumulators = Math.max(1, Math.min(ROW_ACCUMULATORS, folded));
   return {
     nest,
     plan,
     dependences,
     passes,
     columnSums,
-    scratchBytes: scratchBytes + columnSums.size * columnBytes(plan),
-    accumulators,
-    rotation: folded % accumulators,
+    scratchBytes: scratchBytes + columnSums.size * scratchLayout(plan).bytes,
+    ...accumulatorsOf(plan),
   };
 }
 
@@ -289,13 +286,6 @@ function startsOf(f: Fn, loops: Loops, sizes: LoopSizes, environment: Environmen
   );
 }
 
-/** The whole vectors of a row in mode "row": a segment's remainder is folded element by element. */
-function vectorsPerRow({ axes, inner, segments }: Schedule): number {
-  const count = inner.reduce((n, a) => n * at(axes, a, "axis").length, 1);
-  const along = segments.slice(1).map((end, s) => Math.floor((end - at(segments, s, "segment")) / 4));
-  return count * along.reduce((a, b) => a + b, 0);
-}
-
 /** The elements from number `count`, modulo their number, on; then those before it. */
 function rotated<T>(elements: readonly T[], count: number): T[] {
   const n = elements.length;
@@ -303,16 +293,11 @@ function rotated<T>(elements: readonly T[], count: number): T[] {
   return [...elements.slice(first), ...elements.slice(0, first)];
 }
 
-const columnBytes = (plan: Schedule): number => 4 * at(plan.axes, plan.vector, "axis").length;
-
 /** Scratch memory for each reduction: one accumulator per index of the vector axis. */
 function columnSumsOf(nest: Nest, plan: Schedule, passes: readonly Pass[]): Map<number, Access> {
-  const lengths = plan.axes.map((axis, a) => (a === plan.vector ? axis.length : 1));
+  const { bytes, lengths } = scratchLayout(plan);
   const reduces = passes.flatMap((pass) => pass.reduces);
   return new Map(
-    reduces.map((r, x) => [
-      r,
-      scratchAccess(x * columnBytes(plan), lengths, at(nest.body, r, "instruction").dtype),
-    ]),
+    reduces.map((r, x) => [r, scratchAccess(x * bytes, lengths, at(nest.body, r, "instruction").dtype)]),
   );
 }

@@ -2,7 +2,7 @@
 import type { LoopKernel } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { i32 } from "../instructions.ts";
-import { type Numbers, Sizes } from "../sizes.ts";
+import { Numbers, Sizes } from "../sizes.ts";
 import {
   bufferAddress,
   chunkRange,
@@ -12,33 +12,35 @@ import {
   STEP_PARAMS,
   type StepFunction,
 } from "../step.ts";
-import { emitLoops, planLoops } from "./emit.ts";
+import { emitLoops } from "./emit.ts";
+import { formOf } from "./form.ts";
 import { canonicalize } from "./nest.ts";
-import { addLoopNumbers, loopKey, LoopSizes } from "./numbers.ts";
+import { addLoopNumbers, LoopSizes } from "./numbers.ts";
 import { schedule } from "./schedule.ts";
 
 /** The function of a loop kernel. */
 export function planLoop(kernel: LoopKernel, options: CodegenOptions): StepFunction {
   const nest = canonicalize(kernel);
   const plan = schedule(nest, { threads: options.threads });
-  const loops = planLoops(nest, plan);
+  const form = formOf(nest, plan);
   const { length } = at(plan.axes, plan.vector, "axis");
   const { rows, rowsPerChunk, vectorPerChunk } = plan;
   const vectorChunks = Math.ceil(length / vectorPerChunk);
-  const numbers: Numbers = { rows, rowsPerChunk, vectorPerChunk, vectorChunks };
-  addLoopNumbers(numbers, loops);
+  const numbers = new Numbers({ rows, rowsPerChunk, vectorPerChunk, vectorChunks });
+  addLoopNumbers(numbers, { nest, plan }, form.accesses);
   const isWhole = { rows: rowsPerChunk >= rows, vector: vectorPerChunk >= length };
-  const form = [rows === 1, vectorChunks === 1, isWhole.rows, isWhole.vector];
+  const cut = [rows === 1, vectorChunks === 1, isWhole.rows, isWhole.vector];
   return {
-    key: `loop ${form.join()} ${loopKey(loops)}`,
+    key: `loop ${cut.join()} ${form.key}`,
     numbers,
     chunks: plan.chunks,
     cost: plan.cost,
-    scratchBytes: loops.scratchBytes,
+    scratchBytes: form.scratchBytes,
     buffers: nest.buffers,
     emit: (module, name, isGeneral) =>
       module.fn(name, STEP_PARAMS, [], (f, frame, args, chunk, scratch) => {
         const place = { frame, args };
+        const loops = form.loops();
         const sizes = new Sizes(f, numbers, isGeneral ? args : null, numbersAt(nest.buffers));
         const ofLoops = new LoopSizes(sizes, loops);
         const [rowChunk, vectorChunk] =

@@ -32,8 +32,8 @@ export function addStart(
   { offset, moving }: { readonly offset: number; readonly moving?: readonly Moving[] | undefined },
   bytes: number,
 ): void {
-  numbers[`${name}o`] = offset * bytes;
-  moving?.forEach(({ factor }, k) => (numbers[`${name}f${k}`] = factor * bytes));
+  numbers.add(`${name}o`, offset * bytes);
+  moving?.forEach(({ factor }, k) => numbers.add(`${name}f${k}`, factor * bytes));
 }
 
 /** The slots of run-time terms, for keys. */

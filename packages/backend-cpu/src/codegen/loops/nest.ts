@@ -202,7 +202,8 @@ export function canonicalize(kernel: LoopKernel, options: CanonicalOptions = {})
   const { productRowStride } = options;
   const canon = new Canonicalizer(kernel);
   const elementwise = total(kernel.inner) === 1;
-  const body = elementwise ? withoutTrivialReduces(kernel.body) : kernel.body;
+  const isTrivial = elementwise && kernel.body.some(({ op }) => op === "reduce");
+  const body = isTrivial ? withoutTrivialReduces(kernel.body) : kernel.body;
   const loads = body.map((instr) => {
     if (instr.op === "load") return canon.add(instr.from);
     return instr.op === "product" && productRowStride !== undefined

@@ -1,13 +1,13 @@
 /**
- * The numbers in a nest's code that follow from lengths, and the key of all else. Two nests with one key have the same code but for these
- * numbers: whatever is not in `loopNumbers` has to be in `loopKey`.
+ * The numbers in a nest's code that follow from lengths. Two nests of one form have the same code but for these numbers: whatever is not
+ * here has to be in the key of `form.ts`.
  */
 import { BYTES, type Instr } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import type { Expr, Int } from "../assembler.ts";
 import { bitsOf, type Numbers, type Sizes } from "../sizes.ts";
 import type { Dependences } from "./dependences.ts";
-import { addStart, slotsOf, startOf } from "./load-store.ts";
+import { addStart, startOf } from "./load-store.ts";
 import { type Access, type Nest, strideAlong } from "./nest.ts";
 import type { Pass } from "./passes.ts";
 import type { Schedule } from "./schedule.ts";
@@ -16,7 +16,7 @@ import type { Schedule } from "./schedule.ts";
  * The accumulators of a fold along the lanes: vector `k` of a row goes into accumulator `k` modulo this number, however far the loop
  * is unrolled. So the order of a sum depends on lengths alone, and not on what else the kernel computes.
  */
-export const ROW_ACCUMULATORS = 4;
+const ROW_ACCUMULATORS = 4;
 
 /** What the loops of a nest compute, and how. */
 export interface Loops {
@@ -41,84 +41,58 @@ export function accessesOf({ nest, passes, columnSums }: Loops): Access[] {
 }
 
 /** Whether the stride along the vector axis is part of the structure: 0, 1 or -1. */
-const isStructural = (stride: number): boolean => stride >= -1 && stride <= 1;
+export const isStructural = (stride: number): boolean => stride >= -1 && stride <= 1;
 
-const innerCount = ({ inner, axes }: Schedule): number =>
+export const innerCount = ({ inner, axes }: Schedule): number =>
   inner.reduce((n, a) => n * at(axes, a, "axis").length, 1);
 
-/** The numbers, each name preceded by `prefix`. */
-export function addLoopNumbers(numbers: Numbers, loops: Loops, prefix = ""): void {
-  const { plan, nest } = loops;
-  plan.axes.forEach(({ length }, a) => (numbers[`${prefix}n${a}`] = length));
-  plan.segments.forEach((end, s) => (numbers[`${prefix}g${s}`] = end));
-  numbers[`${prefix}inner`] = innerCount(plan);
-  accessesOf(loops).forEach((access, j) => {
+/** Vectors of accumulators per reduction in mode "row", and how far the last vector of a row is from the first of them. */
+export function accumulatorsOf(plan: Schedule): Pick<Loops, "accumulators" | "rotation"> {
+  const folded = vectorsPerRow(plan);
+  const accumulators = Math.max(1, Math.min(ROW_ACCUMULATORS, folded));
+  return { accumulators, rotation: folded % accumulators };
+}
+
+/** The whole vectors of a row in mode "row": a segment's remainder is folded element by element. */
+function vectorsPerRow(plan: Schedule): number {
+  const { segments } = plan;
+  let along = 0;
+  for (let s = 1; s < segments.length; s++) along += Math.floor((segments[s]! - segments[s - 1]!) / 4);
+  return innerCount(plan) * along;
+}
+
+/** Adds the numbers of a nest with these operands in memory (`accessesOf`), each name preceded by `prefix`. */
+export function addLoopNumbers(
+  numbers: Numbers,
+  { nest, plan }: Pick<Loops, "nest" | "plan">,
+  accesses: readonly Access[],
+  prefix = "",
+): void {
+  plan.axes.forEach(({ length }, a) => numbers.add(`${prefix}n${a}`, length));
+  plan.segments.forEach((end, s) => numbers.add(`${prefix}g${s}`, end));
+  numbers.add(`${prefix}inner`, innerCount(plan));
+  accesses.forEach((access, j) => {
     const name = `${prefix}a${j}`;
     const bytes = BYTES[access.dtype];
     addStart(numbers, name, access, bytes);
     access.strides.forEach((stride, a) => {
       if (stride === 0) return;
-      numbers[`${name}s${a}`] = stride * bytes;
-      numbers[`${name}c${a}`] = -at(plan.axes, a, "axis").length * stride * bytes;
+      numbers.add(`${name}s${a}`, stride * bytes);
+      numbers.add(`${name}c${a}`, -at(plan.axes, a, "axis").length * stride * bytes);
     });
     access.valid.forEach((range, a) => {
       if (range === null) return;
-      numbers[`${name}v${a}`] = range[0];
-      numbers[`${name}w${a}`] = range[1] - range[0];
+      numbers.add(`${name}v${a}`, range[0]);
+      numbers.add(`${name}w${a}`, range[1] - range[0]);
     });
   });
   nest.body.forEach((instr, i) => {
-    if (instr.op === "const" && isNumber(instr)) numbers[`${prefix}k${i}`] = bitsOf(instr.value);
+    if (instr.op === "const" && isNumber(instr)) numbers.add(`${prefix}k${i}`, bitsOf(instr.value));
   });
 }
 
 /** Whether an instruction is a float constant: such as 1 / n of a mean, they follow from lengths. */
-const isNumber = (instr: Instr): boolean => instr.op === "const" && instr.dtype === "f32";
-
-export function loopKey(loops: Loops): string {
-  const { nest, plan, passes, columnSums, accumulators, rotation } = loops;
-  const all = accessesOf(loops);
-  const place = (access: Access | null): number => (access === null ? -1 : all.indexOf(access));
-  const starts = plan.segments.slice(0, -1);
-  const accesses = all.map((access) => {
-    const vector = strideAlong(access, plan.vector);
-    const along = access.valid[plan.vector] ?? null;
-    return [
-      access.argument,
-      access.dtype,
-      slotsOf(access.moving),
-      access.strides.map((stride) => (stride === 0 ? 0 : 1)).join(""),
-      isStructural(vector) ? vector : "n",
-      access.valid.map((range) => (range === null ? 0 : 1)).join(""),
-      along && starts.map((start) => (start < along[0] || start >= along[1] ? 0 : 1)).join(""),
-    ];
-  });
-  const pass = ({ reduces, stores, needed, save, restore }: Pass): unknown => [
-    reduces,
-    stores.map((store) => nest.stores.indexOf(store)),
-    needed,
-    [...save].map(([i, access]) => [i, place(access)]),
-    [...restore].map(([i, access]) => [i, place(access)]),
-  ];
-  return JSON.stringify([
-    [plan.mode, plan.streams, plan.vector, plan.outer, plan.inner, plan.unroll, plan.segments.length],
-    plan.axes.map(({ inner }) => inner),
-    [innerCount(plan) === 1, accumulators, rotation],
-    accesses,
-    nest.body.map((instr, i) => bodyKey(instr, place(nest.loads[i] ?? null))),
-    nest.indexAxis,
-    nest.stores.map(({ to, value, row }) => [place(to), value, row]),
-    passes.map(pass),
-    [...columnSums].map(([r, access]) => [r, place(access)]),
-  ]);
-}
-
-function bodyKey(instr: Instr, load: number): unknown {
-  if (instr.op === "load") return ["load", instr.dtype, load];
-  if (instr.op !== "const") return [instr, load];
-  if (isNumber(instr)) return ["number", Number.isNaN(instr.value)];
-  return ["const", instr.dtype, String(instr.value)];
-}
+export const isNumber = (instr: Instr): boolean => instr.op === "const" && instr.dtype === "f32";
 
 /** The numbers as code uses them: constants, or locals. */
 export class LoopSizes {

@@ -23,7 +23,7 @@ export interface Pass {
 }
 
 /** The most bytes of scratch memory for one saved value, which should stay in the first two cache levels. */
-const MAX_SAVED_BYTES = 128 * 1024;
+export const MAX_SAVED_BYTES: number = 128 * 1024;
 
 export interface PassPlan {
   readonly passes: readonly Pass[];
@@ -68,8 +68,7 @@ function withSavedValues(
   perElement: (i: number) => boolean,
 ): PassPlan {
   const { body } = nest;
-  const lengths = plan.axes.map((axis) => (axis.inner ? axis.length : 1));
-  const bytes = 4 * lengths.reduce((a, b) => a * b, 1);
+  const { bytes, lengths } = scratchLayout(plan);
   if (passes.length < 2 || bytes > MAX_SAVED_BYTES) return { passes, scratchBytes: 0 };
   const saved = new Map<number, Access>();
   const out: Pass[] = [];
@@ -101,6 +100,18 @@ function withSavedValues(
 function reached(body: readonly Instr[], direct: readonly number[], pass: Pass): number[] {
   const read = new Set([...pass.roots, ...direct.flatMap((i) => operandsOf(at(body, i, "instruction")))]);
   return [...pass.restore.keys()].filter((i) => read.has(i));
+}
+
+/** How a value is kept in scratch memory: for the indices of which axes, and in how many bytes. */
+export interface ScratchLayout {
+  readonly lengths: readonly number[];
+  readonly bytes: number;
+}
+
+/** In mode "row", values of a row are kept; in mode "column", accumulators along the vector axis. */
+export function scratchLayout({ mode, axes, vector }: Schedule): ScratchLayout {
+  const lengths = axes.map(({ inner, length }, a) => ((mode === "row" ? inner : a === vector) ? length : 1));
+  return { lengths, bytes: 4 * lengths.reduce((a, b) => a * b, 1) };
 }
 
 /** Scratch memory, row-major, for one value per index of the axes with these `lengths`. */

@@ -68,6 +68,7 @@ function accesses(nest: Nest): Access[] {
 /** By instruction: whether it is computed per element of a row, not once per outer index. */
 function withinRows(nest: Nest): boolean[] {
   const inner = nest.axes.map((axis) => axis.inner);
+  if (!inner.includes(true)) return nest.body.map(() => false);
   const within: boolean[] = [];
   nest.body.forEach((instr, i) => {
     const strides = nest.loads[i]?.strides ?? [];
@@ -117,12 +118,12 @@ function foldCost({ axes, loads }: Nest, vector: number, length: number): number
 }
 
 function segmentsOf(nest: Nest, vector: number, length: number): number[] {
-  const cuts = new Set([0, length]);
+  let cuts: Set<number> | null = null;
   for (const access of accesses(nest)) {
     const range = access.valid[vector];
-    if (range) cuts.add(range[0]).add(range[1]);
+    if (range) (cuts ??= new Set([0, length])).add(range[0]).add(range[1]);
   }
-  return [...cuts].sort((a, b) => a - b);
+  return cuts === null ? [0, length] : [...cuts].sort((a, b) => a - b);
 }
 
 const product = (lengths: readonly number[]): number => lengths.reduce((a, b) => a * b, 1);

@@ -6,9 +6,10 @@ import type { Epilogue, LoopKernel } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { type Fn, i32s, type Module } from "../assembler.ts";
 import { i32 } from "../instructions.ts";
-import { emitLoops, planLoops } from "../loops/emit.ts";
+import { emitLoops } from "../loops/emit.ts";
+import { formOf } from "../loops/form.ts";
 import { canonicalize, PRODUCT } from "../loops/nest.ts";
-import { addLoopNumbers, loopKey, LoopSizes } from "../loops/numbers.ts";
+import { addLoopNumbers, LoopSizes } from "../loops/numbers.ts";
 import { schedule } from "../loops/schedule.ts";
 import { type Numbers, Sizes } from "../sizes.ts";
 import { type Arguments, bufferAddress, scalarAddress } from "../step.ts";
@@ -37,14 +38,16 @@ export function planEpilogue(
 ): PlannedEpilogue {
   const kernel: LoopKernel = { type: "loop", outer: [...batch, m, n], inner: [], body, stores };
   const nest = canonicalize(kernel, { productRowStride: panelColumns });
-  const loops = planLoops(nest, schedule(nest, { threads: 1, lastAxis: true }));
+  const plan = schedule(nest, { threads: 1, lastAxis: true });
+  const form = formOf(nest, plan);
   const ofNest = nest.buffers.map((buffer) => buffers.of(buffer));
-  addLoopNumbers(numbers, loops, PREFIX);
+  addLoopNumbers(numbers, { nest, plan }, form.accesses, PREFIX);
   return {
-    key: `${ofNest.join()} ${loopKey(loops)}`,
+    key: `${ofNest.join()} ${form.key}`,
     emit: (module, step, fma) =>
       module.fn(null, i32s(8), [], (f, frame, args, scratch, row, endRow, column, endColumn, panel) => {
         const place = { frame, args };
+        const loops = form.loops();
         const sizes = new Sizes(f, step.numbers, step.isGeneral ? args : null, step.at);
         // the panel starts at element [row, column], but the nest's operands start at [0, 0]
         const corner = i32.add(i32.mul(row, sizes.int("nBlock")), column);

@@ -4,7 +4,7 @@
 import { BYTES, type Operand, partsOf } from "@tiedlora/kernels";
 import { at } from "../../assert.ts";
 import { addStart, slotsOf } from "../loops/load-store.ts";
-import type { Numbers } from "../sizes.ts";
+import { Numbers } from "../sizes.ts";
 import { fitsInPlace, type Tile } from "./gemm.ts";
 import { type Grid, kBlock, type Problem, product, type ScratchLayout } from "./plan.ts";
 import { isQuantized, type QuantizedOperand } from "./quantized.ts";
@@ -17,9 +17,9 @@ function addOperand(numbers: Numbers, name: string, operand: Operand, batch: rea
   const bytes = bytesOfOne(operand);
   const { strides } = operand.view;
   addStart(numbers, name, operand.view, bytes);
-  batch.forEach((_, d) => (numbers[`${name}s${d}`] = at(strides, d, "stride") * bytes));
-  numbers[`${name}r`] = at(strides, strides.length - 2, "stride") * bytes;
-  numbers[`${name}c`] = at(strides, strides.length - 1, "stride") * bytes;
+  batch.forEach((_, d) => numbers.add(`${name}s${d}`, at(strides, d, "stride") * bytes));
+  numbers.add(`${name}r`, at(strides, strides.length - 2, "stride") * bytes);
+  numbers.add(`${name}c`, at(strides, strides.length - 1, "stride") * bytes);
 }
 
 export interface Blocking {
@@ -34,7 +34,7 @@ export interface Blocking {
 
 export function matmulNumbers({ problem, grid, layout, rowStride, parts }: Blocking): Numbers {
   const { batch, m, n, terms, direct } = problem;
-  const numbers: Numbers = {
+  const numbers = new Numbers({
     m,
     n,
     partsM: parts.m,
@@ -49,12 +49,12 @@ export function matmulNumbers({ problem, grid, layout, rowStride, parts }: Block
     spare: layout.spare,
     panel: layout.panel,
     rowStride,
-  };
-  batch.forEach((length, d) => (numbers[`b${d}`] = length));
+  });
+  batch.forEach((length, d) => numbers.add(`b${d}`, length));
   terms.forEach(({ a, b, k }, t) => {
-    numbers[`k${t}`] = k;
-    numbers[`longest${t}`] = Math.max(kBlock(k), 1);
-    if (layout.resident !== null) numbers[`start${t}`] = at(layout.resident, t, "term");
+    numbers.add(`k${t}`, k);
+    numbers.add(`longest${t}`, Math.max(kBlock(k), 1));
+    if (layout.resident !== null) numbers.add(`start${t}`, at(layout.resident, t, "term"));
     addOperand(numbers, `A${t}`, a, batch);
     addOperand(numbers, `B${t}`, b, batch);
   });
