@@ -13,8 +13,9 @@
  *
  * Exits 1 if losses disagree or a process fails. A missed goal is only printed.
  */
-import { existsSync, readFileSync } from "node:fs";
-import { cpus } from "node:os";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { GROWTHS, LINEAR, STARTS, type StepComparison, STEPS } from "./peers/comparisons.ts";
 import { Child } from "./peers/child.ts";
@@ -191,21 +192,40 @@ if (compared.length === 0 && STEPS.some(wanted)) {
   );
 }
 for (const comparison of compared) await steps(comparison);
-for (const comparison of STARTS.filter(wanted)) {
-  const { name, work, backend, goal } = comparison;
+for (const { name, work, backend, goal, cachedGoal } of STARTS.filter(wanted)) {
   note(name);
   const all = javaScriptParticipants(backend, node).filter(isCompared);
+  const folder = mkdtempSync(join(tmpdir(), "peers-cache-"));
+  const [ourselves] = all;
+  const starts = [
+    ...all.map((one) => ({ label: one.label, command: one.command(work, backend) })),
+    { label: "tiedlora, second start", command: ourselves!.command(work, backend, folder) },
+  ];
   const times = await firstSteps(
-    all.map((participant) => () => new Child(participant.command(work, backend))),
+    starts.map(
+      ({ command }) =>
+        () =>
+          new Child(command),
+    ),
     values.quick ? 2 : 6,
   );
-  const results = all.map(({ label }, i) => ({ label, list: times[i]!, ms: median(times[i]!) }));
+  rmSync(folder, { recursive: true, force: true });
+  const results = starts.map(({ label }, i) => ({ label, list: times[i]!, ms: median(times[i]!) }));
   for (const { label, ms } of results) note(`  ${label.padEnd(44)} ${ms.toFixed(0).padStart(7)} ms`);
-  const [ours, ...peers] = results;
-  if (ours === undefined || peers.length === 0) continue;
+  const [first, peers, cached] = [results[0]!, results.slice(1, -1), results.at(-1)!];
+  if (peers.length === 0) continue;
   const fastest = peers.reduce((x, y) => (y.ms < x.ms ? y : x));
-  const measured = ratioOf(fastest.list, ours.list);
-  print({ name, ratio: measured.median, measured, goal, ours: ours.ms, peer: fastest.ms, unit: "ms", peerName: fastest.label }); // prettier-ignore
+  for (const [row, ours, least] of [
+    [name, first, goal],
+    [
+      name.replace("first step of a new process", "the same, with what an earlier process kept"),
+      cached,
+      cachedGoal,
+    ],
+  ] as const) {
+    const measured = ratioOf(fastest.list, ours.list);
+    print({ name: row, ratio: measured.median, measured, goal: least, ours: ours.ms, peer: fastest.ms, unit: "ms", peerName: fastest.label }); // prettier-ignore
+  }
 }
 const [ourselves] = javaScriptParticipants("cpu", node);
 for (const { name, from, to } of values.quick ? [] : GROWTHS.filter(wanted)) {

@@ -42,12 +42,16 @@ export const STEPS: readonly StepComparison[] = [
   { name: "TL6 r8 on GPT medium, webgpu", work: gpt("medium", "tl6"), ...WEBGPU },
 ];
 
-/** Times from the start of a process to the end of its first step; the goal is the ratio to the fastest peer in the same run. */
+/**
+ * Times from the start of a process to the end of its first step; goals are ratios to the fastest peer in the same run: of a first start,
+ * and of one that finds a filled cache.
+ */
 export const STARTS: readonly {
   readonly name: string;
   readonly work: Work;
   readonly backend: Task["backend"];
   readonly goal: number;
+  readonly cachedGoal: number;
   readonly quick?: true;
 }[] = [
   {
@@ -55,6 +59,7 @@ export const STARTS: readonly {
     work: gpt("small", "full"),
     backend: "cpu",
     goal: 2,
+    cachedGoal: 3,
     quick: true,
   },
   {
@@ -62,6 +67,7 @@ export const STARTS: readonly {
     work: gpt("small", "full"),
     backend: "webgpu",
     goal: 2,
+    cachedGoal: 3,
   },
 ];
 

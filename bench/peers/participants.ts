@@ -13,7 +13,8 @@ export interface Participant {
   /** The printed name, such as "jax-js 0.1.25, wasm, 2 threads". */
   readonly label: string;
   readonly kind: "ours" | "javascript" | "pytorch";
-  command(work: Work, backend: Task["backend"]): Command;
+  /** `folder`: that of our cache across processes; the peers have none. */
+  command(work: Work, backend: Task["backend"], folder?: string): Command;
 }
 
 const here = import.meta.dirname;
@@ -70,8 +71,8 @@ function javaScript(
   mode?: string,
 ): Participant["command"] {
   const flags = Number.parseInt(node.version) >= 24 ? [REVECTORIZE] : [];
-  return (work, backend) => {
-    const task: Task = { work, backend, ...(mode === undefined ? {} : { mode }) };
+  return (work, backend, folder) => {
+    const task: Task = { work, backend, ...(mode !== undefined && { mode }), ...(folder !== undefined && { cache: folder }) }; // prettier-ignore
     return { program: node.program, args: [...flags, join(cache, file), JSON.stringify(task)] };
   };
 }

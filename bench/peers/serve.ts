@@ -11,6 +11,8 @@ export interface Task {
   readonly backend: "cpu" | "webgpu";
   /** How the framework is used, if there is a choice; see participants.ts. */
   readonly mode?: string;
+  /** The folder of the cache across processes, if there is one. */
+  readonly cache?: string;
 }
 
 /** The answer to a request for steps. */

@@ -1,14 +1,16 @@
 /** Backends by name. Each is loaded only when it is asked for. */
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import { reference, type Device } from "@tiedlora/core";
+import { lastingCache } from "@tiedlora/experiments/node";
 import type { Output } from "./output.ts";
 
 const OPEN = {
   cpu: async (): Promise<Device> => {
     const { cpu } = await import("@tiedlora/backend-cpu");
-    return cpu({ revectorize: await decideVectors() });
+    return cpu({ revectorize: await decideVectors(), ...lastingCache() });
   },
-  webgpu: async (): Promise<Device> => (await import("@tiedlora/backend-webgpu/node")).webgpu(),
+  webgpu: async (): Promise<Device> => (await import("@tiedlora/backend-webgpu/node")).webgpu(lastingCache()),
   reference: async (): Promise<Device> => Promise.resolve(reference()),
 } as const;
 
@@ -25,8 +27,15 @@ let common: { readonly revectorize: boolean; readonly output: Output | null } = 
 export function addDeviceOptions(program: Command, output: Output): void {
   program
     .option("--no-revectorize", "on the CPU, never use V8's experimental 256-bit vectors (Node 24 and later)")
+    .option(
+      "--cache <folder>",
+      "keep plans, generated code and V8's code in this folder, so that the next start compiles little (or set TIEDLORA_CACHE)",
+    )
     .hook("preAction", () => {
-      common = { ...program.opts<{ revectorize: boolean }>(), output };
+      const { revectorize, cache } = program.opts<{ revectorize: boolean; cache?: string }>();
+      // the processes that a command starts inherit it
+      if (cache !== undefined) process.env["TIEDLORA_CACHE"] = resolve(cache);
+      common = { revectorize, output };
     });
 }
 

@@ -1,9 +1,9 @@
 /** Turns a graph into a program, compiled or found by the key of the graph, and submits it with its buffers and scalars. */
-import type { DeviceBuffer, Executable, Target } from "@tiedlora/kernels";
+import { type DeviceBuffer, type Executable, keptOr, type LastingKey, type Target } from "@tiedlora/kernels";
 import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
 import { type Storage, touch } from "./storage.ts";
-import { assemble, type Draft, finish, knownOrPlanned } from "./compile/assemble.ts";
+import { assemble, type Assembly, type Draft, finish, knownOrPlanned } from "./compile/assemble.ts";
 import { lower } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
 import { trace, type Trace } from "./trace.ts";
@@ -155,10 +155,13 @@ function compile(
       fusion,
     });
   };
-  const draft = moving.size > 0 ? drafted(backend) : knownOrPlanned(runtime, traced, drafted);
-  const [structure, sizes] = [traced.structure.slice(), traced.sizes.slice()];
+  const planned = (): Assembly =>
+    finish(moving.size > 0 ? drafted(backend) : knownOrPlanned(runtime, traced, drafted));
+  const [structure, sizes, { starts }] = [traced.structure.slice(), traced.sizes.slice(), traced];
+  const key = (): LastingKey => [structure, sizes, JSON.stringify([starts, [...moving], fusion])];
+  const assembly = keptOr(backend.cache, "plan", key, planned);
   const run = { executable: null, ready: null, tempBytes: 0 };
-  const plan: Plan = { ...finish(draft), structure, sizes, starts: traced.starts, moving, ...run };
+  const plan: Plan = { ...assembly, structure, sizes, starts, moving, ...run };
   const keep = (executable: Executable): void => {
     plan.executable = executable;
     plan.tempBytes = executable.tempBytes;

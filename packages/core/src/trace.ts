@@ -18,12 +18,13 @@ export interface Trace {
   readonly starts: readonly number[];
 }
 
-/** The number of each operation, in the order in which operations were first traced. */
+/** The number of each operation that was traced: a hash of its name, so that a graph has the same key in every process. */
 const CODES = new Map<Op, number>();
 
-function codeOf(op: Op): number {
+export function codeOf(op: Op): number {
   let code = CODES.get(op);
-  if (code === undefined) CODES.set(op, (code = CODES.size));
+  if (code === undefined)
+    CODES.set(op, (code = hashOf(Int32Array.from(op, (c) => c.charCodeAt(0))) & 0x7fffff));
   return code;
 }
 

@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DType } from "@tiedlora/core";
 import * as build from "../src/build.ts";
-import { trace } from "../src/trace.ts";
-import type { Node } from "../src/graph.ts";
+import { VJP } from "../src/grad.ts";
+import { codeOf, trace } from "../src/trace.ts";
+import type { Node, Op } from "../src/graph.ts";
 
 const data = (shape: readonly number[], dtype: DType = "f32"): Node => {
   const Values = dtype === "i32" ? Int32Array : Float32Array;
@@ -79,4 +80,9 @@ test("a number handed over is not in the key, nor are values in memory", () => {
     return [build.scale(x, by)];
   };
   assert.equal(key(scaled(3, 1)), key(scaled(-0.7, 8)));
+});
+
+test("operations have different numbers, whichever is traced first", () => {
+  const operations = Object.keys(VJP) as Op[];
+  assert.equal(new Set(operations.map(codeOf)).size, operations.length);
 });

@@ -3,6 +3,7 @@
  * @module
  */
 export { BASE_DIRECTORY, embeddedBase, loadBase } from "./node/base.ts";
+export { lastingCache } from "./node/lasting-cache.ts";
 export { FIGURE_FORMATS, type FigureFormat, writeReport, type WrittenReport } from "./node/report.ts";
 export { runPool } from "./node/sweep/pool.ts";
 export { scheduleOf } from "./node/sweep/schedule.ts";

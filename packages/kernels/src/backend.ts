@@ -1,6 +1,7 @@
 /** The backend interface. A new backend starts as a loop over `program.steps`; see CONTRIBUTING.md, "add a backend". */
 import type { DType } from "./dtype.ts";
 import type { LibraryCall, Program } from "./kernel.ts";
+import type { LastingCache } from "./lasting-cache.ts";
 
 /** Device memory. Operations on it take effect in the order of submission, also relative to `Executable.run`. */
 export interface DeviceBuffer {
@@ -60,6 +61,8 @@ export interface Backend {
   readonly name: string;
   /** The limits of buffers and programs. */
   readonly caps: Caps;
+  /** Where plans and code are kept for later processes; undefined or left out if they are not. */
+  readonly cache?: LastingCache | undefined;
   /** Allocates `bytes` bytes with undefined content. Throws if there is not enough memory. */
   alloc(bytes: number): DeviceBuffer;
   /** Whether `compile` has a kernel for this call; if not, core lowers the call to loop kernels before it compiles. */

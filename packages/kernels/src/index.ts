@@ -7,6 +7,7 @@ export { type Cost, costOf } from "./cost.ts";
 export * from "./dtype.ts";
 export { Explanation, type StepCost } from "./explanation.ts";
 export * from "./kernel.ts";
+export { keptOr, type LastingCache, type LastingKey } from "./lasting-cache.ts";
 export * from "./quantization.ts";
 export { ReferenceBackend, runStep } from "./reference.ts";
 export { reduceIdentity } from "./reference/arithmetic.ts";

@@ -14,18 +14,31 @@ export class CodeModule {
   size = 0;
 }
 
-/** A function of a module. */
-export interface Code {
-  readonly module: CodeModule;
-  readonly index: number;
+/** What tells a function from all others. */
+export interface Identity {
+  /** The structure of the steps that it computes. */
+  readonly key: string;
   /** Whether it reads sizes from its arguments. */
   readonly isGeneral: boolean;
+  /** The numbers of the step that it was compiled for; none if it is general. */
+  readonly numbers: readonly number[];
+}
+
+/** A function of a module. */
+export interface Code extends Identity {
+  readonly module: CodeModule;
+  readonly index: number;
 }
 
 interface Entry {
   general: Code | null;
-  /** Functions for single steps, and the numbers of each. */
-  single: { readonly numbers: readonly number[]; readonly code: Code }[];
+  /** Functions for single steps. */
+  single: Code[];
+}
+
+/** A function as a lasting cache has it: its number in the module of its program, or null if an earlier program had it. */
+export interface KeptFunction extends Identity {
+  readonly index: number | null;
 }
 
 /** A step, whose function may be known. */
@@ -41,26 +54,53 @@ export interface Structured {
 export const exportName = (i: number): string => `k${i}`;
 
 export class Library {
-  /** How many functions were added: for single steps, and for all sizes. */
+  /** How many functions were compiled: for single steps, and for all sizes. */
   readonly counts: { single: number; general: number } = { single: 0, general: 0 };
+  /** How many functions were taken from a lasting cache. */
+  restored = 0;
   readonly #entries = new Map<string, Entry>();
 
   /** The function for a step whose numbers are `values`; if there is none, adds one to `code`, whose functions are in `module`. */
   find(step: Structured, values: readonly number[], code: CodeModule, module: Module): Code {
     const { key } = step;
-    let entry = this.#entries.get(key);
-    if (entry === undefined) this.#entries.set(key, (entry = { general: null, single: [] }));
-    const isSame = (number: number, i: number): boolean => number === values[i];
-    const known = entry.single.find((one) => one.numbers.every(isSame))?.code ?? entry.general;
-    if (known !== null) return known;
-    const isGeneral = this.isGeneral(entry.single.some((other) => other.code.module !== code));
-    const added = { module: code, index: code.size++, isGeneral };
-    code.keys.add(key);
-    if (isGeneral) entry.general = added;
-    else entry.single.push({ numbers: values, code: added });
+    const entry = this.#entries.get(key);
+    const known = single(entry, values) ?? entry?.general;
+    if (known) return known;
+    const isGeneral = this.isGeneral(entry?.single.some((other) => other.module !== code) ?? false);
+    const numbers = isGeneral ? [] : values;
+    const added = { module: code, index: code.size, key, isGeneral, numbers };
+    this.#add(added);
     this.counts[isGeneral ? "general" : "single"]++;
     step.emit(module, exportName(added.index), isGeneral);
     return added;
+  }
+
+  /**
+   * The functions of a program that another process has compiled: those of its module, which are added as `code`, and others, which must be
+   * known here. Null if one of those is not.
+   */
+  restore(functions: readonly KeptFunction[], code: CodeModule): Code[] | null {
+    const all = functions.map(({ index, ...identity }): Code | undefined => {
+      if (index !== null) return { ...identity, module: code, index };
+      const entry = this.#entries.get(identity.key);
+      return (identity.isGeneral ? entry?.general : single(entry, identity.numbers)) ?? undefined;
+    });
+    const found = all.filter((one) => one !== undefined);
+    if (found.length < all.length) return null;
+    const own = new Map(found.flatMap((one) => (one.module === code ? [[one.index, one] as const] : [])));
+    [...own.values()].sort((a, b) => a.index - b.index).forEach((one) => this.#add(one));
+    this.restored += own.size;
+    return found;
+  }
+
+  #add(code: Code): void {
+    const { module, key, isGeneral } = code;
+    let entry = this.#entries.get(key);
+    if (entry === undefined) this.#entries.set(key, (entry = { general: null, single: [] }));
+    if (isGeneral) entry.general ??= code;
+    else entry.single.push(code);
+    module.keys.add(key);
+    module.size++;
   }
 
   /** Forgets the functions of a module. */
@@ -69,7 +109,7 @@ export class Library {
       const entry = this.#entries.get(key);
       if (entry === undefined) continue;
       if (entry.general?.module === module) entry.general = null;
-      entry.single = entry.single.filter(({ code }) => code.module !== module);
+      entry.single = entry.single.filter((code) => code.module !== module);
       if (entry.general === null && entry.single.length === 0) this.#entries.delete(key);
     }
   }
@@ -78,4 +118,9 @@ export class Library {
   protected isGeneral(isMet: boolean): boolean {
     return isMet;
   }
+}
+
+/** The function of an entry for a single step with these numbers. */
+function single(entry: Entry | undefined, numbers: readonly number[]): Code | undefined {
+  return entry?.single.find((one) => one.numbers.every((number, i) => number === numbers[i]));
 }

@@ -6,7 +6,7 @@ import { Module } from "./assembler.ts";
 import { f32x4, v128 } from "./instructions.ts";
 import { VectorMath } from "./math.ts";
 import { CodeModule, exportName } from "./library.ts";
-import type { CompiledProgram } from "./program.ts";
+import type { CompiledProgram } from "./compiled.ts";
 import { STEP_PARAMS } from "./step.ts";
 
 const ITERATIONS = 400_000;
@@ -49,7 +49,7 @@ export function peakProgram(
   code.size = 1;
   code.bytes = module.bytes({ shared });
   const compiled: CompiledProgram = {
-    functions: [{ module: code, index: 0, isGeneral: false }],
+    functions: [{ module: code, index: 0, isGeneral: false, key: "peak", numbers: [] }],
     module: code,
     calls: [{ fn: 0, chunks, addresses: [], numbers: [] }],
     steps: [],

@@ -1,54 +1,21 @@
 /** A program as a list of calls of functions, and a module of those that no earlier program had. */
-import type { LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
+import type { LastingCache, LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import { buffersIfAlike, buffersOf } from "./alike.ts";
 import { Module } from "./assembler.ts";
 import { planAttention } from "./attention/attention.ts";
 import { planAttentionGrad } from "./attention/gradient.ts";
 import { planGather, planScatterAdd } from "./indexing.ts";
+import { type Kept, keptOf, keyOf, restored } from "./kept.ts";
 import { type Code, CodeModule, type Library } from "./library.ts";
 import { planLoop } from "./loops/kernel.ts";
 import { splitReduction } from "./loops/split.ts";
+import type { Call, CompiledProgram, GeneratedCode, ProgramOptions } from "./compiled.ts";
 import type { Tile } from "./matmul/gemm.ts";
 import { type GemmImports, importGemm } from "./matmul/imports.ts";
 import { planMatmul } from "./matmul/matmul.ts";
 import { isQuantized, readsQuantized } from "./matmul/quantized.ts";
 import type { CodegenOptions, StepFunction } from "./step.ts";
-
-export interface ProgramOptions {
-  readonly threads: number;
-  readonly shared: boolean;
-  readonly tile: Tile;
-}
-
-/**
- * One call of function number `fn` of the program, for each of `chunks` chunks. Its arguments are, for each buffer, the offset in the frame of
- * its address, in bytes, and then the numbers of the step if the function serves all sizes.
- */
-export interface Call {
-  readonly fn: number;
-  readonly chunks: number;
-  readonly addresses: readonly number[];
-  /** Equal steps share them. */
-  readonly numbers: readonly number[];
-}
-
-export interface CompiledProgram {
-  /** The functions that calls refer to; those in `module` are new. */
-  readonly functions: readonly Code[];
-  readonly module: CodeModule;
-  readonly calls: readonly Call[];
-  /** The step that each call executes. */
-  readonly steps: readonly Step[];
-  /** The frame holds the scalars as f64, then the address of each buffer (those of `temps` last). */
-  readonly buffersAt: number;
-  readonly frameBytes: number;
-  /** Sizes of temporaries by buffer number: the program's, and partial results of split reductions. */
-  readonly temps: ReadonlyMap<number, number>;
-  readonly scratchBytes: number;
-  /** Estimated run time on one thread, nanoseconds. */
-  readonly cost: number;
-}
 
 /** Attention with fewer queries than this does not use the attention kernel. */
 const MIN_QUERIES = 4;
@@ -81,8 +48,35 @@ export function accelerates(call: LibraryCall): boolean {
   }
 }
 
-/** Compiles a program. Functions that `library` has are not compiled again, and those that are new are added to it. */
-export function compileProgram(program: Program, options: ProgramOptions, library: Library): CompiledProgram {
+/**
+ * Compiles a program. Functions that `library` has are not compiled again, and those that are new are added to it. A program that
+ * `cache` has is taken from there.
+ */
+export function compileProgram(
+  program: Program,
+  options: ProgramOptions,
+  library: Library,
+  cache?: LastingCache,
+): CompiledProgram {
+  const { steps, temps, bufferCount } = divided(program);
+  const buffersAt = 8 * program.scalars;
+  const frameBytes = Math.ceil((buffersAt + 4 * bufferCount) / 8) * 8;
+  const rest = { steps, buffersAt, frameBytes, temps };
+  if (cache === undefined) return { ...generated(steps, buffersAt, options, library), ...rest };
+  const key = keyOf(program, options);
+  const known = restored(cache.find("code", key) as Kept | undefined, library);
+  if (known !== null) return { ...known, ...rest };
+  const made = generated(steps, buffersAt, options, library);
+  cache.keep("code", key, keptOf(made));
+  return { ...made, ...rest };
+}
+
+/** The program's steps, with long reductions split, the sizes of its temporaries by buffer number, and the number of its buffers. */
+function divided(program: Program): {
+  steps: readonly Step[];
+  temps: ReadonlyMap<number, number>;
+  bufferCount: number;
+} {
   const temps = new Map<number, number>();
   program.buffers.forEach((spec, i) => {
     if (spec.kind === "temp") temps.set(i, spec.bytes);
@@ -94,21 +88,20 @@ export function compileProgram(program: Program, options: ProgramOptions, librar
     for (const bytes of split.temps) temps.set(bufferCount++, bytes);
     return split.kernels;
   });
-  const buffersAt = 8 * program.scalars;
+  return { steps, temps, bufferCount };
+}
+
+function generated(
+  steps: readonly Step[],
+  buffersAt: number,
+  options: ProgramOptions,
+  library: Library,
+): GeneratedCode {
   const builder = new ProgramBuilder(options, library, buffersAt);
   try {
     const calls = steps.map((step) => builder.add(step));
-    return {
-      functions: builder.functions,
-      module: builder.finish(options.shared),
-      calls,
-      steps,
-      buffersAt,
-      frameBytes: Math.ceil((buffersAt + 4 * bufferCount) / 8) * 8,
-      temps,
-      scratchBytes: builder.scratchBytes,
-      cost: builder.cost,
-    };
+    const { functions, scratchBytes, cost } = builder;
+    return { functions, module: builder.finish(options.shared), calls, scratchBytes, cost };
   } catch (cause) {
     library.drop(builder.code);
     throw cause;

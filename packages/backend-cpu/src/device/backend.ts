@@ -12,6 +12,7 @@ import type {
   LibraryCall,
   Program,
 } from "@tiedlora/kernels";
+import { type FolderCache, folderCache } from "@tiedlora/kernels/folder-cache";
 import { peakProgram } from "../codegen/peak.ts";
 import { ProgramImage } from "./image.ts";
 import type { Tile } from "../codegen/matmul/gemm.ts";
@@ -25,7 +26,8 @@ import { Modules } from "./modules.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
 import { revectorization } from "../revectorize/verdict.ts";
 import { Library } from "../codegen/library.ts";
-import { accelerates, type CompiledProgram, compileProgram } from "../codegen/program.ts";
+import type { CompiledProgram } from "../codegen/compiled.ts";
+import { accelerates, compileProgram } from "../codegen/program.ts";
 import { ENTRY } from "./worker-source.ts";
 import { Workers } from "./workers.ts";
 import type { WorkerHandle } from "./platform.ts";
@@ -54,6 +56,11 @@ export interface CpuBackendOptions {
    * page.
    */
   readonly maxBytes?: number;
+  /**
+   * A folder, made if it is not there, in which plans and generated code are kept for later processes (Node, Bun and Deno): there they are
+   * read instead of made. Processes may share it. Default: none.
+   */
+  readonly cache?: string;
 }
 
 /** Default of `inlineNs`. */
@@ -75,6 +82,13 @@ function gemmCore(tile: Tile, shared: boolean): WebAssembly.Module {
   return module;
 }
 
+/** The packages that make what is kept. */
+const PACKAGES = ["@tiedlora/kernels", "@tiedlora/core", "@tiedlora/backend-cpu"];
+
+function openCache(folder: string, { dtypes, ...caps }: Caps): FolderCache {
+  return folderCache(folder, JSON.stringify(["cpu", [...dtypes], caps]), import.meta, PACKAGES);
+}
+
 /** Runs of the peak program, of which the fastest counts; the engine has not yet optimized the code of the first ones. */
 const PEAK_RUNS = 8;
 
@@ -92,6 +106,7 @@ export class CpuBackend implements Backend, ProgramRunner {
   /** Why it computes on fewer threads than were asked for, or than the machine has; null if it does not. */
   readonly whyFewerThreads: string | null;
   readonly caps: Caps;
+  readonly cache: FolderCache | undefined;
   readonly #heap: Heap;
   readonly #inlineNs: number;
   readonly #tile: Tile;
@@ -148,6 +163,7 @@ export class CpuBackend implements Backend, ProgramRunner {
     });
     this.#gemm = gemmCore(this.#tile, shared);
     this.#workers = shared ? new Workers(this.#heap, this.#gemm, this.threads) : null;
+    this.cache = options.cache === undefined ? undefined : openCache(options.cache, this.caps);
     this.#library = library;
     this.#modules = new Modules(this.#heap, this.#library, (address) => this.#drop(address));
   }
@@ -180,7 +196,7 @@ export class CpuBackend implements Backend, ProgramRunner {
   compile(program: Program): Executable | Promise<Executable> {
     this.assertOpen();
     const options = { threads: this.threads, shared: this.#heap.shared, tile: this.#tile };
-    const compiled = compileProgram(program, options, this.#library);
+    const compiled = compileProgram(program, options, this.#library, this.cache);
     const image = this.#imageOf(program, compiled);
     const executable = new CpuExecutable(this, image);
     const ready = this.#modules.ready(compiled.functions);

@@ -5,7 +5,7 @@
 import type { BufferSpec, Program } from "@tiedlora/kernels";
 import { at } from "../assert.ts";
 import type { Heap } from "./heap.ts";
-import type { CompiledProgram } from "../codegen/program.ts";
+import type { CompiledProgram } from "../codegen/compiled.ts";
 import type { Modules, StepCode } from "./modules.ts";
 import type { Recorder } from "./profile.ts";
 import { DESCRIPTOR } from "./worker-source.ts";

@@ -2,7 +2,17 @@
  * Lowers programs to dispatches: each step becomes one kernel or a few. Steps that differ in their buffers alone, such as those of equal
  * layers, are rendered once.
  */
-import type { Epilogue, Instr, Operand, Program, Step, Store } from "@tiedlora/kernels";
+import {
+  type Epilogue,
+  type Instr,
+  keptOr,
+  type LastingCache,
+  type LastingKey,
+  type Operand,
+  type Program,
+  type Step,
+  type Store,
+} from "@tiedlora/kernels";
 import { WebGpuError } from "../errors.ts";
 import { Buffers } from "./buffers.ts";
 import { renderLibrary } from "./library.ts";
@@ -44,6 +54,33 @@ function lowerStep(step: Step, bytes: readonly number[], target: Target): Lowere
   const kernels =
     step.type === "loop" ? renderLoop(step, bytes, target) : renderLibrary(step, buffers, target);
   return { kernels: checked(step, kernels, target), scratchBytes: buffers.scratchBytes };
+}
+
+/** A lowered program as a lasting cache has it: each text once, and kernels by the number of their text. */
+interface Kept extends Pick<Lowered, "scratchBytes"> {
+  readonly texts: readonly string[];
+  readonly kernels: readonly (Omit<Kernel, "code"> & { readonly text: number })[];
+}
+
+/** The same as `lowerProgram`, from `cache` if it is there. */
+export function keptOrLowered(program: Program, target: Target, cache: LastingCache | undefined): Lowered {
+  if (cache === undefined) return lowerProgram(program, target);
+  const pack = ({ kernels, scratchBytes }: Lowered): Kept => {
+    const texts = [...new Set(kernels.map(({ code }) => code))];
+    const numbers = new Map(texts.map((text, i) => [text, i]));
+    const packed = kernels.map(({ code, ...rest }) => ({ ...rest, text: numbers.get(code)! }));
+    return { texts, kernels: packed, scratchBytes };
+  };
+  const key = (): LastingKey => loweringKey(program, target);
+  const { texts, kernels, scratchBytes } = keptOr(cache, "shaders", key, () =>
+    pack(lowerProgram(program, target)),
+  );
+  return { kernels: kernels.map(({ text, ...rest }) => ({ ...rest, code: texts[text]! })), scratchBytes };
+}
+
+/** All that the lowered program follows from. */
+function loweringKey({ steps, ...rest }: Program, { tiles, ...target }: Target): LastingKey {
+  return [JSON.stringify([rest, target, [...(tiles ?? [])]]), steps.map(keyOf).join("; ")];
 }
 
 /** The step with its buffers numbered in the order in which they come, and these buffers. */

@@ -1,20 +1,21 @@
 /** The WebGPU backend: memory, compilation, and the reporting of errors from a device that works asynchronously. */
-import type {
-  Backend,
-  BackendMemory,
-  BufferSpec,
-  Caps,
-  DeviceBuffer,
-  DType,
-  Executable,
-  LibraryCall,
-  Program,
+import {
+  type Backend,
+  type BackendMemory,
+  type BufferSpec,
+  type Caps,
+  type DeviceBuffer,
+  type DType,
+  type Executable,
+  type LibraryCall,
+  type Program,
 } from "@tiedlora/kernels";
+import { type FolderCache, folderCache } from "@tiedlora/kernels/folder-cache";
 import { multipliesExactly } from "./check.ts";
 import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
 import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "../errors.ts";
 import { type Counters, GpuExecutable, type Host } from "./executable.ts";
-import { lowerProgram } from "../codegen/lower.ts";
+import { keptOrLowered, lowerProgram } from "../codegen/lower.ts";
 import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
@@ -42,10 +43,18 @@ export async function createWebGpuBackend(options: OpenOptions = {}): Promise<We
   return WebGpuBackend.on(await openGpu(options));
 }
 
+/** The packages that make what is kept. */
+const PACKAGES = ["@tiedlora/kernels", "@tiedlora/core", "@tiedlora/backend-webgpu"];
+
+function openCache(folder: string, { dtypes, ...caps }: Caps): FolderCache {
+  return folderCache(folder, JSON.stringify(["webgpu", [...dtypes], caps]), import.meta, PACKAGES);
+}
+
 /** Compiles programs to WGSL, and submits each as one command buffer. Users open it by `webgpu()`. */
 export class WebGpuBackend implements Backend, Transfers {
   readonly name = "webgpu";
   readonly caps: Caps;
+  readonly cache: FolderCache | undefined;
   readonly pool: MemoryPool;
   /** The adapter's name, features and limits. */
   readonly adapter: AdapterInfo;
@@ -83,6 +92,7 @@ export class WebGpuBackend implements Backend, Transfers {
       maxOperands: target.maxBindings,
       maxBufferBytes: device.limits.maxBufferSize,
     };
+    this.cache = gpu.cache === undefined ? undefined : openCache(gpu.cache, this.caps);
     this.#onError = (event) => {
       event.preventDefault(); // reported by the next sync or read instead of on the console
       fail(this.#toError(event.error));
@@ -156,7 +166,7 @@ export class WebGpuBackend implements Backend, Transfers {
   }
 
   async #executable(program: Program, target: Target, host: Host = this.#host): Promise<GpuExecutable> {
-    const { kernels, scratchBytes } = lowerProgram(program, target);
+    const { kernels, scratchBytes } = keptOrLowered(program, target, this.cache);
     const pipelines = await this.#orLost(Promise.all(kernels.map((k) => this.#pipelines.get(k))));
     return new GpuExecutable(host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
   }

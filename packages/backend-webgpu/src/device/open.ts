@@ -33,6 +33,11 @@ export interface OpenOptions {
    * of products with a single row or column that are computed as reductions. Needs the feature "shader-f16". Default "f32".
    */
   readonly matmulPrecision?: MatmulPrecision;
+  /**
+   * A folder, made if it is not there, in which plans and the texts of shaders are kept for later processes (Node, Bun and Deno): there they
+   * are read instead of made. Processes may share it. Compiled shaders are kept by the driver. Default: none.
+   */
+  readonly cache?: string;
   /** Lower limits than the device's, to test how kernels behave on a device with lower limits. */
   readonly limits?: {
     readonly maxBindingBytes?: number;
@@ -60,6 +65,8 @@ export interface Gpu {
   /** Whether tiles are measured. */
   readonly measure: boolean;
   readonly backoff: PollBackoff;
+  /** The folder of the lasting cache, if there is one. */
+  readonly cache: string | undefined;
   /** Fulfilled when the device is lost or closed. */
   readonly lost: Promise<DeviceLostError | DeviceClosedError>;
   close(): void;
@@ -310,6 +317,7 @@ function opened(device: GPUDevice, adapter: GPUAdapter, options: OpenOptions): G
     target: targetOf(device, adapter, software, options),
     measure: options.measure ?? !info.software,
     backoff: new PollBackoff(info.software && nativeGpu() === undefined),
+    cache: options.cache,
     lost,
     close: () => {
       closed = true;

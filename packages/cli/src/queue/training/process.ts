@@ -1,6 +1,7 @@
 /** The process in which a worker computes gradients, while the worker keeps in touch with the queue's server. */
 import { cpu } from "@tiedlora/backend-cpu";
 import { type Device, reference } from "@tiedlora/core";
+import { lastingCache } from "@tiedlora/experiments/node";
 import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import {
   type Adapter,
@@ -42,9 +43,9 @@ let base: Promise<Pretrained> | null = null;
 async function openDevice({ announcement, revectorize }: Join): Promise<Device> {
   switch (announcement.settings.backend) {
     case "cpu":
-      return cpu({ revectorize });
+      return cpu({ revectorize, ...lastingCache() });
     case "webgpu":
-      return (await import("@tiedlora/backend-webgpu/node")).webgpu();
+      return (await import("@tiedlora/backend-webgpu/node")).webgpu(lastingCache());
     case "reference":
       return reference();
   }

@@ -3,6 +3,7 @@ import { type Device, reference } from "@tiedlora/core";
 import { loadPretrained, type Pretrained } from "@tiedlora/models/node";
 import { runOne } from "../../sweep/run.ts";
 import { embeddedBase } from "../base.ts";
+import { lastingCache } from "../lasting-cache.ts";
 import { directorySource, NO_FILES } from "../tasks.ts";
 import type { Job, Message, Order } from "./protocol.ts";
 import { savedFile } from "./saved-file.ts";
@@ -20,9 +21,10 @@ async function open({ backend, threads, revectorize }: Job): Promise<Device> {
       return (await import("@tiedlora/backend-cpu")).cpu({
         threads,
         ...(revectorize !== undefined && { revectorize }),
+        ...lastingCache(),
       });
     case "webgpu":
-      return (await import("@tiedlora/backend-webgpu/node")).webgpu();
+      return (await import("@tiedlora/backend-webgpu/node")).webgpu(lastingCache());
     case "reference":
       return reference();
   }
