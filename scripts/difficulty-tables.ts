@@ -1,10 +1,12 @@
 /**
- * Writes the tables of the page on difficulties from the folders of its sweeps.
+ * Writes the tables of a page that quotes sweeps (docs/difficulty.md, docs/real-text.md) from the folders of its sweeps.
  *
  *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/hard-rates runs/hard-grid runs/difficulty
  *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/hard-rates-gpt2 runs/hard-grid-gpt2 --out docs/difficulty/gpt2
  *
- * writes docs/difficulty/: the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of
+ *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/real-text-rates runs/real-text --out docs/real-text --no-samples
+ *
+ * writes docs/difficulty/, or --out: the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of
  * its single test examples (examples.csv), the runs of the search (rates.csv) and, with a third folder, those of the calibration
  * (calibration.csv).
  */
@@ -17,13 +19,21 @@ import { validationLoss } from "../packages/experiments/src/sweep/config.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { out: { type: "string", default: "docs/difficulty" } },
+  options: {
+    out: { type: "string", default: "docs/difficulty" },
+    title: { type: "string", default: "Tasks with room" },
+    against: { type: "string", default: "lora:8" },
+    "no-samples": { type: "boolean", default: false },
+  },
 });
 const [rates, grid, calibration] = positionals;
 if (rates === undefined || grid === undefined)
   throw new Error("give two or three folders of sweeps: runs/hard-rates runs/hard-grid [runs/difficulty]");
 const OUT = values.out;
 await mkdir(OUT, { recursive: true });
+
+/** A cell of a CSV file, in which examples with several numbers have commas. */
+const quoted = (text: string): string => (text.includes(",") ? `"${text}"` : text);
 
 type Cells = Readonly<Record<string, string | number>>;
 
@@ -73,8 +83,15 @@ await write(
   measured.map(({ id, test, duration }) => ({
     id,
     questions: test.examples!.questions,
-    scores: test.examples!.scores,
+    scores: quoted(test.examples!.scores!),
+    ...(test.examples!.losses !== undefined && { losses: quoted(test.examples!.losses) }),
     duration: duration ?? 0,
   })),
 );
-await writeReport(grid, OUT, { title: "Tasks with room", force: true });
+const [method, rank] = values.against.split(":") as [string, string];
+await writeReport(grid, OUT, {
+  title: values.title,
+  against: { method, rank: Number(rank) },
+  samples: !values["no-samples"],
+  force: true,
+});

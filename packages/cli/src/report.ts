@@ -19,6 +19,7 @@ interface ReportCommand {
   readonly title?: string;
   readonly force?: true;
   readonly against?: { readonly method: string; readonly rank: number };
+  readonly samples: boolean;
   readonly figures?: readonly FigureFormat[] | true;
 }
 
@@ -46,6 +47,7 @@ export function addReport(program: Command, output: Output): void {
       "compare all methods and ranks with this one, by paired bootstrap (default: lora at the rank nearest to 8)",
       variant,
     )
+    .option("--no-samples", "leave out the examples, which quote the data and what models wrote")
     .option("--title <text>", "the report's heading (default: the folder's name)")
     .addHelpText("after", "\nExample:\n  tiedlora report runs/paper-grid --title 'The paper on a laptop'")
     .action(async (directory: string, options: ReportCommand) => {
@@ -58,6 +60,7 @@ export function addReport(program: Command, output: Output): void {
         title,
         force: options.force === true || options.out === undefined,
         against: options.against,
+        samples: options.samples,
         figures,
       });
       for (const one of report.summary.smallest) output.info(smallestText(one));

@@ -187,6 +187,7 @@ test("the report says which values won, from how many, and how that was decided"
       leftOut: [],
       search: null,
       compared: null,
+      samples: true,
     },
     { scripts: [], styles: [], digest: () => "" },
   );
@@ -294,6 +295,7 @@ test("the page holds all it needs, and text from runs cannot become markup", () 
       leftOut: ["<i>old</i>"],
       search: null,
       compared: null,
+      samples: true,
     },
     { scripts: ["const a = 1;"], styles: ["b{}"], digest: () => "abc=" },
   );

@@ -129,7 +129,7 @@ test("the scores of examples are read as they were written; other questions have
   const questions = TEXTS.map((prompt) => ({ prompt, answers: ["a"] }));
   const parts = [[1, 2], [0.1 + 0.2, 1e-9], [0, 0], [1 / 3, 4], [5, 1e21]]; // prettier-ignore
   const written = exampleScores(questions, parts);
-  assert.deepEqual(partsOf(written), parts);
+  assert.deepEqual(partsOf(written.scores!), parts);
   assert.equal(exampleScores(questions, parts).questions, written.questions);
   assert.notEqual(exampleScores(questions.slice(1), parts).questions, written.questions);
   assert.notEqual(exampleScores([...questions].reverse(), parts).questions, written.questions);

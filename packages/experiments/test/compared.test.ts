@@ -118,13 +118,102 @@ test("runs that were asked other questions, or have no scores of single examples
   assert.match(await readFile(join(without.directory, "report.html"), "utf8"), /<p>4 of 9 could not be compared/); // prettier-ignore
 });
 
+/** The outcome with losses of its examples, which are lower for tl6, and without scores if there are to be none. */
+function withLosses(outcome: Outcome, { scores }: { readonly scores: boolean }): Outcome {
+  if (!isWhole(outcome)) return outcome;
+  const { examples, ...rest } = outcome.test;
+  const losses = lossesOf(outcome.config).map((one) => one.join(",")).join(" "); // prettier-ignore
+  const own = scores ? { ...examples!, losses } : { questions: examples!.questions, losses };
+  return { ...outcome, test: { ...rest, ...(!scores && { scores: {} }), examples: own } };
+}
+
+/** For each example, the sum of the losses of its tokens, and their number. */
+function lossesOf({ task, method, rank, seed }: RunConfig): [sum: number, tokens: number][] {
+  const rng = new Rng(seed, "losses", task, method, rank);
+  return Array.from({ length: EXAMPLES }, (_, i) => {
+    const tokens = 1 + (i % 5);
+    return [tokens * ((method === "tl6" ? 1 : 2) + rng.int(1000) / 4000), tokens];
+  });
+}
+
+test("losses of single examples are compared too, as means over tokens, and alone where nothing else was measured", async (t) => {
+  for (const scores of [true, false]) {
+    const store = await storeOf(t, (outcome) => withLosses(outcome, { scores }));
+    const { compared } = await writeReport(store.directory, store.directory, {
+      title: "t",
+      figures: ["svg"],
+    });
+    assert.deepEqual(compared!.unpaired, []);
+    const own = compared!.comparisons.filter(({ measure }) => measure.name === "loss");
+    const groups = scores ? 9 : 6; // means over tasks are those of metrics
+    assert.deepEqual([own.length, compared!.comparisons.length], [groups, scores ? 2 * groups : groups]);
+    const { group, mean, low, high, p } = own.find(({ group: { task, method, rank } }) => `${task} ${method} ${rank}` === "choice tl6 8")!; // prettier-ignore
+    const of = (method: string): number[][][] =>
+      [0, 1, 2].map((seed) => lossesOf({ task: "choice", method, rank: 8, seed } as RunConfig));
+    const expected = pairedBootstrap([
+      { ours: of("tl6"), theirs: of("lora"), score: ([sum, tokens]) => sum! / tokens! },
+    ]);
+    assert.deepEqual({ mean, low, high, p }, expected);
+    assert.ok(high < -0.9 && low > -1.1 && group.method === "tl6");
+    const [html, latex, csv] = await Promise.all(
+      ["report.html", "tables.tex", "comparisons.csv"].map((name) =>
+        readFile(join(store.directory, name), "utf8"),
+      ),
+    );
+    assert.ok(html!.includes(`<td>loss</td><td>${mean.toFixed(3)}</td><td>${low.toFixed(3)} to ${high.toFixed(3)}</td>`)); // prettier-ignore
+    assert.ok(latex!.includes(`choice, loss & tl6 & 8 & $${mean.toFixed(3)}$ & $[${low.toFixed(3)}, ${high.toFixed(3)}]$`)); // prettier-ignore
+    assert.ok(csv!.includes(`lora,8,loss,3,${EXAMPLES},${mean},${low},${high},${p}`));
+  }
+});
+
+test("a run of a sweep with example-losses has the loss of each test example, and the others have the ids that they had", async () => {
+  const file = FILE.replace("out: unused", "out: unused\nevaluate: { example-losses: true }");
+  const [configs, others] = [file, FILE].map((text) => expandSweep(parseSweep(text, "f"))) as [RunConfig[], RunConfig[]]; // prettier-ignore
+  assert.ok(
+    configs.every(({ exampleLosses }, i) => exampleLosses === true && !("exampleLosses" in others[i]!)),
+  );
+  const context = await tinyContext();
+  try {
+    const config = { ...TINY_RUN, task: "arithmetic-1", steps: 2, every: 2 };
+    for (const lossOnly of [false, true]) {
+      const outcome = await runOne({ ...config, lossOnly, exampleLosses: true }, context);
+      const other = await runOne({ ...config, lossOnly }, context);
+      assert.ok(isWhole(outcome) && isWhole(other));
+      const { scores, losses } = outcome.test.examples!;
+      assert.equal(scores, other.test.examples?.scores);
+      assert.equal(scores === undefined, lossOnly);
+      const each = partsOf(losses!);
+      const [sum, tokens] = [0, 1].map((part) => each.reduce((total, one) => total + one[part]!, 0));
+      assert.equal(each.length, 3);
+      assert.ok(Math.abs(sum! / tokens! - outcome.test.loss) < 1e-7);
+      assert.ok(Math.abs(outcome.test.loss - other.test.loss) < 1e-5); // sums in another order
+      const json = JSON.stringify(outcome);
+      assert.deepEqual(parseResult(json, "f", outcome.id), JSON.parse(json));
+    }
+  } finally {
+    context.model.device.close();
+  }
+});
+
+test("a report without examples quotes neither questions nor answers", async (t) => {
+  const samples = [{ prompt: "the question", text: "the text", answer: "the answer" }];
+  const store = await storeOf(t, (outcome) => ({ ...outcome, samples }));
+  const quotes = async (options: { readonly samples?: boolean }): Promise<boolean[]> => {
+    await writeReport(store.directory, store.directory, { title: "t", force: true, ...options });
+    const html = await readFile(join(store.directory, "report.html"), "utf8");
+    return ["the question", "the text", "the answer"].map((text) => html.includes(text));
+  };
+  assert.deepEqual(await quotes({}), [true, true, true]);
+  assert.deepEqual(await quotes({ samples: false }), [false, false, false]);
+});
+
 test("the result of a run has the score of each test example, of which the metric is the mean", async () => {
   const context = await tinyContext();
   try {
     const config = { ...TINY_RUN, task: "arithmetic-1", steps: 2, every: 2 };
     const outcome = await runOne(config, context);
     assert.ok(isWhole(outcome));
-    const parts = partsOf(outcome.test.examples!);
+    const parts = partsOf(outcome.test.examples!.scores!);
     assert.equal(parts.length, 3);
     assert.equal(outcome.test.scores["result"], (100 * parts.reduce((sum, [one]) => sum + one!, 0)) / 3);
     const json = JSON.stringify(outcome);

@@ -149,6 +149,7 @@ export function sweepResults(): Target {
           leftOut: [],
           search: null,
           compared: null,
+          samples: true,
         },
         { scripts: [], styles: [], digest: () => "" },
       );

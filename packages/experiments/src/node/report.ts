@@ -42,6 +42,8 @@ export interface ReportOptions {
   readonly force?: boolean;
   /** The method and rank with which all others are compared. Default: LoRA at the rank nearest to 8. */
   readonly against?: Variant | undefined;
+  /** Whether the page shows examples: questions and answers of the data, which its licence may not allow to publish, and what models wrote. Default: true. */
+  readonly samples?: boolean;
   /** Figures in these formats, and tables.tex. Default: none. */
   readonly figures?: readonly FigureFormat[];
 }
@@ -60,7 +62,7 @@ const FILES = ["report.html", "runs.csv", "summary.csv", "comparisons.csv"] as c
 export async function writeReport(
   directory: string,
   out: string,
-  { title, force = false, against, figures = [] }: ReportOptions,
+  { title, force = false, against, samples = true, figures = [] }: ReportOptions,
 ): Promise<WrittenReport> {
   const toPdf = figures.includes("pdf") ? await pdfWriter() : undefined;
   const there = await readdir(out).catch((): string[] => []);
@@ -81,7 +83,7 @@ export async function writeReport(
   const files: [string, string | Uint8Array][] = [
     [
       "report.html",
-      reportHtml({ title, summary, spec, ...counted, compared: differences }, await pageParts()),
+      reportHtml({ title, summary, spec, ...counted, compared: differences, samples }, await pageParts()),
     ],
     ["runs.csv", runsCsv(results)],
     ["summary.csv", summaryCsv(summary)],

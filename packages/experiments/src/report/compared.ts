@@ -1,8 +1,8 @@
 /** Each method and rank against one of them, by the paired bootstrap over seeds and test examples. */
 import { pairedBootstrap, type Difference, type Pairing } from "../metrics/bootstrap.ts";
 import type { RunResult } from "../sweep/config.ts";
-import { partsOf, scoreOfParts } from "../sweep/examples.ts";
-import type { Group, Summary } from "./summary.ts";
+import { MEASURED, type Measured, partsOf, scoreOfParts } from "../sweep/examples.ts";
+import type { Group, Measure, Summary } from "./summary.ts";
 
 /** A method at a rank. */
 export interface Variant {
@@ -13,6 +13,8 @@ export interface Variant {
 /** The difference of a method to the one that all are compared with. */
 export interface Comparison extends Difference {
   readonly group: Group;
+  /** What differs: the task's main metric, or the loss per token. */
+  readonly measure: Measure;
   readonly seeds: number;
   /** The number of test examples, of all tasks together. */
   readonly examples: number;
@@ -22,7 +24,7 @@ export interface Compared {
   /** What all others are compared with. */
   readonly against: Variant;
   readonly comparisons: readonly Comparison[];
-  /** Groups that could not be compared: their runs, or those of the other, have no scores of single examples or were asked other questions. */
+  /** Groups that could not be compared by anything: their runs, or those of the other, have no scores of single examples or were asked other questions. */
   readonly unpaired: readonly Group[];
 }
 
@@ -47,12 +49,9 @@ export function compared(summary: Summary, against: Variant | undefined): Compar
   for (const group of all) {
     if (isChosen(group)) continue;
     const other = all.find((one) => one.task === group.task && isChosen(one));
-    const pairings = other === undefined ? null : pairingsOf(group, other);
-    if (pairings === null) unpaired.push(group);
-    else {
-      const examples = pairings.reduce((sum, { ours }) => sum + ours[0]!.length, 0);
-      comparisons.push({ ...pairedBootstrap(pairings), group, seeds: pairings[0]!.ours.length, examples });
-    }
+    const own = other === undefined ? [] : MEASURED.flatMap((measured) => differenceOf(group, other, measured) ?? []); // prettier-ignore
+    comparisons.push(...own);
+    if (own.length === 0) unpaired.push(group);
   }
   return { against: chosen, comparisons, unpaired };
 }
@@ -64,8 +63,19 @@ function usual(groups: readonly Group[]): Variant | null {
   return { method: "lora", rank: ranks.reduce((best, one) => (distance(one) < distance(best) ? one : best)) };
 }
 
-/** The scores of two groups by task, over the seeds that both have for all tasks; null if they cannot be paired. */
-function pairingsOf(ours: Group, theirs: Group): Pairing[] | null {
+const LOSS: Measure = { name: "loss", higherIsBetter: false };
+
+/** The difference of two groups in one measure; null if they cannot be paired. */
+function differenceOf(group: Group, other: Group, measured: Measured): Comparison | null {
+  const pairings = pairingsOf(group, other, measured);
+  if (pairings === null) return null;
+  const examples = pairings.reduce((sum, { ours }) => sum + ours[0]!.length, 0);
+  const measure = measured === "losses" ? LOSS : group.measure;
+  return { ...pairedBootstrap(pairings), group, measure, seeds: pairings[0]!.ours.length, examples };
+}
+
+/** The numbers of two groups by task, over the seeds that both have for all tasks; null if they cannot be paired. */
+function pairingsOf(ours: Group, theirs: Group, measured: Measured): Pairing[] | null {
   // sorted, so that the draws do not depend on the order of the runs
   const tasks = [...new Set(ours.runs.map(({ config }) => config.task))].sort();
   const of = ({ runs }: Group, task: string, seed: number): RunResult | undefined =>
@@ -75,10 +85,13 @@ function pairingsOf(ours: Group, theirs: Group): Pairing[] | null {
   const pairings: Pairing[] = [];
   for (const task of tasks) {
     const pairs = seeds.map((seed) => [of(ours, task, seed), of(theirs, task, seed)] as const);
-    const asked = new Set(pairs.flat().map((run) => run?.test.examples?.questions));
-    const score = scoreOfParts(pairs[0]![0]!);
-    if (asked.size !== 1 || asked.has(undefined) || score === null) return null;
-    const parts = (side: 0 | 1): number[][][] => pairs.map((pair) => partsOf(pair[side]!.test.examples!));
+    const all = pairs.flat();
+    if (all.some((run) => run?.test.examples?.[measured] === undefined)) return null;
+    const score = scoreOfParts(all[0]!, measured);
+    const asked = new Set(all.map((run) => run!.test.examples!.questions));
+    if (asked.size !== 1 || score === null) return null;
+    const parts = (side: 0 | 1): number[][][] =>
+      pairs.map((pair) => partsOf(pair[side]!.test.examples![measured]!));
     pairings.push({ ours: parts(0), theirs: parts(1), score });
   }
   return pairings;
@@ -89,3 +102,10 @@ export const variantName = ({ method, rank }: Variant): string => `${method} ran
 
 /** "< 0.001", "0.032" */
 export const pText = (p: number): string => (p < 0.001 ? "< 0.001" : p.toFixed(3));
+
+/** A difference or an end of its interval, with as many digits as its measure has room for. */
+export const differenceText = (
+  value: number,
+  { measure }: Pick<Comparison, "measure">,
+  digits: number,
+): string => value.toFixed(measure === LOSS ? Math.max(3, digits) : digits);

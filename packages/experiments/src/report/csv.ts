@@ -58,15 +58,15 @@ export function summaryCsv({ groups, averages }: Summary): string {
   );
 }
 
-/** One row for each task, method and rank that was compared with one of them: the difference, its 95 % interval, and p. */
+/** One row for each task, method, rank and measure that was compared with one of them: the difference, its 95 % interval, and p. */
 export function comparisonsCsv({ against, comparisons }: Compared): string {
   return csv(
     [
       "task", "method", "rank", "trainable", "against_method", "against_rank", "metric", "seeds", "examples", "difference", "low_95",
       "high_95", "p",
     ], // prettier-ignore
-    comparisons.map(({ group, seeds, examples, mean, low, high, p }) => [
-      group.task, group.method, group.rank, group.trainable, against.method, against.rank, group.measure.name, seeds, examples, mean,
+    comparisons.map(({ group, measure, seeds, examples, mean, low, high, p }) => [
+      group.task, group.method, group.rank, group.trainable, against.method, against.rank, measure.name, seeds, examples, mean,
       low, high, p,
     ]), // prettier-ignore
   );

@@ -3,7 +3,7 @@ import type { RunFailure, RunResult } from "../sweep/config.ts";
 import { type Chart, chartsOf } from "./charts.ts";
 import { plot, type PlotSize } from "./figure/plot.ts";
 import { svgElement } from "./figure/svg.ts";
-import { type Compared, pText, variantName } from "./compared.ts";
+import { type Compared, differenceText, pText, variantName } from "./compared.ts";
 import { type Content, markup, type Markup, trusted } from "./markup.ts";
 import type { Searched } from "./searched.ts";
 import type { Interval } from "./stats.ts";
@@ -32,6 +32,8 @@ export interface ReportInput {
   readonly search: Searched | null;
   /** The differences to one method at one rank; null if there is none to compare with. */
   readonly compared: Compared | null;
+  /** Whether the page shows examples: questions and answers of the data, and what models wrote. */
+  readonly samples: boolean;
 }
 
 /** The content security policy: only the page's own scripts, identified by their digests, may run, and nothing is loaded. */
@@ -72,7 +74,7 @@ ${section("All results", markup`<p>Means over seeds ± half of the 95 % interval
 ${searchSection(input.search)}
 ${leftOutSection(input.leftOut)}
 ${failuresSection(input.failures)}
-${section("Examples", samples(summary))}
+${section("Examples", input.samples ? samples(summary) : "They were left out of this report.")}
 ${section("Configurations", configs(input))}
 </main>
 ${programs.map((program) => markup`<script>${trusted(program)}</script>\n`)}</body>
@@ -151,23 +153,28 @@ function comparedSection(compared: Compared | null): Content {
   if (comparisons.length === 0) return "";
   const why =
     `Differences to ${variantName(against)}, with their 95 % intervals and p by the paired bootstrap: seeds and test examples are drawn anew, the ` +
-    `same for both. Where the interval has no zero in it, the sign is certain at that level; p is not corrected for the number of comparisons. With one seed, they are those of the examples alone.`;
+    `same for both. Where the interval has no zero in it, the sign is certain at that level; p is not corrected for the number of comparisons. A loss, in nats per token, is better where it is lower. With one seed, they are those of the examples alone.`;
   const left =
     unpaired.length === 0
       ? ""
       : markup`<p>${unpaired.length} of ${comparisons.length + unpaired.length} could not be compared: their runs have no scores of single examples, or were asked other questions.</p>`;
-  const rows = comparisons.map(({ group, seeds, examples, mean, low, high, p }) => [
-    group.task,
-    group.method,
-    String(group.rank),
-    whole(group.trainable),
-    `${mean > 0 ? "+" : ""}${mean.toFixed(2)}`,
-    `${low.toFixed(2)} to ${high.toFixed(2)}`,
-    pText(p),
-    String(seeds),
-    whole(examples),
-  ]);
-  const header = ["task", "method", "rank", "trainable", "difference", "95 % interval", "p", "seeds", "examples"]; // prettier-ignore
+  const rows = comparisons.map((one) => {
+    const { group, measure, seeds, examples, mean, low, high, p } = one;
+    const value = (given: number): string => differenceText(given, one, 2);
+    return [
+      group.task,
+      group.method,
+      String(group.rank),
+      whole(group.trainable),
+      measure.name,
+      `${mean > 0 ? "+" : ""}${value(mean)}`,
+      `${value(low)} to ${value(high)}`,
+      pText(p),
+      String(seeds),
+      whole(examples),
+    ];
+  });
+  const header = ["task", "method", "rank", "trainable", "metric", "difference", "95 % interval", "p", "seeds", "examples"]; // prettier-ignore
   return section(`Against ${variantName(against)}`, markup`<p>${why}</p>${left}${table(header, rows)}`);
 }
 

@@ -1,5 +1,5 @@
 /** The results of a sweep as LaTeX tables, for the package booktabs. */
-import { type Compared, pText, variantName } from "./compared.ts";
+import { type Compared, differenceText, pText, variantName } from "./compared.ts";
 import { ALL_TASKS, type Group, type Summary } from "./summary.ts";
 
 /** One table for the means over tasks, if there are any, and one for each task: a row for each method, a column for each rank; and one of the differences. */
@@ -44,9 +44,12 @@ function tableOf(task: string, groups: readonly Group[], { methods, ranks }: Sum
 }
 
 function differencesOf({ against, comparisons }: Compared): string {
-  const rows = comparisons.map(({ group, mean, low, high, p }) => {
-    const interval = `$[${low.toFixed(1)}, ${high.toFixed(1)}]$`;
-    const cells = [escaped(group.task), escaped(group.method), group.rank, `$${mean.toFixed(1)}$`, interval, `$${pText(p)}$`];
+  const rows = comparisons.map((one) => {
+    const { group, measure, mean, low, high, p } = one;
+    const value = (given: number): string => differenceText(given, one, 1);
+    const interval = `$[${value(low)}, ${value(high)}]$`;
+    const task = measure === group.measure ? group.task : `${group.task}, ${measure.name}`;
+    const cells = [escaped(task), escaped(group.method), group.rank, `$${value(mean)}$`, interval, `$${pText(p)}$`];
     return `  ${cells.join(" & ")} \\\\`;
   }); // prettier-ignore
   return [

@@ -82,6 +82,8 @@ export interface RunConfig extends SweepLossOptions {
   readonly testSeed?: number | undefined;
   /** Measure the loss alone, generate nothing. */
   readonly lossOnly: boolean;
+  /** Write down the loss of each test example too; without it, only their mean. */
+  readonly exampleLosses?: true | undefined;
 }
 
 /** A name for a run's file: readable, and different for any two different configs. */
@@ -136,12 +138,14 @@ export interface RungResult {
   readonly note: string | null;
 }
 
-/** What the task's first metric was computed from, example by example. */
+/** What the task's first metric and the loss were computed from, example by example. */
 export interface ExampleScores {
   /** A fingerprint of the questions, by which runs that were asked the same ones are known. */
   readonly questions: string;
-  /** The numbers of each example, separated by commas; the examples by spaces. */
-  readonly scores: string;
+  /** The numbers of each example, separated by commas; the examples by spaces. None if only losses were measured. */
+  readonly scores?: string | undefined;
+  /** In the same form, the sum of -log p over the answer's tokens, and their number; only with `exampleLosses`. */
+  readonly losses?: string | undefined;
 }
 
 /** The result of a whole run. */

@@ -154,6 +154,7 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
       teacherWeight: one.teacherWeight,
       regularize: train.regularize,
       testSeed: evaluate["test-seed"],
+      exampleLosses: evaluate["example-losses"] ? true : undefined,
     }),
     clip,
     every: evaluate.every,

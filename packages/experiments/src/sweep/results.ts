@@ -65,6 +65,7 @@ const FIELDS = {
   examples: z.object({ train: count, valid: count, test: count }),
   testSeed: count.optional(),
   lossOnly: z.boolean(),
+  exampleLosses: z.literal(true).optional(),
 } satisfies { readonly [K in keyof Required<RunConfig>]: z.ZodType<RunConfig[K]> };
 
 const CONFIG = z.object(FIELDS) satisfies z.ZodType<RunConfig>;
@@ -92,7 +93,9 @@ const WHOLE = RUNG.extend({
     loss: z.number(),
     perplexity: maybeInfinite,
     scores: z.record(text, z.number()),
-    examples: z.object({ questions: text, scores: EXAMPLES }).optional(),
+    examples: z
+      .object({ questions: text, scores: EXAMPLES.optional(), losses: EXAMPLES.optional() })
+      .optional(),
   }),
   samples: z.array(z.object({ prompt: text, text, answer: text })),
 });

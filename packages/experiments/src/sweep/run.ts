@@ -63,13 +63,14 @@ export async function runOne(config: RunConfig, context: RunContext): Promise<Ou
     const { device } = context.model;
     const result = { id: runId(config), config, ...findings, device: device.name, note: splits.note };
     if (config.until !== undefined) return result;
-    const { texts, asked, parts, ...measured } = await evaluateTask(task, context, splits.test, {
+    const { texts, asked, parts, losses, ...measured } = await evaluateTask(task, context, splits.test, {
       maxLength: config.seq,
       batch: config.batch,
       lossOnly: config.lossOnly,
+      exampleLosses: config.exampleLosses === true,
       ...(context.signal !== undefined && { signal: context.signal }),
     });
-    const test = { ...measured, ...(parts && { examples: exampleScores(asked, parts) }) };
+    const test = { ...measured, ...((parts ?? losses) && { examples: exampleScores(asked, parts, losses) }) };
     return { ...result, test, samples: sampled(splits.test, texts, test.skipped) };
   } finally {
     trained.adapter?.detach();

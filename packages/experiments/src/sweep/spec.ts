@@ -158,6 +158,7 @@ const SPEC = z.strictObject({
       valid: whole(1).default(100),
       test: whole(1).default(200),
       "test-seed": whole(0).optional(),
+      "example-losses": z.boolean().default(false),
       baseline: z.boolean().default(true),
     })
     .prefault({}),
@@ -265,6 +266,8 @@ export interface SweepSpec {
     readonly test: number;
     /** The seed from which the questions of generated tasks' tests are made; those for training and validation have seed 0. Default: 0. */
     readonly "test-seed"?: number | undefined;
+    /** Whether the loss of each test example is written down, so that reports compare losses example by example. Each is then computed on its own. */
+    readonly "example-losses": boolean;
     /** Whether the model without an adapter is measured too. */
     readonly baseline: boolean;
   };

@@ -6,7 +6,7 @@ import { evaluationBatches, stackBatch } from "tiedlora";
 import { encodeExample, type EncodedExample } from "tiedlora";
 import { yieldToEventLoop } from "tiedlora/internal";
 import { evaluate } from "tiedlora";
-import { meanOfParts } from "./metrics.ts";
+import { lossOfParts, meanOfParts } from "./metrics.ts";
 import type { Choice, ChoiceMetric, Question, Task, TextMetric } from "./task.ts";
 
 /** The model to evaluate, e.g. a `Pretrained` of @tiedlora/models. */
@@ -23,6 +23,8 @@ export interface EvaluateOptions {
   readonly batch?: number;
   /** Leave out metrics that need generated text, for models that are too small to write any. Default: false. */
   readonly lossOnly?: boolean;
+  /** Also give the loss of each question, which is then computed on its own, in no batch. Default: false. */
+  readonly exampleLosses?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -40,6 +42,8 @@ export interface TaskResult {
   readonly scores: Readonly<Record<string, number>>;
   /** What the task's first metric is computed from, for each question that was asked; null if it was not measured, or has no parts. */
   readonly parts: readonly (readonly number[])[] | null;
+  /** With `exampleLosses`, of each question that was asked: the sum of -log p over the tokens of its first answer, in nats, and their number. */
+  readonly losses: readonly (readonly [sum: number, tokens: number])[] | null;
   /** The generated text of each question that was asked; empty with `lossOnly`. */
   readonly texts: readonly string[];
   /** The questions that were asked. */
@@ -53,8 +57,8 @@ export async function evaluateTask(
   questions: readonly Question[],
   options: EvaluateOptions = {},
 ): Promise<TaskResult> {
-  const { model, tokenizer, padId } = evaluated;
-  const { maxLength = 256, batch = 16, lossOnly = false } = options;
+  const { tokenizer } = evaluated;
+  const { maxLength = 256, lossOnly = false } = options;
   const fitting = questions.flatMap((question) => {
     const example = encoded(tokenizer, question.prompt, question.answers[0]!, maxLength);
     return example === null ? [] : [{ question, example }];
@@ -64,11 +68,7 @@ export async function evaluateTask(
       `none of ${questions.length} questions of ${task.name} fits into ${maxLength} tokens`,
     );
   const asked = fitting.map(({ question }) => question);
-  const batches = evaluationBatches(
-    fitting.map(({ example }) => example),
-    { batch, maxLength, padId },
-  );
-  const { loss, perplexity } = await evaluate(model, batches);
+  const measured = await measuredLoss(evaluated, fitting.map(({ example }) => example), options); // prettier-ignore
   const texts = lossOnly ? [] : await answers(task, evaluated, asked, options);
   const references = asked.map((question) => question.answers);
   const scores: [string, number][] = [];
@@ -88,13 +88,34 @@ export async function evaluateTask(
   return {
     count: asked.length,
     skipped: questions.length - asked.length,
-    loss,
-    perplexity,
+    ...measured,
     scores: Object.fromEntries(scores),
     parts,
     texts,
     asked,
   };
+}
+
+/** The loss of all examples, and on request that of each. */
+async function measuredLoss(
+  { model, padId }: Evaluated,
+  examples: readonly EncodedExample[],
+  { maxLength = 256, batch = 16, exampleLosses = false }: EvaluateOptions,
+): Promise<Pick<TaskResult, "loss" | "perplexity" | "losses">> {
+  if (!exampleLosses) {
+    const { loss, perplexity } = await evaluate(
+      model,
+      evaluationBatches(examples, { batch, maxLength, padId }),
+    );
+    return { loss, perplexity, losses: null };
+  }
+  const losses: [sum: number, tokens: number][] = [];
+  for (const example of examples) {
+    const { loss, tokens } = await evaluate(model, [stackBatch([example], maxLength, padId)]);
+    losses.push([loss * tokens, tokens]);
+  }
+  const loss = lossOfParts([0, 1].map((part) => losses.reduce((sum, one) => sum + one[part]!, 0)));
+  return { loss, perplexity: Math.exp(loss), losses };
 }
 
 function scoreTexts(

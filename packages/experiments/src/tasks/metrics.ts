@@ -9,6 +9,9 @@ import type { ChoiceMetric, Parts, TextMetric } from "./task.ts";
 /** A mean in percent, of one number for each example. */
 export const meanOfParts: Parts["score"] = ([sum = 0], count) => (100 * sum) / Math.max(1, count);
 
+/** A loss per token in nats, of a sum of -log p and a number of tokens for each example. */
+export const lossOfParts = ([sum = 0, tokens = 0]: readonly number[]): number => sum / tokens;
+
 /** A metric that is the mean of a score of each text. */
 export function meanMetric(
   name: string,
