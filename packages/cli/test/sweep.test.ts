@@ -54,6 +54,17 @@ test("a grid is every combination, the unadapted model once for each task", () =
   }
 });
 
+test("ranks may be given by method", () => {
+  const text = GRID.replace("rank: [2, 8]", "rank: { lora: 4, default: [8, 2] }");
+  const spec = parseSweep(text.replace("tl6: 0.02", '"tl6:8": 0.02'), "grid.yaml");
+  const runs = expandSweep(spec).slice(2);
+  assert.deepEqual(
+    runs.filter(({ task, seed }) => task === "choice" && seed === 1).map(({ method, rank, lr }) => [method, rank, lr]),
+    [["tl6", 2, 0.01], ["lora", 4, 0.01], ["tl6", 8, 0.02]],
+  ); // prettier-ignore
+  assert.equal(runs.length, 2 * 3 * (1 + 2));
+});
+
 test("starts, options of methods, ranks that fall and moving averages vary, or are given for all; mistakes are named", () => {
   const grid = `name: settings
 on: { model: base, tasks: [choice] }
@@ -125,6 +136,13 @@ const MISTAKES: readonly (readonly [from: string, to: string, message: RegExp])[
     /line 5: vary\.method\.1: there is no method "tl66"; did you mean "tl6"\?/,
   ],
   ["rank: [2, 8]", "rank: [2, 0]", /line 6: vary\.rank\.1: expected a whole number of at least 1/],
+  [
+    "rank: [2, 8]",
+    "rank: { tl5: 2, default: 8 }",
+    /vary\.rank: vary\.method has no tl5; did you mean "tl6"\?/,
+  ],
+  ["rank: [2, 8]", "rank: { tl6: 2 }", /vary\.rank has no ranks for lora, and no default/],
+  ["tl6: 0.02", '"tl6:4": 0.02', /train\.lr: "tl6:4" is for rank 4, and vary\.rank has 2, 8/],
   ["choice, summary", "choise", /line 2: on\.tasks\.0: there is no task "choise"; did you mean "choice"\?/],
   ["out: runs/small\n", "", /out: .*expected string/],
   ["steps: 30", "steps: many", /line 9: train\.steps: expected a whole number/],

@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { parse } from "csv-parse/sync";
 import { type Pairing, pairedBootstrap } from "../../../packages/experiments/src/metrics/index.ts";
+import { ranksOf } from "../../../packages/experiments/src/sweep/options.ts";
 import { parseSweep } from "../../../packages/experiments/src/sweep/spec.ts";
 
 const docs = new URL("../../../docs/", import.meta.url);
@@ -80,7 +81,7 @@ export function checkRates({ tables: { rates }, grid: { train, vary } }: Page, r
     const least = finalists.reduce((a, b) => (Number(b["validation_loss"]) < Number(a["validation_loss"]) ? b : a)); // prettier-ignore
     assert.deepEqual([best, loss], [least["lr"], fixed(least["validation_loss"]!, 3)]);
     const taken = train.lr as Record<string, number>;
-    if (vary.method.includes(method!) && vary.rank.includes(Number(rank)))
+    if (vary.method.includes(method!) && ranksOf(vary.rank, method!).includes(Number(rank)))
       assert.equal(taken[`${method}:${rank}`] ?? taken[method!], Number(best));
     const all = [...new Set(own.map((one) => Number(one["lr"])))].sort((a, b) => a - b);
     assert.equal(row["rates that were tried"], all.join(", "));

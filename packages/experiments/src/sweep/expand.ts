@@ -12,7 +12,7 @@ import { given, optimizerTakes } from "tiedlora/internal";
 import { taskByName } from "../tasks/index.ts";
 import { BASELINE, type RunConfig } from "./config.ts";
 import { halvingOf } from "./search.ts";
-import { ofLoss, ofOptimizer, ratesOf } from "./options.ts";
+import { allRanks, ofLoss, ofOptimizer, ranksOf, ratesOf } from "./options.ts";
 import type { SweepSpec } from "./spec.ts";
 import { competitionsOf } from "./trials.ts";
 
@@ -25,8 +25,8 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
   const combinations = product({
     seed: vary.seed,
     task: spec.on.tasks,
-    rank: vary.rank,
-    method: vary.method,
+    rank: allRanks(vary.rank, vary.method),
+    method: ({ rank }) => vary.method.filter((method) => ranksOf(vary.rank, method).includes(rank!)),
     optimizer: vary.optimizer ?? [spec.train.optimizer],
     loss: vary.loss ?? [spec.train.loss],
     lr: ({ method, optimizer }) => ratesOf(vary.lr, method!, optimizer!) ?? [null],

@@ -23,6 +23,7 @@ interface Optioned {
   readonly on: { readonly tasks: readonly string[] };
   readonly vary: Readonly<Partial<Record<Key, readonly number[] | undefined>>> & {
     readonly method: readonly string[];
+    readonly rank: RanksByMethod;
     readonly lr?: Rates;
     readonly optimizer?: readonly OptimizerName[] | undefined;
     readonly loss?: readonly LossName[] | undefined;
@@ -40,7 +41,32 @@ export function ratesOf(lr: Rates, method: string, optimizer: string): readonly 
   return lr === undefined || isList(lr) ? lr : (lr[method] ?? lr[optimizer] ?? lr["default"]);
 }
 
-/** Whether rates are a list, for all runs. */
+/** Ranks for all methods, or for each method, with `default`. */
+export type RanksByMethod = readonly number[] | Readonly<Record<string, readonly number[]>>;
+
+/** The ranks of a method. */
+export function ranksOf(ranks: RanksByMethod, method: string): readonly number[] {
+  return isList(ranks) ? ranks : (ranks[method] ?? ranks["default"] ?? []);
+}
+
+/** The ranks of all methods, each once, in ascending order where they are given by method. */
+export function allRanks(ranks: RanksByMethod, methods: readonly string[]): readonly number[] {
+  if (isList(ranks)) return ranks;
+  return [...new Set(methods.flatMap((method) => ranksOf(ranks, method)))].sort((a, b) => a - b);
+}
+
+/** What is wrong with ranks that are given by method; null if nothing is. */
+export function rankMistake(ranks: RanksByMethod, methods: readonly string[]): string | null {
+  if (isList(ranks)) return null;
+  const names = [...methods, "default"];
+  const stray = Object.keys(ranks).find((name) => !names.includes(name));
+  if (stray !== undefined)
+    return `vary.rank: vary.method has no ${stray}; ${suggestion(stray, names, "it has")}`;
+  const without = methods.find((method) => ranksOf(ranks, method).length === 0);
+  return without === undefined ? null : `vary.rank has no ranks for ${without}, and no default`;
+}
+
+/** Whether values are a list, for all runs. */
 export const isList = <T>(given: readonly T[] | object): given is readonly T[] => Array.isArray(given);
 
 /** The values of an option of optimizers for one of them; undefined alone if it has none, or none are given. */
@@ -64,14 +90,14 @@ export function ofLoss(
 /** The number of combinations, without listing them: those of options that depend on each other are counted for each. */
 export function countCombinations(spec: Optioned): number {
   const { vary, train, on } = spec;
-  const { method, lr, optimizer = [train.optimizer], loss = [train.loss], ...others } = vary;
+  const { method, rank, lr, optimizer = [train.optimizer], loss = [train.loss], ...others } = vary;
   const product = (lists: readonly { readonly length: number }[]): number => lists.reduce((n, { length }) => n * length, 1); // prettier-ignore
   const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b, 0);
   const optimizers = sum(
     method.flatMap((one) =>
       optimizer.map(
         (name) =>
-        product([ratesOf(lr, one, name) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
+        product([ranksOf(rank, one), ratesOf(lr, one, name) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
       ),
     ),
   );

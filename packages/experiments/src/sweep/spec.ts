@@ -14,7 +14,7 @@ import { taskByName, TASKS } from "../tasks/index.ts";
 import { TOY_TASK_NAMES } from "../toy-tasks/tasks.ts";
 import { readYaml, YamlError } from "../yaml.ts";
 import { above0, either, listOf, named, share, whole } from "./schema.ts";
-import { countCombinations, isList, optionMistake } from "./options.ts";
+import { allRanks, countCombinations, isList, optionMistake, rankMistake, type RanksByMethod, ranksOf } from "./options.ts"; // prettier-ignore
 import type { SweepRanks } from "./config.ts";
 import { halvingMistake, halvingOf, type Search, SEARCH } from "./search.ts";
 
@@ -34,6 +34,10 @@ const RATES = z.union([above0, z.record(z.string(), above0)], {
 
 const VARIED_RATES = either<readonly number[] | Readonly<Record<string, readonly number[]>>>((given) =>
   isRecord(given) ? z.record(z.string(), listOf(above0)) : listOf(above0),
+);
+
+const VARIED_RANKS = either<RanksByMethod>((given) =>
+  isRecord(given) ? z.record(z.string(), listOf(whole(1))) : listOf(whole(1)),
 );
 
 /** Numbers by factor, module or pattern. */
@@ -97,7 +101,7 @@ const SPEC = z.strictObject({
   search: SEARCH.default("grid"),
   vary: z.strictObject({
     method: listOf(METHOD),
-    rank: listOf(whole(1)),
+    rank: VARIED_RANKS,
     seed: listOf(whole(0)).default([0]),
     lr: VARIED_RATES.optional(),
     steps: listOf(whole(1)).optional(),
@@ -188,7 +192,8 @@ export interface SweepSpec {
   /** Lists of values; every combination is a run. */
   readonly vary: {
     readonly method: readonly string[];
-    readonly rank: readonly number[];
+    /** Ranks for all methods, or for each method, with `default` for those that have none. */
+    readonly rank: RanksByMethod;
     readonly seed: readonly number[];
     /** Learning rates for all runs, or for each method or each optimizer, with `default` for those that have none. */
     readonly lr?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
@@ -316,6 +321,8 @@ function checked(spec: SweepSpec, file: string): SweepSpec {
     mistake(`on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`);
   if (needing !== undefined && spec.evaluate["test-seed"] !== undefined)
     mistake(`evaluate.test-seed is for tasks that are generated, and ${needing} reads files; leave it out`);
+  const ranks = rankMistake(spec.vary.rank, spec.vary.method);
+  if (ranks !== null) mistake(ranks);
   const runs = countCombinations(spec);
   if (runs > MAX_COMBINATIONS)
     mistake(`the lists of vary have ${runs} combinations; expected at most ${MAX_COMBINATIONS}`);
@@ -337,7 +344,7 @@ function checkMethods({ vary, train }: SweepSpec, mistake: (message: string) => 
     if (!vary.method.includes(name))
       mistake(`${where(name)}: vary.method has no ${name}; ${suggestion(name, vary.method, "it has")}`);
     try {
-      for (const rank of vary.rank)
+      for (const rank of ranksOf(vary.rank, name))
         methodByName(name, { rank, ...methodOptions(name as MethodName, options) });
     } catch (cause) {
       mistake(`${where(name)}: ${(cause as Error).message}`);
@@ -357,7 +364,7 @@ function checkMethods({ vary, train }: SweepSpec, mistake: (message: string) => 
   if (ranks === undefined) return;
   if (!vary.method.includes("ada-lora"))
     mistake("train.rank-schedule is for ada-lora, which vary.method does not have");
-  const least = Math.min(...vary.rank);
+  const least = Math.min(...ranksOf(vary.rank, "ada-lora"));
   if (ranks.rank > least)
     mistake(`train.rank-schedule ends at rank ${ranks.rank}, above its start, rank ${least} of vary.rank`);
 }
@@ -380,8 +387,8 @@ function checkRates(
     mistake(`${where} has a rate for the method ${ofMethod} and one for the optimizer ${ofOptimizer}, which meet in one run; give rates of methods, or of optimizers`); // prettier-ignore
   if (rates["default"] !== undefined) return;
   const all: readonly string[] = ofOptimizer === undefined ? spec.vary.method : optimizers;
-  const { rank: ranks } = spec.vary;
-  const without = all.find((name) => rates[name] === undefined && !ranks.every((rank) => `${name}:${rank}` in rates)); // prettier-ignore
+  const ranks = (name: string): readonly number[] => ranksOf(spec.vary.rank, name);
+  const without = all.find((name) => rates[name] === undefined && !ranks(name).every((rank) => `${name}:${rank}` in rates)); // prettier-ignore
   if (without !== undefined) mistake(`${where} has no rate for ${without}, and no default`);
 }
 
@@ -398,8 +405,9 @@ function nameWithRank(
     mistake(`${where}: "${given}" is a method with a rank, which only train.lr can have`);
   if (!METHOD_NAMES.some((one) => one === name))
     mistake(`${where}: there is no method "${name}" in "${given}"; ${suggestion(name, METHOD_NAMES)}`);
-  if (!vary.rank.includes(Number(rank)))
-    mistake(`${where}: "${given}" is for rank ${rank}, and vary.rank has ${vary.rank.join(", ")}`);
+  const ranks = vary.method.includes(name) ? ranksOf(vary.rank, name) : allRanks(vary.rank, vary.method);
+  if (!ranks.includes(Number(rank)))
+    mistake(`${where}: "${given}" is for rank ${rank}, and vary.rank has ${ranks.join(", ")}`);
   return name;
 }
 
