@@ -28,6 +28,7 @@ const ABOUT: { readonly [N in MethodName]: About } = {
   tl4: { formula: TIED, count: "(L + o)r + oL" },
   tl5: { formula: TIED, count: "(d + o)r" },
   tl6: { formula: TIED, count: "(L + d + o)r + oL" },
+  "tied-gates": { formula: "s B diag(u) A", count: "(L + d + o)r" },
   rslora: { formula: "(alpha/√r) B A", count: PAIR.count },
   "lora-fa": { formula: PAIR.formula, count: "Lor" },
   "sharelora-a": { formula: PAIR.formula, count: "(d + Lo)r" },

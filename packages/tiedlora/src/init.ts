@@ -47,11 +47,14 @@ export const init = {
     label: String(value),
     fill: (shape) => new Float32Array(product(shape)).fill(value),
   }),
-  /** N(0, std²). Default: std = 1/√(last axis), with which a product has about the magnitude of its input. */
-  normal: (std?: number): Init => ({
-    zero: std !== undefined && checkFinite("init.normal", std) === 0,
-    label: `normal(${std ?? "1/√in"})`,
-    fill: (shape, key) => normalArray(key, product(shape), 0, std ?? 1 / Math.sqrt(fanIn(shape))),
+  /** N(mean, std²). Defaults: mean 0, std = 1/√(last axis), with which a product has about the magnitude of its input. */
+  normal: (std?: number, mean: number = 0): Init => ({
+    zero:
+      checkFinite("init.normal: mean", mean) === 0 &&
+      std !== undefined &&
+      checkFinite("init.normal", std) === 0,
+    label: `normal(${std ?? "1/√in"}${mean === 0 ? "" : ` around ${mean}`})`,
+    fill: (shape, key) => normalArray(key, product(shape), mean, std ?? 1 / Math.sqrt(fanIn(shape))),
   }),
   /** U(−bound, bound). Default: bound = 1/√(last axis), PEFT's start for LoRA's A. */
   uniform: (bound?: number): Init => ({

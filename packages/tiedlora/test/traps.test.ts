@@ -19,6 +19,7 @@ suite("a configuration trains exactly the factors that its name means", () => {
     tl4: ["v", "B", "u"],
     tl5: ["B", "A"],
     tl6: ["v", "B", "u", "A"],
+    "tied-gates": ["B", "u", "A"],
     rslora: ["B", "A"],
     "lora-fa": ["B"],
     "sharelora-a": ["B", "A"],

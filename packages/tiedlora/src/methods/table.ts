@@ -136,6 +136,11 @@ export interface VeraOptions extends PresetOptions {
   readonly dInitial?: number;
 }
 
+/** Gates around one, as far apart as they are large. */
+function gatesApart(options: PresetOptions): PresetOptions {
+  return { ...options, init: { u: init.normal(1, 1), ...options.init } };
+}
+
 function veraOptions({ dInitial = 0.1, ...rest }: VeraOptions): PresetOptions {
   return { ...rest, init: { u: init.constant(dInitial), ...rest.init } };
 }
@@ -166,6 +171,17 @@ export const TABLE = {
   tl4: member("tl4", "TL4", 0.03, { trained: ["v", "u", "B"], tied: true }) as Member<"tl4">,
   tl5: member("tl5", "TL5", 0.01, { trained: ["B", "A"], tied: true }) as Member<"tl5">,
   tl6: member("tl6", "TL6", 0.03, { trained: ["v", "B", "u", "A"], tied: true }) as Member<"tl6">,
+  /**
+   * A variant of Tied-LoRA of our own: one pair for all layers, which differ by gates of the rank alone. What v takes in TL6 goes into the
+   * rank, and the gates start apart, so that layers differ from the first step. docs/paper-grid.md compares it at equal budgets.
+   */
+  tiedGates: member(
+    "tied-gates",
+    "tied gates",
+    0.03,
+    { trained: ["B", "u", "A"], tied: true },
+    gatesApart,
+  ) as Member<"tied-gates">,
   /** LoRA with the scale alpha / √rank (Kalajdzievski 2023, arXiv 2312.03732). */
   rslora: member("rslora", "rsLoRA", 0.01, { trained: ["B", "A"], tied: false }, (options) => ({
     scaling: "sqrt-rank",
