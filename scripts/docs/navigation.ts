@@ -32,6 +32,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
       "docs/benchmarks.md",
       "docs/scale.md",
       "docs/paper-grid.md",
+      "docs/tied-gates.md",
       "docs/difficulty.md",
       "docs/learning-rates.md",
     ],

@@ -1,0 +1,26 @@
+/** The page on tied gates quotes the runs by which they were found: its table is that of the runs beside it. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { parse } from "csv-parse/sync";
+import { fixed, type Row, tableOf } from "./support/pages.ts";
+
+const docs = new URL("../../docs/", import.meta.url);
+const page = await readFile(new URL("tied-gates.md", docs), "utf8");
+const runs: Row[] = parse(await readFile(new URL("tied-gates/design.csv", docs), "utf8"), { columns: true });
+
+test("the table of the design is that of its runs", () => {
+  const tasks = ["choice-4", "extraction-1"];
+  const rows = tableOf(page, "variant", "rank", "parameters", ...tasks);
+  const measured = runs.filter((run) => run["lr"] === "0.03");
+  const variantOf = ({ variant, rank }: Row): string => `${variant}, ${rank}`;
+  assert.deepEqual(new Set(rows.map(variantOf)), new Set(measured.map(variantOf)));
+  for (const row of rows)
+    for (const task of tasks) {
+      const own = measured.filter((run) => run["task"] === task && variantOf(run) === variantOf(row));
+      const mean = own.reduce((sum, run) => sum + Number(run["validation_loss"]), 0) / own.length;
+      assert.equal(row[task], own.length === 0 ? "–" : `${fixed(mean, 3)} (${own.length})`, variantOf(row));
+      for (const run of own)
+        assert.equal(row["parameters"], Number(run["trainable"]).toLocaleString("en-US"));
+    }
+});
