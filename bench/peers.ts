@@ -17,7 +17,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { GROWTHS, LINEAR, STARTS, type StepComparison, STEPS } from "./peers/comparisons.ts";
+import { GROWTHS, LINEAR, MANY_LENGTHS, STARTS, type StepComparison, STEPS } from "./peers/comparisons.ts";
 import { Child } from "./peers/child.ts";
 import {
   javaScriptParticipants,
@@ -27,6 +27,7 @@ import {
   pytorch,
 } from "./peers/participants.ts";
 import {
+  ALTERNATIONS,
   compareSteps,
   firstSteps,
   median,
@@ -34,6 +35,7 @@ import {
   ratioOf,
   type Result,
   stepMs,
+  totals,
 } from "./peers/rounds.ts";
 import { gptFlop } from "./problems.ts";
 
@@ -121,9 +123,10 @@ function isCompared({ kind, label }: Participant): boolean {
   return kind === "ours" || label.toLowerCase().includes(values.against.toLowerCase());
 }
 
-function participantsOf({ backend }: StepComparison): Participant[] {
+function participantsOf({ backend, javascript }: StepComparison): Participant[] {
   const all = javaScriptParticipants(backend, node);
-  return [...all, ...(backend === "cpu" && typeof torch !== "string" ? [torch] : [])].filter(isCompared);
+  const others = [...all, ...(backend === "cpu" && typeof torch !== "string" ? [torch] : [])];
+  return others.filter((one) => isCompared(one) && (one.kind !== "javascript" || javascript !== undefined));
 }
 
 function rowsOf(comparison: StepComparison, results: readonly Result[]): Row[] {
@@ -183,6 +186,20 @@ async function steps(comparison: StepComparison): Promise<void> {
     rowsOf(comparison, results).forEach(print);
 }
 
+/** Whole trainings of 64 lengths by turns, each in a new process: against JavaScript one turn, against PyTorch as many as for steps. */
+async function manyLengths(): Promise<void> {
+  const { name, work, steps, ...goals } = MANY_LENGTHS;
+  if (!wanted({ name })) return;
+  note(name);
+  const [ours, ...peers] = participantsOf({ name, work, backend: "cpu", javascript: [goals.javascript, goals.javascript] }); // prettier-ignore
+  for (const peer of peers) {
+    const turns = await totals([ours!, peer], work, steps, peer.kind === "pytorch" ? ALTERNATIONS : 1);
+    const measured = ratioOf(turns[1]!, turns[0]!);
+    const [own, other] = turns.map(median) as [number, number];
+    print({ name: `${name}, ${peer.label}`, ratio: measured.median, measured, goal: goals[peer.kind as keyof typeof goals], ours: own, peer: other, unit: "ms", peerName: peer.label }); // prettier-ignore
+  }
+}
+
 note(`${cpus().length} × ${cpus()[0]?.model.trim() ?? "?"}${vectors()}, Node ${node.version}`);
 if (typeof torch === "string") note(torch);
 const compared = STEPS.filter(wanted).filter((comparison) => participantsOf(comparison).length > 1);
@@ -227,6 +244,7 @@ for (const { name, work, backend, goal, cachedGoal } of STARTS.filter(wanted)) {
     print({ name: row, ratio: measured.median, measured, goal: least, ours: ours.ms, peer: fastest.ms, unit: "ms", peerName: fastest.label }); // prettier-ignore
   }
 }
+await manyLengths();
 const [ourselves] = javaScriptParticipants("cpu", node);
 for (const { name, from, to } of values.quick ? [] : GROWTHS.filter(wanted)) {
   note(name);

@@ -42,7 +42,20 @@ export const GPT: { readonly [S in GptName]: GptSize } = {
 export type Method = "full" | "lora" | "tl6" | "vera";
 export type Work =
   | { readonly kind: "mlp" }
-  | { readonly kind: "gpt"; readonly size: GptName | GptSize; readonly method: Method };
+  /** An LSTM over `length` steps of LSTM.width numbers, which is read step by step. */
+  | { readonly kind: "lstm"; readonly length: number }
+  /** `many`: batches of 64 lengths, up to that of the size, in turn. */
+  | { readonly kind: "gpt"; readonly size: GptName | GptSize; readonly method: Method; readonly many?: true };
+
+/** The length of batch `i` of 64: 65 to 128, in no order. */
+const lengthAt = (i: number): number => 65 + ((i * 37) % 64);
+
+/** The sizes of the batches of a GPT, which are repeated. */
+export function batchSizes({ size, many }: Work & { readonly kind: "gpt" }): readonly GptSize[] {
+  const whole = sizeOf(size);
+  if (many !== true) return Array.from({ length: 16 }, () => whole);
+  return Array.from({ length: 64 }, (_, i) => ({ ...whole, length: lengthAt(i) }));
+}
 
 export const sizeOf = (size: GptName | GptSize): GptSize => (typeof size === "string" ? GPT[size] : size);
 
@@ -140,6 +153,30 @@ export function adapterInit({ dim: d, layers }: GptSize, method: Method): Factor
         ...perLayer((l) => [factor(`${l}.u`, [r], "one"), factor(`${l}.v`, [3 * d], "zero")]),
       ];
   }
+}
+
+/** The width of an LSTM and of its inputs, the rows of a batch, and the classes that it tells apart. */
+export const LSTM = { width: 64, batch: 16, classes: 10 } as const;
+
+/** Inputs [length, batch, width] and classes [batch] of one step. */
+export function lstmBatch(step: number, length: number): { x: Float32Array; y: Int32Array } {
+  const { batch, width, classes } = LSTM;
+  return {
+    x: uniform(length * batch * width, 7000 + step),
+    y: Int32Array.from(hashes(batch, 8000 + step), (h) => h % classes),
+  };
+}
+
+export function lstmInit(): Init[] {
+  const { width: d, classes } = LSTM;
+  const bound = 1 / Math.sqrt(d);
+  return [
+    ["wx", [d, 4 * d], bound],
+    ["wh", [d, 4 * d], bound],
+    ["b", [4 * d], bound],
+    ["wo", [d, classes], bound],
+    ["bo", [classes], "zero"],
+  ];
 }
 
 export function mlpInit(): Init[] {

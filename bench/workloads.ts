@@ -1,15 +1,19 @@
 /** The training steps to measure, written as a user of the library would write them. */
-import { type Device, Parameter, type Tensor } from "@tiedlora/core";
+import { type Device, Parameter, type Tensor, zeros } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import * as optim from "@tiedlora/nn/optim";
 import {
   ADAMW,
   adapterInit,
+  batchSizes,
   gptInit,
   type GptSize,
   type Init,
   initialValues,
   LORA,
+  LSTM,
+  lstmBatch,
+  lstmInit,
   type Method,
   mlpBatch,
   mlpInit,
@@ -44,8 +48,13 @@ function parameters(device: Device, list: readonly Init[]): Map<string, Paramete
 type Adapter = (layer: number, x: Tensor) => Tensor | null;
 
 function gptLogits(ids: Tensor, size: GptSize, w: Weights, adapter: Adapter): Tensor {
-  const { layers, dim: d, heads, batch, length } = size;
-  let h = w.get("wte")!.take(ids).add(w.get("wpe")!);
+  const { layers, dim: d, heads } = size;
+  const [batch, length] = ids.shape as [number, number];
+  const positions = w.get("wpe")!;
+  let h = w
+    .get("wte")!
+    .take(ids)
+    .add(length === positions.shape[0] ? positions : positions.narrow(0, 0, length));
   for (let l = 0; l < layers; l++) {
     const p = (name: string): Parameter => w.get(`${l}.${name}`)!;
     const x = nn.layerNorm(h).mul(p("ln1g")).add(p("ln1b"));
@@ -84,17 +93,18 @@ function adapterOf(
   return { trained, adapter };
 }
 
-function gpt(device: Device, size: GptSize, method: Method): Training {
+function gpt(device: Device, work: Work & { readonly kind: "gpt" }): Training {
+  const [size, { method }] = [sizeOf(work.size), work];
   const weights = parameters(device, gptInit(size));
   const { trained, adapter } = adapterOf(device, size, method);
-  const batches = Array.from({ length: 16 }, (_, i) => tokens(i, size));
+  const batches = batchSizes(work).map((one, i) => ({ ...tokens(i, one), length: one.length }));
   const optimizer =
     method === "full"
       ? decayMatrices([...weights.values()])
       : optim.adamW(trained, { ...ADAMW, lr: LORA.lr, weightDecay: 0 });
   const loss = (i: number): Tensor => {
-    const { x, y } = batches[i % 16]!;
-    const ids = device.tensor(x, { shape: [size.batch, size.length] });
+    const { x, y, length } = batches[i % batches.length]!;
+    const ids = device.tensor(x, { shape: [size.batch, length] });
     return nn.crossEntropy(gptLogits(ids, size, weights, adapter), device.tensor(y));
   };
   return training(size.batch * size.length, optimizer, loss);
@@ -121,6 +131,32 @@ function mlp(device: Device): Training {
   return training(128, optimizer, loss);
 }
 
+/** Reads the inputs step by step, as PyTorch's LSTMCell does; the input, forget, cell and output gates lie beside each other. */
+function lstm(device: Device, length: number): Training {
+  const { width: d, batch } = LSTM;
+  const weights = parameters(device, lstmInit());
+  const w = (name: string): Parameter => weights.get(name)!;
+  const batches = Array.from({ length: 4 }, (_, i) => lstmBatch(i, length));
+  const optimizer = optim.adamW([...weights.values()], { lr: 1e-3, weightDecay: 0 });
+  const loss = (i: number): Tensor => {
+    const { x, y } = batches[i % batches.length]!;
+    const inputs = device.tensor(x, { shape: [length, batch, d], copy: false });
+    let [h, c] = [zeros([batch, d]), zeros([batch, d])];
+    for (let t = 0; t < length; t++) {
+      const at = inputs.narrow(0, t, 1).reshape([batch, d]);
+      const gates = at
+        .matmul(w("wx"))
+        .add(h.matmul(w("wh")))
+        .add(w("b"));
+      const [input, forget, cell, output] = gates.split([d, d, d, d], 1) as [Tensor, Tensor, Tensor, Tensor];
+      c = forget.sigmoid().mul(c).add(input.sigmoid().mul(cell.tanh()));
+      h = output.sigmoid().mul(c.tanh());
+    }
+    return nn.crossEntropy(h.matmul(w("wo")).add(w("bo")), device.tensor(y));
+  };
+  return training(batch * length, optimizer, loss);
+}
+
 function training(units: number, optimizer: optim.Optimizer, loss: (i: number) => Tensor): Training {
   return {
     units,
@@ -136,5 +172,6 @@ function training(units: number, optimizer: optim.Optimizer, loss: (i: number) =
 
 /** Sets a workload up. */
 export function prepare(device: Device, work: Work): Training {
-  return work.kind === "mlp" ? mlp(device) : gpt(device, sizeOf(work.size), work.method);
+  if (work.kind === "lstm") return lstm(device, work.length);
+  return work.kind === "mlp" ? mlp(device) : gpt(device, work);
 }

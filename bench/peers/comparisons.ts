@@ -9,7 +9,8 @@ export interface StepComparison {
   readonly name: string;
   readonly work: Work;
   readonly backend: Task["backend"];
-  readonly javascript: Goal;
+  /** Left out where no peer in JavaScript takes part. */
+  readonly javascript?: Goal;
   readonly pytorch?: Goal;
   /** Goals for the peak memory of the process: the peer's ÷ ours, by kind of peer. */
   readonly memory?: { readonly javascript: number; readonly pytorch: number };
@@ -36,6 +37,7 @@ export const STEPS: readonly StepComparison[] = [
   { name: "LoRA r8 on GPT medium, cpu", work: gpt("medium", "lora"), backend: "cpu", ...LORA },
   { name: "TL6 r8 on GPT medium, cpu", work: gpt("medium", "tl6"), backend: "cpu", ...LORA, quick: true },
   { name: "VeRA r8 on GPT medium, cpu", work: gpt("medium", "vera"), backend: "cpu", ...LORA },
+  { name: "LSTM of 400 steps, cpu", work: { kind: "lstm", length: 400 }, backend: "cpu", pytorch: [1, 1] },
   { name: "GPT small, webgpu", work: gpt("small", "full"), ...WEBGPU },
   { name: "GPT medium, webgpu", work: gpt("medium", "full"), ...WEBGPU },
   { name: "LoRA r8 on GPT medium, webgpu", work: gpt("medium", "lora"), ...WEBGPU },
@@ -70,6 +72,15 @@ export const STARTS: readonly {
     cachedGoal: 3,
   },
 ];
+
+/** The steps of a training whose batches have 64 lengths in turn, three of each: the whole time, compilation included. */
+export const MANY_LENGTHS = {
+  name: "a training of 64 lengths, cpu",
+  work: { kind: "gpt", size: { ...GPT.small, layers: 5, dim: 64, heads: 8 }, method: "tl6", many: true },
+  steps: 192,
+  javascript: 5,
+  pytorch: 0.7,
+} as const;
 
 /** Time must grow linearly with the work: the goal for linear time ÷ our time. */
 export const LINEAR = 0.9;

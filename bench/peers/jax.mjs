@@ -6,6 +6,7 @@
 import {
   ADAMW,
   adapterInit,
+  batchSizes,
   gptInit,
   initialValues,
   LORA,
@@ -74,7 +75,7 @@ await serve(async ({ work, backend, mode }) => {
 
   function gpt() {
     const size = sizeOf(work.size);
-    const { layers, dim: d, heads, vocab, batch, length } = size;
+    const { layers, dim: d, heads, vocab, batch } = size;
     const factors = adapterInit(size, work.method);
     const base = parameters(gptInit(size));
     const all = parameters(factors.map(({ init }) => init));
@@ -97,6 +98,7 @@ await serve(async ({ work, backend, mode }) => {
       };
     };
     const attention = (qkv) => {
+      const length = qkv.shape[0] / batch;
       const [q, k, v] = np
         .split(qkv, 3, 1)
         .map((part) => part.reshape([batch, length, heads, d / heads]).transpose([0, 2, 1, 3]));
@@ -109,13 +111,14 @@ await serve(async ({ work, backend, mode }) => {
     };
     const loss = (trained, frozen, x, y) => {
       const p = { ...frozen, ...trained };
+      const length = x.shape[0] / batch;
       const rows = np.take(p.wte.ref, x, 0);
       // Under jit, "scatter input is not imm" unless the gradient of the rows is a kernel's result: 1 + 2^-23 is
       // the smallest factor that is not optimised away.
       let h = mode === "jit" ? rows.mul(1 + 2 ** -23) : rows;
       h = h
         .reshape([batch, length, d])
-        .add(p.wpe)
+        .add(length === size.length ? p.wpe : p.wpe.slice([0, length]))
         .reshape([batch * length, d]);
       for (let l = 0; l < layers; l++) {
         const of = (name) => p[`${l}.${name}`];
@@ -128,13 +131,13 @@ await serve(async ({ work, backend, mode }) => {
       }
       return crossEntropy(np.matmul(layerNorm(h, p.lnfg, p.lnfb), np.matrixTranspose(p.wte)), y, vocab);
     };
-    const data = Array.from({ length: 16 }, (_, i) => tokens(i, size));
+    const data = batchSizes(work).map((one, i) => tokens(i, one));
     return {
       loss,
       trained: full ? base : pick(true),
       frozen: full ? {} : { ...base, ...pick(false) },
       settings: full ? ADAMW : { ...ADAMW, lr: LORA.lr, weightDecay: 0 },
-      batch: (i) => [ints(data[i % 16].x), ints(data[i % 16].y)],
+      batch: (i) => [ints(data[i % data.length].x), ints(data[i % data.length].y)],
     };
   }
 

@@ -3,10 +3,14 @@ import { writeFileSync } from "node:fs";
 import {
   ADAMW,
   adapterInit,
+  batchSizes,
   gptInit,
   type Init,
   initialValues,
   LORA,
+  LSTM,
+  lstmBatch,
+  lstmInit,
   mlpBatch,
   mlpInit,
   sizeOf,
@@ -49,7 +53,7 @@ export function writeProblem(work: Work, path: string): Description {
       trained: typeof trained === "boolean" ? trained : trained[i]!,
       ...entry(initialValues(init, i), init[1]),
     }));
-  const description = work.kind === "mlp" ? mlp() : gpt(work);
+  const description = work.kind === "mlp" ? mlp() : work.kind === "lstm" ? lstm(work) : gpt(work);
   writeFileSync(path, Buffer.concat(parts.map((part) => new Uint8Array(part.buffer)))); // each array spans its whole buffer
   return { ...description, data: path, kind: work.kind, scale: LORA.alpha / LORA.rank };
 
@@ -63,14 +67,22 @@ export function writeProblem(work: Work, path: string): Description {
     };
   }
 
-  function gpt({
-    size: named,
-    method,
-  }: Work & { kind: "gpt" }): Omit<Description, "data" | "kind" | "scale"> {
-    const size = sizeOf(named);
+  function lstm({ length }: Work & { kind: "lstm" }): Omit<Description, "data" | "kind" | "scale"> {
+    const batches = Array.from({ length: 4 }, (_, i) => lstmBatch(i, length));
+    const { batch, width } = LSTM;
+    return {
+      adapted: false,
+      adam: { ...ADAMW, betas: [0.9, 0.999], weightDecay: 0 },
+      weights: weights(lstmInit(), true),
+      batches: batches.map(({ x, y }) => ({ x: entry(x, [length, batch, width]), y: entry(y, [batch]) })),
+    };
+  }
+
+  function gpt(of: Work & { kind: "gpt" }): Omit<Description, "data" | "kind" | "scale"> {
+    const [size, { method }] = [sizeOf(of.size), of];
     const factors = adapterInit(size, method);
     const full = method === "full";
-    const batches = Array.from({ length: 16 }, (_, i) => tokens(i, size));
+    const batches = batchSizes(of).map((one, i) => tokens(i, one));
     return {
       size,
       adapted: !full,

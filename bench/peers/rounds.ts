@@ -2,6 +2,7 @@
 import { Child } from "./child.ts";
 import type { StepComparison } from "./comparisons.ts";
 import type { Participant } from "./participants.ts";
+import type { Work } from "../problems.ts";
 import type { Answer } from "./serve.ts";
 
 export interface Result {
@@ -21,7 +22,7 @@ const LOSS_TOLERANCE = 2e-5;
 const TURN_MS = 300;
 const MOST_STEPS = 50;
 /** Turns of each participant where PyTorch takes part: the load of a host moves a single ratio to it by a fifth. */
-const ALTERNATIONS = 15;
+export const ALTERNATIONS = 15;
 
 export const median = (list: readonly number[]): number =>
   list.toSorted((a, b) => a - b)[list.length >> 1] ?? NaN;
@@ -123,6 +124,25 @@ export async function firstSteps(make: readonly (() => Child)[], times: number):
       const child = one();
       await child.steps(1);
       if (round > 0) lists[i]!.push(performance.now() - started);
+      await child.end();
+    }
+  }
+  return lists;
+}
+
+/** The milliseconds that `steps` steps of a new process take together, of each participant: `turns` processes by turns. */
+export async function totals(
+  participants: readonly Participant[],
+  work: Work,
+  steps: number,
+  turns: number,
+): Promise<number[][]> {
+  const lists = participants.map((): number[] => []);
+  for (let turn = 0; turn < turns; turn++) {
+    for (const [i, participant] of participants.entries()) {
+      const child = new Child(participant.command(work, "cpu"));
+      const { ms } = await child.steps(steps);
+      lists[i]!.push(ms.reduce((sum, one) => sum + one, 0));
       await child.end();
     }
   }
