@@ -281,6 +281,10 @@ def join(f):
     return lambda run, xs, axis=0: Value(f([x.t for x in xs], axis), xs[0].dtype)
 
 
+def slice_scatter(run, x, axis, start, values):
+    return Value(torch.slice_scatter(x.t, values.t, axis, start, start + values.t.shape[axis]), x.dtype)
+
+
 def triangle(f):
     return lambda run, x, diagonal=0: Value(f(x.t, diagonal), compute(x.dtype))
 
@@ -429,6 +433,7 @@ OPERATIONS = {
     "triu": triangle(torch.triu),
     "concat": join(torch.cat),
     "stack": join(torch.stack),
+    "sliceScatter": slice_scatter,
     "matmul": product_of(torch.matmul),
     "einsum": einsum,
     "take": take,

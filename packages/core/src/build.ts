@@ -103,15 +103,9 @@ function commonType(op: string, a: DType, b: DType): DType {
 
 /** The kinds of binary operators that are not arithmetic. */
 const KIND: { readonly [K in Op]?: "comparison" | "bitwise" | "shift" } = {
-  lt: "comparison",
-  le: "comparison",
-  eq: "comparison",
-  and: "bitwise",
-  or: "bitwise",
-  xor: "bitwise",
-  shl: "shift",
-  shr: "shift",
-};
+  lt: "comparison", le: "comparison", eq: "comparison",
+  and: "bitwise", or: "bitwise", xor: "bitwise", shl: "shift", shr: "shift",
+}; // prettier-ignore
 
 function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
   const kind = KIND[op];
@@ -277,6 +271,11 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
   if (ranges.every(([start, stop, step], i) => start === 0 && stop === x.shape[i] && step === 1)) return x;
   const shape = ranges.map(([start, stop, step]) => Math.ceil((stop - start) / step));
   return new Node("slice", { ranges }, [x], shape, x.dtype);
+}
+
+/** x with `values` in place of its elements from `start` on along `axis`, a number that is always given at run time. */
+export function place(x: Node, values: Node, axis: number, start: number): Node {
+  return new Node("place", { axis, starts: [start], onto: true }, [x, values], x.shape, x.dtype);
 }
 
 export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {

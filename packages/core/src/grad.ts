@@ -2,8 +2,8 @@
 import { computeType, isFloat } from "@tiedlora/kernels";
 import { activation, add, after, attentionGrad, attentionResults, binary, broadcastTo } from "./build.ts";
 import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } from "./build.ts";
-import { permute, pow, reduce, reshape, scale, scatterAdd, slice, square, sub, sum } from "./build.ts";
-import { swapLast, unary, unbroadcast, where, within } from "./build.ts";
+import { permute, place, pow, reduce, reshape, scale, scatterAdd, slice, square } from "./build.ts";
+import { sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import { getOrCreate } from "./collections.ts";
 import type { ActivationOp, Attrs, Inputs, Node, Op, Range, Replay } from "./graph.ts";
 import { isOp, topological } from "./graph.ts";
@@ -159,7 +159,10 @@ export const VJP: VjpTable = {
       "grad: the scales and biases of a quantized weight are frozen; train an adapter on it",
     );
   },
-  place: "none", // created by lowering, after differentiation
+  place: (g, _y, [, values], { axis, starts }) => {
+    const range = narrowRanges(g.shape, axis, starts[0]!, values!.shape[axis]!);
+    return [place(g, fill(0, values!.shape, g.dtype), axis, starts[0]!), slice(g, range)];
+  },
 
   matmul: (g, _y, [a, b]) => [matmul(g, swapLast(b)), matmul(swapLast(a), g)],
   // The gradient kernel takes the normalizers L as constants: dQ and dK already include the gradient through L.

@@ -9,6 +9,7 @@ export type Shape = readonly number[];
 export type Range = readonly [start: number, stop: number, step: number];
 /** Per axis, the run-time numbers that are added to the start. */
 export type Moves = readonly (readonly Moving[])[];
+type PlaceAttrs = { axis: number; starts: readonly number[]; onto: boolean; moving?: readonly Moving[] };
 
 interface None {}
 /** The attributes of operations that have none. */
@@ -65,8 +66,8 @@ export type Attrs = { readonly [K in UnaryOp | BinaryOp]: None } & {
   // --- joining
   /** The inputs one after another along `axis`. */
   readonly concat: { readonly axis: number };
-  /** A lowered concat: inputs of one shape, each written at its start; `onto`: into the first input, which has the rest. */
-  readonly place: { readonly axis: number; readonly starts: readonly number[]; readonly onto: boolean };
+  /** Inputs of one shape, each written at its start, as a concat is lowered; `onto`: into the first input, which has the rest. */
+  readonly place: PlaceAttrs;
 
   // --- library: hand-tuned on most backends, lowered to the operations above on others
   /** inputs: A [...batch, m, k], B [...batch, k, n] of equal batch. */

@@ -7,7 +7,7 @@ export * from "@tiedlora/safetensors";
 export { explain, type Traced } from "./explain.ts";
 export { Node, type Attrs, type Inputs, type Op, type Range, type Shape, topological } from "./graph.ts";
 export type { NestedArray, TensorOptions } from "./host-values.ts";
-export { assign, checkMask, Parameter } from "./parameter.ts";
+export { assign, Parameter } from "./parameter.ts";
 export * as random from "./random.ts";
 export { Key, key, normalArray, permutation, uniformArray } from "./random.ts";
 export { sameShape } from "./shape.ts";

@@ -83,17 +83,6 @@ function toStorage(
   return build.isStorage(values, dtype) ? values : encode(values, dtype);
 }
 
-/** Throws if `mask` cannot be `parameter.updateMask`: it must be a tensor that broadcasts to the parameter's shape. */
-export function checkMask(parameter: Parameter, mask: Tensor): void {
-  checkTensors(`updateMask of ${parameter.name}`, [mask]);
-  const shape = mask.shape.length > parameter.rank ? null : mask.expand(parameter.shape).shape;
-  if (!shape || !sameShape(shape, parameter.shape)) {
-    throw new RangeError(
-      `updateMask ${show(mask.shape)} does not broadcast to ${parameter.name} ${show(parameter.shape)}`,
-    );
-  }
-}
-
 /** Gives parameters new values, computed from the old ones, in one program that also computes `outputs`. */
 export function assign(
   updates: readonly (readonly [Parameter, Tensor])[],

@@ -1,10 +1,17 @@
 /** Turns a graph into a program, compiled or found by the key of the graph, and submits it with its buffers and scalars. */
 import { type DeviceBuffer, type Executable, keptOr, type LastingKey, type Target } from "@tiedlora/kernels";
-import { bytesOf, type Moves, type Node, topological } from "./graph.ts";
+import { bytesOf, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
 import { type Storage, touch } from "./storage.ts";
-import { assemble, type Assembly, type Draft, finish, knownOrPlanned } from "./compile/assemble.ts";
-import { lower } from "./compile/lower.ts";
+import {
+  type Assembly,
+  assemble,
+  type Draft,
+  finish,
+  knownOrPlanned,
+  overwriting,
+} from "./compile/assemble.ts";
+import { lower, movesOf } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
 import { trace, type Trace } from "./trace.ts";
 import type { Runtime } from "./runtime.ts";
@@ -99,9 +106,9 @@ export function planFor(
   traced: Trace = trace(roots, updates),
 ): Plan {
   const known = runtime.plans.find(traced);
-  const isFixed = (start: number, i: number): boolean => !known || start === known.starts[i];
-  if (known && traced.starts.every((start, i) => isFixed(start, i) || known.moving.has(i))) return known;
-  const varied = traced.starts.flatMap((start, i) => (isFixed(start, i) ? [] : [i]));
+  const isOther = (start: number, i: number): boolean => !!known && start !== known.starts[i];
+  const varied = traced.starts.flatMap((x, i) => (traced.free.has(i) || isOther(x, i) ? [i] : []));
+  if (known && varied.every((i) => known.moving.has(i))) return known;
   return compile(runtime, roots, updates, traced, new Set([...(known?.moving ?? []), ...varied]));
 }
 
@@ -140,8 +147,9 @@ function compile(
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
+  const places = { moves: movesOf(traced, moving), overwriting: overwriting(roots, updates) };
   const drafted = (target: Target): Draft => {
-    const lowered = lower(wanted, target, slots, movesOf(traced, moving));
+    const lowered = lower(wanted, { target, slots, ...places });
     const results = fusion ? rewrite(lowered.roots, target) : lowered.roots;
     return assemble({
       roots: results.slice(0, roots.length),
@@ -155,9 +163,11 @@ function compile(
       fusion,
     });
   };
+  const starts = traced.starts.map((start, i) => (traced.free.has(i) ? 0 : start));
+  const isFamiliar = moving.size === traced.free.size; // slices that have moved are planned
   const planned = (): Assembly =>
-    finish(moving.size > 0 ? drafted(backend) : knownOrPlanned(runtime, traced, drafted));
-  const [structure, sizes, { starts }] = [traced.structure.slice(), traced.sizes.slice(), traced];
+    finish(isFamiliar ? knownOrPlanned(runtime, { ...traced, starts }, drafted) : drafted(backend));
+  const [structure, sizes] = [traced.structure.slice(), traced.sizes.slice()];
   const key = (): LastingKey => [structure, sizes, JSON.stringify([starts, [...moving], fusion])];
   const assembly = keptOr(backend.cache, "plan", key, planned);
   const run = { executable: null, ready: null, tempBytes: 0 };
@@ -176,14 +186,6 @@ function compile(
   }
   runtime.plans.keep(traced, plan);
   return plan;
-}
-
-/** The run-time numbers that move slices and paddings along each axis; their slots come after those of the graph's scalars. */
-function movesOf({ windows, scalars }: Trace, moving: ReadonlySet<number>): Map<Node, Moves> {
-  const moves = new Map([...moving].map((start, i) => [start, [{ slot: scalars.length + i, factor: 1 }]]));
-  let start = 0;
-  const along = windows.map((node): [Node, Moves] => [node, node.shape.map(() => moves.get(start++) ?? [])]);
-  return new Map(along.filter(([, axes]) => axes.some(({ length }) => length > 0)));
 }
 
 function checkTypes({ backend, name }: Runtime, roots: readonly Node[], updates: readonly Update[]): void {

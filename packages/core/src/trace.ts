@@ -16,6 +16,8 @@ export interface Trace {
   /** Slices and paddings; `starts` has, per axis of each in turn, where a slice starts or the width after a padded value. */
   readonly windows: readonly Node[];
   readonly starts: readonly number[];
+  /** The starts that are given at run time from the first program on: those of placements. */
+  readonly free: ReadonlySet<number>;
 }
 
 /** The number of each operation that was traced: a hash of its name, so that a graph has the same key in every process. */
@@ -110,6 +112,7 @@ export function trace(
   const scalars: Node<"scalar">[] = [];
   const windows: Node[] = [];
   const starts: number[] = [];
+  const free = new Set<number>();
   const order = topological([...roots, ...updates.map(({ value }) => value)]);
   for (const node of order) {
     const { op, dtype, shape, inputs } = node;
@@ -134,6 +137,11 @@ export function trace(
     } else if (isOp(node, "pad")) {
       windows.push(node);
       for (const [, after] of node.attrs.widths) starts.push(after);
+    } else if (isOp(node, "place")) {
+      windows.push(node);
+      w.int(node.attrs.axis);
+      free.add(starts.length + node.attrs.axis);
+      starts.push(...node.shape.map((_, axis) => (axis === node.attrs.axis ? node.attrs.starts[0]! : 0)));
     } else for (const name in node.attrs) w.attribute(node.attrs[name as keyof Node["attrs"]]);
   }
   for (const root of roots) w.int(root.position);
@@ -146,7 +154,7 @@ export function trace(
   const structure = w.ints.subarray(0, w.length);
   const sizes = w.sizes.subarray(0, w.count);
   const hash = hashOfSizes(wordsOf(sizes), hashOf(structure));
-  return { hash, structure, sizes, storages: w.storages, data, scalars, windows, starts };
+  return { hash, structure, sizes, storages: w.storages, data, scalars, windows, starts, free };
 }
 
 /** Sizes as pairs of 32-bit words, which tell apart -0 and 0, and are equal for NaN. */

@@ -230,7 +230,6 @@ testAllCovered(
     threefry2x32: "the generator itself, which takes any words",
     sameShape: "compares what are shapes",
     topological: "walks over nodes",
-    checkMask: "what the setter of a mask uses",
     gradOrNull: "as grad",
     reference: "options of devices",
   },

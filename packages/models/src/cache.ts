@@ -1,9 +1,10 @@
 /**
  * The keys and values of the tokens so far, so that a new token costs only one position. The memory has a fixed capacity and
- * is updated in place: every step then runs the same compiled program. The rows that are read at once are padded on the left. Each row
- * knows its own number of slots, so that rows which were read at different times can be continued together (`batching/`).
+ * is updated in place, one slot a step: every step runs the same compiled program. The slots are a ring: the next token of every row goes
+ * into the same slot, and after the last slot comes the first. Each row knows how many of the latest slots hold its tokens, so rows that
+ * were read at different times can be continued together (`batching/`).
  */
-import { assign, type Device, iota, type Tensor, where } from "@tiedlora/core";
+import { assign, type Device, type Tensor } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { DecoderConfig } from "./config.ts";
 import { frequenciesDiffer } from "./rope.ts";
@@ -25,52 +26,51 @@ interface LayerCache {
 export class KvCache {
   readonly config: DecoderConfig;
   readonly device: Device;
-  #pads: number[];
-  /** Per row: the number of slots in use, padding included; all 0 before the first pass. */
-  #ends: number[];
+  readonly #pads: readonly number[];
+  /** Per row: the number of its tokens; all 0 before the first pass. */
+  #lengths: number[];
+  /** How many slots have been written so far: the next token goes into this one, modulo the capacity. */
+  #written = 0;
   #begun = false;
   #capacity: number;
   #layers: LayerCache[];
   /** The keys and values that the next commit writes, by layer. */
   #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
-  /** The number of tokens whose updates have been taken, and which are not counted in `ends` yet. */
+  /** The number of tokens whose updates have been taken, and which are not counted yet. */
   #appended = 0;
-  /** `ends` on the device, for one pass. */
-  #slots: Tensor | null = null;
 
   /**
-   * @param pads for each row, the number of padding tokens on its left
+   * @param pads for each row, the number of padding tokens on the left of its first tokens
    * @param capacity slots for tokens, padding included
    */
   constructor(config: DecoderConfig, device: Device, pads: readonly number[], capacity: number) {
     this.config = config;
     this.device = device;
     this.#pads = [...pads];
-    this.#ends = pads.map(() => 0);
+    this.#lengths = pads.map(() => 0);
     this.#capacity = capacity;
     this.#layers = this.#allocate(capacity);
   }
 
-  /** Per row: how many slots at its start are padding. */
+  /** Per row: how many padding tokens are on the left of its first tokens. */
   get pads(): readonly number[] {
     return this.#pads;
   }
-  /** Per row: the slots in use, padding included. */
-  get ends(): readonly number[] {
-    return this.#ends;
+  /** Per row: its tokens, without padding. */
+  get lengths(): readonly number[] {
+    return this.#lengths;
   }
-  /** The slots in use of the longest row, padding included. */
+  /** The tokens of the longest row. */
   get length(): number {
-    return Math.max(...this.#ends);
+    return Math.max(...this.#lengths);
   }
   /** Whether the first tokens have been read: later passes take one token for each row. */
   get begun(): boolean {
     return this.#begun;
   }
-  /** The slots in use of each row as a tensor, i32 [batch, 1, 1, 1]. */
-  get slots(): Tensor {
-    const shape = [this.#ends.length, 1, 1, 1];
-    return (this.#slots ??= this.device.tensor(Int32Array.from(this.#ends), { shape, dtype: "i32" }));
+  /** The slot of the next token. The tokens before it are in the slots before this one; before slot 0 is the last one. */
+  get slot(): number {
+    return this.#written % this.#capacity;
   }
   /** All slots; `reserve` adds more. */
   get capacity(): number {
@@ -82,13 +82,13 @@ export class KvCache {
    * the original length: the cache is then useless, and the whole sequence has to be read again, with a new cache.
    */
   get stale(): boolean {
-    return this.#ends.some((_, row) => this.staleRow(row));
+    return this.#lengths.some((_, row) => this.staleRow(row));
   }
 
   /** Whether one more token changes the rotary frequencies of a row's earlier ones. */
   staleRow(row: number): boolean {
     const { rope } = this.config;
-    const tokens = this.#ends[row]! - this.#pads[row]!;
+    const tokens = this.#lengths[row]!;
     return rope !== null && tokens > 0 && frequenciesDiffer(rope, tokens, tokens + 1);
   }
 
@@ -117,25 +117,15 @@ export class KvCache {
         `cache: ${this.length} + ${tokens} tokens exceed its capacity of ${this.#capacity}; call reserve first`,
       );
     }
-    if (!this.#begun) {
-      const widths = [
-        [0, 0],
-        [0, 0],
-        [0, this.#capacity - tokens],
-        [0, 0],
-      ] as const;
-      this.#pending[layer] = { k: k.pad(widths), v: v.pad(widths), tokens };
-      return [k, v];
-    }
-    if (tokens !== 1)
+    if (this.#begun && tokens !== 1)
       throw new RangeError(
         `cache: ${tokens} tokens were given after the first ${this.length}; give one token at a time`,
       );
-    const here = iota([1, 1, this.#capacity, 1], 2).eq(this.slots);
     const old = this.#layers[layer]!;
-    const [newK, newV] = [where(here, k, old.k), where(here, v, old.v)];
+    const newK = nn.sliceScatter(old.k, 2, this.slot, k);
+    const newV = nn.sliceScatter(old.v, 2, this.slot, v);
     this.#pending[layer] = { k: newK, v: newV, tokens };
-    return [newK, newV];
+    return this.#begun ? [newK, newV] : [k, v];
   }
 
   /** Computes `outputs` and stores what the forward pass has appended, in one program. */
@@ -159,18 +149,17 @@ export class KvCache {
 
   /** Ends a pass: the tokens whose updates have been taken now count as in the cache. */
   advance(): void {
-    this.#ends = this.#ends.map((end) => end + this.#appended);
+    const fresh = this.#begun ? null : this.#pads;
+    if (this.#appended > 0)
+      this.#lengths = this.#lengths.map((length, row) => length + this.#appended - (fresh?.[row] ?? 0));
+    this.#written += this.#appended;
     this.#begun ||= this.#appended > 0;
     this.#appended = 0;
-    this.#slots = null;
   }
 
-  /** Empties a row: its next token goes into the first slot. */
+  /** Empties a row: its next token is its first. */
   release(row: number): void {
-    if (this.#ends[row] === 0) return;
-    this.#ends[row] = 0;
-    this.#pads[row] = 0;
-    this.#slots = null;
+    this.#lengths[row] = 0;
   }
 
   /**
@@ -179,37 +168,50 @@ export class KvCache {
    */
   rearranged(sources: readonly (number | null)[]): KvCache {
     const next = new KvCache(this.config, this.device, sources.map(() => 0), this.#capacity); // prettier-ignore
-    next.copyRows(this, sources);
+    const rows = this.device.tensor(Int32Array.from(sources, (source) => source ?? 0));
+    // one program for all layers: they are alike
+    for (const [layer, { k, v }] of this.#layers.entries()) {
+      const own = next.#layers[layer]!;
+      assign([[own.k, k.take(rows)], [own.v, v.take(rows)]]); // prettier-ignore
+    }
+    next.#written = this.#written;
+    next.#begun = this.#begun;
+    next.#lengths = sources.map((source) => (source === null ? 0 : this.#lengths[source]!));
     this.free();
     return next;
   }
 
   /** Replaces rows by copies of another cache's, which has at most this one's capacity: row i by row `sources[i]`; null keeps a row. */
   copyRows(from: KvCache, sources: readonly (number | null)[]): void {
-    const index = (of: (source: number | null) => number): Int32Array => Int32Array.from(sources, of);
-    const taken = this.device.tensor(index((source) => source ?? 0));
-    const shape = [sources.length, 1, 1, 1];
-    const replaced = this.device
-      .tensor(
-        index((source) => (source === null ? 0 : 1)),
-        { shape, dtype: "i32" },
-      )
-      .gt(0);
-    const widths = [[0, 0], [0, 0], [0, this.#capacity - from.capacity], [0, 0]] as const; // prettier-ignore
-    const chosen = (theirs: Tensor, own: Tensor): Tensor =>
-      where(replaced, theirs.take(taken).pad(widths), own);
-    // one program for all layers: they are alike
-    for (const [layer, own] of this.#layers.entries()) {
-      const { k, v } = from.#layers[layer]!;
-      assign([[own.k, chosen(k, own.k)], [own.v, chosen(v, own.v)]], []); // prettier-ignore
-    }
+    const { kvHeads, headDim } = this.config;
+    const [capacity, theirs] = [this.#capacity, from.#capacity];
+    // Per slot, the slot of the other cache that holds the token which is as far back from the next one.
+    const slots = Array.from({ length: capacity }, (_, slot) => {
+      const back = slot < this.slot ? this.slot - slot : this.slot - slot + capacity;
+      return (((from.#written - back) % theirs) + theirs) % theirs;
+    });
     for (const [row, source] of sources.entries()) {
       if (source === null) continue;
-      this.#ends[row] = from.#ends[source]!;
-      this.#pads[row] = from.#pads[source]!;
+      const at = Int32Array.from({ length: kvHeads * capacity }, (_, i) => {
+        const head = source * kvHeads + Math.floor(i / capacity);
+        return head * theirs + slots[i % capacity]!;
+      });
+      const index = this.device.tensor(at);
+      const rowOf = (x: Tensor): Tensor =>
+        x
+          .reshape([x.size / headDim, headDim])
+          .take(index)
+          .reshape([1, kvHeads, capacity, headDim]);
+      for (const [layer, own] of this.#layers.entries()) {
+        const { k, v } = from.#layers[layer]!;
+        assign([
+          [own.k, nn.sliceScatter(own.k, 0, row, rowOf(k))],
+          [own.v, nn.sliceScatter(own.v, 0, row, rowOf(v))],
+        ]);
+      }
+      this.#lengths[row] = from.#lengths[source]!;
     }
     this.#begun ||= from.#begun;
-    this.#slots = null;
   }
 
   /** Makes room for `tokens` more tokens; a capacity that is too small is at least doubled. */
@@ -219,18 +221,20 @@ export class KvCache {
     let grown = 2 * this.#capacity;
     while (grown < needed) grown *= 2;
     const old = this.#layers;
-    const widths = [
-      [0, 0],
-      [0, 0],
-      [0, grown - this.#capacity],
-      [0, 0],
-    ] as const;
+    const times = grown / this.#capacity;
+    // Slot s holds what slot s modulo the old capacity held: from the next slot backward, the latest tokens come first, as before.
+    const repeated = (x: Tensor): Tensor => {
+      const [batch, heads, slots, width] = x.shape as [number, number, number, number];
+      const copies = x.unsqueeze(2).expand([batch, heads, times, slots, width]);
+      return copies.reshape([batch, heads, grown, width]);
+    };
     this.#layers = this.#allocate(grown);
     const pairs = old.flatMap(({ k, v }, i): [nn.Parameter, Tensor][] => [
-      [this.#layers[i]!.k, k.pad(widths)],
-      [this.#layers[i]!.v, v.pad(widths)],
+      [this.#layers[i]!.k, repeated(k)],
+      [this.#layers[i]!.v, repeated(v)],
     ]);
     assign(pairs, []);
+    this.#written = this.slot; // before the capacity changes: where the next token goes stays the same
     this.#capacity = grown;
     for (const { k, v } of old) {
       k.storage.buffer.free();

@@ -146,8 +146,8 @@ interface Rows {
 }
 
 /** The positions of the next tokens of each row of a cache. */
-function nextPositions({ ends, pads }: KvCache, length: number): number[][] {
-  return ends.map((end, row) => Array.from({ length }, (_, t) => end - pads[row]! + t));
+function nextPositions({ lengths }: KvCache, length: number): number[][] {
+  return lengths.map((before) => Array.from({ length }, (_, t) => before + t));
 }
 
 /**
@@ -270,14 +270,16 @@ function visibleTokens(
   return { causal: true, bias: biases.length === 0 ? null : biases.reduce((a, b) => a.add(b)) };
 }
 
-/** The slots of the cache that one new token sees: neither padding nor slots that are still empty. */
+/** The slots of the cache that one new token sees: those of its own and of its row's latest tokens. */
 function visibleSlots(device: Device, cache: KvCache, window: number | null): Visibility {
-  const slot = iota([1, 1, 1, cache.capacity], 3);
-  // The last hidden slot before the visible ones. Compared even if there is no padding, and no row has left its window yet: all
-  // rows are then continued by the same program.
-  const before = cache.ends.map((end, row) => Math.max(cache.pads[row]! - 1, window === null ? -1 : end - window)); // prettier-ignore
-  const hidden = device.tensor(Int32Array.from(before), { shape: [before.length, 1, 1, 1], dtype: "i32" });
-  return { causal: false, bias: where(slot.le(cache.slots).and(slot.gt(hidden)), 0, HIDDEN) };
+  const { slot: newest, capacity, lengths } = cache;
+  const slot = iota([1, 1, 1, capacity], 3);
+  const at = device.tensor([newest], { shape: [1, 1, 1, 1], dtype: "i32" });
+  const turned = slot.gt(at).cast("i32").mul(capacity); // these slots were written before the ring's last turn
+  const back = at.sub(slot).add(turned); // how many tokens ago
+  const seen = Int32Array.from(lengths, (before) => Math.min(before + 1, window ?? Infinity));
+  const visible = back.lt(device.tensor(seen, { shape: [seen.length, 1, 1, 1], dtype: "i32" }));
+  return { causal: false, bias: where(visible, 0, HIDDEN) };
 }
 
 function memoize(compute: (window: number | null) => Visibility): (window: number | null) => Visibility {

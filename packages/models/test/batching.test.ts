@@ -60,6 +60,25 @@ describe("a continuous batch", () => {
     });
   }
 
+  test("goes on where the ring of slots has turned, and when it grows after that", async () => {
+    const device = reference();
+    const raw = { ...MODELS["llama"]!, num_hidden_layers: 1 };
+    const model = createModel(configFrom(raw), { device, seed: 5 });
+    const batch = new ContinuousBatch(model, { rows: 2 });
+    const options = { maxTokens: 55, stopTokens: [] };
+    const cases: [prompt: number[], options: SequenceRequest][] = [
+      [ramp(3, 2), options], // slots up to the 71st of 64
+      [ramp(4, 7), { ...options, maxTokens: 40 }],
+      [ramp(5, 3), { ...options, maxTokens: 110 }], // joins at the 56th slot: the ring turns before it grows
+      [ramp(18, 5), { ...options, maxTokens: 60 }],
+      [ramp(2, 11), { ...options, maxTokens: 30 }],
+    ];
+    const results = await Promise.all(cases.map(([prompt, own]) => read(batch.generate(prompt, own))));
+    for (const [i, [prompt, own]] of cases.entries())
+      assert.deepEqual(results[i], await alone(model, prompt, own), `sequence ${i}`);
+    device.close();
+  });
+
   test("passes the place of a sequence whose reader leaves on, and gives its memory back", async () => {
     const device = reference();
     const model = createModel(configFrom(MODELS["llama"]!), { device, seed: 5 });

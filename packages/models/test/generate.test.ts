@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { after, before as beforeAll, describe, test } from "node:test";
 import fc from "fast-check";
 import { cpu } from "@tiedlora/backend-cpu";
-import { type Device, key, reference } from "@tiedlora/core";
+import { Device, key, operandsOfStep, reference } from "@tiedlora/core";
+import { type Executable, type Program, ReferenceBackend } from "@tiedlora/core";
 import { KvCache } from "../src/cache.ts";
 import { configFrom } from "../src/config.ts";
 import type { Decoder } from "../src/decoder.ts";
@@ -145,6 +146,33 @@ describe("generation with a cache", () => {
     assert.equal(await run([16, 20]), 3, "without padding: another one reads, the same decodes");
     assert.equal(await run([17, 20], [20, 11], [31, 2]), 5, "padded to 24 and to 32");
     assert.equal(await run([10, 70], [20, 100]), 7, "128 slots: one to make room, one to decode");
+    device.close();
+  });
+
+  test("writes one slot a step, in place", async () => {
+    const programs: Program[] = [];
+    class Recorder extends ReferenceBackend {
+      override compile(program: Program): Executable {
+        programs.push(program);
+        return super.compile(program);
+      }
+    }
+    const device = new Device(new Recorder());
+    const model = createModel(configFrom(MODELS["mistral, window of 4"]!), { device, seed: 5 });
+    await tokens(model, [[1, 2, 3], [4]], { maxTokens: 12, stopTokens: [] });
+    const decoding = programs.at(-1)!;
+    assert.equal(programs.length, 2, "one reads the prompts, one decodes");
+    const outputs = decoding.buffers.filter(({ kind }) => kind === "output");
+    assert.deepEqual(outputs.filter(({ aliasOf }) => aliasOf === undefined).map(({ bytes }) => bytes), [2 * 29 * 4], "the logits"); // prettier-ignore
+    const caches = new Set(outputs.flatMap(({ aliasOf }) => aliasOf ?? []));
+    assert.equal(caches.size, 4, "keys and values of two layers");
+    const slot = 2 * 2 * 4; // rows, heads, numbers of a head
+    for (const step of decoding.steps) {
+      if (!operandsOfStep(step).writes.some(({ buffer }) => caches.has(buffer))) continue;
+      assert.ok(step.type === "loop", "a loop writes them");
+      const points = [...step.outer, ...step.inner].reduce((a, b) => a * b, 1);
+      assert.ok(points <= slot, `${points} numbers are written, of ${slot}`);
+    }
     device.close();
   });
 

@@ -273,6 +273,10 @@ const moving: readonly Row[] = [
   ["roll", "tensor", (y) => nn.roll(y, 1)],
   ["roll", [[undefined, /undefined/], [0.5, /0\.5/], ["1", /"1"/], [[1, 2], /2 shifts for 1 axes/]], (by) => nn.roll(x, by)], // prettier-ignore
   ["roll", [[2, /2/], ["0", /"0"/], [null, /null/]], (axis) => nn.roll(x, 1, axis)], // prettier-ignore
+  ["sliceScatter", "tensor", (y) => nn.sliceScatter(y, 1, 0, x)],
+  ["sliceScatter", "tensor", (y) => nn.sliceScatter(x, 1, 0, y)],
+  ["sliceScatter", [[2, /2/], [-1, /-1/], ["0", /"0"/]], (axis) => nn.sliceScatter(x, axis, 0, x)], // prettier-ignore
+  ["sliceScatter", [[1, /1/], [0.5, /0\.5/], [undefined, /undefined/]], (start) => nn.sliceScatter(x, 1, start, x)], // prettier-ignore
   ["scatterSet", "tensor", (y) => nn.scatterSet(y, 1, ids, ids)],
   ["scatterSet", "tensor", (index) => nn.scatterSet(x, 1, index, x)],
   ["scatterSet", "tensor", (y) => nn.scatterSet(x, 1, ids, y)],
@@ -347,7 +351,7 @@ testAllCovered(
     QuantizedParameter: "as dequantize, which its constructor calls",
     Module: "a base class",
     Optimizer: "a base class",
-    checkMask: "of @tiedlora/core",
+    checkMask: "what the setter of a mask uses",
     sgd: "as SGD",
     adamW: "as AdamW",
     lion: "as Lion",

@@ -182,6 +182,22 @@ def join_cases():
     yield c.line(orders=1)
 
 
+def slice_scatter_cases():
+    for k, dtype in enumerate([*DTYPES, "f32", "f32", "f32", "f32", "f32", "f32", "f32"]):
+        c = Case(f"sliceScatter/{k}-{dtype}")
+        shape = random_shape(c.random, 1, 3, 4)
+        at = c.random.randrange(len(shape))
+        part = list(shape)
+        part[at] = c.random.randint(min(1, shape[at]), shape[at])
+        low = 0 if dtype == "u32" else -9
+        x, values = c.uniform(shape, low, 9, dtype), c.uniform(part, low, 9, dtype)
+        y = c.op("sliceScatter", x, at, c.random.randint(0, shape[at] - part[at]), values)
+        floats = dtype in ("f32", "f16", "bf16")
+        if k >= 8:
+            y = c.op("mul", y, c.op("sin", y))
+        yield c.line(y, orders=(2 if k >= 8 else 1) if floats else 0)
+
+
 def chain_cases():
     for k in range(150):
         c = Case(f"chain/{k}")
@@ -233,5 +249,6 @@ def made_cases():
 def cases():
     yield from single_cases()
     yield from join_cases()
+    yield from slice_scatter_cases()
     yield from chain_cases()
     yield from made_cases()

@@ -54,6 +54,7 @@ const FUNCTIONS = {
   concat: call(core.concat),
   stack: call(core.stack),
   einsum: call(nn.einsum),
+  sliceScatter: call(nn.sliceScatter),
   conv2d: call(nn.conv2d),
   maxPool2d: call(nn.maxPool2d),
   avgPool2d: call(nn.avgPool2d),

@@ -1,5 +1,6 @@
 /** Records of operations that only move elements. */
 import { concat, stack, type DType, type Tensor } from "@tiedlora/core";
+import * as nn from "@tiedlora/nn";
 import fc from "fast-check";
 import { permutation } from "../generate/views.ts";
 import type { OpCase, OpRecord } from "./record.ts";
@@ -135,6 +136,19 @@ export const MOVEMENT: readonly OpRecord[] = [
       return {
         call: `x.narrow(${axis}, ${start}, ${stop - start})`,
         f: (x) => x.narrow(axis, start, stop - start),
+      };
+    },
+    { minRank: 1 },
+  ),
+  movement(
+    "sliceScatter",
+    (shape, genes) => {
+      const axis = genes[0]! % shape.length;
+      const [start, stop] = range(shape[axis]!, genes[1]!, genes[2]!, true);
+      const from = genes[3]! % (shape[axis]! - (stop - start) + 1);
+      return {
+        call: `sliceScatter(x, ${axis}, ${start}, x.narrow(${axis}, ${from}, ${stop - start}))`,
+        f: (x) => nn.sliceScatter(x, axis, start, x.narrow(axis, from, stop - start)),
       };
     },
     { minRank: 1 },

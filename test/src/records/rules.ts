@@ -74,7 +74,7 @@ export const RULES: { readonly [K in Op]: RuleCoverage } = {
   pad: ["pad", "concat"],
   flip: ["flip"],
   concat: ["concat", "stack"],
-  place: { none: "what concat is lowered to, after differentiation" },
+  place: ["sliceScatter"],
 
   matmul: ["matmul"],
   attention: ["scaledDotProductAttention"],

@@ -119,6 +119,18 @@ export function finish({ works: drafted, bytes, buffers, bufferOf, scalars, ...r
 
 const NONE: ReadonlySet<string> = new Set();
 
+/** Values that are placed into the memory which they update, and which nothing else reads: no copy is needed. */
+export function overwriting(roots: readonly Node[], updates: Source["updates"]): Set<Node> {
+  const wanted = [...roots, ...updates.map(({ value }) => value)];
+  const used = [...wanted, ...topological(wanted).flatMap(({ inputs }) => inputs)];
+  const isAlone = ({ storage, value }: Source["updates"][number]): boolean => {
+    const isOwn = (node: Node): boolean => isOp(node, "buffer") && node.attrs.storage === storage;
+    if (!isOp(value, "place") || !isOwn(value.inputs[0]) || used.filter(isOwn).length > 1) return false;
+    return wanted.indexOf(value) === wanted.lastIndexOf(value);
+  };
+  return new Set(updates.filter(isAlone).map(({ value }) => value));
+}
+
 // --- where roots and updated values go
 
 interface Targets {
@@ -234,7 +246,7 @@ class Assembler {
     const { values, idOf } = this.#fused;
     const old = values.findIndex((node) => isOp(node, "buffer") && node.attrs.storage === storage);
     const fresh = idOf(value);
-    if (isOp(value, "place") && value.attrs.onto) return false; // several steps write it
+    if (isOp(value, "place") && value.attrs.onto) return isOp(value.inputs[0], "buffer"); // else, several steps write it
     const work = writer.get(fresh)!;
     const reading = readers.get(old) ?? new Set();
     const others = [...reading].filter((other) => other !== work);

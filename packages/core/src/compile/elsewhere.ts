@@ -37,13 +37,8 @@ export function readsElsewhere(
     const [input] = node.inputs as [Node];
     if (isOp(node, "permute") && reorders(node))
       return reaches(input, { ...way, permutations: permutations === 0 ? 1 : 2 });
-    if (
-      isOp(node, "permute") ||
-      isOp(node, "reshape") ||
-      isOp(node, "after") ||
-      sameShape(node.shape, input.shape)
-    )
-      return reaches(input, way);
+    const keepsOrder = isOp(node, "permute") || isOp(node, "reshape") || isOp(node, "after");
+    if (keepsOrder || sameShape(node.shape, input.shape)) return reaches(input, way);
     if (isOp(node, "slice"))
       return node.attrs.ranges.every(([, , step]) => step > 0) && reaches(input, { ...way, sliced: true });
     return !sliced && reaches(input, { ...way, spread: true }); // a slice may undo a padding or an expansion

@@ -106,12 +106,12 @@ class Emitter implements Emitted {
 
   /** Computes the pieces of a node, which are of one shape; each is stored where it starts in the whole. */
   #emitPieces(node: Node<"place">): void {
-    const { axis: along, starts, onto } = node.attrs;
+    const { axis: along, starts, onto, moving } = node.attrs;
     if (onto) this.gates.add(node.inputs[0]);
     const pieces = piecesOf(node);
     const { at, perRow } = this.#elementsOf(pieces[0]!);
     const results = pieces.map((piece, i): Result => {
-      const index = at.index.map((affine, axis) => (axis === along ? scaled(affine, 1, starts[i]!) : affine));
+      const index = at.index.with(along, scaled(at.index[along]!, 1, starts[i]!, moving));
       return { at: { ...at, index }, value: this.#valueOf(piece, at), perRow };
     });
     this.results.set(node, results);

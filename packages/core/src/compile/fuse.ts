@@ -104,7 +104,7 @@ class Fuser implements Memory {
   }
   idOf(node: Node): number {
     const whole = descend(node, (n) => isOp(n, "place") && n.attrs.onto);
-    const identity: object = isOp(node, "buffer") ? node.attrs.storage : whole;
+    const identity: object = isOp(whole, "buffer") ? whole.attrs.storage : whole;
     return getOrCreate(this.#numbers, identity, () => this.#values.push(node) - 1);
   }
   slotOf(node: Node): number {

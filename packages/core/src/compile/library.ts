@@ -5,15 +5,8 @@ import { getOrCreate } from "../collections.ts";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
 import { inverse, product } from "../shape.ts";
 import type { Memory } from "./emit.ts";
-import {
-  descend,
-  isMovement,
-  isPacked,
-  isValue,
-  type LibraryNode,
-  pushThrough,
-  underMovement,
-} from "./kinds.ts";
+import { descend, isMovement, isPacked, isValue } from "./kinds.ts";
+import { type LibraryNode, pushThrough, underMovement } from "./kinds.ts";
 import { identityAccess, operandAt } from "./views.ts";
 
 /** The shapes of all results, in the order of the call's outputs. */
@@ -110,11 +103,8 @@ export function callInput(input: Node, memory: Memory): CallInput | { readonly s
       const { operand, bases } = packed;
       const { view } = operandAt(node.shape, base.dtype, at, operand.buffer);
       const offset = view.offset + operand.view.offset;
-      return {
-        operand: { ...operand, view: { ...view, offset } },
-        bases,
-        gates: [...gates, ...packed.gates],
-      };
+      gates.push(...packed.gates);
+      return { operand: { ...operand, view: { ...view, offset } }, bases, gates };
     }
     if (memory.has(base))
       return { operand: operandAt(node.shape, base.dtype, at, memory.idOf(base)), bases: [base], gates };

@@ -11,6 +11,7 @@ import { composeActivation, isActivation, power } from "../ops/activations.ts";
 import { composeAttention, composeAttentionGrad } from "../ops/attention.ts";
 import { composeDequantize, gatherRows } from "../ops/quantized.ts";
 import { product, sameShape } from "../shape.ts";
+import type { Trace } from "../trace.ts";
 import { isLibrary, isMovement, type LibraryNode } from "./kinds.ts";
 import { isAccelerated, resultShapes } from "./library.ts";
 
@@ -21,14 +22,24 @@ export interface Lowered {
   readonly nodes: ReadonlySet<Node>;
 }
 
-/** Lowers the graph of `roots`. Scalars in `slots`, and the numbers in `moves` of slices and paddings, are given at run time. */
-export function lower(
-  roots: readonly Node[],
-  backend: Target,
-  slots: ReadonlyMap<Node, number>,
-  moves: ReadonlyMap<Node, Moves>,
-): Lowered {
-  const lowering = new Lowering(backend, slots, moves);
+/** What programs are made for, and the numbers that they are given at run time; placements in `overwriting` need no copy. */
+interface Given {
+  readonly target: Target;
+  readonly slots: ReadonlyMap<Node, number>;
+  readonly moves: ReadonlyMap<Node, Moves>;
+  readonly overwriting: ReadonlySet<Node>;
+}
+
+/** The run-time numbers that move slices and paddings along each axis; their slots come after those of the graph's scalars. */
+export function movesOf({ windows, scalars }: Trace, moving: ReadonlySet<number>): Map<Node, Moves> {
+  const moves = new Map([...moving].map((start, i) => [start, [{ slot: scalars.length + i, factor: 1 }]]));
+  let start = 0;
+  const along = windows.map((node): [Node, Moves] => [node, node.shape.map(() => moves.get(start++) ?? [])]);
+  return new Map(along.filter(([, axes]) => axes.some(({ length }) => length > 0)));
+}
+
+export function lower(roots: readonly Node[], given: Given): Lowered {
+  const lowering = new Lowering(given);
   const order = topological(roots);
   return { nodes: new Set([...lowering.all(order), ...lowering.parts]), roots: lowering.all(roots) };
 }
@@ -36,9 +47,7 @@ export function lower(
 class Lowering {
   /** The nodes that make up elementwise operations that are not primitive: activations and powers. */
   readonly parts: Set<Node> = new Set();
-  readonly #backend: Target;
-  readonly #slots: ReadonlyMap<Node, number>;
-  readonly #moves: ReadonlyMap<Node, Moves>;
+  readonly #given: Given;
   /** The lowered form of a node: one node, or one per result for nodes with several results. */
   readonly #lowered = new Map<Node, readonly Node[]>();
   /** By their composed form: quantized weights. They have the type of their words, since arithmetic is not done on them. */
@@ -46,10 +55,8 @@ class Lowering {
   readonly #unique = new Map<string, Node>();
   readonly #ids = new Map<object, number>();
 
-  constructor(backend: Target, slots: ReadonlyMap<Node, number>, moves: ReadonlyMap<Node, Moves>) {
-    this.#backend = backend;
-    this.#slots = slots;
-    this.#moves = moves;
+  constructor(given: Given) {
+    this.#given = given;
   }
 
   /** The lowered forms of nodes, whose inputs may be lowered already. */
@@ -78,8 +85,10 @@ class Lowering {
     if (isOp(node, "pick")) return [this.#lowered.get(node.inputs[0])![node.attrs.index]!];
     const inputs = node.inputs.map((input) => this.#lowered.get(input)![0]!);
     if (isLibrary(node)) return this.#library(withInputs(node, inputs));
-    const moves = this.#moves.get(node);
+    const moves = this.#given.moves.get(node);
     const lowered = withInputs(node, inputs);
+    if (moves && isOp(lowered, "place"))
+      return [this.#onto(lowered, moves, this.#given.overwriting.has(node))];
     return [moves ? this.#moving(lowered, moves) : this.#simple(lowered)];
   }
 
@@ -97,7 +106,7 @@ class Lowering {
       if (sameShape(node.shape, input.shape)) return input;
       if (isOp(input, "reshape")) return this.#simple(withInputs(node, input.inputs));
     }
-    if (isOp(node, "scalar") && !this.#slots.has(node))
+    if (isOp(node, "scalar") && !this.#given.slots.has(node))
       return this.#unify(build.constant(node.attrs.value, node.dtype));
     if (isActivation(node)) return this.#parted(composeActivation(node, input), node);
     if (isOp(node, "pow")) return this.#parted(power(input, node.inputs[1]), node);
@@ -123,11 +132,21 @@ class Lowering {
     return this.#one(new Node("slice", { ranges, moving }, [build.pad(node.inputs[0], wider)], shape, dtype));
   }
 
+  /** A placement whose start is given at run time: into a copy of the first input, unless that is overwritten. */
+  #onto(node: Node<"place">, moves: Moves, overwrites: boolean): Node {
+    const { inputs, attrs, shape, dtype } = node;
+    if (product(shape) === 0) return this.#simple(node);
+    const whole: Attrs["place"] = { ...attrs, starts: [0], onto: false };
+    const copy = overwrites ? inputs[0] : new Node("place", whole, [inputs[0]], shape, dtype);
+    const moving = moves[attrs.axis]!;
+    return new Node("place", { ...whole, onto: true, moving }, [copy, ...inputs.slice(1)], shape, dtype);
+  }
+
   /** A concatenation as `place` nodes: each writes pieces of one shape, as many as one kernel can read. */
   #placed(node: Node<"concat">): Node {
     const known = this.#lowered.get(node)?.[0];
     if (known) return known;
-    const room = this.#backend.caps.maxOperands - 2;
+    const room = this.#given.target.caps.maxOperands - 2;
     let whole: Node | null = null;
     for (const group of piecesByLength(node)) {
       for (let i = 0; i < group.length; i += room) {
@@ -175,7 +194,7 @@ class Lowering {
     const packings = this.#packed.size > 0 ? [true, false] : [false];
     const forms = isOp(node, "matmul") ? packings.map(narrowed) : [node];
     const isEmpty = [node, ...node.inputs].some(({ shape }) => product(shape) === 0);
-    const call = forms.find((form) => !isEmpty && isAccelerated(form, this.#backend));
+    const call = forms.find((form) => !isEmpty && isAccelerated(form, this.#given.target));
     if (!call) return this.all(compose(node));
     const unique = this.#unify(call);
     const shapes = resultShapes(call);

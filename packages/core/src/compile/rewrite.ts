@@ -79,13 +79,8 @@ class Rewriter {
     const operands = [...a.operands, ...b.operands];
     const read = operands.map(underMovement).flatMap((x) => (isPacked(x) ? x.inputs : [x]));
     if (read.length + 3 > this.#backend.caps.maxOperands) return null;
-    const matmul = new Node(
-      "matmul",
-      {},
-      operands as unknown as Inputs["matmul"],
-      a.matmul.shape,
-      a.matmul.dtype,
-    );
+    const factors = operands as unknown as Inputs["matmul"];
+    const matmul = new Node("matmul", {}, factors, a.matmul.shape, a.matmul.dtype);
     this.uses.set(matmul, 1);
     return isAccelerated(matmul, this.#backend) ? reshape(matmul, shape) : null;
   }

@@ -1,6 +1,5 @@
 /** The base class of optimizers: gradients, accumulation, clipping, masks, state, and one program per step. */
 import {
-  checkMask,
   computeType,
   type Device,
   gradOrNull,
@@ -22,6 +21,7 @@ import {
   type Update,
 } from "@tiedlora/core/extend";
 import { checkNumber, checkRule, type Rule } from "./checks.ts";
+import { checkMask } from "./mask.ts";
 import type { Schedule } from "./schedule.ts";
 import { type OptimizerState, type State, StateMemory, type StateShapes } from "./state.ts";
 import { storedTensor, zeroStorage } from "./state.ts";
