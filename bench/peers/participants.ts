@@ -104,17 +104,20 @@ export function javaScriptParticipants(
 }
 
 /** Debian's Python, since its package python3-torch works with no other. */
-const PYTHON = "/usr/bin/python3";
+export const PYTHON = "/usr/bin/python3";
+
+/** The folder of OpenBLAS for PyTorch; undefined if it is not installed. */
+export function pythonLibraries(): string | undefined {
+  if (!existsSync("/usr/lib")) return undefined;
+  const folders = readdirSync("/usr/lib").map((name) => join("/usr/lib", name, "openblas-openmp"));
+  return folders.find((folder) => existsSync(folder));
+}
 
 /** PyTorch, or the reason why it takes no part. With Debian's reference BLAS it is forty times slower than with OpenBLAS. */
 export function pytorch(): Participant | string {
   const asked = spawnSync(PYTHON, ["-c", "import torch; print(torch.__version__)"], { encoding: "utf8" });
   if (asked.status !== 0) return "PyTorch takes no part: apt-get install python3-torch libopenblas0-openmp";
-  const libraries = existsSync("/usr/lib")
-    ? readdirSync("/usr/lib")
-        .map((name) => join("/usr/lib", name, "openblas-openmp"))
-        .find((folder) => existsSync(folder))
-    : undefined;
+  const libraries = pythonLibraries();
   if (libraries === undefined)
     return "PyTorch takes no part: with the reference BLAS it is no measure (apt-get install libopenblas0-openmp)";
   const scratch = mkdtempSync(join(tmpdir(), "peers-"));

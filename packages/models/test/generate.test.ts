@@ -149,6 +149,32 @@ describe("generation with a cache", () => {
     device.close();
   });
 
+  test("compiles no kernels for prompts of new lengths", async (t) => {
+    let functions = 0;
+    const { Module } = WebAssembly;
+    class Counted extends Module {
+      constructor(bytes: BufferSource) {
+        super(bytes);
+        functions += Module.exports(this).length;
+      }
+    }
+    WebAssembly.Module = Counted;
+    t.after(() => (WebAssembly.Module = Module));
+    const device = await cpu({ threads: 1 });
+    const model = createModel(configFrom(MODELS["llama"]!), { device, seed: 5 });
+    const read = async (...lengths: number[]): Promise<number> => {
+      const before = functions;
+      for (const length of lengths)
+        await tokens(model, [Array<number>(length).fill(3)], { maxTokens: 3, stopTokens: [] });
+      return functions - before;
+    };
+    const first = await read(5, 20, 60, 100);
+    assert.ok(first > 10, `${first} functions`);
+    assert.ok((await read(16, 24)) <= 4, "prompts without padding have no mask");
+    assert.equal(await read(3, 30, 33, 40, 47, 90, 96, 120), 0);
+    device.close();
+  });
+
   test("writes one slot a step, in place", async () => {
     const programs: Program[] = [];
     class Recorder extends ReferenceBackend {

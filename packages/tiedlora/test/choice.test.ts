@@ -66,6 +66,23 @@ suite("adapters chosen by the call", () => {
     assert.deepEqual(set.active, ["two"]);
   });
 
+  test("run one program for all arrangements of a batch's rows", async () => {
+    const own = await cpu({ threads: 1 });
+    const model = tinyLlama(own);
+    const lora = methods.lora({ rank: 2, target: ["q_proj", "v_proj"] });
+    for (const name of ["a", "b", "c"]) adapt(model, lora, { name, active: false });
+    const programs = async (rows: string): Promise<number> => {
+      const before = own.memory().cachedPrograms;
+      const prompts = [...rows].map((_, i) => PROMPTS[i % PROMPTS.length]!);
+      await model.forward(prompts, { adapters: { rows: [...rows] } }).data();
+      return own.memory().cachedPrograms - before;
+    };
+    assert.equal(await programs("aabc"), 1);
+    for (const rows of ["baca", "caab", "bbca", "cabb", "ccba", "abcc"])
+      assert.equal(await programs(rows), 0, rows);
+    own.close();
+  });
+
   test("keep requests apart that are under way at once", async () => {
     const model = adapted();
     const apart: number[][][] = [];
