@@ -73,8 +73,8 @@ suite("adapters chosen by the call", () => {
     for (const name of ["a", "b", "c"]) adapt(model, lora, { name, active: false });
     const programs = async (rows: string): Promise<number> => {
       const before = own.memory().cachedPrograms;
-      const prompts = [...rows].map((_, i) => PROMPTS[i % PROMPTS.length]!);
-      await model.forward(prompts, { adapters: { rows: [...rows] } }).data();
+      const prompts = Array.from(rows, (_, i) => PROMPTS[i % PROMPTS.length]!);
+      await model.forward(prompts, { adapters: { rows: rows.split("") } }).data();
       return own.memory().cachedPrograms - before;
     };
     assert.equal(await programs("aabc"), 1);
