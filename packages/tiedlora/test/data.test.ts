@@ -464,6 +464,8 @@ suite("batches", () => {
     const examples = [encode("x", "z")!, encode("xxx", "zz")!];
     const batch = stackBatch(examples, 100, 0);
     assert.equal(batch.length, 33);
+    assert.equal(stackBatch(examples, 100, 0, 4).length, 9);
+    assert.equal(stackBatch(examples, 100, 0, 1).length, 8);
     assert.deepEqual(Array.from(batch.tokens.slice(0, 6)), [1, 120, 32, 122, 2, 0]);
     assert.deepEqual(Array.from(batch.mask.slice(0, 6)), [0, 0, 1, 1, 1, 0]);
     assert.equal(
@@ -491,6 +493,22 @@ suite("batches", () => {
     );
     const lengths = new Set(Array.from({ length: 4096 }, (_, i) => paddedLength(i + 2, Infinity)));
     assert.equal(lengths.size, 8 + 4 * 8);
+  });
+
+  test("have lengths by the step that is asked for", () => {
+    const examples = Array.from({ length: 30 }, (_, i) => ofLength(2 + ((i * 37) % 199), i));
+    for (const lengthStep of [1, 5, 8]) {
+      const at = batchesOf(examples, { batch: 3, maxLength: 300, seed: 1, padId: -1, lengthStep });
+      for (let i = 0; i < 10; i++) {
+        const { length, batch, tokens } = at(i);
+        const rows = Array.from({ length: batch }, (_, row) =>
+          tokens.subarray(row * length, (row + 1) * length),
+        );
+        const longest = Math.max(...rows.map((row) => row.filter((token) => token >= 0).length));
+        assert.equal((length - 1) % lengthStep, 0);
+        assert.ok(length >= longest && length - longest < lengthStep, `${longest} -> ${length}`);
+      }
+    }
   });
 
   const lengths = fc.array(fc.integer({ min: 2, max: 300 }), { minLength: 1, maxLength: 60 });
@@ -572,6 +590,11 @@ suite("batches", () => {
       assert.throws(
         () => batchesOf([ofLength(3)], { ...options, batch }),
         /batch: .* was given; need a whole/,
+      );
+    for (const lengthStep of [0, 1.5, NaN])
+      assert.throws(
+        () => batchesOf([ofLength(3)], { ...options, lengthStep }),
+        /lengthStep: .* was given; need a whole/,
       );
   });
 

@@ -34,17 +34,22 @@ const LENGTH_STEP = 32;
 /** The number of lengths between successive powers of two, from 8 steps on, so that long sequences need few programs too. */
 const STEPS_PER_OCTAVE = 8;
 
-/** The padded length of a batch whose longest sequence has `longest` tokens; at most `maxLength`. */
-export function paddedLength(longest: number, maxLength: number): number {
+/** The padded length of a batch whose longest sequence has `longest` tokens; at most `maxLength`. See {@link BatchOptions}. */
+export function paddedLength(longest: number, maxLength: number, lengthStep?: number): number {
   const octave = 2 ** Math.floor(Math.log2(Math.max(longest - 1, 1)));
-  const step = Math.max(LENGTH_STEP, octave / STEPS_PER_OCTAVE);
+  const step = lengthStep ?? Math.max(LENGTH_STEP, octave / STEPS_PER_OCTAVE);
   return Math.min(maxLength, Math.ceil((longest - 1) / step) * step + 1);
 }
 
-/** Stacks sequences into a batch, padded to the length of the longest (see `paddedLength`). */
-export function stackBatch(given: readonly EncodedExample[], maxLength: number, padId: number): Batch {
+/** Stacks sequences into a batch, padded to the length of the longest; for `lengthStep`, see {@link BatchOptions}. */
+export function stackBatch(
+  given: readonly EncodedExample[],
+  maxLength: number,
+  padId: number,
+  lengthStep?: number,
+): Batch {
   const examples = given.flatMap((example) => (example.beside ? [example, example.beside] : [example]));
-  const length = paddedLength(longestOf(examples), maxLength);
+  const length = paddedLength(longestOf(examples), maxLength, lengthStep);
   const tokens = new Int32Array(examples.length * length).fill(padId);
   const mask = new Float32Array(examples.length * length);
   examples.forEach((example, row) => {
@@ -119,6 +124,11 @@ export interface BatchOptions {
   readonly maxLength: number;
   readonly seed: number;
   readonly padId: number;
+  /**
+   * Batches are padded to lengths that are one more than a multiple of this, a whole number from 1 on. A small step means less padding, and more
+   * lengths, each of whose first steps costs more than its later ones. Default: 32, and for more than 256 tokens an eighth of the power of two below.
+   */
+  readonly lengthStep?: number;
 }
 
 /** Batches that are read while they are needed, by index from 0; otherwise as a {@link BatchSource}. */
@@ -144,13 +154,13 @@ export const WINDOW = 16;
  * its batches are shuffled again. So there is little padding, and there are few shapes to compile. Throws RangeError if there are
  * no examples, or if `batch` is not a whole number of at least 1.
  */
-export function batchesOf(
-  examples: readonly EncodedExample[],
-  { batch, maxLength, seed, padId }: BatchOptions,
-): BatchSource {
+export function batchesOf(examples: readonly EncodedExample[], options: BatchOptions): BatchSource {
+  const { batch, maxLength, seed, padId, lengthStep } = options;
   if (examples.length === 0) throw new RangeError("batches: there are no examples; give at least one");
   if (!Number.isInteger(batch) || batch < 1)
     throw new RangeError(`batch: ${batch} was given; need a whole number of examples from 1 on`);
+  if (lengthStep !== undefined && (!Number.isInteger(lengthStep) || lengthStep < 1))
+    throw new RangeError(`lengthStep: ${lengthStep} was given; need a whole number of tokens from 1 on`);
   const perEpoch = Math.ceil(examples.length / batch);
   const windows = Math.ceil(perEpoch / WINDOW);
   const order = exampleOrder(examples.length, seed);
@@ -166,9 +176,9 @@ export function batchesOf(
         { length: count },
         (_, i) => examples[order(epoch * examples.length + first + i)]!,
       );
-      [known, batches] = [window, grouped(rows, window, { batch, maxLength, seed })];
+      [known, batches] = [window, grouped(rows, window, options)];
     }
-    return stackBatch(batches[place % WINDOW]!, maxLength, padId);
+    return stackBatch(batches[place % WINDOW]!, maxLength, padId, lengthStep);
   };
   return Object.assign(source, { perEpoch });
 }
@@ -177,10 +187,10 @@ export function batchesOf(
 function grouped(
   rows: readonly EncodedExample[],
   window: number,
-  { batch, maxLength, seed }: Omit<BatchOptions, "padId">,
+  options: Omit<BatchOptions, "padId">,
 ): (readonly EncodedExample[])[] {
-  const sorted = similar(rows, batch, maxLength);
-  const mixed = permutation(key(seed).fold("batches").fold(window), sorted.length);
+  const sorted = similar(rows, options);
+  const mixed = permutation(key(options.seed).fold("batches").fold(window), sorted.length);
   return Array.from(mixed, (i) => sorted[i]!);
 }
 
@@ -190,7 +200,8 @@ export function groupedBatches(
   window: number,
   options: BatchOptions,
 ): Batch[] {
-  return grouped(rows, window, options).map((some) => stackBatch(some, options.maxLength, options.padId));
+  const { maxLength, padId, lengthStep } = options;
+  return grouped(rows, window, options).map((some) => stackBatch(some, maxLength, padId, lengthStep));
 }
 
 /** Batches without epochs, of the examples at positions 0, 1, ...; examples of similar length within a window come together. */
@@ -217,10 +228,9 @@ export function windowedBatches(
  */
 function similar(
   rows: readonly EncodedExample[],
-  batch: number,
-  maxLength: number,
+  { batch, maxLength, lengthStep }: Pick<BatchOptions, "batch" | "maxLength" | "lengthStep">,
 ): (readonly EncodedExample[])[] {
-  const padded = (example: EncodedExample): number => paddedLength(longestIn(example), maxLength);
+  const padded = (example: EncodedExample): number => paddedLength(longestIn(example), maxLength, lengthStep);
   const sorted = rows.toSorted((a, b) => padded(a) - padded(b));
   const rest = rows.length % batch;
   return [...(rest > 0 ? [sorted.slice(0, rest)] : []), ...chunks(sorted.slice(rest), batch)];
@@ -243,9 +253,9 @@ export function batchesOfStep(step: number, accumulate: number, perEpoch: number
 /** The batches of an evaluation: all examples once, examples of similar length together. The last batch may be smaller. */
 export function evaluationBatches(
   examples: readonly EncodedExample[],
-  { batch, maxLength, padId }: Omit<BatchOptions, "seed">,
+  { batch, maxLength, padId, lengthStep }: Omit<BatchOptions, "seed">,
 ): Batch[] {
-  return chunks(byLength(examples), batch).map((rows) => stackBatch(rows, maxLength, padId));
+  return chunks(byLength(examples), batch).map((rows) => stackBatch(rows, maxLength, padId, lengthStep));
 }
 
 function byLength(examples: readonly EncodedExample[]): EncodedExample[] {
