@@ -46,8 +46,8 @@ export interface CpuBackendOptions {
    */
   readonly revectorize?: boolean | "auto";
   /**
-   * Programs whose estimated run time is below this many nanoseconds run immediately on the calling thread, because waking a
-   * worker takes about as long. Default 60,000.
+   * Programs whose estimated run time is below this many nanoseconds, or below a twelfth of it for each of their steps, run immediately on
+   * the calling thread: waking a worker takes about as long, and steps this short gain nothing from several. Default 60,000.
    */
   readonly inlineNs?: number;
   /**
@@ -65,6 +65,8 @@ export interface CpuBackendOptions {
 
 /** Default of `inlineNs`. */
 const INLINE_NS = 60_000;
+/** A program of more steps than this may take longer and still run on the calling thread, in proportion. */
+const SHORT_STEPS = 12;
 const MIB = 2 ** 20;
 const NOT_SHARED =
   "memory cannot be shared with workers here; a page has to be cross-origin isolated for it (the headers " +
@@ -362,8 +364,8 @@ export class CpuBackend implements Backend, ProgramRunner {
     this.#reserveTemps(image.tempBytes);
     this.#reserveScratch(compiled.scratchBytes);
     const frame = image.frame(buffers, scalars, this.#temps.address, this.#scratch, this.#done);
-    const here =
-      workers === null || (this.#idle && (compiled.cost < this.#inlineNs || this.#recorder !== null));
+    const isShort = compiled.cost < this.#inlineNs * Math.max(1, compiled.calls.length / SHORT_STEPS);
+    const here = workers === null || (this.#idle && (isShort || this.#recorder !== null));
     if (here) {
       try {
         this.#gemmHere ??= new WebAssembly.Instance(this.#gemm, { env: { memory: heap.memory } }).exports;
