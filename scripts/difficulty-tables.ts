@@ -8,7 +8,7 @@
  *
  * writes docs/difficulty/, or --out: the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of
  * its single test examples (examples.csv), the runs of the search (rates.csv) and, with a third folder, those of the calibration
- * (calibration.csv).
+ * (calibration.csv). Without a grid, it writes rates.csv alone.
  */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -27,8 +27,8 @@ const { values, positionals } = parseArgs({
   },
 });
 const [rates, grid, calibration] = positionals;
-if (rates === undefined || grid === undefined)
-  throw new Error("give two or three folders of sweeps: runs/hard-rates runs/hard-grid [runs/difficulty]");
+if (rates === undefined)
+  throw new Error("give one to three folders of sweeps: runs/hard-rates [runs/hard-grid [runs/difficulty]]");
 const OUT = values.out;
 await mkdir(OUT, { recursive: true });
 
@@ -72,26 +72,30 @@ await write(
     method: run.config.method,
     rank: run.config.rank,
     lr: run.config.lr,
+    trainable: run.trainable,
     steps: run.steps,
     validation_loss: validationLoss(run),
     duration: run.duration ?? 0,
   })),
 );
-const measured = await new RunStore(grid).finished();
-await write(
-  "examples.csv",
-  measured.map(({ id, test, duration }) => ({
-    id,
-    questions: test.examples!.questions,
-    scores: quoted(test.examples!.scores!),
-    ...(test.examples!.losses !== undefined && { losses: quoted(test.examples!.losses) }),
-    duration: duration ?? 0,
-  })),
-);
-const [method, rank] = values.against.split(":") as [string, string];
-await writeReport(grid, OUT, {
-  title: values.title,
-  against: { method, rank: Number(rank) },
-  samples: !values["no-samples"],
-  force: true,
-});
+if (grid !== undefined) {
+  const measured = await new RunStore(grid).finished();
+  await write(
+    "examples.csv",
+    measured.map(({ test, ...run }) => ({
+      id: run.id,
+      validation_loss: run.valid.length === 0 ? "" : validationLoss(run),
+      questions: test.examples!.questions,
+      scores: quoted(test.examples!.scores!),
+      ...(test.examples!.losses !== undefined && { losses: quoted(test.examples!.losses) }),
+      duration: run.duration ?? 0,
+    })),
+  );
+  const [method, rank] = values.against.split(":") as [string, string];
+  await writeReport(grid, OUT, {
+    title: values.title,
+    against: { method, rank: Number(rank) },
+    samples: !values["no-samples"],
+    force: true,
+  });
+}

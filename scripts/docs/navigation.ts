@@ -34,6 +34,7 @@ const NAVIGATION: readonly (readonly [heading: string, files: readonly string[]]
       "docs/paper-grid.md",
       "docs/tied-gates.md",
       "docs/difficulty.md",
+      "docs/real-text.md",
       "docs/learning-rates.md",
     ],
   ],

@@ -68,8 +68,17 @@ function rowOf(table: readonly Row[], task: string, { method, rank = RANK }: Row
   return found;
 }
 
+/** A search for rates, and the grid that takes them. */
+export interface Searched {
+  readonly tables: Pick<Page["tables"], "rates">;
+  readonly grid: Page["grid"];
+}
+
 /** The rates of `rows` are those with the lowest validation loss, and those of the grid's file. */
-export function checkRates({ tables: { rates }, grid: { train, vary } }: Page, rows: readonly Row[]): void {
+export function checkRates(
+  { tables: { rates }, grid: { train, vary } }: Searched,
+  rows: readonly Row[],
+): void {
   const named = rows.map(({ method }) => method);
   assert.deepEqual(new Set(named), new Set(rates.map((row) => row["method"])));
   assert.ok(vary.method.every((method) => named.includes(method)));
@@ -146,26 +155,30 @@ export function examplesOf({ examples }: Page["tables"], run: Row, column = "sco
   return found[column]!.split(" ").map((one) => one.split(",").map(Number));
 }
 
-/** A comparison is what the paired bootstrap says of the single examples of `tasks`. */
+/** A comparison is what the paired bootstrap says of the single examples of `tasks`, over the seeds that both methods have. */
 export function checkBootstrap(
   { tables, grid: { vary } }: Page,
   row: Row,
   tasks: readonly string[],
   { column = "scores", score }: { readonly column?: string; readonly score: Pairing["score"] },
 ): void {
-  const of = (task: string, method: string, rank: string): number[][][] =>
-    vary.seed.map(String).map((seed) => {
-      const own = tables.runs.filter((one) => one["task"] === task && one["seed"] === seed);
-      return examplesOf(
-        tables,
-        own.find((one) => one["method"] === method && one["rank"] === rank)!,
-        column,
-      );
-    });
+  const run = (task: string, method: string, rank: string, seed: number): Row | undefined =>
+    tables.runs.find(
+      (one) =>
+        one["task"] === task &&
+        one["method"] === method &&
+        one["rank"] === rank &&
+        one["seed"] === String(seed),
+    );
+  const { method, rank, against_method: other, against_rank: otherRank } = row as Record<string, string>;
+  const seeds = vary.seed.filter((seed) => tasks.every((task) => run(task, method!, rank!, seed) && run(task, other!, otherRank!, seed))); // prettier-ignore
+  assert.equal(row["seeds"], String(seeds.length));
+  const of = (task: string, name: string, at: string): number[][][] =>
+    seeds.map((seed) => examplesOf(tables, run(task, name, at, seed)!, column));
   const { mean, low, high, p } = pairedBootstrap(
     tasks.map((task) => ({
-      ours: of(task, row["method"]!, row["rank"]!),
-      theirs: of(task, row["against_method"]!, row["against_rank"]!),
+      ours: of(task, method!, rank!),
+      theirs: of(task, other!, otherRank!),
       score,
     })),
   );
