@@ -19,6 +19,20 @@ const TABLES = new URL("../docs/paper-grid/", import.meta.url);
 const IMAGES = new URL("../docs/images/", import.meta.url);
 const SIZE = { width: 760, height: 430, letters: 15 };
 
+/** The methods that the pictures show: the paper's, and ours. */
+const DRAWN: readonly string[] = [
+  "none",
+  "lora",
+  "vera",
+  "tl1",
+  "tl2",
+  "tl3",
+  "tl4",
+  "tl5",
+  "tl6",
+  "tied-gates",
+];
+
 type Row = Readonly<Record<string, string>>;
 
 async function rowsOf(name: string): Promise<Row[]> {
@@ -51,7 +65,8 @@ function resultOf(row: Row, metrics: ReadonlyMap<string, string>): RunResult {
 /** The text of each picture, by its name. */
 export async function pictures(): Promise<ReadonlyMap<string, string>> {
   const metrics = new Map((await rowsOf("summary.csv")).map((row) => [row["task"]!, row["metric"]!]));
-  const results = (await rowsOf("runs.csv")).map((row) => resultOf(row, metrics));
+  const runs = (await rowsOf("runs.csv")).filter((row) => DRAWN.includes(row["method"]!));
+  const results = runs.map((row) => resultOf(row, metrics));
   const charts = chartsOf(summarize(results));
   return new Map(
     (["size", "rank"] as const).map((section) => {

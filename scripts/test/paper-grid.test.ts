@@ -1,84 +1,137 @@
-/** The page on the paper's grid quotes numbers: all of them are those of the tables beside its report, and so are its pictures. */
+/** The page on the paper's grid quotes numbers: all of them are those of the tables beside its reports, and so are its pictures. */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { parse } from "csv-parse/sync";
 import { pictureFile, pictures } from "../grid-pictures.ts";
+import {
+  checkBootstrap,
+  checkDifferences,
+  checkMeans,
+  checkPairs,
+  checkProse,
+  checkRates,
+  examplesOf,
+  fixed,
+  minutesOf,
+  openPage,
+  type Page,
+  type Row,
+  tableOf,
+} from "./support/pages.ts";
 
 const docs = new URL("../../docs/", import.meta.url);
-const page = await readFile(new URL("paper-grid.md", docs), "utf8");
-const summary: Record<string, string>[] = parse(
-  await readFile(new URL("paper-grid/summary.csv", docs), "utf8"),
-  { columns: true },
-);
+const SECOND = "## On a base of another shape";
+const TASKS = ["arithmetic-2", "translation-3"];
+const ALL = ["all tasks", "translation-3", "arithmetic-2"];
 
-/** The cells of the page's tables whose first header is `first`. */
-function tables(first: string): string[][][] {
-  const blocks = page.split("\n\n").filter((block) => new RegExp(`^\\| ${first} +\\|`).test(block));
-  const cells = (row: string): string[] =>
-    row
-      .split("|")
-      .slice(1, -1)
-      .map((cell) => cell.trim().replaceAll("`", ""));
-  return blocks.map((block) => block.trim().split("\n").map(cells));
+const tablesOf = async (folder: string): Promise<Row[]> =>
+  parse(await readFile(new URL(`${folder}/pairs.csv`, docs), "utf8"), { columns: true });
+
+/** The part of the page about one base. */
+async function part(folder: string, grid: string, which: 0 | 1): Promise<Page & { readonly pairs: Row[] }> {
+  const page = await openPage("paper-grid.md", folder, grid);
+  const text = page.text.split("## What it does not show")[0]!.split(SECOND)[which]!;
+  return { ...page, text, pairs: await tablesOf(folder) };
 }
 
-const row = (task: string, method: string, rank: string): Record<string, string> =>
-  summary.find((one) => one["task"] === task && one["method"] === method && one["rank"] === rank)!;
+const PARTS = {
+  "the embedded base": await part("paper-grid", "paper-grid", 0),
+  "the base of GPT-2's shape": await part("paper-grid/gpt2", "paper-grid-gpt2", 1),
+};
 
-const rounded = (value: string): string => Number(value).toFixed(1);
+const scoreOf = (row: Row): number =>
+  Number(row[row["task"]!.startsWith("arithmetic") ? "result" : "accuracy"]);
 
-test("the table of means over all tasks", () => {
-  const [[header, , ...rows]] = tables("method").filter(([head]) => /rank 2/.test(head!.join())) as [
-    string[][],
-  ];
-  assert.equal(rows.length, 8);
-  for (const [method, ...cells] of rows)
-    for (const [i, cell] of cells.entries()) {
-      const rank = /^rank (\d+)$/.exec(header![i + 1]!)?.[1];
-      if (rank === undefined) continue;
-      const { mean, half_95: half } = row("all tasks", method!, rank);
-      assert.equal(cell, `${rounded(mean!)} ± ${rounded(half!)}`, `${method}, rank ${rank}`);
-    }
-  const sizes = rows.map(([method, ...cells]) => [method, cells.at(-1)]);
-  for (const [method, text] of sizes) {
-    const [least, most] = ["2", "128"].map((rank) => Number(row("all tasks", method!, rank)["trainable"]).toLocaleString("en-US")); // prettier-ignore
-    assert.equal(text, `${least} to ${most}`);
-  }
-});
+for (const [name, page] of Object.entries(PARTS)) {
+  const { text, tables, pairs, grid } = page;
+  const { runs, summary, comparisons, rates, examples } = tables;
+  const overAll = comparisons.filter(({ task }) => task === "all tasks");
 
-test("the tables of single tasks", () => {
-  let seen = 0;
-  for (const [header, , ...rows] of tables("task"))
-    for (const [name, metric, ...cells] of rows) {
-      const [task, rank = "rank 8"] = name!.split(", ");
-      for (const [i, cell] of cells.entries()) {
-        const found = row(task!, header![i + 2]!, rank.slice(5));
-        assert.deepEqual(
-          [cell, metric],
-          [rounded(found["mean"]!), found["metric"]],
-          `${name}, ${header![i + 2]}`,
-        );
-        seen++;
+  describe(name, () => {
+    test("the rates are those with the lowest validation loss, in the page and in the grid's file", () => {
+      const headers = ["method", "rank", "rates that were tried", "best rate", "its validation loss"];
+      checkRates(page, tableOf(text, ...headers));
+    });
+
+    test("the grid has every run, and every method and rank is in the table of means", () => {
+      const each = summary.filter(({ task }) => task === "all tasks").length;
+      assert.equal(runs.filter(({ method }) => method !== "none").length, each * 2 * grid.vary.seed.length);
+      checkMeans(page, tableOf(text, "method", "rank", "parameters", ...ALL), ALL);
+    });
+
+    test("the table of differences to LoRA is that of the comparisons", () => {
+      const rows = tableOf(text, "method", "rank", "task", "difference to LoRA", "95 % interval", "p");
+      checkDifferences(overAll, rows);
+    });
+
+    test("the table of pairs is that of the pairs", () => {
+      checkPairs(
+        pairs,
+        tableOf(text, "first", "second", "difference", "95 % interval", "p", ...ALL.slice(1)),
+      );
+    });
+
+    test("means and differences are those of the single examples' scores", () => {
+      for (const run of runs.filter((row) => row["method"] !== "none")) {
+        const each = examplesOf(tables, run);
+        const mean = (100 * each.reduce((sum, [score]) => sum + score!, 0)) / each.length;
+        assert.ok(Math.abs(mean - scoreOf(run)) < 1e-9);
       }
-    }
-  assert.equal(seen, 9 * 8);
+      const score = ([sum]: readonly number[], count: number): number => (100 * sum!) / count;
+      const all = pairs.filter(({ task }) => task === "all tasks");
+      for (const row of all) checkBootstrap(page, row, TASKS, { score });
+    });
+
+    test("numbers in the prose are those of the tables, and times those of the runs", () => {
+      const known = [
+        ...summary.flatMap((row) => [row["mean"]!, row["half_95"]!]),
+        ...[...overAll, ...pairs].flatMap((row) =>
+          ["difference", "low_95", "high_95"].map((column) => row[column]!),
+        ),
+        ...runs.map((row) => String(scoreOf(row))),
+      ];
+      checkProse(text, new Set([...known.map((value) => fixed(Math.abs(Number(value)))), ...FOREIGN]));
+      const [, search, took] = /search took (\d+) minutes[^.]* and the grid (\d+)/.exec(text)!;
+      assert.deepEqual([search, took], [minutesOf(rates), minutesOf(examples)]);
+    });
+  });
+}
+
+/** What the model answers without an adapter. */
+const FOREIGN: readonly string[] = ["0.0", "5.5"];
+
+test("the README quotes differences of the table of pairs", async () => {
+  const readme = await readFile(new URL("../README.md", docs), "utf8");
+  const text = readme.split("We repeated the paper's experiment")[1]!.split("On text written")[0]!;
+  const { tables } = PARTS["the embedded base"];
+  const pairs = Object.values(PARTS).flatMap((part) => part.pairs);
+  const columns = ["difference", "low_95", "high_95"];
+  checkProse(text, new Set(pairs.flatMap((row) => columns.map((name) => fixed(Math.abs(Number(row[name]))))))); // prettier-ignore
+  const sizes = new Set(tables.summary.map((row) => Number(row["trainable"]).toLocaleString("en-US")));
+  for (const size of text.match(/\d,\d{3}/g)!)
+    assert.ok(sizes.has(size), `no adapter has ${size} parameters`);
 });
 
-test("numbers in the findings' prose are means of the tables", () => {
-  const findings = page.split("## What it shows")[1]!.split("![Quality against rank]")[0]!;
-  const prose = findings
-    .split("\n")
-    .filter((line) => !line.startsWith("|"))
-    .join("\n");
-  const known = new Set(summary.flatMap(({ mean, half_95: half }) => [rounded(mean!), rounded(half!)]));
-  const at32 = (method: string): number => Number(row("all tasks", method, "32")["mean"]);
-  const behind = rounded(String(at32("lora") - at32("tl6")));
-  const foreign = ["12.5"]; // the paper's own share
-  const quoted = prose.match(/\b\d+\.\d\b/g)!;
-  assert.ok(quoted.length > 12);
-  for (const number of quoted)
-    assert.ok(known.has(number) || number === behind || foreign.includes(number), `${number} is in no table`);
+test("the table of means by rank", () => {
+  const { text, tables } = PARTS["the embedded base"];
+  const ranks = ["2", "8", "32", "128"];
+  const size = "parameters at ranks 2 to 128";
+  const rows = tableOf(text, "method", ...ranks.map((rank) => `rank ${rank}`), size);
+  assert.equal(rows.length, 8);
+  const of = (method: string, rank: string): Row =>
+    tables.summary.find((one) => one["task"] === "all tasks" && one["method"] === method && one["rank"] === rank)!; // prettier-ignore
+  for (const row of rows) {
+    const all = ranks.map((rank) => of(row["method"]!, rank));
+    for (const [i, found] of all.entries())
+      assert.equal(
+        row[`rank ${ranks[i]}`],
+        `${fixed(found["mean"]!)} ± ${fixed(found["half_95"]!)}`,
+        row["method"],
+      );
+    const [least, most] = [all[0]!, all.at(-1)!].map((one) => Number(one["trainable"]).toLocaleString("en-US")); // prettier-ignore
+    assert.equal(row[size], `${least} to ${most}`);
+  }
 });
 
 test("the pictures are those of the tables", async () => {

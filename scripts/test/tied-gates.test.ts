@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { parse } from "csv-parse/sync";
-import { fixed, type Row, tableOf } from "./support/pages.ts";
+import { checkPairs, fixed, type Row, tableOf } from "./support/pages.ts";
 
 const docs = new URL("../../docs/", import.meta.url);
 const page = await readFile(new URL("tied-gates.md", docs), "utf8");
@@ -23,4 +23,30 @@ test("the table of the design is that of its runs", () => {
       for (const run of own)
         assert.equal(row["parameters"], Number(run["trainable"]).toLocaleString("en-US"));
     }
+});
+
+test("the differences to TL6 are those of the grid", async () => {
+  const rows = tableOf(page, "base", "tied gates", "TL6", "parameters", "difference, both tasks", "p");
+  for (const [base, folder] of [
+    ["Llama", ""],
+    ["GPT-2", "gpt2/"],
+  ] as const) {
+    const csv = await readFile(new URL(`paper-grid/${folder}pairs.csv`, docs), "utf8");
+    const pairs: Row[] = parse(csv, { columns: true });
+    const own = pairs.filter((pair) => pair["method"] === "tied-gates" && pair["against_method"] === "tl6");
+    const quoted = rows
+      .filter((row) => row["base"] === base)
+      .map((row): Row => {
+        const [, difference, interval] = /^(\S+) \((.*)\)$/.exec(row["difference, both tasks"]!)!;
+        const [first, second] = ["tied gates", "TL6"].map((name) => row[name]!.slice("rank ".length));
+        return {
+          first: `tied-gates:${first}`,
+          second: `tl6:${second}`,
+          difference: difference!,
+          "95 % interval": interval!,
+          p: row["p"]!,
+        };
+      });
+    checkPairs(own, quoted);
+  }
 });

@@ -27,10 +27,9 @@ test("the switches of a preset are the first method of the library that trains a
   const switched = PRESET_NAMES.map((name) => presetChoice(name, 4)).filter(hasSwitches);
   assert.deepEqual(
     switched.map(({ preset, trained, tie }) => [preset, presetOf(trained, tie)]),
-    ["lora", "vera", "tl1", "tl2", "tl3", "tl4", "tl5", "tl6", "rslora", "lora-fa"].map((name) => [
-      name,
-      name === "rslora" ? "lora" : name,
-    ]),
+    ["lora", "vera", "tl1", "tl2", "tl3", "tl4", "tl5", "tl6", "tied-gates", "rslora", "lora-fa"].map(
+      (name) => [name, name === "rslora" ? "lora" : name],
+    ),
   );
   assert.equal(presetOf(["B"], "pairs"), "own");
 });

@@ -58,6 +58,8 @@ export const fixed = (value: number | string, digits = 1): string => Number(valu
 const signed = (value: string, digits: number): string =>
   `${Number(value) > 0 ? "+" : ""}${fixed(value, digits)}`.replace("-", "−");
 
+const pText = (p: string): string => (Number(p) < 0.001 ? "< 0.001" : fixed(p, 3));
+
 /** The rank of a page's row, for tables that have one rank alone. */
 const RANK = "8";
 
@@ -135,7 +137,7 @@ export function checkDifferences(
   for (const row of rows) {
     const { method, task, "difference to LoRA": difference, "95 % interval": interval } = row;
     const found = rowOf(comparisons, task!, row);
-    const p = Number(found["p"]) < 0.001 ? "< 0.001" : fixed(found["p"]!, 3);
+    const p = pText(found["p"]!);
     assert.deepEqual(
       [difference, interval, row["p"]],
       [
@@ -146,6 +148,24 @@ export function checkDifferences(
       `${method}, ${task}`,
     );
     assert.deepEqual([found["against_method"], found["against_rank"]], ["lora", against]);
+  }
+}
+
+/** The rows of a page's table of pairs, "tl6:8" against "lora:8", are those of pairs.csv: over all tasks, and the difference on each. */
+export function checkPairs(pairs: readonly Row[], rows: readonly Row[]): void {
+  const nameOf = (row: Row, which: string): string => `${row[`${which}method`]}:${row[`${which}rank`]}`;
+  assert.equal(rows.length, pairs.filter(({ task }) => task === "all tasks").length);
+  for (const { first, second, difference, "95 % interval": interval, p, ...tasks } of rows) {
+    const of = (task: string): Row =>
+      pairs.find((one) => one["task"] === task && nameOf(one, "") === first && nameOf(one, "against_") === second)!; // prettier-ignore
+    const all = of("all tasks");
+    const [low, high] = ["low_95", "high_95"].map((column) => signed(all[column]!, 1));
+    assert.deepEqual(
+      [difference, interval, p],
+      [signed(all["difference"]!, 1), `${low} to ${high}`, pText(all["p"]!)],
+      `${first}, ${second}`,
+    );
+    for (const [task, cell] of Object.entries(tasks)) assert.equal(cell, signed(of(task)["difference"]!, 1));
   }
 }
 

@@ -154,7 +154,7 @@ function veraOptions({ dInitial = 0.1, ...rest }: VeraOptions): PresetOptions {
  * rates. tl4 and tl5 were not searched: they have the rates of tl6 and of lora. rslora, lora-fa, lora-xs and vb-lora were searched
  * at rank 8 alone, lokr, prefix-tuning, prompt-tuning, norm-tuning and full at rank 8
  * on two tasks (docs/learning-rates.md), and the other methods from rasa on not at all; dora, lora-bias and ShareLoRA train pairs as lora does, and have its rate. docs/paper-grid.md describes the
- * searches, and a test compares the rates with examples/paper-grid.yaml.
+ * searches, and a test compares its table with this one.
  */
 export const TABLE = {
   lora: member("lora", "LoRA", 0.01, { trained: ["B", "A"], tied: false }) as Member<"lora">,

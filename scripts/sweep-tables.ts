@@ -1,19 +1,21 @@
 /**
- * Writes the tables of a page that quotes sweeps (docs/difficulty.md, docs/real-text.md) from the folders of its sweeps.
+ * Writes the tables of a page that quotes sweeps from the folders of its sweeps: the search for rates, the grid, and a calibration.
  *
- *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/hard-rates runs/hard-grid runs/difficulty
- *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/hard-rates-gpt2 runs/hard-grid-gpt2 --out docs/difficulty/gpt2
+ *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts runs/grid-rates runs/paper-grid --out docs/paper-grid --pairs tl6:8=lora:8
+ *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts runs/hard-rates runs/hard-grid runs/difficulty --out docs/difficulty
+ *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts runs/real-text-rates runs/real-text --out docs/real-text --no-samples
  *
- *   npx tsx --conditions=@tiedlora/source scripts/difficulty-tables.ts runs/real-text-rates runs/real-text --out docs/real-text --no-samples
- *
- * writes docs/difficulty/, or --out: the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of
- * its single test examples (examples.csv), the runs of the search (rates.csv) and, with a third folder, those of the calibration
- * (calibration.csv). Without a grid, it writes rates.csv alone.
+ * writes into --out the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of its single
+ * test examples (examples.csv), the runs of the search (rates.csv) and, with a third folder, those of the calibration (calibration.csv).
+ * Without a grid, it writes rates.csv alone. --pairs also writes the differences of these pairs (pairs.csv).
  */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { writeReport } from "../packages/experiments/src/node/report.ts";
+import { compared, type Variant } from "../packages/experiments/src/report/compared.ts";
+import { comparisonsCsv } from "../packages/experiments/src/report/csv.ts";
+import { summarize } from "../packages/experiments/src/report/summary.ts";
 import { RunStore } from "../packages/experiments/src/node/sweep/store.ts";
 import { validationLoss } from "../packages/experiments/src/sweep/config.ts";
 
@@ -24,6 +26,7 @@ const { values, positionals } = parseArgs({
     title: { type: "string", default: "Tasks with room" },
     against: { type: "string", default: "lora:8" },
     "no-samples": { type: "boolean", default: false },
+    pairs: { type: "string", default: "" },
   },
 });
 const [rates, grid, calibration] = positionals;
@@ -78,6 +81,23 @@ await write(
     duration: run.duration ?? 0,
   })),
 );
+/** "tl6:8" */
+function variantOf(text: string): Variant {
+  const [method, rank] = text.split(":") as [string, string];
+  return { method, rank: Number(rank) };
+}
+
+/** The differences of pairs such as "tl6:8=lora:8", as a table. */
+async function pairsCsv(folder: string, pairs: string): Promise<string> {
+  const outcomes = await new RunStore(folder).outcomes({ curves: false });
+  const tables = pairs.split(",").map((pair) => {
+    const both = pair.split("=").map(variantOf) as [Variant, Variant];
+    const own = outcomes.filter(({ config }) => both.some(({ method, rank }) => config.method === method && config.rank === rank)); // prettier-ignore
+    return comparisonsCsv(compared(summarize(own), both[1])!).split(/(?<=\n)/);
+  });
+  return tables.flatMap((lines, i) => (i === 0 ? lines : lines.slice(1))).join("");
+}
+
 if (grid !== undefined) {
   const measured = await new RunStore(grid).finished();
   await write(
@@ -91,10 +111,10 @@ if (grid !== undefined) {
       duration: run.duration ?? 0,
     })),
   );
-  const [method, rank] = values.against.split(":") as [string, string];
+  if (values.pairs !== "") await writeFile(join(OUT, "pairs.csv"), await pairsCsv(grid, values.pairs));
   await writeReport(grid, OUT, {
     title: values.title,
-    against: { method, rank: Number(rank) },
+    against: variantOf(values.against),
     samples: !values["no-samples"],
     force: true,
   });
