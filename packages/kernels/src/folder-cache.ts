@@ -48,6 +48,7 @@ function nodeModule<K extends keyof NodeModules>(name: K): NodeModules[K] {
 /** The module that makes what is kept: its `import.meta`. */
 export interface Origin {
   readonly url?: string;
+  /** The address of a module that is imported by this name. */
   resolve?(specifier: string): string;
 }
 
@@ -61,6 +62,7 @@ export interface CacheCount {
   kept: number;
 }
 
+/** A lasting cache in a folder. Neither a damaged file nor a folder that cannot be written to is an error: what is missing is made again. */
 export class FolderCache implements LastingCache {
   readonly folder: string;
   /** What happened so far, by kind of value. */

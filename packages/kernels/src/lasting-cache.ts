@@ -6,6 +6,7 @@
 /** What a value was made of, apart from the code that made it. */
 export type LastingKey = readonly (string | Int32Array | Float64Array)[];
 
+/** A store that outlives the process, by kind of value and key. */
 export interface LastingCache {
   /** The value that was kept under a key; undefined if there is none, or if it is damaged. */
   find(kind: string, key: LastingKey): unknown;
