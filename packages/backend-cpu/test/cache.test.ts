@@ -100,27 +100,31 @@ test("a folder that cannot be made does no harm", async () => {
   await assert.rejects(cpu({ cache: "" }), /expected the path of a folder/);
 });
 
-/** Trains in a process of its own, and returns what it printed. */
-function inProcess(cache: string): Promise<{ losses: number[]; counts: Start["counts"] }> {
-  const script = join(import.meta.dirname, "support/trained.ts");
-  const child = spawn(process.execPath, [...process.execArgv.filter((flag) => !flag.startsWith("--test")), script, cache]); // prettier-ignore
+/** Runs a script of the folder `support` in a process of its own, and returns what it printed. */
+function inProcess<T>(name: string, ...args: readonly string[]): Promise<T> {
+  const script = join(import.meta.dirname, "support", name);
+  const child = spawn(process.execPath, [...process.execArgv.filter((flag) => !flag.startsWith("--test")), script, ...args]); // prettier-ignore
   return new Promise((resolve, reject) => {
     let [out, err] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
     child.on("error", reject);
-    child.on("close", (code) =>
-      code === 0
-        ? resolve(JSON.parse(out) as { losses: number[]; counts: Start["counts"] })
-        : reject(new Error(err)),
-    );
+    child.on("close", (code) => (code === 0 ? resolve(JSON.parse(out) as T) : reject(new Error(err))));
   });
 }
 
+test("a function of an earlier process is not taken for another that this process makes anew", async () => {
+  const cache = newFolder();
+  const [roots, negatives] = [[1, 2, 3, 4, 5], [-1, -4, -9, -16, -25]]; // prettier-ignore
+  assert.deepEqual(await inProcess("elementwise.ts", cache, "sqrt"), [roots]);
+  assert.deepEqual(await inProcess("elementwise.ts", cache, "sqrt", "neg"), [roots, negatives]);
+});
+
 test("processes share a folder, also at the same time", async () => {
   const cache = newFolder();
-  const both = await Promise.all([inProcess(cache), inProcess(cache)]);
-  const third = await inProcess(cache);
+  const training = (): Promise<Pick<Start, "losses" | "counts">> => inProcess("trained.ts", cache);
+  const both = await Promise.all([training(), training()]);
+  const third = await training();
   for (const { losses } of both) assert.deepEqual(losses, third.losses);
   for (const { found, kept } of Object.values(third.counts)) {
     assert.equal(kept, 0);

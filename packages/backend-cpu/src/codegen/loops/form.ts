@@ -72,7 +72,7 @@ function keyOf(nest: Nest, plan: Schedule, layout: ScratchLayout): string {
   const loads = nest.loads.map((access) => (access === null ? "" : accessKey(access)));
   const stores = nest.stores.map(({ to, value, row }) => `${accessKey(to)} ${value} ${bit(row)}`);
   return [
-    bodyNumber(nest.body),
+    bodyText(nest.body),
     plan.mode,
     bit(plan.streams),
     plan.vector,
@@ -96,21 +96,31 @@ function keyOf(nest: Nest, plan: Schedule, layout: ScratchLayout): string {
 
 interface Body {
   readonly instrs: readonly Instr[];
-  readonly number: number;
+  readonly text: string;
 }
 
 const bodies = new Map<number, Body[]>(); // by length
-let count = 0;
 
-/** A number that bodies share if they differ only in what their loads read and in float constants. */
-function bodyNumber(instrs: readonly Instr[]): number {
+/**
+ * A text that bodies share if they differ only in what their loads read and in float constants. It is the same in every process, since a
+ * lasting cache has it in the keys of functions; it is written once for each body, because comparing is cheaper.
+ */
+function bodyText(instrs: readonly Instr[]): string {
   let ofLength = bodies.get(instrs.length);
   if (ofLength === undefined || ofLength.length >= MOST) bodies.set(instrs.length, (ofLength = []));
   const isKnown = (body: Body): boolean =>
     body.instrs.every((instr, i) => isSame(instr, at(instrs, i, "instruction")));
   let body = ofLength.find(isKnown);
-  if (body === undefined) ofLength.push((body = { instrs, number: count++ }));
-  return body.number;
+  if (body === undefined)
+    ofLength.push((body = { instrs, text: JSON.stringify(instrs.map(withoutNumbers)) }));
+  return body.text;
+}
+
+/** What `isSame` compares of an instruction. */
+function withoutNumbers(instr: Instr): object {
+  const { op, dtype } = instr;
+  if (op === "load") return { op, dtype };
+  return instr.op === "const" && isNumber(instr) ? { op, dtype, isNaN: Number.isNaN(instr.value) } : instr;
 }
 
 function isSame(a: Instr, b: Instr): boolean {
