@@ -38,6 +38,7 @@ export function movesOf({ windows, scalars }: Trace, moving: ReadonlySet<number>
   return new Map(along.filter(([, axes]) => axes.some(({ length }) => length > 0)));
 }
 
+/** Lowers the graph of `roots`. */
 export function lower(roots: readonly Node[], given: Given): Lowered {
   const lowering = new Lowering(given);
   const order = topological(roots);
