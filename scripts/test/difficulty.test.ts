@@ -11,11 +11,11 @@ import {
   checkMeans,
   checkProse,
   checkRates,
-  examplesOf,
+  checkScores,
   fixed,
   minutesOf,
   openPage,
-  type Row,
+  percentage,
   tableOf,
 } from "./support/pages.ts";
 
@@ -23,9 +23,6 @@ const PAGES = {
   "difficulty.md": await openPage("difficulty.md", "difficulty", "hard-grid"),
 };
 const TASKS = ["arithmetic-2", "translation-3"];
-
-const scoreOf = (row: Row): number =>
-  Number(row[row["task"]!.startsWith("arithmetic") ? "result" : "accuracy"]);
 
 test("the table of difficulties has every run of the calibration", () => {
   const { text, tables } = PAGES["difficulty.md"];
@@ -75,15 +72,10 @@ for (const [name, page] of Object.entries(PAGES)) {
     });
 
     test("the comparisons over all tasks, and the means, are those of the single examples' scores", () => {
-      for (const run of runs.filter((row) => TASKS.includes(row["task"]!) && row["method"] !== "none")) {
-        const each = examplesOf(tables, run);
-        const mean = (100 * each.reduce((sum, [score]) => sum + score!, 0)) / each.length;
-        assert.ok(Math.abs(mean - scoreOf(run)) < 1e-9);
-      }
+      checkScores(tables, runs.filter((row) => TASKS.includes(row["task"]!) && row["method"] !== "none")); // prettier-ignore
       const over = comparisons.filter((row) => row["task"] === "all tasks");
       assert.equal(over.length, 3);
-      const score = ([sum]: readonly number[], count: number): number => (100 * sum!) / count;
-      for (const row of over) checkBootstrap(page, row, TASKS, { score });
+      for (const row of over) checkBootstrap(page, row, TASKS, { score: percentage });
     });
 
     test("numbers in the prose are those of the tables, and times those of the runs", () => {

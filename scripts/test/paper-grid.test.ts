@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
-import { parse } from "csv-parse/sync";
 import { pictureFile, pictures } from "../grid-pictures.ts";
 import {
   checkBootstrap,
@@ -11,10 +10,12 @@ import {
   checkPairs,
   checkProse,
   checkRates,
-  examplesOf,
+  checkScores,
   fixed,
   minutesOf,
   openPage,
+  percentage,
+  scoreOf,
   type Page,
   type Row,
   tableOf,
@@ -25,14 +26,11 @@ const SECOND = "## On a base of another shape";
 const TASKS = ["arithmetic-2", "translation-3"];
 const ALL = ["all tasks", "translation-3", "arithmetic-2"];
 
-const tablesOf = async (folder: string): Promise<Row[]> =>
-  parse(await readFile(new URL(`${folder}/pairs.csv`, docs), "utf8"), { columns: true });
-
 /** The part of the page about one base. */
-async function part(folder: string, grid: string, which: 0 | 1): Promise<Page & { readonly pairs: Row[] }> {
+async function part(folder: string, grid: string, which: 0 | 1): Promise<Page> {
   const page = await openPage("paper-grid.md", folder, grid);
   const text = page.text.split("## What it does not show")[0]!.split(SECOND)[which]!;
-  return { ...page, text, pairs: await tablesOf(folder) };
+  return { ...page, text };
 }
 
 const PARTS = {
@@ -40,12 +38,9 @@ const PARTS = {
   "the base of GPT-2's shape": await part("paper-grid/gpt2", "paper-grid-gpt2", 1),
 };
 
-const scoreOf = (row: Row): number =>
-  Number(row[row["task"]!.startsWith("arithmetic") ? "result" : "accuracy"]);
-
 for (const [name, page] of Object.entries(PARTS)) {
-  const { text, tables, pairs, grid } = page;
-  const { runs, summary, comparisons, rates, examples } = tables;
+  const { text, tables, grid } = page;
+  const { runs, summary, comparisons, rates, pairs, examples } = tables;
   const overAll = comparisons.filter(({ task }) => task === "all tasks");
 
   describe(name, () => {
@@ -73,14 +68,9 @@ for (const [name, page] of Object.entries(PARTS)) {
     });
 
     test("means and differences are those of the single examples' scores", () => {
-      for (const run of runs.filter((row) => row["method"] !== "none")) {
-        const each = examplesOf(tables, run);
-        const mean = (100 * each.reduce((sum, [score]) => sum + score!, 0)) / each.length;
-        assert.ok(Math.abs(mean - scoreOf(run)) < 1e-9);
-      }
-      const score = ([sum]: readonly number[], count: number): number => (100 * sum!) / count;
+      checkScores(tables, runs.filter((row) => row["method"] !== "none")); // prettier-ignore
       const all = pairs.filter(({ task }) => task === "all tasks");
-      for (const row of all) checkBootstrap(page, row, TASKS, { score });
+      for (const row of all) checkBootstrap(page, row, TASKS, { score: percentage });
     });
 
     test("numbers in the prose are those of the tables, and times those of the runs", () => {
@@ -105,7 +95,7 @@ test("the README quotes differences of the table of pairs", async () => {
   const readme = await readFile(new URL("../README.md", docs), "utf8");
   const text = readme.split("We repeated the paper's experiment")[1]!.split("On text written")[0]!;
   const { tables } = PARTS["the embedded base"];
-  const pairs = Object.values(PARTS).flatMap((part) => part.pairs);
+  const pairs = Object.values(PARTS).flatMap(({ tables: own }) => own.pairs);
   const columns = ["difference", "low_95", "high_95"];
   checkProse(text, new Set(pairs.flatMap((row) => columns.map((name) => fixed(Math.abs(Number(row[name]))))))); // prettier-ignore
   const sizes = new Set(tables.summary.map((row) => Number(row["trainable"]).toLocaleString("en-US")));

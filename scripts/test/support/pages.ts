@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { parse } from "csv-parse/sync";
 import { type Pairing, pairedBootstrap } from "../../../packages/experiments/src/metrics/index.ts";
+import { pText } from "../../../packages/experiments/src/report/compared.ts";
 import { ranksOf } from "../../../packages/experiments/src/sweep/options.ts";
 import { parseSweep } from "../../../packages/experiments/src/sweep/spec.ts";
 
@@ -15,12 +16,14 @@ const docs = new URL("../../../docs/", import.meta.url);
 /** The cells of a row, by column. */
 export type Row = Readonly<Record<string, string>>;
 
-const TABLES = ["calibration", "rates", "runs", "summary", "comparisons", "examples"] as const;
+const TABLES = ["calibration", "rates", "runs", "summary", "comparisons", "pairs", "examples"] as const;
+/** Those that not every page has. */
+const OPTIONAL: readonly string[] = ["calibration", "pairs"];
 
 /** A page and one folder of tables that it quotes. */
 export interface Page {
   readonly text: string;
-  /** The tables by name; that of a calibration is empty where there is none. */
+  /** The tables by name; those of a calibration and of pairs are empty where there are none. */
   readonly tables: Readonly<Record<(typeof TABLES)[number], readonly Row[]>>;
   /** The sweep of which the tables are. */
   readonly grid: ReturnType<typeof parseSweep>;
@@ -30,7 +33,7 @@ export interface Page {
 export async function openPage(name: string, folder: string, grid: string): Promise<Page> {
   const csv = async (table: string): Promise<readonly Row[]> => {
     const path = new URL(`${folder}/${table}.csv`, docs);
-    if (table === "calibration" && !existsSync(path)) return [];
+    if (OPTIONAL.includes(table) && !existsSync(path)) return [];
     return parse(await readFile(path, "utf8"), { columns: true });
   };
   const tables = await Promise.all(TABLES.map(async (table) => [table, await csv(table)] as const));
@@ -57,8 +60,6 @@ export const fixed = (value: number | string, digits = 1): string => Number(valu
 /** A difference, as pages have it: with its sign. */
 const signed = (value: string, digits: number): string =>
   `${Number(value) > 0 ? "+" : ""}${fixed(value, digits)}`.replace("-", "−");
-
-const pText = (p: string): string => (Number(p) < 0.001 ? "< 0.001" : fixed(p, 3));
 
 /** The rank of a page's row, for tables that have one rank alone. */
 const RANK = "8";
@@ -137,7 +138,7 @@ export function checkDifferences(
   for (const row of rows) {
     const { method, task, "difference to LoRA": difference, "95 % interval": interval } = row;
     const found = rowOf(comparisons, task!, row);
-    const p = pText(found["p"]!);
+    const p = pText(Number(found["p"]));
     assert.deepEqual(
       [difference, interval, row["p"]],
       [
@@ -162,7 +163,7 @@ export function checkPairs(pairs: readonly Row[], rows: readonly Row[]): void {
     const [low, high] = ["low_95", "high_95"].map((column) => signed(all[column]!, 1));
     assert.deepEqual(
       [difference, interval, p],
-      [signed(all["difference"]!, 1), `${low} to ${high}`, pText(all["p"]!)],
+      [signed(all["difference"]!, 1), `${low} to ${high}`, pText(Number(all["p"]))],
       `${first}, ${second}`,
     );
     for (const [task, cell] of Object.entries(tasks)) assert.equal(cell, signed(of(task)["difference"]!, 1));
@@ -173,6 +174,22 @@ export function checkPairs(pairs: readonly Row[], rows: readonly Row[]): void {
 export function examplesOf({ examples }: Page["tables"], run: Row, column = "scores"): number[][] {
   const found = examples.find((row) => row["id"] === run["id"])!;
   return found[column]!.split(" ").map((one) => one.split(",").map(Number));
+}
+
+/** The share of right answers that a run of a generated task has in its table. */
+export const scoreOf = (row: Row): number =>
+  Number(row[row["task"]!.startsWith("arithmetic") ? "result" : "accuracy"]);
+
+/** The share of right answers, in percent, from the sum of the examples' scores and their number. */
+export const percentage: Pairing["score"] = ([sum], count) => (100 * sum!) / count;
+
+/** The shares of right answers of `runs` are those of their single examples. */
+export function checkScores(tables: Page["tables"], runs: readonly Row[]): void {
+  for (const run of runs) {
+    const each = examplesOf(tables, run);
+    const sum = each.reduce((all, [score]) => all + score!, 0);
+    assert.ok(Math.abs(percentage([sum], each.length) - scoreOf(run)) < 1e-9, run["id"]);
+  }
 }
 
 /** A comparison is what the paired bootstrap says of the single examples of `tasks`, over the seeds that both methods have. */
