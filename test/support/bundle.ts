@@ -21,3 +21,16 @@ export async function bundle(entry: string, alias: Readonly<Record<string, strin
   });
   return outputFiles[0]!.text;
 }
+
+/** Writes `entry` and all that it imports as one script for Node, which opens one file where the modules would open many at once. */
+export async function bundleForNode(entry: string, outfile: string): Promise<void> {
+  await build({
+    entryPoints: [entry],
+    bundle: true,
+    outfile,
+    format: "esm",
+    platform: "node",
+    conditions: ["@tiedlora/source"],
+    logLevel: "warning",
+  });
+}
