@@ -119,17 +119,17 @@ test("the account of a word problem is right, and only the asked person's", () =
 });
 
 const FILE = `
-on: { model: base, tasks: [{ name: arithmetic, difficulty: 2 }, summary-3, choice] }
+on: { model: base, tasks: [{ name: arithmetic, difficulty: 2 }, summary-3, choice], test-seed: 5 }
 out: unused
 vary: { method: lora, rank: 8 }
-evaluate: { test-seed: 5, baseline: false }
+evaluate: { baseline: false }
 `;
 
 test("a sweep's file names difficulties and the seed of the test; runs of other ones have other names", () => {
   const configs = expandSweep(parseSweep(FILE, "f"));
   assert.deepEqual(configs.map(({ task }) => task), ["arithmetic-2", "summary-3", "choice"]); // prettier-ignore
   assert.deepEqual(configs.map(({ testSeed }) => testSeed), [5, 5, 5]); // prettier-ignore
-  const without = expandSweep(parseSweep(FILE.replace("test-seed: 5, ", ""), "f"));
+  const without = expandSweep(parseSweep(FILE.replace(", test-seed: 5", ""), "f"));
   assert.ok(without.every((config, i) => !("testSeed" in config) && runId(config) !== runId(configs[i]!)));
 });
 
@@ -152,7 +152,7 @@ test("mistakes are errors with the line, the name and what there is", () => {
   refused(FILE.replace("name: arithmetic", "name: arithmetik"), /there is no generated task "arithmetik"; did you mean "arithmetic"/); // prettier-ignore
   refused(FILE.replace("difficulty: 2", "dificulty: 2"), /there is no "dificulty"/);
   refused(FILE.replace("summary-3", "squad-3"), /there is no task "squad-3"/);
-  refused(FILE.replace("choice]", "squad], data: d"), /evaluate\.test-seed is for tasks that are generated, and squad reads files/); // prettier-ignore
+  refused(FILE.replace("choice]", "squad], data: d"), /on\.test-seed is for tasks that are generated, and squad reads files/); // prettier-ignore
   assert.throws(() => toyExamples("summary", "train", 1, 0, 1.5), /the difficulty of summary is 1\.5/);
 });
 

@@ -153,7 +153,7 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
       temperature: one.temperature,
       teacherWeight: one.teacherWeight,
       regularize: train.regularize,
-      testSeed: evaluate["test-seed"],
+      testSeed: on["test-seed"],
       exampleLosses: evaluate["example-losses"] ? true : undefined,
     }),
     clip,

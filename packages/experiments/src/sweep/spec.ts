@@ -93,6 +93,7 @@ const SPEC = z.strictObject({
     model: z.string().default("base"),
     quantize: z.enum(QUANTIZE_KINDS).optional(),
     tasks: listOf(either((given) => (isRecord(given) ? TASK_OF_LEVEL : TASK_NAME))),
+    "test-seed": whole(0).optional(),
     data: z.string().optional(),
     seq: whole(2).default(128),
     "loss-only": z.boolean().default(false),
@@ -161,7 +162,6 @@ const SPEC = z.strictObject({
       train: whole(1).default(4000),
       valid: whole(1).default(100),
       test: whole(1).default(200),
-      "test-seed": whole(0).optional(),
       "example-losses": z.boolean().default(false),
       baseline: z.boolean().default(true),
     })
@@ -179,6 +179,8 @@ export interface SweepSpec {
     /** The form to which the weights of linear modules are quantized while the model is loaded: nf4 or int8. */
     readonly quantize?: QuantizeKind | undefined;
     readonly tasks: readonly string[];
+    /** The seed from which the questions of generated tasks' tests are made; those for training and validation have seed 0. Default: 0. */
+    readonly "test-seed"?: number | undefined;
     /** The folder that has the files of each task in a subfolder with the task's name. */
     readonly data?: string | undefined;
     /** The most tokens of an example. */
@@ -269,8 +271,6 @@ export interface SweepSpec {
     readonly train: number;
     readonly valid: number;
     readonly test: number;
-    /** The seed from which the questions of generated tasks' tests are made; those for training and validation have seed 0. Default: 0. */
-    readonly "test-seed"?: number | undefined;
     /** Whether the loss of each test example is written down, so that reports compare losses example by example. Each is then computed on its own. */
     readonly "example-losses": boolean;
     /** Whether the model without an adapter is measured too. */
@@ -319,8 +319,8 @@ function checked(spec: SweepSpec, file: string): SweepSpec {
   const needing = tasks.find((name) => taskByName(name).needsFiles);
   if (needing !== undefined && data === undefined)
     mistake(`on.data is missing: the task ${needing} reads files; give the folder that has ${needing}/`);
-  if (needing !== undefined && spec.evaluate["test-seed"] !== undefined)
-    mistake(`evaluate.test-seed is for tasks that are generated, and ${needing} reads files; leave it out`);
+  if (needing !== undefined && spec.on["test-seed"] !== undefined)
+    mistake(`on.test-seed is for tasks that are generated, and ${needing} reads files; leave it out`);
   const ranks = rankMistake(spec.vary.rank, spec.vary.method);
   if (ranks !== null) mistake(ranks);
   const runs = countCombinations(spec);
