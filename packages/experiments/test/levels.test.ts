@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { NO_FILES } from "../src/node/tasks.ts";
 import { runId } from "../src/sweep/config.ts";
+import { countCombinations } from "../src/sweep/options.ts";
 import { expandSweep } from "../src/sweep/expand.ts";
 import { parseSweep } from "../src/sweep/spec.ts";
 import { firstQuestions, taskByName } from "../src/tasks/index.ts";
@@ -173,8 +174,14 @@ evaluate: { baseline: false }
   refused("{ 'lora:2': 0.03, tl6: 0.1 }", /train\.lr has no rate for lora, and no default/);
   refused("{ 'lora:4': 0.03, default: 0.1 }", /"lora:4" is for rank 4, and vary\.rank has 2, 8/);
   refused("{ 'lara:2': 0.03, default: 0.1 }", /no method "lara" in "lara:2"; did you mean "lora"/);
+
+  const varied = file("0.1").replace("rank: [2, 8]", "rank: [2, 8], lr: { 'lora:2': [0.1, 0.3], lora: [0.03], default: [0.01] }"); // prettier-ignore
+  const spec = parseSweep(varied, "f");
+  const tried = expandSweep(spec).map((config) => [`${config.method}:${config.rank}`, config.lr]);
+  assert.deepEqual(tried, [["lora:2", 0.1], ["lora:2", 0.3], ["tl6:2", 0.01], ["lora:8", 0.03], ["tl6:8", 0.01]]); // prettier-ignore
+  assert.equal(countCombinations(spec), tried.length);
   assert.throws(
-    () => parseSweep(file("0.1").replace("rank: [2, 8]", "rank: 2, lr: { 'lora:2': 0.1 }"), "f"),
-    /vary\.lr: "lora:2" is a method with a rank, which only train\.lr can have/,
+    () => parseSweep(varied.replace("'lora:2'", "'lora:4'"), "f"),
+    /vary\.lr: "lora:4" is for rank 4/,
   );
 });

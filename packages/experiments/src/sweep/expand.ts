@@ -29,7 +29,7 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     method: ({ rank }) => vary.method.filter((method) => ranksOf(vary.rank, method).includes(rank!)),
     optimizer: vary.optimizer ?? [spec.train.optimizer],
     loss: vary.loss ?? [spec.train.loss],
-    lr: ({ method, optimizer }) => ratesOf(vary.lr, method!, optimizer!) ?? [null],
+    lr: ({ method, rank, optimizer }) => ratesOf(vary.lr, method!, rank!, optimizer!) ?? [null],
     steps: vary.steps ?? [spec.train.steps],
     batch: vary.batch ?? [spec.train.batch],
     dropout: vary.dropout ?? [spec.train.dropout],

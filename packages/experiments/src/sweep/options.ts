@@ -36,9 +36,15 @@ interface Optioned {
   };
 }
 
-/** The learning rates to try for a method and an optimizer; undefined if they do not vary. */
-export function ratesOf(lr: Rates, method: string, optimizer: string): readonly number[] | undefined {
-  return lr === undefined || isList(lr) ? lr : (lr[method] ?? lr[optimizer] ?? lr["default"]);
+/** The learning rates to try for a method at a rank and an optimizer; undefined if they do not vary. */
+export function ratesOf(
+  lr: Rates,
+  method: string,
+  rank: number,
+  optimizer: string,
+): readonly number[] | undefined {
+  if (lr === undefined || isList(lr)) return lr;
+  return lr[`${method}:${rank}`] ?? lr[method] ?? lr[optimizer] ?? lr["default"];
 }
 
 /** Ranks for all methods, or for each method, with `default`. */
@@ -93,11 +99,12 @@ export function countCombinations(spec: Optioned): number {
   const { method, rank, lr, optimizer = [train.optimizer], loss = [train.loss], ...others } = vary;
   const product = (lists: readonly { readonly length: number }[]): number => lists.reduce((n, { length }) => n * length, 1); // prettier-ignore
   const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b, 0);
+  const variants = method.flatMap((one) => ranksOf(rank, one).map((of) => [one, of] as const));
   const optimizers = sum(
-    method.flatMap((one) =>
+    variants.flatMap(([one, of]) =>
       optimizer.map(
         (name) =>
-        product([ranksOf(rank, one), ratesOf(lr, one, name) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
+        product([ratesOf(lr, one, of, name) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
       ),
     ),
   );

@@ -197,7 +197,7 @@ export interface SweepSpec {
     /** Ranks for all methods, or for each method, with `default` for those that have none. */
     readonly rank: RanksByMethod;
     readonly seed: readonly number[];
-    /** Learning rates for all runs, or for each method or each optimizer, with `default` for those that have none. */
+    /** Learning rates for all runs, or for each method (at one rank: "tl6:8") or each optimizer, with `default` for those that have none. */
     readonly lr?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
     readonly steps?: readonly number[] | undefined;
     readonly batch?: readonly number[] | undefined;
@@ -401,8 +401,6 @@ function nameWithRank(
 ): string {
   const [, name, rank] = /^(.+):(\d+)$/.exec(given) ?? [];
   if (name === undefined) return given;
-  if (where !== "train.lr")
-    mistake(`${where}: "${given}" is a method with a rank, which only train.lr can have`);
   if (!METHOD_NAMES.some((one) => one === name))
     mistake(`${where}: there is no method "${name}" in "${given}"; ${suggestion(name, METHOD_NAMES)}`);
   const ranks = vary.method.includes(name) ? ranksOf(vary.rank, name) : allRanks(vary.rank, vary.method);
