@@ -2,11 +2,11 @@
  * Writes the tables of a page that quotes sweeps from the folders of its sweeps: the search for rates, the grid, and a calibration.
  *
  *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts runs/grid-rates runs/paper-grid --out docs/paper-grid --pairs tl6:8=lora:8
- *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts runs/hard-rates runs/hard-grid runs/difficulty --out docs/difficulty
+ *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts --calibration runs/difficulty --out docs/difficulty
  *   npx tsx --conditions=@tiedlora/source scripts/sweep-tables.ts runs/real-text-rates runs/real-text --out docs/real-text --no-samples
  *
  * writes into --out the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of its single
- * test examples (examples.csv), the runs of the search (rates.csv) and, with a third folder, those of the calibration (calibration.csv).
+ * test examples (examples.csv), and the runs of the search (rates.csv); those of a calibration are calibration.csv.
  * Without a grid, it writes rates.csv alone. --pairs also writes the differences of these pairs (pairs.csv).
  */
 import { mkdir, writeFile } from "node:fs/promises";
@@ -22,17 +22,18 @@ import { validationLoss } from "../packages/experiments/src/sweep/config.ts";
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    out: { type: "string", default: "docs/difficulty" },
+    out: { type: "string" },
+    calibration: { type: "string" },
     title: { type: "string", default: "Tasks with room" },
     against: { type: "string", default: "lora:8" },
     "no-samples": { type: "boolean", default: false },
     pairs: { type: "string", default: "" },
   },
 });
-const [rates, grid, calibration] = positionals;
-if (rates === undefined)
-  throw new Error("give one to three folders of sweeps: runs/hard-rates [runs/hard-grid [runs/difficulty]]");
-const OUT = values.out;
+const [rates, grid] = positionals;
+const { calibration, out: OUT } = values;
+if (OUT === undefined || (rates === undefined && calibration === undefined))
+  throw new Error("give folders of sweeps, and where the tables go: [runs/grid-rates [runs/paper-grid]] [--calibration runs/difficulty] --out docs/paper-grid"); // prettier-ignore
 await mkdir(OUT, { recursive: true });
 
 /** A cell of a CSV file, in which examples with several numbers have commas. */
@@ -66,21 +67,24 @@ if (calibration !== undefined) {
     })),
   );
 }
-const searched = await new RunStore(rates).outcomes();
-await write(
-  "rates.csv",
-  searched.map((run) => ({
-    id: run.id,
-    task: run.config.task,
-    method: run.config.method,
-    rank: run.config.rank,
-    lr: run.config.lr,
-    trainable: run.trainable,
-    steps: run.steps,
-    validation_loss: validationLoss(run),
-    duration: run.duration ?? 0,
-  })),
-);
+if (rates !== undefined) {
+  const searched = await new RunStore(rates).outcomes();
+  await write(
+    "rates.csv",
+    searched.map((run) => ({
+      id: run.id,
+      task: run.config.task,
+      method: run.config.method,
+      rank: run.config.rank,
+      lr: run.config.lr,
+      trainable: run.trainable,
+      steps: run.steps,
+      validation_loss: validationLoss(run),
+      duration: run.duration ?? 0,
+    })),
+  );
+}
+
 /** "tl6:8" */
 function variantOf(text: string): Variant {
   const [method, rank] = text.split(":") as [string, string];

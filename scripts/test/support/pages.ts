@@ -16,14 +16,14 @@ const docs = new URL("../../../docs/", import.meta.url);
 /** The cells of a row, by column. */
 export type Row = Readonly<Record<string, string>>;
 
-const TABLES = ["calibration", "rates", "runs", "summary", "comparisons", "pairs", "examples"] as const;
+const TABLES = ["rates", "runs", "summary", "comparisons", "pairs", "examples"] as const;
 /** Those that not every page has. */
-const OPTIONAL: readonly string[] = ["calibration", "pairs"];
+const OPTIONAL: readonly string[] = ["rates", "pairs"];
 
 /** A page and one folder of tables that it quotes. */
 export interface Page {
   readonly text: string;
-  /** The tables by name; those of a calibration and of pairs are empty where there are none. */
+  /** The tables by name; those of a search and of pairs are empty where there are none. */
   readonly tables: Readonly<Record<(typeof TABLES)[number], readonly Row[]>>;
   /** The sweep of which the tables are. */
   readonly grid: ReturnType<typeof parseSweep>;
@@ -152,14 +152,14 @@ export function checkDifferences(
   }
 }
 
-/** The rows of a page's table of pairs, "tl6:8" against "lora:8", are those of pairs.csv: over all tasks, and the difference on each. */
-export function checkPairs(pairs: readonly Row[], rows: readonly Row[]): void {
+/** The rows of a page's table of pairs, "tl6:8" against "lora:8", are those of pairs.csv: over all tasks, or on `over`, and the difference on each other. */
+export function checkPairs(pairs: readonly Row[], rows: readonly Row[], over = "all tasks"): void {
   const nameOf = (row: Row, which: string): string => `${row[`${which}method`]}:${row[`${which}rank`]}`;
-  assert.equal(rows.length, pairs.filter(({ task }) => task === "all tasks").length);
+  assert.equal(rows.length, pairs.filter(({ task }) => task === over).length);
   for (const { first, second, difference, "95 % interval": interval, p, ...tasks } of rows) {
     const of = (task: string): Row =>
       pairs.find((one) => one["task"] === task && nameOf(one, "") === first && nameOf(one, "against_") === second)!; // prettier-ignore
-    const all = of("all tasks");
+    const all = of(over);
     const [low, high] = ["low_95", "high_95"].map((column) => signed(all[column]!, 1));
     assert.deepEqual(
       [difference, interval, p],
