@@ -34,7 +34,8 @@ const [rates, grid] = positionals;
 const { calibration, out: OUT } = values;
 if (OUT === undefined || (rates === undefined && calibration === undefined))
   throw new Error("give folders of sweeps, and where the tables go: [runs/grid-rates [runs/paper-grid]] [--calibration runs/difficulty] --out docs/paper-grid"); // prettier-ignore
-await mkdir(OUT, { recursive: true });
+const folder: string = OUT;
+await mkdir(folder, { recursive: true });
 
 /** A cell of a CSV file, in which examples with several numbers have commas. */
 const quoted = (text: string): string => (text.includes(",") ? `"${text}"` : text);
@@ -43,7 +44,7 @@ type Cells = Readonly<Record<string, string | number>>;
 
 async function write(name: string, rows: readonly Cells[]): Promise<void> {
   const lines = [Object.keys(rows[0]!), ...rows.map((row) => Object.values(row))];
-  await writeFile(join(OUT, name), lines.map((cells) => `${cells.join(",")}\r\n`).join(""));
+  await writeFile(join(folder, name), lines.map((cells) => `${cells.join(",")}\r\n`).join(""));
 }
 
 if (calibration !== undefined) {
@@ -92,8 +93,8 @@ function variantOf(text: string): Variant {
 }
 
 /** The differences of pairs such as "tl6:8=lora:8", as a table. */
-async function pairsCsv(folder: string, pairs: string): Promise<string> {
-  const outcomes = await new RunStore(folder).outcomes({ curves: false });
+async function pairsCsv(sweep: string, pairs: string): Promise<string> {
+  const outcomes = await new RunStore(sweep).outcomes({ curves: false });
   const tables = pairs.split(",").map((pair) => {
     const both = pair.split("=").map(variantOf) as [Variant, Variant];
     const own = outcomes.filter(({ config }) => both.some(({ method, rank }) => config.method === method && config.rank === rank)); // prettier-ignore
@@ -115,8 +116,8 @@ if (grid !== undefined) {
       duration: run.duration ?? 0,
     })),
   );
-  if (values.pairs !== "") await writeFile(join(OUT, "pairs.csv"), await pairsCsv(grid, values.pairs));
-  await writeReport(grid, OUT, {
+  if (values.pairs !== "") await writeFile(join(folder, "pairs.csv"), await pairsCsv(grid, values.pairs));
+  await writeReport(grid, folder, {
     title: values.title,
     against: variantOf(values.against),
     samples: !values["no-samples"],
