@@ -6,6 +6,7 @@
 import type { LibraryCall, Step } from "@tiedlora/kernels";
 import { epilogueOver, loopKernel } from "@tiedlora/kernels/canonical";
 import { less, same } from "@tiedlora/kernels/family";
+import { JoiningOrder } from "@tiedlora/kernels/joining";
 import type { Work } from "@tiedlora/kernels/order";
 import { getOrCreate, reachable } from "../collections.ts";
 import { isOp, isReduction, Node } from "../graph.ts";
@@ -85,6 +86,7 @@ class Fuser implements Memory {
   readonly #values: Node[] = [];
   readonly #numbers = new Map<object, number>();
   readonly #kernels = new Set<Kernel>();
+  readonly #sorted = new JoiningOrder<Kernel>();
   readonly #producer = new Map<Node, Kernel>();
   readonly #readers = new Map<Node, Set<Kernel>>();
   /** By kernel: the nodes of other kernels that it needs. Joining moves nodes to other kernels, and makes no more of them. */
@@ -124,7 +126,10 @@ class Fuser implements Memory {
         return this.#stored.has(node) && !isMemory(node) ? [this.#loopKernel(node)] : [];
       });
     } while (this.#stored.size > known); // kernels that were created earlier must read the added nodes too
-    for (const kernel of kernels.toReversed()) this.#add(kernel);
+    for (const kernel of kernels.toReversed()) {
+      this.#add(kernel);
+      this.#sorted.add(kernel, this.#needs(kernel));
+    }
   }
 
   /** A library call, whose operands are views of memory; an operand that is not such a view gets stored. */
@@ -201,11 +206,14 @@ class Fuser implements Memory {
 
   /** Joins kernels that read the same large value in the same rows. */
   joinReadersOfTheSame(): void {
-    this.#joinEach(({ call, emitted, reads }) => {
+    this.#joinEach((kernel) => {
+      const { call, emitted, reads } = kernel;
       if (call || !emitted) return [];
       const large = [...reads].filter((read) => !less(product(read.shape), points(emitted.space)));
       const others = new Set(large.flatMap((read) => [...this.#readersOf(read)]));
-      return [...others].filter((other) => !other.call && samePattern(other.emitted!.space, emitted.space));
+      const isLike = (other: Kernel): boolean =>
+        other !== kernel && !other.call && samePattern(other.emitted!.space, emitted.space);
+      return this.#sorted.apart(kernel, [...others].filter(isLike));
     });
   }
 
@@ -236,7 +244,7 @@ class Fuser implements Memory {
   /** Joins two kernels into one, if that is possible and no slower; otherwise returns null. */
   #join(first: Kernel, second: Kernel, rule?: string): Kernel | null {
     const space = jointSpace(first, second);
-    if (!space || this.#needsBetween(first, second)) return null;
+    if (!space || this.#sorted.hasBetween(first, second)) return null;
     if (!folds(space) && readsElsewhere(second.nodes, first.nodes, (node) => this.has(node))) return null;
     const nodes = [...first.nodes, ...second.nodes].sort(
       (a, b) => this.#position.get(a)! - this.#position.get(b)!,
@@ -250,6 +258,7 @@ class Fuser implements Memory {
     this.#remove(first);
     this.#remove(second);
     this.#add(joint);
+    this.#sorted.join(first, second, joint, this.#needs(joint));
     return joint;
   }
 
@@ -265,38 +274,17 @@ class Fuser implements Memory {
     return !kernel.call || (step !== null && this.#options.backend.accelerates(step as LibraryCall));
   }
 
-  /** Whether one of two kernels waits for a third that waits for one of them: the joint kernel would wait for itself. */
-  #needsBetween(first: Kernel, second: Kernel): boolean {
-    const thirds = new Set([...this.#needs(first), ...this.#needs(second)]);
-    thirds.delete(first);
-    thirds.delete(second);
-    const before = reachable(thirds, (kernel) => this.#needs(kernel));
-    return before.has(first) || before.has(second);
-  }
-
   /**
    * Whether joining `first`, if it is small, with `second` would make a large kernel that needs `first` wait for another large
    * kernel: the results of both would be in memory at once. (Chunks of a loss would wait for each other's sums.)
    */
   #delaysOthers(first: Kernel, second: Kernel): boolean {
     if (isLarge(first)) return false;
-    const readers = (kernel: Kernel): Kernel[] => kernel.nodes.flatMap((node) => [...this.#readersOf(node)]);
-    const users = reachable([first], (one) => (isLarge(one) || one === second ? [] : readers(one)));
-    users.delete(second);
-    const large = [...users].filter(isLarge);
-    if (large.length === 0) return false;
-    const known = this.#before(first);
-    const waits = [...this.#before(second)].filter((kernel) => isLarge(kernel) && !known.has(kernel));
-    if (waits.length === 0) return false;
-    return large.some((user) => {
-      const before = this.#before(user);
-      return waits.some((kernel) => !before.has(kernel));
-    });
-  }
-
-  /** The kernel, and all kernels that must run before it. */
-  #before(kernel: Kernel): Set<Kernel> {
-    return reachable([kernel], (one) => this.#needs(one));
+    const waits = this.#sorted.without(second, first).filter(isLarge);
+    const isDelayed = (user: Kernel): boolean => user !== second && !this.#sorted.waitsForAll(user, waits);
+    const readers = ({ nodes }: Kernel): Kernel[] => nodes.flatMap((node) => [...this.#readersOf(node)]);
+    const users = reachable([first], (one) => (isLarge(one) ? [] : readers(one).filter(isDelayed)));
+    return [...users].some(isLarge);
   }
 
   // --- steps
