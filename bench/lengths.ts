@@ -2,7 +2,7 @@
  * What a sequence length that no step has had before costs: a training step of TL6 on a decoder of the shape of stories260K, of
  * new lengths and of known ones in turn, in CPU time of all threads together and in elapsed time. The lengths are 24 of 65 to 128. Then
  * a training of 192 steps, of 64 lengths in turn and padded to one: the functions that are compiled, and the CPU time of a token. On
- * WebGPU, 8 lengths, and the pipelines that they compile.
+ * WebGPU the same, with the pipelines that they compile.
  *
  *   npm run bench:lengths [-- webgpu]
  */
@@ -65,23 +65,41 @@ function countFunctions(): () => number {
   return () => functions;
 }
 
-/** CPU milliseconds per token of 192 training steps, and how many functions they compile, on a device of their own. */
+interface Training {
+  /** CPU and elapsed milliseconds per token. */
+  readonly perToken: Cost;
+  readonly compiled: number;
+  readonly planned: number;
+}
+
+/** 192 training steps on a device of their own, which is closed, and how many functions (or pipelines) they compile. */
 async function trained(
+  device: Device,
   lengthOf: (i: number) => number,
-  functions: () => number,
-): Promise<{ perToken: number; compiled: number }> {
-  const device = await cpu();
+  compiled: () => number,
+): Promise<Training> {
   const step = decoderStep(device, STORIES);
-  const before = functions();
+  const before = compiled();
   let tokens = 0;
-  const { cpuMs } = await timed(async () => {
+  const { cpuMs, ms } = await timed(async () => {
     for (let i = 0; i < 192; i++) {
       await step(lengthOf(i), i).data();
       tokens += STORIES.batch * lengthOf(i);
     }
   });
+  const { planned } = device.families.counts;
+  const result = { perToken: { cpuMs: cpuMs / tokens, ms: ms / tokens }, compiled: compiled() - before };
   device.close();
-  return { perToken: cpuMs / tokens, compiled: functions() - before };
+  return { ...result, planned };
+}
+
+/** Prints what 64 lengths cost over one that all are padded to; `what` is compiled. */
+function compareTrainings(many: Training, one: Training, what: string): void {
+  const [cpuMs, ms] = [many.perToken.cpuMs / one.perToken.cpuMs, many.perToken.ms / one.perToken.ms];
+  console.log(
+    `64 lengths: ${many.compiled} ${what} compiled, those of one length ${one.compiled}; ${many.planned} lengths planned; ` +
+      `a token over that of one length: CPU time ${cpuMs.toFixed(2)}, elapsed ${ms.toFixed(2)}`,
+  );
 }
 
 async function onCpu(): Promise<void> {
@@ -89,12 +107,9 @@ async function onCpu(): Promise<void> {
   const device = await cpu();
   await compareSteps(decoderStep(device, STORIES), 24, [33, 34, 35, 36]);
   device.close();
-  const many = await trained(lengthAt, functions);
-  const one = await trained(() => 128, functions);
-  console.log(
-    `64 lengths: ${many.compiled} functions compiled, those of one length ${one.compiled}; ` +
-      `CPU time of a token over that of one length: ${(many.perToken / one.perToken).toFixed(2)}`,
-  );
+  const many = await trained(await cpu(), lengthAt, functions);
+  const one = await trained(await cpu(), () => 128, functions);
+  compareTrainings(many, one, "functions");
 }
 
 async function onWebGpu(): Promise<void> {
@@ -103,10 +118,19 @@ async function onWebGpu(): Promise<void> {
   const device = new Device(backend);
   const step = decoderStep(device, STORIES);
   await step(33, 0).data();
-  const one = backend.counters.pipelines;
-  await compareSteps(step, 8, [34, 35, 36]);
-  console.log(`12 lengths: ${backend.counters.pipelines} pipelines compiled, those of one length ${one}`);
+  const first = backend.counters.pipelines;
+  await compareSteps(step, 24, [34, 35, 36]);
+  console.log(`28 lengths: ${backend.counters.pipelines} pipelines compiled, those of one length ${first}`);
   device.close();
+  // the driver has these pipelines in its cache by now, so that both trainings get them from there
+  const many = await trainedOnWebGpu(lengthAt);
+  const one = await trainedOnWebGpu(() => 128);
+  compareTrainings(many, one, "pipelines");
+}
+
+async function trainedOnWebGpu(lengthOf: (i: number) => number): Promise<Training> {
+  const backend = await createWebGpuBackend();
+  return trained(new Device(backend), lengthOf, () => backend.counters.pipelines);
 }
 
 console.log(`${cpus()[0]?.model.trim() ?? "?"}, Node ${process.versions.node}`);
