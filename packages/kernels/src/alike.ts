@@ -1,12 +1,21 @@
 /**
  * Comparison of steps, whatever they consist of. Comparing is cheaper than making keys: what differs is found early, and nothing is
  * allocated.
+ * @module
  */
-import type { Step } from "@tiedlora/kernels";
+import type { Step } from "./kernel.ts";
 
 /** Whether two plain values are equal, numbers bit for bit; properties that are undefined count as missing. */
 export function alike(a: unknown, b: unknown): boolean {
   return compared(a, b, null, null);
+}
+
+/** Equal for steps that differ in their buffers alone, and different for most others. */
+export function sketchOf(step: Step): string {
+  if (step.type === "loop")
+    return `${step.outer.join()} ${step.inner.join()} ${step.body.length} ${step.stores.length}`;
+  const strides = [...step.inputs, ...step.outputs].map(({ view }) => view.strides.join());
+  return `${step.name} ${Object.values(step.params).join()} ${strides.join(" ")}`;
 }
 
 /** The buffers of a step, in order of appearance. */

@@ -1,8 +1,8 @@
 /** Steps are compared but for their buffers: equal steps are planned once, and nothing else is taken for equal. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { LoopKernel, Operand } from "@tiedlora/kernels";
-import { alike, buffersIfAlike, buffersOf } from "../src/codegen/alike.ts";
+import { alike, buffersIfAlike, buffersOf } from "../src/alike.ts";
+import type { LoopKernel, Operand } from "../src/kernel.ts";
 
 const operand = (buffer: number, offset = 0): Operand => ({
   buffer,

@@ -1,7 +1,7 @@
 /** A program as a list of calls of functions, and a module of those that no earlier program had. */
 import type { LastingCache, LibraryCall, Operand, Program, Step } from "@tiedlora/kernels";
+import { buffersIfAlike, buffersOf, sketchOf } from "@tiedlora/kernels/alike";
 import { at } from "../assert.ts";
-import { buffersIfAlike, buffersOf } from "./alike.ts";
 import { Module } from "./assembler.ts";
 import { planAttention } from "./attention/attention.ts";
 import { planAttentionGrad } from "./attention/gradient.ts";
@@ -199,11 +199,4 @@ function planStep(
     case "scatterAdd":
       return planScatterAdd(step, options);
   }
-}
-
-/** Equal for steps that differ only in their buffers, and different for most others. */
-function sketchOf(step: Step): string {
-  if (step.type === "loop")
-    return `${step.outer.join()} ${step.inner.join()} ${step.body.length} ${step.stores.length}`;
-  return `${step.name} ${[...step.inputs, ...step.outputs].map(({ view }) => view.strides.join()).join(" ")}`;
 }

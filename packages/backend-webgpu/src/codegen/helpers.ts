@@ -328,6 +328,9 @@ ${TWO_OVER_PI.map((digits, i) => `  word = select(word, ${u(String(digits))}, i 
 }`,
 };
 
+/** All definitions that were written so far, by name. */
+const definitions = new Map<string, string>();
+
 /** Collects which helpers a kernel calls, and writes their definitions. */
 export class Helpers {
   readonly #used = new Map<string, string>();
@@ -342,8 +345,12 @@ export class Helpers {
     const name = helperName(helper, width);
     if (this.#used.has(name)) return;
     for (const other of DEPENDS[helper] ?? []) this.#define(other, width);
-    const types = typesOf(width);
-    this.#used.set(name, BODY[helper](types).replaceAll("F(", `${types.F}(`));
+    let definition = definitions.get(name);
+    if (definition === undefined) {
+      const types = typesOf(width);
+      definitions.set(name, (definition = BODY[helper](types).replaceAll("F(", `${types.F}(`)));
+    }
+    this.#used.set(name, definition);
   }
 
   /** Whether a definition needs `enable f16`. */

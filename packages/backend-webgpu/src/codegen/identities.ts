@@ -7,7 +7,7 @@ import { type Instr, type Operand, operandsOf } from "@tiedlora/kernels";
 /** What is known about the values of a body. */
 export class Identities {
   readonly #body: readonly Instr[];
-  /** Per instruction: the same number for instructions that a compiler can see to be equal. */
+  /** Per instruction: the same number for instructions that a compiler can see to be equal. Empty until it is asked for. */
   readonly #number: number[] = [];
   readonly #numbers = new Map<string, number>();
   readonly #operands = new Map<Operand, string>();
@@ -16,18 +16,27 @@ export class Identities {
 
   constructor(body: readonly Instr[]) {
     this.#body = body;
-    body.forEach((instr, i) => {
-      this.#number[i] = this.#same(instr) ?? this.#numbered(instr, i);
-    });
   }
 
   /** Whether instructions `a` and `b` are visibly the same value. */
   equal(a: number, b: number): boolean {
+    this.#numberAll();
+    return this.#equal(a, b);
+  }
+
+  #equal(a: number, b: number): boolean {
     return this.#number[a] === this.#number[b];
+  }
+
+  #numberAll(): void {
+    if (this.#number.length > 0) return;
+    for (const [i, instr] of this.#body.entries())
+      this.#number[i] = this.#same(instr) ?? this.#numbered(instr, i);
   }
 
   /** Whether the sum or difference of `a` and `b` can be rewritten, because a value is part of both. */
   overlap(a: number, b: number): boolean {
+    this.#numberAll();
     const parts = this.#partsOf(b);
     return [...this.#partsOf(a)].some((part) => parts.has(part));
   }
@@ -39,11 +48,11 @@ export class Identities {
       case "where": {
         const condition = this.#body[instr.a]!;
         if (condition.op === "const") return of(condition.value === 0 ? instr.c : instr.b);
-        return this.equal(instr.b, instr.c) ? of(instr.b) : undefined;
+        return this.#equal(instr.b, instr.c) ? of(instr.b) : undefined;
       }
       case "max":
       case "min":
-        return this.equal(instr.a, instr.b) ? of(instr.a) : undefined;
+        return this.#equal(instr.a, instr.b) ? of(instr.a) : undefined;
       case "neg": {
         const inside = this.#body[instr.a]!;
         return inside.op === "neg" ? of(inside.a) : undefined;
@@ -79,12 +88,28 @@ export class Identities {
     if (instr.op === "load") return this.#operandKey(instr.from);
     if (instr.op === "const")
       return `const ${instr.dtype} ${Object.is(instr.value, -0) ? "-0" : instr.value}`;
-    return JSON.stringify({ ...instr, a: undefined, b: undefined, c: undefined });
+    const { op, dtype } = instr;
+    const own =
+      op === "scalar"
+        ? instr.slot
+        : op === "index"
+          ? instr.axis
+          : op === "cast"
+            ? instr.to
+            : op === "reduce"
+              ? instr.kind
+              : "";
+    return `${op} ${dtype} ${own}`;
   }
 
   #operandKey(operand: Operand): string {
     let key = this.#operands.get(operand);
-    if (key === undefined) this.#operands.set(operand, (key = JSON.stringify(operand)));
+    if (key === undefined) {
+      const { buffer, dtype, view } = operand;
+      const { offset, strides, ...rest } = view;
+      const more = rest.moving || rest.valid ? JSON.stringify(rest) : "";
+      this.#operands.set(operand, (key = `load ${buffer} ${dtype} ${offset} ${strides.join()} ${more}`));
+    }
     return key;
   }
 

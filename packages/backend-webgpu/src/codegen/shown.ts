@@ -78,7 +78,7 @@ export function show(
 ): Shown {
   const kind = kindOf(new Set(uses.map((u) => u.operand.dtype)), target);
   const [start, end] = partOf(uses, bytes, target);
-  const window = Math.floor(target.maxBindingBytes / 256) * 256;
+  const window = windowOf(target);
   const parts = Math.max(1, ceilDiv(end - start, window));
   const write = uses.some((u) => u.write);
   return { buffer, start, bytes: end - start, first, parts, window, kind, write, ...elementsOf(uses, kind) };
@@ -107,9 +107,18 @@ function elementsOf(uses: readonly Use[], kind: Kind): Pick<Shown, "wide" | "ato
   return { wide: wide && !atomic, atomic };
 }
 
+/** How many bytes are bound of a buffer of `bytes` bytes that fits a binding. */
+export const wholeBytes = (bytes: number): number => Math.max(16, ceilDiv(bytes, 16) * 16);
+
+/** The most bytes that one of several bindings of a buffer shows. */
+const windowOf = ({ maxBindingBytes }: Target): number => Math.floor(maxBindingBytes / 256) * 256;
+
+/** Whether one binding shows all of a buffer of `bytes` bytes; nothing else of a kernel depends on them then. */
+export const fitsBinding = (bytes: number, target: Target): boolean => wholeBytes(bytes) <= windowOf(target);
+
 /** The range of bytes that is shown: all of a buffer that fits a binding, otherwise the part that is used. */
 function partOf(uses: readonly Use[], bytes: number, target: Target): readonly [number, number] {
-  const whole = Math.max(16, ceilDiv(bytes, 16) * 16);
+  const whole = wholeBytes(bytes);
   if (whole <= target.maxBindingBytes) return [0, whole];
   const touched = uses.flatMap((u) => byteExtent(u.operand, u.lengths) ?? []);
   if (touched.length === 0) return [0, 16];

@@ -103,27 +103,32 @@ export class Sizes {
     const key = `${role}:${word}`;
     let name = this.#names.get(key);
     if (name === undefined && this.#words.length === MOST) return `${word}u`;
-    if (name === undefined) this.#names.set(key, (name = `size${this.#words.push(word) - 1}`));
+    if (name === undefined) this.#names.set(key, (name = `${PREFIX}${this.#words.push(word) - 1}`));
     return name;
   }
 
   /** The lines of an entry point, preceded by statements that read the sizes that they name; `first` is the place of the first word. */
   readOnce(lines: readonly string[], first: number): string[] {
-    const used = new Set(lines.flatMap((line) => line.match(NAMES) ?? []));
+    const used = new Set<string>();
+    for (const line of lines) {
+      if (!line.includes(PREFIX)) continue; // most lines name none, and this is much faster
+      for (const name of line.match(NAMES) ?? []) used.add(name);
+    }
     const reads = [...used].map((name) => `let ${name} = ${placeOf(name, first)};`);
     return [...reads, ...lines];
   }
 
   /** The text of a function with the sizes read where it names them: there are no constants that all functions see. */
   readInPlace(text: string, first: number): string {
-    return text.replace(NAMES, (name) => placeOf(name, first));
+    return text.includes(PREFIX) ? text.replace(NAMES, (name) => placeOf(name, first)) : text;
   }
 }
 
+const PREFIX = "size";
 const NAMES = /\bsize\d+\b/g;
 
 function placeOf(name: string, first: number): string {
-  return wordAt(first + Number(name.slice("size".length)));
+  return wordAt(first + Number(name.slice(PREFIX.length)));
 }
 
 /** The expression for word `i` of a kernel's uniform buffer. */

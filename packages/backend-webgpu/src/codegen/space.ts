@@ -73,6 +73,7 @@ export function coalesce(space: Space): Space {
       kept[kept.length - 1] = { ...axis, length: before.length * axis.length };
     } else kept.push(axis);
   }
+  if (kept.length === axes.length) return space;
   const select = <T>(of: readonly T[]): T[] => kept.filter((a) => a.last < of.length).map((a) => of[a.last]!);
   return mapSpace(
     space,

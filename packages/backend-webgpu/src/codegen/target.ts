@@ -87,7 +87,13 @@ export interface Kernel {
 export const HEADER: readonly number[] = [0, 0x7fc00000, 0x7f800000, 0xff800000];
 
 export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
-export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
+/** 0 to n - 1. */
+export function range(n: number): number[] {
+  const all: number[] = []; // `Array.from` with a function is many times slower
+  for (let i = 0; i < n; i++) all.push(i);
+  return all;
+}
 
 /** Spreads `groups` workgroups over two dimensions if one cannot hold them; the shader returns early in surplus workgroups. */
 export function grid(groups: number, target: Target): readonly [number, number, number] {

@@ -15,7 +15,7 @@ import { multipliesExactly } from "./check.ts";
 import { GpuBuffer, MERGE_CODE, StagingPool, type Transfers } from "./buffer.ts";
 import { DeviceClosedError, type DeviceLostError, outOfMemory, WebGpuError } from "../errors.ts";
 import { type Counters, GpuExecutable, type Host } from "./executable.ts";
-import { keptOrLowered, lowerProgram } from "../codegen/lower.ts";
+import { Lowering, lowerProgram } from "../codegen/lower.ts";
 import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
@@ -60,6 +60,7 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly adapter: AdapterInfo;
   readonly #gpu: Gpu;
   #target: Target;
+  #lowering: Lowering;
   readonly #tiles: Map<string, Tile>;
   /** Settles when the measurements so far have ended; measurements run one at a time. */
   #measured: Promise<void> = Promise.resolve();
@@ -82,6 +83,7 @@ export class WebGpuBackend implements Backend, Transfers {
     this.adapter = gpu.info;
     const { device, target } = gpu;
     this.#tiles = measuredTiles(gpu.info, target);
+    this.#lowering = this.#makeLowering();
     const fail = (error: Error): void => void (this.#failure ??= error);
     this.#scopes = new ErrorScopes(device);
     this.pool = new MemoryPool(device, device.limits.maxBufferSize, this.#scopes, fail);
@@ -107,6 +109,7 @@ export class WebGpuBackend implements Backend, Transfers {
     const backend = new WebGpuBackend(gpu);
     if (gpu.target.matrix && !(await multipliesExactly(backend))) {
       backend.#target = { ...gpu.target, matrix: undefined };
+      backend.#lowering = backend.#makeLowering();
       backend.#failure = undefined;
     }
     return backend;
@@ -142,9 +145,13 @@ export class WebGpuBackend implements Backend, Transfers {
     return this.#gpu.device;
   }
 
-  /** Counts so far: dispatches, bind groups made, command buffers submitted, pipelines compiled. */
-  get counters(): Readonly<Counters> & { readonly pipelines: number } {
-    return { ...this.#counters, pipelines: this.#pipelines.compiled };
+  /** Counts so far: dispatches, bind groups made, command buffers submitted, steps rendered, pipelines compiled. */
+  get counters(): Readonly<Counters> & { readonly rendered: number; readonly pipelines: number } {
+    return {
+      ...this.#counters,
+      rendered: this.#lowering.rendered,
+      pipelines: this.#pipelines.compiled,
+    };
   }
 
   /** A buffer on the GPU, from the pool if one fits. */
@@ -162,11 +169,15 @@ export class WebGpuBackend implements Backend, Transfers {
     this.#assertOpen();
     if (this.#lost) throw this.#lost;
     await this.#measureTiles(program);
-    return this.#executable(program, this.#measures ? { ...this.#target, tiles: this.#tiles } : this.#target);
+    return this.#executable(program, this.#lowering);
   }
 
-  async #executable(program: Program, target: Target, host: Host = this.#host): Promise<GpuExecutable> {
-    const { kernels, scratchBytes } = keptOrLowered(program, target, this.cache);
+  #makeLowering(): Lowering {
+    return new Lowering(this.#measures ? { ...this.#target, tiles: this.#tiles } : this.#target);
+  }
+
+  async #executable(program: Program, lowering: Lowering, host: Host = this.#host): Promise<GpuExecutable> {
+    const { kernels, scratchBytes } = lowering.keptOrLowered(program, this.cache);
     const pipelines = await this.#orLost(Promise.all(kernels.map((k) => this.#pipelines.get(k))));
     return new GpuExecutable(host, withScratch(program.buffers, scratchBytes), kernels, pipelines);
   }
@@ -224,7 +235,7 @@ export class WebGpuBackend implements Backend, Transfers {
     };
     return {
       enter: async (tile) => {
-        const executable = await this.#executable(program, { ...this.#target, tile }, host);
+        const executable = await this.#executable(program, new Lowering({ ...this.#target, tile }), host);
         const run = async (times: number): Promise<number> => {
           await finished();
           const started = performance.now();

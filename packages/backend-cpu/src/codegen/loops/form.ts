@@ -3,7 +3,7 @@
  * numbers. So they are planned where code is emitted, and the first time that a form is met; a form with other lengths is not planned again.
  */
 import type { DType, Instr } from "@tiedlora/kernels";
-import { alike } from "../alike.ts";
+import { alike } from "@tiedlora/kernels/alike";
 import { at } from "../../assert.ts";
 import { planLoops } from "./emit.ts";
 import { slotsOf } from "./load-store.ts";

@@ -46,7 +46,7 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
       (i) => `  let a${i} = ${frame.factors.rounded(term.rows, alongDepth(frame, term.rows, `row${i}`))};`,
     ),
     ...columnsByDepth(frame, term.columns).map((l) => `  ${l}`),
-    ...range(held * S).map((r) => `  ${accumulate(r, S, (i, q) => `a${i}[${q}]`, 4)}`),
+    ...accumulateAll(held, S, 4),
     "}",
   ];
   if (whole < term.depth) {
@@ -57,11 +57,26 @@ function termLoops(frame: MatmulFrame, term: Term, held: number, S: number): str
           `  let a${i} = ${frame.factors.rounded(term.rows, frame.factors.one(term.rows, `row${i}`, "k"), 1)};`,
       ),
       `  let b0 = ${frame.factors.rounded(term.columns, frame.factors.lines(term.columns, "own", "k"))};`,
-      ...range(held * S).map((r) => `  ${accumulate(r, S, (i) => `a${i}`, 1)}`),
+      ...accumulateAll(held, S, 1),
       "}",
     );
   }
   return lines;
+}
+
+/** The statements of `accumulate` for all rows of a tile: by the number of vectors of rows, the lanes, and the depths. */
+const accumulations = new Map<string, readonly string[]>();
+
+/** Statements that accumulate a tile of `held` × `S` rows over four depths, or over one. */
+function accumulateAll(held: number, S: number, depths: 1 | 4): readonly string[] {
+  const key = `${held} ${S} ${depths}`;
+  let all = accumulations.get(key);
+  if (all === undefined) {
+    const value = (i: number, q: number): string => (depths === 1 ? `a${i}` : `a${i}[${q}]`);
+    all = range(held * S).map((r) => `  ${accumulate(r, S, value, depths)}`);
+    accumulations.set(key, all);
+  }
+  return all;
 }
 
 /** Accumulates row r of the tile over `depths` depths. The row is outermost, so that its accumulator stays in a register. */
