@@ -20,6 +20,7 @@ import { type Block, MemoryPool, USAGE } from "./memory.ts";
 import { type AdapterInfo, type Gpu, openGpu, type OpenOptions } from "./open.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { type KernelTime, Recorder } from "./profile.ts";
+import { Temporaries } from "./temporaries.ts";
 import {
   type TileBenchmark,
   exampleOf,
@@ -56,6 +57,7 @@ export class WebGpuBackend implements Backend, Transfers {
   readonly caps: Caps;
   readonly cache: FolderCache | undefined;
   readonly pool: MemoryPool;
+  readonly #temporaries: Temporaries;
   /** The adapter's name, features and limits. */
   readonly adapter: AdapterInfo;
   readonly #gpu: Gpu;
@@ -87,6 +89,7 @@ export class WebGpuBackend implements Backend, Transfers {
     const fail = (error: Error): void => void (this.#failure ??= error);
     this.#scopes = new ErrorScopes(device);
     this.pool = new MemoryPool(device, device.limits.maxBufferSize, this.#scopes, fail);
+    this.#temporaries = new Temporaries(this.pool);
     this.#pipelines = new PipelineCache(device);
     this.#staging = new StagingPool(device);
     this.caps = {
@@ -126,6 +129,7 @@ export class WebGpuBackend implements Backend, Transfers {
     return {
       device: this.device,
       pool: this.pool,
+      temporaries: this.#temporaries,
       counters: this.#counters,
       scopes: this.#scopes,
       fail,

@@ -7,6 +7,7 @@ import type { GpuBuffer } from "./buffer.ts";
 import type { Block, MemoryPool } from "./memory.ts";
 import type { Pipeline } from "./pipelines.ts";
 import type { Recorder } from "./profile.ts";
+import type { Temporaries } from "./temporaries.ts";
 import { UniformBlock } from "./uniforms.ts";
 import type { ErrorScopes } from "./error-scopes.ts";
 import type { Kernel } from "../codegen/target.ts";
@@ -22,6 +23,7 @@ export interface Counters {
 export interface Host {
   readonly device: GPUDevice;
   readonly pool: MemoryPool;
+  readonly temporaries: Temporaries;
   readonly counters: Counters;
   readonly scopes: ErrorScopes;
   /** Times kernels while profiling. */
@@ -63,8 +65,13 @@ interface Run {
 export class GpuExecutable implements Executable {
   readonly #host: Host;
   readonly #specs: readonly BufferSpec[];
-  /** The executable's own memory: temporaries, and stages of buffers that change from run to run. */
+  /** The memory that no caller gives: temporaries, and stages of buffers that change from run to run. */
   readonly #own: (Block | undefined)[];
+  /** The temporaries, the largest first. */
+  readonly #temps: readonly number[];
+  readonly #tempSizes: readonly number[];
+  /** The version of the shared temporaries that `#own` has. */
+  #tempsVersion = -1;
   /** The buffer that was given for each input in the first run. */
   readonly #first: (GpuBuffer | undefined)[];
   readonly #dispatches: readonly Dispatch[];
@@ -80,14 +87,25 @@ export class GpuExecutable implements Executable {
   ) {
     this.#host = host;
     this.#specs = specs;
-    this.#own = takeOwn(specs, host.pool);
+    this.#temps = temporariesOf(specs);
+    this.#tempSizes = this.#temps.map((i) => specs[i]!.bytes);
+    this.#own = takeStages(specs, host.pool);
+    try {
+      host.temporaries.reserve(this.#tempSizes);
+    } catch (error) {
+      this.#giveStages();
+      throw error;
+    }
     this.#first = specs.map(() => undefined);
     this.#dispatches = kernels.map((kernel, i) => ({ kernel, pipeline: pipelines[i]!, groups: new Map() }));
     this.#uniforms = new UniformBlock(host.device, kernels);
   }
 
   get tempBytes(): number {
-    return this.#specs.reduce((sum, { bytes }, i) => sum + (this.#own[i] ? bytes : 0), 0);
+    return this.#specs.reduce(
+      (sum, { kind, bytes }, i) => sum + (kind === "temp" || this.#own[i] ? bytes : 0),
+      0,
+    );
   }
 
   run(inputs: readonly GpuBuffer[], outputs: readonly GpuBuffer[], scalars: Float64Array): void {
@@ -97,6 +115,7 @@ export class GpuExecutable implements Executable {
     const failure = inputs.find((buffer) => buffer.failure)?.failure;
     if (failure) throw failure;
     this.#replaceRefused();
+    this.#findTemporaries();
     this.#stageInputs(given);
     const own = [...this.#own];
     this.#host.scopes.of(
@@ -123,7 +142,8 @@ export class GpuExecutable implements Executable {
   free(): void {
     if (this.#freed) throw new Error("Executable.free: this executable was freed before; free it once");
     this.#freed = true;
-    this.#own.forEach((block, i) => block && this.#host.pool.give(block, this.#specs[i]!.bytes));
+    this.#giveStages();
+    this.#host.temporaries.release(this.#temps.length);
     this.#uniforms.free();
     this.#sets.clear();
     for (const d of this.#dispatches) d.groups.clear();
@@ -146,19 +166,37 @@ export class GpuExecutable implements Executable {
     this.#host.fail(failure);
   }
 
-  /** Allocates again the memory that the device refused. */
+  /** Allocates again the stages that the device refused. */
   #replaceRefused(): void {
     this.#own.forEach((block, i) => {
-      if (!block?.refused) return;
+      if (!block?.refused || this.#specs[i]!.kind === "temp") return;
       this.#own[i] = undefined;
       this.#host.pool.give(block, this.#specs[i]!.bytes);
-      this.#takeOwn(i);
+      this.#setOwn(i, this.#host.pool.take(this.#specs[i]!.bytes));
     });
   }
 
-  /** Allocates the executable's own memory for buffer `i`. */
-  #takeOwn(i: number): void {
-    this.#own[i] = this.#host.pool.take(this.#specs[i]!.bytes);
+  /** Uses the shared temporaries as they are now. */
+  #findTemporaries(): void {
+    const { temporaries } = this.#host;
+    temporaries.ensure(this.#tempSizes);
+    if (this.#tempsVersion === temporaries.version) return;
+    this.#temps.forEach((i, k) => {
+      const block = temporaries.at(k, this.#tempSizes[k]!);
+      if (this.#own[i] !== block) this.#setOwn(i, block);
+    });
+    this.#tempsVersion = temporaries.version;
+  }
+
+  #giveStages(): void {
+    this.#own.forEach((block, i) => {
+      if (block && this.#specs[i]!.kind !== "temp") this.#host.pool.give(block, this.#specs[i]!.bytes);
+    });
+  }
+
+  /** Sets the memory for buffer `i`, and forgets the bind groups that have other memory for it. */
+  #setOwn(i: number, block: Block): void {
+    this.#own[i] = block;
     this.#sets.clear();
     for (const { kernel, groups } of this.#dispatches) {
       if (kernel.bindings.some(({ buffer }) => buffer === i)) groups.clear();
@@ -175,7 +213,7 @@ export class GpuExecutable implements Executable {
       if (kind !== "input" || this.#own[i]) return;
       const first = (this.#first[i] ??= buffer);
       if (first === buffer || bytes > STAGED_BYTES || this.#isUpdated(i)) return;
-      this.#takeOwn(i);
+      this.#setOwn(i, this.#host.pool.take(bytes));
     });
   }
 
@@ -252,13 +290,19 @@ export class GpuExecutable implements Executable {
   }
 }
 
-/** Allocates temporaries, and stages of small outputs. If one allocation fails, frees the others and throws. */
-function takeOwn(specs: readonly BufferSpec[], pool: MemoryPool): (Block | undefined)[] {
+/** The temporaries of a program, the largest first. */
+function temporariesOf(specs: readonly BufferSpec[]): number[] {
+  const temps = specs.flatMap(({ kind }, i) => (kind === "temp" ? [i] : []));
+  return temps.sort((a, b) => specs[b]!.bytes - specs[a]!.bytes);
+}
+
+/** Allocates stages of small outputs. If one allocation fails, frees the others and throws. */
+function takeStages(specs: readonly BufferSpec[], pool: MemoryPool): (Block | undefined)[] {
   const own: (Block | undefined)[] = [];
   try {
     for (const { kind, bytes, aliasOf } of specs) {
       const isStaged = kind === "output" && aliasOf === undefined && bytes <= STAGED_BYTES;
-      own.push(kind === "temp" || isStaged ? pool.take(bytes) : undefined);
+      own.push(isStaged ? pool.take(bytes) : undefined);
     }
     return own;
   } catch (error) {

@@ -13,6 +13,8 @@ export interface Block {
   readonly size: number;
   /** The error, if the device turned out to have no memory for the block. */
   refused: Error | undefined;
+  /** Whether the device is known to have memory for the block. */
+  granted: boolean;
 }
 
 /** Free blocks are kept up to this share of the live bytes, or up to KEEP_LEAST bytes if that is more. */
@@ -94,8 +96,10 @@ export class MemoryPool {
       gpu: this.#device.createBuffer({ size, usage }),
       size,
       refused: undefined,
+      granted: false,
     });
     const block: Block = this.#scopes.of("out-of-memory", make, (error) => {
+      block.granted = !error;
       if (!error) return;
       block.refused = outOfMemory(live, error.message);
       this.#trim(0); // room for the next attempt
