@@ -33,9 +33,9 @@ export function usesOf(works: readonly Work[]): Uses {
 /** Inputs so many times smaller than a step's largest result do not decide when it runs. */
 const SMALL = 64;
 
-/** Whether `work` has to run after `other`. */
-export function runsAfter(work: Work, other: Work): boolean {
-  const before = new Set(work.needs);
+/** Whether one of `works` has to run after `other`. */
+export function runsAfter(works: readonly Work[], other: Work): boolean {
+  const before = new Set(works.flatMap(({ needs }) => [...needs]));
   for (const { needs } of before) for (const need of needs) before.add(need); // the loop also visits what is added
   return before.has(other);
 }

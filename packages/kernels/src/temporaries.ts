@@ -17,6 +17,23 @@ interface Lifetime {
   readonly bytes: number;
 }
 
+interface Temporary {
+  readonly bytes: number;
+  /** The lifetimes of its values, in order; none overlaps another. */
+  readonly taken: Lifetime[];
+}
+
+/** How many of `taken` begin before `life`. */
+function placeOf(life: Lifetime, taken: readonly Lifetime[]): number {
+  let [low, high] = [0, taken.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (taken[middle]!.first < life.first) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 /** Assigns memory to all values that `steps` write, except the values in `elsewhere`. `bytes` are the sizes of the values. */
 export function assignTemporaries(
   steps: readonly Step[],
@@ -25,17 +42,19 @@ export function assignTemporaries(
 ): Temporaries {
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
   const tempOf = new Map<number, number>();
-  const temps: { bytes: number; taken: Lifetime[] }[] = [];
+  const temps: Temporary[] = [];
   // Largest first: each value then fits into every existing temporary, and best into the smallest free one: the first of its size.
   for (const life of lifetimes.sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const isFree = ({ taken }: { readonly taken: readonly Lifetime[] }): boolean => {
-      for (const other of taken) if (other.last >= life.first && life.last >= other.first) return false;
-      return true;
+    const isFree = ({ taken }: Temporary): boolean => {
+      const place = placeOf(life, taken);
+      const [before, after] = [taken[place - 1], taken[place]];
+      return !(before && before.last >= life.first) && !(after && life.last >= after.first);
     };
     const size = temps.findLast(isFree)?.bytes;
     let best = temps.findIndex((temp) => temp.bytes === size && isFree(temp));
     if (best < 0) best = temps.push({ bytes: life.bytes, taken: [] }) - 1;
-    temps[best]!.taken.push(life);
+    const { taken } = temps[best]!;
+    taken.splice(placeOf(life, taken), 0, life);
     for (const value of life.values) tempOf.set(value, best);
   }
   return { tempOf, bytes: temps.map((temp) => temp.bytes) };

@@ -250,7 +250,7 @@ class Assembler {
     const work = writer.get(fresh)!;
     const reading = readers.get(old) ?? new Set();
     const others = [...reading].filter((other) => other !== work);
-    if (others.some((other) => runsAfter(other, work))) return false;
+    if (runsAfter(others, work)) return false;
     if (reading.has(work) && !sharesViews(work.step, old, fresh)) return false;
     for (const other of others) work.needs.add(other);
     return true;

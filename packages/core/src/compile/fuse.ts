@@ -82,6 +82,7 @@ class Fuser implements Memory {
   /** The nodes that are in memory once they are computed; grows while kernels are created. */
   readonly #stored: Set<Node>;
   readonly #position: Map<Node, number>;
+  readonly #picks: readonly Node<"pick">[];
   /** Values in memory by number, and their numbers: by storage, by the first `place` node of a whole, or by node. */
   readonly #values: Node[] = [];
   readonly #numbers = new Map<object, number>();
@@ -96,6 +97,7 @@ class Fuser implements Memory {
     this.#order = order;
     this.#options = options;
     this.#position = new Map(order.map((node, i) => [node, i]));
+    this.#picks = order.filter((node) => isOp(node, "pick"));
     this.#stored = chooseStored(order, options);
   }
 
@@ -144,9 +146,8 @@ class Fuser implements Memory {
     const shapes = resultShapes(node);
     if (shapes.length === 1) return kernelOf([node], { node, inputs }, null);
     const results = shapes.map((shape, index) => {
-      const isResult = (n: Node): boolean =>
-        isOp(n, "pick") && n.inputs[0] === node && n.attrs.index === index;
-      return this.#order.find(isResult) ?? new Node("pick", { index }, [node], shape, node.dtype);
+      const isResult = (n: Node<"pick">): boolean => n.inputs[0] === node && n.attrs.index === index;
+      return this.#picks.find(isResult) ?? new Node("pick", { index }, [node], shape, node.dtype);
     });
     return kernelOf(results, { node, inputs }, null);
   }
@@ -279,10 +280,10 @@ class Fuser implements Memory {
    * kernel: the results of both would be in memory at once. (Chunks of a loss would wait for each other's sums.)
    */
   #delaysOthers(first: Kernel, second: Kernel): boolean {
-    if (isLarge(first)) return false;
+    const readers = ({ nodes }: Kernel): Kernel[] => nodes.flatMap((node) => [...this.#readersOf(node)]);
+    if (isLarge(first) || readers(first).every((reader) => reader === second)) return false;
     const waits = this.#sorted.without(second, first).filter(isLarge);
     const isDelayed = (user: Kernel): boolean => user !== second && !this.#sorted.waitsForAll(user, waits);
-    const readers = ({ nodes }: Kernel): Kernel[] => nodes.flatMap((node) => [...this.#readersOf(node)]);
     const users = reachable([first], (one) => (isLarge(one) ? [] : readers(one).filter(isDelayed)));
     return [...users].some(isLarge);
   }
