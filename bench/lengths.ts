@@ -11,6 +11,7 @@ import { cpu } from "@tiedlora/backend-cpu";
 import { createWebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device, type Tensor } from "@tiedlora/core";
 import { decoderStep, STORIES } from "./decoder.ts";
+import { prepare } from "./workloads.ts";
 
 type Step = (length: number, seed: number) => Tensor;
 
@@ -133,5 +134,26 @@ async function trainedOnWebGpu(lengthOf: (i: number) => number): Promise<Trainin
   return trained(new Device(backend), lengthOf, () => backend.counters.pipelines);
 }
 
+/** The first step of LSTMs of new lengths over their cached steps. */
+async function onLstm(): Promise<void> {
+  const device = await cpu();
+  const ratios: number[] = [];
+  for (const length of [400, 401, 397, 402]) {
+    const training = prepare(device, { kind: "lstm", length });
+    const costs: Cost[] = [];
+    for (let i = 0; i < 12; i++) costs.push(await timed(() => training.step(i).data()));
+    const [first, cached] = [costs[0]!.ms, median(costs.slice(4).map(({ ms }) => ms))];
+    console.log(
+      `LSTM of ${length} steps: first step ${first.toFixed(0)} ms elapsed, cached step ${cached.toFixed(0)} ms`,
+    );
+    if (length !== 400) ratios.push(first / cached);
+  }
+  device.close();
+  console.log(`a new length over its own cached step: ${median(ratios).toFixed(0)} in the median, goal 3`);
+}
+
 console.log(`${cpus()[0]?.model.trim() ?? "?"}, Node ${process.versions.node}`);
-await (process.argv[2] === "webgpu" ? onWebGpu() : onCpu());
+const measures = { cpu: onCpu, webgpu: onWebGpu, lstm: onLstm };
+const wanted = process.argv[2] ?? "cpu";
+if (!(wanted in measures)) throw new Error(`${wanted}: expected ${Object.keys(measures).join(", ")}`);
+await measures[wanted as keyof typeof measures]();
