@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createWebGpuBackend } from "@tiedlora/backend-webgpu";
 import { Device } from "@tiedlora/core";
-import type { LoopKernel } from "@tiedlora/kernels";
+import type { LibraryCall, LoopKernel } from "@tiedlora/kernels";
 import { skip } from "../../../test/support/gpu.ts";
 import { decoderStep } from "../../../bench/decoder.ts";
 import { attentionCase, attentionGradCase } from "../../backend-cpu/test/support/calls.ts";
@@ -57,6 +57,24 @@ function attention(n: number): Work {
   return { steps: [forward.call, call], buffers };
 }
 
+/** `rows` rows times the transpose of [20, depth] numbers of 4 bits, whose words come after those of a weight of 5 rows. */
+function quantized(rows: number, depth: number): Work {
+  const group = 32;
+  const groups = (25 * depth) / group;
+  const scales = denseOperand(2, "f32", [groups]);
+  const words = { buffer: 1, dtype: "u32", view: { offset: 5 * depth, strides: [1, depth] } } as const;
+  const storage = { bits: 4, table: "signed", group, groups, scales } as const;
+  const call: LibraryCall = {
+    type: "library",
+    name: "matmul",
+    params: { batch: [], m: rows, n: 20, k: [depth] },
+    inputs: [denseOperand(0, "f32", [rows, depth]), { ...words, quantized: storage }],
+    outputs: [denseOperand(3, "f32", [rows, 20])],
+  };
+  const packed = { dtype: "u32", length: (25 * depth) / 8 } as const;
+  return { steps: [call], buffers: [f32(rows * depth), packed, f32(groups), f32(rows * 20)] };
+}
+
 type Structure = readonly [work: (n: number) => Work, sizes: readonly number[], pipelines: number];
 
 /**
@@ -75,6 +93,8 @@ const PRODUCTS: Readonly<Record<string, Structure>> = {
   "products of many rows": [(m) => matmul({ m, n: 20, k: [12] }), [1, 7, 9, 31, 33, 65, 193], 3],
   "products over many rows": [(k) => matmul({ m: 12, n: 20, k: [k], transposed: [[true, false]] }), [1, 2, 7, 9, 64, 385], 2], // prettier-ignore
   "products of many columns": [(n) => matmul({ m: 9, n, k: [16] }), [1, 3, 8, 65, 511, 512], 5],
+  "few and many rows times a quantized weight": [(m) => quantized(m, 64), [1, 2, 4, 7, 8, 9, 33, 65], 3],
+  "one row times quantized weights": [(k) => quantized(1, 32 * k), [1, 2, 3, 8, 33], 1],
   "batches of sums of products, then bias": [(m) => matmul({ batch: [2, 3], m, n: 24, k: [8, 16], epilogue: true }), [9, 10, 48, 77], 2], // prettier-ignore
 };
 
