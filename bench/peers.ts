@@ -193,10 +193,18 @@ async function manyLengths(): Promise<void> {
   note(name);
   const [ours, ...peers] = participantsOf({ name, work, backend: "cpu", javascript: [goals.javascript, goals.javascript] }); // prettier-ignore
   for (const peer of peers) {
-    const turns = await totals([ours!, peer], work, steps, peer.kind === "pytorch" ? ALTERNATIONS : 1);
+    const kind = peer.kind === "pytorch" ? "pytorch" : "javascript";
+    let turns: number[][];
+    try {
+      turns = await totals([ours!, peer], work, steps[kind], kind === "pytorch" ? ALTERNATIONS : 1);
+    } catch (error) {
+      failed = true;
+      note(`  FAILED: ${peer.label}: ${(error as Error).message}`);
+      continue;
+    }
     const measured = ratioOf(turns[1]!, turns[0]!);
     const [own, other] = turns.map(median) as [number, number];
-    print({ name: `${name}, ${peer.label}`, ratio: measured.median, measured, goal: goals[peer.kind as keyof typeof goals], ours: own, peer: other, unit: "ms", peerName: peer.label }); // prettier-ignore
+    print({ name: `${name}, ${peer.label}`, ratio: measured.median, measured, goal: goals[kind], ours: own, peer: other, unit: "ms", peerName: peer.label }); // prettier-ignore
   }
 }
 

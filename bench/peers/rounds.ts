@@ -130,7 +130,13 @@ export async function firstSteps(make: readonly (() => Child)[], times: number):
   return lists;
 }
 
-/** The milliseconds that `steps` steps of a new process take together, of each participant: `turns` processes by turns. */
+/** Losses of as many first steps are compared. */
+const COMPARED = 5;
+
+/**
+ * The milliseconds that `steps` steps of a new process take together, of each participant: `turns` processes by turns. Throws if losses
+ * of the first steps differ from those of the first participant.
+ */
 export async function totals(
   participants: readonly Participant[],
   work: Work,
@@ -138,12 +144,16 @@ export async function totals(
   turns: number,
 ): Promise<number[][]> {
   const lists = participants.map((): number[] => []);
+  let ours: readonly number[] | null = null;
   for (let turn = 0; turn < turns; turn++) {
     for (const [i, participant] of participants.entries()) {
       const child = new Child(participant.command(work, "cpu"));
-      const { ms } = await child.steps(steps);
-      lists[i]!.push(ms.reduce((sum, one) => sum + one, 0));
+      const { ms, losses } = await child.steps(steps);
       await child.end();
+      ours ??= losses.slice(0, COMPARED);
+      if (!(distance(ours, losses) <= LOSS_TOLERANCE))
+        throw new Error(`its losses begin with ${losses.slice(0, COMPARED).join(", ")}, tiedlora's with ${ours.join(", ")}`); // prettier-ignore
+      lists[i]!.push(ms.reduce((sum, one) => sum + one, 0));
     }
   }
   return lists;
