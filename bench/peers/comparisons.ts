@@ -75,7 +75,7 @@ export const STARTS: readonly {
 
 /**
  * The steps of a training whose batches have 64 lengths in turn, three of each: the whole time, compilation included. In JavaScript only the
- * first 16, each of another length: after about 20, jax-js has filled the 4 GiB that WebAssembly can address.
+ * first 16, each of another length: soon after, jax-js without `jit` has filled the 4 GiB that WebAssembly can address.
  */
 export const MANY_LENGTHS = {
   name: "a training of 64 lengths, cpu",
