@@ -25,28 +25,45 @@ test("the table of the design is that of its runs", () => {
     }
 });
 
+/** The rows of one base of a table of the page, as those of a table of pairs. */
+function quoted(rows: readonly Row[], base: string): Row[] {
+  return rows
+    .filter((row) => row["base"] === base)
+    .map((row) => {
+      const [, difference, interval] = /^(\S+) \((.*)\)$/.exec(row["difference"]!)!;
+      const [first, second] = ["tied gates", "TL6"].map((name) => row[name]!.slice("rank ".length));
+      return {
+        first: `tied-gates:${first}`,
+        second: `tl6:${second}`,
+        difference: difference!,
+        "95 % interval": interval!,
+        p: row["p"]!,
+      };
+    });
+}
+
+const isOurs = (pair: Row): boolean => pair["method"] === "tied-gates" && pair["against_method"] === "tl6";
+
 test("the differences to TL6 are those of the grid", async () => {
-  const rows = tableOf(page, "base", "tied gates", "TL6", "parameters", "difference, both tasks", "p");
-  for (const [base, folder] of [
-    ["Llama", ""],
-    ["GPT-2", "gpt2/"],
+  const rows = tableOf(page, "base", "task", "tied gates", "TL6", "parameters", "difference", "p");
+  assert.equal(rows.length, 11);
+  for (const [base, folder, over] of [
+    ["Llama", "", "all tasks"],
+    ["Llama", "summary/", "summary-3"],
+    ["GPT-2", "gpt2/", "all tasks"],
   ] as const) {
     const csv = await readFile(new URL(`paper-grid/${folder}pairs.csv`, docs), "utf8");
     const pairs: Row[] = parse(csv, { columns: true });
-    const own = pairs.filter((pair) => pair["method"] === "tied-gates" && pair["against_method"] === "tl6");
-    const quoted = rows
-      .filter((row) => row["base"] === base)
-      .map((row): Row => {
-        const [, difference, interval] = /^(\S+) \((.*)\)$/.exec(row["difference, both tasks"]!)!;
-        const [first, second] = ["tied gates", "TL6"].map((name) => row[name]!.slice("rank ".length));
-        return {
-          first: `tied-gates:${first}`,
-          second: `tl6:${second}`,
-          difference: difference!,
-          "95 % interval": interval!,
-          p: row["p"]!,
-        };
-      });
-    checkPairs(own, quoted);
+    const task = over === "all tasks" ? "both" : over;
+    checkPairs(pairs.filter(isOurs), quoted(rows.filter((row) => row["task"] === task), base), over); // prettier-ignore
   }
+});
+
+test("the differences of the first run are those of its tables", async () => {
+  const csv = await readFile(new URL("tied-gates/first-run.csv", docs), "utf8");
+  const pairs: Row[] = parse(csv, { columns: true });
+  const rows = tableOf(page, "base", "tied gates", "TL6", "difference", "p");
+  assert.equal(rows.length, pairs.length);
+  for (const base of ["Llama", "GPT-2"])
+    checkPairs(pairs.filter((pair) => pair["base"] === base), quoted(rows, base)); // prettier-ignore
 });
