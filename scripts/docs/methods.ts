@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { adaptableSpecs, configFrom, type DecoderConfig, parameterSpecs, preset } from "@tiedlora/models";
-import { countParameters, type Factor, type Method, METHOD_NAMES, methodByName, planAdapter, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
+import { countParameters, type Factor, type Method, methodByName, planAdapter, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
 import { ENTRIES } from "tiedlora/internal";
 import { ROOT } from "./navigation.ts";
 
@@ -129,14 +129,8 @@ function measured(): Map<string, string> {
     .split("\n");
   const columns = head.split(",");
   const rows = lines.map((line) => new Map(line.split(",").map((value, i) => [columns[i]!, value])));
-  const of = (name: string): number[] =>
-    rows.filter((row) => row.get("method") === name && row.get("rank") === String(RANK)).map((row) => Number(row.get("mean"))); // prettier-ignore
-  return new Map(
-    METHOD_NAMES.flatMap((name): [string, string][] => {
-      const means = of(name);
-      return means.length === 0 ? [] : [[name, (means.reduce((a, b) => a + b) / means.length).toFixed(1)]];
-    }),
-  );
+  const own = rows.filter((row) => row.get("task") === "all tasks" && row.get("rank") === String(RANK));
+  return new Map(own.map((row) => [row.get("method")!, Number(row.get("mean")).toFixed(1)]));
 }
 
 function table(head: readonly string[], right: number, rows: readonly (readonly string[])[]): string {

@@ -144,10 +144,8 @@ test("numbers in the prose are those of the tables, and times those of the runs"
     [search, grid],
     [minutesOf([...tables.rates, ...linear.tables.rates]), minutesOf(tables.examples)],
   );
-  const [, done, all] = /(\d+) of its (\d+) runs/.exec(text)!;
   const { vary, on } = page.grid;
-  const runs = vary.method.length * vary.seed.length + on.tasks.length; // and the base
-  assert.deepEqual([done, all], [String(tables.runs.length), String(runs)]);
+  assert.equal(tables.runs.length, vary.method.length * vary.seed.length + on.tasks.length); // and the base
 });
 
 test("neither reports nor tables quote the data sets or what models wrote", async () => {
