@@ -6,8 +6,7 @@
  *
  *   npm run bench:generation [-- small | gpt2 | first] [--tokens 256] [--against torch | onnx]
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
 import { availableParallelism, cpus } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -15,7 +14,7 @@ import { parseArgs } from "node:util";
 import { cpu } from "@tiedlora/backend-cpu";
 import type { Device } from "@tiedlora/core";
 import { configFrom, createModel, type Decoder, generateTokens } from "@tiedlora/models";
-import { PYTHON, pythonLibraries } from "./peers/participants.ts";
+import { installOnce, PYTHON, pythonLibraries } from "./peers/participants.ts";
 import { median, ratioOf } from "./peers/rounds.ts";
 
 interface Shape {
@@ -145,12 +144,7 @@ interface OnnxGenerator {
 }
 
 async function onnx(): Promise<OnnxSession> {
-  const folder = join(import.meta.dirname, "onnx");
-  if (!existsSync(join(folder, "node_modules/onnxruntime-node"))) {
-    console.error("installing ONNX Runtime into bench/onnx/node_modules (about 290 MB) ...");
-    const npm = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder];
-    execFileSync("npm", npm, { stdio: ["ignore", 2, 2], shell: process.platform === "win32" });
-  }
+  installOnce(join(import.meta.dirname, "onnx"), "onnxruntime-node", 290);
   return (await import(String(new URL("./onnx/session.mjs", import.meta.url)))) as OnnxSession;
 }
 

@@ -17,7 +17,7 @@ import { compared, type Variant } from "../packages/experiments/src/report/compa
 import { comparisonsCsv } from "../packages/experiments/src/report/csv.ts";
 import { summarize } from "../packages/experiments/src/report/summary.ts";
 import { RunStore } from "../packages/experiments/src/node/sweep/store.ts";
-import { validationLoss } from "../packages/experiments/src/sweep/config.ts";
+import { type RunResult, validationLoss } from "../packages/experiments/src/sweep/config.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -93,11 +93,10 @@ function variantOf(text: string): Variant {
 }
 
 /** The differences of pairs such as "tl6:8=lora:8", as a table. */
-async function pairsCsv(sweep: string, pairs: string): Promise<string> {
-  const outcomes = await new RunStore(sweep).outcomes({ curves: false });
+function pairsCsv(runs: readonly RunResult[], pairs: string): string {
   const tables = pairs.split(",").map((pair) => {
     const both = pair.split("=").map(variantOf) as [Variant, Variant];
-    const own = outcomes.filter(({ config }) => both.some(({ method, rank }) => config.method === method && config.rank === rank)); // prettier-ignore
+    const own = runs.filter(({ config }) => both.some(({ method, rank }) => config.method === method && config.rank === rank)); // prettier-ignore
     return comparisonsCsv(compared(summarize(own), both[1])!).split(/(?<=\n)/);
   });
   return tables.flatMap((lines, i) => (i === 0 ? lines : lines.slice(1))).join("");
@@ -116,7 +115,7 @@ if (grid !== undefined) {
       duration: run.duration ?? 0,
     })),
   );
-  if (values.pairs !== "") await writeFile(join(folder, "pairs.csv"), await pairsCsv(grid, values.pairs));
+  if (values.pairs !== "") await writeFile(join(folder, "pairs.csv"), pairsCsv(measured, values.pairs));
   await writeReport(grid, folder, {
     title: values.title,
     against: variantOf(values.against),

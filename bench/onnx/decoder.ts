@@ -25,7 +25,7 @@ class Graph {
   readonly initializers: object[] = [];
   #names = 0;
 
-  /** Adds a node and returns the names of its outputs. */
+  /** Adds a node and returns the name of its first output. */
   node(
     op: string,
     inputs: readonly string[],
@@ -160,11 +160,11 @@ class Exported {
 async function nodesOf(model: Decoder, slots: number): Promise<Graph> {
   const exported = new Exported(model);
   const { graph, llama } = exported;
-  const { layers, headDim } = model.config;
+  const { layers, headDim, rope } = model.config;
   const embedding = await exported.weight(llama ? "model.embed_tokens.weight" : "transformer.wte.weight");
   let x = graph.node("Gather", [embedding, "ids"]);
   if (!llama) x = graph.node("Add", [x, graph.node("Gather", [await exported.weight("transformer.wpe.weight"), "positions"])]); // prettier-ignore
-  const tables = llama ? rotation(slots, headDim) : [];
+  const tables = rope === null ? [] : rotation(slots, headDim, rope.theta);
   const rotations = tables.map((table, i) => graph.constant(`rotation_${i}`, [slots, paddedWidth(headDim) / 2], table)); // prettier-ignore
   for (let i = 0; i < layers; i++) {
     const at = llama ? `model.layers.${i}` : `transformer.h.${i}`;
@@ -222,12 +222,12 @@ export async function onnxModel(model: Decoder, slots: number): Promise<object> 
 }
 
 /** Cosines and sines of the angles by which pairs of a head are turned at each position, with padded heads. */
-function rotation(slots: number, headDim: number): readonly [Float32Array, Float32Array] {
+function rotation(slots: number, headDim: number, theta: number): readonly [Float32Array, Float32Array] {
   const half = paddedWidth(headDim) / 2;
   const [cosines, sines] = [new Float32Array(slots * half), new Float32Array(slots * half)];
   for (let position = 0; position < slots; position++)
     for (let i = 0; i < headDim / 2; i++) {
-      const angle = position / 10000 ** ((2 * i) / headDim);
+      const angle = position / theta ** ((2 * i) / headDim);
       cosines[position * half + i] = Math.cos(angle);
       sines[position * half + i] = Math.sin(angle);
     }

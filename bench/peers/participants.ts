@@ -23,10 +23,7 @@ const threads = availableParallelism();
 
 /** Installs the JavaScript peers into bench/peers/node_modules, and bundles the programs for plain Node. */
 export function prepareJavaScript(): void {
-  if (!existsSync(join(here, "node_modules/@jax-js/jax"))) {
-    console.error("installing the peers into bench/peers/node_modules (about 300 MB) ...");
-    npm(["ci", "--ignore-scripts", "--prefix", here]);
-  }
+  installOnce(here, "@jax-js/jax", 300);
   buildSync({
     entryPoints: ["ours.ts", "jax.mjs", "tfjs.mjs"].map((file) => join(here, file)),
     outdir: cache,
@@ -38,6 +35,14 @@ export function prepareJavaScript(): void {
     format: "esm",
     logLevel: "error",
   });
+}
+
+/** Installs what `folder` locks, of about so many megabytes, unless `name` is there. */
+export function installOnce(folder: string, name: string, megabytes: number): void {
+  const modules = join(folder, "node_modules");
+  if (existsSync(join(modules, name))) return;
+  console.error(`installing ${name} and others into ${modules} (about ${megabytes} MB) ...`);
+  npm(["ci", "--ignore-scripts", "--prefix", folder]);
 }
 
 function npm(args: readonly string[]): void {

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { parse } from "csv-parse/sync";
 import { adaptableSpecs, configFrom, type DecoderConfig, parameterSpecs, preset } from "@tiedlora/models";
 import { countParameters, type Factor, type Method, methodByName, planAdapter, type MethodName, type Tie } from "tiedlora"; // prettier-ignore
 import { ENTRIES } from "tiedlora/internal";
@@ -124,13 +125,12 @@ function tieText(tie: Tie): string | null {
 
 /** The mean over the tasks of the paper's grid at rank 8, by method. */
 function measured(): Map<string, string> {
-  const [head = "", ...lines] = readFileSync(join(ROOT, "docs/paper-grid/summary.csv"), "utf8")
-    .trim()
-    .split("\n");
-  const columns = head.split(",");
-  const rows = lines.map((line) => new Map(line.split(",").map((value, i) => [columns[i]!, value])));
-  const own = rows.filter((row) => row.get("task") === "all tasks" && row.get("rank") === String(RANK));
-  return new Map(own.map((row) => [row.get("method")!, Number(row.get("mean")).toFixed(1)]));
+  const rows: Readonly<Record<string, string>>[] = parse(
+    readFileSync(join(ROOT, "docs/paper-grid/summary.csv"), "utf8"),
+    { columns: true },
+  );
+  const own = rows.filter((row) => row["task"] === "all tasks" && row["rank"] === String(RANK));
+  return new Map(own.map((row) => [row["method"]!, Number(row["mean"]).toFixed(1)]));
 }
 
 function table(head: readonly string[], right: number, rows: readonly (readonly string[])[]): string {

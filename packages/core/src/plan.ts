@@ -3,8 +3,7 @@ import { type DeviceBuffer, type Executable, keptOr, type LastingKey, type Targe
 import { bytesOf, type Node, topological } from "./graph.ts";
 import type { Plan } from "./plan-cache.ts";
 import { type Storage, touch } from "./storage.ts";
-import { type Assembly, assemble, type Draft, finish } from "./compile/assemble.ts";
-import { knownOrPlanned, overwriting } from "./compile/assemble.ts";
+import { type Assembly, assemble, type Draft, finish, knownOrPlanned, overwriting } from "./compile/assemble.ts"; // prettier-ignore
 import { lower, movesOf } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
 import { trace, type Trace } from "./trace.ts";

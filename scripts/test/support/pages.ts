@@ -100,28 +100,18 @@ export function checkRates(
   }
 }
 
-/** What a table of means has in its cells: columns of summary.csv, and how many digits. */
-export interface Means {
-  readonly mean: string;
-  readonly half: string;
-  readonly digits: number;
-}
-
-const METRIC: Means = { mean: "mean", half: "half_95", digits: 1 };
-
 /** The means of `rows` are those of the summary, in a column for each of `tasks`. */
 export function checkMeans(
   { tables: { summary }, grid: { vary } }: Page,
   rows: readonly Row[],
   tasks: readonly string[],
-  { mean, half, digits }: Means = METRIC,
 ): void {
   const variants = new Set(summary.map((row) => `${row["method"]} ${row["rank"]}`));
   assert.deepEqual(new Set(rows.map(({ method, rank = RANK }) => `${method} ${rank}`)), variants);
   for (const row of rows)
     for (const task of tasks) {
       const found = rowOf(summary, task, row);
-      const value = `${fixed(found[mean]!, digits)} ± ${fixed(found[half]!, digits)}`;
+      const value = `${fixed(found["mean"]!)} ± ${fixed(found["half_95"]!)}`;
       assert.equal(row[task], value, `${row["method"]}, ${task}`);
       assert.equal(row["parameters"], Number(found["trainable"]).toLocaleString("en-US"));
       assert.equal(found["seeds"], String(vary.seed.length));

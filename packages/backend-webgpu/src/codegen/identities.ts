@@ -88,18 +88,7 @@ export class Identities {
     if (instr.op === "load") return this.#operandKey(instr.from);
     if (instr.op === "const")
       return `const ${instr.dtype} ${Object.is(instr.value, -0) ? "-0" : instr.value}`;
-    const { op, dtype } = instr;
-    const own =
-      op === "scalar"
-        ? instr.slot
-        : op === "index"
-          ? instr.axis
-          : op === "cast"
-            ? instr.to
-            : op === "reduce"
-              ? instr.kind
-              : "";
-    return `${op} ${dtype} ${own}`;
+    return `${instr.op} ${instr.dtype} ${parameterOf(instr) ?? ""}`;
   }
 
   #operandKey(operand: Operand): string {
@@ -123,5 +112,21 @@ export class Identities {
     const parts = new Set([...own, ...inside.flatMap((a) => [...this.#partsOf(a)])]);
     this.#parts.set(i, parts);
     return parts;
+  }
+}
+
+/** What an instruction has besides its type and its operands; undefined for most. */
+function parameterOf(instr: Instr): string | number | undefined {
+  switch (instr.op) {
+    case "scalar":
+      return instr.slot;
+    case "index":
+      return instr.axis;
+    case "cast":
+      return instr.to;
+    case "reduce":
+      return instr.kind;
+    default:
+      return undefined;
   }
 }

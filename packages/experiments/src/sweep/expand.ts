@@ -12,7 +12,7 @@ import { given, optimizerTakes } from "tiedlora/internal";
 import { taskByName } from "../tasks/index.ts";
 import { BASELINE, type RunConfig } from "./config.ts";
 import { halvingOf } from "./search.ts";
-import { allRanks, ofLoss, ofOptimizer, ranksOf, ratesOf } from "./options.ts";
+import { allRanks, givenFor, ofLoss, ofOptimizer, ranksOf, ratesOf } from "./options.ts";
 import type { SweepSpec } from "./spec.ts";
 import { competitionsOf } from "./trials.ts";
 
@@ -29,7 +29,7 @@ export function expandSweep(spec: SweepSpec): readonly RunConfig[] {
     method: ({ rank }) => vary.method.filter((method) => ranksOf(vary.rank, method).includes(rank!)),
     optimizer: vary.optimizer ?? [spec.train.optimizer],
     loss: vary.loss ?? [spec.train.loss],
-    lr: ({ method, rank, optimizer }) => ratesOf(vary.lr, method!, rank!, optimizer!) ?? [null],
+    lr: ({ method, rank, optimizer }) => ratesOf(vary.lr, { method: method!, rank: rank!, optimizer: optimizer! }) ?? [null], // prettier-ignore
     steps: vary.steps ?? [spec.train.steps],
     batch: vary.batch ?? [spec.train.batch],
     dropout: vary.dropout ?? [spec.train.dropout],
@@ -164,11 +164,9 @@ function configOf(spec: SweepSpec, one: Combination): RunConfig {
   };
 }
 
-function rateOf(rates: SweepSpec["train"]["lr"], { method, rank, optimizer }: Combination): number {
-  if (rates === undefined) return LEARNING_RATES[method as MethodName] * OPTIMIZER_RATES[optimizer];
-  return typeof rates === "number"
-    ? rates
-    : (rates[`${method}:${rank}`] ?? rates[method] ?? rates[optimizer] ?? rates["default"]!);
+function rateOf(rates: SweepSpec["train"]["lr"], one: Combination): number {
+  if (rates === undefined) return LEARNING_RATES[one.method as MethodName] * OPTIMIZER_RATES[one.optimizer];
+  return typeof rates === "number" ? rates : givenFor(rates, one)!;
 }
 
 /** The config of the unadapted model: settings that do not affect it are fixed, so that it is measured once per task. */

@@ -36,16 +36,24 @@ interface Optioned {
   };
 }
 
-/** The learning rates to try for a method at a rank and an optimizer; undefined if they do not vary. */
-export function ratesOf(
-  lr: Rates,
-  method: string,
-  rank: number,
-  optimizer: string,
-): readonly number[] | undefined {
-  if (lr === undefined || isList(lr)) return lr;
-  return lr[`${method}:${rank}`] ?? lr[method] ?? lr[optimizer] ?? lr["default"];
+/** A method at a rank, and an optimizer. */
+export interface Rated {
+  readonly method: string;
+  readonly rank: number;
+  readonly optimizer: string;
 }
+
+/** What is given for a method at one rank ("tl6:8"), else for the method, else for the optimizer, else by default. */
+export function givenFor<T>(
+  given: Readonly<Record<string, T>>,
+  { method, rank, optimizer }: Rated,
+): T | undefined {
+  return given[`${method}:${rank}`] ?? given[method] ?? given[optimizer] ?? given["default"];
+}
+
+/** The learning rates to try; undefined if they do not vary. */
+export const ratesOf = (lr: Rates, of: Rated): readonly number[] | undefined =>
+  lr === undefined || isList(lr) ? lr : givenFor(lr, of);
 
 /** Ranks for all methods, or for each method, with `default`. */
 export type RanksByMethod = readonly number[] | Readonly<Record<string, readonly number[]>>;
@@ -99,12 +107,12 @@ export function countCombinations(spec: Optioned): number {
   const { method, rank, lr, optimizer = [train.optimizer], loss = [train.loss], ...others } = vary;
   const product = (lists: readonly { readonly length: number }[]): number => lists.reduce((n, { length }) => n * length, 1); // prettier-ignore
   const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b, 0);
-  const variants = method.flatMap((one) => ranksOf(rank, one).map((of) => [one, of] as const));
+  const variants = method.flatMap((one) => ranksOf(rank, one).map((of) => ({ method: one, rank: of })));
   const optimizers = sum(
-    variants.flatMap(([one, of]) =>
+    variants.flatMap((variant) =>
       optimizer.map(
         (name) =>
-        product([ratesOf(lr, one, of, name) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
+        product([ratesOf(lr, { ...variant, optimizer: name }) ?? [1], ...keysOf(OF_OPTIMIZERS).map((key) => ofOptimizer(spec, key, name))]), // prettier-ignore
       ),
     ),
   );
