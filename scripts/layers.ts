@@ -43,7 +43,7 @@ export const LAYERS: readonly Layer[] = [
 
 /** Entry points that only some packages may import, with these packages. */
 export const PRIVATE_ENTRIES: Readonly<Record<string, readonly string[]>> = {
-  "@tiedlora/core/extend": ["@tiedlora/nn"],
+  "@tiedlora/core/extend": ["@tiedlora/nn", "@tiedlora/models"],
   "tiedlora/internal": ["@tiedlora/experiments", "@tiedlora/cli"],
 };
 

@@ -42,8 +42,10 @@ export class PlanCache {
   /** The plan of a graph with this key, if there is one. */
   find({ hash, structure, sizes }: Trace): Plan | undefined {
     const plan = this.#plans.get(hash);
-    if (!plan || !sameInts(plan.structure, structure) || !sameInts(wordsOf(plan.sizes), wordsOf(sizes)))
-      return;
+    const isIn = ({ structure: ints, sizes: own }: Plan): boolean =>
+      (ints === structure || sameInts(ints, structure)) &&
+      (own === sizes || sameInts(wordsOf(own), wordsOf(sizes)));
+    if (!plan || !isIn(plan)) return;
     this.#plans.delete(hash);
     this.#plans.set(hash, plan);
     return plan;

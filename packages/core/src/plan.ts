@@ -21,8 +21,8 @@ export function submit(
   runtime: Runtime,
   roots: readonly Node[],
   updates: readonly Update[] = [],
+  traced: Trace = trace(roots, updates),
 ): readonly Storage[] {
-  const traced = trace(roots, updates);
   const plan = planFor(runtime, roots, updates, traced);
   const { storages, data, scalars } = traced;
   const values = new Float64Array(scalars.length + plan.moving.size);

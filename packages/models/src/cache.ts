@@ -4,10 +4,16 @@
  * into the same slot, and after the last slot comes the first. Each row knows how many of the latest slots hold its tokens, so rows that
  * were read at different times can be continued together (`batching/`).
  */
-import { assign, type Device, type Tensor } from "@tiedlora/core";
+import { assign, type Device, type DType, type Tensor, type TypedArray } from "@tiedlora/core";
 import * as nn from "@tiedlora/nn";
 import type { DecoderConfig } from "./config.ts";
 import { frequenciesDiffer } from "./rope.ts";
+
+/** Tensors of numbers that follow from the state of a cache, and how they are computed for its next token. */
+export interface CacheNumbers {
+  readonly tensors: readonly Tensor[];
+  readonly compute: () => readonly TypedArray[];
+}
 
 /** The two tensors of a layer, [batch, kvHeads, capacity, headDim]. */
 interface LayerCache {
@@ -38,6 +44,9 @@ export class KvCache {
   #pending: { k: Tensor; v: Tensor; tokens: number }[] = [];
   /** The number of tokens whose updates have been taken, and which are not counted yet. */
   #appended = 0;
+  #numbers: CacheNumbers[] = [];
+  /** @internal What is kept for the next token while the memory stays the same; it is freed with it. */
+  companion: { free(): void } | null = null;
 
   /**
    * @param pads for each row, the number of padding tokens on the left of its first tokens
@@ -147,6 +156,31 @@ export class KvCache {
     return updates;
   }
 
+  /** @internal Tensors, on the device, of the numbers of the next token; `compute` gives those of a later one when it is called then. */
+  numbers(
+    device: Device,
+    shape: readonly number[],
+    dtype: DType,
+    compute: () => readonly TypedArray[],
+  ): readonly Tensor[] {
+    const tensors = compute().map((values) => device.tensor(values, { shape, dtype, copy: false }));
+    this.#numbers.push({ tensors, compute });
+    return tensors;
+  }
+
+  /** @internal The tensors that `numbers` has made since the last call. */
+  takeNumbers(): CacheNumbers[] {
+    const taken = this.#numbers;
+    this.#numbers = [];
+    return taken;
+  }
+
+  /** @internal The memory of keys and values has been given one more token of each row by a program that was run again. */
+  appendedAgain(): void {
+    this.#appended = 1;
+    this.advance();
+  }
+
   /** Ends a pass: the tokens whose updates have been taken now count as in the cache. */
   advance(): void {
     const fresh = this.#begun ? null : this.#pads;
@@ -155,6 +189,7 @@ export class KvCache {
     this.#written += this.#appended;
     this.#begun ||= this.#appended > 0;
     this.#appended = 0;
+    this.#numbers = [];
   }
 
   /** Empties a row: its next token is its first. */
@@ -220,6 +255,7 @@ export class KvCache {
     if (needed <= this.#capacity) return;
     let grown = 2 * this.#capacity;
     while (grown < needed) grown *= 2;
+    this.#release();
     const old = this.#layers;
     const times = grown / this.#capacity;
     // Slot s holds what slot s modulo the old capacity held: from the next slot backward, the latest tokens come first, as before.
@@ -242,8 +278,14 @@ export class KvCache {
     }
   }
 
+  #release(): void {
+    this.companion?.free();
+    this.companion = null;
+  }
+
   /** Frees the memory. */
   free(): void {
+    this.#release();
     for (const { k, v } of this.#layers) {
       k.storage.buffer.free();
       v.storage.buffer.free();

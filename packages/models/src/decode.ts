@@ -4,6 +4,7 @@ import { type AdapterOptions, withAdapters } from "./adapter-choice.ts";
 import { KvCache } from "./cache.ts";
 import type { Decoder } from "./decoder.ts";
 import { paddedSize } from "./sizes.ts";
+import { readResult, TokenStep } from "./token-step.ts";
 
 /** The smallest capacity of a cache. Larger ones are its multiples by powers of two, so that few programs serve all lengths. */
 const SMALLEST_CACHE = 64;
@@ -42,10 +43,21 @@ export async function nextLogits(
   const options = adapters === undefined ? {} : { adapters };
   cache.reserve(input[0]!.length);
   if (model.streamed) return (await model.streamed.forward(input, { ...options, cache, last: true })).data();
+  if (cache.begun)
+    return readResult(withAdapters(model.adapters, options, () => stepOf(model, cache).next(input)));
   const logits = withAdapters(model.adapters, options, () => {
     const hidden = model.hidden(input, { cache });
     return model.logits(hidden.narrow(1, input[0]!.length - 1, 1));
   });
   cache.commit([logits]);
   return logits.data();
+}
+
+function stepOf(model: Decoder, cache: KvCache): TokenStep {
+  const known = cache.companion;
+  if (known instanceof TokenStep && known.model === model) return known;
+  known?.free();
+  const step = new TokenStep(model, cache);
+  cache.companion = step;
+  return step;
 }

@@ -74,14 +74,11 @@ export function prepare(
   checkRows(options.attentionMask, "attentionMask", batch, length);
   checkRows(options.positions, "positions", batch, length);
   checkRows(options.segments, "segments", batch, length);
+  const { offset = 0, prompt = 0 } = options;
+  if (cache?.begun) return continuation(config, device, cache, length, offset);
   const segments = options.segments?.map((row) => runs(row));
-  const continued = cache?.begun ? cache : null;
-  const mask = options.attentionMask ?? (cache && !continued ? paddingMask(cache.pads, length) : undefined);
-  const { offset = 0 } = options;
-  const prompt = continued ? 0 : (options.prompt ?? 0); // those of a sequence that goes on are in its cache
-  const given =
-    options.positions ??
-    (continued ? nextPositions(continued, length) : positionRows(length, { mask, segments }));
+  const mask = options.attentionMask ?? (cache && paddingMask(cache.pads, length));
+  const given = options.positions ?? positionRows(length, { mask, segments });
   const promptAt = prompt > 0 && mask && !segments ? mask.map(leadingZeros) : [];
   const known = withPrompt({ mask, segments, prompt }, promptAt);
   const rows = given.map((row, i) => {
@@ -97,9 +94,39 @@ export function prepare(
     promptAt,
     positions,
     rotation: (window) => (window === null ? rotation : (local ?? rotation)),
-    visibility: memoize((window) =>
-      continued ? visibleSlots(device, continued, window) : visibleTokens(device, known, positions, window),
-    ),
+    visibility: memoize((window) => visibleTokens(device, known, positions, window)),
+  };
+}
+
+/** The next tokens of each row of a cache; vectors in front of a sequence are in its cache already. All numbers are among the cache's `numbers`. */
+function continuation(
+  config: DecoderConfig,
+  device: Device,
+  cache: KvCache,
+  length: number,
+  offset: number,
+): Sequence {
+  const rows = (): number[][] =>
+    cache.lengths.map((before) => Array.from({ length }, (_, t) => before + offset + t));
+  const rotation = (rope: RopeConfig | null): Rotation | null => {
+    if (rope === null) return null;
+    const shape = rotationShape(cache.lengths.length, length, rope);
+    const [cos, sin] = cache.numbers(device, shape, "f32", () => rotationNumbers(rope, rows(), undefined));
+    return { cos: cos!, sin: sin! };
+  };
+  const [global, local] = [rotation(config.rope), rotation(config.localRope)];
+  const shape = cache.lengths.length === 1 ? [length] : [cache.lengths.length, length];
+  const [positions] = cache.numbers(device, shape, "i32", () => {
+    const own = rows();
+    checkPositions(config, own, offset);
+    return [Int32Array.from(own.flat())];
+  });
+  return {
+    prompt: 0,
+    promptAt: [],
+    positions: positions!,
+    rotation: (window) => (window === null ? global : (local ?? global)),
+    visibility: memoize((window) => visibleSlots(device, cache, window)),
   };
 }
 
@@ -145,11 +172,6 @@ interface Rows {
   readonly prompt: number;
 }
 
-/** The positions of the next tokens of each row of a cache. */
-function nextPositions({ lengths }: KvCache, length: number): number[][] {
-  return lengths.map((before) => Array.from({ length }, (_, t) => before + t));
-}
-
 /**
  * The default positions, when no cache is continued: one row if all rows are alike. Padding on the left gets
  * position 0, as in transformers' generate, and padding after tokens repeats the last position; padding is masked.
@@ -190,13 +212,26 @@ function positionTensor(device: Device, rows: readonly number[][]): Tensor {
   return device.tensor(Int32Array.from(rows.flat()), { shape, dtype: "i32" });
 }
 
-/** The rotary tables. Each sequence uses its own length, on which some scalings depend: padding and neighbors have no effect. */
 function rotationOf(
   rope: RopeConfig,
   device: Device,
   rows: readonly number[][],
   segments: Rows["segments"],
 ): Rotation {
+  const [cos, sin] = rotationNumbers(rope, rows, segments);
+  const shape = rotationShape(rows.length, rows[0]!.length, rope);
+  return { cos: device.tensor(cos, { shape }), sin: device.tensor(sin, { shape }) };
+}
+
+const rotationShape = (rows: number, width: number, { dim }: RopeConfig): number[] =>
+  rows === 1 ? [width, dim / 2] : [rows, 1, width, dim / 2];
+
+/** The rotary tables. Each sequence uses its own length, on which some scalings depend: padding and neighbors have no effect. */
+function rotationNumbers(
+  rope: RopeConfig,
+  rows: readonly number[][],
+  segments: Rows["segments"],
+): [cos: Float32Array, sin: Float32Array] {
   const width = rows[0]!.length;
   const half = rope.dim / 2;
   const cos = new Float32Array(rows.length * width * half);
@@ -213,8 +248,7 @@ function rotationOf(
     cos.set(tables.cos.subarray(0, positions.length * half), at * half);
     sin.set(tables.sin.subarray(0, positions.length * half), at * half);
   }
-  const shape = rows.length === 1 ? [width, half] : [rows.length, 1, width, half];
-  return { cos: device.tensor(cos, { shape }), sin: device.tensor(sin, { shape }) };
+  return [cos, sin];
 }
 
 /** Returns tables that begin with the rows of the given positions. Called for the longest sequence first, it reuses most tables. */
@@ -272,14 +306,18 @@ function visibleTokens(
 
 /** The slots of the cache that one new token sees: those of its own and of its row's latest tokens. */
 function visibleSlots(device: Device, cache: KvCache, window: number | null): Visibility {
-  const { slot: newest, capacity, lengths } = cache;
+  const { capacity } = cache;
+  const numbers = (count: number, compute: () => Int32Array): Tensor =>
+    cache.numbers(device, [count, 1, 1, 1], "i32", () => [compute()])[0]!;
   const slot = iota([1, 1, 1, capacity], 3);
-  const at = device.tensor([newest], { shape: [1, 1, 1, 1], dtype: "i32" });
+  const at = numbers(1, () => Int32Array.of(cache.slot));
   const turned = slot.gt(at).cast("i32").mul(capacity); // these slots were written before the ring's last turn
   const back = at.sub(slot).add(turned); // how many tokens ago
-  const seen = Int32Array.from(lengths, (before) => Math.min(before + 1, window ?? Infinity));
-  const visible = back.lt(device.tensor(seen, { shape: [seen.length, 1, 1, 1], dtype: "i32" }));
-  return { causal: false, bias: where(visible, 0, HIDDEN) };
+  const most = window ?? Infinity;
+  const seen = numbers(cache.lengths.length, () =>
+    Int32Array.from(cache.lengths, (before) => Math.min(before + 1, most)),
+  );
+  return { causal: false, bias: where(back.lt(seen), 0, HIDDEN) };
 }
 
 function memoize(compute: (window: number | null) => Visibility): (window: number | null) => Visibility {

@@ -1,6 +1,7 @@
 /** Embedding tables. */
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkWhole } from "@tiedlora/core/extend";
+import type { GraphState } from "./adapters.ts";
 import { checkInit, checkParameter, type InitOptions, normalParameter } from "./init.ts";
 import { Module } from "./module.ts";
 
@@ -10,6 +11,8 @@ export interface EmbeddingAdapter {
   apply(ids: Tensor, y: Tensor, layer: Embedding): Tensor;
   /** Vectors [n, d] that every sequence begins with, in front of the rows of its tokens; null if there are none. */
   prompt?(): Tensor | null;
+  /** See `GraphState`. */
+  state?(): GraphState;
 }
 
 /** A table [n, d] whose rows are looked up by index. */

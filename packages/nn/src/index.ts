@@ -3,7 +3,7 @@
  * `@tiedlora/nn/optim`, linear algebra is in `@tiedlora/nn/linalg`.
  * @module
  */
-export type { AdapterChoice, AdapterSelector } from "./adapters.ts";
+export type { AdapterChoice, AdapterSelector, GraphState } from "./adapters.ts";
 export * from "./attention.ts";
 export * from "./embedding.ts";
 export * from "./functional/convolution.ts";

@@ -2,6 +2,7 @@
 import type { Parameter, Tensor } from "@tiedlora/core";
 import { checkName, checkTensors, checkWhole } from "@tiedlora/core/extend";
 import { checkInit, checkParameter, type InitOptions, uniformParameter } from "./init.ts";
+import type { GraphState } from "./adapters.ts";
 import { Module } from "./module.ts";
 
 /** Changes the output of a layer without changing the layer. Not a Module: its parameters are not among the layer's parameters. */
@@ -13,6 +14,8 @@ export interface LinearAdapter {
    * layer that makes queries too, keys and then values in one row. Null or left out: there are none.
    */
   prefix?(): Tensor | null;
+  /** See `GraphState`. */
+  state?(): GraphState;
 }
 
 /** How a weight is stored: PyTorch's Linear [out, in], or GPT-2's Conv1D [in, out]. */

@@ -1,6 +1,7 @@
 /** Normalization over the last axis. */
 import type { Device, Parameter, Tensor } from "@tiedlora/core";
 import { build, checkNumber, checkOptions, checkTensors, checkWhole } from "@tiedlora/core/extend";
+import type { GraphState } from "./adapters.ts";
 import { checkParameter, constantParameter } from "./init.ts";
 import { Module } from "./module.ts";
 
@@ -26,6 +27,8 @@ export function rmsNorm(x: Tensor, eps = 1e-6): Tensor {
 export interface NormAdapter {
   /** Returns x · the new scale [..., dim], from the normalized input x [..., dim] and the norm's own scale [dim]. */
   apply(x: Tensor, scale: Tensor, layer: Norm): Tensor;
+  /** See `GraphState`. */
+  state?(): GraphState;
 }
 
 /** A norm over the last axis, whose normalized input is multiplied by a scale. */

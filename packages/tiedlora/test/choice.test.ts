@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { cpu } from "@tiedlora/backend-cpu";
 import { type Device, grad } from "@tiedlora/core";
-import { type AdapterChoice, type Decoder, generateTokens } from "@tiedlora/models";
+import { type AdapterChoice, type Decoder, generateTokens, KvCache } from "@tiedlora/models";
 import { adapt, adaptersOf, BASE, methods } from "../src/index.ts";
 import { randomize } from "./support/files.ts";
 import { distance, IDS, logitsOf, tinyLlama } from "./support/tiny.ts";
@@ -93,6 +93,47 @@ suite("adapters chosen by the call", () => {
       apart.some((tokens) => String(tokens) !== String(without)),
       "the adapters make a difference",
     );
+  });
+
+  test("and their settings, changed between two tokens, act from the next token on", async () => {
+    const run = async (next: (model: Decoder) => AsyncIterable<number>): Promise<number[]> => {
+      const model = adapted();
+      const [one, two] = [adaptersOf(model).get("one"), adaptersOf(model).get("two")];
+      const changes: Record<number, () => void> = {
+        4: () => (two.multiplier = -3),
+        8: () => (one.active = true),
+        12: () => two.detach(),
+        16: () => void adapt(model, methods.ia3(), { name: "three", replace: true }),
+        18: () => randomize(adaptersOf(model).get("three"), 4, 2),
+        22: () => (one.active = false),
+      };
+      const tokens: number[] = [];
+      for await (const token of next(model)) {
+        tokens.push(token);
+        changes[tokens.length]?.();
+      }
+      return tokens;
+    };
+    const prompt = PROMPTS[0]!;
+    async function* generated(model: Decoder): AsyncGenerator<number> {
+      const options = { maxTokens: 26, stopTokens: [] };
+      for await (const [token] of generateTokens(model, [prompt], options)) yield token!;
+    }
+    async function* built(model: Decoder): AsyncGenerator<number> {
+      const cache = new KvCache(model.config, model.device, [0], 64);
+      let ids = prompt;
+      for (let i = 0; i < 26; i++) {
+        const logits = model.forward([ids], { cache });
+        cache.commit([logits]);
+        const token = Array.from(await logits.narrow(1, ids.length - 1, 1).argmax(-1).data())[0]!; // prettier-ignore
+        yield token;
+        ids = [token];
+      }
+      cache.free();
+    }
+    const tokens = await run(generated);
+    assert.deepEqual(tokens, await run(built));
+    assert.ok(new Set(tokens).size > 3, `the tokens differ: ${tokens.join()}`);
   });
 
   test("count within scopes of others, and while one of those is open", async () => {

@@ -66,6 +66,12 @@ export class AdapterStack implements nn.LinearAdapter, nn.EmbeddingAdapter, nn.N
     return rows.join(parts);
   }
 
+  /** Formulas depend on nothing else that changes: see `SharedWork`. */
+  state(): nn.GraphState {
+    const of = ({ owner, scale }: AdapterLayer): nn.GraphState => [owner.takesPart, owner.dropoutKey, scale];
+    return [this.#state.rows, ...this.layers.flatMap(of)];
+  }
+
   /** The keys or values that the adapters which take part put in front of an attention's own, one adapter's after another's. */
   prefix(): Tensor | null {
     return this.#inFront("prefix");
