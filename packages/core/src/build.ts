@@ -2,6 +2,7 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
+import { same } from "@tiedlora/kernels/family";
 import type { ActivationOp, Attrs, Custom, Inputs, Op, Range, Replay, Shape } from "./graph.ts";
 import { isOp, Node, NONE, REDUCE_KIND } from "./graph.ts";
 import { broadcastShapes, product, resolveShape, sameShape, show } from "./shape.ts";
@@ -120,12 +121,11 @@ function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
 
 /** The operand that a + 0, a · 1 and the like are equal to; null if something has to be computed. */
 function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
-  const x = constantValue(a);
-  const y = constantValue(b);
-  if (op === "add" && x === 0) return b;
-  if ((op === "add" || op === "sub") && y === 0) return a;
-  if (op === "mul" && x === 1) return b;
-  if ((op === "mul" || op === "div") && y === 1) return a;
+  const is = (node: Node, n: number): boolean => same(constantValue(node) ?? NaN, n);
+  if (op === "add" && is(a, 0)) return b;
+  if ((op === "add" || op === "sub") && is(b, 0)) return a;
+  if (op === "mul" && is(a, 1)) return b;
+  if ((op === "mul" || op === "div") && is(b, 1)) return a;
   return null;
 }
 

@@ -1,17 +1,13 @@
 /** Shapes: sizes, broadcasting, axis checking. Strided views are in `compile/views.ts`. */
 import { product } from "@tiedlora/kernels";
 import { describeArgument, refuse } from "@tiedlora/kernels/arguments";
+import { allSame } from "@tiedlora/kernels/family";
 import type { Shape } from "./graph.ts";
 
 export { product };
 
 /** Whether two shapes have the same lengths. */
-export function sameShape(a: Shape, b: Shape): boolean {
-  if (a === b) return true;
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-}
+export const sameShape = (a: Shape, b: Shape): boolean => a === b || allSame(a, b);
 
 /** `[2, 3]` as a message shows it. */
 export function show(shape: Shape): string {

@@ -26,6 +26,7 @@ const COMPARE: readonly ((a: number, b: number) => number)[] = [
   (a, b) => Number(a === b),
   (a, b) => Number(b % a === 0),
   (a, b) => b % a,
+  (a, b) => Number(Object.is(a, b)),
 ];
 
 /** Collects a path. */
@@ -64,6 +65,13 @@ function compared(kind: number, a: number, b: number): number {
 export const less = (a: number, b: number): boolean => compared(0, a, b) === 1;
 /** a = b. */
 export const same = (a: number, b: number): boolean => compared(1, a, b) === 1;
+/** Whether all numbers of two lists are equal, bit for bit: NaN is equal to itself, and 0 not to -0. */
+export function allSame(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++)
+    if (recorder ? compared(4, a[i]!, b[i]!) === 0 : !Object.is(a[i], b[i])) return false;
+  return true;
+}
 /** Whether b is a multiple of a. */
 export const divides = (a: number, b: number): boolean => compared(2, a, b) === 1;
 /** ⌊b / a⌋, for a > 0. */
@@ -155,7 +163,7 @@ type Formula = (at: Point) => number;
 interface Line {
   /** The formula of numbers given at the samples. Throws a NoForm if there is none. */
   formula(values: readonly number[]): Formula;
-  /** Null if the sizes are not on the line, or if two of them are equal that are not always equal. */
+  /** Null if the sizes are not on the line, or if one is 0 or 1 that is not always: axes of these lengths are treated apart. */
   at(sizes: readonly number[]): Point | null;
 }
 
@@ -187,7 +195,7 @@ function lineThrough(samples: readonly (readonly number[])[], at: number, step: 
     }
     formulas.push(own);
   }
-  const distinct = distinctSizes(samples, formulas);
+  const varying = formulas.filter((_, k) => !fixed(valuesOf(k)) && valuesOf(k).every(Number.isSafeInteger));
   return {
     formula,
     at: (sizes) => {
@@ -195,20 +203,9 @@ function lineThrough(samples: readonly (readonly number[])[], at: number, step: 
       const point = { u, sizes };
       if (!Number.isSafeInteger(u) || sizes.length !== first.length) return null;
       if (!formulas.every((own, k) => Object.is(own(point), sizes[k]))) return null;
-      const numbers = distinct.map((own) => own(point));
-      return new Set(numbers).size === numbers.length ? point : null;
+      return varying.some((own) => own(point) === 0 || own(point) === 1) ? null : point;
     },
   };
-}
-
-/** One formula for each distinct whole number among the sizes. 0 and 1 are among them: axes of these lengths are treated apart. */
-function distinctSizes(samples: readonly (readonly number[])[], formulas: readonly Formula[]): Formula[] {
-  const known = new Map<string, Formula>([0, 1].map((n) => [samples.map(() => n).join(), () => n]));
-  formulas.forEach((own, k) => {
-    const values = samples.map((sizes) => sizes[k]!);
-    if (values.every(Number.isSafeInteger)) known.set(values.join(), own);
-  });
-  return [...known.values()];
 }
 
 const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));

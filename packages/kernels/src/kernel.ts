@@ -5,6 +5,7 @@
  * The interpreter in `reference.ts` defines the meaning of every construct here.
  */
 import type { ComputeType, DType } from "./dtype.ts";
+import { same } from "./family.ts";
 import type { Quantization } from "./quantization.ts";
 
 /**
@@ -28,7 +29,8 @@ export interface Moving {
 
 /** Whether two views have the same run-time terms, in the same order. */
 export const sameMoving = (a: readonly Moving[] = [], b: readonly Moving[] = []): boolean =>
-  a.length === b.length && a.every(({ slot, factor }, i) => slot === b[i]!.slot && factor === b[i]!.factor);
+  a.length === b.length &&
+  a.every(({ slot, factor }, i) => slot === b[i]!.slot && same(factor, b[i]!.factor));
 
 /** A view of one of the program's buffers. */
 export interface Operand {

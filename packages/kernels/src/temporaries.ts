@@ -2,7 +2,8 @@
  * Memory of temporaries: values whose lifetimes do not overlap share it; kernels overwrite operands that are not read later.
  * @module
  */
-import { type Instr, type Operand, operandsOfStep, partsOf, type Step, type View } from "./kernel.ts";
+import { allSame, same } from "./family.ts";
+import { type Instr, type Operand, operandsOfStep, partsOf, sameMoving, type Step, type View } from "./kernel.ts"; // prettier-ignore
 
 /** The memory of each value, by number, and how large each memory is. */
 export interface Temporaries {
@@ -110,10 +111,10 @@ export function sharesViews(step: Step, loaded: number, stored: number): boolean
 /** Whether a load reads, at every point, the element that the store writes; a store of one value per row has only outer axes. */
 function sameOperandView(load: Operand, store: Operand): boolean {
   const [from, to] = [load.view, store.view];
-  if (load.dtype !== store.dtype || from.offset !== to.offset) return false;
-  if (!from.strides.every((stride, axis) => stride === (to.strides[axis] ?? 0))) return false;
-  if (!from.moving && !to.moving && !from.valid && !to.valid) return true;
-  const restOf = ({ moving, valid }: View): string =>
-    JSON.stringify([moving, valid?.some((range) => range !== null) ? valid : null]);
-  return restOf(from) === restOf(to);
+  if (load.dtype !== store.dtype || !same(from.offset, to.offset)) return false;
+  if (!from.strides.every((stride, axis) => same(stride, to.strides[axis] ?? 0))) return false;
+  if (!sameMoving(from.moving, to.moving)) return false;
+  if (!from.valid && !to.valid) return true;
+  const rangeOf = ({ valid }: View, axis: number): readonly number[] => valid?.[axis] ?? [];
+  return from.strides.every((_, axis) => allSame(rangeOf(from, axis), rangeOf(to, axis)));
 }

@@ -7,7 +7,7 @@
  */
 import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
-import { less, same } from "@tiedlora/kernels/family";
+import { allSame, less, same } from "@tiedlora/kernels/family";
 import { getOrCreate } from "../collections.ts";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
@@ -88,7 +88,7 @@ class Emitter implements Emitted {
   /** The kernel's own nodes so far: which element of each a point computes. */
   readonly #own = new Map<Node, Access>();
   readonly #computed = new Map<Node, { readonly at: Access; readonly value: number }[]>();
-  readonly #known = new Map<string, number>();
+  readonly #known = new Map<string, { readonly numbers: readonly number[]; readonly value: number }[]>();
 
   constructor(space: Space, memory: Memory, matmul?: Node) {
     this.space = space;
@@ -206,23 +206,29 @@ class Emitter implements Emitted {
     if (isNowhere(at)) return this.#constant(0, dtype);
     this.reads.add(base);
     const from = operandAt(as.shape, base.dtype, at, this.#memory.idOf(base));
-    const { offset, strides, valid, moving } = from.view;
-    const rest = valid || moving ? JSON.stringify([valid, moving]) : "";
-    return this.#push({ op: "load", from, dtype }, `load ${from.buffer} ${offset} ${strides.join()} ${rest}`);
+    const { offset, strides, valid = [], moving = [] } = from.view;
+    const numbers = [offset, ...strides, ...valid.flatMap((range) => range ?? [])];
+    const rest = `${valid.map((range) => range !== null).join()} ${moving.map(({ slot }) => slot).join()}`;
+    return this.#push({ op: "load", from, dtype }, `load ${from.buffer} ${rest}`, [
+      ...numbers,
+      ...moving.map(({ factor }) => factor),
+    ]);
   }
 
   // --- single instructions
 
-  #push(instr: Instr, key: string = Object.values(instr).join(" ")): number {
-    const known = this.#known.get(key);
-    if (known !== undefined) return known;
-    this.#known.set(key, this.body.length);
+  /** The number of an instruction, which is added if there is none with this key and these numbers, which depend on sizes. */
+  #push(instr: Instr, key: string = Object.values(instr).join(" "), numbers: readonly number[] = []): number {
+    const others = getOrCreate(this.#known, key, () => []);
+    const known = others.find((other) => allSame(other.numbers, numbers));
+    if (known) return known.value;
+    others.push({ numbers, value: this.body.length });
     return this.body.push(instr) - 1;
   }
 
   #constant(number: number, type: DType): number {
     const [value, dtype] = [roundTo(type, number), computeType(type)];
-    return this.#push({ op: "const", value, dtype }, `const ${Object.is(value, -0) ? "-0" : value} ${dtype}`);
+    return this.#push({ op: "const", value, dtype }, `const ${dtype}`, [value]);
   }
 
   #binary(op: BinaryOp, a: number, b: number, dtype: ComputeType): number {
@@ -233,12 +239,12 @@ class Emitter implements Emitted {
   #index({ offset, coeffs, moving }: Affine): number {
     const times = (instr: Instr, factor: number): number => {
       const value = this.#push(instr);
-      return factor === 1 ? value : this.#binary("mul", value, this.#constant(factor, "i32"), "i32");
+      return same(factor, 1) ? value : this.#binary("mul", value, this.#constant(factor, "i32"), "i32");
     };
     const terms: number[] = [];
     coeffs.forEach((c, axis) => c !== 0 && terms.push(times({ op: "index", axis, dtype: "i32" }, c)));
     for (const { slot, factor } of moving) terms.push(times({ op: "scalar", slot, dtype: "i32" }, factor));
-    if (offset !== 0 || terms.length === 0) terms.push(this.#constant(offset, "i32"));
+    if (!same(offset, 0) || terms.length === 0) terms.push(this.#constant(offset, "i32"));
     return terms.reduce((a, b) => this.#binary("add", a, b, "i32"));
   }
 

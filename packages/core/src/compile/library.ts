@@ -1,6 +1,7 @@
 /** Library nodes as library calls: their operands are views of memory, their parameters follow from shapes. */
 import type { DType, Epilogue, LibraryCall, Operand, QuantizedStorage, Target } from "@tiedlora/kernels";
 import { contiguousStrides } from "@tiedlora/kernels";
+import { divides, same } from "@tiedlora/kernels/family";
 import { getOrCreate } from "../collections.ts";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
 import { inverse, product } from "../shape.ts";
@@ -127,7 +128,7 @@ function packedInput(node: Node<"dequantize">, memory: Memory): CallInput | { re
   }
   const [words, scales, biases] = parts as [CallInput, CallInput, CallInput?];
   const start = words.operand.view.offset * (32 / bits);
-  if (start % group !== 0) return { store: node.inputs[0] };
+  if (!divides(group, start)) return { store: node.inputs[0] };
   // scales are numbered from that of the first number in the buffer of the words
   const perGroup = ({ operand }: CallInput): Operand => {
     return { ...operand, view: { offset: operand.view.offset - start / group, strides: [1] } };
@@ -146,5 +147,7 @@ function packedInput(node: Node<"dequantize">, memory: Memory): CallInput | { re
 /** Whether a view shows neighboring elements, in row-major order. */
 function isContiguous({ view: { strides, moving, valid } }: Operand, shape: Shape): boolean {
   const plain = contiguousStrides(shape);
-  return !moving && !valid && shape.every((length, axis) => length === 1 || strides[axis] === plain[axis]);
+  return (
+    !moving && !valid && shape.every((length, axis) => length === 1 || same(strides[axis]!, plain[axis]!))
+  );
 }

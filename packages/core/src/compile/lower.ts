@@ -3,6 +3,7 @@
  * work; random bits, and library calls that the backend lacks, become elementwise nodes and reductions.
  */
 import { computeType, isFloat, reduceIdentity, type Target } from "@tiedlora/kernels";
+import { allSame, same } from "@tiedlora/kernels/family";
 import * as build from "../build.ts";
 import { getOrCreate } from "../collections.ts";
 import type { Attrs, Inputs, Moves, Range, Shape } from "../graph.ts";
@@ -53,7 +54,8 @@ class Lowering {
   readonly #lowered = new Map<Node, readonly Node[]>();
   /** By their composed form: quantized weights. They have the type of their words, since arithmetic is not done on them. */
   readonly #packed = new Map<Node, Node<"dequantize">>();
-  readonly #unique = new Map<string, Node>();
+  /** Nodes by all that they are made of but their numbers. */
+  readonly #unique = new Map<string, { readonly node: Node; readonly numbers: readonly number[] }[]>();
   readonly #ids = new Map<object, number>();
 
   constructor(given: Given) {
@@ -176,13 +178,17 @@ class Lowering {
 
   #unify<N extends Node>(node: N): N {
     if (isOp(node, "data") || isOp(node, "scalar")) return node;
+    const numbers = [...node.shape];
+    const withoutNumbers = (_: string, x: unknown): unknown =>
+      typeof x === "number" ? numbers.push(x) && 0 : x;
     const own = isOp(node, "buffer")
       ? this.#id(node.attrs.storage)
-      : JSON.stringify(node.attrs, exactNumbers);
-    const key = `${node.op} ${node.dtype} ${node.shape.join()} ${node.inputs.map((x) => this.#id(x)).join()} ${own}`;
-    const known = this.#unique.get(key);
-    if (!known) this.#unique.set(key, node);
-    return (known as N | undefined) ?? node;
+      : JSON.stringify(node.attrs, withoutNumbers);
+    const key = `${node.op} ${node.dtype} ${node.shape.length} ${node.inputs.map((x) => this.#id(x)).join()} ${own}`;
+    const others = getOrCreate(this.#unique, key, () => []);
+    const known = others.find((other) => allSame(other.numbers, numbers));
+    if (!known) others.push({ node, numbers });
+    return (known?.node as N | undefined) ?? node;
   }
 
   // --- library calls
@@ -221,14 +227,16 @@ class Lowering {
 }
 
 function piecesByLength({ inputs, attrs }: Node<"concat">): Iterable<{ piece: Node; start: number }[]> {
-  const groups = new Map<number, { piece: Node; start: number }[]>();
+  const groups: { piece: Node; start: number }[][] = [];
+  const lengthOf = (piece: Node): number => piece.shape[attrs.axis]!;
   let start = 0;
   for (const piece of inputs) {
-    const length = piece.shape[attrs.axis]!;
-    if (length > 0) getOrCreate(groups, length, () => []).push({ piece, start });
-    start += length;
+    const known = groups.find(([first]) => same(lengthOf(first!.piece), lengthOf(piece)));
+    if (known) known.push({ piece, start });
+    else if (lengthOf(piece) > 0) groups.push([{ piece, start }]);
+    start += lengthOf(piece);
   }
-  return groups.values();
+  return groups;
 }
 
 /** The results of a library call in primitives. */
@@ -240,12 +248,6 @@ function compose(node: LibraryNode): readonly Node[] {
   if (isOp(node, "attention")) return composeAttention(node.inputs, node.attrs);
   const { inputs, attrs } = node as Node<"attentionGrad">;
   return composeAttentionGrad(inputs, attrs).slice(0, 3);
-}
-
-/** A JSON replacer that tells apart numbers that JSON does not: NaN, infinities, -0. */
-function exactNumbers(_: string, value: unknown): unknown {
-  if (typeof value !== "number" || (Number.isFinite(value) && !Object.is(value, -0))) return value;
-  return Object.is(value, -0) ? "-0" : String(value);
 }
 
 // --- operations in primitives

@@ -3,7 +3,7 @@
  * with two terms. Each rule is a function from a node, whose inputs have been rewritten, to its replacement.
  */
 import type { Target } from "@tiedlora/kernels";
-import { less } from "@tiedlora/kernels/family";
+import { less, same } from "@tiedlora/kernels/family";
 import { mul, permute, reshape } from "../build.ts";
 import { type Inputs, isOp, Node, type Shape, topological, withInputs } from "../graph.ts";
 import { inverse, product, sameShape } from "../shape.ts";
@@ -125,7 +125,7 @@ function scaledTerms({ operands, matmul }: Terms, factor: Node): Terms | null {
   const n = matmul.shape.at(-1)!;
   const number = uniformElement(factor);
   const row = !number && isOp(factor, "expand") ? factor.inputs[0] : null;
-  if (!number && !(row?.shape.at(-1) === n && product(row.shape) === n)) return null;
+  if (!number && !(row && same(row.shape.at(-1) ?? 1, n) && same(product(row.shape), n))) return null;
   const by = number ? reshape(number, [1]) : reshape(row!, [n]);
   const scaled = [...operands];
   for (let i = 0; i < operands.length; i += 2) {

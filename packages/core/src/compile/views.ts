@@ -3,7 +3,7 @@
  * the point, and the strided operand that results. An index that is not affine may yield the split of the space that makes it so.
  */
 import { contiguousStrides, type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
-import { divides, less, quotient as floored, same } from "@tiedlora/kernels/family";
+import { allSame, divides, less, quotient as floored, same } from "@tiedlora/kernels/family";
 
 type Shape = readonly number[];
 
@@ -137,9 +137,16 @@ function commonGroups(from: Shape, to: Shape): [sources: number[], targets: numb
       if (m < n) m *= from[sources[sources.push(a![i++]!) - 1]!]!;
       else n *= to[targets[targets.push(b![j++]!) - 1]!]!;
     }
+    for (const x of productsOf(sources, from)) for (const y of productsOf(targets, to)) same(x, y); // in an order that does not depend on sizes
     groups.push([sources, targets]);
   }
   return groups;
+}
+
+/** The products of the first axis, of the first two, and so on. */
+function productsOf(axes: readonly number[], shape: Shape): number[] {
+  let n = 1;
+  return axes.map((axis) => (n *= shape[axis]!));
 }
 
 /**
@@ -206,10 +213,8 @@ export function sameAccess(a: Access, b: Access): boolean {
   return (
     a.index.every(({ offset, coeffs, moving }, i) => {
       const other = b.index[i]!;
-      const isMovedAlike = offset === other.offset && sameMoving(moving, other.moving);
-      return isMovedAlike && coeffs.every((c, axis) => c === other.coeffs[axis]);
-    }) &&
-    a.valid.every((range, axis) => range?.[0] === b.valid[axis]?.[0] && range?.[1] === b.valid[axis]?.[1])
+      return same(offset, other.offset) && sameMoving(moving, other.moving) && allSame(coeffs, other.coeffs);
+    }) && a.valid.every((range, axis) => range === b.valid[axis] || allSame(range ?? [], b.valid[axis] ?? []))
   );
 }
 
