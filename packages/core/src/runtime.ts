@@ -51,7 +51,7 @@ export class Runtime {
       );
     }
     const buffer = new QueuedBuffer(this.backend.alloc(size), size, this.queue);
-    const storage: Storage = { buffer, version: 0, name };
+    const storage: Storage = { buffer, version: 0, name, walk: 0, position: 0 };
     this.#collected.register(storage, buffer);
     return storage;
   }

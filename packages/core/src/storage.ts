@@ -7,6 +7,9 @@ export interface Storage {
   version: number;
   /** The name in messages: the path of the parameter, or a description of the memory. */
   name: string;
+  /** The last trace that reached it, and its number there. */
+  walk: number;
+  position: number;
 }
 
 /** A storage's value as it was at `version`. */

@@ -47,7 +47,8 @@ class Writer {
   sizes: Float64Array = new Float64Array(1 << 12);
   count = 0;
   storages: Storage[] = [];
-  readonly #numbers = new Map<Storage, number>();
+  /** The number of this trace, from 1 on: each storage stores the last one that reached it, as nodes do with walks. */
+  #trace = 0;
 
   int(value: number): void {
     if (this.length === this.ints.length) this.ints = grown(this.ints, new Int32Array(2 * this.length));
@@ -83,19 +84,18 @@ class Writer {
   }
 
   storage(storage: Storage): number {
-    let number = this.#numbers.get(storage);
-    if (number === undefined) {
-      this.#numbers.set(storage, (number = this.storages.length));
-      this.storages.push(storage);
+    if (storage.walk !== this.#trace) {
+      storage.walk = this.#trace;
+      storage.position = this.storages.push(storage) - 1;
     }
-    return number;
+    return storage.position;
   }
 
   reset(): void {
     this.length = 0;
     this.count = 0;
     this.storages = [];
-    this.#numbers.clear();
+    this.#trace++;
   }
 }
 

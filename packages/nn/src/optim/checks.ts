@@ -47,18 +47,18 @@ export function decayOf(owner: string, decay: WeightDecay): (parameter: Paramete
 
 /** Throws unless the result of a rule of optimizer `owner` matches `p` and its old state in names, shapes, types and devices. */
 export function checkRule(owner: string, p: Parameter, rule: Rule, old: State): void {
-  const of = `${owner}: the rule for ${p.name} ${show(p.shape)}`;
+  const of = (): string => `${owner}: the rule for ${p.name} ${show(p.shape)}`; // this is done for each parameter of each step
   const given = rule as Partial<Rule> | null | undefined;
   if (!(given?.value instanceof Tensor) || typeof given.state !== "object")
-    throw new TypeError(`${of} gave no { value: Tensor, state: { … } }; return both, and not a promise`);
+    throw new TypeError(`${of()} gave no { value: Tensor, state: { … } }; return both, and not a promise`);
   const type = computeType(p.dtype);
   const check = (what: string, tensor: unknown, like: Tensor): void => {
-    const expected = `${show(like.shape)} ${type}`;
+    const expected = (): string => `${show(like.shape)} ${type}`;
     if (!(tensor instanceof Tensor))
-      throw new TypeError(`${of} gave no ${what}; expected a tensor ${expected}`);
+      throw new TypeError(`${of()} gave no ${what}; expected a tensor ${expected()}`);
     if (!sameShape(tensor.shape, like.shape) || (tensor.dtype !== type && tensor.dtype !== like.dtype))
       throw new TypeError(
-        `${of} gave ${what} of shape ${show(tensor.shape)} ${tensor.dtype}; expected ${expected}`,
+        `${of()} gave ${what} of shape ${show(tensor.shape)} ${tensor.dtype}; expected ${expected()}`,
       );
     deviceOf([p, tensor]);
   };
@@ -67,6 +67,6 @@ export function checkRule(owner: string, p: Parameter, rule: Rule, old: State): 
   const unknown = Object.keys(given.state).filter((name) => !(name in old));
   if (unknown.length > 0)
     throw new TypeError(
-      `${of} gave state "${unknown.join('", "')}", which stateShapes does not name; it names [${Object.keys(old).join(", ")}]`,
+      `${of()} gave state "${unknown.join('", "')}", which stateShapes does not name; it names [${Object.keys(old).join(", ")}]`,
     );
 }
