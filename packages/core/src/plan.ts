@@ -140,8 +140,8 @@ function compile(
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
-  const places = { moves: movesOf(traced, moving), overwriting: overwriting(roots, updates) };
   const drafted = (target: Target): Draft => {
+    const places = { moves: movesOf(traced, moving), overwriting: overwriting(roots, updates) };
     const lowered = lower(wanted, { target, slots, ...places });
     const results = fusion ? rewrite(lowered.roots, target) : lowered.roots;
     return assemble({

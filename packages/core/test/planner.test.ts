@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { contiguousStrides, type LoopKernel, type Operand } from "@tiedlora/kernels";
 import { loopKernel } from "@tiedlora/kernels/canonical";
-import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
-import { runsAfter, schedule, type Work } from "@tiedlora/kernels/order";
+import { assignTemporaries as assigned, sharesViews, valuesOf } from "@tiedlora/kernels/temporaries";
+import { runsAfter, schedule as scheduled, type Work } from "@tiedlora/kernels/order";
 import { split } from "../src/compile/space.ts";
 import { type Access, type Affine, identityAccess } from "../src/compile/views.ts";
 import { linearize, operandAt, regroup, scaled, throughPad } from "../src/compile/views.ts";
@@ -115,6 +115,16 @@ test("neighbouring axes are one where every operand walks them as one", () => {
   assert.deepEqual(merged(column).outer, [3, 4]);
 });
 
+const assignTemporaries = (steps: readonly LoopKernel[], bytes: readonly number[], elsewhere: Set<number>) =>
+  assigned(steps.map(valuesOf), bytes, elsewhere);
+
+/** The works in order. */
+function schedule(works: readonly Work[], bytes: readonly number[], persistent: Set<number>): Work[] {
+  const needsOf = ({ needs }: Work): number[] => [...needs].map((need) => works.indexOf(need));
+  const all = works.map((one) => ({ needs: needsOf(one), ...valuesOf(one.step) }));
+  return scheduled(all, bytes, persistent).map((i) => works[i]!);
+}
+
 const work = (step: LoopKernel, ...needs: Work[]): Work => ({
   step,
   needs: new Set(needs),
@@ -126,7 +136,7 @@ test("values whose lives do not overlap share memory, and a result may take its 
   const steps = [0, 1, 2].map((i) => doubling(flat(i), flat(i + 1)));
   const chain = assignTemporaries(steps, [16, 16, 16, 16], new Set([0, 3]));
   assert.equal(chain.bytes.length, 1); // 2 is written over 1
-  assert.equal(chain.tempOf.get(1), chain.tempOf.get(2));
+  assert.equal(chain.tempOf[1], chain.tempOf[2]);
 
   const reversed: Operand = { ...flat(1), view: { offset: 3, strides: [-1] } };
   assert.ok(!sharesViews(doubling(reversed, flat(2)), 1, 2), "read backwards, written forwards");
@@ -135,7 +145,7 @@ test("values whose lives do not overlap share memory, and a result may take its 
 
   const smaller = assignTemporaries(steps, [16, 32, 16, 8], new Set([0]));
   assert.deepEqual(smaller.bytes, [32, 16]); // not equal, so not in place; but 3 fits where 1 was
-  assert.equal(smaller.tempOf.get(3), smaller.tempOf.get(1));
+  assert.equal(smaller.tempOf[3], smaller.tempOf[1]);
 });
 
 test("of equally large free memories a value takes the first", () => {
@@ -145,7 +155,7 @@ test("of equally large free memories a value takes the first", () => {
   const steps = reads.map((from, i) => doubling(from, flat(i)));
   const { bytes, tempOf } = assignTemporaries(steps, [16, 16, 32, 32, 8, 8, 8], new Set([4, 5, 6]));
   assert.deepEqual(bytes, [32, 32]);
-  assert.deepEqual([0, 1, 2, 3].map((value) => tempOf.get(value)), [0, 1, 0, 1]); // prettier-ignore
+  assert.deepEqual([0, 1, 2, 3].map((value) => tempOf[value]), [0, 1, 0, 1]); // prettier-ignore
 });
 
 test("steps run after what they need, and what makes much waits until it is asked for", () => {

@@ -35,8 +35,16 @@ class Recorder {
   readonly #order: number[] = [];
   /** The number of each comparison, by kind, left and right. */
   readonly #numbers = COMPARE.map(() => new Map<number, Map<number, number>>());
+  /** The numbers of those that came last, by a hash: most come again and again. */
+  readonly #latest = new Int32Array(1024);
 
   add(kind: number, left: number, right: number, outcome: number): void {
+    const hash = (31 * left + 7 * right + kind) & 1023;
+    const latest = this.#distinct[this.#latest[hash]!];
+    if (latest?.kind === kind && Object.is(latest.left, left) && Object.is(latest.right, right)) {
+      this.#order.push(this.#latest[hash]!);
+      return;
+    }
     const ofKind = this.#numbers[kind]!;
     let ofLeft = ofKind.get(left);
     if (!ofLeft) ofKind.set(left, (ofLeft = new Map()));
@@ -45,6 +53,7 @@ class Recorder {
       number = this.#distinct.push({ kind, left, right, outcome }) - 1;
       ofLeft.set(right, number);
     }
+    this.#latest[hash] = number;
     this.#order.push(number);
   }
 
@@ -68,8 +77,11 @@ export const same = (a: number, b: number): boolean => compared(1, a, b) === 1;
 /** Whether all numbers of two lists are equal, bit for bit: NaN is equal to itself, and 0 not to -0. */
 export function allSame(a: readonly number[], b: readonly number[]): boolean {
   if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++)
-    if (recorder ? compared(4, a[i]!, b[i]!) === 0 : !Object.is(a[i], b[i])) return false;
+  for (let i = 0; i < a.length; i++) {
+    const is = Object.is(a[i], b[i]);
+    recorder?.add(4, a[i]!, b[i]!, Number(is));
+    if (!is) return false;
+  }
   return true;
 }
 /** Whether b is a multiple of a. */
@@ -93,11 +105,16 @@ export function recorded<T>(work: () => T): { readonly value: T; readonly path: 
 
 /** Whether all comparisons were of the same kinds, with the same outcomes. */
 export function isSamePath(a: Path, b: Path): boolean {
-  const isAlike = (number: number, i: number): boolean => {
-    const [one, other] = [a.distinct[number]!, b.distinct[b.order[i]!]!];
-    return one.kind === other.kind && one.outcome === other.outcome;
-  };
-  return a.order.length === b.order.length && a.order.every(isAlike);
+  if (a.order.length !== b.order.length) return false;
+  const known = new Int32Array(a.distinct.length).fill(-1); // by comparison of a: the latest of b that it was found to be like
+  for (let i = 0; i < a.order.length; i++) {
+    const [number, otherNumber] = [a.order[i]!, b.order[i]!];
+    if (known[number] === otherNumber) continue;
+    const [one, other] = [a.distinct[number]!, b.distinct[otherNumber]!];
+    if (one.kind !== other.kind || one.outcome !== other.outcome) return false;
+    known[number] = otherNumber;
+  }
+  return true;
 }
 
 /** A plan, which consists of numbers, strings and booleans in arrays and records; the sizes that it is for; and the planner's path. */
@@ -290,16 +307,23 @@ function withParts<T>(
 function guardsOf(paths: readonly Path[], line: Line): ((at: Point) => boolean)[] {
   const [first, ...others] = paths as [Path, ...Path[]];
   if (!others.every((other) => isSamePath(first, other))) return refuse();
-  const guards = new Map<string, ((at: Point) => boolean) | null>();
-  first.order.forEach((_, i) => {
-    const key = paths.map(({ order }) => order[i]!).join();
-    if (guards.has(key)) return;
+  const guards: ((at: Point) => boolean)[] = [];
+  const seen = new Set<string>();
+  const latest: number[][] = []; // by comparison of the first path, those of the others at the same place: nearly always the same
+  for (let i = 0; i < first.order.length; i++) {
+    const number = first.order[i]!;
+    const known = latest[number];
+    if (known && others.every(({ order }, p) => order[i] === known[p])) continue;
+    latest[number] = others.map(({ order }) => order[i]!);
+    const key = [number, ...latest[number]].join();
+    if (seen.has(key)) continue;
+    seen.add(key);
     const all = paths.map(({ distinct, order }) => distinct[order[i]!]!);
     const [left, right] = [all.map((one) => one.left), all.map((one) => one.right)];
     const isFixed = fixed(left) !== null && fixed(right) !== null;
-    guards.set(key, isFixed ? null : guardOf(all[0]!, line.formula(left), line.formula(right)));
-  });
-  return [...guards.values()].filter((guard) => guard !== null);
+    if (!isFixed) guards.push(guardOf(all[0]!, line.formula(left), line.formula(right)));
+  }
+  return guards;
 }
 
 function guardOf({ kind, outcome }: Comparison, left: Formula, right: Formula): (at: Point) => boolean {

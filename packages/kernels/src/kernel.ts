@@ -293,7 +293,8 @@ export function atScalars(step: Step, scalars: ArrayLike<number>): Step {
 
 function mapOperands(step: Step, mapOne: (from: Operand) => Operand): Step {
   const map = (from: Operand): Operand => {
-    const { quantized: q, ...to } = mapOne(from);
+    const to = mapOne(from);
+    const { quantized: q } = to;
     if (!q) return to;
     const quantized = { ...q, scales: map(q.scales), ...(q.biases ? { biases: map(q.biases) } : {}) };
     return { ...to, quantized };

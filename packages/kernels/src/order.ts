@@ -2,7 +2,7 @@
  * The order of steps: each after the steps it needs, updates in place after the last reader of the old value, few bytes live.
  * @module
  */
-import { type Operand, operandsOfStep, type Step } from "./kernel.ts";
+import { operandsOfStep, type Step } from "./kernel.ts";
 
 /** A step over numbered values (operands' buffers are their numbers), and what must run before it. */
 export interface Work {
@@ -40,81 +40,80 @@ export function runsAfter(works: readonly Work[], other: Work): boolean {
   return before.has(other);
 }
 
+/** A step as its order and memory need it: the numbers of the steps that must run before, and of the values that it reads and writes. */
+export interface Ordered {
+  readonly needs: readonly number[];
+  readonly reads: readonly number[];
+  readonly writes: readonly number[];
+}
+
 /**
- * Orders the steps. It runs steps early so that their inputs can be freed; a step whose results would take more memory, for longer,
- * than inputs that are kept for it, waits for its first user. `bytes` are the sizes of the values; `persistent` values are in memory
- * before and after the program, so they do not count.
+ * Orders steps, and returns their numbers. It runs steps early so that their inputs can be freed; a step whose results would take more
+ * memory, for longer, than inputs that are kept for it, waits for its first user. `bytes` are the sizes of the values; `persistent` values
+ * are in memory before and after the program, so they do not count.
  */
-export function schedule<W extends Work>(
-  works: readonly W[],
+export function schedule(
+  works: readonly Ordered[],
   bytes: readonly number[],
   persistent: ReadonlySet<number>,
-): W[] {
+): number[] {
   const order = byDepth(works);
   const apart = order.length + 1; // so far that even a chain of steps that wait for one user comes after its predecessor
-  const position = new Map<Work, number>(order.map((work, at) => [work, apart * at]));
+  const position = new Float64Array(works.length);
+  order.forEach((work, at) => (position[work] = apart * at));
   /** By value: where its last reader is; by step: where its first user is. Those that come later in the order are known. */
   const lastRead = new Float64Array(bytes.length).fill(-1);
-  const firstUse = new Map<Work, number>();
+  const firstUse = new Float64Array(works.length).fill(Infinity);
   for (let at = order.length - 1; at >= 0; at--) {
     const work = order[at]!;
-    const { reads, writes } = operandsOfStep(work.step);
+    const { needs, reads, writes } = works[work]!;
     const now = apart * at;
-    const first = firstUse.get(work) ?? Infinity;
+    const first = firstUse[work]!;
     if (first < Infinity) {
       // bytes of results, times how long they would wait; and those of inputs that would have to stay, without other readers
       let [gain, cost, most] = [0, 0, 0];
-      for (const value of temporary(writes, persistent)) gain += bytes[value]! * (first - now);
-      for (const { buffer } of writes) most = Math.max(most, bytes[buffer]!);
-      for (const value of temporary(reads, persistent)) {
-        if (SMALL * bytes[value]! < most) continue;
+      for (const value of writes) {
+        if (!persistent.has(value)) gain += bytes[value]! * (first - now);
+        most = Math.max(most, bytes[value]!);
+      }
+      for (const value of reads) {
+        if (persistent.has(value) || SMALL * bytes[value]! < most) continue;
         const until = Math.max(now, lastRead[value]!);
         cost += bytes[value]! * Math.max(0, first - until);
       }
-      if (cost < gain) position.set(work, first - 1);
+      if (cost < gain) position[work] = first - 1;
     }
-    const own = position.get(work)!;
-    for (const { buffer } of reads) lastRead[buffer] = Math.max(lastRead[buffer]!, own);
-    for (const need of work.needs) firstUse.set(need, Math.min(firstUse.get(need) ?? Infinity, own));
+    const own = position[work]!;
+    for (const value of reads) lastRead[value] = Math.max(lastRead[value]!, own);
+    for (const need of needs) firstUse[need] = Math.min(firstUse[need]!, own);
   }
-  return respecting([...order].sort((a, b) => position.get(a)! - position.get(b)!));
-}
-
-/** The values of operands, each once, but for the persistent ones. */
-function temporary(operands: readonly Operand[], persistent: ReadonlySet<number>): number[] {
-  const values: number[] = [];
-  for (const { buffer } of operands) {
-    if (!persistent.has(buffer) && !values.includes(buffer)) values.push(buffer);
-  }
-  return values;
+  return respecting(works, [...order].sort((a, b) => position[a]! - position[b]!)); // prettier-ignore
 }
 
 /** A topological order that takes ready steps in the order given. */
-function respecting<W extends Work>(preferred: readonly W[]): W[] {
-  const order = new Set<Work>();
-  const stack: Work[] = preferred.toReversed();
+function respecting(works: readonly Ordered[], preferred: readonly number[]): number[] {
+  const order: number[] = [];
+  const isPlaced = new Uint8Array(works.length);
+  const stack = preferred.toReversed();
   while (stack.length > 0) {
     const work = stack.at(-1)!;
-    const missing = order.has(work) ? undefined : missingOf(work, order);
-    if (missing) stack.push(missing);
-    else order.add(stack.pop()!);
+    const missing = isPlaced[work] ? undefined : works[work]!.needs.find((need) => !isPlaced[need]);
+    if (missing !== undefined) {
+      stack.push(missing);
+      continue;
+    }
+    stack.pop();
+    if (!isPlaced[work]) order.push(work);
+    isPlaced[work] = 1;
   }
-  return [...order] as W[];
+  return order;
 }
 
-/** The first of the steps that `work` needs that is not in `order`. */
-function missingOf({ needs }: Work, order: ReadonlySet<Work>): Work | undefined {
-  for (const need of needs) if (!order.has(need)) return need;
-  return undefined;
-}
-
-/** Sorts steps by the longest chain of steps before each; steps of equal depth keep their order. */
-function byDepth<W extends Work>(works: readonly W[]): W[] {
-  const depth = new Map<Work, number>();
-  for (const work of respecting(works)) {
-    let own = 0;
-    for (const need of work.needs) own = Math.max(own, depth.get(need)! + 1);
-    depth.set(work, own);
-  }
-  return [...works].sort((a, b) => depth.get(a)! - depth.get(b)!);
+/** The steps by the longest chain of steps before each; steps of equal depth keep their order. */
+function byDepth(works: readonly Ordered[]): number[] {
+  const all = works.map((_, i) => i);
+  const depth = new Int32Array(works.length);
+  for (const work of respecting(works, all))
+    for (const need of works[work]!.needs) depth[work] = Math.max(depth[work]!, depth[need]! + 1);
+  return all.sort((a, b) => depth[a]! - depth[b]!);
 }

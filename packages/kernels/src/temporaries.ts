@@ -7,7 +7,7 @@ import { type Instr, type Operand, operandsOfStep, partsOf, sameMoving, type Ste
 
 /** The memory of each value, by number, and how large each memory is. */
 export interface Temporaries {
-  readonly tempOf: ReadonlyMap<number, number>;
+  readonly tempOf: readonly number[];
   readonly bytes: readonly number[];
 }
 
@@ -35,63 +35,81 @@ function placeOf(life: Lifetime, taken: readonly Lifetime[]): number {
   return low;
 }
 
+/** The values that a step reads and writes, by their numbers, each once. */
+export interface StepValues {
+  readonly reads: readonly number[];
+  readonly writes: readonly number[];
+  /** For each result, the values that it may be written over. */
+  readonly over: readonly (readonly number[])[];
+}
+
+/** The values of a step, whose buffers are their numbers. */
+export function valuesOf(step: Step): StepValues {
+  const operands = operandsOfStep(step);
+  const [reads, writes] = [operands.reads, operands.writes].map((all) => [
+    ...new Set(all.map(({ buffer }) => buffer)),
+  ]) as [number[], number[]];
+  return { reads, writes, over: writes.map((to) => reads.filter((from) => sharesViews(step, from, to))) };
+}
+
 /** Assigns memory to all values that `steps` write, except the values in `elsewhere`. `bytes` are the sizes of the values. */
 export function assignTemporaries(
-  steps: readonly Step[],
+  steps: readonly StepValues[],
   bytes: readonly number[],
   elsewhere: ReadonlySet<number>,
 ): Temporaries {
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
-  const tempOf = new Map<number, number>();
+  const tempOf: number[] = [];
   const temps: Temporary[] = [];
   // Largest first: each value then fits into every existing temporary, and best into the smallest free one: the first of its size.
   for (const life of lifetimes.sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const isFree = ({ taken }: Temporary): boolean => {
-      const place = placeOf(life, taken);
-      const [before, after] = [taken[place - 1], taken[place]];
-      return !(before && before.last >= life.first) && !(after && life.last >= after.first);
-    };
-    const size = temps.findLast(isFree)?.bytes;
-    let best = temps.findIndex((temp) => temp.bytes === size && isFree(temp));
+    let best = -1;
+    for (let i = temps.length - 1; i >= 0; i--) {
+      if (best >= 0 && temps[i]!.bytes !== temps[best]!.bytes) break;
+      if (isFree(temps[i]!, life)) best = i;
+    }
     if (best < 0) best = temps.push({ bytes: life.bytes, taken: [] }) - 1;
     const { taken } = temps[best]!;
     taken.splice(placeOf(life, taken), 0, life);
-    for (const value of life.values) tempOf.set(value, best);
+    for (const value of life.values) tempOf[value] = best;
   }
   return { tempOf, bytes: temps.map((temp) => temp.bytes) };
 }
 
+function isFree({ taken }: Temporary, life: Lifetime): boolean {
+  const place = placeOf(life, taken);
+  const [before, after] = [taken[place - 1], taken[place]];
+  return !(before && before.last >= life.first) && !(after && life.last >= after.first);
+}
+
 function lifetimesOf(
-  steps: readonly Step[],
+  steps: readonly StepValues[],
   bytes: readonly number[],
   elsewhere: ReadonlySet<number>,
 ): Lifetime[] {
   const lastUse = new Int32Array(bytes.length);
-  const operands = steps.map(operandsOfStep);
-  operands.forEach(({ reads, writes }, at) => {
-    for (const { buffer } of reads) lastUse[buffer] = at;
-    for (const { buffer } of writes) lastUse[buffer] = at;
+  steps.forEach(({ reads, writes }, at) => {
+    for (const value of reads) lastUse[value] = at;
+    for (const value of writes) lastUse[value] = at;
   });
   const lifeOf: (Lifetime | undefined)[] = bytes.map(() => undefined);
   const lifetimes: Lifetime[] = [];
-  steps.forEach((step, at) => {
-    const { reads, writes } = operands[at]!;
+  steps.forEach(({ writes, over }, at) => {
     const claimed: Lifetime[] = []; // lifetimes whose memory a result of this step has taken over
-    for (const { buffer: value } of writes) {
-      if (elsewhere.has(value) || lifeOf[value]) continue;
+    writes.forEach((value, i) => {
+      if (elsewhere.has(value) || lifeOf[value]) return;
       const [size, last] = [bytes[value]!, lastUse[value]!];
-      const over = reads.find(({ buffer }) => {
-        const life = lifeOf[buffer];
-        const dies = life?.last === at && !claimed.includes(life);
-        return dies && bytes[buffer] === size && sharesViews(step, buffer, value);
+      const old = over[i]!.find((other) => {
+        const life = lifeOf[other];
+        return life?.last === at && !claimed.includes(life) && bytes[other] === size;
       });
-      const life = over ? lifeOf[over.buffer]! : { values: [], first: at, last, bytes: size };
-      if (over) claimed.push(life);
-      else lifetimes.push(life);
+      const life = old === undefined ? { values: [], first: at, last, bytes: size } : lifeOf[old]!;
+      if (old === undefined) lifetimes.push(life);
+      else claimed.push(life);
       life.values.push(value);
       life.last = last;
       lifeOf[value] = life;
-    }
+    });
   });
   return lifetimes;
 }

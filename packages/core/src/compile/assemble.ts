@@ -5,12 +5,11 @@ import {
   type LibraryCall,
   mapBuffers,
   type Program,
-  type Step,
   type Target,
 } from "@tiedlora/kernels";
 import type { Families } from "@tiedlora/kernels/families";
-import { assignTemporaries, sharesViews } from "@tiedlora/kernels/temporaries";
-import { runsAfter, schedule, type Uses, usesOf, type Work } from "@tiedlora/kernels/order";
+import { assignTemporaries, sharesViews, type StepValues, valuesOf } from "@tiedlora/kernels/temporaries";
+import { type Ordered, runsAfter, schedule, type Uses, usesOf, type Work } from "@tiedlora/kernels/order";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
@@ -46,11 +45,7 @@ export interface Assembly {
 /** An assembly before its steps are in order and values share memory: both depend on which sizes are larger, and nothing else on them. */
 export interface Draft extends Omit<Assembly, "program" | "rules"> {
   /** Steps over numbered values, the numbers of steps that must run before, and the rules that shaped it. */
-  readonly works: readonly {
-    readonly step: Step;
-    readonly needs: readonly number[];
-    readonly rules: readonly string[];
-  }[];
+  readonly works: readonly (Ordered & StepValues & Pick<Work, "step"> & { rules: readonly string[] })[];
   /** Bytes of each value; the buffers of values that are no temporaries, by value. */
   readonly bytes: readonly number[];
   readonly buffers: readonly BufferSpec[];
@@ -98,26 +93,19 @@ export function assemble(source: Source): Draft {
 }
 
 /** Orders the steps of a draft, and lets values share memory. */
-export function finish({ works: drafted, bytes, buffers, bufferOf, scalars, ...rest }: Draft): Assembly {
-  const works = drafted.map(({ step }, number) => ({ step, needs: new Set<Work>(), rules: NONE, number }));
-  drafted.forEach(({ needs }, i) => {
-    for (const need of needs) works[i]!.needs.add(works[need]!);
-  });
+export function finish({ works, bytes, buffers, bufferOf, scalars, ...rest }: Draft): Assembly {
   const known = new Map(bufferOf);
   const persistent = new Set(known.keys());
-  const order = schedule(works, bytes, persistent);
-  const steps = order.map(({ step }) => step);
-  const temporaries = assignTemporaries(steps, bytes, persistent);
-  const to = (value: number): number => known.get(value) ?? buffers.length + temporaries.tempOf.get(value)!;
+  const ordered = schedule(works, bytes, persistent).map((i) => works[i]!);
+  const temporaries = assignTemporaries(ordered, bytes, persistent);
+  const to = (value: number): number => known.get(value) ?? buffers.length + temporaries.tempOf[value]!;
   const program: Program = {
     buffers: [...buffers, ...temporaries.bytes.map((size): BufferSpec => ({ kind: "temp", bytes: size }))],
     scalars,
-    steps: steps.map((step) => mapBuffers(step, to)),
+    steps: ordered.map(({ step }) => mapBuffers(step, to)),
   };
-  return { program, rules: order.map(({ number }) => drafted[number]!.rules), ...rest };
+  return { program, rules: ordered.map(({ rules }) => rules), ...rest };
 }
-
-const NONE: ReadonlySet<string> = new Set();
 
 /** Values that are placed into the memory which they update, and which nothing else reads: no copy is needed. */
 export function overwriting(roots: readonly Node[], updates: Source["updates"]): Set<Node> {
@@ -202,7 +190,10 @@ class Assembler {
     const numbers = new Map(works.map((work, i) => [work, i]));
     const needsOf = ({ needs }: Work): number[] => Array.from(needs, (need) => numbers.get(need)!);
     return {
-      works: works.map((work) => ({ step: work.step, needs: needsOf(work), rules: [...work.rules] })),
+      works: works.map((work) => {
+        const { step, rules } = work;
+        return { step, needs: needsOf(work), rules: [...rules], ...valuesOf(step) };
+      }),
       bytes: values.map(bytesOf),
       buffers: this.#buffers,
       bufferOf: [...this.#bufferOf],

@@ -207,12 +207,17 @@ class Emitter implements Emitted {
     this.reads.add(base);
     const from = operandAt(as.shape, base.dtype, at, this.#memory.idOf(base));
     const { offset, strides, valid = [], moving = [] } = from.view;
-    const numbers = [offset, ...strides, ...valid.flatMap((range) => range ?? [])];
-    const rest = `${valid.map((range) => range !== null).join()} ${moving.map(({ slot }) => slot).join()}`;
-    return this.#push({ op: "load", from, dtype }, `load ${from.buffer} ${rest}`, [
-      ...numbers,
-      ...moving.map(({ factor }) => factor),
-    ]);
+    const numbers = [offset, ...strides];
+    let key = `load ${from.buffer}`;
+    valid.forEach((range, axis) => {
+      if (range) key += ` ${axis}`;
+      numbers.push(...(range ?? []));
+    });
+    for (const { slot, factor } of moving) {
+      key += ` s${slot}`;
+      numbers.push(factor);
+    }
+    return this.#push({ op: "load", from, dtype }, key, numbers);
   }
 
   // --- single instructions
