@@ -45,7 +45,7 @@ export class KvCache {
   /** The number of tokens whose updates have been taken, and which are not counted yet. */
   #appended = 0;
   #numbers: CacheNumbers[] = [];
-  /** @internal What is kept for the next token while the memory stays the same; it is freed with it. */
+  /** @internal What is kept for the next token; it is freed whenever the memory is. */
   companion: { free(): void } | null = null;
 
   /**
@@ -255,7 +255,7 @@ export class KvCache {
     if (needed <= this.#capacity) return;
     let grown = 2 * this.#capacity;
     while (grown < needed) grown *= 2;
-    this.#release();
+    this.companion?.free();
     const old = this.#layers;
     const times = grown / this.#capacity;
     // Slot s holds what slot s modulo the old capacity held: from the next slot backward, the latest tokens come first, as before.
@@ -278,14 +278,9 @@ export class KvCache {
     }
   }
 
-  #release(): void {
-    this.companion?.free();
-    this.companion = null;
-  }
-
   /** Frees the memory. */
   free(): void {
-    this.#release();
+    this.companion?.free();
     for (const { k, v } of this.#layers) {
       k.storage.buffer.free();
       v.storage.buffer.free();

@@ -71,12 +71,10 @@ export function sampleToken(
   if (typeof (seen as Iterable<number> | null | undefined)?.[Symbol.iterator] !== "function")
     refuse("sampleToken: seen", seen, "list of token ids", "those so far, e.g. []");
   checkKey("sampleToken", key);
-  const scores = Float64Array.from(logits);
   const { temperature = 0, topK, topP, repetitionPenalty = 1 } = options;
-  if (!scores.every((score) => score < Infinity) || scores.every((score) => score === -Infinity))
-    throw new RangeError(
-      "the model's logits are not numbers (NaN) or infinite: its weights or an adapter are broken",
-    );
+  checkScores(logits);
+  if (temperature === 0 && !changesScores(options)) return argmax(logits);
+  const scores = Float64Array.from(logits);
   if (repetitionPenalty !== 1) {
     for (const id of new Set(seen))
       scores[id]! *= scores[id]! > 0 ? 1 / repetitionPenalty : repetitionPenalty;
@@ -87,6 +85,26 @@ export function sampleToken(
   if (topK !== undefined && topK < weights.length) keepLargest(weights, topK);
   if (topP !== undefined && topP < 1) keepNucleus(weights, topP);
   return draw(weights, key);
+}
+
+/** Throws unless all scores are numbers below infinity, and one is a number. */
+function checkScores(scores: ArrayLike<number>): void {
+  let most = -Infinity;
+  for (let i = 0; i < scores.length && most < Infinity; i++) {
+    const score = scores[i]!;
+    if (!(score <= most)) most = score < Infinity ? score : Infinity;
+  }
+  if (!Number.isFinite(most))
+    throw new RangeError(
+      "the model's logits are not numbers (NaN) or infinite: its weights or an adapter are broken",
+    );
+}
+
+function changesScores(options: SamplingOptions): boolean {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0, logitBias } = options;
+  return (
+    repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0 || logitBias !== undefined
+  );
 }
 
 /** Applies the biases, and the penalties of tokens that were generated already. */
@@ -109,7 +127,7 @@ function penalize(
 }
 
 /** The index of the largest value; of equal values, the first. */
-function argmax(values: Float64Array): number {
+function argmax(values: ArrayLike<number>): number {
   let best = 0;
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
   return best;

@@ -1,7 +1,7 @@
 /**
  * The next token of each row of a cache. From token to token, the graph of this step differs only in numbers: the ids, the positions, the
  * slot of the cache. It is therefore built for two tokens and compared; from the third token on, the program is submitted again with the
- * numbers of that token. The graph is built again once the model's parameters or adapters are others, or the cache has grown.
+ * numbers of that token. The graph is built again once the model's parameters or adapters are others, and once for a cache that has grown.
  */
 import { decode, type Node, type Storage, type TypedArray } from "@tiedlora/core";
 import { submit, trace, type Trace, type Update } from "@tiedlora/core/extend";
@@ -32,14 +32,15 @@ export interface Result {
 
 type Rows = readonly (readonly number[])[];
 
-/** The steps of one model with one cache, as long as the cache has the same memory. */
+/** The steps of one model with one cache. */
 export class TokenStep {
   readonly model: Decoder;
   readonly #cache: KvCache;
+  /** The last step that was built. */
   #built: Built | null = null;
-  /** Whether the last two steps that were built differ in nothing but their numbers: no further ones are built. */
-  #isKnown = false;
-  /** Whether they differ in more, for reasons that the state of the model does not say: all further ones are built. */
+  /** The state of the model in which two steps in succession differed in nothing but their numbers: a further one is built only for a new memory. */
+  #steady: readonly unknown[] | null = null;
+  /** Whether two steps differed in more, for reasons that the state of the model does not say: all further ones are built. */
   #isUnsteady = false;
   /** The device memory of the numbers of a known step, by their place. */
   #memory: (Storage | undefined)[] = [];
@@ -53,13 +54,14 @@ export class TokenStep {
   next(tokens: Rows): Result {
     const state = this.#isUnsteady ? null : graphState(this.model);
     const before = this.#built;
-    const isLike = before !== null && state !== null && sameEntries(before.state, state);
-    if (isLike && this.#isKnown && this.#isValid(before, tokens)) return this.#repeat(before, tokens);
+    const isLike = state !== null && before !== null && sameEntries(before.state, state);
+    const isSteady = state !== null && this.#steady !== null && sameEntries(this.#steady, state);
+    if (isSteady && isLike && this.#isValid(before, tokens)) return this.#repeat(before, tokens);
     this.free();
     const logits = this.#build(tokens, state);
-    if (isLike && this.#built !== null) {
-      this.#isKnown = differOnlyInNumbers(before, this.#built);
-      this.#isUnsteady = !this.#isKnown;
+    if (isLike && !isSteady) {
+      if (differOnlyInNumbers(before, this.#built!)) this.#steady = state;
+      else this.#isUnsteady = true;
     }
     return logits;
   }
@@ -109,12 +111,11 @@ export class TokenStep {
     return { storage: results[0]!, node: logits };
   }
 
-  /** Frees the memory, and forgets the step. */
+  /** Frees its memory, and forgets the step: the cache's memory is freed. */
   free(): void {
     for (const storage of this.#memory) storage?.buffer.free();
     this.#memory = [];
     this.#built = null;
-    this.#isKnown = false;
   }
 }
 
