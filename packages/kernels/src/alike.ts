@@ -3,64 +3,184 @@
  * allocated.
  * @module
  */
-import type { Step } from "./kernel.ts";
+import type { Instr, LibraryCall, Operand, Step, Store } from "./kernel.ts";
 
 /** Whether two plain values are equal, numbers bit for bit; properties that are undefined count as missing. */
 export function alike(a: unknown, b: unknown): boolean {
-  return compared(a, b, null, null);
+  if (typeof a !== "object" || a === null || a === b) return Object.is(a, b);
+  if (typeof b !== "object" || b === null) return false;
+  if (Array.isArray(a)) {
+    if (!Array.isArray(b) || a.length !== b.length) return false;
+    for (let i = 0; i < a.length; i++) if (!alike(a[i], b[i])) return false;
+    return true;
+  }
+  const [one, other] = [a, b] as Readonly<Record<string, unknown>>[];
+  for (const key in one) if (!alike(one[key], other![key])) return false;
+  for (const key in other) if (other[key] !== undefined && one![key] === undefined) return false;
+  return true;
+}
+
+/** Whether two instructions are equal, whatever they load; floats bit for bit. */
+export function sameInstr(a: Instr, b: Instr): boolean {
+  if (a === b) return true;
+  if (a.op !== b.op || a.dtype !== b.dtype) return false;
+  switch (a.op) {
+    case "load":
+    case "product":
+      return true;
+    case "const":
+      return Object.is(a.value, (b as typeof a).value);
+    case "scalar":
+      return a.slot === (b as typeof a).slot;
+    case "index":
+      return a.axis === (b as typeof a).axis;
+    case "cast":
+      return a.to === (b as typeof a).to && a.a === (b as typeof a).a;
+    case "reduce":
+      return a.kind === (b as typeof a).kind && a.a === (b as typeof a).a;
+    default: {
+      const [x, y] = [a, b] as { readonly a: number; readonly b?: number; readonly c?: number }[];
+      return x!.a === y!.a && x!.b === y!.b && x!.c === y!.c;
+    }
+  }
 }
 
 /** Equal for steps that differ in their buffers alone, and different for most others. */
-export function sketchOf(step: Step): string {
-  if (step.type === "loop")
-    return `${step.outer.join()} ${step.inner.join()} ${step.body.length} ${step.stores.length}`;
-  const strides = [...step.inputs, ...step.outputs].map(({ view }) => view.strides.join());
-  return `${step.name} ${Object.values(step.params).join()} ${strides.join(" ")}`;
+export function sketchOf(step: Step): number {
+  let hash = 0x811c9dc5;
+  const add = (number: number): void => void (hash = Math.imul(hash ^ number, 0x01000193));
+  const addAll = (numbers: readonly number[]): void => {
+    for (let i = 0; i < numbers.length; i++) add(numbers[i]!);
+    add(-1);
+  };
+  eachOperand(step, ({ view }) => {
+    add(view.offset);
+    addAll(view.strides);
+  });
+  if (step.type === "loop") {
+    addAll(step.outer);
+    addAll(step.inner);
+    add(step.body.length);
+  } else {
+    add(step.name.length);
+    const params = step.params as Readonly<Record<string, unknown>>;
+    for (const key in params) if (typeof params[key] === "number") add(params[key]);
+  }
+  return hash;
 }
 
 /** The buffers of a step, in order of appearance. */
 export function buffersOf(step: Step): number[] {
   const order: number[] = [];
-  collect(step, order);
+  eachOperand(step, ({ buffer }) => {
+    if (!order.includes(buffer)) order.push(buffer);
+  });
   return order;
 }
 
-function collect(value: unknown, order: number[]): void {
-  if (typeof value !== "object" || value === null) return;
-  if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) collect(value[i], order);
-    return;
-  }
-  const record = value as Readonly<Record<string, unknown>>;
-  for (const key in record) {
-    if (key !== "buffer") collect(record[key], order);
-    else if (!order.includes(record[key] as number)) order.push(record[key] as number);
-  }
+/** Calls `use` for each operand of a step, in the order in which `buffersIfAlike` compares them. */
+function eachOperand(step: Step, use: (operand: Operand) => void): void {
+  const own = (operand: Operand): void => {
+    use(operand);
+    const { quantized } = operand;
+    if (quantized) use(quantized.scales);
+    if (quantized?.biases) use(quantized.biases);
+  };
+  const loops = (body: readonly Instr[], stores: readonly Store[]): void => {
+    for (let i = 0; i < body.length; i++) {
+      const instr = body[i]!;
+      if (instr.op === "load") own(instr.from);
+    }
+    for (let i = 0; i < stores.length; i++) own(stores[i]!.to);
+  };
+  if (step.type === "loop") return loops(step.body, step.stores);
+  const { epilogue } = step.params as Partial<Extract<LibraryCall, { name: "matmul" }>["params"]>;
+  if (epilogue) loops(epilogue.body, epilogue.stores);
+  step.inputs.forEach(own);
+  step.outputs.forEach(own);
 }
 
 /** The buffers of `step` in order of appearance if it differs from `known`, whose buffers are `order`, in buffers alone; otherwise null. */
 export function buffersIfAlike(known: Step, order: readonly number[], step: Step): number[] | null {
-  const own: number[] = [];
-  return compared(known, step, order, own) && own.length === order.length ? own : null;
+  const comparison = new Comparison(order);
+  return comparison.steps(known, step) && comparison.own.length === order.length ? comparison.own : null;
 }
 
-function compared(a: unknown, b: unknown, order: readonly number[] | null, own: number[] | null): boolean {
-  if (typeof a !== "object" || a === null) return Object.is(a, b);
-  if (typeof b !== "object" || b === null) return false;
-  if (Array.isArray(a)) {
-    if (!Array.isArray(b) || a.length !== b.length) return false;
-    for (let i = 0; i < a.length; i++) if (!compared(a[i], b[i], order, own)) return false;
+/** Compares two steps, of which the first has the buffers `order`. */
+class Comparison {
+  /** The buffers of the second, as far as it was compared, in order of appearance. */
+  readonly own: number[] = [];
+  readonly #order: readonly number[];
+
+  constructor(order: readonly number[]) {
+    this.#order = order;
+  }
+
+  steps(a: Step, b: Step): boolean {
+    if (a.type === "loop")
+      return (
+        b.type === "loop" &&
+        sameNumbers(a.outer, b.outer) &&
+        sameNumbers(a.inner, b.inner) &&
+        this.#loops(a, b)
+      );
+    if (b.type === "loop" || a.name !== b.name || !this.#params(a, b)) return false;
+    return this.#operands(a.inputs, b.inputs) && this.#operands(a.outputs, b.outputs);
+  }
+
+  #params(a: LibraryCall, b: LibraryCall): boolean {
+    if (a.name !== "matmul" || b.name !== "matmul") return alike(a.params, b.params);
+    const [{ epilogue, ...rest }, { epilogue: other, ...otherRest }] = [a.params, b.params];
+    return alike(rest, otherRest) && (epilogue && other ? this.#loops(epilogue, other) : epilogue === other);
+  }
+
+  #loops(
+    a: { readonly body: readonly Instr[]; readonly stores: readonly Store[] },
+    b: { readonly body: readonly Instr[]; readonly stores: readonly Store[] },
+  ): boolean {
+    if (a.body.length !== b.body.length || a.stores.length !== b.stores.length) return false;
+    for (let i = 0; i < a.body.length; i++) {
+      const [one, other] = [a.body[i]!, b.body[i]!];
+      if (!sameInstr(one, other)) return false;
+      if (one.op === "load" && other.op === "load" && !this.#operand(one.from, other.from)) return false;
+    }
+    for (let i = 0; i < a.stores.length; i++) {
+      const [one, other] = [a.stores[i]!, b.stores[i]!];
+      if (one.value !== other.value || !this.#operand(one.to, other.to)) return false;
+    }
     return true;
   }
-  const [one, other] = [a, b] as Readonly<Record<string, unknown>>[];
-  for (const key in one) {
-    if (key === "buffer" && order !== null && own !== null) {
-      const place = order.indexOf(one[key] as number);
-      let ownPlace = own.indexOf(other![key] as number);
-      if (ownPlace < 0) ownPlace = own.push(other![key] as number) - 1;
-      if (place !== ownPlace) return false;
-    } else if (!compared(one[key], other![key], order, own)) return false;
+
+  #operands(a: readonly Operand[], b: readonly Operand[]): boolean {
+    if (a.length !== b.length) return false;
+    for (let i = 0; i < a.length; i++) if (!this.#operand(a[i]!, b[i]!)) return false;
+    return true;
   }
-  for (const key in other) if (other[key] !== undefined && one![key] === undefined) return false;
+
+  #operand(a: Operand, b: Operand): boolean {
+    const [v, w] = [a.view, b.view];
+    if (a.dtype !== b.dtype || v.offset !== w.offset || !sameNumbers(v.strides, w.strides)) return false;
+    if (v !== w && !(alike(v.moving, w.moving) && alike(v.valid, w.valid))) return false;
+    return this.#buffers(a.buffer, b.buffer) && this.#quantized(a.quantized, b.quantized);
+  }
+
+  #buffers(a: number, b: number): boolean {
+    let place = this.own.indexOf(b);
+    if (place < 0) place = this.own.push(b) - 1;
+    return this.#order[place] === a;
+  }
+
+  #quantized(a: Operand["quantized"], b: Operand["quantized"]): boolean {
+    if (a === undefined || b === undefined) return a === b;
+    const [{ scales, biases, ...rest }, { scales: otherScales, biases: otherBiases, ...otherRest }] = [a, b];
+    if (!alike(rest, otherRest) || !this.#operand(scales, otherScales)) return false;
+    return biases && otherBiases ? this.#operand(biases, otherBiases) : biases === otherBiases;
+  }
+}
+
+function sameNumbers(a: readonly number[], b: readonly number[]): boolean {
+  if (a === b) return true;
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
   return true;
 }

@@ -277,7 +277,10 @@ export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes:
 
 /** The step with every operand's buffer index replaced by `to` of it. */
 export function mapBuffers(step: Step, to: (value: number) => number): Step {
-  return mapOperands(step, (from) => ({ ...from, buffer: to(from.buffer) }));
+  return mapOperands(step, (from) => {
+    const { buffer, dtype, view, quantized } = from; // written out, so that all operands have one hidden class, and are compared fast
+    return quantized ? { ...from, buffer: to(buffer) } : { buffer: to(buffer), dtype, view };
+  });
 }
 
 /** The step with the run-time terms of its views added to their offsets, so that no view has `moving`. */
@@ -300,7 +303,7 @@ function mapOperands(step: Step, mapOne: (from: Operand) => Operand): Step {
     return { ...to, quantized };
   };
   const body = (list: readonly Instr[]): Instr[] =>
-    list.map((i) => (i.op === "load" ? { ...i, from: map(i.from) } : i));
+    list.map((i) => (i.op === "load" ? { op: i.op, from: map(i.from), dtype: i.dtype } : i));
   if (step.type === "loop") {
     const kernel: LoopKernel = {
       ...step,

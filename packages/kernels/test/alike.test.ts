@@ -1,8 +1,8 @@
 /** Steps are compared but for their buffers: equal steps are planned once, and nothing else is taken for equal. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { alike, buffersIfAlike, buffersOf } from "../src/alike.ts";
-import type { LoopKernel, Operand } from "../src/kernel.ts";
+import { alike, buffersIfAlike, buffersOf, sketchOf } from "../src/alike.ts";
+import type { LibraryCall, LoopKernel, Operand } from "../src/kernel.ts";
 
 const operand = (buffer: number, offset = 0): Operand => ({
   buffer,
@@ -54,6 +54,29 @@ test("steps that differ in any number are not, not even in the sign of a zero", 
   assert.equal(buffersIfAlike(plus, order, minus), null);
   assert.equal(buffersIfAlike(minus, order, plus), null);
   assert.deepEqual(buffersIfAlike(nan, order, kernel(5, 3, 9, NaN)), order);
+});
+
+/** a · b + r with quantized b, [4, 32] · [32, 8], stored in `out`. */
+function product(buffers: readonly [number, number, number, number, number], bits: 4 | 8 = 4): LibraryCall {
+  const [a, words, scales, r, out] = buffers;
+  const quantized = { bits, group: 32, table: "signed", groups: 8, scales: operand(scales) } as const;
+  const b: Operand = { ...operand(words), dtype: "u32", quantized };
+  const { body, stores } = kernel(r, r, out);
+  const epilogue = { body: [...body, { op: "product", dtype: "f32" } as const], stores };
+  const params = { batch: [], m: 4, n: 8, k: [32], epilogue };
+  return { type: "library", name: "matmul", params, inputs: [operand(a), b], outputs: [] };
+}
+
+test("of calls, epilogues and the scales of quantized weights are compared too", () => {
+  const known = product([1, 2, 3, 4, 5]);
+  const order = buffersOf(known);
+  assert.deepEqual(order, [4, 5, 1, 2, 3]);
+  assert.deepEqual(buffersIfAlike(known, order, product([9, 8, 7, 6, 5])), [6, 5, 9, 8, 7]);
+  assert.equal(sketchOf(known), sketchOf(product([9, 8, 7, 6, 5])));
+  assert.equal(buffersIfAlike(known, order, product([9, 8, 8, 6, 5])), null);
+  assert.equal(buffersIfAlike(known, order, product([9, 8, 7, 5, 5])), null);
+  assert.equal(buffersIfAlike(known, order, product([9, 8, 7, 6, 5], 8)), null);
+  assert.equal(buffersIfAlike(known, order, { ...known, inputs: [operand(1), operand(2)] }), null);
 });
 
 test("a property that one lacks makes a difference, undefined makes none", () => {

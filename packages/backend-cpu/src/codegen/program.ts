@@ -129,7 +129,7 @@ class ProgramBuilder {
   readonly #library: Library;
   readonly #options: CodegenOptions & { readonly tile: Tile; readonly gemm: GemmImports };
   readonly #buffersAt: number;
-  readonly #planned = new Map<string, Planned[]>(); // by sketch
+  readonly #planned = new Map<number, Planned[]>(); // by sketch
 
   constructor({ threads, tile }: ProgramOptions, library: Library, buffersAt: number) {
     this.#options = { threads, tile, fma: tile.fma, gemm: importGemm(this.#module) };

@@ -28,7 +28,7 @@ export class KnownSteps {
   /** How many steps were added so far. */
   added = 0;
   readonly #target: Target;
-  readonly #bySketch = new Map<string, Entry[]>();
+  readonly #bySketch = new Map<number, Entry[]>();
   /** Each text once. */
   readonly #texts = new Map<string, string>();
   #size = 0;

@@ -3,8 +3,7 @@
  * numbers. So they are planned where code is emitted, and the first time that a form is met; a form with other lengths is not planned again.
  */
 import type { DType, Instr } from "@tiedlora/kernels";
-import { alike } from "@tiedlora/kernels/alike";
-import { at } from "../../assert.ts";
+import { sameInstr } from "@tiedlora/kernels/alike";
 import { planLoops } from "./emit.ts";
 import { slotsOf } from "./load-store.ts";
 import { type Access, type Nest, SCRATCH, strideAlong } from "./nest.ts";
@@ -95,7 +94,7 @@ function keyOf(nest: Nest, plan: Schedule, layout: ScratchLayout): string {
 // --- bodies
 
 interface Body {
-  readonly instrs: readonly Instr[];
+  instrs: readonly Instr[];
   readonly text: string;
 }
 
@@ -108,12 +107,19 @@ const bodies = new Map<number, Body[]>(); // by length
 function bodyText(instrs: readonly Instr[]): string {
   let ofLength = bodies.get(instrs.length);
   if (ofLength === undefined || ofLength.length >= MOST) bodies.set(instrs.length, (ofLength = []));
-  const isKnown = (body: Body): boolean =>
-    body.instrs.every((instr, i) => isSame(instr, at(instrs, i, "instruction")));
-  let body = ofLength.find(isKnown);
-  if (body === undefined)
-    ofLength.push((body = { instrs, text: JSON.stringify(instrs.map(withoutNumbers)) }));
-  return body.text;
+  for (const body of ofLength) {
+    if (!sameBody(body.instrs, instrs)) continue;
+    body.instrs = instrs; // programs of other lengths have the very same instructions, which are found equal at once
+    return body.text;
+  }
+  const text = JSON.stringify(instrs.map(withoutNumbers));
+  ofLength.push({ instrs, text });
+  return text;
+}
+
+function sameBody(a: readonly Instr[], b: readonly Instr[]): boolean {
+  for (let i = 0; i < a.length; i++) if (!isSame(a[i]!, b[i]!)) return false;
+  return true;
 }
 
 /** What `isSame` compares of an instruction. */
@@ -124,9 +130,6 @@ function withoutNumbers(instr: Instr): object {
 }
 
 function isSame(a: Instr, b: Instr): boolean {
-  if (a.op !== b.op || a.dtype !== b.dtype) return false;
-  if (a.op === "load") return true;
-  if (a.op === "const" && b.op === "const" && isNumber(a))
-    return Number.isNaN(a.value) === Number.isNaN(b.value);
-  return alike(a, b);
+  if (a.op !== "const" || b.op !== "const" || !isNumber(a)) return sameInstr(a, b);
+  return a.dtype === b.dtype && Number.isNaN(a.value) === Number.isNaN(b.value);
 }
