@@ -304,20 +304,24 @@ function visibleTokens(
   return { causal: true, bias: biases.length === 0 ? null : biases.reduce((a, b) => a.add(b)) };
 }
 
-/** The slots of the cache that one new token sees: those of its own and of its row's latest tokens. */
+/**
+ * The slots of the cache that one new token sees: those of its own and of its row's latest tokens. The host computes the bias, once for
+ * all layers and heads, since it is a few kilobytes.
+ */
 function visibleSlots(device: Device, cache: KvCache, window: number | null): Visibility {
-  const { capacity } = cache;
-  const numbers = (count: number, compute: () => Int32Array): Tensor =>
-    cache.numbers(device, [count, 1, 1, 1], "i32", () => [compute()])[0]!;
-  const slot = iota([1, 1, 1, capacity], 3);
-  const at = numbers(1, () => Int32Array.of(cache.slot));
-  const turned = slot.gt(at).cast("i32").mul(capacity); // these slots were written before the ring's last turn
-  const back = at.sub(slot).add(turned); // how many tokens ago
-  const most = window ?? Infinity;
-  const seen = numbers(cache.lengths.length, () =>
-    Int32Array.from(cache.lengths, (before) => Math.min(before + 1, most)),
-  );
-  return { causal: false, bias: where(back.lt(seen), 0, HIDDEN) };
+  const { capacity, lengths } = cache;
+  const [bias] = cache.numbers(device, [lengths.length, 1, 1, capacity], "f32", () => {
+    const hidden = new Float32Array(lengths.length * capacity).fill(HIDDEN);
+    const end = cache.slot + 1;
+    for (const [row, before] of cache.lengths.entries()) {
+      const first = end - Math.min(before + 1, window ?? Infinity);
+      const at = row * capacity;
+      hidden.fill(0, at + Math.max(0, first), at + end);
+      if (first < 0) hidden.fill(0, at + capacity + first, at + capacity); // written before the ring's last turn
+    }
+    return [hidden];
+  });
+  return { causal: false, bias: bias! };
 }
 
 function memoize(compute: (window: number | null) => Visibility): (window: number | null) => Visibility {
