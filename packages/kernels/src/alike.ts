@@ -47,25 +47,36 @@ export function sameInstr(a: Instr, b: Instr): boolean {
 
 /** Equal for steps that differ in their buffers alone, and different for most others. */
 export function sketchOf(step: Step): number {
-  let hash = 0x811c9dc5;
-  const add = (number: number): void => void (hash = Math.imul(hash ^ number, 0x01000193));
-  const addAll = (numbers: readonly number[]): void => {
-    for (let i = 0; i < numbers.length; i++) add(numbers[i]!);
-    add(-1);
-  };
-  eachOperand(step, ({ view }) => {
-    add(view.offset);
-    addAll(view.strides);
-  });
-  if (step.type === "loop") {
-    addAll(step.outer);
-    addAll(step.inner);
-    add(step.body.length);
-  } else {
-    add(step.name.length);
-    const params = step.params as Readonly<Record<string, unknown>>;
-    for (const key in params) if (typeof params[key] === "number") add(params[key]);
+  if (step.type === "loop") return hashOfStores(hashOfBody(hashOf(hashOf(1, step.outer), step.inner), step.body), step.stores); // prettier-ignore
+  let hash = step.name.length;
+  const params = step.params as Readonly<Record<string, unknown>>;
+  for (const key in params) if (typeof params[key] === "number") hash = hashed(hash, params[key]);
+  for (const operand of step.inputs) hash = hashOfOperand(hash, operand);
+  for (const operand of step.outputs) hash = hashOfOperand(hash, operand);
+  const { epilogue } = step.params as Partial<Extract<LibraryCall, { name: "matmul" }>["params"]>;
+  return epilogue ? hashOfStores(hashOfBody(hash, epilogue.body), epilogue.stores) : hash;
+}
+
+const hashed = (hash: number, number: number): number => Math.imul(hash ^ number, 0x01000193);
+
+function hashOf(hash: number, numbers: readonly number[]): number {
+  for (let i = 0; i < numbers.length; i++) hash = hashed(hash, numbers[i]!);
+  return hashed(hash, -1);
+}
+
+const hashOfOperand = (hash: number, { view }: Operand): number =>
+  hashOf(hashed(hash, view.offset), view.strides);
+
+function hashOfBody(hash: number, body: readonly Instr[]): number {
+  for (let i = 0; i < body.length; i++) {
+    const instr = body[i]!;
+    if (instr.op === "load") hash = hashOfOperand(hash, instr.from);
   }
+  return hashed(hash, body.length);
+}
+
+function hashOfStores(hash: number, stores: readonly Store[]): number {
+  for (let i = 0; i < stores.length; i++) hash = hashOfOperand(hash, stores[i]!.to);
   return hash;
 }
 

@@ -10,15 +10,20 @@ type Words = Pick<Kernel, "scalars" | "sizes">;
 const keyOf = ({ scalars, sizes }: Words): string =>
   `${scalars.map((s) => `${s.slot}${s.dtype}`).join()};${sizes.join()}`;
 
+interface Region {
+  readonly offset: number;
+  readonly size: number;
+  readonly scalars: readonly ScalarUse[];
+}
+
 export class UniformBlock {
   readonly #device: GPUDevice;
   readonly #buffer: GPUBuffer;
   readonly #words: Uint32Array<ArrayBuffer>;
   readonly #floats: Float32Array;
-  readonly #regions = new Map<
-    string,
-    { readonly offset: number; readonly size: number; readonly scalars: readonly ScalarUse[] }
-  >();
+  readonly #regions: Region[] = [];
+  /** By the sizes of a kernel, which equal layers share. */
+  readonly #regionOf = new Map<Words["sizes"], Region>();
   /** Words up to the end of the last region with scalars; those after them never change. */
   readonly #changing: number;
   #last: Float64Array | undefined;
@@ -27,14 +32,24 @@ export class UniformBlock {
     this.#device = device;
     let [end, changing] = [0, 0];
     const sizes: (readonly [word: number, sizes: readonly number[]])[] = [];
-    const constant = (kernel: Kernel): number => (kernel.scalars.length === 0 ? 1 : 0);
-    for (const kernel of kernels.toSorted((a, b) => constant(a) - constant(b))) {
+    const byKey = new Map<string, Region>();
+    const hasScalars = ({ scalars }: Kernel): boolean => scalars.length > 0;
+    const constant = kernels.filter((kernel) => !hasScalars(kernel));
+    for (const kernel of [...kernels.filter(hasScalars), ...constant]) {
+      if (this.#regionOf.has(kernel.sizes)) continue;
       const { scalars } = kernel;
       const key = keyOf(kernel);
-      if (this.#regions.has(key)) continue;
+      const known = byKey.get(key);
+      if (known) {
+        this.#regionOf.set(kernel.sizes, known);
+        continue;
+      }
       const words = HEADER.length + scalars.length;
       const size = Math.ceil((words + kernel.sizes.length) / 4) * 16;
-      this.#regions.set(key, { offset: end, size, scalars });
+      const region = { offset: end, size, scalars };
+      byKey.set(key, region);
+      this.#regionOf.set(kernel.sizes, region);
+      this.#regions.push(region);
       sizes.push([end / 4 + words, kernel.sizes]);
       end += Math.ceil(size / ALIGNMENT) * ALIGNMENT;
       if (scalars.length > 0) changing = end / 4;
@@ -46,12 +61,12 @@ export class UniformBlock {
       size: this.#words.byteLength,
       usage: USAGE.UNIFORM | USAGE.COPY_DST,
     });
-    for (const { offset } of this.#regions.values()) this.#words.set(HEADER, offset / 4);
+    for (const { offset } of this.#regions) this.#words.set(HEADER, offset / 4);
     for (const [word, values] of sizes) this.#words.set(values, word);
   }
 
   resource(kernel: Words): GPUBufferBinding {
-    const { offset, size } = this.#regions.get(keyOf(kernel))!;
+    const { offset, size } = this.#regionOf.get(kernel.sizes)!;
     return { buffer: this.#buffer, offset, size };
   }
 
@@ -60,7 +75,7 @@ export class UniformBlock {
     if (this.#last?.every((x, i) => Object.is(x, scalars[i]))) return;
     const isFirst = this.#last === undefined;
     this.#last = scalars.slice();
-    for (const region of this.#regions.values()) {
+    for (const region of this.#regions) {
       region.scalars.forEach(({ slot, dtype }, i) =>
         this.#set(region.offset / 4 + HEADER.length + i, dtype, scalars[slot]!),
       );
