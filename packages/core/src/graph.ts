@@ -135,8 +135,12 @@ export interface Custom {
   readonly vjp: (g: Node) => readonly (Node | null)[];
 }
 
+let made = 0;
+
 /** One operation. `shape` and `dtype` are those of its result (of result 0, where there are several). */
 export class Node<K extends Op = Op> {
+  /** How many nodes were made before: inputs come before users. */
+  readonly serial: number = made++;
   readonly op: K;
   readonly attrs: Attrs[K];
   readonly inputs: Inputs[K];

@@ -1,7 +1,7 @@
 /** Plans by the key of their graph. Beyond the limits, the least recently used plans are freed. */
 import type { Executable } from "@tiedlora/kernels";
 import type { Assembly } from "./compile/assemble.ts";
-import type { Queue } from "./queue.ts";
+import type { Queue } from "@tiedlora/kernels/queue";
 import { type Trace, wordsOf } from "./trace.ts";
 
 /** A program, and how the leaves of a graph become its inputs. */
@@ -16,6 +16,13 @@ export interface Plan extends Assembly {
   /** Settles when the executable has been compiled; null unless compilation is pending. */
   ready: Promise<void> | null;
   tempBytes: number;
+  /** The cache, while it keeps the plan, and the plans that run it as a part of theirs. */
+  users: number;
+}
+
+/** Frees the program of a plan that nobody uses any more. */
+export function release(plan: Plan): void {
+  if (--plan.users === 0) plan.executable?.free();
 }
 
 export interface CacheOptions {
@@ -71,7 +78,7 @@ export class PlanCache {
 
   #remove(hash: number): void {
     const plan = this.#plans.get(hash);
-    if (plan) this.#queue.run(() => plan.executable?.free());
+    if (plan) this.#queue.run(() => release(plan));
     this.#plans.delete(hash);
   }
 }

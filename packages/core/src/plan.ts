@@ -6,6 +6,7 @@ import { type Storage, touch } from "./storage.ts";
 import { type Assembly, assemble, type Draft, finish, knownOrPlanned, overwriting } from "./compile/assemble.ts"; // prettier-ignore
 import { lower, movesOf } from "./compile/lower.ts";
 import { rewrite } from "./compile/rewrite.ts";
+import { segmentedPlan } from "./segmented.ts";
 import { trace, type Trace } from "./trace.ts";
 import type { Runtime } from "./runtime.ts";
 import { show } from "./shape.ts";
@@ -137,6 +138,8 @@ function compile(
   moving: ReadonlySet<number>,
 ): Plan {
   checkTypes(runtime, roots, updates);
+  const segmented = segmentedPlan(runtime, [roots, updates], traced, moving, planFor);
+  if (segmented) return kept(runtime, traced, segmented);
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];
@@ -163,7 +166,7 @@ function compile(
   const [structure, sizes] = [traced.structure.slice(), traced.sizes.slice()];
   const key = (): LastingKey => [structure, sizes, JSON.stringify([starts, [...moving], fusion])];
   const assembly = keptOr(backend.cache, "plan", key, planned);
-  const run = { executable: null, ready: null, tempBytes: 0 };
+  const run = { executable: null, ready: null, tempBytes: 0, users: 1 };
   const plan: Plan = { ...assembly, structure, sizes, starts, moving, ...run };
   const keep = (executable: Executable): void => {
     plan.executable = executable;
@@ -172,12 +175,15 @@ function compile(
   };
   if (plan.program.steps.length > 0) {
     const compiled = backend.compile(plan.program);
-    if (compiled instanceof Promise) {
-      plan.ready = compiled.then(keep);
-      plan.ready.catch(() => runtime.plans.drop(traced, plan));
-    } else keep(compiled);
+    if (compiled instanceof Promise) plan.ready = compiled.then(keep);
+    else keep(compiled);
   }
-  runtime.plans.keep(traced, plan);
+  return kept(runtime, traced, plan);
+}
+
+function kept({ plans }: Runtime, traced: Trace, plan: Plan): Plan {
+  plan.ready?.catch(() => plans.drop(traced, plan));
+  plans.keep(traced, plan);
   return plan;
 }
 

@@ -1,10 +1,11 @@
 /** A device as the compiler sees it: a backend, the compiled programs, and one queue that runs all tasks in order. */
 import { type Backend, ReferenceBackend } from "@tiedlora/kernels";
 import { Families } from "@tiedlora/kernels/families";
+import { HandedOn } from "@tiedlora/kernels/segments";
 import type { Planned } from "./compile/assemble.ts";
 import type { Node } from "./graph.ts";
 import { type CacheOptions, PlanCache } from "./plan-cache.ts";
-import { Queue, QueuedBuffer } from "./queue.ts";
+import { Queue, QueuedBuffer } from "@tiedlora/kernels/queue";
 import type { Storage } from "./storage.ts";
 
 export interface RuntimeOptions extends CacheOptions {
@@ -27,6 +28,8 @@ export class Runtime {
   readonly plans: PlanCache;
   /** What is known of programs of one structure at several sizes. */
   readonly families: Families<Planned> = new Families<Planned>();
+  /** Memory that the parts of programs hand values on in. */
+  readonly handedOn: HandedOn;
   readonly #collected: FinalizationRegistry<QueuedBuffer>;
   #closed = false;
 
@@ -35,6 +38,7 @@ export class Runtime {
     this.backend = backend;
     this.fusion = options.fusion !== "off";
     this.plans = new PlanCache(options, this.queue);
+    this.handedOn = new HandedOn(backend);
     this.#collected = new FinalizationRegistry((buffer) => {
       if (!this.#closed && !buffer.freed) buffer.free();
     });

@@ -1,4 +1,4 @@
-/** Shapes: sizes, broadcasting, axis checking. Strided views are in `compile/views.ts`. */
+/** Shapes: sizes, broadcasting, axis checking. Strided views are in `views.ts` of the kernels. */
 import { product } from "@tiedlora/kernels";
 import { describeArgument, refuse } from "@tiedlora/kernels/arguments";
 import { allSame } from "@tiedlora/kernels/family";

@@ -1,5 +1,5 @@
 /** Memory that outlives a program, and the clock of its updates. */
-import type { QueuedBuffer } from "./queue.ts";
+import type { QueuedBuffer } from "@tiedlora/kernels/queue";
 
 /** A parameter, optimizer state, or a result that was read. Its `version` is the time of its last update in place. */
 export interface Storage {

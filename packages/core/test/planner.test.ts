@@ -5,9 +5,9 @@ import { contiguousStrides, type LoopKernel, type Operand } from "@tiedlora/kern
 import { loopKernel } from "@tiedlora/kernels/canonical";
 import { assignTemporaries as assigned, sharesViews, valuesOf } from "@tiedlora/kernels/temporaries";
 import { runsAfter, schedule as scheduled, type Work } from "@tiedlora/kernels/order";
-import { split } from "../src/compile/space.ts";
-import { type Access, type Affine, identityAccess } from "../src/compile/views.ts";
-import { linearize, operandAt, regroup, scaled, throughPad } from "../src/compile/views.ts";
+import { split } from "@tiedlora/kernels/space";
+import { type Access, type Affine, identityAccess } from "@tiedlora/kernels/views";
+import { linearize, operandAt, regroup, scaled, throughPad } from "@tiedlora/kernels/views";
 
 const dense = (buffer: number, shape: readonly number[]): Operand =>
   operandAt(shape, "f32", identityAccess(shape), buffer);

@@ -42,6 +42,8 @@ export interface Caps {
   readonly maxBufferBytes: number;
   /** The most bytes of all buffers and temporaries together; left out if that is not known. */
   readonly maxTotalBytes?: number;
+  /** Whether views with run-time terms may leave the bytes that a program names of an input, within the buffer that it is given. */
+  readonly slides?: boolean;
 }
 
 /** What a planner asks of a backend. */

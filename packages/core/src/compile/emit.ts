@@ -12,9 +12,17 @@ import { getOrCreate } from "../collections.ts";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
 import { descend, isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";
-import { folds, points, type Space, split } from "./space.ts";
-import type { Access, Affine, Split } from "./views.ts";
-import { identityAccess, isNowhere, operandAt, regroup, sameAccess, scaled, zero } from "./views.ts";
+import { folds, points, type Space, split } from "@tiedlora/kernels/space";
+import type { Access, Affine, Split } from "@tiedlora/kernels/views";
+import {
+  identityAccess,
+  isNowhere,
+  operandAt,
+  regroup,
+  sameAccess,
+  scaled,
+  zero,
+} from "@tiedlora/kernels/views";
 
 /** What emission needs to know about the whole program. */
 export interface Memory {

@@ -15,9 +15,9 @@ import { emit, type Emitted, type Memory } from "./emit.ts";
 import { descend, isLibrary, isMemory, isMovement, isValue, type LibraryNode } from "./kinds.ts";
 import { type CallInput, callInput, libraryCall, outputOperand, resultShapes } from "./library.ts";
 import { readsElsewhere } from "./elsewhere.ts";
-import { commonSpace, folds, points, rows, samePattern, type Space } from "./space.ts";
+import { commonSpace, folds, points, rows, samePattern, type Space } from "@tiedlora/kernels/space";
 import { chooseStored, LARGEST, type StorageOptions } from "./stored.ts";
-import { operandAt } from "./views.ts";
+import { operandAt } from "@tiedlora/kernels/views";
 
 export interface FuseOptions extends StorageOptions {
   /** The slots of the scalars that are given at run time. */

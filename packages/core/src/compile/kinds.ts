@@ -1,7 +1,15 @@
 /** Kinds of nodes, as fusion sees them, and how an access to a movement node becomes an access to its input. */
 import type { LibraryCall } from "@tiedlora/kernels";
 import { isOp, type Node, type Op, type Shape } from "../graph.ts";
-import { type Access, type Affine, regroup, scaled, type Split, throughPad, zero } from "./views.ts";
+import {
+  type Access,
+  type Affine,
+  regroup,
+  scaled,
+  type Split,
+  throughPad,
+  zero,
+} from "@tiedlora/kernels/views";
 
 type LibraryOp = LibraryCall["name"];
 export type LibraryNode = Node<LibraryOp>;

@@ -8,7 +8,7 @@ import { inverse, product } from "../shape.ts";
 import type { Memory } from "./emit.ts";
 import { descend, isMovement, isPacked, isValue } from "./kinds.ts";
 import { type LibraryNode, pushThrough, underMovement } from "./kinds.ts";
-import { identityAccess, operandAt } from "./views.ts";
+import { identityAccess, operandAt } from "@tiedlora/kernels/views";
 
 /** The shapes of all results, in the order of the call's outputs. */
 export function resultShapes(node: LibraryNode): readonly Shape[] {

@@ -102,6 +102,16 @@ function compute(node: Node, known: Map<Node, Values>, memory: (node: Node<"buff
         const at = index.map((i, axis) => i - widths[axis]![0]);
         return at.every((i, axis) => i >= 0 && i < from[axis]!) ? x[0]![ravel(at, from)]! : 0;
       });
+    case "concat": {
+      const { axis } = node.attrs as Attrs["concat"];
+      const pieces = node.inputs.flatMap((input, n) =>
+        Array.from({ length: input.shape[axis]! }, (_, start) => ({ n, start, shape: input.shape })),
+      );
+      return fill((index) => {
+        const piece = pieces[index[axis]!]!;
+        return x[piece.n]![ravel(index.with(axis, piece.start), piece.shape)]!;
+      });
+    }
     case "matmul": {
       const k = from.at(-1)!;
       const right = node.inputs[1].shape;

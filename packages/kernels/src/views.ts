@@ -1,9 +1,12 @@
 /**
  * The arithmetic of views: how a point of a kernel's iteration space reaches an element of a value, as affine functions of
  * the point, and the strided operand that results. An index that is not affine may yield the split of the space that makes it so.
+ * @module
  */
-import { contiguousStrides, type DType, type Moving, type Operand, sameMoving } from "@tiedlora/kernels";
-import { allSame, divides, less, quotient as floored, same } from "@tiedlora/kernels/family";
+import type { DType } from "./dtype.ts";
+import { allSame, divides, less, quotient as floored, same } from "./family.ts";
+import { type Moving, type Operand, sameMoving } from "./kernel.ts";
+import { contiguousStrides } from "./shape.ts";
 
 type Shape = readonly number[];
 

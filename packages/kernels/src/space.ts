@@ -1,7 +1,10 @@
-/** The iteration space of a kernel: the elements of its largest values in row-major order, of which reductions fold some axes. */
-import { product } from "@tiedlora/kernels";
-import { same } from "@tiedlora/kernels/family";
-import type { Space } from "@tiedlora/kernels/canonical";
+/**
+ * The iteration space of a kernel: the elements of its largest values in row-major order, of which reductions fold some axes.
+ * @module
+ */
+import type { Space } from "./canonical.ts";
+import { same } from "./family.ts";
+import { product } from "./shape.ts";
 import type { Split } from "./views.ts";
 
 export type { Space };

@@ -1,5 +1,5 @@
 /** The queue of a device: all tasks run in the order of submission, even while a program is still being compiled. */
-import type { DeviceBuffer } from "@tiedlora/kernels";
+import type { DeviceBuffer } from "./backend.ts";
 
 /** Device memory whose uses are queued behind earlier tasks. An update may replace the backend's memory behind it. */
 export class QueuedBuffer implements DeviceBuffer {

@@ -1,0 +1,223 @@
+/** Cuts the graph of a long unrolled loop into graphs of a few iterations, most of which are alike. They read each other's results from memory. */
+import { cutsOf, type Operations } from "@tiedlora/kernels/periods";
+import { getOrCreate } from "../collections.ts";
+import { bytesOf, isOp, Node, topological } from "../graph.ts";
+import { product } from "../shape.ts";
+import { isActivation } from "../ops/activations.ts";
+import type { Storage } from "../storage.ts";
+import { codeOf } from "../trace.ts";
+import { descend, isMovement, isValue, underMovement } from "./kinds.ts";
+
+type Updates = readonly { readonly storage: Storage; readonly value: Node }[];
+
+/** A graph of its own, made of some nodes of another. */
+export interface Piece {
+  readonly roots: readonly Node[];
+  /** The nodes of the whole graph whose values the roots have. */
+  readonly values: readonly Node[];
+  readonly updates: Updates;
+  /** The nodes of the whole graph that slices, paddings and placements were made of. */
+  readonly origins: ReadonlyMap<Node, Node>;
+  /** Slices of memory whose length the piece does not know: they start at 0, and their true starts are given at run time. */
+  readonly sliding: ReadonlySet<Node>;
+}
+
+export interface Pieces {
+  readonly pieces: readonly Piece[];
+  /** The nodes whose values are in other pieces, or host data, by the storages that stand for them. */
+  readonly standIns: ReadonlyMap<Storage, Node>;
+}
+
+/** Graphs that are shorter than this are not looked at. */
+const SHORT = 2048;
+/** What is read from further away, in nodes, may be at another distance in each iteration. */
+const NEAR = 128;
+
+const isLeaf = ({ inputs }: Node): boolean => inputs.length === 0;
+
+/**
+ * The pieces of a graph in the order in which they run; null if it is no long loop. All updates are in the last. `slides`: whether pieces may
+ * read memory of a length that they do not know.
+ */
+export function piecesOf(roots: readonly Node[], updates: Updates, slides: boolean): Pieces | null {
+  const walked = topological([...roots, ...updates.map(({ value }) => value)]);
+  if (walked.length < SHORT) return null;
+  const order = inOrder(walked);
+  const cuts = cutsOf(operationsOf(order));
+  return cuts.length === 0 ? null : new Cutter(order, cuts, roots, updates, slides).pieces();
+}
+
+/**
+ * The nodes that compute something, in the order in which they were made, which for loops and their gradients is iteration by iteration. Sums of
+ * gradients over iterations, which are made at the end, come as soon as they can, and so do derivatives of activations. Sets their positions.
+ */
+function inOrder(walked: readonly Node[]): Node[] {
+  const places = new Float64Array(walked.length);
+  walked.forEach((node, i) => {
+    let ready = 0;
+    for (const input of node.inputs) ready = Math.max(ready, places[input.position]!);
+    const isLate =
+      node.serial - ready > NEAR || node.inputs.some((x) => isOp(x, "add") && places[x.position]! < x.serial);
+    places[i] = isLate && (isOp(node, "add") || isActivation(node)) ? ready : node.serial;
+  });
+  const order = walked.filter((node) => !isLeaf(node));
+  order.sort((a, b) => places[a.position]! - places[b.position]! || a.serial - b.serial);
+  for (const node of walked) node.position = -1;
+  order.forEach((node, i) => (node.position = i));
+  return order;
+}
+
+const mixed = (hash: number, value: number): number => Math.imul(hash ^ value, 0x01000193);
+
+function operationsOf(order: readonly Node[]): Operations {
+  const lastUses = Int32Array.from(order.keys());
+  order.forEach(({ inputs }, at) => {
+    for (const input of inputs) {
+      const { position } = underMovement(input);
+      if (position >= 0) lastUses[position] = at;
+    }
+  });
+  const codes = Int32Array.from(order, ({ op, dtype, shape, attrs, inputs }, at) => {
+    let code = mixed(codeOf(op), dtype.charCodeAt(0) * 256 + dtype.charCodeAt(1));
+    for (const length of shape) code = mixed(code, length);
+    if (op !== "slice" && op !== "pad") for (const name in attrs) for (const letter of String(attrs[name as never])) code = mixed(code, letter.charCodeAt(0)); // prettier-ignore
+    for (const { op: from, position } of inputs)
+      code = mixed(code, position < 0 ? codeOf(from) : at - position > NEAR ? -1 : at - position);
+    return mixed(code, Number(lastUses[at]! - at > NEAR));
+  });
+  const bytes = Float64Array.from(order, (node) => (isMovement(node) ? 0 : bytesOf(node)));
+  return { codes, lastUses, bytes, inputs: (at) => order[at]!.inputs.map((x) => underMovement(x).position) };
+}
+
+class Cutter {
+  readonly #order: readonly Node[];
+  readonly #roots: readonly Node[];
+  readonly #updates: Updates;
+  readonly #members: Node[][];
+  /** By position: the piece that computes a node. */
+  readonly #pieceOf: Int32Array;
+  /** Per value in memory, how many elements its slices have that leave out other rows; 0 if it is also read otherwise. */
+  readonly #rows = new Map<Node, number>();
+  readonly #standIns = new Map<Node, Storage>();
+  #clones = new Map<Node, Node>();
+  #sliding = new Set<Node>();
+  #now = 0;
+
+  constructor(
+    order: readonly Node[],
+    cuts: readonly number[],
+    roots: readonly Node[],
+    updates: Updates,
+    slides: boolean,
+  ) {
+    this.#order = order;
+    this.#roots = roots;
+    this.#updates = updates;
+    this.#members = Array.from({ length: cuts.length + 1 }, () => []);
+    this.#pieceOf = new Int32Array(order.length);
+    let piece = 0;
+    order.forEach((node, i) => {
+      while (cuts[piece]! <= i) piece++;
+      // a result of a node with several is no value without it
+      this.#pieceOf[i] = isOp(node, "pick") ? this.#pieceOf[node.inputs[0].position]! : piece;
+      this.#members[this.#pieceOf[i]!]!.push(node);
+    });
+    if (slides) this.#findRows();
+  }
+
+  pieces(): Pieces {
+    const made = this.#members.map((members, piece) => {
+      [this.#clones, this.#sliding, this.#now] = [new Map(), new Set(), piece];
+      for (const node of members) this.#clones.set(node, this.#clone(node));
+      const isLast = piece === this.#members.length - 1;
+      const updates = isLast
+        ? this.#updates.map(({ storage, value }) => ({ storage, value: this.#here(value) }))
+        : [];
+      const own = this.#roots.filter((root) =>
+        isLeaf(root) ? isLast : this.#pieceOf[root.position] === piece,
+      );
+      for (const root of own) if (isLeaf(root)) this.#clones.set(root, this.#here(root));
+      return { members, updates, own, clones: this.#clones, sliding: this.#sliding };
+    });
+    const pieces = made.map(({ members, updates, own, clones, sliding }): Piece => {
+      const values = [...new Set([...own, ...members.filter((node) => this.#standIns.has(node))])];
+      const origins = new Map(Array.from(clones, ([node, clone]) => [clone, node]));
+      return { roots: values.map((node) => clones.get(node)!), values, updates, origins, sliding };
+    });
+    return { pieces, standIns: new Map(Array.from(this.#standIns, ([node, storage]) => [storage, node])) };
+  }
+
+  /** The node of the present piece that has the value of `node`. */
+  #here(node: Node): Node {
+    const known = this.#clones.get(node);
+    if (known) return known;
+    if (isValue(node) || isOp(node, "buffer")) return node;
+    if (isMovement(node)) {
+      const clone = this.#clone(node);
+      this.#clones.set(node, clone);
+      return clone;
+    }
+    return new Node("buffer", { storage: this.#standIn(node), version: 0 }, [], node.shape, node.dtype);
+  }
+
+  #standIn(node: Node): Storage {
+    if (isOp(node, "buffer")) return node.attrs.storage;
+    const none = null as unknown as Storage["buffer"]; // only its identity counts
+    return getOrCreate(this.#standIns, node, () => ({
+      buffer: none,
+      version: 0,
+      name: node.op,
+      walk: 0,
+      position: 0,
+    }));
+  }
+
+  #clone(node: Node): Node {
+    // what ran in an earlier piece has run before
+    if (isOp(node, "after") && this.#pieceOf[node.inputs[1].position] !== this.#now)
+      return this.#here(node.inputs[0]);
+    if (isOp(node, "slice")) {
+      const base = baseOf(node.inputs[0]);
+      if (this.#rows.get(base)! > 0 && !this.#clones.has(base)) return this.#slidingSlice(node, base);
+    }
+    const inputs = node.inputs.map((input) => this.#here(input));
+    return new Node(node.op, node.attrs, inputs as unknown as Node["inputs"], node.shape, node.dtype);
+  }
+
+  /** A slice of memory of whatever length: of one that is as long as the slice. */
+  #slidingSlice({ shape, dtype }: Node<"slice">, base: Node): Node {
+    const version = isOp(base, "buffer") ? base.attrs.version : 0;
+    const memory = new Node("buffer", { storage: this.#standIn(base), version }, [], shape, dtype);
+    const slice = new Node("slice", { ranges: shape.map((n) => [0, n, 1] as const) }, [memory], shape, dtype);
+    this.#sliding.add(slice);
+    return slice;
+  }
+
+  #findRows(): void {
+    const rows = this.#rows;
+    for (const node of this.#order) {
+      if (!isOp(node, "slice") || !takesRows(node)) continue;
+      const [base, size] = [baseOf(node.inputs[0]), product(node.shape)];
+      rows.set(base, !isMovement(base) && !isValue(base) && (rows.get(base) ?? size) === size ? size : 0);
+    }
+    if (rows.size === 0) return;
+    for (const node of this.#order) {
+      if (isOp(node, "reshape") || (isOp(node, "slice") && takesRows(node))) continue; // users of a reshape count instead
+      for (const input of node.inputs) if (rows.has(baseOf(input))) rows.set(baseOf(input), 0);
+    }
+    for (const root of [...this.#roots, ...this.#updates.map(({ value }) => value)])
+      rows.delete(baseOf(root));
+    const changing = new Set(this.#updates.map(({ storage }) => storage));
+    for (const base of rows.keys())
+      if (isOp(base, "buffer") && changing.has(base.attrs.storage)) rows.delete(base);
+  }
+}
+
+const baseOf = (node: Node): Node => descend(node, (n) => isOp(n, "reshape"));
+
+/** Whether a slice leaves out whole rows only, those before and after it: its elements are next to each other. */
+function takesRows({ attrs: { ranges }, inputs: [{ shape }] }: Node<"slice">): boolean {
+  return ranges.every(
+    ([start, stop, step], axis) => step === 1 && (axis === 0 || (start === 0 && stop === shape[axis])),
+  );
+}

@@ -1,0 +1,119 @@
+/** Plans of long unrolled loops: each distinct piece of the graph is planned once, whatever the number of iterations, and they run in turn. */
+import { type Given, type Run, Segmented } from "@tiedlora/kernels/segments";
+import { type Piece, piecesOf } from "./compile/pieces.ts";
+import { bytesOf, type Node } from "./graph.ts";
+import { type Plan, release } from "./plan-cache.ts";
+import type { Update } from "./plan.ts";
+import type { Runtime } from "./runtime.ts";
+import { trace, type Trace } from "./trace.ts";
+
+type PlanFor = (runtime: Runtime, roots: readonly Node[], updates: readonly Update[], traced: Trace) => Plan;
+
+/** A plan that runs those which `planFor` gives for the pieces of a graph; null if it is no long loop. `moving` is that of the plan. */
+export function segmentedPlan(
+  runtime: Runtime,
+  [roots, updates]: readonly [readonly Node[], readonly Update[]],
+  traced: Trace,
+  moving: ReadonlySet<number>,
+  planFor: PlanFor,
+): Plan | null {
+  const cut = runtime.fusion ? piecesOf(roots, updates, runtime.backend.caps.slides === true) : null;
+  if (!cut) return null;
+  const { storages, data, free } = traced;
+  const starts = traced.starts.map((start, i) => (free.has(i) ? 0 : start));
+  const copies = { structure: traced.structure.slice(), sizes: traced.sizes.slice() }; // pieces are traced, too
+  const numbers = new Numbers(traced, starts, moving);
+  const parts: Plan[] = [];
+  const outputs: Plan["outputs"][number][] = [];
+  const values = new Map<object, object>(cut.standIns); // what stands for a storage or node: that itself, or what is equal to it
+  const valueOf = (one: object): object => values.get(one) ?? one;
+  const freed = (): void => parts.forEach(release);
+  try {
+    const runs = cut.pieces.map((piece): Run => {
+      const own = trace(piece.roots, piece.updates);
+      const given = numbers.startsOf(piece, own);
+      const atRunTime = given.flatMap(({ isFree }, i) => (isFree || own.free.has(i) ? [i] : []));
+      const part = planFor(runtime, piece.roots, piece.updates, { ...own, free: new Set(atRunTime) });
+      part.users++;
+      parts.push(part);
+      const first = (index: number): Node => piece.values[part.results.indexOf(index)]!;
+      piece.values.forEach((node, i) => values.set(node, first(part.results[i]!)));
+      const reads = part.inputs.map(({ index }) => valueOf(valueOf(own.storages[index]!)));
+      const writes = part.outputs.map(({ to, index }): object => {
+        if (to === "input") return reads[index]!;
+        if (to === "fresh") return first(index);
+        return outputs[outputs.push({ to, index: storages.indexOf(own.storages[index]!) }) - 1]!;
+      });
+      const moved = Array.from(part.moving, (i) => ({ ...given[i]!, own: given[i]!.own - part.starts[i]! }));
+      const scalars = [...own.scalars.map((node) => ({ own: 0, given: numbers.slotOf(node) })), ...moved];
+      return { program: part.program, executable: () => part.executable, reads, writes, scalars };
+    });
+    const results = roots.map(valueOf) as Node[];
+    const distinct = [...new Set(results)];
+    const returned = distinct.filter((node) => bytesOf(node) > 0);
+    const fresh = distinct.map((node) => ({ bytes: bytesOf(node), name: `the result of ${node.op}` }));
+    const all = [...returned, ...outputs];
+    const executable = new Segmented(runs, [...storages, ...data], all, runtime.handedOn, freed);
+    const pending = parts.flatMap(({ ready }) => ready ?? []);
+    const plan: Plan = {
+      ...copies,
+      get program() {
+        return executable.program;
+      },
+      rules: parts.flatMap(({ rules }) => rules),
+      inputs: [...storages.map(from("storage")), ...data.map(from("data"))],
+      outputs: [
+        ...returned.map((node) => ({ to: "fresh" as const, index: distinct.indexOf(node) })),
+        ...outputs,
+      ],
+      fresh,
+      results: results.map((node) => distinct.indexOf(node)),
+      usesData: data.map(() => true),
+      starts,
+      moving,
+      executable,
+      ready: pending.length > 0 ? Promise.all(pending).then(() => void (plan.ready = null)) : null,
+      tempBytes: executable.tempBytes,
+      users: 1,
+    };
+    return plan;
+  } catch (cause) {
+    freed();
+    throw cause;
+  }
+}
+
+const from = (name: "storage" | "data") => (_: unknown, index: number) => ({ from: name, index });
+
+/** The run-time numbers of a whole, and which of them a piece is given. */
+class Numbers {
+  readonly #starts: readonly number[];
+  readonly #slots: ReadonlyMap<Node | number, number>;
+  readonly #firsts = new Map<Node, number>();
+
+  constructor({ scalars, windows }: Trace, starts: readonly number[], moving: ReadonlySet<number>) {
+    this.#starts = starts;
+    this.#slots = new Map([...scalars, ...moving].map((one, slot) => [one, slot]));
+    let next = 0;
+    for (const node of windows) {
+      this.#firsts.set(node, next);
+      next += node.shape.length;
+    }
+  }
+
+  slotOf(node: Node): number {
+    return this.#slots.get(node)!;
+  }
+
+  /** Where slices and paddings of a piece start, and whether that is given at run time. */
+  startsOf({ origins, sliding }: Piece, { windows }: Trace): (Given & { readonly isFree: boolean })[] {
+    return windows.flatMap((window) => {
+      const first = this.#firsts.get(origins.get(window)!)!;
+      return window.shape.map((_, axis) => {
+        const given = this.#slots.get(first + axis) ?? null;
+        const isFree = given !== null || (sliding.has(window) && axis === 0);
+        return { own: this.#starts[first + axis]!, given, isFree };
+      });
+    });
+  }
+}

@@ -1,0 +1,213 @@
+/** Programs of long unrolled loops: they consist of programs of a few iterations, and give what the whole graph says. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as optim from "@tiedlora/nn/optim";
+import { Device, type Executable, grad, type Node, Parameter, type Program, ReferenceBackend, type Tensor } from "@tiedlora/core"; // prettier-ignore
+import fc from "fast-check";
+import { submit } from "../src/plan.ts";
+import { read } from "./plan/common.ts";
+import { evaluate } from "./plan/evaluate.ts";
+import { Tape } from "./plan/graphs.ts";
+import { recording, Recorder } from "./support.ts";
+
+const numbers = (n: number, seed: number): Float64Array =>
+  Float64Array.from({ length: n }, (_, i) => Math.sin(i * 1.7 + seed) / 2);
+const tensor = (device: Device, shape: readonly number[], seed: number): Tensor =>
+  device.tensor(numbers(shape.reduce((a, b) => a * b), seed), { shape, dtype: "f64" }); // prettier-ignore
+
+function close(actual: ArrayLike<number>, expected: ArrayLike<number>, what: string): void {
+  assert.equal(actual.length, expected.length, what);
+  for (let i = 0; i < expected.length; i++) {
+    const error = Math.abs(actual[i]! - expected[i]!);
+    assert.ok(
+      error <= 1e-9 * (1 + Math.abs(expected[i]!)),
+      `${what}: [${i}] is ${actual[i]}, not ${expected[i]}`,
+    );
+  }
+}
+
+/** A loop with a random body over states [2, 3], which may read inputs, weights, and values of the iteration before. One iteration is `odd`. */
+function randomLoop(device: Device, tape: Tape, length: number, odd: number): Tensor[] {
+  const x = tensor(device, [length, 2, 3], 1);
+  const weights = [0, 1].map((i) => tensor(device, [3, 3], 2 + i));
+  const bias = tensor(device, [3], 9);
+  const picks = Array.from({ length: 26 + tape.below(8) }, () => [
+    tape.below(9),
+    tape.below(99),
+    tape.below(99),
+  ]);
+  const early = tape.below(length);
+  const kept: Tensor[] = [];
+  let [state, other] = [tensor(device, [2, 3], 5), tensor(device, [2, 3], 6)];
+  let before: Tensor[] = [];
+  for (let t = 0; t < length; t++) {
+    const values = [state, other];
+    for (const [kind, i, j] of picks as [number, number, number][]) {
+      const [a, b] = [
+        values[values.length - 1 - (i % Math.min(values.length, 5))]!,
+        values[j % values.length]!,
+      ];
+      if (kind === 0) values.push(a.add(b).tanh());
+      else if (kind === 1) values.push(a.mul(b));
+      else if (kind === 2) values.push(a.sub(b).sin());
+      else if (kind === 3) values.push(a.matmul(weights[j % 2]!).tanh());
+      else if (kind === 4) values.push(a.add(bias));
+      else if (kind === 5)
+        values.push(a.mul(x.narrow(0, j % 2 === 0 ? t : length - 1 - t, 1).reshape([2, 3])));
+      else if (kind === 6) values.push(a.add(before[j % Math.max(before.length, 1)] ?? b));
+      else if (kind === 7) values.push(a.sub(b.sum(1, { keepdims: true })).tanh());
+      else values.push(a.reshape([3, 2]).transpose().reshape([2, 3]).sub(b).cos());
+    }
+    if (t === odd) values.push(values.at(-1)!.mul(0.5).cos());
+    before = values.slice(-3);
+    [state, other] = [values.at(-1)!.tanh(), state.add(values.at(-2)!).mul(0.5)];
+    if (t === early) kept.push(state, state.transpose());
+  }
+  const loss = state.add(other).square().sum();
+  return [loss, state, ...kept, ...(grad(loss, [...weights, bias, x]) as Tensor[])];
+}
+
+const tapes = fc.noBias(fc.array(fc.nat(5039), { minLength: 20, maxLength: 150, size: "max" }));
+
+test("random loops and their gradients give what their nodes say, also if one iteration is different", async () => {
+  let cut = 0;
+  let runs = 0;
+  await fc.assert(
+    fc.asyncProperty(tapes, fc.integer({ min: 80, max: 90 }), fc.boolean(), async (tape, length, isOdd) => {
+      const device = new Device(new ReferenceBackend());
+      const odd = isOdd ? 6 : -1;
+      const tensors = randomLoop(device, new Tape(tape), length, odd);
+      const roots = tensors.map(({ node }) => node as Node);
+      const expected = evaluate(roots, () => assert.fail("there is no device memory in this graph"));
+      const outputs = submit(device, roots);
+      for (const [i, root] of roots.entries())
+        close(await read(root, outputs[i]!), expected[i]!, `root ${i}`);
+      runs++;
+      if (device.plans.size > 1) cut++;
+    }),
+    { numRuns: Number(process.env["PLAN_RUNS"] ?? 2) },
+  );
+  assert.ok(2 * cut >= runs, `only ${cut} of ${runs} were cut`);
+});
+
+interface Lstm {
+  readonly parameters: Parameter[];
+  loss(length: number, from?: number): Tensor;
+}
+
+/** An LSTM of 3 numbers over windows of one long input. */
+function lstm(device: Device): Lstm {
+  const weight = (name: string, shape: readonly number[], seed: number): Parameter =>
+    Parameter.from(device, numbers(shape.reduce((a, b) => a * b), seed), shape, "f64", name); // prettier-ignore
+  const [wx, wh, b] = [weight("wx", [3, 12], 1), weight("wh", [3, 12], 2), weight("b", [12], 3)] as const;
+  const loss = (length: number, from = 0): Tensor => {
+    const x = tensor(device, [length + from, 2, 3], 4);
+    let [h, c] = [tensor(device, [2, 3], 5), tensor(device, [2, 3], 6)];
+    for (let t = 0; t < length; t++) {
+      const at = x.narrow(0, t + from, 1).reshape([2, 3]);
+      const gates = at.matmul(wx).add(h.matmul(wh)).add(b);
+      const [i, f, g, o] = gates.split(3, 1) as [Tensor, Tensor, Tensor, Tensor];
+      c = f.sigmoid().mul(c).add(i.sigmoid().mul(g.tanh()));
+      h = o.sigmoid().mul(c.tanh());
+    }
+    return h.square().mean();
+  };
+  return { parameters: [wx, wh, b], loss };
+}
+
+test("an LSTM of another length compiles nothing, and it trains as without fusion", async () => {
+  const { device, recorder } = recording();
+  const plain = new Device(new ReferenceBackend(), { fusion: "off" });
+  const models = [device, plain].map(lstm) as [Lstm, Lstm];
+  const optimizers = models.map(({ parameters }) => optim.adamW(parameters, { lr: 0.1 }));
+  const counts: number[] = [];
+  for (const length of [120, 101]) {
+    const losses = models.map((model, i) => {
+      const loss = model.loss(length);
+      optimizers[i]!.step(loss);
+      return loss;
+    });
+    const [actual, expected] = await Promise.all(losses.map((loss) => loss.data()));
+    close(actual!, expected!, `the loss at length ${length}`);
+    counts.push(recorder.programs.length);
+  }
+  for (const [i, parameter] of models[0].parameters.entries())
+    close(await parameter.data(), await models[1].parameters[i]!.data(), parameter.name);
+  assert.deepEqual(counts, [counts[0], counts[0]], "programs compiled after each step");
+  const steps = recorder.programs.reduce((sum, { steps: own }) => sum + own.length, 0);
+  assert.ok(steps < 1000, `${steps} kernels were planned`);
+});
+
+test("windows that start elsewhere in memory of another length are read by the same programs", async () => {
+  const { device, recorder } = recording();
+  const plain = new Device(new ReferenceBackend(), { fusion: "off" });
+  const first = await lstm(device).loss(120).data();
+  const compiled = recorder.programs.length;
+  const second = await lstm(device).loss(120, 7).data();
+  assert.equal(recorder.programs.length, compiled);
+  close(first, await lstm(plain).loss(120).data(), "the loss from the start");
+  close(second, await lstm(plain).loss(120, 7).data(), "the loss from row 7 on");
+});
+
+test("a loop of fewer than 64 iterations is one program", async () => {
+  const { device, recorder } = recording();
+  const { loss, parameters } = lstm(device);
+  await (grad(loss(62), parameters)[0] as Tensor).data();
+  assert.equal(recorder.programs.length, 1);
+});
+
+test("programs of several lengths hand values on in the same memory, which is freed with the last of them", async () => {
+  const device = new Device(new ReferenceBackend(), { cachedPrograms: 3 });
+  const { loss, parameters } = lstm(device);
+  const wanted = async (length: number): Promise<number> => {
+    const [gradient] = grad(loss(length), parameters) as [Tensor];
+    await gradient.data();
+    return device.memory().liveBytes;
+  };
+  const before = device.memory().liveBytes;
+  const [one] = [await wanted(140), await wanted(130)];
+  assert.ok((await wanted(140)) < 1.3 * one, "three programs take more than one");
+  for (let n = 1; n <= 3; n++) await tensor(device, [n], 1).exp().data();
+  assert.ok(
+    device.memory().liveBytes < before + 1000,
+    `${device.memory().liveBytes} bytes are left, ${before} before`,
+  );
+});
+
+/** Compiles later, and fails to compile one program. */
+class Unreliable extends Recorder {
+  failing = -1;
+  override compile(program: Program): Executable {
+    if (this.programs.length === this.failing) {
+      this.failing = -1;
+      throw new Error("no code");
+    }
+    return super.compile(program);
+  }
+}
+
+test("if a part cannot be compiled, the error is thrown, nothing is kept in memory, and the next attempt succeeds", async () => {
+  const backend = new Unreliable();
+  const device = new Device(backend);
+  const plain = new Device(new ReferenceBackend(), { fusion: "off" });
+  const model = lstm(device);
+  const before = device.memory().liveBytes;
+  backend.failing = 4;
+  const loss = model.loss(120);
+  await assert.rejects(async () => loss.data(), /no code/);
+  assert.ok(device.memory().liveBytes <= before + 4 * 40_000);
+  close(await loss.data(), await lstm(plain).loss(120).data(), "the loss");
+});
+
+test("parts that are compiled later run once all are there", async () => {
+  const slow = new (class extends Recorder {
+    override compile(program: Program): Executable {
+      const executable = super.compile(program);
+      return new Promise((resolve) => setImmediate(() => resolve(executable))) as unknown as Executable;
+    }
+  })();
+  const plain = new Device(new ReferenceBackend(), { fusion: "off" });
+  const device = new Device(slow);
+  close(await lstm(device).loss(120).data(), await lstm(plain).loss(120).data(), "the loss");
+  close(await lstm(device).loss(130).data(), await lstm(plain).loss(130).data(), "the loss");
+});

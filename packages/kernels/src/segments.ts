@@ -1,0 +1,164 @@
+/**
+ * A program that consists of programs, which run one after another and hand values on in buffers. Equal parts of it are one program.
+ * @module
+ */
+import type { Backend, DeviceBuffer, Executable } from "./backend.ts";
+import { type BufferSpec, mapBuffers, type Program, type Step } from "./kernel.ts";
+
+/** A run-time number of a segment: `own`, plus the number of the whole in slot `given`, if there is one. */
+export interface Given {
+  readonly own: number;
+  readonly given: number | null;
+}
+
+/** One run of a program: for each of its inputs and outputs, a thing that stands for the value that it reads or writes there. */
+export interface Run {
+  readonly program: Program;
+  /** The compiled program, once it is known; null if it has no steps. */
+  readonly executable: () => Executable | null;
+  readonly reads: readonly object[];
+  readonly writes: readonly object[];
+  readonly scalars: readonly Given[];
+}
+
+/** A run with the numbers of its buffers among those of the whole: inputs, memory that values are handed on in, outputs. */
+interface Segment extends Omit<Run, "reads" | "writes"> {
+  readonly inputs: readonly number[];
+  readonly outputs: readonly number[];
+}
+
+interface Whole {
+  readonly segments: readonly Segment[];
+  /** Bytes of each. */
+  readonly handedOn: readonly number[];
+  readonly inputs: number;
+  readonly outputs: number;
+}
+
+/** Memory for values that are handed on. All programs of a backend use it in turn, as they run in order; it is freed with the last of them. */
+export class HandedOn {
+  readonly #backend: Backend;
+  readonly #bySize = new Map<number, DeviceBuffer[]>();
+  #users = 0;
+
+  constructor(backend: Backend) {
+    this.#backend = backend;
+  }
+
+  use(): void {
+    this.#users++;
+  }
+
+  /** A buffer for each of `sizes`, in bytes. Throws if there is no memory for them. */
+  take(sizes: readonly number[]): DeviceBuffer[] {
+    const taken = new Map<number, number>();
+    return sizes.map((bytes) => {
+      const number = taken.get(bytes) ?? 0;
+      taken.set(bytes, number + 1);
+      let known = this.#bySize.get(bytes);
+      if (known === undefined) this.#bySize.set(bytes, (known = []));
+      return (known[number] ??= this.#backend.alloc(bytes));
+    });
+  }
+
+  leave(): void {
+    if (--this.#users > 0) return;
+    for (const buffers of this.#bySize.values()) for (const buffer of buffers) buffer.free();
+    this.#bySize.clear();
+  }
+}
+
+/** Runs programs in order. */
+export class Segmented implements Executable {
+  readonly tempBytes: number;
+  readonly #whole: Whole;
+  readonly #memory: HandedOn;
+  readonly #freed: () => void;
+
+  /** `inputs` and `outputs` are what stands for those of the whole. `freed` is called when nothing needs the programs of `runs` any more. */
+  constructor(
+    runs: readonly Run[],
+    inputs: readonly object[],
+    outputs: readonly object[],
+    memory: HandedOn,
+    freed: () => void,
+  ) {
+    this.#whole = numbered(runs, inputs, outputs);
+    this.tempBytes = this.#whole.handedOn.reduce((sum, bytes) => sum + bytes, 0);
+    this.#memory = memory;
+    this.#freed = freed;
+    memory.use();
+  }
+
+  run(inputs: readonly DeviceBuffer[], outputs: readonly DeviceBuffer[], scalars: Float64Array): void {
+    const buffers = [...inputs, ...this.#memory.take(this.#whole.handedOn), ...outputs];
+    const bufferOf = (number: number): DeviceBuffer => buffers[number]!;
+    for (const { executable, inputs: reads, outputs: writes, scalars: own } of this.#whole.segments) {
+      const values = Float64Array.from(
+        own,
+        (one) => one.own + (one.given === null ? 0 : scalars[one.given]!),
+      );
+      executable()?.run(reads.map(bufferOf), writes.map(bufferOf), values);
+    }
+  }
+
+  free(): void {
+    this.#memory.leave();
+    this.#freed();
+  }
+
+  /** All steps as one program, for reports. Run-time numbers have the slots that they have in the parts, whose temporaries share memory. */
+  get program(): Program {
+    const { segments, inputs, outputs, handedOn } = this.#whole;
+    const buffers: BufferSpec[] = [
+      ...Array.from({ length: inputs }, (): BufferSpec => ({ kind: "input", bytes: 0 })),
+      ...handedOn.map((bytes): BufferSpec => ({ kind: "temp", bytes })),
+      ...Array.from({ length: outputs }, (): BufferSpec => ({ kind: "output", bytes: 0 })),
+    ];
+    const before = buffers.length;
+    const steps = segments.flatMap(({ program, inputs: reads, outputs: writes }): Step[] => {
+      let [nextInput, nextOutput, next] = [0, 0, before];
+      const numbers = program.buffers.map((spec) => {
+        const number = spec.kind === "input" ? reads[nextInput++]! : spec.kind === "output" ? writes[nextOutput++]! : next++; // prettier-ignore
+        const known = buffers[number];
+        buffers[number] = { kind: known?.kind ?? "temp", bytes: Math.max(known?.bytes ?? 0, spec.bytes) };
+        return number;
+      });
+      return program.steps.map((step) => mapBuffers(step, (buffer) => numbers[buffer]!));
+    });
+    return { buffers, scalars: 0, steps };
+  }
+}
+
+/** Numbers the buffers of `runs`. Values that are handed on share memory if they have one size, and one is last read before the other is written. */
+function numbered(runs: readonly Run[], inputs: readonly object[], outputs: readonly object[]): Whole {
+  const lastReads = new Map<object, number>();
+  runs.forEach(({ reads }, at) => reads.forEach((value) => lastReads.set(value, at)));
+  const numbers = new Map<object, number>(inputs.map((value, i) => [value, i]));
+  const handedOn: number[] = [];
+  const free = new Map<number, number[]>(); // by size
+  const [given, returned] = [new Set(inputs), new Map(outputs.map((value, i) => [value, i]))];
+  runs.forEach(({ program, reads, writes }, at) => {
+    let next = 0;
+    for (const { kind, bytes } of program.buffers) {
+      if (kind !== "output") continue;
+      const value = writes[next++]!;
+      if (given.has(value) || returned.has(value)) continue;
+      numbers.set(value, free.get(bytes)?.pop() ?? inputs.length + handedOn.push(bytes) - 1);
+    }
+    for (const value of reads) {
+      const number = numbers.get(value);
+      if (lastReads.get(value) !== at || number === undefined || given.has(value)) continue;
+      const bytes = handedOn[number - inputs.length]!;
+      const known = free.get(bytes);
+      if (known === undefined) free.set(bytes, [number]);
+      else known.push(number);
+    }
+  });
+  const numberOf = (value: object): number =>
+    numbers.get(value) ?? inputs.length + handedOn.length + returned.get(value)!;
+  const segments = runs.map(({ reads, writes, ...rest }): Segment => {
+    return { ...rest, inputs: reads.map(numberOf), outputs: writes.map(numberOf) };
+  });
+  return { segments, handedOn, inputs: inputs.length, outputs: outputs.length };
+}
