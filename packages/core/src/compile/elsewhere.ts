@@ -1,5 +1,5 @@
 /** Tells from nodes alone that two kernels cannot be joined, before instructions are emitted for both. */
-import { getOrCreate } from "../collections.ts";
+import { getOrCreate } from "@tiedlora/kernels/collections";
 import { isOp, type Node } from "../graph.ts";
 import { sameShape } from "../shape.ts";
 import { isMovement, isPacked } from "./kinds.ts";

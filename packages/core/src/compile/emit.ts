@@ -8,7 +8,7 @@
 import type { BinaryOp, ComputeType, DType, Instr, UnaryOp } from "@tiedlora/kernels";
 import { computeType, roundTo } from "@tiedlora/kernels";
 import { allSame, less, same } from "@tiedlora/kernels/family";
-import { getOrCreate } from "../collections.ts";
+import { getOrCreate } from "@tiedlora/kernels/collections";
 import { isOp, isReduction, type Node, REDUCE_KIND, type Shape } from "../graph.ts";
 import { product } from "../shape.ts";
 import { descend, isMovement, type Movement, piecesOf, pushThrough } from "./kinds.ts";

@@ -8,7 +8,7 @@ import { epilogueOver, loopKernel } from "@tiedlora/kernels/canonical";
 import { less, same } from "@tiedlora/kernels/family";
 import { JoiningOrder } from "@tiedlora/kernels/joining";
 import type { Work } from "@tiedlora/kernels/order";
-import { getOrCreate, reachable } from "../collections.ts";
+import { getOrCreate, reachable } from "@tiedlora/kernels/collections";
 import { isOp, isReduction, Node } from "../graph.ts";
 import { product } from "../shape.ts";
 import { emit, type Emitted, type Memory } from "./emit.ts";

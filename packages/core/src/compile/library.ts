@@ -2,7 +2,7 @@
 import type { DType, Epilogue, LibraryCall, Operand, QuantizedStorage, Target } from "@tiedlora/kernels";
 import { contiguousStrides } from "@tiedlora/kernels";
 import { divides, same } from "@tiedlora/kernels/family";
-import { getOrCreate } from "../collections.ts";
+import { getOrCreate } from "@tiedlora/kernels/collections";
 import { type Attrs, isOp, type Node, type Shape } from "../graph.ts";
 import { inverse, product } from "../shape.ts";
 import type { Memory } from "./emit.ts";

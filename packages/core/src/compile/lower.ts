@@ -5,7 +5,7 @@
 import { computeType, isFloat, reduceIdentity, type Target } from "@tiedlora/kernels";
 import { allSame, same } from "@tiedlora/kernels/family";
 import * as build from "../build.ts";
-import { getOrCreate } from "../collections.ts";
+import { getOrCreate } from "@tiedlora/kernels/collections";
 import type { Attrs, Inputs, Moves, Range, Shape } from "../graph.ts";
 import { isOp, isReduction, Node, REDUCE_KIND, topological, withInputs } from "../graph.ts";
 import { composeActivation, isActivation, power } from "../ops/activations.ts";

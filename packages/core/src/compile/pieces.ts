@@ -1,6 +1,6 @@
 /** Cuts the graph of a long unrolled loop into graphs of a few iterations, most of which are alike. They read each other's results from memory. */
 import { cutsOf, type Operations } from "@tiedlora/kernels/periods";
-import { getOrCreate } from "../collections.ts";
+import { getOrCreate } from "@tiedlora/kernels/collections";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import { isActivation } from "../ops/activations.ts";

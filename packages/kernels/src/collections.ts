@@ -1,4 +1,7 @@
-/** Helpers for maps and sets. */
+/**
+ * Helpers for maps and sets.
+ * @module
+ */
 
 /** The value of `key`, created and stored if the map has none. */
 export function getOrCreate<K, V>(map: Map<K, V>, key: K, create: () => V): V {
