@@ -1,18 +1,17 @@
 /** Plans of long unrolled loops: each distinct piece of the graph is planned once, whatever the number of iterations, and they run in turn. */
 import { type Given, type Run, Segmented } from "@tiedlora/kernels/segments";
-import { type Piece, piecesOf } from "./compile/pieces.ts";
+import { type Piece, piecesOf, type Updates } from "./compile/pieces.ts";
 import { bytesOf, type Node } from "./graph.ts";
 import { type Plan, release } from "./plan-cache.ts";
-import type { Update } from "./plan.ts";
 import type { Runtime } from "./runtime.ts";
 import { trace, type Trace } from "./trace.ts";
 
-type PlanFor = (runtime: Runtime, roots: readonly Node[], updates: readonly Update[], traced: Trace) => Plan;
+type PlanFor = (runtime: Runtime, roots: readonly Node[], updates: Updates, traced: Trace) => Plan;
 
 /** A plan that runs those which `planFor` gives for the pieces of a graph; null if it is no long loop. `moving` is that of the plan. */
 export function segmentedPlan(
   runtime: Runtime,
-  [roots, updates]: readonly [readonly Node[], readonly Update[]],
+  [roots, updates]: readonly [readonly Node[], Updates],
   traced: Trace,
   moving: ReadonlySet<number>,
   planFor: PlanFor,

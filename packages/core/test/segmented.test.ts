@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as optim from "@tiedlora/nn/optim";
-import { Device, type Executable, grad, type Node, Parameter, type Program, ReferenceBackend, type Tensor } from "@tiedlora/core"; // prettier-ignore
+import { Device, type Executable, grad, Parameter, type Program, ReferenceBackend, type Tensor } from "@tiedlora/core"; // prettier-ignore
 import fc from "fast-check";
 import { submit } from "../src/plan.ts";
 import { read } from "./plan/common.ts";
@@ -64,7 +64,7 @@ function randomLoop(device: Device, tape: Tape, length: number, odd: number): Te
     if (t === early) kept.push(state, state.transpose());
   }
   const loss = state.add(other).square().sum();
-  return [loss, state, ...kept, ...(grad(loss, [...weights, bias, x]) as Tensor[])];
+  return [loss, state, ...kept, ...grad(loss, [...weights, bias, x])];
 }
 
 const tapes = fc.noBias(fc.array(fc.nat(5039), { minLength: 20, maxLength: 150, size: "max" }));
@@ -77,7 +77,7 @@ test("random loops and their gradients give what their nodes say, also if one it
       const device = new Device(new ReferenceBackend());
       const odd = isOdd ? 6 : -1;
       const tensors = randomLoop(device, new Tape(tape), length, odd);
-      const roots = tensors.map(({ node }) => node as Node);
+      const roots = tensors.map(({ node }) => node);
       const expected = evaluate(roots, () => assert.fail("there is no device memory in this graph"));
       const outputs = submit(device, roots);
       for (const [i, root] of roots.entries())
@@ -92,7 +92,7 @@ test("random loops and their gradients give what their nodes say, also if one it
 
 interface Lstm {
   readonly parameters: Parameter[];
-  loss(length: number, from?: number): Tensor;
+  readonly loss: (length: number, from?: number) => Tensor;
 }
 
 /** An LSTM of 3 numbers over windows of one long input. */

@@ -70,7 +70,7 @@ test("pieces of the same sizes make up every number of iterations, but for how m
     assert.deepEqual(
       [...new Set(pieces)].sort((a, b) => a - b),
       kinds,
-      `${count} iterations: ${pieces}`,
+      `${count} iterations: ${pieces.join()}`,
     );
     assert.ok(pieces.reduce((a, b) => a + b) >= count - 4);
   }

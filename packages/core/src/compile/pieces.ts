@@ -8,7 +8,7 @@ import type { Storage } from "../storage.ts";
 import { codeOf } from "../trace.ts";
 import { descend, isMovement, isValue, underMovement } from "./kinds.ts";
 
-type Updates = readonly { readonly storage: Storage; readonly value: Node }[];
+export type Updates = readonly { readonly storage: Storage; readonly value: Node }[];
 
 /** A graph of its own, made of some nodes of another. */
 export interface Piece {
@@ -120,7 +120,7 @@ class Cutter {
       while (cuts[piece]! <= i) piece++;
       // a result of a node with several is no value without it
       this.#pieceOf[i] = isOp(node, "pick") ? this.#pieceOf[node.inputs[0].position]! : piece;
-      this.#members[this.#pieceOf[i]!]!.push(node);
+      this.#members[this.#pieceOf[i]]!.push(node);
     });
     if (slides) this.#findRows();
   }
@@ -181,7 +181,7 @@ class Cutter {
       if (this.#rows.get(base)! > 0 && !this.#clones.has(base)) return this.#slidingSlice(node, base);
     }
     const inputs = node.inputs.map((input) => this.#here(input));
-    return new Node(node.op, node.attrs, inputs as unknown as Node["inputs"], node.shape, node.dtype);
+    return new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
   }
 
   /** A slice of memory of whatever length: of one that is as long as the slice. */
