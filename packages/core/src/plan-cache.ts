@@ -1,8 +1,9 @@
 /** Plans by the key of their graph. Beyond the limits, the least recently used plans are freed. */
 import type { Executable } from "@tiedlora/kernels";
+import { wordsOf } from "@tiedlora/kernels/hashes";
 import type { Assembly } from "./compile/assemble.ts";
 import type { Queue } from "@tiedlora/kernels/queue";
-import { type Trace, wordsOf } from "./trace.ts";
+import type { Trace } from "./trace.ts";
 
 /** A program, and how the leaves of a graph become its inputs. */
 export interface Plan extends Assembly {

@@ -137,9 +137,9 @@ function compile(
   traced: Trace,
   moving: ReadonlySet<number>,
 ): Plan {
-  checkTypes(runtime, roots, updates);
   const segmented = segmentedPlan(runtime, [roots, updates], traced, moving, planFor);
   if (segmented) return kept(runtime, traced, segmented);
+  checkTypes(runtime, roots, updates);
   const slots = new Map<Node, number>(traced.scalars.map((node, slot) => [node, slot]));
   const { backend, fusion } = runtime;
   const wanted = [...roots, ...updates.map((update) => update.value)];

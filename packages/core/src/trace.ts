@@ -1,5 +1,6 @@
 /** The key of a graph: integers that are equal for two graphs exactly when one program computes both. It omits run-time numbers. */
 import type { DType } from "@tiedlora/kernels";
+import { hashOf, hashOfSizes, wordsOf } from "@tiedlora/kernels/hashes";
 import { isOp, type Node, NONE, type Op, type Shape, topological } from "./graph.ts";
 import { sameShape } from "./shape.ts";
 import { checkCurrent, type Storage } from "./storage.ts";
@@ -155,21 +156,4 @@ export function trace(
   const sizes = w.sizes.subarray(0, w.count);
   const hash = hashOfSizes(wordsOf(sizes), hashOf(structure));
   return { hash, structure, sizes, storages: w.storages, data, scalars, windows, starts, free };
-}
-
-/** Sizes as pairs of 32-bit words, which tell apart -0 and 0, and are equal for NaN. */
-export const wordsOf = ({ buffer, byteOffset, length }: Float64Array): Int32Array =>
-  new Int32Array(buffer, byteOffset, 2 * length);
-
-/** FNV-1a over 32-bit words. */
-export function hashOf(ints: Int32Array): number {
-  let h = 0x811c9dc5;
-  for (let i = 0; i < ints.length; i++) h = Math.imul(h ^ ints[i]!, 0x01000193);
-  return h;
-}
-
-/** The same over pairs of words, from the hash `h` of those before. */
-function hashOfSizes(words: Int32Array, h: number): number {
-  for (let i = 0; i < words.length; i += 2) h = Math.imul(h ^ words[i]! ^ (words[i + 1]! << 1), 0x01000193);
-  return h;
 }

@@ -8,12 +8,13 @@ import {
   type Target,
 } from "@tiedlora/kernels";
 import type { Families } from "@tiedlora/kernels/families";
+import { hashOf } from "@tiedlora/kernels/hashes";
 import { assignTemporaries, sharesViews, type StepValues, valuesOf } from "@tiedlora/kernels/temporaries";
 import { type Ordered, runsAfter, schedule, type Uses, usesOf, type Work } from "@tiedlora/kernels/order";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import type { Storage } from "../storage.ts";
-import { hashOf, type Trace } from "../trace.ts";
+import type { Trace } from "../trace.ts";
 import { fuse, type Fused } from "./fuse.ts";
 
 export interface Source extends Pick<Trace, "storages" | "data"> {

@@ -99,7 +99,12 @@ class Cutter {
   /** Per value in memory, how many elements its slices have that leave out other rows; 0 if it is also read otherwise. */
   readonly #rows = new Map<Node, number>();
   readonly #standIns = new Map<Node, Storage>();
-  #clones = new Map<Node, Node>();
+  /** By position: a node's clone in the piece that computes it, and 1 if other pieces read it. */
+  readonly #clones: Node[] = [];
+  readonly #isRead: Uint8Array;
+  // of the present piece
+  #copies = new Map<Node, Node>(); // of nodes that it does not compute
+  #origins = new Map<Node, Node>();
   #sliding = new Set<Node>();
   #now = 0;
 
@@ -115,6 +120,7 @@ class Cutter {
     this.#updates = updates;
     this.#members = Array.from({ length: cuts.length + 1 }, () => []);
     this.#pieceOf = new Int32Array(order.length);
+    this.#isRead = new Uint8Array(order.length);
     let piece = 0;
     order.forEach((node, i) => {
       while (cuts[piece]! <= i) piece++;
@@ -127,8 +133,8 @@ class Cutter {
 
   pieces(): Pieces {
     const made = this.#members.map((members, piece) => {
-      [this.#clones, this.#sliding, this.#now] = [new Map(), new Set(), piece];
-      for (const node of members) this.#clones.set(node, this.#clone(node));
+      [this.#copies, this.#origins, this.#sliding, this.#now] = [new Map(), new Map(), new Set(), piece];
+      for (const node of members) this.#clones[node.position] = this.#clone(node);
       const isLast = piece === this.#members.length - 1;
       const updates = isLast
         ? this.#updates.map(({ storage, value }) => ({ storage, value: this.#here(value) }))
@@ -136,32 +142,35 @@ class Cutter {
       const own = this.#roots.filter((root) =>
         isLeaf(root) ? isLast : this.#pieceOf[root.position] === piece,
       );
-      for (const root of own) if (isLeaf(root)) this.#clones.set(root, this.#here(root));
-      return { members, updates, own, clones: this.#clones, sliding: this.#sliding };
+      return { members, updates, own, origins: this.#origins, sliding: this.#sliding };
     });
-    const pieces = made.map(({ members, updates, own, clones, sliding }): Piece => {
-      const values = [...new Set([...own, ...members.filter((node) => this.#standIns.has(node))])];
-      const origins = new Map(Array.from(clones, ([node, clone]) => [clone, node]));
-      return { roots: values.map((node) => clones.get(node)!), values, updates, origins, sliding };
+    const pieces = made.map(({ members, own, ...rest }): Piece => {
+      const values = [
+        ...new Set([...own, ...members.filter(({ position }) => this.#isRead[position] === 1)]),
+      ];
+      const cloneOf = (node: Node): Node => (isLeaf(node) ? this.#here(node) : this.#clones[node.position]!);
+      return { roots: values.map(cloneOf), values, ...rest };
     });
     return { pieces, standIns: new Map(Array.from(this.#standIns, ([node, storage]) => [storage, node])) };
   }
 
   /** The node of the present piece that has the value of `node`. */
   #here(node: Node): Node {
-    const known = this.#clones.get(node);
-    if (known) return known;
+    if (this.#pieceOf[node.position] === this.#now) return this.#clones[node.position]!;
     if (isValue(node) || isOp(node, "buffer")) return node;
-    if (isMovement(node)) {
-      const clone = this.#clone(node);
-      this.#clones.set(node, clone);
-      return clone;
-    }
+    let copy = this.#copies.get(node);
+    if (!copy)
+      this.#copies.set(node, (copy = isMovement(node) ? this.#clone(node) : this.#standInNode(node)));
+    return copy;
+  }
+
+  #standInNode(node: Node): Node {
     return new Node("buffer", { storage: this.#standIn(node), version: 0 }, [], node.shape, node.dtype);
   }
 
   #standIn(node: Node): Storage {
     if (isOp(node, "buffer")) return node.attrs.storage;
+    if (node.position >= 0) this.#isRead[node.position] = 1;
     const none = null as unknown as Storage["buffer"]; // only its identity counts
     return getOrCreate(this.#standIns, node, () => ({
       buffer: none,
@@ -178,18 +187,23 @@ class Cutter {
       return this.#here(node.inputs[0]);
     if (isOp(node, "slice")) {
       const base = baseOf(node.inputs[0]);
-      if (this.#rows.get(base)! > 0 && !this.#clones.has(base)) return this.#slidingSlice(node, base);
+      if (this.#rows.get(base)! > 0 && this.#pieceOf[base.position] !== this.#now)
+        return this.#slidingSlice(node, base);
     }
     const inputs = node.inputs.map((input) => this.#here(input));
-    return new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
+    const clone = new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
+    if (isOp(node, "slice") || isOp(node, "pad") || isOp(node, "place")) this.#origins.set(clone, node);
+    return clone;
   }
 
   /** A slice of memory of whatever length: of one that is as long as the slice. */
-  #slidingSlice({ shape, dtype }: Node<"slice">, base: Node): Node {
+  #slidingSlice(node: Node<"slice">, base: Node): Node {
+    const { shape, dtype } = node;
     const version = isOp(base, "buffer") ? base.attrs.version : 0;
     const memory = new Node("buffer", { storage: this.#standIn(base), version }, [], shape, dtype);
     const slice = new Node("slice", { ranges: shape.map((n) => [0, n, 1] as const) }, [memory], shape, dtype);
     this.#sliding.add(slice);
+    this.#origins.set(slice, node);
     return slice;
   }
 

@@ -1,0 +1,11 @@
+import { cpu } from "@tiedlora/backend-cpu";
+import { prepare } from "./workloads.ts";
+import * as optim from "@tiedlora/nn/optim";
+import { topological } from "../packages/core/src/graph.ts";
+const device = await cpu();
+const tr = prepare(device, { kind: "lstm", length: 12 });
+const t = tr.optimizer.trace(tr.loss(0));
+const order = topological([...t.tensors.map((x:any)=>x.node), ...t.updates.map((u:any)=>u.value)]);
+console.log(order.length, t.tensors.length, t.updates.length);
+order.forEach((n,i)=>console.log(i, n.op, n.inputs.map((x:any)=>i-x.position).join(","), `[${n.shape}]`));
+device.close();
