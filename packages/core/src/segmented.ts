@@ -16,7 +16,7 @@ export function segmentedPlan(
   moving: ReadonlySet<number>,
   planFor: PlanFor,
 ): Plan | null {
-  const cut = runtime.fusion ? piecesOf(roots, updates, runtime.backend.caps.slides === true) : null;
+  const cut = runtime.fusion && runtime.backend.caps.slides ? piecesOf(roots, updates) : null;
   if (!cut) return null;
   const { storages, data, free } = traced;
   const starts = traced.starts.map((start, i) => (free.has(i) ? 0 : start));

@@ -42,7 +42,10 @@ export interface Caps {
   readonly maxBufferBytes: number;
   /** The most bytes of all buffers and temporaries together; left out if that is not known. */
   readonly maxTotalBytes?: number;
-  /** Whether views with run-time terms may leave the bytes that a program names of an input, within the buffer that it is given. */
+  /**
+   * Whether views with run-time terms may leave the bytes that a program names of an input, within the buffer that it is given. If so, long
+   * loops run as many programs of a few iterations each.
+   */
   readonly slides?: boolean;
 }
 

@@ -35,16 +35,13 @@ const NEAR = 128;
 
 const isLeaf = ({ inputs }: Node): boolean => inputs.length === 0;
 
-/**
- * The pieces of a graph in the order in which they run; null if it is no long loop. All updates are in the last. `slides`: whether pieces may
- * read memory of a length that they do not know.
- */
-export function piecesOf(roots: readonly Node[], updates: Updates, slides: boolean): Pieces | null {
+/** The pieces of a graph in the order in which they run; null if it is no long loop. All updates are in the last. */
+export function piecesOf(roots: readonly Node[], updates: Updates): Pieces | null {
   const walked = topological([...roots, ...updates.map(({ value }) => value)]);
   if (walked.length < SHORT) return null;
   const order = inOrder(walked);
   const cuts = cutsOf(operationsOf(order));
-  return cuts.length === 0 ? null : new Cutter(order, cuts, roots, updates, slides).pieces();
+  return cuts.length === 0 ? null : new Cutter(order, cuts, roots, updates).pieces();
 }
 
 /**
@@ -108,13 +105,7 @@ class Cutter {
   #sliding = new Set<Node>();
   #now = 0;
 
-  constructor(
-    order: readonly Node[],
-    cuts: readonly number[],
-    roots: readonly Node[],
-    updates: Updates,
-    slides: boolean,
-  ) {
+  constructor(order: readonly Node[], cuts: readonly number[], roots: readonly Node[], updates: Updates) {
     this.#order = order;
     this.#roots = roots;
     this.#updates = updates;
@@ -128,7 +119,7 @@ class Cutter {
       this.#pieceOf[i] = isOp(node, "pick") ? this.#pieceOf[node.inputs[0].position]! : piece;
       this.#members[this.#pieceOf[i]]!.push(node);
     });
-    if (slides) this.#findRows();
+    this.#findRows();
   }
 
   pieces(): Pieces {
