@@ -1,7 +1,7 @@
 /**
  * What a sequence length that no step has had before costs: a training step of TL6 on a decoder of the shape of stories260K, of
  * new lengths and of known ones in turn, in CPU time of all threads together and in elapsed time. The lengths are 24 of 65 to 128. Then
- * a training of 192 steps, of 64 lengths in turn and padded to one: the functions that are compiled, and the CPU time of a token. On
+ * a training of 192 steps, of 64 lengths and padded to one, by turns: the functions that are compiled, and what a token costs. On
  * WebGPU the same, with the pipelines that they compile.
  *
  *   npm run bench:lengths [-- webgpu]
@@ -28,6 +28,12 @@ async function timed(work: () => Promise<unknown>): Promise<Cost> {
 }
 
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]!;
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+const MEASURES = [
+  ["CPU time", (cost: Cost) => cost.cpuMs],
+  ["elapsed", (cost: Cost) => cost.ms],
+] as const;
 
 /** Length `i` of the lengths from 65 to 128. */
 const lengthAt = (i: number): number => 65 + ((i * 37) % 64);
@@ -42,10 +48,7 @@ async function compareSteps(step: Step, count: number, known: readonly number[])
     for (let j = 0; j < 3; j++) await step(length, 2).data();
     cached.push(await timed(() => step(length, 3).data()));
   }
-  for (const [name, of] of [
-    ["CPU time", (cost: Cost) => cost.cpuMs],
-    ["elapsed", (cost: Cost) => cost.ms],
-  ] as const) {
+  for (const [name, of] of MEASURES) {
     const [a, b] = [median(first.map(of)), median(cached.map(of))];
     console.log(
       `${name}: first step of a length ${a.toFixed(0)} ms, cached step ${b.toFixed(0)} ms, ratio ${(a / b).toFixed(1)}`,
@@ -66,41 +69,67 @@ function countFunctions(): () => number {
   return () => functions;
 }
 
+/** A training, and what its steps cost so far. */
 interface Training {
-  /** CPU and elapsed milliseconds per token. */
-  readonly perToken: Cost;
-  readonly compiled: number;
-  readonly planned: number;
+  readonly device: Device;
+  readonly step: Step;
+  readonly lengthOf: (i: number) => number;
+  readonly costs: Cost[];
+  /** The steps that were planned, not made of plans of other lengths. */
+  readonly planned: Set<number>;
+  /** How many functions (or pipelines) its steps compiled. */
+  compiled: number;
 }
 
-/** 192 training steps on a device of their own, which is closed, and how many functions (or pipelines) they compile. */
-async function trained(
-  device: Device,
-  lengthOf: (i: number) => number,
-  compiled: () => number,
-): Promise<Training> {
+const LENGTHS = 64;
+const STEPS = 3 * LENGTHS;
+
+const training = (device: Device, lengthOf: (i: number) => number): Training => {
   const step = decoderStep(device, STORIES);
-  const before = compiled();
-  let tokens = 0;
-  const { cpuMs, ms } = await timed(async () => {
-    for (let i = 0; i < 192; i++) {
-      await step(lengthOf(i), i).data();
-      tokens += STORIES.batch * lengthOf(i);
-    }
-  });
-  const { planned } = device.families.counts;
-  const result = { perToken: { cpuMs: cpuMs / tokens, ms: ms / tokens }, compiled: compiled() - before };
-  device.close();
-  return { ...result, planned };
+  return { device, step, lengthOf, costs: [], planned: new Set(), compiled: 0 };
+};
+
+/** Takes step `i`; `counted` is how many functions (or pipelines) were compiled by now. */
+async function advance(training: Training, i: number, counted: () => number): Promise<void> {
+  const { device, step, lengthOf, costs } = training;
+  const [compiled, planned] = [counted(), device.families.counts.planned];
+  costs.push(await timed(() => step(lengthOf(i), i).data()));
+  training.compiled += counted() - compiled;
+  if (device.families.counts.planned > planned) training.planned.add(i);
 }
 
-/** Prints what 64 lengths cost over one that all are padded to; `what` is compiled. */
-function compareTrainings(many: Training, one: Training, what: string): void {
-  const [cpuMs, ms] = [many.perToken.cpuMs / one.perToken.cpuMs, many.perToken.ms / one.perToken.ms];
+/** Trains 64 lengths and one that all are padded to, step by step in turn, and prints what a token costs. `what` is compiled. */
+async function compareTrainings(
+  many: Training,
+  one: Training,
+  counters: readonly [() => number, () => number],
+  what: string,
+): Promise<void> {
+  for (let i = 0; i < STEPS; i++) {
+    await advance(many, i, counters[0]);
+    await advance(one, i, counters[1]);
+  }
   console.log(
-    `64 lengths: ${many.compiled} ${what} compiled, those of one length ${one.compiled}; ${many.planned} lengths planned; ` +
-      `a token over that of one length: CPU time ${cpuMs.toFixed(2)}, elapsed ${ms.toFixed(2)}`,
+    `64 lengths: ${many.compiled} ${what} compiled, those of one length ${one.compiled}; ${many.planned.size} lengths planned`,
   );
+  for (const [name, of] of MEASURES) {
+    const [ofMany, ofOne] = [many, one].map(({ costs }) => costs.map(of)) as [number[], number[]];
+    const tokensOf = ({ lengthOf }: Training): number => sum(ofMany.map((_, i) => lengthOf(i)));
+    const padded = (sum(ofOne) * tokensOf(many)) / tokensOf(one); // what as many tokens cost in steps of one length
+    const share = (more: number): string => `${((100 * more) / padded).toFixed(1)} %`;
+    // what the first step of a length costs more than the later two
+    const firsts = ofMany.slice(0, LENGTHS).map((cost, i) => cost - (ofMany[i + LENGTHS]! + ofMany[i + 2 * LENGTHS]!) / 2); // prettier-ignore
+    const start = ofOne[0]! - median(ofOne);
+    const planned = sum(firsts.filter((_, i) => many.planned.has(i))) - start;
+    const made = sum(firsts.filter((_, i) => !many.planned.has(i)));
+    const rest = sum(ofMany) - padded - planned - made;
+    console.log(
+      `${name}: a token over that of one length ${(sum(ofMany) / padded).toFixed(2)}; of what it costs more, first steps of lengths ` +
+        `that are planned ${share(planned)}, of others ${share(made)}, later steps ${share(rest)}`,
+    );
+  }
+  many.device.close();
+  one.device.close();
 }
 
 async function onCpu(): Promise<void> {
@@ -108,9 +137,8 @@ async function onCpu(): Promise<void> {
   const device = await cpu();
   await compareSteps(decoderStep(device, STORIES), 24, [33, 34, 35, 36]);
   device.close();
-  const many = await trained(await cpu(), lengthAt, functions);
-  const one = await trained(await cpu(), () => 128, functions);
-  compareTrainings(many, one, "functions");
+  const [many, one] = [training(await cpu(), lengthAt), training(await cpu(), () => 128)];
+  await compareTrainings(many, one, [functions, functions], "functions");
 }
 
 async function onWebGpu(): Promise<void> {
@@ -124,14 +152,10 @@ async function onWebGpu(): Promise<void> {
   console.log(`28 lengths: ${backend.counters.pipelines} pipelines compiled, those of one length ${first}`);
   device.close();
   // the driver has these pipelines in its cache by now, so that both trainings get them from there
-  const many = await trainedOnWebGpu(lengthAt);
-  const one = await trainedOnWebGpu(() => 128);
-  compareTrainings(many, one, "pipelines");
-}
-
-async function trainedOnWebGpu(lengthOf: (i: number) => number): Promise<Training> {
-  const backend = await createWebGpuBackend();
-  return trained(new Device(backend), lengthOf, () => backend.counters.pipelines);
+  const [a, b] = [await createWebGpuBackend(), await createWebGpuBackend()];
+  const [many, one] = [training(new Device(a), lengthAt), training(new Device(b), () => 128)];
+  const counters = [() => a.counters.pipelines, () => b.counters.pipelines] as const;
+  await compareTrainings(many, one, counters, "pipelines");
 }
 
 /** The first step of LSTMs of new lengths over their cached steps. */

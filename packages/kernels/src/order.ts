@@ -71,7 +71,9 @@ export function schedule(
     const first = firstUse[work]!;
     if (first < Infinity) {
       // bytes of results, times how long they would wait; and those of inputs that would have to stay, without other readers
-      let [gain, cost, most] = [0, 0, 0];
+      let gain = 0;
+      let cost = 0;
+      let most = 0;
       for (const value of writes) {
         if (!persistent.has(value)) gain += bytes[value]! * (first - now);
         most = Math.max(most, bytes[value]!);

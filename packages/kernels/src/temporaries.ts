@@ -5,7 +5,7 @@
 import { allSame, same } from "./family.ts";
 import { type Instr, type Operand, operandsOfStep, partsOf, sameMoving, type Step, type View } from "./kernel.ts"; // prettier-ignore
 
-/** The memory of each value, by number, and how large each memory is. */
+/** The memory of each value, by number, or -1; and how large each memory is. */
 export interface Temporaries {
   readonly tempOf: readonly number[];
   readonly bytes: readonly number[];
@@ -26,7 +26,8 @@ interface Temporary {
 
 /** How many of `taken` begin before `life`. */
 function placeOf(life: Lifetime, taken: readonly Lifetime[]): number {
-  let [low, high] = [0, taken.length];
+  let low = 0;
+  let high = taken.length;
   while (low < high) {
     const middle = (low + high) >> 1;
     if (taken[middle]!.first < life.first) low = middle + 1;
@@ -59,7 +60,7 @@ export function assignTemporaries(
   elsewhere: ReadonlySet<number>,
 ): Temporaries {
   const lifetimes = lifetimesOf(steps, bytes, elsewhere);
-  const tempOf: number[] = [];
+  const tempOf = bytes.map(() => -1);
   const temps: Temporary[] = [];
   // Largest first: each value then fits into every existing temporary, and best into the smallest free one: the first of its size.
   for (const life of lifetimes.sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
@@ -78,8 +79,8 @@ export function assignTemporaries(
 
 function isFree({ taken }: Temporary, life: Lifetime): boolean {
   const place = placeOf(life, taken);
-  const [before, after] = [taken[place - 1], taken[place]];
-  return !(before && before.last >= life.first) && !(after && life.last >= after.first);
+  if (place > 0 && taken[place - 1]!.last >= life.first) return false;
+  return place === taken.length || life.last < taken[place]!.first;
 }
 
 function lifetimesOf(

@@ -7,15 +7,27 @@ import { i32, v128 } from "./instructions.ts";
 
 /** 32-bit integers (or the bits of floats) by name, always in the same order for one structure. */
 export class Numbers {
-  readonly names: string[] = [];
   readonly values: number[] = [];
+  /** By number: the parts of its name. Names are made where code is emitted, and most steps have code already. */
+  readonly #stems: string[] = [];
+  readonly #suffixes: string[] = [];
+  readonly #axes: number[] = [];
 
   constructor(first: Readonly<Record<string, number>> = {}) {
     for (const name in first) this.add(name, first[name]!);
   }
 
-  add(name: string, value: number): void {
-    this.names.push(name);
+  get names(): readonly string[] {
+    return this.#stems.map(
+      (stem, i) => `${stem}${this.#suffixes[i]!}${this.#axes[i]! < 0 ? "" : this.#axes[i]!}`,
+    );
+  }
+
+  /** Adds a number, whose name is `name` followed by `suffix` and, unless it is -1, `axis`. */
+  add(name: string, value: number, suffix = "", axis = -1): void {
+    this.#stems.push(name);
+    this.#suffixes.push(suffix);
+    this.#axes.push(axis);
     this.values.push(value);
   }
 }

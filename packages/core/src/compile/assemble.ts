@@ -75,7 +75,7 @@ export function knownOrPlanned(
     };
     return { draft: plan({ caps: backend.caps, accelerates }), asked: [...asked.values()] };
   };
-  const key = { hash: hashOf(structure), structure, sizes: [...sizes, ...starts] };
+  const key = { hash: hashOf(structure), structure, sizes: Array.from(sizes).concat(starts) };
   return families.plan(key, planned, ({ asked }) =>
     asked.every(({ call, answer }) => backend.accelerates(call) === answer),
   ).draft;

@@ -32,8 +32,8 @@ export function addStart(
   { offset, moving }: { readonly offset: number; readonly moving?: readonly Moving[] | undefined },
   bytes: number,
 ): void {
-  numbers.add(`${name}o`, offset * bytes);
-  moving?.forEach(({ factor }, k) => numbers.add(`${name}f${k}`, factor * bytes));
+  numbers.add(name, offset * bytes, "o");
+  moving?.forEach(({ factor }, k) => numbers.add(name, factor * bytes, "f", k));
 }
 
 /** The slots of run-time terms, for keys. */

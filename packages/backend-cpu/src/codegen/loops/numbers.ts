@@ -68,27 +68,40 @@ export function addLoopNumbers(
   accesses: readonly Access[],
   prefix = "",
 ): void {
-  plan.axes.forEach(({ length }, a) => numbers.add(`${prefix}n${a}`, length));
-  plan.segments.forEach((end, s) => numbers.add(`${prefix}g${s}`, end));
-  numbers.add(`${prefix}inner`, innerCount(plan));
-  accesses.forEach((access, j) => {
-    const name = `${prefix}a${j}`;
-    const bytes = BYTES[access.dtype];
-    addStart(numbers, name, access, bytes);
-    access.strides.forEach((stride, a) => {
-      if (stride === 0) return;
-      numbers.add(`${name}s${a}`, stride * bytes);
-      numbers.add(`${name}c${a}`, -at(plan.axes, a, "axis").length * stride * bytes);
-    });
-    access.valid.forEach((range, a) => {
-      if (range === null) return;
-      numbers.add(`${name}v${a}`, range[0]);
-      numbers.add(`${name}w${a}`, range[1] - range[0]);
-    });
-  });
+  plan.axes.forEach(({ length }, a) => numbers.add(prefix, length, "n", a));
+  plan.segments.forEach((end, s) => numbers.add(prefix, end, "g", s));
+  numbers.add(prefix, innerCount(plan), "inner");
+  for (let j = 0; j < accesses.length; j++) {
+    const { strides, valid, dtype } = accesses[j]!;
+    const name = accessName(prefix, j);
+    const bytes = BYTES[dtype];
+    addStart(numbers, name, accesses[j]!, bytes);
+    for (let a = 0; a < strides.length; a++) {
+      const stride = strides[a]!;
+      if (stride === 0) continue;
+      numbers.add(name, stride * bytes, "s", a);
+      numbers.add(name, -at(plan.axes, a, "axis").length * stride * bytes, "c", a);
+    }
+    for (let a = 0; a < valid.length; a++) {
+      const range = valid[a] ?? null;
+      if (range === null) continue;
+      numbers.add(name, range[0], "v", a);
+      numbers.add(name, range[1] - range[0], "w", a);
+    }
+  }
   nest.body.forEach((instr, i) => {
-    if (instr.op === "const" && isNumber(instr)) numbers.add(`${prefix}k${i}`, bitsOf(instr.value));
+    if (instr.op === "const" && isNumber(instr)) numbers.add(prefix, bitsOf(instr.value), "k", i);
   });
+}
+
+const accessNames = new Map<string, string[]>();
+
+/** What the names of an operand's numbers begin with. */
+function accessName(prefix: string, j: number): string {
+  let names = accessNames.get(prefix);
+  if (names === undefined) accessNames.set(prefix, (names = []));
+  while (names.length <= j) names.push(`${prefix}a${names.length}`);
+  return names[j]!;
 }
 
 /** Whether an instruction is a float constant: such as 1 / n of a mean, they follow from lengths. */
@@ -107,7 +120,7 @@ export class LoopSizes {
     this.#prefix = prefix;
     this.mostVectors =
       loops.plan.mode === "row" && loops.accumulators < ROW_ACCUMULATORS ? loops.accumulators : Infinity;
-    this.#names = new Map(accessesOf(loops).map((access, j) => [access, `${prefix}a${j}`]));
+    this.#names = new Map(accessesOf(loops).map((access, j) => [access, accessName(prefix, j)]));
   }
 
   /** No part of the vector axis has more vectors. */

@@ -61,22 +61,19 @@ function accessCost(access: Access, vector: number): number {
   return (stride === 1 || stride === -1 ? 0.6 : 3) + half;
 }
 
-function accesses(nest: Nest): Access[] {
-  return [...nest.loads.filter((a) => a !== null), ...nest.stores.map((s) => s.to)];
-}
-
 /** By instruction: whether it is computed per element of a row, not once per outer index. */
 function withinRows(nest: Nest): boolean[] {
   const inner = nest.axes.map((axis) => axis.inner);
   if (!inner.includes(true)) return nest.body.map(() => false);
   const within: boolean[] = [];
-  nest.body.forEach((instr, i) => {
-    const strides = nest.loads[i]?.strides ?? [];
-    const index = at(nest.indexAxis, i, "instruction");
-    const own =
-      strides.some((stride, a) => stride !== 0 && inner[a]) || (index >= 0 && at(inner, index, "axis"));
+  for (let i = 0; i < nest.body.length; i++) {
+    const instr = nest.body[i]!;
+    const index = nest.indexAxis[i]!;
+    let own = index >= 0 && inner[index]!;
+    const strides = nest.loads[i]?.strides;
+    if (strides) for (let a = 0; a < strides.length; a++) own ||= strides[a] !== 0 && inner[a]!;
     within.push(own || (instr.op !== "reduce" && operandsOf(instr).some((a) => within[a])));
-  });
+  }
   return within;
 }
 
@@ -117,12 +114,14 @@ function foldCost({ axes, loads }: Nest, vector: number, length: number): number
   return ((full + (length - 4 * full)) * (isContiguous ? 1 : 4)) / length;
 }
 
-function segmentsOf(nest: Nest, vector: number, length: number): number[] {
+function segmentsOf({ loads, stores }: Nest, vector: number, length: number): number[] {
   let cuts: Set<number> | null = null;
-  for (const access of accesses(nest)) {
-    const range = access.valid[vector];
+  const cut = ({ valid }: Access): void => {
+    const range = valid[vector];
     if (range) (cuts ??= new Set([0, length])).add(range[0]).add(range[1]);
-  }
+  };
+  for (const access of loads) if (access !== null) cut(access);
+  for (const { to } of stores) cut(to);
   return cuts === null ? [0, length] : [...cuts].sort((a, b) => a - b);
 }
 

@@ -17,9 +17,9 @@ function addOperand(numbers: Numbers, name: string, operand: Operand, batch: rea
   const bytes = bytesOfOne(operand);
   const { strides } = operand.view;
   addStart(numbers, name, operand.view, bytes);
-  batch.forEach((_, d) => numbers.add(`${name}s${d}`, at(strides, d, "stride") * bytes));
-  numbers.add(`${name}r`, at(strides, strides.length - 2, "stride") * bytes);
-  numbers.add(`${name}c`, at(strides, strides.length - 1, "stride") * bytes);
+  batch.forEach((_, d) => numbers.add(name, at(strides, d, "stride") * bytes, "s", d));
+  numbers.add(name, at(strides, strides.length - 2, "stride") * bytes, "r");
+  numbers.add(name, at(strides, strides.length - 1, "stride") * bytes, "c");
 }
 
 export interface Blocking {
