@@ -40,6 +40,8 @@ export class HandedOn {
   readonly #backend: Backend;
   readonly #bySize = new Map<number, DeviceBuffer[]>();
   #users = 0;
+  /** How often all of it was freed. */
+  age = 0;
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -65,6 +67,7 @@ export class HandedOn {
     if (--this.#users > 0) return;
     for (const buffers of this.#bySize.values()) for (const buffer of buffers) buffer.free();
     this.#bySize.clear();
+    this.age++;
   }
 }
 
@@ -74,6 +77,9 @@ export class Segmented implements Executable {
   readonly #whole: Whole;
   readonly #memory: HandedOn;
   readonly #freed: () => void;
+  /** The buffers of values that are handed on, and the age of the memory that they are of. */
+  #taken: readonly DeviceBuffer[] = [];
+  #age = -1;
 
   /** `inputs` and `outputs` are what stands for those of the whole. `freed` is called when nothing needs the programs of `runs` any more. */
   constructor(
@@ -91,13 +97,15 @@ export class Segmented implements Executable {
   }
 
   run(inputs: readonly DeviceBuffer[], outputs: readonly DeviceBuffer[], scalars: Float64Array): void {
-    const buffers = [...inputs, ...this.#memory.take(this.#whole.handedOn), ...outputs];
+    if (this.#age !== this.#memory.age) {
+      this.#taken = this.#memory.take(this.#whole.handedOn);
+      this.#age = this.#memory.age;
+    }
+    const buffers = inputs.concat(this.#taken, outputs);
     const bufferOf = (number: number): DeviceBuffer => buffers[number]!;
     for (const { executable, inputs: reads, outputs: writes, scalars: own } of this.#whole.segments) {
-      const values = Float64Array.from(
-        own,
-        (one) => one.own + (one.given === null ? 0 : scalars[one.given]!),
-      );
+      const values = new Float64Array(own.length);
+      own.forEach((one, i) => (values[i] = one.own + (one.given === null ? 0 : scalars[one.given]!)));
       executable()?.run(reads.map(bufferOf), writes.map(bufferOf), values);
     }
   }
