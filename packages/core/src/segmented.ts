@@ -26,7 +26,7 @@ export function segmentedPlan(
   const outputs: Plan["outputs"][number][] = [];
   const values = new Map<object, object>(cut.standIns); // what stands for a storage or node: that itself, or what is equal to it
   const valueOf = (one: object): object => values.get(one) ?? one;
-  const freed = (): void => parts.forEach(release);
+  const freed = releasing(parts);
   try {
     const runs = cut.pieces.map((piece): Run => {
       const own = trace(piece.roots, piece.updates);
@@ -45,7 +45,7 @@ export function segmentedPlan(
       });
       const moved = Array.from(part.moving, (i) => ({ ...given[i]!, own: given[i]!.own - part.starts[i]! }));
       const scalars = [...own.scalars.map((node) => ({ own: 0, given: numbers.slotOf(node) })), ...moved];
-      return { program: part.program, executable: () => part.executable, reads, writes, scalars };
+      return { of: part, reads, writes, scalars };
     });
     const results = roots.map(valueOf) as Node[];
     const distinct = [...new Set(results)];
@@ -54,11 +54,8 @@ export function segmentedPlan(
     const all = [...returned, ...outputs];
     const executable = new Segmented(runs, [...storages, ...data], all, runtime.handedOn, freed);
     const pending = parts.flatMap(({ ready }) => ready ?? []);
-    const plan: Plan = {
+    const plan: Plan = withProgram(executable, {
       ...copies,
-      get program() {
-        return executable.program;
-      },
       rules: parts.flatMap(({ rules }) => rules),
       inputs: [...storages.map(from("storage")), ...data.map(from("data"))],
       outputs: [
@@ -74,12 +71,19 @@ export function segmentedPlan(
       ready: pending.length > 0 ? Promise.all(pending).then(() => void (plan.ready = null)) : null,
       tempBytes: executable.tempBytes,
       users: 1,
-    };
+    });
     return plan;
   } catch (cause) {
     freed();
     throw cause;
   }
+}
+
+// apart from the above, so that a plan does not keep the graph that it was made of
+const releasing = (parts: readonly Plan[]) => (): void => parts.forEach(release);
+
+function withProgram(executable: Segmented, plan: Omit<Plan, "program">): Plan {
+  return Object.defineProperty(plan as Plan, "program", { get: () => executable.program });
 }
 
 const from = (name: "storage" | "data") => (_: unknown, index: number) => ({ from: name, index });

@@ -13,9 +13,8 @@ export interface Given {
 
 /** One run of a program: for each of its inputs and outputs, a thing that stands for the value that it reads or writes there. */
 export interface Run {
-  readonly program: Program;
-  /** The compiled program, once it is known; null if it has no steps. */
-  readonly executable: () => Executable | null;
+  /** The program, and its compiled form once that is known; null if it has no steps. */
+  readonly of: { readonly program: Program; readonly executable: Executable | null };
   readonly reads: readonly object[];
   readonly writes: readonly object[];
   readonly scalars: readonly Given[];
@@ -103,10 +102,10 @@ export class Segmented implements Executable {
     }
     const buffers = inputs.concat(this.#taken, outputs);
     const bufferOf = (number: number): DeviceBuffer => buffers[number]!;
-    for (const { executable, inputs: reads, outputs: writes, scalars: own } of this.#whole.segments) {
+    for (const { of, inputs: reads, outputs: writes, scalars: own } of this.#whole.segments) {
       const values = new Float64Array(own.length);
       own.forEach((one, i) => (values[i] = one.own + (one.given === null ? 0 : scalars[one.given]!)));
-      executable()?.run(reads.map(bufferOf), writes.map(bufferOf), values);
+      of.executable?.run(reads.map(bufferOf), writes.map(bufferOf), values);
     }
   }
 
@@ -124,7 +123,7 @@ export class Segmented implements Executable {
       ...Array.from({ length: outputs }, (): BufferSpec => ({ kind: "output", bytes: 0 })),
     ];
     const before = buffers.length;
-    const steps = segments.flatMap(({ program, inputs: reads, outputs: writes }): Step[] => {
+    const steps = segments.flatMap(({ of: { program }, inputs: reads, outputs: writes }): Step[] => {
       let [nextInput, nextOutput, next] = [0, 0, before];
       const numbers = program.buffers.map((spec) => {
         const number = spec.kind === "input" ? reads[nextInput++]! : spec.kind === "output" ? writes[nextOutput++]! : next++; // prettier-ignore
@@ -146,7 +145,7 @@ function numbered(runs: readonly Run[], inputs: readonly object[], outputs: read
   const handedOn: number[] = [];
   const free = new Map<number, number[]>(); // by size
   const [given, returned] = [new Set(inputs), new Map(outputs.map((value, i) => [value, i]))];
-  runs.forEach(({ program, reads, writes }, at) => {
+  runs.forEach(({ of: { program }, reads, writes }, at) => {
     let next = 0;
     for (const { kind, bytes } of program.buffers) {
       if (kind !== "output") continue;
