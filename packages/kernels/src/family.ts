@@ -71,9 +71,9 @@ function compared(kind: number, a: number, b: number): number {
 }
 
 /** a < b, for sizes and what is computed of them. */
-export const less = (a: number, b: number): boolean => compared(0, a, b) === 1;
+export const less = (a: number, b: number): boolean => (recorder ? compared(0, a, b) === 1 : a < b);
 /** a = b. */
-export const same = (a: number, b: number): boolean => compared(1, a, b) === 1;
+export const same = (a: number, b: number): boolean => (recorder ? compared(1, a, b) === 1 : a === b);
 /** Whether all numbers of two lists are equal, bit for bit: NaN is equal to itself, and 0 not to -0. */
 export function allSame(a: readonly number[], b: readonly number[]): boolean {
   if (a.length !== b.length) return false;
