@@ -7,7 +7,8 @@
  *
  * writes into --out the report of the grid with its tables (report.html, runs.csv, summary.csv, comparisons.csv), the scores of its single
  * test examples (examples.csv), and the runs of the search (rates.csv); those of a calibration are calibration.csv.
- * Without a grid, it writes rates.csv alone. --pairs also writes the differences of these pairs (pairs.csv).
+ * Without a grid, it writes rates.csv alone. --pairs also writes the differences of these pairs (pairs.csv), and --leave-out those over the
+ * tasks that are not the one that it names (pairs-on-others.csv).
  */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -28,6 +29,7 @@ const { values, positionals } = parseArgs({
     against: { type: "string", default: "lora:8" },
     "no-samples": { type: "boolean", default: false },
     pairs: { type: "string", default: "" },
+    "leave-out": { type: "string" },
   },
 });
 const [rates, grid] = positionals;
@@ -116,6 +118,11 @@ if (grid !== undefined) {
     })),
   );
   if (values.pairs !== "") await writeFile(join(folder, "pairs.csv"), pairsCsv(measured, values.pairs));
+  const left = values["leave-out"];
+  if (left !== undefined) {
+    const others = measured.filter(({ config }) => config.task !== left);
+    await writeFile(join(folder, "pairs-on-others.csv"), pairsCsv(others, values.pairs));
+  }
   await writeReport(grid, folder, {
     title: values.title,
     against: variantOf(values.against),

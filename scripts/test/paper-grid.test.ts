@@ -21,8 +21,8 @@ import {
 } from "./support/pages.ts";
 
 const docs = new URL("../../docs/", import.meta.url);
-const HEADINGS = /^## (?:On a third task|On a base of another shape|What it does not show)$/m;
-const TASKS = ["translation-6", "arithmetic-2"];
+const HEADINGS = /^## (?:A task that separates nothing|On a base of another shape|What it does not show)$/m;
+const TASKS = ["translation-6", "arithmetic-2", "choice-6"];
 
 /** A part of the page, about the runs of one sweep, and its tasks. */
 interface Part extends Page {
@@ -39,7 +39,7 @@ async function part(folder: string, grid: string, which: number, tasks: readonly
 
 const PARTS = {
   "the embedded base": await part("paper-grid", "paper-grid", 0, TASKS),
-  "a third task": await part("paper-grid/summary", "paper-grid-summary", 1, ["summary-3"]),
+  "a task that separates nothing": await part("paper-grid/summary", "paper-grid-summary", 1, ["summary-3"]),
   "the base of GPT-2's shape": await part("paper-grid/gpt2", "paper-grid-gpt2", 2, TASKS),
 };
 

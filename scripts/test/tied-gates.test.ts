@@ -3,7 +3,15 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { parse } from "csv-parse/sync";
-import { checkPairs, fixed, type Row, tableOf } from "./support/pages.ts";
+import {
+  checkBootstrap,
+  checkPairs,
+  fixed,
+  openPage,
+  percentage,
+  type Row,
+  tableOf,
+} from "./support/pages.ts";
 
 const docs = new URL("../../docs/", import.meta.url);
 const page = await readFile(new URL("tied-gates.md", docs), "utf8");
@@ -46,18 +54,33 @@ const isOurs = (pair: Row): boolean => pair["method"] === "tied-gates" && pair["
 
 test("the differences to TL6 are those of the grid", async () => {
   const rows = tableOf(page, "base", "task", "tied gates", "TL6", "parameters", "difference", "p");
-  assert.equal(rows.length, 11);
-  for (const [base, folder, over] of [
-    ["Llama", "", "all tasks"],
+  assert.equal(rows.length, 18);
+  for (const [base, folder, task] of [
+    ["Llama", "", "both"],
+    ["Llama", "", "choice-6"],
     ["Llama", "summary/", "summary-3"],
-    ["GPT-2", "gpt2/", "all tasks"],
+    ["GPT-2", "gpt2/", "both"],
+    ["GPT-2", "gpt2/", "choice-6"],
   ] as const) {
-    const csv = await readFile(new URL(`paper-grid/${folder}pairs.csv`, docs), "utf8");
+    const table = task === "both" ? "pairs-on-others" : "pairs";
+    const csv = await readFile(new URL(`paper-grid/${folder}${table}.csv`, docs), "utf8");
     const pairs: Row[] = parse(csv, { columns: true });
-    const task = over === "all tasks" ? "both" : over;
+    const over = task === "both" ? "all tasks" : task;
     checkPairs(pairs.filter(isOurs), quoted(rows.filter((row) => row["task"] === task), base), over); // prettier-ignore
   }
 });
+
+for (const [folder, grid] of [
+  ["paper-grid", "paper-grid"],
+  ["paper-grid/gpt2", "paper-grid-gpt2"],
+] as const)
+  test(`the differences over both tasks of the criterion are those of the examples' scores: ${grid}`, async () => {
+    const csv = await readFile(new URL(`${folder}/pairs-on-others.csv`, docs), "utf8");
+    const pairs: Row[] = parse(csv, { columns: true });
+    const opened = await openPage("tied-gates.md", folder, grid);
+    for (const row of pairs.filter(({ task }) => task === "all tasks"))
+      checkBootstrap(opened, row, ["arithmetic-2", "translation-6"], { score: percentage });
+  });
 
 test("the differences of the first run are those of its tables", async () => {
   const csv = await readFile(new URL("tied-gates/first-run.csv", docs), "utf8");
