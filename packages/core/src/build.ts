@@ -121,11 +121,11 @@ function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
 
 /** The operand that a + 0, a · 1 and the like are equal to; null if something has to be computed. */
 function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
-  const is = (node: Node, n: number): boolean => same(constantValue(node) ?? NaN, n);
-  if (op === "add" && is(a, 0)) return b;
-  if ((op === "add" || op === "sub") && is(b, 0)) return a;
-  if (op === "mul" && is(a, 1)) return b;
-  if ((op === "mul" || op === "div") && is(b, 1)) return a;
+  if (op !== "add" && op !== "sub" && op !== "mul" && op !== "div") return null;
+  const neutral = op === "add" || op === "sub" ? 0 : 1;
+  const [x, y] = [constantValue(a), constantValue(b)];
+  if (x !== null && (op === "add" || op === "mul") && same(x, neutral)) return b;
+  if (y !== null && same(y, neutral)) return a;
   return null;
 }
 
