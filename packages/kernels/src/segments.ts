@@ -153,7 +153,7 @@ function numbered(runs: readonly Run[], inputs: readonly object[], outputs: read
       if (given.has(value) || returned.has(value)) continue;
       numbers.set(value, free.get(bytes)?.pop() ?? inputs.length + handedOn.push(bytes) - 1);
     }
-    for (const value of reads) {
+    for (const value of new Set(reads)) {
       const number = numbers.get(value);
       if (lastReads.get(value) !== at || number === undefined || given.has(value)) continue;
       const bytes = handedOn[number - inputs.length]!;
