@@ -1,4 +1,7 @@
-/** The queue of a device: all tasks run in the order of submission, even while a program is still being compiled. */
+/**
+ * The queue of a device: all tasks run in the order of submission, even while a program is still being compiled.
+ * @module
+ */
 import type { DeviceBuffer } from "./backend.ts";
 
 /** Device memory whose uses are queued behind earlier tasks. An update may replace the backend's memory behind it. */
@@ -51,6 +54,7 @@ export class Queue {
   /** The first failure that nothing has reported. */
   #unreported: Error | null = null;
 
+  /** Whether no task waits. */
   get idle(): boolean {
     return this.#tail === null;
   }

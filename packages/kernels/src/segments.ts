@@ -46,6 +46,7 @@ export class HandedOn {
     this.#backend = backend;
   }
 
+  /** One more program hands values on in it. */
   use(): void {
     this.#users++;
   }
@@ -62,6 +63,7 @@ export class HandedOn {
     });
   }
 
+  /** One program less does; the last one frees it. */
   leave(): void {
     if (--this.#users > 0) return;
     for (const buffers of this.#bySize.values()) for (const buffer of buffers) buffer.free();

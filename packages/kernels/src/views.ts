@@ -17,6 +17,7 @@ export interface Affine {
   readonly coeffs: number[];
 }
 
+/** The indices of an axis at which there is a value, from `from` up to but not including `to`; null: at all of them. */
 export type Valid = readonly [from: number, to: number] | null;
 
 /** Where a point of an iteration space reads a value: one affine index per axis of the value. */
@@ -39,6 +40,7 @@ export const scaled = (a: Affine, factor: number, plus: number, moves: readonly 
   coeffs: a.coeffs.map((c) => (c === 0 ? 0 : factor * c)),
 });
 
+/** The index 0 at every point of a space of `n` axes. */
 export const zero = (n: number): Affine => ({ offset: 0, moving: [], coeffs: new Array<number>(n).fill(0) });
 
 /** The access in which axis i of the iteration space is axis i of the value. */
