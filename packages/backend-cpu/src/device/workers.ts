@@ -106,7 +106,6 @@ export class Workers {
   /** Moves entries from `#later` into the queue, as far as there is room. */
   #post(): void {
     const words = this.#words;
-    const before = this.#posted;
     const room = CONTROL.queueLength - 1 - (this.#posted - this.done);
     for (const entry of this.#later.splice(0, room)) {
       words.set(entry, CONTROL.queue + (this.#posted & (CONTROL.queueLength - 1)) * CONTROL.entryWords);
@@ -114,9 +113,7 @@ export class Workers {
     }
     words[CONTROL.pages] = this.#heap.memory.buffer.byteLength / 65536;
     Atomics.store(words, CONTROL.submitted, this.#posted | 0);
-    // unless all earlier entries are done, no worker waits for this one: they sleep at barriers, or will find it there
-    if (Atomics.load(words, CONTROL.sleepers) > 0 && this.done >= before)
-      Atomics.notify(words, CONTROL.submitted);
+    if (Atomics.load(words, CONTROL.sleepers) > 0) Atomics.notify(words, CONTROL.submitted);
   }
 
   /**
