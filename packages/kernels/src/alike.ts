@@ -3,7 +3,8 @@
  * allocated.
  * @module
  */
-import type { Instr, LibraryCall, Operand, Step, Store } from "./kernel.ts";
+import { hashed } from "./hashes.ts";
+import { epilogueOf, type Instr, type LibraryCall, type Operand, partsOf, type Step, type Store } from "./kernel.ts"; // prettier-ignore
 
 /** Whether two plain values are equal, numbers bit for bit; properties that are undefined count as missing. */
 export function alike(a: unknown, b: unknown): boolean {
@@ -53,11 +54,9 @@ export function sketchOf(step: Step): number {
   for (const key in params) if (typeof params[key] === "number") hash = hashed(hash, params[key]);
   for (const operand of step.inputs) hash = hashOfOperand(hash, operand);
   for (const operand of step.outputs) hash = hashOfOperand(hash, operand);
-  const { epilogue } = step.params as Partial<Extract<LibraryCall, { name: "matmul" }>["params"]>;
+  const epilogue = epilogueOf(step);
   return epilogue ? hashOfStores(hashOfBody(hash, epilogue.body), epilogue.stores) : hash;
 }
-
-const hashed = (hash: number, number: number): number => Math.imul(hash ^ number, 0x01000193);
 
 function hashOf(hash: number, numbers: readonly number[]): number {
   for (let i = 0; i < numbers.length; i++) hash = hashed(hash, numbers[i]!);
@@ -93,9 +92,7 @@ export function buffersOf(step: Step): number[] {
 function eachOperand(step: Step, use: (operand: Operand) => void): void {
   const own = (operand: Operand): void => {
     use(operand);
-    const { quantized } = operand;
-    if (quantized) use(quantized.scales);
-    if (quantized?.biases) use(quantized.biases);
+    partsOf(operand).forEach(use);
   };
   const loops = (body: readonly Instr[], stores: readonly Store[]): void => {
     for (let i = 0; i < body.length; i++) {
@@ -105,7 +102,7 @@ function eachOperand(step: Step, use: (operand: Operand) => void): void {
     for (let i = 0; i < stores.length; i++) own(stores[i]!.to);
   };
   if (step.type === "loop") return loops(step.body, step.stores);
-  const { epilogue } = step.params as Partial<Extract<LibraryCall, { name: "matmul" }>["params"]>;
+  const epilogue = epilogueOf(step);
   if (epilogue) loops(epilogue.body, epilogue.stores);
   step.inputs.forEach(own);
   step.outputs.forEach(own);

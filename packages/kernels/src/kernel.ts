@@ -260,6 +260,10 @@ export function operandsOf(instr: Instr): readonly number[] {
   return "a" in instr ? [instr.a] : [];
 }
 
+/** What a product does with its results before they are stored, if anything. */
+export const epilogueOf = (call: LibraryCall): Epilogue | undefined =>
+  call.name === "matmul" ? call.params.epilogue : undefined;
+
 /** All operands of a step: those that it reads and those that it writes, scales and a matmul's epilogue included. */
 export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes: readonly Operand[] } {
   const loads = (body: readonly Instr[]): Operand[] => {
@@ -268,7 +272,7 @@ export function operandsOfStep(step: Step): { reads: readonly Operand[]; writes:
     return found;
   };
   if (step.type === "loop") return { reads: loads(step.body), writes: step.stores.map((s) => s.to) };
-  const epilogue = step.name === "matmul" ? step.params.epilogue : undefined;
+  const epilogue = epilogueOf(step);
   return {
     reads: [...step.inputs, ...step.inputs.flatMap(partsOf), ...loads(epilogue?.body ?? [])],
     writes: [...step.outputs, ...(epilogue?.stores.map((s) => s.to) ?? [])],

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Backend, DeviceBuffer, Executable } from "./backend.ts";
+import { getOrCreate } from "./collections.ts";
 import { type BufferSpec, mapBuffers, type Program, type Step } from "./kernel.ts";
 
 /** A run-time number of a segment: `own`, plus the number of the whole in slot `given`, if there is one. */
@@ -57,9 +58,7 @@ export class HandedOn {
     return sizes.map((bytes) => {
       const number = taken.get(bytes) ?? 0;
       taken.set(bytes, number + 1);
-      let known = this.#bySize.get(bytes);
-      if (known === undefined) this.#bySize.set(bytes, (known = []));
-      return (known[number] ??= this.#backend.alloc(bytes));
+      return (getOrCreate(this.#bySize, bytes, () => [])[number] ??= this.#backend.alloc(bytes));
     });
   }
 
@@ -158,10 +157,7 @@ function numbered(runs: readonly Run[], inputs: readonly object[], outputs: read
     for (const value of new Set(reads)) {
       const number = numbers.get(value);
       if (lastReads.get(value) !== at || number === undefined || given.has(value)) continue;
-      const bytes = handedOn[number - inputs.length]!;
-      const known = free.get(bytes);
-      if (known === undefined) free.set(bytes, [number]);
-      else known.push(number);
+      getOrCreate(free, handedOn[number - inputs.length]!, () => []).push(number);
     }
   });
   const numberOf = (value: object): number =>

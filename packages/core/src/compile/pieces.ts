@@ -1,6 +1,7 @@
 /** Cuts the graph of a long unrolled loop into graphs of a few iterations, most of which are alike. They read each other's results from memory. */
 import { cutsOf, type Operations } from "@tiedlora/kernels/periods";
 import { getOrCreate } from "@tiedlora/kernels/collections";
+import { hashed } from "@tiedlora/kernels/hashes";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
 import { product } from "../shape.ts";
 import { isActivation } from "../ops/activations.ts";
@@ -64,8 +65,6 @@ function inOrder(walked: readonly Node[]): Node[] {
   return order;
 }
 
-const mixed = (hash: number, value: number): number => Math.imul(hash ^ value, 0x01000193);
-
 function operationsOf(order: readonly Node[]): Operations {
   const lastUses = Int32Array.from(order.keys());
   order.forEach(({ inputs }, at) => {
@@ -75,12 +74,12 @@ function operationsOf(order: readonly Node[]): Operations {
     }
   });
   const codes = Int32Array.from(order, ({ op, dtype, shape, attrs, inputs }, at) => {
-    let code = mixed(codeOf(op), dtype.charCodeAt(0) * 256 + dtype.charCodeAt(1));
-    for (const length of shape) code = mixed(code, length);
-    if (op !== "slice" && op !== "pad") for (const name in attrs) for (const letter of String(attrs[name as never])) code = mixed(code, letter.charCodeAt(0)); // prettier-ignore
+    let code = hashed(codeOf(op), dtype.charCodeAt(0) * 256 + dtype.charCodeAt(1));
+    for (const length of shape) code = hashed(code, length);
+    if (op !== "slice" && op !== "pad") for (const name in attrs) for (const letter of String(attrs[name as never])) code = hashed(code, letter.charCodeAt(0)); // prettier-ignore
     for (const { op: from, position } of inputs)
-      code = mixed(code, position < 0 ? codeOf(from) : at - position > NEAR ? -1 : at - position);
-    return mixed(code, Number(lastUses[at]! - at > NEAR));
+      code = hashed(code, position < 0 ? codeOf(from) : at - position > NEAR ? -1 : at - position);
+    return hashed(code, Number(lastUses[at]! - at > NEAR));
   });
   const bytes = Float64Array.from(order, (node) => (isMovement(node) ? 0 : bytesOf(node)));
   return { codes, lastUses, bytes, inputs: (at) => order[at]!.inputs.map((x) => underMovement(x).position) };

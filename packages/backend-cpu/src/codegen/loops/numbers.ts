@@ -3,6 +3,7 @@
  * here has to be in the key of `form.ts`.
  */
 import { BYTES, type Instr } from "@tiedlora/kernels";
+import { getOrCreate } from "@tiedlora/kernels/collections";
 import { at } from "../../assert.ts";
 import type { Expr, Int } from "../assembler.ts";
 import { bitsOf, type Numbers, type Sizes } from "../sizes.ts";
@@ -98,8 +99,7 @@ const accessNames = new Map<string, string[]>();
 
 /** What the names of an operand's numbers begin with. */
 function accessName(prefix: string, j: number): string {
-  let names = accessNames.get(prefix);
-  if (names === undefined) accessNames.set(prefix, (names = []));
+  const names = getOrCreate(accessNames, prefix, () => []);
   while (names.length <= j) names.push(`${prefix}a${names.length}`);
   return names[j]!;
 }
