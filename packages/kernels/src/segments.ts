@@ -35,10 +35,14 @@ interface Whole {
   readonly outputs: number;
 }
 
-/** Memory for values that are handed on. All programs of a backend use it in turn, as they run in order; it is freed with the last of them. */
+/**
+ * Memory for values that are handed on. All programs of a backend use it in turn, as they run in order; it is freed with the last of them. A
+ * program whose parts hand values on themselves uses other memory than these: that of the next level.
+ */
 export class HandedOn {
   readonly #backend: Backend;
-  readonly #bySize = new Map<number, DeviceBuffer[]>();
+  /** By level, and by size. */
+  readonly #levels = new Map<number, Map<number, DeviceBuffer[]>>();
   #users = 0;
   /** How often all of it was freed. */
   age = 0;
@@ -53,20 +57,22 @@ export class HandedOn {
   }
 
   /** A buffer for each of `sizes`, in bytes. Throws if there is no memory for them. */
-  take(sizes: readonly number[]): DeviceBuffer[] {
+  take(sizes: readonly number[], level: number): DeviceBuffer[] {
+    const bySize = getOrCreate(this.#levels, level, () => new Map<number, DeviceBuffer[]>());
     const taken = new Map<number, number>();
     return sizes.map((bytes) => {
       const number = taken.get(bytes) ?? 0;
       taken.set(bytes, number + 1);
-      return (getOrCreate(this.#bySize, bytes, () => [])[number] ??= this.#backend.alloc(bytes));
+      return (getOrCreate(bySize, bytes, () => [])[number] ??= this.#backend.alloc(bytes));
     });
   }
 
   /** One program less does; the last one frees it. */
   leave(): void {
     if (--this.#users > 0) return;
-    for (const buffers of this.#bySize.values()) for (const buffer of buffers) buffer.free();
-    this.#bySize.clear();
+    for (const bySize of this.#levels.values())
+      for (const buffers of bySize.values()) for (const buffer of buffers) buffer.free();
+    this.#levels.clear();
     this.age++;
   }
 }
@@ -74,6 +80,8 @@ export class HandedOn {
 /** Runs programs in order. */
 export class Segmented implements Executable {
   readonly tempBytes: number;
+  /** One more than that of any part which is such a program itself; 0 if none is. */
+  readonly #level: number;
   readonly #whole: Whole;
   readonly #memory: HandedOn;
   readonly #freed: () => void;
@@ -91,6 +99,7 @@ export class Segmented implements Executable {
   ) {
     this.#whole = numbered(runs, inputs, outputs);
     this.tempBytes = this.#whole.handedOn.reduce((sum, bytes) => sum + bytes, 0);
+    this.#level = runs.reduce((level, { of }) => Math.max(level, Segmented.levelOf(of.executable) + 1), 0);
     this.#memory = memory;
     this.#freed = freed;
     memory.use();
@@ -98,7 +107,7 @@ export class Segmented implements Executable {
 
   run(inputs: readonly DeviceBuffer[], outputs: readonly DeviceBuffer[], scalars: Float64Array): void {
     if (this.#age !== this.#memory.age) {
-      this.#taken = this.#memory.take(this.#whole.handedOn);
+      this.#taken = this.#memory.take(this.#whole.handedOn, this.#level);
       this.#age = this.#memory.age;
     }
     const buffers = inputs.concat(this.#taken, outputs);
@@ -108,6 +117,11 @@ export class Segmented implements Executable {
       own.forEach((one, i) => (values[i] = one.own + (one.given === null ? 0 : scalars[one.given]!)));
       of.executable?.run(reads.map(bufferOf), writes.map(bufferOf), values);
     }
+  }
+
+  /** The level of a program; -1 for one that hands nothing on. */
+  static levelOf(executable: Executable | null): number {
+    return executable instanceof Segmented ? executable.#level : -1;
   }
 
   free(): void {
