@@ -51,7 +51,7 @@ export type ParameterSource = (path: string, shape: readonly number[]) => Parame
 
 /**
  * A decoder-only language model. Its modules sit at the paths of Hugging Face's models, e.g.
- * `model.layers.0.self_attn.q_proj`; a linear's `adapter` changes its output.
+ * `model.layers.0.self_attn.q_proj`; they cannot be replaced, but their parameters can, and a linear's `adapter` changes its output.
  */
 export class Decoder extends nn.Module {
   readonly config: DecoderConfig;
@@ -73,6 +73,7 @@ export class Decoder extends nn.Module {
    * otherwise. The methods of the decoder itself need all weights.
    */
   streamed: StreamedModel | null = null;
+  readonly #modules: nn.Module[] = [];
   // Private, so that the walk over modules meets them at their named places only.
   readonly #embed: nn.Embedding;
   readonly #position: nn.Embedding | null;
@@ -123,17 +124,24 @@ export class Decoder extends nn.Module {
       : linear(spec.head);
   }
 
-  /** Puts a module at its path below this one, and creates the scopes and arrays between them. */
+  /** Puts a module at its path below this one, and creates the scopes and arrays between them. Another module there would not compute. */
   #place<M extends nn.Module>(path: string, module: M): M {
     const segments = path.split(".");
+    const put = <T extends object>(at: object, segment: string, value: T): T => {
+      Object.defineProperty(at, segment, { value, enumerable: true }); // assigning to it throws
+      return value;
+    };
     const parent = segments.slice(0, -1).reduce<object>((at, segment, i) => {
       const known = (at as Record<string, object | undefined>)[segment];
-      const made = known ?? (/^\d+$/.test(segments[i + 1]!) ? [] : new Scope());
-      if (!known) Object.assign(at, { [segment]: made });
-      return made;
+      return known ?? put(at, segment, /^\d+$/.test(segments[i + 1]!) ? [] : new Scope());
     }, this);
-    Object.assign(parent, { [segments.at(-1)!]: module });
-    return module;
+    this.#modules.push(module);
+    return put(parent, segments.at(-1)!, module);
+  }
+
+  /** @internal The modules that compute, in order. */
+  get computing(): readonly nn.Module[] {
+    return this.#modules;
   }
 
   /** ids [batch, length] -> logits [batch, length, vocab], f32. */

@@ -34,6 +34,18 @@ describe("the modules", () => {
     device.close();
   });
 
+  test("refuse to be replaced, which would have no effect", () => {
+    const device = reference();
+    const { model } = randomModel(LLAMA, device);
+    const linear = model.linear("model.layers.1.self_attn.v_proj")!;
+    const at = model as unknown as { model: { layers: Record<string, object>[] } };
+    const attention = at.model.layers[1]!["self_attn"] as Record<string, object>;
+    assert.throws(() => (attention["v_proj"] = linear), /read only property 'v_proj'/);
+    assert.throws(() => (at.model.layers[1] = at.model.layers[0]!), /read only property '1'/);
+    assert.equal(model.linear("model.layers.1.self_attn.v_proj"), linear);
+    device.close();
+  });
+
   test("an adapter on a linear changes the output, and its removal restores it exactly", async () => {
     const device = reference();
     const { model } = randomModel(LLAMA, device);

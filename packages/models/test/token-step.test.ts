@@ -6,7 +6,7 @@ import * as nn from "@tiedlora/nn";
 import { KvCache } from "../src/cache.ts";
 import { configFrom } from "../src/config.ts";
 import { nextLogits } from "../src/decode.ts";
-import type { Decoder } from "../src/decoder.ts";
+import { Decoder } from "../src/decoder.ts";
 import { createModel } from "../src/load.ts";
 import { SMALL, SMALL_GPT2 } from "./support/generation.ts";
 
@@ -152,6 +152,46 @@ describe("steps whose graph is not built again", () => {
         (input, cache) => pass(model, input, cache, {}),
         (step) => changes[step]?.(),
       );
+    };
+    assert.deepEqual(await run(nextLogits), await run(built));
+  });
+
+  test("are built for each token while a function of the model or of a module is replaced", async () => {
+    const run = (pass: typeof nextLogits, where: "module" | "model"): Promise<number[][]> => {
+      const model = llama();
+      const up = model.linear("model.layers.1.mlp.up_proj")!;
+      let factor = 1;
+      const hook = (step: number): void => {
+        factor = step < 9 ? 1 : step;
+        if (step === 4 && where === "module")
+          up.forward = (x) => nn.Linear.prototype.forward.call(up, x).mul(factor);
+        if (step === 4 && where === "model")
+          model.logits = (x) => Decoder.prototype.logits.call(model, x).mul(factor);
+        if (step === 13)
+          Reflect.deleteProperty(where === "module" ? up : model, where === "module" ? "forward" : "logits");
+      };
+      return logitsOf(model, 16, (input, cache) => pass(model, input, cache, {}), hook);
+    };
+    for (const where of ["module", "model"] as const)
+      assert.deepEqual(await run(nextLogits, where), await run(built, where), where);
+  });
+
+  test("follow each of two generations of one model through its own changes", async () => {
+    const run = async (pass: typeof nextLogits): Promise<number[][]> => {
+      const model = llama();
+      const counter = counted(model);
+      counter.state = () => [counter.factor];
+      const caches = [0, 1].map(() => new KvCache(model.config, device, PADS, 16));
+      const logits: number[][] = [];
+      for (let step = 0; step < 14; step++) {
+        for (const [i, cache] of caches.entries()) {
+          if (i === 1 && step % 3 === 1) continue;
+          counter.factor = i === 0 ? 2 : 1 + Math.floor(step / 5);
+          logits.push(Array.from(await pass(model, cache.begun ? idsAt(step + i) : PROMPT, cache, {})));
+        }
+      }
+      for (const cache of caches) cache.free();
+      return logits;
     };
     assert.deepEqual(await run(nextLogits), await run(built));
   });

@@ -167,7 +167,8 @@ export interface Method<F extends string = string> {
   readonly recipe: Recipe;
   /**
    * Returns the module's output, [..., out]. In a fused target it is called for each module, with the module's own rows of the
-   * factors' `out` axes. Default: computed from `lowRank`.
+   * factors' `out` axes. Default: computed from `lowRank`. It and the other formulas must follow from their arguments alone, since results
+   * are used again for equal arguments, and generation builds the graph of a token twice and then runs it again.
    */
   forward?(factors: FactorTensors<F>, call: Call): Tensor;
   /** The update of a whole target in the form of LoRA, for methods that have one. Files of other programs need this form. */

@@ -163,6 +163,17 @@ suite("adapters chosen by the call", () => {
     assert.ok(Math.max(...(await numbers(() => two[0]!))) > 0, "what was active when the loss was built");
   });
 
+  test("are read anew if the rows of a choice have been changed", async () => {
+    const model = adapted();
+    const rows = ["one", "two"];
+    const forward = (adapters: AdapterChoice): Promise<number[]> =>
+      numbers(() => model.forward(PROMPTS, { adapters }));
+    const choice = { rows };
+    await forward(choice);
+    rows[0] = BASE;
+    assert.deepEqual(await forward(choice), await forward({ rows: [BASE, "two"] }));
+  });
+
   test("are refused where they cannot be had", async () => {
     const model = adapted();
     const forward = (choice: AdapterChoice): unknown => model.forward(PROMPTS, { adapters: choice });

@@ -208,7 +208,11 @@ export class AdapterSet<A extends AttachedAdapter = AttachedAdapter> implements 
     if (this.rows !== null)
       throw new Error("a mixed batch cannot be within another; name the adapters of all rows at once");
     const known = this.#groups.get(choice);
-    if (known !== undefined) return known;
+    if (
+      known?.names.every((name, row) => name === choice.rows[row]) &&
+      known.names.length === choice.rows.length
+    )
+      return known;
     const groups = new RowGroups([...choice.rows], [...this.hosts.values()][0]!.weight.device!);
     this.#groups.set(choice, groups);
     return groups;
