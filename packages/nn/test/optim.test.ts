@@ -191,11 +191,13 @@ test("accumulated gradients are those of the sum of the losses", async () => {
 
 test("clipping bounds the joint norm and reports it", async () => {
   const device = reference();
-  const [a, b] = [parameter(device, [3], "a"), parameter(device, [4], "b")];
-  const opt = optim.sgd([a, b], { lr: 1, clipNorm: 0.5 });
-  opt.step(a.square().add(b.square()).sum().mul(0.5)); // gradients 3 and 4: norm 5
-  close([await opt.gradNorm!.item()], [5], 1e-6);
-  close([...(await a.data()), ...(await b.data())], [3 - 0.3, 4 - 0.4], 1e-5);
+  for (const dtype of ["f32", "f64"] as const) {
+    const [a, b] = [nn.Parameter.from(device, [3], [1], dtype), nn.Parameter.from(device, [4], [1], dtype)];
+    const opt = optim.sgd([a, b], { lr: 1, clipNorm: 0.5 });
+    opt.step(a.square().add(b.square()).sum().mul(0.5)); // gradients 3 and 4: norm 5
+    close([await opt.gradNorm!.item()], [5], 1e-6);
+    close([...(await a.data()), ...(await b.data())], [3 - 0.3, 4 - 0.4], 1e-5);
+  }
 });
 
 test("the norm is of what is trained: masked elements neither count nor shorten the step of others", async () => {

@@ -214,7 +214,7 @@ export abstract class Optimizer {
     const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr));
     if (this.#gradNorm) {
       this.#normStorage ??= device.allocate(4, "the gradients' norm");
-      updates.push({ storage: this.#normStorage, value: this.#gradNorm.node });
+      updates.push({ storage: this.#normStorage, value: this.#gradNorm.cast("f32").node });
     }
     return { device, tensors: [...losses, ...also], updates };
   }
