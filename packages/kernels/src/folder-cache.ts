@@ -52,8 +52,10 @@ export interface Origin {
   resolve?(specifier: string): string;
 }
 
-/** The most bytes that a folder holds; beyond that, the oldest files are removed down to half of it. */
+/** The most bytes that a folder's entries have; beyond that, the oldest are removed down to half of it. */
 const MOST_BYTES = 512 * 2 ** 20;
+/** The names of entries, and of those that a process did not finish. Other files of the folder are not touched. */
+const OWN_NAME = /^(?:\w+-[0-9a-f]{40}|[0-9a-f]{8}-[0-9a-f-]{27}\.part)$/;
 const HASH_BYTES = 32;
 
 /** How often a value was found, and how often one was kept. */
@@ -142,7 +144,8 @@ export class FolderCache implements LastingCache {
 
   #makeRoom(): void {
     this.#fs.mkdirSync(this.folder, { recursive: true });
-    const files = this.#fs.readdirSync(this.folder).flatMap((name) => {
+    const names = this.#fs.readdirSync(this.folder).filter((name) => OWN_NAME.test(name));
+    const files = names.flatMap((name) => {
       try {
         const path = `${this.folder}/${name}`;
         const { size, mtimeMs } = this.#fs.statSync(path);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import {
   copyFileSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -103,18 +104,31 @@ test("where nothing can be written, values are made each time", () => {
   assert.equal(readFileSync(file, "utf8"), "");
 });
 
-test("a folder that is too large loses its oldest files", () => {
+test("a folder that is too large loses its oldest entries, and no file that is not one", () => {
   const folder = newFolder();
-  const names = Array.from({ length: 6 }, (_, i) => `plan-${i}`);
-  for (const [i, name] of names.entries()) {
+  const hex = (i: number): string => String(i).repeat(40);
+  const partial = "01234567-89ab-cdef-0123-456789abcdef.part";
+  const names = [
+    `plan-${hex(1)}`,
+    partial,
+    `code-${hex(2)}`,
+    `shaders-${hex(3)}`,
+    `plan-${hex(4)}`,
+    `plan-${hex(5)}`,
+  ];
+  const others = ["model.safetensors", `plan-${hex(6)}.txt`, "notes.part"];
+  for (const [i, name] of [...names, ...others].entries()) {
     writeFileSync(join(folder, name), new Uint8Array(1000));
     utimesSync(join(folder, name), 1000 + i, 1000 + i);
   }
+  mkdirSync(join(folder, "a folder"));
+  for (const name of others) utimesSync(join(folder, name), 1, 1);
   const cache = new FolderCache(folder, "1", 5000);
   cache.keep("plan", KEY, VALUE);
   const left = readdirSync(folder).filter((name) => names.includes(name));
-  assert.deepEqual(left.sort(), ["plan-4", "plan-5"]);
-  assert.equal(readdirSync(folder).length, 3);
+  assert.deepEqual(left.sort(), names.slice(4));
+  assert.equal(readdirSync(folder).length, left.length + 1 + others.length + 1);
+  assert.notEqual(cache.find("plan", KEY), undefined);
 });
 
 test("a folder has to be named, and the code that makes values must be known", () => {
