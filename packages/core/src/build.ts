@@ -96,7 +96,8 @@ export function unary(op: UnaryOp, x: Node, what: string = op): Node {
 
 /** The type in which operands meet: f16 and bf16 widen to f32, f32 meets f64 as f64; nothing else converts by itself. */
 function commonType(op: string, a: DType, b: DType): DType {
-  const [x, y] = [computeType(a), computeType(b)];
+  const x = computeType(a);
+  const y = computeType(b);
   if (x === y) return x;
   if (isFloat(x) && isFloat(y)) return "f64";
   throw new TypeError(`${op}: operands are ${a} and ${b}; convert one with .cast("${a}") or .cast("${b}")`);
@@ -108,8 +109,7 @@ const KIND: { readonly [K in Op]?: "comparison" | "bitwise" | "shift" } = {
   and: "bitwise", or: "bitwise", xor: "bitwise", shl: "shift", shr: "shift",
 }; // prettier-ignore
 
-function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
-  const kind = KIND[op];
+function checkOperands(kind: (typeof KIND)[Op], op: BinaryOp, dtype: DType, what: string): void {
   const takes =
     kind === "bitwise"
       ? !isFloat(dtype)
@@ -119,26 +119,30 @@ function checkOperands(op: BinaryOp, dtype: DType, what: string): void {
   if (!takes) throw new TypeError(`${what} is not defined on ${dtype} tensors; convert with .cast(…) first`);
 }
 
+/** The operators that most of a graph consists of. */
+const isArithmetic = (op: BinaryOp): boolean => op === "mul" || op === "add" || op === "sub" || op === "div";
+
 /** The operand that a + 0, a · 1 and the like are equal to; null if something has to be computed. */
 function shortcut(op: BinaryOp, a: Node, b: Node): Node | null {
-  if (op !== "add" && op !== "sub" && op !== "mul" && op !== "div") return null;
   const neutral = op === "add" || op === "sub" ? 0 : 1;
-  const [x, y] = [constantValue(a), constantValue(b)];
-  if (x !== null && (op === "add" || op === "mul") && same(x, neutral)) return b;
-  if (y !== null && same(y, neutral)) return a;
-  return null;
+  const x = op === "add" || op === "mul" ? constantValue(a) : null;
+  const y = constantValue(b);
+  if (x !== null && same(x, neutral)) return b;
+  return y !== null && same(y, neutral) ? a : null;
 }
 
 export function binary(op: BinaryOp, a: Node, b: Node, what: string = op): Node {
   const type = commonType(what, a.dtype, b.dtype);
-  checkOperands(op, type, what);
-  const shape = broadcastShapes(a.shape, b.shape, what);
+  const kind = isArithmetic(op) ? undefined : KIND[op];
+  checkOperands(kind, op, type, what);
+  const isLike = sameShape(a.shape, b.shape);
+  const shape = isLike ? a.shape : broadcastShapes(a.shape, b.shape, what);
   const x = cast(a, type);
   const y = cast(b, type);
-  const short = shortcut(op, x, y);
+  const short = isArithmetic(op) ? shortcut(op, x, y) : null;
   if (short) return stretch(short, shape);
-  const dtype = KIND[op] === "comparison" ? "bool" : type;
-  return new Node(op, NONE, [stretch(x, shape), stretch(y, shape)], shape, dtype);
+  const operands = isLike ? ([x, y] as const) : ([stretch(x, shape), stretch(y, shape)] as const);
+  return new Node(op, NONE, operands, shape, kind === "comparison" ? "bool" : type);
 }
 
 export const add = (a: Node, b: Node): Node => binary("add", a, b);

@@ -6,7 +6,7 @@ import { permute, place, pow, reduce, reshape, scale, scatterAdd, slice, square 
 import { sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
 import { getOrCreate } from "@tiedlora/kernels/collections";
 import type { ActivationOp, Attrs, Inputs, Node, Op, Range, Replay } from "./graph.ts";
-import { isOp, topological } from "./graph.ts";
+import { isOp, renumbered, topological } from "./graph.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
 import { narrowRanges } from "./ops/indexing.ts";
 import { total } from "./ops/joining.ts";
@@ -206,43 +206,45 @@ function differentiable(node: Node): readonly Node[] {
 }
 
 /**
- * Gradients of Σ root·cotangent with respect to `targets`; with "stop", the walk ends at the targets. Only nodes on a path to a
- * target get gradients, so frozen parameters cost nothing. The result has an entry for each such node; null if it got none.
+ * Gradients of Σ root·cotangent with respect to `targets`, of those that have one; with "stop", the walk ends at the targets. Only
+ * nodes on a path to a target get gradients, so frozen parameters cost nothing.
  * Throws if a root was built on a target's memory before its last update: no path ends in the target as it is now.
  */
 function backpropagate(
   roots: readonly (readonly [Node, Node])[],
   targets: ReadonlySet<Node>,
   atTargets: "stop" | "continue",
-): Map<Node, Node | null> {
+): Map<Node, Node> {
   const stops = (node: Node): boolean => atTargets === "stop" && targets.has(node);
   const order = topological(
     roots.map(([root]) => root),
     (node) => (stops(node) ? NOTHING : differentiable(node)),
   );
-  const gradients = new Map<Node, Node | null>();
-  const terms = new Map<Node, Node[]>();
-  const onPath = (node: Node): boolean => gradients.has(node);
+  let walk = order[0]!.walk;
+  /** By position: the gradient of a node, or the terms of which it is the sum; null if there is none, undefined off all paths. */
+  const found: (Node | Node[] | null | undefined)[] = [];
+  const onPath = (node: Node): boolean => node.walk === walk && found[node.position] !== undefined;
   const memories = new Set<Storage>();
   if (atTargets === "continue")
     for (const target of targets) if (isOp(target, "buffer")) memories.add(target.attrs.storage);
   for (const node of order) {
     if (isOp(node, "buffer") && memories.has(node.attrs.storage)) checkCurrent(node.attrs);
-    if (targets.has(node) || differentiable(node).some(onPath)) gradients.set(node, null);
+    found.push(targets.has(node) || differentiable(node).some(onPath) ? null : undefined);
   }
   const results = new Map<Node, Node[]>(); // gradients of nodes with several results, by the index of the result
   const accumulate = (node: Node, g: Node | null | undefined): void => {
+    walk = renumbered(order, walk); // a rule may walk as well
     if (!g || !onPath(node)) return;
-    const before = terms.get(node);
-    if (before) before.push(g);
-    else terms.set(node, [g]);
+    const before = found[node.position];
+    if (Array.isArray(before)) before.push(g);
+    else found[node.position] = before ? [before, g] : g;
   };
   for (const [root, g] of roots) accumulate(root, g);
 
-  for (const node of order.reverse()) {
-    const sums = terms.get(node);
-    const g = sums && total(sums);
-    if (g) gradients.set(node, g);
+  for (let at = order.length - 1; at >= 0; at--) {
+    const node = order[at]!;
+    const terms = found[at];
+    const g = Array.isArray(terms) ? (found[at] = total(terms)) : terms;
     const parts = results.get(node);
     if (stops(node) || (!g && !parts)) continue;
     if (node.gradient !== null && node.gradient !== "stop") {
@@ -262,14 +264,17 @@ function backpropagate(
     const toInputs = rule(first, node, inputs, attrs, parts ?? NOTHING);
     for (let i = 0; i < inputs.length; i++) accumulate(inputs[i]!, toInputs[i]);
   }
-  return gradients;
+  walk = renumbered(order, walk);
+  const ofTarget = (node: Node): [Node, Node][] =>
+    onPath(node) && found[node.position] ? [[node, found[node.position] as Node]] : [];
+  return new Map([...targets].flatMap(ofTarget));
 }
 
 /**
  * Gradients of a checkpointed value: its region is computed again, after `g`, and differentiated. Throws if the region reads
  * memory that has been updated since the value was first computed.
  */
-function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node | null> {
+function replayed(replay: Replay, g: Node, outer: ReadonlySet<Node>): Map<Node, Node> {
   const inputs = replay.inputs.map((x) => after(x, g));
   const again = replay.run(inputs);
   for (const node of topological([again], (x) => (x.op === "after" ? NOTHING : x.inputs)))

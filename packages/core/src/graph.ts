@@ -187,24 +187,20 @@ export function isOp<K extends Op>(node: Node, op: K): node is Node<K> {
   return node.op === op;
 }
 
-const inputsOf = (node: Node): readonly Node[] => node.inputs;
-
 /** Walks so far: each node stores the last walk that reached it, since a set of nodes would cost more than the walk. */
 let walks = 0;
+export const nextWalk = (): number => ++walks;
 
 /** All nodes that `roots` need, inputs before users, each once. Iterative: graphs are deep. */
-export function topological(
-  roots: readonly Node[],
-  edges: (node: Node) => readonly Node[] = inputsOf,
-): Node[] {
+export function topological(roots: readonly Node[], edges?: (node: Node) => readonly Node[]): Node[] {
   const order: Node[] = [];
-  const walk = ++walks;
+  const walk = nextWalk();
   const stack = [...roots].reverse();
   while (stack.length > 0) {
     const node = stack[stack.length - 1]!;
     const height = stack.length;
     if (node.walk !== walk) {
-      const inputs = edges(node);
+      const inputs = edges ? edges(node) : node.inputs;
       for (let i = inputs.length - 1; i >= 0; i--) if (inputs[i]!.walk !== walk) stack.push(inputs[i]!);
       if (stack.length > height) continue;
       node.walk = walk;
@@ -213,4 +209,12 @@ export function topological(
     stack.pop();
   }
   return order;
+}
+
+/** Numbers the nodes of an order as its `walk` did, if there were others since. Returns the number of the last walk. */
+export function renumbered(order: readonly Node[], walk: number): number {
+  if (walk === walks) return walk;
+  const own = nextWalk();
+  for (const [position, node] of order.entries()) Object.assign(node, { walk: own, position });
+  return own;
 }

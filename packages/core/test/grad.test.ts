@@ -150,6 +150,46 @@ test("checkpointIn keeps exact values, and gradients at the rounded inputs", asy
   assert.deepEqual(await checkpointIn("bf16", (i) => x.take(i), ids).data(), await x.take(ids).data());
 });
 
+test("rules that differentiate, and so walk over the graph that is being differentiated", async () => {
+  const device = reference();
+  type Steps = readonly ((h: Tensor, x: Tensor) => Tensor)[];
+  const steps: Steps = [
+    (h, x) => h.mul(x).tanh(),
+    (h, x) => h.add(x.sigmoid()),
+    (h, x) => h.sub(h.mean()).mul(x),
+    (h, x) => h.matmul(x).mul(0.3),
+    (h) => h.transpose().sin(),
+  ];
+  /** The same, but its gradient is found by a walk of its own, which goes by way of g through the whole graph. */
+  const byRule = (f: Steps[number]): Steps[number] =>
+    nn.custom(f, {
+      vjp: (g, _y, ...inputs) => {
+        const [h, x] = inputs.map((input) => input.detach()) as [Tensor, Tensor];
+        return grad(f(h, x).mul(g).sum(), [h, x]);
+      },
+    });
+  const again =
+    (f: Steps[number]): Steps[number] =>
+    (h, x) =>
+      checkpoint(f, h, x);
+  for (let seed = 1; seed <= 6; seed++) {
+    const draw = (n: number, i: number): number => ((seed * 7919 + i * 104729 + 13) >>> 3) % n;
+    const build = (wrap: (f: Steps[number], i: number) => Steps[number]): Tensor[] => {
+      const x = device.tensor(
+        Float32Array.from({ length: 9 }, (_, i) => Math.sin(seed + i)),
+        { shape: [3, 3] },
+      );
+      let h = x.cos();
+      const inner = h;
+      for (let i = 0; i < 6; i++) h = wrap(steps[draw(5, i)]!, i)(h, draw(2, i + 9) === 0 ? x : inner);
+      return grad(h.square().sum(), [x, inner]);
+    };
+    const plain = build((f) => f);
+    const ruled = build((f, i) => [f, byRule(f), again(f), again(byRule(f))][draw(4, i + 20)]!);
+    for (const [i, g] of ruled.entries()) close(await g.data(), await plain[i]!.data(), 1e-5);
+  }
+});
+
 test("a loss that is no number, or no float, is refused", () => {
   const device = reference();
   const x = device.tensor([1, 2]);

@@ -78,7 +78,7 @@ export const same = (a: number, b: number): boolean => (recorder ? compared(1, a
 export function allSame(a: readonly number[], b: readonly number[]): boolean {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) {
-    const is = Object.is(a[i], b[i]);
+    const is = (a[i] === b[i] && a[i] !== 0) || Object.is(a[i], b[i]);
     recorder?.add(4, a[i]!, b[i]!, Number(is));
     if (!is) return false;
   }

@@ -363,5 +363,6 @@ testAllCovered(
     trace: "what step does before it runs",
     load: "called above; its errors begin with the optimizer's name",
     number: "for rules",
+    numbers: "for rules",
   },
 );

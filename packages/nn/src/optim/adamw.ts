@@ -21,6 +21,8 @@ export class AdamW extends Optimizer {
   readonly #beta2: number;
   readonly #eps: number;
   readonly #weightDecay: (parameter: Parameter) => number;
+  /** The name of the factor of the last decay: writing it for every parameter of every step would take time. */
+  #named = { decay: NaN, name: "" };
 
   constructor(parameters: readonly Parameter[], options: AdamWOptions) {
     const names = [...COMMON_SETTINGS, "betas", "eps", "weightDecay"];
@@ -38,14 +40,25 @@ export class AdamW extends Optimizer {
   protected rule(p: Tensor, g: Tensor, state: State, lr: number, step: number, of: Parameter): Rule {
     const [b1, b2] = [this.#beta1, this.#beta2];
     const decay = this.#weightDecay(of);
-    const number = (name: string, value: number): Tensor => this.number(name, value, p.shape);
-    const m = state.m!.mul(number("b1", b1)).add(g.mul(number("1 - b1", 1 - b1)));
-    const v = state.v!.mul(number("b2", b2)).add(g.square().mul(number("1 - b2", 1 - b2)));
-    const correction = number("1 / √(1 - b2^t)", 1 / Math.sqrt(1 - b2 ** step));
-    const denominator = v.sqrt().mul(correction).add(number("eps", this.#eps));
-    const decayed = decay === 0 ? p : p.mul(number(`1 - lr · ${decay}`, 1 - lr * decay));
-    const rate = number("lr / (1 - b1^t)", lr / (1 - b1 ** step));
-    return { value: decayed.sub(m.div(denominator).mul(rate)), state: { m, v } };
+    const n = this.numbers("AdamW", p.shape, () => ({
+      old1: b1,
+      new1: 1 - b1,
+      old2: b2,
+      new2: 1 - b2,
+      correction: 1 / Math.sqrt(1 - b2 ** step),
+      eps: this.#eps,
+      rate: lr / (1 - b1 ** step),
+    }));
+    const m = state.m!.mul(n.old1).add(g.mul(n.new1));
+    const v = state.v!.mul(n.old2).add(g.square().mul(n.new2));
+    const denominator = v.sqrt().mul(n.correction).add(n.eps);
+    const decayed = decay === 0 ? p : p.mul(this.number(this.#decayName(decay), 1 - lr * decay, p.shape));
+    return { value: decayed.sub(m.div(denominator).mul(n.rate)), state: { m, v } };
+  }
+
+  #decayName(decay: number): string {
+    if (decay !== this.#named.decay) this.#named = { decay, name: `1 - lr · ${decay}` };
+    return this.#named.name;
   }
 }
 

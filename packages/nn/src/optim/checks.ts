@@ -41,6 +41,7 @@ export function decayOf(owner: string, decay: WeightDecay): (parameter: Paramete
   if (typeof decay !== "function") checkNumber(`${owner}: weightDecay`, decay, "0.01", decay >= 0);
   return (parameter) => {
     const value = typeof decay === "function" ? decay(parameter) : decay;
+    if (typeof value === "number" && value >= 0 && value < Infinity) return value; // most often, and without a message
     return checkNumber(`${owner}: weightDecay of ${parameter.name}`, value, "0.01", value >= 0);
   };
 }
@@ -52,19 +53,21 @@ export function checkRule(owner: string, p: Parameter, rule: Rule, old: State): 
   if (!(given?.value instanceof Tensor) || typeof given.state !== "object")
     throw new TypeError(`${of()} gave no { value: Tensor, state: { … } }; return both, and not a promise`);
   const type = computeType(p.dtype);
-  const check = (what: string, tensor: unknown, like: Tensor): void => {
+  const check = (name: string | null, tensor: unknown, like: Tensor): void => {
+    const what = (): string => (name === null ? "a value" : `state "${name}"`);
     const expected = (): string => `${show(like.shape)} ${type}`;
     if (!(tensor instanceof Tensor))
-      throw new TypeError(`${of()} gave no ${what}; expected a tensor ${expected()}`);
+      throw new TypeError(`${of()} gave no ${what()}; expected a tensor ${expected()}`);
     if (!sameShape(tensor.shape, like.shape) || (tensor.dtype !== type && tensor.dtype !== like.dtype))
       throw new TypeError(
-        `${of()} gave ${what} of shape ${show(tensor.shape)} ${tensor.dtype}; expected ${expected()}`,
+        `${of()} gave ${what()} of shape ${show(tensor.shape)} ${tensor.dtype}; expected ${expected()}`,
       );
-    deviceOf([p, tensor]);
+    if (tensor.device !== p.device) deviceOf([p, tensor]);
   };
-  check("a value", given.value, p);
-  for (const name of Object.keys(old)) check(`state "${name}"`, given.state[name], old[name]!);
-  const unknown = Object.keys(given.state).filter((name) => !(name in old));
+  check(null, given.value, p);
+  for (const name in old) check(name, given.state[name], old[name]!);
+  const unknown: string[] = [];
+  for (const name in given.state) if (!(name in old)) unknown.push(name);
   if (unknown.length > 0)
     throw new TypeError(
       `${of()} gave state "${unknown.join('", "')}", which stateShapes does not name; it names [${Object.keys(old).join(", ")}]`,

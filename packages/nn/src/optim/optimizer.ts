@@ -39,6 +39,14 @@ export interface OptimizerOptions {
 /** The names of the settings common to all optimizers, for checks of their options. */
 export const COMMON_SETTINGS: readonly string[] = ["lr", "lrFactor", "clipNorm"];
 
+/** Run-time numbers of the parameters with one factor of the learning rate, by name and in groups, each in every element of `shape`. */
+interface Numbers {
+  readonly shape: Shape;
+  readonly factor: number;
+  readonly byName: Map<string, Tensor>;
+  readonly groups: Map<string, Readonly<Record<string, Tensor>>>;
+}
+
 /** Gradients that were computed elsewhere, by parameter, each in the parameter's shape and compute type. */
 export type Gradients = ReadonlyMap<Parameter, Tensor>;
 
@@ -51,8 +59,9 @@ export abstract class Optimizer {
   readonly #clipNorm: number | undefined;
   readonly #state: StateMemory;
   #accumulated = new Map<Parameter, Storage>();
-  /** The run-time numbers of this step by name, each in all shapes that `number` was called with. */
-  readonly #numbers = new Map<string, Tensor[]>();
+  /** The run-time numbers of this step by name, in each shape that `number` was called with; those that were asked for last. */
+  readonly #numbers: Numbers[] = [];
+  #latest: Numbers | null = null;
   /** The factor of the learning rate of the parameter whose rule is running. */
   #lrFactor = 1;
   #step = 0;
@@ -95,12 +104,41 @@ export abstract class Optimizer {
    * step, the same name and `shape` give the same tensor to all parameters of the same `lrFactor`.
    */
   protected number(name: string, value: number, shape: Shape = []): Tensor {
-    const key = this.#lrFactor === 1 ? name : `${name}, at ${this.#lrFactor} times the learning rate`;
-    let known = this.#numbers.get(key);
-    if (!known) this.#numbers.set(key, (known = [new Tensor(build.runtimeScalar(value, "f32"), null)]));
-    for (const tensor of known) if (sameShape(tensor.shape, shape)) return tensor;
-    known.push(known[0]!.expand(shape));
-    return known.at(-1)!;
+    const { byName } = this.#numbersOf(shape);
+    let known = byName.get(name);
+    if (known) return known;
+    const isOne = shape.length === 0;
+    known = isOne
+      ? new Tensor(build.runtimeScalar(value, "f32"), null)
+      : this.number(name, value).expand(shape);
+    byName.set(name, known);
+    return known;
+  }
+
+  /** Several of them at once: `values` is called once in a step for each `shape` and factor, and gives the numbers of `group` by name. */
+  protected numbers<K extends string>(
+    group: string,
+    shape: Shape,
+    values: () => Readonly<Record<K, number>>,
+  ): Readonly<Record<K, Tensor>> {
+    const { groups } = this.#numbersOf(shape);
+    let known = groups.get(group) as Record<K, Tensor> | undefined;
+    if (known) return known;
+    known = {} as Record<K, Tensor>;
+    const given = Object.entries(values()) as [K, number][];
+    for (const [name, value] of given) known[name] = this.number(`${group}: ${name}`, value, shape);
+    groups.set(group, known);
+    return known;
+  }
+
+  #numbersOf(shape: Shape): Numbers {
+    const factor = this.#lrFactor;
+    if (this.#latest?.shape === shape && this.#latest.factor === factor) return this.#latest;
+    for (const numbers of this.#numbers)
+      if (numbers.factor === factor && sameShape(numbers.shape, shape)) return (this.#latest = numbers);
+    this.#latest = { shape, factor, byName: new Map(), groups: new Map() };
+    this.#numbers.push(this.#latest);
+    return this.#latest;
   }
 
   /** The number of steps done. */
@@ -199,7 +237,8 @@ export abstract class Optimizer {
     loss?: Tensor | Gradients,
     also: readonly Tensor[] = [],
   ): { device: Device; tensors: Tensor[]; updates: Update[] } {
-    this.#numbers.clear();
+    this.#numbers.length = 0;
+    this.#latest = null;
     this.#lrFactor = 1;
     const trained = this.#trained();
     const losses = loss instanceof Tensor ? [loss] : [];
@@ -211,7 +250,8 @@ export abstract class Optimizer {
       }),
     );
     const lr = this.lr;
-    const updates = trained.flatMap((p, i) => this.#update(p, gradients[i]!, lr));
+    const updates: Update[] = [];
+    for (const [i, p] of trained.entries()) this.#update(p, gradients[i]!, lr, updates);
     if (this.#gradNorm) {
       this.#normStorage ??= device.allocate(4, "the gradients' norm");
       updates.push({ storage: this.#normStorage, value: this.#gradNorm.cast("f32").node });
@@ -228,21 +268,22 @@ export abstract class Optimizer {
     return gradients.map((g) => g.mul(factor));
   }
 
-  /** The updates of one parameter and its state; masked elements keep their value and state. */
-  #update(p: Parameter, g: Tensor, lr: number): Update[] {
+  /** Adds the updates of one parameter and its state; masked elements keep their value and state. */
+  #update(p: Parameter, g: Tensor, lr: number, updates: Update[]): void {
     const memory = this.#state.of(p);
     const old: Record<string, Tensor> = {};
-    for (const [name, { shape, storage }] of memory) old[name] = storedTensor(p, shape, storage);
+    for (const { name, shape, storage } of memory) old[name] = storedTensor(p, shape, storage);
     this.#lrFactor = this.#lrFactors.get(p)!;
-    const rule = this.rule(p.cast(computeType(p.dtype)), g, old, lr * this.#lrFactor, this.#step + 1, p);
+    const type = computeType(p.dtype);
+    const value = type === p.dtype ? p : p.cast(type);
+    const rule = this.rule(value, g, old, lr * this.#lrFactor, this.#step + 1, p);
     checkRule(this.constructor.name, p, rule, old);
     const keep = trainedElements(p);
     const masked = (fresh: Tensor, before: Tensor): Tensor =>
       keep && sameShape(before.shape, p.shape) ? where(keep, fresh, before) : fresh;
-    const updates = [{ storage: p.storage, value: masked(rule.value, p).cast(p.dtype).node }];
-    for (const [name, { storage }] of memory)
+    updates.push({ storage: p.storage, value: build.cast(masked(rule.value, p).node, p.dtype) });
+    for (const { name, storage } of memory)
       updates.push({ storage, value: masked(rule.state[name]!, old[name]!).node });
-    return updates;
   }
 
   /** Copies out the current step count and state, for a checkpoint. Rejects while there are accumulated gradients. */

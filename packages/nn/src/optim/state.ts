@@ -53,12 +53,19 @@ export function storedTensor(p: Parameter, shape: Shape, storage: Storage): Tens
   return new Tensor(build.buffer(storage, shape, computeType(p.dtype)), p.device);
 }
 
+/** Memory of one state tensor. */
+interface StateTensor {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly storage: Storage;
+}
+
 /** The state tensors of all parameters of one optimizer. */
 export class StateMemory {
   readonly #owner: string;
   readonly #parameters: readonly Parameter[];
   readonly #shapesOf: (p: Parameter) => StateShapes;
-  readonly #kept = new Map<Parameter, Map<string, { readonly shape: Shape; readonly storage: Storage }>>();
+  readonly #kept = new Map<Parameter, readonly StateTensor[]>();
 
   /** `owner` is the optimizer's name, for messages. */
   constructor(owner: string, parameters: readonly Parameter[], shapesOf: (p: Parameter) => StateShapes) {
@@ -68,14 +75,13 @@ export class StateMemory {
   }
 
   /** The memory of each state tensor of `p`, allocated in the first call for `p`. */
-  of(p: Parameter): ReadonlyMap<string, { readonly shape: Shape; readonly storage: Storage }> {
+  of(p: Parameter): readonly StateTensor[] {
     let kept = this.#kept.get(p);
     if (!kept) {
-      kept = new Map();
-      for (const [name, shape] of Object.entries(this.#shapesOf(p))) {
+      kept = Object.entries(this.#shapesOf(p)).map(([name, shape]) => {
         checkShape(`${this.#owner}: state "${name}" of ${p.name}`, shape);
-        kept.set(name, { shape, storage: zeroStorage(p, shape, name) });
-      }
+        return { name, shape, storage: zeroStorage(p, shape, name) };
+      });
       this.#kept.set(p, kept);
     }
     return kept;
@@ -84,7 +90,7 @@ export class StateMemory {
   /** Copies out all state tensors as they are when this is called. */
   async save(): Promise<Map<string, StateValues>> {
     const reads = this.#parameters.flatMap((p, index) =>
-      [...(this.#kept.get(p) ?? [])].map(async ([name, { shape, storage }]) => {
+      (this.#kept.get(p) ?? []).map(async ({ name, shape, storage }) => {
         const dtype = computeType(p.dtype);
         const bytes = await storage.buffer.read(0, BYTES[dtype] * product(shape));
         return [`${name}.${index}`, { shape, values: decode(bytes, dtype, product(shape)) }] as const;
@@ -123,7 +129,7 @@ export class StateMemory {
         );
     }
     for (const p of this.#parameters) {
-      for (const [name, { shape, storage }] of given.has(p) ? this.of(p) : (this.#kept.get(p) ?? [])) {
+      for (const { name, shape, storage } of given.has(p) ? this.of(p) : (this.#kept.get(p) ?? [])) {
         const values = given.get(p)?.get(name)?.values ?? new Float32Array(product(shape));
         touch(storage);
         storage.buffer.write(encode(values, computeType(p.dtype)));
