@@ -124,5 +124,7 @@ export function trace(
   w.int(updates.length);
   w.int(roots.length);
   const { storages, data, scalars, windows, starts, free } = w;
-  return { ...w.key(), storages, data, scalars, windows, starts, free };
+  const traced = { ...w.key(), storages, data, scalars, windows, starts, free };
+  w.reset(); // so that it keeps no graph alive
+  return traced;
 }
