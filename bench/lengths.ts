@@ -2,13 +2,13 @@
  * What a sequence length that no step has had before costs: a training step of TL6 on a decoder of the shape of stories260K, of
  * new lengths and of known ones in turn, in CPU time of all threads together and in elapsed time. The lengths are 24 of 65 to 128. Then
  * a training of 192 steps, of 64 lengths and padded to one, by turns: the functions that are compiled, and what a token costs. On
- * WebGPU the same, with the pipelines that they compile.
+ * WebGPU the same, with the pipelines that they compile. With "lstm", what another number of steps of an LSTM costs.
  *
- *   npm run bench:lengths [-- webgpu]
+ *   npm run bench:lengths [-- webgpu | lstm | lstm webgpu]
  */
 import { cpus } from "node:os";
 import { cpu } from "@tiedlora/backend-cpu";
-import { createWebGpuBackend } from "@tiedlora/backend-webgpu";
+import { createWebGpuBackend, webgpu } from "@tiedlora/backend-webgpu";
 import { Device, type Tensor } from "@tiedlora/core";
 import { decoderStep, STORIES } from "./decoder.ts";
 import { prepare } from "./workloads.ts";
@@ -159,8 +159,7 @@ async function onWebGpu(): Promise<void> {
 }
 
 /** The first step of LSTMs of new lengths over their cached steps. */
-async function onLstm(): Promise<void> {
-  const device = await cpu();
+async function onLstm(device: Device): Promise<void> {
   const ratios: number[] = [];
   for (const length of [400, 401, 397, 402]) {
     const training = prepare(device, { kind: "lstm", length });
@@ -177,7 +176,12 @@ async function onLstm(): Promise<void> {
 }
 
 console.log(`${cpus()[0]?.model.trim() ?? "?"}, Node ${process.versions.node}`);
-const measures = { cpu: onCpu, webgpu: onWebGpu, lstm: onLstm };
-const wanted = process.argv[2] ?? "cpu";
+const measures = {
+  cpu: onCpu,
+  webgpu: onWebGpu,
+  lstm: async () => onLstm(await cpu()),
+  "lstm webgpu": async () => onLstm(await webgpu()),
+};
+const wanted = process.argv.slice(2).join(" ") || "cpu";
 if (!(wanted in measures)) throw new Error(`${wanted}: expected ${Object.keys(measures).join(", ")}`);
 await measures[wanted as keyof typeof measures]();

@@ -16,7 +16,8 @@ export function segmentedPlan(
   moving: ReadonlySet<number>,
   planFor: PlanFor,
 ): Plan | null {
-  const cut = runtime.fusion && runtime.backend.caps.slides ? piecesOf(roots, updates) : null;
+  const { slides } = runtime.backend.caps;
+  const cut = runtime.fusion && slides ? piecesOf(roots, updates, slides) : null;
   if (!cut) return null;
   const { storages, data, free } = traced;
   const starts = traced.starts.map((start, i) => (free.has(i) ? 0 : start));

@@ -8,12 +8,8 @@ import { submit } from "../src/plan.ts";
 import { read } from "./plan/common.ts";
 import { evaluate } from "./plan/evaluate.ts";
 import { Tape } from "./plan/graphs.ts";
+import { numbers, randomLoop, tensor } from "./plan/loops.ts";
 import { recording, Recorder } from "./support.ts";
-
-const numbers = (n: number, seed: number): Float64Array =>
-  Float64Array.from({ length: n }, (_, i) => Math.sin(i * 1.7 + seed) / 2);
-const tensor = (device: Device, shape: readonly number[], seed: number): Tensor =>
-  device.tensor(numbers(shape.reduce((a, b) => a * b), seed), { shape, dtype: "f64" }); // prettier-ignore
 
 function close(actual: ArrayLike<number>, expected: ArrayLike<number>, what: string): void {
   assert.equal(actual.length, expected.length, what);
@@ -24,49 +20,6 @@ function close(actual: ArrayLike<number>, expected: ArrayLike<number>, what: str
       `${what}: [${i}] is ${actual[i]}, not ${expected[i]}`,
     );
   }
-}
-
-/** A loop with a random body over states [2, 3], which may read inputs, weights, and values of the iteration before. One iteration is `odd`. */
-function randomLoop(device: Device, tape: Tape, length: number, odd: number): Tensor[] {
-  const x = tensor(device, [length, 2, 3], 1);
-  const weights = [0, 1].map((i) => tensor(device, [3, 3], 2 + i));
-  const bias = tensor(device, [3], 9);
-  const picks = Array.from({ length: 26 + tape.below(8) }, () => [
-    tape.below(10),
-    tape.below(99),
-    tape.below(99),
-  ]);
-  const early = tape.below(length);
-  const kept: Tensor[] = [];
-  let [state, other] = [tensor(device, [2, 3], 5), tensor(device, [2, 3], 6)];
-  let before: Tensor[] = [];
-  for (let t = 0; t < length; t++) {
-    const values = [state, other];
-    for (const [kind, i, j] of picks as [number, number, number][]) {
-      const [a, b] = [
-        values[values.length - 1 - (i % Math.min(values.length, 5))]!,
-        values[j % values.length]!,
-      ];
-      if (kind === 0) values.push(a.add(b).tanh());
-      else if (kind === 1) values.push(a.mul(b));
-      else if (kind === 2) values.push(a.sub(b).sin());
-      else if (kind === 3) values.push(a.matmul(weights[j % 2]!).tanh());
-      else if (kind === 4) values.push(a.add(bias));
-      else if (kind === 5)
-        values.push(a.mul(x.narrow(0, j % 2 === 0 ? t : length - 1 - t, 1).reshape([2, 3])));
-      else if (kind === 6) values.push(a.add(before[j % Math.max(before.length, 1)] ?? b));
-      else if (kind === 7) values.push(a.sub(b.sum(1, { keepdims: true })).tanh());
-      else if (kind === 8)
-        values.push(a.mul(b).tanh(), a.mul(b).tanh()); // the same twice
-      else values.push(a.reshape([3, 2]).transpose().reshape([2, 3]).sub(b).cos());
-    }
-    if (t === odd) values.push(values.at(-1)!.mul(0.5).cos());
-    before = values.slice(-3);
-    [state, other] = [values.at(-1)!.tanh(), state.add(values.at(-2)!).mul(0.5)];
-    if (t === early) kept.push(state, state.transpose());
-  }
-  const loss = state.add(other).square().sum();
-  return [loss, state, ...kept, ...grad(loss, [...weights, bias, x])];
 }
 
 const tapes = fc.noBias(fc.array(fc.nat(5039), { minLength: 20, maxLength: 150, size: "max" }));

@@ -43,10 +43,10 @@ export interface Caps {
   /** The most bytes of all buffers and temporaries together; left out if that is not known. */
   readonly maxTotalBytes?: number;
   /**
-   * Whether views with run-time terms may leave the bytes that a program names of an input, within the buffer that it is given. If so, long
-   * loops run as many programs of a few iterations each.
+   * Views with run-time terms may leave the bytes that a program names of an input, within the buffer that it is given, if that has at most so
+   * many bytes; left out if they may not. Where they may, long loops run as many programs of a few iterations each.
    */
-  readonly slides?: boolean;
+  readonly slides?: number;
 }
 
 /** What a planner asks of a backend. */
@@ -68,8 +68,8 @@ export interface Backend {
   readonly caps: Caps;
   /** Where plans and code are kept for later processes; undefined or left out if they are not. */
   readonly cache?: LastingCache | undefined;
-  /** Allocates `bytes` bytes with undefined content. Throws if there is not enough memory. */
-  alloc(bytes: number): DeviceBuffer;
+  /** Allocates `bytes` bytes with undefined content; `lasts` if programs will run on them again and again. Throws if there is not enough memory. */
+  alloc(bytes: number, lasts?: boolean): DeviceBuffer;
   /** Whether `compile` has a kernel for this call; if not, core lowers the call to loop kernels before it compiles. */
   accelerates(call: LibraryCall): boolean;
   /** Compiles a program, synchronously or asynchronously; throws or rejects if it cannot. */

@@ -54,7 +54,7 @@ export class ReferenceBackend implements Backend {
     dtypes: new Set<DType>(["f32", "f16", "bf16", "f64", "i32", "u32", "bool"]),
     maxOperands: 64,
     maxBufferBytes: 2 ** 32,
-    slides: true,
+    slides: 2 ** 32,
   };
   readonly #lowerAll: boolean;
   #live = 0;

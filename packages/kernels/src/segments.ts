@@ -63,7 +63,7 @@ export class HandedOn {
     return sizes.map((bytes) => {
       const number = taken.get(bytes) ?? 0;
       taken.set(bytes, number + 1);
-      return (getOrCreate(bySize, bytes, () => [])[number] ??= this.#backend.alloc(bytes));
+      return (getOrCreate(bySize, bytes, () => [])[number] ??= this.#backend.alloc(bytes, true));
     });
   }
 

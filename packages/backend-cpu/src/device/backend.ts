@@ -149,7 +149,7 @@ export class CpuBackend implements Backend, ProgramRunner {
       maxOperands: 64,
       maxBufferBytes: Math.max(0, maxBytes - MIB),
       maxTotalBytes: maxBytes,
-      slides: true,
+      slides: maxBytes,
     };
     this.whyFewerThreads = threads === 1 ? null : canShareMemory() ? obstacle : NOT_SHARED;
     this.threads = this.whyFewerThreads === null ? threads : 1;

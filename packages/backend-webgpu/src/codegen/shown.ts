@@ -110,8 +110,8 @@ function elementsOf(uses: readonly Use[], kind: Kind): Pick<Shown, "wide" | "ato
 /** How many bytes are bound of a buffer of `bytes` bytes that fits a binding. */
 export const wholeBytes = (bytes: number): number => Math.max(16, ceilDiv(bytes, 16) * 16);
 
-/** The most bytes that one of several bindings of a buffer shows. */
-const windowOf = ({ maxBindingBytes }: Target): number => Math.floor(maxBindingBytes / 256) * 256;
+/** The most bytes of a buffer that one binding shows where several do. */
+export const windowOf = ({ maxBindingBytes }: Target): number => Math.floor(maxBindingBytes / 256) * 256;
 
 /** Whether one binding shows all of a buffer of `bytes` bytes; nothing else of a kernel depends on them then. */
 export const fitsBinding = (bytes: number, target: Target): boolean => wholeBytes(bytes) <= windowOf(target);

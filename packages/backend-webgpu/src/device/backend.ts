@@ -30,6 +30,7 @@ import {
   tilesFor,
 } from "./tile-benchmark.ts";
 import { ErrorScopes } from "./error-scopes.ts";
+import { windowOf } from "../codegen/shown.ts";
 import { isRendered } from "../codegen/library.ts";
 import type { Target, Tile } from "../codegen/target.ts";
 import { kindName, tileName } from "../codegen/matmul/tiles.ts";
@@ -96,6 +97,7 @@ export class WebGpuBackend implements Backend, Transfers {
       dtypes: new Set<DType>(["f32", "f16", "bf16", "i32", "u32", "bool"]),
       maxOperands: target.maxBindings,
       maxBufferBytes: device.limits.maxBufferSize,
+      slides: windowOf(target),
     };
     this.cache = gpu.cache === undefined ? undefined : openCache(gpu.cache, this.caps);
     this.#onError = (event) => {
@@ -132,6 +134,7 @@ export class WebGpuBackend implements Backend, Transfers {
       temporaries: this.#temporaries,
       counters: this.#counters,
       scopes: this.#scopes,
+      mostBound: windowOf(this.#target),
       fail,
       rejection: (error) => this.#toError(error),
       get recorder() {
@@ -159,9 +162,9 @@ export class WebGpuBackend implements Backend, Transfers {
   }
 
   /** A buffer on the GPU, from the pool if one fits. */
-  alloc(bytes: number): DeviceBuffer {
+  alloc(bytes: number, lasts = false): DeviceBuffer {
     this.#assertOpen();
-    return new GpuBuffer(bytes, this);
+    return new GpuBuffer(bytes, this, lasts);
   }
 
   accelerates(call: LibraryCall): boolean {

@@ -11,13 +11,16 @@ export interface Transfers {
 
 export class GpuBuffer implements DeviceBuffer {
   readonly bytes: number;
-  readonly #block: Block;
+  /** Whether programs are run with the buffer again and again. */
+  readonly lasts: boolean;
+  #block: Block;
   readonly #transfers: Transfers;
   #freed = false;
   #spoiled: Error | undefined;
 
-  constructor(bytes: number, transfers: Transfers) {
+  constructor(bytes: number, transfers: Transfers, lasts = false) {
     this.bytes = bytes;
+    this.lasts = lasts;
     this.#transfers = transfers;
     this.#block = transfers.pool.take(bytes);
   }
@@ -39,6 +42,16 @@ export class GpuBuffer implements DeviceBuffer {
    */
   spoil(failure: Error | undefined): void {
     this.#spoiled = failure;
+  }
+
+  /** A program is about to fill the buffer: forgets earlier failures, and asks again for memory that the device refused. */
+  refill(): void {
+    this.#spoiled = undefined;
+    if (!this.#block.refused) return;
+    const { pool } = this.#transfers;
+    const block = pool.take(this.bytes);
+    pool.give(this.#block, this.bytes);
+    this.#block = block;
   }
 
   write(data: ArrayBufferView, offset = 0): void {

@@ -10,6 +10,7 @@ import type { Recorder } from "./profile.ts";
 import type { Temporaries } from "./temporaries.ts";
 import { UniformBlock } from "./uniforms.ts";
 import type { ErrorScopes } from "./error-scopes.ts";
+import { wholeBytes } from "../codegen/shown.ts";
 import type { Kernel } from "../codegen/target.ts";
 
 /** Counts of what a backend did so far. */
@@ -26,6 +27,8 @@ export interface Host {
   readonly temporaries: Temporaries;
   readonly counters: Counters;
   readonly scopes: ErrorScopes;
+  /** The most bytes of a buffer that a kernel sees at once. */
+  readonly mostBound: number;
   /** Times kernels while profiling. */
   readonly recorder: Recorder | undefined;
   /** False once the device is lost: work is dropped, and reads and syncs reject. Throws after close(). */
@@ -36,9 +39,9 @@ export interface Host {
   fail(error: Error): void;
 }
 
-/** Bind groups are kept for this many sets of buffers per program, and this many per kernel. */
-const KEPT_SETS = 8;
-/** A buffer up to this size that differs from run to run is copied to or from a buffer that the executable keeps (a stage). */
+/** Bind groups are kept for this many sets of buffers per program, and this many per kernel: a part of a loop runs on many. */
+const KEPT_SETS = 256;
+/** A buffer up to this size that differs from run to run is copied to or from a buffer that the executable keeps (a stage), unless it lasts. */
 const STAGED_BYTES = 1 << 20;
 
 interface Dispatch {
@@ -60,6 +63,8 @@ interface Run {
   readonly own: readonly (Block | undefined)[];
   readonly inputs: readonly GpuBuffer[];
   readonly outputs: readonly GpuBuffer[];
+  /** Outputs that last, and may hold what an earlier program failed to compute. */
+  readonly refilled: readonly GpuBuffer[];
 }
 
 export class GpuExecutable implements Executable {
@@ -74,6 +79,10 @@ export class GpuExecutable implements Executable {
   #tempsVersion = -1;
   /** The buffer that was given for each input in the first run. */
   readonly #first: (GpuBuffer | undefined)[];
+  /** Buffers that have no stage: they have been given in memory that lasts, or as windows of larger buffers. */
+  readonly #direct = new Set<number>();
+  /** The inputs that have been windows of larger buffers: all of the buffer is bound, and kernels add where the window starts. */
+  readonly #sliding = new Set<number>();
   readonly #dispatches: readonly Dispatch[];
   readonly #uniforms: UniformBlock;
   readonly #sets = new Map<string, readonly GPUBindGroup[]>();
@@ -111,17 +120,20 @@ export class GpuExecutable implements Executable {
   run(inputs: readonly GpuBuffer[], outputs: readonly GpuBuffer[], scalars: Float64Array): void {
     if (this.#freed) throw new Error("Executable.run: this executable was freed");
     if (!this.#host.usable() || this.#dispatches.length === 0) return;
-    const given = this.#given(inputs, outputs);
     const failure = inputs.find((buffer) => buffer.failure)?.failure;
     if (failure) throw failure;
+    const refilled = outputs.filter((output) => output.lasts && !inputs.includes(output));
+    for (const output of refilled) output.refill();
+    const given = this.#given(inputs, outputs);
     this.#replaceRefused();
     this.#findTemporaries();
+    this.#bindDirectly(given);
     this.#stageInputs(given);
     const own = [...this.#own];
     this.#host.scopes.of(
       "validation",
       () => this.#submit(given, scalars),
-      (error) => this.#judge(error, { own, inputs, outputs }),
+      (error) => this.#judge(error, { own, inputs, outputs, refilled }),
     );
   }
 
@@ -153,10 +165,11 @@ export class GpuExecutable implements Executable {
    * Handles the error of a submission. A rejected submission has no effect; a submission that read a spoiled buffer has run,
    * and the buffers that it wrote are spoiled too.
    */
-  #judge(error: GPUError | null, { own, inputs, outputs }: Run): void {
+  #judge(error: GPUError | null, { own, inputs, outputs, refilled }: Run): void {
     const read = inputs.find((buffer) => buffer.failure)?.failure;
     if (!error) {
       if (read) for (const output of outputs) output.spoil(read);
+      else for (const output of refilled) output.spoil(undefined);
       return;
     }
     const refused = own.find((block) => block?.refused)?.refused;
@@ -195,7 +208,7 @@ export class GpuExecutable implements Executable {
   }
 
   /** Sets the memory for buffer `i`, and forgets the bind groups that have other memory for it. */
-  #setOwn(i: number, block: Block): void {
+  #setOwn(i: number, block: Block | undefined): void {
     this.#own[i] = block;
     this.#sets.clear();
     for (const { kernel, groups } of this.#dispatches) {
@@ -210,10 +223,26 @@ export class GpuExecutable implements Executable {
   #stageInputs(given: readonly (GpuBuffer | undefined)[]): void {
     given.forEach((buffer, i) => {
       const { kind, bytes } = this.#specs[i]!;
-      if (kind !== "input" || this.#own[i]) return;
+      if (kind !== "input" || this.#own[i] || this.#direct.has(i)) return;
       const first = (this.#first[i] ??= buffer);
       if (first === buffer || bytes > STAGED_BYTES || this.#isUpdated(i)) return;
       this.#setOwn(i, this.#host.pool.take(bytes));
+    });
+  }
+
+  /** Binds buffers themselves, here and in all later runs, where one lasts, or is larger than the program says. */
+  #bindDirectly(given: readonly (GpuBuffer | undefined)[]): void {
+    given.forEach((buffer, i) => {
+      if (!buffer || this.#sliding.has(i)) return;
+      const { kind, bytes } = this.#specs[i]!;
+      const whole = wholeBytes(bytes);
+      const isWindow = kind === "input" && wholeBytes(buffer.bytes) > whole && whole <= this.#host.mostBound;
+      if (!isWindow && (!buffer.lasts || this.#direct.has(i))) return;
+      this.#direct.add(i);
+      if (isWindow) this.#sliding.add(i);
+      const stage = this.#own[i];
+      this.#setOwn(i, undefined);
+      if (stage) this.#host.pool.give(stage, bytes);
     });
   }
 
@@ -278,10 +307,11 @@ export class GpuExecutable implements Executable {
     const key = kernel.bindings.map(({ buffer }) => (this.#own[buffer] ? "" : blocks[buffer]!.id)).join(",");
     const known = dispatch.groups.get(key);
     if (known) return known;
-    const entries = kernel.bindings.map(({ buffer, offset, bytes }, binding): GPUBindGroupEntry => ({
-      binding,
-      resource: { buffer: blocks[buffer]!.gpu, offset, size: bytes },
-    }));
+    const entries = kernel.bindings.map(({ buffer, offset, bytes }, binding): GPUBindGroupEntry => {
+      const { gpu, size: all } = blocks[buffer]!;
+      const size = this.#sliding.has(buffer) ? Math.min(all, this.#host.mostBound) : bytes;
+      return { binding, resource: { buffer: gpu, offset, size } };
+    });
     entries.push({ binding: entries.length, resource: this.#uniforms.resource(kernel) });
     const group = this.#host.device.createBindGroup({ layout: pipeline.layout, entries });
     this.#host.counters.bindGroups++;

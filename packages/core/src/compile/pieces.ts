@@ -36,13 +36,13 @@ const NEAR = 128;
 
 const isLeaf = ({ inputs }: Node): boolean => inputs.length === 0;
 
-/** The pieces of a graph in the order in which they run; null if it is no long loop. All updates are in the last. */
-export function piecesOf(roots: readonly Node[], updates: Updates): Pieces | null {
+/** The pieces of a graph in the order in which they run; null if it is no long loop. All updates are in the last. `slides`: see `Caps`. */
+export function piecesOf(roots: readonly Node[], updates: Updates, slides: number): Pieces | null {
   const walked = topological([...roots, ...updates.map(({ value }) => value)]);
   if (walked.length < SHORT) return null;
   const order = inOrder(walked);
   const cuts = cutsOf(operationsOf(order));
-  return cuts.length === 0 ? null : new Cutter(order, cuts, roots, updates).pieces();
+  return cuts.length === 0 ? null : new Cutter(order, cuts, [roots, updates], slides).pieces();
 }
 
 /**
@@ -104,7 +104,12 @@ class Cutter {
   #sliding = new Set<Node>();
   #now = 0;
 
-  constructor(order: readonly Node[], cuts: readonly number[], roots: readonly Node[], updates: Updates) {
+  constructor(
+    order: readonly Node[],
+    cuts: readonly number[],
+    [roots, updates]: readonly [readonly Node[], Updates],
+    slides: number,
+  ) {
     this.#order = order;
     this.#roots = roots;
     this.#updates = updates;
@@ -118,7 +123,7 @@ class Cutter {
       this.#pieceOf[i] = isOp(node, "pick") ? this.#pieceOf[node.inputs[0].position]! : piece;
       this.#members[this.#pieceOf[i]]!.push(node);
     });
-    this.#findRows();
+    this.#findRows(slides);
   }
 
   pieces(): Pieces {
@@ -197,12 +202,13 @@ class Cutter {
     return slice;
   }
 
-  #findRows(): void {
+  #findRows(slides: number): void {
     const rows = this.#rows;
     for (const node of this.#order) {
       if (!isOp(node, "slice") || !takesRows(node)) continue;
       const [base, size] = [baseOf(node.inputs[0]), product(node.shape)];
-      rows.set(base, !isMovement(base) && !isValue(base) && (rows.get(base) ?? size) === size ? size : 0);
+      const isWindow = !isMovement(base) && !isValue(base) && bytesOf(base) <= slides;
+      rows.set(base, isWindow && (rows.get(base) ?? size) === size ? size : 0);
     }
     if (rows.size === 0) return;
     for (const node of this.#order) {
