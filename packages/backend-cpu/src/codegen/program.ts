@@ -11,7 +11,7 @@ import { type Code, CodeModule, type Library } from "./library.ts";
 import { planLoop } from "./loops/kernel.ts";
 import { splitReduction } from "./loops/split.ts";
 import type { Call, CompiledProgram, GeneratedCode, ProgramOptions } from "./compiled.ts";
-import type { Tile } from "./matmul/gemm.ts";
+import { type Tile, tileColumns } from "./matmul/gemm.ts";
 import { type GemmImports, importGemm } from "./matmul/imports.ts";
 import { planMatmul } from "./matmul/matmul.ts";
 import { isQuantized, readsQuantized } from "./matmul/quantized.ts";
@@ -132,7 +132,9 @@ class ProgramBuilder {
   readonly #planned = new Map<number, Planned[]>(); // by sketch
 
   constructor({ threads, tile }: ProgramOptions, library: Library, buffersAt: number) {
-    this.#options = { threads, tile, fma: tile.fma, gemm: importGemm(this.#module) };
+    // tiles of more columns are chosen for vectors of 256 bits
+    const wide = tileColumns(tile) > 8;
+    this.#options = { threads, tile, fma: tile.fma, wide, gemm: importGemm(this.#module) };
     this.#library = library;
     this.#buffersAt = buffersAt;
   }

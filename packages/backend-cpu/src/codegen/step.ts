@@ -20,6 +20,8 @@ export interface CodegenOptions {
   readonly threads: number;
   /** Use relaxed-SIMD fused multiply-add. */
   readonly fma: boolean;
+  /** Whether V8 joins pairs of vectors into vectors of 256 bits. */
+  readonly wide: boolean;
 }
 
 /** How a step's function is made and called. */

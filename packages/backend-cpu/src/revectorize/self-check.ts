@@ -28,6 +28,10 @@ const KERNELS: Readonly<Record<string, Kernel>> = {
       .add(r(50))
       .gelu(),
   ],
+  "a product with much after it": (r) => {
+    const [x, y] = [r(45, 51), r(45, 37).matmul(r(37, 51))];
+    return [y.mul(x.gelu("tanh").add(x.sigmoid()).add(x.tanh())).add(y.square().sqrt().add(1).reciprocal())];
+  },
   "a product of half-precision weights": (r) => [
     r(40, 96).matmul(r(72, 96).cast("f16").cast("f32").transpose()),
     r(40, 96).matmul(r(96, 72).cast("bf16").cast("f32")),

@@ -7,7 +7,7 @@ import { at } from "../../assert.ts";
 import { type Tile, tileColumns } from "../matmul/gemm.ts";
 
 /** Queries per block, if their scores fit into SCORE_BYTES; with many keys, blocks are smaller. */
-const QUERIES = 48;
+const QUERIES = 24;
 const SCORE_BYTES = 192 * 1024;
 
 export const ceilTo = (x: number, step: number): number => Math.ceil(x / step) * step;

@@ -21,7 +21,7 @@ import { schedule } from "./schedule.ts";
 /** The function of a loop kernel. */
 export function planLoop(kernel: LoopKernel, options: CodegenOptions): StepFunction {
   const nest = canonicalize(kernel);
-  const plan = schedule(nest, { threads: options.threads });
+  const plan = schedule(nest, options);
   const form = formOf(nest, plan);
   const { length } = at(plan.axes, plan.vector, "axis");
   const { rows, rowsPerChunk, vectorPerChunk } = plan;

@@ -145,16 +145,21 @@ function vectorAxis(nest: Nest): number | null {
   return best;
 }
 
-/** Vectors per iteration: fewer for a long body, of which many copies would only fill the instruction cache. */
-function unrollOf(nest: Nest, segments: number, length: number): number {
+/**
+ * Vectors per iteration: fewer for a long body, of which many copies would only fill the instruction cache. But at least two if pairs of
+ * them become vectors of 256 bits.
+ */
+function unrollOf(nest: Nest, segments: number, length: number, wide: boolean): number {
   const size = nest.body.filter((instr) => instr.op !== "const" && instr.op !== "scalar").length;
   if (segments > 4 || length < 8) return 1;
-  if (size > 24) return 1;
+  if (size > 24) return wide ? 2 : 1;
   return size > 8 || length < 16 ? 2 : 4;
 }
 
 export interface ScheduleOptions {
   readonly threads: number;
+  /** See `CodegenOptions`. */
+  readonly wide: boolean;
   /** Whether the lanes must lie along the last axis (for a matmul epilogue). */
   readonly lastAxis?: boolean;
 }
@@ -186,7 +191,7 @@ export function schedule(nest: Nest, options: ScheduleOptions): Schedule {
     segments,
     rows,
     cost,
-    unroll: unrollOf(nest, segments.length - 1, length),
+    unroll: unrollOf(nest, segments.length - 1, length, options.wide),
     ...split,
     vectorPerChunk: mode === "column" ? split.vectorPerChunk : length,
   };

@@ -28,17 +28,17 @@ export interface PlannedEpilogue {
   ) => Fn;
 }
 
-/** Rows of the panel are `panelColumns` numbers apart. Adds the epilogue's buffers and numbers to those of its product. */
+/** Rows of the panel are `panelColumns` numbers apart; `wide`: see `CodegenOptions`. Adds the epilogue's buffers and numbers to those of its product. */
 export function planEpilogue(
   { batch, m, n }: Problem,
   { body, stores }: Epilogue,
-  panelColumns: number,
+  { panelColumns, wide }: { readonly panelColumns: number; readonly wide: boolean },
   buffers: Arguments,
   numbers: Numbers,
 ): PlannedEpilogue {
   const kernel: LoopKernel = { type: "loop", outer: [...batch, m, n], inner: [], body, stores };
   const nest = canonicalize(kernel, { productRowStride: panelColumns });
-  const plan = schedule(nest, { threads: 1, lastAxis: true });
+  const plan = schedule(nest, { threads: 1, wide, lastAxis: true });
   const form = formOf(nest, plan);
   const ofNest = nest.buffers.map((buffer) => buffers.of(buffer));
   addLoopNumbers(numbers, { nest, plan }, form.accesses, PREFIX);

@@ -42,7 +42,8 @@ export function planMatmul(call: MatmulCall, options: MatmulOptions): StepFuncti
   }));
   const target = direct === null ? null : { operand: direct, argument: own.of(direct.buffer) };
   const numbers = matmulNumbers(blocking);
-  const epilogue = problem.epilogue && planEpilogue(problem, problem.epilogue, layout.nBlock, own, numbers);
+  const panel = { panelColumns: layout.nBlock, wide: options.wide };
+  const epilogue = problem.epilogue && planEpilogue(problem, problem.epilogue, panel, own, numbers);
   const key = matmulKey(blocking, skinny, tile, (buffer) => own.of(buffer));
   return {
     key: `matmul ${key} ${epilogue?.key ?? ""}`,
