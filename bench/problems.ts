@@ -42,8 +42,8 @@ export const GPT: { readonly [S in GptName]: GptSize } = {
 export type Method = "full" | "lora" | "tl6" | "vera";
 export type Work =
   | { readonly kind: "mlp" }
-  /** An LSTM over `length` steps of LSTM.width numbers, which is read step by step. */
-  | { readonly kind: "lstm"; readonly length: number }
+  /** An LSTM over `length` steps of LSTM.width numbers, which is read step by step; the steps are along the first axis, or along the second. */
+  | { readonly kind: "lstm"; readonly length: number; readonly batchFirst?: true }
   /** `many`: batches of 64 lengths, up to that of the size, in turn. */
   | { readonly kind: "gpt"; readonly size: GptName | GptSize; readonly method: Method; readonly many?: true };
 

@@ -132,7 +132,7 @@ function mlp(device: Device): Training {
 }
 
 /** Reads the inputs step by step, as PyTorch's LSTMCell does; the input, forget, cell and output gates lie beside each other. */
-function lstm(device: Device, length: number): Training {
+function lstm(device: Device, length: number, batchFirst = false): Training {
   const { width: d, batch } = LSTM;
   const weights = parameters(device, lstmInit());
   const w = (name: string): Parameter => weights.get(name)!;
@@ -140,10 +140,11 @@ function lstm(device: Device, length: number): Training {
   const optimizer = optim.adamW([...weights.values()], { lr: 1e-3, weightDecay: 0 });
   const loss = (i: number): Tensor => {
     const { x, y } = batches[i % batches.length]!;
-    const inputs = device.tensor(x, { shape: [length, batch, d], copy: false });
+    const shape = batchFirst ? [batch, length, d] : [length, batch, d];
+    const inputs = device.tensor(x, { shape, copy: false });
     let [h, c] = [zeros([batch, d]), zeros([batch, d])];
     for (let t = 0; t < length; t++) {
-      const at = inputs.narrow(0, t, 1).reshape([batch, d]);
+      const at = inputs.narrow(batchFirst ? 1 : 0, t, 1).reshape([batch, d]);
       const gates = at
         .matmul(w("wx"))
         .add(h.matmul(w("wh")))
@@ -172,6 +173,6 @@ function training(units: number, optimizer: optim.Optimizer, loss: (i: number) =
 
 /** Sets a workload up. */
 export function prepare(device: Device, work: Work): Training {
-  if (work.kind === "lstm") return lstm(device, work.length);
+  if (work.kind === "lstm") return lstm(device, work.length, work.batchFirst);
   return work.kind === "mlp" ? mlp(device) : gpt(device, work);
 }

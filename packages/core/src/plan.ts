@@ -92,15 +92,17 @@ function allocateAll(runtime: Runtime, wanted: Plan["fresh"]): Storage[] {
   return storages;
 }
 
-/** The plan that `submit` uses. If slices start elsewhere than in the known plan, a new plan takes those starts at run time. */
+/** The plan that `submit` uses. If slices start elsewhere than in the known plan, or in `moved`, a new plan takes those starts at run time. */
 export function planFor(
   runtime: Runtime,
   roots: readonly Node[],
   updates: readonly Update[] = [],
   traced: Trace = trace(roots, updates),
+  moved: ReadonlySet<number> = new Set(),
 ): Plan {
   const known = runtime.plans.find(traced);
-  const isOther = (start: number, i: number): boolean => !!known && start !== known.starts[i];
+  const isOther = (start: number, i: number): boolean =>
+    moved.has(i) || (!!known && start !== known.starts[i]);
   const varied = traced.starts.flatMap((x, i) => (traced.free.has(i) || isOther(x, i) ? [i] : []));
   if (known && varied.every((i) => known.moving.has(i))) return known;
   return compile(runtime, roots, updates, traced, new Set([...(known?.moving ?? []), ...varied]));

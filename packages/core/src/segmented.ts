@@ -1,12 +1,12 @@
 /** Plans of long unrolled loops: each distinct piece of the graph is planned once, whatever the number of iterations, and they run in turn. */
-import { type Given, type Run, Segmented } from "@tiedlora/kernels/segments";
-import { type Piece, piecesOf, type Updates } from "./compile/pieces.ts";
+import { Numbers, type Run, Segmented } from "@tiedlora/kernels/segments";
+import { piecesOf, type Updates } from "./compile/pieces.ts";
 import { bytesOf, type Node } from "./graph.ts";
 import { type Plan, release } from "./plan-cache.ts";
 import type { Runtime } from "./runtime.ts";
 import { trace, type Trace } from "./trace.ts";
 
-type PlanFor = (runtime: Runtime, roots: readonly Node[], updates: Updates, traced: Trace) => Plan;
+type PlanFor = (runtime: Runtime, roots: readonly Node[], updates: Updates, traced: Trace, moved: ReadonlySet<number>) => Plan; // prettier-ignore
 
 /** A plan that runs those which `planFor` gives for the pieces of a graph; null if it is no long loop. `moving` is that of the plan. */
 export function segmentedPlan(
@@ -31,9 +31,10 @@ export function segmentedPlan(
   try {
     const runs = cut.pieces.map((piece): Run => {
       const own = trace(piece.roots, piece.updates);
-      const given = numbers.startsOf(piece, own);
-      const atRunTime = given.flatMap(({ isFree }, i) => (isFree || own.free.has(i) ? [i] : []));
-      const part = planFor(runtime, piece.roots, piece.updates, { ...own, free: new Set(atRunTime) });
+      const given = numbers.startsOf(own.windows, piece.origins, piece.sliding);
+      const free = new Set([...own.free, ...given.flatMap(({ isSliding }, i) => (isSliding ? [i] : []))]);
+      const varied = new Set(given.flatMap((one, i) => (one.given !== null && !free.has(i) ? [i] : [])));
+      const part = planFor(runtime, piece.roots, piece.updates, { ...own, free }, varied);
       part.users++;
       parts.push(part);
       const first = (index: number): Node => piece.values[part.results.indexOf(index)]!;
@@ -88,36 +89,3 @@ function withProgram(executable: Segmented, plan: Omit<Plan, "program">): Plan {
 }
 
 const from = (name: "storage" | "data") => (_: unknown, index: number) => ({ from: name, index });
-
-/** The run-time numbers of a whole, and which of them a piece is given. */
-class Numbers {
-  readonly #starts: readonly number[];
-  readonly #slots: ReadonlyMap<Node | number, number>;
-  readonly #firsts = new Map<Node, number>();
-
-  constructor({ scalars, windows }: Trace, starts: readonly number[], moving: ReadonlySet<number>) {
-    this.#starts = starts;
-    this.#slots = new Map([...scalars, ...moving].map((one, slot) => [one, slot]));
-    let next = 0;
-    for (const node of windows) {
-      this.#firsts.set(node, next);
-      next += node.shape.length;
-    }
-  }
-
-  slotOf(node: Node): number {
-    return this.#slots.get(node)!;
-  }
-
-  /** Where slices and paddings of a piece start, and whether that is given at run time. */
-  startsOf({ origins, sliding }: Piece, { windows }: Trace): (Given & { readonly isFree: boolean })[] {
-    return windows.flatMap((window) => {
-      const first = this.#firsts.get(origins.get(window)!)!;
-      return window.shape.map((_, axis) => {
-        const given = this.#slots.get(first + axis) ?? null;
-        const isFree = given !== null || (sliding.has(window) && axis === 0);
-        return { own: this.#starts[first + axis]!, given, isFree };
-      });
-    });
-  }
-}

@@ -67,7 +67,8 @@ test("equal values of an iteration are handed on as one, whose memory is given t
 
 interface Lstm {
   readonly parameters: Parameter[];
-  readonly loss: (length: number, from?: number) => Tensor;
+  /** `axis` is that of the steps in the input, which has `rows` of them. */
+  readonly loss: (length: number, from?: number, axis?: number, rows?: number) => Tensor;
 }
 
 /** An LSTM of 3 numbers over windows of one long input. Its gates are written as tanh, which `evaluate` knows. */
@@ -76,11 +77,11 @@ function lstm(device: Device): Lstm {
     Parameter.from(device, numbers(shape.reduce((a, b) => a * b), seed), shape, "f64", name); // prettier-ignore
   const [wx, wh, b] = [weight("wx", [3, 12], 1), weight("wh", [3, 12], 2), weight("b", [12], 3)] as const;
   const gate = (a: Tensor): Tensor => a.tanh().add(1);
-  const loss = (length: number, from = 0): Tensor => {
-    const x = tensor(device, [length + from, 2, 3], 4);
+  const loss = (length: number, from = 0, axis = 0, rows = length + from): Tensor => {
+    const x = tensor(device, axis === 0 ? [rows, 2, 3] : [2, rows, 3], 4);
     let [h, c] = [tensor(device, [2, 3], 5), tensor(device, [2, 3], 6)];
     for (let t = 0; t < length; t++) {
-      const at = x.narrow(0, t + from, 1).reshape([2, 3]);
+      const at = x.narrow(axis, t + from, 1).reshape([2, 3]);
       const gates = at.matmul(wx).add(h.matmul(wh)).add(b);
       const [i, f, g, o] = gates.split(3, 1) as [Tensor, Tensor, Tensor, Tensor];
       c = gate(f).mul(c).add(gate(i).mul(g.tanh())).mul(0.5);
@@ -126,18 +127,51 @@ test("an LSTM of another length compiles nothing, and is trained by the gradient
   assert.ok(steps < 1000, `${steps} kernels were planned`);
 });
 
-test("windows that start elsewhere in memory of another length are read by the same programs", async () => {
-  const { device, recorder } = recording();
-  const { loss } = lstm(device);
-  const compiled: number[] = [];
-  for (const from of [0, 7]) {
-    const one = loss(120, from);
-    const [value] = expected([one]);
-    close(await one.data(), value!, `the loss from row ${from} on`);
-    compiled.push(recorder.programs.length);
+test("windows that start elsewhere in memory of another length, along any axis, are read by the same programs", async () => {
+  for (const axis of [0, 1]) {
+    const { device, recorder } = recording();
+    const { loss, parameters } = lstm(device);
+    const compiled: number[] = [];
+    for (const [from, rows] of [
+      [0, 120],
+      [7, 127],
+      [0, 130],
+      [4, 130],
+    ] as const) {
+      const one = loss(120, from, axis, rows);
+      const all = [one, ...grad(one, parameters)];
+      const values = expected(all);
+      for (const [i, wanted] of all.entries())
+        close(
+          await wanted.data(),
+          values[i]!,
+          `${i} of steps from ${from} of ${rows} on, along axis ${axis}`,
+        );
+      compiled.push(recorder.programs.length);
+    }
+    assert.ok(compiled[0]! > 10);
+    // inputs with the steps along axis 1 are copied first, by a program for each number of rows
+    const copies = axis === 0 ? [0, 0, 0] : [1, 2, 2];
+    assert.deepEqual(compiled.slice(1), copies.map((n) => compiled[0]! + n), `axis ${axis}`); // prettier-ignore
   }
-  assert.ok(compiled[0]! > 1);
-  assert.equal(compiled[1], compiled[0]);
+});
+
+test("windows of memory that is sliced along another axis, too, are read where they start", async () => {
+  const device = new Device(new ReferenceBackend());
+  for (const from of [0, 7, 3]) {
+    const x = tensor(device, [2, 310, 3], 4);
+    const weights = tensor(device, [3, 3], 2);
+    let h = tensor(device, [2, 3], 5);
+    for (let t = 0; t < 300; t++) {
+      const at = x.narrow(1, t + from, 1).reshape([2, 3]);
+      h = h.add(at).matmul(weights).tanh().add(at.mul(h).sin()).mul(0.5);
+    }
+    const all = [h, x.narrow(2, 1, 1)];
+    const one = concat(all.map((each) => each.reshape([each.size])));
+    const [values] = expected([one]);
+    close(await one.data(), values!, `the results from ${from} on`);
+  }
+  assert.ok(device.plans.size > 3, "it was not cut");
 });
 
 test("a loop of fewer than 64 iterations is one program", async () => {

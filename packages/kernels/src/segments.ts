@@ -77,6 +77,66 @@ export class HandedOn {
   }
 }
 
+/** A slice or padding of a graph. */
+interface Window {
+  readonly shape: readonly number[];
+}
+
+/** Where a window of a segment starts along an axis. */
+interface Start extends Given {
+  /** Whether the segment is always given it. */
+  readonly isSliding: boolean;
+}
+
+/** The run-time numbers of a whole, and which of them a segment is given. */
+export class Numbers {
+  readonly #starts: readonly number[];
+  readonly #slots: ReadonlyMap<object | number, number>;
+  readonly #firsts = new Map<object, number>();
+
+  /** `starts` has, per axis of each of `windows` in turn, where it starts; `moving` are the indices of those that are given at run time. */
+  constructor(
+    { scalars, windows }: { readonly scalars: readonly object[]; readonly windows: readonly Window[] },
+    starts: readonly number[],
+    moving: ReadonlySet<number>,
+  ) {
+    this.#starts = starts;
+    this.#slots = new Map([...scalars, ...moving].map((one, slot) => [one, slot]));
+    let next = 0;
+    for (const window of windows) {
+      this.#firsts.set(window, next);
+      next += window.shape.length;
+    }
+  }
+
+  /** The number of a scalar of the whole. */
+  slotOf(scalar: object): number {
+    return this.#slots.get(scalar)!;
+  }
+
+  /**
+   * Where the windows of a segment start, along each axis of each in turn; `origins` are those of the whole. Those in `sliding` slide, by their
+   * first axis, along the axis of their origin that it gives, and are whole along all others.
+   */
+  startsOf<W extends Window>(
+    windows: readonly W[],
+    origins: ReadonlyMap<W, object>,
+    sliding: ReadonlyMap<W, number>,
+  ): Start[] {
+    const starts: Start[] = [];
+    for (const window of windows) {
+      const first = this.#firsts.get(origins.get(window)!)!;
+      const along = sliding.get(window);
+      for (let axis = 0; axis < window.shape.length; axis++) {
+        const at = first + (along ?? axis);
+        if (along !== undefined && axis > 0) starts.push({ own: 0, given: null, isSliding: false });
+        else starts.push({ own: this.#starts[at]!, given: this.#slots.get(at) ?? null, isSliding: along !== undefined }); // prettier-ignore
+      }
+    }
+    return starts;
+  }
+}
+
 /** Runs programs in order. */
 export class Segmented implements Executable {
   readonly tempBytes: number;

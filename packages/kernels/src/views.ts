@@ -230,3 +230,21 @@ export function operandAt(shape: Shape, dtype: DType, { index, valid }: Access, 
   const whole = valid.every((range) => range === null);
   return { buffer, dtype, view: whole ? view : { ...view, valid } };
 }
+
+type Ranges = readonly (readonly [start: number, stop: number, step: number])[];
+
+/** Whether a slice of a value of `shape` leaves out whole rows only, those before and after it: its elements are next to each other. */
+export function takesRows(ranges: Ranges, shape: readonly number[]): boolean {
+  return ranges.every(
+    ([start, stop, step], axis) => step === 1 && (axis === 0 || (start === 0 && stop === shape[axis])),
+  );
+}
+
+/** The one axis, not the first, along which a slice of a value of `shape` leaves something out, in one run; 0 if there is none. */
+export function innerAxis(ranges: Ranges, shape: readonly number[]): number {
+  const isPart = ranges.map(([start, stop], axis) => start > 0 || stop < shape[axis]!);
+  const axis = isPart.indexOf(true);
+  return axis === isPart.lastIndexOf(true) && ranges.every(([, , step]) => step === 1)
+    ? Math.max(axis, 0)
+    : 0;
+}

@@ -2,8 +2,10 @@
 import { cutsOf, type Operations } from "@tiedlora/kernels/periods";
 import { getOrCreate } from "@tiedlora/kernels/collections";
 import { hashed } from "@tiedlora/kernels/hashes";
+import { innerAxis, takesRows } from "@tiedlora/kernels/views";
 import { bytesOf, isOp, Node, topological } from "../graph.ts";
-import { product } from "../shape.ts";
+import { permute } from "../build.ts";
+import { inverse, product } from "../shape.ts";
 import { isActivation } from "../ops/activations.ts";
 import type { Storage } from "../storage.ts";
 import { codeOf } from "../trace.ts";
@@ -19,8 +21,8 @@ export interface Piece {
   readonly updates: Updates;
   /** The nodes of the whole graph that slices, paddings and placements were made of. */
   readonly origins: ReadonlyMap<Node, Node>;
-  /** Slices of memory whose length the piece does not know: they start at 0, and their true starts are given at run time. */
-  readonly sliding: ReadonlySet<Node>;
+  /** Slices of memory whose length the piece does not know, with the axes of their origins along which they slide: they start at 0, and their true starts are given at run time. */
+  readonly sliding: ReadonlyMap<Node, number>;
 }
 
 export interface Pieces {
@@ -33,6 +35,8 @@ export interface Pieces {
 const SHORT = 2048;
 /** What is read from further away, in nodes, may be at another distance in each iteration. */
 const NEAR = 128;
+/** Memory that is sliced so often along an inner axis is copied, with that axis first. */
+const OFTEN = 64;
 
 const isLeaf = ({ inputs }: Node): boolean => inputs.length === 0;
 
@@ -94,6 +98,8 @@ class Cutter {
   readonly #pieceOf: Int32Array;
   /** Per value in memory, how many elements its slices have that leave out other rows; 0 if it is also read otherwise. */
   readonly #rows = new Map<Node, number>();
+  /** Per value that is sliced along one inner axis: the same with that axis first, in a piece of its own. */
+  readonly #turned = new Map<Node, Node<"permute">>();
   readonly #standIns = new Map<Node, Storage>();
   /** By position: a node's clone in the piece that computes it, and 1 if other pieces read it. */
   readonly #clones: Node[] = [];
@@ -101,7 +107,7 @@ class Cutter {
   // of the present piece
   #copies = new Map<Node, Node>(); // of nodes that it does not compute
   #origins = new Map<Node, Node>();
-  #sliding = new Set<Node>();
+  #sliding = new Map<Node, number>();
   #now = 0;
 
   constructor(
@@ -124,11 +130,12 @@ class Cutter {
       this.#members[this.#pieceOf[i]]!.push(node);
     });
     this.#findRows(slides);
+    this.#findTurned(slides);
   }
 
   pieces(): Pieces {
     const made = this.#members.map((members, piece) => {
-      [this.#copies, this.#origins, this.#sliding, this.#now] = [new Map(), new Map(), new Set(), piece];
+      this.#begin(piece);
       for (const node of members) this.#clones[node.position] = this.#clone(node);
       const isLast = piece === this.#members.length - 1;
       const updates = isLast
@@ -146,7 +153,23 @@ class Cutter {
       const cloneOf = (node: Node): Node => (isLeaf(node) ? this.#here(node) : this.#clones[node.position]!);
       return { roots: values.map(cloneOf), values, ...rest };
     });
-    return { pieces, standIns: new Map(Array.from(this.#standIns, ([node, storage]) => [storage, node])) };
+    const after = (at: number): Piece[] =>
+      [...this.#turned].flatMap(([base, node]) => {
+        this.#begin(-1);
+        const none = { updates: [], origins: new Map<Node, Node>(), sliding: new Map<Node, number>() };
+        return (this.#pieceOf[base.position] ?? -1) === at
+          ? [{ roots: [this.#here(node)], values: [node], ...none }]
+          : [];
+      });
+    const all = [...after(-1), ...pieces.flatMap((piece, at) => [piece, ...after(at)])];
+    return {
+      pieces: all,
+      standIns: new Map(Array.from(this.#standIns, ([node, storage]) => [storage, node])),
+    };
+  }
+
+  #begin(piece: number): void {
+    [this.#copies, this.#origins, this.#sliding, this.#now] = [new Map(), new Map(), new Map(), piece];
   }
 
   /** The node of the present piece that has the value of `node`. */
@@ -182,8 +205,14 @@ class Cutter {
       return this.#here(node.inputs[0]);
     if (isOp(node, "slice")) {
       const base = baseOf(node.inputs[0]);
-      if (this.#rows.get(base)! > 0 && this.#pieceOf[base.position] !== this.#now)
-        return this.#slidingSlice(node, base);
+      const turned = this.#turned.get(node.inputs[0]);
+      const memory =
+        this.#rows.get(base)! > 0
+          ? base
+          : turned?.attrs.order[0] === innerAxis(node.attrs.ranges, node.inputs[0].shape)
+            ? turned
+            : null;
+      if (memory && this.#pieceOf[base.position] !== this.#now) return this.#slidingSlice(node, memory);
     }
     const inputs = node.inputs.map((input) => this.#here(input));
     const clone = new Node(node.op, node.attrs, inputs, node.shape, node.dtype);
@@ -193,26 +222,49 @@ class Cutter {
 
   /** A slice of memory of whatever length: of one that is as long as the slice. */
   #slidingSlice(node: Node<"slice">, base: Node): Node {
-    const { shape, dtype } = node;
+    const { dtype } = node;
+    const order = isOp(base, "permute") ? base.attrs.order : node.shape.map((_, axis) => axis);
+    const shape = order.map((axis) => node.shape[axis]!);
     const version = isOp(base, "buffer") ? base.attrs.version : 0;
     const memory = new Node("buffer", { storage: this.#standIn(base), version }, [], shape, dtype);
     const slice = new Node("slice", { ranges: shape.map((n) => [0, n, 1] as const) }, [memory], shape, dtype);
-    this.#sliding.add(slice);
+    this.#sliding.set(slice, order[0]!);
     this.#origins.set(slice, node);
-    return slice;
+    return permute(slice, inverse(order));
+  }
+
+  #findTurned(slides: number): void {
+    const byBase = new Map<Node, number[]>();
+    for (const node of this.#order)
+      if (isOp(node, "slice") && innerAxis(node.attrs.ranges, node.inputs[0].shape) > 0)
+        getOrCreate(byBase, node.inputs[0], () => []).push(
+          innerAxis(node.attrs.ranges, node.inputs[0].shape),
+        );
+    for (const [base, axes] of byBase) {
+      const isWindow = !isMovement(base) && !isValue(base) && bytesOf(base) <= slides;
+      if (!isWindow || axes.length < OFTEN || new Set(axes).size > 1) continue;
+      const others = base.shape.flatMap((_, axis) => (axis === axes[0] ? [] : [axis]));
+      const turned = permute(base, [axes[0]!, ...others]) as Node<"permute">;
+      turned.position = -1; // it is in no other piece
+      this.#turned.set(base, turned);
+    }
   }
 
   #findRows(slides: number): void {
     const rows = this.#rows;
     for (const node of this.#order) {
-      if (!isOp(node, "slice") || !takesRows(node)) continue;
+      if (!isOp(node, "slice") || !takesRows(node.attrs.ranges, node.inputs[0].shape)) continue;
       const [base, size] = [baseOf(node.inputs[0]), product(node.shape)];
       const isWindow = !isMovement(base) && !isValue(base) && bytesOf(base) <= slides;
       rows.set(base, isWindow && (rows.get(base) ?? size) === size ? size : 0);
     }
     if (rows.size === 0) return;
     for (const node of this.#order) {
-      if (isOp(node, "reshape") || (isOp(node, "slice") && takesRows(node))) continue; // users of a reshape count instead
+      if (
+        isOp(node, "reshape") ||
+        (isOp(node, "slice") && takesRows(node.attrs.ranges, node.inputs[0].shape))
+      )
+        continue; // users of a reshape count instead
       for (const input of node.inputs) if (rows.has(baseOf(input))) rows.set(baseOf(input), 0);
     }
     for (const root of [...this.#roots, ...this.#updates.map(({ value }) => value)])
@@ -224,10 +276,3 @@ class Cutter {
 }
 
 const baseOf = (node: Node): Node => descend(node, (n) => isOp(n, "reshape"));
-
-/** Whether a slice leaves out whole rows only, those before and after it: its elements are next to each other. */
-function takesRows({ attrs: { ranges }, inputs: [{ shape }] }: Node<"slice">): boolean {
-  return ranges.every(
-    ([start, stop, step], axis) => step === 1 && (axis === 0 || (start === 0 && stop === shape[axis])),
-  );
-}
