@@ -2,6 +2,7 @@
 import type { BinaryOp, DType, TypedArray, UnaryOp } from "@tiedlora/kernels";
 import { allocateArray, BYTES, computeType, isFloat } from "@tiedlora/kernels";
 import { checkDType } from "@tiedlora/kernels/arguments";
+import { list } from "@tiedlora/kernels/collections";
 import { same } from "@tiedlora/kernels/family";
 import type { ActivationOp, Attrs, Custom, Inputs, Op, Range, Replay, Shape } from "./graph.ts";
 import { isOp, Node, NONE, REDUCE_KIND } from "./graph.ts";
@@ -54,7 +55,7 @@ export function iota(shape: Shape, axis: number): Node<"iota"> {
 
 /** Uniform u32 words; see `random.ts`. */
 export function randomBits(key0: Node, key1: Node, shape: Shape): Node<"randomBits"> {
-  return new Node("randomBits", NONE, [key0, key1], shape, "u32");
+  return new Node("randomBits", NONE, list(key0, key1), shape, "u32");
 }
 
 /** `value` everywhere in `shape`. */
@@ -91,7 +92,7 @@ export function unary(op: UnaryOp, x: Node, what: string = op): Node {
   if (!fits)
     throw new TypeError(`${what}: the tensor is ${dtype}, but ${wanted} is needed; use .cast(…) first`);
   const wide = widen(x);
-  return new Node(op, NONE, [wide], wide.shape, wide.dtype);
+  return new Node(op, NONE, list(wide), wide.shape, wide.dtype);
 }
 
 /** The type in which operands meet: f16 and bf16 widen to f32, f32 meets f64 as f64; nothing else converts by itself. */
@@ -141,7 +142,7 @@ export function binary(op: BinaryOp, a: Node, b: Node, what: string = op): Node 
   const y = cast(b, type);
   const short = isArithmetic(op) ? shortcut(op, x, y) : null;
   if (short) return stretch(short, shape);
-  const operands = isLike ? ([x, y] as const) : ([stretch(x, shape), stretch(y, shape)] as const);
+  const operands = isLike ? list(x, y) : list(stretch(x, shape), stretch(y, shape));
   return new Node(op, NONE, operands, shape, kind === "comparison" ? "bool" : type);
 }
 
@@ -165,14 +166,14 @@ export function where(condition: Node, a: Node, b: Node): Node {
   const type = commonType("where", a.dtype, b.dtype);
   const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape, "where"), "where");
   const fit = (x: Node): Node => stretch(cast(x, type), shape);
-  return new Node("where", NONE, [stretch(condition, shape), fit(a), fit(b)], shape, type);
+  return new Node("where", NONE, list(stretch(condition, shape), fit(a), fit(b)), shape, type);
 }
 
 /** An activation of floats, or its derivative of the given order. */
 export function activation(op: ActivationOp, x: Node, order = 0): Node {
   needFloat(op === "geluTanh" ? "gelu" : op, x);
   const wide = widen(x);
-  return new Node(op, { order }, [wide], wide.shape, wide.dtype);
+  return new Node(op, { order }, list(wide), wide.shape, wide.dtype);
 }
 
 /** a to the power b, of floats. */
@@ -181,7 +182,7 @@ export function pow(a: Node, b: Node): Node {
   needFloat("pow", a);
   const shape = broadcastShapes(a.shape, b.shape, "pow");
   const fit = (x: Node): Node => stretch(cast(x, type), shape);
-  return new Node("pow", NONE, [fit(a), fit(b)], shape, type);
+  return new Node("pow", NONE, list(fit(a), fit(b)), shape, type);
 }
 
 /** Where 0 <= index < length. */
@@ -191,7 +192,7 @@ export function within(index: Node, length: number): Node {
 }
 
 export function cast(x: Node, to: DType): Node {
-  return x.dtype === to ? x : new Node("cast", { to: checkDType("cast", to) }, [x], x.shape, to);
+  return x.dtype === to ? x : new Node("cast", { to: checkDType("cast", to) }, list(x), x.shape, to);
 }
 
 // --- reductions
@@ -203,7 +204,7 @@ export function reduce(op: keyof typeof REDUCE_KIND, x: Node, axes: readonly num
     throw new TypeError(`${REDUCE_KIND[op]}: the tensor is bool; use .cast("i32") to count`);
   const shape = wide.shape.map((d, i) => (axes.includes(i) ? 1 : d));
   if (sameShape(shape, wide.shape)) return wide;
-  return new Node(op, { axes }, [wide], shape, wide.dtype);
+  return new Node(op, { axes }, list(wide), shape, wide.dtype);
 }
 
 export const sum = (x: Node, axes: readonly number[]): Node => reduce("reduceSum", x, axes);
@@ -224,7 +225,7 @@ export function reshape(x: Node, shape: Shape): Node {
   const resolved = resolveShape(shape, x.shape);
   if (sameShape(resolved, x.shape)) return x;
   if (isOp(x, "reshape") && x.gradient === null) return reshape(x.inputs[0], resolved);
-  return new Node("reshape", NONE, [x], resolved, x.dtype);
+  return new Node("reshape", NONE, list(x), resolved, x.dtype);
 }
 
 export function permute(x: Node, order: readonly number[]): Node {
@@ -233,7 +234,7 @@ export function permute(x: Node, order: readonly number[]): Node {
   }
   if (order.every((axis, i) => axis === i)) return x;
   const shape = order.map((axis) => x.shape[axis]!);
-  return new Node("permute", { order }, [x], shape, x.dtype);
+  return new Node("permute", { order }, list(x), shape, x.dtype);
 }
 
 /** Swaps the last two axes. */
@@ -258,7 +259,7 @@ export function broadcastTo(x: Node, shape: Shape): Node {
 function stretch(x: Node, shape: Shape): Node {
   if (sameShape(x.shape, shape)) return x;
   if (product(x.shape) === product(shape)) return reshape(x, shape);
-  return new Node("expand", NONE, [x], shape, x.dtype);
+  return new Node("expand", NONE, list(x), shape, x.dtype);
 }
 
 export function slice(x: Node, ranges: readonly Range[]): Node {
@@ -274,12 +275,12 @@ export function slice(x: Node, ranges: readonly Range[]): Node {
     throw new RangeError(`slice: ${ranges.length} ranges for shape ${show(x.shape)}; give one per axis`);
   if (ranges.every(([start, stop, step], i) => start === 0 && stop === x.shape[i] && step === 1)) return x;
   const shape = ranges.map(([start, stop, step]) => Math.ceil((stop - start) / step));
-  return new Node("slice", { ranges }, [x], shape, x.dtype);
+  return new Node("slice", { ranges }, list(x), shape, x.dtype);
 }
 
 /** x with `values` in place of its elements from `start` on along `axis`, a number that is always given at run time. */
 export function place(x: Node, values: Node, axis: number, start: number): Node {
-  return new Node("place", { axis, starts: [start], onto: true }, [x, values], x.shape, x.dtype);
+  return new Node("place", { axis, starts: [start], onto: true }, list(x, values), x.shape, x.dtype);
 }
 
 export function pad(x: Node, widths: readonly (readonly [number, number])[]): Node {
@@ -292,11 +293,11 @@ export function pad(x: Node, widths: readonly (readonly [number, number])[]): No
   }
   if (widths.every(([before, after]) => before + after === 0)) return x;
   const shape = x.shape.map((d, i) => widths[i]![0] + d + widths[i]![1]);
-  return new Node("pad", { widths }, [x], shape, x.dtype);
+  return new Node("pad", { widths }, list(x), shape, x.dtype);
 }
 
 export function flip(x: Node, axes: readonly number[]): Node {
-  return axes.length === 0 ? x : new Node("flip", { axes }, [x], x.shape, x.dtype);
+  return axes.length === 0 ? x : new Node("flip", { axes }, list(x), x.shape, x.dtype);
 }
 
 // --- library
@@ -312,27 +313,28 @@ export function matmul(a: Node, b: Node): Node {
   for (const x of [a, b]) needFloat("matmul", x);
   const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
   const dtype = a.dtype === "f64" || b.dtype === "f64" ? "f64" : "f32";
-  if (a.shape.length === 2 && b.shape.length === 2) return new Node("matmul", NONE, [a, b], [m, n], dtype);
+  if (a.shape.length === 2 && b.shape.length === 2)
+    return new Node("matmul", NONE, list(a, b), [m, n], dtype);
   const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "matmul");
   const [x, y] = [broadcastTo(a, [...batch, m, k!]), broadcastTo(b, [...batch, k!, n])];
-  return new Node("matmul", NONE, [x, y], [...batch, m, n], dtype);
+  return new Node("matmul", NONE, list(x, y), [...batch, m, n], dtype);
 }
 
 /** Rows of `table` [rows, cols] at `index` [count]. */
 export function gather(table: Node, index: Node): Node {
   const shape = [index.shape[0]!, table.shape[1]!];
-  return new Node("gather", NONE, [table, index], shape, computeType(table.dtype));
+  return new Node("gather", NONE, list(table, index), shape, computeType(table.dtype));
 }
 
 /** For each of `rows` rows, the sum of the rows of `values` [count, cols] whose `index` [count] is that row. */
 export function scatterAdd(index: Node, values: Node, rows: number): Node {
   const wide = widen(values);
-  return new Node("scatterAdd", NONE, [index, wide], [rows, wide.shape[1]!], wide.dtype);
+  return new Node("scatterAdd", NONE, list(index, wide), [rows, wide.shape[1]!], wide.dtype);
 }
 
 /** Result `index` of a node with several. */
 export function pick(node: Node, index: number, shape: Shape): Node {
-  return new Node("pick", { index }, [node], shape, node.dtype);
+  return new Node("pick", { index }, list(node), shape, node.dtype);
 }
 
 /** softmax(scale · Q Kᵀ + bias) V, and the log of its normalizers, as [O, L]. Q [b, h, q, d], K and V [b, kvHeads, kv, d]. */
@@ -359,12 +361,12 @@ export function attentionGrad(
 
 /** `x`, but computed only after `gate`. */
 export function after(x: Node, gate: Node): Node {
-  return new Node("after", NONE, [x, gate], x.shape, x.dtype);
+  return new Node("after", NONE, list(x, gate), x.shape, x.dtype);
 }
 
 /** `x`, through which no gradient passes ("stop"), or whose gradient comes from computing it again, or from a rule of its own. */
 export function marked(x: Node, gradient: "stop" | Replay | Custom): Node {
-  const node = new Node("reshape", NONE, [x], x.shape, x.dtype);
+  const node = new Node("reshape", NONE, list(x), x.shape, x.dtype);
   node.gradient = gradient;
   return node;
 }

@@ -4,7 +4,7 @@ import { activation, add, after, attentionGrad, attentionResults, binary, broadc
 import { cast, constant, div, fill, flip, gather, iota, matmul, mul, neg, pad } from "./build.ts";
 import { permute, place, pow, reduce, reshape, scale, scatterAdd, slice, square } from "./build.ts";
 import { sub, sum, swapLast, unary, unbroadcast, where, within } from "./build.ts";
-import { getOrCreate } from "@tiedlora/kernels/collections";
+import { getOrCreate, list } from "@tiedlora/kernels/collections";
 import type { ActivationOp, Attrs, Inputs, Node, Op, Range, Replay } from "./graph.ts";
 import { isOp, renumbered, topological } from "./graph.ts";
 import { composeAttentionGrad } from "./ops/attention.ts";
@@ -237,7 +237,7 @@ function backpropagate(
     if (!g || !onPath(node)) return;
     const before = found[node.position];
     if (Array.isArray(before)) before.push(g);
-    else found[node.position] = before ? [before, g] : g;
+    else found[node.position] = before ? list(before, g) : g;
   };
   for (const [root, g] of roots) accumulate(root, g);
 

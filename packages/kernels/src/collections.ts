@@ -1,5 +1,5 @@
 /**
- * Helpers for maps and sets.
+ * Helpers for maps, sets and lists.
  * @module
  */
 
@@ -16,3 +16,9 @@ export function reachable<T>(starts: Iterable<T>, edges: (from: T) => Iterable<T
   for (const from of found) for (const to of edges(from)) found.add(to); // the loop also visits what is added
   return found;
 }
+
+/**
+ * Its arguments as a list, for lists that live as long as a graph. Engines watch how long the literals of a place in the code live, and
+ * allocate those that do as if they lived for ever: all graphs of dead steps would then wait for a collection of the whole heap.
+ */
+export const list = <T extends readonly unknown[]>(...items: T): T => items;

@@ -241,10 +241,11 @@ type Work = Tensor | LowRank;
 
 /**
  * Results that the linears of one site compute once: q, k and v read the same tensor x, and A x is the same for all three. They are
- * kept for as long as x is in use, and computed anew once a factor, the dropout key or the scale has changed.
+ * kept for as long as x is in use and no other tensor is read, and computed anew once a factor, the dropout key or the scale has changed.
  */
 export class SharedWork {
-  readonly #byInput = new WeakMap<Tensor, { state: readonly unknown[]; results: Work[] }>();
+  /** Of the last input alone: engines keep the values of a WeakMap until they collect the whole heap, and here those are graphs. */
+  #byInput = new WeakMap<Tensor, { state: readonly unknown[]; results: Work[] }>();
 
   /**
    * Returns `shared` for one call of a formula. The next call with the same input, factors and settings reuses its results, in the
@@ -255,7 +256,7 @@ export class SharedWork {
     let entry = this.#byInput.get(x);
     if (entry === undefined || entry.state.some((one, i) => one !== state[i])) {
       entry = { state, results: [] };
-      this.#byInput.set(x, entry);
+      this.#byInput = new WeakMap([[x, entry]]);
     }
     const { results } = entry;
     let next = 0;
