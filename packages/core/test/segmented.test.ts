@@ -238,3 +238,21 @@ test("parts that are compiled later run once all are there", async () => {
   }
   assert.ok(slow.programs.length > 1);
 });
+
+test("a computed value that is read along an inner axis alone is handed on to what reads it", async () => {
+  const results = async (device: Device): Promise<Float64Array> => {
+    const inputs = tensor(device, [2, 80, 3], 1)
+      .matmul(tensor(device, [3, 3], 2))
+      .tanh();
+    let h = tensor(device, [2, 3], 3);
+    for (let t = 0; t < 80; t++) {
+      const at = inputs.narrow(1, t, 1).reshape([2, 3]);
+      for (let i = 0; i < 10; i++) h = h.mul(at).add(at).sin();
+    }
+    return (await h.data()) as Float64Array;
+  };
+  const device = new Device(new ReferenceBackend());
+  const actual = await results(device);
+  assert.ok(device.plans.size > 1, "it was not cut");
+  close(actual, await results(new Device(new ReferenceBackend(), { fusion: "off" })), "the loop");
+});

@@ -146,6 +146,15 @@ class Cutter {
       );
       return { members, updates, own, origins: this.#origins, sliding: this.#sliding };
     });
+    // before the values of pieces are listed, since these read some of them
+    const turned = [...this.#turned].map(([base, node]) => {
+      this.#begin(-1);
+      const none = { updates: [], origins: new Map<Node, Node>(), sliding: new Map<Node, number>() };
+      return {
+        at: this.#pieceOf[base.position] ?? -1,
+        piece: { roots: [this.#here(node)], values: [node], ...none },
+      };
+    });
     const pieces = made.map(({ members, own, ...rest }): Piece => {
       const values = [
         ...new Set([...own, ...members.filter(({ position }) => this.#isRead[position] === 1)]),
@@ -153,14 +162,7 @@ class Cutter {
       const cloneOf = (node: Node): Node => (isLeaf(node) ? this.#here(node) : this.#clones[node.position]!);
       return { roots: values.map(cloneOf), values, ...rest };
     });
-    const after = (at: number): Piece[] =>
-      [...this.#turned].flatMap(([base, node]) => {
-        this.#begin(-1);
-        const none = { updates: [], origins: new Map<Node, Node>(), sliding: new Map<Node, number>() };
-        return (this.#pieceOf[base.position] ?? -1) === at
-          ? [{ roots: [this.#here(node)], values: [node], ...none }]
-          : [];
-      });
+    const after = (at: number): Piece[] => turned.flatMap((one) => (one.at === at ? [one.piece] : []));
     const all = [...after(-1), ...pieces.flatMap((piece, at) => [piece, ...after(at)])];
     return {
       pieces: all,
