@@ -156,6 +156,26 @@ test("windows that start elsewhere in memory of another length, along any axis, 
   }
 });
 
+test("gradients of outputs that are joined along an inner axis are read in all pieces", async () => {
+  const device = new Device(new ReferenceBackend());
+  const [x, weights] = [tensor(device, [2, 200, 3], 4), tensor(device, [3, 3], 2)];
+  const outputs: Tensor[] = [];
+  let h = tensor(device, [2, 3], 5);
+  for (let t = 0; t < 200; t++) {
+    h = h
+      .add(x.narrow(1, t, 1).reshape([2, 3]))
+      .tanh()
+      .matmul(weights)
+      .sin();
+    outputs.push(h.reshape([2, 1, 3]));
+  }
+  const gradients = grad(concat(outputs, 1).tanh().square().mean(), [weights, x]);
+  const one = concat([h, ...gradients].map((each) => each.reshape([each.size])));
+  const [values] = expected([one]);
+  close(await one.data(), values!, "the results");
+  assert.ok(device.plans.size > 3, "it was not cut");
+});
+
 test("windows of memory that is sliced along another axis, too, are read where they start", async () => {
   const device = new Device(new ReferenceBackend());
   for (const from of [0, 7, 3]) {

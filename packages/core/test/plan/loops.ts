@@ -22,6 +22,7 @@ export function randomLoop(
   const x = tensor(device, axis === 0 ? [length, 2, 3] : [2, length, 3], 1, dtype);
   const weights = [0, 1].map((i) => tensor(device, [3, 3], 2 + i, dtype));
   const bias = tensor(device, [3], 9, dtype);
+  const read = tape.below(2) === 0 ? x : x.mul(bias).tanh(); // inputs may be computed
   const picks = Array.from({ length: 26 + tape.below(8) }, () => [
     tape.below(10),
     tape.below(99),
@@ -44,7 +45,7 @@ export function randomLoop(
       else if (kind === 3) values.push(a.matmul(weights[j % 2]!).tanh());
       else if (kind === 4) values.push(a.add(bias));
       else if (kind === 5)
-        values.push(a.mul(x.narrow(axis, j % 2 === 0 ? t : length - 1 - t, 1).reshape([2, 3])));
+        values.push(a.mul(read.narrow(axis, j % 2 === 0 ? t : length - 1 - t, 1).reshape([2, 3])));
       else if (kind === 6) values.push(a.add(before[j % Math.max(before.length, 1)] ?? b));
       else if (kind === 7) values.push(a.sub(b.sum(1, { keepdims: true })).tanh());
       else if (kind === 8)
