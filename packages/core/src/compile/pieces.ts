@@ -147,13 +147,13 @@ class Cutter {
       return { members, updates, own, origins: this.#origins, sliding: this.#sliding };
     });
     // before the values of pieces are listed, since these read some of them
+    const none = { updates: [], origins: new Map<Node, Node>(), sliding: new Map<Node, number>() };
     const turned = [...this.#turned].map(([base, node]) => {
       this.#begin(-1);
-      const none = { updates: [], origins: new Map<Node, Node>(), sliding: new Map<Node, number>() };
-      return {
-        at: this.#pieceOf[base.position] ?? -1,
-        piece: { roots: [this.#here(node)], values: [node], ...none },
-      };
+      return [
+        this.#pieceOf[base.position] ?? -1,
+        { roots: [this.#here(node)], values: [node], ...none },
+      ] as const;
     });
     const pieces = made.map(({ members, own, ...rest }): Piece => {
       const values = [
@@ -162,12 +162,10 @@ class Cutter {
       const cloneOf = (node: Node): Node => (isLeaf(node) ? this.#here(node) : this.#clones[node.position]!);
       return { roots: values.map(cloneOf), values, ...rest };
     });
-    const after = (at: number): Piece[] => turned.flatMap((one) => (one.at === at ? [one.piece] : []));
+    const after = (at: number): Piece[] => turned.flatMap(([of, one]) => (of === at ? [one] : []));
     const all = [...after(-1), ...pieces.flatMap((piece, at) => [piece, ...after(at)])];
-    return {
-      pieces: all,
-      standIns: new Map(Array.from(this.#standIns, ([node, storage]) => [storage, node])),
-    };
+    const standIns = new Map(Array.from(this.#standIns, ([node, storage]) => [storage, node]));
+    return { pieces: all, standIns };
   }
 
   #begin(piece: number): void {
