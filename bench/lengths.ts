@@ -1,8 +1,8 @@
 /**
  * What a sequence length that no step has had before costs: a training step of TL6 on a decoder of the shape of stories260K, of
  * new lengths and of known ones in turn, in CPU time of all threads together and in elapsed time. The lengths are 24 of 65 to 128. Then
- * a training of 192 steps, of 64 lengths and padded to one, by turns: the functions that are compiled, and what a token costs. On
- * WebGPU the same, with the pipelines that they compile. With "lstm", what another number of steps of an LSTM costs.
+ * a training of 64 lengths and one padded to one length, by turns: the functions that are compiled, and what a token costs in the first
+ * 192 steps, and in 576. On WebGPU the same, with the pipelines that they compile. With "lstm", what another number of steps of an LSTM costs.
  *
  *   npm run bench:lengths [-- webgpu | lstm | lstm webgpu]
  */
@@ -82,7 +82,8 @@ interface Training {
 }
 
 const LENGTHS = 64;
-const STEPS = 3 * LENGTHS;
+/** After so many steps it is printed what a token has cost. */
+const STEPS = [3 * LENGTHS, 9 * LENGTHS];
 
 const training = (device: Device, lengthOf: (i: number) => number): Training => {
   const step = decoderStep(device, STORIES);
@@ -105,31 +106,38 @@ async function compareTrainings(
   counters: readonly [() => number, () => number],
   what: string,
 ): Promise<void> {
-  for (let i = 0; i < STEPS; i++) {
+  for (let i = 0; i < STEPS.at(-1)!; i++) {
     await advance(many, i, counters[0]);
     await advance(one, i, counters[1]);
+    if (STEPS.includes(i + 1)) compareTokens(many, one);
   }
   console.log(
     `64 lengths: ${many.compiled} ${what} compiled, those of one length ${one.compiled}; ${many.planned.size} lengths planned`,
   );
+  many.device.close();
+  one.device.close();
+}
+
+/** Prints what a token has cost so far in steps of 64 lengths, over one in steps of one length. */
+function compareTokens(many: Training, one: Training): void {
+  const rounds = many.costs.length / LENGTHS;
   for (const [name, of] of MEASURES) {
     const [ofMany, ofOne] = [many, one].map(({ costs }) => costs.map(of)) as [number[], number[]];
     const tokensOf = ({ lengthOf }: Training): number => sum(ofMany.map((_, i) => lengthOf(i)));
     const padded = (sum(ofOne) * tokensOf(many)) / tokensOf(one); // what as many tokens cost in steps of one length
     const share = (more: number): string => `${((100 * more) / padded).toFixed(1)} %`;
-    // what the first step of a length costs more than the later two
-    const firsts = ofMany.slice(0, LENGTHS).map((cost, i) => cost - (ofMany[i + LENGTHS]! + ofMany[i + 2 * LENGTHS]!) / 2); // prettier-ignore
+    const all = (n: number): number[] => ofMany.filter((_, i) => i % LENGTHS === n);
+    const later = (n: number): number => (sum(all(n)) - ofMany[n]!) / (rounds - 1);
+    const firsts = ofMany.slice(0, LENGTHS).map((cost, n) => cost - later(n)); // what the first step of a length costs more
     const start = ofOne[0]! - median(ofOne);
-    const planned = sum(firsts.filter((_, i) => many.planned.has(i))) - start;
-    const made = sum(firsts.filter((_, i) => !many.planned.has(i)));
+    const planned = sum(firsts.filter((_, n) => many.planned.has(n))) - start;
+    const made = sum(firsts.filter((_, n) => !many.planned.has(n)));
     const rest = sum(ofMany) - padded - planned - made;
     console.log(
-      `${name}: a token over that of one length ${(sum(ofMany) / padded).toFixed(2)}; of what it costs more, first steps of lengths ` +
-        `that are planned ${share(planned)}, of others ${share(made)}, later steps ${share(rest)}`,
+      `${name}, ${ofMany.length} steps: a token over that of one length ${(sum(ofMany) / padded).toFixed(2)}; of what it costs more, first ` +
+        `steps of lengths that are planned ${share(planned)}, of others ${share(made)}, later steps ${share(rest)}`,
     );
   }
-  many.device.close();
-  one.device.close();
 }
 
 async function onCpu(): Promise<void> {
