@@ -101,7 +101,7 @@ export function trace(
 ): Trace {
   const w = writer;
   w.reset();
-  // as `topological` does, but no list is made
+  // as `topological` does, but without a list; one walk for both, with a callback, made a step's trace and graph 12 to 15 % slower on Node 24
   const stack = [...roots, ...updates.map(({ value }) => value)].reverse();
   const walk = nextWalk();
   for (let position = 0; stack.length > 0;) {

@@ -159,7 +159,10 @@ export class Segmented implements Executable {
   ) {
     this.#whole = numbered(runs, inputs, outputs);
     this.tempBytes = this.#whole.handedOn.reduce((sum, bytes) => sum + bytes, 0);
-    this.#level = runs.reduce((level, { of }) => Math.max(level, Segmented.levelOf(of.executable) + 1), 0);
+    const levels = runs.map(({ of: { executable: part } }) =>
+      part instanceof Segmented ? part.#level + 1 : 0,
+    );
+    this.#level = Math.max(0, ...levels);
     this.#memory = memory;
     this.#freed = freed;
     memory.use();
@@ -177,11 +180,6 @@ export class Segmented implements Executable {
       own.forEach((one, i) => (values[i] = one.own + (one.given === null ? 0 : scalars[one.given]!)));
       of.executable?.run(reads.map(bufferOf), writes.map(bufferOf), values);
     }
-  }
-
-  /** The level of a program; -1 for one that hands nothing on. */
-  static levelOf(executable: Executable | null): number {
-    return executable instanceof Segmented ? executable.#level : -1;
   }
 
   free(): void {

@@ -205,13 +205,8 @@ class Cutter {
       return this.#here(node.inputs[0]);
     if (isOp(node, "slice")) {
       const base = baseOf(node.inputs[0]);
-      const turned = this.#turned.get(node.inputs[0]);
-      const memory =
-        this.#rows.get(base)! > 0
-          ? base
-          : turned?.attrs.order[0] === innerAxis(node.attrs.ranges, node.inputs[0].shape)
-            ? turned
-            : null;
+      const turned = innerAxisOf(node) > 0 ? this.#turned.get(node.inputs[0]) : undefined;
+      const memory = this.#rows.get(base)! > 0 ? base : turned;
       if (memory && this.#pieceOf[base.position] !== this.#now) return this.#slidingSlice(node, memory);
     }
     const inputs = node.inputs.map((input) => this.#here(input));
@@ -235,14 +230,12 @@ class Cutter {
 
   #findTurned(slides: number): void {
     const byBase = new Map<Node, number[]>();
-    for (const node of this.#order)
-      if (isOp(node, "slice") && innerAxis(node.attrs.ranges, node.inputs[0].shape) > 0)
-        getOrCreate(byBase, node.inputs[0], () => []).push(
-          innerAxis(node.attrs.ranges, node.inputs[0].shape),
-        );
+    for (const node of this.#order) {
+      const axis = innerAxisOf(node);
+      if (axis > 0) getOrCreate(byBase, node.inputs[0], () => []).push(axis);
+    }
     for (const [base, axes] of byBase) {
-      const isWindow = !isMovement(base) && !isValue(base) && bytesOf(base) <= slides;
-      if (!isWindow || axes.length < OFTEN || new Set(axes).size > 1) continue;
+      if (!hasWindows(base, slides) || axes.length < OFTEN || new Set(axes).size > 1) continue;
       const others = base.shape.flatMap((_, axis) => (axis === axes[0] ? [] : [axis]));
       const turned = permute(base, [axes[0]!, ...others]) as Node<"permute">;
       turned.position = -1; // it is in no other piece
@@ -253,18 +246,13 @@ class Cutter {
   #findRows(slides: number): void {
     const rows = this.#rows;
     for (const node of this.#order) {
-      if (!isOp(node, "slice") || !takesRows(node.attrs.ranges, node.inputs[0].shape)) continue;
+      if (!isOfRows(node)) continue;
       const [base, size] = [baseOf(node.inputs[0]), product(node.shape)];
-      const isWindow = !isMovement(base) && !isValue(base) && bytesOf(base) <= slides;
-      rows.set(base, isWindow && (rows.get(base) ?? size) === size ? size : 0);
+      rows.set(base, hasWindows(base, slides) && (rows.get(base) ?? size) === size ? size : 0);
     }
     if (rows.size === 0) return;
     for (const node of this.#order) {
-      if (
-        isOp(node, "reshape") ||
-        (isOp(node, "slice") && takesRows(node.attrs.ranges, node.inputs[0].shape))
-      )
-        continue; // users of a reshape count instead
+      if (isOp(node, "reshape") || isOfRows(node)) continue; // users of a reshape count instead
       for (const input of node.inputs) if (rows.has(baseOf(input))) rows.set(baseOf(input), 0);
     }
     for (const root of [...this.#roots, ...this.#updates.map(({ value }) => value)])
@@ -276,3 +264,13 @@ class Cutter {
 }
 
 const baseOf = (node: Node): Node => descend(node, (n) => isOp(n, "reshape"));
+
+const isOfRows = (node: Node): boolean =>
+  isOp(node, "slice") && takesRows(node.attrs.ranges, node.inputs[0].shape);
+
+const innerAxisOf = (node: Node): number =>
+  isOp(node, "slice") ? innerAxis(node.attrs.ranges, node.inputs[0].shape) : 0;
+
+/** Whether a value is in memory of which programs may read windows. */
+const hasWindows = (base: Node, slides: number): boolean =>
+  !isMovement(base) && !isValue(base) && bytesOf(base) <= slides;

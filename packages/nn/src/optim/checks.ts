@@ -13,7 +13,7 @@ export interface Rule {
 
 /** Returns `value` if `fits` is true and it is a finite number or equals `also`; else throws RangeError, giving the `example`. */
 export function checkNumber(
-  what: string,
+  what: string | (() => string),
   value: number,
   example: string,
   fits: boolean,
@@ -21,7 +21,8 @@ export function checkNumber(
 ): number {
   if (typeof value === "number" && fits && (Number.isFinite(value) || value === also)) return value;
   const given = typeof value === "string" ? `"${String(value)}"` : String(value);
-  throw new RangeError(`${what} is ${given}; give a finite number, not negative, e.g. ${example}`);
+  const name = typeof what === "string" ? what : what();
+  throw new RangeError(`${name} is ${given}; give a finite number, not negative, e.g. ${example}`);
 }
 
 /** Returns `betas` if they are a pair of numbers from 0 and below 1; else throws. */
@@ -41,8 +42,7 @@ export function decayOf(owner: string, decay: WeightDecay): (parameter: Paramete
   if (typeof decay !== "function") checkNumber(`${owner}: weightDecay`, decay, "0.01", decay >= 0);
   return (parameter) => {
     const value = typeof decay === "function" ? decay(parameter) : decay;
-    if (typeof value === "number" && value >= 0 && value < Infinity) return value; // most often, and without a message
-    return checkNumber(`${owner}: weightDecay of ${parameter.name}`, value, "0.01", value >= 0);
+    return checkNumber(() => `${owner}: weightDecay of ${parameter.name}`, value, "0.01", value >= 0);
   };
 }
 

@@ -59,8 +59,9 @@ export abstract class Optimizer {
   readonly #clipNorm: number | undefined;
   readonly #state: StateMemory;
   #accumulated = new Map<Parameter, Storage>();
-  /** The run-time numbers of this step by name, in each shape that `number` was called with; those that were asked for last. */
+  /** The run-time numbers of this step, for each shape and factor of the learning rate that `number` was called with. */
   readonly #numbers: Numbers[] = [];
+  /** Those that were asked for last. */
   #latest: Numbers | null = null;
   /** The factor of the learning rate of the parameter whose rule is running. */
   #lrFactor = 1;
