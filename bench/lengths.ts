@@ -4,7 +4,7 @@
  * a training of 64 lengths and one padded to one length, by turns: the functions that are compiled, and what a token costs in the first
  * 192 steps, and in 576. On WebGPU the same, with the pipelines that they compile. With "lstm", what another number of steps of an LSTM costs.
  *
- *   npm run bench:lengths [-- webgpu | lstm | lstm webgpu]
+ *   npm run bench:lengths [-- webgpu | lstm | lstm batch-first | lstm webgpu]
  */
 import { cpus } from "node:os";
 import { cpu } from "@tiedlora/backend-cpu";
@@ -126,8 +126,8 @@ function compareTokens(many: Training, one: Training): void {
     const tokensOf = ({ lengthOf }: Training): number => sum(ofMany.map((_, i) => lengthOf(i)));
     const padded = (sum(ofOne) * tokensOf(many)) / tokensOf(one); // what as many tokens cost in steps of one length
     const share = (more: number): string => `${((100 * more) / padded).toFixed(1)} %`;
-    const all = (n: number): number[] => ofMany.filter((_, i) => i % LENGTHS === n);
-    const later = (n: number): number => (sum(all(n)) - ofMany[n]!) / (rounds - 1);
+    const later = (n: number): number =>
+      sum(ofMany.filter((_, i) => i !== n && i % LENGTHS === n)) / (rounds - 1);
     const firsts = ofMany.slice(0, LENGTHS).map((cost, n) => cost - later(n)); // what the first step of a length costs more
     const start = ofOne[0]! - median(ofOne);
     const planned = sum(firsts.filter((_, n) => many.planned.has(n))) - start;
